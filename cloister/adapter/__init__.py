@@ -1,0 +1,1 @@
+"""The value that travels between sites and coordinator."""

@@ -1,0 +1,108 @@
+"""What the coordinator and a site say to each other: the only fields that a message may have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cloister.errors import AdapterFormatError
+
+Field = str | int | float | bytes
+
+# The name under which requests and replies travel in a Flower message.
+RECORD = "cloister"
+
+
+class Status(StrEnum):
+    """How a site answers; a fixed form, because an error's text may hold a record's."""
+
+    TRAINED = "trained"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRequest:
+    """Asks a site to train one round.
+
+    Attributes:
+        study: Digest of the recipe that the coordinator runs; a site on another one refuses.
+        round: From 1.
+        adapter: The global adapter in wire format.
+    """
+
+    study: str
+    round: int
+    adapter: bytes
+
+    def fields(self) -> dict[str, Field]:
+        """As the message's named values."""
+        return {"study": self.study, "round": self.round, "adapter": self.adapter}
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, object]) -> RoundRequest:
+        """Reads a message.
+
+        Raises:
+            AdapterFormatError: A field is missing, too many or of another type.
+        """
+        _check(fields, {"study": str, "round": int, "adapter": bytes})
+        return cls(**fields)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class RoundReply:
+    """What a site sends back.
+
+    Attributes:
+        site: Its name.
+        round: The round asked for.
+        status: How it went.
+        delta: The clipped, noised delta in wire format; empty unless `trained`.
+        epsilon: ε that its ledger shows spent, ∞ without privacy; a function of plans, not of
+            records.
+    """
+
+    site: str
+    round: int
+    status: Status
+    delta: bytes
+    epsilon: float
+
+    def fields(self) -> dict[str, Field]:
+        """As the message's named values."""
+        return {
+            "site": self.site,
+            "round": self.round,
+            "status": self.status.value,
+            "delta": self.delta,
+            "epsilon": self.epsilon,
+        }
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, object]) -> RoundReply:
+        """Reads a message.
+
+        Raises:
+            AdapterFormatError: A field is missing, too many, of another type or out of range.
+        """
+        kinds = {"site": str, "round": int, "status": str, "delta": bytes, "epsilon": float}
+        _check(fields, kinds)
+        if fields["status"] not in set(Status):
+            raise AdapterFormatError(f"reply: unknown status {fields['status']!r}")
+        values = dict(fields) | {"status": Status(str(fields["status"]))}
+        reply = cls(**values)  # type: ignore[arg-type]
+        if not reply.epsilon >= 0:
+            raise AdapterFormatError(f"reply: epsilon {reply.epsilon} is not from 0 up")
+        return reply
+
+
+def _check(fields: Mapping[str, object], kinds: Mapping[str, type]) -> None:
+    if set(fields) != set(kinds):
+        raise AdapterFormatError(
+            f"message: fields {', '.join(sorted(fields))} given; {', '.join(sorted(kinds))} needed"
+        )
+    wrong = sorted(name for name, kind in kinds.items() if type(fields[name]) is not kind)
+    if wrong:
+        raise AdapterFormatError(f"message: {', '.join(wrong)} of another type than agreed")

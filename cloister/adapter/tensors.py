@@ -1,0 +1,111 @@
+"""The value that travels: named float32 tensors with the arithmetic of a vector space."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+
+class Adapter(Mapping[str, Array]):
+    """Trainable tensors by name, in name order; also the difference of two such sets.
+
+    Arrays are read-only float32. Two adapters combine only when names and shapes agree.
+
+    Args:
+        tensors: Arrays by name; copied, and converted to float32.
+
+    Raises:
+        ValueError: An array is not of a floating type.
+    """
+
+    __slots__ = ("_tensors",)
+
+    def __init__(self, tensors: Mapping[str, NDArray[np.floating]]) -> None:
+        frozen: dict[str, Array] = {}
+        for name in sorted(tensors):
+            array = np.array(tensors[name], copy=True, order="C")
+            if not np.issubdtype(array.dtype, np.floating):
+                raise ValueError(f"{name}: {array.dtype} given; a floating type is needed")
+            array = array.astype(np.float32, copy=False)
+            array.setflags(write=False)
+            frozen[name] = array
+        self._tensors: Mapping[str, Array] = MappingProxyType(frozen)
+
+    def __getitem__(self, name: str) -> Array:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __repr__(self) -> str:
+        return f"Adapter({len(self)} tensors, {self.size} parameters, norm {self.norm():.4g})"
+
+    def __reduce__(self) -> tuple[type[Adapter], tuple[dict[str, Array]]]:
+        return Adapter, (dict(self._tensors),)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each tensor by name."""
+        return {name: array.shape for name, array in self.items()}
+
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return sum(array.size for array in self.values())
+
+    def norm(self) -> float:
+        """Euclidean norm over all tensors taken as one vector, computed in float64."""
+        return math.sqrt(sum(float(np.square(a, dtype=np.float64).sum()) for a in self.values()))
+
+    def is_finite(self) -> bool:
+        """Whether no element is NaN or infinite."""
+        return all(bool(np.isfinite(array).all()) for array in self.values())
+
+    def scale(self, factor: float) -> Adapter:
+        """Multiplies every element."""
+        return Adapter({name: array * np.float32(factor) for name, array in self.items()})
+
+    def zeros(self) -> Adapter:
+        """The zero of the same shapes."""
+        return Adapter({name: np.zeros_like(array) for name, array in self.items()})
+
+    def select(self, names: Iterable[str]) -> Adapter:
+        """The tensors of these names only."""
+        return Adapter({name: self[name] for name in names})
+
+    def replace(self, part: Adapter) -> Adapter:
+        """This adapter with the tensors of `part` in place of its own of the same names."""
+        self._check_shapes({n: a.shape for n, a in part.items()}, self.select(part).shapes)
+        return Adapter({**self, **part})
+
+    def __add__(self, other: Adapter) -> Adapter:
+        return self._combine(other, np.add)
+
+    def __sub__(self, other: Adapter) -> Adapter:
+        return self._combine(other, np.subtract)
+
+    def _combine(self, other: Adapter, operation: Callable[[Array, Array], Array]) -> Adapter:
+        self._check_shapes(other.shapes, self.shapes)
+        return Adapter({name: operation(array, other[name]) for name, array in self.items()})
+
+    @staticmethod
+    def _check_shapes(
+        given: Mapping[str, tuple[int, ...]], needed: Mapping[str, tuple[int, ...]]
+    ) -> None:
+        if given != needed:
+            names = sorted(
+                name for name in {*given, *needed} if given.get(name) != needed.get(name)
+            )
+            raise ValueError(
+                f"adapters do not fit together; they differ in {', '.join(names[:5])}"
+                f"{' and others' if len(names) > 5 else ''}"
+            )

@@ -1,0 +1,154 @@
+"""What a person watches while a study runs: a row for each round, a bar inside it, a summary."""
+
+from __future__ import annotations
+
+import math
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from cloister.recipe import Recipe
+from cloister.server.rounds import RoundReport
+from cloister.simulation.result import Result
+
+# Rows shown of a long study; the whole is in metrics.jsonl.
+SHOWN = 15
+
+
+class Display:
+    """Draws a running study on stderr: live on a terminal, else a line for each round."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._console = Console(stderr=True)
+        self._recipe = recipe
+        self._steps = recipe.data.sites * recipe.training.local_steps
+        self._reports: list[RoundReport] = []
+        self._stage = ""
+        self.closed_rounds = 0
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("local steps"),
+            TimeElapsedColumn(),
+            console=self._console,
+        )
+        self._task = self._bar.add_task("", total=self._steps, visible=False)
+        self._live = Live(console=self._console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Display:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+            if self._reports:
+                self._console.print(self._table())
+
+    def on_stage(self, text: str) -> None:
+        """What begins now."""
+        if text.startswith("the same without privacy") and self._console.is_terminal:
+            self._console.print(self._table())
+        if text.startswith("the same without privacy"):
+            self._reports, self.closed_rounds = [], 0
+        self._stage = text
+        self._bar.update(self._task, visible=text == "training", description="round 1", completed=0)
+        if self._console.is_terminal:
+            self._draw()
+        else:
+            self._console.print(f"… {text}", highlight=False)
+
+    def on_step(self) -> None:
+        """A site took a step."""
+        self._bar.advance(self._task)
+
+    def on_round(self, report: RoundReport) -> None:
+        """A round was closed."""
+        self._reports.append(report)
+        self.closed_rounds = report.round
+        following = f"round {report.round + 1}"
+        self._bar.update(self._task, completed=0, description=following)
+        if self._console.is_terminal:
+            self._draw()
+        else:
+            self._console.print("  ".join(self._cells(report)), highlight=False)
+
+    def warn(self, note: str) -> None:
+        """Something allowed but seldom meant."""
+        self._console.print(f"[yellow]warning:[/] {note}")
+
+    def summary(self, result: Result) -> None:
+        """The end: scores, ε, and where everything is."""
+        grid = Table.grid(padding=(0, 2))
+        grid.add_row(f"test {result.metric}", f"[bold]{result.test[result.metric]:.4f}[/]")
+        if result.plain_test is not None:
+            grid.add_row("same without privacy", f"{result.plain_test[result.metric]:.4f}")
+        if result.majority is not None:
+            grid.add_row("most frequent label", f"{result.majority:.4f}")
+        grid.add_row("privacy", self._promise(result))
+        grid.add_row("each update", f"{result.bytes_per_update:,} bytes")
+        grid.add_row("time", f"{result.seconds:.0f} s")
+        grid.add_row("adapter and card", f"{result.run_dir}/adapter/")
+        grid.add_row("figures, plot", f"{result.run_dir}/metrics.jsonl, metrics.png")
+        grid.add_row("ledgers", f"{result.run_dir}/ledgers/")
+        self._console.print(grid, highlight=False, soft_wrap=True)
+
+    def _promise(self, result: Result) -> str:
+        worst = max(result.sites, key=lambda site: site.epsilon)
+        if not math.isfinite(worst.epsilon):
+            return "none: ε = ∞"
+        privacy = self._recipe.privacy
+        return (
+            f"ε ≤ {worst.epsilon:.3f}, δ = {worst.delta:g} for one {privacy.unit} of a site "
+            "(add/remove, PLD), against the coordinator, other sites and the public"
+        )
+
+    def _draw(self) -> None:
+        parts: list[object] = [self._table()] if self._reports else []
+        parts.append(self._bar if self._stage == "training" else f"… {self._stage}")
+        self._live.update(Group(*parts), refresh=True)  # type: ignore[arg-type]
+
+    def _table(self) -> Table:
+        table = Table(box=None, header_style="bold")
+        for name in ("round", "test", "ε by site", "sent", "seconds"):
+            table.add_column(name, justify="right" if name != "ε by site" else "left")
+        if len(self._reports) > SHOWN:
+            table.add_row(f"… {len(self._reports) - SHOWN} more", "", "", "", "")
+        for report in self._reports[-SHOWN:]:
+            table.add_row(*self._cells(report))
+        return table
+
+    def _cells(self, report: RoundReport) -> tuple[str, ...]:
+        scores = report.metrics.get("test", {})
+        name = next((m for m in ("accuracy", "f1", "perplexity") if m in scores), None)
+        missing = f", without {', '.join(report.missing)}" if report.missing else ""
+        return (
+            f"{report.round}/{self._recipe.federation.num_rounds}",
+            f"{name} {scores[name]:.4f}" if name else "–",
+            epsilon_cell(dict(report.epsilon)) + missing,
+            f"{(report.bytes_up + report.bytes_down) / 1e6:.2f} MB",
+            f"{report.seconds:.1f}",
+        )
+
+
+def epsilon_cell(epsilon: dict[str, float]) -> str:
+    """ε of each site, sites of equal ε together."""
+    if not epsilon:
+        return "–"
+    values = sorted({f"{value:.2f}" if math.isfinite(value) else "∞" for value in epsilon.values()})
+    if len(values) == 1:
+        return f"{values[0]} at each of {len(epsilon)}" if len(epsilon) > 1 else values[0]
+    return ", ".join(
+        f"{site} {value:.2f}" if math.isfinite(value) else f"{site} ∞"
+        for site, value in sorted(epsilon.items())
+    )

@@ -1,0 +1,58 @@
+"""`cloister evaluate`: scores of a finished run's adapter on any file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def evaluate(
+    adapter: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_ADAPTER", help="A run or its adapter.")
+    ],
+    data: Annotated[str, typer.Option(help="Records to score: a file or a hub id.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Score an adapter on records that are yours to look at.
+
+    Example: cloister evaluate runs/bank --data test.jsonl
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from cloister.data.load import load
+    from cloister.release.export import load_released
+    from cloister.training.config import TrainingConfig
+    from cloister.training.evaluation import evaluate
+
+    folder = adapter / "adapter" if (adapter / "adapter").is_dir() else adapter
+    about, workspace = load_released(folder)
+    columns = dataclasses.replace(about.data, person=None)
+    records = load(data, "test", workspace.task.record_kind, columns)
+    examples = workspace.encode(records)
+    tokens = TrainingConfig().physical_batch_tokens
+    scores = evaluate(workspace.network, workspace.task, examples, tokens)
+    if as_json:
+        document = {
+            "adapter": str(folder),
+            "data": data,
+            "records": len(records),
+            "metrics": dict(scores.metrics),
+            "report": {name: dict(values) for name, values in scores.report.items()},
+        }
+        typer.echo(json.dumps(document))
+        return
+    console = Console()
+    for name, value in scores.metrics.items():
+        console.print(f"{name:12} {value:.4f}", highlight=False)
+    if scores.report:
+        table = Table(box=None, header_style="bold")
+        for column in ("", *next(iter(scores.report.values()))):
+            table.add_column(column, justify="right" if column else "left")
+        for label, values in scores.report.items():
+            table.add_row(label, *(f"{value:.3f}" for value in values.values()))
+        console.print(table)

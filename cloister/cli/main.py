@@ -1,0 +1,71 @@
+"""The command line: verbs from their own files, errors as one message and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import click
+import typer
+
+from cloister import __version__
+from cloister.cli import evaluate, simulate
+from cloister.errors import CloisterError, UsageError
+
+# Before any library is loaded: nothing phones home, nothing asks for updates, and tokenizers do
+# not warn about forks.
+QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+app = typer.Typer(
+    name="cloister",
+    help="Fine-tune a language model together, under differential privacy; no record leaves.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("simulate")(simulate.simulate)
+app.command("evaluate")(evaluate.evaluate)
+
+
+@app.callback()
+def _root(
+    context: typer.Context,
+    version: bool = typer.Option(False, "--version", help="Print the version and end."),
+) -> None:
+    if version:
+        typer.echo(__version__)
+        context.exit(0)
+
+
+def main() -> None:
+    """The `cloister` command."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Runs one command and returns its exit code; never lets a traceback through for bad input."""
+    try:
+        code = app(args=arguments, prog_name="cloister", standalone_mode=False)
+    except CloisterError as error:
+        print(f"cloister: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except click.exceptions.ClickException as error:
+        error.show()
+        return UsageError.exit_code
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        print("cloister: interrupted", file=sys.stderr)  # noqa: T201
+        return CloisterError.exit_code
+    return code if isinstance(code, int) else 0

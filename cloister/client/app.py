@@ -1,0 +1,48 @@
+"""The site's Flower ClientApp: a thin shell around `answer`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status
+from cloister.client.site import Site, answer
+from cloister.errors import BudgetError, CloisterError, RefusedError
+from cloister.training.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+OpenSite = Callable[[Context], tuple[Site, Workspace]]
+
+
+def make_client_app(open_site: OpenSite, on_step: Callable[[], None] = lambda: None) -> ClientApp:
+    """A ClientApp for sites that `open_site` finds from their Flower context.
+
+    Args:
+        open_site: Loads the site's records and the workspace; called for every message, so it
+            keeps what it loaded.
+        on_step: Called after each local step, for progress where the site runs.
+
+    Guarantees:
+        An error's text stays in the site's own log; the coordinator gets a fixed status.
+    """
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        site, workspace = open_site(context)
+        try:
+            request = RoundRequest.from_fields(dict(message.content[RECORD]))
+            reply = answer(site, workspace, request, on_step)
+        except Exception as error:
+            known = isinstance(error, CloisterError)
+            log.error("%s: %s", site.name, error, exc_info=None if known else error)
+            refused = isinstance(error, RefusedError | BudgetError)
+            status = Status.REFUSED if refused else Status.FAILED
+            reply = RoundReply(site.name, 0, status, b"", 0.0)
+        return Message(RecordDict({RECORD: ConfigRecord(reply.fields())}), reply_to=message)
+
+    return app

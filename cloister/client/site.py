@@ -1,0 +1,98 @@
+"""A site: its records, its plan and its ledger, and how it answers one round."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cloister.adapter.exchange import RoundReply, RoundRequest, Status
+from cloister.adapter.wire import decode, digest, encode
+from cloister.errors import BudgetError, RefusedError
+from cloister.privacy.entropy import Entropy, OsEntropy, SeededEntropy
+from cloister.privacy.ledger import Ledger
+from cloister.privacy.plan import Plan
+from cloister.seeds import child_generator
+from cloister.tasks.task import Example
+from cloister.training.config import TrainingConfig
+from cloister.training.local import local_update
+from cloister.training.workspace import Workspace, trained_in_round
+
+
+@dataclass(frozen=True)
+class Site:
+    """One institution, as its own process sees it.
+
+    Attributes:
+        name: Public.
+        study: Digest of the recipe that it accepted.
+        plan: The constants that its guarantee rests on.
+        training: How it trains.
+        examples: Its encoded records; private.
+        ledger: Where it charges and notes what leaves.
+        seed: The study's seed; of sampling only where nothing is private.
+    """
+
+    name: str
+    study: str
+    plan: Plan
+    training: TrainingConfig
+    examples: Sequence[Example]
+    ledger: Ledger
+    seed: int
+
+
+def answer(
+    site: Site, workspace: Workspace, request: RoundRequest, on_step: Callable[[], None]
+) -> RoundReply:
+    """Trains one round and makes the reply.
+
+    Args:
+        site: The site.
+        workspace: Base and network; its parameters are overwritten.
+        request: The coordinator's message.
+        on_step: Called after each local step.
+
+    Raises:
+        RefusedError: The request is for another study or a round outside the plan.
+        BudgetError: The plan's rounds are all charged.
+        AdapterFormatError: The global adapter is not of the study's shapes.
+        LedgerError: The charge could not be written; nothing was drawn.
+
+    Guarantees:
+        The round is charged, and the charge synced, before the first batch is drawn. The message
+        holds the clipped, noised delta, plan constants and nothing else.
+    """
+    if request.study != site.study:
+        raise RefusedError(f"study {request.study[:12]} asked, {site.study[:12]} accepted")
+    if not 1 <= request.round <= site.plan.num_rounds:
+        raise RefusedError(f"round {request.round} is outside the plan's {site.plan.num_rounds}")
+    start = decode(request.adapter, workspace.start.shapes)
+    charged = len(site.ledger.charges)
+    if site.plan.is_private and charged >= site.plan.num_rounds:
+        raise BudgetError(f"{charged} rounds are charged; the plan has {site.plan.num_rounds}")
+    entropy = _entropy(site, request.round)
+    site.ledger.charge(site.plan, request.round, is_private=entropy.is_private)
+    workspace.train_names(trained_in_round(workspace.start, site.training, request.round))
+    delta = local_update(
+        workspace.network,
+        workspace.task,
+        site.examples,
+        start,
+        site.plan,
+        site.training,
+        round_number=request.round,
+        entropy=entropy,
+        on_step=on_step,
+    )
+    payload = encode(delta)
+    site.ledger.sent(request.round, digest(payload), len(payload))
+    spent = site.ledger.epsilon(site.plan.delta) if site.plan.is_private else math.inf
+    return RoundReply(site.name, request.round, Status.TRAINED, payload, spent)
+
+
+def _entropy(site: Site, round_number: int) -> Entropy:
+    """Unpredictable where something is private; else reproducible from the study's seed."""
+    if site.plan.is_private:
+        return OsEntropy()
+    return SeededEntropy(child_generator(site.seed, "site", site.name, "round", round_number))

@@ -1,0 +1,1 @@
+"""Records: read from disk or a hub, checked, or made up."""

@@ -1,0 +1,69 @@
+"""The `[data]` section of a recipe: where records are, what their columns are called, who has
+which."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from cloister.errors import UsageError
+
+SYNTHETIC = "synthetic:hospitals"
+
+Partition = Literal["iid", "dirichlet", "quantity", "column", "person"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Records and how a simulation deals them to sites.
+
+    Attributes:
+        train: A JSONL, CSV or Parquet file, a hub id (`owner/name` or `owner/name:config`), or
+            `synthetic:hospitals`, the built-in generator.
+        test: The public test set, likewise; absent only where `train` brings its own (hub ids and
+            the generator).
+        validation: A public validation set, for early stopping; absent: none.
+        text: Column of a text.
+        label: Column of its label.
+        tokens: Column of a sentence's words.
+        tags: Column of their tags.
+        messages: Column of a conversation.
+        site: Column that names the site, for `partition = "column"`.
+        person: Column that names the person; absent: none.
+        sites: Number of sites in a simulation.
+        partition: How a simulation deals records: `iid`; `dirichlet`, with label shares drawn per
+            site (Hsu et al. 2019, arXiv:1909.06335); `quantity`, with sizes drawn from a Dirichlet
+            distribution; `column`, by the site column; `person`, each person to one site.
+        alpha: Concentration of `dirichlet` and `quantity`: smaller is more skewed.
+        public_records: Declared, public number of records of a site, or one for each site in order
+            of their names. It sets the sample rate and the steps instead of the true number,
+            which is private: a rate that follows it tells neighbouring data sets apart by the
+            noise's scale alone.
+    """
+
+    train: str = SYNTHETIC
+    test: str | None = None
+    validation: str | None = None
+    text: str = "text"
+    label: str = "label"
+    tokens: str = "tokens"
+    tags: str = "tags"
+    messages: str = "messages"
+    site: str = "site"
+    person: str | None = None
+    sites: int = 4
+    partition: Partition = "column"
+    alpha: float = 0.3  # the usual strongly skewed setting of the literature
+    public_records: int | tuple[int, ...] = 1200
+
+    def __post_init__(self) -> None:
+        if not self.train:
+            raise UsageError("train: empty; give a file, a hub id or synthetic:hospitals")
+        if self.sites < 1:
+            raise UsageError(f"sites: {self.sites} given; at least 1 is needed")
+        if not 0 < self.alpha < math.inf:
+            raise UsageError(f"alpha: {self.alpha} given; a positive number is needed")
+        declared = self.public_records
+        if min(declared if isinstance(declared, tuple) else (declared,), default=0) < 1:
+            raise UsageError(f"public_records: {declared} given; numbers from 1 up are needed")

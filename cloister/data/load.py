@@ -1,0 +1,146 @@
+"""Records from files and hub data sets, through Hugging Face `datasets`.
+
+Nothing read from a file is left in a cache: the records of a file are private, and a file that was
+edited is read anew.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+from datasets import ClassLabel, Dataset
+from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+
+from cloister.data.config import SYNTHETIC, DataConfig
+from cloister.data.records import Record, RecordKind
+from cloister.data.schema import parse
+from cloister.errors import DataError, NetworkError
+
+FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+
+Split = Literal["train", "test"]
+
+
+def load(source: str, split: Split, kind: RecordKind, columns: DataConfig) -> list[Record]:
+    """Reads all records of a source.
+
+    Args:
+        source: A file, a hub id, or the built-in generator's name.
+        split: Which split of a hub data set or of the generator; a file is one split.
+        kind: What the task reads.
+        columns: Column names.
+
+    Raises:
+        DataError: The source is missing, damaged, empty, or a row lacks what the task needs.
+        NetworkError: The hub cannot be reached.
+    """
+    if source == SYNTHETIC:
+        if kind != "text":
+            raise DataError(f"{SYNTHETIC} holds texts with labels; another task needs other data")
+        from cloister.data.synthetic import hospital_notes
+
+        notes = hospital_notes()
+        return list(notes[0] if split == "train" else notes[1])
+    path = Path(source).expanduser()
+    if path.suffix in FORMATS or path.is_absolute() or source.startswith("."):
+        rows, name = _read_file(path, split), path.name
+    else:
+        rows, name = _read_hub(source, split), f"{source} ({split})"
+    records = [
+        parse(row, kind, columns, f"{name}, row {number}") for number, row in enumerate(rows, 1)
+    ]
+    if not records:
+        raise DataError(f"{source}: no records")
+    return records
+
+
+def _read_file(path: Path, split: Split) -> list[dict[str, Any]]:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; correct data.{split}")
+    if path.suffix not in FORMATS:
+        raise DataError(f"{path}: not one of {', '.join(FORMATS)}; convert it")
+    try:
+        with _silent(), tempfile.TemporaryDirectory() as cache:
+            table = datasets.load_dataset(
+                FORMATS[path.suffix],
+                data_files=str(path),
+                split="train",
+                cache_dir=cache,
+                keep_in_memory=True,
+            )
+            return _rows(table)
+    except (DatasetGenerationError, ValueError, OSError, UnicodeDecodeError) as error:
+        if path.stat().st_size == 0:
+            raise DataError(f"{path}: empty") from error
+        place = _bad_line(path) if path.suffix == ".jsonl" else None
+        cause = error.__cause__ or error
+        raise DataError(
+            f"{path}{f', row {place}: no valid JSON object' if place else ''}: cannot be read "
+            f"({str(cause).splitlines()[0] if str(cause) else type(cause).__name__})"
+        ) from error
+
+
+def _bad_line(path: Path) -> int | None:
+    """The first line that is no JSON object, from 1."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                if line.strip() and not isinstance(json.loads(line), dict):
+                    return number
+            except ValueError:
+                return number
+    return None
+
+
+def _read_hub(source: str, split: Split) -> list[dict[str, Any]]:
+    name, _, config = source.partition(":")
+    try:
+        with _silent():
+            table = datasets.load_dataset(name, config or None, split=split)
+    except DatasetNotFoundError as error:
+        raise DataError(
+            f"{source}: no file here, and no data set on the hub; correct data.{split}"
+        ) from error
+    except (ConnectionError, OSError) as error:
+        raise NetworkError(
+            f"{source}: no file of that name, and the hub cannot be reached to look for a data "
+            f"set; give a file as data.{split}"
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{source}: {str(error).splitlines()[0]}") from error
+    return _rows(table)
+
+
+def _rows(table: Dataset) -> list[dict[str, Any]]:
+    """Rows with class ids turned into their names."""
+    for column, feature in dict(table.features).items():
+        inner = getattr(feature, "feature", None)
+        names = next((f for f in (feature, inner) if isinstance(f, ClassLabel)), None)
+        if names is not None:
+            values = [
+                [names.int2str(i) for i in value] if isinstance(value, list) else names.int2str(value)
+                for value in table[column]
+            ]
+            table = table.remove_columns(column).add_column(column, values)
+    rows: list[dict[str, Any]] = table.to_list()
+    return rows
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    shown = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    level = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        datasets.logging.set_verbosity(level)
+        if not shown:
+            datasets.enable_progress_bars()

@@ -1,0 +1,51 @@
+"""What one row of a data set is, once read: the three kinds of record that tasks train on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+RecordKind = Literal["text", "tokens", "messages"]
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class TextRecord:
+    """A text with one label."""
+
+    text: str
+    label: str
+    site: str | None = None
+    person: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord:
+    """A sentence cut into words, with one tag a word (BIO)."""
+
+    tokens: tuple[str, ...]
+    tags: tuple[str, ...]
+    site: str | None = None
+    person: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRecord:
+    """A conversation with at least one turn of the assistant."""
+
+    messages: tuple[Message, ...]
+    site: str | None = None
+    person: str | None = None
+
+
+Record = TextRecord | TokenRecord | ChatRecord
+Records = Sequence[Record]

@@ -1,0 +1,99 @@
+"""Every error that Cloister raises on purpose, and the exit code that each ends a command with.
+
+    CloisterError                  1  failed
+    ├── UsageError                 2  a command or recipe that cannot be meant
+    │   └── RecipeError            2  one or several fields of a recipe, all reported at once
+    ├── BadFileError               3  a file that is missing, malformed or not the one expected
+    │   ├── DataError              3  a data file, named with its row
+    │   ├── AdapterFormatError     3  bytes that are not an adapter message or checkpoint
+    │   └── ModelFileError         3  a base model that cannot be found, read or trusted
+    ├── RefusedError               4  refused by policy or because its privacy cannot be shown
+    │   └── PreflightError         4  a model whose per-record gradients are not exact
+    ├── BudgetError                5  the privacy budget does not cover what was asked
+    ├── LedgerError                6  a ledger or signature that is broken
+    ├── NetworkError               7  network or authentication
+    └── QuorumError                8  a deadline passed or too few sites answered
+
+A message says what was given, what is needed, and what to do next. Exit code 9 belongs to
+`cloister site doctor`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class CloisterError(Exception):
+    """The root of every deliberate error; its text is meant for the person at the terminal."""
+
+    exit_code = 1
+
+
+class UsageError(CloisterError):
+    """A command line that cannot be carried out as given."""
+
+    exit_code = 2
+
+
+class RecipeError(UsageError):
+    """One or several fields of a recipe are wrong.
+
+    Args:
+        problems: One line each, opening with the field's path (`privacy.epsilon: …`).
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class BadFileError(CloisterError):
+    """A file that is missing, malformed or not the one expected."""
+
+    exit_code = 3
+
+
+class DataError(BadFileError):
+    """A data file that does not hold what the task needs."""
+
+
+class AdapterFormatError(BadFileError):
+    """Bytes that are not an adapter in the expected form."""
+
+
+class ModelFileError(BadFileError):
+    """A base model that cannot be found, read or trusted."""
+
+
+class RefusedError(CloisterError):
+    """Refused by policy, or because its privacy cannot be shown."""
+
+    exit_code = 4
+
+
+class PreflightError(RefusedError):
+    """A model whose per-record gradients are not exact, named with the parameter."""
+
+
+class BudgetError(CloisterError):
+    """The privacy budget does not cover what was asked."""
+
+    exit_code = 5
+
+
+class LedgerError(CloisterError):
+    """A ledger or signature that is broken."""
+
+    exit_code = 6
+
+
+class NetworkError(CloisterError):
+    """A peer that cannot be reached or authenticated."""
+
+    exit_code = 7
+
+
+class QuorumError(CloisterError):
+    """A deadline passed or too few sites answered."""
+
+    exit_code = 8

@@ -1,0 +1,1 @@
+"""The frozen base with what is trained on it."""

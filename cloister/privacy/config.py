@@ -1,0 +1,67 @@
+"""The `[privacy]` section of a recipe: what is promised, before anything is solved for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from cloister.errors import UsageError
+from cloister.privacy.units import Unit
+
+# ε = 8 is the loosest value at which published DP fine-tuning is compared (Yu et al. 2022,
+# arXiv:2110.06500; Li et al. 2022, arXiv:2110.05679).
+DEFAULT_EPSILON = 8.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyConfig:
+    """What every site is promised for the whole study.
+
+    Attributes:
+        enabled: Off gives the plain twin: the same loop without clip and noise, ε = ∞.
+        unit: Whose presence is hidden.
+        epsilon: Target ε of each site over all rounds; the noise multiplier is solved for.
+            Absent together with `noise_multiplier`: 8.
+        noise_multiplier: Noise standard deviation over `max_grad_norm`; states the noise instead
+            of ε. 0 clips without noise, which is not private (ε = ∞).
+        delta: δ of the guarantee; should stay below 1/(10 n) of the smallest site.
+        max_grad_norm: Bound on the Euclidean norm of one record's gradient over all trainable
+            parameters at once.
+        max_update_norm: Bound on the norm of what one site sends in one round; it limits a site's
+            influence on the others, and costs no privacy (post-processing).
+    """
+
+    enabled: bool = True
+    unit: Unit = Unit.RECORD
+    epsilon: float | None = None
+    noise_multiplier: float | None = None
+    delta: float = 1e-5  # the literature's, fit for sites of up to 10,000 records
+    max_grad_norm: float = 1.0
+    max_update_norm: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.epsilon is not None and self.noise_multiplier is not None:
+            raise UsageError(
+                "epsilon, noise_multiplier: both given; give the target epsilon (the noise is "
+                "solved for) or the noise multiplier (epsilon follows), not both"
+            )
+        if self.epsilon is not None and not 0 < self.epsilon < math.inf:
+            raise UsageError(f"epsilon: {self.epsilon} given; a positive finite number is needed")
+        if self.noise_multiplier is not None and not 0 <= self.noise_multiplier < math.inf:
+            raise UsageError(
+                f"noise_multiplier: {self.noise_multiplier} given; a number from 0 up is needed"
+            )
+        if not 0 < self.delta < 1:
+            raise UsageError(f"delta: {self.delta} given; a number between 0 and 1 is needed")
+        for name in ("max_grad_norm", "max_update_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UsageError(
+                    f"{name}: {getattr(self, name)} given; a positive number is needed"
+                )
+
+    @property
+    def target_epsilon(self) -> float | None:
+        """The ε to solve for; None where the noise multiplier is stated instead."""
+        if self.noise_multiplier is not None:
+            return None
+        return DEFAULT_EPSILON if self.epsilon is None else self.epsilon

@@ -1,0 +1,123 @@
+"""The privacy plan: every constant that a site's guarantee rests on, in one frozen value.
+
+Sampling rate, number of steps and divisor come from declared public constants, never from the
+size of a data set: on n and n ± 1 records the plan is the same, so nothing that depends on the
+plan (message shapes, learning rates, ledger rows, timing of rounds) tells the two apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+
+from cloister.errors import UsageError
+from cloister.privacy.accounting import calibrate, epsilon
+from cloister.privacy.config import PrivacyConfig
+from cloister.privacy.events import GaussianEvent
+from cloister.privacy.units import Neighbouring, Unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One object for sampler, clip, noise and accountant, so that what is accounted is what runs.
+
+    Attributes:
+        public_records: The site's declared, public number of records.
+        expected_batch_size: Mean size of a Poisson batch at a site of that size; the divisor.
+        local_steps: Optimizer steps in a round.
+        num_rounds: Rounds in the study.
+        noise_multiplier: Noise standard deviation over `max_grad_norm`; 0 without privacy.
+        max_grad_norm: Bound on one record's gradient; None without privacy: no clipping.
+        max_update_norm: Bound on what is sent in a round; None without privacy.
+        delta: δ of the guarantee.
+        unit: Whose presence is hidden.
+        neighbouring: Which data sets are neighbours.
+    """
+
+    public_records: int
+    expected_batch_size: int
+    local_steps: int
+    num_rounds: int
+    noise_multiplier: float
+    max_grad_norm: float | None
+    max_update_norm: float | None
+    delta: float
+    unit: Unit = Unit.RECORD
+    neighbouring: Neighbouring = Neighbouring.ADD_REMOVE
+
+    @property
+    def sample_rate(self) -> float:
+        """Probability with which each unit is in a batch."""
+        return self.expected_batch_size / self.public_records
+
+    @property
+    def is_private(self) -> bool:
+        """Whether its releases have a finite ε."""
+        return self.max_grad_norm is not None and self.noise_multiplier > 0
+
+    def event(self, steps: int) -> GaussianEvent:
+        """The event of so many of its steps."""
+        return GaussianEvent(
+            noise_multiplier=self.noise_multiplier,
+            sample_rate=self.sample_rate,
+            steps=steps,
+            is_private=self.is_private,
+        )
+
+    def epsilon_after(self, rounds: int) -> float:
+        """ε of one site after so many rounds, per unit added or removed, at the plan's δ."""
+        return epsilon([self.event(rounds * self.local_steps)], self.delta)
+
+    def digest(self) -> str:
+        """SHA-256 of its canonical JSON."""
+        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def make_plan(
+    config: PrivacyConfig,
+    *,
+    public_records: int,
+    expected_batch_size: int,
+    local_steps: int,
+    num_rounds: int,
+) -> Plan:
+    """Solves for the noise and fixes every constant.
+
+    Raises:
+        UsageError: The sample rate is above 1.
+        RefusedError: No amount of noise meets the target.
+    """
+    rate = expected_batch_size / public_records
+    if rate > 1:
+        raise UsageError(
+            f"sample rate {rate:.3g}: expected_batch_size {expected_batch_size} is above the "
+            f"declared {public_records} records of a site; make the batch smaller or declare "
+            "data.public_records larger"
+        )
+    if not config.enabled:
+        noise_multiplier = 0.0
+    elif config.target_epsilon is not None:
+        noise_multiplier = calibrate(
+            rate, local_steps * num_rounds, config.target_epsilon, config.delta
+        )
+    else:
+        noise_multiplier = config.noise_multiplier or 0.0
+    return Plan(
+        public_records=public_records,
+        expected_batch_size=expected_batch_size,
+        local_steps=local_steps,
+        num_rounds=num_rounds,
+        noise_multiplier=noise_multiplier,
+        max_grad_norm=config.max_grad_norm if config.enabled else None,
+        max_update_norm=config.max_update_norm if config.enabled else None,
+        delta=config.delta,
+        unit=config.unit,
+    )
+
+
+def json_number(value: float) -> float | None:
+    """A number for JSON, which has no ∞: None."""
+    return value if math.isfinite(value) else None

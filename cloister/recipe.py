@@ -1,0 +1,258 @@
+"""A whole study as one frozen value: TOML in, hash out.
+
+Each section is owned by the room that uses it; this module composes them and holds the rules that
+cross sections. Every problem is reported at once, with the key's path.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tomli_w
+
+from cloister.data.config import DataConfig
+from cloister.errors import BadFileError, RecipeError, UsageError
+from cloister.fields import as_table, parse_assignment, read_section
+from cloister.models.config import DEFAULT_BASE, LoraConfig, ModelConfig
+from cloister.privacy.config import PrivacyConfig
+from cloister.strategies.config import StrategyConfig
+from cloister.tasks.config import TaskConfig
+from cloister.training.config import TrainingConfig
+
+# SHA-256 of model.safetensors of the quickstart's base, on the hub and in the package alike.
+DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """The `[study]` section.
+
+    Attributes:
+        name: What the study is called in reports; letters, digits, `-` and `_`.
+        seed: Root of everything that may be reproducible: adapters' start, partitions. Never of
+            private sampling or noise.
+    """
+
+    name: str = "hospital-triage"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.name.replace("-", "").replace("_", "").isalnum():
+            raise UsageError(f"name: {self.name!r} given; letters, digits, - and _ are allowed")
+        if self.seed < 0:
+            raise UsageError(f"seed: {self.seed} given; 0 or more is needed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FederationConfig:
+    """The `[federation]` section.
+
+    Attributes:
+        num_rounds: Rounds of the study.
+        min_sites: A round with fewer updates ends the run; absent: all sites must answer.
+        round_timeout: Seconds that a round may take before it is closed with what came.
+        evaluate_every: Rounds between evaluations at the coordinator; the last is always done.
+        patience: Stop after so many evaluations without a better score on the public
+            `data.validation`, and keep the best adapter; absent: no early stopping.
+    """
+
+    num_rounds: int = 8
+    min_sites: int | None = None
+    round_timeout: float = 3600.0  # Flower's own default for one exchange
+    evaluate_every: int = 1
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("num_rounds", "min_sites", "evaluate_every", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name}: {value} given; at least 1 is needed")
+        if not self.round_timeout > 0:
+            raise UsageError(f"round_timeout: {self.round_timeout} given; seconds above 0 needed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """The `[tracking]` section.
+
+    Attributes:
+        tensorboard: Write TensorBoard files into the run directory.
+    """
+
+    tensorboard: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A study. Its defaults are the quickstart: four synthetic hospitals, ε = 8 at each."""
+
+    study: StudyConfig = field(default_factory=StudyConfig)
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(sha256=DEFAULT_SHA256))
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    federation: FederationConfig = field(default_factory=FederationConfig)
+    strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def tables(self) -> dict[str, dict[str, object]]:
+        """All sections as TOML and JSON know them."""
+        return {f.name: as_table(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+    def to_toml(self) -> str:
+        """The recipe as a file that reads back equal."""
+        return tomli_w.dumps(self.tables())
+
+    def digest(self) -> str:
+        """SHA-256 of its canonical JSON: equal recipes have equal digests, on every machine."""
+        canonical = json.dumps(self.tables(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @property
+    def min_sites(self) -> int:
+        """Fewest updates that close a round."""
+        return self.federation.min_sites or self.data.sites
+
+
+def read_recipe(path: Path | None, assignments: Iterable[str] = ()) -> Recipe:
+    """Reads a recipe's file and the command line's changes to it.
+
+    Args:
+        path: A TOML file; None: the defaults.
+        assignments: `section.key=value` each, later ones over earlier ones.
+
+    Raises:
+        BadFileError: The file is missing or no TOML.
+        RecipeError: Anything in it cannot be meant; all problems at once.
+    """
+    text = ""
+    if path is not None:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadFileError(f"{path}: the recipe cannot be read ({error})") from error
+    try:
+        return parse_recipe(text, assignments)
+    except tomllib.TOMLDecodeError as error:
+        raise BadFileError(f"{path}: no valid TOML: {error}") from error
+
+
+def parse_recipe(text: str, assignments: Iterable[str] = ()) -> Recipe:
+    """Reads a recipe from TOML text; see `read_recipe`.
+
+    Raises:
+        tomllib.TOMLDecodeError: The text is no TOML.
+        RecipeError: Anything in it cannot be meant.
+    """
+    tables: dict[str, object] = tomllib.loads(text)
+    problems: list[str] = []
+    for assignment in assignments:
+        try:
+            section, key, value = parse_assignment(assignment)
+        except UsageError as error:
+            problems.append(str(error))
+            continue
+        table = tables.setdefault(section, {})
+        if isinstance(table, dict):
+            table[key] = value
+    recipe = _compose(tables, problems)
+    if recipe is not None:
+        problems += cross_field_problems(recipe)
+    if problems or recipe is None:
+        raise RecipeError(problems)
+    return recipe
+
+
+def _compose(tables: Mapping[str, object], problems: list[str]) -> Recipe | None:
+    kinds = {f.name: type(getattr(Recipe(), f.name)) for f in dataclasses.fields(Recipe)}
+    sections: dict[str, object] = {}
+    for name, table in tables.items():
+        if name not in kinds:
+            problems.append(f"{name}: unknown section; known: {', '.join(kinds)}")
+        elif not isinstance(table, dict):
+            problems.append(f"{name}: {table!r} given; a section [{name}] is needed")
+        else:
+            if name == "model" and table.get("base", DEFAULT_BASE) == DEFAULT_BASE:
+                table = {"sha256": DEFAULT_SHA256, **table}
+            sections[name] = read_section(kinds[name], table, name, problems)
+    return None if problems else Recipe(**sections)  # type: ignore[arg-type]
+
+
+def cross_field_problems(recipe: Recipe) -> list[str]:
+    """What contradicts itself across sections, one line each."""
+    data, training, federation = recipe.data, recipe.training, recipe.federation
+    records = data.public_records
+    declared = records if isinstance(records, tuple) else (records,) * data.sites
+    batch = training.expected_batch_size
+    causal = recipe.task.kind == "causal-lm"
+    head_trains = not causal and recipe.lora.head != "frozen"
+    rules = [
+        (
+            len(declared) != data.sites,
+            f"data.public_records: {len(declared)} numbers given for data.sites = {data.sites}",
+        ),
+        (
+            batch > min(declared),
+            f"training.expected_batch_size: {batch} is above the {min(declared)} records declared "
+            "in data.public_records: a sample rate above 1; make the batch smaller",
+        ),
+        (
+            bool(recipe.strategy.weights) and len(recipe.strategy.weights) != data.sites,
+            f"strategy.weights: {len(recipe.strategy.weights)} given for data.sites = {data.sites}",
+        ),
+        (
+            (federation.min_sites or 0) > data.sites,
+            f"federation.min_sites: {federation.min_sites} is above data.sites = {data.sites}",
+        ),
+        (
+            federation.patience is not None and data.validation is None,
+            "federation.patience: early stopping needs a public validation set; set "
+            "data.validation (private scores would be releases that nobody charged)",
+        ),
+        (
+            training.probe_rounds > 0 and not head_trains,
+            "training.probe_rounds: there is no trained head to start with",
+        ),
+        (
+            training.probe_rounds >= federation.num_rounds and recipe.lora.train != "none",
+            f"training.probe_rounds: {training.probe_rounds} leaves none of federation.num_rounds "
+            f"= {federation.num_rounds} for the adapters; for a probe set lora.train = 'none'",
+        ),
+        (
+            causal and recipe.lora.head not in (None, "frozen"),
+            'lora.head: a causal LM keeps its own; leave lora.head out, or set "frozen"',
+        ),
+        (
+            causal and recipe.lora.train == "none",
+            'lora.train: "none" trains the head alone, and a causal LM\'s head is frozen; '
+            'set "both" or "b"',
+        ),
+        (
+            training.warmup_steps > training.local_steps * federation.num_rounds,
+            f"training.warmup_steps: {training.warmup_steps} is more than the study's "
+            f"{training.local_steps * federation.num_rounds} steps",
+        ),
+    ]
+    return [problem for broken, problem in rules if broken]
+
+
+def warnings(recipe: Recipe) -> list[str]:
+    """What is allowed but seldom meant, one line each."""
+    records = recipe.data.public_records
+    fewest = min(records) if isinstance(records, tuple) else records
+    notes = []
+    if recipe.privacy.enabled and recipe.privacy.delta > 1 / (10 * fewest):
+        # Dwork & Roth 2014, section 2.3: a delta near 1/n allows publishing a few records whole.
+        notes.append(
+            f"privacy.delta: {recipe.privacy.delta:g} is above 1/(10 · {fewest}); "
+            f"{1 / (10 * fewest):.0e} or less is advised for the smallest site"
+        )
+    return notes

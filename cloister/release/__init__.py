@@ -1,0 +1,1 @@
+"""A finished adapter on disk."""

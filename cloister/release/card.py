@@ -1,0 +1,128 @@
+"""The README of a released adapter: its model card and its privacy card."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloister.models.pooling import Pooling
+from cloister.privacy.plan import Plan
+from cloister.release.snippets import loading_script
+from cloister.tasks.config import TaskKind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a card says.
+
+    Attributes:
+        name: The study.
+        base: The base model, as the recipe names it.
+        base_sha256: SHA-256 of its weights.
+        kind: The task.
+        labels: Its outputs' names.
+        pooling: How sequences are pooled; None where they are not.
+        parameters: Number of trained parameters.
+        rounds: Rounds closed.
+        mode: How it was federated, in words.
+        metric: Name of the primary metric.
+        test: Scores on the public test set.
+        plain_test: The plain twin's scores; None: no twin was run.
+        majority: What always guessing the most frequent label reaches.
+        plans: By site.
+        epsilon: ε spent, by site.
+        recipe_digest: Of the study's recipe.
+    """
+
+    name: str
+    base: str
+    base_sha256: str
+    kind: TaskKind
+    labels: Sequence[str]
+    pooling: Pooling | None
+    parameters: int
+    rounds: int
+    mode: str
+    metric: str
+    test: Mapping[str, float]
+    plain_test: Mapping[str, float] | None
+    majority: float | None
+    plans: Mapping[str, Plan]
+    epsilon: Mapping[str, float]
+    recipe_digest: str
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """Writes `README.md` next to the adapter."""
+    (folder / "README.md").write_text(render(card), encoding="utf-8")
+
+
+def render(card: Card) -> str:
+    """The card as Markdown, with the front matter that model hubs read."""
+    sections = [
+        f"---\nbase_model: {card.base}\nlibrary_name: peft\ntags: [lora, federated-learning"
+        f"{', differential-privacy' if _is_private(card) else ''}]\n---\n",
+        f"# {card.name}\n",
+        f"A LoRA adapter for `{card.base}` ({card.kind}), trained by {len(card.plans)} sites that "
+        f"kept their records: {card.rounds} rounds, {card.mode}, {card.parameters:,} trained "
+        "parameters.\n",
+        _scores(card),
+        _privacy(card),
+        f"## Loading\n\n```python\n{loading_script(card.base, card.kind, card.pooling)}```\n",
+        f"## Origin\n\n- base weights, SHA-256: `{card.base_sha256}`\n"
+        f"- recipe, SHA-256: `{card.recipe_digest}`\n",
+    ]
+    return "\n".join(sections)
+
+
+def _scores(card: Card) -> str:
+    plain = card.plain_test
+    head = "| | this adapter |" + (" same run without privacy |" if plain else "")
+    lines = ["## Scores on the public test set\n", head, "|---|---|" + ("---|" if plain else "")]
+    for name, value in card.test.items():
+        row = f"| {name} | {value:.4f} |"
+        if plain:
+            row += f" {plain[name]:.4f} |" if name in plain else " |"
+        lines.append(row)
+    if card.majority is not None:
+        lines.append(f"\nAlways guessing the most frequent label scores {card.majority:.4f}.")
+    if not plain and _is_private(card):
+        lines.append("\nNo plain twin was run, so what privacy cost is not stated.")
+    return "\n".join(lines) + "\n"
+
+
+def _is_private(card: Card) -> bool:
+    return all(math.isfinite(value) for value in card.epsilon.values())
+
+
+def _privacy(card: Card) -> str:
+    if not _is_private(card):
+        return (
+            "## Privacy\n\n**None: ε = ∞.** This adapter was trained without (complete) "
+            "differential privacy; it may reveal the records it was trained on.\n"
+        )
+    first = next(iter(card.plans.values()))
+    lines = [
+        "## Privacy\n",
+        f"Each site's records are protected by (ε, δ)-differential privacy for one "
+        f"**{first.unit}**, {first.neighbouring} neighbours, by privacy loss distributions (PLD), "
+        "over all rounds charged in its ledger.\n",
+        "| site | ε | δ | noise multiplier | sample rate | steps a round | clip |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for site, plan in card.plans.items():
+        lines.append(
+            f"| {site} | {card.epsilon[site]:.3f} | {plan.delta:g} | {plan.noise_multiplier:g} | "
+            f"{plan.sample_rate:.4g} | {plan.local_steps} | {plan.max_grad_norm:g} |"
+        )
+    lines += [
+        "",
+        "The same ε holds against the coordinator, the other sites and the public: noise is added "
+        "at the site, before anything is sent. A person with records at several sites, or several "
+        f"records at one, is protected less than one {first.unit}: their ε adds up.\n",
+        "Not covered: the choice of hyper-parameters, labels and public test data; records that "
+        "are not in the training sets; what an operator publishes beside this adapter.",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,143 @@
+"""The result on disk: a PEFT adapter that the rest of the world loads, its head, and its card.
+
+adapter_config.json, adapter_model.safetensors   LoRA, for `PeftModel.from_pretrained`
+head.safetensors                                 the head's `weight` [C, H] and `bias` [C]
+cloister.json                                    what `cloister evaluate` needs to know
+README.md                                        model and privacy card
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from cloister.adapter.tensors import Adapter
+from cloister.data.config import DataConfig
+from cloister.errors import AdapterFormatError, BadFileError
+from cloister.fields import as_table, read_section
+from cloister.models.config import LoraConfig, ModelConfig
+from cloister.models.network import LowRankHead
+from cloister.models.state import write_adapter
+from cloister.tasks.config import TaskConfig
+from cloister.training.workspace import Workspace, open_workspace
+
+# The form of cloister.json.
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Released:
+    """What a released adapter says of itself.
+
+    Attributes:
+        model: The base, with its weights' SHA-256.
+        lora: The adapters.
+        task: The task, with its labels.
+        data: Column names.
+        seed: Of the parts that were never trained.
+    """
+
+    model: ModelConfig
+    lora: LoraConfig
+    task: TaskConfig
+    data: DataConfig
+    seed: int
+
+
+def export(folder: Path, workspace: Workspace, adapter: Adapter, about: Released) -> None:
+    """Writes an adapter's folder, without its card.
+
+    Args:
+        folder: Made if absent.
+        workspace: Its network's trainable parameters are set to the adapter's.
+        adapter: The final values.
+        about: What it is.
+    """
+    network = workspace.network
+    write_adapter(network, adapter)
+    peft_config = network.backbone.peft_config["default"]
+    # As the recipe names it: the folder found on this machine means nothing elsewhere.
+    peft_config.base_model_name_or_path = about.model.base
+    network.backbone.save_pretrained(str(folder), save_embedding_layers=False)
+    if network.head is not None:
+        save_file(_head_tensors(network.head), folder / "head.safetensors")
+    document = {
+        "version": VERSION,
+        "seed": about.seed,
+        **{n: as_table(getattr(about, n)) for n in ("model", "lora", "task", "data")},
+        "pooling": None if network.pooling is None else dataclasses.asdict(network.pooling),
+    }
+    (folder / "cloister.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
+
+
+def _head_tensors(head: nn.Module) -> dict[str, torch.Tensor]:
+    if isinstance(head, LowRankHead):
+        weight, bias = head.merged()
+    else:
+        assert isinstance(head, nn.Linear)
+        weight, bias = head.weight, head.bias
+    return {"weight": weight.detach().cpu().contiguous(), "bias": bias.detach().cpu().contiguous()}
+
+
+def read_released(folder: Path) -> Released:
+    """Reads what an adapter says of itself.
+
+    Raises:
+        BadFileError: The folder holds no adapter of ours, or a damaged one.
+    """
+    try:
+        document = json.loads((folder / "cloister.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadFileError(
+            f"{folder}: no adapter here (cloister.json is missing or damaged); give a finished "
+            "run's folder or its adapter/"
+        ) from error
+    if not isinstance(document, dict) or document.get("version") != VERSION:
+        raise AdapterFormatError(f"{folder}/cloister.json: written by another version of cloister")
+    problems: list[str] = []
+
+    def section(kind: type, name: str) -> object:
+        return read_section(kind, document.get(name, {}), name, problems)
+
+    sections = {
+        "model": section(ModelConfig, "model"),
+        "lora": section(LoraConfig, "lora"),
+        "task": section(TaskConfig, "task"),
+        "data": section(DataConfig, "data"),
+    }
+    if problems:
+        raise AdapterFormatError(f"{folder}/cloister.json: " + "; ".join(problems))
+    return Released(**sections, seed=int(document["seed"]))  # type: ignore[arg-type]
+
+
+def load_released(folder: Path) -> tuple[Released, Workspace]:
+    """Loads base and adapter, ready to be scored.
+
+    Raises:
+        BadFileError: The folder's files are missing or do not fit together.
+        ModelFileError: The base is missing or not the one that was trained on.
+    """
+    from safetensors.torch import load_file
+
+    about = read_released(folder)
+    workspace = open_workspace(about.model, about.lora, about.task, about.task.labels, about.seed)
+    network = workspace.network
+    try:
+        lora = load_file(folder / "adapter_model.safetensors")
+        values = {f"backbone.{name}": tensor.float().numpy() for name, tensor in lora.items()}
+        write_adapter(network, Adapter(values))
+        if network.head is not None:
+            head = load_file(folder / "head.safetensors")
+            rows, columns = head["weight"].shape
+            network.head = nn.Linear(columns, rows).to(network.device)
+            network.head.load_state_dict(head)
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        raise BadFileError(f"{folder}: its files do not fit together: {error}") from error
+    network.eval()
+    return about, workspace

@@ -1,0 +1,154 @@
+"""A run's folder: everything that a run made, each file whole or absent.
+
+recipe.toml        the resolved recipe
+metrics.jsonl      one line for each closed round
+checkpoint/        the state after the last closed round
+adapter/           the result in PEFT format, with its card
+ledgers/           the sites' ledgers (simulations)
+tensorboard/       for those who asked
+*.png              plots
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cloister.adapter.wire import decode, digest, encode
+from cloister.errors import BadFileError, UsageError
+from cloister.recipe import Recipe
+from cloister.strategies.strategy import ServerState
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The folder of one run.
+
+    Attributes:
+        path: Absolute.
+    """
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path, recipe: Recipe) -> RunDirectory:
+        """Makes a new folder with the recipe in it.
+
+        Raises:
+            UsageError: The folder holds something already.
+        """
+        path = path.absolute()
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UsageError(
+                f"{path} exists already and is not written over; choose another --out, or go on "
+                "with an unfinished run in it by --resume"
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        write_whole(path / "recipe.toml", recipe.to_toml().encode())
+        return cls(path)
+
+    @classmethod
+    def reopen(cls, path: Path) -> RunDirectory:
+        """Opens the folder of an unfinished run.
+
+        Raises:
+            UsageError: The folder is not a run's.
+        """
+        path = path.absolute()
+        if not (path / "recipe.toml").is_file():
+            raise UsageError(f"{path} is no run's folder: it has no recipe.toml to resume from")
+        return cls(path)
+
+    @property
+    def recipe_file(self) -> Path:
+        """The resolved recipe."""
+        return self.path / "recipe.toml"
+
+    @property
+    def adapter(self) -> Path:
+        """The result's folder."""
+        return self.path / "adapter"
+
+    def ledger(self, site: str) -> Path:
+        """A simulated site's ledger."""
+        return self.path / "ledgers" / f"{site}.jsonl"
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        """Adds a closed round's line."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All closed rounds' lines, oldest first; a last line that was cut off is left out."""
+        file = self.path / "metrics.jsonl"
+        if not file.exists():
+            return []
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def save(self, state: ServerState, recipe_digest: str) -> None:
+        """Makes a state durable; a crash at any point leaves this one or the one before."""
+        folder = self.path / "checkpoint"
+        folder.mkdir(exist_ok=True)
+        payload = encode(state.adapter)
+        name = f"round-{state.round:04d}.adapter"
+        write_whole(folder / name, payload)
+        latest = {
+            "round": state.round,
+            "file": name,
+            "sha256": digest(payload),
+            "recipe": recipe_digest,
+        }
+        write_whole(folder / "latest.json", json.dumps(latest).encode())
+        for old in folder.glob("round-*.adapter"):
+            if old.name != name:
+                old.unlink()
+
+    def load(self, start: ServerState, recipe_digest: str) -> ServerState:
+        """The last saved state, or `start` where no round was closed.
+
+        Raises:
+            UsageError: The run was of another recipe.
+            BadFileError: The checkpoint is damaged.
+        """
+        latest = self.path / "checkpoint" / "latest.json"
+        if not latest.exists():
+            return start
+        try:
+            entry = json.loads(latest.read_text(encoding="utf-8"))
+            payload = (latest.parent / entry["file"]).read_bytes()
+            sound = digest(payload) == entry["sha256"]
+        except (OSError, ValueError, KeyError) as error:
+            raise BadFileError(f"{latest.parent}: the checkpoint cannot be read") from error
+        if not sound:
+            raise BadFileError(f"{latest.parent / entry['file']}: damaged; its SHA-256 is another")
+        if entry["recipe"] != recipe_digest:
+            raise UsageError(f"{self.path}: its checkpoint is of another recipe; start a new run")
+        return ServerState(decode(payload, start.adapter.shapes), int(entry["round"]))
+
+    def save_best(self, state: ServerState) -> None:
+        """Keeps the adapter of the best validation score so far."""
+        folder = self.path / "checkpoint"
+        folder.mkdir(exist_ok=True)
+        write_whole(folder / "best.adapter", encode(state.adapter))
+
+    def load_best(self, last: ServerState) -> ServerState:
+        """The best validated adapter in place of the last, where one was kept."""
+        file = self.path / "checkpoint" / "best.adapter"
+        if not file.exists():
+            return last
+        return ServerState(decode(file.read_bytes(), last.adapter.shapes), last.round)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file so that it is there whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

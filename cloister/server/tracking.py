@@ -1,0 +1,49 @@
+"""Where a run's figures go while it runs: metrics.jsonl and TensorBoard."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from cloister.server.rounds import RoundReport
+from cloister.server.run_directory import RunDirectory
+
+
+def metrics_row(report: RoundReport) -> dict[str, Any]:
+    """A closed round as a line of metrics.jsonl; ∞ is null, which JSON has no word for."""
+    return {
+        "round": report.round,
+        **{name: dict(scores) for name, scores in report.metrics.items()},
+        "epsilon": {
+            site: value if math.isfinite(value) else None for site, value in report.epsilon.items()
+        },
+        "bytes_up": report.bytes_up,
+        "bytes_down": report.bytes_down,
+        "seconds": round(report.seconds, 3),
+        "seconds_scoring": round(report.seconds_scoring, 3),
+        "missing": list(report.missing),
+        "update_norm": report.update_norm,
+    }
+
+
+class TensorBoard:
+    """Scalars of each round under the run directory's `tensorboard/`."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(run.path / "tensorboard"))  # type: ignore[no-untyped-call]
+
+    def add(self, report: RoundReport) -> None:
+        """Writes one round."""
+        scalars = {
+            f"{name}/{metric}": value
+            for name, scores in report.metrics.items()
+            for metric, value in scores.items()
+        }
+        scalars |= {f"epsilon/{site}": value for site, value in report.epsilon.items()}
+        scalars |= {"bytes/up": report.bytes_up, "update_norm": report.update_norm}
+        for tag, value in scalars.items():
+            if math.isfinite(value):
+                self._writer.add_scalar(tag, value, report.round)  # type: ignore[no-untyped-call]
+        self._writer.flush()  # type: ignore[no-untyped-call]

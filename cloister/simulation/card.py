@@ -1,0 +1,31 @@
+"""A simulated study's card, from what the run came to."""
+
+from __future__ import annotations
+
+from cloister.release.card import Card
+from cloister.simulation.result import Result
+from cloister.simulation.study import SimulatedStudy
+from cloister.training.workspace import Workspace
+
+
+def card_for(study: SimulatedStudy, workspace: Workspace, result: Result) -> Card:
+    """Fills in a card."""
+    recipe, training = study.recipe, study.recipe.training
+    return Card(
+        name=recipe.study.name,
+        base=recipe.model.base,
+        base_sha256=workspace.base_sha256,
+        kind=recipe.task.kind,
+        labels=recipe.task.labels,
+        pooling=workspace.network.pooling,
+        parameters=workspace.start.size,
+        rounds=result.rounds,
+        mode=f"{training.local_steps} local steps each ({training.optimizer})",
+        metric=result.metric,
+        test=result.test,
+        plain_test=result.plain_test,
+        majority=result.majority,
+        plans=study.plans,
+        epsilon={site.name: site.epsilon for site in result.sites},
+        recipe_digest=recipe.digest(),
+    )

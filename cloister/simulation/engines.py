@@ -1,0 +1,81 @@
+"""The same ClientApp and ServerApp, run in this process or on Flower's simulation runtime."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import warnings
+from typing import Literal
+
+from flwr.app import Context, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+
+from cloister.errors import CloisterError, UsageError
+from cloister.simulation.local_grid import SERVER_NODE, LocalGrid
+
+Engine = Literal["local", "ray"]
+
+
+def run_local(server_app: ServerApp, client_app: ClientApp, num_sites: int) -> None:
+    """Runs both apps in this process, one site after the other."""
+    context = Context(
+        run_id=SERVER_NODE, node_id=SERVER_NODE, node_config={}, state=RecordDict(), run_config={}
+    )
+    server_app(grid=LocalGrid(client_app, num_sites), context=context)
+
+
+def run_ray(server_app: ServerApp, client_app: ClientApp, num_sites: int) -> None:
+    """Runs the apps on Flower's simulation runtime; each worker loads the base once.
+
+    Raises:
+        UsageError: Ray is not installed.
+        CloisterError: The runtime failed.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise UsageError(
+            "--engine ray: Ray is not installed; install cloister with the extra `ray`, or use "
+            "--engine local"
+        )
+    import torch
+    from flwr.simulation import run_simulation
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    gpus = torch.cuda.device_count()
+    failure: list[BaseException] = []
+
+    # Flower runs the ServerApp in a thread of its own and reports any failure of it as one of its
+    # own kind, without ours.
+    def guarded(grid: object, context: Context) -> None:
+        try:
+            server_app(grid=grid, context=context)  # type: ignore[arg-type]
+        except BaseException as error:
+            failure.append(error)
+            raise
+
+    outer = ServerApp()
+    outer.main()(guarded)
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            run_simulation(
+                server_app=outer,
+                client_app=client_app,
+                num_supernodes=num_sites,
+                backend_config={
+                    "client_resources": {
+                        "num_cpus": 1,
+                        # Workers share the GPUs evenly; Ray enforces no memory limit.
+                        "num_gpus": min(1.0, gpus / num_sites) if gpus else 0.0,
+                    },
+                    "init_args": {"include_dashboard": False, "logging_level": logging.ERROR},
+                },
+            )
+        except (Exception, SystemExit) as error:
+            if failure:
+                raise failure[0] from error
+            raise CloisterError(f"Flower's simulation runtime failed: {error}") from error
+    if failure:
+        raise failure[0]

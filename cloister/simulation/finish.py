@@ -1,0 +1,85 @@
+"""The end of a simulation: adapter, card and plots written, the result stated."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from cloister.data.records import ChatRecord
+from cloister.privacy.ledger import Ledger
+from cloister.release.card import write_card
+from cloister.release.export import Released, export
+from cloister.server.plots import plot_run
+from cloister.server.rounds import SetScores
+from cloister.server.run_directory import RunDirectory
+from cloister.simulation.card import card_for
+from cloister.simulation.result import Result, SiteResult
+from cloister.simulation.study import SimulatedStudy
+from cloister.strategies.strategy import ServerState
+from cloister.tasks.chat import CausalChat
+from cloister.training.generation import reply_score
+from cloister.training.workspace import Workspace
+
+# Conversations whose replies are generated at the end: greedy decoding costs about a second each.
+GENERATED = 32
+
+
+def write_results(
+    study: SimulatedStudy,
+    workspace: Workspace,
+    run: RunDirectory,
+    state: ServerState,
+    scores: SetScores,
+    seconds: float,
+) -> Result:
+    """Writes a finished run's adapter, card and plots.
+
+    Args:
+        study: What ran.
+        workspace: Left with the final adapter in its network.
+        run: Where to write.
+        state: The final state.
+        scores: Its scores on the public sets.
+        seconds: Since the run began.
+    """
+    recipe, task = study.recipe, workspace.task
+    about = Released(
+        model=dataclasses.replace(recipe.model, sha256=workspace.base_sha256),
+        lora=recipe.lora,
+        task=recipe.task,
+        data=recipe.data,
+        seed=recipe.study.seed,
+    )
+    export(run.adapter, workspace, state.adapter, about)
+    test = dict(scores["test"])
+    if isinstance(task, CausalChat):
+        chats = [record for record in study.test if isinstance(record, ChatRecord)][:GENERATED]
+        test["rouge_l"] = reply_score(workspace.network, task, workspace.tokenizer, chats)
+    rows = run.metrics()
+    result = Result(
+        run_dir=run.path,
+        task=task.kind,
+        metric=task.primary_metric,
+        rounds=state.round,
+        test=test,
+        majority=study.majority(),
+        sites=tuple(_site_result(study, run, name) for name in study.names),
+        bytes_per_update=max(row["bytes_up"] // max(len(row["epsilon"]), 1) for row in rows),
+        seconds=seconds,
+    )
+    write_card(run.adapter, card_for(study, workspace, result))
+    plot_run(rows, task.primary_metric, recipe.study.name, run.path / "metrics.png")
+    return result
+
+
+def _site_result(study: SimulatedStudy, run: RunDirectory, name: str) -> SiteResult:
+    plan, ledger = study.plans[name], Ledger(run.ledger(name))
+    return SiteResult(
+        name=name,
+        epsilon=ledger.epsilon(plan.delta) if plan.is_private else math.inf,
+        delta=plan.delta,
+        steps=sum(charge.event.steps for charge in ledger.charges),
+        sample_rate=plan.sample_rate,
+        noise_multiplier=plan.noise_multiplier,
+        public_records=plan.public_records,
+    )

@@ -1,0 +1,68 @@
+"""The apps that `flwr run .` starts from the project's folder (`[tool.flwr.app]`).
+
+The run's configuration names the recipe: `recipe` (a file's absolute path; empty: the defaults),
+`set` (assignments as on cloister's command line, separated by white space) and `out` (the run's
+folder; relative to where the SuperLink was started).
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from functools import lru_cache
+from pathlib import Path
+
+from flwr.app import Context
+
+from cloister.client.app import make_client_app
+from cloister.client.site import Site
+from cloister.recipe import Recipe, read_recipe
+from cloister.server.app import make_server_app
+from cloister.server.rounds import ServerStudy
+from cloister.server.run_directory import RunDirectory
+from cloister.simulation.run import open_coordinator
+from cloister.simulation.study import SimulatedSites
+from cloister.strategies.strategy import ServerState
+from cloister.training.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+
+@lru_cache(maxsize=1)
+def _recipe(path: str, assignments: str) -> Recipe:
+    return read_recipe(Path(path) if path else None, shlex.split(assignments))
+
+
+def recipe_of(context: Context) -> Recipe:
+    """The recipe that a run's configuration names."""
+    return _recipe(str(context.run_config["recipe"]), str(context.run_config["set"]))
+
+
+def folder_of(context: Context) -> Path:
+    """The run's folder."""
+    return Path(str(context.run_config["out"])).absolute() / f"flower-{context.run_id}"
+
+
+def _open_site(context: Context) -> tuple[Site, Workspace]:
+    return SimulatedSites(recipe_of(context), folder_of(context) / "ledgers")(context)
+
+
+class _Server:
+    """Opens the study when Flower starts the run, and finishes it at its end."""
+
+    def open(self, context: Context) -> ServerStudy:
+        """Makes the run's folder and the study."""
+        recipe = recipe_of(context)
+        self._run = open_coordinator(recipe, RunDirectory.create(folder_of(context), recipe))
+        return self._run.study()
+
+    def finish(self, state: ServerState) -> None:
+        """Writes the results."""
+        result = self._run.finish(state)
+        log.info("%s: %s", result.run_dir, dict(result.test))
+
+
+_server = _Server()
+
+client = make_client_app(_open_site)
+server = make_server_app(_server.open, _server.finish)

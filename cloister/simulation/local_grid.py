@@ -1,0 +1,97 @@
+"""Flower's Grid in this process: every message is answered by a direct call of the ClientApp.
+
+No network, no workers and one base model in memory for all sites; a round costs what its training
+costs.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+# Node 1 is the coordinator, as Flower has it; sites follow.
+SERVER_NODE = 1
+
+
+@dataclass
+class LocalGrid(Grid):
+    """A Grid of `num_sites` nodes that all run one ClientApp.
+
+    Attributes:
+        client_app: Answers every message.
+        num_sites: Nodes; node `SERVER_NODE + 1 + i` is partition i.
+    """
+
+    client_app: ClientApp
+    num_sites: int
+    _contexts: dict[int, Context] = field(default_factory=dict)
+    _replies: dict[str, Message] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # Flower's Message reads the identity of the process's task from here.
+        TaskIdentity.run_id = TaskIdentity.task_id = TaskIdentity.node_id = SERVER_NODE
+
+    def set_run(self, run: Run) -> None:
+        """There is one run only."""
+
+    @property
+    def run(self) -> Run:
+        """The one run."""
+        return Run.create_empty(SERVER_NODE)
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """A message to a node."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Ids of all sites."""
+        return range(SERVER_NODE + 1, SERVER_NODE + 1 + self.num_sites)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Has each message answered at once."""
+        pushed = []
+        for message in messages:
+            name = str(uuid.uuid4())
+            message.metadata.__dict__["_message_id"] = name
+            node = message.metadata.dst_node_id
+            self._replies[name] = self.client_app(message, self._context(node))
+            pushed.append(name)
+        return pushed
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Takes the replies to these messages, as far as they are there."""
+        return [self._replies.pop(name) for name in message_ids if name in self._replies]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Answers every message in turn; the deadline cannot pass, as nobody else is waited for."""
+        return self.pull_messages(self.push_messages(messages))
+
+    def _context(self, node: int) -> Context:
+        if node not in self._contexts:
+            self._contexts[node] = Context(
+                run_id=SERVER_NODE,
+                node_id=node,
+                node_config={
+                    "partition-id": node - SERVER_NODE - 1,
+                    "num-partitions": self.num_sites,
+                },
+                state=RecordDict(),
+                run_config={},
+            )
+        return self._contexts[node]

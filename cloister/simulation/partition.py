@@ -1,0 +1,133 @@
+"""How a simulation deals records to sites, through flwr-datasets' partitioners."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from datasets import Dataset
+from flwr_datasets.partitioner import (
+    DirichletPartitioner,
+    IidPartitioner,
+    Partitioner,
+    SizePartitioner,
+)
+
+from cloister.data.config import DataConfig
+from cloister.data.records import Record, TextRecord
+from cloister.errors import DataError, UsageError
+from cloister.seeds import child_generator, child_seed
+
+
+def partition(records: Sequence[Record], config: DataConfig, seed: int) -> dict[str, list[Record]]:
+    """Deals every record to exactly one site.
+
+    Args:
+        records: All of them.
+        config: How many sites, and by what.
+        seed: The study's seed.
+
+    Returns:
+        Records by site, sites in order of their names, records in an order drawn from the seed.
+
+    Raises:
+        UsageError: The partition does not fit the records.
+        DataError: A site would be empty.
+    """
+    order = child_generator(seed, "partition", "order").permutation(len(records))
+    shuffled = [records[index] for index in order]
+    if config.partition == "column":
+        return _by_column(shuffled, config)
+    if config.partition == "person":
+        return _checked(_by_person(shuffled, config))
+    table = Dataset.from_dict({"index": range(len(shuffled)), "key": _keys(shuffled, config)})
+    partitioner = _partitioner(config, seed, len(shuffled))
+    partitioner.dataset = table
+    sites: dict[str, list[Record]] = {}
+    for number, name in enumerate(site_names(config.sites)):
+        dealt = partitioner.load_partition(number)["index"]
+        sites[name] = [shuffled[index] for index in dealt]
+    return _checked(sites)
+
+
+def site_names(count: int) -> list[str]:
+    """Names of simulated sites, whose order as text is their order as numbers."""
+    width = len(str(count - 1))
+    return [f"site-{number:0{width}d}" for number in range(count)]
+
+
+def _partitioner(config: DataConfig, seed: int, count: int) -> Partitioner:
+    if config.partition == "dirichlet":
+        return DirichletPartitioner(
+            num_partitions=config.sites,
+            partition_by="key",
+            alpha=config.alpha,
+            min_partition_size=0,
+            self_balancing=False,
+            seed=child_seed(seed, "partition", "dirichlet") % 2**31,
+        )
+    if config.partition == "quantity":
+        shares = child_generator(seed, "partition", "quantity").dirichlet(
+            np.full(config.sites, config.alpha)
+        )
+        bounds = np.rint(np.cumsum(shares) * count).astype(int)
+        sizes = [int(size) for size in np.diff(bounds, prepend=0)]
+        _refuse_empty(dict(zip(site_names(config.sites), sizes, strict=True)))
+        return SizePartitioner(sizes)
+    return IidPartitioner(num_partitions=config.sites)
+
+
+def _keys(records: Sequence[Record], config: DataConfig) -> list[str]:
+    if config.partition != "dirichlet":
+        return [""] * len(records)
+    if not all(isinstance(record, TextRecord) for record in records):
+        raise UsageError(
+            'data.partition: "dirichlet" skews labels, and these records have none; '
+            'use "iid", "quantity", "column" or "person"'
+        )
+    return [record.label for record in records if isinstance(record, TextRecord)]
+
+
+def _by_column(records: Sequence[Record], config: DataConfig) -> dict[str, list[Record]]:
+    named: dict[str, list[Record]] = {}
+    for record in records:
+        if record.site is None:
+            raise DataError(
+                f"data.site: a record has no {config.site!r}; correct it, or choose another "
+                "data.partition"
+            )
+        named.setdefault(record.site, []).append(record)
+    if len(named) != config.sites:
+        raise UsageError(
+            f"data.sites: {config.sites} given, but column {config.site!r} names {len(named)} "
+            f"({', '.join(sorted(named)[:5])}{', …' if len(named) > 5 else ''}); "
+            f"set data.sites = {len(named)}"
+        )
+    return {name: named[name] for name in sorted(named)}
+
+
+def _by_person(records: Sequence[Record], config: DataConfig) -> dict[str, list[Record]]:
+    """Deals persons in the order of their first record, one site after the other."""
+    if config.person is None:
+        raise UsageError('data.person: name the column of persons for data.partition = "person"')
+    names = site_names(config.sites)
+    home: dict[str | None, str] = {}
+    sites: dict[str, list[Record]] = {name: [] for name in names}
+    for record in records:
+        site = home.setdefault(record.person, names[len(home) % len(names)])
+        sites[site].append(record)
+    return sites
+
+
+def _checked(sites: dict[str, list[Record]]) -> dict[str, list[Record]]:
+    _refuse_empty({name: len(records) for name, records in sites.items()})
+    return sites
+
+
+def _refuse_empty(sizes: dict[str, int]) -> None:
+    empty = [name for name, size in sizes.items() if size == 0]
+    if empty:
+        raise DataError(
+            f"{empty[0]} would have no record; use fewer data.sites, a larger data.alpha or "
+            "another data.partition"
+        )

@@ -1,0 +1,89 @@
+"""What a simulation came to, as a value and as JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteResult:
+    """One site's part.
+
+    Attributes:
+        name: The site.
+        epsilon: ε that its ledger shows spent, per record added or removed; ∞ without privacy.
+        delta: δ of that ε.
+        steps: Steps charged.
+        sample_rate: Probability of a record to be in a batch.
+        noise_multiplier: Noise standard deviation over the clip bound; 0 without privacy.
+        public_records: Its declared number of records.
+    """
+
+    name: str
+    epsilon: float
+    delta: float
+    steps: int
+    sample_rate: float
+    noise_multiplier: float
+    public_records: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A finished run.
+
+    Attributes:
+        run_dir: Its folder.
+        task: Its task's kind.
+        metric: The name of its primary metric.
+        rounds: Rounds closed.
+        test: Scores on the public test set.
+        majority: Share of the test set's most frequent label; None where there are no labels.
+        sites: One for each site, in order of their names.
+        bytes_per_update: Bytes of the largest update that a site sent.
+        seconds: Wall time.
+        plain_test: The same run's scores without privacy, where a twin was run.
+    """
+
+    run_dir: Path
+    task: str
+    metric: str
+    rounds: int
+    test: Mapping[str, float]
+    majority: float | None
+    sites: tuple[SiteResult, ...]
+    bytes_per_update: int
+    seconds: float
+    plain_test: Mapping[str, float] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`; ∞ is null."""
+        document: dict[str, Any] = {
+            "run_dir": str(self.run_dir),
+            "task": self.task,
+            "rounds": self.rounds,
+            "test": dict(self.test),
+            "sites": [
+                {
+                    "name": site.name,
+                    "epsilon": site.epsilon if math.isfinite(site.epsilon) else None,
+                    "delta": site.delta,
+                    "steps": site.steps,
+                    "sample_rate": site.sample_rate,
+                    "noise_multiplier": site.noise_multiplier,
+                    "public_records": site.public_records,
+                }
+                for site in self.sites
+            ],
+            "bytes_per_update": self.bytes_per_update,
+            "seconds": round(self.seconds, 1),
+        }
+        if self.majority is not None:
+            document["majority"] = self.majority
+        if self.plain_test is not None:
+            document["plain_test"] = dict(self.plain_test)
+        return document

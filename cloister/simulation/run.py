@@ -1,0 +1,191 @@
+"""A simulation from recipe to result: coordinator, sites, and everything a run leaves behind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cloister.client.app import make_client_app
+from cloister.models.state import write_adapter
+from cloister.privacy.ledger import Ledger
+from cloister.recipe import Recipe
+from cloister.server.app import make_server_app
+from cloister.server.early_stopping import is_best, should_stop
+from cloister.server.rounds import RoundReport, ServerStudy, SetScores
+from cloister.server.run_directory import RunDirectory
+from cloister.server.tracking import TensorBoard, metrics_row
+from cloister.simulation.engines import Engine, run_local, run_ray
+from cloister.simulation.finish import write_results
+from cloister.simulation.result import Result
+from cloister.simulation.study import SimulatedSites, SimulatedStudy, prepare, workspace_of
+from cloister.strategies.fedavg import FedAvg
+from cloister.strategies.strategy import ServerState
+from cloister.training.evaluation import evaluate
+from cloister.training.preflight import preflight
+from cloister.training.workspace import Workspace, trained_in_round
+
+
+@dataclass(frozen=True)
+class Events:
+    """Whom a running simulation tells what happens.
+
+    Attributes:
+        on_stage: What begins now, in words.
+        on_step: A site took a local step (local engine only).
+        on_round: A round was closed.
+    """
+
+    on_stage: Callable[[str], None] = lambda text: None
+    on_step: Callable[[], None] = lambda: None
+    on_round: Callable[[RoundReport], None] = lambda report: None
+
+
+def simulate(
+    recipe: Recipe, run: RunDirectory, engine: Engine = "local", events: Events | None = None
+) -> Result:
+    """Runs a study, or goes on with it after its last closed round.
+
+    Args:
+        recipe: The study.
+        run: Its folder, new or of an unfinished run.
+        engine: Where sites run.
+        events: Whom to tell.
+
+    Returns:
+        What the run came to.
+
+    Raises:
+        CloisterError: Anything that ends it; closed rounds stay saved.
+    """
+    events = events or Events()
+    coordinator = open_coordinator(recipe, run, events)
+    final: list[ServerState] = []
+    server_app = make_server_app(lambda context: coordinator.study(), final.append)
+    sites = SimulatedSites(recipe, run.path / "ledgers")
+    count = len(coordinator.simulated.names)
+    events.on_stage("training")
+    if engine == "local":
+        run_local(server_app, make_client_app(sites, events.on_step), count)
+    else:
+        run_ray(server_app, make_client_app(sites), count)
+    return coordinator.finish(final[0])
+
+
+def open_coordinator(
+    recipe: Recipe, run: RunDirectory, events: Events | None = None
+) -> SimulatedCoordinator:
+    """Loads data and model and, with privacy on, proves the per-record gradients exact.
+
+    Raises:
+        CloisterError: Anything that makes the study impossible, before any training.
+    """
+    events = events or Events()
+    events.on_stage("preparing data and model")
+    simulated = prepare(recipe)
+    workspace = workspace_of(simulated)
+    if recipe.privacy.enabled:
+        events.on_stage("checking per-record gradients")
+        workspace.train_names(frozenset(workspace.start))
+        samples = sorted(workspace.encode(simulated.test[:8]), key=lambda e: len(e.input_ids))
+        preflight(workspace.network, workspace.task, [samples[-1], samples[0]])
+    return SimulatedCoordinator(simulated, workspace, run, events)
+
+
+@dataclass(frozen=True)
+class SimulatedCoordinator:
+    """The coordinator of a simulation: its study for the round loop, and its end.
+
+    Attributes:
+        simulated: Data, plans and the resolved recipe.
+        workspace: For scoring and export.
+        run: Where everything goes.
+        events: Whom to tell.
+    """
+
+    simulated: SimulatedStudy
+    workspace: Workspace
+    run: RunDirectory
+    events: Events
+    started: float = field(default_factory=time.monotonic)
+
+    def study(self) -> ServerStudy:
+        """What the round loop needs, from the last closed round on."""
+        recipe, names, start = self.simulated.recipe, self.simulated.names, self.workspace.start
+        digest = recipe.digest()
+        strategy = FedAvg(dict(zip(names, recipe.strategy.weights, strict=False)))
+        state = self.run.load(strategy.init(start), digest)
+        tensorboard = TensorBoard(self.run) if recipe.tracking.tensorboard else None
+
+        def on_round(report: RoundReport) -> None:
+            self.run.append_metrics(metrics_row(report))
+            if tensorboard is not None:
+                tensorboard.add(report)
+            self.events.on_round(report)
+
+        return ServerStudy(
+            digest=digest,
+            sites=names,
+            strategy=strategy,
+            state=state,
+            num_rounds=self._last_round(state),
+            min_sites=recipe.min_sites,
+            round_timeout=recipe.federation.round_timeout,
+            trained=lambda number: trained_in_round(start, recipe.training, number),
+            score=self._score,
+            save=lambda closed: self.run.save(closed, digest),
+            stop_early=self._stop_early,
+            on_round=on_round,
+        )
+
+    def finish(self, state: ServerState) -> Result:
+        """Scores the final adapter and writes everything that stays."""
+        self.events.on_stage("writing results")
+        best = self.run.load_best(state)
+        seconds = time.monotonic() - self.started
+        return write_results(
+            self.simulated, self.workspace, self.run, best, self._scores(best), seconds
+        )
+
+    def _scores(self, state: ServerState) -> SetScores:
+        write_adapter(self.workspace.network, state.adapter)
+        tokens = self.simulated.recipe.training.physical_batch_tokens
+        sets = {"test": self.simulated.test, "validation": self.simulated.validation}
+        network, task = self.workspace.network, self.workspace.task
+        return {
+            name: evaluate(network, task, self.workspace.encode(records), tokens).metrics
+            for name, records in sets.items()
+            if records
+        }
+
+    def _score(self, state: ServerState) -> SetScores:
+        federation = self.simulated.recipe.federation
+        due = state.round % federation.evaluate_every == 0 or state.round == federation.num_rounds
+        return self._scores(state) if due else {}
+
+    def _stop_early(self, state: ServerState, metrics: SetScores) -> bool:
+        patience = self.simulated.recipe.federation.patience
+        if patience is None:
+            return False
+        metric = self.workspace.task.primary_metric
+        scores = [row["validation"][metric] for row in self.run.metrics() if "validation" in row]
+        if is_best(scores, metric):
+            self.run.save_best(state)
+        return should_stop(scores, metric, patience)
+
+    def _last_round(self, state: ServerState) -> int:
+        """The round to end after: one that was cut off stays charged, so the study is as much
+        shorter as its sites have already paid for."""
+        planned = self.simulated.recipe.federation.num_rounds
+        affordable = [
+            state.round + plan.num_rounds - len(Ledger(self.run.ledger(name)).charges)
+            for name, plan in self.simulated.plans.items()
+            if plan.is_private
+        ]
+        last = min([planned, *affordable])
+        if last < planned:
+            self.events.on_stage(
+                f"a round that was cut off stays charged: ending after round {last} instead of "
+                f"{planned}, so that no site exceeds its plan"
+            )
+        return last

@@ -1,0 +1,149 @@
+"""A simulated study in one process: its data dealt to sites, their plans, and the workspace.
+
+Everything here follows from the recipe alone, so that the coordinator and every worker come to the
+same study without anything being sent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from flwr.app import Context
+
+from cloister.client.site import Site
+from cloister.data.load import load
+from cloister.data.records import Record, TextRecord
+from cloister.errors import DataError
+from cloister.privacy.ledger import Ledger
+from cloister.privacy.plan import Plan, make_plan
+from cloister.recipe import Recipe
+from cloister.simulation.partition import partition
+from cloister.tasks.build import labels_of, record_kind
+from cloister.tasks.task import Example
+from cloister.training.workspace import Workspace, open_workspace
+
+
+@dataclass(frozen=True)
+class SimulatedStudy:
+    """What a simulation holds of all institutions at once.
+
+    Attributes:
+        recipe: With its labels filled in.
+        sites: Records by site, in order of the sites' names; "private".
+        test: Public.
+        validation: Public; empty where the recipe names none.
+        plans: By site.
+    """
+
+    recipe: Recipe
+    sites: Mapping[str, list[Record]]
+    test: list[Record]
+    validation: list[Record]
+    plans: Mapping[str, Plan]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The sites' names in order; Flower's partition ids count along it."""
+        return tuple(self.sites)
+
+    def majority(self) -> float | None:
+        """Share of the test set's most frequent label: what guessing reaches."""
+        labels = Counter(r.label for r in self.test if isinstance(r, TextRecord))
+        return max(labels.values()) / len(self.test) if labels else None
+
+
+@lru_cache(maxsize=2)  # a study and its plain twin
+def prepare(recipe: Recipe) -> SimulatedStudy:
+    """Loads the data, deals it to sites, fills in the labels, solves for the noise.
+
+    Raises:
+        CloisterError: The data, the partition or the privacy target cannot be had.
+    """
+    data, kind = recipe.data, record_kind(recipe.task.kind)
+    train = load(data.train, "train", kind, data)
+    test = load(data.test or data.train, "test", kind, data)
+    validation = load(data.validation, "test", kind, data) if data.validation else []
+    labels = recipe.task.labels or labels_of(train, kind)
+    unknown = sorted(set(labels_of([*test, *validation], kind)) - set(labels))
+    if unknown:
+        raise DataError(
+            f"data.test: {data.test or data.train} has labels that training lacks: "
+            f"{', '.join(unknown[:5])}; correct them, or name all labels in task.labels"
+        )
+    sites = partition(train, data, recipe.study.seed)
+    resolved = dataclasses.replace(recipe, task=dataclasses.replace(recipe.task, labels=labels))
+    return SimulatedStudy(resolved, sites, test, validation, _plans(recipe, tuple(sites)))
+
+
+def _plans(recipe: Recipe, names: tuple[str, ...]) -> dict[str, Plan]:
+    declared = recipe.data.public_records
+    by_site = declared if isinstance(declared, tuple) else (declared,) * len(names)
+    solved = {
+        records: make_plan(
+            recipe.privacy,
+            public_records=records,
+            expected_batch_size=recipe.training.expected_batch_size,
+            local_steps=recipe.training.local_steps,
+            num_rounds=recipe.federation.num_rounds,
+        )
+        for records in set(by_site)
+    }
+    return {name: solved[records] for name, records in zip(names, by_site, strict=True)}
+
+
+@lru_cache(maxsize=1)
+def _open(recipe: Recipe, labels: tuple[str, ...]) -> Workspace:
+    return open_workspace(recipe.model, recipe.lora, recipe.task, labels, recipe.study.seed)
+
+
+def workspace_of(study: SimulatedStudy) -> Workspace:
+    """The process's one workspace for a study; its base serves all sites.
+
+    Raises:
+        CloisterError: The base cannot be had or does not fit.
+    """
+    # A plain twin trains the same network: privacy is no part of the workspace.
+    recipe = Recipe(
+        study=study.recipe.study, model=study.recipe.model, lora=study.recipe.lora,
+        task=study.recipe.task,
+    )  # fmt: skip
+    return _open(recipe, study.recipe.task.labels)
+
+
+@lru_cache(maxsize=256)  # more sites than a study has (3…50)
+def _encoded(recipe: Recipe, name: str) -> tuple[Example, ...]:
+    study = prepare(recipe)
+    return tuple(workspace_of(study).encode(study.sites[name]))
+
+
+@dataclass(frozen=True)
+class SimulatedSites:
+    """Finds a simulated site from its Flower context; can be sent to a worker.
+
+    Attributes:
+        recipe: As given, labels not yet filled in.
+        ledgers: Folder of the sites' ledgers.
+    """
+
+    recipe: Recipe
+    ledgers: Path
+
+    def __call__(self, context: Context) -> tuple[Site, Workspace]:
+        """The site of `partition-id`, and this process's workspace."""
+        study = prepare(self.recipe)
+        name = study.names[int(str(context.node_config["partition-id"]))]
+        site = Site(
+            name=name,
+            study=study.recipe.digest(),
+            plan=study.plans[name],
+            training=self.recipe.training,
+            examples=_encoded(self.recipe, name),
+            ledger=Ledger(self.ledgers / f"{name}.jsonl"),
+            seed=self.recipe.study.seed,
+        )
+        return site, workspace_of(study)

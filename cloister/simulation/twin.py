@@ -1,0 +1,45 @@
+"""The plain twin: the same study without clip and noise, to see what privacy costs."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from cloister.recipe import Recipe
+from cloister.release.card import write_card
+from cloister.server.run_directory import RunDirectory
+from cloister.simulation.card import card_for
+from cloister.simulation.engines import Engine
+from cloister.simulation.result import Result
+from cloister.simulation.run import Events, simulate
+from cloister.simulation.study import prepare, workspace_of
+
+
+def plain_twin(recipe: Recipe) -> Recipe:
+    """The recipe without privacy: the same data, steps and learning rates."""
+    return dataclasses.replace(recipe, privacy=dataclasses.replace(recipe.privacy, enabled=False))
+
+
+def simulate_with_twin(
+    recipe: Recipe, run: RunDirectory, engine: Engine = "local", events: Events | None = None
+) -> Result:
+    """Runs a study, then its plain twin in the run's `twin/`, and says both on the card.
+
+    Args:
+        recipe: The study.
+        run: Its folder.
+        engine: Where sites run.
+        events: Whom to tell, of both runs.
+    """
+    events = events or Events()
+    result = simulate(recipe, run, engine, events)
+    twin = plain_twin(recipe)
+    folder = run.path / "twin"
+    events.on_stage("the same without privacy")
+    twin_run = RunDirectory.reopen(folder) if folder.exists() else RunDirectory.create(folder, twin)
+    plain = simulate(twin, twin_run, engine, events)
+    both = dataclasses.replace(
+        result, plain_test=plain.test, seconds=result.seconds + plain.seconds
+    )
+    study = prepare(recipe)
+    write_card(run.adapter, card_for(study, workspace_of(study), both))
+    return both

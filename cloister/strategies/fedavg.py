@@ -1,0 +1,47 @@
+"""FedAvg over adapter deltas (McMahan et al. 2017, arXiv:1602.05629; on LoRA: FedIT, Zhang et al.
+2024, arXiv:2305.05644).
+
+    x ← x + Σ_k w_k Δ_k / Σ_k w_k        over the sites k that answered
+
+The weights are declared constants: the number of records, the usual weight, is private, and a
+weight that follows it makes one record's influence depend on all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cloister.adapter.tensors import Adapter
+from cloister.strategies.strategy import ServerState
+
+
+@dataclass(frozen=True)
+class FedAvg:
+    """Weighted mean of deltas.
+
+    Attributes:
+        weights: By site; a site without one weighs 1.
+    """
+
+    weights: Mapping[str, float]
+
+    def init(self, adapter: Adapter) -> ServerState:
+        """The state before round 1."""
+        return ServerState(adapter)
+
+    def aggregate(self, state: ServerState, updates: Mapping[str, Adapter]) -> ServerState:
+        """Adds the mean delta; sites are summed in name order, so arrival does not matter.
+
+        Raises:
+            ValueError: There is no update, or their shapes differ.
+        """
+        if not updates:
+            raise ValueError("no update to aggregate")
+        total = sum(self.weights.get(site, 1.0) for site in updates)
+        sites = sorted(updates)
+        mean = updates[sites[0]].zeros()
+        for site in sites:
+            mean = mean + updates[site].scale(self.weights.get(site, 1.0) / total)
+        moved = state.adapter.select(mean) + mean
+        return ServerState(state.adapter.replace(moved), state.round + 1)

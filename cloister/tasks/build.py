@@ -1,0 +1,69 @@
+"""From a recipe's `[task]` to a task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from transformers import PreTrainedTokenizerBase
+
+from cloister.data.records import Record, RecordKind, TextRecord, TokenRecord
+from cloister.errors import UsageError
+from cloister.tasks.chat import PLAIN_TEMPLATE, CausalChat
+from cloister.tasks.config import TaskConfig, TaskKind
+from cloister.tasks.sequence import SequenceClassification
+from cloister.tasks.task import Task
+from cloister.tasks.token import TokenClassification, bio_tags
+
+
+def record_kind(kind: TaskKind) -> RecordKind:
+    """Which records a kind of task reads."""
+    kinds: dict[TaskKind, RecordKind] = {
+        "sequence-classification": "text",
+        "token-classification": "tokens",
+        "causal-lm": "messages",
+    }
+    return kinds[kind]
+
+
+def labels_of(records: Iterable[Record], kind: RecordKind) -> tuple[str, ...]:
+    """Class names or entity types that occur, sorted; none for conversations."""
+    labels: set[str] = set()
+    for record in records:
+        if isinstance(record, TextRecord):
+            labels.add(record.label)
+        elif isinstance(record, TokenRecord):
+            labels |= {tag[2:] for tag in record.tags if tag != "O"}
+    return tuple(sorted(labels))
+
+
+def build_task(
+    config: TaskConfig, labels: tuple[str, ...], tokenizer: PreTrainedTokenizerBase
+) -> Task:
+    """Binds a task to its labels and tokenizer.
+
+    Args:
+        config: The `[task]` section.
+        labels: Class names or entity types; ignored for a causal LM.
+        tokenizer: The base's.
+
+    Raises:
+        UsageError: There are too few labels, or the tokenizer cannot serve the task.
+    """
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (
+        tokenizer.eos_token_id or 0
+    )  # fmt: skip
+    if config.kind != "sequence-classification" and not tokenizer.is_fast:
+        raise UsageError(
+            f"task.kind: {config.kind} needs a fast tokenizer, which says where in the text its "
+            "tokens are; choose a base model that has one"
+        )
+    if config.kind == "causal-lm":
+        template = config.chat_template or tokenizer.chat_template or PLAIN_TEMPLATE
+        return CausalChat(tokenizer, str(template), config.max_length, pad_id)
+    if config.kind == "token-classification":
+        if not labels:
+            raise UsageError("task.labels: no entity type given or found in the training set")
+        return TokenClassification(bio_tags(labels), tokenizer, config.max_length, pad_id)
+    if len(labels) < 2:
+        raise UsageError(f"task.labels: {len(labels)} given or found; at least 2 are needed")
+    return SequenceClassification(labels, tokenizer, config.max_length, pad_id)

@@ -1,0 +1,168 @@
+"""Conversations: the assistant's tokens are learnt, everything else is context."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from cloister.data.records import ChatRecord, Message, Record, RecordKind
+from cloister.errors import UsageError
+from cloister.tasks.collate import collate
+from cloister.tasks.config import TaskKind
+from cloister.tasks.losses import mean_within_record, token_losses
+from cloister.tasks.task import IGNORE, Batch, Example
+
+# For tokenizers without a template of their own. Plain words, because a small vocabulary has no
+# tokens for markers; an assistant's turn ends with the end token, which is learnt too.
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ message['role'].capitalize() + ': ' + message['content'] }}"
+    "{{ eos_token if message['role'] == 'assistant' else '' }}{{ '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class CausalChat:
+    """Fine-tunes a causal LM on conversations.
+
+    Attributes:
+        tokenizer: The base's; a fast one, whose offsets say which characters a token covers.
+        template: Jinja template of a conversation.
+        max_length: Longest conversation in tokens.
+        pad_id: Token id of padding.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    template: str
+    max_length: int
+    pad_id: int
+    labels: tuple[str, ...] = ()
+    kind: TaskKind = "causal-lm"
+    record_kind: RecordKind = "messages"
+    primary_metric: str = "perplexity"
+
+    def encode(self, record: Record) -> Example:
+        """Tokenizes a conversation once, and marks the tokens of the assistant's turns.
+
+        Raises:
+            UsageError: The template does not render a conversation's beginning as the beginning
+                of the whole, so that the turns cannot be found in it.
+        """
+        assert isinstance(record, ChatRecord)
+        text, spans = self._render(record.messages)
+        encoded = self._tokens(text, offsets=True)
+        target = [
+            token if end > start and any(a < end and start < b for a, b in spans) else IGNORE
+            for token, (start, end) in zip(
+                encoded["input_ids"], encoded["offset_mapping"], strict=True
+            )
+        ]
+        length = self.max_length
+        return Example(tuple(encoded["input_ids"][:length]), tuple(target[:length]))
+
+    def prompt(self, record: ChatRecord) -> tuple[int, ...]:
+        """Token ids up to where the last assistant turn begins."""
+        last = _last_assistant(record)
+        text = self._apply(record.messages[:last], generation=True)
+        return tuple(self._tokens(text, offsets=False)["input_ids"][: self.max_length])
+
+    def reference_text(self, record: ChatRecord) -> str:
+        """The last assistant turn."""
+        return record.messages[_last_assistant(record)].content
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Pads conversations."""
+        return collate(examples, self.pad_id)
+
+    def record_losses(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Mean next-token cross-entropy over each record's assistant tokens, [B]."""
+        target = batch.target[:, 1:].to(logits.device)
+        return mean_within_record(token_losses(logits[:, :-1], target), target)
+
+    def meter(self) -> ChatMeter:
+        """Perplexity and loss."""
+        return ChatMeter(self)
+
+    def _render(self, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
+        """The whole text, and the character spans of the assistant's turns."""
+        whole = self._apply(messages, generation=False)
+        spans = []
+        for index, message in enumerate(messages):
+            if message.role == "assistant":
+                before = self._apply(messages[:index], generation=True)
+                after = self._apply(messages[: index + 1], generation=False)
+                if not (whole.startswith(before) and whole.startswith(after.rstrip("\n"))):
+                    raise UsageError(
+                        "task.chat_template: a conversation's beginning is not rendered as the "
+                        "beginning of the whole, so the assistant's turns cannot be found; set a "
+                        "template that renders turn by turn"
+                    )
+                spans.append((len(before), len(after.rstrip("\n"))))
+        return whole, spans
+
+    def _apply(self, messages: Sequence[Message], *, generation: bool) -> str:
+        text = self.tokenizer.apply_chat_template(
+            [{"role": m.role, "content": m.content} for m in messages],
+            chat_template=self.template,
+            add_generation_prompt=generation,
+            tokenize=False,
+        )
+        assert isinstance(text, str)
+        return text
+
+    def _tokens(self, text: str, *, offsets: bool) -> Mapping[str, list]:  # type: ignore[type-arg]
+        # A template writes the special tokens that it wants; the plain one leaves the first to
+        # the tokenizer.
+        encoded: Mapping[str, list] = self.tokenizer(  # type: ignore[type-arg]
+            text,
+            add_special_tokens=self.template == PLAIN_TEMPLATE and not _ends_itself(self.tokenizer),
+            return_offsets_mapping=offsets,
+        )
+        return encoded
+
+
+def _ends_itself(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer closes every text with a special token, which a prompt must not have."""
+    ids = tokenizer("a")["input_ids"]
+    return bool(ids) and ids[-1] in tokenizer.all_special_ids
+
+
+def _last_assistant(record: ChatRecord) -> int:
+    return max(i for i, message in enumerate(record.messages) if message.role == "assistant")
+
+
+@dataclass
+class ChatMeter:
+    """Sums losses over tokens and over records."""
+
+    task: CausalChat
+    _token_loss: float = 0.0
+    _tokens: int = 0
+    _record_loss: float = 0.0
+    _records: int = 0
+
+    def add(self, logits: Tensor, batch: Batch) -> None:
+        """Takes one batch, logits [B, T, V]."""
+        target = batch.target[:, 1:]
+        losses = token_losses(logits[:, :-1], target)
+        self._token_loss += float(losses.sum())
+        self._tokens += int((target != IGNORE).sum())
+        self._record_loss += float(mean_within_record(losses, target).sum())
+        self._records += len(target)
+
+    def result(self) -> dict[str, float]:
+        """Perplexity over all assistant tokens, and mean loss over records."""
+        return {
+            "perplexity": math.exp(self._token_loss / max(self._tokens, 1)),
+            "loss": self._record_loss / max(self._records, 1),
+        }
+
+    def report(self) -> Mapping[str, Mapping[str, float]]:
+        """Nothing per class."""
+        return {}

@@ -1,0 +1,105 @@
+"""One label for a whole text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import precision_recall_fscore_support
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from cloister.data.records import Record, RecordKind, TextRecord
+from cloister.errors import DataError
+from cloister.tasks.collate import collate
+from cloister.tasks.config import TaskKind
+from cloister.tasks.task import Batch, Example
+
+
+@dataclass(frozen=True)
+class SequenceClassification:
+    """Classifies texts.
+
+    Attributes:
+        labels: Class names in the order of the outputs.
+        tokenizer: The base's.
+        max_length: Longest text in tokens.
+        pad_id: Token id of padding.
+    """
+
+    labels: tuple[str, ...]
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    pad_id: int
+    kind: TaskKind = "sequence-classification"
+    record_kind: RecordKind = "text"
+    primary_metric: str = "accuracy"
+
+    def encode(self, record: Record) -> Example:
+        """Tokenizes a text; see `Task.encode`."""
+        assert isinstance(record, TextRecord)
+        if record.label not in self.labels:
+            raise DataError(
+                f"label {record.label!r} is not among the study's {len(self.labels)} "
+                f"({', '.join(self.labels[:5])}{', …' if len(self.labels) > 5 else ''}); "
+                "correct the file, or name it in task.labels"
+            )
+        ids = self.tokenizer(record.text, truncation=True, max_length=self.max_length)["input_ids"]
+        return Example(tuple(ids) or (self.pad_id,), self.labels.index(record.label))
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Pads texts."""
+        return collate(examples, self.pad_id)
+
+    def record_losses(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy of each text, [B]."""
+        return F.cross_entropy(logits.float(), batch.target.to(logits.device), reduction="none")
+
+    def meter(self) -> SequenceMeter:
+        """Accuracy, macro-F1 and loss."""
+        return SequenceMeter(self)
+
+
+@dataclass
+class SequenceMeter:
+    """Collects predicted and true classes."""
+
+    task: SequenceClassification
+    _predicted: list[int] = field(default_factory=list)
+    _true: list[int] = field(default_factory=list)
+    _loss: float = 0.0
+
+    def add(self, logits: Tensor, batch: Batch) -> None:
+        """Takes one batch, logits [B, C]."""
+        self._predicted += logits.argmax(dim=1).tolist()
+        self._true += batch.target.tolist()
+        self._loss += float(self.task.record_losses(logits, batch).sum())
+
+    def result(self) -> dict[str, float]:
+        """Accuracy, macro-F1 over the classes that occur or were predicted, mean loss."""
+        predicted, true = torch.tensor(self._predicted), torch.tensor(self._true)
+        count = max(len(true), 1)
+        occurring = sorted({*self._predicted, *self._true})
+        f1 = self._scores(occurring)[2]
+        return {
+            "accuracy": float((predicted == true).sum()) / count,
+            "macro_f1": sum(f1) / max(len(f1), 1),
+            "loss": self._loss / count,
+        }
+
+    def report(self) -> Mapping[str, Mapping[str, float]]:
+        """Precision, recall, F1 and support of each class."""
+        columns = self._scores(list(range(len(self.task.labels))))
+        names = ("precision", "recall", "f1", "support")
+        return {
+            label: dict(zip(names, map(float, row), strict=True))
+            for label, row in zip(self.task.labels, zip(*columns, strict=True), strict=True)
+        }
+
+    def _scores(self, classes: list[int]) -> tuple[Sequence[float], ...]:
+        scores: tuple[Sequence[float], ...] = precision_recall_fscore_support(
+            self._true, self._predicted, labels=classes, zero_division=0.0
+        )
+        return scores

@@ -1,0 +1,108 @@
+"""What a task is: how a record becomes tokens, what its loss is, how a model is scored.
+
+Shapes: B records in a batch, T tokens of the longest of them, C classes or tags, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+
+from cloister.data.records import Record, RecordKind
+from cloister.tasks.config import TaskConfig as TaskConfig
+from cloister.tasks.config import TaskKind
+
+# The index that a loss passes over, as torch.nn.functional.cross_entropy's default has it.
+IGNORE = -100
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One encoded record.
+
+    Attributes:
+        input_ids: Token ids, at most `max_length`.
+        target: A class id, or one id for each token (`IGNORE` where no loss is taken; for a
+            causal LM already aligned with its token, the shift is `record_losses`' own).
+        reference: What a meter compares predictions with, where the ids do not say it (the gold
+            tags of all words, cut ones included).
+    """
+
+    input_ids: tuple[int, ...]
+    target: int | tuple[int, ...]
+    reference: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Examples padded to the longest of them.
+
+    Attributes:
+        input_ids: Token ids, int64 [B, T].
+        attention_mask: 1 at tokens, 0 at padding, int64 [B, T].
+        target: int64 [B] or [B, T] (`IGNORE` at padding).
+        examples: What was padded, in order.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    target: Tensor
+    examples: tuple[Example, ...]
+
+
+class Meter(Protocol):
+    """Collects a model's predictions and states its scores once."""
+
+    def add(self, logits: Tensor, batch: Batch) -> None:
+        """Takes one batch: logits are [B, C] or [B, T, C]."""
+
+    def result(self) -> dict[str, float]:
+        """Scores of everything added, by name; the mean per-record loss is among them."""
+
+    def report(self) -> Mapping[str, Mapping[str, float]]:
+        """Scores per class, tag type or role, where the task has them; else empty."""
+
+
+class Task(Protocol):
+    """A kind of supervision, bound to its labels and tokenizer.
+
+    Guarantees:
+        `record_losses(logits, batch)[i]` depends on record i alone: token losses are averaged
+        within the record, never over the batch, so that one record's gradient does not change
+        with its companions.
+    """
+
+    @property
+    def kind(self) -> TaskKind:
+        """Its name in a recipe."""
+
+    @property
+    def record_kind(self) -> RecordKind:
+        """Which records it reads."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the C outputs in order; empty for a causal LM, whose outputs are tokens."""
+
+    @property
+    def primary_metric(self) -> str:
+        """The one score that tables and plots show."""
+
+    def encode(self, record: Record) -> Example:
+        """Turns a record into tokens.
+
+        Raises:
+            DataError: The record's label or tags are not among `labels`.
+        """
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Pads examples to the longest of them."""
+
+    def record_losses(self, logits: Tensor, batch: Batch) -> Tensor:
+        """One float32 loss a record, [B]; 0 for a record in which nothing is to be learnt."""
+
+    def meter(self) -> Meter:
+        """A new, empty meter."""

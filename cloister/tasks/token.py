@@ -1,0 +1,125 @@
+"""One tag for each word: entities in BIO."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from seqeval.metrics import classification_report, f1_score, precision_score, recall_score
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from cloister.data.records import Record, RecordKind, TokenRecord
+from cloister.errors import DataError
+from cloister.tasks.collate import collate
+from cloister.tasks.config import TaskKind
+from cloister.tasks.losses import mean_within_record, token_losses
+from cloister.tasks.task import IGNORE, Batch, Example
+
+
+def bio_tags(types: Sequence[str]) -> tuple[str, ...]:
+    """Outputs for entity types: O, then B- and I- of each."""
+    return ("O", *(f"{place}-{kind}" for kind in types for place in "BI"))
+
+
+@dataclass(frozen=True)
+class TokenClassification:
+    """Tags words; the first piece of a word carries its tag.
+
+    Attributes:
+        labels: Tags in the order of the outputs (`bio_tags`).
+        tokenizer: The base's; a fast one.
+        max_length: Longest sentence in tokens; words beyond it count as predicted O.
+        pad_id: Token id of padding.
+    """
+
+    labels: tuple[str, ...]
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    pad_id: int
+    kind: TaskKind = "token-classification"
+    record_kind: RecordKind = "tokens"
+    primary_metric: str = "f1"
+
+    def encode(self, record: Record) -> Example:
+        """Tokenizes a sentence; see `Task.encode`."""
+        assert isinstance(record, TokenRecord)
+        unknown = sorted(set(record.tags) - set(self.labels))
+        if unknown:
+            raise DataError(
+                f"tag {unknown[0]} is not among the study's ({', '.join(self.labels[:7])}); "
+                "correct the file, or name its type in task.labels"
+            )
+        encoded = self.tokenizer(
+            list(record.tokens),
+            is_split_into_words=True,
+            truncation=True,
+            max_length=self.max_length,
+        )
+        target, before = [], None
+        for word in encoded.word_ids():
+            first = word is not None and word != before
+            target.append(self.labels.index(record.tags[word]) if first else IGNORE)
+            before = word
+        return Example(tuple(encoded["input_ids"]), tuple(target), record.tags)
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Pads sentences."""
+        return collate(examples, self.pad_id)
+
+    def record_losses(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Mean cross-entropy of each sentence's words, [B]."""
+        target = batch.target.to(logits.device)
+        return mean_within_record(token_losses(logits, target), target)
+
+    def meter(self) -> TokenMeter:
+        """Entity-level precision, recall and F1, and loss."""
+        return TokenMeter(self)
+
+
+@dataclass
+class TokenMeter:
+    """Collects tag sequences; scores entities as the CoNLL script does, through seqeval."""
+
+    task: TokenClassification
+    _predicted: list[list[str]] = field(default_factory=list)
+    _true: list[list[str]] = field(default_factory=list)
+    _loss: float = 0.0
+
+    def add(self, logits: Tensor, batch: Batch) -> None:
+        """Takes one batch, logits [B, T, C]."""
+        best = logits.argmax(dim=2)
+        for row, example in zip(best.tolist(), batch.examples, strict=True):
+            assert isinstance(example.target, tuple)
+            tags = [
+                self.task.labels[output]
+                for output, target in zip(row, example.target, strict=False)
+                if target != IGNORE
+            ]
+            missing = len(example.reference) - len(tags)
+            self._predicted.append(tags + ["O"] * missing)
+            self._true.append(list(example.reference))
+        self._loss += float(self.task.record_losses(logits, batch).sum())
+
+    def result(self) -> dict[str, float]:
+        """Micro-averaged scores of whole entities, mean loss."""
+        pair = (self._true, self._predicted)
+        return {
+            "precision": float(precision_score(*pair, zero_division=0)),
+            "recall": float(recall_score(*pair, zero_division=0)),
+            "f1": float(f1_score(*pair, zero_division=0)),
+            "loss": self._loss / max(len(self._true), 1),
+        }
+
+    def report(self) -> Mapping[str, Mapping[str, float]]:
+        """Precision, recall, F1 and support of each entity type."""
+        if not any(tag != "O" for tags in (*self._true, *self._predicted) for tag in tags):
+            return {}
+        found = classification_report(
+            self._true, self._predicted, output_dict=True, zero_division=0
+        )
+        return {
+            kind: {name.replace("f1-score", "f1"): float(v) for name, v in scores.items()}
+            for kind, scores in found.items()
+            if not kind.endswith(" avg")
+        }

@@ -1,0 +1,1 @@
+"""What a site computes, without a network."""

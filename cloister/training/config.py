@@ -1,0 +1,54 @@
+"""The `[training]` section of a recipe: what a site does in one round."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cloister.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Local training.
+
+    Attributes:
+        mode: `local-steps`: several private steps a round, then the clipped delta is sent.
+        expected_batch_size: Mean size of a Poisson batch; over `data.public_records` it is the
+            sample rate. Also the constant that gradients are divided by.
+        local_steps: Optimizer steps a site takes in a round.
+        learning_rate: Peak learning rate.
+        optimizer: Fresh in every round.
+        momentum: Of SGD.
+        weight_decay: Decoupled, as AdamW has it (Loshchilov & Hutter 2019, arXiv:1711.05101).
+        schedule: `constant`, or `warmup-linear`: a linear rise over `warmup_steps`, then a linear
+            fall to 0 at the study's end. Steps are counted over all rounds.
+        warmup_steps: Steps of the rise.
+        probe_rounds: In the first so many rounds the head trains alone, as a private warm start.
+        physical_batch_tokens: Most padded tokens that go through the network at once; moves
+            memory and speed only, never the result.
+    """
+
+    mode: Literal["local-steps"] = "local-steps"
+    expected_batch_size: int = 64
+    local_steps: int = 4
+    learning_rate: float = 0.1
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "warmup-linear"] = "constant"
+    warmup_steps: int = 0
+    probe_rounds: int = 0
+    physical_batch_tokens: int = 4096  # fastest of 1k…16k for MiniLM on two cores (benchmarks/)
+
+    def __post_init__(self) -> None:
+        for name in ("expected_batch_size", "local_steps", "physical_batch_tokens"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name}: {getattr(self, name)} given; at least 1 is needed")
+        for name in ("warmup_steps", "probe_rounds", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name}: {getattr(self, name)} given; 0 or more is needed")
+        if not self.learning_rate > 0:
+            raise UsageError(f"learning_rate: {self.learning_rate} given; more than 0 is needed")
+        if not 0 <= self.momentum < 1:
+            raise UsageError(f"momentum: {self.momentum} given; from 0 to below 1 is needed")

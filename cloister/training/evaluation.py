@@ -1,0 +1,52 @@
+"""Scores of a network on public records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from cloister.models.network import Network
+from cloister.tasks.task import Example, Task
+from cloister.training.batches import physical_batches
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a network reached.
+
+    Attributes:
+        metrics: Scores by name; the task's primary metric and the mean loss are among them.
+        report: Scores per class, where the task has them.
+    """
+
+    metrics: Mapping[str, float]
+    report: Mapping[str, Mapping[str, float]]
+
+
+def evaluate(
+    network: Network,
+    task: Task,
+    examples: Sequence[Example],
+    max_tokens: int,
+    on_batch: Callable[[int], None] = lambda count: None,
+) -> Scores:
+    """Scores a network.
+
+    Args:
+        network: Its present parameters.
+        task: Its meter.
+        examples: Encoded records, public: scores of private records are releases.
+        max_tokens: Padded tokens of a physical batch.
+        on_batch: Called with the number of records after each batch, for progress.
+    """
+    meter = task.meter()
+    device = network.device
+    with torch.inference_mode():
+        for group in physical_batches(examples, max_tokens):
+            batch = task.collate(group)
+            logits = network(batch.input_ids.to(device), batch.attention_mask.to(device))
+            meter.add(logits.to(device="cpu", dtype=torch.float32), batch)
+            on_batch(len(group))
+    return Scores(meter.result(), meter.report())

@@ -1,0 +1,111 @@
+"""What a site computes in one round: local steps from the global adapter, and their delta.
+
+    for each of the plan's local steps:
+        draw a Poisson batch at the plan's rate           (privacy.sampling)
+        sum the records' gradients, each clipped           (privacy.clipping)
+        add noise once                                     (privacy.noise)
+        divide by the plan's expected batch size, step     (optimizer)
+    send the clipped difference to the start
+
+Abadi et al. 2016 (arXiv:1607.00133), algorithm 1, at each site; without privacy the same loop
+runs without clip and noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+
+from torch import Tensor
+
+from cloister.adapter.tensors import Adapter
+from cloister.models.network import Network, trained_parameters
+from cloister.models.state import read_adapter, write_adapter
+from cloister.privacy.entropy import Entropy
+from cloister.privacy.noise import add_noise
+from cloister.privacy.plan import Plan
+from cloister.privacy.sampling import poisson_sample
+from cloister.tasks.task import Example, Task
+from cloister.training.config import TrainingConfig
+from cloister.training.gradients import clipped_gradient_sum, per_record_hooks, plain_gradient_sum
+from cloister.training.optimizer import learning_rate_at, make_optimizer
+
+
+def local_update(
+    network: Network,
+    task: Task,
+    examples: Sequence[Example],
+    start: Adapter,
+    plan: Plan,
+    config: TrainingConfig,
+    *,
+    round_number: int,
+    entropy: Entropy,
+    on_step: Callable[[], None] = lambda: None,
+) -> Adapter:
+    """Runs one round's local steps.
+
+    Args:
+        network: Scratch space, its trained names already set; left at the end of the local steps.
+        task: The task.
+        examples: The site's encoded records; private, of any number.
+        start: The global adapter: a value for every trained parameter, and possibly others.
+        plan: The constants that the guarantee rests on.
+        config: Optimizer, schedule and physical batch.
+        round_number: From 1.
+        entropy: Of sampling and noise.
+        on_step: Called after each step, for progress at the site only.
+
+    Returns:
+        The delta of what is trained in this round, of norm at most `plan.max_update_norm`.
+
+    Guarantees:
+        With privacy on, a function of the noised sums alone: `plan.local_steps` releases of the
+        plan's event, whatever the records are, empty batches included.
+    """
+    write_adapter(network, start)
+    names = [name for name, _ in trained_parameters(network)]
+    parameters = [parameter for _, parameter in trained_parameters(network)]
+    optimizer = make_optimizer(config, parameters)
+    total_steps = plan.num_rounds * plan.local_steps
+    first = (round_number - 1) * plan.local_steps
+    private = plan.max_grad_norm is not None
+    with per_record_hooks(network) if private else nullcontext():
+        for step in range(first, first + plan.local_steps):
+            drawn = poisson_sample(len(examples), plan.sample_rate, entropy)
+            batch = [examples[index] for index in drawn]
+            sums = _gradient_sums(network, task, batch, plan, config, entropy)
+            for parameter, gradient in zip(parameters, sums, strict=True):
+                parameter.grad = (gradient / plan.expected_batch_size).to(parameter.dtype)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate_at(config, step, total_steps)
+            optimizer.step()
+            optimizer.zero_grad()
+            on_step()
+    delta = read_adapter(network) - start.select(names)
+    return clip_update(delta, plan.max_update_norm)
+
+
+def clip_update(delta: Adapter, bound: float | None) -> Adapter:
+    """Scales a delta down to norm `bound`; a delta that is not finite becomes zero."""
+    if bound is None:
+        return delta
+    if not delta.is_finite():
+        return delta.zeros()
+    norm = delta.norm()
+    return delta.scale(bound / norm) if norm > bound else delta
+
+
+def _gradient_sums(
+    network: Network,
+    task: Task,
+    batch: Sequence[Example],
+    plan: Plan,
+    config: TrainingConfig,
+    entropy: Entropy,
+) -> tuple[Tensor, ...]:
+    tokens = config.physical_batch_tokens
+    if plan.max_grad_norm is None:
+        return plain_gradient_sum(network, task, batch, tokens)
+    clipped = clipped_gradient_sum(network, task, batch, plan.max_grad_norm, tokens)
+    return add_noise(clipped, plan.noise_multiplier, entropy).tensors

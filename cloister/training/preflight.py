@@ -1,0 +1,152 @@
+"""Before training: proof that every record's gradient is exact, or a refusal by name.
+
+Private training rests on per-record gradients. Where a module computes them wrongly, or one record
+changes another's, the clip bounds nothing and the claimed ε is false. So a study starts only after
+two records showed, on the very network that will train:
+
+1. each trained parameter's per-record gradient equals that of the record alone, by plain autograd;
+2. frozen parameters get no gradient;
+3. one noiseless step moves every trained tensor, and no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from cloister.errors import PreflightError
+from cloister.models.network import Network, adapter_name, trained_parameters
+from cloister.seeds import child_seed
+from cloister.tasks.task import Example, Task
+from cloister.training.gradients import per_record_hooks
+
+# Largest difference of a per-record gradient from the oracle, relative to the record's whole
+# gradient: float32 sums over a sentence differ by about 1e-6 between batch shapes; bfloat16 keeps
+# 8 bits (2⁻⁸ = 4e-3 a rounding, a few of them in a row).
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
+# B starts at zero, where A's gradient vanishes; the check runs from a start moved by this much,
+# the deviation with which transformers starts weights.
+PERTURBATION = 0.02
+
+# Modules whose output for one record depends on the others or on earlier batches.
+_BATCH_DEPENDENT = (nn.modules.batchnorm._BatchNorm,)
+
+
+def preflight(network: Network, task: Task, examples: Sequence[Example]) -> None:
+    """Checks a network before its first private step; leaves it as it was.
+
+    Args:
+        network: With its trained names set.
+        task: Its per-record loss.
+        examples: At least two records of different length, where possible.
+
+    Raises:
+        PreflightError: What is wrong, with the parameter's or module's name and the remedy.
+    """
+    refuse_known(network)
+    trained = dict(trained_parameters(network))
+    if not trained:
+        raise PreflightError("preflight: nothing is trained; check the [lora] section")
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    try:
+        _perturb(trained)
+        _check_gradients(network, task, examples[:2], trained)
+        _check_step(network, task, examples[:2])
+    finally:
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                parameter.copy_(before[name])
+                parameter.grad = None
+
+
+def refuse_known(network: Network) -> None:
+    """Refuses by name what is known not to have exact per-record gradients.
+
+    Raises:
+        PreflightError: DoRA, adapters on embeddings, batch normalisation.
+    """
+    for name, _ in trained_parameters(network):
+        if "lora_magnitude_vector" in name:
+            raise PreflightError(
+                f"preflight: {name} is a DoRA magnitude, whose per-record gradient is not exact; "
+                "set lora.use_dora = false, or train without privacy"
+            )
+        if "lora_embedding" in name:
+            raise PreflightError(
+                f"preflight: {name} is LoRA on an embedding, whose per-record gradient is not "
+                "exact; leave embeddings out of lora.target_modules"
+            )
+    for name, module in network.named_modules():
+        if isinstance(module, _BATCH_DEPENDENT):
+            raise PreflightError(
+                f"preflight: {name} is a batch normalisation, in which every record changes every "
+                "other's gradient; choose a base model without it"
+            )
+
+
+def _perturb(trained: dict[str, nn.Parameter]) -> None:
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            generator = torch.Generator().manual_seed(child_seed(0, "preflight", name))
+            noise = torch.randn(parameter.shape, generator=generator) * PERTURBATION
+            parameter.add_(noise.to(parameter))
+
+
+def _losses(network: Network, task: Task, examples: Sequence[Example]) -> Tensor:
+    batch = task.collate(examples)
+    device = network.device
+    logits = network(batch.input_ids.to(device), batch.attention_mask.to(device))
+    return task.record_losses(logits, batch)
+
+
+def _check_gradients(
+    network: Network, task: Task, examples: Sequence[Example], trained: dict[str, nn.Parameter]
+) -> None:
+    try:
+        with per_record_hooks(network):
+            _losses(network, task, examples).sum().backward()
+            per_record = {n: getattr(p, "grad_sample", None) for n, p in trained.items()}
+    except (RuntimeError, ValueError, NotImplementedError, AttributeError, TypeError) as error:
+        raise PreflightError(
+            "preflight: per-record gradients cannot be computed for this model "
+            f"({str(error).splitlines()[0]}); choose other lora.target_modules"
+        ) from error
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad and parameter.grad is not None:
+            raise PreflightError(f"preflight: {adapter_name(name)} is frozen but got a gradient")
+    for index, example in enumerate(examples):
+        network.zero_grad(set_to_none=True)
+        _losses(network, task, [example]).sum().backward()
+        alone = {n: p.grad for n, p in trained.items()}
+        whole = sum(float(g.float().square().sum()) for g in alone.values() if g is not None) ** 0.5
+        for name, expected in alone.items():
+            found = per_record[name]
+            if found is None or expected is None:
+                raise PreflightError(f"preflight: {name} gets no gradient; freeze it or mend it")
+            difference = float((found[index].float() - expected.float()).norm())
+            if not difference <= TOLERANCE[_coarsest(network)] * whole:
+                raise PreflightError(
+                    f"preflight: {name}: a record's gradient among others is off by "
+                    f"{difference:.3g} from its gradient alone (norm {whole:.3g}); this model's "
+                    "records are not independent, so its privacy cannot be shown"
+                )
+
+
+def _check_step(network: Network, task: Task, examples: Sequence[Example]) -> None:
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    trained = [p for _, p in trained_parameters(network)]
+    network.zero_grad(set_to_none=True)
+    _losses(network, task, examples).sum().backward()
+    torch.optim.SGD(trained, lr=1.0).step()
+    for name, parameter in network.named_parameters():
+        moved = not torch.equal(parameter, before[name])
+        if moved != parameter.requires_grad:
+            is_but = "trained but did not move" if parameter.requires_grad else "frozen but moved"
+            raise PreflightError(f"preflight: {adapter_name(name)} is {is_but} in one step")
+
+
+def _coarsest(network: Network) -> torch.dtype:
+    coarse = any(p.dtype != torch.float32 for p in network.backbone.parameters())
+    return torch.bfloat16 if coarse else torch.float32

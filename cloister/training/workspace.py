@@ -1,0 +1,81 @@
+"""Everything loaded once for a study in one process: base, tokenizer, task and network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from cloister.adapter.tensors import Adapter
+from cloister.data.records import Record
+from cloister.models.base import check_base, find_base, load_tokenizer
+from cloister.models.build import build_network
+from cloister.models.config import LoraConfig, ModelConfig
+from cloister.models.network import Network
+from cloister.models.state import read_adapter
+from cloister.tasks.build import build_task
+from cloister.tasks.config import TaskConfig
+from cloister.tasks.task import Example, Task
+from cloister.training.config import TrainingConfig
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What a process needs to train and score; one of them serves all sites of a simulation.
+
+    Attributes:
+        folder: Where the base lies.
+        base_sha256: SHA-256 of its weights.
+        tokenizer: The base's.
+        task: Bound to its labels and the tokenizer.
+        network: Scratch space: its parameters are overwritten by every use.
+        start: The global adapter before round 1, the same in every process.
+    """
+
+    folder: Path
+    base_sha256: str
+    tokenizer: PreTrainedTokenizerBase
+    task: Task
+    network: Network
+    start: Adapter
+
+    def encode(self, records: Sequence[Record]) -> list[Example]:
+        """Tokenizes records."""
+        return [self.task.encode(record) for record in records]
+
+    def train_names(self, names: frozenset[str]) -> None:
+        """Sets which parameters the network trains."""
+        self.network.set_trained(names)
+
+
+def open_workspace(
+    model: ModelConfig, lora: LoraConfig, task: TaskConfig, labels: tuple[str, ...], seed: int
+) -> Workspace:
+    """Finds, checks and loads the base, and puts adapters and head on it.
+
+    Args:
+        model: The `[model]` section.
+        lora: The `[lora]` section.
+        task: The `[task]` section.
+        labels: Class names or entity types.
+        seed: The study's seed.
+
+    Raises:
+        ModelFileError: The base is missing, damaged or not the expected one.
+        UsageError: The sections do not fit the base.
+    """
+    folder = find_base(model.base)
+    sha256 = check_base(folder, model.sha256)
+    tokenizer = load_tokenizer(folder)
+    bound = build_task(task, labels, tokenizer)
+    network = build_network(folder, model, lora, bound.kind, len(bound.labels), seed)
+    return Workspace(folder, sha256, tokenizer, bound, network, read_adapter(network))
+
+
+def trained_in_round(start: Adapter, config: TrainingConfig, round_number: int) -> frozenset[str]:
+    """Names of what trains, and so travels, in one round: the head alone in probe rounds."""
+    if round_number <= config.probe_rounds:
+        return frozenset(name for name in start if name.startswith("head."))
+    return frozenset(start)

@@ -1,0 +1,105 @@
+"""The wire format: exact round trips, and a refusal for everything else."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from cloister.adapter.tensors import Adapter
+from cloister.adapter.wire import MAGIC, decode, encode
+from cloister.errors import AdapterFormatError
+
+finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
+adapters = st.dictionaries(
+    st.text(min_size=1, max_size=12),
+    hnp.arrays(np.float32, hnp.array_shapes(max_dims=3, max_side=4, min_side=0), elements=finite),
+    max_size=4,
+).map(Adapter)
+SMALL = Adapter({"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(2, np.float32)})
+FRAME = len(MAGIC) + 6
+
+
+@given(adapters)
+def test_reading_gives_what_was_written_bit_for_bit(adapter: Adapter) -> None:
+    again = decode(encode(adapter), adapter.shapes)
+    assert again.shapes == adapter.shapes
+    for name, array in adapter.items():
+        assert again[name].tobytes() == array.tobytes()
+
+
+@given(adapters)
+def test_equal_adapters_give_equal_bytes(adapter: Adapter) -> None:
+    shuffled = Adapter(dict(reversed(list(adapter.items()))))
+    assert encode(shuffled) == encode(adapter)
+
+
+@given(st.data())
+def test_any_changed_byte_is_refused(data: st.DataObject) -> None:
+    message = bytearray(encode(SMALL))
+    place = data.draw(st.integers(0, len(message) - 1))
+    message[place] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(AdapterFormatError):
+        decode(bytes(message), SMALL.shapes)
+
+
+@given(st.integers(0, len(encode(SMALL)) - 1))
+def test_a_cut_message_is_refused(length: int) -> None:
+    with pytest.raises(AdapterFormatError):
+        decode(encode(SMALL)[:length], SMALL.shapes)
+
+
+@given(st.binary(max_size=200))
+def test_any_other_bytes_are_refused(data: bytes) -> None:
+    with pytest.raises(AdapterFormatError):
+        decode(MAGIC + data, SMALL.shapes)
+
+
+def test_other_tensors_than_expected_are_refused_by_name() -> None:
+    with pytest.raises(AdapterFormatError, match=r"first b \[2\]"):
+        decode(encode(SMALL), {"w": (2, 3)})
+
+
+def test_values_that_are_not_finite_neither_leave_nor_enter() -> None:
+    with pytest.raises(AdapterFormatError, match="NaN"):
+        encode(Adapter({"x": np.array([np.nan])}))
+    clean = encode(Adapter({"x": np.array([1.0])}))
+    import hashlib
+
+    body = np.array([np.inf], "<f4").tobytes()
+    header = json.dumps(
+        {"dtype": "float32", "sha256": hashlib.sha256(body).hexdigest(), "tensors": [["x", [1]]]},
+        sort_keys=True,
+        separators=(",", ":"),
+    ).encode()
+    forged = clean[: len(MAGIC) + 2] + len(header).to_bytes(4, "big") + header + body
+    with pytest.raises(AdapterFormatError, match="NaN"):
+        decode(forged)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"dtype": "float64", "sha256": "0", "tensors": []},
+        {"dtype": "float32", "sha256": 1, "tensors": []},
+        {"dtype": "float32", "sha256": "0", "tensors": [["x", [-1]]]},
+        {"dtype": "float32", "sha256": "0", "tensors": [["x", [True]]]},
+        {"dtype": "float32", "sha256": "0", "tensors": [["x", [1]], ["a", [1]]]},
+        {"dtype": "float32", "sha256": "0", "tensors": [], "more": 1},
+        {"dtype": "float32", "tensors": []},
+        [],
+    ],
+)
+def test_a_header_of_another_form_is_refused(header: object) -> None:
+    raw = json.dumps(header).encode()
+    message = MAGIC + (1).to_bytes(2, "big") + len(raw).to_bytes(4, "big") + raw
+    with pytest.raises(AdapterFormatError, match="header"):
+        decode(message)
+
+
+def test_another_version_says_what_to_do() -> None:
+    message = MAGIC + (2).to_bytes(2, "big") + encode(SMALL)[len(MAGIC) + 2 :]
+    with pytest.raises(AdapterFormatError, match="version 2 given, 1 understood"):
+        decode(message)

@@ -1,0 +1,218 @@
+"""Sampling, clipping and noise: the laws they must follow, and proof that breaking them shows."""
+
+import math
+import os
+import pickle
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from cloister.privacy.clipping import ClippedSum, clip_and_sum, empty_sum
+from cloister.privacy.entropy import Entropy, OsEntropy, SeededEntropy
+from cloister.privacy.noise import add_noise
+from cloister.privacy.sampling import poisson_sample
+
+# Two-sided level of every test of a law below: one false alarm in a million runs.
+ALPHA = 1e-6
+
+
+def within(found: float, mean: float, deviation: float) -> bool:
+    return abs(found - mean) <= float(stats.norm.isf(ALPHA / 2)) * deviation
+
+
+# --- sampling -------------------------------------------------------------------------------
+
+COUNT, RATE, DRAWS = 40, 0.2, 4000
+
+
+def inclusions(sample: Callable[[], np.ndarray]) -> np.ndarray:
+    """1 where a record was in a batch, [DRAWS, COUNT]."""
+    drawn = np.zeros((DRAWS, COUNT))
+    for row in drawn:
+        row[sample()] = 1
+    return drawn
+
+
+def follows_poisson_sampling(drawn: np.ndarray) -> bool:
+    """Each record's count is Binomial(T, q), and batch sizes vary as independent draws do."""
+    counts = drawn.sum(axis=0)
+    rates = all(
+        stats.binomtest(int(c), DRAWS, RATE).pvalue > ALPHA / COUNT for c in counts
+    )
+    sizes = drawn.sum(axis=1)
+    # Variance of Binomial(n, q); its sampling deviation is about var·√(2/T).
+    variance = COUNT * RATE * (1 - RATE)
+    return rates and within(sizes.var(ddof=1), variance, variance * math.sqrt(2 / DRAWS))
+
+
+def test_the_sampler_is_poisson() -> None:
+    entropy = OsEntropy()
+    assert follows_poisson_sampling(inclusions(lambda: poisson_sample(COUNT, RATE, entropy)))
+
+
+def test_a_fixed_size_sampler_is_caught() -> None:
+    rng = np.random.default_rng(0)
+    size = int(COUNT * RATE)
+    assert not follows_poisson_sampling(
+        inclusions(lambda: rng.choice(COUNT, size, replace=False))
+    )
+
+
+def test_consecutive_batches_are_independent() -> None:
+    entropy = OsEntropy()
+    drawn = inclusions(lambda: poisson_sample(COUNT, RATE, entropy))
+    both = (drawn[1:] * drawn[:-1]).mean()
+    pairs = (DRAWS - 1) * COUNT
+    assert within(both, RATE**2, math.sqrt(RATE**2 * (1 - RATE**2) / pairs))
+
+
+def test_tiny_rates_are_exact() -> None:
+    # 24-bit uniforms would draw one of 2e7 at a rate of 1e-9 about 1.2 times (6.2e-8 each).
+    drawn = sum(len(poisson_sample(10_000_000, 1e-9, OsEntropy())) for _ in range(2))
+    assert drawn <= stats.poisson.isf(ALPHA, 0.02)
+
+
+def test_uniforms_lie_below_one_on_a_grid_of_53_bits() -> None:
+    uniforms = OsEntropy().uniform(100_000)
+    assert uniforms.min() >= 0
+    assert uniforms.max() < 1
+    assert np.array_equal(uniforms * 2**53, np.floor(uniforms * 2**53))
+    assert stats.kstest(uniforms, "uniform").pvalue > ALPHA
+
+
+# --- clipping -------------------------------------------------------------------------------
+
+values = st.one_of(
+    st.floats(-1e3, 1e3, width=32),
+    st.sampled_from([math.nan, math.inf, -math.inf, 1e30, -1e30, 1e-30, 0.0]),
+)
+
+
+@given(
+    st.lists(st.lists(values, min_size=3, max_size=3), min_size=1, max_size=5),
+    st.floats(1e-3, 100),
+)
+def test_no_record_contributes_more_than_the_bound(rows: list[list[float]], bound: float) -> None:
+    gradient = torch.tensor(rows)
+    for row in gradient:
+        total = clip_and_sum([row[None, :2], row[None, 2:]], bound)
+        vector = torch.cat([t.flatten() for t in total.tensors]).double()
+        assert torch.isfinite(vector).all()
+        assert vector.norm() <= bound
+
+
+@given(
+    st.lists(st.lists(values, min_size=2, max_size=2), max_size=5),
+    st.lists(values, min_size=2, max_size=2),
+)
+def test_adding_any_record_moves_the_sum_by_at_most_the_bound(
+    rows: list[list[float]], extra: list[float]
+) -> None:
+    without = clip_and_sum([torch.tensor(rows).reshape(len(rows), 2)], 1.0)
+    with_it = clip_and_sum([torch.tensor([*rows, extra])], 1.0)
+    moved = (with_it.tensors[0].double() - without.tensors[0].double()).norm()
+    # float32 sums of six vectors of norm 1 carry rounding of about 6·2⁻²⁴.
+    assert moved <= 1.0 + 1e-6
+
+
+def test_short_gradients_pass_unchanged() -> None:
+    gradient = torch.tensor([[0.3, 0.4]])
+    assert torch.equal(clip_and_sum([gradient], 1.0).tensors[0], gradient[0])
+
+
+def test_the_norm_is_over_all_parameters_at_once() -> None:
+    # ‖(3, 4)‖ = 5 although each part is short of it: both are scaled by 1/5.
+    total = clip_and_sum([torch.tensor([[3.0]]), torch.tensor([[4.0]])], 1.0)
+    assert torch.cat(total.tensors).tolist() == pytest.approx([0.6, 0.8], rel=1e-5)
+
+
+def test_a_record_that_is_not_finite_counts_as_zero_and_leaves_the_others() -> None:
+    rows = torch.tensor([[math.nan, 1.0], [0.6, 0.0], [math.inf, 0.0], [1e30, 0.0]])
+    assert clip_and_sum([rows], 1.0).tensors[0].tolist() == pytest.approx([0.6, 0.0])
+
+
+def test_half_precision_is_clipped_in_float32() -> None:
+    rows = torch.full((1, 1000), 0.7, dtype=torch.bfloat16)
+    total = clip_and_sum([rows], 1.0).tensors[0]
+    assert total.dtype == torch.float32
+    assert total.double().norm() <= 1.0
+
+
+def test_sums_of_different_bounds_do_not_add() -> None:
+    parameter = [torch.zeros(2)]
+    with pytest.raises(ValueError, match="differ"):
+        empty_sum(parameter, 1.0) + empty_sum(parameter, 2.0)
+
+
+# --- noise ----------------------------------------------------------------------------------
+
+DIMENSION = 100_000
+
+
+def noise_of(mechanism: Callable[[ClippedSum, float, Entropy], object]) -> np.ndarray:
+    clipped = empty_sum([torch.zeros(DIMENSION)], 0.5)
+    released = mechanism(clipped, 2.0, OsEntropy())
+    return np.asarray(released.tensors[0].double())  # type: ignore[attr-defined]
+
+
+def follows_the_noise_law(noise: np.ndarray, deviation: float) -> bool:
+    """χ² band of the variance and Kolmogorov-Smirnov, each at level ALPHA."""
+    statistic = float(np.square(noise / deviation).sum())
+    low, high = stats.chi2.ppf([ALPHA / 2, 1 - ALPHA / 2], len(noise))
+    normal = stats.kstest(noise / deviation, "norm").pvalue > ALPHA
+    return bool(low <= statistic <= high and normal)
+
+
+def test_noise_is_gaussian_at_multiplier_times_bound() -> None:
+    # σ = 2 on a bound of 0.5: deviation 1.
+    assert follows_the_noise_law(noise_of(add_noise), 1.0)
+
+
+@pytest.mark.parametrize("factor", [0.5, 2 / 3, 0.8, 1.25, 1.5])
+def test_a_wrong_scale_is_caught(factor: float) -> None:
+    noise = noise_of(lambda c, sigma, entropy: add_noise(c, sigma * factor, entropy))
+    assert not follows_the_noise_law(noise, 1.0)
+
+
+def test_noise_is_never_repeated() -> None:
+    clipped = empty_sum([torch.zeros(50), torch.zeros(50)], 1.0)
+    entropy = OsEntropy()
+    drawn = [v for _ in range(20) for t in add_noise(clipped, 1.0, entropy).tensors for v in t]
+    # 2,000 float32 values; two equal by chance would need a tie among 2e6 pairs of ~2²³ values.
+    assert len({float(v) for v in drawn}) >= len(drawn) - 5
+
+
+def test_coordinates_are_uncorrelated() -> None:
+    noise = noise_of(add_noise)
+    correlation = float(np.corrcoef(noise[:-1], noise[1:])[0, 1])
+    assert within(correlation, 0.0, 1 / math.sqrt(DIMENSION))
+
+
+def test_forked_processes_draw_different_noise() -> None:
+    entropy = OsEntropy()
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(write, entropy.normal(4).tobytes())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(read, 32) != entropy.normal(4).tobytes()
+
+
+def test_private_entropy_is_not_serialised() -> None:
+    with pytest.raises(TypeError, match="never serialised"):
+        pickle.dumps(OsEntropy())
+
+
+def test_seeded_entropy_says_that_it_is_not_private() -> None:
+    assert OsEntropy().is_private
+    assert not SeededEntropy(np.random.default_rng(0)).is_private
+
+
+def test_without_noise_nothing_is_drawn_or_changed() -> None:
+    clipped = clip_and_sum([torch.tensor([[0.3]])], 1.0)
+    assert add_noise(clipped, 0.0, OsEntropy()).tensors is clipped.tensors

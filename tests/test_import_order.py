@@ -1,0 +1,109 @@
+"""The rooms and who may import whom: docs/architecture.md's table, held."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "cloister"
+
+# A room imports from lower numbers and itself only.
+ROOMS = {
+    "__init__": 0, "errors": 0, "seeds": 0, "fields": 0,
+    "adapter": 1,
+    "privacy": 2, "data": 2, "strategies": 2,
+    "tasks": 3,
+    "models": 4,
+    "training": 5,
+    "release": 6, "recipe": 6,
+    "client": 7, "server": 7,
+    "simulation": 8,
+    "cli": 9, "__main__": 10,
+}  # fmt: skip
+# Libraries that only some rooms may know.
+CONFINED = {
+    "flwr": {"client", "server", "simulation"},
+    "flwr_datasets": {"simulation"},
+    "opacus": {"training"},
+    "peft": {"models", "release"},
+    "dp_accounting": {"privacy"},
+    "typer": {"cli"},
+    "rich": {"cli"},
+}
+# Pairs of a room that depend on one another within it, which rooms alone would not show.
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imports(path: Path) -> list[str]:
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
+
+
+def upward(own: str, imported: str) -> bool:
+    """Whether a room may not import a module."""
+    if not imported.startswith("cloister."):
+        return False
+    other = imported.split(".")[1]
+    if other not in ROOMS:  # `from cloister import __version__`
+        other = "__init__"
+    return other != own and ROOMS[other] >= ROOMS[own] and ROOMS[other] > 0
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_module_imports_from_lower_rooms_only(path: Path) -> None:
+    own = room(path)
+    assert own in ROOMS, f"{own} has no place in the table"
+    assert [name for name in imports(path) if upward(own, name)] == []
+
+
+def test_an_upward_import_would_be_caught() -> None:
+    assert upward("privacy", "cloister.models.network")
+    assert upward("client", "cloister.server.rounds")
+    assert not upward("models", "cloister.tasks.task")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_libraries_stay_in_their_rooms(path: Path) -> None:
+    for name in imports(path):
+        allowed = CONFINED.get(name.split(".")[0])
+        assert allowed is None or room(path) in allowed, f"{path} imports {name}"
+
+
+def test_modules_do_not_import_each_other_in_circles() -> None:
+    graph: dict[str, set[str]] = {}
+    known = {
+        ".".join(("cloister", *p.relative_to(PACKAGE).with_suffix("").parts)) for p in SOURCES
+    }
+    for path in SOURCES:
+        own = ".".join(("cloister", *path.relative_to(PACKAGE).with_suffix("").parts))
+        graph[own] = {k for name in imports(path) for k in known if name.startswith(f"{k}.")} - {own}
+    done: set[str] = set()
+
+    def visit(module: str, above: tuple[str, ...]) -> None:
+        assert module not in above, " -> ".join((*above, module))
+        if module not in done:
+            for other in graph[module]:
+                visit(other, (*above, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+@pytest.mark.parametrize("command", ["import cloister", "from cloister.cli.main import run; run(['--help'])"])
+def test_help_loads_no_torch(command: str) -> None:
+    program = f"{command}; import sys; sys.exit('torch' in sys.modules)"
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert finished.returncode == 0, finished.stderr
