@@ -1,3 +1,5 @@
 """Cloister: federated fine-tuning of language models under differential privacy."""
 
-__version__ = "0.1.0"
+from importlib.metadata import version
+
+__version__ = version("cloister")

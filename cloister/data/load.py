@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,9 @@ from typing import Any, Literal
 
 import datasets
 from datasets import ClassLabel, Dataset
-from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+from datasets.exceptions import DatasetsError, FileNotFoundDatasetsError
+from httpx import HTTPError
+from pandas.errors import ParserWarning
 
 from cloister.data.config import SYNTHETIC, DataConfig
 from cloister.data.records import Record, RecordKind
@@ -48,8 +51,9 @@ def load(source: str, split: Split, kind: RecordKind, columns: DataConfig) -> li
         notes = hospital_notes()
         return list(notes[0] if split == "train" else notes[1])
     path = Path(source).expanduser()
-    if path.suffix in FORMATS or path.is_absolute() or source.startswith("."):
-        rows, name = _read_file(path, split), path.name
+    known = path.suffix.lower() in FORMATS
+    if known or path.is_absolute() or source.startswith(".") or path.is_file():
+        rows, name = _read_file(path, split, columns), path.name
     else:
         rows, name = _read_hub(source, split), f"{source} ({split})"
     records = [
@@ -60,30 +64,49 @@ def load(source: str, split: Split, kind: RecordKind, columns: DataConfig) -> li
     return records
 
 
-def _read_file(path: Path, split: Split) -> list[dict[str, Any]]:
+def _read_file(path: Path, split: Split, columns: DataConfig) -> list[dict[str, Any]]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; correct data.{split}")
-    if path.suffix not in FORMATS:
+    form = FORMATS.get(path.suffix.lower())
+    if form is None:
         raise DataError(f"{path}: not one of {', '.join(FORMATS)}; convert it")
+    try:
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise DataError(f"{path}: empty")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     try:
         with _silent(), tempfile.TemporaryDirectory() as cache:
             table = datasets.load_dataset(
-                FORMATS[path.suffix],
+                form,
                 data_files=str(path),
                 split="train",
                 cache_dir=cache,
                 keep_in_memory=True,
+                **(_as_written(columns) if form == "csv" else {}),
             )
             return _rows(table)
-    except (DatasetGenerationError, ValueError, OSError, UnicodeDecodeError) as error:
-        if path.stat().st_size == 0:
-            raise DataError(f"{path}: empty") from error
-        place = _bad_line(path) if path.suffix == ".jsonl" else None
+    except Exception as error:  # the readers raise whatever their parsers do, StopIteration too
+        if "corresponds to no data" in str(error):
+            raise DataError(f"{path}: no records") from error
+        place = _bad_line(path) if path.suffix.lower() == ".jsonl" else None
+        if place is not None:
+            raise DataError(f"{path}, row {place}: no valid JSON object") from error
         cause = error.__cause__ or error
-        raise DataError(
-            f"{path}{f', row {place}: no valid JSON object' if place else ''}: cannot be read "
-            f"({str(cause).splitlines()[0] if str(cause) else type(cause).__name__})"
-        ) from error
+        reason = str(cause).strip() or type(cause).__name__
+        raise DataError(f"{path}: cannot be read ({reason.splitlines()[0]})") from error
+
+
+def _as_written(columns: DataConfig) -> dict[str, Any]:
+    """Settings of the CSV reader that keep a label `NA` or a person `007` as they are written."""
+    names = (columns.text, columns.label, columns.site, columns.person)
+    return {
+        "converters": {name: str for name in names if name is not None},
+        "keep_default_na": False,
+        # Otherwise rows with one value too many (an unquoted comma) would shift silently.
+        "index_col": False,
+    }
 
 
 def _bad_line(path: Path) -> int | None:
@@ -103,17 +126,18 @@ def _read_hub(source: str, split: Split) -> list[dict[str, Any]]:
     try:
         with _silent():
             table = datasets.load_dataset(name, config or None, split=split)
-    except DatasetNotFoundError as error:
+    except FileNotFoundDatasetsError as error:
         raise DataError(
             f"{source}: no file here, and no data set on the hub; correct data.{split}"
         ) from error
-    except (ConnectionError, OSError) as error:
+    except (OSError, HTTPError) as error:
         raise NetworkError(
             f"{source}: no file of that name, and the hub cannot be reached to look for a data "
             f"set; give a file as data.{split}"
         ) from error
-    except ValueError as error:
-        raise DataError(f"{source}: {str(error).splitlines()[0]}") from error
+    except (ValueError, RuntimeError, DatasetsError) as error:
+        reason = str(error.__cause__ or error).strip() or type(error).__name__
+        raise DataError(f"{source}: {reason.splitlines()[0]}") from error
     return _rows(table)
 
 
@@ -124,7 +148,9 @@ def _rows(table: Dataset) -> list[dict[str, Any]]:
         names = next((f for f in (feature, inner) if isinstance(f, ClassLabel)), None)
         if names is not None:
             values = [
-                [names.int2str(i) for i in value] if isinstance(value, list) else names.int2str(value)
+                [_class_name(names, i) for i in value]
+                if isinstance(value, list)
+                else _class_name(names, value)
                 for value in table[column]
             ]
             table = table.remove_columns(column).add_column(column, values)
@@ -132,14 +158,22 @@ def _rows(table: Dataset) -> list[dict[str, Any]]:
     return rows
 
 
+def _class_name(names: ClassLabel, index: int | None) -> str | None:
+    """A class id's name; None where the id is missing, which the hub writes as -1."""
+    return None if index is None or index < 0 else str(names.int2str(index))
+
+
 @contextmanager
 def _silent() -> Iterator[None]:
     shown = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     level = datasets.logging.get_verbosity()
-    datasets.logging.set_verbosity_error()
+    # Readers log an error before they raise it; the one that is raised is enough.
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "Length of header", ParserWarning)
+            yield
     finally:
         datasets.logging.set_verbosity(level)
         if not shown:

@@ -1,14 +1,12 @@
 """The apps that `flwr run .` starts from the project's folder (`[tool.flwr.app]`).
 
-The run's configuration names the recipe: `recipe` (a file's absolute path; empty: the defaults),
-`set` (assignments as on cloister's command line, separated by white space) and `out` (the run's
-folder; relative to where the SuperLink was started).
+The run's configuration names the recipe: `recipe` (a file's absolute path; empty: the quickstart)
+and `out` (where the run's folder is made; relative to where the SuperLink was started).
 """
 
 from __future__ import annotations
 
 import logging
-import shlex
 from functools import lru_cache
 from pathlib import Path
 
@@ -29,13 +27,13 @@ log = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=1)
-def _recipe(path: str, assignments: str) -> Recipe:
-    return read_recipe(Path(path) if path else None, shlex.split(assignments))
+def _recipe(path: str) -> Recipe:
+    return read_recipe(Path(path) if path else None)
 
 
 def recipe_of(context: Context) -> Recipe:
     """The recipe that a run's configuration names."""
-    return _recipe(str(context.run_config["recipe"]), str(context.run_config["set"]))
+    return _recipe(str(context.run_config["recipe"]))
 
 
 def folder_of(context: Context) -> Path:

@@ -17,13 +17,14 @@ from cloister.tasks.losses import mean_within_record, token_losses
 from cloister.tasks.task import IGNORE, Batch, Example
 
 # For tokenizers without a template of their own. Plain words, because a small vocabulary has no
-# tokens for markers; an assistant's turn ends with the end token, which is learnt too.
+# tokens for markers; an assistant's turn ends with the end token, which is learnt too. A prompt
+# ends before the space: many tokenizers join the space to the word that follows it.
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
     "{{ message['role'].capitalize() + ': ' + message['content'] }}"
     "{{ eos_token if message['role'] == 'assistant' else '' }}{{ '\n' }}"
     "{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 
 
@@ -67,10 +68,10 @@ class CausalChat:
         return Example(tuple(encoded["input_ids"][:length]), tuple(target[:length]))
 
     def prompt(self, record: ChatRecord) -> tuple[int, ...]:
-        """Token ids up to where the last assistant turn begins."""
+        """Token ids up to where the last assistant turn begins, the latest `max_length` of them."""
         last = _last_assistant(record)
         text = self._apply(record.messages[:last], generation=True)
-        return tuple(self._tokens(text, offsets=False)["input_ids"][: self.max_length])
+        return tuple(self._tokens(text, offsets=False)["input_ids"][-self.max_length :])
 
     def reference_text(self, record: ChatRecord) -> str:
         """The last assistant turn."""
@@ -123,6 +124,7 @@ class CausalChat:
             text,
             add_special_tokens=self.template == PLAIN_TEMPLATE and not _ends_itself(self.tokenizer),
             return_offsets_mapping=offsets,
+            verbose=False,  # no warning of a long text: it is cut afterwards
         )
         return encoded
 

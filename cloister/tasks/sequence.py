@@ -85,7 +85,7 @@ class SequenceMeter:
         f1 = self._scores(occurring)[2]
         return {
             "accuracy": float((predicted == true).sum()) / count,
-            "macro_f1": sum(f1) / max(len(f1), 1),
+            "macro_f1": float(sum(f1)) / max(len(f1), 1),
             "loss": self._loss / count,
         }
 

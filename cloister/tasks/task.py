@@ -29,11 +29,13 @@ class Example:
             causal LM already aligned with its token, the shift is `record_losses`' own).
         reference: What a meter compares predictions with, where the ids do not say it (the gold
             tags of all words, cut ones included).
+        words: Where targets are words' tags, which word each target is of (`IGNORE` left out).
     """
 
     input_ids: tuple[int, ...]
     target: int | tuple[int, ...]
     reference: tuple[str, ...] = field(default=())
+    words: tuple[int, ...] = field(default=())
 
 
 @dataclass(frozen=True, slots=True)

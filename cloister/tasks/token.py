@@ -56,12 +56,15 @@ class TokenClassification:
             truncation=True,
             max_length=self.max_length,
         )
-        target, before = [], None
+        target: list[int] = []
+        words: list[int] = []
         for word in encoded.word_ids():
-            first = word is not None and word != before
-            target.append(self.labels.index(record.tags[word]) if first else IGNORE)
-            before = word
-        return Example(tuple(encoded["input_ids"]), tuple(target), record.tags)
+            if word is None or word in words[-1:]:
+                target.append(IGNORE)
+            else:
+                target.append(self.labels.index(record.tags[word]))
+                words.append(word)
+        return Example(tuple(encoded["input_ids"]), tuple(target), record.tags, tuple(words))
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Pads sentences."""
@@ -91,13 +94,12 @@ class TokenMeter:
         best = logits.argmax(dim=2)
         for row, example in zip(best.tolist(), batch.examples, strict=True):
             assert isinstance(example.target, tuple)
-            tags = [
-                self.task.labels[output]
-                for output, target in zip(row, example.target, strict=False)
-                if target != IGNORE
-            ]
-            missing = len(example.reference) - len(tags)
-            self._predicted.append(tags + ["O"] * missing)
+            # Words that were cut, or of which the tokenizer leaves no piece, stay at O.
+            tags = ["O"] * len(example.reference)
+            outputs = [o for o, t in zip(row, example.target, strict=False) if t != IGNORE]
+            for word, output in zip(example.words, outputs, strict=True):
+                tags[word] = self.task.labels[output]
+            self._predicted.append(tags)
             self._true.append(list(example.reference))
         self._loss += float(self.task.record_losses(logits, batch).sum())
 

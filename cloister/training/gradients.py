@@ -66,6 +66,8 @@ def plain_gradient_sum(
 ) -> tuple[Tensor, ...]:
     """Sums gradients of the records' losses, without clipping."""
     parameters = [p for _, p in trained_parameters(network)]
+    for parameter in parameters:
+        parameter.grad = None
     for group in physical_batches(examples, max_tokens):
         _backward(network, task, group)
     sums = tuple(torch.zeros_like(p) if p.grad is None else p.grad for p in parameters)

@@ -1,0 +1,127 @@
+"""One study on all three engines gives one adapter."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cloister.adapter.tensors import Adapter
+from cloister.recipe import parse_recipe
+from cloister.server.run_directory import RunDirectory
+from cloister.simulation.engines import Engine
+from cloister.simulation.run import simulate
+from cloister.simulation.study import prepare, workspace_of
+from cloister.strategies.strategy import ServerState
+from tests.support.studies import small_assignments
+
+ROOT = Path(__file__).parents[2]
+
+
+def final(assignments: list[str], out: Path) -> Adapter:
+    recipe = parse_recipe("", assignments)
+    study = prepare(recipe)
+    start = ServerState(workspace_of(study).start)
+    state = RunDirectory(out).load(start, study.recipe.digest())
+    assert state.round == 2
+    return state.adapter
+
+
+def difference(one: Adapter, other: Adapter) -> float:
+    return max(float(abs(array).max()) for array in (one - other).values())
+
+
+@pytest.fixture(scope="module")
+def assignments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("study")
+    return [*small_assignments(folder), "privacy.enabled=false", "training.learning_rate=0.5"]
+
+
+def run(assignments: list[str], engine: Engine, out: Path) -> Adapter:
+    recipe = parse_recipe("", assignments)
+    simulate(recipe, RunDirectory.create(out, recipe), engine)
+    return final(assignments, out)
+
+
+@pytest.fixture(scope="module")
+def local(assignments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Adapter:
+    out = tmp_path_factory.mktemp("local") / "run"
+    adapter = run(assignments, "local", out)
+    start = workspace_of(prepare(parse_recipe("", assignments))).start
+    assert difference(adapter, start) > 0.01
+    return adapter
+
+
+def cli(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cloister", *arguments],
+        capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ | environment,
+    )  # fmt: skip
+
+
+def test_ray_gives_the_local_engine_s_adapter(
+    assignments: list[str], local: Adapter, tmp_path: Path
+) -> None:
+    sets = [argument for a in assignments for argument in ("--set", a)]
+    finished = cli(
+        "simulate", *sets, "--engine", "ray", "--no-twin", "--json", "--out", str(tmp_path / "run")
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads(finished.stdout)["rounds"] == 2
+    assert difference(local, final(assignments, tmp_path / "run")) < 1e-6
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_flwr_run_gives_the_local_engine_s_adapter(
+    assignments: list[str], local: Adapter, tmp_path: Path
+) -> None:
+    ports = {
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
+        "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
+    }
+    environment = os.environ | ports | {
+        "FLWR_HOME": str(tmp_path / "flwr"),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }  # fmt: skip
+    neutral = tmp_path / "neutral"  # the SuperLink's folder goes before the app's on sys.path
+    neutral.mkdir()
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(parse_recipe("", assignments).to_toml())
+    config = f'recipe="{recipe}" out="{tmp_path / "runs"}"'
+    flwr = str(Path(sys.executable).parent / "flwr")
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [flwr, *arguments], capture_output=True, text=True, check=False, cwd=neutral,
+            env=environment,
+        )  # fmt: skip
+
+    try:
+        started = call(
+            "run", str(ROOT), "--stream", "-c", config,
+            "--federation-config", "num-supernodes=2 client-resources-num-cpus=1",
+        )  # fmt: skip
+        runs = list((tmp_path / "runs").glob("flower-*"))
+        assert len(runs) == 1, started.stdout + started.stderr
+        assert difference(local, final(assignments, runs[0])) < 1e-6
+        # `flwr run` exits 0 even when the run failed; its status is asked for.
+        deadline = time.monotonic() + 60
+        status = ""
+        while "finished:completed" not in status and time.monotonic() < deadline:
+            status = call("ls", "--format", "json").stdout
+        assert "finished:completed" in status, status + started.stdout
+    finally:
+        subprocess.run(["pkill", "-f", ports["FLWR_LOCAL_CONTROL_API_PORT"]], check=False)

@@ -1,0 +1,245 @@
+"""Whole studies in one process: what they leave behind, what they promise, how they go on."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cloister.adapter.tensors import Adapter
+from cloister.privacy.ledger import Ledger
+from cloister.recipe import Recipe, read_recipe
+from cloister.server.run_directory import RunDirectory
+from cloister.simulation.result import Result
+from cloister.simulation.run import Events, simulate
+from cloister.simulation.study import prepare, workspace_of
+from cloister.simulation.twin import simulate_with_twin
+from tests.support.studies import small_recipe
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "study"
+
+
+def run(recipe: Recipe, out: Path, events: Events | None = None) -> Result:
+    return simulate(recipe, RunDirectory.create(out, recipe), "local", events)
+
+
+def final(recipe: Recipe, out: Path) -> Adapter:
+    start = workspace_of(prepare(recipe)).start
+    digest = prepare(recipe).recipe.digest()
+    from cloister.strategies.strategy import ServerState
+
+    return RunDirectory(out).load(ServerState(start), digest).adapter
+
+
+def test_a_run_leaves_everything_behind(folder: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(folder, "tracking.tensorboard=true")
+    result = run(recipe, tmp_path / "run")
+    out = result.run_dir
+    for name in (
+        "recipe.toml",
+        "metrics.jsonl",
+        "metrics.png",
+        "checkpoint/latest.json",
+        "adapter/adapter_config.json",
+        "adapter/adapter_model.safetensors",
+        "adapter/head.safetensors",
+        "adapter/README.md",
+        "ledgers/east.jsonl",
+        "ledgers/west.jsonl",
+    ):
+        assert (out / name).stat().st_size > 0, name
+    assert list((out / "tensorboard").iterdir())
+    assert read_recipe(out / "recipe.toml") == recipe
+
+
+def test_what_is_reported_follows_from_the_ledgers(folder: Path, tmp_path: Path) -> None:
+    result = run(small_recipe(folder, "privacy.epsilon=4.0"), tmp_path / "run")
+    document = result.to_json()
+    assert set(document) == {
+        "run_dir", "task", "rounds", "test", "sites", "bytes_per_update", "seconds", "majority",
+    }  # fmt: skip
+    assert document["rounds"] == 2
+    assert [site["name"] for site in document["sites"]] == ["east", "west"]
+    for site in document["sites"]:
+        ledger = Ledger(result.run_dir / "ledgers" / f"{site['name']}.jsonl")
+        assert site["epsilon"] == ledger.epsilon(1e-5) <= 4.0
+        assert site["steps"] == 4
+        assert site["sample_rate"] == 0.25
+        assert site["public_records"] == 40
+        assert set(site) == {
+            "name", "epsilon", "delta", "steps", "sample_rate", "noise_multiplier",
+            "public_records",
+        }  # fmt: skip
+    rows = [json.loads(line) for line in (result.run_dir / "metrics.jsonl").read_text().split("\n") if line]  # fmt: skip
+    assert [row["round"] for row in rows] == [1, 2]
+    assert rows[-1]["test"]["accuracy"] == document["test"]["accuracy"]
+    assert rows[0]["epsilon"]["east"] < rows[1]["epsilon"]["east"] == document["sites"][0]["epsilon"]  # fmt: skip
+    assert rows[0]["bytes_up"] == 2 * document["bytes_per_update"]
+
+
+def test_equal_seeds_without_privacy_give_equal_adapters(folder: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(folder, "privacy.enabled=false")
+    run(recipe, tmp_path / "one")
+    run(recipe, tmp_path / "other")
+    assert (final(recipe, tmp_path / "one") - final(recipe, tmp_path / "other")).norm() == 0.0
+
+
+def test_equal_seeds_with_privacy_give_different_adapters(folder: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(folder)
+    run(recipe, tmp_path / "one")
+    run(recipe, tmp_path / "other")
+    assert (final(recipe, tmp_path / "one") - final(recipe, tmp_path / "other")).norm() > 1e-3
+
+
+def test_without_privacy_a_study_learns(folder: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(
+        folder, "privacy.enabled=false", "federation.num_rounds=6", "training.local_steps=6",
+        "training.learning_rate=3.0", "model.pooling=mean",
+    )  # fmt: skip
+    result = run(recipe, tmp_path / "run")
+    assert result.majority is not None
+    assert result.test["accuracy"] > result.majority + 0.2
+    assert all(site.epsilon == math.inf for site in result.sites)
+    assert all(site["epsilon"] is None for site in result.to_json()["sites"])
+    assert "**None: ε = ∞.**" in (result.run_dir / "adapter" / "README.md").read_text()
+
+
+class Stop(Exception):
+    """Stands for a crash between two rounds."""
+
+
+def crash_after(rounds: int) -> Events:
+    def on_round(report: object) -> None:
+        if report.round == rounds:  # type: ignore[attr-defined]
+            raise Stop
+
+    return Events(on_round=on_round)
+
+
+def test_a_resumed_plain_run_equals_an_unbroken_one(folder: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(folder, "privacy.enabled=false", "federation.num_rounds=4")
+    run(recipe, tmp_path / "whole")
+    with pytest.raises(Stop):
+        run(recipe, tmp_path / "broken", crash_after(2))
+    simulate(recipe, RunDirectory.reopen(tmp_path / "broken"))
+    assert (final(recipe, tmp_path / "whole") - final(recipe, tmp_path / "broken")).norm() == 0.0
+
+
+def test_a_round_that_was_cut_off_stays_charged_and_the_budget_holds(
+    folder: Path, tmp_path: Path
+) -> None:
+    recipe = small_recipe(folder, "federation.num_rounds=4", "privacy.epsilon=3.0")
+    steps = 0
+
+    def on_step() -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 2 * 2 * 2 + 1:  # in the first site's first step of round 3
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, tmp_path / "run", Events(on_step=on_step))
+    stages: list[str] = []
+    result = simulate(
+        recipe, RunDirectory.reopen(tmp_path / "run"), "local", Events(on_stage=stages.append)
+    )
+    assert result.rounds == 3
+    assert any("stays charged" in stage for stage in stages)
+    east, west = result.sites
+    assert east.steps == 4 * 2
+    assert west.steps == 3 * 2
+    assert west.epsilon < east.epsilon <= 3.0
+
+
+def test_another_recipe_cannot_go_on_with_a_run(folder: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(folder, "privacy.enabled=false")
+    run(recipe, tmp_path / "run")
+    other = dataclasses.replace(recipe, study=dataclasses.replace(recipe.study, seed=5))
+    from cloister.errors import UsageError
+
+    with pytest.raises(UsageError, match="another recipe"):
+        simulate(other, RunDirectory.reopen(tmp_path / "run"))
+
+
+def test_a_neighbouring_data_set_changes_nothing_but_the_values_sent(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Plans, ledgers and message sizes on n and n + 1 records are the same."""
+    one = run(small_recipe(folder), tmp_path / "one")
+    more = folder / "more.jsonl"
+    row = {"text": "no fever", "label": "cardiology", "site": "east"}
+    more.write_text((folder / "train.jsonl").read_text() + json.dumps(row) + "\n")
+    other = run(small_recipe(folder, f"data.train='{more}'"), tmp_path / "other")
+    assert other.sites == one.sites
+    assert other.bytes_per_update == one.bytes_per_update
+
+    def ledger(result: Result) -> list[dict[str, object]]:
+        text = (result.run_dir / "ledgers" / "east.jsonl").read_text()
+        return [json.loads(line) | {"sha256": None} for line in text.splitlines()]
+
+    assert ledger(one) == ledger(other)
+
+
+def test_the_twin_s_score_is_on_the_card(folder: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(folder)
+    result = simulate_with_twin(recipe, RunDirectory.create(tmp_path / "run", recipe))
+    card = (result.run_dir / "adapter" / "README.md").read_text()
+    assert result.plain_test is not None
+    assert f"| accuracy | {result.test['accuracy']:.4f} | {result.plain_test['accuracy']:.4f} |" in card  # fmt: skip
+    assert "most frequent label scores" in card
+    assert "add-remove neighbours" in card
+    for site in result.sites:
+        assert f"| {site.name} | {site.epsilon:.3f} | 1e-05 |" in card
+    assert (result.run_dir / "twin" / "recipe.toml").exists()
+
+
+def test_early_stopping_keeps_the_best_adapter_on_public_validation_data(
+    folder: Path, tmp_path: Path
+) -> None:
+    recipe = small_recipe(
+        folder, "privacy.enabled=false", f"data.validation='{folder}/test.jsonl'",
+        "federation.num_rounds=30", "federation.patience=2", "training.learning_rate=1e-7",
+    )  # fmt: skip
+    result = run(recipe, tmp_path / "run")
+    # Nothing moves the accuracy: the first evaluation is the best, and two more end the run.
+    assert result.rounds == 3
+    assert (tmp_path / "run" / "checkpoint" / "best.adapter").exists()
+
+
+def test_probe_rounds_send_the_head_alone(folder: Path, tmp_path: Path) -> None:
+    run(small_recipe(folder, "training.probe_rounds=1"), tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]  # fmt: skip
+    assert rows[0]["bytes_up"] < rows[1]["bytes_up"]
+
+
+def test_every_task_runs_and_is_scored(tmp_path: Path, bert: Path, llama: Path) -> None:
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "other"
+    folder.mkdir()
+    tokens, chats = folder / "tokens.jsonl", folder / "chats.jsonl"
+    with tokens.open("w") as words, chats.open("w") as talks:
+        for index in range(40):
+            site = ("east", "west")[index % 2]
+            tag = ["B-D", "I-D", "O"] if rng.random() < 0.5 else ["O", "O", "B-D"]
+            row = {"tokens": ["chest", "pain", "rash"], "tags": tag, "site": site}
+            words.write(json.dumps(row) + "\n")
+            turns = [
+                {"role": "user", "content": "itchy rash"},
+                {"role": "assistant", "content": "severe rash and fever"},
+            ]
+            talks.write(json.dumps({"messages": turns, "site": site}) + "\n")
+    for kind, data, base, metric in (
+        ("token-classification", tokens, bert, "f1"),
+        ("causal-lm", chats, llama, "rouge_l"),
+    ):
+        recipe = small_recipe(
+            folder, f"task.kind={kind}", f"data.train='{data}'", f"data.test='{data}'", base=base
+        )
+        result = run(recipe, tmp_path / kind)
+        assert 0 <= result.test[metric] <= 1
+        assert result.majority is None

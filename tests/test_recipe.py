@@ -1,0 +1,116 @@
+"""Recipes: frozen, hashed, and refused with every problem at once."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from cloister.errors import BadFileError, RecipeError
+from cloister.fields import parse_assignment
+from cloister.recipe import Recipe, parse_recipe, read_recipe, warnings
+
+
+def problems(text: str = "", *assignments: str) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(text, assignments)
+    return list(caught.value.problems)
+
+
+def test_the_empty_recipe_is_the_quickstart() -> None:
+    assert parse_recipe("") == Recipe()
+
+
+def test_a_recipe_written_reads_back_equal() -> None:
+    recipe = parse_recipe(
+        '[data]\npublic_records = [500, 700]\nsites = 2\n[task]\nlabels = ["ä", "b\\"c"]\n'
+        "[training]\nlearning_rate = 1\n"
+    )
+    assert parse_recipe(recipe.to_toml()) == recipe
+    assert parse_recipe(recipe.to_toml()).digest() == recipe.digest()
+
+
+def test_the_digest_is_the_same_on_every_machine() -> None:
+    # A change of any default changes it: then old runs cannot be resumed, and the changelog says so.
+    one, other = parse_recipe("[study]\nseed = 1\n"), parse_recipe("", ["study.seed=1"])
+    assert one.digest() == other.digest() != Recipe().digest()
+
+
+def test_a_recipe_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Recipe().study.seed = 3  # type: ignore[misc]
+
+
+def test_assignments_win_over_the_file_and_later_ones_over_earlier() -> None:
+    recipe = parse_recipe("[study]\nseed = 1\n", ["study.seed=2", "study.seed=3"])
+    assert recipe.study.seed == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("a.b=2", 2), ("a.b=0.5", 0.5), ("a.b=true", True), ("a.b='x y'", "x y"), ("a.b=x y", "x y"),
+     ("a.b=[1, 2]", [1, 2]), ("a.b=", ""), ("a.b=x=y", "x=y")],
+)  # fmt: skip
+def test_assignments_are_toml_or_bare_text(text: str, value: object) -> None:
+    assert parse_assignment(text) == ("a", "b", value)
+
+
+def test_every_problem_is_reported_at_once_with_its_path() -> None:
+    found = problems(
+        "[privacy]\nepsilon = 1.0\nnoise_multiplier = 1.0\n[training]\nlocal_stepps = 3\n"
+        'learning_rate = "fast"\n[extra]\n',
+        "data.sites=0",
+        "nonsense",
+    )
+    assert len(found) == 6
+    text = "\n".join(found)
+    assert "privacy.epsilon, noise_multiplier: both given" in text
+    assert "training.local_stepps: unknown key; did you mean local_steps?" in text
+    assert "training.learning_rate: 'fast' given; a number needed" in text
+    assert "extra: unknown section" in text
+    assert "data.sites: 0 given" in text
+    assert "--set nonsense: section.key=value is needed" in text
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (["data.public_records=[100, 200]", "data.sites=3"], "2 numbers given for data.sites = 3"),
+        (["training.expected_batch_size=2000"], "a sample rate above 1"),
+        (["strategy.weights=[1.0]"], "strategy.weights: 1 given"),
+        (["federation.min_sites=9"], "federation.min_sites: 9 is above"),
+        (["federation.patience=2"], "set data.validation"),
+        (["task.kind=causal-lm", "lora.head=linear"], "leave lora.head out"),
+        (["task.kind=causal-lm", "lora.train=none"], "head is frozen"),
+        (["training.probe_rounds=99"], "leaves none"),
+        (["lora.head=frozen", "training.probe_rounds=1"], "no trained head"),
+        (["training.warmup_steps=10000"], "more than the study's"),
+        (["lora.head=frozen", "lora.train=none"], "leave nothing to train"),
+        (["training.expected_batch_size=true"], "true given"),
+        (["model.sha256=abc"], "64 lower-case hexadecimal digits"),
+        (["privacy.unit=galaxy"], '"record" needed'),
+        (["task.kind=poetry"], "causal-lm"),
+    ],
+)
+def test_contradictions_are_refused(assignments: list[str], message: str) -> None:
+    found = problems("", *assignments)
+    assert len(found) == 1
+    assert message in found[0].replace("True", "true")
+
+
+def test_a_delta_too_large_for_a_site_is_warned_of() -> None:
+    assert warnings(parse_recipe("")) == []
+    assert "privacy.delta" in warnings(parse_recipe("", ["privacy.delta=0.001"]))[0]
+
+
+def test_another_base_loses_the_default_hash() -> None:
+    assert parse_recipe("").model.sha256 is not None
+    assert parse_recipe("", ["model.base=some/where"]).model.sha256 is None
+
+
+def test_a_missing_or_malformed_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadFileError, match=r"none\.toml"):
+        read_recipe(tmp_path / "none.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[study\n")
+    with pytest.raises(BadFileError, match=r"broken\.toml: no valid TOML"):
+        read_recipe(broken)

@@ -1,0 +1,109 @@
+"""The clipped sum against its slow twin, on every family of models."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from cloister.data.records import ChatRecord, Message, Record, TextRecord
+from cloister.models.config import LoraConfig, ModelConfig
+from cloister.models.network import trained_parameters
+from cloister.tasks.config import TaskConfig
+from cloister.training.gradients import (
+    clipped_gradient_sum,
+    per_record_hooks,
+    plain_gradient_sum,
+)
+from cloister.training.workspace import Workspace, open_workspace
+from tests.reference.dp_sgd import clipped_sum
+
+TEXTS: list[Record] = [
+    TextRecord("chest pain at rest", "a"),
+    TextRecord("the patient has a mild rash and severe headache since monday", "b"),
+    TextRecord("fever", "a"),
+    TextRecord("no fever and no cough", "b"),
+]
+CHATS: list[Record] = [
+    ChatRecord((Message("user", "fever and cough"), Message("assistant", "severe"))),
+    ChatRecord(
+        (
+            Message("user", "rash"),
+            Message("assistant", "itchy rash since monday"),
+            Message("user", "no"),
+            Message("assistant", "the patient has a mild rash"),
+        )
+    ),
+    ChatRecord((Message("user", "knee"), Message("assistant", "knee swollen"))),
+]
+
+
+def moved(workspace: Workspace) -> Workspace:
+    """Away from B = 0, where A's gradients vanish."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for _, parameter in trained_parameters(workspace.network):
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return workspace
+
+
+@pytest.fixture(params=["bert-linear", "bert-lora-head", "gpt2-chat", "llama-chat", "llama-linear"])
+def case(request: pytest.FixtureRequest, bert: Path, gpt2: Path, llama: Path) -> tuple[Workspace, list[Record]]:  # fmt: skip
+    base, kind = request.param.split("-", 1)
+    folder = {"bert": bert, "gpt2": gpt2, "llama": llama}[base]
+    chat = kind == "chat"
+    lora = LoraConfig(head="lora") if kind == "lora-head" else LoraConfig()
+    task = TaskConfig(kind="causal-lm" if chat else "sequence-classification", max_length=32)
+    labels = () if chat else ("a", "b")
+    workspace = open_workspace(ModelConfig(base=str(folder)), lora, task, labels, 0)
+    return moved(workspace), CHATS if chat else TEXTS
+
+
+# Bounds under, among and over the records' gradient norms.
+@pytest.mark.parametrize("bound", [0.01, 0.5, 100.0])
+def test_the_clipped_sum_equals_one_record_at_a_time(
+    case: tuple[Workspace, list[Record]], bound: float
+) -> None:
+    workspace, records = case
+    examples = workspace.encode(records)
+    expected, norms = clipped_sum(workspace.network, workspace.task, examples, bound)
+    with per_record_hooks(workspace.network):
+        found = clipped_gradient_sum(workspace.network, workspace.task, examples, bound, 4096)
+    for mine, slow in zip(found.tensors, expected, strict=True):
+        # float32 against float64 over sums of a few hundred products, relative to what was summed
+        # (the summands may cancel): about 1e-6.
+        assert float((mine.double() - slow).norm()) <= 1e-5 * norms
+
+
+@pytest.mark.parametrize("max_tokens", [1, 8, 20, 4096])
+def test_the_cut_into_physical_batches_does_not_matter(bert: Path, max_tokens: int) -> None:
+    workspace = moved(
+        open_workspace(ModelConfig(base=str(bert)), LoraConfig(), TaskConfig(), ("a", "b"), 0)
+    )
+    examples = workspace.encode(TEXTS)
+    with per_record_hooks(workspace.network):
+        whole = clipped_gradient_sum(workspace.network, workspace.task, examples, 0.5, 10**6)
+        cut = clipped_gradient_sum(workspace.network, workspace.task, examples, 0.5, max_tokens)
+    for one, other in zip(whole.tensors, cut.tensors, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_without_clipping_both_sums_are_alike(bert: Path) -> None:
+    workspace = moved(
+        open_workspace(ModelConfig(base=str(bert)), LoraConfig(), TaskConfig(), ("a", "b"), 0)
+    )
+    examples = workspace.encode(TEXTS)
+    with per_record_hooks(workspace.network):
+        clipped = clipped_gradient_sum(workspace.network, workspace.task, examples, 1e6, 64)
+    plain = plain_gradient_sum(workspace.network, workspace.task, examples, 64)
+    for one, other in zip(clipped.tensors, plain, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_an_empty_batch_sums_to_zero(bert: Path) -> None:
+    workspace = open_workspace(
+        ModelConfig(base=str(bert)), LoraConfig(), TaskConfig(), ("a", "b"), 0
+    )
+    with per_record_hooks(workspace.network):
+        total = clipped_gradient_sum(workspace.network, workspace.task, [], 1.0, 64)
+    assert all(not t.any() for t in total.tensors)
+    assert all(not t.any() for t in plain_gradient_sum(workspace.network, workspace.task, [], 64))

@@ -1,0 +1,212 @@
+"""A round of local steps: equal to plain PEFT training without privacy, and exact with it."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cloister.adapter.tensors import Adapter
+from cloister.data.records import TextRecord
+from cloister.models.network import trained_parameters
+from cloister.models.state import write_adapter
+from cloister.privacy.config import PrivacyConfig
+from cloister.privacy.entropy import OsEntropy, SeededEntropy
+from cloister.privacy.plan import Plan, make_plan
+from cloister.tasks.task import Example
+from cloister.training.config import TrainingConfig
+from cloister.training.local import clip_update, local_update
+from cloister.training.workspace import Workspace
+from tests.support.studies import NOTES, small_workspace
+
+CONFIG = TrainingConfig(expected_batch_size=6, local_steps=4, learning_rate=0.5)
+
+
+def plan(**privacy: object) -> Plan:
+    return make_plan(
+        PrivacyConfig(**privacy),  # type: ignore[arg-type]
+        public_records=12,
+        expected_batch_size=6,
+        local_steps=4,
+        num_rounds=2,
+    )
+
+
+@pytest.fixture
+def workspace(bert: Path) -> Workspace:
+    return small_workspace(bert)
+
+
+@pytest.fixture
+def examples(workspace: Workspace) -> list[Example]:
+    records = [TextRecord(text, label) for label, texts in NOTES.items() for text in texts]
+    return workspace.encode(records)
+
+
+def seeded(seed: int = 0) -> SeededEntropy:
+    return SeededEntropy(np.random.default_rng(seed))
+
+
+def update(
+    workspace: Workspace, examples: list[Example], chosen: Plan, seed: int = 0, **config: object
+) -> Adapter:
+    return local_update(
+        workspace.network,
+        workspace.task,
+        examples,
+        workspace.start,
+        chosen,
+        dataclasses.replace(CONFIG, **config),  # type: ignore[arg-type]
+        round_number=1,
+        entropy=seeded(seed),
+    )
+
+
+def plain_peft_training(workspace: Workspace, examples: list[Example]) -> Adapter:
+    """What anybody would write: sample, mean-free loss, backward, step."""
+    write_adapter(workspace.network, workspace.start)
+    parameters = [p for _, p in trained_parameters(workspace.network)]
+    optimizer = torch.optim.SGD(parameters, lr=CONFIG.learning_rate)
+    entropy = seeded()
+    for _ in range(CONFIG.local_steps):
+        keep = entropy.uniform(len(examples)) < 0.5
+        drawn = [example for example, kept in zip(examples, keep, strict=True) if kept]
+        optimizer.zero_grad()
+        if drawn:
+            batch = workspace.task.collate(drawn)
+            logits = workspace.network(batch.input_ids, batch.attention_mask)
+            loss = torch.nn.functional.cross_entropy(logits, batch.target, reduction="sum") / 6
+            loss.backward()
+        optimizer.step()
+    values = {n: p.detach().numpy() for n, p in trained_parameters(workspace.network)}
+    return Adapter(values) - workspace.start
+
+
+def largest_difference(one: Adapter, other: Adapter) -> float:
+    return max(float(np.abs(a).max()) for a in (one - other).values())
+
+
+@pytest.mark.parametrize(
+    "privacy",
+    [{"enabled": False}, {"noise_multiplier": 0.0, "max_grad_norm": 1e3, "max_update_norm": 1e3}],
+    ids=["plain", "private loop, nothing clipped, no noise"],
+)
+def test_without_noise_the_loop_equals_plain_peft_training(
+    workspace: Workspace, examples: list[Example], privacy: dict[str, object]
+) -> None:
+    expected = plain_peft_training(workspace, examples)
+    found = update(workspace, examples, plan(**privacy))
+    assert expected.norm() > 0.1
+    assert largest_difference(found, expected) < 1e-5
+
+
+def test_physical_batches_do_not_change_the_result(
+    workspace: Workspace, examples: list[Example]
+) -> None:
+    chosen = plan(noise_multiplier=1.0)
+    one = update(workspace, examples, chosen)
+    other = update(workspace, examples, chosen, physical_batch_tokens=8)
+    # Sums of at most 9 float32 vectors in another order, over four steps.
+    assert largest_difference(one, other) < 1e-5
+
+
+class Counting:
+    """Entropy that counts its draws."""
+
+    is_private = False
+
+    def __init__(self) -> None:
+        self.noise_draws = 0
+        self.batches = 0
+
+    def uniform(self, count: int) -> np.ndarray:
+        self.batches += 1
+        return np.full(count, 0.999) if self.batches == 1 else np.zeros(count)
+
+    def normal(self, count: int) -> np.ndarray:
+        self.noise_draws += 1
+        return np.ones(count)
+
+
+def test_noise_is_drawn_once_a_step_for_each_tensor_and_empty_batches_too(
+    workspace: Workspace, examples: list[Example]
+) -> None:
+    entropy = Counting()  # its first batch is empty, the others hold every record
+    delta = local_update(
+        workspace.network,
+        workspace.task,
+        examples,
+        workspace.start,
+        plan(noise_multiplier=1.0),
+        dataclasses.replace(CONFIG, physical_batch_tokens=8),
+        round_number=1,
+        entropy=entropy,
+    )
+    assert entropy.batches == CONFIG.local_steps
+    assert entropy.noise_draws == CONFIG.local_steps * len(workspace.start)
+    assert delta.is_finite()
+
+
+def test_an_empty_site_sends_noise_of_the_usual_form(workspace: Workspace) -> None:
+    delta = update(workspace, [], plan(noise_multiplier=1.0))
+    assert delta.shapes == workspace.start.shapes
+    # Four steps of lr·σ·C/6 in d coordinates: norm ≈ √(4·d)/12, unless clipped to 10.
+    expected = math.sqrt(4 * workspace.start.size) * 0.5 / 6
+    assert delta.norm() == pytest.approx(expected, rel=0.2)
+
+
+def test_the_divisor_is_the_plan_s_and_not_the_batch_s(
+    workspace: Workspace, examples: list[Example]
+) -> None:
+    everything = dataclasses.replace(plan(enabled=False), public_records=6, local_steps=1)
+    doubled = update(workspace, examples * 2, everything)
+    single = update(workspace, examples, everything)
+    assert largest_difference(doubled, single.scale(2)) < 1e-5
+
+
+def test_nothing_longer_than_the_update_bound_leaves(
+    workspace: Workspace, examples: list[Example]
+) -> None:
+    delta = update(workspace, examples, plan(noise_multiplier=5.0, max_update_norm=0.1))
+    assert delta.norm() == pytest.approx(0.1, rel=1e-5)
+
+
+def test_an_update_that_is_not_finite_becomes_zero() -> None:
+    assert clip_update(Adapter({"x": np.array([np.nan, 1.0])}), 1.0).norm() == 0.0
+
+
+def test_probe_rounds_train_and_send_the_head_alone(
+    workspace: Workspace, examples: list[Example]
+) -> None:
+    head = frozenset(name for name in workspace.start if name.startswith("head."))
+    workspace.train_names(head)
+    delta = update(workspace, examples, plan(enabled=False))
+    assert set(delta) == head
+    assert delta.norm() > 0
+
+
+def test_os_entropy_gives_another_update_each_time(
+    workspace: Workspace, examples: list[Example]
+) -> None:
+    chosen = plan(noise_multiplier=1.0)
+    deltas = [
+        local_update(
+            workspace.network, workspace.task, examples, workspace.start, chosen, CONFIG,
+            round_number=1, entropy=OsEntropy(),
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    assert (deltas[0] - deltas[1]).norm() > 0.1
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_learning_rate_of_almost_nothing_moves_almost_nothing(
+    workspace: Workspace, examples: list[Example], optimizer: str
+) -> None:
+    delta = update(
+        workspace, examples, plan(enabled=False), optimizer=optimizer, learning_rate=1e-6
+    )
+    # AdamW's steps are about the learning rate in each coordinate.
+    assert 0 < delta.norm() < 1e-5 * math.sqrt(workspace.start.size)
