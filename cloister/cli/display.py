@@ -89,19 +89,21 @@ class Display:
 
     def summary(self, result: Result) -> None:
         """The end: scores, ε, and where everything is."""
-        grid = Table.grid(padding=(0, 2))
-        grid.add_row(f"test {result.metric}", f"[bold]{result.test[result.metric]:.4f}[/]")
+        lines = [(f"test {result.metric}", f"[bold]{result.test[result.metric]:.4f}[/]")]
         if result.plain_test is not None:
-            grid.add_row("same without privacy", f"{result.plain_test[result.metric]:.4f}")
+            lines.append(("same without privacy", f"{result.plain_test[result.metric]:.4f}"))
         if result.majority is not None:
-            grid.add_row("most frequent label", f"{result.majority:.4f}")
-        grid.add_row("privacy", self._promise(result))
-        grid.add_row("each update", f"{result.bytes_per_update:,} bytes")
-        grid.add_row("time", f"{result.seconds:.0f} s")
-        grid.add_row("adapter and card", f"{result.run_dir}/adapter/")
-        grid.add_row("figures, plot", f"{result.run_dir}/metrics.jsonl, metrics.png")
-        grid.add_row("ledgers", f"{result.run_dir}/ledgers/")
-        self._console.print(grid, highlight=False, soft_wrap=True)
+            lines.append(("most frequent label", f"{result.majority:.4f}"))
+        lines += [
+            ("privacy", self._promise(result)),
+            ("each update", f"{result.bytes_per_update:,} bytes"),
+            ("time", f"{result.seconds:.0f} s"),
+            ("adapter and card", f"{result.run_dir}/adapter/"),
+            ("figures, plot", f"{result.run_dir}/metrics.jsonl, metrics.png"),
+            ("ledgers", f"{result.run_dir}/ledgers/"),
+        ]
+        for name, value in lines:
+            self._console.print(f"{name:<22}{value}", highlight=False, soft_wrap=True)
 
     def _promise(self, result: Result) -> str:
         worst = max(result.sites, key=lambda site: site.epsilon)

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import datasets
+import pandas
 from datasets import ClassLabel, Dataset
 from datasets.exceptions import DatasetsError, FileNotFoundDatasetsError
 from httpx import HTTPError
-from pandas.errors import ParserWarning
+from pandas.errors import EmptyDataError, ParserWarning
 
 from cloister.data.config import SYNTHETIC, DataConfig
 from cloister.data.records import Record, RecordKind
@@ -53,7 +54,7 @@ def load(source: str, split: Split, kind: RecordKind, columns: DataConfig) -> li
     path = Path(source).expanduser()
     known = path.suffix.lower() in FORMATS
     if known or path.is_absolute() or source.startswith(".") or path.is_file():
-        rows, name = _read_file(path, split, columns), path.name
+        rows, name = _read_file(path, split), path.name
     else:
         rows, name = _read_hub(source, split), f"{source} ({split})"
     records = [
@@ -64,7 +65,7 @@ def load(source: str, split: Split, kind: RecordKind, columns: DataConfig) -> li
     return records
 
 
-def _read_file(path: Path, split: Split, columns: DataConfig) -> list[dict[str, Any]]:
+def _read_file(path: Path, split: Split) -> list[dict[str, Any]]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; correct data.{split}")
     form = FORMATS.get(path.suffix.lower())
@@ -77,6 +78,8 @@ def _read_file(path: Path, split: Split, columns: DataConfig) -> list[dict[str, 
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     try:
+        if form == "csv":
+            return _read_csv(path)
         with _silent(), tempfile.TemporaryDirectory() as cache:
             table = datasets.load_dataset(
                 form,
@@ -84,11 +87,10 @@ def _read_file(path: Path, split: Split, columns: DataConfig) -> list[dict[str, 
                 split="train",
                 cache_dir=cache,
                 keep_in_memory=True,
-                **(_as_written(columns) if form == "csv" else {}),
             )
             return _rows(table)
     except Exception as error:  # the readers raise whatever their parsers do, StopIteration too
-        if "corresponds to no data" in str(error):
+        if "corresponds to no data" in str(error) or isinstance(error, EmptyDataError):
             raise DataError(f"{path}: no records") from error
         place = _bad_line(path) if path.suffix.lower() == ".jsonl" else None
         if place is not None:
@@ -98,15 +100,17 @@ def _read_file(path: Path, split: Split, columns: DataConfig) -> list[dict[str, 
         raise DataError(f"{path}: cannot be read ({reason.splitlines()[0]})") from error
 
 
-def _as_written(columns: DataConfig) -> dict[str, Any]:
-    """Settings of the CSV reader that keep a label `NA` or a person `007` as they are written."""
-    names = (columns.text, columns.label, columns.site, columns.person)
-    return {
-        "converters": {name: str for name in names if name is not None},
-        "keep_default_na": False,
-        # Otherwise rows with one value too many (an unquoted comma) would shift silently.
-        "index_col": False,
-    }
+def _read_csv(path: Path) -> list[dict[str, Any]]:
+    """Values as they are written: a label `NA` or a person `007` stays what it is.
+
+    `datasets` reads CSV with pandas too, but leaves the file open and its warnings aside.
+    """
+    with warnings.catch_warnings():
+        # Rows with one value too many (an unquoted comma) would otherwise shift or be cut.
+        warnings.simplefilter("error", ParserWarning)
+        table = pandas.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
+    rows: list[dict[str, Any]] = table.astype(object).where(table.notna(), None).to_dict("records")
+    return rows
 
 
 def _bad_line(path: Path) -> int | None:
@@ -171,9 +175,7 @@ def _silent() -> Iterator[None]:
     # Readers log an error before they raise it; the one that is raised is enough.
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", "Length of header", ParserWarning)
-            yield
+        yield
     finally:
         datasets.logging.set_verbosity(level)
         if not shown:

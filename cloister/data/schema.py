@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from cloister.data.config import DataConfig
 from cloister.data.records import (
@@ -78,7 +78,7 @@ def _chat(
             raise DataError(
                 f"{where}: turn {number} needs a role ({', '.join(get_args(Role))}) and a content"
             )
-        messages.append(Message(role, content))
+        messages.append(Message(cast(Role, role), content))
     if not any(m.role == "assistant" and m.content.strip() for m in messages):
         raise DataError(f"{where}: no turn of the assistant, so there is nothing to learn")
     return ChatRecord(tuple(messages), site, person)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -152,7 +152,7 @@ def load_backbone(folder: Path, config: ModelConfig, *, causal: bool) -> PreTrai
             model, info = kind.from_pretrained(
                 folder, use_safetensors=True, output_loading_info=True, **options
             )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelFileError(f"model.base: {folder} does not load: {_first(error)}") from error
     assert isinstance(model, PreTrainedModel)
     # A pooler that no file holds starts at random; `choose_pooling` never lets it be used.

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from cloister.adapter.tensors import Adapter
@@ -123,8 +124,6 @@ def load_released(folder: Path) -> tuple[Released, Workspace]:
         BadFileError: The folder's files are missing or do not fit together.
         ModelFileError: The base is missing or not the one that was trained on.
     """
-    from safetensors.torch import load_file
-
     about = read_released(folder)
     workspace = open_workspace(about.model, about.lora, about.task, about.task.labels, about.seed)
     network = workspace.network
@@ -137,7 +136,7 @@ def load_released(folder: Path) -> tuple[Released, Workspace]:
             rows, columns = head["weight"].shape
             network.head = nn.Linear(columns, rows).to(network.device)
             network.head.load_state_dict(head)
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise BadFileError(f"{folder}: its files do not fit together: {error}") from error
     network.eval()
     return about, workspace

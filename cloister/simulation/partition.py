@@ -40,6 +40,8 @@ def partition(records: Sequence[Record], config: DataConfig, seed: int) -> dict[
         return _by_column(shuffled, config)
     if config.partition == "person":
         return _checked(_by_person(shuffled, config))
+    if len(shuffled) < config.sites:  # the partitioners' own errors for this say less
+        _refuse_empty(dict.fromkeys(site_names(config.sites)[len(shuffled) :], 0))
     table = Dataset.from_dict({"index": range(len(shuffled)), "key": _keys(shuffled, config)})
     partitioner = _partitioner(config, seed, len(shuffled))
     partitioner.dataset = table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -69,8 +69,7 @@ class CausalChat:
 
     def prompt(self, record: ChatRecord) -> tuple[int, ...]:
         """Token ids up to where the last assistant turn begins, the latest `max_length` of them."""
-        last = _last_assistant(record)
-        text = self._apply(record.messages[:last], generation=True)
+        text = self._before(record.messages, _last_assistant(record))
         return tuple(self._tokens(text, offsets=False)["input_ids"][-self.max_length :])
 
     def reference_text(self, record: ChatRecord) -> str:
@@ -96,7 +95,7 @@ class CausalChat:
         spans = []
         for index, message in enumerate(messages):
             if message.role == "assistant":
-                before = self._apply(messages[:index], generation=True)
+                before = self._before(messages, index)
                 after = self._apply(messages[: index + 1], generation=False)
                 if not (whole.startswith(before) and whole.startswith(after.rstrip("\n"))):
                     raise UsageError(
@@ -106,6 +105,14 @@ class CausalChat:
                     )
                 spans.append((len(before), len(after.rstrip("\n"))))
         return whole, spans
+
+    def _before(self, messages: Sequence[Message], index: int) -> str:
+        """The text up to where a turn of the assistant begins."""
+        if index > 0:
+            return self._apply(messages[:index], generation=True)
+        # An empty conversation cannot be rendered: an opening turn begins where its content does.
+        opening = self._apply(messages[:1], generation=False)
+        return opening[: max(opening.rfind(messages[0].content.strip()), 0)].rstrip(" ")
 
     def _apply(self, messages: Sequence[Message], *, generation: bool) -> str:
         text = self.tokenizer.apply_chat_template(
@@ -130,7 +137,7 @@ class CausalChat:
 
 
 def _ends_itself(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the tokenizer closes every text with a special token, which a prompt must not have."""
+    """Whether the tokenizer ends every text with a special token, which a prompt must not."""
     ids = tokenizer("a")["input_ids"]
     return bool(ids) and ids[-1] in tokenizer.all_special_ids
 

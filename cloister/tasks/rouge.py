@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from rouge_score.rouge_scorer import RougeScorer
 
 # A run of letters and digits, or one character of a script that writes no spaces.
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
+_WORD = re.compile(
+    r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+"
+)
 
 
 class _Words:

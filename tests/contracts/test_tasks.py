@@ -172,7 +172,7 @@ def test_half_precision_logits_give_float32_losses(opened: Opened) -> None:
 
 
 def test_no_example_is_longer_than_max_length(opened: Opened) -> None:
-    workspace, examples = opened
+    _, examples = opened
     assert max(len(e.input_ids) for e in examples) == MAX_LENGTH
     for example in examples:
         if isinstance(example.target, tuple):

@@ -112,6 +112,16 @@ def test_a_conversation_whose_reply_is_cut_off_teaches_nothing() -> None:
     assert logits.grad[1].any()
 
 
+@pytest.mark.parametrize("template", [BARE, None])
+def test_the_assistant_may_open_the_conversation(template: str | None) -> None:
+    bound = task(template)
+    record = ChatRecord((Message("assistant", "no fever"), Message("user", "a rash")))
+    example = bound.encode(record)
+    assert [t for t in example.target if t != IGNORE] == ids("no fever [SEP]")  # type: ignore[union-attr]
+    prompt = bound.prompt(record)
+    assert example.input_ids[: len(prompt)] == prompt
+
+
 def test_a_conversation_of_one_token_has_loss_zero() -> None:
     bound = task()
     batch = bound.collate([bound.encode(ChatRecord((Message("assistant", ""),)))])

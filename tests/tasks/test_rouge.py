@@ -1,4 +1,4 @@
-"""ROUGE-L against values worked by hand: F = 2·LCS / (words of the reply + words of the reference)."""
+"""ROUGE-L against values worked by hand: F = 2·LCS / (words of reply + words of reference)."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from cloister.tasks.rouge import rouge_l
 @pytest.mark.parametrize(
     ("reply", "reference", "expected"),
     [
-        # LCS "police the gunman" of 4 and 4 words would be 3; Lin 2004's own example.
+        # Lin 2004's example, section 3.1: police … the gunman, 3 of 4; the gunman, 2 of 4.
         ("police kill the gunman", "police killed the gunman", 3 / 4),
         ("the gunman kill police", "police killed the gunman", 2 / 4),
         # A subsequence, not a substring: a c d of a b c d.

@@ -1,0 +1,201 @@
+"""Whatever is wrong ends in one clear message and its exit code, before anything is lost."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cloister.cli.main import run
+from tests.support.studies import small_assignments
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    folder = tmp_path / "study"
+    small_assignments(folder)
+    return folder
+
+
+def simulate(study: Path, *assignments: str, out: str = "run", options: tuple[str, ...] = ()) -> int:  # fmt: skip
+    sets = [a for value in (*small_assignments(study), *assignments) for a in ("--set", value)]
+    return run(["simulate", *sets, "--no-twin", "--out", str(study.parent / out), *options])
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    """What stderr ends with, as one line; never a traceback, and nothing on stdout."""
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+    return " ".join(captured.err[captured.err.index("cloister: ") :].split())
+
+
+def test_a_missing_file(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate(study, "data.train='none.jsonl'") == 3
+    assert "none.jsonl: no such file" in said(capsys)
+
+
+def test_a_malformed_file_names_its_row(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = study / "broken.jsonl"
+    broken.write_text('{"text": "a", "label": "b"}\n{"text": \n')
+    assert simulate(study, f"data.train='{broken}'") == 3
+    assert "broken.jsonl, row 2" in said(capsys)
+
+
+def test_a_row_without_its_column(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lacking = study / "lacking.jsonl"
+    lacking.write_text('{"text": "a", "label": "b"}\n{"text": "c", "class": "d"}\n')
+    assert simulate(study, f"data.train='{lacking}'") == 3
+    assert "row 2: no column 'label' (found: text, class)" in said(capsys)
+
+
+def test_an_unknown_label_in_the_test_set(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    strange = study / "strange.jsonl"
+    strange.write_text('{"text": "a", "label": "astrology"}\n')
+    assert simulate(study, f"data.test='{strange}'") == 3
+    assert "labels that training lacks: astrology" in said(capsys)
+
+
+def test_an_empty_site(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ("data.partition=dirichlet", "data.alpha=0.001", "data.sites=20")
+    assert simulate(study, *few) == 3
+    assert "would have no record; use fewer data.sites" in said(capsys)
+
+
+def test_a_base_with_the_wrong_hash(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate(study, f"model.sha256='{'0' * 64}'") == 3
+    assert "get the right weights" in said(capsys)
+
+
+def test_a_damaged_base(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (study / "base" / "model.safetensors").write_bytes(b"garbage")
+    assert simulate(study) == 3
+    assert "does not load" in said(capsys)
+
+
+def test_a_target_module_that_does_not_exist(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert simulate(study, 'lora.target_modules=["nope"]') == 2
+    assert "nope not in bert; its linear modules are" in said(capsys)
+
+
+def test_dora_under_privacy(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate(study, "lora.use_dora=true") == 4
+    assert "set lora.use_dora = false" in said(capsys)
+
+
+def test_dora_without_privacy_is_fine(study: Path) -> None:
+    assert simulate(study, "lora.use_dora=true", "privacy.enabled=false") == 0
+
+
+def test_lora_on_embeddings(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate(study, 'lora.target_modules=["word_embeddings"]') == 4
+    assert "leave embeddings out" in said(capsys)
+
+
+def test_epsilon_and_noise_multiplier_both(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate(study, "privacy.epsilon=1.0", "privacy.noise_multiplier=1.0") == 2
+    assert "privacy.epsilon, noise_multiplier: both given" in said(capsys)
+
+
+def test_a_sample_rate_above_one(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate(study, "training.expected_batch_size=41") == 2
+    assert "a sample rate above 1" in said(capsys)
+
+
+def test_an_unknown_key(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate(study, "lora.rnak=3") == 2
+    assert "lora.rnak: unknown key" in said(capsys)
+
+
+def test_quantization_without_a_gpu(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    assert simulate(study, "model.quantization=4bit") == 4
+    assert "needs a CUDA GPU" in said(capsys)
+
+
+def test_a_run_directory_that_exists(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate(study) == 0
+    before = (study.parent / "run" / "metrics.jsonl").read_bytes()
+    capsys.readouterr()
+    assert simulate(study) == 2
+    assert "exists already and is not written over; choose another --out" in said(capsys)
+    assert (study.parent / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_nothing_is_made_before_a_recipe_is_sound(study: Path) -> None:
+    assert simulate(study, "lora.r=0", out="never") == 2
+    assert not (study.parent / "never").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["simulate", "--engine", "cluster"],
+        ["simulate", "--nonsense"],
+        ["nonsense"],
+        ["simulate", "--resume"],
+        ["simulate", "--resume", "--out", "none"],
+    ],
+)
+def test_a_command_that_cannot_be_meant(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_recipe_that_is_no_toml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("[study\n")
+    assert run(["simulate", str(recipe)]) == 3
+    assert "no valid TOML" in said(capsys)
+
+
+def test_a_damaged_ledger_stops_a_resumed_run(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert simulate(study) == 0
+    out = study.parent / "run"
+    (out / "ledgers" / "east.jsonl").write_text("garbage\n")
+    capsys.readouterr()
+    assert run(["simulate", "--resume", "--out", str(out)]) == 6
+    assert "restore the file from a backup" in said(capsys)
+
+
+def test_a_damaged_checkpoint_stops_a_resumed_run(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert simulate(study) == 0
+    out = study.parent / "run"
+    name = json.loads((out / "checkpoint" / "latest.json").read_text())["file"]
+    (out / "checkpoint" / name).write_bytes(b"garbage")
+    capsys.readouterr()
+    assert run(["simulate", "--resume", "--out", str(out)]) == 3
+    assert "damaged" in said(capsys)
+
+
+def test_evaluating_what_is_no_adapter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["evaluate", str(tmp_path), "--data", "x.jsonl"]) == 3
+    assert "no adapter here" in said(capsys)
+
+
+def test_evaluating_on_an_unknown_label(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate(study) == 0
+    strange = study / "strange.jsonl"
+    strange.write_text('{"text": "a", "label": "astrology"}\n')
+    capsys.readouterr()
+    assert run(["evaluate", str(study.parent / "run"), "--data", str(strange)]) == 3
+    assert "label 'astrology' is not among" in said(capsys)
+
+
+def test_evaluating_without_the_base(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate(study) == 0
+    shutil.rmtree(study / "base")
+    capsys.readouterr()
+    assert run(["evaluate", str(study.parent / "run"), "--data", str(study / "test.jsonl")]) == 3
+    assert "no folder here" in said(capsys)

@@ -1,0 +1,92 @@
+"""What commands print, and where."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cloister.cli.display import epsilon_cell
+from cloister.cli.main import app, run
+from tests.support.studies import small_assignments
+
+
+def finished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[Path, str, str]:
+    sets = [a for value in small_assignments(tmp_path / "study") for a in ("--set", value)]
+    out = tmp_path / "run"
+    assert run(["simulate", *sets, "--twin", "--json", "--out", str(out)]) == 0
+    captured = capsys.readouterr()
+    return out, captured.out, captured.err
+
+
+def test_results_go_to_stdout_and_the_rest_to_stderr(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, printed, told = finished_run(tmp_path, capsys)
+    document = json.loads(printed)
+    assert document["run_dir"] == str(out)
+    assert 0 <= document["plain_test"]["accuracy"] <= 1
+    # A row a round, for the run and its twin; the promise with all that it needs; where things are.
+    assert told.count("1/2 ") == told.count("2/2 ") == 2
+    for word in ("ε ≤", "δ = 1e-05", "one record", "add/remove", "coordinator", "public", "adapter/"):  # fmt: skip
+        assert word in told.replace("\n", " ")
+
+
+def test_evaluate_agrees_with_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, printed, _ = finished_run(tmp_path, capsys)
+    test = str(tmp_path / "study" / "test.jsonl")
+    assert run(["evaluate", str(out), "--data", test, "--json"]) == 0
+    scored = json.loads(capsys.readouterr().out)
+    assert scored["records"] == 30
+    assert scored["metrics"]["accuracy"] == json.loads(printed)["test"]["accuracy"]
+    assert sum(row["support"] for row in scored["report"].values()) == 30
+    assert run(["evaluate", str(out / "adapter"), "--data", test]) == 0
+    assert "cardiology" in capsys.readouterr().out
+
+
+def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in app.registered_commands:
+        assert run([str(command.name), "--help"]) == 0
+        shown = capsys.readouterr().out
+        assert f"cloister {command.name}" in shown
+        assert "Example" in shown
+
+
+def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str]) -> None:
+    """A new option is a decision: it is added here, and to the README where users need it."""
+    found = {
+        str(command.name): sorted(
+            option for parameter in command_parameters(str(command.name)) for option in parameter
+        )
+        for command in app.registered_commands
+    }
+    assert found == {
+        "simulate": [
+            "--engine", "--json", "--no-twin", "--out", "--resume", "--set", "--twin",
+        ],
+        "evaluate": ["--data", "--json"],
+    }  # fmt: skip
+
+
+def command_parameters(name: str) -> list[list[str]]:
+    import typer.main
+
+    group = typer.main.get_command(app)
+    command = group.commands[name]  # type: ignore[attr-defined]
+    return [
+        [option for option in (*p.opts, *p.secondary_opts) if option.startswith("--")]
+        for p in command.params
+        if p.name != "help"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "cell"),
+    [
+        ({}, "–"),
+        ({"a": 1.234}, "1.23"),
+        ({"a": 1.0, "b": 1.0}, "1.00 at each of 2"),
+        ({"a": 1.0, "b": float("inf")}, "a 1.00, b ∞"),
+    ],
+)
+def test_equal_epsilons_are_said_once(epsilon: dict[str, float], cell: str) -> None:
+    assert epsilon_cell(epsilon) == cell

@@ -1,0 +1,40 @@
+"""What a `[data]` section may say."""
+
+import math
+from typing import Any
+
+import pytest
+
+from cloister.data.config import SYNTHETIC, DataConfig
+from cloister.errors import UsageError
+
+
+def test_the_default_is_the_built_in_generator() -> None:
+    assert DataConfig().train == SYNTHETIC
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"train": ""}, "train: empty"),
+        ({"sites": 0}, "sites: 0 given; at least 1"),
+        ({"sites": -3}, "sites: -3 given"),
+        ({"alpha": 0.0}, "alpha: 0.0 given; a positive number"),
+        ({"alpha": -1.0}, "alpha: -1.0 given"),
+        ({"alpha": math.inf}, "alpha: inf given"),
+        ({"alpha": math.nan}, "alpha: nan given"),
+        ({"public_records": 0}, "public_records: 0 given"),
+        ({"public_records": (100, 0)}, r"public_records: \(100, 0\) given"),
+        ({"public_records": ()}, r"public_records: \(\) given"),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=f"^{message}"):
+        DataConfig(**fields)
+
+
+@pytest.mark.parametrize("declared", [1, (1, 2, 3)])
+def test_numbers_of_records_are_declared_for_all_sites_or_each(
+    declared: int | tuple[int, ...],
+) -> None:
+    assert DataConfig(public_records=declared).public_records == declared

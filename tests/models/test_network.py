@@ -1,0 +1,99 @@
+"""What trains, where it starts, and how it travels."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cloister.adapter.tensors import Adapter
+from cloister.errors import UsageError
+from cloister.models.state import read_adapter, write_adapter
+from tests.support.studies import small_workspace
+
+
+def names(base: Path, **lora: object) -> set[str]:
+    return set(small_workspace(base, **lora).start)
+
+
+def test_every_process_starts_from_the_same_adapter(bert: Path) -> None:
+    torch.manual_seed(1)
+    one = small_workspace(bert).start
+    torch.manual_seed(2)
+    other = small_workspace(bert).start
+    assert (one - other).norm() == 0.0
+
+
+def test_b_starts_at_zero_and_a_does_not(bert: Path) -> None:
+    for name, array in small_workspace(bert).start.items():
+        if "lora_A" in name:
+            # Uniform within 1/√16 of zero.
+            assert 0.1 < float(np.abs(array).max()) <= 0.25
+        if "lora_B" in name:
+            assert not array.any()
+
+
+def test_both_factors_and_the_head_train_by_default(bert: Path) -> None:
+    found = names(bert)
+    # Query and value of two layers, A and B each, and the head's weight and bias.
+    assert len(found) == 2 * 2 * 2 + 2
+    assert {"head.weight", "head.bias"} <= found
+
+
+def test_b_alone_leaves_a_out(bert: Path) -> None:
+    assert not any("lora_A" in name for name in names(bert, train="b"))
+    assert any("lora_B" in name for name in names(bert, train="b"))
+
+
+def test_a_probe_trains_the_head_alone(bert: Path) -> None:
+    assert names(bert, train="none") == {"head.weight", "head.bias"}
+
+
+def test_a_frozen_head_stays_out(bert: Path) -> None:
+    assert not any(name.startswith("head.") for name in names(bert, head="frozen"))
+
+
+def test_a_low_rank_head_trains_its_step_only(bert: Path) -> None:
+    head = {name for name in names(bert, head="lora") if name.startswith("head.")}
+    assert head == {"head.down.weight", "head.up.weight"}
+
+
+@pytest.mark.parametrize("base", ["bert", "gpt2", "llama"])
+def test_top_layers_adapt_the_last_layers_only(base: str, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(base)
+    found = {n for n in names(folder, top_layers=1) if "lora_" in n}
+    assert found
+    assert all(".1." in name for name in found)
+    assert {n for n in names(folder, top_layers=2) if "lora_" in n} > found
+
+
+def test_more_layers_than_there_are_is_refused(bert: Path) -> None:
+    with pytest.raises(UsageError, match=r"top_layers: 3 given; the base has 2"):
+        names(bert, top_layers=3)
+
+
+def test_a_target_that_does_not_exist_lists_those_that_do(bert: Path) -> None:
+    with pytest.raises(UsageError, match=r"nope not in bert; its linear modules are .*query"):
+        names(bert, target_modules=("nope",))
+
+
+def test_an_adapter_read_is_the_adapter_written(bert: Path) -> None:
+    workspace = small_workspace(bert)
+    rng = np.random.default_rng(0)
+    values = Adapter({n: rng.normal(size=a.shape) for n, a in workspace.start.items()})
+    write_adapter(workspace.network, values)
+    assert (read_adapter(workspace.network) - values).norm() == 0.0
+
+
+def test_an_adapter_of_other_names_or_shapes_is_refused(bert: Path) -> None:
+    network = small_workspace(bert).network
+    with pytest.raises(KeyError):
+        write_adapter(network, Adapter({"nope": np.zeros(1)}))
+    with pytest.raises(ValueError, match="shape"):
+        write_adapter(network, Adapter({"head.bias": np.zeros(7)}))
+
+
+def test_nothing_random_runs_in_a_forward_pass(bert: Path) -> None:
+    workspace = small_workspace(bert)
+    ids, mask = torch.tensor([[2, 5, 6, 3]]), torch.ones(1, 4, dtype=torch.long)
+    assert torch.equal(workspace.network(ids, mask), workspace.network(ids, mask))
