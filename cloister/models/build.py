@@ -12,7 +12,7 @@ from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.lora import attach, factor
 from cloister.models.network import Network, adapter_name, make_head
 from cloister.models.pooling import Pooling, choose_pooling
-from cloister.tasks.task import TaskKind
+from cloister.tasks.config import TaskKind
 
 
 def build_network(

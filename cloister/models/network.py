@@ -12,7 +12,9 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from cloister.models.pooling import Pooling
+from cloister.models.prefix import FrozenPrefix
 from cloister.seeds import child_seed
+from cloister.tasks.task import Batch
 
 # Standard deviation of a head's start, as transformers starts its classifiers
 # (`initializer_range` of BERT and its descendants).
@@ -58,6 +60,7 @@ class Network(nn.Module):
         self.backbone = backbone
         self.head = head
         self.pooling = pooling
+        self.prefix: FrozenPrefix | None = None
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits [B, C] of sequences, or [B, T, C] of tokens."""
@@ -69,6 +72,16 @@ class Network(nn.Module):
         features = hidden if self.pooling is None else self.pooling(output, attention_mask)
         scores: Tensor = self.head(features.to(torch.float32))
         return scores
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Logits of a batch on the network's device, past the frozen layers where they are kept."""
+        ids, mask = batch.input_ids.to(self.device), batch.attention_mask.to(self.device)
+        if self.prefix is None:
+            return self(ids, mask)  # type: ignore[no-any-return]
+        records = [example.input_ids for example in batch.examples]
+        self.prefix.fill(ids, mask, records)
+        with self.prefix.skipping(records, ids.shape[1]):
+            return self(ids, mask)  # type: ignore[no-any-return]
 
     @property
     def device(self) -> torch.device:

@@ -19,11 +19,13 @@ from cloister.client.site import Site
 from cloister.data.load import load
 from cloister.data.records import Record, TextRecord
 from cloister.errors import DataError
+from cloister.models.config import LoraConfig, ModelConfig
 from cloister.privacy.ledger import Ledger
 from cloister.privacy.plan import Plan, make_plan
 from cloister.recipe import Recipe
 from cloister.simulation.partition import partition
 from cloister.tasks.build import labels_of, record_kind
+from cloister.tasks.config import TaskConfig
 from cloister.tasks.task import Example
 from cloister.training.workspace import Workspace, open_workspace
 
@@ -97,22 +99,32 @@ def _plans(recipe: Recipe, names: tuple[str, ...]) -> dict[str, Plan]:
 
 
 @lru_cache(maxsize=1)
-def _open(recipe: Recipe, labels: tuple[str, ...]) -> Workspace:
-    return open_workspace(recipe.model, recipe.lora, recipe.task, labels, recipe.study.seed)
+def _open(
+    model: ModelConfig,
+    lora: LoraConfig,
+    task: TaskConfig,
+    seed: int,
+    cache_frozen_layers: bool,
+) -> Workspace:
+    return open_workspace(
+        model, lora, task, task.labels, seed, cache_frozen_layers=cache_frozen_layers
+    )
 
 
 def workspace_of(study: SimulatedStudy) -> Workspace:
-    """The process's one workspace for a study; its base serves all sites.
+    """The process's one workspace for a study; its base serves all sites, and a twin's too.
 
     Raises:
         CloisterError: The base cannot be had or does not fit.
     """
-    # A plain twin trains the same network: privacy is no part of the workspace.
-    recipe = Recipe(
-        study=study.recipe.study, model=study.recipe.model, lora=study.recipe.lora,
-        task=study.recipe.task,
-    )  # fmt: skip
-    return _open(recipe, study.recipe.task.labels)
+    recipe = study.recipe
+    return _open(
+        recipe.model,
+        recipe.lora,
+        recipe.task,
+        recipe.study.seed,
+        recipe.training.cache_frozen_layers,
+    )
 
 
 @lru_cache(maxsize=256)  # more sites than a study has (3…50)

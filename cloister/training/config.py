@@ -24,15 +24,21 @@ class TrainingConfig:
         schedule: `constant`, or `warmup-linear`: a linear rise over `warmup_steps`, then a linear
             fall to 0 at the study's end. Steps are counted over all rounds.
         warmup_steps: Steps of the rise.
+        plain_learning_rate: Peak learning rate of the plain twin; absent: the same. Clipping bounds
+            every step, so private training stands larger rates than plain training does.
         probe_rounds: In the first so many rounds the head trains alone, as a private warm start.
         physical_batch_tokens: Most padded tokens that go through the network at once; moves
             memory and speed only, never the result.
+        cache_frozen_layers: Keep what enters the first adapted layer, for every record (float32,
+            tokens · hidden size · 4 bytes); with `lora.top_layers` it saves most of the time.
+            Moves memory and speed only.
     """
 
     mode: Literal["local-steps"] = "local-steps"
     expected_batch_size: int = 64
     local_steps: int = 4
     learning_rate: float = 0.1
+    plain_learning_rate: float | None = None
     optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: float = 0.0
     weight_decay: float = 0.0
@@ -40,6 +46,7 @@ class TrainingConfig:
     warmup_steps: int = 0
     probe_rounds: int = 0
     physical_batch_tokens: int = 4096  # fastest of 1k…16k for MiniLM on two cores (benchmarks/)
+    cache_frozen_layers: bool = True
 
     def __post_init__(self) -> None:
         for name in ("expected_batch_size", "local_steps", "physical_batch_tokens"):
@@ -48,7 +55,9 @@ class TrainingConfig:
         for name in ("warmup_steps", "probe_rounds", "weight_decay"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name}: {getattr(self, name)} given; 0 or more is needed")
-        if not self.learning_rate > 0:
-            raise UsageError(f"learning_rate: {self.learning_rate} given; more than 0 is needed")
+        for name in ("learning_rate", "plain_learning_rate"):
+            rate = getattr(self, name)
+            if rate is not None and not rate > 0:
+                raise UsageError(f"{name}: {rate} given; more than 0 is needed")
         if not 0 <= self.momentum < 1:
             raise UsageError(f"momentum: {self.momentum} given; from 0 to below 1 is needed")

@@ -42,11 +42,10 @@ def evaluate(
         on_batch: Called with the number of records after each batch, for progress.
     """
     meter = task.meter()
-    device = network.device
-    with torch.inference_mode():
+    with torch.no_grad():
         for group in physical_batches(examples, max_tokens):
             batch = task.collate(group)
-            logits = network(batch.input_ids.to(device), batch.attention_mask.to(device))
+            logits = network.logits(batch)
             meter.add(logits.to(device="cpu", dtype=torch.float32), batch)
             on_batch(len(group))
     return Scores(meter.result(), meter.report())

@@ -78,9 +78,7 @@ def plain_gradient_sum(
 
 def _backward(network: Network, task: Task, group: Sequence[Example]) -> None:
     batch = task.collate(group)
-    device = network.device
-    logits = network(batch.input_ids.to(device), batch.attention_mask.to(device))
-    task.record_losses(logits, batch).sum().backward()
+    task.record_losses(network.logits(batch), batch).sum().backward()
 
 
 def _taken(parameter: Tensor) -> Tensor:

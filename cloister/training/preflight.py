@@ -4,6 +4,7 @@ Private training rests on per-record gradients. Where a module computes them wro
 changes another's, the clip bounds nothing and the claimed ε is false. So a study starts only after
 two records showed, on the very network that will train:
 
+0. where frozen layers are kept and skipped, the logits stay the same;
 1. each trained parameter's per-record gradient equals that of the record alone, by plain autograd;
 2. frozen parameters get no gradient;
 3. one noiseless step moves every trained tensor, and no other.
@@ -52,6 +53,7 @@ def preflight(network: Network, task: Task, examples: Sequence[Example]) -> None
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
     try:
         _perturb(trained)
+        _check_prefix(network, task, examples[:2])
         _check_gradients(network, task, examples[:2], trained)
         _check_step(network, task, examples[:2])
     finally:
@@ -96,9 +98,25 @@ def _perturb(trained: dict[str, nn.Parameter]) -> None:
 
 def _losses(network: Network, task: Task, examples: Sequence[Example]) -> Tensor:
     batch = task.collate(examples)
-    device = network.device
-    logits = network(batch.input_ids.to(device), batch.attention_mask.to(device))
-    return task.record_losses(logits, batch)
+    return task.record_losses(network.logits(batch), batch)
+
+
+def _check_prefix(network: Network, task: Task, examples: Sequence[Example]) -> None:
+    if network.prefix is None:
+        return
+    batch = task.collate(examples)
+    with torch.no_grad():
+        whole = network(batch.input_ids.to(network.device), batch.attention_mask.to(network.device))
+        short = network.logits(batch)
+    mask = batch.attention_mask.to(network.device).bool()
+    if whole.dim() == 3:
+        whole, short = whole[mask], short[mask]
+    difference = float((whole.float() - short.float()).norm())
+    if not difference <= TOLERANCE[_coarsest(network)] * float(whole.float().norm()):
+        raise PreflightError(
+            f"preflight: keeping the frozen layers' states changes the logits by {difference:.3g}; "
+            "set training.cache_frozen_layers = false for this base"
+        )
 
 
 def _check_gradients(

@@ -14,6 +14,7 @@ from cloister.models.base import check_base, find_base, load_tokenizer
 from cloister.models.build import build_network
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.network import Network
+from cloister.models.prefix import FrozenPrefix
 from cloister.models.state import read_adapter
 from cloister.tasks.build import build_task
 from cloister.tasks.config import TaskConfig
@@ -51,7 +52,13 @@ class Workspace:
 
 
 def open_workspace(
-    model: ModelConfig, lora: LoraConfig, task: TaskConfig, labels: tuple[str, ...], seed: int
+    model: ModelConfig,
+    lora: LoraConfig,
+    task: TaskConfig,
+    labels: tuple[str, ...],
+    seed: int,
+    *,
+    cache_frozen_layers: bool = False,
 ) -> Workspace:
     """Finds, checks and loads the base, and puts adapters and head on it.
 
@@ -61,6 +68,7 @@ def open_workspace(
         task: The `[task]` section.
         labels: Class names or entity types.
         seed: The study's seed.
+        cache_frozen_layers: Keep the frozen layers' states of every record that passes.
 
     Raises:
         ModelFileError: The base is missing, damaged or not the expected one.
@@ -71,6 +79,10 @@ def open_workspace(
     tokenizer = load_tokenizer(folder)
     bound = build_task(task, labels, tokenizer)
     network = build_network(folder, model, lora, bound.kind, len(bound.labels), seed)
+    if cache_frozen_layers and lora.top_layers is not None:
+        layers = int(network.backbone.config.num_hidden_layers)
+        if lora.top_layers < layers:
+            network.prefix = FrozenPrefix(network.backbone, layers, lora.top_layers)
     return Workspace(folder, sha256, tokenizer, bound, network, read_adapter(network))
 
 

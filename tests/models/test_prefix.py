@@ -1,0 +1,88 @@
+"""Keeping the frozen layers' states changes time, never the result."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from cloister.errors import PreflightError
+from cloister.models.config import LoraConfig, ModelConfig
+from cloister.models.network import trained_parameters
+from cloister.tasks.config import TaskConfig
+from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
+from cloister.training.preflight import preflight
+from cloister.training.workspace import Workspace, open_workspace
+from tests.training.test_gradients import CHATS, TEXTS, moved
+
+
+def workspace(folder: Path, kind: str, *, cache: bool) -> Workspace:
+    labels = () if kind == "causal-lm" else ("a", "b")
+    return moved(
+        open_workspace(
+            ModelConfig(base=str(folder)),
+            LoraConfig(top_layers=1),
+            TaskConfig(kind=kind, max_length=32),  # type: ignore[arg-type]
+            labels,
+            0,
+            cache_frozen_layers=cache,
+        )
+    )
+
+
+CASES = [
+    ("bert", "sequence-classification"),
+    ("gpt2", "sequence-classification"),
+    ("gpt2", "causal-lm"),
+    ("llama", "causal-lm"),
+]
+
+
+@pytest.mark.parametrize(("base", "kind"), CASES)
+def test_gradients_with_and_without_are_the_same(
+    base: str, kind: str, request: pytest.FixtureRequest
+) -> None:
+    sums = []
+    for cache in (False, True):
+        opened = workspace(request.getfixturevalue(base), kind, cache=cache)
+        examples = opened.encode(CHATS if kind == "causal-lm" else TEXTS)
+        preflight(opened.network, opened.task, examples)
+        with per_record_hooks(opened.network):
+            for max_tokens in (16, 4096):  # the second pass takes what the first kept
+                sums.append(
+                    clipped_gradient_sum(opened.network, opened.task, examples, 1.0, max_tokens)
+                )
+    for other in sums[1:]:
+        for one, two in zip(sums[0].tensors, other.tensors, strict=True):
+            assert torch.allclose(one, two, atol=1e-5)
+
+
+def test_kept_records_are_not_computed_again(bert: Path) -> None:
+    opened = workspace(bert, "sequence-classification", cache=True)
+    batch = opened.task.collate(opened.encode(TEXTS))
+    lowest = opened.network.backbone.base_model.model.encoder.layer[0]
+    passes = []
+    lowest.register_forward_hook(lambda *_: passes.append(1))
+    first = opened.network.logits(batch)
+    second = opened.network.logits(batch)
+    assert len(passes) == 1
+    assert torch.equal(first, second)
+
+
+def test_the_network_is_whole_again_afterwards(bert: Path) -> None:
+    opened = workspace(bert, "sequence-classification", cache=True)
+    names = [name for name, _ in opened.network.named_parameters()]
+    trained = [name for name, _ in trained_parameters(opened.network)]
+    opened.network.logits(opened.task.collate(opened.encode(TEXTS)))
+    assert [name for name, _ in opened.network.named_parameters()] == names
+    assert [name for name, _ in trained_parameters(opened.network)] == trained
+
+
+def test_a_prefix_that_is_wrong_is_caught_by_the_preflight(bert: Path) -> None:
+    opened = workspace(bert, "sequence-classification", cache=True)
+    assert opened.network.prefix is not None
+    examples = opened.encode(TEXTS)
+    opened.network.logits(opened.task.collate(examples[:2]))
+    for kept in opened.network.prefix._kept.values():
+        kept.add_(torch.randn_like(kept))
+    with pytest.raises(PreflightError, match="cache_frozen_layers = false"):
+        preflight(opened.network, opened.task, examples)
