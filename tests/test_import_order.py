@@ -83,12 +83,12 @@ def test_libraries_stay_in_their_rooms(path: Path) -> None:
 
 def test_modules_do_not_import_each_other_in_circles() -> None:
     graph: dict[str, set[str]] = {}
-    known = {
-        ".".join(("cloister", *p.relative_to(PACKAGE).with_suffix("").parts)) for p in SOURCES
-    }
+    known = {".".join(("cloister", *p.relative_to(PACKAGE).with_suffix("").parts)) for p in SOURCES}
     for path in SOURCES:
         own = ".".join(("cloister", *path.relative_to(PACKAGE).with_suffix("").parts))
-        graph[own] = {k for name in imports(path) for k in known if name.startswith(f"{k}.")} - {own}
+        graph[own] = {k for name in imports(path) for k in known if name.startswith(f"{k}.")} - {
+            own
+        }
     done: set[str] = set()
 
     def visit(module: str, above: tuple[str, ...]) -> None:
@@ -102,7 +102,9 @@ def test_modules_do_not_import_each_other_in_circles() -> None:
         visit(module, ())
 
 
-@pytest.mark.parametrize("command", ["import cloister", "from cloister.cli.main import run; run(['--help'])"])
+@pytest.mark.parametrize(
+    "command", ["import cloister", "from cloister.cli.main import run; run(['--help'])"]
+)
 def test_help_loads_no_torch(command: str) -> None:
     program = f"{command}; import sys; sys.exit('torch' in sys.modules)"
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)

@@ -30,7 +30,7 @@ def test_a_recipe_written_reads_back_equal() -> None:
 
 
 def test_the_digest_is_the_same_on_every_machine() -> None:
-    # A change of any default changes it: then old runs cannot be resumed, and the changelog says so.
+    # A change of any default changes it: old runs cannot be resumed then.
     one, other = parse_recipe("[study]\nseed = 1\n"), parse_recipe("", ["study.seed=1"])
     assert one.digest() == other.digest() != Recipe().digest()
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from cloister.errors import AdapterFormatError
 
-Field = str | int | float | bytes
+Fields = dict[str, Any]  # str, int, float and bytes only
 
 # The name under which requests and replies travel in a Flower message.
 RECORD = "cloister"
@@ -36,7 +37,7 @@ class RoundRequest:
     round: int
     adapter: bytes
 
-    def fields(self) -> dict[str, Field]:
+    def fields(self) -> Fields:
         """As the message's named values."""
         return {"study": self.study, "round": self.round, "adapter": self.adapter}
 
@@ -70,7 +71,7 @@ class RoundReply:
     delta: bytes
     epsilon: float
 
-    def fields(self) -> dict[str, Field]:
+    def fields(self) -> Fields:
         """As the message's named values."""
         return {
             "site": self.site,

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from cloister.errors import UsageError
 
 SYNTHETIC = "synthetic:hospitals"
+
+# How `datasets` calls the format of a file that ends so.
+FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
 Partition = Literal["iid", "dirichlet", "quantity", "column", "person"]
 
@@ -60,6 +64,11 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not self.train:
             raise UsageError("train: empty; give a file, a hub id or synthetic:hospitals")
+        if self.test is None and Path(self.train).suffix.lower() in FORMATS:
+            # Private records would otherwise be scored on, and the scores are public.
+            raise UsageError(
+                f"test: none given, and the file {self.train} brings none; give a public test set"
+            )
         if self.sites < 1:
             raise UsageError(f"sites: {self.sites} given; at least 1 is needed")
         if not 0 < self.alpha < math.inf:

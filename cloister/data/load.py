@@ -21,12 +21,10 @@ from datasets.exceptions import DatasetsError, FileNotFoundDatasetsError
 from httpx import HTTPError
 from pandas.errors import EmptyDataError, ParserWarning
 
-from cloister.data.config import SYNTHETIC, DataConfig
+from cloister.data.config import FORMATS, SYNTHETIC, DataConfig
 from cloister.data.records import Record, RecordKind
 from cloister.data.schema import parse
 from cloister.errors import DataError, NetworkError
-
-FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
 Split = Literal["train", "test"]
 

@@ -149,11 +149,12 @@ def load_backbone(folder: Path, config: ModelConfig, *, causal: bool) -> PreTrai
         options["quantization_config"] = _quantization(config)
     try:
         with _quiet():
-            model, info = kind.from_pretrained(
+            loaded: Any = kind.from_pretrained(
                 folder, use_safetensors=True, output_loading_info=True, **options
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelFileError(f"model.base: {folder} does not load: {_first(error)}") from error
+    model, info = loaded
     assert isinstance(model, PreTrainedModel)
     # A pooler that no file holds starts at random; `choose_pooling` never lets it be used.
     missing = sorted(name for name in info["missing_keys"] if "pooler." not in name)
@@ -162,7 +163,9 @@ def load_backbone(folder: Path, config: ModelConfig, *, causal: bool) -> PreTrai
             f"model.base: {folder} lacks {missing[0]} and {len(missing) - 1} more weights, which "
             "would start at random and differently at each site; get a complete base"
         )
-    return model.requires_grad_(False).eval()
+    model.requires_grad_(False)
+    model.eval()
+    return model
 
 
 def architecture(folder: Path) -> str:

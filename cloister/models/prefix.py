@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from cloister.errors import UsageError
 
 TokenIds = tuple[int, ...]
+Kept = dict[TokenIds, Tensor]  # hidden states [t, H] by record
 
 
 class _PassThrough(nn.Module):
@@ -35,12 +36,13 @@ class FrozenPrefix:
         backbone: The base with its adapters.
         num_layers: Its layers.
         top_layers: How many of them are adapted.
+        kept: Where to keep them; networks on one base that adapt equally many layers may share it.
 
     Raises:
         UsageError: The base's layers are not one list that can be skipped.
     """
 
-    def __init__(self, backbone: nn.Module, num_layers: int, top_layers: int) -> None:
+    def __init__(self, backbone: nn.Module, num_layers: int, top_layers: int, kept: Kept) -> None:
         lists = [
             module
             for module in backbone.modules()
@@ -53,7 +55,7 @@ class FrozenPrefix:
         self._backbone = backbone
         self._layers = lists[0]
         self._first = num_layers - top_layers
-        self._kept: dict[TokenIds, Tensor] = {}
+        self._kept = kept
 
     def fill(self, input_ids: Tensor, attention_mask: Tensor, records: Sequence[TokenIds]) -> None:
         """Computes and keeps what is missing of a batch.
@@ -73,9 +75,7 @@ class FrozenPrefix:
         )
         try:
             with torch.no_grad():
-                self._backbone(
-                    input_ids=input_ids[missing], attention_mask=attention_mask[missing]
-                )
+                self._backbone(input_ids=input_ids[missing], attention_mask=attention_mask[missing])
         finally:
             handle.remove()
         for row, hidden in zip(missing, seen[0], strict=True):

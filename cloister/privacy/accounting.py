@@ -63,7 +63,6 @@ def calibrate(sample_rate: float, steps: int, target_epsilon: float, delta: floa
     Guarantees:
         `epsilon` of the result is at most `target_epsilon`.
     """
-
     from scipy.optimize import brentq
 
     def excess(noise: float) -> float:

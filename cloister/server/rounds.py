@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
@@ -167,7 +167,7 @@ def _wait_for_sites(grid: Grid, study: ServerStudy, started: float) -> list[int]
 
 
 def _checked(
-    replies: Sequence[Message] | object,
+    replies: Iterable[Message],
     sites: Sequence[str],
     number: int,
     shapes: Mapping[str, tuple[int, ...]],
@@ -176,7 +176,7 @@ def _checked(
     updates: dict[str, Adapter] = {}
     epsilon: dict[str, float] = {}
     received = 0
-    for message in replies:  # type: ignore[attr-defined]
+    for message in replies:
         if not message.has_content():
             log.warning("round %d: a site failed: %s", number, message.error.reason)
             continue

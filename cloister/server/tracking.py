@@ -32,7 +32,7 @@ class TensorBoard:
     def __init__(self, run: RunDirectory) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(run.path / "tensorboard"))  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(run.path / "tensorboard"))
 
     def add(self, report: RoundReport) -> None:
         """Writes one round."""
@@ -45,5 +45,5 @@ class TensorBoard:
         scalars |= {"bytes/up": report.bytes_up, "update_norm": report.update_norm}
         for tag, value in scalars.items():
             if math.isfinite(value):
-                self._writer.add_scalar(tag, value, report.round)  # type: ignore[no-untyped-call]
-        self._writer.flush()  # type: ignore[no-untyped-call]
+                self._writer.add_scalar(tag, value, report.round)
+        self._writer.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -14,7 +15,7 @@ from cloister.models.base import check_base, find_base, load_tokenizer
 from cloister.models.build import build_network
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.network import Network
-from cloister.models.prefix import FrozenPrefix
+from cloister.models.prefix import FrozenPrefix, Kept
 from cloister.models.state import read_adapter
 from cloister.tasks.build import build_task
 from cloister.tasks.config import TaskConfig
@@ -82,8 +83,15 @@ def open_workspace(
     if cache_frozen_layers and lora.top_layers is not None:
         layers = int(network.backbone.config.num_hidden_layers)
         if lora.top_layers < layers:
-            network.prefix = FrozenPrefix(network.backbone, layers, lora.top_layers)
+            kept = _kept(sha256, model.dtype, model.quantization, lora.top_layers)
+            network.prefix = FrozenPrefix(network.backbone, layers, lora.top_layers, kept)
     return Workspace(folder, sha256, tokenizer, bound, network, read_adapter(network))
+
+
+@lru_cache(maxsize=1)
+def _kept(sha256: str, dtype: str, quantization: str, top_layers: int) -> Kept:
+    """The process's frozen states: a twin, or the next seed, starts with what the last one kept."""
+    return {}
 
 
 def trained_in_round(start: Adapter, config: TrainingConfig, round_number: int) -> frozenset[str]:

@@ -17,7 +17,9 @@ def study(tmp_path: Path) -> Path:
     return folder
 
 
-def simulate(study: Path, *assignments: str, out: str = "run", options: tuple[str, ...] = ()) -> int:  # fmt: skip
+def simulate(
+    study: Path, *assignments: str, out: str = "run", options: tuple[str, ...] = ()
+) -> int:
     sets = [a for value in (*small_assignments(study), *assignments) for a in ("--set", value)]
     return run(["simulate", *sets, "--no-twin", "--out", str(study.parent / out), *options])
 

@@ -27,7 +27,15 @@ def test_results_go_to_stdout_and_the_rest_to_stderr(
     assert 0 <= document["plain_test"]["accuracy"] <= 1
     # A row a round, for the run and its twin; the promise with all that it needs; where things are.
     assert told.count("1/2 ") == told.count("2/2 ") == 2
-    for word in ("ε ≤", "δ = 1e-05", "one record", "add/remove", "coordinator", "public", "adapter/"):  # fmt: skip
+    for word in (
+        "ε ≤",
+        "δ = 1e-05",
+        "one record",
+        "add/remove",
+        "coordinator",
+        "public",
+        "adapter/",
+    ):
         assert word in told.replace("\n", " ")
 
 

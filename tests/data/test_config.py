@@ -17,6 +17,7 @@ def test_the_default_is_the_built_in_generator() -> None:
     ("fields", "message"),
     [
         ({"train": ""}, "train: empty"),
+        ({"train": "dir/a.CSV"}, "test: none given, and the file dir/a.CSV brings none"),
         ({"sites": 0}, "sites: 0 given; at least 1"),
         ({"sites": -3}, "sites: -3 given"),
         ({"alpha": 0.0}, "alpha: 0.0 given; a positive number"),
@@ -31,6 +32,11 @@ def test_the_default_is_the_built_in_generator() -> None:
 def test_a_value_that_cannot_be_meant_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=f"^{message}"):
         DataConfig(**fields)
+
+
+@pytest.mark.parametrize("train", [SYNTHETIC, "owner/name", "owner/name:config"])
+def test_a_source_with_splits_brings_its_own_test_set(train: str) -> None:
+    assert DataConfig(train=train).test is None
 
 
 @pytest.mark.parametrize("declared", [1, (1, 2, 3)])

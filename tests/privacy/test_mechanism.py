@@ -41,9 +41,7 @@ def inclusions(sample: Callable[[], np.ndarray]) -> np.ndarray:
 def follows_poisson_sampling(drawn: np.ndarray) -> bool:
     """Each record's count is Binomial(T, q), and batch sizes vary as independent draws do."""
     counts = drawn.sum(axis=0)
-    rates = all(
-        stats.binomtest(int(c), DRAWS, RATE).pvalue > ALPHA / COUNT for c in counts
-    )
+    rates = all(stats.binomtest(int(c), DRAWS, RATE).pvalue > ALPHA / COUNT for c in counts)
     sizes = drawn.sum(axis=1)
     # Variance of Binomial(n, q); its sampling deviation is about var·√(2/T).
     variance = COUNT * RATE * (1 - RATE)
@@ -58,9 +56,7 @@ def test_the_sampler_is_poisson() -> None:
 def test_a_fixed_size_sampler_is_caught() -> None:
     rng = np.random.default_rng(0)
     size = int(COUNT * RATE)
-    assert not follows_poisson_sampling(
-        inclusions(lambda: rng.choice(COUNT, size, replace=False))
-    )
+    assert not follows_poisson_sampling(inclusions(lambda: rng.choice(COUNT, size, replace=False)))
 
 
 def test_consecutive_batches_are_independent() -> None:

@@ -18,7 +18,9 @@ from tests.support.studies import small_recipe
 TEXT = "the patient has a severe rash since monday"
 
 
-def released(tmp_path: Path, *assignments: str, base: Path | None = None) -> tuple[Path, torch.Tensor]:  # fmt: skip
+def released(
+    tmp_path: Path, *assignments: str, base: Path | None = None
+) -> tuple[Path, torch.Tensor]:
     """A finished run's folder, and its network's logits on one text."""
     recipe = small_recipe(tmp_path / "study", *assignments, base=base)
     run = RunDirectory.create(tmp_path / "run", recipe)

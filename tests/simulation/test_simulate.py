@@ -75,10 +75,16 @@ def test_what_is_reported_follows_from_the_ledgers(folder: Path, tmp_path: Path)
             "name", "epsilon", "delta", "steps", "sample_rate", "noise_multiplier",
             "public_records",
         }  # fmt: skip
-    rows = [json.loads(line) for line in (result.run_dir / "metrics.jsonl").read_text().split("\n") if line]  # fmt: skip
+    rows = [
+        json.loads(line)
+        for line in (result.run_dir / "metrics.jsonl").read_text().split("\n")
+        if line
+    ]
     assert [row["round"] for row in rows] == [1, 2]
     assert rows[-1]["test"]["accuracy"] == document["test"]["accuracy"]
-    assert rows[0]["epsilon"]["east"] < rows[1]["epsilon"]["east"] == document["sites"][0]["epsilon"]  # fmt: skip
+    assert (
+        rows[0]["epsilon"]["east"] < rows[1]["epsilon"]["east"] == document["sites"][0]["epsilon"]
+    )
     assert rows[0]["bytes_up"] == 2 * document["bytes_per_update"]
 
 
@@ -109,14 +115,14 @@ def test_without_privacy_a_study_learns(folder: Path, tmp_path: Path) -> None:
     assert "**None: ε = ∞.**" in (result.run_dir / "adapter" / "README.md").read_text()
 
 
-class Stop(Exception):
+class CrashError(Exception):
     """Stands for a crash between two rounds."""
 
 
 def crash_after(rounds: int) -> Events:
     def on_round(report: object) -> None:
         if report.round == rounds:  # type: ignore[attr-defined]
-            raise Stop
+            raise CrashError
 
     return Events(on_round=on_round)
 
@@ -124,7 +130,7 @@ def crash_after(rounds: int) -> Events:
 def test_a_resumed_plain_run_equals_an_unbroken_one(folder: Path, tmp_path: Path) -> None:
     recipe = small_recipe(folder, "privacy.enabled=false", "federation.num_rounds=4")
     run(recipe, tmp_path / "whole")
-    with pytest.raises(Stop):
+    with pytest.raises(CrashError):
         run(recipe, tmp_path / "broken", crash_after(2))
     simulate(recipe, RunDirectory.reopen(tmp_path / "broken"))
     assert (final(recipe, tmp_path / "whole") - final(recipe, tmp_path / "broken")).norm() == 0.0
@@ -190,7 +196,10 @@ def test_the_twin_s_score_is_on_the_card(folder: Path, tmp_path: Path) -> None:
     result = simulate_with_twin(recipe, RunDirectory.create(tmp_path / "run", recipe))
     card = (result.run_dir / "adapter" / "README.md").read_text()
     assert result.plain_test is not None
-    assert f"| accuracy | {result.test['accuracy']:.4f} | {result.plain_test['accuracy']:.4f} |" in card  # fmt: skip
+    assert (
+        f"| accuracy | {result.test['accuracy']:.4f} | {result.plain_test['accuracy']:.4f} |"
+        in card
+    )
     assert "most frequent label scores" in card
     assert "add-remove neighbours" in card
     for site in result.sites:
@@ -213,7 +222,9 @@ def test_early_stopping_keeps_the_best_adapter_on_public_validation_data(
 
 def test_probe_rounds_send_the_head_alone(folder: Path, tmp_path: Path) -> None:
     run(small_recipe(folder, "training.probe_rounds=1"), tmp_path / "run")
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]  # fmt: skip
+    rows = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert rows[0]["bytes_up"] < rows[1]["bytes_up"]
 
 

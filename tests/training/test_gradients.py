@@ -47,7 +47,9 @@ def moved(workspace: Workspace) -> Workspace:
 
 
 @pytest.fixture(params=["bert-linear", "bert-lora-head", "gpt2-chat", "llama-chat", "llama-linear"])
-def case(request: pytest.FixtureRequest, bert: Path, gpt2: Path, llama: Path) -> tuple[Workspace, list[Record]]:  # fmt: skip
+def case(
+    request: pytest.FixtureRequest, bert: Path, gpt2: Path, llama: Path
+) -> tuple[Workspace, list[Record]]:
     base, kind = request.param.split("-", 1)
     folder = {"bert": bert, "gpt2": gpt2, "llama": llama}[base]
     chat = kind == "chat"

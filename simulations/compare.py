@@ -1,0 +1,107 @@
+"""A recipe beside what it must be compared with, over several seeds.
+
+    python simulations/compare.py simulations/movie_reviews.toml --seeds 3 \
+        --set data.train=train.jsonl --set data.test=test.jsonl
+
+Prints one Markdown table row a run kind: the recipe, the private probe (the head alone, at the same
+ε), the plain twin, and for texts TF-IDF with a linear SVM on all records pooled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cloister.data.load import load
+from cloister.data.records import TextRecord
+from cloister.recipe import Recipe, read_recipe
+from cloister.server.run_directory import RunDirectory
+from cloister.simulation.result import Result
+from cloister.simulation.run import simulate
+from cloister.simulation.twin import plain_twin
+
+Variant = Callable[[list[str]], Recipe]
+
+
+def variants(path: Path) -> dict[str, Variant]:
+    """The runs that a recipe is compared with."""
+
+    def private(assignments: list[str]) -> Recipe:
+        return read_recipe(path, assignments)
+
+    def probe(assignments: list[str]) -> Recipe:
+        head = ["lora.train=none", "training.probe_rounds=0"]
+        return read_recipe(path, [*assignments, *head])
+
+    def plain(assignments: list[str]) -> Recipe:
+        return plain_twin(read_recipe(path, assignments))
+
+    recipe = read_recipe(path)
+    chosen: dict[str, Variant] = {"recipe": private, "plain twin": plain}
+    if recipe.task.kind != "causal-lm":
+        chosen["private probe"] = probe
+    return chosen
+
+
+def run(recipe: Recipe) -> tuple[Result, float]:
+    """One run in a folder that is thrown away, and its minutes."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        result = simulate(recipe, RunDirectory.create(Path(folder) / "run", recipe))
+    return result, (time.monotonic() - started) / 60
+
+
+def tf_idf(recipe: Recipe) -> float:
+    """Accuracy of TF-IDF (words and pairs) with a linear SVM on all records pooled."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.svm import LinearSVC
+
+    data = recipe.data
+    sets = [load(data.train, "train", "text", data), load(data.test or "", "test", "text", data)]
+    texts = [[r for r in records if isinstance(r, TextRecord)] for records in sets]
+    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LinearSVC())
+    model.fit([r.text for r in texts[0]], [r.label for r in texts[0]])
+    return float(model.score([r.text for r in texts[1]], [r.label for r in texts[1]]))
+
+
+def row(study: str, name: str, runs: list[tuple[Result, float]]) -> str:
+    """A table row over the seeds so far."""
+    metric = runs[0][0].metric
+    scores = [result.test[metric] for result, _ in runs]
+    spread = f" ± {statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
+    epsilon = max(site.epsilon for result, _ in runs for site in result.sites)
+    return (
+        f"| {study} | {name} | {epsilon:.2f} | {metric} {statistics.mean(scores):.4f}{spread} | "
+        f"{len(scores)} | {statistics.mean(minutes for _, minutes in runs):.1f} |"
+    )
+
+
+def main() -> None:
+    """Runs everything and prints the table as it grows."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--set", action="append", default=[], dest="assignments")
+    parser.add_argument("--only", action="append", default=[], help="run kinds; absent: all")
+    arguments = parser.parse_args()
+    base = read_recipe(arguments.recipe, arguments.assignments)
+    chosen = variants(arguments.recipe)
+    results: dict[str, list[tuple[Result, float]]] = {name: [] for name in chosen}
+    for seed in range(arguments.seeds):
+        for name, variant in chosen.items():
+            if not arguments.only or name in arguments.only:
+                recipe = variant([*arguments.assignments, f"study.seed={seed}"])
+                results[name].append(run(recipe))
+                print(row(base.study.name, name, results[name]), flush=True)
+    if base.task.kind == "sequence-classification" and not arguments.only:
+        print(f"| {base.study.name} | TF-IDF + linear SVM, pooled | ∞ | accuracy "
+              f"{tf_idf(base):.4f} | 1 | |")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
