@@ -62,7 +62,7 @@ class FederationConfig:
             `data.validation`, and keep the best adapter; absent: no early stopping.
     """
 
-    num_rounds: int = 8
+    num_rounds: int = 30
     min_sites: int | None = None
     round_timeout: float = 3600.0  # Flower's own default for one exchange
     evaluate_every: int = 1

@@ -53,8 +53,8 @@ class LoraConfig:
         alpha: Adapters are scaled by alpha / r.
         target_modules: Names of the linear modules that get one; empty: the attention's query and
             value projections, by architecture.
-        top_layers: Only the last so many layers get adapters; absent: all. Fewer noised
-            parameters are often worth more than more layers.
+        top_layers: Only the last so many layers get adapters; 0: all. The number of noised
+            parameters is the enemy, so the default is the last layer alone.
         train: Which factors train: `both`, `b` alone (A stays at its seeded start; FFA-LoRA, Sun
             et al. 2024, arXiv:2403.12313) or `none` (the head alone: a linear probe).
         head: `linear` (full rank), `lora` (a low-rank step from a fixed random start) or `frozen`
@@ -67,8 +67,8 @@ class LoraConfig:
     r: int = 4
     alpha: float = 8.0
     target_modules: tuple[str, ...] = ()
-    top_layers: int | None = None
-    train: Train = "both"
+    top_layers: int = 1
+    train: Train = "b"
     head: Head | None = None
     use_dora: bool = False
 
@@ -77,7 +77,7 @@ class LoraConfig:
             raise UsageError(f"r: {self.r} given; at least 1 is needed")
         if not self.alpha > 0:
             raise UsageError(f"alpha: {self.alpha} given; a positive number is needed")
-        if self.top_layers is not None and self.top_layers < 1:
-            raise UsageError(f"top_layers: {self.top_layers} given; at least 1 is needed")
+        if self.top_layers < 0:
+            raise UsageError(f"top_layers: {self.top_layers} given; 0 (all) or more is needed")
         if self.train == "none" and self.head == "frozen":
             raise UsageError('train, head: "none" and "frozen" together leave nothing to train')

@@ -67,7 +67,7 @@ def attach(model: PreTrainedModel, config: LoraConfig, seed: int) -> peft.PeftMo
         lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft only divides it by r
         target_modules=(
             list(targets)
-            if config.top_layers is None
+            if config.top_layers == 0
             else _in_top_layers(model, targets, config.top_layers)
         ),
         lora_dropout=0.0,

@@ -17,11 +17,10 @@ from cloister.simulation.study import prepare, workspace_of
 def plain_twin(recipe: Recipe) -> Recipe:
     """The recipe without privacy: the same data and steps, at the plain learning rate."""
     training = recipe.training
-    rate = training.plain_learning_rate or training.learning_rate
     return dataclasses.replace(
         recipe,
         privacy=dataclasses.replace(recipe.privacy, enabled=False),
-        training=dataclasses.replace(training, learning_rate=rate),
+        training=dataclasses.replace(training, learning_rate=training.plain_learning_rate),
     )
 
 

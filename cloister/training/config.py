@@ -12,6 +12,9 @@ from cloister.errors import UsageError
 class TrainingConfig:
     """Local training.
 
+    The defaults are the quickstart's, found on the synthetic hospitals: large batches and single
+    steps, because the noise of all sites is averaged at every step.
+
     Attributes:
         mode: `local-steps`: several private steps a round, then the clipped delta is sent.
         expected_batch_size: Mean size of a Poisson batch; over `data.public_records` it is the
@@ -24,7 +27,7 @@ class TrainingConfig:
         schedule: `constant`, or `warmup-linear`: a linear rise over `warmup_steps`, then a linear
             fall to 0 at the study's end. Steps are counted over all rounds.
         warmup_steps: Steps of the rise.
-        plain_learning_rate: Peak learning rate of the plain twin; absent: the same. Clipping bounds
+        plain_learning_rate: Peak learning rate of the plain twin. Clipping bounds
             every step, so private training stands larger rates than plain training does.
         probe_rounds: In the first so many rounds the head trains alone, as a private warm start.
         physical_batch_tokens: Most padded tokens that go through the network at once; moves
@@ -35,17 +38,17 @@ class TrainingConfig:
     """
 
     mode: Literal["local-steps"] = "local-steps"
-    expected_batch_size: int = 64
-    local_steps: int = 4
-    learning_rate: float = 0.1
-    plain_learning_rate: float | None = None
+    expected_batch_size: int = 300
+    local_steps: int = 1
+    learning_rate: float = 1.0
+    plain_learning_rate: float = 0.4
     optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: float = 0.0
     weight_decay: float = 0.0
-    schedule: Literal["constant", "warmup-linear"] = "constant"
+    schedule: Literal["constant", "warmup-linear"] = "warmup-linear"
     warmup_steps: int = 0
     probe_rounds: int = 0
-    physical_batch_tokens: int = 4096  # fastest of 1k…16k for MiniLM on two cores (benchmarks/)
+    physical_batch_tokens: int = 2048  # fastest of 512…8192 for MiniLM on two cores
     cache_frozen_layers: bool = True
 
     def __post_init__(self) -> None:
@@ -57,7 +60,7 @@ class TrainingConfig:
                 raise UsageError(f"{name}: {getattr(self, name)} given; 0 or more is needed")
         for name in ("learning_rate", "plain_learning_rate"):
             rate = getattr(self, name)
-            if rate is not None and not rate > 0:
+            if not rate > 0:
                 raise UsageError(f"{name}: {rate} given; more than 0 is needed")
         if not 0 <= self.momentum < 1:
             raise UsageError(f"momentum: {self.momentum} given; from 0 to below 1 is needed")

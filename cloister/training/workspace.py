@@ -80,7 +80,7 @@ def open_workspace(
     tokenizer = load_tokenizer(folder)
     bound = build_task(task, labels, tokenizer)
     network = build_network(folder, model, lora, bound.kind, len(bound.labels), seed)
-    if cache_frozen_layers and lora.top_layers is not None:
+    if cache_frozen_layers and lora.top_layers:
         layers = int(network.backbone.config.num_hidden_layers)
         if lora.top_layers < layers:
             kept = _kept(sha256, model.dtype, model.quantization, lora.top_layers)

@@ -70,7 +70,7 @@ def opened(
     folder = case.base(tmp_path_factory.mktemp("base"))
     workspace = open_workspace(
         ModelConfig(base=str(folder)),
-        LoraConfig(),
+        LoraConfig(train="both", top_layers=0),
         TaskConfig(kind=case.kind, max_length=MAX_LENGTH),
         case.labels,
         0,

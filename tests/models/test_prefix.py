@@ -20,7 +20,7 @@ def workspace(folder: Path, kind: str, *, cache: bool) -> Workspace:
     return moved(
         open_workspace(
             ModelConfig(base=str(folder)),
-            LoraConfig(top_layers=1),
+            LoraConfig(train="both", top_layers=1),
             TaskConfig(kind=kind, max_length=32),  # type: ignore[arg-type]
             labels,
             0,

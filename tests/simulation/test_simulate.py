@@ -105,7 +105,7 @@ def test_equal_seeds_with_privacy_give_different_adapters(folder: Path, tmp_path
 def test_without_privacy_a_study_learns(folder: Path, tmp_path: Path) -> None:
     recipe = small_recipe(
         folder, "privacy.enabled=false", "federation.num_rounds=6", "training.local_steps=6",
-        "training.learning_rate=3.0", "model.pooling=mean",
+        "training.optimizer=adamw", "training.learning_rate=0.05", "model.pooling=mean",
     )  # fmt: skip
     result = run(recipe, tmp_path / "run")
     assert result.majority is not None

@@ -57,6 +57,11 @@ def small_assignments(folder: Path, base: Path | None = None) -> list[str]:
         "task.max_length=16",
         "training.expected_batch_size=10",
         "training.local_steps=2",
+        "training.learning_rate=0.1",
+        "training.schedule=constant",
+        "lora.train=both",
+        "lora.top_layers=0",
+        "privacy.max_grad_norm=1.0",
         "federation.num_rounds=2",
         "tracking.tensorboard=false",
     ]
@@ -66,7 +71,7 @@ def small_workspace(base: Path, **lora: object) -> Workspace:
     """A workspace on a base for the labels above."""
     return open_workspace(
         ModelConfig(base=str(base)),
-        LoraConfig(**lora),  # type: ignore[arg-type]
+        LoraConfig(**({"train": "both", "top_layers": 0} | lora)),  # type: ignore[arg-type]
         TaskConfig(max_length=16),
         tuple(sorted(NOTES)),
         0,

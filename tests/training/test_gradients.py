@@ -1,5 +1,6 @@
 """The clipped sum against its slow twin, on every family of models."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ TEXTS: list[Record] = [
     TextRecord("fever", "a"),
     TextRecord("no fever and no cough", "b"),
 ]
+BOTH = LoraConfig(train="both", top_layers=0)
 CHATS: list[Record] = [
     ChatRecord((Message("user", "fever and cough"), Message("assistant", "severe"))),
     ChatRecord(
@@ -53,7 +55,7 @@ def case(
     base, kind = request.param.split("-", 1)
     folder = {"bert": bert, "gpt2": gpt2, "llama": llama}[base]
     chat = kind == "chat"
-    lora = LoraConfig(head="lora") if kind == "lora-head" else LoraConfig()
+    lora = replace(BOTH, head="lora") if kind == "lora-head" else BOTH
     task = TaskConfig(kind="causal-lm" if chat else "sequence-classification", max_length=32)
     labels = () if chat else ("a", "b")
     workspace = open_workspace(ModelConfig(base=str(folder)), lora, task, labels, 0)
@@ -79,7 +81,7 @@ def test_the_clipped_sum_equals_one_record_at_a_time(
 @pytest.mark.parametrize("max_tokens", [1, 8, 20, 4096])
 def test_the_cut_into_physical_batches_does_not_matter(bert: Path, max_tokens: int) -> None:
     workspace = moved(
-        open_workspace(ModelConfig(base=str(bert)), LoraConfig(), TaskConfig(), ("a", "b"), 0)
+        open_workspace(ModelConfig(base=str(bert)), BOTH, TaskConfig(), ("a", "b"), 0)
     )
     examples = workspace.encode(TEXTS)
     with per_record_hooks(workspace.network):
@@ -91,7 +93,7 @@ def test_the_cut_into_physical_batches_does_not_matter(bert: Path, max_tokens: i
 
 def test_without_clipping_both_sums_are_alike(bert: Path) -> None:
     workspace = moved(
-        open_workspace(ModelConfig(base=str(bert)), LoraConfig(), TaskConfig(), ("a", "b"), 0)
+        open_workspace(ModelConfig(base=str(bert)), BOTH, TaskConfig(), ("a", "b"), 0)
     )
     examples = workspace.encode(TEXTS)
     with per_record_hooks(workspace.network):
@@ -102,9 +104,7 @@ def test_without_clipping_both_sums_are_alike(bert: Path) -> None:
 
 
 def test_an_empty_batch_sums_to_zero(bert: Path) -> None:
-    workspace = open_workspace(
-        ModelConfig(base=str(bert)), LoraConfig(), TaskConfig(), ("a", "b"), 0
-    )
+    workspace = open_workspace(ModelConfig(base=str(bert)), BOTH, TaskConfig(), ("a", "b"), 0)
     with per_record_hooks(workspace.network):
         total = clipped_gradient_sum(workspace.network, workspace.task, [], 1.0, 64)
     assert all(not t.any() for t in total.tensors)

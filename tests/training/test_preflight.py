@@ -24,7 +24,7 @@ RECORDS = [
 def workspace(base: Path, dtype: str = "float32", **lora: object) -> Workspace:
     return open_workspace(
         ModelConfig(base=str(base), dtype=dtype),  # type: ignore[arg-type]
-        LoraConfig(**lora),  # type: ignore[arg-type]
+        LoraConfig(**({"train": "both", "top_layers": 0} | lora)),  # type: ignore[arg-type]
         TaskConfig(max_length=32),
         ("a", "b"),
         0,
