@@ -74,7 +74,10 @@ def test_every_problem_is_reported_at_once_with_its_path() -> None:
 @pytest.mark.parametrize(
     ("assignments", "message"),
     [
-        (["data.public_records=[100, 200]", "data.sites=3"], "2 numbers given for data.sites = 3"),
+        (
+            ["data.public_records=[1000, 2000]", "data.sites=3"],
+            "2 numbers given for data.sites = 3",
+        ),
         (["training.expected_batch_size=2000"], "a sample rate above 1"),
         (["strategy.weights=[1.0]"], "strategy.weights: 1 given"),
         (["federation.min_sites=9"], "federation.min_sites: 9 is above"),

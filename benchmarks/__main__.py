@@ -1,0 +1,22 @@
+"""Speed and memory, as ratios within one run: `python -m benchmarks [--texts FILE.jsonl]`.
+
+Each line is a figure, what it must reach, and whether it does. Machines are noisy: variants take
+turns, and the median of the turns' ratios counts.
+"""
+
+import argparse
+
+from benchmarks import federation, steps
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--texts", default="synthetic:hospitals", help="records with text, label")
+    parser.add_argument("--turns", type=int, default=5)
+    arguments = parser.parse_args()
+    for line in (*steps.figures(arguments.texts, arguments.turns), *federation.figures()):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
