@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 
-def plot_run(rows: Sequence[dict[str, Any]], metric: str, title: str, path: Path) -> None:
+def plot_run(
+    rows: Sequence[dict[str, Any]], metric: str, title: str, promise: str, path: Path
+) -> None:
     """Draws score and ε over rounds into one PNG.
 
     Args:
         rows: Lines of metrics.jsonl.
         metric: The score shown.
         title: The study's name.
+        promise: What the ε is of: unit, neighbours, δ.
         path: The PNG.
     """
     from matplotlib.figure import Figure
@@ -35,7 +38,7 @@ def plot_run(rows: Sequence[dict[str, Any]], metric: str, title: str, path: Path
             # Equal plans give equal curves: dashes of different phase let all of them show.
             style = (4 * index, (4, 4 * (len(sites) - 1))) if len(sites) > 1 else "solid"
             spent.plot(*zip(*known, strict=True), label=site, linestyle=style)
-    spent.set(xlabel="round", ylabel="ε spent", title="ε of each site")
+    spent.set(xlabel="round", ylabel="ε spent", title=f"ε spent ({promise})")
     if spent.lines and len(sites) <= 10:
         spent.legend()
     if not spent.lines:

@@ -68,7 +68,9 @@ def write_results(
         seconds=seconds,
     )
     write_card(run.adapter, card_for(study, workspace, result))
-    plot_run(rows, task.primary_metric, recipe.study.name, run.path / "metrics.png")
+    plan = next(iter(study.plans.values()))
+    promise = f"one {plan.unit}, {plan.neighbouring}, δ = {plan.delta:g}"
+    plot_run(rows, task.primary_metric, recipe.study.name, promise, run.path / "metrics.png")
     return result
 
 

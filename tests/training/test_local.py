@@ -21,7 +21,9 @@ from cloister.training.local import clip_update, local_update
 from cloister.training.workspace import Workspace
 from tests.support.studies import NOTES, small_workspace
 
-CONFIG = TrainingConfig(expected_batch_size=6, local_steps=4, learning_rate=0.5)
+CONFIG = TrainingConfig(
+    expected_batch_size=6, local_steps=4, learning_rate=0.5, schedule="constant"
+)
 
 
 def plan(**privacy: object) -> Plan:
@@ -150,7 +152,7 @@ def test_noise_is_drawn_once_a_step_for_each_tensor_and_empty_batches_too(
 
 
 def test_an_empty_site_sends_noise_of_the_usual_form(workspace: Workspace) -> None:
-    delta = update(workspace, [], plan(noise_multiplier=1.0))
+    delta = update(workspace, [], plan(noise_multiplier=1.0, max_grad_norm=1.0))
     assert delta.shapes == workspace.start.shapes
     # Four steps of lr·σ·C/6 in d coordinates: norm ≈ √(4·d)/12, unless clipped to 10.
     expected = math.sqrt(4 * workspace.start.size) * 0.5 / 6

@@ -7,7 +7,7 @@ from cloister.training.optimizer import learning_rate_at
 
 
 def test_constant_is_constant() -> None:
-    config = TrainingConfig(learning_rate=0.3)
+    config = TrainingConfig(learning_rate=0.3, schedule="constant")
     assert [learning_rate_at(config, step, 5) for step in range(5)] == [0.3] * 5
 
 
