@@ -110,7 +110,7 @@ def _header(raw: bytes) -> tuple[str, dict[str, tuple[int, ...]]]:
         header = json.loads(raw)
         body_digest, dtype, listed = header["sha256"], header["dtype"], header["tensors"]
         shapes = {str(name): tuple(shape) for name, shape in listed}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise AdapterFormatError("adapter: its header cannot be read") from error
     whole = all(type(size) is int and size >= 0 for shape in shapes.values() for size in shape)
     if (

@@ -21,13 +21,13 @@ SHOWN = 15
 class Display:
     """Draws a running study on stderr: live on a terminal, else a line for each round."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, closed_rounds: int = 0) -> None:
         self._console = Console(stderr=True)
         self._recipe = recipe
         self._steps = recipe.data.sites * recipe.training.local_steps
         self._reports: list[RoundReport] = []
         self._stage = ""
-        self.closed_rounds = 0
+        self.closed_rounds = closed_rounds
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

@@ -85,7 +85,7 @@ def simulate(
 
     folder = out or Path("runs") / f"{study.study.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     run = RunDirectory.reopen(folder) if resume else RunDirectory.create(folder, study)
-    display = Display(study)
+    display = Display(study, closed_rounds=len(run.metrics()))
     for note in warnings(study):
         display.warn(note)
     events = Events(display.on_stage, display.on_step, display.on_round)
@@ -97,6 +97,7 @@ def simulate(
         raise CloisterError(
             f"interrupted in round {display.closed_rounds + 1}; {display.closed_rounds} rounds "
             f"are saved in {run.path}; go on with: cloister simulate --resume --out {folder}"
+            f"{' --twin' if with_twin else ''}"
         ) from None
     display.summary(result)
     if as_json:

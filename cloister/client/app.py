@@ -18,13 +18,18 @@ log = logging.getLogger(__name__)
 OpenSite = Callable[[Context], tuple[Site, Workspace]]
 
 
-def make_client_app(open_site: OpenSite, on_step: Callable[[], None] = lambda: None) -> ClientApp:
+def make_client_app(
+    open_site: OpenSite,
+    on_step: Callable[[], None] = lambda: None,
+    on_error: Callable[[Exception], None] = lambda error: None,
+) -> ClientApp:
     """A ClientApp for sites that `open_site` finds from their Flower context.
 
     Args:
         open_site: Loads the site's records and the workspace; called for every message, so it
             keeps what it loaded.
         on_step: Called after each local step, for progress where the site runs.
+        on_error: Given what went wrong, where the site runs.
 
     Guarantees:
         An error's text stays in the site's own log; the coordinator gets a fixed status.
@@ -33,16 +38,19 @@ def make_client_app(open_site: OpenSite, on_step: Callable[[], None] = lambda: N
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        site, workspace = open_site(context)
+        name = ""
         try:
+            site, workspace = open_site(context)
+            name = site.name
             request = RoundRequest.from_fields(dict(message.content[RECORD]))
             reply = answer(site, workspace, request, on_step)
         except Exception as error:
             known = isinstance(error, CloisterError)
-            log.error("%s: %s", site.name, error, exc_info=None if known else error)
+            log.error("%s: %s", name or "site", error, exc_info=None if known else error)
             refused = isinstance(error, RefusedError | BudgetError)
             status = Status.REFUSED if refused else Status.FAILED
-            reply = RoundReply(site.name, 0, status, b"", 0.0)
+            reply = RoundReply(name, 0, status, b"", 0.0)
+            on_error(error)
         return Message(RecordDict({RECORD: ConfigRecord(reply.fields())}), reply_to=message)
 
     return app

@@ -69,6 +69,13 @@ class DataConfig:
             raise UsageError(
                 f"test: none given, and the file {self.train} brings none; give a public test set"
             )
+        for name in ("test", "validation"):
+            public = getattr(self, name)
+            if public == self.train and Path(self.train).suffix.lower() in FORMATS:
+                raise UsageError(
+                    f"{name}: the training file {public} given; scores on private records are "
+                    "releases that nobody charges: give a public set"
+                )
         if self.sites < 1:
             raise UsageError(f"sites: {self.sites} given; at least 1 is needed")
         if not 0 < self.alpha < math.inf:

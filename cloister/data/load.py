@@ -26,7 +26,7 @@ from cloister.data.records import Record, RecordKind
 from cloister.data.schema import parse
 from cloister.errors import DataError, NetworkError
 
-Split = Literal["train", "test"]
+Split = Literal["train", "validation", "test"]
 
 
 def load(source: str, split: Split, kind: RecordKind, columns: DataConfig) -> list[Record]:

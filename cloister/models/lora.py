@@ -117,6 +117,11 @@ def _in_top_layers(model: PreTrainedModel, targets: tuple[str, ...], count: int)
         layer = re.search(r"(?:^|\.)(\d+)\.", name)
         if layer and int(layer[1]) >= layers - count and any(_matches(name, t) for t in targets):
             chosen.append(name)
+    if not chosen:
+        raise UsageError(
+            f"lora.target_modules: {', '.join(targets)} are not in the top {count} layers; "
+            "set lora.top_layers = 0 to look in the whole base"
+        )
     return chosen
 
 

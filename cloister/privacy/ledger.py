@@ -87,12 +87,23 @@ class Ledger:
                 file.write(line + "\n")
                 file.flush()
                 os.fsync(file.fileno())
+            if not self._entries:
+                _sync_folder(self._path.parent)
         except OSError as error:
             raise LedgerError(
                 f"{self._path}: cannot be written ({error}); nothing is drawn or sent without "
                 "its ledger line: free space or mend the permissions, then start again"
             ) from error
         self._entries.append(json.loads(line))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a new file's name durable too: a synced file in an unsynced folder can vanish."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

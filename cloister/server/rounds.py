@@ -178,15 +178,15 @@ def _checked(
     received = 0
     for message in replies:
         if not message.has_content():
-            log.warning("round %d: a site failed: %s", number, message.error.reason)
+            log.warning("round %d: a site failed, code %d", number, message.error.code)
             continue
         try:
             reply = RoundReply.from_fields(dict(message.content[RECORD]))
+            if reply.status is not Status.TRAINED or reply.round != number:
+                log.warning("round %d: %s: %s", number, reply.site or "a site", reply.status)
+                continue
             if reply.site not in sites or reply.site in updates:
                 raise AdapterFormatError(f"unexpected or repeated site {reply.site!r}")
-            if reply.status is not Status.TRAINED or reply.round != number:
-                log.warning("round %d: %s: %s", number, reply.site, reply.status)
-                continue
             updates[reply.site] = decode(reply.delta, shapes)
         except (AdapterFormatError, KeyError) as error:
             log.warning("round %d: a reply was discarded: %s", number, error)

@@ -40,6 +40,7 @@ class RunDirectory:
 
         Raises:
             UsageError: The folder holds something already.
+            BadFileError: It cannot be written.
         """
         path = path.absolute()
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -47,8 +48,13 @@ class RunDirectory:
                 f"{path} exists already and is not written over; choose another --out, or go on "
                 "with an unfinished run in it by --resume"
             )
-        path.mkdir(parents=True, exist_ok=True)
-        write_whole(path / "recipe.toml", recipe.to_toml().encode())
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            write_whole(path / "recipe.toml", recipe.to_toml().encode())
+        except OSError as error:
+            raise BadFileError(
+                f"{path}: cannot be written ({error}); choose another --out"
+            ) from error
         return cls(path)
 
     @classmethod
@@ -79,8 +85,9 @@ class RunDirectory:
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Adds a closed round's line."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        whole = [json.dumps(earlier) + "\n" for earlier in self.metrics()]
+        text = "".join([*whole, json.dumps(row) + "\n"])
+        write_whole(self.path / "metrics.jsonl", text.encode())
 
     def metrics(self) -> list[dict[str, Any]]:
         """All closed rounds' lines, oldest first; a last line that was cut off is left out."""
@@ -90,8 +97,16 @@ class RunDirectory:
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
-    def save(self, state: ServerState, recipe_digest: str) -> None:
-        """Makes a state durable; a crash at any point leaves this one or the one before."""
+    def save(
+        self, state: ServerState, recipe_digest: str, charges: Mapping[str, int] | None = None
+    ) -> None:
+        """Makes a state durable; a crash at any point leaves this one or the one before.
+
+        Args:
+            state: After a closed round.
+            recipe_digest: Of the study.
+            charges: Charges in each simulated site's ledger, to notice one that is lost.
+        """
         folder = self.path / "checkpoint"
         folder.mkdir(exist_ok=True)
         payload = encode(state.adapter)
@@ -102,6 +117,7 @@ class RunDirectory:
             "file": name,
             "sha256": digest(payload),
             "recipe": recipe_digest,
+            "charges": dict(charges or {}),
         }
         write_whole(folder / "latest.json", json.dumps(latest).encode())
         for old in folder.glob("round-*.adapter"):
@@ -129,6 +145,14 @@ class RunDirectory:
         if entry["recipe"] != recipe_digest:
             raise UsageError(f"{self.path}: its checkpoint is of another recipe; start a new run")
         return ServerState(decode(payload, start.adapter.shapes), int(entry["round"]))
+
+    def charges(self) -> dict[str, int]:
+        """Charges that each simulated site's ledger had when the last round was closed."""
+        latest = self.path / "checkpoint" / "latest.json"
+        if not latest.exists():
+            return {}
+        counts: dict[str, int] = json.loads(latest.read_text(encoding="utf-8"))["charges"]
+        return counts
 
     def save_best(self, state: ServerState) -> None:
         """Keeps the adapter of the best validation score so far."""

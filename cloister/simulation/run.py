@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cloister.client.app import make_client_app
+from cloister.errors import BudgetError, CloisterError, LedgerError, QuorumError
 from cloister.models.state import write_adapter
 from cloister.privacy.ledger import Ledger
 from cloister.recipe import Recipe
@@ -66,7 +67,15 @@ def simulate(
     count = len(coordinator.simulated.names)
     events.on_stage("training")
     if engine == "local":
-        run_local(server_app, make_client_app(sites, events.on_step), count)
+        failures: list[Exception] = []
+        try:
+            run_local(server_app, make_client_app(sites, events.on_step, failures.append), count)
+        except QuorumError:
+            # In one process a site's own error says more than that it did not answer.
+            known = [failure for failure in failures if isinstance(failure, CloisterError)]
+            if known:
+                raise known[0] from None
+            raise
     else:
         run_ray(server_app, make_client_app(sites), count)
     return coordinator.finish(final[0])
@@ -133,19 +142,41 @@ class SimulatedCoordinator:
             round_timeout=recipe.federation.round_timeout,
             trained=lambda number: trained_in_round(start, recipe.training, number),
             score=self._score,
-            save=lambda closed: self.run.save(closed, digest),
+            save=lambda closed: self.run.save(closed, digest, self._charges()),
             stop_early=self._stop_early,
             on_round=on_round,
         )
 
     def finish(self, state: ServerState) -> Result:
-        """Scores the final adapter and writes everything that stays."""
+        """Scores the final adapter and writes everything that stays.
+
+        Raises:
+            BudgetError: No round could be afforded.
+            LedgerError: A ledger lost charges.
+        """
+        if state.round == 0:
+            raise BudgetError(
+                "no round was closed: the rounds that were cut off are charged, and the plan has "
+                "no other; start a new run"
+            )
+        self._charges()
         self.events.on_stage("writing results")
         best = self.run.load_best(state)
         seconds = time.monotonic() - self.started
         return write_results(
             self.simulated, self.workspace, self.run, best, self._scores(best), seconds
         )
+
+    def _charges(self) -> dict[str, int]:
+        """Charges in each ledger now; never fewer than at the last closed round."""
+        now = {n: len(Ledger(self.run.ledger(n)).charges) for n in self.simulated.names}
+        for name, before in self.run.charges().items():
+            if now.get(name, 0) < before:
+                raise LedgerError(
+                    f"{self.run.ledger(name)}: {now.get(name, 0)} charges, but {before} were there "
+                    "when the last round was closed; what was spent is unknown: restore the file"
+                )
+        return now
 
     def _scores(self, state: ServerState) -> SetScores:
         write_adapter(self.workspace.network, state.adapter)
@@ -164,21 +195,31 @@ class SimulatedCoordinator:
         return self._scores(state) if due else {}
 
     def _stop_early(self, state: ServerState, metrics: SetScores) -> bool:
-        patience = self.simulated.recipe.federation.patience
-        if patience is None:
+        if self.simulated.recipe.federation.patience is None:
             return False
-        metric = self.workspace.task.primary_metric
-        scores = [row["validation"][metric] for row in self.run.metrics() if "validation" in row]
-        if is_best(scores, metric):
+        if is_best(self._validation(), self.workspace.task.primary_metric):
             self.run.save_best(state)
-        return should_stop(scores, metric, patience)
+        return self._stopped()
+
+    def _stopped(self) -> bool:
+        """Whether the validation scores so far end the study."""
+        patience = self.simulated.recipe.federation.patience
+        metric = self.workspace.task.primary_metric
+        return patience is not None and should_stop(self._validation(), metric, patience)
+
+    def _validation(self) -> list[float]:
+        metric = self.workspace.task.primary_metric
+        return [row["validation"][metric] for row in self.run.metrics() if "validation" in row]
 
     def _last_round(self, state: ServerState) -> int:
         """The round to end after: one that was cut off stays charged, so the study is as much
         shorter as its sites have already paid for."""
         planned = self.simulated.recipe.federation.num_rounds
+        charged = self._charges()
+        if self._stopped():
+            return state.round
         affordable = [
-            state.round + plan.num_rounds - len(Ledger(self.run.ledger(name)).charges)
+            state.round + plan.num_rounds - charged[name]
             for name, plan in self.simulated.plans.items()
             if plan.is_private
         ]

@@ -69,7 +69,7 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
     data, kind = recipe.data, record_kind(recipe.task.kind)
     train = load(data.train, "train", kind, data)
     test = load(data.test or data.train, "test", kind, data)
-    validation = load(data.validation, "test", kind, data) if data.validation else []
+    validation = load(data.validation, "validation", kind, data) if data.validation else []
     labels = recipe.task.labels or labels_of(train, kind)
     unknown = sorted(set(labels_of([*test, *validation], kind)) - set(labels))
     if unknown:

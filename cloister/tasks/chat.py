@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from jinja2 import TemplateError
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -52,20 +53,23 @@ class CausalChat:
         """Tokenizes a conversation once, and marks the tokens of the assistant's turns.
 
         Raises:
-            UsageError: The template does not render a conversation's beginning as the beginning
-                of the whole, so that the turns cannot be found in it.
+            UsageError: The template does not render the conversation, or does not render its
+                beginning as the beginning of the whole, so that the turns cannot be found in it.
         """
         assert isinstance(record, ChatRecord)
         text, spans = self._render(record.messages)
         encoded = self._tokens(text, offsets=True)
+        # Some tokenizers trim spaces off offsets, which leaves a token of spaces alone no width;
+        # it is learnt where it stands inside a turn. A frame's own tokens are at (0, 0), in none.
         target = [
-            token if end > start and any(a < end and start < b for a, b in spans) else IGNORE
+            token if any(a < end and start < b for a, b in spans) else IGNORE
             for token, (start, end) in zip(
                 encoded["input_ids"], encoded["offset_mapping"], strict=True
             )
         ]
         length = self.max_length
-        return Example(tuple(encoded["input_ids"][:length]), tuple(target[:length]))
+        ids = tuple(encoded["input_ids"][:length])
+        return Example(ids or (self.pad_id,), tuple(target[:length]) or (IGNORE,))
 
     def prompt(self, record: ChatRecord) -> tuple[int, ...]:
         """Token ids up to where the last assistant turn begins, the latest `max_length` of them."""
@@ -115,12 +119,19 @@ class CausalChat:
         return opening[: max(opening.rfind(messages[0].content.strip()), 0)].rstrip(" ")
 
     def _apply(self, messages: Sequence[Message], *, generation: bool) -> str:
-        text = self.tokenizer.apply_chat_template(
-            [{"role": m.role, "content": m.content} for m in messages],
-            chat_template=self.template,
-            add_generation_prompt=generation,
-            tokenize=False,
-        )
+        try:
+            text = self.tokenizer.apply_chat_template(
+                [{"role": m.role, "content": m.content} for m in messages],
+                chat_template=self.template,
+                add_generation_prompt=generation,
+                tokenize=False,
+            )
+        except TemplateError as error:
+            raise UsageError(
+                f"task.chat_template: turns of {', '.join(m.role for m in messages)} cannot be "
+                f"rendered ({error}); set a template that takes such conversations, or leave "
+                "them out of the data"
+            ) from error
         assert isinstance(text, str)
         return text
 
@@ -158,7 +169,7 @@ class ChatMeter:
 
     def add(self, logits: Tensor, batch: Batch) -> None:
         """Takes one batch, logits [B, T, V]."""
-        target = batch.target[:, 1:]
+        target = batch.target[:, 1:].to(logits.device)
         losses = token_losses(logits[:, :-1], target)
         self._token_loss += float(losses.sum())
         self._tokens += int((target != IGNORE).sum())
@@ -166,12 +177,24 @@ class ChatMeter:
         self._records += len(target)
 
     def result(self) -> dict[str, float]:
-        """Perplexity over all assistant tokens, and mean loss over records."""
+        """Perplexity over all assistant tokens, and mean loss over records.
+
+        Guarantees:
+            Perplexity is infinite where there is no assistant token at all, so that nothing
+            predicted never passes for everything predicted, and where it is no float any more.
+        """
         return {
-            "perplexity": math.exp(self._token_loss / max(self._tokens, 1)),
+            "perplexity": _perplexity(self._token_loss, self._tokens),
             "loss": self._record_loss / max(self._records, 1),
         }
 
     def report(self) -> Mapping[str, Mapping[str, float]]:
         """Nothing per class."""
         return {}
+
+
+def _perplexity(loss: float, tokens: int) -> float:
+    try:
+        return math.exp(loss / tokens) if tokens else math.inf
+    except OverflowError:
+        return math.inf

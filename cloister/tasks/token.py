@@ -47,7 +47,8 @@ class TokenClassification:
         unknown = sorted(set(record.tags) - set(self.labels))
         if unknown:
             raise DataError(
-                f"tag {unknown[0]} is not among the study's ({', '.join(self.labels[:7])}); "
+                f"tag {unknown[0]} is not among the study's {len(self.labels)} "
+                f"({', '.join(self.labels[:7])}{', …' if len(self.labels) > 7 else ''}); "
                 "correct the file, or name its type in task.labels"
             )
         encoded = self.tokenizer(
@@ -64,7 +65,8 @@ class TokenClassification:
             else:
                 target.append(self.labels.index(record.tags[word]))
                 words.append(word)
-        return Example(tuple(encoded["input_ids"]), tuple(target), record.tags, tuple(words))
+        ids = tuple(encoded["input_ids"])
+        return Example(ids or (self.pad_id,), tuple(target) or (IGNORE,), record.tags, tuple(words))
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Pads sentences."""

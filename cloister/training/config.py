@@ -23,7 +23,8 @@ class TrainingConfig:
         learning_rate: Peak learning rate.
         optimizer: Fresh in every round.
         momentum: Of SGD.
-        weight_decay: Decoupled, as AdamW has it (Loshchilov & Hutter 2019, arXiv:1711.05101).
+        weight_decay: Decoupled in AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101); an L2 term
+            in SGD.
         schedule: `constant`, or `warmup-linear`: a linear rise over `warmup_steps`, then a linear
             fall to 0 at the study's end. Steps are counted over all rounds.
         warmup_steps: Steps of the rise.

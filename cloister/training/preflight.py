@@ -107,7 +107,13 @@ def _check_prefix(network: Network, task: Task, examples: Sequence[Example]) -> 
     batch = task.collate(examples)
     with torch.no_grad():
         whole = network(batch.input_ids.to(network.device), batch.attention_mask.to(network.device))
-        short = network.logits(batch)
+        try:
+            short = network.logits(batch)
+        except (AttributeError, TypeError, RuntimeError, IndexError) as error:
+            raise PreflightError(
+                f"preflight: this base's frozen layers cannot be skipped ({error}); "
+                "set training.cache_frozen_layers = false"
+            ) from error
     mask = batch.attention_mask.to(network.device).bool()
     if whole.dim() == 3:
         whole, short = whole[mask], short[mask]

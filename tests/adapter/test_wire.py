@@ -103,3 +103,10 @@ def test_another_version_says_what_to_do() -> None:
     message = MAGIC + (2).to_bytes(2, "big") + encode(SMALL)[len(MAGIC) + 2 :]
     with pytest.raises(AdapterFormatError, match="version 2 given, 1 understood"):
         decode(message)
+
+
+def test_a_deeply_nested_header_is_refused() -> None:
+    raw = b"[" * 100_000
+    message = MAGIC + (1).to_bytes(2, "big") + len(raw).to_bytes(4, "big") + raw
+    with pytest.raises(AdapterFormatError, match="header"):
+        decode(message)

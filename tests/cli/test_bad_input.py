@@ -169,6 +169,53 @@ def test_a_damaged_ledger_stops_a_resumed_run(
     assert "restore the file from a backup" in said(capsys)
 
 
+@pytest.mark.parametrize("loss", ["all", "last"])
+def test_a_ledger_that_lost_charges_stops_a_resumed_run(
+    study: Path, capsys: pytest.CaptureFixture[str], loss: str
+) -> None:
+    assert simulate(study) == 0
+    out = study.parent / "run"
+    ledger = out / "ledgers" / "east.jsonl"
+    if loss == "all":
+        ledger.unlink()
+    else:
+        ledger.write_text("".join(ledger.read_text().splitlines(keepends=True)[:2]))
+    capsys.readouterr()
+    assert run(["simulate", "--resume", "--out", str(out)]) == 6
+    assert "charges, but 2 were there" in said(capsys)
+
+
+def test_a_ledger_that_cannot_be_written(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = study.parent / "run"
+    assert simulate(study, "federation.num_rounds=1") == 0
+    (out / "checkpoint" / "latest.json").unlink()
+    for ledger in (out / "ledgers").iterdir():
+        ledger.unlink()
+    (out / "ledgers").rmdir()
+    (out / "ledgers").write_text("a file where the folder should be")
+    capsys.readouterr()
+    assert run(["simulate", "--resume", "--out", str(out)]) == 6
+    assert "cannot be written" in said(capsys)
+
+
+def test_scoring_on_the_training_file(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate(study, f"data.test='{study}/train.jsonl'") == 2
+    assert "data.test: the training file" in said(capsys)
+
+
+def test_an_out_that_cannot_be_written(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (study.parent / "file").write_text("")
+    assert simulate(study, out="file/run") == 3
+    assert "cannot be written" in said(capsys)
+
+
+def test_lora_on_embeddings_of_the_top_layers(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert simulate(study, 'lora.target_modules=["word_embeddings"]', "lora.top_layers=1") == 2
+    assert "set lora.top_layers = 0" in said(capsys)
+
+
 def test_a_damaged_checkpoint_stops_a_resumed_run(
     study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

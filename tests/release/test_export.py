@@ -65,8 +65,10 @@ def test_a_causal_adapter_loads_in_one_line(tmp_path: Path, llama: Path) -> None
     data.write_text(
         "".join(json.dumps({"messages": turns, "site": s}) + "\n" for s in ("east", "west") * 10)
     )
+    test = tmp_path / "test.jsonl"
+    test.write_bytes(data.read_bytes())
     folder, expected = released(
-        tmp_path, "task.kind=causal-lm", f"data.train='{data}'", f"data.test='{data}'", base=llama
+        tmp_path, "task.kind=causal-lm", f"data.train='{data}'", f"data.test='{test}'", base=llama
     )
     script = script_of((folder / "adapter" / "README.md").read_text())
     program = script.replace('["…"]', json.dumps([TEXT])) + "print(logits.tolist())\n"

@@ -244,12 +244,18 @@ def test_every_task_runs_and_is_scored(tmp_path: Path, bert: Path, llama: Path) 
                 {"role": "assistant", "content": "severe rash and fever"},
             ]
             talks.write(json.dumps({"messages": turns, "site": site}) + "\n")
+    for data in (tokens, chats):
+        (folder / f"test-{data.name}").write_bytes(data.read_bytes())
     for kind, data, base, metric in (
         ("token-classification", tokens, bert, "f1"),
         ("causal-lm", chats, llama, "rouge_l"),
     ):
         recipe = small_recipe(
-            folder, f"task.kind={kind}", f"data.train='{data}'", f"data.test='{data}'", base=base
+            folder,
+            f"task.kind={kind}",
+            f"data.train='{data}'",
+            f"data.test='{folder}/test-{data.name}'",
+            base=base,
         )
         result = run(recipe, tmp_path / kind)
         assert 0 <= result.test[metric] <= 1

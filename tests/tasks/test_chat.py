@@ -4,12 +4,14 @@ import math
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
 from cloister.data.records import ChatRecord, Message
 from cloister.errors import UsageError
 from cloister.tasks.build import build_task, labels_of
 from cloister.tasks.chat import CausalChat
-from cloister.tasks.config import TaskConfig
+from cloister.tasks.config import TaskConfig, TaskKind
 from cloister.tasks.task import IGNORE
 from tests.support.models import VOCABULARY, WORDS, word_tokenizer
 
@@ -188,3 +190,104 @@ def test_a_tokenizers_own_template_is_used_before_the_plain_one() -> None:
 def test_conversations_have_no_labels() -> None:
     assert labels_of([conversation("fever", "rest")], "messages") == ()
     assert task().labels == ()
+
+
+def byte_tokenizer(*, trim: bool) -> PreTrainedTokenizerFast:
+    """Bytes as tokens; `trim` takes spaces off their offsets, as RoBERTa's tokenizer does."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {piece: index for index, piece in enumerate(["</s>", *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=trim)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>")
+
+
+@pytest.mark.parametrize("trim", [False, True])
+def test_every_byte_of_a_reply_is_learnt_spaces_and_emoji_too(trim: bool) -> None:
+    tokenizer = byte_tokenizer(trim=trim)
+    bound = build_task(TaskConfig(kind="causal-lm"), (), tokenizer)
+    reply = "a  b\n\n  c 头痛 😀"
+    example = bound.encode(conversation("hi  there ", reply))
+    assert isinstance(example.target, tuple)
+    learnt = [token for token in example.target if token != IGNORE]
+    # The space after "Assistant:" belongs to the reply: the prompt ends before it.
+    assert tokenizer.decode(learnt) == f" {reply}</s>"
+
+
+@pytest.mark.parametrize("template", [None, "{{ '[CLS]' }}" + BARE])
+def test_a_conversation_has_one_beginning_whoever_writes_it(template: str | None) -> None:
+    tokenizer = word_tokenizer(frame=False)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A", special_tokens=[("[CLS]", 2)]
+    )
+    bound = build_task(TaskConfig(kind="causal-lm", chat_template=template), (), tokenizer)
+    assert isinstance(bound, CausalChat)
+    record = conversation("fever", "rest", "cough", "no")
+    example = bound.encode(record)
+    assert [place for place, token in enumerate(example.input_ids) if token == 2] == [0]
+    assert bound.prompt(record).count(2) == 1
+    assert example.target[0] == IGNORE  # type: ignore[index]
+
+
+def test_a_conversation_that_a_template_does_not_take_is_refused() -> None:
+    template = (
+        "{% if messages[0].role != 'user' %}{{ raise_exception('the user begins') }}{% endif %}"
+    )
+    record = ChatRecord((Message("system", "fever"), Message("assistant", "rest")))
+    with pytest.raises(UsageError, match=r"turns of system, assistant .*the user begins") as found:
+        task(template + BARE).encode(record)
+    # What was said is the site's own.
+    assert "fever" not in str(found.value)
+
+
+def test_a_template_that_is_not_jinja_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"task\.chat_template: .*endfor"):
+        task("{% for m in messages %}").encode(conversation("fever", "rest"))
+
+
+def test_a_conversation_without_any_token_still_has_one() -> None:
+    bound = task("{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    batch = bound.collate([bound.encode(ChatRecord((Message("assistant", ""),)))])
+    assert batch.input_ids.dtype == torch.int64
+    assert bound.record_losses(torch.zeros(1, 1, VOCABULARY), batch).tolist() == [0.0]
+
+
+def test_perplexity_without_any_assistant_token_is_not_perfect() -> None:
+    bound = task(max_length=4)
+    batch = bound.collate([bound.encode(conversation("chest pain at rest", "no"))])
+    meter = bound.meter()
+    meter.add(torch.zeros(1, 4, VOCABULARY), batch)
+    assert meter.result() == {"perplexity": math.inf, "loss": 0.0}
+    assert bound.meter().result()["perplexity"] == math.inf
+
+
+def test_a_perplexity_too_large_for_a_float_is_infinite() -> None:
+    bound = task()
+    batch = bound.collate([bound.encode(conversation("fever", "rest"))])
+    logits = torch.zeros(1, 3, VOCABULARY)
+    logits[..., 0] = 1000.0  # certain of padding: a loss of 1000 a token, and e^1000 > 1.8e308
+    meter = bound.meter()
+    meter.add(logits, batch)
+    assert meter.result() == {"perplexity": math.inf, "loss": pytest.approx(1000.0)}
+
+
+def test_padding_is_the_end_token_where_there_is_no_other() -> None:
+    tokenizer = word_tokenizer(frame=False)
+    tokenizer.pad_token = None
+    bound = build_task(TaskConfig(kind="causal-lm", chat_template=BARE), (), tokenizer)
+    turns = [conversation("fever", "rest"), conversation("fever", "no fever")]
+    batch = bound.collate([bound.encode(record) for record in turns])
+    assert batch.input_ids[0].tolist() == [*ids("fever rest [SEP]"), END]
+    # Padding looks like the end of a turn, but is neither attended to nor learnt.
+    assert batch.attention_mask[0].tolist() == [1, 1, 1, 0]
+    assert batch.target[0].tolist() == [IGNORE, *ids("rest [SEP]"), IGNORE]
+
+
+@pytest.mark.parametrize("kind", ["causal-lm", "token-classification"])
+def test_a_tokenizer_that_does_not_say_where_tokens_are_is_refused(
+    kind: TaskKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PreTrainedTokenizerFast, "is_fast", False)
+    with pytest.raises(UsageError, match=f"{kind} needs a fast tokenizer"):
+        build_task(TaskConfig(kind=kind), ("X",), word_tokenizer())

@@ -96,6 +96,20 @@ def test_a_word_of_which_nothing_is_left_does_not_shift_the_others() -> None:
     assert meter.result()["f1"] == 1.0
 
 
+def test_a_sentence_without_any_token_still_has_one_and_loss_zero() -> None:
+    tokenizer = word_tokenizer(frame=False)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("severe", "")
+    bound = TokenClassification(bio_tags(("X",)), tokenizer, 16, 0)
+    batch = bound.collate([bound.encode(TokenRecord(("severe",), ("B-X",)))])
+    assert batch.input_ids.tolist() == [[0]]
+    logits = torch.zeros(1, 1, len(bound.labels))
+    assert bound.record_losses(logits, batch).tolist() == [0.0]
+    meter = bound.meter()
+    meter.add(logits, batch)
+    # The entity is there, though nothing of it could be seen.
+    assert meter.report()["X"]["support"] == 1.0
+
+
 def test_without_any_entity_scores_are_zero_and_the_report_empty() -> None:
     meter = scored(task(), ["O O"], ["O O"])
     assert meter.result()["f1"] == 0.0
@@ -110,7 +124,7 @@ def test_each_sentence_counts_alike_in_the_loss() -> None:
 
 
 def test_an_unknown_tag_is_refused() -> None:
-    with pytest.raises(DataError, match="tag B-Z is not among"):
+    with pytest.raises(DataError, match=r"tag B-Z is not among the study's 5 \(O, B-X"):
         task().encode(TokenRecord(("fever",), ("B-Z",)))
 
 
