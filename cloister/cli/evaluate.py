@@ -25,6 +25,7 @@ def evaluate(
     from rich.table import Table
 
     from cloister.data.load import load
+    from cloister.privacy.plan import json_number
     from cloister.release.export import load_released
     from cloister.training.config import TrainingConfig
     from cloister.training.evaluation import evaluate
@@ -41,7 +42,7 @@ def evaluate(
             "adapter": str(folder),
             "data": data,
             "records": len(records),
-            "metrics": dict(scores.metrics),
+            "metrics": {name: json_number(value) for name, value in scores.metrics.items()},
             "report": {name: dict(values) for name, values in scores.report.items()},
         }
         typer.echo(json.dumps(document))

@@ -25,7 +25,11 @@ def plot_run(
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     score, spent = figure.subplots(1, 2)
     for name in ("test", "validation"):
-        points = [(row["round"], row[name][metric]) for row in rows if name in row]
+        points = [
+            (row["round"], row[name][metric])
+            for row in rows
+            if row.get(name, {}).get(metric) is not None
+        ]
         if points:
             score.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
     score.set(xlabel="round", ylabel=metric.replace("_", " "), title=f"{title}: {metric}")

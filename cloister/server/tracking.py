@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
+from cloister.privacy.plan import json_number
 from cloister.server.rounds import RoundReport
 from cloister.server.run_directory import RunDirectory
 
@@ -13,10 +15,8 @@ def metrics_row(report: RoundReport) -> dict[str, Any]:
     """A closed round as a line of metrics.jsonl; ∞ is null, which JSON has no word for."""
     return {
         "round": report.round,
-        **{name: dict(scores) for name, scores in report.metrics.items()},
-        "epsilon": {
-            site: value if math.isfinite(value) else None for site, value in report.epsilon.items()
-        },
+        **{name: _finite(scores) for name, scores in report.metrics.items()},
+        "epsilon": _finite(report.epsilon),
         "bytes_up": report.bytes_up,
         "bytes_down": report.bytes_down,
         "seconds": round(report.seconds, 3),
@@ -24,6 +24,10 @@ def metrics_row(report: RoundReport) -> dict[str, Any]:
         "missing": list(report.missing),
         "update_norm": report.update_norm,
     }
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: json_number(value) for name, value in values.items()}
 
 
 class TensorBoard:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from cloister.privacy.plan import json_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +67,11 @@ class Result:
             "run_dir": str(self.run_dir),
             "task": self.task,
             "rounds": self.rounds,
-            "test": dict(self.test),
+            "test": {name: json_number(value) for name, value in self.test.items()},
             "sites": [
                 {
                     "name": site.name,
-                    "epsilon": site.epsilon if math.isfinite(site.epsilon) else None,
+                    "epsilon": json_number(site.epsilon),
                     "delta": site.delta,
                     "steps": site.steps,
                     "sample_rate": site.sample_rate,
@@ -85,5 +86,6 @@ class Result:
         if self.majority is not None:
             document["majority"] = self.majority
         if self.plain_test is not None:
-            document["plain_test"] = dict(self.plain_test)
+            plain = {name: json_number(value) for name, value in self.plain_test.items()}
+            document["plain_test"] = plain
         return document

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from cloister.models.state import write_adapter
 from cloister.privacy.ledger import Ledger
 from cloister.recipe import Recipe
 from cloister.server.app import make_server_app
-from cloister.server.early_stopping import is_best, should_stop
+from cloister.server.early_stopping import LOWER_IS_BETTER, is_best, should_stop
 from cloister.server.rounds import RoundReport, ServerStudy, SetScores
 from cloister.server.run_directory import RunDirectory
 from cloister.server.tracking import TensorBoard, metrics_row
@@ -209,7 +210,12 @@ class SimulatedCoordinator:
 
     def _validation(self) -> list[float]:
         metric = self.workspace.task.primary_metric
-        return [row["validation"][metric] for row in self.run.metrics() if "validation" in row]
+        worst = math.inf if metric in LOWER_IS_BETTER else -math.inf
+        return [
+            worst if row["validation"][metric] is None else row["validation"][metric]
+            for row in self.run.metrics()
+            if "validation" in row
+        ]
 
     def _last_round(self, state: ServerState) -> int:
         """The round to end after: one that was cut off stays charged, so the study is as much
