@@ -22,7 +22,12 @@ def start(tmp_path: Path, *options: str) -> tuple[subprocess.Popen[str], Path]:
         for a in ("--set", value)
     ]
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "cloister", "simulate", *sets, "--no-twin", "--out", str(out)]
+    # A job that a shell started in the background inherits an ignored SIGINT; this one listens.
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from cloister.cli.main import main; main()"
+    )
+    command = [sys.executable, "-c", program, "simulate", *sets, "--no-twin", "--out", str(out)]
     process = subprocess.Popen(
         [*command, *options], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
     )
