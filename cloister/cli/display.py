@@ -67,6 +67,8 @@ class Display:
             self._draw()
         else:
             self._console.print(f"… {text}", highlight=False)
+            if text == "training":
+                self._console.print("  ".join(self._columns()), highlight=False, soft_wrap=True)
 
     def on_step(self) -> None:
         """A site took a step."""
@@ -120,10 +122,15 @@ class Display:
         parts.append(self._bar if self._stage == "training" else f"… {self._stage}")
         self._live.update(Group(*parts), refresh=True)  # type: ignore[arg-type]
 
+    def _columns(self) -> tuple[str, ...]:
+        privacy = self._recipe.privacy
+        spent = f"ε by site (one {privacy.unit}, add/remove, δ = {privacy.delta:g})"
+        return "round", "test", spent, "sent", "seconds"
+
     def _table(self) -> Table:
         table = Table(box=None, header_style="bold")
-        for name in ("round", "test", "ε by site", "sent", "seconds"):
-            table.add_column(name, justify="right" if name != "ε by site" else "left")
+        for name in self._columns():
+            table.add_column(name, justify="left" if name.startswith("ε") else "right")
         if len(self._reports) > SHOWN:
             table.add_row(f"… {len(self._reports) - SHOWN} more", "", "", "", "")
         for report in self._reports[-SHOWN:]:

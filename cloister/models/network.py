@@ -120,8 +120,7 @@ def trained_parameters(network: Network) -> Iterator[tuple[str, nn.Parameter]]:
 def make_head(kind: str, hidden: int, outputs: int, r: int, seed: int) -> nn.Module:
     """A head at its start: zero where it trains whole, else seeded.
 
-    A zero start leaves nothing random to unlearn, which under noise is worth a lower variance
-    (measured on rt_polarity: 0.003 against 0.010 between seeds). A frozen or low-rank head needs
+    A zero start leaves nothing random to unlearn. A frozen or low-rank head needs
     a start that tells the classes apart: normal with deviation 0.02, biases zero.
     """
     head: nn.Module

@@ -49,7 +49,7 @@ class TrainingConfig:
     schedule: Literal["constant", "warmup-linear"] = "warmup-linear"
     warmup_steps: int = 0
     probe_rounds: int = 0
-    physical_batch_tokens: int = 2048  # fastest of 512…8192 for MiniLM on two cores
+    physical_batch_tokens: int = 2048  # among the fastest of 512…8192, one noisy run of MiniLM
     cache_frozen_layers: bool = True
 
     def __post_init__(self) -> None:
