@@ -30,11 +30,11 @@ def figures(texts: str, turns: int) -> Iterator[Figure]:
     labels = labels_of(records, "text")
     chosen = records[:: max(len(records) // RECORDS, 1)][:RECORDS]
     for name, lora, cached in (
-        ("LoRA on all layers", LoraConfig(train="both", top_layers=0), False),
-        ("B of the last layer, frozen layers kept", LoraConfig(), True),
+        ("LoRA on all layers", LoraConfig(train="both", top_layers=0), 0.0),
+        ("B of the last layer, frozen layers kept", LoraConfig(), 4.0),
     ):
         workspace = open_workspace(
-            ModelConfig(), lora, TaskConfig(), labels, 0, cache_frozen_layers=cached
+            ModelConfig(), lora, TaskConfig(), labels, 0, frozen_cache_gib=cached
         )
         examples = workspace.encode(chosen)
 

@@ -27,8 +27,10 @@ def evaluate(
     from cloister.data.load import load
     from cloister.privacy.plan import json_number
     from cloister.release.export import load_released
+    from cloister.tasks.chat import CausalChat
     from cloister.training.config import TrainingConfig
     from cloister.training.evaluation import evaluate
+    from cloister.training.generation import reply_score
 
     folder = adapter / "adapter" if (adapter / "adapter").is_dir() else adapter
     about, workspace = load_released(folder)
@@ -37,18 +39,23 @@ def evaluate(
     examples = workspace.encode(records)
     tokens = TrainingConfig().physical_batch_tokens
     scores = evaluate(workspace.network, workspace.task, examples, tokens)
+    metrics = dict(scores.metrics)
+    if isinstance(workspace.task, CausalChat):
+        metrics["rouge_l"] = reply_score(
+            workspace.network, workspace.task, workspace.tokenizer, records
+        )
     if as_json:
         document = {
             "adapter": str(folder),
             "data": data,
             "records": len(records),
-            "metrics": {name: json_number(value) for name, value in scores.metrics.items()},
+            "metrics": {name: json_number(value) for name, value in metrics.items()},
             "report": {name: dict(values) for name, values in scores.report.items()},
         }
         typer.echo(json.dumps(document))
         return
     console = Console()
-    for name, value in scores.metrics.items():
+    for name, value in metrics.items():
         console.print(f"{name:12} {value:.4f}", highlight=False)
     if scores.report:
         table = Table(box=None, header_style="bold")

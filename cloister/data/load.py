@@ -6,6 +6,7 @@ edited is read anew.
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
 import warnings
@@ -53,10 +54,13 @@ def load(source: str, split: Split, kind: RecordKind, columns: DataConfig) -> li
     known = path.suffix.lower() in FORMATS
     if known or path.is_absolute() or source.startswith(".") or path.is_file():
         rows, name = _read_file(path, split), path.name
+        numbers = _line_numbers(path) if path.suffix.lower() == ".jsonl" else itertools.count(1)
     else:
         rows, name = _read_hub(source, split), f"{source} ({split})"
+        numbers = itertools.count(1)
     records = [
-        parse(row, kind, columns, f"{name}, row {number}") for number, row in enumerate(rows, 1)
+        parse(row, kind, columns, f"{name}, row {number}")
+        for number, row in zip(numbers, rows, strict=False)
     ]
     if not records:
         raise DataError(f"{source}: no records")
@@ -121,6 +125,12 @@ def _bad_line(path: Path) -> int | None:
             except ValueError:
                 return number
     return None
+
+
+def _line_numbers(path: Path) -> Iterator[int]:
+    """Lines of a JSONL file that hold a row, from 1: a blank one is no row but counts as a line."""
+    with path.open("rb") as file:
+        yield from (number for number, line in enumerate(file, 1) if line.strip())
 
 
 def _read_hub(source: str, split: Split) -> list[dict[str, Any]]:

@@ -54,6 +54,11 @@ def _tokens(
     tokens = _value(row, columns.tokens, "tokens", where)
     tags = _value(row, columns.tags, "tags", where)
     for name, value in ((columns.tokens, tokens), (columns.tags, tags)):
+        if isinstance(value, str):
+            raise DataError(
+                f"{where}: {name} is text, not a list of words, which CSV cannot hold: "
+                "use JSONL or Parquet"
+            )
         if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
             raise DataError(f"{where}: {name} must be a list of words, and not empty")
     if len(tokens) != len(tags):

@@ -117,14 +117,20 @@ def check_base(folder: Path, expected: str | None) -> str:
     return found
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: Path, *, words: bool = False) -> PreTrainedTokenizerBase:
     """The base's tokenizer.
+
+    Args:
+        folder: What `find_base` returned.
+        words: Texts come as lists of words. A byte-level tokenizer (RoBERTa, GPT-2) then puts a
+            space before each, as before the words of the texts that its base was trained on.
 
     Raises:
         ModelFileError: It cannot be read.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        options = {"add_prefix_space": True} if words else {}
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
     except (OSError, ValueError, KeyError) as error:
         raise ModelFileError(f"model.base: no tokenizer in {folder}: {_first(error)}") from error
     assert isinstance(tokenizer, PreTrainedTokenizerBase)

@@ -80,8 +80,7 @@ class Network(nn.Module):
         if self.prefix is None:
             return self(ids, mask)  # type: ignore[no-any-return]
         records = [example.input_ids for example in batch.examples]
-        self.prefix.fill(ids, mask, records)
-        with self.prefix.skipping(records, ids.shape[1]):
+        with self.prefix.skipping(self.prefix.states(ids, mask, records)):
             return self(ids, mask)  # type: ignore[no-any-return]
 
     @property

@@ -25,11 +25,11 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 
 base = "{base}"
-tokenizer = AutoTokenizer.from_pretrained(base)
+tokenizer = AutoTokenizer.from_pretrained(base{prefix})
 model = PeftModel.from_pretrained(AutoModel.from_pretrained(base), "adapter").eval()
 head = load_file("adapter/head.safetensors")
 labels = json.load(open("adapter/cloister.json"))["task"]["labels"]
-batch = tokenizer(["…"], return_tensors="pt", padding=True, truncation=True)
+batch = tokenizer({texts}, return_tensors="pt", padding=True, truncation=True)
 with torch.no_grad():
     output = model(**batch)
 {pooling}
@@ -49,6 +49,9 @@ _POOLINGS = {
 _NORMALIZE = """
     features = torch.nn.functional.normalize(features, dim=1) * features.shape[1] ** 0.5"""
 
+_TEXT = {"prefix": "", "texts": '["…"]'}
+_WORDS = {"prefix": ", add_prefix_space=True", "texts": '[["…"]], is_split_into_words=True'}
+
 
 def loading_script(base: str, kind: TaskKind, pooling: Pooling | None) -> str:
     """A script that gives the adapter's logits.
@@ -60,7 +63,9 @@ def loading_script(base: str, kind: TaskKind, pooling: Pooling | None) -> str:
     """
     if kind == "causal-lm":
         return _CAUSAL.format(base=base)
-    features = "    features = output.last_hidden_state"
-    if pooling is not None:
-        features = _POOLINGS[pooling.mode] + (_NORMALIZE if pooling.normalize else "")
-    return _CLASSIFIER.format(base=base, pooling=features)
+    if pooling is None:
+        features, options = "    features = output.last_hidden_state", _WORDS
+    else:
+        features, options = _POOLINGS[pooling.mode], _TEXT
+        features += _NORMALIZE if pooling.normalize else ""
+    return _CLASSIFIER.format(base=base, pooling=features, **options)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 
 # Seconds between looks for sites and for their replies: far below a round's seconds.
 POLL = 0.1
+
+# Relative error of a norm whose values were rounded to float32 on the wire (2⁻²⁴ each), with room
+# for the sum's own rounding.
+ROUNDING = 1e-6
 
 SetScores = Mapping[str, Mapping[str, float]]  # by public data set, then by metric
 
@@ -69,6 +73,7 @@ class ServerStudy:
         min_sites: Fewest updates that close a round.
         round_timeout: Seconds that a round may take.
         trained: Names that travel in a round.
+        max_update_norm: Bound that every site agreed to clip what it sends to; None: no bound.
         score: Scores an adapter on public data, or returns nothing where the round is not scored.
         save: Makes a state durable before the next round starts.
         stop_early: Whether the scores so far end the study.
@@ -83,6 +88,7 @@ class ServerStudy:
     min_sites: int
     round_timeout: float
     trained: Callable[[int], frozenset[str]]
+    max_update_norm: float | None
     score: Callable[[ServerState], SetScores]
     save: Callable[[ServerState], None]
     stop_early: Callable[[ServerState, SetScores], bool] = lambda state, metrics: False
@@ -118,7 +124,7 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
         replies = grid.send_and_receive(messages, timeout=study.round_timeout)
         names = study.trained(number)
         shapes = state.adapter.select(names).shapes
-        updates, epsilon, received = _checked(replies, study.sites, number, shapes)
+        updates, epsilon, received = _checked(replies, study, number, shapes)
         missing = tuple(site for site in study.sites if site not in updates)
         if len(updates) < study.min_sites:
             raise QuorumError(
@@ -168,7 +174,7 @@ def _wait_for_sites(grid: Grid, study: ServerStudy, started: float) -> list[int]
 
 def _checked(
     replies: Iterable[Message],
-    sites: Sequence[str],
+    study: ServerStudy,
     number: int,
     shapes: Mapping[str, tuple[int, ...]],
 ) -> tuple[dict[str, Adapter], dict[str, float], int]:
@@ -185,9 +191,15 @@ def _checked(
             if reply.status is not Status.TRAINED or reply.round != number:
                 log.warning("round %d: %s: %s", number, reply.site or "a site", reply.status)
                 continue
-            if reply.site not in sites or reply.site in updates:
+            if reply.site not in study.sites or reply.site in updates:
                 raise AdapterFormatError(f"unexpected or repeated site {reply.site!r}")
-            updates[reply.site] = decode(reply.delta, shapes)
+            update = decode(reply.delta, shapes)
+            bound = study.max_update_norm
+            if bound is not None and update.norm() > bound * (1 + ROUNDING):
+                raise AdapterFormatError(
+                    f"{reply.site}: an update of norm {update.norm():.4g}, {bound:g} is the bound"
+                )
+            updates[reply.site] = update
         except (AdapterFormatError, KeyError) as error:
             log.warning("round %d: a reply was discarded: %s", number, error)
             continue

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from cloister.data.records import ChatRecord
 from cloister.privacy.ledger import Ledger
 from cloister.release.card import write_card
 from cloister.release.export import Released, export
@@ -19,9 +18,6 @@ from cloister.strategies.strategy import ServerState
 from cloister.tasks.chat import CausalChat
 from cloister.training.generation import reply_score
 from cloister.training.workspace import Workspace
-
-# Conversations whose replies are generated at the end: greedy decoding costs about a second each.
-GENERATED = 32
 
 
 def write_results(
@@ -53,8 +49,7 @@ def write_results(
     export(run.adapter, workspace, state.adapter, about)
     test = dict(scores["test"])
     if isinstance(task, CausalChat):
-        chats = [record for record in study.test if isinstance(record, ChatRecord)][:GENERATED]
-        test["rouge_l"] = reply_score(workspace.network, task, workspace.tokenizer, chats)
+        test["rouge_l"] = reply_score(workspace.network, task, workspace.tokenizer, study.test)
     rows = run.metrics()
     result = Result(
         run_dir=run.path,

@@ -142,6 +142,7 @@ class SimulatedCoordinator:
             min_sites=recipe.min_sites,
             round_timeout=recipe.federation.round_timeout,
             trained=lambda number: trained_in_round(start, recipe.training, number),
+            max_update_norm=recipe.privacy.max_update_norm if recipe.privacy.enabled else None,
             score=self._score,
             save=lambda closed: self.run.save(closed, digest, self._charges()),
             stop_early=self._stop_early,

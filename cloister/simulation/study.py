@@ -104,11 +104,9 @@ def _open(
     lora: LoraConfig,
     task: TaskConfig,
     seed: int,
-    cache_frozen_layers: bool,
+    frozen_cache_gib: float,
 ) -> Workspace:
-    return open_workspace(
-        model, lora, task, task.labels, seed, cache_frozen_layers=cache_frozen_layers
-    )
+    return open_workspace(model, lora, task, task.labels, seed, frozen_cache_gib=frozen_cache_gib)
 
 
 def workspace_of(study: SimulatedStudy) -> Workspace:
@@ -123,7 +121,7 @@ def workspace_of(study: SimulatedStudy) -> Workspace:
         recipe.lora,
         recipe.task,
         recipe.study.seed,
-        recipe.training.cache_frozen_layers,
+        recipe.training.frozen_cache_gib,
     )
 
 

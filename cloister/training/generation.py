@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from cloister.data.records import ChatRecord
+from cloister.data.records import ChatRecord, Record
 from cloister.models.network import Network
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.rouge import rouge_l
@@ -16,26 +16,33 @@ from cloister.tasks.rouge import rouge_l
 # many tokens of a 512-word vocabulary.
 MAX_NEW_TOKENS = 64
 
+# Conversations whose replies are generated: greedy decoding costs about a second each.
+GENERATED = 32
+
 
 def reply_score(
     network: Network,
     task: CausalChat,
     tokenizer: PreTrainedTokenizerBase,
-    records: Sequence[ChatRecord],
+    records: Sequence[Record],
 ) -> float:
-    """Mean ROUGE-L F-measure of greedy replies to each record's last assistant turn, in 0…1."""
-    replies = [_reply(network, tokenizer, task.prompt(record)) for record in records]
-    return rouge_l(replies, [task.reference_text(record) for record in records])
+    """Mean ROUGE-L F-measure, in 0…1, of greedy replies to the last assistant turn of the first
+    `GENERATED` records."""
+    chats = [record for record in records if isinstance(record, ChatRecord)][:GENERATED]
+    replies = [_reply(network, tokenizer, task.prompt(record)) for record in chats]
+    return rouge_l(replies, [task.reference_text(record) for record in chats])
 
 
 def _reply(network: Network, tokenizer: PreTrainedTokenizerBase, prompt: tuple[int, ...]) -> str:
-    ids = torch.tensor([prompt], device=network.device)
+    context = network.backbone.config.max_position_embeddings
+    new = min(MAX_NEW_TOKENS, context // 2)
+    ids = torch.tensor([prompt[-(context - new) :]], device=network.device)
     with torch.inference_mode():
         output = network.backbone.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            max_new_tokens=MAX_NEW_TOKENS,
+            max_new_tokens=new,
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
         )
-    return str(tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True))
+    return str(tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True))

@@ -112,7 +112,7 @@ def _check_prefix(network: Network, task: Task, examples: Sequence[Example]) -> 
         except (AttributeError, TypeError, RuntimeError, IndexError) as error:
             raise PreflightError(
                 f"preflight: this base's frozen layers cannot be skipped ({error}); "
-                "set training.cache_frozen_layers = false"
+                "set training.frozen_cache_gib = 0"
             ) from error
     mask = batch.attention_mask.to(network.device).bool()
     if whole.dim() == 3:
@@ -121,7 +121,7 @@ def _check_prefix(network: Network, task: Task, examples: Sequence[Example]) -> 
     if not difference <= TOLERANCE[_coarsest(network)] * float(whole.float().norm()):
         raise PreflightError(
             f"preflight: keeping the frozen layers' states changes the logits by {difference:.3g}; "
-            "set training.cache_frozen_layers = false for this base"
+            "set training.frozen_cache_gib = 0 for this base"
         )
 
 

@@ -15,7 +15,7 @@ from cloister.models.base import check_base, find_base, load_tokenizer
 from cloister.models.build import build_network
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.network import Network
-from cloister.models.prefix import FrozenPrefix, Kept
+from cloister.models.prefix import FrozenPrefix, KeptStates
 from cloister.models.state import read_adapter
 from cloister.tasks.build import build_task
 from cloister.tasks.config import TaskConfig
@@ -59,7 +59,7 @@ def open_workspace(
     labels: tuple[str, ...],
     seed: int,
     *,
-    cache_frozen_layers: bool = False,
+    frozen_cache_gib: float = 0.0,
 ) -> Workspace:
     """Finds, checks and loads the base, and puts adapters and head on it.
 
@@ -69,7 +69,7 @@ def open_workspace(
         task: The `[task]` section.
         labels: Class names or entity types.
         seed: The study's seed.
-        cache_frozen_layers: Keep the frozen layers' states of every record that passes.
+        frozen_cache_gib: Memory for the frozen layers' states of the records that pass, in GiB.
 
     Raises:
         ModelFileError: The base is missing, damaged or not the expected one.
@@ -77,21 +77,23 @@ def open_workspace(
     """
     folder = find_base(model.base)
     sha256 = check_base(folder, model.sha256)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, words=task.kind == "token-classification")
     bound = build_task(task, labels, tokenizer)
     network = build_network(folder, model, lora, bound.kind, len(bound.labels), seed)
-    if cache_frozen_layers and lora.top_layers:
+    if frozen_cache_gib and lora.top_layers:
         layers = int(network.backbone.config.num_hidden_layers)
         if lora.top_layers < layers:
             kept = _kept(sha256, model.dtype, model.quantization, lora.top_layers)
-            network.prefix = FrozenPrefix(network.backbone, layers, lora.top_layers, kept)
+            network.prefix = FrozenPrefix(
+                network.backbone, layers, lora.top_layers, kept, frozen_cache_gib
+            )
     return Workspace(folder, sha256, tokenizer, bound, network, read_adapter(network))
 
 
 @lru_cache(maxsize=1)
-def _kept(sha256: str, dtype: str, quantization: str, top_layers: int) -> Kept:
+def _kept(sha256: str, dtype: str, quantization: str, top_layers: int) -> KeptStates:
     """The process's frozen states: a twin, or the next seed, starts with what the last one kept."""
-    return {}
+    return KeptStates()
 
 
 def trained_in_round(start: Adapter, config: TrainingConfig, round_number: int) -> frozenset[str]:

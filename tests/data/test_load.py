@@ -180,6 +180,20 @@ def test_a_row_that_cannot_be_used_is_named_with_its_file(tmp_path: Path, suffix
         read(path)
 
 
+def test_a_row_of_jsonl_is_counted_as_an_editor_counts_lines(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text(f'{json.dumps(TEXTS[0])}\n\n  \n{{"text": " ", "label": "a", "person": "x"}}\n')
+    with pytest.raises(DataError, match=r"^train\.jsonl, row 4: text is empty"):
+        read(path)
+
+
+def test_lists_of_words_cannot_come_from_csv(tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text("tokens,tags\nchest pain,B-D I-D\n")
+    with pytest.raises(DataError, match=r"row 1: tokens is text, .* use JSONL or Parquet"):
+        load(str(path), "train", "tokens", DataConfig())
+
+
 @pytest.mark.parametrize(
     "rows", ["Hello, world,pos,p\nBye, world,neg,p\n", "a,b,c\nHello, world,pos,p\n"]
 )

@@ -72,7 +72,7 @@ REPLY = {"role": "assistant", "content": "rest"}
         ("text", {"text": "fever", "label": 0.5}, "label is 0.5; a label"),
         ("text", {"text": "fever", "label": ["a"]}, r"label is \['a'\]"),
         ("tokens", {"tokens": ["a"]}, "no column 'tags'"),
-        ("tokens", {"tokens": "a b", "tags": ["O"]}, "tokens must be a list of words"),
+        ("tokens", {"tokens": "a b", "tags": ["O"]}, "tokens is text, not a list of words"),
         ("tokens", {"tokens": [], "tags": []}, "tokens must be a list of words, and not empty"),
         ("tokens", {"tokens": ["a", None], "tags": ["O", "O"]}, "tokens must be a list of words"),
         ("tokens", {"tokens": ["a"], "tags": [0]}, "tags must be a list of words"),

@@ -8,14 +8,18 @@ import torch
 from cloister.errors import PreflightError
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.network import trained_parameters
+from cloister.models.prefix import KeptStates
 from cloister.tasks.config import TaskConfig
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
 from cloister.training.preflight import preflight
 from cloister.training.workspace import Workspace, open_workspace
 from tests.training.test_gradients import CHATS, TEXTS, moved
 
+# 32 tokens of the tiny models' 16 hidden units: some of the records fit, not all.
+ROOM_FOR_ONE = 32 * 16 * 4 / 2**30
 
-def workspace(folder: Path, kind: str, *, cache: bool) -> Workspace:
+
+def workspace(folder: Path, kind: str, *, cache: float) -> Workspace:
     labels = () if kind == "causal-lm" else ("a", "b")
     return moved(
         open_workspace(
@@ -24,7 +28,7 @@ def workspace(folder: Path, kind: str, *, cache: bool) -> Workspace:
             TaskConfig(kind=kind, max_length=32),  # type: ignore[arg-type]
             labels,
             0,
-            cache_frozen_layers=cache,
+            frozen_cache_gib=cache,
         )
     )
 
@@ -42,7 +46,7 @@ def test_gradients_with_and_without_are_the_same(
     base: str, kind: str, request: pytest.FixtureRequest
 ) -> None:
     sums = []
-    for cache in (False, True):
+    for cache in (0.0, ROOM_FOR_ONE, 4.0):
         opened = workspace(request.getfixturevalue(base), kind, cache=cache)
         examples = opened.encode(CHATS if kind == "causal-lm" else TEXTS)
         preflight(opened.network, opened.task, examples)
@@ -57,7 +61,7 @@ def test_gradients_with_and_without_are_the_same(
 
 
 def test_kept_records_are_not_computed_again(bert: Path) -> None:
-    opened = workspace(bert, "sequence-classification", cache=True)
+    opened = workspace(bert, "sequence-classification", cache=4.0)
     batch = opened.task.collate(opened.encode(TEXTS))
     lowest = opened.network.backbone.base_model.model.encoder.layer[0]
     passes = []
@@ -68,8 +72,15 @@ def test_kept_records_are_not_computed_again(bert: Path) -> None:
     assert torch.equal(first, second)
 
 
+def test_no_more_is_kept_than_there_is_room_for() -> None:
+    kept = KeptStates()
+    for record in ((1,), (2,), (3,), (1,)):
+        kept.add(record, torch.ones(1, 4), max_bytes=32.0)
+    assert [kept.get(record) is not None for record in ((1,), (2,), (3,))] == [True, True, False]
+
+
 def test_the_network_is_whole_again_afterwards(bert: Path) -> None:
-    opened = workspace(bert, "sequence-classification", cache=True)
+    opened = workspace(bert, "sequence-classification", cache=4.0)
     names = [name for name, _ in opened.network.named_parameters()]
     trained = [name for name, _ in trained_parameters(opened.network)]
     opened.network.logits(opened.task.collate(opened.encode(TEXTS)))
@@ -78,11 +89,11 @@ def test_the_network_is_whole_again_afterwards(bert: Path) -> None:
 
 
 def test_a_prefix_that_is_wrong_is_caught_by_the_preflight(bert: Path) -> None:
-    opened = workspace(bert, "sequence-classification", cache=True)
+    opened = workspace(bert, "sequence-classification", cache=4.0)
     assert opened.network.prefix is not None
     examples = opened.encode(TEXTS)
     opened.network.logits(opened.task.collate(examples[:2]))
-    for kept in opened.network.prefix._kept.values():
+    for kept in opened.network.prefix._kept._states.values():
         kept.add_(torch.randn_like(kept))
-    with pytest.raises(PreflightError, match="cache_frozen_layers = false"):
+    with pytest.raises(PreflightError, match="frozen_cache_gib = 0"):
         preflight(opened.network, opened.task, examples)

@@ -59,6 +59,23 @@ def test_the_card_s_script_gives_the_same_logits(tmp_path: Path, assignments: li
     assert torch.allclose(found, expected, atol=1e-5)
 
 
+def test_a_tagger_s_script_takes_words(tmp_path: Path) -> None:
+    data, test = tmp_path / "tags.jsonl", tmp_path / "test.jsonl"
+    rows = [{"tokens": TEXT.split(), "tags": ["O"] * 7 + ["B-D"], "site": s} for s in "ab" * 10]
+    for path in (data, test):
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    kind = "task.kind=token-classification"
+    folder, expected = released(tmp_path, kind, f"data.train='{data}'", f"data.test='{test}'")
+    script = script_of((folder / "adapter" / "README.md").read_text())
+    program = script.replace('["…"]', json.dumps(TEXT.split())) + "print(logits.tolist())\n"
+    finished = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    found = torch.tensor(json.loads(finished.stdout))
+    assert torch.allclose(found, expected[:1], atol=1e-5)
+
+
 def test_a_causal_adapter_loads_in_one_line(tmp_path: Path, llama: Path) -> None:
     data = tmp_path / "chats.jsonl"
     turns = [{"role": "user", "content": "rash"}, {"role": "assistant", "content": "severe rash"}]

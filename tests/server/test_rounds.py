@@ -52,6 +52,7 @@ def study(**changes: object) -> ServerStudy:
         min_sites=2,
         round_timeout=1.0,
         trained=lambda number: frozenset({"w"}),
+        max_update_norm=ONE.norm(),
         score=lambda state: {},
         save=lambda state: None,
     )
@@ -78,6 +79,7 @@ BAD: dict[str, Mapping[str, object]] = {
     "a stranger": {"site": "x"},
     "not an adapter": {"delta": b"garbage"},
     "another shape": {"delta": encode(Adapter({"w": np.ones(3)}))},
+    "a larger norm than agreed": {"delta": encode(Adapter({"w": np.array([1.0, 1.001])}))},
     "a further field": {"loss": 0.1},
     "negative epsilon": {"epsilon": -1.0},
 }
