@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 Uniforms = NDArray[np.float64]
 
+# Uniforms are multiples of one over this: as fine as float64 holds them near 1.
+UNIFORM_GRID = 2.0**53
+
 
 class Entropy(Protocol):
     """A source of independent random numbers."""
@@ -47,7 +50,7 @@ class OsEntropy:
         cipher = Cipher(algorithms.AES256(os.urandom(32)), modes.CTR(bytes(16)))
         stream = cipher.encryptor().update(bytes(8 * count))
         words = np.frombuffer(stream, dtype=np.uint64)
-        return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return (words >> np.uint64(11)).astype(np.float64) / UNIFORM_GRID
 
     def normal(self, count: int) -> Uniforms:
         """Independent standard normals, float64 [count]."""

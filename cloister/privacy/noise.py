@@ -1,9 +1,18 @@
-"""The Gaussian mechanism: the only way from a clipped sum to a value that may leave a site."""
+"""The Gaussian mechanism: the only way from a clipped sum to a value that may leave a site.
+
+Math:
+    release = γ · (S + round(N(0, (σC)²) / γ)) for a sum S of integers. Rounding commutes with
+    adding an integer, so this is round(S + noise): the continuous Gaussian mechanism (Dwork & Roth
+    2014, appendix A), then rounded, which is post-processing. Every release is a multiple of γ
+    whatever S is, so no bit of a float tells a zero sum from another (Mironov 2012; Haney et al.
+    2022, arXiv:2207.13793).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,15 +36,17 @@ def add_noise(clipped: ClippedSum, noise_multiplier: float, entropy: Entropy) ->
         entropy: Source of randomness.
 
     Guarantees:
-        The noise is drawn and added in float64, then rounded to float32. An empty batch is noised
-        like any other. With `noise_multiplier` 0 nothing is drawn and nothing is private.
+        Noise is drawn in float64, rounded to the sum's grid and added to its integers; the result
+        is then rounded to float32. An empty batch is noised like any other. With
+        `noise_multiplier` 0 nothing is drawn and nothing is private. The time that a draw takes
+        does not depend on its value.
     """
-    if noise_multiplier == 0:
-        return NoisedSum(clipped.tensors)
-    deviation = noise_multiplier * clipped.bound
+    deviation = noise_multiplier * clipped.bound / clipped.grid
     noised = []
-    for tensor in clipped.tensors:
-        noise = torch.from_numpy(entropy.normal(tensor.numel())).view(tensor.shape)
-        total = tensor.to(device="cpu", dtype=torch.float64) + deviation * noise
-        noised.append(total.to(device=tensor.device, dtype=torch.float32))
+    for integers in clipped.tensors:
+        total = integers
+        if noise_multiplier > 0:
+            steps = np.rint(entropy.normal(integers.numel()) * deviation).astype(np.int64)
+            total = integers + torch.from_numpy(steps).view(integers.shape).to(integers.device)
+        noised.append((total.to(torch.float64) * clipped.grid).to(torch.float32))
     return NoisedSum(tuple(noised))

@@ -1,4 +1,4 @@
-"""Poisson sampling: each record is in each batch with the same probability, independently.
+"""Poisson sampling: each unit is in each batch with the same probability, independently.
 
 The amplification that the accountant claims (Mironov, Talwar, Zhang 2019, arXiv:1908.10530; Zhu,
 Dong, Wang 2022, arXiv:2106.08567) holds for this sampler only. Shuffled batches leak up to four
@@ -7,25 +7,29 @@ times more than it claims for them (Chua et al. 2024, arXiv:2411.10614).
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
-from cloister.privacy.entropy import Entropy
+from cloister.privacy.entropy import UNIFORM_GRID, Entropy
 
 
 def poisson_sample(count: int, sample_rate: float, entropy: Entropy) -> NDArray[np.int64]:
     """Draws one batch.
 
     Args:
-        count: Number of records to draw from; private.
-        sample_rate: Probability of each record, from the plan; never derived from `count`.
+        count: Number of units to draw from; private.
+        sample_rate: Probability of each unit, from the plan; never derived from `count`.
         entropy: Source of randomness.
 
     Returns:
-        Indices of the drawn records in rising order; may be empty.
+        Indices of the drawn units in rising order; may be empty.
 
     Guarantees:
-        Independent between records and between calls. The uniforms have 53 bits, so a rate q is
-        realised within 2⁻⁵³ (float32 uniforms would turn 10⁻⁹ into 6·10⁻⁸).
+        Independent between units and between calls. The uniforms have 53 bits, and the rate is
+        rounded down to their grid: what is realised is at most what is accounted, and within 2⁻⁵³
+        of it (float32 uniforms would turn 10⁻⁹ into 6·10⁻⁸).
     """
-    return np.flatnonzero(entropy.uniform(count) < sample_rate)
+    realised = math.floor(sample_rate * UNIFORM_GRID) / UNIFORM_GRID
+    return np.flatnonzero(entropy.uniform(count) < realised)

@@ -13,7 +13,7 @@ from cloister.tasks.config import TaskConfig
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
 from cloister.training.preflight import preflight
 from cloister.training.workspace import Workspace, open_workspace
-from tests.training.test_gradients import CHATS, TEXTS, moved
+from tests.training.test_gradients import CHATS, TEXTS, moved, values
 
 # 32 tokens of the tiny models' 16 hidden units: some of the records fit, not all.
 ROOM_FOR_ONE = 32 * 16 * 4 / 2**30
@@ -56,7 +56,7 @@ def test_gradients_with_and_without_are_the_same(
                     clipped_gradient_sum(opened.network, opened.task, examples, 1.0, max_tokens)
                 )
     for other in sums[1:]:
-        for one, two in zip(sums[0].tensors, other.tensors, strict=True):
+        for one, two in zip(values(sums[0]), values(other), strict=True):
             assert torch.allclose(one, two, atol=1e-5)
 
 
