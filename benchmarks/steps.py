@@ -18,6 +18,7 @@ from cloister.training.gradients import (
     per_record_hooks,
     plain_gradient_sum,
 )
+from cloister.training.units import UnitExamples, singles
 from cloister.training.workspace import Workspace, open_workspace
 
 RECORDS = 256  # a logical batch of a recipe's size
@@ -36,14 +37,14 @@ def figures(texts: str, turns: int) -> Iterator[Figure]:
         workspace = open_workspace(
             ModelConfig(), lora, TaskConfig(), labels, 0, frozen_cache_gib=cached
         )
-        examples = workspace.encode(chosen)
+        units = singles(workspace.encode(chosen))
 
-        def plain(workspace: Workspace = workspace, examples: list[Example] = examples) -> None:
-            plain_gradient_sum(workspace.network, workspace.task, examples, TOKENS)
+        def plain(workspace: Workspace = workspace, units: list[UnitExamples] = units) -> None:
+            plain_gradient_sum(workspace.network, workspace.task, units, TOKENS)
 
-        def private(workspace: Workspace = workspace, examples: list[Example] = examples) -> None:
+        def private(workspace: Workspace = workspace, units: list[UnitExamples] = units) -> None:
             with per_record_hooks(workspace.network):
-                clipped_gradient_sum(workspace.network, workspace.task, examples, 1.0, TOKENS)
+                clipped_gradient_sum(workspace.network, workspace.task, units, 1.0, TOKENS)
 
         yield Figure(
             f"private step over plain step, {name}", ratio(private, plain, turns), 1.25, "at most"
@@ -56,7 +57,7 @@ def figures(texts: str, turns: int) -> Iterator[Figure]:
         "throughput of length-sorted batches over padding to max_length",
         ratio(
             lambda: padded_to_max_length(workspace, examples),
-            lambda: plain_gradient_sum(workspace.network, workspace.task, examples, TOKENS),
+            lambda: plain_gradient_sum(workspace.network, workspace.task, units, TOKENS),
             turns,
         ),
         1.5,

@@ -8,7 +8,8 @@
     │   ├── AdapterFormatError     3  bytes that are not an adapter message or checkpoint
     │   └── ModelFileError         3  a base model that cannot be found, read or trusted
     ├── RefusedError               4  refused by policy or because its privacy cannot be shown
-    │   └── PreflightError         4  a model whose per-record gradients are not exact
+    │   ├── PreflightError         4  a model whose per-record gradients are not exact
+    │   └── RoundSpentError        4  a round that was charged and cut off before its release
     ├── BudgetError                5  the privacy budget does not cover what was asked
     ├── LedgerError                6  a ledger or signature that is broken
     ├── NetworkError               7  network or authentication
@@ -73,6 +74,10 @@ class RefusedError(CloisterError):
 
 class PreflightError(RefusedError):
     """A model whose per-record gradients are not exact, named with the parameter."""
+
+
+class RoundSpentError(RefusedError):
+    """A round that was charged and cut off before its release; it is not run again."""
 
 
 class BudgetError(CloisterError):

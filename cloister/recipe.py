@@ -21,6 +21,7 @@ from cloister.errors import BadFileError, RecipeError, UsageError
 from cloister.fields import as_table, parse_assignment, read_section
 from cloister.models.config import DEFAULT_BASE, LoraConfig, ModelConfig
 from cloister.privacy.config import PrivacyConfig
+from cloister.privacy.units import Unit
 from cloister.strategies.config import StrategyConfig
 from cloister.tasks.config import TaskConfig
 from cloister.training.config import TrainingConfig
@@ -55,7 +56,8 @@ class FederationConfig:
 
     Attributes:
         num_rounds: Rounds of the study.
-        min_sites: A round with fewer updates ends the run; absent: all sites must answer.
+        min_sites: A round with fewer updates ends the run; absent: all must answer whose budget
+            is not spent.
         round_timeout: Seconds that a round may take before it is closed with what came.
         evaluate_every: Rounds between evaluations at the coordinator; the last is always done.
         patience: Stop after so many evaluations without a better score on the public
@@ -115,11 +117,6 @@ class Recipe:
         """SHA-256 of its canonical JSON: equal recipes have equal digests, on every machine."""
         canonical = json.dumps(self.tables(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
-
-    @property
-    def min_sites(self) -> int:
-        """Fewest updates that close a round."""
-        return self.federation.min_sites or self.data.sites
 
 
 def read_recipe(path: Path | None, assignments: Iterable[str] = ()) -> Recipe:
@@ -209,6 +206,15 @@ def cross_field_problems(recipe: Recipe) -> list[str]:
             f"strategy.weights: {len(recipe.strategy.weights)} given for data.sites = {data.sites}",
         ),
         (
+            recipe.privacy.unit is Unit.PERSON and data.person is None,
+            "data.person: name the column of persons, which privacy.unit = 'person' needs",
+        ),
+        (
+            len(recipe.privacy.site_budgets) not in (0, data.sites),
+            f"privacy.site_budgets: {len(recipe.privacy.site_budgets)} given for data.sites = "
+            f"{data.sites}",
+        ),
+        (
             (federation.min_sites or 0) > data.sites,
             f"federation.min_sites: {federation.min_sites} is above data.sites = {data.sites}",
         ),
@@ -246,9 +252,14 @@ def cross_field_problems(recipe: Recipe) -> list[str]:
 
 def warnings(recipe: Recipe) -> list[str]:
     """What is allowed but seldom meant, one line each."""
-    records = recipe.data.public_records
+    data, records = recipe.data, recipe.data.public_records
     fewest = min(records) if isinstance(records, tuple) else records
     notes = []
+    if recipe.privacy.unit is Unit.PERSON and data.partition not in ("person", "column"):
+        notes.append(
+            f"data.partition: {data.partition} deals one person's records to several sites, each "
+            "of which protects them for itself: their ε adds up; set data.partition = 'person'"
+        )
     if recipe.privacy.enabled and recipe.privacy.delta > 1 / (10 * fewest):
         # Dwork & Roth 2014, section 2.3: a delta near 1/n allows publishing a few records whole.
         notes.append(

@@ -26,7 +26,7 @@ ROOMS = {
 CONFINED = {
     "flwr": {"client", "server", "simulation"},
     "flwr_datasets": {"simulation"},
-    "opacus": {"training"},
+    "opacus": {"privacy", "training"},
     "peft": {"models", "release"},
     "dp_accounting": {"privacy"},
     "typer": {"cli"},

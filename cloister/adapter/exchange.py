@@ -19,7 +19,9 @@ class Status(StrEnum):
     """How a site answers; a fixed form, because an error's text may hold a record's."""
 
     TRAINED = "trained"
-    REFUSED = "refused"
+    REFUSED = "refused"  # by the site's policy
+    BUDGET = "budget"  # the site's budget is spent: it takes part no more
+    SPENT = "spent"  # this round was charged before and cut off: the site goes on with the next
     FAILED = "failed"
 
 

@@ -141,6 +141,8 @@ class Display:
         scores = report.metrics.get("test", {})
         name = next((m for m in ("accuracy", "f1", "perplexity") if m in scores), None)
         missing = f", without {', '.join(report.missing)}" if report.missing else ""
+        if report.retired:
+            missing += f", budget spent at {', '.join(report.retired)}"
         return (
             f"{report.round}/{self._recipe.federation.num_rounds}",
             f"{name} {scores[name]:.4f}" if name else "–",

@@ -10,7 +10,7 @@ from flwr.clientapp import ClientApp
 
 from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status
 from cloister.client.site import Site, answer
-from cloister.errors import BudgetError, CloisterError, RefusedError
+from cloister.errors import BudgetError, CloisterError, RefusedError, RoundSpentError
 from cloister.training.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -47,10 +47,17 @@ def make_client_app(
         except Exception as error:
             known = isinstance(error, CloisterError)
             log.error("%s: %s", name or "site", error, exc_info=None if known else error)
-            refused = isinstance(error, RefusedError | BudgetError)
-            status = Status.REFUSED if refused else Status.FAILED
-            reply = RoundReply(name, 0, status, b"", 0.0)
+            reply = RoundReply(name, 0, status_of(error), b"", 0.0)
             on_error(error)
         return Message(RecordDict({RECORD: ConfigRecord(reply.fields())}), reply_to=message)
 
     return app
+
+
+def status_of(error: Exception) -> Status:
+    """The one word that the coordinator is told of an error."""
+    if isinstance(error, RoundSpentError):
+        return Status.SPENT
+    if isinstance(error, BudgetError):
+        return Status.BUDGET
+    return Status.REFUSED if isinstance(error, RefusedError) else Status.FAILED

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cloister.adapter.exchange import RoundReply, RoundRequest, Status
 from cloister.adapter.wire import decode, digest, encode
-from cloister.errors import BudgetError, RefusedError
+from cloister.errors import RefusedError
+from cloister.privacy.accounting import COARSE
 from cloister.privacy.entropy import Entropy, OsEntropy, SeededEntropy
-from cloister.privacy.ledger import Ledger
+from cloister.privacy.ledger import Charge, Ledger, Released
 from cloister.privacy.plan import Plan
 from cloister.seeds import child_generator
-from cloister.tasks.task import Example
 from cloister.training.config import TrainingConfig
 from cloister.training.local import local_update
+from cloister.training.units import UnitExamples
 from cloister.training.workspace import Workspace, trained_in_round
 
 
@@ -28,7 +28,7 @@ class Site:
         study: Digest of the recipe that it accepted.
         plan: The constants that its guarantee rests on.
         training: How it trains.
-        examples: Its encoded records; private.
+        units: Its encoded records, by unit; private.
         ledger: Where it charges and notes what leaves.
         seed: The study's seed; of sampling only where nothing is private.
     """
@@ -37,7 +37,7 @@ class Site:
     study: str
     plan: Plan
     training: TrainingConfig
-    examples: Sequence[Example]
+    units: Sequence[UnitExamples]
     ledger: Ledger
     seed: int
 
@@ -55,29 +55,38 @@ def answer(
 
     Raises:
         RefusedError: The request is for another study or a round outside the plan.
-        BudgetError: The plan's rounds are all charged.
+        BudgetError: The site's budget does not cover the round.
+        RoundSpentError: The round was charged before and cut off.
         AdapterFormatError: The global adapter is not of the study's shapes.
         LedgerError: The charge could not be written; nothing was drawn.
 
     Guarantees:
         The round is charged, and the charge synced, before the first batch is drawn. The message
-        holds the clipped, noised delta, plan constants and nothing else.
+        holds the clipped, noised delta as the ledger released it, plan constants and nothing else.
+        Asked again for a released round, the site sends the same bytes and draws nothing.
     """
     if request.study != site.study:
         raise RefusedError(f"study {request.study[:12]} asked, {site.study[:12]} accepted")
     if not 1 <= request.round <= site.plan.num_rounds:
         raise RefusedError(f"round {request.round} is outside the plan's {site.plan.num_rounds}")
     start = decode(request.adapter, workspace.start.shapes)
-    charged = len(site.ledger.charges)
-    if site.plan.is_private and charged >= site.plan.num_rounds:
-        raise BudgetError(f"{charged} rounds are charged; the plan has {site.plan.num_rounds}")
     entropy = _entropy(site, request.round)
-    site.ledger.charge(site.plan, request.round, is_private=entropy.is_private)
+    granted = site.ledger.reserve(
+        Charge(
+            study=site.study,
+            round=request.round,
+            plan=site.plan,
+            request=digest(request.adapter),
+            is_private=entropy.is_private,
+        )
+    )
+    if isinstance(granted, Released):
+        return _reply(site, request, granted)
     workspace.train_names(trained_in_round(workspace.start, site.training, request.round))
     delta = local_update(
         workspace.network,
         workspace.task,
-        site.examples,
+        site.units,
         start,
         site.plan,
         site.training,
@@ -85,10 +94,15 @@ def answer(
         entropy=entropy,
         on_step=on_step,
     )
-    payload = encode(delta)
-    site.ledger.sent(request.round, digest(payload), len(payload))
-    spent = site.ledger.epsilon(site.plan.delta) if site.plan.is_private else math.inf
-    return RoundReply(site.name, request.round, Status.TRAINED, payload, spent)
+    planned = dict(site.plan.message)
+    if any(planned.get(name) != shape for name, shape in delta.shapes.items()):
+        raise RefusedError("the delta is not of the names and shapes that the plan lets out")
+    return _reply(site, request, granted.release(encode(delta)))
+
+
+def _reply(site: Site, request: RoundRequest, released: Released) -> RoundReply:
+    spent = site.ledger.epsilon(site.plan.delta, COARSE)
+    return RoundReply(site.name, request.round, Status.TRAINED, released.payload, spent)
 
 
 def _entropy(site: Site, round_number: int) -> Entropy:

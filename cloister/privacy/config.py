@@ -19,7 +19,10 @@ class PrivacyConfig:
 
     Attributes:
         enabled: Off gives the plain twin: the same loop without clip and noise, ε = ∞.
-        unit: Whose presence is hidden.
+        unit: Whose presence is hidden: of one `record`, or of one `person` with all records, for
+            which `data.person` names the column.
+        max_records_per_person: Where the unit is a person, how many records of one count; their
+            gradients are averaged before they are clipped.
         epsilon: Target ε of each site over all rounds; the noise multiplier is solved for.
             Absent together with `noise_multiplier`: 8.
         noise_multiplier: Noise standard deviation over `max_grad_norm`; states the noise instead
@@ -29,15 +32,20 @@ class PrivacyConfig:
             parameters at once.
         max_update_norm: Bound on the norm of what one site sends in one round; it limits a site's
             influence on the others, and costs no privacy (post-processing).
+        site_budgets: In simulations, ε that each site's data set may cost in its whole life, in
+            the sites' order; a site whose budget is spent takes part no more. Absent: what the
+            study costs.
     """
 
     enabled: bool = True
     unit: Unit = Unit.RECORD
+    max_records_per_person: int = 8  # bounds memory; an average of 8 has most of what more bring
     epsilon: float | None = None
     noise_multiplier: float | None = None
     delta: float = 1e-5  # the literature's, fit for sites of up to 10,000 records
     max_grad_norm: float = 8.0  # of a head on features of norm √384; most records pass unclipped
     max_update_norm: float = 50.0
+    site_budgets: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.epsilon is not None and self.noise_multiplier is not None:
@@ -51,13 +59,22 @@ class PrivacyConfig:
             raise UsageError(
                 f"noise_multiplier: {self.noise_multiplier} given; a number from 0 up is needed"
             )
+        if self.max_records_per_person < 1:
+            raise UsageError(
+                f"max_records_per_person: {self.max_records_per_person} given; at least 1 is needed"
+            )
         if not 0 < self.delta < 1:
             raise UsageError(f"delta: {self.delta} given; a number between 0 and 1 is needed")
         for name in ("max_grad_norm", "max_update_norm"):
-            if not 0 < getattr(self, name) < math.inf:
+            # float32 sums and their grid hold these magnitudes with room to spare.
+            if not 1e-6 <= getattr(self, name) <= 1e6:
                 raise UsageError(
-                    f"{name}: {getattr(self, name)} given; a positive number is needed"
+                    f"{name}: {getattr(self, name)} given; a number from 1e-6 to 1e6 is needed"
                 )
+        if any(not budget > 0 for budget in self.site_budgets):
+            raise UsageError(
+                f"site_budgets: {min(self.site_budgets)} given; positive numbers are needed"
+            )
 
     @property
     def target_epsilon(self) -> float | None:

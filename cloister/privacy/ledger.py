@@ -1,127 +1,316 @@
-"""A site's ledger: one JSON line for each charge and each release, synced before it counts.
+"""A site's ledger: charged before anything is drawn, never refunded, and the only way out.
 
-A charge is written and synced before the first batch of its round is drawn, so that a crash at any
-later point leaves it spent. Charges are never refunded; ε is computed from them on demand.
+    reserve   written and synced before the first batch of a round is drawn; a crash at any later
+              point leaves it spent
+    release   written and synced, with the bytes, before they are sent; asked again, the same bytes
+              go out and nothing more is charged
+
+One ledger is one data set's for its life, over all studies and coordinators. Entries are chained
+and signed (`chain`), and lie in one SQLite file (`ledger_file`).
 """
 
 from __future__ import annotations
 
-import json
-import os
-from dataclasses import asdict, dataclass
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cloister.errors import LedgerError
-from cloister.privacy.accounting import epsilon
+from cloister import __version__
+from cloister.errors import BudgetError, LedgerError, RefusedError, RoundSpentError
+from cloister.privacy.accounting import COARSE, FINE, epsilon, rdp_epsilon
+from cloister.privacy.budget import Budget, Request, fits, order_for
+from cloister.privacy.chain import Entry, Head, check_anchor, follow, json_epsilon, sign
 from cloister.privacy.events import GaussianEvent
+from cloister.privacy.history import History, Reserved
+from cloister.privacy.keys import create_key, load_key, public_hex
+from cloister.privacy.ledger_file import LedgerFile, Transaction
 from cloister.privacy.plan import Plan
+from cloister.privacy.units import Neighbouring, Unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Charge:
+    """A round that a site is asked to run.
+
+    Attributes:
+        study: Digest of the study's recipe.
+        round: From 1.
+        plan: What will run.
+        request: SHA-256 of what the coordinator sent; the same round with another is refused.
+        is_private: Whether its randomness is unpredictable; otherwise it is charged as ε = ∞.
+    """
+
+    study: str
+    round: int
+    plan: Plan
+    request: str
+    is_private: bool = True
 
 
 @dataclass(frozen=True)
-class Charge:
-    """What one round cost, as read back from a ledger."""
+class Released:
+    """Bytes that may leave, because their release is in the ledger; only a ledger makes one.
 
-    round: int
-    event: GaussianEvent
+    Attributes:
+        payload: What leaves.
+    """
+
+    payload: bytes
+
+
+class Reservation:
+    """The right to release one round's bytes, once."""
+
+    def __init__(self, ledger: Ledger, seq: int) -> None:
+        self._ledger = ledger
+        self._seq = seq
+
+    def release(self, payload: bytes) -> Released:
+        """Writes the release to the ledger; the bytes may leave when this returns.
+
+        Raises:
+            LedgerError: It could not be written and synced, or this reservation was used already;
+                then nothing may leave.
+        """
+        return self._ledger._release(self._seq, payload)
+
+
+def now() -> str:
+    """The time for an entry; informative only, no rule reads it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class Ledger:
-    """An append-only file of charges and releases.
+    """A site's ledger, opened for charging.
 
     Args:
-        path: A JSONL file; made when the first line is written.
+        path: Its SQLite file; the site's key lies beside it with the suffix `.key` unless given.
+        key: The key's file.
+        clock: The time of an entry.
+        vfs: SQLite's file layer, for tests; None: the operating system's.
 
     Raises:
-        LedgerError: An existing file cannot be read line by line; nothing is written to it.
+        LedgerError: The ledger or its key is missing or damaged, or the key is another.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._entries = _read(path)
+    def __init__(
+        self,
+        path: Path,
+        *,
+        key: Path | None = None,
+        clock: Callable[[], str] = now,
+        vfs: str | None = None,
+    ) -> None:
+        self._file = LedgerFile(path, vfs)
+        self._key = load_key(key or key_file(path))
+        self._clock = clock
+        self._history = History()
+        first, *later = self._file.entries()
+        self._history.add(first)
+        if self._history.public_key != public_hex(self._key):
+            raise LedgerError(f"{path}: begun under another key than {key or key_file(path)}")
+        follow([first], None, self._history.public_key)
+        self._take(later)
 
-    @property
-    def charges(self) -> tuple[Charge, ...]:
-        """Everything ever charged, oldest first."""
-        return tuple(
-            Charge(entry["round"], GaussianEvent(**entry["event"]))
-            for entry in self._entries
-            if entry["kind"] == "charge"
-        )
-
-    def epsilon(self, delta: float) -> float:
-        """ε of everything charged, per record added or removed."""
-        return epsilon([charge.event for charge in self.charges], delta)
-
-    def charge(self, plan: Plan, round_number: int, *, is_private: bool) -> None:
-        """Charges one round in full, before anything is drawn.
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        budget: Budget,
+        unit: Unit,
+        *,
+        key: Path | None = None,
+        clock: Callable[[], str] = now,
+        vfs: str | None = None,
+    ) -> Ledger:
+        """Begins a data set's ledger, and its key where there is none yet.
 
         Args:
-            plan: What will run.
-            round_number: Which round of the study.
-            is_private: Whether its randomness is unpredictable; otherwise it is charged as ε = ∞.
+            path: Where.
+            budget: For the data set's whole life.
+            unit: Whose presence is hidden in every release.
+            key: The key's file; absent: beside the ledger.
+            clock: The time of an entry.
+            vfs: SQLite's file layer.
 
         Raises:
-            LedgerError: The line could not be written and synced; then nothing may be drawn.
+            LedgerError: A ledger is there already, or it cannot be written.
         """
-        event = plan.event(plan.local_steps)
-        self._append(
-            kind="charge",
-            round=round_number,
-            plan=plan.digest(),
-            unit=plan.unit,
-            neighbouring=plan.neighbouring,
-            delta=plan.delta,
-            event=asdict(event) | {"is_private": event.is_private and is_private},
+        key = key or key_file(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LedgerError(f"{path}: cannot be written ({error}); name another place") from error
+        signer = load_key(key) if key.exists() else create_key(key)
+        first = {
+            "kind": "begin",
+            "epsilon": json_epsilon(budget.epsilon),
+            "delta": budget.delta,
+            "unit": unit.value,
+            "neighbouring": Neighbouring.ADD_REMOVE.value,
+            "key": public_hex(signer),
+            "code": __version__,
+            "time": clock(),
+        }
+        LedgerFile(path, vfs).create(sign(first, None, signer))
+        return cls(path, key=key, clock=clock, vfs=vfs)
+
+    @property
+    def head(self) -> Head:
+        """The last entry that this object has seen."""
+        return self._history.head
+
+    def check_anchor(self, head: Head) -> None:
+        """Checks that this ledger goes on from where it was seen to end before.
+
+        Raises:
+            LedgerError: It was cut, rolled back or replaced since.
+        """
+        check_anchor(self._file.entries(), head, str(self._file.path))
+
+    @property
+    def budget(self) -> Budget:
+        """For the data set's whole life."""
+        return self._history.budget
+
+    @property
+    def steps(self) -> int:
+        """Steps charged in all."""
+        return sum(self._history.spent.plans.values())
+
+    def epsilon(self, delta: float, grid: float = FINE) -> float:
+        """ε of everything ever charged, per unit added or removed, by PLD."""
+        return epsilon(self._history.spent.events, delta, grid)
+
+    def reserve(self, charge: Charge) -> Reservation | Released:
+        """Charges one round in full, before anything is drawn.
+
+        Returns:
+            The right to release; or, where this very round was released before, its bytes again.
+
+        Raises:
+            RoundSpentError: The round was charged but cut off before its release; it is spent.
+            RefusedError: The round was asked before with anything changed, or the plan's unit is
+                not the ledger's.
+            BudgetError: The budget does not cover it; nothing is charged.
+            LedgerError: The charge could not be written and synced; then nothing may be drawn.
+
+        Guarantees:
+            When a reservation is returned, its charge is on disk. Two processes never get one for
+            the same round, nor together more than the budget.
+        """
+        event = charge.plan.event(charge.plan.local_steps)
+        planned = charge.plan.event(charge.plan.local_steps * charge.plan.num_rounds)
+        if not charge.is_private:
+            event, planned = replace(event, is_private=False), replace(planned, is_private=False)
+        request = Request(plan=charge.plan.digest(), event=event, planned=planned)
+        with self._file.writing() as transaction:
+            self._catch_up(transaction)
+            before = self._history.rounds.get((charge.study, charge.round))
+            if before is not None:
+                return self._again(before, charge, transaction)
+            if charge.plan.unit is not self._history.unit:
+                raise RefusedError(
+                    f"the plan's unit is {charge.plan.unit}, the ledger's {self._history.unit}: "
+                    "what is promised for one cannot be counted in the other"
+                )
+            if not fits(request, self._history.spent, self._history.budget):
+                raise BudgetError(self._exhausted(charge))
+            entry = self._append(
+                transaction,
+                kind="reserve",
+                study=charge.study,
+                round=charge.round,
+                plan=request.plan,
+                request=charge.request,
+                event=asdict(event),
+                planned_steps=planned.steps,
+                order=order_for(request, self._history.spent, self._history.budget),
+                epsilon=self._cumulative(event, charge.plan.delta),
+                delta=charge.plan.delta,
+            )
+        self._history.add(entry)
+        return Reservation(self, self.head.seq)
+
+    def _release(self, seq: int, payload: bytes) -> Released:
+        digest = hashlib.sha256(payload).hexdigest()
+        with self._file.writing() as transaction:
+            self._catch_up(transaction)
+            if seq in self._history.released:
+                raise LedgerError(f"reservation {seq} was released already; nothing leaves twice")
+            entry = self._append(
+                transaction,
+                payload,
+                kind="release",
+                reservation=seq,
+                sha256=digest,
+                bytes=len(payload),
+            )
+        self._history.add(entry)
+        return Released(payload)
+
+    def _again(
+        self, before: Reserved, charge: Charge, transaction: Transaction
+    ) -> Reservation | Released:
+        if (before.plan, before.request) != (charge.plan.digest(), charge.request):
+            raise RefusedError(
+                f"round {charge.round} was asked before with another plan or adapter; a round "
+                "is answered once: ask for the next one"
+            )
+        release = self._history.released.get(before.seq)
+        if release is not None:
+            payload = transaction.payload(release.seq)
+            if hashlib.sha256(payload).hexdigest() != release.sha256:
+                raise LedgerError(f"{self._file.path}: the bytes of release {release.seq} changed")
+            return Released(payload)
+        if not before.is_private:
+            return Reservation(self, before.seq)  # costs ∞ already; the same seed gives the same
+        raise RoundSpentError(
+            f"round {charge.round} was charged and cut off before its release; it stays spent: go "
+            "on with the next one"
         )
 
-    def sent(self, round_number: int, payload: str, size: int) -> None:
-        """Notes what left: the message's SHA-256 and its bytes."""
-        self._append(kind="sent", round=round_number, sha256=payload, bytes=size)
+    def _append(
+        self, transaction: Transaction, payload: bytes | None = None, **fields: Any
+    ) -> Entry:
+        entry = sign(
+            {**fields, "code": __version__, "time": self._clock()}, self._history.head, self._key
+        )
+        transaction.append(entry, payload)
+        return entry
 
-    def _append(self, **entry: Any) -> None:
-        line = json.dumps({"seq": len(self._entries), **entry}, sort_keys=True)
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            if not self._entries:
-                _sync_folder(self._path.parent)
-        except OSError as error:
-            raise LedgerError(
-                f"{self._path}: cannot be written ({error}); nothing is drawn or sent without "
-                "its ledger line: free space or mend the permissions, then start again"
-            ) from error
-        self._entries.append(json.loads(line))
+    def _catch_up(self, transaction: Transaction) -> None:
+        self._take(list(transaction.entries(after=self._history.head.seq)))
+
+    def _take(self, entries: Sequence[Entry]) -> None:
+        """Goes on with what others wrote, under the same key."""
+        follow(entries, self._history.head, self._history.public_key)
+        for entry in entries:
+            self._history.add(entry)
+
+    def _cumulative(self, event: GaussianEvent, delta: float) -> dict[str, float | None]:
+        events = (*self._history.spent.events, event)
+        return {
+            "pld": json_epsilon(epsilon(events, delta, COARSE)),
+            "rdp": json_epsilon(rdp_epsilon(events, delta)),
+        }
+
+    def _exhausted(self, charge: Charge) -> str:
+        delta = charge.plan.delta
+        spent = self.epsilon(delta, COARSE)
+        shown = f"{spent:.4g}" if math.isfinite(spent) else "∞"
+        budget = self._history.budget
+        return (
+            f"{self._file.path}: the budget of the data set's life is epsilon {budget.epsilon:g} "
+            f"(delta {budget.delta:g}); {shown} is spent (delta {delta:g}) and another "
+            f"{charge.plan.local_steps} steps do not fit: this site takes part no more"
+        )
 
 
-def _sync_folder(folder: Path) -> None:
-    """Makes a new file's name durable too: a synced file in an unsynced folder can vanish."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    entries: list[dict[str, Any]] = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        for number, line in enumerate(lines):
-            entry = json.loads(line)
-            if not line.endswith("\n") or entry["seq"] != number:
-                raise ValueError("out of sequence or cut off")
-            if entry["kind"] == "charge":
-                GaussianEvent(**entry["event"])
-            entries.append(entry)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LedgerError(
-            f"{path}: line {len(entries) + 1} cannot be read ({error}); the budget spent is "
-            "unknown, so nothing is released: restore the file from a backup"
-        ) from error
-    return entries
+def key_file(path: Path) -> Path:
+    """Where a ledger's key lies unless another place is named."""
+    return path.with_name(path.name + ".key")

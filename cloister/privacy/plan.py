@@ -18,22 +18,26 @@ from cloister.privacy.config import PrivacyConfig
 from cloister.privacy.events import GaussianEvent
 from cloister.privacy.units import Neighbouring, Unit
 
+Message = tuple[tuple[str, tuple[int, ...]], ...]  # names and shapes, in name order
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """One object for sampler, clip, noise and accountant, so that what is accounted is what runs.
 
     Attributes:
-        public_records: The site's declared, public number of records.
-        expected_batch_size: Mean size of a Poisson batch at a site of that size; the divisor.
+        public_records: The site's declared, public number of units: records, or persons.
+        expected_batch_size: Mean units of a Poisson batch at a site of that size; the divisor.
         local_steps: Optimizer steps in a round.
         num_rounds: Rounds in the study.
         noise_multiplier: Noise standard deviation over `max_grad_norm`; 0 without privacy.
-        max_grad_norm: Bound on one record's gradient; None without privacy: no clipping.
+        max_grad_norm: Bound on one unit's gradient; None without privacy: no clipping.
         max_update_norm: Bound on what is sent in a round; None without privacy.
         delta: δ of the guarantee.
         unit: Whose presence is hidden.
+        max_records: Records of one unit that count.
         neighbouring: Which data sets are neighbours.
+        message: Names and shapes of all that may leave; empty before the base is known.
     """
 
     public_records: int
@@ -45,7 +49,9 @@ class Plan:
     max_update_norm: float | None
     delta: float
     unit: Unit = Unit.RECORD
+    max_records: int = 1
     neighbouring: Neighbouring = Neighbouring.ADD_REMOVE
+    message: Message = ()
 
     @property
     def sample_rate(self) -> float:
@@ -115,6 +121,7 @@ def make_plan(
         max_update_norm=config.max_update_norm if config.enabled else None,
         delta=config.delta,
         unit=config.unit,
+        max_records=1 if config.unit is Unit.RECORD else config.max_records_per_person,
     )
 
 

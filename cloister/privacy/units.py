@@ -9,6 +9,7 @@ class Unit(StrEnum):
     """Whose presence is hidden."""
 
     RECORD = "record"
+    PERSON = "person"
 
 
 class Neighbouring(StrEnum):

@@ -8,26 +8,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status
-from cloister.adapter.tensors import Adapter
-from cloister.adapter.wire import decode, encode
-from cloister.errors import AdapterFormatError, QuorumError
+from cloister.adapter.exchange import RECORD, RoundRequest
+from cloister.adapter.wire import encode
+from cloister.errors import QuorumError
+from cloister.server.replies import Replies, read_replies
 from cloister.strategies.strategy import ServerState, Strategy
 
 log = logging.getLogger(__name__)
 
 # Seconds between looks for sites and for their replies: far below a round's seconds.
 POLL = 0.1
-
-# Relative error of a norm whose values were rounded to float32 on the wire (2⁻²⁴ each), with room
-# for the sum's own rounding.
-ROUNDING = 1e-6
 
 SetScores = Mapping[str, Mapping[str, float]]  # by public data set, then by metric
 
@@ -45,7 +41,8 @@ class RoundReport:
         bytes_down: Bytes of the global adapter, times sites.
         seconds: From the first message to the saved state.
         seconds_scoring: Of these, evaluation.
-        missing: Sites that did not answer with an update.
+        missing: Sites that did not answer with an update, but for the retired.
+        retired: Sites whose budget is spent.
         update_norm: Norm of what the global adapter moved.
     """
 
@@ -57,6 +54,7 @@ class RoundReport:
     seconds: float
     seconds_scoring: float
     missing: tuple[str, ...]
+    retired: tuple[str, ...]
     update_norm: float
 
 
@@ -70,7 +68,7 @@ class ServerStudy:
         strategy: How updates are aggregated.
         state: Where to go on: before round 1, or a checkpoint's.
         num_rounds: When to end.
-        min_sites: Fewest updates that close a round.
+        min_sites: Fewest updates that close a round; None: one from every site that has budget.
         round_timeout: Seconds that a round may take.
         trained: Names that travel in a round.
         max_update_norm: Bound that every site agreed to clip what it sends to; None: no bound.
@@ -78,6 +76,7 @@ class ServerStudy:
         save: Makes a state durable before the next round starts.
         stop_early: Whether the scores so far end the study.
         on_round: Told of each closed round.
+        on_note: Told what is out of the ordinary, in words.
     """
 
     digest: str
@@ -85,14 +84,15 @@ class ServerStudy:
     strategy: Strategy
     state: ServerState
     num_rounds: int
-    min_sites: int
+    min_sites: int | None
     round_timeout: float
     trained: Callable[[int], frozenset[str]]
     max_update_norm: float | None
     score: Callable[[ServerState], SetScores]
     save: Callable[[ServerState], None]
     stop_early: Callable[[ServerState, SetScores], bool] = lambda state, metrics: False
-    on_round: Callable[[RoundReport], None] = field(default=lambda report: None)
+    on_round: Callable[[RoundReport], None] = lambda report: None
+    on_note: Callable[[str], None] = log.warning
 
 
 def run_study(grid: Grid, study: ServerStudy) -> ServerState:
@@ -105,6 +105,7 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
         QuorumError: Too few sites answered in a round; the state of the last closed one is saved.
     """
     state = study.state
+    epsilon: dict[str, float] = {}
     while state.round < study.num_rounds:
         started = time.monotonic()
         number = state.round + 1
@@ -121,19 +122,25 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
             )
             for node in nodes
         ]
-        replies = grid.send_and_receive(messages, timeout=study.round_timeout)
-        names = study.trained(number)
-        shapes = state.adapter.select(names).shapes
-        updates, epsilon, received = _checked(replies, study, number, shapes)
-        missing = tuple(site for site in study.sites if site not in updates)
-        if len(updates) < study.min_sites:
-            raise QuorumError(
-                f"round {number}: {len(updates)} of {len(study.sites)} sites sent an update "
-                f"({', '.join(missing)} did not), {study.min_sites} are needed; look into their "
-                "logs, then resume the run"
-            )
+        shapes = state.adapter.select(study.trained(number)).shapes
+        replies = read_replies(
+            grid.send_and_receive(messages, timeout=study.round_timeout),
+            study.sites,
+            number,
+            shapes,
+            study.max_update_norm,
+        )
+        if replies.retired.issuperset(study.sites):
+            study.on_note(f"every site's budget is spent: ending after round {state.round}")
+            break
+        _check_quorum(replies, study, number)
+        epsilon |= replies.epsilon
         before = state.adapter
-        state = study.strategy.aggregate(state, updates)
+        if replies.updates:
+            state = study.strategy.aggregate(state, replies.updates)
+        else:
+            study.on_note(f"round {number} was charged and cut off: it stays spent and is skipped")
+            state = replace(state, round=number)
         study.save(state)
         scored = time.monotonic()
         metrics = study.score(state)
@@ -142,12 +149,15 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
             RoundReport(
                 round=number,
                 metrics=metrics,
-                epsilon=epsilon,
-                bytes_up=received,
+                epsilon=dict(epsilon),
+                bytes_up=replies.bytes,
                 bytes_down=len(payload) * len(nodes),
                 seconds=ended - started,
                 seconds_scoring=ended - scored,
-                missing=missing,
+                missing=tuple(
+                    s for s in study.sites if s not in replies.updates and s not in replies.retired
+                ),
+                retired=tuple(sorted(replies.retired)),
                 update_norm=(state.adapter - before).norm(),
             )
         )
@@ -163,46 +173,27 @@ def _wait_for_sites(grid: Grid, study: ServerStudy, started: float) -> list[int]
         if len(nodes) >= len(study.sites):
             return nodes
         if time.monotonic() - started > study.round_timeout:
-            if len(nodes) >= study.min_sites:
+            needed = study.min_sites or len(study.sites)
+            if len(nodes) >= needed:
                 return nodes
             raise QuorumError(
                 f"{len(nodes)} sites are connected after {study.round_timeout:.0f} s, "
-                f"{study.min_sites} are needed; start the others, then resume the run"
+                f"{needed} are needed; start the others, then resume the run"
             )
         time.sleep(POLL)
 
 
-def _checked(
-    replies: Iterable[Message],
-    study: ServerStudy,
-    number: int,
-    shapes: Mapping[str, tuple[int, ...]],
-) -> tuple[dict[str, Adapter], dict[str, float], int]:
-    """Updates, ε and bytes of the replies that are what they must be; the others are logged."""
-    updates: dict[str, Adapter] = {}
-    epsilon: dict[str, float] = {}
-    received = 0
-    for message in replies:
-        if not message.has_content():
-            log.warning("round %d: a site failed, code %d", number, message.error.code)
-            continue
-        try:
-            reply = RoundReply.from_fields(dict(message.content[RECORD]))
-            if reply.status is not Status.TRAINED or reply.round != number:
-                log.warning("round %d: %s: %s", number, reply.site or "a site", reply.status)
-                continue
-            if reply.site not in study.sites or reply.site in updates:
-                raise AdapterFormatError(f"unexpected or repeated site {reply.site!r}")
-            update = decode(reply.delta, shapes)
-            bound = study.max_update_norm
-            if bound is not None and update.norm() > bound * (1 + ROUNDING):
-                raise AdapterFormatError(
-                    f"{reply.site}: an update of norm {update.norm():.4g}, {bound:g} is the bound"
-                )
-            updates[reply.site] = update
-        except (AdapterFormatError, KeyError) as error:
-            log.warning("round %d: a reply was discarded: %s", number, error)
-            continue
-        epsilon[reply.site] = reply.epsilon
-        received += len(reply.delta)
-    return updates, epsilon, received
+def _check_quorum(replies: Replies, study: ServerStudy, number: int) -> None:
+    """Sites that cannot answer this round, for their budget or a crash, are not waited for unless
+    the study says how many it needs."""
+    excused = replies.retired | replies.spent
+    needed = study.min_sites or sum(site not in excused for site in study.sites)
+    if study.min_sites and replies.spent and not replies.updates:
+        needed = 0  # the round was cut off at every site: nothing in it can be had any more
+    if len(replies.updates) < needed:
+        silent = [site for site in study.sites if site not in replies.updates]
+        raise QuorumError(
+            f"round {number}: {len(replies.updates)} of {len(study.sites)} sites sent an update "
+            f"({', '.join(silent)} did not), {needed} are needed; look into their logs, then "
+            "resume the run"
+        )

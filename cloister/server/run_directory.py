@@ -14,12 +14,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from cloister.adapter.wire import decode, digest, encode
 from cloister.errors import BadFileError, UsageError
+from cloister.privacy.chain import Head
 from cloister.recipe import Recipe
 from cloister.strategies.strategy import ServerState
 
@@ -81,7 +82,7 @@ class RunDirectory:
 
     def ledger(self, site: str) -> Path:
         """A simulated site's ledger."""
-        return self.path / "ledgers" / f"{site}.jsonl"
+        return self.path / "ledgers" / f"{site}.ledger"
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Adds a closed round's line."""
@@ -98,14 +99,14 @@ class RunDirectory:
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def save(
-        self, state: ServerState, recipe_digest: str, charges: Mapping[str, int] | None = None
+        self, state: ServerState, recipe_digest: str, heads: Mapping[str, Head] | None = None
     ) -> None:
         """Makes a state durable; a crash at any point leaves this one or the one before.
 
         Args:
             state: After a closed round.
             recipe_digest: Of the study.
-            charges: Charges in each simulated site's ledger, to notice one that is lost.
+            heads: Where each simulated site's ledger ends, to notice one that is cut or replaced.
         """
         folder = self.path / "checkpoint"
         folder.mkdir(exist_ok=True)
@@ -117,7 +118,7 @@ class RunDirectory:
             "file": name,
             "sha256": digest(payload),
             "recipe": recipe_digest,
-            "charges": dict(charges or {}),
+            "ledgers": {site: asdict(head) for site, head in (heads or {}).items()},
         }
         write_whole(folder / "latest.json", json.dumps(latest).encode())
         for old in folder.glob("round-*.adapter"):
@@ -146,13 +147,13 @@ class RunDirectory:
             raise UsageError(f"{self.path}: its checkpoint is of another recipe; start a new run")
         return ServerState(decode(payload, start.adapter.shapes), int(entry["round"]))
 
-    def charges(self) -> dict[str, int]:
-        """Charges that each simulated site's ledger had when the last round was closed."""
+    def heads(self) -> dict[str, Head]:
+        """Where each simulated site's ledger ended when the last round was closed."""
         latest = self.path / "checkpoint" / "latest.json"
         if not latest.exists():
             return {}
-        counts: dict[str, int] = json.loads(latest.read_text(encoding="utf-8"))["charges"]
-        return counts
+        stored = json.loads(latest.read_text(encoding="utf-8"))["ledgers"]
+        return {site: Head(**head) for site, head in stored.items()}
 
     def save_best(self, state: ServerState) -> None:
         """Keeps the adapter of the best validation score so far."""

@@ -22,6 +22,7 @@ def metrics_row(report: RoundReport) -> dict[str, Any]:
         "seconds": round(report.seconds, 3),
         "seconds_scoring": round(report.seconds_scoring, 3),
         "missing": list(report.missing),
+        "retired": list(report.retired),
         "update_norm": report.update_norm,
     }
 

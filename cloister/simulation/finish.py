@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+from collections.abc import Mapping
+from typing import Any
 
 from cloister.privacy.ledger import Ledger
 from cloister.release.card import write_card
@@ -59,7 +60,7 @@ def write_results(
         test=test,
         majority=study.majority(),
         sites=tuple(_site_result(study, run, name) for name in study.names),
-        bytes_per_update=max(row["bytes_up"] // max(len(row["epsilon"]), 1) for row in rows),
+        bytes_per_update=max(_bytes_per_update(row, len(study.names)) for row in rows),
         seconds=seconds,
     )
     write_card(run.adapter, card_for(study, workspace, result))
@@ -69,13 +70,18 @@ def write_results(
     return result
 
 
+def _bytes_per_update(row: Mapping[str, Any], sites: int) -> int:
+    answered = sites - len(row["missing"]) - len(row["retired"])
+    return int(row["bytes_up"]) // max(answered, 1)
+
+
 def _site_result(study: SimulatedStudy, run: RunDirectory, name: str) -> SiteResult:
     plan, ledger = study.plans[name], Ledger(run.ledger(name))
     return SiteResult(
         name=name,
-        epsilon=ledger.epsilon(plan.delta) if plan.is_private else math.inf,
+        epsilon=ledger.epsilon(plan.delta),
         delta=plan.delta,
-        steps=sum(charge.event.steps for charge in ledger.charges),
+        steps=ledger.steps,
         sample_rate=plan.sample_rate,
         noise_multiplier=plan.noise_multiplier,
         public_records=plan.public_records,

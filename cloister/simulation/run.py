@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cloister.client.app import make_client_app
-from cloister.errors import BudgetError, CloisterError, LedgerError, QuorumError
+from cloister.errors import BudgetError, CloisterError, QuorumError
 from cloister.models.state import write_adapter
+from cloister.privacy.chain import Head
 from cloister.privacy.ledger import Ledger
 from cloister.recipe import Recipe
 from cloister.server.app import make_server_app
@@ -19,6 +20,7 @@ from cloister.server.run_directory import RunDirectory
 from cloister.server.tracking import TensorBoard, metrics_row
 from cloister.simulation.engines import Engine, run_local, run_ray
 from cloister.simulation.finish import write_results
+from cloister.simulation.ledgers import begin_ledgers
 from cloister.simulation.result import Result
 from cloister.simulation.study import SimulatedSites, SimulatedStudy, prepare, workspace_of
 from cloister.strategies.fedavg import FedAvg
@@ -94,6 +96,8 @@ def open_coordinator(
     events.on_stage("preparing data and model")
     simulated = prepare(recipe)
     workspace = workspace_of(simulated)
+    if not run.heads():
+        begin_ledgers(simulated, run)
     if recipe.privacy.enabled:
         events.on_stage("checking per-record gradients")
         workspace.train_names(frozenset(workspace.start))
@@ -125,6 +129,7 @@ class SimulatedCoordinator:
         digest = recipe.digest()
         strategy = FedAvg(dict(zip(names, recipe.strategy.weights, strict=False)))
         state = self.run.load(strategy.init(start), digest)
+        self._heads()
         tensorboard = TensorBoard(self.run) if recipe.tracking.tensorboard else None
 
         def on_round(report: RoundReport) -> None:
@@ -138,15 +143,16 @@ class SimulatedCoordinator:
             sites=names,
             strategy=strategy,
             state=state,
-            num_rounds=self._last_round(state),
-            min_sites=recipe.min_sites,
+            num_rounds=state.round if self._stopped() else recipe.federation.num_rounds,
+            min_sites=recipe.federation.min_sites,
             round_timeout=recipe.federation.round_timeout,
             trained=lambda number: trained_in_round(start, recipe.training, number),
             max_update_norm=recipe.privacy.max_update_norm if recipe.privacy.enabled else None,
             score=self._score,
-            save=lambda closed: self.run.save(closed, digest, self._charges()),
+            save=lambda closed: self.run.save(closed, digest, self._heads()),
             stop_early=self._stop_early,
             on_round=on_round,
+            on_note=self.events.on_stage,
         )
 
     def finish(self, state: ServerState) -> Result:
@@ -158,10 +164,10 @@ class SimulatedCoordinator:
         """
         if state.round == 0:
             raise BudgetError(
-                "no round was closed: the rounds that were cut off are charged, and the plan has "
-                "no other; start a new run"
+                "no round was closed: no site's budget covers one; raise privacy.site_budgets, or "
+                "ask for less"
             )
-        self._charges()
+        self._heads()
         self.events.on_stage("writing results")
         best = self.run.load_best(state)
         seconds = time.monotonic() - self.started
@@ -169,16 +175,12 @@ class SimulatedCoordinator:
             self.simulated, self.workspace, self.run, best, self._scores(best), seconds
         )
 
-    def _charges(self) -> dict[str, int]:
-        """Charges in each ledger now; never fewer than at the last closed round."""
-        now = {n: len(Ledger(self.run.ledger(n)).charges) for n in self.simulated.names}
-        for name, before in self.run.charges().items():
-            if now.get(name, 0) < before:
-                raise LedgerError(
-                    f"{self.run.ledger(name)}: {now.get(name, 0)} charges, but {before} were there "
-                    "when the last round was closed; what was spent is unknown: restore the file"
-                )
-        return now
+    def _heads(self) -> dict[str, Head]:
+        """Where each ledger ends now; each goes on from where it was at the last closed round."""
+        ledgers = {name: Ledger(self.run.ledger(name)) for name in self.simulated.names}
+        for name, head in self.run.heads().items():
+            ledgers[name].check_anchor(head)
+        return {name: ledger.head for name, ledger in ledgers.items()}
 
     def _scores(self, state: ServerState) -> SetScores:
         write_adapter(self.workspace.network, state.adapter)
@@ -217,23 +219,3 @@ class SimulatedCoordinator:
             for row in self.run.metrics()
             if "validation" in row
         ]
-
-    def _last_round(self, state: ServerState) -> int:
-        """The round to end after: one that was cut off stays charged, so the study is as much
-        shorter as its sites have already paid for."""
-        planned = self.simulated.recipe.federation.num_rounds
-        charged = self._charges()
-        if self._stopped():
-            return state.round
-        affordable = [
-            state.round + plan.num_rounds - charged[name]
-            for name, plan in self.simulated.plans.items()
-            if plan.is_private
-        ]
-        last = min([planned, *affordable])
-        if last < planned:
-            self.events.on_stage(
-                f"a round that was cut off stays charged: ending after round {last} instead of "
-                f"{planned}, so that no site exceeds its plan"
-            )
-        return last

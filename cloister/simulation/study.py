@@ -26,7 +26,7 @@ from cloister.recipe import Recipe
 from cloister.simulation.partition import partition
 from cloister.tasks.build import labels_of, record_kind
 from cloister.tasks.config import TaskConfig
-from cloister.tasks.task import Example
+from cloister.training.units import UnitExamples, unit_examples
 from cloister.training.workspace import Workspace, open_workspace
 
 
@@ -79,10 +79,15 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
         )
     sites = partition(train, data, recipe.study.seed)
     resolved = dataclasses.replace(recipe, task=dataclasses.replace(recipe.task, labels=labels))
-    return SimulatedStudy(resolved, sites, test, validation, _plans(recipe, tuple(sites)))
+    return SimulatedStudy(resolved, sites, test, validation, plans_of(recipe, tuple(sites)))
 
 
-def _plans(recipe: Recipe, names: tuple[str, ...]) -> dict[str, Plan]:
+def plans_of(recipe: Recipe, names: tuple[str, ...]) -> dict[str, Plan]:
+    """Each site's plan, from declared constants alone.
+
+    Raises:
+        RefusedError: No noise meets the target.
+    """
     declared = recipe.data.public_records
     by_site = declared if isinstance(declared, tuple) else (declared,) * len(names)
     solved = {
@@ -126,9 +131,16 @@ def workspace_of(study: SimulatedStudy) -> Workspace:
 
 
 @lru_cache(maxsize=256)  # more sites than a study has (3…50)
-def _encoded(recipe: Recipe, name: str) -> tuple[Example, ...]:
+def _units(recipe: Recipe, name: str) -> tuple[UnitExamples, ...]:
     study = prepare(recipe)
-    return tuple(workspace_of(study).encode(study.sites[name]))
+    encode, plan = workspace_of(study).task.encode, study.plans[name]
+    return unit_examples(study.sites[name], encode, plan.unit, plan.max_records)
+
+
+def plan_of(study: SimulatedStudy, name: str) -> Plan:
+    """A site's plan with what its messages hold."""
+    shapes = workspace_of(study).start.shapes
+    return dataclasses.replace(study.plans[name], message=tuple(sorted(shapes.items())))
 
 
 @dataclass(frozen=True)
@@ -150,10 +162,10 @@ class SimulatedSites:
         site = Site(
             name=name,
             study=study.recipe.digest(),
-            plan=study.plans[name],
+            plan=plan_of(study, name),
             training=self.recipe.training,
-            examples=_encoded(self.recipe, name),
-            ledger=Ledger(self.ledgers / f"{name}.jsonl"),
+            units=_units(self.recipe, name),
+            ledger=Ledger(self.ledgers / f"{name}.ledger"),
             seed=self.recipe.study.seed,
         )
         return site, workspace_of(study)

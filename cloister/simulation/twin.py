@@ -19,7 +19,7 @@ def plain_twin(recipe: Recipe) -> Recipe:
     training = recipe.training
     return dataclasses.replace(
         recipe,
-        privacy=dataclasses.replace(recipe.privacy, enabled=False),
+        privacy=dataclasses.replace(recipe.privacy, enabled=False, site_budgets=()),
         training=dataclasses.replace(training, learning_rate=training.plain_learning_rate),
     )
 

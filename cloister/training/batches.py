@@ -1,6 +1,6 @@
-"""Physical batches: a logical batch cut by token count, records of similar length together.
+"""Physical batches: a logical batch cut by token count, units of similar length together.
 
-The order of the records of a logical batch is free, because their contributions are summed; so
+The order of the units of a logical batch is free, because their contributions are summed; so
 sorting them by length saves padding and costs no privacy.
 """
 
@@ -8,25 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from cloister.tasks.task import Example
+from cloister.training.units import UnitExamples
 
 
-def physical_batches(examples: Sequence[Example], max_tokens: int) -> Iterator[list[Example]]:
-    """Cuts examples into batches of at most `max_tokens` padded tokens.
+def physical_batches(
+    units: Sequence[UnitExamples], max_tokens: int
+) -> Iterator[list[UnitExamples]]:
+    """Cuts units into batches of at most `max_tokens` padded tokens.
 
     Args:
-        examples: Any number, also none.
-        max_tokens: Most tokens of a batch, padding included; a longer record goes alone.
+        units: Any number, also none; a unit's records stay together.
+        max_tokens: Most tokens of a batch, padding included; a larger unit goes alone.
 
     Yields:
-        Every example once, longest first, so that what needs most memory comes first.
+        Every unit once, longest record first, so that what needs most memory comes early.
     """
-    batch: list[Example] = []
-    for example in sorted(examples, key=lambda e: len(e.input_ids), reverse=True):
-        longest = len(batch[0].input_ids) if batch else len(example.input_ids)
-        if batch and longest * (len(batch) + 1) > max_tokens:
+    batch: list[UnitExamples] = []
+    records, longest = 0, 0
+    for unit in sorted(units, key=_longest, reverse=True):
+        if batch and longest * (records + len(unit)) > max_tokens:
             yield batch
-            batch = []
-        batch.append(example)
+            batch, records = [], 0
+        longest = longest if batch else _longest(unit)
+        batch.append(unit)
+        records += len(unit)
     if batch:
         yield batch
+
+
+def _longest(unit: UnitExamples) -> int:
+    return max(len(example.input_ids) for example in unit)

@@ -10,6 +10,7 @@ import torch
 from cloister.models.network import Network
 from cloister.tasks.task import Example, Task
 from cloister.training.batches import physical_batches
+from cloister.training.units import singles
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ def evaluate(
     """
     meter = task.meter()
     with torch.no_grad():
-        for group in physical_batches(examples, max_tokens):
-            batch = task.collate(group)
+        for group in physical_batches(singles(examples), max_tokens):
+            batch = task.collate([example for (example,) in group])
             logits = network.logits(batch)
             meter.add(logits.to(device="cpu", dtype=torch.float32), batch)
             on_batch(len(group))

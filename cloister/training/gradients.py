@@ -1,6 +1,9 @@
-"""The gradient of one logical batch: per record and clipped, or plain.
+"""The gradient of one logical batch: per unit and clipped, or plain.
 
-Shapes: B records of a physical batch.
+Math:
+    A unit's gradient is the mean of its records' gradients; a batch's is the sum of its units'.
+
+Shapes: B records, U units of a physical batch.
 """
 
 from __future__ import annotations
@@ -15,8 +18,9 @@ from torch import Tensor
 
 from cloister.models.network import Network, trained_parameters
 from cloister.privacy.clipping import ClippedSum, clip_and_sum, empty_sum
-from cloister.tasks.task import Example, Task
+from cloister.tasks.task import Task
 from cloister.training.batches import physical_batches
+from cloister.training.units import UnitExamples
 
 
 @contextmanager
@@ -39,36 +43,38 @@ def per_record_hooks(network: Network) -> Iterator[None]:
 
 
 def clipped_gradient_sum(
-    network: Network, task: Task, examples: Sequence[Example], bound: float, max_tokens: int
+    network: Network, task: Task, units: Sequence[UnitExamples], bound: float, max_tokens: int
 ) -> ClippedSum:
-    """Sums clipped per-record gradients; call it within `per_record_hooks`.
+    """Sums clipped per-unit gradients; call it within `per_record_hooks`.
 
     Args:
         network: Its trained parameters get no `.grad`.
         task: Its per-record loss.
-        examples: The logical batch; may be empty.
-        bound: Norm to which each record's gradient is clipped, over all trained parameters.
+        units: The logical batch; may be empty.
+        bound: Norm to which each unit's gradient is clipped, over all trained parameters.
         max_tokens: Padded tokens of a physical batch.
 
     Guarantees:
-        Does not depend on how the batch is cut (up to float32 rounding of the sum).
+        Does not depend on how the batch is cut, nor a unit's contribution on the other units, but
+        for float32 rounding inside the network.
     """
     parameters = [p for _, p in trained_parameters(network)]
     total = empty_sum(parameters, bound)
-    for group in physical_batches(examples, max_tokens):
+    for group in physical_batches(units, max_tokens):
         _backward(network, task, group)
-        total = total + clip_and_sum([_taken(p) for p in parameters], bound)
+        owners = [number for number, unit in enumerate(group) for _ in unit]
+        total = total + clip_and_sum([_by_unit(_taken(p), owners) for p in parameters], bound)
     return total
 
 
 def plain_gradient_sum(
-    network: Network, task: Task, examples: Sequence[Example], max_tokens: int
+    network: Network, task: Task, units: Sequence[UnitExamples], max_tokens: int
 ) -> tuple[Tensor, ...]:
-    """Sums gradients of the records' losses, without clipping."""
+    """Sums the units' gradients without clipping."""
     parameters = [p for _, p in trained_parameters(network)]
     for parameter in parameters:
         parameter.grad = None
-    for group in physical_batches(examples, max_tokens):
+    for group in physical_batches(units, max_tokens):
         _backward(network, task, group)
     sums = tuple(torch.zeros_like(p) if p.grad is None else p.grad for p in parameters)
     for parameter in parameters:
@@ -76,9 +82,20 @@ def plain_gradient_sum(
     return sums
 
 
-def _backward(network: Network, task: Task, group: Sequence[Example]) -> None:
-    batch = task.collate(group)
-    task.record_losses(network.logits(batch), batch).sum().backward()
+def _backward(network: Network, task: Task, group: Sequence[UnitExamples]) -> None:
+    batch = task.collate([example for unit in group for example in unit])
+    losses = task.record_losses(network.logits(batch), batch)
+    shares = torch.tensor([1 / len(unit) for unit in group for _ in unit], device=losses.device)
+    (losses * shares).sum().backward()
+
+
+def _by_unit(gradients: Tensor, owners: Sequence[int]) -> Tensor:
+    """Sums rows [B, …] of the same owner, [U, …], in float32."""
+    if len(set(owners)) == len(owners):
+        return gradients
+    sums = gradients.new_zeros((owners[-1] + 1, *gradients.shape[1:]), dtype=torch.float32)
+    place = torch.tensor(owners, device=gradients.device)
+    return sums.index_add_(0, place, gradients.to(torch.float32))
 
 
 def _taken(parameter: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
     for each of the plan's local steps:
         draw a Poisson batch at the plan's rate           (privacy.sampling)
-        sum the records' gradients, each clipped           (privacy.clipping)
+        sum the units' gradients, each clipped             (privacy.clipping)
         add noise once                                     (privacy.noise)
         divide by the plan's expected batch size, step     (optimizer)
     send the clipped difference to the start
@@ -22,19 +22,19 @@ from cloister.adapter.tensors import Adapter
 from cloister.models.network import Network, trained_parameters
 from cloister.models.state import read_adapter, write_adapter
 from cloister.privacy.entropy import Entropy
-from cloister.privacy.noise import add_noise
+from cloister.privacy.mechanism import Mechanism
 from cloister.privacy.plan import Plan
-from cloister.privacy.sampling import poisson_sample
-from cloister.tasks.task import Example, Task
+from cloister.tasks.task import Task
 from cloister.training.config import TrainingConfig
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks, plain_gradient_sum
 from cloister.training.optimizer import learning_rate_at, make_optimizer
+from cloister.training.units import UnitExamples
 
 
 def local_update(
     network: Network,
     task: Task,
-    examples: Sequence[Example],
+    units: Sequence[UnitExamples],
     start: Adapter,
     plan: Plan,
     config: TrainingConfig,
@@ -48,7 +48,7 @@ def local_update(
     Args:
         network: Scratch space, its trained names already set; left at the end of the local steps.
         task: The task.
-        examples: The site's encoded records; private, of any number.
+        units: The site's encoded records by unit; private, of any number.
         start: The global adapter: a value for every trained parameter, and possibly others.
         plan: The constants that the guarantee rests on.
         config: Optimizer, schedule and physical batch.
@@ -70,11 +70,12 @@ def local_update(
     total_steps = plan.num_rounds * plan.local_steps
     first = (round_number - 1) * plan.local_steps
     private = plan.max_grad_norm is not None
+    mechanism = Mechanism(plan, entropy)
     with per_record_hooks(network) if private else nullcontext():
         for step in range(first, first + plan.local_steps):
-            drawn = poisson_sample(len(examples), plan.sample_rate, entropy)
-            batch = [examples[index] for index in drawn]
-            sums = _gradient_sums(network, task, batch, plan, config, entropy)
+            drawn = mechanism.draw(len(units))
+            batch = [units[index] for index in drawn]
+            sums = _gradient_sums(network, task, batch, mechanism, config)
             for parameter, gradient in zip(parameters, sums, strict=True):
                 parameter.grad = (gradient / plan.expected_batch_size).to(parameter.dtype)
             for group in optimizer.param_groups:
@@ -99,13 +100,11 @@ def clip_update(delta: Adapter, bound: float | None) -> Adapter:
 def _gradient_sums(
     network: Network,
     task: Task,
-    batch: Sequence[Example],
-    plan: Plan,
+    batch: Sequence[UnitExamples],
+    mechanism: Mechanism,
     config: TrainingConfig,
-    entropy: Entropy,
 ) -> tuple[Tensor, ...]:
-    tokens = config.physical_batch_tokens
-    if plan.max_grad_norm is None:
+    tokens, bound = config.physical_batch_tokens, mechanism.plan.max_grad_norm
+    if bound is None:
         return plain_gradient_sum(network, task, batch, tokens)
-    clipped = clipped_gradient_sum(network, task, batch, plan.max_grad_norm, tokens)
-    return add_noise(clipped, plan.noise_multiplier, entropy).tensors
+    return mechanism.release(clipped_gradient_sum(network, task, batch, bound, tokens)).tensors

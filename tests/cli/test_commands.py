@@ -71,6 +71,11 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
         "simulate": [
             "--engine", "--json", "--no-twin", "--out", "--resume", "--set", "--twin",
         ],
+        "plan": ["--json", "--set"],
+        "epsilon": [
+            "--accountant", "--delta", "--event", "--json", "--noise-multiplier", "--sample-rate",
+            "--steps",
+        ],
         "evaluate": ["--data", "--json"],
     }  # fmt: skip
 

@@ -9,7 +9,10 @@ from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status
 from cloister.adapter.wire import decode, encode
 from cloister.client.app import OpenSite, make_client_app
 from cloister.errors import DataError
+from cloister.privacy.ledger import Ledger
 from cloister.recipe import Recipe
+from cloister.server.run_directory import RunDirectory
+from cloister.simulation.ledgers import begin_ledgers
 from cloister.simulation.local_grid import LocalGrid
 from cloister.simulation.study import SimulatedSites, prepare, workspace_of
 from tests.support.studies import small_recipe
@@ -32,17 +35,61 @@ def ask(open_site: OpenSite, request: dict[str, object]) -> RoundReply:
     return RoundReply.from_fields(dict(reply.content[RECORD]))
 
 
+def sites(recipe: Recipe, folder: Path) -> SimulatedSites:
+    """A study's sites with new ledgers."""
+    run = RunDirectory.create(folder / "run", recipe)
+    begin_ledgers(prepare(recipe), run)
+    return SimulatedSites(recipe, run.path / "ledgers")
+
+
 def request_for(recipe: Recipe, round_number: int = 1) -> RoundRequest:
     study = prepare(recipe)
     return RoundRequest(study.recipe.digest(), round_number, encode(workspace_of(study).start))
 
 
 def test_a_round_is_answered_with_a_delta_and_charged(recipe: Recipe, tmp_path: Path) -> None:
-    reply = ask(SimulatedSites(recipe, tmp_path), request_for(recipe).fields())
+    reply = ask(sites(recipe, tmp_path), request_for(recipe).fields())
     assert reply.status is Status.TRAINED
     assert reply.site == "east"
     assert decode(reply.delta, workspace_of(prepare(recipe)).start.shapes).norm() > 0
-    assert len((tmp_path / "east.jsonl").read_text().splitlines()) == 2
+    ledger = Ledger(tmp_path / "run" / "ledgers" / "east.ledger")
+    assert ledger.steps == 2
+    assert reply.epsilon == pytest.approx(ledger.epsilon(1e-5), abs=2e-3)
+
+
+def test_asked_again_a_site_sends_the_same_bytes(recipe: Recipe, tmp_path: Path) -> None:
+    east = sites(recipe, tmp_path)
+    first, again = (ask(east, request_for(recipe).fields()) for _ in range(2))
+    assert first == again
+    assert Ledger(tmp_path / "run" / "ledgers" / "east.ledger").steps == 2
+
+
+def test_a_round_asked_again_with_another_adapter_is_refused(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    east = sites(recipe, tmp_path)
+    ask(east, request_for(recipe).fields())
+    moved = workspace_of(prepare(recipe)).start.scale(2.0)
+    reply = ask(east, request_for(recipe).fields() | {"adapter": encode(moved)})
+    assert (reply.status, reply.delta) == (Status.REFUSED, b"")
+
+
+def test_a_round_that_was_cut_off_is_not_run_again(recipe: Recipe, tmp_path: Path) -> None:
+    east = sites(recipe, tmp_path)
+
+    def crash() -> None:
+        raise DataError(SECRET)
+
+    def ask_and_crash() -> RoundReply:
+        grid = LocalGrid(make_client_app(east, crash), 1)
+        (node,) = grid.get_node_ids()
+        content = RecordDict({RECORD: ConfigRecord(request_for(recipe).fields())})
+        (reply,) = grid.send_and_receive([Message(content, node, MessageType.TRAIN)])
+        return RoundReply.from_fields(dict(reply.content[RECORD]))
+
+    assert ask_and_crash().status is Status.FAILED
+    assert ask(east, request_for(recipe).fields()).status is Status.SPENT
+    assert ask(east, request_for(recipe, 2).fields()).status is Status.TRAINED
 
 
 @pytest.mark.parametrize(
@@ -58,16 +105,15 @@ def test_a_round_is_answered_with_a_delta_and_charged(recipe: Recipe, tmp_path: 
 def test_what_does_not_fit_is_not_trained_and_not_charged(
     recipe: Recipe, tmp_path: Path, change: dict[str, object], status: Status
 ) -> None:
-    reply = ask(SimulatedSites(recipe, tmp_path), request_for(recipe).fields() | change)
+    reply = ask(sites(recipe, tmp_path), request_for(recipe).fields() | change)
     assert reply.status is status
     assert reply.delta == b""
-    assert not (tmp_path / "east.jsonl").exists()
+    assert Ledger(tmp_path / "run" / "ledgers" / "east.ledger").steps == 0
 
 
-def test_rounds_beyond_the_plan_are_refused(recipe: Recipe, tmp_path: Path) -> None:
-    sites = SimulatedSites(recipe, tmp_path)
-    statuses = [ask(sites, request_for(recipe).fields()).status for _ in range(3)]
-    assert statuses == [Status.TRAINED, Status.TRAINED, Status.REFUSED]
+def test_a_spent_budget_is_said_in_one_word(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path / "study", "privacy.site_budgets=[0.01, 0.01]")
+    assert ask(sites(recipe, tmp_path), request_for(recipe).fields()).status is Status.BUDGET
 
 
 @pytest.mark.parametrize("error", [DataError(SECRET), ValueError(SECRET), KeyError(SECRET)])

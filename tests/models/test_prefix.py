@@ -12,6 +12,7 @@ from cloister.models.prefix import KeptStates
 from cloister.tasks.config import TaskConfig
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
 from cloister.training.preflight import preflight
+from cloister.training.units import singles
 from cloister.training.workspace import Workspace, open_workspace
 from tests.training.test_gradients import CHATS, TEXTS, moved, values
 
@@ -53,7 +54,9 @@ def test_gradients_with_and_without_are_the_same(
         with per_record_hooks(opened.network):
             for max_tokens in (16, 4096):  # the second pass takes what the first kept
                 sums.append(
-                    clipped_gradient_sum(opened.network, opened.task, examples, 1.0, max_tokens)
+                    clipped_gradient_sum(
+                        opened.network, opened.task, singles(examples), 1.0, max_tokens
+                    )
                 )
     for other in sums[1:]:
         for one, two in zip(values(sums[0]), values(other), strict=True):

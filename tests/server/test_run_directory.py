@@ -7,6 +7,7 @@ import pytest
 
 from cloister.adapter.tensors import Adapter
 from cloister.errors import BadFileError, UsageError
+from cloister.privacy.chain import Head
 from cloister.recipe import Recipe
 from cloister.server.early_stopping import is_best, should_stop
 from cloister.server.run_directory import RunDirectory
@@ -20,11 +21,11 @@ def test_the_last_state_saved_is_the_one_loaded(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run", Recipe())
     assert run.load(START, "d") is START
     run.save(ServerState(LATER.adapter.scale(5.0), 2), "d")
-    run.save(LATER, "d", {"a": 3})
+    run.save(LATER, "d", {"a": Head(3, "ab")})
     loaded = run.load(START, "d")
     assert loaded.round == 3
     assert (loaded.adapter - LATER.adapter).norm() == 0.0
-    assert run.charges() == {"a": 3}
+    assert run.heads() == {"a": Head(3, "ab")}
     assert len(list((run.path / "checkpoint").iterdir())) == 2
 
 

@@ -1,28 +1,42 @@
-"""Physical batches hold everything once, within their tokens."""
+"""Physical batches hold everything once, within their tokens, and keep units together."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cloister.tasks.task import Example
 from cloister.training.batches import physical_batches
-
-examples = st.lists(st.integers(1, 30), max_size=40).map(
-    lambda lengths: [Example(tuple(range(n)), i) for i, n in enumerate(lengths)]
-)
+from cloister.training.units import UnitExamples
 
 
-@given(examples, st.integers(1, 120))
-def test_every_record_once_and_never_more_tokens_than_allowed(
-    given_examples: list[Example], limit: int
+def numbered(sizes: list[list[int]]) -> list[UnitExamples]:
+    """Units of records of these lengths; a record's target is its unit's number."""
+    return [
+        tuple(Example(tuple(range(length)), number) for length in unit)
+        for number, unit in enumerate(sizes)
+    ]
+
+
+units = st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=4), max_size=40).map(numbered)
+
+
+@given(units, st.integers(1, 120))
+def test_every_unit_once_and_never_more_tokens_than_allowed(
+    given_units: list[UnitExamples], limit: int
 ) -> None:
-    batches = list(physical_batches(given_examples, limit))
-    assert sorted(e.target for batch in batches for e in batch) == list(range(len(given_examples)))
+    batches = list(physical_batches(given_units, limit))
+    drawn = [unit for batch in batches for unit in batch]
+    assert sorted(drawn, key=lambda u: u[0].target) == given_units  # type: ignore[return-value, arg-type]
     for batch in batches:
-        padded = max(len(e.input_ids) for e in batch) * len(batch)
+        records = [record for unit in batch for record in unit]
+        padded = max(len(r.input_ids) for r in records) * len(records)
         assert padded <= limit or len(batch) == 1
 
 
-@given(examples)
-def test_neighbours_in_a_batch_are_of_similar_length(given_examples: list[Example]) -> None:
-    lengths = [len(e.input_ids) for b in physical_batches(given_examples, 60) for e in b]
-    assert lengths == sorted(lengths, reverse=True)
+@given(units)
+def test_neighbours_in_a_batch_are_of_similar_length(given_units: list[UnitExamples]) -> None:
+    longest = [
+        max(len(record.input_ids) for record in unit)
+        for batch in physical_batches(given_units, 60)
+        for unit in batch
+    ]
+    assert longest == sorted(longest, reverse=True)

@@ -18,6 +18,7 @@ from cloister.training.gradients import (
     per_record_hooks,
     plain_gradient_sum,
 )
+from cloister.training.units import UnitExamples, singles
 from cloister.training.workspace import Workspace, open_workspace
 from tests.reference.dp_sgd import clipped_sum
 
@@ -78,8 +79,9 @@ def test_the_clipped_sum_equals_one_record_at_a_time(
     workspace, records = case
     examples = workspace.encode(records)
     expected, norms = clipped_sum(workspace.network, workspace.task, examples, bound)
+    units = singles(examples)
     with per_record_hooks(workspace.network):
-        found = clipped_gradient_sum(workspace.network, workspace.task, examples, bound, 4096)
+        found = clipped_gradient_sum(workspace.network, workspace.task, units, bound, 4096)
     for mine, slow in zip(values(found), expected, strict=True):
         # float32 against float64 over sums of a few hundred products, relative to what was summed
         # (the summands may cancel): about 1e-6.
@@ -91,10 +93,10 @@ def test_the_cut_into_physical_batches_does_not_matter(bert: Path, max_tokens: i
     workspace = moved(
         open_workspace(ModelConfig(base=str(bert)), BOTH, TaskConfig(), ("a", "b"), 0)
     )
-    examples = workspace.encode(TEXTS)
+    units = singles(workspace.encode(TEXTS))
     with per_record_hooks(workspace.network):
-        whole = clipped_gradient_sum(workspace.network, workspace.task, examples, 0.5, 10**6)
-        cut = clipped_gradient_sum(workspace.network, workspace.task, examples, 0.5, max_tokens)
+        whole = clipped_gradient_sum(workspace.network, workspace.task, units, 0.5, 10**6)
+        cut = clipped_gradient_sum(workspace.network, workspace.task, units, 0.5, max_tokens)
     for one, other in zip(values(whole), values(cut), strict=True):
         assert torch.allclose(one, other, atol=1e-6)
 
@@ -103,10 +105,10 @@ def test_without_clipping_both_sums_are_alike(bert: Path) -> None:
     workspace = moved(
         open_workspace(ModelConfig(base=str(bert)), BOTH, TaskConfig(), ("a", "b"), 0)
     )
-    examples = workspace.encode(TEXTS)
+    units = singles(workspace.encode(TEXTS))
     with per_record_hooks(workspace.network):
-        clipped = clipped_gradient_sum(workspace.network, workspace.task, examples, 100.0, 64)
-    plain = plain_gradient_sum(workspace.network, workspace.task, examples, 64)
+        clipped = clipped_gradient_sum(workspace.network, workspace.task, units, 100.0, 64)
+    plain = plain_gradient_sum(workspace.network, workspace.task, units, 64)
     for one, other in zip(values(clipped), plain, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
 
@@ -117,3 +119,27 @@ def test_an_empty_batch_sums_to_zero(bert: Path) -> None:
         total = clipped_gradient_sum(workspace.network, workspace.task, [], 1.0, 64)
     assert all(not t.any() for t in total.tensors)
     assert all(not t.any() for t in plain_gradient_sum(workspace.network, workspace.task, [], 64))
+
+
+def test_a_person_s_records_are_averaged_and_clipped_together(
+    case: tuple[Workspace, list[Record]],
+) -> None:
+    workspace, records = case
+    one, *rest = workspace.encode(records)
+    bound = 1e-5  # below every norm: each unit contributes exactly so much
+    with per_record_hooks(workspace.network):
+
+        def summed(units: list[UnitExamples]) -> tuple[torch.Tensor, ...]:
+            return values(clipped_gradient_sum(workspace.network, workspace.task, units, bound, 64))
+
+        alone, thrice, pair = summed([(one,)]), summed([(one, one, one)]), summed([(one, *rest)])
+    for single, repeated in zip(alone, thrice, strict=True):
+        assert torch.allclose(single, repeated, atol=1e-6 * bound + 1e-8)
+    assert sum(float(t.square().sum()) for t in pair) ** 0.5 <= bound
+    mean = [torch.zeros_like(t) for t in alone]
+    for example in (one, *rest):
+        plain = plain_gradient_sum(workspace.network, workspace.task, [(example,)], 64)
+        mean = [m + p / (1 + len(rest)) for m, p in zip(mean, plain, strict=True)]
+    norm = sum(float(m.square().sum()) for m in mean) ** 0.5
+    for found, expected in zip(pair, mean, strict=True):
+        assert torch.allclose(found, expected * (bound / norm), atol=1e-4 * bound)

@@ -18,6 +18,7 @@ from cloister.privacy.plan import Plan, make_plan
 from cloister.tasks.task import Example
 from cloister.training.config import TrainingConfig
 from cloister.training.local import clip_update, local_update
+from cloister.training.units import singles
 from cloister.training.workspace import Workspace
 from tests.support.studies import NOTES, small_workspace
 
@@ -57,7 +58,7 @@ def update(
     return local_update(
         workspace.network,
         workspace.task,
-        examples,
+        singles(examples),
         workspace.start,
         chosen,
         dataclasses.replace(CONFIG, **config),  # type: ignore[arg-type]
@@ -139,7 +140,7 @@ def test_noise_is_drawn_once_a_step_for_each_tensor_and_empty_batches_too(
     delta = local_update(
         workspace.network,
         workspace.task,
-        examples,
+        singles(examples),
         workspace.start,
         plan(noise_multiplier=1.0),
         dataclasses.replace(CONFIG, physical_batch_tokens=8),
@@ -195,7 +196,7 @@ def test_os_entropy_gives_another_update_each_time(
     chosen = plan(noise_multiplier=1.0)
     deltas = [
         local_update(
-            workspace.network, workspace.task, examples, workspace.start, chosen, CONFIG,
+            workspace.network, workspace.task, singles(examples), workspace.start, chosen, CONFIG,
             round_number=1, entropy=OsEntropy(),
         )
         for _ in range(2)

@@ -1,0 +1,165 @@
+"""`cloister ledger`: what a site's ledger says, whether it is sound, and its head for others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(help="Read and check a site's privacy ledger.", no_args_is_help=True)
+
+LedgerPath = Annotated[Path, typer.Argument(metavar="LEDGER", help="A site's ledger file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.command("show")
+def show(ledger: LedgerPath, as_json: AsJson = False) -> None:
+    """Show every charge and release, and what is left.
+
+    Example: cloister ledger show runs/bank/ledgers/site-1.ledger
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    entries = [entry.fields for entry in _entries(ledger)]
+    if as_json:
+        typer.echo(json.dumps({"ledger": str(ledger), "entries": entries}))
+        return
+    first = entries[0]
+    released = {e["reservation"]: e for e in entries if e["kind"] == "release"}
+    console = Console()
+    console.print(
+        f"budget for life: ε {_shown(first['epsilon'])}, δ {first['delta']:g}, for one "
+        f"{first['unit']} added or removed; key {first['key'][:16]}…",
+        highlight=False,
+    )
+    table = Table(box=None, header_style="bold")
+    for column in ("study", "round", "steps", "noise", "rate", "ε so far (PLD)", "released"):
+        table.add_column(column, justify="left" if column == "study" else "right")
+    for entry in entries:
+        if entry["kind"] == "reserve":
+            out, event = released.get(entry["seq"]), entry["event"]
+            table.add_row(
+                entry["study"][:10],
+                str(entry["round"]),
+                str(event["steps"]),
+                f"{event['noise_multiplier']:g}",
+                f"{event['sample_rate']:.4g}",
+                f"{_shown(entry['epsilon']['pld'])} (δ {entry['delta']:g})",
+                f"{out['bytes']:,} bytes {out['sha256'][:8]}…" if out else "no: spent",
+            )
+    console.print(table)
+
+
+@app.command("verify")
+def verify(
+    ledger: LedgerPath,
+    anchor: Annotated[
+        list[Path] | None,
+        typer.Option(help="A head seen earlier (export --head); may be repeated."),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="The site's public key in hex, known from elsewhere.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check chain, signatures and budget, and recompute ε by two accountants.
+
+    Example: cloister ledger verify site.ledger --anchor head.json
+    """
+    from cloister.errors import LedgerError
+    from cloister.privacy.anchor import read_anchor
+    from cloister.privacy.verify import verify
+
+    anchors = [read_anchor(path) for path in anchor or []]
+    verdict = verify(
+        _entries(ledger), str(ledger), public_key=key, anchors=[a.head for a in anchors]
+    )
+    if any(a.key != verdict.public_key for a in anchors):
+        raise LedgerError(f"{ledger}: an anchor is of another site's ledger")
+    if as_json:
+        document = _verdict_json(ledger, verdict) | {"anchors": len(anchors)}
+        typer.echo(json.dumps(document))
+        return
+    typer.echo(
+        f"{ledger}: sound. {verdict.charges} rounds charged ({verdict.steps} steps), "
+        f"{verdict.releases} released.\n"
+        f"ε = {_shown(_number(verdict.epsilon_pld))} by PLD, "
+        f"{_shown(_number(verdict.epsilon_rdp))} by RDP, at δ = {verdict.delta:g}, for one "
+        f"{verdict.unit} added or removed;\nthe budget for life is ε = "
+        f"{_shown(_number(verdict.budget_epsilon))} at δ = {verdict.budget_delta:g}.\n"
+        f"Every entry is signed by {verdict.public_key}"
+        + ("." if key else ", which the ledger itself names (--key checks it).")
+        + (f"\nIt goes on from {len(anchors)} earlier head(s)." if anchors else
+           "\nNo earlier head was given: entries cut off its end would not show (--anchor).")
+    )  # fmt: skip
+
+
+@app.command("export")
+def export(
+    ledger: LedgerPath,
+    head: Annotated[
+        bool, typer.Option("--head", help="Its signed end alone, for others to keep.")
+    ] = False,
+    countersign: Annotated[
+        Path | None,
+        typer.Option(metavar="KEY", help="LEDGER is a head file: add this key's signature."),
+    ] = None,
+) -> None:
+    """Print all entries with their signatures, or the head, as JSON.
+
+    Example: cloister ledger export site.ledger --head > head.json
+    """
+    from cloister.privacy.anchor import anchor_of, read_anchor
+    from cloister.privacy.anchor import countersign as add_witness
+    from cloister.privacy.keys import load_key
+
+    if countersign is not None:
+        typer.echo(json.dumps(add_witness(read_anchor(ledger), load_key(countersign)).to_json()))
+        return
+    entries = _entries(ledger)
+    if head:
+        typer.echo(json.dumps(anchor_of(entries[-1], entries[0].fields["key"]).to_json()))
+        return
+    rows = [{"body": e.body.decode(), "signature": e.signature.hex()} for e in entries]
+    typer.echo(json.dumps({"entries": rows}))
+
+
+def _entries(ledger: Path) -> Any:
+    from cloister.errors import LedgerError
+    from cloister.privacy.ledger_file import LedgerFile
+
+    entries = LedgerFile(ledger).entries()
+    if not entries:
+        raise LedgerError(f"{ledger}: no entry")
+    return entries
+
+
+def _number(value: float) -> float | None:
+    from cloister.privacy.chain import json_epsilon
+
+    return json_epsilon(value)
+
+
+def _shown(value: float | None) -> str:
+    return "∞" if value is None else f"{value:.4f}"
+
+
+def _verdict_json(ledger: Path, verdict: Any) -> dict[str, object]:
+    return {
+        "ledger": str(ledger),
+        "sound": True,
+        "seq": verdict.head.seq,
+        "hash": verdict.head.hash,
+        "key": verdict.public_key,
+        "charges": verdict.charges,
+        "releases": verdict.releases,
+        "steps": verdict.steps,
+        "epsilon": {"pld": _number(verdict.epsilon_pld), "rdp": _number(verdict.epsilon_rdp)},
+        "delta": verdict.delta,
+        "budget": {"epsilon": _number(verdict.budget_epsilon), "delta": verdict.budget_delta},
+        "unit": verdict.unit,
+        "neighbouring": "add-remove",
+    }

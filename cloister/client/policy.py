@@ -1,0 +1,265 @@
+"""What a site makes of a coordinator's plan: the stricter of both, or a refusal.
+
+    asked plan ──▶ can each field be verified? ──▶ stricter of plan and policy ──▶ its whole cost
+                        │ no                            │ cannot be made              │ too high
+                        └───────────────────────────────┴── RefusedError, all reasons ┘
+
+Nothing here looks at a record: what is decided follows from public constants and `site.toml`, so a
+refusal tells nothing about the data.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from cloister.adapter.exchange import Status
+from cloister.client.policy_file import LARGEST_BOUND, SMALLEST_BOUND, AcceptPolicy, SitePolicy
+from cloister.errors import RefusedError
+from cloister.privacy.plan import Plan
+from cloister.privacy.units import Neighbouring, Unit
+
+# Whole numbers up to here are exact as float64, in which rates are computed.
+LARGEST_COUNT = 2**53
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The public facts of what a coordinator asks.
+
+    Attributes:
+        plan: The constants that it proposes.
+        task: Kind of task, as a recipe names it.
+        base_sha256: SHA-256 of the base's weights that the study states; None: not stated. That
+            the weights loaded have it is for whoever loads them to check.
+        target_modules: Modules that get an adapter, as resolved for the base; empty: not named.
+        message_bytes: Length of the longest message, in wire format.
+    """
+
+    plan: Plan
+    task: str
+    base_sha256: str | None
+    target_modules: tuple[str, ...]
+    message_bytes: int
+
+
+def check(asked: Asked, policy: SitePolicy) -> Plan:
+    """Decides whether the site takes part, and on which plan.
+
+    Args:
+        asked: What the coordinator asks.
+        policy: The institution's.
+
+    Returns:
+        The effective plan: see `effective_plan`.
+
+    Raises:
+        RefusedError: The site does not take part; every reason with its remedy, one line each.
+
+    Guarantees:
+        A plan comes back only if every field of the asked one could be verified, it is private
+        wherever the budget is finite, and the whole effective plan costs at most
+        `budget.study_epsilon` per unit added or removed, at its own δ. What the data set's life
+        has left is the ledger's to check, round by round.
+    """
+    reasons = _not_accepted(asked, policy.accept)
+    effective, problems = _stricter(asked.plan, policy)
+    reasons += problems
+    if effective is not None:
+        reasons += _without_privacy(asked.plan, effective, policy)
+        reasons += _too_costly(effective, policy)
+    if reasons or effective is None:
+        raise RefusedError("\n".join(reasons))
+    return effective
+
+
+def effective_plan(asked: Asked, policy: SitePolicy) -> Plan:
+    """The stricter of coordinator and site in every field.
+
+    The sample rate is lowered by a smaller expected batch, the declared size of the site staying
+    as it is. A plan for records that the policy makes one for persons keeps its `max_records`, so
+    one record of a person counts; ask the coordinator for a plan for persons to use more.
+
+    Raises:
+        RefusedError: A field cannot be verified, or no plan is strict enough; all reasons.
+
+    Guarantees:
+        Noise multiplier at least, clipping bound, sample rate, δ, rounds and local steps at most
+        what either side says, and δ at most the budget's; a unit at least as strong as either's.
+        The noise multiplier is a ratio, so a lowered bound lowers the noise with it and moves no ε.
+        The same plan asked again comes back unchanged.
+    """
+    effective, problems = _stricter(asked.plan, policy)
+    if effective is None:
+        raise RefusedError("\n".join(problems))
+    return effective
+
+
+def status_for(status: Status, policy: SitePolicy) -> Status:
+    """The word that may leave: the status itself, or `failed` where the policy keeps it in."""
+    return status if status in policy.status.allowed else Status.FAILED
+
+
+def _stricter(plan: Plan, policy: SitePolicy) -> tuple[Plan | None, list[str]]:
+    """The effective plan, or None and why there is none."""
+    problems = _unverifiable(plan)
+    if problems:
+        return None, problems
+    privacy, accept = policy.privacy, policy.accept
+    batch = _largest_batch(plan, privacy.max_sample_rate)
+    if batch < 1:
+        problems.append(
+            f"privacy.max_sample_rate: {privacy.max_sample_rate} of the declared "
+            f"{plan.public_records} {plan.unit}s is less than one in a batch; raise it in "
+            "site.toml, or have the site's declared size corrected"
+        )
+    if plan.unit is Unit.PERSON and privacy.person is None:
+        problems.append(
+            "privacy.person: the plan hides persons, and this site cannot tell whose a record is; "
+            "name the column of persons in site.toml, or ask for a study with privacy.unit = "
+            '"record"'
+        )
+    if problems:
+        return None, problems
+    bound = min(math.inf if plan.max_grad_norm is None else plan.max_grad_norm,
+                privacy.max_grad_norm)  # fmt: skip
+    return replace(
+        plan,
+        expected_batch_size=batch,
+        local_steps=min(plan.local_steps, accept.max_local_steps),
+        num_rounds=min(plan.num_rounds, accept.max_rounds),
+        noise_multiplier=max(plan.noise_multiplier, privacy.min_noise_multiplier),
+        max_grad_norm=None if math.isinf(bound) else bound,
+        delta=min(plan.delta, privacy.max_delta, policy.budget.delta),
+        unit=Unit.PERSON if Unit.PERSON in (plan.unit, privacy.unit) else Unit.RECORD,
+    ), []
+
+
+def _largest_batch(plan: Plan, max_rate: float) -> int:
+    """The largest expected batch whose rate, as computed in a plan, is at most what both allow."""
+    batch = min(plan.expected_batch_size, math.floor(max_rate * plan.public_records) + 1)
+    while batch / plan.public_records > max_rate:
+        batch -= 1
+    return batch
+
+
+def _unverifiable(plan: Plan) -> list[str]:
+    """What in a plan no guarantee can be computed from, one line each."""
+    problems = [
+        f"plan.{name}: {getattr(plan, name)!r} given; a whole number from 1 to {LARGEST_COUNT} is "
+        "needed"
+        for name in (
+            "public_records", "expected_batch_size", "local_steps", "num_rounds", "max_records",
+        )
+        if not _is_count(getattr(plan, name))
+    ]  # fmt: skip
+    if not problems and plan.expected_batch_size > plan.public_records:
+        problems.append(
+            f"plan.expected_batch_size: {plan.expected_batch_size} is above the declared "
+            f"{plan.public_records} {plan.unit}s: a sample rate above 1"
+        )
+    if not _is_number(plan.noise_multiplier) or not 0 <= plan.noise_multiplier < math.inf:
+        problems.append(
+            f"plan.noise_multiplier: {plan.noise_multiplier!r} given; a finite number from 0 up "
+            "is needed"
+        )
+    elif plan.max_grad_norm is None and plan.noise_multiplier > 0:
+        problems.append(
+            f"plan.max_grad_norm: none given with noise_multiplier {plan.noise_multiplier}; noise "
+            "hides only what is bounded"
+        )
+    for name in ("max_grad_norm", "max_update_norm"):
+        bound = getattr(plan, name)
+        in_range = _is_number(bound) and SMALLEST_BOUND <= bound <= LARGEST_BOUND
+        if bound is not None and not in_range:
+            problems.append(
+                f"plan.{name}: {bound!r} given; a number from {SMALLEST_BOUND:g} to "
+                f"{LARGEST_BOUND:g} is needed"
+            )
+    if not _is_number(plan.delta) or not 0 < plan.delta < 1:
+        problems.append(f"plan.delta: {plan.delta!r} given; a number between 0 and 1 is needed")
+    if not isinstance(plan.unit, Unit):
+        problems.append(f"plan.unit: unknown unit {plan.unit!r}; record or person is needed")
+    if not isinstance(plan.neighbouring, Neighbouring):
+        problems.append(
+            f"plan.neighbouring: unknown relation {plan.neighbouring!r}; add-remove is needed"
+        )
+    return [f"{problem}; a plan that cannot be verified is not trained, ask the coordinator for "
+            "one that can" for problem in problems]  # fmt: skip
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 1 <= value <= LARGEST_COUNT
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is a number that compares; NaN compares false with every range."""
+    return type(value) in (int, float)
+
+
+def _not_accepted(asked: Asked, accept: AcceptPolicy) -> list[str]:
+    """What the site does not join, one line each."""
+    reasons = []
+    if asked.task not in accept.tasks:
+        reasons.append(
+            f"accept.tasks: {asked.task!r} asked; this site joins {', '.join(accept.tasks)}; to "
+            "join, add it in site.toml"
+        )
+    if asked.base_sha256 is None:
+        reasons.append(
+            "accept.base_sha256: the study states no hash of its base model; ask the coordinator "
+            "to set model.sha256"
+        )
+    elif asked.base_sha256 not in accept.base_sha256:
+        reasons.append(
+            f"accept.base_sha256: base model {asked.base_sha256} asked, which this site does not "
+            "know; to trust it, add the hash in site.toml"
+        )
+    others = [name for name in asked.target_modules if name not in accept.target_modules]
+    if accept.target_modules and not asked.target_modules:
+        reasons.append(
+            "accept.target_modules: the study names no modules; ask the coordinator to set "
+            "lora.target_modules, or leave accept.target_modules out of site.toml for any"
+        )
+    elif accept.target_modules and others:
+        reasons.append(
+            f"accept.target_modules: {', '.join(others)} asked; this site adapts "
+            f"{', '.join(accept.target_modules)}; to join, add them in site.toml"
+        )
+    size = asked.message_bytes
+    if type(size) is not int or not 0 <= size <= accept.max_message_bytes:
+        reasons.append(
+            f"accept.max_message_bytes: a message of {size!r} bytes asked; at most "
+            f"{accept.max_message_bytes} leave; ask for a smaller lora.r or fewer modules, or "
+            "raise it in site.toml"
+        )
+    return reasons
+
+
+def _without_privacy(plan: Plan, effective: Plan, policy: SitePolicy) -> list[str]:
+    if policy.budget.epsilon == math.inf or (plan.is_private and effective.is_private):
+        return []
+    what = "privacy is off" if plan.max_grad_norm is None else "noise_multiplier is 0"
+    return [
+        f"budget.epsilon: the plan protects nothing ({what}: ε = ∞ per {plan.unit}), and the "
+        f"budget is {policy.budget.epsilon}; ask the coordinator for privacy.enabled = true with "
+        "noise (epsilon = inf in site.toml is for simulations alone)"
+    ]
+
+
+def _too_costly(effective: Plan, policy: SitePolicy) -> list[str]:
+    cap = policy.budget.study_epsilon
+    if cap is None:
+        return []
+    try:
+        cost = effective.epsilon_after(effective.num_rounds)
+    except RefusedError as error:
+        return [f"budget.study_epsilon: the study's ε cannot be shown: {error}"]
+    if cost <= cap:
+        return []
+    return [
+        f"budget.study_epsilon: the study costs ε = {cost:.4g} at δ = {effective.delta:g} per "
+        f"{effective.unit} added or removed (PLD, against who sees every release), tightened to "
+        f"this site's policy; {cap:g} is allowed for one study; ask for more noise, fewer rounds "
+        "or a smaller batch, or raise it in site.toml"
+    ]

@@ -1,0 +1,319 @@
+"""What `site.toml` says: the limits that an institution sets, one frozen value a section.
+
+The institution owns the file. It is read as a whole or refused as a whole: a missing file, an
+unknown key or a value that cannot be meant trains nothing. `EXAMPLE` is such a file. A section more
+is one field more of `SitePolicy`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import tomllib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tomli_w
+
+from cloister.adapter.exchange import Status
+from cloister.errors import BadFileError, RecipeError, UsageError
+from cloister.fields import as_table, read_section
+from cloister.privacy.accounting import SMALLEST_NOISE
+from cloister.privacy.budget import Budget
+from cloister.privacy.units import Unit
+from cloister.tasks.config import TaskKind
+
+# Every key without a default is here; the hash is the quickstart's base model.
+EXAMPLE = """\
+[budget]                    # of the data set, over its whole life and all studies
+epsilon = 8.0
+delta = 1e-5
+study_epsilon = 4.0         # at most so much of it for one study
+
+[privacy]                   # what a plan is tightened to
+unit = "person"
+person = "patient_id"       # the column that names persons
+min_noise_multiplier = 0.8
+max_grad_norm = 1.0
+max_sample_rate = 0.25
+max_delta = 1e-6
+
+[accept]
+tasks = ["sequence-classification", "token-classification"]
+base_sha256 = ["53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"]
+target_modules = ["query", "value"]
+max_rounds = 50
+max_local_steps = 4
+max_message_bytes = 1_000_000
+
+[status]
+allowed = ["trained", "budget", "spent"]
+"""
+
+# float32 sums and their grid hold clipping bounds of this size, as in `PrivacyConfig`.
+SMALLEST_BOUND, LARGEST_BOUND = 1e-6, 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetPolicy:
+    """The `[budget]` section.
+
+    Attributes:
+        epsilon: ε that all releases from the data set may cost over its whole life, per unit added
+            or removed; `inf`, which must be stated, for simulations that protect nothing. No
+            default: only the institution knows what its data may cost.
+        delta: δ of the same; no default: it should stay below 1/(10 n), and n is the institution's.
+        study_epsilon: ε that one study's whole plan may cost; absent: what the budget covers.
+    """
+
+    epsilon: float
+    delta: float
+    study_epsilon: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.epsilon > 0:
+            raise UsageError(f"epsilon: {self.epsilon} given; a number above 0 is needed")
+        if not 0 < self.delta < 1:
+            raise UsageError(f"delta: {self.delta} given; a number between 0 and 1 is needed")
+        if self.study_epsilon is not None and not 0 < self.study_epsilon < math.inf:
+            raise UsageError(
+                f"study_epsilon: {self.study_epsilon} given; a positive finite number is needed"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyPolicy:
+    """The `[privacy]` section: a plan is tightened to it, never loosened.
+
+    Attributes:
+        unit: The least whose presence must be hidden. `record` is the default because it needs no
+            column; state `person` wherever one person may have several records.
+        person: Column that names the person; needed where the unit is a person.
+        min_noise_multiplier: Least noise standard deviation over the clipping bound. The default
+            keeps one step at ε = 8 (δ = 1e-5) also against who knows the batch, 8 being the
+            loosest value that published DP fine-tuning is compared at.
+        max_grad_norm: Largest bound on one unit's gradient. It moves utility, not ε, as the noise
+            is a multiple of it. The default is the recipe's; `inf` is for simulations alone.
+        max_sample_rate: Largest probability with which a unit is in a batch. The default is twice
+            the quickstart's 1/4; most of a data set in every batch leaves sampling little to hide.
+        max_delta: Largest δ that a study may state. The default is the recipe's, fit for sites of
+            up to 10,000 records.
+    """
+
+    unit: Unit = Unit.RECORD
+    person: str | None = None
+    min_noise_multiplier: float = 0.6
+    max_grad_norm: float = 8.0
+    max_sample_rate: float = 0.5
+    max_delta: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if self.person == "":
+            raise UsageError("person: empty; give the column's name, or leave it out")
+        if not 0 <= self.min_noise_multiplier < math.inf:
+            raise UsageError(
+                f"min_noise_multiplier: {self.min_noise_multiplier} given; a number from 0 up is "
+                "needed"
+            )
+        bound = self.max_grad_norm
+        if not (SMALLEST_BOUND <= bound <= LARGEST_BOUND or bound == math.inf):
+            raise UsageError(
+                f"max_grad_norm: {bound} given; a number from {SMALLEST_BOUND:g} to "
+                f"{LARGEST_BOUND:g} is needed, or inf"
+            )
+        if not 0 < self.max_sample_rate <= 1:
+            raise UsageError(
+                f"max_sample_rate: {self.max_sample_rate} given; a number above 0, at most 1, is "
+                "needed"
+            )
+        if not 0 < self.max_delta < 1:
+            raise UsageError(
+                f"max_delta: {self.max_delta} given; a number between 0 and 1 is needed"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AcceptPolicy:
+    """The `[accept]` section: the studies that the site joins at all.
+
+    Attributes:
+        tasks: Kinds of task; no default.
+        base_sha256: SHA-256 of the base models' weights; no default: the records go through it.
+        target_modules: Modules that may get an adapter; empty: any, as they move utility and the
+            message's size, not ε.
+        max_rounds: Most rounds; a longer plan is cut. The default is over three times the
+            quickstart's 30, and above every recipe's in `simulations/`.
+        max_local_steps: Most optimizer steps in a round; a longer round is cut. The default is ten
+            times the quickstart's, a bound on time; the budget bounds ε.
+        max_message_bytes: Longest message; the default holds rank 8 on queries and values of a
+            model of 7 billion parameters (4.2 million float32 values, 17 MB).
+    """
+
+    tasks: tuple[TaskKind, ...]
+    base_sha256: tuple[str, ...]
+    target_modules: tuple[str, ...] = ()
+    max_rounds: int = 100
+    max_local_steps: int = 10
+    max_message_bytes: int = 20_000_000
+
+    def __post_init__(self) -> None:
+        for name in ("tasks", "base_sha256"):
+            if not getattr(self, name):
+                raise UsageError(f"{name}: empty; no study could ever be joined: name at least one")
+        for digest in self.base_sha256:
+            if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+                raise UsageError(
+                    f"base_sha256: {digest!r} given; 64 lower-case hexadecimal digits are needed"
+                )
+        if "" in self.target_modules:
+            raise UsageError("target_modules: an empty name given; leave the key out for any")
+        for name in ("max_rounds", "max_local_steps", "max_message_bytes"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name}: {getattr(self, name)} given; at least 1 is needed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusPolicy:
+    """The `[status]` section.
+
+    Attributes:
+        allowed: Words that may leave; any other is sent as `failed`, which may always leave. The
+            default is all: they tell of plans, policy and process, and the coordinator goes on
+            with a study by `budget` and `spent`.
+    """
+
+    allowed: tuple[Status, ...] = tuple(Status)
+
+    def __post_init__(self) -> None:
+        if Status.TRAINED not in self.allowed:
+            raise UsageError(
+                'allowed: without "trained" no update could ever leave; add it, or stop the site'
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SitePolicy:
+    """An institution's whole policy.
+
+    Raises:
+        RecipeError: Sections contradict each other, one line each.
+    """
+
+    budget: BudgetPolicy
+    accept: AcceptPolicy
+    privacy: PrivacyPolicy = field(default_factory=PrivacyPolicy)
+    status: StatusPolicy = field(default_factory=StatusPolicy)
+
+    def __post_init__(self) -> None:
+        budget, privacy = self.budget, self.privacy
+        noise, cap = privacy.min_noise_multiplier, budget.study_epsilon
+        is_bounded = budget.epsilon < math.inf or cap is not None
+        rules = [
+            (
+                privacy.unit is Unit.PERSON and privacy.person is None,
+                'privacy.person: missing; name the column of persons, which privacy.unit = "person"'
+                " needs",
+            ),
+            (
+                cap is not None and cap > budget.epsilon,
+                f"budget.study_epsilon: {cap} is above budget.epsilon = {budget.epsilon}; one "
+                "study cannot cost more than all together",
+            ),
+            (
+                is_bounded and noise < SMALLEST_NOISE,
+                f"privacy.min_noise_multiplier: {noise} given; with a finite budget at least "
+                f"{SMALLEST_NOISE} is needed, the least that the accountants take",
+            ),
+            (
+                math.isinf(privacy.max_grad_norm) and (is_bounded or noise > 0),
+                "privacy.max_grad_norm: inf given; noise needs a bound: give a finite one (only "
+                "a simulation with budget.epsilon = inf and min_noise_multiplier = 0 goes without)",
+            ),
+        ]
+        problems = [problem for broken, problem in rules if broken]
+        if problems:
+            raise RecipeError(problems)
+
+    @property
+    def lifetime(self) -> Budget:
+        """What the site's ledger holds every charge against."""
+        return Budget(epsilon=self.budget.epsilon, delta=self.budget.delta)
+
+    def to_toml(self) -> str:
+        """The policy as a file that reads back equal, defaults spelt out."""
+        return tomli_w.dumps({f.name: as_table(getattr(self, f.name)) for f in _fields(SitePolicy)})
+
+
+def read_policy(path: Path) -> SitePolicy:
+    """Reads a site's policy from its file.
+
+    Raises:
+        BadFileError: The file is missing, unreadable or no TOML.
+        RecipeError: Anything in it cannot be meant; all problems at once, each with the file.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadFileError(
+            f"{path}: the site's policy cannot be read ({error}); without it nothing is trained"
+        ) from error
+    try:
+        return parse_policy(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise BadFileError(f"{path}: no valid TOML: {error}; nothing is trained") from error
+    except RecipeError as error:
+        raise RecipeError([f"{path}: {problem}" for problem in error.problems]) from error
+
+
+def parse_policy(text: str) -> SitePolicy:
+    """Reads a policy from TOML text; see `read_policy`.
+
+    Raises:
+        tomllib.TOMLDecodeError: The text is no TOML.
+        RecipeError: Anything in it cannot be meant.
+    """
+    tables: dict[str, object] = tomllib.loads(text)
+    kinds = typing.get_type_hints(SitePolicy)
+    problems = [
+        f"{name}: unknown section; known: {', '.join(kinds)}"
+        for name in tables
+        if name not in kinds
+    ]
+    sections: dict[str, typing.Any] = {}
+    for name, kind in kinds.items():
+        table = tables.get(name, {})
+        if isinstance(table, dict):
+            sections[name] = _read(kind, table, name, problems)
+        else:
+            problems.append(f"{name}: {table!r} given; a section [{name}] is needed")
+    if problems:
+        raise RecipeError(problems)
+    return SitePolicy(**sections)
+
+
+def _read(kind: type, table: Mapping[str, object], name: str, problems: list[str]) -> object:
+    """A section, each key read on its own too, so that one wrong key hides no other."""
+    found = len(problems)
+    required = [f.name for f in _fields(kind) if _is_required(f)]
+    example = tomllib.loads(EXAMPLE).get(name, {})
+    problems += [
+        f"{name}.{key}: missing, and it has no default; for example {key} = "
+        f"{json.dumps(example[key])}"
+        for key in required
+        if key not in table
+    ]
+    stand_in = {key: example[key] for key in required}
+    for key, value in table.items():
+        read_section(kind, {**stand_in, key: value}, name, problems)
+    return None if len(problems) > found else read_section(kind, table, name, problems)
+
+
+def _fields(kind: type) -> tuple[dataclasses.Field[object], ...]:
+    return dataclasses.fields(kind)
+
+
+def _is_required(f: dataclasses.Field[object]) -> bool:
+    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING

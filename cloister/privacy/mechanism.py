@@ -1,0 +1,71 @@
+"""One object for sampler, clip bound, noise and number of steps, so that what is accounted runs.
+
+    draw      a Poisson batch at the plan's rate
+    release   the batch's clipped sum with the plan's noise
+
+in turns, as often as the plan says a round has steps, and no further.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloister.errors import RefusedError
+from cloister.privacy.clipping import ClippedSum
+from cloister.privacy.entropy import Entropy
+from cloister.privacy.noise import NoisedSum, add_noise
+from cloister.privacy.plan import Plan
+from cloister.privacy.sampling import poisson_sample
+
+
+class Mechanism:
+    """One round of a plan's subsampled Gaussian mechanism.
+
+    Args:
+        plan: Its constants.
+        entropy: Of sampling and noise.
+
+    Guarantees:
+        At most `plan.local_steps` batches are drawn; each is released at most once, and only as a
+        sum clipped to the plan's bound, with the plan's noise. So a round's releases are at most
+        the plan's event.
+    """
+
+    def __init__(self, plan: Plan, entropy: Entropy) -> None:
+        self.plan = plan
+        self._entropy = entropy
+        self._drawn = 0
+        self._released = 0
+
+    def draw(self, count: int) -> NDArray[np.int64]:
+        """Draws the next step's batch.
+
+        Args:
+            count: Number of units; private.
+
+        Raises:
+            RefusedError: The plan has no further step in a round.
+        """
+        if self._drawn == self.plan.local_steps:
+            raise RefusedError(
+                f"step {self._drawn + 1} of a round was asked; the plan has {self.plan.local_steps}"
+            )
+        self._drawn += 1
+        return poisson_sample(count, self.plan.sample_rate, self._entropy)
+
+    def release(self, clipped: ClippedSum) -> NoisedSum:
+        """Adds the plan's noise to the batch drawn last.
+
+        Raises:
+            RefusedError: Its bound is not the plan's, or the batch was released already.
+        """
+        if clipped.bound != self.plan.max_grad_norm:
+            raise RefusedError(
+                f"a sum clipped to {clipped.bound} was given; the plan says "
+                f"{self.plan.max_grad_norm}"
+            )
+        if self._released == self._drawn:
+            raise RefusedError("a batch is released once; draw the next one first")
+        self._released += 1
+        return add_noise(clipped, self.plan.noise_multiplier, self._entropy)

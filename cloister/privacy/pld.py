@@ -1,0 +1,77 @@
+"""ε by privacy loss distributions: dp-accounting's, pessimistic (connect-the-dots).
+
+Doroshenko et al. 2022, arXiv:2207.04380. Adding and removing are both covered: the larger counts.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+# Width of the distributions' grid. FINE is dp-accounting's own default; COARSE is ten times as
+# fast, an upper bound too, and looser: by 0.0003 after 600 steps, 0.013 after 10,000 (L1, A1 of
+# the tests' table).
+FINE, COARSE = 1e-4, 1e-3
+
+# (noise multiplier, sample rate, steps) each, in rising order.
+Composition = tuple[tuple[float, float, int], ...]
+
+
+@lru_cache(maxsize=4096)
+def pld_epsilon(composition: Composition, delta: float, grid: float = FINE) -> float:
+    """ε of composed Poisson-subsampled Gaussians; ∞ where the grid cannot hold the loss."""
+    try:
+        total = None
+        for noise_multiplier, sample_rate, steps in composition:
+            part = _composed(noise_multiplier, sample_rate, steps, grid)
+            total = part if total is None else total.compose(part)
+        return 0.0 if total is None else float(total.get_epsilon_for_delta(delta))
+    except (MemoryError, OverflowError):
+        return math.inf  # a loss too large for the accountant's grid: no bound, so no release
+
+
+@lru_cache(maxsize=64)
+def group_pld_epsilon(
+    noise_multiplier: float, sample_rate: float, steps: int, delta: float, records: int
+) -> float:
+    """ε for `records` records added or removed together.
+
+    Each is in a batch for itself, so a batch moves by k·C with the probability of k successes in
+    Binomial(records, q): a mixture of Gaussians.
+    """
+    from dp_accounting.pld.privacy_loss_distribution import from_mixture_gaussian_mechanism
+    from scipy.stats import binom
+
+    counts = range(records + 1)
+    try:
+        one = from_mixture_gaussian_mechanism(
+            noise_multiplier,
+            sensitivities=[float(k) for k in counts],
+            sampling_probs=[float(binom.pmf(k, records, sample_rate)) for k in counts],
+            pessimistic_estimate=True,
+            value_discretization_interval=COARSE,
+            use_connect_dots=True,
+        )
+        return float(one.self_compose(steps).get_epsilon_for_delta(delta))
+    except (MemoryError, OverflowError):
+        return math.inf
+
+
+@lru_cache(maxsize=256)
+def _composed(noise_multiplier: float, sample_rate: float, steps: int, grid: float) -> Any:
+    return _one_step(noise_multiplier, sample_rate, grid).self_compose(steps)
+
+
+@lru_cache(maxsize=64)
+def _one_step(noise_multiplier: float, sample_rate: float, grid: float) -> Any:
+    """The distribution of one step; making it costs more than composing it."""
+    from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
+
+    return from_gaussian_mechanism(
+        noise_multiplier,
+        sampling_prob=sample_rate,
+        pessimistic_estimate=True,
+        value_discretization_interval=grid,
+        use_connect_dots=True,
+    )

@@ -1,0 +1,25 @@
+"""Whether a plan's noise leaves anything to learn from."""
+
+from __future__ import annotations
+
+import math
+
+from cloister.privacy.plan import Plan
+
+
+def noise_over_signal(plan: Plan, parameters: int, sites: int) -> float:
+    """Length of one step's noise over the longest gradient that the step could see.
+
+    The mean update of K sites carries noise of length σ·C·√d / (B·√K), and a gradient of at most C,
+    reached where every record of the batch pulls the same way at full length.
+
+    Args:
+        plan: A site's.
+        parameters: d, coordinates that are noised.
+        sites: K, sites that are averaged.
+
+    Returns:
+        σ·√d / (B·√K); above 1 the noise is longer than any gradient can be.
+    """
+    signal = plan.expected_batch_size * math.sqrt(sites)
+    return plan.noise_multiplier * math.sqrt(parameters) / signal

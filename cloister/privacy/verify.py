@@ -1,0 +1,125 @@
+"""Checks a ledger from its entries alone: chain, signatures, budget, and every ε anew.
+
+Nothing that an entry says of itself is believed: ε is recomputed from the events by two
+accountants, and each charge is put to the budget's rule again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cloister.errors import LedgerError
+from cloister.privacy.accounting import COARSE, epsilon, rdp_epsilon
+from cloister.privacy.budget import Spending, fits
+from cloister.privacy.chain import Entry, Head, check_anchor, follow, json_epsilon
+from cloister.privacy.history import History
+
+# An entry's ε and the recomputed one may differ by rounding between machines.
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a sound ledger says.
+
+    Attributes:
+        head: Where it ends.
+        public_key: Whose signatures it carries, in hex.
+        charges: Rounds charged.
+        releases: Rounds released.
+        steps: Steps charged.
+        epsilon_pld: ε of everything, per unit added or removed, by PLD.
+        epsilon_rdp: The same by RDP.
+        delta: δ of both: the smallest that a charge stated.
+        budget_epsilon: ε of the data set's life.
+        budget_delta: δ of the data set's life.
+        unit: Whose presence is hidden.
+    """
+
+    head: Head
+    public_key: str
+    charges: int
+    releases: int
+    steps: int
+    epsilon_pld: float
+    epsilon_rdp: float
+    delta: float
+    budget_epsilon: float
+    budget_delta: float
+    unit: str
+
+
+def verify(
+    entries: Sequence[Entry],
+    name: str,
+    *,
+    public_key: str | None = None,
+    anchors: Sequence[Head] = (),
+) -> Verdict:
+    """Checks a whole ledger.
+
+    Args:
+        entries: All of it, oldest first.
+        name: For messages.
+        public_key: The site's key in hex, known from elsewhere; None: the one that the ledger
+            names, which shows only that one key signed all of it.
+        anchors: Where the ledger was seen to end before.
+
+    Raises:
+        LedgerError: An entry is damaged, out of order, badly signed, beyond the budget, or states
+            an ε that its events do not give; or an anchor is not in the chain.
+    """
+    if not entries:
+        raise LedgerError(f"{name}: no entry")
+    history = History()
+    try:
+        for number, entry in enumerate(entries):
+            before = None if number == 0 else _copy(history.spent)
+            request = history.add(entry)
+            if number == 0 and public_key not in (None, history.public_key):
+                raise LedgerError(f"begun under the key {history.public_key[:12]}…, not the given")
+            if request and before and not fits(request, before, history.budget):
+                raise LedgerError(f"entry {number}: charged beyond the budget")
+        follow(entries, None, history.public_key)
+        for anchor in anchors:
+            check_anchor(entries, anchor, name)
+        pld, rdp, delta = _recomputed(entries, history)
+    except LedgerError as error:
+        raise LedgerError(f"{name}: {error}; nothing may be released on it") from error
+    return Verdict(
+        head=history.head,
+        public_key=history.public_key,
+        charges=len(history.rounds),
+        releases=len(history.released),
+        steps=sum(history.spent.plans.values()),
+        epsilon_pld=pld,
+        epsilon_rdp=rdp,
+        delta=delta,
+        budget_epsilon=history.budget.epsilon,
+        budget_delta=history.budget.delta,
+        unit=history.unit.value,
+    )
+
+
+def _copy(spent: Spending) -> Spending:
+    return Spending(spent.order, spent.divergence, dict(spent.steps), dict(spent.plans))
+
+
+def _recomputed(entries: Sequence[Entry], history: History) -> tuple[float, float, float]:
+    """ε by two accountants of everything; the last charge must state the same."""
+    charges = [fields for entry in entries if (fields := entry.fields)["kind"] == "reserve"]
+    delta = min((float(charge["delta"]) for charge in charges), default=history.budget.delta)
+    events = history.spent.events
+    if charges:
+        last = charges[-1]
+        at = float(last["delta"])
+        recomputed = {"pld": epsilon(events, at, COARSE), "rdp": rdp_epsilon(events, at)}
+        for accountant, value in recomputed.items():
+            found, stated = json_epsilon(value), last["epsilon"][accountant]
+            if (found is None) != (stated is None) or abs((found or 0) - (stated or 0)) > TOLERANCE:
+                raise LedgerError(
+                    f"its last charge states an epsilon of {stated} by {accountant.upper()}, its "
+                    f"events give {found}"
+                )
+    return epsilon(events, delta), rdp_epsilon(events, delta), delta

@@ -1,0 +1,82 @@
+"""`cloister ledger` on a finished run's ledgers."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cloister.cli.main import run
+from cloister.privacy.keys import create_key
+from tests.support.ledgers import new_ledger, reserved, run_round, small_plan
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    path = tmp_path / "site.ledger"
+    opened = new_ledger(path)
+    run_round(opened, 1)
+    reserved(opened, 2)
+    return path
+
+
+def test_show_lists_charges_and_releases(ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["ledger", "show", str(ledger)]) == 0
+    shown = capsys.readouterr().out
+    assert "budget for life: ε 50.0000, δ 2e-05, for one record added or removed" in shown
+    assert f"{small_plan().epsilon_after(2):.4f}" in shown
+    assert "no: spent" in shown
+    assert run(["ledger", "show", str(ledger), "--json"]) == 0
+    kinds = [entry["kind"] for entry in json.loads(capsys.readouterr().out)["entries"]]
+    assert kinds == ["begin", "reserve", "release", "reserve"]
+
+
+def test_verify_says_what_it_found(ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["ledger", "verify", str(ledger)]) == 0
+    told = capsys.readouterr().out
+    assert "sound. 2 rounds charged (10 steps), 1 released." in told
+    assert "which the ledger itself names" in told
+    assert "entries cut off its end would not show" in told
+    assert run(["ledger", "verify", str(ledger), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["sound"] is True
+    assert document["epsilon"]["pld"] == small_plan().epsilon_after(2)
+    assert document["budget"] == {"epsilon": 50.0, "delta": 2e-05}
+    assert run(["ledger", "verify", str(ledger), "--key", document["key"]]) == 0
+    assert run(["ledger", "verify", str(ledger), "--key", "ab" * 32]) == 6
+
+
+def test_a_head_is_exported_countersigned_and_checked(
+    ledger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create_key(tmp_path / "officer.key")
+    assert run(["ledger", "export", str(ledger), "--head"]) == 0
+    (tmp_path / "head.json").write_text(capsys.readouterr().out)
+    countersign = ["--countersign", str(tmp_path / "officer.key")]
+    assert run(["ledger", "export", str(tmp_path / "head.json"), *countersign]) == 0
+    (tmp_path / "seen.json").write_text(capsys.readouterr().out)
+    anchored = ["ledger", "verify", str(ledger), "--anchor", str(tmp_path / "seen.json")]
+    assert run(anchored) == 0
+    assert "goes on from 1 earlier head" in capsys.readouterr().out
+    for end in ("", ".head", ".key"):
+        ledger.with_name(ledger.name + end).unlink()
+    new_ledger(ledger)
+    assert run(anchored) == 6
+    assert "cut, rolled back or replaced" in capsys.readouterr().err
+
+
+def test_export_prints_what_an_auditor_needs(
+    ledger: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["ledger", "export", str(ledger)]) == 0
+    rows = json.loads(capsys.readouterr().out)["entries"]
+    assert [json.loads(row["body"])["seq"] for row in rows] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("command", ["show", "verify", "export"])
+def test_what_is_no_ledger_is_refused(
+    tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["ledger", command, str(tmp_path / "none")]) == 6
+    (tmp_path / "text").write_text("no ledger " * 100)
+    assert run(["ledger", command, str(tmp_path / "text")]) == 6
+    assert "Traceback" not in capsys.readouterr().err

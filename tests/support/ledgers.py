@@ -1,0 +1,51 @@
+"""Small plans, charges and ledgers."""
+
+from pathlib import Path
+
+from cloister.privacy.budget import Budget
+from cloister.privacy.ledger import Charge, Ledger, Released, Reservation
+from cloister.privacy.plan import Plan
+from cloister.privacy.units import Unit
+
+WIDE = Budget(epsilon=50.0, delta=2e-5)
+
+
+def small_plan(noise_multiplier: float = 1.0, num_rounds: int = 4) -> Plan:
+    """Five steps a round at a sample rate of 0.1."""
+    return Plan(
+        public_records=100,
+        expected_batch_size=10,
+        local_steps=5,
+        num_rounds=num_rounds,
+        noise_multiplier=noise_multiplier,
+        max_grad_norm=1.0,
+        max_update_norm=1.0,
+        delta=1e-5,
+    )
+
+
+def charge(
+    number: int, plan: Plan | None = None, *, study: str = "study", is_private: bool = True
+) -> Charge:
+    """One round of a study."""
+    request = f"adapter {number}"
+    return Charge(
+        study=study, round=number, plan=plan or small_plan(), request=request, is_private=is_private
+    )
+
+
+def new_ledger(path: Path, budget: Budget = WIDE) -> Ledger:
+    """A ledger that has charged nothing."""
+    return Ledger.create(path, budget, Unit.RECORD)
+
+
+def reserved(ledger: Ledger, number: int, plan: Plan | None = None) -> Reservation:
+    """A reservation of one round."""
+    granted = ledger.reserve(charge(number, plan))
+    assert isinstance(granted, Reservation)
+    return granted
+
+
+def run_round(ledger: Ledger, number: int, plan: Plan | None = None) -> Released:
+    """Charges and releases one round."""
+    return reserved(ledger, number, plan).release(f"bytes {number}".encode())
