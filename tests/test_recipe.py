@@ -90,7 +90,7 @@ def test_every_problem_is_reported_at_once_with_its_path() -> None:
         (["lora.head=frozen", "lora.train=none"], "leave nothing to train"),
         (["training.expected_batch_size=true"], "true given"),
         (["model.sha256=abc"], "64 lower-case hexadecimal digits"),
-        (["privacy.unit=galaxy"], '"record" needed'),
+        (["privacy.unit=galaxy"], '"record" or "person" needed'),
         (["task.kind=poetry"], "causal-lm"),
     ],
 )

@@ -9,6 +9,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status
+from cloister.client.policy import status_for
 from cloister.client.site import Site, answer
 from cloister.errors import BudgetError, CloisterError, RefusedError, RoundSpentError
 from cloister.training.workspace import Workspace
@@ -38,16 +39,18 @@ def make_client_app(
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        name = ""
+        site = None
         try:
             site, workspace = open_site(context)
-            name = site.name
             request = RoundRequest.from_fields(dict(message.content[RECORD]))
             reply = answer(site, workspace, request, on_step)
         except Exception as error:
             known = isinstance(error, CloisterError)
+            name = site.name if site else ""
             log.error("%s: %s", name or "site", error, exc_info=None if known else error)
-            reply = RoundReply(name, 0, status_of(error), b"", 0.0)
+            # Without a policy at hand nothing more than a failure may be told.
+            word = status_for(status_of(error), site.policy) if site else Status.FAILED
+            reply = RoundReply(name, 0, word, b"", 0.0)
             on_error(error)
         return Message(RecordDict({RECORD: ConfigRecord(reply.fields())}), reply_to=message)
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from cloister.adapter.exchange import RoundReply, RoundRequest, Status
 from cloister.adapter.wire import decode, digest, encode
+from cloister.client.policy import Asked, check
+from cloister.client.policy_file import SitePolicy
 from cloister.errors import RefusedError
 from cloister.privacy.accounting import COARSE
 from cloister.privacy.entropy import Entropy, OsEntropy, SeededEntropy
@@ -26,7 +28,8 @@ class Site:
     Attributes:
         name: Public.
         study: Digest of the recipe that it accepted.
-        plan: The constants that its guarantee rests on.
+        plan: The constants that the coordinator proposes.
+        policy: The institution's: what it accepts, and the least it demands.
         training: How it trains.
         units: Its encoded records, by unit; private.
         ledger: Where it charges and notes what leaves.
@@ -36,6 +39,7 @@ class Site:
     name: str
     study: str
     plan: Plan
+    policy: SitePolicy
     training: TrainingConfig
     units: Sequence[UnitExamples]
     ledger: Ledger
@@ -54,7 +58,8 @@ def answer(
         on_step: Called after each local step.
 
     Raises:
-        RefusedError: The request is for another study or a round outside the plan.
+        RefusedError: The request is for another study, a round outside the plan, or something
+            that the site's policy does not accept.
         BudgetError: The site's budget does not cover the round.
         RoundSpentError: The round was charged before and cut off.
         AdapterFormatError: The global adapter is not of the study's shapes.
@@ -67,15 +72,16 @@ def answer(
     """
     if request.study != site.study:
         raise RefusedError(f"study {request.study[:12]} asked, {site.study[:12]} accepted")
-    if not 1 <= request.round <= site.plan.num_rounds:
-        raise RefusedError(f"round {request.round} is outside the plan's {site.plan.num_rounds}")
+    plan = check(_asked(site, workspace, request), site.policy)
+    if not 1 <= request.round <= plan.num_rounds:
+        raise RefusedError(f"round {request.round} is outside the plan's {plan.num_rounds}")
     start = decode(request.adapter, workspace.start.shapes)
-    entropy = _entropy(site, request.round)
+    entropy = _entropy(site, plan, request.round)
     granted = site.ledger.reserve(
         Charge(
             study=site.study,
             round=request.round,
-            plan=site.plan,
+            plan=plan,
             request=digest(request.adapter),
             is_private=entropy.is_private,
         )
@@ -88,13 +94,13 @@ def answer(
         workspace.task,
         site.units,
         start,
-        site.plan,
+        plan,
         site.training,
         round_number=request.round,
         entropy=entropy,
         on_step=on_step,
     )
-    planned = dict(site.plan.message)
+    planned = dict(plan.message)
     if any(planned.get(name) != shape for name, shape in delta.shapes.items()):
         raise RefusedError("the delta is not of the names and shapes that the plan lets out")
     return _reply(site, request, granted.release(encode(delta)))
@@ -105,8 +111,18 @@ def _reply(site: Site, request: RoundRequest, released: Released) -> RoundReply:
     return RoundReply(site.name, request.round, Status.TRAINED, released.payload, spent)
 
 
-def _entropy(site: Site, round_number: int) -> Entropy:
+def _asked(site: Site, workspace: Workspace, request: RoundRequest) -> Asked:
+    return Asked(
+        plan=site.plan,
+        task=workspace.task.kind,
+        base_sha256=workspace.base_sha256,
+        target_modules=workspace.network.adapted_modules,
+        message_bytes=len(request.adapter),
+    )
+
+
+def _entropy(site: Site, plan: Plan, round_number: int) -> Entropy:
     """Unpredictable where something is private; else reproducible from the study's seed."""
-    if site.plan.is_private:
+    if plan.is_private:
         return OsEntropy()
     return SeededEntropy(child_generator(site.seed, "site", site.name, "round", round_number))

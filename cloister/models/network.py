@@ -6,6 +6,7 @@ Shapes: B records, T tokens, H hidden units, C outputs.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -82,6 +83,12 @@ class Network(nn.Module):
         records = [example.input_ids for example in batch.examples]
         with self.prefix.skipping(self.prefix.states(ids, mask, records)):
             return self(ids, mask)  # type: ignore[no-any-return]
+
+    @property
+    def adapted_modules(self) -> tuple[str, ...]:
+        """Names of the modules that get adapters, as peft was given them."""
+        config: Any = self.backbone.peft_config["default"]
+        return tuple(sorted(config.target_modules))
 
     @property
     def device(self) -> torch.device:

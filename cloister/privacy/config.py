@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from cloister.errors import UsageError
+from cloister.privacy.accounting import SMALLEST_NOISE
 from cloister.privacy.units import Unit
 
 # ε = 8 is the loosest value at which published DP fine-tuning is compared (Yu et al. 2022,
@@ -55,9 +56,11 @@ class PrivacyConfig:
             )
         if self.epsilon is not None and not 0 < self.epsilon < math.inf:
             raise UsageError(f"epsilon: {self.epsilon} given; a positive finite number is needed")
-        if self.noise_multiplier is not None and not 0 <= self.noise_multiplier < math.inf:
+        noise = self.noise_multiplier
+        if noise is not None and not (noise == 0 or SMALLEST_NOISE <= noise < math.inf):
             raise UsageError(
-                f"noise_multiplier: {self.noise_multiplier} given; a number from 0 up is needed"
+                f"noise_multiplier: {noise} given; a number from {SMALLEST_NOISE} up is needed, "
+                "or 0 for none"
             )
         if self.max_records_per_person < 1:
             raise UsageError(

@@ -175,7 +175,7 @@ class LedgerFile:
     def _guarded(self) -> Iterator[None]:
         try:
             yield
-        except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError) as error:
+        except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, UnicodeError) as error:
             raise LedgerError(
                 f"{self.path}: damaged ({error}); what was spent is unknown, so nothing is "
                 "released: restore it from its backup"

@@ -24,6 +24,7 @@ from cloister.privacy.ledger import Ledger
 from cloister.privacy.plan import Plan, make_plan
 from cloister.recipe import Recipe
 from cloister.simulation.partition import partition
+from cloister.simulation.policies import simulated_budget, simulated_policy
 from cloister.tasks.build import labels_of, record_kind
 from cloister.tasks.config import TaskConfig
 from cloister.training.units import UnitExamples, unit_examples
@@ -143,6 +144,12 @@ def plan_of(study: SimulatedStudy, name: str) -> Plan:
     return dataclasses.replace(study.plans[name], message=tuple(sorted(shapes.items())))
 
 
+def limit_of(study: SimulatedStudy, name: str) -> float | None:
+    """ε of a site's lifetime budget where the recipe states it."""
+    budgets = study.recipe.privacy.site_budgets
+    return budgets[study.names.index(name)] if budgets else None
+
+
 @dataclass(frozen=True)
 class SimulatedSites:
     """Finds a simulated site from its Flower context; can be sent to a worker.
@@ -159,13 +166,16 @@ class SimulatedSites:
         """The site of `partition-id`, and this process's workspace."""
         study = prepare(self.recipe)
         name = study.names[int(str(context.node_config["partition-id"]))]
+        plan, workspace = plan_of(study, name), workspace_of(study)
+        budget = simulated_budget(plan, limit_of(study, name))
         site = Site(
             name=name,
             study=study.recipe.digest(),
-            plan=plan_of(study, name),
+            plan=plan,
+            policy=simulated_policy(study.recipe, plan, budget, workspace),
             training=self.recipe.training,
             units=_units(self.recipe, name),
             ledger=Ledger(self.ledgers / f"{name}.ledger"),
             seed=self.recipe.study.seed,
         )
-        return site, workspace_of(study)
+        return site, workspace

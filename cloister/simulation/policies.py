@@ -1,0 +1,60 @@
+"""The policy of a simulated site: it accepts its own study exactly as planned, and nothing else."""
+
+from __future__ import annotations
+
+import math
+
+from cloister.client.policy_file import AcceptPolicy, BudgetPolicy, PrivacyPolicy, SitePolicy
+from cloister.privacy.budget import Budget
+from cloister.privacy.plan import Plan
+from cloister.recipe import Recipe
+from cloister.training.workspace import Workspace
+
+
+def simulated_budget(plan: Plan, epsilon: float | None = None) -> Budget:
+    """A lifetime budget for a simulated data set, which takes part in one study.
+
+    Args:
+        plan: The study's.
+        epsilon: ε of the data set's life; None: what the plan costs.
+
+    Guarantees:
+        Without a limit of its own the budget covers the plan and nothing beside it. Its δ is twice
+        the plan's, because a budget keeps half of its δ for each way to fit in
+        (`cloister.privacy.budget`).
+    """
+    if epsilon is None:
+        epsilon = plan.epsilon_after(plan.num_rounds) if plan.is_private else math.inf
+    return Budget(epsilon=epsilon, delta=2 * plan.delta)
+
+
+def simulated_policy(
+    recipe: Recipe, plan: Plan, budget: Budget, workspace: Workspace
+) -> SitePolicy:
+    """A policy that lets a plan through unchanged.
+
+    Args:
+        recipe: The study's.
+        plan: The site's.
+        budget: The site's.
+        workspace: For the base's hash and the modules that get adapters.
+    """
+    bound = plan.max_grad_norm
+    return SitePolicy(
+        budget=BudgetPolicy(epsilon=budget.epsilon, delta=budget.delta),
+        privacy=PrivacyPolicy(
+            unit=plan.unit,
+            person=recipe.data.person,
+            min_noise_multiplier=plan.noise_multiplier,
+            max_grad_norm=math.inf if bound is None else bound,
+            max_sample_rate=plan.sample_rate,
+            max_delta=plan.delta,
+        ),
+        accept=AcceptPolicy(
+            tasks=(recipe.task.kind,),
+            base_sha256=(workspace.base_sha256,),
+            target_modules=workspace.network.adapted_modules,
+            max_rounds=plan.num_rounds,
+            max_local_steps=plan.local_steps,
+        ),
+    )
