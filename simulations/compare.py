@@ -4,7 +4,10 @@
         --set data.train=train.jsonl --set data.test=test.jsonl
 
 Prints one Markdown table row a run kind: the recipe, the private probe (the head alone, at the same
-ε), the plain twin, and for texts TF-IDF with a linear SVM on all records pooled.
+ε), the plain twin, and for texts TF-IDF with a linear SVM on all records pooled. `--plain` changes
+fields of the twin alone, which without clipping wants another optimizer:
+
+    --plain training.optimizer=adamw
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from cloister.simulation.twin import plain_twin
 Variant = Callable[[list[str]], Recipe]
 
 
-def variants(path: Path) -> dict[str, Variant]:
+def variants(path: Path, plain_only: list[str]) -> dict[str, Variant]:
     """The runs that a recipe is compared with."""
 
     def private(assignments: list[str]) -> Recipe:
@@ -38,11 +41,10 @@ def variants(path: Path) -> dict[str, Variant]:
         return read_recipe(path, [*assignments, *head])
 
     def plain(assignments: list[str]) -> Recipe:
-        return plain_twin(read_recipe(path, assignments))
+        return plain_twin(read_recipe(path, [*assignments, *plain_only]))
 
-    recipe = read_recipe(path)
     chosen: dict[str, Variant] = {"recipe": private, "plain twin": plain}
-    if recipe.task.kind != "causal-lm":
+    if read_recipe(path).task.kind != "causal-lm":
         chosen["private probe"] = probe
     return chosen
 
@@ -87,10 +89,11 @@ def main() -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--set", action="append", default=[], dest="assignments")
+    parser.add_argument("--plain", action="append", default=[], help="fields of the twin alone")
     parser.add_argument("--only", action="append", default=[], help="run kinds; absent: all")
     arguments = parser.parse_args()
     base = read_recipe(arguments.recipe, arguments.assignments)
-    chosen = variants(arguments.recipe)
+    chosen = variants(arguments.recipe, arguments.plain)
     results: dict[str, list[tuple[Result, float]]] = {name: [] for name in chosen}
     for seed in range(arguments.seeds):
         for name, variant in chosen.items():
