@@ -60,12 +60,55 @@ def test_a_fixed_size_sampler_is_caught() -> None:
     assert not follows_poisson_sampling(inclusions(lambda: rng.choice(COUNT, size, replace=False)))
 
 
-def test_consecutive_batches_are_independent() -> None:
-    entropy = OsEntropy()
-    drawn = inclusions(lambda: poisson_sample(COUNT, RATE, entropy))
+def steps_are_independent(drawn: np.ndarray) -> bool:
+    """How often a record is in two batches running."""
     both = (drawn[1:] * drawn[:-1]).mean()
     pairs = (DRAWS - 1) * COUNT
-    assert within(both, RATE**2, math.sqrt(RATE**2 * (1 - RATE**2) / pairs))
+    return within(both, RATE**2, math.sqrt(RATE**2 * (1 - RATE**2) / pairs))
+
+
+def pairs_are_independent(drawn: np.ndarray) -> bool:
+    """How often two records are in one batch, for every pair."""
+    together = drawn.T @ drawn
+    return all(
+        stats.binomtest(int(together[i, j]), DRAWS, RATE**2).pvalue > ALPHA / COUNT**2
+        for i in range(COUNT)
+        for j in range(i)
+    )
+
+
+def test_records_and_steps_are_independent() -> None:
+    entropy = OsEntropy()
+    drawn = inclusions(lambda: poisson_sample(COUNT, RATE, entropy))
+    assert steps_are_independent(drawn)
+    assert pairs_are_independent(drawn)
+
+
+def test_a_shuffling_sampler_is_caught() -> None:
+    """Epochs over a shuffled list, as data loaders do: right rates, dependent steps."""
+    rng = np.random.default_rng(0)
+    size = int(COUNT * RATE)
+    left: list[int] = []
+
+    def sample() -> np.ndarray:
+        nonlocal left
+        if not left:
+            left = list(rng.permutation(COUNT))
+        batch, left = left[:size], left[size:]
+        return np.array(batch)
+
+    drawn = inclusions(sample)
+    assert not steps_are_independent(drawn)
+    assert not follows_poisson_sampling(drawn)
+
+
+def test_records_that_come_in_pairs_are_caught() -> None:
+    rng = np.random.default_rng(0)
+
+    def sample() -> np.ndarray:
+        return np.flatnonzero(np.repeat(rng.random(COUNT // 2) < RATE, 2))
+
+    assert not pairs_are_independent(inclusions(sample))
 
 
 def test_tiny_rates_are_exact() -> None:
