@@ -6,7 +6,7 @@ turns, and the median of the turns' ratios counts.
 
 import argparse
 
-from benchmarks import federation, steps
+from benchmarks import accounting, federation, steps
 
 
 def main() -> None:
@@ -14,7 +14,8 @@ def main() -> None:
     parser.add_argument("--texts", default="synthetic:hospitals", help="records with text, label")
     parser.add_argument("--turns", type=int, default=5)
     arguments = parser.parse_args()
-    for line in (*steps.figures(arguments.texts, arguments.turns), *federation.figures()):
+    texts, turns = arguments.texts, arguments.turns
+    for line in (*accounting.figures(), *steps.figures(texts, turns), *federation.figures()):
         print(line, flush=True)
 
 

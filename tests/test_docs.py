@@ -10,6 +10,7 @@ from cloister.cli.main import run
 from cloister.recipe import read_recipe
 
 ROOT = Path(__file__).parents[1]
+TESTS = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -31,6 +32,8 @@ def test_links_and_tests_named_in_a_page_exist(page: Path) -> None:
         assert (page.parent / target).exists(), target
     for target in re.findall(r"`(tests/[\w/]+\.py)`", text):
         assert (ROOT / target).exists(), target
+    for name in re.findall(r"`(test_\w+)`", text):
+        assert f"def {name}(" in TESTS, name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

@@ -60,9 +60,8 @@ def epsilon(
         GaussianEvent(noise_multiplier=s, sample_rate=q, steps=t)
         for s, q, t in map(_checked, given)
     ]
-    if accountant is AccountantName.PLD:
-        found: float | None = cross_check(events, delta)
-    else:
+    found: float | None = cross_check(events, delta)
+    if accountant is not AccountantName.PLD:
         compute = rdp_epsilon if accountant is AccountantName.RDP else prv_epsilon
         found = compute(events, delta)
     if found is None:

@@ -186,9 +186,16 @@ def _one(noise_multiplier: float, sample_rate: float, steps: int) -> GaussianEve
 
 
 def _merged(events: Iterable[GaussianEvent]) -> Composition | None:
-    """Equal mechanisms together, in rising order; None where one of them is not private."""
+    """Equal mechanisms together, in rising order; None where one of them is not private.
+
+    Raises:
+        RefusedError: An event is none that can have happened: NaN would count as nothing released,
+            and steps below 0 would take from the others.
+    """
     merged: dict[tuple[float, float], int] = {}
     for event in events:
+        if not (event.noise_multiplier >= 0 and 0 <= event.sample_rate <= 1 and event.steps >= 0):
+            raise RefusedError(f"{event}: no such release; nothing is accounted on it")
         if event.steps and event.sample_rate > 0:
             if not event.is_private or event.noise_multiplier == 0:
                 return None

@@ -2,7 +2,9 @@
 
 Math:
     Uniforms lie on the grid of multiples of 2⁻⁵³ in [0, 1). Normals come from them by the
-    Box-Muller transform in float64 (Box & Muller 1958).
+    Box-Muller transform in float64 (Box & Muller 1958), with a radius of 106 bits: they reach 12.1.
+    With 53 bits they would end at 8.6, which little noise (σ = 0.2) turns into a δ of 10⁻⁴ a step,
+    as one unit moves such a sum by five standard deviations.
 """
 
 from __future__ import annotations
@@ -55,9 +57,10 @@ class OsEntropy:
     def normal(self, count: int) -> Uniforms:
         """Independent standard normals, float64 [count]."""
         pairs = (count + 1) // 2
-        uniforms = self.uniform(2 * pairs)
-        radius = np.sqrt(-2.0 * np.log1p(-uniforms[:pairs]))  # 1 − u lies in (0, 1]: log is finite
-        angle = 2.0 * math.pi * uniforms[pairs:]
+        coarse, fine, turn = self.uniform(3 * pairs).reshape(3, pairs)
+        # In (0, 1], so that its logarithm is finite.
+        radius = np.sqrt(-2.0 * np.log(coarse + (fine + 1 / UNIFORM_GRID) / UNIFORM_GRID))
+        angle = 2.0 * math.pi * turn
         return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
 
     def __reduce__(self) -> NoReturn:

@@ -1,0 +1,71 @@
+"""`cloister plan`: figures, words, and refusals."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cloister.cli.main import run
+from tests.support.studies import small_assignments
+
+
+def small(tmp_path: Path, *assignments: str) -> list[str]:
+    values = (*small_assignments(tmp_path / "study"), *assignments)
+    return [a for value in values for a in ("--set", value)]
+
+
+def test_a_plan_says_what_is_promised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", *small(tmp_path, "privacy.epsilon=3.0")]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "2 sites of 40 declared records",
+        "for one record of a site, added or removed (PLD)",
+        "ε after round:",
+        "ε for a person with so many records",
+        "noised parameters",
+        "Promised",
+        "Not promised",
+        "warning: one step's noise",
+    ):
+        assert words in told, words
+
+
+def test_a_plan_as_json_follows_from_declared_constants(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = small(tmp_path, "privacy.epsilon=3.0")
+    assert run(["plan", *options, "--json"]) == 0
+    (one,) = (first := json.loads(capsys.readouterr().out))["plans"]
+    assert 2.9 < one["epsilon"] <= 3.0
+    assert list(one["epsilon_over_rounds"].values())[-1] == one["epsilon"]
+    assert one["epsilon_of_records"]["2"] > one["epsilon"]
+    assert one["steps"] == 4
+    with (tmp_path / "study" / "train.jsonl").open("a") as file:
+        file.write('{"text": "no fever", "label": "cardiology", "site": "east"}\n')
+    assert run(["plan", *options, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == first
+
+
+def test_a_plan_for_persons_prices_no_groups(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unit = ["privacy.unit=person", "data.person=person", "data.partition=person"]
+    assert run(["plan", *small(tmp_path, *unit), "--json"]) == 0
+    (one,) = json.loads(capsys.readouterr().out)["plans"]
+    assert one["unit"] == "person"
+    assert "epsilon_of_records" not in one
+
+
+def test_a_plan_without_data_says_what_it_can(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = small(tmp_path, "data.train='none.jsonl'", "privacy.epsilon=3.0")
+    assert run(["plan", *options, "--json"]) == 0
+    (one,) = json.loads(capsys.readouterr().out)["plans"]
+    assert "parameters" not in one
+    assert 2.9 < one["epsilon"] <= 3.0
+
+
+def test_a_plan_without_privacy_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", *small(tmp_path, "privacy.enabled=false")]) == 2
+    assert "nothing to plan" in capsys.readouterr().err
