@@ -107,7 +107,8 @@ class History:
         plan = str(fields["plan"])
         self.rounds[place] = Reserved(head.seq, plan, str(fields["request"]), event.is_private)
         planned = replace(event, steps=int(fields["planned_steps"]))
-        if self._planned.setdefault(plan, planned) != planned:
+        stated = replace(planned, is_private=True)  # a plan's rounds may differ in that alone
+        if self._planned.setdefault(plan, stated) != stated:
             raise ValueError("a plan that says another thing than before")
         self._reservations.add(head.seq)
         self.spent.add(plan, event, float(fields["order"]))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloister.models.pooling import Pooling
+from cloister.privacy.chain import Head
 from cloister.privacy.plan import Plan
 from cloister.release.snippets import loading_script
 from cloister.tasks.config import TaskKind
@@ -34,6 +35,7 @@ class Card:
         plans: By site.
         epsilon: ε spent, by site.
         recipe_digest: Of the study's recipe.
+        ledgers: Where each site's ledger ended.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Card:
     plans: Mapping[str, Plan]
     epsilon: Mapping[str, float]
     recipe_digest: str
+    ledgers: Mapping[str, Head]
 
 
 def write_card(folder: Path, card: Card) -> None:
@@ -117,6 +120,10 @@ def _privacy(card: Card) -> str:
             f"| {site} | {card.epsilon[site]:.3f} | {plan.delta:g} | {plan.noise_multiplier:g} | "
             f"{plan.sample_rate:.4g} | {plan.local_steps} | {plan.max_grad_norm:g} |"
         )
+    lines += ["", "The sites' ledgers, which `cloister ledger verify` checks, ended at:\n"]
+    lines += [
+        f"- {site}: entry {head.seq}, SHA-256 `{head.hash}`" for site, head in card.ledgers.items()
+    ]
     lines += [
         "",
         "The same ε holds against the coordinator, the other sites and the public: noise is added "

@@ -29,4 +29,5 @@ def card_for(study: SimulatedStudy, workspace: Workspace, result: Result) -> Car
         plans=study.plans,
         epsilon={site.name: site.epsilon for site in result.sites},
         recipe_digest=recipe.digest(),
+        ledgers={site.name: site.ledger for site in result.sites},
     )

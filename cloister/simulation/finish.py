@@ -85,4 +85,5 @@ def _site_result(study: SimulatedStudy, run: RunDirectory, name: str) -> SiteRes
         sample_rate=plan.sample_rate,
         noise_multiplier=plan.noise_multiplier,
         public_records=plan.public_records,
+        ledger=ledger.head,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cloister.privacy.chain import Head
 from cloister.privacy.plan import json_number
 
 
@@ -16,12 +17,13 @@ class SiteResult:
 
     Attributes:
         name: The site.
-        epsilon: ε that its ledger shows spent, per record added or removed; ∞ without privacy.
+        epsilon: ε that its ledger shows spent, per unit added or removed; ∞ without privacy.
         delta: δ of that ε.
         steps: Steps charged.
-        sample_rate: Probability of a record to be in a batch.
+        sample_rate: Probability of a unit to be in a batch.
         noise_multiplier: Noise standard deviation over the clip bound; 0 without privacy.
-        public_records: Its declared number of records.
+        public_records: Its declared number of units (records, or persons).
+        ledger: Where its ledger ended.
     """
 
     name: str
@@ -31,6 +33,7 @@ class SiteResult:
     sample_rate: float
     noise_multiplier: float
     public_records: int
+    ledger: Head
 
 
 @dataclass(frozen=True, kw_only=True)

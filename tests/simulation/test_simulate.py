@@ -14,6 +14,7 @@ from cloister.adapter.wire import encode
 from cloister.errors import BudgetError
 from cloister.privacy.ledger import Charge, Ledger
 from cloister.privacy.ledger_file import LedgerFile
+from cloister.privacy.verify import verify
 from cloister.recipe import Recipe, read_recipe
 from cloister.server.rounds import RoundReport
 from cloister.server.run_directory import RunDirectory
@@ -238,7 +239,9 @@ def test_a_neighbouring_data_set_changes_nothing_but_the_values_sent(
     row = {"text": "no fever", "label": "cardiology", "site": "east"}
     more.write_text((folder / "train.jsonl").read_text() + json.dumps(row) + "\n")
     other = run(small_recipe(folder, f"data.train='{more}'"), tmp_path / "other")
-    assert other.sites == one.sites
+    for site, twin in zip(one.sites, other.sites, strict=True):
+        assert dataclasses.replace(site, ledger=twin.ledger) == twin
+        assert site.ledger.seq == twin.ledger.seq
     assert other.bytes_per_update == one.bytes_per_update
 
     def ledger(result: Result) -> list[dict[str, object]]:
@@ -263,6 +266,12 @@ def test_the_twin_s_score_is_on_the_card(folder: Path, tmp_path: Path) -> None:
     )
     assert "most frequent label scores" in card
     assert "add-remove neighbours" in card
+    for site in result.sites:
+        verdict = verify(
+            LedgerFile(result.run_dir / "ledgers" / f"{site.name}.ledger").entries(), ""
+        )
+        assert verdict.epsilon_pld == site.epsilon
+        assert f"- {site.name}: entry {verdict.head.seq}, SHA-256 `{verdict.head.hash}`" in card
     for site in result.sites:
         assert f"| {site.name} | {site.epsilon:.3f} | 1e-05 |" in card
     assert (result.run_dir / "twin" / "recipe.toml").exists()
