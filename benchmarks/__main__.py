@@ -6,7 +6,7 @@ turns, and the median of the turns' ratios counts.
 
 import argparse
 
-from benchmarks import accounting, federation, steps
+from benchmarks import accounting, federation, ledger, steps
 
 
 def main() -> None:
@@ -15,8 +15,14 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     arguments = parser.parse_args()
     texts, turns = arguments.texts, arguments.turns
-    for line in (*accounting.figures(), *steps.figures(texts, turns), *federation.figures()):
-        print(line, flush=True)
+    for figures in (
+        accounting.figures(),
+        ledger.figures(texts),
+        steps.figures(texts, turns),
+        federation.figures(),
+    ):
+        for figure in figures:
+            print(figure, flush=True)
 
 
 if __name__ == "__main__":

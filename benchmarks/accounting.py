@@ -1,6 +1,5 @@
-"""Seconds for the ε of a long ledger, and for one more round of it."""
+"""Seconds for the ε of a long ledger."""
 
-import statistics
 import time
 from collections.abc import Iterator
 
@@ -9,7 +8,6 @@ from cloister.privacy.accounting import COARSE, epsilon
 from cloister.privacy.events import GaussianEvent
 
 EVENTS, KINDS = 10_000, 30
-TURNS = 9
 
 
 def figures() -> Iterator[Figure]:
@@ -17,8 +15,6 @@ def figures() -> Iterator[Figure]:
     ledger = [_event(i % KINDS) for i in range(EVENTS)]
     first = seconds(ledger)
     yield Figure(f"s for ε of {EVENTS} events of {KINDS} kinds", first, 2.0, "at most")
-    more = statistics.median(seconds([*ledger, *[_event(7)] * n]) for n in range(1, TURNS + 1))
-    yield Figure("ms for ε of one more event, as a ledger charges it", more * 1e3, 30, "at most")
 
 
 def seconds(events: list[GaussianEvent]) -> float:
