@@ -13,13 +13,20 @@ from collections.abc import Iterable
 
 from cloister.errors import RefusedError
 from cloister.privacy.events import GaussianEvent
-from cloister.privacy.pld import COARSE, FINE, Composition, group_pld_epsilon, pld_epsilon
+from cloister.privacy.pld import (
+    COARSE,
+    FINE,
+    Composition,
+    group_pld_epsilon,
+    pld_epsilon,
+    pld_true_positive_rate,
+)
 from cloister.privacy.renyi import rdp_at, rdp_budget
 from cloister.privacy.renyi import rdp_epsilon as _rdp_epsilon
 
 __all__ = [
     "COARSE", "FINE", "calibrate", "cross_check", "epsilon", "group_epsilon", "prv_epsilon",
-    "rdp_at", "rdp_budget", "rdp_epsilon",
+    "rdp_at", "rdp_budget", "rdp_epsilon", "true_positive_rate",
 ]  # fmt: skip
 
 # Both accountants carry numerical error of this order (measured against closed forms: 2·10⁻⁴).
@@ -123,6 +130,27 @@ def cross_check(events: Iterable[GaussianEvent], delta: float) -> float:
             "figure: use a larger delta or more noise, and report it"
         )
     return pld
+
+
+def true_positive_rate(events: Iterable[GaussianEvent], false_positive_rate: float) -> float:
+    """The most that any test for one unit's presence can reach at a false-positive rate.
+
+    What an ε of 8 means for a person is hard to see; this is the same guarantee in the terms of
+    an attack, by the trade-off curve of the mechanism and not of a single (ε, δ).
+
+    Args:
+        events: What was released.
+        false_positive_rate: How often the test accuses a unit that was not there.
+
+    Returns:
+        An upper bound on how often it finds one that was; 1 where nothing is private.
+    """
+    composition = _merged(events)
+    if composition is None:
+        return 1.0
+    return pld_true_positive_rate(composition, false_positive_rate) if composition else (
+        false_positive_rate
+    )  # fmt: skip
 
 
 def group_epsilon(events: Iterable[GaussianEvent], delta: float, records: int) -> float:

@@ -22,13 +22,40 @@ Composition = tuple[tuple[float, float, int], ...]
 def pld_epsilon(composition: Composition, delta: float, grid: float = FINE) -> float:
     """ε of composed Poisson-subsampled Gaussians; ∞ where the grid cannot hold the loss."""
     try:
-        total = None
-        for noise_multiplier, sample_rate, steps in composition:
-            part = _composed(noise_multiplier, sample_rate, steps, grid)
-            total = part if total is None else total.compose(part)
-        return 0.0 if total is None else float(total.get_epsilon_for_delta(delta))
+        return float(_total(composition, grid).get_epsilon_for_delta(delta)) if composition else 0.0
     except (MemoryError, OverflowError):
         return math.inf  # a loss too large for the accountant's grid: no bound, so no release
+
+
+@lru_cache(maxsize=64)
+def pld_true_positive_rate(composition: Composition, false_positive_rate: float) -> float:
+    """The most that any test for one unit can reach: min over ε of e^ε · FPR + δ(ε).
+
+    Every (ε, δ(ε)) of the mechanism bounds every test (Kairouz, Oh, Viswanath 2015,
+    arXiv:1311.0776, theorem 2.1); the best of them is its trade-off curve.
+    """
+    epsilons = [step * EPSILON_STEP for step in range(round(LARGEST_TRADED / EPSILON_STEP))]
+    try:
+        deltas = _total(composition, COARSE).get_delta_for_epsilon(epsilons)
+    except (MemoryError, OverflowError):
+        return 1.0
+    bounds = (
+        math.exp(epsilon) * false_positive_rate + float(delta)
+        for epsilon, delta in zip(epsilons, deltas, strict=True)
+    )
+    return min(1.0, *bounds)
+
+
+# ε at which a trade-off curve is evaluated: above 20 no rate that people state is bounded below 1.
+LARGEST_TRADED, EPSILON_STEP = 20.0, 0.02
+
+
+def _total(composition: Composition, grid: float) -> Any:
+    parts = [_composed(noise, rate, steps, grid) for noise, rate, steps in composition]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total.compose(part)
+    return total
 
 
 @lru_cache(maxsize=64)

@@ -24,6 +24,7 @@ def test_a_plan_says_what_is_promised(tmp_path: Path, capsys: pytest.CaptureFixt
         "ε for a person with so many records",
         "noised parameters",
         "Promised",
+        "a test that accuses 1% of those who were not finds at most",
         "Not promised",
         "warning: one step's noise",
     ):
@@ -40,6 +41,7 @@ def test_a_plan_as_json_follows_from_declared_constants(
     assert list(one["epsilon_over_rounds"].values())[-1] == one["epsilon"]
     assert one["epsilon_of_records"]["2"] > one["epsilon"]
     assert one["steps"] == 4
+    assert 0.01 < one["true_positive_rate"]["0.01"] < 0.2
     with (tmp_path / "study" / "train.jsonl").open("a") as file:
         file.write('{"text": "no fever", "label": "cardiology", "site": "east"}\n')
     assert run(["plan", *options, "--json"]) == 0

@@ -23,6 +23,7 @@ from cloister.privacy.accounting import (
     rdp_at,
     rdp_budget,
     rdp_epsilon,
+    true_positive_rate,
 )
 from cloister.privacy.events import GaussianEvent
 
@@ -154,6 +155,17 @@ def test_more_noise_less_sampling_fewer_steps_and_larger_delta_cost_less(
     assert epsilon([event(sigma, q, steps + 5)], delta, COARSE) >= here - slack
     assert epsilon([event(sigma, q, steps)], delta * 10, COARSE) <= here + slack
     assert epsilon([event(sigma, q, steps), event(2.0, 0.01, 5)], delta, COARSE) >= here - slack
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 3.0])
+def test_no_test_beats_the_neyman_pearson_test_of_a_gaussian(sigma: float) -> None:
+    # One full-batch Gaussian: the best test at level α has power Φ(Φ⁻¹(α) + 1/σ).
+    for level in (0.001, 0.01, 0.3):
+        best = float(norm.cdf(norm.ppf(level) + 1 / sigma))
+        found = true_positive_rate([event(sigma, 1.0, 1)], level)
+        assert best <= found <= best * 1.01 + 2e-3  # ε in steps of 0.02, a grid of 0.001
+    assert true_positive_rate([], 0.01) == 0.01
+    assert true_positive_rate([event(1.0, 0.1, 1, is_private=False)], 0.01) == 1.0
 
 
 def test_nothing_released_costs_nothing() -> None:

@@ -329,3 +329,17 @@ def test_every_small_release_can_come_from_either_sum() -> None:
         reached.append(set((add_noise(clipped, 1.0, OsEntropy()).tensors[0] * 32).tolist()))
     for release in range(-55, 56):
         assert float(release) in reached[0] & reached[1]
+
+
+def test_noise_has_the_tails_of_a_gaussian() -> None:
+    # Kurtosis of n normals deviates by about √(24/n).
+    kurtosis = float(stats.kurtosis(noise_of(add_noise)))
+    assert within(kurtosis, 0.0, math.sqrt(24 / DIMENSION))
+
+
+def test_steps_and_sites_draw_uncorrelated_noise() -> None:
+    draws = [noise_of(add_noise) for _ in range(4)]
+    for i, one in enumerate(draws):
+        for other in draws[:i]:
+            correlation = float(np.corrcoef(one, other)[0, 1])
+            assert within(correlation, 0.0, 1 / math.sqrt(DIMENSION))
