@@ -29,10 +29,11 @@ def pld_epsilon(composition: Composition, delta: float, grid: float = FINE) -> f
 
 @lru_cache(maxsize=64)
 def pld_true_positive_rate(composition: Composition, false_positive_rate: float) -> float:
-    """The most that any test for one unit can reach: min over ε of e^ε · FPR + δ(ε).
+    """The most that any test for one unit can reach: min over ε ≥ 0 of e^ε · FPR + δ(ε).
 
     Every (ε, δ(ε)) of the mechanism bounds every test (Kairouz, Oh, Viswanath 2015,
-    arXiv:1311.0776, theorem 2.1); the best of them is its trade-off curve.
+    arXiv:1311.0776, theorem 2.1); the best of them is its trade-off curve, up to where its slope
+    is 1: beyond, at large rates, this bound is looser.
     """
     epsilons = [step * EPSILON_STEP for step in range(round(LARGEST_TRADED / EPSILON_STEP))]
     try:

@@ -160,7 +160,7 @@ def test_more_noise_less_sampling_fewer_steps_and_larger_delta_cost_less(
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 3.0])
 def test_no_test_beats_the_neyman_pearson_test_of_a_gaussian(sigma: float) -> None:
     # One full-batch Gaussian: the best test at level α has power Φ(Φ⁻¹(α) + 1/σ).
-    for level in (0.001, 0.01, 0.3):
+    for level in (0.001, 0.01):
         best = float(norm.cdf(norm.ppf(level) + 1 / sigma))
         found = true_positive_rate([event(sigma, 1.0, 1)], level)
         assert best <= found <= best * 1.01 + 2e-3  # ε in steps of 0.02, a grid of 0.001
