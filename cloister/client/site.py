@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cloister.adapter.exchange import RoundReply, RoundRequest, Status
 from cloister.adapter.wire import decode, digest, encode
 from cloister.client.policy import Asked, check
 from cloister.client.policy_file import SitePolicy
 from cloister.errors import RefusedError
-from cloister.privacy.accounting import COARSE
+from cloister.privacy.accounting import COARSE, cross_check
 from cloister.privacy.entropy import Entropy, OsEntropy, SeededEntropy
 from cloister.privacy.ledger import Charge, Ledger, Released
 from cloister.privacy.plan import Plan
@@ -59,7 +60,7 @@ def answer(
 
     Raises:
         RefusedError: The request is for another study, a round outside the plan, or something
-            that the site's policy does not accept.
+            that the site's policy does not accept; or the accountants disagree on its plan.
         BudgetError: The site's budget does not cover the round.
         RoundSpentError: The round was charged before and cut off.
         AdapterFormatError: The global adapter is not of the study's shapes.
@@ -73,6 +74,7 @@ def answer(
     if request.study != site.study:
         raise RefusedError(f"study {request.study[:12]} asked, {site.study[:12]} accepted")
     plan = check(_asked(site, workspace, request), site.policy)
+    agreed_epsilon(plan)
     if not 1 <= request.round <= plan.num_rounds:
         raise RefusedError(f"round {request.round} is outside the plan's {plan.num_rounds}")
     start = decode(request.adapter, workspace.start.shapes)
@@ -109,6 +111,16 @@ def answer(
 def _reply(site: Site, request: RoundRequest, released: Released) -> RoundReply:
     spent = site.ledger.epsilon(site.plan.delta, COARSE)
     return RoundReply(site.name, request.round, Status.TRAINED, released.payload, spent)
+
+
+@lru_cache(maxsize=64)
+def agreed_epsilon(plan: Plan) -> float:
+    """ε of a whole plan by PLD, where RDP and PRV agree; ∞ without privacy.
+
+    Raises:
+        RefusedError: They do not; nothing is released on such a figure.
+    """
+    return cross_check([plan.event(plan.num_rounds * plan.local_steps)], plan.delta)
 
 
 def _asked(site: Site, workspace: Workspace, request: RoundRequest) -> Asked:

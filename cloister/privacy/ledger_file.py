@@ -62,7 +62,7 @@ class LedgerFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         refuse_network_file_system(self.path)
         with self._locked(), self._guarded():
-            if self.path.exists() or self._head_file.exists():
+            if self._head_file.exists() or (self.path.exists() and not self._is_empty()):
                 raise LedgerError(
                     f"{self.path}: a ledger is there already; a data set has one for its life"
                 )
@@ -119,6 +119,22 @@ class LedgerFile:
                 connection.close()
 
     @property
+    def is_begun(self) -> bool:
+        """Whether a ledger is here; what a crash left before its first entry is none."""
+        if self._head_file.exists():
+            return True
+        with self._locked(reading=True), self._guarded():
+            return self.path.exists() and not self._is_empty()
+
+    def _is_empty(self) -> bool:
+        """Whether the file has no page yet; a journal that a crash left is rolled back."""
+        connection = apsw.Connection(str(self.path), flags=_READ_WRITE, vfs=self._vfs)
+        try:
+            return int(connection.execute("PRAGMA page_count").get) == 0
+        finally:
+            connection.close()
+
+    @property
     def _head_file(self) -> Path:
         return self.path.with_name(self.path.name + ".head")
 
@@ -166,7 +182,10 @@ class LedgerFile:
             yield  # who may not lock it, or finds no folder, may still look
             return
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            except OSError as error:  # a file system without locks
+                raise _unwritable(self.path, error) from error
             yield
         finally:
             os.close(descriptor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cloister.privacy.ledger import Ledger
+from cloister.privacy.ledger_file import LedgerFile
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.policies import simulated_budget
 from cloister.simulation.study import SimulatedStudy, limit_of
@@ -16,6 +17,6 @@ def begin_ledgers(study: SimulatedStudy, run: RunDirectory) -> None:
     """
     for name in study.names:
         path = run.ledger(name)
-        if not path.exists():
+        if not LedgerFile(path).is_begun:
             plan = study.plans[name]
             Ledger.create(path, simulated_budget(plan, limit_of(study, name)), plan.unit)

@@ -7,8 +7,10 @@ from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 
 from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status
 from cloister.adapter.wire import decode, encode
+from cloister.client import site
 from cloister.client.app import OpenSite, make_client_app
 from cloister.errors import DataError
+from cloister.privacy import accounting
 from cloister.privacy.ledger import Ledger
 from cloister.recipe import Recipe
 from cloister.server.run_directory import RunDirectory
@@ -108,6 +110,17 @@ def test_what_does_not_fit_is_not_trained_and_not_charged(
     reply = ask(sites(recipe, tmp_path), request_for(recipe).fields() | change)
     assert reply.status is status
     assert reply.delta == b""
+    assert Ledger(tmp_path / "run" / "ledgers" / "east.ledger").steps == 0
+
+
+def test_accountants_that_disagree_stop_the_release(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    east = sites(recipe, tmp_path)
+    site.agreed_epsilon.cache_clear()
+    monkeypatch.setattr(accounting, "prv_epsilon", lambda events, delta: 0.1)
+    reply = ask(east, request_for(recipe).fields())
+    assert (reply.status, reply.delta) == (Status.REFUSED, b"")
     assert Ledger(tmp_path / "run" / "ledgers" / "east.ledger").steps == 0
 
 

@@ -10,6 +10,7 @@ import pytest
 from cloister.errors import BudgetError, LedgerError, RefusedError, RoundSpentError, UsageError
 from cloister.privacy.budget import Budget
 from cloister.privacy.ledger import Ledger, Released, Reservation
+from cloister.privacy.ledger_file import LedgerFile
 from cloister.privacy.units import Unit
 from tests.support.ledgers import charge, new_ledger, reserved, run_round, small_plan
 
@@ -40,6 +41,18 @@ def test_a_ledger_is_begun_once_and_under_one_key(path: Path) -> None:
     path.with_name(path.name + ".key").unlink()
     with pytest.raises(LedgerError, match="key cannot be read"):
         Ledger(path)
+
+
+def test_what_a_crash_left_before_the_first_entry_is_begun_anew(path: Path) -> None:
+    path.parent.mkdir()
+    path.touch()
+    assert not LedgerFile(path).is_begun
+    run_round(new_ledger(path), 1)
+    assert LedgerFile(path).is_begun
+    path.with_name(path.name + ".head").unlink()
+    assert LedgerFile(path).is_begun
+    with pytest.raises(LedgerError, match="is there already"):
+        new_ledger(path)
 
 
 def test_a_missing_ledger_is_not_a_new_one(path: Path) -> None:
