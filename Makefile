@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check bench format clean
+.PHONY: help demo test check audit bench format clean
 
 help: ## What each target does
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -19,6 +19,9 @@ check: $(VENV)/.dev ## What CI runs: formatting, linting, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(MAKE) test
+
+audit: $(VENV)/.demo ## Put the quickstart's mechanism to the laws that its epsilon rests on
+	$(BIN)/cloister audit run
 
 bench: $(VENV)/.dev ## Speed and memory, as ratios within one run
 	$(BIN)/python -m benchmarks

@@ -59,6 +59,16 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
         assert "Example" in shown
 
 
+def test_every_verb_of_a_group_has_help_with_an_example(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        for verb in group.typer_instance.registered_commands:
+            assert run([str(group.name), str(verb.name), "--help"]) == 0
+            assert f"Example: cloister {group.name} {verb.name}" in capsys.readouterr().out
+
+
 def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str]) -> None:
     """A new option is a decision: it is added here, and to the README where users need it."""
     found = {

@@ -1,0 +1,45 @@
+"""Records that are nobody's, of any task's kind: for audits, which may look at what they give."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from cloister.data.records import ChatRecord, Message, Record, RecordKind, TextRecord, TokenRecord
+from cloister.data.synthetic import hospital_notes
+
+# Words of a record: short, usual and long, so that batches are ragged.
+LENGTHS = (3, 12, 40)
+
+
+def nobody_s_records(
+    kind: RecordKind, labels: Sequence[str], persons: int, each: int
+) -> list[Record]:
+    """Makes records of so many persons.
+
+    Args:
+        kind: What the task reads.
+        labels: Class names or tags; none for conversations.
+        persons: How many.
+        each: Most records of one person; they have 1, 2, … of them in turn.
+    """
+    draw = random.Random(0)
+    words = " ".join(note.text for note in hospital_notes()[0][:50]).split()
+    records: list[Record] = []
+    for person in range(persons):
+        for _ in range(1 + person % each):
+            text = draw.choices(words, k=LENGTHS[len(records) % len(LENGTHS)])
+            name = f"person {person}"
+            if kind == "text":
+                records.append(TextRecord(" ".join(text), draw.choice(labels), person=name))
+            elif kind == "tokens":
+                tags = tuple(draw.choice(labels) for _ in text)
+                records.append(TokenRecord(tuple(text), tags, person=name))
+            else:
+                half = len(text) // 2 or 1
+                turns = (
+                    Message("user", " ".join(text[:half])),
+                    Message("assistant", " ".join(text[half:]) or "yes"),
+                )
+                records.append(ChatRecord(turns, person=name))
+    return records

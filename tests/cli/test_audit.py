@@ -1,0 +1,53 @@
+"""`cloister audit run`: figures with limits, and a loud end where one is outside."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cloister.cli.main import run
+from cloister.privacy import mechanism
+from cloister.privacy.noise import add_noise
+from tests.support.studies import small_assignments
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> list[str]:
+    values = [*small_assignments(tmp_path / "study"), "privacy.max_grad_norm=0.5"]
+    return [a for value in values for a in ("--set", value)]
+
+
+def test_a_sound_path_is_not_refuted_and_nothing_is_called_verified(
+    options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["audit", "run", *options]) == 0
+    told = capsys.readouterr().out
+    assert "not refuted" in told
+    assert "passing proves nothing" in " ".join(told.split())
+    assert "verified" not in told
+    assert run(["audit", "run", *options, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["refuted"] is False
+    assert {"influence", "noise scale", "sampling rate", "message form"} <= {
+        check["name"] for check in document["checks"]
+    }
+
+
+def test_a_broken_path_is_refuted_loudly(
+    options: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mechanism, "add_noise", lambda c, s, e: add_noise(c, s / 2, e))
+    assert run(["audit", "run", *options]) == 1
+    captured = capsys.readouterr()
+    assert "REFUTED" in captured.out
+    assert "REFUTED: " in captured.err
+    assert "noise scale" in captured.err
+
+
+def test_what_cannot_be_audited_is_refused(
+    options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["audit", "run", *options, "--set", "privacy.enabled=false"]) == 2
+    assert "nothing to audit" in capsys.readouterr().err
+    assert run(["audit", "run", "none.toml"]) == 3
+    assert run(["audit", "run", "--level", "astrology"]) == 2
