@@ -48,7 +48,6 @@ def run(
     Example: cloister audit run simulations/bank_intents.toml --level conformance
     """
     from rich.console import Console
-    from rich.table import Table
 
     from cloister.recipe import read_recipe
     from cloister.simulation.audit import audited_site
@@ -72,14 +71,14 @@ def run(
         typer.echo(json.dumps(document))
     else:
         console = Console()
-        table = Table(box=None, header_style="bold")
-        for column in ("check", "figure", "allowed", "", "what was measured"):
-            table.add_column(column, justify="right" if column == "figure" else "left")
         for check in checks:
             verdict = "[red]REFUTED[/]" if check.refuted else "not refuted"
-            allowed = f"{check.low:.4g} … {check.high:.4g}"
-            table.add_row(check.name, f"{check.figure:.4g}", allowed, verdict, check.law)
-        console.print(table)
+            console.print(
+                f"{check.name:<26}{check.figure:>10.4g}   {verdict} ({check.low:.4g} … "
+                f"{check.high:.4g})",
+                highlight=False,
+            )
+            console.print(f"    [dim]{check.law}[/]", highlight=False)
         console.print(
             f"{len(checks) - len(refuted)} of {len(checks)} checks not refuted. A sound mechanism "
             "passes each with probability 1 − 10⁻⁶; passing proves nothing.",

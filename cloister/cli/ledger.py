@@ -32,11 +32,12 @@ def show(ledger: LedgerPath, as_json: AsJson = False) -> None:
     console = Console()
     console.print(
         f"budget for life: ε {_shown(first['epsilon'])}, δ {first['delta']:g}, for one "
-        f"{first['unit']} added or removed; key {first['key'][:16]}…",
+        f"{first['unit']} added or removed (ε by PLD)\nsigned by {first['key']}",
         highlight=False,
+        soft_wrap=True,
     )
     table = Table(box=None, header_style="bold")
-    for column in ("study", "round", "steps", "noise", "rate", "ε so far (PLD)", "released"):
+    for column in ("study", "round", "steps", "noise", "rate", "ε so far", "δ", "released"):
         table.add_column(column, justify="left" if column == "study" else "right")
     for entry in entries:
         if entry["kind"] == "reserve":
@@ -47,8 +48,9 @@ def show(ledger: LedgerPath, as_json: AsJson = False) -> None:
                 str(event["steps"]),
                 f"{event['noise_multiplier']:g}",
                 f"{event['sample_rate']:.4g}",
-                f"{_shown(entry['epsilon']['pld'])} (δ {entry['delta']:g})",
-                f"{out['bytes']:,} bytes {out['sha256'][:8]}…" if out else "no: spent",
+                _shown(entry["epsilon"]["pld"]),
+                f"{entry['delta']:g}",
+                f"{out['bytes']:,} B {out['sha256'][:8]}" if out else "no: spent",
             )
     console.print(table)
 
