@@ -35,16 +35,23 @@ def pld_true_positive_rate(composition: Composition, false_positive_rate: float)
     arXiv:1311.0776, theorem 2.1); the best of them is its trade-off curve, up to where its slope
     is 1: beyond, at large rates, this bound is looser.
     """
-    epsilons = [step * EPSILON_STEP for step in range(round(LARGEST_TRADED / EPSILON_STEP))]
-    try:
-        deltas = _total(composition, COARSE).get_delta_for_epsilon(epsilons)
-    except (MemoryError, OverflowError):
-        return 1.0
+    epsilons = tuple(step * EPSILON_STEP for step in range(round(LARGEST_TRADED / EPSILON_STEP)))
+    deltas = pld_deltas(composition, epsilons)
     bounds = (
-        math.exp(epsilon) * false_positive_rate + float(delta)
+        math.exp(epsilon) * false_positive_rate + delta
         for epsilon, delta in zip(epsilons, deltas, strict=True)
     )
     return min(1.0, *bounds)
+
+
+@lru_cache(maxsize=64)
+def pld_deltas(composition: Composition, epsilons: tuple[float, ...]) -> tuple[float, ...]:
+    """δ at each ε, in the worse direction; 1 where the grid cannot hold the loss."""
+    try:
+        found = _total(composition, COARSE).get_delta_for_epsilon(list(epsilons))
+    except (MemoryError, OverflowError):
+        return (1.0,) * len(epsilons)
+    return tuple(float(delta) for delta in found)
 
 
 # ε at which a trade-off curve is evaluated: above 20 no rate that people state is bounded below 1.

@@ -51,3 +51,19 @@ def test_what_cannot_be_audited_is_refused(
     assert "nothing to audit" in capsys.readouterr().err
     assert run(["audit", "run", "none.toml"]) == 3
     assert run(["audit", "run", "--level", "astrology"]) == 2
+
+
+def test_an_attack_bounds_epsilon_from_below(
+    options: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attack = ["audit", "run", *options, "--level", "empirical", "--trials", "2000"]
+    assert run(attack) == 0
+    told = capsys.readouterr().out
+    assert "ε lower bound" in told
+    assert "not refuted" in told
+    assert run([*attack, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert 0 <= document["epsilon_lower_bound"] <= document["epsilon_claimed"]
+    monkeypatch.setattr(mechanism, "add_noise", lambda c, s, e: add_noise(c, s / 3, e))
+    assert run(attack) == 1
+    assert "REFUTED" in capsys.readouterr().err

@@ -1,0 +1,127 @@
+"""Lower bounds on ε from samples: does an attack do better than the claim allows?
+
+An attack scores outcomes of runs with and without one unit. At a threshold chosen on one half of
+the runs, the other half gives its false-positive and false-negative rates with exact confidence
+bounds (Clopper & Pearson 1934). A claim says that no attack can lie below its trade-off curve (Dong,
+Roth, Su 2022, arXiv:1905.02383); rates whose upper bounds do refute it. Choosing the threshold on
+the same runs would refute sound mechanisms, so it is never done.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloister.privacy.accounting import epsilon
+from cloister.privacy.events import GaussianEvent
+from cloister.privacy.pld import COARSE, Composition, pld_deltas
+
+Floats = NDArray[np.float64]
+
+# Chance that a sound mechanism is refuted by one audit.
+LEVEL = 1e-3
+# ε at which a claim's curve is evaluated; between them it is bounded from below by their lines.
+EPSILONS = tuple(step * 0.02 for step in range(1000))
+# Thresholds that the first half chooses from, as quantiles of all its scores.
+CANDIDATES = 199
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What an attack showed.
+
+    Attributes:
+        false_positives: Upper confidence bound on the false-positive rate.
+        false_negatives: Upper confidence bound on the false-negative rate.
+        least: The least false-negative rate that the claim allows at that false-positive rate.
+    """
+
+    false_positives: float
+    false_negatives: float
+    least: float
+
+    @property
+    def refuted(self) -> bool:
+        """Whether the attack does better than the claim allows."""
+        return self.false_negatives < self.least
+
+
+def judge(absent: Floats, present: Floats, claim: GaussianEvent) -> Finding:
+    """Puts an attack's scores to a claim.
+
+    Args:
+        absent: Scores of runs without the unit; higher means "present".
+        present: Scores of independent runs with it.
+        claim: What one run is claimed to be.
+    """
+    half = min(len(absent), len(present)) // 2
+    threshold = _threshold(absent[:half], present[:half])
+    tested = absent[half:], present[half:]
+    wrong_in, wrong_out = int((tested[0] > threshold).sum()), int((tested[1] <= threshold).sum())
+    false_positives = _upper(wrong_in, len(tested[0]))
+    false_negatives = _upper(wrong_out, len(tested[1]))
+    return Finding(
+        false_positives=false_positives,
+        false_negatives=false_negatives,
+        least=least_false_negatives(claim, false_positives),
+    )
+
+
+def epsilon_bound(finding: Finding, claim: GaussianEvent, delta: float) -> float:
+    """A lower bound on ε at confidence 1 − LEVEL.
+
+    Args:
+        finding: An attack's rates.
+        claim: What one run is claimed to be.
+        delta: δ at which ε is stated.
+
+    Returns:
+        ε of the most private mechanism of the claim's family (same rate and steps, other noise)
+        that the rates do not refute; 0 where they refute none.
+    """
+    low, high = claim.noise_multiplier / 16, claim.noise_multiplier * 16
+
+    def refutes(noise: float) -> bool:
+        event = replace(claim, noise_multiplier=noise)
+        return finding.false_negatives < least_false_negatives(event, finding.false_positives)
+
+    if not refutes(high):
+        return 0.0
+    for _ in range(14):  # to a factor of 16^(2/2^14): four digits
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if refutes(middle) else (middle, high)
+    return epsilon([replace(claim, noise_multiplier=low)], delta, COARSE)
+
+
+def least_false_negatives(claim: GaussianEvent, false_positives: float) -> float:
+    """The claim's trade-off curve, from below: the least false-negative rate at a false-positive
+    rate, by the lines that each (ε, δ(ε)) draws (Dong, Roth, Su 2022, proposition 2.12)."""
+    composition: Composition = ((claim.noise_multiplier, claim.sample_rate, claim.steps),)
+    deltas = pld_deltas(composition, EPSILONS)
+    pairs = list(zip(EPSILONS, deltas, strict=True))
+    steep = max(1 - delta - math.exp(e) * false_positives for e, delta in pairs)
+    flat = max(math.exp(-e) * (1 - delta - false_positives) for e, delta in pairs)
+    return max(0.0, steep, flat)
+
+
+def _threshold(absent: Floats, present: Floats) -> float:
+    """The candidate at which the attack's rates convert to the largest ε, on this half alone."""
+    pooled = np.concatenate([absent, present])
+    candidates = np.quantile(pooled, np.linspace(0.005, 0.995, CANDIDATES))
+    positives = np.array([_upper(int((absent > t).sum()), len(absent)) for t in candidates])
+    negatives = np.array([_upper(int((present <= t).sum()), len(present)) for t in candidates])
+    gain = np.maximum(
+        np.log(np.maximum(1 - negatives, 1e-12) / positives),
+        np.log(np.maximum(1 - positives, 1e-12) / negatives),
+    )
+    return float(candidates[int(gain.argmax())])
+
+
+def _upper(hits: int, trials: int) -> float:
+    """Clopper-Pearson upper bound; each of the two rates has half of LEVEL."""
+    from scipy.stats import beta
+
+    return 1.0 if hits == trials else float(beta.ppf(1 - LEVEL / 2, hits + 1, trials - hits))
