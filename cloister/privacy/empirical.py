@@ -2,9 +2,9 @@
 
 An attack scores outcomes of runs with and without one unit. At a threshold chosen on one half of
 the runs, the other half gives its false-positive and false-negative rates with exact confidence
-bounds (Clopper & Pearson 1934). A claim says that no attack can lie below its trade-off curve (Dong,
-Roth, Su 2022, arXiv:1905.02383); rates whose upper bounds do refute it. Choosing the threshold on
-the same runs would refute sound mechanisms, so it is never done.
+bounds (Clopper & Pearson 1934). A claim says that no attack can lie below its trade-off curve
+(Dong, Roth, Su 2022, arXiv:1905.02383); rates whose upper bounds do refute it. Choosing the
+threshold on the same runs would refute sound mechanisms, so it is never done.
 """
 
 from __future__ import annotations
