@@ -123,7 +123,7 @@ STEPS = 4
 
 
 def noise_plan() -> Plan:
-    """Noise so large that 24 records of at most the bound do not show in it."""
+    """Noise so large that 96 records of at most the bound do not show in it."""
     return dataclasses.replace(
         small_plan(noise_multiplier=1e4),
         public_records=12,
@@ -163,9 +163,9 @@ def carries_the_planned_noise(delta: np.ndarray) -> bool:
 
 @pytest.fixture(scope="module")
 def many(workspace: Workspace) -> list[UnitExamples]:
-    """Twice as many records as the site declares."""
+    """Eight times as many records as the site declares: no realised batch is near the divisor."""
     records = [TextRecord(text, label) for label, texts in NOTES.items() for text in texts]
-    return singles(workspace.encode((records * 3)[:24]))
+    return singles(workspace.encode((records * 11)[:96]))
 
 
 def test_an_update_carries_the_planned_noise(
@@ -195,16 +195,15 @@ def test_the_same_noise_at_every_step_is_caught(
 
 @pytest.mark.parametrize("factor", [0.0, 0.5, 0.8])
 def test_too_little_noise_is_caught(
-    workspace: Workspace,
-    many: list[UnitExamples],
-    factor: float,
-    monkeypatch: pytest.MonkeyPatch,
+    workspace: Workspace, factor: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def weaker(clipped: ClippedSum, sigma: float, entropy: Entropy) -> NoisedSum:
         return add_noise(clipped, sigma * factor, entropy)
 
     monkeypatch.setattr(mechanism, "add_noise", weaker)
-    assert not carries_the_planned_noise(update(workspace, many, OsEntropy()))
+    # 563 parameters an update: a dozen of them tell 0.8 from 1 at this level beyond doubt.
+    updates = [update(workspace, [], OsEntropy()) for _ in range(12)]
+    assert not carries_the_planned_noise(np.concatenate(updates))
 
 
 def test_noise_for_each_physical_batch_is_caught(
