@@ -87,9 +87,10 @@ def _chain(rounds: int) -> list[Entry]:
 
     stated = {"pld": epsilon([whole], 1e-5, COARSE), "rdp": rdp_epsilon([whole], 1e-5)}
     for number in range(1, rounds + 1):
-        add({"kind": "reserve", "study": "s", "round": number, "plan": "p", "request": "r",
-             "event": asdict(one), "planned_steps": rounds, "order": order, "epsilon": stated,
-             "delta": 1e-5})  # fmt: skip
+        add({"kind": "reserve", "study": "s", "round": number, "plan": plan.digest(),
+             "request": "r", "event": asdict(one), "planned_steps": rounds, "order": order,
+             "epsilon": stated, "delta": 1e-5,
+             **({"terms": asdict(plan)} if number == 1 else {})})  # fmt: skip
         digest = hashlib.sha256(PAYLOAD).hexdigest()
         add({"kind": "release", "reservation": len(entries) - 1, "sha256": digest, "bytes": 1})
     return entries

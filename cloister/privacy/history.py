@@ -10,6 +10,7 @@ from cloister.errors import LedgerError, UsageError
 from cloister.privacy.budget import Budget, Request, Spending
 from cloister.privacy.chain import Entry, Head, follow
 from cloister.privacy.events import GaussianEvent
+from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
 
 
@@ -20,15 +21,16 @@ class Reserved:
     seq: int
     plan: str
     request: str
-    is_private: bool
+    event: GaussianEvent
 
 
 @dataclass(frozen=True)
 class ReleasedEntry:
-    """A release's entry: its number and the SHA-256 of its bytes."""
+    """A release's entry: its number, and SHA-256 and number of its bytes."""
 
     seq: int
     sha256: str
+    bytes: int
 
 
 class History:
@@ -40,6 +42,7 @@ class History:
         unit: From the first entry.
         public_key: From the first entry, in hex.
         spent: What was charged.
+        plans: Plans that were charged, by digest.
         rounds: Reservations by (study, round).
         released: Releases by their reservation's number.
     """
@@ -54,8 +57,8 @@ class History:
         self._begun = False
         self.rounds: dict[tuple[str, int], Reserved] = {}
         self.released: dict[int, ReleasedEntry] = {}
+        self.plans: dict[str, Plan] = {}
         self._reservations: set[int] = set()
-        self._planned: dict[str, GaussianEvent] = {}
 
     def add(self, entry: Entry) -> Request | None:
         """Takes the next entry.
@@ -95,7 +98,9 @@ class History:
             reservation = int(fields["reservation"])
             if reservation not in self._reservations or reservation in self.released:
                 raise ValueError("a release without its own reservation")
-            self.released[reservation] = ReleasedEntry(head.seq, str(fields["sha256"]))
+            self.released[reservation] = ReleasedEntry(
+                head.seq, str(fields["sha256"]), int(fields["bytes"])
+            )
             return None
         raise ValueError(f"unknown kind {kind!r}")
 
@@ -104,12 +109,25 @@ class History:
         place = (str(fields["study"]), int(fields["round"]))
         if place in self.rounds:
             raise ValueError("a round charged twice")
-        plan = str(fields["plan"])
-        self.rounds[place] = Reserved(head.seq, plan, str(fields["request"]), event.is_private)
-        planned = replace(event, steps=int(fields["planned_steps"]))
-        stated = replace(planned, is_private=True)  # a plan's rounds may differ in that alone
-        if self._planned.setdefault(plan, stated) != stated:
-            raise ValueError("a plan that says another thing than before")
+        digest = str(fields["plan"])
+        plan = self._plan(digest, fields)
+        planned = plan.event(int(fields["planned_steps"]))
+        stated = plan.event(plan.local_steps)
+        if not event.is_private:  # rounds of one plan may differ in that alone
+            stated, planned = replace(stated, is_private=False), replace(planned, is_private=False)
+        total = plan.local_steps * plan.num_rounds
+        if event != stated or planned.steps != total or fields["delta"] != plan.delta:
+            raise ValueError("a charge that is not its plan's")
+        self.rounds[place] = Reserved(head.seq, digest, str(fields["request"]), event)
         self._reservations.add(head.seq)
-        self.spent.add(plan, event, float(fields["order"]))
-        return Request(plan=plan, event=event, planned=planned)
+        self.spent.add(digest, event, float(fields["order"]))
+        return Request(plan=digest, event=event, planned=planned)
+
+    def _plan(self, digest: str, fields: dict[str, Any]) -> Plan:
+        """A charge's plan: its first charge holds its terms."""
+        if digest not in self.plans:
+            plan = Plan.from_terms(fields["terms"])
+            if plan.digest() != digest or plan.unit is not self.unit:
+                raise ValueError("terms that are not the plan's")
+            self.plans[digest] = plan
+        return self.plans[digest]

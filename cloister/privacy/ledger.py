@@ -220,12 +220,15 @@ class Ledger:
                 )
             if not fits(request, self._history.spent, self._history.budget):
                 raise BudgetError(self._exhausted(charge))
+            known = request.plan in self._history.plans
+            terms: dict[str, Any] = {} if known else {"terms": asdict(charge.plan)}
             entry = self._append(
                 transaction,
                 kind="reserve",
                 study=charge.study,
                 round=charge.round,
                 plan=request.plan,
+                **terms,
                 request=charge.request,
                 event=asdict(event),
                 planned_steps=planned.steps,
@@ -267,7 +270,7 @@ class Ledger:
             if hashlib.sha256(payload).hexdigest() != release.sha256:
                 raise LedgerError(f"{self._file.path}: the bytes of release {release.seq} changed")
             return Released(payload)
-        if not before.is_private:
+        if not before.event.is_private:
             return Reservation(self, before.seq)  # costs ∞ already; the same seed gives the same
         raise RoundSpentError(
             f"round {charge.round} was charged and cut off before its release; it stays spent: go "

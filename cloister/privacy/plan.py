@@ -8,12 +8,14 @@ plan (message shapes, learning rates, ledger rows, timing of rounds) tells the t
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
 
 from cloister.errors import UsageError
 from cloister.privacy.accounting import calibrate, epsilon
+from cloister.privacy.chain import canonical
 from cloister.privacy.config import PrivacyConfig
 from cloister.privacy.events import GaussianEvent
 from cloister.privacy.units import Neighbouring, Unit
@@ -78,8 +80,29 @@ class Plan:
 
     def digest(self) -> str:
         """SHA-256 of its canonical JSON."""
-        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return hashlib.sha256(canonical(asdict(self))).hexdigest()
+
+    @classmethod
+    def from_terms(cls, terms: Mapping[str, Any]) -> Self:
+        """A plan from its JSON.
+
+        Raises:
+            ValueError: A term is missing, unknown or of another kind.
+        """
+        if set(terms) != {field.name for field in fields(cls)}:
+            raise ValueError("terms that are not a plan's")
+        plan = cls(
+            **{
+                **terms,
+                "unit": Unit(terms["unit"]),
+                "neighbouring": Neighbouring(terms["neighbouring"]),
+                "message": tuple((str(name), tuple(shape)) for name, shape in terms["message"]),
+            }
+        )
+        numbers = (plan.public_records, plan.expected_batch_size, plan.local_steps, plan.num_rounds)
+        if any(type(number) is not int or number < 1 for number in numbers):
+            raise ValueError("terms that are not a plan's")
+        return plan
 
 
 def make_plan(

@@ -1,6 +1,7 @@
 """Plans come from declared constants, and refuse what cannot be meant."""
 
 import dataclasses
+import json
 import math
 
 import pytest
@@ -25,6 +26,15 @@ def test_the_noise_solved_for_meets_the_target_over_all_rounds() -> None:
     assert solved.epsilon_after(4) <= 2.0
     assert solved.epsilon_after(4) > 1.95
     assert solved.epsilon_after(1) < solved.epsilon_after(2) < solved.epsilon_after(4)
+
+
+def test_a_plan_is_read_back_from_its_terms() -> None:
+    solved = dataclasses.replace(plan(epsilon=2.0), message=(("head", (2, 3)),))
+    terms = json.loads(json.dumps(dataclasses.asdict(solved)))
+    assert Plan.from_terms(terms) == solved
+    for wrong in ({"local_steps": 0}, {"unit": "house"}, {"more": 1}, {"num_rounds": "4"}):
+        with pytest.raises(ValueError, match=r"terms|house"):
+            Plan.from_terms(terms | wrong)
 
 
 def test_epsilon_8_is_the_default() -> None:
