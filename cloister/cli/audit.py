@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cloister.cli import certificates
 from cloister.errors import CloisterError
 
 if TYPE_CHECKING:
@@ -29,9 +30,9 @@ class Level(StrEnum):
     EMPIRICAL = "empirical"
 
 
-@app.callback()
-def _group() -> None:
-    """Verbs of their own."""
+app.command("certificate")(certificates.certificate)
+app.command("bundle")(certificates.bundle)
+app.command("verify")(certificates.verify)
 
 
 @app.command("run")

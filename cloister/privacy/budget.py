@@ -83,8 +83,10 @@ class Spending:
         """Charges an event.
 
         Raises:
-            ValueError: The order is another than at the first charge.
+            ValueError: The order is another than at the first charge, or none.
         """
+        if not 1 < order < math.inf:
+            raise ValueError(f"{order} is no order of a filter")
         if self.order not in (None, order):
             raise ValueError(f"the filter's order changed from {self.order} to {order}")
         self.order = order

@@ -58,7 +58,7 @@ class Entry:
         return fields
 
 
-def canonical(fields: Mapping[str, Any]) -> bytes:
+def canonical(fields: Mapping[str, Any] | Sequence[Any]) -> bytes:
     """The one JSON text of some fields; numbers must be finite."""
     return json.dumps(
         fields, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False

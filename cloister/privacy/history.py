@@ -11,7 +11,7 @@ from cloister.privacy.budget import Budget, Request, Spending
 from cloister.privacy.chain import Entry, Head, follow
 from cloister.privacy.events import GaussianEvent
 from cloister.privacy.plan import Plan
-from cloister.privacy.units import Unit
+from cloister.privacy.units import Neighbouring, Unit
 
 
 @dataclass(frozen=True)
@@ -83,44 +83,48 @@ class History:
         if (kind == "begin") is not (head.seq == 0):
             raise ValueError("the beginning is not at the beginning")
         if kind == "begin":
-            limit = fields["epsilon"]
+            limit = None if fields["epsilon"] is None else _number(fields, "epsilon")
             self.budget = Budget(
-                epsilon=math.inf if limit is None else float(limit), delta=float(fields["delta"])
+                epsilon=math.inf if limit is None else limit, delta=_number(fields, "delta")
             )
             self.unit = Unit(fields["unit"])
-            self.public_key = str(fields["key"])
+            if fields["neighbouring"] != Neighbouring.ADD_REMOVE:
+                raise ValueError(f"unknown neighbours {fields['neighbouring']!r}")
+            self.public_key = _text(fields, "key")
             self.spent = Spending()
             self._begun = True
             return None
         if kind == "reserve":
             return self._reserve(fields, head)
         if kind == "release":
-            reservation = int(fields["reservation"])
+            reservation = _whole(fields, "reservation")
             if reservation not in self._reservations or reservation in self.released:
                 raise ValueError("a release without its own reservation")
             self.released[reservation] = ReleasedEntry(
-                head.seq, str(fields["sha256"]), int(fields["bytes"])
+                head.seq, _text(fields, "sha256"), _whole(fields, "bytes")
             )
             return None
         raise ValueError(f"unknown kind {kind!r}")
 
     def _reserve(self, fields: dict[str, Any], head: Head) -> Request:
         event = GaussianEvent(**fields["event"])
-        place = (str(fields["study"]), int(fields["round"]))
+        place = (_text(fields, "study"), _whole(fields, "round"))
         if place in self.rounds:
             raise ValueError("a round charged twice")
-        digest = str(fields["plan"])
+        digest = _text(fields, "plan")
+        if type(fields["epsilon"]) is not dict:
+            raise TypeError("epsilon: by accountant is needed")
         plan = self._plan(digest, fields)
-        planned = plan.event(int(fields["planned_steps"]))
+        planned = plan.event(_whole(fields, "planned_steps"))
         stated = plan.event(plan.local_steps)
         if not event.is_private:  # rounds of one plan may differ in that alone
             stated, planned = replace(stated, is_private=False), replace(planned, is_private=False)
         total = plan.local_steps * plan.num_rounds
         if event != stated or planned.steps != total or fields["delta"] != plan.delta:
             raise ValueError("a charge that is not its plan's")
-        self.rounds[place] = Reserved(head.seq, digest, str(fields["request"]), event)
+        self.rounds[place] = Reserved(head.seq, digest, _text(fields, "request"), event)
         self._reservations.add(head.seq)
-        self.spent.add(digest, event, float(fields["order"]))
+        self.spent.add(digest, event, _number(fields, "order"))
         return Request(plan=digest, event=event, planned=planned)
 
     def _plan(self, digest: str, fields: dict[str, Any]) -> Plan:
@@ -131,3 +135,24 @@ class History:
                 raise ValueError("terms that are not the plan's")
             self.plans[digest] = plan
         return self.plans[digest]
+
+
+def _text(fields: dict[str, Any], name: str) -> str:
+    value = fields[name]
+    if type(value) is not str:
+        raise TypeError(f"{name}: text is needed")
+    return value
+
+
+def _whole(fields: dict[str, Any], name: str) -> int:
+    value = fields[name]
+    if type(value) is not int or value < 0:
+        raise TypeError(f"{name}: a whole number is needed")
+    return value
+
+
+def _number(fields: dict[str, Any], name: str) -> float:
+    value = fields[name]
+    if type(value) not in (int, float):
+        raise TypeError(f"{name}: a number is needed")
+    return float(value)

@@ -100,7 +100,8 @@ class Plan:
             }
         )
         numbers = (plan.public_records, plan.expected_batch_size, plan.local_steps, plan.num_rounds)
-        if any(type(number) is not int or number < 1 for number in numbers):
+        exact = canonical(asdict(plan)) == canonical(terms)
+        if not exact or any(type(number) is not int or number < 1 for number in numbers):
             raise ValueError("terms that are not a plan's")
         return plan
 

@@ -7,7 +7,7 @@ accountants, and each charge is put to the budget's rule again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cloister.errors import LedgerError
 from cloister.privacy.accounting import COARSE, epsilon, rdp_epsilon
@@ -35,6 +35,7 @@ class Verdict:
         budget_epsilon: ε of the data set's life.
         budget_delta: δ of the data set's life.
         unit: Whose presence is hidden.
+        history: What its entries add up to.
     """
 
     head: Head
@@ -48,6 +49,7 @@ class Verdict:
     budget_epsilon: float
     budget_delta: float
     unit: str
+    history: History = field(compare=False)
 
 
 def verify(
@@ -79,6 +81,8 @@ def verify(
             request = history.add(entry)
             if number == 0 and public_key not in (None, history.public_key):
                 raise LedgerError(f"begun under the key {history.public_key[:12]}…, not the given")
+            if request and before:
+                before.order = history.spent.order  # the first charge's is the one that it states
             if request and before and not fits(request, before, history.budget):
                 raise LedgerError(f"entry {number}: charged beyond the budget")
         follow(entries, None, history.public_key)
@@ -99,6 +103,7 @@ def verify(
         budget_epsilon=history.budget.epsilon,
         budget_delta=history.budget.delta,
         unit=history.unit.value,
+        history=history,
     )
 
 
@@ -116,8 +121,8 @@ def _recomputed(entries: Sequence[Entry], history: History) -> tuple[float, floa
         at = float(last["delta"])
         recomputed = {"pld": epsilon(events, at, COARSE), "rdp": rdp_epsilon(events, at)}
         for accountant, value in recomputed.items():
-            found, stated = json_epsilon(value), last["epsilon"][accountant]
-            if (found is None) != (stated is None) or abs((found or 0) - (stated or 0)) > TOLERANCE:
+            found, stated = json_epsilon(value), last["epsilon"].get(accountant)
+            if type(stated) is not type(found) or abs((found or 0) - (stated or 0)) > TOLERANCE:
                 raise LedgerError(
                     f"its last charge states an epsilon of {stated} by {accountant.upper()}, its "
                     f"events give {found}"

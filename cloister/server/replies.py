@@ -10,7 +10,7 @@ from flwr.app import Message
 
 from cloister.adapter.exchange import RECORD, RoundReply, Status
 from cloister.adapter.tensors import Adapter
-from cloister.adapter.wire import decode
+from cloister.adapter.wire import decode, digest
 from cloister.errors import AdapterFormatError
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ class Replies:
     Attributes:
         updates: By site, of those whose reply is what it must be.
         epsilon: ε spent, by site, as the sites state it.
+        received: SHA-256 of what came, by site.
         bytes: Of all updates.
         retired: Sites whose budget is spent: they take part no more.
         spent: Sites that charged this round before and were cut off: they go on with the next.
@@ -34,6 +35,7 @@ class Replies:
 
     updates: dict[str, Adapter] = field(default_factory=dict)
     epsilon: dict[str, float] = field(default_factory=dict)
+    received: dict[str, str] = field(default_factory=dict)
     bytes: int = 0
     retired: set[str] = field(default_factory=set)
     spent: set[str] = field(default_factory=set)
@@ -82,5 +84,6 @@ def read_replies(
             continue
         replies.updates[reply.site] = update
         replies.epsilon[reply.site] = reply.epsilon
+        replies.received[reply.site] = digest(reply.delta)
         replies.bytes += len(reply.delta)
     return replies

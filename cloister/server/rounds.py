@@ -37,6 +37,7 @@ class RoundReport:
         metrics: Scores by set (`test`, `validation`) and name; empty where the round was not
             scored.
         epsilon: ε spent so far, by site, as the sites state it; ∞ without privacy.
+        received: SHA-256 of what each site sent.
         bytes_up: Bytes of all updates received.
         bytes_down: Bytes of the global adapter, times sites.
         seconds: From the first message to the saved state.
@@ -49,6 +50,7 @@ class RoundReport:
     round: int
     metrics: SetScores
     epsilon: Mapping[str, float]
+    received: Mapping[str, str]
     bytes_up: int
     bytes_down: int
     seconds: float
@@ -150,6 +152,7 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
                 round=number,
                 metrics=metrics,
                 epsilon=dict(epsilon),
+                received=dict(replies.received),
                 bytes_up=replies.bytes,
                 bytes_down=len(payload) * len(nodes),
                 seconds=ended - started,

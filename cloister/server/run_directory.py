@@ -5,6 +5,7 @@ metrics.jsonl      one line for each closed round
 checkpoint/        the state after the last closed round
 adapter/           the result in PEFT format, with its card
 ledgers/           the sites' ledgers (simulations)
+certificates/      the sites' certificates, bundle.zip and keys.json (`cloister audit certificate`)
 tensorboard/       for those who asked
 *.png              plots
 """
@@ -79,6 +80,10 @@ class RunDirectory:
     def adapter(self) -> Path:
         """The result's folder."""
         return self.path / "adapter"
+
+    def ledgers(self) -> dict[str, Path]:
+        """The simulated sites' ledgers that are there, in order of their names."""
+        return {path.stem: path for path in sorted((self.path / "ledgers").glob("*.ledger"))}
 
     def ledger(self, site: str) -> Path:
         """A simulated site's ledger."""

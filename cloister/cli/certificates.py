@@ -1,0 +1,234 @@
+"""`cloister audit certificate|bundle|verify`: what a study cost, signed, checked by strangers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cloister.errors import BadFileError, UsageError
+
+if TYPE_CHECKING:
+    from cloister.release.evidence import Findings, SiteClaim
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def certificate(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="RUN|LEDGER", help="A finished simulation, or a site's ledger."),
+    ],
+    adapter: Annotated[
+        Path | None, typer.Option(help="LEDGER: the folder of the adapter that came of the study.")
+    ] = None,
+    site: Annotated[str | None, typer.Option(help="LEDGER: the site's name in the study.")] = None,
+    study: Annotated[
+        str | None, typer.Option(help="LEDGER: the study's digest, where it has several.")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="LEDGER: the site's key; absent: beside the ledger.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="LEDGER: where to write; absent: SITE.json.")] = (
+        None
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Sign what a finished study cost: at a site from its ledger, for a simulation at all sites.
+
+    Example: cloister audit certificate site.ledger --adapter adapter/ --site st-marys
+    """
+    if source.is_dir():
+        written = _of_run(source)
+    else:
+        if adapter is None or site is None:
+            raise UsageError(
+                "--adapter and --site are needed with a ledger: a certificate names the adapter "
+                "that came of the study, and the site's name in it"
+            )
+        written = {site: _of_ledger(source, adapter, site, study, key, out or Path(f"{site}.json"))}
+    if as_json:
+        typer.echo(json.dumps({name: str(path) for name, path in written.items()}))
+        return
+    for name, path in written.items():
+        typer.echo(f"{name:<12}{path}")
+
+
+def bundle(
+    certificates: Annotated[
+        list[Path], typer.Argument(metavar="CERTIFICATE…", help="Every site's file.")
+    ],
+    adapter: Annotated[Path, typer.Option(help="The adapter's folder.")],
+    out: Annotated[Path, typer.Option(help="Where to write.")] = Path("bundle.zip"),
+    run: Annotated[
+        Path | None, typer.Option(help="The coordinator's run, for what it received.")
+    ] = None,
+) -> None:
+    """Put an adapter and its sites' certificates into one file for others to verify.
+
+    Example: cloister audit bundle site-1.json site-2.json --adapter run/adapter --run run
+    """
+    from cloister.privacy.certificate import read_evidence
+    from cloister.release.bundle import Bundle, write_bundle
+    from cloister.release.fingerprint import adapter_files
+    from cloister.server.run_directory import RunDirectory
+    from cloister.simulation.certificates import received_in
+
+    read = [read_evidence(_content(path), str(path)) for path in certificates]
+    sites = {str(evidence.fields["site"]): evidence for evidence in read}
+    if len(sites) != len(read):
+        raise UsageError("two certificates of one site were given; one each is needed")
+    received = received_in(RunDirectory.reopen(run)) if run else []
+    write_bundle(out, Bundle(sites, adapter_files(adapter), received))
+    typer.echo(f"{out}: {len(sites)} certificates; cloister audit verify checks it")
+
+
+def verify(
+    path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's file.")],
+    keys: Annotated[
+        Path | None, typer.Option(help='The sites\' public keys: JSON, {"site": "hex", …}.')
+    ] = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SITE=HEX", help="One site's public key; may be repeated."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check every claim of a bundle that can be checked, and name those that cannot.
+
+    Example: cloister audit verify bundle.zip --keys keys.json
+    """
+    from cloister.release.bundle import read_bundle
+    from cloister.release.evidence import examine
+
+    findings = examine(read_bundle(path), _keys(keys, key or []))
+    if as_json:
+        document = {
+            "bundle": str(path),
+            "refuted": False,
+            "sites": [_site_json(claim) for claim in findings.sites],
+            "checked": list(findings.checked),
+            "unchecked": list(findings.unchecked),
+        }
+        typer.echo(json.dumps(document))
+    else:
+        _tell(path, findings)
+
+
+def _of_run(folder: Path) -> dict[str, Path]:
+    from cloister.server.run_directory import RunDirectory
+    from cloister.simulation.certificates import certify_run
+
+    certified = certify_run(RunDirectory.reopen(folder))
+    return {**certified.sites, "bundle": certified.bundle, "keys": certified.keys}
+
+
+def _of_ledger(
+    ledger: Path, adapter: Path, site: str, study: str | None, key: Path | None, out: Path
+) -> Path:
+    from cloister.privacy.certificate import certify
+    from cloister.privacy.keys import load_key
+    from cloister.privacy.ledger import key_file, now
+    from cloister.privacy.ledger_file import LedgerFile
+    from cloister.release.fingerprint import adapter_files, adapter_sha256, base_sha256
+    from cloister.server.run_directory import write_whole
+
+    files = adapter_files(adapter)
+    evidence = certify(
+        LedgerFile(ledger).entries(),
+        study,
+        site=site,
+        base=base_sha256(files),
+        adapter=adapter_sha256(files),
+        key=load_key(key or key_file(ledger)),
+        time=now(),
+    )
+    try:
+        write_whole(out, evidence.to_json())
+    except OSError as error:
+        raise BadFileError(f"{out}: cannot be written ({error}); name another place") from error
+    return out
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadFileError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _keys(file: Path | None, given: list[str]) -> dict[str, str]:
+    keys: dict[str, str] = {}
+    if file is not None:
+        try:
+            document = json.loads(_content(file))
+            keys |= {str(site): str(value) for site, value in document.items()}
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise BadFileError(f'{file}: no keys: {{"site": "hex", …}} is needed') from error
+    for assignment in given:
+        site, equals, value = assignment.partition("=")
+        if not equals:
+            raise UsageError(f"--key {assignment}: SITE=HEX is needed")
+        keys[site] = value
+    for site, value in keys.items():
+        if len(value) != 64 or not set(value) <= set("0123456789abcdef"):
+            raise BadFileError(f"the key of {site}: 64 lower-case hex digits are needed")
+    return keys
+
+
+def _site_json(claim: SiteClaim) -> dict[str, Any]:
+    return {
+        "site": claim.name,
+        **{name: claim.fields[name] for name in (
+            "study", "unit", "neighbouring", "adversaries", "epsilon", "delta", "rounds",
+            "released", "life", "ledger", "base", "adapter", "code",
+        )},
+        "received": claim.received,
+    }  # fmt: skip
+
+
+def _tell(path: Path, findings: Findings) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    first = findings.sites[0].fields
+    console.print(
+        f"{path}: nothing refuted. Study {first['study'][:12]}…, adapter {first['adapter'][:12]}…",
+        highlight=False,
+        soft_wrap=True,
+    )
+    table = Table(box=None, header_style="bold")
+    figures = ("ε (PLD)", "ε (RDP)", "δ", "rounds", "received", "life", "cap")
+    for column in ("site", "one", *figures):
+        table.add_column(column, justify="right" if column in figures else "left")
+    for claim in findings.sites:
+        fields, life = claim.fields, claim.fields["life"]
+        table.add_row(
+            claim.name,
+            fields["unit"],
+            _shown(fields["epsilon"]["pld"]),
+            _shown(fields["epsilon"]["rdp"]),
+            f"{fields['delta']:g}",
+            f"{fields['released']} of {fields['rounds']}",
+            str(claim.received),
+            _shown(life["epsilon"]["pld"]),
+            _shown(life["budget"]["epsilon"]),
+        )
+    console.print(table)
+    console.print(
+        "ε for one unit added or removed, against the coordinator, the other sites and the public.",
+        soft_wrap=True,
+    )
+    if any(claim.fields["epsilon"]["pld"] is None for claim in findings.sites):
+        console.print("[bold red]ε = ∞: nothing protects the records of such a site.[/]")
+    for title, claims in (("Checked", findings.checked), ("Not checked", findings.unchecked)):
+        console.print(f"\n[bold]{title}[/]")
+        for claim_text in claims:
+            console.print(f"- {claim_text}", highlight=False, soft_wrap=True)
+
+
+def _shown(value: float | None) -> str:
+    return "∞" if value is None else f"{value:.4f}"

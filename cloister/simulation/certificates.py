@@ -1,0 +1,84 @@
+"""Certificates of a finished simulation: each site signs its own, the coordinator bundles them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloister.errors import BadFileError
+from cloister.privacy.certificate import Evidence, certify
+from cloister.privacy.chain import check_anchor
+from cloister.privacy.keys import load_key
+from cloister.privacy.ledger import key_file, now
+from cloister.privacy.ledger_file import LedgerFile
+from cloister.release.bundle import Bundle, Received, write_bundle
+from cloister.release.fingerprint import adapter_files, adapter_sha256, base_sha256
+from cloister.server.run_directory import RunDirectory, write_whole
+
+
+@dataclass(frozen=True)
+class Certified:
+    """What was written.
+
+    Attributes:
+        bundle: The adapter with all certificates.
+        keys: The sites' public keys by name, as JSON.
+        sites: Each site's own file.
+    """
+
+    bundle: Path
+    keys: Path
+    sites: dict[str, Path]
+
+
+def certify_run(run: RunDirectory) -> Certified:
+    """Writes a finished run's certificates, their keys and the bundle.
+
+    Raises:
+        BadFileError: The run did not finish, or has no ledgers.
+        LedgerError: A ledger is not sound, or lost entries since its last closed round.
+    """
+    if not (run.adapter / "cloister.json").is_file():
+        raise BadFileError(
+            f"{run.path}: this run did not finish: there is no adapter to certify; go on with it "
+            f"first (cloister simulate --resume --out {run.path})"
+        )
+    files = adapter_files(run.adapter)
+    heads, evidence = run.heads(), {}
+    for site, path in run.ledgers().items():
+        entries = LedgerFile(path).entries()
+        if site in heads:
+            check_anchor(entries, heads[site], str(path))
+        evidence[site] = certify(
+            entries,
+            None,
+            site=site,
+            base=base_sha256(files),
+            adapter=adapter_sha256(files),
+            key=load_key(key_file(path)),
+            time=now(),
+        )
+    if not evidence:
+        raise BadFileError(f"{run.path}: it has no ledgers")
+    folder = run.path / "certificates"
+    folder.mkdir(exist_ok=True)
+    write_bundle(folder / "bundle.zip", Bundle(evidence, files, received_in(run)))
+    keys = {site: one.fields["key"] for site, one in evidence.items()}
+    write_whole(folder / "keys.json", json.dumps(keys, indent=2).encode())
+    sites = {site: _write(folder / f"{site}.json", one) for site, one in evidence.items()}
+    return Certified(folder / "bundle.zip", folder / "keys.json", sites)
+
+
+def received_in(run: RunDirectory) -> list[Received]:
+    """What a run's coordinator received, by its own record."""
+    return [
+        Received(int(row["round"]), site, sha256)
+        for row in run.metrics()
+        for site, sha256 in sorted(row.get("received", {}).items())
+    ]
+
+
+def _write(path: Path, evidence: Evidence) -> Path:
+    write_whole(path, evidence.to_json())
+    return path

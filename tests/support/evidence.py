@@ -1,0 +1,123 @@
+"""Small bundles, made without training; and an insider who writes a site's ledger anew."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from cloister.privacy.accounting import COARSE, epsilon, rdp_epsilon
+from cloister.privacy.certificate import Evidence, certify
+from cloister.privacy.chain import Entry, Head, canonical, json_epsilon, sign
+from cloister.privacy.events import GaussianEvent
+from cloister.privacy.keys import public_hex
+from cloister.privacy.plan import Plan
+from cloister.release.bundle import Bundle, Received
+from cloister.release.fingerprint import adapter_sha256
+from tests.support.ledgers import small_plan
+
+BASE = "ba" * 32
+ADAPTER = {
+    "cloister.json": json.dumps({"model": {"sha256": BASE}}).encode(),
+    "adapter_model.safetensors": b"weights",
+}
+ABOUT = {"code": "test", "time": "then"}
+
+
+def key_of(number: int) -> Ed25519PrivateKey:
+    """A site's key, the same in every test."""
+    return Ed25519PrivateKey.from_private_bytes(bytes([number + 1]) * 32)
+
+
+def chain(
+    key: Ed25519PrivateKey,
+    rounds: Sequence[tuple[str, int, Plan, bool]],
+    *,
+    cap: float | None = 50.0,
+    order: float = 2.0,
+    seeded: bool = False,
+) -> list[Entry]:
+    """A sound ledger's entries, made without its file.
+
+    Args:
+        key: The site's.
+        rounds: Study, round, plan, and whether it was released.
+        cap: ε of the data set's life.
+        order: The filter's.
+        seeded: Whether its randomness is predictable.
+    """
+    first = {"kind": "begin", "epsilon": cap, "delta": 2e-5, "unit": "record",
+             "key": public_hex(key), "neighbouring": "add-remove", **ABOUT}  # fmt: skip
+    entries = [sign(first, None, key)]
+    events: list[GaussianEvent] = []
+    known: set[str] = set()
+
+    def add(fields: dict[str, Any]) -> None:
+        entries.append(sign({**fields, **ABOUT}, Head(len(entries) - 1, entries[-1].hash), key))
+
+    for study, number, plan, released in rounds:
+        event = replace(plan.event(plan.local_steps), is_private=plan.is_private and not seeded)
+        events.append(event)
+        terms = {} if plan.digest() in known else {"terms": asdict(plan)}
+        known.add(plan.digest())
+        stated = {"pld": json_epsilon(epsilon(events, plan.delta, COARSE)),
+                  "rdp": json_epsilon(rdp_epsilon(events, plan.delta))}  # fmt: skip
+        add({"kind": "reserve", "study": study, "round": number, "plan": plan.digest(), **terms,
+             "request": f"adapter {number}", "event": asdict(event), "order": order,
+             "planned_steps": plan.local_steps * plan.num_rounds, "epsilon": stated,
+             "delta": plan.delta})  # fmt: skip
+        if released:
+            add({"kind": "release", "reservation": len(entries) - 1, "sha256": f"{number:064x}",
+                 "bytes": 7})  # fmt: skip
+    return entries
+
+
+def certified(entries: Sequence[Entry], number: int) -> Evidence:
+    """Site `number`'s evidence on `study`."""
+    return certify(
+        entries, "study", site=f"site-{number}", base=BASE, adapter=adapter_sha256(ADAPTER),
+        key=key_of(number), time="then",
+    )  # fmt: skip
+
+
+def bundle_of(sites: int = 2, rounds: int = 2, *, plan: Plan | None = None) -> Bundle:
+    """Sites that each released so many rounds of one study."""
+    chosen = plan or small_plan()
+    evidence = {
+        f"site-{number}": certified(
+            chain(key_of(number), [("study", r, chosen, True) for r in range(1, rounds + 1)]),
+            number,
+        )
+        for number in range(sites)
+    }
+    received = [
+        Received(r, f"site-{number}", f"{r:064x}")
+        for r in range(1, rounds + 1)
+        for number in range(sites)
+    ]
+    return Bundle(evidence, ADAPTER, received)
+
+
+def keys_of(sites: int = 2) -> dict[str, str]:
+    """The sites' public keys."""
+    return {f"site-{number}": public_hex(key_of(number)) for number in range(sites)}
+
+
+def rechained(
+    entries: Sequence[Entry], key: Ed25519PrivateKey, change: Callable[[int, dict[str, Any]], None]
+) -> list[Entry]:
+    """A ledger as an insider with the site's key writes it anew."""
+    written: list[Entry] = []
+    for number, entry in enumerate(entries):
+        fields = {k: v for k, v in entry.fields.items() if k not in ("seq", "prev")}
+        change(number, fields)
+        head = Head(number - 1, written[-1].hash) if written else None
+        written.append(sign(fields, head, key))
+    return written
+
+
+def resigned(evidence: Evidence, key: Ed25519PrivateKey, **changes: Any) -> Evidence:
+    """A certificate with other claims, signed anew."""
+    body = canonical({**evidence.fields, **changes})
+    return Evidence(Entry(body, key.sign(body)), evidence.ledger)

@@ -1,0 +1,278 @@
+"""Two verifiers, written apart, come to one verdict on sound and on corrupted bundles."""
+
+import importlib.util
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from cloister.errors import CloisterError
+from cloister.privacy.certificate import Evidence
+from cloister.privacy.chain import Entry, Head, canonical
+from cloister.release.bundle import Bundle, Received, read_bundle, write_bundle
+from cloister.release.evidence import examine
+from tests.support.evidence import (
+    ADAPTER,
+    bundle_of,
+    certified,
+    chain,
+    key_of,
+    keys_of,
+    rechained,
+    resigned,
+)
+from tests.support.ledgers import small_plan
+
+TOOL = Path(__file__).parents[2] / "tools" / "verify_certificate.py"
+SITES = 2
+
+
+@cache
+def independent() -> Callable[[list[str]], int]:
+    spec = importlib.util.spec_from_file_location("verify_certificate", TOOL)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    main: Callable[[list[str]], int] = module.main
+    return main
+
+
+@cache
+def sound(which: int) -> Bundle:
+    """Bundles of different kinds: usual, cut off, of several studies, without privacy, seeded."""
+    plan, other = small_plan(), small_plan(2.0)
+    if which == 0:
+        return bundle_of(SITES)
+    if which == 1:
+        rounds = [("study", 1, plan, True), ("study", 2, plan, False)]
+    elif which == 2:
+        rounds = [("earlier", 1, other, True), ("study", 1, plan, True)]
+    else:
+        rounds = [("study", 1, plan, True)]
+    options: dict[str, Any] = {"cap": None, "seeded": True} if which == 3 else {}
+    evidence = {
+        f"site-{n}": certified(chain(key_of(n), rounds, **options), n) for n in range(SITES)
+    }
+    received = [Received(1, f"site-{n}", f"{1:064x}") for n in range(SITES)]
+    return Bundle(evidence, ADAPTER, received)
+
+
+KINDS = 4
+
+
+def verdicts(path: Path, keys: Any) -> tuple[bool, bool]:
+    """Whether each of the two finds nothing to refute."""
+    file = path.with_name("keys.json")
+    file.write_text(json.dumps(keys))
+    try:
+        examine(read_bundle(path), keys)
+        ours = True
+    except CloisterError:
+        ours = False
+    return ours, independent()([str(path), str(file)]) == 0
+
+
+def replaced(bundle: Bundle, site: str, evidence: Evidence) -> Bundle:
+    return Bundle({**bundle.sites, site: evidence}, bundle.adapter, bundle.received)
+
+
+VALUES = st.sampled_from(
+    [None, True, 0, 1, -1, 3, 0.5, 1e-6, 7.25, "", "x", "study", "f" * 64, [], {}, [1]]
+)
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    if isinstance(value, dict) and value:
+        return [leaf for k, v in value.items() for leaf in leaves(v, (*path, k))]
+    if isinstance(value, list) and value:
+        return [leaf for i, v in enumerate(value) for leaf in leaves(v, (*path, i))]
+    return [path]
+
+
+def changed(draw: st.DrawFn, fields: dict[str, Any]) -> dict[str, Any]:
+    """One leaf replaced, or one field taken away or added."""
+    fields = json.loads(canonical(fields))
+    how = draw(st.sampled_from(["leaf", "leaf", "leaf", "less", "more"]))
+    if how == "more":
+        return {**fields, "more": draw(VALUES)}
+    path = draw(st.sampled_from(leaves(fields)))
+    if how == "less":
+        fields.pop(path[0])
+        return fields
+    *above, last = path
+    place: Any = fields
+    for step in above:
+        place = place[step]
+    value = draw(VALUES)
+    assume(json.dumps(place[last]) != json.dumps(value))
+    place[last] = value
+    return fields
+
+
+@st.composite
+def corrupted(draw: st.DrawFn) -> tuple[Bundle, dict[str, str], bool]:
+    """A bundle, keys, and whether it must be refuted."""
+    bundle, keys = sound(draw(st.integers(0, KINDS - 1))), keys_of(SITES)
+    site, key = "site-0", key_of(0)
+    evidence = bundle.sites[site]
+    how = draw(st.sampled_from(
+        ["nothing", "certificate", "liar", "forger", "ledger", "insider", "insider", "cut",
+         "received", "adapter", "swap", "less", "keys"]
+    ))  # fmt: skip
+    if how == "nothing":
+        return bundle, keys, False
+    if how in ("certificate", "liar", "forger"):
+        body = canonical(changed(draw, evidence.fields))
+        signer = key_of(9) if how == "forger" else key
+        signature = evidence.certificate.signature if how == "certificate" else signer.sign(body)
+        told = Evidence(Entry(body, signature), evidence.ledger)
+        harmless = {"code", "time"}
+        odd = {k for k in {**evidence.fields, **told.fields}
+               if evidence.fields.get(k) != told.fields.get(k)}  # fmt: skip
+        harmful = how != "liar" or not odd <= harmless
+        return replaced(bundle, site, told), keys, harmful
+    if how == "ledger":
+        number = draw(st.integers(0, len(evidence.ledger) - 1))
+        entries = list(evidence.ledger)
+        body = canonical(changed(draw, entries[number].fields))
+        entries[number] = Entry(body, entries[number].signature)
+        return replaced(bundle, site, Evidence(evidence.certificate, tuple(entries))), keys, True
+    if how == "insider":
+        number = draw(st.integers(0, len(evidence.ledger) - 1))
+
+        def change(at: int, fields: dict[str, Any]) -> None:
+            if at == number:
+                told = changed(draw, fields)
+                fields.clear()
+                fields.update(told)
+
+        entries = rechained(evidence.ledger, key, change)
+        head = Head(len(entries) - 1, entries[-1].hash)
+        told = resigned(evidence, key, ledger={"seq": head.seq, "hash": head.hash})
+        return replaced(bundle, site, Evidence(told.certificate, tuple(entries))), keys, False
+    if how == "cut":
+        kept = draw(st.integers(0, len(evidence.ledger) - 1))
+        entries = list(evidence.ledger[:kept])
+        return replaced(bundle, site, Evidence(evidence.certificate, tuple(entries))), keys, True
+    if how == "received":
+        rows = list(bundle.received)
+        row = draw(st.sampled_from(rows))
+        told = draw(st.sampled_from([
+            Received(row.round, row.site, "a" * 64), Received(row.round + 7, row.site, row.sha256),
+            Received(row.round, "site-9", row.sha256), row,
+        ]))  # fmt: skip
+        return Bundle(bundle.sites, bundle.adapter, [*rows, told]), keys, True
+    if how == "adapter":
+        name = draw(st.sampled_from(["adapter_model.safetensors", "cloister.json", "more.bin"]))
+        files = {**bundle.adapter, name: b'{"model": {"sha256": "cc"}}'}
+        return Bundle(bundle.sites, files, bundle.received), keys, True
+    if how == "swap":
+        one, other = bundle.sites.values()
+        sites = {"site-0": other, "site-1": one}
+        return Bundle(sites, bundle.adapter, bundle.received), keys, True
+    if how == "less":
+        return Bundle({site: evidence}, bundle.adapter, bundle.received), keys, True
+    wrong = draw(st.sampled_from([{}, {site: keys[site]}, {**keys, site: keys["site-1"]},
+                                  {**keys, "site-9": "ab" * 32}]))  # fmt: skip
+    return bundle, wrong, True
+
+
+many = settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@many
+@given(case=corrupted())
+def test_both_come_to_one_verdict(
+    tmp_path: Path, case: tuple[Bundle, dict[str, str], bool]
+) -> None:
+    bundle, keys, harmful = case
+    path = tmp_path / "bundle.zip"
+    write_bundle(path, bundle)
+    ours, theirs = verdicts(path, keys)
+    assert ours == theirs
+    assert not (harmful and ours)
+
+
+@many
+@given(data=st.data())
+def test_both_come_to_one_verdict_on_damaged_files(tmp_path: Path, data: st.DataObject) -> None:
+    path = tmp_path / "bundle.zip"
+    write_bundle(path, sound(0))
+    content = bytearray(path.read_bytes())
+    at = data.draw(st.integers(0, len(content) - 1))
+    if data.draw(st.booleans()):
+        content[at] ^= data.draw(st.integers(1, 255))
+    else:
+        del content[at:]
+    path.write_bytes(bytes(content))
+    ours, theirs = verdicts(path, keys_of(SITES))
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("which", range(KINDS))
+def test_both_find_nothing_in_sound_bundles(tmp_path: Path, which: int) -> None:
+    path = tmp_path / "bundle.zip"
+    write_bundle(path, sound(which))
+    assert verdicts(path, keys_of(SITES)) == (True, True)
+
+
+@pytest.mark.parametrize("name", ["../evil", "adapter/../evil", "adapter/sub/x", "readme.txt",
+                                  "adapter/.hidden", "sites/a.txt"])  # fmt: skip
+def test_both_refuse_what_no_bundle_holds(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "bundle.zip"
+    write_bundle(path, sound(0))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, "x")
+    assert verdicts(path, keys_of(SITES)) == (False, False)
+
+
+def test_both_refuse_a_name_that_is_there_twice_and_what_is_compressed(tmp_path: Path) -> None:
+    path = tmp_path / "bundle.zip"
+    write_bundle(path, sound(0))
+    whole = path.read_bytes()
+    with (
+        zipfile.ZipFile(path, "a") as archive,
+        pytest.warns(UserWarning, match="Duplicate name"),
+    ):
+        archive.writestr("received.json", "[]")
+    assert verdicts(path, keys_of(SITES)) == (False, False)
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+        members = {m.filename: archive.read(m) for m in archive.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    assert verdicts(path, keys_of(SITES)) == (False, False)
+
+
+def test_a_bundle_beyond_the_budget_is_refuted_by_both(tmp_path: Path) -> None:
+    def lower(number: int, fields: dict[str, Any]) -> None:
+        if number == 0:
+            fields["epsilon"] = 0.5
+
+    bundle = sound(0)
+    evidence = bundle.sites["site-0"]
+    entries = rechained(evidence.ledger, key_of(0), lower)
+    told = resigned(evidence, key_of(0), ledger={"seq": len(entries) - 1, "hash": entries[-1].hash})
+    path = tmp_path / "bundle.zip"
+    write_bundle(path, replaced(bundle, "site-0", Evidence(told.certificate, tuple(entries))))
+    assert verdicts(path, keys_of(SITES)) == (False, False)
+
+
+def test_the_tool_says_how_it_is_used(capsys: pytest.CaptureFixture[str]) -> None:
+    assert independent()([]) == 2
+    assert "KEYS.json" in capsys.readouterr().err
+
+
+def test_the_tool_imports_nothing_of_cloister() -> None:
+    assert "import cloister" not in TOOL.read_text()
+    assert "from cloister" not in TOOL.read_text()
