@@ -23,6 +23,9 @@ from dp_accounting.rdp import RdpAccountant
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # orders that do not converge only loosen ε
 FINE, COARSE, NEAR, LARGEST = 1e-4, 1e-3, 1e-6, 500.0
+FFT_ERROR, SMALLEST_DELTA, MOST_NOISE = 1e-11, 1e-9, 1e4
+ORDERS = (1.25, 1.5, 1.75, 2, 2.25, 2.5, 2.75, 3, 3.5, 4, 4.5, 5, 5.5, 6, 7, 8, 10, 12, 14, 16, 20,
+          24, 32, 48, 64, 128)  # fmt: skip
 NAMES = re.compile(r"(sites/[\w-][\w. -]*\.json|adapter/[\w-][\w. -]*|received\.json)")
 NUMBER = (int, float)
 ENTRY = {
@@ -87,6 +90,7 @@ def event_of(fields):
     need(set(fields) == {"noise_multiplier", "sample_rate", "steps", "is_private"}, "unknown event")
     event = tuple(fields[k] for k in ("noise_multiplier", "sample_rate", "steps", "is_private"))
     need(event[0] >= 0 and 0 <= event[1] <= 1 and event[2] >= 0, "an event that cannot be")
+    need(type(event[2]) is int and type(event[3]) is bool, "an event of other kinds")
     return event
 
 
@@ -101,7 +105,7 @@ def one(noise, rate, count):
 @cache
 def rdp(events, delta):
     events = [e for e in events if e[2] and e[1] > 0]
-    if any(not private or noise == 0 for noise, _, _, private in events):
+    if any(not private or not 0 < noise <= MOST_NOISE for noise, _, _, private in events):
         return math.inf
     accountant = RdpAccountant()
     for noise, rate, count, _ in events:
@@ -111,6 +115,7 @@ def rdp(events, delta):
 
 @cache
 def pld(events, delta, grid=FINE):
+    need(delta >= SMALLEST_DELTA, "a delta below what accountants are exact to")
     limit = rdp(events, delta)
     if limit > LARGEST or not events:
         return math.inf if events else 0.0
@@ -120,7 +125,7 @@ def pld(events, delta, grid=FINE):
         for noise, rate, count, _ in sorted(events):
             if count and rate:
                 accountant.compose(one(noise, rate, count))
-        found = float(accountant.get_epsilon(delta))
+        found = float(accountant.get_epsilon(delta - FFT_ERROR))
         if found <= limit:
             return found
     need(found <= limit + 1e-3, "the accountants disagree")
@@ -161,7 +166,7 @@ def walk(rows, key):
                  "an unknown unit or neighbours")  # fmt: skip
             begin = entry
             cap = math.inf if entry["epsilon"] is None else entry["epsilon"]
-            need(cap > 0 and 0 < entry["delta"] < 1, "a budget that cannot be")
+            need(cap > 0 and 2 * SMALLEST_DELTA <= entry["delta"] < 1, "a budget that cannot be")
         elif kind == "release":
             at = entry["reservation"]
             need(at in reserved and at not in releases, f"entry {seq}: released without a charge")
@@ -179,11 +184,11 @@ def walk(rows, key):
             rate = terms["expected_batch_size"] / terms["public_records"]
             whole = steps * terms["num_rounds"]
             need(event[:3] == (noise, rate, steps) and entry["planned_steps"] == whole
-                 and entry["delta"] == terms["delta"]
+                 and entry["delta"] == terms["delta"] <= begin["delta"]
                  and (not event[3] or (noise > 0 and terms["max_grad_norm"] is not None)),
                  f"entry {seq}: a charge that is not its plan's")  # fmt: skip
             order = entry["order"] if order is None else order
-            need(entry["order"] == order and order > 1, f"entry {seq}: the filter's order")
+            need(entry["order"] == order and order in ORDERS, f"entry {seq}: the filter's order")
             alone = {other["plan"] for other in reserved.values()} <= {name}
             before = sum(plans[o["plan"]]["local_steps"] for o in reserved.values())
             price = divergence(noise, rate, order) * steps if event[3] else math.inf

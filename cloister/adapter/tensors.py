@@ -66,6 +66,10 @@ class Adapter(Mapping[str, Array]):
         """Euclidean norm over all tensors taken as one vector, computed in float64."""
         return math.sqrt(sum(float(np.square(a, dtype=np.float64).sum()) for a in self.values()))
 
+    def largest(self) -> float:
+        """Largest absolute value of an element; 0 where there is none."""
+        return max((float(np.abs(a).max()) for a in self.values() if a.size), default=0.0)
+
     def is_finite(self) -> bool:
         """Whether no element is NaN or infinite."""
         return all(bool(np.isfinite(array).all()) for array in self.values())

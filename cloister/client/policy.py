@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from cloister.adapter.exchange import Status
 from cloister.client.policy_file import LARGEST_BOUND, SMALLEST_BOUND, AcceptPolicy, SitePolicy
 from cloister.errors import RefusedError
+from cloister.privacy.accounting import SMALLEST_DELTA
+from cloister.privacy.events import MOST_NOISE
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Neighbouring, Unit
 
@@ -158,10 +160,10 @@ def _unverifiable(plan: Plan) -> list[str]:
             f"plan.expected_batch_size: {plan.expected_batch_size} is above the declared "
             f"{plan.public_records} {plan.unit}s: a sample rate above 1"
         )
-    if not _is_number(plan.noise_multiplier) or not 0 <= plan.noise_multiplier < math.inf:
+    if not _is_number(plan.noise_multiplier) or not 0 <= plan.noise_multiplier <= MOST_NOISE:
         problems.append(
-            f"plan.noise_multiplier: {plan.noise_multiplier!r} given; a finite number from 0 up "
-            "is needed"
+            f"plan.noise_multiplier: {plan.noise_multiplier!r} given; a number from 0 to "
+            f"{MOST_NOISE:g} is needed"
         )
     elif plan.max_grad_norm is None and plan.noise_multiplier > 0:
         problems.append(
@@ -176,8 +178,10 @@ def _unverifiable(plan: Plan) -> list[str]:
                 f"plan.{name}: {bound!r} given; a number from {SMALLEST_BOUND:g} to "
                 f"{LARGEST_BOUND:g} is needed"
             )
-    if not _is_number(plan.delta) or not 0 < plan.delta < 1:
-        problems.append(f"plan.delta: {plan.delta!r} given; a number between 0 and 1 is needed")
+    if not _is_number(plan.delta) or not SMALLEST_DELTA <= plan.delta < 1:
+        problems.append(
+            f"plan.delta: {plan.delta!r} given; a number from {SMALLEST_DELTA:g} to 1 is needed"
+        )
     if not isinstance(plan.unit, Unit):
         problems.append(f"plan.unit: unknown unit {plan.unit!r}; record or person is needed")
     if not isinstance(plan.neighbouring, Neighbouring):

@@ -21,8 +21,9 @@ import tomli_w
 from cloister.adapter.exchange import Status
 from cloister.errors import BadFileError, RecipeError, UsageError
 from cloister.fields import as_table, read_section
-from cloister.privacy.accounting import SMALLEST_NOISE
+from cloister.privacy.accounting import SMALLEST_DELTA, SMALLEST_NOISE
 from cloister.privacy.budget import Budget
+from cloister.privacy.events import MOST_NOISE
 from cloister.privacy.units import Unit
 from cloister.tasks.config import TaskKind
 
@@ -40,6 +41,7 @@ min_noise_multiplier = 0.8
 max_grad_norm = 1.0
 max_sample_rate = 0.25
 max_delta = 1e-6
+isolate_units = false       # true: without assuming that float32 rounding stays small
 
 [accept]
 tasks = ["sequence-classification", "token-classification"]
@@ -48,6 +50,7 @@ target_modules = ["query", "value"]
 max_rounds = 50
 max_local_steps = 4
 max_message_bytes = 1_000_000
+max_adapter_value = 100.0
 
 [status]
 allowed = ["trained", "budget", "spent"]
@@ -76,8 +79,10 @@ class BudgetPolicy:
     def __post_init__(self) -> None:
         if not self.epsilon > 0:
             raise UsageError(f"epsilon: {self.epsilon} given; a number above 0 is needed")
-        if not 0 < self.delta < 1:
-            raise UsageError(f"delta: {self.delta} given; a number between 0 and 1 is needed")
+        if not 2 * SMALLEST_DELTA <= self.delta < 1:
+            raise UsageError(
+                f"delta: {self.delta} given; a number from {2 * SMALLEST_DELTA:g} to 1 is needed"
+            )
         if self.study_epsilon is not None and not 0 < self.study_epsilon < math.inf:
             raise UsageError(
                 f"study_epsilon: {self.study_epsilon} given; a positive finite number is needed"
@@ -101,6 +106,9 @@ class PrivacyPolicy:
             the quickstart's 1/4; most of a data set in every batch leaves sampling little to hide.
         max_delta: Largest δ that a study may state. The default is the recipe's, fit for sites of
             up to 10,000 records.
+        isolate_units: Compute every unit's gradient for itself, several times slower. Beside others
+            it is rounded a little differently (float32), which a thousandth of the clipping bound
+            is kept free for; this does without that assumption.
     """
 
     unit: Unit = Unit.RECORD
@@ -109,14 +117,15 @@ class PrivacyPolicy:
     max_grad_norm: float = 8.0
     max_sample_rate: float = 0.5
     max_delta: float = 1e-5
+    isolate_units: bool = False
 
     def __post_init__(self) -> None:
         if self.person == "":
             raise UsageError("person: empty; give the column's name, or leave it out")
-        if not 0 <= self.min_noise_multiplier < math.inf:
+        if not 0 <= self.min_noise_multiplier <= MOST_NOISE:
             raise UsageError(
-                f"min_noise_multiplier: {self.min_noise_multiplier} given; a number from 0 up is "
-                "needed"
+                f"min_noise_multiplier: {self.min_noise_multiplier} given; a number from 0 to "
+                f"{MOST_NOISE:g} is needed"
             )
         bound = self.max_grad_norm
         if not (SMALLEST_BOUND <= bound <= LARGEST_BOUND or bound == math.inf):
@@ -129,9 +138,10 @@ class PrivacyPolicy:
                 f"max_sample_rate: {self.max_sample_rate} given; a number above 0, at most 1, is "
                 "needed"
             )
-        if not 0 < self.max_delta < 1:
+        if not SMALLEST_DELTA <= self.max_delta < 1:
             raise UsageError(
-                f"max_delta: {self.max_delta} given; a number between 0 and 1 is needed"
+                f"max_delta: {self.max_delta} given; a number from {SMALLEST_DELTA:g} to 1 is "
+                "needed"
             )
 
 
@@ -150,6 +160,10 @@ class AcceptPolicy:
             times the quickstart's, a bound on time; the budget bounds ε.
         max_message_bytes: Longest message; the default holds rank 8 on queries and values of a
             model of 7 billion parameters (4.2 million float32 values, 17 MB).
+        max_adapter_value: Largest value in a global adapter. Beyond all that training gives (the
+            quickstart's end below 0.3), values blow float32 rounding up until one unit shows in
+            its companions' gradients; up to the default that was measured to stay within what
+            clipping keeps free (`cloister.privacy.clipping.MARGIN`).
     """
 
     tasks: tuple[TaskKind, ...]
@@ -158,6 +172,7 @@ class AcceptPolicy:
     max_rounds: int = 100
     max_local_steps: int = 10
     max_message_bytes: int = 20_000_000
+    max_adapter_value: float = 100.0
 
     def __post_init__(self) -> None:
         for name in ("tasks", "base_sha256"):
@@ -173,6 +188,10 @@ class AcceptPolicy:
         for name in ("max_rounds", "max_local_steps", "max_message_bytes"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}: {getattr(self, name)} given; at least 1 is needed")
+        if not 0 < self.max_adapter_value < math.inf:
+            raise UsageError(
+                f"max_adapter_value: {self.max_adapter_value} given; a positive number is needed"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from cloister.adapter.exchange import RoundReply, RoundRequest, Status
+from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, digest, encode
 from cloister.client.policy import Asked, check
 from cloister.client.policy_file import SitePolicy
@@ -15,6 +16,7 @@ from cloister.privacy.accounting import COARSE, cross_check
 from cloister.privacy.entropy import Entropy, OsEntropy, SeededEntropy
 from cloister.privacy.ledger import Charge, Ledger, Released
 from cloister.privacy.plan import Plan
+from cloister.privacy.units import Unit
 from cloister.seeds import child_generator
 from cloister.training.config import TrainingConfig
 from cloister.training.local import local_update
@@ -33,6 +35,7 @@ class Site:
         policy: The institution's: what it accepts, and the least it demands.
         training: How it trains.
         units: Its encoded records, by unit; private.
+        unit: What they were put together by.
         ledger: Where it charges and notes what leaves.
         seed: The study's seed; of sampling only where nothing is private.
     """
@@ -43,6 +46,7 @@ class Site:
     policy: SitePolicy
     training: TrainingConfig
     units: Sequence[UnitExamples]
+    unit: Unit
     ledger: Ledger
     seed: int
 
@@ -60,7 +64,9 @@ def answer(
 
     Raises:
         RefusedError: The request is for another study, a round outside the plan, or something
-            that the site's policy does not accept; or the accountants disagree on its plan.
+            that the site's policy does not accept; the accountants disagree on its plan; the
+            records are grouped by another unit than is promised, or the ledger allows more than
+            the policy.
         BudgetError: The site's budget does not cover the round.
         RoundSpentError: The round was charged before and cut off.
         AdapterFormatError: The global adapter is not of the study's shapes.
@@ -78,6 +84,7 @@ def answer(
     if not 1 <= request.round <= plan.num_rounds:
         raise RefusedError(f"round {request.round} is outside the plan's {plan.num_rounds}")
     start = decode(request.adapter, workspace.start.shapes)
+    _accept(site, plan, start)
     entropy = _entropy(site, plan, request.round)
     granted = site.ledger.reserve(
         Charge(
@@ -97,7 +104,7 @@ def answer(
         site.units,
         start,
         plan,
-        site.training,
+        _training(site),
         round_number=request.round,
         entropy=entropy,
         on_step=on_step,
@@ -106,6 +113,35 @@ def answer(
     if any(planned.get(name) != shape for name, shape in delta.shapes.items()):
         raise RefusedError("the delta is not of the names and shapes that the plan lets out")
     return _reply(site, request, granted.release(encode(delta)))
+
+
+def _accept(site: Site, plan: Plan, start: Adapter) -> None:
+    """Refuses what would make the plan's promise untrue at this site."""
+    limit = site.policy.accept.max_adapter_value
+    if start.largest() > limit:
+        raise RefusedError(
+            f"accept.max_adapter_value: the global adapter has a value of {start.largest():.3g}; "
+            f"at most {limit:g} is taken: beyond, rounding couples records"
+        )
+    if site.unit is not plan.unit:
+        raise RefusedError(
+            f"the plan promises for one {plan.unit}, the records are grouped by {site.unit}; load "
+            "them by the plan's unit"
+        )
+    allowed, kept = site.policy.lifetime, site.ledger.budget
+    if kept.epsilon > allowed.epsilon or kept.delta > allowed.delta:
+        raise RefusedError(
+            f"budget: the policy allows epsilon {allowed.epsilon:g} (delta {allowed.delta:g}) for "
+            f"the data set's life, its ledger was begun with {kept.epsilon:g} ({kept.delta:g}); a "
+            "ledger's budget never changes: raise the policy's again, or stop here"
+        )
+
+
+def _training(site: Site) -> TrainingConfig:
+    """How the site trains; with isolation, in physical batches of one unit."""
+    if site.policy.privacy.isolate_units:
+        return replace(site.training, physical_batch_tokens=1)
+    return site.training
 
 
 def _reply(site: Site, request: RoundRequest, released: Released) -> RoundReply:

@@ -50,6 +50,10 @@ class Network(nn.Module):
         head: From hidden states to C outputs; None for a causal LM.
         pooling: How a sequence becomes one vector; None where every token is classified.
 
+    Attributes:
+        is_float32: Whether all of the base computes in float32: neither shorter floats nor
+            quantized.
+
     Guarantees:
         Everything stays in evaluation mode but the modules that own trainable parameters (Opacus'
         hooks ask for that), so no dropout runs and equal inputs give equal gradients.
@@ -63,6 +67,7 @@ class Network(nn.Module):
         self.head = head
         self.pooling = pooling
         self.prefix: FrozenPrefix | None = None
+        self.is_float32 = all(p.dtype == torch.float32 for p in backbone.parameters())
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits [B, C] of sequences, or [B, T, C] of tokens."""
@@ -78,7 +83,8 @@ class Network(nn.Module):
     def logits(self, batch: Batch) -> Tensor:
         """Logits of a batch on the network's device, past the frozen layers where they are kept."""
         ids, mask = batch.input_ids.to(self.device), batch.attention_mask.to(self.device)
-        if self.prefix is None:
+        # States in shorter floats would show beside which records they were first computed.
+        if self.prefix is None or not self.is_float32:
             return self(ids, mask)  # type: ignore[no-any-return]
         records = [example.input_ids for example in batch.examples]
         with self.prefix.skipping(self.prefix.states(ids, mask, records)):

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterable
 
 from cloister.errors import RefusedError
-from cloister.privacy.events import GaussianEvent
+from cloister.privacy.events import MOST_NOISE, GaussianEvent
 from cloister.privacy.pld import (
     COARSE,
     FINE,
@@ -37,11 +37,13 @@ LARGEST_EPSILON = 500.0
 # own error term is 0.01.
 PRV_SLACK = 0.013
 # PRV's work grows with its grid, which grows with these; beyond them it does not end in seconds.
-PRV_LARGEST_EPSILON, PRV_SMALLEST_DELTA, PRV_MOST_STEPS = 30.0, 1e-9, 100_000
+PRV_LARGEST_EPSILON, PRV_MOST_STEPS = 30.0, 100_000
 # Calibrated noise is at most this fraction above the least that meets the target.
 CALIBRATION_PRECISION = 1e-3
-# The accountants' own range: below it PLD grids grow without bound, above it ε is 0 to 4 digits.
-SMALLEST_NOISE, LARGEST_NOISE = 0.2, 1e4
+# Below it PLD grids grow without bound.
+SMALLEST_NOISE = 0.2
+# Below it the convolutions' own error in δ would count (`pld.FFT_ERROR` is 1 % of it).
+SMALLEST_DELTA = 1e-9
 
 
 def epsilon(events: Iterable[GaussianEvent], delta: float, grid: float = FINE) -> float:
@@ -53,15 +55,21 @@ def epsilon(events: Iterable[GaussianEvent], delta: float, grid: float = FINE) -
         grid: Of the privacy loss distributions: FINE, or COARSE, which is quicker and looser.
 
     Returns:
-        ε; 0 for no event, ∞ where an event is not private, its noise is 0, or ε would be above
+        ε; 0 for no event, ∞ where an event is not private, its noise is none or more than the
+        mechanism takes, or ε would be above
         `LARGEST_EPSILON`.
 
     Raises:
-        RefusedError: The two accountants contradict each other or give no number.
+        RefusedError: The two accountants contradict each other or give no number, or δ is below
+            `SMALLEST_DELTA`.
 
     Guarantees:
         An upper bound under add/remove neighbouring, on either grid. NaN never passes.
     """
+    if not SMALLEST_DELTA <= delta < 1:
+        raise RefusedError(
+            f"delta {delta}: the accountants are exact to {SMALLEST_DELTA:g} only; use a larger one"
+        )
     composition = _merged(events)
     if composition is None:
         return math.inf
@@ -100,7 +108,7 @@ def prv_epsilon(events: Iterable[GaussianEvent], delta: float) -> float | None:
         return 0.0
     looser = _rdp_epsilon(composition, delta)
     steps = sum(count for *_, count in composition)
-    if looser > PRV_LARGEST_EPSILON or delta < PRV_SMALLEST_DELTA or steps > PRV_MOST_STEPS:
+    if looser > PRV_LARGEST_EPSILON or delta < SMALLEST_DELTA or steps > PRV_MOST_STEPS:
         return None
     from opacus.accountants import PRVAccountant
 
@@ -193,7 +201,7 @@ def calibrate(sample_rate: float, steps: int, target_epsilon: float, delta: floa
     high = SMALLEST_NOISE
     while _rdp_epsilon(((high, sample_rate, steps),), delta) > target_epsilon:
         high *= 1.25
-        if high > LARGEST_NOISE:
+        if high > MOST_NOISE:
             raise RefusedError(
                 f"epsilon {target_epsilon} with delta {delta} cannot be met in {steps} steps at "
                 f"sample rate {sample_rate}: use fewer steps, a smaller batch or a larger epsilon"
@@ -225,7 +233,8 @@ def _merged(events: Iterable[GaussianEvent]) -> Composition | None:
         if not (event.noise_multiplier >= 0 and 0 <= event.sample_rate <= 1 and event.steps >= 0):
             raise RefusedError(f"{event}: no such release; nothing is accounted on it")
         if event.steps and event.sample_rate > 0:
-            if not event.is_private or event.noise_multiplier == 0:
+            # More noise than the mechanism takes was never added: `add_noise` refuses it.
+            if not event.is_private or not 0 < event.noise_multiplier <= MOST_NOISE:
                 return None
             key = (event.noise_multiplier, event.sample_rate)
             merged[key] = merged.get(key, 0) + event.steps

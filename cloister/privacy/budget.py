@@ -18,7 +18,7 @@ import math
 from dataclasses import dataclass, field
 
 from cloister.errors import UsageError
-from cloister.privacy.accounting import epsilon, rdp_at, rdp_budget
+from cloister.privacy.accounting import SMALLEST_DELTA, epsilon, rdp_at, rdp_budget
 from cloister.privacy.events import GaussianEvent
 
 # A sum of n rounded divergences is at most this factor times n below the exact one (float64).
@@ -44,8 +44,10 @@ class Budget:
     def __post_init__(self) -> None:
         if not self.epsilon > 0:
             raise UsageError(f"budget.epsilon: {self.epsilon} given; more than 0 is needed")
-        if not 0 < self.delta < 1:
-            raise UsageError(f"budget.delta: {self.delta} given; between 0 and 1 is needed")
+        if not 2 * SMALLEST_DELTA <= self.delta < 1:  # half of it is for each way to fit
+            raise UsageError(
+                f"budget.delta: {self.delta} given; from {2 * SMALLEST_DELTA:g} to 1 is needed"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +87,8 @@ class Spending:
         Raises:
             ValueError: The order is another than at the first charge, or none.
         """
-        if not 1 < order < math.inf:
-            raise ValueError(f"{order} is no order of a filter")
+        if order not in ORDERS:
+            raise ValueError(f"{order} is no order of the filter")
         if self.order not in (None, order):
             raise ValueError(f"the filter's order changed from {self.order} to {order}")
         self.order = order

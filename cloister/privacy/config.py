@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 
 from cloister.errors import UsageError
-from cloister.privacy.accounting import SMALLEST_NOISE
+from cloister.privacy.accounting import SMALLEST_DELTA, SMALLEST_NOISE
+from cloister.privacy.events import MOST_NOISE
 from cloister.privacy.units import Unit
 
 # ε = 8 is the loosest value at which published DP fine-tuning is compared (Yu et al. 2022,
@@ -57,17 +58,19 @@ class PrivacyConfig:
         if self.epsilon is not None and not 0 < self.epsilon < math.inf:
             raise UsageError(f"epsilon: {self.epsilon} given; a positive finite number is needed")
         noise = self.noise_multiplier
-        if noise is not None and not (noise == 0 or SMALLEST_NOISE <= noise < math.inf):
+        if noise is not None and not (noise == 0 or SMALLEST_NOISE <= noise <= MOST_NOISE):
             raise UsageError(
-                f"noise_multiplier: {noise} given; a number from {SMALLEST_NOISE} up is needed, "
-                "or 0 for none"
+                f"noise_multiplier: {noise} given; a number from {SMALLEST_NOISE} to "
+                f"{MOST_NOISE:g} is needed, or 0 for none"
             )
         if self.max_records_per_person < 1:
             raise UsageError(
                 f"max_records_per_person: {self.max_records_per_person} given; at least 1 is needed"
             )
-        if not 0 < self.delta < 1:
-            raise UsageError(f"delta: {self.delta} given; a number between 0 and 1 is needed")
+        if not SMALLEST_DELTA <= self.delta < 1:
+            raise UsageError(
+                f"delta: {self.delta} given; a number from {SMALLEST_DELTA:g} to 1 is needed"
+            )
         for name in ("max_grad_norm", "max_update_norm"):
             # float32 sums and their grid hold these magnitudes with room to spare.
             if not 1e-6 <= getattr(self, name) <= 1e6:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# The largest noise multiplier that the mechanism takes. A bound is at most 2³¹ grid steps, so noise
+# of 13 deviations beside a sum of 2²² contributions stays a thousand times below where int64 ends.
+MOST_NOISE = 1e4
+
 
 @dataclass(frozen=True, kw_only=True)
 class GaussianEvent:

@@ -78,6 +78,10 @@ class History:
         self.head = head
         return request
 
+    def is_reserved(self, seq: int) -> bool:
+        """Whether an entry is a charge."""
+        return seq in self._reservations
+
     def _take(self, fields: dict[str, Any], head: Head) -> Request | None:
         kind = fields["kind"]
         if (kind == "begin") is not (head.seq == 0):
@@ -108,6 +112,8 @@ class History:
 
     def _reserve(self, fields: dict[str, Any], head: Head) -> Request:
         event = GaussianEvent(**fields["event"])
+        if type(event.is_private) is not bool or type(event.steps) is not int:
+            raise TypeError("an event of other kinds")
         place = (_text(fields, "study"), _whole(fields, "round"))
         if place in self.rounds:
             raise ValueError("a round charged twice")
@@ -122,6 +128,8 @@ class History:
         total = plan.local_steps * plan.num_rounds
         if event != stated or planned.steps != total or fields["delta"] != plan.delta:
             raise ValueError("a charge that is not its plan's")
+        if plan.delta > self.budget.delta:
+            raise ValueError("a delta above the budget's")
         self.rounds[place] = Reserved(head.seq, digest, _text(fields, "request"), event)
         self._reservations.add(head.seq)
         self.spent.add(digest, event, _number(fields, "order"))

@@ -194,8 +194,8 @@ class Ledger:
 
         Raises:
             RoundSpentError: The round was charged but cut off before its release; it is spent.
-            RefusedError: The round was asked before with anything changed, or the plan's unit is
-                not the ledger's.
+            RefusedError: The round was asked before with anything changed, the plan's unit is not
+                the ledger's, or its δ above the budget's.
             BudgetError: The budget does not cover it; nothing is charged.
             LedgerError: The charge could not be written and synced; then nothing may be drawn.
 
@@ -217,6 +217,11 @@ class Ledger:
                 raise RefusedError(
                     f"the plan's unit is {charge.plan.unit}, the ledger's {self._history.unit}: "
                     "what is promised for one cannot be counted in the other"
+                )
+            if charge.plan.delta > self._history.budget.delta:
+                raise RefusedError(
+                    f"the plan states delta {charge.plan.delta:g}, the data set's budget is at "
+                    f"{self._history.budget.delta:g}: ask for a plan with a smaller one"
                 )
             if not fits(request, self._history.spent, self._history.budget):
                 raise BudgetError(self._exhausted(charge))
@@ -243,6 +248,8 @@ class Ledger:
         digest = hashlib.sha256(payload).hexdigest()
         with self._file.writing() as transaction:
             self._catch_up(transaction)
+            if not self._history.is_reserved(seq):
+                raise LedgerError(f"no reservation {seq} is in this ledger; nothing is released")
             if seq in self._history.released:
                 raise LedgerError(f"reservation {seq} was released already; nothing leaves twice")
             entry = self._append(

@@ -16,8 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cloister.errors import RefusedError
 from cloister.privacy.clipping import ClippedSum
 from cloister.privacy.entropy import Entropy
+from cloister.privacy.events import MOST_NOISE
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,20 @@ def add_noise(clipped: ClippedSum, noise_multiplier: float, entropy: Entropy) ->
         noise_multiplier: Noise standard deviation over the sensitivity, from the plan.
         entropy: Source of randomness.
 
+    Raises:
+        RefusedError: The noise is none that the grid can hold: below 0, NaN, or above `MOST_NOISE`.
+
     Guarantees:
         Noise is drawn in float64, rounded to the sum's grid and added to its integers; the result
         is then rounded to float32. An empty batch is noised like any other. With
         `noise_multiplier` 0 nothing is drawn and nothing is private. The time that a draw takes
         does not depend on its value.
     """
+    if not 0 <= noise_multiplier <= MOST_NOISE:
+        raise RefusedError(
+            f"noise_multiplier {noise_multiplier}: from 0 to {MOST_NOISE:g} is what the integers "
+            "of a release hold; nothing is released with another"
+        )
     deviation = noise_multiplier * clipped.bound / clipped.grid
     noised = []
     for integers in clipped.tensors:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
-from cloister.privacy.events import GaussianEvent
+from cloister.privacy.events import MOST_NOISE, GaussianEvent
 from cloister.privacy.pld import Composition
 
 # The series for one order is computed in float64; its relative error stays far below this
@@ -41,7 +41,7 @@ def rdp_at(event: GaussianEvent, order: float) -> float:
     """
     if event.steps == 0 or event.sample_rate == 0:
         return 0.0
-    if not event.is_private or event.noise_multiplier == 0:
+    if not event.is_private or not 0 < event.noise_multiplier <= MOST_NOISE:
         return math.inf
     (one,) = _divergences(event.noise_multiplier, event.sample_rate, (order,))
     return one * event.steps * ROUNDED_UP

@@ -1,7 +1,7 @@
 """Checks a ledger from its entries alone: chain, signatures, budget, and every ε anew.
 
-Nothing that an entry says of itself is believed: ε is recomputed from the events by two
-accountants, and each charge is put to the budget's rule again.
+ε is recomputed from the events by two accountants, and each charge is put to the budget's rule
+again. Of the ε that charges state on the way, the last is compared; nothing reads the others.
 """
 
 from __future__ import annotations

@@ -71,13 +71,15 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
     train = load(data.train, "train", kind, data)
     test = load(data.test or data.train, "test", kind, data)
     validation = load(data.validation, "validation", kind, data) if data.validation else []
-    labels = recipe.task.labels or labels_of(train, kind)
-    unknown = sorted(set(labels_of([*test, *validation], kind)) - set(labels))
-    if unknown:
-        raise DataError(
-            f"data.test: {data.test or data.train} has labels that training lacks: "
-            f"{', '.join(unknown[:5])}; correct them, or name all labels in task.labels"
-        )
+    # Public: what leaves has a row for each label, so a label that one record brings would show it.
+    labels = recipe.task.labels or labels_of([*test, *validation], kind)
+    for where, records in ((data.train, train), (data.test or data.train, [*test, *validation])):
+        unknown = sorted(set(labels_of(records, kind)) - set(labels))
+        if unknown:
+            raise DataError(
+                f"{where} has labels that are not the study's: {', '.join(unknown[:5])}; the "
+                "study's are those of the public test set, unless task.labels names all of them"
+            )
     sites = partition(train, data, recipe.study.seed)
     resolved = dataclasses.replace(recipe, task=dataclasses.replace(recipe.task, labels=labels))
     return SimulatedStudy(resolved, sites, test, validation, plans_of(recipe, tuple(sites)))
@@ -175,6 +177,7 @@ class SimulatedSites:
             policy=simulated_policy(study.recipe, plan, budget, workspace),
             training=self.recipe.training,
             units=_units(self.recipe, name),
+            unit=plan.unit,
             ledger=Ledger(self.ledgers / f"{name}.ledger"),
             seed=self.recipe.study.seed,
         )

@@ -106,7 +106,7 @@ def _clipping(
     )
     return [
         Check(name="influence", law="most that one unit moves a clipped sum, over the bound",
-              figure=influence, low=0.0, high=1 + ROUNDING),
+              figure=influence, low=0.0, high=1.0),
         Check(name="companions", law="how far a unit's part depends on others, over the bound",
               figure=companions / bound, low=0.0, high=ROUNDING * len(units)),
         Check(name="physical batches", law="how far the sum depends on its cut, over the bound",

@@ -52,15 +52,16 @@ def clipped_gradient_sum(
         task: Its per-record loss.
         units: The logical batch; may be empty.
         bound: Norm to which each unit's gradient is clipped, over all trained parameters.
-        max_tokens: Padded tokens of a physical batch.
+        max_tokens: Padded tokens of a physical batch; 0: every unit for itself.
 
     Guarantees:
         Does not depend on how the batch is cut, nor a unit's contribution on the other units, but
-        for float32 rounding inside the network.
+        for float32 rounding inside the network, which `clipping.MARGIN` covers. A network that
+        computes in less than float32 gets every unit for itself.
     """
     parameters = [p for _, p in trained_parameters(network)]
     total = empty_sum(parameters, bound)
-    for group in physical_batches(units, max_tokens):
+    for group in physical_batches(units, max_tokens if network.is_float32 else 0):
         _backward(network, task, group)
         owners = [number for number, unit in enumerate(group) for _ in unit]
         total = total + clip_and_sum([_by_unit(_taken(p), owners) for p in parameters], bound)

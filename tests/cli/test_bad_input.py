@@ -56,11 +56,15 @@ def test_a_row_without_its_column(study: Path, capsys: pytest.CaptureFixture[str
     assert "row 2: no column 'label' (found: text, class)" in said(capsys)
 
 
-def test_an_unknown_label_in_the_test_set(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_label_that_the_public_test_set_lacks(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     strange = study / "strange.jsonl"
     strange.write_text('{"text": "a", "label": "astrology"}\n')
-    assert simulate(study, f"data.test='{strange}'") == 3
-    assert "labels that training lacks: astrology" in said(capsys)
+    assert simulate(study, f"data.train='{strange}'") == 3
+    told = said(capsys)
+    assert "labels that are not the study's: astrology" in told
+    assert "task.labels" in told
 
 
 def test_an_empty_site(study: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,9 +86,14 @@ def test_wrong_input_is_one_message(
 
 
 def test_prv_that_does_not_converge_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    tiny = ["--event", "4,0.00033,10000", "--delta", "1e-14", "--accountant", "prv"]
-    assert run(["epsilon", *tiny]) == 4
+    large = ["--event", "0.3,1,20", "--delta", "1e-5", "--accountant", "prv"]
+    assert run(["epsilon", *large]) == 4
     assert "does not converge" in capsys.readouterr().err
+
+
+def test_a_delta_beyond_the_accountants_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["epsilon", "--event", "4,0.00033,10000", "--delta", "1e-12"]) == 4
+    assert "use a larger one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("wrong", [0.1, 99.0])

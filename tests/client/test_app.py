@@ -1,22 +1,28 @@
 """What leaves a site when something goes wrong: a fixed status, never an error's text."""
 
+import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 
 from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status
+from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, encode
 from cloister.client import site
 from cloister.client.app import OpenSite, make_client_app
-from cloister.errors import DataError
+from cloister.errors import DataError, RefusedError
 from cloister.privacy import accounting
 from cloister.privacy.ledger import Ledger
+from cloister.privacy.units import Unit
 from cloister.recipe import Recipe
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.ledgers import begin_ledgers
 from cloister.simulation.local_grid import LocalGrid
 from cloister.simulation.study import SimulatedSites, prepare, workspace_of
+from cloister.training import gradients
+from cloister.training.workspace import Workspace
 from tests.support.studies import small_recipe
 
 SECRET = "patient Jane Doe, positive"
@@ -122,6 +128,69 @@ def test_accountants_that_disagree_stop_the_release(
     reply = ask(east, request_for(recipe).fields())
     assert (reply.status, reply.delta) == (Status.REFUSED, b"")
     assert Ledger(tmp_path / "run" / "ledgers" / "east.ledger").steps == 0
+
+
+@pytest.mark.parametrize("value", [101.0, -1e4, 1e30])
+def test_an_absurd_adapter_is_refused_and_not_charged(
+    recipe: Recipe, tmp_path: Path, value: float
+) -> None:
+    """Values beyond all training make float32 rounding couple one record to its companions."""
+    east, start = sites(recipe, tmp_path), workspace_of(prepare(recipe)).start
+    name = next(iter(start))
+    moved = np.array(start[name])
+    moved.flat[0] = value
+    adapter = encode(Adapter({**start, name: moved}))
+    reply = ask(east, request_for(recipe).fields() | {"adapter": adapter})
+    assert (reply.status, reply.delta) == (Status.REFUSED, b"")
+    assert Ledger(tmp_path / "run" / "ledgers" / "east.ledger").steps == 0
+
+
+def opened(recipe: Recipe, folder: Path) -> tuple[site.Site, Workspace]:
+    context = Context(0, 0, {"partition-id": 0}, RecordDict(), {})
+    return sites(recipe, folder)(context)
+
+
+def test_records_grouped_by_another_unit_are_not_trained(recipe: Recipe, tmp_path: Path) -> None:
+    east, workspace = opened(recipe, tmp_path)
+    wrong = dataclasses.replace(east, unit=Unit.PERSON)
+    with pytest.raises(RefusedError, match="grouped by person"):
+        site.answer(wrong, workspace, request_for(recipe), lambda: None)
+    assert wrong.ledger.steps == 0
+
+
+def test_a_ledger_that_allows_more_than_the_policy_is_not_charged(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    east, workspace = opened(recipe, tmp_path)
+    strict = dataclasses.replace(
+        east.policy, budget=dataclasses.replace(east.policy.budget, epsilon=1.0)
+    )
+    with pytest.raises(RefusedError, match="a ledger's budget never changes"):
+        site.answer(
+            dataclasses.replace(east, policy=strict), workspace, request_for(recipe), lambda: None
+        )
+    assert east.ledger.steps == 0
+
+
+def test_isolated_units_are_computed_one_by_one(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    east, workspace = opened(recipe, tmp_path)
+    privacy = dataclasses.replace(east.policy.privacy, isolate_units=True)
+    alone = dataclasses.replace(
+        east, policy=dataclasses.replace(east.policy, privacy=privacy), units=east.units * 4
+    )
+    sizes: list[int] = []
+    backward = gradients._backward
+
+    def counted(network: object, task: object, group: list[object]) -> None:
+        sizes.append(len(group))
+        backward(network, task, group)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(gradients, "_backward", counted)
+    site.answer(alone, workspace, request_for(recipe), lambda: None)
+    assert sizes
+    assert set(sizes) == {1}
 
 
 def test_a_spent_budget_is_said_in_one_word(tmp_path: Path) -> None:

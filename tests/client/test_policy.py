@@ -87,7 +87,7 @@ def problems(toml: str) -> list[str]:
 rates = st.floats(0.0, 1.0, exclude_min=True)
 bounds = st.floats(1e-6, 1e6)
 noises = st.floats(0.2, 100.0)
-deltas = st.floats(1e-12, 0.5)
+deltas = st.floats(1e-8, 0.5)
 counts = st.integers(1, 5000)
 
 
@@ -363,7 +363,8 @@ def test_a_plan_for_persons_is_refused_where_they_cannot_be_told() -> None:
           for name in ("public_records", "expected_batch_size", "local_steps", "num_rounds",
                        "max_records")
           for value in (0, -1, 1.5, math.nan, math.inf, True, "3", None, 10**400)),
-        *(("noise_multiplier", value) for value in (math.nan, math.inf, -0.1, "1", None, True)),
+        *(("noise_multiplier", value)
+          for value in (math.nan, math.inf, 1.1e4, 1e30, -0.1, "1", None, True)),
         *((name, value)
           for name in ("max_grad_norm", "max_update_norm")
           for value in (math.nan, math.inf, -1.0, 0.0, 1e-300, 1e300, "1")),
@@ -579,6 +580,10 @@ def test_a_wrong_type_is_refused_with_what_is_needed(line: str, needed: str) -> 
         "privacy.min_noise_multiplier = -1",
         "privacy.min_noise_multiplier = nan",
         "privacy.min_noise_multiplier = inf",
+        "privacy.min_noise_multiplier = 1e12",
+        "accept.max_adapter_value = 0",
+        "accept.max_adapter_value = inf",
+        "privacy.max_delta = 1e-12",
         "privacy.min_noise_multiplier = 0.1",  # below the accountants' range
         "privacy.max_grad_norm = 0",
         "privacy.max_grad_norm = nan",

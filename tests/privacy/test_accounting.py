@@ -13,8 +13,10 @@ from cloister.errors import RefusedError
 from cloister.privacy import accounting
 from cloister.privacy.accounting import (
     COARSE,
+    FINE,
     PRV_LARGEST_EPSILON,
     PRV_SLACK,
+    SMALLEST_DELTA,
     calibrate,
     cross_check,
     epsilon,
@@ -25,7 +27,7 @@ from cloister.privacy.accounting import (
     rdp_epsilon,
     true_positive_rate,
 )
-from cloister.privacy.events import GaussianEvent
+from cloister.privacy.events import MOST_NOISE, GaussianEvent
 
 
 def event(sigma: float, q: float, steps: int, **kwargs: bool) -> GaussianEvent:
@@ -101,6 +103,30 @@ def test_full_batch_values_bound_the_closed_form(sigma: float, steps: int, delta
     found = epsilon([event(sigma, 1.0, steps)], delta)
     # PLD's discretisation is pessimistic, by 2e-4 at most on such settings (measured).
     assert exact <= found <= exact + 5e-4
+
+
+@pytest.mark.parametrize("grid", [FINE, COARSE])
+@pytest.mark.parametrize("delta", [1e-9, 1e-8, 1e-6])
+@pytest.mark.parametrize(("sigma", "steps"), [(100, 10_000), (10, 1000), (300, 100_000), (3, 30)])
+def test_convolutions_never_give_less_than_the_truth(
+    sigma: float, steps: int, delta: float, grid: float
+) -> None:
+    """FFTs round δ either way; at 1e-12 and (100, 10⁴) dp-accounting's own ε is 0.02 too small."""
+    assert epsilon([event(sigma, 1.0, steps)], delta, grid) >= gaussian_epsilon(sigma, steps, delta)
+
+
+def test_a_delta_that_the_convolutions_cannot_resolve_is_refused() -> None:
+    for delta in (SMALLEST_DELTA / 2, 0.0, -1.0, 1.0, math.nan):
+        with pytest.raises(RefusedError, match="use a larger one"):
+            epsilon([event(1, 0.1, 1)], delta)
+
+
+def test_noise_that_the_mechanism_refuses_counts_as_none() -> None:
+    assert epsilon([event(MOST_NOISE, 0.5, 10)], 1e-5) < 1e-2
+    for sigma in (MOST_NOISE * 1.01, 1e12, math.inf):
+        assert epsilon([event(sigma, 0.5, 10)], 1e-5) == math.inf
+        assert rdp_epsilon([event(sigma, 0.5, 10)], 1e-5) == math.inf
+        assert rdp_at(event(sigma, 0.5, 10), 2.0) == math.inf
 
 
 def test_different_rounds_compose_in_any_order() -> None:

@@ -205,3 +205,22 @@ def test_two_processes_race_for_the_last_of_the_budget(
         for process in both:
             process.join()
         assert Ledger(path).steps == 5
+
+
+def test_a_reservation_that_no_charge_made_releases_nothing_and_harms_nothing(
+    tmp_path: Path,
+) -> None:
+    ledger = new_ledger(tmp_path / "site.ledger")
+    run_round(ledger, 1)
+    for seq in (0, 2, 99):
+        with pytest.raises(LedgerError, match="no reservation"):
+            Reservation(ledger, seq).release(b"bytes")
+    assert Ledger(tmp_path / "site.ledger").steps == 5
+
+
+def test_a_plan_that_states_a_larger_delta_than_the_budget_is_refused(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path / "site.ledger")
+    loose = dataclasses.replace(small_plan(), delta=0.9)
+    with pytest.raises(RefusedError, match=r"states delta 0\.9"):
+        ledger.reserve(charge(1, loose))
+    assert ledger.steps == 0

@@ -11,7 +11,7 @@ import pytest
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import digest as sha256
 from cloister.adapter.wire import encode
-from cloister.errors import BudgetError
+from cloister.errors import BudgetError, DataError
 from cloister.privacy.ledger import Charge, Ledger
 from cloister.privacy.ledger_file import LedgerFile
 from cloister.privacy.verify import verify
@@ -330,3 +330,18 @@ def test_every_task_runs_and_is_scored(tmp_path: Path, bert: Path, llama: Path) 
         result = run(recipe, tmp_path / kind)
         assert 0 <= result.test[metric] <= 1
         assert result.majority is None
+
+
+def test_a_label_that_one_record_brings_changes_nothing_that_is_seen(folder: Path) -> None:
+    """Labels are the public test set's, so a rare one at a site is refused, and not a new row."""
+    recipe = small_recipe(folder)
+    before = prepare(recipe)
+    with (folder / "train.jsonl").open("a") as file:
+        file.write('{"text": "one more", "label": "rare", "site": "east"}\n')
+    prepare.cache_clear()
+    with pytest.raises(DataError, match=r"labels that are not the study's: rare"):
+        prepare(recipe)
+    named = dataclasses.replace(
+        recipe, task=dataclasses.replace(recipe.task, labels=(*before.recipe.task.labels, "rare"))
+    )
+    assert "rare" in prepare(named).recipe.task.labels

@@ -9,7 +9,7 @@ import torch
 from cloister.data.records import ChatRecord, Message, Record, TextRecord
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.network import trained_parameters
-from cloister.privacy.clipping import ClippedSum
+from cloister.privacy.clipping import MARGIN, ClippedSum
 from cloister.privacy.entropy import OsEntropy
 from cloister.privacy.noise import add_noise
 from cloister.tasks.config import TaskConfig
@@ -78,7 +78,8 @@ def test_the_clipped_sum_equals_one_record_at_a_time(
 ) -> None:
     workspace, records = case
     examples = workspace.encode(records)
-    expected, norms = clipped_sum(workspace.network, workspace.task, examples, bound)
+    aimed = bound * (1 - MARGIN)
+    expected, norms = clipped_sum(workspace.network, workspace.task, examples, aimed)
     units = singles(examples)
     with per_record_hooks(workspace.network):
         found = clipped_gradient_sum(workspace.network, workspace.task, units, bound, 4096)
@@ -142,4 +143,4 @@ def test_a_person_s_records_are_averaged_and_clipped_together(
         mean = [m + p / (1 + len(rest)) for m, p in zip(mean, plain, strict=True)]
     norm = sum(float(m.square().sum()) for m in mean) ** 0.5
     for found, expected in zip(pair, mean, strict=True):
-        assert torch.allclose(found, expected * (bound / norm), atol=1e-4 * bound)
+        assert torch.allclose(found, expected * (bound * (1 - MARGIN) / norm), atol=1e-4 * bound)
