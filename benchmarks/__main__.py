@@ -6,7 +6,7 @@ turns, and the median of the turns' ratios counts.
 
 import argparse
 
-from benchmarks import accounting, federation, ledger, steps
+from benchmarks import accounting, evidence, federation, ledger, steps
 
 
 def main() -> None:
@@ -18,6 +18,7 @@ def main() -> None:
     for figures in (
         accounting.figures(),
         ledger.figures(texts),
+        evidence.figures(),
         steps.figures(texts, turns),
         federation.figures(),
     ):

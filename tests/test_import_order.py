@@ -18,7 +18,7 @@ ROOMS = {
     "models": 4,
     "training": 5,
     "release": 6, "recipe": 6,
-    "client": 7, "server": 7,
+    "client": 7, "server": 7, "report": 7,
     "simulation": 8,
     "cli": 9, "__main__": 10,
 }  # fmt: skip

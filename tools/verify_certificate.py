@@ -165,8 +165,8 @@ def walk(rows, key):
             need(entry["unit"] in ("record", "person") and entry["neighbouring"] == "add-remove",
                  "an unknown unit or neighbours")  # fmt: skip
             begin = entry
-            cap = math.inf if entry["epsilon"] is None else entry["epsilon"]
-            need(cap > 0 and 2 * SMALLEST_DELTA <= entry["delta"] < 1, "a budget that cannot be")
+            cap = math.inf if entry["epsilon"] is None else entry["epsilon"] + NEAR
+            need(cap > NEAR and 2 * SMALLEST_DELTA <= entry["delta"] < 1, "a budget that cannot be")
         elif kind == "release":
             at = entry["reservation"]
             need(at in reserved and at not in releases, f"entry {seq}: released without a charge")

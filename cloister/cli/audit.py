@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cloister.cli import certificates
+from cloister.cli import certificates, report
 from cloister.errors import CloisterError
 
 if TYPE_CHECKING:
-    from cloister.simulation.audit import AuditedSite
-    from cloister.training.config import TrainingConfig
+    from cloister.privacy.plan import Plan
+    from cloister.recipe import Recipe
 
 app = typer.Typer(help="Put what the mechanism claims to the test.", no_args_is_help=True)
 
 # Persons in the site that is audited, and most records of one: enough to be ragged, few enough to
 # leave each out in turn.
 PERSONS, EACH = 12, 3
+# Persons whose membership is guessed.
+GUESSED = 64
 
 
 class Level(StrEnum):
@@ -33,6 +35,7 @@ class Level(StrEnum):
 app.command("certificate")(certificates.certificate)
 app.command("bundle")(certificates.bundle)
 app.command("verify")(certificates.verify)
+app.command("report")(report.report)
 
 
 @app.command("run")
@@ -47,11 +50,11 @@ def run(
     level: Annotated[
         Level,
         typer.Option(
-            help="conformance: exact tests of the path that trains; empirical: an attack on it."
+            help="conformance: exact tests of the path that trains; empirical: attacks on it."
         ),
     ] = Level.CONFORMANCE,
     trials: Annotated[
-        int, typer.Option(min=100, help="Runs of the attack with the canary, and without.")
+        int, typer.Option(min=100, help="Runs of one attacked step with the canary, and without.")
     ] = 5000,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -60,90 +63,103 @@ def run(
     Example: cloister audit run simulations/bank_intents.toml --level conformance
     """
     from cloister.recipe import read_recipe
-    from cloister.simulation.audit import audited_site
 
     study = read_recipe(recipe, assignments or [])
-    site = audited_site(study, PERSONS, EACH)
     if level is Level.EMPIRICAL:
-        _attack(site, trials, as_json)
+        _attack(study, trials, as_json)
     else:
-        _conform(site, study.training, as_json)
+        _conform(study, as_json)
 
 
-def _attack(site: AuditedSite, trials: int, as_json: bool) -> None:
-    from cloister.privacy.accounting import epsilon
-    from cloister.privacy.empirical import epsilon_bound
-    from cloister.training.frozen_step import audit_step
+def _attack(study: Recipe, trials: int, as_json: bool) -> None:
+    from cloister.simulation.attacks import attacks, illustration
 
-    plan, one = site.plan, site.plan.event(1)
-    finding = audit_step(plan, site.workspace.start.size, trials)
-    bound, claimed = epsilon_bound(finding, one, plan.delta), epsilon([one], plan.delta)
+    made = attacks(study, PERSONS, EACH, trials)
+    plan, refuted = made.plan, [attack for attack in made.attacks if attack.refuted]
+    shown = illustration(study, GUESSED)
     if as_json:
         document = {
             "level": Level.EMPIRICAL.value,
-            "plan": plan.digest(),
-            "refuted": finding.refuted,
-            "trials": trials,
-            "false_positives": finding.false_positives,
-            "false_negatives": finding.false_negatives,
-            "least_false_negatives": finding.least,
-            "epsilon_lower_bound": bound,
-            "epsilon_claimed": claimed,
-            "delta": plan.delta,
+            **_audited(plan),
+            "refuted": bool(refuted),
+            "attacks": [attack.to_json() for attack in made.attacks],
+            "illustrations": [shown.to_json()],
         }
         typer.echo(json.dumps(document))
     else:
-        verdict = "REFUTED" if finding.refuted else "not refuted"
-        typer.echo(
-            f"one step, attacked {trials} times with a canary and {trials} times without:\n"
-            f"ε lower bound {bound:.3f}, claimed {claimed:.3f} (δ = {plan.delta:g}): {verdict}.\n"
-            f"The attack accuses at most {finding.false_positives:.2%} wrongly and misses at most "
-            f"{finding.false_negatives:.2%}; the claim allows it to miss no less than "
-            f"{finding.least:.2%}."
-        )
-    if finding.refuted:
+        for attack in made.attacks:
+            verdict = "REFUTED" if attack.refuted else "not refuted"
+            typer.echo(
+                f"{attack.name} ({attack.trials} trials): ε lower bound {attack.bound:.3f}, "
+                f"claimed {attack.claimed:.3f} (δ = {plan.delta:g}): {verdict}\n    {attack.detail}"
+            )
+        typer.echo(f"{shown.name}: {shown.detail}")
+    if refuted:
         raise CloisterError(
-            "REFUTED: an attack on one step does better than its epsilon allows; train nothing "
-            "with this implementation, and report it"
+            f"REFUTED: {', '.join(attack.name for attack in refuted)} does better than its epsilon "
+            "allows; train nothing with this implementation, and report it"
         )
 
 
-def _conform(site: AuditedSite, training: TrainingConfig, as_json: bool) -> None:
-    from rich.console import Console
+def _audited(plan: Plan) -> dict[str, object]:
+    """What was audited, for a report to tell whether it is what was charged."""
+    return {
+        "plan": plan.digest(),
+        "noise_multiplier": plan.noise_multiplier,
+        "sample_rate": plan.sample_rate,
+        "max_grad_norm": plan.max_grad_norm,
+        "delta": plan.delta,
+    }
 
+
+def _conform(study: Recipe, as_json: bool) -> None:
+    from cloister.privacy.plan import json_number
+    from cloister.simulation.audit import audited_site
+    from cloister.simulation.site_noise import site_noise
     from cloister.training.conformance import conformance
 
-    checks = conformance(site.workspace, site.units, site.plan, training)
+    site = audited_site(study, PERSONS, EACH)
+    names = tuple(f"site {number}" for number in range(1, study.data.sites + 1))
+    checks = [
+        *conformance(site.workspace, site.units, site.plan, study.training),
+        site_noise(study, site, names),
+    ]
     refuted = [check.name for check in checks if check.refuted]
     if as_json:
         document = {
             "level": Level.CONFORMANCE.value,
-            "plan": site.plan.digest(),
+            **_audited(site.plan),
             "refuted": bool(refuted),
             "checks": [
-                {"name": c.name, "law": c.law, "figure": c.figure, "low": c.low, "high": c.high,
-                 "refuted": c.refuted}
+                {"name": c.name, "law": c.law, "figure": json_number(c.figure), "low": c.low,
+                 "high": c.high, "refuted": c.refuted}
                 for c in checks
             ],
         }  # fmt: skip
         typer.echo(json.dumps(document))
     else:
-        console = Console()
-        for check in checks:
-            verdict = "[red]REFUTED[/]" if check.refuted else "not refuted"
-            console.print(
-                f"{check.name:<26}{check.figure:>10.4g}   {verdict} ({check.low:.4g} … "
-                f"{check.high:.4g})",
-                highlight=False,
-            )
-            console.print(f"    [dim]{check.law}[/]", highlight=False)
-        console.print(
-            f"{len(checks) - len(refuted)} of {len(checks)} checks not refuted. A sound mechanism "
-            "passes each with probability 1 − 10⁻⁶; passing proves nothing.",
-            highlight=False,
-        )
+        _tell(checks, len(refuted))
     if refuted:
         raise CloisterError(
             f"REFUTED: {', '.join(refuted)}; the implementation does not do what its epsilon "
             "rests on: train nothing with it, and report this"
         )
+
+
+def _tell(checks: list[Any], refuted: int) -> None:
+    from rich.console import Console
+
+    console = Console()
+    for check in checks:
+        verdict = "[red]REFUTED[/]" if check.refuted else "not refuted"
+        console.print(
+            f"{check.name:<26}{check.figure:>10.4g}   {verdict} ({check.low:.4g} … "
+            f"{check.high:.4g})",
+            highlight=False,
+        )
+        console.print(f"    [dim]{check.law}[/]", highlight=False)
+    console.print(
+        f"{len(checks) - refuted} of {len(checks)} checks not refuted. A sound mechanism "
+        "passes each with probability 1 − 10⁻⁶; passing proves nothing.",
+        highlight=False,
+    )

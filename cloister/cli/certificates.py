@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cloister.cli.keys import read_keys
 from cloister.errors import BadFileError, UsageError
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def verify(
     from cloister.release.bundle import read_bundle
     from cloister.release.evidence import examine
 
-    findings = examine(read_bundle(path), _keys(keys, key or []))
+    findings = examine(read_bundle(path), read_keys(keys, key or []))
     if as_json:
         document = {
             "bundle": str(path),
@@ -157,25 +158,6 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise BadFileError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _keys(file: Path | None, given: list[str]) -> dict[str, str]:
-    keys: dict[str, str] = {}
-    if file is not None:
-        try:
-            document = json.loads(_content(file))
-            keys |= {str(site): str(value) for site, value in document.items()}
-        except (ValueError, AttributeError, RecursionError) as error:
-            raise BadFileError(f'{file}: no keys: {{"site": "hex", …}} is needed') from error
-    for assignment in given:
-        site, equals, value = assignment.partition("=")
-        if not equals:
-            raise UsageError(f"--key {assignment}: SITE=HEX is needed")
-        keys[site] = value
-    for site, value in keys.items():
-        if len(value) != 64 or not set(value) <= set("0123456789abcdef"):
-            raise BadFileError(f"the key of {site}: 64 lower-case hex digits are needed")
-    return keys
 
 
 def _site_json(claim: SiteClaim) -> dict[str, Any]:

@@ -23,12 +23,18 @@ def show(ledger: LedgerPath, as_json: AsJson = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    entries = [entry.fields for entry in _entries(ledger)]
+    from cloister.privacy.charged import charged_rounds
+    from cloister.privacy.history import History
+
+    stored = _entries(ledger)
+    entries = [entry.fields for entry in stored]
     if as_json:
         typer.echo(json.dumps({"ledger": str(ledger), "entries": entries}))
         return
     first = entries[0]
-    released = {e["reservation"]: e for e in entries if e["kind"] == "release"}
+    history = History()
+    for entry in stored:
+        history.add(entry)
     console = Console()
     console.print(
         f"budget for life: ε {_shown(first['epsilon'])}, δ {first['delta']:g}, for one "
@@ -39,19 +45,18 @@ def show(ledger: LedgerPath, as_json: AsJson = False) -> None:
     table = Table(box=None, header_style="bold")
     for column in ("study", "round", "steps", "noise", "rate", "ε so far", "δ", "released"):
         table.add_column(column, justify="left" if column == "study" else "right")
-    for entry in entries:
-        if entry["kind"] == "reserve":
-            out, event = released.get(entry["seq"]), entry["event"]
-            table.add_row(
-                entry["study"][:10],
-                str(entry["round"]),
-                str(event["steps"]),
-                f"{event['noise_multiplier']:g}",
-                f"{event['sample_rate']:.4g}",
-                _shown(entry["epsilon"]["pld"]),
-                f"{entry['delta']:g}",
-                f"{out['bytes']:,} B {out['sha256'][:8]}" if out else "no: spent",
-            )
+    for charged in charged_rounds(stored, history):
+        out, event = charged.release, charged.event
+        table.add_row(
+            charged.study[:10],
+            str(charged.round),
+            str(event.steps),
+            f"{event.noise_multiplier:g}",
+            f"{event.sample_rate:.4g}",
+            "" if charged.epsilon_pld is None else _shown(_number(charged.epsilon_pld)),
+            f"{charged.delta:g}",
+            f"{out.bytes:,} B {out.sha256[:8]}" if out else "no: spent",
+        )
     console.print(table)
 
 

@@ -120,6 +120,11 @@ def order_for(request: Request, spent: Spending, budget: Budget) -> float:
     return max(ORDERS, key=affordable)
 
 
+def fits_whole(planned: GaussianEvent, budget: Budget) -> bool:
+    """Whether a plan, the only one ever run, fits from its first to its last round."""
+    return epsilon([planned], budget.delta / 2) <= budget.epsilon
+
+
 def fits(request: Request, spent: Spending, budget: Budget) -> bool:
     """Whether a round may be charged after what was spent.
 
@@ -135,7 +140,7 @@ def fits(request: Request, spent: Spending, budget: Budget) -> bool:
         return False
     alone = set(spent.plans) <= {request.plan}
     within_plan = spent.plans.get(request.plan, 0) + event.steps <= planned.steps
-    if alone and within_plan and epsilon([planned], budget.delta / 2) <= budget.epsilon:
+    if alone and within_plan and fits_whole(planned, budget):
         return True
     order = order_for(request, spent, budget)
     total = (spent.divergence + rdp_at(event, order)) * ROUNDING_UP

@@ -10,13 +10,14 @@ threshold on the same runs would refute sound mechanisms, so it is never done.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cloister.privacy.accounting import epsilon
-from cloister.privacy.events import GaussianEvent
+from cloister.privacy.events import MOST_NOISE, GaussianEvent
 from cloister.privacy.pld import COARSE, Composition, pld_deltas
 
 Floats = NDArray[np.float64]
@@ -82,17 +83,30 @@ def epsilon_bound(finding: Finding, claim: GaussianEvent, delta: float) -> float
         ε of the most private mechanism of the claim's family (same rate and steps, other noise)
         that the rates do not refute; 0 where they refute none.
     """
-    low, high = claim.noise_multiplier / 16, claim.noise_multiplier * 16
 
-    def refutes(noise: float) -> bool:
-        event = replace(claim, noise_multiplier=noise)
+    def refutes(event: GaussianEvent) -> bool:
         return finding.false_negatives < least_false_negatives(event, finding.false_positives)
 
-    if not refutes(high):
+    return tightest_epsilon(refutes, claim, delta)
+
+
+def tightest_epsilon(
+    refutes: Callable[[GaussianEvent], bool], claim: GaussianEvent, delta: float
+) -> float:
+    """ε of the most private mechanism of the claim's family that an attack does not refute.
+
+    Args:
+        refutes: Whether the attack refutes a claim; true of every claim with more noise if of one.
+        claim: Gives the family: same rate and steps, other noise.
+        delta: δ at which ε is stated.
+    """
+    low, high = claim.noise_multiplier / 16, min(claim.noise_multiplier * 16, MOST_NOISE)
+    if not refutes(replace(claim, noise_multiplier=high)):
         return 0.0
     for _ in range(14):  # to a factor of 16^(2/2^14): four digits
         middle = math.sqrt(low * high)
-        low, high = (low, middle) if refutes(middle) else (middle, high)
+        is_refuted = refutes(replace(claim, noise_multiplier=middle))
+        low, high = (low, middle) if is_refuted else (middle, high)
     return epsilon([replace(claim, noise_multiplier=low)], delta, COARSE)
 
 

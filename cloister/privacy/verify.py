@@ -7,11 +7,11 @@ again. Of the ε that charges state on the way, the last is compared; nothing re
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cloister.errors import LedgerError
 from cloister.privacy.accounting import COARSE, epsilon, rdp_epsilon
-from cloister.privacy.budget import Spending, fits
+from cloister.privacy.budget import Budget, Spending, fits
 from cloister.privacy.chain import Entry, Head, check_anchor, follow, json_epsilon
 from cloister.privacy.history import History
 
@@ -83,7 +83,7 @@ def verify(
                 raise LedgerError(f"begun under the key {history.public_key[:12]}…, not the given")
             if request and before:
                 before.order = history.spent.order  # the first charge's is the one that it states
-            if request and before and not fits(request, before, history.budget):
+            if request and before and not fits(request, before, _rounded_up(history.budget)):
                 raise LedgerError(f"entry {number}: charged beyond the budget")
         follow(entries, None, history.public_key)
         for anchor in anchors:
@@ -105,6 +105,12 @@ def verify(
         unit=history.unit.value,
         history=history,
     )
+
+
+def _rounded_up(budget: Budget) -> Budget:
+    """The budget with room for what another machine's rounding moves: ledgers may end exactly on
+    theirs."""
+    return replace(budget, epsilon=budget.epsilon + TOLERANCE)
 
 
 def _copy(spent: Spending) -> Spending:

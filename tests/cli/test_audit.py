@@ -63,7 +63,15 @@ def test_an_attack_bounds_epsilon_from_below(
     assert "not refuted" in told
     assert run([*attack, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert 0 <= document["epsilon_lower_bound"] <= document["epsilon_claimed"]
+    names = [attack["attack"] for attack in document["attacks"]]
+    assert names == [
+        "one step, frozen", "one run with gradient canaries", "one run of canaries alone"
+    ]  # fmt: skip
+    for found in document["attacks"]:
+        assert 0 <= found["epsilon_lower_bound"] <= found["epsilon_claimed"]
+        assert found["refuted"] is False
+    (shown,) = document["illustrations"]
+    assert "weak" in shown["attack"]
     monkeypatch.setattr(mechanism, "add_noise", lambda c, s, e: add_noise(c, s / 3, e))
     assert run(attack) == 1
     assert "REFUTED" in capsys.readouterr().err

@@ -1,0 +1,138 @@
+"""`cloister audit report`: one page on what was promised, spent and checked, to be filed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cloister.cli.keys import read_keys
+from cloister.errors import BadFileError, UsageError
+
+if TYPE_CHECKING:
+    from cloister.report.audit import AuditedLedger
+
+
+def report(
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN|LEDGER|BUNDLE", help="A run, a ledger, or a bundle.")
+    ],
+    html: Annotated[bool, typer.Option("--html", help="Write a web page (the default).")] = False,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Write a PDF.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where, without its suffix; absent: report, beside RUN's files or here."),
+    ] = None,
+    audit: Annotated[
+        list[Path] | None,
+        typer.Option(help="What `cloister audit run --json` printed; may be repeated."),
+    ] = None,
+    keys: Annotated[
+        Path | None, typer.Option(help='The sites\' public keys: JSON, {"site": "hex", …}.')
+    ] = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SITE=HEX", help="One site's public key; may be repeated."),
+    ] = None,
+) -> None:
+    """Write what was promised, spent and checked as one page that needs nothing else.
+
+    Example: cloister audit report runs/bank --html --pdf --audit audit.json
+    """
+    from cloister.report.audit import audit_report
+    from cloister.report.html import to_html
+    from cloister.report.pdf import to_pdf
+
+    known = read_keys(keys, key or [])
+    title, ledgers, checked = _gather(source, known)
+    document = audit_report(
+        title,
+        ledgers,
+        [_audit(path) for path in audit or []],
+        checked=checked,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+    place = out or (source / "report" if source.is_dir() else Path("report"))
+    try:
+        if html or not pdf:
+            page = place.with_name(place.name + ".html")
+            page.write_text(to_html(document), encoding="utf-8")
+            typer.echo(str(page))
+        if pdf:
+            pages = place.with_name(place.name + ".pdf")
+            to_pdf(document, pages)
+            typer.echo(str(pages))
+    except OSError as error:
+        raise BadFileError(f"{place}: cannot be written ({error}); name another place") from error
+
+
+def _gather(
+    source: Path, keys: Mapping[str, str]
+) -> tuple[str, list[AuditedLedger], Sequence[str]]:
+    """Title, checked ledgers, and what a bundle's verification found to hold."""
+    import zipfile
+
+    from cloister.privacy.ledger_file import LedgerFile
+    from cloister.server.run_directory import RunDirectory
+
+    if source.is_dir():
+        run = RunDirectory.reopen(source)
+        files = run.ledgers()
+        if not files:
+            raise BadFileError(f"{source}: this run has no ledgers: nothing of it can be reported")
+        title = f"Privacy audit of {source.resolve().name}"
+        ledgers = [
+            _checked(name, LedgerFile(path).entries(), keys, run.heads().get(name))
+            for name, path in files.items()
+        ]
+        return title, ledgers, ()
+    if zipfile.is_zipfile(source):
+        return _of_bundle(source, keys)
+    entries = LedgerFile(source).entries()
+    name = source.stem
+    return f"Privacy audit of the ledger {source.name}", [_checked(name, entries, keys)], ()
+
+
+def _of_bundle(
+    source: Path, keys: Mapping[str, str]
+) -> tuple[str, list[AuditedLedger], Sequence[str]]:
+    from cloister.release.bundle import read_bundle
+    from cloister.release.evidence import examine
+    from cloister.report.audit import AuditedLedger
+
+    bundle = read_bundle(source)
+    findings = examine(bundle, keys)
+    ledgers = [
+        AuditedLedger(claim.name, bundle.sites[claim.name].ledger, claim.verdict, True)
+        for claim in findings.sites
+    ]
+    return f"Privacy audit of the bundle {source.name}", ledgers, findings.checked
+
+
+def _checked(
+    name: str, entries: Sequence[Any], keys: Mapping[str, str], anchor: Any = None
+) -> AuditedLedger:
+    from cloister.privacy.verify import verify
+    from cloister.report.audit import AuditedLedger
+
+    anchors = [] if anchor is None else [anchor]
+    verdict = verify(entries, name, public_key=keys.get(name), anchors=anchors)
+    return AuditedLedger(name, entries, verdict, name in keys)
+
+
+def _audit(path: Path) -> dict[str, Any]:
+    """What an audit of the mechanism printed."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        needed = {"level", "refuted", "noise_multiplier", "sample_rate"}
+        sound = isinstance(document, dict) and needed <= document.keys()
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadFileError(f"{path}: cannot be read as an audit ({error})") from error
+    if not sound or not document.keys() & {"checks", "attacks"}:
+        raise UsageError(f"{path}: no audit: give what `cloister audit run --json` printed")
+    found: dict[str, Any] = document
+    return found

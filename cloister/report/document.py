@@ -1,0 +1,79 @@
+"""A document as a value: blocks that each renderer knows how to show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Heading:
+    """Begins a section."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Running text.
+
+    Attributes:
+        text: Plain.
+        is_loud: Whether it must not be overlooked.
+    """
+
+    text: str
+    is_loud: bool = False
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """Claims, one each."""
+
+    items: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under columns.
+
+    Attributes:
+        columns: Their names.
+        rows: Cells as text.
+        title: What it is of; None: what the section says.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A plot.
+
+    Attributes:
+        figure: Drawn.
+        caption: What it shows, in words that stand for it.
+    """
+
+    figure: Figure
+    caption: str
+
+
+Block = Heading | Paragraph | Bullets | Table | Picture
+
+
+@dataclass(frozen=True)
+class Document:
+    """A whole document.
+
+    Attributes:
+        title: Its name.
+        blocks: In order.
+    """
+
+    title: str
+    blocks: Sequence[Block]

@@ -1,0 +1,49 @@
+"""Noise at every site: a sound study passes, one site that leaves it out is found."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cloister.client import site
+from cloister.privacy.entropy import Entropy, OsEntropy
+from cloister.privacy.plan import Plan
+from cloister.recipe import Recipe
+from cloister.simulation.audit import audited_site
+from cloister.simulation.site_noise import site_noise
+from tests.support.studies import small_recipe
+
+NAMES = ("site 1", "site 2", "site 3")
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    return small_recipe(tmp_path / "study")
+
+
+class Silent:
+    """Claims to be private and adds nothing."""
+
+    is_private = True
+
+    def uniform(self, count: int) -> np.ndarray:
+        return OsEntropy().uniform(count)
+
+    def normal(self, count: int) -> np.ndarray:
+        return np.zeros(count)
+
+
+def test_sound_sites_are_not_refuted(recipe: Recipe) -> None:
+    assert not site_noise(recipe, audited_site(recipe, 6, 2), NAMES).refuted
+
+
+def test_one_site_that_drops_its_noise_is_refuted(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entropy_of = site._entropy
+
+    def dropped(at: site.Site, plan: Plan, round_number: int) -> Entropy:
+        return Silent() if at.name == "site 2" else entropy_of(at, plan, round_number)
+
+    monkeypatch.setattr(site, "_entropy", dropped)
+    assert site_noise(recipe, audited_site(recipe, 6, 2), NAMES).refuted
