@@ -13,10 +13,10 @@
     ├── BudgetError                5  the privacy budget does not cover what was asked
     ├── LedgerError                6  a ledger or signature that is broken
     ├── NetworkError               7  network or authentication
-    └── QuorumError                8  a deadline passed or too few sites answered
+    ├── QuorumError                8  a deadline passed or too few sites answered
+    └── UnhealthyError             9  `cloister site doctor` found what keeps a site out
 
-A message says what was given, what is needed, and what to do next. Exit code 9 belongs to
-`cloister site doctor`.
+A message says what was given, what is needed, and what to do next.
 """
 
 from __future__ import annotations
@@ -102,3 +102,9 @@ class QuorumError(CloisterError):
     """A deadline passed or too few sites answered."""
 
     exit_code = 8
+
+
+class UnhealthyError(CloisterError):
+    """A site lacks what it needs to take part."""
+
+    exit_code = 9

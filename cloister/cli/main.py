@@ -10,7 +10,7 @@ import click
 import typer
 
 from cloister import __version__
-from cloister.cli import audit, epsilon, evaluate, ledger, plan, simulate
+from cloister.cli import audit, epsilon, evaluate, ledger, plan, simulate, site
 from cloister.errors import CloisterError, UsageError
 
 # Before any library is loaded: nothing phones home, nothing asks for updates, and tokenizers do
@@ -39,6 +39,7 @@ app.command("epsilon")(epsilon.epsilon)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(audit.app, name="audit")
+app.add_typer(site.app, name="site")
 
 
 @app.callback()

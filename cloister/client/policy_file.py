@@ -294,7 +294,15 @@ def parse_policy(text: str) -> SitePolicy:
         tomllib.TOMLDecodeError: The text is no TOML.
         RecipeError: Anything in it cannot be meant.
     """
-    tables: dict[str, object] = tomllib.loads(text)
+    return policy_of(tomllib.loads(text))
+
+
+def policy_of(tables: Mapping[str, object]) -> SitePolicy:
+    """A policy from its sections.
+
+    Raises:
+        RecipeError: Anything in them cannot be meant.
+    """
     kinds = typing.get_type_hints(SitePolicy)
     problems = [
         f"{name}: unknown section; known: {', '.join(kinds)}"

@@ -1,0 +1,227 @@
+"""`cloister site`: an institution's own side: its file, its policy, its budget, its health."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from cloister.client.site_file import SiteFile
+    from cloister.recipe import Recipe
+
+app = typer.Typer(
+    help="Govern an institution's side: policy, budget, health.", no_args_is_help=True
+)
+policy = typer.Typer(help="What the site accepts.", no_args_is_help=True)
+budget = typer.Typer(help="What the data set's life has left.", no_args_is_help=True)
+app.add_typer(policy, name="policy")
+app.add_typer(budget, name="budget")
+
+SiteToml = Annotated[Path, typer.Argument(metavar="SITE.TOML", help="The site's file.")]
+Study = Annotated[Path | None, typer.Argument(metavar="RECIPE", help="A study to be joined.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.command("init")
+def init(site: SiteToml = Path("site.toml")) -> None:
+    """Write a site's file to start from; run again when it is filled in, begin its ledger.
+
+    Example: cloister site init site.toml
+    """
+    from cloister.client.own import begin_ledger
+    from cloister.client.site_file import EXAMPLE, read_site
+    from cloister.errors import BadFileError
+
+    if not site.exists():
+        try:
+            site.write_text(EXAMPLE, encoding="utf-8")
+        except OSError as error:
+            raise BadFileError(f"{site}: cannot be written ({error}); name another") from error
+        typer.echo(f"{site}: written. Fill it in, then run this again to begin the ledger.")
+        return
+    file = read_site(site)
+    ledger = begin_ledger(file)
+    typer.echo(
+        f"{file.ledger}: the data set's ledger, for its life: ε = {ledger.budget.epsilon:g}, "
+        f"δ = {ledger.budget.delta:g}, for one {file.policy.privacy.unit}.\n"
+        f"Its key lies beside it (.key), readable by you alone: back both up, apart.\n"
+        f"public key: {_public_key(file)}"
+    )
+
+
+@policy.command("show")
+def policy_show(site: SiteToml, as_json: AsJson = False) -> None:
+    """Say in words what a site accepts.
+
+    Example: cloister site policy show site.toml
+    """
+    from cloister.client.policy_words import in_words
+    from cloister.client.site_file import read_site
+
+    file = read_site(site)
+    lines = in_words(file.policy)
+    if as_json:
+        typer.echo(json.dumps({"site": file.site.name, "policy": lines}))
+        return
+    typer.echo(f"{file.site.name}:")
+    for line in lines:
+        typer.echo(f"- {line}")
+
+
+@policy.command("check")
+def policy_check(
+    site: SiteToml,
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A study to be joined.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say whether a site would join a study, on which plan, and what it would cost.
+
+    Example: cloister site policy check site.toml study.toml
+    """
+    from cloister.client.own import accepted_plan, asked_plan, own_workspace
+    from cloister.client.site_file import read_site
+    from cloister.recipe import read_recipe
+
+    file, study = read_site(site), read_recipe(recipe)
+    workspace = own_workspace(file, study)
+    asked, plan = asked_plan(file, study, workspace), accepted_plan(file, study, workspace)
+    cost = plan.epsilon_after(plan.num_rounds)
+    tightened = {
+        name: (getattr(asked, name), getattr(plan, name))
+        for name in ("unit", "noise_multiplier", "max_grad_norm", "expected_batch_size",
+                     "local_steps", "num_rounds", "delta")
+        if getattr(asked, name) != getattr(plan, name)
+    }  # fmt: skip
+    if as_json:
+        document = {
+            "site": file.site.name, "accepted": True, "epsilon": cost, "delta": plan.delta,
+            "unit": plan.unit, "neighbouring": plan.neighbouring, "rounds": plan.num_rounds,
+            "noise_multiplier": plan.noise_multiplier, "sample_rate": plan.sample_rate,
+            "tightened": {name: list(pair) for name, pair in tightened.items()},
+        }  # fmt: skip
+        typer.echo(json.dumps(document))
+        return
+    typer.echo(
+        f"{file.site.name} joins: ε ≤ {cost:.4f} at δ = {plan.delta:g} for one {plan.unit} added "
+        f"or removed, over {plan.num_rounds} rounds of {plan.local_steps} steps (PLD)."
+    )
+    for name, (before, after) in tightened.items():
+        typer.echo(f"- {name}: {before} asked, {after} by this site's policy")
+
+
+@budget.command("show")
+def budget_show(site: SiteToml, as_json: AsJson = False) -> None:
+    """Show what was spent of the data set's budget.
+
+    Example: cloister site budget show site.toml
+    """
+    facts = _budget(site)
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    typer.echo(
+        f"ε = {_shown(facts['epsilon'])} spent of {_shown(facts['cap'])} (δ = {facts['delta']:g} "
+        f"of {facts['cap_delta']:g}) for one {facts['unit']} added or removed (PLD), in "
+        f"{facts['rounds']} rounds of {facts['studies']} studies; {facts['releases']} released."
+    )
+
+
+@budget.command("forecast")
+def budget_forecast(site: SiteToml, as_json: AsJson = False) -> None:
+    """Say how many more rounds of the last plan the budget affords.
+
+    Example: cloister site budget forecast site.toml
+    """
+    facts = _budget(site)
+    if as_json:
+        typer.echo(json.dumps(facts))
+    elif facts["rounds"] == 0:
+        typer.echo("nothing was charged yet; cloister site policy check prices a study")
+    elif facts["rounds_left"] is None:
+        typer.echo("the budget has no limit: ε = ∞ is allowed")
+    else:
+        typer.echo(
+            f"{facts['rounds_left']} more rounds of the plan charged last fit the budget; then "
+            f"ε = {_shown(facts['epsilon_then'])} (PLD, δ = {facts['delta']:g})."
+        )
+
+
+@app.command("doctor")
+def doctor(site: SiteToml, recipe: Study = None, as_json: AsJson = False) -> None:
+    """Check everything that a site needs before a study, with remedies.
+
+    Example: cloister site doctor site.toml study.toml
+    """
+    from rich.console import Console
+
+    from cloister.client.doctor import Level, Outcome, examine
+    from cloister.client.site_file import read_site
+    from cloister.errors import UnhealthyError
+    from cloister.recipe import read_recipe
+
+    file = read_site(site)
+    study: Recipe | None = read_recipe(recipe) if recipe else None
+    console = Console()
+    colours = {Level.PASS: "green", Level.WARN: "yellow", Level.FAIL: "red"}
+    outcomes: list[Outcome] = []
+    for outcome in examine(file, study):
+        outcomes.append(outcome)
+        if not as_json:
+            console.print(
+                f"[{colours[outcome.level]}]{outcome.level}[/]  {outcome.name:<17}",
+                end="", highlight=False,
+            )  # fmt: skip
+            console.print(outcome.detail, highlight=False, markup=False, soft_wrap=True)
+            if outcome.level is not Level.PASS:
+                console.print(f"      → {outcome.remedy}", highlight=False, markup=False,
+                              soft_wrap=True)  # fmt: skip
+    if as_json:
+        rows = [{"check": o.name, "level": o.level, "detail": o.detail, "remedy": o.remedy}
+                for o in outcomes]  # fmt: skip
+        typer.echo(json.dumps({"site": file.site.name, "checks": rows}))
+    failed = [outcome.name for outcome in outcomes if outcome.level is Level.FAIL]
+    if failed:
+        raise UnhealthyError(f"{', '.join(failed)}: mend these before the site takes part")
+
+
+def _budget(site: Path) -> dict[str, Any]:
+    from cloister.client.own import open_ledger
+    from cloister.client.site_file import read_site
+    from cloister.privacy.chain import json_epsilon
+    from cloister.privacy.charged import forecast
+    from cloister.privacy.ledger_file import LedgerFile
+    from cloister.privacy.verify import verify
+
+    file = read_site(site)
+    open_ledger(file)
+    verdict = verify(LedgerFile(file.ledger).entries(), str(file.ledger))
+    ahead = forecast(verdict.history)
+    return {
+        "site": file.site.name,
+        "unit": verdict.unit,
+        "neighbouring": "add-remove",
+        "accountant": "pld",
+        "epsilon": json_epsilon(verdict.epsilon_pld),
+        "delta": verdict.delta,
+        "cap": json_epsilon(verdict.budget_epsilon),
+        "cap_delta": verdict.budget_delta,
+        "rounds": verdict.charges,
+        "releases": verdict.releases,
+        "studies": len({study for study, _ in verdict.history.rounds}),
+        "rounds_left": None if ahead is None else ahead.rounds,
+        "epsilon_then": json_epsilon(ahead.curve[-1][1]) if ahead and ahead.curve else None,
+    }
+
+
+def _public_key(file: SiteFile) -> str:
+    from cloister.privacy.keys import load_key, public_hex
+    from cloister.privacy.ledger import key_file
+
+    return public_hex(load_key(key_file(file.ledger)))
+
+
+def _shown(value: float | None) -> str:
+    return "∞" if value is None else f"{value:.4f}"

@@ -1,0 +1,42 @@
+"""A site's policy in plain words, for whoever answers for it."""
+
+from __future__ import annotations
+
+import math
+
+from cloister.client.policy_file import SitePolicy
+
+
+def in_words(policy: SitePolicy) -> list[str]:
+    """One sentence for each limit."""
+    budget, privacy, accept = policy.budget, policy.privacy, policy.accept
+    unit = privacy.unit.value
+    life = (
+        "Nothing is protected: the budget is infinite, which is for simulations alone."
+        if math.isinf(budget.epsilon)
+        else f"All studies together may cost ε = {budget.epsilon:g} at δ = {budget.delta:g} for "
+        f"one {unit} added or removed, over the data set's life; then the site takes part no more."
+    )
+    lines = [life]
+    if budget.study_epsilon is not None:
+        lines.append(f"One study may cost ε = {budget.study_epsilon:g} of it.")
+    lines += [
+        f"At least the presence of one {unit} is hidden"
+        + (f", told apart by the column {privacy.person}." if privacy.person else "."),
+        f"Noise is at least {privacy.min_noise_multiplier:g} times the clip bound, each {unit} is "
+        f"in a batch with probability at most {privacy.max_sample_rate:g}, and the clip bound is "
+        f"at most {privacy.max_grad_norm:g}: a study that asks for less is tightened.",
+        f"A study states δ of at most {privacy.max_delta:g}.",
+        f"Tasks: {', '.join(accept.tasks)}. Base models: "
+        + ", ".join(digest[:12] + "…" for digest in accept.base_sha256)
+        + " (SHA-256 of their weights).",
+        "Adapters on "
+        + (", ".join(accept.target_modules) if accept.target_modules else "any modules")
+        + f"; at most {accept.max_rounds} rounds of {accept.max_local_steps} steps, messages of "
+        f"{accept.max_message_bytes:,} bytes, adapter values of {accept.max_adapter_value:g}.",
+    ]
+    if privacy.isolate_units:
+        lines.append(f"Every {unit} is computed for itself.")
+    words = ", ".join(status.value for status in policy.status.allowed)
+    lines.append(f"Beside updates, these words may leave: {words}; nothing else does.")
+    return lines

@@ -1,0 +1,140 @@
+"""`site.toml` as a whole: where an institution's data, base and ledger are, and its policy."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloister.client.policy_file import EXAMPLE as POLICY_EXAMPLE
+from cloister.client.policy_file import SitePolicy, policy_of
+from cloister.data.config import DataConfig
+from cloister.errors import BadFileError, RecipeError, UsageError
+from cloister.fields import read_section
+
+EXAMPLE = (
+    """\
+[site]
+name = "st-marys"           # in every study
+data = "records.jsonl"      # private; never leaves
+public_records = 1200       # declared: may be told, and need not be exact
+ledger = "st-marys.ledger"  # of this data set, for its whole life
+# model = "/models/MiniLM"  # where the base lies; absent: as the study names it
+# text = "note"             # columns, where they are not called as studies call them
+
+"""
+    + POLICY_EXAMPLE
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteConfig:
+    """The `[site]` section.
+
+    Attributes:
+        name: The site's, in every study.
+        data: Its records: a JSONL, CSV or Parquet file; private.
+        public_records: Declared, public number of its records, or persons where the unit is a
+            person. It sets the sample rate in place of the true number, which is private.
+        ledger: The data set's ledger; its key lies beside it.
+        model: Folder of the base model; absent: as the study names it.
+        text: Column of a text.
+        label: Column of its label.
+        tokens: Column of a sentence's words.
+        tags: Column of their tags.
+        messages: Column of a conversation.
+    """
+
+    name: str
+    data: str
+    public_records: int
+    ledger: str
+    model: str | None = None
+    text: str = "text"
+    label: str = "label"
+    tokens: str = "tokens"
+    tags: str = "tags"
+    messages: str = "messages"
+
+    def __post_init__(self) -> None:
+        for name in ("name", "data", "ledger"):
+            if not getattr(self, name):
+                raise UsageError(f"{name}: empty; it must be given")
+        if self.public_records < 1:
+            raise UsageError(
+                f"public_records: {self.public_records} given; a number from 1 up is needed"
+            )
+
+
+@dataclass(frozen=True)
+class SiteFile:
+    """A whole `site.toml`.
+
+    Attributes:
+        path: Where it lies; its relative paths start there.
+        site: Its `[site]` section.
+        policy: All other sections.
+    """
+
+    path: Path
+    site: SiteConfig
+    policy: SitePolicy
+
+    def place(self, name: str) -> Path:
+        """A file that the site names, relative to `site.toml`."""
+        return self.path.parent / Path(name).expanduser()
+
+    @property
+    def ledger(self) -> Path:
+        """Of the site's data set."""
+        return self.place(self.site.ledger)
+
+    @property
+    def columns(self) -> DataConfig:
+        """The columns of its records, as loading knows them."""
+        site = self.site
+        return DataConfig(
+            text=site.text,
+            label=site.label,
+            tokens=site.tokens,
+            tags=site.tags,
+            messages=site.messages,
+            person=self.policy.privacy.person,
+        )
+
+
+def read_site(path: Path) -> SiteFile:
+    """Reads a `site.toml`.
+
+    Raises:
+        BadFileError: It is missing, unreadable or no TOML.
+        RecipeError: Anything in it cannot be meant; all problems at once.
+    """
+    try:
+        tables: dict[str, object] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadFileError(
+            f"{path}: cannot be read ({error}); cloister site init writes one to start from"
+        ) from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise BadFileError(f"{path}: no valid TOML: {error}") from error
+    problems: list[str] = []
+    site = _site(tables.pop("site", None), problems)
+    try:
+        policy = policy_of(tables)
+    except RecipeError as error:
+        problems += error.problems
+    if problems or site is None:
+        raise RecipeError([f"{path}: {problem}" for problem in problems])
+    return SiteFile(path.absolute(), site, policy)
+
+
+def _site(table: object, problems: list[str]) -> SiteConfig | None:
+    if not isinstance(table, Mapping):
+        problems.append("site: missing; a section [site] is needed")
+        return None
+    needed = ("name", "data", "public_records", "ledger")
+    missing = [f"site.{key}: missing, and it has no default" for key in needed if key not in table]
+    problems += missing
+    return None if missing else read_section(SiteConfig, table, "site", problems)

@@ -1,0 +1,298 @@
+"""`cloister site`: from an example file to a governed site, and twelve planted faults."""
+
+import json
+import os
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cloister.cli.main import run
+from cloister.client import doctor
+from cloister.client.site_file import EXAMPLE, SiteConfig, read_site
+from cloister.errors import RecipeError
+from cloister.models.base import weights_sha256
+from cloister.privacy.ledger import Charge, Ledger, Released, key_file
+from tests.support.studies import NOTES, small_assignments, write_notes
+
+POLICY = """
+[budget]
+epsilon = 20.0
+delta = 2e-5
+
+[privacy]
+max_grad_norm = 2.0
+
+[accept]
+tasks = ["sequence-classification"]
+base_sha256 = ["{base}"]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A site's folder, ready for a study: site.toml, records, recipe, ledger begun."""
+    assignments = dict(a.split("=", 1) for a in small_assignments(tmp_path))
+    tables: dict[str, dict[str, object]] = {}
+    for path, value in assignments.items():
+        section, key = path.split(".")
+        try:
+            tables.setdefault(section, {})[key] = tomllib.loads(f"v = {value}")["v"]
+        except tomllib.TOMLDecodeError:
+            tables.setdefault(section, {})[key] = value
+    tables["task"]["labels"] = sorted(NOTES)
+    import tomli_w
+
+    (tmp_path / "study.toml").write_text(tomli_w.dumps(tables))
+    write_notes(tmp_path / "records.jsonl", 40, seed=5)
+    site = '[site]\nname = "ward"\ndata = "records.jsonl"\npublic_records = 40\n'
+    base = weights_sha256(tmp_path / "base")
+    text = site + 'ledger = "ward.ledger"\n' + POLICY.format(base=base)
+    (tmp_path / "site.toml").write_text(text)
+    assert run(["site", "init", str(tmp_path / "site.toml")]) == 0
+    return tmp_path
+
+
+def edit(folder: Path, old: str, new: str) -> None:
+    text = (folder / "site.toml").read_text()
+    assert old in text
+    (folder / "site.toml").write_text(text.replace(old, new))
+
+
+def doctored(folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, str]]:
+    capsys.readouterr()
+    code = run(["site", "doctor", str(folder / "site.toml"), str(folder / "study.toml"), "--json"])
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    assert all(row["remedy"] for row in checks if row["level"] != "PASS")
+    return code, {row["check"]: row["level"] for row in checks}
+
+
+def test_a_site_begins_from_an_example(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "site.toml"
+    assert run(["site", "init", str(path)]) == 0
+    assert path.read_text() == EXAMPLE
+    assert run(["site", "init", str(path)]) == 0
+    assert "public key: " in capsys.readouterr().out
+    ledger = Ledger(tmp_path / "st-marys.ledger")
+    assert (ledger.budget.epsilon, ledger.budget.delta) == (8.0, 1e-5)
+    assert run(["site", "init", str(path)]) == 0  # changes nothing
+    assert Ledger(tmp_path / "st-marys.ledger").head == ledger.head
+    assert run(["site", "init", str(tmp_path / "none" / "site.toml")]) == 3
+
+
+def test_the_example_shows_every_key_of_a_site() -> None:
+    import dataclasses
+
+    shown = EXAMPLE.replace("# ", "")
+    for field in dataclasses.fields(SiteConfig):
+        if field.name not in ("label", "tokens", "tags", "messages"):  # as `text`
+            assert f"\n{field.name} = " in shown
+
+
+def test_a_healthy_site_passes_every_check(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, levels = doctored(folder, capsys)
+    assert code == 0
+    assert len(levels) >= 16
+    assert set(levels.values()) <= {"PASS", "WARN"}
+    assert run(["site", "doctor", str(folder / "site.toml")]) == 0
+    told = capsys.readouterr().out
+    assert "PASS" in told
+    assert "base model" not in told  # of a study, and none was given
+
+
+def wrong_hash(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    edit(folder, weights_sha256(folder / "base"), "0" * 64)
+
+
+def other_base(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    edit(folder, 'name = "ward"\n', 'name = "ward"\nmodel = "nowhere"\n')
+
+
+def bad_row(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    with (folder / "records.jsonl").open("a") as file:
+        file.write('{"text": 3}\n')
+
+
+def strange_label(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    with (folder / "records.jsonl").open("a") as file:
+        file.write('{"text": "a", "label": "rare"}\n')
+
+
+def open_key(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    key_file(folder / "ward.ledger").chmod(0o644)
+
+
+def missing_ledger(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    (folder / "ward.ledger").rename(folder / "gone")
+
+
+def cut_ledger(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    (folder / "ward.ledger").write_bytes((folder / "ward.ledger").read_bytes()[:2000])
+
+
+def lowered_budget(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    edit(folder, "epsilon = 20.0", "epsilon = 1.0")
+
+
+def little_noise_asked(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    edit(folder, "delta = 2e-5\n", "delta = 2e-5\nstudy_epsilon = 0.5\n")
+
+
+def other_task(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    edit(folder, '"sequence-classification"', '"causal-lm"')
+
+
+def full_disk(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(doctor, "FREE_BYTES", 2**80)
+
+
+def network_disk(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    from cloister.errors import LedgerError
+
+    def refuse(path: Path) -> None:
+        raise LedgerError(f"{path}: on a network file system; keep it on a local disk")
+
+    patch.setattr(doctor, "refuse_network_file_system", refuse)
+
+
+def missing_package(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(doctor.metadata, "requires", lambda name: ["torch>=99", "nothing-like-it"])
+
+
+def old_sqlite(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(doctor.apsw, "sqlite_lib_version", lambda: "3.40.1")
+
+
+def broken_gradients(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    total = doctor.clipped_gradient_sum
+
+    def doubled(*args: object) -> object:
+        found = total(*args)  # type: ignore[arg-type]
+        return found + found
+
+    patch.setattr(doctor, "clipped_gradient_sum", doubled)
+
+
+def lossy_adapters(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    read = doctor.read_adapter
+    patch.setattr(doctor, "read_adapter", lambda network: read(network).scale(0.5))
+
+
+FAULTS: dict[str, list[Callable[[Path, pytest.MonkeyPatch], None]]] = {
+    "base model": [wrong_hash, other_base],
+    "data": [bad_row, strange_label],
+    "key": [open_key],
+    "ledger": [missing_ledger, cut_ledger, lowered_budget],
+    "policy": [little_noise_asked, other_task],
+    "disk space": [full_disk],
+    "file system": [network_disk],
+    "packages": [missing_package],
+    "sqlite": [old_sqlite],
+    "noiseless parity": [broken_gradients],
+    "reload": [lossy_adapters],
+}
+
+
+@pytest.mark.parametrize(
+    ("check", "fault"), [(c, f) for c, faults in FAULTS.items() for f in faults],
+    ids=lambda value: getattr(value, "__name__", value),
+)  # fmt: skip
+def test_a_planted_fault_is_found_by_its_check(
+    folder: Path,
+    check: str,
+    fault: Callable[[Path, pytest.MonkeyPatch], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fault(folder, monkeypatch)
+    code, levels = doctored(folder, capsys)
+    assert code == 9
+    assert levels[check] == "FAIL"
+
+
+def test_a_declared_size_far_from_the_true_one_is_warned_of(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(folder, "public_records = 40", "public_records = 400")
+    code, levels = doctored(folder, capsys)
+    assert (code, levels["data"]) == (0, "WARN")
+
+
+def test_a_study_is_priced_and_tightened(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    site, study = str(folder / "site.toml"), str(folder / "study.toml")
+    assert run(["site", "policy", "check", site, study]) == 0
+    assert "ward joins: ε ≤ 7.9" in capsys.readouterr().out
+    edit(folder, "max_grad_norm = 2.0", "max_grad_norm = 0.5\nmin_noise_multiplier = 3.0")
+    assert run(["site", "policy", "check", site, study, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["tightened"]["max_grad_norm"] == [1.0, 0.5]
+    assert document["tightened"]["noise_multiplier"][1] == 3.0
+    assert document["epsilon"] < 2
+    edit(folder, '"sequence-classification"', '"causal-lm"')
+    assert run(["site", "policy", "check", site, study]) == 4
+    assert "accept.tasks" in capsys.readouterr().err
+
+
+def test_the_policy_is_said_in_words(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["site", "policy", "show", str(folder / "site.toml")]) == 0
+    told = capsys.readouterr().out
+    assert "ε = 20 at δ = 2e-05 for one record" in told
+    assert "nothing else does" in told
+
+
+def test_the_budget_is_shown_and_foreseen(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from cloister.client.own import open_own
+    from cloister.recipe import read_recipe
+
+    site = str(folder / "site.toml")
+    assert run(["site", "budget", "forecast", site]) == 0
+    assert "nothing was charged yet" in capsys.readouterr().out
+    own = open_own(read_site(folder / "site.toml"), read_recipe(folder / "study.toml"))
+    granted = own.site.ledger.reserve(
+        Charge(study=own.site.study, round=1, plan=own.plan, request="r")
+    )
+    assert not isinstance(granted, Released)
+    granted.release(b"bytes")
+    assert run(["site", "budget", "show", site, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["rounds"], facts["releases"], facts["cap"]) == (1, 1, 20.0)
+    assert facts["rounds_left"] >= own.plan.num_rounds - 1
+    assert run(["site", "budget", "forecast", site]) == 0
+    assert "more rounds of the plan charged last fit" in capsys.readouterr().out
+    assert run(["site", "budget", "show", site]) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ("", "site: missing"),
+        ('[site]\nname = "x"\n', "site.data: missing"),
+        ('[site]\nname = ""\ndata = "d"\npublic_records = 3\nledger = "l"\n', "site.name: empty"),
+        ('[site]\nname = "x"\ndata = "d"\npublic_records = 0\nledger = "l"\n', "public_records"),
+        ('[site]\nname = "x"\ndata = "d"\npublic_records = 3\nledger = "l"\nextra = 1\n', "extra"),
+    ],
+)
+def test_what_cannot_be_meant_is_named(tmp_path: Path, change: str, word: str) -> None:
+    path = tmp_path / "site.toml"
+    path.write_text(change + POLICY.format(base="0" * 64))
+    with pytest.raises(RecipeError, match=word):
+        read_site(path)
+
+
+def test_a_missing_or_garbled_file(tmp_path: Path) -> None:
+    assert run(["site", "doctor", str(tmp_path / "none.toml")]) == 3
+    (tmp_path / "site.toml").write_text("[[[")
+    assert run(["site", "policy", "show", str(tmp_path / "site.toml")]) == 3
+    (tmp_path / "site.toml").write_bytes(os.urandom(100))
+    assert run(["site", "budget", "show", str(tmp_path / "site.toml")]) == 3
+
+
+def test_a_ledger_that_was_not_begun_is_said(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(folder, 'ledger = "ward.ledger"', 'ledger = "other.ledger"')
+    assert run(["site", "budget", "show", str(folder / "site.toml")]) == 6
+    assert "cloister site init" in capsys.readouterr().err
