@@ -22,6 +22,7 @@ from cloister.fields import as_table, parse_assignment, read_section
 from cloister.models.config import DEFAULT_BASE, LoraConfig, ModelConfig
 from cloister.privacy.config import PrivacyConfig
 from cloister.privacy.units import Unit
+from cloister.strategies.build import make_strategy
 from cloister.strategies.config import StrategyConfig
 from cloister.tasks.config import TaskConfig
 from cloister.training.config import TrainingConfig
@@ -191,6 +192,7 @@ def cross_field_problems(recipe: Recipe) -> list[str]:
     batch = training.expected_batch_size
     causal = recipe.task.kind == "causal-lm"
     head_trains = not causal and recipe.lora.head != "frozen"
+    fewest = make_strategy(recipe.strategy, ()).traits.fewest
     rules = [
         (
             len(declared) != data.sites,
@@ -204,6 +206,16 @@ def cross_field_problems(recipe: Recipe) -> list[str]:
         (
             bool(recipe.strategy.weights) and len(recipe.strategy.weights) != data.sites,
             f"strategy.weights: {len(recipe.strategy.weights)} given for data.sites = {data.sites}",
+        ),
+        (
+            data.sites < fewest,
+            f"strategy.name: {recipe.strategy.name} needs updates of at least {fewest} sites, "
+            f"data.sites = {data.sites}",
+        ),
+        (
+            federation.min_sites is not None and federation.min_sites < fewest,
+            f"federation.min_sites: {federation.min_sites} given; {recipe.strategy.name} needs at "
+            f"least {fewest} updates",
         ),
         (
             recipe.privacy.unit is Unit.PERSON and data.person is None,

@@ -21,7 +21,7 @@ from cloister.seeds import child_generator
 from cloister.training.config import TrainingConfig
 from cloister.training.local import local_update
 from cloister.training.units import UnitExamples
-from cloister.training.workspace import Workspace, trained_in_round
+from cloister.training.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def answer(
     )
     if isinstance(granted, Released):
         return _reply(site, request, granted)
-    workspace.train_names(trained_in_round(workspace.start, site.training, request.round))
+    workspace.train_names(workspace.trained_in_round(site.training, request.round))
     delta = local_update(
         workspace.network,
         workspace.task,

@@ -65,10 +65,12 @@ def trainable_names(network: Network, train: str, head: str) -> frozenset[str]:
 
     Args:
         network: With adapters and head.
-        train: Which factors (`both`, `b`, `none`).
+        train: Which factors (`both`, `b`, `alternate`, `none`).
         head: `linear`, `lora` or `frozen`.
     """
-    factors = {"both": {"a", "b", "other"}, "b": {"b"}, "none": set()}[train]
+    factors = {
+        "both": {"a", "b", "other"}, "alternate": {"a", "b"}, "b": {"b"}, "none": set()
+    }[train]  # fmt: skip
     names = set()
     for parameter_name, _ in network.named_parameters():
         name = adapter_name(parameter_name)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from cloister.errors import UsageError
 
-Train = Literal["both", "b", "none"]
+Train = Literal["both", "b", "alternate", "none"]
 Head = Literal["linear", "lora", "frozen"]
 PoolingMode = Literal["auto", "mean", "cls", "pooler", "last"]
 
@@ -56,7 +56,10 @@ class LoraConfig:
         top_layers: Only the last so many layers get adapters; 0: all. The number of noised
             parameters is the enemy, so the default is the last layer alone.
         train: Which factors train: `both`, `b` alone (A stays at its seeded start; FFA-LoRA, Sun
-            et al. 2024, arXiv:2403.12313) or `none` (the head alone: a linear probe).
+            et al. 2024, arXiv:2403.12313), `alternate` (B in odd rounds, A in even ones, the head
+            in all; RoLoRA, Chen et al. 2024, arXiv:2409.02346) or `none` (the head alone: a linear
+            probe). With `b` and `alternate` the mean of the sites' products is the product of
+            their means, and half as much travels.
         head: `linear` (full rank), `lora` (a low-rank step from a fixed random start) or `frozen`
             (a fixed random start). Absent: linear for classification, frozen for a causal LM,
             whose head is the base's own.

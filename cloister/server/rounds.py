@@ -190,9 +190,12 @@ def _check_quorum(replies: Replies, study: ServerStudy, number: int) -> None:
     """Sites that cannot answer this round, for their budget or a crash, are not waited for unless
     the study says how many it needs."""
     excused = replies.retired | replies.spent
+    fewest = study.strategy.traits.fewest
     needed = study.min_sites or sum(site not in excused for site in study.sites)
     if study.min_sites and replies.spent and not replies.updates:
         needed = 0  # the round was cut off at every site: nothing in it can be had any more
+    if replies.updates:
+        needed = max(needed, fewest)
     if len(replies.updates) < needed:
         silent = [site for site in study.sites if site not in replies.updates]
         raise QuorumError(

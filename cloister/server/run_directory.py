@@ -115,19 +115,24 @@ class RunDirectory:
         """
         folder = self.path / "checkpoint"
         folder.mkdir(exist_ok=True)
-        payload = encode(state.adapter)
-        name = f"round-{state.round:04d}.adapter"
-        write_whole(folder / name, payload)
+        parts = {"adapter": state.adapter, **state.memory}
+        files = {}
+        for part, value in parts.items():
+            payload = encode(value)
+            name = f"round-{state.round:04d}.{part}"
+            write_whole(folder / name, payload)
+            files[part] = {"file": name, "sha256": digest(payload)}
         latest = {
             "round": state.round,
-            "file": name,
-            "sha256": digest(payload),
+            **files["adapter"],
+            "memory": {part: files[part] for part in state.memory},
             "recipe": recipe_digest,
             "ledgers": {site: asdict(head) for site, head in (heads or {}).items()},
         }
         write_whole(folder / "latest.json", json.dumps(latest).encode())
-        for old in folder.glob("round-*.adapter"):
-            if old.name != name:
+        current = {file["file"] for file in files.values()}
+        for old in folder.glob("round-*.*"):
+            if old.name not in current:
                 old.unlink()
 
     def load(self, start: ServerState, recipe_digest: str) -> ServerState:
@@ -142,15 +147,20 @@ class RunDirectory:
             return start
         try:
             entry = json.loads(latest.read_text(encoding="utf-8"))
-            payload = (latest.parent / entry["file"]).read_bytes()
-            sound = digest(payload) == entry["sha256"]
+            parts = {"adapter": entry, **entry["memory"]}
+            payloads = {part: (latest.parent / at["file"]).read_bytes()
+                        for part, at in parts.items()}  # fmt: skip
+            damaged = [at["file"] for part, at in parts.items()
+                       if digest(payloads[part]) != at["sha256"]]  # fmt: skip
         except (OSError, ValueError, KeyError) as error:
             raise BadFileError(f"{latest.parent}: the checkpoint cannot be read") from error
-        if not sound:
-            raise BadFileError(f"{latest.parent / entry['file']}: damaged; its SHA-256 is another")
-        if entry["recipe"] != recipe_digest:
+        if damaged:
+            raise BadFileError(f"{latest.parent / damaged[0]}: damaged; its SHA-256 is another")
+        if entry["recipe"] != recipe_digest or payloads.keys() != {"adapter", *start.memory}:
             raise UsageError(f"{self.path}: its checkpoint is of another recipe; start a new run")
-        return ServerState(decode(payload, start.adapter.shapes), int(entry["round"]))
+        values = {part: decode(content, start.adapter.shapes)
+                  for part, content in payloads.items()}  # fmt: skip
+        return ServerState(values.pop("adapter"), int(entry["round"]), values)
 
     def heads(self) -> dict[str, Head]:
         """Where each simulated site's ledger ended when the last round was closed."""

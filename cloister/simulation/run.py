@@ -23,11 +23,11 @@ from cloister.simulation.finish import write_results
 from cloister.simulation.ledgers import begin_ledgers
 from cloister.simulation.result import Result
 from cloister.simulation.study import SimulatedSites, SimulatedStudy, prepare, workspace_of
-from cloister.strategies.fedavg import FedAvg
+from cloister.strategies.build import make_strategy
 from cloister.strategies.strategy import ServerState
 from cloister.training.evaluation import evaluate
 from cloister.training.preflight import preflight
-from cloister.training.workspace import Workspace, trained_in_round
+from cloister.training.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,9 @@ class SimulatedCoordinator:
     def study(self) -> ServerStudy:
         """What the round loop needs, from the last closed round on."""
         recipe, names, start = self.simulated.recipe, self.simulated.names, self.workspace.start
+        workspace = self.workspace
         digest = recipe.digest()
-        strategy = FedAvg(dict(zip(names, recipe.strategy.weights, strict=False)))
+        strategy = make_strategy(recipe.strategy, names)
         state = self.run.load(strategy.init(start), digest)
         self._heads()
         tensorboard = TensorBoard(self.run) if recipe.tracking.tensorboard else None
@@ -146,7 +147,7 @@ class SimulatedCoordinator:
             num_rounds=state.round if self._stopped() else recipe.federation.num_rounds,
             min_sites=recipe.federation.min_sites,
             round_timeout=recipe.federation.round_timeout,
-            trained=lambda number: trained_in_round(start, recipe.training, number),
+            trained=lambda number: workspace.trained_in_round(recipe.training, number),
             max_update_norm=recipe.privacy.max_update_norm if recipe.privacy.enabled else None,
             score=self._score,
             save=lambda closed: self.run.save(closed, digest, self._heads()),

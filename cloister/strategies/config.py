@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from cloister.errors import UsageError
+
+Name = Literal[
+    "fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi", "median", "trimmed-mean",
+    "geometric-median", "krum", "multi-krum",
+]  # fmt: skip
+
+# Which of the fields beside `name` each method has.
+_SERVER = frozenset({"weights", "learning_rate", "momentum"})
+_ADAPTIVE = _SERVER | {"second_momentum", "adaptivity"}
+FIELDS: dict[Name, frozenset[str]] = {
+    "fedavg": frozenset({"weights"}),
+    "fedavgm": _SERVER,
+    "fedadagrad": _ADAPTIVE - {"second_momentum"},
+    "fedadam": _ADAPTIVE,
+    "fedyogi": _ADAPTIVE,
+    "median": frozenset(),
+    "trimmed-mean": frozenset({"byzantine"}),
+    "geometric-median": frozenset(),
+    "krum": frozenset({"byzantine"}),
+    "multi-krum": frozenset({"byzantine", "selected"}),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,11 +38,44 @@ class StrategyConfig:
         name: The method.
         weights: One declared, public constant for each site, in order of the sites' names; empty:
             all alike. Never the private number of records.
+        learning_rate: Of the server's optimizer; absent: 1 for `fedavgm`, 0.1 for the adaptive
+            ones (Reddi et al. 2021 find 10^-1.5 to 10^0 best over their tasks).
+        momentum: Of the server's optimizer; absent: 0.9.
+        second_momentum: β₂ of `fedadam` and `fedyogi`; absent: 0.99, the paper's.
+        adaptivity: τ of the adaptive ones; absent: 1e-3, the paper's default.
+        byzantine: Sites that may send anything, for `trimmed-mean`, `krum` and `multi-krum`;
+            absent: 1.
+        selected: Updates that `multi-krum` averages; absent: 2.
     """
 
-    name: Literal["fedavg"] = "fedavg"
+    name: Name = "fedavg"
     weights: tuple[float, ...] = ()
+    learning_rate: float | None = None
+    momentum: float | None = None
+    second_momentum: float | None = None
+    adaptivity: float | None = None
+    byzantine: int | None = None
+    selected: int | None = None
 
     def __post_init__(self) -> None:
+        own = FIELDS[self.name]
+        given = [f.name for f in fields(self) if f.name != "name" and getattr(self, f.name)]
+        given += [f.name for f in fields(self) if f.default is None and getattr(self, f.name) == 0]
+        foreign = [name for name in given if name not in own]
+        if foreign:
+            known = ", ".join(sorted(own)) or "none"
+            raise UsageError(f"{foreign[0]}: not a field of {self.name}, whose fields are: {known}")
         if any(not 0 < weight < math.inf for weight in self.weights):
             raise UsageError("weights: positive numbers are needed")
+        for name in ("learning_rate", "adaptivity"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"{name}: {value} given; a positive number is needed")
+        for name in ("momentum", "second_momentum"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise UsageError(f"{name}: {value} given; from 0 to below 1 is needed")
+        for name in ("byzantine", "selected"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name}: {value} given; at least 1 is needed")

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cloister.adapter.tensors import Adapter
-from cloister.strategies.strategy import ServerState
+from cloister.strategies.arithmetic import stepped, weighted_mean
+from cloister.strategies.strategy import ServerState, Traits
 
 
 @dataclass(frozen=True)
@@ -26,22 +27,15 @@ class FedAvg:
 
     weights: Mapping[str, float]
 
+    @property
+    def traits(self) -> Traits:
+        """Linear."""
+        return Traits(is_linear=True, takes_weights=True)
+
     def init(self, adapter: Adapter) -> ServerState:
         """The state before round 1."""
         return ServerState(adapter)
 
     def aggregate(self, state: ServerState, updates: Mapping[str, Adapter]) -> ServerState:
-        """Adds the mean delta; sites are summed in name order, so arrival does not matter.
-
-        Raises:
-            ValueError: There is no update, or their shapes differ.
-        """
-        if not updates:
-            raise ValueError("no update to aggregate")
-        total = sum(self.weights.get(site, 1.0) for site in updates)
-        sites = sorted(updates)
-        mean = updates[sites[0]].zeros()
-        for site in sites:
-            mean = mean + updates[site].scale(self.weights.get(site, 1.0) / total)
-        moved = state.adapter.select(mean) + mean
-        return ServerState(state.adapter.replace(moved), state.round + 1)
+        """Adds the mean delta; sites are summed in name order, so arrival does not matter."""
+        return stepped(state, weighted_mean(updates, self.weights))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from cloister.adapter.tensors import Adapter
@@ -16,14 +16,39 @@ class ServerState:
     Attributes:
         adapter: The global adapter.
         round: Rounds closed so far.
+        memory: What a strategy remembers over rounds, by its own names; each of the adapter's
+            shapes.
     """
 
     adapter: Adapter
     round: int = 0
+    memory: Mapping[str, Adapter] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What holds of a strategy, so that a recipe can refuse what does not go together.
+
+    Attributes:
+        is_linear: Whether it needs no more than the updates' weighted sum: then it goes with
+            secure aggregation, and noise of many sites averages out.
+        takes_weights: Whether sites may have declared weights.
+        fewest: Fewest updates that it is defined for.
+        survives: Most sites of `fewest` that may send anything at all without deciding the result.
+    """
+
+    is_linear: bool
+    takes_weights: bool
+    fewest: int = 1
+    survives: int = 0
 
 
 class Strategy(Protocol):
     """State in, state out: resuming is loading the state, nothing else."""
+
+    @property
+    def traits(self) -> Traits:
+        """What holds of it."""
 
     def init(self, adapter: Adapter) -> ServerState:
         """The state before round 1."""
@@ -33,5 +58,8 @@ class Strategy(Protocol):
 
         Args:
             state: Before the round.
-            updates: Clipped deltas by site, at least one, of one set of names.
+            updates: Clipped deltas by site, of one set of names; at least `traits.fewest`.
+
+        Raises:
+            ValueError: There are too few updates, or their shapes differ.
         """

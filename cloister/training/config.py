@@ -30,6 +30,9 @@ class TrainingConfig:
         warmup_steps: Steps of the rise.
         plain_learning_rate: Peak learning rate of the plain twin. Clipping bounds
             every step, so private training stands larger rates than plain training does.
+        proximal: μ of FedProx (Li et al. 2020, arXiv:1812.06127): each step also pulls towards
+            the round's global adapter, by the gradient of μ/2 ‖x − x₀‖². It depends on no record,
+            so it costs no privacy; with one local step it changes nothing.
         probe_rounds: In the first so many rounds the head trains alone, as a private warm start.
         physical_batch_tokens: Most padded tokens that go through the network at once; moves
             memory and speed only, never the result.
@@ -49,6 +52,7 @@ class TrainingConfig:
     weight_decay: float = 0.0
     schedule: Literal["constant", "warmup-linear"] = "warmup-linear"
     warmup_steps: int = 0
+    proximal: float = 0.0
     probe_rounds: int = 0
     physical_batch_tokens: int = 2048  # among the fastest of 512…8192, one noisy run of MiniLM
     frozen_cache_gib: float = 4.0
@@ -57,7 +61,13 @@ class TrainingConfig:
         for name in ("expected_batch_size", "local_steps", "physical_batch_tokens"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}: {getattr(self, name)} given; at least 1 is needed")
-        for name in ("warmup_steps", "probe_rounds", "weight_decay", "frozen_cache_gib"):
+        for name in (
+            "warmup_steps",
+            "probe_rounds",
+            "weight_decay",
+            "frozen_cache_gib",
+            "proximal",
+        ):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name}: {getattr(self, name)} given; 0 or more is needed")
         for name in ("learning_rate", "plain_learning_rate"):

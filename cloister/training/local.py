@@ -66,6 +66,7 @@ def local_update(
     write_adapter(network, start)
     names = [name for name, _ in trained_parameters(network)]
     parameters = [parameter for _, parameter in trained_parameters(network)]
+    begun = [parameter.detach().clone() for parameter in parameters]
     optimizer = make_optimizer(config, parameters)
     total_steps = plan.num_rounds * plan.local_steps
     first = (round_number - 1) * plan.local_steps
@@ -76,8 +77,11 @@ def local_update(
             drawn = mechanism.draw(len(units))
             batch = [units[index] for index in drawn]
             sums = _gradient_sums(network, task, batch, mechanism, config)
-            for parameter, gradient in zip(parameters, sums, strict=True):
-                parameter.grad = (gradient / plan.expected_batch_size).to(parameter.dtype)
+            for parameter, gradient, at_start in zip(parameters, sums, begun, strict=True):
+                mean = gradient / plan.expected_batch_size
+                if config.proximal:
+                    mean = mean + config.proximal * (parameter.detach() - at_start)
+                parameter.grad = mean.to(parameter.dtype)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate_at(config, step, total_steps)
             optimizer.step()

@@ -24,7 +24,7 @@ from cloister.privacy.plan import Plan
 from cloister.training.config import TrainingConfig
 from cloister.training.local import local_update
 from cloister.training.units import UnitExamples
-from cloister.training.workspace import Workspace, trained_in_round
+from cloister.training.workspace import Workspace
 
 # False-positive rate at which the attack is stated: a few hundred guesses resolve no smaller one.
 FALSE_POSITIVES = 0.1
@@ -81,7 +81,7 @@ def _trained(
     site = [unit for unit, is_member in zip(units, members, strict=True) if is_member]
     adapter = workspace.start
     for number in range(1, plan.num_rounds + 1):
-        workspace.train_names(trained_in_round(workspace.start, config, number))
+        workspace.train_names(workspace.trained_in_round(config, number))
         delta = local_update(
             workspace.network, workspace.task, site, adapter, plan, config,
             round_number=number, entropy=OsEntropy(),

@@ -14,6 +14,7 @@ from cloister.data.records import Record
 from cloister.models.base import check_base, find_base, load_tokenizer
 from cloister.models.build import build_network
 from cloister.models.config import LoraConfig, ModelConfig
+from cloister.models.lora import factor
 from cloister.models.network import Network
 from cloister.models.prefix import FrozenPrefix, KeptStates
 from cloister.models.state import read_adapter
@@ -34,6 +35,7 @@ class Workspace:
         task: Bound to its labels and the tokenizer.
         network: Scratch space: its parameters are overwritten by every use.
         start: The global adapter before round 1, the same in every process.
+        alternates: Whether rounds take turns at the adapters' two factors.
     """
 
     folder: Path
@@ -42,6 +44,7 @@ class Workspace:
     task: Task
     network: Network
     start: Adapter
+    alternates: bool = False
 
     def encode(self, records: Sequence[Record]) -> list[Example]:
         """Tokenizes records."""
@@ -50,6 +53,21 @@ class Workspace:
     def train_names(self, names: frozenset[str]) -> None:
         """Sets which parameters the network trains."""
         self.network.set_trained(names)
+
+    def trained_in_round(self, config: TrainingConfig, round_number: int) -> frozenset[str]:
+        """Names of what trains, and so travels, in one round.
+
+        The head alone in probe rounds; then, where factors take turns, B first: A has no gradient
+        while B is zero.
+        """
+        if round_number <= config.probe_rounds:
+            return frozenset(name for name in self.start if name.startswith("head."))
+        if not self.alternates:
+            return frozenset(self.start)
+        rests = "a" if (round_number - config.probe_rounds) % 2 else "b"
+        return frozenset(
+            name for name in self.start if name.startswith("head.") or factor(name) != rests
+        )
 
 
 def open_workspace(
@@ -87,17 +105,12 @@ def open_workspace(
             network.prefix = FrozenPrefix(
                 network.backbone, layers, lora.top_layers, kept, frozen_cache_gib
             )
-    return Workspace(folder, sha256, tokenizer, bound, network, read_adapter(network))
+    return Workspace(
+        folder, sha256, tokenizer, bound, network, read_adapter(network), lora.train == "alternate"
+    )
 
 
 @lru_cache(maxsize=1)
 def _kept(sha256: str, dtype: str, quantization: str, top_layers: int) -> KeptStates:
     """The process's frozen states: a twin, or the next seed, starts with what the last one kept."""
     return KeptStates()
-
-
-def trained_in_round(start: Adapter, config: TrainingConfig, round_number: int) -> frozenset[str]:
-    """Names of what trains, and so travels, in one round: the head alone in probe rounds."""
-    if round_number <= config.probe_rounds:
-        return frozenset(name for name in start if name.startswith("head."))
-    return frozenset(start)

@@ -345,3 +345,39 @@ def test_a_label_that_one_record_brings_changes_nothing_that_is_seen(folder: Pat
         recipe, task=dataclasses.replace(recipe.task, labels=(*before.recipe.task.labels, "rare"))
     )
     assert "rare" in prepare(named).recipe.task.labels
+
+
+def test_factors_take_turns(folder: Path, tmp_path: Path) -> None:
+    """B and the head in round 1, A and the head in round 2: half as much of the adapters travels."""
+    recipe = small_recipe(folder, "lora.train=alternate")
+    workspace = workspace_of(prepare(recipe))
+    first, second = (workspace.trained_in_round(recipe.training, number) for number in (1, 2))
+    heads = {name for name in workspace.start if name.startswith("head.")}
+    assert first & second == heads
+    assert first | second == frozenset(workspace.start)
+    assert all("lora_B" in name for name in first - heads)
+    run(recipe, tmp_path / "run")
+    after = final(recipe, tmp_path / "run")
+    assert all((after[name] != workspace.start[name]).any() for name in after)
+
+
+@pytest.mark.parametrize("strategy", ["fedavgm", "fedadam", "median", "geometric-median"])
+def test_other_strategies_run_and_resume_bit_for_bit(
+    strategy: str, folder: Path, tmp_path: Path
+) -> None:
+    options = [f"strategy.name={strategy}", "data.sites=3", "data.partition=iid",
+               "data.public_records=20", "privacy.enabled=false"]  # fmt: skip
+    recipe = small_recipe(folder, *options, "federation.num_rounds=3")
+    run(recipe, tmp_path / "unbroken")
+
+    def stop(report: RoundReport) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, tmp_path / "broken", Events(on_round=stop))
+    simulate(recipe, RunDirectory.reopen(tmp_path / "broken"))
+    memory = {}
+    for name in ("unbroken", "broken"):
+        files = (tmp_path / name / "checkpoint").glob("round-*")
+        memory[name] = {path.name: path.read_bytes() for path in files}
+    assert memory["broken"] == memory["unbroken"]

@@ -213,3 +213,30 @@ def test_a_learning_rate_of_almost_nothing_moves_almost_nothing(
     )
     # AdamW's steps are about the learning rate in each coordinate.
     assert 0 < delta.norm() < 1e-5 * math.sqrt(workspace.start.size)
+
+
+def test_the_proximal_term_pulls_towards_the_start_and_looks_at_no_record(
+    workspace: Workspace, examples: list[Example]
+) -> None:
+    """With no record in any batch it is all that moves: x ← x − lr (noise + μ (x − x₀))."""
+    chosen = plan(noise_multiplier=1.0)
+    free = update(workspace, [], chosen)
+    held = update(workspace, [], chosen, proximal=0.5)
+    again = update(workspace, examples, chosen, proximal=0.5)
+    assert held.norm() < free.norm()
+    assert again.shapes == held.shapes
+    one = dataclasses.replace(chosen, local_steps=1)
+    alone, pulled = (update(workspace, examples, one, proximal=mu) for mu in (0.0, 0.5))
+    assert (alone - pulled).norm() == 0.0  # a single step starts where it is pulled to
+
+
+def test_the_proximal_term_is_its_gradient(workspace: Workspace, examples: list[Example]) -> None:
+    """Two plain steps by hand."""
+    chosen = dataclasses.replace(plan(enabled=False), local_steps=2, num_rounds=1)
+    rate, mu = CONFIG.learning_rate, 0.7
+    one = dataclasses.replace(chosen, local_steps=1)
+    first = update(workspace, examples, one)
+    free = update(workspace, examples, chosen)
+    held = update(workspace, examples, chosen, proximal=mu)
+    # The second step's gradient is the same; the pull alone is new.
+    assert (held - (free - first.scale(rate * mu))).norm() <= 1e-5 * free.norm()

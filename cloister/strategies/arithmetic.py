@@ -1,0 +1,61 @@
+"""What strategies share: means, stacks and steps of named tensors. Sites count in name order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from cloister.adapter.tensors import Adapter, Array
+from cloister.strategies.strategy import ServerState
+
+
+def weighted_mean(updates: Mapping[str, Adapter], weights: Mapping[str, float]) -> Adapter:
+    """Σ w_k Δ_k / Σ w_k; a site without a weight weighs 1.
+
+    Raises:
+        ValueError: There is no update, or their shapes differ.
+    """
+    enough(updates, 1)
+    total = sum(weights.get(site, 1.0) for site in updates)
+    sites = sorted(updates)
+    mean = updates[sites[0]].zeros()
+    for site in sites:
+        mean = mean + updates[site].scale(weights.get(site, 1.0) / total)
+    return mean
+
+
+def across_sites(updates: Mapping[str, Adapter], rule: Callable[[Array], Array]) -> Adapter:
+    """A rule put to each tensor of all sites, stacked [K, …] in name order."""
+    sites = sorted(updates)
+    first = updates[sites[0]]
+    for site in sites[1:]:
+        first + updates[site]  # raises where the shapes differ
+    return Adapter({name: rule(np.stack([updates[s][name] for s in sites])) for name in first})
+
+
+def each(rule: Callable[..., Array], *adapters: Adapter) -> Adapter:
+    """A rule put to the tensors of equal names, element by element."""
+    return Adapter({name: rule(*(adapter[name] for adapter in adapters)) for name in adapters[0]})
+
+
+def stepped(
+    state: ServerState, step: Adapter, memory: Mapping[str, Adapter] | None = None
+) -> ServerState:
+    """The state after a round whose adapter moves by `step`; tensors that did not travel stay."""
+    moved = state.adapter.select(step) + step
+    kept = {**state.memory, **(memory or {})}
+    return replace(state, adapter=state.adapter.replace(moved), round=state.round + 1, memory=kept)
+
+
+def enough(updates: Mapping[str, Adapter], fewest: int) -> None:
+    """Refuses fewer updates than a method is defined for.
+
+    Raises:
+        ValueError: There are fewer.
+    """
+    if not updates:
+        raise ValueError("no update to aggregate")
+    if len(updates) < fewest:
+        raise ValueError(f"{len(updates)} updates came, this strategy needs {fewest}")

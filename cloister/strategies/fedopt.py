@@ -1,0 +1,80 @@
+"""Adaptive server optimizers: FedAdagrad, FedAdam, FedYogi (Reddi et al. 2021, arXiv:2003.00295,
+algorithm 2).
+
+    m ← β₁ m + (1 − β₁) Δ̄
+    v ← v + Δ̄²                                 Adagrad
+        β₂ v + (1 − β₂) Δ̄²                     Adam
+        v − (1 − β₂) Δ̄² sign(v − Δ̄²)           Yogi
+    x ← x + η m / (√v + τ)
+
+Under privacy the mean carries noise of every coordinate alike, and so does v: with much noise these
+are close to momentum with a smaller step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from cloister.adapter.tensors import Adapter, Array
+from cloister.strategies.arithmetic import each, stepped, weighted_mean
+from cloister.strategies.strategy import ServerState, Traits
+
+Rule = Literal["fedadagrad", "fedadam", "fedyogi"]
+
+
+@dataclass(frozen=True)
+class FedOpt:
+    """An adaptive optimizer over mean deltas.
+
+    Attributes:
+        rule: How second moments move.
+        weights: By site; a site without one weighs 1.
+        learning_rate: η, of the server.
+        momentum: β₁.
+        second_momentum: β₂; Adagrad has none.
+        adaptivity: τ: larger is closer to momentum alone.
+    """
+
+    rule: Rule
+    weights: Mapping[str, float]
+    learning_rate: float
+    momentum: float
+    second_momentum: float
+    adaptivity: float
+
+    @property
+    def traits(self) -> Traits:
+        """It needs the mean alone."""
+        return Traits(is_linear=True, takes_weights=True)
+
+    def init(self, adapter: Adapter) -> ServerState:
+        """The state before round 1: v starts at τ², as in the paper."""
+        start = each(lambda x: np.full_like(x, self.adaptivity**2), adapter)
+        return ServerState(adapter, memory={"first": adapter.zeros(), "second": start})
+
+    def aggregate(self, state: ServerState, updates: Mapping[str, Adapter]) -> ServerState:
+        """Takes a server step; moments of tensors that did not travel stay as they were."""
+        mean = weighted_mean(updates, self.weights)
+        before, spread = state.memory["first"], state.memory["second"]
+        first = before.select(mean).scale(self.momentum) + mean.scale(1 - self.momentum)
+        second = each(self._second, spread.select(mean), mean)
+        step = each(self._step, first, second)
+        memory = {"first": before.replace(first), "second": spread.replace(second)}
+        return stepped(state, step, memory)
+
+    def _second(self, v: Array, mean: Array) -> Array:
+        square, share = np.square(mean), np.float32(1 - self.second_momentum)
+        change: Array = square
+        if self.rule == "fedadam":
+            change = share * (square - v)
+        elif self.rule == "fedyogi":
+            change = -share * square * np.sign(v - square)
+        return np.asarray(v + change, dtype=np.float32)
+
+    def _step(self, first: Array, second: Array) -> Array:
+        rate, floor = np.float32(self.learning_rate), np.float32(self.adaptivity)
+        return np.asarray(rate * first / (np.sqrt(second) + floor), dtype=np.float32)

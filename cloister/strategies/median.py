@@ -1,0 +1,34 @@
+"""Coordinate-wise median (Yin et al. 2018, arXiv:1803.01498).
+
+x ← x + median_k Δ_k        of each coordinate; of an even number, the middle two's mean
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from cloister.adapter.tensors import Adapter
+from cloister.strategies.arithmetic import across_sites, enough, stepped
+from cloister.strategies.strategy import ServerState, Traits
+
+
+@dataclass(frozen=True)
+class Median:
+    """The median delta of each coordinate; survives fewer than half of the sites."""
+
+    @property
+    def traits(self) -> Traits:
+        """Needs individual updates."""
+        return Traits(is_linear=False, takes_weights=False, fewest=3, survives=1)
+
+    def init(self, adapter: Adapter) -> ServerState:
+        """The state before round 1."""
+        return ServerState(adapter)
+
+    def aggregate(self, state: ServerState, updates: Mapping[str, Adapter]) -> ServerState:
+        """Adds the median delta."""
+        enough(updates, self.traits.fewest)
+        return stepped(state, across_sites(updates, lambda stack: np.median(stack, axis=0)))

@@ -1,0 +1,227 @@
+"""What every strategy keeps to, and what each declares of itself."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cloister.adapter.tensors import Adapter
+from cloister.errors import BadFileError, RecipeError, UsageError
+from cloister.recipe import Recipe, read_recipe
+from cloister.server.run_directory import RunDirectory
+from cloister.strategies.build import make_strategy
+from cloister.strategies.config import FIELDS, StrategyConfig
+from cloister.strategies.strategy import ServerState, Strategy
+
+START = Adapter({"head.w": np.array([[1.0, 2.0], [3.0, -1.0]]), "lora.b": np.array([0.5])})
+SITES = ("a", "b", "c", "d", "e", "f", "g")
+NAMES = list(FIELDS)
+LINEAR = [
+    name for name in NAMES if make_strategy(StrategyConfig(name=name), SITES).traits.is_linear
+]
+ROBUST = [name for name in NAMES if name not in LINEAR]
+# Their steps follow the updates' signs rather than their lengths.
+ADAPTIVE = {"fedadagrad", "fedadam", "fedyogi"}
+
+
+def strategy(name: str) -> Strategy:
+    return make_strategy(StrategyConfig(name=name), SITES)  # type: ignore[arg-type]
+
+
+def updates(rng: np.random.Generator, sites: tuple[str, ...] = SITES) -> dict[str, Adapter]:
+    return {
+        site: Adapter({name: rng.normal(size=array.shape) for name, array in START.items()})
+        for site in sites
+    }
+
+
+def same(one: ServerState, other: ServerState) -> bool:
+    """Bit for bit."""
+    parts = [(one.adapter, other.adapter)]
+    assert one.memory.keys() == other.memory.keys()
+    parts += [(one.memory[name], other.memory[name]) for name in one.memory]
+    return one.round == other.round and all(
+        a[name].tobytes() == b[name].tobytes() for a, b in parts for name in a
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_the_order_of_arrival_changes_no_bit(name: str, seed: int) -> None:
+    method, came = strategy(name), updates(np.random.default_rng(seed))
+    state = method.init(START)
+    late = dict(reversed(list(came.items())))
+    assert same(method.aggregate(state, came), method.aggregate(state, late))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_equal_updates_are_taken_as_one(name: str) -> None:
+    method, delta = strategy(name), updates(np.random.default_rng(1))["a"]
+    moved = method.aggregate(method.init(START), dict.fromkeys(SITES, delta)).adapter - START
+    if name in ADAPTIVE:
+        assert all((np.sign(moved[n]) == np.sign(delta[n])).all() for n in delta)
+    else:
+        assert (moved - delta).norm() < 1e-5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_zero_updates_move_nothing(name: str) -> None:
+    method = strategy(name)
+    after = method.aggregate(method.init(START), dict.fromkeys(SITES, START.zeros()))
+    assert (after.adapter - START).norm() == 0.0
+    assert after.round == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_too_few_updates_are_no_round(name: str) -> None:
+    method = strategy(name)
+    fewest = method.traits.fewest
+    came = updates(np.random.default_rng(2))
+    enough = {site: came[site] for site in SITES[:fewest]}
+    assert method.aggregate(method.init(START), enough).round == 1
+    with pytest.raises(ValueError, match="update"):
+        method.aggregate(method.init(START), {site: came[site] for site in SITES[: fewest - 1]})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tensors_that_did_not_travel_stay_with_their_memory(name: str) -> None:
+    method, rng = strategy(name), np.random.default_rng(3)
+    first = method.aggregate(method.init(START), updates(rng))
+    part = {site: update.select(["head.w"]) for site, update in updates(rng).items()}
+    after = method.aggregate(first, part)
+    assert after.adapter["lora.b"].tolist() == first.adapter["lora.b"].tolist()
+    for kept in first.memory:
+        assert after.memory[kept]["lora.b"].tolist() == first.memory[kept]["lora.b"].tolist()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_resumed_run_is_an_unbroken_one_bit_for_bit(name: str, tmp_path: Path) -> None:
+    method, rng = strategy(name), np.random.default_rng(4)
+    rounds = [updates(rng) for _ in range(5)]
+    unbroken = method.init(START)
+    for came in rounds:
+        unbroken = method.aggregate(unbroken, came)
+    run = RunDirectory.create(tmp_path / "run", Recipe())
+    state = method.init(START)
+    for came in rounds:
+        run.save(method.aggregate(state, came), "digest")
+        state = run.load(method.init(START), "digest")  # as a new process would
+    assert same(state, unbroken)
+    files = [path.name for path in (run.path / "checkpoint").iterdir()]
+    assert len(files) == 2 + len(state.memory)  # the last state and latest.json alone
+
+
+def test_a_damaged_or_foreign_memory_is_refused(tmp_path: Path) -> None:
+    method = strategy("fedadam")
+    run = RunDirectory.create(tmp_path / "run", Recipe())
+    run.save(method.aggregate(method.init(START), updates(np.random.default_rng(5))), "digest")
+    with pytest.raises(UsageError, match="another recipe"):
+        run.load(strategy("fedavg").init(START), "digest")
+    moment = run.path / "checkpoint" / "round-0001.second"
+    moment.write_bytes(moment.read_bytes()[:-1] + b"x")
+    with pytest.raises(BadFileError, match="damaged"):
+        run.load(method.init(START), "digest")
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_a_linear_method_needs_the_mean_alone(name: str) -> None:
+    method, came = strategy(name), updates(np.random.default_rng(6), ("a", "b"))
+    mean = (came["a"] + came["b"]).scale(0.5)
+    state = method.init(START)
+    one, other = (
+        method.aggregate(state, came).adapter,
+        method.aggregate(state, {"a": mean, "b": mean}).adapter,
+    )
+    assert (one - other).norm() < 1e-5
+    assert method.traits.survives == 0
+
+
+@pytest.mark.parametrize("name", ROBUST)
+@pytest.mark.parametrize("attack", ["huge", "flipped", "scattered"])
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_robust_rule_stays_among_the_honest(name: str, attack: str, seed: int) -> None:
+    """With as many liars as it declares to survive, the step stays within the honest sites' reach;
+    the mean does not."""
+    method, rng = strategy(name), np.random.default_rng(seed)
+    liars, honest = SITES[: method.traits.survives], SITES[method.traits.survives :]
+    center = updates(rng)["a"]
+    came = {s: center + u.scale(0.1) for s, u in updates(rng, honest).items()}
+    lie = {
+        "huge": center.scale(1e6),
+        "flipped": center.scale(-1e3),
+        "scattered": updates(rng)["a"].scale(1e5),
+    }[attack]
+    reach = max((update - center).norm() for update in came.values())
+    came |= dict.fromkeys(liars, lie)
+    moved = method.aggregate(method.init(START), came).adapter - START
+    assert (moved - center).norm() <= 3 * reach
+    naive = strategy("fedavg").aggregate(ServerState(START), came).adapter - START
+    assert (naive - center).norm() > 3 * reach
+
+
+def test_only_linear_methods_take_weights() -> None:
+    for name in NAMES:
+        assert strategy(name).traits.takes_weights == ("weights" in FIELDS[name])
+    heavy = make_strategy(StrategyConfig(weights=(3.0, 1.0)), ("a", "b"))
+    came = {"a": START, "b": START.zeros()}
+    state = heavy.aggregate(ServerState(START.zeros()), came)
+    assert (state.adapter - START.scale(0.75)).norm() < 1e-6
+
+
+def test_server_optimizers_follow_the_papers() -> None:
+    """Two rounds of one coordinate, by hand."""
+    start = Adapter({"x": np.array([0.0])})
+    rounds = [{"a": Adapter({"x": np.array([value])})} for value in (1.0, -0.5)]
+
+    def ended(**fields: object) -> float:
+        method = make_strategy(StrategyConfig(**fields), ("a",))  # type: ignore[arg-type]
+        state = method.init(start)
+        for came in rounds:
+            state = method.aggregate(state, came)
+        return float(state.adapter["x"][0])
+
+    assert ended(name="fedavgm", momentum=0.5, learning_rate=2.0) == pytest.approx(2.0)
+    tau, rate, b1, b2 = 0.1, 0.3, 0.6, 0.8
+    for name in ("fedadagrad", "fedadam", "fedyogi"):
+        x, m, v = 0.0, 0.0, tau**2
+        for mean in (1.0, -0.5):
+            m = b1 * m + (1 - b1) * mean
+            if name == "fedadagrad":
+                v += mean**2
+            elif name == "fedadam":
+                v = b2 * v + (1 - b2) * mean**2
+            else:
+                v -= (1 - b2) * mean**2 * np.sign(v - mean**2)
+            x += rate * m / (v**0.5 + tau)
+        second = {} if name == "fedadagrad" else {"second_momentum": b2}
+        found = ended(name=name, momentum=b1, learning_rate=rate, adaptivity=tau, **second)
+        assert found == pytest.approx(x, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"name": "fedavg", "momentum": 0.5}, "not a field of fedavg"),
+        ({"name": "median", "weights": (1.0,)}, "not a field of median"),
+        ({"name": "krum", "selected": 2}, "not a field of krum"),
+        ({"name": "fedadagrad", "second_momentum": 0.0}, "not a field of fedadagrad"),
+        ({"name": "fedadam", "learning_rate": -1.0}, "positive number"),
+        ({"name": "fedavgm", "momentum": 1.0}, "below 1"),
+        ({"name": "trimmed-mean", "byzantine": 0}, "at least 1"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(fields: dict[str, object], word: str) -> None:
+    with pytest.raises(UsageError, match=word):
+        StrategyConfig(**fields)  # type: ignore[arg-type]
+
+
+def test_a_recipe_needs_as_many_sites_as_its_method() -> None:
+    with pytest.raises(RecipeError, match="krum needs updates of at least 5 sites"):
+        read_recipe(None, ["strategy.name=krum"])
+    with pytest.raises(RecipeError, match=r"federation\.min_sites: 2 given; median needs"):
+        read_recipe(None, ["strategy.name=median", "federation.min_sites=2"])
+    assert read_recipe(None, ["strategy.name=median"]).strategy.name == "median"
