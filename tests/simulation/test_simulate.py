@@ -348,7 +348,7 @@ def test_a_label_that_one_record_brings_changes_nothing_that_is_seen(folder: Pat
 
 
 def test_factors_take_turns(folder: Path, tmp_path: Path) -> None:
-    """B and the head in round 1, A and the head in round 2: half as much of the adapters travels."""
+    """B and the head in round 1, A and the head in round 2: half of the adapters travels."""
     recipe = small_recipe(folder, "lora.train=alternate")
     workspace = workspace_of(prepare(recipe))
     first, second = (workspace.trained_in_round(recipe.training, number) for number in (1, 2))
