@@ -20,7 +20,9 @@ def card_for(study: SimulatedStudy, workspace: Workspace, result: Result) -> Car
         pooling=workspace.network.pooling,
         parameters=workspace.start.size,
         rounds=result.rounds,
-        mode=f"{training.local_steps} local step{'s' * (training.local_steps > 1)} a round "
+        mode="one gradient a round"
+        if training.mode == "gradient-rounds"
+        else f"{training.local_steps} local step{'s' * (training.local_steps > 1)} a round "
         f"({training.optimizer})",
         metric=result.metric,
         test=result.test,

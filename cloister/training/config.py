@@ -17,6 +17,9 @@ class TrainingConfig:
 
     Attributes:
         mode: `local-steps`: several private steps a round, then the clipped delta is sent.
+            `gradient-rounds`: one Poisson batch a round and no optimizer at the site (DP-FedSGD):
+            what is sent is the noised mean gradient times the learning rate, the server's
+            `[strategy]` is the optimizer, and K sites are one site with all records.
         expected_batch_size: Mean size of a Poisson batch; over `data.public_records` it is the
             sample rate. Also the constant that gradients are divided by.
         local_steps: Optimizer steps a site takes in a round.
@@ -42,7 +45,7 @@ class TrainingConfig:
             only. The default holds about 60,000 records of 45 tokens at 384 units.
     """
 
-    mode: Literal["local-steps"] = "local-steps"
+    mode: Literal["local-steps", "gradient-rounds"] = "local-steps"
     expected_batch_size: int = 300
     local_steps: int = 1
     learning_rate: float = 1.0
@@ -74,5 +77,18 @@ class TrainingConfig:
             rate = getattr(self, name)
             if not rate > 0:
                 raise UsageError(f"{name}: {rate} given; more than 0 is needed")
+        if self.mode == "gradient-rounds":
+            self._check_gradient_rounds()
         if not 0 <= self.momentum < 1:
             raise UsageError(f"momentum: {self.momentum} given; from 0 to below 1 is needed")
+
+    def _check_gradient_rounds(self) -> None:
+        """A gradient is one batch's: what would make more of it belongs to the server."""
+        needed = {"local_steps": 1, "optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0,
+                  "proximal": 0.0}  # fmt: skip
+        for name, value in needed.items():
+            if getattr(self, name) != value:
+                raise UsageError(
+                    f'{name}: {getattr(self, name)} given; with mode = "gradient-rounds" it is '
+                    f"{value}: the server's [strategy] is the optimizer"
+                )

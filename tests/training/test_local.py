@@ -10,11 +10,14 @@ import torch
 
 from cloister.adapter.tensors import Adapter
 from cloister.data.records import TextRecord
+from cloister.errors import UsageError
 from cloister.models.network import trained_parameters
 from cloister.models.state import write_adapter
 from cloister.privacy.config import PrivacyConfig
 from cloister.privacy.entropy import OsEntropy, SeededEntropy
 from cloister.privacy.plan import Plan, make_plan
+from cloister.strategies.build import make_strategy
+from cloister.strategies.config import StrategyConfig
 from cloister.tasks.task import Example
 from cloister.training.config import TrainingConfig
 from cloister.training.local import clip_update, local_update
@@ -240,3 +243,51 @@ def test_the_proximal_term_is_its_gradient(workspace: Workspace, examples: list[
     held = update(workspace, examples, chosen, proximal=mu)
     # The second step's gradient is the same; the pull alone is new.
     assert (held - (free - first.scale(rate * mu))).norm() <= 1e-5 * free.norm()
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedavgm", "fedadam"])
+def test_gradient_rounds_at_sites_are_central_training(
+    workspace: Workspace, examples: list[Example], strategy: str
+) -> None:
+    """20 rounds of full batches, clipped, without noise: three sites of unequal length of text
+    against one with all records."""
+    method = make_strategy(StrategyConfig(name=strategy), ())  # type: ignore[arg-type]
+    config = TrainingConfig(
+        mode="gradient-rounds", expected_batch_size=3, learning_rate=5.0, schedule="constant"
+    )
+    third = dataclasses.replace(
+        plan(noise_multiplier=0.0, max_grad_norm=0.5),
+        public_records=3, expected_batch_size=3, local_steps=1, num_rounds=20,
+        max_update_norm=1e3,
+    )  # fmt: skip
+    whole = dataclasses.replace(third, public_records=9, expected_batch_size=9)
+    # Mostly of one label, so that there is something to learn.
+    mostly = [*examples[:3], *examples[:3], *examples[-3:]]
+    nine = sorted(mostly, key=lambda example: len(example.input_ids))
+    parts = {f"site-{k}": nine[3 * k : 3 * k + 3] for k in range(3)}
+
+    def trained(sites: dict[str, list[Example]], of: Plan) -> Adapter:
+        state = method.init(workspace.start)
+        for number in range(1, 21):
+            updates = {
+                site: local_update(
+                    workspace.network, workspace.task, singles(records), state.adapter, of, config,
+                    round_number=number, entropy=seeded(),
+                )
+                for site, records in sites.items()
+            }  # fmt: skip
+            state = method.aggregate(state, updates)
+        return state.adapter
+
+    federated, central = trained(parts, third), trained({"all": nine}, whole)
+    # Adam divides by the root of what it has seen, so rounding grows with its steps.
+    assert (federated - central).norm() <= (1e-3 if strategy == "fedadam" else 1e-5)
+    assert (federated - workspace.start).norm() > 0.1
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"local_steps": 2}, {"optimizer": "adamw"}, {"momentum": 0.9}, {"proximal": 0.1}]
+)
+def test_gradient_rounds_leave_the_optimizer_to_the_server(wrong: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match="optimizer"):
+        TrainingConfig(mode="gradient-rounds", **wrong)  # type: ignore[arg-type]
