@@ -26,7 +26,8 @@ FINE, COARSE, NEAR, LARGEST = 1e-4, 1e-3, 1e-6, 500.0
 FFT_ERROR, SMALLEST_DELTA, MOST_NOISE = 1e-11, 1e-9, 1e4
 ORDERS = (1.25, 1.5, 1.75, 2, 2.25, 2.5, 2.75, 3, 3.5, 4, 4.5, 5, 5.5, 6, 7, 8, 10, 12, 14, 16, 20,
           24, 32, 48, 64, 128)  # fmt: skip
-NAMES = re.compile(r"(sites/[\w-][\w. -]*\.json|adapter/[\w-][\w. -]*|received\.json)")
+NAME = r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*"
+NAMES = re.compile(rf"(sites/{NAME}\.json|adapter/{NAME}|received\.json)")
 NUMBER = (int, float)
 ENTRY = {
     "begin": {"epsilon": (*NUMBER, type(None)), "delta": NUMBER, "key": str, "unit": str},

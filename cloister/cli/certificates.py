@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,6 +42,8 @@ def certificate(
 
     Example: cloister audit certificate site.ledger --adapter adapter/ --site st-marys
     """
+    if not source.exists():
+        raise BadFileError(f"{source}: nothing is here; give a run's folder or a ledger's file")
     if source.is_dir():
         written = _of_run(source)
     else:
@@ -133,9 +136,12 @@ def _of_ledger(
     from cloister.privacy.keys import load_key
     from cloister.privacy.ledger import key_file, now
     from cloister.privacy.ledger_file import LedgerFile
+    from cloister.release.bundle import NAME
     from cloister.release.fingerprint import adapter_files, adapter_sha256, base_sha256
     from cloister.server.run_directory import write_whole
 
+    if not re.fullmatch(NAME, site):
+        raise UsageError(f"--site {site!r}: a name without / and \\, begun with no dot, is needed")
     files = adapter_files(adapter)
     evidence = certify(
         LedgerFile(ledger).entries(),

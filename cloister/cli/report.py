@@ -79,6 +79,8 @@ def _gather(
     from cloister.privacy.ledger_file import LedgerFile
     from cloister.server.run_directory import RunDirectory
 
+    if not source.exists():
+        raise BadFileError(f"{source}: nothing is here; give a run, a ledger or a bundle")
     if source.is_dir():
         run = RunDirectory.reopen(source)
         files = run.ledgers()

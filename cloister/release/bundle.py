@@ -21,8 +21,10 @@ from cloister.privacy.certificate import Evidence, read_evidence
 from cloister.privacy.chain import canonical
 from cloister.release.fingerprint import UNCOVERED
 
-# What a member may be called: no folders but these, nothing hidden.
-MEMBER = re.compile(r"(sites/[\w-][\w. -]*\.json|adapter/[\w-][\w. -]*|received\.json)")
+# What a member may be called: no folders but these, nothing hidden, nothing that a file system or a
+# terminal would take for something else.
+NAME = r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*"
+MEMBER = re.compile(rf"(sites/{NAME}\.json|adapter/{NAME}|received\.json)")
 # Of every member, so that equal contents give equal bytes; the earliest that ZIP can hold.
 STAMP = (1980, 1, 1, 0, 0, 0)
 
@@ -70,7 +72,9 @@ def write_bundle(path: Path, bundle: Bundle) -> None:
     members["received.json"] = canonical(rows)
     odd = [name for name in members if not MEMBER.fullmatch(name)]
     if odd:
-        raise UsageError(f"{odd[0]}: a name of letters, digits, spaces and .-_ is needed")
+        raise UsageError(
+            f"{odd[0]!r}: no name for a file: it may hold neither / nor \\, nor begin with a dot"
+        )
     try:
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
             for name, content in members.items():

@@ -31,6 +31,8 @@ class Replies:
         bytes: Of all updates.
         retired: Sites whose budget is spent: they take part no more.
         spent: Sites that charged this round before and were cut off: they go on with the next.
+        refused: Why a site's reply does not count, in words, by site; "a site" where it did not
+            say which.
     """
 
     updates: dict[str, Adapter] = field(default_factory=dict)
@@ -39,6 +41,12 @@ class Replies:
     bytes: int = 0
     retired: set[str] = field(default_factory=set)
     spent: set[str] = field(default_factory=set)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def refuse(self, site: str, number: int, why: str) -> None:
+        """Notes and logs a reply that does not count."""
+        self.refused[site or "a site"] = why
+        log.warning("round %d: %s: %s", number, site or "a site", why)
 
 
 def read_replies(
@@ -60,27 +68,32 @@ def read_replies(
     replies = Replies()
     for message in messages:
         if not message.has_content():
-            log.warning("round %d: a site failed, code %d", number, message.error.code)
+            replies.refuse("", number, f"no content, Flower's error {message.error.code}")
             continue
+        site = ""
         try:
             reply = RoundReply.from_fields(dict(message.content[RECORD]))
             if reply.site in sites and reply.status in (Status.BUDGET, Status.SPENT):
                 group = replies.retired if reply.status is Status.BUDGET else replies.spent
                 group.add(reply.site)
                 continue
-            if reply.status is not Status.TRAINED or reply.round != number:
-                log.warning("round %d: %s: %s", number, reply.site or "a site", reply.status)
+            site = reply.site if reply.site in sites else ""
+            if reply.status is not Status.TRAINED:
+                replies.refuse(site, number, f"it says: {reply.status.value}")
                 continue
-            if reply.site not in sites or reply.site in replies.updates:
-                raise AdapterFormatError(f"unexpected or repeated site {reply.site!r}")
+            if reply.round != number:
+                raise AdapterFormatError(f"an answer to round {reply.round}")
+            if reply.site not in sites:
+                raise AdapterFormatError("a site that is not of this study")
+            if reply.site in replies.updates:
+                raise AdapterFormatError("a second update in one round")
             update = decode(reply.delta, shapes)
             if max_update_norm is not None and update.norm() > max_update_norm * (1 + ROUNDING):
                 raise AdapterFormatError(
-                    f"{reply.site}: an update of norm {update.norm():.4g}, "
-                    f"{max_update_norm:g} is the bound"
+                    f"an update of norm {update.norm():.4g}, {max_update_norm:g} is the bound"
                 )
         except (AdapterFormatError, KeyError) as error:
-            log.warning("round %d: a reply was discarded: %s", number, error)
+            replies.refuse(site, number, str(error))
             continue
         replies.updates[reply.site] = update
         replies.epsilon[reply.site] = reply.epsilon

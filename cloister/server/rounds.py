@@ -44,6 +44,7 @@ class RoundReport:
         seconds_scoring: Of these, evaluation.
         missing: Sites that did not answer with an update, but for the retired.
         retired: Sites whose budget is spent.
+        refused: Why a reply does not count, by site.
         update_norm: Norm of what the global adapter moved.
     """
 
@@ -57,6 +58,7 @@ class RoundReport:
     seconds_scoring: float
     missing: tuple[str, ...]
     retired: tuple[str, ...]
+    refused: Mapping[str, str]
     update_norm: float
 
 
@@ -161,6 +163,7 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
                     s for s in study.sites if s not in replies.updates and s not in replies.retired
                 ),
                 retired=tuple(sorted(replies.retired)),
+                refused=dict(replies.refused),
                 update_norm=(state.adapter - before).norm(),
             )
         )

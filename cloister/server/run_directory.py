@@ -68,7 +68,7 @@ class RunDirectory:
         """
         path = path.absolute()
         if not (path / "recipe.toml").is_file():
-            raise UsageError(f"{path} is no run's folder: it has no recipe.toml to resume from")
+            raise UsageError(f"{path} is no run's folder: it has no recipe.toml")
         return cls(path)
 
     @property

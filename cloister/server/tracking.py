@@ -24,6 +24,7 @@ def metrics_row(report: RoundReport) -> dict[str, Any]:
         "seconds_scoring": round(report.seconds_scoring, 3),
         "missing": list(report.missing),
         "retired": list(report.retired),
+        "refused": dict(report.refused),
         "update_norm": report.update_norm,
     }
 

@@ -90,7 +90,10 @@ def test_a_run_that_did_not_finish_is_not_certified(
     shutil.rmtree(study / "adapter")
     assert run(["audit", "certificate", str(study)]) == 3
     assert "did not finish" in capsys.readouterr().err
-    assert run(["audit", "certificate", str(study / "none")]) == 2
+    assert run(["audit", "certificate", str(study / "none")]) == 3
+    ledger = str(study / "ledgers" / "east.ledger")
+    for odd in ("a/b", "../a", ".a", "a\\b", ""):
+        assert run(["audit", "certificate", ledger, "--adapter", str(study), "--site", odd]) == 2
     assert run(["audit", "certificate", str(study / "recipe.toml"), "--site", "x",
                 "--adapter", str(study)]) == 3  # fmt: skip
 

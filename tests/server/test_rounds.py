@@ -95,6 +95,10 @@ def test_a_reply_that_is_not_what_it_must_be_is_left_out(change: Mapping[str, ob
     final = run_study(grid(answer), study(on_round=reports.append))
     assert final.adapter["w"].tolist() == [2.0, 2.0]
     assert [report.missing for report in reports] == [("c",), ("c",)]
+    for report in reports:  # the record says why; and which site, where that is known
+        ((who, why),) = report.refused.items()
+        assert who in ("a", "c", "a site")
+        assert why
 
 
 def test_too_few_updates_end_the_run_with_what_was_saved() -> None:
