@@ -3,8 +3,8 @@
     magic    8 bytes   b"CLOISTER"
     version  2 bytes   unsigned, big-endian
     length   4 bytes   of the header, unsigned, big-endian
-    header   JSON      {"dtype": "float32", "sha256": hex of body, "tensors": [[name, shape], …]}
-    body               the tensors' little-endian float32 in the header's order
+    header   JSON      {"dtype": …, "sha256": hex of body, "tensors": [[name, shape], …]}
+    body               the tensors' little-endian float32 or bfloat16 in the header's order
 
 The header is canonical JSON (sorted keys, no white space) and tensors come in name order, so equal
 adapters give equal bytes. Nothing is unpickled, nothing is executed, and anything unexpected is
@@ -17,10 +17,11 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 
-from cloister.adapter.tensors import Adapter
+from cloister.adapter.tensors import Adapter, Array
 from cloister.errors import AdapterFormatError
 
 MAGIC = b"CLOISTER"
@@ -29,20 +30,31 @@ VERSION = 1
 MAX_HEADER_BYTES = 4 * 1024 * 1024
 
 Shapes = Mapping[str, tuple[int, ...]]
+Dtype = Literal["float32", "bfloat16"]
+
+# Bytes of a value.
+WIDTH: Mapping[Dtype, int] = {"float32": 4, "bfloat16": 2}
+# Rounding to bfloat16's 8 bits lengthens a vector by at most this factor more.
+BFLOAT16_ROUNDING = 2.0**-8
 
 
-def encode(adapter: Adapter) -> bytes:
+def encode(adapter: Adapter, dtype: Dtype = "float32") -> bytes:
     """Writes an adapter.
 
+    Args:
+        adapter: Its values are float32.
+        dtype: What they travel as; bfloat16 rounds to nearest, ties to even.
+
     Raises:
-        AdapterFormatError: An element is not finite.
+        AdapterFormatError: An element is not finite, or would not be as bfloat16.
     """
     if not adapter.is_finite():
         raise AdapterFormatError("adapter: NaN or infinite elements; only finite ones can travel")
-    body = b"".join(array.astype("<f4").tobytes() for array in adapter.values())
+    write = _to_bfloat16 if dtype == "bfloat16" else _to_float32
+    body = b"".join(write(array) for array in adapter.values())
     header = json.dumps(
         {
-            "dtype": "float32",
+            "dtype": dtype,
             "sha256": hashlib.sha256(body).hexdigest(),
             "tensors": [[name, list(array.shape)] for name, array in adapter.items()],
         },
@@ -76,9 +88,9 @@ def decode(data: bytes, expected: Shapes | None = None) -> Adapter:
     length = int.from_bytes(data[len(MAGIC) + 2 : frame], "big")
     if length > MAX_HEADER_BYTES or frame + length > len(data):
         raise AdapterFormatError("adapter: cut off, or its header's length is wrong")
-    digest, shapes = _header(data[frame : frame + length])
+    digest, dtype, shapes = _header(data[frame : frame + length])
     body = data[frame + length :]
-    if len(body) != 4 * sum(math.prod(shape) for shape in shapes.values()):
+    if len(body) != WIDTH[dtype] * sum(math.prod(shape) for shape in shapes.values()):
         raise AdapterFormatError("adapter: its body is not as long as its header says")
     if hashlib.sha256(body).hexdigest() != digest:
         raise AdapterFormatError("adapter: its SHA-256 does not match; it was changed or damaged")
@@ -87,7 +99,7 @@ def decode(data: bytes, expected: Shapes | None = None) -> Adapter:
         raise AdapterFormatError(
             f"adapter: other tensors than the study trains, first {odd[0][0]} {list(odd[0][1])}"
         )
-    values = np.frombuffer(body, dtype="<f4")
+    values = _from_bfloat16(body) if dtype == "bfloat16" else np.frombuffer(body, dtype="<f4")
     tensors: dict[str, np.ndarray] = {}
     start = 0
     for name, shape in shapes.items():
@@ -105,7 +117,23 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _header(raw: bytes) -> tuple[str, dict[str, tuple[int, ...]]]:
+def _to_float32(array: Array) -> bytes:
+    return array.astype("<f4").tobytes()
+
+
+def _to_bfloat16(array: Array) -> bytes:
+    bits = array.astype("<f4").view("<u4").astype(np.uint64)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    if ((rounded & 0x7F80) == 0x7F80).any():
+        raise AdapterFormatError("adapter: an element is too large for bfloat16")
+    return rounded.astype("<u2").tobytes()
+
+
+def _from_bfloat16(body: bytes) -> Array:
+    return (np.frombuffer(body, dtype="<u2").astype("<u4") << 16).view("<f4")
+
+
+def _header(raw: bytes) -> tuple[str, Dtype, dict[str, tuple[int, ...]]]:
     try:
         header = json.loads(raw)
         body_digest, dtype, listed = header["sha256"], header["dtype"], header["tensors"]
@@ -115,10 +143,10 @@ def _header(raw: bytes) -> tuple[str, dict[str, tuple[int, ...]]]:
     whole = all(type(size) is int and size >= 0 for shape in shapes.values() for size in shape)
     if (
         set(header) != {"sha256", "dtype", "tensors"}
-        or dtype != "float32"
+        or dtype not in WIDTH
         or not isinstance(body_digest, str)
         or not whole
         or [name for name, _ in listed] != sorted(shapes)
     ):
         raise AdapterFormatError("adapter: its header is not of the expected form")
-    return body_digest, shapes
+    return body_digest, dtype, shapes

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from cloister.adapter.exchange import RoundReply, RoundRequest, Status
 from cloister.adapter.tensors import Adapter
-from cloister.adapter.wire import decode, digest, encode
+from cloister.adapter.wire import BFLOAT16_ROUNDING, decode, digest, encode
 from cloister.client.policy import Asked, check
 from cloister.client.policy_file import SitePolicy
 from cloister.errors import RefusedError
@@ -112,7 +112,7 @@ def answer(
     planned = dict(plan.message)
     if any(planned.get(name) != shape for name, shape in delta.shapes.items()):
         raise RefusedError("the delta is not of the names and shapes that the plan lets out")
-    return _reply(site, request, granted.release(encode(delta)))
+    return _reply(site, request, granted.release(_encoded(delta, site.training)))
 
 
 def _accept(site: Site, plan: Plan, start: Adapter) -> None:
@@ -142,6 +142,13 @@ def _training(site: Site) -> TrainingConfig:
     if site.policy.privacy.isolate_units:
         return replace(site.training, physical_batch_tokens=1)
     return site.training
+
+
+def _encoded(delta: Adapter, training: TrainingConfig) -> bytes:
+    """The bytes that leave; what rounding lengthens is made room for under the agreed bound."""
+    if training.update_dtype == "bfloat16":
+        return encode(delta.scale(1 - BFLOAT16_ROUNDING), "bfloat16")
+    return encode(delta)
 
 
 def _reply(site: Site, request: RoundRequest, released: Released) -> RoundReply:

@@ -4,12 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from cloister.adapter.tensors import Adapter
-from cloister.adapter.wire import MAGIC, decode, encode
+from cloister.adapter.wire import BFLOAT16_ROUNDING, MAGIC, decode, encode
 from cloister.errors import AdapterFormatError
 
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -110,3 +111,35 @@ def test_a_deeply_nested_header_is_refused() -> None:
     message = MAGIC + (1).to_bytes(2, "big") + len(raw).to_bytes(4, "big") + raw
     with pytest.raises(AdapterFormatError, match="header"):
         decode(message)
+
+
+# --- bfloat16 --------------------------------------------------------------------------------
+
+ordinary = st.floats(-(2.0**100), 2.0**100, width=32, allow_subnormal=False)
+
+
+@given(hnp.arrays(np.float32, st.integers(0, 30), elements=ordinary))
+def test_bfloat16_rounds_to_nearest_in_half_the_bytes(values: np.ndarray) -> None:
+    adapter = Adapter({"x": values})
+    short, whole = encode(adapter, "bfloat16"), encode(adapter)
+    assert len(whole) - len(short) == 2 * values.size - 1  # the header's longer word
+    again = decode(short, adapter.shapes)["x"]
+    expected = torch.from_numpy(values.copy()).to(torch.bfloat16).float().numpy()
+    assert again.tobytes() == expected.tobytes()
+    assert float(np.linalg.norm(again.astype(np.float64))) <= (
+        float(np.linalg.norm(values.astype(np.float64))) * (1 + BFLOAT16_ROUNDING)
+    )
+
+
+@given(st.data())
+def test_any_changed_byte_of_a_short_message_is_refused(data: st.DataObject) -> None:
+    message = bytearray(encode(SMALL, "bfloat16"))
+    place = data.draw(st.integers(0, len(message) - 1))
+    message[place] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(AdapterFormatError):
+        decode(bytes(message), SMALL.shapes)
+
+
+def test_what_bfloat16_cannot_hold_does_not_leave() -> None:
+    with pytest.raises(AdapterFormatError, match="too large"):
+        encode(Adapter({"x": np.array([3.4e38], np.float32)}), "bfloat16")

@@ -205,3 +205,18 @@ def test_an_error_s_text_stays_at_the_site(error: Exception) -> None:
 
     reply = ask(broken, {"study": "s", "round": 1, "adapter": b""})  # type: ignore[arg-type]
     assert (reply.status, reply.site, reply.delta) == (Status.FAILED, "", b"")
+
+
+def test_an_update_travels_in_half_the_bytes_under_the_same_bound(tmp_path: Path) -> None:
+    bound = 0.01  # far below an update's length: it is clipped to it
+    sent = {}
+    for dtype in ("float32", "bfloat16"):
+        recipe = small_recipe(
+            tmp_path / "study", f"training.update_dtype={dtype}", f"privacy.max_update_norm={bound}"
+        )
+        folder = tmp_path / dtype
+        sent[dtype] = ask(sites(recipe, folder), request_for(recipe).fields()).delta
+        shapes = workspace_of(prepare(recipe)).start.shapes
+        assert 0.98 * bound < decode(sent[dtype], shapes).norm() <= bound
+    size = workspace_of(prepare(recipe)).start.size
+    assert len(sent["float32"]) - len(sent["bfloat16"]) == 2 * size - 1
