@@ -171,7 +171,7 @@ def walk(rows, key):
         elif kind == "release":
             at = entry["reservation"]
             need(at in reserved and at not in releases, f"entry {seq}: released without a charge")
-            releases[at] = entry["sha256"]
+            releases[at] = entry["sha256"], digest
         else:
             place, name = (entry["study"], entry["round"]), entry["plan"]
             need(place not in charges, f"entry {seq}: a round charged twice")
@@ -269,10 +269,10 @@ def check_bundle(path, keys):
     need(len({stated["study"] for stated, _ in found.values()}) == 1, "several studies")
     received, seen = json.loads(files["received.json"]), set()
     need(canonical(received) == files["received.json"], "received.json is not canonical")
-    for number, site, digest in received:
+    for number, site, *hashes in received:
         need((number, site) not in seen, f"{site}: two updates in round {number}")
         seen.add((number, site))
-        need(type(number) is int and digest is not None and found[site][1].get(number) == digest,
+        need(type(number) is int and found[site][1].get(number) == tuple(hashes),
              f"{site}: an update of round {number} left without its ledger")  # fmt: skip
     return {name: stated for name, (stated, _) in found.items()}
 

@@ -65,6 +65,9 @@ class RoundReply:
         delta: The clipped, noised delta in wire format; empty unless `trained`.
         epsilon: ε that its ledger shows spent, ∞ without privacy; a function of plans, not of
             records.
+        head: SHA-256 of the release's entry in its ledger, which holds the hash of all before it:
+            whoever keeps it can tell later whether the ledger was rewritten. Empty unless
+            `trained`.
     """
 
     site: str
@@ -72,6 +75,7 @@ class RoundReply:
     status: Status
     delta: bytes
     epsilon: float
+    head: str
 
     def fields(self) -> Fields:
         """As the message's named values."""
@@ -81,6 +85,7 @@ class RoundReply:
             "status": self.status.value,
             "delta": self.delta,
             "epsilon": self.epsilon,
+            "head": self.head,
         }
 
     @classmethod
@@ -90,7 +95,8 @@ class RoundReply:
         Raises:
             AdapterFormatError: A field is missing, too many, of another type or out of range.
         """
-        kinds = {"site": str, "round": int, "status": str, "delta": bytes, "epsilon": float}
+        kinds = {"site": str, "round": int, "status": str, "delta": bytes, "epsilon": float,
+                 "head": str}  # fmt: skip
         _check(fields, kinds)
         if fields["status"] not in set(Status):
             raise AdapterFormatError(f"reply: unknown status {fields['status']!r}")

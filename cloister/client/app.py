@@ -50,7 +50,7 @@ def make_client_app(
             log.error("%s: %s", name or "site", error, exc_info=None if known else error)
             # Without a policy at hand nothing more than a failure may be told.
             word = status_for(status_of(error), site.policy) if site else Status.FAILED
-            reply = RoundReply(name, 0, word, b"", 0.0)
+            reply = RoundReply(name, 0, word, b"", 0.0, "")
             on_error(error)
         return Message(RecordDict({RECORD: ConfigRecord(reply.fields())}), reply_to=message)
 

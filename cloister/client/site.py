@@ -153,7 +153,9 @@ def _encoded(delta: Adapter, training: TrainingConfig) -> bytes:
 
 def _reply(site: Site, request: RoundRequest, released: Released) -> RoundReply:
     spent = site.ledger.epsilon(site.plan.delta, COARSE)
-    return RoundReply(site.name, request.round, Status.TRAINED, released.payload, spent)
+    return RoundReply(
+        site.name, request.round, Status.TRAINED, released.payload, spent, released.head
+    )
 
 
 @lru_cache(maxsize=64)

@@ -26,9 +26,10 @@ class Reserved:
 
 @dataclass(frozen=True)
 class ReleasedEntry:
-    """A release's entry: its number, and SHA-256 and number of its bytes."""
+    """A release's entry: its number and hash, and SHA-256 and number of its bytes."""
 
     seq: int
+    hash: str
     sha256: str
     bytes: int
 
@@ -105,7 +106,7 @@ class History:
             if reservation not in self._reservations or reservation in self.released:
                 raise ValueError("a release without its own reservation")
             self.released[reservation] = ReleasedEntry(
-                head.seq, _text(fields, "sha256"), _whole(fields, "bytes")
+                head.seq, head.hash, _text(fields, "sha256"), _whole(fields, "bytes")
             )
             return None
         raise ValueError(f"unknown kind {kind!r}")

@@ -57,9 +57,11 @@ class Released:
 
     Attributes:
         payload: What leaves.
+        head: SHA-256 of the release's entry.
     """
 
     payload: bytes
+    head: str
 
 
 class Reservation:
@@ -261,7 +263,7 @@ class Ledger:
                 bytes=len(payload),
             )
         self._history.add(entry)
-        return Released(payload)
+        return Released(payload, entry.hash)
 
     def _again(
         self, before: Reserved, charge: Charge, transaction: Transaction
@@ -276,7 +278,7 @@ class Ledger:
             payload = transaction.payload(release.seq)
             if hashlib.sha256(payload).hexdigest() != release.sha256:
                 raise LedgerError(f"{self._file.path}: the bytes of release {release.seq} changed")
-            return Released(payload)
+            return Released(payload, release.hash)
         if not before.event.is_private:
             return Reservation(self, before.seq)  # costs ∞ already; the same seed gives the same
         raise RoundSpentError(

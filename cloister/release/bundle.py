@@ -4,7 +4,7 @@ A ZIP archive, nothing in it compressed:
 
     sites/NAME.json    a site's certificate and ledger (`privacy.certificate`)
     adapter/FILE       the adapter's files, but for its card
-    received.json      [[round, site, SHA-256], …]: what the coordinator received
+    received.json      [[round, site, SHA-256, head], …]: what the coordinator received
 """
 
 from __future__ import annotations
@@ -37,11 +37,13 @@ class Received:
         round: Of the study.
         site: Who sent it.
         sha256: Of its bytes.
+        head: SHA-256 of the ledger's entry for it, as the site told it then.
     """
 
     round: int
     site: str
     sha256: str
+    head: str
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def write_bundle(path: Path, bundle: Bundle) -> None:
     """
     members = {f"sites/{name}.json": e.to_json() for name, e in bundle.sites.items()}
     members |= {f"adapter/{name}": content for name, content in bundle.adapter.items()}
-    rows = [[r.round, r.site, r.sha256] for r in bundle.received]
+    rows = [[r.round, r.site, r.sha256, r.head] for r in bundle.received]
     members["received.json"] = canonical(rows)
     odd = [name for name in members if not MEMBER.fullmatch(name)]
     if odd:
@@ -129,8 +131,9 @@ def _received(content: bytes, path: Path) -> list[Received]:
         rows = json.loads(content)
         if not isinstance(rows, list) or canonical(rows) != content:
             raise ValueError("no list")
-        received = [Received(number, site, sha256) for number, site, sha256 in rows]
-        if any((type(r.round), type(r.site), type(r.sha256)) != (int, str, str) for r in received):
+        received = [Received(*row) for row in rows]
+        kinds = {(type(r.round), type(r.site), type(r.sha256), type(r.head)) for r in received}
+        if kinds - {(int, str, str, str)}:
             raise ValueError("no round, site and hash")
     except (ValueError, TypeError, RecursionError) as error:
         raise BadFileError(f"{path}: received.json is damaged ({error})") from error

@@ -87,7 +87,7 @@ def examine(bundle: Bundle, keys: Mapping[str, str]) -> Findings:
         held = (
             *held,
             f"All {len(bundle.received)} updates that the coordinator says it received "
-            "are releases in the sites' ledgers, byte for byte.",
+            "are releases in the sites' ledgers, byte for byte, and no ledger was rewritten since.",
         )
     else:
         unchecked = (*UNCHECKED, "What the coordinator received: the bundle has no list of it.")
@@ -134,6 +134,11 @@ def _received(bundle: Bundle, verdicts: Mapping[str, Verdict]) -> None:
             raise LedgerError(
                 f"{update.site}: the coordinator received an update in round {update.round} that "
                 "the ledger did not release: something left uncharged"
+            )
+        if released.hash != update.head:
+            raise LedgerError(
+                f"{update.site}: its ledger was rewritten since round {update.round}: the "
+                "coordinator was told another hash of it then"
             )
 
 

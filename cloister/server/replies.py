@@ -27,7 +27,7 @@ class Replies:
     Attributes:
         updates: By site, of those whose reply is what it must be.
         epsilon: ε spent, by site, as the sites state it.
-        received: SHA-256 of what came, by site.
+        received: SHA-256 of what came, and of the ledger's entry for it, by site.
         bytes: Of all updates.
         retired: Sites whose budget is spent: they take part no more.
         spent: Sites that charged this round before and were cut off: they go on with the next.
@@ -37,7 +37,7 @@ class Replies:
 
     updates: dict[str, Adapter] = field(default_factory=dict)
     epsilon: dict[str, float] = field(default_factory=dict)
-    received: dict[str, str] = field(default_factory=dict)
+    received: dict[str, tuple[str, str]] = field(default_factory=dict)
     bytes: int = 0
     retired: set[str] = field(default_factory=set)
     spent: set[str] = field(default_factory=set)
@@ -97,6 +97,6 @@ def read_replies(
             continue
         replies.updates[reply.site] = update
         replies.epsilon[reply.site] = reply.epsilon
-        replies.received[reply.site] = digest(reply.delta)
+        replies.received[reply.site] = (digest(reply.delta), reply.head)
         replies.bytes += len(reply.delta)
     return replies

@@ -37,7 +37,7 @@ class RoundReport:
         metrics: Scores by set (`test`, `validation`) and name; empty where the round was not
             scored.
         epsilon: ε spent so far, by site, as the sites state it; ∞ without privacy.
-        received: SHA-256 of what each site sent.
+        received: SHA-256 of what each site sent, and of its ledger's entry for it.
         bytes_up: Bytes of all updates received.
         bytes_down: Bytes of the global adapter, times sites.
         seconds: From the first message to the saved state.
@@ -51,7 +51,7 @@ class RoundReport:
     round: int
     metrics: SetScores
     epsilon: Mapping[str, float]
-    received: Mapping[str, str]
+    received: Mapping[str, tuple[str, str]]
     bytes_up: int
     bytes_down: int
     seconds: float

@@ -17,7 +17,7 @@ def metrics_row(report: RoundReport) -> dict[str, Any]:
         "round": report.round,
         **{name: _finite(scores) for name, scores in report.metrics.items()},
         "epsilon": _finite(report.epsilon),
-        "received": dict(report.received),
+        "received": {site: list(hashes) for site, hashes in report.received.items()},
         "bytes_up": report.bytes_up,
         "bytes_down": report.bytes_down,
         "seconds": round(report.seconds, 3),

@@ -73,9 +73,9 @@ def certify_run(run: RunDirectory) -> Certified:
 def received_in(run: RunDirectory) -> list[Received]:
     """What a run's coordinator received, by its own record."""
     return [
-        Received(int(row["round"]), site, sha256)
+        Received(int(row["round"]), site, sha256, head)
         for row in run.metrics()
-        for site, sha256 in sorted(row.get("received", {}).items())
+        for site, (sha256, head) in sorted(row.get("received", {}).items())
     ]
 
 

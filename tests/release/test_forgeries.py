@@ -13,7 +13,7 @@ from cloister.privacy.ledger import Released
 from cloister.privacy.verify import verify
 from cloister.release.bundle import Bundle, Received
 from cloister.release.evidence import examine
-from tests.support.evidence import bundle_of, key_of, keys_of, rechained, resigned
+from tests.support.evidence import bundle_of, certified, key_of, keys_of, rechained, resigned
 from tests.support.ledgers import charge, new_ledger, run_round
 from tests.support.tables import hold
 
@@ -80,8 +80,21 @@ def a_ledger_cut_at_its_end(folder: Path) -> None:
 @forgery("`audit verify`", LedgerError, "left uncharged")
 def a_ledger_that_misses_a_release(folder: Path) -> None:
     bundle = bundle_of(rounds=1)
-    received = [*bundle.received, Received(2, SITE, f"{2:064x}")]
+    received = [*bundle.received, Received(2, SITE, f"{2:064x}", "head")]
     examine(replace(bundle, received=received), keys_of())
+
+
+@forgery("`audit verify`, by what the coordinator was told", LedgerError, "was rewritten since")
+def a_whole_ledger_rewritten_by_the_keys_holder(folder: Path) -> None:
+    """Signed, chained, certified anew: the budget alone is another."""
+
+    def roomier(number: int, fields: dict[str, object]) -> None:
+        if number == 0:
+            fields["epsilon"] = 80.0
+
+    bundle = bundle_of()
+    entries = rechained(bundle.sites[SITE].ledger, key_of(0), roomier)
+    examine(changed(bundle, certified(entries, 0)), keys_of())
 
 
 @forgery("`audit verify`", LedgerError, "two updates were received")

@@ -25,7 +25,7 @@ Answer = Callable[[str, int], Mapping[str, object]]
 
 
 def good(site: str, number: int) -> Mapping[str, object]:
-    return RoundReply(site, number, Status.TRAINED, encode(ONE), 1.0).fields()
+    return RoundReply(site, number, Status.TRAINED, encode(ONE), 1.0, "head").fields()
 
 
 def grid(answer: Answer) -> LocalGrid:

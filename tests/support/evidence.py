@@ -92,11 +92,23 @@ def bundle_of(sites: int = 2, rounds: int = 2, *, plan: Plan | None = None) -> B
         for number in range(sites)
     }
     received = [
-        Received(r, f"site-{number}", f"{r:064x}")
+        received_of(evidence[f"site-{number}"], r)
         for r in range(1, rounds + 1)
         for number in range(sites)
     ]
     return Bundle(evidence, ADAPTER, received)
+
+
+def received_of(evidence: Evidence, number: int) -> Received:
+    """What a coordinator notes of one released round of `study`."""
+    charges = {}
+    for entry in evidence.ledger:
+        fields = entry.fields
+        if fields["kind"] == "reserve" and (fields["study"], fields["round"]) == ("study", number):
+            charges[fields["seq"]] = fields
+        if fields["kind"] == "release" and fields["reservation"] in charges:
+            return Received(number, evidence.fields["site"], fields["sha256"], entry.hash)
+    raise ValueError(f"round {number} was not released")
 
 
 def keys_of(sites: int = 2) -> dict[str, str]:

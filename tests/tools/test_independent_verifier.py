@@ -5,6 +5,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from cloister.errors import CloisterError
 from cloister.privacy.certificate import Evidence
 from cloister.privacy.chain import Entry, Head, canonical
-from cloister.release.bundle import Bundle, Received, read_bundle, write_bundle
+from cloister.release.bundle import Bundle, read_bundle, write_bundle
 from cloister.release.evidence import examine
 from tests.support.evidence import (
     ADAPTER,
@@ -25,6 +26,7 @@ from tests.support.evidence import (
     chain,
     key_of,
     keys_of,
+    received_of,
     rechained,
     resigned,
 )
@@ -61,7 +63,7 @@ def sound(which: int) -> Bundle:
     evidence = {
         f"site-{n}": certified(chain(key_of(n), rounds, **options), n) for n in range(SITES)
     }
-    received = [Received(1, f"site-{n}", f"{1:064x}") for n in range(SITES)]
+    received = [received_of(one, 1) for one in evidence.values()]
     return Bundle(evidence, ADAPTER, received)
 
 
@@ -166,10 +168,12 @@ def corrupted(draw: st.DrawFn) -> tuple[Bundle, dict[str, str], bool]:
         rows = list(bundle.received)
         row = draw(st.sampled_from(rows))
         told = draw(st.sampled_from([
-            Received(row.round, row.site, "a" * 64), Received(row.round + 7, row.site, row.sha256),
-            Received(row.round, "site-9", row.sha256), row,
+            replace(row, sha256="a" * 64), replace(row, round=row.round + 7),
+            replace(row, site="site-9"), row, replace(row, head="a" * 64),
         ]))  # fmt: skip
-        return Bundle(bundle.sites, bundle.adapter, [*rows, told]), keys, True
+        kept = [other for other in rows if draw(st.booleans()) or other != row]
+        harmful = told != row or row in kept
+        return Bundle(bundle.sites, bundle.adapter, [*kept, told]), keys, harmful
     if how == "adapter":
         name = draw(st.sampled_from(["adapter_model.safetensors", "cloister.json", "more.bin"]))
         files = {**bundle.adapter, name: b'{"model": {"sha256": "cc"}}'}
