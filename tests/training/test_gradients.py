@@ -1,5 +1,6 @@
 """The clipped sum against its slow twin, on every family of models."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,3 +145,32 @@ def test_a_person_s_records_are_averaged_and_clipped_together(
     norm = sum(float(m.square().sum()) for m in mean) ** 0.5
     for found, expected in zip(pair, mean, strict=True):
         assert torch.allclose(found, expected * (bound * (1 - MARGIN) / norm), atol=1e-4 * bound)
+
+
+@pytest.mark.parametrize(("dtype", "max_tokens"), [("bfloat16", 4096), ("float32", 0)])
+def test_units_computed_for_themselves_do_not_touch_each_other_by_one_bit(
+    bert: Path, dtype: str, max_tokens: int
+) -> None:
+    """Whatever the global adapter: sums are of integers, so what a unit adds is its own, exactly.
+
+    Beside others it would be rounded otherwise: with these adapters and bfloat16 by percents.
+    """
+    model = ModelConfig(base=str(bert), dtype=dtype)  # type: ignore[arg-type]
+    workspace = open_workspace(model, BOTH, TaskConfig(max_length=32), ("a", "b"), 0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for _, parameter in trained_parameters(workspace.network):
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 30)
+    longer = TextRecord(" ".join(["chest pain and a severe rash"] * 5), "a")
+    units = singles(workspace.encode([*TEXTS, longer]))
+
+    def summed(chosen: Sequence[UnitExamples]) -> list[torch.Tensor]:
+        with per_record_hooks(workspace.network):
+            total = clipped_gradient_sum(
+                workspace.network, workspace.task, chosen, 1e-3, max_tokens
+            )
+        return list(total.tensors)
+
+    whole, without, alone = summed(units), summed(units[:-1]), summed(units[-1:])
+    for with_it, others, own in zip(whole, without, alone, strict=True):
+        assert torch.equal(with_it - others, own)
