@@ -151,7 +151,7 @@ def test_a_person_s_records_are_averaged_and_clipped_together(
 def test_units_computed_for_themselves_do_not_touch_each_other_by_one_bit(
     bert: Path, dtype: str, max_tokens: int
 ) -> None:
-    """Whatever the global adapter: sums are of integers, so what a unit adds is its own, exactly."""
+    """Whatever the global adapter: sums are of integers, so a unit adds its own part, exactly."""
     bound = 1e-3
     model = ModelConfig(base=str(bert), dtype=dtype)  # type: ignore[arg-type]
     workspace = open_workspace(model, BOTH, TaskConfig(max_length=32), ("a", "b"), 0)
