@@ -46,6 +46,13 @@ PLAN = {
 }  # fmt: skip
 
 
+# y-coordinates of the points of order 1, 2, 4 and 8.
+PRIME = 2**255 - 19
+SMALL_ORDER = {0, 1, PRIME - 1, PRIME, PRIME + 1,
+               0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
+               0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD83D3D706A17C7}  # fmt: skip
+
+
 class Refuted(Exception):  # noqa: N818
     pass
 
@@ -67,7 +74,8 @@ def sha256(content):
 
 def signed(row, key, what):
     """The fields of a signed text."""
-    body = row["body"].encode()
+    body, y = row["body"].encode(), int.from_bytes(bytes.fromhex(key), "little") % 2**255
+    need(y not in SMALL_ORDER, f"{what}: a key of small order signs anything")
     try:
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(
             bytes.fromhex(row["signature"]), body

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cloister.errors import LedgerError
 from cloister.privacy.chain import ORIGIN, Entry, Head, canonical, check_anchor, follow, sign
-from cloister.privacy.keys import is_signed, public_hex
+from cloister.privacy.keys import SMALL_ORDER, is_signed, public_hex
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 OTHER = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
@@ -175,3 +175,52 @@ def test_an_anchor_s_number_is_one_of_the_chain_s(seq: int) -> None:
     entries = chain(3)
     with pytest.raises(LedgerError):
         check_anchor(entries, Head(seq, entries[-1].hash), "it")
+
+
+# --- keys of small order ---------------------------------------------------------------------
+
+PRIME = 2**255 - 19
+CURVE = (-121665 * pow(121666, -1, PRIME)) % PRIME
+Point = tuple[int, int]
+
+
+def decompressed(y: int) -> Point:
+    """A point of Ed25519 by its y (RFC 8032, section 5.1.3)."""
+    square = (y * y - 1) * pow(CURVE * y * y + 1, -1, PRIME) % PRIME
+    x = pow(square, (PRIME + 3) // 8, PRIME)
+    if (x * x - square) % PRIME:
+        x = x * pow(2, (PRIME - 1) // 4, PRIME) % PRIME
+    assert (x * x - square) % PRIME == 0
+    return x, y % PRIME
+
+
+def doubled(point: Point) -> Point:
+    x, y = point
+    k = CURVE * x * x * y * y % PRIME
+    return 2 * x * y * pow(1 + k, -1, PRIME) % PRIME, (y * y + x * x) * pow(
+        1 - k, -1, PRIME
+    ) % PRIME
+
+
+def test_the_list_of_small_orders_is_whole() -> None:
+    """Eight times each is the neutral element; there are five such y, two in a second encoding."""
+    found = set()
+    for text in SMALL_ORDER:
+        y = int.from_bytes(bytes.fromhex(text), "little")
+        point = decompressed(y)
+        assert doubled(doubled(doubled(point))) == (0, 1)
+        found.add(y % PRIME)
+    assert len(found) == 5
+    assert {y + PRIME for y in found if y + PRIME < 2**255} <= {
+        int.from_bytes(bytes.fromhex(text), "little") for text in SMALL_ORDER
+    }
+
+
+@pytest.mark.parametrize("sign", [0x00, 0x80])
+@pytest.mark.parametrize("text", sorted(SMALL_ORDER))
+def test_no_signature_holds_under_a_key_of_small_order(text: str, sign: int) -> None:
+    """R = neutral, S = 0 would verify for any text under the neutral element as key."""
+    key = bytearray(bytes.fromhex(text))
+    key[-1] |= sign
+    forged = (1).to_bytes(32, "little") + bytes(32)
+    assert not any(is_signed(bytes([n]), forged, key.hex()) for n in range(32))
