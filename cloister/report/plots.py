@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from cloister.privacy.charged import ChargedRound, Forecast
@@ -25,7 +26,7 @@ def spending_plot(sites: Spent) -> Figure:
     """
     figure = Figure(figsize=(8.27, 4.2), layout="constrained")
     axes = figure.subplots()
-    caps = set()
+    caps, named = set(), []
     for index, (name, rounds, ahead, cap) in enumerate(sites):
         points = [
             (number, charged.epsilon_pld)
@@ -36,7 +37,9 @@ def spending_plot(sites: Spent) -> Figure:
             continue
         # Equal plans give equal curves: dashes of different phase let all of them show.
         style = (4 * index, (4, 4 * (len(sites) - 1))) if len(sites) > 1 else "solid"
-        (line,) = axes.plot(*zip(*points, strict=True), linestyle=style, linewidth=2, label=name)
+        (line,) = axes.plot(*zip(*points, strict=True), linestyle=style, linewidth=2)
+        # Solid: a dash's phase may leave nothing of it in a legend.
+        named.append(Line2D([], [], color=line.get_color(), linewidth=2, label=name))
         if ahead is not None and ahead.rounds:
             further = [(len(rounds) + more, value) for more, value in ahead.curve]
             axes.plot(*zip(*further, strict=True), linestyle=":", color=line.get_color())
@@ -50,10 +53,9 @@ def spending_plot(sites: Spent) -> Figure:
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    if axes.get_legend_handles_labels()[0]:
-        if len(sites) <= NAMED:
-            axes.legend(loc="lower right")
-    else:
+    if named and len(sites) <= NAMED:
+        axes.legend(handles=named, loc="lower right")
+    if not named:
         axes.text(0.5, 0.5, "no finite ε", ha="center", transform=axes.transAxes)
     return figure
 

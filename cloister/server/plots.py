@@ -20,6 +20,7 @@ def plot_run(
         path: The PNG.
     """
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -44,7 +45,9 @@ def plot_run(
             spent.plot(*zip(*known, strict=True), label=site, linestyle=style)
     spent.set(xlabel="round", ylabel="ε spent", title=f"ε spent ({promise})")
     if spent.lines and len(sites) <= 10:
-        spent.legend()
+        # Solid: a dash's phase may leave nothing of it in a legend.
+        solid = [Line2D([], [], color=line.get_color()) for line in spent.lines]
+        spent.legend(solid, [str(line.get_label()) for line in spent.lines])
     if not spent.lines:
         spent.text(0.5, 0.5, "no privacy: ε = ∞", ha="center", transform=spent.transAxes)
     for axes in (score, spent):
