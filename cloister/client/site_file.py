@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from cloister.client.policy_file import SitePolicy, policy_of
 from cloister.data.config import DataConfig
 from cloister.errors import BadFileError, RecipeError, UsageError
 from cloister.fields import read_section
+from cloister.release.bundle import NAME
 
 EXAMPLE = (
     """\
@@ -61,6 +63,11 @@ class SiteConfig:
         for name in ("name", "data", "ledger"):
             if not getattr(self, name):
                 raise UsageError(f"{name}: empty; it must be given")
+        if not re.fullmatch(NAME, self.name):
+            raise UsageError(
+                f"name: {self.name!r} given; certificates are called by it, so it holds neither / "
+                "nor \\ and begins with no dot"
+            )
         if self.public_records < 1:
             raise UsageError(
                 f"public_records: {self.public_records} given; a number from 1 up is needed"

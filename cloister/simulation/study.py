@@ -7,6 +7,7 @@ same study without anything being sent.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from cloister.models.config import LoraConfig, ModelConfig
 from cloister.privacy.ledger import Ledger
 from cloister.privacy.plan import Plan, make_plan
 from cloister.recipe import Recipe
+from cloister.release.bundle import NAME
 from cloister.simulation.partition import partition
 from cloister.simulation.policies import simulated_budget, simulated_policy
 from cloister.tasks.build import labels_of, record_kind
@@ -81,6 +83,12 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
                 "study's are those of the public test set, unless task.labels names all of them"
             )
     sites = partition(train, data, recipe.study.seed)
+    odd = [name for name in sites if not re.fullmatch(NAME, name)]
+    if odd:
+        raise DataError(
+            f"data.site: {odd[0]!r} is no name for a site: ledgers and certificates are called by "
+            "it, so it holds neither / nor \\ and begins with no dot; rename it in the records"
+        )
     resolved = dataclasses.replace(recipe, task=dataclasses.replace(recipe.task, labels=labels))
     return SimulatedStudy(resolved, sites, test, validation, plans_of(recipe, tuple(sites)))
 

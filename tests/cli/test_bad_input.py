@@ -67,6 +67,18 @@ def test_a_label_that_the_public_test_set_lacks(
     assert "task.labels" in told
 
 
+@pytest.mark.parametrize("name", ["a/b", "../up", ".hidden", "a\\b", "a\nb"])
+def test_a_site_whose_name_is_no_file_s(
+    study: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Its ledger would lie elsewhere, and its certificate be left out."""
+    rows = [json.loads(line) for line in (study / "train.jsonl").read_text().splitlines()]
+    text = "".join(json.dumps({**row, "site": name}) + "\n" for row in rows)
+    (study / "train.jsonl").write_text(text)
+    assert simulate(study, "data.sites=1") == 3
+    assert "is no name for a site" in said(capsys)
+
+
 def test_an_empty_site(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = ("data.partition=dirichlet", "data.alpha=0.001", "data.sites=20")
     assert simulate(study, *few) == 3

@@ -271,6 +271,7 @@ def test_the_budget_is_shown_and_foreseen(folder: Path, capsys: pytest.CaptureFi
         ("", "site: missing"),
         ('[site]\nname = "x"\n', "site.data: missing"),
         ('[site]\nname = ""\ndata = "d"\npublic_records = 3\nledger = "l"\n', "site.name: empty"),
+        ('[site]\nname = "a/b"\ndata = "d"\npublic_records = 3\nledger = "l"\n', "site.name"),
         ('[site]\nname = "x"\ndata = "d"\npublic_records = 0\nledger = "l"\n', "public_records"),
         ('[site]\nname = "x"\ndata = "d"\npublic_records = 3\nledger = "l"\nextra = 1\n', "extra"),
     ],
