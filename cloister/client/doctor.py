@@ -139,8 +139,9 @@ def _run(name: str, check: Callable[[], Outcome]) -> Outcome:
     try:
         return check()
     except CloisterError as error:
-        what, _, remedy = str(error).partition("; ")
-        return Outcome(name, Level.FAIL, what, remedy or what)
+        found = [line.partition("; ") for line in str(error).splitlines()]
+        details = " · ".join(what for what, _, _ in found)
+        return Outcome(name, Level.FAIL, details, " · ".join(r or what for what, _, r in found))
     except (OSError, RuntimeError, ValueError, MemoryError) as error:
         return Outcome(name, Level.FAIL, f"{type(error).__name__}: {error}", "look into this first")
 

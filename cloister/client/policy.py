@@ -219,7 +219,7 @@ def _not_accepted(asked: Asked, accept: AcceptPolicy) -> list[str]:
             f"accept.base_sha256: base model {asked.base_sha256} asked, which this site does not "
             "know; to trust it, add the hash in site.toml"
         )
-    others = [name for name in asked.target_modules if name not in accept.target_modules]
+    others = [name for name in asked.target_modules if not _is_named(name, accept.target_modules)]
     if accept.target_modules and not asked.target_modules:
         reasons.append(
             "accept.target_modules: the study names no modules; ask the coordinator to set "
@@ -238,6 +238,11 @@ def _not_accepted(asked: Asked, accept: AcceptPolicy) -> list[str]:
             "raise it in site.toml"
         )
     return reasons
+
+
+def _is_named(module: str, accepted: tuple[str, ...]) -> bool:
+    """Whether a module is accepted by its whole path or by how it ends, as peft finds modules."""
+    return any(module == name or module.endswith(f".{name}") for name in accepted)
 
 
 def _without_privacy(plan: Plan, effective: Plan, policy: SitePolicy) -> list[str]:

@@ -152,8 +152,9 @@ class AcceptPolicy:
     Attributes:
         tasks: Kinds of task; no default.
         base_sha256: SHA-256 of the base models' weights; no default: the records go through it.
-        target_modules: Modules that may get an adapter; empty: any, as they move utility and the
-            message's size, not ε.
+        target_modules: Modules that may get an adapter, by their whole path or how it ends
+            (`value` is every `….value`); empty: any, as they move utility and the message's size,
+            not ε.
         max_rounds: Most rounds; a longer plan is cut. The default is over three times the
             quickstart's 30, and above every recipe's in `simulations/`.
         max_local_steps: Most optimizer steps in a round; a longer round is cut. The default is ten
