@@ -268,12 +268,12 @@ def test_an_unknown_target_module_is_refused() -> None:
     assert check(asked(), own)
     reason = only_reason(asked(target_modules=("q_proj", "embed_tokens")), own)
     assert reason.startswith("accept.target_modules: embed_tokens asked; this site adapts q_proj")
-
-
-def test_modules_that_are_not_named_are_refused_where_some_are_required() -> None:
     whole = "model.layers.3.self_attn.q_proj"
     assert check(asked(target_modules=(whole,)), own)
     assert only_reason(asked(target_modules=("model.my_q_proj",)), own)
+
+
+def test_modules_that_are_not_named_are_refused_where_some_are_required() -> None:
     reason = only_reason(asked(target_modules=()), policy('accept.target_modules = ["q_proj"]'))
     assert "names no modules" in reason
     assert check(asked(target_modules=()), policy())
