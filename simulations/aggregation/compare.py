@@ -33,6 +33,8 @@ TRIED = (0.1, 0.3, 1.0, 3.0)
 
 METHODS: dict[str, list[str]] = {
     "private probe": ["lora.train=none"],
+    "private probe, momentum": ["lora.train=none", "strategy.name=fedavgm",
+                                "strategy.momentum=0.5"],
     "FedIT": ["lora.train=both"],
     "FFA-LoRA": ["lora.train=b"],
     "alternating": ["lora.train=alternate"],
