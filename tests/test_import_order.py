@@ -11,20 +11,20 @@ PACKAGE = Path(__file__).parents[1] / "cloister"
 
 # A room imports from lower numbers and itself only.
 ROOMS = {
-    "__init__": 0, "errors": 0, "seeds": 0, "fields": 0,
+    "__init__": 0, "errors": 0, "seeds": 0, "fields": 0, "names": 0, "files": 0, "processes": 0,
     "adapter": 1,
     "privacy": 2, "data": 2, "strategies": 2,
     "tasks": 3,
     "models": 4,
     "training": 5,
-    "release": 6, "recipe": 6,
+    "release": 6, "recipe": 6, "provisioning": 6, "flower": 6,
     "client": 7, "server": 7, "report": 7,
     "simulation": 8,
     "cli": 9, "__main__": 10,
 }  # fmt: skip
 # Libraries that only some rooms may know.
 CONFINED = {
-    "flwr": {"client", "server", "simulation"},
+    "flwr": {"flower", "client", "server", "simulation"},
     "flwr_datasets": {"simulation"},
     "opacus": {"privacy", "training"},
     "peft": {"models", "release"},

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from cloister.adapter.wire import digest
 from cloister.errors import AdapterFormatError
 
 Fields = dict[str, Any]  # str, int, float and bytes only
@@ -68,6 +70,8 @@ class RoundReply:
         head: SHA-256 of the release's entry in its ledger, which holds the hash of all before it:
             whoever keeps it can tell later whether the ledger was rewritten. Empty unless
             `trained`.
+        signature: By the key of the site's ledger, on `statement`; empty where the site cannot
+            sign. Flower authenticates a node's timestamps, not what it says.
     """
 
     site: str
@@ -76,6 +80,13 @@ class RoundReply:
     delta: bytes
     epsilon: float
     head: str
+    signature: bytes = b""
+
+    def statement(self, study: str) -> bytes:
+        """What the site signs: all of the reply, and the study that it is about."""
+        said = self.fields() | {"delta": digest(self.delta), "study": study}
+        del said["signature"]
+        return b"cloister reply\n" + json.dumps(said, sort_keys=True).encode()
 
     def fields(self) -> Fields:
         """As the message's named values."""
@@ -86,6 +97,7 @@ class RoundReply:
             "delta": self.delta,
             "epsilon": self.epsilon,
             "head": self.head,
+            "signature": self.signature,
         }
 
     @classmethod
@@ -96,7 +108,7 @@ class RoundReply:
             AdapterFormatError: A field is missing, too many, of another type or out of range.
         """
         kinds = {"site": str, "round": int, "status": str, "delta": bytes, "epsilon": float,
-                 "head": str}  # fmt: skip
+                 "head": str, "signature": bytes}  # fmt: skip
         _check(fields, kinds)
         if fields["status"] not in set(Status):
             raise AdapterFormatError(f"reply: unknown status {fields['status']!r}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -132,15 +131,15 @@ def _of_run(folder: Path) -> dict[str, Path]:
 def _of_ledger(
     ledger: Path, adapter: Path, site: str, study: str | None, key: Path | None, out: Path
 ) -> Path:
+    from cloister.files import write_whole
+    from cloister.names import is_name
     from cloister.privacy.certificate import certify
     from cloister.privacy.keys import load_key
     from cloister.privacy.ledger import key_file, now
     from cloister.privacy.ledger_file import LedgerFile
-    from cloister.release.bundle import NAME
     from cloister.release.fingerprint import adapter_files, adapter_sha256, base_sha256
-    from cloister.server.run_directory import write_whole
 
-    if not re.fullmatch(NAME, site):
+    if not is_name(site):
         raise UsageError(f"--site {site!r}: a name without / and \\, begun with no dot, is needed")
     files = adapter_files(adapter)
     evidence = certify(

@@ -10,7 +10,7 @@ from flwr.clientapp import ClientApp
 
 from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status
 from cloister.client.policy import status_for
-from cloister.client.site import Site, answer
+from cloister.client.site import Site, answer, signed
 from cloister.errors import BudgetError, CloisterError, RefusedError, RoundSpentError
 from cloister.training.workspace import Workspace
 
@@ -39,10 +39,11 @@ def make_client_app(
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        site = None
+        site, number = None, 0
         try:
             site, workspace = open_site(context)
             request = RoundRequest.from_fields(dict(message.content[RECORD]))
+            number = request.round
             reply = answer(site, workspace, request, on_step)
         except Exception as error:
             known = isinstance(error, CloisterError)
@@ -50,7 +51,8 @@ def make_client_app(
             log.error("%s: %s", name or "site", error, exc_info=None if known else error)
             # Without a policy at hand nothing more than a failure may be told.
             word = status_for(status_of(error), site.policy) if site else Status.FAILED
-            reply = RoundReply(name, 0, word, b"", 0.0, "")
+            reply = RoundReply(name, number, word, b"", 0.0, "")
+            reply = signed(site, reply) if site else reply
             on_error(error)
         return Message(RecordDict({RECORD: ConfigRecord(reply.fields())}), reply_to=message)
 

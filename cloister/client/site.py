@@ -153,9 +153,15 @@ def _encoded(delta: Adapter, training: TrainingConfig) -> bytes:
 
 def _reply(site: Site, request: RoundRequest, released: Released) -> RoundReply:
     spent = site.ledger.epsilon(site.plan.delta, COARSE)
-    return RoundReply(
+    reply = RoundReply(
         site.name, request.round, Status.TRAINED, released.payload, spent, released.head
     )
+    return signed(site, reply)
+
+
+def signed(site: Site, reply: RoundReply) -> RoundReply:
+    """The reply with the signature of the site's ledger."""
+    return replace(reply, signature=site.ledger.sign(reply.statement(site.study)))
 
 
 @lru_cache(maxsize=64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from cloister.client.policy_file import SitePolicy, policy_of
 from cloister.data.config import DataConfig
 from cloister.errors import BadFileError, RecipeError, UsageError
 from cloister.fields import read_section
-from cloister.release.bundle import NAME
+from cloister.names import is_name
 
 EXAMPLE = (
     """\
@@ -63,7 +62,7 @@ class SiteConfig:
         for name in ("name", "data", "ledger"):
             if not getattr(self, name):
                 raise UsageError(f"{name}: empty; it must be given")
-        if not re.fullmatch(NAME, self.name):
+        if not is_name(self.name):
             raise UsageError(
                 f"name: {self.name!r} given; certificates are called by it, so it holds neither / "
                 "nor \\ and begins with no dot"

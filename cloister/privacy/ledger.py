@@ -166,6 +166,18 @@ class Ledger:
         """The last entry that this object has seen."""
         return self._history.head
 
+    @property
+    def public_key(self) -> str:
+        """The site's, in hex: what it signs holds under this key."""
+        return self._history.public_key
+
+    def sign(self, statement: bytes) -> bytes:
+        """Signs what the site says outside its ledger; an entry's bytes are JSON, so a statement
+        that opens otherwise is never taken for one."""
+        if statement.startswith(b"{"):
+            raise ValueError("a statement must not look like an entry")
+        return self._key.sign(statement)
+
     def check_anchor(self, head: Head) -> None:
         """Checks that this ledger goes on from where it was seen to end before.
 

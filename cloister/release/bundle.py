@@ -17,13 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloister.errors import BadFileError, UsageError
+from cloister.names import NAME
 from cloister.privacy.certificate import Evidence, read_evidence
 from cloister.privacy.chain import canonical
 from cloister.release.fingerprint import UNCOVERED
 
-# What a member may be called: no folders but these, nothing hidden, nothing that a file system or a
-# terminal would take for something else.
-NAME = r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*"
+# What a member may be called: no folders but these, nothing hidden.
 MEMBER = re.compile(rf"(sites/{NAME}\.json|adapter/{NAME}|received\.json)")
 # Of every member, so that equal contents give equal bytes; the earliest that ZIP can hold.
 STAMP = (1980, 1, 1, 0, 0, 0)

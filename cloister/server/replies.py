@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from flwr.app import Message
 
@@ -12,12 +13,33 @@ from cloister.adapter.exchange import RECORD, RoundReply, Status
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, digest
 from cloister.errors import AdapterFormatError
+from cloister.privacy.keys import is_signed
 
 log = logging.getLogger(__name__)
 
 # Relative error of a norm whose values were rounded to float32 on the wire (2⁻²⁴ each), with room
 # for the sum's own rounding.
 ROUNDING = 1e-6
+
+
+class Terms(Protocol):
+    """What a study's replies are held against.
+
+    Attributes:
+        digest: Of its recipe.
+        sites: Names of all sites.
+        max_update_norm: Bound that every site agreed to; None: no bound.
+        keys: Public keys of the sites' ledgers; None: signatures are not checked.
+    """
+
+    @property
+    def digest(self) -> str: ...
+    @property
+    def sites(self) -> tuple[str, ...]: ...
+    @property
+    def max_update_norm(self) -> float | None: ...
+    @property
+    def keys(self) -> Mapping[str, str] | None: ...
 
 
 @dataclass
@@ -50,47 +72,46 @@ class Replies:
 
 
 def read_replies(
-    messages: Iterable[Message],
-    sites: tuple[str, ...],
+    answers: Iterable[tuple[str, Message]],
+    terms: Terms,
     number: int,
     shapes: Mapping[str, tuple[int, ...]],
-    max_update_norm: float | None,
 ) -> Replies:
     """Sorts a round's replies; what is not as it must be is logged and left out.
 
     Args:
-        messages: As they arrived.
-        sites: Names of all sites.
+        answers: As they arrived, each with the site whose node sent it; "" where nothing tells.
+        terms: What every reply is held against.
         number: The round.
         shapes: Names and shapes of an update.
-        max_update_norm: Bound that every site agreed to; None: no bound.
     """
     replies = Replies()
-    for message in messages:
+    for sender, message in answers:
         if not message.has_content():
-            replies.refuse("", number, f"no content, Flower's error {message.error.code}")
+            replies.refuse(sender, number, f"no content, Flower's error {message.error.code}")
             continue
-        site = ""
+        site = sender
         try:
             reply = RoundReply.from_fields(dict(message.content[RECORD]))
-            if reply.site in sites and reply.status in (Status.BUDGET, Status.SPENT):
+            if reply.site == "" and reply.status is Status.FAILED:
+                replies.refuse(sender, number, "it says: failed, before it could sign")
+                continue
+            site = reply.site if reply.site in terms.sites else sender
+            _check_sender(reply, sender, terms, number)
+            if reply.status in (Status.BUDGET, Status.SPENT):
                 group = replies.retired if reply.status is Status.BUDGET else replies.spent
                 group.add(reply.site)
                 continue
-            site = reply.site if reply.site in sites else ""
             if reply.status is not Status.TRAINED:
                 replies.refuse(site, number, f"it says: {reply.status.value}")
                 continue
-            if reply.round != number:
-                raise AdapterFormatError(f"an answer to round {reply.round}")
-            if reply.site not in sites:
-                raise AdapterFormatError("a site that is not of this study")
             if reply.site in replies.updates:
                 raise AdapterFormatError("a second update in one round")
             update = decode(reply.delta, shapes)
-            if max_update_norm is not None and update.norm() > max_update_norm * (1 + ROUNDING):
+            bound = terms.max_update_norm
+            if bound is not None and update.norm() > bound * (1 + ROUNDING):
                 raise AdapterFormatError(
-                    f"an update of norm {update.norm():.4g}, {max_update_norm:g} is the bound"
+                    f"an update of norm {update.norm():.4g}, {bound:g} is the bound"
                 )
         except (AdapterFormatError, KeyError) as error:
             replies.refuse(site, number, str(error))
@@ -100,3 +121,17 @@ def read_replies(
         replies.received[reply.site] = (digest(reply.delta), reply.head)
         replies.bytes += len(reply.delta)
     return replies
+
+
+def _check_sender(reply: RoundReply, sender: str, terms: Terms, number: int) -> None:
+    """Raises AdapterFormatError unless the reply is this round's, of the site that sent it."""
+    if reply.site not in terms.sites:
+        raise AdapterFormatError("a site that is not of this study")
+    if sender and reply.site != sender:
+        raise AdapterFormatError(f"the node of {sender} answers in the name of {reply.site}")
+    if terms.keys is not None and not is_signed(
+        reply.statement(terms.digest), reply.signature, terms.keys.get(reply.site, "")
+    ):
+        raise AdapterFormatError(f"not signed by the ledger's key of {reply.site}")
+    if reply.round != number:
+        raise AdapterFormatError(f"an answer to round {reply.round}")

@@ -11,19 +11,16 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from cloister.adapter.exchange import RECORD, RoundRequest
+from cloister.adapter.exchange import RoundRequest
 from cloister.adapter.wire import encode
 from cloister.errors import QuorumError
+from cloister.server.asking import Asker, Nodes, Patience
 from cloister.server.replies import Replies, read_replies
 from cloister.strategies.strategy import ServerState, Strategy
 
 log = logging.getLogger(__name__)
-
-# Seconds between looks for sites and for their replies: far below a round's seconds.
-POLL = 0.1
 
 SetScores = Mapping[str, Mapping[str, float]]  # by public data set, then by metric
 
@@ -73,7 +70,7 @@ class ServerStudy:
         state: Where to go on: before round 1, or a checkpoint's.
         num_rounds: When to end.
         min_sites: Fewest updates that close a round; None: one from every site that has budget.
-        round_timeout: Seconds that a round may take.
+        patience: How long a round waits.
         trained: Names that travel in a round.
         max_update_norm: Bound that every site agreed to clip what it sends to; None: no bound.
         score: Scores an adapter on public data, or returns nothing where the round is not scored.
@@ -81,6 +78,9 @@ class ServerStudy:
         stop_early: Whether the scores so far end the study.
         on_round: Told of each closed round.
         on_note: Told what is out of the ordinary, in words.
+        on_event: Told what happens to a site in a round (`server.asking`).
+        nodes: Which connected nodes there are, with their sites where the node's key tells.
+        keys: Public keys of the sites' ledgers, which sign what they send; None: not checked.
     """
 
     digest: str
@@ -89,7 +89,7 @@ class ServerStudy:
     state: ServerState
     num_rounds: int
     min_sites: int | None
-    round_timeout: float
+    patience: Patience
     trained: Callable[[int], frozenset[str]]
     max_update_norm: float | None
     score: Callable[[ServerState], SetScores]
@@ -97,6 +97,9 @@ class ServerStudy:
     stop_early: Callable[[ServerState, SetScores], bool] = lambda state, metrics: False
     on_round: Callable[[RoundReport], None] = lambda report: None
     on_note: Callable[[str], None] = log.warning
+    on_event: Callable[[str, int, str], None] = lambda what, number, site: None
+    nodes: Callable[[Grid], Nodes] = lambda grid: dict.fromkeys(sorted(grid.get_node_ids()), "")
+    keys: Mapping[str, str] | None = None
 
 
 def run_study(grid: Grid, study: ServerStudy) -> ServerState:
@@ -110,29 +113,23 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
     """
     state = study.state
     epsilon: dict[str, float] = {}
+    asker = Asker(grid, study.nodes, study.patience, study.on_event)
+    enough = study.min_sites or len(study.sites)
     while state.round < study.num_rounds:
         started = time.monotonic()
         number = state.round + 1
         payload = encode(state.adapter)
-        nodes = _wait_for_sites(grid, study, started)
-        messages = [
-            Message(
-                RecordDict(
-                    {RECORD: ConfigRecord(RoundRequest(study.digest, number, payload).fields())}
-                ),
-                dst_node_id=node,
-                message_type=MessageType.TRAIN,
-                group_id=str(number),
+        nodes = asker.connected(len(study.sites), enough, started)
+        if len(nodes) < enough:
+            raise QuorumError(
+                f"{len(nodes)} sites are connected after {study.patience.round:.0f} s, "
+                f"{enough} are needed; start the others, then resume the run"
             )
-            for node in nodes
-        ]
-        shapes = state.adapter.select(study.trained(number)).shapes
         replies = read_replies(
-            grid.send_and_receive(messages, timeout=study.round_timeout),
-            study.sites,
+            asker.ask(RoundRequest(study.digest, number, payload), nodes, enough, started),
+            study,
             number,
-            shapes,
-            study.max_update_norm,
+            state.adapter.select(study.trained(number)).shapes,
         )
         if replies.retired.issuperset(study.sites):
             study.on_note(f"every site's budget is spent: ending after round {state.round}")
@@ -170,23 +167,6 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
         if metrics and study.stop_early(state, metrics):
             break
     return state
-
-
-def _wait_for_sites(grid: Grid, study: ServerStudy, started: float) -> list[int]:
-    """Ids of the nodes that are there, once all sites are or the deadline is past."""
-    while True:
-        nodes = sorted(grid.get_node_ids())
-        if len(nodes) >= len(study.sites):
-            return nodes
-        if time.monotonic() - started > study.round_timeout:
-            needed = study.min_sites or len(study.sites)
-            if len(nodes) >= needed:
-                return nodes
-            raise QuorumError(
-                f"{len(nodes)} sites are connected after {study.round_timeout:.0f} s, "
-                f"{needed} are needed; start the others, then resume the run"
-            )
-        time.sleep(POLL)
 
 
 def _check_quorum(replies: Replies, study: ServerStudy, number: int) -> None:

@@ -13,7 +13,6 @@ tensorboard/       for those who asked
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 
 from cloister.adapter.wire import decode, digest, encode
 from cloister.errors import BadFileError, UsageError
+from cloister.files import write_whole
 from cloister.privacy.chain import Head
 from cloister.recipe import Recipe
 from cloister.strategies.strategy import ServerState
@@ -182,13 +182,3 @@ class RunDirectory:
         if not file.exists():
             return last
         return ServerState(decode(file.read_bytes(), last.adapter.shapes), last.round)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that it is there whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

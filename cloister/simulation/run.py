@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cloister.client.app import make_client_app
 from cloister.errors import BudgetError, CloisterError, QuorumError
-from cloister.models.state import write_adapter
 from cloister.privacy.chain import Head
 from cloister.privacy.ledger import Ledger
 from cloister.recipe import Recipe
 from cloister.server.app import make_server_app
-from cloister.server.early_stopping import LOWER_IS_BETTER, is_best, should_stop
-from cloister.server.rounds import RoundReport, ServerStudy, SetScores
+from cloister.server.asking import Patience
+from cloister.server.rounds import RoundReport, ServerStudy
 from cloister.server.run_directory import RunDirectory
+from cloister.server.scoring import Scorer
 from cloister.server.tracking import TensorBoard, metrics_row
 from cloister.simulation.engines import Engine, run_local, run_ray
 from cloister.simulation.finish import write_results
@@ -25,7 +24,6 @@ from cloister.simulation.result import Result
 from cloister.simulation.study import SimulatedSites, SimulatedStudy, prepare, workspace_of
 from cloister.strategies.build import make_strategy
 from cloister.strategies.strategy import ServerState
-from cloister.training.evaluation import evaluate
 from cloister.training.preflight import preflight
 from cloister.training.workspace import Workspace
 
@@ -123,10 +121,18 @@ class SimulatedCoordinator:
     events: Events
     started: float = field(default_factory=time.monotonic)
 
+    @property
+    def scorer(self) -> Scorer:
+        """Scores adapters on the public sets."""
+        simulated = self.simulated
+        return Scorer(
+            simulated.recipe, self.workspace, simulated.test, simulated.validation, self.run
+        )
+
     def study(self) -> ServerStudy:
         """What the round loop needs, from the last closed round on."""
         recipe, names, start = self.simulated.recipe, self.simulated.names, self.workspace.start
-        workspace = self.workspace
+        workspace, scorer = self.workspace, self.scorer
         digest = recipe.digest()
         strategy = make_strategy(recipe.strategy, names)
         state = self.run.load(strategy.init(start), digest)
@@ -144,16 +150,17 @@ class SimulatedCoordinator:
             sites=names,
             strategy=strategy,
             state=state,
-            num_rounds=state.round if self._stopped() else recipe.federation.num_rounds,
+            num_rounds=state.round if scorer.has_stopped() else recipe.federation.num_rounds,
             min_sites=recipe.federation.min_sites,
-            round_timeout=recipe.federation.round_timeout,
+            patience=Patience(recipe.federation.round_timeout),
             trained=lambda number: workspace.trained_in_round(recipe.training, number),
             max_update_norm=recipe.privacy.max_update_norm if recipe.privacy.enabled else None,
-            score=self._score,
+            score=scorer.when_due,
             save=lambda closed: self.run.save(closed, digest, self._heads()),
-            stop_early=self._stop_early,
+            stop_early=scorer.stop_early,
             on_round=on_round,
             on_note=self.events.on_stage,
+            keys=self._keys(),
         )
 
     def finish(self, state: ServerState) -> Result:
@@ -173,8 +180,13 @@ class SimulatedCoordinator:
         best = self.run.load_best(state)
         seconds = time.monotonic() - self.started
         return write_results(
-            self.simulated, self.workspace, self.run, best, self._scores(best), seconds
+            self.simulated, self.workspace, self.run, best, self.scorer.scores(best), seconds
         )
+
+    def _keys(self) -> dict[str, str]:
+        """The public keys under which the sites' ledgers were begun."""
+        names = self.simulated.names
+        return {name: Ledger(self.run.ledger(name)).public_key for name in names}
 
     def _heads(self) -> dict[str, Head]:
         """Where each ledger ends now; each goes on from where it was at the last closed round."""
@@ -182,41 +194,3 @@ class SimulatedCoordinator:
         for name, head in self.run.heads().items():
             ledgers[name].check_anchor(head)
         return {name: ledger.head for name, ledger in ledgers.items()}
-
-    def _scores(self, state: ServerState) -> SetScores:
-        write_adapter(self.workspace.network, state.adapter)
-        tokens = self.simulated.recipe.training.physical_batch_tokens
-        sets = {"test": self.simulated.test, "validation": self.simulated.validation}
-        network, task = self.workspace.network, self.workspace.task
-        return {
-            name: evaluate(network, task, self.workspace.encode(records), tokens).metrics
-            for name, records in sets.items()
-            if records
-        }
-
-    def _score(self, state: ServerState) -> SetScores:
-        federation = self.simulated.recipe.federation
-        due = state.round % federation.evaluate_every == 0 or state.round == federation.num_rounds
-        return self._scores(state) if due else {}
-
-    def _stop_early(self, state: ServerState, metrics: SetScores) -> bool:
-        if self.simulated.recipe.federation.patience is None:
-            return False
-        if is_best(self._validation(), self.workspace.task.primary_metric):
-            self.run.save_best(state)
-        return self._stopped()
-
-    def _stopped(self) -> bool:
-        """Whether the validation scores so far end the study."""
-        patience = self.simulated.recipe.federation.patience
-        metric = self.workspace.task.primary_metric
-        return patience is not None and should_stop(self._validation(), metric, patience)
-
-    def _validation(self) -> list[float]:
-        metric = self.workspace.task.primary_metric
-        worst = math.inf if metric in LOWER_IS_BETTER else -math.inf
-        return [
-            worst if row["validation"][metric] is None else row["validation"][metric]
-            for row in self.run.metrics()
-            if "validation" in row
-        ]

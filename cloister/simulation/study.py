@@ -7,7 +7,6 @@ same study without anything being sent.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,10 +20,10 @@ from cloister.data.load import load
 from cloister.data.records import Record, TextRecord
 from cloister.errors import DataError
 from cloister.models.config import LoraConfig, ModelConfig
+from cloister.names import is_name
 from cloister.privacy.ledger import Ledger
 from cloister.privacy.plan import Plan, make_plan
 from cloister.recipe import Recipe
-from cloister.release.bundle import NAME
 from cloister.simulation.partition import partition
 from cloister.simulation.policies import simulated_budget, simulated_policy
 from cloister.tasks.build import labels_of, record_kind
@@ -83,7 +82,7 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
                 "study's are those of the public test set, unless task.labels names all of them"
             )
     sites = partition(train, data, recipe.study.seed)
-    odd = [name for name in sites if not re.fullmatch(NAME, name)]
+    odd = [name for name in sites if not is_name(name)]
     if odd:
         raise DataError(
             f"data.site: {odd[0]!r} is no name for a site: ledgers and certificates are called by "

@@ -12,6 +12,7 @@ from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
 from cloister.errors import QuorumError
+from cloister.server.asking import Patience
 from cloister.server.rounds import RoundReport, ServerStudy, run_study
 from cloister.simulation.local_grid import LocalGrid
 from cloister.strategies.fedavg import FedAvg
@@ -50,7 +51,7 @@ def study(**changes: object) -> ServerStudy:
         state=ServerState(START),
         num_rounds=2,
         min_sites=2,
-        round_timeout=1.0,
+        patience=Patience(1.0),
         trained=lambda number: frozenset({"w"}),
         max_update_norm=ONE.norm(),
         score=lambda state: {},

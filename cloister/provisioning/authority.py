@@ -1,0 +1,212 @@
+"""The coordinator's certificate authority, and the certificates that it issues for its endpoint.
+
+The authority is made once and outlives everything: sites pin it by its fingerprint. What it issues
+is short-lived and renewed by itself.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from cloister.errors import BadFileError, NetworkError
+from cloister.files import write_whole
+
+# An authority outlives the studies of a consortium; sites would have to pin another one.
+AUTHORITY_LIFE = timedelta(days=3650)
+# What an endpoint's certificate lives for: 90 days is what public authorities settled on; renewed
+# from half of it on, it can be unreachable for six weeks and still be renewed in time.
+ENDPOINT_LIFE = timedelta(days=90)
+# Clocks differ: what is issued now must hold on a machine whose clock is late.
+CLOCK_ALLOWANCE = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A certificate authority.
+
+    Attributes:
+        certificate: Its own, self-signed; public.
+        key: Of the authority; never leaves the coordinator.
+    """
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+    @property
+    def pem(self) -> bytes:
+        """Its certificate, as sites keep it."""
+        return self.certificate.public_bytes(Encoding.PEM)
+
+    def sign(self, body: bytes) -> bytes:
+        """Signs some bytes (ECDSA, SHA-256)."""
+        return self.key.sign(body, ec.ECDSA(hashes.SHA256()))
+
+
+def create_authority(folder: Path, name: str, now: datetime) -> Authority:
+    """Makes an authority and writes `ca.key` (0600) and `ca.crt`.
+
+    Raises:
+        BadFileError: There is one already, or it cannot be written.
+    """
+    if (folder / "ca.key").exists():
+        raise BadFileError(f"{folder / 'ca.key'}: an authority is here already, and stays")
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{name} authority")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - CLOCK_ALLOWANCE)
+        .not_valid_after(now + AUTHORITY_LIFE)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    try:
+        write_whole(folder / "ca.crt", certificate.public_bytes(Encoding.PEM))
+        write_whole(folder / "ca.key", _private_pem(key), mode=0o600)
+    except OSError as error:
+        raise BadFileError(f"{folder}: the authority cannot be written ({error})") from error
+    return Authority(certificate, key)
+
+
+def load_authority(folder: Path) -> Authority:
+    """Reads an authority.
+
+    Raises:
+        BadFileError: It is missing, damaged, or key and certificate do not belong together.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
+        key = load_pem_private_key((folder / "ca.key").read_bytes(), password=None)
+    except (OSError, ValueError, TypeError) as error:
+        raise BadFileError(
+            f"{folder}: the authority cannot be read ({error}); restore ca.key and ca.crt from "
+            "their backup, as every site pins them"
+        ) from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or _differ(key, certificate):
+        raise BadFileError(f"{folder}: ca.key is not the key of ca.crt; restore both together")
+    return Authority(certificate, key)
+
+
+def issue_endpoint(
+    authority: Authority, hosts: Sequence[str], now: datetime
+) -> tuple[bytes, bytes]:
+    """A new key and a certificate for the coordinator's endpoint.
+
+    Args:
+        authority: Who signs.
+        hosts: DNS names and IP addresses under which it is reached; all of them become SANs.
+        now: The present time, with its zone.
+
+    Returns:
+        Key and certificate in PEM.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])]))
+        .issuer_name(authority.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - CLOCK_ALLOWANCE)
+        .not_valid_after(now + ENDPOINT_LIFE)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([_san(host) for host in hosts]), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()),
+            critical=False,
+        )
+        .sign(authority.key, hashes.SHA256())
+    )
+    return _private_pem(key), certificate.public_bytes(Encoding.PEM)
+
+
+def is_due(pem: bytes, hosts: Sequence[str], now: datetime) -> bool:
+    """Whether an endpoint's certificate is to be renewed: past half its life, or of other hosts."""
+    certificate = x509.load_pem_x509_certificate(pem)
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return now > certificate.not_valid_after_utc - ENDPOINT_LIFE / 2 or set(names) != {
+        _san(host) for host in hosts
+    }
+
+
+def fingerprint(pem: bytes) -> str:
+    """SHA-256 of a certificate, in groups that two people can compare over a telephone.
+
+    Raises:
+        NetworkError: It is no certificate.
+    """
+    try:
+        digest = x509.load_pem_x509_certificate(pem).fingerprint(hashes.SHA256()).hex()
+    except ValueError as error:
+        raise NetworkError("the authority's certificate cannot be read; ask for the file anew") \
+            from error  # fmt: skip
+    return grouped(digest)
+
+
+def grouped(digest: str) -> str:
+    """A SHA-256 in hex, in eight groups."""
+    return "-".join(digest[at : at + 8] for at in range(0, len(digest), 8))
+
+
+def is_signed_by(pem: bytes, body: bytes, signature: bytes) -> bool:
+    """Whether the key of a certificate signed some bytes."""
+    try:
+        key = x509.load_pem_x509_certificate(pem).public_key()
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            return False
+        key.verify(signature, body, ec.ECDSA(hashes.SHA256()))
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def _differ(key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> bool:
+    return key.public_key() != certificate.public_key()
+
+
+def _san(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _usage(signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )

@@ -1,0 +1,80 @@
+"""The key by which a site's SuperNode proves who it is: made at the site, never sent.
+
+Flower wants an elliptic curve key of NIST's in OpenSSH's format (P-384 is its default).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_public_key,
+    load_ssh_private_key,
+)
+
+from cloister.errors import BadFileError
+from cloister.files import write_whole
+
+
+def create_node_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """Makes a key and writes it, mode 0600; one that is there is written over (rotation).
+
+    Raises:
+        BadFileError: It cannot be written.
+    """
+    key = ec.generate_private_key(ec.SECP384R1())
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.chmod(0o700)
+        write_whole(path, pem, mode=0o600)
+    except OSError as error:
+        raise BadFileError(f"{path}: the node's key cannot be written ({error})") from error
+    return key
+
+
+def load_node_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """Reads a key.
+
+    Raises:
+        BadFileError: It is missing or no key of that kind.
+    """
+    try:
+        key = load_ssh_private_key(path.read_bytes(), None)
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        raise BadFileError(
+            f"{path}: the node's key cannot be read ({error}); join again with the invite to make "
+            "another, and have it approved"
+        ) from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise BadFileError(f"{path}: no elliptic curve key")
+    return key
+
+
+def public_pem(key: ec.EllipticCurvePrivateKey) -> str:
+    """The public key as Flower's SuperLink registers it."""
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def sign_as_node(key: ec.EllipticCurvePrivateKey, body: bytes) -> bytes:
+    """Signs some bytes (ECDSA, SHA-256)."""
+    return key.sign(body, ec.ECDSA(hashes.SHA256()))
+
+
+def is_node_signed(body: bytes, signature: bytes, pem: str) -> bool:
+    """Whether a node's key signed some bytes; only keys on P-384 are taken."""
+    try:
+        key = load_pem_public_key(pem.encode())
+        if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp384r1":
+            return False
+        key.verify(signature, body, ec.ECDSA(hashes.SHA256()))
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError):
+        return False
+    return True

@@ -1,0 +1,264 @@
+"""The three papers by which a site joins: invite, request, welcome. None of them is secret.
+
+    coordinator  -- invite  -->  site          who invites, where it is reached, its authority
+    coordinator  <-- request --  site          the site's two public keys, signed by both
+    coordinator  -- welcome -->  site          the request was approved, signed by the authority
+
+They travel by any means. What makes them safe is that each side reads the other's fingerprint over
+another channel: an invite's is its authority's, a request's the hash of what it says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from cloister.errors import BadFileError, NetworkError
+from cloister.files import write_whole
+from cloister.names import is_name
+from cloister.privacy.chain import canonical
+from cloister.privacy.keys import is_signed
+from cloister.provisioning.authority import Authority, fingerprint, grouped, is_signed_by
+from cloister.provisioning.node_key import is_node_signed, sign_as_node
+
+VERSION = 1
+# Larger than any paper; a file of another kind is not read to its end.
+LARGEST = 65_536
+
+Paper = TypeVar("Paper", "Invite", "Request", "Welcome")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Invite:
+    """Asks a site to join.
+
+    Attributes:
+        coordinator: Who invites.
+        site: Whom.
+        address: `host:port` of the coordinator's endpoint, as the site reaches it.
+        authority: The coordinator's certificate authority in PEM.
+        token: Names this invitation; one request answers it.
+        expires: ISO time after which it is void.
+    """
+
+    coordinator: str
+    site: str
+    address: str
+    authority: str
+    token: str
+    expires: str
+
+    @property
+    def fingerprint(self) -> str:
+        """The authority's, to be compared over another channel."""
+        return fingerprint(self.authority.encode())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A site's answer to an invite.
+
+    Attributes:
+        site: Its name.
+        token: Of the invite.
+        node_key: Its SuperNode's public key in PEM.
+        ledger_key: The public key of its ledger in hex: signs its releases and certificates.
+        public_records: The declared, public number of its records or persons.
+    """
+
+    site: str
+    token: str
+    node_key: str
+    ledger_key: str
+    public_records: int
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that it says, to be compared over another channel."""
+        return grouped(hashlib.sha256(canonical(asdict(self))).hexdigest())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Welcome:
+    """The coordinator's answer to a request.
+
+    Attributes:
+        coordinator: Who approved.
+        site: Whom.
+        request: Fingerprint of what was approved.
+        expires: ISO time until which the site may connect.
+    """
+
+    coordinator: str
+    site: str
+    request: str
+    expires: str
+
+
+def write_invite(path: Path, invite: Invite, authority: Authority) -> None:
+    """Writes an invite, signed by its authority.
+
+    Raises:
+        BadFileError: It cannot be written.
+    """
+    body = canonical(asdict(invite))
+    _write(path, "invite", asdict(invite), {"authority": authority.sign(body).hex()})
+
+
+def write_request(
+    path: Path,
+    request: Request,
+    node_key: ec.EllipticCurvePrivateKey,
+    ledger_key: Ed25519PrivateKey,
+) -> None:
+    """Writes a request, signed by both of the site's keys: it has them.
+
+    Raises:
+        BadFileError: It cannot be written.
+    """
+    body = canonical(asdict(request))
+    signatures = {
+        "node": sign_as_node(node_key, body).hex(),
+        "ledger": ledger_key.sign(body).hex(),
+    }
+    _write(path, "request", asdict(request), signatures)
+
+
+def write_welcome(path: Path, welcome: Welcome, authority: Authority) -> None:
+    """Writes a welcome, signed by the authority.
+
+    Raises:
+        BadFileError: It cannot be written.
+    """
+    body = canonical(asdict(welcome))
+    _write(path, "welcome", asdict(welcome), {"authority": authority.sign(body).hex()})
+
+
+def kind_of(path: Path) -> str:
+    """What paper a file is.
+
+    Raises:
+        BadFileError: It is none.
+    """
+    return str(_document(path)["cloister"])
+
+
+def read_invite(path: Path, now: datetime) -> Invite:
+    """Reads an invite.
+
+    Raises:
+        BadFileError: It is damaged or no invite.
+        NetworkError: Its signature does not hold, or it is void by now.
+    """
+    invite, body, signatures = _read(path, "invite", Invite)
+    if not is_signed_by(invite.authority.encode(), body, signatures.get("authority", b"")):
+        raise NetworkError(f"{path}: was changed since it was signed; ask the coordinator for it")
+    _in_time(path, invite.expires, now, "ask the coordinator for another invite")
+    return invite
+
+
+def read_request(path: Path) -> Request:
+    """Reads a request.
+
+    Raises:
+        BadFileError: It is damaged or no request.
+        NetworkError: It is not signed by the keys that it brings.
+    """
+    request, body, signatures = _read(path, "request", Request)
+    if not (
+        is_node_signed(body, signatures.get("node", b""), request.node_key)
+        and is_signed(body, signatures.get("ledger", b""), request.ledger_key)
+    ):
+        raise NetworkError(
+            f"{path}: is not signed by the keys that it brings; ask {request.site} for its request "
+            "anew (cloister site join)"
+        )
+    return request
+
+
+def read_welcome(path: Path, authority: bytes, now: datetime) -> Welcome:
+    """Reads a welcome.
+
+    Args:
+        path: Its file.
+        authority: The certificate of the coordinator's authority that the site pinned.
+        now: The present time.
+
+    Raises:
+        BadFileError: It is damaged or no welcome.
+        NetworkError: It is not that authority's, or over.
+    """
+    welcome, body, signatures = _read(path, "welcome", Welcome)
+    if not is_signed_by(authority, body, signatures.get("authority", b"")):
+        raise NetworkError(
+            f"{path}: is not signed by the coordinator whose invite was taken; ask for it anew"
+        )
+    _in_time(path, welcome.expires, now, "ask the coordinator to approve the request anew")
+    return welcome
+
+
+def _write(path: Path, kind: str, said: Mapping[str, Any], signatures: Mapping[str, str]) -> None:
+    document = {"cloister": kind, "version": VERSION, "body": said, "signatures": signatures}
+    try:
+        write_whole(path, json.dumps(document, indent=2).encode() + b"\n")
+    except OSError as error:
+        raise BadFileError(f"{path}: cannot be written ({error}); name another place") from error
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+        document = json.loads(content) if len(content) <= LARGEST else None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadFileError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(document, dict) or set(document) != {
+        "cloister", "version", "body", "signatures",
+    }:  # fmt: skip
+        raise BadFileError(
+            f"{path}: no invite, request or welcome; give the file that the other side sent"
+        )
+    if document["version"] != VERSION:
+        raise BadFileError(
+            f"{path}: of version {document['version']}, this is {VERSION}; both sides need the "
+            "same version of cloister"
+        )
+    return document
+
+
+def _read(path: Path, kind: str, form: type[Paper]) -> tuple[Paper, bytes, dict[str, bytes]]:
+    document = _document(path)
+    if document["cloister"] != kind:
+        raise BadFileError(f"{path}: a {document['cloister']} given; the {kind} is needed")
+    body, stated = document["body"], document["signatures"]
+    kinds = {field.name: int if field.name == "public_records" else str for field in fields(form)}
+    if (
+        not isinstance(body, dict)
+        or set(body) != set(kinds)
+        or any(type(body[name]) is not kinds[name] for name in kinds)
+        or not is_name(body["site"])
+        or body.get("public_records", 1) < 1
+    ):
+        raise BadFileError(f"{path}: the {kind} is damaged; ask for it anew")
+    try:
+        signatures = {str(name): bytes.fromhex(value) for name, value in stated.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise BadFileError(f"{path}: the {kind}'s signatures are damaged") from error
+    return form(**body), canonical(body), signatures
+
+
+def _in_time(path: Path, expires: str, now: datetime, remedy: str) -> None:
+    try:
+        over = now > datetime.fromisoformat(expires)
+    except (ValueError, TypeError) as error:
+        raise BadFileError(f"{path}: {expires!r} is no time with a zone") from error
+    if over:
+        raise NetworkError(f"{path}: was valid until {expires}; {remedy}")

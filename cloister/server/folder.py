@@ -1,0 +1,237 @@
+"""The coordinator's folder: who it is, its authority, its members and its runs.
+
+server.toml        name, address, ports
+ca.key, ca.crt     the authority; back them up, every site pins them
+endpoint.*         key and certificate of the sites' endpoint, renewed by themselves
+loopback.*         of the SuperLink, which only this machine reaches
+executor.secret    what an executor shows to the SuperLink
+members.json       the sites: invited, approved, revoked
+state/             Flower's; disposable
+logs/              of every process
+runs/              one folder a run
+service.json       the running service: its pid, its children
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tomllib
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import tomli_w
+
+from cloister.errors import BadFileError, RecipeError, UsageError
+from cloister.fields import as_table, read_section
+from cloister.files import write_whole
+from cloister.names import is_name
+from cloister.provisioning.authority import (
+    Authority,
+    create_authority,
+    is_due,
+    issue_endpoint,
+    load_authority,
+)
+
+# The SuperLink's own certificate is for this machine alone.
+LOOPBACK = ("localhost", "127.0.0.1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig:
+    """`server.toml`.
+
+    Attributes:
+        name: The coordinator's, as sites see it.
+        address: `host:port` under which sites reach it.
+        listen: `host:port` to listen at; absent: all addresses, at the port of `address`.
+        superlink_port: Port of Flower's SuperLink on loopback.
+        also: More names or addresses of the same endpoint, for its certificate.
+    """
+
+    name: str
+    address: str
+    listen: str = ""
+    superlink_port: int = 18080
+    also: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not is_name(self.name):
+            raise UsageError(f"name: {self.name!r} given; a plain name is needed, without / or \\")
+        for field in ("address", "listen"):
+            if getattr(self, field) or field == "address":
+                split_address(getattr(self, field), field)
+        if not 0 < self.superlink_port < 65536:
+            raise UsageError(f"superlink_port: {self.superlink_port} given; a port is needed")
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """What the endpoint's certificate is for."""
+        return (split_address(self.address, "address")[0], *self.also)
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Host and port to listen at."""
+        if self.listen:
+            return split_address(self.listen, "listen")
+        return "0.0.0.0", split_address(self.address, "address")[1]
+
+
+@dataclass(frozen=True)
+class ServerFolder:
+    """A coordinator's folder.
+
+    Attributes:
+        path: Absolute.
+        config: `server.toml`.
+    """
+
+    path: Path
+    config: ServerConfig
+
+    @classmethod
+    def create(cls, path: Path, config: ServerConfig, now: datetime) -> ServerFolder:
+        """Makes a coordinator: its authority, its endpoint's certificate, its secret.
+
+        Raises:
+            UsageError: There is one already.
+            BadFileError: It cannot be written.
+        """
+        path = path.absolute()
+        if (path / "server.toml").exists():
+            raise UsageError(
+                f"{path}: a coordinator is here already; its authority is kept, as every site pins "
+                "it: edit server.toml, or choose another folder"
+            )
+        folder = cls(path, config)
+        try:
+            for part in (path, folder.state, folder.logs, folder.runs):
+                part.mkdir(parents=True, exist_ok=True)
+                os.chmod(part, 0o700)
+            write_whole(folder.secret, secrets.token_hex(32).encode(), mode=0o600)
+        except OSError as error:
+            raise BadFileError(f"{path}: cannot be written ({error}); choose another") from error
+        authority = (
+            load_authority(path)
+            if (path / "ca.key").exists()
+            else create_authority(path, config.name, now)
+        )
+        _write_pair(path / "loopback", issue_endpoint(authority, LOOPBACK, now))
+        folder.renew(now)
+        write_whole(path / "server.toml", tomli_w.dumps(as_table(config)).encode())
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> ServerFolder:
+        """Opens a coordinator's folder.
+
+        Raises:
+            BadFileError: There is none, or its `server.toml` is damaged.
+        """
+        path = path.absolute()
+        try:
+            table = tomllib.loads((path / "server.toml").read_text(encoding="utf-8"))
+        except OSError as error:
+            raise BadFileError(
+                f"{path}: no coordinator is here; cloister server init makes one, --server names "
+                "another folder"
+            ) from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise BadFileError(f"{path / 'server.toml'}: no valid TOML: {error}") from error
+        problems: list[str] = []
+        missing = [key for key in ("name", "address") if key not in table]
+        problems += [f"server.toml: {key}: missing" for key in missing]
+        config = None if missing else read_section(ServerConfig, table, "server.toml", problems)
+        if config is None:
+            raise RecipeError([f"{path}: {problem}" for problem in problems])
+        return cls(path, config)
+
+    @property
+    def authority(self) -> Authority:
+        """The coordinator's.
+
+        Raises:
+            BadFileError: It is missing or damaged.
+        """
+        return load_authority(self.path)
+
+    @property
+    def certificate(self) -> Path:
+        """The authority's certificate."""
+        return self.path / "ca.crt"
+
+    @property
+    def secret(self) -> Path:
+        """What executors show."""
+        return self.path / "executor.secret"
+
+    @property
+    def members(self) -> Path:
+        """Who may connect."""
+        return self.path / "members.json"
+
+    @property
+    def service(self) -> Path:
+        """The running service."""
+        return self.path / "service.json"
+
+    @property
+    def state(self) -> Path:
+        """Flower's files."""
+        return self.path / "state"
+
+    @property
+    def logs(self) -> Path:
+        """Of every process."""
+        return self.path / "logs"
+
+    @property
+    def runs(self) -> Path:
+        """One folder a run."""
+        return self.path / "runs"
+
+    @property
+    def superlink(self) -> str:
+        """The SuperLink's address on this machine."""
+        return f"127.0.0.1:{self.config.superlink_port}"
+
+    def run(self, name: str) -> Path:
+        """A run's folder.
+
+        Raises:
+            UsageError: That is no name of a run.
+        """
+        if not is_name(name):
+            raise UsageError(f"{name!r}: no run's name; cloister run list shows them")
+        return self.runs / name
+
+    def renew(self, now: datetime) -> bool:
+        """Issues the endpoint's certificate anew where it is due; whether it was."""
+        place = self.path / "endpoint.crt"
+        if place.exists() and not is_due(place.read_bytes(), self.config.hosts, now):
+            return False
+        _write_pair(self.path / "endpoint", issue_endpoint(self.authority, self.config.hosts, now))
+        return True
+
+
+def split_address(address: str, name: str) -> tuple[str, int]:
+    """Host and port of `host:port`.
+
+    Raises:
+        UsageError: It is of another form.
+    """
+    host, colon, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise UsageError(
+            f"{name}: {address!r} given; host:port is needed, as in fed.example.org:9443"
+        )
+    return host, int(port)
+
+
+def _write_pair(path: Path, pair: tuple[bytes, bytes]) -> None:
+    key, certificate = pair
+    write_whole(path.with_suffix(".key"), key, mode=0o600)
+    write_whole(path.with_suffix(".crt"), certificate)
