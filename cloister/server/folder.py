@@ -14,7 +14,6 @@ service.json       the running service: its pid, its children
 
 from __future__ import annotations
 
-import os
 import secrets
 import tomllib
 from dataclasses import dataclass
@@ -109,7 +108,7 @@ class ServerFolder:
         try:
             for part in (path, folder.state, folder.logs, folder.runs):
                 part.mkdir(parents=True, exist_ok=True)
-                os.chmod(part, 0o700)
+                part.chmod(0o700)
             write_whole(folder.secret, secrets.token_hex(32).encode(), mode=0o600)
         except OSError as error:
             raise BadFileError(f"{path}: cannot be written ({error}); choose another") from error

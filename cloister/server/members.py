@@ -19,7 +19,7 @@ from cloister.files import write_whole
 from cloister.names import is_name
 from cloister.provisioning.papers import Request
 
-# An invite that nobody answered in a month is asked for again; a membership is looked at every year.
+# An invite that nobody answered in a month is asked for anew; a membership is reviewed every year.
 INVITE_LIFE = timedelta(days=30)
 MEMBERSHIP_LIFE = timedelta(days=365)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from flwr.app import Message
 
@@ -22,7 +21,8 @@ log = logging.getLogger(__name__)
 ROUNDING = 1e-6
 
 
-class Terms(Protocol):
+@dataclass(frozen=True)
+class Terms:
     """What a study's replies are held against.
 
     Attributes:
@@ -32,14 +32,10 @@ class Terms(Protocol):
         keys: Public keys of the sites' ledgers; None: signatures are not checked.
     """
 
-    @property
-    def digest(self) -> str: ...
-    @property
-    def sites(self) -> tuple[str, ...]: ...
-    @property
-    def max_update_norm(self) -> float | None: ...
-    @property
-    def keys(self) -> Mapping[str, str] | None: ...
+    digest: str
+    sites: tuple[str, ...]
+    max_update_norm: float | None
+    keys: Mapping[str, str] | None
 
 
 @dataclass

@@ -17,7 +17,7 @@ from cloister.adapter.exchange import RoundRequest
 from cloister.adapter.wire import encode
 from cloister.errors import QuorumError
 from cloister.server.asking import Asker, Nodes, Patience
-from cloister.server.replies import Replies, read_replies
+from cloister.server.replies import Replies, Terms, read_replies
 from cloister.strategies.strategy import ServerState, Strategy
 
 log = logging.getLogger(__name__)
@@ -114,6 +114,7 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
     state = study.state
     epsilon: dict[str, float] = {}
     asker = Asker(grid, study.nodes, study.patience, study.on_event)
+    terms = Terms(study.digest, study.sites, study.max_update_norm, study.keys)
     enough = study.min_sites or len(study.sites)
     while state.round < study.num_rounds:
         started = time.monotonic()
@@ -127,7 +128,7 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
             )
         replies = read_replies(
             asker.ask(RoundRequest(study.digest, number, payload), nodes, enough, started),
-            study,
+            terms,
             number,
             state.adapter.select(study.trained(number)).shapes,
         )
