@@ -60,6 +60,9 @@ class FederationConfig:
         min_sites: A round with fewer updates ends the run; absent: all must answer whose budget
             is not spent.
         round_timeout: Seconds that a round may take before it is closed with what came.
+        absent_timeout: Seconds that a round waits for sites that are not connected, once
+            `min_sites` others are; deployments only. A site's connection that broke is taken back
+            by Flower after 60 s; the default is twice that.
         evaluate_every: Rounds between evaluations at the coordinator; the last is always done.
         patience: Stop after so many evaluations without a better score on the public
             `data.validation`, and keep the best adapter; absent: no early stopping.
@@ -68,6 +71,7 @@ class FederationConfig:
     num_rounds: int = 30
     min_sites: int | None = None
     round_timeout: float = 3600.0  # Flower's own default for one exchange
+    absent_timeout: float = 120.0
     evaluate_every: int = 1
     patience: int | None = None
 
@@ -76,8 +80,10 @@ class FederationConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name}: {value} given; at least 1 is needed")
-        if not self.round_timeout > 0:
-            raise UsageError(f"round_timeout: {self.round_timeout} given; seconds above 0 needed")
+        for name in ("round_timeout", "absent_timeout"):
+            if not getattr(self, name) > 0:
+                given = getattr(self, name)
+                raise UsageError(f"{name}: {given} given; seconds above 0 needed")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,20 @@ import click
 import typer
 
 from cloister import __version__
-from cloister.cli import audit, epsilon, evaluate, ledger, plan, simulate, site
+from cloister.cli import (
+    audit,
+    epsilon,
+    evaluate,
+    ledger,
+    member,
+    plan,
+    server,
+    simulate,
+    site,
+)
+from cloister.cli import (
+    run as runs,
+)
 from cloister.errors import CloisterError, UsageError
 
 # Before any library is loaded: nothing phones home, nothing asks for updates, and tokenizers do
@@ -40,6 +53,9 @@ app.command("evaluate")(evaluate.evaluate)
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(audit.app, name="audit")
 app.add_typer(site.app, name="site")
+app.add_typer(server.app, name="server")
+app.add_typer(member.app, name="member")
+app.add_typer(runs.app, name="run")
 
 
 @app.callback()

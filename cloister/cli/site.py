@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from cloister.cli import site_service
+from cloister.cli.arguments import AsJson, SiteToml
 
 if TYPE_CHECKING:
     from cloister.client.site_file import SiteFile
@@ -19,10 +22,12 @@ policy = typer.Typer(help="What the site accepts.", no_args_is_help=True)
 budget = typer.Typer(help="What the data set's life has left.", no_args_is_help=True)
 app.add_typer(policy, name="policy")
 app.add_typer(budget, name="budget")
+app.command("join")(site_service.join)
+app.command("start")(site_service.start)
+app.command("stop")(site_service.stop)
+app.command("status")(site_service.status)
 
-SiteToml = Annotated[Path, typer.Argument(metavar="SITE.TOML", help="The site's file.")]
 Study = Annotated[Path | None, typer.Argument(metavar="RECIPE", help="A study to be joined.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @app.command("init")
@@ -118,7 +123,10 @@ def budget_show(site: SiteToml, as_json: AsJson = False) -> None:
 
     Example: cloister site budget show site.toml
     """
-    facts = _budget(site)
+    from cloister.client.overview import budget_of
+    from cloister.client.site_file import read_site
+
+    facts = budget_of(read_site(site))
     if as_json:
         typer.echo(json.dumps(facts))
         return
@@ -135,7 +143,10 @@ def budget_forecast(site: SiteToml, as_json: AsJson = False) -> None:
 
     Example: cloister site budget forecast site.toml
     """
-    facts = _budget(site)
+    from cloister.client.overview import budget_of
+    from cloister.client.site_file import read_site
+
+    facts = budget_of(read_site(site))
     if as_json:
         typer.echo(json.dumps(facts))
     elif facts["rounds"] == 0:
@@ -185,35 +196,6 @@ def doctor(site: SiteToml, recipe: Study = None, as_json: AsJson = False) -> Non
     failed = [outcome.name for outcome in outcomes if outcome.level is Level.FAIL]
     if failed:
         raise UnhealthyError(f"{', '.join(failed)}: mend these before the site takes part")
-
-
-def _budget(site: Path) -> dict[str, Any]:
-    from cloister.client.own import open_ledger
-    from cloister.client.site_file import read_site
-    from cloister.privacy.chain import json_epsilon
-    from cloister.privacy.charged import forecast
-    from cloister.privacy.ledger_file import LedgerFile
-    from cloister.privacy.verify import verify
-
-    file = read_site(site)
-    open_ledger(file)
-    verdict = verify(LedgerFile(file.ledger).entries(), str(file.ledger))
-    ahead = forecast(verdict.history)
-    return {
-        "site": file.site.name,
-        "unit": verdict.unit,
-        "neighbouring": "add-remove",
-        "accountant": "pld",
-        "epsilon": json_epsilon(verdict.epsilon_pld),
-        "delta": verdict.delta,
-        "cap": json_epsilon(verdict.budget_epsilon),
-        "cap_delta": verdict.budget_delta,
-        "rounds": verdict.charges,
-        "releases": verdict.releases,
-        "studies": len({study for study, _ in verdict.history.rounds}),
-        "rounds_left": None if ahead is None else ahead.rounds,
-        "epsilon_then": json_epsilon(ahead.curve[-1][1]) if ahead and ahead.curve else None,
-    }
 
 
 def _public_key(file: SiteFile) -> str:

@@ -156,11 +156,6 @@ def _reply(site: Site, request: RoundRequest, released: Released) -> RoundReply:
     reply = RoundReply(
         site.name, request.round, Status.TRAINED, released.payload, spent, released.head
     )
-    return signed(site, reply)
-
-
-def signed(site: Site, reply: RoundReply) -> RoundReply:
-    """The reply with the signature of the site's ledger."""
     return replace(reply, signature=site.ledger.sign(reply.statement(site.study)))
 
 

@@ -45,6 +45,11 @@ class SiteConfig:
         tokens: Column of a sentence's words.
         tags: Column of their tags.
         messages: Column of a conversation.
+        agent_user: Operating-system user whom the agent runs as, where the service is started by
+            root: one that may read the data and write the ledger, and not the node's key. Absent:
+            the service's own.
+        max_round_seconds: After so long in one round the agent is ended and started again; the
+            round stays spent. The default is four of Flower's own hours for one exchange.
     """
 
     name: str
@@ -57,6 +62,8 @@ class SiteConfig:
     tokens: str = "tokens"
     tags: str = "tags"
     messages: str = "messages"
+    agent_user: str | None = None
+    max_round_seconds: float = 4 * 3600.0
 
     def __post_init__(self) -> None:
         for name in ("name", "data", "ledger"):
@@ -66,6 +73,10 @@ class SiteConfig:
             raise UsageError(
                 f"name: {self.name!r} given; certificates are called by it, so it holds neither / "
                 "nor \\ and begins with no dot"
+            )
+        if not self.max_round_seconds > 0:
+            raise UsageError(
+                f"max_round_seconds: {self.max_round_seconds} given; seconds above 0 are needed"
             )
         if self.public_records < 1:
             raise UsageError(

@@ -49,6 +49,12 @@ run = ""
 """
 
 
+def empty_bundle() -> bytes:
+    """The bundle of every study of ours: a description, no code."""
+    content, _ = build_fab_from_files({"pyproject.toml": BUNDLE})
+    return content
+
+
 @dataclass(frozen=True)
 class Node:
     """A site's node as the SuperLink knows it.
@@ -118,7 +124,7 @@ class Control:
         Raises:
             NetworkError: The SuperLink does not answer, or refuses.
         """
-        content, _ = build_fab_from_files({"pyproject.toml": BUNDLE})
+        content = empty_bundle()
         fab = Fab(hashlib.sha256(content).hexdigest(), content, {})
         request = StartRunRequest(
             fab=fab_to_proto(fab), override_config=user_config_to_proto(dict(config))

@@ -107,10 +107,10 @@ class Task:
         self._heartbeat = HeartbeatSender(self._beat)
         self._heartbeat.start()
 
-    def message(self) -> tuple[Message, Context]:
-        """The message of a client's task; its bundle is dropped unread."""
-        message, context, _, _ = pull_task_input(self.client)
-        return message, context
+    def message(self) -> tuple[Message, Context, bytes]:
+        """The message of a client's task, and the bundle that came along, for its hash alone."""
+        message, context, _, bundle = pull_task_input(self.client)
+        return message, context, bundle.content
 
     def run(self) -> tuple[Run, Mapping[str, object]]:
         """The run of a server's task and its configuration; its bundle is dropped unread."""

@@ -152,6 +152,11 @@ def is_due(pem: bytes, hosts: Sequence[str], now: datetime) -> bool:
     }
 
 
+def days_left(pem: bytes, now: datetime) -> int:
+    """Whole days until a certificate is over."""
+    return (x509.load_pem_x509_certificate(pem).not_valid_after_utc - now).days
+
+
 def fingerprint(pem: bytes) -> str:
     """SHA-256 of a certificate, in groups that two people can compare over a telephone.
 
@@ -169,6 +174,15 @@ def fingerprint(pem: bytes) -> str:
 def grouped(digest: str) -> str:
     """A SHA-256 in hex, in eight groups."""
     return "-".join(digest[at : at + 8] for at in range(0, len(digest), 8))
+
+
+def same_fingerprint(one: str, other: str) -> bool:
+    """Whether two people read the same fingerprint, however they group or capitalise it."""
+    return _digits(one) == _digits(other) != ""
+
+
+def _digits(text: str) -> str:
+    return "".join(letter for letter in text.lower() if letter in "0123456789abcdef")
 
 
 def is_signed_by(pem: bytes, body: bytes, signature: bytes) -> bool:

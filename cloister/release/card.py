@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloister.models.pooling import Pooling
-from cloister.privacy.chain import Head
 from cloister.privacy.plan import Plan
 from cloister.release.snippets import loading_script
 from cloister.tasks.config import TaskKind
@@ -35,7 +34,7 @@ class Card:
         plans: By site.
         epsilon: ε spent, by site.
         recipe_digest: Of the study's recipe.
-        ledgers: Where each site's ledger ended.
+        ledgers: Where each site's ledger ended, in words.
     """
 
     name: str
@@ -54,7 +53,7 @@ class Card:
     plans: Mapping[str, Plan]
     epsilon: Mapping[str, float]
     recipe_digest: str
-    ledgers: Mapping[str, Head]
+    ledgers: Mapping[str, str]
 
 
 def write_card(folder: Path, card: Card) -> None:
@@ -121,9 +120,7 @@ def _privacy(card: Card) -> str:
             f"{plan.sample_rate:.4g} | {plan.local_steps} | {plan.max_grad_norm:g} |"
         )
     lines += ["", "The sites' ledgers, which `cloister ledger verify` checks, ended at:\n"]
-    lines += [
-        f"- {site}: entry {head.seq}, SHA-256 `{head.hash}`" for site, head in card.ledgers.items()
-    ]
+    lines += [f"- {site}: {end}" for site, end in card.ledgers.items()]
     lines += [
         "",
         "The same ε holds against the coordinator, the other sites and the public: noise is added "

@@ -31,5 +31,8 @@ def card_for(study: SimulatedStudy, workspace: Workspace, result: Result) -> Car
         plans=study.plans,
         epsilon={site.name: site.epsilon for site in result.sites},
         recipe_digest=recipe.digest(),
-        ledgers={site.name: site.ledger for site in result.sites},
+        ledgers={
+            site.name: f"entry {site.ledger.seq}, SHA-256 `{site.ledger.hash}`"
+            for site in result.sites
+        },
     )

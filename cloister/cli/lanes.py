@@ -1,0 +1,105 @@
+"""A running study on a terminal: a lane for each site, a line for each closed round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+# What an event makes of a site's lane: the letter of its round, and its colour.
+MARKS = {
+    "asked": ("·", "dim"),
+    "answered": ("█", "green"),
+    "lost": ("!", "yellow"),
+    "late": ("~", "yellow"),
+    "refused": ("x", "red"),
+    "retired": ("–", "blue"),
+}
+WORDS = {
+    "asked": "training", "answered": "sent", "lost": "lost on the way", "late": "late",
+    "refused": "refused", "retired": "retired",
+}  # fmt: skip
+# Rounds shown of a lane, and closed rounds shown below: the whole is in the run's folder.
+WIDTH, SHOWN = 60, 12
+
+
+class Lanes:
+    """Draws a run's events on stderr: live on a terminal, else a line an event.
+
+    Args:
+        name: The run's.
+        sites: Who takes part.
+    """
+
+    def __init__(self, name: str, sites: Sequence[str]) -> None:
+        self._console = Console(stderr=True)
+        self._name = name
+        self._lanes: dict[str, dict[int, str]] = {site: {} for site in sites}
+        self._closed: list[str] = []
+        self._note = ""
+        self._live = Live(console=self._console, refresh_per_second=4)
+
+    def __enter__(self) -> Lanes:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def add(self, event: Mapping[str, Any]) -> None:
+        """Takes one event of the journal."""
+        what, site = str(event["what"]), str(event.get("site", ""))
+        if what in MARKS and site in self._lanes:
+            self._lanes[site][int(event["round"])] = what
+        elif what == "closed":
+            self._closed.append(_closed(event))
+        elif "text" in event:
+            self._note = f"{what}: {event['text']}"
+        if self._console.is_terminal:
+            self._live.update(self._drawn())
+        elif what in ("closed", "refused", "lost", "late", "retired") or "text" in event:
+            self._console.print(_line(event), highlight=False, soft_wrap=True, markup=False)
+
+    def _drawn(self) -> Group:
+        table = Table(box=None, padding=(0, 1), show_header=False)
+        for site, lane in self._lanes.items():
+            drawn = Text()
+            for number in sorted(lane)[-WIDTH:]:
+                mark, colour = MARKS[lane[number]]
+                drawn.append(mark, style=colour)
+            state = WORDS[lane[max(lane)]] if lane else "waiting"
+            table.add_row(Text(site, style="bold"), drawn, Text(state, style="dim"))
+        legend = Text(
+            "█ sent  · training  ! lost on the way  ~ late  x refused  – retired", style="dim"
+        )
+        rows = [Text(line) for line in self._closed[-SHOWN:]]
+        note = [Text(self._note, style="yellow")] if self._note else []
+        return Group(Text(self._name, style="bold"), table, legend, *rows, *note)
+
+
+def _closed(event: Mapping[str, Any]) -> str:
+    scores = event.get("scores", {}).get("test", {})
+    shown = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
+    return (
+        f"round {event['round']:>3}  {event['seconds']:>6.1f} s  {event['bytes']:,} bytes  {shown}"
+    )
+
+
+def _line(event: Mapping[str, Any]) -> str:
+    if event["what"] == "closed":
+        return _closed(event)
+    about = [f"round {event['round']}" if "round" in event else "", str(event.get("site", ""))]
+    words = " ".join(word for word in about if word)
+    return f"{words or 'run'}: {event['what']} {event.get('text', '')}".rstrip()

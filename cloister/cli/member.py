@@ -1,0 +1,142 @@
+"""`cloister member`: who may take part in a coordinator's federation."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cloister.cli.server import DEFAULT
+
+app = typer.Typer(help="Invite, approve and revoke sites.", no_args_is_help=True)
+
+Server = Annotated[
+    Path,
+    typer.Option("--server", envvar="CLOISTER_SERVER", help="The coordinator's folder."),
+]
+Site = Annotated[str, typer.Argument(metavar="SITE", help="The site's name.")]
+
+
+@app.command("invite")
+def invite(
+    site: Site,
+    server: Server = DEFAULT,
+    out: Annotated[Path | None, typer.Option(help="Where. Absent: SITE.invite.json.")] = None,
+) -> None:
+    """Write an invite for a site; it holds nothing secret.
+
+    Example: cloister member invite st-marys --server coordinator
+    """
+    from cloister.provisioning.papers import Invite, write_invite
+    from cloister.server.folder import ServerFolder
+    from cloister.server.members import changing, invited, read_members
+
+    folder = ServerFolder.open(server)
+    authority = folder.authority
+    path = out or Path(f"{site}.invite.json")
+    with changing(folder.members) as write:
+        members = invited(read_members(folder.members), site, datetime.now(UTC))
+        paper = Invite(
+            coordinator=folder.config.name,
+            site=site,
+            address=folder.config.address,
+            authority=authority.pem.decode(),
+            token=members[site].token,
+            expires=members[site].expires,
+        )
+        write_invite(path, paper, authority)
+        write(members)
+    typer.echo(
+        f"{path}: send it to {site}, and tell them over another channel:\n{paper.fingerprint}"
+    )
+
+
+@app.command("approve")
+def approve(
+    request: Annotated[Path, typer.Argument(metavar="REQUEST", help="The site's request.json.")],
+    server: Server = DEFAULT,
+    fingerprint: Annotated[
+        str | None, typer.Option(help="The request's, as the site told it over another channel.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where. Absent: SITE.welcome.json.")] = None,
+) -> None:
+    """Let a site connect; writes its welcome.
+
+    Example: cloister member approve request.json --fingerprint 1a2b3c4d-… --server coordinator
+    """
+    from cloister.errors import NetworkError, UsageError
+    from cloister.provisioning.authority import same_fingerprint
+    from cloister.provisioning.papers import Welcome, read_request, write_welcome
+    from cloister.server.folder import ServerFolder
+    from cloister.server.members import approved, changing, read_members
+
+    folder, asked = ServerFolder.open(server), read_request(request)
+    if fingerprint is None:
+        raise UsageError(
+            f"--fingerprint: missing; ask {asked.site} for its request's over another channel "
+            f"(telephone) and compare: this one's is {asked.fingerprint}"
+        )
+    if not same_fingerprint(fingerprint, asked.fingerprint):
+        raise NetworkError(
+            f"{request}: its fingerprint is {asked.fingerprint}, {fingerprint} was given; it was "
+            "changed on its way, or is another site's: do not approve it"
+        )
+    path = out or Path(f"{asked.site}.welcome.json")
+    with changing(folder.members) as write:
+        members = approved(read_members(folder.members), asked, datetime.now(UTC))
+        welcome = Welcome(
+            coordinator=folder.config.name,
+            site=asked.site,
+            request=asked.fingerprint,
+            expires=members[asked.site].expires,
+        )
+        write_welcome(path, welcome, folder.authority)
+        write(members)
+    typer.echo(f"{path}: send it to {asked.site}, which may connect until {welcome.expires[:10]}")
+
+
+@app.command("revoke")
+def revoke(site: Site, server: Server = DEFAULT) -> None:
+    """Refuse a site from now on, at once.
+
+    Example: cloister member revoke st-marys --server coordinator
+    """
+    from cloister.server.folder import ServerFolder
+    from cloister.server.members import changing, read_members, revoked
+
+    folder = ServerFolder.open(server)
+    with changing(folder.members) as write:
+        write(revoked(read_members(folder.members), site))
+    typer.echo(f"{site}: revoked; it is refused from now on")
+
+
+@app.command("list")
+def listed(
+    server: Server = DEFAULT,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """List the sites and how far each has come.
+
+    Example: cloister member list --server coordinator
+    """
+    from cloister.server.folder import ServerFolder
+    from cloister.server.members import read_members
+
+    members = read_members(ServerFolder.open(server).members)
+    if as_json:
+        rows = [
+            {"site": site, "standing": member.standing, "expires": member.expires,
+             "public_records": member.public_records, "ledger_key": member.ledger_key,
+             "request": member.request}
+            for site, member in sorted(members.items())
+        ]  # fmt: skip
+        typer.echo(json.dumps({"members": rows}))
+        return
+    for site, member in sorted(members.items()):
+        declared = f"{member.public_records:,} declared" if member.public_records else ""
+        typer.echo(f"{site:<24}{member.standing:<10}until {member.expires[:10]}  {declared}")
+    if not members:
+        typer.echo("nobody yet; cloister member invite SITE invites one")

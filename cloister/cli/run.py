@@ -1,0 +1,203 @@
+"""`cloister run`: studies over a network, from the coordinator's side."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cloister.cli.member import Server
+from cloister.cli.server import DEFAULT
+
+if TYPE_CHECKING:
+    from cloister.server.folder import ServerFolder
+
+app = typer.Typer(help="Start, watch, stop and resume studies.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="RUN", help="The run's name.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Watch it to its end.")]
+
+
+@app.command("start")
+def start(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The study's recipe (TOML).")],
+    server: Server = DEFAULT,
+    name: Annotated[str | None, typer.Option(help="Absent: the study's name and the time.")] = None,
+    site: Annotated[
+        list[str] | None,
+        typer.Option(help="A site that takes part; may be repeated. Absent: every member."),
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a field; may be repeated."),
+    ] = None,
+    watch: Watch = False,
+) -> None:
+    """Start a study with the sites that were approved.
+
+    Example: cloister run start study.toml --server coordinator --watch
+    """
+    from cloister.errors import UsageError
+    from cloister.server.deployed import plans_of, resolved_recipe
+    from cloister.server.folder import ServerFolder
+    from cloister.server.journal import Run, Standing, write_run
+    from cloister.server.members import connecting, read_members
+    from cloister.server.run_directory import RunDirectory
+    from cloister.server.service import submit
+
+    folder = ServerFolder.open(server)
+    members = connecting(read_members(folder.members), datetime.now(UTC))
+    unknown = sorted(set(site or ()) - set(members))
+    if unknown:
+        raise UsageError(
+            f"--site: {', '.join(unknown)}: no approved member; cloister member list shows them"
+        )
+    chosen = {one: members[one] for one in sorted(site or members)}
+    study = resolved_recipe(recipe, assignments or [], chosen)
+    plans = plans_of(study, chosen)
+    called = name or f"{study.study.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    place = folder.run(called)
+    run = RunDirectory.create(place, study)
+    fresh = Run(name=called, standing=Standing.SUBMITTED, flower_run=0, sites=tuple(chosen))
+    write_run(place, fresh)
+    try:
+        submit(folder, fresh)
+    except Exception:
+        (place / "run.json").unlink()
+        run.recipe_file.unlink()
+        place.rmdir()
+        raise
+    for one, plan in plans.items():
+        if plan.is_private:
+            typer.echo(
+                f"{one}: ε ≤ {plan.epsilon_after(plan.num_rounds):.3f}, δ = {plan.delta:g} for one "
+                f"{plan.unit}, if its policy asks for nothing stricter",
+                err=True,
+            )
+    typer.echo(f"{called}: started with {', '.join(chosen)}")
+    if watch:
+        _watch(folder, called)
+    else:
+        typer.echo(f"next: cloister run watch {called} --server {server}")
+
+
+@app.command("watch")
+def watch(name: Name, server: Server = DEFAULT) -> None:
+    """Watch a run to its end: a lane for each site. Ctrl-C leaves the run running.
+
+    Example: cloister run watch triage-1 --server coordinator
+    """
+    from cloister.server.folder import ServerFolder
+
+    _watch(ServerFolder.open(server), name)
+
+
+@app.command("stop")
+def stop(name: Name, server: Server = DEFAULT) -> None:
+    """Stop a run; closed rounds are kept, and `run resume` goes on after them.
+
+    Example: cloister run stop triage-1 --server coordinator
+    """
+    from cloister.errors import UsageError
+    from cloister.flower.control import Control
+    from cloister.server.folder import ServerFolder
+    from cloister.server.journal import ENDED, Standing, change_run, note, read_run
+
+    folder = ServerFolder.open(server)
+    place = folder.run(name)
+    run = read_run(place)
+    if run.standing in ENDED:
+        raise UsageError(f"{name}: has ended already ({run.standing})")
+    waits = run.standing is not Standing.RUNNING
+    change_run(place, standing=Standing.STOPPED if waits else Standing.STOPPING)
+    control = Control(folder.superlink, folder.certificate)
+    try:
+        control.stop(run.flower_run)
+    finally:
+        control.close()
+    note(place, "stopping")
+    typer.echo(f"{name}: stopping; cloister run resume {name} goes on after its last closed round")
+
+
+@app.command("resume")
+def resume(name: Name, server: Server = DEFAULT, watch: Watch = False) -> None:
+    """Go on with a run after its last closed round; nothing is paid twice.
+
+    Example: cloister run resume triage-1 --server coordinator --watch
+    """
+    from dataclasses import replace
+
+    from cloister.errors import UsageError
+    from cloister.server.folder import ServerFolder
+    from cloister.server.journal import ENDED, Standing, note, read_run
+    from cloister.server.service import submit
+
+    folder = ServerFolder.open(server)
+    place = folder.run(name)
+    run = read_run(place)
+    if run.standing is Standing.FINISHED:
+        raise UsageError(f"{name}: is finished; its adapter is in {place / 'adapter'}")
+    if run.standing not in ENDED and run.standing is not Standing.INTERRUPTED:
+        raise UsageError(f"{name}: is not over ({run.standing}); cloister run watch shows it")
+    submit(folder, replace(run, resumed=0))
+    note(place, "resumed", text="by the coordinator")
+    typer.echo(f"{name}: goes on")
+    if watch:
+        _watch(folder, name)
+
+
+@app.command("list")
+def listed(
+    server: Server = DEFAULT,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """List the runs and how each stands.
+
+    Example: cloister run list --server coordinator
+    """
+    from cloister.server.folder import ServerFolder
+    from cloister.server.service import runs_of
+
+    rows = runs_of(ServerFolder.open(server))
+    if as_json:
+        typer.echo(json.dumps({"runs": rows}))
+        return
+    for row in rows:
+        typer.echo(
+            f"{row['name']:<32}{row['standing']:<13}round {row['round']:<5}"
+            f"{', '.join(row['sites'])}  {row['error']}"
+        )
+    if not rows:
+        typer.echo("no run yet; cloister run start RECIPE starts one")
+
+
+def _watch(folder: ServerFolder, name: str) -> None:
+    from cloister.cli.lanes import Lanes
+    from cloister.errors import CloisterError
+    from cloister.server.journal import Standing, events, read_run
+
+    place = folder.run(name)
+    run = read_run(place)
+    after = 0
+    with Lanes(name, run.sites) as lanes:
+        while True:
+            run = read_run(place)
+            for place_after, event in events(place, after):
+                after = place_after
+                lanes.add(event)
+            if run.standing in (Standing.FINISHED, Standing.FAILED, Standing.STOPPED):
+                break
+            time.sleep(0.3)
+    if run.standing is Standing.FINISHED:
+        typer.echo(f"{place / 'adapter'}")
+        return
+    error = CloisterError(
+        f"{name}: {run.standing}{': ' + run.error if run.error else ''}; go on with: cloister run "
+        f"resume {name} --server {folder.path}"
+    )
+    error.exit_code = run.exit_code or CloisterError.exit_code
+    raise error

@@ -1,0 +1,96 @@
+"""`cloister server`: the coordinator's service."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Run a coordinator: make it, start it, look at it.", no_args_is_help=True)
+
+Folder = Annotated[
+    Path, typer.Argument(metavar="FOLDER", envvar="CLOISTER_SERVER", help="The coordinator's.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+DEFAULT = Path("coordinator")
+
+
+@app.command("init")
+def init(
+    folder: Folder = DEFAULT,
+    address: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Under which sites reach the coordinator.")
+    ] = "",
+    name: Annotated[str, typer.Option(help="The coordinator's, as sites see it.")] = "coordinator",
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where to listen. Absent: all addresses.")
+    ] = "",
+    superlink_port: Annotated[
+        int, typer.Option(help="Port of Flower's SuperLink, on this machine alone.")
+    ] = 18080,
+) -> None:
+    """Make a coordinator: its authority, its certificate, its folder.
+
+    Example: cloister server init coordinator --address fed.example.org:9443
+    """
+    from cloister.errors import UsageError
+    from cloister.provisioning.authority import fingerprint
+    from cloister.server.folder import ServerConfig, ServerFolder
+
+    if not address:
+        raise UsageError("--address: missing; host:port under which sites reach this coordinator")
+    config = ServerConfig(name=name, address=address, listen=listen, superlink_port=superlink_port)
+    made = ServerFolder.create(folder, config, datetime.now(UTC))
+    typer.echo(
+        f"{made.path}: a coordinator named {name}, reached at {address}.\n"
+        f"fingerprint of its authority: {fingerprint(made.certificate.read_bytes())}\n"
+        "Read it to every site over another channel than the invite's; back up ca.key.\n"
+        f"next: cloister server start {folder}"
+    )
+
+
+@app.command("start")
+def start(folder: Folder = DEFAULT) -> None:
+    """Run the coordinator until it is ended (Ctrl-C, SIGTERM).
+
+    Example: cloister server start coordinator
+    """
+    from cloister.logs import log_json
+    from cloister.server.folder import ServerFolder
+    from cloister.server.service import Service
+
+    opened = ServerFolder.open(folder)
+    service = Service(opened)
+    host, port = opened.config.place
+    typer.echo(f"{opened.config.name}: listening at {host}:{port}; logs in {opened.logs}", err=True)
+    log_json("server")
+    service.run()
+
+
+@app.command("status")
+def status(folder: Folder = DEFAULT, as_json: AsJson = False) -> None:
+    """Show the service, its members and its runs.
+
+    Example: cloister server status coordinator
+    """
+    from cloister.server.folder import ServerFolder
+    from cloister.server.service import status_of
+
+    facts = status_of(ServerFolder.open(folder), datetime.now(UTC))
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    running = facts["running"]
+    typer.echo(f"{facts['name']} at {facts['address']}: {'runs' if running else 'does not run'}")
+    for child in facts["processes"]:
+        state = "runs" if child["pid"] else f"ended with {child['exit_code']}"
+        typer.echo(f"  {child['name']:<12}{state}, started {child['starts']} times")
+    typer.echo(f"  certificate valid for {facts['certificate_days']} more days")
+    for site in facts["sites"]:
+        seen = f"seen {site['seen']}" if site["seen"] else "not seen yet"
+        typer.echo(f"  {site['site']:<20}{site['standing']:<10}{seen}")
+    for run in facts["runs"]:
+        typer.echo(f"  run {run['name']:<24}{run['standing']}, round {run['round']}")

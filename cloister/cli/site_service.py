@@ -1,0 +1,130 @@
+"""`cloister site join|start|status|stop`: a site's part in a federation."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cloister.cli.arguments import AsJson, SiteToml
+
+
+def join(
+    site: SiteToml,
+    paper: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The coordinator's invite, then its welcome.")
+    ],
+    fingerprint: Annotated[
+        str | None,
+        typer.Option(help="The authority's, as the coordinator told it over another channel."),
+    ] = None,
+    rotate: Annotated[
+        bool, typer.Option("--rotate", help="Make a new node key; it is to be approved anew.")
+    ] = False,
+) -> None:
+    """Answer a coordinator's invite, then take its welcome. Keys are made here and stay here.
+
+    Examples:
+        cloister site join site.toml st-marys.invite.json --fingerprint 1a2b3c4d-…
+
+        cloister site join site.toml st-marys.welcome.json
+    """
+    from cloister.client.membership import Membership, take_invite, take_welcome
+    from cloister.client.site_file import read_site
+    from cloister.errors import BadFileError
+    from cloister.provisioning.papers import kind_of
+
+    file, now = read_site(site), datetime.now(UTC)
+    kind = kind_of(paper)
+    if kind == "invite":
+        request = take_invite(file, paper, fingerprint, now, rotate)
+        typer.echo(
+            f"{Membership.of(file).request}: send it to the coordinator, and tell them over "
+            f"another channel:\n{request.fingerprint}"
+        )
+    elif kind == "welcome":
+        until = take_welcome(file, paper, now)
+        typer.echo(
+            f"{file.site.name}: may connect until {until[:10]}\nnext: cloister site start {site}"
+        )
+    else:
+        raise BadFileError(f"{paper}: a {kind} given; an invite or a welcome is needed")
+
+
+def start(site: SiteToml) -> None:
+    """Take part until it is ended (Ctrl-C, SIGTERM): one outbound connection, nothing listens.
+
+    Example: cloister site start site.toml
+    """
+    from cloister.client.own import open_ledger
+    from cloister.client.service import Service
+    from cloister.client.site_file import read_site
+    from cloister.logs import log_json
+
+    file = read_site(site)
+    open_ledger(file)
+    service = Service(file)
+    typer.echo(
+        f"{file.site.name}: takes part under {site}; cloister site status {site} shows what left",
+        err=True,
+    )
+    log_json("site")
+    service.run()
+
+
+def stop(site: SiteToml) -> None:
+    """End a site's service; a round at hand is ended with it and stays spent.
+
+    Example: cloister site stop site.toml
+    """
+    from cloister.client.agent_folder import AgentFolder
+    from cloister.client.service import stop_service
+    from cloister.client.site_file import read_site
+    from cloister.errors import CloisterError
+    from cloister.processes import GRACE
+
+    file = read_site(site)
+    service = stop_service(AgentFolder.of(file))
+    if service is None:
+        typer.echo(f"{file.site.name}: does not run")
+        return
+    deadline = time.monotonic() + GRACE + 3
+    while service.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if service.exists():
+        raise CloisterError(f"{file.site.name}: does not end; look into its logs")
+    typer.echo(f"{file.site.name}: ended")
+
+
+def status(site: SiteToml, as_json: AsJson = False) -> None:
+    """Show what left, what was spent, and the last refusals with their reasons.
+
+    Example: cloister site status site.toml
+    """
+    from cloister.client.overview import overview_of
+    from cloister.client.site_file import read_site
+
+    facts = overview_of(read_site(site))
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    doing = facts["activity"].get("doing", "nothing yet")
+    typer.echo(f"{facts['site']}: {'runs, ' + doing if facts['running'] else 'does not run'}")
+    budget = facts["budget"]
+    spent = "∞" if budget["epsilon"] is None else f"{budget['epsilon']:.4f}"
+    cap = "∞" if budget["cap"] is None else f"{budget['cap']:g}"
+    typer.echo(
+        f"ε = {spent} spent of {cap} for one {budget['unit']} added or removed "
+        f"(PLD, δ = {budget['delta']:g})"
+    )
+    for row in facts["releases"][-10:]:
+        typer.echo(
+            f"  left: round {row['round']} of study {row['study'][:12]}, {row['bytes']:,} bytes, "
+            f"SHA-256 {row['sha256'][:16]}…, {row['time']}"
+        )
+    for row in facts["refusals"][-5:]:
+        typer.echo(f"  refused: round {row['round']}, {row['time']}: {row['why']}")

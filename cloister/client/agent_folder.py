@@ -1,0 +1,98 @@
+"""What a site's running service leaves for its operator, in `NAME.agent/` beside `site.toml`.
+
+executor.secret   what the agent shows to the site's SuperNode
+service.json      the service: its pid, its children
+agent.json        what the agent does now, and what it did
+refusals.jsonl    why rounds were refused or failed, in full; for the operator's eyes
+logs/             of agent and SuperNode
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cloister.client.site_file import SiteFile
+from cloister.files import write_whole
+
+# Refusals that are kept; a coordinator that asks for ever must not fill the disk.
+KEPT = 200
+
+
+@dataclass(frozen=True)
+class AgentFolder:
+    """The folder.
+
+    Attributes:
+        path: Absolute.
+    """
+
+    path: Path
+
+    @classmethod
+    def of(cls, file: SiteFile) -> AgentFolder:
+        """The folder that belongs to a `site.toml`."""
+        return cls(file.path.parent / f"{file.site.name}.agent")
+
+    @property
+    def secret(self) -> Path:
+        """Shared by SuperNode and agent."""
+        return self.path / "executor.secret"
+
+    @property
+    def service(self) -> Path:
+        """The running service."""
+        return self.path / "service.json"
+
+    @property
+    def logs(self) -> Path:
+        """Of both processes."""
+        return self.path / "logs"
+
+    def note_activity(self, activity: Mapping[str, Any]) -> None:
+        """Notes what the agent does now."""
+        stamped = {**activity, "time": datetime.now(UTC).isoformat(timespec="seconds")}
+        write_whole(self.path / "agent.json", json.dumps(stamped).encode(), mode=0o600)
+
+    def activity(self) -> dict[str, Any]:
+        """What the agent did last; empty before it did anything."""
+        try:
+            found: dict[str, Any] = json.loads((self.path / "agent.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found
+
+    def note_refusal(self, error: Exception, study: str, number: int) -> None:
+        """Notes why a round came to nothing."""
+        entry = {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "study": study,
+            "round": number,
+            "kind": type(error).__name__,
+            "why": str(error),
+        }
+        kept = [json.dumps(line) for line in [*self.refusals(), entry]][-KEPT:]
+        text = "".join(line + "\n" for line in kept)
+        write_whole(self.path / "refusals.jsonl", text.encode(), mode=0o600)
+
+    def refusals(self) -> list[dict[str, Any]]:
+        """Why rounds came to nothing, oldest first."""
+        try:
+            lines = (self.path / "refusals.jsonl").read_text("utf-8").splitlines()
+            return [json.loads(line) for line in lines]
+        except (OSError, ValueError):
+            return []
+
+    def running(self) -> dict[str, Any] | None:
+        """The running service; None where none runs."""
+        try:
+            document: dict[str, Any] = json.loads(self.service.read_text("utf-8"))
+            os.kill(int(document["pid"]), 0)
+        except (OSError, ValueError, KeyError):
+            return None
+        return document

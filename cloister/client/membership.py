@@ -1,0 +1,164 @@
+"""A site's membership of a coordinator's federation: its folder, and how it comes to be.
+
+`NAME.federation/` beside `site.toml`:
+
+invite.json     as the coordinator sent it
+authority.crt   the coordinator's authority, pinned
+node.key        the SuperNode's; made here, never sent
+request.json    what was sent to the coordinator
+welcome.json    the coordinator's answer: the site may connect
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from cloister.client.own import begin_ledger
+from cloister.client.site_file import SiteFile
+from cloister.errors import BadFileError, NetworkError, UsageError
+from cloister.files import write_whole
+from cloister.privacy.keys import load_key, public_hex
+from cloister.privacy.ledger import key_file
+from cloister.provisioning.authority import same_fingerprint
+from cloister.provisioning.node_key import create_node_key, load_node_key, public_pem
+from cloister.provisioning.papers import (
+    Invite,
+    Request,
+    read_invite,
+    read_request,
+    read_welcome,
+    write_request,
+)
+
+
+@dataclass(frozen=True)
+class Membership:
+    """A site's folder for one federation.
+
+    Attributes:
+        path: Absolute.
+    """
+
+    path: Path
+
+    @classmethod
+    def of(cls, file: SiteFile) -> Membership:
+        """The folder that belongs to a `site.toml`."""
+        return cls(file.path.parent / f"{file.site.name}.federation")
+
+    @property
+    def authority(self) -> Path:
+        """Certificate of the coordinator's authority."""
+        return self.path / "authority.crt"
+
+    @property
+    def node_key(self) -> Path:
+        """Of the site's SuperNode."""
+        return self.path / "node.key"
+
+    @property
+    def request(self) -> Path:
+        """What the site asked."""
+        return self.path / "request.json"
+
+    @property
+    def invite(self) -> Invite:
+        """The invite that the site took.
+
+        Raises:
+            BadFileError: The site took none.
+        """
+        path = self.path / "invite.json"
+        if not path.exists():
+            raise BadFileError(
+                f"{self.path}: this site has joined no federation yet; cloister site join takes "
+                "the coordinator's invite"
+            )
+        return read_invite(path, None)
+
+    def is_welcome(self) -> bool:
+        """Whether the coordinator's welcome was taken."""
+        return (self.path / "welcome.json").exists()
+
+
+def take_invite(
+    file: SiteFile, path: Path, fingerprint: str | None, now: datetime, rotate: bool
+) -> Request:
+    """Answers an invite: pins the coordinator's authority, makes the node's key, writes a request.
+
+    Args:
+        file: The site's.
+        path: The invite.
+        fingerprint: The authority's as the coordinator told it over another channel.
+        now: The present time.
+        rotate: Make another key where there is one.
+
+    Raises:
+        UsageError: No fingerprint was given.
+        NetworkError: It is another's, or the invite is void.
+        BadFileError: The invite is damaged, or another site's.
+        LedgerError: The site's ledger cannot be begun.
+    """
+    invite = read_invite(path, now)
+    if invite.site != file.site.name:
+        raise BadFileError(f"{path}: invites {invite.site}, this site is {file.site.name}")
+    if fingerprint is None:
+        raise UsageError(
+            "--fingerprint: missing; ask the coordinator over another channel (telephone) for the "
+            f"authority's and compare: this invite's is {invite.fingerprint}"
+        )
+    if not same_fingerprint(fingerprint, invite.fingerprint):
+        raise NetworkError(
+            f"{path}: its authority's fingerprint is {invite.fingerprint}, {fingerprint} was "
+            "given; somebody changed the invite on its way, or it is another coordinator's: take "
+            "neither"
+        )
+    place = Membership.of(file)
+    pinned = place.authority
+    if pinned.exists() and pinned.read_text(encoding="ascii") != invite.authority:
+        raise NetworkError(
+            f"{place.path}: this site is with another coordinator already; move that folder away "
+            "to change"
+        )
+    ledger = begin_ledger(file)
+    ledger_key = load_key(key_file(file.ledger))
+    fresh = rotate or not place.node_key.exists()
+    key = create_node_key(place.node_key) if fresh else load_node_key(place.node_key)
+    write_whole(place.authority, invite.authority.encode())
+    write_whole(place.path / "invite.json", path.read_bytes())
+    if fresh:
+        (place.path / "welcome.json").unlink(missing_ok=True)
+    request = Request(
+        site=file.site.name,
+        token=invite.token,
+        node_key=public_pem(key),
+        ledger_key=public_hex(ledger_key),
+        public_records=file.site.public_records,
+    )
+    assert ledger.public_key == request.ledger_key
+    write_request(place.request, request, key, ledger_key)
+    return request
+
+
+def take_welcome(file: SiteFile, path: Path, now: datetime) -> str:
+    """Takes the coordinator's answer; returns until when the site may connect.
+
+    Raises:
+        BadFileError: The site asked for nothing, or the file is damaged or another site's.
+        NetworkError: It is not the coordinator's, or of another request.
+    """
+    place = Membership.of(file)
+    if not place.request.exists():
+        raise BadFileError(
+            f"{place.path}: this site sent no request; take the coordinator's invite first"
+        )
+    welcome = read_welcome(path, place.authority.read_bytes(), now)
+    asked = read_request(place.request)
+    if welcome.site != file.site.name or welcome.request != asked.fingerprint:
+        raise NetworkError(
+            f"{path}: welcomes another request than this site's last one; send request.json again"
+        )
+    write_whole(place.path / "welcome.json", path.read_bytes())
+    return welcome.expires

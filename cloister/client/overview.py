@@ -1,0 +1,81 @@
+"""What a site's operator wants to know: what left, what was spent, what was refused and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cloister.client.agent_folder import AgentFolder
+from cloister.client.own import open_ledger
+from cloister.client.site_file import SiteFile
+from cloister.privacy.chain import json_epsilon
+from cloister.privacy.charged import forecast
+from cloister.privacy.ledger_file import LedgerFile
+from cloister.privacy.verify import verify
+
+
+def budget_of(file: SiteFile) -> dict[str, Any]:
+    """What was spent of the data set's budget, recomputed from its ledger, and what is left.
+
+    Raises:
+        LedgerError: The ledger is missing or not sound.
+    """
+    open_ledger(file)
+    verdict = verify(LedgerFile(file.ledger).entries(), str(file.ledger))
+    ahead = forecast(verdict.history)
+    return {
+        "site": file.site.name,
+        "unit": verdict.unit,
+        "neighbouring": "add-remove",
+        "accountant": "pld",
+        "epsilon": json_epsilon(verdict.epsilon_pld),
+        "delta": verdict.delta,
+        "cap": json_epsilon(verdict.budget_epsilon),
+        "cap_delta": verdict.budget_delta,
+        "rounds": verdict.charges,
+        "releases": verdict.releases,
+        "studies": len({study for study, _ in verdict.history.rounds}),
+        "rounds_left": None if ahead is None else ahead.rounds,
+        "epsilon_then": json_epsilon(ahead.curve[-1][1]) if ahead and ahead.curve else None,
+    }
+
+
+def releases_of(file: SiteFile) -> list[dict[str, Any]]:
+    """Everything that ever left, oldest first, by the ledger's own entries."""
+    charged: dict[int, dict[str, Any]] = {}
+    rows = []
+    for entry in LedgerFile(file.ledger).entries():
+        fields = entry.fields
+        if fields["kind"] == "reserve":
+            charged[fields["seq"]] = fields
+        elif fields["kind"] == "release":
+            about = charged[fields["reservation"]]
+            rows.append(
+                {
+                    "study": about["study"],
+                    "round": about["round"],
+                    "bytes": fields["bytes"],
+                    "sha256": fields["sha256"],
+                    "time": fields["time"],
+                    "entry": fields["seq"],
+                }
+            )
+    return rows
+
+
+def overview_of(file: SiteFile) -> dict[str, Any]:
+    """All of it.
+
+    Raises:
+        LedgerError: The ledger is missing or not sound.
+    """
+    folder = AgentFolder.of(file)
+    service = folder.running()
+    return {
+        "site": file.site.name,
+        "running": service is not None,
+        "processes": (service or {}).get("children", {}),
+        "activity": folder.activity(),
+        "budget": budget_of(file),
+        "releases": releases_of(file),
+        "refusals": folder.refusals(),
+    }

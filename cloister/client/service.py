@@ -1,0 +1,132 @@
+"""The site's service: Flower's SuperNode and our agent, kept running.
+
+coordinator's gate <--TLS, outbound-- SuperNode <--loopback, secret-- agent: data, ledger
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import secrets
+import socket
+import sys
+from pathlib import Path
+
+from cloister.client.agent_folder import AgentFolder
+from cloister.client.membership import Membership
+from cloister.client.site_file import SiteFile
+from cloister.errors import BadFileError, UsageError
+from cloister.files import write_whole
+from cloister.flower.commands import supernode
+from cloister.flower.environment import quiet_environment
+from cloister.processes import Program, Supervisor
+
+
+class Service:
+    """A running site.
+
+    Args:
+        file: The site's.
+
+    Raises:
+        BadFileError: The site has joined no federation.
+        UsageError: The coordinator has not approved it yet, or its service runs already.
+    """
+
+    def __init__(self, file: SiteFile) -> None:
+        self._file = file
+        self._folder = AgentFolder.of(file)
+        membership = Membership.of(file)
+        address = membership.invite.address
+        if not membership.is_welcome():
+            raise UsageError(
+                f"{file.site.name}: the coordinator has not approved this site yet; send it "
+                f"{membership.request}, then take its answer: cloister site join {file.path} "
+                "FILE"
+            )
+        running = self._folder.running()
+        if running is not None:
+            raise UsageError(f"{file.site.name}: runs already (process {running['pid']})")
+        user = _user(file.site.agent_user)
+        self._prepare(user)
+        port = _free_port()
+        environment = quiet_environment(self._folder.path / "flwr")
+        node = supernode(
+            address=address,
+            authority=membership.authority,
+            key=membership.node_key,
+            port=port,
+            secret=self._folder.secret,
+        )
+        agent = [sys.executable, "-m", "cloister.client.agent", str(file.path),
+                 f"127.0.0.1:{port}"]  # fmt: skip
+        logs = self._folder.logs
+        self.supervisor = Supervisor(
+            [
+                Program(name="supernode", command=node, environment=environment,
+                        log=logs / "supernode.log"),
+                # An agent that dies between claiming a task and taking its message leaves the
+                # SuperNode waiting for ever: it starts anew with the agent.
+                Program(name="agent", command=agent, environment=environment,
+                        log=logs / "agent.log", takes_down=("supernode",), user=user),
+            ],
+            on_change=self._note,
+        )  # fmt: skip
+
+    def run(self) -> None:
+        """Runs until SIGTERM or SIGINT."""
+        self.supervisor.end_on_signals()
+        self.supervisor.run()
+        self._folder.service.unlink(missing_ok=True)
+
+    def _note(self) -> None:
+        children = {
+            name: {"pid": child.pid, "starts": child.starts, "exit_code": child.exit_code}
+            for name, child in self.supervisor.children.items()
+        }
+        document = {"pid": os.getpid(), "children": children}
+        write_whole(self._folder.service, json.dumps(document).encode())
+
+    def _prepare(self, user: int | None) -> None:
+        place = self._folder
+        try:
+            place.logs.mkdir(parents=True, exist_ok=True)
+            place.path.chmod(0o700)
+            write_whole(place.secret, secrets.token_hex(32).encode(), mode=0o600)
+            if user is not None:
+                for path in (place.path, place.secret):
+                    os.chown(path, user, -1)
+        except OSError as error:
+            raise BadFileError(f"{place.path}: cannot be written ({error})") from error
+
+
+def _user(name: str | None) -> int | None:
+    if name is None:
+        return None
+    if os.getuid() != 0:
+        raise UsageError(
+            f"site.agent_user: {name!r} given; only root can start the agent as another user: "
+            "start the service by root, or leave it out"
+        )
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError as error:
+        raise UsageError(f"site.agent_user: this machine has no user {name!r}") from error
+
+
+def _free_port() -> int:
+    """A port of this machine that nobody listens at now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def stop_service(folder: AgentFolder) -> Path | None:
+    """Asks the running service to end; its file, gone when it has; None where none runs."""
+    running = folder.running()
+    if running is None:
+        return None
+    os.kill(int(running["pid"]), 15)
+    return folder.service

@@ -1,0 +1,260 @@
+"""A deployed study at the coordinator: public data, the members' keys, and its end.
+
+The coordinator knows of the sites what they declared and signed; of their records it knows nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from flwr.serverapp import Grid
+from flwr.superlink.grid.http_grid import HttpGrid
+
+from cloister.data.load import load
+from cloister.data.records import Record, TextRecord
+from cloister.errors import BudgetError, DataError, RecipeError, UsageError
+from cloister.privacy.plan import Plan, make_plan
+from cloister.recipe import Recipe, parse_recipe, read_recipe
+from cloister.release.card import Card, write_card
+from cloister.release.export import Released, export
+from cloister.server.asking import Patience
+from cloister.server.journal import change_run, note
+from cloister.server.members import Member
+from cloister.server.plots import plot_run
+from cloister.server.rounds import RoundReport, ServerStudy
+from cloister.server.run_directory import RunDirectory
+from cloister.server.scoring import Scorer
+from cloister.server.tracking import TensorBoard, metrics_row
+from cloister.strategies.build import make_strategy
+from cloister.strategies.strategy import ServerState
+from cloister.tasks.build import labels_of, record_kind
+from cloister.training.preflight import preflight
+from cloister.training.workspace import Workspace, open_workspace
+
+# A site whose answer was lost is asked again after so many seconds: its agent is started again in
+# less, and has the answer by then.
+ASK_AGAIN = 5.0
+
+
+def resolved_recipe(path: Path, assignments: list[str], members: Mapping[str, Member]) -> Recipe:
+    """A study's recipe as the sites get it: with its labels, and its sites as they are.
+
+    Args:
+        path: The recipe's file; its public test set lies where it says.
+        assignments: Changes from the command line.
+        members: Who takes part, by name.
+
+    Raises:
+        UsageError: Nobody takes part.
+        RecipeError: The recipe does not fit the sites, or names no public test set.
+        DataError: The test set cannot be read.
+    """
+    if not members:
+        raise UsageError(
+            "no site was approved yet: cloister member invite SITE, then approve its request"
+        )
+    declared = [members[name].public_records for name in sorted(members)]
+    sites = [f"data.sites={len(declared)}", f"data.public_records={declared}"]
+    recipe = read_recipe(path, [*assignments, *sites])
+    if not recipe.data.test:
+        raise RecipeError(
+            ["data.test: missing; a coordinator scores each round on a public test set of its own"]
+        )
+    labels = recipe.task.labels or labels_of(
+        [*_public(recipe, "test"), *_public(recipe, "validation")], record_kind(recipe.task.kind)
+    )
+    task = dataclasses.replace(recipe.task, labels=tuple(labels))
+    data = dataclasses.replace(
+        recipe.data,
+        test=_absolute(recipe.data.test),
+        validation=recipe.data.validation and _absolute(recipe.data.validation),
+    )
+    return parse_recipe(dataclasses.replace(recipe, task=task, data=data).to_toml())
+
+
+def _absolute(source: str) -> str:
+    """A file by its whole path, as the executor looks for it from another folder."""
+    return str(Path(source).absolute()) if Path(source).exists() else source
+
+
+def _public(recipe: Recipe, name: Literal["test", "validation"]) -> list[Record]:
+    """The public set `test` or `validation`, empty where the recipe names none."""
+    source = recipe.data.test if name == "test" else recipe.data.validation
+    kind = record_kind(recipe.task.kind)
+    return load(source, name, kind, recipe.data) if source else []
+
+
+def plans_of(recipe: Recipe, members: Mapping[str, Member]) -> dict[str, Plan]:
+    """The plan that the recipe proposes to each site, from what the sites declared.
+
+    Raises:
+        RefusedError: No noise meets the target.
+    """
+    return {
+        name: make_plan(
+            recipe.privacy,
+            public_records=member.public_records,
+            expected_batch_size=recipe.training.expected_batch_size,
+            local_steps=recipe.training.local_steps,
+            num_rounds=recipe.federation.num_rounds,
+        )
+        for name, member in members.items()
+    }
+
+
+@dataclass(frozen=True)
+class DeployedStudy:
+    """A study over a network, ready for the round loop.
+
+    Attributes:
+        recipe: Resolved.
+        members: The sites that take part, by name.
+        workspace: For scoring and export.
+        test: Public.
+        validation: Public; empty where the recipe names none.
+        run: Its folder.
+    """
+
+    recipe: Recipe
+    members: Mapping[str, Member]
+    workspace: Workspace
+    test: list[Record]
+    validation: list[Record]
+    run: RunDirectory
+
+    @classmethod
+    def open(cls, run: RunDirectory, members: Mapping[str, Member]) -> DeployedStudy:
+        """Loads base and public data, and proves the per-record gradients exact.
+
+        Raises:
+            CloisterError: Anything that makes the study impossible, before any site is asked.
+        """
+        recipe = read_recipe(run.recipe_file)
+        test, validation = _public(recipe, "test"), _public(recipe, "validation")
+        if not test:
+            raise DataError(f"{recipe.data.test}: the public test set is empty")
+        workspace = open_workspace(
+            recipe.model, recipe.lora, recipe.task, recipe.task.labels, recipe.study.seed,
+            frozen_cache_gib=recipe.training.frozen_cache_gib,
+        )  # fmt: skip
+        if recipe.privacy.enabled:
+            workspace.train_names(frozenset(workspace.start))
+            samples = sorted(workspace.encode(test[:8]), key=lambda e: len(e.input_ids))
+            preflight(workspace.network, workspace.task, [samples[-1], samples[0]])
+        return cls(recipe, members, workspace, test, validation, run)
+
+    @property
+    def scorer(self) -> Scorer:
+        """Scores adapters on the public sets."""
+        return Scorer(self.recipe, self.workspace, self.test, self.validation, self.run)
+
+    def server_study(self) -> ServerStudy:
+        """What the round loop needs, from the last closed round on."""
+        recipe, run, names = self.recipe, self.run, tuple(sorted(self.members))
+        digest, federation, scorer = recipe.digest(), recipe.federation, self.scorer
+        strategy = make_strategy(recipe.strategy, names)
+        state = run.load(strategy.init(self.workspace.start), digest)
+        tensorboard = TensorBoard(run) if recipe.tracking.tensorboard else None
+
+        def on_round(report: RoundReport) -> None:
+            run.append_metrics(metrics_row(report))
+            if tensorboard is not None:
+                tensorboard.add(report)
+            change_run(run.path, resumed=0)
+            for site, why in report.refused.items():
+                note(run.path, "refused", round=report.round, site=site, text=why)
+            for site in report.retired:
+                note(run.path, "retired", round=report.round, site=site)
+            scores = {name: dict(found) for name, found in report.metrics.items()}
+            note(run.path, "closed", round=report.round, scores=scores,
+                 seconds=round(report.seconds, 2), bytes=report.bytes_up)  # fmt: skip
+
+        return ServerStudy(
+            digest=digest,
+            sites=names,
+            strategy=strategy,
+            state=state,
+            num_rounds=state.round if scorer.has_stopped() else federation.num_rounds,
+            min_sites=federation.min_sites,
+            patience=Patience(federation.round_timeout, federation.absent_timeout, ASK_AGAIN),
+            trained=lambda number: self.workspace.trained_in_round(recipe.training, number),
+            max_update_norm=recipe.privacy.max_update_norm if recipe.privacy.enabled else None,
+            score=scorer.when_due,
+            save=lambda closed: run.save(closed, digest),
+            stop_early=scorer.stop_early,
+            on_round=on_round,
+            on_note=lambda text: note(run.path, "note", text=text),
+            on_event=lambda what, number, site: note(run.path, what, round=number, site=site),
+            nodes=self._nodes,
+            keys={name: member.ledger_key for name, member in self.members.items()},
+        )
+
+    def finish(self, state: ServerState) -> None:
+        """Writes adapter, card and plots.
+
+        Raises:
+            BudgetError: No round could be afforded.
+        """
+        if state.round == 0:
+            raise BudgetError("no round was closed: no site's budget covers one; ask for less")
+        best, recipe = self.run.load_best(state), self.recipe
+        about = Released(
+            model=dataclasses.replace(recipe.model, sha256=self.workspace.base_sha256),
+            lora=recipe.lora,
+            task=recipe.task,
+            data=recipe.data,
+            seed=recipe.study.seed,
+        )
+        scores = self.scorer.scores(best)
+        export(self.run.adapter, self.workspace, best.adapter, about)
+        rows = self.run.metrics()
+        write_card(self.run.adapter, self._card(scores["test"], state.round))
+        promise = f"one {recipe.privacy.unit}, add-remove, δ = {recipe.privacy.delta:g}"
+        metric = self.workspace.task.primary_metric
+        plot_run(rows, metric, recipe.study.name, promise, self.run.path / "metrics.png")
+        note(self.run.path, "finished", round=state.round, scores={"test": dict(scores["test"])})
+
+    def _nodes(self, grid: Grid) -> dict[int, str]:
+        """The members' nodes that are online."""
+        assert isinstance(grid, HttpGrid)
+        sites = {member.node_key: name for name, member in self.members.items()}
+        online = {info.node_id: bytes(info.public_key).decode() for info in grid.get_nodes()}
+        return {node: sites[key] for node, key in online.items() if key in sites}
+
+    def _card(self, test: Mapping[str, float], rounds: int) -> Card:
+        recipe, training, rows = self.recipe, self.recipe.training, self.run.metrics()
+        epsilon: dict[str, float] = {}
+        heads: dict[str, str] = {}
+        for row in rows:
+            stated = row["epsilon"].items()
+            epsilon |= {site: float("inf") if value is None else value for site, value in stated}
+            heads |= {site: head for site, (_, head) in row["received"].items()}
+        labels = Counter(r.label for r in self.test if isinstance(r, TextRecord))
+        plans = plans_of(recipe, self.members)
+        return Card(
+            name=recipe.study.name,
+            base=recipe.model.base,
+            base_sha256=self.workspace.base_sha256,
+            kind=recipe.task.kind,
+            labels=recipe.task.labels,
+            pooling=self.workspace.network.pooling,
+            parameters=self.workspace.start.size,
+            rounds=rounds,
+            mode="one gradient a round"
+            if training.mode == "gradient-rounds"
+            else f"{training.local_steps} local step{'s' * (training.local_steps > 1)} a round "
+            f"({training.optimizer})",
+            metric=self.workspace.task.primary_metric,
+            test=test,
+            plain_test=None,
+            majority=max(labels.values()) / len(self.test) if labels else None,
+            plans={site: plans[site] for site in epsilon},
+            epsilon=epsilon,
+            recipe_digest=recipe.digest(),
+            ledgers={site: f"after its last release, SHA-256 `{heads[site]}`" for site in heads},
+        )

@@ -1,0 +1,127 @@
+"""What happens in a deployed run, as it happens: events for whoever watches, and how it stands.
+
+events.jsonl   one line an event: `time`, `what`, and `round`, `site` or `text` where they apply
+run.json       how the run stands (`Run`)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from cloister.errors import BadFileError
+from cloister.files import write_whole
+
+
+class Standing(StrEnum):
+    """How far a run has come."""
+
+    SUBMITTED = "submitted"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    INTERRUPTED = "interrupted"  # by a crash: goes on by itself
+
+
+ENDED = (Standing.FINISHED, Standing.FAILED, Standing.STOPPED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """How a run stands.
+
+    Attributes:
+        name: Of its folder.
+        standing: How far it has come.
+        flower_run: Flower's id of it; another one after every crash.
+        sites: Who takes part.
+        resumed: How often it went on after a crash since it last closed a round.
+        error: Why it failed, for the coordinator's eyes.
+        exit_code: Of the command that watches it.
+    """
+
+    name: str
+    standing: Standing
+    flower_run: int
+    sites: tuple[str, ...]
+    resumed: int = 0
+    error: str = ""
+    exit_code: int = 0
+
+
+def read_run(folder: Path) -> Run:
+    """How a run stands.
+
+    Raises:
+        BadFileError: The folder holds no deployed run, or its file is damaged.
+    """
+    try:
+        fields = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        fields["standing"] = Standing(fields["standing"])
+        fields["sites"] = tuple(fields["sites"])
+        return Run(**fields)
+    except FileNotFoundError as error:
+        raise BadFileError(
+            f"{folder.name}: no run of this coordinator; cloister run list shows them"
+        ) from error
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BadFileError(f"{folder / 'run.json'}: damaged ({error})") from error
+
+
+def write_run(folder: Path, run: Run) -> None:
+    """Notes how a run stands."""
+    write_whole(folder / "run.json", json.dumps(dataclasses.asdict(run), indent=2).encode())
+
+
+def change_run(folder: Path, **changes: Any) -> Run:
+    """Notes what changed in how a run stands."""
+    run = dataclasses.replace(read_run(folder), **changes)
+    write_run(folder, run)
+    return run
+
+
+def all_runs(runs: Path) -> list[Run]:
+    """Every readable run of a coordinator, by name."""
+    return [read_run(path.parent) for path in sorted(runs.glob("*/run.json"))]
+
+
+def note(folder: Path, what: str, **fields: Any) -> None:
+    """Adds an event; a line is written at once or not at all."""
+    event = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "what": what, **fields}
+    line = json.dumps(event).encode() + b"\n"
+    descriptor = os.open(folder / "events.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.write(descriptor, line)
+    finally:
+        os.close(descriptor)
+
+
+def events(folder: Path, after: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+    """A run's events, oldest first, each with the place after it.
+
+    Args:
+        folder: The run's.
+        after: Where to begin: the place after the last event that was read.
+    """
+    path = folder / "events.jsonl"
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        file.seek(after)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            after += len(line)
+            try:
+                yield after, json.loads(line)
+            except ValueError:
+                continue

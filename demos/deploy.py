@@ -1,0 +1,212 @@
+"""A whole deployment on one machine: a coordinator and three hospitals, by the commands they type.
+
+    python demos/deploy.py [FOLDER] [--rounds N]
+
+Every party has a folder of its own and its own processes; they meet over TLS on loopback. Papers
+are carried by copying files, and fingerprints "over the telephone" by reading them from what the
+other side printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cloister.data.records import TextRecord
+from cloister.data.synthetic import hospital_notes
+
+HOSPITALS = ("st-marys", "riverside", "county-general")
+CLOISTER = Path(sys.executable).parent / "cloister"
+FINGERPRINT = re.compile(r"\b(?:[0-9a-f]{8}-){7}[0-9a-f]{8}\b")
+
+RECIPE = """\
+[study]
+name = "triage"
+
+[data]
+test = "test.jsonl"
+
+[training]
+expected_batch_size = 64
+local_steps = 2
+
+[federation]
+num_rounds = {rounds}
+min_sites = 3
+
+[privacy]
+epsilon = 8.0
+"""
+
+SITE = """\
+[site]
+name = "{name}"
+data = "records.jsonl"
+public_records = {records}
+ledger = "records.ledger"
+
+[budget]
+epsilon = 10.0
+delta = 2e-5
+
+[privacy]
+unit = "record"
+
+[accept]
+tasks = ["sequence-classification"]
+base_sha256 = ["53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"]
+
+[status]
+allowed = ["trained", "refused", "budget", "spent"]
+"""
+
+
+def run(folder: Path, *arguments: str) -> str:
+    """One command, as somebody types it in a folder; shown, and its output returned."""
+    say_command(folder, arguments)
+    done = subprocess.run(
+        [CLOISTER, *arguments], cwd=folder, stdout=subprocess.PIPE, text=True, check=False
+    )
+    say(done.stdout, end="")
+    if done.returncode != 0:
+        raise SystemExit(f"ended with code {done.returncode}")
+    return done.stdout
+
+
+@contextlib.contextmanager
+def running(folder: Path, *arguments: str) -> Iterator[None]:
+    """A service in a terminal of its own, ended by Ctrl-C at the end."""
+    say_command(folder, arguments, after=" &")
+    with (folder / "service.out").open("wb") as out:
+        process = subprocess.Popen(
+            [CLOISTER, *arguments], cwd=folder, stdout=out, stderr=subprocess.STDOUT
+        )
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(15)
+
+
+def fingerprint(text: str) -> str:
+    """What one person reads to another from a terminal."""
+    found = FINGERPRINT.search(text)
+    assert found, text
+    return found.group()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens at."""
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+def write_data(root: Path, rounds: int) -> None:
+    """Each hospital's private records, and the coordinator's recipe and public test set."""
+    train, test = hospital_notes()
+    hospitals = sorted({note.site or "" for note in train})
+    for index, name in enumerate(HOSPITALS):
+        folder = root / name
+        folder.mkdir(parents=True)
+        rows = [note for note in train if note.site == hospitals[index]]
+        _write_rows(folder / "records.jsonl", rows)
+        (folder / "site.toml").write_text(SITE.format(name=name, records=len(rows)))
+    desk = root / "coordinator-desk"
+    desk.mkdir()
+    _write_rows(desk / "test.jsonl", test)
+    (desk / "study.toml").write_text(RECIPE.format(rounds=rounds))
+
+
+def _write_rows(path: Path, notes: Sequence[TextRecord]) -> None:
+    rows = [{"text": note.text, "label": note.label} for note in notes]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def say(text: str, end: str = "\n") -> None:
+    """Prints at once."""
+    print(text, end=end, flush=True)  # noqa: T201
+
+
+def say_command(folder: Path, arguments: Sequence[str], after: str = "") -> None:
+    """Shows a command as it stands in somebody's terminal."""
+    line = " ".join(["cloister", *arguments])
+    say(f"\n\033[2m{folder.name}\033[0m $ \033[1m{line}{after}\033[0m")
+
+
+def main() -> None:
+    """The whole life of a study."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("runs/deploy-demo"))
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    root = options.folder.absolute()
+    if root.exists():
+        shutil.rmtree(root)
+    write_data(root, options.rounds)
+    desk = root / "coordinator-desk"
+    endpoint, superlink = free_ports(2)
+    with contextlib.ExitStack() as services:
+        shown = run(
+            desk, "server", "init", "coordinator", "--address", f"localhost:{endpoint}",
+            "--listen", f"127.0.0.1:{endpoint}", "--superlink-port", str(superlink),
+        )  # fmt: skip
+        authority = fingerprint(shown)
+        services.enter_context(running(desk, "server", "start", "coordinator"))
+        for name in HOSPITALS:
+            site = root / name
+            run(desk, "member", "invite", name)
+            shutil.move(desk / f"{name}.invite.json", site)
+            shown = run(
+                site, "site", "join", "site.toml", f"{name}.invite.json", "--fingerprint", authority
+            )
+            request = site / f"{name}.federation" / "request.json"
+            shutil.copy(request, desk / f"{name}.request.json")
+            run(
+                desk, "member", "approve", f"{name}.request.json", "--fingerprint",
+                fingerprint(shown),
+            )  # fmt: skip
+            shutil.move(desk / f"{name}.welcome.json", site)
+            run(site, "site", "join", "site.toml", f"{name}.welcome.json")
+            services.enter_context(running(site, "site", "start", "site.toml"))
+        run(desk, "run", "start", "study.toml", "--name", "triage", "--watch")
+        run(desk, "server", "status")
+    folder = desk / "coordinator" / "runs" / "triage"
+    keys = {}
+    for name in HOSPITALS:
+        site = root / name
+        run(site, "site", "status", "site.toml")
+        run(
+            site, "audit", "certificate", "records.ledger", "--adapter", str(folder / "adapter"),
+            "--site", name,
+        )  # fmt: skip
+        shutil.copy(site / f"{name}.json", desk)
+        members = json.loads((desk / "coordinator" / "members.json").read_text())
+        keys[name] = members[name]["ledger_key"]
+    (desk / "keys.json").write_text(json.dumps(keys))
+    run(
+        desk, "audit", "bundle", *(f"{name}.json" for name in HOSPITALS),
+        "--adapter", str(folder / "adapter"), "--run", str(folder), "--out", "bundle.zip",
+    )  # fmt: skip
+    run(desk, "audit", "verify", "bundle.zip", "--keys", "keys.json")
+    say(f"\neverything has ended; all of it lies in {root}")
+
+
+if __name__ == "__main__":
+    started = time.monotonic()
+    main()
+    say(f"{time.monotonic() - started:.0f} s")
