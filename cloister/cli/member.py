@@ -65,7 +65,7 @@ def approve(
 ) -> None:
     """Let a site connect; writes its welcome.
 
-    Example: cloister member approve request.json --fingerprint 1a2b3c4d-… --server coordinator
+    Example: cloister member approve request.json --fingerprint 1a2b3c4d-…
     """
     from cloister.errors import NetworkError, UsageError
     from cloister.provisioning.authority import same_fingerprint

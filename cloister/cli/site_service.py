@@ -28,10 +28,7 @@ def join(
 ) -> None:
     """Answer a coordinator's invite, then take its welcome. Keys are made here and stay here.
 
-    Examples:
-        cloister site join site.toml st-marys.invite.json --fingerprint 1a2b3c4d-…
-
-        cloister site join site.toml st-marys.welcome.json
+    Example: cloister site join site.toml invite.json --fingerprint 1a2b3c4d-…
     """
     from cloister.client.membership import Membership, take_invite, take_welcome
     from cloister.client.site_file import read_site

@@ -23,6 +23,8 @@ public_records = 1200       # declared: may be told, and need not be exact
 ledger = "st-marys.ledger"  # of this data set, for its whole life
 # model = "/models/MiniLM"  # where the base lies; absent: as the study names it
 # text = "note"             # columns, where they are not called as studies call them
+# agent_user = "cloister"   # whom the agent runs as, where root starts the service
+# max_round_seconds = 14400 # a round that takes longer is ended
 
 """
     + POLICY_EXAMPLE

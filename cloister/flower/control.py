@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import ssl
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import httpx
-from flwr.cli.build import build_fab_from_files
 from flwr.common.serde import fab_to_proto, user_config_to_proto
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
@@ -50,9 +51,13 @@ run = ""
 
 
 def empty_bundle() -> bytes:
-    """The bundle of every study of ours: a description, no code."""
-    content, _ = build_fab_from_files({"pyproject.toml": BUNDLE})
-    return content
+    """The bundle of every study of ours, as `flwr build` makes it: a description, no code."""
+    listed = f"pyproject.toml,{hashlib.sha256(BUNDLE).hexdigest()},{8 * len(BUNDLE)}"
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as bundle:
+        for name, text in (("pyproject.toml", BUNDLE), (".info/CONTENT", listed.encode())):
+            bundle.writestr(zipfile.ZipInfo(name), text)
+    return content.getvalue()
 
 
 @dataclass(frozen=True)

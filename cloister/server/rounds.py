@@ -135,13 +135,16 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
         if replies.retired.issuperset(study.sites):
             study.on_note(f"every site's budget is spent: ending after round {state.round}")
             break
-        _check_quorum(replies, study, number)
+        counts = _counts(replies, study, number)
         epsilon |= replies.epsilon
         before = state.adapter
-        if replies.updates:
+        if counts:
             state = study.strategy.aggregate(state, replies.updates)
         else:
-            study.on_note(f"round {number} was charged and cut off: it stays spent and is skipped")
+            cut = ", ".join(sorted(replies.spent))
+            study.on_note(
+                f"round {number} was charged and cut off at {cut}: it stays spent and is skipped"
+            )
             state = replace(state, round=number)
         study.save(state)
         scored = time.monotonic()
@@ -170,20 +173,28 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
     return state
 
 
-def _check_quorum(replies: Replies, study: ServerStudy, number: int) -> None:
-    """Sites that cannot answer this round, for their budget or a crash, are not waited for unless
-    the study says how many it needs."""
+def _counts(replies: Replies, study: ServerStudy, number: int) -> bool:
+    """Whether a round's updates are aggregated.
+
+    Sites whose budget is spent are not waited for unless the study says how many it needs. A round
+    that was cut off at so many sites that too few are left is skipped: asked again, these sites
+    would say the same.
+
+    Raises:
+        QuorumError: Too few sites answered, and others still could.
+    """
     excused = replies.retired | replies.spent
-    fewest = study.strategy.traits.fewest
+    have = len(replies.updates)
     needed = study.min_sites or sum(site not in excused for site in study.sites)
-    if study.min_sites and replies.spent and not replies.updates:
-        needed = 0  # the round was cut off at every site: nothing in it can be had any more
-    if replies.updates:
-        needed = max(needed, fewest)
-    if len(replies.updates) < needed:
-        silent = [site for site in study.sites if site not in replies.updates]
-        raise QuorumError(
-            f"round {number}: {len(replies.updates)} of {len(study.sites)} sites sent an update "
-            f"({', '.join(silent)} did not), {needed} are needed; look into their logs, then "
-            "resume the run"
-        )
+    if have:
+        needed = max(needed, study.strategy.traits.fewest)
+    if have >= needed:
+        return have > 0
+    if replies.spent and have + len(replies.spent) >= needed:
+        return False
+    silent = [site for site in study.sites if site not in replies.updates]
+    raise QuorumError(
+        f"round {number}: {have} of {len(study.sites)} sites sent an update "
+        f"({', '.join(silent)} did not), {needed} are needed; look into their logs, then "
+        "resume the run"
+    )

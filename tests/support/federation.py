@@ -1,0 +1,306 @@
+"""A federation of real processes on loopback: a coordinator, its sites, and what they left."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cloister.client.agent_folder import AgentFolder
+from cloister.client.membership import Membership, take_invite, take_welcome
+from cloister.client.own import begin_ledger
+from cloister.client.site_file import SiteFile, read_site
+from cloister.models.base import weights_sha256
+from cloister.privacy.ledger_file import LedgerFile
+from cloister.privacy.verify import verify
+from cloister.provisioning.papers import Invite, Welcome, write_invite, write_welcome
+from cloister.recipe import Recipe
+from cloister.server.deployed import resolved_recipe
+from cloister.server.folder import ServerConfig, ServerFolder
+from cloister.server.journal import ENDED, Run, Standing, read_run, write_run
+from cloister.server.members import approved, changing, connecting, invited, read_members, revoked
+from cloister.server.run_directory import RunDirectory
+from cloister.server.service import read_service, submit
+from tests.support.models import tiny_bert
+from tests.support.studies import NOTES, write_notes
+
+SITE = """
+[site]
+name = "{name}"
+data = "records.jsonl"
+public_records = 40
+ledger = "records.ledger"
+model = "{base}"
+
+[budget]
+epsilon = {epsilon}
+delta = 2e-5
+
+[privacy]
+min_noise_multiplier = {noise}
+max_grad_norm = 8.0
+
+[accept]
+tasks = ["sequence-classification"]
+base_sha256 = ["{sha256}"]
+max_rounds = 1000
+
+[status]
+allowed = ["trained", "refused", "budget", "spent"]
+"""
+RECIPE = """
+[study]
+name = "small"
+[model]
+base = "{base}"
+[task]
+max_length = 16
+labels = {labels}
+[data]
+test = "{test}"
+[lora]
+train = "both"
+top_layers = 0
+[training]
+expected_batch_size = 10
+local_steps = 2
+learning_rate = 0.1
+schedule = "constant"
+[privacy]
+max_grad_norm = 1.0
+[federation]
+num_rounds = {rounds}
+absent_timeout = 20.0
+round_timeout = 300.0
+[tracking]
+tensorboard = false
+"""
+# How long anything here may take before a test gives up: a loaded machine with two cores.
+PATIENCE = 240.0
+
+
+def wait_for(what: str, ready: Callable[[], object], patience: float = PATIENCE) -> None:
+    """Looks until something is so; fails where it never is."""
+    deadline = time.monotonic() + patience
+    while not ready():
+        assert time.monotonic() < deadline, f"waited {patience:.0f} s for: {what}"
+        time.sleep(0.1)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Federation:
+    """Folders and processes of a coordinator and its sites."""
+
+    root: Path
+    server: ServerFolder
+    sites: dict[str, SiteFile]
+    base: Path
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start(self, who: str) -> None:
+        """Starts the coordinator ("server") or a site as its operator would."""
+        command = (
+            ["server", "start", str(self.server.path)]
+            if who == "server"
+            else ["site", "start", str(self.sites[who].path)]
+        )
+        with (self.root / f"{who}.out").open("ab") as out:
+            self.processes[who] = subprocess.Popen(
+                [sys.executable, "-m", "cloister", *command],
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+            )
+
+    def end(self, who: str, number: int = signal.SIGTERM) -> int:
+        """Ends a service and returns its exit code."""
+        process = self.processes.pop(who)
+        process.send_signal(number)
+        return process.wait(20)
+
+    def end_all(self) -> None:
+        for who in list(self.processes):
+            self.end(who)
+
+    def child(self, who: str, name: str) -> int | None:
+        """Process number of a service's child."""
+        service = (
+            read_service(self.server) if who == "server"
+            else AgentFolder.of(self.sites[who]).running()
+        )  # fmt: skip
+        found = (service or {"children": {}})["children"].get(name, {}).get("pid")
+        return int(found) if found else None
+
+    def kill(self, who: str, name: str) -> bool:
+        """Kills a service's child without a word; whether there was one."""
+        pid = self.child(who, name)
+        if pid is None:
+            return False
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def recipe(self, rounds: int, *assignments: str) -> Recipe:
+        """The small study, as the coordinator resolves it."""
+        path = self.root / "study.toml"
+        path.write_text(
+            RECIPE.format(base=self.base, labels=json.dumps(sorted(NOTES)), rounds=rounds,
+                          test=self.root / "test.jsonl")
+        )  # fmt: skip
+        members = connecting(read_members(self.server.members), datetime.now(UTC))
+        return resolved_recipe(path, list(assignments), members)
+
+    def submit(self, name: str, rounds: int, *assignments: str) -> Path:
+        """Starts a run once the coordinator listens; returns its folder."""
+        recipe = self.recipe(rounds, *assignments)
+        place = self.server.run(name)
+        RunDirectory.create(place, recipe)
+        members = connecting(read_members(self.server.members), datetime.now(UTC))
+        run = Run(name=name, standing=Standing.SUBMITTED, flower_run=0, sites=tuple(members))
+        write_run(place, run)
+        wait_for("the SuperLink", lambda: _submitted(self.server, run))
+        return place
+
+    def standing(self, name: str) -> Standing:
+        return read_run(self.server.run(name)).standing
+
+    def wait_closed(self, name: str, rounds: int) -> None:
+        """Until so many rounds are closed."""
+        run = RunDirectory(self.server.run(name))
+        wait_for(f"round {rounds} of {name}", lambda: len(run.metrics()) >= rounds)
+
+    def wait_ended(self, name: str, patience: float = PATIENCE) -> Standing:
+        wait_for(f"the end of {name}", lambda: self.standing(name) in ENDED, patience)
+        return self.standing(name)
+
+    def revoke(self, site: str) -> None:
+        with changing(self.server.members) as write:
+            write(revoked(read_members(self.server.members), site))
+
+
+def _submitted(server: ServerFolder, run: Run) -> bool:
+    from cloister.errors import NetworkError
+
+    try:
+        submit(server, run)
+    except NetworkError:
+        return False
+    return True
+
+
+@contextmanager
+def federation(
+    root: Path, names: tuple[str, ...] = ("east", "west"), *, epsilon: str = "inf",
+    noise: float = 0.0,
+) -> Iterator[Federation]:  # fmt: skip
+    """Makes a coordinator and approved sites; ends every process at the end."""
+    root.mkdir(parents=True, exist_ok=True)
+    base = tiny_bert(root / "base")
+    write_notes(root / "test.jsonl", 30, seed=1)
+    port, now = free_port(), datetime.now(UTC)
+    server = ServerFolder.create(
+        root / "coordinator",
+        ServerConfig(name="desk", address=f"localhost:{port}", listen=f"127.0.0.1:{port}",
+                     superlink_port=free_port()),
+        now,
+    )  # fmt: skip
+    sites = {}
+    for index, name in enumerate(names):
+        folder = root / name
+        folder.mkdir()
+        write_notes(folder / "records.jsonl", 40, seed=10 + index)
+        text = SITE.format(
+            name=name, base=base, sha256=weights_sha256(base), epsilon=epsilon, noise=noise
+        )
+        (folder / "site.toml").write_text(text)
+        sites[name] = read_site(folder / "site.toml")
+        begin_ledger(sites[name])
+        admit(server, sites[name], now)
+    made = Federation(root, server, sites, base)
+    try:
+        yield made
+    finally:
+        made.end_all()
+
+
+def admit(server: ServerFolder, site: SiteFile, now: datetime) -> None:
+    """Carries the three papers between a coordinator and a site."""
+    folder, authority, name = site.path.parent, server.authority, site.site.name
+    with changing(server.members) as write:
+        members = invited(read_members(server.members), name, now)
+        invite = Invite(
+            coordinator=server.config.name, site=name, address=server.config.address,
+            authority=authority.pem.decode(), token=members[name].token,
+            expires=members[name].expires,
+        )  # fmt: skip
+        write_invite(folder / "invite.json", invite, authority)
+        request = take_invite(site, folder / "invite.json", invite.fingerprint, now, False)
+        members = approved(members, request, now)
+        welcome = Welcome(coordinator=server.config.name, site=name, request=request.fingerprint,
+                          expires=members[name].expires)  # fmt: skip
+        write_welcome(folder / "welcome.json", welcome, authority)
+        write(members)
+    take_welcome(site, folder / "welcome.json", now)
+    assert Membership.of(site).is_welcome()
+
+
+def check_history(made: Federation, *names: str) -> dict[str, int]:
+    """Checks what a federation left, whatever happened to it; returns counts.
+
+    - no release without a durable reservation before it (the ledger's chain, signatures and order);
+    - at most one distinct release per (study, round, site);
+    - spent ≥ released, and within the cap at every prefix (`verify` recomputes both);
+    - everything that the coordinator counted is a release of that site, byte for byte;
+    - every run ended, or can be resumed.
+    """
+    released: dict[str, dict[tuple[str, int], str]] = {}
+    counts = {"reserved": 0, "released": 0, "counted": 0}
+    for site, file in made.sites.items():
+        entries = LedgerFile(file.ledger).entries()
+        history = verify(entries, str(file.ledger)).history
+        out: dict[tuple[str, int], str] = {}
+        reserved: dict[int, dict[str, Any]] = {}
+        for entry in entries:
+            said = entry.fields
+            if said["kind"] == "reserve":
+                assert (said["study"], said["round"]) not in [
+                    (r["study"], r["round"]) for r in reserved.values()
+                ]
+                reserved[said["seq"]] = said
+            elif said["kind"] == "release":
+                about = reserved[said["reservation"]]
+                place = (about["study"], about["round"])
+                assert place not in out, f"{site} released {place} twice"
+                out[place] = said["sha256"]
+        assert len(history.released) == len(out) <= len(reserved)
+        released[site] = out
+        counts["reserved"] += len(reserved)
+        counts["released"] += len(out)
+    for name in names:
+        place = made.server.run(name)
+        study = RunDirectory(place)
+        digest = json.loads((place / "checkpoint" / "latest.json").read_text())["recipe"]
+        rounds = [row["round"] for row in study.metrics()]
+        assert rounds == sorted(set(rounds)), f"{name}: rounds {rounds}"
+        for row in study.metrics():
+            for site, (sha256, _) in row["received"].items():
+                assert released[site][digest, row["round"]] == sha256
+                counts["counted"] += 1
+        assert made.standing(name) in (*ENDED, Standing.INTERRUPTED)
+    return counts
