@@ -111,6 +111,9 @@ def status(site: SiteToml, as_json: AsJson = False) -> None:
         return
     doing = facts["activity"].get("doing", "nothing yet")
     typer.echo(f"{facts['site']}: {'runs, ' + doing if facts['running'] else 'does not run'}")
+    if facts["connection"]:
+        told = facts["connection"]
+        typer.echo(f"  last trouble with the connection, {told['time']}: {told['trouble']}")
     budget = facts["budget"]
     spent = "∞" if budget["epsilon"] is None else f"{budget['epsilon']:.4f}"
     cap = "∞" if budget["cap"] is None else f"{budget['cap']:g}"

@@ -4,6 +4,7 @@ executor.secret   what the agent shows to the site's SuperNode
 service.json      the service: its pid, its children
 agent.json        what the agent does now, and what it did
 refusals.jsonl    why rounds were refused or failed, in full; for the operator's eyes
+connection.json   why the SuperNode did not get through, when it last did not
 logs/             of agent and SuperNode
 """
 
@@ -63,6 +64,19 @@ class AgentFolder:
         """What the agent did last; empty before it did anything."""
         try:
             found: dict[str, Any] = json.loads((self.path / "agent.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found
+
+    def note_connection(self, trouble: str) -> None:
+        """Notes what stands between the site and its coordinator."""
+        told = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "trouble": trouble}
+        write_whole(self.path / "connection.json", json.dumps(told).encode(), mode=0o600)
+
+    def connection(self) -> dict[str, Any]:
+        """What stood between them last; empty where nothing did."""
+        try:
+            found: dict[str, Any] = json.loads((self.path / "connection.json").read_text("utf-8"))
         except (OSError, ValueError):
             return {}
         return found

@@ -18,7 +18,9 @@ import torch
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from cloister.client.membership import Membership
 from cloister.client.own import accepted_plan, open_ledger, own_records, own_workspace
+from cloister.client.reach import reach
 from cloister.client.site_file import SiteFile
 from cloister.data.records import Record
 from cloister.errors import CloisterError, RefusedError
@@ -93,8 +95,19 @@ def examine(file: SiteFile, recipe: Recipe | None) -> Iterator[Outcome]:
     ]
     for name, check in checks:
         yield _run(name, check)
+    if Membership.of(file).path.exists():
+        yield from _network(Membership.of(file))
     if recipe is not None:
         yield from _study(file, recipe)
+
+
+def _network(membership: Membership) -> Iterator[Outcome]:
+    try:
+        for step in reach(membership):
+            level = Level.PASS if step.fine else Level.FAIL if step.blocks else Level.WARN
+            yield Outcome(f"way: {step.name}", level, step.detail, step.remedy)
+    except CloisterError as error:
+        yield Outcome("way", Level.FAIL, str(error), "join again with the coordinator's invite")
 
 
 def _study(file: SiteFile, recipe: Recipe) -> Iterator[Outcome]:

@@ -75,6 +75,7 @@ def overview_of(file: SiteFile) -> dict[str, Any]:
         "running": service is not None,
         "processes": (service or {}).get("children", {}),
         "activity": folder.activity(),
+        "connection": folder.connection(),
         "budget": budget_of(file),
         "releases": releases_of(file),
         "refusals": folder.refusals(),

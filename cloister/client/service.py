@@ -6,21 +6,26 @@ coordinator's gate <--TLS, outbound-- SuperNode <--loopback, secret-- agent: dat
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pwd
 import secrets
 import socket
 import sys
+import threading
 from pathlib import Path
 
 from cloister.client.agent_folder import AgentFolder
 from cloister.client.membership import Membership
+from cloister.client.reach import reach
 from cloister.client.site_file import SiteFile
 from cloister.errors import BadFileError, UsageError
 from cloister.files import write_whole
 from cloister.flower.commands import supernode
 from cloister.flower.environment import quiet_environment
 from cloister.processes import Program, Supervisor
+
+log = logging.getLogger(__name__)
 
 
 class Service:
@@ -81,12 +86,28 @@ class Service:
         self._folder.service.unlink(missing_ok=True)
 
     def _note(self) -> None:
+        node = self.supervisor.children["supernode"]
+        if node.exit_code is not None and node.pid is None and not self.supervisor.stop.is_set():
+            threading.Thread(target=self._explain, daemon=True).start()
         children = {
             name: {"pid": child.pid, "starts": child.starts, "exit_code": child.exit_code}
             for name, child in self.supervisor.children.items()
         }
         document = {"pid": os.getpid(), "children": children}
         write_whole(self._folder.service, json.dumps(document).encode())
+
+    def _explain(self) -> None:
+        """Finds out why the SuperNode ended; it says nothing itself."""
+        for step in reach(Membership.of(self._file)):
+            if not step.fine:
+                trouble = f"{step.name}: {step.detail}; {step.remedy}"
+                log.warning("no way to the coordinator: %s", trouble)
+                self._folder.note_connection(trouble)
+                return
+        self._folder.note_connection(
+            "the coordinator is reached; after a broken connection it takes a site back within a "
+            "minute"
+        )
 
     def _prepare(self, user: int | None) -> None:
         place = self._folder

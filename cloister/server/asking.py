@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 
 # Seconds between looks for sites and for their replies: far below a round's seconds.
 POLL = 0.1
+# Seconds between looks whether a node that was asked has connected anew since.
+RECONNECTED_POLL = 1.0
 
 Nodes = Mapping[int, str]  # site by Flower's id of its node; "" where only its reply tells
 
@@ -45,6 +47,8 @@ class Asker:
         nodes: Which connected nodes there are.
         patience: How long to wait.
         on_event: Told of what happens to a site in a round: `asked`, `answered`, `lost`, `late`.
+        since: When each connected node connected, as Flower tells; one that did so after it was
+            asked has lost the question. Flower itself notices that after a minute.
         clock: Seconds that only grow.
         wait: Waits some seconds.
     """
@@ -53,6 +57,7 @@ class Asker:
     nodes: Callable[[Grid], Nodes]
     patience: Patience
     on_event: Callable[[str, int, str], None] = lambda what, number, site: None
+    since: Callable[[Grid], Mapping[int, str]] = lambda grid: {}
     clock: Callable[[], float] = time.monotonic
     wait: Callable[[float], None] = time.sleep
     _late: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -93,6 +98,7 @@ class Asker:
             when it comes.
         """
         deadline = started + self.patience.round
+        looked, connected = self.clock(), self.since(self.grid)
         pending: dict[str, int] = {}
         again: dict[int, float] = {}
         answers: list[tuple[str, Message]] = []
@@ -111,6 +117,15 @@ class Asker:
                 failures[node] = message
                 again[node] = self.clock() + self.patience.again
             now = self.clock()
+            if pending and now - looked > RECONNECTED_POLL:
+                looked, there_since = now, self.since(self.grid)
+                for message_id, node in list(pending.items()):
+                    if there_since.get(node, connected.get(node)) != connected.get(node):
+                        self._late[message_id] = (request.round, nodes[node])
+                        del pending[message_id]
+                        again[node] = now
+                        self.on_event("lost", request.round, nodes[node])
+                connected = {**connected, **there_since}
             if now > deadline or not (pending or again):
                 break
             there = self.nodes(self.grid) if again else {}
@@ -129,7 +144,7 @@ class Asker:
             self.wait(POLL)
         for message_id, node in pending.items():
             self._late[message_id] = (request.round, nodes[node])
-        answers += [(nodes[node], failures[node]) for node in again]
+        answers += [(nodes[node], failures[node]) for node in again if node in failures]
         return answers
 
     def _push(

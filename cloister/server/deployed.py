@@ -82,6 +82,12 @@ def _absolute(source: str) -> str:
     return str(Path(source).absolute()) if Path(source).exists() else source
 
 
+def _since(grid: Grid) -> dict[int, str]:
+    """When each node that is online connected."""
+    assert isinstance(grid, HttpGrid)
+    return {info.node_id: info.last_activated_at for info in grid.get_nodes()}
+
+
 def _public(recipe: Recipe, name: Literal["test", "validation"]) -> list[Record]:
     """The public set `test` or `validation`, empty where the recipe names none."""
     source = recipe.data.test if name == "test" else recipe.data.validation
@@ -191,6 +197,7 @@ class DeployedStudy:
             on_note=lambda text: note(run.path, "note", text=text),
             on_event=lambda what, number, site: note(run.path, what, round=number, site=site),
             nodes=self._nodes,
+            since=_since,
             keys={name: member.ledger_key for name, member in self.members.items()},
         )
 

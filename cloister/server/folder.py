@@ -26,6 +26,7 @@ from cloister.errors import BadFileError, RecipeError, UsageError
 from cloister.fields import as_table, read_section
 from cloister.files import write_whole
 from cloister.names import is_name
+from cloister.provisioning.address import split_address
 from cloister.provisioning.authority import (
     Authority,
     create_authority,
@@ -213,21 +214,6 @@ class ServerFolder:
             return False
         _write_pair(self.path / "endpoint", issue_endpoint(self.authority, self.config.hosts, now))
         return True
-
-
-def split_address(address: str, name: str) -> tuple[str, int]:
-    """Host and port of `host:port`.
-
-    Raises:
-        UsageError: It is of another form.
-    """
-    host, colon, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise UsageError(
-            f"{name}: {address!r} given; host:port is needed, as in fed.example.org:9443"
-        )
-    return host, int(port)
 
 
 def _write_pair(path: Path, pair: tuple[bytes, bytes]) -> None:

@@ -28,6 +28,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from cloister import __version__
 from cloister.errors import BadFileError
 from cloister.files import write_whole
 from cloister.server.folder import ServerFolder
@@ -50,6 +51,7 @@ PATIENCE = 60.0
 # Seconds between writes of who was seen.
 SEEN_EVERY = 1.0
 KEY_HEADER = "flwr-public-key"
+VERSION = {"cloister-version": __version__}
 PASSED_ON = ("content-type", "accept")
 
 
@@ -146,7 +148,8 @@ def make_gate(
             for name, value in answer.headers.items()
             if name == "content-type" or name.startswith("flwr-")
         }
-        return Response(answer.content, answer.status_code, kept)
+        told = {**VERSION, "cloister-member": site}
+        return Response(answer.content, answer.status_code, {**kept, **told})
 
     return Starlette(
         routes=[Route("/v1/fleet/{call}", forward, methods=["POST"])], lifespan=lifespan
@@ -154,7 +157,8 @@ def make_gate(
 
 
 def _refusal(code: int, why: str) -> Response:
-    return Response(json.dumps({"detail": why}), code, media_type="application/json")
+    body = json.dumps({"detail": why})
+    return Response(body, code, VERSION, media_type="application/json")
 
 
 class Seen:

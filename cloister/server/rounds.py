@@ -80,6 +80,7 @@ class ServerStudy:
         on_note: Told what is out of the ordinary, in words.
         on_event: Told what happens to a site in a round (`server.asking`).
         nodes: Which connected nodes there are, with their sites where the node's key tells.
+        since: When each of them connected, where that can be told (`server.asking`).
         keys: Public keys of the sites' ledgers, which sign what they send; None: not checked.
     """
 
@@ -99,6 +100,7 @@ class ServerStudy:
     on_note: Callable[[str], None] = log.warning
     on_event: Callable[[str, int, str], None] = lambda what, number, site: None
     nodes: Callable[[Grid], Nodes] = lambda grid: dict.fromkeys(sorted(grid.get_node_ids()), "")
+    since: Callable[[Grid], Mapping[int, str]] = lambda grid: {}
     keys: Mapping[str, str] | None = None
 
 
@@ -113,7 +115,7 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
     """
     state = study.state
     epsilon: dict[str, float] = {}
-    asker = Asker(grid, study.nodes, study.patience, study.on_event)
+    asker = Asker(grid, study.nodes, study.patience, study.on_event, study.since)
     terms = Terms(study.digest, study.sites, study.max_update_norm, study.keys)
     enough = study.min_sites or len(study.sites)
     while state.round < study.num_rounds:

@@ -1,11 +1,21 @@
 """A deployment of real processes on loopback, and what it does when they are killed."""
 
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from cloister.client.agent_folder import AgentFolder
 from cloister.client.overview import overview_of
+from cloister.flower import control
+from cloister.flower.control import BUNDLE
+from cloister.privacy.ledger_file import LedgerFile
 from cloister.server.journal import Standing, events, read_run
 from cloister.server.run_directory import RunDirectory
-from tests.support.federation import Federation, check_history, federation
+from tests.support.federation import Federation, check_history, federation, wait_for
 
 
 def started(made: Federation) -> None:
@@ -37,3 +47,108 @@ def test_a_study_over_a_network_and_its_papers(tmp_path: Path) -> None:
         assert len(logs) == 3 + 2 * 2
         for log in logs:  # no text of a record is in any of them
             assert "pain" not in log.read_text()
+
+
+def hostile_bundle(canary: Path) -> bytes:
+    """What a malicious coordinator sends along: code that shadows what a site has installed."""
+    evil = f"open({str(canary)!r}, 'a').write(__name__)\n"
+    files = {
+        "pyproject.toml": BUNDLE.decode().replace("cloister.none", "cloister.client.app"),
+        "cloister/__init__.py": evil,
+        "cloister/client/__init__.py": evil,
+        "cloister/client/app.py": evil
+        + "from flwr.clientapp import ClientApp\napp = ClientApp()\n",
+        "torch.py": evil,
+        "sitecustomize.py": evil,
+    }
+    manifest = "\n".join(
+        f"{name},{hashlib.sha256(text.encode()).hexdigest()},{8 * len(text.encode())}"
+        for name, text in files.items()
+    )
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as bundle:
+        for name, text in {**files, ".info/CONTENT": manifest}.items():
+            bundle.writestr(name, text)
+    return content.getvalue()
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    """Two running sites whose policy demands noise; studies share their budgets."""
+    with federation(tmp_path_factory.mktemp("live"), epsilon="40.0", noise=0.8) as made:
+        started(made)
+        yield made
+
+
+def test_code_that_comes_along_is_never_run(live: Federation, tmp_path: Path) -> None:
+    canary = tmp_path / "executed"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(control, "empty_bundle", lambda: hostile_bundle(canary))
+        live.submit("hostile", 1)
+    assert live.wait_ended("hostile") is Standing.FINISHED
+    assert not canary.exists()
+    for file in live.sites.values():
+        folder = AgentFolder.of(file)
+        assert folder.activity()["bundles"] == 1  # seen, dropped
+        assert "dropped unread" in (folder.logs / "agent.log").read_text()
+        assert not list(folder.path.glob("flwr/apps/*"))
+
+
+def test_a_plan_with_less_noise_than_the_policy_allows_is_made_stricter(live: Federation) -> None:
+    live.submit("lax", 1, "privacy.noise_multiplier=0.3", "study.name=lax")
+    assert live.wait_ended("lax") is Standing.FINISHED
+    for file in live.sites.values():
+        charged = [entry.fields for entry in LedgerFile(file.ledger).entries()]
+        events_of = [entry["event"] for entry in charged if entry["kind"] == "reserve"]
+        assert all(event["noise_multiplier"] >= 0.8 for event in events_of)
+
+
+def test_a_study_that_no_policy_accepts_ends_with_every_reason_at_the_site(
+    live: Federation,
+) -> None:
+    place = live.submit("refused", 1, "lora.r=2", "privacy.enabled=false", "study.name=refused")
+    assert live.wait_ended("refused") is Standing.FAILED
+    run = read_run(place)
+    assert run.exit_code == 8
+    told = [event for _, event in events(place) if event["what"] == "failed"]
+    assert "0 of 2 sites sent an update" in told[0]["text"]
+    for file in live.sites.values():
+        why = AgentFolder.of(file).refusals()[-1]
+        assert why["kind"] == "RefusedError"
+        assert "noise" in why["why"]
+        # Nothing of it is in what the coordinator has.
+        assert why["why"] not in (place / "events.jsonl").read_text()
+
+
+def test_a_revoked_site_is_refused_at_once_and_the_others_go_on(live: Federation) -> None:
+    place = live.submit("revoked", 3, "federation.min_sites=1", "study.name=revoked",
+                        "federation.absent_timeout=2.0")  # fmt: skip
+    live.wait_closed("revoked", 1)
+    live.revoke("west")
+    assert live.wait_ended("revoked") is Standing.FINISHED
+    rows = RunDirectory(place).metrics()
+    assert set(rows[-1]["received"]) == {"east"}
+    folder = AgentFolder.of(live.sites["west"])
+    wait_for("the reason", lambda: "membership: not known" in str(folder.connection()))
+    check_history(live, "revoked")
+
+
+@pytest.mark.parametrize(
+    "points", [["charged", "released"]], ids=["after the charge, after the release"]
+)
+def test_an_agent_that_dies_in_a_round_spends_it_once(tmp_path: Path, points: list[str]) -> None:
+    """One site dies at a named point of each round, the other lives; every round is closed."""
+    with federation(tmp_path, epsilon="40.0", noise=0.8) as made:
+        made.start("server")
+        made.start("east")
+        made.start("west", dying_at=points)
+        place = made.submit("dying", len(points) + 1, "federation.min_sites=1")
+        assert made.wait_ended("dying", 600.0) is Standing.FINISHED, read_run(place).error
+        rows = RunDirectory(place).metrics()
+        assert [row["round"] for row in rows] == list(range(1, len(points) + 2))
+        counts = check_history(made, "dying")
+        # Only a round that was cut off between charge and release is spent for nothing.
+        cut = len({"charged", "training", "trained"} & set(points))
+        assert counts["reserved"] - counts["released"] == cut
+        assert counts["counted"] == counts["released"]
+        assert len(list((tmp_path / "west").glob("died-*"))) == len(points)

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ from cloister.models.base import weights_sha256
 from cloister.privacy.ledger_file import LedgerFile
 from cloister.privacy.verify import verify
 from cloister.provisioning.papers import Invite, Welcome, write_invite, write_welcome
-from cloister.recipe import Recipe
+from cloister.recipe import Recipe, read_recipe
 from cloister.server.deployed import resolved_recipe
 from cloister.server.folder import ServerConfig, ServerFolder
 from cloister.server.journal import ENDED, Run, Standing, read_run, write_run
@@ -111,16 +111,24 @@ class Federation:
     base: Path
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
-    def start(self, who: str) -> None:
-        """Starts the coordinator ("server") or a site as its operator would."""
-        command = (
-            ["server", "start", str(self.server.path)]
-            if who == "server"
-            else ["site", "start", str(self.sites[who].path)]
-        )
+    def start(self, who: str, dying_at: Sequence[str] = ()) -> None:
+        """Starts the coordinator ("server") or a site as its operator would.
+
+        Args:
+            who: "server", or a site's name.
+            dying_at: Points of a round at each of which the site's agent dies once
+                (`tests.support.dying_agent`).
+        """
+        if who == "server":
+            command = ["cloister", "server", "start", str(self.server.path)]
+        elif dying_at:
+            path = str(self.sites[who].path)
+            command = ["tests.support.dying_agent", "service", path, *dying_at]
+        else:
+            command = ["cloister", "site", "start", str(self.sites[who].path)]
         with (self.root / f"{who}.out").open("ab") as out:
             self.processes[who] = subprocess.Popen(
-                [sys.executable, "-m", "cloister", *command],
+                [sys.executable, "-m", *command],
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
@@ -295,7 +303,7 @@ def check_history(made: Federation, *names: str) -> dict[str, int]:
     for name in names:
         place = made.server.run(name)
         study = RunDirectory(place)
-        digest = json.loads((place / "checkpoint" / "latest.json").read_text())["recipe"]
+        digest = read_recipe(place / "recipe.toml").digest()
         rounds = [row["round"] for row in study.metrics()]
         assert rounds == sorted(set(rounds)), f"{name}: rounds {rounds}"
         for row in study.metrics():

@@ -1,0 +1,78 @@
+"""A site's service whose agent kills itself, once at each of some named points.
+
+python -m tests.support.dying_agent service SITE.TOML POINT…
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cloister.client import agent, site
+from cloister.client.service import Service
+from cloister.client.site_file import read_site
+from cloister.flower.tasks import Executor, Task
+from cloister.privacy.ledger import Ledger, Reservation
+
+# What an agent does in a round, in order; it dies right before or after.
+POINTS: dict[str, tuple[type | Any, str, str]] = {
+    "claimed": (Executor, "claim", "after"),
+    "message taken": (Task, "message", "after"),
+    "charged": (Ledger, "reserve", "after"),
+    "training": (site, "local_update", "before"),
+    "trained": (Reservation, "release", "before"),
+    "released": (Reservation, "release", "after"),
+    "reply not sent": (Task, "reply", "before"),
+    "reply sent": (Task, "reply", "after"),
+    "finished": (Task, "finish", "after"),
+}
+
+
+def die_once(marker: Path) -> None:
+    """Kills this process without a word, unless it has died here before."""
+    if not marker.exists():
+        marker.write_text("")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wrapped(call: Callable[..., Any], marker: Path, when: str) -> Callable[..., Any]:
+    def replacement(*arguments: Any, **keywords: Any) -> Any:
+        if when == "before":
+            die_once(marker)
+        result = call(*arguments, **keywords)
+        if (when == "after" and result is not None) or call.__name__ in ("reply", "finish"):
+            die_once(marker)
+        return result
+
+    return replacement
+
+
+def arm(folder: Path, points: list[str]) -> None:
+    """Has the agent die at the first point where it has not died yet, in the order given."""
+    for point in points:
+        marker = folder / f"died-{point.replace(' ', '-')}"
+        if not marker.exists():
+            owner, name, when = POINTS[point]
+            setattr(owner, name, wrapped(getattr(owner, name), marker, when))
+            return
+
+
+def main() -> None:
+    part, path, *rest = sys.argv[1:]
+    if part == "agent":
+        address, *points = rest
+        arm(Path(path).parent, points)
+        agent.main(Path(path), address)
+        return
+    service = Service(read_site(Path(path)))
+    child = service.supervisor.children["agent"]
+    *_, own, address = child.program.command
+    command = [sys.executable, "-m", "tests.support.dying_agent", "agent", own, address, *rest]
+    object.__setattr__(child.program, "command", command)
+    service.run()
+
+
+if __name__ == "__main__":
+    main()
