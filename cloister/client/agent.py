@@ -120,7 +120,12 @@ class Agent:
         watchdog.daemon = True
         watchdog.start()
         try:
-            message, context, bundle = task.message()
+            try:
+                message, context, bundle = task.message()
+            except NetworkError as error:
+                log.warning("%s", error)
+                task.finish(succeeded=False)
+                return
             self._look_at(bundle)
             reply = self._answer(message, context)
             if task.lost.is_set():

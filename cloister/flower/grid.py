@@ -5,7 +5,7 @@ from __future__ import annotations
 from flwr.supercore.run import Run
 from flwr.superlink.grid.http_grid import HttpGrid
 
-from cloister.flower.tasks import Runtime, Task, connect, patient_invoker
+from cloister.flower.tasks import SERVER_PATIENCE, Runtime, Task, connect, patient_invoker
 
 
 def grid_of(runtime: Runtime, task: Task, run: Run) -> HttpGrid:
@@ -25,5 +25,6 @@ def grid_of(runtime: Runtime, task: Task, run: Run) -> HttpGrid:
     # Its own invoker interrupts the whole process where the SuperLink does not know the task.
     grid._retry_invoker = patient_invoker()
     grid._client = connect(runtime, task.token)
+    grid._client.patience = SERVER_PATIENCE
     grid.set_run(run)
     return grid

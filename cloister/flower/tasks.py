@@ -28,6 +28,7 @@ from flwr.proto.runtime_pb2 import (
 )
 from flwr.supercore.constant import TaskType
 from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -43,9 +44,12 @@ from cloister.errors import NetworkError
 
 log = logging.getLogger(__name__)
 
-# A SuperNode makes a task before it has stored the task's message: seconds between looks for it,
-# and for how long (a message of hundreds of megabytes takes that long over loopback).
-POLL, PATIENCE = 0.1, 120.0
+# A SuperNode makes a task before it has stored the task's message: seconds between looks for it.
+POLL = 0.1
+# How long a message may stand still before it is given up. A SuperNode makes a task for a run that
+# has ended meanwhile, too, whose message never comes; and a piece of one (5 MB) takes 40 s over a
+# line of 1 Mbit/s. At the coordinator pieces are there once a SuperNode has sent them.
+SITE_PATIENCE, SERVER_PATIENCE = 60.0, 15.0
 # How long a call may be tried again before its task is given up: Flower takes a task away after
 # 60 s without heartbeat.
 RETRY_SECONDS = 60.0
@@ -68,25 +72,41 @@ class Runtime:
 
 
 class PatientClient(RuntimeHttpClient):
-    """Waits for a message and its objects; Flower's own client takes their absence for good."""
+    """Waits for a message and its objects; Flower's own client takes their absence for good.
+
+    Attributes:
+        patience: Seconds without any object arriving after which the message is given up.
+    """
+
+    patience = SITE_PATIENCE
+    _progress = 0.0
 
     def PullMessages(self, request: PullAppMessagesRequest) -> PullAppMessagesResponse:  # noqa: N802
         """The task's messages, once there are any."""
-        deadline = time.monotonic() + PATIENCE
+        self._progress = time.monotonic()
         while True:
             response = super().PullMessages(request)
-            if response.messages_list or time.monotonic() > deadline:
+            if response.messages_list or request.message_ids or self._is_still():
                 return response
             time.sleep(POLL)
 
     def PullObject(self, request: PullObjectRequest) -> PullObjectResponse:  # noqa: N802
-        """An object, once it is there."""
-        deadline = time.monotonic() + PATIENCE
+        """An object, once it is there.
+
+        Raises:
+            ObjectPullError: It does not come.
+        """
         while True:
             response = super().PullObject(request)
-            if response.object_available or time.monotonic() > deadline:
+            if response.object_available:
+                self._progress = time.monotonic()
                 return response
+            if self._is_still() or not response.object_found:
+                raise ObjectPullError(request.object_id, "it does not come")
             time.sleep(POLL)
+
+    def _is_still(self) -> bool:
+        return time.monotonic() - self._progress > self.patience
 
 
 @dataclass
@@ -108,8 +128,15 @@ class Task:
         self._heartbeat.start()
 
     def message(self) -> tuple[Message, Context, bytes]:
-        """The message of a client's task, and the bundle that came along, for its hash alone."""
-        message, context, _, bundle = pull_task_input(self.client)
+        """The message of a client's task, and the bundle that came along, for its hash alone.
+
+        Raises:
+            NetworkError: The message does not come: its run has ended, most likely.
+        """
+        try:
+            message, context, _, bundle = pull_task_input(self.client)
+        except (ObjectPullError, RuntimeError) as error:
+            raise NetworkError("a task without its message, which never came") from error
         return message, context, bundle.content
 
     def run(self) -> tuple[Run, Mapping[str, object]]:

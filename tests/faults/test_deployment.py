@@ -152,3 +152,30 @@ def test_an_agent_that_dies_in_a_round_spends_it_once(tmp_path: Path, points: li
         assert counts["reserved"] - counts["released"] == cut
         assert counts["counted"] == counts["released"]
         assert len(list((tmp_path / "west").glob("died-*"))) == len(points)
+
+
+def test_a_run_whose_superlink_and_executor_are_killed_equals_an_unbroken_one(
+    tmp_path: Path,
+) -> None:
+    """Without noise, bit for bit: a resumed run asks again, and sites send the same bytes."""
+    with federation(tmp_path) as made:
+        for file in made.sites.values():
+            text = file.path.read_text().replace("max_grad_norm = 8.0", "max_grad_norm = inf")
+            file.path.write_text(text)
+        started(made)
+        plain = ("privacy.enabled=false", "strategy.name=fedadam")
+        made.submit("unbroken", 4, *plain, "study.name=one")
+        assert made.wait_ended("unbroken") is Standing.FINISHED
+        made.submit("broken", 4, *plain, "study.name=two")
+        for number, victim in ((1, "superlink"), (2, "executor")):
+            made.wait_closed("broken", number)
+            assert made.kill("server", victim)
+        assert made.wait_ended("broken", 600.0) is Standing.FINISHED
+        told = [event["what"] for _, event in events(made.server.run("broken"))]
+        assert told.count("resumed") >= 1
+        ends = [
+            (made.server.run(name) / "adapter" / "adapter_model.safetensors").read_bytes()
+            for name in ("unbroken", "broken")
+        ]
+        assert ends[0] == ends[1]
+        check_history(made, "unbroken", "broken")
