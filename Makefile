@@ -3,13 +3,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check audit bench format clean
+.PHONY: help demo deploy-demo test check audit bench format clean
 
 help: ## What each target does
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 demo: $(VENV)/.demo ## Four synthetic hospitals train one model together, at epsilon = 8 (about 3 minutes)
 	$(BIN)/cloister simulate
+
+deploy-demo: $(VENV)/.demo ## A coordinator and three hospitals over TLS on this machine, from invite to certificate (about 2 minutes)
+	$(BIN)/python demos/deploy.py
 
 test: $(VENV)/.dev ## The tests
 	$(BIN)/python -m pytest

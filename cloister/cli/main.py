@@ -16,6 +16,7 @@ from cloister.cli import (
     evaluate,
     ledger,
     member,
+    offline,
     plan,
     server,
     simulate,
@@ -50,6 +51,7 @@ app.command("simulate")(simulate.simulate)
 app.command("plan")(plan.plan)
 app.command("epsilon")(epsilon.epsilon)
 app.command("evaluate")(evaluate.evaluate)
+app.command("bundle")(offline.bundle)
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(audit.app, name="audit")
 app.add_typer(site.app, name="site")

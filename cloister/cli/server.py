@@ -70,6 +70,39 @@ def start(folder: Folder = DEFAULT) -> None:
     service.run()
 
 
+@app.command("backup")
+def backup(
+    folder: Folder = DEFAULT,
+    out: Annotated[Path, typer.Option(help="Where to write; keep it as you keep keys.")] = Path(
+        "coordinator.tar.gz"
+    ),
+) -> None:
+    """Write authority, members and runs into one file.
+
+    Example: cloister server backup coordinator --out coordinator.tar.gz
+    """
+    from cloister.server.backup import back_up
+    from cloister.server.folder import ServerFolder
+
+    count = back_up(ServerFolder.open(folder), out)
+    typer.echo(f"{out}: {count} files, keys among them")
+
+
+@app.command("restore")
+def restore(
+    backup: Annotated[Path, typer.Argument(metavar="BACKUP", help="What `backup` wrote.")],
+    folder: Folder = DEFAULT,
+) -> None:
+    """Make a coordinator's folder from its backup; sites notice nothing.
+
+    Example: cloister server restore coordinator.tar.gz coordinator
+    """
+    from cloister.server.backup import restore as restored
+
+    made = restored(backup, folder)
+    typer.echo(f"{made.path}: {made.config.name} is back; next: cloister server start {folder}")
+
+
 @app.command("status")
 def status(folder: Folder = DEFAULT, as_json: AsJson = False) -> None:
     """Show the service, its members and its runs.
