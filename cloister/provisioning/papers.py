@@ -292,7 +292,7 @@ def _read(
 ) -> tuple[Paper, bytes, dict[str, bytes]]:
     document = _document(path, content_of(path) if content is None else content)
     if document["cloister"] != kind:
-        raise BadFileError(f"{path}: a {document['cloister']} given; the {kind} is needed")
+        raise BadFileError(f"{path}: the {document['cloister']} was given; the {kind} is needed")
     body, stated = document["body"], document["signatures"]
     kinds = {field.name: int if field.name == "public_records" else str for field in fields(form)}
     try:

@@ -103,8 +103,8 @@ class Asker:
         again: dict[int, float] = {}
         answers: list[tuple[str, Message]] = []
         failures: dict[int, Message] = {}
-        unsent = self._push(request, nodes, list(nodes), pending)
-        while pending or again or unsent:
+        again |= self._push(request, nodes, list(nodes), pending)
+        while pending or again:
             for message in self._pull(pending):
                 node = pending.pop(message.metadata.reply_to_message_id, None)
                 if node is None:
@@ -120,9 +120,6 @@ class Asker:
                 failures[node] = message
                 again[node] = self.clock() + self.patience.again
             now = self.clock()
-            if self.patience.again is not None:
-                again |= dict.fromkeys(unsent, now + self.patience.again)
-            unsent = []
             if pending and now - looked > RECONNECTED_POLL:
                 looked, there_since = now, self.since(self.grid)
                 for message_id, node in list(pending.items()):
@@ -132,14 +129,14 @@ class Asker:
                         again[node] = now
                         self.on_event("lost", request.round, nodes[node])
                 connected = {**connected, **there_since}
-            if now >= deadline or not (pending or again or unsent):
+            if now >= deadline or not (pending or again):
                 break
             there = self.nodes(self.grid) if again else {}
             due = [node for node, at in again.items() if at <= now and node in there]
             for node in due:
                 del again[node]
             if due:
-                unsent = self._push(request, nodes, due, pending)
+                again |= self._push(request, nodes, due, pending)
             gone = self.patience.absent
             if (
                 not pending
@@ -156,9 +153,9 @@ class Asker:
 
     def _push(
         self, request: RoundRequest, nodes: Nodes, to: list[int], pending: dict[str, int]
-    ) -> list[int]:
-        """Sends the request, and returns the nodes for which Flower did not take it."""
-        unsent = []
+    ) -> dict[int, float]:
+        """Sends the request; nodes for which Flower did not take it, with when to try again."""
+        unsent = {}
         messages = [
             Message(
                 RecordDict({RECORD: ConfigRecord(request.fields())}),
@@ -172,8 +169,8 @@ class Asker:
             if message_id:
                 pending[message_id] = node
                 self.on_event("asked", request.round, nodes[node])
-            else:
-                unsent.append(node)
+            elif self.patience.again is not None:
+                unsent[node] = self.clock() + self.patience.again
         return unsent
 
     def _pull(self, pending: Mapping[str, int]) -> list[Message]:
