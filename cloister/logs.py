@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import traceback
 from collections.abc import MutableMapping
 from typing import Any
@@ -38,8 +39,20 @@ def log_json(part: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    for noisy in ("httpx", "transformers", "datasets"):
+    for noisy in ("httpx", "transformers", "datasets", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # Flower prints a second copy by a handler of its own, as plain text.
+    logging.getLogger("flwr").handlers.clear()
+    # What nobody caught would be printed with its text.
+    sys.excepthook = _log_uncaught
+    threading.excepthook = lambda args: _log_uncaught(args.exc_type, args.exc_value, None)
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException | None, place: Any) -> None:
+    if issubclass(kind, KeyboardInterrupt | SystemExit):
+        return
+    info = (kind, error, error.__traceback__) if error else None
+    logging.getLogger(__name__).critical("an error that nobody caught", exc_info=info)
 
 
 def without_error_text(

@@ -8,6 +8,17 @@ import re
 NAME = r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*"
 
 
+# Bytes; a file system allows 255, and endings are added.
+LONGEST = 200
+
+
 def is_name(text: str) -> bool:
-    """Whether a text is a file name on every system's disk, and nothing more than that."""
-    return re.fullmatch(NAME, text) is not None
+    """Whether a text is a file name on every system's disk, and nothing more than that.
+
+    What cannot be seen is no part of a name: two names that look alike would be two sites.
+    """
+    return (
+        re.fullmatch(NAME, text) is not None
+        and text.isprintable()
+        and len(text.encode()) <= LONGEST
+    )

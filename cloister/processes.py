@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -79,29 +80,40 @@ class Child:
         """Starts the process."""
         self.starts += 1
         self.since = time.monotonic()
-        with _log_of(self.program) as output:
-            self.process = subprocess.Popen(
-                self.program.command,
-                env=dict(self.program.environment),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                user=self.program.user,
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-                start_new_session=True,
-            )
+        try:
+            group, more = _groups_of(self.program.user)
+            with _log_of(self.program) as output:
+                self.process = subprocess.Popen(
+                    self.program.command,
+                    env=dict(self.program.environment),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    user=self.program.user,
+                    group=group,
+                    extra_groups=more,
+                    preexec_fn=_end_with_parent() if sys.platform == "linux" else None,
+                    start_new_session=True,
+                )
+        except (OSError, subprocess.SubprocessError) as error:  # no memory, no disk, no program
+            log.error("%s cannot be started: %s", self.program.name, error)
+            self._wait_longer()
 
     def has_ended(self) -> bool:
         """Whether the process ended since the last look; when it is due again follows from it."""
         if self.process is None or self.process.poll() is None:
             return False
         self.exit_code = self.process.returncode
+        self.kill()  # what it may have left behind
         self.process = None
+        self._wait_longer()
+        return True
+
+    def _wait_longer(self) -> None:
         if time.monotonic() - self.since > STEADY:
             self.delay = FIRST_DELAY
         self.due = time.monotonic() + self.delay
         self.delay = min(2 * self.delay, LONGEST_DELAY)
-        return True
 
     def ask_to_end(self) -> None:
         """Sends SIGTERM."""
@@ -111,7 +123,7 @@ class Child:
     def kill(self) -> None:
         """Ends it without asking, with everything that it started."""
         if self.process is not None:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
@@ -140,11 +152,11 @@ class Supervisor:
         try:
             while not self.stop.is_set():
                 self._look()
-                self.on_tick()
+                _try(self.on_tick)
                 self.stop.wait(POLL)
         finally:
             self._end(list(self.children.values()))
-            self.on_change()
+            _try(self.on_change)
 
     def restart(self, name: str) -> None:
         """Ends a child and starts it again at the next look."""
@@ -162,11 +174,11 @@ class Supervisor:
                 log.warning("%s ended with code %s", child.program.name, child.exit_code)
                 for name in child.program.takes_down:
                     self.restart(name)
-                self.on_change()
+                _try(self.on_change)
         for child in self.children.values():
             if child.process is None and time.monotonic() >= child.due:
                 child.start()
-                self.on_change()
+                _try(self.on_change)
 
     def _end(self, children: Sequence[Child]) -> None:
         running = [child for child in reversed(children) if child.process is not None]
@@ -183,15 +195,61 @@ class Supervisor:
             child.process = None
 
 
+def _try(call: Callable[[], None]) -> None:
+    """Calls; a full disk at which nothing can be noted is no reason to end what runs."""
+    try:
+        call()
+    except OSError as error:
+        log.error("%s", error)
+
+
+def _groups_of(user: int | None) -> tuple[int | None, list[int] | None]:
+    """A user's own group and further ones: a child that is given away keeps none of its parent's.
+
+    Raises:
+        OSError: The machine does not know the user.
+    """
+    if user is None:
+        return None, None
+    try:
+        entry = pwd.getpwuid(user)
+    except KeyError as error:
+        raise OSError(f"no user {user}") from error
+    return entry.pw_gid, os.getgrouplist(entry.pw_name, entry.pw_gid)
+
+
 def _log_of(program: Program) -> BinaryIO:
     path = program.log
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and path.stat().st_size > LARGEST_LOG:
         path.replace(path.with_suffix(path.suffix + ".1"))
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     return os.fdopen(descriptor, "ab")
 
 
-def _end_with_parent() -> None:
-    """In the child: the kernel ends it when its parent dies, however the parent dies."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def _end_with_parent() -> Callable[[], None]:
+    """What a child calls first: the kernel then ends it when its parent dies, however it dies."""
+    library, parent = ctypes.CDLL(None), os.getpid()
+
+    def bind() -> None:
+        library.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died in between
+            os._exit(1)
+
+    return bind
+
+
+def is_cloister(pid: int) -> bool:
+    """Whether a process is there and cloister's, not another one that got its number."""
+    if pid <= 1:
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        pass
+    except OSError:
+        return False
+    try:
+        return b"cloister" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return not Path("/proc/self").exists()  # systems without /proc: the number has to do

@@ -105,15 +105,14 @@ def stop(name: Name, server: Server = DEFAULT) -> None:
     from cloister.errors import UsageError
     from cloister.flower.control import Control
     from cloister.server.folder import ServerFolder
-    from cloister.server.journal import ENDED, Standing, change_run, note, read_run
+    from cloister.server.journal import ENDED, ask_to_stop, note, read_run
 
     folder = ServerFolder.open(server)
     place = folder.run(name)
-    run = read_run(place)
+    read_run(place)  # says so where there is none
+    run = ask_to_stop(place)
     if run.standing in ENDED:
         raise UsageError(f"{name}: has ended already ({run.standing})")
-    waits = run.standing is not Standing.RUNNING
-    change_run(place, standing=Standing.STOPPED if waits else Standing.STOPPING)
     control = Control(folder.superlink, folder.certificate)
     try:
         control.stop(run.flower_run)

@@ -11,7 +11,6 @@ logs/             of agent and SuperNode
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from typing import Any
 
 from cloister.client.site_file import SiteFile
 from cloister.files import write_whole
+from cloister.processes import is_cloister
 
 # Refusals that are kept; a coordinator that asks for ever must not fill the disk.
 KEPT = 200
@@ -106,7 +106,7 @@ class AgentFolder:
         """The running service; None where none runs."""
         try:
             document: dict[str, Any] = json.loads(self.service.read_text("utf-8"))
-            os.kill(int(document["pid"]), 0)
-        except (OSError, ValueError, KeyError):
+            pid = int(document["pid"])
+        except (OSError, ValueError, KeyError, TypeError):
             return None
-        return document
+        return document if is_cloister(pid) else None

@@ -26,6 +26,7 @@ from cloister.provisioning.node_key import create_node_key, load_node_key, publi
 from cloister.provisioning.papers import (
     Invite,
     Request,
+    content_of,
     read_invite,
     read_request,
     read_welcome,
@@ -69,6 +70,7 @@ class Membership:
 
         Raises:
             BadFileError: The site took none.
+            NetworkError: It is not of the authority that was pinned.
         """
         path = self.path / "invite.json"
         if not path.exists():
@@ -76,7 +78,25 @@ class Membership:
                 f"{self.path}: this site has joined no federation yet; cloister site join takes "
                 "the coordinator's invite"
             )
-        return read_invite(path, None)
+        invite = read_invite(path, None)
+        if not self.pins(invite):
+            raise NetworkError(
+                f"{path}: is not of the coordinator whose fingerprint was compared "
+                f"({self.authority}); take the invite anew"
+            )
+        return invite
+
+    def pins(self, invite: Invite) -> bool:
+        """Whether an invite is of the coordinator that this site is with."""
+        try:
+            return self.authority.read_bytes() == invite.authority.encode()
+        except OSError:
+            return False
+
+    def has_taken(self, path: Path) -> bool:
+        """Whether a file is the invite that the site took, which may be over by now."""
+        kept = self.path / "invite.json"
+        return kept.exists() and content_of(kept) == content_of(path)
 
     def is_welcome(self) -> bool:
         """Whether the coordinator's welcome was taken."""
@@ -93,15 +113,17 @@ def take_invite(
         path: The invite.
         fingerprint: The authority's as the coordinator told it over another channel.
         now: The present time.
-        rotate: Make another key where there is one.
+        rotate: Make another key where there is one. The invite that was taken will do, even when
+            it is over.
 
     Raises:
         UsageError: No fingerprint was given.
         NetworkError: It is another's, or the invite is void.
-        BadFileError: The invite is damaged, or another site's.
+        BadFileError: The invite is damaged, or another site's; or the folder cannot be written.
         LedgerError: The site's ledger cannot be begun.
     """
-    invite = read_invite(path, now)
+    place, content = Membership.of(file), content_of(path)
+    invite = read_invite(path, None if place.has_taken(path) else now, content)
     if invite.site != file.site.name:
         raise BadFileError(f"{path}: invites {invite.site}, this site is {file.site.name}")
     if fingerprint is None:
@@ -115,9 +137,7 @@ def take_invite(
             "given; somebody changed the invite on its way, or it is another coordinator's: take "
             "neither"
         )
-    place = Membership.of(file)
-    pinned = place.authority
-    if pinned.exists() and pinned.read_text(encoding="ascii") != invite.authority:
+    if place.authority.exists() and not place.pins(invite):
         raise NetworkError(
             f"{place.path}: this site is with another coordinator already; move that folder away "
             "to change"
@@ -125,11 +145,14 @@ def take_invite(
     ledger = begin_ledger(file)
     ledger_key = load_key(key_file(file.ledger))
     fresh = rotate or not place.node_key.exists()
-    key = create_node_key(place.node_key) if fresh else load_node_key(place.node_key)
-    write_whole(place.authority, invite.authority.encode())
-    write_whole(place.path / "invite.json", path.read_bytes())
-    if fresh:
-        (place.path / "welcome.json").unlink(missing_ok=True)
+    try:
+        if fresh:  # before the key that it was for
+            (place.path / "welcome.json").unlink(missing_ok=True)
+        key = create_node_key(place.node_key) if fresh else load_node_key(place.node_key)
+        write_whole(place.authority, invite.authority.encode())
+        write_whole(place.path / "invite.json", content)
+    except OSError as error:
+        raise BadFileError(f"{place.path}: cannot be written ({error}); mend that first") from error
     request = Request(
         site=file.site.name,
         token=invite.token,
@@ -154,11 +177,20 @@ def take_welcome(file: SiteFile, path: Path, now: datetime) -> str:
         raise BadFileError(
             f"{place.path}: this site sent no request; take the coordinator's invite first"
         )
-    welcome = read_welcome(path, place.authority.read_bytes(), now)
+    content = content_of(path)
+    welcome = read_welcome(path, place.invite.authority.encode(), now, content)
     asked = read_request(place.request)
     if welcome.site != file.site.name or welcome.request != asked.fingerprint:
         raise NetworkError(
             f"{path}: welcomes another request than this site's last one; send request.json again"
         )
-    write_whole(place.path / "welcome.json", path.read_bytes())
+    if asked.node_key != public_pem(load_node_key(place.node_key)):
+        raise NetworkError(
+            f"{place.request}: asks for another key than {place.node_key}; take the invite anew "
+            "and send the new request"
+        )
+    try:
+        write_whole(place.path / "welcome.json", content)
+    except OSError as error:
+        raise BadFileError(f"{place.path}: cannot be written ({error}); mend that first") from error
     return welcome.expires

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from flwr.app import ConfigRecord, Message
 
-from cloister.adapter.exchange import RECORD, RoundReply, Status
+from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status
 from cloister.adapter.wire import decode
 from cloister.client.site import Site
 from cloister.errors import AdapterFormatError, RefusedError
@@ -14,6 +14,8 @@ from cloister.privacy.keys import is_signed
 
 # Relative error of a norm whose values were rounded to float32 (2⁻²⁴ each) and summed.
 ROUNDING = 1e-6
+# Of Ed25519 (RFC 8032).
+SIGNATURE_BYTES = 64
 
 
 def check_outgoing(
@@ -37,17 +39,40 @@ def check_outgoing(
         raise RefusedError("a reply of another kind of record than agreed")
     if message.metadata.reply_to_message_id != request.metadata.message_id:
         raise RefusedError("a reply to another message")
+    if message.metadata.dst_node_id != request.metadata.src_node_id:
+        raise RefusedError("a reply to somebody else than who asked")
     try:
         reply = RoundReply.from_fields(dict(record))
+        if reply.round != _round_of(request):
+            raise RefusedError("a reply to another round")
         if reply.status is not Status.TRAINED:
-            if (reply.delta, reply.epsilon, reply.head) != (b"", 0.0, ""):
-                raise RefusedError("a status with more than its word")
+            _check_status(reply, site)
             return
         if site is None:
             raise RefusedError("an update of a site that could not be opened")
         _check_update(reply, site, shapes)
     except AdapterFormatError as error:
         raise RefusedError(f"a reply that the coordinator could not read: {error}") from error
+
+
+def _round_of(request: Message) -> int:
+    """The round that was asked for; 0 where the request cannot be read."""
+    try:
+        return RoundRequest.from_fields(dict(request.content[RECORD])).round
+    except (AdapterFormatError, KeyError):
+        return 0
+
+
+def _check_status(reply: RoundReply, site: Site | None) -> None:
+    if (reply.delta, reply.epsilon, reply.head) != (b"", 0.0, ""):
+        raise RefusedError("a status with more than its word")
+    if reply.site == "":
+        if (reply.status, reply.signature) != (Status.FAILED, b""):
+            raise RefusedError("a status of nobody that says more than a failure")
+    elif len(reply.signature) != SIGNATURE_BYTES:
+        raise RefusedError("a status that its own ledger did not sign")
+    elif site is not None and reply.site != site.name:
+        raise RefusedError("a status in another's name")
 
 
 def _check_update(reply: RoundReply, site: Site, shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from urllib.parse import unquote
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
@@ -137,7 +138,8 @@ def _said(answer: httpx.Response) -> Iterator[Step]:
     )  # fmt: skip
     known = answer.headers.get("cloister-member")
     yield Step(
-        "membership", known is not None, f"known as {known}" if known else "not known there",
+        "membership", known is not None, f"known as {unquote(known or '')}" if known else
+        "not known there",
         "" if known else "not approved yet, revoked or over: ask the coordinator, then cloister "
         "site join",
     )  # fmt: skip

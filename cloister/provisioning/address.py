@@ -2,19 +2,45 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
+
 from cloister.errors import UsageError
+
+# RFC 1123, and underscores, which some local names have; other scripts in their ASCII form (xn--…).
+_LABEL = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+HOST = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+LONGEST_HOST = 253
+# 65535 has five.
+PORT = re.compile("[0-9]{1,5}")
 
 
 def split_address(address: str, name: str) -> tuple[str, int]:
-    """Host and port of `host:port`.
+    """Host and port of `host:port`; an IPv6 address stands in brackets.
 
     Raises:
         UsageError: It is of another form.
     """
     host, colon, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
+    if (
+        not colon
+        or not is_host(host)
+        or bracketed != (":" in host)
+        or not PORT.fullmatch(port)
+        or not 0 < int(port) < 65536
+    ):
         raise UsageError(
             f"{name}: {address!r} given; host:port is needed, as in fed.example.org:9443"
         )
     return host, int(port)
+
+
+def is_host(text: str) -> bool:
+    """Whether a text is a DNS name or an IP address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return len(text) <= LONGEST_HOST and HOST.fullmatch(text) is not None
+    return "%" not in text  # no zone: it is another one on every machine

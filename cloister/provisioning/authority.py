@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -32,6 +32,8 @@ AUTHORITY_LIFE = timedelta(days=3650)
 # What an endpoint's certificate lives for: 90 days is what public authorities settled on; renewed
 # from half of it on, it can be unreachable for six weeks and still be renewed in time.
 ENDPOINT_LIFE = timedelta(days=90)
+# Bytes of a common name (X.520: 64), with room for a word; clients compare SANs, not this.
+LONGEST_CN = 54
 # Clocks differ: what is issued now must hold on a machine whose clock is late.
 CLOCK_ALLOWANCE = timedelta(hours=1)
 
@@ -66,8 +68,13 @@ def create_authority(folder: Path, name: str, now: datetime) -> Authority:
     """
     if (folder / "ca.key").exists():
         raise BadFileError(f"{folder / 'ca.key'}: an authority is here already, and stays")
+    if (folder / "ca.crt").exists():
+        raise BadFileError(
+            f"{folder / 'ca.crt'}: an authority without its key; restore ca.key from its backup, "
+            "or remove ca.crt if no site pins it"
+        )
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{name} authority")])
+    subject = _called(name, " authority")
     certificate = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -98,7 +105,7 @@ def load_authority(folder: Path) -> Authority:
     try:
         certificate = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
         key = load_pem_private_key((folder / "ca.key").read_bytes(), password=None)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise BadFileError(
             f"{folder}: the authority cannot be read ({error}); restore ca.key and ca.crt from "
             "their backup, as every site pins them"
@@ -109,7 +116,7 @@ def load_authority(folder: Path) -> Authority:
 
 
 def issue_endpoint(
-    authority: Authority, hosts: Sequence[str], now: datetime
+    authority: Authority, hosts: Sequence[str], now: datetime, life: timedelta = ENDPOINT_LIFE
 ) -> tuple[bytes, bytes]:
     """A new key and a certificate for the coordinator's endpoint.
 
@@ -117,6 +124,7 @@ def issue_endpoint(
         authority: Who signs.
         hosts: DNS names and IP addresses under which it is reached; all of them become SANs.
         now: The present time, with its zone.
+        life: How long it holds; no longer than the authority.
 
     Returns:
         Key and certificate in PEM.
@@ -124,12 +132,12 @@ def issue_endpoint(
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = (
         x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])]))
+        .subject_name(_called(hosts[0]))
         .issuer_name(authority.certificate.subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - CLOCK_ALLOWANCE)
-        .not_valid_after(now + ENDPOINT_LIFE)
+        .not_valid_after(min(now + life, authority.certificate.not_valid_after_utc))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -143,13 +151,28 @@ def issue_endpoint(
     return _private_pem(key), certificate.public_bytes(Encoding.PEM)
 
 
-def is_due(pem: bytes, hosts: Sequence[str], now: datetime) -> bool:
-    """Whether an endpoint's certificate is to be renewed: past half its life, or of other hosts."""
-    certificate = x509.load_pem_x509_certificate(pem)
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return now > certificate.not_valid_after_utc - ENDPOINT_LIFE / 2 or set(names) != {
-        _san(host) for host in hosts
-    }
+def is_due(
+    pair: tuple[bytes, bytes], authority: Authority, hosts: Sequence[str], now: datetime
+) -> bool:
+    """Whether an endpoint's key and certificate are to be made anew.
+
+    They are past half their life, of other hosts or another authority, damaged, or do not belong
+    together, as after a crash between writing one and the other.
+    """
+    try:
+        key = load_pem_private_key(pair[0], password=None)
+        certificate = x509.load_pem_x509_certificate(pair[1])
+        certificate.verify_directly_issued_by(authority.certificate)
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.ExtensionNotFound):
+        return True
+    first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return (
+        not isinstance(key, ec.EllipticCurvePrivateKey)
+        or _differ(key, certificate)
+        or now > first + (last - first) / 2
+        or set(names) != {_san(host) for host in hosts}
+    )
 
 
 def days_left(pem: bytes, now: datetime) -> int:
@@ -164,8 +187,12 @@ def fingerprint(pem: bytes) -> str:
         NetworkError: It is no certificate.
     """
     try:
-        digest = x509.load_pem_x509_certificate(pem).fingerprint(hashes.SHA256()).hex()
-    except ValueError as error:
+        certificate = x509.load_pem_x509_certificate(pem)
+        # One certificate and nothing beside it: the site will trust the whole text.
+        if pem.strip() != certificate.public_bytes(Encoding.PEM).strip():
+            raise ValueError("more than one certificate")
+        digest = certificate.fingerprint(hashes.SHA256()).hex()
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise NetworkError("the authority's certificate cannot be read; ask for the file anew") \
             from error  # fmt: skip
     return grouped(digest)
@@ -192,13 +219,18 @@ def is_signed_by(pem: bytes, body: bytes, signature: bytes) -> bool:
         if not isinstance(key, ec.EllipticCurvePublicKey):
             return False
         key.verify(signature, body, ec.ECDSA(hashes.SHA256()))
-    except (InvalidSignature, ValueError):
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError):
         return False
     return True
 
 
 def _differ(key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> bool:
     return key.public_key() != certificate.public_key()
+
+
+def _called(name: str, word: str = "") -> x509.Name:
+    short = name.encode()[:LONGEST_CN].decode(errors="ignore")
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, short + word)])
 
 
 def _san(host: str) -> x509.GeneralName:

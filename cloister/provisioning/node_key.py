@@ -69,10 +69,15 @@ def sign_as_node(key: ec.EllipticCurvePrivateKey, body: bytes) -> bytes:
 
 
 def is_node_signed(body: bytes, signature: bytes, pem: str) -> bool:
-    """Whether a node's key signed some bytes; only keys on P-384 are taken."""
+    """Whether a node's key signed some bytes.
+
+    Only keys on P-384 are taken, and each in one writing: keys are compared as texts.
+    """
     try:
         key = load_pem_public_key(pem.encode())
         if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp384r1":
+            return False
+        if pem.encode() != key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo):
             return False
         key.verify(signature, body, ec.ECDSA(hashes.SHA256()))
     except (InvalidSignature, UnsupportedAlgorithm, ValueError):

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
@@ -21,17 +22,22 @@ from typing import Any, TypeVar
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from cloister.errors import BadFileError, NetworkError
+from cloister.errors import BadFileError, NetworkError, UsageError
 from cloister.files import write_whole
 from cloister.names import is_name
 from cloister.privacy.chain import canonical
 from cloister.privacy.keys import is_signed
+from cloister.provisioning.address import split_address
 from cloister.provisioning.authority import Authority, fingerprint, grouped, is_signed_by
 from cloister.provisioning.node_key import is_node_signed, sign_as_node
 
 VERSION = 1
 # Larger than any paper; a file of another kind is not read to its end.
 LARGEST = 65_536
+# Who signs what.
+SIGNERS = {"invite": {"authority"}, "request": {"node", "ledger"}, "welcome": {"authority"}}
+# Above any hospital's; a number of thousands of digits would be legal JSON.
+MOST_RECORDS = 10**12
 
 Paper = TypeVar("Paper", "Invite", "Request", "Welcome")
 
@@ -109,8 +115,8 @@ def write_invite(path: Path, invite: Invite, authority: Authority) -> None:
     Raises:
         BadFileError: It cannot be written.
     """
-    body = canonical(asdict(invite))
-    _write(path, "invite", asdict(invite), {"authority": authority.sign(body).hex()})
+    signature = authority.sign(_statement("invite", asdict(invite)))
+    _write(path, "invite", asdict(invite), {"authority": signature.hex()})
 
 
 def write_request(
@@ -124,7 +130,7 @@ def write_request(
     Raises:
         BadFileError: It cannot be written.
     """
-    body = canonical(asdict(request))
+    body = _statement("request", asdict(request))
     signatures = {
         "node": sign_as_node(node_key, body).hex(),
         "ledger": ledger_key.sign(body).hex(),
@@ -138,8 +144,24 @@ def write_welcome(path: Path, welcome: Welcome, authority: Authority) -> None:
     Raises:
         BadFileError: It cannot be written.
     """
-    body = canonical(asdict(welcome))
-    _write(path, "welcome", asdict(welcome), {"authority": authority.sign(body).hex()})
+    signature = authority.sign(_statement("welcome", asdict(welcome)))
+    _write(path, "welcome", asdict(welcome), {"authority": signature.hex()})
+
+
+def content_of(path: Path) -> bytes:
+    """What a file holds, as far as a paper can be long.
+
+    Raises:
+        BadFileError: It cannot be read, or is longer than any paper.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+    except OSError as error:
+        raise BadFileError(f"{path}: cannot be read ({error})") from error
+    if len(content) > LARGEST:
+        raise _no_paper(path)
+    return content
 
 
 def kind_of(path: Path) -> str:
@@ -148,25 +170,31 @@ def kind_of(path: Path) -> str:
     Raises:
         BadFileError: It is none.
     """
-    return str(_document(path)["cloister"])
+    return str(_document(path, content_of(path))["cloister"])
 
 
-def read_invite(path: Path, now: datetime | None) -> Invite:
+def read_invite(path: Path, now: datetime | None, content: bytes | None = None) -> Invite:
     """Reads an invite.
 
     Args:
         path: Its file.
         now: The present time; None: it was answered, and may be over.
+        content: What the file holds, where it was read already: what is kept is then what was
+            checked.
 
     Raises:
         BadFileError: It is damaged or no invite.
         NetworkError: Its signature does not hold, or it is void by now.
     """
-    invite, body, signatures = _read(path, "invite", Invite)
-    if not is_signed_by(invite.authority.encode(), body, signatures.get("authority", b"")):
+    invite, body, signatures = _read(path, "invite", Invite, content)
+    if not is_signed_by(invite.authority.encode(), body, signatures["authority"]):
         raise NetworkError(f"{path}: was changed since it was signed; ask the coordinator for it")
     if now is not None:
         _in_time(path, invite.expires, now, "ask the coordinator for another invite")
+    try:
+        split_address(invite.address, "address")
+    except UsageError as error:
+        raise BadFileError(f"{path}: {error}; ask the coordinator for another invite") from error
     return invite
 
 
@@ -177,10 +205,10 @@ def read_request(path: Path) -> Request:
         BadFileError: It is damaged or no request.
         NetworkError: It is not signed by the keys that it brings.
     """
-    request, body, signatures = _read(path, "request", Request)
+    request, body, signatures = _read(path, "request", Request, None)
     if not (
-        is_node_signed(body, signatures.get("node", b""), request.node_key)
-        and is_signed(body, signatures.get("ledger", b""), request.ledger_key)
+        is_node_signed(body, signatures["node"], request.node_key)
+        and is_signed(body, signatures["ledger"], request.ledger_key)
     ):
         raise NetworkError(
             f"{path}: is not signed by the keys that it brings; ask {request.site} for its request "
@@ -189,20 +217,23 @@ def read_request(path: Path) -> Request:
     return request
 
 
-def read_welcome(path: Path, authority: bytes, now: datetime) -> Welcome:
+def read_welcome(
+    path: Path, authority: bytes, now: datetime, content: bytes | None = None
+) -> Welcome:
     """Reads a welcome.
 
     Args:
         path: Its file.
         authority: The certificate of the coordinator's authority that the site pinned.
         now: The present time.
+        content: What the file holds, where it was read already.
 
     Raises:
         BadFileError: It is damaged or no welcome.
         NetworkError: It is not that authority's, or over.
     """
-    welcome, body, signatures = _read(path, "welcome", Welcome)
-    if not is_signed_by(authority, body, signatures.get("authority", b"")):
+    welcome, body, signatures = _read(path, "welcome", Welcome, content)
+    if not is_signed_by(authority, body, signatures["authority"]):
         raise NetworkError(
             f"{path}: is not signed by the coordinator whose invite was taken; ask for it anew"
         )
@@ -218,46 +249,74 @@ def _write(path: Path, kind: str, said: Mapping[str, Any], signatures: Mapping[s
         raise BadFileError(f"{path}: cannot be written ({error}); name another place") from error
 
 
-def _document(path: Path) -> dict[str, Any]:
+def _statement(kind: str, said: Mapping[str, Any]) -> bytes:
+    """What is signed: no signature on one paper holds for another, or for a ledger's entry."""
+    return f"cloister {kind} {VERSION}\n".encode() + canonical(said)
+
+
+def _document(path: Path, content: bytes) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST + 1)
-        document = json.loads(content) if len(content) <= LARGEST else None
-    except (OSError, ValueError, RecursionError) as error:
+        document = json.loads(content, object_pairs_hook=_each_once)
+    except (ValueError, RecursionError) as error:
         raise BadFileError(f"{path}: cannot be read ({error})") from error
-    if not isinstance(document, dict) or set(document) != {
-        "cloister", "version", "body", "signatures",
-    }:  # fmt: skip
+    if (
+        not isinstance(document, dict)
+        or set(document) != {"cloister", "version", "body", "signatures"}
+        or document["cloister"] not in list(SIGNERS)
+    ):
+        raise _no_paper(path)
+    version = document["version"]
+    if type(version) is not int or version != VERSION:
         raise BadFileError(
-            f"{path}: no invite, request or welcome; give the file that the other side sent"
-        )
-    if document["version"] != VERSION:
-        raise BadFileError(
-            f"{path}: of version {document['version']}, this is {VERSION}; both sides need the "
+            f"{path}: of version {version!r:.20}, this is {VERSION}; both sides need the "
             "same version of cloister"
         )
     return document
 
 
-def _read(path: Path, kind: str, form: type[Paper]) -> tuple[Paper, bytes, dict[str, bytes]]:
-    document = _document(path)
+def _no_paper(path: Path) -> BadFileError:
+    return BadFileError(
+        f"{path}: no invite, request or welcome; give the file that the other side sent"
+    )
+
+
+def _each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; of a name that stands there twice, readers could take either."""
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a name twice in one object")
+    return dict(pairs)
+
+
+def _read(
+    path: Path, kind: str, form: type[Paper], content: bytes | None
+) -> tuple[Paper, bytes, dict[str, bytes]]:
+    document = _document(path, content_of(path) if content is None else content)
     if document["cloister"] != kind:
-        raise BadFileError(f"{path}: a {document['cloister']} given; the {kind} is needed")
+        raise BadFileError(f"{path}: the {document['cloister']} was given; the {kind} is needed")
     body, stated = document["body"], document["signatures"]
     kinds = {field.name: int if field.name == "public_records" else str for field in fields(form)}
-    if (
-        not isinstance(body, dict)
-        or set(body) != set(kinds)
-        or any(type(body[name]) is not kinds[name] for name in kinds)
-        or not is_name(body["site"])
-        or body.get("public_records", 1) < 1
-    ):
-        raise BadFileError(f"{path}: the {kind} is damaged; ask for it anew")
     try:
-        signatures = {str(name): bytes.fromhex(value) for name, value in stated.items()}
+        if (
+            not isinstance(body, dict)
+            or set(body) != set(kinds)
+            or any(type(body[name]) is not kinds[name] for name in kinds)
+            or not all(is_name(body.get(name, "none")) for name in ("site", "coordinator"))
+            or not 1 <= body.get("public_records", 1) <= MOST_RECORDS
+            or not re.fullmatch("[0-9a-f]{64}", body.get("ledger_key", "0" * 64))
+        ):
+            raise ValueError(kind)
+        statement = _statement(kind, body)
+    except ValueError as error:  # text that is no Unicode among them
+        raise BadFileError(f"{path}: the {kind} is damaged; ask for it anew") from error
+    try:
+        if set(stated) != SIGNERS[kind]:
+            raise ValueError(kind)
+        signatures = {name: bytes.fromhex(value) for name, value in stated.items()}
     except (AttributeError, TypeError, ValueError) as error:
-        raise BadFileError(f"{path}: the {kind}'s signatures are damaged") from error
-    return form(**body), canonical(body), signatures
+        raise BadFileError(
+            f"{path}: the {kind}'s signatures are damaged; ask for it anew"
+        ) from error
+    return form(**body), statement, signatures
 
 
 def _in_time(path: Path, expires: str, now: datetime, remedy: str) -> None:

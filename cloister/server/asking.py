@@ -76,11 +76,11 @@ class Asker:
             elapsed = self.clock() - started
             if (
                 len(nodes) >= sites
-                or (len(nodes) >= enough and elapsed > absent)
-                or elapsed > self.patience.round
+                or (len(nodes) >= enough and elapsed >= absent)
+                or elapsed >= self.patience.round
             ):
                 return nodes
-            self.wait(POLL)
+            self.wait(min(POLL, self.patience.round - elapsed))
 
     def ask(
         self, request: RoundRequest, nodes: Nodes, enough: int, started: float
@@ -103,10 +103,13 @@ class Asker:
         again: dict[int, float] = {}
         answers: list[tuple[str, Message]] = []
         failures: dict[int, Message] = {}
-        self._push(request, nodes, list(nodes), pending)
+        again |= self._push(request, nodes, list(nodes), pending)
         while pending or again:
             for message in self._pull(pending):
-                node = pending.pop(message.metadata.reply_to_message_id)
+                node = pending.pop(message.metadata.reply_to_message_id, None)
+                if node is None:
+                    log.warning("round %d: an answer that nobody asked for", request.round)
+                    continue
                 if message.has_content() or self.patience.again is None:
                     answers.append((nodes[node], message))
                     self.on_event("answered", request.round, nodes[node])
@@ -126,13 +129,14 @@ class Asker:
                         again[node] = now
                         self.on_event("lost", request.round, nodes[node])
                 connected = {**connected, **there_since}
-            if now > deadline or not (pending or again):
+            if now >= deadline or not (pending or again):
                 break
             there = self.nodes(self.grid) if again else {}
             due = [node for node, at in again.items() if at <= now and node in there]
             for node in due:
                 del again[node]
-            self._push(request, nodes, due, pending)
+            if due:
+                again |= self._push(request, nodes, due, pending)
             gone = self.patience.absent
             if (
                 not pending
@@ -141,7 +145,7 @@ class Asker:
                 and all(now > at + gone for at in again.values())
             ):
                 break
-            self.wait(POLL)
+            self.wait(min(POLL, deadline - now))
         for message_id, node in pending.items():
             self._late[message_id] = (request.round, nodes[node])
         answers += [(nodes[node], failures[node]) for node in again if node in failures]
@@ -149,7 +153,9 @@ class Asker:
 
     def _push(
         self, request: RoundRequest, nodes: Nodes, to: list[int], pending: dict[str, int]
-    ) -> None:
+    ) -> dict[int, float]:
+        """Sends the request; nodes for which Flower did not take it, with when to try again."""
+        unsent = {}
         messages = [
             Message(
                 RecordDict({RECORD: ConfigRecord(request.fields())}),
@@ -163,6 +169,9 @@ class Asker:
             if message_id:
                 pending[message_id] = node
                 self.on_event("asked", request.round, nodes[node])
+            elif self.patience.again is not None:
+                unsent[node] = self.clock() + self.patience.again
+        return unsent
 
     def _pull(self, pending: Mapping[str, int]) -> list[Message]:
         """What has come for this round; answers to earlier ones are told and dropped."""

@@ -26,8 +26,10 @@ from cloister.errors import BadFileError, RecipeError, UsageError
 from cloister.fields import as_table, read_section
 from cloister.files import write_whole
 from cloister.names import is_name
-from cloister.provisioning.address import split_address
+from cloister.provisioning.address import is_host, split_address
 from cloister.provisioning.authority import (
+    AUTHORITY_LIFE,
+    ENDPOINT_LIFE,
     Authority,
     create_authority,
     is_due,
@@ -65,6 +67,14 @@ class ServerConfig:
                 split_address(getattr(self, field), field)
         if not 0 < self.superlink_port < 65536:
             raise UsageError(f"superlink_port: {self.superlink_port} given; a port is needed")
+        if self.superlink_port == self.place[1]:
+            raise UsageError(
+                f"superlink_port: {self.superlink_port} given, at which the sites' endpoint "
+                "listens; another port is needed"
+            )
+        odd = [host for host in self.also if not is_host(host)]
+        if odd:
+            raise UsageError(f"also: {odd[0]!r} given; a DNS name or an IP address is needed")
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -76,7 +86,8 @@ class ServerConfig:
         """Host and port to listen at."""
         if self.listen:
             return split_address(self.listen, "listen")
-        return "0.0.0.0", split_address(self.address, "address")[1]
+        host, port = split_address(self.address, "address")
+        return "::" if ":" in host else "0.0.0.0", port
 
 
 @dataclass(frozen=True)
@@ -111,16 +122,12 @@ class ServerFolder:
                 part.mkdir(parents=True, exist_ok=True)
                 part.chmod(0o700)
             write_whole(folder.secret, secrets.token_hex(32).encode(), mode=0o600)
+            if not (path / "ca.key").exists():
+                create_authority(path, config.name, now)
+            folder.renew(now)
+            write_whole(path / "server.toml", tomli_w.dumps(as_table(config)).encode())
         except OSError as error:
             raise BadFileError(f"{path}: cannot be written ({error}); choose another") from error
-        authority = (
-            load_authority(path)
-            if (path / "ca.key").exists()
-            else create_authority(path, config.name, now)
-        )
-        _write_pair(path / "loopback", issue_endpoint(authority, LOOPBACK, now))
-        folder.renew(now)
-        write_whole(path / "server.toml", tomli_w.dumps(as_table(config)).encode())
         return folder
 
     @classmethod
@@ -207,13 +214,37 @@ class ServerFolder:
             raise UsageError(f"{name!r}: no run's name; cloister run list shows them")
         return self.runs / name
 
-    def renew(self, now: datetime) -> bool:
-        """Issues the endpoint's certificate anew where it is due; whether it was."""
-        place = self.path / "endpoint.crt"
-        if place.exists() and not is_due(place.read_bytes(), self.config.hosts, now):
-            return False
-        _write_pair(self.path / "endpoint", issue_endpoint(self.authority, self.config.hosts, now))
-        return True
+    def renew(self, now: datetime) -> tuple[str, ...]:
+        """Issues certificates anew that are due.
+
+        Returns:
+            Which: `endpoint`, `loopback`.
+
+        Raises:
+            BadFileError: The authority cannot be read, or the folder not be written.
+        """
+        authority = self.authority
+        issued = []
+        # The SuperLink does not take another certificate while it runs, and no site sees its own.
+        for name, hosts, life in (
+            ("endpoint", self.config.hosts, ENDPOINT_LIFE),
+            ("loopback", LOOPBACK, AUTHORITY_LIFE),
+        ):
+            place = self.path / name
+            try:
+                if is_due(_read_pair(place), authority, hosts, now):
+                    _write_pair(place, issue_endpoint(authority, hosts, now, life))
+                    issued.append(name)
+            except OSError as error:
+                raise BadFileError(f"{place}.crt: cannot be renewed ({error})") from error
+        return tuple(issued)
+
+
+def _read_pair(path: Path) -> tuple[bytes, bytes]:
+    """Key and certificate; what is not there is empty."""
+    places = (path.with_suffix(".key"), path.with_suffix(".crt"))
+    key, certificate = (place.read_bytes() if place.exists() else b"" for place in places)
+    return key, certificate
 
 
 def _write_pair(path: Path, pair: tuple[bytes, bytes]) -> None:

@@ -7,9 +7,11 @@ run.json       how the run stands (`Run`)
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -82,16 +84,59 @@ def write_run(folder: Path, run: Run) -> None:
     write_whole(folder / "run.json", json.dumps(dataclasses.asdict(run), indent=2).encode())
 
 
+@contextmanager
+def holding(folder: Path) -> Iterator[None]:
+    """Holds a run's folder: nobody else changes how the run stands meanwhile."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def change_run(folder: Path, **changes: Any) -> Run:
-    """Notes what changed in how a run stands."""
-    run = dataclasses.replace(read_run(folder), **changes)
-    write_run(folder, run)
+    """Notes what changed in how a run stands.
+
+    That somebody wants it stopped is not forgotten: a run that is stopping does not run again, and
+    what interrupts it stops it.
+    """
+    with holding(folder):
+        run = read_run(folder)
+        to = changes.get("standing")
+        if run.standing is Standing.STOPPING and to is Standing.RUNNING:
+            changes["standing"] = Standing.STOPPING
+        if run.standing is Standing.STOPPING and to is Standing.INTERRUPTED:
+            changes["standing"] = Standing.STOPPED
+        run = dataclasses.replace(run, **changes)
+        write_run(folder, run)
+    return run
+
+
+def ask_to_stop(folder: Path) -> Run:
+    """Notes that a run is to stop, and returns how it stood before; one that has ended stays so."""
+    with holding(folder):
+        run = read_run(folder)
+        if run.standing not in ENDED:
+            waits = run.standing not in (Standing.RUNNING, Standing.STOPPING)
+            to = Standing.STOPPED if waits else Standing.STOPPING
+            write_run(folder, dataclasses.replace(run, standing=to))
     return run
 
 
 def all_runs(runs: Path) -> list[Run]:
-    """Every readable run of a coordinator, by name."""
-    return [read_run(path.parent) for path in sorted(runs.glob("*/run.json"))]
+    """Every run of a coordinator, by name; one whose file is damaged has failed by that."""
+    found = []
+    for path in sorted(runs.glob("*/run.json")):
+        try:
+            found.append(read_run(path.parent))
+        except BadFileError as error:
+            damaged = Run(
+                name=path.parent.name, standing=Standing.FAILED, flower_run=0, sites=(),
+                error=str(error), exit_code=error.exit_code,
+            )  # fmt: skip
+            found.append(damaged)
+    return found
 
 
 def note(folder: Path, what: str, **fields: Any) -> None:

@@ -41,9 +41,10 @@ class Member:
         token: Of its invite.
         expires: ISO time until which the invite, or the membership, holds.
         node_key: Its SuperNode's public key in PEM; empty while invited.
-        ledger_key: Its ledger's public key in hex; empty while invited.
+        ledger_key: Its ledger's public key in hex; empty while invited for the first time.
         public_records: The number that it declares; 0 while invited.
         request: Fingerprint of the request that was approved.
+        former_keys: Its node keys that were revoked or replaced; none of them is taken again.
     """
 
     standing: Standing
@@ -53,6 +54,7 @@ class Member:
     ledger_key: str = ""
     public_records: int = 0
     request: str = ""
+    former_keys: tuple[str, ...] = ()
 
     def may_connect(self, now: datetime) -> bool:
         """Whether it is approved and its membership is not over."""
@@ -73,13 +75,16 @@ def invited(members: Members, site: str, now: datetime) -> dict[str, Member]:
     known = members.get(site)
     if known is not None and known.may_connect(now):
         raise UsageError(
-            f"{site}: is a member already; revoke it first to invite another under its name, or "
-            "approve a new request of its own to renew it (cloister site join --renew)"
+            f"{site}: is a member already; approve its request again to renew it, or revoke it "
+            "first to invite another under its name"
         )
     fresh = Member(
         standing=Standing.INVITED,
         token=secrets.token_hex(16),
         expires=(now + INVITE_LIFE).isoformat(),
+        # Only who was revoked may come back with another ledger.
+        ledger_key="" if known is None or known.standing is Standing.REVOKED else known.ledger_key,
+        former_keys=_former(known),
     )
     return {**members, site: fresh}
 
@@ -89,7 +94,7 @@ def approved(members: Members, request: Request, now: datetime) -> dict[str, Mem
 
     Raises:
         NetworkError: No invite of this coordinator goes with it, or the invite is void; or the
-            keys are another member's.
+            keys are another member's, or the node's key was replaced or revoked.
     """
     known = members.get(request.site)
     if known is None or known.token != request.token:
@@ -106,8 +111,13 @@ def approved(members: Members, request: Request, now: datetime) -> dict[str, Mem
             f"{request.site}: the invite was valid until {known.expires}; cloister member invite "
             f"{request.site} writes a new one"
         )
+    if request.node_key in known.former_keys:
+        raise NetworkError(
+            f"{request.site}: brings a node key that was revoked or replaced; another is needed: "
+            "cloister site join --rotate"
+        )
     for site, other in members.items():
-        if site != request.site and other.node_key == request.node_key:
+        if site != request.site and request.node_key in (other.node_key, *other.former_keys):
             raise NetworkError(
                 f"{request.site}: brings the key of {site}; two sites never share one: join again "
                 "from the site's own folder"
@@ -129,6 +139,7 @@ def approved(members: Members, request: Request, now: datetime) -> dict[str, Mem
         ledger_key=request.ledger_key,
         public_records=request.public_records,
         request=request.fingerprint,
+        former_keys=_former(known, request.node_key),
     )
     return {**members, request.site: fresh}
 
@@ -143,6 +154,13 @@ def revoked(members: Members, site: str) -> dict[str, Member]:
         known = ", ".join(sorted(members)) or "none"
         raise UsageError(f"{site}: no site of this coordinator; it knows: {known}")
     return {**members, site: dataclasses.replace(members[site], standing=Standing.REVOKED)}
+
+
+def _former(known: Member | None, now: str = "") -> tuple[str, ...]:
+    """The node keys that a site had before."""
+    if known is None or known.node_key in ("", now):
+        return known.former_keys if known else ()
+    return (*known.former_keys, known.node_key)
 
 
 def connecting(members: Members, now: datetime) -> dict[str, Member]:
@@ -160,14 +178,22 @@ def read_members(path: Path) -> dict[str, Member]:
         return {}
     try:
         document: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            site: Member(**{**fields, "standing": Standing(fields["standing"])})
-            for site, fields in document.items()
-        }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return {site: _member(fields) for site, fields in document.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise BadFileError(
             f"{path}: the members cannot be read ({error}); restore it from a backup"
         ) from error
+
+
+def _member(fields: dict[str, Any]) -> Member:
+    former = tuple(fields.get("former_keys", ()))
+    member = Member(**{**fields, "standing": Standing(fields["standing"]), "former_keys": former})
+    texts = (member.token, member.expires, member.node_key, member.ledger_key, *former)
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a key or a time that is no text")
+    if datetime.fromisoformat(member.expires).tzinfo is None:
+        raise ValueError(f"{member.expires!r} is no time with a zone")
+    return member
 
 
 @contextmanager
@@ -176,13 +202,26 @@ def changing(path: Path) -> Iterator[Callable[[Members], None]]:
 
     Yields:
         What writes the new members.
+
+    Raises:
+        BadFileError: It cannot be written.
     """
-    with path.with_suffix(".lock").open("w") as lock:
+
+    def write(members: Members) -> None:
+        rows = {site: dataclasses.asdict(member) for site, member in members.items()}
+        try:
+            write_whole(path, json.dumps(rows, indent=2).encode(), mode=0o600)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+    try:
+        lock = path.with_suffix(".lock").open("w")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield lambda members: write_whole(
-            path,
-            json.dumps(
-                {site: dataclasses.asdict(member) for site, member in members.items()}, indent=2
-            ).encode(),
-            mode=0o600,
-        )
+        yield write
+
+
+def _unwritable(path: Path, error: OSError) -> BadFileError:
+    return BadFileError(f"{path}: cannot be written ({error}); nothing was changed")

@@ -11,8 +11,9 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from cloister.errors import CloisterError, NetworkError, UsageError
@@ -20,11 +21,12 @@ from cloister.files import write_whole
 from cloister.flower.commands import superlink
 from cloister.flower.control import Control
 from cloister.flower.environment import quiet_environment
-from cloister.processes import Program, Supervisor
+from cloister.processes import Program, Supervisor, is_cloister
 from cloister.provisioning.authority import days_left
 from cloister.server.folder import ServerFolder
-from cloister.server.journal import Run, Standing, all_runs, change_run, note
-from cloister.server.members import connecting, read_members
+from cloister.server.journal import Run, Standing, all_runs, change_run, note, read_run
+from cloister.server.members import Standing as Approval
+from cloister.server.members import read_members
 from cloister.server.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -80,9 +82,7 @@ class Service:
         now = time.monotonic()
         if now - self._renewed > RENEW_TICK:
             self._renewed = now
-            if self._folder.renew(datetime.now(UTC)):
-                log.info("the endpoint's certificate was renewed")
-                self.supervisor.restart("gate")
+            self._renew()
         if now - self._ticked < TICK:
             return
         self._ticked = now
@@ -94,30 +94,55 @@ class Service:
         except CloisterError as error:
             log.error("%s", error)
 
+    def _renew(self) -> None:
+        try:
+            issued = self._folder.renew(datetime.now(UTC))
+        except CloisterError as error:
+            log.error("%s", error)
+            return
+        if "endpoint" in issued:
+            log.info("the endpoint's certificate was renewed")
+            self.supervisor.restart("gate")
+
     def _sync(self) -> None:
-        """Tells the SuperLink who may connect, where that or the SuperLink changed."""
+        """Tells the SuperLink who may connect, where that or the SuperLink changed.
+
+        A node whose membership is over stays registered, as Flower never takes a key a second time;
+        the gate lets it through no more.
+        """
         members, link = self._folder.members, self.supervisor.children["superlink"]
         state = (members.stat().st_mtime_ns if members.exists() else 0, link.pid)
         if state == self._synced or link.pid is None:
             return
         control = Control(self._folder.superlink, self._folder.certificate)
         try:
-            allowed = {m.node_key for m in connecting(read_members(members), datetime.now(UTC))
-                       .values()}  # fmt: skip
+            everybody = read_members(members).values()
+            allowed = {m.node_key for m in everybody if m.standing is Approval.APPROVED}
             known = {node.key: node.id for node in control.nodes()}
-            for key in allowed - known.keys():
-                control.register(key)
+            failed = False
             for key in known.keys() - allowed:
-                control.unregister(known[key])
+                failed |= _failed(partial(control.unregister, known[key]))
+            for key in sorted(allowed - known.keys()):
+                failed |= _failed(partial(control.register, key))
         finally:
             control.close()
-        self._synced = state
+        self._synced = None if failed else state
 
     def _resume(self) -> None:
         for run in all_runs(self._folder.runs):
             if run.standing is Standing.INTERRUPTED and run.resumed < MOST_RESUMES:
                 submit(self._folder, run)
                 note(self._folder.run(run.name), "resumed", text=f"interrupted: {run.error}")
+
+
+def _failed(call: Callable[[], None]) -> bool:
+    """Whether a call about one node failed; those about the others are made all the same."""
+    try:
+        call()
+    except NetworkError as error:
+        log.warning("a node: %s", error)
+        return True
+    return False
 
 
 def runs_of(folder: ServerFolder) -> list[dict[str, Any]]:
@@ -172,16 +197,20 @@ def submit(folder: ServerFolder, run: Run) -> Run:
     Raises:
         NetworkError: The SuperLink does not answer.
     """
-    control = Control(folder.superlink, folder.certificate)
     place = folder.run(run.name)
+    recipe = (place / "recipe.toml").read_text(encoding="utf-8")
+    before = read_run(place)
+    # Said before it is so: the executor takes the run at once, and says that it runs.
+    change_run(place, standing=Standing.SUBMITTED, resumed=run.resumed + 1)
+    control = Control(folder.superlink, folder.certificate)
     try:
-        recipe = (place / "recipe.toml").read_text(encoding="utf-8")
         flower_run = control.start({"run": run.name, "recipe": recipe})
+    except NetworkError:
+        change_run(place, standing=before.standing, resumed=before.resumed)
+        raise
     finally:
         control.close()
-    return change_run(
-        place, standing=Standing.SUBMITTED, flower_run=flower_run, resumed=run.resumed + 1
-    )
+    return change_run(place, flower_run=flower_run)
 
 
 def programs_of(folder: ServerFolder) -> list[Program]:
@@ -210,18 +239,10 @@ def read_service(folder: ServerFolder) -> dict[str, Any] | None:
     """The running service; None where none runs."""
     try:
         document: dict[str, Any] = json.loads(folder.service.read_text(encoding="utf-8"))
-        os.kill(int(document["pid"]), 0)
-    except (OSError, ValueError, KeyError):
+        pid = int(document["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return document if _is_ours(int(document["pid"])) else None
-
-
-def _is_ours(pid: int) -> bool:
-    """Whether a process is cloister's, and not another one that got its number."""
-    try:
-        return b"cloister" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return not Path("/proc/self").exists()  # systems without /proc: the number has to do
+    return document if is_cloister(pid) else None
 
 
 def refuse_taken(host: str, port: int) -> None:
