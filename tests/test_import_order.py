@@ -20,7 +20,7 @@ ROOMS = {
     "training": 5,
     "release": 6, "recipe": 6, "provisioning": 6, "flower": 6,
     "client": 7, "server": 7, "report": 7,
-    "simulation": 8,
+    "simulation": 8, "serving": 8,
     "cli": 9, "__main__": 10,
 }  # fmt: skip
 # Libraries that only some rooms may know.
@@ -32,6 +32,8 @@ CONFINED = {
     "dp_accounting": {"privacy"},
     "typer": {"cli"},
     "rich": {"cli"},
+    "jinja2": {"serving", "tasks"},
+    "prometheus_client": {"serving"},
 }
 # Pairs of a room that depend on one another within it, which rooms alone would not show.
 SOURCES = sorted(PACKAGE.rglob("*.py"))

@@ -12,6 +12,7 @@ import typer
 from cloister import __version__
 from cloister.cli import (
     audit,
+    dashboard,
     epsilon,
     evaluate,
     ledger,
@@ -51,6 +52,7 @@ app.command("simulate")(simulate.simulate)
 app.command("plan")(plan.plan)
 app.command("epsilon")(epsilon.epsilon)
 app.command("evaluate")(evaluate.evaluate)
+app.command("dashboard")(dashboard.dashboard)
 app.command("bundle")(offline.bundle)
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(audit.app, name="audit")
