@@ -57,7 +57,7 @@ def test_a_coordinator_is_never_made_over_another(folder: ServerFolder) -> None:
 def test_an_authority_that_lost_its_key_is_not_replaced(folder: ServerFolder) -> None:
     (folder.path / "server.toml").unlink()
     (folder.path / "ca.key").unlink()
-    with pytest.raises(BadFileError, match="restore ca.key"):
+    with pytest.raises(BadFileError, match=r"restore ca\.key"):
         ServerFolder.create(folder.path, CONFIG, NOW)
 
 
