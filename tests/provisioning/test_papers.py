@@ -1,7 +1,7 @@
 """Invite, request and welcome: what was said is what was signed, or it is refused by name."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -69,9 +69,9 @@ def edited(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def papers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, bytes]]:
+def papers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("papers")
-    yield {kind: write(folder, kind).read_bytes() for kind in KINDS}
+    return {kind: write(folder, kind).read_bytes() for kind in KINDS}
 
 
 @pytest.mark.parametrize(
@@ -100,11 +100,12 @@ def test_a_changed_byte_changes_nothing_that_is_believed(
     told = read(path, kind)
     content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
+    believed: Paper | CloisterError
     try:
-        assert read(path, kind) == told
-    except CloisterError as error:
-        assert str(error).startswith(str(path))
-        assert isinstance(error, BadFileError | NetworkError)
+        believed = read(path, kind)
+    except (BadFileError, NetworkError) as error:
+        believed = error
+    assert believed == told or str(believed).startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -162,7 +163,7 @@ def test_one_paper_is_not_taken_for_another(tmp_path: Path, kind: str) -> None:
 
 
 def test_no_signature_on_a_paper_holds_for_the_bare_text(tmp_path: Path) -> None:
-    """A site's ledger key signs entries as canonical JSON: a request's signature is none of them."""
+    """A site's ledger key signs entries as canonical JSON: no request is one of them."""
     path = write(tmp_path, "request")
     body = canonical(asdict(request()))
 

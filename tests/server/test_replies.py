@@ -1,0 +1,175 @@
+"""Who said it: a reply counts for the site that signed it, for this round of this study, once."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+
+from cloister.adapter.exchange import RECORD, RoundReply, Status
+from cloister.adapter.tensors import Adapter
+from cloister.adapter.wire import encode
+from cloister.privacy.keys import public_hex
+from cloister.server.replies import Replies, Terms, read_replies
+from tests.support.clock import Clock, TimedGrid
+from tests.support.papers import keys
+
+SITES = ("a", "b", "c")
+UPDATE = Adapter({"w": np.array([1.0, 2.0])})
+TERMS = Terms(
+    digest="study",
+    sites=SITES,
+    max_update_norm=UPDATE.norm(),
+    keys={site: public_hex(keys(site).ledger) for site in SITES},
+)
+
+
+def reply(site: str = "a", number: int = 3, status: Status = Status.TRAINED) -> RoundReply:
+    trained = status is Status.TRAINED
+    delta, spent, head = (encode(UPDATE), 1.5, "head") if trained else (b"", 0.0, "")
+    return RoundReply(site, number, status, delta, spent, head)
+
+
+def signed(said: RoundReply, by: str = "", study: str = "study") -> RoundReply:
+    key = keys(by or said.site).ledger
+    return replace(said, signature=key.sign(said.statement(study)))
+
+
+def message(said: RoundReply | Mapping[str, object]) -> Message:
+    TimedGrid(Clock(), {})  # Flower's messages want to know whose process this is
+    fields = said.fields() if isinstance(said, RoundReply) else said
+    content = RecordDict({RECORD: ConfigRecord(dict(fields))})  # type: ignore[arg-type]
+    return Message(content, 1, "train")
+
+
+def read(*answers: tuple[str, RoundReply | Message], terms: Terms = TERMS) -> Replies:
+    came = [(who, one if isinstance(one, Message) else message(one)) for who, one in answers]
+    return read_replies(came, terms, 3, UPDATE.shapes)
+
+
+def test_what_a_site_signed_counts_for_it() -> None:
+    found = read(("a", signed(reply("a"))), ("b", signed(reply("b"))))
+    assert set(found.updates) == {"a", "b"}
+    assert found.epsilon == {"a": 1.5, "b": 1.5}
+    assert found.refused == {}
+
+
+FORGED: dict[str, RoundReply] = {
+    "unsigned": reply(),
+    "signed by another site's key": signed(reply(), by="b"),
+    "signed by a stranger's key": signed(reply(), by="nobody"),
+    "signed for another study": signed(reply(), study="another"),
+    "signed for another round": replace(signed(reply(number=2)), round=3),
+    "another update than was signed": replace(signed(reply()), delta=encode(UPDATE.scale(0.5))),
+    "another ε than was signed": replace(signed(reply()), epsilon=0.1),
+    "another entry than was signed": replace(signed(reply()), head="other"),
+    "another status than was signed": replace(
+        signed(reply(status=Status.REFUSED)), status=Status.BUDGET
+    ),
+    "a cut signature": replace(signed(reply()), signature=signed(reply()).signature[:-1]),
+    "another's reply under this name": replace(signed(reply("b")), site="a"),
+}
+
+
+@pytest.mark.parametrize("forged", FORGED.values(), ids=FORGED.keys())
+def test_what_it_did_not_sign_does_not(forged: RoundReply) -> None:
+    found = read(("a", forged), ("b", signed(reply("b"))))
+    assert set(found.updates) == {"b"}
+    assert found.refused == {"a": "not signed by the ledger's key of a"}
+    assert not found.retired | found.spent
+
+
+def test_a_replay_of_another_round_is_refused() -> None:
+    found = read(("a", signed(reply(number=2))))
+    assert found.updates == {}
+    assert found.refused == {"a": "an answer to round 2"}
+
+
+def test_an_authenticated_node_cannot_speak_in_another_s_name() -> None:
+    """Neither with a reply that the other signed, nor with one of its own making."""
+    for said in (signed(reply("b")), signed(reply("b"), by="a"), reply("b")):
+        found = read(("a", said))
+        assert found.updates == {}
+        assert list(found.refused.values()) == ["the node of a answers in the name of b"]
+    for status in (Status.BUDGET, Status.SPENT):
+        found = read(("a", signed(reply("b", status=status))))
+        assert not found.retired | found.spent
+
+
+def test_a_stranger_is_refused() -> None:
+    found = read(("", signed(reply("stranger"))))
+    assert found.refused == {"a site": "a site that is not of this study"}
+
+
+def test_a_site_without_a_known_key_is_refused() -> None:
+    terms = replace(TERMS, keys={"b": public_hex(keys("b").ledger)})
+    assert read(("a", signed(reply("a"))), terms=terms).updates == {}
+
+
+def test_a_second_update_of_one_round_does_not_count() -> None:
+    found = read(("a", signed(reply())), ("a", signed(replace(reply(), epsilon=9.0))))
+    assert found.epsilon == {"a": 1.5}
+    assert found.refused == {"a": "a second update in one round"}
+
+
+@pytest.mark.parametrize("status", [Status.BUDGET, Status.SPENT, Status.REFUSED, Status.FAILED])
+def test_a_status_counts_where_it_is_signed(status: Status) -> None:
+    found = read(("a", signed(reply(status=status))))
+    assert found.retired == ({"a"} if status is Status.BUDGET else set())
+    assert found.spent == ({"a"} if status is Status.SPENT else set())
+    assert bool(found.refused) is (status in (Status.REFUSED, Status.FAILED))
+    unsigned = read(("a", reply(status=status)))
+    assert not unsigned.retired | unsigned.spent
+    assert set(unsigned.refused) == {"a"}
+
+
+def test_a_site_that_could_not_sign_is_told_by_its_node() -> None:
+    found = read(("a", reply("", status=Status.FAILED)))
+    assert found.refused == {"a": "it says: failed, before it could sign"}
+    for status in (Status.BUDGET, Status.SPENT, Status.TRAINED):
+        assert not read(("a", reply("", status=status))).updates
+
+
+def content(**records: object) -> Message:
+    message(reply())
+    return Message(RecordDict(dict(records)), 1, "train")  # type: ignore[arg-type]
+
+
+def test_other_records_are_refused() -> None:
+    ask = message(reply())
+    ask.metadata.__dict__["_message_id"] = "1"
+    odd = {
+        "no record": content(),
+        "another name": content(other=ConfigRecord({})),
+        "numbers": content(**{RECORD: MetricRecord({"site": 1})}),
+        "arrays": content(**{RECORD: ArrayRecord()}),
+        "Flower's error": Message(Error(8, "patient Jane Doe"), reply_to=ask),
+        "a field more": message({**signed(reply()).fields(), "loss": 0.5}),
+        "a field less": message({"site": "a"}),
+        "no number": message({**signed(reply()).fields(), "epsilon": float("nan")}),
+        "another type": message({**signed(reply()).fields(), "round": "3"}),
+        "another status": message({**signed(reply()).fields(), "status": "best"}),
+    }
+    for what, one in odd.items():
+        found = read(("a", one))
+        assert (found.updates, set(found.refused)) == ({}, {"a"}), what
+        assert "Jane" not in str(found.refused)
+
+
+BAD: dict[str, bytes] = {
+    "garbage": b"garbage",
+    "empty": b"",
+    "cut off": encode(UPDATE)[:-1],
+    "more": encode(UPDATE) + b"\x00",
+    "another name": encode(Adapter({"v": np.ones(2)})),
+    "another shape": encode(Adapter({"w": np.ones((2, 1))})),
+    "too large a norm": encode(UPDATE.scale(1.001)),
+}
+
+
+@pytest.mark.parametrize("delta", BAD.values(), ids=BAD.keys())
+def test_a_signed_update_is_held_against_the_plan(delta: bytes) -> None:
+    found = read(("a", signed(replace(reply(), delta=delta))), ("b", signed(reply("b"))))
+    assert set(found.updates) == {"b"}
+    assert set(found.refused) == {"a"}

@@ -1,0 +1,72 @@
+"""HTTPS on loopback, served by a thread of the test's own process."""
+
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def served(server: uvicorn.Server) -> Iterator[None]:
+    """Serves until the end of the block."""
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 30
+        while not server.started:
+            assert thread.is_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def https(
+    app: Callable[..., Awaitable[None]], port: int, key: Path | None, certificate: Path | None
+) -> uvicorn.Server:
+    """A server of an ASGI application; without a key it speaks plain HTTP."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app, host="127.0.0.1", port=port, ssl_keyfile=key and str(key),
+            ssl_certfile=certificate and str(certificate), ws="none", log_config=None,
+            timeout_graceful_shutdown=1, lifespan="off",
+        )
+    )  # fmt: skip
+
+
+@dataclass
+class FakeSuperLink:
+    """Answers everything, and keeps what it was asked."""
+
+    asked: list[tuple[str, str, dict[str, list[str]], bytes]] = field(default_factory=list)
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        headers: dict[str, list[str]] = {}
+        for name, value in scope["headers"]:
+            headers.setdefault(name.decode(), []).append(value.decode())
+        self.asked.append((scope["method"], scope["raw_path"].decode(), headers, body))
+        told = [(b"content-type", b"application/protobuf"), (b"flwr-told", b"yes"),
+                (b"server", b"flower")]  # fmt: skip
+        await send({"type": "http.response.start", "status": 200, "headers": told})
+        await send({"type": "http.response.body", "body": b"answer to " + body[:10]})
