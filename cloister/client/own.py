@@ -125,7 +125,7 @@ def accepted_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
         task=recipe.task.kind,
         base_sha256=workspace.base_sha256,
         target_modules=workspace.network.adapted_modules,
-        message_bytes=4 * workspace.start.size,
+        message_bytes=4 * workspace.whole.size,
     )
     return check(asked, file.policy)
 

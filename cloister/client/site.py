@@ -83,7 +83,7 @@ def answer(
     agreed_epsilon(plan)
     if not 1 <= request.round <= plan.num_rounds:
         raise RefusedError(f"round {request.round} is outside the plan's {plan.num_rounds}")
-    start = decode(request.adapter, workspace.start.shapes)
+    start = decode(request.adapter, workspace.whole.shapes)
     _accept(site, plan, start)
     entropy = _entropy(site, plan, request.round)
     granted = site.ledger.reserve(

@@ -7,7 +7,7 @@ from typing import Literal
 
 from cloister.errors import UsageError
 
-Train = Literal["both", "b", "alternate", "none"]
+Train = Literal["both", "b", "b-moving", "alternate", "none"]
 Head = Literal["linear", "lora", "frozen"]
 PoolingMode = Literal["auto", "mean", "cls", "pooler", "last"]
 
@@ -56,10 +56,14 @@ class LoraConfig:
         top_layers: Only the last so many layers get adapters; 0: all. The number of noised
             parameters is the enemy, so the default is the last layer alone.
         train: Which factors train: `both`, `b` alone (A stays at its seeded start; FFA-LoRA, Sun
-            et al. 2024, arXiv:2403.12313), `alternate` (B in odd rounds, A in even ones, the head
-            in all; RoLoRA, Chen et al. 2024, arXiv:2409.02346) or `none` (the head alone: a linear
-            probe). With `b` and `alternate` the mean of the sites' products is the product of
-            their means, and half as much travels.
+            et al. 2024, arXiv:2403.12313), `b-moving` (B alone, from an A that the coordinator
+            moves between rounds and sends down), `alternate` (B in odd rounds, A in even ones, the
+            head in all; RoLoRA, Chen et al. 2024, arXiv:2409.02346) or `none` (the head alone: a
+            linear probe). But for `both`, the mean of the sites' products is the product of their
+            means, and sites send half as much.
+        residual: Rank of the second pair beside each adapter, for strategies that keep what
+            averaging leaves over (`fedex`, `flora`): sent down, never trained, exported with the
+            adapter. Exact at the adapted modules' full rank; 0: none.
         head: `linear` (full rank), `lora` (a low-rank step from a fixed random start) or `frozen`
             (a fixed random start). Absent: linear for classification, frozen for a causal LM,
             whose head is the base's own.
@@ -72,6 +76,7 @@ class LoraConfig:
     target_modules: tuple[str, ...] = ()
     top_layers: int = 1
     train: Train = "b"
+    residual: int = 0
     head: Head | None = None
     use_dora: bool = False
 
@@ -82,5 +87,11 @@ class LoraConfig:
             raise UsageError(f"alpha: {self.alpha} given; a positive number is needed")
         if self.top_layers < 0:
             raise UsageError(f"top_layers: {self.top_layers} given; 0 (all) or more is needed")
+        if self.residual < 0:
+            raise UsageError(f"residual: {self.residual} given; 0 (none) or more is needed")
+        if self.residual and self.use_dora:
+            raise UsageError(
+                "residual: DoRA's adapters are no sums of products; set use_dora=false"
+            )
         if self.train == "none" and self.head == "frozen":
             raise UsageError('train, head: "none" and "frozen" together leave nothing to train')

@@ -15,10 +15,11 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from cloister.adapter.exchange import RECORD, RoundRequest
+from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
 from cloister.errors import QuorumError
 from cloister.server.replies import Replies, read_replies
-from cloister.strategies.strategy import ServerState, Strategy
+from cloister.strategies.strategy import Gate, ServerState, Strategy
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ class RoundReport:
         retired: Sites whose budget is spent.
         refused: Why a reply does not count, by site.
         update_norm: Norm of what the global adapter moved.
+        aggregation_error: Relative distance of the global product from the mean of the sites'
+            products; None where the method does not aim at the mean, or no product moved.
     """
 
     round: int
@@ -60,6 +63,7 @@ class RoundReport:
     retired: tuple[str, ...]
     refused: Mapping[str, str]
     update_norm: float
+    aggregation_error: float | None
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ class ServerStudy:
         stop_early: Whether the scores so far end the study.
         on_round: Told of each closed round.
         on_note: Told what is out of the ordinary, in words.
+        error: The aggregation error, from the adapter before a round, its updates that count by
+            site, and the adapter after it; None where there is none to speak of.
     """
 
     digest: str
@@ -97,6 +103,9 @@ class ServerStudy:
     stop_early: Callable[[ServerState, SetScores], bool] = lambda state, metrics: False
     on_round: Callable[[RoundReport], None] = lambda report: None
     on_note: Callable[[str], None] = log.warning
+    error: Callable[[Adapter, Mapping[str, Adapter], Adapter], float | None] = (
+        lambda before, updates, after: None
+    )
 
 
 def run_study(grid: Grid, study: ServerStudy) -> ServerState:
@@ -139,7 +148,11 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
             break
         _check_quorum(replies, study, number)
         epsilon |= replies.epsilon
-        before = state.adapter
+        before, counted = state.adapter, dict(replies.updates)
+        if isinstance(study.strategy, Gate):
+            for site, why in study.strategy.left_out(replies.updates).items():
+                replies.refuse(site, number, why)
+                counted.pop(site)
         if replies.updates:
             state = study.strategy.aggregate(state, replies.updates)
         else:
@@ -165,6 +178,7 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
                 retired=tuple(sorted(replies.retired)),
                 refused=dict(replies.refused),
                 update_norm=(state.adapter - before).norm(),
+                aggregation_error=study.error(before, counted, state.adapter),
             )
         )
         if metrics and study.stop_early(state, metrics):

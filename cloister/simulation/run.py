@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from cloister.adapter.tensors import Adapter
 from cloister.client.app import make_client_app
 from cloister.errors import BudgetError, CloisterError, QuorumError
 from cloister.models.state import write_adapter
@@ -23,8 +24,9 @@ from cloister.simulation.finish import write_results
 from cloister.simulation.ledgers import begin_ledgers
 from cloister.simulation.result import Result
 from cloister.simulation.study import SimulatedSites, SimulatedStudy, prepare, workspace_of
+from cloister.strategies.aggregation_error import aggregation_error
 from cloister.strategies.build import make_strategy
-from cloister.strategies.strategy import ServerState
+from cloister.strategies.strategy import ServerState, Traits
 from cloister.training.evaluation import evaluate
 from cloister.training.preflight import preflight
 from cloister.training.workspace import Workspace
@@ -125,11 +127,10 @@ class SimulatedCoordinator:
 
     def study(self) -> ServerStudy:
         """What the round loop needs, from the last closed round on."""
-        recipe, names, start = self.simulated.recipe, self.simulated.names, self.workspace.start
-        workspace = self.workspace
+        recipe, names, workspace = self.simulated.recipe, self.simulated.names, self.workspace
         digest = recipe.digest()
         strategy = make_strategy(recipe.strategy, names)
-        state = self.run.load(strategy.init(start), digest)
+        state = self.run.load(strategy.init(workspace.whole), digest)
         self._heads()
         tensorboard = TensorBoard(self.run) if recipe.tracking.tensorboard else None
 
@@ -154,6 +155,7 @@ class SimulatedCoordinator:
             stop_early=self._stop_early,
             on_round=on_round,
             on_note=self.events.on_stage,
+            error=_error_of(recipe, strategy.traits, names, workspace.frozen_factors),
         )
 
     def finish(self, state: ServerState) -> Result:
@@ -220,3 +222,16 @@ class SimulatedCoordinator:
             for row in self.run.metrics()
             if "validation" in row
         ]
+
+
+def _error_of(
+    recipe: Recipe, traits: Traits, names: tuple[str, ...], frozen: Adapter
+) -> Callable[[Adapter, Mapping[str, Adapter], Adapter], float | None]:
+    """How a round's aggregation error is computed, where the method aims at the sites' mean.
+
+    In gradient rounds no site has an adapter of its own: there is nothing to be far from.
+    """
+    if not traits.averages or recipe.training.mode == "gradient-rounds":
+        return lambda before, updates, after: None
+    weights = dict(zip(names, recipe.strategy.weights, strict=False))
+    return lambda before, updates, after: aggregation_error(before, updates, after, weights, frozen)

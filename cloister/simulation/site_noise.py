@@ -46,7 +46,7 @@ def site_noise(recipe: Recipe, audited: AuditedSite, names: tuple[str, ...]) -> 
         schedule="constant", physical_batch_tokens=64,
     )  # fmt: skip
     workspace = audited.workspace
-    request = RoundRequest("audit", 1, encode(workspace.start))
+    request = RoundRequest("audit", 1, encode(workspace.whole))
     policy = simulated_policy(recipe, plan, budget, workspace)
     figures = []
     with tempfile.TemporaryDirectory() as folder:

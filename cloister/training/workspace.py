@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from cloister.adapter.pairs import find_pairs
 from cloister.adapter.tensors import Adapter
 from cloister.data.records import Record
 from cloister.models.base import check_base, find_base, load_tokenizer
-from cloister.models.build import build_network
+from cloister.models.build import build_network, carried_names
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.lora import factor
 from cloister.models.network import Network
 from cloister.models.prefix import FrozenPrefix, KeptStates
-from cloister.models.state import read_adapter
+from cloister.models.state import read_adapter, read_tensors
 from cloister.tasks.build import build_task
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.task import Example, Task
@@ -34,8 +35,10 @@ class Workspace:
         tokenizer: The base's.
         task: Bound to its labels and the tokenizer.
         network: Scratch space: its parameters are overwritten by every use.
-        start: The global adapter before round 1, the same in every process.
+        start: What may train, before round 1; the same in every process.
         alternates: Whether rounds take turns at the adapters' two factors.
+        carried: What travels down with it and never trains at a site: residuals, and A where the
+            coordinator moves it.
     """
 
     folder: Path
@@ -45,6 +48,18 @@ class Workspace:
     network: Network
     start: Adapter
     alternates: bool = False
+    carried: Adapter = field(default_factory=lambda: Adapter({}))
+
+    @property
+    def whole(self) -> Adapter:
+        """The global adapter before round 1: all that travels down."""
+        return Adapter({**self.start, **self.carried})
+
+    @property
+    def frozen_factors(self) -> Adapter:
+        """Factors of pairs that are trained in part, where they neither train nor travel."""
+        names = {name for pair in find_pairs(self.start) for name in pair}
+        return read_tensors(self.network, names - self.whole.keys())
 
     def encode(self, records: Sequence[Record]) -> list[Example]:
         """Tokenizes records."""
@@ -106,7 +121,14 @@ def open_workspace(
                 network.backbone, layers, lora.top_layers, kept, frozen_cache_gib
             )
     return Workspace(
-        folder, sha256, tokenizer, bound, network, read_adapter(network), lora.train == "alternate"
+        folder=folder,
+        base_sha256=sha256,
+        tokenizer=tokenizer,
+        task=bound,
+        network=network,
+        start=read_adapter(network),
+        alternates=lora.train == "alternate",
+        carried=read_tensors(network, carried_names(network, lora.train)),
     )
 
 
