@@ -361,12 +361,42 @@ def test_factors_take_turns(folder: Path, tmp_path: Path) -> None:
     assert all((after[name] != workspace.start[name]).any() for name in after)
 
 
-@pytest.mark.parametrize("strategy", ["fedavgm", "fedadam", "median", "geometric-median"])
+def test_every_round_says_how_far_averaging_was_off(folder: Path, tmp_path: Path) -> None:
+    errors, bytes_up = {}, {}
+    for name, options in {
+        "FedIT": ["lora.train=both"],
+        "FFA": ["lora.train=b"],
+        "alternating": ["lora.train=alternate"],
+        "FedSVD": ["lora.train=b-moving", "strategy.name=fedsvd"],
+        "FedEx": ["strategy.name=fedex", "lora.residual=16"],
+        "momentum": ["strategy.name=fedavgm"],
+        "gradients": ["training.mode=gradient-rounds", "training.local_steps=1"],
+    }.items():
+        run(small_recipe(folder, *options), tmp_path / name)
+        rows = RunDirectory.reopen(tmp_path / name).metrics()
+        errors[name] = [row["aggregation_error"] for row in rows]
+        bytes_up[name] = rows[0]["bytes_up"]
+    assert all(error > 1e-3 for error in errors["FedIT"])
+    for name in ("FFA", "alternating", "FedSVD", "FedEx"):
+        assert all(error <= 1e-6 for error in errors[name]), name
+    assert errors["momentum"] == errors["gradients"] == [None, None]
+    assert bytes_up["FedSVD"] == bytes_up["FFA"] < bytes_up["FedIT"] == bytes_up["FedEx"]
+
+
+MORE = {
+    "fedsvd": ["lora.train=b-moving"],
+    "fedex": ["lora.residual=5"],
+    "flora": ["lora.residual=16"],
+}
+
+
+@pytest.mark.parametrize("strategy", ["fedavgm", "fedadam", "median", "geometric-median", *MORE])
 def test_other_strategies_run_and_resume_bit_for_bit(
     strategy: str, folder: Path, tmp_path: Path
 ) -> None:
     options = [f"strategy.name={strategy}", "data.sites=3", "data.partition=iid",
-               "data.public_records=20", "privacy.enabled=false"]  # fmt: skip
+               "data.public_records=20", "privacy.enabled=false",
+               *MORE.get(strategy, [])]  # fmt: skip
     recipe = small_recipe(folder, *options, "federation.num_rounds=3")
     run(recipe, tmp_path / "unbroken")
 
