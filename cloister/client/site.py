@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from cloister.adapter.exchange import RoundReply, RoundRequest, Status
+from cloister.adapter.formats import BFLOAT16_ROUNDING
 from cloister.adapter.tensors import Adapter
-from cloister.adapter.wire import BFLOAT16_ROUNDING, decode, digest, encode
+from cloister.adapter.wire import decode, digest, encode
 from cloister.client.policy import Asked, check
 from cloister.client.policy_file import SitePolicy
 from cloister.errors import RefusedError
@@ -112,7 +113,7 @@ def answer(
     planned = dict(plan.message)
     if any(planned.get(name) != shape for name, shape in delta.shapes.items()):
         raise RefusedError("the delta is not of the names and shapes that the plan lets out")
-    return _reply(site, request, granted.release(_encoded(delta, site.training)))
+    return _reply(site, request, granted.release(_encoded(delta, site.training, plan)))
 
 
 def _accept(site: Site, plan: Plan, start: Adapter) -> None:
@@ -144,11 +145,11 @@ def _training(site: Site) -> TrainingConfig:
     return site.training
 
 
-def _encoded(delta: Adapter, training: TrainingConfig) -> bytes:
+def _encoded(delta: Adapter, training: TrainingConfig, plan: Plan) -> bytes:
     """The bytes that leave; what rounding lengthens is made room for under the agreed bound."""
     if training.update_dtype == "bfloat16":
         return encode(delta.scale(1 - BFLOAT16_ROUNDING), "bfloat16")
-    return encode(delta)
+    return encode(delta, training.update_dtype, plan.max_update_norm)
 
 
 def _reply(site: Site, request: RoundRequest, released: Released) -> RoundReply:

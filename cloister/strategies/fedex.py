@@ -1,5 +1,5 @@
 """FedEx-LoRA: what averaging the factors leaves over is kept beside them (Singhal et al. 2024,
-arXiv:2410.09432, equations 5 and 6).
+arXiv:2410.09432).
 
     B ← B̄,  A ← Ā,  R ← R + Σ_k w_k B_k A_k − B̄ Ā
 

@@ -1,5 +1,5 @@
 """FLoRA: the sites' adapters stacked, and a fresh start every round (Wang et al. 2024,
-arXiv:2409.05976, equation 5).
+arXiv:2409.05976).
 
     R ← R + [w_1 B_1 … w_K B_K] [A_1; …; A_K],  B ← 0,  A ← its start
 

@@ -1,5 +1,5 @@
 """Norm gate: updates far longer than the others do not count (after Sun et al. 2019,
-arXiv:1911.07963, section 4, where the threshold is a constant).
+arXiv:1911.07963, where the threshold is a constant).
 
     x ← x + mean of the Δ_k with ‖Δ_k‖ ≤ c · median_j ‖Δ_j‖
 
