@@ -301,6 +301,15 @@ def _strategy_rules(recipe: Recipe, traits: Traits) -> list[tuple[bool, str]]:
             "set strategy.name = 'fedavg', or mode = \"local-steps\"",
         ),
         (
+            lora.train == "b-kept" and recipe.federation.patience is not None,
+            "federation.patience: sites keep the B of their last round, not of the best one; with "
+            'lora.train = "b-kept" leave it out',
+        ),
+        (
+            lora.train == "b-kept" and lora.use_dora,
+            'lora.use_dora: lora.train = "b-kept" shares A alone, and DoRA has a third part',
+        ),
+        (
             name == "flora" and training.local_steps == 1,
             "training.local_steps: flora starts each round with B = 0, where A has no gradient: "
             "in a single step it would only take noise; set 2 or more",

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "cloister"
 
 # A room imports from lower numbers and itself only.
 ROOMS = {
-    "__init__": 0, "errors": 0, "seeds": 0, "fields": 0,
+    "__init__": 0, "errors": 0, "seeds": 0, "fields": 0, "files": 0,
     "adapter": 1,
     "privacy": 2, "data": 2, "strategies": 2,
     "tasks": 3,

@@ -132,13 +132,13 @@ def _of_run(folder: Path) -> dict[str, Path]:
 def _of_ledger(
     ledger: Path, adapter: Path, site: str, study: str | None, key: Path | None, out: Path
 ) -> Path:
+    from cloister.files import write_whole
     from cloister.privacy.certificate import certify
     from cloister.privacy.keys import load_key
     from cloister.privacy.ledger import key_file, now
     from cloister.privacy.ledger_file import LedgerFile
     from cloister.release.bundle import NAME
     from cloister.release.fingerprint import adapter_files, adapter_sha256, base_sha256
-    from cloister.server.run_directory import write_whole
 
     if not re.fullmatch(NAME, site):
         raise UsageError(f"--site {site!r}: a name without / and \\, begun with no dot, is needed")

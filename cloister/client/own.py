@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from cloister.client.personal import PersonalAdapter
 from cloister.client.policy import Asked, check
 from cloister.client.site import Site
 from cloister.client.site_file import SiteFile
@@ -111,7 +112,7 @@ def asked_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
         local_steps=recipe.training.local_steps,
         num_rounds=recipe.federation.num_rounds,
     )
-    return replace(plan, message=tuple(sorted(workspace.start.shapes.items())))
+    return replace(plan, message=tuple(sorted(workspace.sent.shapes.items())))
 
 
 def accepted_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
@@ -149,5 +150,6 @@ def open_own(file: SiteFile, recipe: Recipe) -> OwnSite:
         unit=plan.unit,
         ledger=open_ledger(file),
         seed=recipe.study.seed,
+        personal=PersonalAdapter.beside(file.ledger, recipe.digest()) if workspace.kept else None,
     )
     return OwnSite(site, workspace, plan)

@@ -10,6 +10,7 @@ from cloister.adapter.exchange import RoundReply, RoundRequest, Status
 from cloister.adapter.formats import BFLOAT16_ROUNDING
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, digest, encode
+from cloister.client.personal import PersonalAdapter
 from cloister.client.policy import Asked, check
 from cloister.client.policy_file import SitePolicy
 from cloister.errors import RefusedError
@@ -39,6 +40,7 @@ class Site:
         unit: What they were put together by.
         ledger: Where it charges and notes what leaves.
         seed: The study's seed; of sampling only where nothing is private.
+        personal: Where it keeps what never leaves; None where a study has nothing of the kind.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Site:
     unit: Unit
     ledger: Ledger
     seed: int
+    personal: PersonalAdapter | None = None
 
 
 def answer(
@@ -70,7 +73,8 @@ def answer(
             the policy.
         BudgetError: The site's budget does not cover the round.
         RoundSpentError: The round was charged before and cut off.
-        AdapterFormatError: The global adapter is not of the study's shapes.
+        AdapterFormatError: The global adapter is not of the study's shapes, or what the site keeps
+            is damaged.
         LedgerError: The charge could not be written; nothing was drawn.
 
     Guarantees:
@@ -86,6 +90,7 @@ def answer(
         raise RefusedError(f"round {request.round} is outside the plan's {plan.num_rounds}")
     start = decode(request.adapter, workspace.whole.shapes)
     _accept(site, plan, start)
+    own = _own(site, workspace, request.round)
     entropy = _entropy(site, plan, request.round)
     granted = site.ledger.reserve(
         Charge(
@@ -103,13 +108,17 @@ def answer(
         workspace.network,
         workspace.task,
         site.units,
-        start,
+        Adapter({**start, **own}),
         plan,
         _training(site),
         round_number=request.round,
         entropy=entropy,
         on_step=on_step,
     )
+    kept = delta.select(delta.keys() & workspace.kept)
+    if site.personal is not None and kept:
+        site.personal.save(request.round, own + kept)
+    delta = delta.select(delta.keys() - workspace.kept)
     planned = dict(plan.message)
     if any(planned.get(name) != shape for name, shape in delta.shapes.items()):
         raise RefusedError("the delta is not of the names and shapes that the plan lets out")
@@ -136,6 +145,13 @@ def _accept(site: Site, plan: Plan, start: Adapter) -> None:
             f"the data set's life, its ledger was begun with {kept.epsilon:g} ({kept.delta:g}); a "
             "ledger's budget never changes: raise the policy's again, or stop here"
         )
+
+
+def _own(site: Site, workspace: Workspace, number: int) -> Adapter:
+    """What the site keeps, as a round starts from it: its own, or the study's start."""
+    start = workspace.start.select(workspace.kept)
+    own = site.personal.before(number, start.shapes) if site.personal is not None else None
+    return own or start
 
 
 def _training(site: Site) -> TrainingConfig:

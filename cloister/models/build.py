@@ -65,12 +65,12 @@ def trainable_names(network: Network, train: str, head: str) -> frozenset[str]:
 
     Args:
         network: With adapters and head.
-        train: Which factors (`both`, `b`, `b-moving`, `alternate`, `none`).
+        train: Which factors (`both`, `b`, `b-moving`, `b-kept`, `alternate`, `none`).
         head: `linear`, `lora` or `frozen`.
     """
     factors = {
         "both": {"a", "b", "other"}, "alternate": {"a", "b"}, "b": {"b"}, "b-moving": {"b"},
-        "none": set(),
+        "b-kept": {"a", "b"}, "none": set(),
     }[train]  # fmt: skip
     names = set()
     for parameter_name, _ in network.named_parameters():

@@ -7,7 +7,7 @@ from typing import Literal
 
 from cloister.errors import UsageError
 
-Train = Literal["both", "b", "b-moving", "alternate", "none"]
+Train = Literal["both", "b", "b-moving", "b-kept", "alternate", "none"]
 Head = Literal["linear", "lora", "frozen"]
 PoolingMode = Literal["auto", "mean", "cls", "pooler", "last"]
 
@@ -55,12 +55,13 @@ class LoraConfig:
             value projections, by architecture.
         top_layers: Only the last so many layers get adapters; 0: all. The number of noised
             parameters is the enemy, so the default is the last layer alone.
-        train: Which factors train: `both`, `b` alone (A stays at its seeded start; FFA-LoRA, Sun
-            et al. 2024, arXiv:2403.12313), `b-moving` (B alone, from an A that the coordinator
-            moves between rounds and sends down), `alternate` (B in odd rounds, A in even ones, the
-            head in all; RoLoRA, Chen et al. 2024, arXiv:2409.02346) or `none` (the head alone: a
-            linear probe). But for `both`, the mean of the sites' products is the product of their
-            means, and sites send half as much.
+        train: Which factors train: `both`; `b` alone (A stays at its seeded start; FFA-LoRA, Sun
+            et al. 2024, arXiv:2403.12313); `b-moving` (B alone, from an A that the coordinator
+            moves between rounds and sends down); `b-kept` (both, of which B never leaves its site:
+            FedSA-LoRA, Guo et al. 2024, arXiv:2410.01463); `alternate` (B in odd rounds, A in even
+            ones, the head in all; RoLoRA, Chen et al. 2024, arXiv:2409.02346); `none` (the head
+            alone: a linear probe). All but `both` send half as much, and where products are
+            shared, their mean is then the product of their means.
         residual: Rank of the second pair beside each adapter, for strategies that keep what
             averaging leaves over (`fedex`, `flora`): sent down, never trained, exported with the
             adapter. Exact at the adapted modules' full rank; 0: none.

@@ -4,7 +4,8 @@ recipe.toml        the resolved recipe
 metrics.jsonl      one line for each closed round
 checkpoint/        the state after the last closed round
 adapter/           the result in PEFT format, with its card
-ledgers/           the sites' ledgers (simulations)
+ledgers/           the sites' ledgers, and what sites keep beside them (simulations)
+personal/          the sites' own adapters, where they keep a part (simulations)
 certificates/      the sites' certificates, bundle.zip and keys.json (`cloister audit certificate`)
 tensorboard/       for those who asked
 *.png              plots
@@ -13,7 +14,6 @@ tensorboard/       for those who asked
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 
 from cloister.adapter.wire import decode, digest, encode
 from cloister.errors import BadFileError, UsageError
+from cloister.files import write_whole
 from cloister.privacy.chain import Head
 from cloister.recipe import Recipe
 from cloister.strategies.strategy import ServerState
@@ -182,13 +183,3 @@ class RunDirectory:
         if not file.exists():
             return last
         return ServerState(decode(file.read_bytes(), last.adapter.shapes), last.round)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that it is there whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

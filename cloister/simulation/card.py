@@ -31,5 +31,6 @@ def card_for(study: SimulatedStudy, workspace: Workspace, result: Result) -> Car
         plans=study.plans,
         epsilon={site.name: site.epsilon for site in result.sites},
         recipe_digest=recipe.digest(),
+        is_personal=bool(workspace.kept),
         ledgers={site.name: site.ledger for site in result.sites},
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloister.errors import BadFileError
+from cloister.files import write_whole
 from cloister.privacy.certificate import Evidence, certify
 from cloister.privacy.chain import check_anchor
 from cloister.privacy.keys import load_key
@@ -14,7 +15,7 @@ from cloister.privacy.ledger import key_file, now
 from cloister.privacy.ledger_file import LedgerFile
 from cloister.release.bundle import Bundle, Received, write_bundle
 from cloister.release.fingerprint import adapter_files, adapter_sha256, base_sha256
-from cloister.server.run_directory import RunDirectory, write_whole
+from cloister.server.run_directory import RunDirectory
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from cloister.server.tracking import TensorBoard, metrics_row
 from cloister.simulation.engines import Engine, run_local, run_ray
 from cloister.simulation.finish import write_results
 from cloister.simulation.ledgers import begin_ledgers
+from cloister.simulation.personal import mean_metrics, site_models
 from cloister.simulation.result import Result
 from cloister.simulation.study import SimulatedSites, SimulatedStudy, prepare, workspace_of
 from cloister.strategies.aggregation_error import aggregation_error
@@ -148,7 +149,9 @@ class SimulatedCoordinator:
             num_rounds=state.round if self._stopped() else recipe.federation.num_rounds,
             min_sites=recipe.federation.min_sites,
             round_timeout=recipe.federation.round_timeout,
-            trained=lambda number: workspace.trained_in_round(recipe.training, number),
+            trained=lambda number: (
+                workspace.trained_in_round(recipe.training, number) - workspace.kept
+            ),
             max_update_norm=recipe.privacy.max_update_norm if recipe.privacy.enabled else None,
             score=self._score,
             save=lambda closed: self.run.save(closed, digest, self._heads()),
@@ -186,15 +189,18 @@ class SimulatedCoordinator:
         return {name: ledger.head for name, ledger in ledgers.items()}
 
     def _scores(self, state: ServerState) -> SetScores:
-        write_adapter(self.workspace.network, state.adapter)
+        """Of the global adapter; where sites keep a part of it, the mean over theirs."""
         tokens = self.simulated.recipe.training.physical_batch_tokens
         sets = {"test": self.simulated.test, "validation": self.simulated.validation}
-        network, task = self.workspace.network, self.workspace.task
-        return {
-            name: evaluate(network, task, self.workspace.encode(records), tokens).metrics
-            for name, records in sets.items()
-            if records
-        }
+        workspace, network = self.workspace, self.workspace.network
+        encoded = {name: workspace.encode(records) for name, records in sets.items() if records}
+        models = site_models(self.simulated, workspace, self.run, state.adapter)
+        found: dict[str, list[Mapping[str, float]]] = {name: [] for name in encoded}
+        for model in list(models.values()) or [state.adapter]:
+            write_adapter(network, model)
+            for name, examples in encoded.items():
+                found[name].append(evaluate(network, workspace.task, examples, tokens).metrics)
+        return {name: mean_metrics(scores) for name, scores in found.items()}
 
     def _score(self, state: ServerState) -> SetScores:
         federation = self.simulated.recipe.federation
@@ -229,9 +235,11 @@ def _error_of(
 ) -> Callable[[Adapter, Mapping[str, Adapter], Adapter], float | None]:
     """How a round's aggregation error is computed, where the method aims at the sites' mean.
 
-    In gradient rounds no site has an adapter of its own: there is nothing to be far from.
+    In gradient rounds no site has an adapter of its own: there is nothing to be far from. Where
+    sites keep B, no product is shared.
     """
-    if not traits.averages or recipe.training.mode == "gradient-rounds":
+    shared = recipe.training.mode != "gradient-rounds" and recipe.lora.train != "b-kept"
+    if not traits.averages or not shared:
         return lambda before, updates, after: None
     weights = dict(zip(names, recipe.strategy.weights, strict=False))
     return lambda before, updates, after: aggregation_error(before, updates, after, weights, frozen)

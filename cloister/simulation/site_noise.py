@@ -57,7 +57,7 @@ def site_noise(recipe: Recipe, audited: AuditedSite, names: tuple[str, ...]) -> 
                 ledger=Ledger.create(Path(folder) / f"{number}.ledger", budget, plan.unit),
             )  # fmt: skip
             reply = answer(site, workspace, request, lambda: None)
-            update = decode(reply.delta, workspace.start.shapes)
+            update = decode(reply.delta, workspace.sent.shapes)
             every = np.concatenate([value.ravel() for value in update.values()])
             deviation = LOUD * BOUND / len(units) * np.sqrt(STEPS)
             figures.append(float(np.sqrt(np.square(every / deviation, dtype=np.float64).mean())))

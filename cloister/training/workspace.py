@@ -39,6 +39,7 @@ class Workspace:
         alternates: Whether rounds take turns at the adapters' two factors.
         carried: What travels down with it and never trains at a site: residuals, and A where the
             coordinator moves it.
+        kept: Names that train and never leave a site.
     """
 
     folder: Path
@@ -49,17 +50,23 @@ class Workspace:
     start: Adapter
     alternates: bool = False
     carried: Adapter = field(default_factory=lambda: Adapter({}))
+    kept: frozenset[str] = frozenset()
+
+    @property
+    def sent(self) -> Adapter:
+        """What may leave a site, before round 1."""
+        return self.start.select(self.start.keys() - self.kept)
 
     @property
     def whole(self) -> Adapter:
         """The global adapter before round 1: all that travels down."""
-        return Adapter({**self.start, **self.carried})
+        return Adapter({**self.sent, **self.carried})
 
     @property
     def frozen_factors(self) -> Adapter:
         """Factors of pairs that are trained in part, where they neither train nor travel."""
         names = {name for pair in find_pairs(self.start) for name in pair}
-        return read_tensors(self.network, names - self.whole.keys())
+        return read_tensors(self.network, names - self.start.keys() - self.carried.keys())
 
     def encode(self, records: Sequence[Record]) -> list[Example]:
         """Tokenizes records."""
@@ -70,7 +77,7 @@ class Workspace:
         self.network.set_trained(names)
 
     def trained_in_round(self, config: TrainingConfig, round_number: int) -> frozenset[str]:
-        """Names of what trains, and so travels, in one round.
+        """Names of what trains in one round; all of it but what is kept travels.
 
         The head alone in probe rounds; then, where factors take turns, B first: A has no gradient
         while B is zero.
@@ -120,15 +127,17 @@ def open_workspace(
             network.prefix = FrozenPrefix(
                 network.backbone, layers, lora.top_layers, kept, frozen_cache_gib
             )
+    start = read_adapter(network)
     return Workspace(
         folder=folder,
         base_sha256=sha256,
         tokenizer=tokenizer,
         task=bound,
         network=network,
-        start=read_adapter(network),
+        start=start,
         alternates=lora.train == "alternate",
         carried=read_tensors(network, carried_names(network, lora.train)),
+        kept=frozenset(name for name in start if lora.train == "b-kept" and factor(name) == "b"),
     )
 
 

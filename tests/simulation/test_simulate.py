@@ -11,11 +11,12 @@ import pytest
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import digest as sha256
 from cloister.adapter.wire import encode
-from cloister.errors import BudgetError, DataError
+from cloister.errors import BudgetError, DataError, RecipeError
 from cloister.privacy.ledger import Charge, Ledger
 from cloister.privacy.ledger_file import LedgerFile
 from cloister.privacy.verify import verify
 from cloister.recipe import Recipe, read_recipe
+from cloister.release.export import load_released
 from cloister.server.rounds import RoundReport
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.ledgers import begin_ledgers
@@ -388,6 +389,35 @@ MORE = {
     "fedex": ["lora.residual=5"],
     "flora": ["lora.residual=16"],
 }
+
+
+def test_sites_that_keep_b_resume_bit_for_bit_and_end_with_adapters_of_their_own(
+    folder: Path, tmp_path: Path
+) -> None:
+    options = ["lora.train=b-kept", "privacy.enabled=false", "federation.num_rounds=3",
+               "training.learning_rate=0.5"]  # fmt: skip
+    recipe = small_recipe(folder, *options)
+    run(recipe, tmp_path / "unbroken")
+    with pytest.raises(CrashError):
+        run(recipe, tmp_path / "broken", crash_after(2))
+    simulate(recipe, RunDirectory.reopen(tmp_path / "broken"))
+    weights = {}
+    for place in ("adapter", "personal/east", "personal/west"):
+        one, other = (
+            (tmp_path / name / place / "adapter_model.safetensors").read_bytes()
+            for name in ("unbroken", "broken")
+        )
+        assert one == other
+        weights[place] = one
+    assert len(set(weights.values())) == 3
+    rows = RunDirectory.reopen(tmp_path / "unbroken").metrics()
+    assert [row["aggregation_error"] for row in rows] == [None, None, None]
+    assert "no model by itself" in (tmp_path / "unbroken" / "adapter" / "README.md").read_text()
+    about, _ = load_released(tmp_path / "unbroken" / "personal" / "east")
+    assert about.lora.train == "b-kept"
+    with pytest.raises(RecipeError, match="not of the best one"):
+        small_recipe(folder, *options, "federation.patience=2",
+                     f"data.validation='{folder}/test.jsonl'")  # fmt: skip
 
 
 @pytest.mark.parametrize("strategy", ["fedavgm", "fedadam", "median", "geometric-median", *MORE])
