@@ -291,12 +291,26 @@ def _strategy_rules(recipe: Recipe, traits: Traits) -> list[tuple[bool, str]]:
             "strategy.name = 'fedex' or 'flora'",
         ),
         (
+            bool(lora.ranks) and not traits.mixes_ranks,
+            f"lora.ranks: {name} averages factors, which must be of one rank; leave it out, or "
+            "set strategy.name = 'flexlora' or 'flora'",
+        ),
+        (
+            len(lora.ranks) not in (0, recipe.data.sites),
+            f"lora.ranks: {len(lora.ranks)} given for data.sites = {recipe.data.sites}",
+        ),
+        (
+            bool(lora.ranks) and lora.head == "lora",
+            'lora.head: "lora" is of the same rank everywhere; with lora.ranks set "linear" or '
+            '"frozen"',
+        ),
+        (
             traits.keeps_residual and lora.head == "lora",
             f'lora.head: "lora" is a product beside which {name} keeps no residual; set "linear" '
             'or "frozen"',
         ),
         (
-            traits.keeps_residual and training.mode == "gradient-rounds",
+            (traits.keeps_residual or traits.mixes_ranks) and training.mode == "gradient-rounds",
             f"training.mode: gradient rounds average gradients, so {name} has nothing to repair; "
             "set strategy.name = 'fedavg', or mode = \"local-steps\"",
         ),

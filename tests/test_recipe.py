@@ -117,6 +117,12 @@ def test_contradictions_are_refused(assignments: list[str], message: str) -> Non
              "training.mode=gradient-rounds"],
             "training.mode: gradient rounds average gradients",
         ),
+        (["lora.ranks=[2, 2, 4, 4]"], "lora.ranks: fedavg averages factors"),
+        (
+            ["strategy.name=flexlora", "lora.train=both", "lora.ranks=[2, 4]"],
+            "lora.ranks: 2 given for data.sites = 4",
+        ),
+        (["lora.ranks=[2, 5, 4, 4]"], "lora.ranks: 5 given; from 1 to lora.r = 4"),
         (
             ["strategy.name=flora", "lora.train=both", "lora.residual=4"],
             "training.local_steps: flora",

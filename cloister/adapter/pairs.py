@@ -8,8 +8,14 @@ averaging factors left over, at a rank of its own. It travels down and never tra
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
+
+import numpy as np
+
+from cloister.adapter.tensors import Adapter
+
+Shape = tuple[int, ...]
 
 # How B and A of one product are called, as the names end.
 _ENDINGS = ((".lora_B.weight", ".lora_A.weight"), ("head.up.weight", "head.down.weight"))
@@ -42,3 +48,35 @@ def find_pairs(names: Iterable[str]) -> tuple[Pair, ...]:
                     stem = name.removesuffix(ending)
                     found.add(Pair(stem + endings[0], stem + endings[1]))
     return tuple(sorted(found))
+
+
+def cut_shapes(shapes: Mapping[str, Shape], rank: int | None) -> dict[str, Shape]:
+    """Shapes once pairs are of at most a rank; None: as they are. Residuals stay."""
+    cut = dict(shapes)
+    if rank is None:
+        return cut
+    for left, right in find_pairs(shapes):
+        if left in cut:
+            cut[left] = (cut[left][0], min(cut[left][1], rank))
+        if right in cut:
+            cut[right] = (min(cut[right][0], rank), cut[right][1])
+    return cut
+
+
+def cut(adapter: Adapter, rank: int | None) -> Adapter:
+    """The first `rank` columns of each B and rows of each A; None: everything."""
+    shapes = cut_shapes(adapter.shapes, rank)
+    return Adapter({name: array[_corner(shapes[name])] for name, array in adapter.items()})
+
+
+def filled(adapter: Adapter, shapes: Mapping[str, Shape]) -> Adapter:
+    """Zeros of the shapes with the adapter in their first columns and rows."""
+    whole = {}
+    for name, array in adapter.items():
+        whole[name] = np.zeros(shapes[name], np.float32)
+        whole[name][_corner(array.shape)] = array
+    return Adapter(whole)
+
+
+def _corner(shape: Shape) -> tuple[slice, ...]:
+    return tuple(slice(size) for size in shape)

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from cloister.adapter.exchange import RoundReply, RoundRequest, Status
 from cloister.adapter.formats import BFLOAT16_ROUNDING
+from cloister.adapter.pairs import cut, filled
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, digest, encode
 from cloister.client.personal import PersonalAdapter
@@ -41,6 +42,7 @@ class Site:
         ledger: Where it charges and notes what leaves.
         seed: The study's seed; of sampling only where nothing is private.
         personal: Where it keeps what never leaves; None where a study has nothing of the kind.
+        rank: Of its adapters, in a study of mixed ranks; None: the study's.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Site:
     ledger: Ledger
     seed: int
     personal: PersonalAdapter | None = None
+    rank: int | None = None
 
 
 def answer(
@@ -91,6 +94,7 @@ def answer(
     start = decode(request.adapter, workspace.whole.shapes)
     _accept(site, plan, start)
     own = _own(site, workspace, request.round)
+    shapes = {**workspace.start.shapes, **workspace.carried.shapes}
     entropy = _entropy(site, plan, request.round)
     granted = site.ledger.reserve(
         Charge(
@@ -108,17 +112,18 @@ def answer(
         workspace.network,
         workspace.task,
         site.units,
-        Adapter({**start, **own}),
+        filled(cut(Adapter({**start, **own}), site.rank), shapes),
         plan,
         _training(site),
         round_number=request.round,
         entropy=entropy,
+        rank=site.rank,
         on_step=on_step,
     )
     kept = delta.select(delta.keys() & workspace.kept)
     if site.personal is not None and kept:
         site.personal.save(request.round, own + kept)
-    delta = delta.select(delta.keys() - workspace.kept)
+    delta = cut(delta.select(delta.keys() - workspace.kept), site.rank)
     planned = dict(plan.message)
     if any(planned.get(name) != shape for name, shape in delta.shapes.items()):
         raise RefusedError("the delta is not of the names and shapes that the plan lets out")

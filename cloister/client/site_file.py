@@ -41,6 +41,7 @@ class SiteConfig:
             person. It sets the sample rate in place of the true number, which is private.
         ledger: The data set's ledger; its key lies beside it.
         model: Folder of the base model; absent: as the study names it.
+        rank: Of the adapters that it trains in studies of mixed ranks; absent: the study's largest.
         text: Column of a text.
         label: Column of its label.
         tokens: Column of a sentence's words.
@@ -53,6 +54,7 @@ class SiteConfig:
     public_records: int
     ledger: str
     model: str | None = None
+    rank: int | None = None
     text: str = "text"
     label: str = "label"
     tokens: str = "tokens"
@@ -68,10 +70,10 @@ class SiteConfig:
                 f"name: {self.name!r} given; certificates are called by it, so it holds neither / "
                 "nor \\ and begins with no dot"
             )
-        if self.public_records < 1:
-            raise UsageError(
-                f"public_records: {self.public_records} given; a number from 1 up is needed"
-            )
+        for name in ("public_records", "rank"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name}: {value} given; a number from 1 up is needed")
 
 
 @dataclass(frozen=True)

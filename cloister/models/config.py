@@ -50,7 +50,10 @@ class LoraConfig:
 
     Attributes:
         r: Rank of the adapters.
-        alpha: Adapters are scaled by alpha / r.
+        ranks: One rank for each site, none above `r`, in order of the sites' names, for
+            strategies that mix ranks (`flexlora`, `flora`): a site trains and sends the first so
+            many columns of B and rows of A, whatever its noise. Empty: all of rank `r`.
+        alpha: Adapters are scaled by alpha / r, whatever a site's rank.
         target_modules: Names of the linear modules that get one; empty: the attention's query and
             value projections, by architecture.
         top_layers: Only the last so many layers get adapters; 0: all. The number of noised
@@ -73,6 +76,7 @@ class LoraConfig:
     """
 
     r: int = 4
+    ranks: tuple[int, ...] = ()
     alpha: float = 8.0
     target_modules: tuple[str, ...] = ()
     top_layers: int = 1
@@ -84,6 +88,9 @@ class LoraConfig:
     def __post_init__(self) -> None:
         if self.r < 1:
             raise UsageError(f"r: {self.r} given; at least 1 is needed")
+        odd = [rank for rank in self.ranks if not 1 <= rank <= self.r]
+        if odd:
+            raise UsageError(f"ranks: {odd[0]} given; from 1 to lora.r = {self.r}, the largest")
         if not self.alpha > 0:
             raise UsageError(f"alpha: {self.alpha} given; a positive number is needed")
         if self.top_layers < 0:

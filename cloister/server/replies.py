@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from flwr.app import Message
 
 from cloister.adapter.exchange import RECORD, RoundReply, Status
+from cloister.adapter.formats import Shapes
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, digest
 from cloister.errors import AdapterFormatError
@@ -53,7 +54,7 @@ def read_replies(
     messages: Iterable[Message],
     sites: tuple[str, ...],
     number: int,
-    shapes: Mapping[str, tuple[int, ...]],
+    shapes: Callable[[str], Shapes],
     max_update_norm: float | None,
 ) -> Replies:
     """Sorts a round's replies; what is not as it must be is logged and left out.
@@ -62,7 +63,7 @@ def read_replies(
         messages: As they arrived.
         sites: Names of all sites.
         number: The round.
-        shapes: Names and shapes of an update.
+        shapes: Names and shapes of a site's update.
         max_update_norm: Bound that every site agreed to; None: no bound.
     """
     replies = Replies()
@@ -87,7 +88,7 @@ def read_replies(
                 raise AdapterFormatError("a site that is not of this study")
             if reply.site in replies.updates:
                 raise AdapterFormatError("a second update in one round")
-            update = decode(reply.delta, shapes)
+            update = decode(reply.delta, shapes(reply.site))
             if max_update_norm is not None and update.norm() > max_update_norm * (1 + ROUNDING):
                 raise AdapterFormatError(
                     f"an update of norm {update.norm():.4g}, {max_update_norm:g} is the bound"

@@ -9,12 +9,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from cloister.adapter.exchange import RECORD, RoundRequest
+from cloister.adapter.formats import Shapes
+from cloister.adapter.pairs import cut_shapes
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
 from cloister.errors import QuorumError
@@ -87,6 +90,7 @@ class ServerStudy:
         on_note: Told what is out of the ordinary, in words.
         error: The aggregation error, from the adapter before a round, its updates that count by
             site, and the adapter after it; None where there is none to speak of.
+        ranks: Of sites' adapters, where they differ.
     """
 
     digest: str
@@ -106,6 +110,7 @@ class ServerStudy:
     error: Callable[[Adapter, Mapping[str, Adapter], Adapter], float | None] = (
         lambda before, updates, after: None
     )
+    ranks: Mapping[str, int] = field(default_factory=dict)
 
 
 def run_study(grid: Grid, study: ServerStudy) -> ServerState:
@@ -140,7 +145,7 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
             grid.send_and_receive(messages, timeout=study.round_timeout),
             study.sites,
             number,
-            shapes,
+            partial(_shapes_of, study, shapes),
             study.max_update_norm,
         )
         if replies.retired.issuperset(study.sites):
@@ -184,6 +189,10 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
         if metrics and study.stop_early(state, metrics):
             break
     return state
+
+
+def _shapes_of(study: ServerStudy, shapes: Shapes, site: str) -> Shapes:
+    return cut_shapes(shapes, study.ranks.get(site))
 
 
 def _wait_for_sites(grid: Grid, study: ServerStudy, started: float) -> list[int]:

@@ -158,6 +158,7 @@ class SimulatedCoordinator:
             stop_early=self._stop_early,
             on_round=on_round,
             on_note=self.events.on_stage,
+            ranks=dict(zip(names, recipe.lora.ranks, strict=False)),
             error=_error_of(recipe, strategy.traits, names, workspace.frozen_factors),
         )
 

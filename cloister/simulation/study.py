@@ -16,6 +16,7 @@ from pathlib import Path
 
 from flwr.app import Context
 
+from cloister.adapter.pairs import cut_shapes
 from cloister.client.personal import PersonalAdapter
 from cloister.client.site import Site
 from cloister.data.load import load
@@ -151,8 +152,14 @@ def _units(recipe: Recipe, name: str) -> tuple[UnitExamples, ...]:
 
 def plan_of(study: SimulatedStudy, name: str) -> Plan:
     """A site's plan with what its messages hold."""
-    shapes = workspace_of(study).sent.shapes
+    shapes = cut_shapes(workspace_of(study).sent.shapes, rank_of(study, name))
     return dataclasses.replace(study.plans[name], message=tuple(sorted(shapes.items())))
+
+
+def rank_of(study: SimulatedStudy, name: str) -> int | None:
+    """The rank of a site's adapters; None where all are of one."""
+    ranks = study.recipe.lora.ranks
+    return ranks[study.names.index(name)] if ranks else None
 
 
 def limit_of(study: SimulatedStudy, name: str) -> float | None:
@@ -191,5 +198,6 @@ class SimulatedSites:
             ledger=Ledger(ledger),
             seed=self.recipe.study.seed,
             personal=PersonalAdapter.beside(ledger, digest) if workspace.kept else None,
+            rank=rank_of(study, name),
         )
         return site, workspace

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from cloister.adapter.pairs import find_pairs
 from cloister.adapter.tensors import Adapter, Array
 from cloister.strategies.exact_sum import RunningMean
 from cloister.strategies.strategy import Linear, ServerState
@@ -44,6 +45,17 @@ def aggregate_arriving(
     for site, update in updates:
         running.add(site, update)
     return strategy.step(state, running.mean())
+
+
+def mean_beside_pairs(
+    before: Adapter, updates: Mapping[str, Adapter], weights: Mapping[str, float]
+) -> Adapter:
+    """What travelled and is no factor of a product, after the sites' mean step: the head."""
+    first = next(iter(updates.values()))
+    factors = {name for pair in find_pairs(first) for name in pair}
+    names = sorted(first.keys() - factors)
+    mean = weighted_mean({site: u.select(names) for site, u in updates.items()}, weights)
+    return before.select(names) + mean
 
 
 def across_sites(updates: Mapping[str, Adapter], rule: Callable[[Array], Array]) -> Adapter:

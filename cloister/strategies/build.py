@@ -10,6 +10,7 @@ from cloister.strategies.fedavgm import FedAvgM
 from cloister.strategies.fedex import FedEx
 from cloister.strategies.fedopt import FedOpt
 from cloister.strategies.fedsvd import FedSvd
+from cloister.strategies.flexlora import FlexLora
 from cloister.strategies.flora import Flora
 from cloister.strategies.geometric_median import GeometricMedian
 from cloister.strategies.krum import Krum
@@ -56,3 +57,5 @@ def make_strategy(config: StrategyConfig, sites: Sequence[str]) -> Strategy:
             return FedEx(weights)
         case "flora":
             return Flora(weights)
+        case "flexlora":
+            return FlexLora(weights)

@@ -11,6 +11,7 @@ from cloister.errors import UsageError
 Name = Literal[
     "fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi", "median", "trimmed-mean",
     "geometric-median", "krum", "multi-krum", "norm-gate", "fedsvd", "fedex", "flora",
+    "flexlora",
 ]  # fmt: skip
 
 # Which of the fields beside `name` each method has.
@@ -31,6 +32,7 @@ FIELDS: dict[Name, frozenset[str]] = {
     "fedsvd": frozenset({"weights"}),
     "fedex": frozenset({"weights"}),
     "flora": frozenset({"weights"}),
+    "flexlora": frozenset({"weights"}),
 }
 
 

@@ -6,7 +6,7 @@ arXiv:2409.05976).
 The paper merges the stack into the base and so changes it at every site. Here it is added to a
 second pair of factors beside each adapter, of rank `lora.residual`: exactly at the full rank of the
 adapted modules, below it as near as that rank comes, with each round's distance in
-`aggregation_error`.
+`aggregation_error`. Stacks take factors of any rank, so sites may train different ones.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from cloister.adapter.pairs import find_pairs
 from cloister.adapter.tensors import Adapter
-from cloister.strategies.arithmetic import stepped, weighted_mean
+from cloister.strategies.arithmetic import enough, mean_beside_pairs
 from cloister.strategies.low_rank import mean_product, product_of, tensors_of, total
 from cloister.strategies.strategy import ServerState, Traits
 
@@ -40,6 +40,7 @@ class Flora:
             averages=True,
             trains=("both",),
             keeps_residual=True,
+            mixes_ranks=True,
         )
 
     def init(self, adapter: Adapter) -> ServerState:
@@ -48,8 +49,9 @@ class Flora:
 
     def aggregate(self, state: ServerState, updates: Mapping[str, Adapter]) -> ServerState:
         """Stacks the products, and averages what is no product: the head."""
-        moved = stepped(state, weighted_mean(updates, self.weights))
-        adapter, start = moved.adapter, state.memory["start"]
+        enough(updates, 1)
+        adapter = state.adapter.replace(mean_beside_pairs(state.adapter, updates, self.weights))
+        start = state.memory["start"]
         for pair in find_pairs(next(iter(updates.values()))):
             products = [
                 product_of(pair.residual, state.adapter),
@@ -59,4 +61,4 @@ class Flora:
             rank = len(state.adapter[pair.residual.right])
             stack = tensors_of(pair.residual, total(products).truncated(rank))
             adapter = adapter.replace(stack).replace(start.select(pair))
-        return replace(moved, adapter=adapter)
+        return replace(state, adapter=adapter, round=state.round + 1)

@@ -101,12 +101,17 @@ def mean_product(
     Args:
         pair: B and A.
         before: What the sites started from, all factors included.
-        updates: By site; a factor that did not travel stayed as it was.
+        updates: By site; a factor that did not travel stayed as it was. One of a lower rank is of
+            a site that took the first columns of B and rows of A.
         weights: By site; a site without one weighs 1.
     """
     whole = sum(weights.get(site, 1.0) for site in updates)
     held = []
     for site, update in sorted(updates.items()):
-        moved = {name: before[name] + update[name] for name in pair if name in update}
+        moved = {
+            name: before[name][tuple(slice(size) for size in update[name].shape)] + update[name]
+            for name in pair
+            if name in update
+        }
         held.append(product_of(pair, before, moved).scale(weights.get(site, 1.0) / whole))
     return total(held)

@@ -39,6 +39,7 @@ class Traits:
             from there is an error.
         trains: The values of `lora.train` that it goes with; empty: all.
         keeps_residual: Whether it needs a residual pair beside each adapter (`lora.residual`).
+        mixes_ranks: Whether sites may train adapters of different ranks (`lora.ranks`).
     """
 
     is_linear: bool
@@ -48,6 +49,7 @@ class Traits:
     averages: bool = False
     trains: tuple[str, ...] = ()
     keeps_residual: bool = False
+    mixes_ranks: bool = False
 
 
 class Strategy(Protocol):

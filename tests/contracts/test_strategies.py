@@ -38,7 +38,7 @@ AVERAGING = [
     name for name in NAMES if make_strategy(StrategyConfig(name=name), SITES).traits.averages
 ]
 # They keep products and not factors.
-PRODUCTS = {"fedsvd", "fedex", "flora"}
+PRODUCTS = {"fedsvd", "fedex", "flora", "flexlora"}
 # Their steps follow the updates' signs rather than their lengths.
 ADAPTIVE = {"fedadagrad", "fedadam", "fedyogi"}
 

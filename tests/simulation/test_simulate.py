@@ -7,11 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flwr.app import Context, RecordDict
 
+from cloister.adapter.exchange import RoundRequest
+from cloister.adapter.pairs import cut, filled
 from cloister.adapter.tensors import Adapter
+from cloister.adapter.wire import decode, encode
 from cloister.adapter.wire import digest as sha256
-from cloister.adapter.wire import encode
+from cloister.client.site import answer
 from cloister.errors import BudgetError, DataError, RecipeError
+from cloister.privacy.entropy import OsEntropy
 from cloister.privacy.ledger import Charge, Ledger
 from cloister.privacy.ledger_file import LedgerFile
 from cloister.privacy.verify import verify
@@ -22,9 +27,10 @@ from cloister.server.run_directory import RunDirectory
 from cloister.simulation.ledgers import begin_ledgers
 from cloister.simulation.result import Result
 from cloister.simulation.run import Events, simulate
-from cloister.simulation.study import plan_of, prepare, workspace_of
+from cloister.simulation.study import SimulatedSites, plan_of, prepare, workspace_of
 from cloister.simulation.twin import simulate_with_twin
 from cloister.strategies.strategy import ServerState
+from cloister.training.local import local_update
 from tests.support.studies import small_recipe
 
 
@@ -384,10 +390,58 @@ def test_every_round_says_how_far_averaging_was_off(folder: Path, tmp_path: Path
     assert bytes_up["FedSVD"] == bytes_up["FFA"] < bytes_up["FedIT"] == bytes_up["FedEx"]
 
 
+def test_sites_of_lower_rank_send_less_and_train_as_if_all_were_of_their_rank(
+    folder: Path, tmp_path: Path
+) -> None:
+    """A site of rank 2 under r = 4 does what it does in a study of rank 2, at the same scale."""
+    options = ["strategy.name=flexlora", "privacy.enabled=false", "training.learning_rate=0.5",
+               "federation.num_rounds=1", "training.local_steps=4"]  # fmt: skip
+    mixed = small_recipe(folder, *options, "lora.ranks=[2, 4]")
+    sent = {}
+    for name, recipe in {
+        "mixed": mixed,
+        "low": small_recipe(folder, *options, "lora.r=2", "lora.alpha=4.0"),
+        "high": small_recipe(folder, *options),
+    }.items():
+        place = RunDirectory.create(tmp_path / name, recipe)
+        begin_ledgers(prepare(recipe), place)
+        workspace = workspace_of(prepare(recipe))
+        start = cut(workspace_of(prepare(mixed)).whole, 2 if name == "low" else 4)
+        for index, site_name in enumerate(("east", "west")):
+            context = Context(0, 0, {"partition-id": index}, RecordDict(), {})
+            site, _ = SimulatedSites(recipe, place.path / "ledgers")(context)
+            request = RoundRequest(site.study, 1, encode(start))
+            reply = answer(site, workspace, request, lambda: None)
+            sent[name, site_name] = decode(reply.delta)
+            assert sent[name, site_name].shapes == dict(site.plan.message)
+    east = sent["mixed", "east"]
+    assert east.size < sent["mixed", "west"].size
+    assert (east - sent["low", "east"]).norm() <= 1e-6 * east.norm()
+    assert (sent["mixed", "west"] - sent["high", "west"]).norm() == 0.0
+
+
+def test_a_site_of_lower_rank_lets_no_noise_in_beyond_it(folder: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(folder, "strategy.name=flexlora", "lora.ranks=[1, 4]")
+    run(recipe, tmp_path / "run")
+    rows = RunDirectory.reopen(tmp_path / "run").metrics()
+    assert all(not row["refused"] and row["aggregation_error"] < 1 for row in rows)
+    network = workspace_of(prepare(recipe)).network
+    plan, training = plan_of(prepare(recipe), "east"), recipe.training
+    start = workspace_of(prepare(recipe)).start
+    workspace_of(prepare(recipe)).train_names(frozenset(start))
+    delta = local_update(
+        network, workspace_of(prepare(recipe)).task, [], filled(cut(start, 1), start.shapes), plan,
+        training, round_number=1, entropy=OsEntropy(), rank=1,
+    )  # fmt: skip
+    assert delta.norm() > 0
+    assert (filled(cut(delta, 1), delta.shapes) - delta).norm() == 0.0
+
+
 MORE = {
     "fedsvd": ["lora.train=b-moving"],
     "fedex": ["lora.residual=5"],
     "flora": ["lora.residual=16"],
+    "flexlora": ["lora.r=3", "lora.ranks=[1, 2, 3]"],
 }
 
 

@@ -5,12 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloister.adapter.pairs import Pair, find_pairs
+from cloister.adapter.pairs import Pair, cut, cut_shapes, filled, find_pairs
 from cloister.adapter.tensors import Adapter
 from cloister.strategies.aggregation_error import aggregation_error
 from cloister.strategies.fedavg import FedAvg
 from cloister.strategies.fedex import FedEx
 from cloister.strategies.fedsvd import FedSvd
+from cloister.strategies.flexlora import FlexLora
 from cloister.strategies.flora import Flora
 from cloister.strategies.low_rank import Product, total
 from cloister.strategies.strategy import ServerState
@@ -183,3 +184,80 @@ def test_fedsvd_turns_a_to_orthonormal_rows_and_keeps_every_product(zero: bool) 
         assert np.linalg.norm(found - expected) <= 1e-6 * max(1.0, float(np.linalg.norm(expected)))
         rows = turned[pair.right]
         assert np.allclose(rows @ rows.T, np.eye(2), atol=1e-6)
+
+
+RANKS = {"a": 1, "b": 2, "c": 2}
+
+
+def mixed(rng: np.random.Generator) -> dict[str, Adapter]:
+    return {site: cut(update, RANKS[site]) for site, update in updates(rng).items()}
+
+
+def whole(came: dict[str, Adapter], before: Adapter) -> dict[str, Adapter]:
+    """Updates that make of `before` what sites of lower rank hold, in all columns and rows."""
+    shapes = {name: before[name].shape for name in came["a"]}
+    return {
+        site: filled(cut(before.select(update), RANKS[site]) + update, shapes)
+        - before.select(update)
+        for site, update in came.items()
+    }
+
+
+def test_cut_and_filled_keep_the_first_columns_and_rows() -> None:
+    held = adapter(np.random.default_rng(7), residual=2)
+    short = cut(held, 1)
+    assert short.shapes == cut_shapes(held.shapes, 1)
+    assert short[PAIRS[0].left].shape == (6, 1)
+    assert short[PAIRS[0].right].shape == (1, 5)
+    assert short["head.weight"].shape == (3, 5)
+    assert short[PAIRS[0].residual.left].shape == (6, 2)
+    again = filled(short, held.shapes)
+    assert again[PAIRS[0].left][:, 0].tolist() == held[PAIRS[0].left][:, 0].tolist()
+    assert not again[PAIRS[0].left][:, 1].any()
+    assert (cut(held, None) - held).norm() == (cut(held, 9) - held).norm() == 0.0
+
+
+@pytest.mark.parametrize("weights", [{}, {"a": 3.0}], ids=["alike", "declared"])
+def test_flexlora_keeps_the_nearest_product_of_its_rank(weights: dict[str, float]) -> None:
+    rng = np.random.default_rng(8)
+    before, came = adapter(rng), mixed(rng)
+    after = FlexLora(weights).aggregate(ServerState(before), came).adapter
+    share = {site: weights.get(site, 1.0) / sum(weights.get(s, 1.0) for s in SITES)
+             for site in SITES}  # fmt: skip
+    as_whole = whole(came, before)
+    for pair in PAIRS:
+        mean = sum(
+            share[site] * dense(pair, before.replace(before.select(update) + update))
+            for site, update in as_whole.items()
+        )
+        lost = np.linalg.norm(mean - dense(pair, after))
+        beyond = np.linalg.svd(mean, compute_uv=False)[2:]
+        assert lost == pytest.approx(float(np.linalg.norm(beyond)), rel=1e-5)
+        # A site of rank 1 starts from the nearest product of rank 1.
+        first = np.linalg.norm(dense(pair, after) - dense(pair, cut(after, 1)))
+        second = np.linalg.svd(dense(pair, after), compute_uv=False)[1]
+        assert first == pytest.approx(float(second), rel=1e-5)
+    found = aggregation_error(before, came, after, weights, Adapter({}))
+    assert found == pytest.approx(dense_error(before, as_whole, after, weights), rel=1e-5)
+
+
+def test_flora_stacks_mixed_ranks_exactly() -> None:
+    rng = np.random.default_rng(9)
+    method = Flora({"b": 2.0})
+    start = adapter(rng, residual=5)
+    start = start.replace(start.select(pair.left for pair in PAIRS).zeros())
+    state = method.init(start)
+    for _ in range(3):
+        before, came = state.adapter, mixed(rng)
+        state = method.aggregate(state, came)
+        error = aggregation_error(before, came, state.adapter, {"b": 2.0}, Adapter({}))
+        assert error is not None
+        assert error <= 1e-6
+
+
+def test_products_of_zero_are_left_where_they_can_learn() -> None:
+    before = adapter(np.random.default_rng(10))
+    before = before.replace(before.select(pair.left for pair in PAIRS).zeros())
+    zero = {"a": before.zeros()}
+    after = FlexLora({}).aggregate(ServerState(before), zero).adapter
+    assert (after - before).norm() == 0.0
