@@ -23,6 +23,7 @@ data = "records.jsonl"      # private; never leaves
 public_records = 1200       # declared: may be told, and need not be exact
 ledger = "st-marys.ledger"  # of this data set, for its whole life
 # model = "/models/MiniLM"  # where the base lies; absent: as the study names it
+# rank = 4                  # of its adapters, in studies of mixed ranks
 # text = "note"             # columns, where they are not called as studies call them
 
 """

@@ -90,7 +90,7 @@ def attach(model: PreTrainedModel, config: LoraConfig, seed: int) -> peft.PeftMo
         assert isinstance(adapted, peft.PeftModel)
         full = full_rank(adapted)
         for name in ("r", "residual"):
-            if getattr(config, name) > full:
+            if full and getattr(config, name) > full:
                 raise UsageError(
                     f"lora.{name}: {getattr(config, name)} given; the adapted modules have a rank "
                     f"of at most {full}: set lora.{name} no higher"
@@ -103,12 +103,16 @@ def attach(model: PreTrainedModel, config: LoraConfig, seed: int) -> peft.PeftMo
 
 
 def full_rank(adapted: peft.PeftModel) -> int:
-    """The largest rank that a product of factors can have on an adapted module."""
+    """The largest rank that a product of factors can have on an adapted module; 0 where none is
+    linear, which preflight refuses."""
     named = dict(adapted.named_parameters())
     return max(
-        min(parameter.shape[-1], named[name.replace("lora_A", "lora_B")].shape[0])
-        for name, parameter in named.items()
-        if "lora_A" in name
+        (
+            min(parameter.shape[1], named[name.replace("lora_A", "lora_B")].shape[0])
+            for name, parameter in named.items()
+            if "lora_A" in name and parameter.dim() == 2
+        ),
+        default=0,
     )
 
 
