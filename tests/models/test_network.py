@@ -50,6 +50,18 @@ def test_a_probe_trains_the_head_alone(bert: Path) -> None:
     assert names(bert, train="none") == {"head.weight", "head.bias"}
 
 
+def test_one_factor_is_half_of_what_both_send(bert: Path) -> None:
+    """Within 1 %, heads left out: query and value have as many inputs as outputs."""
+
+    def size(**lora: object) -> int:
+        sent = small_workspace(bert, **lora).sent
+        return sum(array.size for name, array in sent.items() if not name.startswith("head."))
+
+    both = size(train="both")
+    for train in ("b", "b-moving", "b-kept"):
+        assert size(train=train) == pytest.approx(0.5 * both, rel=0.01)
+
+
 def test_a_residual_travels_and_never_trains(bert: Path) -> None:
     plain, opened = small_workspace(bert), small_workspace(bert, residual=3)
     assert opened.start.shapes == plain.start.shapes
