@@ -24,6 +24,7 @@ from cloister.privacy.config import PrivacyConfig
 from cloister.privacy.units import Unit
 from cloister.strategies.build import make_strategy
 from cloister.strategies.config import StrategyConfig
+from cloister.strategies.strategy import Traits
 from cloister.tasks.config import TaskConfig
 from cloister.training.config import TrainingConfig
 
@@ -198,8 +199,10 @@ def cross_field_problems(recipe: Recipe) -> list[str]:
     batch = training.expected_batch_size
     causal = recipe.task.kind == "causal-lm"
     head_trains = not causal and recipe.lora.head != "frozen"
-    fewest = make_strategy(recipe.strategy, ()).traits.fewest
+    traits = make_strategy(recipe.strategy, ()).traits
+    fewest = traits.fewest
     rules = [
+        *_strategy_rules(recipe, traits),
         (
             len(declared) != data.sites,
             f"data.public_records: {len(declared)} numbers given for data.sites = {data.sites}",
@@ -266,6 +269,76 @@ def cross_field_problems(recipe: Recipe) -> list[str]:
         ),
     ]
     return [problem for broken, problem in rules if broken]
+
+
+def _strategy_rules(recipe: Recipe, traits: Traits) -> list[tuple[bool, str]]:
+    """What a strategy does not go with: whether it is so, and what to say then."""
+    name, lora, training = recipe.strategy.name, recipe.lora, recipe.training
+    allowed = " or ".join(f'"{train}"' for train in traits.trains)
+    return [
+        (
+            bool(traits.trains) and lora.train not in traits.trains,
+            f'lora.train: "{lora.train}" given; {name} needs {allowed}: it moves both factors of '
+            "a product, and elsewhere averaging is exact as it is",
+        ),
+        (
+            lora.train == "b-moving" and "b-moving" not in traits.trains,
+            f'lora.train: "b-moving" sends A down to be moved, which {name} does not do; set "b", '
+            "or strategy.name = 'fedsvd'",
+        ),
+        (
+            traits.keeps_residual and not lora.residual,
+            f"lora.residual: {name} keeps what averaging leaves over in a second pair of this "
+            "rank; set it, up to the adapted modules' full rank, at which it is exact",
+        ),
+        (
+            bool(lora.residual) and not traits.keeps_residual,
+            f"lora.residual: {lora.residual} given, and {name} keeps none; leave it out, or set "
+            "strategy.name = 'fedex' or 'flora'",
+        ),
+        (
+            bool(lora.ranks) and not traits.mixes_ranks,
+            f"lora.ranks: {name} averages factors, which must be of one rank; leave it out, or "
+            "set strategy.name = 'flexlora' or 'flora'",
+        ),
+        (
+            len(lora.ranks) not in (0, recipe.data.sites),
+            f"lora.ranks: {len(lora.ranks)} given for data.sites = {recipe.data.sites}",
+        ),
+        (
+            bool(lora.ranks) and lora.head == "lora",
+            'lora.head: "lora" is of the same rank everywhere; with lora.ranks set "linear" or '
+            '"frozen"',
+        ),
+        (
+            traits.keeps_residual and lora.head == "lora",
+            f'lora.head: "lora" is a product beside which {name} keeps no residual; set "linear" '
+            'or "frozen"',
+        ),
+        (
+            (traits.keeps_residual or traits.mixes_ranks) and training.mode == "gradient-rounds",
+            f"training.mode: gradient rounds average gradients, so {name} has nothing to repair; "
+            "set strategy.name = 'fedavg', or mode = \"local-steps\"",
+        ),
+        (
+            lora.train == "b-kept" and recipe.federation.patience is not None,
+            "federation.patience: sites keep the B of their last round, not of the best one; with "
+            'lora.train = "b-kept" leave it out',
+        ),
+        (
+            lora.train == "b-kept" and lora.use_dora,
+            'lora.use_dora: lora.train = "b-kept" shares A alone, and DoRA has a third part',
+        ),
+        (
+            name == "flora" and training.local_steps == 1,
+            "training.local_steps: flora starts each round with B = 0, where A has no gradient: "
+            "in a single step it would only take noise; set 2 or more",
+        ),
+        (
+            bool(traits.trains) and lora.use_dora,
+            f"lora.use_dora: DoRA's adapters are no products, which {name} works on",
+        ),
+    ]
 
 
 def warnings(recipe: Recipe) -> list[str]:

@@ -100,6 +100,44 @@ def test_contradictions_are_refused(assignments: list[str], message: str) -> Non
     assert message in found[0].replace("True", "true")
 
 
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (["strategy.name=fedsvd", "lora.train=b"], 'lora.train: "b" given; fedsvd needs'),
+        (["lora.train=b-moving"], "A down to be moved, which fedavg does not do"),
+        (["strategy.name=fedex", "lora.train=both"], "lora.residual: fedex keeps"),
+        (["strategy.name=fedex", "lora.train=b", "lora.residual=4"], 'fedex needs "both"'),
+        (["lora.residual=4"], "lora.residual: 4 given, and fedavg keeps none"),
+        (
+            ["strategy.name=fedex", "lora.train=both", "lora.residual=4", "lora.head=lora"],
+            "lora.head",
+        ),
+        (
+            ["strategy.name=fedex", "lora.train=both", "lora.residual=4",
+             "training.mode=gradient-rounds"],
+            "training.mode: gradient rounds average gradients",
+        ),
+        (["lora.ranks=[2, 2, 4, 4]"], "lora.ranks: fedavg averages factors"),
+        (
+            ["strategy.name=flexlora", "lora.train=both", "lora.ranks=[2, 4]"],
+            "lora.ranks: 2 given for data.sites = 4",
+        ),
+        (["lora.ranks=[2, 5, 4, 4]"], "lora.ranks: 5 given; from 1 to lora.r = 4"),
+        (
+            ["strategy.name=flora", "lora.train=both", "lora.residual=4"],
+            "training.local_steps: flora",
+        ),
+        (
+            ["strategy.name=fedsvd", "lora.train=both", "lora.use_dora=true",
+             "privacy.enabled=false"],
+            "lora.use_dora: DoRA",
+        ),
+    ],
+)  # fmt: skip
+def test_strategies_name_what_they_do_not_go_with(assignments: list[str], message: str) -> None:
+    assert any(message in problem for problem in problems("", *assignments))
+
+
 def test_a_delta_too_large_for_a_site_is_warned_of() -> None:
     assert warnings(parse_recipe("")) == []
     assert "privacy.delta" in warnings(parse_recipe("", ["privacy.delta=0.001"]))[0]

@@ -4,7 +4,7 @@
     version  2 bytes   unsigned, big-endian
     length   4 bytes   of the header, unsigned, big-endian
     header   JSON      {"dtype": …, "sha256": hex of body, "tensors": [[name, shape], …]}
-    body               the tensors' little-endian float32 or bfloat16 in the header's order
+    body               the tensors' values in the header's order (`cloister.adapter.formats`)
 
 The header is canonical JSON (sorted keys, no white space) and tensors come in name order, so equal
 adapters give equal bytes. Nothing is unpickled, nothing is executed, and anything unexpected is
@@ -15,13 +15,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Mapping
-from typing import Literal
 
-import numpy as np
-
-from cloister.adapter.tensors import Adapter, Array
+from cloister.adapter.formats import WIDTH, Dtype, Shapes, body_length, from_body, to_body
+from cloister.adapter.tensors import Adapter
 from cloister.errors import AdapterFormatError
 
 MAGIC = b"CLOISTER"
@@ -29,29 +25,21 @@ VERSION = 1
 # A header is about 100 bytes a tensor; the largest models have a few thousand adapted tensors.
 MAX_HEADER_BYTES = 4 * 1024 * 1024
 
-Shapes = Mapping[str, tuple[int, ...]]
-Dtype = Literal["float32", "bfloat16"]
 
-# Bytes of a value.
-WIDTH: Mapping[Dtype, int] = {"float32": 4, "bfloat16": 2}
-# Rounding to bfloat16's 8 bits lengthens a vector by at most this factor more.
-BFLOAT16_ROUNDING = 2.0**-8
-
-
-def encode(adapter: Adapter, dtype: Dtype = "float32") -> bytes:
+def encode(adapter: Adapter, dtype: Dtype = "float32", max_norm: float | None = None) -> bytes:
     """Writes an adapter.
 
     Args:
         adapter: Its values are float32.
-        dtype: What they travel as; bfloat16 rounds to nearest, ties to even.
+        dtype: What they travel as.
+        max_norm: Bound that int8 keeps although rounding may lengthen a vector; see `to_body`.
 
     Raises:
         AdapterFormatError: An element is not finite, or would not be as bfloat16.
     """
     if not adapter.is_finite():
         raise AdapterFormatError("adapter: NaN or infinite elements; only finite ones can travel")
-    write = _to_bfloat16 if dtype == "bfloat16" else _to_float32
-    body = b"".join(write(array) for array in adapter.values())
+    body = to_body(adapter, dtype, max_norm)
     header = json.dumps(
         {
             "dtype": dtype,
@@ -90,7 +78,7 @@ def decode(data: bytes, expected: Shapes | None = None) -> Adapter:
         raise AdapterFormatError("adapter: cut off, or its header's length is wrong")
     digest, dtype, shapes = _header(data[frame : frame + length])
     body = data[frame + length :]
-    if len(body) != WIDTH[dtype] * sum(math.prod(shape) for shape in shapes.values()):
+    if len(body) != body_length(dtype, shapes):
         raise AdapterFormatError("adapter: its body is not as long as its header says")
     if hashlib.sha256(body).hexdigest() != digest:
         raise AdapterFormatError("adapter: its SHA-256 does not match; it was changed or damaged")
@@ -99,14 +87,7 @@ def decode(data: bytes, expected: Shapes | None = None) -> Adapter:
         raise AdapterFormatError(
             f"adapter: other tensors than the study trains, first {odd[0][0]} {list(odd[0][1])}"
         )
-    values = _from_bfloat16(body) if dtype == "bfloat16" else np.frombuffer(body, dtype="<f4")
-    tensors: dict[str, np.ndarray] = {}
-    start = 0
-    for name, shape in shapes.items():
-        stop = start + math.prod(shape)
-        tensors[name] = values[start:stop].reshape(shape)
-        start = stop
-    adapter = Adapter(tensors)
+    adapter = from_body(body, dtype, shapes)
     if not adapter.is_finite():
         raise AdapterFormatError("adapter: NaN or infinite elements")
     return adapter
@@ -115,22 +96,6 @@ def decode(data: bytes, expected: Shapes | None = None) -> Adapter:
 def digest(data: bytes) -> str:
     """SHA-256 of a whole message, in hex: what ledgers, checkpoints and certificates name."""
     return hashlib.sha256(data).hexdigest()
-
-
-def _to_float32(array: Array) -> bytes:
-    return array.astype("<f4").tobytes()
-
-
-def _to_bfloat16(array: Array) -> bytes:
-    bits = array.astype("<f4").view("<u4").astype(np.uint64)
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    if ((rounded & 0x7F80) == 0x7F80).any():
-        raise AdapterFormatError("adapter: an element is too large for bfloat16")
-    return rounded.astype("<u2").tobytes()
-
-
-def _from_bfloat16(body: bytes) -> Array:
-    return (np.frombuffer(body, dtype="<u2").astype("<u4") << 16).view("<f4")
 
 
 def _header(raw: bytes) -> tuple[str, Dtype, dict[str, tuple[int, ...]]]:

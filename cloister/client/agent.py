@@ -18,6 +18,8 @@ from pathlib import Path
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status
+from cloister.adapter.formats import Shapes
+from cloister.adapter.pairs import cut_shapes
 from cloister.client.agent_folder import AgentFolder
 from cloister.client.app import Identity, make_client_app
 from cloister.client.outgoing import check_outgoing
@@ -153,10 +155,11 @@ class Agent:
         reply = self._app(message, context)
         own = self._sites.opened[1] if self._sites.opened else None
         try:
-            shapes = {}
+            shapes: Shapes = {}
             if own is not None:
-                names = own.workspace.trained_in_round(own.site.training, self._asked[1])
-                shapes = own.workspace.start.select(names).shapes
+                workspace, site = own.workspace, own.site
+                names = workspace.trained_in_round(site.training, self._asked[1]) - workspace.kept
+                shapes = cut_shapes(workspace.start.select(names).shapes, site.rank)
             check_outgoing(reply, message, own.site if own else None, shapes)
         except CloisterError as error:
             log.error("a reply was kept back")

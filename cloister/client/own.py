@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from cloister.adapter.pairs import cut_shapes
+from cloister.client.personal import PersonalAdapter
 from cloister.client.policy import Asked, check
 from cloister.client.site import Site
 from cloister.client.site_file import SiteFile
 from cloister.data.load import load
 from cloister.data.records import Record
-from cloister.errors import DataError, LedgerError, UsageError
+from cloister.errors import DataError, LedgerError, RefusedError, UsageError
 from cloister.privacy.keys import load_key
 from cloister.privacy.ledger import Ledger, key_file
 from cloister.privacy.ledger_file import LedgerFile
@@ -111,7 +113,25 @@ def asked_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
         local_steps=recipe.training.local_steps,
         num_rounds=recipe.federation.num_rounds,
     )
-    return replace(plan, message=tuple(sorted(workspace.start.shapes.items())))
+    shapes = cut_shapes(workspace.sent.shapes, own_rank(file, recipe))
+    return replace(plan, message=tuple(sorted(shapes.items())))
+
+
+def own_rank(file: SiteFile, recipe: Recipe) -> int | None:
+    """The rank of the site's adapters; None in a study of one rank.
+
+    Raises:
+        RefusedError: The study has no such rank.
+    """
+    if not recipe.lora.ranks:
+        return None
+    rank = file.site.rank or recipe.lora.r
+    if rank not in recipe.lora.ranks:
+        known = ", ".join(str(other) for other in sorted(set(recipe.lora.ranks)))
+        raise RefusedError(
+            f"site.rank: {rank} at this site; lora.ranks of the study has {known}: set one of these"
+        )
+    return rank
 
 
 def accepted_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
@@ -125,7 +145,7 @@ def accepted_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
         task=recipe.task.kind,
         base_sha256=workspace.base_sha256,
         target_modules=workspace.network.adapted_modules,
-        message_bytes=4 * workspace.start.size,
+        message_bytes=4 * workspace.whole.size,
     )
     return check(asked, file.policy)
 
@@ -149,5 +169,7 @@ def open_own(file: SiteFile, recipe: Recipe) -> OwnSite:
         unit=plan.unit,
         ledger=open_ledger(file),
         seed=recipe.study.seed,
+        personal=PersonalAdapter.beside(file.ledger, recipe.digest()) if workspace.kept else None,
+        rank=own_rank(file, recipe),
     )
     return OwnSite(site, workspace, plan)

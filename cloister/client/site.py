@@ -7,8 +7,11 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from cloister.adapter.exchange import RoundReply, RoundRequest, Status
+from cloister.adapter.formats import BFLOAT16_ROUNDING
+from cloister.adapter.pairs import cut, filled
 from cloister.adapter.tensors import Adapter
-from cloister.adapter.wire import BFLOAT16_ROUNDING, decode, digest, encode
+from cloister.adapter.wire import decode, digest, encode
+from cloister.client.personal import PersonalAdapter
 from cloister.client.policy import Asked, check
 from cloister.client.policy_file import SitePolicy
 from cloister.errors import RefusedError
@@ -38,6 +41,8 @@ class Site:
         unit: What they were put together by.
         ledger: Where it charges and notes what leaves.
         seed: The study's seed; of sampling only where nothing is private.
+        personal: Where it keeps what never leaves; None where a study has nothing of the kind.
+        rank: Of its adapters, in a study of mixed ranks; None: the study's.
     """
 
     name: str
@@ -49,6 +54,8 @@ class Site:
     unit: Unit
     ledger: Ledger
     seed: int
+    personal: PersonalAdapter | None = None
+    rank: int | None = None
 
 
 def answer(
@@ -69,7 +76,8 @@ def answer(
             the policy.
         BudgetError: The site's budget does not cover the round.
         RoundSpentError: The round was charged before and cut off.
-        AdapterFormatError: The global adapter is not of the study's shapes.
+        AdapterFormatError: The global adapter is not of the study's shapes, or what the site keeps
+            is damaged.
         LedgerError: The charge could not be written; nothing was drawn.
 
     Guarantees:
@@ -83,8 +91,10 @@ def answer(
     agreed_epsilon(plan)
     if not 1 <= request.round <= plan.num_rounds:
         raise RefusedError(f"round {request.round} is outside the plan's {plan.num_rounds}")
-    start = decode(request.adapter, workspace.start.shapes)
+    start = decode(request.adapter, workspace.whole.shapes)
     _accept(site, plan, start)
+    own = _own(site, workspace, request.round)
+    shapes = {**workspace.start.shapes, **workspace.carried.shapes}
     entropy = _entropy(site, plan, request.round)
     granted = site.ledger.reserve(
         Charge(
@@ -102,17 +112,22 @@ def answer(
         workspace.network,
         workspace.task,
         site.units,
-        start,
+        filled(cut(Adapter({**start, **own}), site.rank), shapes),
         plan,
         _training(site),
         round_number=request.round,
         entropy=entropy,
+        rank=site.rank,
         on_step=on_step,
     )
+    kept = delta.select(delta.keys() & workspace.kept)
+    if site.personal is not None and kept:
+        site.personal.save(request.round, own + kept)
+    delta = cut(delta.select(delta.keys() - workspace.kept), site.rank)
     planned = dict(plan.message)
     if any(planned.get(name) != shape for name, shape in delta.shapes.items()):
         raise RefusedError("the delta is not of the names and shapes that the plan lets out")
-    return _reply(site, request, granted.release(_encoded(delta, site.training)))
+    return _reply(site, request, granted.release(_encoded(delta, site.training, plan)))
 
 
 def _accept(site: Site, plan: Plan, start: Adapter) -> None:
@@ -137,6 +152,13 @@ def _accept(site: Site, plan: Plan, start: Adapter) -> None:
         )
 
 
+def _own(site: Site, workspace: Workspace, number: int) -> Adapter:
+    """What the site keeps, as a round starts from it: its own, or the study's start."""
+    start = workspace.start.select(workspace.kept)
+    own = site.personal.before(number, start.shapes) if site.personal is not None else None
+    return own or start
+
+
 def _training(site: Site) -> TrainingConfig:
     """How the site trains; with isolation, in physical batches of one unit."""
     if site.policy.privacy.isolate_units:
@@ -144,11 +166,11 @@ def _training(site: Site) -> TrainingConfig:
     return site.training
 
 
-def _encoded(delta: Adapter, training: TrainingConfig) -> bytes:
+def _encoded(delta: Adapter, training: TrainingConfig, plan: Plan) -> bytes:
     """The bytes that leave; what rounding lengthens is made room for under the agreed bound."""
     if training.update_dtype == "bfloat16":
         return encode(delta.scale(1 - BFLOAT16_ROUNDING), "bfloat16")
-    return encode(delta)
+    return encode(delta, training.update_dtype, plan.max_update_norm)
 
 
 def _reply(site: Site, request: RoundRequest, released: Released) -> RoundReply:

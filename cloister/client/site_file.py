@@ -22,6 +22,7 @@ data = "records.jsonl"      # private; never leaves
 public_records = 1200       # declared: may be told, and need not be exact
 ledger = "st-marys.ledger"  # of this data set, for its whole life
 # model = "/models/MiniLM"  # where the base lies; absent: as the study names it
+# rank = 4                  # of its adapters, in studies of mixed ranks
 # text = "note"             # columns, where they are not called as studies call them
 # agent_user = "cloister"   # whom the agent runs as, where root starts the service
 # max_round_seconds = 14400 # a round that takes longer is ended
@@ -42,6 +43,7 @@ class SiteConfig:
             person. It sets the sample rate in place of the true number, which is private.
         ledger: The data set's ledger; its key lies beside it.
         model: Folder of the base model; absent: as the study names it.
+        rank: Of the adapters that it trains in studies of mixed ranks; absent: the study's largest.
         text: Column of a text.
         label: Column of its label.
         tokens: Column of a sentence's words.
@@ -59,6 +61,7 @@ class SiteConfig:
     public_records: int
     ledger: str
     model: str | None = None
+    rank: int | None = None
     text: str = "text"
     label: str = "label"
     tokens: str = "tokens"
@@ -80,10 +83,10 @@ class SiteConfig:
             raise UsageError(
                 f"max_round_seconds: {self.max_round_seconds} given; seconds above 0 are needed"
             )
-        if self.public_records < 1:
-            raise UsageError(
-                f"public_records: {self.public_records} given; a number from 1 up is needed"
-            )
+        for name in ("public_records", "rank"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name}: {value} given; a number from 1 up is needed")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from cloister.errors import UsageError
 from cloister.models.base import architecture, load_backbone
 from cloister.models.config import LoraConfig, ModelConfig
-from cloister.models.lora import attach, factor
+from cloister.models.lora import attach, factor, is_residual
 from cloister.models.network import Network, adapter_name, make_head
 from cloister.models.pooling import Pooling, choose_pooling
 from cloister.tasks.config import TaskKind
@@ -65,11 +65,12 @@ def trainable_names(network: Network, train: str, head: str) -> frozenset[str]:
 
     Args:
         network: With adapters and head.
-        train: Which factors (`both`, `b`, `alternate`, `none`).
+        train: Which factors (`both`, `b`, `b-moving`, `b-kept`, `alternate`, `none`).
         head: `linear`, `lora` or `frozen`.
     """
     factors = {
-        "both": {"a", "b", "other"}, "alternate": {"a", "b"}, "b": {"b"}, "none": set()
+        "both": {"a", "b", "other"}, "alternate": {"a", "b"}, "b": {"b"}, "b-moving": {"b"},
+        "b-kept": {"a", "b"}, "none": set(),
     }[train]  # fmt: skip
     names = set()
     for parameter_name, _ in network.named_parameters():
@@ -80,3 +81,15 @@ def trainable_names(network: Network, train: str, head: str) -> frozenset[str]:
         elif factor(name) in factors:
             names.add(name)
     return frozenset(names)
+
+
+def carried_names(network: Network, train: str) -> frozenset[str]:
+    """Names of what travels down and never trains: residuals, and A where the coordinator moves it.
+
+    Args:
+        network: With adapters and head.
+        train: Which factors train.
+    """
+    names = {adapter_name(name) for name, _ in network.named_parameters()}
+    moving = {name for name in names if factor(name) == "a" and train == "b-moving"}
+    return frozenset(moving | {name for name in names if is_residual(name)})

@@ -7,7 +7,7 @@ from typing import Literal
 
 from cloister.errors import UsageError
 
-Train = Literal["both", "b", "alternate", "none"]
+Train = Literal["both", "b", "b-moving", "b-kept", "alternate", "none"]
 Head = Literal["linear", "lora", "frozen"]
 PoolingMode = Literal["auto", "mean", "cls", "pooler", "last"]
 
@@ -50,16 +50,24 @@ class LoraConfig:
 
     Attributes:
         r: Rank of the adapters.
-        alpha: Adapters are scaled by alpha / r.
+        ranks: One rank for each site, none above `r`, in order of the sites' names, for
+            strategies that mix ranks (`flexlora`, `flora`): a site trains and sends the first so
+            many columns of B and rows of A, whatever its noise. Empty: all of rank `r`.
+        alpha: Adapters are scaled by alpha / r, whatever a site's rank.
         target_modules: Names of the linear modules that get one; empty: the attention's query and
             value projections, by architecture.
         top_layers: Only the last so many layers get adapters; 0: all. The number of noised
             parameters is the enemy, so the default is the last layer alone.
-        train: Which factors train: `both`, `b` alone (A stays at its seeded start; FFA-LoRA, Sun
-            et al. 2024, arXiv:2403.12313), `alternate` (B in odd rounds, A in even ones, the head
-            in all; RoLoRA, Chen et al. 2024, arXiv:2409.02346) or `none` (the head alone: a linear
-            probe). With `b` and `alternate` the mean of the sites' products is the product of
-            their means, and half as much travels.
+        train: Which factors train: `both`; `b` alone (A stays at its seeded start; FFA-LoRA, Sun
+            et al. 2024, arXiv:2403.12313); `b-moving` (B alone, from an A that the coordinator
+            moves between rounds and sends down); `b-kept` (both, of which B never leaves its site:
+            FedSA-LoRA, Guo et al. 2024, arXiv:2410.01463); `alternate` (B in odd rounds, A in even
+            ones, the head in all; RoLoRA, Chen et al. 2024, arXiv:2409.02346); `none` (the head
+            alone: a linear probe). All but `both` send half as much, and where products are
+            shared, their mean is then the product of their means.
+        residual: Rank of the second pair beside each adapter, for strategies that keep what
+            averaging leaves over (`fedex`, `flora`): sent down, never trained, exported with the
+            adapter. Exact at the adapted modules' full rank; 0: none.
         head: `linear` (full rank), `lora` (a low-rank step from a fixed random start) or `frozen`
             (a fixed random start). Absent: linear for classification, frozen for a causal LM,
             whose head is the base's own.
@@ -68,19 +76,30 @@ class LoraConfig:
     """
 
     r: int = 4
+    ranks: tuple[int, ...] = ()
     alpha: float = 8.0
     target_modules: tuple[str, ...] = ()
     top_layers: int = 1
     train: Train = "b"
+    residual: int = 0
     head: Head | None = None
     use_dora: bool = False
 
     def __post_init__(self) -> None:
         if self.r < 1:
             raise UsageError(f"r: {self.r} given; at least 1 is needed")
+        odd = [rank for rank in self.ranks if not 1 <= rank <= self.r]
+        if odd:
+            raise UsageError(f"ranks: {odd[0]} given; from 1 to lora.r = {self.r}, the largest")
         if not self.alpha > 0:
             raise UsageError(f"alpha: {self.alpha} given; a positive number is needed")
         if self.top_layers < 0:
             raise UsageError(f"top_layers: {self.top_layers} given; 0 (all) or more is needed")
+        if self.residual < 0:
+            raise UsageError(f"residual: {self.residual} given; 0 (none) or more is needed")
+        if self.residual and self.use_dora:
+            raise UsageError(
+                "residual: DoRA's adapters are no sums of products; set use_dora=false"
+            )
         if self.train == "none" and self.head == "frozen":
             raise UsageError('train, head: "none" and "frozen" together leave nothing to train')

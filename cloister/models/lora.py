@@ -20,6 +20,9 @@ from cloister.errors import UsageError
 from cloister.models.config import LoraConfig
 from cloister.seeds import child_seed
 
+# peft's name of the second pair of factors beside each adapter (`cloister.adapter.pairs`).
+RESIDUAL = "residual"
+
 # Query and value projections under the names that architectures give them, for those that peft's
 # own table lacks.
 _QUERY_VALUE = (("q_lin", "v_lin"), ("q_proj", "v_proj"), ("query", "value"), ("q", "v"), ("Wqkv",))
@@ -53,7 +56,7 @@ def attach(model: PreTrainedModel, config: LoraConfig, seed: int) -> peft.PeftMo
         seed: The study's seed, for A's start.
 
     Raises:
-        UsageError: A target module or layer does not exist.
+        UsageError: A target module or layer does not exist, or a rank is beyond all of them.
     """
     targets = config.target_modules or default_targets(model)
     missing = [t for t in targets if not any(_matches(n, t) for n, _ in model.named_modules())]
@@ -62,35 +65,66 @@ def attach(model: PreTrainedModel, config: LoraConfig, seed: int) -> peft.PeftMo
             f"lora.target_modules: {', '.join(missing)} not in {model.config.model_type}; "
             f"its linear modules are {', '.join(sorted(set(_linear_names(model))))}"
         )
-    lora = peft.LoraConfig(
-        r=config.r,
-        lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft only divides it by r
-        target_modules=(
-            list(targets)
-            if config.top_layers == 0
-            else _in_top_layers(model, targets, config.top_layers)
-        ),
-        lora_dropout=0.0,
-        use_dora=config.use_dora,
-        task_type="CAUSAL_LM"
-        if model.get_output_embeddings() is not None
-        else "FEATURE_EXTRACTION",
-    )
+    if config.top_layers:
+        targets = tuple(_in_top_layers(model, targets, config.top_layers))
+
+    def of_rank(rank: int) -> peft.LoraConfig:
+        return peft.LoraConfig(
+            r=rank,
+            # peft only divides it by the rank: the residual is scaled as the adapter is.
+            lora_alpha=config.alpha * rank / config.r,  # type: ignore[arg-type]
+            target_modules=list(targets),
+            lora_dropout=0.0,
+            use_dora=config.use_dora,
+            task_type="CAUSAL_LM"
+            if model.get_output_embeddings() is not None
+            else "FEATURE_EXTRACTION",
+        )
+
     with warnings.catch_warnings():
         # peft says that it sets fan_in_fan_out itself for GPT-2's Conv1D, which is what is wanted.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
         # peft asks transformers for a property by its old name.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
-        adapted = peft.get_peft_model(model, lora)
-    assert isinstance(adapted, peft.PeftModel)
+        adapted = peft.get_peft_model(model, of_rank(config.r))
+        assert isinstance(adapted, peft.PeftModel)
+        full = full_rank(adapted)
+        for name in ("r", "residual"):
+            if full and getattr(config, name) > full:
+                raise UsageError(
+                    f"lora.{name}: {getattr(config, name)} given; the adapted modules have a rank "
+                    f"of at most {full}: set lora.{name} no higher"
+                )
+        if config.residual:
+            adapted.add_adapter(RESIDUAL, of_rank(config.residual))
+            adapted.base_model.set_adapter(["default", RESIDUAL])  # type: ignore[operator]
     _start_from_seed(adapted, seed)
     return adapted
 
 
+def full_rank(adapted: peft.PeftModel) -> int:
+    """The largest rank that a product of factors can have on an adapted module; 0 where none is
+    linear, which preflight refuses."""
+    named = dict(adapted.named_parameters())
+    return max(
+        (
+            min(parameter.shape[1], named[name.replace("lora_A", "lora_B")].shape[0])
+            for name, parameter in named.items()
+            if "lora_A" in name and parameter.dim() == 2
+        ),
+        default=0,
+    )
+
+
+def is_residual(name: str) -> bool:
+    """Whether a parameter is a factor of a residual, which never trains."""
+    return f".{RESIDUAL}." in name
+
+
 def factor(name: str) -> str | None:
     """Which factor a parameter belongs to: `a`, `b`, `other` (DoRA's magnitudes), or None where
-    it is not an adapter's."""
-    if "lora_" not in name:
+    it is not one that may train."""
+    if "lora_" not in name or is_residual(name):
         return None
     if "lora_A" in name or "lora_embedding_A" in name:
         return "a"
@@ -100,6 +134,8 @@ def factor(name: str) -> str | None:
 def _start_from_seed(adapted: peft.PeftModel, seed: int) -> None:
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
+            if is_residual(name):
+                parameter.zero_()
             if factor(name) == "a":
                 generator = torch.Generator().manual_seed(child_seed(seed, "lora", name))
                 start = torch.empty(parameter.shape)

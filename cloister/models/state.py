@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 
 from cloister.adapter.tensors import Adapter
@@ -10,10 +12,20 @@ from cloister.models.network import Network, adapter_name, trained_parameters
 
 def read_adapter(network: Network) -> Adapter:
     """Copies what the network now trains, as float32."""
+    return read_tensors(network, {name for name, _ in trained_parameters(network)})
+
+
+def read_tensors(network: Network, names: Collection[str]) -> Adapter:
+    """Copies parameters of the network, trained or not, as float32.
+
+    Raises:
+        KeyError: The network has no parameter of such a name.
+    """
+    parameters = {adapter_name(n): p for n, p in network.named_parameters()}
     return Adapter(
         {
-            name: parameter.detach().to(device="cpu", dtype=torch.float32).numpy()
-            for name, parameter in trained_parameters(network)
+            name: parameters[name].detach().to(device="cpu", dtype=torch.float32).numpy()
+            for name in names
         }
     )
 

@@ -35,6 +35,7 @@ class Card:
         epsilon: ε spent, by site.
         recipe_digest: Of the study's recipe.
         ledgers: Where each site's ledger ended, in words.
+        is_personal: Whether each site kept a part of its adapter.
     """
 
     name: str
@@ -54,6 +55,13 @@ class Card:
     epsilon: Mapping[str, float]
     recipe_digest: str
     ledgers: Mapping[str, str]
+    is_personal: bool = False
+
+
+_PERSONAL = (
+    "Each site kept its own B. This folder holds what they share, with B at zero: a start for a "
+    "new site, and no model by itself. The scores are the mean over the sites' own adapters.\n"
+)
 
 
 def write_card(folder: Path, card: Card) -> None:
@@ -70,6 +78,7 @@ def render(card: Card) -> str:
         f"A LoRA adapter for `{card.base}` ({card.kind}), trained by {len(card.plans)} sites that "
         f"kept their records: {card.rounds} rounds, {card.mode}, {card.parameters:,} trained "
         "parameters.\n",
+        *([_PERSONAL] if card.is_personal else []),
         _scores(card),
         _privacy(card),
         f"## Loading\n\n```python\n{loading_script(card.base, card.kind, card.pooling)}```\n",

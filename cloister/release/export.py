@@ -25,6 +25,7 @@ from cloister.fields import as_table, read_section
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.network import LowRankHead
 from cloister.models.state import write_adapter
+from cloister.release.stack import save_stacked, stacked_config
 from cloister.tasks.config import TaskConfig
 from cloister.training.workspace import Workspace, open_workspace
 
@@ -65,7 +66,11 @@ def export(folder: Path, workspace: Workspace, adapter: Adapter, about: Released
     peft_config = network.backbone.peft_config["default"]
     # As the recipe names it: the folder found on this machine means nothing elsewhere.
     peft_config.base_model_name_or_path = about.model.base
-    network.backbone.save_pretrained(str(folder), save_embedding_layers=False)
+    if about.lora.residual:
+        about = dataclasses.replace(about, lora=stacked_config(network, about.lora))
+        save_stacked(folder, network, adapter, about.lora)
+    else:
+        network.backbone.save_pretrained(str(folder), save_embedding_layers=False)
     if network.head is not None:
         save_file(_head_tensors(network.head), folder / "head.safetensors")
     document = {

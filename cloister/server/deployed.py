@@ -28,7 +28,7 @@ from cloister.server.members import Member
 from cloister.server.plots import plot_run
 from cloister.server.rounds import RoundReport, ServerStudy
 from cloister.server.run_directory import RunDirectory
-from cloister.server.scoring import Scorer
+from cloister.server.scoring import Scorer, error_of
 from cloister.server.tracking import TensorBoard, metrics_row
 from cloister.strategies.build import make_strategy
 from cloister.strategies.strategy import ServerState
@@ -65,6 +65,11 @@ def resolved_recipe(path: Path, assignments: list[str], members: Mapping[str, Me
         raise RecipeError(
             ["data.test: missing; a coordinator scores each round on a public test set of its own"]
         )
+    if recipe.lora.train == "b-kept":
+        raise RecipeError(
+            ["lora.train: b-kept: each site's model stays there, so a coordinator has nothing to "
+             "score or to ship; compare it in simulations (cloister simulate)"]
+        )  # fmt: skip
     labels = recipe.task.labels or labels_of(
         [*_public(recipe, "test"), *_public(recipe, "validation")], record_kind(recipe.task.kind)
     )
@@ -164,7 +169,7 @@ class DeployedStudy:
         recipe, run, names = self.recipe, self.run, tuple(sorted(self.members))
         digest, federation, scorer = recipe.digest(), recipe.federation, self.scorer
         strategy = make_strategy(recipe.strategy, names)
-        state = run.load(strategy.init(self.workspace.start), digest)
+        state = run.load(strategy.init(self.workspace.whole), digest)
         tensorboard = TensorBoard(run) if recipe.tracking.tensorboard else None
 
         def on_round(report: RoundReport) -> None:
@@ -198,6 +203,8 @@ class DeployedStudy:
             on_event=lambda what, number, site: note(run.path, what, round=number, site=site),
             nodes=self._nodes,
             since=_since,
+            ranks=dict(zip(names, recipe.lora.ranks, strict=False)),
+            error=error_of(recipe, strategy.traits, names, self.workspace.frozen_factors),
             keys={name: member.ledger_key for name, member in self.members.items()},
         )
 

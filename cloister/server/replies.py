@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from flwr.app import Message
 
 from cloister.adapter.exchange import RECORD, RoundReply, Status
+from cloister.adapter.formats import Shapes
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, digest
 from cloister.errors import AdapterFormatError
@@ -71,7 +72,7 @@ def read_replies(
     answers: Iterable[tuple[str, Message]],
     terms: Terms,
     number: int,
-    shapes: Mapping[str, tuple[int, ...]],
+    shapes: Callable[[str], Shapes],
 ) -> Replies:
     """Sorts a round's replies; what is not as it must be is logged and left out.
 
@@ -79,7 +80,7 @@ def read_replies(
         answers: As they arrived, each with the site whose node sent it; "" where nothing tells.
         terms: What every reply is held against.
         number: The round.
-        shapes: Names and shapes of an update.
+        shapes: Names and shapes of a site's update.
     """
     replies = Replies()
     for sender, message in answers:
@@ -103,7 +104,7 @@ def read_replies(
                 continue
             if reply.site in replies.updates:
                 raise AdapterFormatError("a second update in one round")
-            update = decode(reply.delta, shapes)
+            update = decode(reply.delta, shapes(reply.site))
             bound = terms.max_update_norm
             if bound is not None and update.norm() > bound * (1 + ROUNDING):
                 raise AdapterFormatError(

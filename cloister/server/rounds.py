@@ -9,16 +9,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from flwr.serverapp import Grid
 
 from cloister.adapter.exchange import RoundRequest
+from cloister.adapter.formats import Shapes
+from cloister.adapter.pairs import cut_shapes
+from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
 from cloister.errors import QuorumError
 from cloister.server.asking import Asker, Nodes, Patience
 from cloister.server.replies import Replies, Terms, read_replies
-from cloister.strategies.strategy import ServerState, Strategy
+from cloister.strategies.strategy import Gate, ServerState, Strategy
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +47,8 @@ class RoundReport:
         retired: Sites whose budget is spent.
         refused: Why a reply does not count, by site.
         update_norm: Norm of what the global adapter moved.
+        aggregation_error: Relative distance of the global product from the mean of the sites'
+            products; None where the method does not aim at the mean, or no product moved.
     """
 
     round: int
@@ -57,6 +63,7 @@ class RoundReport:
     retired: tuple[str, ...]
     refused: Mapping[str, str]
     update_norm: float
+    aggregation_error: float | None
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,9 @@ class ServerStudy:
         nodes: Which connected nodes there are, with their sites where the node's key tells.
         since: When each of them connected, where that can be told (`server.asking`).
         keys: Public keys of the sites' ledgers, which sign what they send; None: not checked.
+        error: The aggregation error, from the adapter before a round, its updates that count by
+            site, and the adapter after it; None where there is none to speak of.
+        ranks: Of sites' adapters, where they differ.
     """
 
     digest: str
@@ -102,6 +112,10 @@ class ServerStudy:
     nodes: Callable[[Grid], Nodes] = lambda grid: dict.fromkeys(sorted(grid.get_node_ids()), "")
     since: Callable[[Grid], Mapping[int, str]] = lambda grid: {}
     keys: Mapping[str, str] | None = None
+    error: Callable[[Adapter, Mapping[str, Adapter], Adapter], float | None] = (
+        lambda before, updates, after: None
+    )
+    ranks: Mapping[str, int] = field(default_factory=dict)
 
 
 def run_study(grid: Grid, study: ServerStudy) -> ServerState:
@@ -128,18 +142,23 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
                 f"{len(nodes)} sites are connected after {study.patience.round:.0f} s, "
                 f"{enough} are needed; start the others, then resume the run"
             )
+        shapes = state.adapter.select(study.trained(number)).shapes
         replies = read_replies(
             asker.ask(RoundRequest(study.digest, number, payload), nodes, enough, started),
             terms,
             number,
-            state.adapter.select(study.trained(number)).shapes,
+            partial(_shapes_of, study, shapes),
         )
         if replies.retired.issuperset(study.sites):
             study.on_note(f"every site's budget is spent: ending after round {state.round}")
             break
         counts = _counts(replies, study, number)
         epsilon |= replies.epsilon
-        before = state.adapter
+        before, counted = state.adapter, dict(replies.updates)
+        if isinstance(study.strategy, Gate):
+            for site, why in study.strategy.left_out(replies.updates).items():
+                replies.refuse(site, number, why)
+                counted.pop(site)
         if counts:
             state = study.strategy.aggregate(state, replies.updates)
         else:
@@ -168,11 +187,16 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
                 retired=tuple(sorted(replies.retired)),
                 refused=dict(replies.refused),
                 update_norm=(state.adapter - before).norm(),
+                aggregation_error=study.error(before, counted, state.adapter),
             )
         )
         if metrics and study.stop_early(state, metrics):
             break
     return state
+
+
+def _shapes_of(study: ServerStudy, shapes: Shapes, site: str) -> Shapes:
+    return cut_shapes(shapes, study.ranks.get(site))
 
 
 def _counts(replies: Replies, study: ServerStudy, number: int) -> bool:

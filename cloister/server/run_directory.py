@@ -4,7 +4,8 @@ recipe.toml        the resolved recipe
 metrics.jsonl      one line for each closed round
 checkpoint/        the state after the last closed round
 adapter/           the result in PEFT format, with its card
-ledgers/           the sites' ledgers (simulations)
+ledgers/           the sites' ledgers, and what sites keep beside them (simulations)
+personal/          the sites' own adapters, where they keep a part (simulations)
 certificates/      the sites' certificates, bundle.zip and keys.json (`cloister audit certificate`)
 tensorboard/       for those who asked
 *.png              plots

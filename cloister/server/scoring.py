@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from cloister.adapter.tensors import Adapter
 from cloister.data.records import Record
 from cloister.models.state import write_adapter
 from cloister.recipe import Recipe
 from cloister.server.early_stopping import LOWER_IS_BETTER, is_best, should_stop
 from cloister.server.rounds import SetScores
 from cloister.server.run_directory import RunDirectory
-from cloister.strategies.strategy import ServerState
+from cloister.strategies.aggregation_error import aggregation_error
+from cloister.strategies.strategy import ServerState, Traits
 from cloister.training.evaluation import evaluate
 from cloister.training.workspace import Workspace
 
@@ -27,6 +29,7 @@ class Scorer:
         test: Public.
         validation: Public; empty: none.
         run: Holds the scores so far, and the best adapter.
+        models: What a state is scored by; where sites keep a part of it, their own adapters.
     """
 
     recipe: Recipe
@@ -34,18 +37,20 @@ class Scorer:
     test: Sequence[Record]
     validation: Sequence[Record]
     run: RunDirectory
+    models: Callable[[ServerState], Sequence[Adapter]] = lambda state: [state.adapter]
 
     def scores(self, state: ServerState) -> SetScores:
-        """Scores by set and metric."""
-        write_adapter(self.workspace.network, state.adapter)
+        """Scores by set and metric, the mean over the models."""
         tokens = self.recipe.training.physical_batch_tokens
         sets = {"test": self.test, "validation": self.validation}
         network, task = self.workspace.network, self.workspace.task
-        return {
-            name: evaluate(network, task, self.workspace.encode(records), tokens).metrics
-            for name, records in sets.items()
-            if records
-        }
+        encoded = {name: self.workspace.encode(found) for name, found in sets.items() if found}
+        rows: dict[str, list[Mapping[str, float]]] = {name: [] for name in encoded}
+        for model in self.models(state):
+            write_adapter(network, model)
+            for name, examples in encoded.items():
+                rows[name].append(evaluate(network, task, examples, tokens).metrics)
+        return {name: mean_metrics(scores) for name, scores in rows.items()}
 
     def when_due(self, state: ServerState) -> SetScores:
         """Scores in the rounds that the recipe names, else none."""
@@ -75,3 +80,24 @@ class Scorer:
             for row in self.run.metrics()
             if "validation" in row
         ]
+
+
+def mean_metrics(scores: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each metric over models."""
+    rows = list(scores)
+    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+
+
+def error_of(
+    recipe: Recipe, traits: Traits, names: tuple[str, ...], frozen: Adapter
+) -> Callable[[Adapter, Mapping[str, Adapter], Adapter], float | None]:
+    """How a round's aggregation error is computed, where the method aims at the sites' mean.
+
+    In gradient rounds no site has an adapter of its own: there is nothing to be far from. Where
+    sites keep B, no product is shared.
+    """
+    shared = recipe.training.mode != "gradient-rounds" and recipe.lora.train != "b-kept"
+    if not traits.averages or not shared:
+        return lambda before, updates, after: None
+    weights = dict(zip(names, recipe.strategy.weights, strict=False))
+    return lambda before, updates, after: aggregation_error(before, updates, after, weights, frozen)

@@ -26,6 +26,7 @@ def metrics_row(report: RoundReport) -> dict[str, Any]:
         "retired": list(report.retired),
         "refused": dict(report.refused),
         "update_norm": report.update_norm,
+        "aggregation_error": report.aggregation_error,
     }
 
 
@@ -50,6 +51,8 @@ class TensorBoard:
         }
         scalars |= {f"epsilon/{site}": value for site, value in report.epsilon.items()}
         scalars |= {"bytes/up": report.bytes_up, "update_norm": report.update_norm}
+        if report.aggregation_error is not None:
+            scalars["aggregation_error"] = report.aggregation_error
         for tag, value in scalars.items():
             if math.isfinite(value):
                 self._writer.add_scalar(tag, value, report.round)

@@ -50,7 +50,7 @@ def audited_site(recipe: Recipe, persons: int, each: int) -> AuditedSite:
         frozen_cache_gib=recipe.training.frozen_cache_gib,
     )  # fmt: skip
     plan, _ = next(plans_by_size(recipe))
-    shapes = tuple(sorted(workspace.start.shapes.items()))
+    shapes = tuple(sorted(workspace.sent.shapes.items()))
     records = nobody_s_records(kind, workspace.task.labels, persons, each)
     most = plan.max_records if plan.unit is Unit.PERSON else 1
     units = unit_examples(records, workspace.task.encode, plan.unit, most)

@@ -31,6 +31,7 @@ def card_for(study: SimulatedStudy, workspace: Workspace, result: Result) -> Car
         plans=study.plans,
         epsilon={site.name: site.epsilon for site in result.sites},
         recipe_digest=recipe.digest(),
+        is_personal=bool(workspace.kept),
         ledgers={
             site.name: f"entry {site.ledger.seq}, SHA-256 `{site.ledger.hash}`"
             for site in result.sites

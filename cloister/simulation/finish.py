@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from cloister.adapter.tensors import Adapter
+from cloister.models.state import write_adapter
 from cloister.privacy.ledger import Ledger
 from cloister.release.card import write_card
 from cloister.release.export import Released, export
@@ -13,6 +15,7 @@ from cloister.server.plots import plot_run
 from cloister.server.rounds import SetScores
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.card import card_for
+from cloister.simulation.personal import site_models
 from cloister.simulation.result import Result, SiteResult
 from cloister.simulation.study import SimulatedStudy
 from cloister.strategies.strategy import ServerState
@@ -47,10 +50,19 @@ def write_results(
         data=recipe.data,
         seed=recipe.study.seed,
     )
-    export(run.adapter, workspace, state.adapter, about)
+    models = site_models(study, workspace, run, state.adapter)
+    for name, model in models.items():
+        export(run.path / "personal" / name, workspace, model, about)
+        (run.path / "personal" / name / "README.md").unlink()  # peft's empty form
+    shared = Adapter({**workspace.start.select(workspace.kept), **state.adapter})
+    export(run.adapter, workspace, shared, about)
     test = dict(scores["test"])
     if isinstance(task, CausalChat):
-        test["rouge_l"] = reply_score(workspace.network, task, workspace.tokenizer, study.test)
+        replies = []
+        for model in list(models.values()) or [state.adapter]:
+            write_adapter(workspace.network, model)
+            replies.append(reply_score(workspace.network, task, workspace.tokenizer, study.test))
+        test["rouge_l"] = sum(replies) / len(replies)
     rows = run.metrics()
     result = Result(
         run_dir=run.path,

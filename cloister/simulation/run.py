@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from cloister.adapter.tensors import Adapter
 from cloister.client.app import make_client_app
 from cloister.errors import BudgetError, CloisterError, QuorumError
 from cloister.privacy.chain import Head
@@ -15,11 +16,12 @@ from cloister.server.app import make_server_app
 from cloister.server.asking import Patience
 from cloister.server.rounds import RoundReport, ServerStudy
 from cloister.server.run_directory import RunDirectory
-from cloister.server.scoring import Scorer
+from cloister.server.scoring import Scorer, error_of
 from cloister.server.tracking import TensorBoard, metrics_row
 from cloister.simulation.engines import Engine, run_local, run_ray
 from cloister.simulation.finish import write_results
 from cloister.simulation.ledgers import begin_ledgers
+from cloister.simulation.personal import site_models
 from cloister.simulation.result import Result
 from cloister.simulation.study import SimulatedSites, SimulatedStudy, prepare, workspace_of
 from cloister.strategies.build import make_strategy
@@ -126,16 +128,21 @@ class SimulatedCoordinator:
         """Scores adapters on the public sets."""
         simulated = self.simulated
         return Scorer(
-            simulated.recipe, self.workspace, simulated.test, simulated.validation, self.run
+            simulated.recipe,
+            self.workspace,
+            simulated.test,
+            simulated.validation,
+            self.run,
+            self._models,
         )
 
     def study(self) -> ServerStudy:
         """What the round loop needs, from the last closed round on."""
-        recipe, names, start = self.simulated.recipe, self.simulated.names, self.workspace.start
-        workspace, scorer = self.workspace, self.scorer
+        recipe, names, workspace = self.simulated.recipe, self.simulated.names, self.workspace
+        scorer = self.scorer
         digest = recipe.digest()
         strategy = make_strategy(recipe.strategy, names)
-        state = self.run.load(strategy.init(start), digest)
+        state = self.run.load(strategy.init(workspace.whole), digest)
         self._heads()
         tensorboard = TensorBoard(self.run) if recipe.tracking.tensorboard else None
 
@@ -153,7 +160,9 @@ class SimulatedCoordinator:
             num_rounds=state.round if scorer.has_stopped() else recipe.federation.num_rounds,
             min_sites=recipe.federation.min_sites,
             patience=Patience(recipe.federation.round_timeout),
-            trained=lambda number: workspace.trained_in_round(recipe.training, number),
+            trained=lambda number: (
+                workspace.trained_in_round(recipe.training, number) - workspace.kept
+            ),
             max_update_norm=recipe.privacy.max_update_norm if recipe.privacy.enabled else None,
             score=scorer.when_due,
             save=lambda closed: self.run.save(closed, digest, self._heads()),
@@ -161,6 +170,8 @@ class SimulatedCoordinator:
             on_round=on_round,
             on_note=self.events.on_stage,
             keys=self._keys(),
+            ranks=dict(zip(names, recipe.lora.ranks, strict=False)),
+            error=error_of(recipe, strategy.traits, names, workspace.frozen_factors),
         )
 
     def finish(self, state: ServerState) -> Result:
@@ -182,6 +193,11 @@ class SimulatedCoordinator:
         return write_results(
             self.simulated, self.workspace, self.run, best, self.scorer.scores(best), seconds
         )
+
+    def _models(self, state: ServerState) -> list[Adapter]:
+        """The global adapter; where sites keep a part of it, theirs."""
+        own = site_models(self.simulated, self.workspace, self.run, state.adapter)
+        return list(own.values()) or [state.adapter]
 
     def _keys(self) -> dict[str, str]:
         """The public keys under which the sites' ledgers were begun."""

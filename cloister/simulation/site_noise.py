@@ -46,7 +46,7 @@ def site_noise(recipe: Recipe, audited: AuditedSite, names: tuple[str, ...]) -> 
         schedule="constant", physical_batch_tokens=64,
     )  # fmt: skip
     workspace = audited.workspace
-    request = RoundRequest("audit", 1, encode(workspace.start))
+    request = RoundRequest("audit", 1, encode(workspace.whole))
     policy = simulated_policy(recipe, plan, budget, workspace)
     figures = []
     with tempfile.TemporaryDirectory() as folder:
@@ -57,7 +57,7 @@ def site_noise(recipe: Recipe, audited: AuditedSite, names: tuple[str, ...]) -> 
                 ledger=Ledger.create(Path(folder) / f"{number}.ledger", budget, plan.unit),
             )  # fmt: skip
             reply = answer(site, workspace, request, lambda: None)
-            update = decode(reply.delta, workspace.start.shapes)
+            update = decode(reply.delta, workspace.sent.shapes)
             every = np.concatenate([value.ravel() for value in update.values()])
             deviation = LOUD * BOUND / len(units) * np.sqrt(STEPS)
             figures.append(float(np.sqrt(np.square(every / deviation, dtype=np.float64).mean())))

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from flwr.app import Context
 
+from cloister.adapter.pairs import cut_shapes
+from cloister.client.personal import PersonalAdapter
 from cloister.client.site import Site
 from cloister.data.load import load
 from cloister.data.records import Record, TextRecord
@@ -149,8 +151,14 @@ def _units(recipe: Recipe, name: str) -> tuple[UnitExamples, ...]:
 
 def plan_of(study: SimulatedStudy, name: str) -> Plan:
     """A site's plan with what its messages hold."""
-    shapes = workspace_of(study).start.shapes
+    shapes = cut_shapes(workspace_of(study).sent.shapes, rank_of(study, name))
     return dataclasses.replace(study.plans[name], message=tuple(sorted(shapes.items())))
+
+
+def rank_of(study: SimulatedStudy, name: str) -> int | None:
+    """The rank of a site's adapters; None where all are of one."""
+    ranks = study.recipe.lora.ranks
+    return ranks[study.names.index(name)] if ranks else None
 
 
 def limit_of(study: SimulatedStudy, name: str) -> float | None:
@@ -177,15 +185,18 @@ class SimulatedSites:
         name = study.names[int(str(context.node_config["partition-id"]))]
         plan, workspace = plan_of(study, name), workspace_of(study)
         budget = simulated_budget(plan, limit_of(study, name))
+        ledger, digest = self.ledgers / f"{name}.ledger", study.recipe.digest()
         site = Site(
             name=name,
-            study=study.recipe.digest(),
+            study=digest,
             plan=plan,
             policy=simulated_policy(study.recipe, plan, budget, workspace),
             training=self.recipe.training,
             units=_units(self.recipe, name),
             unit=plan.unit,
-            ledger=Ledger(self.ledgers / f"{name}.ledger"),
+            ledger=Ledger(ledger),
             seed=self.recipe.study.seed,
+            personal=PersonalAdapter.beside(ledger, digest) if workspace.kept else None,
+            rank=rank_of(study, name),
         )
         return site, workspace

@@ -1,14 +1,16 @@
-"""What strategies share: means, stacks and steps of named tensors. Sites count in name order."""
+"""What strategies share: means, stacks and steps of named tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
 
+from cloister.adapter.pairs import find_pairs
 from cloister.adapter.tensors import Adapter, Array
-from cloister.strategies.strategy import ServerState
+from cloister.strategies.exact_sum import RunningMean
+from cloister.strategies.strategy import Linear, ServerState
 
 
 def weighted_mean(updates: Mapping[str, Adapter], weights: Mapping[str, float]) -> Adapter:
@@ -17,13 +19,43 @@ def weighted_mean(updates: Mapping[str, Adapter], weights: Mapping[str, float]) 
     Raises:
         ValueError: There is no update, or their shapes differ.
     """
-    enough(updates, 1)
-    total = sum(weights.get(site, 1.0) for site in updates)
-    sites = sorted(updates)
-    mean = updates[sites[0]].zeros()
-    for site in sites:
-        mean = mean + updates[site].scale(weights.get(site, 1.0) / total)
-    return mean
+    running = RunningMean(weights)
+    for site, update in updates.items():
+        running.add(site, update)
+    return running.mean()
+
+
+def aggregate_arriving(
+    strategy: Linear, state: ServerState, updates: Iterable[tuple[str, Adapter]]
+) -> ServerState:
+    """Closes a round of a linear strategy from updates that are held one at a time.
+
+    Args:
+        strategy: It needs the mean alone.
+        state: Before the round.
+        updates: Site and update, in any order, each site once.
+
+    Guarantees:
+        Bit for bit what `strategy.aggregate` makes of all of them at once.
+
+    Raises:
+        ValueError: There is no update, or their shapes differ.
+    """
+    running = RunningMean(strategy.weights)
+    for site, update in updates:
+        running.add(site, update)
+    return strategy.step(state, running.mean())
+
+
+def mean_beside_pairs(
+    before: Adapter, updates: Mapping[str, Adapter], weights: Mapping[str, float]
+) -> Adapter:
+    """What travelled and is no factor of a product, after the sites' mean step: the head."""
+    first = next(iter(updates.values()))
+    factors = {name for pair in find_pairs(first) for name in pair}
+    names = sorted(first.keys() - factors)
+    mean = weighted_mean({site: u.select(names) for site, u in updates.items()}, weights)
+    return before.select(names) + mean
 
 
 def across_sites(updates: Mapping[str, Adapter], rule: Callable[[Array], Array]) -> Adapter:

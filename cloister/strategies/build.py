@@ -7,10 +7,15 @@ from collections.abc import Sequence
 from cloister.strategies.config import StrategyConfig
 from cloister.strategies.fedavg import FedAvg
 from cloister.strategies.fedavgm import FedAvgM
+from cloister.strategies.fedex import FedEx
 from cloister.strategies.fedopt import FedOpt
+from cloister.strategies.fedsvd import FedSvd
+from cloister.strategies.flexlora import FlexLora
+from cloister.strategies.flora import Flora
 from cloister.strategies.geometric_median import GeometricMedian
 from cloister.strategies.krum import Krum
 from cloister.strategies.median import Median
+from cloister.strategies.norm_gate import NormGate
 from cloister.strategies.strategy import Strategy
 from cloister.strategies.trimmed_mean import TrimmedMean
 
@@ -44,3 +49,13 @@ def make_strategy(config: StrategyConfig, sites: Sequence[str]) -> Strategy:
             return Krum(byzantine)
         case "multi-krum":
             return Krum(byzantine, config.selected or 2)
+        case "norm-gate":
+            return NormGate(config.multiple or 3.0)
+        case "fedsvd":
+            return FedSvd(weights)
+        case "fedex":
+            return FedEx(weights)
+        case "flora":
+            return Flora(weights)
+        case "flexlora":
+            return FlexLora(weights)

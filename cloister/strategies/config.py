@@ -10,7 +10,8 @@ from cloister.errors import UsageError
 
 Name = Literal[
     "fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi", "median", "trimmed-mean",
-    "geometric-median", "krum", "multi-krum",
+    "geometric-median", "krum", "multi-krum", "norm-gate", "fedsvd", "fedex", "flora",
+    "flexlora",
 ]  # fmt: skip
 
 # Which of the fields beside `name` each method has.
@@ -27,6 +28,11 @@ FIELDS: dict[Name, frozenset[str]] = {
     "geometric-median": frozenset(),
     "krum": frozenset({"byzantine"}),
     "multi-krum": frozenset({"byzantine", "selected"}),
+    "norm-gate": frozenset({"multiple"}),
+    "fedsvd": frozenset({"weights"}),
+    "fedex": frozenset({"weights"}),
+    "flora": frozenset({"weights"}),
+    "flexlora": frozenset({"weights"}),
 }
 
 
@@ -46,6 +52,8 @@ class StrategyConfig:
         byzantine: Sites that may send anything, for `trimmed-mean`, `krum` and `multi-krum`;
             absent: 1.
         selected: Updates that `multi-krum` averages; absent: 2.
+        multiple: Of the median norm, beyond which `norm-gate` refuses an update; absent: 3, a
+            guess that leaves room for sites of unlike data.
     """
 
     name: Name = "fedavg"
@@ -56,6 +64,7 @@ class StrategyConfig:
     adaptivity: float | None = None
     byzantine: int | None = None
     selected: int | None = None
+    multiple: float | None = None
 
     def __post_init__(self) -> None:
         own = FIELDS[self.name]
@@ -79,3 +88,5 @@ class StrategyConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name}: {value} given; at least 1 is needed")
+        if self.multiple is not None and not 1 <= self.multiple < math.inf:
+            raise UsageError(f"multiple: {self.multiple} given; 1 or more is needed")

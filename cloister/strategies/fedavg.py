@@ -30,12 +30,16 @@ class FedAvg:
     @property
     def traits(self) -> Traits:
         """Linear."""
-        return Traits(is_linear=True, takes_weights=True)
+        return Traits(is_linear=True, takes_weights=True, averages=True)
 
     def init(self, adapter: Adapter) -> ServerState:
         """The state before round 1."""
         return ServerState(adapter)
 
     def aggregate(self, state: ServerState, updates: Mapping[str, Adapter]) -> ServerState:
-        """Adds the mean delta; sites are summed in name order, so arrival does not matter."""
-        return stepped(state, weighted_mean(updates, self.weights))
+        """Adds the mean delta."""
+        return self.step(state, weighted_mean(updates, self.weights))
+
+    def step(self, state: ServerState, mean: Adapter) -> ServerState:
+        """Adds the mean."""
+        return stepped(state, mean)

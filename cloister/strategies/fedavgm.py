@@ -37,8 +37,11 @@ class FedAvgM:
         return ServerState(adapter, memory={"momentum": adapter.zeros()})
 
     def aggregate(self, state: ServerState, updates: Mapping[str, Adapter]) -> ServerState:
+        """Moves by the momentum of the mean delta."""
+        return self.step(state, weighted_mean(updates, self.weights))
+
+    def step(self, state: ServerState, mean: Adapter) -> ServerState:
         """Moves by the momentum; that of tensors that did not travel stays as it was."""
-        mean = weighted_mean(updates, self.weights)
         before = state.memory["momentum"]
         now = before.select(mean).scale(self.momentum) + mean
         return stepped(state, now.scale(self.learning_rate), {"momentum": before.replace(now)})

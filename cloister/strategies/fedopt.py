@@ -57,8 +57,11 @@ class FedOpt:
         return ServerState(adapter, memory={"first": adapter.zeros(), "second": start})
 
     def aggregate(self, state: ServerState, updates: Mapping[str, Adapter]) -> ServerState:
+        """Takes a server step along the mean delta."""
+        return self.step(state, weighted_mean(updates, self.weights))
+
+    def step(self, state: ServerState, mean: Adapter) -> ServerState:
         """Takes a server step; moments of tensors that did not travel stay as they were."""
-        mean = weighted_mean(updates, self.weights)
         before, spread = state.memory["first"], state.memory["second"]
         first = before.select(mean).scale(self.momentum) + mean.scale(1 - self.momentum)
         second = each(self._second, spread.select(mean), mean)

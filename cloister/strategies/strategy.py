@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from cloister.adapter.tensors import Adapter
 
@@ -35,12 +35,21 @@ class Traits:
         takes_weights: Whether sites may have declared weights.
         fewest: Fewest updates that it is defined for.
         survives: Most sites of `fewest` that may send anything at all without deciding the result.
+        averages: Whether a round is to end at the mean of the sites' models, so that its distance
+            from there is an error.
+        trains: The values of `lora.train` that it goes with; empty: all.
+        keeps_residual: Whether it needs a residual pair beside each adapter (`lora.residual`).
+        mixes_ranks: Whether sites may train adapters of different ranks (`lora.ranks`).
     """
 
     is_linear: bool
     takes_weights: bool
     fewest: int = 1
     survives: int = 0
+    averages: bool = False
+    trains: tuple[str, ...] = ()
+    keeps_residual: bool = False
+    mixes_ranks: bool = False
 
 
 class Strategy(Protocol):
@@ -63,3 +72,22 @@ class Strategy(Protocol):
         Raises:
             ValueError: There are too few updates, or their shapes differ.
         """
+
+
+class Linear(Strategy, Protocol):
+    """A strategy that needs the weighted mean alone: from a stream, or a secure sum."""
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """Declared weights by site; a site without one weighs 1."""
+
+    def step(self, state: ServerState, mean: Adapter) -> ServerState:
+        """Closes a round whose updates have this weighted mean."""
+
+
+@runtime_checkable
+class Gate(Protocol):
+    """A strategy that leaves some updates out, and says which and why."""
+
+    def left_out(self, updates: Mapping[str, Adapter]) -> Mapping[str, str]:
+        """Reasons by site, for each update that does not count."""

@@ -33,8 +33,9 @@ class TrainingConfig:
         warmup_steps: Steps of the rise.
         plain_learning_rate: Peak learning rate of the plain twin. Clipping bounds
             every step, so private training stands larger rates than plain training does.
-        update_dtype: What a site's update travels as. `bfloat16` halves its bytes and rounds what
-            was noised already, which costs no privacy.
+        update_dtype: What a site's update travels as. `bfloat16` halves its bytes, `int8` takes a
+            quarter, rounding at random. Both round what was noised already, which costs no
+            privacy.
         proximal: μ of FedProx (Li et al. 2020, arXiv:1812.06127): each step also pulls towards
             the round's global adapter, by the gradient of μ/2 ‖x − x₀‖². It depends on no record,
             so it costs no privacy; with one local step it changes nothing.
@@ -57,7 +58,7 @@ class TrainingConfig:
     weight_decay: float = 0.0
     schedule: Literal["constant", "warmup-linear"] = "warmup-linear"
     warmup_steps: int = 0
-    update_dtype: Literal["float32", "bfloat16"] = "float32"
+    update_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     proximal: float = 0.0
     probe_rounds: int = 0
     physical_batch_tokens: int = 2048  # among the fastest of 512…8192, one noisy run of MiniLM

@@ -16,8 +16,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
+import torch
 from torch import Tensor
 
+from cloister.adapter.pairs import cut_shapes
 from cloister.adapter.tensors import Adapter
 from cloister.models.network import Network, trained_parameters
 from cloister.models.state import read_adapter, write_adapter
@@ -41,6 +43,7 @@ def local_update(
     *,
     round_number: int,
     entropy: Entropy,
+    rank: int | None = None,
     on_step: Callable[[], None] = lambda: None,
 ) -> Adapter:
     """Runs one round's local steps.
@@ -54,6 +57,8 @@ def local_update(
         config: Optimizer, schedule and physical batch.
         round_number: From 1.
         entropy: Of sampling and noise.
+        rank: Of the adapters that this site trains; None: the network's. The rest of `start`'s
+            pairs must be zero: then its gradients are, and the noise on it is left out.
         on_step: Called after each step, for progress at the site only.
 
     Returns:
@@ -67,6 +72,7 @@ def local_update(
     names = [name for name, _ in trained_parameters(network)]
     parameters = [parameter for _, parameter in trained_parameters(network)]
     begun = [parameter.detach().clone() for parameter in parameters]
+    used = cut_shapes({n: tuple(p.shape) for n, p in trained_parameters(network)}, rank)
     optimizer = make_optimizer(config, parameters)
     total_steps = plan.num_rounds * plan.local_steps
     first = (round_number - 1) * plan.local_steps
@@ -77,8 +83,14 @@ def local_update(
             drawn = mechanism.draw(len(units))
             batch = [units[index] for index in drawn]
             sums = _gradient_sums(network, task, batch, mechanism, config)
-            for parameter, gradient, at_start in zip(parameters, sums, begun, strict=True):
+            for name, parameter, gradient, at_start in zip(
+                names, parameters, sums, begun, strict=True
+            ):
                 mean = gradient / plan.expected_batch_size
+                if rank is not None:
+                    inside = torch.zeros_like(mean)
+                    inside[tuple(slice(size) for size in used[name])] = 1.0
+                    mean = mean * inside
                 if config.proximal:
                     mean = mean + config.proximal * (parameter.detach() - at_start)
                 parameter.grad = mean.to(parameter.dtype)

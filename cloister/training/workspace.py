@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from cloister.adapter.pairs import find_pairs
 from cloister.adapter.tensors import Adapter
 from cloister.data.records import Record
 from cloister.models.base import check_base, find_base, load_tokenizer
-from cloister.models.build import build_network
+from cloister.models.build import build_network, carried_names
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.lora import factor
 from cloister.models.network import Network
 from cloister.models.prefix import FrozenPrefix, KeptStates
-from cloister.models.state import read_adapter
+from cloister.models.state import read_adapter, read_tensors
 from cloister.tasks.build import build_task
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.task import Example, Task
@@ -34,8 +35,11 @@ class Workspace:
         tokenizer: The base's.
         task: Bound to its labels and the tokenizer.
         network: Scratch space: its parameters are overwritten by every use.
-        start: The global adapter before round 1, the same in every process.
+        start: What may train, before round 1; the same in every process.
         alternates: Whether rounds take turns at the adapters' two factors.
+        carried: What travels down with it and never trains at a site: residuals, and A where the
+            coordinator moves it.
+        kept: Names that train and never leave a site.
     """
 
     folder: Path
@@ -45,6 +49,24 @@ class Workspace:
     network: Network
     start: Adapter
     alternates: bool = False
+    carried: Adapter = field(default_factory=lambda: Adapter({}))
+    kept: frozenset[str] = frozenset()
+
+    @property
+    def sent(self) -> Adapter:
+        """What may leave a site, before round 1."""
+        return self.start.select(self.start.keys() - self.kept)
+
+    @property
+    def whole(self) -> Adapter:
+        """The global adapter before round 1: all that travels down."""
+        return Adapter({**self.sent, **self.carried})
+
+    @property
+    def frozen_factors(self) -> Adapter:
+        """Factors of pairs that are trained in part, where they neither train nor travel."""
+        names = {name for pair in find_pairs(self.start) for name in pair}
+        return read_tensors(self.network, names - self.start.keys() - self.carried.keys())
 
     def encode(self, records: Sequence[Record]) -> list[Example]:
         """Tokenizes records."""
@@ -55,7 +77,7 @@ class Workspace:
         self.network.set_trained(names)
 
     def trained_in_round(self, config: TrainingConfig, round_number: int) -> frozenset[str]:
-        """Names of what trains, and so travels, in one round.
+        """Names of what trains in one round; all of it but what is kept travels.
 
         The head alone in probe rounds; then, where factors take turns, B first: A has no gradient
         while B is zero.
@@ -105,8 +127,17 @@ def open_workspace(
             network.prefix = FrozenPrefix(
                 network.backbone, layers, lora.top_layers, kept, frozen_cache_gib
             )
+    start = read_adapter(network)
     return Workspace(
-        folder, sha256, tokenizer, bound, network, read_adapter(network), lora.train == "alternate"
+        folder=folder,
+        base_sha256=sha256,
+        tokenizer=tokenizer,
+        task=bound,
+        network=network,
+        start=start,
+        alternates=lora.train == "alternate",
+        carried=read_tensors(network, carried_names(network, lora.train)),
+        kept=frozenset(name for name in start if lora.train == "b-kept" and factor(name) == "b"),
     )
 
 

@@ -1,6 +1,8 @@
 """What every strategy keeps to, and what each declares of itself."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -11,23 +13,59 @@ from cloister.adapter.tensors import Adapter
 from cloister.errors import BadFileError, RecipeError, UsageError
 from cloister.recipe import Recipe, read_recipe
 from cloister.server.run_directory import RunDirectory
+from cloister.strategies.aggregation_error import aggregation_error
+from cloister.strategies.arithmetic import aggregate_arriving
 from cloister.strategies.build import make_strategy
 from cloister.strategies.config import FIELDS, StrategyConfig
-from cloister.strategies.strategy import ServerState, Strategy
+from cloister.strategies.strategy import Linear, ServerState, Strategy
 
-START = Adapter({"head.w": np.array([[1.0, 2.0], [3.0, -1.0]]), "lora.b": np.array([0.5])})
+A, B = "m.lora_A.weight", "m.lora_B.weight"
+RESIDUAL = ("m.lora_B.residual.weight", "m.lora_A.residual.weight")
+START = Adapter(
+    {
+        "head.w": np.array([[1.0, 2.0], [3.0, -1.0]]),
+        A: np.random.default_rng(10).normal(size=(2, 4)),
+        B: np.random.default_rng(11).normal(size=(3, 2)),
+    }
+)
 SITES = ("a", "b", "c", "d", "e", "f", "g")
 NAMES = list(FIELDS)
 LINEAR = [
     name for name in NAMES if make_strategy(StrategyConfig(name=name), SITES).traits.is_linear
 ]
-ROBUST = [name for name in NAMES if name not in LINEAR]
+ROBUST = [name for name in NAMES if make_strategy(StrategyConfig(name=name), SITES).traits.survives]
+AVERAGING = [
+    name for name in NAMES if make_strategy(StrategyConfig(name=name), SITES).traits.averages
+]
+# They keep products and not factors.
+PRODUCTS = {"fedsvd", "fedex", "flora", "flexlora"}
 # Their steps follow the updates' signs rather than their lengths.
 ADAPTIVE = {"fedadagrad", "fedadam", "fedyogi"}
 
 
 def strategy(name: str) -> Strategy:
     return make_strategy(StrategyConfig(name=name), SITES)  # type: ignore[arg-type]
+
+
+def start(name: str) -> Adapter:
+    """START, and a residual of full rank where the method keeps one."""
+    if not strategy(name).traits.keeps_residual:
+        return START
+    rng = np.random.default_rng(12)
+    left, right = rng.normal(size=(3, 3)), rng.normal(size=(3, 4))
+    return Adapter({**START, **dict(zip(RESIDUAL, (left, right), strict=True))})
+
+
+def model(adapter: Adapter) -> Adapter:
+    """What an adapter computes with: its head, and its products multiplied out."""
+    product = adapter[B] @ adapter[A]
+    if RESIDUAL[0] in adapter:
+        product = product + adapter[RESIDUAL[0]] @ adapter[RESIDUAL[1]]
+    return Adapter({"head.w": adapter["head.w"], "m": product})
+
+
+def moved_by(before: Adapter, delta: Adapter) -> Adapter:
+    return before.replace(before.select(delta) + delta)
 
 
 def updates(rng: np.random.Generator, sites: tuple[str, ...] = SITES) -> dict[str, Adapter]:
@@ -52,27 +90,67 @@ def same(one: ServerState, other: ServerState) -> bool:
 @given(seed=st.integers(0, 2**32 - 1))
 def test_the_order_of_arrival_changes_no_bit(name: str, seed: int) -> None:
     method, came = strategy(name), updates(np.random.default_rng(seed))
-    state = method.init(START)
+    state = method.init(start(name))
     late = dict(reversed(list(came.items())))
     assert same(method.aggregate(state, came), method.aggregate(state, late))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_equal_updates_are_taken_as_one(name: str) -> None:
-    method, delta = strategy(name), updates(np.random.default_rng(1))["a"]
-    moved = method.aggregate(method.init(START), dict.fromkeys(SITES, delta)).adapter - START
+    method, delta, before = strategy(name), updates(np.random.default_rng(1))["a"], start(name)
+    after = method.aggregate(method.init(before), dict.fromkeys(SITES, delta)).adapter
     if name in ADAPTIVE:
+        moved = after - before
         assert all((np.sign(moved[n]) == np.sign(delta[n])).all() for n in delta)
     else:
-        assert (moved - delta).norm() < 1e-5
+        assert (model(after) - model(moved_by(before, delta))).norm() < 1e-5
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_zero_updates_move_nothing(name: str) -> None:
-    method = strategy(name)
-    after = method.aggregate(method.init(START), dict.fromkeys(SITES, START.zeros()))
-    assert (after.adapter - START).norm() == 0.0
+    method, before = strategy(name), start(name)
+    after = method.aggregate(method.init(before), dict.fromkeys(SITES, START.zeros()))
+    moved = (model(after.adapter) - model(before)).norm()
+    assert moved < 1e-5 if name in PRODUCTS else moved == 0.0
     assert after.round == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_site_is_a_round_where_one_is_enough(name: str) -> None:
+    method, before = strategy(name), start(name)
+    if method.traits.fewest > 1 or name in ADAPTIVE:
+        return
+    delta = updates(np.random.default_rng(14))["a"]
+    after = method.aggregate(method.init(before), {"a": delta}).adapter
+    assert (model(after) - model(moved_by(before, delta))).norm() < 1e-5
+
+
+@pytest.mark.parametrize("name", LINEAR)
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_stream_gives_what_all_at_once_gives_bit_for_bit(name: str, seed: int) -> None:
+    method, rng = cast(Linear, strategy(name)), np.random.default_rng(seed)
+    came = {s: u.scale(10.0 ** rng.integers(-6, 6)) for s, u in updates(rng).items()}
+    state = method.init(start(name))
+    arriving = ((site, came[site]) for site in rng.permutation(list(came)))
+    assert same(aggregate_arriving(method, state, arriving), method.aggregate(state, came))
+
+
+@pytest.mark.parametrize("name", AVERAGING)
+@pytest.mark.parametrize("travels", [(B,), (A,), (A, B)], ids=["B", "A", "both"])
+def test_the_distance_from_the_mean_of_the_models_is_as_declared(
+    name: str, travels: tuple[str, ...]
+) -> None:
+    """Where one factor travels, a method that averages is exact; FedEx and FLoRA always are."""
+    method, before = strategy(name), start(name)
+    came = {s: u.select(travels) for s, u in updates(np.random.default_rng(15)).items()}
+    after = method.aggregate(method.init(before), came).adapter
+    error = aggregation_error(before, came, after, {}, Adapter({}))
+    assert error is not None
+    if len(travels) == 1 or method.traits.keeps_residual:
+        assert error <= 1e-6
+    else:
+        assert error > 1e-2
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -81,34 +159,40 @@ def test_too_few_updates_are_no_round(name: str) -> None:
     fewest = method.traits.fewest
     came = updates(np.random.default_rng(2))
     enough = {site: came[site] for site in SITES[:fewest]}
-    assert method.aggregate(method.init(START), enough).round == 1
+    assert method.aggregate(method.init(start(name)), enough).round == 1
     with pytest.raises(ValueError, match="update"):
-        method.aggregate(method.init(START), {site: came[site] for site in SITES[: fewest - 1]})
+        method.aggregate(
+            method.init(start(name)), {site: came[site] for site in SITES[: fewest - 1]}
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_tensors_that_did_not_travel_stay_with_their_memory(name: str) -> None:
     method, rng = strategy(name), np.random.default_rng(3)
-    first = method.aggregate(method.init(START), updates(rng))
+    first = method.aggregate(method.init(start(name)), updates(rng))
     part = {site: update.select(["head.w"]) for site, update in updates(rng).items()}
     after = method.aggregate(first, part)
-    assert after.adapter["lora.b"].tolist() == first.adapter["lora.b"].tolist()
+    stayed = [tensor for tensor in first.adapter if tensor != "head.w"]
+    assert same(
+        replace(after, adapter=after.adapter.select(stayed), memory={}),
+        replace(first, adapter=first.adapter.select(stayed), memory={}, round=2),
+    )
     for kept in first.memory:
-        assert after.memory[kept]["lora.b"].tolist() == first.memory[kept]["lora.b"].tolist()
+        assert after.memory[kept][B].tolist() == first.memory[kept][B].tolist()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_resumed_run_is_an_unbroken_one_bit_for_bit(name: str, tmp_path: Path) -> None:
     method, rng = strategy(name), np.random.default_rng(4)
     rounds = [updates(rng) for _ in range(5)]
-    unbroken = method.init(START)
+    unbroken = method.init(start(name))
     for came in rounds:
         unbroken = method.aggregate(unbroken, came)
     run = RunDirectory.create(tmp_path / "run", Recipe())
-    state = method.init(START)
+    state = method.init(start(name))
     for came in rounds:
         run.save(method.aggregate(state, came), "digest")
-        state = run.load(method.init(START), "digest")  # as a new process would
+        state = run.load(method.init(start(name)), "digest")  # as a new process would
     assert same(state, unbroken)
     files = [path.name for path in (run.path / "checkpoint").iterdir()]
     assert len(files) == 2 + len(state.memory)  # the last state and latest.json alone
@@ -135,7 +219,7 @@ def test_a_linear_method_needs_the_mean_alone(name: str) -> None:
         method.aggregate(state, came).adapter,
         method.aggregate(state, {"a": mean, "b": mean}).adapter,
     )
-    assert (one - other).norm() < 1e-5
+    assert (model(one) - model(other)).norm() < 1e-5
     assert method.traits.survives == 0
 
 
@@ -163,7 +247,7 @@ def test_a_robust_rule_stays_among_the_honest(name: str, attack: str, seed: int)
     assert (naive - center).norm() > 3 * reach
 
 
-def test_only_linear_methods_take_weights() -> None:
+def test_methods_with_weights_follow_them() -> None:
     for name in NAMES:
         assert strategy(name).traits.takes_weights == ("weights" in FIELDS[name])
     heavy = make_strategy(StrategyConfig(weights=(3.0, 1.0)), ("a", "b"))
@@ -212,6 +296,8 @@ def test_server_optimizers_follow_the_papers() -> None:
         ({"name": "fedadam", "learning_rate": -1.0}, "positive number"),
         ({"name": "fedavgm", "momentum": 1.0}, "below 1"),
         ({"name": "trimmed-mean", "byzantine": 0}, "at least 1"),
+        ({"name": "norm-gate", "multiple": 0.5}, "1 or more"),
+        ({"name": "fedavg", "multiple": 2.0}, "not a field of fedavg"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(fields: dict[str, object], word: str) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from cloister.adapter.pairs import find_pairs
 from cloister.adapter.tensors import Adapter
 from cloister.errors import UsageError
 from cloister.models.state import read_adapter, write_adapter
@@ -47,6 +48,66 @@ def test_b_alone_leaves_a_out(bert: Path) -> None:
 
 def test_a_probe_trains_the_head_alone(bert: Path) -> None:
     assert names(bert, train="none") == {"head.weight", "head.bias"}
+
+
+def test_one_factor_is_half_of_what_both_send(bert: Path) -> None:
+    """Within 1 %, heads left out: query and value have as many inputs as outputs."""
+
+    def size(**lora: object) -> int:
+        sent = small_workspace(bert, **lora).sent
+        return sum(array.size for name, array in sent.items() if not name.startswith("head."))
+
+    both = size(train="both")
+    for train in ("b", "b-moving", "b-kept"):
+        assert size(train=train) == pytest.approx(0.5 * both, rel=0.01)
+
+
+def test_a_residual_travels_and_never_trains(bert: Path) -> None:
+    plain, opened = small_workspace(bert), small_workspace(bert, residual=3)
+    assert opened.start.shapes == plain.start.shapes
+    assert set(opened.carried.shapes.values()) == {(3, 16), (16, 3)}
+    assert not any(array.any() for array in opened.carried.values())
+    assert opened.whole.size == opened.start.size + 2 * 2 * 2 * 3 * 16
+    opened.train_names(frozenset(opened.start))
+    assert read_adapter(opened.network).shapes == opened.start.shapes
+
+
+def test_a_residual_adds_to_its_module_as_the_adapter_does(bert: Path) -> None:
+    """A product in the residual gives the logits that it gives in the adapter."""
+    opened, rng = small_workspace(bert, r=3, residual=3), np.random.default_rng(0)
+    ids, mask = torch.tensor([[2, 5, 6, 3]]), torch.ones(1, 4, dtype=torch.long)
+    pairs = find_pairs(opened.start)
+    head = {"head.weight": rng.normal(size=(3, 16))}
+    values = {name: rng.normal(size=opened.start[name].shape) for pair in pairs for name in pair}
+    logits = []
+    for left, right in (("adapter", "residual"), ("residual", "adapter")):
+        tensors = dict(head)
+        for pair in pairs:
+            places = {"adapter": pair, "residual": pair.residual}
+            tensors |= dict(zip(places[left], (values[name] for name in pair), strict=True))
+            tensors |= {name: np.zeros_like(values[one])
+                        for name, one in zip(places[right], pair, strict=True)}  # fmt: skip
+        write_adapter(opened.network, Adapter(tensors))
+        with torch.no_grad():
+            logits.append(opened.network(ids, mask))
+    assert torch.allclose(logits[0], logits[1], atol=1e-5)
+    assert logits[0].abs().max() > 0.1
+
+
+def test_a_that_is_moved_travels_and_does_not_train(bert: Path) -> None:
+    opened = small_workspace(bert, train="b-moving")
+    assert set(opened.start) == names(bert, train="b")
+    assert set(opened.whole) == names(bert, train="both")
+    assert (opened.whole - small_workspace(bert).start).norm() == 0.0
+    assert not opened.frozen_factors
+    assert set(small_workspace(bert, train="b").frozen_factors) == set(opened.carried)
+
+
+@pytest.mark.parametrize("field", ["r", "residual"])
+def test_ranks_beyond_the_base_are_refused(bert: Path, field: str) -> None:
+    assert small_workspace(bert, **{field: 16}).start
+    with pytest.raises(UsageError, match=rf"lora\.{field}: 17 given; .* rank of at most 16"):
+        small_workspace(bert, **{field: 17})
 
 
 def test_a_frozen_head_stays_out(bert: Path) -> None:

@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from cloister.adapter.tensors import Adapter
 from cloister.errors import PreflightError
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.network import trained_parameters
 from cloister.models.prefix import KeptStates
+from cloister.models.state import write_adapter
 from cloister.tasks.config import TaskConfig
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
 from cloister.training.preflight import preflight
@@ -20,12 +23,12 @@ from tests.training.test_gradients import CHATS, TEXTS, moved, values
 ROOM_FOR_ONE = 32 * 16 * 4 / 2**30
 
 
-def workspace(folder: Path, kind: str, *, cache: float) -> Workspace:
+def workspace(folder: Path, kind: str, *, cache: float, residual: int = 0) -> Workspace:
     labels = () if kind == "causal-lm" else ("a", "b")
     return moved(
         open_workspace(
             ModelConfig(base=str(folder)),
-            LoraConfig(train="both", top_layers=1),
+            LoraConfig(train="both", top_layers=1, residual=residual),
             TaskConfig(kind=kind, max_length=32),  # type: ignore[arg-type]
             labels,
             0,
@@ -43,12 +46,17 @@ CASES = [
 
 
 @pytest.mark.parametrize(("base", "kind"), CASES)
+@pytest.mark.parametrize("residual", [0, 2])
 def test_gradients_with_and_without_are_the_same(
-    base: str, kind: str, request: pytest.FixtureRequest
+    base: str, kind: str, residual: int, request: pytest.FixtureRequest
 ) -> None:
+    """A residual sits in adapted layers, above what is kept."""
     sums = []
     for cache in (0.0, ROOM_FOR_ONE, 4.0):
-        opened = workspace(request.getfixturevalue(base), kind, cache=cache)
+        opened = workspace(request.getfixturevalue(base), kind, cache=cache, residual=residual)
+        rng = np.random.default_rng(0)
+        values_of_residual = {n: rng.normal(size=a.shape) for n, a in opened.carried.items()}
+        write_adapter(opened.network, Adapter(values_of_residual))
         examples = opened.encode(CHATS if kind == "causal-lm" else TEXTS)
         preflight(opened.network, opened.task, examples)
         with per_record_hooks(opened.network):

@@ -42,8 +42,18 @@ def script_of(card: str) -> str:
         [],
         ["model.pooling=mean", "lora.head=lora"],
         ["model.pooling=cls", "lora.train=b", "lora.top_layers=1"],
+        ["lora.train=b-moving", "strategy.name=fedsvd"],
+        ["strategy.name=fedex", "lora.residual=16"],
+        ["strategy.name=flora", "lora.residual=5"],
     ],
-    ids=["pooler", "mean, low-rank head", "cls, B of the last layer"],
+    ids=[
+        "pooler",
+        "mean, low-rank head",
+        "cls, B of the last layer",
+        "moved A",
+        "full residual",
+        "short residual",
+    ],
 )
 def test_the_card_s_script_gives_the_same_logits(tmp_path: Path, assignments: list[str]) -> None:
     folder, expected = released(tmp_path, *assignments)
@@ -97,8 +107,15 @@ def test_a_causal_adapter_loads_in_one_line(tmp_path: Path, llama: Path) -> None
     assert torch.allclose(found, expected[:1], atol=1e-5)
 
 
-def test_a_released_adapter_loads_back_with_the_same_logits(tmp_path: Path) -> None:
-    folder, expected = released(tmp_path, "lora.train=b")
+@pytest.mark.parametrize(
+    "assignments",
+    [["lora.train=b"], ["strategy.name=fedex", "lora.residual=3"]],
+    ids=["B", "with a residual"],
+)
+def test_a_released_adapter_loads_back_with_the_same_logits(
+    tmp_path: Path, assignments: list[str]
+) -> None:
+    folder, expected = released(tmp_path, *assignments)
     about, workspace = load_released(folder / "adapter")
     assert about.model.sha256 == workspace.base_sha256
     batch = workspace.tokenizer([TEXT, "fever"], return_tensors="pt", padding=True)

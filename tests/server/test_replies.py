@@ -45,7 +45,7 @@ def message(said: RoundReply | Mapping[str, object]) -> Message:
 
 def read(*answers: tuple[str, RoundReply | Message], terms: Terms = TERMS) -> Replies:
     came = [(who, one if isinstance(one, Message) else message(one)) for who, one in answers]
-    return read_replies(came, terms, 3, UPDATE.shapes)
+    return read_replies(came, terms, 3, lambda site: UPDATE.shapes)
 
 
 def test_what_a_site_signed_counts_for_it() -> None:

@@ -16,6 +16,7 @@ from cloister.server.asking import Patience
 from cloister.server.rounds import RoundReport, ServerStudy, run_study
 from cloister.simulation.local_grid import LocalGrid
 from cloister.strategies.fedavg import FedAvg
+from cloister.strategies.norm_gate import NormGate
 from cloister.strategies.strategy import ServerState
 
 START = Adapter({"w": np.zeros(2)})
@@ -100,6 +101,29 @@ def test_a_reply_that_is_not_what_it_must_be_is_left_out(change: Mapping[str, ob
         ((who, why),) = report.refused.items()
         assert who in ("a", "c", "a site")
         assert why
+
+
+def test_a_gated_update_is_refused_with_its_reason_and_the_round_goes_on() -> None:
+    reports: list[RoundReport] = []
+    errors: list[set[str]] = []
+
+    def answer(site: str, number: int) -> Mapping[str, object]:
+        lie = {"delta": encode(ONE.scale(-1e3))} if site == "c" else {}
+        return {**good(site, number), **lie}
+
+    def error(before: Adapter, updates: Mapping[str, Adapter], after: Adapter) -> float:
+        errors.append(set(updates))
+        return 0.25
+
+    final = run_study(
+        grid(answer),
+        study(strategy=NormGate(3.0), max_update_norm=None, error=error, on_round=reports.append),
+    )
+    assert final.adapter["w"].tolist() == [2.0, 2.0]
+    assert [set(report.refused) for report in reports] == [{"c"}, {"c"}]
+    assert "above 3 times the median norm" in reports[0].refused["c"]
+    assert errors == [{"a", "b"}, {"a", "b"}]
+    assert reports[0].aggregation_error == 0.25
 
 
 def test_too_few_updates_end_the_run_with_what_was_saved() -> None:

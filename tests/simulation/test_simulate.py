@@ -7,23 +7,30 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flwr.app import Context, RecordDict
 
+from cloister.adapter.exchange import RoundRequest
+from cloister.adapter.pairs import cut, filled
 from cloister.adapter.tensors import Adapter
+from cloister.adapter.wire import decode, encode
 from cloister.adapter.wire import digest as sha256
-from cloister.adapter.wire import encode
-from cloister.errors import BudgetError, DataError
+from cloister.client.site import answer
+from cloister.errors import BudgetError, DataError, RecipeError
+from cloister.privacy.entropy import OsEntropy
 from cloister.privacy.ledger import Charge, Ledger
 from cloister.privacy.ledger_file import LedgerFile
 from cloister.privacy.verify import verify
 from cloister.recipe import Recipe, read_recipe
+from cloister.release.export import load_released
 from cloister.server.rounds import RoundReport
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.ledgers import begin_ledgers
 from cloister.simulation.result import Result
 from cloister.simulation.run import Events, simulate
-from cloister.simulation.study import plan_of, prepare, workspace_of
+from cloister.simulation.study import SimulatedSites, plan_of, prepare, workspace_of
 from cloister.simulation.twin import simulate_with_twin
 from cloister.strategies.strategy import ServerState
+from cloister.training.local import local_update
 from tests.support.studies import small_recipe
 
 
@@ -361,12 +368,119 @@ def test_factors_take_turns(folder: Path, tmp_path: Path) -> None:
     assert all((after[name] != workspace.start[name]).any() for name in after)
 
 
-@pytest.mark.parametrize("strategy", ["fedavgm", "fedadam", "median", "geometric-median"])
+def test_every_round_says_how_far_averaging_was_off(folder: Path, tmp_path: Path) -> None:
+    errors, bytes_up = {}, {}
+    for name, options in {
+        "FedIT": ["lora.train=both"],
+        "FFA": ["lora.train=b"],
+        "alternating": ["lora.train=alternate"],
+        "FedSVD": ["lora.train=b-moving", "strategy.name=fedsvd"],
+        "FedEx": ["strategy.name=fedex", "lora.residual=16"],
+        "momentum": ["strategy.name=fedavgm"],
+        "gradients": ["training.mode=gradient-rounds", "training.local_steps=1"],
+    }.items():
+        run(small_recipe(folder, *options), tmp_path / name)
+        rows = RunDirectory.reopen(tmp_path / name).metrics()
+        errors[name] = [row["aggregation_error"] for row in rows]
+        bytes_up[name] = rows[0]["bytes_up"]
+    assert all(error > 1e-3 for error in errors["FedIT"])
+    for name in ("FFA", "alternating", "FedSVD", "FedEx"):
+        assert all(error <= 1e-6 for error in errors[name]), name
+    assert errors["momentum"] == errors["gradients"] == [None, None]
+    assert bytes_up["FedSVD"] == bytes_up["FFA"] < bytes_up["FedIT"] == bytes_up["FedEx"]
+
+
+def test_sites_of_lower_rank_send_less_and_train_as_if_all_were_of_their_rank(
+    folder: Path, tmp_path: Path
+) -> None:
+    """A site of rank 2 under r = 4 does what it does in a study of rank 2, at the same scale."""
+    options = ["strategy.name=flexlora", "privacy.enabled=false", "training.learning_rate=0.5",
+               "federation.num_rounds=1", "training.local_steps=4"]  # fmt: skip
+    mixed = small_recipe(folder, *options, "lora.ranks=[2, 4]")
+    sent = {}
+    for name, recipe in {
+        "mixed": mixed,
+        "low": small_recipe(folder, *options, "lora.r=2", "lora.alpha=4.0"),
+        "high": small_recipe(folder, *options),
+    }.items():
+        place = RunDirectory.create(tmp_path / name, recipe)
+        begin_ledgers(prepare(recipe), place)
+        workspace = workspace_of(prepare(recipe))
+        start = cut(workspace_of(prepare(mixed)).whole, 2 if name == "low" else 4)
+        for index, site_name in enumerate(("east", "west")):
+            context = Context(0, 0, {"partition-id": index}, RecordDict(), {})
+            site, _ = SimulatedSites(recipe, place.path / "ledgers")(context)
+            request = RoundRequest(site.study, 1, encode(start))
+            reply = answer(site, workspace, request, lambda: None)
+            sent[name, site_name] = decode(reply.delta)
+            assert sent[name, site_name].shapes == dict(site.plan.message)
+    east = sent["mixed", "east"]
+    assert east.size < sent["mixed", "west"].size
+    assert (east - sent["low", "east"]).norm() <= 1e-6 * east.norm()
+    assert (sent["mixed", "west"] - sent["high", "west"]).norm() == 0.0
+
+
+def test_a_site_of_lower_rank_lets_no_noise_in_beyond_it(folder: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(folder, "strategy.name=flexlora", "lora.ranks=[1, 4]")
+    run(recipe, tmp_path / "run")
+    rows = RunDirectory.reopen(tmp_path / "run").metrics()
+    assert all(not row["refused"] and row["aggregation_error"] < 1 for row in rows)
+    network = workspace_of(prepare(recipe)).network
+    plan, training = plan_of(prepare(recipe), "east"), recipe.training
+    start = workspace_of(prepare(recipe)).start
+    workspace_of(prepare(recipe)).train_names(frozenset(start))
+    delta = local_update(
+        network, workspace_of(prepare(recipe)).task, [], filled(cut(start, 1), start.shapes), plan,
+        training, round_number=1, entropy=OsEntropy(), rank=1,
+    )  # fmt: skip
+    assert delta.norm() > 0
+    assert (filled(cut(delta, 1), delta.shapes) - delta).norm() == 0.0
+
+
+MORE = {
+    "fedsvd": ["lora.train=b-moving"],
+    "fedex": ["lora.residual=5"],
+    "flora": ["lora.residual=16"],
+    "flexlora": ["lora.r=3", "lora.ranks=[1, 2, 3]"],
+}
+
+
+def test_sites_that_keep_b_resume_bit_for_bit_and_end_with_adapters_of_their_own(
+    folder: Path, tmp_path: Path
+) -> None:
+    options = ["lora.train=b-kept", "privacy.enabled=false", "federation.num_rounds=3",
+               "training.learning_rate=0.5"]  # fmt: skip
+    recipe = small_recipe(folder, *options)
+    run(recipe, tmp_path / "unbroken")
+    with pytest.raises(CrashError):
+        run(recipe, tmp_path / "broken", crash_after(2))
+    simulate(recipe, RunDirectory.reopen(tmp_path / "broken"))
+    weights = {}
+    for place in ("adapter", "personal/east", "personal/west"):
+        one, other = (
+            (tmp_path / name / place / "adapter_model.safetensors").read_bytes()
+            for name in ("unbroken", "broken")
+        )
+        assert one == other
+        weights[place] = one
+    assert len(set(weights.values())) == 3
+    rows = RunDirectory.reopen(tmp_path / "unbroken").metrics()
+    assert [row["aggregation_error"] for row in rows] == [None, None, None]
+    assert "no model by itself" in (tmp_path / "unbroken" / "adapter" / "README.md").read_text()
+    about, _ = load_released(tmp_path / "unbroken" / "personal" / "east")
+    assert about.lora.train == "b-kept"
+    with pytest.raises(RecipeError, match="not of the best one"):
+        small_recipe(folder, *options, "federation.patience=2",
+                     f"data.validation='{folder}/test.jsonl'")  # fmt: skip
+
+
+@pytest.mark.parametrize("strategy", ["fedavgm", "fedadam", "median", "geometric-median", *MORE])
 def test_other_strategies_run_and_resume_bit_for_bit(
     strategy: str, folder: Path, tmp_path: Path
 ) -> None:
     options = [f"strategy.name={strategy}", "data.sites=3", "data.partition=iid",
-               "data.public_records=20", "privacy.enabled=false"]  # fmt: skip
+               "data.public_records=20", "privacy.enabled=false",
+               *MORE.get(strategy, [])]  # fmt: skip
     recipe = small_recipe(folder, *options, "federation.num_rounds=3")
     run(recipe, tmp_path / "unbroken")
 

@@ -1,0 +1,132 @@
+"""How the values of tensors become bytes: as they are, or rounded to fewer.
+
+    float32    4 bytes a value
+    bfloat16   2 bytes; to nearest, ties to even
+    int8       1 byte, and 4 for a scale s in front of each tensor: s·n, with n from -127 to 127,
+               where n is x/s rounded up or down at random, so that it is x/s on average
+
+Everything is little-endian. What is rounded is what a site has clipped and noised, so rounding is
+post-processing and costs no ε. The other order, noise drawn for values that were rounded before, is
+not offered: its sensitivity is another one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+
+from cloister.adapter.tensors import Adapter, Array
+from cloister.errors import AdapterFormatError
+
+Shapes = Mapping[str, tuple[int, ...]]
+Dtype = Literal["float32", "bfloat16", "int8"]
+
+# Bytes of a value.
+WIDTH: Mapping[Dtype, int] = {"float32": 4, "bfloat16": 2, "int8": 1}
+# Bytes of an int8 tensor's scale.
+SCALE_WIDTH = 4
+# Rounding to bfloat16's 8 bits lengthens a vector by at most this factor more.
+BFLOAT16_ROUNDING = 2.0**-8
+# Largest level of int8; -128 is not used, so that levels are symmetric.
+LEVELS = 127
+
+
+def body_length(dtype: Dtype, shapes: Shapes) -> int:
+    """Bytes of tensors of these shapes."""
+    scales = SCALE_WIDTH * len(shapes) if dtype == "int8" else 0
+    return scales + WIDTH[dtype] * sum(math.prod(shape) for shape in shapes.values())
+
+
+def to_body(adapter: Adapter, dtype: Dtype, max_norm: float | None) -> bytes:
+    """The values of an adapter, in name order; finite ones.
+
+    Args:
+        adapter: What is written.
+        dtype: How.
+        max_norm: Bound on the norm of what is read back; int8's scales are lowered to meet it, as
+            rounding may lengthen a vector. The others are written as they are.
+
+    Raises:
+        AdapterFormatError: An element is too large for bfloat16.
+    """
+    if dtype == "int8":
+        return _to_int8(adapter, max_norm)
+    write = _to_bfloat16 if dtype == "bfloat16" else _to_float32
+    return b"".join(write(array) for array in adapter.values())
+
+
+def from_body(body: bytes, dtype: Dtype, shapes: Shapes) -> Adapter:
+    """What `to_body` wrote, of `body_length` bytes.
+
+    Raises:
+        AdapterFormatError: An int8 tensor's scale is negative or no number, or a level is -128.
+    """
+    read = {"float32": _from_float32, "bfloat16": _from_bfloat16, "int8": _from_int8}[dtype]
+    tensors: dict[str, Array] = {}
+    start = 0
+    for name, shape in shapes.items():
+        stop = start + body_length(dtype, {name: shape})
+        tensors[name] = read(body[start:stop]).reshape(shape)
+        start = stop
+    return Adapter(tensors)
+
+
+def _to_float32(array: Array) -> bytes:
+    return array.astype("<f4").tobytes()
+
+
+def _from_float32(body: bytes) -> Array:
+    return np.frombuffer(body, dtype="<f4")
+
+
+def _to_bfloat16(array: Array) -> bytes:
+    bits = array.astype("<f4").view("<u4").astype(np.uint64)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    if ((rounded & 0x7F80) == 0x7F80).any():
+        raise AdapterFormatError("adapter: an element is too large for bfloat16")
+    return rounded.astype("<u2").tobytes()
+
+
+def _from_bfloat16(body: bytes) -> Array:
+    return (np.frombuffer(body, dtype="<u2").astype("<u4") << 16).view("<f4")
+
+
+def _to_int8(adapter: Adapter, max_norm: float | None) -> bytes:
+    """Rounds at random, from a generator seeded by the values: equal adapters give equal bytes."""
+    whole = hashlib.sha256(b"".join(_to_float32(array) for array in adapter.values()))
+    generator = np.random.default_rng(int.from_bytes(whole.digest(), "big"))
+    scales, levels = [], []
+    for array in adapter.values():
+        scale = _scale(array)
+        exact = array.astype(np.float64) / scale if scale else np.zeros(array.shape)
+        down = np.floor(exact)
+        scales.append(scale)
+        levels.append(down + (generator.random(array.shape) < exact - down))
+    pairs = list(zip(scales, levels, strict=True))
+    norm = math.sqrt(sum(float(np.square(scale * level).sum()) for scale, level in pairs))
+    shrink = 1.0 if max_norm is None or norm <= max_norm else max_norm / norm
+    return b"".join(
+        np.array(scale * shrink, "<f4").tobytes() + level.astype(np.int8).tobytes()
+        for scale, level in pairs
+    )
+
+
+def _scale(array: Array) -> float:
+    """The smallest float32 whose 127-fold is no less than the largest absolute value."""
+    largest = float(np.abs(array).max(initial=0.0))
+    scale = np.float32(largest / LEVELS)
+    if float(scale) * LEVELS < largest:
+        scale = np.nextafter(scale, np.float32(np.inf))
+    return float(scale)
+
+
+def _from_int8(body: bytes) -> Array:
+    scale = np.frombuffer(body[:SCALE_WIDTH], dtype="<f4")[0]
+    levels = np.frombuffer(body[SCALE_WIDTH:], dtype=np.int8)
+    if not 0 <= scale < np.inf or (levels < -LEVELS).any():
+        raise AdapterFormatError("adapter: a scale or level that int8 does not have")
+    return np.asarray(scale * levels.astype(np.float32), dtype=np.float32)

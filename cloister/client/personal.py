@@ -1,0 +1,70 @@
+"""What a site keeps of its adapter: B, where A alone is shared (FedSA-LoRA; Guo et al. 2024,
+arXiv:2410.01463).
+
+    shared A ← A + mean of the sites' ΔA;  site k: B_k ← B_k + ΔB_k, which never leaves
+
+Sites whose records differ each read the shared directions in their own way. B_k comes of the same
+noised steps as what is sent, so a round costs the same ε: what stays is charged too, and whoever
+gets the personal adapter later learns no more of a record than the ledger says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloister.adapter.formats import Shapes
+from cloister.adapter.tensors import Adapter
+from cloister.adapter.wire import decode, encode
+from cloister.files import write_whole
+
+
+@dataclass(frozen=True)
+class PersonalAdapter:
+    """A site's own factors in one study, as they were after its rounds.
+
+    Attributes:
+        folder: At the site; made when first written to.
+        study: Digest of the recipe.
+    """
+
+    folder: Path
+    study: str
+
+    @classmethod
+    def beside(cls, ledger: Path, study: str) -> PersonalAdapter:
+        """Where a site keeps it: in a folder beside its ledger."""
+        return cls(ledger.with_suffix(".personal"), study)
+
+    def before(self, number: int, shapes: Shapes) -> Adapter | None:
+        """The factors to start a round from: those after the last round that was trained before.
+
+        A round that is asked again thus starts where it started first, and so does the next one
+        after a round that was cut off.
+
+        Args:
+            number: The round.
+            shapes: Names and shapes of the factors.
+
+        Returns:
+            None before the first.
+
+        Raises:
+            AdapterFormatError: The file is damaged, or of another study's shapes.
+        """
+        earlier = [path for path in self._files() if path.name < self._file(number).name]
+        return decode(earlier[-1].read_bytes(), shapes) if earlier else None
+
+    def save(self, number: int, factors: Adapter) -> None:
+        """Keeps the factors after a round, and of earlier rounds the last only."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(self._file(number), encode(factors))
+        earlier = [path for path in self._files() if path.name < self._file(number).name]
+        for old in earlier[:-1]:
+            old.unlink()
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob(f"{self.study[:16]}-round-*.adapter"))
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"{self.study[:16]}-round-{number:06d}.adapter"

@@ -1,0 +1,64 @@
+"""FLoRA: the sites' adapters stacked, and a fresh start every round (Wang et al. 2024,
+arXiv:2409.05976).
+
+    R ← R + [w_1 B_1 … w_K B_K] [A_1; …; A_K],  B ← 0,  A ← its start
+
+The paper merges the stack into the base and so changes it at every site. Here it is added to a
+second pair of factors beside each adapter, of rank `lora.residual`: exactly at the full rank of the
+adapted modules, below it as near as that rank comes, with each round's distance in
+`aggregation_error`. Stacks take factors of any rank, so sites may train different ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from cloister.adapter.pairs import find_pairs
+from cloister.adapter.tensors import Adapter
+from cloister.strategies.arithmetic import enough, mean_beside_pairs
+from cloister.strategies.low_rank import mean_product, product_of, tensors_of, total
+from cloister.strategies.strategy import ServerState, Traits
+
+
+@dataclass(frozen=True)
+class Flora:
+    """Products stacked.
+
+    Attributes:
+        weights: By site; a site without one weighs 1.
+    """
+
+    weights: Mapping[str, float]
+
+    @property
+    def traits(self) -> Traits:
+        """Needs individual updates: the mean of products is not a function of the means."""
+        return Traits(
+            is_linear=False,
+            takes_weights=True,
+            averages=True,
+            trains=("both",),
+            keeps_residual=True,
+            mixes_ranks=True,
+        )
+
+    def init(self, adapter: Adapter) -> ServerState:
+        """The state before round 1; its adapter is where every round's pairs start again."""
+        return ServerState(adapter, memory={"start": adapter})
+
+    def aggregate(self, state: ServerState, updates: Mapping[str, Adapter]) -> ServerState:
+        """Stacks the products, and averages what is no product: the head."""
+        enough(updates, 1)
+        adapter = state.adapter.replace(mean_beside_pairs(state.adapter, updates, self.weights))
+        start = state.memory["start"]
+        for pair in find_pairs(next(iter(updates.values()))):
+            products = [
+                product_of(pair.residual, state.adapter),
+                mean_product(pair, state.adapter, updates, self.weights),
+                product_of(pair, start).scale(-1.0),
+            ]
+            rank = len(state.adapter[pair.residual.right])
+            stack = tensors_of(pair.residual, total(products).truncated(rank))
+            adapter = adapter.replace(stack).replace(start.select(pair))
+        return replace(state, adapter=adapter, round=state.round + 1)
