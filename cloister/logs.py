@@ -46,6 +46,7 @@ def log_json(part: str) -> None:
     # What nobody caught would be printed with its text.
     sys.excepthook = _log_uncaught
     threading.excepthook = lambda args: _log_uncaught(args.exc_type, args.exc_value, None)
+    sys.unraisablehook = lambda args: _log_uncaught(args.exc_type, args.exc_value, None)
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException | None, place: Any) -> None:
@@ -64,5 +65,8 @@ def without_error_text(
     if isinstance(error, BaseException):
         frames = traceback.extract_tb(error.__traceback__)
         event["error"] = type(error).__name__
+        # asyncio's line shows the task, and the task its error.
+        if event.get("logger") == "asyncio" or (str(error) and str(error) in str(event["event"])):
+            event["event"] = "an error, whose text is left out"
         event["at"] = [f"{frame.filename}:{frame.lineno}" for frame in frames[-5:]]
     return event

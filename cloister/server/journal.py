@@ -75,7 +75,7 @@ def read_run(folder: Path) -> Run:
         raise BadFileError(
             f"{folder.name}: no run of this coordinator; cloister run list shows them"
         ) from error
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise BadFileError(f"{folder / 'run.json'}: damaged ({error})") from error
 
 

@@ -66,6 +66,9 @@ class Service:
         for place in ((host, port), ("127.0.0.1", self._folder.config.superlink_port)):
             refuse_taken(*place)
         self._folder.renew(datetime.now(UTC))
+        for run in all_runs(self._folder.runs):
+            if run.standing is Standing.STOPPING:  # and nobody is left who could stop it
+                change_run(self._folder.run(run.name), standing=Standing.STOPPED)
         self.supervisor.end_on_signals()
         self.supervisor.run()
         self._folder.service.unlink(missing_ok=True)
@@ -130,7 +133,14 @@ class Service:
 
     def _resume(self) -> None:
         for run in all_runs(self._folder.runs):
-            if run.standing is Standing.INTERRUPTED and run.resumed < MOST_RESUMES:
+            if run.standing is not Standing.INTERRUPTED:
+                continue
+            if run.resumed >= MOST_RESUMES:  # whoever watches it waits for an end
+                change_run(
+                    self._folder.run(run.name), standing=Standing.FAILED, exit_code=1,
+                    error=f"interrupted {run.resumed} times in one round, at last: {run.error}",
+                )  # fmt: skip
+            else:
                 submit(self._folder, run)
                 note(self._folder.run(run.name), "resumed", text=f"interrupted: {run.error}")
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -33,9 +33,14 @@ def keys(name: str) -> Keys:
 
 
 @cache
+def _authority(name: str) -> Authority:
+    with TemporaryDirectory() as folder:
+        return create_authority(Path(folder), name, NOW)
+
+
 def authority(name: str = "hub") -> Authority:
     """An authority that began on `NOW`; the same for one name."""
-    return create_authority(Path(mkdtemp()), name, NOW)
+    return _authority(name)
 
 
 def invite(site: str = "ward", **changes: str) -> Invite:

@@ -1,0 +1,57 @@
+"""Files are there whole or not at all, and nobody is led elsewhere by a link."""
+
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from cloister.files import write_whole
+
+
+def test_a_file_is_written_with_its_mode(tmp_path: Path) -> None:
+    for mode in (0o600, 0o644):
+        path = tmp_path / f"{mode}"
+        write_whole(path, b"first", mode)
+        write_whole(path, b"second", mode)
+        assert path.read_bytes() == b"second"
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    elsewhere, path = tmp_path / "elsewhere", tmp_path / "path"
+    elsewhere.write_text("kept")
+    path.symlink_to(elsewhere)
+    write_whole(path, b"new")
+    assert elsewhere.read_text() == "kept"
+    assert not path.is_symlink()
+
+
+def test_a_write_that_fails_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "path"
+    write_whole(path, b"old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_whole(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["path"]
+
+
+def test_writers_at_the_same_time_do_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "path"
+    contents = {bytes([letter]) * 100_000 for letter in b"abcd"}
+    threads = [threading.Thread(target=write_whole, args=(path, one)) for one in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert path.read_bytes() in contents
+    assert [file.name for file in tmp_path.iterdir()] == ["path"]
