@@ -91,10 +91,9 @@ def answer(
     agreed_epsilon(plan)
     if not 1 <= request.round <= plan.num_rounds:
         raise RefusedError(f"round {request.round} is outside the plan's {plan.num_rounds}")
-    start = decode(request.adapter, workspace.whole.shapes)
+    received = decode(request.adapter, workspace.whole.shapes)
+    start = Adapter({**received, **_own(site, workspace, request.round)})
     _accept(site, plan, start)
-    own = _own(site, workspace, request.round)
-    shapes = {**workspace.start.shapes, **workspace.carried.shapes}
     entropy = _entropy(site, plan, request.round)
     granted = site.ledger.reserve(
         Charge(
@@ -112,7 +111,7 @@ def answer(
         workspace.network,
         workspace.task,
         site.units,
-        filled(cut(Adapter({**start, **own}), site.rank), shapes),
+        filled(cut(start, site.rank), start.shapes),
         plan,
         _training(site),
         round_number=request.round,
@@ -122,7 +121,7 @@ def answer(
     )
     kept = delta.select(delta.keys() & workspace.kept)
     if site.personal is not None and kept:
-        site.personal.save(request.round, own + kept)
+        site.personal.save(request.round, start.select(kept) + kept)
     delta = cut(delta.select(delta.keys() - workspace.kept), site.rank)
     planned = dict(plan.message)
     if any(planned.get(name) != shape for name, shape in delta.shapes.items()):
@@ -135,7 +134,8 @@ def _accept(site: Site, plan: Plan, start: Adapter) -> None:
     limit = site.policy.accept.max_adapter_value
     if start.largest() > limit:
         raise RefusedError(
-            f"accept.max_adapter_value: the global adapter has a value of {start.largest():.3g}; "
+            f"accept.max_adapter_value: the adapter to start from has a value of "
+            f"{start.largest():.3g}; "
             f"at most {limit:g} is taken: beyond, rounding couples records"
         )
     if site.unit is not plan.unit:
