@@ -87,6 +87,8 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
             "--steps",
         ],
         "evaluate": ["--data", "--json"],
+        "dashboard": ["--host", "--port", "--static", "--token"],
+        "bundle": ["--index-url", "--model", "--source"],
     }  # fmt: skip
 
 
