@@ -1,0 +1,142 @@
+"""What a deployment costs beyond its training, and whether it grows.
+
+    python -m benchmarks.deployment overhead [--sites 3] [--rounds 12]
+    python -m benchmarks.deployment soak [--sites 30] [--rounds 20]
+
+`overhead`: seconds of a round beyond its slowest site's training, median over rounds, with an
+adapter of 1.2 MB. A site's training is the time between a round's two entries in its ledger.
+`soak`: memory, threads and open files of every long-lived process after each round, and slopes.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from cloister.client.overview import releases_of
+from cloister.privacy.ledger_file import LedgerFile
+from cloister.server.journal import Standing, events
+from cloister.server.run_directory import RunDirectory
+from tests.support.federation import Federation, federation, wait_for
+
+# LoRA of this rank on the tests' tiny BERT makes an update of 1.2 MB (300,000 float32).
+RANK = 2000
+
+
+def overhead(sites: int, rounds: int) -> dict[str, object]:
+    """Measures rounds of a federation of real processes."""
+    names = tuple(f"site-{index}" for index in range(sites))
+    with federation(Path(tempfile.mkdtemp()), names, epsilon="200.0", noise=0.8) as made:
+        for who in ("server", *made.sites):
+            made.start(who)
+        place = made.submit("overhead", rounds, f"lora.r={RANK}", f"lora.alpha={RANK}")
+        assert made.wait_ended("overhead", 1800.0) is Standing.FINISHED
+        asked: dict[int, datetime] = {}
+        answered: dict[int, datetime] = {}
+        for _, event in events(place):
+            time = datetime.fromisoformat(event["time"])
+            if event["what"] == "asked":
+                asked.setdefault(event["round"], time)
+            elif event["what"] == "answered":
+                answered[event["round"]] = time
+        training = {
+            number: max(trained(made, site)[number] for site in made.sites) for number in answered
+        }
+        beyond = [
+            (answered[number] - asked[number]).total_seconds() - training[number]
+            for number in sorted(answered)[1:]  # the first loads the base
+        ]
+        sizes = {row["bytes"] for site in made.sites.values() for row in releases_of(site)}
+        seconds = [row["seconds"] for row in RunDirectory(place).metrics()]
+    return {
+        "sites": sites, "rounds": rounds, "update_bytes": sorted(sizes),
+        "beyond_training_median": round(statistics.median(beyond), 2),
+        "beyond_training_worst": round(max(beyond), 2),
+        "training_median": round(statistics.median(training.values()), 2),
+        "round_median": round(statistics.median(seconds[1:]), 2),
+    }  # fmt: skip
+
+
+def trained(made: Federation, site: str) -> dict[int, float]:
+    """Seconds between charge and release, by round."""
+    begun: dict[int, tuple[int, datetime]] = {}
+    spans = {}
+    for entry in LedgerFile(made.sites[site].ledger).entries():
+        said = entry.fields
+        if said["kind"] == "reserve":
+            begun[said["seq"]] = (said["round"], datetime.fromisoformat(said["time"]))
+        elif said["kind"] == "release":
+            number, time = begun[said["reservation"]]
+            spans[number] = (datetime.fromisoformat(said["time"]) - time).total_seconds()
+    return spans
+
+
+def soak(sites: int, rounds: int) -> dict[str, object]:
+    """Watches every process of a federation over many rounds."""
+    names = tuple(f"site-{index:02d}" for index in range(sites))
+    seen: dict[str, list[tuple[float, int, int]]] = {}
+    with federation(Path(tempfile.mkdtemp()), names, epsilon="200.0", noise=0.8) as made:
+        made.start("server")
+        for name in names:
+            made.start(name)
+        place = made.submit("soak", rounds, "federation.round_timeout=1800")
+        run = RunDirectory(place)
+        for number in range(1, rounds + 1):
+            wait_for(f"round {number}", lambda: len(run.metrics()) >= number, 1800.0)  # noqa: B023
+            for kind, found in processes(made).items():
+                totals = [usage(pid) for pid in found]
+                seen.setdefault(kind, []).append(
+                    tuple(float(np.mean(column)) for column in zip(*totals, strict=True))  # type: ignore[arg-type]
+                )
+        made.wait_ended("soak", 600.0)
+    slopes = {}
+    for kind, rows in seen.items():
+        tail = np.array(rows[len(rows) // 4 :])  # after the start
+        at = np.arange(len(tail))
+        megabytes, threads, files = (float(np.polyfit(at, column, 1)[0]) for column in tail.T)
+        slopes[kind] = {
+            "MB": round(rows[-1][0], 1), "MB_per_round": round(megabytes, 3),
+            "threads_per_round": round(threads, 3), "files_per_round": round(files, 3),
+        }  # fmt: skip
+    return {"sites": sites, "rounds": rounds, "per_process": slopes}
+
+
+def processes(made: Federation) -> dict[str, list[int]]:
+    """Process numbers by kind."""
+    found: dict[str, list[int]] = {}
+    for name in ("superlink", "gate", "executor"):
+        found[name] = [pid] if (pid := made.child("server", name)) else []
+    for name in ("agent", "supernode"):
+        found[name] = [pid for site in made.sites if (pid := made.child(site, name))]
+    found["service"] = [process.pid for process in made.processes.values()]
+    return {kind: pids for kind, pids in found.items() if pids}
+
+
+def usage(pid: int) -> tuple[float, int, int]:
+    """Resident megabytes, threads and open files."""
+    status = dict(
+        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+    )
+    megabytes = int(status["VmRSS"].split()[0]) / 1000
+    return megabytes, int(status["Threads"]), len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def main() -> None:
+    """Measures, prints JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("overhead", "soak"))
+    parser.add_argument("--sites", type=int)
+    parser.add_argument("--rounds", type=int)
+    options = parser.parse_args()
+    if options.what == "overhead":
+        print(json.dumps(overhead(options.sites or 3, options.rounds or 12)))
+    else:
+        print(json.dumps(soak(options.sites or 30, options.rounds or 20)))
+
+
+if __name__ == "__main__":
+    main()
