@@ -33,6 +33,8 @@ SCALE_WIDTH = 4
 BFLOAT16_ROUNDING = 2.0**-8
 # Largest level of int8; -128 is not used, so that levels are symmetric.
 LEVELS = 127
+# A tensor's scale times its highest level is a float32.
+LARGEST_SCALE = float(np.finfo(np.float32).max) / LEVELS
 
 
 def body_length(dtype: Dtype, shapes: Shapes) -> int:
@@ -121,12 +123,14 @@ def _scale(array: Array) -> float:
     scale = np.float32(largest / LEVELS)
     if float(scale) * LEVELS < largest:
         scale = np.nextafter(scale, np.float32(np.inf))
+    if float(scale) > LARGEST_SCALE:
+        raise AdapterFormatError("adapter: an element is too large for int8")
     return float(scale)
 
 
 def _from_int8(body: bytes) -> Array:
     scale = np.frombuffer(body[:SCALE_WIDTH], dtype="<f4")[0]
     levels = np.frombuffer(body[SCALE_WIDTH:], dtype=np.int8)
-    if not 0 <= scale < np.inf or (levels < -LEVELS).any():
+    if not 0 <= float(scale) <= LARGEST_SCALE or (levels < -LEVELS).any():
         raise AdapterFormatError("adapter: a scale or level that int8 does not have")
     return np.asarray(scale * levels.astype(np.float32), dtype=np.float32)

@@ -149,7 +149,7 @@ def test_what_bfloat16_cannot_hold_does_not_leave() -> None:
 # --- int8 ------------------------------------------------------------------------------------
 
 
-@given(hnp.arrays(np.float32, st.integers(0, 30), elements=finite))
+@given(hnp.arrays(np.float32, st.integers(0, 30), elements=finite.filter(lambda x: abs(x) < 3e38)))
 def test_int8_lies_within_one_level_in_a_quarter_of_the_bytes(values: np.ndarray) -> None:
     adapter = Adapter({"x": values})
     short, whole = encode(adapter, "int8"), encode(adapter)
@@ -158,6 +158,11 @@ def test_int8_lies_within_one_level_in_a_quarter_of_the_bytes(values: np.ndarray
     level = np.abs(values).max(initial=0.0).astype(np.float64) / 127
     assert (np.abs(again - values) <= level * (1 + 1e-6) + 2e-45).all()
     assert encode(adapter, "int8") == short  # equal adapters, equal bytes
+
+
+def test_what_int8_cannot_hold_does_not_leave() -> None:
+    with pytest.raises(AdapterFormatError, match="too large"):
+        encode(Adapter({"x": np.array([3.4028234e38], np.float32)}), "int8")
 
 
 def test_int8_is_right_on_average() -> None:
