@@ -1,6 +1,7 @@
 """Files are there whole or not at all, and nobody is led elsewhere by a link."""
 
 import os
+import secrets
 import stat
 import threading
 from pathlib import Path
@@ -27,6 +28,18 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     write_whole(path, b"new")
     assert elsewhere.read_text() == "kept"
     assert not path.is_symlink()
+
+
+def test_a_link_in_the_way_of_the_first_byte_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may write to the folder, and guesses the name, must not choose what is written."""
+    elsewhere = tmp_path / "elsewhere"
+    monkeypatch.setattr(secrets, "token_hex", lambda size: "guessed")
+    (tmp_path / ".path.guessed").symlink_to(elsewhere)
+    with pytest.raises(FileExistsError):
+        write_whole(tmp_path / "path", b"secret")
+    assert not elsewhere.exists()
 
 
 def test_a_write_that_fails_leaves_what_was_there(

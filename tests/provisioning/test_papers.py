@@ -215,6 +215,16 @@ def test_what_is_no_paper_is_refused_by_name(tmp_path: Path, content: bytes) -> 
         assert len(str(told.value)) < len(str(path)) + 200
 
 
+@pytest.mark.parametrize("name", ["version", "site", "authority"])
+def test_a_name_that_stands_there_twice_is_refused(tmp_path: Path, name: str) -> None:
+    """Two readers could each take another of them; and the paper is a true one otherwise."""
+    path = write(tmp_path, "invite")
+    line = next(line for line in path.read_text().splitlines() if f'"{name}": ' in line)
+    path.write_text(path.read_text().replace(line, f"{line.rstrip(',')},\n{line}", 1))
+    with pytest.raises(BadFileError, match="a name twice in one object"):
+        read_invite(path, NOW)
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for path in (tmp_path / "none.json", tmp_path):
         with pytest.raises(BadFileError, match="cannot be read"):

@@ -226,14 +226,18 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 INVITE_MANY = """
-import sys
+import sys, time
 from pathlib import Path
 from cloister.server.members import changing, invited, read_members
 from datetime import UTC, datetime
 
+path = Path(sys.argv[1])
+print("ready", flush=True)
+while not path.with_name("go").exists():
+    time.sleep(0.001)
 for name in sys.argv[2:]:
-    with changing(Path(sys.argv[1])) as change:
-        change(invited(read_members(Path(sys.argv[1])), name, datetime.now(UTC)))
+    with changing(path) as change:
+        change(invited(read_members(path), name, datetime.now(UTC)))
 """
 
 
@@ -241,8 +245,16 @@ def test_changes_from_several_processes_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "members.json"
     groups = [[f"{group}-{number}" for number in range(8)] for group in "abcd"]
     processes = [
-        subprocess.Popen([sys.executable, "-c", INVITE_MANY, str(path), *names]) for names in groups
+        subprocess.Popen(
+            [sys.executable, "-c", INVITE_MANY, str(path), *names], stdout=subprocess.PIPE
+        )
+        for names in groups
     ]
+    for process in processes:
+        assert process.stdout
+        with process.stdout as told:
+            assert told.readline() == b"ready\n"
+    path.with_name("go").touch()
     assert [process.wait(60) for process in processes] == [0] * len(groups)
     assert set(read_members(path)) == {name for names in groups for name in names}
 
