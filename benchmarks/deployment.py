@@ -18,19 +18,22 @@ from pathlib import Path
 import numpy as np
 
 from cloister.client.overview import releases_of
+from cloister.models.base import find_base
+from cloister.models.config import DEFAULT_BASE
 from cloister.privacy.ledger_file import LedgerFile
 from cloister.server.journal import Standing, events
 from cloister.server.run_directory import RunDirectory
 from tests.support.federation import Federation, federation, wait_for
 
-# LoRA of this rank on the tests' tiny BERT makes an update of 1.2 MB (300,000 float32).
-RANK = 2000
+# LoRA of this rank on queries and values of the quickstart's base: 1.2 MB (295,000 float32).
+RANK = 32
 
 
 def overhead(sites: int, rounds: int) -> dict[str, object]:
     """Measures rounds of a federation of real processes."""
     names = tuple(f"site-{index}" for index in range(sites))
-    with federation(Path(tempfile.mkdtemp()), names, epsilon="200.0", noise=0.8) as made:
+    with federation(Path(tempfile.mkdtemp()), names, epsilon="200.0", noise=0.8,
+                    base=find_base(DEFAULT_BASE)) as made:  # fmt: skip
         for who in ("server", *made.sites):
             made.start(who)
         place = made.submit("overhead", rounds, f"lora.r={RANK}", f"lora.alpha={RANK}")

@@ -2,10 +2,11 @@
 
 executor.secret   what the agent shows to the site's SuperNode
 service.json      the service: its pid, its children
-agent.json        what the agent does now, and what it did
-refusals.jsonl    why rounds were refused or failed, in full; for the operator's eyes
 connection.json   why the SuperNode did not get through, when it last did not
 logs/             of agent and SuperNode
+own/              the agent's own, where it runs as another user; the rest is the service's
+  agent.json      what the agent does now, and what it did
+  refusals.jsonl  why rounds were refused or failed, in full; for the operator's eyes
 """
 
 from __future__ import annotations
@@ -55,15 +56,20 @@ class AgentFolder:
         """Of both processes."""
         return self.path / "logs"
 
+    @property
+    def own(self) -> Path:
+        """What the agent writes."""
+        return self.path / "own"
+
     def note_activity(self, activity: Mapping[str, Any]) -> None:
         """Notes what the agent does now."""
         stamped = {**activity, "time": datetime.now(UTC).isoformat(timespec="seconds")}
-        write_whole(self.path / "agent.json", json.dumps(stamped).encode(), mode=0o600)
+        write_whole(self.own / "agent.json", json.dumps(stamped).encode(), mode=0o600)
 
     def activity(self) -> dict[str, Any]:
         """What the agent did last; empty before it did anything."""
         try:
-            found: dict[str, Any] = json.loads((self.path / "agent.json").read_text("utf-8"))
+            found: dict[str, Any] = json.loads((self.own / "agent.json").read_text("utf-8"))
         except (OSError, ValueError):
             return {}
         return found
@@ -92,12 +98,12 @@ class AgentFolder:
         }
         kept = [json.dumps(line) for line in [*self.refusals(), entry]][-KEPT:]
         text = "".join(line + "\n" for line in kept)
-        write_whole(self.path / "refusals.jsonl", text.encode(), mode=0o600)
+        write_whole(self.own / "refusals.jsonl", text.encode(), mode=0o600)
 
     def refusals(self) -> list[dict[str, Any]]:
         """Why rounds came to nothing, oldest first."""
         try:
-            lines = (self.path / "refusals.jsonl").read_text("utf-8").splitlines()
+            lines = (self.own / "refusals.jsonl").read_text("utf-8").splitlines()
             return [json.loads(line) for line in lines]
         except (OSError, ValueError):
             return []

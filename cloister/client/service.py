@@ -112,11 +112,13 @@ class Service:
     def _prepare(self, user: int | None) -> None:
         place = self._folder
         try:
-            place.logs.mkdir(parents=True, exist_ok=True)
-            place.path.chmod(0o700)
+            for path in (place.path, place.logs, place.own):
+                path.mkdir(parents=True, exist_ok=True)
+                path.chmod(0o700)
             write_whole(place.secret, secrets.token_hex(32).encode(), mode=0o600)
-            if user is not None:
-                for path in (place.path, place.secret):
+            if user is not None:  # it passes through the folder, and owns of it what it must
+                place.path.chmod(0o711)
+                for path in (place.own, place.secret):
                     os.chown(path, user, -1)
         except OSError as error:
             raise BadFileError(f"{place.path}: cannot be written ({error})") from error

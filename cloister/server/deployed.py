@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -129,6 +129,7 @@ class DeployedStudy:
         test: Public.
         validation: Public; empty where the recipe names none.
         run: Its folder.
+        allowed: The members as they are now; one that was revoked since is asked no more.
     """
 
     recipe: Recipe
@@ -137,10 +138,21 @@ class DeployedStudy:
     test: list[Record]
     validation: list[Record]
     run: RunDirectory
+    allowed: Callable[[], Mapping[str, Member]]
 
     @classmethod
-    def open(cls, run: RunDirectory, members: Mapping[str, Member]) -> DeployedStudy:
+    def open(
+        cls,
+        run: RunDirectory,
+        members: Mapping[str, Member],
+        allowed: Callable[[], Mapping[str, Member]],
+    ) -> DeployedStudy:
         """Loads base and public data, and proves the per-record gradients exact.
+
+        Args:
+            run: Its folder.
+            members: The sites that take part.
+            allowed: The members as they are when it is called.
 
         Raises:
             CloisterError: Anything that makes the study impossible, before any site is asked.
@@ -157,7 +169,7 @@ class DeployedStudy:
             workspace.train_names(frozenset(workspace.start))
             samples = sorted(workspace.encode(test[:8]), key=lambda e: len(e.input_ids))
             preflight(workspace.network, workspace.task, [samples[-1], samples[0]])
-        return cls(recipe, members, workspace, test, validation, run)
+        return cls(recipe, members, workspace, test, validation, run, allowed)
 
     @property
     def scorer(self) -> Scorer:
@@ -236,7 +248,8 @@ class DeployedStudy:
     def _nodes(self, grid: Grid) -> dict[int, str]:
         """The members' nodes that are online."""
         assert isinstance(grid, HttpGrid)
-        sites = {member.node_key: name for name, member in self.members.items()}
+        now = self.allowed()
+        sites = {now[name].node_key: name for name in self.members if name in now}
         online = {info.node_id: bytes(info.public_key).decode() for info in grid.get_nodes()}
         return {node: sites[key] for node, key in online.items() if key in sites}
 

@@ -12,7 +12,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cloister.errors import CloisterError, NetworkError
+from cloister.errors import CloisterError, NetworkError, UsageError
 from cloister.flower.grid import grid_of
 from cloister.flower.tasks import SERVER_TASK, Executor, Runtime, Task
 from cloister.logs import log_json
@@ -35,9 +35,10 @@ def serve(folder: ServerFolder) -> None:
     Raises:
         NetworkError: The SuperLink does not take the executor's secret.
     """
+    left = {Standing.RUNNING: Standing.INTERRUPTED, Standing.STOPPING: Standing.STOPPED}
     for run in all_runs(folder.runs):
-        if run.standing is Standing.RUNNING:
-            change_run(folder.run(run.name), standing=Standing.INTERRUPTED)
+        if run.standing in left:
+            change_run(folder.run(run.name), standing=left[run.standing])
     runtime = Runtime(folder.superlink, folder.secret.read_bytes(), folder.certificate.read_bytes())
     executor = Executor(runtime, SERVER_TASK)
     while True:
@@ -53,6 +54,8 @@ def _execute(folder: ServerFolder, runtime: Runtime, task: Task) -> None:
         flower_run, config = task.run()
         place = folder.run(str(config["run"]))
         run = read_run(place)
+        if run.standing is not Standing.SUBMITTED:
+            raise UsageError(f"{run.name}: nobody submitted it ({run.standing})")
     except (CloisterError, KeyError) as error:
         log.error("a run that is not this coordinator's is not executed: %s", error)
         task.finish(succeeded=False)
@@ -65,12 +68,13 @@ def _execute(folder: ServerFolder, runtime: Runtime, task: Task) -> None:
         study = DeployedStudy.open(
             RunDirectory.reopen(place),
             {site: members[site] for site in run.sites if site in members},
+            lambda: connecting(read_members(folder.members), datetime.now(UTC)),
         )
         study.finish(run_study(grid_of(runtime, task, flower_run), study.server_study()))
         change_run(place, standing=Standing.FINISHED, error="", exit_code=0)
         succeeded = True
     except NetworkError as error:
-        asked = read_run(place).standing is Standing.STOPPING
+        asked = read_run(place).standing in (Standing.STOPPING, Standing.STOPPED)
         standing = Standing.STOPPED if asked else Standing.INTERRUPTED
         change_run(place, standing=standing, error=str(error), exit_code=error.exit_code)
         note(place, standing.value, text=str(error))

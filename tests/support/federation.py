@@ -215,11 +215,11 @@ def _submitted(server: ServerFolder, run: Run) -> bool:
 @contextmanager
 def federation(
     root: Path, names: tuple[str, ...] = ("east", "west"), *, epsilon: str = "inf",
-    noise: float = 0.0,
+    noise: float = 0.0, base: Path | None = None,
 ) -> Iterator[Federation]:  # fmt: skip
     """Makes a coordinator and approved sites; ends every process at the end."""
     root.mkdir(parents=True, exist_ok=True)
-    base = tiny_bert(root / "base")
+    base = base or tiny_bert(root / "base")
     write_notes(root / "test.jsonl", 30, seed=1)
     port, now = free_port(), datetime.now(UTC)
     server = ServerFolder.create(
