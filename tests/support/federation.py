@@ -141,8 +141,11 @@ class Federation:
         return process.wait(20)
 
     def end_all(self) -> None:
-        for who in list(self.processes):
-            self.end(who)
+        for process in self.processes.values():
+            process.send_signal(signal.SIGTERM)
+        for process in self.processes.values():
+            process.wait(20)
+        self.processes.clear()
 
     def child(self, who: str, name: str) -> int | None:
         """Process number of a service's child."""
