@@ -26,6 +26,7 @@ class Network:
     connections: int = 0
     _open: set[socket.socket] = field(default_factory=set)
     _closed: threading.Event = field(default_factory=threading.Event)
+    _threads: list[threading.Thread] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -42,18 +43,26 @@ class Network:
         self._closed.set()
         self._listener.close()
         self.cut()
+        for thread in self._threads:
+            thread.join(5)
 
     def _accept(self) -> None:
         while not self._closed.is_set():
             try:
                 near, _ = self._listener.accept()
+            except OSError:
+                continue
+            try:
                 far = socket.create_connection(("127.0.0.1", self.target), 10)
             except OSError:
+                near.close()
                 continue
             self.connections += 1
             for one, other in ((near, far), (far, near)):
                 self._open.add(one)
-                threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
+                carrier = threading.Thread(target=self._carry, args=(one, other), daemon=True)
+                carrier.start()
+                self._threads.append(carrier)
 
     def _carry(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -65,6 +74,7 @@ class Network:
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+            end.close()
             self._open.discard(end)
 
 

@@ -36,8 +36,9 @@ def plan(sigma: float = 0.8) -> Plan:
 
 @pytest.fixture(scope="module")
 def site(bert: Path) -> Site:
-    """Adapters of rank 24: 2,000 coordinates for canaries."""
-    lora = LoraConfig(train="both", top_layers=0, r=24)
+    """Adapters of rank 16 on queries, keys and values: 3,000 coordinates for canaries."""
+    modules = ("query", "key", "value")
+    lora = LoraConfig(train="both", top_layers=0, r=16, target_modules=modules)
     task = TaskConfig(kind="sequence-classification", max_length=32)
     workspace = open_workspace(ModelConfig(base=str(bert)), lora, task, ("a", "b", "c"), 0)
     records = nobody_s_records("text", workspace.task.labels, 6, 2)
