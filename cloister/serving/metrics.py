@@ -166,7 +166,9 @@ def _durations(named: Sequence[tuple[Mapping[str, str], RunFacts]]) -> Metric:
     )  # fmt: skip
     for on, facts in named:
         seconds = [float(row["seconds"]) for row in facts.rows]
-        buckets = [(str(bound), float(sum(s <= bound for s in seconds))) for bound in BUCKETS]
+        buckets = [
+            (str(float(bound)), float(sum(s <= bound for s in seconds))) for bound in BUCKETS
+        ]
         buckets.append(("+Inf", float(len(seconds))))
         family.add_metric(list(on.values()), buckets, sum(seconds))
     return family
