@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from cloister.serving.app import View
+    from socket import socket
+
+    from cloister.serving.sources import Source
 
 
 def dashboard(
@@ -17,79 +20,92 @@ def dashboard(
         Path,
         typer.Argument(
             metavar="COORDINATOR|SITE.TOML|LEDGER",
-            help="A coordinator's folder, a site's file, or a ledger.",
+            help="A coordinator's folder, a site's file, a ledger, a bundle, or a folder of "
+            "ledgers.",
         ),
     ],
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port.")] = 8090,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 8090,
     token: Annotated[
-        str | None,
+        Path | None,
         typer.Option(
-            envvar="CLOISTER_DASHBOARD_TOKEN",
-            help="What everybody must show; needed beyond this machine.",
+            metavar="FILE",
+            help="A file (mode 600) with what every reader must show; needed beyond this machine. "
+            "Absent: CLOISTER_DASHBOARD_TOKEN in the environment.",
         ),
     ] = None,
     static: Annotated[
-        Path | None, typer.Option(help="Write the page as one file instead of serving it.")
+        Path | None,
+        typer.Option(metavar="OUT_DIR", help="Write each page as one file instead of serving it."),
+    ] = None,
+    keys: Annotated[
+        Path | None, typer.Option(help='The sites\' public keys: JSON, {"site": "hex", …}.')
     ] = None,
 ) -> None:
-    """Show what runs, what left and what was spent; read only, no external links.
+    """Show what runs, what left and what was spent; read-only, nothing fetched from elsewhere.
 
     Example: cloister dashboard coordinator
     """
-    import ipaddress
+    from cloister.cli.keys import read_keys
+    from cloister.serving.sources import open_source
+    from cloister.serving.token import demand_token, read_token
 
-    from cloister.errors import BadFileError, UsageError
+    shown = open_source(source, read_keys(keys, []))
+    if static is not None:
+        _write(shown, static)
+        return
+    secret = read_token(token, os.environ)
+    demand_token(host, secret)
+    with _listen(host, port) as place:
+        shown.pages[0].facts(datetime.now(UTC))  # what cannot be shown is said at once
+        _serve(shown, secret, place, host, port)
+
+
+def _write(source: Source, folder: Path) -> None:
+    from cloister.errors import BadFileError
     from cloister.files import write_whole
 
-    if static is not None:
-        try:
-            write_whole(static, _view(source, live=False).page().encode())
-        except OSError as error:
-            raise BadFileError(f"{static}: cannot be written ({error}); name another") from error
-        typer.echo(f"{static}: one page, with everything in it")
-        return
+    now = datetime.now(UTC)
+    pages = {f"{page.name}.html": source.page(page, now, is_live=False) for page in source.pages}
     try:
-        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError as error:
-        raise UsageError(f"--host: {host!r} given; an address of this machine is needed") from error
-    if not local and not token:
-        raise UsageError(
-            f"--host: {host} is reached from other machines; set CLOISTER_DASHBOARD_TOKEN to what "
-            "its readers must show, and put TLS before it"
-        )
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in pages.items():
+            write_whole(folder / name, text.encode())
+            typer.echo(str(folder / name))
+    except OSError as error:
+        raise BadFileError(f"{folder}: cannot be written ({error}); name another") from error
+
+
+def _listen(host: str, port: int) -> socket:
+    import socket
+
+    from cloister.errors import NetworkError
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise NetworkError(
+            f"{host}:{port}: cannot be listened at ({error.strerror}); choose another by --port"
+        ) from error
+
+
+def _serve(source: Source, token: str | None, place: socket, host: str, port: int) -> None:
     import uvicorn
 
     from cloister.serving.app import make_app
+    from cloister.serving.token import is_loopback
 
-    app = make_app(_view(source, live=True), token)
-    typer.echo(f"http://{host}:{port}/{'?token=…' if token else ''}", err=True)
-    uvicorn.run(app, host=host, port=port, log_level="warning", server_header=False)
-
-
-def _view(source: Path, live: bool) -> View:
-    from cloister.client.site_file import read_site
-    from cloister.errors import UsageError
-    from cloister.server.folder import ServerFolder
-    from cloister.serving import facts, metrics, pages
-    from cloister.serving.app import View
-
-    if source.is_dir():
-        folder = ServerFolder.open(source)
-
-        def gathered() -> dict[str, object]:
-            return facts.coordinator_facts(folder, datetime.now(UTC))
-
-        return View(
-            lambda: pages.coordinator_page(gathered(), live),
-            lambda: metrics.coordinator_metrics(gathered(), datetime.now(UTC)),
-        )
-    if source.suffix == ".toml":
-        file = read_site(source)
-        return View(
-            lambda: pages.site_page(facts.site_facts(file), live),
-            lambda: metrics.site_metrics(facts.site_facts(file), datetime.now(UTC)),
-        )
-    if not source.exists():
-        raise UsageError(f"{source}: nothing is here; a coordinator, a site.toml or a ledger")
-    return View(lambda: pages.auditor_page(facts.auditor_facts(source), live))
+    at = f"[{host}]" if ":" in host else host
+    typer.echo(f"http://{at}:{port}/ (Ctrl-C ends it)", err=True)
+    if not is_loopback(host):
+        typer.echo("not encrypted: put TLS before it, or reach it by ssh -L", err=True)
+    config = uvicorn.Config(
+        make_app(source, token),
+        access_log=False,
+        server_header=False,
+        log_level="warning",
+        timeout_graceful_shutdown=3,
+        ws="none",
+    )
+    uvicorn.Server(config).run(sockets=[place])

@@ -177,7 +177,12 @@ def is_due(
 
 def days_left(pem: bytes, now: datetime) -> int:
     """Whole days until a certificate is over."""
-    return (x509.load_pem_x509_certificate(pem).not_valid_after_utc - now).days
+    return (over_at(pem) - now).days
+
+
+def over_at(pem: bytes) -> datetime:
+    """When a certificate is over."""
+    return x509.load_pem_x509_certificate(pem).not_valid_after_utc
 
 
 def fingerprint(pem: bytes) -> str:

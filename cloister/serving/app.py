@@ -1,96 +1,55 @@
-"""The dashboard as a web application: read only, one page, its refresher and its metrics."""
+"""The dashboard as a web application: its pages, their refresher, and metrics; read-only."""
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable
-from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from cloister.errors import CloisterError
-from cloister.serving.metrics import CONTENT_TYPE
-from cloister.serving.pages import refresher
+from cloister.serving.door import Door
+from cloister.serving.pages import refresher, render
+from cloister.serving.sources import Page, Source
 
-HEADERS = {
-    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-store",
-}
-COOKIE = "cloister-dashboard"
+# What Prometheus expects a scrape to be.
+METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 
-@dataclass(frozen=True)
-class View:
-    """What the dashboard shows.
-
-    Attributes:
-        page: Makes the page anew.
-        metrics: Makes a scrape; None: there is none.
-    """
-
-    page: Callable[[], str]
-    metrics: Callable[[], bytes] | None = None
-
-
-def make_app(view: View, token: str | None) -> Starlette:
-    """The application.
+def make_app(source: Source, token: str | None) -> ASGIApp:
+    """The application, behind its door.
 
     Args:
-        view: What to show.
-        token: What everybody must show, as `Authorization: Bearer …` or once as `?token=…`; None:
-            nobody need.
+        source: What it shows.
+        token: What everybody must show; None: nobody need.
     """
 
-    def allowed(request: Request) -> bool:
-        if token is None:
-            return True
-        shown = (
-            request.headers.get("authorization", "").removeprefix("Bearer "),
-            request.query_params.get("token", ""),
-            request.cookies.get(COOKIE, ""),
-        )
-        return any(hmac.compare_digest(one.encode(), token.encode()) for one in shown if one)
+    def page_of(page: Page) -> Callable[[Request], Response]:
+        def show(request: Request) -> Response:
+            now = datetime.now(UTC)
+            try:
+                return HTMLResponse(source.page(page, now, is_live=True))
+            except CloisterError as error:
+                return HTMLResponse(render("trouble", str(error), now, is_live=True), 503)
 
-    async def answer(request: Request, make: Callable[[], Response]) -> Response:
-        if not allowed(request):
-            return PlainTextResponse("a token is needed\n", 401, HEADERS)
+        return show
+
+    def metrics(request: Request) -> Response:
+        if source.metrics is None:
+            return PlainTextResponse("a ledger alone has no metrics\n", 404)
         try:
-            response = await run_in_threadpool(make)
+            return Response(source.metrics(datetime.now(UTC)), media_type=METRICS)
         except CloisterError as error:
-            return PlainTextResponse(f"{error}\n", 500, HEADERS)
-        if token is not None and request.query_params.get("token"):
-            response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
-        return response
+            return PlainTextResponse(f"{error}\n", 503)
 
-    async def page(request: Request) -> Response:
-        return await answer(
-            request, lambda: Response(view.page(), 200, HEADERS, media_type="text/html")
-        )
+    def script(request: Request) -> Response:
+        return Response(refresher(), media_type="text/javascript")
 
-    async def script(request: Request) -> Response:
-        return await answer(
-            request, lambda: Response(refresher(), 200, HEADERS, media_type="text/javascript")
-        )
-
-    async def metrics(request: Request) -> Response:
-        made = view.metrics
-        if made is None:
-            return PlainTextResponse("a ledger alone has no metrics\n", 404, HEADERS)
-        return await answer(
-            request, lambda: Response(made(), 200, {**HEADERS, "content-type": CONTENT_TYPE})
-        )
-
-    return Starlette(
-        routes=[
-            Route("/", page, methods=["GET"]),
-            Route("/refresh.js", script, methods=["GET"]),
-            Route("/metrics", metrics, methods=["GET"]),
-        ]
-    )
+    places = [(source.address(page).replace(".", ""), page_of(page)) for page in source.pages]
+    own = [*places, ("metrics", metrics), ("refresh.js", script)]
+    routes = [Route(f"/{place}", answer, methods=["GET"]) for place, answer in own]
+    return Door(Starlette(routes=routes), token)

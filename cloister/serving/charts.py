@@ -1,162 +1,85 @@
-"""Inline SVG: small charts that need no script, follow the page's colours and print well."""
+"""The pictures of a run at the coordinator: its scores and its bytes, round by round."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from markupsafe import Markup
 
-# Of a chart in its own units; the page scales it.
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 640, 180, 44, 22, 10, 14
-# Of a chart of bars: its height, and the most that one bar and its gap take.
-BARS_HEIGHT, WIDEST = 90, 22
-# A lane's marks: class, shape (not colour alone), word.
-MARKS = {
-    "asked": ("m-asked", "○", "training"),
-    "answered": ("m-answered", "●", "sent"),
-    "lost": ("m-lost", "!", "lost on the way, asked again"),
-    "late": ("m-late", "~", "late, not counted"),
-    "refused": ("m-refused", "×", "refused"),
-    "retired": ("m-retired", "–", "its budget is spent"),
-}
-# Rounds that a lane shows; older ones are in the run's folder.
-LANE_ROUNDS = 60
+from cloister.serving import svg
+from cloister.serving.words import size_words
+
+# Lines that one picture holds; each has its own dash and mark, so that colour alone says nothing.
+MOST_LINES = 3
 
 
-def gauge(value: float, cap: float, label: str) -> Markup:
-    """A half circle filled to `value` of `cap`."""
-    share = min(max(value / cap, 0.0), 1.0) if cap > 0 else 1.0
-    length = 251.3  # π · 80
-    level = "over" if share > 0.9 else "near" if share > 0.7 else "fine"
-    return Markup(
-        '<svg class="gauge {level}" viewBox="0 0 200 118" role="img" aria-label="{label}">'
-        '<path class="track" d="M20 100 A80 80 0 0 1 180 100"/>'
-        '<path class="fill" d="M20 100 A80 80 0 0 1 180 100" stroke-dasharray="{drawn:.1f} 999"/>'
-        '<text x="100" y="88" class="big">{value:.2f}</text>'
-        '<text x="100" y="110" class="small">of {cap:g}</text></svg>'
-    ).format(level=level, label=label, drawn=share * length, value=value, cap=cap)
+def scores_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    """Scores between 0 and 1 on the public test set, by metric: (round, value)."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        for metric, value in (row.get("test") or {}).items():
+            if isinstance(value, float | int) and metric != "loss" and 0 <= value <= 1:
+                found.setdefault(metric, []).append((int(row["round"]), float(value)))
+    return dict(list(found.items())[:MOST_LINES])
 
 
-def line(
-    points: Mapping[str, Sequence[tuple[float, float]]],
-    label: str,
-    cap: float | None = None,
-    from_zero: bool = False,
-) -> Markup:
-    """Lines over a common x axis of whole numbers, with an optional dashed cap.
-
-    Args:
-        points: (x, y) by the line's name.
-        label: What the chart shows, for those who do not see it.
-        cap: A level to be stayed below.
-        from_zero: Whether the y axis begins at 0.
-    """
-    all_points = [point for line_ in points.values() for point in line_]
-    if not all_points:
-        return Markup('<p class="quiet">nothing yet</p>')
-    xs, ys = [x for x, _ in all_points], [y for _, y in all_points]
-    low = 0.0 if from_zero else min(ys)
-    high = max([*ys, *([cap] if cap is not None else [])])
-    if high == low:
-        low, high = low - 0.5, high + 0.5
-    left, right = min(xs), max(max(xs), min(xs) + 1)
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        return (
-            LEFT + (x - left) / (right - left) * (WIDTH - LEFT - RIGHT),
-            TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM),
-        )
-
-    parts = [
-        Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
-            WIDTH, HEIGHT, label
-        )
-    ]
-    for level in (low, (low + high) / 2, high):
-        _, y = place(left, level)
-        parts.append(
-            Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>'
-                   '<text class="tick" x="{}" y="{:.1f}">{:.3g}</text>').format(
-                LEFT, WIDTH - RIGHT, y, y, LEFT - 6, y + 4, level)
-        )  # fmt: skip
-    for x in sorted({left, right if max(xs) > left else left}):
-        at, _ = place(x, low)
-        parts.append(Markup('<text class="tick mid" x="{:.1f}" y="{}">{:g}</text>').format(
-            at, HEIGHT - 6, x))  # fmt: skip
-    if cap is not None:
-        _, y = place(left, cap)
-        parts.append(
-            Markup('<line class="cap" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(
-                LEFT, WIDTH - RIGHT, y, y
-            )
-        )
-    for index, (name, found) in enumerate(points.items()):
-        at_all = [place(x, y) for x, y in found]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in at_all)
-        parts.append(
-            Markup('<polyline class="line l{}" points="{}"><title>{}</title></polyline>').format(
-                index % 6, path, name
-            )
-        )
-        if at_all:
-            parts.append(Markup('<circle class="dot l{}" cx="{:.1f}" cy="{:.1f}" r="3"/>').format(
-                index % 6, *at_all[-1]))  # fmt: skip
-    parts.append(Markup("</svg>"))
-    return Markup("").join(parts)
-
-
-def bars(values: Sequence[tuple[str, float]], label: str) -> Markup:
-    """One bar a value, each with its words on hovering."""
-    if not values:
-        return Markup('<p class="quiet">nothing yet</p>')
-    high = max(value for _, value in values) or 1.0
-    step = min((WIDTH - LEFT - RIGHT) / len(values), WIDEST)
-    floor = BARS_HEIGHT - 4
-    parts = [
-        Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
-            WIDTH, BARS_HEIGHT, label
-        )
-    ]
-    for index, (name, value) in enumerate(values):
-        tall = value / high * (floor - TOP)
-        parts.append(
-            Markup(
-                '<rect class="bar" rx="2" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}">'
-                "<title>{}: {:,.0f}</title></rect>"
-            ).format(LEFT + 8 + index * step, floor - tall, step * 0.8, tall, name, value)
-        )
-    last = values[-1]
-    parts.append(
-        Markup(
-            '<text class="tick" x="{}" y="{}">{:,.0f}</text>'
-            '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/><title>{}: {:,.0f}</title></svg>'
-        ).format(LEFT, TOP + 8, high, LEFT + 8, WIDTH - RIGHT, floor, floor, *last)
+def score_chart(rows: Sequence[Mapping[str, Any]], num_rounds: int) -> Markup:
+    """A line for each score over the rounds."""
+    scores = scores_of(rows)
+    if not scores:
+        return Markup("")
+    last = max(num_rounds, int(rows[-1]["round"]))
+    x, y = svg.across(0, last), svg.upward(1.0)
+    labels = [f"{value:g}" for value in svg.ticks(0, 1)]
+    marks = [svg.axes(x, y, svg.ticks(0, last, 6, whole=True), labels, "round")]
+    for index, (metric, points) in enumerate(scores.items()):
+        places = [(x(number), y(value)) for number, value in points]
+        marks.append(svg.path(places, f"line s{index}"))
+        for (number, value), place in zip(points, places, strict=True):
+            said = f"{metric}, round {number}: {value:.4f}"
+            marks.append(svg.told(_dot(place, index), said))
+    words = "; ".join(
+        f"{metric.replace('_', ' ')} from {points[0][1]:.3f} in round {points[0][0]} to "
+        f"{points[-1][1]:.3f} in round {points[-1][0]}"
+        for metric, points in scores.items()
     )
-    return Markup("").join(parts)
+    return svg.picture(marks, f"Score on the public test set by round: {words}.")
 
 
-def lanes(found: Mapping[str, Mapping[int, str]]) -> Markup:
-    """Swim lanes: a row a site, a mark a round, told apart by shape and by colour."""
-    rounds = sorted({number for lane in found.values() for number in lane})[-LANE_ROUNDS:]
-    if not rounds:
-        return Markup('<p class="quiet">no round was asked for yet</p>')
-    rows = []
-    for site, lane in found.items():
-        cells = []
-        for number in rounds:
-            kind = lane.get(number)
-            css, shape, word = MARKS.get(kind or "", ("", "", "not asked"))
-            cells.append(
-                Markup('<td class="{}" title="round {}: {}">{}</td>').format(
-                    css, number, word, shape
-                )
-            )
-        rows.append(Markup("<tr><th scope=row>{}</th>{}</tr>").format(site, Markup("").join(cells)))
-    legend = Markup(" ").join(
-        Markup('<span class="{}">{}</span> {}').format(css, shape, word)
-        for css, shape, word in MARKS.values()
+def bytes_chart(rows: Sequence[Mapping[str, Any]], num_rounds: int) -> Markup:
+    """Two bars for each round: what the sites sent, what was sent to them."""
+    if not rows:
+        return Markup("")
+    both = ("bytes_up", "from the sites"), ("bytes_down", "to the sites")
+    most = max(row.get(name, 0) for row in rows for name, _ in both) or 1
+    last = max(num_rounds, int(rows[-1]["round"]))
+    x, y = svg.across(0.5, last + 0.5), svg.upward(most * 1.12)
+    labels = [size_words(value) if value else "0" for value in svg.ticks(0, most * 1.12)]
+    marks = [svg.axes(x, y, svg.ticks(1, last, 6, whole=True), labels, "round")]
+    width = max(0.6, min(16.0, (x(1.5) - x(0.5)) * 0.36))
+    for row in rows:
+        number = int(row["round"])
+        for side, (name, words) in enumerate(both):
+            count = row.get(name, 0)
+            left = x(number) + (side - 1) * (width + 0.5) + 0.25
+            bar = _bar(left, y(count), width, y(0) - y(count), name)
+            marks.append(svg.told(bar, f"round {number}, {words}: {count:,} bytes"))
+    up, down = (size_words(sum(row.get(name, 0) for row in rows)) for name, _ in both)
+    return svg.picture(marks, f"Bytes by round: {up} from the sites and {down} to them in all.")
+
+
+def _bar(x: float, y: float, width: float, height: float, _class: str) -> Markup:
+    return svg.tag(
+        "rect", x=round(x, 2), y=y, width=round(width, 2), height=round(height, 2), _class=_class
     )
-    return Markup(
-        '<div class="wide"><table class="lanes" aria-label="what each site did in each round">'
-        '{}</table></div><p class="legend">rounds {} to {} · {}</p>'
-    ).format(Markup("").join(rows), rounds[0], rounds[-1], legend)
+
+
+def _dot(place: tuple[float, float], index: int) -> Markup:
+    """A mark of its own shape for each line: round, square, diamond."""
+    (x, y), style = place, f"dot s{index}"
+    if index == 0:
+        return svg.tag("circle", cx=x, cy=y, r=3, _class=style)
+    turn = {} if index == 1 else {"transform": f"rotate(45 {x:g} {y:g})"}
+    return svg.tag("rect", x=round(x - 2.6, 2), y=round(y - 2.6, 2), width=5.2, height=5.2,
+                   _class=style, **turn)  # fmt: skip

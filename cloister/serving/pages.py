@@ -1,60 +1,123 @@
-"""The three pages as HTML, from their facts; everything that others wrote is escaped."""
+"""From facts to whole pages: one file each, with its style and pictures, and no link elsewhere."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from functools import cache, partial
+from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-from cloister.serving.charts import bars, gauge, lanes, line
+from cloister import __version__
+from cloister.serving import charts, coordinator, spending, words
+from cloister.serving.lanes import State
 
-_pages = Environment(
-    loader=PackageLoader("cloister.serving"), autoescape=True, undefined=StrictUndefined,
-    trim_blocks=True, lstrip_blocks=True,
-)  # fmt: skip
-_pages.filters["when"] = lambda stamp: str(stamp)[:16].replace("T", " ")
-_pages.globals.update(bars=bars, gauge=gauge, lanes=lanes, line=line)
-
-
-def number(value: float | None) -> str:
-    """An ε as a page shows it; one that was not recomputed for a row is a dash."""
-    return "–" if value is None else f"{value:.4f}"
-
-
-def coordinator_page(facts: dict[str, Any], live: bool = False) -> str:
-    """The coordinator's."""
-    return _render("coordinator.html", facts, facts["name"], "coordinator", live)
-
-
-def site_page(facts: dict[str, Any], live: bool = False) -> str:
-    """The site's."""
-    sizes = [(f"round {row['round']}", row["bytes"]) for row in facts["releases"][-60:]]
-    return _render("site.html", facts, facts["site"], "site", live, chart_bytes=sizes)
+HERE = Path(__file__).parent
+# The sign of each state, so that colour alone says nothing; and its class in the style sheet.
+SIGNS = {
+    State.WAITING: ("·", "waiting"),
+    State.TRAINING: ("▸", "training"),
+    State.SENT: ("✓", "sent"),
+    State.LATE: ("~", "late"),
+    State.LOST: ("!", "late"),
+    State.REFUSED: ("✕", "refused"),
+    State.SPENT: ("½", "waiting"),
+    State.RETIRED: ("–", "retired"),
+    State.CUT_OFF: ("/", "waiting"),
+}
+WORDS = ("epsilon_words", "size_words", "seconds_words", "when", "short", "counted")
 
 
-def auditor_page(facts: dict[str, Any], live: bool = False) -> str:
-    """The auditor's."""
-    curves = {
-        name: [
-            (at, row[field])
-            for at, row in enumerate(facts["charges"], start=1)
-            if row[field] is not None
-        ]
-        for name, field in (("PLD", "epsilon_pld"), ("RDP", "epsilon_rdp"))
-    }
-    return _render("auditor.html", facts, "Ledger", "auditor", live, curves=curves)
+@dataclass(frozen=True)
+class Link:
+    """A way from one page of a dashboard to another.
+
+    Attributes:
+        label: Its words.
+        target: Where, relative.
+    """
+
+    label: str
+    target: str
 
 
-def refresher() -> str:
-    """The script that keeps a live page fresh."""
-    return _pages.get_template("refresh.js").render()
-
-
-def _render(
-    template: str, facts: dict[str, Any], title: str, kind: str, live: bool, **more: object
+def render(
+    template: str,
+    facts: object,
+    now: datetime,
+    *,
+    links: Sequence[Link] = (),
+    is_live: bool = False,
 ) -> str:
-    return _pages.get_template(template).render(
-        facts=facts, title=f"{title} · Cloister", kind=kind, live=live, number=number,
-        now=datetime.now(UTC).isoformat(timespec="seconds"), **more,
-    )  # fmt: skip
+    """A whole page; every text of the facts in it is escaped.
+
+    Args:
+        template: Its name, without suffix.
+        facts: What it shows.
+        now: When.
+        links: To the dashboard's pages, this one among them.
+        is_live: Whether it asks for itself anew every few seconds.
+    """
+    page = _environment().get_template(f"{template}.html")
+    return page.render(
+        facts=facts,
+        links=links,
+        is_live=is_live,
+        policy="" if is_live else content_policy(is_live=False),
+        ago=partial(words.ago, now=now),
+        now=now.astimezone(UTC).isoformat(timespec="seconds"),
+        style=Markup(style()),
+    )
+
+
+@cache
+def style() -> str:
+    """The style sheet, which every page holds."""
+    return (HERE / "assets" / "style.css").read_text(encoding="utf-8")
+
+
+@cache
+def refresher() -> str:
+    """The only script: it asks for the page anew and puts the answer in its place."""
+    return (HERE / "assets" / "refresh.js").read_text(encoding="utf-8")
+
+
+@cache
+def content_policy(*, is_live: bool) -> str:
+    """What a browser may load for a page: this style and, where it is live, our script."""
+    digest = base64.b64encode(hashlib.sha256(style().encode()).digest()).decode()
+    rules = [
+        "default-src 'none'",
+        f"style-src 'sha256-{digest}'",
+        "img-src data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
+    if is_live:  # a file's own policy cannot say who may frame it
+        rules += ["script-src 'self'", "connect-src 'self'", "frame-ancestors 'none'"]
+    return "; ".join(rules)
+
+
+@cache
+def _environment() -> Environment:
+    found = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.globals.update({name: getattr(words, name) for name in WORDS})
+    found.globals.update(
+        charts=charts,
+        spending=spending,
+        signs=SIGNS,
+        in_full=coordinator.IN_FULL,
+        version=__version__,
+    )
+    return found

@@ -87,7 +87,7 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
             "--steps",
         ],
         "evaluate": ["--data", "--json"],
-        "dashboard": ["--host", "--port", "--static", "--token"],
+        "dashboard": ["--host", "--keys", "--port", "--static", "--token"],
         "bundle": ["--index-url", "--model", "--source"],
     }  # fmt: skip
 

@@ -1,0 +1,126 @@
+"""Small pictures as inline SVG: scales, axes and marks; colours are the style sheet's.
+
+Lengths are in units of a picture that is about as wide as a telephone, so that its text stays
+legible there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+WIDTH, HEIGHT = 400.0, 200.0
+LEFT, RIGHT, TOP, BOTTOM = 38.0, 12.0, 14.0, 34.0
+
+
+@dataclass(frozen=True)
+class Scale:
+    """From values to places, linearly.
+
+    Attributes:
+        low: Value at `start`.
+        high: Value at `end`.
+        start: Place of `low`.
+        end: Place of `high`.
+    """
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        """Its place."""
+        span = self.high - self.low or 1.0
+        return round(self.start + (value - self.low) / span * (self.end - self.start), 2)
+
+
+def across(low: float, high: float) -> Scale:
+    """A scale from the left of a picture's field to its right."""
+    return Scale(low, high, LEFT, WIDTH - RIGHT)
+
+
+def upward(high: float) -> Scale:
+    """A scale from 0 at the foot of a picture's field to its top."""
+    return Scale(0.0, high, HEIGHT - BOTTOM, TOP)
+
+
+def ticks(low: float, high: float, most: int = 5, *, whole: bool = False) -> list[float]:
+    """Round values from `low` to `high`, at most so many steps."""
+    span = high - low
+    if span <= 0:
+        return [low]
+    power = 10.0 ** math.floor(math.log10(span / most))
+    step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= most)
+    step = max(1.0, step) if whole else step
+    first = math.ceil(round(low / step, 9))
+    found = [round(number * step, 12) for number in range(first, first + most + 2)]
+    return [value for value in found if value <= high + step * 1e-9]
+
+
+def tag(name: str, inner: object = None, **attributes: object) -> Markup:
+    """An element; every value in it is escaped. `_class` is written as `class`, `a_b` as `a-b`."""
+    written = Markup("").join(
+        Markup(' {}="{}"').format(key.lstrip("_").replace("_", "-"), value)
+        for key, value in attributes.items()
+    )
+    if inner is None:
+        return Markup("<{}{}/>").format(Markup(name), written)
+    return Markup("<{0}{1}>{2}</{0}>").format(Markup(name), written, inner)
+
+
+def text(x: float, y: float, words: str, _class: str = "", anchor: str = "start") -> Markup:
+    """Words at a place."""
+    return tag("text", words, x=round(x, 2), y=round(y, 2), _class=_class, text_anchor=anchor)
+
+
+def path(points: Iterable[tuple[float, float]], _class: str, *, steps: bool = False) -> Markup:
+    """A line through places; or a staircase, level until the next one."""
+    drawn = ""
+    for x, y in points:
+        way = f"L{x:g} {y:g}" if not steps else f"H{x:g}V{y:g}"
+        drawn += way if drawn else f"M{x:g} {y:g}"
+    return tag("path", d=drawn or "M0 0", _class=_class)
+
+
+def told(mark: Markup, words: str) -> Markup:
+    """A mark that says what it is when it is pointed at."""
+    return tag("g", Markup("{}{}").format(tag("title", words), mark))
+
+
+def axes(x: Scale, y: Scale, x_ticks: Sequence[float], labels: Sequence[str], title: str) -> Markup:
+    """Grid lines with the values of the upright axis, and the level axis with its name.
+
+    Args:
+        x: The level scale.
+        y: The upright scale.
+        x_ticks: Where the level axis has values.
+        labels: Words for the upright axis's values, as many as `ticks` gives.
+        title: Of the level axis.
+    """
+    parts = []
+    for value, words in zip(ticks(y.low, y.high), labels, strict=True):
+        parts.append(path([(LEFT, y(value)), (WIDTH - RIGHT, y(value))], "grid"))
+        parts.append(text(LEFT - 5, y(value) + 3.5, words, "tick", "end"))
+    parts += [text(x(at), HEIGHT - BOTTOM + 14, f"{at:g}", "tick", "middle") for at in x_ticks]
+    parts.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 3, title, "axis", "middle"))
+    return Markup("").join(parts)
+
+
+def picture(
+    parts: Iterable[Markup], says: str, _class: str = "plot", height: float = HEIGHT
+) -> Markup:
+    """A whole picture.
+
+    Args:
+        parts: Its marks.
+        says: What it shows, in words that stand for it.
+        _class: For the style sheet.
+        height: In the picture's units.
+    """
+    box = f"0 0 {WIDTH:g} {height:g}"
+    inner = Markup("").join(parts)
+    return tag("svg", inner, viewBox=box, role="img", aria_label=says, _class=_class)

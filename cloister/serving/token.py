@@ -1,0 +1,67 @@
+"""The token that readers beyond this machine show, and where it comes from: never an argument.
+
+A command line is seen by everybody on the machine, so the token is read from the environment or
+from a file that its owner alone may read.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from pathlib import Path
+
+from cloister.errors import BadFileError, UsageError
+
+VARIABLE = "CLOISTER_DASHBOARD_TOKEN"
+# Of a token: what cannot be guessed over a network (16 characters of hex are 64 bits).
+FEWEST = 16
+HOW = (
+    "(umask 077; openssl rand -hex 32 > dashboard.token) makes one; pass it by --token "
+    f"dashboard.token, or in the environment as {VARIABLE}"
+)
+
+
+def read_token(file: Path | None, environment: Mapping[str, str]) -> str | None:
+    """The token, from the file where one is named, else from the environment; None: there is none.
+
+    Raises:
+        BadFileError: The file cannot be read, or others may read it too.
+        UsageError: The token is too short.
+    """
+    token = environment.get(VARIABLE) or None
+    if file is not None:
+        try:
+            if file.stat().st_mode & 0o077:
+                raise BadFileError(
+                    f"{file}: others may read this token; chmod 600 {file}, and make a new one"
+                )
+            token = file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadFileError(f"{file}: no token can be read ({error}); {HOW}") from error
+    if token is not None and len(token) < FEWEST:
+        raise UsageError(f"a token of {len(token)} characters can be guessed; {HOW}")
+    return token
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address.
+
+    Raises:
+        UsageError: It is no address.
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError as error:
+        raise UsageError(f"--host: {host!r} given; an address of this machine is needed") from error
+
+
+def demand_token(host: str, token: str | None) -> None:
+    """Refuses to be reached from other machines without a token.
+
+    Raises:
+        UsageError: It would be.
+    """
+    if token is None and not is_loopback(host):
+        raise UsageError(f"--host {host}: other machines reach it, so a token is needed: {HOW}")
