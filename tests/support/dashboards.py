@@ -154,11 +154,11 @@ def site_folder(path: Path, name: str = "st-marys", *, rounds: int = 5) -> SiteF
             if (study[0], number) != ("5", 2):
                 granted.release(study[:4].encode() + bytes([number]) * 28_027)
     agent = AgentFolder.of(file)
-    agent.path.mkdir()
+    agent.own.mkdir(parents=True)
     doing = {"doing": "waiting", "answered": 2 * rounds - 1, "bundles": 1, "time": clock()}
-    (agent.path / "agent.json").write_text(json.dumps(doing))
+    (agent.own / "agent.json").write_text(json.dumps(doing))
     why = "its base model is not accepted here: SHA-256 9f2c…", f"{HOSTILE} is no task of ours"
     rows = [{"time": clock(), "study": "9b" * 32, "round": number, "kind": "RefusedError",
              "why": text} for number, text in enumerate(why, 1)]  # fmt: skip
-    (agent.path / "refusals.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (agent.own / "refusals.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
