@@ -62,8 +62,9 @@ class FederationConfig:
             is not spent.
         round_timeout: Seconds that a round may take before it is closed with what came.
         absent_timeout: Seconds that a round waits for sites that are not connected, once
-            `min_sites` others are; deployments only. A site's connection that broke is taken back
-            by Flower after 60 s; the default is twice that.
+            `min_sites` others are, and before a connected site that says nothing is asked again;
+            deployments only. A site's connection that broke is taken back by Flower after 60 s;
+            the default is twice that.
         evaluate_every: Rounds between evaluations at the coordinator; the last is always done.
         patience: Stop after so many evaluations without a better score on the public
             `data.validation`, and keep the best adapter; absent: no early stopping.

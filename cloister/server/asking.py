@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
@@ -31,11 +31,15 @@ class Patience:
         absent: For sites that are not connected, once the others are enough; None: as for the
             round.
         again: Before a site whose answer was lost on the way is asked again; None: never.
+        silent: Before a site that is connected and says nothing is asked again, doubled each time:
+            Flower counts a question as delivered once a node has fetched it, even where the
+            connection broke on the way. A site asked twice sends the same bytes. None: never.
     """
 
     round: float
     absent: float | None = None
     again: float | None = None
+    silent: float | None = None
 
 
 @dataclass
@@ -61,6 +65,7 @@ class Asker:
     clock: Callable[[], float] = time.monotonic
     wait: Callable[[float], None] = time.sleep
     _late: dict[str, tuple[int, str]] = field(default_factory=dict)
+    _answered: set[str] = field(default_factory=set)
 
     def connected(self, sites: int, enough: int, started: float) -> Nodes:
         """The nodes that are there once all sites are, or as many as can be waited for.
@@ -84,8 +89,8 @@ class Asker:
 
     def ask(
         self, request: RoundRequest, nodes: Nodes, enough: int, started: float
-    ) -> list[tuple[str, Message]]:
-        """Sends a request to nodes and collects their answers.
+    ) -> Iterator[tuple[str, Message]]:
+        """Sends a request to nodes and yields their answers as they come.
 
         Args:
             request: The round's.
@@ -93,94 +98,160 @@ class Asker:
             enough: How many answers will do where other nodes have gone.
             started: When the round began, by the clock.
 
-        Returns:
-            Answers with the site whose node sent each; what comes after the deadline is dropped
-            when it comes.
+        Yields:
+            Answers with the site whose node sent each, one for each node; what comes after the
+            deadline is dropped when it comes.
         """
+        asking = _Asking(self, request, nodes, self.since(self.grid))
         deadline = started + self.patience.round
-        looked, connected = self.clock(), self.since(self.grid)
-        pending: dict[str, int] = {}
-        again: dict[int, float] = {}
-        answers: list[tuple[str, Message]] = []
-        failures: dict[int, Message] = {}
-        again |= self._push(request, nodes, list(nodes), pending)
-        while pending or again:
-            for message in self._pull(pending):
-                node = pending.pop(message.metadata.reply_to_message_id, None)
-                if node is None:
-                    log.warning("round %d: an answer that nobody asked for", request.round)
-                    continue
-                if message.has_content() or self.patience.again is None:
-                    answers.append((nodes[node], message))
-                    self.on_event("answered", request.round, nodes[node])
-                    continue
-                log.warning("round %d: %s: Flower's error %d", request.round, nodes[node],
-                            message.error.code)  # fmt: skip
-                self.on_event("lost", request.round, nodes[node])
-                failures[node] = message
-                again[node] = self.clock() + self.patience.again
+        answers = 0
+        asking.push(list(nodes))
+        while asking.is_open:
+            for message_id, message in self._pull(asking.pending):
+                answer = asking.take(message_id, message)
+                if answer is not None:
+                    answers += 1
+                    yield answer
+            asking.look_for_reconnected()
             now = self.clock()
-            if pending and now - looked > RECONNECTED_POLL:
-                looked, there_since = now, self.since(self.grid)
-                for message_id, node in list(pending.items()):
-                    if there_since.get(node, connected.get(node)) != connected.get(node):
-                        self._late[message_id] = (request.round, nodes[node])
-                        del pending[message_id]
-                        again[node] = now
-                        self.on_event("lost", request.round, nodes[node])
-                connected = {**connected, **there_since}
-            if now >= deadline or not (pending or again):
+            if now >= deadline or not asking.is_open:
                 break
-            there = self.nodes(self.grid) if again else {}
-            due = [node for node, at in again.items() if at <= now and node in there]
-            for node in due:
-                del again[node]
-            if due:
-                again |= self._push(request, nodes, due, pending)
-            gone = self.patience.absent
-            if (
-                not pending
-                and len(answers) >= enough
-                and gone is not None
-                and all(now > at + gone for at in again.values())
-            ):
+            asking.push_due()
+            if answers >= enough and asking.only_absent_are_left():
                 break
             self.wait(min(POLL, deadline - now))
-        for message_id, node in pending.items():
-            self._late[message_id] = (request.round, nodes[node])
-        answers += [(nodes[node], failures[node]) for node in again if node in failures]
-        return answers
+        self._late |= {
+            message_id: (request.round, nodes[node]) for message_id, node in asking.pending.items()
+        }
+        yield from asking.failed()
 
-    def _push(
-        self, request: RoundRequest, nodes: Nodes, to: list[int], pending: dict[str, int]
-    ) -> dict[int, float]:
-        """Sends the request; nodes for which Flower did not take it, with when to try again."""
-        unsent = {}
+    def _pull(self, pending: Mapping[str, int]) -> list[tuple[str, Message]]:
+        """What has come for this round; answers to earlier ones are told and dropped."""
+        asked = [*pending, *self._late, *self._answered]
+        came = []
+        for message in self.grid.pull_messages(asked) if asked else ():
+            message_id = message.metadata.reply_to_message_id
+            if message_id in self._answered:
+                self._answered.discard(message_id)  # the same bytes once more
+            elif message_id in self._late:
+                self.on_event("late", *self._late.pop(message_id))
+            else:
+                came.append((message_id, message))
+        return came
+
+
+@dataclass
+class _Asking:
+    """One round's questions: which are open, and who is to be asked again when."""
+
+    asker: Asker
+    request: RoundRequest
+    nodes: Nodes
+    connected: Mapping[int, str]
+    pending: dict[str, int] = field(default_factory=dict)
+    again: dict[int, float] = field(default_factory=dict)
+    silent: dict[int, tuple[float, float]] = field(default_factory=dict)
+    failures: dict[int, Message] = field(default_factory=dict)
+    looked: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.looked = self.asker.clock()
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self.pending or self.again)
+
+    def push(self, to: list[int]) -> None:
+        """Sends the request; a node for which Flower did not take it is tried again later."""
         messages = [
             Message(
-                RecordDict({RECORD: ConfigRecord(request.fields())}),
+                RecordDict({RECORD: ConfigRecord(self.request.fields())}),
                 dst_node_id=node,
                 message_type=MessageType.TRAIN,
-                group_id=str(request.round),
+                group_id=str(self.request.round),
             )
             for node in to
         ]
-        for node, message_id in zip(to, self.grid.push_messages(messages), strict=True):
+        now, patience = self.asker.clock(), self.asker.patience
+        for node, message_id in zip(to, self.asker.grid.push_messages(messages), strict=True):
             if message_id:
-                pending[message_id] = node
-                self.on_event("asked", request.round, nodes[node])
-            elif self.patience.again is not None:
-                unsent[node] = self.clock() + self.patience.again
-        return unsent
+                self.pending[message_id] = node
+                self._tell("asked", node)
+            elif patience.again is not None:
+                self.again[node] = now + patience.again
+            if patience.silent is not None:
+                waited = self.silent[node][1] * 2 if node in self.silent else patience.silent
+                self.silent[node] = (now + waited, waited)
 
-    def _pull(self, pending: Mapping[str, int]) -> list[Message]:
-        """What has come for this round; answers to earlier ones are told and dropped."""
-        asked = [*pending, *self._late]
-        came = []
-        for message in self.grid.pull_messages(asked) if asked else ():
-            late = self._late.pop(message.metadata.reply_to_message_id, None)
-            if late is not None:
-                self.on_event("late", *late)
-            else:
-                came.append(message)
-        return came
+    def take(self, message_id: str, message: Message) -> tuple[str, Message] | None:
+        """The answer that a message is; None for one that does not count."""
+        node = self.pending.pop(message_id, None)
+        if node is None:
+            log.warning("round %d: an answer that nobody asked for", self.request.round)
+            return None
+        again = self.asker.patience.again
+        if message.has_content() or again is None:
+            self.asker._answered |= self._forget(node)
+            self.again.pop(node, None)
+            self._tell("answered", node)
+            return self.nodes[node], message
+        log.warning("round %d: %s: Flower's error %d", self.request.round, self.nodes[node],
+                    message.error.code)  # fmt: skip
+        self._tell("lost", node)
+        self.failures[node] = message
+        if node not in self.pending.values():
+            self.again[node] = self.asker.clock() + again
+        return None
+
+    def look_for_reconnected(self) -> None:
+        """Those that connected after they were asked are asked again at once."""
+        now = self.asker.clock()
+        if not self.pending or now - self.looked <= RECONNECTED_POLL:
+            return
+        self.looked, there_since = now, self.asker.since(self.asker.grid)
+        for node in sorted(set(self.pending.values())):
+            if there_since.get(node, self.connected.get(node)) != self.connected.get(node):
+                lost = dict.fromkeys(self._forget(node), (self.request.round, self.nodes[node]))
+                self.asker._late |= lost
+                self.again[node] = now
+                self._tell("lost", node)
+        self.connected = {**self.connected, **there_since}
+
+    def push_due(self) -> None:
+        """Asks again whose time has come, as far as they are connected."""
+        now = self.asker.clock()
+        silent = {
+            node for node in self.pending.values()
+            if node in self.silent and self.silent[node][0] <= now
+        }  # fmt: skip
+        due = {node for node, at in self.again.items() if at <= now} | silent
+        there = self.asker.nodes(self.asker.grid) if due else {}
+        due &= there.keys()
+        for node in due:
+            self.again.pop(node, None)
+        if due:
+            self.push(sorted(due))
+
+    def only_absent_are_left(self) -> bool:
+        """Whether all that could still answer have been gone for too long."""
+        absent, now = self.asker.patience.absent, self.asker.clock()
+        return (
+            not self.pending
+            and absent is not None
+            and all(now > at + absent for at in self.again.values())
+        )
+
+    def failed(self) -> list[tuple[str, Message]]:
+        """Errors of those of whom nothing else came."""
+        return [(self.nodes[node], self.failures[node]) for node in self.again
+                if node in self.failures]  # fmt: skip
+
+    def _forget(self, node: int) -> set[str]:
+        """Ends a node's open questions; their ids."""
+        ids = {message_id for message_id, one in self.pending.items() if one == node}
+        for message_id in ids:
+            del self.pending[message_id]
+        return ids
+
+    def _tell(self, what: str, node: int) -> None:
+        self.asker.on_event(what, self.request.round, self.nodes[node])

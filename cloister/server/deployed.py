@@ -204,7 +204,12 @@ class DeployedStudy:
             state=state,
             num_rounds=state.round if scorer.has_stopped() else federation.num_rounds,
             min_sites=federation.min_sites,
-            patience=Patience(federation.round_timeout, federation.absent_timeout, ASK_AGAIN),
+            patience=Patience(
+                federation.round_timeout,
+                federation.absent_timeout,
+                ASK_AGAIN,
+                silent=federation.absent_timeout,
+            ),
             trained=lambda number: self.workspace.trained_in_round(recipe.training, number),
             max_update_norm=recipe.privacy.max_update_norm if recipe.privacy.enabled else None,
             score=scorer.when_due,

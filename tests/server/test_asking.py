@@ -16,7 +16,7 @@ REQUEST = RoundRequest("d", 1, b"")
 SITES = {2: "a", 3: "b", 4: "c"}
 
 
-def after(seconds: float, *more: float | None, good: bool = True) -> Answer:
+def after(seconds: float | None, *more: float | None, good: bool = True) -> Answer:
     """Answers the n-th question after so many seconds; the last entry holds from then on."""
     times = (seconds, *more)
 
@@ -63,7 +63,7 @@ class Round:
         """Who answered, and whether with content."""
         request = RoundRequest("d", number, b"")
         nodes = {node: SITES[node] for node in self.answers}
-        came = self.asker.ask(request, nodes, enough, self.clock.now)
+        came = list(self.asker.ask(request, nodes, enough, self.clock.now))
         assert len({site for site, _ in came}) == len(came)
         return {site: message.has_content() for site, message in came}
 
@@ -145,6 +145,37 @@ def test_a_node_that_connected_anew_is_asked_again_at_once() -> None:
     assert ("late", 1, "b") in one.events  # the first question's answer, told and dropped
 
 
+def test_a_silent_node_is_asked_again_ever_more_rarely_and_counts_once() -> None:
+    """Its question was fetched and never arrived: to Flower it is delivered."""
+    one = Round(
+        {2: after(1.0), 3: after(None, None, 9.0)}, Patience(500.0, 60.0, again=5.0, silent=10.0)
+    )
+    assert one.ask() == {"a": True, "b": True}
+    tried = [when for when, node in one.grid.asked if node == 3]
+    assert tried == pytest.approx([0, 10, 30], abs=3 * POLL)
+    assert one.clock.now == pytest.approx(39.0, abs=5 * POLL)
+
+
+def test_a_slow_node_that_answers_every_question_counts_once_and_is_never_late() -> None:
+    one = Round({2: after(1.0), 3: after(25.0)}, Patience(500.0, 60.0, again=5.0, silent=10.0))
+    assert one.ask() == {"a": True, "b": True}
+    one.clock.now = 60.0  # the answer to the second question came meanwhile
+    assert one.ask(2) == {"a": True, "b": True}
+    told = [(what, number) for what, number, site in one.events if site == "b"]
+    assert told == [("asked", 1), ("asked", 1), ("answered", 1),
+                    ("asked", 2), ("asked", 2), ("answered", 2)]  # fmt: skip
+
+
+def test_a_silent_node_that_is_gone_is_not_asked_until_it_is_back() -> None:
+    one = Round(
+        {2: after(1.0), 3: after(None, 1.0)},
+        Patience(500.0, 60.0, again=5.0, silent=10.0),
+        there=lambda now: SITES if not 5 <= now < 80 else {2: "a"},
+    )
+    assert one.ask() == {"a": True, "b": True}
+    assert [when for when, node in one.grid.asked if node == 3][1] == pytest.approx(80.0, abs=0.3)
+
+
 def test_a_node_whose_message_was_not_taken_is_asked_again() -> None:
     one = Round(
         {2: after(1.0), 3: after(1.0)},
@@ -214,6 +245,7 @@ TIMES = st.none() | st.tuples(st.floats(0, 60), st.booleans())
         st.floats(0.01, 40),
         st.none() | st.floats(0, 50),
         st.none() | st.floats(0, 10),
+        st.none() | st.floats(0.5, 10),
     ),
     reconnects=st.lists(st.floats(0, 50), min_size=3, max_size=3),
     enough=st.integers(1, 3),
@@ -244,7 +276,7 @@ def test_no_timetable_makes_a_round_longer_than_its_bound(
     one = Round(answers, patience, there, since)
     found = one.asker.connected(len(nodes), enough, 0.0)
     assert one.clock.now <= patience.round + 1e-9
-    came = one.asker.ask(REQUEST, found, enough, 0.0)
+    came = list(one.asker.ask(REQUEST, found, enough, 0.0))
     assert one.clock.now <= patience.round + 1e-9
     sites = [site for site, _ in came]
     assert len(set(sites)) == len(sites) <= len(found)
