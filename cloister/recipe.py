@@ -94,9 +94,13 @@ class TrackingConfig:
 
     Attributes:
         tensorboard: Write TensorBoard files into the run directory.
+        aggregation_error: Compute how far each round ends from the mean of the sites' models; it
+            takes every site's update in memory at once. Without it a linear strategy sums them as
+            they arrive, and the coordinator's memory does not grow with the number of sites.
     """
 
     tensorboard: bool = True
+    aggregation_error: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
+
+from flwr.app import Message
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from flwr.supercore.run import Run
 from flwr.superlink.grid.http_grid import HttpGrid
 
+from cloister.errors import NetworkError
 from cloister.flower.tasks import SERVER_PATIENCE, Runtime, Task, connect, patient_invoker
 
+log = logging.getLogger(__name__)
 
-def grid_of(runtime: Runtime, task: Task, run: Run) -> HttpGrid:
+
+class StudyGrid(HttpGrid):
+    """Flower's Grid, where a push that breaks off is one that was not taken."""
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Pushes messages; an empty id for each that the SuperLink did not take.
+
+        Raises:
+            NetworkError: The messages are larger than the SuperLink takes.
+        """
+        pushed = list(messages)
+        try:
+            ids = [message_id or "" for message_id in super().push_messages(pushed)]
+        except ObjectPushError:  # a SuperLink that was started anew does not know the session
+            log.warning("the SuperLink did not take %d messages", len(pushed))
+            return [""] * len(pushed)
+        if len(ids) != len(pushed):
+            raise NetworkError("the SuperLink takes no messages of this size; see its log")
+        return ids
+
+
+def grid_of(runtime: Runtime, task: Task, run: Run) -> StudyGrid:
     """The Grid of a run; its calls raise NetworkError once the run is no longer ours.
 
     Args:
@@ -16,7 +44,7 @@ def grid_of(runtime: Runtime, task: Task, run: Run) -> HttpGrid:
         task: The run's, claimed.
         run: The run.
     """
-    grid = HttpGrid(
+    grid = StudyGrid(
         runtime.address,
         insecure=runtime.authority is None,
         root_certificates=runtime.authority,

@@ -44,7 +44,7 @@ class Replies:
     """What came back in a round.
 
     Attributes:
-        updates: By site, of those whose reply is what it must be.
+        counted: Sites whose reply is what it must be.
         epsilon: ε spent, by site, as the sites state it.
         received: SHA-256 of what came, and of the ledger's entry for it, by site.
         bytes: Of all updates.
@@ -54,7 +54,7 @@ class Replies:
             say which.
     """
 
-    updates: dict[str, Adapter] = field(default_factory=dict)
+    counted: list[str] = field(default_factory=list)
     epsilon: dict[str, float] = field(default_factory=dict)
     received: dict[str, tuple[str, str]] = field(default_factory=dict)
     bytes: int = 0
@@ -73,6 +73,7 @@ def read_replies(
     terms: Terms,
     number: int,
     shapes: Callable[[str], Shapes],
+    take: Callable[[str, Adapter], None],
 ) -> Replies:
     """Sorts a round's replies; what is not as it must be is logged and left out.
 
@@ -81,6 +82,7 @@ def read_replies(
         terms: What every reply is held against.
         number: The round.
         shapes: Names and shapes of a site's update.
+        take: Given each update that counts, as it arrives.
     """
     replies = Replies()
     for sender, message in answers:
@@ -102,7 +104,7 @@ def read_replies(
             if reply.status is not Status.TRAINED:
                 replies.refuse(site, number, f"it says: {reply.status.value}")
                 continue
-            if reply.site in replies.updates:
+            if reply.site in replies.counted:
                 raise AdapterFormatError("a second update in one round")
             update = decode(reply.delta, shapes(reply.site))
             bound = terms.max_update_norm
@@ -113,7 +115,8 @@ def read_replies(
         except (AdapterFormatError, KeyError) as error:
             replies.refuse(site, number, str(error))
             continue
-        replies.updates[reply.site] = update
+        take(reply.site, update)
+        replies.counted.append(reply.site)
         replies.epsilon[reply.site] = reply.epsilon
         replies.received[reply.site] = (digest(reply.delta), reply.head)
         replies.bytes += len(reply.delta)

@@ -22,6 +22,7 @@ from cloister.adapter.wire import encode
 from cloister.errors import QuorumError
 from cloister.server.asking import Asker, Nodes, Patience
 from cloister.server.replies import Replies, Terms, read_replies
+from cloister.strategies.arriving import arriving
 from cloister.strategies.strategy import Gate, ServerState, Strategy
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,8 @@ class ServerStudy:
         since: When each of them connected, where that can be told (`server.asking`).
         keys: Public keys of the sites' ledgers, which sign what they send; None: not checked.
         error: The aggregation error, from the adapter before a round, its updates that count by
-            site, and the adapter after it; None where there is none to speak of.
+            site, and the adapter after it; absent where there is none to speak of: then a linear
+            strategy's updates are summed as they arrive, and none is kept.
         ranks: Of sites' adapters, where they differ.
     """
 
@@ -112,9 +114,7 @@ class ServerStudy:
     nodes: Callable[[Grid], Nodes] = lambda grid: dict.fromkeys(sorted(grid.get_node_ids()), "")
     since: Callable[[Grid], Mapping[int, str]] = lambda grid: {}
     keys: Mapping[str, str] | None = None
-    error: Callable[[Adapter, Mapping[str, Adapter], Adapter], float | None] = (
-        lambda before, updates, after: None
-    )
+    error: Callable[[Adapter, Mapping[str, Adapter], Adapter], float | None] | None = None
     ranks: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -143,24 +143,26 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
                 f"{enough} are needed; start the others, then resume the run"
             )
         shapes = state.adapter.select(study.trained(number)).shapes
+        updates = arriving(study.strategy, keep=study.error is not None)
         replies = read_replies(
             asker.ask(RoundRequest(study.digest, number, payload), nodes, enough, started),
             terms,
             number,
             partial(_shapes_of, study, shapes),
+            updates.add,
         )
         if replies.retired.issuperset(study.sites):
             study.on_note(f"every site's budget is spent: ending after round {state.round}")
             break
         counts = _counts(replies, study, number)
         epsilon |= replies.epsilon
-        before, counted = state.adapter, dict(replies.updates)
+        before, counted = state.adapter, dict(updates.held)
         if isinstance(study.strategy, Gate):
-            for site, why in study.strategy.left_out(replies.updates).items():
+            for site, why in study.strategy.left_out(updates.held).items():
                 replies.refuse(site, number, why)
                 counted.pop(site)
         if counts:
-            state = study.strategy.aggregate(state, replies.updates)
+            state = updates.close(state)
         else:
             cut = ", ".join(sorted(replies.spent))
             study.on_note(
@@ -182,12 +184,12 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
                 seconds=ended - started,
                 seconds_scoring=ended - scored,
                 missing=tuple(
-                    s for s in study.sites if s not in replies.updates and s not in replies.retired
+                    s for s in study.sites if s not in replies.counted and s not in replies.retired
                 ),
                 retired=tuple(sorted(replies.retired)),
                 refused=dict(replies.refused),
                 update_norm=(state.adapter - before).norm(),
-                aggregation_error=study.error(before, counted, state.adapter),
+                aggregation_error=study.error and study.error(before, counted, state.adapter),
             )
         )
         if metrics and study.stop_early(state, metrics):
@@ -210,7 +212,7 @@ def _counts(replies: Replies, study: ServerStudy, number: int) -> bool:
         QuorumError: Too few sites answered, and others still could.
     """
     excused = replies.retired | replies.spent
-    have = len(replies.updates)
+    have = len(replies.counted)
     needed = study.min_sites or sum(site not in excused for site in study.sites)
     if have:
         needed = max(needed, study.strategy.traits.fewest)
@@ -218,7 +220,7 @@ def _counts(replies: Replies, study: ServerStudy, number: int) -> bool:
         return have > 0
     if replies.spent and have + len(replies.spent) >= needed:
         return False
-    silent = [site for site in study.sites if site not in replies.updates]
+    silent = [site for site in study.sites if site not in replies.counted]
     raise QuorumError(
         f"round {number}: {have} of {len(study.sites)} sites sent an update "
         f"({', '.join(silent)} did not), {needed} are needed; look into their logs, then "

@@ -90,14 +90,15 @@ def mean_metrics(scores: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 def error_of(
     recipe: Recipe, traits: Traits, names: tuple[str, ...], frozen: Adapter
-) -> Callable[[Adapter, Mapping[str, Adapter], Adapter], float | None]:
+) -> Callable[[Adapter, Mapping[str, Adapter], Adapter], float | None] | None:
     """How a round's aggregation error is computed, where the method aims at the sites' mean.
 
     In gradient rounds no site has an adapter of its own: there is nothing to be far from. Where
-    sites keep B, no product is shared.
+    sites keep B, no product is shared. None where there is nothing to compute, or it is not asked
+    for: it needs every update of a round at once.
     """
     shared = recipe.training.mode != "gradient-rounds" and recipe.lora.train != "b-kept"
-    if not traits.averages or not shared:
-        return lambda before, updates, after: None
+    if not traits.averages or not shared or not recipe.tracking.aggregation_error:
+        return None
     weights = dict(zip(names, recipe.strategy.weights, strict=False))
     return lambda before, updates, after: aggregation_error(before, updates, after, weights, frozen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from cloister.adapter.pairs import find_pairs
 from cloister.adapter.tensors import Adapter, Array
 from cloister.strategies.exact_sum import RunningMean
-from cloister.strategies.strategy import Linear, ServerState
+from cloister.strategies.strategy import ServerState
 
 
 def weighted_mean(updates: Mapping[str, Adapter], weights: Mapping[str, float]) -> Adapter:
@@ -23,28 +23,6 @@ def weighted_mean(updates: Mapping[str, Adapter], weights: Mapping[str, float]) 
     for site, update in updates.items():
         running.add(site, update)
     return running.mean()
-
-
-def aggregate_arriving(
-    strategy: Linear, state: ServerState, updates: Iterable[tuple[str, Adapter]]
-) -> ServerState:
-    """Closes a round of a linear strategy from updates that are held one at a time.
-
-    Args:
-        strategy: It needs the mean alone.
-        state: Before the round.
-        updates: Site and update, in any order, each site once.
-
-    Guarantees:
-        Bit for bit what `strategy.aggregate` makes of all of them at once.
-
-    Raises:
-        ValueError: There is no update, or their shapes differ.
-    """
-    running = RunningMean(strategy.weights)
-    for site, update in updates:
-        running.add(site, update)
-    return strategy.step(state, running.mean())
 
 
 def mean_beside_pairs(

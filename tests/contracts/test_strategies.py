@@ -14,7 +14,7 @@ from cloister.errors import BadFileError, RecipeError, UsageError
 from cloister.recipe import Recipe, read_recipe
 from cloister.server.run_directory import RunDirectory
 from cloister.strategies.aggregation_error import aggregation_error
-from cloister.strategies.arithmetic import aggregate_arriving
+from cloister.strategies.arriving import Held, Summed, arriving
 from cloister.strategies.build import make_strategy
 from cloister.strategies.config import FIELDS, StrategyConfig
 from cloister.strategies.strategy import Linear, ServerState, Strategy
@@ -132,8 +132,19 @@ def test_a_stream_gives_what_all_at_once_gives_bit_for_bit(name: str, seed: int)
     method, rng = cast(Linear, strategy(name)), np.random.default_rng(seed)
     came = {s: u.scale(10.0 ** rng.integers(-6, 6)) for s, u in updates(rng).items()}
     state = method.init(start(name))
-    arriving = ((site, came[site]) for site in rng.permutation(list(came)))
-    assert same(aggregate_arriving(method, state, arriving), method.aggregate(state, came))
+    summed = arriving(method, keep=False)
+    for site in rng.permutation(list(came)):
+        summed.add(site, came[site])
+    assert isinstance(summed, Summed)
+    assert not summed.held
+    assert same(summed.close(state), method.aggregate(state, came))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_updates_are_held_where_something_needs_each(name: str) -> None:
+    method = strategy(name)
+    assert isinstance(arriving(method, keep=True), Held)
+    assert isinstance(arriving(method, keep=False), Summed) == method.traits.is_linear
 
 
 @pytest.mark.parametrize("name", AVERAGING)

@@ -45,12 +45,20 @@ def message(said: RoundReply | Mapping[str, object]) -> Message:
 
 def read(*answers: tuple[str, RoundReply | Message], terms: Terms = TERMS) -> Replies:
     came = [(who, one if isinstance(one, Message) else message(one)) for who, one in answers]
-    return read_replies(came, terms, 3, lambda site: UPDATE.shapes)
+    taken: dict[str, Adapter] = {}
+    found = read_replies(came, terms, 3, lambda site: UPDATE.shapes, taken.__setitem__)
+    assert list(taken) == found.counted
+    assert all(same(update, UPDATE) for update in taken.values())
+    return found
+
+
+def same(one: Adapter, other: Adapter) -> bool:
+    return (one - other).norm() == 0
 
 
 def test_what_a_site_signed_counts_for_it() -> None:
     found = read(("a", signed(reply("a"))), ("b", signed(reply("b"))))
-    assert set(found.updates) == {"a", "b"}
+    assert set(found.counted) == {"a", "b"}
     assert found.epsilon == {"a": 1.5, "b": 1.5}
     assert found.refused == {}
 
@@ -75,14 +83,14 @@ FORGED: dict[str, RoundReply] = {
 @pytest.mark.parametrize("forged", FORGED.values(), ids=FORGED.keys())
 def test_what_it_did_not_sign_does_not(forged: RoundReply) -> None:
     found = read(("a", forged), ("b", signed(reply("b"))))
-    assert set(found.updates) == {"b"}
+    assert set(found.counted) == {"b"}
     assert found.refused == {"a": "not signed by the ledger's key of a"}
     assert not found.retired | found.spent
 
 
 def test_a_replay_of_another_round_is_refused() -> None:
     found = read(("a", signed(reply(number=2))))
-    assert found.updates == {}
+    assert found.counted == []
     assert found.refused == {"a": "an answer to round 2"}
 
 
@@ -90,7 +98,7 @@ def test_an_authenticated_node_cannot_speak_in_another_s_name() -> None:
     """Neither with a reply that the other signed, nor with one of its own making."""
     for said in (signed(reply("b")), signed(reply("b"), by="a"), reply("b")):
         found = read(("a", said))
-        assert found.updates == {}
+        assert found.counted == []
         assert list(found.refused.values()) == ["the node of a answers in the name of b"]
     for status in (Status.BUDGET, Status.SPENT):
         found = read(("a", signed(reply("b", status=status))))
@@ -104,7 +112,7 @@ def test_a_stranger_is_refused() -> None:
 
 def test_a_site_without_a_known_key_is_refused() -> None:
     terms = replace(TERMS, keys={"b": public_hex(keys("b").ledger)})
-    assert read(("a", signed(reply("a"))), terms=terms).updates == {}
+    assert read(("a", signed(reply("a"))), terms=terms).counted == []
 
 
 def test_a_second_update_of_one_round_does_not_count() -> None:
@@ -128,7 +136,7 @@ def test_a_site_that_could_not_sign_is_told_by_its_node() -> None:
     found = read(("a", reply("", status=Status.FAILED)))
     assert found.refused == {"a": "it says: failed, before it could sign"}
     for status in (Status.BUDGET, Status.SPENT, Status.TRAINED):
-        assert not read(("a", reply("", status=status))).updates
+        assert not read(("a", reply("", status=status))).counted
 
 
 def content(**records: object) -> Message:
@@ -153,7 +161,7 @@ def test_other_records_are_refused() -> None:
     }
     for what, one in odd.items():
         found = read(("a", one))
-        assert (found.updates, set(found.refused)) == ({}, {"a"}), what
+        assert (found.counted, set(found.refused)) == ([], {"a"}), what
         assert "Jane" not in str(found.refused)
 
 
@@ -171,5 +179,5 @@ BAD: dict[str, bytes] = {
 @pytest.mark.parametrize("delta", BAD.values(), ids=BAD.keys())
 def test_a_signed_update_is_held_against_the_plan(delta: bytes) -> None:
     found = read(("a", signed(replace(reply(), delta=delta))), ("b", signed(reply("b"))))
-    assert set(found.updates) == {"b"}
+    assert set(found.counted) == {"b"}
     assert set(found.refused) == {"a"}

@@ -1,0 +1,78 @@
+"""A round's updates as they arrive: held until it closes, or summed and let go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, cast
+
+from cloister.adapter.tensors import Adapter
+from cloister.strategies.exact_sum import RunningMean
+from cloister.strategies.strategy import Linear, ServerState, Strategy
+
+
+class Arriving(Protocol):
+    """Takes updates one at a time and closes the round."""
+
+    @property
+    def held(self) -> Mapping[str, Adapter]:
+        """Updates by site, as far as they are kept."""
+
+    def add(self, site: str, update: Adapter) -> None:
+        """Takes a site's update; each site once."""
+
+    def close(self, state: ServerState) -> ServerState:
+        """The state after the round.
+
+        Raises:
+            ValueError: There are too few updates, or their shapes differ.
+        """
+
+
+class Held:
+    """Keeps every update: for strategies, and figures, that need each of them."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        self._strategy = strategy
+        self.held: dict[str, Adapter] = {}
+
+    def add(self, site: str, update: Adapter) -> None:
+        """Keeps it."""
+        self.held[site] = update
+
+    def close(self, state: ServerState) -> ServerState:
+        """The strategy's step over all of them."""
+        return self._strategy.aggregate(state, self.held)
+
+
+class Summed:
+    """Adds each update to a running mean and keeps none.
+
+    Guarantees:
+        Bit for bit what `Held` gives, in any order. Memory does not grow with the sites.
+    """
+
+    held: Mapping[str, Adapter] = {}
+
+    def __init__(self, strategy: Linear) -> None:
+        self._strategy = strategy
+        self._mean = RunningMean(strategy.weights)
+
+    def add(self, site: str, update: Adapter) -> None:
+        """Adds it."""
+        self._mean.add(site, update)
+
+    def close(self, state: ServerState) -> ServerState:
+        """The strategy's step over their mean."""
+        return self._strategy.step(state, self._mean.mean())
+
+
+def arriving(strategy: Strategy, *, keep: bool) -> Arriving:
+    """How a round takes its updates.
+
+    Args:
+        strategy: It says whether the mean is all that it needs.
+        keep: Whether something else needs each update.
+    """
+    if keep or not strategy.traits.is_linear:
+        return Held(strategy)
+    return Summed(cast(Linear, strategy))

@@ -1,0 +1,80 @@
+"""A coordinator's memory does not grow with its sites where it needs their mean alone."""
+
+import tracemalloc
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from cloister.adapter.exchange import RECORD, RoundReply, Status
+from cloister.adapter.tensors import Adapter
+from cloister.adapter.wire import encode
+from cloister.server.asking import Patience
+from cloister.server.rounds import ServerStudy, run_study
+from cloister.simulation.local_grid import LocalGrid
+from cloister.strategies.fedavg import FedAvg
+from cloister.strategies.median import Median
+from cloister.strategies.strategy import ServerState, Strategy
+
+SIZE = 200_000  # values of an update
+START = Adapter({"w": np.zeros(SIZE, np.float32)})
+
+
+@dataclass
+class OneAtATime(LocalGrid):
+    """A Grid that makes a reply when it is pulled, and one at a time: none waits in memory."""
+
+    asked: list[tuple[str, Message]] = field(default_factory=list)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = f"m{message.metadata.dst_node_id}"
+            self.asked.append((message.metadata.message_id, message))
+        return [name for name, _ in self.asked]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        _, message = self.asked.pop(0)
+        site = f"s{message.metadata.dst_node_id - 2:02d}"
+        update = Adapter({"w": np.full(SIZE, float(site[1:]), np.float32)})
+        fields = RoundReply(site, 1, Status.TRAINED, encode(update), 1.0, "head").fields()
+        return [Message(RecordDict({RECORD: ConfigRecord(fields)}), reply_to=message)]
+
+
+def peak(sites: int, strategy: Strategy, error: object = None) -> tuple[int, Adapter]:
+    """Most bytes that a round held beyond what was there before, and the adapter it gave."""
+    study = ServerStudy(
+        digest="d", sites=tuple(f"s{number:02d}" for number in range(sites)), strategy=strategy,
+        state=ServerState(START), num_rounds=1, min_sites=sites, patience=Patience(60.0),
+        trained=lambda number: frozenset({"w"}), max_update_norm=None, score=lambda state: {},
+        save=lambda state: None, error=error,  # type: ignore[arg-type]
+    )  # fmt: skip
+    tracemalloc.start()
+    try:
+        final = run_study(OneAtATime(ClientApp(), sites), study)
+        return tracemalloc.get_traced_memory()[1], final.adapter
+    finally:
+        tracemalloc.stop()
+
+
+UPDATE = SIZE * 4  # bytes
+
+
+def test_thirty_sites_take_the_memory_of_three() -> None:
+    few, _ = peak(3, FedAvg({}))
+    many, adapter = peak(30, FedAvg({}))
+    assert many - few < UPDATE
+    assert adapter["w"] == pytest.approx(np.full(SIZE, np.mean(range(30))))
+
+
+def test_what_needs_each_update_holds_each() -> None:
+    """So that the test above can fail."""
+
+    def error(before: Adapter, updates: Mapping[str, Adapter], after: Adapter) -> float:
+        return float(len(updates))
+
+    for strategy, wanted in ((FedAvg({}), error), (Median(), None)):
+        few, many = (peak(sites, strategy, wanted)[0] for sites in (3, 30))
+        assert many - few > 20 * UPDATE
