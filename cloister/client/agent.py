@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -184,12 +185,20 @@ class Agent:
             return None
 
     def _refused(self, error: Exception) -> None:
-        self._folder.note_refusal(error, *self._asked)
+        _noted(lambda: self._folder.note_refusal(error, *self._asked))
 
     def _doing(self, what: str, **more: object) -> None:
         base = {key: self._activity[key] for key in ("answered", "bundles")}
         self._activity = {"doing": what, **base, **more}
-        self._folder.note_activity(self._activity)
+        _noted(lambda: self._folder.note_activity(self._activity))
+
+
+def _noted(note: Callable[[], None]) -> None:
+    """Writes a note for the operator; a disk that is full must not keep the site from answering."""
+    try:
+        note()
+    except OSError as error:
+        log.error("a note for the operator could not be written: %s", error.strerror)
 
 
 def _end_hung() -> None:

@@ -79,6 +79,10 @@ class AgentFolder:
         told = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "trouble": trouble}
         write_whole(self.path / "connection.json", json.dumps(told).encode(), mode=0o600)
 
+    def forget_connection(self) -> None:
+        """Drops what was noted by a service that has ended."""
+        (self.path / "connection.json").unlink(missing_ok=True)
+
     def connection(self) -> dict[str, Any]:
         """What stood between them last; empty where nothing did."""
         try:

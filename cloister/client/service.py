@@ -115,6 +115,7 @@ class Service:
             for path in (place.path, place.logs, place.own):
                 path.mkdir(parents=True, exist_ok=True)
                 path.chmod(0o700)
+            place.forget_connection()
             write_whole(place.secret, secrets.token_hex(32).encode(), mode=0o600)
             if user is not None:  # it passes through the folder, and owns of it what it must
                 place.path.chmod(0o711)

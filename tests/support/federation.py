@@ -83,6 +83,8 @@ round_timeout = 300.0
 [tracking]
 tensorboard = false
 """
+# A `sitecustomize` whose clock is an hour ahead.
+SKEWED = str(Path(__file__).parent / "skewed")
 # How long anything here may take before a test gives up: a loaded machine with two cores.
 PATIENCE = 240.0
 
@@ -111,13 +113,14 @@ class Federation:
     base: Path
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
-    def start(self, who: str, dying_at: Sequence[str] = ()) -> None:
+    def start(self, who: str, dying_at: Sequence[str] = (), *, fast_clock: bool = False) -> None:
         """Starts the coordinator ("server") or a site as its operator would.
 
         Args:
             who: "server", or a site's name.
             dying_at: Points of a round at each of which the site's agent dies once
                 (`tests.support.dying_agent`).
+            fast_clock: Whether its processes' clocks are an hour ahead.
         """
         if who == "server":
             command = ["cloister", "server", "start", str(self.server.path)]
@@ -126,12 +129,15 @@ class Federation:
             command = ["tests.support.dying_agent", "service", path, *dying_at]
         else:
             command = ["cloister", "site", "start", str(self.sites[who].path)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        if fast_clock:
+            environment["PYTHONPATH"] = os.pathsep.join([SKEWED, os.environ.get("PYTHONPATH", "")])
         with (self.root / f"{who}.out").open("ab") as out:
             self.processes[who] = subprocess.Popen(
                 [sys.executable, "-m", *command],
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+                env=environment,
             )
 
     def end(self, who: str, number: int = signal.SIGTERM) -> int:
@@ -234,7 +240,7 @@ def federation(
     sites = {}
     for index, name in enumerate(names):
         folder = root / name
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         write_notes(folder / "records.jsonl", 40, seed=10 + index)
         text = SITE.format(
             name=name, base=base, sha256=weights_sha256(base), epsilon=epsilon, noise=noise
