@@ -3,9 +3,15 @@
 import ast
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+
+from cloister.client.site_file import EXAMPLE, read_site
+from cloister.server.folder import ServerConfig, ServerFolder
+from cloister.server.journal import Run, Standing, write_run
+from tests.support.federation import admit
 
 PACKAGE = Path(__file__).parents[1] / "cloister"
 
@@ -37,6 +43,8 @@ CONFINED = {
     "markupsafe": {"serving"},
     "fastapi": {"serving"},
 }
+# What only training, and what reads its data, may load: half a gigabyte and seconds a process.
+HEAVY = {"torch", "transformers", "peft", "opacus", "datasets", "pandas", "sklearn", "matplotlib"}
 # Pairs of a room that depend on one another within it, which rooms alone would not show.
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
@@ -107,10 +115,73 @@ def test_modules_do_not_import_each_other_in_circles() -> None:
         visit(module, ())
 
 
-@pytest.mark.parametrize(
-    "command", ["import cloister", "from cloister.cli.main import run; run(['--help'])"]
-)
-def test_help_loads_no_torch(command: str) -> None:
-    program = f"{command}; import sys; sys.exit('torch' in sys.modules)"
-    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+def loaded(program: str) -> set[str]:
+    """What of `HEAVY` a fresh interpreter has loaded after a program that ends well."""
+    finished = subprocess.run(
+        [sys.executable, "-c", f"{program}\nimport sys; print('loaded:', *sys.modules)"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert finished.returncode == 0, finished.stderr
+    return HEAVY & set(finished.stdout.rpartition("loaded:")[2].split())
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "cloister", "cloister.cli.main", "cloister.processes",
+        "cloister.server.service", "cloister.server.gate", "cloister.server.overview",
+        "cloister.client.service", "cloister.client.reach", "cloister.client.overview",
+        "cloister.flower.commands", "cloister.flower.control",
+    ],
+)  # fmt: skip
+def test_what_runs_beside_the_training_loads_none_of_it(module: str) -> None:
+    assert loaded(f"import {module}") == set()
+
+
+def test_that_something_heavy_was_loaded_would_be_seen() -> None:
+    assert loaded("import cloister.client.agent") >= {"torch", "transformers", "peft", "pandas"}
+
+
+@pytest.fixture(scope="module")
+def papers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a coordinator, a run, and a site that has joined."""
+    root = tmp_path_factory.mktemp("papers")
+    now = datetime.now(UTC)
+    server = ServerFolder.create(
+        root / "hub", ServerConfig(name="hub", address="localhost:9443"), now
+    )
+    done = server.run("done")
+    done.mkdir()
+    write_run(done, Run(name="done", standing=Standing.FINISHED, flower_run=1, sites=("st-marys",)))
+    (root / "site.toml").write_text(EXAMPLE)
+    admit(server, read_site(root / "site.toml"), now)
+    return root
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--help",
+        "server status hub",
+        "server start hub",
+        "member invite other --server hub",
+        "member list --server hub",
+        "run list --server hub",
+        "run watch done --server hub",
+        "site status site.toml",
+        "site policy show site.toml",
+        "site start site.toml",
+        "site stop site.toml",
+    ],
+)
+def test_quick_commands_and_services_load_nothing_heavy(papers: Path, command: str) -> None:
+    program = f"""
+import os
+os.chdir({str(papers)!r})
+from cloister.cli.main import run
+from cloister.processes import Supervisor
+Supervisor.run = lambda self: None  # starts nobody
+code = run({command.split()!r})
+assert code == 0, code
+"""
+    assert loaded(program) == set()

@@ -159,7 +159,7 @@ def listed(
     Example: cloister run list --server coordinator
     """
     from cloister.server.folder import ServerFolder
-    from cloister.server.service import runs_of
+    from cloister.server.overview import runs_of
 
     rows = runs_of(ServerFolder.open(server))
     if as_json:

@@ -110,7 +110,7 @@ def status(folder: Folder = DEFAULT, as_json: AsJson = False) -> None:
     Example: cloister server status coordinator
     """
     from cloister.server.folder import ServerFolder
-    from cloister.server.service import status_of
+    from cloister.server.overview import status_of
 
     facts = status_of(ServerFolder.open(folder), datetime.now(UTC))
     if as_json:

@@ -36,7 +36,7 @@ def init(site: SiteToml = Path("site.toml")) -> None:
 
     Example: cloister site init site.toml
     """
-    from cloister.client.own import begin_ledger
+    from cloister.client.own_ledger import begin_ledger
     from cloister.client.site_file import EXAMPLE, read_site
     from cloister.errors import BadFileError
 

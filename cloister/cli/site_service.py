@@ -57,7 +57,7 @@ def start(site: SiteToml) -> None:
 
     Example: cloister site start site.toml
     """
-    from cloister.client.own import open_ledger
+    from cloister.client.own_ledger import open_ledger
     from cloister.client.service import Service
     from cloister.client.site_file import read_site
     from cloister.logs import log_json

@@ -24,7 +24,8 @@ from cloister.adapter.pairs import cut_shapes
 from cloister.client.agent_folder import AgentFolder
 from cloister.client.app import Identity, make_client_app
 from cloister.client.outgoing import check_outgoing
-from cloister.client.own import OwnSite, open_ledger, open_own
+from cloister.client.own import OwnSite, open_own
+from cloister.client.own_ledger import open_ledger
 from cloister.client.site import Site
 from cloister.client.site_file import SiteFile, read_site
 from cloister.errors import AdapterFormatError, CloisterError, NetworkError, RecipeError

@@ -19,7 +19,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from cloister.client.membership import Membership
-from cloister.client.own import accepted_plan, open_ledger, own_records, own_workspace
+from cloister.client.own import accepted_plan, own_records, own_workspace
+from cloister.client.own_ledger import open_ledger
 from cloister.client.reach import reach
 from cloister.client.site_file import SiteFile
 from cloister.data.records import Record

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from cloister.client.own import begin_ledger
+from cloister.client.own_ledger import begin_ledger
 from cloister.client.site_file import SiteFile
 from cloister.errors import BadFileError, NetworkError, UsageError
 from cloister.files import write_whole

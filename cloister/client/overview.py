@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cloister.client.agent_folder import AgentFolder
-from cloister.client.own import open_ledger
+from cloister.client.own_ledger import open_ledger
 from cloister.client.site_file import SiteFile
 from cloister.privacy.chain import json_epsilon
 from cloister.privacy.charged import forecast

@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from cloister.adapter.pairs import cut_shapes
+from cloister.client.own_ledger import open_ledger
 from cloister.client.personal import PersonalAdapter
 from cloister.client.policy import Asked, check
 from cloister.client.site import Site
 from cloister.client.site_file import SiteFile
 from cloister.data.load import load
 from cloister.data.records import Record
-from cloister.errors import DataError, LedgerError, RefusedError, UsageError
-from cloister.privacy.keys import load_key
-from cloister.privacy.ledger import Ledger, key_file
-from cloister.privacy.ledger_file import LedgerFile
+from cloister.errors import DataError, RefusedError, UsageError
 from cloister.privacy.plan import Plan, make_plan
 from cloister.privacy.units import Unit
 from cloister.recipe import Recipe
@@ -36,29 +34,6 @@ class OwnSite:
     site: Site
     workspace: Workspace
     plan: Plan
-
-
-def begin_ledger(file: SiteFile) -> Ledger:
-    """Begins the data set's ledger under the policy's budget, or opens the one that is there.
-
-    Raises:
-        LedgerError: It cannot be begun, or is not sound.
-    """
-    if LedgerFile(file.ledger).is_begun:
-        return Ledger(file.ledger)
-    return Ledger.create(file.ledger, file.policy.lifetime, file.policy.privacy.unit)
-
-
-def open_ledger(file: SiteFile) -> Ledger:
-    """Opens the data set's ledger.
-
-    Raises:
-        LedgerError: It was not begun, or is not sound.
-    """
-    if not LedgerFile(file.ledger).is_begun:
-        raise LedgerError(f"{file.ledger}: no ledger yet; cloister site init {file.path} begins it")
-    load_key(key_file(file.ledger))
-    return Ledger(file.ledger)
 
 
 def own_records(file: SiteFile, recipe: Recipe) -> list[Record]:

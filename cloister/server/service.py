@@ -14,20 +14,18 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 from cloister.errors import CloisterError, NetworkError, UsageError
 from cloister.files import write_whole
 from cloister.flower.commands import superlink
 from cloister.flower.control import Control
 from cloister.flower.environment import quiet_environment
-from cloister.processes import Program, Supervisor, is_cloister
-from cloister.provisioning.authority import days_left
+from cloister.processes import Program, Supervisor
 from cloister.server.folder import ServerFolder
 from cloister.server.journal import Run, Standing, all_runs, change_run, note, read_run
 from cloister.server.members import Standing as Approval
 from cloister.server.members import read_members
-from cloister.server.run_directory import RunDirectory
+from cloister.server.overview import read_service
 
 log = logging.getLogger(__name__)
 
@@ -155,52 +153,6 @@ def _failed(call: Callable[[], None]) -> bool:
     return False
 
 
-def runs_of(folder: ServerFolder) -> list[dict[str, Any]]:
-    """Every run, how it stands and how far it is."""
-    rows = []
-    for run in all_runs(folder.runs):
-        metrics = RunDirectory(folder.run(run.name)).metrics()
-        rows.append(
-            {
-                "name": run.name,
-                "standing": run.standing.value,
-                "round": metrics[-1]["round"] if metrics else 0,
-                "sites": list(run.sites),
-                "error": run.error,
-            }
-        )
-    return rows
-
-
-def status_of(folder: ServerFolder, now: datetime) -> dict[str, Any]:
-    """What a coordinator wants to see at a glance."""
-    service = read_service(folder)
-    seen_file = folder.state / "seen.json"
-    seen = json.loads(seen_file.read_text("utf-8")) if seen_file.exists() else {}
-    certificate = (folder.path / "endpoint.crt").read_bytes()
-    return {
-        "name": folder.config.name,
-        "address": folder.config.address,
-        "running": service is not None,
-        "processes": [
-            {"name": name, **child}
-            for name, child in (service or {"children": {}})["children"].items()
-        ],
-        "certificate_days": days_left(certificate, now),
-        "sites": [
-            {
-                "site": site,
-                "standing": member.standing.value,
-                "expires": member.expires,
-                "seen": seen.get(site, {}).get("seen"),
-                "bytes": seen.get(site, {}).get("bytes", 0),
-            }
-            for site, member in sorted(read_members(folder.members).items())
-        ],
-        "runs": runs_of(folder),
-    }
-
-
 def submit(folder: ServerFolder, run: Run) -> Run:
     """Hands a run to the SuperLink, as a new one of Flower's.
 
@@ -243,16 +195,6 @@ def programs_of(folder: ServerFolder) -> list[Program]:
                 log=folder.logs / f"{name}.log")
         for name, command in {"superlink": link, **ours}.items()
     ]  # fmt: skip
-
-
-def read_service(folder: ServerFolder) -> dict[str, Any] | None:
-    """The running service; None where none runs."""
-    try:
-        document: dict[str, Any] = json.loads(folder.service.read_text(encoding="utf-8"))
-        pid = int(document["pid"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return document if is_cloister(pid) else None
 
 
 def refuse_taken(host: str, port: int) -> None:

@@ -17,8 +17,8 @@ from cloister.provisioning.authority import over_at
 from cloister.recipe import read_recipe
 from cloister.server.folder import ServerFolder
 from cloister.server.journal import ENDED, Run, Standing, all_runs, events
+from cloister.server.overview import status_of
 from cloister.server.run_directory import RunDirectory
-from cloister.server.service import status_of
 from cloister.serving.lanes import Lanes, lanes_of
 
 # Runs that a page shows in full, and remarks of each; the list holds all runs.

@@ -23,6 +23,19 @@ def started(made: Federation) -> None:
         made.start(who)
 
 
+def processes(made: Federation) -> dict[str, int]:
+    """Every process of a federation, as `server/gate`; a service itself as `server`."""
+    found = {who: process.pid for who, process in made.processes.items()}
+    for who in made.processes:
+        own = ("superlink", "gate", "executor") if who == "server" else ("supernode", "agent")
+        found |= {f"{who}/{name}": pid for name in own if (pid := made.child(who, name))}
+    return found
+
+
+def holds_torch(pid: int) -> bool:
+    return "/torch/" in Path(f"/proc/{pid}/maps").read_text()
+
+
 def test_a_study_over_a_network_and_its_papers(tmp_path: Path) -> None:
     """Two sites, two rounds: the contract with Flower's private parts, end to end."""
     with federation(tmp_path, epsilon="20.0", noise=0.8) as made:
@@ -33,6 +46,8 @@ def test_a_study_over_a_network_and_its_papers(tmp_path: Path) -> None:
         assert [row["round"] for row in rows] == [1, 2]
         assert all(set(row["received"]) == {"east", "west"} for row in rows)
         assert check_history(made, "first") == {"reserved": 4, "released": 4, "counted": 4}
+        training = {"server/executor", "east/agent", "west/agent"}
+        assert {who for who, pid in processes(made).items() if holds_torch(pid)} == training
         assert (place / "adapter" / "adapter_config.json").is_file()
         told = [event["what"] for _, event in events(place)]
         assert told.count("asked") == told.count("answered") == 4

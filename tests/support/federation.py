@@ -16,7 +16,7 @@ from typing import Any
 
 from cloister.client.agent_folder import AgentFolder
 from cloister.client.membership import Membership, take_invite, take_welcome
-from cloister.client.own import begin_ledger
+from cloister.client.own_ledger import begin_ledger
 from cloister.client.site_file import SiteFile, read_site
 from cloister.models.base import weights_sha256
 from cloister.privacy.ledger_file import LedgerFile
@@ -27,8 +27,9 @@ from cloister.server.deployed import resolved_recipe
 from cloister.server.folder import ServerConfig, ServerFolder
 from cloister.server.journal import ENDED, Run, Standing, read_run, write_run
 from cloister.server.members import approved, changing, connecting, invited, read_members, revoked
+from cloister.server.overview import read_service
 from cloister.server.run_directory import RunDirectory
-from cloister.server.service import read_service, submit
+from cloister.server.service import submit
 from tests.support.models import tiny_bert
 from tests.support.studies import NOTES, write_notes
 
