@@ -127,8 +127,10 @@ class Agent:
             try:
                 message, context, bundle = task.message()
             except NetworkError as error:
-                log.warning("%s", error)
+                # A SuperNode whose task was given up fetches no other for the same run.
+                log.warning("%s; the agent and its SuperNode start again", error)
                 task.finish(succeeded=False)
+                self.stop.set()
                 return
             self._look_at(bundle)
             reply = self._answer(message, context)
