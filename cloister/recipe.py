@@ -17,9 +17,10 @@ from pathlib import Path
 import tomli_w
 
 from cloister.data.config import DataConfig
-from cloister.errors import BadFileError, RecipeError, UsageError
+from cloister.errors import BadFileError, RecipeError, RefusedError, UsageError
 from cloister.fields import as_table, parse_assignment, read_section
 from cloister.models.config import DEFAULT_BASE, LoraConfig, ModelConfig
+from cloister.privacy.central import SENSIBLE_SITES
 from cloister.privacy.config import PrivacyConfig
 from cloister.privacy.units import Unit
 from cloister.strategies.build import make_strategy
@@ -208,6 +209,8 @@ def cross_field_problems(recipe: Recipe) -> list[str]:
     fewest = traits.fewest
     rules = [
         *_strategy_rules(recipe, traits),
+        *_sharing_rules(recipe, traits),
+        *_central_rules(recipe, traits),
         (
             len(declared) != data.sites,
             f"data.public_records: {len(declared)} numbers given for data.sites = {data.sites}",
@@ -276,6 +279,99 @@ def cross_field_problems(recipe: Recipe) -> list[str]:
     return [problem for broken, problem in rules if broken]
 
 
+def _sharing_rules(recipe: Recipe, traits: Traits) -> list[tuple[bool, str]]:
+    """What noise that sites share does not go with: whether it is so, and what to say then."""
+    privacy, training, lora = recipe.privacy, recipe.training, recipe.lora
+    if privacy.noise == "site" or not privacy.enabled:
+        return []
+    declared = recipe.data.public_records
+    try:
+        sharing, why = privacy.sharing(recipe.data.sites), ""
+    except RefusedError as error:
+        sharing, why = None, str(error)
+    fewest = recipe.federation.min_sites
+    return [
+        (
+            sharing is None,
+            f"privacy.noise: {why}; declare more sites, or lower privacy.missing_sites or "
+            "privacy.colluding_sites",
+        ),
+        (
+            training.mode != "gradient-rounds",
+            'training.mode: shared noise is added once a round, to one gradient; set "'
+            'gradient-rounds", or privacy.noise = "site"',
+        ),
+        (
+            not traits.is_linear,
+            f"strategy.name: {recipe.strategy.name} looks at each update, and with shared noise "
+            'there is their sum alone; set "fedavg", or privacy.noise = "site"',
+        ),
+        (
+            bool(recipe.strategy.weights),
+            "strategy.weights: a secure sum counts every site alike; leave it out, or set "
+            'privacy.noise = "site"',
+        ),
+        (
+            privacy.noise_multiplier == 0,
+            "privacy.noise_multiplier: 0 is nothing to share; give a noise, or set privacy.noise = "
+            '"site"',
+        ),
+        (
+            isinstance(declared, tuple) and len(set(declared)) > 1,
+            "data.public_records: with shared noise all sites run one plan, so they declare one "
+            "number; give the smallest",
+        ),
+        (
+            training.update_dtype != "float32",
+            "training.update_dtype: a secure sum is of integers; leave it out, and set "
+            "privacy.secure_bits",
+        ),
+        (
+            lora.train == "b-kept" or bool(lora.ranks),
+            "lora: with shared noise every site sends the same tensors, and keeps none; leave "
+            'lora.ranks out, and set lora.train = "both", "b" or "alternate"',
+        ),
+        (
+            sharing is not None and fewest not in (None, sharing.threshold),
+            f"federation.min_sites: {fewest} given; with shared noise it follows from "
+            f"privacy.missing_sites: {sharing.threshold if sharing else 0}; leave it out",
+        ),
+    ]
+
+
+def _central_rules(recipe: Recipe, traits: Traits) -> list[tuple[bool, str]]:
+    """What noise at the coordinator does not go with: whether it is so, and what to say then."""
+    privacy = recipe.privacy
+    if privacy.site_epsilon is None or not privacy.enabled:
+        return []
+    sites = recipe.data.sites
+    return [
+        (
+            sites < SENSIBLE_SITES and not privacy.site_noise_forced,
+            f"privacy.site_epsilon: among {sites} sites the noise that hides a whole one drowns "
+            f"what all learn (tens of times as long as any update; {SENSIBLE_SITES} sites are the "
+            "least that make sense); leave it out, each site's records are protected without it, "
+            "or set privacy.site_noise_forced = true",
+        ),
+        (
+            privacy.noise == "shared",
+            "privacy.site_epsilon: under secure aggregation the coordinator sees no update whose "
+            'norm it could bound; leave it out, or set privacy.noise = "site"',
+        ),
+        (
+            not traits.is_linear or bool(recipe.strategy.weights),
+            f"strategy: noise at the coordinator is added to a plain sum, and "
+            f"{recipe.strategy.name} needs more, or weighs sites: the bound on one site would not "
+            'hold; set strategy.name = "fedavg" without weights',
+        ),
+        (
+            recipe.lora.train == "b-kept" or bool(recipe.lora.ranks),
+            "lora: noise at the coordinator needs updates of one shape from all; leave lora.ranks "
+            'and lora.train = "b-kept" out',
+        ),
+    ]
+
+
 def _strategy_rules(recipe: Recipe, traits: Traits) -> list[tuple[bool, str]]:
     """What a strategy does not go with: whether it is so, and what to say then."""
     name, lora, training = recipe.strategy.name, recipe.lora, recipe.training
@@ -329,6 +425,15 @@ def _strategy_rules(recipe: Recipe, traits: Traits) -> list[tuple[bool, str]]:
             lora.train == "b-kept" and recipe.federation.patience is not None,
             "federation.patience: sites keep the B of their last round, not of the best one; with "
             'lora.train = "b-kept" leave it out',
+        ),
+        (
+            training.personal and (lora.train in ("b-kept", "b-moving") or bool(lora.residual)),
+            "training.personal: a site's own adapter needs one that is shared whole and stays in "
+            'its basis; set lora.train = "both", "b" or "alternate", and no lora.residual',
+        ),
+        (
+            training.personal and bool(lora.ranks),
+            "training.personal: own adapters are of one rank; leave lora.ranks out",
         ),
         (
             lora.train == "b-kept" and lora.use_dora,

@@ -185,7 +185,7 @@ def walk(rows, key):
             need(place not in charges, f"entry {seq}: a round charged twice")
             if name not in plans:
                 terms = entry["terms"]
-                need(sha256(canonical(terms)) == name and set(terms) == PLAN
+                need(sha256(canonical(terms)) == name and set(terms) - {"sharing"} == PLAN
                      and terms["unit"] == begin["unit"], f"entry {seq}: not the plan")  # fmt: skip
                 plans[name] = terms
             terms, event = plans[name], event_of(entry["event"])

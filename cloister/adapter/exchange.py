@@ -27,23 +27,38 @@ class Status(StrEnum):
     FAILED = "failed"
 
 
+class Step(StrEnum):
+    """What a site is asked for in a round; all but the first belong to secure aggregation."""
+
+    TRAIN = "train"
+    ADVERTISE = "advertise"  # its public key of an epoch
+    MASK = "mask"  # its masked update
+    SIGN = "sign"  # its signature on whose updates are summed
+    REVEAL = "reveal"  # its shares of what unmasks that sum
+
+
 @dataclass(frozen=True, slots=True)
 class RoundRequest:
-    """Asks a site to train one round.
+    """Asks a site for its part of one round.
 
     Attributes:
         study: Digest of the recipe that the coordinator runs; a site on another one refuses.
         round: From 1.
-        adapter: The global adapter in wire format.
+        adapter: The global adapter in wire format; empty where nothing is trained.
+        step: What for.
+        body: What secure aggregation needs beside it (`privacy.secagg.question`); else empty.
     """
 
     study: str
     round: int
     adapter: bytes
+    step: Step = Step.TRAIN
+    body: bytes = b""
 
     def fields(self) -> Fields:
         """As the message's named values."""
-        return {"study": self.study, "round": self.round, "adapter": self.adapter}
+        return {"study": self.study, "round": self.round, "adapter": self.adapter,
+                "step": self.step.value, "body": self.body}  # fmt: skip
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, object]) -> RoundRequest:
@@ -52,8 +67,12 @@ class RoundRequest:
         Raises:
             AdapterFormatError: A field is missing, too many or of another type.
         """
-        _check(fields, {"study": str, "round": int, "adapter": bytes})
-        return cls(**fields)  # type: ignore[arg-type]
+        kinds = {"study": str, "round": int, "adapter": bytes, "step": str, "body": bytes}
+        _check(fields, kinds)
+        if fields["step"] not in set(Step):
+            raise AdapterFormatError(f"request: unknown step {fields['step']!r}")
+        values = dict(fields) | {"step": Step(str(fields["step"]))}
+        return cls(**values)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +83,8 @@ class RoundReply:
         site: Its name.
         round: The round asked for.
         status: How it went.
-        delta: The clipped, noised delta in wire format; empty unless `trained`.
+        delta: The clipped, noised delta in wire format, or what else was asked for; empty unless
+            `trained`.
         epsilon: ε that its ledger shows spent, ∞ without privacy; a function of plans, not of
             records.
         head: SHA-256 of the release's entry in its ledger, which holds the hash of all before it:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cloister.recipe import Recipe
-from cloister.server.rounds import RoundReport
+from cloister.server.study import RoundReport
 from cloister.simulation.result import Result
 
 # Rows shown of a long study; the whole is in metrics.jsonl.
@@ -92,6 +92,9 @@ class Display:
     def summary(self, result: Result) -> None:
         """The end: scores, ε, and where everything is."""
         lines = [(f"test {result.metric}", f"[bold]{result.test[result.metric]:.4f}[/]")]
+        if result.personal_test is not None:
+            own = result.personal_test[result.metric]
+            lines.append(("sites' own adapters", f"{own:.4f} (mean)"))
         if result.plain_test is not None:
             lines.append(("same without privacy", f"{result.plain_test[result.metric]:.4f}"))
         if result.majority is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -81,6 +83,19 @@ def _facts(study: Recipe, sites: int, made: Plan) -> dict[str, Any]:
         "epsilon_over_rounds": {r: json_number(made.epsilon_after(r)) for r in rounds},
         "warnings": [],
     }
+    central = study.privacy.central(study.data.sites, study.federation.num_rounds)
+    if central is not None:
+        facts["whole_site"] = asdict(central) | {
+            "epsilon": json_number(central.epsilon_after(central.rounds))
+        }
+    if made.sharing is not None:
+        alone = made.alone()
+        facts["sharing"] = asdict(made.sharing) | {
+            "threshold": made.sharing.threshold,
+            "epsilon_if_all_others_collude": json_number(
+                alone.epsilon_after(made.num_rounds) if alone is not None else math.inf
+            ),
+        }
     if made.unit == "record" and made.is_private:
         facts["epsilon_of_records"] = {
             k: json_number(group_epsilon([whole], made.delta, k)) for k in GROUPS
@@ -129,11 +144,21 @@ def _print(plans: list[dict[str, Any]], notes: list[str]) -> None:
                 f"  {facts['parameters']:,} noised parameters; one step's noise over the longest "
                 f"possible gradient: {facts['noise_over_signal']:.2f}"
             )
+        if "whole_site" in facts:
+            whole = facts["whole_site"]
+            say(
+                f"  a whole site, against the other sites and the public: ε = "
+                f"{_shown(whole['epsilon'])}, δ = {whole['delta']:g}, by noise of "
+                f"{whole['noise_multiplier']:g} times the longest update at the coordinator"
+            )
+        if "sharing" in facts:
+            for line in _sharing_words(facts["sharing"]):
+                say(f"  {line}")
     first = plans[0]
     reached = max(facts["true_positive_rate"][str(FALSE_POSITIVES)] for facts in plans)
     say()
     say(
-        f"[bold]Promised[/]: whoever sees everything that a site sends (the coordinator, the other "
+        f"[bold]Promised[/]: whoever sees {_seen(first)} (the coordinator, the other "
         f"sites, the public) and\ntests whether any one {first['unit']} was in the site's data: a "
         f"test that accuses {FALSE_POSITIVES:.0%} of those who were not\nfinds at most "
         f"{reached:.0%} of those who were, whatever else its maker knows."
@@ -145,6 +170,24 @@ def _print(plans: list[dict[str, Any]], notes: list[str]) -> None:
     )
     for note in notes:
         console.print(f"[yellow]warning:[/] {note}", soft_wrap=True, highlight=False)
+
+
+def _seen(facts: dict[str, Any]) -> str:
+    return (
+        "every sum of the sites' updates"
+        if "sharing" in facts
+        else ("everything that a site sends")
+    )
+
+
+def _sharing_words(sharing: dict[str, Any]) -> list[str]:
+    alone = _shown(sharing["epsilon_if_all_others_collude"])
+    return [
+        f"noise shared by {sharing['sites']} sites under secure aggregation "
+        f"({sharing['bits']} bits): a round needs {sharing['threshold']} of them, and ε holds "
+        f"while at most {sharing['colluding']} work with the coordinator",
+        f"against a coordinator with all other sites: ε = {alone}",
+    ]
 
 
 def _shown(value: float | None) -> str:

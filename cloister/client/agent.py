@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
@@ -26,6 +26,7 @@ from cloister.client.app import Identity, make_client_app
 from cloister.client.outgoing import check_outgoing
 from cloister.client.own import OwnSite, open_own
 from cloister.client.own_ledger import open_ledger
+from cloister.client.secure import EpochKeys
 from cloister.client.site import Site
 from cloister.client.site_file import SiteFile, read_site
 from cloister.errors import AdapterFormatError, CloisterError, NetworkError, RecipeError
@@ -50,10 +51,12 @@ class OwnSites:
     Attributes:
         path: `site.toml`.
         opened: What is open, with what it was opened from.
+        keys: Of the site's epoch of secure aggregation.
     """
 
     path: Path
     opened: tuple[tuple[bytes, str, float], OwnSite] | None = None
+    keys: EpochKeys = field(default_factory=EpochKeys)
 
     def __call__(self, context: Context) -> tuple[Site, Workspace]:
         """The site and its workspace, for the recipe in a run's configuration.
@@ -70,7 +73,9 @@ class OwnSites:
                 recipe = parse_recipe(text)
             except ValueError as error:
                 raise RecipeError([f"the study's recipe is no valid TOML: {error}"]) from error
-            self.opened = (stamp, open_own(file, recipe))
+            own = open_own(file, recipe)
+            own = replace(own, site=replace(own.site, keys=self.keys))
+            self.opened = (stamp, own)
         own = self.opened[1]
         return own.site, own.workspace
 

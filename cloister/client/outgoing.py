@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from flwr.app import ConfigRecord, Message
 
-from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status
+from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status, Step
 from cloister.adapter.wire import decode
 from cloister.client.site import Site
 from cloister.errors import AdapterFormatError, RefusedError
 from cloister.privacy.keys import is_signed
+from cloister.privacy.secagg.keys import ADVERTISEMENT_BYTES
+from cloister.privacy.secagg.messages import masked_bytes, revealed_bytes
+from cloister.privacy.secagg.question import Question
 
 # Relative error of a norm whose values were rounded to float32 (2⁻²⁴ each) and summed.
 ROUNDING = 1e-6
@@ -43,24 +47,27 @@ def check_outgoing(
         raise RefusedError("a reply to somebody else than who asked")
     try:
         reply = RoundReply.from_fields(dict(record))
-        if reply.round != _round_of(request):
+        if reply.round != _asked(request).round:
             raise RefusedError("a reply to another round")
         if reply.status is not Status.TRAINED:
             _check_status(reply, site)
             return
         if site is None:
             raise RefusedError("an update of a site that could not be opened")
+        if site.plan.sharing is not None:
+            _check_secure(reply, _asked(request), site, shapes)
+            return
         _check_update(reply, site, shapes)
     except AdapterFormatError as error:
         raise RefusedError(f"a reply that the coordinator could not read: {error}") from error
 
 
-def _round_of(request: Message) -> int:
-    """The round that was asked for; 0 where the request cannot be read."""
+def _asked(request: Message) -> RoundRequest:
+    """What was asked for; round 0 where the request cannot be read."""
     try:
-        return RoundRequest.from_fields(dict(request.content[RECORD])).round
+        return RoundRequest.from_fields(dict(request.content[RECORD]))
     except (AdapterFormatError, KeyError):
-        return 0
+        return RoundRequest("", 0, b"")
 
 
 def _check_status(reply: RoundReply, site: Site | None) -> None:
@@ -75,7 +82,27 @@ def _check_status(reply: RoundReply, site: Site | None) -> None:
         raise RefusedError("a status in another's name")
 
 
-def _check_update(reply: RoundReply, site: Site, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def _check_secure(
+    reply: RoundReply, asked: RoundRequest, site: Site, shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """What secure aggregation sends is uniform, or shares of it: its length is what can be told."""
+    terms = site.keys.terms if site.keys is not None else None
+    if terms is None:
+        raise RefusedError("an answer of secure aggregation without its keys")
+    _check_sender(reply, site)
+    if asked.step is Step.MASK:
+        needed = masked_bytes(terms, sum(math.prod(shape) for shape in shapes.values()))
+    elif asked.step is Step.REVEAL:
+        needed = revealed_bytes(terms, len(Question.from_bytes(asked.body).boxes) + 1)
+    else:
+        needed = SIGNATURE_BYTES if asked.step is Step.SIGN else ADVERTISEMENT_BYTES
+    if len(reply.delta) != needed:
+        raise RefusedError(f"{asked.step}: {len(reply.delta)} bytes; {needed} are what it takes")
+    if asked.step is not Step.MASK and (reply.head, reply.epsilon) != ("", 0.0):
+        raise RefusedError(f"{asked.step}: an answer that tells of a release")
+
+
+def _check_sender(reply: RoundReply, site: Site) -> None:
     if reply.site != site.name:
         raise RefusedError("a reply in another's name")
     limit = site.policy.accept.max_message_bytes
@@ -83,9 +110,13 @@ def _check_update(reply: RoundReply, site: Site, shapes: Mapping[str, tuple[int,
         raise RefusedError(
             f"accept.max_message_bytes: an update of {len(reply.delta)} bytes, {limit} are allowed"
         )
+    if not is_signed(reply.statement(site.study), reply.signature, site.ledger.public_key):
+        raise RefusedError("a reply that its own ledger did not sign")
+
+
+def _check_update(reply: RoundReply, site: Site, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    _check_sender(reply, site)
     bound = site.plan.max_update_norm
     norm = decode(reply.delta, shapes).norm()
     if bound is not None and norm > bound * (1 + ROUNDING):
         raise RefusedError(f"an update of norm {norm:.4g}, {bound:g} is the bound")
-    if not is_signed(reply.statement(site.study), reply.signature, site.ledger.public_key):
-        raise RefusedError("a reply that its own ledger did not sign")

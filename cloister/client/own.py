@@ -87,6 +87,7 @@ def asked_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
         expected_batch_size=recipe.training.expected_batch_size,
         local_steps=recipe.training.local_steps,
         num_rounds=recipe.federation.num_rounds,
+        sites=recipe.data.sites,
     )
     shapes = cut_shapes(workspace.sent.shapes, own_rank(file, recipe))
     return replace(plan, message=tuple(sorted(shapes.items())))
@@ -144,7 +145,9 @@ def open_own(file: SiteFile, recipe: Recipe) -> OwnSite:
         unit=plan.unit,
         ledger=open_ledger(file),
         seed=recipe.study.seed,
-        personal=PersonalAdapter.beside(file.ledger, recipe.digest()) if workspace.kept else None,
+        personal=PersonalAdapter.beside(file.ledger, recipe.digest())
+        if workspace.kept or recipe.training.personal
+        else None,
         rank=own_rank(file, recipe),
     )
     return OwnSite(site, workspace, plan)

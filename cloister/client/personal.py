@@ -1,11 +1,13 @@
-"""What a site keeps of its adapter: B, where A alone is shared (FedSA-LoRA; Guo et al. 2024,
-arXiv:2410.01463).
+"""What a site keeps of its adapter, and never sends.
 
-    shared A ← A + mean of the sites' ΔA;  site k: B_k ← B_k + ΔB_k, which never leaves
+    FedSA-LoRA   shared A ← A + mean of the sites' ΔA;  site k: B_k ← B_k + ΔB_k
+                 (Guo et al. 2024, arXiv:2410.01463)
+    MR-MTL       shared x ← mean of the sites' x_k;  site k: x_k, pulled towards x by λ/2 ‖x_k − x‖²
+                 (Liu et al. 2022, arXiv:2206.07902)
 
-Sites whose records differ each read the shared directions in their own way. B_k comes of the same
-noised steps as what is sent, so a round costs the same ε: what stays is charged too, and whoever
-gets the personal adapter later learns no more of a record than the ledger says.
+Sites whose records differ each read the shared directions in their own way, or end near them.
+What stays comes of the same noised steps as what is sent, so a round costs the same ε: it is charged
+too, and whoever gets the personal adapter later learns no more of a record than the ledger says.
 """
 
 from __future__ import annotations

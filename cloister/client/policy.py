@@ -69,6 +69,7 @@ def check(asked: Asked, policy: SitePolicy) -> Plan:
     reasons += problems
     if effective is not None:
         reasons += _without_privacy(asked.plan, effective, policy)
+        reasons += _not_shared(asked.plan, effective, policy.accept)
         reasons += _too_costly(effective, policy)
     if reasons or effective is None:
         raise RefusedError("\n".join(reasons))
@@ -254,6 +255,39 @@ def _without_privacy(plan: Plan, effective: Plan, policy: SitePolicy) -> list[st
         f"budget is {policy.budget.epsilon}; ask the coordinator for privacy.enabled = true with "
         "noise (epsilon = inf in site.toml is for simulations alone)"
     ]
+
+
+def _not_shared(plan: Plan, effective: Plan, accept: AcceptPolicy) -> list[str]:
+    """What keeps the site from a study whose noise is shared, one line each."""
+    sharing = plan.sharing
+    if sharing is None:
+        return []
+    reasons = []
+    if not accept.noise_partners:
+        reasons.append(
+            "accept.noise_partners: the study's noise is shared, so its ε holds only while others "
+            "add theirs; name the ledgers' public keys of those that this site relies on in "
+            'site.toml, or ask for a study with privacy.noise = "site"'
+        )
+    if sharing.colluding < accept.min_colluding:
+        reasons.append(
+            f"accept.min_colluding: the study's ε holds while at most {sharing.colluding} sites "
+            f"work with the coordinator; {accept.min_colluding} is the least here; ask for a "
+            "larger privacy.colluding_sites"
+        )
+    if plan.local_steps != 1 or plan.max_grad_norm is None or plan.noise_multiplier <= 0:
+        reasons.append("plan.sharing: shared noise goes with one step a round, a bound and noise")
+    tightened = [
+        name
+        for name in ("noise_multiplier", "max_grad_norm", "expected_batch_size")
+        if getattr(effective, name) != getattr(plan, name)
+    ]
+    if tightened:
+        reasons.append(
+            f"plan.{', plan.'.join(tightened)}: this site's policy is stricter, and noise is "
+            "shared among sites that all run one plan; ask the coordinator for the stricter value"
+        )
+    return reasons
 
 
 def _too_costly(effective: Plan, policy: SitePolicy) -> list[str]:

@@ -165,6 +165,12 @@ class AcceptPolicy:
             quickstart's end below 0.3), values blow float32 rounding up until one unit shows in
             its companions' gradients; up to the default that was measured to stay within what
             clipping keeps free (`cloister.privacy.clipping.MARGIN`).
+        noise_partners: Public keys of the ledgers (hex) of the institutions whose share of the
+            noise this site relies on, in studies in which noise is shared under secure
+            aggregation; as each told it, not as the coordinator says. Empty: it joins no such
+            study.
+        min_colluding: In such a study, how many of these must be allowed to work with the
+            coordinator without this site's ε rising, at least.
     """
 
     tasks: tuple[TaskKind, ...]
@@ -174,16 +180,21 @@ class AcceptPolicy:
     max_local_steps: int = 10
     max_message_bytes: int = 20_000_000
     max_adapter_value: float = 100.0
+    noise_partners: tuple[str, ...] = ()
+    min_colluding: int = 1
 
     def __post_init__(self) -> None:
         for name in ("tasks", "base_sha256"):
             if not getattr(self, name):
                 raise UsageError(f"{name}: empty; no study could ever be joined: name at least one")
-        for digest in self.base_sha256:
-            if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
-                raise UsageError(
-                    f"base_sha256: {digest!r} given; 64 lower-case hexadecimal digits are needed"
-                )
+        for name in ("base_sha256", "noise_partners"):
+            for digest in getattr(self, name):
+                if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+                    raise UsageError(
+                        f"{name}: {digest!r} given; 64 lower-case hexadecimal digits are needed"
+                    )
+        if self.min_colluding < 0:
+            raise UsageError(f"min_colluding: {self.min_colluding} given; 0 or more is needed")
         if "" in self.target_modules:
             raise UsageError("target_modules: an empty name given; leave the key out for any")
         for name in ("max_rounds", "max_local_steps", "max_message_bytes"):

@@ -35,6 +35,12 @@ def in_words(policy: SitePolicy) -> list[str]:
         + f"; at most {accept.max_rounds} rounds of {accept.max_local_steps} steps, messages of "
         f"{accept.max_message_bytes:,} bytes, adapter values of {accept.max_adapter_value:g}.",
     ]
+    lines.append(
+        f"It shares noise with {len(accept.noise_partners)} institutions that it names, where a "
+        f"study's ε holds though {accept.min_colluding} of them work with the coordinator."
+        if accept.noise_partners
+        else "It joins no study in which sites share the noise: all of its own is added here."
+    )
     if privacy.isolate_units:
         lines.append(f"Every {unit} is computed for itself.")
     words = ", ".join(status.value for status in policy.status.allowed)

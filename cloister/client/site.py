@@ -6,7 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from cloister.adapter.exchange import RoundReply, RoundRequest, Status
+import numpy as np
+from numpy.typing import NDArray
+
+from cloister.adapter.exchange import RoundReply, RoundRequest, Status, Step
 from cloister.adapter.formats import BFLOAT16_ROUNDING
 from cloister.adapter.pairs import cut, filled
 from cloister.adapter.tensors import Adapter
@@ -14,15 +17,18 @@ from cloister.adapter.wire import decode, digest, encode
 from cloister.client.personal import PersonalAdapter
 from cloister.client.policy import Asked, check
 from cloister.client.policy_file import SitePolicy
+from cloister.client.secure import Asking, EpochKeys, agreed_terms
 from cloister.errors import RefusedError
 from cloister.privacy.accounting import COARSE, cross_check
 from cloister.privacy.entropy import Entropy, OsEntropy, SeededEntropy
 from cloister.privacy.ledger import Charge, Ledger, Released
 from cloister.privacy.plan import Plan
+from cloister.privacy.secagg.question import Question
 from cloister.privacy.units import Unit
 from cloister.seeds import child_generator
 from cloister.training.config import TrainingConfig
 from cloister.training.local import local_update
+from cloister.training.shared import shared_gradient
 from cloister.training.units import UnitExamples
 from cloister.training.workspace import Workspace
 
@@ -43,6 +49,7 @@ class Site:
         seed: The study's seed; of sampling only where nothing is private.
         personal: Where it keeps what never leaves; None where a study has nothing of the kind.
         rank: Of its adapters, in a study of mixed ranks; None: the study's.
+        keys: Of its epoch of secure aggregation, where noise is shared; kept over rounds.
     """
 
     name: str
@@ -56,6 +63,7 @@ class Site:
     seed: int
     personal: PersonalAdapter | None = None
     rank: int | None = None
+    keys: EpochKeys | None = None
 
 
 def answer(
@@ -83,7 +91,8 @@ def answer(
     Guarantees:
         The round is charged, and the charge synced, before the first batch is drawn. The message
         holds the clipped, noised delta as the ledger released it, plan constants and nothing else.
-        Asked again for a released round, the site sends the same bytes and draws nothing.
+        Asked again for a released round, the site sends the same bytes and draws nothing. Where
+        the plan's noise is shared, an update leaves under a mask only.
     """
     if request.study != site.study:
         raise RefusedError(f"study {request.study[:12]} asked, {site.study[:12]} accepted")
@@ -91,8 +100,13 @@ def answer(
     agreed_epsilon(plan)
     if not 1 <= request.round <= plan.num_rounds:
         raise RefusedError(f"round {request.round} is outside the plan's {plan.num_rounds}")
+    if plan.sharing is not None:
+        return _answer_secure(site, workspace, request, plan, on_step)
+    if request.step is not Step.TRAIN:
+        raise RefusedError(f"{request.step} was asked; this plan's noise is the site's own")
     received = decode(request.adapter, workspace.whole.shapes)
-    start = Adapter({**received, **_own(site, workspace, request.round)})
+    center = Adapter({**received, **_kept(site, workspace, request.round)})
+    start = _own(site, center, request.round)
     _accept(site, plan, start)
     entropy = _entropy(site, plan, request.round)
     granted = site.ledger.reserve(
@@ -117,16 +131,53 @@ def answer(
         round_number=request.round,
         entropy=entropy,
         rank=site.rank,
+        center=filled(cut(center, site.rank), center.shapes),
         on_step=on_step,
     )
+    if site.training.personal and site.personal is not None:
+        site.personal.save(request.round, start.replace(center.select(delta) + delta))
     kept = delta.select(delta.keys() & workspace.kept)
     if site.personal is not None and kept:
-        site.personal.save(request.round, start.select(kept) + kept)
+        site.personal.save(request.round, center.select(kept) + kept)
     delta = cut(delta.select(delta.keys() - workspace.kept), site.rank)
     planned = dict(plan.message)
     if any(planned.get(name) != shape for name, shape in delta.shapes.items()):
         raise RefusedError("the delta is not of the names and shapes that the plan lets out")
     return _reply(site, request, granted.release(_encoded(delta, site.training, plan)))
+
+
+def _answer_secure(
+    site: Site, workspace: Workspace, request: RoundRequest, plan: Plan,
+    on_step: Callable[[], None],
+) -> RoundReply:  # fmt: skip
+    """One exchange of secure aggregation."""
+    if site.keys is None or request.step is Step.TRAIN:
+        raise RefusedError("the plan's noise is shared: an update leaves under a mask only")
+    question = Question.from_bytes(request.body)
+    terms = agreed_terms(
+        site.study, question, plan, site.policy.accept, site.name, site.ledger.public_key
+    )
+    asking = Asking(site.name, site.ledger, site.keys, terms, question, request.round)
+    entropy = _entropy(site, plan, request.round)
+
+    def gradient() -> NDArray[np.int64]:
+        workspace.train_names(workspace.trained_in_round(site.training, request.round))
+        start = decode(request.adapter, workspace.whole.shapes)
+        return shared_gradient(
+            workspace.network, workspace.task, site.units, start, plan, _training(site),
+            entropy=entropy, on_step=on_step,
+        )  # fmt: skip
+
+    if request.step is Step.MASK:
+        _accept(site, plan, decode(request.adapter, workspace.whole.shapes))
+    charge = Charge(
+        study=site.study,
+        round=request.round,
+        plan=plan,
+        request=digest(request.adapter + request.body),
+        is_private=entropy.is_private,
+    )
+    return _reply(site, request, asking.answer(request.step, charge, gradient))
 
 
 def _accept(site: Site, plan: Plan, start: Adapter) -> None:
@@ -152,8 +203,17 @@ def _accept(site: Site, plan: Plan, start: Adapter) -> None:
         )
 
 
-def _own(site: Site, workspace: Workspace, number: int) -> Adapter:
+def _own(site: Site, center: Adapter, number: int) -> Adapter:
+    """Where a round starts: from the shared adapter, or from the site's own beside it."""
+    if not site.training.personal or site.personal is None:
+        return center
+    return site.personal.before(number, center.shapes) or center
+
+
+def _kept(site: Site, workspace: Workspace, number: int) -> Adapter:
     """What the site keeps, as a round starts from it: its own, or the study's start."""
+    if not workspace.kept:
+        return Adapter({})
     start = workspace.start.select(workspace.kept)
     own = site.personal.before(number, start.shapes) if site.personal is not None else None
     return own or start
@@ -174,7 +234,7 @@ def _encoded(delta: Adapter, training: TrainingConfig, plan: Plan) -> bytes:
 
 
 def _reply(site: Site, request: RoundRequest, released: Released) -> RoundReply:
-    spent = site.ledger.epsilon(site.plan.delta, COARSE)
+    spent = site.ledger.epsilon(site.plan.delta, COARSE) if released.head else 0.0
     reply = RoundReply(
         site.name, request.round, Status.TRAINED, released.payload, spent, released.head
     )

@@ -121,7 +121,7 @@ def statement(verdict: Verdict, study: str) -> dict[str, Any]:
     events = _merged([charged.event for charged in rounds])
     delta = min(plan.delta for plan in plans)
     return {
-        "plans": [{"sha256": plan.digest(), "terms": json.loads(canonical(asdict(plan)))}
+        "plans": [{"sha256": plan.digest(), "terms": json.loads(canonical(plan.terms()))}
                   for plan in plans],
         "events": [asdict(event) for event in events],
         "rounds": len(rounds),

@@ -46,46 +46,57 @@ class ClippedSum:
     Attributes:
         tensors: int64, in units of `grid`, one for each trainable parameter.
         bound: The L2 sensitivity under adding or removing one unit.
+        coarse: The grid, where it is not the bound's own.
     """
 
     tensors: tuple[Tensor, ...]
     bound: float
+    coarse: float | None = None
 
     @property
     def grid(self) -> float:
         """What one unit of the integers stands for."""
-        return grid_of(self.bound)
+        return grid_of(self.bound) if self.coarse is None else self.coarse
 
     def __add__(self, other: ClippedSum) -> ClippedSum:
         """Sums over disjoint sets of units: the sensitivity stays.
 
         Raises:
-            ValueError: The bounds differ.
+            ValueError: The bounds or the grids differ.
         """
-        if self.bound != other.bound:
-            raise ValueError(f"bounds {self.bound} and {other.bound} differ")
+        if (self.bound, self.grid) != (other.bound, other.grid):
+            raise ValueError(
+                f"bounds {self.bound} and {other.bound}, or grids {self.grid} and {other.grid}, "
+                "differ"
+            )
         return ClippedSum(
-            tuple(a + b for a, b in zip(self.tensors, other.tensors, strict=True)), self.bound
+            tuple(a + b for a, b in zip(self.tensors, other.tensors, strict=True)),
+            self.bound,
+            self.coarse,
         )
 
 
-def empty_sum(parameters: Sequence[Tensor], bound: float) -> ClippedSum:
+def empty_sum(parameters: Sequence[Tensor], bound: float, grid: float | None = None) -> ClippedSum:
     """The sum over no unit: zeros shaped as the parameters."""
-    return ClippedSum(tuple(torch.zeros_like(p, dtype=torch.int64) for p in parameters), bound)
+    return ClippedSum(
+        tuple(torch.zeros_like(p, dtype=torch.int64) for p in parameters), bound, grid
+    )
 
 
-def clip_and_sum(per_unit: Sequence[Tensor], bound: float) -> ClippedSum:
+def clip_and_sum(per_unit: Sequence[Tensor], bound: float, grid: float | None = None) -> ClippedSum:
     """Clips each unit's gradient over all parameters at once, rounds it to the grid, and sums.
 
     Args:
         per_unit: One tensor [U, …] for each trainable parameter, of any floating type.
         bound: C, the largest norm that one unit contributes.
+        grid: γ, a power of two; None: as fine as `grid_of(bound)`.
 
     Returns:
         The sum with its sensitivity.
 
     Raises:
         TypeError: A gradient is not of floating type.
+        ValueError: The grid is so coarse that rounding alone reaches the bound.
 
     Guarantees:
         Norms and clipping are in float32 whatever the input's type, the sum is exact. A unit whose
@@ -98,14 +109,18 @@ def clip_and_sum(per_unit: Sequence[Tensor], bound: float) -> ClippedSum:
     squares = torch.stack([g.flatten(1).square().sum(dim=1) for g in gradients]).sum(dim=0)
     norms = squares.sqrt()
     usable = torch.isfinite(norms)
-    grid = grid_of(bound)
-    lengthening = math.sqrt(sum(g[0].numel() for g in gradients if len(g))) * grid / 2
+    step = grid_of(bound) if grid is None else grid
+    lengthening = math.sqrt(sum(g[0].numel() for g in gradients if len(g))) * step / 2
+    if lengthening >= bound:
+        raise ValueError(f"a grid of {step:g} is too coarse for a bound of {bound:g}")
     target = (bound - lengthening) * (1 - MARGIN)
-    factors = (target / norms.clamp_min(1e-30)).clamp_max(1.0) / grid
+    factors = (target / norms.clamp_min(1e-30)).clamp_max(1.0) / step
     factors = torch.where(usable, factors, torch.zeros_like(factors))
     clean = bool(usable.all())
     return ClippedSum(
-        tuple(_rounded_sum(g if clean else _without(g, usable), factors) for g in gradients), bound
+        tuple(_rounded_sum(g if clean else _without(g, usable), factors) for g in gradients),
+        bound,
+        grid,
     )
 
 

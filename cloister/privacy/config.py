@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from cloister.errors import UsageError
 from cloister.privacy.accounting import SMALLEST_DELTA, SMALLEST_NOISE
+from cloister.privacy.central import CentralPlan, central_plan
 from cloister.privacy.events import MOST_NOISE
+from cloister.privacy.secagg.sharing import Sharing
 from cloister.privacy.units import Unit
 
 # ε = 8 is the loosest value at which published DP fine-tuning is compared (Yu et al. 2022,
@@ -34,6 +37,19 @@ class PrivacyConfig:
             parameters at once.
         max_update_norm: Bound on the norm of what one site sends in one round; it limits a site's
             influence on the others, and costs no privacy (post-processing).
+        noise: Who adds it. `site`: each site all of its own, so nobody sees an update without.
+            `shared`: the sites of a sum together, under secure aggregation, in gradient rounds;
+            the coordinator sees the sum alone, and √(its honest sites) times less noise.
+        missing_sites: With shared noise, most sites whose update may be missing in a round; below
+            their number less this one, a round is aborted and nothing is unmasked.
+        colluding_sites: With shared noise, most sites that may work with the coordinator without
+            the others' ε rising.
+        secure_bits: Of a value on the wire with shared noise; 16 halves the bytes, and takes
+            small batches and few parameters.
+        site_epsilon: Noise at the coordinator besides: ε of a whole site with all its records,
+            over all rounds, against who sees the adapters; for many sites. Absent: none.
+        site_delta: δ of the same.
+        site_noise_forced: Add it though the sites are so few that it drowns what they learn.
         site_budgets: In simulations, ε that each site's data set may cost in its whole life, in
             the sites' order; a site whose budget is spent takes part no more. Absent: what the
             study costs.
@@ -47,6 +63,13 @@ class PrivacyConfig:
     delta: float = 1e-5  # the literature's, fit for sites of up to 10,000 records
     max_grad_norm: float = 8.0  # of a head on features of norm √384; most records pass unclipped
     max_update_norm: float = 50.0
+    noise: Literal["site", "shared"] = "site"
+    missing_sites: int = 0
+    colluding_sites: int = 1
+    secure_bits: Literal[16, 32] = 32
+    site_epsilon: float | None = None
+    site_delta: float = 1e-5  # fit for up to 10,000 sites, as `delta` is for records
+    site_noise_forced: bool = False
     site_budgets: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
@@ -67,9 +90,15 @@ class PrivacyConfig:
             raise UsageError(
                 f"max_records_per_person: {self.max_records_per_person} given; at least 1 is needed"
             )
-        if not SMALLEST_DELTA <= self.delta < 1:
+        for name in ("delta", "site_delta"):
+            if not SMALLEST_DELTA <= getattr(self, name) < 1:
+                raise UsageError(
+                    f"{name}: {getattr(self, name)} given; a number from {SMALLEST_DELTA:g} to 1 "
+                    "is needed"
+                )
+        if self.site_epsilon is not None and not 0 < self.site_epsilon < math.inf:
             raise UsageError(
-                f"delta: {self.delta} given; a number from {SMALLEST_DELTA:g} to 1 is needed"
+                f"site_epsilon: {self.site_epsilon} given; a positive finite number is needed"
             )
         for name in ("max_grad_norm", "max_update_norm"):
             # float32 sums and their grid hold these magnitudes with room to spare.
@@ -81,6 +110,37 @@ class PrivacyConfig:
             raise UsageError(
                 f"site_budgets: {min(self.site_budgets)} given; positive numbers are needed"
             )
+
+    def sharing(self, sites: int) -> Sharing | None:
+        """Among whom noise is shared; None where each site adds its own, or there is none.
+
+        Raises:
+            RefusedError: The sites are too few.
+        """
+        if self.noise == "site" or not self.enabled:
+            return None
+        return Sharing(
+            sites=sites,
+            missing=self.missing_sites,
+            colluding=self.colluding_sites,
+            bits=self.secure_bits,
+        )
+
+    def central(self, sites: int, rounds: int) -> CentralPlan | None:
+        """Noise at the coordinator; None where there is none.
+
+        Raises:
+            RefusedError: No amount of noise meets the target.
+        """
+        if self.site_epsilon is None or not self.enabled:
+            return None
+        return central_plan(
+            self.site_epsilon,
+            self.site_delta,
+            sites=sites,
+            rounds=rounds,
+            max_update_norm=self.max_update_norm,
+        )
 
     @property
     def target_epsilon(self) -> float | None:

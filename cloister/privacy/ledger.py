@@ -196,6 +196,10 @@ class Ledger:
         """Steps charged in all."""
         return sum(self._history.spent.plans.values())
 
+    def has_charged(self, study: str, number: int) -> bool:
+        """Whether a round of a study was charged, as far as this object has seen."""
+        return (study, number) in self._history.rounds
+
     def epsilon(self, delta: float, grid: float = FINE) -> float:
         """ε of everything ever charged, per unit added or removed, by PLD."""
         return epsilon(self._history.spent.events, delta, grid)
@@ -240,7 +244,7 @@ class Ledger:
             if not fits(request, self._history.spent, self._history.budget):
                 raise BudgetError(self._exhausted(charge))
             known = request.plan in self._history.plans
-            terms: dict[str, Any] = {} if known else {"terms": asdict(charge.plan)}
+            terms: dict[str, Any] = {} if known else {"terms": charge.plan.terms()}
             entry = self._append(
                 transaction,
                 kind="reserve",

@@ -1,7 +1,7 @@
 """One object for sampler, clip bound, noise and number of steps, so that what is accounted runs.
 
     draw      a Poisson batch at the plan's rate
-    release   the batch's clipped sum with the plan's noise
+    release   the batch's clipped sum with the plan's noise; or with this site's share of it
 
 in turns, as often as the plan says a round has steps, and no further.
 """
@@ -9,6 +9,7 @@ in turns, as often as the plan says a round has steps, and no further.
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from cloister.errors import RefusedError
@@ -17,6 +18,7 @@ from cloister.privacy.entropy import Entropy
 from cloister.privacy.noise import NoisedSum, add_noise
 from cloister.privacy.plan import Plan
 from cloister.privacy.sampling import poisson_sample
+from cloister.privacy.secagg.discrete_noise import discrete_gaussian
 
 
 class Mechanism:
@@ -65,7 +67,34 @@ class Mechanism:
                 f"a sum clipped to {clipped.bound} was given; the plan says "
                 f"{self.plan.max_grad_norm}"
             )
+        if self.plan.sharing is not None:
+            raise RefusedError("the plan's noise is shared: a sum leaves as a share, under a mask")
+        self._release_once()
+        return add_noise(clipped, self.plan.noise_multiplier, self._entropy)
+
+    def release_share(self, clipped: ClippedSum) -> NDArray[np.int64]:
+        """Adds this site's share of the plan's noise to the batch drawn last.
+
+        Returns:
+            Integers in steps of the shared grid [values], the sum's tensors one after another. By
+            themselves they have too little noise: they leave a site under a mask only.
+
+        Raises:
+            RefusedError: The noise is not shared, or bound or grid are not the plan's; or the
+                batch was released already.
+        """
+        values = sum(tensor.numel() for tensor in clipped.tensors)
+        noise = self.plan.shared_noise(values)
+        if (clipped.bound, clipped.grid) != (noise.bound, noise.grid):
+            raise RefusedError(
+                f"a sum clipped to {clipped.bound} on a grid of {clipped.grid} was given; the plan "
+                f"says {noise.bound} and {noise.grid}"
+            )
+        self._release_once()
+        flat = torch.cat([tensor.flatten() for tensor in clipped.tensors]).cpu().numpy()
+        return flat + discrete_gaussian(noise.share, values, self._entropy)
+
+    def _release_once(self) -> None:
         if self._released == self._drawn:
             raise RefusedError("a batch is released once; draw the next one first")
         self._released += 1
-        return add_noise(clipped, self.plan.noise_multiplier, self._entropy)

@@ -10,14 +10,16 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
-from cloister.errors import UsageError
-from cloister.privacy.accounting import calibrate, epsilon
+from cloister.errors import RefusedError, UsageError
+from cloister.privacy.accounting import SMALLEST_NOISE, calibrate, epsilon
 from cloister.privacy.chain import canonical
 from cloister.privacy.config import PrivacyConfig
 from cloister.privacy.events import GaussianEvent
+from cloister.privacy.secagg.shared_noise import SharedNoise, shared_noise
+from cloister.privacy.secagg.sharing import Sharing
 from cloister.privacy.units import Neighbouring, Unit
 
 Message = tuple[tuple[str, tuple[int, ...]], ...]  # names and shapes, in name order
@@ -32,7 +34,8 @@ class Plan:
         expected_batch_size: Mean units of a Poisson batch at a site of that size; the divisor.
         local_steps: Optimizer steps in a round.
         num_rounds: Rounds in the study.
-        noise_multiplier: Noise standard deviation over `max_grad_norm`; 0 without privacy.
+        noise_multiplier: Noise standard deviation over `max_grad_norm`; 0 without privacy. Where
+            noise is shared, of what the fewest honest sites of a sum add together.
         max_grad_norm: Bound on one unit's gradient; None without privacy: no clipping.
         max_update_norm: Bound on what is sent in a round; None without privacy.
         delta: δ of the guarantee.
@@ -40,6 +43,8 @@ class Plan:
         max_records: Records of one unit that count.
         neighbouring: Which data sets are neighbours.
         message: Names and shapes of all that may leave; empty before the base is known.
+        sharing: Among whom the noise is shared, under secure aggregation; None: each site adds
+            all of it.
     """
 
     public_records: int
@@ -54,6 +59,7 @@ class Plan:
     max_records: int = 1
     neighbouring: Neighbouring = Neighbouring.ADD_REMOVE
     message: Message = ()
+    sharing: Sharing | None = None
 
     @property
     def sample_rate(self) -> float:
@@ -78,9 +84,43 @@ class Plan:
         """ε of one site after so many rounds, per unit added or removed, at the plan's δ."""
         return epsilon([self.event(rounds * self.local_steps)], self.delta)
 
+    def shared_noise(self, values: int) -> SharedNoise:
+        """What each site adds to an update of so many values; for plans with `sharing`.
+
+        Raises:
+            RefusedError: The noise is not shared, there is none, or it does not fit its bits.
+        """
+        if self.sharing is None or self.max_grad_norm is None or not self.noise_multiplier:
+            raise RefusedError("a plan whose noise is not shared")
+        return shared_noise(
+            self.sharing,
+            bound=self.max_grad_norm,
+            noise_multiplier=self.noise_multiplier,
+            expected_batch_size=self.expected_batch_size,
+            values=values,
+        )
+
+    def alone(self) -> Plan | None:
+        """The plan as who works with all other sites sees it: a site's own share of the noise.
+
+        Returns:
+            None where that is less noise than accountants take: ε = ∞.
+        """
+        if self.sharing is None:
+            return self
+        share = self.noise_multiplier / math.sqrt(self.sharing.honest)
+        return replace(self, noise_multiplier=share) if share >= SMALLEST_NOISE else None
+
+    def terms(self) -> dict[str, Any]:
+        """Its fields as JSON knows them; `sharing` only where there is one."""
+        fields = asdict(self)
+        if self.sharing is None:
+            del fields["sharing"]
+        return fields
+
     def digest(self) -> str:
         """SHA-256 of its canonical JSON."""
-        return hashlib.sha256(canonical(asdict(self))).hexdigest()
+        return hashlib.sha256(canonical(self.terms())).hexdigest()
 
     @classmethod
     def from_terms(cls, terms: Mapping[str, Any]) -> Self:
@@ -89,18 +129,24 @@ class Plan:
         Raises:
             ValueError: A term is missing, unknown or of another kind.
         """
-        if set(terms) != {field.name for field in fields(cls)}:
+        if set(terms) | {"sharing"} != {field.name for field in fields(cls)}:
             raise ValueError("terms that are not a plan's")
+        sharing = terms.get("sharing")
+        try:
+            shared = None if sharing is None else Sharing(**sharing)
+        except (TypeError, RefusedError) as error:
+            raise ValueError("terms that are not a plan's") from error
         plan = cls(
             **{
                 **terms,
+                "sharing": shared,
                 "unit": Unit(terms["unit"]),
                 "neighbouring": Neighbouring(terms["neighbouring"]),
                 "message": tuple((str(name), tuple(shape)) for name, shape in terms["message"]),
             }
         )
         numbers = (plan.public_records, plan.expected_batch_size, plan.local_steps, plan.num_rounds)
-        exact = canonical(asdict(plan)) == canonical(terms)
+        exact = canonical(plan.terms()) == canonical(terms)
         if not exact or any(type(number) is not int or number < 1 for number in numbers):
             raise ValueError("terms that are not a plan's")
         return plan
@@ -113,12 +159,21 @@ def make_plan(
     expected_batch_size: int,
     local_steps: int,
     num_rounds: int,
+    sites: int,
 ) -> Plan:
     """Solves for the noise and fixes every constant.
 
+    Args:
+        config: What is promised.
+        public_records: The site's declared, public number of units.
+        expected_batch_size: Mean units of a batch.
+        local_steps: In a round.
+        num_rounds: In the study.
+        sites: Of the study.
+
     Raises:
         UsageError: The sample rate is above 1.
-        RefusedError: No amount of noise meets the target.
+        RefusedError: No amount of noise meets the target, or too few sites share it.
     """
     rate = expected_batch_size / public_records
     if rate > 1:
@@ -146,6 +201,7 @@ def make_plan(
         delta=config.delta,
         unit=config.unit,
         max_records=1 if config.unit is Unit.RECORD else config.max_records_per_person,
+        sharing=config.sharing(sites),
     )
 
 

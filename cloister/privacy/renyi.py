@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
@@ -20,18 +20,15 @@ from cloister.privacy.pld import Composition
 ROUNDED_UP = 1 + 1e-6
 
 
-def rdp_epsilon(
-    composition: Composition, delta: float, orders: Sequence[float] | None = None
-) -> float:
-    """ε at the best of these orders, or of dp-accounting's; ∞ where none converges."""
+def rdp_epsilon(composition: Composition, delta: float) -> float:
+    """ε at the best of dp-accounting's orders; ∞ where none converges."""
     from dp_accounting.rdp.rdp_privacy_accountant import DEFAULT_RDP_ORDERS, compute_epsilon
 
-    chosen = tuple(DEFAULT_RDP_ORDERS if orders is None else orders)
-    total = [0.0] * len(chosen)
+    total = [0.0] * len(DEFAULT_RDP_ORDERS)
     for noise_multiplier, sample_rate, steps in composition:
-        one = _divergences(noise_multiplier, sample_rate, chosen)
+        one = _divergences(noise_multiplier, sample_rate, tuple(DEFAULT_RDP_ORDERS))
         total = [so_far + steps * more for so_far, more in zip(total, one, strict=True)]
-    found, _ = compute_epsilon(chosen, total, delta)
+    found, _ = compute_epsilon(DEFAULT_RDP_ORDERS, total, delta)
     return float(found)
 
 

@@ -11,7 +11,8 @@ def noise_over_signal(plan: Plan, parameters: int, sites: int) -> float:
     """Length of one step's noise over the longest gradient that the step could see.
 
     The mean update of K sites carries noise of length σ·C·√d / (B·√K), and a gradient of at most C,
-    reached where every record of the batch pulls the same way at full length.
+    reached where every record of the batch pulls the same way at full length. Where h honest sites
+    share σ among them, each adds σ/√h, and so much less is in the mean.
 
     Args:
         plan: A site's.
@@ -19,7 +20,8 @@ def noise_over_signal(plan: Plan, parameters: int, sites: int) -> float:
         sites: K, sites that are averaged.
 
     Returns:
-        σ·√d / (B·√K); above 1 the noise is longer than any gradient can be.
+        σ·√d / (B·√K), or σ·√d / (B·√(K h)); above 1 the noise is longer than any gradient can be.
     """
-    signal = plan.expected_batch_size * math.sqrt(sites)
+    honest = plan.sharing.honest if plan.sharing is not None else 1
+    signal = plan.expected_batch_size * math.sqrt(sites * honest)
     return plan.noise_multiplier * math.sqrt(parameters) / signal

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloister.models.pooling import Pooling
+from cloister.privacy.accounting import epsilon
+from cloister.privacy.central import CentralPlan
 from cloister.privacy.plan import Plan
 from cloister.release.snippets import loading_script
 from cloister.tasks.config import TaskKind
@@ -36,6 +38,7 @@ class Card:
         recipe_digest: Of the study's recipe.
         ledgers: Where each site's ledger ended, in words.
         is_personal: Whether each site kept a part of its adapter.
+        central: Noise that the coordinator added besides.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Card:
     recipe_digest: str
     ledgers: Mapping[str, str]
     is_personal: bool = False
+    central: CentralPlan | None = None
 
 
 _PERSONAL = (
@@ -132,10 +136,51 @@ def _privacy(card: Card) -> str:
     lines += [f"- {site}: {end}" for site, end in card.ledgers.items()]
     lines += [
         "",
-        "The same ε holds against the coordinator, the other sites and the public: noise is added "
-        "at the site, before anything is sent. A person with records at several sites, or several "
-        f"records at one, is protected less than one {first.unit}: their ε adds up.\n",
+        *_against(card, first),
+        *_of_whole_sites(card),
+        "A person with records at several sites, or several records at one, is protected less than "
+        f"one {first.unit}: their ε adds up.\n",
         "Not covered: the choice of hyper-parameters, labels and public test data; records that "
         "are not in the training sets; what an operator publishes beside this adapter.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _against(card: Card, plan: Plan) -> list[str]:
+    """Against whom the stated ε holds, and what holds against others."""
+    sharing = plan.sharing
+    if sharing is None:
+        return [
+            "The same ε holds against the coordinator, the other sites and the public: noise is "
+            "added at the site, before anything is sent.",
+        ]
+    alone = plan.alone()
+    steps = card.rounds * plan.local_steps
+    shown = epsilon([alone.event(steps)], plan.delta) if alone is not None else math.inf
+    least = f"{shown:.3f}" if math.isfinite(shown) else "∞"
+    return [
+        f"The noise is shared under secure aggregation: of {sharing.sites} sites, a sum holds at "
+        f"least {sharing.threshold}, of which at most {sharing.colluding} may work with the "
+        "coordinator.\n",
+        "| against | ε of one site's records |",
+        "|---|---|",
+        "| the public and the other sites, who see the adapters | as above |",
+        f"| the coordinator, with at most {sharing.colluding} of the other sites | as above |",
+        f"| the coordinator with all other sites | {least} after {card.rounds} rounds |",
+        "",
+    ]
+
+
+def _of_whole_sites(card: Card) -> list[str]:
+    """What noise at the coordinator adds to the promise."""
+    plan = card.central
+    if plan is None:
+        return []
+    return [
+        f"The coordinator added noise of {plan.noise_multiplier:g} times the longest update "
+        f"({plan.max_update_norm:g}) to every sum of {plan.sites} sites. For a whole **site** with "
+        f"all its records, add-remove, against the other sites and the public: ε = "
+        f"{plan.epsilon_after(card.rounds):.3f}, δ = {plan.delta:g} (PLD). Against the "
+        "coordinator, who sees each update, it promises nothing.",
+        "",
+    ]

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from cloister.server.rounds import ServerStudy, run_study
+from cloister.server.rounds import run_study
+from cloister.server.study import ServerStudy
 from cloister.strategies.strategy import ServerState
 
 

@@ -102,7 +102,16 @@ class Asker:
             Answers with the site whose node sent each, one for each node; what comes after the
             deadline is dropped when it comes.
         """
-        asking = _Asking(self, request, nodes, self.since(self.grid))
+        yield from self.ask_each(
+            request.round, dict.fromkeys(nodes, request), nodes, enough, started
+        )
+
+    def ask_each(
+        self, number: int, requests: Mapping[int, RoundRequest], nodes: Nodes, enough: int,
+        started: float,
+    ) -> Iterator[tuple[str, Message]]:  # fmt: skip
+        """Like `ask`, with a request of its own for each node."""
+        asking = _Asking(self, number, requests, nodes, self.since(self.grid))
         deadline = started + self.patience.round
         answers = 0
         asking.push(list(nodes))
@@ -121,7 +130,7 @@ class Asker:
                 break
             self.wait(min(POLL, deadline - now))
         self._late |= {
-            message_id: (request.round, nodes[node]) for message_id, node in asking.pending.items()
+            message_id: (number, nodes[node]) for message_id, node in asking.pending.items()
         }
         yield from asking.failed()
 
@@ -145,7 +154,8 @@ class _Asking:
     """One round's questions: which are open, and who is to be asked again when."""
 
     asker: Asker
-    request: RoundRequest
+    number: int
+    requests: Mapping[int, RoundRequest]
     nodes: Nodes
     connected: Mapping[int, str]
     pending: dict[str, int] = field(default_factory=dict)
@@ -165,10 +175,10 @@ class _Asking:
         """Sends the request; a node for which Flower did not take it is tried again later."""
         messages = [
             Message(
-                RecordDict({RECORD: ConfigRecord(self.request.fields())}),
+                RecordDict({RECORD: ConfigRecord(self.requests[node].fields())}),
                 dst_node_id=node,
                 message_type=MessageType.TRAIN,
-                group_id=str(self.request.round),
+                group_id=str(self.number),
             )
             for node in to
         ]
@@ -187,7 +197,7 @@ class _Asking:
         """The answer that a message is; None for one that does not count."""
         node = self.pending.pop(message_id, None)
         if node is None:
-            log.warning("round %d: an answer that nobody asked for", self.request.round)
+            log.warning("round %d: an answer that nobody asked for", self.number)
             return None
         again = self.asker.patience.again
         if message.has_content() or again is None:
@@ -195,7 +205,7 @@ class _Asking:
             self.again.pop(node, None)
             self._tell("answered", node)
             return self.nodes[node], message
-        log.warning("round %d: %s: Flower's error %d", self.request.round, self.nodes[node],
+        log.warning("round %d: %s: Flower's error %d", self.number, self.nodes[node],
                     message.error.code)  # fmt: skip
         self._tell("lost", node)
         self.failures[node] = message
@@ -211,7 +221,7 @@ class _Asking:
         self.looked, there_since = now, self.asker.since(self.asker.grid)
         for node in sorted(set(self.pending.values())):
             if there_since.get(node, self.connected.get(node)) != self.connected.get(node):
-                lost = dict.fromkeys(self._forget(node), (self.request.round, self.nodes[node]))
+                lost = dict.fromkeys(self._forget(node), (self.number, self.nodes[node]))
                 self.asker._late |= lost
                 self.again[node] = now
                 self._tell("lost", node)
@@ -254,4 +264,4 @@ class _Asking:
         return ids
 
     def _tell(self, what: str, node: int) -> None:
-        self.asker.on_event(what, self.request.round, self.nodes[node])
+        self.asker.on_event(what, self.number, self.nodes[node])

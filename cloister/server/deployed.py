@@ -23,12 +23,13 @@ from cloister.recipe import Recipe, parse_recipe, read_recipe
 from cloister.release.card import Card, write_card
 from cloister.release.export import Released, export
 from cloister.server.asking import Patience
+from cloister.server.gathering import secure_study
 from cloister.server.journal import change_run, note
 from cloister.server.members import Member
 from cloister.server.plots import plot_run
-from cloister.server.rounds import RoundReport, ServerStudy
 from cloister.server.run_directory import RunDirectory
 from cloister.server.scoring import Scorer, error_of
+from cloister.server.study import RoundReport, ServerStudy
 from cloister.server.tracking import TensorBoard, metrics_row
 from cloister.strategies.build import make_strategy
 from cloister.strategies.strategy import ServerState
@@ -113,6 +114,7 @@ def plans_of(recipe: Recipe, members: Mapping[str, Member]) -> dict[str, Plan]:
             expected_batch_size=recipe.training.expected_batch_size,
             local_steps=recipe.training.local_steps,
             num_rounds=recipe.federation.num_rounds,
+            sites=recipe.data.sites,
         )
         for name, member in members.items()
     }
@@ -223,6 +225,8 @@ class DeployedStudy:
             ranks=dict(zip(names, recipe.lora.ranks, strict=False)),
             error=error_of(recipe, strategy.traits, names, self.workspace.frozen_factors),
             keys={name: member.ledger_key for name, member in self.members.items()},
+            secure=secure_study(recipe, next(iter(plans_of(recipe, self.members).values()))),
+            central=recipe.privacy.central(len(names), recipe.federation.num_rounds),
         )
 
     def finish(self, state: ServerState) -> None:
@@ -288,5 +292,6 @@ class DeployedStudy:
             plans={site: plans[site] for site in epsilon},
             epsilon=epsilon,
             recipe_digest=recipe.digest(),
+            central=recipe.privacy.central(len(plans), recipe.federation.num_rounds),
             ledgers={site: f"after its last release, SHA-256 `{heads[site]}`" for site in heads},
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from flwr.app import Message
 
@@ -16,6 +17,8 @@ from cloister.errors import AdapterFormatError
 from cloister.privacy.keys import is_signed
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # Relative error of a norm whose values were rounded to float32 on the wire (2⁻²⁴ each), with room
 # for the sum's own rounding.
@@ -29,13 +32,11 @@ class Terms:
     Attributes:
         digest: Of its recipe.
         sites: Names of all sites.
-        max_update_norm: Bound that every site agreed to; None: no bound.
         keys: Public keys of the sites' ledgers; None: signatures are not checked.
     """
 
     digest: str
     sites: tuple[str, ...]
-    max_update_norm: float | None
     keys: Mapping[str, str] | None
 
 
@@ -50,6 +51,7 @@ class Replies:
         bytes: Of all updates.
         retired: Sites whose budget is spent: they take part no more.
         spent: Sites that charged this round before and were cut off: they go on with the next.
+        nodes: Flower's id of the node of each that counts.
         refused: Why a site's reply does not count, in words, by site; "a site" where it did not
             say which.
     """
@@ -60,6 +62,7 @@ class Replies:
     bytes: int = 0
     retired: set[str] = field(default_factory=set)
     spent: set[str] = field(default_factory=set)
+    nodes: dict[str, int] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
 
     def refuse(self, site: str, number: int, why: str) -> None:
@@ -72,8 +75,8 @@ def read_replies(
     answers: Iterable[tuple[str, Message]],
     terms: Terms,
     number: int,
-    shapes: Callable[[str], Shapes],
-    take: Callable[[str, Adapter], None],
+    read: Callable[[str, bytes], T],
+    take: Callable[[str, T], None],
 ) -> Replies:
     """Sorts a round's replies; what is not as it must be is logged and left out.
 
@@ -81,8 +84,8 @@ def read_replies(
         answers: As they arrived, each with the site whose node sent it; "" where nothing tells.
         terms: What every reply is held against.
         number: The round.
-        shapes: Names and shapes of a site's update.
-        take: Given each update that counts, as it arrives.
+        read: What a site's bytes stand for; raises AdapterFormatError where nothing.
+        take: Given each answer that counts, as it arrives.
     """
     replies = Replies()
     for sender, message in answers:
@@ -106,21 +109,38 @@ def read_replies(
                 continue
             if reply.site in replies.counted:
                 raise AdapterFormatError("a second update in one round")
-            update = decode(reply.delta, shapes(reply.site))
-            bound = terms.max_update_norm
-            if bound is not None and update.norm() > bound * (1 + ROUNDING):
-                raise AdapterFormatError(
-                    f"an update of norm {update.norm():.4g}, {bound:g} is the bound"
-                )
+            value = read(reply.site, reply.delta)
         except (AdapterFormatError, KeyError) as error:
             replies.refuse(site, number, str(error))
             continue
-        take(reply.site, update)
+        take(reply.site, value)
         replies.counted.append(reply.site)
+        replies.nodes[reply.site] = message.metadata.src_node_id
         replies.epsilon[reply.site] = reply.epsilon
         replies.received[reply.site] = (digest(reply.delta), reply.head)
         replies.bytes += len(reply.delta)
     return replies
+
+
+def update_reader(
+    bound: float | None, shapes: Callable[[str], Shapes]
+) -> Callable[[str, bytes], Adapter]:
+    """Reads updates in clear.
+
+    Args:
+        bound: Norm that every site agreed to clip what it sends to; None: no bound.
+        shapes: Names and shapes of a site's update.
+    """
+
+    def read(site: str, payload: bytes) -> Adapter:
+        update = decode(payload, shapes(site))
+        if bound is not None and update.norm() > bound * (1 + ROUNDING):
+            raise AdapterFormatError(
+                f"an update of norm {update.norm():.4g}, {bound:g} is the bound"
+            )
+        return update
+
+    return read
 
 
 def _check_sender(reply: RoundReply, sender: str, terms: Terms, number: int) -> None:

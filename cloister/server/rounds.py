@@ -6,116 +6,18 @@ them, aggregate, save, score, tell the observers.
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import replace
 
 from flwr.serverapp import Grid
 
-from cloister.adapter.exchange import RoundRequest
-from cloister.adapter.formats import Shapes
-from cloister.adapter.pairs import cut_shapes
-from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
 from cloister.errors import QuorumError
-from cloister.server.asking import Asker, Nodes, Patience
-from cloister.server.replies import Replies, Terms, read_replies
-from cloister.strategies.arriving import arriving
-from cloister.strategies.strategy import Gate, ServerState, Strategy
-
-log = logging.getLogger(__name__)
-
-SetScores = Mapping[str, Mapping[str, float]]  # by public data set, then by metric
-
-
-@dataclass(frozen=True)
-class RoundReport:
-    """What a closed round came to.
-
-    Attributes:
-        round: From 1.
-        metrics: Scores by set (`test`, `validation`) and name; empty where the round was not
-            scored.
-        epsilon: ε spent so far, by site, as the sites state it; ∞ without privacy.
-        received: SHA-256 of what each site sent, and of its ledger's entry for it.
-        bytes_up: Bytes of all updates received.
-        bytes_down: Bytes of the global adapter, times sites.
-        seconds: From the first message to the saved state.
-        seconds_scoring: Of these, evaluation.
-        missing: Sites that did not answer with an update, but for the retired.
-        retired: Sites whose budget is spent.
-        refused: Why a reply does not count, by site.
-        update_norm: Norm of what the global adapter moved.
-        aggregation_error: Relative distance of the global product from the mean of the sites'
-            products; None where the method does not aim at the mean, or no product moved.
-    """
-
-    round: int
-    metrics: SetScores
-    epsilon: Mapping[str, float]
-    received: Mapping[str, tuple[str, str]]
-    bytes_up: int
-    bytes_down: int
-    seconds: float
-    seconds_scoring: float
-    missing: tuple[str, ...]
-    retired: tuple[str, ...]
-    refused: Mapping[str, str]
-    update_norm: float
-    aggregation_error: float | None
-
-
-@dataclass(frozen=True)
-class ServerStudy:
-    """What the coordinator knows of a study.
-
-    Attributes:
-        digest: Of its recipe.
-        sites: Names of all sites.
-        strategy: How updates are aggregated.
-        state: Where to go on: before round 1, or a checkpoint's.
-        num_rounds: When to end.
-        min_sites: Fewest updates that close a round; None: one from every site that has budget.
-        patience: How long a round waits.
-        trained: Names that travel in a round.
-        max_update_norm: Bound that every site agreed to clip what it sends to; None: no bound.
-        score: Scores an adapter on public data, or returns nothing where the round is not scored.
-        save: Makes a state durable before the next round starts.
-        stop_early: Whether the scores so far end the study.
-        on_round: Told of each closed round.
-        on_note: Told what is out of the ordinary, in words.
-        on_event: Told what happens to a site in a round (`server.asking`).
-        nodes: Which connected nodes there are, with their sites where the node's key tells.
-        since: When each of them connected, where that can be told (`server.asking`).
-        keys: Public keys of the sites' ledgers, which sign what they send; None: not checked.
-        error: The aggregation error, from the adapter before a round, its updates that count by
-            site, and the adapter after it; absent where there is none to speak of: then a linear
-            strategy's updates are summed as they arrive, and none is kept.
-        ranks: Of sites' adapters, where they differ.
-    """
-
-    digest: str
-    sites: tuple[str, ...]
-    strategy: Strategy
-    state: ServerState
-    num_rounds: int
-    min_sites: int | None
-    patience: Patience
-    trained: Callable[[int], frozenset[str]]
-    max_update_norm: float | None
-    score: Callable[[ServerState], SetScores]
-    save: Callable[[ServerState], None]
-    stop_early: Callable[[ServerState, SetScores], bool] = lambda state, metrics: False
-    on_round: Callable[[RoundReport], None] = lambda report: None
-    on_note: Callable[[str], None] = log.warning
-    on_event: Callable[[str, int, str], None] = lambda what, number, site: None
-    nodes: Callable[[Grid], Nodes] = lambda grid: dict.fromkeys(sorted(grid.get_node_ids()), "")
-    since: Callable[[Grid], Mapping[int, str]] = lambda grid: {}
-    keys: Mapping[str, str] | None = None
-    error: Callable[[Adapter, Mapping[str, Adapter], Adapter], float | None] | None = None
-    ranks: Mapping[str, int] = field(default_factory=dict)
+from cloister.server.asking import Asker
+from cloister.server.gathering import gatherer
+from cloister.server.replies import Replies
+from cloister.server.study import RoundReport, ServerStudy
+from cloister.strategies.strategy import Gate, ServerState
 
 
 def run_study(grid: Grid, study: ServerStudy) -> ServerState:
@@ -130,8 +32,8 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
     state = study.state
     epsilon: dict[str, float] = {}
     asker = Asker(grid, study.nodes, study.patience, study.on_event, study.since)
-    terms = Terms(study.digest, study.sites, study.max_update_norm, study.keys)
-    enough = study.min_sites or len(study.sites)
+    gather = gatherer(study, asker)
+    enough = study.enough
     while state.round < study.num_rounds:
         started = time.monotonic()
         number = state.round + 1
@@ -142,32 +44,28 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
                 f"{len(nodes)} sites are connected after {study.patience.round:.0f} s, "
                 f"{enough} are needed; start the others, then resume the run"
             )
-        shapes = state.adapter.select(study.trained(number)).shapes
-        updates = arriving(study.strategy, keep=study.error is not None)
-        replies = read_replies(
-            asker.ask(RoundRequest(study.digest, number, payload), nodes, enough, started),
-            terms,
-            number,
-            partial(_shapes_of, study, shapes),
-            updates.add,
-        )
+        gathered = gather(state, number, payload, nodes, started)
+        replies = gathered.replies
         if replies.retired.issuperset(study.sites):
             study.on_note(f"every site's budget is spent: ending after round {state.round}")
             break
+        if study.secure and len(study.sites) - len(replies.retired) < study.enough:
+            study.on_note(
+                f"too few sites have budget for a secure sum: ending after round {state.round}"
+            )
+            break
         counts = _counts(replies, study, number)
         epsilon |= replies.epsilon
-        before, counted = state.adapter, dict(updates.held)
+        before, counted = state.adapter, dict(gathered.held)
         if isinstance(study.strategy, Gate):
-            for site, why in study.strategy.left_out(updates.held).items():
+            for site, why in study.strategy.left_out(gathered.held).items():
                 replies.refuse(site, number, why)
                 counted.pop(site)
-        if counts:
-            state = updates.close(state)
+        if counts and gathered.close is not None:
+            state = gathered.close(state)
         else:
-            cut = ", ".join(sorted(replies.spent))
-            study.on_note(
-                f"round {number} was charged and cut off at {cut}: it stays spent and is skipped"
-            )
+            cut = gathered.why or f"cut off at {', '.join(sorted(replies.spent))}"
+            study.on_note(f"round {number} was charged and {cut}: it stays spent and is skipped")
             state = replace(state, round=number)
         study.save(state)
         scored = time.monotonic()
@@ -197,10 +95,6 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
     return state
 
 
-def _shapes_of(study: ServerStudy, shapes: Shapes, site: str) -> Shapes:
-    return cut_shapes(shapes, study.ranks.get(site))
-
-
 def _counts(replies: Replies, study: ServerStudy, number: int) -> bool:
     """Whether a round's updates are aggregated.
 
@@ -214,6 +108,8 @@ def _counts(replies: Replies, study: ServerStudy, number: int) -> bool:
     excused = replies.retired | replies.spent
     have = len(replies.counted)
     needed = study.min_sites or sum(site not in excused for site in study.sites)
+    if study.secure is not None:
+        needed = study.enough
     if have:
         needed = max(needed, study.strategy.traits.fewest)
     if have >= needed:

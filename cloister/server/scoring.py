@@ -11,8 +11,8 @@ from cloister.data.records import Record
 from cloister.models.state import write_adapter
 from cloister.recipe import Recipe
 from cloister.server.early_stopping import LOWER_IS_BETTER, is_best, should_stop
-from cloister.server.rounds import SetScores
 from cloister.server.run_directory import RunDirectory
+from cloister.server.study import SetScores
 from cloister.strategies.aggregation_error import aggregation_error
 from cloister.strategies.strategy import ServerState, Traits
 from cloister.training.evaluation import evaluate
@@ -97,7 +97,11 @@ def error_of(
     sites keep B, no product is shared. None where there is nothing to compute, or it is not asked
     for: it needs every update of a round at once.
     """
-    shared = recipe.training.mode != "gradient-rounds" and recipe.lora.train != "b-kept"
+    shared = (
+        recipe.training.mode != "gradient-rounds"
+        and recipe.lora.train != "b-kept"
+        and recipe.privacy.site_epsilon is None
+    )
     if not traits.averages or not shared or not recipe.tracking.aggregation_error:
         return None
     weights = dict(zip(names, recipe.strategy.weights, strict=False))

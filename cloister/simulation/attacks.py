@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cloister.privacy.accounting import epsilon, true_positive_rate
@@ -88,7 +88,8 @@ def attacks(recipe: Recipe, persons: int, each: int, trials: int) -> Attacks:
 def illustration(recipe: Recipe, persons: int) -> Illustration:
     """Guesses who was in the training data, from final adapters alone."""
     site = audited_site(recipe, persons, 1)
-    plan = site.plan
+    # A sum's whole noise at one site: what a sum shows of it.
+    plan = replace(site.plan, sharing=None)
     found = attack_adapters(site.workspace, site.units, plan, recipe.training)
     whole = plan.event(plan.num_rounds * plan.local_steps)
     allowed = true_positive_rate([whole], FALSE_POSITIVES)

@@ -32,6 +32,7 @@ def card_for(study: SimulatedStudy, workspace: Workspace, result: Result) -> Car
         epsilon={site.name: site.epsilon for site in result.sites},
         recipe_digest=recipe.digest(),
         is_personal=bool(workspace.kept),
+        central=recipe.privacy.central(len(study.names), recipe.federation.num_rounds),
         ledgers={
             site.name: f"entry {site.ledger.seq}, SHA-256 `{site.ledger.hash}`"
             for site in result.sites

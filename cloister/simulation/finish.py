@@ -12,14 +12,16 @@ from cloister.privacy.ledger import Ledger
 from cloister.release.card import write_card
 from cloister.release.export import Released, export
 from cloister.server.plots import plot_run
-from cloister.server.rounds import SetScores
 from cloister.server.run_directory import RunDirectory
+from cloister.server.scoring import mean_metrics
+from cloister.server.study import SetScores
 from cloister.simulation.card import card_for
 from cloister.simulation.personal import site_models
 from cloister.simulation.result import Result, SiteResult
 from cloister.simulation.study import SimulatedStudy
 from cloister.strategies.strategy import ServerState
 from cloister.tasks.chat import CausalChat
+from cloister.training.evaluation import evaluate
 from cloister.training.generation import reply_score
 from cloister.training.workspace import Workspace
 
@@ -74,12 +76,28 @@ def write_results(
         sites=tuple(_site_result(study, run, name) for name in study.names),
         bytes_per_update=max(_bytes_per_update(row, len(study.names)) for row in rows),
         seconds=seconds,
+        personal_test=_personal_scores(study, workspace, list(models.values()))
+        if recipe.training.personal
+        else None,
     )
     write_card(run.adapter, card_for(study, workspace, result))
     plan = next(iter(study.plans.values()))
     promise = f"one {plan.unit}, {plan.neighbouring}, δ = {plan.delta:g}"
     plot_run(rows, task.primary_metric, recipe.study.name, promise, run.path / "metrics.png")
     return result
+
+
+def _personal_scores(
+    study: SimulatedStudy, workspace: Workspace, models: list[Adapter]
+) -> dict[str, float]:
+    """Scores of sites' own adapters on the public test set, the mean over sites."""
+    examples = workspace.encode(study.test)
+    tokens = study.recipe.training.physical_batch_tokens
+    rows = []
+    for model in models:
+        write_adapter(workspace.network, model)
+        rows.append(evaluate(workspace.network, workspace.task, examples, tokens).metrics)
+    return mean_metrics(rows)
 
 
 def _bytes_per_update(row: Mapping[str, Any], sites: int) -> int:

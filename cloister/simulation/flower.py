@@ -16,8 +16,8 @@ from cloister.client.app import make_client_app
 from cloister.client.site import Site
 from cloister.recipe import Recipe, read_recipe
 from cloister.server.app import make_server_app
-from cloister.server.rounds import ServerStudy
 from cloister.server.run_directory import RunDirectory
+from cloister.server.study import ServerStudy
 from cloister.simulation.run import open_coordinator
 from cloister.simulation.study import SimulatedSites
 from cloister.strategies.strategy import ServerState

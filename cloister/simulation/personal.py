@@ -24,12 +24,16 @@ def site_models(
         run: Holds what sites kept, beside their ledgers.
         shared: The global adapter.
     """
-    if not workspace.kept:
+    if not workspace.kept and not study.recipe.training.personal:
         return {}
-    start, beyond = workspace.start.select(workspace.kept), study.recipe.federation.num_rounds + 1
+    if study.recipe.training.personal:
+        start = workspace.whole
+    else:
+        start = workspace.start.select(workspace.kept)
+    beyond = study.recipe.federation.num_rounds + 1
     digest = study.recipe.digest()
     models = {}
     for name in study.names:
         own = PersonalAdapter.beside(run.ledger(name), digest).before(beyond, start.shapes)
-        models[name] = Adapter({**shared, **(own or start)})
+        models[name] = Adapter({**shared, **(own or (start if workspace.kept else {}))})
     return models

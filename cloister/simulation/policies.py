@@ -29,7 +29,11 @@ def simulated_budget(plan: Plan, epsilon: float | None = None) -> Budget:
 
 
 def simulated_policy(
-    recipe: Recipe, plan: Plan, budget: Budget, workspace: Workspace
+    recipe: Recipe,
+    plan: Plan,
+    budget: Budget,
+    workspace: Workspace,
+    partners: tuple[str, ...] = (),
 ) -> SitePolicy:
     """A policy that lets a plan through unchanged.
 
@@ -38,6 +42,7 @@ def simulated_policy(
         plan: The site's.
         budget: The site's.
         workspace: For the base's hash and the modules that get adapters.
+        partners: Public keys of the ledgers of sites with which noise is shared.
     """
     bound = plan.max_grad_norm
     return SitePolicy(
@@ -56,5 +61,7 @@ def simulated_policy(
             target_modules=workspace.network.adapted_modules,
             max_rounds=plan.num_rounds,
             max_local_steps=plan.local_steps,
+            noise_partners=partners,
+            min_colluding=0,
         ),
     )

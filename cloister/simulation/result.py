@@ -51,6 +51,8 @@ class Result:
         bytes_per_update: Bytes of the largest update that a site sent.
         seconds: Wall time.
         plain_test: The same run's scores without privacy, where a twin was run.
+        personal_test: Where sites have adapters of their own beside the shared one, the mean of
+            these on the public test set; only a simulation sees them side by side.
     """
 
     run_dir: Path
@@ -63,6 +65,7 @@ class Result:
     bytes_per_update: int
     seconds: float
     plain_test: Mapping[str, float] | None = None
+    personal_test: Mapping[str, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`; ∞ is null."""
@@ -91,4 +94,7 @@ class Result:
         if self.plain_test is not None:
             plain = {name: json_number(value) for name, value in self.plain_test.items()}
             document["plain_test"] = plain
+        if self.personal_test is not None:
+            own = {name: json_number(value) for name, value in self.personal_test.items()}
+            document["personal_test"] = own
         return document

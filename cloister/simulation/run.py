@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 
 from cloister.adapter.tensors import Adapter
 from cloister.client.app import make_client_app
-from cloister.errors import BudgetError, CloisterError, QuorumError
+from cloister.errors import BudgetError, CloisterError, QuorumError, UsageError
+from cloister.models.state import write_adapter
 from cloister.privacy.chain import Head
 from cloister.privacy.ledger import Ledger
 from cloister.recipe import Recipe
 from cloister.server.app import make_server_app
 from cloister.server.asking import Patience
-from cloister.server.rounds import RoundReport, ServerStudy
+from cloister.server.gathering import secure_study
 from cloister.server.run_directory import RunDirectory
 from cloister.server.scoring import Scorer, error_of
+from cloister.server.study import RoundReport, ServerStudy
 from cloister.server.tracking import TensorBoard, metrics_row
 from cloister.simulation.engines import Engine, run_local, run_ray
 from cloister.simulation.finish import write_results
@@ -63,6 +65,11 @@ def simulate(
         CloisterError: Anything that ends it; closed rounds stay saved.
     """
     events = events or Events()
+    if engine == "ray" and recipe.privacy.sharing(recipe.data.sites) is not None:
+        raise UsageError(
+            "privacy.noise: \"shared\" keeps each site's keys in its process, which Ray's workers "
+            "are not; use --engine local"
+        )
     coordinator = open_coordinator(recipe, run, events)
     final: list[ServerState] = []
     server_app = make_server_app(lambda context: coordinator.study(), final.append)
@@ -100,6 +107,8 @@ def open_coordinator(
         begin_ledgers(simulated, run)
     if recipe.privacy.enabled:
         events.on_stage("checking per-record gradients")
+        # What an earlier run in this process left in the network is no start for a proof.
+        write_adapter(workspace.network, workspace.start)
         workspace.train_names(frozenset(workspace.start))
         samples = sorted(workspace.encode(simulated.test[:8]), key=lambda e: len(e.input_ids))
         preflight(workspace.network, workspace.task, [samples[-1], samples[0]])
@@ -172,6 +181,8 @@ class SimulatedCoordinator:
             keys=self._keys(),
             ranks=dict(zip(names, recipe.lora.ranks, strict=False)),
             error=error_of(recipe, strategy.traits, names, workspace.frozen_factors),
+            secure=secure_study(recipe, next(iter(self.simulated.plans.values()))),
+            central=recipe.privacy.central(len(names), recipe.federation.num_rounds),
         )
 
     def finish(self, state: ServerState) -> Result:
@@ -195,7 +206,9 @@ class SimulatedCoordinator:
         )
 
     def _models(self, state: ServerState) -> list[Adapter]:
-        """The global adapter; where sites keep a part of it, theirs."""
+        """What a state is scored by: the global adapter; where sites keep a part of it, theirs."""
+        if self.simulated.recipe.training.personal:
+            return [state.adapter]
         own = site_models(self.simulated, self.workspace, self.run, state.adapter)
         return list(own.values()) or [state.adapter]
 

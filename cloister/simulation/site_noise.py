@@ -14,16 +14,24 @@ from scipy import stats
 
 from cloister.adapter.exchange import RoundRequest
 from cloister.adapter.wire import decode, encode
+from cloister.client.app import make_client_app
+from cloister.client.secure import EpochKeys
 from cloister.client.site import Site, answer
 from cloister.privacy.laws import LEVEL, Check
 from cloister.privacy.ledger import Ledger
 from cloister.recipe import Recipe
+from cloister.server.asking import Asker, Patience
+from cloister.server.replies import Terms
+from cloister.server.secure import SecureRounds
 from cloister.simulation.audit import AuditedSite
+from cloister.simulation.local_grid import LocalGrid
 from cloister.simulation.policies import simulated_budget, simulated_policy
 from cloister.training.config import TrainingConfig
 
 # Noise so large beside the clip bound that no record shows in an update.
 LOUD, BOUND, STEPS = 1e4, 1e-3, 4
+# Of a sum's noise, so that one share of thirty that is missing is seen.
+COORDINATES = 100_000
 
 
 def site_noise(recipe: Recipe, audited: AuditedSite, names: tuple[str, ...]) -> Check:
@@ -34,6 +42,8 @@ def site_noise(recipe: Recipe, audited: AuditedSite, names: tuple[str, ...]) -> 
         audited: Its path, with records that are nobody's.
         names: Of the sites.
     """
+    if audited.plan.sharing is not None:
+        return _noise_of_the_sum(recipe, audited, names)
     units = audited.units
     plan = replace(
         audited.plan, noise_multiplier=LOUD, max_grad_norm=BOUND, max_update_norm=1e6,
@@ -69,6 +79,54 @@ def site_noise(recipe: Recipe, audited: AuditedSite, names: tuple[str, ...]) -> 
         name="noise at each site",
         law="noise of a site's answer furthest from the plan's σ·C·√4 and its divisor (χ²)",
         figure=max(figures, key=lambda figure: abs(np.log(max(figure, 1e-300)))),
+        low=float(low),
+        high=float(high),
+    )
+
+
+def _noise_of_the_sum(recipe: Recipe, audited: AuditedSite, names: tuple[str, ...]) -> Check:
+    """Asks all sites for one secure sum and puts its noise to what all shares come to (χ²)."""
+    units, workspace = audited.units, audited.workspace
+    plan = replace(
+        audited.plan, noise_multiplier=LOUD, max_grad_norm=BOUND,
+        num_rounds=-(-COORDINATES // workspace.start.size), public_records=2 * len(units),
+        expected_batch_size=len(units),
+    )  # fmt: skip
+    assert plan.sharing is not None
+    budget, values = simulated_budget(plan, 1.0), workspace.start.size
+    training = replace(recipe.training, physical_batch_tokens=64, probe_rounds=0)
+    with tempfile.TemporaryDirectory() as folder:
+        ledgers = {
+            name: Ledger.create(Path(folder) / f"{name}.ledger", budget, plan.unit)
+            for name in names
+        }
+        keys = {name: ledger.public_key for name, ledger in ledgers.items()}
+        sites = [
+            Site(
+                name=name, study="audit", plan=plan, training=training, units=units,
+                unit=plan.unit, seed=recipe.study.seed, ledger=ledgers[name], keys=EpochKeys(),
+                policy=simulated_policy(recipe, plan, budget, workspace, tuple(keys.values())),
+            )
+            for name in names
+        ]  # fmt: skip
+        app = make_client_app(
+            lambda at: (sites[int(str(at.node_config["partition-id"]))], workspace)
+        )
+        grid = LocalGrid(app, len(names))
+        asker = Asker(grid, lambda _: dict.fromkeys(grid.get_node_ids(), ""), Patience(3600.0))
+        rounds = SecureRounds(asker, Terms("audit", names, keys), keys, plan.sharing)
+        nodes = dict.fromkeys(grid.get_node_ids(), "")
+        totals = [
+            rounds.run(number, encode(workspace.whole), values, nodes).total
+            for number in range(1, plan.num_rounds + 1)
+        ]
+    came = [total for total in totals if total is not None] or [np.zeros(1, dtype=np.int64)]
+    every = np.concatenate(came) / (plan.shared_noise(values).share * np.sqrt(len(names)))
+    low, high = np.sqrt(stats.chi2.ppf([LEVEL / 2, 1 - LEVEL / 2], len(every)) / len(every))
+    return Check(
+        name="noise of the sum",
+        law="noise of an unmasked sum over what all sites' shares come to (χ²)",
+        figure=float(np.sqrt(np.square(every).mean())),
         low=float(low),
         high=float(high),
     )

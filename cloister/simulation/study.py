@@ -17,13 +17,15 @@ from flwr.app import Context
 
 from cloister.adapter.pairs import cut_shapes
 from cloister.client.personal import PersonalAdapter
+from cloister.client.secure import EpochKeys
 from cloister.client.site import Site
 from cloister.data.load import load
 from cloister.data.records import Record, TextRecord
 from cloister.errors import DataError
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.names import is_name
-from cloister.privacy.ledger import Ledger
+from cloister.privacy.keys import load_key, public_hex
+from cloister.privacy.ledger import Ledger, key_file
 from cloister.privacy.plan import Plan, make_plan
 from cloister.recipe import Recipe
 from cloister.simulation.partition import partition
@@ -109,6 +111,7 @@ def plans_of(recipe: Recipe, names: tuple[str, ...]) -> dict[str, Plan]:
             expected_batch_size=recipe.training.expected_batch_size,
             local_steps=recipe.training.local_steps,
             num_rounds=recipe.federation.num_rounds,
+            sites=recipe.data.sites,
         )
         for records in set(by_site)
     }
@@ -167,6 +170,12 @@ def limit_of(study: SimulatedStudy, name: str) -> float | None:
     return budgets[study.names.index(name)] if budgets else None
 
 
+@lru_cache(maxsize=256)
+def _epoch_keys(ledger: Path) -> EpochKeys:
+    """What a simulated site holds of its epoch, over the rounds of this process."""
+    return EpochKeys()
+
+
 @dataclass(frozen=True)
 class SimulatedSites:
     """Finds a simulated site from its Flower context; can be sent to a worker.
@@ -186,17 +195,26 @@ class SimulatedSites:
         plan, workspace = plan_of(study, name), workspace_of(study)
         budget = simulated_budget(plan, limit_of(study, name))
         ledger, digest = self.ledgers / f"{name}.ledger", study.recipe.digest()
+        partners = self._partners(study, name) if plan.sharing is not None else ()
         site = Site(
             name=name,
             study=digest,
             plan=plan,
-            policy=simulated_policy(study.recipe, plan, budget, workspace),
+            policy=simulated_policy(study.recipe, plan, budget, workspace, partners),
             training=self.recipe.training,
             units=_units(self.recipe, name),
             unit=plan.unit,
             ledger=Ledger(ledger),
             seed=self.recipe.study.seed,
-            personal=PersonalAdapter.beside(ledger, digest) if workspace.kept else None,
+            personal=PersonalAdapter.beside(ledger, digest)
+            if workspace.kept or self.recipe.training.personal
+            else None,
             rank=rank_of(study, name),
+            keys=_epoch_keys(ledger) if plan.sharing is not None else None,
         )
         return site, workspace
+
+    def _partners(self, study: SimulatedStudy, name: str) -> tuple[str, ...]:
+        """Public keys of the other sites' ledgers."""
+        others = (self.ledgers / f"{other}.ledger" for other in study.names if other != name)
+        return tuple(public_hex(load_key(key_file(ledger))) for ledger in others)

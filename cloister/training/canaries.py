@@ -27,12 +27,12 @@ from cloister.models.network import trained_parameters
 from cloister.models.state import write_adapter
 from cloister.privacy.clipping import ClippedSum, clip_and_sum, empty_sum
 from cloister.privacy.entropy import Entropy, OsEntropy
-from cloister.privacy.mechanism import Mechanism
 from cloister.privacy.plan import Plan
 from cloister.training.config import TrainingConfig
 from cloister.training.frozen_step import likelihood_ratio
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
 from cloister.training.optimizer import learning_rate_at, make_optimizer
+from cloister.training.released_sum import ReleasedSum
 from cloister.training.units import UnitExamples
 from cloister.training.workspace import Workspace
 
@@ -91,7 +91,8 @@ def audit_run(
     is_in = np.asarray(OsEntropy().uniform(count) < 0.5)
     present = coordinates[is_in]
     steps = plan.local_steps * plan.num_rounds
-    gate = Mechanism(replace(plan, local_steps=steps), entropy)
+    gate = ReleasedSum(replace(plan, local_steps=steps), entropy)
+    grid = gate.grid(size)
     optimizer = make_optimizer(config, parameters)
     scores = np.zeros(count)
     with per_record_hooks(workspace.network):
@@ -100,9 +101,9 @@ def audit_run(
             batch = [units[index] for index in drawn if index < len(units)]
             chosen = present[drawn[drawn >= len(units)] - len(units)]
             clipped = clipped_gradient_sum(
-                workspace.network, workspace.task, batch, bound, config.physical_batch_tokens
+                workspace.network, workspace.task, batch, bound, config.physical_batch_tokens, grid
             )
-            sums = gate.release(clipped + _canaries(chosen, parameters, bound)).tensors
+            sums = gate.release(clipped + _canaries(chosen, parameters, bound, grid))
             flat = torch.cat([total.flatten() for total in sums]).double().cpu().numpy()
             scores += likelihood_ratio(flat[coordinates] / bound, plan)
             for parameter, gradient in zip(parameters, sums, strict=True):
@@ -114,13 +115,15 @@ def audit_run(
     return CanaryRun(scores, is_in)
 
 
-def _canaries(chosen: NDArray[np.int64], parameters: Sequence[Tensor], bound: float) -> ClippedSum:
+def _canaries(
+    chosen: NDArray[np.int64], parameters: Sequence[Tensor], bound: float, grid: float | None
+) -> ClippedSum:
     """The sum of canaries on their coordinates: each what clipping leaves of ten bounds' length."""
-    total = empty_sum(parameters, bound)
+    total = empty_sum(parameters, bound, grid)
     ends = np.cumsum([parameter.numel() for parameter in parameters])
     if not len(chosen):
         return total
-    one = clip_and_sum([torch.tensor([[10 * bound]])], bound).tensors[0]
+    one = clip_and_sum([torch.tensor([[10 * bound]])], bound, grid).tensors[0]
     flat = torch.zeros(int(ends[-1]), dtype=torch.int64)
     flat[torch.from_numpy(chosen)] = one
     pieces = torch.tensor_split(flat, torch.from_numpy(ends[:-1]))
@@ -130,4 +133,5 @@ def _canaries(chosen: NDArray[np.int64], parameters: Sequence[Tensor], bound: fl
             for piece, parameter in zip(pieces, parameters, strict=True)
         ),
         bound,
+        grid,
     )

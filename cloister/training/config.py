@@ -39,6 +39,9 @@ class TrainingConfig:
         proximal: μ of FedProx (Li et al. 2020, arXiv:1812.06127): each step also pulls towards
             the round's global adapter, by the gradient of μ/2 ‖x − x₀‖². It depends on no record,
             so it costs no privacy; with one local step it changes nothing.
+        personal: Each site keeps an adapter of its own beside the shared one (MR-MTL; Liu et al.
+            2022, arXiv:2206.07902): it trains its own, which `proximal` pulls towards the shared
+            one, and sends how its own differs from it, so the shared one is the mean of all.
         probe_rounds: In the first so many rounds the head trains alone, as a private warm start.
         physical_batch_tokens: Most padded tokens that go through the network at once; moves
             memory and speed only, never the result.
@@ -60,6 +63,7 @@ class TrainingConfig:
     warmup_steps: int = 0
     update_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     proximal: float = 0.0
+    personal: bool = False
     probe_rounds: int = 0
     physical_batch_tokens: int = 2048  # among the fastest of 512…8192, one noisy run of MiniLM
     frozen_cache_gib: float = 4.0
@@ -83,6 +87,11 @@ class TrainingConfig:
                 raise UsageError(f"{name}: {rate} given; more than 0 is needed")
         if self.mode == "gradient-rounds":
             self._check_gradient_rounds()
+        if self.personal and not self.proximal:
+            raise UsageError(
+                "personal: true given, and nothing pulls the sites' own adapters to the shared "
+                "one; set proximal, 0.1 for a start"
+            )
         if not 0 <= self.momentum < 1:
             raise UsageError(f"momentum: {self.momentum} given; from 0 to below 1 is needed")
 

@@ -29,6 +29,7 @@ from cloister.privacy.plan import Plan
 from cloister.training.config import TrainingConfig
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
 from cloister.training.local import local_update
+from cloister.training.shared_conformance import share_checks, share_messages
 from cloister.training.units import UnitExamples
 from cloister.training.workspace import Workspace
 
@@ -66,8 +67,15 @@ def conformance(
         raise UsageError("privacy.enabled: a plan with noise is needed; there is nothing to audit")
     write_adapter(workspace.network, workspace.start)
     workspace.train_names(frozenset(workspace.start))
+    if plan.sharing is not None:
+        return [
+            *_clipping(workspace, units, plan, config),
+            *share_checks(workspace, plan, make_entropy, COORDINATES),
+            *_sampling(plan, make_entropy),
+            *share_messages(workspace, units, plan, config, make_entropy),
+        ]
     return [
-        *_clipping(workspace, units, plan.max_grad_norm, config),
+        *_clipping(workspace, units, plan, config),
         *_noise(workspace, plan, plan.max_grad_norm, make_entropy),
         *_sampling(plan, make_entropy),
         _update_noise(workspace, units, plan, make_entropy),
@@ -76,16 +84,19 @@ def conformance(
 
 
 def _clipping(
-    workspace: Workspace, units: Sequence[UnitExamples], bound: float, config: TrainingConfig
+    workspace: Workspace, units: Sequence[UnitExamples], plan: Plan, config: TrainingConfig
 ) -> list[Check]:
     """Influence of each unit at a bound that all reach, and independence from how batches are cut.
 
     The path is linear in the bound, so a bound below every gradient's norm tests it at its worst.
     """
-    bound = min(bound, 1e-3)
+    bound = min(plan.max_grad_norm or 1.0, 1e-3)
+    grid = None
+    if plan.sharing is not None:
+        grid = replace(plan, max_grad_norm=bound).shared_noise(workspace.start.size).grid
 
     def summed(chosen: Sequence[UnitExamples], tokens: int) -> NDArray[np.float64]:
-        total = clipped_gradient_sum(workspace.network, workspace.task, chosen, bound, tokens)
+        total = clipped_gradient_sum(workspace.network, workspace.task, chosen, bound, tokens, grid)
         if total.bound != bound:
             return np.full(1, np.nan)
         return _flat(total)

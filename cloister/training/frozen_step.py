@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from cloister.privacy.clipping import clip_and_sum, empty_sum
 from cloister.privacy.empirical import Finding, judge
 from cloister.privacy.entropy import Entropy, OsEntropy
-from cloister.privacy.mechanism import Mechanism
 from cloister.privacy.plan import Plan
+from cloister.training.released_sum import ReleasedSum
 
 MakeEntropy = Callable[[], Entropy]
 
@@ -41,14 +41,15 @@ def audit_step(
     direction = torch.zeros(coordinates)
     direction[: min(coordinates, 64)] = 1.0  # over several coordinates, as gradients lie
     direction /= direction.norm()
+    gate = ReleasedSum(replace(plan, local_steps=2 * trials), make_entropy())
+    grid = gate.grid(coordinates)
     # Ten bounds long: clipping is part of the path that is attacked.
-    canary = clip_and_sum([(10 * bound * direction)[None]], bound)
-    nothing = empty_sum([direction], bound)
-    gate = Mechanism(replace(plan, local_steps=2 * trials), make_entropy())
+    canary = clip_and_sum([(10 * bound * direction)[None]], bound, grid)
+    nothing = empty_sum([direction], bound, grid)
 
     def outcome(unit_is_there: bool) -> float:
         drawn = len(gate.draw(1 if unit_is_there else 0)) > 0
-        released = gate.release(canary if drawn else nothing).tensors[0]
+        released = gate.release(canary if drawn else nothing)[0]
         return float(released.double() @ direction.double()) / bound
 
     absent = np.array([outcome(False) for _ in range(trials)])

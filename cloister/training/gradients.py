@@ -43,7 +43,12 @@ def per_record_hooks(network: Network) -> Iterator[None]:
 
 
 def clipped_gradient_sum(
-    network: Network, task: Task, units: Sequence[UnitExamples], bound: float, max_tokens: int
+    network: Network,
+    task: Task,
+    units: Sequence[UnitExamples],
+    bound: float,
+    max_tokens: int,
+    grid: float | None = None,
 ) -> ClippedSum:
     """Sums clipped per-unit gradients; call it within `per_record_hooks`.
 
@@ -53,6 +58,7 @@ def clipped_gradient_sum(
         units: The logical batch; may be empty.
         bound: Norm to which each unit's gradient is clipped, over all trained parameters.
         max_tokens: Padded tokens of a physical batch; 0: every unit for itself.
+        grid: Of the sum's integers; None: the bound's own.
 
     Guarantees:
         Does not depend on how the batch is cut, nor a unit's contribution on the other units, but
@@ -60,11 +66,12 @@ def clipped_gradient_sum(
         computes in less than float32 gets every unit for itself.
     """
     parameters = [p for _, p in trained_parameters(network)]
-    total = empty_sum(parameters, bound)
+    total = empty_sum(parameters, bound, grid)
     for group in physical_batches(units, max_tokens if network.is_float32 else 0):
         _backward(network, task, group)
         owners = [number for number, unit in enumerate(group) for _ in unit]
-        total = total + clip_and_sum([_by_unit(_taken(p), owners) for p in parameters], bound)
+        rows = [_by_unit(_taken(p), owners) for p in parameters]
+        total = total + clip_and_sum(rows, bound, grid)
     return total
 
 

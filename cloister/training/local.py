@@ -44,6 +44,7 @@ def local_update(
     round_number: int,
     entropy: Entropy,
     rank: int | None = None,
+    center: Adapter | None = None,
     on_step: Callable[[], None] = lambda: None,
 ) -> Adapter:
     """Runs one round's local steps.
@@ -59,6 +60,7 @@ def local_update(
         entropy: Of sampling and noise.
         rank: Of the adapters that this site trains; None: the network's. The rest of `start`'s
             pairs must be zero: then its gradients are, and the noise on it is left out.
+        center: What the proximal term pulls to, and the delta is from; None: `start`.
         on_step: Called after each step, for progress at the site only.
 
     Returns:
@@ -71,7 +73,11 @@ def local_update(
     write_adapter(network, start)
     names = [name for name, _ in trained_parameters(network)]
     parameters = [parameter for _, parameter in trained_parameters(network)]
-    begun = [parameter.detach().clone() for parameter in parameters]
+    around = start if center is None else center
+    begun = [
+        torch.tensor(around[name], device=p.device)
+        for name, p in zip(names, parameters, strict=True)
+    ]
     used = cut_shapes({n: tuple(p.shape) for n, p in trained_parameters(network)}, rank)
     optimizer = make_optimizer(config, parameters)
     total_steps = plan.num_rounds * plan.local_steps
@@ -99,7 +105,7 @@ def local_update(
             optimizer.step()
             optimizer.zero_grad()
             on_step()
-    delta = read_adapter(network) - start.select(names)
+    delta = read_adapter(network) - around.select(names)
     return clip_update(delta, plan.max_update_norm)
 
 

@@ -2,24 +2,24 @@
 
     python simulations/aggregation/compare.py tune  --data FOLDER   rates, on the validation set
     python simulations/aggregation/compare.py run   --data FOLDER   the grid, on the test set
-    python simulations/aggregation/compare.py table                 the results as Markdown
+    python simulations/aggregation/compare.py table                 results as Markdown and plots
 
-FOLDER holds train.jsonl, valid.jsonl and test.jsonl. Results are appended to results.jsonl as they
-come; cells that are there already are not run again. `--shard 0/2` and `--shard 1/2` share the grid
-between two processes.
+FOLDER holds rt_polarity/ and banking77/ with train, valid and test.jsonl each. Results are appended
+to results.jsonl as they come; cells that are there already are not run again. `--shard 0/2` and
+`--shard 1/2` share the grid between two processes.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
+import fcntl
 import json
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from cloister.recipe import Recipe, read_recipe
 from cloister.server.run_directory import RunDirectory
@@ -27,138 +27,177 @@ from cloister.simulation.run import simulate
 
 HERE = Path(__file__).parent
 RESULTS, RATES = HERE / "results.jsonl", HERE / "rates.json"
-SEEDS = (0, 1, 2)
-# Tried for each method at ε = 8, IID, seed 0; the best on the validation set is used everywhere.
-TRIED = (0.1, 0.3, 1.0, 3.0)
+# Tried for each method with 10 sites, IID, ε = 8, seed 0; the best on the validation set is used
+# everywhere else too. Where A trains too, 1 diverges for most.
+TRIED, TRIED_BOTH = (0.3, 1.0, 3.0), (0.1, 0.3, 1.0)
+
+# One gradient a round for 20 rounds, a server optimizer with momentum.
+GRADIENTS = ["training.mode=gradient-rounds", "federation.num_rounds=20",
+             "federation.evaluate_every=20", "strategy.name=fedavgm",
+             "strategy.momentum=0.5"]  # fmt: skip
+# Four steps a round for 5 rounds: as many gradients, a quarter of the bytes.
+STEPS = ["training.local_steps=4", "federation.num_rounds=5", "federation.evaluate_every=5"]
+SHARED = [*GRADIENTS, "privacy.noise=shared", "privacy.missing_sites=0",
+          "privacy.colluding_sites=1"]  # fmt: skip
 
 METHODS: dict[str, list[str]] = {
-    "private probe": ["lora.train=none"],
-    "private probe, momentum": ["lora.train=none", "strategy.name=fedavgm",
-                                "strategy.momentum=0.5"],
-    "FedIT": ["lora.train=both"],
-    "FFA-LoRA": ["lora.train=b"],
-    "alternating": ["lora.train=alternate"],
-    "FFA-LoRA, momentum": ["lora.train=b", "strategy.name=fedavgm", "strategy.momentum=0.5"],
-    "FFA-LoRA, 4 local steps": ["lora.train=b", "training.local_steps=4",
-                                "federation.num_rounds=5", "federation.evaluate_every=5"],
-    "FedIT, 4 local steps": ["lora.train=both", "training.local_steps=4",
-                             "federation.num_rounds=5", "federation.evaluate_every=5"],
-}  # fmt: skip
+    "private probe": [*GRADIENTS, "lora.train=none"],
+    "gradient rounds, A and B": [*GRADIENTS, "lora.train=both"],
+    "gradient rounds, B": [*GRADIENTS, "lora.train=b"],
+    "gradient rounds, alternating": [*GRADIENTS, "lora.train=alternate"],
+    "FedIT": [*STEPS, "lora.train=both"],
+    "FFA-LoRA": [*STEPS, "lora.train=b"],
+    "FedEx-LoRA": [*STEPS, "lora.train=both", "strategy.name=fedex", "lora.residual=40"],
+    "FLoRA": [*STEPS, "lora.train=both", "strategy.name=flora", "lora.residual=40"],
+    "FedSVD": [*STEPS, "lora.train=b-moving", "strategy.name=fedsvd"],
+    "private probe, shared noise": [*SHARED, "lora.train=none"],
+    "gradient rounds, A and B, shared noise": [*SHARED, "lora.train=both"],
+    "gradient rounds, B, shared noise": [*SHARED, "lora.train=b"],
+}
+FLOOR = {False: "private probe", True: "private probe, shared noise"}
+# Methods that train at the sites exactly as another one does take its rate.
+RATE_OF = {"FedEx-LoRA": "FedIT", "FLoRA": "FedIT", "FedSVD": "FFA-LoRA",
+           "gradient rounds, alternating": "gradient rounds, A and B"}  # fmt: skip
+
+
+def is_shared(method: str) -> bool:
+    """Whether its noise is shared among the sites."""
+    return method.endswith("shared noise")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of the grid."""
+    """One run of the grid; ε None: without privacy."""
 
-    method: str
-    epsilon: float | None
+    data: str
+    sites: int
     partition: str
+    epsilon: float | None
+    method: str
     seed: int
 
-    def recipe(self, data: Path, rate: float, test: str) -> Recipe:
+    def recipe(self, folder: Path, rate: float, test: str) -> Recipe:
         """The study, at a learning rate, scored on a set."""
         privacy = (
-            ["privacy.enabled=false"] if self.epsilon is None
+            ["privacy.enabled=false", f"training.plain_learning_rate={rate}"]
+            if self.epsilon is None
             else [f"privacy.epsilon={self.epsilon}"]
-        )  # fmt: skip
+        )
+        # Every site draws 12 % of its records a step, so all sites together draw as many whatever
+        # their number is.
+        records = SIZES[self.data] * 98 // 100 // self.sites
+        data = folder / self.data
         return read_recipe(
-            HERE / "base.toml",
+            HERE / f"{self.data}.toml",
             [
                 f"data.train='{data / 'train.jsonl'}'", f"data.test='{data / f'{test}.jsonl'}'",
-                "data.sites=4", f"data.partition={self.partition}", "data.alpha=0.3",
-                "data.public_records=2100", f"study.seed={self.seed}",
-                f"training.learning_rate={rate}", *privacy, *METHODS[self.method],
+                f"data.sites={self.sites}", f"data.partition={self.partition}", "data.alpha=0.3",
+                f"data.public_records={records}",
+                f"training.expected_batch_size={round(0.12 * records)}",
+                f"study.seed={self.seed}", f"training.learning_rate={rate}",
+                *privacy, *METHODS[self.method],
             ],
         )  # fmt: skip
 
 
+# Training records.
+SIZES = {"rt_polarity": 8530, "banking77": 9992}
+SEEDS = (0, 1, 2)
+# The settings, in the order in which they are run: a grid that is stopped early has whole ones.
+SETTINGS: list[tuple[str, int, str, float | None, tuple[int, ...]]] = [
+    ("rt_polarity", 10, "iid", 8.0, SEEDS),
+    ("rt_polarity", 10, "iid", 1.0, SEEDS),
+    ("rt_polarity", 10, "dirichlet", 8.0, SEEDS),
+    ("rt_polarity", 3, "iid", 8.0, SEEDS),
+    ("rt_polarity", 10, "iid", 3.0, (0,)),
+    ("rt_polarity", 10, "iid", None, (0,)),
+    ("rt_polarity", 3, "iid", 1.0, SEEDS),
+    ("banking77", 10, "iid", 8.0, SEEDS),
+    ("rt_polarity", 3, "dirichlet", 8.0, SEEDS),
+]
+
+
 def grid() -> Iterator[Cell]:
-    """Every cell, cheapest questions first."""
-    for seed, epsilon, partition in itertools.product(SEEDS, (8.0, 1.0), ("iid", "dirichlet")):
-        for method in METHODS:
-            yield Cell(method, epsilon, partition, seed)
+    """Every cell."""
+    for data, sites, partition, epsilon, seeds in SETTINGS:
+        for seed in seeds:
+            for method in METHODS:
+                if epsilon is not None or not is_shared(method):
+                    yield Cell(data, sites, partition, epsilon, method, seed)
 
 
-def score(recipe: Recipe) -> dict[str, float]:
-    """Accuracy, ε and bytes of one run, whose folder is thrown away."""
+def score(recipe: Recipe) -> dict[str, Any]:
+    """Accuracy, ε, bytes and aggregation error of one run, whose folder is thrown away."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        result = simulate(recipe, RunDirectory.create(Path(folder) / "run", recipe))
+        run = RunDirectory.create(Path(folder) / "run", recipe)
+        result = simulate(recipe, run)
+        errors = [row["aggregation_error"] for row in run.metrics()]
+    known = [error for error in errors if error is not None]
     return {
         "accuracy": result.test["accuracy"],
         "epsilon": max(site.epsilon for site in result.sites),
         "bytes": result.bytes_per_update,
+        "rounds": result.rounds,
+        "error": sum(known) / len(known) if known else None,
         "seconds": round(time.monotonic() - started, 1),
     }
 
 
-def tune(data: Path, shard: tuple[int, int]) -> None:
+def tune(folder: Path, shard: tuple[int, int], data: str) -> None:
     """The best rate of each method."""
-    for number, method in enumerate(METHODS):
-        if number % shard[1] != shard[0] or method in _rates():
+    own = [method for method in METHODS if method not in RATE_OF]
+    for number, method in enumerate(own):
+        if number % shard[1] != shard[0] or method in rates().get(data, {}):
             continue
         tried = {
-            rate: score(Cell(method, 8.0, "iid", 0).recipe(data, rate, "valid"))["accuracy"]
-            for rate in TRIED
+            rate: score(Cell(data, 10, "iid", 8.0, method, 0).recipe(folder, rate, "valid"))[
+                "accuracy"
+            ]
+            for rate in (TRIED_BOTH if "lora.train=both" in METHODS[method] else TRIED)
         }
         best = max(tried, key=lambda rate: tried[rate])
-        rates = {**_rates(), method: {"best": best, "tried": tried}}
-        RATES.write_text(json.dumps(rates, indent=2) + "\n", encoding="utf-8")
+        _note_rate(data, method, {"best": best, "tried": tried})
         print(method, best, tried, flush=True)
 
 
-def run(data: Path, shard: tuple[int, int]) -> None:
-    """Every cell that has no result yet."""
-    done = {(r["method"], r["epsilon_asked"], r["partition"], r["seed"]) for r in _results()}
+def run(folder: Path, shard: tuple[int, int], data: str) -> None:
+    """Every cell that has no result yet and whose rate is known."""
+    done = {_key(row) for row in results()}
     for number, cell in enumerate(grid()):
-        key = (cell.method, cell.epsilon, cell.partition, cell.seed)
-        if number % shard[1] != shard[0] or key in done:
+        tuned = rates().get(cell.data, {}).get(RATE_OF.get(cell.method, cell.method))
+        if number % shard[1] != shard[0] or _key(asdict(cell)) in done or cell.data != data:
             continue
-        found = score(cell.recipe(data, _rates()[cell.method]["best"], "test"))
-        row = {"method": cell.method, "epsilon_asked": cell.epsilon, "partition": cell.partition,
-               "seed": cell.seed, **found}  # fmt: skip
+        if tuned is None:
+            print(f"{cell.method}: no rate yet, left out", flush=True)
+            continue
+        rate = tuned["best"]
+        row = {**asdict(cell), "rate": rate}
+        row["reached"] = score(cell.recipe(folder, rate, "test"))
         with RESULTS.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         print(row, flush=True)
 
 
-def table() -> str:
-    """Mean and standard deviation over seeds, and the paired difference to the probe."""
-    rows = _results()
-    lines = [
-        "| method | ε | partition | accuracy | seeds | minus the probe, paired | bytes an update |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for epsilon, partition in itertools.product((8.0, 1.0), ("iid", "dirichlet")):
-        chosen = [r for r in rows if (r["epsilon_asked"], r["partition"]) == (epsilon, partition)]
-        probe = {r["seed"]: r["accuracy"] for r in chosen if r["method"] == "private probe"}
-        for method in METHODS:
-            mine = {r["seed"]: r for r in chosen if r["method"] == method}
-            if not mine:
-                continue
-            scores = [r["accuracy"] for r in mine.values()]
-            apart = [r["accuracy"] - probe[seed] for seed, r in mine.items() if seed in probe]
-            lines.append(
-                f"| {method} | {epsilon:g} | {partition} | {_spread(scores)} | {len(scores)} | "
-                f"{_spread(apart, sign=True)} | {max(r['bytes'] for r in mine.values()):,} |"
-            )
-    return "\n".join(lines)
+def _key(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("data", "sites", "partition", "epsilon", "method", "seed"))
 
 
-def _spread(values: list[float], *, sign: bool = False) -> str:
-    if not values:
-        return "–"
-    mean = statistics.mean(values)
-    shown = f"{mean:+.4f}" if sign else f"{mean:.4f}"
-    return shown + (f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else "")
+def rates() -> dict[str, dict[str, Any]]:
+    """Rates by data set and method."""
+    return json.loads(RATES.read_text()) if RATES.exists() else {}
 
 
-def _rates() -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = json.loads(RATES.read_text()) if RATES.exists() else {}
-    return found
+def _note_rate(data: str, method: str, found: dict[str, Any]) -> None:
+    with (HERE / ".rates.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        known = rates()
+        known.setdefault(data, {})[method] = found
+        RATES.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
 
 
-def _results() -> list[dict[str, float]]:
+def results() -> list[dict[str, Any]]:
+    """Rows so far."""
     if not RESULTS.exists():
         return []
     return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
@@ -166,16 +205,22 @@ def _results() -> list[dict[str, float]]:
 
 def main() -> None:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("tune", "run", "table"))
     parser.add_argument("--data", type=Path, default=Path())
+    parser.add_argument("--set", choices=tuple(SIZES), default="rt_polarity")
     parser.add_argument("--shard", default="0/1")
     arguments = parser.parse_args()
     index, of = (int(part) for part in arguments.shard.split("/"))
     if arguments.what == "table":
-        print(table())
+        from table import write
+
+        write(results(), HERE)
     else:
-        (tune if arguments.what == "tune" else run)(arguments.data.absolute(), (index, of))
+        work = tune if arguments.what == "tune" else run
+        work(arguments.data.absolute(), (index, of), arguments.set)
 
 
 if __name__ == "__main__":

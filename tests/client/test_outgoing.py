@@ -39,7 +39,7 @@ def site(limit: int = 10_000, bound: float | None = BOUND) -> Site:
             name="ward",
             study="study",
             policy=SimpleNamespace(accept=accept),
-            plan=SimpleNamespace(max_update_norm=bound),
+            plan=SimpleNamespace(max_update_norm=bound, sharing=None),
             ledger=Ledger(),
         ),
     )

@@ -12,12 +12,15 @@ from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, encode
 from cloister.client.personal import PersonalAdapter
 from cloister.client.site import Site, answer
-from cloister.errors import AdapterFormatError
+from cloister.errors import AdapterFormatError, RecipeError
 from cloister.privacy.ledger import Ledger
 from cloister.recipe import Recipe
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.ledgers import begin_ledgers
+from cloister.simulation.personal import site_models
+from cloister.simulation.run import simulate
 from cloister.simulation.study import SimulatedSites, prepare, workspace_of
+from cloister.strategies.build import make_strategy
 from tests.support.studies import small_recipe
 
 SHAPES = {"x.lora_B.weight": (2,)}
@@ -115,3 +118,82 @@ def test_nothing_is_charged_on_a_damaged_own_adapter(recipe: Recipe, tmp_path: P
     with pytest.raises(AdapterFormatError):
         ask(site, recipe, 2)
     assert Ledger(tmp_path / "run" / "ledgers" / "east.ledger").steps == steps
+
+
+@pytest.fixture
+def beside(tmp_path: Path) -> Recipe:
+    return small_recipe(
+        tmp_path / "study", "training.personal=true", "training.proximal=0.5",
+        "privacy.noise_multiplier=0.0",
+    )  # fmt: skip
+
+
+def test_a_site_s_own_adapter_goes_on_from_round_to_round(beside: Recipe, tmp_path: Path) -> None:
+    """MR-MTL: it starts from its own, and what it sends is how its own differs from the shared."""
+    site, workspace = opened(beside, tmp_path / "run"), workspace_of(prepare(beside))
+    assert site.personal is not None
+    start, shapes = workspace.start, workspace.start.shapes
+    first = ask(site, beside, 1)
+    own = site.personal.before(2, shapes)
+    assert own is not None
+    assert ((own - start) - first).norm() <= 1e-6 * first.norm()
+    second = ask(site, beside, 2)  # the shared one stayed where it was
+    moved = site.personal.before(3, shapes)
+    assert moved is not None
+    assert ((moved - start) - second).norm() <= 1e-6 * second.norm()
+    assert (moved - own).norm() > 0
+    # Asked again nothing is trained, and its own stays.
+    assert (ask(site, beside, 2) - second).norm() == 0
+    assert site.ledger.steps == 4
+
+
+def test_a_strong_pull_keeps_a_site_at_the_shared_adapter(tmp_path: Path) -> None:
+    """Without gradients in the way: x_k − x shrinks by 1 − η λ at each step."""
+    recipe = small_recipe(
+        tmp_path / "study", "training.personal=true", "training.proximal=2.0",
+        "privacy.noise_multiplier=0.0", "training.learning_rate=0.25",
+    )  # fmt: skip
+    site, workspace = opened(recipe, tmp_path / "run"), workspace_of(prepare(recipe))
+    assert site.personal is not None
+    away = workspace.start + workspace.start.scale(0.1)
+    site.personal.save(1, away)
+    still = replace(site, units=[])
+    sent = ask(still, recipe, 2)
+    wanted = workspace.start.scale(0.1 * (1 - 0.25 * 2.0) ** 2)
+    assert (sent - wanted).norm() <= 1e-5 * wanted.norm()
+
+
+def test_a_study_has_both_scores_and_its_shared_adapter_is_the_mean_of_all(
+    beside: Recipe, tmp_path: Path
+) -> None:
+    place = RunDirectory.create(tmp_path / "run", beside)
+    result = simulate(beside, place)
+    assert result.personal_test is not None
+    assert result.to_json()["personal_test"].keys() == result.test.keys()
+    workspace = workspace_of(prepare(beside))
+    own = site_models(prepare(beside), workspace, place, workspace.whole)
+    assert len(own) == 2
+    state = make_strategy(beside.strategy, ()).init(workspace.whole)
+    shared = place.load(state, prepare(beside).recipe.digest()).adapter
+    one, other = own.values()
+    assert (shared - (one + other).scale(0.5)).norm() <= 1e-5 * shared.norm()
+    assert all((place.path / "personal" / name).is_dir() for name in own)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "said"),
+    [
+        (["training.proximal=0.0"], "proximal"),
+        (["lora.train=b-kept"], "shared whole"),
+        (["strategy.name=fedex", "lora.residual=4"], "shared whole"),
+        (["training.mode=gradient-rounds", "training.local_steps=1"], "proximal"),
+        (["strategy.name=flexlora", "lora.ranks=[1, 2]"], "one rank"),
+    ],
+)
+def test_what_an_own_adapter_does_not_go_with_is_refused(
+    tmp_path: Path, assignments: list[str], said: str
+) -> None:
+    with pytest.raises(RecipeError, match=said):
+        small_recipe(
+            tmp_path / "study", "training.personal=true", "training.proximal=0.5", *assignments
+        )

@@ -18,6 +18,7 @@ def plan(records: int = 100, **privacy: object) -> Plan:
         expected_batch_size=10,
         local_steps=5,
         num_rounds=4,
+        sites=3,
     )
 
 
@@ -28,11 +29,15 @@ def test_the_noise_solved_for_meets_the_target_over_all_rounds() -> None:
     assert solved.epsilon_after(1) < solved.epsilon_after(2) < solved.epsilon_after(4)
 
 
-def test_a_plan_is_read_back_from_its_terms() -> None:
-    solved = dataclasses.replace(plan(epsilon=2.0), message=(("head", (2, 3)),))
-    terms = json.loads(json.dumps(dataclasses.asdict(solved)))
+@pytest.mark.parametrize("noise", ["site", "shared"])
+def test_a_plan_is_read_back_from_its_terms(noise: str) -> None:
+    solved = dataclasses.replace(plan(epsilon=2.0, noise=noise), message=(("head", (2, 3)),))
+    terms = json.loads(json.dumps(solved.terms()))
+    assert ("sharing" in terms) == (noise == "shared")
     assert Plan.from_terms(terms) == solved
-    for wrong in ({"local_steps": 0}, {"unit": "house"}, {"more": 1}, {"num_rounds": "4"}):
+    wrongs = ({"local_steps": 0}, {"unit": "house"}, {"more": 1}, {"num_rounds": "4"},
+              {"sharing": {"sites": 3}}, {"sharing": 3})  # fmt: skip
+    for wrong in wrongs:
         with pytest.raises(ValueError, match=r"terms|house"):
             Plan.from_terms(terms | wrong)
 

@@ -11,7 +11,7 @@ from cloister.adapter.exchange import RECORD, RoundReply, Status
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
 from cloister.privacy.keys import public_hex
-from cloister.server.replies import Replies, Terms, read_replies
+from cloister.server.replies import Replies, Terms, read_replies, update_reader
 from tests.support.clock import Clock, TimedGrid
 from tests.support.papers import keys
 
@@ -20,7 +20,6 @@ UPDATE = Adapter({"w": np.array([1.0, 2.0])})
 TERMS = Terms(
     digest="study",
     sites=SITES,
-    max_update_norm=UPDATE.norm(),
     keys={site: public_hex(keys(site).ledger) for site in SITES},
 )
 
@@ -46,7 +45,8 @@ def message(said: RoundReply | Mapping[str, object]) -> Message:
 def read(*answers: tuple[str, RoundReply | Message], terms: Terms = TERMS) -> Replies:
     came = [(who, one if isinstance(one, Message) else message(one)) for who, one in answers]
     taken: dict[str, Adapter] = {}
-    found = read_replies(came, terms, 3, lambda site: UPDATE.shapes, taken.__setitem__)
+    reader = update_reader(UPDATE.norm(), lambda site: UPDATE.shapes)
+    found = read_replies(came, terms, 3, reader, taken.__setitem__)
     assert list(taken) == found.counted
     assert all(same(update, UPDATE) for update in taken.values())
     return found

@@ -13,7 +13,8 @@ from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
 from cloister.errors import QuorumError
 from cloister.server.asking import Patience
-from cloister.server.rounds import RoundReport, ServerStudy, run_study
+from cloister.server.rounds import run_study
+from cloister.server.study import RoundReport, ServerStudy
 from cloister.simulation.local_grid import LocalGrid
 from cloister.strategies.fedavg import FedAvg
 from cloister.strategies.norm_gate import NormGate

@@ -13,7 +13,8 @@ from cloister.adapter.exchange import RECORD, RoundReply, Status
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
 from cloister.server.asking import Patience
-from cloister.server.rounds import ServerStudy, run_study
+from cloister.server.rounds import run_study
+from cloister.server.study import ServerStudy
 from cloister.simulation.local_grid import LocalGrid
 from cloister.strategies.fedavg import FedAvg
 from cloister.strategies.median import Median

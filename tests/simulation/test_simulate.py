@@ -22,8 +22,8 @@ from cloister.privacy.ledger_file import LedgerFile
 from cloister.privacy.verify import verify
 from cloister.recipe import Recipe, read_recipe
 from cloister.release.export import load_released
-from cloister.server.rounds import RoundReport
 from cloister.server.run_directory import RunDirectory
+from cloister.server.study import RoundReport
 from cloister.simulation.ledgers import begin_ledgers
 from cloister.simulation.result import Result
 from cloister.simulation.run import Events, simulate

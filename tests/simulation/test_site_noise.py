@@ -33,13 +33,26 @@ class Silent:
         return np.zeros(count)
 
 
-def test_sound_sites_are_not_refuted(recipe: Recipe) -> None:
-    assert not site_noise(recipe, audited_site(recipe, 6, 2), NAMES).refuted
+@pytest.fixture
+def shared(tmp_path: Path) -> Recipe:
+    return small_recipe(
+        tmp_path, "data.sites=3", "data.public_records=20", "data.partition=iid",
+        "training.mode=gradient-rounds", "training.local_steps=1",
+        "training.expected_batch_size=5", "privacy.noise=shared",
+    )  # fmt: skip
 
 
+@pytest.mark.parametrize("which", ["recipe", "shared"])
+def test_sound_sites_are_not_refuted(which: str, request: pytest.FixtureRequest) -> None:
+    study = request.getfixturevalue(which)
+    assert not site_noise(study, audited_site(study, 6, 2), NAMES).refuted
+
+
+@pytest.mark.parametrize("which", ["recipe", "shared"])
 def test_one_site_that_drops_its_noise_is_refuted(
-    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+    which: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    recipe = request.getfixturevalue(which)
     entropy_of = site._entropy
 
     def dropped(at: site.Site, plan: Plan, round_number: int) -> Entropy:

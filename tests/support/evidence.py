@@ -59,7 +59,7 @@ def chain(
     for study, number, plan, released in rounds:
         event = replace(plan.event(plan.local_steps), is_private=plan.is_private and not seeded)
         events.append(event)
-        terms = {} if plan.digest() in known else {"terms": asdict(plan)}
+        terms = {} if plan.digest() in known else {"terms": plan.terms()}
         known.add(plan.digest())
         stated = {"pld": json_epsilon(epsilon(events, plan.delta, COARSE)),
                   "rdp": json_epsilon(rdp_epsilon(events, plan.delta))}  # fmt: skip

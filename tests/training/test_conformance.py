@@ -96,8 +96,11 @@ def labelled(total: ClippedSum, bound: float) -> ClippedSum:
 def clipping_is(
     patch: pytest.MonkeyPatch, broken: Callable[[Sequence[Tensor], float], ClippedSum]
 ) -> Callable[[], Entropy]:
-    patch.setattr(gradients, "clip_and_sum", broken)
-    patch.setattr(clipping, "clip_and_sum", broken)
+    def on_its_grid(per_unit: Sequence[Tensor], bound: float, grid: None = None) -> ClippedSum:
+        return broken(per_unit, bound)
+
+    patch.setattr(gradients, "clip_and_sum", on_its_grid)
+    patch.setattr(clipping, "clip_and_sum", on_its_grid)
     return OsEntropy
 
 

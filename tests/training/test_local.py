@@ -37,6 +37,7 @@ def plan(**privacy: object) -> Plan:
         expected_batch_size=6,
         local_steps=4,
         num_rounds=2,
+        sites=3,
     )
 
 

@@ -106,7 +106,7 @@ def test_clipping_that_is_broken_is_caught(
     mutant: Callable[..., ClippedSum],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gradients, "clip_and_sum", mutant)
+    monkeypatch.setattr(gradients, "clip_and_sum", lambda g, bound, grid: mutant(g, bound))
     assert influence(workspace, units) > 1.01
 
 
@@ -221,7 +221,7 @@ def test_noise_for_each_physical_batch_is_caught(
             bound,
         )
 
-    monkeypatch.setattr(gradients, "clip_and_sum", noisy)
+    monkeypatch.setattr(gradients, "clip_and_sum", lambda g, bound, grid: noisy(g, bound))
     monkeypatch.setattr(mechanism, "add_noise", lambda c, s, e: add_noise(c, 0.0, e))
     assert not carries_the_planned_noise(update(workspace, many, OsEntropy()))
 

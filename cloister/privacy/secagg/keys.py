@@ -15,6 +15,7 @@ from cloister.privacy.keys import is_signed
 from cloister.privacy.secagg.terms import Terms
 
 _KEY, _SIGNATURE = 32, 64
+ADVERTISEMENT_BYTES = _KEY + _SIGNATURE
 
 
 def advertise(
@@ -33,7 +34,7 @@ def read_advertisement(terms: Terms, site: str, advertisement: bytes) -> bytes:
         RefusedError: The signature is not the member's, or the site no member.
     """
     terms.number(site)
-    if len(advertisement) != _KEY + _SIGNATURE:
+    if len(advertisement) != ADVERTISEMENT_BYTES:
         raise AdapterFormatError(f"{site}: an advertisement of {len(advertisement)} bytes")
     body, signature = advertisement[:_KEY], advertisement[_KEY:]
     if not is_signed(_statement(terms, site, body), signature, terms.members[site]):

@@ -7,7 +7,7 @@ members, so a value takes 4.2 bytes from 16,000 values on with 32 bits, and 2.2 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -16,6 +16,7 @@ import numpy as np
 from cloister.errors import AdapterFormatError
 from cloister.privacy.secagg.keystream import Words, word
 from cloister.privacy.secagg.sealing import sealed_bytes
+from cloister.privacy.secagg.shamir import SHARE_BYTES
 from cloister.privacy.secagg.terms import Terms
 
 
@@ -45,7 +46,7 @@ class MaskedUpdate:
         """
         peers = [peer for peer in terms.sites if peer != site]
         size = sealed_bytes(len(terms.sites))
-        needed = size * len(peers) + count * terms.bits // 8
+        needed = masked_bytes(terms, count)
         if len(payload) != needed:
             raise AdapterFormatError(
                 f"{site}: a masked update of {len(payload)} bytes; {count} values take {needed}"
@@ -67,3 +68,39 @@ class Revealed:
 
     seeds: Mapping[str, bytes] = field(repr=False)
     pairs: Mapping[tuple[str, str], bytes] = field(repr=False)
+
+    def to_bytes(self) -> bytes:
+        """As it travels: shares one after another, by site and by pair."""
+        return b"".join(
+            [self.seeds[site] for site in sorted(self.seeds)]
+            + [self.pairs[pair] for pair in sorted(self.pairs)]
+        )
+
+    @classmethod
+    def from_bytes(cls, terms: Terms, survivors: Collection[str], payload: bytes) -> Self:
+        """Reads what was revealed for a sum over these sites.
+
+        Raises:
+            AdapterFormatError: It has another length.
+        """
+        there = sorted(survivors)
+        pairs = [(site, lost) for site in there for lost in sorted(set(terms.members) - set(there))]
+        needed = revealed_bytes(terms, len(there))
+        if len(payload) != needed:
+            raise AdapterFormatError(f"{len(payload)} bytes of shares; {needed} are needed")
+        shares = [payload[at : at + SHARE_BYTES] for at in range(0, needed, SHARE_BYTES)]
+        return cls(
+            dict(zip(there, shares, strict=False)),
+            dict(zip(pairs, shares[len(there) :], strict=True)),
+        )
+
+
+def masked_bytes(terms: Terms, values: int) -> int:
+    """Bytes of a masked update."""
+    peers = len(terms.sites) - 1
+    return sealed_bytes(len(terms.sites)) * peers + values * terms.bits // 8
+
+
+def revealed_bytes(terms: Terms, survivors: int) -> int:
+    """Bytes of what is revealed for a sum over so many sites."""
+    return SHARE_BYTES * survivors * (1 + len(terms.sites) - survivors)

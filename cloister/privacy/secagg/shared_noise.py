@@ -1,18 +1,20 @@
-"""Noise that the sites of a secure sum share: its size, its grid, and what it costs.
+"""Noise that the sites of a secure sum share: its size, its grid, and why it costs what it costs.
 
 Math:
-    Each site adds a discrete Gaussian of deviation s = σ C / (γ √h) in steps of the grid γ, h the
-    fewest honest sites of a sum. The noise of h of them is a discrete Gaussian of deviation σ C / γ
-    up to a factor exp(±τ), τ = 10 Σ_{k<h} exp(−2π² s² k / (k + 1)) a coordinate (Kairouz, Liu,
-    Steinke 2021, arXiv:2102.06387, theorem 3): 0 in float64 from s = 32 on. Each unit's gradient
-    is rounded to the grid before the sum and stays within C, so the sum has sensitivity C.
+    Each site adds a discrete Gaussian of deviation s, in steps of the grid γ, to its sum of units'
+    gradients, each rounded to the grid and of norm at most C. The noise of h of them is a discrete
+    Gaussian of variance h s² up to a factor exp(±τ) a coordinate, τ = 10 Σ_{k<h}
+    exp(−2π² s² k / (k + 1)) (Kairouz, Liu, Steinke 2021, arXiv:2102.06387, theorem 3): τ < 10⁻⁴⁰⁰⁰
+    from s = 32 on.
 
-    At integer orders α the Rényi divergence of a Poisson-subsampled mechanism is a sum of positive
-    terms in E[(P/Q)^k], k ≤ α (Mironov, Talwar, Zhang 2019, arXiv:1908.10530, section 3.3), and
-    each is at most the continuous Gaussian's, exp(k (k − 1) / 2σ²) (Canonne, Kamath, Steinke 2020,
-    theorem 4); the mirror n → v − n swaps P and Q, so one direction is enough (the same, theorem
-    5). So ε at integer orders is a bound for what is drawn, rounding included; PLD, which holds
-    for the continuous Gaussian, is not used here.
+    That discrete Gaussian is what post-processing makes of a continuous one. Let x be a point of
+    the grid, Y = x + N(0, v₁), and let Z | Y have P(z) ∝ exp(−(z − Y)² / 2 v₂) on the grid: how Z
+    is drawn depends on Y alone. Its normaliser is √(2π v₂) (1 ± 2 Σ_{k≥1} exp(−2π² v₂ k²)) whatever
+    Y is, by Poisson's summation; so Z has the probabilities of the discrete Gaussian of variance
+    v₁ + v₂ around x, up to a factor exp(±10⁻³³) at v₂ = 4 (Peikert 2010, CRYPTO, theorem 3.1).
+    So a release of variance h s², sampling included, costs at most what the continuous Gaussian
+    mechanism of variance h s² − 4 does, and every accountant of that one holds. s is chosen such
+    that √(h s² − 4) γ = σ C.
 """
 
 from __future__ import annotations
@@ -21,13 +23,11 @@ import math
 from dataclasses import dataclass
 
 from cloister.errors import RefusedError
-from cloister.privacy.events import GaussianEvent
-from cloister.privacy.renyi import rdp_epsilon
 from cloister.privacy.secagg.discrete_noise import SMALLEST
-from cloister.privacy.secagg.terms import Terms
+from cloister.privacy.secagg.sharing import Sharing
 
-# Orders of the bound: beyond 256 none was best for an ε from 0.05 up.
-ORDERS = tuple(float(order) for order in (*range(2, 65), *range(68, 257, 4)))
+# v₂ above, in squared steps: what a discrete Gaussian's variance is above the continuous one's.
+SMOOTHING = 4.0
 # Deviations of the whole noise that fit beside the signal: a normal is beyond 8 once in 10¹⁵.
 NOISE_ROOM = 8.0
 # How much of K · expected batch · C a coordinate of the sum may reach before it wraps, by bits. At
@@ -45,7 +45,7 @@ class SharedNoise:
 
     Attributes:
         bound: C, the norm of one unit's gradient.
-        noise_multiplier: σ, of the sum of the fewest honest sites over C.
+        noise_multiplier: σ, of the sum of the fewest honest sites over C, as accounted.
         share: s, each site's deviation in steps of the grid.
         grid: γ, what one step stands for; a power of two.
     """
@@ -57,12 +57,13 @@ class SharedNoise:
 
 
 def shared_noise(
-    terms: Terms, *, bound: float, noise_multiplier: float, expected_batch_size: int, values: int
-) -> SharedNoise:
+    sharing: Sharing, *, bound: float, noise_multiplier: float, expected_batch_size: int,
+    values: int,
+) -> SharedNoise:  # fmt: skip
     """The finest grid on which a sum fits.
 
     Args:
-        terms: The epoch's: how many sites, how many honest, how many bits.
+        sharing: How many sites, how many honest, how many bits.
         bound: C.
         noise_multiplier: σ that the sum must have.
         expected_batch_size: Of a site.
@@ -71,35 +72,26 @@ def shared_noise(
     Raises:
         RefusedError: So few bits leave no room: rounding would take more than a quarter of the
             bound, or the noise is too coarse to be drawn.
+
+    Guarantees:
+        The sum over at least `sharing.honest` honest sites costs a unit at most what the Gaussian
+        mechanism of `noise_multiplier` does, whatever the other sites send.
     """
-    sites = len(terms.sites)
-    signal = SIGNAL_ROOM[terms.bits] * sites * expected_batch_size
-    noise = NOISE_ROOM * noise_multiplier * math.sqrt(sites / terms.honest)
+    signal = SIGNAL_ROOM[sharing.bits] * sharing.sites * expected_batch_size
+    noise = NOISE_ROOM * noise_multiplier * math.sqrt(sharing.sites / sharing.honest)
     # The least power of two at which signal and noise stay below 2^(bits − 1) steps.
-    finest = math.ceil(math.log2((signal + noise) * bound)) - (terms.bits - 1)
+    finest = math.ceil(math.log2((signal + noise) * bound)) - (sharing.bits - 1)
     grid = 2.0**finest
-    share = terms.share_of(noise_multiplier) * bound / grid
+    whole = (noise_multiplier * bound / grid) ** 2
+    share = math.sqrt((whole + SMOOTHING) / sharing.honest)
     lengthening = math.sqrt(values) * grid / 2 / bound
     if lengthening > MOST_LENGTHENING or share < SMALLEST:
         raise RefusedError(
-            f"secure aggregation with {terms.bits} bits a value: {sites} sites, {values} values "
-            f"and noise {noise_multiplier:g} leave a grid of {grid / bound:.2g} of the bound, too "
-            "coarse; use 32 bits, or fewer trained parameters"
+            f"secure aggregation with {sharing.bits} bits a value: {sharing.sites} sites, {values} "
+            f"values and noise {noise_multiplier:g} leave a grid of {grid / bound:.2g} of the "
+            "bound, too coarse; use 32 bits, or fewer trained parameters"
         )
     return SharedNoise(bound, noise_multiplier, share, grid)
-
-
-def shared_epsilon(event: GaussianEvent, delta: float) -> float:
-    """ε of a sum with shared noise against who sees only sums; ∞ where nothing is private.
-
-    Args:
-        event: Its noise multiplier is that of the sum's noise, by the fewest honest sites.
-        delta: δ.
-    """
-    if not event.is_private or event.noise_multiplier <= 0:
-        return math.inf
-    composition = ((event.noise_multiplier, event.sample_rate, event.steps),)
-    return rdp_epsilon(composition, delta, ORDERS)
 
 
 def sum_excess(share: float, sites: int) -> float:

@@ -20,6 +20,7 @@ from cloister.privacy.secagg.keystream import derived, mask
 from cloister.privacy.secagg.member import Member, join, mask_update, reveal, sign_set
 from cloister.privacy.secagg.messages import MaskedUpdate, Revealed
 from cloister.privacy.secagg.shamir import PRIME, combine, split
+from cloister.privacy.secagg.sharing import Sharing
 from cloister.privacy.secagg.terms import Terms
 from cloister.privacy.secagg.unmasking import unmasked_sum
 
@@ -42,7 +43,8 @@ class Federation:
         self.terms = Terms(
             study="study", epoch=self.epoch,
             members={site: public_hex(key) for site, key in self.ledgers.items()},
-            missing=self.missing, colluding=self.colluding, bits=self.bits,
+            sharing=Sharing(sites=self.size, missing=self.missing, colluding=self.colluding,
+                            bits=self.bits),
         )  # fmt: skip
         self.private = {site: X25519PrivateKey.generate() for site in self.terms.sites}
         self.adverts = {

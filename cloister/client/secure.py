@@ -1,0 +1,182 @@
+"""A site's side of a round whose noise is shared: advertise, mask, sign, reveal.
+
+advertise   a public key of an epoch, signed by the ledger
+mask        charge the round, one gradient, a share of the noise, a mask: released by the ledger
+sign        one set of sites a round whose updates are summed
+reveal      shares of what unmasks that sum, once enough members signed it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from numpy.typing import NDArray
+
+from cloister.adapter.exchange import Step
+from cloister.client.policy_file import AcceptPolicy
+from cloister.errors import RefusedError, RoundSpentError
+from cloister.privacy.ledger import Charge, Ledger, Released
+from cloister.privacy.plan import Plan
+from cloister.privacy.secagg.keys import advertise
+from cloister.privacy.secagg.member import Member, join, mask_update, reveal, sign_set
+from cloister.privacy.secagg.question import Question, from_hex
+from cloister.privacy.secagg.terms import Terms
+
+
+@dataclass
+class EpochKeys:
+    """What a site holds of the epoch that it is in; in memory only, so a restart ends it.
+
+    Attributes:
+        terms: The epoch's; None before the first.
+        private: Its key pair in it.
+        advertisements: Of all members, as it joined.
+        member: What it became by joining.
+    """
+
+    terms: Terms | None = None
+    private: X25519PrivateKey = field(default_factory=X25519PrivateKey.generate, repr=False)
+    advertisements: dict[str, bytes] = field(default_factory=dict)
+    member: Member | None = None
+
+    def advertise(self, terms: Terms, site: str, sign: Callable[[bytes], bytes]) -> bytes:
+        """Begins an epoch with a new key, or tells the same one again."""
+        if self.terms != terms:
+            self.terms, self.private = terms, X25519PrivateKey.generate()
+            self.advertisements, self.member = {}, None
+        return advertise(terms, site, self.private, sign)
+
+    def joined(self, terms: Terms, site: str, advertisements: dict[str, bytes]) -> Member:
+        """The member of this epoch.
+
+        Raises:
+            RefusedError: It has no keys of this epoch, or joined it with other keys of the others.
+        """
+        if self.terms != terms:
+            raise RefusedError(
+                f"epoch {terms.epoch}: this site has no keys of it, as after a restart; it joins "
+                "the next one"
+            )
+        if self.member is None:
+            self.member = join(terms, site, self.private, advertisements)
+            self.advertisements = advertisements
+        elif self.advertisements != advertisements:
+            raise RefusedError(f"epoch {terms.epoch} was joined with other keys of its members")
+        return self.member
+
+    def in_round(self, terms: Terms) -> Member:
+        """The member, where it has masked.
+
+        Raises:
+            RefusedError: It is not in this epoch.
+        """
+        if self.terms != terms or self.member is None:
+            raise RefusedError(f"epoch {terms.epoch} was not joined here")
+        return self.member
+
+
+@dataclass(frozen=True)
+class Asking:
+    """One exchange, as a site sees it.
+
+    Attributes:
+        site: Its name.
+        ledger: Where it charges, and whose key signs.
+        keys: Of its epoch.
+        terms: The epoch's, as checked against plan and policy.
+        question: What is asked.
+        number: The round.
+    """
+
+    site: str
+    ledger: Ledger
+    keys: EpochKeys
+    terms: Terms
+    question: Question
+    number: int
+
+    def answer(
+        self, step: Step, charge: Charge, gradient: Callable[[], NDArray[np.int64]]
+    ) -> Released:
+        """What the site sends; a head only where the ledger released it.
+
+        Args:
+            step: Which exchange.
+            charge: What masking costs.
+            gradient: One batch's clipped sum with this site's share of the noise.
+
+        Raises:
+            RefusedError: What is asked is not for this site, epoch or round.
+            RoundSpentError: The round was charged before, under other keys or cut off.
+            BudgetError: The site's budget does not cover the round.
+            LedgerError: The charge could not be written; nothing was drawn.
+
+        Guarantees:
+            The round is charged before its batch is drawn; a masked update is released once, under
+            one epoch's keys, and sent again byte for byte.
+        """
+        keys, terms = self.keys, self.terms
+        if step is Step.ADVERTISE:
+            return Released(keys.advertise(terms, self.site, self.ledger.sign), "")
+        if step is Step.MASK:
+            return self._mask(charge, gradient)
+        member = keys.in_round(terms)
+        if step is Step.SIGN:
+            keys.member, signature = sign_set(
+                member, self.number, self.question.survivors, self.ledger.sign
+            )
+            return Released(signature, "")
+        signatures, boxes = from_hex(self.question.signatures), from_hex(self.question.boxes)
+        return Released(reveal(member, self.number, signatures, boxes).to_bytes(), "")
+
+    def _mask(self, charge: Charge, gradient: Callable[[], NDArray[np.int64]]) -> Released:
+        member = self.keys.joined(self.terms, self.site, from_hex(self.question.advertisements))
+        is_masked = member.masked == self.number
+        if self.ledger.has_charged(charge.study, self.number) and not is_masked:
+            raise RoundSpentError(
+                f"round {self.number} was charged before, under keys that are gone; it stays "
+                "spent: go on with the next one"
+            )
+        granted = self.ledger.reserve(charge)
+        if isinstance(granted, Released):
+            return granted
+        self.keys.member, update = mask_update(member, self.number, gradient())
+        return granted.release(update.to_bytes())
+
+
+def agreed_terms(
+    study: str, question: Question, plan: Plan, accept: AcceptPolicy, site: str, own_key: str
+) -> Terms:
+    """An epoch's terms, as far as this site may take part in it.
+
+    Args:
+        study: Digest of the recipe.
+        question: Who the members are.
+        plan: What the site accepted.
+        accept: Its policy.
+        site: Its name.
+        own_key: Public key of its ledger.
+
+    Raises:
+        RefusedError: The noise is not shared in this plan, the site is no member under its own
+            key, two members have one key, or one is nobody that its policy names.
+    """
+    if plan.sharing is None:
+        raise RefusedError("secure aggregation was asked for; the plan's noise is the site's own")
+    members = question.members
+    if members.get(site) != own_key:
+        raise RefusedError("an epoch in which this site is no member under its ledger's key")
+    if len(set(members.values())) < len(members):
+        raise RefusedError("an epoch in which two members have one key")
+    unknown = sorted(
+        name for name, key in members.items() if name != site and key not in accept.noise_partners
+    )
+    if unknown:
+        raise RefusedError(
+            f"accept.noise_partners: {', '.join(unknown)} would share the noise, and this site's "
+            "policy does not name their ledger's key; ask them for it and add it in site.toml"
+        )
+    return Terms(study=study, epoch=question.epoch, members=members, sharing=plan.sharing)

@@ -1,0 +1,81 @@
+"""What a coordinator puts to the members of an epoch, beside the round and the adapter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Self
+
+from cloister.errors import AdapterFormatError
+from cloister.privacy.chain import canonical
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """Public values of an exchange; those that it does not need are empty.
+
+    Attributes:
+        epoch: From 1.
+        members: Public key of each member's ledger, by site, hex.
+        advertisements: Of every member, by site, hex: to mask.
+        survivors: Sites whose update is in the sum: to sign.
+        signatures: On them, by site, hex: to reveal.
+        boxes: Shares sealed for the site that is asked, by who sealed them, hex: to reveal.
+    """
+
+    epoch: int
+    members: Mapping[str, str]
+    advertisements: Mapping[str, str] = field(default_factory=dict)
+    survivors: tuple[str, ...] = ()
+    signatures: Mapping[str, str] = field(default_factory=dict)
+    boxes: Mapping[str, str] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """As it travels: canonical JSON."""
+        return canonical(asdict(self))
+
+    @classmethod
+    def from_bytes(cls, payload: bytes) -> Self:
+        """Reads it.
+
+        Raises:
+            AdapterFormatError: It is no question.
+        """
+        try:
+            values = json.loads(payload)
+        except (ValueError, RecursionError) as error:
+            raise AdapterFormatError("secure aggregation: a question that is no JSON") from error
+        maps = {f.name for f in fields(cls)} - {"epoch", "survivors"}
+        if (
+            not isinstance(values, dict)
+            or set(values) != maps | {"epoch", "survivors"}
+            or type(values["epoch"]) is not int
+            or values["epoch"] < 1
+            or not _are_texts(values["survivors"])
+            or not all(isinstance(values[name], dict) for name in maps)
+            or not all(_are_texts(list(values[name].values())) for name in maps)
+        ):
+            raise AdapterFormatError("secure aggregation: a question of other fields than agreed")
+        return cls(**{**values, "survivors": tuple(values["survivors"])})
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
+
+
+def from_hex(values: Mapping[str, str]) -> dict[str, bytes]:
+    """Bytes by site.
+
+    Raises:
+        AdapterFormatError: One is no hex.
+    """
+    try:
+        return {site: bytes.fromhex(text) for site, text in values.items()}
+    except ValueError as error:
+        raise AdapterFormatError("secure aggregation: bytes that are no hex") from error
+
+
+def to_hex(values: Mapping[str, bytes]) -> dict[str, str]:
+    """Bytes by site as they stand in a question."""
+    return {site: value.hex() for site, value in values.items()}

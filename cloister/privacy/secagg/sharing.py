@@ -1,0 +1,63 @@
+"""Among how many sites a sum's noise is shared, and how many of them may fail or collude.
+
+Math:
+    Of K sites, m may be missing in a round and c may work with the coordinator. A round counts
+    from T = K − m sites on, so at least h = K − m − c honest ones are in its sum, and each adds
+    noise of σ / √h. T sites must sign the one set of sites whose sum is unmasked, and T is the
+    threshold of the shares. Two sets cannot both get T signatures: the K − c honest sites sign one
+    of them, colluding ones both, so it takes 2 T ≤ (K − c) + 2 c, which K > 2 m + c rules out
+    (Bonawitz et al. 2017, doi:10.1145/3133956.3133982, section 6).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cloister.errors import RefusedError
+
+# Below three a site finds the other's update by taking its own from the sum.
+FEWEST = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sharing:
+    """The public constants of a secure sum.
+
+    Attributes:
+        sites: K, sites of the study.
+        missing: m, most sites whose update may be missing in a round.
+        colluding: c, most sites that may work with the coordinator.
+        bits: Of a value on the wire: 16 or 32; sums are modulo 2^bits.
+
+    Raises:
+        RefusedError: Too few sites for so many that may fail or collude.
+    """
+
+    sites: int
+    missing: int
+    colluding: int
+    bits: int = 32
+
+    def __post_init__(self) -> None:
+        needed = 2 * self.missing + self.colluding
+        if self.missing < 0 or self.colluding < 0 or self.bits not in (16, 32):
+            raise RefusedError(
+                f"secure aggregation: {self.missing} missing, {self.colluding} colluding, "
+                f"{self.bits} bits; both counts are 0 or more, and bits are 16 or 32"
+            )
+        if self.sites < FEWEST or self.sites <= needed:
+            raise RefusedError(
+                f"secure aggregation among {self.sites} sites of which {self.missing} may be "
+                f"missing and {self.colluding} may collude: it takes at least {FEWEST} sites, and "
+                f"more than 2 · missing + colluding = {needed}"
+            )
+
+    @property
+    def threshold(self) -> int:
+        """T: fewest updates of a round, signatures of their set, and shares of a secret."""
+        return self.sites - self.missing
+
+    @property
+    def honest(self) -> int:
+        """h: fewest honest sites whose noise is in a sum that counts."""
+        return self.threshold - self.colluding

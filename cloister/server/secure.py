@@ -1,0 +1,222 @@
+"""A round under secure aggregation: the coordinator gets the sum of the sites' updates, or nothing.
+
+    advertise   once an epoch: every member's public key
+    mask        every member's masked update                  fewer than the threshold: no sum
+    sign        whose updates are summed, by each of these    fewer than the threshold: no sum
+    reveal      shares of what unmasks that one sum           fewer than the threshold: no sum
+
+Sites keep an epoch's keys in memory. Whoever lost them, or comes late, is in the next one, which
+begins with the next round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloister.adapter.exchange import RoundRequest, Step
+from cloister.errors import AdapterFormatError, QuorumError, RefusedError
+from cloister.privacy.secagg.keys import read_advertisement
+from cloister.privacy.secagg.messages import MaskedUpdate, Revealed
+from cloister.privacy.secagg.question import Question, to_hex
+from cloister.privacy.secagg.sharing import Sharing
+from cloister.privacy.secagg.terms import Terms as EpochTerms
+from cloister.privacy.secagg.unmasking import unmasked_sum
+from cloister.server.asking import Asker, Nodes
+from cloister.server.replies import Replies, Terms, read_replies
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SecureSum:
+    """What a secure round came to.
+
+    Attributes:
+        replies: To the question for masked updates, with the bytes of every exchange.
+        total: The sum of the integers of `replies.counted` [values]; None: nothing was unmasked.
+        why: Why not, in words.
+    """
+
+    replies: Replies
+    total: NDArray[np.int64] | None
+    why: str = ""
+
+
+@dataclass
+class SecureRounds:
+    """Secure aggregation over a study's rounds.
+
+    Attributes:
+        asker: Asks the sites.
+        terms: What every reply is held against.
+        keys: Public keys of the sites' ledgers.
+        sharing: The study's.
+        retired: Sites whose budget is spent.
+    """
+
+    asker: Asker
+    terms: Terms
+    keys: Mapping[str, str]
+    sharing: Sharing
+    retired: set[str] = field(default_factory=set)
+    _epoch: EpochTerms | None = None
+    _advertised: dict[str, bytes] = field(default_factory=dict)
+    _nodes: dict[str, int] = field(default_factory=dict)
+    _number: int = 0
+
+    def run(self, number: int, payload: bytes, values: int, nodes: Nodes) -> SecureSum:
+        """Asks for a round's sum.
+
+        Args:
+            number: The round.
+            payload: The global adapter in wire format.
+            values: Of an update.
+            nodes: Who is connected.
+
+        Raises:
+            QuorumError: Too few sites are there to begin an epoch.
+        """
+        epoch = self._epoch
+        if epoch is None or self._newcomers(nodes, epoch):
+            epoch = self._begin(number, nodes)
+        replies, masked = self._mask(epoch, number, payload, values, nodes)
+        self.retired |= replies.retired
+        if set(replies.counted) < set(epoch.members):
+            self._epoch = None
+        if len(masked) < epoch.threshold:
+            return SecureSum(replies, None)
+        there = tuple(sorted(masked))
+        try:
+            signed = self._ask(Step.SIGN, epoch, number, replies, there, _as_it_is,
+                               lambda site: Question(epoch=epoch.epoch, members=epoch.members,
+                                                     survivors=there))  # fmt: skip
+            self._enough(signed, "signed whose updates are summed")
+            revealed = self._ask(
+                Step.REVEAL, epoch, number, replies, tuple(signed),
+                lambda site, shares: Revealed.from_bytes(epoch, there, shares),
+                lambda site: Question(
+                    epoch=epoch.epoch, members=epoch.members, signatures=to_hex(signed),
+                    boxes=to_hex({s: masked[s].boxes[site] for s in there if s != site}),
+                ),
+            )  # fmt: skip
+            total = unmasked_sum(epoch, number, masked, revealed)
+        except (QuorumError, AdapterFormatError) as error:
+            self._epoch = None
+            return SecureSum(replies, None, str(error))
+        return SecureSum(replies, total)
+
+    def _newcomers(self, nodes: Nodes, epoch: EpochTerms) -> bool:
+        """Whether a site is connected that is in no epoch and could be."""
+        known = set(nodes.values()) & set(self.keys)
+        return bool(known - set(epoch.members) - self.retired)
+
+    def _begin(self, number: int, nodes: Nodes) -> EpochTerms:
+        """Begins an epoch among those that advertise a key."""
+        named = {site for site in nodes.values() if site}
+        could = (named or set(self.keys)) - self.retired
+        while True:
+            if len(could) < self.sharing.threshold:
+                raise QuorumError(
+                    f"round {number}: {len(could)} of {self.sharing.sites} sites take part in an "
+                    f"epoch of secure aggregation, {self.sharing.threshold} are needed; look into "
+                    "the others' logs, then resume the run"
+                )
+            self._number += 1
+            members = {site: self.keys[site] for site in sorted(could)}
+            epoch = EpochTerms(
+                study=self.terms.digest, epoch=self._number, members=members, sharing=self.sharing
+            )
+            question = Question(epoch=epoch.epoch, members=members)
+            self._advertised = {}
+            asked = RoundRequest(
+                self.terms.digest, number, b"", Step.ADVERTISE, question.to_bytes()
+            )
+            replies = self._exchange(
+                asked, self._of(nodes, could), self.sharing.threshold, _advertisement(epoch),
+                self._advertised.__setitem__,
+            )  # fmt: skip
+            self.retired |= replies.retired
+            self._nodes |= replies.nodes
+            if set(self._advertised) == could:
+                self._epoch = epoch
+                return epoch
+            could &= set(self._advertised)
+
+    def _mask(
+        self, epoch: EpochTerms, number: int, payload: bytes, values: int, nodes: Nodes
+    ) -> tuple[Replies, dict[str, MaskedUpdate]]:
+        question = Question(
+            epoch=epoch.epoch, members=epoch.members, advertisements=to_hex(self._advertised)
+        )
+        masked: dict[str, MaskedUpdate] = {}
+        replies = self._exchange(
+            RoundRequest(self.terms.digest, number, payload, Step.MASK, question.to_bytes()),
+            self._of(nodes, epoch.members), epoch.threshold,
+            lambda site, update: MaskedUpdate.from_bytes(epoch, site, update, values),
+            masked.__setitem__,
+        )  # fmt: skip
+        self._nodes |= replies.nodes
+        return replies, masked
+
+    def _ask(
+        self, step: Step, epoch: EpochTerms, number: int, so_far: Replies,
+        sites: Collection[str], read: Callable[[str, bytes], T],
+        question: Callable[[str], Question],
+    ) -> dict[str, T]:  # fmt: skip
+        """Puts a question of its own to each of these sites."""
+        found: dict[str, T] = {}
+        requests = {
+            self._nodes[site]: RoundRequest(
+                self.terms.digest, number, b"", step, question(site).to_bytes()
+            )
+            for site in sites
+        }
+        nodes = {self._nodes[site]: site for site in sites}
+        answers = self.asker.ask_each(number, requests, nodes, epoch.threshold, self.asker.clock())
+        replies = read_replies(answers, self.terms, number, read, found.__setitem__)
+        so_far.bytes += replies.bytes
+        so_far.refused.update(replies.refused)
+        return found
+
+    def _exchange(
+        self, request: RoundRequest, nodes: Nodes, enough: int,
+        read: Callable[[str, bytes], T], take: Callable[[str, T], None],
+    ) -> Replies:  # fmt: skip
+        answers = self.asker.ask(request, nodes, enough, self.asker.clock())
+        return read_replies(answers, self.terms, request.round, read, take)
+
+    def _of(self, nodes: Nodes, sites: Collection[str]) -> Nodes:
+        """The nodes of these sites, as far as is known whose a node is."""
+        known = {node: site for site, node in self._nodes.items()}
+        return {
+            node: site
+            for node, site in nodes.items()
+            if (site or known.get(node)) in sites or (not site and node not in known)
+        }
+
+    def _enough(self, came: Collection[object], what: str) -> None:
+        if len(came) < self.sharing.threshold:
+            raise QuorumError(
+                f"{len(came)} sites {what}, {self.sharing.threshold} are needed: nothing is "
+                "unmasked"
+            )
+
+
+def _as_it_is(site: str, payload: bytes) -> bytes:
+    return payload
+
+
+def _advertisement(epoch: EpochTerms) -> Callable[[str, bytes], bytes]:
+    def read(site: str, payload: bytes) -> bytes:
+        try:
+            read_advertisement(epoch, site, payload)
+        except RefusedError as error:
+            raise AdapterFormatError(str(error)) from error
+        return payload
+
+    return read

@@ -1,0 +1,120 @@
+"""What a site computes in a round whose noise is shared: one gradient, and no step.
+
+    site         Poisson batch -> clipped gradients on the shared grid -> sum -> share of the noise
+    coordinator  total of the sites' integers -> · γ / (sites · expected batch) -> one step
+
+DP-FedSGD: the mean over sites is the gradient of one site with all records (McMahan et al. 2018,
+arXiv:1710.06963, without sampling of sites).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloister.adapter.formats import Shapes
+from cloister.adapter.tensors import Adapter
+from cloister.errors import RefusedError
+from cloister.models.network import Network, trained_parameters
+from cloister.models.state import write_adapter
+from cloister.privacy.clipping import ClippedSum
+from cloister.privacy.entropy import Entropy
+from cloister.privacy.mechanism import Mechanism
+from cloister.privacy.plan import Plan
+from cloister.tasks.task import Task
+from cloister.training.config import TrainingConfig
+from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
+from cloister.training.local import clip_update
+from cloister.training.optimizer import learning_rate_at
+from cloister.training.units import UnitExamples
+
+
+def shared_gradient(
+    network: Network,
+    task: Task,
+    units: Sequence[UnitExamples],
+    start: Adapter,
+    plan: Plan,
+    config: TrainingConfig,
+    *,
+    entropy: Entropy,
+    on_step: Callable[[], None] = lambda: None,
+) -> NDArray[np.int64]:
+    """One batch's clipped sum with this site's share of the noise.
+
+    Args:
+        network: Scratch space, its trained names already set.
+        task: The task.
+        units: The site's encoded records by unit; private, of any number.
+        start: The global adapter.
+        plan: The constants that the guarantee rests on; its noise is shared.
+        config: Physical batch.
+        entropy: Of sampling and noise.
+        on_step: Called after the batch.
+
+    Returns:
+        Integers in steps of the shared grid [values], tensors in order of their names.
+
+    Raises:
+        RefusedError: The plan's noise is not shared, or has more than one step a round.
+
+    Guarantees:
+        A draw of the plan's sampler and a share of its noise, whatever the records are. The share
+        alone is too little: what is returned must be masked before it leaves.
+    """
+    if plan.local_steps != 1 or plan.max_grad_norm is None:
+        raise RefusedError("shared noise goes with one step a round, and a bound")
+    write_adapter(network, start)
+    named = list(trained_parameters(network))
+    noise = plan.shared_noise(sum(parameter.numel() for _, parameter in named))
+    mechanism = Mechanism(plan, entropy)
+    with per_record_hooks(network):
+        batch = [units[index] for index in mechanism.draw(len(units))]
+        total = clipped_gradient_sum(
+            network, task, batch, plan.max_grad_norm, config.physical_batch_tokens, noise.grid
+        )
+    by_name = dict(zip((name for name, _ in named), total.tensors, strict=True))
+    ordered = tuple(by_name[name] for name in sorted(by_name))
+    on_step()
+    return mechanism.release_share(ClippedSum(ordered, total.bound, total.coarse))
+
+
+def shared_step(
+    total: NDArray[np.int64],
+    shapes: Shapes,
+    plan: Plan,
+    config: TrainingConfig,
+    *,
+    round_number: int,
+    sites: int,
+) -> Adapter:
+    """What a round's total moves the adapter by, before the server's optimizer.
+
+    Args:
+        total: Over sites, in steps of the grid [values].
+        shapes: Of what trains in the round.
+        plan: Every site's.
+        config: Learning rate and schedule.
+        round_number: From 1.
+        sites: How many are in the total.
+
+    Returns:
+        −rate times the mean gradient, of norm at most `plan.max_update_norm`: post-processing.
+
+    Raises:
+        RefusedError: The plan's noise is not shared.
+    """
+    rate = learning_rate_at(config, round_number - 1, plan.num_rounds)
+    scale = -rate * plan.shared_noise(len(total)).grid / (plan.expected_batch_size * sites)
+    tensors, at = {}, 0
+    for name in sorted(shapes):
+        count = math.prod(shapes[name])
+        values = total[at : at + count].astype(np.float64) * scale
+        tensors[name] = values.astype(np.float32).reshape(shapes[name])
+        at += count
+    if at != len(total):
+        raise ValueError(f"{len(total)} values for shapes of {at}")
+    return clip_update(Adapter(tensors), plan.max_update_norm)
