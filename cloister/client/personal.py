@@ -6,8 +6,8 @@
                  (Liu et al. 2022, arXiv:2206.07902)
 
 Sites whose records differ each read the shared directions in their own way, or end near them.
-What stays comes of the same noised steps as what is sent, so a round costs the same ε: it is charged
-too, and whoever gets the personal adapter later learns no more of a record than the ledger says.
+What stays comes of the same noised steps as what is sent, so a round costs the same ε: it is
+charged too, and whoever gets it later learns no more of a record than the ledger says.
 """
 
 from __future__ import annotations

@@ -51,6 +51,8 @@ max_rounds = 50
 max_local_steps = 4
 max_message_bytes = 1_000_000
 max_adapter_value = 100.0
+noise_partners = []         # ledgers' keys of those whose share of the noise is relied on: none
+min_colluding = 1           # of these, how many must be allowed to work with the coordinator
 
 [status]
 allowed = ["trained", "budget", "spent"]

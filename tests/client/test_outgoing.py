@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
-from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status
+from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status, Step
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
 from cloister.client.outgoing import check_outgoing
 from cloister.client.site import Site
 from cloister.errors import RefusedError
 from cloister.privacy.keys import public_hex
+from cloister.privacy.secagg.messages import masked_bytes
+from cloister.privacy.secagg.question import Question
+from cloister.privacy.secagg.sharing import Sharing
+from cloister.privacy.secagg.terms import Terms as EpochTerms
 from tests.support.clock import Clock, TimedGrid
 from tests.support.papers import keys
 
@@ -169,3 +173,55 @@ def test_a_refusal_quotes_nothing_of_an_update(tmp_path: Path) -> None:
     with pytest.raises(RefusedError) as refused:
         check(trained(b"patient Jane Doe"), site())
     assert "Jane" not in str(refused.value)
+
+
+SHARING = Sharing(sites=3, missing=1, colluding=0)
+MEMBERS = {name: public_hex(keys(name).ledger) for name in ("ward", "clinic", "practice")}
+TERMS = EpochTerms(study="study", epoch=1, members=MEMBERS, sharing=SHARING)
+
+
+def secure_site(limit: int = 10_000) -> Site:
+    """A site whose noise is shared, with the keys of an epoch."""
+    plain = site(limit)
+    return cast(
+        Site,
+        SimpleNamespace(
+            name="ward", study="study", policy=plain.policy, ledger=plain.ledger,
+            plan=SimpleNamespace(max_update_norm=None, sharing=SHARING),
+            keys=SimpleNamespace(terms=TERMS),
+        ),
+    )  # fmt: skip
+
+
+def for_step(step: Step) -> Message:
+    boxes = {"clinic": "00", "practice": "00"} if step is Step.REVEAL else {}
+    question = Question(epoch=1, members=MEMBERS, boxes=boxes)
+    return asked(RoundRequest("study", 3, b"", step, question.to_bytes()).fields())
+
+
+LENGTHS = {Step.ADVERTISE: 96, Step.MASK: masked_bytes(TERMS, 2), Step.SIGN: 64,
+           Step.REVEAL: 3 * 33}  # fmt: skip
+
+
+@pytest.mark.parametrize("step", LENGTHS)
+def test_an_answer_of_secure_aggregation_has_one_length(step: Step) -> None:
+    length = LENGTHS[step]
+    told = {} if step is Step.MASK else {"epsilon": 0.0, "head": ""}
+    check(trained(b"x" * length, **told), secure_site(), for_step(step))
+    for other in (length - 1, length + 1, length + 4):
+        with pytest.raises(RefusedError, match="are what it takes"):
+            check(trained(b"x" * other, **told), secure_site(), for_step(step))
+    with pytest.raises(RefusedError, match="did not sign"):
+        check(trained(b"x" * length, by="clinic", **told), secure_site(), for_step(step))
+    with pytest.raises(RefusedError, match="max_message_bytes"):
+        check(trained(b"x" * length, **told), secure_site(limit=50), for_step(step))
+
+
+def test_no_update_in_clear_leaves_where_noise_is_shared() -> None:
+    for step in LENGTHS:
+        with pytest.raises(RefusedError):
+            check(trained(), secure_site(), for_step(step))
+    with pytest.raises(RefusedError):
+        check(trained(), secure_site(), asked())
+    with pytest.raises(RefusedError, match="tells of a release"):
+        check(trained(b"x" * 64), secure_site(), for_step(Step.SIGN))
