@@ -36,6 +36,9 @@ name = "triage"
 [data]
 test = "test.jsonl"
 
+[task]
+labels = {labels}
+
 [training]
 expected_batch_size = 64
 local_steps = 2
@@ -71,13 +74,16 @@ allowed = ["trained", "refused", "budget", "spent"]
 """
 
 
-def run(folder: Path, *arguments: str) -> str:
+def run(folder: Path, *arguments: str, into: str = "") -> str:
     """One command, as somebody types it in a folder; shown, and its output returned."""
-    say_command(folder, arguments)
+    say_command(folder, arguments, after=f" > {into}" if into else "")
     done = subprocess.run(
         [CLOISTER, *arguments], cwd=folder, stdout=subprocess.PIPE, text=True, check=False
     )
-    say(done.stdout, end="")
+    if into:
+        (folder / into).write_text(done.stdout)
+    else:
+        say(done.stdout, end="")
     if done.returncode != 0:
         raise SystemExit(f"ended with code {done.returncode}")
     return done.stdout
@@ -129,7 +135,8 @@ def write_data(root: Path, rounds: int) -> None:
     desk = root / "coordinator-desk"
     desk.mkdir()
     _write_rows(desk / "test.jsonl", test)
-    (desk / "study.toml").write_text(RECIPE.format(rounds=rounds))
+    labels = json.dumps(sorted({note.label for note in test}))
+    (desk / "study.toml").write_text(RECIPE.format(rounds=rounds, labels=labels))
 
 
 def _write_rows(path: Path, notes: Sequence[TextRecord]) -> None:
@@ -186,7 +193,6 @@ def main() -> None:
         run(desk, "run", "start", "study.toml", "--name", "triage", "--watch")
         run(desk, "server", "status")
     folder = desk / "coordinator" / "runs" / "triage"
-    keys = {}
     for name in HOSPITALS:
         site = root / name
         run(site, "site", "status", "site.toml")
@@ -195,9 +201,7 @@ def main() -> None:
             "--site", name,
         )  # fmt: skip
         shutil.copy(site / f"{name}.json", desk)
-        members = json.loads((desk / "coordinator" / "members.json").read_text())
-        keys[name] = members[name]["ledger_key"]
-    (desk / "keys.json").write_text(json.dumps(keys))
+    run(desk, "member", "list", "--json", into="keys.json")
     run(
         desk, "audit", "bundle", *(f"{name}.json" for name in HOSPITALS),
         "--adapter", str(folder / "adapter"), "--run", str(folder), "--out", "bundle.zip",

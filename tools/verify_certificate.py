@@ -292,6 +292,8 @@ def main(arguments):
     try:
         with open(arguments[1], encoding="utf-8") as file:
             keys = json.load(file)
+        if isinstance(keys.get("members"), list):  # as `cloister member list --json` prints them
+            keys = {m["site"]: m["ledger_key"] for m in keys["members"] if m["ledger_key"]}
         certificates = check_bundle(arguments[0], keys)
     except Refuted as error:
         print(f"REFUTED: {error}", file=sys.stderr)

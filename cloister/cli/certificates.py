@@ -56,7 +56,7 @@ def certificate(
         typer.echo(json.dumps({name: str(path) for name, path in written.items()}))
         return
     for name, path in written.items():
-        typer.echo(f"{name:<12}{path}")
+        typer.echo(f"{name}: {path}")
 
 
 def bundle(

@@ -11,6 +11,8 @@ from cloister.errors import BadFileError, UsageError
 def read_keys(file: Path | None, given: list[str]) -> dict[str, str]:
     """Public keys by site, in hex; `SITE=HEX` on the command line goes before the file.
 
+    The file is `{"site": "hex", …}`, or what `cloister member list --json` prints.
+
     Raises:
         BadFileError: The file cannot be read, or a key is none.
         UsageError: An assignment is none.
@@ -19,8 +21,16 @@ def read_keys(file: Path | None, given: list[str]) -> dict[str, str]:
     if file is not None:
         try:
             document = json.loads(file.read_text(encoding="utf-8"))
+            if isinstance(document.get("members"), list):
+                document = {
+                    member["site"]: member["ledger_key"]
+                    for member in document["members"]
+                    if member["ledger_key"]
+                }
             keys |= {str(site): str(value) for site, value in document.items()}
-        except (OSError, ValueError, AttributeError, RecursionError) as error:
+        except (
+            OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError
+        ) as error:  # fmt: skip
             raise BadFileError(
                 f'{file}: no keys ({error}); {{"site": "hex", …}} is needed'
             ) from error

@@ -147,3 +147,20 @@ def test_a_ledger_that_lost_entries_is_not_certified(
     latest.write_text(json.dumps(stored))
     assert run(["audit", "certificate", str(study)]) == 6
     assert "rolled back" in capsys.readouterr().err
+
+
+def test_the_coordinators_list_of_members_is_taken_as_keys(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What `cloister member list --json` prints; one that has not joined yet has no key."""
+    keys = json.loads((study / "certificates" / "keys.json").read_text())
+    members = [{"site": site, "ledger_key": key} for site, key in keys.items()]
+    listed = tmp_path / "members.json"
+    listed.write_text(json.dumps({"members": [*members, {"site": "new", "ledger_key": ""}]}))
+    assert run(verifying(study, "--keys", str(listed))) == 0
+    assert "nothing refuted" in " ".join(capsys.readouterr().out.split())
+    command = [sys.executable, "-I", str(TOOL), str(study / "certificates" / "bundle.zip"),
+               str(listed)]  # fmt: skip
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    listed.write_text(json.dumps({"members": [{"site": "east"}]}))
+    assert run(verifying(study, "--keys", str(listed))) == 3
