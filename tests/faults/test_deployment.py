@@ -169,6 +169,25 @@ def test_an_agent_that_dies_in_a_round_spends_it_once(tmp_path: Path, points: li
         assert len(list((tmp_path / "west").glob("died-*"))) == len(points)
 
 
+def test_an_agent_that_hangs_is_ended_and_goes_on_with_the_next_round(tmp_path: Path) -> None:
+    with federation(tmp_path, epsilon="40.0", noise=0.8) as made:
+        path = made.sites["west"].path
+        # Training takes a second; on a loaded machine less than this.
+        text = path.read_text().replace("[budget]", "max_round_seconds = 30\n\n[budget]")
+        path.write_text(text)
+        for who in ("server", "east"):
+            made.start(who)
+        made.start("west", dying_at=["hung"])
+        place = made.submit("hanging", 3, "federation.min_sites=1")
+        assert made.wait_ended("hanging", 600.0) is Standing.FINISHED, read_run(place).error
+        rows = RunDirectory(place).metrics()
+        assert ["west" in row["received"] for row in rows] == [False, True, True]
+        counts = check_history(made, "hanging")
+        assert counts["reserved"] - counts["released"] == 1
+        log = AgentFolder.of(made.sites["west"]).logs / "agent.log"
+        assert "longer than site.max_round_seconds" in log.read_text()
+
+
 def test_a_run_whose_superlink_and_executor_are_killed_equals_an_unbroken_one(
     tmp_path: Path,
 ) -> None:

@@ -1,4 +1,4 @@
-"""A site's service whose agent kills itself, once at each of some named points.
+"""A site's service whose agent kills itself, or hangs, once at each of some named points.
 
 python -m tests.support.dying_agent service SITE.TOML POINT…
 """
@@ -6,6 +6,7 @@ python -m tests.support.dying_agent service SITE.TOML POINT…
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from cloister.client.site_file import read_site
 from cloister.flower.tasks import Executor, Task
 from cloister.privacy.ledger import Ledger, Reservation
 
-# What an agent does in a round, in order; it dies right before or after.
+# What an agent does in a round, in order; it dies right before or after, or does nothing more.
 POINTS: dict[str, tuple[type | Any, str, str]] = {
     "claimed": (Executor, "claim", "after"),
     "message taken": (Task, "message", "after"),
     "charged": (Ledger, "reserve", "after"),
     "training": (site, "local_update", "before"),
+    "hung": (site, "local_update", "hang"),
     "trained": (Reservation, "release", "before"),
     "released": (Reservation, "release", "after"),
     "reply not sent": (Task, "reply", "before"),
@@ -41,6 +43,9 @@ def wrapped(call: Callable[..., Any], marker: Path, when: str) -> Callable[..., 
     def replacement(*arguments: Any, **keywords: Any) -> Any:
         if when == "before":
             die_once(marker)
+        if when == "hang" and not marker.exists():
+            marker.write_text("")
+            threading.Event().wait()
         result = call(*arguments, **keywords)
         if (when == "after" and result is not None) or call.__name__ in ("reply", "finish"):
             die_once(marker)
