@@ -37,13 +37,18 @@ ENTRY = {
 }  # fmt: skip
 CERTIFICATE = {
     "kind", "version", "site", "key", "study", "base", "adapter", "code", "time", "plans", "events",
-    "rounds", "released", "epsilon", "delta", "unit", "neighbouring", "adversaries", "life",
-    "ledger",
+    "rounds", "released", "epsilon", "delta", "unit", "neighbouring", "adversaries",
+    "epsilon_alone", "life", "ledger",
 }  # fmt: skip
 PLAN = {
     "public_records", "expected_batch_size", "local_steps", "num_rounds", "noise_multiplier",
     "max_grad_norm", "max_update_norm", "delta", "unit", "max_records", "neighbouring", "message",
 }  # fmt: skip
+
+
+# Of shared noise a site's own part is what continuous noise of 4 squared steps less would hide, and
+# it has at least 32 steps (Peikert 2010, CRYPTO, theorem 3.1). Accountants take no less than 0.2.
+SHARE_LEFT, LEAST_NOISE = 1 - 4 / 32**2, 0.2
 
 
 # y-coordinates of the points of order 1, 2, 4 and 8.
@@ -155,6 +160,37 @@ def states(stated, value, what):
     need(same, f"{what} is stated as {stated}, the events give {given}")
 
 
+def seen_alone(charges, plans):
+    """Events as the coordinator with all other sites sees them; None where no noise is shared."""
+    if not any("sharing" in plans[plan] for _, plan, _ in charges):
+        return None
+    events = []
+    for _, plan, (noise, rate, steps, private) in charges:
+        if "sharing" in plans[plan]:
+            sharing = plans[plan]["sharing"]
+            honest = sharing["sites"] - sharing["missing"] - sharing["colluding"]
+            noise *= math.sqrt(SHARE_LEFT / honest)
+            if noise < LEAST_NOISE:
+                noise, private = plans[plan]["noise_multiplier"], False
+        events.append((noise, rate, steps, private))
+    return merged(events)
+
+
+def against(charges, plans):
+    """Against whom the stated ε holds: others' shares are as few as the colluding know."""
+    shared = [plans[p]["sharing"]["colluding"] for _, p, _ in charges if "sharing" in plans[p]]
+    if not shared:
+        return ["coordinator", "other-sites", "public"]
+    return [f"coordinator-with-{min(shared)}-other-sites", "public"]
+
+
+def is_sharing(terms):
+    need(set(terms) == {"sites", "missing", "colluding", "bits"}, "unknown terms of sharing")
+    sites, missing, colluding, bits = (terms[n] for n in ("sites", "missing", "colluding", "bits"))
+    need(all(type(n) is int and n >= 0 for n in terms.values()), "terms of sharing of other kinds")
+    return sites >= 3 and sites > 2 * missing + colluding and bits in (16, 32)
+
+
 def walk(rows, key):
     """A ledger's charges and releases, after every rule that they must keep."""
     plans, charges, releases, spent, order = {}, {}, {}, 0.0, None
@@ -187,6 +223,8 @@ def walk(rows, key):
                 terms = entry["terms"]
                 need(sha256(canonical(terms)) == name and set(terms) - {"sharing"} == PLAN
                      and terms["unit"] == begin["unit"], f"entry {seq}: not the plan")  # fmt: skip
+                need("sharing" not in terms or is_sharing(terms["sharing"]),
+                     f"entry {seq}: noise shared among too few")  # fmt: skip
                 plans[name] = terms
             terms, event = plans[name], event_of(entry["event"])
             noise, steps = terms["noise_multiplier"], terms["local_steps"]
@@ -221,7 +259,7 @@ def check_site(name, file, key, adapter, base):
     need(set(file) == {"certificate", "ledger"}, "not of the form of a certificate")
     stated, _ = signed(file["certificate"], key, "the certificate")
     need(set(stated) == CERTIFICATE and stated["kind"] == "certificate", "unknown claims")
-    need(stated["version"] == 1, "another version")
+    need(stated["version"] == 2, "another version")
     need(stated["site"] == name and stated["key"] == key, "another site's certificate")
     need(stated["adapter"] == adapter, "a certificate for another adapter")
     need(stated["base"] == base, "a certificate for another base model")
@@ -236,7 +274,7 @@ def check_site(name, file, key, adapter, base):
         "plans": [{"sha256": p, "terms": plans[p]} for p in used], "rounds": len(mine),
         "released": sum(h is not None for h in released.values()), "delta": delta,
         "unit": begin["unit"], "neighbouring": "add-remove", "ledger": head,
-        "adversaries": ["coordinator", "other-sites", "public"],
+        "adversaries": against(mine.values(), plans),
     }  # fmt: skip
     for claim, value in facts.items():
         need(canonical([stated[claim]]) == canonical([value]), f"another {claim} than the ledger's")
@@ -244,9 +282,18 @@ def check_site(name, file, key, adapter, base):
     for told, given in ((stated["events"], events), (lived["events"], life)):
         need(canonical(told) == canonical([fields_of(e) for e in given]), "other events")
     budget = {"epsilon": begin["epsilon"], "delta": begin["delta"]}
-    need(set(lived) == {"events", "epsilon", "delta", "budget"} and lived["delta"] == least
-         and lived["budget"] == budget, "another life than the ledger's")  # fmt: skip
-    for both, given, at in ((stated["epsilon"], events, delta), (lived["epsilon"], life, least)):
+    need(set(lived) == {"adversaries", "events", "epsilon", "epsilon_alone", "delta", "budget"}
+         and lived["delta"] == least and lived["budget"] == budget
+         and lived["adversaries"] == against(charges.values(), plans),
+         "another life than the ledger's")  # fmt: skip
+    for both, given, at in (
+        (stated["epsilon"], events, delta), (lived["epsilon"], life, least),
+        (stated["epsilon_alone"], seen_alone(mine.values(), plans), delta),
+        (lived["epsilon_alone"], seen_alone(charges.values(), plans), least),
+    ):  # fmt: skip
+        if given is None:
+            need(both is None, "noise that nobody shared, stated as shared")
+            continue
         need(set(both) == {"pld", "rdp"}, "an unknown accountant")
         states(both["pld"], pld(given, at), "ε by PLD")
         states(both["rdp"], rdp(given, at), "ε by RDP")
@@ -304,8 +351,13 @@ def main(arguments):
     for name, stated in certificates.items():
         epsilon = stated["epsilon"]["pld"]
         print(f"{name}: ε = {'∞' if epsilon is None else f'{epsilon:.4f}'} at δ = "
-              f"{stated['delta']:g} for one {stated['unit']} (add/remove), {stated['released']} of "
-              f"{stated['rounds']} charged rounds released")  # fmt: skip
+              f"{stated['delta']:g} for one {stated['unit']} (add/remove) against "
+              f"{', '.join(stated['adversaries'])}, {stated['released']} of {stated['rounds']} "
+              "charged rounds released")  # fmt: skip
+        if stated["epsilon_alone"]:
+            alone = stated["epsilon_alone"]["pld"]
+            print(f"  against the coordinator with all other sites: "
+                  f"ε = {'∞' if alone is None else f'{alone:.4f}'}")  # fmt: skip
     print("Nothing refuted. What no bundle can show is listed in docs/audit.md.")
     return 0
 

@@ -169,8 +169,8 @@ def _site_json(claim: SiteClaim) -> dict[str, Any]:
     return {
         "site": claim.name,
         **{name: claim.fields[name] for name in (
-            "study", "unit", "neighbouring", "adversaries", "epsilon", "delta", "rounds",
-            "released", "life", "ledger", "base", "adapter", "code",
+            "study", "unit", "neighbouring", "adversaries", "epsilon", "epsilon_alone", "delta",
+            "rounds", "released", "life", "ledger", "base", "adapter", "code",
         )},
         "received": claim.received,
     }  # fmt: skip
@@ -179,6 +179,8 @@ def _site_json(claim: SiteClaim) -> dict[str, Any]:
 def _tell(path: Path, findings: Findings) -> None:
     from rich.console import Console
     from rich.table import Table
+
+    from cloister.privacy import adversaries
 
     console = Console()
     first = findings.sites[0].fields
@@ -205,10 +207,18 @@ def _tell(path: Path, findings: Findings) -> None:
             _shown(life["budget"]["epsilon"]),
         )
     console.print(table)
+    plans = [plan for claim in findings.sites for plan in claim.verdict.history.plans.values()]
     console.print(
-        "ε for one unit added or removed, against the coordinator, the other sites and the public.",
+        f"ε for one unit added or removed, against {adversaries.words(plans)}.",
         soft_wrap=True,
     )
+    for claim in findings.sites:
+        alone = claim.fields["epsilon_alone"]
+        if alone is not None:
+            console.print(
+                f"{claim.name}, against all other sites together: ε = {_shown(alone['pld'])}",
+                highlight=False,
+            )
     if any(claim.fields["epsilon"]["pld"] is None for claim in findings.sites):
         console.print("[bold red]ε = ∞: nothing protects the records of such a site.[/]")
     for title, claims in (("Checked", findings.checked), ("Not checked", findings.unchecked)):

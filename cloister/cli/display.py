@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from cloister.privacy import adversaries
 from cloister.recipe import Recipe
 from cloister.server.study import RoundReport
 from cloister.simulation.result import Result
@@ -117,7 +118,7 @@ class Display:
         privacy = self._recipe.privacy
         return (
             f"ε ≤ {worst.epsilon:.3f}, δ = {worst.delta:g} for one {privacy.unit} of a site "
-            "(add/remove, PLD), against the coordinator, other sites and the public"
+            f"(add/remove, PLD), against {adversaries.words(result.plans.values())}"
         )
 
     def _draw(self) -> None:

@@ -23,6 +23,7 @@ def show(ledger: LedgerPath, as_json: AsJson = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from cloister.privacy import adversaries
     from cloister.privacy.charged import charged_rounds
     from cloister.privacy.history import History
 
@@ -38,7 +39,9 @@ def show(ledger: LedgerPath, as_json: AsJson = False) -> None:
     console = Console()
     console.print(
         f"budget for life: ε {_shown(first['epsilon'])}, δ {first['delta']:g}, for one "
-        f"{first['unit']} added or removed (ε by PLD)\nsigned by {first['key']}",
+        f"{first['unit']} added or removed (ε by PLD), against "
+        f"{adversaries.words(history.plans.values())}\n"
+        f"signed by {first['key']}",
         highlight=False,
         soft_wrap=True,
     )
@@ -86,6 +89,7 @@ def verify(
     )
     if any(a.key != verdict.public_key for a in anchors):
         raise LedgerError(f"{ledger}: an anchor is of another site's ledger")
+    alone = verdict.alone
     if as_json:
         document = _verdict_json(ledger, verdict) | {"anchors": len(anchors)}
         typer.echo(json.dumps(document))
@@ -95,7 +99,9 @@ def verify(
         f"{verdict.releases} released.\n"
         f"ε = {_shown(_number(verdict.epsilon_pld))} by PLD, "
         f"{_shown(_number(verdict.epsilon_rdp))} by RDP, at δ = {verdict.delta:g}, for one "
-        f"{verdict.unit} added or removed;\nthe budget for life is ε = "
+        f"{verdict.unit} added or removed,\nagainst {verdict.against};; "
+        + (f"\nagainst all other sites together: ε = {_shown(_number(alone[0]))};" if alone else "")
+        + f"\nthe budget for life is ε = "
         f"{_shown(_number(verdict.budget_epsilon))} at δ = {verdict.budget_delta:g}.\n"
         f"Every entry is signed by {verdict.public_key}"
         + ("." if key else ", which the ledger itself names (--key checks it).")
@@ -155,6 +161,7 @@ def _shown(value: float | None) -> str:
 
 
 def _verdict_json(ledger: Path, verdict: Any) -> dict[str, object]:
+    alone = verdict.alone
     return {
         "ledger": str(ledger),
         "sound": True,
@@ -169,4 +176,6 @@ def _verdict_json(ledger: Path, verdict: Any) -> dict[str, object]:
         "budget": {"epsilon": _number(verdict.budget_epsilon), "delta": verdict.budget_delta},
         "unit": verdict.unit,
         "neighbouring": "add-remove",
+        "adversaries": verdict.adversaries,
+        "epsilon_alone": alone and {"pld": _number(alone[0]), "rdp": _number(alone[1])},
     }

@@ -56,6 +56,7 @@ def plan(
 
 
 def _facts(study: Recipe, sites: int, made: Plan) -> dict[str, Any]:
+    from cloister.privacy import adversaries
     from cloister.privacy.accounting import cross_check, group_epsilon, true_positive_rate
     from cloister.privacy.plan import json_number
     from cloister.privacy.signal import noise_over_signal
@@ -82,6 +83,8 @@ def _facts(study: Recipe, sites: int, made: Plan) -> dict[str, Any]:
         "true_positive_rate": {str(FALSE_POSITIVES): true_positive_rate([whole], FALSE_POSITIVES)},
         "epsilon_over_rounds": {r: json_number(made.epsilon_after(r)) for r in rounds},
         "warnings": [],
+        "adversaries": adversaries.names([made]),
+        "against": adversaries.words([made]),
     }
     central = study.privacy.central(study.data.sites, study.federation.num_rounds)
     if central is not None:
@@ -158,10 +161,10 @@ def _print(plans: list[dict[str, Any]], notes: list[str]) -> None:
     reached = max(facts["true_positive_rate"][str(FALSE_POSITIVES)] for facts in plans)
     say()
     say(
-        f"[bold]Promised[/]: whoever sees {_seen(first)} (the coordinator, the other "
-        f"sites, the public) and\ntests whether any one {first['unit']} was in the site's data: a "
-        f"test that accuses {FALSE_POSITIVES:.0%} of those who were not\nfinds at most "
-        f"{reached:.0%} of those who were, whatever else its maker knows."
+        f"[bold]Promised[/]: whoever sees {_seen(first)} ({first['against']})\nand tests whether "
+        f"any one {first['unit']} was in the site's data: a test that accuses "
+        f"{FALSE_POSITIVES:.0%} of those who were not\nfinds at most {reached:.0%} of those who "
+        "were, whatever else its maker knows."
     )
     say(
         "[bold]Not promised[/]: that nothing is learnt about groups (above), that a fact which "
@@ -185,8 +188,8 @@ def _sharing_words(sharing: dict[str, Any]) -> list[str]:
     return [
         f"noise shared by {sharing['sites']} sites under secure aggregation "
         f"({sharing['bits']} bits): a round needs {sharing['threshold']} of them, and ε holds "
-        f"while at most {sharing['colluding']} work with the coordinator",
-        f"against a coordinator with all other sites: ε = {alone}",
+        f"while at most {sharing['colluding']} work together, with or without the coordinator",
+        f"against all other sites together: ε = {alone}",
     ]
 
 

@@ -88,6 +88,7 @@ def policy_check(
     """
     from cloister.client.own import accepted_plan, asked_plan, own_workspace
     from cloister.client.site_file import read_site
+    from cloister.privacy import adversaries
     from cloister.recipe import read_recipe
 
     file, study = read_site(site), read_recipe(recipe)
@@ -104,6 +105,7 @@ def policy_check(
         document = {
             "site": file.site.name, "accepted": True, "epsilon": cost, "delta": plan.delta,
             "unit": plan.unit, "neighbouring": plan.neighbouring, "rounds": plan.num_rounds,
+            "adversaries": adversaries.names([plan]),
             "noise_multiplier": plan.noise_multiplier, "sample_rate": plan.sample_rate,
             "tightened": {name: list(pair) for name, pair in tightened.items()},
         }  # fmt: skip
@@ -111,7 +113,8 @@ def policy_check(
         return
     typer.echo(
         f"{file.site.name} joins: ε ≤ {cost:.4f} at δ = {plan.delta:g} for one {plan.unit} added "
-        f"or removed, over {plan.num_rounds} rounds of {plan.local_steps} steps (PLD)."
+        f"or removed, over {plan.num_rounds} rounds of {plan.local_steps} steps (PLD), against "
+        f"{adversaries.words([plan])}."
     )
     for name, (before, after) in tightened.items():
         typer.echo(f"- {name}: {before} asked, {after} by this site's policy")
@@ -132,9 +135,12 @@ def budget_show(site: SiteToml, as_json: AsJson = False) -> None:
         return
     typer.echo(
         f"ε = {_shown(facts['epsilon'])} spent of {_shown(facts['cap'])} (δ = {facts['delta']:g} "
-        f"of {facts['cap_delta']:g}) for one {facts['unit']} added or removed (PLD), in "
-        f"{facts['rounds']} rounds of {facts['studies']} studies; {facts['releases']} released."
+        f"of {facts['cap_delta']:g}) for one {facts['unit']} added or removed (PLD), against "
+        f"{facts['against']},\nin {facts['rounds']} rounds of {facts['studies']} studies; "
+        f"{facts['releases']} released."
     )
+    if facts["is_shared"]:
+        typer.echo(f"Against all other sites together: ε = {_shown(facts['epsilon_alone'])}.")
 
 
 @budget.command("forecast")

@@ -21,12 +21,16 @@ def budget_of(file: SiteFile) -> dict[str, Any]:
     """
     open_ledger(file)
     verdict = verify(LedgerFile(file.ledger).entries(), str(file.ledger))
-    ahead = forecast(verdict.history)
+    ahead, alone = forecast(verdict.history), verdict.alone
     return {
         "site": file.site.name,
         "unit": verdict.unit,
         "neighbouring": "add-remove",
         "accountant": "pld",
+        "adversaries": verdict.adversaries,
+        "against": verdict.against,
+        "is_shared": alone is not None,
+        "epsilon_alone": None if alone is None else json_epsilon(alone[0]),
         "epsilon": json_epsilon(verdict.epsilon_pld),
         "delta": verdict.delta,
         "cap": json_epsilon(verdict.budget_epsilon),

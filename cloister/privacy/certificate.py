@@ -15,21 +15,27 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloister import __version__
 from cloister.errors import BadFileError, LedgerError, UsageError
+from cloister.privacy import adversaries
 from cloister.privacy.accounting import epsilon, rdp_epsilon
 from cloister.privacy.chain import Entry, canonical, json_epsilon
 from cloister.privacy.events import GaussianEvent
 from cloister.privacy.keys import is_signed, public_hex
-from cloister.privacy.units import Adversary, Neighbouring
+from cloister.privacy.units import Neighbouring
 from cloister.privacy.verify import TOLERANCE, Verdict, verify
 
-VERSION = 1
+# 2: what shared noise leaves against all other sites together is stated beside the ε it gives.
+VERSION = 2
 
 # What a certificate says beside its `statement`.
 NAMED = frozenset({"kind", "version", "site", "key", "study", "base", "adapter", "code", "time"})
 STATED = frozenset(
     {"plans", "events", "rounds", "released", "epsilon", "delta", "unit", "neighbouring",
-     "adversaries", "life", "ledger"}
+     "adversaries", "epsilon_alone", "life", "ledger"}
 )  # fmt: skip
+
+
+# Fields that machines may round differently.
+COMPUTED = frozenset({"epsilon", "epsilon_alone"})
 
 
 @dataclass(frozen=True)
@@ -130,13 +136,16 @@ def statement(verdict: Verdict, study: str) -> dict[str, Any]:
         "delta": delta,
         "unit": verdict.unit,
         "neighbouring": Neighbouring.ADD_REMOVE.value,
-        "adversaries": [adversary.value for adversary in Adversary],
+        "adversaries": adversaries.names(plans),
+        "epsilon_alone": _alone(history.charged(study), delta),
         "life": {
             "events": [asdict(event) for event in history.spent.events],
             "epsilon": {
                 "pld": json_epsilon(verdict.epsilon_pld),
                 "rdp": json_epsilon(verdict.epsilon_rdp),
             },
+            "adversaries": adversaries.names(history.plans.values()),
+            "epsilon_alone": _alone(history.charged(), verdict.delta),
             "delta": verdict.delta,
             "budget": {
                 "epsilon": json_epsilon(verdict.budget_epsilon),
@@ -176,7 +185,7 @@ def check(evidence: Evidence, public_key: str) -> Verdict:
             error
         )
     for name, value in given.items():
-        if not _same(stated[name], value):
+        if not _same(stated[name], value, name in COMPUTED):
             raise LedgerError(f"the certificate states another {name} than its ledger gives")
     return verdict
 
@@ -230,13 +239,19 @@ def _both(events: Sequence[GaussianEvent], delta: float) -> dict[str, float | No
     }
 
 
+def _alone(charged: adversaries.Charged, delta: float) -> dict[str, float | None] | None:
+    """ε against the coordinator with all other sites, where it is another one."""
+    events = adversaries.alone(charged)
+    return None if events is None else _both(_merged(events), delta)
+
+
 def _same(stated: Any, given: Any, computed: bool = False) -> bool:
     """Equal, but for rounding between machines where a number was computed: an ε."""
     if isinstance(given, dict):
         return (
             isinstance(stated, dict)
             and stated.keys() == given.keys()
-            and all(_same(stated[n], given[n], computed or n == "epsilon") for n in given)
+            and all(_same(stated[n], given[n], computed or n in COMPUTED) for n in given)
         )
     if computed and isinstance(given, float):
         return type(stated) is float and abs(stated - given) <= TOLERANCE

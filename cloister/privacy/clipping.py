@@ -76,6 +76,16 @@ class ClippedSum:
         )
 
 
+def within(total: ClippedSum, room: int) -> ClippedSum:
+    """The sum with every coordinate cut to at most `room` grid steps either way.
+
+    Guarantees:
+        The bound stays the sensitivity: cutting coordinates brings no two sums further apart.
+    """
+    cut = tuple(tensor.clamp(-room, room) for tensor in total.tensors)
+    return ClippedSum(cut, total.bound, total.coarse)
+
+
 def empty_sum(parameters: Sequence[Tensor], bound: float, grid: float | None = None) -> ClippedSum:
     """The sum over no unit: zeros shaped as the parameters."""
     return ClippedSum(

@@ -79,6 +79,14 @@ class History:
         self.head = head
         return request
 
+    def charged(self, study: str | None = None) -> list[tuple[Plan, GaussianEvent]]:
+        """Events with their plans, in the order of their charges; of one study, or of all."""
+        return [
+            (self.plans[reserved.plan], reserved.event)
+            for (name, _), reserved in self.rounds.items()
+            if study in (None, name)
+        ]
+
     def is_reserved(self, seq: int) -> bool:
         """Whether an entry is a charge."""
         return seq in self._reservations

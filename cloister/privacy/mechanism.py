@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from cloister.errors import RefusedError
-from cloister.privacy.clipping import ClippedSum
+from cloister.privacy.clipping import ClippedSum, within
 from cloister.privacy.entropy import Entropy
 from cloister.privacy.noise import NoisedSum, add_noise
 from cloister.privacy.plan import Plan
@@ -75,6 +75,8 @@ class Mechanism:
     def release_share(self, clipped: ClippedSum) -> NDArray[np.int64]:
         """Adds this site's share of the plan's noise to the batch drawn last.
 
+        What does not fit the site's part of the grid is cut off first, so that a sum never wraps.
+
         Returns:
             Integers in steps of the shared grid [values], the sum's tensors one after another. By
             themselves they have too little noise: they leave a site under a mask only.
@@ -91,7 +93,8 @@ class Mechanism:
                 f"says {noise.bound} and {noise.grid}"
             )
         self._release_once()
-        flat = torch.cat([tensor.flatten() for tensor in clipped.tensors]).cpu().numpy()
+        fitting = within(clipped, noise.room)
+        flat = torch.cat([tensor.flatten() for tensor in fitting.tensors]).cpu().numpy()
         return flat + discrete_gaussian(noise.share, values, self._entropy)
 
     def _release_once(self) -> None:

@@ -18,7 +18,7 @@ from cloister.privacy.accounting import SMALLEST_NOISE, calibrate, epsilon
 from cloister.privacy.chain import canonical
 from cloister.privacy.config import PrivacyConfig
 from cloister.privacy.events import GaussianEvent
-from cloister.privacy.secagg.shared_noise import SharedNoise, shared_noise
+from cloister.privacy.secagg.shared_noise import SHARE_LEFT, SharedNoise, shared_noise
 from cloister.privacy.secagg.sharing import Sharing
 from cloister.privacy.units import Neighbouring, Unit
 
@@ -108,7 +108,7 @@ class Plan:
         """
         if self.sharing is None:
             return self
-        share = self.noise_multiplier / math.sqrt(self.sharing.honest)
+        share = self.noise_multiplier * math.sqrt(SHARE_LEFT / self.sharing.honest)
         return replace(self, noise_multiplier=share) if share >= SMALLEST_NOISE else None
 
     def terms(self) -> dict[str, Any]:
@@ -134,6 +134,8 @@ class Plan:
         sharing = terms.get("sharing")
         try:
             shared = None if sharing is None else Sharing(**sharing)
+            if sharing is not None and any(type(number) is not int for number in sharing.values()):
+                raise ValueError("terms that are not a plan's")
         except (TypeError, RefusedError) as error:
             raise ValueError("terms that are not a plan's") from error
         plan = cls(

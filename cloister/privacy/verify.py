@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from cloister.errors import LedgerError
+from cloister.privacy import adversaries
 from cloister.privacy.accounting import COARSE, epsilon, rdp_epsilon
 from cloister.privacy.budget import Budget, Spending, fits
 from cloister.privacy.chain import Entry, Head, check_anchor, follow, json_epsilon
@@ -50,6 +51,21 @@ class Verdict:
     budget_delta: float
     unit: str
     history: History = field(compare=False)
+
+    @property
+    def adversaries(self) -> list[str]:
+        """Against whom its ε hold, as certificates name them."""
+        return adversaries.names(self.history.plans.values())
+
+    @property
+    def against(self) -> str:
+        """Against whom its ε hold, in words."""
+        return adversaries.words(self.history.plans.values())
+
+    @property
+    def alone(self) -> tuple[float, float] | None:
+        """ε by PLD and RDP against the coordinator with all other sites; None: as stated."""
+        return adversaries.epsilon_alone(self.history.charged(), self.delta)
 
 
 def verify(

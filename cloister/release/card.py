@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloister.models.pooling import Pooling
-from cloister.privacy.accounting import epsilon
 from cloister.privacy.central import CentralPlan
 from cloister.privacy.plan import Plan
 from cloister.release.snippets import loading_script
@@ -114,10 +113,20 @@ def _is_private(card: Card) -> bool:
 
 def _privacy(card: Card) -> str:
     if not _is_private(card):
-        return (
-            "## Privacy\n\n**None: ε = ∞.** This adapter was trained without (complete) "
-            "differential privacy; it may reveal the records it was trained on.\n"
-        )
+        whole = _of_whole_sites(card)
+        if not whole:
+            return (
+                "## Privacy\n\n**None: ε = ∞.** This adapter was trained without (complete) "
+                "differential privacy; it may reveal the records it was trained on.\n"
+            )
+        lines = [
+            "## Privacy\n",
+            "**Against the coordinator: none, ε = ∞.** The sites sent updates without (complete) "
+            "differential privacy, which may reveal their records.\n",
+            *whole,
+            "One record's ε is no larger than its site's.",
+        ]
+        return "\n".join(lines) + "\n"
     first = next(iter(card.plans.values()))
     lines = [
         "## Privacy\n",
@@ -136,7 +145,7 @@ def _privacy(card: Card) -> str:
     lines += [f"- {site}: {end}" for site, end in card.ledgers.items()]
     lines += [
         "",
-        *_against(card, first),
+        *_against(first),
         *_of_whole_sites(card),
         "A person with records at several sites, or several records at one, is protected less than "
         f"one {first.unit}: their ε adds up.\n",
@@ -146,7 +155,7 @@ def _privacy(card: Card) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _against(card: Card, plan: Plan) -> list[str]:
+def _against(plan: Plan) -> list[str]:
     """Against whom the stated ε holds, and what holds against others."""
     sharing = plan.sharing
     if sharing is None:
@@ -155,8 +164,7 @@ def _against(card: Card, plan: Plan) -> list[str]:
             "added at the site, before anything is sent.",
         ]
     alone = plan.alone()
-    steps = card.rounds * plan.local_steps
-    shown = epsilon([alone.event(steps)], plan.delta) if alone is not None else math.inf
+    shown = alone.epsilon_after(plan.num_rounds) if alone is not None else math.inf
     least = f"{shown:.3f}" if math.isfinite(shown) else "∞"
     return [
         f"The noise is shared under secure aggregation: of {sharing.sites} sites, a sum holds at "
@@ -164,9 +172,11 @@ def _against(card: Card, plan: Plan) -> list[str]:
         "coordinator.\n",
         "| against | ε of one site's records |",
         "|---|---|",
-        "| the public and the other sites, who see the adapters | as above |",
-        f"| the coordinator, with at most {sharing.colluding} of the other sites | as above |",
-        f"| the coordinator with all other sites | {least} after {card.rounds} rounds |",
+        "| the public, who see the adapters | as above |",
+        f"| at most {sharing.colluding} of the other sites together, with or without the "
+        "coordinator | as above |",
+        f"| all other sites together, with or without the coordinator | {least} after "
+        f"all {plan.num_rounds} rounds |",
         "",
     ]
 

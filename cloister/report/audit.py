@@ -121,10 +121,10 @@ def _promised(sites: Sequence[_Site]) -> Iterator[Block]:
         worst = max(finite, key=lambda site: site.ledger.verdict.epsilon_pld)
         reached = true_positive_rate(worst.ledger.verdict.history.spent.events, FALSE_POSITIVES)
         yield Paragraph(
-            f"To every {unit} at a site: whoever sees everything that the site sent (the "
-            f"coordinator, the other sites, the public) and tests whether this {unit} was in its "
-            f"data, with a test that wrongly accuses {FALSE_POSITIVES:.0%} of those who were not, "
-            f"finds at most {reached:.0%} of those who were, whatever else they know (at "
+            f"To every {unit} at a site: whoever sees everything that the site sent "
+            f"({worst.ledger.verdict.against}) and tests whether this {unit} was in its data, with "
+            f"a test that wrongly accuses {FALSE_POSITIVES:.0%} of those who were not, finds at "
+            f"most {reached:.0%} of those who were, whatever else they know (at "
             f"{worst.ledger.name}, which spent most)."
         )
     yield Table(
@@ -145,11 +145,18 @@ def _promised(sites: Sequence[_Site]) -> Iterator[Block]:
         ],
         "Over the data set's whole life",
     )
+    for against in dict.fromkeys(site.ledger.verdict.against for site in sites):
+        yield Paragraph(f"ε holds against {against}.")
+    for site in sites:
+        if (alone := site.ledger.verdict.alone) is not None:
+            yield Paragraph(
+                f"The noise of {site.ledger.name} is shared with other sites: against all of them "
+                f"together it is ε = {shown(alone[0])} (PLD)."
+            )
     yield Paragraph(
-        "The same ε holds against the coordinator, the other sites and the public. PLD is the "
-        "reported value, RDP a second, looser opinion; a PLD above it would have been refused. The "
-        "cap is kept at half of its δ for each of two ways to fit, so ε at the δ of the charges "
-        "can lie a little above or below it."
+        "PLD is the reported value, RDP a second, looser opinion; a PLD above it would have been "
+        "refused. The cap is kept at half of its δ for each of two ways to fit, so ε at the δ of "
+        "the charges can lie a little above or below it."
     )
 
 

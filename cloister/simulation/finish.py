@@ -76,6 +76,7 @@ def write_results(
         sites=tuple(_site_result(study, run, name) for name in study.names),
         bytes_per_update=max(_bytes_per_update(row, len(study.names)) for row in rows),
         seconds=seconds,
+        plans=study.plans,
         personal_test=_personal_scores(study, workspace, list(models.values()))
         if recipe.training.personal
         else None,

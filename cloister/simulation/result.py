@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cloister.privacy import adversaries
 from cloister.privacy.chain import Head
-from cloister.privacy.plan import json_number
+from cloister.privacy.plan import Plan, json_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,7 @@ class Result:
         sites: One for each site, in order of their names.
         bytes_per_update: Bytes of the largest update that a site sent.
         seconds: Wall time.
+        plans: By site: what its ε is of.
         plain_test: The same run's scores without privacy, where a twin was run.
         personal_test: Where sites have adapters of their own beside the shared one, the mean of
             these on the public test set; only a simulation sees them side by side.
@@ -64,6 +66,7 @@ class Result:
     sites: tuple[SiteResult, ...]
     bytes_per_update: int
     seconds: float
+    plans: Mapping[str, Plan]
     plain_test: Mapping[str, float] | None = None
     personal_test: Mapping[str, float] | None = None
 
@@ -73,6 +76,9 @@ class Result:
             "run_dir": str(self.run_dir),
             "task": self.task,
             "rounds": self.rounds,
+            "unit": next(iter(self.plans.values())).unit,
+            "neighbouring": next(iter(self.plans.values())).neighbouring,
+            "adversaries": adversaries.names(self.plans.values()),
             "test": {name: json_number(value) for name, value in self.test.items()},
             "sites": [
                 {

@@ -1,6 +1,7 @@
 """A certificate states what its ledger gives, and nothing else is believed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from cloister.errors import BadFileError, LedgerError, UsageError
 from cloister.privacy.certificate import Evidence, certify, check, read_evidence
 from cloister.privacy.chain import Entry, canonical
 from tests.support.evidence import ADAPTER, BASE, certified, chain, key_of, keys_of, resigned
-from tests.support.ledgers import small_plan
+from tests.support.ledgers import shared_plan, small_plan
 
 PLAN, OTHER = small_plan(), small_plan(2.0)
 KEY = keys_of()["site-0"]
@@ -46,6 +47,8 @@ def test_it_is_read_back_and_checked(evidence: Evidence) -> None:
         ({"delta": 1.0000001e-5}, "another delta"),
         ({"rounds": 1}, "another rounds"),
         ({"unit": "person"}, "another unit"),
+        ({"adversaries": ["public"]}, "another adversaries"),
+        ({"epsilon_alone": {"pld": 1.0, "rdp": 2.0}}, "another epsilon_alone"),
         ({"study": "none"}, "its ledger has not"),
         ({"ledger": {"seq": 1, "hash": "00"}}, "another ledger"),
     ],
@@ -55,6 +58,30 @@ def test_a_site_cannot_state_what_its_ledger_does_not_give(
 ) -> None:
     with pytest.raises(LedgerError, match=word):
         check(resigned(evidence, key_of(0), **change), KEY)
+
+
+def test_shared_noise_is_certified_against_coalitions_of_its_size() -> None:
+    shared = shared_plan()
+    rounds = [("study", 1, shared, True), ("study", 2, shared, False), ("other", 1, PLAN, True)]
+    made = certified(chain(key_of(0), rounds), 0)
+    fields = made.fields
+    assert fields["adversaries"] == ["coordinator-with-1-other-sites", "public"]
+    assert fields["epsilon"]["pld"] == pytest.approx(PLAN.epsilon_after(2))
+    # Both charged rounds count: what a site masked in a round that was cut off may be unmasked.
+    alone = replace(PLAN, noise_multiplier=(1 - 4 / 32**2) ** 0.5 / 3**0.5)
+    assert fields["epsilon_alone"]["pld"] == pytest.approx(alone.epsilon_after(2))
+    assert fields["life"]["adversaries"] == fields["adversaries"]
+    assert fields["life"]["epsilon_alone"]["pld"] > fields["epsilon_alone"]["pld"]
+    assert check(made, KEY).charges == 3
+    for lie in ({"adversaries": ["coordinator", "other-sites", "public"]}, {"epsilon_alone": None}):
+        with pytest.raises(LedgerError, match="states another"):
+            check(resigned(made, key_of(0), **lie), KEY)
+
+
+def test_shares_below_what_accountants_take_are_certified_as_no_privacy_alone() -> None:
+    fields = certified(chain(key_of(0), [("study", 1, shared_plan(0.3), True)]), 0).fields
+    assert fields["epsilon"]["pld"] is not None
+    assert fields["epsilon_alone"] == {"pld": None, "rdp": None}
 
 
 def test_another_s_signature_is_refused(evidence: Evidence) -> None:
@@ -74,8 +101,8 @@ def test_the_study_must_be_known(evidence: Evidence) -> None:
 
 
 def test_an_unknown_version_and_other_forms_are_refused(evidence: Evidence) -> None:
-    newer = resigned(evidence, key_of(0), version=2)
-    with pytest.raises(BadFileError, match="version 2"):
+    newer = resigned(evidence, key_of(0), version=3)
+    with pytest.raises(BadFileError, match="version 3"):
         read_evidence(newer.to_json(), "it")
     with pytest.raises(BadFileError, match="form"):
         read_evidence(resigned(evidence, key_of(0), more=1).to_json(), "it")

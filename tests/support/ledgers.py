@@ -1,12 +1,15 @@
 """Small plans, charges and ledgers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from cloister.privacy.budget import Budget
 from cloister.privacy.ledger import Charge, Ledger, Released, Reservation
 from cloister.privacy.plan import Plan
+from cloister.privacy.secagg.sharing import Sharing
 from cloister.privacy.units import Unit
 
+SHARING = Sharing(sites=5, missing=1, colluding=1)
 WIDE = Budget(epsilon=50.0, delta=2e-5)
 
 
@@ -22,6 +25,11 @@ def small_plan(noise_multiplier: float = 1.0, num_rounds: int = 4) -> Plan:
         max_update_norm=1.0,
         delta=1e-5,
     )
+
+
+def shared_plan(noise_multiplier: float = 1.0) -> Plan:
+    """The same with its noise shared, by three honest sites of a sum at least."""
+    return replace(small_plan(noise_multiplier), sharing=SHARING)
 
 
 def charge(

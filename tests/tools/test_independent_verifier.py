@@ -30,7 +30,7 @@ from tests.support.evidence import (
     rechained,
     resigned,
 )
-from tests.support.ledgers import small_plan
+from tests.support.ledgers import shared_plan, small_plan
 
 TOOL = Path(__file__).parents[2] / "tools" / "verify_certificate.py"
 SITES = 2
@@ -49,7 +49,7 @@ def independent() -> Callable[[list[str]], int]:
 
 @cache
 def sound(which: int) -> Bundle:
-    """Bundles of different kinds: usual, cut off, of several studies, without privacy, seeded."""
+    """Bundles of different kinds: usual, cut off, of several studies, seeded, of shared noise."""
     plan, other = small_plan(), small_plan(2.0)
     if which == 0:
         return bundle_of(SITES)
@@ -57,6 +57,13 @@ def sound(which: int) -> Bundle:
         rounds = [("study", 1, plan, True), ("study", 2, plan, False)]
     elif which == 2:
         rounds = [("earlier", 1, other, True), ("study", 1, plan, True)]
+    elif which == 4:
+        faint = shared_plan(0.3)
+        rounds = [
+            ("earlier", 1, faint, True),
+            ("study", 1, shared_plan(), True),
+            ("study", 2, plan, False),
+        ]
     else:
         rounds = [("study", 1, plan, True)]
     options: dict[str, Any] = {"cap": None, "seeded": True} if which == 3 else {}
@@ -67,7 +74,7 @@ def sound(which: int) -> Bundle:
     return Bundle(evidence, ADAPTER, received)
 
 
-KINDS = 4
+KINDS = 5
 
 
 def verdicts(path: Path, keys: Any) -> tuple[bool, bool]:

@@ -2,7 +2,8 @@
 
 A masked update is laid out as one box of sealed shares for each other member, in order of numbers,
 and the values, little-endian. With K members a box has 28 + 33 K bytes: all of them 3.2 kB for 10
-members, so a value takes 4.2 bytes from 16,000 values on with 32 bits, and 2.2 with 16.
+members, so a value takes 4.2 bytes from 20,000 values on with 32 bits, and 2.2 with 16, with what
+signing and revealing take.
 """
 
 from __future__ import annotations

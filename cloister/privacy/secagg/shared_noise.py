@@ -28,12 +28,15 @@ from cloister.privacy.secagg.sharing import Sharing
 
 # v₂ above, in squared steps: what a discrete Gaussian's variance is above the continuous one's.
 SMOOTHING = 4.0
+# One site's share of variance s² hides what continuous noise of s² − 4 does, and h s² − 4 is the σ²
+# of the whole: at least σ²/h times this, with s from 32 on.
+SHARE_LEFT = 1 - SMOOTHING / SMALLEST**2
 # Deviations of the whole noise that fit beside the signal: a normal is beyond 8 once in 10¹⁵.
 NOISE_ROOM = 8.0
-# How much of K · expected batch · C a coordinate of the sum may reach before it wraps, by bits. At
-# 32 bits four times it: batches four times as large as expected, every gradient along one axis. At
-# 16 a sixty-fourth: gradients of 10⁴ values and more that do not lie along one axis. What wraps is
-# wrong, and no less private.
+# How much of K · expected batch · C a coordinate of the sum may reach, by bits; a site's sum is cut
+# to a K-th of it, so that nothing wraps. At 32 bits four times it: batches four times as large as
+# expected, every gradient along one axis. At 16 a sixty-fourth, enough where gradients have many
+# values and do not lie along one axis: a head's bias is cut where one label prevails.
 SIGNAL_ROOM = {32: 4.0, 16: 1 / 64}
 # Rounding to the grid lowers the norm to which units are clipped by √d γ / 2: at most this part.
 MOST_LENGTHENING = 0.25
@@ -48,12 +51,14 @@ class SharedNoise:
         noise_multiplier: σ, of the sum of the fewest honest sites over C, as accounted.
         share: s, each site's deviation in steps of the grid.
         grid: γ, what one step stands for; a power of two.
+        room: Steps that a coordinate of a site's sum is cut to, either way, before noise.
     """
 
     bound: float
     noise_multiplier: float
     share: float
     grid: float
+    room: int
 
 
 def shared_noise(
@@ -85,13 +90,15 @@ def shared_noise(
     whole = (noise_multiplier * bound / grid) ** 2
     share = math.sqrt((whole + SMOOTHING) / sharing.honest)
     lengthening = math.sqrt(values) * grid / 2 / bound
-    if lengthening > MOST_LENGTHENING or share < SMALLEST:
+    all_noise = NOISE_ROOM * share * math.sqrt(sharing.sites)
+    room = math.floor((2 ** (sharing.bits - 1) - 1 - all_noise) / sharing.sites)
+    if lengthening > MOST_LENGTHENING or share < SMALLEST or room < 1:
         raise RefusedError(
             f"secure aggregation with {sharing.bits} bits a value: {sharing.sites} sites, {values} "
             f"values and noise {noise_multiplier:g} leave a grid of {grid / bound:.2g} of the "
             "bound, too coarse; use 32 bits, or fewer trained parameters"
         )
-    return SharedNoise(bound, noise_multiplier, share, grid)
+    return SharedNoise(bound, noise_multiplier, share, grid, room)
 
 
 def sum_excess(share: float, sites: int) -> float:

@@ -111,7 +111,8 @@ def test_a_sum_fits_and_rounding_stays_small(sites: int, bits: int) -> None:
     agreed = sharing(sites, 0, 0, bits)
     noise = shared_noise(agreed, bound=0.7, noise_multiplier=0.9, expected_batch_size=16,
                          values=5000)  # fmt: skip
-    assert 8 * noise.share * math.sqrt(sites) < 2 ** (bits - 1)
+    assert sites * noise.room + 8 * noise.share * math.sqrt(sites) < 2 ** (bits - 1)
+    assert noise.room * noise.grid >= 0.7 * 16 / 65  # a sixty-fourth of a site's batch at least
     assert math.sqrt(5000) * noise.grid / 2 <= MOST_LENGTHENING * noise.bound
     assert math.log2(noise.grid) % 1 == 0
     assert sum_excess(noise.share, sites) == 0.0

@@ -1,0 +1,73 @@
+"""Against whom an ε holds, and what holds against all others together.
+
+Where a site adds all of its noise, ε holds against whoever sees what leaves it. Where noise is
+shared it holds against coalitions with at most c other sites, with or without the coordinator: who
+knows more of the others' shares takes them off, and needs no more than the adapters for it, whose
+steps are images of the sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from cloister.privacy.accounting import epsilon, rdp_epsilon
+from cloister.privacy.events import GaussianEvent
+from cloister.privacy.plan import Plan
+from cloister.privacy.units import Adversary
+
+Charged = Iterable[tuple[Plan, GaussianEvent]]
+
+
+def colluding(plans: Iterable[Plan]) -> int | None:
+    """c: other sites that may work together, or with the coordinator; None: all of them."""
+    fewest = [plan.sharing.colluding for plan in plans if plan.sharing is not None]
+    return min(fewest, default=None)
+
+
+def names(plans: Iterable[Plan]) -> list[str]:
+    """Against whom ε holds, as a certificate names them."""
+    most = colluding(plans)
+    if most is None:
+        return [adversary.value for adversary in Adversary]
+    return [f"{Adversary.COORDINATOR}-with-{most}-{Adversary.OTHER_SITES}", Adversary.PUBLIC.value]
+
+
+def words(plans: Iterable[Plan]) -> str:
+    """Against whom ε holds, to follow "against"."""
+    most = colluding(plans)
+    if most is None:
+        return "the coordinator, the other sites and the public"
+    if most == 0:
+        return (
+            "the coordinator and the public, but no other site, which knows its part of the noise"
+        )
+    return f"the public and the coordinator, with at most {most} of the other sites"
+
+
+def alone(charged: Charged) -> list[GaussianEvent] | None:
+    """What was charged, as the coordinator with all other sites sees it.
+
+    Args:
+        charged: Events with the plan of each.
+
+    Returns:
+        None where nothing is shared: they see no other events than were stated.
+    """
+    pairs = list(charged)
+    if colluding(plan for plan, _ in pairs) is None:
+        return None
+    return [_alone(plan, event) for plan, event in pairs]
+
+
+def epsilon_alone(charged: Charged, delta: float) -> tuple[float, float] | None:
+    """ε of `alone`, by PLD and by RDP."""
+    events = alone(charged)
+    return None if events is None else (epsilon(events, delta), rdp_epsilon(events, delta))
+
+
+def _alone(plan: Plan, event: GaussianEvent) -> GaussianEvent:
+    seen = plan.alone()
+    if seen is None:
+        return replace(event, is_private=False)
+    return replace(event, noise_multiplier=seen.noise_multiplier)
