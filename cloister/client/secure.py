@@ -134,6 +134,11 @@ class Asking:
 
     def _mask(self, charge: Charge, gradient: Callable[[], NDArray[np.int64]]) -> Released:
         member = self.keys.joined(self.terms, self.site, from_hex(self.question.advertisements))
+        if self.number < member.masked:
+            raise RefusedError(
+                f"round {self.number} was asked after round {member.masked}: rounds are masked in "
+                "their order, and nothing was charged"
+            )
         is_masked = member.masked == self.number
         if self.ledger.has_charged(charge.study, self.number) and not is_masked:
             raise RoundSpentError(

@@ -68,6 +68,7 @@ class SecureRounds:
     _advertised: dict[str, bytes] = field(default_factory=dict)
     _nodes: dict[str, int] = field(default_factory=dict)
     _number: int = 0
+    _advertising: int = 0  # bytes of advertisements, until a round counts them
 
     def run(self, number: int, payload: bytes, values: int, nodes: Nodes) -> SecureSum:
         """Asks for a round's sum.
@@ -85,6 +86,8 @@ class SecureRounds:
         if epoch is None or self._newcomers(nodes, epoch):
             epoch = self._begin(number, nodes)
         replies, masked = self._mask(epoch, number, payload, values, nodes)
+        replies.bytes += self._advertising
+        self._advertising = 0
         self.retired |= replies.retired
         if set(replies.counted) < set(epoch.members):
             self._epoch = None
@@ -140,6 +143,7 @@ class SecureRounds:
                 asked, self._of(nodes, could), self.sharing.threshold, _advertisement(epoch),
                 self._advertised.__setitem__,
             )  # fmt: skip
+            self._advertising += replies.bytes
             self.retired |= replies.retired
             self._nodes |= replies.nodes
             if set(self._advertised) == could:

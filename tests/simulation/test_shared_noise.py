@@ -34,7 +34,7 @@ from cloister.simulation.ledgers import begin_ledgers
 from cloister.simulation.run import Events, simulate
 from cloister.simulation.study import SimulatedSites, plan_of, prepare, workspace_of
 from cloister.strategies.build import make_strategy
-from tests.support.studies import small_recipe
+from tests.support.studies import NOTES, small_recipe
 
 SITES = 4
 SHARED = ["privacy.noise=shared", "privacy.missing_sites=1"]
@@ -97,10 +97,8 @@ def test_a_study_closes_its_rounds_within_epsilon_and_bytes(folder: Path, tmp_pa
     assert "secure aggregation" in card
 
 
-def test_without_noise_the_sum_is_the_mean_of_the_sites(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The same batches, clipped, noise taken out: masked integers against updates in clear."""
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise taken out, of sums in clear and of shares."""
     monkeypatch.setattr(
         mechanism, "discrete_gaussian",
         lambda deviation, count, entropy: np.zeros(count, dtype=np.int64),
@@ -111,6 +109,13 @@ def test_without_noise_the_sum_is_the_mean_of_the_sites(
             tuple(t.double().mul(clipped.grid).float() for t in clipped.tensors)
         ),
     )  # fmt: skip
+
+
+def test_without_noise_the_sum_is_the_mean_of_the_sites(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same batches, clipped, noise taken out: masked integers against updates in clear."""
+    quiet(monkeypatch)
     monkeypatch.setattr(
         mechanism, "poisson_sample", lambda count, rate, entropy: np.arange(0, count, 2)
     )
@@ -284,6 +289,36 @@ def test_sixteen_bits_take_half_the_bytes(folder: Path, tmp_path: Path) -> None:
     size = workspace_of(prepare(recipe)).start.size
     (row,) = run(recipe, tmp_path / "run").metrics()
     assert 2 * size < row["bytes_up"] / SITES < 2 * size + 1200
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+def test_records_of_one_label_wrap_no_sum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: int
+) -> None:
+    """Every gradient pulls the bias one way: at 16 bits it is cut, and never turned round."""
+    quiet(monkeypatch)
+    monkeypatch.setattr(
+        mechanism, "poisson_sample", lambda count, rate, entropy: np.arange(0, count, 4)[:5]
+    )
+    options = ["strategy.name=fedavg", "training.learning_rate=1.0", "federation.num_rounds=1"]
+    folder = tmp_path / "study"
+    in_clear = recipe_of(folder, *options)
+    shared = recipe_of(folder, *options, *SHARED, f"privacy.secure_bits={bits}")
+    rows = [{"text": NOTES["cardiology"][i % 3], "label": "cardiology"} for i in range(80)]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    start = workspace_of(prepare(shared)).whole
+    one = final(run(in_clear, tmp_path / "clear"), in_clear) - start
+    other = final(run(shared, tmp_path / "shared"), shared) - start
+    if bits == 32:
+        assert (one - other).norm() <= 1e-5 * one.norm()
+        return
+    plan = plan_of(prepare(shared), prepare(shared).names[0])
+    noise = plan.shared_noise(start.size)
+    most = noise.room * noise.grid / 5  # of a mean over sites, at rate 1
+    assert max(float(abs(values).max()) for values in one.values()) > most  # it would have wrapped
+    for name, values in one.items():
+        cut = np.clip(values, -most, most)
+        assert abs(other[name] - cut).max() <= 5e-3 * one.norm()  # half of MOST_LENGTHENING's grid
 
 
 def test_quorum_is_named(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
