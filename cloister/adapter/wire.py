@@ -53,16 +53,18 @@ def encode(adapter: Adapter, dtype: Dtype = "float32", max_norm: float | None = 
     return frame + header + body
 
 
-def decode(data: bytes, expected: Shapes | None = None) -> Adapter:
+def decode(data: bytes, *expected: Shapes, dtype: Dtype | None = None) -> Adapter:
     """Reads an adapter.
 
     Args:
         data: What `encode` wrote.
-        expected: Shapes by name that the adapter must have, all of them and no others.
+        expected: Shapes by name that the adapter must have, all of them and no others; where there
+            are several, one of these.
+        dtype: What its values must travel as; None: whatever they do.
 
     Raises:
         AdapterFormatError: Wrong magic, version, header, length or hash, elements that are not
-            finite, or tensors other than the expected ones.
+            finite, or tensors or values other than the expected ones.
     """
     frame = len(MAGIC) + 6
     if len(data) < frame or not data.startswith(MAGIC):
@@ -76,18 +78,20 @@ def decode(data: bytes, expected: Shapes | None = None) -> Adapter:
     length = int.from_bytes(data[len(MAGIC) + 2 : frame], "big")
     if length > MAX_HEADER_BYTES or frame + length > len(data):
         raise AdapterFormatError("adapter: cut off, or its header's length is wrong")
-    digest, dtype, shapes = _header(data[frame : frame + length])
+    digest, stated, shapes = _header(data[frame : frame + length])
     body = data[frame + length :]
-    if len(body) != body_length(dtype, shapes):
+    if len(body) != body_length(stated, shapes):
         raise AdapterFormatError("adapter: its body is not as long as its header says")
     if hashlib.sha256(body).hexdigest() != digest:
         raise AdapterFormatError("adapter: its SHA-256 does not match; it was changed or damaged")
-    if expected is not None and dict(expected) != shapes:
-        odd = sorted({*shapes.items()} ^ {*expected.items()})
+    if dtype not in (None, stated):
+        raise AdapterFormatError(f"adapter: its values are {stated}; the study's are {dtype}")
+    if expected and not any(dict(wanted) == shapes for wanted in expected):
+        odd = sorted({*shapes.items()} ^ {*expected[0].items()})
         raise AdapterFormatError(
             f"adapter: other tensors than the study trains, first {odd[0][0]} {list(odd[0][1])}"
         )
-    adapter = from_body(body, dtype, shapes)
+    adapter = from_body(body, stated, shapes)
     if not adapter.is_finite():
         raise AdapterFormatError("adapter: NaN or infinite elements")
     return adapter

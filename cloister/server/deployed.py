@@ -222,7 +222,9 @@ class DeployedStudy:
             on_event=lambda what, number, site: note(run.path, what, round=number, site=site),
             nodes=self._nodes,
             since=_since,
-            ranks=dict(zip(names, recipe.lora.ranks, strict=False)),
+            # Each site says in its site.toml which of the study's ranks it trains.
+            ranks=dict.fromkeys(names, frozenset(recipe.lora.ranks)),
+            dtype=recipe.training.update_dtype,
             error=error_of(recipe, strategy.traits, names, self.workspace.frozen_factors),
             keys={name: member.ledger_key for name, member in self.members.items()},
             secure=secure_study(recipe, next(iter(plans_of(recipe, self.members).values()))),

@@ -63,7 +63,7 @@ def gatherer(study: ServerStudy, asker: Asker) -> Gather:
             asker.ask(request, nodes, study.enough, started),
             terms,
             number,
-            update_reader(study.max_update_norm, partial(_shapes_of, study, shapes)),
+            update_reader(study.max_update_norm, study.dtype, partial(_shapes_of, study, shapes)),
             updates.add,
         )
         return Gathered(replies, updates.close, updates.held)
@@ -128,5 +128,7 @@ def secure_study(recipe: Recipe, plan: Plan) -> SecureStudy | None:
     return SecureStudy(plan.sharing, step)
 
 
-def _shapes_of(study: ServerStudy, shapes: Shapes, site: str) -> Shapes:
-    return cut_shapes(shapes, study.ranks.get(site))
+def _shapes_of(study: ServerStudy, shapes: Shapes, site: str) -> list[Shapes]:
+    """What a site's update may be like."""
+    ranks = study.ranks.get(site)
+    return [cut_shapes(shapes, rank) for rank in sorted(ranks)] if ranks else [shapes]

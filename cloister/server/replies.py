@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from flwr.app import Message
 
 from cloister.adapter.exchange import RECORD, RoundReply, Status
-from cloister.adapter.formats import Shapes
+from cloister.adapter.formats import Dtype, Shapes
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, digest
 from cloister.errors import AdapterFormatError
@@ -51,6 +51,7 @@ class Replies:
         bytes: Of all updates.
         retired: Sites whose budget is spent: they take part no more.
         spent: Sites that charged this round before and were cut off: they go on with the next.
+        unfit: Sites whose reply came and cannot count: asked again they might say the same.
         nodes: Flower's id of the node of each that counts.
         refused: Why a site's reply does not count, in words, by site; "a site" where it did not
             say which.
@@ -62,6 +63,7 @@ class Replies:
     bytes: int = 0
     retired: set[str] = field(default_factory=set)
     spent: set[str] = field(default_factory=set)
+    unfit: set[str] = field(default_factory=set)
     nodes: dict[str, int] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
 
@@ -112,6 +114,7 @@ def read_replies(
             value = read(reply.site, reply.delta)
         except (AdapterFormatError, KeyError) as error:
             replies.refuse(site, number, str(error))
+            replies.unfit |= {sender or site} & set(terms.sites)
             continue
         take(reply.site, value)
         replies.counted.append(reply.site)
@@ -119,21 +122,23 @@ def read_replies(
         replies.epsilon[reply.site] = reply.epsilon
         replies.received[reply.site] = (digest(reply.delta), reply.head)
         replies.bytes += len(reply.delta)
+    replies.unfit -= set(replies.counted)
     return replies
 
 
 def update_reader(
-    bound: float | None, shapes: Callable[[str], Shapes]
+    bound: float | None, dtype: Dtype, shapes: Callable[[str], Sequence[Shapes]]
 ) -> Callable[[str, bytes], Adapter]:
     """Reads updates in clear.
 
     Args:
         bound: Norm that every site agreed to clip what it sends to; None: no bound.
-        shapes: Names and shapes of a site's update.
+        dtype: What they travel as.
+        shapes: Names and shapes that a site's update may have, one or more.
     """
 
     def read(site: str, payload: bytes) -> Adapter:
-        update = decode(payload, shapes(site))
+        update = decode(payload, *shapes(site), dtype=dtype)
         if bound is not None and update.norm() > bound * (1 + ROUNDING):
             raise AdapterFormatError(
                 f"an update of norm {update.norm():.4g}, {bound:g} is the bound"

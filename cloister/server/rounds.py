@@ -49,15 +49,16 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
         if replies.retired.issuperset(study.sites):
             study.on_note(f"every site's budget is spent: ending after round {state.round}")
             break
-        if study.secure and len(study.sites) - len(replies.retired) < study.enough:
+        if len(study.sites) - len(replies.retired) < study.fewest:
             study.on_note(
-                f"too few sites have budget for a secure sum: ending after round {state.round}"
+                f"fewer sites have budget than the {study.fewest} that this way to aggregate "
+                f"needs: ending after round {state.round}"
             )
             break
         counts = _counts(replies, study, number)
         epsilon |= replies.epsilon
         before, counted = state.adapter, dict(gathered.held)
-        if isinstance(study.strategy, Gate):
+        if counts and isinstance(study.strategy, Gate):
             for site, why in study.strategy.left_out(gathered.held).items():
                 replies.refuse(site, number, why)
                 counted.pop(site)
@@ -98,20 +99,20 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
 def _counts(replies: Replies, study: ServerStudy, number: int) -> bool:
     """Whether a round's updates are aggregated.
 
-    Sites whose budget is spent are not waited for unless the study says how many it needs. A round
-    that was cut off at so many sites that too few are left is skipped: asked again, these sites
-    would say the same.
+    Sites whose budget is spent, and those that sent what cannot count, are not waited for unless
+    the study says how many it needs. A round that was cut off at so many sites that too few are
+    left is skipped: asked again, these sites would say the same.
 
     Raises:
         QuorumError: Too few sites answered, and others still could.
     """
-    excused = replies.retired | replies.spent
+    excused = replies.retired | replies.spent | replies.unfit
     have = len(replies.counted)
     needed = study.min_sites or sum(site not in excused for site in study.sites)
     if study.secure is not None:
         needed = study.enough
-    if have:
-        needed = max(needed, study.strategy.traits.fewest)
+    if have or replies.unfit:
+        needed = max(needed, study.fewest)
     if have >= needed:
         return have > 0
     if replies.spent and have + len(replies.spent) >= needed:

@@ -10,7 +10,7 @@ import numpy as np
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from cloister.adapter.formats import Shapes
+from cloister.adapter.formats import Dtype, Shapes
 from cloister.adapter.tensors import Adapter
 from cloister.privacy.central import CentralPlan
 from cloister.privacy.secagg.sharing import Sharing
@@ -99,7 +99,8 @@ class ServerStudy:
         error: The aggregation error, from the adapter before a round, its updates that count by
             site, and the adapter after it; absent where there is none to speak of: then a linear
             strategy's updates are summed as they arrive, and none is kept.
-        ranks: Of sites' adapters, where they differ.
+        ranks: Those that a site's adapters may have, where they differ.
+        dtype: What updates travel as.
         secure: Where noise is shared, under secure aggregation; then `keys` are needed.
         central: Noise that the coordinator adds to the sum of updates, where it does.
     """
@@ -123,7 +124,8 @@ class ServerStudy:
     since: Callable[[Grid], Mapping[int, str]] = lambda grid: {}
     keys: Mapping[str, str] | None = None
     error: Callable[[Adapter, Mapping[str, Adapter], Adapter], float | None] | None = None
-    ranks: Mapping[str, int] = field(default_factory=dict)
+    ranks: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    dtype: Dtype = "float32"
     secure: SecureStudy | None = None
     central: CentralPlan | None = None
 
@@ -133,3 +135,10 @@ class ServerStudy:
         if self.secure is not None:
             return self.secure.sharing.threshold
         return self.min_sites or len(self.sites)
+
+    @property
+    def fewest(self) -> int:
+        """Fewest sites that the way to aggregate is defined for."""
+        if self.secure is not None:
+            return self.secure.sharing.threshold
+        return self.strategy.traits.fewest

@@ -179,7 +179,11 @@ class SimulatedCoordinator:
             on_round=on_round,
             on_note=self.events.on_stage,
             keys=self._keys(),
-            ranks=dict(zip(names, recipe.lora.ranks, strict=False)),
+            ranks={
+                name: frozenset({rank})
+                for name, rank in zip(names, recipe.lora.ranks, strict=False)
+            },
+            dtype=recipe.training.update_dtype,
             error=error_of(recipe, strategy.traits, names, workspace.frozen_factors),
             secure=secure_study(recipe, next(iter(self.simulated.plans.values()))),
             central=recipe.privacy.central(len(names), recipe.federation.num_rounds),

@@ -45,6 +45,11 @@ def across_sites(updates: Mapping[str, Adapter], rule: Callable[[Array], Array])
     return Adapter({name: rule(np.stack([updates[s][name] for s in sites])) for name in first})
 
 
+def coordinate_medians(updates: Mapping[str, Adapter]) -> Adapter:
+    """The median of each coordinate over sites; of an even number, the middle two's mean."""
+    return across_sites(updates, lambda stack: np.median(stack, axis=0))
+
+
 def each(rule: Callable[..., Array], *adapters: Adapter) -> Adapter:
     """A rule put to the tensors of equal names, element by element."""
     return Adapter({name: rule(*(adapter[name] for adapter in adapters)) for name in adapters[0]})

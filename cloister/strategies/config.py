@@ -14,6 +14,9 @@ Name = Literal[
     "flexlora",
 ]  # fmt: skip
 
+# Weights further apart than this leave nothing of the lighter site in float32's 24 bits.
+MOST_WEIGHT = 1e6
+
 # Which of the fields beside `name` each method has.
 _SERVER = frozenset({"weights", "learning_rate", "momentum"})
 _ADAPTIVE = _SERVER | {"second_momentum", "adaptivity"}
@@ -74,8 +77,11 @@ class StrategyConfig:
         if foreign:
             known = ", ".join(sorted(own)) or "none"
             raise UsageError(f"{foreign[0]}: not a field of {self.name}, whose fields are: {known}")
-        if any(not 0 < weight < math.inf for weight in self.weights):
-            raise UsageError("weights: positive numbers are needed")
+        if any(not 1 / MOST_WEIGHT <= weight <= MOST_WEIGHT for weight in self.weights):
+            raise UsageError(
+                f"weights: numbers from {1 / MOST_WEIGHT:g} to {MOST_WEIGHT:g} are needed; their "
+                "ratios are all that counts"
+            )
         for name in ("learning_rate", "adaptivity"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:

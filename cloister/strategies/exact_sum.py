@@ -31,7 +31,13 @@ class ExactSum:
         self._pieces: dict[int, NDArray[np.int64]] = {}
 
     def add(self, array: NDArray[np.float64]) -> None:
-        """Adds an array of finite values."""
+        """Adds an array of finite values.
+
+        Raises:
+            ValueError: One is not finite.
+        """
+        if not np.isfinite(array).all():
+            raise ValueError("a sum of what is not finite")
         rest = array
         while largest := float(np.abs(rest).max(initial=0.0)):
             level = int(np.frexp(largest)[1] - 1) // BITS

@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from cloister.adapter.tensors import Adapter
-from cloister.strategies.arithmetic import across_sites, enough, stepped
+from cloister.strategies.arithmetic import coordinate_medians, enough, stepped
 from cloister.strategies.strategy import ServerState, Traits
 
 
@@ -31,4 +29,4 @@ class Median:
     def aggregate(self, state: ServerState, updates: Mapping[str, Adapter]) -> ServerState:
         """Adds the median delta."""
         enough(updates, self.traits.fewest)
-        return stepped(state, across_sites(updates, lambda stack: np.median(stack, axis=0)))
+        return stepped(state, coordinate_medians(updates))

@@ -1,5 +1,7 @@
 """Who said it: a reply counts for the site that signed it, for this round of this study, once."""
 
+import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -45,7 +47,7 @@ def message(said: RoundReply | Mapping[str, object]) -> Message:
 def read(*answers: tuple[str, RoundReply | Message], terms: Terms = TERMS) -> Replies:
     came = [(who, one if isinstance(one, Message) else message(one)) for who, one in answers]
     taken: dict[str, Adapter] = {}
-    reader = update_reader(UPDATE.norm(), lambda site: UPDATE.shapes)
+    reader = update_reader(UPDATE.norm(), "float32", lambda site: [UPDATE.shapes])
     found = read_replies(came, terms, 3, reader, taken.__setitem__)
     assert list(taken) == found.counted
     assert all(same(update, UPDATE) for update in taken.values())
@@ -165,6 +167,14 @@ def test_other_records_are_refused() -> None:
         assert "Jane" not in str(found.refused)
 
 
+def with_values(*values: float) -> bytes:
+    """UPDATE's message with other values and their hash, as `encode` would refuse to write it."""
+    whole, body = encode(UPDATE), np.array(values, "<f4").tobytes()
+    old = hashlib.sha256(whole[-len(body) :]).hexdigest().encode()
+    assert old in whole
+    return whole[: -len(body)].replace(old, hashlib.sha256(body).hexdigest().encode()) + body
+
+
 BAD: dict[str, bytes] = {
     "garbage": b"garbage",
     "empty": b"",
@@ -172,6 +182,9 @@ BAD: dict[str, bytes] = {
     "more": encode(UPDATE) + b"\x00",
     "another name": encode(Adapter({"v": np.ones(2)})),
     "another shape": encode(Adapter({"w": np.ones((2, 1))})),
+    "another dtype": encode(UPDATE, "bfloat16"),
+    "not a number": with_values(1.0, math.nan),
+    "infinite": with_values(math.inf, 2.0),
     "too large a norm": encode(UPDATE.scale(1.001)),
 }
 
@@ -180,4 +193,11 @@ BAD: dict[str, bytes] = {
 def test_a_signed_update_is_held_against_the_plan(delta: bytes) -> None:
     found = read(("a", signed(replace(reply(), delta=delta))), ("b", signed(reply("b"))))
     assert set(found.counted) == {"b"}
-    assert set(found.refused) == {"a"}
+    assert set(found.refused) == found.unfit == {"a"}
+
+
+def test_a_forged_reply_excuses_nobody_who_did_not_send_it() -> None:
+    """What a node sends in another's name speaks against itself alone."""
+    forged = signed(reply("b"), by="a")
+    found = read(("a", forged), ("b", signed(reply("b"))))
+    assert (found.counted, found.unfit) == (["b"], {"a"})

@@ -17,8 +17,9 @@ from cloister.server.rounds import run_study
 from cloister.server.study import RoundReport, ServerStudy
 from cloister.simulation.local_grid import LocalGrid
 from cloister.strategies.fedavg import FedAvg
+from cloister.strategies.median import Median
 from cloister.strategies.norm_gate import NormGate
-from cloister.strategies.strategy import ServerState
+from cloister.strategies.strategy import ServerState, Strategy
 
 START = Adapter({"w": np.zeros(2)})
 ONE = Adapter({"w": np.ones(2)})
@@ -31,18 +32,18 @@ def good(site: str, number: int) -> Mapping[str, object]:
     return RoundReply(site, number, Status.TRAINED, encode(ONE), 1.0, "head").fields()
 
 
-def grid(answer: Answer) -> LocalGrid:
+def grid(answer: Answer, sites: int = len(NAMES)) -> LocalGrid:
     app = ClientApp()
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
         request = RoundRequest.from_fields(dict(message.content[RECORD]))
-        site = NAMES[int(str(context.node_config["partition-id"]))]
+        site = "abcd"[int(str(context.node_config["partition-id"]))]
         fields = answer(site, request.round)
         content = RecordDict({RECORD: ConfigRecord(dict(fields))})  # type: ignore[arg-type]
         return Message(content, reply_to=message)
 
-    return LocalGrid(app, len(NAMES))
+    return LocalGrid(app, sites)
 
 
 def study(**changes: object) -> ServerStudy:
@@ -102,6 +103,79 @@ def test_a_reply_that_is_not_what_it_must_be_is_left_out(change: Mapping[str, ob
         ((who, why),) = report.refused.items()
         assert who in ("a", "c", "a site")
         assert why
+
+
+@pytest.mark.parametrize("strategy", [FedAvg({}), Median()])
+@pytest.mark.parametrize(
+    "delta",
+    [
+        encode(Adapter({"w": np.array([1e3, 1e3])})),
+        encode(Adapter({"v": np.ones(2)})),
+        encode(ONE, "bfloat16"),
+        b"garbage",
+    ],
+    ids=["too long", "another name", "another dtype", "garbage"],
+)
+def test_by_default_a_round_goes_on_without_what_cannot_count(
+    strategy: Strategy, delta: bytes
+) -> None:
+    """Who sent it would send it again: waiting for it would let one site halt the study."""
+    reports: list[RoundReport] = []
+
+    def answer(site: str, number: int) -> Mapping[str, object]:
+        return {**good(site, number), **({"delta": delta} if site == "c" else {})}
+
+    final = run_study(
+        grid(answer, 4),
+        study(sites=("a", "b", "c", "d"), strategy=strategy, min_sites=None,
+              on_round=reports.append),
+    )  # fmt: skip
+    assert final.adapter["w"].tolist() == [2.0, 2.0]
+    assert [(set(report.refused), report.missing) for report in reports] == [({"c"}, ("c",))] * 2
+
+
+@pytest.mark.parametrize("change", [{"status": "failed"}, {"status": "refused"}])
+def test_by_default_a_site_that_says_it_cannot_is_waited_for(change: Mapping[str, object]) -> None:
+    def answer(site: str, number: int) -> Mapping[str, object]:
+        return {**good(site, number), **(change if site == "c" else {})}
+
+    with pytest.raises(QuorumError, match="3 are needed"):
+        run_study(grid(answer), study(min_sites=None))
+
+
+def test_when_nothing_that_came_can_count_the_run_ends() -> None:
+    def answer(site: str, number: int) -> Mapping[str, object]:
+        return {**good(site, number), "delta": b"garbage"}
+
+    with pytest.raises(QuorumError, match="0 of 3 sites"):
+        run_study(grid(answer), study(min_sites=None))
+
+
+@pytest.mark.parametrize("strategy", [Median(), NormGate(3.0)])
+def test_a_method_left_with_too_few_sites_that_have_budget_ends_with_what_it_has(
+    strategy: Strategy,
+) -> None:
+    notes: list[str] = []
+
+    def answer(site: str, number: int) -> Mapping[str, object]:
+        spent = site == "c" and number == 2
+        return {**good(site, number), **({"status": "budget", "delta": b"", "epsilon": 0.0,
+                                          "head": ""} if spent else {})}  # fmt: skip
+
+    final = run_study(grid(answer), study(strategy=strategy, min_sites=None, on_note=notes.append))
+    assert final.round == 1
+    assert notes == ["fewer sites have budget than the 3 that this way to aggregate needs: ending "
+                     "after round 1"]  # fmt: skip
+
+
+def test_a_gate_skips_a_round_that_was_cut_off_everywhere() -> None:
+    def answer(site: str, number: int) -> Mapping[str, object]:
+        cut = {"status": "spent", "delta": b"", "epsilon": 0.0, "head": ""}
+        return {**good(site, number), **(cut if number == 1 else {})}
+
+    final = run_study(grid(answer), study(strategy=NormGate(3.0), min_sites=None))
+    assert final.round == 2
+    assert final.adapter["w"].tolist() == [1.0, 1.0]
 
 
 def test_a_gated_update_is_refused_with_its_reason_and_the_round_goes_on() -> None:

@@ -363,6 +363,9 @@ def test_factors_take_turns(folder: Path, tmp_path: Path) -> None:
     assert first & second == heads
     assert first | second == frozenset(workspace.start)
     assert all("lora_B" in name for name in first - heads)
+    whole = workspace.start.select(workspace.start.keys() - heads).size
+    for travels in (first, second):
+        assert workspace.start.select(travels - heads).size / whole == pytest.approx(0.5, rel=0.01)
     run(recipe, tmp_path / "run")
     after = final(recipe, tmp_path / "run")
     assert all((after[name] != workspace.start[name]).any() for name in after)

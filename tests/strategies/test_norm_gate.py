@@ -25,6 +25,11 @@ def test_what_is_far_longer_than_the_median_does_not_count() -> None:
     assert moved["w"].tolist() == pytest.approx([1.4, 0.0])
 
 
+def test_an_attack_of_usual_length_passes() -> None:
+    """What it does not do: a flipped sign is as long as an honest update."""
+    assert NormGate(3.0).left_out(of_norms(a=1.0, b=1.2, c=-1.1)) == {}
+
+
 def test_alike_norms_are_all_counted_and_so_are_zeros() -> None:
     assert NormGate(1.0).left_out(of_norms(a=1.0, b=1.0, c=1.0)) == {}
     assert NormGate(1.0).left_out(of_norms(a=0.0, b=0.0, c=0.0)) == {}
