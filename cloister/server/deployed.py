@@ -225,7 +225,7 @@ class DeployedStudy:
             # Each site says in its site.toml which of the study's ranks it trains.
             ranks=dict.fromkeys(names, frozenset(recipe.lora.ranks)),
             dtype=recipe.training.update_dtype,
-            error=error_of(recipe, strategy.traits, names, self.workspace.frozen_factors),
+            error=error_of(recipe, strategy.traits, names, self.workspace),
             keys={name: member.ledger_key for name, member in self.members.items()},
             secure=secure_study(recipe, next(iter(plans_of(recipe, self.members).values()))),
             central=recipe.privacy.central(len(names), recipe.federation.num_rounds),

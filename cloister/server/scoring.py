@@ -89,20 +89,22 @@ def mean_metrics(scores: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 
 def error_of(
-    recipe: Recipe, traits: Traits, names: tuple[str, ...], frozen: Adapter
+    recipe: Recipe, traits: Traits, names: tuple[str, ...], workspace: Workspace
 ) -> Callable[[Adapter, Mapping[str, Adapter], Adapter], float | None] | None:
     """How a round's aggregation error is computed, where the method aims at the sites' mean.
 
     In gradient rounds no site has an adapter of its own: there is nothing to be far from. Where
-    sites keep B, no product is shared. None where there is nothing to compute, or it is not asked
-    for: it needs every update of a round at once.
+    sites keep B, no product is shared. None where there is nothing to compute, or every update of a
+    round at once, which it needs, would take more memory than the recipe gives it.
     """
     shared = (
         recipe.training.mode != "gradient-rounds"
         and recipe.lora.train != "b-kept"
         and recipe.privacy.site_epsilon is None
     )
-    if not traits.averages or not shared or not recipe.tracking.aggregation_error:
+    mib = len(names) * 4 * workspace.sent.size / 2**20
+    if not traits.averages or not shared or mib > recipe.tracking.aggregation_error_mib:
         return None
+    frozen = workspace.frozen_factors
     weights = dict(zip(names, recipe.strategy.weights, strict=False))
     return lambda before, updates, after: aggregation_error(before, updates, after, weights, frozen)

@@ -184,7 +184,7 @@ class SimulatedCoordinator:
                 for name, rank in zip(names, recipe.lora.ranks, strict=False)
             },
             dtype=recipe.training.update_dtype,
-            error=error_of(recipe, strategy.traits, names, workspace.frozen_factors),
+            error=error_of(recipe, strategy.traits, names, workspace),
             secure=secure_study(recipe, next(iter(self.simulated.plans.values()))),
             central=recipe.privacy.central(len(names), recipe.federation.num_rounds),
         )

@@ -76,8 +76,10 @@ def test_what_is_reported_follows_from_the_ledgers(folder: Path, tmp_path: Path)
     result = run(small_recipe(folder, "privacy.epsilon=4.0"), tmp_path / "run")
     document = result.to_json()
     assert set(document) == {
-        "run_dir", "task", "rounds", "test", "sites", "bytes_per_update", "seconds", "majority",
+        "run_dir", "task", "rounds", "unit", "neighbouring", "adversaries", "test", "sites",
+        "bytes_per_update", "seconds", "majority",
     }  # fmt: skip
+    assert document["adversaries"] == ["coordinator", "other-sites", "public"]
     assert document["rounds"] == 2
     assert [site["name"] for site in document["sites"]] == ["east", "west"]
     for site in document["sites"]:
@@ -380,6 +382,7 @@ def test_every_round_says_how_far_averaging_was_off(folder: Path, tmp_path: Path
         "FedSVD": ["lora.train=b-moving", "strategy.name=fedsvd"],
         "FedEx": ["strategy.name=fedex", "lora.residual=16"],
         "momentum": ["strategy.name=fedavgm"],
+        "no memory for it": ["tracking.aggregation_error_mib=0.001"],
         "gradients": ["training.mode=gradient-rounds", "training.local_steps=1"],
     }.items():
         run(small_recipe(folder, *options), tmp_path / name)
@@ -389,7 +392,8 @@ def test_every_round_says_how_far_averaging_was_off(folder: Path, tmp_path: Path
     assert all(error > 1e-3 for error in errors["FedIT"])
     for name in ("FFA", "alternating", "FedSVD", "FedEx"):
         assert all(error <= 1e-6 for error in errors[name]), name
-    assert errors["momentum"] == errors["gradients"] == [None, None]
+    for name in ("momentum", "gradients", "no memory for it"):
+        assert errors[name] == [None, None], name
     assert bytes_up["FedSVD"] == bytes_up["FFA"] < bytes_up["FedIT"] == bytes_up["FedEx"]
 
 

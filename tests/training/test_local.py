@@ -13,16 +13,21 @@ from cloister.data.records import TextRecord
 from cloister.errors import UsageError
 from cloister.models.network import trained_parameters
 from cloister.models.state import write_adapter
+from cloister.privacy import mechanism
+from cloister.privacy.clipping import MARGIN
 from cloister.privacy.config import PrivacyConfig
 from cloister.privacy.entropy import OsEntropy, SeededEntropy
 from cloister.privacy.plan import Plan, make_plan
 from cloister.strategies.build import make_strategy
 from cloister.strategies.config import StrategyConfig
+from cloister.strategies.fedavg import FedAvg
+from cloister.strategies.strategy import ServerState
 from cloister.tasks.task import Example
 from cloister.training.config import TrainingConfig
 from cloister.training.local import clip_update, local_update
 from cloister.training.units import singles
 from cloister.training.workspace import Workspace
+from tests.reference.dp_sgd import clipped_sum
 from tests.support.studies import NOTES, small_workspace
 
 CONFIG = TrainingConfig(
@@ -284,6 +289,50 @@ def test_gradient_rounds_at_sites_are_central_training(
     # Adam divides by the root of what it has seen, so rounding grows with its steps.
     assert (federated - central).norm() <= (1e-3 if strategy == "fedadam" else 1e-5)
     assert (federated - workspace.start).norm() > 0.1
+
+
+def test_gradient_rounds_on_poisson_batches_are_central_dp_sgd_by_the_book(
+    workspace: Workspace, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """20 rounds at sites of 2, 5 and 11 records: what each drew goes, pooled, one record at a time,
+    through plain autograd and one SGD step."""
+    sizes, rate, batch, bound = (2, 5, 11), 3.0, 2, 0.5
+    rng, drawn = np.random.default_rng(8), []
+
+    def draw(count: int, rate: float, entropy: object) -> np.ndarray:  # type: ignore[type-arg]
+        drawn.append(np.flatnonzero(rng.random(count) < rate))
+        return drawn[-1]
+
+    monkeypatch.setattr(mechanism, "poisson_sample", draw)
+    records = [examples[(index * index) % 7] for index in range(sum(sizes))]
+    parts = {"a": records[:2], "b": records[2:7], "c": records[7:]}
+    of = dataclasses.replace(
+        plan(noise_multiplier=0.0, max_grad_norm=bound),
+        public_records=4, expected_batch_size=batch, local_steps=1, num_rounds=20,
+        max_update_norm=1e3,
+    )  # fmt: skip
+    config = TrainingConfig(
+        mode="gradient-rounds", expected_batch_size=batch, learning_rate=rate, schedule="constant"
+    )
+    state, central = ServerState(workspace.start), workspace.start
+    for number in range(1, 21):
+        drawn.clear()
+        updates = {
+            site: local_update(
+                workspace.network, workspace.task, singles(own), state.adapter, of, config,
+                round_number=number, entropy=seeded(),
+            )
+            for site, own in parts.items()
+        }  # fmt: skip
+        state = FedAvg({}).aggregate(state, updates)
+        pooled = [own[i] for own, kept in zip(parts.values(), drawn, strict=True) for i in kept]
+        write_adapter(workspace.network, central)
+        total, _ = clipped_sum(workspace.network, workspace.task, pooled, bound * (1 - MARGIN))
+        names = [name for name, _ in trained_parameters(workspace.network)]
+        step = {n: -rate * t.numpy() / (3 * batch) for n, t in zip(names, total, strict=True)}
+        central = central + Adapter(step)
+    assert (state.adapter - central).norm() <= 1e-5
+    assert (central - workspace.start).norm() > 0.1
 
 
 @pytest.mark.parametrize(
