@@ -4,7 +4,8 @@
     python simulations/aggregation/compare.py run   --data FOLDER   the grid, on the test set
     python simulations/aggregation/compare.py table                 results as Markdown and plots
 
-FOLDER holds rt_polarity/ and banking77/ with train, valid and test.jsonl each. Results are appended
+FOLDER holds rt_polarity/ and banking77/ with train.jsonl and test.jsonl each, and valid.jsonl where
+the set has one; else every tenth training record is held out to tune on. Results are appended
 to results.jsonl as they come; cells that are there already are not run again. `--shard 0/2` and
 `--shard 1/2` share the grid between two processes.
 """
@@ -12,31 +13,33 @@ to results.jsonl as they come; cells that are there already are not run again. `
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import rates
+
+from cloister.errors import CloisterError
 from cloister.recipe import Recipe, read_recipe
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.run import simulate
 
 HERE = Path(__file__).parent
-RESULTS, RATES = HERE / "results.jsonl", HERE / "rates.json"
-# Tried for each method with 10 sites, IID, ε = 8, seed 0; the best on the validation set is used
-# everywhere else too. Where A trains too, 1 diverges for most.
-TRIED, TRIED_BOTH = (0.3, 1.0, 3.0), (0.1, 0.3, 1.0)
+RESULTS = HERE / "results.jsonl"
+# Where the climb to a rate begins at ε = 8; at ε = 1 with what was found there.
+FIRST = 0.3
 
 # One gradient a round for 20 rounds, a server optimizer with momentum.
 GRADIENTS = ["training.mode=gradient-rounds", "federation.num_rounds=20",
              "federation.evaluate_every=20", "strategy.name=fedavgm",
              "strategy.momentum=0.5"]  # fmt: skip
 # Four steps a round for 5 rounds: as many gradients, a quarter of the bytes.
-STEPS = ["training.local_steps=4", "federation.num_rounds=5", "federation.evaluate_every=5"]
+STEPS = ["training.mode=local-steps", "training.local_steps=4", "federation.num_rounds=5",
+         "federation.evaluate_every=5", "strategy.name=fedavg"]  # fmt: skip
 SHARED = [*GRADIENTS, "privacy.noise=shared", "privacy.missing_sites=0",
           "privacy.colluding_sites=1"]  # fmt: skip
 
@@ -47,6 +50,7 @@ METHODS: dict[str, list[str]] = {
     "gradient rounds, alternating": [*GRADIENTS, "lora.train=alternate"],
     "FedIT": [*STEPS, "lora.train=both"],
     "FFA-LoRA": [*STEPS, "lora.train=b"],
+    "RoLoRA": [*STEPS, "lora.train=alternate"],
     "FedEx-LoRA": [*STEPS, "lora.train=both", "strategy.name=fedex", "lora.residual=40"],
     "FLoRA": [*STEPS, "lora.train=both", "strategy.name=flora", "lora.residual=40"],
     "FedSVD": [*STEPS, "lora.train=b-moving", "strategy.name=fedsvd"],
@@ -55,9 +59,6 @@ METHODS: dict[str, list[str]] = {
     "gradient rounds, B, shared noise": [*SHARED, "lora.train=b"],
 }
 FLOOR = {False: "private probe", True: "private probe, shared noise"}
-# Methods that train at the sites exactly as another one does take its rate.
-RATE_OF = {"FedEx-LoRA": "FedIT", "FLoRA": "FedIT", "FedSVD": "FFA-LoRA",
-           "gradient rounds, alternating": "gradient rounds, A and B"}  # fmt: skip
 
 
 def is_shared(method: str) -> bool:
@@ -76,7 +77,7 @@ class Cell:
     method: str
     seed: int
 
-    def recipe(self, folder: Path, rate: float, test: str) -> Recipe:
+    def recipe(self, train: Path, test: Path, rate: float) -> Recipe:
         """The study, at a learning rate, scored on a set."""
         privacy = (
             ["privacy.enabled=false", f"training.plain_learning_rate={rate}"]
@@ -84,13 +85,12 @@ class Cell:
             else [f"privacy.epsilon={self.epsilon}"]
         )
         # Every site draws 12 % of its records a step, so all sites together draw as many whatever
-        # their number is.
-        records = SIZES[self.data] * 98 // 100 // self.sites
-        data = folder / self.data
+        # their number is. The declared sizes are a little below the true ones.
+        records = len(train.read_text(encoding="utf-8").splitlines()) * 98 // 100 // self.sites
         return read_recipe(
             HERE / f"{self.data}.toml",
             [
-                f"data.train='{data / 'train.jsonl'}'", f"data.test='{data / f'{test}.jsonl'}'",
+                f"data.train='{train}'", f"data.test='{test}'",
                 f"data.sites={self.sites}", f"data.partition={self.partition}", "data.alpha=0.3",
                 f"data.public_records={records}",
                 f"training.expected_batch_size={round(0.12 * records)}",
@@ -100,8 +100,7 @@ class Cell:
         )  # fmt: skip
 
 
-# Training records.
-SIZES = {"rt_polarity": 8530, "banking77": 9992}
+SETS = ("rt_polarity", "banking77")
 SEEDS = (0, 1, 2)
 # The settings, in the order in which they are run: a grid that is stopped early has whole ones.
 SETTINGS: list[tuple[str, int, str, float | None, tuple[int, ...]]] = [
@@ -144,36 +143,61 @@ def score(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def tune(folder: Path, shard: tuple[int, int], data: str) -> None:
-    """The best rate of each method."""
-    own = [method for method in METHODS if method not in RATE_OF]
-    for number, method in enumerate(own):
-        if number % shard[1] != shard[0] or method in rates().get(data, {}):
-            continue
-        tried = {
-            rate: score(Cell(data, 10, "iid", 8.0, method, 0).recipe(folder, rate, "valid"))[
-                "accuracy"
-            ]
-            for rate in (TRIED_BOTH if "lora.train=both" in METHODS[method] else TRIED)
-        }
-        best = max(tried, key=lambda rate: tried[rate])
-        _note_rate(data, method, {"best": best, "tried": tried})
-        print(method, best, tried, flush=True)
+def rate_of(cell: Cell) -> float | None:
+    """The learning rate that a cell runs at, once the climb to it has ended."""
+    scores = rates.tried(cell.data, cell.epsilon, cell.method)
+    if not scores or rates.next_rate(scores, FIRST) is not None:
+        return None
+    return rates.best(scores)
+
+
+def to_tune_on(folder: Path, into: Path) -> tuple[Path, Path]:
+    """Training and validation files of a set, made where it has no validation file."""
+    train, valid = folder / "train.jsonl", folder / "valid.jsonl"
+    if valid.exists():
+        return train, valid
+    lines = train.read_text(encoding="utf-8").splitlines(keepends=True)
+    train, valid = into / "train.jsonl", into / "valid.jsonl"
+    train.write_text("".join(line for i, line in enumerate(lines) if i % 10), encoding="utf-8")
+    valid.write_text("".join(lines[::10]), encoding="utf-8")
+    return train, valid
+
+
+def tune(folder: Path, shard: tuple[int, int], data: str, epsilon: float | None) -> None:
+    """The best rate of each method with ten sites, IID, seed 0."""
+    methods = [method for method in METHODS if epsilon is not None or not is_shared(method)]
+    with tempfile.TemporaryDirectory() as into:
+        train, valid = to_tune_on(folder / data, Path(into))
+        for method in methods[shard[0] :: shard[1]]:
+            cell = Cell(data, 10, "iid", epsilon, method, 0)
+
+            start = (rate_of(replace(cell, epsilon=8.0)) if epsilon == 1.0 else None) or FIRST
+            scores = rates.tried(data, epsilon, method)
+            while (rate := rates.next_rate(scores, start)) is not None:
+                try:
+                    scores[rate] = float(score(cell.recipe(train, valid, rate))["accuracy"])
+                except CloisterError as error:
+                    print(f"{method} at rate {rate}: {error}; counted as 0", flush=True)
+                    scores[rate] = 0.0
+                rates.note(data, epsilon, method, rate, scores[rate])
+            print(method, rates.best(scores), scores, flush=True)
 
 
 def run(folder: Path, shard: tuple[int, int], data: str) -> None:
-    """Every cell that has no result yet and whose rate is known."""
-    done = {_key(row) for row in results()}
+    """Every cell that has no result at its rate yet and whose rate is known."""
+    done = {(_key(row), row["rate"]) for row in results()}
     for number, cell in enumerate(grid()):
-        tuned = rates().get(cell.data, {}).get(RATE_OF.get(cell.method, cell.method))
-        if number % shard[1] != shard[0] or _key(asdict(cell)) in done or cell.data != data:
+        if number % shard[1] != shard[0] or cell.data != data:
             continue
-        if tuned is None:
-            print(f"{cell.method}: no rate yet, left out", flush=True)
+        rate = rate_of(cell)
+        if rate is None:
+            print(f"{cell}: no rate yet, left out", flush=True)
             continue
-        rate = tuned["best"]
+        if (_key(asdict(cell)), rate) in done:
+            continue
         row = {**asdict(cell), "rate": rate}
-        row["reached"] = score(cell.recipe(folder, rate, "test"))
+        of = folder / cell.data
+        row["reached"] = score(cell.recipe(of / "train.jsonl", of / "test.jsonl", rate))
         with RESULTS.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         print(row, flush=True)
@@ -183,24 +207,17 @@ def _key(row: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(row[name] for name in ("data", "sites", "partition", "epsilon", "method", "seed"))
 
 
-def rates() -> dict[str, dict[str, Any]]:
-    """Rates by data set and method."""
-    return json.loads(RATES.read_text()) if RATES.exists() else {}
-
-
-def _note_rate(data: str, method: str, found: dict[str, Any]) -> None:
-    with (HERE / ".rates.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        known = rates()
-        known.setdefault(data, {})[method] = found
-        RATES.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-
-
 def results() -> list[dict[str, Any]]:
-    """Rows so far."""
+    """Rows so far, of every rate that was ever a method's."""
     if not RESULTS.exists():
         return []
     return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+
+
+def at_their_rates() -> list[dict[str, Any]]:
+    """Rows of the grid's cells at the rates that the climbs ended on."""
+    cells = {_key(asdict(cell)): rate_of(cell) for cell in grid()}
+    return [row for row in results() if cells.get(_key(row)) == row["rate"]]
 
 
 def main() -> None:
@@ -210,17 +227,22 @@ def main() -> None:
     )
     parser.add_argument("what", choices=("tune", "run", "table"))
     parser.add_argument("--data", type=Path, default=Path())
-    parser.add_argument("--set", choices=tuple(SIZES), default="rt_polarity")
+    parser.add_argument("--set", choices=SETS, default="rt_polarity")
+    parser.add_argument("--epsilon", choices=("8", "1", "none"), default="8", help="of tune")
     parser.add_argument("--shard", default="0/1")
     arguments = parser.parse_args()
     index, of = (int(part) for part in arguments.shard.split("/"))
     if arguments.what == "table":
         from table import write
 
-        write(results(), HERE)
+        write(at_their_rates(), HERE)
     else:
-        work = tune if arguments.what == "tune" else run
-        work(arguments.data.absolute(), (index, of), arguments.set)
+        folder, shard = arguments.data.absolute(), (index, of)
+        if arguments.what == "tune":
+            epsilon = None if arguments.epsilon == "none" else float(arguments.epsilon)
+            tune(folder, shard, arguments.set, epsilon)
+        else:
+            run(folder, shard, arguments.set)
 
 
 if __name__ == "__main__":
