@@ -9,6 +9,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status
+from cloister.adapter.pairs import cut
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
 from cloister.errors import QuorumError
@@ -17,6 +18,7 @@ from cloister.server.rounds import run_study
 from cloister.server.study import RoundReport, ServerStudy
 from cloister.simulation.local_grid import LocalGrid
 from cloister.strategies.fedavg import FedAvg
+from cloister.strategies.flexlora import FlexLora
 from cloister.strategies.median import Median
 from cloister.strategies.norm_gate import NormGate
 from cloister.strategies.strategy import ServerState, Strategy
@@ -176,6 +178,28 @@ def test_a_gate_skips_a_round_that_was_cut_off_everywhere() -> None:
     final = run_study(grid(answer), study(strategy=NormGate(3.0), min_sites=None))
     assert final.round == 2
     assert final.adapter["w"].tolist() == [1.0, 1.0]
+
+
+def test_a_site_may_send_each_rank_that_it_may_have_and_no_other() -> None:
+    """At an institution `site.toml` says which of the study's ranks it trains."""
+    pair = {"m.lora_A.weight": np.ones((4, 3)), "m.lora_B.weight": np.ones((2, 4))}
+    start = Adapter(pair)
+    sent = {"a": cut(start, 1), "b": cut(start, 4), "c": cut(start, 3)}
+    reports: list[RoundReport] = []
+
+    def answer(site: str, number: int) -> Mapping[str, object]:
+        return {**good(site, number), "delta": encode(sent[site])}
+
+    run_study(
+        grid(answer),
+        study(
+            strategy=FlexLora({}), state=ServerState(start), num_rounds=1, max_update_norm=None,
+            trained=lambda number: frozenset(pair), on_round=reports.append,
+            ranks=dict.fromkeys(NAMES, frozenset({1, 2, 4})),
+        ),
+    )  # fmt: skip
+    assert set(reports[0].received) == {"a", "b"}
+    assert "other tensors than the study trains" in reports[0].refused["c"]
 
 
 def test_a_gated_update_is_refused_with_its_reason_and_the_round_goes_on() -> None:
