@@ -1,19 +1,25 @@
 """Ways to aggregate, at equal ε and equal local computation, each at its own learning rate.
 
-    python simulations/aggregation/compare.py tune  --data FOLDER   rates, on the validation set
-    python simulations/aggregation/compare.py run   --data FOLDER   the grid, on the test set
-    python simulations/aggregation/compare.py table                 results as Markdown and plots
+    python simulations/aggregation/compare.py all --data FOLDER --processes 2
+
+does all of it; one by one it is
+
+    tune    a learning rate for each method, data set and ε, on the validation set (tuning.jsonl)
+    run     the grid, on the test set (results.jsonl)
+    table   results as Markdown and plots
 
 FOLDER holds rt_polarity/ and banking77/ with train.jsonl and test.jsonl each, and valid.jsonl where
-the set has one; else every tenth training record is held out to tune on. Results are appended
-to results.jsonl as they come; cells that are there already are not run again. `--shard 0/2` and
-`--shard 1/2` share the grid between two processes.
+the set has one; else every tenth training record is held out to tune on. Scores are appended as
+they come, and what is there already is not run again: empty both files to begin anew. `--shard 0/2`
+and `--shard 1/2` share one step between two processes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -33,13 +39,13 @@ RESULTS = HERE / "results.jsonl"
 # Where the climb to a rate begins at ε = 8; at ε = 1 with what was found there.
 FIRST = 0.3
 
-# One gradient a round for 20 rounds, a server optimizer with momentum.
-GRADIENTS = ["training.mode=gradient-rounds", "federation.num_rounds=20",
-             "federation.evaluate_every=20", "strategy.name=fedavgm",
+# One gradient a round, a server optimizer with momentum.
+GRADIENTS = ["training.mode=gradient-rounds", "training.local_steps=1", "strategy.name=fedavgm",
              "strategy.momentum=0.5"]  # fmt: skip
-# Four steps a round for 5 rounds: as many gradients, a quarter of the bytes.
-STEPS = ["training.mode=local-steps", "training.local_steps=4", "federation.num_rounds=5",
-         "federation.evaluate_every=5", "strategy.name=fedavg"]  # fmt: skip
+# Four steps a round in a quarter of the rounds: as many gradients, a quarter of the bytes.
+LOCAL_STEPS = 4
+STEPS = ["training.mode=local-steps", f"training.local_steps={LOCAL_STEPS}",
+         "strategy.name=fedavg"]  # fmt: skip
 SHARED = [*GRADIENTS, "privacy.noise=shared", "privacy.missing_sites=0",
           "privacy.colluding_sites=1"]  # fmt: skip
 
@@ -58,6 +64,38 @@ METHODS: dict[str, list[str]] = {
     "gradient rounds, A and B, shared noise": [*SHARED, "lora.train=both"],
     "gradient rounds, B, shared noise": [*SHARED, "lora.train=b"],
 }
+
+
+@dataclass(frozen=True)
+class Study:
+    """What runs of one data set and length have in common.
+
+    Attributes:
+        folder: Of the data set, and name of its recipe here.
+        gradients: That every site takes.
+        sample_rate: Of its records in each.
+        methods: Which are compared.
+    """
+
+    folder: str
+    gradients: int = 20
+    sample_rate: float = 0.12
+    methods: tuple[str, ...] = tuple(METHODS)
+
+
+STUDIES = {
+    "rt_polarity": Study("rt_polarity"),
+    "banking77": Study("banking77"),
+    # Seven times the computation, for those that came out well.
+    "rt_polarity, long": Study(
+        "rt_polarity", gradients=60, sample_rate=0.3,
+        methods=(
+            "private probe", "gradient rounds, A and B", "gradient rounds, B",
+            "private probe, shared noise", "gradient rounds, A and B, shared noise",
+            "gradient rounds, B, shared noise",
+        ),
+    ),
+}  # fmt: skip
 FLOOR = {False: "private probe", True: "private probe, shared noise"}
 
 
@@ -84,23 +122,26 @@ class Cell:
             if self.epsilon is None
             else [f"privacy.epsilon={self.epsilon}"]
         )
-        # Every site draws 12 % of its records a step, so all sites together draw as many whatever
-        # their number is. The declared sizes are a little below the true ones.
+        study, options = STUDIES[self.data], METHODS[self.method]
+        rounds = study.gradients // (LOCAL_STEPS if options[: len(STEPS)] == STEPS else 1)
+        # Every site draws a part of its records, so all sites together draw as many whatever their
+        # number is. The declared sizes are a little below the true ones.
         records = len(train.read_text(encoding="utf-8").splitlines()) * 98 // 100 // self.sites
         return read_recipe(
-            HERE / f"{self.data}.toml",
+            HERE / f"{study.folder}.toml",
             [
                 f"data.train='{train}'", f"data.test='{test}'",
                 f"data.sites={self.sites}", f"data.partition={self.partition}", "data.alpha=0.3",
                 f"data.public_records={records}",
-                f"training.expected_batch_size={round(0.12 * records)}",
+                f"training.expected_batch_size={round(study.sample_rate * records)}",
+                f"federation.num_rounds={rounds}", f"federation.evaluate_every={rounds}",
                 f"study.seed={self.seed}", f"training.learning_rate={rate}",
-                *privacy, *METHODS[self.method],
+                *privacy, *options,
             ],
         )  # fmt: skip
 
 
-SETS = ("rt_polarity", "banking77")
+LEVELS = ("8", "1", "none")  # of ε, at which rates are looked for
 SEEDS = (0, 1, 2)
 # The settings, in the order in which they are run: a grid that is stopped early has whole ones.
 SETTINGS: list[tuple[str, int, str, float | None, tuple[int, ...]]] = [
@@ -108,11 +149,18 @@ SETTINGS: list[tuple[str, int, str, float | None, tuple[int, ...]]] = [
     ("rt_polarity", 10, "iid", 1.0, SEEDS),
     ("rt_polarity", 10, "dirichlet", 8.0, SEEDS),
     ("rt_polarity", 3, "iid", 8.0, SEEDS),
-    ("rt_polarity", 10, "iid", 3.0, (0,)),
-    ("rt_polarity", 10, "iid", None, (0,)),
     ("rt_polarity", 3, "iid", 1.0, SEEDS),
-    ("banking77", 10, "iid", 8.0, SEEDS),
     ("rt_polarity", 3, "dirichlet", 8.0, SEEDS),
+    ("rt_polarity", 10, "dirichlet", 1.0, SEEDS),
+    ("rt_polarity", 10, "iid", 3.0, SEEDS),
+    ("rt_polarity", 10, "iid", None, SEEDS),
+    ("banking77", 10, "iid", 8.0, SEEDS),
+    ("banking77", 10, "iid", 1.0, SEEDS),
+    ("banking77", 10, "dirichlet", 8.0, SEEDS),
+    ("banking77", 3, "iid", 8.0, SEEDS),
+    ("banking77", 10, "iid", None, (0,)),
+    ("rt_polarity, long", 10, "iid", 8.0, SEEDS),
+    ("rt_polarity, long", 10, "iid", 1.0, SEEDS),
 ]
 
 
@@ -120,7 +168,7 @@ def grid() -> Iterator[Cell]:
     """Every cell."""
     for data, sites, partition, epsilon, seeds in SETTINGS:
         for seed in seeds:
-            for method in METHODS:
+            for method in STUDIES[data].methods:
                 if epsilon is not None or not is_shared(method):
                     yield Cell(data, sites, partition, epsilon, method, seed)
 
@@ -165,9 +213,10 @@ def to_tune_on(folder: Path, into: Path) -> tuple[Path, Path]:
 
 def tune(folder: Path, shard: tuple[int, int], data: str, epsilon: float | None) -> None:
     """The best rate of each method with ten sites, IID, seed 0."""
-    methods = [method for method in METHODS if epsilon is not None or not is_shared(method)]
+    study = STUDIES[data]
+    methods = [method for method in study.methods if epsilon is not None or not is_shared(method)]
     with tempfile.TemporaryDirectory() as into:
-        train, valid = to_tune_on(folder / data, Path(into))
+        train, valid = to_tune_on(folder / study.folder, Path(into))
         for method in methods[shard[0] :: shard[1]]:
             cell = Cell(data, 10, "iid", epsilon, method, 0)
 
@@ -196,7 +245,7 @@ def run(folder: Path, shard: tuple[int, int], data: str) -> None:
         if (_key(asdict(cell)), rate) in done:
             continue
         row = {**asdict(cell), "rate": rate}
-        of = folder / cell.data
+        of = folder / STUDIES[cell.data].folder
         row["reached"] = score(cell.recipe(of / "train.jsonl", of / "test.jsonl", rate))
         with RESULTS.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -220,22 +269,44 @@ def at_their_rates() -> list[dict[str, Any]]:
     return [row for row in results() if cells.get(_key(row)) == row["rate"]]
 
 
+def everything(folder: Path, processes: int) -> None:
+    """Tunes, runs and writes the tables, each step in so many processes at once."""
+    for data in STUDIES:
+        for epsilon in sorted({rates.level(of) for name, _, _, of, _ in SETTINGS if name == data}):
+            _in_processes(processes, "tune", "--data", str(folder), "--set", data,
+                          "--epsilon", epsilon)  # fmt: skip
+        _in_processes(processes, "run", "--data", str(folder), "--set", data)
+    _in_processes(1, "table")
+
+
+def _in_processes(count: int, *arguments: str) -> None:
+    running = [
+        subprocess.Popen([sys.executable, __file__, *arguments, "--shard", f"{index}/{count}"])
+        for index in range(count)
+    ]
+    if any(process.wait() for process in running):
+        sys.exit(f"compare.py {' '.join(arguments)} failed; what was scored is kept")
+
+
 def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("tune", "run", "table"))
+    parser.add_argument("what", choices=("all", "tune", "run", "table"))
     parser.add_argument("--data", type=Path, default=Path())
-    parser.add_argument("--set", choices=SETS, default="rt_polarity")
-    parser.add_argument("--epsilon", choices=("8", "1", "none"), default="8", help="of tune")
-    parser.add_argument("--shard", default="0/1")
+    parser.add_argument("--set", choices=tuple(STUDIES), default="rt_polarity")
+    parser.add_argument("--epsilon", choices=LEVELS, default="8", help="of tune")
+    parser.add_argument("--shard", default="0/1", help="of tune and run")
+    parser.add_argument("--processes", type=int, default=1, help="of all")
     arguments = parser.parse_args()
     index, of = (int(part) for part in arguments.shard.split("/"))
     if arguments.what == "table":
         from table import write
 
         write(at_their_rates(), HERE)
+    elif arguments.what == "all":
+        everything(arguments.data.absolute(), arguments.processes)
     else:
         folder, shard = arguments.data.absolute(), (index, of)
         if arguments.what == "tune":

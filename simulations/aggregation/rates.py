@@ -12,6 +12,12 @@ LADDER = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 TUNED_AT = {8.0: 8.0, 3.0: 8.0, 1.0: 1.0, None: None}
 
 
+def level(epsilon: float | None) -> str:
+    """The name of the ε whose rate a study of this ε takes."""
+    tuned = TUNED_AT[epsilon]
+    return "none" if tuned is None else f"{tuned:g}"
+
+
 def next_rate(scores: dict[float, float], start: float) -> float | None:
     """What to try next: the best rate's neighbours on the ladder; None: both are tried.
 

@@ -45,7 +45,13 @@ def tables(rows: Sequence[Row]) -> str:
         chosen = by_setting.get((data, sites, partition, epsilon))
         if chosen:
             parts.append(_table(chosen, data, sites, partition, epsilon))
-    parts.append(_pairs(rows))
+    private = [row for row in rows if row["epsilon"] is not None]
+    for title, chosen in (
+        ("All settings with privacy", private),
+        ("ε = 8", [row for row in private if row["epsilon"] == 8.0]),
+        ("ε = 1", [row for row in private if row["epsilon"] == 1.0]),
+    ):
+        parts.append(_pairs(chosen, title))
     return "\n\n".join(parts)
 
 
@@ -56,20 +62,22 @@ def _table(
     lines = [
         f"**{data}, {sites} sites, {partition}, {shown}**",
         "",
-        "| method | accuracy | runs | minus the probe of the same noise | bytes up, whole study "
-        "| aggregation error |",
-        "|---|---|---|---|---|---|",
+        "| method | rate | accuracy | runs | minus the probe of the same noise "
+        "| bytes up, whole study | aggregation error |",
+        "|---|---|---|---|---|---|---|",
     ]
     for method in METHODS:
         mine = {row["seed"]: row["reached"] for row in rows if row["method"] == method}
         if not mine:
             continue
+        (rate,) = {row["rate"] for row in rows if row["method"] == method}
         floor = _floor(rows, method)
         apart = [mine[seed]["accuracy"] - floor[seed] for seed in mine if seed in floor]
         up = max(reached["bytes"] * reached["rounds"] for reached in mine.values())
         errors = [reached["error"] for reached in mine.values() if reached["error"] is not None]
+        reached = _spread([one["accuracy"] for one in mine.values()])
         lines.append(
-            f"| {method} | {_spread([r['accuracy'] for r in mine.values()])} | {len(mine)} | "
+            f"| {method} | {rate:g} | {reached} | {len(mine)} | "
             f"{'' if method in FLOOR.values() else _spread(apart, sign=True)} | {up:,} | "
             f"{f'{statistics.mean(errors):.2g}' if errors else '–'} |"
         )
@@ -82,26 +90,25 @@ def _floor(rows: Iterable[Row], method: str) -> dict[int, float]:
     return {row["seed"]: row["reached"]["accuracy"] for row in rows if row["method"] == floor}
 
 
-def _pairs(rows: Sequence[Row]) -> str:
-    """Differences over all settings with privacy, pair by pair."""
+def _pairs(rows: Sequence[Row], title: str) -> str:
+    """Differences over settings with privacy, pair by pair."""
     from scipy import stats
 
     lines = [
-        "**All settings with privacy, paired by setting and seed** (t-test, two-sided, not "
-        "corrected for the number of methods)",
+        f"**{title}, paired by setting and seed** (t-test, two-sided; the last column is corrected "
+        "for the number of rows, by Holm)",
         "",
-        "| method | against | pairs | mean difference | p |",
-        "|---|---|---|---|---|",
+        "| method | against | pairs | mean difference | p | p, corrected |",
+        "|---|---|---|---|---|---|",
     ]
     accuracy = {
-        (setting_of(row), row["seed"], row["method"]): row["reached"]["accuracy"]
-        for row in rows
-        if row["epsilon"] is not None
+        (setting_of(row), row["seed"], row["method"]): row["reached"]["accuracy"] for row in rows
     }
     questions = [(method, FLOOR[is_shared(method)]) for method in METHODS]
     questions += [
         (method, method.removesuffix(", shared noise")) for method in METHODS if is_shared(method)
     ]
+    found = []
     for method, other in questions:
         if method == other:
             continue
@@ -113,10 +120,21 @@ def _pairs(rows: Sequence[Row]) -> str:
         if len(apart) < FEWEST_PAIRS:
             continue
         p = float(stats.ttest_1samp(apart, 0.0).pvalue)
-        lines.append(
-            f"| {method} | {other} | {len(apart)} | {statistics.mean(apart):+.4f} | {p:.2g} |"
-        )
+        found.append((method, other, len(apart), statistics.mean(apart), p))
+    corrected = holm([p for *_, p in found])
+    for (method, other, count, mean, p), strict in zip(found, corrected, strict=True):
+        lines.append(f"| {method} | {other} | {count} | {mean:+.4f} | {p:.2g} | {strict:.2g} |")
     return "\n".join(lines)
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Values of p for all of these tests together (Holm 1979)."""
+    order = sorted(range(len(values)), key=lambda at: values[at])
+    corrected, least = [0.0] * len(values), 0.0
+    for place, at in enumerate(order):
+        least = max(least, min(1.0, (len(values) - place) * values[at]))
+        corrected[at] = least
+    return corrected
 
 
 def _spread(values: Sequence[float], *, sign: bool = False) -> str:
@@ -136,11 +154,15 @@ def plot_settings(rows: Sequence[Row], path: Path) -> None:
 
     settings = [s[:4] for s in SETTINGS if any(setting_of(row) == s[:4] for row in rows)]
     settings = [s for s in settings if s[3] is not None]
+    across = 4
+    down = -(-len(settings) // across)
     figure, axes = pyplot.subplots(
-        1, len(settings), figsize=(2.1 + 2.5 * len(settings), 4.6), sharey=True, squeeze=False
+        down, across, figsize=(2.4 + 2.5 * across, 4.4 * down), sharey=True, squeeze=False
     )
     names = list(METHODS)[::-1]
-    for axis, setting in zip(axes[0], settings, strict=True):
+    for axis in axes.flat[len(settings) :]:
+        axis.set_visible(False)
+    for axis, setting in zip(axes.flat, settings, strict=False):
         for place, method in enumerate(names):
             values = [
                 100 * row["reached"]["accuracy"]
@@ -159,7 +181,8 @@ def plot_settings(rows: Sequence[Row], path: Path) -> None:
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=8)
-    axes[0][0].set_yticks(range(len(names)), names, fontsize=8)
+    for axis in axes[:, 0]:
+        axis.set_yticks(range(len(names)), names, fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
