@@ -4,7 +4,8 @@
 
 does all of it; one by one it is
 
-    tune    a learning rate for each method, data set and ε, on the validation set (tuning.jsonl)
+    tune    rate and adapter scale of each method, data set and ε, on the validation set
+            (tuning.jsonl)
     run     the grid, on the test set (results.jsonl)
     table   results as Markdown and plots
 
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import rates
+from rates import Tuned
 
 from cloister.errors import CloisterError
 from cloister.recipe import Recipe, read_recipe
@@ -36,8 +38,8 @@ from cloister.simulation.run import simulate
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.jsonl"
-# Where the climb to a rate begins at ε = 8; at ε = 1 with what was found there.
-FIRST = 0.3
+# Where the climb begins at ε = 8; elsewhere with what was found there.
+FIRST = Tuned(8.0, 0.3)
 
 # One gradient a round, a server optimizer with momentum.
 GRADIENTS = ["training.mode=gradient-rounds", "training.local_steps=1", "strategy.name=fedavgm",
@@ -75,25 +77,23 @@ class Study:
         gradients: That every site takes.
         sample_rate: Of its records in each.
         methods: Which are compared.
+        tuned_as: Study whose rates and scales it takes; None: its own.
     """
 
     folder: str
     gradients: int = 20
     sample_rate: float = 0.12
     methods: tuple[str, ...] = tuple(METHODS)
+    tuned_as: str | None = None
 
 
 STUDIES = {
     "rt_polarity": Study("rt_polarity"),
     "banking77": Study("banking77"),
-    # Seven times the computation, for those that came out well.
+    # Four times the computation, for gradient rounds.
     "rt_polarity, long": Study(
-        "rt_polarity", gradients=60, sample_rate=0.3,
-        methods=(
-            "private probe", "gradient rounds, A and B", "gradient rounds, B",
-            "private probe, shared noise", "gradient rounds, A and B, shared noise",
-            "gradient rounds, B, shared noise",
-        ),
+        "rt_polarity", gradients=30, sample_rate=0.3, tuned_as="rt_polarity",
+        methods=tuple(method for method, options in METHODS.items() if options[0] == GRADIENTS[0]),
     ),
 }  # fmt: skip
 FLOOR = {False: "private probe", True: "private probe, shared noise"}
@@ -115,12 +115,10 @@ class Cell:
     method: str
     seed: int
 
-    def recipe(self, train: Path, test: Path, rate: float) -> Recipe:
-        """The study, at a learning rate, scored on a set."""
+    def recipe(self, train: Path, test: Path, tuned: Tuned) -> Recipe:
+        """The study, at a rate and scale, scored on a set."""
         privacy = (
-            ["privacy.enabled=false", f"training.plain_learning_rate={rate}"]
-            if self.epsilon is None
-            else [f"privacy.epsilon={self.epsilon}"]
+            "privacy.enabled=false" if self.epsilon is None else f"privacy.epsilon={self.epsilon}"
         )
         study, options = STUDIES[self.data], METHODS[self.method]
         rounds = study.gradients // (LOCAL_STEPS if options[: len(STEPS)] == STEPS else 1)
@@ -135,8 +133,8 @@ class Cell:
                 f"data.public_records={records}",
                 f"training.expected_batch_size={round(study.sample_rate * records)}",
                 f"federation.num_rounds={rounds}", f"federation.evaluate_every={rounds}",
-                f"study.seed={self.seed}", f"training.learning_rate={rate}",
-                *privacy, *options,
+                f"study.seed={self.seed}", f"training.learning_rate={tuned.rate}",
+                f"lora.alpha={tuned.alpha}", privacy, *options,
             ],
         )  # fmt: skip
 
@@ -151,9 +149,8 @@ SETTINGS: list[tuple[str, int, str, float | None, tuple[int, ...]]] = [
     ("rt_polarity", 3, "iid", 8.0, SEEDS),
     ("rt_polarity", 3, "iid", 1.0, SEEDS),
     ("rt_polarity", 3, "dirichlet", 8.0, SEEDS),
-    ("rt_polarity", 10, "dirichlet", 1.0, SEEDS),
-    ("rt_polarity", 10, "iid", 3.0, SEEDS),
-    ("rt_polarity", 10, "iid", None, SEEDS),
+    ("rt_polarity", 10, "iid", 3.0, (0,)),
+    ("rt_polarity", 10, "iid", None, (0,)),
     ("banking77", 10, "iid", 8.0, SEEDS),
     ("banking77", 10, "iid", 1.0, SEEDS),
     ("banking77", 10, "dirichlet", 8.0, SEEDS),
@@ -191,12 +188,23 @@ def score(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def rate_of(cell: Cell) -> float | None:
-    """The learning rate that a cell runs at, once the climb to it has ended."""
-    scores = rates.tried(cell.data, cell.epsilon, cell.method)
-    if not scores or rates.next_rate(scores, FIRST) is not None:
+def tuned_for(cell: Cell) -> Tuned | None:
+    """What a cell runs at, once the climb to it has ended."""
+    study = STUDIES[cell.data].tuned_as or cell.data
+    scores = rates.tried(study, cell.epsilon, cell.method)
+    if not scores or rates.next_try(scores, FIRST, alphas_of(cell)) is not None:
         return None
     return rates.best(scores)
+
+
+def alphas_of(cell: Cell) -> tuple[float, ...]:
+    """Scales that are tried: one where no adapter trains; without privacy that of ε = 8."""
+    if "lora.train=none" in METHODS[cell.method]:
+        return (FIRST.alpha,)
+    if cell.epsilon is None:
+        found = tuned_for(replace(cell, epsilon=8.0))
+        return (FIRST.alpha if found is None else found.alpha,)
+    return rates.ALPHAS
 
 
 def to_tune_on(folder: Path, into: Path) -> tuple[Path, Path]:
@@ -212,7 +220,7 @@ def to_tune_on(folder: Path, into: Path) -> tuple[Path, Path]:
 
 
 def tune(folder: Path, shard: tuple[int, int], data: str, epsilon: float | None) -> None:
-    """The best rate of each method with ten sites, IID, seed 0."""
+    """Rate and scale of each method with ten sites, IID, seed 0."""
     study = STUDIES[data]
     methods = [method for method in study.methods if epsilon is not None or not is_shared(method)]
     with tempfile.TemporaryDirectory() as into:
@@ -220,33 +228,33 @@ def tune(folder: Path, shard: tuple[int, int], data: str, epsilon: float | None)
         for method in methods[shard[0] :: shard[1]]:
             cell = Cell(data, 10, "iid", epsilon, method, 0)
 
-            start = (rate_of(replace(cell, epsilon=8.0)) if epsilon == 1.0 else None) or FIRST
-            scores = rates.tried(data, epsilon, method)
-            while (rate := rates.next_rate(scores, start)) is not None:
+            start = (tuned_for(replace(cell, epsilon=8.0)) if epsilon != 8.0 else None) or FIRST
+            scores, alphas = rates.tried(data, epsilon, method), alphas_of(cell)
+            while (at := rates.next_try(scores, start, alphas)) is not None:
                 try:
-                    scores[rate] = float(score(cell.recipe(train, valid, rate))["accuracy"])
+                    scores[at] = float(score(cell.recipe(train, valid, at))["accuracy"])
                 except CloisterError as error:
-                    print(f"{method} at rate {rate}: {error}; counted as 0", flush=True)
-                    scores[rate] = 0.0
-                rates.note(data, epsilon, method, rate, scores[rate])
-            print(method, rates.best(scores), scores, flush=True)
+                    print(f"{method} at {at}: {error}; counted as 0", flush=True)
+                    scores[at] = 0.0
+                rates.note(data, epsilon, method, at, scores[at])
+            print(method, rates.best(scores), len(scores), "tried", flush=True)
 
 
 def run(folder: Path, shard: tuple[int, int], data: str) -> None:
-    """Every cell that has no result at its rate yet and whose rate is known."""
-    done = {(_key(row), row["rate"]) for row in results()}
+    """Every cell that has no result yet at what its climb ended on."""
+    done = {(_key(row), Tuned(row["alpha"], row["rate"])) for row in results()}
     for number, cell in enumerate(grid()):
         if number % shard[1] != shard[0] or cell.data != data:
             continue
-        rate = rate_of(cell)
-        if rate is None:
-            print(f"{cell}: no rate yet, left out", flush=True)
+        at = tuned_for(cell)
+        if at is None:
+            print(f"{cell}: not tuned yet, left out", flush=True)
             continue
-        if (_key(asdict(cell)), rate) in done:
+        if (_key(asdict(cell)), at) in done:
             continue
-        row = {**asdict(cell), "rate": rate}
+        row = {**asdict(cell), **at._asdict()}
         of = folder / STUDIES[cell.data].folder
-        row["reached"] = score(cell.recipe(of / "train.jsonl", of / "test.jsonl", rate))
+        row["reached"] = score(cell.recipe(of / "train.jsonl", of / "test.jsonl", at))
         with RESULTS.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         print(row, flush=True)
@@ -257,22 +265,24 @@ def _key(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def results() -> list[dict[str, Any]]:
-    """Rows so far, of every rate that was ever a method's."""
+    """Rows so far, of every rate and scale that was ever a method's."""
     if not RESULTS.exists():
         return []
     return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
 
 
-def at_their_rates() -> list[dict[str, Any]]:
-    """Rows of the grid's cells at the rates that the climbs ended on."""
-    cells = {_key(asdict(cell)): rate_of(cell) for cell in grid()}
-    return [row for row in results() if cells.get(_key(row)) == row["rate"]]
+def as_tuned() -> list[dict[str, Any]]:
+    """Rows of the grid's cells at what the climbs ended on."""
+    cells = {_key(asdict(cell)): tuned_for(cell) for cell in grid()}
+    return [row for row in results() if cells.get(_key(row)) == (row["alpha"], row["rate"])]
 
 
 def everything(folder: Path, processes: int) -> None:
     """Tunes, runs and writes the tables, each step in so many processes at once."""
-    for data in STUDIES:
-        for epsilon in sorted({rates.level(of) for name, _, _, of, _ in SETTINGS if name == data}):
+    for data, study in STUDIES.items():
+        levels = {rates.level(of) for name, _, _, of, _ in SETTINGS if name == data}
+        # ε = 8 first, where the others begin; none where another study's tuning is taken.
+        for epsilon in sorted(levels, key=LEVELS.index) if study.tuned_as is None else ():
             _in_processes(processes, "tune", "--data", str(folder), "--set", data,
                           "--epsilon", epsilon)  # fmt: skip
         _in_processes(processes, "run", "--data", str(folder), "--set", data)
@@ -304,7 +314,7 @@ def main() -> None:
     if arguments.what == "table":
         from table import write
 
-        write(at_their_rates(), HERE)
+        write(as_tuned(), HERE)
     elif arguments.what == "all":
         everything(arguments.data.absolute(), arguments.processes)
     else:

@@ -62,22 +62,23 @@ def _table(
     lines = [
         f"**{data}, {sites} sites, {partition}, {shown}**",
         "",
-        "| method | rate | accuracy | runs | minus the probe of the same noise "
+        "| method | α | rate | accuracy | runs | minus the probe of the same noise "
         "| bytes up, whole study | aggregation error |",
-        "|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for method in METHODS:
         mine = {row["seed"]: row["reached"] for row in rows if row["method"] == method}
         if not mine:
             continue
-        (rate,) = {row["rate"] for row in rows if row["method"] == method}
+        ((alpha, rate),) = {(r["alpha"], r["rate"]) for r in rows if r["method"] == method}
+        scale = "" if method in FLOOR.values() else f"{alpha:g}"
         floor = _floor(rows, method)
         apart = [mine[seed]["accuracy"] - floor[seed] for seed in mine if seed in floor]
         up = max(reached["bytes"] * reached["rounds"] for reached in mine.values())
         errors = [reached["error"] for reached in mine.values() if reached["error"] is not None]
         reached = _spread([one["accuracy"] for one in mine.values()])
         lines.append(
-            f"| {method} | {rate:g} | {reached} | {len(mine)} | "
+            f"| {method} | {scale} | {rate:g} | {reached} | {len(mine)} | "
             f"{'' if method in FLOOR.values() else _spread(apart, sign=True)} | {up:,} | "
             f"{f'{statistics.mean(errors):.2g}' if errors else '–'} |"
         )
