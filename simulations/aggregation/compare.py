@@ -39,7 +39,7 @@ from cloister.simulation.run import simulate
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.jsonl"
 # Where the climb begins at ε = 8; elsewhere with what was found there.
-FIRST = Tuned(8.0, 0.3)
+FIRST = 0.3
 
 # One gradient a round, a server optimizer with momentum.
 GRADIENTS = ["training.mode=gradient-rounds", "training.local_steps=1", "strategy.name=fedavgm",
@@ -200,10 +200,10 @@ def tuned_for(cell: Cell) -> Tuned | None:
 def alphas_of(cell: Cell) -> tuple[float, ...]:
     """Scales that are tried: one where no adapter trains; without privacy that of ε = 8."""
     if "lora.train=none" in METHODS[cell.method]:
-        return (FIRST.alpha,)
+        return rates.ALPHAS[:1]
     if cell.epsilon is None:
         found = tuned_for(replace(cell, epsilon=8.0))
-        return (FIRST.alpha if found is None else found.alpha,)
+        return rates.ALPHAS[:1] if found is None else (found.alpha,)
     return rates.ALPHAS
 
 
@@ -228,9 +228,10 @@ def tune(folder: Path, shard: tuple[int, int], data: str, epsilon: float | None)
         for method in methods[shard[0] :: shard[1]]:
             cell = Cell(data, 10, "iid", epsilon, method, 0)
 
-            start = (tuned_for(replace(cell, epsilon=8.0)) if epsilon != 8.0 else None) or FIRST
+            at_8 = tuned_for(replace(cell, epsilon=8.0)) if epsilon != 8.0 else None
+            first = at_8.rate if at_8 else FIRST
             scores, alphas = rates.tried(data, epsilon, method), alphas_of(cell)
-            while (at := rates.next_try(scores, start, alphas)) is not None:
+            while (at := rates.next_try(scores, first, alphas)) is not None:
                 try:
                     scores[at] = float(score(cell.recipe(train, valid, at))["accuracy"])
                 except CloisterError as error:

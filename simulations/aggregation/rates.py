@@ -23,9 +23,7 @@ class Tuned(NamedTuple):
 
 # Half decades, factors of four: as finely as one seed on a thousand validation records can tell.
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-ALPHAS = (8.0, 32.0, 128.0, 512.0)
-# A larger scale goes with a smaller rate.
-STEPS = ((1, -1), (1, 0), (0, -1), (0, 1), (-1, 0), (-1, 1))
+ALPHAS = (8.0, 32.0, 128.0)
 # The ε at which a study of each ε has been tuned.
 TUNED_AT = {8.0: 8.0, 3.0: 8.0, 1.0: 1.0, None: None}
 
@@ -37,23 +35,24 @@ def level(epsilon: float | None) -> str:
 
 
 def next_try(
-    scores: dict[Tuned, float], start: Tuned, alphas: tuple[float, ...] = ALPHAS
+    scores: dict[Tuned, float], first: float, alphas: tuple[float, ...] = ALPHAS
 ) -> Tuned | None:
-    """What to try next: what lies around the best; None: all of it is tried.
+    """What to try next; None: at every scale, the best rate's neighbours are tried.
 
     Args:
         scores: So far; higher is better.
-        start: The first to try.
-        alphas: Scales that may be tried.
+        first: The first rate at the first scale; a further scale begins at the best of the last.
+        alphas: Scales to try.
     """
-    at = best(scores) if scores else start
-    alpha, rate = ALPHAS.index(at.alpha), RATES.index(at.rate)
-    around = [at] + [
-        Tuned(ALPHAS[alpha + up], RATES[rate + right])
-        for up, right in STEPS
-        if 0 <= alpha + up < len(ALPHAS) and 0 <= rate + right < len(RATES)
-    ]
-    return next((one for one in around if one.alpha in alphas and one not in scores), None)
+    for alpha in alphas:
+        found = {at.rate: score for at, score in scores.items() if at.alpha == alpha}
+        first = max(sorted(found), key=lambda rate: found[rate]) if found else first
+        place = RATES.index(first)
+        around = [RATES[at] for at in (place, place - 1, place + 1) if 0 <= at < len(RATES)]
+        missing = [rate for rate in around if rate not in found]
+        if missing:
+            return Tuned(alpha, missing[0])
+    return None
 
 
 def best(scores: dict[Tuned, float]) -> Tuned:
