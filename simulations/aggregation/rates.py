@@ -21,9 +21,8 @@ class Tuned(NamedTuple):
     rate: float
 
 
-# Half decades, factors of four: as finely as one seed on a thousand validation records can tell.
+# Half decades: as finely as one seed on a thousand validation records can tell.
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-ALPHAS = (8.0, 32.0, 128.0)
 # The ε at which a study of each ε has been tuned.
 TUNED_AT = {8.0: 8.0, 3.0: 8.0, 1.0: 1.0, None: None}
 
@@ -34,9 +33,7 @@ def level(epsilon: float | None) -> str:
     return "none" if tuned is None else f"{tuned:g}"
 
 
-def next_try(
-    scores: dict[Tuned, float], first: float, alphas: tuple[float, ...] = ALPHAS
-) -> Tuned | None:
+def next_try(scores: dict[Tuned, float], first: float, alphas: tuple[float, ...]) -> Tuned | None:
     """What to try next; None: at every scale, the best rate's neighbours are tried.
 
     Args:
@@ -60,8 +57,10 @@ def best(scores: dict[Tuned, float]) -> Tuned:
     return max(sorted(scores), key=lambda one: scores[one])
 
 
-def tried(data: str, epsilon: float | None, method: str) -> dict[Tuned, float]:
-    """Scores so far, at the ε at which a study of this ε is tuned."""
+def tried(
+    data: str, epsilon: float | None, method: str, alphas: tuple[float, ...]
+) -> dict[Tuned, float]:
+    """Scores so far at these scales, at the ε at which a study of this ε is tuned."""
     if not TUNING.exists():
         return {}
     rows = [json.loads(line) for line in TUNING.read_text(encoding="utf-8").splitlines()]
@@ -69,7 +68,7 @@ def tried(data: str, epsilon: float | None, method: str) -> dict[Tuned, float]:
     return {
         Tuned(row["alpha"], row["rate"]): row["accuracy"]
         for row in rows
-        if (row["data"], row["epsilon"], row["method"]) == wanted
+        if (row["data"], row["epsilon"], row["method"]) == wanted and row["alpha"] in alphas
     }
 
 
