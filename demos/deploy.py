@@ -41,7 +41,6 @@ labels = {labels}
 
 [training]
 expected_batch_size = 64
-local_steps = 2
 
 [federation]
 num_rounds = {rounds}

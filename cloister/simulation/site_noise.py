@@ -52,8 +52,8 @@ def site_noise(recipe: Recipe, audited: AuditedSite, names: tuple[str, ...]) -> 
     )  # fmt: skip
     budget = simulated_budget(plan, 1.0)
     training = TrainingConfig(
-        expected_batch_size=len(units), local_steps=STEPS, learning_rate=1.0,
-        schedule="constant", physical_batch_tokens=64,
+        mode="local-steps", expected_batch_size=len(units), local_steps=STEPS,
+        learning_rate=1.0, schedule="constant", physical_batch_tokens=64,
     )  # fmt: skip
     workspace = audited.workspace
     request = RoundRequest("audit", 1, encode(workspace.whole))

@@ -16,10 +16,11 @@ class TrainingConfig:
     steps, because the noise of all sites is averaged at every step.
 
     Attributes:
-        mode: `local-steps`: several private steps a round, then the clipped delta is sent.
-            `gradient-rounds`: one Poisson batch a round and no optimizer at the site (DP-FedSGD):
-            what is sent is the noised mean gradient times the learning rate, the server's
-            `[strategy]` is the optimizer, and K sites are one site with all records.
+        mode: `gradient-rounds`: one Poisson batch a round and no optimizer at the site (DP-FedSGD;
+            McMahan et al. 2017, arXiv:1602.05629, §2): what is sent is the noised mean gradient
+            times the learning rate, the server's `[strategy]` is the optimizer, and K sites are
+            one site with all records. `local-steps`: `local_steps` private steps a round, then the
+            clipped delta is sent; fewer bytes for as many steps.
         expected_batch_size: Mean size of a Poisson batch; over `data.public_records` it is the
             sample rate. Also the constant that gradients are divided by.
         local_steps: Optimizer steps a site takes in a round.
@@ -51,7 +52,7 @@ class TrainingConfig:
             only. The default holds about 60,000 records of 45 tokens at 384 units.
     """
 
-    mode: Literal["local-steps", "gradient-rounds"] = "local-steps"
+    mode: Literal["local-steps", "gradient-rounds"] = "gradient-rounds"
     expected_batch_size: int = 300
     local_steps: int = 1
     learning_rate: float = 1.0
@@ -103,5 +104,6 @@ class TrainingConfig:
             if getattr(self, name) != value:
                 raise UsageError(
                     f'{name}: {getattr(self, name)} given; with mode = "gradient-rounds" it is '
-                    f"{value}: the server's [strategy] is the optimizer"
+                    f"{value}: the server's [strategy] is the optimizer. For steps at the site set "
+                    'training.mode = "local-steps"'
                 )

@@ -157,8 +157,8 @@ def _update_noise(
         public_records=2 * len(units), expected_batch_size=len(units),
     )  # fmt: skip
     config = TrainingConfig(
-        expected_batch_size=len(units), local_steps=4, learning_rate=1.0, schedule="constant",
-        physical_batch_tokens=64,
+        mode="local-steps", expected_batch_size=len(units), local_steps=4, learning_rate=1.0,
+        schedule="constant", physical_batch_tokens=64,
     )  # fmt: skip
     delta = local_update(
         workspace.network, workspace.task, units, workspace.start, loud, config,

@@ -72,6 +72,7 @@ train = "both"
 top_layers = 0
 [training]
 expected_batch_size = 10
+mode = "local-steps"
 local_steps = 2
 learning_rate = 0.1
 schedule = "constant"

@@ -56,6 +56,7 @@ def small_assignments(folder: Path, base: Path | None = None) -> list[str]:
         "data.public_records=40",
         "task.max_length=16",
         "training.expected_batch_size=10",
+        "training.mode=local-steps",
         "training.local_steps=2",
         "training.learning_rate=0.1",
         "training.schedule=constant",

@@ -23,7 +23,9 @@ from cloister.training.units import UnitExamples, unit_examples
 from cloister.training.workspace import Workspace, open_workspace
 from tests.support.ledgers import small_plan
 
-CONFIG = TrainingConfig(expected_batch_size=10, local_steps=2, physical_batch_tokens=64)
+CONFIG = TrainingConfig(
+    expected_batch_size=10, mode="local-steps", local_steps=2, physical_batch_tokens=64
+)
 Site = tuple[Workspace, tuple[UnitExamples, ...]]
 
 

@@ -29,7 +29,9 @@ from tests.support.ledgers import small_plan
 from tests.support.tables import hold
 
 Audited = tuple[Workspace, tuple[UnitExamples, ...]]
-CONFIG = TrainingConfig(expected_batch_size=10, local_steps=2, physical_batch_tokens=64)
+CONFIG = TrainingConfig(
+    expected_batch_size=10, mode="local-steps", local_steps=2, physical_batch_tokens=64
+)
 
 
 def plan() -> Plan:

@@ -31,7 +31,11 @@ from tests.reference.dp_sgd import clipped_sum
 from tests.support.studies import NOTES, small_workspace
 
 CONFIG = TrainingConfig(
-    expected_batch_size=6, local_steps=4, learning_rate=0.5, schedule="constant"
+    mode="local-steps",
+    expected_batch_size=6,
+    local_steps=4,
+    learning_rate=0.5,
+    schedule="constant",
 )
 
 

@@ -142,7 +142,8 @@ def update(workspace: Workspace, units: list[UnitExamples], entropy: Entropy) ->
         workspace.start,
         noise_plan(),
         TrainingConfig(
-            expected_batch_size=6, local_steps=STEPS, learning_rate=1.0, schedule="constant",
+            mode="local-steps", expected_batch_size=6, local_steps=STEPS, learning_rate=1.0,
+            schedule="constant",
             physical_batch_tokens=32,
         ),
         round_number=1,
