@@ -1,9 +1,4 @@
-"""Learning rate and adapter scale of each method: climbed to on the validation set, at each ε.
-
-Head and adapters are clipped and noised as one vector, so `lora.alpha` is no matter of the learning
-rate: it sets how much of a gradient's length, and so of what stands out of the noise, is the
-adapters'.
-"""
+"""The learning rate of each method: climbed to on the validation set, at each ε."""
 
 from __future__ import annotations
 
@@ -15,7 +10,7 @@ TUNING = Path(__file__).parent / "tuning.jsonl"
 
 
 class Tuned(NamedTuple):
-    """What is looked for."""
+    """What a method runs at: `lora.alpha`, and the learning rate."""
 
     alpha: float
     rate: float
@@ -23,6 +18,7 @@ class Tuned(NamedTuple):
 
 # Half decades: as finely as one seed on a thousand validation records can tell.
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+ALPHA = 8.0  # the default; other scales' rows in the file are of what was tried beside
 # The ε at which a study of each ε has been tuned.
 TUNED_AT = {8.0: 8.0, 3.0: 8.0, 1.0: 1.0, None: None}
 
@@ -33,34 +29,28 @@ def level(epsilon: float | None) -> str:
     return "none" if tuned is None else f"{tuned:g}"
 
 
-def next_try(scores: dict[Tuned, float], first: float, alphas: tuple[float, ...]) -> Tuned | None:
-    """What to try next; None: at every scale, the best rate's neighbours are tried.
+def next_try(scores: dict[Tuned, float], first: float) -> Tuned | None:
+    """What to try next; None: the best rate's neighbours are tried.
 
     Args:
         scores: So far; higher is better.
-        first: The first rate at the first scale; a further scale begins at the best of the last.
-        alphas: Scales to try.
+        first: The first rate.
     """
-    for alpha in alphas:
-        found = {at.rate: score for at, score in scores.items() if at.alpha == alpha}
-        first = max(sorted(found), key=lambda rate: found[rate]) if found else first
-        place = RATES.index(first)
-        around = [RATES[at] for at in (place, place - 1, place + 1) if 0 <= at < len(RATES)]
-        missing = [rate for rate in around if rate not in found]
-        if missing:
-            return Tuned(alpha, missing[0])
+    peak = best(scores).rate if scores else first
+    place = RATES.index(peak)
+    for at in (place, place - 1, place + 1):
+        if 0 <= at < len(RATES) and Tuned(ALPHA, RATES[at]) not in scores:
+            return Tuned(ALPHA, RATES[at])
     return None
 
 
 def best(scores: dict[Tuned, float]) -> Tuned:
-    """The highest score's; of equals the smallest scale and rate."""
+    """The highest score's; of equals the smallest rate."""
     return max(sorted(scores), key=lambda one: scores[one])
 
 
-def tried(
-    data: str, epsilon: float | None, method: str, alphas: tuple[float, ...]
-) -> dict[Tuned, float]:
-    """Scores so far at these scales, at the ε at which a study of this ε is tuned."""
+def tried(data: str, epsilon: float | None, method: str) -> dict[Tuned, float]:
+    """Scores so far, at the ε at which a study of this ε is tuned."""
     if not TUNING.exists():
         return {}
     rows = [json.loads(line) for line in TUNING.read_text(encoding="utf-8").splitlines()]
@@ -68,7 +58,7 @@ def tried(
     return {
         Tuned(row["alpha"], row["rate"]): row["accuracy"]
         for row in rows
-        if (row["data"], row["epsilon"], row["method"]) == wanted and row["alpha"] in alphas
+        if (row["data"], row["epsilon"], row["method"]) == wanted and row["alpha"] == ALPHA
     }
 
 
