@@ -53,7 +53,9 @@ class LoraConfig:
         ranks: One rank for each site, none above `r`, in order of the sites' names, for
             strategies that mix ranks (`flexlora`, `flora`): a site trains and sends the first so
             many columns of B and rows of A, whatever its noise. Empty: all of rank `r`.
-        alpha: Adapters are scaled by alpha / r, whatever a site's rank.
+        alpha: Adapters are scaled by alpha / r, whatever a site's rank. Head and adapters share one
+            clip and one noise, so under privacy no learning rate stands in for it: it sets how
+            much of a clipped gradient is the adapters'.
         target_modules: Names of the linear modules that get one; empty: the attention's query and
             value projections, by architecture.
         top_layers: Only the last so many layers get adapters; 0: all. The number of noised

@@ -76,7 +76,8 @@ class Study:
         gradients: That every site takes.
         sample_rate: Of its records in each.
         methods: Which are compared.
-        fixed: Scale and rate by method and ε, where they are set beforehand; none: each method's rate is climbed to.
+        fixed: Scale and rate by method and ε, where they are set beforehand; none: each method's
+            rate is climbed to.
     """
 
     folder: str
