@@ -102,6 +102,12 @@ LONG = {
 STUDIES = {
     "rt_polarity": Study("rt_polarity"),
     "banking77": Study("banking77"),
+    # Some methods without privacy, whose rates are others.
+    "rt_polarity, plain": Study(
+        "rt_polarity",
+        methods=("private probe", "gradient rounds, A and B", "gradient rounds, B", "FedIT",
+                 "FedEx-LoRA"),
+    ),
     # Four times the computation, and adapters of four times the scale.
     "rt_polarity, long": Study(
         "rt_polarity", gradients=30, sample_rate=0.3, fixed=LONG,
@@ -160,7 +166,7 @@ SETTINGS: list[tuple[str, int, str, float | None, tuple[int, ...]]] = [
     ("rt_polarity", 10, "iid", 3.0, (0,)),
     ("rt_polarity", 10, "dirichlet", 8.0, SEEDS),
     ("rt_polarity", 3, "iid", 8.0, SEEDS),
-    ("rt_polarity", 10, "iid", None, (0,)),
+    ("rt_polarity, plain", 10, "iid", None, SEEDS),
     ("banking77", 10, "iid", 8.0, SEEDS),
     ("banking77", 10, "iid", 1.0, (0,)),
     ("banking77", 10, "dirichlet", 8.0, (0,)),
