@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from compare import FLOOR, METHODS, SETTINGS, is_shared
+from compare import FLOOR, METHODS, SETTINGS, STUDIES, is_shared
 
 Row = Mapping[str, Any]
 Setting = tuple[str, int, str, float | None]
@@ -45,7 +45,7 @@ def tables(rows: Sequence[Row]) -> str:
         chosen = by_setting.get((data, sites, partition, epsilon))
         if chosen:
             parts.append(_table(chosen, data, sites, partition, epsilon))
-    private = [row for row in rows if row["epsilon"] is not None]
+    private = [row for row in rows if row["epsilon"] is not None and not STUDIES[row["data"]].fixed]
     for title, chosen in (
         ("All settings with privacy", private),
         ("ε = 8", [row for row in private if row["epsilon"] == 8.0]),
@@ -118,7 +118,8 @@ def _pairs(rows: Sequence[Row], title: str) -> str:
             for (setting, seed, name), value in accuracy.items()
             if name == method and (setting, seed, other) in accuracy
         ]
-        if len(apart) < FEWEST_PAIRS:
+        # Equal differences, as a small test set can give, have no deviation to test by.
+        if len(apart) < FEWEST_PAIRS or max(apart) - min(apart) < 1e-9:
             continue
         p = float(stats.ttest_1samp(apart, 0.0).pvalue)
         found.append((method, other, len(apart), statistics.mean(apart), p))
@@ -219,7 +220,8 @@ def plot_epsilons(rows: Sequence[Row], path: Path) -> None:
     axis.set_title("rt_polarity, 10 sites, IID", fontsize=10)
     axis.grid(color="#dddddd", linewidth=0.6)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(fontsize=8, frameon=False)
+    if axis.lines:
+        axis.legend(fontsize=8, frameon=False)
     figure.tight_layout()
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
