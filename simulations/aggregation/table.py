@@ -197,7 +197,7 @@ def plot_epsilons(rows: Sequence[Row], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axis = pyplot.subplots(figsize=(6.2, 3.8))
+    figure, axis = pyplot.subplots(figsize=(8.4, 3.8))
     for method, colour, style in (
         ("private probe", "#0a5c99", "o--"),
         ("gradient rounds, B", "#0a5c99", "o-"),
@@ -221,7 +221,7 @@ def plot_epsilons(rows: Sequence[Row], path: Path) -> None:
     axis.grid(color="#dddddd", linewidth=0.6)
     axis.spines[["top", "right"]].set_visible(False)
     if axis.lines:
-        axis.legend(fontsize=8, frameon=False)
+        axis.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.tight_layout()
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
