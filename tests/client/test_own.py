@@ -10,7 +10,11 @@ from cloister.client.site_file import SiteConfig, SiteFile
 from cloister.errors import RefusedError, UsageError
 from cloister.recipe import parse_recipe
 
-MIXED = parse_recipe("", ["strategy.name=flexlora", "lora.train=both", "lora.ranks=[1, 2, 2, 4]"])
+MIXED = parse_recipe(
+    "",
+    ["strategy.name=flexlora", "training.mode=local-steps", "lora.train=both",
+     "lora.ranks=[1, 2, 2, 4]"],
+)  # fmt: skip
 
 
 def site_file(rank: int | None) -> SiteFile:
