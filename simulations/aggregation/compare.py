@@ -87,13 +87,13 @@ class Study:
     fixed: Mapping[str, Tuned] = field(default_factory=dict)
 
 
-# Rates found in an emulation on the validation set: the probe's on five seeds, the adapters' on one
-# or two, of 60 gradients.
+# Found in an emulation on the validation set: the probe's rates on five seeds, the adapters' on one
+# or two.
 LONG = {
     "private probe": Tuned(8.0, 0.3),
-    "gradient rounds, B": Tuned(8.0, 0.3),
+    "gradient rounds, B": Tuned(128.0, 0.3),
     "private probe, shared noise": Tuned(8.0, 1.0),
-    "gradient rounds, B, shared noise": Tuned(8.0, 1.0),
+    "gradient rounds, B, shared noise": Tuned(128.0, 0.3),
 }
 STUDIES = {
     "rt_polarity": Study("rt_polarity"),
@@ -104,7 +104,7 @@ STUDIES = {
         methods=("private probe", "gradient rounds, A and B", "gradient rounds, B", "FedIT",
                  "FedEx-LoRA"),
     ),
-    # Four times the computation.
+    # Four times the computation, and adapters of four times the scale.
     "rt_polarity, long": Study(
         "rt_polarity", gradients=30, sample_rate=0.3, methods=tuple(LONG), fixed=LONG
     ),
