@@ -215,7 +215,7 @@ def plot_epsilons(rows: Sequence[Row], path: Path) -> None:
     axis.set_xscale("log")
     axis.set_xticks([1, 3, 8], ["1", "3", "8"])
     axis.minorticks_off()
-    axis.set_xlabel("ε of one record, all rounds")
+    axis.set_xlabel("ε of one record added or removed, all rounds, δ = 1e-5")
     axis.set_ylabel("accuracy, %")
     axis.set_title("rt_polarity, 10 sites, IID", fontsize=10)
     axis.grid(color="#dddddd", linewidth=0.6)

@@ -143,8 +143,7 @@ def update(workspace: Workspace, units: list[UnitExamples], entropy: Entropy) ->
         noise_plan(),
         TrainingConfig(
             mode="local-steps", expected_batch_size=6, local_steps=STEPS, learning_rate=1.0,
-            schedule="constant",
-            physical_batch_tokens=32,
+            schedule="constant", physical_batch_tokens=32,
         ),
         round_number=1,
         entropy=entropy,
