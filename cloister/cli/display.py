@@ -97,7 +97,7 @@ class Display:
             own = result.personal_test[result.metric]
             lines.append(("sites' own adapters", f"{own:.4f} (mean)"))
         if result.plain_test is not None:
-            lines.append(("same without privacy", f"{result.plain_test[result.metric]:.4f}"))
+            lines.append(("no privacy, untuned", f"{result.plain_test[result.metric]:.4f}"))
         if result.majority is not None:
             lines.append(("most frequent label", f"{result.majority:.4f}"))
         lines += [

@@ -56,7 +56,7 @@ def simulate(
         bool | None,
         typer.Option(
             "--twin/--no-twin",
-            help="Also run the same without privacy. Absent: only without a recipe.",
+            help="Also run the same without privacy, untuned. Absent: only without a recipe.",
         ),
     ] = None,
     as_json: Annotated[

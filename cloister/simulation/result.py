@@ -52,7 +52,7 @@ class Result:
         bytes_per_update: Bytes of the largest update that a site sent.
         seconds: Wall time.
         plans: By site: what its ε is of.
-        plain_test: The same run's scores without privacy, where a twin was run.
+        plain_test: The same run's scores without privacy, untuned, where a twin was run.
         personal_test: Where sites have adapters of their own beside the shared one, the mean of
             these on the public test set; only a simulation sees them side by side.
     """

@@ -33,7 +33,8 @@ class TrainingConfig:
             fall to 0 at the study's end. Steps are counted over all rounds.
         warmup_steps: Steps of the rise.
         plain_learning_rate: Peak learning rate of the plain twin. Clipping bounds
-            every step, so private training stands larger rates than plain training does.
+            every step, so private training stands larger rates than plain training does. It is all
+            that a twin has of its own: tables and cards call it untuned.
         update_dtype: What a site's update travels as. `bfloat16` halves its bytes, `int8` takes a
             quarter, rounding at random. Both round what was noised already, which costs no
             privacy.
