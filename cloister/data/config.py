@@ -12,7 +12,7 @@ from cloister.errors import UsageError
 
 SYNTHETIC = "synthetic:hospitals"
 
-# How `datasets` calls the format of a file that ends so.
+# What a file that ends so holds; a JSON file is lines of objects or one array, as it begins.
 FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
 Partition = Literal["iid", "dirichlet", "quantity", "column", "person"]
@@ -23,8 +23,8 @@ class DataConfig:
     """Records and how a simulation deals them to sites.
 
     Attributes:
-        train: A JSONL, CSV or Parquet file, a hub id (`owner/name` or `owner/name:config`), or
-            `synthetic:hospitals`, the built-in generator.
+        train: A JSON, JSONL, CSV or Parquet file, a hub id (`owner/name` or `owner/name:config`),
+            or `synthetic:hospitals`, the built-in generator.
         test: The public test set, likewise; absent only where `train` brings its own (hub ids and
             the generator).
         validation: A public validation set, for early stopping; absent: none.
@@ -33,8 +33,8 @@ class DataConfig:
         tokens: Column of a sentence's words.
         tags: Column of their tags.
         messages: Column of a conversation.
-        site: Column that names the site, for `partition = "column"`.
-        person: Column that names the person; absent: none.
+        site: Column of `train` that names the site, for `partition = "column"`.
+        person: Column of `train` that names the person; absent: none. Public sets need none.
         sites: Number of sites in a simulation.
         partition: How a simulation deals records: `iid`; `dirichlet`, with label shares drawn per
             site (Hsu et al. 2019, arXiv:1909.06335); `quantity`, with sizes drawn from a Dirichlet

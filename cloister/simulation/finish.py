@@ -77,6 +77,7 @@ def write_results(
         bytes_per_update=max(_bytes_per_update(row, len(study.names)) for row in rows),
         seconds=seconds,
         plans=study.plans,
+        census=study.census(),
         personal_test=_personal_scores(study, workspace, list(models.values()))
         if recipe.training.personal
         else None,

@@ -40,11 +40,15 @@ class Events:
         on_stage: What begins now, in words.
         on_step: A site took a local step (local engine only).
         on_round: A round was closed.
+        on_note: What stays to be read: how many privacy units there are.
+        on_warning: Something that is seldom meant.
     """
 
     on_stage: Callable[[str], None] = lambda text: None
     on_step: Callable[[], None] = lambda: None
     on_round: Callable[[RoundReport], None] = lambda report: None
+    on_note: Callable[[str], None] = lambda text: None
+    on_warning: Callable[[str], None] = lambda text: None
 
 
 def simulate(
@@ -102,6 +106,11 @@ def open_coordinator(
     events = events or Events()
     events.on_stage("preparing data and model")
     simulated = prepare(recipe)
+    if recipe.privacy.enabled:  # a plain twin has the same units
+        counted = simulated.census()
+        events.on_note(str(counted))
+        for warning in counted.warnings:
+            events.on_warning(warning)
     workspace = workspace_of(simulated)
     if not run.heads():
         begin_ledgers(simulated, run)

@@ -19,6 +19,7 @@ from cloister.adapter.pairs import cut_shapes
 from cloister.client.personal import PersonalAdapter
 from cloister.client.secure import EpochKeys
 from cloister.client.site import Site
+from cloister.data.census import Census, census
 from cloister.data.load import load
 from cloister.data.records import Record, TextRecord
 from cloister.errors import DataError
@@ -59,6 +60,16 @@ class SimulatedStudy:
         """The sites' names in order; Flower's partition ids count along it."""
         return tuple(self.sites)
 
+    def census(self) -> Census:
+        """Counts of the sites' privacy units; a person of two sites is a unit of each."""
+        unit = next(iter(self.plans.values())).unit
+        by_site = [census(records, unit) for records in self.sites.values()]
+        return dataclasses.replace(
+            census([record for records in self.sites.values() for record in records], unit),
+            units=sum(site.units for site in by_site),
+            largest=max(site.largest for site in by_site),
+        )
+
     def majority(self) -> float | None:
         """Share of the test set's most frequent label: what guessing reaches."""
         labels = Counter(r.label for r in self.test if isinstance(r, TextRecord))
@@ -73,7 +84,7 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
         CloisterError: The data, the partition or the privacy target cannot be had.
     """
     data, kind = recipe.data, record_kind(recipe.task.kind)
-    train = load(data.train, "train", kind, data)
+    train = load(data.train, "train", kind, data, sites=data.partition == "column")
     test = load(data.test or data.train, "test", kind, data)
     validation = load(data.validation, "validation", kind, data) if data.validation else []
     # Public: what leaves has a row for each label, so a label that one record brings would show it.

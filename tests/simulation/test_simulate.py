@@ -77,7 +77,7 @@ def test_what_is_reported_follows_from_the_ledgers(folder: Path, tmp_path: Path)
     document = result.to_json()
     assert set(document) == {
         "run_dir", "task", "rounds", "unit", "neighbouring", "adversaries", "test", "sites",
-        "bytes_per_update", "seconds", "majority",
+        "bytes_per_update", "seconds", "majority", "census",
     }  # fmt: skip
     assert document["adversaries"] == ["coordinator", "other-sites", "public"]
     assert document["rounds"] == 2
