@@ -103,6 +103,20 @@ def test_what_is_no_ordinary_file_is_no_such_file(tmp_path: Path) -> None:
             texts(source)
 
 
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_file_that_may_not_be_opened_is_named(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put(tmp_path / f"a{suffix}", "x")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(DataError, match=r"cannot be read \(Permission denied\)$"):
+        texts(str(path))
+
+
 WATCH = """
 import os, sys
 made = []
