@@ -7,24 +7,30 @@ float, a timestamp, bytes) is kept as unusable: only a column that is read can b
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cloister.data.values import Number, Row, Unusable, Value
+from cloister.data.values import Number, Row, Unusable, Value, shown
+from cloister.errors import DataError
 
 # Lists of objects of texts are as deep as a conversation's column goes; deeper is not read.
 _DEEPEST = 3
 
 
-def class_names(features: object) -> dict[str, tuple[str, ...]]:
+def class_names(features: object, source: str) -> dict[str, tuple[str, ...]]:
     """Names of class ids by column, from features as `datasets` describes them in JSON.
 
     Args:
         features: `Features.to_dict()`, or what a Parquet file's metadata has in its place; anything
             else names nothing.
+        source: The file or data set, for messages.
+
+    Raises:
+        DataError: Two classes of a column have one name, so that they would become one.
     """
     found: dict[str, tuple[str, ...]] = {}
     for column, feature in features.items() if isinstance(features, Mapping) else ():
@@ -35,6 +41,12 @@ def class_names(features: object) -> dict[str, tuple[str, ...]]:
             if isinstance(described, Mapping) and described.get("_type") == "ClassLabel":
                 names = described.get("names")
                 if isinstance(names, list) and all(isinstance(name, str) for name in names):
+                    repeated = [name for name, count in Counter(names).items() if count > 1]
+                    if repeated:
+                        raise DataError(
+                            f"{source}: two classes of {shown(str(column))!r} are called "
+                            f"{shown(repeated[0])!r}; correct its features"
+                        )
                     found[column] = tuple(names)
     return found
 

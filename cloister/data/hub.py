@@ -17,8 +17,8 @@ from cloister.data.values import Row, Unusable
 from cloister.errors import DataError, NetworkError
 
 # `owner/name`, or the one name of the hub's oldest data sets; at most 96 characters each, as the
-# hub bounds them.
-_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[\w.-]{1,96})?", re.ASCII)
+# hub bounds them, and a configuration without what `datasets` allows in none.
+_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[\w.-]{1,96})?(:[^<>:/\\|?*]*)?", re.ASCII)
 # Rows turned into Python's values at a time.
 _BATCH = 1024
 
@@ -53,13 +53,13 @@ def hub_rows(source: str, split: str, needed: Sequence[str]) -> Iterator[tuple[i
     except (ValueError, RuntimeError, DatasetsError) as error:
         reason = str(error.__cause__ or error).strip() or type(error).__name__
         raise DataError(f"{source}: {reason.splitlines()[0]}") from error
-    yield from _rows(table, needed)
+    yield from _rows(table, needed, source)
 
 
 def _refuse_local(source: str, name: str, split: str) -> None:
     """Refuses what `datasets` would read from this machine, and copy into its cache."""
     # Names of its readers take, without files, whatever lies in the current folder.
-    if not _ID.fullmatch(name) or name in _PACKAGED_DATASETS_MODULES:
+    if not _ID.fullmatch(source) or name in _PACKAGED_DATASETS_MODULES:
         raise DataError(
             f"{source}: no such file, and not the name of a data set on the hub (owner/name); "
             f"correct data.{split}"
@@ -71,14 +71,14 @@ def _refuse_local(source: str, name: str, split: str) -> None:
         )
 
 
-def _rows(table: datasets.Dataset, needed: Sequence[str]) -> Iterator[tuple[int, Row]]:
+def _rows(table: datasets.Dataset, needed: Sequence[str], source: str) -> Iterator[tuple[int, Row]]:
     columns = [name for name in dict.fromkeys(needed) if name in table.column_names]
     others: Row = {
         name: Unusable("a column that is not read")
         for name in table.column_names
         if name not in columns
     }
-    names = class_names(table.features.to_dict())
+    names = class_names(table.features.to_dict(), source)
     if not columns and len(table):  # a message then says which columns there are
         yield 1, others
         return

@@ -46,13 +46,13 @@ def load(
     training = split == "train"
     reading = Reading(kind, columns, persons=training, sites=training and sites)
     path = _path(source)
-    if _is_file_name(source, path):
-        rows, name = _file_rows(path, split, reading.columns_read), path.name
-    else:
-        from cloister.data.hub import hub_rows  # `datasets` takes a second to load
-
-        rows, name = hub_rows(source, split, reading.columns_read), f"{source} ({split})"
     try:
+        if _is_file_name(source, path):
+            rows, name = _file_rows(path, split, reading.columns_read), path.name
+        else:
+            from cloister.data.hub import hub_rows  # `datasets` takes a second to load
+
+            rows, name = hub_rows(source, split, reading.columns_read), f"{source} ({split})"
         records = [reading.record(row, name, number) for number, row in rows]
     except OSError as error:
         reason = error.strerror or (str(error).strip() or type(error).__name__).splitlines()[0]

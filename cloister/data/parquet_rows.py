@@ -49,7 +49,7 @@ def _rows(path: Path, file: Any, needed: Sequence[str]) -> Iterator[tuple[int, R
         )
     others: Row = {f.name: Unusable(str(f.type)) for f in schema if f.name not in needed}
     columns = [name for name in dict.fromkeys(needed) if name in schema.names]
-    names = class_names(_features(schema.metadata))
+    names = class_names(_features(schema.metadata), str(path))
     number = 0
     if not columns and file.metadata.num_rows:  # a message then says which columns there are
         yield 1, others

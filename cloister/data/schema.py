@@ -21,6 +21,8 @@ from cloister.data.values import Number, Row, Value, is_integer, kind_of, shown
 from cloister.errors import DataError
 
 _BIO = re.compile(r"O|[BI]-.+")
+# What else helps where a column is missing.
+_ELSE = {"site": ", choose another data.partition"}
 # Columns of a row that a message lists; more would fill the terminal.
 _LISTED = 12
 
@@ -176,7 +178,7 @@ def _value(row: Row, column: str, key: str, where: str) -> Value:
         found = ", ".join(held[:_LISTED]) + (", …" if len(held) > _LISTED else "")
         raise DataError(
             f"{where}: no column {column!r} (found: {found or 'none'}); "
-            f"set data.{key} to the column's name, or correct the row"
+            f"set data.{key} to the column's name{_ELSE.get(key, '')}, or correct the row"
         )
     return value
 
