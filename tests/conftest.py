@@ -9,7 +9,7 @@ import pytest
 # model wait for each other longer than they work.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"  # whatever the shell says: as many workers as cores run
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 # Begun first, so that no worker is left with one of them when the others have nothing to do.
