@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from cloister.client.membership import Membership, take_invite, take_welcome
+from cloister.client.own_ledger import begin_ledger
 from cloister.client.site_file import EXAMPLE, SiteFile, read_site
-from cloister.errors import BadFileError, CloisterError, NetworkError, UsageError
+from cloister.errors import BadFileError, CloisterError, LedgerError, NetworkError, UsageError
 from cloister.privacy.ledger import Ledger
 from cloister.provisioning.node_key import create_node_key, load_node_key, public_pem
 from cloister.provisioning.papers import (
@@ -28,7 +29,9 @@ def site(tmp_path: Path) -> SiteFile:
     path = tmp_path / "site" / "site.toml"
     path.parent.mkdir()
     path.write_text(EXAMPLE.replace("st-marys", "ward"))
-    return read_site(path)
+    file = read_site(path)
+    begin_ledger(file)
+    return file
 
 
 def invited(folder: Path, **changes: str) -> Path:
@@ -51,6 +54,14 @@ def welcomed(folder: Path, asked: Request, by: str = "hub", **changes: str) -> P
     path = folder / "ward.welcome.json"
     write_welcome(path, Welcome(**{**fields, **changes}), authority(by))
     return path
+
+
+def test_joining_begins_no_ledger(site: SiteFile, tmp_path: Path) -> None:
+    site.ledger.unlink()
+    with pytest.raises(LedgerError, match="no ledger yet; cloister site init"):
+        join(site, tmp_path)
+    assert not site.ledger.exists()
+    assert not Membership.of(site).path.exists()
 
 
 def test_a_site_joins(site: SiteFile, tmp_path: Path) -> None:
