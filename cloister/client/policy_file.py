@@ -57,7 +57,7 @@ noise_partners = []         # ledgers' keys of those whose share of the noise is
 min_colluding = 1           # of these, how many must be allowed to work with the coordinator
 
 [status]
-allowed = ["trained", "refused", "budget", "spent"]
+allowed = ["trained", "budget", "spent"]
 """
 
 # float32 sums and their grid hold clipping bounds of this size, as in `PrivacyConfig`.
@@ -217,29 +217,19 @@ class AcceptPolicy:
             )
 
 
-# Words that older files may list; nothing says them any more.
-OBSOLETE_WORDS = frozenset({"failed"})
-
-
 @dataclass(frozen=True, kw_only=True)
 class StatusPolicy:
     """The `[status]` section.
 
     Attributes:
-        allowed: Words that may leave. The default is all: they tell of plans, policy and process,
-            and the coordinator goes on with a study by `budget` and `spent`. Words of older
-            versions are read, and mean nothing.
+        allowed: Words that may leave; any other is sent as `failed`, which may always leave. The
+            default is all: they tell of plans, policy and process, and the coordinator goes on
+            with a study by `budget` and `spent`.
     """
 
-    allowed: tuple[str, ...] = tuple(status.value for status in Status)
+    allowed: tuple[Status, ...] = tuple(Status)
 
     def __post_init__(self) -> None:
-        known = {status.value for status in Status} | OBSOLETE_WORDS
-        for word in self.allowed:
-            if word not in known:
-                raise UsageError(
-                    f"allowed: {word!r} given; known words: {', '.join(sorted(known))}"
-                )
         if Status.TRAINED not in self.allowed:
             raise UsageError(
                 'allowed: without "trained" no update could ever leave; add it, or stop the site'

@@ -57,6 +57,6 @@ def in_words(policy: SitePolicy) -> list[str]:
     )
     if privacy.isolate_units:
         lines.append(f"Every {unit} is computed for itself.")
-    words = ", ".join(policy.status.allowed)
+    words = ", ".join(status.value for status in policy.status.allowed)
     lines.append(f"Beside updates, these words may leave: {words}; nothing else does.")
     return lines

@@ -2,6 +2,7 @@
 
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,11 +58,11 @@ def welcomed(folder: Path, asked: Request, by: str = "hub", **changes: str) -> P
 
 
 def test_joining_begins_no_ledger(site: SiteFile, tmp_path: Path) -> None:
-    site.ledger.unlink()
+    other = replace(site, site=replace(site.site, ledger="other.ledger"))
     with pytest.raises(LedgerError, match="no ledger yet; cloister site init"):
-        join(site, tmp_path)
-    assert not site.ledger.exists()
-    assert not Membership.of(site).path.exists()
+        join(other, tmp_path)
+    assert not other.ledger.exists()
+    assert not Membership.of(other).path.exists()
 
 
 def test_a_site_joins(site: SiteFile, tmp_path: Path) -> None:
@@ -103,7 +104,6 @@ def test_no_paper_is_taken_without_the_other_channel(site: SiteFile, tmp_path: P
         with pytest.raises(NetworkError, match="take neither"):
             take_invite(site, path, wrong, NOW, False)
     assert not Membership.of(site).path.exists()
-    assert not site.ledger.exists()
     assert take_invite(site, path, FINGERPRINT.upper(), NOW, False)
 
 
