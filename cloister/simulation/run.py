@@ -25,7 +25,13 @@ from cloister.simulation.finish import write_results
 from cloister.simulation.ledgers import begin_ledgers
 from cloister.simulation.personal import site_models
 from cloister.simulation.result import Result
-from cloister.simulation.study import SimulatedSites, SimulatedStudy, prepare, workspace_of
+from cloister.simulation.study import (
+    SimulatedSites,
+    SimulatedStudy,
+    check_records,
+    prepare,
+    workspace_of,
+)
 from cloister.strategies.build import make_strategy
 from cloister.strategies.strategy import ServerState
 from cloister.training.preflight import preflight
@@ -112,6 +118,8 @@ def open_coordinator(
         for warning in counted.warnings:
             events.on_warning(warning)
     workspace = workspace_of(simulated)
+    for warning in check_records(recipe):
+        events.on_warning(warning)
     if not run.heads():
         begin_ledgers(simulated, run)
     if recipe.privacy.enabled:
