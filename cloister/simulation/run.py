@@ -73,7 +73,9 @@ def simulate(
     coordinator = open_coordinator(recipe, run, events)
     final: list[ServerState] = []
     server_app = make_server_app(lambda context: coordinator.study(), final.append)
-    sites = SimulatedSites(recipe, run.path / "ledgers")
+    # Ray's workers prepare the study themselves, once each: nothing of it is sent.
+    prepared = coordinator.simulated if engine == "local" else None
+    sites = SimulatedSites(recipe, run.path / "ledgers", prepared)
     count = len(coordinator.simulated.names)
     events.on_stage("training")
     if engine == "local":

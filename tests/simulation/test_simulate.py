@@ -69,7 +69,7 @@ def test_a_run_leaves_everything_behind(folder: Path, tmp_path: Path) -> None:
     ):
         assert (out / name).stat().st_size > 0, name
     assert list((out / "tensorboard").iterdir())
-    assert read_recipe(out / "recipe.toml") == recipe
+    assert read_recipe(out / "recipe.toml") == recipe.resolved()
 
 
 def test_what_is_reported_follows_from_the_ledgers(folder: Path, tmp_path: Path) -> None:
