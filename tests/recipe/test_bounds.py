@@ -131,10 +131,10 @@ def test_a_value_out_of_bounds_is_refused_by_name_at_once(name: str, key: str) -
         assert "given" in said, said
         if name in KEPT or name == "strategy":
             continue
+        if "NaN" in json.dumps(value) or "Infinity" in json.dumps(value):  # no JSON at all
+            continue
         document = json.loads(sent_document(Recipe()))
         document[name][key] = value
-        if isinstance(value, float) and not math.isfinite(value):
-            continue
         sent = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         said = refused(lambda sent=sent: parse_document(sent))  # type: ignore[misc]
         assert f"{name}.{key}: " in said, said
