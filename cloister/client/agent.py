@@ -29,11 +29,11 @@ from cloister.client.own_ledger import open_ledger
 from cloister.client.secure import EpochKeys
 from cloister.client.site import Site
 from cloister.client.site_file import SiteFile, read_site
-from cloister.errors import AdapterFormatError, CloisterError, NetworkError, RecipeError
+from cloister.errors import AdapterFormatError, CloisterError, NetworkError
 from cloister.flower.control import empty_bundle
 from cloister.flower.tasks import CLIENT_TASK, Executor, Runtime, Task
 from cloister.logs import log_json
-from cloister.recipe import parse_recipe
+from cloister.recipe import parse_document
 from cloister.training.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class OwnSites:
     keys: EpochKeys = field(default_factory=EpochKeys)
 
     def __call__(self, context: Context) -> tuple[Site, Workspace]:
-        """The site and its workspace, for the recipe in a run's configuration.
+        """The site and its workspace, for the study's document in a run's configuration.
 
         Raises:
             CloisterError: The site does not take part.
@@ -69,11 +69,7 @@ class OwnSites:
         stamp = (self.path.read_bytes(), text, _changed(file))
         if self.opened is None or self.opened[0] != stamp:
             self.opened = None
-            try:
-                recipe = parse_recipe(text)
-            except ValueError as error:
-                raise RecipeError([f"the study's recipe is no valid TOML: {error}"]) from error
-            own = open_own(file, recipe)
+            own = open_own(file, parse_document(text))
             own = replace(own, site=replace(own.site, keys=self.keys))
             self.opened = (stamp, own)
         own = self.opened[1]

@@ -17,6 +17,7 @@ from cloister.privacy.plan import Plan, make_plan
 from cloister.privacy.units import Unit
 from cloister.recipe import Recipe
 from cloister.tasks.build import labels_of, record_kind
+from cloister.training.machine import on_machine
 from cloister.training.units import unit_examples
 from cloister.training.workspace import Workspace, open_workspace
 
@@ -71,7 +72,7 @@ def own_workspace(file: SiteFile, recipe: Recipe) -> Workspace:
         model = replace(model, base=str(file.place(file.site.model)))
     return open_workspace(
         model, recipe.lora, recipe.task, recipe.task.labels, recipe.study.seed,
-        frozen_cache_gib=recipe.training.frozen_cache_gib,
+        frozen_cache_gib=file.machine.frozen_cache_gib,
     )  # fmt: skip
 
 
@@ -140,7 +141,7 @@ def open_own(file: SiteFile, recipe: Recipe) -> OwnSite:
         study=recipe.digest(),
         plan=asked_plan(file, recipe, workspace),
         policy=file.policy,
-        training=recipe.training,
+        training=on_machine(recipe.training, file.machine),
         units=unit_examples(own_records(file, recipe), workspace.task.encode, plan.unit, most),
         unit=plan.unit,
         ledger=open_ledger(file),

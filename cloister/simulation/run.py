@@ -83,7 +83,9 @@ def simulate(
     coordinator = open_coordinator(recipe, run, events)
     final: list[ServerState] = []
     server_app = make_server_app(lambda context: coordinator.study(), final.append)
-    sites = SimulatedSites(recipe, run.path / "ledgers")
+    # Ray's workers prepare the study themselves, once each: nothing of it is sent.
+    prepared = coordinator.simulated if engine == "local" else None
+    sites = SimulatedSites(recipe, run.path / "ledgers", prepared)
     count = len(coordinator.simulated.names)
     events.on_stage("training")
     if engine == "local":
@@ -118,7 +120,7 @@ def open_coordinator(
         for warning in counted.warnings:
             events.on_warning(warning)
     workspace = workspace_of(simulated)
-    for warning in check_records(recipe):
+    for warning in check_records(simulated):
         events.on_warning(warning)
     if not run.heads():
         begin_ledgers(simulated, run)

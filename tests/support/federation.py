@@ -244,7 +244,11 @@ def federation(
         folder.mkdir(exist_ok=True)
         write_notes(folder / "records.jsonl", 40, seed=10 + index)
         text = SITE.format(
-            name=name, base=base, sha256=weights_sha256(base), epsilon=epsilon, noise=noise,
+            name=name,
+            base=base,
+            sha256=weights_sha256(base),
+            epsilon=epsilon,
+            noise=noise,
             labels=json.dumps(sorted(NOTES)),
         )
         (folder / "site.toml").write_text(text)
