@@ -288,6 +288,23 @@ def test_a_hub_data_set_that_cannot_be_had_is_named(
         load("owner/name", "test", "text", DataConfig())
 
 
+def test_identifiers_of_a_hub_data_set_are_what_they_are(hub: Hub) -> None:
+    count, columns = 2500, DataConfig(person="patient")
+    numbers = [2**53 + number for number in range(count)]
+    whole = Dataset.from_dict({"text": ["x"] * count, "label": [True] * count, "patient": numbers})
+    hub(whole.select(range(count - 1, -1, -1)))  # rows by an index, over several batches
+    assert load("owner/name", "train", "text", columns) == [
+        TextRecord("x", "true", person=str(number)) for number in reversed(numbers)
+    ]
+    labels = ["a"] * (count - 1) + [""]
+    hub(Dataset.from_dict({"text": ["x"] * count, "label": labels}))
+    with pytest.raises(DataError, match=rf"\(test\), row {count}: label is empty"):
+        load("owner/name", "test", "text", columns)
+    hub(Dataset.from_dict({"text": ["x"], "label": ["a"], "patient": [1.0]}))
+    with pytest.raises(DataError, match="row 1: patient is double"):
+        load("owner/name", "train", "text", columns)
+
+
 def test_an_empty_hub_data_set_is_refused(hub: Hub) -> None:
     hub(Dataset.from_dict({"text": [], "label": []}))
     with pytest.raises(DataError, match=r"^owner/name: no records"):
