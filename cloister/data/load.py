@@ -48,7 +48,7 @@ def load(
     path = _path(source)
     try:
         if _is_file_name(source, path):
-            rows, name = _file_rows(path, split, reading.columns_read), path.name
+            rows, name = file_rows(path, split, reading.columns_read), path.name
         else:
             from cloister.data.hub import hub_rows  # `datasets` takes a second to load
 
@@ -81,7 +81,17 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _file_rows(path: Path, split: Split, needed: tuple[str, ...]) -> Iterator[tuple[int, Row]]:
+def file_rows(path: Path, split: Split, needed: tuple[str, ...]) -> Iterator[tuple[int, Row]]:
+    """Rows of a file, each with its number as the file's editors count.
+
+    Args:
+        path: A JSONL, JSON, CSV or Parquet file.
+        split: What it is, for messages.
+        needed: The columns that are looked at.
+
+    Raises:
+        DataError: There is no such file, or it is damaged; also while the rows are taken.
+    """
     if not _is_file(path):
         raise DataError(f"{path}: no such file; correct data.{split}")
     form = FORMATS.get(path.suffix.lower())

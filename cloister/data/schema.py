@@ -27,6 +27,10 @@ _ELSE = {"site": ", choose another data.partition"}
 _LISTED = 12
 
 
+class MixedColumnError(DataError):
+    """A column of identifiers or labels holds texts and integers: no row of it can be trusted."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """Makes records of one file's rows.
@@ -73,8 +77,8 @@ class Reading:
             number: The row's.
 
         Raises:
-            DataError: A column is missing, its value cannot be used, or it mixes texts and
-                integers.
+            DataError: A column is missing, or its value cannot be used.
+            MixedColumnError: A column mixes texts and integers.
         """
         where, columns = f"{name}, row {number}", self.columns
         site = person = None
@@ -114,7 +118,7 @@ class Reading:
             raise DataError(f"{where}: {column} is empty; every row needs its {key}")
         first, first_row = self._first.setdefault(column, (kind, number))
         if first != kind:
-            raise DataError(
+            raise MixedColumnError(
                 f"{where}: {column} is {kind} here and {first} in row {first_row}; whether "
                 "values of both kinds are the same cannot be known: write all as text"
             )
