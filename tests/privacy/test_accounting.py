@@ -266,5 +266,4 @@ def test_a_target_out_of_reach_says_what_to_do() -> None:
     with pytest.raises(RefusedError, match="cannot be met"):
         calibrate(0.25, 100_000, 0.1, 1e-5)
     sigma = calibrate(0.25, 10_000, 0.1, 1e-5)
-    event = GaussianEvent(noise_multiplier=sigma, sample_rate=0.25, steps=10_000)
-    assert accounting.epsilon([event], 1e-5) <= 0.1
+    assert epsilon([event(sigma, 0.25, 10_000)], 1e-5) <= 0.1
