@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and stamps that tell whether one is still the same."""
 
 from __future__ import annotations
 
