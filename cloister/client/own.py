@@ -1,43 +1,59 @@
-"""A site from its own `site.toml` and a study's recipe: data, base and ledger as they lie there."""
+"""A site from its own `site.toml` and a study's recipe: accepted, then loaded, then proven."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from cloister.adapter.pairs import cut_shapes
+from cloister.client.admission import Admitted, admit
+from cloister.client.agent_folder import AgentFolder
+from cloister.client.encoding import encoded_units
+from cloister.client.moments import AT_ONCE, Moments, period_of
 from cloister.client.own_ledger import open_ledger
 from cloister.client.personal import PersonalAdapter
 from cloister.client.policy import Asked, check
+from cloister.client.proving import prove
+from cloister.client.secure import EpochKeys
 from cloister.client.site import Site
 from cloister.client.site_file import SiteFile
 from cloister.data.load import load
-from cloister.data.records import Record
+from cloister.data.records import Record, RecordKind
 from cloister.errors import DataError, RefusedError, UsageError
+from cloister.models.base import base_at_hand, find_base
+from cloister.privacy.ledger import Charge, Ledger
 from cloister.privacy.plan import Plan, make_plan
-from cloister.privacy.units import Unit
 from cloister.recipe import Recipe
 from cloister.tasks.build import labels_of, record_kind
-from cloister.training.units import unit_examples
 from cloister.training.workspace import Workspace, open_workspace
 
+Records = Mapping[RecordKind, Sequence[Record]]
 
-@dataclass(frozen=True)
-class OwnSite:
-    """A site that is ready for a study.
 
-    Attributes:
-        site: For `answer`.
-        workspace: Base, network and task.
-        plan: What it would run: the stricter of study and policy.
+def read_records(file: SiteFile) -> Records:
+    """Reads the site's records, by each kind that the tasks it accepts could read them as.
+
+    Under the site's own command alone: when its agent starts, before any study is heard of.
+
+    Raises:
+        DataError: They are missing or damaged, or fit no task that the site accepts.
     """
-
-    site: Site
-    workspace: Workspace
-    plan: Plan
+    found: dict[RecordKind, Sequence[Record]] = {}
+    problems: list[DataError] = []
+    for kind in dict.fromkeys(record_kind(task) for task in file.policy.accept.tasks):
+        try:
+            found[kind] = load(str(file.place(file.site.data)), "train", kind, file.columns)
+        except DataError as error:
+            problems.append(error)
+    if not found:
+        raise problems[0]
+    return found
 
 
 def own_records(file: SiteFile, recipe: Recipe) -> list[Record]:
-    """Reads the site's records by the study's schema.
+    """Reads the site's records by a study's schema, for its operator.
 
     Raises:
         DataError: They are missing, damaged, or not what the task needs; or have a label that is
@@ -54,25 +70,76 @@ def own_records(file: SiteFile, recipe: Recipe) -> list[Record]:
     return records
 
 
+def accept(file: SiteFile, recipe: Recipe, ledger: Ledger) -> Plan:
+    """Accepts a study from its recipe, `site.toml` and ledger alone; nothing is loaded or fetched.
+
+    Returns:
+        What the site would run, without the shapes of its messages.
+
+    Raises:
+        RefusedError: The site does not take part; every reason, one line each.
+        BudgetError: The ledger does not cover one round.
+        UsageError: The study names no labels.
+    """
+    _check_labels(recipe)
+    named = recipe.lora.target_modules or file.policy.accept.target_modules
+    asked = Asked(
+        plan=_plan(file, recipe),
+        task=recipe.task.kind,
+        base_sha256=recipe.model.sha256,
+        # What an architecture's default stands for is known, and checked, once it is loaded.
+        target_modules=named,
+        message_bytes=0,
+    )
+    plan = check(asked, file.policy)
+    own_rank(file, recipe)
+    ledger.check(
+        Charge(study=recipe.digest(), round=1, plan=plan, request="", is_private=plan.is_private)
+    )
+    return plan
+
+
+def own_base(file: SiteFile, recipe: Recipe) -> Path:
+    """Where the base of an accepted study lies.
+
+    `site.toml` says where; without it the study's name is looked up among what is here already,
+    and nothing is fetched because a coordinator names it.
+
+    Raises:
+        ModelFileError: It is not to be had.
+    """
+    if file.site.model is None:
+        return base_at_hand(recipe.model.base)
+    folder = file.place(file.site.model)
+    return folder if folder.is_dir() else find_base(file.site.model)
+
+
 def own_workspace(file: SiteFile, recipe: Recipe) -> Workspace:
-    """Loads the base from where the site keeps it.
+    """Loads the base as its operator's commands do: from where the site or the recipe names it.
 
     Raises:
         ModelFileError: It is missing, damaged or not the one that the study names.
         UsageError: The study names no labels.
     """
+    _check_labels(recipe)
+    if file.site.model is None:
+        return _loaded(recipe, recipe.model.base)
+    return _loaded(recipe, str(file.place(file.site.model)))
+
+
+def _loaded(recipe: Recipe, base: str) -> Workspace:
+    return open_workspace(
+        replace(recipe.model, base=base), recipe.lora, recipe.task, recipe.task.labels,
+        recipe.study.seed, frozen_cache_gib=recipe.training.frozen_cache_gib,
+    )  # fmt: skip
+
+
+def _check_labels(recipe: Recipe) -> None:
     if not recipe.task.labels and recipe.task.kind != "causal-lm":
         raise UsageError(
             "task.labels: the study names none; a site takes no part in a study whose labels it "
             "would have to tell: ask the coordinator to name them"
         )
-    model = recipe.model
-    if file.site.model is not None:
-        model = replace(model, base=str(file.place(file.site.model)))
-    return open_workspace(
-        model, recipe.lora, recipe.task, recipe.task.labels, recipe.study.seed,
-        frozen_cache_gib=recipe.training.frozen_cache_gib,
-    )  # fmt: skip
 
 
 def asked_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
@@ -81,7 +148,12 @@ def asked_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
     Raises:
         RefusedError: No noise meets the study's target there.
     """
-    plan = make_plan(
+    shapes = cut_shapes(workspace.sent.shapes, own_rank(file, recipe))
+    return replace(_plan(file, recipe), message=tuple(sorted(shapes.items())))
+
+
+def _plan(file: SiteFile, recipe: Recipe) -> Plan:
+    return make_plan(
         recipe.privacy,
         public_records=file.site.public_records,
         expected_batch_size=recipe.training.expected_batch_size,
@@ -89,8 +161,6 @@ def asked_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
         num_rounds=recipe.federation.num_rounds,
         sites=recipe.data.sites,
     )
-    shapes = cut_shapes(workspace.sent.shapes, own_rank(file, recipe))
-    return replace(plan, message=tuple(sorted(shapes.items())))
 
 
 def own_rank(file: SiteFile, recipe: Recipe) -> int | None:
@@ -126,28 +196,78 @@ def accepted_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
     return check(asked, file.policy)
 
 
-def open_own(file: SiteFile, recipe: Recipe) -> OwnSite:
-    """Makes a site ready for a study.
+def open_own(
+    file: SiteFile,
+    recipe: Recipe,
+    records: Records,
+    moments: Moments = AT_ONCE,
+    keys: EpochKeys | None = None,
+) -> Admitted:
+    """Takes a site into a study: accepted, loaded, proven, and its records encoded, in this order.
+
+    Args:
+        file: The site's.
+        recipe: The study's.
+        records: As read when the site's agent started.
+        moments: When it may be seen that encoding is done.
+        keys: Of an epoch of secure aggregation.
 
     Raises:
-        CloisterError: Data, base, policy or ledger do not allow it.
+        CloisterError: Policy, ledger, base or proof do not allow it. None of these looks at a
+            record.
+
+    Guarantees:
+        Nothing is looked for, fetched or loaded for a study that policy and ledger do not accept.
+        Nothing is charged. Records are touched last, by a function that cannot fail, and this
+        returns at a moment of a period that follows from declared and synthetic numbers.
     """
-    workspace = own_workspace(file, recipe)
-    plan = accepted_plan(file, recipe, workspace)
-    most = plan.max_records if plan.unit is Unit.PERSON else 1
+    ledger = open_ledger(file)
+    plan = accept(file, recipe, ledger)
+    kind = record_kind(recipe.task.kind)
+    if kind not in records:
+        raise RefusedError(
+            f"accept.tasks: {recipe.task.kind} asked, and what lies at site.data cannot be read "
+            "for it; take it out of accept.tasks"
+        )
+    workspace = _loaded(recipe, str(own_base(file, recipe)))
+    study = recipe.digest()
     site = Site(
         name=file.site.name,
-        study=recipe.digest(),
+        study=study,
         plan=asked_plan(file, recipe, workspace),
         policy=file.policy,
         training=recipe.training,
-        units=unit_examples(own_records(file, recipe), workspace.task.encode, plan.unit, most),
+        units=(),
         unit=plan.unit,
-        ledger=open_ledger(file),
+        ledger=ledger,
         seed=recipe.study.seed,
-        personal=PersonalAdapter.beside(file.ledger, recipe.digest())
+        personal=PersonalAdapter.beside(file.ledger, study)
         if workspace.kept or recipe.training.personal
         else None,
         rank=own_rank(file, recipe),
+        keys=keys,
     )
-    return OwnSite(site, workspace, plan)
+    admitted = admit(site, workspace)
+    periods = _periods(file, recipe, admitted) if plan.is_private else (0.0, 0.0)
+    begun = moments.clock()
+    units = encoded_units(records[kind], workspace, admitted.plan)
+    moments.hold(begun, periods[0])
+    return replace(admitted, site=replace(site, units=units), period=periods[1])
+
+
+def _periods(file: SiteFile, recipe: Recipe, admitted: Admitted) -> tuple[float, float]:
+    """Of encoding the records and of a round, in seconds: of the proof and declared numbers.
+
+    Raises:
+        PreflightError: The study's per-record gradients are not exact here.
+        RefusedError: A round would be ended before it is done.
+    """
+    proof = prove(admitted, recipe, AgentFolder.of(file).proofs)
+    plan, most = admitted.plan, file.site.max_round_seconds
+    per_round = period_of(proof.round_seconds(plan.local_steps))
+    if per_round > most:
+        raise RefusedError(
+            f"site.max_round_seconds: {most:g}; a round of this study may take {per_round:g} s "
+            f"here: set it to {math.ceil(per_round)} or more, or ask for less"
+        )
+    return period_of(proof.encode_seconds * plan.public_records * plan.max_records), per_round
