@@ -28,7 +28,13 @@ from cloister.client.own import Records, open_own, read_records
 from cloister.client.own_ledger import open_ledger
 from cloister.client.secure import EpochKeys
 from cloister.client.site_file import read_site
-from cloister.errors import AdapterFormatError, CloisterError, NetworkError, RecipeError
+from cloister.errors import (
+    AdapterFormatError,
+    CloisterError,
+    NetworkError,
+    PreflightError,
+    RecipeError,
+)
 from cloister.flower.control import empty_bundle
 from cloister.flower.tasks import CLIENT_TASK, Executor, Runtime, Task
 from cloister.logs import log_json
@@ -54,6 +60,7 @@ class OwnSites:
         records: As they were read when the agent started.
         moments: When it may be seen that their encoding is done.
         admitted: The site in its study, with what it was admitted from.
+        unsound: What a study's proof failed on, with the same: asked again, it is not tried again.
         keys: Of the site's epoch of secure aggregation.
     """
 
@@ -61,6 +68,7 @@ class OwnSites:
     records: Records
     moments: Moments
     admitted: tuple[tuple[bytes, str], Admitted] | None = None
+    unsound: tuple[tuple[bytes, str], PreflightError] | None = None
     keys: EpochKeys = field(default_factory=EpochKeys)
 
     def __call__(self, context: Context) -> Admitted:
@@ -75,11 +83,16 @@ class OwnSites:
         text = str(context.run_config.get("recipe", ""))
         file = read_site(self.path)
         source = (self.path.read_bytes(), text)
+        if self.unsound is not None and self.unsound[0] == source:
+            raise self.unsound[1]
         if self.admitted is None or self.admitted[0] != source:
             self.admitted = None
-            recipe = _parsed(text)
-            admitted = open_own(file, recipe, self.records, self.moments, self.keys)
-            self.admitted = (source, admitted)
+            try:
+                found = open_own(file, _parsed(text), self.records, self.moments, self.keys)
+            except PreflightError as error:
+                self.unsound = (source, error)
+                raise
+            self.admitted = (source, found)
         return self.admitted[1]
 
 

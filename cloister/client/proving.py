@@ -23,7 +23,7 @@ from cloister.adapter.wire import encode
 from cloister.client.admission import Admitted
 from cloister.data.nobody import nobody_s_records
 from cloister.data.records import ChatRecord, Message, Record, TextRecord, TokenRecord
-from cloister.errors import PreflightError
+from cloister.errors import CloisterError, PreflightError
 from cloister.files import write_whole
 from cloister.models.state import write_adapter
 from cloister.privacy.entropy import OsEntropy
@@ -139,7 +139,9 @@ def _proven(admitted: Admitted, length: int) -> Proof:
         return Proof(_step_seconds(admitted, longest), encoding)
     except PreflightError:
         raise
-    except (RuntimeError, ValueError, LookupError, TypeError, MemoryError) as error:
+    except (
+        CloisterError, RuntimeError, ValueError, LookupError, TypeError, MemoryError
+    ) as error:  # fmt: skip
         raise PreflightError(
             f"preflight: a step on synthetic records of task.max_length = {length} tokens fails "
             f"({type(error).__name__}: {error}); ask the coordinator for shorter records, or "

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from flwr.app import Message
 
-from cloister.adapter.exchange import RoundRequest, Status, Step
+from cloister.adapter.exchange import RECORD, RoundRequest, Status, Step
 from cloister.errors import AdapterFormatError, QuorumError
 from cloister.server.asking import Asker, Nodes
 from cloister.server.replies import Replies, Terms, read_replies
@@ -96,9 +96,10 @@ def _nothing(site: str, payload: bytes) -> None:
 def _noting(
     answers: Iterable[tuple[str, Message]], came: set[int]
 ) -> Iterator[tuple[str, Message]]:
-    """Notes whose answers have content; a node whose answer was lost may still take part."""
+    """Notes whose answers came, but for those of spent budgets, which each round excuses anew."""
     for sender, message in answers:
-        if message.has_content():
+        content = dict(message.content.get(RECORD, {})) if message.has_content() else None
+        if content is not None and content.get("status") != Status.BUDGET:
             came.add(message.metadata.src_node_id)
         yield sender, message
 

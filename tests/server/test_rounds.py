@@ -49,10 +49,8 @@ def grid(
     def train(message: Message, context: Context) -> Message:
         request = RoundRequest.from_fields(dict(message.content[RECORD]))
         site = "abcd"[int(str(context.node_config["partition-id"]))]
-        if request.step is Step.PREPARE:
-            fields = prepared(site)
-        else:
-            fields = answer(site, request.round)
+        preparing = request.step is Step.PREPARE
+        fields = prepared(site) if preparing else answer(site, request.round)
         content = RecordDict({RECORD: ConfigRecord(dict(fields))})  # type: ignore[arg-type]
         return Message(content, reply_to=message)
 
