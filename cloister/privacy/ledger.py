@@ -65,11 +65,16 @@ class Released:
 
 
 class Reservation:
-    """The right to release one round's bytes, once."""
+    """The right to release one round's bytes, once.
 
-    def __init__(self, ledger: Ledger, seq: int) -> None:
+    Its entry in the ledger carries the time of the charge: how long the round took follows from
+    the records, and ledgers are shown to others.
+    """
+
+    def __init__(self, ledger: Ledger, seq: int, time: str | None = None) -> None:
         self._ledger = ledger
         self._seq = seq
+        self._time = time
 
     def release(self, payload: bytes) -> Released:
         """Writes the release to the ledger; the bytes may leave when this returns.
@@ -78,7 +83,7 @@ class Reservation:
             LedgerError: It could not be written and synced, or this reservation was used already;
                 then nothing may leave.
         """
-        return self._ledger._release(self._seq, payload)
+        return self._ledger._release(self._seq, payload, self._time)
 
 
 def now() -> str:
@@ -264,7 +269,7 @@ class Ledger:
                 delta=charge.plan.delta,
             )
         self._history.add(entry)
-        return Reservation(self, self.head.seq)
+        return Reservation(self, self.head.seq, str(entry.fields["time"]))
 
     def _refuse(self, charge: Charge, request: Request) -> None:
         if charge.plan.unit is not self._history.unit:
@@ -280,7 +285,7 @@ class Ledger:
         if not fits(request, self._history.spent, self._history.budget):
             raise BudgetError(self._exhausted(charge))
 
-    def _release(self, seq: int, payload: bytes) -> Released:
+    def _release(self, seq: int, payload: bytes, time: str | None) -> Released:
         digest = hashlib.sha256(payload).hexdigest()
         with self._file.writing() as transaction:
             self._catch_up(transaction)
@@ -291,6 +296,7 @@ class Ledger:
             entry = self._append(
                 transaction,
                 payload,
+                time,
                 kind="release",
                 reservation=seq,
                 sha256=digest,
@@ -321,11 +327,14 @@ class Ledger:
         )
 
     def _append(
-        self, transaction: Transaction, payload: bytes | None = None, **fields: Any
+        self,
+        transaction: Transaction,
+        payload: bytes | None = None,
+        time: str | None = None,
+        **fields: Any,
     ) -> Entry:
-        entry = sign(
-            {**fields, "code": __version__, "time": self._clock()}, self._history.head, self._key
-        )
+        stamped = {**fields, "code": __version__, "time": time or self._clock()}
+        entry = sign(stamped, self._history.head, self._key)
         transaction.append(entry, payload)
         return entry
 
