@@ -21,18 +21,19 @@ from dataclasses import dataclass
 # accountant's ε of a ledger and two synced writes, which every round needs, about as much.
 LEAST = 0.5
 # Times measured once are not the longest: a machine that serves others beside is that much slower.
-SLACK = 3.0
+SLACK = 1.5
 
 
 def period_of(seconds: float) -> float:
-    """The period for work that takes so long: LEAST · 2ᵏ, the first above it with SLACK.
+    """The period for work that takes so long: the first LEAST · √2ᵏ above it with SLACK.
 
-    Powers of two, so that the period itself tells little of the machine.
+    A few values, so that the period itself tells little of the machine.
 
     Args:
         seconds: Measured on synthetic records, or declared.
     """
-    return LEAST * 2.0 ** max(0, math.ceil(math.log2(max(seconds * SLACK, LEAST) / LEAST)))
+    halves = math.ceil(2 * math.log2(max(seconds * SLACK, LEAST) / LEAST))
+    return LEAST * 2.0 ** (max(0, halves) / 2)
 
 
 @dataclass(frozen=True)

@@ -264,7 +264,7 @@ def _periods(file: SiteFile, recipe: Recipe, admitted: Admitted) -> tuple[float,
     """
     proof = prove(admitted, recipe, AgentFolder.of(file).proofs)
     plan, most = admitted.plan, file.site.max_round_seconds
-    per_round = period_of(proof.round_seconds(plan.local_steps))
+    per_round = period_of(proof.round_seconds(plan))
     if per_round > most:
         raise RefusedError(
             f"site.max_round_seconds: {most:g}; a round of this study may take {per_round:g} s "

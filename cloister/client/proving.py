@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import json
 import logging
+import math
 import time
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
@@ -27,6 +28,7 @@ from cloister.errors import CloisterError, PreflightError
 from cloister.files import write_whole
 from cloister.models.state import write_adapter
 from cloister.privacy.entropy import OsEntropy
+from cloister.privacy.plan import Plan
 from cloister.recipe import Recipe
 from cloister.tasks.task import Example
 from cloister.training.local import local_update
@@ -39,6 +41,8 @@ log = logging.getLogger(__name__)
 KEPT = 32
 # What a proof holds for: the packages whose kernels and hooks it tried.
 PACKAGES = ("cloister", "torch", "transformers", "peft", "opacus", "tokenizers")
+# Deviations of a batch's size that are made room for: 3·10⁻⁷ of draws lie above.
+SPREAD = 5.0
 # Seconds of a round beside its steps: two synced writes of the ledger, the accountant's ε, the
 # message's encoding; measured on the tiny demos, where they are most of a round.
 BESIDE = 0.1
@@ -56,9 +60,14 @@ class Proof:
     step_seconds: float
     encode_seconds: float
 
-    def round_seconds(self, steps: int) -> float:
-        """Of a round of so many local steps."""
-        return BESIDE + steps * self.step_seconds
+    def round_seconds(self, plan: Plan) -> float:
+        """Of a round, should each of its batches be as large as draws are.
+
+        Sizes of Poisson batches have a deviation of at most √B around B; SPREAD of them above it
+        are drawn less than once in a million steps.
+        """
+        size = plan.expected_batch_size
+        return BESIDE + plan.local_steps * self.step_seconds * (1 + SPREAD / math.sqrt(size))
 
 
 def prove(admitted: Admitted, recipe: Recipe, cache: Path) -> Proof:
