@@ -57,9 +57,6 @@ max_grad_norm = 8.0
 tasks = ["sequence-classification"]
 base_sha256 = ["{sha256}"]
 max_rounds = 1000
-
-[status]
-allowed = ["trained", "refused", "budget", "spent"]
 """
 RECIPE = """
 [study]
@@ -250,7 +247,11 @@ def federation(
         folder.mkdir(exist_ok=True)
         write_notes(folder / "records.jsonl", 40, seed=10 + index)
         text = SITE.format(
-            name=name, base=base, sha256=weights_sha256(base), epsilon=epsilon, noise=noise,
+            name=name,
+            base=base,
+            sha256=weights_sha256(base),
+            epsilon=epsilon,
+            noise=noise,
             labels=json.dumps(sorted(NOTES)),
         )
         (folder / "site.toml").write_text(text)
