@@ -5,6 +5,7 @@
     │   └── RecipeError            2  one or several fields of a recipe, all reported at once
     ├── BadFileError               3  a file that is missing, malformed or not the one expected
     │   ├── DataError              3  a data file, named with its row
+    │   │   └── MisfitError        3  one record that cannot be used; a site leaves it out
     │   ├── AdapterFormatError     3  bytes that are not an adapter message or checkpoint
     │   └── ModelFileError         3  a base model that cannot be found, read or trusted
     ├── RefusedError               4  refused by policy or because its privacy cannot be shown
@@ -56,6 +57,19 @@ class BadFileError(CloisterError):
 
 class DataError(BadFileError):
     """A data file that does not hold what the task needs."""
+
+
+class MisfitError(DataError):
+    """A record that cannot be used: at a site it is left out of its unit and counted, at home.
+
+    Args:
+        reason: One of a few fixed phrases, by which such records are counted; never of a record.
+        message: What is wrong with this one; for whoever owns it.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        self.reason = reason
+        super().__init__(message)
 
 
 class AdapterFormatError(BadFileError):

@@ -57,6 +57,10 @@ data = "records.jsonl"
 public_records = {records}
 ledger = "records.ledger"
 
+[records]
+task = "sequence-classification"
+labels = {labels}
+
 [budget]
 epsilon = 10.0
 delta = 2e-5
@@ -122,16 +126,17 @@ def write_data(root: Path, rounds: int) -> None:
     """Each hospital's private records, and the coordinator's recipe and public test set."""
     train, test = hospital_notes()
     hospitals = sorted({note.site or "" for note in train})
+    # The departments are a public list, which the coordinator and every hospital type alike.
+    labels = json.dumps(sorted({note.label for note in test}))
     for index, name in enumerate(HOSPITALS):
         folder = root / name
         folder.mkdir(parents=True)
         rows = [note for note in train if note.site == hospitals[index]]
         _write_rows(folder / "records.jsonl", rows)
-        (folder / "site.toml").write_text(SITE.format(name=name, records=len(rows)))
+        (folder / "site.toml").write_text(SITE.format(name=name, records=len(rows), labels=labels))
     desk = root / "coordinator-desk"
     desk.mkdir()
     _write_rows(desk / "test.jsonl", test)
-    labels = json.dumps(sorted({note.label for note in test}))
     (desk / "study.toml").write_text(RECIPE.format(rounds=rounds, labels=labels))
 
 
@@ -172,6 +177,7 @@ def main() -> None:
         services.enter_context(running(desk, "server", "start", "coordinator"))
         for name in HOSPITALS:
             site = root / name
+            run(site, "site", "init", "site.toml", "--yes")
             run(desk, "member", "invite", name)
             shutil.move(desk / f"{name}.invite.json", site)
             shown = run(

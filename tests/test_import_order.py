@@ -1,6 +1,7 @@
 """The rooms and who may import whom: docs/architecture.md's table, held."""
 
 import ast
+import json
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cloister.client.own_ledger import begin_ledger
 from cloister.client.site_file import EXAMPLE, read_site
 from cloister.server.folder import ServerConfig, ServerFolder
 from cloister.server.journal import Run, Standing, write_run
@@ -154,6 +156,9 @@ def papers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done.mkdir()
     write_run(done, Run(name="done", standing=Standing.FINISHED, flower_run=1, sites=("st-marys",)))
     (root / "site.toml").write_text(EXAMPLE)
+    row = {"text": "chest pain", "label": "cardiology", "patient_id": "1"}
+    (root / "records.jsonl").write_text(json.dumps(row))
+    begin_ledger(read_site(root / "site.toml"))
     admit(server, read_site(root / "site.toml"), now)
     return root
 

@@ -88,7 +88,7 @@ def simulate(
     display = Display(study, closed_rounds=len(run.metrics()))
     for note in warnings(study):
         display.warn(note)
-    events = Events(display.on_stage, display.on_step, display.on_round)
+    events = Events(display.on_stage, display.on_step, display.on_round, on_warning=display.warn)
     runner = simulate_with_twin if with_twin else simulate
     try:
         with display:

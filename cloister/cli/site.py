@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +25,7 @@ app.add_typer(policy, name="policy")
 app.add_typer(budget, name="budget")
 app.command("join")(site_service.join)
 app.command("start")(site_service.start)
+app.command("reload")(site_service.reload)
 app.command("stop")(site_service.stop)
 app.command("status")(site_service.status)
 
@@ -31,30 +33,74 @@ Study = Annotated[Path | None, typer.Argument(metavar="RECIPE", help="A study to
 
 
 @app.command("init")
-def init(site: SiteToml = Path("site.toml")) -> None:
-    """Write a site's file to start from; run again when it is filled in, begin its ledger.
+def init(
+    site: SiteToml = Path("site.toml"),
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Begin the ledger without asking; for scripts.")
+    ] = False,
+) -> None:
+    """Write a site's file to fill in; run again, read the records and begin their ledger.
 
     Example: cloister site init site.toml
     """
-    from cloister.client.own_ledger import begin_ledger
-    from cloister.client.site_file import EXAMPLE, read_site
+    from cloister.client.own_ledger import begin_ledger, is_begun
+    from cloister.client.site_file import TEMPLATE, read_site
     from cloister.errors import BadFileError
 
     if not site.exists():
         try:
-            site.write_text(EXAMPLE, encoding="utf-8")
+            site.write_text(TEMPLATE, encoding="utf-8")
         except OSError as error:
             raise BadFileError(f"{site}: cannot be written ({error}); name another") from error
         typer.echo(f"{site}: written. Fill it in, then run this again to begin the ledger.")
         return
     file = read_site(site)
+    begun = is_begun(file)
+    if not begun:
+        from cloister.client.records import read_records
+
+        typer.echo(f"{file.data}: {read_records(file)}")
+        typer.echo(_for_ever(file))
+        if not yes:
+            _confirm(file)
     ledger = begin_ledger(file)
     typer.echo(
-        f"{file.ledger}: the data set's ledger, for its life: ε = {ledger.budget.epsilon:g}, "
-        f"δ = {ledger.budget.delta:g}, for one {file.policy.privacy.unit}.\n"
-        f"Its key lies beside it (.key), readable by you alone: back both up, apart.\n"
-        f"public key: {_public_key(file)}"
+        f"{file.ledger}: the data set's ledger, {'begun before' if begun else 'begun'}, for its "
+        f"life: ε = {ledger.budget.epsilon:g}, δ = {ledger.budget.delta:g}, for one {ledger.unit}."
+        "\nIts key lies beside it (.key), readable by you alone: back both up, apart.\n"
+        f"public key: {ledger.public_key}"
     )
+
+
+def _for_ever(file: SiteFile) -> str:
+    """What cannot be changed once the ledger is begun."""
+    budget, unit = file.policy.budget, file.policy.privacy.unit
+    return (
+        f"{file.ledger}: begins the ledger of these data. From then on, for their whole life, "
+        "nothing changes:\n"
+        f"- the budget of all studies together: ε = {budget.epsilon:g} at δ = {budget.delta:g};\n"
+        f"- whose presence is hidden: one {unit}"
+        + (f", told apart by the column {file.policy.privacy.person}" * (unit == "person"))
+        + ";\n- the place of the ledger, and its key: a second ledger for the same data would "
+        "spend the budget twice."
+    )
+
+
+def _confirm(file: SiteFile) -> None:
+    """Has whoever sits at the terminal type the site's name.
+
+    Raises:
+        UsageError: Nobody sits there, or another word is typed.
+    """
+    from cloister.errors import UsageError
+
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "there is no terminal to ask at; nothing was begun: read what is printed above, then "
+            "run this again with --yes"
+        )
+    if typer.prompt("Type the site's name to begin it").strip() != file.site.name:
+        raise UsageError(f"not confirmed ({file.site.name} is the name); nothing was begun")
 
 
 @policy.command("show")
@@ -86,28 +132,25 @@ def policy_check(
 
     Example: cloister site policy check site.toml study.toml
     """
-    from cloister.client.own import accepted_plan, asked_plan, own_workspace
+    from cloister.client.acceptance import accept, proposed_plan
+    from cloister.client.changes import as_rows, changes
     from cloister.client.site_file import read_site
     from cloister.privacy import adversaries
     from cloister.recipe import read_recipe
 
     file, study = read_site(site), read_recipe(recipe)
-    workspace = own_workspace(file, study)
-    asked, plan = asked_plan(file, study, workspace), accepted_plan(file, study, workspace)
+    plan = accept(study, file)
+    tightened = changes(proposed_plan(study, file), plan)
     cost = plan.epsilon_after(plan.num_rounds)
-    tightened = {
-        name: (getattr(asked, name), getattr(plan, name))
-        for name in ("unit", "noise_multiplier", "max_grad_norm", "expected_batch_size",
-                     "local_steps", "num_rounds", "delta")
-        if getattr(asked, name) != getattr(plan, name)
-    }  # fmt: skip
     if as_json:
         document = {
             "site": file.site.name, "accepted": True, "epsilon": cost, "delta": plan.delta,
             "unit": plan.unit, "neighbouring": plan.neighbouring, "rounds": plan.num_rounds,
             "adversaries": adversaries.names([plan]),
             "noise_multiplier": plan.noise_multiplier, "sample_rate": plan.sample_rate,
-            "tightened": {name: list(pair) for name, pair in tightened.items()},
+            "max_records": plan.max_records,
+            "tightened": {change.name: [change.asked, change.accepted] for change in tightened},
+            "changes": as_rows(tightened),
         }  # fmt: skip
         typer.echo(json.dumps(document))
         return
@@ -116,8 +159,8 @@ def policy_check(
         f"or removed, over {plan.num_rounds} rounds of {plan.local_steps} steps (PLD), against "
         f"{adversaries.words([plan])}."
     )
-    for name, (before, after) in tightened.items():
-        typer.echo(f"- {name}: {before} asked, {after} by this site's policy")
+    for change in tightened:
+        typer.echo(f"- {change}")
 
 
 @budget.command("show")
@@ -174,7 +217,8 @@ def doctor(site: SiteToml, recipe: Study = None, as_json: AsJson = False) -> Non
     """
     from rich.console import Console
 
-    from cloister.client.doctor import Level, Outcome, examine
+    from cloister.client.checks import Level, Outcome
+    from cloister.client.doctor import examine
     from cloister.client.site_file import read_site
     from cloister.errors import UnhealthyError
     from cloister.recipe import read_recipe
@@ -202,13 +246,6 @@ def doctor(site: SiteToml, recipe: Study = None, as_json: AsJson = False) -> Non
     failed = [outcome.name for outcome in outcomes if outcome.level is Level.FAIL]
     if failed:
         raise UnhealthyError(f"{', '.join(failed)}: mend these before the site takes part")
-
-
-def _public_key(file: SiteFile) -> str:
-    from cloister.privacy.keys import load_key, public_hex
-    from cloister.privacy.ledger import key_file
-
-    return public_hex(load_key(key_file(file.ledger)))
 
 
 def _shown(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""`cloister site join|start|status|stop`: a site's part in a federation."""
+"""`cloister site join|start|reload|status|stop`: a site's part in a federation."""
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ def start(site: SiteToml) -> None:
     Example: cloister site start site.toml
     """
     from cloister.client.own_ledger import open_ledger
+    from cloister.client.read_apart import read_apart
     from cloister.client.service import Service
     from cloister.client.site_file import read_site
     from cloister.logs import log_json
@@ -65,12 +66,39 @@ def start(site: SiteToml) -> None:
     file = read_site(site)
     open_ledger(file)
     service = Service(file)
+    typer.echo(f"{file.data}: {read_apart(file)}", err=True)
     typer.echo(
         f"{file.site.name}: takes part under {site}; cloister site status {site} shows what left",
         err=True,
     )
     log_json("site")
     service.run()
+
+
+def reload(site: SiteToml) -> None:
+    """Read the records again; the running site takes them between two rounds.
+
+    Example: cloister site reload site.toml
+    """
+    from cloister.client.agent_folder import AgentFolder
+    from cloister.client.records import read_records
+    from cloister.client.site_file import read_site
+    from cloister.errors import BadFileError
+
+    file = read_site(site)
+    folder = AgentFolder.of(file)
+    typer.echo(f"{file.data}: {read_records(file)}")
+    if folder.running() is None:
+        typer.echo(f"{file.site.name}: does not run; cloister site start {site} reads them")
+        return
+    try:
+        folder.ask_reload()
+    except OSError as error:
+        raise BadFileError(
+            f"{folder.own}: cannot be written ({error.strerror}); run this as the user who starts "
+            "the service"
+        ) from error
+    typer.echo(f"{file.site.name}: takes them before its next round")
 
 
 def stop(site: SiteToml) -> None:
@@ -116,6 +144,17 @@ def status(site: SiteToml, as_json: AsJson = False) -> None:
     if facts["connection"]:
         told = facts["connection"]
         typer.echo(f"  last trouble with the connection, {told['time']}: {told['trouble']}")
+    if facts["records"].get("changed"):
+        typer.echo(
+            "  the file of the records changed since it was read, and what was read is served; "
+            f"cloister site reload {site} takes it"
+        )
+    for change in facts["study"].get("changes", ()):
+        typer.echo(
+            f"  tightened in study {facts['study'].get('study', '')[:12]}: {change['field']}: "
+            f"{change['asked']} asked, {change['accepted']} by this site's policy"
+            + (f": {change['consequence']}" if change["consequence"] else "")
+        )
     budget = facts["budget"]
     spent = "∞" if budget["epsilon"] is None else f"{budget['epsilon']:.4f}"
     cap = "∞" if budget["cap"] is None else f"{budget['cap']:g}"

@@ -22,10 +22,12 @@ from cloister.adapter.exchange import RECORD, RoundRequest, Step
 from cloister.client.admission import Admitted
 from cloister.client.agent_folder import AgentFolder
 from cloister.client.app import Identity, as_message, make_client_app, refused_by_nobody
+from cloister.client.changes import as_rows, changes
 from cloister.client.moments import Moments, period_of
 from cloister.client.outgoing import check_outgoing
-from cloister.client.own import Records, open_own, read_records
+from cloister.client.own import open_own
 from cloister.client.own_ledger import open_ledger
+from cloister.client.records import RecordSource
 from cloister.client.secure import EpochKeys
 from cloister.client.site_file import read_site
 from cloister.errors import (
@@ -57,7 +59,7 @@ class OwnSites:
 
     Attributes:
         path: `site.toml`.
-        records: As they were read when the agent started.
+        records: As they were read when the agent started, or told to read them again.
         moments: When it may be seen that their encoding is done.
         admitted: The site in its study, with what it was admitted from.
         unsound: What a study's proof failed on, with the same: asked again, it is not tried again.
@@ -65,10 +67,10 @@ class OwnSites:
     """
 
     path: Path
-    records: Records
+    records: RecordSource
     moments: Moments
-    admitted: tuple[tuple[bytes, str], Admitted] | None = None
-    unsound: tuple[tuple[bytes, str], PreflightError] | None = None
+    admitted: tuple[tuple[bytes, str, str], Admitted] | None = None
+    unsound: tuple[tuple[bytes, str, str], PreflightError] | None = None
     keys: EpochKeys = field(default_factory=EpochKeys)
 
     def __call__(self, context: Context) -> Admitted:
@@ -82,13 +84,15 @@ class OwnSites:
         """
         text = str(context.run_config.get("recipe", ""))
         file = read_site(self.path)
-        source = (self.path.read_bytes(), text)
+        records = self.records.current
+        source = (self.path.read_bytes(), text, records.stamp.sha256)
         if self.unsound is not None and self.unsound[0] == source:
             raise self.unsound[1]
         if self.admitted is None or self.admitted[0] != source:
             self.admitted = None
             try:
-                found = open_own(file, _parsed(text), self.records, self.moments, self.keys)
+                recipe = _parsed(text)
+                found = open_own(file, recipe, records, self.moments, self.keys)
             except PreflightError as error:
                 self.unsound = (source, error)
                 raise
@@ -123,13 +127,14 @@ class Agent:
         file = read_site(self.path)
         self._folder = AgentFolder.of(file)
         begun = self.moments.clock()
-        records = read_records(file)
+        records = RecordSource(file)
         self.moments.hold(begun, period_of(file.site.public_records * READ_SECONDS))
         self._sites = OwnSites(self.path, records, self.moments)
         self._app = make_client_app(
             self._sites, on_error=self._refused, identify=self._identity, moments=self.moments
         )
         self._expected = hashlib.sha256(empty_bundle()).hexdigest()
+        self._serves()
         self._asked = ("", 0)
         self._activity: dict[str, object] = {"doing": "waiting", "answered": 0, "bundles": 0}
 
@@ -142,6 +147,7 @@ class Agent:
         executor = Executor(self.runtime, CLIENT_TASK)
         self._doing("waiting")
         while not self.stop.is_set():
+            self._reload_if_asked()
             task = executor.claim()
             if task is None:
                 self.stop.wait(POLL)
@@ -202,7 +208,26 @@ class Agent:
             return as_message(refused_by_nobody(self._asked[1]), message)
         if step is Step.PREPARE and admitted is not None:
             self._activity["leaves_every"] = admitted.period
+            found = changes(admitted.site.plan, admitted.plan)
+            study = {"study": admitted.site.study, "changes": as_rows(found)}
+            _noted(lambda: self._folder.note_study(study))
         return reply
+
+    def _reload_if_asked(self) -> None:
+        """Reads the records again where the operator asks for it; those from before stay if not."""
+        if not self._folder.take_reload():
+            return
+        try:
+            self._sites.records.reload(read_site(self.path))
+        except CloisterError as error:
+            log.error("the records cannot be read; those from before are served")
+            self._asked = ("", 0)
+            self._refused(error)
+            return
+        self._serves()
+
+    def _serves(self) -> None:
+        _noted(lambda: self._folder.note_records(self._sites.records.document()))
 
     def _look_at(self, bundle: bytes) -> None:
         found = hashlib.sha256(bundle).hexdigest()

@@ -8,6 +8,9 @@ own/              the agent's own, where it runs as another user; the rest is th
   agent.json      what the agent does now, and what it did
   refusals.jsonl  why rounds came to nothing, in full; for the operator's eyes
   proofs.json     what was proven of studies' gradients and times, on synthetic records
+  records.json    which records it serves: a stamp of their file
+  study.json      the study that it admitted last, and what the policy tightened in it
+  reload          written by `cloister site reload`: read the records again, between two rounds
 """
 
 from __future__ import annotations
@@ -118,6 +121,38 @@ class AgentFolder:
         except (OSError, ValueError):
             return []
 
+    def note_records(self, document: Mapping[str, Any]) -> None:
+        """Notes which records the agent serves."""
+        write_whole(self.own / "records.json", json.dumps(document).encode(), mode=0o600)
+
+    def records(self) -> dict[str, Any]:
+        """Which records the agent serves; empty before it served any."""
+        return _document(self.own / "records.json")
+
+    def note_study(self, document: Mapping[str, Any]) -> None:
+        """Notes the study that the agent admitted."""
+        write_whole(self.own / "study.json", json.dumps(document).encode(), mode=0o600)
+
+    def study(self) -> dict[str, Any]:
+        """The study that the agent admitted last; empty before it admitted any."""
+        return _document(self.own / "study.json")
+
+    def ask_reload(self) -> None:
+        """Asks the agent to read the records again.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        (self.own / "reload").touch(mode=0o600)
+
+    def take_reload(self) -> bool:
+        """Whether the agent was asked to read the records again; it is then asked no more."""
+        try:
+            (self.own / "reload").unlink()
+        except OSError:
+            return False
+        return True
+
     def running(self) -> dict[str, Any] | None:
         """The running service; None where none runs."""
         try:
@@ -126,3 +161,11 @@ class AgentFolder:
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return document if is_cloister(pid) else None
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found

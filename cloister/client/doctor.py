@@ -1,4 +1,8 @@
-"""Whether a site can take part: every check with its verdict and, where it fails, the remedy."""
+"""Whether a site can take part: every check with its verdict and, where it fails, the remedy.
+
+Here are the checks of the machine and of what lies beside `site.toml`; those of the records and of
+a study have files of their own.
+"""
 
 from __future__ import annotations
 
@@ -8,33 +12,25 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
 
 import apsw
-import torch
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from cloister.client.checks import Level, Outcome, run_check
+from cloister.client.doctor_data import DataCheck
+from cloister.client.doctor_study import study_checks
 from cloister.client.membership import Membership
-from cloister.client.own import accepted_plan, own_records, own_workspace
 from cloister.client.own_ledger import open_ledger
 from cloister.client.reach import reach
 from cloister.client.site_file import SiteFile
-from cloister.data.records import Record
-from cloister.errors import CloisterError, RefusedError
-from cloister.models.network import trained_parameters
-from cloister.models.state import read_adapter, write_adapter
+from cloister.errors import CloisterError
 from cloister.privacy.ledger import key_file
 from cloister.privacy.ledger_file import LedgerFile, refuse_network_file_system
 from cloister.privacy.verify import verify
 from cloister.recipe import Recipe
-from cloister.training.gradients import clipped_gradient_sum, per_record_hooks, plain_gradient_sum
-from cloister.training.preflight import preflight
-from cloister.training.units import singles
-from cloister.training.workspace import Workspace
 
 # Room for a ledger's messages and a checkpoint; a message is at most 20 MB by default.
 FREE_BYTES = 2**30
@@ -42,37 +38,6 @@ FREE_BYTES = 2**30
 SLOW_SYNC = 1.0
 # SQLite before it may corrupt a file when two connections reset its log.
 SQLITE = (3, 51, 3)
-# A declared size so far from the true one makes ε or the batches another than meant.
-DECLARED_FACTOR = 2.0
-# Memory for the base, its activations and per-record gradients, over the base's own.
-MEMORY_FACTOR = 3.0
-# float32 rounding between two ways to the same sum.
-PARITY = 1e-4
-
-
-class Level(StrEnum):
-    """A verdict."""
-
-    PASS = "PASS"
-    WARN = "WARN"
-    FAIL = "FAIL"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One check's.
-
-    Attributes:
-        name: Of the check.
-        level: Its verdict.
-        detail: What was found.
-        remedy: What to do; empty where it passed.
-    """
-
-    name: str
-    level: Level
-    detail: str
-    remedy: str = ""
 
 
 def examine(file: SiteFile, recipe: Recipe | None) -> Iterator[Outcome]:
@@ -95,11 +60,13 @@ def examine(file: SiteFile, recipe: Recipe | None) -> Iterator[Outcome]:
         ("clock", lambda: _clock(file)),
     ]
     for name, check in checks:
-        yield _run(name, check)
+        yield run_check(name, check)
+    data = DataCheck(file)
+    yield run_check("data", data)
     if Membership.of(file).path.exists():
         yield from _network(Membership.of(file))
-    if recipe is not None:
-        yield from _study(file, recipe)
+    if recipe is not None and data.found is not None:
+        yield from study_checks(file, recipe, data.found)
 
 
 def _network(membership: Membership) -> Iterator[Outcome]:
@@ -109,55 +76,6 @@ def _network(membership: Membership) -> Iterator[Outcome]:
             yield Outcome(f"way: {step.name}", level, step.detail, step.remedy)
     except CloisterError as error:
         yield Outcome("way", Level.FAIL, str(error), "join again with the coordinator's invite")
-
-
-def _study(file: SiteFile, recipe: Recipe) -> Iterator[Outcome]:
-    found: dict[str, list[Record] | Workspace] = {}
-
-    def data() -> Outcome:
-        records = found["records"] = own_records(file, recipe)
-        persons = {record.person for record in records if record.person is not None}
-        count = len(persons) if recipe.privacy.unit == "person" and persons else len(records)
-        share = file.site.public_records / count
-        detail = f"{len(records)} records fit the study (told to nobody)"
-        if not 1 / DECLARED_FACTOR <= share <= DECLARED_FACTOR:
-            return Outcome(
-                "data", Level.WARN, f"{detail}; {file.site.public_records} are declared",
-                "declare a round number nearer to it in site.public_records: the sample rate "
-                "follows it",
-            )  # fmt: skip
-        return Outcome("data", Level.PASS, detail)
-
-    def base() -> Outcome:
-        workspace = found["workspace"] = own_workspace(file, recipe)
-        if workspace.base_sha256 not in file.policy.accept.base_sha256:
-            raise RefusedError(
-                f"the base has {workspace.base_sha256}, which site.toml does not accept; to trust "
-                "it, add the hash to accept.base_sha256"
-            )
-        return Outcome("base model", Level.PASS, f"weights {workspace.base_sha256[:12]}…, accepted")
-
-    yield _run("data", data)
-    yield _run("base model", base)
-    workspace, records = found.get("workspace"), found.get("records")
-    if not isinstance(workspace, Workspace) or not isinstance(records, list):
-        return
-    yield _run("memory", lambda: _memory(workspace))
-    yield _run("policy", lambda: _policy(file, recipe, workspace))
-    yield _run("gradients", lambda: _gradients(workspace, records))
-    yield _run("noiseless parity", lambda: _parity(workspace, records))
-    yield _run("reload", lambda: _reload(workspace, records))
-
-
-def _run(name: str, check: Callable[[], Outcome]) -> Outcome:
-    try:
-        return check()
-    except CloisterError as error:
-        found = [line.partition("; ") for line in str(error).splitlines()]
-        details = " · ".join(what for what, _, _ in found)
-        return Outcome(name, Level.FAIL, details, " · ".join(r or what for what, _, r in found))
-    except (OSError, RuntimeError, ValueError, MemoryError) as error:
-        return Outcome(name, Level.FAIL, f"{type(error).__name__}: {error}", "look into this first")
 
 
 def _python() -> Outcome:
@@ -239,15 +157,8 @@ def _file_system(file: SiteFile) -> Outcome:
 
 
 def _ledger(file: SiteFile) -> Outcome:
-    ledger = open_ledger(file)
+    open_ledger(file)
     verdict = verify(LedgerFile(file.ledger).entries(), str(file.ledger))
-    allowed = file.policy.lifetime
-    if ledger.budget.epsilon > allowed.epsilon or ledger.budget.delta > allowed.delta:
-        return Outcome(
-            "ledger", Level.FAIL,
-            f"begun with ε = {ledger.budget.epsilon:g}, the policy allows {allowed.epsilon:g}",
-            "raise budget.epsilon again, or stop: a ledger's budget never changes",
-        )  # fmt: skip
     return Outcome(
         "ledger", Level.PASS,
         f"sound: {verdict.charges} rounds charged, ε = {verdict.epsilon_pld:.3f} of "
@@ -278,82 +189,3 @@ def _clock(file: SiteFile) -> Outcome:
             "set the clock (NTP); certificates and logs carry its time",
         )  # fmt: skip
     return Outcome("clock", Level.PASS, f"{now:%Y-%m-%d %H:%M} UTC")
-
-
-def _memory(workspace: Workspace) -> Outcome:
-    base = sum(p.numel() * p.element_size() for p in workspace.network.parameters())
-    if torch.cuda.is_available():
-        free, where = torch.cuda.mem_get_info()[0], torch.cuda.get_device_name()
-    else:
-        free, where = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "CPU"
-    detail = f"{free / 2**30:.1f} GiB free ({where}), the base takes {base / 2**30:.2f}"
-    if free < MEMORY_FACTOR * base:
-        return Outcome(
-            "memory", Level.WARN, detail,
-            "a round may not fit: free memory, or ask for a smaller training.physical_batch_tokens",
-        )  # fmt: skip
-    return Outcome("memory", Level.PASS, detail)
-
-
-def _policy(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Outcome:
-    plan = accepted_plan(file, recipe, workspace)
-    cost = plan.epsilon_after(plan.num_rounds)
-    return Outcome(
-        "policy", Level.PASS,
-        f"the study is accepted: ε ≤ {cost:.3f} (δ = {plan.delta:g}) for one {plan.unit} over "
-        f"{plan.num_rounds} rounds, noise multiplier {plan.noise_multiplier:g}",
-    )  # fmt: skip
-
-
-def _gradients(workspace: Workspace, records: list[Record]) -> Outcome:
-    workspace.train_names(frozenset(workspace.start))
-    samples = sorted(workspace.encode(records[:8]), key=lambda e: len(e.input_ids))
-    preflight(workspace.network, workspace.task, [samples[-1], samples[0]])
-    return Outcome("gradients", Level.PASS, "per-record gradients are exact, every tensor moves")
-
-
-def _parity(workspace: Workspace, records: list[Record]) -> Outcome:
-    """Without noise, and with a bound that nothing reaches, private training is plain training."""
-    write_adapter(workspace.network, workspace.start)
-    workspace.train_names(frozenset(workspace.start))
-    units, tokens, bound = singles(workspace.encode(records[:8])), 2048, 1e6
-    plain = plain_gradient_sum(workspace.network, workspace.task, units, tokens)
-    with per_record_hooks(workspace.network):
-        total = clipped_gradient_sum(workspace.network, workspace.task, units, bound, tokens)
-    private = [tensor.double() * total.grid for tensor in total.tensors]
-    length = sum(float(p.double().square().sum()) for p in plain) ** 0.5
-    apart = sum(
-        float((a.cpu() - b.double().cpu()).square().sum())
-        for a, b in zip(private, plain, strict=True)
-    )
-    # The grid of so large a bound is coarse: 10⁶/2³⁰ a coordinate.
-    rounding = total.grid * sum(p.numel() for p in plain) ** 0.5
-    if apart**0.5 > PARITY * length + rounding:
-        raise RefusedError(
-            f"private and plain gradients differ by {apart**0.5 / max(length, 1e-30):.2g} of their "
-            "length; train nothing with this installation, and report it"
-        )
-    return Outcome("noiseless parity", Level.PASS, "private training without noise is plain")
-
-
-def _reload(workspace: Workspace, records: list[Record]) -> Outcome:
-    network, task = workspace.network, workspace.task
-    write_adapter(network, workspace.start)
-    workspace.train_names(frozenset(workspace.start))
-    with torch.no_grad():
-        for _, parameter in trained_parameters(network):
-            parameter.add_(0.01)
-        batch = task.collate(workspace.encode(records[:4]))
-        before = network.logits(batch).clone()
-        kept = read_adapter(network)
-        write_adapter(network, workspace.start)
-        moved = not torch.equal(network.logits(batch), before)
-        write_adapter(network, kept)
-        same = torch.equal(network.logits(batch), before)
-    write_adapter(network, workspace.start)
-    if not (moved and same):
-        raise RefusedError(
-            "an adapter that is read and written back gives other logits; train nothing with this "
-            "installation, and report it"
-        )
-    return Outcome("reload", Level.PASS, "an adapter read and written back gives the same logits")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from cloister.client.own_ledger import begin_ledger
+from cloister.client.own_ledger import open_ledger
 from cloister.client.site_file import SiteFile
 from cloister.errors import BadFileError, NetworkError, UsageError
 from cloister.files import write_whole
@@ -120,7 +120,7 @@ def take_invite(
         UsageError: No fingerprint was given.
         NetworkError: It is another's, or the invite is void.
         BadFileError: The invite is damaged, or another site's; or the folder cannot be written.
-        LedgerError: The site's ledger cannot be begun.
+        LedgerError: The site's ledger was not begun, or is not sound.
     """
     place, content = Membership.of(file), content_of(path)
     invite = read_invite(path, None if place.has_taken(path) else now, content)
@@ -142,7 +142,7 @@ def take_invite(
             f"{place.path}: this site is with another coordinator already; move that folder away "
             "to change"
         )
-    ledger = begin_ledger(file)
+    ledger = open_ledger(file)
     ledger_key = load_key(key_file(file.ledger))
     fresh = rotate or not place.node_key.exists()
     try:

@@ -7,6 +7,7 @@ from typing import Any
 from cloister.client.agent_folder import AgentFolder
 from cloister.client.own_ledger import open_ledger
 from cloister.client.site_file import SiteFile
+from cloister.client.stamp import Stamp
 from cloister.privacy.chain import json_epsilon
 from cloister.privacy.charged import forecast
 from cloister.privacy.ledger_file import LedgerFile
@@ -18,6 +19,7 @@ def budget_of(file: SiteFile) -> dict[str, Any]:
 
     Raises:
         LedgerError: The ledger is missing or not sound.
+        BadFileError: `site.toml` says another budget or unit than it was begun with.
     """
     open_ledger(file)
     verdict = verify(LedgerFile(file.ledger).entries(), str(file.ledger))
@@ -66,11 +68,29 @@ def releases_of(file: SiteFile) -> list[dict[str, Any]]:
     return rows
 
 
+def records_of(file: SiteFile) -> dict[str, Any]:
+    """Which records the agent serves, and whether their file is another one by now.
+
+    Returns:
+        Empty before an agent served any. `changed`: whether the file was edited, replaced or is
+        gone since it was read; the agent goes on with what it read.
+    """
+    served = AgentFolder.of(file).records()
+    if not served:
+        return {}
+    try:
+        changed = not Stamp.from_document(served["stamp"]).is_current(file.data)
+    except (KeyError, ValueError):
+        changed = True
+    return {**served, "changed": changed}
+
+
 def overview_of(file: SiteFile) -> dict[str, Any]:
     """All of it.
 
     Raises:
         LedgerError: The ledger is missing or not sound.
+        BadFileError: `site.toml` says another budget or unit than it was begun with.
     """
     folder = AgentFolder.of(file)
     service = folder.running()
@@ -80,6 +100,8 @@ def overview_of(file: SiteFile) -> dict[str, Any]:
         "processes": (service or {}).get("children", {}),
         "activity": folder.activity(),
         "connection": folder.connection(),
+        "records": records_of(file),
+        "study": folder.study(),
         "budget": budget_of(file),
         "releases": releases_of(file),
         "refusals": folder.refusals(),

@@ -3,74 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from cloister.adapter.pairs import cut_shapes
+from cloister.client.acceptance import accept, proposed_plan
 from cloister.client.admission import Admitted, admit
 from cloister.client.agent_folder import AgentFolder
-from cloister.client.encoding import encoded_units
 from cloister.client.moments import AT_ONCE, Moments, period_of
 from cloister.client.own_ledger import open_ledger
 from cloister.client.personal import PersonalAdapter
 from cloister.client.policy import Asked, check
 from cloister.client.proving import prove
+from cloister.client.records import SiteRecords
 from cloister.client.secure import EpochKeys
 from cloister.client.site import Site
 from cloister.client.site_file import SiteFile
-from cloister.data.load import load
-from cloister.data.records import Record, RecordKind
-from cloister.errors import DataError, RefusedError, UsageError
+from cloister.errors import RefusedError
 from cloister.models.base import base_at_hand, find_base
 from cloister.privacy.ledger import Charge, Ledger
-from cloister.privacy.plan import Plan, make_plan
+from cloister.privacy.plan import Plan
+from cloister.privacy.units import Unit
 from cloister.recipe import Recipe
-from cloister.tasks.build import labels_of, record_kind
+from cloister.training.units import encode_units
 from cloister.training.workspace import Workspace, open_workspace
 
-Records = Mapping[RecordKind, Sequence[Record]]
 
-
-def read_records(file: SiteFile) -> Records:
-    """Reads the site's records, by each kind that the tasks it accepts could read them as.
-
-    Under the site's own command alone: when its agent starts, before any study is heard of.
-
-    Raises:
-        DataError: They are missing or damaged, or fit no task that the site accepts.
-    """
-    found: dict[RecordKind, Sequence[Record]] = {}
-    problems: list[DataError] = []
-    for kind in dict.fromkeys(record_kind(task) for task in file.policy.accept.tasks):
-        try:
-            found[kind] = load(str(file.place(file.site.data)), "train", kind, file.columns)
-        except DataError as error:
-            problems.append(error)
-    if not found:
-        raise problems[0]
-    return found
-
-
-def own_records(file: SiteFile, recipe: Recipe) -> list[Record]:
-    """Reads the site's records by a study's schema, for its operator.
-
-    Raises:
-        DataError: They are missing, damaged, or not what the task needs; or have a label that is
-            not the study's.
-    """
-    kind = record_kind(recipe.task.kind)
-    records = load(str(file.place(file.site.data)), "train", kind, file.columns)
-    unknown = sorted(set(labels_of(records, kind)) - set(recipe.task.labels))
-    if unknown and recipe.task.labels:  # none: `own_workspace` refuses the study
-        raise DataError(
-            f"{file.site.data}: has labels that are not the study's: {', '.join(unknown[:5])}; "
-            "correct the records, or ask the coordinator to add them to task.labels"
-        )
-    return records
-
-
-def accept(file: SiteFile, recipe: Recipe, ledger: Ledger) -> Plan:
+def accepted(file: SiteFile, recipe: Recipe, ledger: Ledger) -> Plan:
     """Accepts a study from its recipe, `site.toml` and ledger alone; nothing is loaded or fetched.
 
     Returns:
@@ -79,19 +38,8 @@ def accept(file: SiteFile, recipe: Recipe, ledger: Ledger) -> Plan:
     Raises:
         RefusedError: The site does not take part; every reason, one line each.
         BudgetError: The ledger does not cover one round.
-        UsageError: The study names no labels.
     """
-    _check_labels(recipe)
-    named = recipe.lora.target_modules or file.policy.accept.target_modules
-    asked = Asked(
-        plan=_plan(file, recipe),
-        task=recipe.task.kind,
-        base_sha256=recipe.model.sha256,
-        # What an architecture's default stands for is known, and checked, once it is loaded.
-        target_modules=named,
-        message_bytes=0,
-    )
-    plan = check(asked, file.policy)
+    plan = accept(recipe, file)
     own_rank(file, recipe)
     ledger.check(
         Charge(study=recipe.digest(), round=1, plan=plan, request="", is_private=plan.is_private)
@@ -119,9 +67,7 @@ def own_workspace(file: SiteFile, recipe: Recipe) -> Workspace:
 
     Raises:
         ModelFileError: It is missing, damaged or not the one that the study names.
-        UsageError: The study names no labels.
     """
-    _check_labels(recipe)
     if file.site.model is None:
         return _loaded(recipe, recipe.model.base)
     return _loaded(recipe, str(file.place(file.site.model)))
@@ -134,14 +80,6 @@ def _loaded(recipe: Recipe, base: str) -> Workspace:
     )  # fmt: skip
 
 
-def _check_labels(recipe: Recipe) -> None:
-    if not recipe.task.labels and recipe.task.kind != "causal-lm":
-        raise UsageError(
-            "task.labels: the study names none; a site takes no part in a study whose labels it "
-            "would have to tell: ask the coordinator to name them"
-        )
-
-
 def asked_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
     """The study's plan at a site of the declared size.
 
@@ -149,18 +87,7 @@ def asked_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
         RefusedError: No noise meets the study's target there.
     """
     shapes = cut_shapes(workspace.sent.shapes, own_rank(file, recipe))
-    return replace(_plan(file, recipe), message=tuple(sorted(shapes.items())))
-
-
-def _plan(file: SiteFile, recipe: Recipe) -> Plan:
-    return make_plan(
-        recipe.privacy,
-        public_records=file.site.public_records,
-        expected_batch_size=recipe.training.expected_batch_size,
-        local_steps=recipe.training.local_steps,
-        num_rounds=recipe.federation.num_rounds,
-        sites=recipe.data.sites,
-    )
+    return replace(proposed_plan(recipe, file), message=tuple(sorted(shapes.items())))
 
 
 def own_rank(file: SiteFile, recipe: Recipe) -> int | None:
@@ -199,7 +126,7 @@ def accepted_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
 def open_own(
     file: SiteFile,
     recipe: Recipe,
-    records: Records,
+    records: SiteRecords,
     moments: Moments = AT_ONCE,
     keys: EpochKeys | None = None,
 ) -> Admitted:
@@ -222,13 +149,7 @@ def open_own(
         returns at a moment of a period that follows from declared and synthetic numbers.
     """
     ledger = open_ledger(file)
-    plan = accept(file, recipe, ledger)
-    kind = record_kind(recipe.task.kind)
-    if kind not in records:
-        raise RefusedError(
-            f"accept.tasks: {recipe.task.kind} asked, and what lies at site.data cannot be read "
-            "for it; take it out of accept.tasks"
-        )
+    plan = accepted(file, recipe, ledger)
     workspace = _loaded(recipe, str(own_base(file, recipe)))
     study = recipe.digest()
     site = Site(
@@ -250,7 +171,10 @@ def open_own(
     admitted = admit(site, workspace)
     periods = _periods(file, recipe, admitted) if plan.is_private else (0.0, 0.0)
     begun = moments.clock()
-    units = encoded_units(records[kind], workspace, admitted.plan)
+    most = plan.max_records if plan.unit is Unit.PERSON else 1
+    units = encode_units(
+        records.records, workspace.task, plan.unit, most, workspace.vocabulary
+    ).units
     moments.hold(begun, periods[0])
     return replace(admitted, site=replace(site, units=units), period=periods[1])
 

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from cloister.client.site_file import SiteFile
-from cloister.errors import LedgerError
+from cloister.errors import BadFileError, LedgerError
 from cloister.privacy.keys import load_key
 from cloister.privacy.ledger import Ledger, key_file
 from cloister.privacy.ledger_file import LedgerFile
 
 
+def is_begun(file: SiteFile) -> bool:
+    """Whether the data set's ledger is there."""
+    return LedgerFile(file.ledger).is_begun
+
+
 def begin_ledger(file: SiteFile) -> Ledger:
     """Begins the data set's ledger under the policy's budget, or opens the one that is there.
 
+    What it begins with holds for the data set's life: `cloister site init` first reads the records
+    and has the operator confirm.
+
     Raises:
         LedgerError: It cannot be begun, or is not sound.
+        BadFileError: The one that is there was begun with other values.
     """
-    if LedgerFile(file.ledger).is_begun:
-        return Ledger(file.ledger)
+    if is_begun(file):
+        return open_ledger(file)
     return Ledger.create(file.ledger, file.policy.lifetime, file.policy.privacy.unit)
 
 
@@ -25,8 +34,31 @@ def open_ledger(file: SiteFile) -> Ledger:
 
     Raises:
         LedgerError: It was not begun, or is not sound.
+        BadFileError: `site.toml` says another budget or unit than it was begun with.
+
+    Guarantees:
+        Whoever shows or charges anything by file and ledger does it by one set of values.
     """
-    if not LedgerFile(file.ledger).is_begun:
+    if not is_begun(file):
         raise LedgerError(f"{file.ledger}: no ledger yet; cloister site init {file.path} begins it")
     load_key(key_file(file.ledger))
-    return Ledger(file.ledger)
+    ledger = Ledger(file.ledger)
+    problems = contradictions(file, ledger)
+    if problems:
+        raise BadFileError("\n".join(f"{file.path}: {problem}" for problem in problems))
+    return ledger
+
+
+def contradictions(file: SiteFile, ledger: Ledger) -> list[str]:
+    """Where `site.toml` says another value than the ledger was begun with, one line each."""
+    pairs = {
+        "budget.epsilon": (file.policy.budget.epsilon, ledger.budget.epsilon),
+        "budget.delta": (file.policy.budget.delta, ledger.budget.delta),
+        "privacy.unit": (file.policy.privacy.unit.value, ledger.unit.value),
+    }
+    return [
+        f"{key}: {said} in the file, and the data set's ledger ({file.ledger.name}) was begun with "
+        f"{begun}, which never changes; set it back to {begun}, or stop here"
+        for key, (said, begun) in pairs.items()
+        if said != begun
+    ]

@@ -33,14 +33,15 @@ class Asked:
         task: Kind of task, as a recipe names it.
         base_sha256: SHA-256 of the base's weights that the study states; None: not stated. That
             the weights loaded have it is for whoever loads them to check.
-        target_modules: Modules that get an adapter, as resolved for the base; empty: not named.
-        message_bytes: Length of the longest message, in wire format.
+        target_modules: Modules that get an adapter, as resolved for the base; empty: not named;
+            None: they follow from a base that is not loaded yet.
+        message_bytes: Length of the longest message, in wire format; 0 where it is not known yet.
     """
 
     plan: Plan
     task: str
     base_sha256: str | None
-    target_modules: tuple[str, ...]
+    target_modules: tuple[str, ...] | None
     message_bytes: int
 
 
@@ -214,8 +215,9 @@ def _not_accepted(asked: Asked, accept: AcceptPolicy) -> list[str]:
             f"accept.base_sha256: base model {asked.base_sha256} asked, which this site does not "
             "know; to trust it, add the hash in site.toml"
         )
-    others = [name for name in asked.target_modules if not _is_named(name, accept.target_modules)]
-    if accept.target_modules and not asked.target_modules:
+    modules = asked.target_modules
+    others = [name for name in modules or () if not _is_named(name, accept.target_modules)]
+    if accept.target_modules and modules == ():
         reasons.append(
             "accept.target_modules: the study names no modules; ask the coordinator to set "
             "lora.target_modules, or leave accept.target_modules out of site.toml for any"

@@ -51,6 +51,8 @@ max_rounds = 50
 max_local_steps = 4
 max_message_bytes = 1_000_000
 max_adapter_value = 100.0
+max_length = 512            # tokens of a record
+templates = []              # SHA-256 of chat templates in recipes: none but the base's own
 noise_partners = []         # ledgers' keys of those whose share of the noise is relied on: none
 min_colluding = 1           # of these, how many must be allowed to work with the coordinator
 """
@@ -164,6 +166,11 @@ class AcceptPolicy:
             quickstart's end below 0.3), values blow float32 rounding up until one unit shows in
             its companions' gradients; up to the default that was measured to stay within what
             clipping keeps free (`cloister.privacy.clipping.MARGIN`).
+        max_length: Longest record in tokens that a study may ask for; a bound on time and memory.
+            The default is the context that Llama 2 was trained with.
+        templates: SHA-256 of the chat templates that a recipe may bring, each read by somebody
+            here: such a template runs over every record. Empty: none but the base tokenizer's own
+            and the plain one.
         noise_partners: Public keys of the ledgers (hex) of the institutions whose share of the
             noise this site relies on, in studies in which noise is shared under secure
             aggregation; as each told it, not as the coordinator says. Empty: it joins no such
@@ -179,6 +186,8 @@ class AcceptPolicy:
     max_local_steps: int = 10
     max_message_bytes: int = 20_000_000
     max_adapter_value: float = 100.0
+    max_length: int = 4096
+    templates: tuple[str, ...] = ()
     noise_partners: tuple[str, ...] = ()
     min_colluding: int = 1
 
@@ -186,7 +195,7 @@ class AcceptPolicy:
         for name in ("tasks", "base_sha256"):
             if not getattr(self, name):
                 raise UsageError(f"{name}: empty; no study could ever be joined: name at least one")
-        for name in ("base_sha256", "noise_partners"):
+        for name in ("base_sha256", "noise_partners", "templates"):
             for digest in getattr(self, name):
                 if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
                     raise UsageError(
@@ -196,7 +205,7 @@ class AcceptPolicy:
             raise UsageError(f"min_colluding: {self.min_colluding} given; 0 or more is needed")
         if "" in self.target_modules:
             raise UsageError("target_modules: an empty name given; leave the key out for any")
-        for name in ("max_rounds", "max_local_steps", "max_message_bytes"):
+        for name in ("max_rounds", "max_local_steps", "max_message_bytes", "max_length"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}: {getattr(self, name)} given; at least 1 is needed")
         if not 0 < self.max_adapter_value < math.inf:

@@ -6,6 +6,7 @@ import math
 
 from cloister.adapter.exchange import WORDS, Status
 from cloister.client.policy_file import SitePolicy
+from cloister.privacy.units import Unit
 
 
 def in_words(policy: SitePolicy) -> list[str]:
@@ -28,13 +29,26 @@ def in_words(policy: SitePolicy) -> list[str]:
         f"in a batch with probability at most {privacy.max_sample_rate:g}, and the clip bound is "
         f"at most {privacy.max_grad_norm:g}: a study that asks for less is tightened.",
         f"A study states δ of at most {privacy.max_delta:g}.",
+        *(
+            [
+                "A study for single records is tightened to persons: one record of each person "
+                "then counts, and the others never do."
+            ]
+            if privacy.unit is Unit.PERSON
+            else []
+        ),
         f"Tasks: {', '.join(accept.tasks)}. Base models: "
         + ", ".join(digest[:12] + "…" for digest in accept.base_sha256)
         + " (SHA-256 of their weights).",
         "Adapters on "
         + (", ".join(accept.target_modules) if accept.target_modules else "any modules")
         + f"; at most {accept.max_rounds} rounds of {accept.max_local_steps} steps, messages of "
-        f"{accept.max_message_bytes:,} bytes, adapter values of {accept.max_adapter_value:g}.",
+        f"{accept.max_message_bytes:,} bytes, adapter values of {accept.max_adapter_value:g}, "
+        f"records of {accept.max_length:,} tokens.",
+        "Chat templates: the base's own"
+        + "".join(f", {digest[:12]}…" for digest in accept.templates)
+        + " (SHA-256 of those that recipes bring)." * bool(accept.templates)
+        + "." * (not accept.templates),
     ]
     lines.append(
         f"It shares noise with {len(accept.noise_partners)} institutions that it names, where a "

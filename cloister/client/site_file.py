@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,23 +14,55 @@ from cloister.data.config import DataConfig
 from cloister.errors import BadFileError, RecipeError, UsageError
 from cloister.fields import read_section
 from cloister.names import is_name
+from cloister.tasks.config import TaskKind
 
+# What stands in a new file where only the institution knows the value; it is refused by name.
+FILL_IN = "FILL IN"
+
+# A filled-in file. `TEMPLATE` is the same with `FILL_IN` for what `_BLANK` names.
 EXAMPLE = (
     """\
 [site]
 name = "st-marys"           # in every study
 data = "records.jsonl"      # private; never leaves
-public_records = 1200       # declared: may be told, and need not be exact
-ledger = "st-marys.ledger"  # of this data set, for its whole life
+public_records = 1200       # declared number of them, or of persons: may be told, need not be exact
+ledger = "records.ledger"   # of this data set, for its whole life
 # model = "/models/MiniLM"  # where the base lies; absent: as the study names it
 # rank = 4                  # of its adapters, in studies of mixed ranks
 # text = "note"             # columns, where they are not called as studies call them
 # agent_user = "cloister"   # whom the agent runs as, where root starts the service
 # max_round_seconds = 14400 # a round that takes longer is ended
 
+[records]                   # what they hold, typed from a public code book, never read off them
+task = "sequence-classification"
+labels = ["cardiology", "dermatology", "orthopaedics"]  # all that may occur; a study names them all
+
 """
     + POLICY_EXAMPLE
 )
+_BLANK = {
+    "site": ("name", "data", "public_records"),
+    "records": ("labels",),
+    "budget": ("epsilon", "delta"),
+    "privacy": ("person",),
+}
+
+
+def _blank(example: str) -> str:
+    """An example with `FILL_IN` for what only the institution knows."""
+    section, lines = "", []
+    for line in example.splitlines():
+        if head := re.match(r"\[(\w+)\]", line):
+            section = head[1]
+        found = re.fullmatch(r"(\w+) = (.+?)(?:\s+# (.+))?", line)
+        if found and found[1] in _BLANK.get(section, ()):
+            key, value, comment = found.groups()
+            line = f'{key} = "{FILL_IN}"  # such as {value}' + (f"; {comment}" if comment else "")
+        lines.append(line + "\n")
+    return "".join(lines)
+
+
+TEMPLATE = _blank(EXAMPLE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +122,38 @@ class SiteConfig:
                 raise UsageError(f"{name}: {value} given; a number from 1 up is needed")
 
 
+@dataclass(frozen=True, kw_only=True)
+class RecordsConfig:
+    """The `[records]` section: what the site's records hold, declared in public.
+
+    The records are read and checked against it before any study arrives, so that nothing that a
+    study asks can show in how that goes. A study that the site joins names every label here: were
+    one missing, whether the site answers would follow from whether a record has it.
+
+    Attributes:
+        task: What they are labelled for.
+        labels: Class names, or entity types without their B-/I- prefix, from a public code book;
+            none for conversations.
+    """
+
+    task: TaskKind
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.task == "causal-lm":
+            if self.labels:
+                raise UsageError("labels: conversations have none; leave the key out")
+            return
+        fewest = 2 if self.task == "sequence-classification" else 1
+        if len(self.labels) < fewest:
+            raise UsageError(
+                f"labels: {len(self.labels)} given; at least {fewest} are needed: all that the "
+                "public code book has, whether or not they occur"
+            )
+        if len(set(self.labels)) != len(self.labels) or not all(map(str.strip, self.labels)):
+            raise UsageError("labels: each may be named once only, and none may be empty")
+
+
 @dataclass(frozen=True)
 class SiteFile:
     """A whole `site.toml`.
@@ -97,11 +162,35 @@ class SiteFile:
         path: Where it lies; its relative paths start there.
         site: Its `[site]` section.
         policy: All other sections.
+        records: Its `[records]` section; None in a file from before there was one, which can be
+            read and shown but takes no part in a study.
     """
 
     path: Path
     site: SiteConfig
     policy: SitePolicy
+    records: RecordsConfig | None = None
+
+    @property
+    def declared(self) -> RecordsConfig:
+        """What the records hold.
+
+        Raises:
+            RecipeError: It is not declared.
+        """
+        if self.records is None:
+            raise RecipeError(
+                [
+                    f"{self.path}: records: missing; declare what the records hold in a section "
+                    "[records]: task, and labels as a public code book lists them"
+                ]
+            )
+        return self.records
+
+    @property
+    def data(self) -> Path:
+        """The file of its records."""
+        return self.place(self.site.data)
 
     def place(self, name: str) -> Path:
         """A file that the site names, relative to `site.toml`."""
@@ -141,15 +230,25 @@ def read_site(path: Path) -> SiteFile:
         ) from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadFileError(f"{path}: no valid TOML: {error}") from error
+    blanks = [
+        f"{path}: {section}.{key}: not filled in yet; the comment beside it says what it is"
+        for section, table in tables.items()
+        if isinstance(table, Mapping)
+        for key, value in table.items()
+        if value == FILL_IN or (isinstance(value, list) and FILL_IN in value)
+    ]
+    if blanks:
+        raise RecipeError(blanks)
     problems: list[str] = []
     site = _site(tables.pop("site", None), problems)
+    records = _records(tables.pop("records", None), problems)
     try:
         policy = policy_of(tables)
     except RecipeError as error:
         problems += error.problems
     if problems or site is None:
         raise RecipeError([f"{path}: {problem}" for problem in problems])
-    return SiteFile(path.absolute(), site, policy)
+    return SiteFile(path.absolute(), site, policy, records)
 
 
 def _site(table: object, problems: list[str]) -> SiteConfig | None:
@@ -160,3 +259,15 @@ def _site(table: object, problems: list[str]) -> SiteConfig | None:
     missing = [f"site.{key}: missing, and it has no default" for key in needed if key not in table]
     problems += missing
     return None if missing else read_section(SiteConfig, table, "site", problems)
+
+
+def _records(table: object, problems: list[str]) -> RecordsConfig | None:
+    if table is None:
+        return None
+    if not isinstance(table, Mapping):
+        problems.append(f"records: {table!r} given; a section [records] is needed")
+        return None
+    if "task" not in table:
+        problems.append("records.task: missing, and it has no default")
+        return None
+    return read_section(RecordsConfig, table, "records", problems)

@@ -197,6 +197,11 @@ class Ledger:
         return self._history.budget
 
     @property
+    def unit(self) -> Unit:
+        """Whose presence every release hides."""
+        return self._history.unit
+
+    @property
     def steps(self) -> int:
         """Steps charged in all."""
         return sum(self._history.spent.plans.values())

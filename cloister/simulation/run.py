@@ -31,7 +31,13 @@ from cloister.simulation.finish import write_results
 from cloister.simulation.ledgers import begin_ledgers
 from cloister.simulation.personal import site_models
 from cloister.simulation.result import Result
-from cloister.simulation.study import SimulatedSites, SimulatedStudy, prepare, workspace_of
+from cloister.simulation.study import (
+    SimulatedSites,
+    SimulatedStudy,
+    check_records,
+    prepare,
+    workspace_of,
+)
 from cloister.strategies.build import make_strategy
 from cloister.strategies.strategy import ServerState
 from cloister.training.preflight import preflight
@@ -46,11 +52,13 @@ class Events:
         on_stage: What begins now, in words.
         on_step: A site took a local step (local engine only).
         on_round: A round was closed.
+        on_warning: Something that is seldom meant.
     """
 
     on_stage: Callable[[str], None] = lambda text: None
     on_step: Callable[[], None] = lambda: None
     on_round: Callable[[RoundReport], None] = lambda report: None
+    on_warning: Callable[[str], None] = lambda text: None
 
 
 def simulate(
@@ -129,6 +137,8 @@ def open_coordinator(
     events.on_stage("preparing data and model")
     simulated = prepare(recipe)
     workspace = workspace_of(simulated)
+    for warning in check_records(recipe):
+        events.on_warning(warning)
     if not run.heads():
         begin_ledgers(simulated, run)
     if recipe.privacy.enabled:

@@ -34,7 +34,7 @@ from cloister.simulation.partition import partition
 from cloister.simulation.policies import simulated_budget, simulated_policy
 from cloister.tasks.build import labels_of, record_kind
 from cloister.tasks.config import TaskConfig
-from cloister.training.units import UnitExamples, unit_examples
+from cloister.training.units import EncodedUnits, encode_units
 from cloister.training.workspace import Workspace, open_workspace
 
 
@@ -148,10 +148,48 @@ def workspace_of(study: SimulatedStudy) -> Workspace:
 
 
 @lru_cache(maxsize=256)  # more sites than a study has (3…50)
-def _units(recipe: Recipe, name: str) -> tuple[UnitExamples, ...]:
+def _encoded(recipe: Recipe, name: str) -> EncodedUnits:
     study = prepare(recipe)
-    encode, plan = workspace_of(study).task.encode, study.plans[name]
-    return unit_examples(study.sites[name], encode, plan.unit, plan.max_records)
+    workspace, plan = workspace_of(study), study.plans[name]
+    return encode_units(
+        study.sites[name], workspace.task, plan.unit, plan.max_records, workspace.vocabulary
+    )
+
+
+def check_records(recipe: Recipe) -> list[str]:
+    """Encodes all records once before any site is asked, as in a simulation all are the user's own.
+
+    Args:
+        recipe: As given, labels not yet filled in.
+
+    Returns:
+        What is seldom meant, one line each.
+
+    Raises:
+        DataError: A record would be left out of its unit.
+    """
+    encoded = {name: _encoded(recipe, name) for name in prepare(recipe).names}
+    for name, site in encoded.items():
+        if site.problems:
+            place, problem = site.problems[0]
+            record = prepare(recipe).sites[name][place - 1]
+            raise DataError(f"{recipe.data.train}, record {_place(recipe, record)}: {problem}")
+    silent = sum(site.nothing_to_learn for site in encoded.values())
+    records = sum(len(records) for records in prepare(recipe).sites.values())
+    if not silent:
+        return []
+    return [
+        f"{silent} of {records} records teach nothing: their first token to learn lies beyond "
+        f"task.max_length = {recipe.task.max_length}; raise it, or leave them out"
+    ]
+
+
+def _place(recipe: Recipe, record: Record) -> int:
+    """Where in its file a record stands, from 1, whichever site it was dealt to."""
+    kind = record_kind(recipe.task.kind)
+    written = load(recipe.data.train, "train", kind, recipe.data)
+    wanted = dataclasses.replace(record, site=None)
+    return [dataclasses.replace(other, site=None) for other in written].index(wanted) + 1
 
 
 def plan_of(study: SimulatedStudy, name: str) -> Plan:
@@ -204,7 +242,7 @@ class SimulatedSites:
             plan=plan,
             policy=simulated_policy(study.recipe, plan, budget, workspace, partners),
             training=self.recipe.training,
-            units=_units(self.recipe, name),
+            units=_encoded(self.recipe, name).units,
             unit=plan.unit,
             ledger=Ledger(ledger),
             seed=self.recipe.study.seed,

@@ -12,6 +12,7 @@ from cloister.tasks.chat import PLAIN_TEMPLATE, CausalChat
 from cloister.tasks.config import TaskConfig, TaskKind
 from cloister.tasks.sequence import SequenceClassification
 from cloister.tasks.task import Task
+from cloister.tasks.template import ChatTemplate
 from cloister.tasks.token import TokenClassification, bio_tags
 
 
@@ -47,7 +48,8 @@ def build_task(
         tokenizer: The base's.
 
     Raises:
-        UsageError: There are too few labels, or the tokenizer cannot serve the task.
+        UsageError: There are too few labels, the tokenizer cannot serve the task, or the template
+            says what it must not.
     """
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (
         tokenizer.eos_token_id or 0
@@ -58,8 +60,7 @@ def build_task(
             "tokens are; choose a base model that has one"
         )
     if config.kind == "causal-lm":
-        template = config.chat_template or tokenizer.chat_template or PLAIN_TEMPLATE
-        return CausalChat(tokenizer, str(template), config.max_length, pad_id)
+        return CausalChat(tokenizer, chat_template(config, tokenizer), config.max_length, pad_id)
     if config.kind == "token-classification":
         if not labels:
             raise UsageError("task.labels: no entity type given or found in the training set")
@@ -67,3 +68,17 @@ def build_task(
     if len(labels) < 2:
         raise UsageError(f"task.labels: {len(labels)} given or found; at least 2 are needed")
     return SequenceClassification(labels, tokenizer, config.max_length, pad_id)
+
+
+def chat_template(config: TaskConfig, tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
+    """The recipe's template, else the tokenizer's own, else the plain one.
+
+    Raises:
+        UsageError: It cannot be used.
+    """
+    own = tokenizer.chat_template
+    if isinstance(own, dict):  # several by name, for tools or retrieval
+        own = own.get("default")
+    if config.chat_template and config.chat_template != own:
+        return ChatTemplate(config.chat_template)
+    return ChatTemplate(str(own), is_own=True) if own else ChatTemplate(PLAIN_TEMPLATE)

@@ -6,16 +6,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from jinja2 import TemplateError
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from cloister.data.records import ChatRecord, Message, Record, RecordKind
-from cloister.errors import UsageError
+from cloister.errors import MisfitError
 from cloister.tasks.collate import collate
 from cloister.tasks.config import TaskKind
 from cloister.tasks.losses import mean_within_record, token_losses
 from cloister.tasks.task import IGNORE, Batch, Example
+from cloister.tasks.template import ChatTemplate
 
 # For tokenizers without a template of their own. Plain words, because a small vocabulary has no
 # tokens for markers; an assistant's turn ends with the end token, which is learnt too. A prompt
@@ -28,6 +28,8 @@ PLAIN_TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 
+UNFOUND = "the assistant's turns cannot be found in its rendered conversation"
+
 
 @dataclass(frozen=True)
 class CausalChat:
@@ -35,13 +37,13 @@ class CausalChat:
 
     Attributes:
         tokenizer: The base's; a fast one, whose offsets say which characters a token covers.
-        template: Jinja template of a conversation.
+        template: Of a conversation.
         max_length: Longest conversation in tokens.
         pad_id: Token id of padding.
     """
 
     tokenizer: PreTrainedTokenizerBase
-    template: str
+    template: ChatTemplate
     max_length: int
     pad_id: int
     labels: tuple[str, ...] = ()
@@ -53,7 +55,7 @@ class CausalChat:
         """Tokenizes a conversation once, and marks the tokens of the assistant's turns.
 
         Raises:
-            UsageError: The template does not render the conversation, or does not render its
+            MisfitError: The template does not render the conversation, or does not render its
                 beginning as the beginning of the whole, so that the turns cannot be found in it.
         """
         assert isinstance(record, ChatRecord)
@@ -102,10 +104,11 @@ class CausalChat:
                 before = self._before(messages, index)
                 after = self._apply(messages[: index + 1], generation=False)
                 if not (whole.startswith(before) and whole.startswith(after.rstrip("\n"))):
-                    raise UsageError(
+                    raise MisfitError(
+                        UNFOUND,
                         "task.chat_template: a conversation's beginning is not rendered as the "
                         "beginning of the whole, so the assistant's turns cannot be found; set a "
-                        "template that renders turn by turn"
+                        "template that renders turn by turn",
                     )
                 spans.append((len(before), len(after.rstrip("\n"))))
         return whole, spans
@@ -119,28 +122,16 @@ class CausalChat:
         return opening[: max(opening.rfind(messages[0].content.strip()), 0)].rstrip(" ")
 
     def _apply(self, messages: Sequence[Message], *, generation: bool) -> str:
-        try:
-            text = self.tokenizer.apply_chat_template(
-                [{"role": m.role, "content": m.content} for m in messages],
-                chat_template=self.template,
-                add_generation_prompt=generation,
-                tokenize=False,
-            )
-        except TemplateError as error:
-            raise UsageError(
-                f"task.chat_template: turns of {', '.join(m.role for m in messages)} cannot be "
-                f"rendered ({error}); set a template that takes such conversations, or leave "
-                "them out of the data"
-            ) from error
-        assert isinstance(text, str)
-        return text
+        special = self.tokenizer.special_tokens_map
+        return self.template.render(messages, special, generation=generation)
 
     def _tokens(self, text: str, *, offsets: bool) -> Mapping[str, list]:  # type: ignore[type-arg]
         # A template writes the special tokens that it wants; the plain one leaves the first to
         # the tokenizer.
         encoded: Mapping[str, list] = self.tokenizer(  # type: ignore[type-arg]
             text,
-            add_special_tokens=self.template == PLAIN_TEMPLATE and not _ends_itself(self.tokenizer),
+            add_special_tokens=self.template.text == PLAIN_TEMPLATE
+            and not _ends_itself(self.tokenizer),
             return_offsets_mapping=offsets,
             verbose=False,  # no warning of a long text: it is cut afterwards
         )

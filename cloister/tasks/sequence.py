@@ -12,10 +12,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from cloister.data.records import Record, RecordKind, TextRecord
-from cloister.errors import DataError
+from cloister.errors import MisfitError
 from cloister.tasks.collate import collate
 from cloister.tasks.config import TaskKind
-from cloister.tasks.task import Batch, Example
+from cloister.tasks.task import UNKNOWN_LABEL, Batch, Example
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,11 @@ class SequenceClassification:
         """Tokenizes a text; see `Task.encode`."""
         assert isinstance(record, TextRecord)
         if record.label not in self.labels:
-            raise DataError(
+            raise MisfitError(
+                UNKNOWN_LABEL,
                 f"label {record.label!r} is not among the study's {len(self.labels)} "
                 f"({', '.join(self.labels[:5])}{', …' if len(self.labels) > 5 else ''}); "
-                "correct the file, or name it in task.labels"
+                "correct the file, or name it in task.labels",
             )
         ids = self.tokenizer(record.text, truncation=True, max_length=self.max_length)["input_ids"]
         return Example(tuple(ids) or (self.pad_id,), self.labels.index(record.label))

@@ -17,6 +17,7 @@ from cloister.tasks.config import TaskKind
 
 # The index that a loss passes over, as torch.nn.functional.cross_entropy's default has it.
 IGNORE = -100
+UNKNOWN_LABEL = "its label is not among the study's"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,8 @@ class Task(Protocol):
         """Turns a record into tokens.
 
         Raises:
-            DataError: The record's label or tags are not among `labels`.
+            MisfitError: The record's label or tags are not among `labels`, or its conversation
+                cannot be rendered.
         """
 
     def collate(self, examples: Sequence[Example]) -> Batch:

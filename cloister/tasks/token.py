@@ -10,11 +10,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from cloister.data.records import Record, RecordKind, TokenRecord
-from cloister.errors import DataError
+from cloister.errors import MisfitError
 from cloister.tasks.collate import collate
 from cloister.tasks.config import TaskKind
 from cloister.tasks.losses import mean_within_record, token_losses
-from cloister.tasks.task import IGNORE, Batch, Example
+from cloister.tasks.task import IGNORE, UNKNOWN_LABEL, Batch, Example
 
 
 def bio_tags(types: Sequence[str]) -> tuple[str, ...]:
@@ -46,10 +46,11 @@ class TokenClassification:
         assert isinstance(record, TokenRecord)
         unknown = sorted(set(record.tags) - set(self.labels))
         if unknown:
-            raise DataError(
+            raise MisfitError(
+                UNKNOWN_LABEL,
                 f"tag {unknown[0]} is not among the study's {len(self.labels)} "
                 f"({', '.join(self.labels[:7])}{', …' if len(self.labels) > 7 else ''}); "
-                "correct the file, or name its type in task.labels"
+                "correct the file, or name its type in task.labels",
             )
         encoded = self.tokenizer(
             list(record.tokens),

@@ -2,34 +2,130 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from cloister.data.records import Record
-from cloister.errors import DataError
+from cloister.errors import DataError, MisfitError
 from cloister.privacy.units import Unit
-from cloister.tasks.task import Example
+from cloister.tasks.task import IGNORE, Example, Task
 
-# All records of one unit that count, at least one.
+# All records of one unit that count; none where none of them can be used.
 UnitExamples = tuple[Example, ...]
+
+# Why a record is left out of its unit, beside what its task says (`MisfitError.reason`).
+NO_PERSON = "it names no person, where persons are the units"
+UNENCODED = "it cannot be encoded"
+UNKNOWN_TOKEN = "a token of it is beyond the base's vocabulary"
+TOO_LONG = "it is longer than the base has positions"
+
+
+@dataclass(frozen=True)
+class EncodedUnits:
+    """A site's units, and what its operator wants to know of them.
+
+    Attributes:
+        units: In the order of their first record; empty ones stay, and are drawn like any other.
+        left_out: Records that are in no unit, by reason. A true number, for whoever owns them.
+        problems: Of these, the place among the records (from 1) and what is wrong; likewise.
+        nothing_to_learn: Records in a unit of which no token is learnt, because they were cut
+            before the first; likewise.
+        unused: Records beyond the most that count of a person; likewise.
+    """
+
+    units: tuple[UnitExamples, ...]
+    left_out: Mapping[str, int]
+    problems: tuple[tuple[int, str], ...]
+    nothing_to_learn: int
+    unused: int
+
+
+def encode_units(
+    records: Sequence[Record],
+    task: Task,
+    unit: Unit,
+    most: int,
+    vocabulary: int | None = None,
+    positions: int | None = None,
+) -> EncodedUnits:
+    """Encodes records, together where they are one unit's.
+
+    Args:
+        records: A site's; private.
+        task: Of the study.
+        unit: Whose presence is hidden.
+        most: Records of one person that count: the first so many that can be used. It bounds a
+            person's cost in time and memory; its influence is bounded by the clip whatever it is.
+        vocabulary: Token ids that the base has; None: not checked.
+        positions: Longest record that the base takes; None: not checked.
+
+    Guarantees:
+        Total: it raises for no record, whatever the record holds. A record that cannot be encoded,
+        has a label that the study lacks or a token beyond the vocabulary, or names no person where
+        persons are the units, is left out of its unit. A unit follows from its own records alone,
+        so what is left out of one changes no other. A record without a person belongs to nobody
+        whose other records are known, so it makes an empty unit of its own: as a person's it would
+        hide less than a person.
+    """
+    groups: dict[object, list[int]] = {}
+    for place, record in enumerate(records):
+        alone = unit is Unit.RECORD or record.person is None
+        groups.setdefault(("record", place) if alone else record.person, []).append(place)
+    units: list[UnitExamples] = []
+    problems: list[tuple[int, str, str]] = []
+    unused = 0
+    for places in groups.values():
+        examples: list[Example] = []
+        for done, place in enumerate(places):
+            if len(examples) == most:
+                unused += len(places) - done
+                break
+            if unit is Unit.PERSON and records[place].person is None:
+                problems.append((place + 1, NO_PERSON, NO_PERSON))
+                continue
+            try:
+                examples.append(_encode(records[place], task, vocabulary, positions))
+            except MisfitError as error:
+                problems.append((place + 1, error.reason, str(error)))
+            except Exception as error:  # a tokenizer may raise whatever Python does
+                problems.append((place + 1, UNENCODED, f"{UNENCODED} ({type(error).__name__})"))
+        units.append(tuple(examples))
+    problems.sort()
+    return EncodedUnits(
+        units=tuple(units),
+        left_out=Counter(reason for _, reason, _ in problems),
+        problems=tuple((place, problem) for place, _, problem in problems),
+        nothing_to_learn=sum(not _teaches(e, task) for examples in units for e in examples),
+        unused=unused,
+    )
+
+
+def _encode(record: Record, task: Task, vocabulary: int | None, positions: int | None) -> Example:
+    example = task.encode(record)
+    ids = example.input_ids
+    if vocabulary is not None and not all(0 <= token < vocabulary for token in ids):
+        raise MisfitError(UNKNOWN_TOKEN, f"{UNKNOWN_TOKEN}, which has {vocabulary}")
+    if positions is not None and len(ids) > positions:
+        raise MisfitError(TOO_LONG, f"{TOO_LONG}: {len(ids)} tokens, {positions} positions")
+    return example
+
+
+def _teaches(example: Example, task: Task) -> bool:
+    """Whether any of an example's tokens is learnt; the first of a conversation follows nothing."""
+    if not isinstance(example.target, tuple):
+        return True
+    learnt = example.target[1:] if task.kind == "causal-lm" else example.target
+    return any(target != IGNORE for target in learnt)
 
 
 def unit_examples(
     records: Sequence[Record], encode: Callable[[Record], Example], unit: Unit, most: int
 ) -> tuple[UnitExamples, ...]:
-    """Encodes records, together where they are one unit's.
-
-    Args:
-        records: A site's; private.
-        encode: A task's.
-        unit: Whose presence is hidden.
-        most: Records of one person that count: the first so many. It bounds a person's cost in
-            time and memory; its influence is bounded by the clip whatever it is.
-
-    Returns:
-        Units in the order of their first record. The column that names persons goes no further.
+    """Encodes synthetic records, all of which must be usable; see `encode_units`.
 
     Raises:
-        DataError: A record names no person where persons are the units.
+        DataError: A record cannot be encoded, or names no person where persons are the units.
     """
     if unit is Unit.RECORD:
         return tuple((encode(record),) for record in records)

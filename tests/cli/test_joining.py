@@ -82,6 +82,9 @@ def table(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> T
     made = Table(tmp_path, capsys)
     made.site.parent.mkdir()
     made.site.write_text(EXAMPLE)
+    rows = [{"text": "chest pain", "label": "cardiology", "patient_id": str(n)} for n in range(3)]
+    (made.site.parent / "records.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    made.does("site", "init", made.site, "--yes")
     return made
 
 

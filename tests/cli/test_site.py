@@ -1,5 +1,6 @@
 """`cloister site`: from an example file to a governed site, and twelve planted faults."""
 
+import io
 import json
 import os
 import tomllib
@@ -9,13 +10,21 @@ from pathlib import Path
 import pytest
 
 from cloister.cli.main import run
-from cloister.client import doctor
-from cloister.client.site_file import EXAMPLE, SiteConfig, read_site
+from cloister.client import doctor, doctor_study
+from cloister.client.agent_folder import AgentFolder
+from cloister.client.own_ledger import begin_ledger
+from cloister.client.records import RecordSource
+from cloister.client.site_file import EXAMPLE, FILL_IN, TEMPLATE, SiteConfig, read_site
 from cloister.errors import RecipeError
 from cloister.models.base import weights_sha256
 from cloister.privacy.ledger import Charge, Ledger, Released, key_file
 from tests.support.studies import NOTES, small_assignments, write_notes
 
+RECORDS = f"""
+[records]
+task = "sequence-classification"
+labels = {json.dumps(sorted(NOTES))}
+"""
 POLICY = """
 [budget]
 epsilon = 20.0
@@ -42,15 +51,16 @@ def folder(tmp_path: Path) -> Path:
         except tomllib.TOMLDecodeError:
             tables.setdefault(section, {})[key] = value
     tables["task"]["labels"] = sorted(NOTES)
+    tables["model"]["sha256"] = weights_sha256(tmp_path / "base")
     import tomli_w
 
     (tmp_path / "study.toml").write_text(tomli_w.dumps(tables))
     write_notes(tmp_path / "records.jsonl", 40, seed=5)
     site = '[site]\nname = "ward"\ndata = "records.jsonl"\npublic_records = 40\n'
     base = weights_sha256(tmp_path / "base")
-    text = site + 'ledger = "ward.ledger"\n' + POLICY.format(base=base)
+    text = site + 'ledger = "ward.ledger"\n' + RECORDS + POLICY.format(base=base)
     (tmp_path / "site.toml").write_text(text)
-    assert run(["site", "init", str(tmp_path / "site.toml")]) == 0
+    begin_ledger(read_site(tmp_path / "site.toml"))
     return tmp_path
 
 
@@ -68,17 +78,117 @@ def doctored(folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dic
     return code, {row["check"]: row["level"] for row in checks}
 
 
-def test_a_site_begins_from_an_example(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "site.toml"
+def blank_site(folder: Path, **values: str) -> Path:
+    """A file as `site init` writes it, filled in by hand."""
+    path = folder / "site.toml"
     assert run(["site", "init", str(path)]) == 0
-    assert path.read_text() == EXAMPLE
-    assert run(["site", "init", str(path)]) == 0
+    for key, value in values.items():
+        text = path.read_text()
+        assert f'{key} = "{FILL_IN}"' in text
+        path.write_text(text.replace(f'{key} = "{FILL_IN}"', f"{key} = {value}", 1))
+    return path
+
+
+FILLED = {
+    "name": '"ward"', "data": '"records.jsonl"', "public_records": "40",
+    "labels": json.dumps(sorted(NOTES)), "epsilon": "8.0", "delta": "1e-5", "person": '"person"',
+}  # fmt: skip
+
+
+def test_a_new_file_begins_no_ledger_before_it_is_filled_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = blank_site(tmp_path)
+    assert path.read_text() == TEMPLATE
+    assert run(["site", "init", str(path), "--yes"]) == 2
+    told = capsys.readouterr().err
+    for key in ("site.name", "site.data", "site.public_records", "records.labels",
+                "budget.epsilon", "budget.delta", "privacy.person"):  # fmt: skip
+        assert f"{key}: not filled in yet" in told
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("left", FILLED)
+def test_one_blank_is_enough_to_begin_nothing(left: str, tmp_path: Path) -> None:
+    write_notes(tmp_path / "records.jsonl", 40)
+    path = blank_site(tmp_path, **{key: FILLED[key] for key in FILLED if key != left})
+    assert run(["site", "init", str(path), "--yes"]) == 2
+    assert not list(tmp_path.glob("*.ledger*"))
+
+
+def test_a_ledger_is_begun_from_data_that_can_be_read_and_once_confirmed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = blank_site(tmp_path, **FILLED)
+    begin = ["site", "init", str(path)]
+    assert run([*begin, "--yes"]) == 3  # no such file
+    (tmp_path / "records.jsonl").write_text('{"text": "no label", "person": "p"}\n')
+    assert run([*begin, "--yes"]) == 3  # no row fits
+    assert "none of 1 rows fits" in capsys.readouterr().err
+    write_notes(tmp_path / "records.jsonl", 40)
+    assert run(begin) == 2  # nobody to ask
+    told = capsys.readouterr()
+    assert "--yes" in told.err
+    assert "ε = 8 at δ = 1e-05" in told.out
+    assert "one person, told apart by the column person" in told.out
+    assert not (tmp_path / "records.ledger").exists()
+    assert not key_file(tmp_path / "records.ledger").exists()
+    assert run([*begin, "--yes"]) == 0
     assert "public key: " in capsys.readouterr().out
-    ledger = Ledger(tmp_path / "st-marys.ledger")
-    assert (ledger.budget.epsilon, ledger.budget.delta) == (8.0, 1e-5)
-    assert run(["site", "init", str(path)]) == 0  # changes nothing
-    assert Ledger(tmp_path / "st-marys.ledger").head == ledger.head
+    ledger = Ledger(tmp_path / "records.ledger")
+    assert (ledger.budget.epsilon, ledger.budget.delta, ledger.unit) == (8.0, 1e-5, "person")
+    assert run(begin) == 0  # changes nothing, and asks nothing
+    assert "begun before" in capsys.readouterr().out
+    assert Ledger(tmp_path / "records.ledger").head == ledger.head
     assert run(["site", "init", str(tmp_path / "none" / "site.toml")]) == 3
+
+
+@pytest.mark.parametrize(("typed", "code"), [("ward", 0), ("yes", 2)])
+def test_at_a_terminal_the_name_is_typed(
+    typed: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_notes(tmp_path / "records.jsonl", 40)
+    path = blank_site(tmp_path, **FILLED)
+    monkeypatch.setattr("sys.stdin", Terminal(f"{typed}\n"))
+    assert run(["site", "init", str(path)]) == code
+    assert (tmp_path / "records.ledger").exists() is (code == 0)
+
+
+class Terminal(io.StringIO):
+    """Somebody's keyboard."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+CONTRADICTIONS = {
+    "budget.epsilon": ("epsilon = 20.0", "epsilon = 30.0", "30.0", "20.0"),
+    "a lower budget.epsilon": ("epsilon = 20.0", "epsilon = 10.0", "10.0", "20.0"),
+    "budget.delta": ("delta = 2e-5", "delta = 1e-5", "1e-05", "2e-05"),
+    "privacy.unit": (
+        "max_grad_norm = 2.0", 'max_grad_norm = 2.0\nunit = "person"\nperson = "person"',
+        "person", "record",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [("budget show", 3), ("budget forecast", 3), ("status", 3), ("start", 3), ("init", 3),
+     ("doctor", 9)],
+)  # fmt: skip
+def test_a_file_that_contradicts_its_ledger_is_an_error_that_says_both(
+    name: str, command: str, code: int, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new, said, begun = CONTRADICTIONS[name]
+    edit(folder, old, new)
+    capsys.readouterr()
+    assert run(["site", *command.split(), str(folder / "site.toml")]) == code
+    told = "".join(capsys.readouterr())
+    assert name.split()[-1] in told
+    assert f"{said} in the file" in told
+    assert f"begun with {begun}" in told
 
 
 def test_the_example_shows_every_key_of_a_site() -> None:
@@ -100,6 +210,7 @@ def test_a_healthy_site_passes_every_check(
     assert run(["site", "doctor", str(folder / "site.toml")]) == 0
     told = capsys.readouterr().out
     assert "PASS" in told
+    assert "40 records (told to nobody)" in told
     assert "base model" not in told  # of a study, and none was given
 
 
@@ -111,14 +222,25 @@ def other_base(folder: Path, patch: pytest.MonkeyPatch) -> None:
     edit(folder, 'name = "ward"\n', 'name = "ward"\nmodel = "nowhere"\n')
 
 
-def bad_row(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    with (folder / "records.jsonl").open("a") as file:
-        file.write('{"text": 3}\n')
+def missing_data(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    (folder / "records.jsonl").unlink()
 
 
-def strange_label(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    with (folder / "records.jsonl").open("a") as file:
-        file.write('{"text": "a", "label": "rare"}\n')
+def cut_data(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    text = (folder / "records.jsonl").read_text()
+    (folder / "records.jsonl").write_text(text[:-20])
+
+
+def other_columns(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    edit(folder, 'name = "ward"\n', 'name = "ward"\ntext = "note"\n')
+
+
+def other_labels(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    edit(folder, RECORDS, RECORDS.replace("ology", "o"))
+
+
+def lacking_label(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    edit(folder, 'labels = ["', 'labels = ["rare", "')
 
 
 def open_key(folder: Path, patch: pytest.MonkeyPatch) -> None:
@@ -142,7 +264,7 @@ def little_noise_asked(folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def other_task(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    edit(folder, '"sequence-classification"', '"causal-lm"')
+    edit(folder, 'tasks = ["sequence-classification"]', 'tasks = ["causal-lm"]')
 
 
 def full_disk(folder: Path, patch: pytest.MonkeyPatch) -> None:
@@ -167,26 +289,26 @@ def old_sqlite(folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def broken_gradients(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    total = doctor.clipped_gradient_sum
+    total = doctor_study.clipped_gradient_sum
 
     def doubled(*args: object) -> object:
         found = total(*args)  # type: ignore[arg-type]
         return found + found
 
-    patch.setattr(doctor, "clipped_gradient_sum", doubled)
+    patch.setattr(doctor_study, "clipped_gradient_sum", doubled)
 
 
 def lossy_adapters(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    read = doctor.read_adapter
-    patch.setattr(doctor, "read_adapter", lambda network: read(network).scale(0.5))
+    read = doctor_study.read_adapter
+    patch.setattr(doctor_study, "read_adapter", lambda network: read(network).scale(0.5))
 
 
 FAULTS: dict[str, list[Callable[[Path, pytest.MonkeyPatch], None]]] = {
-    "base model": [wrong_hash, other_base],
-    "data": [bad_row, strange_label],
+    "base model": [other_base],
+    "data": [missing_data, cut_data, other_columns],
     "key": [open_key],
     "ledger": [missing_ledger, cut_ledger, lowered_budget],
-    "policy": [little_noise_asked, other_task],
+    "policy": [little_noise_asked, other_task, wrong_hash, other_labels, lacking_label],
     "disk space": [full_disk],
     "file system": [network_disk],
     "packages": [missing_package],
@@ -221,6 +343,90 @@ def test_a_declared_size_far_from_the_true_one_is_warned_of(
     assert (code, levels["data"]) == (0, "WARN")
 
 
+def test_the_doctor_fails_without_the_data_whether_or_not_a_study_is_given(folder: Path) -> None:
+    site, study = str(folder / "site.toml"), str(folder / "study.toml")
+    (folder / "records.jsonl").unlink()
+    assert run(["site", "doctor", site]) == 9
+    assert run(["site", "doctor", site, study]) == 9
+
+
+def test_rows_that_do_not_fit_are_counted_and_named_at_home(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (folder / "records.jsonl").open("a") as file:
+        file.write(
+            '{"text": "a", "label": "rare"}\n{"label": "rare"}\n\n{"text": "b", "label": "rare"}'
+        )
+    code, levels = doctored(folder, capsys)
+    assert (code, levels["data"], levels["units"]) == (0, "WARN", "PASS")
+    assert run(["site", "doctor", str(folder / "site.toml")]) == 0
+    told = capsys.readouterr().out
+    assert "40 records" in told
+    assert "2 rows are left out: its label is not among records.labels (row 41, 44)" in told
+    assert "1 rows are left out: a column is missing, or its value cannot be used (row 42)" in told
+
+
+def test_what_a_policy_tightens_is_shown_with_its_consequence(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A study left at its default unit, at a site that hides persons: three of four are unused."""
+    edit(folder, "max_grad_norm = 2.0", 'max_grad_norm = 2.0\nunit = "person"\nperson = "person"')
+    edit(folder, "public_records = 40", "public_records = 10")
+    for path in folder.glob("ward.ledger*"):
+        path.unlink()
+    site, study = str(folder / "site.toml"), str(folder / "study.toml")
+    assert run(["site", "init", site, "--yes"]) == 0
+    capsys.readouterr()
+    assert run(["site", "policy", "check", site, study]) == 0
+    told = capsys.readouterr().out
+    assert "unit: record asked, person by this site's policy: " in told
+    assert "max_records = 1" in told
+    assert "never used" in told
+    assert run(["site", "policy", "check", site, study, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["tightened"]["unit"] == ["record", "person"]
+    assert document["max_records"] == 1
+    said = {change["field"]: change["consequence"] for change in document["changes"]}
+    assert "never used" in said["unit"]
+    assert run(["site", "policy", "show", site]) == 0
+    assert "one record of each person then counts" in capsys.readouterr().out
+    assert run(["site", "doctor", site, study]) == 0
+    told = capsys.readouterr().out
+    assert "40 records of 10 persons, the largest with 4" in told
+    assert "10 persons with 10 records to learn from" in told
+    assert "30 of 40 records can never be used (max_records = 1 of a person)" in told
+    assert "unit: record asked, person by this site's policy" in told
+
+
+def test_a_changed_file_is_named_and_taken_at_a_reload(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = read_site(folder / "site.toml")
+    agent, source = AgentFolder.of(file), RecordSource(file)
+    agent.own.mkdir(parents=True)
+    agent.note_records(source.document())
+    status = ["site", "status", str(file.path)]
+    assert run(status) == 0
+    assert "changed" not in capsys.readouterr().out
+    write_notes(file.data, 20)
+    assert run(status) == 0
+    assert f"cloister site reload {file.path} takes it" in capsys.readouterr().out
+    assert len(source.current.records) == 40
+    assert run(["site", "reload", str(file.path)]) == 0
+    told = capsys.readouterr().out
+    assert "20 records fit" in told
+    assert "does not run" in told
+    assert not agent.take_reload()
+    agent.service.write_text(json.dumps({"pid": os.getpid(), "children": {}}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cloister.client.agent_folder.is_cloister", lambda pid: True)
+        assert run(["site", "reload", str(file.path)]) == 0
+    assert agent.take_reload()
+    assert not agent.take_reload()
+    file.data.unlink()
+    assert run(["site", "reload", str(file.path)]) == 3
+
+
 def test_a_study_is_priced_and_tightened(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     site, study = str(folder / "site.toml"), str(folder / "study.toml")
     assert run(["site", "policy", "check", site, study]) == 0
@@ -231,7 +437,7 @@ def test_a_study_is_priced_and_tightened(folder: Path, capsys: pytest.CaptureFix
     assert document["tightened"]["max_grad_norm"] == [1.0, 0.5]
     assert document["tightened"]["noise_multiplier"][1] == 3.0
     assert document["epsilon"] < 2
-    edit(folder, '"sequence-classification"', '"causal-lm"')
+    edit(folder, 'tasks = ["sequence-classification"]', 'tasks = ["causal-lm"]')
     assert run(["site", "policy", "check", site, study]) == 4
     assert "accept.tasks" in capsys.readouterr().err
 
@@ -244,7 +450,8 @@ def test_the_policy_is_said_in_words(folder: Path, capsys: pytest.CaptureFixture
 
 
 def test_the_budget_is_shown_and_foreseen(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from cloister.client.own import open_own, read_records
+    from cloister.client.own import open_own
+    from cloister.client.records import read_records
     from cloister.recipe import read_recipe
 
     site = str(folder / "site.toml")

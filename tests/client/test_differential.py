@@ -194,12 +194,22 @@ def test_a_chat_template_answers_no_question_about_a_record(
         assert live(recipe, [*chats(), row], llama, **ward) == plain
 
 
-BROKEN: dict[str, object] = {
+# Rows that are no record: at home they are counted and named, and nobody else sees them.
+MISFITS: dict[str, object] = {
     "an empty text": {"text": "", "label": "cardiology", "person": "q"},
     "no text": {"label": "cardiology", "person": "q"},
-    "a number for a text": {"text": 4711, "label": "cardiology", "person": "q"},
+    "nothing": {"other": "pain"},
+}
+
+
+@pytest.mark.parametrize("row", MISFITS.values(), ids=MISFITS.keys())
+def test_no_answer_depends_on_a_row_that_is_no_record(row: object, bert: Path, live: Lives) -> None:
+    recipe = study(bert)
+    assert live(recipe, [row, *notes()], bert) == live(recipe, notes(), bert)
+
+
+BROKEN: dict[str, object] = {
     "no JSON": "4711",
-    "half a character": {"text": "pain \ud800", "label": "cardiology", "person": "q"},
     "half a row": '{"text": "pa',
 }
 
@@ -210,6 +220,26 @@ def test_a_file_that_cannot_be_read_is_refused_at_home_before_any_question(
 ) -> None:
     with pytest.raises(DataError):
         Ward.open(tmp_path / "ward", [*notes(), row], bert, monkeypatch)
+
+
+def test_a_reload_takes_the_records_between_two_rounds(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ward = Ward.open(tmp_path / "ward", notes(), bert, monkeypatch)
+    served = ward.agent._sites.records
+    file = read_site(ward.folder / "site.toml")
+    file.data.write_text("".join(json.dumps(row) + "\n" for row in notes(7)))
+    ward.agent._reload_if_asked()  # nobody asked
+    assert len(served.current.records) == 20
+    ward.agent._folder.ask_reload()
+    ward.agent._reload_if_asked()
+    assert len(served.current.records) == 7
+    assert ward.agent._folder.records()["records"] == 7
+    file.data.write_text("{")
+    ward.agent._folder.ask_reload()
+    ward.agent._reload_if_asked()
+    assert len(served.current.records) == 7
+    assert "valid JSON" in ward.agent._folder.refusals()[-1]["why"]
 
 
 def test_records_that_change_while_the_agent_runs_change_no_answer(

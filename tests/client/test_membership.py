@@ -2,13 +2,15 @@
 
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cloister.client.membership import Membership, take_invite, take_welcome
+from cloister.client.own_ledger import begin_ledger
 from cloister.client.site_file import EXAMPLE, SiteFile, read_site
-from cloister.errors import BadFileError, CloisterError, NetworkError, UsageError
+from cloister.errors import BadFileError, CloisterError, LedgerError, NetworkError, UsageError
 from cloister.privacy.ledger import Ledger
 from cloister.provisioning.node_key import create_node_key, load_node_key, public_pem
 from cloister.provisioning.papers import (
@@ -28,7 +30,9 @@ def site(tmp_path: Path) -> SiteFile:
     path = tmp_path / "site" / "site.toml"
     path.parent.mkdir()
     path.write_text(EXAMPLE.replace("st-marys", "ward"))
-    return read_site(path)
+    file = read_site(path)
+    begin_ledger(file)
+    return file
 
 
 def invited(folder: Path, **changes: str) -> Path:
@@ -51,6 +55,14 @@ def welcomed(folder: Path, asked: Request, by: str = "hub", **changes: str) -> P
     path = folder / "ward.welcome.json"
     write_welcome(path, Welcome(**{**fields, **changes}), authority(by))
     return path
+
+
+def test_joining_begins_no_ledger(site: SiteFile, tmp_path: Path) -> None:
+    other = replace(site, site=replace(site.site, ledger="other.ledger"))
+    with pytest.raises(LedgerError, match="no ledger yet; cloister site init"):
+        join(other, tmp_path)
+    assert not other.ledger.exists()
+    assert not Membership.of(other).path.exists()
 
 
 def test_a_site_joins(site: SiteFile, tmp_path: Path) -> None:
@@ -92,7 +104,6 @@ def test_no_paper_is_taken_without_the_other_channel(site: SiteFile, tmp_path: P
         with pytest.raises(NetworkError, match="take neither"):
             take_invite(site, path, wrong, NOW, False)
     assert not Membership.of(site).path.exists()
-    assert not site.ledger.exists()
     assert take_invite(site, path, FINGERPRINT.upper(), NOW, False)
 
 

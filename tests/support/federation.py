@@ -41,6 +41,10 @@ public_records = 40
 ledger = "records.ledger"
 model = "{base}"
 
+[records]
+task = "sequence-classification"
+labels = {labels}
+
 [budget]
 epsilon = {epsilon}
 delta = 2e-5
@@ -59,6 +63,7 @@ RECIPE = """
 name = "small"
 [model]
 base = "{base}"
+sha256 = "{sha256}"
 [task]
 max_length = 16
 labels = {labels}
@@ -177,7 +182,7 @@ class Federation:
         path = self.root / "study.toml"
         path.write_text(
             RECIPE.format(base=self.base, labels=json.dumps(sorted(NOTES)), rounds=rounds,
-                          test=self.root / "test.jsonl")
+                          sha256=weights_sha256(self.base), test=self.root / "test.jsonl")
         )  # fmt: skip
         members = connecting(read_members(self.server.members), datetime.now(UTC))
         return resolved_recipe(path, list(assignments), members)
@@ -242,7 +247,12 @@ def federation(
         folder.mkdir(exist_ok=True)
         write_notes(folder / "records.jsonl", 40, seed=10 + index)
         text = SITE.format(
-            name=name, base=base, sha256=weights_sha256(base), epsilon=epsilon, noise=noise
+            name=name,
+            base=base,
+            sha256=weights_sha256(base),
+            epsilon=epsilon,
+            noise=noise,
+            labels=json.dumps(sorted(NOTES)),
         )
         (folder / "site.toml").write_text(text)
         sites[name] = read_site(folder / "site.toml")

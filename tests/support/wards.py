@@ -28,6 +28,7 @@ from cloister.flower.tasks import Runtime, Task
 from cloister.models.base import weights_sha256
 from cloister.recipe import Recipe
 from tests.support.clock import Clock, TimedGrid
+from tests.support.studies import NOTES
 
 SITE = """
 [site]
@@ -36,6 +37,10 @@ data = "records.jsonl"
 public_records = 40
 ledger = "ward.ledger"
 model = "{base}"
+
+[records]
+task = "{task}"
+labels = {labels}
 
 [budget]
 epsilon = 40.0
@@ -114,7 +119,10 @@ class Ward:
         folder.mkdir(parents=True)
         lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
         (folder / "records.jsonl").write_text("".join(line + "\n" for line in lines))
-        text = SITE.format(base=base, unit=unit, task=task, sha256=weights_sha256(base))
+        labels = [] if task == "causal-lm" else sorted(NOTES)
+        text = SITE.format(
+            base=base, unit=unit, task=task, sha256=weights_sha256(base), labels=json.dumps(labels)
+        )
         (folder / "site.toml").write_text(text)
         file = read_site(folder / "site.toml")
         begin_ledger(file)
@@ -200,7 +208,7 @@ def _charge_time(clock: Clock, patch: pytest.MonkeyPatch) -> None:
         slower.untimed = work  # type: ignore[attr-defined]
         patch.setattr(owner, name, slower)
 
-    timed(agent, "read_records", lambda f: READ * f.place(f.site.data).stat().st_size)
-    timed(own, "encoded_units", lambda records, *_: ENCODE * len(str(records)) / 10)
+    timed(agent, "RecordSource", lambda f: READ * f.place(f.site.data).stat().st_size)
+    timed(own, "encode_units", lambda records, *_: ENCODE * len(str(records)) / 10)
     timed(site_round, "local_update", lambda network, task, units, *_: TRAIN * sum(
         len(example.input_ids) for unit in units for example in unit) / 10)  # fmt: skip

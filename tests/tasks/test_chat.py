@@ -8,11 +8,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from cloister.data.records import ChatRecord, Message
-from cloister.errors import UsageError
+from cloister.errors import MisfitError, UsageError
 from cloister.tasks.build import build_task, labels_of
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.config import TaskConfig, TaskKind
 from cloister.tasks.task import IGNORE
+from cloister.tasks.template import ChatTemplate
 from tests.support.models import VOCABULARY, WORDS, word_tokenizer
 
 # Words and end tokens alone: every token of the text is in the vocabulary.
@@ -167,7 +168,7 @@ def test_perplexity_is_over_tokens_and_loss_over_records() -> None:
 def test_a_template_that_rewrites_what_it_said_is_refused() -> None:
     # The number of turns comes first, so that no beginning is the beginning of the whole.
     template = "{{ messages | length }} " + BARE
-    with pytest.raises(UsageError, match=r"task\.chat_template: .* turn by turn"):
+    with pytest.raises(MisfitError, match=r"task\.chat_template: .* turn by turn"):
         task(template).encode(conversation("fever", "rest", "cough", "no"))
 
 
@@ -175,7 +176,7 @@ def test_a_template_that_drops_earlier_replies_is_refused() -> None:
     template = "{% for m in messages %}{% if loop.last or m.role == 'user' %}{{ m.content }} " + (
         "{% endif %}{% endfor %}"
     )
-    with pytest.raises(UsageError, match="turn by turn"):
+    with pytest.raises(MisfitError, match="turn by turn"):
         task(template).encode(conversation("fever", "rest", "cough", "no"))
 
 
@@ -184,7 +185,7 @@ def test_a_tokenizers_own_template_is_used_before_the_plain_one() -> None:
     tokenizer.chat_template = BARE
     own = build_task(TaskConfig(kind="causal-lm"), (), tokenizer)
     assert isinstance(own, CausalChat)
-    assert own.template == BARE
+    assert own.template == ChatTemplate(BARE, is_own=True)
 
 
 def test_conversations_have_no_labels() -> None:
@@ -230,13 +231,16 @@ def test_a_conversation_has_one_beginning_whoever_writes_it(template: str | None
     assert example.target[0] == IGNORE  # type: ignore[index]
 
 
-def test_a_conversation_that_a_template_does_not_take_is_refused() -> None:
+def test_a_conversation_that_the_base_s_template_does_not_take_is_a_misfit() -> None:
     template = (
         "{% if messages[0].role != 'user' %}{{ raise_exception('the user begins') }}{% endif %}"
     )
+    tokenizer = word_tokenizer(frame=False)
+    tokenizer.chat_template = template + BARE
+    bound = build_task(TaskConfig(kind="causal-lm"), (), tokenizer)
     record = ChatRecord((Message("system", "fever"), Message("assistant", "rest")))
-    with pytest.raises(UsageError, match=r"turns of system, assistant .*the user begins") as found:
-        task(template + BARE).encode(record)
+    with pytest.raises(MisfitError, match=r"turns of system, assistant .*the user begins") as found:
+        bound.encode(record)
     # What was said is the site's own.
     assert "fever" not in str(found.value)
 

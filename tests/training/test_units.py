@@ -1,12 +1,26 @@
-"""Records become units: one by one, or a person's together."""
+"""Records become units: one by one, or a person's together; no record can stop it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 
-from cloister.data.records import Record, TextRecord
-from cloister.errors import DataError
+from cloister.data.records import ChatRecord, Message, Record, TextRecord, TokenRecord
+from cloister.errors import DataError, MisfitError
 from cloister.privacy.units import Unit
-from cloister.tasks.task import Example
-from cloister.training.units import unit_examples
+from cloister.tasks.build import build_task
+from cloister.tasks.config import TaskConfig, TaskKind
+from cloister.tasks.task import Example, Task
+from cloister.training.units import (
+    NO_PERSON,
+    TOO_LONG,
+    UNENCODED,
+    UNKNOWN_TOKEN,
+    UnitExamples,
+    encode_units,
+    unit_examples,
+)
+from tests.support.models import VOCABULARY, word_tokenizer
 
 RECORDS = [
     TextRecord("a", "x", person="p"),
@@ -21,9 +35,25 @@ def encode(record: Record) -> Example:
     return Example((ord(record.text),), 0)
 
 
-def letters(unit: Unit, most: int) -> list[str]:
-    units = unit_examples(RECORDS, encode, unit, most)
+@dataclass
+class Letters:
+    """A task whose tokens are letters; `broken` says what it does with some of them."""
+
+    broken: Callable[[str], None] = lambda text: None
+    kind: TaskKind = "sequence-classification"
+
+    def encode(self, record: Record) -> Example:
+        assert isinstance(record, TextRecord)
+        self.broken(record.text)
+        return encode(record)
+
+
+def spelt(units: tuple[UnitExamples, ...]) -> list[str]:
     return ["".join(chr(example.input_ids[0]) for example in one) for one in units]
+
+
+def letters(unit: Unit, most: int, task: Letters | None = None) -> list[str]:
+    return spelt(encode_units(RECORDS, task or Letters(), unit, most).units)  # type: ignore[arg-type]
 
 
 def test_each_record_is_a_unit_of_its_own() -> None:
@@ -33,8 +63,106 @@ def test_each_record_is_a_unit_of_its_own() -> None:
 def test_a_person_s_records_are_one_unit_of_at_most_so_many() -> None:
     assert letters(Unit.PERSON, 8) == ["acd", "b"]
     assert letters(Unit.PERSON, 2) == ["ac", "b"]
+    assert encode_units(RECORDS, Letters(), Unit.PERSON, 2).unused == 1  # type: ignore[arg-type]
 
 
-def test_a_record_without_a_person_is_refused() -> None:
+def test_synthetic_records_must_all_be_usable() -> None:
+    assert spelt(unit_examples(RECORDS, encode, Unit.PERSON, 2)) == ["ac", "b"]
     with pytest.raises(DataError, match="record 2 names no person"):
         unit_examples([RECORDS[0], TextRecord("e", "x")], encode, Unit.PERSON, 8)
+
+
+def test_a_record_without_a_person_is_an_empty_unit_and_in_no_one_else_s() -> None:
+    records = [RECORDS[0], TextRecord("e", "x"), TextRecord("f", "x"), *RECORDS[1:]]
+    found = encode_units(records, Letters(), Unit.PERSON, 8)  # type: ignore[arg-type]
+    assert spelt(found.units) == ["acd", "", "", "b"]
+    assert found.left_out == {NO_PERSON: 2}
+    assert [place for place, _ in found.problems] == [2, 3]
+
+
+RAISED = [
+    MisfitError("a reason", "a b c"), DataError("what it holds"), ValueError("what it holds"),
+    KeyError("what it holds"), RecursionError(), MemoryError(), StopIteration(),
+    UnicodeEncodeError("a", "b", 0, 1, "c"), AssertionError(), OverflowError(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("unit", list(Unit))
+def test_whatever_a_record_raises_leaves_it_out_alone(unit: Unit, error: Exception) -> None:
+    def broken(text: str) -> None:
+        if text in "bc":
+            raise error
+
+    found = encode_units(RECORDS, Letters(broken), unit, 8)  # type: ignore[arg-type]
+    assert spelt(found.units) == (["a", "", "", "d"] if unit is Unit.RECORD else ["ad", ""])
+    reason = "a reason" if isinstance(error, MisfitError) else UNENCODED
+    assert found.left_out == {reason: 2}
+    assert [place for place, _ in found.problems] == [2, 3]
+    # What another library says of a record may hold it, and the operator's log is no place for it.
+    assert all("what it holds" not in problem for _, problem in found.problems)
+
+
+def test_a_person_s_later_records_take_the_place_of_those_left_out() -> None:
+    def broken(text: str) -> None:
+        if text == "a":
+            raise MisfitError("a reason", "a")
+
+    assert letters(Unit.PERSON, 2, Letters(broken)) == ["cd", "b"]
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "positions", "reason"),
+    [(ord("c"), None, UNKNOWN_TOKEN), (None, 0, TOO_LONG)],
+)
+def test_what_a_base_cannot_take_is_left_out(
+    vocabulary: int | None, positions: int | None, reason: str
+) -> None:
+    task = Letters()
+    found = encode_units(RECORDS, task, Unit.RECORD, 1, vocabulary, positions)  # type: ignore[arg-type]
+    assert spelt(found.units)[2] == ""
+    assert set(found.left_out) == {reason}
+
+
+WEIRD = ["", " ", "\x00", "\ud800", "a" * 100_000, "￿😀‮", "[CLS] [SEP]", "{{ messages }}"]
+TASKS: dict[TaskKind, Callable[[str], Record]] = {
+    "sequence-classification": lambda text: TextRecord(text, "X"),
+    "token-classification": lambda text: TokenRecord((text, text), ("B-X", "O")),
+    "causal-lm": lambda text: ChatRecord((Message("user", text), Message("assistant", text))),
+}
+
+
+def task_of(kind: TaskKind, max_length: int = 16) -> Task:
+    return build_task(TaskConfig(kind=kind, max_length=max_length), ("X", "Y"), word_tokenizer())
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_no_text_stops_any_task_nor_changes_another_record(kind: TaskKind) -> None:
+    task, make = task_of(kind), TASKS[kind]
+    usual = make("chest pain")
+    alone = encode_units([usual], task, Unit.RECORD, 1, VOCABULARY).units[0]
+    records = [record for text in WEIRD for record in (make(text), usual)]
+    found = encode_units(records, task, Unit.RECORD, 1, VOCABULARY)
+    assert len(found.units) == len(records)
+    assert set(found.units[1::2]) == {alone}
+    assert alone != ()
+
+
+@pytest.mark.parametrize("kind", ["sequence-classification", "token-classification"])
+def test_a_label_that_the_study_lacks_leaves_the_record_out(kind: TaskKind) -> None:
+    other: Record = (
+        TextRecord("rash", "Z") if kind == "sequence-classification"
+        else TokenRecord(("rash",), ("B-Z",))
+    )  # fmt: skip
+    found = encode_units([other], task_of(kind), Unit.RECORD, 1)
+    assert found.units == ((),)
+    assert found.left_out == {"its label is not among the study's": 1}
+
+
+def test_conversations_that_are_cut_before_their_first_reply_are_counted() -> None:
+    make = TASKS["causal-lm"]
+    records = [ChatRecord((Message("user", "rash " * 30), Message("assistant", "rest")))] * 3
+    found = encode_units([*records, make("rest")], task_of("causal-lm"), Unit.RECORD, 1)
+    assert found.nothing_to_learn == 3
+    assert found.left_out == {}
+    assert all(found.units)

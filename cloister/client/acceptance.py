@@ -1,0 +1,137 @@
+"""Whether a site joins a study, from the study's recipe and `site.toml` alone.
+
+    recipe ──▶ records declared? ──▶ template ──▶ sizes ──▶ plan against policy ──▶ its plan here
+
+It comes before everything else: no base is looked for, no record is read, nothing is built. So a
+refusal is a function of two files, one of which the coordinator wrote itself. What only the base
+can tell (names of its modules where the recipe gives none, sizes of messages) is checked once the
+base, whose hash is accepted here, is loaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cloister.client.policy import Asked, check
+from cloister.client.policy_file import AcceptPolicy
+from cloister.client.site_file import RecordsConfig, SiteFile
+from cloister.errors import CloisterError, RefusedError
+from cloister.privacy.plan import Plan, make_plan
+from cloister.recipe import Recipe
+from cloister.tasks.config import TaskConfig
+from cloister.tasks.template_rules import template_problems, template_sha256
+
+
+def accept(recipe: Recipe, file: SiteFile) -> Plan:
+    """Decides whether a site joins a study.
+
+    Args:
+        recipe: The study's.
+        file: The site's.
+
+    Returns:
+        The effective plan: the stricter of study and policy in every field, without the shapes of
+        messages, which the base decides.
+
+    Raises:
+        RefusedError: The site does not join; every reason with its remedy, one line each.
+
+    Guarantees:
+        A function of the two values: no record, no base, no network, no clock. A study that is
+        accepted names every label that the site declares, so no record decides whether it fits.
+    """
+    reasons: list[str] = []
+    if file.records is None:
+        reasons.append(
+            "records: this site's file declares none; add a section [records] with task and labels "
+            "to site.toml"
+        )
+    else:
+        reasons += _records(recipe.task, file.records)
+    reasons += _sizes(recipe.task, file.policy.accept)
+    reasons += _template(recipe.task, file.policy.accept)
+    try:
+        asked = Asked(
+            plan=proposed_plan(recipe, file),
+            task=recipe.task.kind,
+            base_sha256=recipe.model.sha256,
+            target_modules=recipe.lora.target_modules or None,
+            message_bytes=0,
+        )
+        effective = check(asked, file.policy)
+    except CloisterError as error:  # no plan at all, or not one for this site
+        raise RefusedError("\n".join([*reasons, *str(error).splitlines()])) from error
+    if reasons:
+        raise RefusedError("\n".join(reasons))
+    return effective
+
+
+def proposed_plan(recipe: Recipe, file: SiteFile) -> Plan:
+    """The study's plan at a site of the declared size, before the site tightens it.
+
+    Raises:
+        RefusedError: No noise meets the study's target there.
+        UsageError: The study's batch is larger than the site's declared size.
+    """
+    plan = make_plan(
+        recipe.privacy,
+        public_records=file.site.public_records,
+        expected_batch_size=recipe.training.expected_batch_size,
+        local_steps=recipe.training.local_steps,
+        num_rounds=recipe.federation.num_rounds,
+        sites=recipe.data.sites,
+    )
+    return replace(plan, message=())
+
+
+def _records(task: TaskConfig, declared: RecordsConfig) -> list[str]:
+    """Whether the study is about what the site's records hold, one line a problem."""
+    if task.kind != declared.task:
+        return [
+            f"records.task: this site's records are for {declared.task}, the study is "
+            f"{task.kind}; join another study, or declare other records"
+        ]
+    if task.kind == "causal-lm":
+        return []
+    if not task.labels:
+        return [
+            "task.labels: the study names none; a site takes no part in a study whose labels it "
+            "would have to tell: ask the coordinator to name them"
+        ]
+    missing = [label for label in declared.labels if label not in task.labels]
+    if not missing:
+        return []
+    return [
+        f"task.labels: the study lacks {', '.join(missing)}, which this site declares; whether it "
+        "could take part would show whether a record has it: ask the coordinator to name every "
+        "label of the code book"
+    ]
+
+
+def _sizes(task: TaskConfig, accept: AcceptPolicy) -> list[str]:
+    if task.max_length <= accept.max_length:
+        return []
+    return [
+        f"accept.max_length: records of {task.max_length} tokens asked; at most "
+        f"{accept.max_length} are taken; ask for a smaller task.max_length, or raise it in "
+        "site.toml"
+    ]
+
+
+def _template(task: TaskConfig, accept: AcceptPolicy) -> list[str]:
+    """Whether the recipe's template may run over the site's records, one line a problem."""
+    text = task.chat_template
+    if text is None or task.kind != "causal-lm":
+        return []
+    digest = template_sha256(text)
+    reasons = [
+        f"task.chat_template: {problem}; ask the coordinator to leave it out, for the base's own"
+        for problem in template_problems(text)
+    ]
+    if digest not in accept.templates and not reasons:
+        reasons.append(
+            f"accept.templates: the study brings a chat template, SHA-256 {digest}, which this "
+            "site does not know; read it, and add the hash in site.toml to trust it, or ask the "
+            "coordinator to leave it out, for the base's own"
+        )
+    return reasons

@@ -1,0 +1,81 @@
+"""What a site's policy changes in a study's plan, and what comes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from cloister.privacy.plan import Plan
+from cloister.privacy.units import Unit
+
+# What a stricter value brings, for each field that a policy may tighten. A field that is missing
+# here is listed all the same, without such a sentence.
+_CONSEQUENCES = {
+    "expected_batch_size": "fewer are in a batch, so each step learns from less",
+    "local_steps": "a round ends earlier, so the study learns less in all",
+    "num_rounds": "the site takes no part in later rounds",
+    "noise_multiplier": "more noise: ε falls, and what is learnt is less exact",
+    "max_grad_norm": "more is clipped; noise falls with it, and ε stays",
+    "delta": "ε is stated at the smaller δ, where it is larger",
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One field of a plan that a policy tightens.
+
+    Attributes:
+        name: The field's.
+        asked: As the study has it.
+        accepted: As the site runs it.
+        consequence: What comes of it, in words; empty where there is nothing to say.
+    """
+
+    name: str
+    asked: Any
+    accepted: Any
+    consequence: str
+
+    def __str__(self) -> str:
+        asked, accepted = _short(self.asked), _short(self.accepted)
+        said = f"{self.name}: {asked} asked, {accepted} by this site's policy"
+        return f"{said}: {self.consequence}" if self.consequence else said
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def changes(asked: Plan, accepted: Plan) -> tuple[Change, ...]:
+    """Every field in which two plans differ, and the sample rate, which follows from two of them.
+
+    Args:
+        asked: The study's.
+        accepted: The site's.
+    """
+    names = [field.name for field in fields(Plan) if field.name != "message"]
+    return tuple(
+        Change(name, getattr(asked, name), getattr(accepted, name), _consequence(name, accepted))
+        for name in [*names, "sample_rate"]
+        if getattr(asked, name) != getattr(accepted, name)
+    )
+
+
+def _consequence(name: str, accepted: Plan) -> str:
+    if name == "unit" and accepted.unit is Unit.PERSON:
+        most = accepted.max_records
+        counted = "one record counts" if most == 1 else f"{most} records count"
+        return (
+            f"a person is hidden with all records, and of each person {counted} (max_records = "
+            f"{most}): all others are never used, and public_records counts persons; to use more, "
+            'ask the coordinator for privacy.unit = "person"'
+        )
+    return _CONSEQUENCES.get(name, "")
+
+
+def as_rows(found: tuple[Change, ...]) -> list[dict[str, Any]]:
+    """Changes as JSON."""
+    return [
+        {"field": c.name, "asked": c.asked, "accepted": c.accepted, "consequence": c.consequence}
+        for c in found
+    ]

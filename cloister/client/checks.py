@@ -1,0 +1,46 @@
+"""One check of `cloister site doctor`: a verdict and, where it fails, the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cloister.errors import CloisterError
+
+
+class Level(StrEnum):
+    """A verdict."""
+
+    PASS = "PASS"
+    WARN = "WARN"
+    FAIL = "FAIL"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One check's.
+
+    Attributes:
+        name: Of the check.
+        level: Its verdict.
+        detail: What was found.
+        remedy: What to do; empty where it passed.
+    """
+
+    name: str
+    level: Level
+    detail: str
+    remedy: str = ""
+
+
+def run_check(name: str, check: Callable[[], Outcome]) -> Outcome:
+    """Makes a check; what it raises is its verdict."""
+    try:
+        return check()
+    except CloisterError as error:
+        found = [line.partition("; ") for line in str(error).splitlines()]
+        details = " · ".join(what for what, _, _ in found)
+        return Outcome(name, Level.FAIL, details, " · ".join(r or what for what, _, r in found))
+    except (OSError, RuntimeError, ValueError, MemoryError) as error:
+        return Outcome(name, Level.FAIL, f"{type(error).__name__}: {error}", "look into this first")

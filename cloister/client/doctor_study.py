@@ -1,0 +1,196 @@
+"""Whether a site can run a study: accepted first, then its base, its units, its gradients."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import torch
+
+from cloister.client.acceptance import accept, proposed_plan
+from cloister.client.changes import changes
+from cloister.client.checks import Level, Outcome, run_check
+from cloister.client.own import accepted_plan, own_workspace
+from cloister.client.records import SiteRecords
+from cloister.client.site_file import SiteFile
+from cloister.errors import RefusedError
+from cloister.models.network import trained_parameters
+from cloister.models.state import read_adapter, write_adapter
+from cloister.privacy.plan import Plan
+from cloister.privacy.units import Unit
+from cloister.recipe import Recipe
+from cloister.tasks.task import Example
+from cloister.training.gradients import clipped_gradient_sum, per_record_hooks, plain_gradient_sum
+from cloister.training.preflight import preflight
+from cloister.training.units import EncodedUnits, encode_units, singles
+from cloister.training.workspace import Workspace
+
+# Memory for the base, its activations and per-record gradients, over the base's own.
+MEMORY_FACTOR = 3.0
+# float32 rounding between two ways to the same sum.
+PARITY = 1e-4
+# Rows that a message names; the operator finds the rest once these are mended.
+NAMED = 5
+
+
+def study_checks(file: SiteFile, recipe: Recipe, found: SiteRecords) -> Iterator[Outcome]:
+    """Makes every check of a study, in the order in which a site comes to it.
+
+    Args:
+        file: The site's.
+        recipe: The study's.
+        found: The site's records.
+    """
+    plans: list[Plan] = []
+    workspaces: list[Workspace] = []
+    encodings: list[EncodedUnits] = []
+
+    def policy() -> Outcome:
+        plans.append(accept(recipe, file))
+        return _policy(plans[0], proposed_plan(recipe, file))
+
+    def base() -> Outcome:
+        workspace = own_workspace(file, recipe)
+        accepted_plan(file, recipe, workspace)  # modules and sizes of messages, which it decides
+        workspaces.append(workspace)
+        return Outcome("base model", Level.PASS, f"weights {workspace.base_sha256[:12]}…, accepted")
+
+    def units() -> Outcome:
+        plan, workspace = plans[0], workspaces[0]
+        most = plan.max_records if plan.unit is Unit.PERSON else 1
+        encodings.append(
+            encode_units(found.records, workspace.task, plan.unit, most, workspace.vocabulary)
+        )
+        return _units(found, encodings[0], plan, recipe.task.max_length)
+
+    yield run_check("policy", policy)
+    if plans:
+        yield run_check("base model", base)
+    if not workspaces:
+        return
+    workspace = workspaces[0]
+    yield run_check("memory", lambda: _memory(workspace))
+    yield run_check("units", units)
+    examples = [example for unit in encodings[0].units for example in unit] if encodings else []
+    if examples:
+        yield run_check("gradients", lambda: _gradients(workspace, examples[:8]))
+        yield run_check("noiseless parity", lambda: _parity(workspace, examples[:8]))
+        yield run_check("reload", lambda: _reload(workspace, examples[:4]))
+
+
+def _policy(plan: Plan, asked: Plan) -> Outcome:
+    cost = plan.epsilon_after(plan.num_rounds)
+    detail = (
+        f"the study is accepted: ε ≤ {cost:.3f} (δ = {plan.delta:g}) for one {plan.unit} over "
+        f"{plan.num_rounds} rounds, noise multiplier {plan.noise_multiplier:g}"
+    )
+    tightened = changes(asked, plan)
+    if not tightened:
+        return Outcome("policy", Level.PASS, detail)
+    return Outcome(
+        "policy", Level.WARN, " · ".join([detail, *map(str, tightened)]),
+        "nothing, where this is meant; else ask the coordinator for a study with these values",
+    )  # fmt: skip
+
+
+def _units(found: SiteRecords, encoded: EncodedUnits, plan: Plan, max_length: int) -> Outcome:
+    """What of the records the study learns from, in true numbers: for the operator alone."""
+    usable = sum(1 for unit in encoded.units if unit)
+    batch = plan.sample_rate * usable
+    detail = (
+        f"{usable} {plan.unit}s with {sum(map(len, encoded.units))} records to learn from; a batch "
+        f"has {batch:.1f} on average and is divided by {plan.expected_batch_size}"
+    )
+    notes, remedies = [], []
+    if encoded.unused:
+        notes.append(
+            f"{encoded.unused} of {len(found.records)} records can never be used (max_records = "
+            f"{plan.max_records} of a person)"
+        )
+        remedies.append('ask the coordinator for privacy.unit = "person", or more of a person')
+    for reason, count in encoded.left_out.items():
+        notes.append(f"{count} left out: {reason}")
+    if encoded.problems:
+        rows = [found.rows[place - 1] for place, _ in encoded.problems[:NAMED]]
+        notes.append(f"rows {', '.join(map(str, rows))}{', …' * (len(encoded.problems) > NAMED)}")
+        remedies.append("correct these rows, or leave it so: they count as absent")
+    if encoded.nothing_to_learn:
+        notes.append(
+            f"{encoded.nothing_to_learn} records teach nothing: what is to be learnt lies beyond "
+            f"task.max_length = {max_length}"
+        )
+        remedies.append("ask the coordinator for a larger task.max_length")
+    if not usable:
+        return Outcome("units", Level.FAIL, " · ".join([detail, *notes]), " · ".join(remedies))
+    if notes:
+        return Outcome("units", Level.WARN, " · ".join([detail, *notes]), " · ".join(remedies))
+    return Outcome("units", Level.PASS, detail)
+
+
+def _memory(workspace: Workspace) -> Outcome:
+    base = sum(p.numel() * p.element_size() for p in workspace.network.parameters())
+    if torch.cuda.is_available():
+        free, where = torch.cuda.mem_get_info()[0], torch.cuda.get_device_name()
+    else:
+        free, where = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "CPU"
+    detail = f"{free / 2**30:.1f} GiB free ({where}), the base takes {base / 2**30:.2f}"
+    if free < MEMORY_FACTOR * base:
+        return Outcome(
+            "memory", Level.WARN, detail,
+            "a round may not fit: free memory, or ask for a smaller training.physical_batch_tokens",
+        )  # fmt: skip
+    return Outcome("memory", Level.PASS, detail)
+
+
+def _gradients(workspace: Workspace, examples: list[Example]) -> Outcome:
+    workspace.train_names(frozenset(workspace.start))
+    samples = sorted(examples, key=lambda e: len(e.input_ids))
+    preflight(workspace.network, workspace.task, [samples[-1], samples[0]])
+    return Outcome("gradients", Level.PASS, "per-record gradients are exact, every tensor moves")
+
+
+def _parity(workspace: Workspace, examples: list[Example]) -> Outcome:
+    """Without noise, and with a bound that nothing reaches, private training is plain training."""
+    write_adapter(workspace.network, workspace.start)
+    workspace.train_names(frozenset(workspace.start))
+    units, tokens, bound = singles(examples), 2048, 1e6
+    plain = plain_gradient_sum(workspace.network, workspace.task, units, tokens)
+    with per_record_hooks(workspace.network):
+        total = clipped_gradient_sum(workspace.network, workspace.task, units, bound, tokens)
+    private = [tensor.double() * total.grid for tensor in total.tensors]
+    length = sum(float(p.double().square().sum()) for p in plain) ** 0.5
+    apart = sum(
+        float((a.cpu() - b.double().cpu()).square().sum())
+        for a, b in zip(private, plain, strict=True)
+    )
+    # The grid of so large a bound is coarse: 10⁶/2³⁰ a coordinate.
+    rounding = total.grid * sum(p.numel() for p in plain) ** 0.5
+    if apart**0.5 > PARITY * length + rounding:
+        raise RefusedError(
+            f"private and plain gradients differ by {apart**0.5 / max(length, 1e-30):.2g} of their "
+            "length; train nothing with this installation, and report it"
+        )
+    return Outcome("noiseless parity", Level.PASS, "private training without noise is plain")
+
+
+def _reload(workspace: Workspace, examples: list[Example]) -> Outcome:
+    network, task = workspace.network, workspace.task
+    write_adapter(network, workspace.start)
+    workspace.train_names(frozenset(workspace.start))
+    with torch.no_grad():
+        for _, parameter in trained_parameters(network):
+            parameter.add_(0.01)
+        batch = task.collate(examples)
+        before = network.logits(batch).clone()
+        kept = read_adapter(network)
+        write_adapter(network, workspace.start)
+        moved = not torch.equal(network.logits(batch), before)
+        write_adapter(network, kept)
+        same = torch.equal(network.logits(batch), before)
+    write_adapter(network, workspace.start)
+    if not (moved and same):
+        raise RefusedError(
+            "an adapter that is read and written back gives other logits; train nothing with this "
+            "installation, and report it"
+        )
+    return Outcome("reload", Level.PASS, "an adapter read and written back gives the same logits")

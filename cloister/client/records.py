@@ -1,0 +1,194 @@
+"""A site's records, read and checked under its own command, before any study arrives.
+
+`cloister site doctor`, `start` and `reload` read them against what `site.toml` declares. What is
+wrong shows to the operator, at home and at once; a study later finds them as they are, so nothing
+that it asks can show in how reading goes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cloister.client.site_file import RecordsConfig, SiteFile
+from cloister.client.stamp import Stamp
+from cloister.data.config import DataConfig
+from cloister.data.load import _line_numbers, _read_file
+from cloister.data.records import Record, RecordKind, TextRecord, TokenRecord
+from cloister.data.schema import parse
+from cloister.errors import DataError
+from cloister.tasks.build import record_kind
+
+UNUSABLE = "a column is missing, or its value cannot be used"
+UNDECLARED = "its label is not among records.labels"
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """A row that is in no unit.
+
+    Attributes:
+        row: Its number in the file, as editors count.
+        reason: One of `UNUSABLE` and `UNDECLARED`.
+        problem: What is wrong with it; for whoever owns it.
+    """
+
+    row: int
+    reason: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class SiteRecords:
+    """What a site has to learn from. All of it is private, the counts too.
+
+    Attributes:
+        records: Those that fit what is declared, in the file's order.
+        rows: Their numbers in the file, as editors count.
+        misfits: The rows that do not.
+        stamp: The file as it was read.
+    """
+
+    records: tuple[Record, ...]
+    rows: tuple[int, ...]
+    misfits: tuple[Misfit, ...]
+    stamp: Stamp
+
+    @property
+    def reasons(self) -> Mapping[str, int]:
+        """How many rows do not fit, by reason."""
+        return Counter(misfit.reason for misfit in self.misfits)
+
+    def __str__(self) -> str:
+        left = "".join(f"; {count} rows are left out: {why}" for why, count in self.reasons.items())
+        return f"{len(self.records)} records fit{left}"
+
+
+def read_records(file: SiteFile) -> SiteRecords:
+    """Reads a site's records against what its `site.toml` declares.
+
+    Args:
+        file: The site's.
+
+    Raises:
+        RecipeError: The file declares nothing.
+        DataError: The data file is missing, damaged, was written meanwhile, or none of its rows
+            fits.
+
+    Guarantees:
+        Whether a row fits follows from that row and `site.toml` alone.
+    """
+    declared, path = file.declared, file.data
+    before = Stamp.of(path)
+    records: list[Record] = []
+    rows: list[int] = []
+    misfits: list[Misfit] = []
+    for row, found in _each(file):
+        if isinstance(found, str):
+            misfits.append(Misfit(row, UNUSABLE, found))
+        elif undeclared := _undeclared(found, declared):
+            misfits.append(Misfit(row, UNDECLARED, f"{undeclared!r} is not among records.labels"))
+        else:
+            records.append(found)
+            rows.append(row)
+    if Stamp.of(path).sha256 != before.sha256:
+        raise DataError(f"{path}: was written while it was read; do it again once it is whole")
+    if not records:
+        # Services log this: the reason is a fixed phrase, the problem may quote the row.
+        first = f" (row {misfits[0].row}: {misfits[0].reason})" if misfits else ""
+        raise DataError(
+            f"{path}: none of {len(misfits)} rows fits what {file.path.name} declares{first}; "
+            "correct the columns in [site] or the labels in [records]"
+        )
+    return SiteRecords(tuple(records), tuple(rows), tuple(misfits), before)
+
+
+def _each(file: SiteFile) -> Iterator[tuple[int, Record | str]]:
+    """Every row's number, with its record or what is wrong with it.
+
+    Raises:
+        DataError: The file as a whole cannot be read.
+    """
+    kind, columns, path = record_kind(file.declared.task), file.columns, file.data
+    rows = _read_file(path, "train")
+    jsonl = path.suffix.lower() == ".jsonl"
+    for number, row in zip(
+        _line_numbers(path) if jsonl else itertools.count(1), rows, strict=False
+    ):
+        yield number, _record(row, kind, columns)
+
+
+def _record(row: Mapping[str, object], kind: RecordKind, columns: DataConfig) -> Record | str:
+    """A row's record. One without a person stays: where records are the units it needs none."""
+    try:
+        return parse(row, kind, columns, "row")
+    except DataError as error:
+        if columns.person is None:
+            return str(error)
+    try:
+        return parse(row, kind, replace(columns, person=None), "row")
+    except DataError as error:
+        return str(error)
+
+
+def _undeclared(record: Record, declared: RecordsConfig) -> str | None:
+    """A label of a record that is not declared."""
+    if isinstance(record, TextRecord):
+        return None if record.label in declared.labels else record.label
+    if isinstance(record, TokenRecord):
+        kinds = (tag[2:] for tag in record.tags if tag != "O")
+        return next((kind for kind in kinds if kind not in declared.labels), None)
+    return None
+
+
+class RecordSource:
+    """The records that a site serves: those that were read last, until it is told to read again.
+
+    Args:
+        file: The site's.
+
+    Attributes:
+        current: What is served.
+
+    Raises:
+        RecipeError: The file declares nothing.
+        DataError: The records cannot be read.
+
+    Guarantees:
+        `current` changes in `reload` alone, so that a file which is edited during a study changes
+        nothing before the operator says so, and nothing during a round.
+    """
+
+    def __init__(self, file: SiteFile) -> None:
+        self._file = file
+        self.current = read_records(file)
+
+    def document(self) -> dict[str, Any]:
+        """Which records are served, for `cloister site status` at home."""
+        return {
+            "stamp": self.current.stamp.document(),
+            "records": len(self.current.records),
+            "misfits": dict(self.current.reasons),
+        }
+
+    def changed(self) -> bool:
+        """Whether the file is another than the one that is served, or is gone."""
+        return not self.current.stamp.is_current(self._file.data)
+
+    def reload(self, file: SiteFile | None = None) -> SiteRecords:
+        """Reads the records again.
+
+        Args:
+            file: The site's, where it changed; else as before.
+
+        Raises:
+            RecipeError: The file declares nothing.
+            DataError: They cannot be read; those from before stay.
+        """
+        file = file or self._file
+        self.current = read_records(file)
+        self._file = file
+        return self.current

@@ -1,0 +1,69 @@
+"""What a file was when it was read: enough to tell later whether it changed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from cloister.errors import DataError
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """A file at one moment.
+
+    Attributes:
+        size: In bytes.
+        mtime_ns: When it was last written, in nanoseconds.
+        sha256: Of its content, in hex. Of private records it is private too: who guesses a whole
+            file could check the guess.
+    """
+
+    size: int
+    mtime_ns: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """The file as it is now.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+        try:
+            with path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            found = path.stat()
+        except OSError as error:
+            raise DataError(
+                f"{path}: cannot be read ({error.strerror}); correct site.data in site.toml"
+            ) from error
+        return cls(found.st_size, found.st_mtime_ns, digest)
+
+    def is_current(self, path: Path) -> bool:
+        """Whether the file is still what it was; one that is written again as it was, is."""
+        try:
+            found = path.stat()
+            same = (found.st_size, found.st_mtime_ns) == (self.size, self.mtime_ns)
+            return same or Stamp.of(path).sha256 == self.sha256
+        except (OSError, DataError):
+            return False
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """From JSON.
+
+        Raises:
+            ValueError: It is no stamp.
+        """
+        try:
+            return cls(int(document["size"]), int(document["mtime_ns"]), str(document["sha256"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError("no stamp of a file") from error

@@ -1,0 +1,120 @@
+"""A chat template: the messages in, bounded text out, nothing else reachable.
+
+What cannot be rendered raises `MisfitError`: the record is left out of its unit, which nobody but
+its owner is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import lru_cache
+
+from jinja2 import Template, TemplateError
+
+from cloister.data.records import Message
+from cloister.errors import MisfitError, UsageError
+from cloister.tasks.template_rules import check_template
+from cloister.tasks.template_sandbox import (
+    LONGEST_TEXT,
+    Names,
+    Sandbox,
+    bounded_range,
+    counted_steps,
+    fits,
+)
+
+# A base's own template may print the date. A record's tokens must not change from day to day, so
+# it always gets the day that Llama 3.2's template falls back on.
+TODAY = date(2024, 7, 26)
+
+UNRENDERED = "its conversation cannot be rendered by the template"
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """A template that may be rendered.
+
+    Attributes:
+        text: Jinja.
+        is_own: Whether it is the base tokenizer's own. Such templates refuse conversations by
+            `raise_exception`, keep names over loops and ask for the date; a recipe's may not
+            (`cloister.tasks.template_rules`).
+
+    Raises:
+        UsageError: It is not Jinja, or a recipe's that says what it must not.
+    """
+
+    text: str
+    is_own: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.is_own:
+            check_template(self.text)
+        _compiled(self.text, self.is_own)
+
+    def render(
+        self, messages: Sequence[Message], special_tokens: Mapping[str, object], *, generation: bool
+    ) -> str:
+        """Renders a conversation.
+
+        Args:
+            messages: Its turns.
+            special_tokens: The tokenizer's, by name.
+            generation: Whether the text is to end where the assistant's next turn begins.
+
+        Raises:
+            MisfitError: It cannot be rendered, or takes more than `MOST_STEPS` or `LONGEST_TEXT`.
+
+        Guarantees:
+            A function of template, messages and special tokens alone, on every day and machine.
+        """
+        values = {
+            **special_tokens,
+            "messages": [{"role": m.role, "content": m.content} for m in messages],
+            "tools": None,
+            "documents": None,
+            "add_generation_prompt": generation,
+        }
+        try:
+            with counted_steps():
+                return _text(_compiled(self.text, self.is_own), values)
+        except Exception as error:  # a template may raise whatever Python does
+            roles = ", ".join(m.role for m in messages)
+            raise MisfitError(
+                UNRENDERED,
+                f"task.chat_template: turns of {roles} cannot be rendered ({error}); set a "
+                "template that takes such conversations, or leave them out of the data",
+            ) from error
+
+
+def _text(template: Template, values: Mapping[str, object]) -> str:
+    pieces, length = [], 0
+    for piece in template.generate(values):
+        length += len(piece)
+        fits(length if length > LONGEST_TEXT else len(piece))
+        pieces.append(piece)
+    return "".join(pieces)
+
+
+@lru_cache(maxsize=8)  # a function of the text alone: two studies have two or three
+def _compiled(text: str, is_own: bool) -> Template:
+    names: dict[str, object] = {"range": bounded_range}
+    if is_own:
+        names |= {"namespace": Names, "raise_exception": _raise, "strftime_now": _today}
+    try:
+        return Sandbox(names).from_string(text)
+    except (TemplateError, RecursionError) as error:
+        raise UsageError(
+            f"task.chat_template: it is no template that can be used ({error}); correct it, or "
+            "leave it out for the base's own"
+        ) from error
+
+
+def _raise(message: str) -> None:
+    raise TemplateError(message)
+
+
+def _today(form: str) -> str:
+    return TODAY.strftime(form)
