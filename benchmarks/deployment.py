@@ -1,10 +1,11 @@
-"""What a deployment costs beyond its training, and whether it grows.
+"""What a deployment costs beyond its sites' periods, and whether it grows.
 
     python -m benchmarks.deployment overhead [--sites 3] [--rounds 12]
     python -m benchmarks.deployment soak [--sites 30] [--rounds 20]
 
-`overhead`: seconds of a round beyond its slowest site's training, median over rounds, with an
-adapter of 1.2 MB. A site's training is the time between a round's two entries in its ledger.
+`overhead`: seconds of a round beyond the moment at which its slowest site lets its update go,
+median over rounds, with an adapter of 1.2 MB. That moment is a multiple of the site's period, by
+which it hides how long it trained.
 `soak`: memory, threads and open files of every long-lived process after each round, and slopes.
 """
 
@@ -17,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from cloister.client.agent_folder import AgentFolder
 from cloister.client.overview import releases_of
 from cloister.models.base import find_base
 from cloister.models.config import DEFAULT_BASE
-from cloister.privacy.ledger_file import LedgerFile
 from cloister.server.journal import Standing, events
 from cloister.server.run_directory import RunDirectory
 from tests.support.federation import Federation, federation, wait_for
@@ -42,40 +43,28 @@ def overhead(sites: int, rounds: int) -> dict[str, object]:
         answered: dict[int, datetime] = {}
         for _, event in events(place):
             time = datetime.fromisoformat(event["time"])
+            if not event.get("round"):
+                continue
             if event["what"] == "asked":
                 asked.setdefault(event["round"], time)
             elif event["what"] == "answered":
                 answered[event["round"]] = time
-        training = {
-            number: max(trained(made, site)[number] for site in made.sites) for number in answered
-        }
+        period = max(
+            float(AgentFolder.of(site).activity()["leaves_every"]) for site in made.sites.values()
+        )
         beyond = [
-            (answered[number] - asked[number]).total_seconds() - training[number]
-            for number in sorted(answered)[1:]  # the first loads the base
+            (answered[number] - asked[number]).total_seconds() % period
+            for number in sorted(asked.keys() & answered.keys())
         ]
         sizes = {row["bytes"] for site in made.sites.values() for row in releases_of(site)}
         seconds = [row["seconds"] for row in RunDirectory(place).metrics()]
     return {
         "sites": sites, "rounds": rounds, "update_bytes": sorted(sizes),
-        "beyond_training_median": round(statistics.median(beyond), 2),
-        "beyond_training_worst": round(max(beyond), 2),
-        "training_median": round(statistics.median(training.values()), 2),
+        "period": period,
+        "beyond_period_median": round(statistics.median(beyond), 2),
+        "beyond_period_worst": round(max(beyond), 2),
         "round_median": round(statistics.median(seconds[1:]), 2),
     }  # fmt: skip
-
-
-def trained(made: Federation, site: str) -> dict[int, float]:
-    """Seconds between charge and release, by round."""
-    begun: dict[int, tuple[int, datetime]] = {}
-    spans = {}
-    for entry in LedgerFile(made.sites[site].ledger).entries():
-        said = entry.fields
-        if said["kind"] == "reserve":
-            begun[said["seq"]] = (said["round"], datetime.fromisoformat(said["time"]))
-        elif said["kind"] == "release":
-            number, time = begun[said["reservation"]]
-            spans[number] = (datetime.fromisoformat(said["time"]) - time).total_seconds()
-    return spans
 
 
 def soak(sites: int, rounds: int) -> dict[str, object]:

@@ -10,7 +10,7 @@ from benchmarks.figure import Figure
 PROGRAM = """
 import json, resource, sys, tempfile, time
 from pathlib import Path
-import cloister.client.site as site, cloister.simulation.run as run
+import cloister.client.round as site, cloister.simulation.run as run
 from cloister.recipe import parse_recipe
 from cloister.server.run_directory import RunDirectory
 

@@ -71,9 +71,6 @@ unit = "record"
 [accept]
 tasks = ["sequence-classification"]
 base_sha256 = ["53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"]
-
-[status]
-allowed = ["trained", "refused", "budget", "spent"]
 """
 
 

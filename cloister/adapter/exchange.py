@@ -18,18 +18,24 @@ RECORD = "cloister"
 
 
 class Status(StrEnum):
-    """How a site answers; a fixed form, because an error's text may hold a record's."""
+    """How a site answers: one of these words, because an error's text may hold a record's.
 
+    Which word it is follows from the question, the site's own file and its ledger, never from a
+    record (`WORDS`).
+    """
+
+    READY = "ready"  # the study is accepted, its base is there and its gradients are proven
     TRAINED = "trained"
-    REFUSED = "refused"  # by the site's policy
+    REFUSED = "refused"  # by policy, or because the question does not fit; nothing was charged
     BUDGET = "budget"  # the site's budget is spent: it takes part no more
-    SPENT = "spent"  # this round was charged before and cut off: the site goes on with the next
-    FAILED = "failed"
+    SPENT = "spent"  # this round was charged and cut off: the site goes on with the next
+    FAILED = "failed"  # said by older sites alone: read, and never counted
 
 
 class Step(StrEnum):
-    """What a site is asked for in a round; all but the first belong to secure aggregation."""
+    """What a site is asked for; all but the first two belong to secure aggregation."""
 
+    PREPARE = "prepare"  # once a study, as round 0: whether it takes part; nothing is charged
     TRAIN = "train"
     ADVERTISE = "advertise"  # its public key of an epoch
     MASK = "mask"  # its masked update
@@ -37,13 +43,20 @@ class Step(StrEnum):
     REVEAL = "reveal"  # its shares of what unmasks that sum
 
 
+# What a site may say to each question.
+_TO_A_ROUND = frozenset({Status.TRAINED, Status.SPENT, Status.BUDGET, Status.REFUSED})
+WORDS: Mapping[Step, frozenset[Status]] = dict.fromkeys(Step, _TO_A_ROUND) | {
+    Step.PREPARE: frozenset({Status.READY, Status.BUDGET, Status.REFUSED})
+}
+
+
 @dataclass(frozen=True, slots=True)
 class RoundRequest:
-    """Asks a site for its part of one round.
+    """Asks a site whether it takes part, or for its part of one round.
 
     Attributes:
         study: Digest of the recipe that the coordinator runs; a site on another one refuses.
-        round: From 1.
+        round: From 1; 0 where the site is asked to prepare.
         adapter: The global adapter in wire format; empty where nothing is trained.
         step: What for.
         body: What secure aggregation needs beside it (`privacy.secagg.question`); else empty.

@@ -13,6 +13,8 @@ from rich.text import Text
 
 # What an event makes of a site's lane: the letter of its round, and its colour.
 MARKS = {
+    "preparing": ("·", "dim"),
+    "ready": ("○", "dim"),
     "asked": ("·", "dim"),
     "answered": ("█", "green"),
     "lost": ("!", "yellow"),
@@ -21,6 +23,7 @@ MARKS = {
     "retired": ("–", "blue"),
 }
 WORDS = {
+    "preparing": "preparing", "ready": "ready",
     "asked": "training", "answered": "sent", "lost": "lost on the way", "late": "late",
     "refused": "refused", "retired": "retired",
 }  # fmt: skip
@@ -69,7 +72,7 @@ class Lanes:
             self._note = f"{what}: {event['text']}"
         if self._console.is_terminal:
             self._live.update(self._drawn())
-        elif what in ("closed", "refused", "lost", "late", "retired") or "text" in event:
+        elif what in ("closed", "ready", "refused", "lost", "late", "retired") or "text" in event:
             self._console.print(_line(event), highlight=False, soft_wrap=True, markup=False)
 
     def _drawn(self) -> Group:
@@ -82,7 +85,8 @@ class Lanes:
             state = WORDS[lane[max(lane)]] if lane else "waiting"
             table.add_row(Text(site, style="bold"), drawn, Text(state, style="dim"))
         legend = Text(
-            "█ sent  · training  ! lost on the way  ~ late  x refused  – retired", style="dim"
+            "○ ready  █ sent  · at work  ! lost on the way  ~ late  x refused  – retired",
+            style="dim",
         )
         rows = [Text(line) for line in self._closed[-SHOWN:]]
         note = [Text(self._note, style="yellow")] if self._note else []
@@ -100,6 +104,6 @@ def _closed(event: Mapping[str, Any]) -> str:
 def _line(event: Mapping[str, Any]) -> str:
     if event["what"] == "closed":
         return _closed(event)
-    about = [f"round {event['round']}" if "round" in event else "", str(event.get("site", ""))]
+    about = [f"round {event['round']}" if event.get("round") else "", str(event.get("site", ""))]
     words = " ".join(word for word in about if word)
     return f"{words or 'run'}: {event['what']} {event.get('text', '')}".rstrip()

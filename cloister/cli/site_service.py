@@ -139,6 +139,8 @@ def status(site: SiteToml, as_json: AsJson = False) -> None:
         return
     doing = facts["activity"].get("doing", "nothing yet")
     typer.echo(f"{facts['site']}: {'runs, ' + doing if facts['running'] else 'does not run'}")
+    if facts["activity"].get("leaves_every"):
+        typer.echo(f"  updates leave every {facts['activity']['leaves_every']:g} s, and no sooner")
     if facts["connection"]:
         told = facts["connection"]
         typer.echo(f"  last trouble with the connection, {told['time']}: {told['trouble']}")

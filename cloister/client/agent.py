@@ -13,72 +13,85 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import Context, Message
 
-from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status
-from cloister.adapter.formats import Shapes
-from cloister.adapter.pairs import cut_shapes
+from cloister.adapter.exchange import RECORD, RoundRequest, Step
+from cloister.client.admission import Admitted
 from cloister.client.agent_folder import AgentFolder
-from cloister.client.app import Identity, make_client_app
+from cloister.client.app import Identity, as_message, make_client_app, refused_by_nobody
+from cloister.client.changes import as_rows, changes
+from cloister.client.moments import Moments, period_of
 from cloister.client.outgoing import check_outgoing
-from cloister.client.own import OwnSite, open_own
+from cloister.client.own import open_own
 from cloister.client.own_ledger import open_ledger
+from cloister.client.records import RecordSource
 from cloister.client.secure import EpochKeys
-from cloister.client.site import Site
-from cloister.client.site_file import SiteFile, read_site
-from cloister.errors import AdapterFormatError, CloisterError, NetworkError
+from cloister.client.site_file import read_site
+from cloister.errors import AdapterFormatError, CloisterError, NetworkError, PreflightError
 from cloister.flower.control import empty_bundle
 from cloister.flower.tasks import CLIENT_TASK, Executor, Runtime, Task
 from cloister.logs import log_json
 from cloister.recipe import parse_document
-from cloister.training.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
 # Seconds between looks for a task; 2 % of a core.
 POLL = 0.1
+# Seconds to read one record when the agent starts, for the moment at which it begins to serve: ten
+# times what a JSONL's line takes.
+READ_SECONDS = 1e-4
 # How a watchdog ends the process: EX_SOFTWARE, sysexits.h.
 HUNG = 70
 
 
 @dataclass
 class OwnSites:
-    """The site as its file says now, opened for the study that is asked; kept until either changes.
+    """The site in the study that is asked about; kept until `site.toml` or the study changes.
 
     Attributes:
         path: `site.toml`.
-        opened: What is open, with what it was opened from.
+        records: As they were read when the agent started, or told to read them again.
+        moments: When it may be seen that their encoding is done.
+        admitted: The site in its study, with what it was admitted from.
+        unsound: What a study's proof failed on, with the same: asked again, it is not tried again.
         keys: Of the site's epoch of secure aggregation.
     """
 
     path: Path
-    opened: tuple[tuple[bytes, str, float], OwnSite] | None = None
+    records: RecordSource
+    moments: Moments
+    admitted: tuple[tuple[bytes, str, str], Admitted] | None = None
+    unsound: tuple[tuple[bytes, str, str], PreflightError] | None = None
     keys: EpochKeys = field(default_factory=EpochKeys)
 
-    def __call__(self, context: Context) -> tuple[Site, Workspace]:
-        """The site and its workspace, for the study's document in a run's configuration.
+    def __call__(self, context: Context) -> Admitted:
+        """The site in the study of a run's configuration.
+
+        A site that was asked for a round and holds no admission, as after a restart, admits
+        itself as it would when asked to prepare; the proof that it kept makes it short.
 
         Raises:
             CloisterError: The site does not take part.
         """
         text = str(context.run_config.get("recipe", ""))
         file = read_site(self.path)
-        stamp = (self.path.read_bytes(), text, _changed(file))
-        if self.opened is None or self.opened[0] != stamp:
-            self.opened = None
-            own = open_own(file, parse_document(text))
-            own = replace(own, site=replace(own.site, keys=self.keys))
-            self.opened = (stamp, own)
-        own = self.opened[1]
-        return own.site, own.workspace
-
-
-def _changed(file: SiteFile) -> float:
-    data = file.place(file.site.data)
-    return data.stat().st_mtime if data.exists() else 0.0
+        records = self.records.current
+        source = (self.path.read_bytes(), text, records.stamp.sha256)
+        if self.unsound is not None and self.unsound[0] == source:
+            raise self.unsound[1]
+        if self.admitted is None or self.admitted[0] != source:
+            self.admitted = None
+            try:
+                recipe = parse_document(text)
+                found = open_own(file, recipe, records, self.moments, self.keys)
+            except PreflightError as error:
+                self.unsound = (source, error)
+                raise
+            self.admitted = (source, found)
+        return self.admitted[1]
 
 
 @dataclass
@@ -88,19 +101,27 @@ class Agent:
     Attributes:
         path: `site.toml`.
         runtime: The SuperNode's Runtime API.
+        moments: When answers leave.
         stop: Ends the agent after the task at hand.
     """
 
     path: Path
     runtime: Runtime
+    moments: Moments = field(default_factory=Moments)
     stop: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         file = read_site(self.path)
         self._folder = AgentFolder.of(file)
-        self._sites = OwnSites(self.path)
-        self._app = make_client_app(self._sites, on_error=self._refused, identify=self._identity)
+        begun = self.moments.clock()
+        records = RecordSource(file)
+        self.moments.hold(begun, period_of(file.site.public_records * READ_SECONDS))
+        self._sites = OwnSites(self.path, records, self.moments)
+        self._app = make_client_app(
+            self._sites, on_error=self._refused, identify=self._identity, moments=self.moments
+        )
         self._expected = hashlib.sha256(empty_bundle()).hexdigest()
+        self._serves()
         self._asked = ("", 0)
         self._activity: dict[str, object] = {"doing": "waiting", "answered": 0, "bundles": 0}
 
@@ -113,6 +134,7 @@ class Agent:
         executor = Executor(self.runtime, CLIENT_TASK)
         self._doing("waiting")
         while not self.stop.is_set():
+            self._reload_if_asked()
             task = executor.claim()
             if task is None:
                 self.stop.wait(POLL)
@@ -151,28 +173,48 @@ class Agent:
 
     def _answer(self, message: Message, context: Context) -> Message:
         self._asked = ("", 0)
+        step = Step.TRAIN
         try:
             request = RoundRequest.from_fields(dict(message.content[RECORD]))
-            self._asked = (request.study, request.round)
+            self._asked, step = (request.study, request.round), request.step
         except (AdapterFormatError, KeyError):
             pass  # the app says so itself
-        self._doing("training", study=self._asked[0], round=self._asked[1])
+        doing = "preparing" if step is Step.PREPARE else "training"
+        self._doing(doing, study=self._asked[0], round=self._asked[1])
         reply = self._app(message, context)
-        own = self._sites.opened[1] if self._sites.opened else None
+        admitted = self._sites.admitted[1] if self._sites.admitted else None
         try:
-            shapes: Shapes = {}
-            if own is not None:
-                workspace, site = own.workspace, own.site
-                names = workspace.trained_in_round(site.training, self._asked[1]) - workspace.kept
-                shapes = cut_shapes(workspace.start.select(names).shapes, site.rank)
-            check_outgoing(reply, message, own.site if own else None, shapes)
+            site, shapes = (admitted.site, admitted.sent_in(self._asked[1])) if admitted else (
+                None, {}
+            )  # fmt: skip
+            who = self._identity(context) if site is None else None
+            check_outgoing(reply, message, site, shapes, who.sign if who else None)
         except CloisterError as error:
             log.error("a reply was kept back")
             self._refused(error)
-            failed = RoundReply("", 0, Status.FAILED, b"", 0.0, "")
-            content = RecordDict({RECORD: ConfigRecord(failed.fields())})
-            return Message(content, reply_to=message)
+            return as_message(refused_by_nobody(self._asked[1]), message)
+        if step is Step.PREPARE and admitted is not None:
+            self._activity["leaves_every"] = admitted.period
+            found = changes(admitted.site.plan, admitted.plan)
+            study = {"study": admitted.site.study, "changes": as_rows(found)}
+            _noted(lambda: self._folder.note_study(study))
         return reply
+
+    def _reload_if_asked(self) -> None:
+        """Reads the records again where the operator asks for it; those from before stay if not."""
+        if not self._folder.take_reload():
+            return
+        try:
+            self._sites.records.reload(read_site(self.path))
+        except CloisterError as error:
+            log.error("the records cannot be read; those from before are served")
+            self._asked = ("", 0)
+            self._refused(error)
+            return
+        self._serves()
+
+    def _serves(self) -> None:
+        _noted(lambda: self._folder.note_records(self._sites.records.document()))
 
     def _look_at(self, bundle: bytes) -> None:
         found = hashlib.sha256(bundle).hexdigest()
@@ -181,10 +223,10 @@ class Agent:
             log.warning("a bundle that is not cloister's came along and was dropped unread: "
                         "%d bytes, SHA-256 %s", len(bundle), found)  # fmt: skip
 
-    def _identity(self) -> Identity | None:
+    def _identity(self, context: Context) -> Identity | None:
         try:
             file = read_site(self.path)
-            return Identity(file.site.name, file.policy, open_ledger(file).sign)
+            return Identity(file.site.name, open_ledger(file).sign)
         except CloisterError:
             return None
 
@@ -192,7 +234,8 @@ class Agent:
         _noted(lambda: self._folder.note_refusal(error, *self._asked))
 
     def _doing(self, what: str, **more: object) -> None:
-        base = {key: self._activity[key] for key in ("answered", "bundles")}
+        kept = ("answered", "bundles", "leaves_every")
+        base = {key: self._activity[key] for key in kept if key in self._activity}
         self._activity = {"doing": what, **base, **more}
         _noted(lambda: self._folder.note_activity(self._activity))
 

@@ -6,7 +6,8 @@ connection.json   why the SuperNode did not get through, when it last did not
 logs/             of agent and SuperNode
 own/              the agent's own, where it runs as another user; the rest is the service's
   agent.json      what the agent does now, and what it did
-  refusals.jsonl  why rounds were refused or failed, in full; for the operator's eyes
+  refusals.jsonl  why rounds came to nothing, in full; for the operator's eyes
+  proofs.json     what was proven of studies' gradients and times, on synthetic records
   records.json    which records it serves: a stamp of their file
   study.json      the study that it admitted last, and what the policy tightened in it
   reload          written by `cloister site reload`: read the records again, between two rounds
@@ -63,6 +64,11 @@ class AgentFolder:
     def own(self) -> Path:
         """What the agent writes."""
         return self.path / "own"
+
+    @property
+    def proofs(self) -> Path:
+        """What was proven before (`client.proving`)."""
+        return self.own / "proofs.json"
 
     def note_activity(self, activity: Mapping[str, Any]) -> None:
         """Notes what the agent does now."""

@@ -1,4 +1,4 @@
-"""The site's Flower ClientApp: a thin shell around `answer`."""
+"""The site's Flower ClientApp: a thin shell around `admit` and `run_round`."""
 
 from __future__ import annotations
 
@@ -10,29 +10,26 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status
-from cloister.client.policy import status_for
-from cloister.client.policy_file import SitePolicy
-from cloister.client.site import Site, answer
-from cloister.errors import BudgetError, CloisterError, RefusedError, RoundSpentError
-from cloister.training.workspace import Workspace
+from cloister.client.admission import Admitted
+from cloister.client.moments import AT_ONCE, Moments
+from cloister.client.round import run_round
+from cloister.errors import BudgetError, CloisterError, RoundSpentError
 
 log = logging.getLogger(__name__)
 
-OpenSite = Callable[[Context], tuple[Site, Workspace]]
+OpenSite = Callable[[Context], Admitted]
 
 
 @dataclass(frozen=True)
 class Identity:
-    """In whose name a status is told where no site could be opened.
+    """In whose name a word is told.
 
     Attributes:
         name: The site's.
-        policy: What may be told.
-        sign: By the ledger's key.
+        sign: By the key of its ledger.
     """
 
     name: str
-    policy: SitePolicy
     sign: Callable[[bytes], bytes]
 
 
@@ -40,53 +37,79 @@ def make_client_app(
     open_site: OpenSite,
     on_step: Callable[[], None] = lambda: None,
     on_error: Callable[[Exception], None] = lambda error: None,
-    identify: Callable[[], Identity | None] = lambda: None,
+    identify: Callable[[Context], Identity | None] = lambda context: None,
+    moments: Moments = AT_ONCE,
 ) -> ClientApp:
     """A ClientApp for sites that `open_site` finds from their Flower context.
 
     Args:
-        open_site: Loads the site's records and the workspace; called for every message, so it
-            keeps what it loaded.
+        open_site: Admits the site to the study of a context; called for every message, so it keeps
+            what it loaded. Where it touches records, it returns at a public moment.
         on_step: Called after each local step, for progress where the site runs.
         on_error: Given what went wrong, where the site runs.
         identify: Who answers where `open_site` fails; None where that is not known either.
+        moments: When updates leave; the reply's own time stamp is set after it.
 
     Guarantees:
-        An error's text stays at the site; the coordinator gets a fixed status.
+        An error's text stays at the site; the coordinator gets one word of a fixed list. What
+        follows from a round that was charged leaves at a moment of the admission's period.
     """
     app = ClientApp()
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        site, request = None, RoundRequest("", 0, b"")
+        admitted, request, begun = None, RoundRequest("", 0, b""), 0.0
         try:
             request = RoundRequest.from_fields(dict(message.content[RECORD]))
-            site, workspace = open_site(context)
-            reply = answer(site, workspace, request, on_step)
+            admitted = open_site(context)
+            begun = moments.clock()
+            reply = run_round(admitted, request, on_step)
         except Exception as error:
-            known = isinstance(error, CloisterError)
-            log.error("round %d: %s", request.round, type(error).__name__,
-                      exc_info=None if known else error)  # fmt: skip
+            _log(error, request.round)
             on_error(error)
-            who = Identity(site.name, site.policy, site.ledger.sign) if site else identify()
-            reply = _told(status_of(error), request, who)
-        return Message(RecordDict({RECORD: ConfigRecord(reply.fields())}), reply_to=message)
+            reply = _told(status_of(error), request, _who(admitted) or identify(context))
+        if admitted is not None and reply.status in (Status.TRAINED, Status.SPENT):
+            moments.hold(begun, admitted.period)
+        return as_message(reply, message)
 
     return app
 
 
+def as_message(reply: RoundReply, question: Message) -> Message:
+    """A reply as Flower carries it; Flower notes the time at which this is called."""
+    return Message(RecordDict({RECORD: ConfigRecord(reply.fields())}), reply_to=question)
+
+
+def refused_by_nobody(number: int) -> RoundReply:
+    """What is said where not even the site's name and key can be had."""
+    return RoundReply("", number, Status.REFUSED, b"", 0.0, "")
+
+
+def _who(admitted: Admitted | None) -> Identity | None:
+    return Identity(admitted.site.name, admitted.site.ledger.sign) if admitted else None
+
+
 def _told(status: Status, request: RoundRequest, who: Identity | None) -> RoundReply:
-    """A status as it may be told; without a policy at hand, nothing more than a failure."""
     if who is None:
-        return RoundReply("", request.round, Status.FAILED, b"", 0.0, "")
-    reply = RoundReply(who.name, request.round, status_for(status, who.policy), b"", 0.0, "")
+        return refused_by_nobody(request.round)
+    reply = RoundReply(who.name, request.round, status, b"", 0.0, "")
     return replace(reply, signature=who.sign(reply.statement(request.study)))
 
 
 def status_of(error: Exception) -> Status:
-    """The one word that the coordinator is told of an error."""
+    """The one word that the coordinator is told of an error.
+
+    After a charge every error is a `RoundSpentError`; what is left follows from the question, the
+    site's file and its ledger.
+    """
     if isinstance(error, RoundSpentError):
         return Status.SPENT
-    if isinstance(error, BudgetError):
-        return Status.BUDGET
-    return Status.REFUSED if isinstance(error, RefusedError) else Status.FAILED
+    return Status.BUDGET if isinstance(error, BudgetError) else Status.REFUSED
+
+
+def _log(error: Exception, number: int) -> None:
+    """Names an error; of one that nobody foresaw, also where it arose."""
+    cause = error.__cause__ if isinstance(error, RoundSpentError) else None
+    source = cause if isinstance(cause, Exception) else error
+    log.error("round %d: %s", number, type(source).__name__,
+              exc_info=None if isinstance(source, CloisterError) else source)  # fmt: skip

@@ -59,7 +59,7 @@ def study_checks(file: SiteFile, recipe: Recipe, found: SiteRecords) -> Iterator
         plan, workspace = plans[0], workspaces[0]
         most = plan.max_records if plan.unit is Unit.PERSON else 1
         encodings.append(
-            encode_units(found.records, workspace.task, plan.unit, most, workspace.vocabulary)
+            encode_units(found.records, workspace.task, plan.unit, most, workspace.limits)
         )
         return _units(found, encodings[0], plan, recipe.task.max_length)
 

@@ -1,20 +1,33 @@
-"""The last look at a message before it leaves a site: nothing but what the plan lets out."""
+"""The last look at a message before it leaves a site: nothing but what the plan lets out.
+
+Every field is recomputed from what the site knows, none is taken from the reply:
+
+    site       the site file's name
+    round      the question's
+    status     one of the words for this step (`exchange.WORDS`)
+    delta      the bytes whose hash the ledger noted as this round's release, and no others
+    epsilon    `Site.stated_epsilon`: of plans and ledger
+    head       the hash of that release's entry
+    signature  Ed25519 on all of it, made anew: it has one value for each message
+"""
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from flwr.app import ConfigRecord, Message
 
-from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status, Step
+from cloister.adapter.exchange import RECORD, WORDS, RoundReply, RoundRequest, Status, Step
 from cloister.adapter.wire import decode
 from cloister.client.site import Site
 from cloister.errors import AdapterFormatError, RefusedError
-from cloister.privacy.keys import is_signed
 from cloister.privacy.secagg.keys import ADVERTISEMENT_BYTES
 from cloister.privacy.secagg.messages import masked_bytes, revealed_bytes
 from cloister.privacy.secagg.question import Question
+
+Sign = Callable[[bytes], bytes]
 
 # Relative error of a norm whose values were rounded to float32 (2⁻²⁴ each) and summed.
 ROUNDING = 1e-6
@@ -23,15 +36,21 @@ SIGNATURE_BYTES = 64
 
 
 def check_outgoing(
-    message: Message, request: Message, site: Site | None, shapes: Mapping[str, tuple[int, ...]]
+    message: Message,
+    request: Message,
+    site: Site | None,
+    shapes: Mapping[str, tuple[int, ...]],
+    sign: Sign | None = None,
 ) -> None:
     """Refuses a reply that holds anything else than the plan lets out.
 
     Args:
         message: The reply.
         request: What it answers.
-        site: Who answers; None where the site could not be opened: then only a status.
-        shapes: Names and shapes of what trains in the round.
+        site: Who answers; None where the site could not be opened: then only a word.
+        shapes: Names and shapes of what leaves in the round.
+        sign: By the key of the site's ledger, where `site` is None; None: it is not to be had, and
+            then only a refusal of nobody leaves.
 
     Raises:
         RefusedError: It is not sent.
@@ -41,25 +60,39 @@ def check_outgoing(
     record = message.content[RECORD]
     if not isinstance(record, ConfigRecord):
         raise RefusedError("a reply of another kind of record than agreed")
-    if message.metadata.reply_to_message_id != request.metadata.message_id:
-        raise RefusedError("a reply to another message")
-    if message.metadata.dst_node_id != request.metadata.src_node_id:
-        raise RefusedError("a reply to somebody else than who asked")
+    _check_envelope(message, request)
+    asked = _asked(request)
     try:
         reply = RoundReply.from_fields(dict(record))
-        if reply.round != _asked(request).round:
+        if reply.round != asked.round:
             raise RefusedError("a reply to another round")
+        if reply.status not in WORDS[asked.step]:
+            raise RefusedError(f"{asked.step}: {reply.status} is no answer to it")
         if reply.status is not Status.TRAINED:
-            _check_status(reply, site)
+            _check_word(reply, asked, site, sign)
             return
         if site is None:
             raise RefusedError("an update of a site that could not be opened")
+        _check_sender(reply, site, site.ledger.sign, site.study)
         if site.plan.sharing is not None:
-            _check_secure(reply, _asked(request), site, shapes)
+            _check_secure(reply, asked, site, shapes)
             return
+        _check_release(reply, site)
         _check_update(reply, site, shapes)
     except AdapterFormatError as error:
         raise RefusedError(f"a reply that the coordinator could not read: {error}") from error
+
+
+def _check_envelope(message: Message, request: Message) -> None:
+    """What Flower puts around a reply: the question's own values, and the time of leaving."""
+    said, asked = message.metadata, request.metadata
+    if said.reply_to_message_id != asked.message_id:
+        raise RefusedError("a reply to another message")
+    if said.dst_node_id != asked.src_node_id:
+        raise RefusedError("a reply to somebody else than who asked")
+    same = ("run_id", "group_id", "message_type")
+    if any(getattr(said, name) != getattr(asked, name) for name in same):
+        raise RefusedError("a reply whose envelope is not the question's")
 
 
 def _asked(request: Message) -> RoundRequest:
@@ -70,16 +103,46 @@ def _asked(request: Message) -> RoundRequest:
         return RoundRequest("", 0, b"")
 
 
-def _check_status(reply: RoundReply, site: Site | None) -> None:
+def _check_word(
+    reply: RoundReply, asked: RoundRequest, site: Site | None, sign: Sign | None
+) -> None:
     if (reply.delta, reply.epsilon, reply.head) != (b"", 0.0, ""):
-        raise RefusedError("a status with more than its word")
+        raise RefusedError("a word with more than itself")
     if reply.site == "":
-        if (reply.status, reply.signature) != (Status.FAILED, b""):
-            raise RefusedError("a status of nobody that says more than a failure")
-    elif len(reply.signature) != SIGNATURE_BYTES:
-        raise RefusedError("a status that its own ledger did not sign")
-    elif site is not None and reply.site != site.name:
-        raise RefusedError("a status in another's name")
+        if (reply.status, reply.signature) != (Status.REFUSED, b""):
+            raise RefusedError("a word of nobody that says more than a refusal")
+        return
+    _check_sender(reply, site, sign if site is None else site.ledger.sign, asked.study)
+
+
+def _check_sender(reply: RoundReply, site: Site | None, sign: Sign | None, study: str) -> None:
+    if site is not None and reply.site != site.name:
+        raise RefusedError("a reply in another's name")
+    if sign is None or reply.signature != sign(reply.statement(study)):
+        raise RefusedError("a reply that its own ledger did not sign")
+
+
+def _check_release(reply: RoundReply, site: Site) -> None:
+    """The bytes, the entry and the ε are the ledger's own."""
+    released = site.ledger.release_of(site.study, reply.round)
+    if released is None:
+        raise RefusedError("an update that the ledger did not release")
+    if (hashlib.sha256(reply.delta).hexdigest(), reply.head) != (released.sha256, released.hash):
+        raise RefusedError("an update that is not the one which the ledger released")
+    if reply.epsilon != site.stated_epsilon():
+        raise RefusedError("an epsilon that is not the ledger's")
+    limit = site.policy.accept.max_message_bytes
+    if len(reply.delta) > limit:
+        raise RefusedError(
+            f"accept.max_message_bytes: an update of {len(reply.delta)} bytes, {limit} are allowed"
+        )
+
+
+def _check_update(reply: RoundReply, site: Site, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    bound = site.plan.max_update_norm
+    norm = decode(reply.delta, shapes).norm()
+    if bound is not None and norm > bound * (1 + ROUNDING):
+        raise RefusedError(f"an update of norm {norm:.4g}, {bound:g} is the bound")
 
 
 def _check_secure(
@@ -89,7 +152,6 @@ def _check_secure(
     terms = site.keys.terms if site.keys is not None else None
     if terms is None:
         raise RefusedError("an answer of secure aggregation without its keys")
-    _check_sender(reply, site)
     if asked.step is Step.MASK:
         needed = masked_bytes(terms, sum(math.prod(shape) for shape in shapes.values()))
     elif asked.step is Step.REVEAL:
@@ -98,25 +160,7 @@ def _check_secure(
         needed = SIGNATURE_BYTES if asked.step is Step.SIGN else ADVERTISEMENT_BYTES
     if len(reply.delta) != needed:
         raise RefusedError(f"{asked.step}: {len(reply.delta)} bytes; {needed} are what it takes")
-    if asked.step is not Step.MASK and (reply.head, reply.epsilon) != ("", 0.0):
+    if asked.step is Step.MASK:
+        _check_release(reply, site)
+    elif (reply.head, reply.epsilon) != ("", 0.0):
         raise RefusedError(f"{asked.step}: an answer that tells of a release")
-
-
-def _check_sender(reply: RoundReply, site: Site) -> None:
-    if reply.site != site.name:
-        raise RefusedError("a reply in another's name")
-    limit = site.policy.accept.max_message_bytes
-    if len(reply.delta) > limit:
-        raise RefusedError(
-            f"accept.max_message_bytes: an update of {len(reply.delta)} bytes, {limit} are allowed"
-        )
-    if not is_signed(reply.statement(site.study), reply.signature, site.ledger.public_key):
-        raise RefusedError("a reply that its own ledger did not sign")
-
-
-def _check_update(reply: RoundReply, site: Site, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    _check_sender(reply, site)
-    bound = site.plan.max_update_norm
-    norm = decode(reply.delta, shapes).norm()
-    if bound is not None and norm > bound * (1 + ROUNDING):
-        raise RefusedError(f"an update of norm {norm:.4g}, {bound:g} is the bound")

@@ -1,78 +1,83 @@
-"""A site from its own `site.toml` and a study's recipe: data, base and ledger as they lie there."""
+"""A site from its own `site.toml` and a study's recipe: accepted, then loaded, then proven."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import replace
+from pathlib import Path
 
 from cloister.adapter.pairs import cut_shapes
+from cloister.client.acceptance import accept, proposed_plan
+from cloister.client.admission import Admitted, admit
+from cloister.client.agent_folder import AgentFolder
+from cloister.client.moments import AT_ONCE, Moments, period_of
 from cloister.client.own_ledger import open_ledger
 from cloister.client.personal import PersonalAdapter
 from cloister.client.policy import Asked, check
+from cloister.client.proving import prove
+from cloister.client.records import SiteRecords
+from cloister.client.secure import EpochKeys
 from cloister.client.site import Site
 from cloister.client.site_file import SiteFile
-from cloister.data.load import load
-from cloister.data.records import Record
-from cloister.errors import DataError, RefusedError, UsageError
-from cloister.privacy.plan import Plan, make_plan
+from cloister.errors import RefusedError
+from cloister.models.base import base_at_hand, find_base
+from cloister.privacy.ledger import Charge, Ledger
+from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
 from cloister.recipe import Recipe
-from cloister.tasks.build import labels_of, record_kind
 from cloister.training.machine import on_machine
-from cloister.training.units import unit_examples
+from cloister.training.units import encode_units
 from cloister.training.workspace import Workspace, open_workspace
 
 
-@dataclass(frozen=True)
-class OwnSite:
-    """A site that is ready for a study.
+def accepted(file: SiteFile, recipe: Recipe, ledger: Ledger) -> Plan:
+    """Accepts a study from its recipe, `site.toml` and ledger alone; nothing is loaded or fetched.
 
-    Attributes:
-        site: For `answer`.
-        workspace: Base, network and task.
-        plan: What it would run: the stricter of study and policy.
-    """
-
-    site: Site
-    workspace: Workspace
-    plan: Plan
-
-
-def own_records(file: SiteFile, recipe: Recipe) -> list[Record]:
-    """Reads the site's records by the study's schema.
+    Returns:
+        What the site would run, without the shapes of its messages.
 
     Raises:
-        DataError: They are missing, damaged, or not what the task needs; or have a label that is
-            not the study's.
+        RefusedError: The site does not take part; every reason, one line each.
+        BudgetError: The ledger does not cover one round.
     """
-    kind = record_kind(recipe.task.kind)
-    records = load(str(file.place(file.site.data)), "train", kind, file.columns)
-    unknown = sorted(set(labels_of(records, kind)) - set(recipe.task.labels))
-    if unknown and recipe.task.labels:  # none: `own_workspace` refuses the study
-        raise DataError(
-            f"{file.site.data}: has labels that are not the study's: {', '.join(unknown[:5])}; "
-            "correct the records, or ask the coordinator to add them to task.labels"
-        )
-    return records
+    plan = accept(recipe, file)
+    own_rank(file, recipe)
+    ledger.check(
+        Charge(study=recipe.digest(), round=1, plan=plan, request="", is_private=plan.is_private)
+    )
+    return plan
+
+
+def own_base(file: SiteFile, recipe: Recipe) -> Path:
+    """Where the base of an accepted study lies.
+
+    `site.toml` says where; without it the study's name is looked up among what is here already,
+    and nothing is fetched because a coordinator names it.
+
+    Raises:
+        ModelFileError: It is not to be had.
+    """
+    if file.site.model is None:
+        return base_at_hand(recipe.model.base)
+    folder = file.place(file.site.model)
+    return folder if folder.is_dir() else find_base(file.site.model)
 
 
 def own_workspace(file: SiteFile, recipe: Recipe) -> Workspace:
-    """Loads the base from where the site keeps it.
+    """Loads the base as its operator's commands do: from where the site or the recipe names it.
 
     Raises:
         ModelFileError: It is missing, damaged or not the one that the study names.
-        UsageError: The study names no labels.
     """
-    if not recipe.task.labels and recipe.task.kind != "causal-lm":
-        raise UsageError(
-            "task.labels: the study names none; a site takes no part in a study whose labels it "
-            "would have to tell: ask the coordinator to name them"
-        )
-    model = recipe.model
-    if file.site.model is not None:
-        model = replace(model, base=str(file.place(file.site.model)))
+    if file.site.model is None:
+        return _loaded(file, recipe, recipe.model.base)
+    return _loaded(file, recipe, str(file.place(file.site.model)))
+
+
+def _loaded(file: SiteFile, recipe: Recipe, base: str) -> Workspace:
     return open_workspace(
-        model, recipe.lora, recipe.task, recipe.task.labels, recipe.study.seed,
-        frozen_cache_gib=file.machine.frozen_cache_gib,
+        replace(recipe.model, base=base), recipe.lora, recipe.task, recipe.task.labels,
+        recipe.study.seed, frozen_cache_gib=file.machine.frozen_cache_gib,
     )  # fmt: skip
 
 
@@ -82,16 +87,8 @@ def asked_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
     Raises:
         RefusedError: No noise meets the study's target there.
     """
-    plan = make_plan(
-        recipe.privacy,
-        public_records=file.site.public_records,
-        expected_batch_size=recipe.training.expected_batch_size,
-        local_steps=recipe.training.local_steps,
-        num_rounds=recipe.federation.num_rounds,
-        sites=recipe.data.sites,
-    )
     shapes = cut_shapes(workspace.sent.shapes, own_rank(file, recipe))
-    return replace(plan, message=tuple(sorted(shapes.items())))
+    return replace(proposed_plan(recipe, file), message=tuple(sorted(shapes.items())))
 
 
 def own_rank(file: SiteFile, recipe: Recipe) -> int | None:
@@ -127,28 +124,79 @@ def accepted_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
     return check(asked, file.policy)
 
 
-def open_own(file: SiteFile, recipe: Recipe) -> OwnSite:
-    """Makes a site ready for a study.
+def open_own(
+    file: SiteFile,
+    recipe: Recipe,
+    records: SiteRecords,
+    moments: Moments = AT_ONCE,
+    keys: EpochKeys | None = None,
+) -> Admitted:
+    """Takes a site into a study: accepted, loaded, proven, and its records encoded, in this order.
+
+    Args:
+        file: The site's.
+        recipe: The study's.
+        records: As read when the site's agent started.
+        moments: When it may be seen that encoding is done.
+        keys: Of an epoch of secure aggregation.
 
     Raises:
-        CloisterError: Data, base, policy or ledger do not allow it.
+        CloisterError: Policy, ledger, base or proof do not allow it. None of these looks at a
+            record.
+
+    Guarantees:
+        Nothing is looked for, fetched or loaded for a study that policy and ledger do not accept.
+        Nothing is charged. Records are touched last, by a function that cannot fail, and this
+        returns at a moment of a period that follows from declared and synthetic numbers.
     """
-    workspace = own_workspace(file, recipe)
-    plan = accepted_plan(file, recipe, workspace)
-    most = plan.max_records if plan.unit is Unit.PERSON else 1
+    ledger = open_ledger(file)
+    plan = accepted(file, recipe, ledger)
+    workspace = _loaded(file, recipe, str(own_base(file, recipe)))
+    study = recipe.digest()
     site = Site(
         name=file.site.name,
-        study=recipe.digest(),
+        study=study,
         plan=asked_plan(file, recipe, workspace),
         policy=file.policy,
         training=on_machine(recipe.training, file.machine),
-        units=unit_examples(own_records(file, recipe), workspace.task.encode, plan.unit, most),
+        units=(),
         unit=plan.unit,
-        ledger=open_ledger(file),
+        ledger=ledger,
         seed=recipe.study.seed,
-        personal=PersonalAdapter.beside(file.ledger, recipe.digest())
+        personal=PersonalAdapter.beside(file.ledger, study)
         if workspace.kept or recipe.training.personal
         else None,
         rank=own_rank(file, recipe),
+        keys=keys,
     )
-    return OwnSite(site, workspace, plan)
+    admitted = admit(site, workspace)
+    periods = _periods(file, recipe, admitted) if plan.is_private else (0.0, 0.0)
+    begun = moments.clock()
+    most = plan.max_records if plan.unit is Unit.PERSON else 1
+    units = encode_units(
+        records.records,
+        workspace.task,
+        plan.unit,
+        most,
+        workspace.limits,
+    ).units
+    moments.hold(begun, periods[0])
+    return replace(admitted, site=replace(site, units=units), period=periods[1])
+
+
+def _periods(file: SiteFile, recipe: Recipe, admitted: Admitted) -> tuple[float, float]:
+    """Of encoding the records and of a round, in seconds: of the proof and declared numbers.
+
+    Raises:
+        PreflightError: The study's per-record gradients are not exact here.
+        RefusedError: A round would be ended before it is done.
+    """
+    proof = prove(admitted, recipe, AgentFolder.of(file).proofs)
+    plan, most = admitted.plan, file.site.max_round_seconds
+    per_round = period_of(proof.round_seconds(plan))
+    if per_round > most:
+        raise RefusedError(
+            f"site.max_round_seconds: {most:g}; a round of this study may take {per_round:g} s "
+            f"here: set it to {math.ceil(per_round)} or more, or ask for less"
+        )
+    return period_of(proof.encode_seconds * plan.public_records * plan.max_records), per_round

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from cloister.adapter.exchange import Status
 from cloister.client.policy_file import LARGEST_BOUND, SMALLEST_BOUND, AcceptPolicy, SitePolicy
 from cloister.errors import RefusedError
 from cloister.privacy.accounting import SMALLEST_DELTA
@@ -97,11 +96,6 @@ def effective_plan(asked: Asked, policy: SitePolicy) -> Plan:
     if effective is None:
         raise RefusedError("\n".join(problems))
     return effective
-
-
-def status_for(status: Status, policy: SitePolicy) -> Status:
-    """The word that may leave: the status itself, or `failed` where the policy keeps it in."""
-    return status if status in policy.status.allowed else Status.FAILED
 
 
 def _stricter(plan: Plan, policy: SitePolicy) -> tuple[Plan | None, list[str]]:

@@ -57,9 +57,6 @@ max_length = 512            # tokens of a record
 templates = []              # SHA-256 of chat templates in recipes: none but the base's own
 noise_partners = []         # ledgers' keys of those whose share of the noise is relied on: none
 min_colluding = 1           # of these, how many must be allowed to work with the coordinator
-
-[status]
-allowed = ["trained", "budget", "spent"]
 """
 
 # float32 sums and their grid hold clipping bounds of this size, as in `PrivacyConfig`.
@@ -221,21 +218,16 @@ class AcceptPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class StatusPolicy:
-    """The `[status]` section.
+    """The `[status]` section of older files: read, and without effect.
+
+    The words that leave are fixed (`adapter.exchange.WORDS`), and none depends on a record. A word
+    kept back would be told from the others by its absence, and change nothing else.
 
     Attributes:
-        allowed: Words that may leave; any other is sent as `failed`, which may always leave. The
-            default is all: they tell of plans, policy and process, and the coordinator goes on
-            with a study by `budget` and `spent`.
+        allowed: Once, the words that might leave.
     """
 
-    allowed: tuple[Status, ...] = tuple(Status)
-
-    def __post_init__(self) -> None:
-        if Status.TRAINED not in self.allowed:
-            raise UsageError(
-                'allowed: without "trained" no update could ever leave; add it, or stop the site'
-            )
+    allowed: tuple[Status, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

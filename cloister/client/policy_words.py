@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from cloister.adapter.exchange import WORDS, Status
 from cloister.client.policy_file import SitePolicy
 from cloister.privacy.units import Unit
 
@@ -57,6 +58,14 @@ def in_words(policy: SitePolicy) -> list[str]:
     )
     if privacy.isolate_units:
         lines.append(f"Every {unit} is computed for itself.")
-    words = ", ".join(status.value for status in policy.status.allowed)
-    lines.append(f"Beside updates, these words may leave: {words}; nothing else does.")
+    words = ", ".join(sorted(frozenset().union(*WORDS.values()) - {Status.TRAINED}))
+    lines.append(
+        f"Beside updates, these words may leave: {words}; nothing else does. None of them depends "
+        "on a record."
+    )
+    if policy.status.allowed:
+        lines.append(
+            "The section [status] has no effect any more: take it out of the file when you next "
+            "edit it."
+        )
     return lines

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
 from cloister.adapter.exchange import Step
+from cloister.client.charged import charged
 from cloister.client.policy_file import AcceptPolicy
 from cloister.errors import RefusedError, RoundSpentError
 from cloister.privacy.ledger import Charge, Ledger, Released
@@ -148,8 +149,9 @@ class Asking:
         granted = self.ledger.reserve(charge)
         if isinstance(granted, Released):
             return granted
-        self.keys.member, update = mask_update(member, self.number, gradient())
-        return granted.release(update.to_bytes())
+        with charged(self.number):
+            self.keys.member, update = mask_update(member, self.number, gradient())
+            return granted.release(update.to_bytes())
 
 
 def agreed_terms(

@@ -68,6 +68,35 @@ def find_base(base: str) -> Path:
         ) from error
 
 
+def base_at_hand(base: str) -> Path:
+    """The folder of a hub model that is on this machine already; nothing is asked of the hub.
+
+    Args:
+        base: A hub id, which somebody else may have chosen.
+
+    Raises:
+        ModelFileError: It is no hub id, or neither the hub's local cache nor a package has it.
+    """
+    if base.count("/") != 1 or base.startswith(("/", ".", "~")):
+        raise ModelFileError(
+            f"model.base: {base} is no hub id (owner/name), and a folder of another's machine is "
+            "none of this one; name yours as site.model in site.toml"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(base, allow_patterns=HUB_FILES, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        packaged = _packaged(base)
+        if packaged is not None:
+            return packaged
+        raise ModelFileError(
+            f"model.base: {base} is not on this machine, and nothing is fetched because a study "
+            "names it; get it by your own command and name it as site.model in site.toml"
+        ) from error
+
+
 def _packaged(base: str) -> Path | None:
     if base not in PACKAGED:
         return None

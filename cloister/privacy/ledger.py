@@ -25,7 +25,7 @@ from cloister.privacy.accounting import COARSE, FINE, epsilon, rdp_epsilon
 from cloister.privacy.budget import Budget, Request, fits, order_for
 from cloister.privacy.chain import Entry, Head, check_anchor, follow, json_epsilon, sign
 from cloister.privacy.events import GaussianEvent
-from cloister.privacy.history import History, Reserved
+from cloister.privacy.history import History, ReleasedEntry, Reserved
 from cloister.privacy.keys import create_key, load_key, public_hex
 from cloister.privacy.ledger_file import LedgerFile, Transaction
 from cloister.privacy.plan import Plan
@@ -65,11 +65,16 @@ class Released:
 
 
 class Reservation:
-    """The right to release one round's bytes, once."""
+    """The right to release one round's bytes, once.
 
-    def __init__(self, ledger: Ledger, seq: int) -> None:
+    Its entry in the ledger carries the time of the charge: how long the round took follows from
+    the records, and ledgers are shown to others.
+    """
+
+    def __init__(self, ledger: Ledger, seq: int, time: str | None = None) -> None:
         self._ledger = ledger
         self._seq = seq
+        self._time = time
 
     def release(self, payload: bytes) -> Released:
         """Writes the release to the ledger; the bytes may leave when this returns.
@@ -78,7 +83,7 @@ class Reservation:
             LedgerError: It could not be written and synced, or this reservation was used already;
                 then nothing may leave.
         """
-        return self._ledger._release(self._seq, payload)
+        return self._ledger._release(self._seq, payload, self._time)
 
 
 def now() -> str:
@@ -205,6 +210,24 @@ class Ledger:
         """Whether a round of a study was charged, as far as this object has seen."""
         return (study, number) in self._history.rounds
 
+    def release_of(self, study: str, number: int) -> ReleasedEntry | None:
+        """A round's release, as far as this object has seen; None: nothing of it was released."""
+        reserved = self._history.rounds.get((study, number))
+        return None if reserved is None else self._history.released.get(reserved.seq)
+
+    def check(self, charge: Charge) -> None:
+        """Whether a study's first round could be charged; nothing is.
+
+        A study of which a round was charged before passes: what it released can be sent again
+        whatever is left.
+
+        Raises:
+            RefusedError: The plan's unit is not the ledger's, or its δ above the budget's.
+            BudgetError: The budget does not cover it.
+        """
+        if not any(study == charge.study for study, _ in self._history.rounds):
+            self._refuse(charge, _request(charge))
+
     def epsilon(self, delta: float, grid: float = FINE) -> float:
         """ε of everything ever charged, per unit added or removed, by PLD."""
         return epsilon(self._history.spent.events, delta, grid)
@@ -226,28 +249,14 @@ class Ledger:
             When a reservation is returned, its charge is on disk. Two processes never get one for
             the same round, nor together more than the budget.
         """
-        event = charge.plan.event(charge.plan.local_steps)
-        planned = charge.plan.event(charge.plan.local_steps * charge.plan.num_rounds)
-        if not charge.is_private:
-            event, planned = replace(event, is_private=False), replace(planned, is_private=False)
-        request = Request(plan=charge.plan.digest(), event=event, planned=planned)
+        request = _request(charge)
+        event, planned = request.event, request.planned
         with self._file.writing() as transaction:
             self._catch_up(transaction)
             before = self._history.rounds.get((charge.study, charge.round))
             if before is not None:
                 return self._again(before, charge, transaction)
-            if charge.plan.unit is not self._history.unit:
-                raise RefusedError(
-                    f"the plan's unit is {charge.plan.unit}, the ledger's {self._history.unit}: "
-                    "what is promised for one cannot be counted in the other"
-                )
-            if charge.plan.delta > self._history.budget.delta:
-                raise RefusedError(
-                    f"the plan states delta {charge.plan.delta:g}, the data set's budget is at "
-                    f"{self._history.budget.delta:g}: ask for a plan with a smaller one"
-                )
-            if not fits(request, self._history.spent, self._history.budget):
-                raise BudgetError(self._exhausted(charge))
+            self._refuse(charge, request)
             known = request.plan in self._history.plans
             terms: dict[str, Any] = {} if known else {"terms": charge.plan.terms()}
             entry = self._append(
@@ -265,9 +274,23 @@ class Ledger:
                 delta=charge.plan.delta,
             )
         self._history.add(entry)
-        return Reservation(self, self.head.seq)
+        return Reservation(self, self.head.seq, str(entry.fields["time"]))
 
-    def _release(self, seq: int, payload: bytes) -> Released:
+    def _refuse(self, charge: Charge, request: Request) -> None:
+        if charge.plan.unit is not self._history.unit:
+            raise RefusedError(
+                f"the plan's unit is {charge.plan.unit}, the ledger's {self._history.unit}: "
+                "what is promised for one cannot be counted in the other"
+            )
+        if charge.plan.delta > self._history.budget.delta:
+            raise RefusedError(
+                f"the plan states delta {charge.plan.delta:g}, the data set's budget is at "
+                f"{self._history.budget.delta:g}: ask for a plan with a smaller one"
+            )
+        if not fits(request, self._history.spent, self._history.budget):
+            raise BudgetError(self._exhausted(charge))
+
+    def _release(self, seq: int, payload: bytes, time: str | None) -> Released:
         digest = hashlib.sha256(payload).hexdigest()
         with self._file.writing() as transaction:
             self._catch_up(transaction)
@@ -278,6 +301,7 @@ class Ledger:
             entry = self._append(
                 transaction,
                 payload,
+                time,
                 kind="release",
                 reservation=seq,
                 sha256=digest,
@@ -308,11 +332,14 @@ class Ledger:
         )
 
     def _append(
-        self, transaction: Transaction, payload: bytes | None = None, **fields: Any
+        self,
+        transaction: Transaction,
+        payload: bytes | None = None,
+        time: str | None = None,
+        **fields: Any,
     ) -> Entry:
-        entry = sign(
-            {**fields, "code": __version__, "time": self._clock()}, self._history.head, self._key
-        )
+        stamped = {**fields, "code": __version__, "time": time or self._clock()}
+        entry = sign(stamped, self._history.head, self._key)
         transaction.append(entry, payload)
         return entry
 
@@ -347,3 +374,12 @@ class Ledger:
 def key_file(path: Path) -> Path:
     """Where a ledger's key lies unless another place is named."""
     return path.with_name(path.name + ".key")
+
+
+def _request(charge: Charge) -> Request:
+    """A charge in the budget's terms."""
+    plan = charge.plan
+    event, planned = plan.event(plan.local_steps), plan.event(plan.local_steps * plan.num_rounds)
+    if not charge.is_private:
+        event, planned = replace(event, is_private=False), replace(planned, is_private=False)
+    return Request(plan=plan.digest(), event=event, planned=planned)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,7 @@ from flwr.superlink.grid.http_grid import HttpGrid
 from cloister.data.load import load
 from cloister.data.records import Record, TextRecord
 from cloister.errors import BudgetError, DataError, RecipeError, UsageError
+from cloister.models.base import check_base, find_base
 from cloister.privacy.plan import Plan, make_plan
 from cloister.recipe import Recipe, read_recipe, validated
 from cloister.release.card import Card, write_card
@@ -43,7 +44,9 @@ ASK_AGAIN = 5.0
 
 
 def resolved_recipe(path: Path, assignments: list[str], members: Mapping[str, Member]) -> Recipe:
-    """A study's recipe as the sites get it: with its labels, and its sites as they are.
+    """A study's recipe as the sites get it: with labels, base's hash, and its sites as they are.
+
+    Sites accept a base by its hash before they look for it, so the study states it.
 
     Args:
         path: The recipe's file; its public test set lies where it says.
@@ -54,6 +57,7 @@ def resolved_recipe(path: Path, assignments: list[str], members: Mapping[str, Me
         UsageError: Nobody takes part.
         RecipeError: The recipe does not fit the sites, or names no public test set.
         DataError: The test set cannot be read.
+        ModelFileError: The base cannot be had, or is not the one that the recipe names.
     """
     if not members:
         raise UsageError(
@@ -80,7 +84,10 @@ def resolved_recipe(path: Path, assignments: list[str], members: Mapping[str, Me
         test=_absolute(recipe.data.test),
         validation=recipe.data.validation and _absolute(recipe.data.validation),
     )
-    return validated(dataclasses.replace(recipe, task=task, data=data))
+    model = recipe.model
+    if model.sha256 is None:
+        model = dataclasses.replace(model, sha256=check_base(find_base(model.base), None))
+    return validated(dataclasses.replace(recipe, model=model, task=task, data=data))
 
 
 def _absolute(source: str) -> str:
@@ -199,6 +206,12 @@ class DeployedStudy:
             note(run.path, "closed", round=report.round, scores=scores,
                  seconds=round(report.seconds, 2), bytes=report.bytes_up)  # fmt: skip
 
+        def on_prepared(ready: Collection[str], refused: Mapping[str, str]) -> None:
+            for site in sorted(ready):
+                note(run.path, "ready", round=0, site=site)
+            for site, why in sorted(refused.items()):
+                note(run.path, "refused", round=0, site=site, text=why)
+
         return ServerStudy(
             digest=digest,
             sites=names,
@@ -218,6 +231,7 @@ class DeployedStudy:
             save=lambda closed: run.save(closed, digest),
             stop_early=scorer.stop_early,
             on_round=on_round,
+            on_prepared=on_prepared,
             on_note=lambda text: note(run.path, "note", text=text),
             on_event=lambda what, number, site: note(run.path, what, round=number, site=site),
             nodes=self._nodes,

@@ -79,6 +79,7 @@ def read_replies(
     number: int,
     read: Callable[[str, bytes], T],
     take: Callable[[str, T], None],
+    wanted: Status = Status.TRAINED,
 ) -> Replies:
     """Sorts a round's replies; what is not as it must be is logged and left out.
 
@@ -88,6 +89,7 @@ def read_replies(
         number: The round.
         read: What a site's bytes stand for; raises AdapterFormatError where nothing.
         take: Given each answer that counts, as it arrives.
+        wanted: The word of an answer that counts.
     """
     replies = Replies()
     for sender, message in answers:
@@ -97,8 +99,8 @@ def read_replies(
         site = sender
         try:
             reply = RoundReply.from_fields(dict(message.content[RECORD]))
-            if reply.site == "" and reply.status is Status.FAILED:
-                replies.refuse(sender, number, "it says: failed, before it could sign")
+            if reply.site == "" and reply.status in (Status.REFUSED, Status.FAILED):
+                replies.refuse(sender, number, f"it says: {reply.status}, before it could sign")
                 continue
             site = reply.site if reply.site in terms.sites else sender
             _check_sender(reply, sender, terms, number)
@@ -106,7 +108,7 @@ def read_replies(
                 group = replies.retired if reply.status is Status.BUDGET else replies.spent
                 group.add(reply.site)
                 continue
-            if reply.status is not Status.TRAINED:
+            if reply.status is not wanted:
                 replies.refuse(site, number, f"it says: {reply.status.value}")
                 continue
             if reply.site in replies.counted:

@@ -1,12 +1,14 @@
 """One study at the coordinator: our own loop over Flower's Grid, so that a run can be resumed.
 
-Each round: send the global adapter to every site, wait for the updates until the deadline, check
-them, aggregate, save, score, tell the observers.
+First the sites are asked whether they take part. Each round: send the global adapter to every one
+that does, wait for the updates until the deadline, check them, aggregate, save, score, tell the
+observers.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import replace
 
 from flwr.serverapp import Grid
@@ -15,6 +17,7 @@ from cloister.adapter.wire import encode
 from cloister.errors import QuorumError
 from cloister.server.asking import Asker
 from cloister.server.gathering import gatherer
+from cloister.server.prepare import prepare
 from cloister.server.replies import Replies
 from cloister.server.study import RoundReport, ServerStudy
 from cloister.strategies.strategy import Gate, ServerState
@@ -27,18 +30,24 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
         The final state.
 
     Raises:
-        QuorumError: Too few sites answered in a round; the state of the last closed one is saved.
+        QuorumError: Too few sites take part, or answered in a round; the state of the last closed
+            one is saved.
     """
     state = study.state
+    if state.round >= study.num_rounds:
+        return state
     epsilon: dict[str, float] = {}
     asker = Asker(grid, study.nodes, study.patience, study.on_event, study.since)
     gather = gatherer(study, asker)
     enough = study.enough
+    prepared = prepare(study, asker)
+    if _is_over(study, prepared.retired, state.round):
+        return state
     while state.round < study.num_rounds:
         started = time.monotonic()
         number = state.round + 1
         payload = encode(state.adapter)
-        nodes = asker.connected(len(study.sites), enough, started)
+        nodes = prepared.among(asker.connected(len(study.sites), enough, started))
         if len(nodes) < enough:
             raise QuorumError(
                 f"{len(nodes)} sites are connected after {study.patience.round:.0f} s, "
@@ -46,14 +55,7 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
             )
         gathered = gather(state, number, payload, nodes, started)
         replies = gathered.replies
-        if replies.retired.issuperset(study.sites):
-            study.on_note(f"every site's budget is spent: ending after round {state.round}")
-            break
-        if len(study.sites) - len(replies.retired) < study.fewest:
-            study.on_note(
-                f"fewer sites have budget than the {study.fewest} that this way to aggregate "
-                f"needs: ending after round {state.round}"
-            )
+        if _is_over(study, replies.retired, state.round):
             break
         counts = _counts(replies, study, number)
         epsilon |= replies.epsilon
@@ -94,6 +96,20 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
         if metrics and study.stop_early(state, metrics):
             break
     return state
+
+
+def _is_over(study: ServerStudy, retired: Collection[str], closed: int) -> bool:
+    """Whether too few sites have budget for another round; then it is told."""
+    if set(retired).issuperset(study.sites):
+        study.on_note(f"every site's budget is spent: ending after round {closed}")
+        return True
+    if len(study.sites) - len(retired) < study.fewest:
+        study.on_note(
+            f"fewer sites have budget than the {study.fewest} that this way to aggregate "
+            f"needs: ending after round {closed}"
+        )
+        return True
+    return False
 
 
 def _counts(replies: Replies, study: ServerStudy, number: int) -> bool:

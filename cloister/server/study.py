@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +18,11 @@ from cloister.server.asking import Nodes, Patience
 from cloister.strategies.strategy import ServerState, Strategy
 
 log = logging.getLogger(__name__)
+
+# Seconds in which connected sites must say whether they take part: as for a round (Flower's own
+# default for one exchange), in which a site on a line of 50 Mbit/s fetches a base of 20 GB. Who
+# takes longer comes in with the round at hand.
+PREPARE_TIMEOUT = 3600.0
 
 SetScores = Mapping[str, Mapping[str, float]]  # by public data set, then by metric
 
@@ -85,14 +90,17 @@ class ServerStudy:
         num_rounds: When to end.
         min_sites: Fewest updates that close a round; None: one from every site that has budget.
         patience: How long a round waits.
+        prepare_timeout: How long, in seconds, sites may take to say whether they take part.
         trained: Names that travel in a round.
         max_update_norm: Bound that every site agreed to clip what it sends to; None: no bound.
         score: Scores an adapter on public data, or returns nothing where the round is not scored.
         save: Makes a state durable before the next round starts.
         stop_early: Whether the scores so far end the study.
         on_round: Told of each closed round.
+        on_prepared: Told who takes part, and who does not and why, before the first round.
         on_note: Told what is out of the ordinary, in words.
-        on_event: Told what happens to a site in a round (`server.asking`).
+        on_event: Told what happens to a site in a round (`server.asking`); in round 0, while it
+            prepares.
         nodes: Which connected nodes there are, with their sites where the node's key tells.
         since: When each of them connected, where that can be told (`server.asking`).
         keys: Public keys of the sites' ledgers, which sign what they send; None: not checked.
@@ -118,7 +126,9 @@ class ServerStudy:
     save: Callable[[ServerState], None]
     stop_early: Callable[[ServerState, SetScores], bool] = lambda state, metrics: False
     on_round: Callable[[RoundReport], None] = lambda report: None
+    on_prepared: Callable[[Collection[str], Mapping[str, str]], None] = lambda ready, refused: None
     on_note: Callable[[str], None] = log.warning
+    prepare_timeout: float = PREPARE_TIMEOUT
     on_event: Callable[[str, int, str], None] = lambda what, number, site: None
     nodes: Callable[[Grid], Nodes] = lambda grid: dict.fromkeys(sorted(grid.get_node_ids()), "")
     since: Callable[[Grid], Mapping[int, str]] = lambda grid: {}

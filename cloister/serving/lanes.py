@@ -90,7 +90,7 @@ def lanes_of(
         rows: Its closed rounds (metrics.jsonl).
         is_going: Whether the run may still bring answers.
     """
-    cells, retired = _told(sites, events)
+    cells, retired, refused = _told(sites, events)
     closed = {int(row["round"]): row for row in rows}
     rounds = tuple(sorted({*closed, *(number for _, number in cells)}))
     slowest = dict.fromkeys(rounds, 0.0)
@@ -99,6 +99,8 @@ def lanes_of(
 
     def settled(site: str, number: int) -> Cell:
         cell = cells.get((site, number), Cell(round=number))
+        if site in refused:
+            return Cell(round=number, state=State.REFUSED, why=refused[site])
         gone = site in retired and number >= retired[site]
         state = State.RETIRED if gone else _settled(cell, site, closed.get(number), is_going)
         took = 0.0 if gone else cell.seconds or 0.0
@@ -110,13 +112,21 @@ def lanes_of(
 
 def _told(
     sites: Sequence[str], events: Iterable[Mapping[str, Any]]
-) -> tuple[dict[tuple[str, int], Cell], dict[str, int]]:
-    """Cells as the journal tells them, and the round in which a site retired."""
+) -> tuple[dict[tuple[str, int], Cell], dict[str, int], dict[str, str]]:
+    """Cells as the journal tells them; when a site retired; why one takes no part at all."""
     cells: dict[tuple[str, int], Cell] = {}
     asked: dict[tuple[str, int], object] = {}
     retired: dict[str, int] = {}
+    refused: dict[str, str] = {}
     for event in events:
-        state, site = SEEN.get(str(event.get("what"))), event.get("site")
+        what, site = str(event.get("what")), event.get("site")
+        state = SEEN.get(what)
+        if event.get("round") == 0:  # it was asked whether it takes part; asked anew, it says anew
+            if what == "refused":
+                refused[str(site)] = str(event.get("text", ""))
+            elif what == "ready":
+                refused.pop(str(site), None)
+            continue
         if state is None or site not in sites:
             continue
         place = (str(site), int(event["round"]))
@@ -129,7 +139,7 @@ def _told(
             retired.setdefault(*place)
         why = str(event.get("text", ""))
         cells[place] = Cell(round=place[1], state=state, seconds=seconds, why=why)
-    return cells, retired
+    return cells, retired, refused
 
 
 def _settled(cell: Cell, site: str, row: Mapping[str, Any] | None, is_going: bool) -> State:

@@ -11,16 +11,15 @@ from pathlib import Path
 
 from flwr.app import Context
 
-from cloister.client.app import make_client_app
-from cloister.client.site import Site
+from cloister.client.admission import Admitted
+from cloister.client.app import Identity, make_client_app
 from cloister.recipe import Recipe, read_recipe
 from cloister.server.app import make_server_app
 from cloister.server.run_directory import RunDirectory
 from cloister.server.study import ServerStudy
-from cloister.simulation.run import open_coordinator
+from cloister.simulation.run import end_on_fault, open_coordinator
 from cloister.simulation.study import SimulatedSites
 from cloister.strategies.strategy import ServerState
-from cloister.training.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +35,19 @@ def folder_of(context: Context) -> Path:
     return Path(str(context.run_config["out"])).absolute() / f"flower-{context.run_id}"
 
 
-def _open_site(context: Context) -> tuple[Site, Workspace]:
+def _sites(context: Context) -> SimulatedSites:
     # The study as the coordinator wrote it down when the run began: the recipe's own file may
     # change meanwhile.
     run = RunDirectory.reopen(folder_of(context))
-    return SimulatedSites(run.recipe(), run.path / "ledgers")(context)
+    return SimulatedSites(run.recipe(), run.path / "ledgers")
+
+
+def _open_site(context: Context) -> Admitted:
+    return _sites(context).admitted(context)
+
+
+def _identify(context: Context) -> Identity:
+    return _sites(context).identity(context)
 
 
 class _Server:
@@ -60,5 +67,5 @@ class _Server:
 
 _server = _Server()
 
-client = make_client_app(_open_site)
+client = make_client_app(_open_site, on_error=end_on_fault, identify=_identify)
 server = make_server_app(_server.open, _server.finish)

@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 
 from cloister.adapter.tensors import Adapter
 from cloister.client.app import make_client_app
-from cloister.errors import BudgetError, CloisterError, QuorumError, UsageError
+from cloister.errors import (
+    BudgetError,
+    CloisterError,
+    QuorumError,
+    RoundSpentError,
+    UsageError,
+)
 from cloister.models.state import write_adapter
 from cloister.privacy.chain import Head
 from cloister.privacy.ledger import Ledger
@@ -90,8 +96,14 @@ def simulate(
     events.on_stage("training")
     if engine == "local":
         failures: list[Exception] = []
+
+        def failed(error: Exception) -> None:
+            end_on_fault(error)
+            failures.append(error)
+
         try:
-            run_local(server_app, make_client_app(sites, events.on_step, failures.append), count)
+            app = make_client_app(sites.admitted, events.on_step, failed, sites.identity)
+            run_local(server_app, app, count)
         except QuorumError:
             # In one process a site's own error says more than that it did not answer.
             known = [failure for failure in failures if isinstance(failure, CloisterError)]
@@ -99,8 +111,22 @@ def simulate(
                 raise known[0] from None
             raise
     else:
-        run_ray(server_app, make_client_app(sites), count)
+        app = make_client_app(sites.admitted, on_error=end_on_fault, identify=sites.identity)
+        run_ray(server_app, app, count)
     return coordinator.finish(final[0])
+
+
+def end_on_fault(error: Exception) -> None:
+    """Ends a simulation in which a site's round was charged and went wrong.
+
+    At an institution the round is spent and the study goes on; here it is the same person's
+    program that failed, and nothing is gained by a result without it.
+
+    Raises:
+        Exception: What went wrong in the round.
+    """
+    if isinstance(error, RoundSpentError) and error.__cause__ is not None:
+        raise error.__cause__
 
 
 def open_coordinator(

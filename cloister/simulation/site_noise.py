@@ -14,9 +14,11 @@ from scipy import stats
 
 from cloister.adapter.exchange import RoundRequest
 from cloister.adapter.wire import decode, encode
+from cloister.client.admission import admit
 from cloister.client.app import make_client_app
+from cloister.client.round import answer
 from cloister.client.secure import EpochKeys
-from cloister.client.site import Site, answer
+from cloister.client.site import Site
 from cloister.privacy.laws import LEVEL, Check
 from cloister.privacy.ledger import Ledger
 from cloister.recipe import Recipe
@@ -110,7 +112,7 @@ def _noise_of_the_sum(recipe: Recipe, audited: AuditedSite, names: tuple[str, ..
             for name in names
         ]  # fmt: skip
         app = make_client_app(
-            lambda at: (sites[int(str(at.node_config["partition-id"]))], workspace)
+            lambda at: admit(sites[int(str(at.node_config["partition-id"]))], workspace)
         )
         grid = LocalGrid(app, len(names))
         asker = Asker(grid, lambda _: dict.fromkeys(grid.get_node_ids(), ""), Patience(3600.0))

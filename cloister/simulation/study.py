@@ -16,6 +16,8 @@ from pathlib import Path
 from flwr.app import Context
 
 from cloister.adapter.pairs import cut_shapes
+from cloister.client.admission import Admitted, admit
+from cloister.client.app import Identity
 from cloister.client.personal import PersonalAdapter
 from cloister.client.secure import EpochKeys
 from cloister.client.site import Site
@@ -168,7 +170,7 @@ def units_of(study: SimulatedStudy, name: str) -> EncodedUnits:
     if name not in study.encoded:
         workspace, plan = workspace_of(study), study.plans[name]
         study.encoded[name] = encode_units(
-            study.sites[name], workspace.task, plan.unit, plan.max_records, workspace.vocabulary
+            study.sites[name], workspace.task, plan.unit, plan.max_records, workspace.limits
         )
     return study.encoded[name]
 
@@ -272,6 +274,15 @@ class SimulatedSites:
             keys=_epoch_keys(ledger.public_key) if plan.sharing is not None else None,
         )
         return site, workspace
+
+    def admitted(self, context: Context) -> Admitted:
+        """The same site in its study; its gradients are proven once, by the run's coordinator."""
+        return admit(*self(context))
+
+    def identity(self, context: Context) -> Identity:
+        """Who speaks for a site that is not admitted."""
+        site, _ = self(context)
+        return Identity(site.name, site.ledger.sign)
 
     def _partners(self, study: SimulatedStudy, name: str) -> tuple[str, ...]:
         """Public keys of the other sites' ledgers."""

@@ -17,15 +17,16 @@ def physical_batches(
     """Cuts units into batches of at most `max_tokens` padded tokens.
 
     Args:
-        units: Any number, also none; a unit's records stay together.
+        units: Any number, also none; a unit's records stay together. Empty ones are left out.
         max_tokens: Most tokens of a batch, padding included; a larger unit goes alone.
 
     Yields:
-        Every unit once, longest record first, so that what needs most memory comes early.
+        Every other unit once, longest record first, so that what needs most memory comes early.
     """
     batch: list[UnitExamples] = []
     records, longest = 0, 0
-    for unit in sorted(units, key=_longest, reverse=True):
+    # A unit whose records cannot be used contributes nothing.
+    for unit in sorted(filter(None, units), key=_longest, reverse=True):
         if batch and longest * (records + len(unit)) > max_tokens:
             yield batch
             batch, records = [], 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from cloister.data.records import Record
 from cloister.errors import DataError, MisfitError
 from cloister.privacy.units import Unit
+from cloister.tasks.fit import Limits, Misfit, misfit
 from cloister.tasks.task import IGNORE, Example, Task
 
 # All records of one unit that count; none where none of them can be used.
@@ -17,8 +18,12 @@ UnitExamples = tuple[Example, ...]
 # Why a record is left out of its unit, beside what its task says (`MisfitError.reason`).
 NO_PERSON = "it names no person, where persons are the units"
 UNENCODED = "it cannot be encoded"
-UNKNOWN_TOKEN = "a token of it is beyond the base's vocabulary"
-TOO_LONG = "it is longer than the base has positions"
+UNFIT: Mapping[Misfit, str] = {
+    "empty": "it has no token",
+    "length": "it is longer than the base has positions",
+    "token": "a token of it is beyond the base's vocabulary",
+}
+UNLIMITED = Limits(positions=None, vocabulary=None)
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,7 @@ def encode_units(
     task: Task,
     unit: Unit,
     most: int,
-    vocabulary: int | None = None,
-    positions: int | None = None,
+    limits: Limits = UNLIMITED,
 ) -> EncodedUnits:
     """Encodes records, together where they are one unit's.
 
@@ -57,8 +61,7 @@ def encode_units(
         unit: Whose presence is hidden.
         most: Records of one person that count: the first so many that can be used. It bounds a
             person's cost in time and memory; its influence is bounded by the clip whatever it is.
-        vocabulary: Token ids that the base has; None: not checked.
-        positions: Longest record that the base takes; None: not checked.
+        limits: What the base can take.
 
     Guarantees:
         Total: it raises for no record, whatever the record holds. A record that cannot be encoded,
@@ -85,7 +88,7 @@ def encode_units(
                 problems.append((place + 1, NO_PERSON, NO_PERSON))
                 continue
             try:
-                examples.append(_encode(records[place], task, vocabulary, positions))
+                examples.append(_encode(records[place], task, limits))
             except MisfitError as error:
                 problems.append((place + 1, error.reason, str(error)))
             except Exception as error:  # a tokenizer may raise whatever Python does
@@ -101,13 +104,11 @@ def encode_units(
     )
 
 
-def _encode(record: Record, task: Task, vocabulary: int | None, positions: int | None) -> Example:
+def _encode(record: Record, task: Task, limits: Limits) -> Example:
     example = task.encode(record)
-    ids = example.input_ids
-    if vocabulary is not None and not all(0 <= token < vocabulary for token in ids):
-        raise MisfitError(UNKNOWN_TOKEN, f"{UNKNOWN_TOKEN}, which has {vocabulary}")
-    if positions is not None and len(ids) > positions:
-        raise MisfitError(TOO_LONG, f"{TOO_LONG}: {len(ids)} tokens, {positions} positions")
+    unfit = misfit(example, limits)
+    if unfit is not None:
+        raise MisfitError(UNFIT[unfit], UNFIT[unfit])
     return example
 
 

@@ -72,11 +72,6 @@ class Workspace:
         names = {name for pair in find_pairs(self.start) for name in pair}
         return read_tensors(self.network, names - self.start.keys() - self.carried.keys())
 
-    @property
-    def vocabulary(self) -> int:
-        """Token ids that the base's embedding has rows for."""
-        return int(self.network.backbone.get_input_embeddings().weight.shape[0])
-
     def encode(self, records: Sequence[Record]) -> list[Example]:
         """Tokenizes records."""
         return [self.task.encode(record) for record in records]

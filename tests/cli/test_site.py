@@ -451,12 +451,17 @@ def test_the_policy_is_said_in_words(folder: Path, capsys: pytest.CaptureFixture
 
 def test_the_budget_is_shown_and_foreseen(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from cloister.client.own import open_own
+    from cloister.client.records import read_records
     from cloister.recipe import read_recipe
 
     site = str(folder / "site.toml")
     assert run(["site", "budget", "forecast", site]) == 0
     assert "nothing was charged yet" in capsys.readouterr().out
-    own = open_own(read_site(folder / "site.toml"), read_recipe(folder / "study.toml"))
+    edit(folder, 'ledger = "ward', 'model = "base"\nledger = "ward')
+    base = weights_sha256(folder / "base")
+    file = read_site(folder / "site.toml")
+    recipe = read_recipe(folder / "study.toml", [f"model.sha256='{base}'"])
+    own = open_own(file, recipe, read_records(file))
     granted = own.site.ledger.reserve(
         Charge(study=own.site.study, round=1, plan=own.plan, request="r")
     )

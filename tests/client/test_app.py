@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 
-from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status
+from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status, Step
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, encode
-from cloister.client import site
+from cloister.client import admission
 from cloister.client.app import OpenSite, make_client_app
+from cloister.client.round import answer
+from cloister.client.site import Site
 from cloister.errors import DataError, RefusedError
 from cloister.privacy import accounting
-from cloister.privacy.ledger import Ledger
+from cloister.privacy.keys import is_signed
+from cloister.privacy.ledger import Ledger, Reservation
 from cloister.privacy.units import Unit
 from cloister.recipe import Recipe
 from cloister.server.replies import ROUNDING
@@ -22,7 +25,7 @@ from cloister.server.run_directory import RunDirectory
 from cloister.simulation.ledgers import begin_ledgers
 from cloister.simulation.local_grid import LocalGrid
 from cloister.simulation.study import SimulatedSites, prepare, workspace_of
-from cloister.training import gradients
+from cloister.training import gradients, local
 from cloister.training.workspace import Workspace
 from tests.support.studies import small_recipe
 
@@ -34,8 +37,13 @@ def recipe(tmp_path: Path) -> Recipe:
     return small_recipe(tmp_path / "study")
 
 
-def ask(open_site: OpenSite, request: dict[str, object]) -> RoundReply:
-    grid = LocalGrid(make_client_app(open_site), 1)
+def ask(open_site: OpenSite | SimulatedSites, request: dict[str, object]) -> RoundReply:
+    app = (
+        make_client_app(open_site.admitted, identify=open_site.identity)
+        if isinstance(open_site, SimulatedSites)
+        else make_client_app(open_site)
+    )
+    grid = LocalGrid(app, 1)
     (node,) = grid.get_node_ids()
     content = RecordDict({RECORD: ConfigRecord(request)})  # type: ignore[arg-type]
     (reply,) = grid.send_and_receive([Message(content, node, MessageType.TRAIN)])
@@ -90,13 +98,13 @@ def test_a_round_that_was_cut_off_is_not_run_again(recipe: Recipe, tmp_path: Pat
         raise DataError(SECRET)
 
     def ask_and_crash() -> RoundReply:
-        grid = LocalGrid(make_client_app(east, crash), 1)
+        grid = LocalGrid(make_client_app(east.admitted, crash), 1)
         (node,) = grid.get_node_ids()
         content = RecordDict({RECORD: ConfigRecord(request_for(recipe).fields())})
         (reply,) = grid.send_and_receive([Message(content, node, MessageType.TRAIN)])
         return RoundReply.from_fields(dict(reply.content[RECORD]))
 
-    assert ask_and_crash().status is Status.FAILED
+    assert ask_and_crash().status is Status.SPENT
     assert ask(east, request_for(recipe).fields()).status is Status.SPENT
     assert ask(east, request_for(recipe, 2).fields()).status is Status.TRAINED
 
@@ -107,8 +115,10 @@ def test_a_round_that_was_cut_off_is_not_run_again(recipe: Recipe, tmp_path: Pat
         ({"study": "another"}, Status.REFUSED),
         ({"round": 3}, Status.REFUSED),
         ({"round": 0}, Status.REFUSED),
-        ({"adapter": b"garbage"}, Status.FAILED),
-        ({"noise_multiplier": 0.0}, Status.FAILED),
+        ({"adapter": b"garbage"}, Status.REFUSED),
+        ({"noise_multiplier": 0.0}, Status.REFUSED),
+        ({"step": "mask"}, Status.REFUSED),
+        ({"step": "explain"}, Status.REFUSED),
     ],
 )
 def test_what_does_not_fit_is_not_trained_and_not_charged(
@@ -124,7 +134,7 @@ def test_accountants_that_disagree_stop_the_release(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     east = sites(recipe, tmp_path)
-    site.agreed_epsilon.cache_clear()
+    admission.agreed_epsilon.cache_clear()
     monkeypatch.setattr(accounting, "prv_epsilon", lambda events, delta: 0.1)
     reply = ask(east, request_for(recipe).fields())
     assert (reply.status, reply.delta) == (Status.REFUSED, b"")
@@ -146,7 +156,7 @@ def test_an_absurd_adapter_is_refused_and_not_charged(
     assert Ledger(tmp_path / "run" / "ledgers" / "east.ledger").steps == 0
 
 
-def opened(recipe: Recipe, folder: Path) -> tuple[site.Site, Workspace]:
+def opened(recipe: Recipe, folder: Path) -> tuple[Site, Workspace]:
     context = Context(0, 0, {"partition-id": 0}, RecordDict(), {})
     return sites(recipe, folder)(context)
 
@@ -155,7 +165,7 @@ def test_records_grouped_by_another_unit_are_not_trained(recipe: Recipe, tmp_pat
     east, workspace = opened(recipe, tmp_path)
     wrong = dataclasses.replace(east, unit=Unit.PERSON)
     with pytest.raises(RefusedError, match="grouped by person"):
-        site.answer(wrong, workspace, request_for(recipe), lambda: None)
+        answer(wrong, workspace, request_for(recipe), lambda: None)
     assert wrong.ledger.steps == 0
 
 
@@ -167,7 +177,7 @@ def test_a_ledger_that_allows_more_than_the_policy_is_not_charged(
         east.policy, budget=dataclasses.replace(east.policy.budget, epsilon=1.0)
     )
     with pytest.raises(RefusedError, match="a ledger's budget never changes"):
-        site.answer(
+        answer(
             dataclasses.replace(east, policy=strict), workspace, request_for(recipe), lambda: None
         )
     assert east.ledger.steps == 0
@@ -189,7 +199,7 @@ def test_isolated_units_are_computed_one_by_one(
         backward(network, task, group)  # type: ignore[arg-type]
 
     monkeypatch.setattr(gradients, "_backward", counted)
-    site.answer(alone, workspace, request_for(recipe), lambda: None)
+    answer(alone, workspace, request_for(recipe), lambda: None)
     assert sizes
     assert set(sizes) == {1}
 
@@ -199,13 +209,44 @@ def test_a_spent_budget_is_said_in_one_word(tmp_path: Path) -> None:
     assert ask(sites(recipe, tmp_path), request_for(recipe).fields()).status is Status.BUDGET
 
 
+@pytest.mark.parametrize("error", [DataError(SECRET), ValueError(SECRET), MemoryError(SECRET)])
+def test_whatever_goes_wrong_after_the_charge_is_one_word(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """In training, in what the site keeps, or at the ledger's release: the round is spent."""
+
+    def broken(*arguments: object, **options: object) -> object:
+        raise error
+
+    points = ((local, "clip_update"), (Reservation, "release"), (Site, "stated_epsilon"))
+    for number, (owner, name) in enumerate(points):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, broken)
+            reply = ask(sites(recipe, tmp_path / str(number)), request_for(recipe).fields())
+        assert (reply.status, reply.site, reply.delta) == (Status.SPENT, "east", b"")
+        assert (reply.epsilon, reply.head) == (0.0, "")
+
+
+def test_a_site_says_whether_it_takes_part_and_nothing_is_charged(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    question = dataclasses.replace(request_for(recipe), round=0, adapter=b"", step=Step.PREPARE)
+    reply = ask(sites(recipe, tmp_path), question.fields())
+    assert reply == dataclasses.replace(
+        RoundReply("east", 0, Status.READY, b"", 0.0, ""), signature=reply.signature
+    )
+    ledger = Ledger(tmp_path / "run" / "ledgers" / "east.ledger")
+    assert is_signed(reply.statement(question.study), reply.signature, ledger.public_key)
+    assert ledger.head.seq == 0
+
+
 @pytest.mark.parametrize("error", [DataError(SECRET), ValueError(SECRET), KeyError(SECRET)])
 def test_an_error_s_text_stays_at_the_site(error: Exception) -> None:
-    def broken(context: Context) -> tuple[object, object]:
+    def broken(context: Context) -> object:
         raise error
 
     reply = ask(broken, {"study": "s", "round": 1, "adapter": b""})  # type: ignore[arg-type]
-    assert (reply.status, reply.site, reply.delta) == (Status.FAILED, "", b"")
+    assert (reply.status, reply.site, reply.delta) == (Status.REFUSED, "", b"")
 
 
 def test_an_update_travels_in_fewer_bytes_under_the_same_bound(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The last look at a reply: every deviation from what was agreed keeps it at the site."""
 
+import hashlib
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -15,6 +15,7 @@ from cloister.adapter.wire import encode
 from cloister.client.outgoing import check_outgoing
 from cloister.client.site import Site
 from cloister.errors import RefusedError
+from cloister.privacy.history import ReleasedEntry
 from cloister.privacy.keys import public_hex
 from cloister.privacy.secagg.messages import masked_bytes
 from cloister.privacy.secagg.question import Question
@@ -25,16 +26,28 @@ from tests.support.papers import keys
 
 UPDATE = Adapter({"w": np.array([1.0, 2.0])})
 BOUND = UPDATE.norm()
+HEAD, EPSILON = "head", 1.5
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """As far as the check looks at it."""
+    """As far as the check looks at it: it released `bytes` in round 3."""
 
+    released: bytes = encode(UPDATE)
     public_key: str = public_hex(keys("ward").ledger)
 
+    def sign(self, statement: bytes) -> bytes:
+        return keys("ward").ledger.sign(statement)
 
-def site(limit: int = 10_000, bound: float | None = BOUND) -> Site:
+    def release_of(self, study: str, number: int) -> ReleasedEntry | None:
+        if (study, number) != ("study", 3):
+            return None
+        return ReleasedEntry(2, HEAD, hashlib.sha256(self.released).hexdigest(), 0)
+
+
+def site(
+    limit: int = 10_000, bound: float | None = BOUND, released: bytes = encode(UPDATE)
+) -> Site:
     """As much of a site as the check looks at."""
     accept = SimpleNamespace(max_message_bytes=limit)
     return cast(
@@ -44,7 +57,8 @@ def site(limit: int = 10_000, bound: float | None = BOUND) -> Site:
             study="study",
             policy=SimpleNamespace(accept=accept),
             plan=SimpleNamespace(max_update_norm=bound, sharing=None),
-            ledger=Ledger(),
+            ledger=Ledger(released),
+            stated_epsilon=lambda: EPSILON,
         ),
     )
 
@@ -57,14 +71,17 @@ def asked(fields: dict[str, object] | None = None) -> Message:
     return message
 
 
+PREPARING = RoundRequest("study", 0, b"", Step.PREPARE).fields()
+
+
 def trained(delta: bytes | None = None, by: str = "ward", **changes: object) -> RoundReply:
-    said = RoundReply("ward", 3, Status.TRAINED, delta or encode(UPDATE), 1.5, "head")
+    said = RoundReply("ward", 3, Status.TRAINED, delta or encode(UPDATE), EPSILON, HEAD)
     said = replace(said, **changes)  # type: ignore[arg-type]
     return replace(said, signature=keys(by).ledger.sign(said.statement("study")))
 
 
-def told(status: Status, name: str = "ward") -> RoundReply:
-    said = RoundReply(name, 3, status, b"", 0.0, "")
+def told(status: Status, name: str = "ward", number: int = 3) -> RoundReply:
+    said = RoundReply(name, number, status, b"", 0.0, "")
     return replace(said, signature=keys("ward").ledger.sign(said.statement("study")))
 
 
@@ -74,19 +91,35 @@ def check(
     request = request or asked()
     if isinstance(reply, RoundReply):
         reply = RecordDict({RECORD: ConfigRecord(reply.fields())})
-    check_outgoing(Message(reply, reply_to=request), request, where, UPDATE.shapes)
+    sign = keys("ward").ledger.sign
+    check_outgoing(Message(reply, reply_to=request), request, where, UPDATE.shapes, sign)
 
 
 def test_what_was_agreed_leaves() -> None:
     check(trained(), site())
-    check(trained(encode(UPDATE.scale(0.5))), site())
-    check(trained(encode(UPDATE.scale(9.0))), site(bound=None))
-    for status in set(Status) - {Status.TRAINED}:
+    for scale, bound in ((0.5, BOUND), (9.0, None)):
+        sent = encode(UPDATE.scale(scale))
+        check(trained(sent), site(bound=bound, released=sent))
+    for status in (Status.SPENT, Status.BUDGET, Status.REFUSED):
         check(told(status), site())
         check(told(status), None)
-    check(RoundReply("", 3, Status.FAILED, b"", 0.0, ""), None)
+    for status in (Status.READY, Status.BUDGET, Status.REFUSED):
+        check(told(status, number=0), site(), asked(PREPARING))
+        check(told(status, number=0), None, asked(PREPARING))
+    check(RoundReply("", 3, Status.REFUSED, b"", 0.0, ""), None)
     unread = asked({"nothing": 1})
-    check(RoundReply("", 0, Status.FAILED, b"", 0.0, ""), None, unread)
+    check(RoundReply("", 0, Status.REFUSED, b"", 0.0, ""), None, unread)
+
+
+@pytest.mark.parametrize("status", Status)
+def test_each_question_has_its_words(status: Status) -> None:
+    """A word that belongs to another question, or to older sites, is one bit more than agreed."""
+    if status in (Status.FAILED, Status.READY):
+        with pytest.raises(RefusedError, match="no answer"):
+            check(told(status), site())
+    if status in (Status.FAILED, Status.SPENT, Status.TRAINED):
+        with pytest.raises(RefusedError, match="no answer"):
+            check(told(status, number=0), site(), asked(PREPARING))
 
 
 BAD: dict[str, RoundReply] = {
@@ -95,12 +128,11 @@ BAD: dict[str, RoundReply] = {
     "no signature": replace(trained(), signature=b""),
     "another's signature": trained(by="clinic"),
     "another update than was signed": replace(trained(), delta=encode(UPDATE.scale(0.5))),
-    "a larger norm": trained(encode(UPDATE.scale(1.001))),
-    "another name of a tensor": trained(encode(Adapter({"v": np.ones(2)}))),
-    "another shape": trained(encode(Adapter({"w": np.ones((2, 1))}))),
-    "one tensor more": trained(encode(Adapter({"w": np.zeros(2), "v": np.zeros(1)}))),
-    "garbage": trained(b"patient Jane Doe"),
-    "something behind it": trained(encode(UPDATE) + b"Jane"),
+    "an update that was not released": trained(encode(UPDATE.scale(0.5))),
+    "another entry": trained(head="0" * 64),
+    "an entry that says more": trained(head="head Jane Doe"),
+    "a record count as ε": trained(epsilon=float(21)),
+    "an ε a bit apart": trained(epsilon=np.nextafter(EPSILON, 2.0)),
     "nothing": replace(trained(), delta=b""),
     "ε that is no number": trained(epsilon=float("nan")),
     "ε below 0": trained(epsilon=-1.0),
@@ -110,8 +142,10 @@ BAD: dict[str, RoundReply] = {
     "a status of another round": replace(told(Status.REFUSED), round=2),
     "a status in another's name": told(Status.REFUSED, "clinic"),
     "a status of nobody": told(Status.REFUSED, ""),
-    "a status with a long signature": replace(told(Status.FAILED), signature=b"Jane" * 99),
-    "a failure of nobody with a signature": told(Status.FAILED, ""),
+    "a status with a long signature": replace(told(Status.SPENT), signature=b"Jane" * 99),
+    "a status with 64 other bytes": replace(told(Status.SPENT), signature=b"Jane" * 16),
+    "a refusal of nobody with a signature": told(Status.REFUSED, ""),
+    "a word of nobody that says more": RoundReply("", 3, Status.SPENT, b"", 0.0, ""),
 }
 
 
@@ -119,6 +153,33 @@ BAD: dict[str, RoundReply] = {
 def test_every_deviation_stays_at_the_site(reply: RoundReply) -> None:
     with pytest.raises(RefusedError):
         check(reply, site())
+
+
+RELEASED: dict[str, bytes] = {
+    "a larger norm": encode(UPDATE.scale(1.001)),
+    "another name of a tensor": encode(Adapter({"v": np.ones(2)})),
+    "another shape": encode(Adapter({"w": np.ones((2, 1))})),
+    "one tensor more": encode(Adapter({"w": np.zeros(2), "v": np.zeros(1)})),
+    "garbage": b"patient Jane Doe",
+    "something behind it": encode(UPDATE) + b"Jane",
+}
+
+
+@pytest.mark.parametrize("sent", RELEASED.values(), ids=RELEASED.keys())
+def test_what_the_plan_does_not_let_out_stays_though_it_was_released(sent: bytes) -> None:
+    with pytest.raises(RefusedError) as refused:
+        check(trained(sent), site(released=sent))
+    assert "Jane" not in str(refused.value)
+
+
+def test_an_envelope_says_nothing_of_its_own() -> None:
+    content = RecordDict({RECORD: ConfigRecord(trained().fields())})  # type: ignore[arg-type]
+    for name, value in (("_group_id", "21"), ("_message_type", "query"), ("_run_id", 7)):
+        request = asked()
+        reply = Message(content, reply_to=request)
+        reply.metadata.__dict__[name] = value
+        with pytest.raises(RefusedError, match="envelope"):
+            check_outgoing(reply, request, site(), UPDATE.shapes)
 
 
 def test_no_update_leaves_without_a_site() -> None:
@@ -169,26 +230,20 @@ def test_a_reply_goes_to_who_asked_and_to_nobody_else() -> None:
             check_outgoing(message, request, site(), UPDATE.shapes)
 
 
-def test_a_refusal_quotes_nothing_of_an_update(tmp_path: Path) -> None:
-    with pytest.raises(RefusedError) as refused:
-        check(trained(b"patient Jane Doe"), site())
-    assert "Jane" not in str(refused.value)
-
-
 SHARING = Sharing(sites=3, missing=1, colluding=0)
 MEMBERS = {name: public_hex(keys(name).ledger) for name in ("ward", "clinic", "practice")}
 TERMS = EpochTerms(study="study", epoch=1, members=MEMBERS, sharing=SHARING)
 
 
-def secure_site(limit: int = 10_000) -> Site:
+def secure_site(limit: int = 10_000, released: bytes = encode(UPDATE)) -> Site:
     """A site whose noise is shared, with the keys of an epoch."""
-    plain = site(limit)
+    plain = site(limit, released=released)
     return cast(
         Site,
         SimpleNamespace(
             name="ward", study="study", policy=plain.policy, ledger=plain.ledger,
             plan=SimpleNamespace(max_update_norm=None, sharing=SHARING),
-            keys=SimpleNamespace(terms=TERMS),
+            keys=SimpleNamespace(terms=TERMS), stated_epsilon=plain.stated_epsilon,
         ),
     )  # fmt: skip
 
@@ -207,14 +262,23 @@ LENGTHS = {Step.ADVERTISE: 96, Step.MASK: masked_bytes(TERMS, 2), Step.SIGN: 64,
 def test_an_answer_of_secure_aggregation_has_one_length(step: Step) -> None:
     length = LENGTHS[step]
     told = {} if step is Step.MASK else {"epsilon": 0.0, "head": ""}
-    check(trained(b"x" * length, **told), secure_site(), for_step(step))
+    where = secure_site(released=b"x" * length)
+    check(trained(b"x" * length, **told), where, for_step(step))
     for other in (length - 1, length + 1, length + 4):
         with pytest.raises(RefusedError, match="are what it takes"):
-            check(trained(b"x" * other, **told), secure_site(), for_step(step))
+            check(trained(b"x" * other, **told), where, for_step(step))
     with pytest.raises(RefusedError, match="did not sign"):
-        check(trained(b"x" * length, by="clinic", **told), secure_site(), for_step(step))
+        check(trained(b"x" * length, by="clinic", **told), where, for_step(step))
+
+
+def test_a_masked_update_is_the_one_that_was_released() -> None:
+    sent = b"x" * LENGTHS[Step.MASK]
+    with pytest.raises(RefusedError, match="not the one"):
+        check(trained(sent), secure_site(released=b"y" * len(sent)), for_step(Step.MASK))
+    with pytest.raises(RefusedError, match="epsilon"):
+        check(trained(sent, epsilon=21.0), secure_site(released=sent), for_step(Step.MASK))
     with pytest.raises(RefusedError, match="max_message_bytes"):
-        check(trained(b"x" * length, **told), secure_site(limit=50), for_step(step))
+        check(trained(sent), secure_site(50, sent), for_step(Step.MASK))
 
 
 def test_no_update_in_clear_leaves_where_noise_is_shared() -> None:

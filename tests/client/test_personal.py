@@ -11,7 +11,8 @@ from cloister.adapter.exchange import RoundRequest
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, encode
 from cloister.client.personal import PersonalAdapter
-from cloister.client.site import Site, answer
+from cloister.client.round import answer
+from cloister.client.site import Site
 from cloister.errors import AdapterFormatError, RecipeError
 from cloister.privacy.ledger import Ledger
 from cloister.recipe import Recipe

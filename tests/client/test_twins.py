@@ -10,7 +10,7 @@ from flwr.app import Context, RecordDict
 
 from cloister.adapter.exchange import RoundReply, RoundRequest, Status
 from cloister.adapter.wire import decode, encode
-from cloister.client.site import answer
+from cloister.client.round import answer
 from cloister.privacy.ledger_file import LedgerFile
 from cloister.recipe import Recipe
 from cloister.server.run_directory import RunDirectory

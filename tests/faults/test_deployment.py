@@ -51,9 +51,10 @@ def test_a_study_over_a_network_and_its_papers(tmp_path: Path) -> None:
         assert (place / "adapter" / "adapter_config.json").is_file()
         told = [event["what"] for _, event in events(place)]
         assert told.count("asked") == told.count("answered") == 4
+        assert told.count("preparing") == told.count("ready") == 2
         for name, file in made.sites.items():
             facts = overview_of(file)
-            assert facts["activity"]["answered"] == 2
+            assert facts["activity"]["answered"] == 3  # whether it takes part, and two rounds
             assert len(facts["releases"]) == 2
             assert facts["refusals"] == []
             assert made.end(name) == 0
@@ -126,7 +127,10 @@ def test_a_study_that_no_policy_accepts_ends_with_every_reason_at_the_site(
     run = read_run(place)
     assert run.exit_code == 8
     told = [event for _, event in events(place) if event["what"] == "failed"]
-    assert "0 of 2 sites sent an update" in told[0]["text"]
+    assert "0 of 2 sites take part" in told[0]["text"]
+    assert "east (it says: refused), west (it says: refused)" in told[0]["text"]
+    refused = [event for _, event in events(place) if event["what"] == "refused"]
+    assert [(event["round"], event["site"]) for event in refused] == [(0, "east"), (0, "west")]
     for file in live.sites.values():
         why = AgentFolder.of(file).refusals()[-1]
         assert why["kind"] == "RefusedError"

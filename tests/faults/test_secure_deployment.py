@@ -21,7 +21,8 @@ def know_each_other(made: Federation) -> None:
     for name, site in made.sites.items():
         partners = [key for other, key in keys.items() if other != name]
         text = site.path.read_text().replace(
-            "[status]", f"noise_partners = {partners}\nmin_colluding = 0\n\n[status]"
+            "max_rounds = 1000",
+            f"max_rounds = 1000\nnoise_partners = {partners}\nmin_colluding = 0",
         )
         site.path.write_text(text)
         made.sites[name] = read_site(site.path)

@@ -12,7 +12,7 @@ from cloister.privacy.budget import Budget
 from cloister.privacy.ledger import Ledger, Released, Reservation
 from cloister.privacy.ledger_file import LedgerFile
 from cloister.privacy.units import Unit
-from tests.support.ledgers import charge, new_ledger, reserved, run_round, small_plan
+from tests.support.ledgers import WIDE, charge, new_ledger, reserved, run_round, small_plan
 
 
 @pytest.fixture
@@ -93,6 +93,17 @@ def test_a_round_that_was_cut_off_stays_spent(path: Path) -> None:
     assert ledger.steps == 5
     run_round(ledger, 2)
     assert ledger.steps == 10
+
+
+def test_a_release_does_not_tell_how_long_its_round_took(tmp_path: Path) -> None:
+    """A ledger goes to auditors and into bundles; a round's time follows from the records."""
+    times = iter(["begun", "charged", "an hour later", "later still"])
+    ledger = Ledger.create(
+        tmp_path / "l", WIDE, Unit.RECORD, clock=lambda: next(times)
+    )  # fmt: skip
+    run_round(ledger, 1)
+    said = [entry.fields["time"] for entry in LedgerFile(tmp_path / "l").entries()]
+    assert said == ["begun", "charged", "charged"]
 
 
 def test_a_reservation_releases_once(path: Path) -> None:

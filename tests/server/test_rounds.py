@@ -8,7 +8,7 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status
+from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status, Step
 from cloister.adapter.pairs import cut
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
@@ -34,14 +34,23 @@ def good(site: str, number: int) -> Mapping[str, object]:
     return RoundReply(site, number, Status.TRAINED, encode(ONE), 1.0, "head").fields()
 
 
-def grid(answer: Answer, sites: int = len(NAMES)) -> LocalGrid:
+def ready(site: str) -> Mapping[str, object]:
+    return RoundReply(site, 0, Status.READY, b"", 0.0, "").fields()
+
+
+def grid(
+    answer: Answer,
+    sites: int = len(NAMES),
+    prepared: Callable[[str], Mapping[str, object]] = ready,
+) -> LocalGrid:
     app = ClientApp()
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
         request = RoundRequest.from_fields(dict(message.content[RECORD]))
         site = "abcd"[int(str(context.node_config["partition-id"]))]
-        fields = answer(site, request.round)
+        preparing = request.step is Step.PREPARE
+        fields = prepared(site) if preparing else answer(site, request.round)
         content = RecordDict({RECORD: ConfigRecord(dict(fields))})  # type: ignore[arg-type]
         return Message(content, reply_to=message)
 

@@ -9,7 +9,7 @@ import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from cloister.adapter.exchange import RECORD, RoundReply, Status
+from cloister.adapter.exchange import RECORD, RoundReply, Status, Step
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
 from cloister.server.asking import Patience
@@ -41,6 +41,8 @@ class OneAtATime(LocalGrid):
         site = f"s{message.metadata.dst_node_id - 2:02d}"
         update = Adapter({"w": np.full(SIZE, float(site[1:]), np.float32)})
         fields = RoundReply(site, 1, Status.TRAINED, encode(update), 1.0, "head").fields()
+        if message.content[RECORD]["step"] == Step.PREPARE:
+            fields = RoundReply(site, 0, Status.READY, b"", 0.0, "").fields()
         return [Message(RecordDict({RECORD: ConfigRecord(fields)}), reply_to=message)]
 
 

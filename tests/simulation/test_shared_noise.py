@@ -12,8 +12,8 @@ from flwr.app import Context, RecordDict
 from cloister.adapter.exchange import RoundRequest, Step
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
+from cloister.client.round import answer
 from cloister.client.secure import Asking
-from cloister.client.site import answer
 from cloister.errors import (
     AdapterFormatError,
     CloisterError,

@@ -14,7 +14,7 @@ from cloister.adapter.pairs import cut, filled
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, encode
 from cloister.adapter.wire import digest as sha256
-from cloister.client.site import answer
+from cloister.client.round import answer
 from cloister.errors import BudgetError, DataError, RecipeError
 from cloister.privacy.entropy import OsEntropy
 from cloister.privacy.ledger import Charge, Ledger

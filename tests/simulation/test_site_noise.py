@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cloister.client import site
+from cloister.client.site import Site
 from cloister.privacy.entropy import Entropy, OsEntropy
 from cloister.privacy.plan import Plan
 from cloister.recipe import Recipe
@@ -53,10 +53,10 @@ def test_one_site_that_drops_its_noise_is_refuted(
     which: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = request.getfixturevalue(which)
-    entropy_of = site._entropy
+    entropy_of = Site.entropy
 
-    def dropped(at: site.Site, plan: Plan, round_number: int) -> Entropy:
+    def dropped(at: Site, plan: Plan, round_number: int) -> Entropy:
         return Silent() if at.name == "site 2" else entropy_of(at, plan, round_number)
 
-    monkeypatch.setattr(site, "_entropy", dropped)
+    monkeypatch.setattr(Site, "entropy", dropped)
     assert site_noise(recipe, audited_site(recipe, 6, 2), NAMES).refuted

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cloister.client import agent, site
+from cloister.client import agent
+from cloister.client import round as site_round
 from cloister.client.service import Service
 from cloister.client.site_file import read_site
 from cloister.flower.tasks import Executor, Task
@@ -22,8 +23,8 @@ POINTS: dict[str, tuple[type | Any, str, str]] = {
     "claimed": (Executor, "claim", "after"),
     "message taken": (Task, "message", "after"),
     "charged": (Ledger, "reserve", "after"),
-    "training": (site, "local_update", "before"),
-    "hung": (site, "local_update", "hang"),
+    "training": (site_round, "local_update", "before"),
+    "hung": (site_round, "local_update", "hang"),
     "trained": (Reservation, "release", "before"),
     "released": (Reservation, "release", "after"),
     "reply not sent": (Task, "reply", "before"),

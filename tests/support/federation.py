@@ -57,9 +57,6 @@ max_grad_norm = 8.0
 tasks = ["sequence-classification"]
 base_sha256 = ["{sha256}"]
 max_rounds = 1000
-
-[status]
-allowed = ["trained", "refused", "budget", "spent"]
 """
 RECIPE = """
 [study]

@@ -10,12 +10,12 @@ from cloister.errors import DataError, MisfitError
 from cloister.privacy.units import Unit
 from cloister.tasks.build import build_task
 from cloister.tasks.config import TaskConfig, TaskKind
+from cloister.tasks.fit import Limits
 from cloister.tasks.task import Example, Task
 from cloister.training.units import (
     NO_PERSON,
-    TOO_LONG,
     UNENCODED,
-    UNKNOWN_TOKEN,
+    UNFIT,
     UnitExamples,
     encode_units,
     unit_examples,
@@ -113,13 +113,13 @@ def test_a_person_s_later_records_take_the_place_of_those_left_out() -> None:
 
 @pytest.mark.parametrize(
     ("vocabulary", "positions", "reason"),
-    [(ord("c"), None, UNKNOWN_TOKEN), (None, 0, TOO_LONG)],
+    [(ord("c"), None, UNFIT["token"]), (None, 0, UNFIT["length"])],
 )
 def test_what_a_base_cannot_take_is_left_out(
     vocabulary: int | None, positions: int | None, reason: str
 ) -> None:
     task = Letters()
-    found = encode_units(RECORDS, task, Unit.RECORD, 1, vocabulary, positions)  # type: ignore[arg-type]
+    found = encode_units(RECORDS, task, Unit.RECORD, 1, Limits(positions, vocabulary))  # type: ignore[arg-type]
     assert spelt(found.units)[2] == ""
     assert set(found.left_out) == {reason}
 
@@ -140,9 +140,9 @@ def task_of(kind: TaskKind, max_length: int = 16) -> Task:
 def test_no_text_stops_any_task_nor_changes_another_record(kind: TaskKind) -> None:
     task, make = task_of(kind), TASKS[kind]
     usual = make("chest pain")
-    alone = encode_units([usual], task, Unit.RECORD, 1, VOCABULARY).units[0]
+    alone = encode_units([usual], task, Unit.RECORD, 1, Limits(None, VOCABULARY)).units[0]
     records = [record for text in WEIRD for record in (make(text), usual)]
-    found = encode_units(records, task, Unit.RECORD, 1, VOCABULARY)
+    found = encode_units(records, task, Unit.RECORD, 1, Limits(None, VOCABULARY))
     assert len(found.units) == len(records)
     assert set(found.units[1::2]) == {alone}
     assert alone != ()

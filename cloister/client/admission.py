@@ -1,0 +1,112 @@
+"""Whether a site takes part in a study whose base is loaded, and what it then holds to.
+
+Nothing here looks at a record and nothing is charged: `ready` and `refused` follow from the
+recipe, the site's own file and its ledger.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from cloister.adapter.formats import Shapes
+from cloister.adapter.pairs import cut_shapes
+from cloister.adapter.wire import encode
+from cloister.client.policy import Asked, check
+from cloister.client.site import Site
+from cloister.errors import RefusedError
+from cloister.privacy.accounting import cross_check
+from cloister.privacy.ledger import Charge
+from cloister.privacy.plan import Plan
+from cloister.training.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A study in which a site takes part; made by `admit` alone.
+
+    Attributes:
+        site: Who.
+        workspace: Base, network and task; its parameters are overwritten by every round.
+        plan: What the site runs: the stricter of study and policy.
+        period: Seconds between the moments at which updates leave; 0: at once.
+    """
+
+    site: Site
+    workspace: Workspace
+    plan: Plan
+    period: float = 0.0
+
+    def sent_in(self, number: int) -> Shapes:
+        """Names and shapes of what leaves in a round."""
+        names = self.workspace.trained_in_round(self.site.training, number) - self.workspace.kept
+        return cut_shapes(self.workspace.start.select(names).shapes, self.site.rank)
+
+
+def admit(site: Site, workspace: Workspace) -> Admitted:
+    """Takes a site into a study, or refuses.
+
+    Args:
+        site: With what the coordinator proposes.
+        workspace: The study's, loaded.
+
+    Raises:
+        RefusedError: The policy does not accept the study, every reason; the accountants disagree
+            on its plan; messages are of other shapes than the plan lets out; records are grouped
+            by another unit than is promised; the ledger allows more than the policy, or is another
+            unit's.
+        BudgetError: The budget does not cover one round of it.
+
+    Guarantees:
+        A function of plan, policy, base and ledger. Nothing is charged.
+    """
+    asked = Asked(
+        plan=site.plan,
+        task=workspace.task.kind,
+        base_sha256=workspace.base_sha256,
+        target_modules=workspace.network.adapted_modules,
+        message_bytes=len(encode(workspace.whole)),
+    )
+    plan = check(asked, site.policy)
+    agreed_epsilon(plan)
+    _check_shapes(site, workspace, plan)
+    _check_promise(site, plan)
+    is_private = site.entropy(plan, 1).is_private
+    site.ledger.check(
+        Charge(study=site.study, round=1, plan=plan, request="", is_private=is_private)
+    )
+    return Admitted(site, workspace, plan)
+
+
+@lru_cache(maxsize=64)
+def agreed_epsilon(plan: Plan) -> float:
+    """ε of a whole plan by PLD, where RDP and PRV agree; ∞ without privacy.
+
+    Raises:
+        RefusedError: They do not; nothing is released on such a figure.
+    """
+    return cross_check([plan.event(plan.num_rounds * plan.local_steps)], plan.delta)
+
+
+def _check_shapes(site: Site, workspace: Workspace, plan: Plan) -> None:
+    """What trains must be what the plan lets out, before anything is charged for it."""
+    planned = dict(plan.message)
+    leaves = cut_shapes(workspace.sent.shapes, site.rank)
+    if any(planned.get(name) != shape for name, shape in leaves.items()):
+        raise RefusedError("what trains is not of the names and shapes that the plan lets out")
+
+
+def _check_promise(site: Site, plan: Plan) -> None:
+    """Refuses what would make the plan's promise untrue at this site."""
+    if site.unit is not plan.unit:
+        raise RefusedError(
+            f"the plan promises for one {plan.unit}, the records are grouped by {site.unit}; load "
+            "them by the plan's unit"
+        )
+    allowed, kept = site.policy.lifetime, site.ledger.budget
+    if kept.epsilon > allowed.epsilon or kept.delta > allowed.delta:
+        raise RefusedError(
+            f"budget: the policy allows epsilon {allowed.epsilon:g} (delta {allowed.delta:g}) for "
+            f"the data set's life, its ledger was begun with {kept.epsilon:g} ({kept.delta:g}); a "
+            "ledger's budget never changes: raise the policy's again, or stop here"
+        )

@@ -1,0 +1,30 @@
+"""What runs after a round was charged: whatever goes wrong there spends the round, and says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cloister.errors import RoundSpentError
+
+
+@contextmanager
+def charged(number: int) -> Iterator[None]:
+    """Holds the code that follows a charge.
+
+    Args:
+        number: The round.
+
+    Raises:
+        RoundSpentError: In place of any other error, which is its cause. So the word that leaves
+            is `spent` whatever the error was about.
+    """
+    try:
+        yield
+    except RoundSpentError:
+        raise
+    except Exception as error:
+        raise RoundSpentError(
+            f"round {number} was charged and cut off ({type(error).__name__}: {error}); it stays "
+            "spent: go on with the next one"
+        ) from error

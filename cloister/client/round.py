@@ -1,0 +1,228 @@
+"""A site's part of one round: decode -> charge -> train -> release.
+
+Where the code stands says what was charged: before `reserve` nothing, and a question ends in
+`refused` or `budget`; after it the round, and whatever goes wrong ends in `spent`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloister.adapter.exchange import RoundReply, RoundRequest, Status, Step
+from cloister.adapter.formats import BFLOAT16_ROUNDING
+from cloister.adapter.pairs import cut, filled
+from cloister.adapter.tensors import Adapter
+from cloister.adapter.wire import decode, digest, encode
+from cloister.client.admission import Admitted, admit
+from cloister.client.charged import charged
+from cloister.client.secure import Asking, agreed_terms
+from cloister.client.site import Site
+from cloister.errors import RefusedError
+from cloister.privacy.entropy import Entropy
+from cloister.privacy.ledger import Charge, Released
+from cloister.privacy.plan import Plan
+from cloister.privacy.secagg.question import Question
+from cloister.training.config import TrainingConfig
+from cloister.training.local import local_update
+from cloister.training.shared import shared_gradient
+from cloister.training.workspace import Workspace
+
+OnStep = Callable[[], None]
+
+
+def answer(site: Site, workspace: Workspace, request: RoundRequest, on_step: OnStep) -> RoundReply:
+    """Admits a site and has it answer one question; see `admit` and `run_round`."""
+    return run_round(admit(site, workspace), request, on_step)
+
+
+def run_round(admitted: Admitted, request: RoundRequest, on_step: OnStep) -> RoundReply:
+    """Answers one question about a study in which the site takes part.
+
+    Args:
+        admitted: The site in the study.
+        request: The coordinator's message.
+        on_step: Called after each local step.
+
+    Raises:
+        RefusedError: The question is about another study, a round outside the plan, or holds what
+            the policy does not accept; nothing was charged.
+        AdapterFormatError: The question is not of the study's shapes; nothing was charged.
+        BudgetError: The site's budget does not cover the round; nothing was charged.
+        LedgerError: The charge could not be written; nothing was drawn.
+        RoundSpentError: The round was charged and cut off, now or before; by what, its cause says.
+
+    Guarantees:
+        The round is charged, and the charge synced, before the first batch is drawn. Before the
+        charge no record is looked at, so that which error it is follows from question and ledger.
+        The message holds the clipped, noised delta as the ledger released it, plan constants and
+        nothing else. Asked again for a released round, the site sends the same bytes and draws
+        nothing. Where the plan's noise is shared, an update leaves under a mask only.
+    """
+    site, plan = admitted.site, admitted.plan
+    if request.study != site.study:
+        raise RefusedError(f"study {request.study[:12]} asked, {site.study[:12]} accepted")
+    if request.step is Step.PREPARE:
+        return _signed(site, RoundReply(site.name, request.round, Status.READY, b"", 0.0, ""))
+    if not 1 <= request.round <= plan.num_rounds:
+        raise RefusedError(f"round {request.round} is outside the plan's {plan.num_rounds}")
+    limit = site.policy.accept.max_message_bytes
+    if len(request.adapter) > limit:
+        raise RefusedError(
+            f"accept.max_message_bytes: a message of {len(request.adapter)} bytes; at most {limit} "
+            "are taken"
+        )
+    if plan.sharing is not None:
+        return _answer_secure(admitted, request, on_step)
+    if request.step is not Step.TRAIN:
+        raise RefusedError(f"{request.step} was asked; this plan's noise is the site's own")
+    begin = _decoded(admitted, request)
+    entropy = site.entropy(plan, request.round)
+    granted = site.ledger.reserve(_charge(admitted, request, entropy, request.adapter))
+    if isinstance(granted, Released):
+        return _released(site, request, granted)
+    with charged(request.round):
+        delta = _trained(admitted, begin, entropy, on_step)
+        released = granted.release(_encoded(delta, site.training, plan))
+        return _released(site, request, released)
+
+
+@dataclass(frozen=True)
+class _Begin:
+    """Where a round starts.
+
+    Attributes:
+        number: The round.
+        start: The global adapter, or the site's own beside it.
+        center: What the delta is from.
+    """
+
+    number: int
+    start: Adapter
+    center: Adapter
+
+
+def _decoded(admitted: Admitted, request: RoundRequest) -> _Begin:
+    """What a question holds, as far as the study and the policy take it."""
+    site, workspace = admitted.site, admitted.workspace
+    received = decode(request.adapter, workspace.whole.shapes)
+    center = Adapter({**received, **_kept(site, workspace, request.round)})
+    begin = _Begin(request.round, _own(site, center, request.round), center)
+    _check_values(site, begin.start)
+    return begin
+
+
+def _check_values(site: Site, start: Adapter) -> None:
+    limit = site.policy.accept.max_adapter_value
+    if start.largest() > limit:
+        raise RefusedError(
+            f"accept.max_adapter_value: the adapter to start from has a value of "
+            f"{start.largest():.3g}; "
+            f"at most {limit:g} is taken: beyond, rounding couples records"
+        )
+
+
+def _trained(admitted: Admitted, begin: _Begin, entropy: Entropy, on_step: OnStep) -> Adapter:
+    """The delta that may leave; what the site keeps of it is saved."""
+    site, workspace, center = admitted.site, admitted.workspace, begin.center
+    workspace.train_names(workspace.trained_in_round(site.training, begin.number))
+    delta = local_update(
+        workspace.network,
+        workspace.task,
+        site.units,
+        filled(cut(begin.start, site.rank), begin.start.shapes),
+        admitted.plan,
+        _training(site),
+        round_number=begin.number,
+        entropy=entropy,
+        rank=site.rank,
+        center=filled(cut(center, site.rank), center.shapes),
+        on_step=on_step,
+    )
+    if site.training.personal and site.personal is not None:
+        site.personal.save(begin.number, begin.start.replace(center.select(delta) + delta))
+    kept = delta.select(delta.keys() & workspace.kept)
+    if site.personal is not None and kept:
+        site.personal.save(begin.number, center.select(kept) + kept)
+    return cut(delta.select(delta.keys() - workspace.kept), site.rank)
+
+
+def _answer_secure(admitted: Admitted, request: RoundRequest, on_step: OnStep) -> RoundReply:
+    """One exchange of secure aggregation."""
+    site, workspace, plan = admitted.site, admitted.workspace, admitted.plan
+    if site.keys is None or request.step is Step.TRAIN:
+        raise RefusedError("the plan's noise is shared: an update leaves under a mask only")
+    question = Question.from_bytes(request.body)
+    terms = agreed_terms(
+        site.study, question, plan, site.policy.accept, site.name, site.ledger.public_key
+    )
+    asking = Asking(site.name, site.ledger, site.keys, terms, question, request.round)
+    entropy = site.entropy(plan, request.round)
+    start = Adapter({})
+    if request.step is Step.MASK:
+        start = decode(request.adapter, workspace.whole.shapes)
+        _check_values(site, start)
+
+    def gradient() -> NDArray[np.int64]:
+        workspace.train_names(workspace.trained_in_round(site.training, request.round))
+        return shared_gradient(
+            workspace.network, workspace.task, site.units, start, plan, _training(site),
+            entropy=entropy, on_step=on_step,
+        )  # fmt: skip
+
+    charge = _charge(admitted, request, entropy, request.adapter + request.body)
+    return _released(site, request, asking.answer(request.step, charge, gradient))
+
+
+def _charge(admitted: Admitted, request: RoundRequest, entropy: Entropy, asked: bytes) -> Charge:
+    return Charge(
+        study=admitted.site.study,
+        round=request.round,
+        plan=admitted.plan,
+        request=digest(asked),
+        is_private=entropy.is_private,
+    )
+
+
+def _own(site: Site, center: Adapter, number: int) -> Adapter:
+    """Where a round starts: from the shared adapter, or from the site's own beside it."""
+    if not site.training.personal or site.personal is None:
+        return center
+    return site.personal.before(number, center.shapes) or center
+
+
+def _kept(site: Site, workspace: Workspace, number: int) -> Adapter:
+    """What the site keeps, as a round starts from it: its own, or the study's start."""
+    if not workspace.kept:
+        return Adapter({})
+    start = workspace.start.select(workspace.kept)
+    own = site.personal.before(number, start.shapes) if site.personal is not None else None
+    return own or start
+
+
+def _training(site: Site) -> TrainingConfig:
+    """How the site trains; with isolation, in physical batches of one unit."""
+    if site.policy.privacy.isolate_units:
+        return replace(site.training, physical_batch_tokens=1)
+    return site.training
+
+
+def _encoded(delta: Adapter, training: TrainingConfig, plan: Plan) -> bytes:
+    """The bytes that leave; what rounding lengthens is made room for under the agreed bound."""
+    if training.update_dtype == "bfloat16":
+        return encode(delta.scale(1 - BFLOAT16_ROUNDING), "bfloat16")
+    return encode(delta, training.update_dtype, plan.max_update_norm)
+
+
+def _released(site: Site, request: RoundRequest, released: Released) -> RoundReply:
+    spent = site.stated_epsilon() if released.head else 0.0
+    return _signed(site, RoundReply(
+        site.name, request.round, Status.TRAINED, released.payload, spent, released.head
+    ))  # fmt: skip
+
+
+def _signed(site: Site, reply: RoundReply) -> RoundReply:
+    return replace(reply, signature=site.ledger.sign(reply.statement(site.study)))

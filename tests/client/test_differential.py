@@ -1,0 +1,351 @@
+"""Two wards whose records differ in one say the same, and say it at the same moment.
+
+Each row is a study that a coordinator could send and a record that it would like to know of. The
+path is the deployed one, from the claimed task to the reply that is handed over; what comes back
+must be equal in every field, byte count and moment, up to the noise.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cloister.adapter.exchange import RoundRequest, Status, Step
+from cloister.client.agent_folder import AgentFolder
+from cloister.client.site_file import read_site
+from cloister.errors import DataError
+from cloister.models.base import weights_sha256
+from cloister.privacy.ledger import Ledger
+from cloister.recipe import Recipe, parse_recipe
+from tests.support.models import tiny_bert, tiny_llama
+from tests.support.studies import NOTES
+from tests.support.wards import Seen, Ward
+
+LABELS = sorted(NOTES)
+PIN = "the patient has pin 4711"
+Row = dict[str, object]
+
+
+def notes(count: int = 20) -> list[Row]:
+    return [
+        {"text": NOTES[LABELS[i % 3]][i // 3 % 3], "label": LABELS[i % 3], "person": f"p{i // 4}"}
+        for i in range(count)
+    ]
+
+
+def chats(count: int = 12) -> list[Row]:
+    return [
+        {"messages": [{"role": "user", "content": NOTES[LABELS[i % 3]][0]},
+                      {"role": "assistant", "content": "no fever"}], "person": f"p{i}"}
+        for i in range(count)
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base whose tokenizer knows a word that its embedding does not: `zebra`."""
+    base = tiny_bert(tmp_path_factory.mktemp("ward"))
+    tokenizer = json.loads((base / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["zebra"] = len(vocabulary) + 5
+    (base / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return base
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("ward"))
+
+
+def study(base: Path, *assignments: str) -> Recipe:
+    return parse_recipe("", [
+        "study.name=small", f"model.base='{base}'", f"model.sha256='{weights_sha256(base)}'",
+        f"task.labels={json.dumps(LABELS)}", "task.max_length=16", "data.sites=1",
+        "data.public_records=40", "data.test=none.jsonl", "training.expected_batch_size=20",
+        "training.mode=local-steps", "training.local_steps=2", "training.learning_rate=0.1",
+        "training.schedule=constant", "lora.train=both", "lora.top_layers=0",
+        "privacy.max_grad_norm=1.0", "federation.num_rounds=4", *assignments,
+    ])  # fmt: skip
+
+
+CHAT = ("task.kind=causal-lm", "task.labels=[]")
+
+
+def template(condition: str) -> str:
+    """A chat template that answers a question about a conversation by failing."""
+    return (
+        'task.chat_template="{% for m in messages %}{% if ' + condition + " %}"
+        "{{ raise_exception('yes') }}{% endif %}{{ m['role'] }}: {{ m['content'] }}\\n"
+        '{% endfor %}"'
+    )
+
+
+# What a coordinator could send to a ward of notes.
+STUDIES: dict[str, tuple[str, ...]] = {
+    "a fair study": (),
+    "a label left out": ('task.labels=["cardiology", "orthopaedics"]',),
+    "labels of its own": ('task.labels=["cardiology", "nobody", "pin 4711"]',),
+    "more labels": (f"task.labels={json.dumps([*LABELS, 'oncology'])}",),
+    "records cut short": ("task.max_length=3",),
+    "longer than the base": ("task.max_length=128",),
+    "by person": ("privacy.unit=person", "data.person=person"),
+    "more rounds than are accepted": ("federation.num_rounds=900",),
+    "a rank of its own": ("lora.r=2",),
+    "one record a batch": ("training.physical_batch_tokens=1",),
+    "another base": (f"model.sha256='{'0' * 64}'",),
+    "a base that nobody states": ("model.sha256=''",),
+    "a base of its own": ("model.base='evil-org/two-terabytes'", f"model.sha256='{'0' * 64}'"),
+    "another task": ('task.kind=token-classification', 'task.labels=["PER"]'),
+    "without privacy": ("privacy.enabled=false",),
+}  # fmt: skip
+# What a record could be, beside 20 that are as they are.
+RECORDS: dict[str, Row] = {
+    "a record more": {"text": "mild knee pain", "label": "orthopaedics", "person": "p0"},
+    "a label that nobody names": {"text": "pain", "label": "oncology", "person": "q"},
+    "a long text": {"text": "pain " * 500, "label": "cardiology", "person": "q"},
+    "a token beyond the base": {"text": "zebra pain", "label": "cardiology", "person": "q"},
+    "a secret": {"text": PIN, "label": "dermatology", "person": "q"},
+}
+
+
+def recipe_of(base: Path, assignments: Sequence[str]) -> Recipe:
+    recipe = study(base, *(a for a in assignments if a != "model.sha256=''"))
+    if "model.sha256=''" in assignments:
+        recipe = replace(recipe, model=replace(recipe.model, sha256=None))
+    return recipe
+
+
+Lives = Callable[..., list[Seen]]
+
+
+@pytest.fixture
+def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lives:
+    """The life of a study at a ward of these rows; each ward of a test by the same proofs."""
+    count = iter(range(100))
+
+    def one(recipe: Recipe, rows: Sequence[object], base: Path, **options: str) -> list[Seen]:
+        number = next(count)
+        first = AgentFolder(tmp_path / "0" / "ward.agent").proofs
+        ward = Ward.open(
+            tmp_path / str(number), rows, base, monkeypatch, proofs=first, **options
+        )  # fmt: skip
+        return ward.life(recipe)
+
+    return one
+
+
+# Beside these, the fair study is put to every record.
+USUAL = ("a label that nobody names", "a secret")
+ASKED = {
+    "a fair study": tuple(RECORDS),
+    "records cut short": ("a long text", "a secret"),
+    "longer than the base": ("a long text", "a secret"),
+    "by person": ("a record more", "a secret"),
+    "one record a batch": ("a long text", "a token beyond the base"),
+}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_no_answer_to_a_study_depends_on_a_record(name: str, bert: Path, live: Lives) -> None:
+    recipe = recipe_of(bert, STUDIES[name])
+    unit = "person" if name == "by person" else "record"
+    plain = live(recipe, notes(), bert, unit=unit)
+    for what in ASKED.get(name, USUAL):
+        assert live(recipe, [*notes(), RECORDS[what]], bert, unit=unit) == plain, what
+
+
+def test_no_answer_depends_on_how_many_records_there_are(bert: Path, live: Lives) -> None:
+    recipe = study(bert)
+    plain = live(recipe, notes(), bert)
+    for count in (1, 2, 19, 90):
+        assert live(recipe, notes(count), bert) == plain, count
+
+
+def test_the_studies_are_answered_in_every_way(bert: Path, live: Lives) -> None:
+    """So that the test above compares more than refusals."""
+    said = {
+        name: [seen.said[2] for seen in live(recipe_of(bert, STUDIES[name]), notes(), bert)]
+        for name in ("a fair study", "longer than the base", "another base")
+    }
+    trained, refused = Status.TRAINED, Status.REFUSED
+    assert said["a fair study"] == [Status.READY, *[trained] * 3, *[refused] * 4]
+    for name in ("longer than the base", "another base"):
+        assert set(said[name]) == {refused}
+
+
+@pytest.mark.parametrize(
+    "condition",
+    ["'4711' in m['content']", "m['content'][0] == 't'", "messages | length == 3"],
+)
+def test_a_chat_template_answers_no_question_about_a_record(
+    condition: str, llama: Path, live: Lives
+) -> None:
+    """A PIN of four digits was read in 19 questions, by `refused` or `failed`, at no charge."""
+    recipe = study(llama, *CHAT, template(condition))
+    ward = {"task": "causal-lm"}
+    plain = live(recipe, chats(), llama, **ward)
+    turns = [{"role": "user", "content": PIN}, {"role": "assistant", "content": "yes"}]
+    more = [{"role": "system", "content": "at rest"}, *turns]
+    for messages in (turns, more):
+        row = {"messages": messages, "person": "q"}
+        assert live(recipe, [*chats(), row], llama, **ward) == plain
+
+
+# Rows that are no record: at home they are counted and named, and nobody else sees them.
+MISFITS: dict[str, object] = {
+    "an empty text": {"text": "", "label": "cardiology", "person": "q"},
+    "no text": {"label": "cardiology", "person": "q"},
+    "nothing": {"other": "pain"},
+}
+
+
+@pytest.mark.parametrize("row", MISFITS.values(), ids=MISFITS.keys())
+def test_no_answer_depends_on_a_row_that_is_no_record(row: object, bert: Path, live: Lives) -> None:
+    recipe = study(bert)
+    assert live(recipe, [row, *notes()], bert) == live(recipe, notes(), bert)
+
+
+BROKEN: dict[str, object] = {
+    "no JSON": "4711",
+    "half a row": '{"text": "pa',
+}
+
+
+@pytest.mark.parametrize("row", BROKEN.values(), ids=BROKEN.keys())
+def test_a_file_that_cannot_be_read_is_refused_at_home_before_any_question(
+    row: object, bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(DataError):
+        Ward.open(tmp_path / "ward", [*notes(), row], bert, monkeypatch)
+
+
+def test_a_reload_takes_the_records_between_two_rounds(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ward = Ward.open(tmp_path / "ward", notes(), bert, monkeypatch)
+    served = ward.agent._sites.records
+    file = read_site(ward.folder / "site.toml")
+    file.data.write_text("".join(json.dumps(row) + "\n" for row in notes(7)))
+    ward.agent._reload_if_asked()  # nobody asked
+    assert len(served.current.records) == 20
+    ward.agent._folder.ask_reload()
+    ward.agent._reload_if_asked()
+    assert len(served.current.records) == 7
+    assert ward.agent._folder.records()["records"] == 7
+    file.data.write_text("{")
+    ward.agent._folder.ask_reload()
+    ward.agent._reload_if_asked()
+    assert len(served.current.records) == 7
+    assert "valid JSON" in ward.agent._folder.refusals()[-1]["why"]
+
+
+def test_records_that_change_while_the_agent_runs_change_no_answer(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = study(bert)
+    plain = Ward.open(tmp_path / "0", notes(), bert, monkeypatch).life(recipe)
+    proofs = AgentFolder(tmp_path / "0" / "ward.agent").proofs
+    for number, text in enumerate(("{", "", json.dumps(RECORDS["a secret"]) + "\n"), 1):
+        folder = tmp_path / str(number)
+        ward = Ward.open(folder, notes(), bert, monkeypatch, proofs=proofs)
+        (folder / "records.jsonl").write_text(text)
+        assert ward.life(recipe) == plain
+
+
+def test_a_restart_in_the_middle_of_a_study_is_seen_and_nothing_of_a_record(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent that holds no admission admits itself when it is asked for a round."""
+    recipe, seen = study(bert), []
+    for number, rows in enumerate((notes(), [*notes(), RECORDS["a long text"]])):
+        folder = tmp_path / str(number)
+        first = Ward.open(folder, rows, bert, monkeypatch, proofs=tmp_path / "proofs.json")
+        first.ask(recipe, RoundRequest(recipe.digest(), 0, b"", Step.PREPARE))
+        if number == 0:
+            (tmp_path / "proofs.json").write_bytes(first.proofs.read_bytes())
+        question = RoundRequest(recipe.digest(), 1, first.adapter)
+        first.ask(recipe, question)
+        again = type(first.agent)(first.agent.path, first.agent.runtime, first.agent.moments)
+        first.agent = again
+        seen.append([first.ask(recipe, replace(question, round=n)) for n in (1, 2)])
+    assert seen[0] == seen[1]
+    assert [one.said[2] for one in seen[0]] == [Status.TRAINED, Status.TRAINED]
+
+
+def test_an_update_differs_by_no_more_than_a_record_may_move_it(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the same noise: what is left is one clipped gradient taken for another."""
+    from cloister.adapter.wire import decode
+    from cloister.client.site import Site
+    from cloister.privacy.entropy import SeededEntropy
+
+    def seeded(site: object, plan: object, number: int) -> SeededEntropy:
+        return SeededEntropy(np.random.default_rng(number))
+
+    monkeypatch.setattr(Site, "entropy", seeded)
+    monkeypatch.setattr(SeededEntropy, "is_private", True)
+    recipe = study(bert, "training.local_steps=1", "privacy.max_update_norm=1000.0")
+    sent = []
+    for number, last in enumerate((RECORDS["a secret"], notes()[4])):
+        ward = Ward.open(tmp_path / str(number), [*notes(), last], bert, monkeypatch)
+        ward.ask(recipe, RoundRequest(recipe.digest(), 0, b"", Step.PREPARE))
+        for round_number in (1, 2, 3):
+            ward.ask(recipe, RoundRequest(recipe.digest(), round_number, ward.adapter))
+        ledger = Ledger(read_site(ward.folder / "site.toml").ledger)
+        with ledger._file.writing() as transaction:
+            released = sorted(ledger._history.released.values(), key=lambda entry: entry.seq)
+            sent.append([decode(transaction.payload(entry.seq)) for entry in released])
+    plan = 0.1 * 2 * 1.0 / 20  # learning rate · 2 C / expected batch
+    apart = [(one - other).norm() for one, other in zip(*sent, strict=True)]
+    assert max(apart) > 0
+    assert max(apart) <= plan * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("asked", ["evil-org/two-terabytes", "/etc"])
+@pytest.mark.parametrize("states", ["another hash", "an accepted hash", "no hash"])
+def test_nothing_is_asked_of_the_hub_because_a_coordinator_names_it(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, states: str
+) -> None:
+    import huggingface_hub
+
+    requests: list[tuple[str, bool]] = []
+    found = huggingface_hub.snapshot_download
+
+    def snapshot_download(name: str, *, local_files_only: bool = False, **options: object) -> str:
+        requests.append((name, local_files_only))
+        return found(name, local_files_only=True, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    recipe = study(bert)
+    sha256 = {"another hash": "0" * 64, "an accepted hash": recipe.model.sha256, "no hash": None}
+    recipe = replace(recipe, model=replace(recipe.model, base=asked, sha256=sha256[states]))
+    ward = Ward.open(tmp_path / "ward", notes(), bert, monkeypatch)
+    path = ward.folder / "site.toml"
+    path.write_text(path.read_text().replace(f'model = "{bert}"', ""))
+    seen = ward.ask(recipe, RoundRequest(recipe.digest(), 0, b"", Step.PREPARE))
+    assert seen.said[2] is Status.REFUSED
+    assert all(only_here for _, only_here in requests)
+    if states != "an accepted hash":
+        assert requests == []
+
+
+def test_a_refusal_leaves_at_once_and_an_update_at_its_moment(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ward, recipe = Ward.open(tmp_path / "ward", notes(), bert, monkeypatch), study(bert)
+    begun = ward.clock.now
+    ward.ask(recipe, RoundRequest("another", 1, b""))
+    ward.ask(recipe, RoundRequest(recipe.digest(), 0, b"", Step.PREPARE))
+    ready = ward.clock.now
+    assert ready > begun
+    ward.ask(recipe, RoundRequest(recipe.digest(), 99, ward.adapter))
+    assert ward.clock.now == ready
+    admitted = ward.agent._sites.admitted
+    assert admitted is not None
+    ward.ask(recipe, RoundRequest(recipe.digest(), 1, ward.adapter))
+    assert ward.clock.now == ready + admitted[1].period
+    assert ward.agent._folder.activity()["leaves_every"] == admitted[1].period

@@ -1,0 +1,214 @@
+"""A ward whose agent answers without a SuperNode, by a clock that records move: what is seen of it.
+
+All that an onlooker sees of an answer is in `Seen`: its fields, its bytes up to the noise, what
+Flower adds, and when it leaves.
+"""
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
+
+from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status, Step
+from cloister.adapter.wire import decode, encode
+from cloister.client import agent, own
+from cloister.client import round as site_round
+from cloister.client.agent_folder import AgentFolder
+from cloister.client.moments import Moments
+from cloister.client.own_ledger import begin_ledger
+from cloister.client.site_file import read_site
+from cloister.flower.tasks import Runtime, Task
+from cloister.models.base import weights_sha256
+from cloister.recipe import Recipe
+from tests.support.clock import Clock, TimedGrid
+from tests.support.studies import NOTES
+
+SITE = """
+[site]
+name = "ward"
+data = "records.jsonl"
+public_records = 40
+ledger = "ward.ledger"
+model = "{base}"
+
+[records]
+task = "{task}"
+labels = {labels}
+
+[budget]
+epsilon = 40.0
+delta = 2e-5
+
+[privacy]
+max_grad_norm = 8.0
+person = "person"
+unit = "{unit}"
+
+[accept]
+tasks = ["{task}"]
+base_sha256 = ["{sha256}"]
+max_rounds = 60
+"""
+# What a record costs in seconds: reading a byte, encoding it, training it once. Whatever the true
+# costs are, they differ with the records as these do.
+READ, ENCODE, TRAIN = 1e-5, 1e-4, 2e-3
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One answer, as the coordinator sees it; equal where nobody can tell two apart."""
+
+    said: tuple[object, ...]
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    envelope: tuple[object, ...]
+    left: float
+
+
+@dataclass
+class Carried:
+    """A task as Flower would hand it over; takes the reply."""
+
+    question: Message
+    context: Context
+    lost: threading.Event = field(default_factory=threading.Event)
+    replies: list[Message] = field(default_factory=list)
+    ends: list[bool] = field(default_factory=list)
+
+    def message(self) -> tuple[Message, Context, bytes]:
+        return self.question, self.context, b""
+
+    def reply(self, message: Message, context: Context) -> None:
+        self.replies.append(message)
+
+    def finish(self, succeeded: bool) -> None:
+        self.ends.append(succeeded)
+
+    def close(self) -> None:
+        raise AssertionError("the agent gave a task up")
+
+
+@dataclass
+class Ward:
+    """A ward's folder and its running agent."""
+
+    folder: Path
+    clock: Clock
+    agent: agent.Agent
+    waited: float = 0.0
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        rows: Sequence[object],
+        base: Path,
+        patch: pytest.MonkeyPatch,
+        *,
+        task: str = "sequence-classification",
+        unit: str = "record",
+        proofs: Path | None = None,
+    ) -> "Ward":
+        """A ward with these rows; a row that is text stands in the file as it is."""
+        folder.mkdir(parents=True)
+        lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+        (folder / "records.jsonl").write_text("".join(line + "\n" for line in lines))
+        labels = [] if task == "causal-lm" else sorted(NOTES)
+        text = SITE.format(
+            base=base, unit=unit, task=task, sha256=weights_sha256(base), labels=json.dumps(labels)
+        )
+        (folder / "site.toml").write_text(text)
+        file = read_site(folder / "site.toml")
+        begin_ledger(file)
+        place = AgentFolder.of(file)
+        place.own.mkdir(parents=True)
+        if proofs is not None and proofs.exists():  # one machine proves a study once
+            shutil.copy(proofs, place.proofs)
+        clock = Clock()
+        _charge_time(clock, patch)
+        ward = cls(folder, clock, cast(agent.Agent, None))
+        moments = Moments(clock, ward._wait)
+        ward.agent = agent.Agent(file.path, cast(Runtime, None), moments)
+        return ward
+
+    @property
+    def proofs(self) -> Path:
+        return AgentFolder.of(read_site(self.folder / "site.toml")).proofs
+
+    @property
+    def adapter(self) -> bytes:
+        """The study's start, where the ward takes part in one; else of any other."""
+        admitted = self.agent._sites.admitted
+        return encode(admitted[1].workspace.whole) if admitted else b"adapter"
+
+    def ask(self, recipe: Recipe, request: RoundRequest) -> Seen:
+        """Puts one question to the agent, and looks at all that comes of it."""
+        TimedGrid(self.clock, {})  # Flower's messages want to know whose process this is
+        content = RecordDict({RECORD: ConfigRecord(cast(Any, request.fields()))})
+        question = Message(content, 7, MessageType.TRAIN, group_id=str(request.round))
+        question.metadata.__dict__["_message_id"] = "question"
+        context = Context(1, 7, {}, RecordDict(), {"recipe": recipe.to_toml()})
+        carried = Carried(question, context)
+        self.waited = time.time()
+        self.agent._handle(cast(Task, carried))
+        assert carried.ends == [True]
+        (reply,) = carried.replies
+        about = reply.metadata
+        # Flower's own time stamp is as fine as the clock: it must be of the moment of leaving.
+        assert about.created_at >= self.waited
+        fields = RoundReply.from_fields(dict(reply.content[RECORD]))
+        trained = fields.status is Status.TRAINED
+        shapes = decode(fields.delta).shapes if trained else {}
+        return Seen(
+            (fields.site, fields.round, fields.status, len(fields.delta), fields.epsilon,
+             len(fields.head), len(fields.signature)),
+            tuple(shapes.items()),
+            (tuple(reply.content), about.group_id, about.message_type, about.dst_node_id,
+             about.reply_to_message_id),
+            self.clock.now,
+        )  # fmt: skip
+
+    def life(self, recipe: Recipe, more: Sequence[RoundRequest] = ()) -> list[Seen]:
+        """A study at the ward: asked to prepare, for two rounds, again, and for what is not due."""
+        study, seen = recipe.digest(), []
+        seen.append(self.ask(recipe, RoundRequest(study, 0, b"", Step.PREPARE)))
+        rounds = (1, 1, 2, 10**6)
+        questions = [RoundRequest(study, number, self.adapter) for number in rounds]
+        questions += [
+            RoundRequest(study, 4, b"garbage"),
+            RoundRequest("another", 4, self.adapter),
+            RoundRequest(study, 4, self.adapter, Step.MASK),
+            *more,
+        ]
+        return seen + [self.ask(recipe, question) for question in questions]
+
+    def _wait(self, seconds: float) -> None:
+        self.clock.wait(seconds)
+        self.waited = time.time()
+
+
+def _charge_time(clock: Clock, patch: pytest.MonkeyPatch) -> None:
+    """Makes what touches records take time by them."""
+
+    def timed(owner: object, name: str, cost: Callable[..., float]) -> None:
+        work = getattr(owner, name)
+        work = getattr(work, "untimed", work)
+
+        def slower(*given: Any, **named: Any) -> Any:
+            result = work(*given, **named)
+            clock.now += cost(*given)
+            return result
+
+        slower.untimed = work  # type: ignore[attr-defined]
+        patch.setattr(owner, name, slower)
+
+    timed(agent, "RecordSource", lambda f: READ * f.place(f.site.data).stat().st_size)
+    timed(own, "encode_units", lambda records, *_: ENCODE * len(str(records)) / 10)
+    timed(site_round, "local_update", lambda network, task, units, *_: TRAIN * sum(
+        len(example.input_ids) for unit in units for example in unit) / 10)  # fmt: skip
