@@ -109,7 +109,7 @@ def test_a_study_states_it_on_its_card(tmp_path: Path) -> None:
         (["strategy.name=median", "data.sites=3"], "plain sum"),
         (["strategy.weights=[1.0, 2.0]"], "plain sum"),
         (["lora.train=b-kept"], "one shape"),
-        (["privacy.site_epsilon=-1.0"], "positive"),
+        (["privacy.site_epsilon=-1.0"], "a number from 0.0001"),
     ],
 )
 def test_what_it_does_not_go_with_is_refused(
