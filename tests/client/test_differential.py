@@ -46,6 +46,11 @@ def chats(count: int = 12) -> list[Row]:
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bert(tmp_path_factory.mktemp("ward"))
+
+
+@pytest.fixture(scope="module")
+def too_many_tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base whose tokenizer knows a word that its embedding does not: `zebra`."""
     base = tiny_bert(tmp_path_factory.mktemp("ward"))
     tokenizer = json.loads((base / "tokenizer.json").read_text())
@@ -106,7 +111,7 @@ RECORDS: dict[str, Row] = {
     "a record more": {"text": "mild knee pain", "label": "orthopaedics", "person": "p0"},
     "a label that nobody names": {"text": "pain", "label": "oncology", "person": "q"},
     "a long text": {"text": "pain " * 500, "label": "cardiology", "person": "q"},
-    "a token beyond the base": {"text": "zebra pain", "label": "cardiology", "person": "q"},
+    "a token that the base may lack": {"text": "zebra pain", "label": "cardiology", "person": "q"},
     "a secret": {"text": PIN, "label": "dermatology", "person": "q"},
 }
 
@@ -144,7 +149,7 @@ ASKED = {
     "records cut short": ("a long text", "a secret"),
     "longer than the base": ("a long text", "a secret"),
     "by person": ("a record more", "a secret"),
-    "one record a batch": ("a long text", "a token beyond the base"),
+    "one record a batch": ("a long text", "a token that the base may lack"),
 }
 
 
@@ -155,6 +160,16 @@ def test_no_answer_to_a_study_depends_on_a_record(name: str, bert: Path, live: L
     plain = live(recipe, notes(), bert, unit=unit)
     for what in ASKED.get(name, USUAL):
         assert live(recipe, [*notes(), RECORDS[what]], bert, unit=unit) == plain, what
+
+
+def test_a_base_that_lacks_a_token_is_refused_whether_or_not_a_record_has_it(
+    too_many_tokens: Path, live: Lives
+) -> None:
+    recipe = study(too_many_tokens)
+    plain = live(recipe, notes(), too_many_tokens)
+    assert {seen.said[2] for seen in plain} == {Status.REFUSED}
+    row = RECORDS["a token that the base may lack"]
+    assert live(recipe, [*notes(), row], too_many_tokens) == plain
 
 
 def test_no_answer_depends_on_how_many_records_there_are(bert: Path, live: Lives) -> None:
