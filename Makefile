@@ -3,7 +3,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo deploy-demo test check audit bench format clean
+# A worker a core, each with one thread (tests/conftest.py). A file's tests stay together, and with them
+# the federations and runs that they share; some tests start services of their own, hence at most 8.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+
+.PHONY: help demo deploy-demo test nightly check audit bench format clean
 
 help: ## What each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -14,8 +18,11 @@ demo: $(VENV)/.demo ## Four synthetic hospitals train one model together, at eps
 deploy-demo: $(VENV)/.demo ## A coordinator and three hospitals over TLS on this machine, from invite to certificate (about 2 minutes)
 	$(BIN)/python demos/deploy.py
 
-test: $(VENV)/.dev ## The tests
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev ## The tests, but for those that only `make nightly` runs
+	$(PYTEST) -m "not nightly"
+
+nightly: $(VENV)/.dev ## Every test, the slow ones too
+	$(PYTEST)
 
 check: $(VENV)/.dev ## What CI runs: formatting, linting, types, tests, conformance
 	$(BIN)/ruff format --check .

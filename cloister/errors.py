@@ -24,6 +24,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+# Problems of one recipe that its message lists; whoever mends these sees the rest next.
+MOST_PROBLEMS = 20
+
 
 class CloisterError(Exception):
     """The root of every deliberate error; its text is meant for the person at the terminal."""
@@ -46,7 +49,9 @@ class RecipeError(UsageError):
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
-        super().__init__("\n".join(self.problems))
+        more = len(self.problems) - MOST_PROBLEMS
+        rest = [f"… and {more} more problems"] if more > 0 else []
+        super().__init__("\n".join([*self.problems[:MOST_PROBLEMS], *rest]))
 
 
 class BadFileError(CloisterError):

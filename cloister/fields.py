@@ -1,4 +1,7 @@
-"""Tables read from TOML into frozen dataclasses, with every problem reported at once."""
+"""Tables read from TOML or JSON into frozen dataclasses, with every problem reported at once.
+
+A field's bounds stand beside its type (`Annotated[int, Between(1, 9)]`, see `cloister.bounds`).
+"""
 
 from __future__ import annotations
 
@@ -9,41 +12,65 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
+from cloister.bounds import Bound, Items, shortened
 from cloister.errors import UsageError
+from cloister.toml_text import parse_toml
 
 Section = TypeVar("Section")
 
+# Longest key that a message repeats or a near one is looked for; our longest has 22 characters.
+LONGEST_KEY = 64
+# Metadata of a field that is set by the machine's own file and is no key of its section.
+ELSEWHERE = {"elsewhere": True}
+
+
+class _UnfitError(Exception):
+    """A value that a field cannot take: where in it, what was given, what is needed."""
+
+    def __init__(self, value: object, needed: str, place: str = "") -> None:
+        self.given, self.needed, self.place = shortened(value), needed, place
+        super().__init__(needed)
+
 
 def read_section(
-    kind: type[Section], table: Mapping[str, object], path: str, problems: list[str]
+    kind: type[Section],
+    table: Mapping[str, object],
+    path: str,
+    problems: list[str],
+    *,
+    is_whole: bool = False,
 ) -> Section | None:
     """Makes a section's dataclass from its table.
 
     Args:
         kind: A frozen keyword-only dataclass whose `__post_init__` raises UsageError on values
-            that cannot be meant.
-        table: Values by key.
+            that are invalid.
+        table: Values by key; None (JSON's null) for one that is absent.
         path: The section's name, for messages.
         problems: Gets one line for each thing wrong.
+        is_whole: Whether every field must be there, so that no default is ever filled in.
 
     Returns:
         The section, or None where something is wrong.
     """
-    hints = typing.get_type_hints(kind)
+    hints = field_types(kind)
     found = len(problems)
     values: dict[str, Any] = {}
+    if is_whole:
+        problems += [f"{path}.{key}: missing" for key in hints if key not in table]
     for key, value in table.items():
         if key not in hints:
-            near = difflib.get_close_matches(key, hints, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(hints)}"
-            problems.append(f"{path}.{key}: unknown key{hint}")
+            problems.append(f"{path}.{shortened(key)[1:-1]}: unknown key{_near(key, hints)}")
             continue
         try:
-            values[key] = _convert(value, hints[key])
-        except TypeError as error:
-            problems.append(f"{path}.{key}: {value!r} given; {error} needed")
+            absent = value is None and takes_none(hints[key])  # TOML itself has no None
+            values[key] = None if absent else _convert(value, hints[key])
+        except _UnfitError as error:
+            problems.append(
+                f"{path}.{key}: {error.given} given{error.place}; {error.needed} needed"
+            )
     if len(problems) > found:
         return None
     try:
@@ -51,6 +78,44 @@ def read_section(
     except UsageError as error:
         problems.append(f"{path}.{error}")
         return None
+
+
+def check_bounds(section: object) -> None:
+    """Holds a section that was made in Python to the types and bounds of its fields.
+
+    Raises:
+        UsageError: A value is out of them; the message opens with the field's name.
+    """
+    for key, hint in field_types(type(section), everywhere=True).items():
+        value = getattr(section, key)
+        if value is None and takes_none(hint):
+            continue
+        try:
+            _convert(value, hint)
+        except _UnfitError as error:
+            raise UsageError(
+                f"{key}: {error.given} given{error.place}; {error.needed} needed"
+            ) from None
+
+
+def field_types(kind: type, *, everywhere: bool = False) -> dict[str, Any]:
+    """The types of a section's keys, with their bounds.
+
+    Args:
+        kind: The section's dataclass.
+        everywhere: Whether fields count that are set elsewhere.
+    """
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {
+        field.name: hints[field.name]
+        for field in dataclasses.fields(kind)
+        if everywhere or not field.metadata.get("elsewhere")
+    }
+
+
+def takes_none(hint: Any) -> bool:
+    """Whether a field may be absent."""
+    return type(None) in typing.get_args(hint)
 
 
 def parse_assignment(text: str) -> tuple[str, str, object]:
@@ -64,7 +129,7 @@ def parse_assignment(text: str) -> tuple[str, str, object]:
     if not equals or not dot or not section or not key:
         raise UsageError(f"--set {text}: section.key=value is needed, as in training.local_steps=2")
     try:
-        value: object = tomllib.loads(f"value = {raw}")["value"]
+        value: object = parse_toml(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
         value = raw
     return section, key, value
@@ -72,39 +137,79 @@ def parse_assignment(text: str) -> tuple[str, str, object]:
 
 def as_table(section: object) -> dict[str, object]:
     """A section's values as TOML and JSON know them; absent ones are left out."""
+    return {key: value for key, value in whole_table(section).items() if value is not None}
+
+
+def whole_table(section: object) -> dict[str, object]:
+    """A section's values as JSON knows them, None for absent ones."""
     table: dict[str, object] = {}
-    for field in dataclasses.fields(section):  # type: ignore[arg-type]
-        value = getattr(section, field.name)
-        if value is None:
-            continue
+    for key in field_types(type(section)):
+        value = getattr(section, key)
         if isinstance(value, enum.Enum):
             value = value.value
-        table[field.name] = list(value) if isinstance(value, tuple) else value
+        table[key] = list(value) if isinstance(value, tuple) else value
     return table
 
 
+def _near(key: str, known: Mapping[str, object]) -> str:
+    near = difflib.get_close_matches(key[:LONGEST_KEY], known, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
+
+
 def _convert(value: object, hint: Any) -> object:
-    """The value as the hint's type; a TypeError says in words what is needed."""
+    """The value as the hint's type and within its bounds.
+
+    Raises:
+        _UnfitError: It is not.
+    """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _bounded(value, hint, arguments)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(value, [a for a in arguments if a is not type(None)])
     if origin is Literal:
-        if value in arguments and isinstance(value, type(arguments[0])):
+        if any(type(value) is type(a) and value == a for a in arguments):
             return value
-        raise TypeError(" or ".join(f'"{a}"' for a in arguments))
+        raise _UnfitError(value, _name(hint))
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise TypeError(f"a list of {_name(arguments[0])}")
-        return tuple(_convert(item, arguments[0]) for item in value)
+            raise _UnfitError(value, _name(hint))
+        return tuple(_item(item, arguments[0], number) for number, item in enumerate(value))
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        if value in {member.value for member in hint}:
+        if isinstance(value, str | hint) and value in {member.value for member in hint}:
             return hint(value)
-        raise TypeError(" or ".join(f'"{member.value}"' for member in hint))
+        raise _UnfitError(value, _name(hint))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise _UnfitError(value, _name(hint)) from None
     if type(value) is hint:
         return value
-    raise TypeError(_name(hint))
+    raise _UnfitError(value, _name(hint))
+
+
+def _bounded(value: object, hint: Any, arguments: tuple[Any, ...]) -> object:
+    kind, bounds = arguments[0], [bound for bound in arguments[1:] if isinstance(bound, Bound)]
+    for bound in bounds:  # before a long list is converted
+        if isinstance(bound, Items) and isinstance(value, list | tuple) and not bound(value):
+            raise _UnfitError(value, _name(hint))
+    try:
+        converted = _convert(value, kind)
+    except _UnfitError as error:
+        if error.place:
+            raise
+        raise _UnfitError(value, _name(hint)) from None
+    if not all(bound(converted) for bound in bounds):
+        raise _UnfitError(value, _name(hint))
+    return converted
+
+
+def _item(value: object, hint: Any, number: int) -> object:
+    try:
+        return _convert(value, hint)
+    except _UnfitError as error:
+        raise _UnfitError(value, error.needed, f" as value {number + 1}") from None
 
 
 def _convert_union(value: object, members: list[Any]) -> object:
@@ -112,11 +217,23 @@ def _convert_union(value: object, members: list[Any]) -> object:
     for member in members:
         try:
             return _convert(value, member)
-        except TypeError as error:
-            needs.append(str(error))
-    raise TypeError(" or ".join(needs))
+        except _UnfitError as error:
+            if error.place:  # the kind is right, a value in it is not
+                raise
+            needs.append(error.needed)
+    raise _UnfitError(value, " or ".join(needs))
 
 
 def _name(hint: Any) -> str:
+    """A type in words."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return " ".join([_name(arguments[0]), *(str(bound) for bound in arguments[1:])])
+    if origin is Literal:
+        return " or ".join(f'"{a}"' for a in arguments)
+    if origin is tuple:
+        return f"a list of {_name(arguments[0])}"
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return " or ".join(f'"{member.value}"' for member in hint)
     names = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
     return names.get(hint, str(hint))

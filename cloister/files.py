@@ -1,10 +1,66 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and stamps that tell whether one is still the same."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
+import time
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+
+# A file changed more recently may change again without its times showing it: file systems keep
+# them to between a tick of the kernel (4 ms) and 2 s (FAT).
+SETTLED = 2.0
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What tells whether a file is still the one that was read.
+
+    Attributes:
+        path: Where it was.
+        size: In bytes.
+        mtime_ns: When it was written.
+        sha256: Of its content.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+def stamp_of(path: Path) -> Stamp:
+    """The stamp of a file as it is now.
+
+    A file whose times were settled when it was hashed is not hashed again while inode, size and
+    times stay.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    status = path.stat()
+    place = str(path.absolute())
+    changed = max(status.st_mtime, status.st_ctime)
+    if time.time() - changed < SETTLED:
+        found = _sha256(place)
+    else:
+        found = _settled_sha256(place, status.st_ino, status.st_size, status.st_mtime_ns,
+                                status.st_ctime_ns)  # fmt: skip
+    return Stamp(place, status.st_size, status.st_mtime_ns, found)
+
+
+@lru_cache(maxsize=1024)
+def _settled_sha256(path: str, inode: int, size: int, mtime_ns: int, ctime_ns: int) -> str:
+    """The hash; all but the path is there for the cache alone."""
+    return _sha256(path)
+
+
+def _sha256(path: str) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:

@@ -9,8 +9,21 @@ import pytest
 # model wait for each other longer than they work.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"  # whatever the shell says: as many workers as cores run
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# Begun first, so that no worker is left with one of them when the others have nothing to do.
+LONG = ("tests/faults/", "tests/e2e/", "tests/training/test_mutants.py", "tests/simulation/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the files that take longest first; within a file the order stays."""
+
+    def place(item: pytest.Item) -> int:
+        name = item.nodeid
+        return next((i for i, start in enumerate(LONG) if name.startswith(start)), len(LONG))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from types import TracebackType
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -88,7 +89,11 @@ class Display:
 
     def warn(self, note: str) -> None:
         """Something allowed but seldom meant."""
-        self._console.print(f"[yellow]warning:[/] {note}")
+        self._console.print(f"[yellow]warning:[/] {escape(note)}", soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """What stays to be read above the rounds."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def summary(self, result: Result) -> None:
         """The end: scores, ε, and where everything is."""
@@ -97,7 +102,7 @@ class Display:
             own = result.personal_test[result.metric]
             lines.append(("sites' own adapters", f"{own:.4f} (mean)"))
         if result.plain_test is not None:
-            lines.append(("same without privacy", f"{result.plain_test[result.metric]:.4f}"))
+            lines.append(("no privacy, untuned", f"{result.plain_test[result.metric]:.4f}"))
         if result.majority is not None:
             lines.append(("most frequent label", f"{result.majority:.4f}"))
         lines += [

@@ -28,16 +28,16 @@ def evaluate(
     from cloister.privacy.plan import json_number
     from cloister.release.export import load_released
     from cloister.tasks.chat import CausalChat
-    from cloister.training.config import TrainingConfig
     from cloister.training.evaluation import evaluate
     from cloister.training.generation import reply_score
+    from cloister.training.machine import MachineConfig
 
     folder = adapter / "adapter" if (adapter / "adapter").is_dir() else adapter
     about, workspace = load_released(folder)
     columns = dataclasses.replace(about.data, person=None)
     records = load(data, "test", workspace.task.record_kind, columns)
     examples = workspace.encode(records)
-    tokens = TrainingConfig().physical_batch_tokens
+    tokens = MachineConfig().physical_batch_tokens
     scores = evaluate(workspace.network, workspace.task, examples, tokens)
     metrics = dict(scores.metrics)
     if isinstance(workspace.task, CausalChat):

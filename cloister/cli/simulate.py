@@ -56,7 +56,7 @@ def simulate(
         bool | None,
         typer.Option(
             "--twin/--no-twin",
-            help="Also run the same without privacy. Absent: only without a recipe.",
+            help="Also run the same without privacy, untuned. Absent: only without a recipe.",
         ),
     ] = None,
     as_json: Annotated[
@@ -64,17 +64,19 @@ def simulate(
     ] = False,
 ) -> None:
     """Run a federated study on this machine."""
-    from cloister.recipe import read_recipe, warnings
+    from cloister.recipe import read_recipe, read_run_recipe, warnings
 
     if resume and (out is None or recipe is not None or assignments):
         raise UsageError(
             "--resume: give the run's folder as --out, and nothing else; its own recipe.toml is "
             "used"
         )
-    chosen = out / "recipe.toml" if resume and out is not None else recipe
-    if resume and chosen is not None and not chosen.is_file():
-        raise UsageError(f"--resume: {out} is no run's folder: it has no recipe.toml")
-    study = read_recipe(chosen, assignments or [])
+    if resume and out is not None:
+        if not (out / "recipe.toml").is_file():
+            raise UsageError(f"--resume: {out} is no run's folder: it has no recipe.toml")
+        study = read_run_recipe(out / "recipe.toml")
+    else:
+        study = read_recipe(recipe, assignments or [])
     with_twin = (recipe is None and not resume) if twin is None else twin
     with_twin = with_twin and study.privacy.enabled
 
@@ -88,7 +90,7 @@ def simulate(
     display = Display(study, closed_rounds=len(run.metrics()))
     for note in warnings(study):
         display.warn(note)
-    events = Events(display.on_stage, display.on_step, display.on_round, on_warning=display.warn)
+    events = Events(display.on_stage, display.on_step, display.on_round, display.note, display.warn)
     runner = simulate_with_twin if with_twin else simulate
     try:
         with display:

@@ -30,17 +30,11 @@ from cloister.client.own_ledger import open_ledger
 from cloister.client.records import RecordSource
 from cloister.client.secure import EpochKeys
 from cloister.client.site_file import read_site
-from cloister.errors import (
-    AdapterFormatError,
-    CloisterError,
-    NetworkError,
-    PreflightError,
-    RecipeError,
-)
+from cloister.errors import AdapterFormatError, CloisterError, NetworkError, PreflightError
 from cloister.flower.control import empty_bundle
 from cloister.flower.tasks import CLIENT_TASK, Executor, Runtime, Task
 from cloister.logs import log_json
-from cloister.recipe import Recipe, parse_recipe
+from cloister.recipe import parse_document
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +68,7 @@ class OwnSites:
     keys: EpochKeys = field(default_factory=EpochKeys)
 
     def __call__(self, context: Context) -> Admitted:
-        """The site in the study of a run's configuration.
+        """The site in the study whose document is in a run's configuration.
 
         A site that was asked for a round and holds no admission, as after a restart, admits
         itself as it would when asked to prepare; the proof that it kept makes it short.
@@ -91,20 +85,13 @@ class OwnSites:
         if self.admitted is None or self.admitted[0] != source:
             self.admitted = None
             try:
-                recipe = _parsed(text)
+                recipe = parse_document(text)
                 found = open_own(file, recipe, records, self.moments, self.keys)
             except PreflightError as error:
                 self.unsound = (source, error)
                 raise
             self.admitted = (source, found)
         return self.admitted[1]
-
-
-def _parsed(text: str) -> Recipe:
-    try:
-        return parse_recipe(text)
-    except ValueError as error:
-        raise RecipeError([f"the study's recipe is no valid TOML: {error}"]) from error
 
 
 @dataclass

@@ -25,6 +25,7 @@ from cloister.privacy.ledger import Charge, Ledger
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
 from cloister.recipe import Recipe
+from cloister.training.machine import on_machine
 from cloister.training.units import encode_units
 from cloister.training.workspace import Workspace, open_workspace
 
@@ -69,14 +70,14 @@ def own_workspace(file: SiteFile, recipe: Recipe) -> Workspace:
         ModelFileError: It is missing, damaged or not the one that the study names.
     """
     if file.site.model is None:
-        return _loaded(recipe, recipe.model.base)
-    return _loaded(recipe, str(file.place(file.site.model)))
+        return _loaded(file, recipe, recipe.model.base)
+    return _loaded(file, recipe, str(file.place(file.site.model)))
 
 
-def _loaded(recipe: Recipe, base: str) -> Workspace:
+def _loaded(file: SiteFile, recipe: Recipe, base: str) -> Workspace:
     return open_workspace(
         replace(recipe.model, base=base), recipe.lora, recipe.task, recipe.task.labels,
-        recipe.study.seed, frozen_cache_gib=recipe.training.frozen_cache_gib,
+        recipe.study.seed, frozen_cache_gib=file.machine.frozen_cache_gib,
     )  # fmt: skip
 
 
@@ -150,14 +151,14 @@ def open_own(
     """
     ledger = open_ledger(file)
     plan = accepted(file, recipe, ledger)
-    workspace = _loaded(recipe, str(own_base(file, recipe)))
+    workspace = _loaded(file, recipe, str(own_base(file, recipe)))
     study = recipe.digest()
     site = Site(
         name=file.site.name,
         study=study,
         plan=asked_plan(file, recipe, workspace),
         policy=file.policy,
-        training=recipe.training,
+        training=on_machine(recipe.training, file.machine),
         units=(),
         unit=plan.unit,
         ledger=ledger,

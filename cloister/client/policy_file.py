@@ -10,22 +10,24 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import tomllib
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 
 from cloister.adapter.exchange import Status
-from cloister.errors import BadFileError, RecipeError, UsageError
+from cloister.bounds import shortened
+from cloister.errors import RecipeError, UsageError
 from cloister.fields import as_table, read_section
 from cloister.privacy.accounting import SMALLEST_DELTA, SMALLEST_NOISE
 from cloister.privacy.budget import Budget
 from cloister.privacy.events import MOST_NOISE
 from cloister.privacy.units import Unit
 from cloister.tasks.config import TaskKind
+from cloister.toml_text import parse_toml, read_toml
 
 # Every key without a default is here; the hash is the quickstart's base model.
 EXAMPLE = """\
@@ -288,16 +290,9 @@ def read_policy(path: Path) -> SitePolicy:
         BadFileError: The file is missing, unreadable or no TOML.
         RecipeError: Anything in it cannot be meant; all problems at once, each with the file.
     """
+    tables = read_toml(path, "without it nothing is trained")
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadFileError(
-            f"{path}: the site's policy cannot be read ({error}); without it nothing is trained"
-        ) from error
-    try:
-        return parse_policy(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise BadFileError(f"{path}: no valid TOML: {error}; nothing is trained") from error
+        return policy_of(tables)
     except RecipeError as error:
         raise RecipeError([f"{path}: {problem}" for problem in error.problems]) from error
 
@@ -309,7 +304,7 @@ def parse_policy(text: str) -> SitePolicy:
         tomllib.TOMLDecodeError: The text is no TOML.
         RecipeError: Anything in it cannot be meant.
     """
-    return policy_of(tomllib.loads(text))
+    return policy_of(parse_toml(text))
 
 
 def policy_of(tables: Mapping[str, object]) -> SitePolicy:
@@ -320,7 +315,7 @@ def policy_of(tables: Mapping[str, object]) -> SitePolicy:
     """
     kinds = typing.get_type_hints(SitePolicy)
     problems = [
-        f"{name}: unknown section; known: {', '.join(kinds)}"
+        f"{shortened(name)[1:-1]}: unknown section; known: {', '.join(kinds)}"
         for name in tables
         if name not in kinds
     ]
@@ -330,7 +325,7 @@ def policy_of(tables: Mapping[str, object]) -> SitePolicy:
         if isinstance(table, dict):
             sections[name] = _read(kind, table, name, problems)
         else:
-            problems.append(f"{name}: {table!r} given; a section [{name}] is needed")
+            problems.append(f"{name}: {shortened(table)} given; a section [{name}] is needed")
     if problems:
         raise RecipeError(problems)
     return SitePolicy(**sections)
@@ -340,7 +335,7 @@ def _read(kind: type, table: Mapping[str, object], name: str, problems: list[str
     """A section, each key read on its own too, so that one wrong key hides no other."""
     found = len(problems)
     required = [f.name for f in _fields(kind) if _is_required(f)]
-    example = tomllib.loads(EXAMPLE).get(name, {})
+    example: Any = parse_toml(EXAMPLE).get(name, {})
     problems += [
         f"{name}.{key}: missing, and it has no default; for example {key} = "
         f"{json.dumps(example[key])}"

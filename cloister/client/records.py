@@ -7,18 +7,17 @@ that it asks can show in how reading goes.
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from cloister.client.site_file import RecordsConfig, SiteFile
 from cloister.client.stamp import Stamp
-from cloister.data.config import DataConfig
-from cloister.data.load import _line_numbers, _read_file
-from cloister.data.records import Record, RecordKind, TextRecord, TokenRecord
-from cloister.data.schema import parse
+from cloister.data.load import file_rows
+from cloister.data.records import Record, TextRecord, TokenRecord
+from cloister.data.schema import MixedColumnError, Reading
+from cloister.data.values import Row
 from cloister.errors import DataError
 from cloister.tasks.build import record_kind
 
@@ -75,8 +74,8 @@ def read_records(file: SiteFile) -> SiteRecords:
 
     Raises:
         RecipeError: The file declares nothing.
-        DataError: The data file is missing, damaged, was written meanwhile, or none of its rows
-            fits.
+        DataError: The data file is missing, damaged, was written meanwhile, mixes texts and
+            integers in a column of identifiers or labels, or none of its rows fits.
 
     Guarantees:
         Whether a row fits follows from that row and `site.toml` alone.
@@ -112,24 +111,32 @@ def _each(file: SiteFile) -> Iterator[tuple[int, Record | str]]:
     Raises:
         DataError: The file as a whole cannot be read.
     """
-    kind, columns, path = record_kind(file.declared.task), file.columns, file.data
-    rows = _read_file(path, "train")
-    jsonl = path.suffix.lower() == ".jsonl"
-    for number, row in zip(
-        _line_numbers(path) if jsonl else itertools.count(1), rows, strict=False
-    ):
-        yield number, _record(row, kind, columns)
+    kind, columns = record_kind(file.declared.task), file.columns
+    reading = Reading(kind, columns, persons=True, sites=False)
+    without_person = Reading(kind, columns, persons=False, sites=False)
+    for number, row in file_rows(file.data, "train", reading.columns_read):
+        yield number, _record(row, file.data.name, number, reading, without_person)
 
 
-def _record(row: Mapping[str, object], kind: RecordKind, columns: DataConfig) -> Record | str:
-    """A row's record. One without a person stays: where records are the units it needs none."""
+def _record(
+    row: Row, name: str, number: int, reading: Reading, without_person: Reading
+) -> Record | str:
+    """A row's record. One without a person stays: where records are the units it needs none.
+
+    A column that mixes texts and integers is no misfit of a row: which of the two kinds fits would
+    depend on the other rows.
+    """
     try:
-        return parse(row, kind, columns, "row")
+        return reading.record(row, name, number)
+    except MixedColumnError:
+        raise
     except DataError as error:
-        if columns.person is None:
+        if reading.columns.person is None:
             return str(error)
     try:
-        return parse(row, kind, replace(columns, person=None), "row")
+        return without_person.record(row, name, number)
+    except MixedColumnError:
+        raise
     except DataError as error:
         return str(error)
 

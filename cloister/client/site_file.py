@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from cloister.bounds import shortened
 from cloister.client.policy_file import EXAMPLE as POLICY_EXAMPLE
 from cloister.client.policy_file import SitePolicy, policy_of
 from cloister.data.config import DataConfig
-from cloister.errors import BadFileError, RecipeError, UsageError
+from cloister.errors import RecipeError, UsageError
 from cloister.fields import read_section
 from cloister.names import is_name
 from cloister.tasks.config import TaskKind
+from cloister.toml_text import read_toml
+from cloister.training.machine import MachineConfig
 
 # What stands in a new file where only the institution knows the value; it is refused by name.
 FILL_IN = "FILL IN"
@@ -39,6 +41,11 @@ labels = ["cardiology", "dermatology", "orthopaedics"]  # all that may occur; a 
 
 """
     + POLICY_EXAMPLE
+    + """
+# [machine]                 # of this computer; no study asks for it, and no result depends on it
+# physical_batch_tokens = 2048  # tokens that go through the network at once
+# frozen_cache_gib = 4.0        # memory for what the frozen layers give
+"""
 )
 _BLANK = {
     "site": ("name", "data", "public_records"),
@@ -161,15 +168,17 @@ class SiteFile:
     Attributes:
         path: Where it lies; its relative paths start there.
         site: Its `[site]` section.
-        policy: All other sections.
+        policy: What it accepts, and the least it demands.
         records: Its `[records]` section; None in a file from before there was one, which can be
             read and shown but takes no part in a study.
+        machine: Its `[machine]` section: memory for training.
     """
 
     path: Path
     site: SiteConfig
     policy: SitePolicy
     records: RecordsConfig | None = None
+    machine: MachineConfig = field(default_factory=MachineConfig)
 
     @property
     def declared(self) -> RecordsConfig:
@@ -222,14 +231,7 @@ def read_site(path: Path) -> SiteFile:
         BadFileError: It is missing, unreadable or no TOML.
         RecipeError: Anything in it cannot be meant; all problems at once.
     """
-    try:
-        tables: dict[str, object] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadFileError(
-            f"{path}: cannot be read ({error}); cloister site init writes one to start from"
-        ) from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise BadFileError(f"{path}: no valid TOML: {error}") from error
+    tables = read_toml(path, "cloister site init writes one to start from")
     blanks = [
         f"{path}: {section}.{key}: not filled in yet; the comment beside it says what it is"
         for section, table in tables.items()
@@ -242,13 +244,21 @@ def read_site(path: Path) -> SiteFile:
     problems: list[str] = []
     site = _site(tables.pop("site", None), problems)
     records = _records(tables.pop("records", None), problems)
+    machine = _machine(tables.pop("machine", {}), problems)
     try:
         policy = policy_of(tables)
     except RecipeError as error:
         problems += error.problems
-    if problems or site is None:
+    if problems or site is None or machine is None:
         raise RecipeError([f"{path}: {problem}" for problem in problems])
-    return SiteFile(path.absolute(), site, policy, records)
+    return SiteFile(path.absolute(), site, policy, records, machine)
+
+
+def _machine(table: object, problems: list[str]) -> MachineConfig | None:
+    if not isinstance(table, Mapping):
+        problems.append(f"machine: {shortened(table)} given; a section [machine] is needed")
+        return None
+    return read_section(MachineConfig, table, "machine", problems)
 
 
 def _site(table: object, problems: list[str]) -> SiteConfig | None:

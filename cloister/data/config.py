@@ -3,19 +3,34 @@ which."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from cloister.bounds import (
+    LARGE,
+    MOST_NAME,
+    MOST_PATH,
+    MOST_RECORDS,
+    MOST_SITES,
+    SMALL,
+    Between,
+    Items,
+    Text,
+)
 from cloister.errors import UsageError
+from cloister.fields import check_bounds
 
 SYNTHETIC = "synthetic:hospitals"
 
-# How `datasets` calls the format of a file that ends so.
+# What a file that ends so holds; a JSON file is lines of objects or one array, as it begins.
 FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
 Partition = Literal["iid", "dirichlet", "quantity", "column", "person"]
+
+Source = Annotated[str, Text(MOST_PATH)]
+Column = Annotated[str, Text(MOST_NAME)]
+Records = Annotated[int, Between(1, MOST_RECORDS)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +38,8 @@ class DataConfig:
     """Records and how a simulation deals them to sites.
 
     Attributes:
-        train: A JSONL, CSV or Parquet file, a hub id (`owner/name` or `owner/name:config`), or
-            `synthetic:hospitals`, the built-in generator.
+        train: A JSON, JSONL, CSV or Parquet file, a hub id (`owner/name` or `owner/name:config`),
+            or `synthetic:hospitals`, the built-in generator.
         test: The public test set, likewise; absent only where `train` brings its own (hub ids and
             the generator).
         validation: A public validation set, for early stopping; absent: none.
@@ -33,8 +48,8 @@ class DataConfig:
         tokens: Column of a sentence's words.
         tags: Column of their tags.
         messages: Column of a conversation.
-        site: Column that names the site, for `partition = "column"`.
-        person: Column that names the person; absent: none.
+        site: Column of `train` that names the site, for `partition = "column"`.
+        person: Column of `train` that names the person; absent: none. Public sets need none.
         sites: Number of sites in a simulation.
         partition: How a simulation deals records: `iid`; `dirichlet`, with label shares drawn per
             site (Hsu et al. 2019, arXiv:1909.06335); `quantity`, with sizes drawn from a Dirichlet
@@ -46,22 +61,24 @@ class DataConfig:
             noise's scale alone.
     """
 
-    train: str = SYNTHETIC
-    test: str | None = None
-    validation: str | None = None
-    text: str = "text"
-    label: str = "label"
-    tokens: str = "tokens"
-    tags: str = "tags"
-    messages: str = "messages"
-    site: str = "site"
-    person: str | None = None
-    sites: int = 4
+    train: Source = SYNTHETIC
+    test: Source | None = None
+    validation: Source | None = None
+    text: Column = "text"
+    label: Column = "label"
+    tokens: Column = "tokens"
+    tags: Column = "tags"
+    messages: Column = "messages"
+    site: Column = "site"
+    person: Column | None = None
+    sites: Annotated[int, Between(1, MOST_SITES)] = 4
     partition: Partition = "column"
-    alpha: float = 0.3  # the usual strongly skewed setting of the literature
-    public_records: int | tuple[int, ...] = 1200
+    # The usual strongly skewed setting of the literature.
+    alpha: Annotated[float, Between(SMALL, LARGE)] = 0.3
+    public_records: Records | Annotated[tuple[Records, ...], Items(MOST_SITES)] = 1200
 
     def __post_init__(self) -> None:
+        check_bounds(self)
         if not self.train:
             raise UsageError("train: empty; give a file, a hub id or synthetic:hospitals")
         if self.test is None and Path(self.train).suffix.lower() in FORMATS:
@@ -76,10 +93,5 @@ class DataConfig:
                     f"{name}: the training file {public} given; scores on private records are "
                     "releases that nobody charges: give a public set"
                 )
-        if self.sites < 1:
-            raise UsageError(f"sites: {self.sites} given; at least 1 is needed")
-        if not 0 < self.alpha < math.inf:
-            raise UsageError(f"alpha: {self.alpha} given; a positive number is needed")
-        declared = self.public_records
-        if min(declared if isinstance(declared, tuple) else (declared,), default=0) < 1:
-            raise UsageError(f"public_records: {declared} given; numbers from 1 up are needed")
+        if self.public_records == ():
+            raise UsageError("public_records: an empty list given; one number a site is needed")

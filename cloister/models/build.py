@@ -48,7 +48,7 @@ def build_network(
             'leave lora.head out, and train "both" or "b"'
         )
     backbone = load_backbone(folder, model, causal=causal)
-    hidden = int(backbone.config.hidden_size)
+    hidden = int(backbone.config.get_text_config().hidden_size)
     pooling: Pooling | None = None
     if kind == "sequence-classification":
         pooling = choose_pooling(folder, architecture(folder), model.pooling)

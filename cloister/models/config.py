@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from cloister.bounds import LARGE, MOST_NAME, MOST_PATH, MOST_SITES, SMALL, Between, Items, Text
 from cloister.errors import UsageError
+from cloister.fields import check_bounds
 
 Train = Literal["both", "b", "b-moving", "b-kept", "alternate", "none"]
 Head = Literal["linear", "lora", "frozen"]
@@ -13,6 +15,16 @@ PoolingMode = Literal["auto", "mean", "cls", "pooler", "last"]
 
 # The quickstart's base model: small enough for a CPU, and its weights' SHA-256.
 DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
+
+# Four times the largest rank that LoRA was compared at (256: Biderman et al. 2024,
+# arXiv:2405.09673). What it takes on a base is bounded by the site's `accept.max_message_bytes`.
+MOST_RANK = 1024
+# A residual is exact at the modules' full rank; hidden sizes end at 16,384 (Llama 3.1 405B).
+MOST_RESIDUAL = 16_384
+# Llama 3.1 405B has 126 layers of 7 linear modules: 882, if each is named by its whole path.
+MOST_MODULES = 1000
+
+Rank = Annotated[int, Between(1, MOST_RANK)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +41,14 @@ class ModelConfig:
             with one, `last` for decoders, `cls` for other encoders.
     """
 
-    base: str = DEFAULT_BASE
-    sha256: str | None = None
+    base: Annotated[str, Text(MOST_PATH)] = DEFAULT_BASE
+    sha256: Annotated[str, Text(64)] | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     quantization: Literal["none", "8bit", "4bit"] = "none"
     pooling: PoolingMode = "auto"
 
     def __post_init__(self) -> None:
+        check_bounds(self)
         if not self.base:
             raise UsageError("base: empty; give a folder or a hub id")
         if self.sha256 is not None and (
@@ -77,28 +90,21 @@ class LoraConfig:
             gradients are not exact.
     """
 
-    r: int = 4
-    ranks: tuple[int, ...] = ()
-    alpha: float = 8.0
-    target_modules: tuple[str, ...] = ()
-    top_layers: int = 1
+    r: Rank = 4
+    ranks: Annotated[tuple[Rank, ...], Items(MOST_SITES)] = ()
+    alpha: Annotated[float, Between(SMALL, LARGE)] = 8.0
+    target_modules: Annotated[tuple[Annotated[str, Text(MOST_NAME)], ...], Items(MOST_MODULES)] = ()
+    top_layers: Annotated[int, Between(0, 1000)] = 1  # 126 are the most of a public base
     train: Train = "b"
-    residual: int = 0
+    residual: Annotated[int, Between(0, MOST_RESIDUAL)] = 0
     head: Head | None = None
     use_dora: bool = False
 
     def __post_init__(self) -> None:
-        if self.r < 1:
-            raise UsageError(f"r: {self.r} given; at least 1 is needed")
+        check_bounds(self)
         odd = [rank for rank in self.ranks if not 1 <= rank <= self.r]
         if odd:
             raise UsageError(f"ranks: {odd[0]} given; from 1 to lora.r = {self.r}, the largest")
-        if not self.alpha > 0:
-            raise UsageError(f"alpha: {self.alpha} given; a positive number is needed")
-        if self.top_layers < 0:
-            raise UsageError(f"top_layers: {self.top_layers} given; 0 (all) or more is needed")
-        if self.residual < 0:
-            raise UsageError(f"residual: {self.residual} given; 0 (none) or more is needed")
         if self.residual and self.use_dora:
             raise UsageError(
                 "residual: DoRA's adapters are no sums of products; set use_dora=false"

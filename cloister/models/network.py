@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from cloister.models.pooling import Pooling
 from cloister.models.prefix import FrozenPrefix
@@ -89,6 +90,13 @@ class Network(nn.Module):
         records = [example.input_ids for example in batch.examples]
         with self.prefix.skipping(self.prefix.states(ids, mask, records)):
             return self(ids, mask)  # type: ignore[no-any-return]
+
+    @property
+    def base(self) -> PreTrainedModel:
+        """The base itself, with the adapters in place."""
+        model = self.backbone.get_base_model()
+        assert isinstance(model, PreTrainedModel)
+        return model
 
     @property
     def adapted_modules(self) -> tuple[str, ...]:

@@ -197,18 +197,25 @@ def calibrate(sample_rate: float, steps: int, target_epsilon: float, delta: floa
     def excess(noise: float) -> float:
         return pld_epsilon(((noise, sample_rate, steps),), delta, COARSE) - target_epsilon
 
+    unmet = (
+        f"epsilon {target_epsilon} with delta {delta} cannot be met in {steps} steps at sample "
+        f"rate {sample_rate}: use fewer steps, a smaller batch or a larger epsilon"
+    )
     # RDP is fast and never below PLD: what meets the target by RDP bounds the search from above.
     high = SMALLEST_NOISE
     while _rdp_epsilon(((high, sample_rate, steps),), delta) > target_epsilon:
         high *= 1.25
         if high > MOST_NOISE:
-            raise RefusedError(
-                f"epsilon {target_epsilon} with delta {delta} cannot be met in {steps} steps at "
-                f"sample rate {sample_rate}: use fewer steps, a smaller batch or a larger epsilon"
-            )
+            raise RefusedError(unmet)
     low = max(high / 1.25, SMALLEST_NOISE)
     while low > SMALLEST_NOISE and excess(low) <= 0:
         low, high = max(low / 1.25, SMALLEST_NOISE), low
+    # Over very many steps the coarse grid may lie above RDP, from which the search began.
+    if not excess(high) <= 0:
+        if not excess(MOST_NOISE) <= 0:
+            raise RefusedError(unmet)
+        while not excess(high) <= 0:
+            high = min(high * 1.25, MOST_NOISE)
     if excess(low) > 0:
         low = float(brentq(excess, low, high, xtol=CALIBRATION_PRECISION * low / 4))
     noise = math.ceil(low * 1e4) / 1e4

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from cloister.bounds import LARGE, MOST_SITES, SMALL, Between, Items
 from cloister.errors import UsageError
-from cloister.privacy.accounting import SMALLEST_DELTA, SMALLEST_NOISE
+from cloister.fields import check_bounds
+from cloister.privacy.accounting import LARGEST_EPSILON, SMALLEST_DELTA, SMALLEST_NOISE
 from cloister.privacy.central import CentralPlan, central_plan
 from cloister.privacy.events import MOST_NOISE
 from cloister.privacy.secagg.sharing import Sharing
@@ -16,6 +17,15 @@ from cloister.privacy.units import Unit
 # ε = 8 is the loosest value at which published DP fine-tuning is compared (Yu et al. 2022,
 # arXiv:2110.06500; Li et al. 2022, arXiv:2110.05679).
 DEFAULT_EPSILON = 8.0
+
+# Below it a test for presence gains nothing that anybody could measure; above the accountants' own
+# end ε counts as ∞.
+Epsilon = Annotated[float, Between(1e-4, LARGEST_EPSILON)]
+# float32 sums and their grid hold these magnitudes with room to spare.
+Norm = Annotated[float, Between(SMALL, LARGE)]
+Delta = Annotated[float, Between(SMALLEST_DELTA, 1.0, below=True)]
+# Gradients of a person's records are held together before they are averaged.
+MOST_OF_A_PERSON = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,58 +67,34 @@ class PrivacyConfig:
 
     enabled: bool = True
     unit: Unit = Unit.RECORD
-    max_records_per_person: int = 8  # bounds memory; an average of 8 has most of what more bring
-    epsilon: float | None = None
-    noise_multiplier: float | None = None
-    delta: float = 1e-5  # the literature's, fit for sites of up to 10,000 records
-    max_grad_norm: float = 8.0  # of a head on features of norm √384; most records pass unclipped
-    max_update_norm: float = 50.0
+    # Bounds memory; an average of 8 has most of what more bring.
+    max_records_per_person: Annotated[int, Between(1, MOST_OF_A_PERSON)] = 8
+    epsilon: Epsilon | None = None
+    noise_multiplier: Annotated[float, Between(0.0, MOST_NOISE)] | None = None
+    delta: Delta = 1e-5  # the literature's, fit for sites of up to 10,000 records
+    max_grad_norm: Norm = 8.0  # of a head on features of norm √384; most records pass unclipped
+    max_update_norm: Norm = 50.0
     noise: Literal["site", "shared"] = "site"
-    missing_sites: int = 0
-    colluding_sites: int = 1
+    missing_sites: Annotated[int, Between(0, MOST_SITES)] = 0
+    colluding_sites: Annotated[int, Between(0, MOST_SITES)] = 1
     secure_bits: Literal[16, 32] = 32
-    site_epsilon: float | None = None
-    site_delta: float = 1e-5  # fit for up to 10,000 sites, as `delta` is for records
+    site_epsilon: Epsilon | None = None
+    site_delta: Delta = 1e-5  # fit for up to 10,000 sites, as `delta` is for records
     site_noise_forced: bool = False
-    site_budgets: tuple[float, ...] = ()
+    site_budgets: Annotated[tuple[Epsilon, ...], Items(MOST_SITES)] = ()
 
     def __post_init__(self) -> None:
+        check_bounds(self)
         if self.epsilon is not None and self.noise_multiplier is not None:
             raise UsageError(
                 "epsilon, noise_multiplier: both given; give the target epsilon (the noise is "
                 "solved for) or the noise multiplier (epsilon follows), not both"
             )
-        if self.epsilon is not None and not 0 < self.epsilon < math.inf:
-            raise UsageError(f"epsilon: {self.epsilon} given; a positive finite number is needed")
         noise = self.noise_multiplier
         if noise is not None and not (noise == 0 or SMALLEST_NOISE <= noise <= MOST_NOISE):
             raise UsageError(
                 f"noise_multiplier: {noise} given; a number from {SMALLEST_NOISE} to "
                 f"{MOST_NOISE:g} is needed, or 0 for none"
-            )
-        if self.max_records_per_person < 1:
-            raise UsageError(
-                f"max_records_per_person: {self.max_records_per_person} given; at least 1 is needed"
-            )
-        for name in ("delta", "site_delta"):
-            if not SMALLEST_DELTA <= getattr(self, name) < 1:
-                raise UsageError(
-                    f"{name}: {getattr(self, name)} given; a number from {SMALLEST_DELTA:g} to 1 "
-                    "is needed"
-                )
-        if self.site_epsilon is not None and not 0 < self.site_epsilon < math.inf:
-            raise UsageError(
-                f"site_epsilon: {self.site_epsilon} given; a positive finite number is needed"
-            )
-        for name in ("max_grad_norm", "max_update_norm"):
-            # float32 sums and their grid hold these magnitudes with room to spare.
-            if not 1e-6 <= getattr(self, name) <= 1e6:
-                raise UsageError(
-                    f"{name}: {getattr(self, name)} given; a number from 1e-6 to 1e6 is needed"
-                )
-        if any(not budget > 0 for budget in self.site_budgets):
-            raise UsageError(
-                f"site_budgets: {min(self.site_budgets)} given; positive numbers are needed"
             )
 
     def sharing(self, sites: int) -> Sharing | None:

@@ -43,8 +43,8 @@ def add_noise(clipped: ClippedSum, noise_multiplier: float, entropy: Entropy) ->
     Guarantees:
         Noise is drawn in float64, rounded to the sum's grid and added to its integers; the result
         is then rounded to float32. An empty batch is noised like any other. With
-        `noise_multiplier` 0 nothing is drawn and nothing is private. The time that a draw takes
-        does not depend on its value.
+        `noise_multiplier` 0 nothing is drawn and nothing is private. Nothing is claimed of the
+        time that a draw takes: logarithm and sine are the machine's, and may branch on values.
     """
     if not 0 <= noise_multiplier <= MOST_NOISE:
         raise RefusedError(

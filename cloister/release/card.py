@@ -93,13 +93,18 @@ def render(card: Card) -> str:
 
 def _scores(card: Card) -> str:
     plain = card.plain_test
-    head = "| | this adapter |" + (" same run without privacy |" if plain else "")
+    head = "| | this adapter |" + (" same run without privacy, untuned |" if plain else "")
     lines = ["## Scores on the public test set\n", head, "|---|---|" + ("---|" if plain else "")]
     for name, value in card.test.items():
         row = f"| {name} | {value:.4f} |"
         if plain:
             row += f" {plain[name]:.4f} |" if name in plain else " |"
         lines.append(row)
+    if plain:
+        lines.append(
+            "\nThe run without privacy has this study's settings but for its learning rate. Tuned "
+            "for itself it may score higher, so privacy cost at least the difference."
+        )
     if card.majority is not None:
         lines.append(f"\nAlways guessing the most frequent label scores {card.majority:.4f}.")
     if not plain and _is_private(card):

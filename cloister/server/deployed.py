@@ -20,7 +20,7 @@ from cloister.data.records import Record, TextRecord
 from cloister.errors import BudgetError, DataError, RecipeError, UsageError
 from cloister.models.base import check_base, find_base
 from cloister.privacy.plan import Plan, make_plan
-from cloister.recipe import Recipe, parse_recipe, read_recipe
+from cloister.recipe import Recipe, read_recipe, validated
 from cloister.release.card import Card, write_card
 from cloister.release.export import Released, export
 from cloister.server.asking import Patience
@@ -87,7 +87,7 @@ def resolved_recipe(path: Path, assignments: list[str], members: Mapping[str, Me
     model = recipe.model
     if model.sha256 is None:
         model = dataclasses.replace(model, sha256=check_base(find_base(model.base), None))
-    return parse_recipe(dataclasses.replace(recipe, model=model, task=task, data=data).to_toml())
+    return validated(dataclasses.replace(recipe, model=model, task=task, data=data))
 
 
 def _absolute(source: str) -> str:
@@ -166,13 +166,13 @@ class DeployedStudy:
         Raises:
             CloisterError: Anything that makes the study impossible, before any site is asked.
         """
-        recipe = read_recipe(run.recipe_file)
+        recipe = run.recipe()
         test, validation = _public(recipe, "test"), _public(recipe, "validation")
         if not test:
             raise DataError(f"{recipe.data.test}: the public test set is empty")
         workspace = open_workspace(
             recipe.model, recipe.lora, recipe.task, recipe.task.labels, recipe.study.seed,
-            frozen_cache_gib=recipe.training.frozen_cache_gib,
+            frozen_cache_gib=recipe.machine.frozen_cache_gib,
         )  # fmt: skip
         if recipe.privacy.enabled:
             workspace.train_names(frozenset(workspace.start))

@@ -15,7 +15,6 @@ service.json       the running service: its pid, its children
 from __future__ import annotations
 
 import secrets
-import tomllib
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -36,6 +35,7 @@ from cloister.provisioning.authority import (
     issue_endpoint,
     load_authority,
 )
+from cloister.toml_text import read_toml
 
 # The SuperLink's own certificate is for this machine alone.
 LOOPBACK = ("localhost", "127.0.0.1")
@@ -138,15 +138,12 @@ class ServerFolder:
             BadFileError: There is none, or its `server.toml` is damaged.
         """
         path = path.absolute()
-        try:
-            table = tomllib.loads((path / "server.toml").read_text(encoding="utf-8"))
-        except OSError as error:
+        if not (path / "server.toml").is_file():
             raise BadFileError(
                 f"{path}: no coordinator is here; cloister server init makes one, --server names "
                 "another folder"
-            ) from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise BadFileError(f"{path / 'server.toml'}: no valid TOML: {error}") from error
+            )
+        table = read_toml(path / "server.toml", "restore it from the coordinator's backup")
         problems: list[str] = []
         missing = [key for key in ("name", "address") if key not in table]
         problems += [f"server.toml: {key}: missing" for key in missing]

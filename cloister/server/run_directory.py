@@ -1,6 +1,6 @@
 """A run's folder: everything that a run made, each file whole or absent.
 
-recipe.toml        the resolved recipe
+recipe.toml        the resolved recipe: every field with its value
 metrics.jsonl      one line for each closed round
 checkpoint/        the state after the last closed round
 adapter/           the result in PEFT format, with its card
@@ -23,7 +23,7 @@ from cloister.adapter.wire import decode, digest, encode
 from cloister.errors import BadFileError, UsageError
 from cloister.files import write_whole
 from cloister.privacy.chain import Head
-from cloister.recipe import Recipe
+from cloister.recipe import Recipe, read_run_recipe
 from cloister.strategies.strategy import ServerState
 
 
@@ -76,6 +76,15 @@ class RunDirectory:
     def recipe_file(self) -> Path:
         """The resolved recipe."""
         return self.path / "recipe.toml"
+
+    def recipe(self) -> Recipe:
+        """The resolved recipe; of a run that an earlier version began, with that one's digest.
+
+        Raises:
+            BadFileError: It is missing or damaged.
+            RecipeError: It lacks a field, or has an unknown one.
+        """
+        return read_run_recipe(self.recipe_file)
 
     @property
     def adapter(self) -> Path:

@@ -14,6 +14,7 @@ from cloister.server.early_stopping import LOWER_IS_BETTER, is_best, should_stop
 from cloister.server.run_directory import RunDirectory
 from cloister.server.study import SetScores
 from cloister.strategies.aggregation_error import aggregation_error
+from cloister.strategies.config import own_strategy
 from cloister.strategies.strategy import ServerState, Traits
 from cloister.training.evaluation import evaluate
 from cloister.training.workspace import Workspace
@@ -41,7 +42,7 @@ class Scorer:
 
     def scores(self, state: ServerState) -> SetScores:
         """Scores by set and metric, the mean over the models."""
-        tokens = self.recipe.training.physical_batch_tokens
+        tokens = self.recipe.machine.physical_batch_tokens
         sets = {"test": self.test, "validation": self.validation}
         network, task = self.workspace.network, self.workspace.task
         encoded = {name: self.workspace.encode(found) for name, found in sets.items() if found}
@@ -106,5 +107,5 @@ def error_of(
     if not traits.averages or not shared or mib > recipe.tracking.aggregation_error_mib:
         return None
     frozen = workspace.frozen_factors
-    weights = dict(zip(names, recipe.strategy.weights, strict=False))
+    weights = dict(zip(names, own_strategy(recipe.strategy).weights, strict=False))
     return lambda before, updates, after: aggregation_error(before, updates, after, weights, frozen)

@@ -21,11 +21,13 @@ from cloister.flower.commands import superlink
 from cloister.flower.control import Control
 from cloister.flower.environment import quiet_environment
 from cloister.processes import Program, Supervisor
+from cloister.recipe import sent_document
 from cloister.server.folder import ServerFolder
 from cloister.server.journal import Run, Standing, all_runs, change_run, note, read_run
 from cloister.server.members import Standing as Approval
 from cloister.server.members import read_members
 from cloister.server.overview import read_service
+from cloister.server.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
 
@@ -158,9 +160,10 @@ def submit(folder: ServerFolder, run: Run) -> Run:
 
     Raises:
         NetworkError: The SuperLink does not answer.
+        RecipeError: The run's recipe is not whole, or too long for a site.
     """
     place = folder.run(run.name)
-    recipe = (place / "recipe.toml").read_text(encoding="utf-8")
+    recipe = sent_document(RunDirectory.reopen(place).recipe())
     before = read_run(place)
     # Said before it is so: the executor takes the run at once, and says that it runs.
     change_run(place, standing=Standing.SUBMITTED, resumed=run.resumed + 1)

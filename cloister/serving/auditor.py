@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from cloister.errors import BadFileError
+from cloister.files import Stamp, stamp_of
 from cloister.release.bundle import read_bundle
 from cloister.release.evidence import UNCHECKED, examine
 from cloister.serving.ledgers import LedgerFacts, facts_of, read_ledger
@@ -54,14 +55,14 @@ def read_bundle_facts(path: Path, keys: Mapping[str, str]) -> AuditFacts:
         UsageError: Keys are given, but not for every site.
     """
     try:
-        stamp = path.stat().st_mtime_ns
+        stamp = stamp_of(path)
     except OSError as error:
         raise BadFileError(f"{path}: cannot be looked at ({error})") from error
     return _bundle(path, tuple(sorted(keys.items())), stamp)
 
 
 @lru_cache(maxsize=4)
-def _bundle(path: Path, keys: tuple[tuple[str, str], ...], stamp: int) -> AuditFacts:
+def _bundle(path: Path, keys: tuple[tuple[str, str], ...], stamp: Stamp) -> AuditFacts:
     """The facts; the stamp is there for the cache alone."""
     bundle, known = read_bundle(path), dict(keys)
     findings = examine(bundle, known) if known else None

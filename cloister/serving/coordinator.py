@@ -14,7 +14,6 @@ from typing import Any
 
 from cloister.errors import BadFileError, CloisterError
 from cloister.provisioning.authority import over_at
-from cloister.recipe import read_recipe
 from cloister.server.folder import ServerFolder
 from cloister.server.journal import ENDED, Run, Standing, all_runs, events
 from cloister.server.overview import status_of
@@ -109,7 +108,7 @@ def _run(folder: ServerFolder, run: Run, is_served: bool) -> RunFacts:
 
 def _num_rounds(place: RunDirectory) -> int:
     try:
-        return read_recipe(place.recipe_file).federation.num_rounds
+        return place.recipe().federation.num_rounds
     except CloisterError:  # one damaged run hides no other
         return 0
 

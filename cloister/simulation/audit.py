@@ -47,7 +47,7 @@ def audited_site(recipe: Recipe, persons: int, each: int) -> AuditedSite:
     kind = record_kind(recipe.task.kind)
     workspace = open_workspace(
         recipe.model, recipe.lora, recipe.task, labels, recipe.study.seed,
-        frozen_cache_gib=recipe.training.frozen_cache_gib,
+        frozen_cache_gib=recipe.machine.frozen_cache_gib,
     )  # fmt: skip
     plan, _ = next(plans_by_size(recipe))
     shapes = tuple(sorted(workspace.sent.shapes.items()))

@@ -77,6 +77,7 @@ def write_results(
         bytes_per_update=max(_bytes_per_update(row, len(study.names)) for row in rows),
         seconds=seconds,
         plans=study.plans,
+        census=study.census(),
         personal_test=_personal_scores(study, workspace, list(models.values()))
         if recipe.training.personal
         else None,
@@ -93,7 +94,7 @@ def _personal_scores(
 ) -> dict[str, float]:
     """Scores of sites' own adapters on the public test set, the mean over sites."""
     examples = workspace.encode(study.test)
-    tokens = study.recipe.training.physical_batch_tokens
+    tokens = study.recipe.machine.physical_batch_tokens
     rows = []
     for model in models:
         write_adapter(workspace.network, model)

@@ -7,7 +7,6 @@ and `out` (where the run's folder is made; relative to where the SuperLink was s
 from __future__ import annotations
 
 import logging
-from functools import lru_cache
 from pathlib import Path
 
 from flwr.app import Context
@@ -25,14 +24,10 @@ from cloister.strategies.strategy import ServerState
 log = logging.getLogger(__name__)
 
 
-@lru_cache(maxsize=1)
-def _recipe(path: str) -> Recipe:
-    return read_recipe(Path(path) if path else None)
-
-
 def recipe_of(context: Context) -> Recipe:
     """The recipe that a run's configuration names."""
-    return _recipe(str(context.run_config["recipe"]))
+    path = str(context.run_config["recipe"])
+    return read_recipe(Path(path) if path else None)
 
 
 def folder_of(context: Context) -> Path:
@@ -41,7 +36,10 @@ def folder_of(context: Context) -> Path:
 
 
 def _sites(context: Context) -> SimulatedSites:
-    return SimulatedSites(recipe_of(context), folder_of(context) / "ledgers")
+    # The study as the coordinator wrote it down when the run began: the recipe's own file may
+    # change meanwhile.
+    run = RunDirectory.reopen(folder_of(context))
+    return SimulatedSites(run.recipe(), run.path / "ledgers")
 
 
 def _open_site(context: Context) -> Admitted:
@@ -57,8 +55,8 @@ class _Server:
 
     def open(self, context: Context) -> ServerStudy:
         """Makes the run's folder and the study."""
-        recipe = recipe_of(context)
-        self._run = open_coordinator(recipe, RunDirectory.create(folder_of(context), recipe))
+        run = RunDirectory.create(folder_of(context), recipe_of(context))
+        self._run = open_coordinator(run.recipe(), run)
         return self._run.study()
 
     def finish(self, state: ServerState) -> None:

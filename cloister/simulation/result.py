@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cloister.data.census import Census
 from cloister.privacy import adversaries
 from cloister.privacy.chain import Head
 from cloister.privacy.plan import Plan, json_number
@@ -52,7 +53,8 @@ class Result:
         bytes_per_update: Bytes of the largest update that a site sent.
         seconds: Wall time.
         plans: By site: what its ε is of.
-        plain_test: The same run's scores without privacy, where a twin was run.
+        census: The sites' privacy units, counted; only a simulation may tell.
+        plain_test: The same run's scores without privacy, untuned, where a twin was run.
         personal_test: Where sites have adapters of their own beside the shared one, the mean of
             these on the public test set; only a simulation sees them side by side.
     """
@@ -67,6 +69,7 @@ class Result:
     bytes_per_update: int
     seconds: float
     plans: Mapping[str, Plan]
+    census: Census
     plain_test: Mapping[str, float] | None = None
     personal_test: Mapping[str, float] | None = None
 
@@ -92,6 +95,7 @@ class Result:
                 }
                 for site in self.sites
             ],
+            "census": self.census.to_json(),
             "bytes_per_update": self.bytes_per_update,
             "seconds": round(self.seconds, 1),
         }

@@ -52,12 +52,14 @@ class Events:
         on_stage: What begins now, in words.
         on_step: A site took a local step (local engine only).
         on_round: A round was closed.
+        on_note: What stays to be read: how many privacy units there are.
         on_warning: Something that is seldom meant.
     """
 
     on_stage: Callable[[str], None] = lambda text: None
     on_step: Callable[[], None] = lambda: None
     on_round: Callable[[RoundReport], None] = lambda report: None
+    on_note: Callable[[str], None] = lambda text: None
     on_warning: Callable[[str], None] = lambda text: None
 
 
@@ -87,7 +89,9 @@ def simulate(
     coordinator = open_coordinator(recipe, run, events)
     final: list[ServerState] = []
     server_app = make_server_app(lambda context: coordinator.study(), final.append)
-    sites = SimulatedSites(recipe, run.path / "ledgers")
+    # Ray's workers prepare the study themselves, once each: nothing of it is sent.
+    prepared = coordinator.simulated if engine == "local" else None
+    sites = SimulatedSites(recipe, run.path / "ledgers", prepared)
     count = len(coordinator.simulated.names)
     events.on_stage("training")
     if engine == "local":
@@ -136,8 +140,13 @@ def open_coordinator(
     events = events or Events()
     events.on_stage("preparing data and model")
     simulated = prepare(recipe)
+    if recipe.privacy.enabled:  # a plain twin has the same units
+        counted = simulated.census()
+        events.on_note(str(counted))
+        for warning in counted.warnings:
+            events.on_warning(warning)
     workspace = workspace_of(simulated)
-    for warning in check_records(recipe):
+    for warning in check_records(simulated):
         events.on_warning(warning)
     if not run.heads():
         begin_ledgers(simulated, run)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,19 +21,21 @@ from cloister.client.app import Identity
 from cloister.client.personal import PersonalAdapter
 from cloister.client.secure import EpochKeys
 from cloister.client.site import Site
+from cloister.data.census import Census, census
 from cloister.data.load import load
 from cloister.data.records import Record, TextRecord
 from cloister.errors import DataError
-from cloister.models.config import LoraConfig, ModelConfig
 from cloister.names import is_name
 from cloister.privacy.keys import load_key, public_hex
 from cloister.privacy.ledger import Ledger, key_file
 from cloister.privacy.plan import Plan, make_plan
 from cloister.recipe import Recipe
+from cloister.recipe.schema import StudyConfig
+from cloister.simulation.kept import by_content
 from cloister.simulation.partition import partition
 from cloister.simulation.policies import simulated_budget, simulated_policy
 from cloister.tasks.build import labels_of, record_kind
-from cloister.tasks.config import TaskConfig
+from cloister.training.machine import on_machine
 from cloister.training.units import EncodedUnits, encode_units
 from cloister.training.workspace import Workspace, open_workspace
 
@@ -48,6 +50,7 @@ class SimulatedStudy:
         test: Public.
         validation: Public; empty where the recipe names none.
         plans: By site.
+        encoded: Units by site, once they were asked for (`units_of`).
     """
 
     recipe: Recipe
@@ -55,11 +58,22 @@ class SimulatedStudy:
     test: list[Record]
     validation: list[Record]
     plans: Mapping[str, Plan]
+    encoded: dict[str, EncodedUnits] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The sites' names in order; Flower's partition ids count along it."""
         return tuple(self.sites)
+
+    def census(self) -> Census:
+        """Counts of the sites' privacy units; a person of two sites is a unit of each."""
+        unit = next(iter(self.plans.values())).unit
+        by_site = [census(records, unit) for records in self.sites.values()]
+        return dataclasses.replace(
+            census([record for records in self.sites.values() for record in records], unit),
+            units=sum(site.units for site in by_site),
+            largest=max(site.largest for site in by_site),
+        )
 
     def majority(self) -> float | None:
         """Share of the test set's most frequent label: what guessing reaches."""
@@ -67,7 +81,7 @@ class SimulatedStudy:
         return max(labels.values()) / len(self.test) if labels else None
 
 
-@lru_cache(maxsize=2)  # a study and its plain twin
+@by_content(2)  # a study and its plain twin
 def prepare(recipe: Recipe) -> SimulatedStudy:
     """Loads the data, deals it to sites, fills in the labels, solves for the noise.
 
@@ -75,7 +89,7 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
         CloisterError: The data, the partition or the privacy target cannot be had.
     """
     data, kind = recipe.data, record_kind(recipe.task.kind)
-    train = load(data.train, "train", kind, data)
+    train = load(data.train, "train", kind, data, sites=data.partition == "column")
     test = load(data.test or data.train, "test", kind, data)
     validation = load(data.validation, "validation", kind, data) if data.validation else []
     # Public: what leaves has a row for each label, so a label that one record brings would show it.
@@ -120,15 +134,16 @@ def plans_of(recipe: Recipe, names: tuple[str, ...]) -> dict[str, Plan]:
     return {name: solved[records] for name, records in zip(names, by_site, strict=True)}
 
 
-@lru_cache(maxsize=1)
-def _open(
-    model: ModelConfig,
-    lora: LoraConfig,
-    task: TaskConfig,
-    seed: int,
-    frozen_cache_gib: float,
-) -> Workspace:
-    return open_workspace(model, lora, task, task.labels, seed, frozen_cache_gib=frozen_cache_gib)
+@by_content(1)
+def _open(recipe: Recipe) -> Workspace:
+    return open_workspace(
+        recipe.model,
+        recipe.lora,
+        recipe.task,
+        recipe.task.labels,
+        recipe.study.seed,
+        frozen_cache_gib=recipe.machine.frozen_cache_gib,
+    )
 
 
 def workspace_of(study: SimulatedStudy) -> Workspace:
@@ -138,29 +153,30 @@ def workspace_of(study: SimulatedStudy) -> Workspace:
         CloisterError: The base cannot be had or does not fit.
     """
     recipe = study.recipe
+    # Only what a workspace is made of, so that studies that differ in the rest share it.
     return _open(
-        recipe.model,
-        recipe.lora,
-        recipe.task,
-        recipe.study.seed,
-        recipe.training.frozen_cache_gib,
+        Recipe(
+            study=StudyConfig(seed=recipe.study.seed),
+            model=recipe.model,
+            lora=recipe.lora,
+            task=recipe.task,
+            machine=recipe.machine,
+        )
     )
 
 
-@lru_cache(maxsize=256)  # more sites than a study has (3…50)
-def _encoded(recipe: Recipe, name: str) -> EncodedUnits:
-    study = prepare(recipe)
-    workspace, plan = workspace_of(study), study.plans[name]
-    return encode_units(
-        study.sites[name], workspace.task, plan.unit, plan.max_records, workspace.vocabulary
-    )
+def units_of(study: SimulatedStudy, name: str) -> EncodedUnits:
+    """A site's encoded records by unit; the study keeps them."""
+    if name not in study.encoded:
+        workspace, plan = workspace_of(study), study.plans[name]
+        study.encoded[name] = encode_units(
+            study.sites[name], workspace.task, plan.unit, plan.max_records, workspace.vocabulary
+        )
+    return study.encoded[name]
 
 
-def check_records(recipe: Recipe) -> list[str]:
+def check_records(study: SimulatedStudy) -> list[str]:
     """Encodes all records once before any site is asked, as in a simulation all are the user's own.
-
-    Args:
-        recipe: As given, labels not yet filled in.
 
     Returns:
         What is seldom meant, one line each.
@@ -168,14 +184,15 @@ def check_records(recipe: Recipe) -> list[str]:
     Raises:
         DataError: A record would be left out of its unit.
     """
-    encoded = {name: _encoded(recipe, name) for name in prepare(recipe).names}
+    recipe = study.recipe
+    encoded = {name: units_of(study, name) for name in study.names}
     for name, site in encoded.items():
         if site.problems:
             place, problem = site.problems[0]
-            record = prepare(recipe).sites[name][place - 1]
+            record = study.sites[name][place - 1]
             raise DataError(f"{recipe.data.train}, record {_place(recipe, record)}: {problem}")
     silent = sum(site.nothing_to_learn for site in encoded.values())
-    records = sum(len(records) for records in prepare(recipe).sites.values())
+    records = sum(len(records) for records in study.sites.values())
     if not silent:
         return []
     return [
@@ -211,8 +228,8 @@ def limit_of(study: SimulatedStudy, name: str) -> float | None:
 
 
 @lru_cache(maxsize=256)
-def _epoch_keys(ledger: Path) -> EpochKeys:
-    """What a simulated site holds of its epoch, over the rounds of this process."""
+def _epoch_keys(public_key: str) -> EpochKeys:
+    """What a simulated site holds of its epoch, over the rounds of this process, by its ledger."""
     return EpochKeys()
 
 
@@ -223,34 +240,38 @@ class SimulatedSites:
     Attributes:
         recipe: As given, labels not yet filled in.
         ledgers: Folder of the sites' ledgers.
+        prepared: The study as the run prepared it; None in another process, which prepares it
+            from the recipe.
     """
 
     recipe: Recipe
     ledgers: Path
+    prepared: SimulatedStudy | None = None
 
     def __call__(self, context: Context) -> tuple[Site, Workspace]:
         """The site of `partition-id`, and this process's workspace."""
-        study = prepare(self.recipe)
+        study = self.prepared or prepare(self.recipe)
         name = study.names[int(str(context.node_config["partition-id"]))]
         plan, workspace = plan_of(study, name), workspace_of(study)
         budget = simulated_budget(plan, limit_of(study, name))
-        ledger, digest = self.ledgers / f"{name}.ledger", study.recipe.digest()
+        path, digest = self.ledgers / f"{name}.ledger", study.recipe.digest()
+        ledger = Ledger(path)
         partners = self._partners(study, name) if plan.sharing is not None else ()
         site = Site(
             name=name,
             study=digest,
             plan=plan,
             policy=simulated_policy(study.recipe, plan, budget, workspace, partners),
-            training=self.recipe.training,
-            units=_encoded(self.recipe, name).units,
+            training=on_machine(self.recipe.training, self.recipe.machine),
+            units=units_of(study, name).units,
             unit=plan.unit,
-            ledger=Ledger(ledger),
+            ledger=ledger,
             seed=self.recipe.study.seed,
-            personal=PersonalAdapter.beside(ledger, digest)
+            personal=PersonalAdapter.beside(path, digest)
             if workspace.kept or self.recipe.training.personal
             else None,
             rank=rank_of(study, name),
-            keys=_epoch_keys(ledger) if plan.sharing is not None else None,
+            keys=_epoch_keys(ledger.public_key) if plan.sharing is not None else None,
         )
         return site, workspace
 

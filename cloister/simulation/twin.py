@@ -1,4 +1,4 @@
-"""The plain twin: the same study without clip and noise, to see what privacy costs."""
+"""The plain twin: the same study without clip and noise, to see what privacy costs at least."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from cloister.simulation.study import prepare, workspace_of
 
 
 def plain_twin(recipe: Recipe) -> Recipe:
-    """The recipe without privacy: the same data and steps, at the plain learning rate."""
+    """The recipe without privacy: the same data and steps, at the plain learning rate, untuned.
+
+    What it scores is no more than a lower bound of what training without privacy reaches.
+    """
     training = recipe.training
     return dataclasses.replace(
         recipe,
@@ -39,7 +42,7 @@ def simulate_with_twin(
     result = simulate(recipe, run, engine, events)
     twin = plain_twin(recipe)
     folder = run.path / "twin"
-    events.on_stage("the same without privacy")
+    events.on_stage("the same without privacy, untuned")
     twin_run = RunDirectory.reopen(folder) if folder.exists() else RunDirectory.create(folder, twin)
     plain = simulate(twin, twin_run, engine, events)
     both = dataclasses.replace(

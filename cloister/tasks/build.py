@@ -37,6 +37,12 @@ def labels_of(records: Iterable[Record], kind: RecordKind) -> tuple[str, ...]:
     return tuple(sorted(labels))
 
 
+def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Token id of padding: the tokenizer's own, else that of its end of text, else 0."""
+    padding = tokenizer.pad_token_id
+    return int(padding if padding is not None else tokenizer.eos_token_id or 0)
+
+
 def build_task(
     config: TaskConfig, labels: tuple[str, ...], tokenizer: PreTrainedTokenizerBase
 ) -> Task:
@@ -51,9 +57,7 @@ def build_task(
         UsageError: There are too few labels, the tokenizer cannot serve the task, or the template
             says what it must not.
     """
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (
-        tokenizer.eos_token_id or 0
-    )  # fmt: skip
+    pad_id = padding_id(tokenizer)
     if config.kind != "sequence-classification" and not tokenizer.is_fast:
         raise UsageError(
             f"task.kind: {config.kind} needs a fast tokenizer, which says where in the text its "

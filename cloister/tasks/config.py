@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from cloister.bounds import Between, Items, Text
 from cloister.errors import UsageError
+from cloister.fields import check_bounds
 
 TaskKind = Literal["sequence-classification", "token-classification", "causal-lm"]
+
+# The 2,000 three-character categories of ICD-10, twice over; a head has one row for each.
+MOST_LABELS = 5000
+LONGEST_LABEL = 256
+# Three times the longest template that we found on the hub (about 20,000 characters).
+LONGEST_TEMPLATE = 65_536
+# The context of today's long language models.
+LONGEST_RECORD = 131_072
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +35,14 @@ class TaskConfig:
     """
 
     kind: TaskKind = "sequence-classification"
-    labels: tuple[str, ...] = ()
-    max_length: int = 128  # MiniLM was trained on 128 tokens; most notes and intents are shorter
-    chat_template: str | None = None
+    labels: Annotated[
+        tuple[Annotated[str, Text(LONGEST_LABEL, lines=True)], ...], Items(MOST_LABELS)
+    ] = ()
+    # MiniLM was trained on 128 tokens; most notes and intents are shorter.
+    max_length: Annotated[int, Between(2, LONGEST_RECORD)] = 128
+    chat_template: Annotated[str, Text(LONGEST_TEMPLATE, lines=True)] | None = None
 
     def __post_init__(self) -> None:
-        if self.max_length < 2:
-            raise UsageError(f"max_length: {self.max_length} given; at least 2 tokens are needed")
+        check_bounds(self)
         if len(set(self.labels)) != len(self.labels):
             raise UsageError("labels: each may be named once only")

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
+from cloister.bounds import LARGE, MOST_RECORDS, MOST_ROUNDS, MOST_STEPS, Between
 from cloister.errors import UsageError
+from cloister.fields import ELSEWHERE, check_bounds
+
+# Smaller steps are lost in float32 beside adapters of size 1.
+Rate = Annotated[float, Between(1e-12, LARGE)]
+# Padded tokens at once, a thousand times those of a long context (131,072 tokens).
+MOST_TOKENS = 2**27
+# GiB; the largest machines have 64 TiB.
+MOST_CACHE = 2.0**16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +42,8 @@ class TrainingConfig:
             fall to 0 at the study's end. Steps are counted over all rounds.
         warmup_steps: Steps of the rise.
         plain_learning_rate: Peak learning rate of the plain twin. Clipping bounds
-            every step, so private training stands larger rates than plain training does.
+            every step, so private training stands larger rates than plain training does. It is all
+            that a twin has of its own: tables and cards call it untuned.
         update_dtype: What a site's update travels as. `bfloat16` halves its bytes, `int8` takes a
             quarter, rounding at random. Both round what was noised already, which costs no
             privacy.
@@ -44,48 +54,33 @@ class TrainingConfig:
             2022, arXiv:2206.07902): it trains its own, which `proximal` pulls towards the shared
             one, and sends how its own differs from it, so the shared one is the mean of all.
         probe_rounds: In the first so many rounds the head trains alone, as a private warm start.
-        physical_batch_tokens: Most padded tokens that go through the network at once; moves
-            memory and speed only, never the result.
-        frozen_cache_gib: Memory in GiB for what enters the first adapted layer (tokens · hidden
-            size · 4 bytes a record in float32); with `lora.top_layers` it saves most of the time.
-            Records that do not fit are computed each time; 0 keeps none. Moves memory and speed
-            only. The default holds about 60,000 records of 45 tokens at 384 units.
+        physical_batch_tokens: Of the machine (`cloister.training.machine`), not of the recipe.
+        frozen_cache_gib: Likewise.
     """
 
     mode: Literal["local-steps", "gradient-rounds"] = "gradient-rounds"
-    expected_batch_size: int = 300
-    local_steps: int = 1
-    learning_rate: float = 1.0
-    plain_learning_rate: float = 0.4
+    expected_batch_size: Annotated[int, Between(1, MOST_RECORDS)] = 300
+    local_steps: Annotated[int, Between(1, MOST_STEPS)] = 1
+    learning_rate: Rate = 1.0
+    plain_learning_rate: Rate = 0.4
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    momentum: float = 0.0
-    weight_decay: float = 0.0
+    momentum: Annotated[float, Between(0.0, 1.0, below=True)] = 0.0
+    weight_decay: Annotated[float, Between(0.0, LARGE)] = 0.0
     schedule: Literal["constant", "warmup-linear"] = "warmup-linear"
-    warmup_steps: int = 0
+    warmup_steps: Annotated[int, Between(0, MOST_STEPS)] = 0
     update_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
-    proximal: float = 0.0
+    proximal: Annotated[float, Between(0.0, LARGE)] = 0.0
     personal: bool = False
-    probe_rounds: int = 0
-    physical_batch_tokens: int = 2048  # among the fastest of 512…8192, one noisy run of MiniLM
-    frozen_cache_gib: float = 4.0
+    probe_rounds: Annotated[int, Between(0, MOST_ROUNDS)] = 0
+    physical_batch_tokens: Annotated[int, Between(1, MOST_TOKENS)] = field(
+        default=2048, metadata=ELSEWHERE
+    )
+    frozen_cache_gib: Annotated[float, Between(0.0, MOST_CACHE)] = field(
+        default=4.0, metadata=ELSEWHERE
+    )
 
     def __post_init__(self) -> None:
-        for name in ("expected_batch_size", "local_steps", "physical_batch_tokens"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name}: {getattr(self, name)} given; at least 1 is needed")
-        for name in (
-            "warmup_steps",
-            "probe_rounds",
-            "weight_decay",
-            "frozen_cache_gib",
-            "proximal",
-        ):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name}: {getattr(self, name)} given; 0 or more is needed")
-        for name in ("learning_rate", "plain_learning_rate"):
-            rate = getattr(self, name)
-            if not rate > 0:
-                raise UsageError(f"{name}: {rate} given; more than 0 is needed")
+        check_bounds(self)
         if self.mode == "gradient-rounds":
             self._check_gradient_rounds()
         if self.personal and not self.proximal:
@@ -93,8 +88,6 @@ class TrainingConfig:
                 "personal: true given, and nothing pulls the sites' own adapters to the shared "
                 "one; set proximal, 0.1 for a start"
             )
-        if not 0 <= self.momentum < 1:
-            raise UsageError(f"momentum: {self.momentum} given; from 0 to below 1 is needed")
 
     def _check_gradient_rounds(self) -> None:
         """A gradient is one batch's: what would make more of it belongs to the server."""

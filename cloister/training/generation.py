@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from cloister.data.records import ChatRecord, Record
+from cloister.models.limits import limits_of
 from cloister.models.network import Network
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.rouge import rouge_l
@@ -34,9 +35,10 @@ def reply_score(
 
 
 def _reply(network: Network, tokenizer: PreTrainedTokenizerBase, prompt: tuple[int, ...]) -> str:
-    context = network.backbone.config.max_position_embeddings
-    new = min(MAX_NEW_TOKENS, context // 2)
-    ids = torch.tensor([prompt[-(context - new) :]], device=network.device)
+    context = limits_of(network.base).positions
+    new = MAX_NEW_TOKENS if context is None else min(MAX_NEW_TOKENS, context // 2)
+    kept = prompt if context is None else prompt[-(context - new) :]
+    ids = torch.tensor([kept], device=network.device)
     with torch.inference_mode():
         output = network.backbone.generate(
             input_ids=ids,

@@ -15,12 +15,14 @@ from cloister.data.records import Record
 from cloister.models.base import check_base, find_base, load_tokenizer
 from cloister.models.build import build_network, carried_names
 from cloister.models.config import LoraConfig, ModelConfig
+from cloister.models.limits import limits_of
 from cloister.models.lora import factor
 from cloister.models.network import Network
 from cloister.models.prefix import FrozenPrefix, KeptStates
 from cloister.models.state import read_adapter, read_tensors
-from cloister.tasks.build import build_task
+from cloister.tasks.build import build_task, padding_id
 from cloister.tasks.config import TaskConfig
+from cloister.tasks.fit import Limits, check_fit
 from cloister.tasks.task import Example, Task
 from cloister.training.config import TrainingConfig
 
@@ -35,6 +37,7 @@ class Workspace:
         tokenizer: The base's.
         task: Bound to its labels and the tokenizer.
         network: Scratch space: its parameters are overwritten by every use.
+        limits: How many tokens in a row, and which ids, the base can take.
         start: What may train, before round 1; the same in every process.
         alternates: Whether rounds take turns at the adapters' two factors.
         carried: What travels down with it and never trains at a site: residuals, and A where the
@@ -47,6 +50,7 @@ class Workspace:
     tokenizer: PreTrainedTokenizerBase
     task: Task
     network: Network
+    limits: Limits
     start: Adapter
     alternates: bool = False
     carried: Adapter = field(default_factory=lambda: Adapter({}))
@@ -108,6 +112,9 @@ def open_workspace(
 ) -> Workspace:
     """Finds, checks and loads the base, and puts adapters and head on it.
 
+    The only way to a network, for simulations, sites, coordinators and scoring alike: what does not
+    fit the base is refused here, before anything is charged.
+
     Args:
         model: The `[model]` section.
         lora: The `[lora]` section.
@@ -117,7 +124,8 @@ def open_workspace(
         frozen_cache_gib: Memory for the frozen layers' states of the records that pass, in GiB.
 
     Raises:
-        ModelFileError: The base is missing, damaged or not the expected one.
+        ModelFileError: The base is missing, damaged or not the expected one, or its tokenizer is
+            another base's.
         UsageError: The sections do not fit the base.
     """
     folder = find_base(model.base)
@@ -125,6 +133,8 @@ def open_workspace(
     tokenizer = load_tokenizer(folder, words=task.kind == "token-classification")
     bound = build_task(task, labels, tokenizer)
     network = build_network(folder, model, lora, bound.kind, len(bound.labels), seed)
+    limits = limits_of(network.base)
+    check_fit(limits, model.base, task.max_length, tokenizer.get_vocab(), padding_id(tokenizer))
     if frozen_cache_gib and lora.top_layers:
         layers = int(network.backbone.config.num_hidden_layers)
         if lora.top_layers < layers:
@@ -139,6 +149,7 @@ def open_workspace(
         tokenizer=tokenizer,
         task=bound,
         network=network,
+        limits=limits,
         start=start,
         alternates=lora.train == "alternate",
         carried=read_tensors(network, carried_names(network, lora.train)),

@@ -44,23 +44,24 @@ def test_a_missing_file(study: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_a_malformed_file_names_its_row(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = study / "broken.jsonl"
-    broken.write_text('{"text": "a", "label": "b"}\n{"text": \n')
+    broken.write_text('{"text": "a", "label": "b", "site": "east"}\n{"text": \n')
     assert simulate(study, f"data.train='{broken}'") == 3
     assert "broken.jsonl, row 2" in said(capsys)
 
 
 def test_a_row_without_its_column(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lacking = study / "lacking.jsonl"
-    lacking.write_text('{"text": "a", "label": "b"}\n{"text": "c", "class": "d"}\n')
+    rows = [{"text": "a", "label": "b", "site": "x"}, {"text": "c", "class": "d", "site": "x"}]
+    lacking.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert simulate(study, f"data.train='{lacking}'") == 3
-    assert "row 2: no column 'label' (found: text, class)" in said(capsys)
+    assert "row 2: no column 'label' (found: text, class, site)" in said(capsys)
 
 
 def test_a_label_that_the_public_test_set_lacks(
     study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     strange = study / "strange.jsonl"
-    strange.write_text('{"text": "a", "label": "astrology"}\n')
+    strange.write_text('{"text": "a", "label": "astrology", "site": "east"}\n')
     assert simulate(study, f"data.train='{strange}'") == 3
     told = said(capsys)
     assert "labels that are not the study's: astrology" in told
@@ -262,7 +263,7 @@ def test_evaluating_what_is_no_adapter(tmp_path: Path, capsys: pytest.CaptureFix
 def test_evaluating_on_an_unknown_label(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert simulate(study) == 0
     strange = study / "strange.jsonl"
-    strange.write_text('{"text": "a", "label": "astrology"}\n')
+    strange.write_text('{"text": "a", "label": "astrology", "site": "east"}\n')
     capsys.readouterr()
     assert run(["evaluate", str(study.parent / "run"), "--data", str(strange)]) == 3
     assert "label 'astrology' is not among" in said(capsys)

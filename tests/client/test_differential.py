@@ -46,8 +46,13 @@ def chats(count: int = 12) -> list[Row]:
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bert(tmp_path_factory.mktemp("ward"))
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base whose tokenizer knows a word that its embedding does not: `zebra`."""
-    base = tiny_bert(tmp_path_factory.mktemp("ward"))
+    base = tiny_bert(tmp_path_factory.mktemp("narrow"))
     tokenizer = json.loads((base / "tokenizer.json").read_text())
     vocabulary = tokenizer["model"]["vocab"]
     vocabulary["zebra"] = len(vocabulary) + 5
@@ -94,7 +99,6 @@ STUDIES: dict[str, tuple[str, ...]] = {
     "by person": ("privacy.unit=person", "data.person=person"),
     "more rounds than are accepted": ("federation.num_rounds=900",),
     "a rank of its own": ("lora.r=2",),
-    "one record a batch": ("training.physical_batch_tokens=1",),
     "another base": (f"model.sha256='{'0' * 64}'",),
     "a base that nobody states": ("model.sha256=''",),
     "a base of its own": ("model.base='evil-org/two-terabytes'", f"model.sha256='{'0' * 64}'"),
@@ -144,7 +148,6 @@ ASKED = {
     "records cut short": ("a long text", "a secret"),
     "longer than the base": ("a long text", "a secret"),
     "by person": ("a record more", "a secret"),
-    "one record a batch": ("a long text", "a token beyond the base"),
 }
 
 
@@ -155,6 +158,11 @@ def test_no_answer_to_a_study_depends_on_a_record(name: str, bert: Path, live: L
     plain = live(recipe, notes(), bert, unit=unit)
     for what in ASKED.get(name, USUAL):
         assert live(recipe, [*notes(), RECORDS[what]], bert, unit=unit) == plain, what
+
+
+def test_no_answer_depends_on_a_token_that_the_base_lacks(narrow: Path, live: Lives) -> None:
+    recipe, row = study(narrow), RECORDS["a token beyond the base"]
+    assert live(recipe, notes(), narrow) == live(recipe, [*notes(), row], narrow)
 
 
 def test_no_answer_depends_on_how_many_records_there_are(bert: Path, live: Lives) -> None:

@@ -6,53 +6,129 @@ import pytest
 
 from cloister.data.config import DataConfig
 from cloister.data.records import ChatRecord, Message, RecordKind, TextRecord, TokenRecord
-from cloister.data.schema import parse
+from cloister.data.schema import Reading
+from cloister.data.values import Number, Row, Unusable, Value
 from cloister.errors import DataError
 
 COLUMNS = DataConfig()
 WHERE = "train.jsonl, row 7"
 
 
+def parse(row: Row, kind: RecordKind, columns: DataConfig = COLUMNS, *, sites: bool = False) -> Any:
+    return Reading(kind, columns, persons=True, sites=sites).record(row, "train.jsonl", 7)
+
+
+DIGITS = "8" * 20
+
+
 @pytest.mark.parametrize(
-    ("label", "expected"), [("flu", "flu"), (3, "3"), (0, "0"), (True, "True"), (" a", " a")]
+    ("value", "expected"),
+    [
+        ("flu", "flu"), (" a", " a"), ("01", "01"), ("1.0", "1.0"), ("null", "null"),
+        (Number("3"), "3"), (Number("0"), "0"), (Number("-12"), "-12"), (Number(DIGITS), DIGITS),
+    ],
+)  # fmt: skip
+def test_labels_sites_and_persons_are_what_is_written(value: Value, expected: str) -> None:
+    row = {"text": "fever", "label": value, "site": value, "patient": value}
+    record = parse(row, "text", DataConfig(person="patient"), sites=True)
+    assert record == TextRecord("fever", expected, expected, expected)
+
+
+@pytest.mark.parametrize("column", ["label", "site", "patient"])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (Number("1.0"), r"a number that is no integer \(1\.0\); a"),
+        (Number("1e0"), r"a number that is no integer \(1e0\)"),
+        (Number("-0"), r"a number that is no integer \(-0\)"),
+        (Number("NaN"), r"a number that is no integer \(NaN\)"),
+        (Number("9" * 10_000), None),
+        ([], "a list; a"),
+        (["a"], "a list; a"),
+        ({"id": "a"}, "an object; a"),
+        (Unusable("timestamp[us]"), r"timestamp\[us\]; a"),
+        ("a\ud800", "has half of a surrogate pair"),
+        ("", "is empty; every row needs its"),
+        (None, r"holds nothing \(null\); every row needs its"),
+    ],
 )
-def test_a_text_with_its_label(label: object, expected: str) -> None:
-    record = parse({"text": "fever", "label": label, "site": 4}, "text", COLUMNS, WHERE)
-    assert record == TextRecord("fever", expected, site="4")
+def test_what_has_no_one_spelling_names_neither_person_nor_label(
+    column: str, value: Value, message: str | None
+) -> None:
+    row = {"text": "fever", "label": "a", "site": "b", "patient": "c", column: value}
+    columns = DataConfig(person="patient")
+    if message is None:  # an integer of any length is its digits
+        assert parse(row, "text", columns, sites=True) is not None
+        return
+    with pytest.raises(DataError, match=rf"^{WHERE}: {column} .*{message}"):
+        parse(row, "text", columns, sites=True)
+
+
+@pytest.mark.parametrize(("value", "expected"), [(True, "true"), (False, "false")])
+def test_a_label_may_be_true_or_false_but_no_identifier(value: bool, expected: str) -> None:
+    assert parse({"text": "fever", "label": value}, "text") == TextRecord("fever", expected)
+    with pytest.raises(DataError, match=f"^{WHERE}: person is true or false; a person is text"):
+        parse({"text": "x", "label": "a", "person": value}, "text", DataConfig(person="person"))
+
+
+@pytest.mark.parametrize("column", ["label", "site", "person"])
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ("1", Number("1"), "an integer here and text in row 7"),
+        ("001", Number("80"), "an integer here and text in row 7"),
+        (Number("1"), "1", "text here and an integer in row 7"),
+    ],
+)
+def test_a_column_of_texts_and_integers_is_refused_by_both_rows(
+    column: str, first: Value, second: Value, message: str
+) -> None:
+    reading = Reading("text", DataConfig(person="person"), persons=True, sites=True)
+    row = {"text": "fever", "label": "a", "site": "b", "person": "c"}
+    reading.record({**row, column: first}, "train.jsonl", 7)
+    with pytest.raises(DataError, match=rf"^train\.jsonl, row 9: {column} is {message}"):
+        reading.record({**row, column: second}, "train.jsonl", 9)
+
+
+def test_a_public_row_needs_neither_person_nor_site() -> None:
+    reading = Reading("text", DataConfig(person="person"), persons=False, sites=False)
+    row: Row = {"text": "fever", "label": "a", "person": Number("0.5"), "site": None}
+    assert reading.record(row, "test.jsonl", 1) == TextRecord("fever", "a")
+    assert reading.columns_read == ("text", "label")
 
 
 def test_a_sentence_with_its_tags() -> None:
-    row = {"tokens": ["chest", "pain"], "tags": ["B-X", "I-X"], "site": ""}
-    assert parse(row, "tokens", COLUMNS, WHERE) == TokenRecord(("chest", "pain"), ("B-X", "I-X"))
+    row = {"tokens": ["chest", "pain"], "tags": ["B-X", "I-X"]}
+    assert parse(row, "tokens") == TokenRecord(("chest", "pain"), ("B-X", "I-X"))
 
 
 def test_a_conversation() -> None:
     turns = [
         {"role": "system", "content": ""},
-        {"role": "user", "content": "fever", "time": 3},
+        {"role": "user", "content": "fever", "time": Number("3")},
         {"role": "assistant", "content": "rest"},
     ]
-    assert parse({"messages": turns}, "messages", COLUMNS, WHERE) == ChatRecord(
+    assert parse({"messages": turns}, "messages") == ChatRecord(
         (Message("system", ""), Message("user", "fever"), Message("assistant", "rest"))
     )
 
 
 def test_columns_may_have_other_names() -> None:
     columns = DataConfig(text="note", label="icd", site="ward", person="patient")
-    row = {"note": "fever", "icd": "J11", "ward": "north", "patient": 12, "text": "other"}
-    assert parse(row, "text", columns, WHERE) == TextRecord("fever", "J11", "north", "12")
+    row = {"note": "fever", "icd": "J11", "ward": "north", "patient": Number("12"), "text": "other"}
+    assert parse(row, "text", columns, sites=True) == TextRecord("fever", "J11", "north", "12")
 
 
 def test_persons_are_read_only_where_a_column_is_named() -> None:
-    record = parse({"text": "fever", "label": "a", "person": "p"}, "text", COLUMNS, WHERE)
+    record = parse({"text": "fever", "label": "a", "person": "p"}, "text")
     assert record.person is None
 
 
 @pytest.mark.parametrize("person", [None, ""])
 def test_every_row_needs_a_person_where_persons_are_named(person: str | None) -> None:
     row = {"text": "fever", "label": "a", "patient": person}
-    with pytest.raises(DataError, match=rf"^{WHERE}: no 'patient'"):
-        parse(row, "text", DataConfig(person="patient"), WHERE)
+    with pytest.raises(DataError, match=rf"^{WHERE}: patient .*every row needs its person"):
+        parse(row, "text", DataConfig(person="patient"))
 
 
 OPENING = {"role": "user", "content": "fever"}
@@ -64,18 +140,29 @@ REPLY = {"role": "assistant", "content": "rest"}
     [
         ("text", {}, r"no column 'text' \(found: none\); set data.text"),
         ("text", {"body": "x"}, r"no column 'text' \(found: body\); set data.text"),
-        ("text", {"text": None, "label": "a"}, r"no column 'text' \(found: label\)"),
+        ("text", {"text": None, "label": "a"}, r"text holds nothing \(null\)"),
         ("text", {"text": " \n", "label": "a"}, "text is empty"),
-        ("text", {"text": 5, "label": "a"}, "text is empty or no text"),
+        ("text", {"text": Number("5"), "label": "a"}, "text is an integer; text is needed"),
+        ("text", {"text": True, "label": "a"}, "text is true or false; text is needed"),
+        ("text", {"text": Unusable("date32[day]")}, r"text is date32\[day\]; text is needed"),
+        ("text", {"text": "a\udc00", "label": "a"}, "text has half of a surrogate pair"),
         ("text", {"text": "fever"}, "no column 'label'"),
-        ("text", {"text": "fever", "label": ""}, "label is ''; a label is needed"),
-        ("text", {"text": "fever", "label": 0.5}, "label is 0.5; a label"),
-        ("text", {"text": "fever", "label": ["a"]}, r"label is \['a'\]"),
+        ("text", {"text": "fever", "label": ""}, "label is empty; every row needs its label"),
+        (
+            "text",
+            {"\x1b[2J\n\ud800": "fever"},
+            r"no column 'text' \(found: \\x1b\[2J\\n\\ud800",
+        ),
+        ("text", {f"c{i}": "" for i in range(40)}, r"no column 'text' \(found: c0, .*c11, …\)"),
+        ("tokens", {"tokens": ["\ud83d"], "tags": ["O"]}, "tokens has half of a surrogate pair"),
+        ("tokens", {"tokens": ["a", Number("1")], "tags": ["O", "O"]}, "tokens must be a list of"),
+        ("messages", {"messages": [{"role": "user", "content": Number("1")}]}, "turn 1 needs a"),
+        ("messages", {"messages": [{"role": "user", "content": "\ud83d"}]}, "messages has half"),
         ("tokens", {"tokens": ["a"]}, "no column 'tags'"),
         ("tokens", {"tokens": "a b", "tags": ["O"]}, "tokens is text, not a list of words"),
         ("tokens", {"tokens": [], "tags": []}, "tokens must be a list of words, and not empty"),
         ("tokens", {"tokens": ["a", None], "tags": ["O", "O"]}, "tokens must be a list of words"),
-        ("tokens", {"tokens": ["a"], "tags": [0]}, "tags must be a list of words"),
+        ("tokens", {"tokens": ["a"], "tags": [Number("0")]}, "tags must be a list of words"),
         ("tokens", {"tokens": ["a", "b"], "tags": ["O"]}, "2 tokens but 1 tags"),
         ("tokens", {"tokens": ["a"], "tags": ["S-X"]}, "tag 'S-X' is not BIO"),
         ("tokens", {"tokens": ["a"], "tags": ["B-"]}, "tag 'B-' is not BIO"),
@@ -95,4 +182,4 @@ def test_a_row_that_cannot_be_used_is_named(
     kind: RecordKind, row: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(DataError, match=f"^{WHERE}: {message}"):
-        parse(row, kind, COLUMNS, WHERE)
+        parse(row, kind)

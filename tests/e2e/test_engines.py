@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from cloister.simulation.engines import Engine
 from cloister.simulation.run import simulate
 from cloister.simulation.study import prepare, workspace_of
 from cloister.strategies.strategy import ServerState
+from tests.support.ports import free_port
+from tests.support.processes import family
 from tests.support.studies import small_assignments
 
 ROOT = Path(__file__).parents[2]
@@ -75,12 +76,6 @@ def test_ray_gives_the_local_engine_s_adapter(
     assert difference(local, final(assignments, tmp_path / "run")) < 1e-6
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_flwr_run_gives_the_local_engine_s_adapter(
     assignments: list[str], local: Adapter, tmp_path: Path
 ) -> None:
@@ -109,7 +104,9 @@ def test_flwr_run_gives_the_local_engine_s_adapter(
             env=environment,
         )  # fmt: skip
 
-    try:
+    # Flower detaches the SuperLink that it starts, so that nobody holds its number.
+    with family() as ours:
+        environment |= ours
         started = call(
             "run", str(ROOT), "--stream", "-c", config,
             "--federation-config", "num-supernodes=2 client-resources-num-cpus=1",
@@ -123,5 +120,3 @@ def test_flwr_run_gives_the_local_engine_s_adapter(
         while "finished:completed" not in status and time.monotonic() < deadline:
             status = call("ls", "--format", "json").stdout
         assert "finished:completed" in status, status + started.stdout
-    finally:
-        subprocess.run(["pkill", "-f", ports["FLWR_LOCAL_CONTROL_API_PORT"]], check=False)

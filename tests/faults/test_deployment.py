@@ -105,7 +105,7 @@ def test_code_that_comes_along_is_never_run(live: Federation, tmp_path: Path) ->
     assert not canary.exists()
     for file in live.sites.values():
         folder = AgentFolder.of(file)
-        assert folder.activity()["bundles"] == 1  # seen, dropped
+        assert folder.activity()["bundles"] >= 1  # seen, dropped; again where Flower sends it again
         assert "dropped unread" in (folder.logs / "agent.log").read_text()
         assert not list(folder.path.glob("flwr/apps/*"))
 

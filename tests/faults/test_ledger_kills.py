@@ -18,7 +18,8 @@ from cloister.privacy.ledger_file import LedgerFile, Transaction
 from tests.support.ledgers import WIDE, charge, new_ledger, reserved, run_round, small_plan
 from tests.support.power_cut import memory_folder
 
-TRIALS = 1000
+# Quick, and every night.
+TRIALS = [60, pytest.param(1000, marks=pytest.mark.nightly)]
 ROUNDS = 12  # of one ledger; then the next one begins
 
 
@@ -106,15 +107,16 @@ def check(path: Path, acknowledged: set[str]) -> Ledger:
     return ledger
 
 
-def test_a_thousand_kills_at_random_instants_lose_nothing() -> None:
+@pytest.mark.parametrize("most", TRIALS)
+def test_kills_at_random_instants_lose_nothing(most: int) -> None:
     draw = random.Random(0)
     inside = trials = 0
-    while trials < TRIALS:
+    while trials < most:
         with memory_folder() as folder:
             path = folder / "site.ledger"
             steps, kills = new_ledger(path).steps, 0
             acknowledged: set[str] = set()
-            while steps < 5 * ROUNDS and trials < TRIALS:
+            while steps < 5 * ROUNDS and trials < most:
                 child, reading = fork(rounds(path))
                 lines = draw.randint(0, 3)
                 told = b""
@@ -139,7 +141,8 @@ def test_a_thousand_kills_at_random_instants_lose_nothing() -> None:
                 assert len(charges) * 5 <= ledger.steps
                 kills, trials, steps = kills + 1, trials + 1, ledger.steps
                 assert steps <= 5 * (len(charges) + kills)  # a kill costs one round at most
-    assert inside > 0  # some kills did fall into the middle of writing
+    # Some kills did fall into the middle of writing; of few perhaps none.
+    assert inside > 0 or most < 1000
 
 
 class KillAt(apsw.VFS):

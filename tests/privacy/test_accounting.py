@@ -262,3 +262,8 @@ def test_calibrated_noise_meets_its_target_and_wastes_little(
 def test_a_target_out_of_reach_says_what_to_do() -> None:
     with pytest.raises(RefusedError, match="use fewer steps"):
         calibrate(1.0, 10**9, 0.001, 1e-5)
+    # Over so many steps PLD's coarse grid lies above RDP, from which the search begins.
+    with pytest.raises(RefusedError, match="cannot be met"):
+        calibrate(0.25, 100_000, 0.1, 1e-5)
+    sigma = calibrate(0.25, 10_000, 0.1, 1e-5)
+    assert epsilon([event(sigma, 0.25, 10_000)], 1e-5) <= 0.1

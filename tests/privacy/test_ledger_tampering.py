@@ -91,14 +91,17 @@ class Flips:
             self._path.with_name(self._path.name + leftover).unlink(missing_ok=True)
 
 
-def test_no_flipped_byte_changes_what_is_known(path: Path) -> None:
+@pytest.mark.parametrize("share", [0.1, pytest.param(1.0, marks=pytest.mark.nightly)])
+def test_no_flipped_byte_changes_what_is_known(path: Path, share: float) -> None:
     known, flips = history(path), Flips(path, 0)
     # Every byte of the header, of every cell and near one; of the zeros between them a sample.
     whole = flips.whole
     used = [place for place in range(len(whole)) if any(whole[max(place - 8, 0) : place + 9])]
     free = sorted({*range(len(whole))}.difference(used))
+    draw = random.Random(3)
+    used = draw.sample(used, round(share * len(used)))
     refused = 0
-    for place in used + random.Random(3).sample(free, 300):
+    for place in used + draw.sample(free, round(share * 300)):
         with flips.at(place):
             try:
                 assert history(path) == known, place
@@ -108,7 +111,9 @@ def test_no_flipped_byte_changes_what_is_known(path: Path) -> None:
             except LedgerError:
                 refused += 1
     cells = sum(len(entry.body) + len(entry.signature) for entry in LedgerFile(path).entries())
-    assert refused > cells  # each byte of an entry, and each byte that leads to it
+    assert (
+        refused > 0.9 * share * cells
+    )  # about each byte of an entry, and each byte that leads to it
     assert history(path) == known
 
 

@@ -266,18 +266,6 @@ def test_a_wrong_scale_is_caught(factor: float) -> None:
     assert not follows_the_noise_law(noise, 1.0)
 
 
-def test_the_tails_reach_beyond_what_53_bits_give(monkeypatch: pytest.MonkeyPatch) -> None:
-    entropy = OsEntropy()
-
-    def smallest(count: int) -> np.ndarray:
-        return np.zeros(count)
-
-    monkeypatch.setattr(entropy, "uniform", smallest)
-    assert 12.1 < entropy.normal(2).max() < 12.2
-    monkeypatch.setattr(entropy, "uniform", lambda count: np.full(count, 1 - 2.0**-53))
-    assert np.isfinite(entropy.normal(2)).all()
-
-
 def test_noise_is_never_repeated() -> None:
     clipped = empty_sum([torch.zeros(50), torch.zeros(50)], 1.0)
     entropy = OsEntropy()

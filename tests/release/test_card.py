@@ -65,3 +65,19 @@ def test_no_noise_is_no_privacy() -> None:
     text = card(small_plan(), math.inf)
     assert "None: ε = ∞" in text
     assert "whole **site**" not in text
+
+
+def test_a_twin_that_was_not_tuned_is_called_untuned() -> None:
+    """Else the difference is taken for the price of privacy, which it is a lower bound of."""
+    plans = {"east": small_plan()}
+    with_twin = Card(
+        name="study", base="base", base_sha256="ab", kind="sequence-classification", labels=("a",),
+        pooling=None, parameters=7, rounds=3, mode="one gradient a round", metric="accuracy",
+        test={"accuracy": 0.5}, plain_test={"accuracy": 0.75}, majority=None, plans=plans,
+        epsilon={"east": 2.5}, recipe_digest="cd", ledgers={},
+    )  # fmt: skip
+    text = render(with_twin)
+    assert "| | this adapter | same run without privacy, untuned |" in text
+    assert "| accuracy | 0.5000 | 0.7500 |" in text
+    assert "privacy cost at least the difference" in text
+    assert "untuned" not in render(replace(with_twin, plain_test=None))

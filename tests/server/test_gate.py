@@ -26,8 +26,9 @@ from cloister.server import gate as gates
 from cloister.server.folder import ServerConfig, ServerFolder
 from cloister.server.gate import CALLS, Door, Seen, make_server
 from cloister.server.members import approved, changing, connecting, invited, read_members, revoked
-from tests.support.https import FakeSuperLink, free_port, https, served
+from tests.support.https import FakeSuperLink, https, served
 from tests.support.papers import DAY, invite, keys, request
+from tests.support.ports import free_port
 
 CALL = "pull-messages"
 

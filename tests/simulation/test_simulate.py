@@ -26,12 +26,12 @@ from cloister.server.run_directory import RunDirectory
 from cloister.server.study import RoundReport
 from cloister.simulation.ledgers import begin_ledgers
 from cloister.simulation.result import Result
-from cloister.simulation.run import Events, simulate
+from cloister.simulation.run import Events, open_coordinator, simulate
 from cloister.simulation.study import SimulatedSites, plan_of, prepare, workspace_of
 from cloister.simulation.twin import simulate_with_twin
 from cloister.strategies.strategy import ServerState
 from cloister.training.local import local_update
-from tests.support.studies import small_recipe
+from tests.support.studies import NOTES, small_recipe
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_run_leaves_everything_behind(folder: Path, tmp_path: Path) -> None:
     ):
         assert (out / name).stat().st_size > 0, name
     assert list((out / "tensorboard").iterdir())
-    assert read_recipe(out / "recipe.toml") == recipe
+    assert read_recipe(out / "recipe.toml") == recipe.resolved()
 
 
 def test_what_is_reported_follows_from_the_ledgers(folder: Path, tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_what_is_reported_follows_from_the_ledgers(folder: Path, tmp_path: Path)
     document = result.to_json()
     assert set(document) == {
         "run_dir", "task", "rounds", "unit", "neighbouring", "adversaries", "test", "sites",
-        "bytes_per_update", "seconds", "majority",
+        "bytes_per_update", "seconds", "majority", "census",
     }  # fmt: skip
     assert document["adversaries"] == ["coordinator", "other-sites", "public"]
     assert document["rounds"] == 2
@@ -130,6 +130,53 @@ def test_without_privacy_a_study_learns(folder: Path, tmp_path: Path) -> None:
     assert all(site.epsilon == math.inf for site in result.sites)
     assert all(site["epsilon"] is None for site in result.to_json()["sites"])
     assert "**None: ε = ∞.**" in (result.run_dir / "adapter" / "README.md").read_text()
+
+
+def rows_of_persons(path: Path, persons: list[object]) -> Path:
+    names = list(NOTES)
+    rows = [
+        {"text": NOTES[names[i % 3]][i % 2], "label": names[i % 3], "patient": person}
+        for i, person in enumerate(persons)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+PERSONS = (
+    "data.partition=person", "data.person=patient", "privacy.unit=person",
+    "privacy.max_records_per_person=2",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("persons", "units"),
+    [
+        ([80276883110000012000 + i for i in range(40)], 40),
+        ([2**53 + i for i in range(40)], 40),
+        ([f"{i:03d}" for i in range(40)] + [str(i) for i in range(40)], 80),
+        (["NA"] * 40 + [f"p{i}" for i in range(20)], 21),
+    ],
+)
+def test_each_person_as_written_is_a_unit_and_they_are_told_before_training(
+    folder: Path, tmp_path: Path, persons: list[object], units: int
+) -> None:
+    recipe = small_recipe(folder)
+    train = rows_of_persons(folder / "train.jsonl", persons)
+    rows_of_persons(folder / "test.jsonl", [None] * 9)  # public: needs no person
+    told: list[str] = []
+    events = Events(on_note=told.append, on_warning=told.append)
+    recipe = small_recipe(folder, f"data.train='{train}'", *PERSONS)
+    open_coordinator(recipe, RunDirectory.create(tmp_path / "run", recipe), events)
+    assert prepare(recipe).census().units == units
+    assert told[0].startswith(f"{len(persons)} records of {units} persons (privacy units); the lar")
+    assert told[1:] == list(prepare(recipe).census().warnings)
+    assert any("the identifier 'NA' holds 40 of 60 records" in t for t in told) == ("NA" in persons)
+
+
+def test_a_person_of_two_sites_is_a_unit_of_each(folder: Path) -> None:
+    recipe = small_recipe(folder, "privacy.unit=person", "data.person=person")
+    counted = prepare(recipe).census()  # 80 notes, four a person, at two sites in turn
+    assert (counted.records, counted.units, counted.largest) == (80, 40, 2)
 
 
 class CrashError(Exception):
@@ -347,7 +394,6 @@ def test_a_label_that_one_record_brings_changes_nothing_that_is_seen(folder: Pat
     before = prepare(recipe)
     with (folder / "train.jsonl").open("a") as file:
         file.write('{"text": "one more", "label": "rare", "site": "east"}\n')
-    prepare.cache_clear()
     with pytest.raises(DataError, match=r"labels that are not the study's: rare"):
         prepare(recipe)
     named = dataclasses.replace(

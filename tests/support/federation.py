@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -31,6 +30,7 @@ from cloister.server.overview import read_service
 from cloister.server.run_directory import RunDirectory
 from cloister.server.service import submit
 from tests.support.models import tiny_bert
+from tests.support.ports import free_port
 from tests.support.studies import NOTES, write_notes
 
 SITE = """
@@ -99,12 +99,6 @@ def wait_for(what: str, ready: Callable[[], object], patience: float = PATIENCE)
     while not ready():
         assert time.monotonic() < deadline, f"waited {patience:.0f} s for: {what}"
         time.sleep(0.1)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

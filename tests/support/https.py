@@ -1,6 +1,5 @@
 """HTTPS on loopback, served by a thread of the test's own process."""
 
-import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -10,13 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens at now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

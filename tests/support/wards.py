@@ -26,7 +26,7 @@ from cloister.client.own_ledger import begin_ledger
 from cloister.client.site_file import read_site
 from cloister.flower.tasks import Runtime, Task
 from cloister.models.base import weights_sha256
-from cloister.recipe import Recipe
+from cloister.recipe import Recipe, sent_document
 from tests.support.clock import Clock, TimedGrid
 from tests.support.studies import NOTES
 
@@ -153,7 +153,7 @@ class Ward:
         content = RecordDict({RECORD: ConfigRecord(cast(Any, request.fields()))})
         question = Message(content, 7, MessageType.TRAIN, group_id=str(request.round))
         question.metadata.__dict__["_message_id"] = "question"
-        context = Context(1, 7, {}, RecordDict(), {"recipe": recipe.to_toml()})
+        context = Context(1, 7, {}, RecordDict(), {"recipe": sent_document(recipe)})
         carried = Carried(question, context)
         self.waited = time.time()
         self.agent._handle(cast(Task, carried))

@@ -93,7 +93,7 @@ def test_the_clipped_sum_equals_one_record_at_a_time(
 @pytest.mark.parametrize("max_tokens", [1, 8, 20, 4096])
 def test_the_cut_into_physical_batches_does_not_matter(bert: Path, max_tokens: int) -> None:
     workspace = moved(
-        open_workspace(ModelConfig(base=str(bert)), BOTH, TaskConfig(), ("a", "b"), 0)
+        open_workspace(ModelConfig(base=str(bert)), BOTH, TaskConfig(max_length=32), ("a", "b"), 0)
     )
     units = singles(workspace.encode(TEXTS))
     with per_record_hooks(workspace.network):
@@ -105,7 +105,7 @@ def test_the_cut_into_physical_batches_does_not_matter(bert: Path, max_tokens: i
 
 def test_without_clipping_both_sums_are_alike(bert: Path) -> None:
     workspace = moved(
-        open_workspace(ModelConfig(base=str(bert)), BOTH, TaskConfig(), ("a", "b"), 0)
+        open_workspace(ModelConfig(base=str(bert)), BOTH, TaskConfig(max_length=32), ("a", "b"), 0)
     )
     units = singles(workspace.encode(TEXTS))
     with per_record_hooks(workspace.network):
@@ -116,7 +116,9 @@ def test_without_clipping_both_sums_are_alike(bert: Path) -> None:
 
 
 def test_an_empty_batch_sums_to_zero(bert: Path) -> None:
-    workspace = open_workspace(ModelConfig(base=str(bert)), BOTH, TaskConfig(), ("a", "b"), 0)
+    workspace = open_workspace(
+        ModelConfig(base=str(bert)), BOTH, TaskConfig(max_length=32), ("a", "b"), 0
+    )
     with per_record_hooks(workspace.network):
         total = clipped_gradient_sum(workspace.network, workspace.task, [], 1.0, 64)
     assert all(not t.any() for t in total.tensors)

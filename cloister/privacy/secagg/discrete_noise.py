@@ -10,6 +10,8 @@ arXiv:2102.06387, theorem 3), which is 1 in float64 from s = 6 on.
 It is drawn by rejection from a rounded continuous one. That has, at k = s x, the probability
 φ(x)/s · (1 + e), e = (x² − 1) / 24 s² + (x⁴ − 6 x² + 3) / 1920 s⁴ + O(s⁻⁶), the mean of the
 density over [k − ½, k + ½]; so k is kept with probability (1 + e₀) / (1 + e), e₀ the least.
+How many draws are rejected is independent of the values that are kept, as it is in every rejection
+of independent draws; of the time of a single draw nothing is claimed.
 """
 
 from __future__ import annotations

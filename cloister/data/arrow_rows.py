@@ -1,0 +1,139 @@
+"""Rows of an Arrow table, as Parquet files and hub data sets hold them, without loss.
+
+Integers of any width and decimals become their digits, categories the values that they stand for,
+and class ids the names that the data set's own features give them. What has no one spelling (a
+float, a timestamp, bytes) is kept as unusable: only a column that is read can be refused for it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cloister.data.values import Number, Row, Unusable, Value, shown
+from cloister.errors import DataError
+
+# Lists of objects of texts are as deep as a conversation's column goes; deeper is not read.
+_DEEPEST = 3
+
+
+def class_names(features: object, source: str) -> dict[str, tuple[str, ...]]:
+    """Names of class ids by column, from features as `datasets` describes them in JSON.
+
+    Args:
+        features: `Features.to_dict()`, or what a Parquet file's metadata has in its place; anything
+            else names nothing.
+        source: The file or data set, for messages.
+
+    Raises:
+        DataError: Two classes of a column have one name, so that they would become one.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for column, feature in features.items() if isinstance(features, Mapping) else ():
+        inner = feature.get("feature") if isinstance(feature, Mapping) else None
+        if isinstance(feature, list) and len(feature) == 1:
+            inner = feature[0]
+        for described in (feature, inner):
+            if isinstance(described, Mapping) and described.get("_type") == "ClassLabel":
+                names = described.get("names")
+                if isinstance(names, list) and all(isinstance(name, str) for name in names):
+                    repeated = [name for name, count in Counter(names).items() if count > 1]
+                    if repeated:
+                        raise DataError(
+                            f"{source}: two classes of {shown(str(column))!r} are called "
+                            f"{shown(repeated[0])!r}; correct its features"
+                        )
+                    found[column] = tuple(names)
+    return found
+
+
+def rows_of(batch: Any, names: Mapping[str, tuple[str, ...]]) -> Iterator[Row]:
+    """Yields the rows of a batch.
+
+    Args:
+        batch: A `pyarrow.RecordBatch` whose columns have different names.
+        names: Names of class ids, by column.
+
+    Raises:
+        pyarrow.ArrowException: The batch is damaged.
+    """
+    columns = batch.schema.names
+    values = [
+        _values(array, names.get(column), _DEEPEST)
+        for column, array in zip(columns, batch.columns, strict=True)
+    ]
+    for cells in zip(*values, strict=True):
+        yield dict(zip(columns, cells, strict=True))
+
+
+def _values(array: Any, names: tuple[str, ...] | None, depth: int) -> list[Value]:
+    """The values of an array, one a row."""
+    kind, types = array.type, pa.types
+    if types.is_dictionary(kind):
+        array = array.dictionary_decode()
+        kind = array.type
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        return _texts(array)
+    if types.is_boolean(kind) or types.is_null(kind):
+        values: list[Value] = array.to_pylist()
+        return values
+    if types.is_integer(kind):
+        numbers = array.to_pylist()
+        return [_name(n, names) if names is not None else _integer(n) for n in numbers]
+    if types.is_decimal(kind):
+        return [None if d is None else Number(format(d, "f")) for d in array.to_pylist()]
+    nested = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    if depth and nested:
+        return _lists(array, names, depth)
+    if depth and types.is_struct(kind) and len({field.name for field in kind}) == len(kind):
+        return _objects(array, depth)
+    return [Unusable(str(kind)) if held else None for held in array.is_valid().to_pylist()]
+
+
+def _texts(array: Any) -> list[Value]:
+    try:
+        values: list[Value] = array.to_pylist()
+    except UnicodeDecodeError:  # one of them: the others stay readable, and its row is known
+        return [_text(scalar) for scalar in array]
+    return values
+
+
+def _text(scalar: Any) -> Value:
+    try:
+        text: str | None = scalar.as_py()
+    except UnicodeDecodeError:
+        return Unusable("bytes that are not UTF-8")
+    return text
+
+
+def _integer(number: int | None) -> Value:
+    return None if number is None else Number(str(number))
+
+
+def _name(number: int | None, names: tuple[str, ...]) -> Value:
+    """A class id's name; nothing where the id is missing, which the hub writes as -1."""
+    if number is None or number == -1:
+        return None
+    if 0 <= number < len(names):
+        return names[number]
+    return Unusable(f"the class id {number}, which has no name")
+
+
+def _lists(array: Any, names: tuple[str, ...] | None, depth: int) -> list[Value]:
+    inner = iter(_values(array.flatten(), names, depth - 1))
+    lengths = pc.list_value_length(array).to_pylist()
+    return [None if n is None else [next(inner) for _ in range(n)] for n in lengths]
+
+
+def _objects(array: Any, depth: int) -> list[Value]:
+    fields = [field.name for field in array.type]
+    cells = [_values(child, None, depth - 1) for child in array.flatten()]
+    held = array.is_valid().to_pylist()
+    return [
+        dict(zip(fields, (column[i] for column in cells), strict=True)) if held[i] else None
+        for i in range(len(array))
+    ]

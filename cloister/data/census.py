@@ -1,0 +1,114 @@
+"""How many privacy units records are of, and whether one identifier holds too many of them.
+
+Persons are told apart by their identifiers alone. Where those are missing and something stands in
+their place (`NA`, `0`), many persons become one unit: it is hidden as one, and all but the first
+few of its records are never used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median_low
+from typing import Any
+
+from cloister.data.records import Record
+from cloister.data.values import shown
+from cloister.errors import DataError
+
+# One identifier with a tenth of all records: a unit counts with its first few, so a tenth of what
+# the site could learn from is lost, if these are several persons.
+LARGE_SHARE = 0.1
+# …and several times the median, so that a few persons of like sizes are no warning: where persons
+# have 1, 2, … k records in turn, the largest has twice the median.
+LARGE_RATIO = 3
+# What tables write where a value is missing: pandas' list (`read_csv`, na_values), and what people
+# type. Compared in lower case, without what is neither letter nor digit, and without zeros.
+_MISSING = frozenset(
+    {"", "na", "nan", "null", "none", "nil", "nat", "1ind", "1qnan", "missing", "unknown"}
+    | {"undefined", "notavailable", "notapplicable", "anonymous", "tbd", "xxx"}
+)
+
+
+@dataclass(frozen=True)
+class Census:
+    """Sizes of privacy units. True numbers: for whoever holds the records, and nobody else.
+
+    Attributes:
+        unit: Whose presence is hidden, `record` or `person`.
+        records: How many.
+        units: How many.
+        largest: Records of the largest unit.
+        name: The largest unit's identifier; None where each record is a unit.
+        warnings: What the identifiers look like that is seldom meant, one line each.
+    """
+
+    unit: str
+    records: int
+    units: int
+    largest: int
+    name: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if self.name is None:
+            return f"{self.records} records, each a privacy unit"
+        return (
+            f"{self.records} records of {self.units} {self.unit}s (privacy units); the largest "
+            f"has {self.largest}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "unit": self.unit,
+            "records": self.records,
+            "units": self.units,
+            "largest_unit": self.largest,
+            "warnings": list(self.warnings),
+        }
+
+
+def census(records: Sequence[Record], unit: str) -> Census:
+    """Counts the privacy units of one site's records.
+
+    Args:
+        records: The site's; private.
+        unit: `record` or `person`.
+
+    Raises:
+        DataError: A record names no person where persons are the units.
+    """
+    if unit != "person":
+        return Census(unit, len(records), len(records), min(len(records), 1))
+    sizes: Counter[str] = Counter()
+    for number, record in enumerate(records, 1):
+        if record.person is None:
+            raise DataError(
+                f"record {number} names no person, and privacy.unit is person: name the column as "
+                "data.person"
+            )
+        sizes[record.person] += 1
+    if not sizes:
+        return Census(unit, 0, 0, 0)
+    name, largest = sizes.most_common(1)[0]
+    return Census(unit, len(records), len(sizes), largest, name, _warnings(sizes))
+
+
+def _warnings(sizes: Counter[str]) -> tuple[str, ...]:
+    records, usual = sizes.total(), median_low(sizes.values())
+    notes = []
+    for name, size in sizes.most_common():
+        missing = re.sub(r"[\W_]", "", name).casefold().strip("0") in _MISSING
+        alone = len(sizes) == 1 and size > 1
+        large = size >= LARGE_SHARE * records and size > LARGE_RATIO * usual
+        if alone or large or (missing and size > usual):
+            why = "looks like a missing value" if missing else "has far more than others"
+            notes.append(
+                f"the identifier {shown(name)!r} holds {size} of {records} records "
+                f"({size / records:.0%}); it {why}: if these are several persons, they are "
+                "hidden as one, and only the first few of their records are used; correct it"
+            )
+    return tuple(notes)

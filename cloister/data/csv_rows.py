@@ -1,0 +1,101 @@
+"""Rows of a CSV file (RFC 4180): every cell is the text that is written there."""
+
+from __future__ import annotations
+
+import csv
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cloister.data.lines import text_lines
+from cloister.data.values import MOST_ROW_BYTES, Row, shown
+from cloister.errors import DataError
+
+# The standard library's bound on a field is one for the whole process: it is changed for one row
+# at a time, and by one thread at a time.
+_FIELD_LIMIT = threading.Lock()
+
+
+def csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """Yields the rows of a file, each with its number, from 1 for the first below the header.
+
+    A blank line is no row. Nothing is inferred: `NA`, `true`, `1e3` and `007` are texts.
+
+    Raises:
+        DataError: The header names a column twice, or a row has more or fewer cells than it, is
+            badly quoted or too large.
+        OSError: The file cannot be read.
+    """
+    lines = _Lines(path)
+    reader = csv.reader(lines, strict=True)
+    header = _next(reader, lines, f"{path.name}, header")
+    if header is None:
+        return
+    repeated = [name for name, count in Counter(header).items() if count > 1 and name]
+    if repeated:
+        raise DataError(
+            f"{path}: has the column {shown(repeated[0])!r} twice; which one is meant? Rename or "
+            "remove one"
+        )
+    number = 1
+    while (cells := _next(reader, lines, f"{path.name}, row {number}")) is not None:
+        if len(cells) != len(header):
+            raise DataError(
+                f"{path.name}, row {number}: {len(cells)} cells, but the header names "
+                f"{len(header)} columns; put a text that holds a comma or a line break into quotes"
+            )
+        yield number, dict(zip(header, cells, strict=True))
+        number += 1
+
+
+class _Lines:
+    """Lines for the parser, counted, so that a quote that is left open does not take the rest."""
+
+    def __init__(self, path: Path) -> None:
+        self._lines = text_lines(path, "line")
+        self.left = MOST_ROW_BYTES
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)[1]
+        self.left -= len(line)
+        if self.left < 0:
+            raise csv.Error("longer than a row may be")
+        return line
+
+
+def _next(reader: Any, lines: _Lines, where: str) -> list[str] | None:
+    """The next row that is not blank; None at the end."""
+    cells: list[str] | None = []
+    while cells == []:
+        lines.left = MOST_ROW_BYTES
+        with _FIELD_LIMIT:
+            before = csv.field_size_limit(MOST_ROW_BYTES)
+            try:
+                cells = next(reader, None)
+            except csv.Error as error:
+                raise DataError(f"{where}: {_reason(str(error))}") from error
+            finally:
+                csv.field_size_limit(before)
+    return cells
+
+
+def _reason(message: str) -> str:
+    """What is wrong, from the parser's message, which quotes no cell."""
+    if "longer" in message or "field limit" in message:
+        return (
+            f"longer than {MOST_ROW_BYTES >> 20} MiB, the most that a row may hold; a quote may be "
+            "left open before it"
+        )
+    if "end of data" in message:
+        return "a quote is opened and not closed"
+    if "new-line" in message:
+        return (
+            "a carriage return stands alone outside quotes; end lines with a line feed, or put the "
+            "text into quotes"
+        )
+    return "a closing quote is followed by more text; write a quote inside quotes twice"

@@ -1,0 +1,18 @@
+"""A whole study as one frozen value: TOML in, a document for sites and its hash out."""
+
+from cloister.recipe.read import parse_recipe, read_recipe, read_run_recipe, validated
+from cloister.recipe.rules import warnings
+from cloister.recipe.schema import DEFAULT_SHA256, Recipe
+from cloister.recipe.sent import parse_document, sent_document
+
+__all__ = [
+    "DEFAULT_SHA256",
+    "Recipe",
+    "parse_document",
+    "parse_recipe",
+    "read_recipe",
+    "read_run_recipe",
+    "sent_document",
+    "validated",
+    "warnings",
+]

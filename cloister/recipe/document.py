@@ -1,0 +1,122 @@
+"""A recipe's documents: what is sent to sites and covered by the digest, and a run's `recipe.toml`.
+
+The document is canonical JSON (sorted keys, no spaces, UTF-8): `format`, then every section but
+`machine` and `tracking` with every field; null stands for an absent value. `strategy` has `name`
+and the options of that strategy, each with the value in force. Its SHA-256 is the study's digest.
+TOML has no null, so `recipe.toml` names absent values in a list `absent = ["data.person", …]`.
+
+A version that adds, takes away or reinterprets a field raises `FORMAT`. Format 1 was a TOML file
+whose digest left absent values and defaults in code out; runs begun under it finish under it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+import tomli_w
+
+from cloister.fields import as_table, whole_table
+from cloister.privacy.chain import canonical
+from cloister.strategies.config import FIELDS, CarriedStrategy, StrategyConfig
+from cloister.training.machine import MachineConfig
+
+FORMAT, OLD_FORMAT = 2, 1
+# Sections that whoever runs keeps for itself.
+KEPT = ("machine", "tracking")
+# What format 1 had in `[training]`, and what these were by default.
+OLD_MACHINE = MachineConfig(physical_batch_tokens=2048, frozen_cache_gib=4.0)
+
+HEADER = """\
+# The whole study as it runs: every field with its value. The fields in `absent` have none. All but
+# [machine] and [tracking] is covered by the study's digest.
+"""
+
+# The fields of format 1. It ended when this list was written; new fields are not in its digest.
+OLD_FIELDS = {
+    "study": "name seed",
+    "model": "base sha256 dtype quantization pooling",
+    "lora": "r ranks alpha target_modules top_layers train residual head use_dora",
+    "task": "kind labels max_length chat_template",
+    "data": "train test validation text label tokens tags messages site person sites partition "
+    "alpha public_records",
+    "training": "mode expected_batch_size local_steps learning_rate plain_learning_rate optimizer "
+    "momentum weight_decay schedule warmup_steps update_dtype proximal personal probe_rounds "
+    "physical_batch_tokens frozen_cache_gib",
+    "privacy": "enabled unit max_records_per_person epsilon noise_multiplier delta max_grad_norm "
+    "max_update_norm noise missing_sites colluding_sites secure_bits site_epsilon site_delta "
+    "site_noise_forced site_budgets",
+    "federation": "num_rounds min_sites round_timeout absent_timeout evaluate_every patience",
+    "strategy": "name weights learning_rate momentum second_momentum adaptivity byzantine selected "
+    "multiple",
+    "tracking": "tensorboard aggregation_error_mib",
+}
+
+Sections = Mapping[str, object]
+Tables = dict[str, dict[str, object]]
+
+
+def tables_of(sections: Sections) -> Tables:
+    """Every field of every section, None for absent values; of a strategy its own options."""
+    tables = {n: whole_table(s) for n, s in sections.items() if n != "strategy"}
+    return {**tables, "strategy": _strategy_table(sections["strategy"])}
+
+
+def _strategy_table(strategy: object) -> dict[str, object]:
+    if isinstance(strategy, CarriedStrategy):
+        return {"name": strategy.name, **json.loads(strategy.options)}
+    assert isinstance(strategy, StrategyConfig)
+    whole = whole_table(strategy)
+    return {key: whole[key] for key in ("name", *sorted(FIELDS[strategy.name]))}
+
+
+def document(sections: Sections) -> str:
+    """The document of a resolved study."""
+    sent = {n: table for n, table in tables_of(sections).items() if n not in KEPT}
+    return canonical({"format": FORMAT, **sent}).decode()
+
+
+def toml(sections: Sections) -> str:
+    """A resolved study as TOML, with the sections that are not sent."""
+    tables = tables_of(sections)
+    absent = [f"{n}.{k}" for n, table in tables.items() for k, v in table.items() if v is None]
+    stated = {n: {k: v for k, v in table.items() if v is not None} for n, table in tables.items()}
+    return HEADER + tomli_w.dumps({"format": FORMAT, "absent": absent, **stated})
+
+
+def old_tables(sections: Sections, begun: MachineConfig) -> Tables:
+    """A study's tables as format 1 wrote them: without absent values."""
+    tables: Tables = {}
+    for name, keys in OLD_FIELDS.items():
+        section = sections[name]
+        if isinstance(section, CarriedStrategy):
+            tables[name] = _strategy_table(section)
+            continue
+        values = as_table(section)
+        if name == "training":
+            values |= as_table(begun)
+        tables[name] = {key: values[key] for key in keys.split() if key in values}
+    return tables
+
+
+def old_toml(sections: Sections, begun: MachineConfig) -> str:
+    """A run's `recipe.toml` as format 1 wrote it."""
+    return tomli_w.dumps(old_tables(sections, begun))
+
+
+def old_digest(sections: Sections, begun: MachineConfig) -> str:
+    """The digest of format 1."""
+    text = json.dumps(old_tables(sections, begun), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def old_document(sections: Sections, begun: MachineConfig) -> str:
+    """What a site is sent of a study that was begun under format 1, so that it gets its digest.
+
+    Like a document of today, with the machine settings that its digest covers as `begun` and the
+    section `tracking`.
+    """
+    tables = {n: table for n, table in tables_of(sections).items() if n != "machine"}
+    tables["strategy"] = old_tables(sections, begun)["strategy"]
+    return canonical({"format": OLD_FORMAT, "begun": whole_table(begun), **tables}).decode()

@@ -1,0 +1,197 @@
+"""Recipes from TOML: a user's file, where every field has a default, and a run's, which is whole.
+
+Every problem is reported at once, with the key's path.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cloister.bounds import shortened
+from cloister.errors import RecipeError, UsageError
+from cloister.fields import field_types, parse_assignment, read_section, takes_none
+from cloister.models.config import DEFAULT_BASE
+from cloister.recipe.document import FORMAT, OLD_MACHINE
+from cloister.recipe.rules import study_problems
+from cloister.recipe.schema import DEFAULT_SHA256, SECTIONS, Recipe
+from cloister.recipe.strategy_rules import strategy_problems
+from cloister.strategies.config import FIELDS, StrategyConfig
+from cloister.toml_text import parse_toml, read_toml
+from cloister.training.machine import MachineConfig
+
+KINDS: dict[str, type] = {
+    **{name: kind for name, kind in typing.get_type_hints(Recipe).items() if name in SECTIONS},
+    "strategy": StrategyConfig,
+}
+# What was in `[training]` and is in `[machine]`.
+MOVED = tuple(f.name for f in dataclasses.fields(MachineConfig))
+
+Tables = dict[str, object]
+
+
+def read_recipe(path: Path | None, assignments: Iterable[str] = ()) -> Recipe:
+    """Reads a recipe's file and the command line's changes to it.
+
+    Args:
+        path: A TOML file; None: the defaults.
+        assignments: `section.key=value` each, later ones over earlier ones.
+
+    Raises:
+        BadFileError: The file is missing or not valid TOML.
+        RecipeError: Anything in it is invalid; all problems at once.
+    """
+    tables = {} if path is None else read_toml(path, "give the recipe's file")
+    return _read(tables, assignments)
+
+
+def parse_recipe(text: str, assignments: Iterable[str] = ()) -> Recipe:
+    """Reads a recipe from TOML text; see `read_recipe`.
+
+    Raises:
+        tomllib.TOMLDecodeError: The text is not valid TOML.
+        RecipeError: Anything in it is invalid.
+    """
+    return _read(parse_toml(text), assignments)
+
+
+def read_run_recipe(path: Path) -> Recipe:
+    """Reads a run's own `recipe.toml`; no default of this version is filled in.
+
+    A file without `format` was written by a version whose digest was another; the run keeps it.
+
+    Raises:
+        BadFileError: The file is missing or not valid TOML.
+        RecipeError: It lacks a field, or anything in it is invalid.
+    """
+    tables = read_toml(path, "give the folder of a run")
+    if "format" in tables:
+        return _read(tables, (), is_whole=True)
+    training = tables.get("training")
+    given = training if isinstance(training, dict) else {}
+    problems: list[str] = []
+    stated = {name: given.get(name, getattr(OLD_MACHINE, name)) for name in MOVED}
+    begun = read_section(MachineConfig, stated, "training", problems)
+    if problems:
+        raise RecipeError(problems)
+    return dataclasses.replace(_read(tables, ()), begun=begun, notes=())
+
+
+def validated(recipe: Recipe) -> Recipe:
+    """A recipe that was put together in Python, held to the rules that cross sections.
+
+    Raises:
+        RecipeError: It contradicts itself.
+    """
+    problems = [*study_problems(recipe), *strategy_problems(recipe)]
+    if problems:
+        raise RecipeError(problems)
+    return recipe
+
+
+def _read(tables: Tables, assignments: Iterable[str], is_whole: bool = False) -> Recipe:
+    problems: list[str] = []
+    for assignment in assignments:
+        _assign(tables, assignment, problems)
+    if tables.pop("format", FORMAT) != FORMAT:
+        problems.append(
+            f"format: another version's recipe; this one reads format {FORMAT}: run it with the "
+            "version that wrote it, or take the line `format` out and look every field over"
+        )
+    _take_absent(tables, problems)
+    notes = _take_moved(tables, problems)
+    sections = read_sections(tables, problems, is_whole=is_whole)
+    if problems:
+        raise RecipeError(problems)
+    return validated(Recipe(**sections, notes=notes))
+
+
+def read_sections(
+    tables: Mapping[str, object], problems: list[str], *, is_whole: bool
+) -> dict[str, Any]:
+    """Every section of a table of sections.
+
+    Args:
+        tables: By section.
+        problems: Gets one line for each thing wrong.
+        is_whole: Whether every section and field must be there.
+    """
+    if is_whole:
+        problems += [f"{name}: missing" for name in KINDS if name not in tables]
+    sections: dict[str, Any] = {}
+    for name, table in tables.items():
+        if name not in KINDS:
+            problems.append(f"{shortened(name)[1:-1]}: unknown section; known: {', '.join(KINDS)}")
+        elif not isinstance(table, dict):
+            problems.append(f"{name}: {shortened(table)} given; a section [{name}] is needed")
+        elif name == "strategy":
+            sections[name] = _strategy(table, problems, is_whole)
+        else:
+            if name == "model" and table.get("base", DEFAULT_BASE) == DEFAULT_BASE:
+                table = {"sha256": DEFAULT_SHA256, **table}
+            sections[name] = read_section(KINDS[name], table, name, problems, is_whole=is_whole)
+    return sections
+
+
+def _strategy(table: Mapping[str, object], problems: list[str], is_whole: bool) -> object:
+    """A strategy is whole with its own options; it has no others."""
+    if is_whole:
+        own = FIELDS.get(table.get("name"), frozenset())  # type: ignore[call-overload]
+        missing = {"name", *own} - table.keys()
+        problems += [f"strategy.{key}: missing" for key in sorted(missing)]
+    return read_section(StrategyConfig, table, "strategy", problems)
+
+
+def _assign(tables: Tables, assignment: str, problems: list[str]) -> None:
+    try:
+        section, key, value = parse_assignment(assignment)
+    except UsageError as error:
+        problems.append(str(error))
+        return
+    table = tables.setdefault(section, {})
+    if isinstance(table, dict):
+        table[key] = value
+    absent = tables.get("absent")
+    if isinstance(absent, list):  # a run's recipe.toml that is started from, with a change
+        tables["absent"] = [name for name in absent if name != f"{section}.{key}"]
+
+
+def _take_absent(tables: Tables, problems: list[str]) -> None:
+    """Sets what `absent` names to no value, whatever the default is."""
+    absent = tables.pop("absent", [])
+    if not isinstance(absent, list) or not all(isinstance(name, str) for name in absent):
+        problems.append('absent: a list of fields is needed, as in ["data.person"]')
+        return
+    for name in absent:
+        section, _, key = name.partition(".")
+        hint = field_types(KINDS[section]).get(key) if section in KINDS else None
+        table = tables.setdefault(section, {}) if hint is not None else None
+        if hint is None or not takes_none(hint):
+            problems.append(f"absent: {shortened(name)} is no field that may be absent")
+        elif isinstance(table, dict) and key in table:
+            problems.append(f"{name}: named in `absent`, and given; do one of them")
+        elif isinstance(table, dict):
+            table[key] = None
+
+
+def _take_moved(tables: Tables, problems: list[str]) -> tuple[str, ...]:
+    """Takes what is the machine's out of `[training]`; returns a note for each."""
+    training, machine = tables.get("training"), tables.get("machine", {})
+    if not isinstance(training, dict) or not isinstance(machine, dict):
+        return ()
+    moved = [name for name in MOVED if name in training]
+    for name in moved:
+        if name in machine:
+            problems.append(f"training.{name}: given in [machine] too; leave it out here")
+        machine = {**machine, name: training[name]}
+    if moved:
+        tables["training"] = {k: v for k, v in training.items() if k not in MOVED}
+        tables["machine"] = machine
+    return tuple(
+        f"training.{name}: is the machine's own now, and no part of the study; it was taken as "
+        f"machine.{name}: write it there"
+        for name in moved
+    )

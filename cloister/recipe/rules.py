@@ -1,0 +1,232 @@
+"""What contradicts itself across the sections of a recipe, and needs no strategy to tell.
+
+These rules hold at a site too, which reads no strategy; `cloister.recipe.strategy_rules` has the
+coordinator's.
+"""
+
+from __future__ import annotations
+
+from cloister.bounds import MOST_STEPS
+from cloister.errors import RefusedError
+from cloister.privacy.central import SENSIBLE_SITES
+from cloister.privacy.units import Unit
+from cloister.recipe.schema import Recipe
+
+Rules = list[tuple[bool, str]]  # whether each is broken, and what to say then
+
+
+def study_problems(recipe: Recipe) -> list[str]:
+    """What contradicts itself across sections, one line each."""
+    rules = [
+        *_size_rules(recipe),
+        *_training_rules(recipe),
+        *_adapter_rules(recipe),
+        *_sharing_rules(recipe),
+        *_central_rules(recipe),
+    ]
+    return [problem for broken, problem in rules if broken]
+
+
+def warnings(recipe: Recipe) -> list[str]:
+    """What is allowed but seldom meant, one line each."""
+    data, records = recipe.data, recipe.data.public_records
+    fewest = min(records) if isinstance(records, tuple) else records
+    notes = list(recipe.notes)
+    if recipe.privacy.unit is Unit.PERSON and data.partition not in ("person", "column"):
+        notes.append(
+            f"data.partition: {data.partition} deals one person's records to several sites, each "
+            "of which protects them for itself: their ε adds up; set data.partition = 'person'"
+        )
+    if recipe.privacy.enabled and recipe.privacy.delta > 1 / (10 * fewest):
+        # Dwork & Roth 2014, section 2.3: a delta near 1/n allows publishing a few records whole.
+        notes.append(
+            f"privacy.delta: {recipe.privacy.delta:g} is above 1/(10 · {fewest}); "
+            f"{1 / (10 * fewest):.0e} or less is advised for the smallest site"
+        )
+    return notes
+
+
+def _size_rules(recipe: Recipe) -> Rules:
+    """Numbers of sites, records and steps that do not go together."""
+    data, training, federation = recipe.data, recipe.training, recipe.federation
+    records = data.public_records
+    counted = len(records) if isinstance(records, tuple) else data.sites
+    fewest = min(records) if isinstance(records, tuple) else records
+    batch, steps = training.expected_batch_size, training.local_steps * federation.num_rounds
+    budgets = recipe.privacy.site_budgets
+    return [
+        (
+            counted != data.sites,
+            f"data.public_records: {counted} numbers given for data.sites = {data.sites}",
+        ),
+        (
+            batch > fewest,
+            f"training.expected_batch_size: {batch} is above the {fewest} records declared "
+            "in data.public_records: a sample rate above 1; make the batch smaller",
+        ),
+        (
+            steps > MOST_STEPS,
+            f"training.local_steps, federation.num_rounds: {steps:,} steps together; at most "
+            f"{MOST_STEPS:,} can be accounted for by all accountants",
+        ),
+        (
+            len(budgets) not in (0, data.sites),
+            f"privacy.site_budgets: {len(budgets)} given for data.sites = {data.sites}",
+        ),
+        (
+            (federation.min_sites or 0) > data.sites,
+            f"federation.min_sites: {federation.min_sites} is above data.sites = {data.sites}",
+        ),
+        (
+            len(recipe.lora.ranks) not in (0, data.sites),
+            f"lora.ranks: {len(recipe.lora.ranks)} given for data.sites = {data.sites}",
+        ),
+        (
+            recipe.privacy.unit is Unit.PERSON and data.person is None,
+            "data.person: name the column of persons, which privacy.unit = 'person' needs",
+        ),
+    ]
+
+
+def _training_rules(recipe: Recipe) -> Rules:
+    """Schedules and stops that do not go with the study."""
+    training, federation, lora = recipe.training, recipe.federation, recipe.lora
+    steps = training.local_steps * federation.num_rounds
+    head_trains = recipe.task.kind != "causal-lm" and lora.head != "frozen"
+    return [
+        (
+            federation.patience is not None and recipe.data.validation is None,
+            "federation.patience: early stopping needs a public validation set; set "
+            "data.validation (private scores would be releases that nobody charged)",
+        ),
+        (
+            federation.patience is not None and lora.train == "b-kept",
+            "federation.patience: sites keep the B of their last round, not of the best one; with "
+            'lora.train = "b-kept" leave it out',
+        ),
+        (
+            training.probe_rounds > 0 and not head_trains,
+            "training.probe_rounds: there is no trained head to start with",
+        ),
+        (
+            training.probe_rounds >= federation.num_rounds and lora.train != "none",
+            f"training.probe_rounds: {training.probe_rounds} leaves none of federation.num_rounds "
+            f"= {federation.num_rounds} for the adapters; for a probe set lora.train = 'none'",
+        ),
+        (
+            training.warmup_steps > steps,
+            f"training.warmup_steps: {training.warmup_steps} is more than the study's {steps} "
+            "steps",
+        ),
+    ]
+
+
+def _adapter_rules(recipe: Recipe) -> Rules:
+    """Heads, ranks and parts of adapters that do not go together."""
+    lora, training = recipe.lora, recipe.training
+    causal = recipe.task.kind == "causal-lm"
+    return [
+        (
+            causal and lora.head not in (None, "frozen"),
+            'lora.head: a causal LM keeps its own; leave lora.head out, or set "frozen"',
+        ),
+        (
+            causal and lora.train == "none",
+            'lora.train: "none" trains the head alone, and a causal LM\'s head is frozen; '
+            'set "both" or "b"',
+        ),
+        (
+            bool(lora.ranks) and lora.head == "lora",
+            'lora.head: "lora" is of the same rank everywhere; with lora.ranks set "linear" or '
+            '"frozen"',
+        ),
+        (
+            training.personal and (lora.train in ("b-kept", "b-moving") or bool(lora.residual)),
+            "training.personal: a site's own adapter needs one that is shared whole and stays in "
+            'its basis; set lora.train = "both", "b" or "alternate", and no lora.residual',
+        ),
+        (
+            training.personal and bool(lora.ranks),
+            "training.personal: own adapters are of one rank; leave lora.ranks out",
+        ),
+        (
+            lora.train == "b-kept" and lora.use_dora,
+            'lora.use_dora: lora.train = "b-kept" shares A alone, and DoRA has a third part',
+        ),
+    ]
+
+
+def _sharing_rules(recipe: Recipe) -> Rules:
+    """What noise that sites share does not go with."""
+    privacy, training, lora = recipe.privacy, recipe.training, recipe.lora
+    if privacy.noise == "site" or not privacy.enabled:
+        return []
+    declared = recipe.data.public_records
+    try:
+        sharing, why = privacy.sharing(recipe.data.sites), ""
+    except RefusedError as error:
+        sharing, why = None, str(error)
+    fewest = recipe.federation.min_sites
+    return [
+        (
+            sharing is None,
+            f"privacy.noise: {why}; declare more sites, or lower privacy.missing_sites or "
+            "privacy.colluding_sites",
+        ),
+        (
+            training.mode != "gradient-rounds",
+            'training.mode: shared noise is added once a round, to one gradient; set "'
+            'gradient-rounds", or privacy.noise = "site"',
+        ),
+        (
+            privacy.noise_multiplier == 0,
+            "privacy.noise_multiplier: 0 is nothing to share; give a noise, or set privacy.noise = "
+            '"site"',
+        ),
+        (
+            isinstance(declared, tuple) and len(set(declared)) > 1,
+            "data.public_records: with shared noise all sites run one plan, so they declare one "
+            "number; give the smallest",
+        ),
+        (
+            training.update_dtype != "float32",
+            "training.update_dtype: a secure sum is of integers; leave it out, and set "
+            "privacy.secure_bits",
+        ),
+        (
+            lora.train == "b-kept" or bool(lora.ranks),
+            "lora: with shared noise every site sends the same tensors, and keeps none; leave "
+            'lora.ranks out, and set lora.train = "both", "b" or "alternate"',
+        ),
+        (
+            sharing is not None and fewest not in (None, sharing.threshold),
+            f"federation.min_sites: {fewest} given; with shared noise it follows from "
+            f"privacy.missing_sites: {sharing.threshold if sharing else 0}; leave it out",
+        ),
+    ]
+
+
+def _central_rules(recipe: Recipe) -> Rules:
+    """What noise at the coordinator does not go with."""
+    privacy, sites = recipe.privacy, recipe.data.sites
+    if privacy.site_epsilon is None or not privacy.enabled:
+        return []
+    return [
+        (
+            sites < SENSIBLE_SITES and not privacy.site_noise_forced,
+            f"privacy.site_epsilon: among {sites} sites the noise that hides a whole one drowns "
+            f"what all learn (tens of times as long as any update; {SENSIBLE_SITES} sites are the "
+            "least that make sense); leave it out, each site's records are protected without it, "
+            "or set privacy.site_noise_forced = true",
+        ),
+        (
+            privacy.noise == "shared",
+            "privacy.site_epsilon: under secure aggregation the coordinator sees no update whose "
+            'norm it could bound; leave it out, or set privacy.noise = "site"',
+        ),
+        (
+            recipe.lora.train == "b-kept" or bool(recipe.lora.ranks),
+            "lora: noise at the coordinator needs updates of one shape from all; leave lora.ranks "
+            'and lora.train = "b-kept" out',
+        ),
+    ]

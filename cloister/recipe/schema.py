@@ -1,0 +1,191 @@
+"""A whole study as one frozen value.
+
+Each section is owned by the room that uses it; this module composes them. `cloister.recipe.rules`
+holds what crosses sections.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from cloister.bounds import LARGEST_INTEGER, MOST_ROUNDS, MOST_SITES, Between, Text
+from cloister.data.config import DataConfig
+from cloister.errors import UsageError
+from cloister.fields import check_bounds
+from cloister.models.config import LoraConfig, ModelConfig
+from cloister.privacy.config import PrivacyConfig
+from cloister.recipe import document
+from cloister.strategies.build import effective
+from cloister.strategies.config import CarriedStrategy, StrategyConfig
+from cloister.tasks.config import TaskConfig
+from cloister.training.config import TrainingConfig
+from cloister.training.machine import MachineConfig
+
+# SHA-256 of model.safetensors of the quickstart's base, on the hub and in the package alike.
+DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+# Names a folder: 255 bytes on common file systems, up to 4 a character, less the time.
+LONGEST_STUDY_NAME = 56
+# A deployed round that takes a week is not waited for; no constant of Flower ends it earlier.
+LONGEST_TIMEOUT = 7 * 24 * 3600.0
+# One MiB·10⁶ is a TiB, more than a coordinator has.
+MOST_MIB = 2.0**20
+
+Rounds = Annotated[int, Between(1, MOST_ROUNDS)]
+Seconds = Annotated[float, Between(1e-3, LONGEST_TIMEOUT)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """The `[study]` section.
+
+    Attributes:
+        name: What the study is called in reports; letters, digits, `-` and `_`.
+        seed: Root of everything that may be reproducible: adapters' start, partitions. Never of
+            private sampling or noise.
+    """
+
+    name: Annotated[str, Text(LONGEST_STUDY_NAME)] = "hospital-triage"
+    seed: Annotated[int, Between(0, LARGEST_INTEGER)] = 0
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+        if not self.name.replace("-", "").replace("_", "").isalnum():
+            raise UsageError(f"name: {self.name!r} given; letters, digits, - and _ are allowed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FederationConfig:
+    """The `[federation]` section.
+
+    Attributes:
+        num_rounds: Rounds of the study.
+        min_sites: A round with fewer updates ends the run; absent: all must answer whose budget
+            is not spent.
+        round_timeout: Seconds that a round may take before it is closed with what came.
+        absent_timeout: Seconds that a round waits for sites that are not connected, once
+            `min_sites` others are, and before a connected site that says nothing is asked again;
+            deployments only. A site's connection that broke is taken back by Flower after 60 s;
+            the default is twice that.
+        evaluate_every: Rounds between evaluations at the coordinator; the last is always done.
+        patience: Stop after so many evaluations without a better score on the public
+            `data.validation`, and keep the best adapter; absent: no early stopping.
+    """
+
+    num_rounds: Rounds = 30
+    min_sites: Annotated[int, Between(1, MOST_SITES)] | None = None
+    round_timeout: Seconds = 3600.0  # Flower's own default for one exchange
+    absent_timeout: Seconds = 120.0
+    evaluate_every: Rounds = 1
+    patience: Rounds | None = None
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """The `[tracking]` section: the coordinator's own, which no site is sent.
+
+    Attributes:
+        tensorboard: Write TensorBoard files into the run directory.
+        aggregation_error_mib: Memory in MiB for a round's updates, kept to compute how far the
+            round ends from the mean of the sites' models. Where all sites' updates take more, it
+            is not computed, and a linear strategy sums them as they arrive: the coordinator's
+            memory does not grow with the number of sites. 0: never. The default holds 50 updates
+            of RoBERTa-base with rank 8 (1.2 MB).
+    """
+
+    tensorboard: bool = True
+    aggregation_error_mib: Annotated[float, Between(0.0, MOST_MIB)] = 64.0
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A study. Its defaults are the quickstart: four synthetic hospitals, ε = 8 at each.
+
+    Attributes:
+        study: Name and seed.
+        model: The frozen base.
+        lora: What is trained on it.
+        task: What is learnt.
+        data: Records and sites.
+        training: What a site does in a round.
+        privacy: What every site is promised.
+        federation: Rounds, quorum and patience.
+        strategy: How updates are aggregated; at a site as it was sent, unread.
+        machine: Of whoever runs, never sent: memory for training.
+        tracking: Of the coordinator, never sent.
+        begun: Set where the study was begun under format 1, whose digest covers these machine
+            settings too; such a study keeps its digest to its end.
+        notes: What reading it changed, for the user; no part of the study.
+    """
+
+    study: StudyConfig = field(default_factory=StudyConfig)
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(sha256=DEFAULT_SHA256))
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    federation: FederationConfig = field(default_factory=FederationConfig)
+    strategy: StrategyConfig | CarriedStrategy = field(default_factory=StrategyConfig)
+    machine: MachineConfig = field(default_factory=MachineConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    begun: MachineConfig | None = None
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    def sections(self) -> dict[str, object]:
+        """Its sections by name."""
+        return {name: getattr(self, name) for name in SECTIONS}
+
+    def resolved(self) -> Recipe:
+        """The same study with every default stated that depends on another field.
+
+        What stays absent has no value: `federation.min_sites` (all must answer), `data.person`,
+        `task.chat_template` (the tokenizer's own) and the like.
+        """
+        causal = self.task.kind == "causal-lm"
+        strategy = self.strategy
+        if isinstance(strategy, StrategyConfig):
+            strategy = effective(strategy)
+        return dataclasses.replace(
+            self,
+            lora=dataclasses.replace(
+                self.lora, head=self.lora.head or ("frozen" if causal else "linear")
+            ),
+            privacy=dataclasses.replace(self.privacy, epsilon=self.privacy.target_epsilon),
+            strategy=strategy,
+        )
+
+    def document(self) -> str:
+        """The text that a site is sent: see `cloister.recipe.document`."""
+        if self.begun is not None:
+            return document.old_document(self.sections(), self.begun)
+        return document.document(self.resolved().sections())
+
+    def digest(self) -> str:
+        """SHA-256 of its document: equal studies have equal digests, on every machine.
+
+        Guarantees:
+            It covers every field that a site reads, with its value, so that two versions with
+            other defaults never give one digest for different plans.
+        """
+        if self.begun is not None:
+            return document.old_digest(self.sections(), self.begun)
+        return hashlib.sha256(self.document().encode()).hexdigest()
+
+    def to_toml(self) -> str:
+        """The recipe as a file that reads back equal, every value stated."""
+        if self.begun is not None:
+            return document.old_toml(self.sections(), self.begun)
+        return document.toml(self.resolved().sections())
+
+
+SECTIONS = tuple(f.name for f in dataclasses.fields(Recipe) if f.name not in ("begun", "notes"))

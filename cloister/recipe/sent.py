@@ -1,0 +1,157 @@
+"""The document of a study between a coordinator and its sites.
+
+What comes from another party is bounded before it is parsed, and read as it is: no field is filled
+in by the version that reads, and none is skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from cloister.bounds import shortened
+from cloister.errors import RecipeError
+from cloister.fields import read_section
+from cloister.privacy.chain import canonical
+from cloister.recipe.document import FORMAT, KEPT, OLD_FORMAT
+from cloister.recipe.read import KINDS
+from cloister.recipe.rules import study_problems
+from cloister.recipe.schema import Recipe
+from cloister.strategies.config import CarriedStrategy
+from cloister.toml_text import MOST_BYTES, MOST_COMMAS
+from cloister.training.machine import MachineConfig
+
+# A document's deepest value is a list in a section; a strategy of another version may hold more.
+MOST_DEPTH = 8
+# Thirteen sections and 20 lists; what a strategy of another version holds more.
+MOST_BRACKETS = 1000
+
+_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
+
+
+def sent_document(recipe: Recipe) -> str:
+    """The whole resolved study as every site is sent it; its SHA-256 is the study's digest.
+
+    Raises:
+        RecipeError: It is too long to be read at a site.
+    """
+    text = recipe.document()
+    size = len(text.encode())
+    if size > MOST_BYTES:
+        raise RecipeError([f"the study's document has {size} bytes; sites read {MOST_BYTES}"])
+    return text
+
+
+def parse_document(text: str) -> Recipe:
+    """Reads a study as a site.
+
+    The sections `machine` and `tracking` are this version's defaults: the site sets its own. The
+    strategy is carried unread.
+
+    Raises:
+        RecipeError: It is too large or too deep, not in canonical form, of another format, lacks
+            a field, has an unknown one or one out of its bounds, or contradicts itself.
+
+    Guarantees:
+        Time and memory are bounded whatever the text is. `parse_document(text).digest()` is the
+        SHA-256 of `text` (in format 1, as that format had it), and no default of this version is
+        in the result.
+    """
+    fields = _load(text)
+    version = fields.pop("format", None)
+    if version not in (FORMAT, OLD_FORMAT) or isinstance(version, bool):
+        raise RecipeError(
+            [f"format: {shortened(version)} given; this version reads {FORMAT}: bring the site and "
+             "its coordinator to one version"]
+        )  # fmt: skip
+    problems: list[str] = []
+    begun = _begun(fields.pop("begun", None), problems) if version == OLD_FORMAT else None
+    sections = _sections(fields, problems, is_old=version == OLD_FORMAT)
+    if problems:
+        raise RecipeError(problems)
+    recipe = Recipe(**sections, begun=begun)
+    problems = study_problems(recipe)
+    if problems:
+        raise RecipeError(problems)
+    if recipe.document() != text:
+        raise RecipeError(["the study's document is not in canonical form: it was changed"])
+    return recipe
+
+
+def _load(text: str) -> dict[str, Any]:
+    """Parses a bounded text."""
+    if len(text) > MOST_BYTES or len(text.encode("utf-8", "surrogatepass")) > MOST_BYTES:
+        raise RecipeError([f"the study's document has over {MOST_BYTES} bytes; none is that long"])
+    _look_over(text)
+    try:
+        fields = json.loads(text, object_pairs_hook=_once, parse_constant=_refused)
+        sound = isinstance(fields, dict) and canonical(fields).decode() == text
+    except (ValueError, RecursionError) as error:
+        raise RecipeError([f"the study's document is not valid JSON: {error}"]) from error
+    if not sound:
+        raise RecipeError(["the study's document is not in canonical form: it was changed"])
+    return fields  # type: ignore[no-any-return]
+
+
+def _look_over(text: str) -> None:
+    """Refuses text whose structure no document has, in one pass."""
+    depth = brackets = commas = 0
+    for match in _TOKEN.finditer(text):
+        token = match.group()
+        opens = token in ("[", "{")
+        brackets += opens
+        commas += token == ","
+        depth += opens - (token in ("]", "}"))
+        if depth > MOST_DEPTH or brackets > MOST_BRACKETS or commas > MOST_COMMAS:
+            raise RecipeError(
+                [f"the study's document is deeper than {MOST_DEPTH}, or has over {MOST_BRACKETS} "
+                 f"lists and tables or {MOST_COMMAS} values: none has"]
+            )  # fmt: skip
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice in one table")
+    return found
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
+
+
+def _begun(table: object, problems: list[str]) -> MachineConfig | None:
+    if not isinstance(table, dict):
+        problems.append("begun: missing")
+        return None
+    return read_section(MachineConfig, table, "begun", problems, is_whole=True)
+
+
+def _sections(fields: dict[str, Any], problems: list[str], *, is_old: bool) -> dict[str, Any]:
+    kinds = {n: k for n, k in KINDS.items() if n not in KEPT or (is_old and n == "tracking")}
+    problems += [f"{name}: missing" for name in kinds if name not in fields]
+    problems += [
+        f"{shortened(name)[1:-1]}: unknown section; known: {', '.join(kinds)}"
+        for name in fields
+        if name not in kinds
+    ]
+    sections: dict[str, Any] = {}
+    for name in (name for name in kinds if name in fields):
+        table = fields[name]
+        if not isinstance(table, dict):
+            problems.append(f"{name}: {shortened(table)} given; a table is needed")
+        elif name == "strategy":
+            sections[name] = _carried(table, problems)
+        else:
+            sections[name] = read_section(kinds[name], table, name, problems, is_whole=True)
+    return sections
+
+
+def _carried(table: dict[str, Any], problems: list[str]) -> CarriedStrategy | None:
+    """A strategy that is not read: its name, and the rest as it came."""
+    options = canonical({k: v for k, v in table.items() if k != "name"}).decode()
+    named = {key: value for key, value in table.items() if key == "name"}
+    return read_section(
+        CarriedStrategy, {"options": options, **named}, "strategy", problems, is_whole=True
+    )

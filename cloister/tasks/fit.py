@@ -1,0 +1,98 @@
+"""What a base can take: how many tokens in a row, and which ids. What is beyond it is never tried.
+
+An id or a position that a base has no row for is an error on a CPU and the end of the whole process
+on a GPU. Where a record caused it, that end would tell of the record (docs/pitfalls.md): so a task
+and a tokenizer that do not fit their base are refused when the base is opened, and a record that
+does not fit is told apart before anything of it reaches a device.
+
+Here:
+    Limits: what a base can take, as a value (`cloister.models.limits.limits_of` reads it off one).
+    misfit: whether one encoded record is beyond it.
+    check_fit: refuses a task or tokenizer that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from cloister.errors import ModelFileError, UsageError
+from cloister.tasks.task import Example
+
+Misfit = Literal["empty", "length", "token"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a base can take.
+
+    Attributes:
+        positions: Longest record in tokens; None where nothing limits it (ALiBi, recurrences).
+        vocabulary: Number of token ids: they go from 0 to one less; None where ids are hashed.
+    """
+
+    positions: int | None
+    vocabulary: int | None
+
+
+def misfit(example: Example, limits: Limits) -> Misfit | None:
+    """Why a base cannot take an encoded record; None where it can.
+
+    Looks at lengths and ids alone, on the CPU, and never raises.
+
+    Args:
+        example: One encoded record.
+        limits: What the base can take.
+
+    Returns:
+        `empty`: no token. `length`: more tokens than positions. `token`: an id that the embedding
+        has no row for, be it negative or too large.
+    """
+    if not example.input_ids:
+        return "empty"
+    if limits.positions is not None and len(example.input_ids) > limits.positions:
+        return "length"
+    least, most = min(example.input_ids), max(example.input_ids)
+    if least < 0 or (limits.vocabulary is not None and most >= limits.vocabulary):
+        return "token"
+    return None
+
+
+def check_fit(
+    limits: Limits, base: str, max_length: int, vocabulary: Mapping[str, int], pad_id: int
+) -> None:
+    """Refuses a task or tokenizer that goes beyond its base.
+
+    Args:
+        limits: What the base can take.
+        base: What messages call it.
+        max_length: `task.max_length`.
+        vocabulary: The tokenizer's tokens and their ids.
+        pad_id: Token id of padding.
+
+    Raises:
+        UsageError: `max_length` is beyond the base's positions.
+        ModelFileError: The tokenizer has ids, or pads with one, that the base has no row for.
+    """
+    positions, rows = limits.positions, limits.vocabulary
+    if positions is not None and max_length > positions:
+        raise UsageError(
+            f"task.max_length: {max_length} given; the base has {positions} positions: set "
+            f"task.max_length to {positions} or less, or choose a base with more"
+        )
+    if rows is None:
+        return
+    token, highest = max(vocabulary.items(), key=lambda item: item[1], default=("", 0))
+    if highest >= rows:
+        raise ModelFileError(
+            f"model.base: the tokenizer of {base} has ids up to {highest} ({token!r}); its "
+            f"embedding has {rows} rows, for ids up to {rows - 1}: get the tokenizer that belongs "
+            "to the base, or resize the embedding and save both"
+        )
+    if not 0 <= pad_id < rows:
+        raise ModelFileError(
+            f"model.base: the tokenizer of {base} pads with id {pad_id}; its embedding has {rows} "
+            f"rows, for ids up to {rows - 1}: set a padding token that the base knows, and save "
+            "the tokenizer"
+        )

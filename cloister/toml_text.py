@@ -1,0 +1,122 @@
+"""TOML text into tables: the one way in which every file of ours is read.
+
+`tomllib` is quadratic in the parts of a dotted key (20,000 parts took 20 s) and recursive in
+nesting, so the shape of a text is bounded by one linear look before it is parsed.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+from cloister.errors import BadFileError
+
+# Four lists with one number for each of 10,000 sites take about 400 kB, a chat template at most
+# 64 KiB, labels and paths the rest; twice that.
+MOST_BYTES = 2**20
+# Our deepest value is a list in a section: depth 1, a key of 2 parts. Four times that.
+MOST_DEPTH = 8
+MOST_PARTS = 8
+# A recipe has about 90 keys and 13 sections; ten times and more.
+MOST_KEYS = 1000
+MOST_BRACKETS = 1000
+# Four lists of 10,000 sites, 5,000 labels and 1,000 modules: 46,000 commas.
+MOST_COMMAS = 50_000
+# A key, number or date without quotes: a float of 64 bits has at most 24 characters, our longest
+# key 22. `tomllib` matches numbers with memory that grows with their length.
+LONGEST_WORD = 256
+
+BOM = "\ufeff"
+
+# Strings and comments as a whole, so that nothing in them counts, and what makes up structure.
+# Possessive, and unclosed strings end where they must: each character is looked at once.
+_TOKEN = re.compile(
+    r'"""(?:[^"\\]++|\\.|"(?!""))*+(?:"{3,5}|\\?\Z)'
+    r"|'''(?:[^']++|'(?!''))*+(?:'{3,5}|\Z)"
+    r'|"(?:[^"\\\n]++|\\[^\n])*+(?:"|\\?)'
+    r"|'[^'\n]*+'?"
+    r"|#[^\n]*+"
+    r"|[\[\]{}=,.]"
+    rf"|[^\s\[\]{{}}=,.\"'#]{{{LONGEST_WORD + 1}}}"
+    r"|\n\s*+",
+    re.DOTALL,
+)
+
+
+def parse_toml(text: str) -> dict[str, object]:
+    """Parses TOML, in time and memory that grow with the text's length alone.
+
+    Args:
+        text: With or without a byte order mark.
+
+    Raises:
+        tomllib.TOMLDecodeError: The text is not valid TOML, or larger, deeper or more than any
+            file of ours can be.
+    """
+    text = text.removeprefix(BOM)
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if size > MOST_BYTES:
+        raise tomllib.TOMLDecodeError(f"{size} bytes given; at most {MOST_BYTES} are read")
+    _look_over(text)
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except (ValueError, RecursionError) as error:  # an integer of over 4,300 digits
+        raise tomllib.TOMLDecodeError(str(error)) from error
+
+
+def read_toml(path: Path, remedy: str) -> dict[str, object]:
+    """Reads a TOML file.
+
+    Args:
+        path: The file.
+        remedy: What to do where it is missing or damaged.
+
+    Raises:
+        BadFileError: It cannot be read, or is not valid TOML.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + len(BOM.encode()) + 1)
+        text = content.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadFileError(f"{path}: cannot be read ({error}); {remedy}") from error
+    try:
+        return parse_toml(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadFileError(f"{path}: no valid TOML: {error}; {remedy}") from error
+
+
+def _look_over(text: str) -> None:
+    """Refuses text whose structure no file of ours has, in one pass."""
+    depth = parts = 0
+    counts = {"=": 0, "[": 0, ",": 0}
+    limits = {"=": MOST_KEYS, "[": MOST_BRACKETS, ",": MOST_COMMAS}
+    names = {"=": "keys", "[": "lists and tables", ",": "values in lists"}
+    for match in _TOKEN.finditer(text):
+        token = match.group()
+        mark = "[" if token in ("[", "{") else token
+        if len(token) > LONGEST_WORD and token[0] not in "\"'#\n":
+            raise _too_much(text, match.start(), f"a word of over {LONGEST_WORD} characters")
+        if token == ".":
+            parts += 1
+            if parts >= MOST_PARTS:
+                raise _too_much(text, match.start(), f"a key of over {MOST_PARTS} parts")
+            continue
+        if mark in counts:
+            counts[mark] += 1
+            if counts[mark] > limits[mark]:
+                most = f"over {limits[mark]} {names[mark]}"
+                raise _too_much(text, match.start(), most)
+        if mark in ("=", "[", "]", "}", ",") or token.startswith("\n"):
+            parts = 0
+        depth += (mark == "[") - (token in ("]", "}"))
+        if depth > MOST_DEPTH:
+            raise _too_much(text, match.start(), f"lists and tables over {MOST_DEPTH} deep")
+
+
+def _too_much(text: str, position: int, what: str) -> tomllib.TOMLDecodeError:
+    line = text.count("\n", 0, position) + 1
+    return tomllib.TOMLDecodeError(f"{what} (at line {line}): no file of ours has that")

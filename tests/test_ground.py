@@ -1,0 +1,94 @@
+"""The ground that tests stand on: they end what they started, and nothing of anybody else's."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.ports import free_port
+from tests.support.processes import family, tagged
+
+ROOT = Path(__file__).parents[1]
+# Ends or finds processes by what they are called, and so a stranger's too.
+BY_NAME = re.compile(r"\b(pkill|killall|pgrep|pidof|skill)\b|taskkill.*/im", re.IGNORECASE)
+SCRIPTS = [
+    path
+    for room in ("cloister", "tests", "demos", "benchmarks", "simulations", "tools", "deploy")
+    for path in sorted((ROOT / room).rglob("*"))
+    if path.is_file() and path.suffix not in {".pyc", ".png", ".safetensors"}
+]
+
+
+def by_name(text: str) -> list[str]:
+    """Lines that end or find processes by name."""
+    return [line for line in text.splitlines() if BY_NAME.search(line)]
+
+
+def test_no_script_ends_processes_by_name() -> None:
+    assert by_name("subprocess.run(['pkill', '-f', port])")
+    assert by_name("\tkillall cloister")
+    assert not by_name("os.kill(process.pid, signal.SIGKILL)")
+    files = [*SCRIPTS, ROOT / "Makefile"]
+    assert len(files) > 300
+    found = {
+        str(path.relative_to(ROOT)): by_name(path.read_text(encoding="utf-8"))
+        for path in files
+        if path != Path(__file__)
+    }
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+def test_a_family_s_daemons_are_ended_and_a_namesake_lives_on() -> None:
+    """A stranger whose command line is the same to the letter."""
+    port = str(free_port())
+    sleeper = [sys.executable, "-c", "import time; time.sleep(600)", port]
+    # The daemon's parent ends at once, and the daemon has a session of its own.
+    parent = f"import subprocess; subprocess.Popen({sleeper!r}, start_new_session=True)"
+    stranger = subprocess.Popen(sleeper)
+    try:
+        with family() as ours:
+            environment = {**os.environ, **ours}
+            subprocess.run([sys.executable, "-c", parent], check=True, env=environment)
+            (tag,) = ours.values()
+            (daemon,) = tagged(tag)
+            assert daemon.cmdline()[-1] == port
+        assert not daemon.is_running() or daemon.status() == psutil.STATUS_ZOMBIE
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_a_port_is_handed_out_once() -> None:
+    ports = [free_port() for _ in range(200)]
+    assert len(set(ports)) == 200
+    local = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    if local.exists():  # never one that a connection may take meanwhile
+        assert max(ports) < int(local.read_text().split()[0])
+
+
+def test_every_marker_is_known_and_slow_tests_have_their_target() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    assert "--strict-markers" in settings["addopts"]
+    assert [marker.split(":")[0] for marker in settings["markers"]] == ["nightly"]
+    makefile = (ROOT / "Makefile").read_text()
+    targets = dict(re.findall(r"^(test|nightly):[^\n]*\n((?:\t[^\n]*\n)+)", makefile, re.M))
+    assert '-m "not nightly"' in targets["test"]
+    assert "-m" not in re.sub(r"-m pytest", "", targets["nightly"])  # everything
+
+
+def test_a_worker_of_the_tests_has_one_thread() -> None:
+    threads = "import torch; print(torch.get_num_threads())"
+    asked = subprocess.run([sys.executable, "-c", threads], capture_output=True, check=True)
+    assert asked.stdout.strip() == b"1"  # also in the processes that a test starts
+
+
+@pytest.mark.parametrize("name", ["pytest-xdist", "execnet"])
+def test_what_runs_tests_in_parallel_is_pinned(name: str) -> None:
+    pins = (ROOT / "constraints.txt").read_text().splitlines()
+    assert [pin for pin in pins if pin.startswith(f"{name}==")]
