@@ -68,7 +68,7 @@ class OwnSites:
     keys: EpochKeys = field(default_factory=EpochKeys)
 
     def __call__(self, context: Context) -> Admitted:
-        """The site in the study of a run's configuration.
+        """The site in the study whose document is in a run's configuration.
 
         A site that was asked for a round and holds no admission, as after a restart, admits
         itself as it would when asked to prepare; the proof that it kept makes it short.

@@ -33,7 +33,7 @@ def period_of(seconds: float) -> float:
         seconds: Measured on synthetic records, or declared.
     """
     halves = math.ceil(2 * math.log2(max(seconds * SLACK, LEAST) / LEAST))
-    return float(LEAST * 2.0 ** (max(0, halves) / 2))
+    return LEAST * math.pow(2.0, max(0, halves) / 2)
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,9 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def too_many_tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base whose tokenizer knows a word that its embedding does not: `zebra`."""
-    base = tiny_bert(tmp_path_factory.mktemp("ward"))
+    base = tiny_bert(tmp_path_factory.mktemp("narrow"))
     tokenizer = json.loads((base / "tokenizer.json").read_text())
     vocabulary = tokenizer["model"]["vocab"]
     vocabulary["zebra"] = len(vocabulary) + 5
@@ -99,7 +99,6 @@ STUDIES: dict[str, tuple[str, ...]] = {
     "by person": ("privacy.unit=person", "data.person=person"),
     "more rounds than are accepted": ("federation.num_rounds=900",),
     "a rank of its own": ("lora.r=2",),
-    "one record a batch": ("training.physical_batch_tokens=1",),
     "another base": (f"model.sha256='{'0' * 64}'",),
     "a base that nobody states": ("model.sha256=''",),
     "a base of its own": ("model.base='evil-org/two-terabytes'", f"model.sha256='{'0' * 64}'"),
@@ -111,7 +110,7 @@ RECORDS: dict[str, Row] = {
     "a record more": {"text": "mild knee pain", "label": "orthopaedics", "person": "p0"},
     "a label that nobody names": {"text": "pain", "label": "oncology", "person": "q"},
     "a long text": {"text": "pain " * 500, "label": "cardiology", "person": "q"},
-    "a token that the base may lack": {"text": "zebra pain", "label": "cardiology", "person": "q"},
+    "a token beyond the base": {"text": "zebra pain", "label": "cardiology", "person": "q"},
     "a secret": {"text": PIN, "label": "dermatology", "person": "q"},
 }
 
@@ -149,7 +148,6 @@ ASKED = {
     "records cut short": ("a long text", "a secret"),
     "longer than the base": ("a long text", "a secret"),
     "by person": ("a record more", "a secret"),
-    "one record a batch": ("a long text", "a token that the base may lack"),
 }
 
 
@@ -162,14 +160,9 @@ def test_no_answer_to_a_study_depends_on_a_record(name: str, bert: Path, live: L
         assert live(recipe, [*notes(), RECORDS[what]], bert, unit=unit) == plain, what
 
 
-def test_a_base_that_lacks_a_token_is_refused_whether_or_not_a_record_has_it(
-    too_many_tokens: Path, live: Lives
-) -> None:
-    recipe = study(too_many_tokens)
-    plain = live(recipe, notes(), too_many_tokens)
-    assert {seen.said[2] for seen in plain} == {Status.REFUSED}
-    row = RECORDS["a token that the base may lack"]
-    assert live(recipe, [*notes(), row], too_many_tokens) == plain
+def test_no_answer_depends_on_a_token_that_the_base_lacks(narrow: Path, live: Lives) -> None:
+    recipe, row = study(narrow), RECORDS["a token beyond the base"]
+    assert live(recipe, notes(), narrow) == live(recipe, [*notes(), row], narrow)
 
 
 def test_no_answer_depends_on_how_many_records_there_are(bert: Path, live: Lives) -> None:

@@ -1,0 +1,128 @@
+"""A deployed site proves its own per-record gradients before it says that it takes part."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from transformers import DebertaV2Config, DebertaV2Model
+
+from cloister.adapter.exchange import RoundRequest, Status, Step
+from cloister.client import proving
+from cloister.client.proving import Proof
+from cloister.client.site_file import read_site
+from cloister.privacy.ledger import Ledger
+from cloister.recipe import Recipe
+from tests.client.test_differential import notes, study
+from tests.support.models import VOCABULARY, _save, tiny_bert
+from tests.support.wards import Seen, Ward
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bert(tmp_path_factory.mktemp("ward"))
+
+
+@pytest.fixture(scope="module")
+def deberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Relative positions, to which query and key projections are applied for the whole batch."""
+    config = DebertaV2Config(
+        vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=64, relative_attention=True,
+        position_buckets=8, share_att_key=True, pos_att_type=["p2c", "c2p"], type_vocab_size=0,
+        norm_rel_ebd="layer_norm", position_biased_input=False, initializer_range=0.5,
+    )  # fmt: skip
+    return _save(tmp_path_factory.mktemp("deberta"), DebertaV2Model, config, 0, frame=True)
+
+
+def ward(folder: Path, base: Path, patch: pytest.MonkeyPatch) -> Ward:
+    return Ward.open(folder, notes(), base, patch)
+
+
+def prepare(one: Ward, recipe: Recipe) -> Seen:
+    return one.ask(recipe, RoundRequest(recipe.digest(), 0, b"", Step.PREPARE))
+
+
+def why(one: Ward) -> str:
+    return str(one.agent._folder.refusals()[-1]["why"])
+
+
+def test_what_the_batch_shares_is_refused_at_the_site_and_nothing_is_charged(
+    deberta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One unit's influence was up to 2.06 C; the policy had nothing against it."""
+    one = ward(tmp_path / "ward", deberta, monkeypatch)
+    recipe = study(deberta, 'lora.target_modules=["query_proj", "key_proj"]')
+    assert prepare(one, recipe).said[2] is Status.REFUSED
+    assert "preflight: " in why(one)
+    asked = one.ask(recipe, RoundRequest(recipe.digest(), 1, b"adapter"))
+    assert asked.said[2] is Status.REFUSED
+    assert Ledger(read_site(one.folder / "site.toml").ledger).head.seq == 0
+
+
+def test_known_unsoundness_is_refused_by_name(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = ward(tmp_path / "ward", bert, monkeypatch)
+    assert prepare(one, study(bert, "lora.use_dora=true")).said[2] is Status.REFUSED
+    assert "DoRA" in why(one)
+
+
+def test_a_proof_is_made_once_and_made_again_where_it_is_damaged(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+    proven = proving._proven
+
+    def counted(*given: object) -> Proof:
+        tried.append(1)
+        return proven(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(proving, "_proven", counted)
+    recipe, place = study(bert), tmp_path / "ward"
+    one = ward(place, bert, monkeypatch)
+    kinds = type(one.agent), one.agent.path, one.agent.runtime, one.agent.moments
+    for times, content in ((1, None), (1, None), (2, "{"), (3, '{"key": 1}'), (4, "[]")):
+        if content is not None:
+            one.proofs.write_text(content)
+        one.agent = kinds[0](*kinds[1:])  # as after a restart
+        assert prepare(one, recipe).said[2] is Status.READY
+        assert len(tried) == times
+    assert len(json.loads(one.proofs.read_text())) == 1
+    other = replace(recipe, lora=replace(recipe.lora, r=2))
+    assert prepare(one, other).said[2] is Status.READY
+    assert len(tried) == 5
+
+
+def test_a_full_disk_keeps_no_proof_and_no_site_out(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: object, **named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    one = ward(tmp_path / "ward", bert, monkeypatch)
+    monkeypatch.setattr(proving, "write_whole", full)
+    assert prepare(one, study(bert)).said[2] is Status.READY
+    assert not one.proofs.exists()
+
+
+def test_a_round_that_would_be_ended_before_it_is_done_is_refused_before_any_charge(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = ward(tmp_path / "ward", bert, monkeypatch)
+    path = one.folder / "site.toml"
+    path.write_text(path.read_text().replace("[site]", "[site]\nmax_round_seconds = 100"))
+    monkeypatch.setattr(proving, "_proven", lambda admitted, length: Proof(50.0, 1e-3))
+    assert prepare(one, study(bert)).said[2] is Status.REFUSED
+    assert "site.max_round_seconds: 100; a round of this study may take" in why(one)
+
+
+def test_a_round_s_time_makes_room_for_large_draws_and_many_steps(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.support.ledgers import small_plan
+
+    plan, proof = small_plan(), Proof(1.0, 0.0)
+    one = replace(plan, local_steps=1)
+    assert proof.round_seconds(plan) > 4.8 * proof.round_seconds(one)
+    assert proof.round_seconds(one) > 1 + 5 / plan.expected_batch_size**0.5
