@@ -33,6 +33,7 @@ from cloister.privacy.verify import verify
 from cloister.recipe import Recipe
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks, plain_gradient_sum
 from cloister.training.preflight import preflight
+from cloister.training.shapes import one_by_one
 from cloister.training.units import singles
 from cloister.training.workspace import Workspace
 
@@ -316,10 +317,11 @@ def _parity(workspace: Workspace, records: list[Record]) -> Outcome:
     """Without noise, and with a bound that nothing reaches, private training is plain training."""
     write_adapter(workspace.network, workspace.start)
     workspace.train_names(frozenset(workspace.start))
-    units, tokens, bound = singles(workspace.encode(records[:8])), 2048, 1e6
-    plain = plain_gradient_sum(workspace.network, workspace.task, units, tokens)
+    units, bound = singles(workspace.encode(records[:8])), 1e6
+    plain = plain_gradient_sum(workspace.network, workspace.task, units, 2048)
+    shapes = one_by_one(workspace.task.max_length)
     with per_record_hooks(workspace.network):
-        total = clipped_gradient_sum(workspace.network, workspace.task, units, bound, tokens)
+        total = clipped_gradient_sum(workspace.network, workspace.task, units, bound, shapes)
     private = [tensor.double() * total.grid for tensor in total.tensors]
     length = sum(float(p.double().square().sum()) for p in plain) ** 0.5
     apart = sum(

@@ -28,6 +28,8 @@ from cloister.privacy.units import Unit
 from cloister.seeds import child_generator
 from cloister.training.config import TrainingConfig
 from cloister.training.local import local_update
+from cloister.training.proof import proven
+from cloister.training.shapes import BatchShapes, one_by_one
 from cloister.training.shared import shared_gradient
 from cloister.training.units import UnitExamples
 from cloister.training.workspace import Workspace
@@ -108,6 +110,7 @@ def answer(
     center = Adapter({**received, **_kept(site, workspace, request.round)})
     start = _own(site, center, request.round)
     _accept(site, plan, start)
+    shapes = _shapes(site, workspace, plan)
     entropy = _entropy(site, plan, request.round)
     granted = site.ledger.reserve(
         Charge(
@@ -127,9 +130,10 @@ def answer(
         site.units,
         filled(cut(start, site.rank), start.shapes),
         plan,
-        _training(site),
+        site.training,
         round_number=request.round,
         entropy=entropy,
+        shapes=shapes,
         rank=site.rank,
         center=filled(cut(center, site.rank), center.shapes),
         on_step=on_step,
@@ -159,13 +163,15 @@ def _answer_secure(
     )
     asking = Asking(site.name, site.ledger, site.keys, terms, question, request.round)
     entropy = _entropy(site, plan, request.round)
+    # Proven before anything is charged.
+    shapes = _shapes(site, workspace, plan) if request.step is Step.MASK else None
 
     def gradient() -> NDArray[np.int64]:
         workspace.train_names(workspace.trained_in_round(site.training, request.round))
         start = decode(request.adapter, workspace.whole.shapes)
         return shared_gradient(
-            workspace.network, workspace.task, site.units, start, plan, _training(site),
-            entropy=entropy, on_step=on_step,
+            workspace.network, workspace.task, site.units, start, plan, site.training,
+            entropy=entropy, shapes=shapes, on_step=on_step,
         )  # fmt: skip
 
     if request.step is Step.MASK:
@@ -219,11 +225,19 @@ def _kept(site: Site, workspace: Workspace, number: int) -> Adapter:
     return own or start
 
 
-def _training(site: Site) -> TrainingConfig:
-    """How the site trains; with isolation, in physical batches of one unit."""
+def _shapes(site: Site, workspace: Workspace, plan: Plan) -> BatchShapes | None:
+    """How private passes are cut: as the machine's proof says; with isolation, one by one.
+
+    Raises:
+        PreflightError: Per-record gradients are not exact here, before anything is charged.
+    """
+    if not plan.is_private and plan.max_grad_norm is None:
+        return None
+    limit = site.policy.accept.max_adapter_value
+    shapes = proven(workspace, plan, site.training, max_adapter_value=limit).shapes
     if site.policy.privacy.isolate_units:
-        return replace(site.training, physical_batch_tokens=1)
-    return site.training
+        return replace(one_by_one(workspace.task.max_length), threads=shapes.threads)
+    return shapes
 
 
 def _encoded(delta: Adapter, training: TrainingConfig, plan: Plan) -> bytes:

@@ -15,7 +15,7 @@ from cloister.errors import UsageError
 from cloister.tasks.collate import collate
 from cloister.tasks.config import TaskKind
 from cloister.tasks.losses import mean_within_record, token_losses
-from cloister.tasks.task import IGNORE, Batch, Example
+from cloister.tasks.task import IGNORE, Batch, BatchShape, Example
 
 # For tokenizers without a template of their own. Plain words, because a small vocabulary has no
 # tokens for markers; an assistant's turn ends with the end token, which is learnt too. A prompt
@@ -80,9 +80,9 @@ class CausalChat:
         """The last assistant turn."""
         return record.messages[_last_assistant(record)].content
 
-    def collate(self, examples: Sequence[Example]) -> Batch:
+    def collate(self, examples: Sequence[Example], shape: BatchShape | None = None) -> Batch:
         """Pads conversations."""
-        return collate(examples, self.pad_id)
+        return collate(examples, self.pad_id, shape)
 
     def record_losses(self, logits: Tensor, batch: Batch) -> Tensor:
         """Mean next-token cross-entropy over each record's assistant tokens, [B]."""

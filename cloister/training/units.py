@@ -9,7 +9,8 @@ from cloister.errors import DataError
 from cloister.privacy.units import Unit
 from cloister.tasks.task import Example
 
-# All records of one unit that count, at least one.
+# All records of one unit that count. None: a unit whose records cannot be used; it is drawn like
+# any other and contributes zero.
 UnitExamples = tuple[Example, ...]
 
 
