@@ -193,7 +193,7 @@ def _accept(site: Site, plan: Plan, start: Adapter) -> None:
         raise RefusedError(
             f"accept.max_adapter_value: the adapter to start from has a value of "
             f"{start.largest():.3g}; "
-            f"at most {limit:g} is taken: beyond, rounding couples records"
+            f"at most {limit:g} is taken: up to it isolation was tried"
         )
     if site.unit is not plan.unit:
         raise RefusedError(

@@ -1,7 +1,7 @@
 """What a unit contributes is a function of that unit alone, bit for bit; and broken ways are seen.
 
 Each test proves the shapes on this machine first, as a study does, and then looks at whole sums by
-another way: the sum over the others, which must not move by one step of the grid when a unit leaves.
+another way: the sum over the others, which must not move by one step of the grid when a unit goes.
 """
 
 import random
@@ -10,45 +10,30 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cloister.models import network as network_file
 from cloister.models import prefix as prefix_file
-from cloister.privacy.clipping import GRID_BITS, clip_and_sum, contributions, grid_of
+from cloister.privacy.clipping import grid_of
 from cloister.tasks.task import BatchShape, Example
 from cloister.training import gradients
-from cloister.training.config import TrainingConfig
 from cloister.training.passes import Pass, Row
 from cloister.training.proof import prove
-from cloister.training.shapes import BatchShapes, candidates, one_by_one
+from cloister.training.shapes import BatchShapes, candidates
 from cloister.training.units import UnitExamples
 from cloister.training.workspace import Workspace
 from tests.support.isolation import (
     BOUND,
+    CONFIG,
     LONGEST,
     PLAN,
     movement,
     random_units,
     summing,
-    wide_base,
     wide_workspace,
-)  # fmt: skip
+)
 
-CONFIG = TrainingConfig(expected_batch_size=300, physical_batch_tokens=512)
 STEPS = BOUND / grid_of(BOUND)  # the bound in steps of the grid
-
-
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    made: dict[str, Path] = {}
-
-    def base(family: str) -> Path:
-        if family not in made:
-            made[family] = wide_base(tmp_path_factory.mktemp(family), family)
-        return made[family]
-
-    return base
-
 
 CASES = [
     ("bert", "sequence-classification", {}),
@@ -69,7 +54,9 @@ def test_companions_slots_and_rows_change_no_bit(
     workspace = wide_workspace(bases(family), kind, dtype=dtype, **lora)
     proof = prove(workspace, PLAN, CONFIG)
     assert not proof.one_by_one
-    assert all(len(rows) > 1 for edge, rows in proof.shapes.counts)
+    # BERT's own pooler has a row a record: fewer than 4 run another kernel, and are left out.
+    assert all(rows[-1] >= 4 for _, rows in proof.shapes.counts)
+    assert any(len(rows) > 1 for _, rows in proof.shapes.counts)
     assert_isolated(workspace, proof.shapes, seed=0)
 
 
@@ -108,7 +95,7 @@ def test_two_threads_change_no_bit(bases: Callable[[str], Path]) -> None:
 
 @pytest.mark.parametrize("size", [1.0, 100.0])
 def test_large_adapters_change_no_bit(bases: Callable[[str], Path], size: float) -> None:
-    """Where an earlier cut moved the others by 10⁻³ of the bound: values up to what a site takes."""
+    """Values up to what a site takes, where rounding moved others by 10⁻³ of the bound before."""
     workspace = wide_workspace(bases("bert"), "sequence-classification")
     shapes = prove(workspace, PLAN, CONFIG).shapes
     with torch.no_grad():
@@ -148,18 +135,6 @@ def search(
         found = movement(summed, units, chosen)
         worst = (max(worst[0], found[0]), max(worst[1], found[1]))
     return worst
-
-
-@pytest.fixture(scope="module")
-def real(bases: Callable[[str], Path]) -> tuple[Workspace, BatchShapes]:
-    """A workspace with its proven shapes; its adapters hold values of one to three."""
-    workspace = wide_workspace(bases("bert"), "sequence-classification")
-    shapes = prove(workspace, PLAN, CONFIG).shapes
-    with torch.no_grad():
-        for parameter in workspace.network.parameters():
-            if parameter.requires_grad:
-                parameter.mul_(5)
-    return workspace, shapes
 
 
 def test_one_unit_of_three_hundred_moves_the_sum_by_the_bound_and_the_others_by_nothing(
@@ -204,10 +179,10 @@ def test_row_counts_that_do_not_agree_are_caught(
     real: tuple[Workspace, BatchShapes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A head with one to three rows runs another kernel: not proven, and seen in a sum."""
-    workspace, shapes = real
+    workspace, _ = real
     monkeypatch.setattr(network_file, "HEAD_ROWS", 1)
     units = random_units(workspace, 30, seed=4)
-    assert moved_others(workspace, candidates(LONGEST, 512), units) > 0
+    assert moved_others(workspace, candidates(LONGEST, 256), units) > 0
     proven = prove(workspace, PLAN, CONFIG).shapes
     assert all(1 not in rows or rows == (1,) for _, rows in proven.counts)
     assert moved_others(workspace, proven, units) == 0
@@ -295,147 +270,3 @@ def test_frozen_states_from_mixed_shapes_are_caught(
     get = mixed.get
     monkeypatch.setattr(mixed, "get", lambda record, length=0: get(record, LONGEST))
     assert not torch.equal(summing(workspace, shapes)(units), expected)
-
-
-# --- a unit that fails -------------------------------------------------------------------------
-
-
-class RaisingOn(nn.Module):
-    """An embedding that cannot take one token, in the forward or in the backward pass."""
-
-    def __init__(self, inner: nn.Module, token: int, error: type[Exception], back: bool) -> None:
-        super().__init__()
-        self.inner, self.token, self.error, self.back = inner, token, error, back
-
-    @property
-    def weight(self) -> Tensor:
-        weight: Tensor = self.inner.weight  # type: ignore[assignment]
-        return weight
-
-    def forward(self, ids: Tensor) -> Tensor:
-        found: Tensor = self.inner(ids)
-        if not bool((ids == self.token).any()):
-            return found
-        if not self.back:
-            raise self.error("this record fails")
-        if torch.is_grad_enabled():
-            found = found.detach().requires_grad_()
-            found.register_hook(self._fail)
-        return found
-
-    def _fail(self, _: Tensor) -> None:
-        raise self.error("this record fails on the way back")
-
-
-@pytest.mark.parametrize("most", [1, 6])
-@pytest.mark.parametrize("cache", [0.0, 1.0])
-@pytest.mark.parametrize(("error", "back"), [
-    (RuntimeError, False), (torch.OutOfMemoryError, False), (IndexError, False),
-    (RuntimeError, True),
-])  # fmt: skip
-def test_a_unit_that_fails_contributes_zero_and_changes_no_other(
-    bases: Callable[[str], Path], most: int, cache: float, error: type[Exception], back: bool
-) -> None:
-    if back and cache:
-        pytest.skip("kept states have no way back")
-    workspace = wide_workspace(
-        bases("bert"), "sequence-classification", cache=cache, top_layers=1 if cache else 0
-    )
-    shapes = prove(workspace, PLAN, CONFIG).shapes
-    summed = summing(workspace, shapes)
-    poison = 5
-    sound = [
-        tuple(Example(tuple(max(i, poison + 1) for i in e.input_ids), e.target) for e in unit)
-        for unit in random_units(workspace, 20, seed=13, most=most)
-    ]
-    expected = summed(sound)
-    bad = list(sound[7])
-    bad[-1] = Example((poison, *bad[-1].input_ids[1:]), bad[-1].target)
-    embeddings = workspace.network.backbone.get_input_embeddings()
-    workspace.network.backbone.set_input_embeddings(RaisingOn(embeddings, poison, error, back))
-    without = summed([*sound[:7], *sound[8:]])
-    assert torch.equal(summed([*sound, tuple(bad)]), expected)
-    assert torch.equal(summed([*sound[:7], tuple(bad), *sound[8:]]), without)
-    assert torch.equal(summed(sound), expected)  # nothing of the failure is left
-    with pytest.raises(error):  # a device that is gone is nobody's record
-        workspace.network.backbone.set_input_embeddings(
-            RaisingOn(embeddings, 0, error, back)  # padding: every batch
-        )
-        summed(sound)
-
-
-@pytest.mark.parametrize("record", [
-    Example((2, 10**6, 3), 0), Example((2, -1, 3), 0), Example((2,) * (LONGEST + 1), 0),
-    Example((2, 5, 3), 99), Example((2, 5, 3), -1), Example((), 0),
-])  # fmt: skip
-def test_a_record_that_does_not_fit_is_left_out_before_any_device(
-    real: tuple[Workspace, BatchShapes], record: Example
-) -> None:
-    workspace, shapes = real
-    summed = summing(workspace, shapes)
-    units = random_units(workspace, 5, seed=14)
-    expected = summed(units)
-    assert torch.equal(summed([*units, (record,)]), expected)
-    assert torch.equal(summed([(*units[0], record), *units[1:]]), expected)
-
-
-def test_an_empty_unit_contributes_zero(real: tuple[Workspace, BatchShapes]) -> None:
-    workspace, shapes = real
-    units = random_units(workspace, 5, seed=15, most=3)
-    for cut in (shapes, one_by_one(LONGEST)):
-        summed = summing(workspace, cut)
-        assert torch.equal(summed([(), *units, ()]), summed(units))
-        assert not summed([(), ()]).any()
-        assert not summed([]).any()
-
-
-# --- the clip itself ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_a_row_s_clip_is_the_same_wherever_it_is(threads: int) -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        generator = torch.Generator().manual_seed(0)
-        rows = [torch.randn(70, *shape, generator=generator) * 10
-                for shape in ((5, 384), (77,), (3, 129, 7), (40000,))]  # fmt: skip
-        together = contributions(rows, 1.0)
-        for start, stop in ((0, 1), (3, 5), (69, 70), (8, 40), (1, 70)):
-            part = contributions([g[start:stop].clone() for g in rows], 1.0)
-            for one, two in zip(part, together, strict=True):
-                assert torch.equal(one, two[start:stop])
-    finally:
-        torch.set_num_threads(before)
-
-
-def adversarial_rows() -> Iterator[tuple[str, list[Tensor]]]:
-    """Gradients whose float32 norm is as far off as we can make it."""
-    generator = torch.Generator().manual_seed(0)
-    n = 2**16 + 1
-    third = torch.full((1, n), 1 / 3)
-    yield "equal values that are no float", [third]
-    yield "one large, many small", [torch.cat([torch.ones(1, 1), third[:, 1:] * 2**-12], dim=1)]
-    yield "falling by powers", [torch.logspace(0, -20, n, base=2.0)[None]]
-    yield "just above halves", [torch.full((1, n), 1 + 2**-12)]
-    yield "tiny", [torch.full((1, n), 2.0**-70) * torch.rand(1, n, generator=generator)]
-    yield "huge", [torch.full((1, n), 1e14)]
-    yield "many tensors", [torch.randn(1, 7, 11, generator=generator) for _ in range(300)]
-    yield "random", [torch.randn(1, n, generator=generator) * 10**3]
-
-
-@pytest.mark.parametrize(
-    ("name", "row"), adversarial_rows(), ids=lambda v: v if isinstance(v, str) else ""
-)
-@pytest.mark.parametrize("bound", [1e-3, 1.0, 8.0])
-def test_no_vector_is_clipped_to_more_than_the_bound(
-    name: str, row: list[Tensor], bound: float
-) -> None:
-    total = clip_and_sum(row, bound)
-    squares = sum(int(v) ** 2 for t in total.tensors for v in t.flatten().tolist())
-    norm = squares**0.5 * total.grid
-    exact = sum(float(g.double().square().sum()) for g in row) ** 0.5
-    assert norm <= bound
-    if exact > bound:
-        assert norm >= bound * (1 - 2e-5)  # the margin, √d of the grid, and rounding
-    assert GRID_BITS == 30
