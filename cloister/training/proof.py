@@ -23,41 +23,31 @@ import hashlib
 import json
 import platform
 import resource
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from cloister.data.nobody import nobody_s_records
-from cloister.errors import CloisterError, PreflightError, RefusedError
+from cloister.errors import RefusedError
 from cloister.models.network import Network, trained_parameters
 from cloister.models.state import write_adapter
-from cloister.privacy.clipping import contributions
 from cloister.privacy.plan import Plan
-from cloister.seeds import child_seed
-from cloister.tasks.task import BatchShape, Example
+from cloister.tasks.task import Example
 from cloister.training.config import TrainingConfig
-from cloister.training.gradients import forget, per_record_hooks, record_gradients
 from cloister.training.preflight import preflight
 from cloister.training.shapes import BatchShapes, candidates, one_by_one
-from cloister.training.synthetic_batches import SyntheticBatches, Trial
+from cloister.training.trials import Machine, refusing, shared_grid
 from cloister.training.workspace import Workspace
 
 # The most that an adapter's values may be unless a site's policy says otherwise
 # (`accept.max_adapter_value`).
 MAX_ADAPTER_VALUE = 100.0
-# Tokens of a pass with extreme values: enough for several copies in several slots.
-FEW_TOKENS = 256
 # On a CPU, larger passes are no faster a token (MiniLM: 0.57 ms at 512 tokens and at 2,048), and
 # would take longer to prove.
 CPU_TOKENS = 1024
-# How far adapters are moved from their start, where they train little: half of B's pairs are zero.
-MOVED = 0.3
 
 _PACKAGES = ("torch", "transformers", "peft", "opacus")
 
@@ -139,7 +129,7 @@ def depends_on(
         "task": [task.kind, len(task.labels), task.max_length],
         "shapes": shapes_to_try(workspace, config).to_json(),
         "bound": plan.max_grad_norm,
-        "grid": None if plan.sharing is None else _grid(workspace, plan),
+        "grid": None if plan.sharing is None else shared_grid(workspace, plan),
         "max_adapter_value": max_adapter_value,
         "versions": {name: version(name) for name in _PACKAGES},
         "device": _device(network),
@@ -206,13 +196,15 @@ def prove(
     try:
         write_adapter(network, workspace.start)
         workspace.train_names(frozenset(workspace.start))
-        preflight(network, task, _samples(workspace))
+        samples = _samples(workspace)
+        with refusing(len(samples), len(samples[0].input_ids)):
+            preflight(network, task, samples)
         found: BatchShapes | None = trial_shapes
         seconds: dict[tuple[int, int], float] = {}
         for names in _trained_sets(workspace, plan, config):
             write_adapter(network, workspace.start)
             workspace.train_names(names)
-            machine = _Machine(workspace, plan, max_adapter_value, seconds)
+            machine = Machine(workspace, plan, max_adapter_value, seconds)
             found = machine.agreeing(found) if found is not None else None
     finally:
         with torch.no_grad():
@@ -230,177 +222,6 @@ def prove(
     )
 
 
-class _Machine:
-    """Runs trials with one set of trained tensors."""
-
-    def __init__(
-        self,
-        workspace: Workspace,
-        plan: Plan,
-        largest: float,
-        seconds: dict[tuple[int, int], float],
-    ) -> None:
-        self._network, self._task = workspace.network, workspace.task
-        self._parameters = [p for _, p in trained_parameters(self._network)]
-        self._batches = SyntheticBatches(self._task, self._network.vocabulary)
-        assert plan.max_grad_norm is not None
-        self._bound = plan.max_grad_norm
-        self._grid = _grid(workspace, plan) if plan.sharing is not None else None
-        self._largest = largest
-        self._seconds = seconds
-
-    def agreeing(self, shapes: BatchShapes) -> BatchShapes | None:
-        """The row counts of each edge that agree; None where companions matter at some edge."""
-        kept = []
-        previous = 0
-        with per_record_hooks(self._network):
-            for edge, counts in shapes.counts:
-                found = self._edge(edge, counts, previous)
-                if not found:
-                    return None
-                kept.append((edge, found))
-                previous = edge
-        return BatchShapes(tuple(kept))
-
-    def _edge(self, edge: int, counts: tuple[int, ...], previous: int) -> tuple[int, ...]:
-        """The largest set of row counts with equal contributions; empty: none stands alone."""
-        probes = self._batches.probes(BatchShape(counts[0], edge, counts), previous)
-        with self._moved(MOVED, signs=False):
-            groups = self._groups(edge, counts, probes)
-            while groups:
-                best = max(groups, key=lambda group: (len(group.counts), group.counts[-1]))
-                if self._holds(best, edge, probes):
-                    break
-                groups.remove(best)
-            else:
-                return ()
-        found = tuple(best.counts)
-        with self._moved(self._largest, signs=True):
-            few = {found[0], max(c for c in found if c * edge <= FEW_TOKENS or c <= found[:2][-1])}
-            tried = [self._run(BatchShape(c, edge, found), probes, c - c // 4) for c in sorted(few)]
-        return found if all(t is not None and t.agrees(tried[0]) for t in tried) else ()
-
-    def _groups(
-        self, edge: int, counts: tuple[int, ...], probes: tuple[Example, ...]
-    ) -> list[_Group]:
-        groups: list[_Group] = []
-        for rows in reversed(counts):
-            shape = BatchShape(rows, edge, (rows,))
-            seen = self._run(shape, probes, rows - rows // 4)
-            if seen is None:
-                continue
-            for group in groups:
-                if group.seen.agrees(seen):
-                    group.add(rows, seen)
-                    break
-            else:
-                groups.append(_Group([rows], seen))
-        return groups
-
-    def _holds(self, group: _Group, edge: int, probes: tuple[Example, ...]) -> bool:
-        """Whether contributions stay with other companions, and with states that were kept."""
-        counts = tuple(group.counts)
-        if counts == (1,):
-            return True
-        prefix = self._network.prefix
-        with prefix.apart() if prefix is not None else nullcontext():
-            # From few rows to fewer, so that the second uses the states that the first kept.
-            for rows in (next((c for c in counts if c >= 4), counts[-1]), counts[1 % len(counts)]):
-                seen = self._run(BatchShape(rows, edge, counts), probes, 2, apart=False)
-                if seen is None or not seen.agrees(group.seen):
-                    return False
-        return True
-
-    def _run(
-        self, shape: BatchShape, probes: tuple[Example, ...], records: int, *, apart: bool = True
-    ) -> _Seen | None:
-        """One pass; None where copies of a probe in it disagree."""
-        trial = self._batches.trial(shape, probes, records)
-        prefix = self._network.prefix
-        try:
-            with prefix.apart() if prefix is not None and apart else nullcontext():
-                started = time.perf_counter()
-                parts = self._contributions(trial)
-                lasted = time.perf_counter() - started
-        except CloisterError:
-            raise
-        except Exception as error:
-            forget(self._network)
-            raise PreflightError(
-                f"preflight: {shape.rows} records of {shape.length} tokens cannot be computed "
-                f"({(str(error) or type(error).__name__).splitlines()[0]}); lower "
-                "training.physical_batch_tokens or task.max_length, or free memory"
-            ) from error
-        at = (shape.length, shape.rows)
-        self._seconds[at] = max(self._seconds.get(at, 0.0), lasted)
-        return _seen(parts, trial)
-
-    def _contributions(self, trial: Trial) -> tuple[Tensor, ...]:
-        gradients = record_gradients(self._network, self._task, trial.group, self._parameters)
-        rows = len(trial.group.rows)
-        return contributions([g[:rows] for g in gradients], self._bound, self._grid)
-
-    @contextmanager
-    def _moved(self, size: float, *, signs: bool) -> Iterator[None]:
-        """Trained tensors moved by normal values, or of the given size and random signs."""
-        before = [p.detach().clone() for p in self._parameters]
-        try:
-            with torch.no_grad():
-                for index, parameter in enumerate(self._parameters):
-                    generator = torch.Generator().manual_seed(child_seed(index, "proof"))
-                    noise = torch.randn(parameter.shape, generator=generator)
-                    if signs:
-                        parameter.copy_((noise.sign() * size).to(parameter))
-                    else:
-                        parameter.add_((noise * size).to(parameter))
-            yield
-        finally:
-            with torch.no_grad():
-                for parameter, old in zip(self._parameters, before, strict=True):
-                    parameter.copy_(old)
-
-
-@dataclass
-class _Seen:
-    """What each probe contributed: one flat tensor a probe, None where it was not in the pass."""
-
-    probes: tuple[Tensor | None, ...]
-
-    def agrees(self, other: _Seen | None) -> bool:
-        """Whether the probes that both have contribute equal integers."""
-        return other is not None and all(
-            one is None or two is None or torch.equal(one, two)
-            for one, two in zip(self.probes, other.probes, strict=True)
-        )
-
-
-@dataclass
-class _Group:
-    """Row counts whose probes agree, ascending."""
-
-    counts: list[int]
-    seen: _Seen
-
-    def add(self, rows: int, seen: _Seen) -> None:
-        """Takes a smaller row count, and what of it was not seen before."""
-        self.counts.insert(0, rows)
-        both = zip(self.seen.probes, seen.probes, strict=True)
-        self.seen = _Seen(tuple(one if one is not None else two for one, two in both))
-
-
-def _seen(parts: Sequence[Tensor], trial: Trial) -> _Seen | None:
-    found: list[Tensor | None] = []
-    for slots in trial.slots:
-        first = None
-        for slot in slots:
-            row = torch.cat([part[slot].flatten() for part in parts])
-            if first is not None and not torch.equal(first, row):
-                return None
-            first = row
-        found.append(first)
-    return _Seen(tuple(found))
-
-
 def _trained_sets(workspace: Workspace, plan: Plan, config: TrainingConfig) -> list[frozenset[str]]:
     """The sets of tensors that train in some round, in order of their first round."""
     rounds = {*range(1, min(plan.num_rounds, 2) + 1)}
@@ -416,10 +237,6 @@ def _samples(workspace: Workspace) -> list[Example]:
     records = nobody_s_records(task.record_kind, labels, persons=6, each=1)
     ordered = sorted(workspace.encode(records), key=lambda example: len(example.input_ids))
     return [ordered[-1], ordered[0]]
-
-
-def _grid(workspace: Workspace, plan: Plan) -> float:
-    return plan.shared_noise(workspace.start.size).grid
 
 
 def _device(network: Network) -> str:
