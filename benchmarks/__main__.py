@@ -6,7 +6,7 @@ turns, and the median of the turns' ratios counts.
 
 import argparse
 
-from benchmarks import accounting, evidence, federation, ledger, steps
+from benchmarks import accounting, evidence, federation, isolation, ledger, steps
 
 
 def main() -> None:
@@ -20,6 +20,7 @@ def main() -> None:
         ledger.figures(texts),
         evidence.figures(),
         steps.figures(texts, turns),
+        isolation.figures([texts], turns),
         federation.figures(),
     ):
         for figure in figures:

@@ -27,6 +27,7 @@ from cloister.privacy.verify import verify
 from cloister.tasks.build import labels_of
 from cloister.tasks.config import TaskConfig
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
+from cloister.training.shapes import candidates
 from cloister.training.units import singles
 from cloister.training.workspace import open_workspace
 
@@ -106,9 +107,10 @@ def _noise(texts: str) -> tuple[float, int]:
     )
     workspace = open_workspace(ModelConfig(), lora, TaskConfig(), labels_of(records, "text"), 0)
     units = singles(workspace.encode(records[:RECORDS]))
+    shapes = candidates(workspace.task.max_length, TOKENS)
     with per_record_hooks(workspace.network):
         started = time.perf_counter()
-        total = clipped_gradient_sum(workspace.network, workspace.task, units, 1.0, TOKENS)
+        total = clipped_gradient_sum(workspace.network, workspace.task, units, 1.0, shapes)
         step = time.perf_counter() - started
     shares: Sequence[float] = [_seconds_of_noise(total) / step for _ in range(3)]
     parameters = sum(p.numel() for _, p in trained_parameters(workspace.network))

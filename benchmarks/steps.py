@@ -18,6 +18,7 @@ from cloister.training.gradients import (
     per_record_hooks,
     plain_gradient_sum,
 )
+from cloister.training.shapes import candidates
 from cloister.training.units import UnitExamples, singles
 from cloister.training.workspace import Workspace, open_workspace
 
@@ -43,8 +44,9 @@ def figures(texts: str, turns: int) -> Iterator[Figure]:
             plain_gradient_sum(workspace.network, workspace.task, units, TOKENS)
 
         def private(workspace: Workspace = workspace, units: list[UnitExamples] = units) -> None:
+            shapes = candidates(workspace.task.max_length, TOKENS)
             with per_record_hooks(workspace.network):
-                clipped_gradient_sum(workspace.network, workspace.task, units, 1.0, TOKENS)
+                clipped_gradient_sum(workspace.network, workspace.task, units, 1.0, shapes)
 
         yield Figure(
             f"private step over plain step, {name}", ratio(private, plain, turns), 1.25, "at most"

@@ -6,7 +6,8 @@ recipe, the site's own file and its ledger.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from cloister.adapter.formats import Shapes
@@ -18,7 +19,13 @@ from cloister.errors import RefusedError
 from cloister.privacy.accounting import cross_check
 from cloister.privacy.ledger import Charge
 from cloister.privacy.plan import Plan
+from cloister.training.config import TrainingConfig
+from cloister.training.proof import Proof, proven
+from cloister.training.shapes import BatchShapes, one_by_one
 from cloister.training.workspace import Workspace
+
+# Workspace, plan, training and the largest value of an adapter, to what the machine showed of them.
+Prove = Callable[[Workspace, Plan, TrainingConfig, float], Proof]
 
 
 @dataclass(frozen=True)
@@ -29,12 +36,15 @@ class Admitted:
         site: Who.
         workspace: Base, network and task; its parameters are overwritten by every round.
         plan: What the site runs: the stricter of study and policy.
+        shapes: That records go through the network in, as proven on this machine; None where
+            nothing is private.
         period: Seconds between the moments at which updates leave; 0: at once.
     """
 
     site: Site
     workspace: Workspace
     plan: Plan
+    shapes: BatchShapes | None
     period: float = 0.0
 
     def sent_in(self, number: int) -> Shapes:
@@ -43,12 +53,17 @@ class Admitted:
         return cut_shapes(self.workspace.start.select(names).shapes, self.site.rank)
 
 
-def admit(site: Site, workspace: Workspace) -> Admitted:
+def _proven(workspace: Workspace, plan: Plan, training: TrainingConfig, limit: float) -> Proof:
+    return proven(workspace, plan, training, max_adapter_value=limit)
+
+
+def admit(site: Site, workspace: Workspace, prove: Prove = _proven) -> Admitted:
     """Takes a site into a study, or refuses.
 
     Args:
         site: With what the coordinator proposes.
         workspace: The study's, loaded.
+        prove: Shows, on synthetic records, that records do not touch each other on this machine.
 
     Raises:
         RefusedError: The policy does not accept the study, every reason; the accountants disagree
@@ -56,9 +71,11 @@ def admit(site: Site, workspace: Workspace) -> Admitted:
             by another unit than is promised; the ledger allows more than the policy, or is another
             unit's.
         BudgetError: The budget does not cover one round of it.
+        PreflightError: The study's per-record gradients are not exact here.
 
     Guarantees:
-        A function of plan, policy, base and ledger. Nothing is charged.
+        A function of plan, policy, base, ledger and machine. Nothing is charged, and the proof,
+        which takes longest, comes last.
     """
     asked = Asked(
         plan=site.plan,
@@ -75,7 +92,17 @@ def admit(site: Site, workspace: Workspace) -> Admitted:
     site.ledger.check(
         Charge(study=site.study, round=1, plan=plan, request="", is_private=is_private)
     )
-    return Admitted(site, workspace, plan)
+    return Admitted(site, workspace, plan, _shapes(site, workspace, plan, prove))
+
+
+def _shapes(site: Site, workspace: Workspace, plan: Plan, prove: Prove) -> BatchShapes | None:
+    """How private passes are cut: as the machine's proof says; with isolation, one by one."""
+    if plan.max_grad_norm is None:
+        return None
+    shapes = prove(workspace, plan, site.training, site.policy.accept.max_adapter_value).shapes
+    if site.policy.privacy.isolate_units:
+        return replace(one_by_one(workspace.task.max_length), threads=shapes.threads)
+    return shapes
 
 
 @lru_cache(maxsize=64)

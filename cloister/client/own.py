@@ -14,7 +14,7 @@ from cloister.client.moments import AT_ONCE, Moments, period_of
 from cloister.client.own_ledger import open_ledger
 from cloister.client.personal import PersonalAdapter
 from cloister.client.policy import Asked, check
-from cloister.client.proving import prove
+from cloister.client.proving import KeptProofs
 from cloister.client.records import SiteRecords
 from cloister.client.secure import EpochKeys
 from cloister.client.site import Site
@@ -169,34 +169,31 @@ def open_own(
         rank=own_rank(file, recipe),
         keys=keys,
     )
-    admitted = admit(site, workspace)
-    periods = _periods(file, recipe, admitted) if plan.is_private else (0.0, 0.0)
+    proofs = KeptProofs(AgentFolder.of(file).proofs)
+    admitted = admit(site, workspace, proofs.isolation)
+    periods = _periods(file, recipe, admitted, proofs) if plan.is_private else (0.0, 0.0)
     begun = moments.clock()
     most = plan.max_records if plan.unit is Unit.PERSON else 1
-    units = encode_units(
-        records.records,
-        workspace.task,
-        plan.unit,
-        most,
-        workspace.limits,
-    ).units
+    encoded = encode_units(records.records, workspace.task, plan.unit, most, workspace.limits)
     moments.hold(begun, periods[0])
-    return replace(admitted, site=replace(site, units=units), period=periods[1])
+    return replace(admitted, site=replace(site, units=encoded.units), period=periods[1])
 
 
-def _periods(file: SiteFile, recipe: Recipe, admitted: Admitted) -> tuple[float, float]:
-    """Of encoding the records and of a round, in seconds: of the proof and declared numbers.
+def _periods(
+    file: SiteFile, recipe: Recipe, admitted: Admitted, proofs: KeptProofs
+) -> tuple[float, float]:
+    """Of encoding the records and of a round, in seconds: of synthetic and declared numbers.
 
     Raises:
-        PreflightError: The study's per-record gradients are not exact here.
+        PreflightError: A step on synthetic records fails.
         RefusedError: A round would be ended before it is done.
     """
-    proof = prove(admitted, recipe, AgentFolder.of(file).proofs)
+    times = proofs.times(admitted, recipe)
     plan, most = admitted.plan, file.site.max_round_seconds
-    per_round = period_of(proof.round_seconds(plan))
+    per_round = period_of(times.of_round(plan))
     if per_round > most:
         raise RefusedError(
             f"site.max_round_seconds: {most:g}; a round of this study may take {per_round:g} s "
             f"here: set it to {math.ceil(per_round)} or more, or ask for less"
         )
-    return period_of(proof.encode_seconds * plan.public_records * plan.max_records), per_round
+    return period_of(times.encoding * plan.public_records * plan.max_records), per_round

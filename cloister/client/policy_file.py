@@ -43,7 +43,7 @@ min_noise_multiplier = 0.8
 max_grad_norm = 1.0
 max_sample_rate = 0.25
 max_delta = 1e-6
-isolate_units = false       # true: without assuming that float32 rounding stays small
+isolate_units = false       # true: every record computed for itself, several times slower
 
 [accept]
 tasks = ["sequence-classification", "token-classification"]
@@ -109,9 +109,9 @@ class PrivacyPolicy:
             the quickstart's 1/4; most of a data set in every batch leaves sampling little to hide.
         max_delta: Largest δ that a study may state. The default is the recipe's, fit for sites of
             up to 10,000 records.
-        isolate_units: Compute every unit's gradient for itself, several times slower. Beside others
-            it is rounded a little differently (float32), which a thousandth of the clipping bound
-            is kept free for; this does without that assumption.
+        isolate_units: Compute every record's gradient for itself, several times slower. Beside
+            others it has the same bits, which a proof on this machine tests and does not prove of
+            its kernels (`cloister.training.proof`); this does without that assumption.
     """
 
     unit: Unit = Unit.RECORD
@@ -165,9 +165,8 @@ class AcceptPolicy:
         max_message_bytes: Longest message; the default holds rank 8 on queries and values of a
             model of 7 billion parameters (4.2 million float32 values, 17 MB).
         max_adapter_value: Largest value in a global adapter. Beyond all that training gives (the
-            quickstart's end below 0.3), values blow float32 rounding up until one unit shows in
-            its companions' gradients; up to the default that was measured to stay within what
-            clipping keeps free (`cloister.privacy.clipping.MARGIN`).
+            quickstart's end below 0.3); isolation is tried up to this value
+            (`cloister.training.proof`).
         max_length: Longest record in tokens that a study may ask for; a bound on time and memory.
             The default is the context that Llama 2 was trained with.
         templates: SHA-256 of the chat templates that a recipe may bring, each read by somebody

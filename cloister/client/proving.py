@@ -14,11 +14,12 @@ import json
 import logging
 import math
 import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
-
-import torch
+from typing import Any, TypeVar
 
 from cloister.adapter.wire import encode
 from cloister.client.admission import Admitted
@@ -31,16 +32,18 @@ from cloister.privacy.entropy import OsEntropy
 from cloister.privacy.plan import Plan
 from cloister.recipe import Recipe
 from cloister.tasks.task import Example
+from cloister.training.config import TrainingConfig
 from cloister.training.local import local_update
-from cloister.training.preflight import preflight
+from cloister.training.proof import Proof, prove
 from cloister.training.shared import shared_gradient
+from cloister.training.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-# Proofs that are kept; a coordinator that asks for ever must not fill the disk.
-KEPT = 32
-# What a proof holds for: the packages whose kernels and hooks it tried.
-PACKAGES = ("cloister", "torch", "transformers", "peft", "opacus", "tokenizers")
+T = TypeVar("T")
+
+# What is kept, two entries a study; a coordinator that asks for ever must not fill the disk.
+KEPT = 64
 # Deviations of a batch's size that are made room for: 3·10⁻⁷ of draws lie above.
 SPREAD = 5.0
 # Seconds of a round beside its steps: two synced writes of the ledger, the accountant's ε, the
@@ -49,88 +52,112 @@ BESIDE = 0.1
 
 
 @dataclass(frozen=True)
-class Proof:
-    """What was found on synthetic records; holds as long as its key.
+class Times:
+    """What a study's parts took on synthetic records, in seconds.
 
     Attributes:
-        step_seconds: Of one local step on the expected batch, every record of greatest length.
-        encode_seconds: Of encoding one such record.
+        step: One local step on the expected batch, every record of greatest length.
+        encoding: Encoding one such record.
     """
 
-    step_seconds: float
-    encode_seconds: float
+    step: float
+    encoding: float
 
-    def round_seconds(self, plan: Plan) -> float:
+    def of_round(self, plan: Plan) -> float:
         """Of a round, should each of its batches be as large as draws are.
 
         Sizes of Poisson batches have a deviation of at most √B around B; SPREAD of them above it
         are drawn less than once in a million steps.
         """
         size = plan.expected_batch_size
-        return BESIDE + plan.local_steps * self.step_seconds * (1 + SPREAD / math.sqrt(size))
+        return BESIDE + plan.local_steps * self.step * (1 + SPREAD / math.sqrt(size))
 
 
-def prove(admitted: Admitted, recipe: Recipe, cache: Path) -> Proof:
-    """Proves a study's per-record gradients and measures a step, or takes what was proven before.
+@dataclass(frozen=True)
+class KeptProofs:
+    """What was shown and measured of studies, kept in a file by all that it depends on.
 
-    Args:
-        admitted: The site in the study.
-        recipe: The study's.
-        cache: File of earlier proofs; made, and mended where it cannot be read.
-
-    Raises:
-        PreflightError: What is wrong, by name.
-
-    Guarantees:
-        No record of the site's is looked at; nothing is charged.
+    Attributes:
+        path: Made, and mended where it cannot be read.
     """
-    key = _key(admitted, recipe)
-    known = _read(cache)
-    if key in known:
-        return known[key]
-    found = _proven(admitted, recipe.task.max_length)
-    kept = dict(list({**known, key: found}.items())[-KEPT:])
-    document = {name: asdict(proof) for name, proof in kept.items()}
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(cache, json.dumps(document, indent=2).encode(), mode=0o600)
-    except OSError as error:  # as on a full disk: it is proven again next time
-        log.warning("a proof could not be kept: %s", error.strerror)
-    return found
 
+    path: Path
 
-def _read(cache: Path) -> dict[str, Proof]:
-    """Earlier proofs; a file that cannot be read holds none, and is written anew."""
-    try:
-        found = json.loads(cache.read_text("utf-8"))
-        return {key: Proof(**fields) for key, fields in found.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}
+    def isolation(
+        self, workspace: Workspace, plan: Plan, training: TrainingConfig, limit: float
+    ) -> Proof:
+        """Shows that records do not touch each other here; see `training.proof.prove`.
+
+        Raises:
+            PreflightError: What is wrong, by name.
+        """
+        key = Proof.key_of(workspace, plan, training, max_adapter_value=limit)
+        return self._kept(
+            key,
+            lambda: prove(workspace, plan, training, max_adapter_value=limit),
+            Proof.to_json,
+            Proof.from_json,
+        )
+
+    def times(self, admitted: Admitted, recipe: Recipe) -> Times:
+        """Measures a step and encoding.
+
+        Raises:
+            PreflightError: A step on synthetic records fails.
+        """
+        return self._kept(
+            _key(admitted, recipe),
+            lambda: _measured(admitted, recipe.task.max_length),
+            asdict,
+            lambda fields: Times(**fields),
+        )
+
+    def _kept(
+        self,
+        key: str,
+        make: Callable[[], T],
+        to_json: Callable[[T], dict[str, Any]],
+        from_json: Callable[[Mapping[str, Any]], T],
+    ) -> T:
+        known = self._read()
+        with suppress(KeyError, TypeError, ValueError, AttributeError):
+            return from_json(known[key])
+        found = make()
+        document = dict(list({**known, key: to_json(found)}.items())[-KEPT:])
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(self.path, json.dumps(document, indent=2).encode(), mode=0o600)
+        except OSError as error:  # as on a full disk: it is proven again next time
+            log.warning("a proof could not be kept: %s", error.strerror)
+        return found
+
+    def _read(self) -> dict[str, Any]:
+        """Earlier proofs; a file that cannot be read holds none, and is written anew."""
+        try:
+            found = json.loads(self.path.read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
 
 def _key(admitted: Admitted, recipe: Recipe) -> str:
-    """A hash of all that a proof depends on."""
+    """A hash of all that times depend on."""
     workspace, site, plan = admitted.workspace, admitted.site, admitted.plan
-    device = workspace.network.device
     about = {
-        "base": workspace.base_sha256,
-        "versions": {name: metadata.version(name) for name in PACKAGES},
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "threads": torch.get_num_threads(),
-        "shapes": {name: list(shape) for name, shape in sorted(workspace.whole.shapes.items())},
-        "modules": list(workspace.network.adapted_modules),
+        "isolation": Proof.key_of(
+            workspace, plan, site.training, max_adapter_value=site.policy.accept.max_adapter_value
+        ),
+        "versions": {name: metadata.version(name) for name in ("cloister", "tokenizers")},
         "start": hashlib.sha256(encode(workspace.whole)).hexdigest(),
         "task": asdict(recipe.task),
-        "lora": asdict(recipe.lora),
         "training": asdict(site.training),
-        "isolate": site.policy.privacy.isolate_units,
+        "shapes": admitted.shapes.to_json() if admitted.shapes else None,
         "plan": [plan.public_records, plan.expected_batch_size, plan.max_records, plan.unit],
-        "dtype": str(next(workspace.network.backbone.parameters()).dtype),
     }
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
-def _proven(admitted: Admitted, length: int) -> Proof:
+def _measured(admitted: Admitted, length: int) -> Times:
     workspace, plan = admitted.workspace, admitted.plan
     records = nobody_s_records(
         workspace.task.record_kind, workspace.task.labels,
@@ -142,10 +169,8 @@ def _proven(admitted: Admitted, length: int) -> Proof:
         encoding = (time.perf_counter() - started) / len(longest)
         write_adapter(workspace.network, workspace.start)
         workspace.train_names(frozenset(workspace.start))
-        pair = [longest[0], workspace.task.encode(records[0])]
-        preflight(workspace.network, workspace.task, pair)
         _step_seconds(admitted, longest)  # what is loaded at its first use is not part of a step
-        return Proof(_step_seconds(admitted, longest), encoding)
+        return Times(_step_seconds(admitted, longest), encoding)
     except PreflightError:
         raise
     except (
@@ -162,21 +187,18 @@ def _step_seconds(admitted: Admitted, longest: list[Example]) -> float:
     """One step of the study as it will run, on as many synthetic units as are declared."""
     workspace, site = admitted.workspace, admitted.site
     plan = replace(admitted.plan, local_steps=1)
-    training = site.training
-    if site.policy.privacy.isolate_units:
-        training = replace(training, physical_batch_tokens=1)
     found = itertools.cycle(longest)
     units = [tuple(itertools.islice(found, plan.max_records)) for _ in range(plan.public_records)]
     started = time.perf_counter()
     if plan.sharing is not None:
         shared_gradient(
-            workspace.network, workspace.task, units, workspace.start, plan, training,
-            entropy=OsEntropy(),
+            workspace.network, workspace.task, units, workspace.start, plan, site.training,
+            entropy=OsEntropy(), shapes=admitted.shapes,
         )  # fmt: skip
     else:
         local_update(
-            workspace.network, workspace.task, units, workspace.start, plan, training,
-            round_number=1, entropy=OsEntropy(), rank=site.rank,
+            workspace.network, workspace.task, units, workspace.start, plan, site.training,
+            round_number=1, entropy=OsEntropy(), rank=site.rank, shapes=admitted.shapes,
         )  # fmt: skip
     return time.perf_counter() - started
 

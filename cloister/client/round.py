@@ -121,7 +121,7 @@ def _check_values(site: Site, start: Adapter) -> None:
         raise RefusedError(
             f"accept.max_adapter_value: the adapter to start from has a value of "
             f"{start.largest():.3g}; "
-            f"at most {limit:g} is taken: beyond, rounding couples records"
+            f"at most {limit:g} is taken: up to it isolation was tried"
         )
 
 
@@ -135,9 +135,10 @@ def _trained(admitted: Admitted, begin: _Begin, entropy: Entropy, on_step: OnSte
         site.units,
         filled(cut(begin.start, site.rank), begin.start.shapes),
         admitted.plan,
-        _training(site),
+        site.training,
         round_number=begin.number,
         entropy=entropy,
+        shapes=admitted.shapes,
         rank=site.rank,
         center=filled(cut(center, site.rank), center.shapes),
         on_step=on_step,
@@ -169,8 +170,8 @@ def _answer_secure(admitted: Admitted, request: RoundRequest, on_step: OnStep) -
     def gradient() -> NDArray[np.int64]:
         workspace.train_names(workspace.trained_in_round(site.training, request.round))
         return shared_gradient(
-            workspace.network, workspace.task, site.units, start, plan, _training(site),
-            entropy=entropy, on_step=on_step,
+            workspace.network, workspace.task, site.units, start, plan, site.training,
+            entropy=entropy, shapes=admitted.shapes, on_step=on_step,
         )  # fmt: skip
 
     charge = _charge(admitted, request, entropy, request.adapter + request.body)
@@ -201,13 +202,6 @@ def _kept(site: Site, workspace: Workspace, number: int) -> Adapter:
     start = workspace.start.select(workspace.kept)
     own = site.personal.before(number, start.shapes) if site.personal is not None else None
     return own or start
-
-
-def _training(site: Site) -> TrainingConfig:
-    """How the site trains; with isolation, in physical batches of one unit."""
-    if site.policy.privacy.isolate_units:
-        return replace(site.training, physical_batch_tokens=1)
-    return site.training
 
 
 def _encoded(delta: Adapter, training: TrainingConfig, plan: Plan) -> bytes:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -21,6 +22,10 @@ from cloister.tasks.task import Batch
 # Standard deviation of a head's start, as transformers starts its classifiers
 # (`initializer_range` of BERT and its descendants).
 HEAD_DEVIATION = 0.02
+
+# In a fixed shape a head's rows are a multiple of this: MKL's float32 kernels were measured to
+# treat all rows alike from 4 on with one thread, and in multiples of 8 with two.
+HEAD_ROWS = 8
 
 
 class LowRankHead(nn.Module):
@@ -70,26 +75,50 @@ class Network(nn.Module):
         self.prefix: FrozenPrefix | None = None
         self.is_float32 = all(p.dtype == torch.float32 for p in backbone.parameters())
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Logits [B, C] of sequences, or [B, T, C] of tokens."""
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, *, multiple: int = 1) -> Tensor:
+        """Logits [B, C] of sequences, or [B, T, C] of tokens.
+
+        Args:
+            input_ids: [B, T].
+            attention_mask: [B, T].
+            multiple: Of it are the rows that a head of sequences computes; zeros fill them up. Its
+                matrix product has a row a record, and kernels for few rows sum in another order.
+        """
         output = self.backbone(input_ids=input_ids, attention_mask=attention_mask)
         if self.head is None:
             logits: Tensor = output.logits
             return logits
         hidden = output.last_hidden_state
         features = hidden if self.pooling is None else self.pooling(output, attention_mask)
-        scores: Tensor = self.head(features.to(torch.float32))
-        return scores
+        features = features.to(torch.float32)
+        rows = len(features)
+        if features.dim() == 2 and rows % multiple:
+            features = F.pad(features, (0, 0, 0, multiple - rows % multiple))
+        scores: Tensor = self.head(features)
+        return scores[:rows]
 
     def logits(self, batch: Batch) -> Tensor:
-        """Logits of a batch on the network's device, past the frozen layers where they are kept."""
+        """Logits of a batch on the network's device, past the frozen layers where they are kept.
+
+        Guarantees:
+            In a fixed shape, kept states are those that the same shape computes: nothing shows
+            whether they were kept.
+        """
         ids, mask = batch.input_ids.to(self.device), batch.attention_mask.to(self.device)
-        # States in shorter floats would show beside which records they were first computed.
-        if self.prefix is None or not self.is_float32:
-            return self(ids, mask)  # type: ignore[no-any-return]
+        multiple = 1 if batch.shape is None else HEAD_ROWS
+        # Below float32 a state depends visibly on the batch that computed it, so that scores would
+        # change with what was scored before; in a fixed shape it does not.
+        if self.prefix is None or not (self.is_float32 or batch.shape is not None):
+            return self(ids, mask, multiple=multiple)  # type: ignore[no-any-return]
         records = [example.input_ids for example in batch.examples]
-        with self.prefix.skipping(self.prefix.states(ids, mask, records)):
-            return self(ids, mask)  # type: ignore[no-any-return]
+        with self.prefix.skipping(self.prefix.states(ids, mask, records, batch.shape)):
+            return self(ids, mask, multiple=multiple)  # type: ignore[no-any-return]
+
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids the base has embeddings for."""
+        embeddings: Any = self.backbone.get_input_embeddings()
+        return int(embeddings.weight.shape[0])
 
     @property
     def base(self) -> PreTrainedModel:

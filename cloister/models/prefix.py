@@ -4,6 +4,10 @@ Where adapters sit in the top layers only, what enters the first of them never c
 frozen and no dropout runs. It is kept for each record, and later passes start there. What does not
 fit any more is computed each time. This moves time and memory, never the result.
 
+Rounding is a part of the result under privacy: in a batch of a fixed shape, states are computed in
+a fixed shape too (`training.shapes`), so that they are the record's alone, and kept apart from
+those that other batches computed.
+
 Shapes: B records, T tokens of the longest, t tokens of one record, H hidden units.
 """
 
@@ -17,32 +21,43 @@ import torch
 from torch import Tensor, nn
 
 from cloister.errors import UsageError
+from cloister.tasks.task import BatchShape
 
 TokenIds = tuple[int, ...]
 
 GIB = 2**30
 
+# States of batches that were padded to the longest of their records.
+ANY_LENGTH = 0
+
 
 class KeptStates:
-    """Hidden states [t, H] by record, up to a size in memory.
+    """Hidden states [t, H] by record and padded length, up to a size in memory.
 
     Nothing is dropped to make room: every record is drawn equally often, so what came first serves
     as well as what came last.
     """
 
     def __init__(self) -> None:
-        self._states: dict[TokenIds, Tensor] = {}
+        self._states: dict[tuple[TokenIds, int], Tensor] = {}
         self._bytes = 0
 
-    def get(self, record: TokenIds) -> Tensor | None:
-        """A record's states, if they are kept."""
-        return self._states.get(record)
+    def get(self, record: TokenIds, length: int = ANY_LENGTH) -> Tensor | None:
+        """A record's states, if they are kept.
 
-    def add(self, record: TokenIds, states: Tensor, max_bytes: float) -> None:
+        Args:
+            record: Its token ids.
+            length: The fixed length at which they were computed; `ANY_LENGTH`: beside any others.
+        """
+        return self._states.get((record, length))
+
+    def add(
+        self, record: TokenIds, states: Tensor, max_bytes: float, length: int = ANY_LENGTH
+    ) -> None:
         """Keeps a copy of a record's states if all kept then come to at most `max_bytes`."""
         size = states.numel() * states.element_size()
-        if record not in self._states and self._bytes + size <= max_bytes:
-            self._states[record] = states.clone()
+        if (record, length) not in self._states and self._bytes + size <= max_bytes:
+            self._states[record, length] = states.clone()
             self._bytes += size
 
 
@@ -51,6 +66,14 @@ class _PassThrough(nn.Module):
 
     def forward(self, hidden: Tensor, *_: Any, **__: Any) -> Tensor:
         return hidden
+
+
+class _ReachedError(Exception):
+    """Ends a forward pass at the first adapted layer: what lies above is not needed."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        super().__init__("the first adapted layer is reached")
+        self.hidden = hidden
 
 
 class FrozenPrefix:
@@ -91,38 +114,66 @@ class FrozenPrefix:
         self._max_bytes = max_gib * GIB
 
     def states(
-        self, input_ids: Tensor, attention_mask: Tensor, records: Sequence[TokenIds]
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        records: Sequence[TokenIds],
+        shape: BatchShape | None = None,
     ) -> Tensor:
         """What enters the first adapted layer, [B, T, H], zero at padding; new ones are kept.
 
         Args:
             input_ids: [B, T].
             attention_mask: [B, T].
-            records: The B records' own token ids, without padding.
+            records: The records' own token ids, without padding; rows beyond them are dummies.
+            shape: The batch's fixed shape, where it has one.
+
+        Guarantees:
+            With a fixed shape, a record's states are a function of its own tokens, bit for bit,
+            whether they were kept or not.
         """
-        found = [self._kept.get(record) for record in records]
+        length = ANY_LENGTH if shape is None else shape.length
+        found = [self._kept.get(record, length) for record in records]
         missing = [row for row, states in enumerate(found) if states is None]
         if missing:
-            computed = self._compute(input_ids[missing], attention_mask[missing])
-            for row, hidden in zip(missing, computed, strict=True):
+            rows = missing if shape is None else _filled(missing, attention_mask, shape)
+            computed = self._compute(input_ids[rows], attention_mask[rows])
+            for row, hidden in zip(missing, computed, strict=False):
                 states = hidden[: len(records[row])]
-                self._kept.add(records[row], states, self._max_bytes)
+                self._kept.add(records[row], states, self._max_bytes, length)
                 found[row] = states
         present = [states for states in found if states is not None]
-        return nn.utils.rnn.pad_sequence(present, batch_first=True)
+        if shape is None:
+            return nn.utils.rnn.pad_sequence(present, batch_first=True)
+        whole = present[0].new_zeros(shape.rows, shape.length, present[0].shape[1])
+        for row, states in enumerate(present):
+            whole[row, : len(states)] = states
+        return whole
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Within it, nothing that was kept before is used, and nothing is kept beyond it."""
+        before, self._kept = self._kept, KeptStates()
+        try:
+            yield
+        finally:
+            self._kept = before
 
     def _compute(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        seen: list[Tensor] = []
-        handle = self._layers[self._first].register_forward_pre_hook(
-            lambda _, arguments, keywords: seen.append(_hidden(arguments, keywords)),
-            with_kwargs=True,
-        )
+        def stop_here(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            raise _ReachedError(_hidden(arguments, keywords))
+
+        handle = self._layers[self._first].register_forward_pre_hook(stop_here, with_kwargs=True)
         try:
             with torch.no_grad():
                 self._backbone(input_ids=input_ids, attention_mask=attention_mask)
+        except _ReachedError as reached:
+            return reached.hidden
         finally:
             handle.remove()
-        return seen[0]
+        raise UsageError(
+            "training.frozen_cache_gib: this base does not call its layers; set it to 0"
+        )
 
     @contextmanager
     def skipping(self, hidden: Tensor) -> Iterator[None]:
@@ -145,6 +196,20 @@ class FrozenPrefix:
             handle.remove()
             for index, layer in enumerate(skipped):
                 self._layers[index] = layer
+
+
+def _filled(missing: list[int], attention_mask: Tensor, shape: BatchShape) -> list[int]:
+    """Rows to compute: the missing ones, and others up to the next row count of the shape.
+
+    Others are dummies where there are any, or records that are computed twice; one of them has
+    padding where no missing row has (`training.shapes.cut`).
+    """
+    others = [row for row in range(shape.rows) if row not in set(missing)]
+    others.sort(key=lambda row: int(attention_mask[row].sum()))
+    no_padding = bool(attention_mask[missing].all()) and shape.counts != (1,)
+    needed = len(missing) + no_padding
+    rows = min(count for count in shape.counts if count >= needed)
+    return [*missing, *others[: rows - len(missing)]]
 
 
 def _hidden(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Tensor:

@@ -9,6 +9,10 @@ Math:
     a vector by at most √d · γ/2, so C′ = C − √d · γ/2 keeps every contribution at or under C. The
     sum is of integers: exact, in any order (Mironov 2012, "On significance of the least
     significant bits for differential privacy").
+
+    What a unit contributes is a function of its own row, bit for bit, whatever U, the other rows,
+    the threads or the device are: norms are sums in halves, by elementwise additions alone, whose
+    results IEEE 754 fixes. (torch's own sums choose their order by shape and threads.)
 """
 
 from __future__ import annotations
@@ -20,14 +24,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Contributions aim this far below C. What it covers, in parts of C: float32 norms and factors
-# (4·10⁻⁶: torch sums squares in four cascaded levels of at least 16, so a sum of 10⁶ of them is off
-# by at most 64 · 2⁻²⁴, its root by half of that); and that a unit changes, by the padding and the
-# order of sums inside the network, how its companions' gradients are rounded. Of the latter at most
-# 3·10⁻⁵ was found with 32 to 79 companions, float32, and adapters of values up to 100, the most
-# that a site takes (`max_adapter_value`). Where a network computes in less than float32, units are
-# computed one by one and have no companions.
-MARGIN = 1e-3
+# Contributions aim this far below C; it covers the clip's own arithmetic, in parts of C. With
+# u = 2⁻²⁴, float32's rounding: a square is off by u; a sum in halves of n squares, all positive, by
+# ⌈log₂ n⌉ · u more, and the sum over P tensors by ⌈log₂ P⌉ · u. For n ≤ 2³¹ and P ≤ 2¹⁵ that is
+# 47u; the root halves it and adds u. C′ as float32, the division by the norm and the product with
+# the gradient add u each; dividing by the grid, a power of two, adds nothing. Squares below 2⁻¹²⁶
+# may vanish, at most 2³¹ · 2⁻¹²⁶ in sum: a vector longer than 2⁻³⁵ loses u/4 by it, a shorter one
+# is not clipped (`LEAST_BOUND`). Together 27.75u = 1.7·10⁻⁶; about twice that is kept.
+MARGIN = 4e-6
+
+# Smallest bound that `MARGIN` was derived for: vectors shorter than 2⁻³⁵ must lie below it.
+LEAST_BOUND = 2.0**-30
 
 # The grid is C/2³⁰ or finer: √d · γ/2 then stays below 5·10⁻⁶ C up to d = 10⁸, and sums of 2²²
 # contributions below 2⁵³, where float64 still holds every integer.
@@ -106,18 +113,33 @@ def clip_and_sum(per_unit: Sequence[Tensor], bound: float, grid: float | None = 
 
     Raises:
         TypeError: A gradient is not of floating type.
-        ValueError: The grid is so coarse that rounding alone reaches the bound.
+        ValueError: The grid is so coarse that rounding alone reaches the bound, or the bound is
+            below `LEAST_BOUND`.
 
     Guarantees:
         Norms and clipping are in float32 whatever the input's type, the sum is exact. A unit whose
         gradient is not finite, or whose squared norm overflows, contributes zero, and no other
         unit's contribution changes. Every contribution's norm is at most `bound`.
     """
+    parts = contributions(per_unit, bound, grid)
+    # Integers below 2⁵³: exact in float64, in any order.
+    tensors = tuple(part.sum(dim=0, dtype=torch.float64).to(torch.int64) for part in parts)
+    return ClippedSum(tensors, bound, grid)
+
+
+def contributions(
+    per_unit: Sequence[Tensor], bound: float, grid: float | None = None
+) -> tuple[Tensor, ...]:
+    """What each unit adds to the sum, in grid steps: integers in float32, [U, …] a parameter.
+
+    Arguments, errors and guarantees are those of `clip_and_sum`; no row depends on another.
+    """
     if not all(g.is_floating_point() for g in per_unit):
         raise TypeError("gradients of integers cannot be clipped; train floating parameters only")
+    if bound < LEAST_BOUND:
+        raise ValueError(f"a bound of {bound:g}; at least {LEAST_BOUND:g} can be clipped to")
     gradients = [g.to(torch.float32) for g in per_unit]
-    squares = torch.stack([g.flatten(1).square().sum(dim=1) for g in gradients]).sum(dim=0)
-    norms = squares.sqrt()
+    norms = _norms(gradients)
     usable = torch.isfinite(norms)
     step = grid_of(bound) if grid is None else grid
     lengthening = math.sqrt(sum(g[0].numel() for g in gradients if len(g))) * step / 2
@@ -127,17 +149,30 @@ def clip_and_sum(per_unit: Sequence[Tensor], bound: float, grid: float | None = 
     factors = (target / norms.clamp_min(1e-30)).clamp_max(1.0) / step
     factors = torch.where(usable, factors, torch.zeros_like(factors))
     clean = bool(usable.all())
-    return ClippedSum(
-        tuple(_rounded_sum(g if clean else _without(g, usable), factors) for g in gradients),
-        bound,
-        grid,
+    return tuple(
+        ((g if clean else _without(g, usable)) * _beside(factors, g)).round_() for g in gradients
     )
 
 
-def _rounded_sum(gradient: Tensor, factors: Tensor) -> Tensor:
-    """Σ round(factor · row), int64."""
-    integers = (gradient * _beside(factors, gradient)).round_()
-    return integers.sum(dim=0, dtype=torch.float64).to(torch.int64)  # below 2⁵³: exact in float64
+def _norms(gradients: Sequence[Tensor]) -> Tensor:
+    """L2 norms over all parameters, [U]."""
+    squares = torch.stack([_sum_in_halves(g.flatten(1).square()) for g in gradients], dim=1)
+    return _sum_in_halves(squares).sqrt()
+
+
+def _sum_in_halves(rows: Tensor) -> Tensor:
+    """Sums rows [U, n] to [U]: the second half is added to the first until one value is left.
+
+    Elementwise, so that a row's sum has the same bits wherever it is computed. Overwrites `rows`.
+    """
+    width = rows.shape[1]
+    if not width:
+        return rows.new_zeros(len(rows))
+    while width > 1:
+        half = (width + 1) // 2
+        rows[:, : width - half].add_(rows[:, half:width])
+        width = half
+    return rows[:, 0]
 
 
 def _without(gradient: Tensor, usable: Tensor) -> Tensor:

@@ -35,7 +35,8 @@ from cloister.server.tracking import TensorBoard, metrics_row
 from cloister.strategies.build import make_strategy
 from cloister.strategies.strategy import ServerState
 from cloister.tasks.build import labels_of, record_kind
-from cloister.training.preflight import preflight
+from cloister.training.machine import on_machine
+from cloister.training.proof import proven
 from cloister.training.workspace import Workspace, open_workspace
 
 # A site whose answer was lost is asked again after so many seconds: its agent is started again in
@@ -175,9 +176,8 @@ class DeployedStudy:
             frozen_cache_gib=recipe.machine.frozen_cache_gib,
         )  # fmt: skip
         if recipe.privacy.enabled:
-            workspace.train_names(frozenset(workspace.start))
-            samples = sorted(workspace.encode(test[:8]), key=lambda e: len(e.input_ids))
-            preflight(workspace.network, workspace.task, [samples[-1], samples[0]])
+            for plan in plans_of(recipe, members).values():
+                proven(workspace, plan, on_machine(recipe.training, recipe.machine))
         return cls(recipe, members, workspace, test, validation, run, allowed)
 
     @property

@@ -40,7 +40,8 @@ from cloister.simulation.study import (
 )
 from cloister.strategies.build import make_strategy
 from cloister.strategies.strategy import ServerState
-from cloister.training.preflight import preflight
+from cloister.training.machine import on_machine
+from cloister.training.proof import proven
 from cloister.training.workspace import Workspace
 
 
@@ -132,7 +133,7 @@ def end_on_fault(error: Exception) -> None:
 def open_coordinator(
     recipe: Recipe, run: RunDirectory, events: Events | None = None
 ) -> SimulatedCoordinator:
-    """Loads data and model and, with privacy on, proves the per-record gradients exact.
+    """Loads data and model and, with privacy on, proves that records do not touch each other.
 
     Raises:
         CloisterError: Anything that makes the study impossible, before any training.
@@ -155,8 +156,8 @@ def open_coordinator(
         # What an earlier run in this process left in the network is no start for a proof.
         write_adapter(workspace.network, workspace.start)
         workspace.train_names(frozenset(workspace.start))
-        samples = sorted(workspace.encode(simulated.test[:8]), key=lambda e: len(e.input_ids))
-        preflight(workspace.network, workspace.task, [samples[-1], samples[0]])
+        for plan in simulated.plans.values():
+            proven(workspace, plan, on_machine(recipe.training, recipe.machine))
     return SimulatedCoordinator(simulated, workspace, run, events)
 
 

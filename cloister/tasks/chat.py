@@ -14,7 +14,7 @@ from cloister.errors import MisfitError
 from cloister.tasks.collate import collate
 from cloister.tasks.config import TaskKind
 from cloister.tasks.losses import mean_within_record, token_losses
-from cloister.tasks.task import IGNORE, Batch, Example
+from cloister.tasks.task import IGNORE, Batch, BatchShape, Example
 from cloister.tasks.template import ChatTemplate
 
 # For tokenizers without a template of their own. Plain words, because a small vocabulary has no
@@ -82,9 +82,9 @@ class CausalChat:
         """The last assistant turn."""
         return record.messages[_last_assistant(record)].content
 
-    def collate(self, examples: Sequence[Example]) -> Batch:
+    def collate(self, examples: Sequence[Example], shape: BatchShape | None = None) -> Batch:
         """Pads conversations."""
-        return collate(examples, self.pad_id)
+        return collate(examples, self.pad_id, shape)
 
     def record_losses(self, logits: Tensor, batch: Batch) -> Tensor:
         """Mean next-token cross-entropy over each record's assistant tokens, [B]."""

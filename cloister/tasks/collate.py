@@ -7,22 +7,30 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cloister.tasks.task import IGNORE, Batch, Example
+from cloister.tasks.task import IGNORE, Batch, BatchShape, Example
 
 
-def collate(examples: Sequence[Example], pad_id: int) -> Batch:
-    """Pads examples on the right to the longest of them.
+def collate(examples: Sequence[Example], pad_id: int, shape: BatchShape | None = None) -> Batch:
+    """Pads examples on the right to the longest of them, or to a fixed shape.
 
     Args:
-        examples: At least one; all with a class id, or all with one id a token.
+        examples: At least one; all with a class id, or all with one id a token. With a fixed shape
+            at most its rows, none longer than its length.
         pad_id: Token id of padding.
+        shape: Its further rows are dummies: one token of padding that is attended to, so that no
+            row is without any, and class 0 or nothing to learn.
     """
-    longest = max(len(example.input_ids) for example in examples)
+    length = max(len(e.input_ids) for e in examples) if shape is None else shape.length
+    dummies = 0 if shape is None else shape.rows - len(examples)
+    per_token = isinstance(examples[0].target, tuple)
+    dummy = Example((pad_id,), (IGNORE,) if per_token else 0)
+    rows = [*examples, *[dummy] * dummies]
     return Batch(
-        input_ids=_pad([e.input_ids for e in examples], longest, pad_id),
-        attention_mask=_pad([(1,) * len(e.input_ids) for e in examples], longest, 0),
-        target=_targets(examples, longest),
+        input_ids=_pad([e.input_ids for e in rows], length, pad_id),
+        attention_mask=_pad([(1,) * len(e.input_ids) for e in rows], length, 0),
+        target=_targets(rows, length),
         examples=tuple(examples),
+        shape=shape,
     )
 
 

@@ -15,7 +15,7 @@ from cloister.data.records import Record, RecordKind, TextRecord
 from cloister.errors import MisfitError
 from cloister.tasks.collate import collate
 from cloister.tasks.config import TaskKind
-from cloister.tasks.task import UNKNOWN_LABEL, Batch, Example
+from cloister.tasks.task import UNKNOWN_LABEL, Batch, BatchShape, Example
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class SequenceClassification:
         ids = self.tokenizer(record.text, truncation=True, max_length=self.max_length)["input_ids"]
         return Example(tuple(ids) or (self.pad_id,), self.labels.index(record.label))
 
-    def collate(self, examples: Sequence[Example]) -> Batch:
+    def collate(self, examples: Sequence[Example], shape: BatchShape | None = None) -> Batch:
         """Pads texts."""
-        return collate(examples, self.pad_id)
+        return collate(examples, self.pad_id, shape)
 
     def record_losses(self, logits: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy of each text, [B]."""

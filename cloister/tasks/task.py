@@ -40,20 +40,37 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchShape:
+    """A shape that does not depend on the examples in it (`training.shapes`).
+
+    Attributes:
+        rows: Of the batch; those beyond its examples are dummies.
+        length: Padded tokens of a row.
+        counts: All row counts with which a row of this length has equal bits, ascending.
+    """
+
+    rows: int
+    length: int
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
-    """Examples padded to the longest of them.
+    """Examples padded to the longest of them, or to a fixed shape.
 
     Attributes:
         input_ids: Token ids, int64 [B, T].
         attention_mask: 1 at tokens, 0 at padding, int64 [B, T].
         target: int64 [B] or [B, T] (`IGNORE` at padding).
-        examples: What was padded, in order.
+        examples: What was padded, in order; rows beyond are dummies.
+        shape: The fixed shape, where it has one.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     target: Tensor
     examples: tuple[Example, ...]
+    shape: BatchShape | None = None
 
 
 class Meter(Protocol):
@@ -91,6 +108,10 @@ class Task(Protocol):
         """Names of the C outputs in order; empty for a causal LM, whose outputs are tokens."""
 
     @property
+    def max_length(self) -> int:
+        """Longest record in tokens; longer ones are cut."""
+
+    @property
     def primary_metric(self) -> str:
         """The one score that tables and plots show."""
 
@@ -102,11 +123,11 @@ class Task(Protocol):
                 cannot be rendered.
         """
 
-    def collate(self, examples: Sequence[Example]) -> Batch:
-        """Pads examples to the longest of them."""
+    def collate(self, examples: Sequence[Example], shape: BatchShape | None = None) -> Batch:
+        """Pads examples to the longest of them, or to a fixed shape with dummy rows."""
 
     def record_losses(self, logits: Tensor, batch: Batch) -> Tensor:
-        """One float32 loss a record, [B]; 0 for a record in which nothing is to be learnt."""
+        """One float32 loss a row, [B]; 0 for a record in which nothing is to be learnt."""
 
     def meter(self) -> Meter:
         """A new, empty meter."""

@@ -14,7 +14,7 @@ from cloister.errors import MisfitError
 from cloister.tasks.collate import collate
 from cloister.tasks.config import TaskKind
 from cloister.tasks.losses import mean_within_record, token_losses
-from cloister.tasks.task import IGNORE, UNKNOWN_LABEL, Batch, Example
+from cloister.tasks.task import IGNORE, UNKNOWN_LABEL, Batch, BatchShape, Example
 
 
 def bio_tags(types: Sequence[str]) -> tuple[str, ...]:
@@ -69,9 +69,9 @@ class TokenClassification:
         ids = tuple(encoded["input_ids"])
         return Example(ids or (self.pad_id,), tuple(target) or (IGNORE,), record.tags, tuple(words))
 
-    def collate(self, examples: Sequence[Example]) -> Batch:
+    def collate(self, examples: Sequence[Example], shape: BatchShape | None = None) -> Batch:
         """Pads sentences."""
-        return collate(examples, self.pad_id)
+        return collate(examples, self.pad_id, shape)
 
     def record_losses(self, logits: Tensor, batch: Batch) -> Tensor:
         """Mean cross-entropy of each sentence's words, [B]."""

@@ -1,7 +1,8 @@
-"""Physical batches: a logical batch cut by token count, units of similar length together.
+"""Physical batches without privacy: cut by token count, units of similar length together.
 
-The order of the units of a logical batch is free, because their contributions are summed; so
-sorting them by length saves padding and costs no privacy.
+The order of the units of a logical batch is free, because their gradients are summed, so sorting
+them by length saves padding. Each unit's padding then depends on its companions, which couples them
+by rounding: private training cuts otherwise (`training.shapes`).
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ def physical_batches(
     """Cuts units into batches of at most `max_tokens` padded tokens.
 
     Args:
-        units: Any number, also none; a unit's records stay together. Empty ones are left out.
+        units: Any number, also none; a unit's records stay together, empty ones are left out.
         max_tokens: Most tokens of a batch, padding included; a larger unit goes alone.
 
     Yields:
-        Every other unit once, longest record first, so that what needs most memory comes early.
+        Every unit with records once, longest record first, so that what needs most memory comes
+        early.
     """
     batch: list[UnitExamples] = []
     records, longest = 0, 0
-    # A unit whose records cannot be used contributes nothing.
     for unit in sorted(filter(None, units), key=_longest, reverse=True):
         if batch and longest * (records + len(unit)) > max_tokens:
             yield batch

@@ -32,6 +32,7 @@ from cloister.training.config import TrainingConfig
 from cloister.training.frozen_step import likelihood_ratio
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
 from cloister.training.optimizer import learning_rate_at, make_optimizer
+from cloister.training.proof import proven
 from cloister.training.released_sum import ReleasedSum
 from cloister.training.units import UnitExamples
 from cloister.training.workspace import Workspace
@@ -87,6 +88,7 @@ def audit_run(
     if count < 100:
         raise UsageError(f"{size} trained parameters: too few to place canaries on")
     coordinates = np.sort(np.random.default_rng().choice(size, count, replace=False))
+    shapes = proven(workspace, plan, config).shapes
     entropy = make_entropy()
     is_in = np.asarray(OsEntropy().uniform(count) < 0.5)
     present = coordinates[is_in]
@@ -101,7 +103,7 @@ def audit_run(
             batch = [units[index] for index in drawn if index < len(units)]
             chosen = present[drawn[drawn >= len(units)] - len(units)]
             clipped = clipped_gradient_sum(
-                workspace.network, workspace.task, batch, bound, config.physical_batch_tokens, grid
+                workspace.network, workspace.task, batch, bound, shapes, grid
             )
             sums = gate.release(clipped + _canaries(chosen, parameters, bound, grid))
             flat = torch.cat([total.flatten() for total in sums]).double().cpu().numpy()

@@ -29,6 +29,8 @@ from cloister.privacy.plan import Plan
 from cloister.training.config import TrainingConfig
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
 from cloister.training.local import local_update
+from cloister.training.proof import proven
+from cloister.training.shapes import BatchShapes, one_by_one
 from cloister.training.shared_conformance import share_checks, share_messages
 from cloister.training.units import UnitExamples
 from cloister.training.workspace import Workspace
@@ -65,17 +67,18 @@ def conformance(
     """
     if not plan.is_private or plan.max_grad_norm is None:
         raise UsageError("privacy.enabled: a plan with noise is needed; there is nothing to audit")
+    shapes = proven(workspace, plan, config).shapes
     write_adapter(workspace.network, workspace.start)
     workspace.train_names(frozenset(workspace.start))
     if plan.sharing is not None:
         return [
-            *_clipping(workspace, units, plan, config),
+            *_clipping(workspace, units, plan, shapes),
             *share_checks(workspace, plan, make_entropy, COORDINATES),
             *_sampling(plan, make_entropy),
             *share_messages(workspace, units, plan, config, make_entropy),
         ]
     return [
-        *_clipping(workspace, units, plan, config),
+        *_clipping(workspace, units, plan, shapes),
         *_noise(workspace, plan, plan.max_grad_norm, make_entropy),
         *_sampling(plan, make_entropy),
         _update_noise(workspace, units, plan, make_entropy),
@@ -84,7 +87,7 @@ def conformance(
 
 
 def _clipping(
-    workspace: Workspace, units: Sequence[UnitExamples], plan: Plan, config: TrainingConfig
+    workspace: Workspace, units: Sequence[UnitExamples], plan: Plan, shapes: BatchShapes
 ) -> list[Check]:
     """Influence of each unit at a bound that all reach, and independence from how batches are cut.
 
@@ -95,18 +98,17 @@ def _clipping(
     if plan.sharing is not None:
         grid = replace(plan, max_grad_norm=bound).shared_noise(workspace.start.size).grid
 
-    def summed(chosen: Sequence[UnitExamples], tokens: int) -> NDArray[np.float64]:
-        total = clipped_gradient_sum(workspace.network, workspace.task, chosen, bound, tokens, grid)
+    def summed(chosen: Sequence[UnitExamples], cut: BatchShapes) -> NDArray[np.float64]:
+        total = clipped_gradient_sum(workspace.network, workspace.task, chosen, bound, cut, grid)
         if total.bound != bound:
             return np.full(1, np.nan)
         return _flat(total)
 
-    tokens = config.physical_batch_tokens
     with per_record_hooks(workspace.network):
-        whole = summed(units, tokens)
-        without = [summed([*units[:i], *units[i + 1 :]], tokens) for i in range(len(units))]
-        alone = [summed([unit], tokens) for unit in units]
-        cut = summed(units, 1)
+        whole = summed(units, shapes)
+        without = [summed([*units[:i], *units[i + 1 :]], shapes) for i in range(len(units))]
+        alone = [summed([unit], shapes) for unit in units]
+        cut = summed(units, one_by_one(workspace.task.max_length))
     # A record that is no number, one beyond all numbers, and one of length 0.5 among them.
     poison = [[math.nan, 1.0], [0.5, 0.0], [math.inf, 0.0], [-1e38, 1e38]]
     clean = _flat(clipping.clip_and_sum([torch.tensor(poison)], 1.0))
@@ -119,7 +121,7 @@ def _clipping(
         Check(name="influence", law="most that one unit moves a clipped sum, over the bound",
               figure=influence, low=0.0, high=1.0),
         Check(name="companions", law="how far a unit's part depends on others, over the bound",
-              figure=companions / bound, low=0.0, high=ROUNDING * len(units)),
+              figure=companions / bound, low=0.0, high=0.0),
         Check(name="physical batches", law="how far the sum depends on its cut, over the bound",
               figure=float(np.linalg.norm(whole - cut)) / bound, low=0.0,
               high=ROUNDING * len(units)),

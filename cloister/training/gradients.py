@@ -3,24 +3,36 @@
 Math:
     A unit's gradient is the mean of its records' gradients; a batch's is the sum of its units'.
 
-Shapes: B records, U units of a physical batch.
+A record's gradient is a function of that record alone, bit for bit (`training.shapes`), and so is
+what its unit contributes to the sum: a unit's records are added one after another, in the unit's
+own order, and clipped by arithmetic in which no row depends on another (`privacy.clipping`).
+
+BatchShapes: B rows of a pass, U units.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from opacus.grad_sample import GradSampleHooks
 from torch import Tensor
 
+from cloister.errors import CloisterError
 from cloister.models.network import Network, trained_parameters
 from cloister.privacy.clipping import ClippedSum, clip_and_sum, empty_sum
-from cloister.tasks.task import Task
+from cloister.tasks.task import IGNORE, Example, Task
 from cloister.training.batches import physical_batches
+from cloister.training.numerics import check_pinned, pinned
+from cloister.training.passes import Pass, Row, fits, passes
+from cloister.training.shapes import BatchShapes
 from cloister.training.units import UnitExamples
+
+# Memory for the gradients of units with several records, which are added up until the last of them
+# has passed: 256 MiB hold 200 units of 300,000 parameters. Moves time and memory only.
+SUMS_BYTES = 2**28
 
 
 @contextmanager
@@ -28,18 +40,18 @@ def per_record_hooks(network: Network) -> Iterator[None]:
     """Lets every backward pass leave `grad_sample` [B, …] on the trained parameters.
 
     Works by Opacus' hooks (Yousefpour et al. 2021, arXiv:2109.12298) on a loss that is a sum over
-    records.
+    records. Within it, arithmetic is pinned (`training.numerics`).
     """
-    hooks = GradSampleHooks(network, loss_reduction="sum")
-    try:
-        with warnings.catch_warnings():
-            # Nothing below the lowest adapter needs gradients, so its input asks for none.
-            warnings.filterwarnings("ignore", message="Full backward hook is firing")
-            yield
-    finally:
-        hooks.remove_hooks()
-        for _, parameter in trained_parameters(network):
-            parameter.grad_sample = None  # type: ignore[attr-defined]
+    with pinned():
+        hooks = GradSampleHooks(network, loss_reduction="sum")
+        try:
+            with warnings.catch_warnings():
+                # Nothing below the lowest adapter needs gradients, so its input asks for none.
+                warnings.filterwarnings("ignore", message="Full backward hook is firing")
+                yield
+        finally:
+            hooks.remove_hooks()
+            forget(network)
 
 
 def clipped_gradient_sum(
@@ -47,7 +59,7 @@ def clipped_gradient_sum(
     task: Task,
     units: Sequence[UnitExamples],
     bound: float,
-    max_tokens: int,
+    shapes: BatchShapes,
     grid: float | None = None,
 ) -> ClippedSum:
     """Sums clipped per-unit gradients; call it within `per_record_hooks`.
@@ -55,55 +67,170 @@ def clipped_gradient_sum(
     Args:
         network: Its trained parameters get no `.grad`.
         task: Its per-record loss.
-        units: The logical batch; may be empty.
+        units: The logical batch; may be empty, and so may a unit.
         bound: Norm to which each unit's gradient is clipped, over all trained parameters.
-        max_tokens: Padded tokens of a physical batch; 0: every unit for itself.
+        shapes: What records are padded to, and how many go together: as the machine's proof found
+            them, or one by one.
         grid: Of the sum's integers; None: the bound's own.
 
+    Raises:
+        RefusedError: Something changed the arithmetic or the threads since they were pinned.
+        RuntimeError: The device or the process cannot compute any more, whatever the records.
+
     Guarantees:
-        Does not depend on how the batch is cut, nor a unit's contribution on the other units, but
-        for float32 rounding inside the network, which `clipping.MARGIN` covers. A network that
-        computes in less than float32 gets every unit for itself.
+        With proven shapes, what a unit contributes does not depend on the other units, by one bit.
+        A record that does not fit the network (`passes.fits`) is left out of its unit. A unit whose
+        gradient cannot be computed, is not finite, or that has no record left contributes zero; no
+        other unit's contribution changes by it.
     """
+    check_pinned(shapes.threads)
+    outputs = len(task.labels) or network.vocabulary
+    usable = [
+        tuple(e for e in unit if fits(e, shapes.longest, network.vocabulary, outputs))
+        for unit in units
+    ]
     parameters = [p for _, p in trained_parameters(network)]
     total = empty_sum(parameters, bound, grid)
-    for group in physical_batches(units, max_tokens if network.is_float32 else 0):
-        _backward(network, task, group)
-        owners = [number for number, unit in enumerate(group) for _ in unit]
-        rows = [_by_unit(_taken(p), owners) for p in parameters]
-        total = total + clip_and_sum(rows, bound, grid)
+    for group in _groups(usable, parameters):
+        total = total + _group_sum(network, task, group, parameters, bound, shapes, grid)
     return total
+
+
+def _groups(
+    units: Sequence[UnitExamples], parameters: Sequence[Tensor]
+) -> Iterator[list[UnitExamples]]:
+    """Units that are summed together: as many of several records as memory is set aside for."""
+    size = 4 * sum(parameter.numel() for parameter in parameters)
+    most = max(SUMS_BYTES // max(size, 1), 1)
+    several = [unit for unit in units if len(unit) > 1]
+    first = [unit for unit in units if len(unit) == 1] + several[:most]
+    yield first
+    for at in range(most, len(several), most):
+        yield several[at : at + most]
+
+
+def _group_sum(
+    network: Network,
+    task: Task,
+    units: Sequence[UnitExamples],
+    parameters: Sequence[Tensor],
+    bound: float,
+    shapes: BatchShapes,
+    grid: float | None,
+) -> ClippedSum:
+    total = empty_sum(parameters, bound, grid)
+    several = [number for number, unit in enumerate(units) if len(unit) > 1]
+    place = {number: at for at, number in enumerate(several)}
+    sums = [p.new_zeros((len(several), *p.shape), dtype=torch.float32) for p in parameters]
+    failed: set[int] = set()
+    for group in passes(units, shapes):
+        for rows, gradients in _rows(network, task, group, parameters, failed):
+            alone = [at for at, row in enumerate(rows) if row.unit not in place]
+            if alone:
+                own = [g[: len(alone)] if len(alone) == len(rows) else g[alone] for g in gradients]
+                total = total + clip_and_sum(own, bound, grid)
+            for at, row in enumerate(rows):
+                if row.unit in place:
+                    for added, gradient in zip(sums, gradients, strict=True):
+                        added[place[row.unit]].add_(gradient[at])
+    if several:
+        for added in sums:
+            for number in several:
+                added[place[number]].div_(len(units[number]))
+        lost = [place[number] for number in failed if number in place]
+        for added in sums:
+            added[lost] = 0.0
+        total = total + clip_and_sum(sums, bound, grid)
+    return total
+
+
+def _rows(
+    network: Network, task: Task, group: Pass, parameters: Sequence[Tensor], failed: set[int]
+) -> Iterator[tuple[tuple[Row, ...], list[Tensor]]]:
+    """A pass's records with their gradients, [B, …]; of a pass that fails, unit by unit.
+
+    Units that fail alone are added to `failed` and left out.
+    """
+    try:
+        gradients = record_gradients(network, task, group, parameters)
+    except CloisterError:
+        raise
+    except Exception:
+        forget(network)
+        units = list(dict.fromkeys(row.unit for row in group.rows))
+    else:
+        yield group.rows, gradients
+        return
+    for unit in units:
+        own = Pass(group.shape, tuple(row for row in group.rows if row.unit == unit))
+        try:
+            gradients = record_gradients(network, task, own, parameters)
+        except CloisterError:
+            raise
+        except Exception:
+            forget(network)
+            _check_alive(network, task, own, parameters)
+            failed.add(unit)
+        else:
+            yield own.rows, gradients
+
+
+def _check_alive(network: Network, task: Task, group: Pass, parameters: Sequence[Tensor]) -> None:
+    """Lets an error out if a pass of nothing but a dummy record fails too: then it is no record's.
+
+    What would count as zero from here on would be everybody's contribution.
+    """
+    per_token = isinstance(group.rows[0].example.target, tuple)
+    dummy = Example((0,), (IGNORE,) if per_token else 0)
+    record_gradients(network, task, Pass(group.shape, (Row(0, dummy),)), parameters)
+
+
+def record_gradients(
+    network: Network, task: Task, group: Pass, parameters: Sequence[Tensor]
+) -> list[Tensor]:
+    """Gradients of a pass's records, [B, …] a parameter; rows beyond the records are dummies'."""
+    batch = task.collate([row.example for row in group.rows], group.shape)
+    losses = task.record_losses(network.logits(batch), batch)
+    # Dummies have weight 0, and their rows are never read.
+    counts = (torch.arange(len(losses)) < len(group.rows)).to(losses)
+    (losses * counts).sum().backward()
+    return [_taken(parameter) for parameter in parameters]
 
 
 def plain_gradient_sum(
     network: Network, task: Task, units: Sequence[UnitExamples], max_tokens: int
 ) -> tuple[Tensor, ...]:
-    """Sums the units' gradients without clipping."""
+    """Sums the units' gradients without clipping, in the cheapest cut."""
     parameters = [p for _, p in trained_parameters(network)]
     for parameter in parameters:
         parameter.grad = None
     for group in physical_batches(units, max_tokens):
-        _backward(network, task, group)
+        batch = task.collate([example for unit in group for example in unit])
+        losses = task.record_losses(network.logits(batch), batch)
+        shares = torch.tensor([1 / len(unit) for unit in group for _ in unit], device=losses.device)
+        (losses * shares).sum().backward()
     sums = tuple(torch.zeros_like(p) if p.grad is None else p.grad for p in parameters)
     for parameter in parameters:
         parameter.grad = None
     return sums
 
 
-def _backward(network: Network, task: Task, group: Sequence[UnitExamples]) -> None:
-    batch = task.collate([example for unit in group for example in unit])
-    losses = task.record_losses(network.logits(batch), batch)
-    shares = torch.tensor([1 / len(unit) for unit in group for _ in unit], device=losses.device)
-    (losses * shares).sum().backward()
-
-
-def _by_unit(gradients: Tensor, owners: Sequence[int]) -> Tensor:
-    """Sums rows [B, …] of the same owner, [U, …], in float32."""
-    if len(set(owners)) == len(owners):
-        return gradients
-    sums = gradients.new_zeros((owners[-1] + 1, *gradients.shape[1:]), dtype=torch.float32)
-    place = torch.tensor(owners, device=gradients.device)
-    return sums.index_add_(0, place, gradients.to(torch.float32))
+def forget(network: Network) -> None:
+    """Removes what a pass left behind, whole or cut off: gradients, and the hooks' own notes."""
+    for module in network.modules():
+        for name in ("activations", "max_batch_len"):
+            if name in vars(module):
+                delattr(module, name)
+    for _, parameter in trained_parameters(network):
+        parameter.grad = None
+        for name in ("grad_sample", "_current_grad_sample", "_forward_counter"):
+            with suppress(AttributeError):
+                delattr(parameter, name)
+        parameter.grad_sample = None  # type: ignore[attr-defined]
+        parameter._forward_counter = 0  # type: ignore[attr-defined]
+    if torch.cuda.is_available():
+        with suppress(RuntimeError):
+            torch.cuda.empty_cache()
 
 
 def _taken(parameter: Tensor) -> Tensor:

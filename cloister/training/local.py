@@ -30,6 +30,7 @@ from cloister.tasks.task import Task
 from cloister.training.config import TrainingConfig
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks, plain_gradient_sum
 from cloister.training.optimizer import learning_rate_at, make_optimizer
+from cloister.training.shapes import BatchShapes, one_by_one
 from cloister.training.units import UnitExamples
 
 
@@ -45,6 +46,7 @@ def local_update(
     entropy: Entropy,
     rank: int | None = None,
     center: Adapter | None = None,
+    shapes: BatchShapes | None = None,
     on_step: Callable[[], None] = lambda: None,
 ) -> Adapter:
     """Runs one round's local steps.
@@ -61,6 +63,8 @@ def local_update(
         rank: Of the adapters that this site trains; None: the network's. The rest of `start`'s
             pairs must be zero: then its gradients are, and the noise on it is left out.
         center: What the proximal term pulls to, and the delta is from; None: `start`.
+        shapes: Of private passes, from the machine's proof; None: every record for itself, which
+            needs no proof and takes several times as long.
         on_step: Called after each step, for progress at the site only.
 
     Returns:
@@ -88,7 +92,7 @@ def local_update(
         for step in range(first, first + plan.local_steps):
             drawn = mechanism.draw(len(units))
             batch = [units[index] for index in drawn]
-            sums = _gradient_sums(network, task, batch, mechanism, config)
+            sums = _gradient_sums(network, task, batch, mechanism, config, shapes)
             for name, parameter, gradient, at_start in zip(
                 names, parameters, sums, begun, strict=True
             ):
@@ -125,8 +129,10 @@ def _gradient_sums(
     batch: Sequence[UnitExamples],
     mechanism: Mechanism,
     config: TrainingConfig,
+    shapes: BatchShapes | None,
 ) -> tuple[Tensor, ...]:
-    tokens, bound = config.physical_batch_tokens, mechanism.plan.max_grad_norm
+    bound = mechanism.plan.max_grad_norm
     if bound is None:
-        return plain_gradient_sum(network, task, batch, tokens)
-    return mechanism.release(clipped_gradient_sum(network, task, batch, bound, tokens)).tensors
+        return plain_gradient_sum(network, task, batch, config.physical_batch_tokens)
+    shapes = shapes or one_by_one(task.max_length)
+    return mechanism.release(clipped_gradient_sum(network, task, batch, bound, shapes)).tensors

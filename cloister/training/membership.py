@@ -23,6 +23,7 @@ from cloister.privacy.entropy import OsEntropy
 from cloister.privacy.plan import Plan
 from cloister.training.config import TrainingConfig
 from cloister.training.local import local_update
+from cloister.training.proof import proven
 from cloister.training.units import UnitExamples
 from cloister.training.workspace import Workspace
 
@@ -80,11 +81,13 @@ def _trained(
 ) -> Adapter:
     site = [unit for unit, is_member in zip(units, members, strict=True) if is_member]
     adapter = workspace.start
+    private = plan.max_grad_norm is not None
+    shapes = proven(workspace, plan, config).shapes if private else None
     for number in range(1, plan.num_rounds + 1):
         workspace.train_names(workspace.trained_in_round(config, number))
         delta = local_update(
             workspace.network, workspace.task, site, adapter, plan, config,
-            round_number=number, entropy=OsEntropy(),
+            round_number=number, entropy=OsEntropy(), shapes=shapes,
         )  # fmt: skip
         adapter = Adapter({**adapter, **(adapter.select(list(delta)) + delta)})
     return adapter

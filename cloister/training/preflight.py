@@ -1,18 +1,22 @@
-"""Before training: proof that every record's gradient is exact, or a refusal by name.
+"""Before training: every record's gradient is exact, or the model is refused by name.
 
 Private training rests on per-record gradients. Where a module computes them wrongly, or one record
 changes another's, the clip bounds nothing and the claimed ε is false. So a study starts only after
-two records showed, on the very network that will train:
+records showed, on the very network that will train:
 
-0. where frozen layers are kept and skipped, the logits stay the same;
-1. each trained parameter's per-record gradient equals that of the record alone, by plain autograd;
-2. frozen parameters get no gradient;
-3. one noiseless step moves every trained tensor, and no other.
+0. each module that trains is called once for each batch, with the records as its input's rows;
+1. where frozen layers are kept and skipped, the logits stay the same;
+2. each trained parameter's per-record gradient equals that of the record alone, by plain autograd;
+3. frozen parameters get no gradient;
+4. one noiseless step moves every trained tensor, and no other.
+
+That companions do not change a record's gradient by one bit is shown by `training.proof`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +57,7 @@ def preflight(network: Network, task: Task, examples: Sequence[Example]) -> None
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
     try:
         _perturb(trained)
+        _check_calls(network, task, examples[:2])
         _check_prefix(network, task, examples[:2])
         _check_gradients(network, task, examples[:2], trained)
         _check_step(network, task, examples[:2])
@@ -94,6 +99,55 @@ def _perturb(trained: dict[str, nn.Parameter]) -> None:
             generator = torch.Generator().manual_seed(child_seed(0, "preflight", name))
             noise = torch.randn(parameter.shape, generator=generator) * PERTURBATION
             parameter.add_(noise.to(parameter))
+
+
+def _check_calls(network: Network, task: Task, examples: Sequence[Example]) -> None:
+    """Refuses modules that a forward pass calls twice, or with rows that are not the records.
+
+    Their per-record gradients would mix records, or several uses: DeBERTa puts relative positions,
+    which all records share, through its query and key projections.
+    """
+    calls: dict[str, list[int]] = {}
+    handles, device = [], network.device
+    for name, module in network.named_modules():
+        if any(p.requires_grad for p in module.parameters(recurse=False)):
+            rows = calls.setdefault(adapter_name(name), [])
+            handles.append(module.register_forward_pre_hook(_noting(rows)))
+    try:
+        with torch.no_grad():
+            for number in (2, 3):  # so that no other dimension is taken for the records
+                group = [examples[index % len(examples)] for index in range(number)]
+                for rows in calls.values():
+                    rows.clear()
+                batch = task.collate(group)
+                network(batch.input_ids.to(device), batch.attention_mask.to(device))
+                for name, rows in calls.items():
+                    _refuse_calls(name, rows, number)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _noting(rows: list[int]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    def note(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+        first = arguments[0] if arguments else None
+        rows.append(len(first) if isinstance(first, Tensor) and first.dim() else -1)
+
+    return note
+
+
+def _refuse_calls(name: str, rows: list[int], records: int) -> None:
+    remedy = "choose other lora.target_modules, or another base"
+    if len(rows) != 1:
+        raise PreflightError(
+            f"preflight: {name} is called {len(rows)} times in a forward pass, and once is needed "
+            f"for exact per-record gradients; {remedy}"
+        )
+    if rows[0] != records:
+        raise PreflightError(
+            f"preflight: {name} gets an input of {rows[0]} rows for {records} records, so what "
+            f"it learns is not one record's; {remedy}"
+        )
 
 
 def _losses(network: Network, task: Task, examples: Sequence[Example]) -> Tensor:

@@ -29,6 +29,7 @@ from cloister.training.config import TrainingConfig
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
 from cloister.training.local import clip_update
 from cloister.training.optimizer import learning_rate_at
+from cloister.training.shapes import BatchShapes, one_by_one
 from cloister.training.units import UnitExamples
 
 
@@ -41,6 +42,7 @@ def shared_gradient(
     config: TrainingConfig,
     *,
     entropy: Entropy,
+    shapes: BatchShapes | None = None,
     on_step: Callable[[], None] = lambda: None,
 ) -> NDArray[np.int64]:
     """One batch's clipped sum with this site's share of the noise.
@@ -51,8 +53,9 @@ def shared_gradient(
         units: The site's encoded records by unit; private, of any number.
         start: The global adapter.
         plan: The constants that the guarantee rests on; its noise is shared.
-        config: Physical batch.
+        config: Of training.
         entropy: Of sampling and noise.
+        shapes: As in `local_update`.
         on_step: Called after the batch.
 
     Returns:
@@ -74,8 +77,9 @@ def shared_gradient(
     with per_record_hooks(network):
         batch = [units[index] for index in mechanism.draw(len(units))]
         total = clipped_gradient_sum(
-            network, task, batch, plan.max_grad_norm, config.physical_batch_tokens, noise.grid
-        )
+            network, task, batch, plan.max_grad_norm, shapes or one_by_one(task.max_length),
+            noise.grid,
+        )  # fmt: skip
     by_name = dict(zip((name for name, _ in named), total.tensors, strict=True))
     ordered = tuple(by_name[name] for name in sorted(by_name))
     on_step()

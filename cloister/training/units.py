@@ -12,7 +12,8 @@ from cloister.privacy.units import Unit
 from cloister.tasks.fit import Limits, Misfit, misfit
 from cloister.tasks.task import IGNORE, Example, Task
 
-# All records of one unit that count; none where none of them can be used.
+# All records of one unit that count. None: a unit whose records cannot be used; it is drawn like
+# any other and contributes zero.
 UnitExamples = tuple[Example, ...]
 
 # Why a record is left out of its unit, beside what its task says (`MisfitError.reason`).

@@ -15,6 +15,7 @@ from cloister.models.state import write_adapter
 from cloister.tasks.config import TaskConfig
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
 from cloister.training.preflight import preflight
+from cloister.training.shapes import candidates
 from cloister.training.units import singles
 from cloister.training.workspace import Workspace, open_workspace
 from tests.training.test_gradients import CHATS, TEXTS, moved, values
@@ -63,9 +64,10 @@ def test_gradients_with_and_without_are_the_same(
             for max_tokens in (16, 4096):  # the second pass takes what the first kept
                 sums.append(
                     clipped_gradient_sum(
-                        opened.network, opened.task, singles(examples), 1.0, max_tokens
+                        opened.network, opened.task, singles(examples), 1.0,
+                        candidates(32, max_tokens),
                     )
-                )
+                )  # fmt: skip
     for other in sums[1:]:
         for one, two in zip(values(sums[0]), values(other), strict=True):
             assert torch.allclose(one, two, atol=1e-5)

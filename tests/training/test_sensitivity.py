@@ -76,7 +76,8 @@ def test_one_unit_moves_a_site_s_update_by_its_bound_over_the_declared_batch(
     bert: Path, units: int
 ) -> None:
     apart = (update(bert, units) - update(bert, units - 1)).norm()
-    assert 0.5 * RATE * BOUND / BATCH < apart <= RATE * BOUND / BATCH * (1 + 1e-6)
+    # What is noised moves by the bound; 10⁻⁵ is the float32 of a step that sums 300 units.
+    assert 0.5 * RATE * BOUND / BATCH < apart <= RATE * BOUND / BATCH * (1 + 1e-5)
 
 
 @pytest.mark.parametrize("units", SIZES)

@@ -1,0 +1,100 @@
+"""Arithmetic that must not change under private training, set in one place and checked in another.
+
+A record's gradient is the same whichever records stand beside it only while the same kernels run.
+TF32, autocast, a lower matmul precision, cuDNN's search for the fastest kernel and nondeterministic
+algorithms all choose among kernels; the number of threads decides how a kernel cuts its work.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch.utils import deterministic
+
+from cloister.errors import RefusedError
+
+# cuBLAS needs a fixed workspace to be deterministic (its manual, "Results reproducibility").
+_CUBLAS = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+@contextmanager
+def pinned() -> Iterator[None]:
+    """Sets full float32 precision and deterministic kernels; what was set before comes back.
+
+    Raises:
+        RefusedError: The process mixes torch's two ways to set precisions, so that what is set
+            cannot be read.
+    """
+    try:
+        before = (
+            torch.get_float32_matmul_precision(),
+            torch.backends.cudnn.allow_tf32,
+            torch.backends.cudnn.benchmark,
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+            deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
+        )
+    except RuntimeError as error:
+        raise RefusedError(_MIXED) from error
+    os.environ.setdefault(*_CUBLAS)
+    _set("highest", False, False, True, False, False)
+    try:
+        yield
+    finally:
+        _set(*before)
+
+
+def _set(
+    precision: str, tf32: bool, benchmark: bool, exact: bool, warn_only: bool, fill: bool
+) -> None:
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = benchmark
+    torch.use_deterministic_algorithms(exact, warn_only=warn_only)
+    # Filling new tensors with NaN finds bugs in torch and costs time; nothing here reads them.
+    deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+
+
+_MIXED = (
+    "torch's precisions were set both by the old and by the new interface, so they cannot be read; "
+    "leave torch.backends.*.fp32_precision alone in a process that trains privately"
+)
+
+
+def check_pinned(threads: int | None = None) -> None:
+    """Asserts what `pinned` set.
+
+    Args:
+        threads: How many the machine's proof was made with; None: any number.
+
+    Raises:
+        RefusedError: Something in this process changed it since.
+    """
+    try:
+        found = {
+            "torch.get_float32_matmul_precision()": (
+                torch.get_float32_matmul_precision(), "highest"),
+            "torch.backends.mkldnn.matmul.fp32_precision": (
+                getattr(torch.backends.mkldnn, "matmul").fp32_precision, "ieee"),  # noqa: B009
+            "torch.backends.cuda.matmul.allow_tf32": (
+                torch.backends.cuda.matmul.allow_tf32, False),
+            "torch.backends.cudnn.allow_tf32": (torch.backends.cudnn.allow_tf32, False),
+            "torch.backends.cudnn.benchmark": (torch.backends.cudnn.benchmark, False),
+            "torch.are_deterministic_algorithms_enabled()": (
+                torch.are_deterministic_algorithms_enabled(), True),
+            "torch.is_autocast_enabled('cpu')": (torch.is_autocast_enabled("cpu"), False),
+            "torch.is_autocast_enabled('cuda')": (torch.is_autocast_enabled("cuda"), False),
+        }  # fmt: skip
+    except RuntimeError as error:
+        raise RefusedError(_MIXED) from error
+    if threads is not None:
+        found["torch.get_num_threads()"] = (torch.get_num_threads(), threads)
+    for name, (value, needed) in found.items():
+        if value != needed:
+            raise RefusedError(
+                f"{name} is {value} and was {needed} when private training was set up: another "
+                "kernel may let one record change another's gradient; leave it alone, or begin anew"
+            )

@@ -1,0 +1,170 @@
+"""The shapes that records go through the network in: a finite list, known before any record is.
+
+A record is padded to the smallest *edge* that holds it, whatever the records beside it, and a batch
+holds records of one edge only. How many rows a batch has may depend on what was drawn: every row
+count of an edge gives a record the same gradient, bit for bit, which the machine's proof shows
+(`training.proof`) before the counts are used. Rows that no record fills are dummies.
+
+Math:
+    In a matrix product a row of the result depends on its own row alone, as long as the kernel and
+    its order of summation stay. Both follow from the shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from cloister.tasks.task import BatchShape
+
+# Edges are multiples of 8, so that a batch's tokens fill whole vectors (16 float32 in AVX-512 for
+# two rows, 8 bfloat16 on tensor cores).
+STEP = 8
+# What a pass costs beside its tokens, in tokens: on one core MiniLM takes 20 ms a pass and 0.6 ms a
+# token forward and backward (`benchmarks/isolation.py`). Moves time only.
+PASS_TOKENS = 32
+
+
+def edges(max_length: int) -> tuple[int, ...]:
+    """The padded lengths of a study: 8, 16, … 64, then by 16 to 128, by 32 to 256, and so on.
+
+    Up to 64 tokens a record gets at most 7 tokens of padding; beyond, at most a quarter of its own
+    length. On public texts of 16 and 27 tokens on average this pads by 24 and 13 % (banking77,
+    rt_polarity), where edges at 16, 32, 48, 64 pad by 36 and 28 %.
+
+    Args:
+        max_length: Longest record in tokens; it is the last edge.
+    """
+    found, edge = [], STEP
+    while edge < max_length:
+        found.append(edge)
+        edge += max(STEP, 2 ** (edge.bit_length() - 3))
+    return (*found, max_length)
+
+
+@dataclass(frozen=True)
+class BatchShapes:
+    """Padded lengths, and the row counts of each.
+
+    Attributes:
+        counts: By edge, ascending: the row counts that give a record equal bits.
+        threads: How many the proof was made with; None: not proven on any machine.
+    """
+
+    counts: tuple[tuple[int, tuple[int, ...]], ...]
+    threads: int | None = None
+
+    @property
+    def longest(self) -> int:
+        """The last edge, in tokens."""
+        return self.counts[-1][0]
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether every record goes alone, because others would change it or policy wants so."""
+        return all(rows == (1,) for _, rows in self.counts)
+
+    def edge(self, tokens: int) -> int:
+        """The padded length of a record: of its own length, and of nothing else.
+
+        Raises:
+            ValueError: It is longer than the last edge.
+        """
+        for edge, _ in self.counts:
+            if tokens <= edge:
+                return edge
+        raise ValueError(f"{tokens} tokens; the longest shape has {self.longest}")
+
+    def rows(self, edge: int) -> tuple[int, ...]:
+        """The row counts of an edge, ascending."""
+        return dict(self.counts)[edge]
+
+    def all(self) -> tuple[BatchShape, ...]:
+        """Every shape, shortest first."""
+        return tuple(
+            BatchShape(rows, edge, counts) for edge, counts in self.counts for rows in counts
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "counts": [[edge, list(rows)] for edge, rows in self.counts],
+            "threads": self.threads,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> BatchShapes:
+        """Back from `to_json`."""
+        return cls(
+            tuple((int(edge), tuple(map(int, rows))) for edge, rows in value["counts"]),
+            value["threads"],
+        )
+
+
+def candidates(max_length: int, max_tokens: int) -> BatchShapes:
+    """What a proof tries: powers of two rows, as far as they fit.
+
+    Args:
+        max_length: Longest record in tokens.
+        max_tokens: Most padded tokens of a batch; a longer record goes alone.
+    """
+    return BatchShapes(
+        tuple(
+            (edge, tuple(2**power for power in range(max(max_tokens // edge, 1).bit_length())))
+            for edge in edges(max_length)
+        )
+    )
+
+
+def one_by_one(max_length: int) -> BatchShapes:
+    """Every record for itself, which needs no proof: it has no companions."""
+    return BatchShapes(tuple((edge, (1,)) for edge in edges(max_length)))
+
+
+def cut(full: Sequence[bool], counts: tuple[int, ...], edge: int) -> list[tuple[int, int]]:
+    """Cuts the records of one edge into passes.
+
+    Args:
+        full: Of each record, whether it has no padding at this edge.
+        counts: The row counts to choose from, ascending.
+        edge: Padded tokens of a record.
+
+    Returns:
+        For each pass its row count and how many records it takes, in order; dummies fill the rest.
+
+    Guarantees:
+        A pass with a full record has padding in another row, unless every record goes alone:
+        attention without any padding in a batch is another kernel (transformers leaves the mask
+        out), so whether there is some must not depend on companions.
+    """
+    passes: list[tuple[int, int]] = []
+    at = 0
+    while at < len(full):
+        rows = _next_rows(len(full) - at, counts, edge)
+        taken = min(rows, len(full) - at)
+        if counts != (1,) and taken == rows and all(full[at : at + rows]):
+            rows = max(rows, counts[min(1, len(counts) - 1)])
+            taken = min(rows - 1, len(full) - at)
+        passes.append((rows, taken))
+        at += taken
+    return passes
+
+
+def _next_rows(records: int, counts: tuple[int, ...], edge: int) -> int:
+    """The row count of the next pass in the cheapest cut of so many records."""
+    return counts[-1] if records >= counts[-1] else _table(counts, edge)[records]
+
+
+@lru_cache(maxsize=1024)
+def _table(counts: tuple[int, ...], edge: int) -> tuple[int, ...]:
+    """By number of records, fewer than the largest count: the next row count, largest first."""
+    cost, best = [0], [counts[0]]
+    for records in range(1, counts[-1]):
+        least, negative = min(
+            (cost[max(records - rows, 0)] + rows * edge + PASS_TOKENS, -rows) for rows in counts
+        )
+        cost.append(least)
+        best.append(-negative)
+    return tuple(best)

@@ -1,0 +1,88 @@
+"""Batches that try a shape: probes in several slots, beside random companions and dummies.
+
+Their tokens are drawn from the vocabulary; no record of anybody's is in them.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from cloister.tasks.task import IGNORE, BatchShape, Example, Task
+from cloister.training.passes import Pass, Row
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One pass with probes among its rows.
+
+    Attributes:
+        group: The pass.
+        slots: For each probe, the rows that hold it.
+    """
+
+    group: Pass
+    slots: tuple[tuple[int, ...], ...]
+
+
+class SyntheticBatches:
+    """Draws trials for a task.
+
+    Args:
+        task: Whose examples.
+        vocabulary: Token ids of the base.
+        seed: Of the draws.
+    """
+
+    def __init__(self, task: Task, vocabulary: int, seed: int = 0) -> None:
+        self._task = task
+        self._vocabulary = vocabulary
+        self._draw = random.Random(seed)
+
+    def example(self, tokens: int) -> Example:
+        """A random record of so many tokens."""
+        ids = tuple(self._draw.randrange(self._vocabulary) for _ in range(tokens))
+        labels = len(self._task.labels)
+        if self._task.record_kind == "text":
+            return Example(ids, self._draw.randrange(labels))
+        if self._task.record_kind == "tokens":
+            return Example(ids, tuple(self._draw.randrange(labels) for _ in ids))
+        learnt = self._draw.randrange(max(tokens - 1, 1))
+        return Example(ids, (IGNORE,) * learnt + ids[learnt:])
+
+    def probes(self, shape: BatchShape, previous: int) -> tuple[Example, ...]:
+        """A record with padding, and one without, of an edge.
+
+        Args:
+            shape: Its length is the edge.
+            previous: The edge below it, in tokens.
+        """
+        shorter = max(shape.length - 1, 1)
+        padded = self._draw.randint(min(previous + 1, shorter), shorter)
+        return self.example(padded), self.example(shape.length)
+
+    def trial(self, shape: BatchShape, probes: tuple[Example, ...], records: int) -> Trial:
+        """A pass of a shape: about half of its records are probes, in random slots.
+
+        Args:
+            shape: To try.
+            probes: With padding, and without; one record alone is the first of them.
+            records: How many there are; dummies fill the rest.
+        """
+        count = min(max(records, 1), shape.rows)
+        own: list[int | None] = [None] * count
+        own[0] = 0
+        for row in range(1, count):
+            if row == 1 or self._draw.random() < 0.5:
+                own[row] = row % len(probes)
+        self._draw.shuffle(own)
+        examples = [
+            self.example(self._draw.randint(1, shape.length)) if probe is None else probes[probe]
+            for probe in own
+        ]
+        slots = tuple(
+            tuple(row for row, probe in enumerate(own) if probe == number)
+            for number in range(len(probes))
+        )
+        rows = tuple(Row(unit, example) for unit, example in enumerate(examples))
+        return Trial(Pass(shape, rows), slots)

@@ -1,0 +1,209 @@
+"""Runs shapes with one set of trained tensors, and keeps the row counts that agree bit for bit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cloister.errors import CloisterError, PreflightError
+from cloister.models.network import trained_parameters
+from cloister.privacy.clipping import contributions
+from cloister.privacy.plan import Plan
+from cloister.seeds import child_seed
+from cloister.tasks.task import BatchShape, Example
+from cloister.training.gradients import per_record_hooks, record_gradients
+from cloister.training.shapes import BatchShapes
+from cloister.training.synthetic_batches import SyntheticBatches, Trial
+from cloister.training.workspace import Workspace
+
+# Tokens of a pass with extreme values: enough for several copies in several slots.
+FEW_TOKENS = 256
+# How far adapters are moved from their start, where they train little: half of B's pairs are zero.
+MOVED = 0.3
+
+
+@contextmanager
+def refusing(records: int, tokens: int) -> Iterator[None]:
+    """Turns whatever a pass raises into a refusal that names its shape."""
+    try:
+        yield
+    except CloisterError:
+        raise
+    except Exception as error:
+        raise PreflightError(
+            f"preflight: {records} records of {tokens} tokens cannot be computed "
+            f"({(str(error) or type(error).__name__).splitlines()[0]}); lower "
+            "training.physical_batch_tokens or task.max_length, or free memory"
+        ) from error
+
+
+def shared_grid(workspace: Workspace, plan: Plan) -> float:
+    """The grid of a secure sum of all that trains."""
+    return plan.shared_noise(workspace.start.size).grid
+
+
+class Machine:
+    """Runs trials with one set of trained tensors."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        plan: Plan,
+        largest: float,
+        seconds: dict[tuple[int, int], float],
+    ) -> None:
+        self._network, self._task = workspace.network, workspace.task
+        self._parameters = [p for _, p in trained_parameters(self._network)]
+        self._batches = SyntheticBatches(self._task, self._network.vocabulary)
+        assert plan.max_grad_norm is not None
+        self._bound = plan.max_grad_norm
+        self._grid = shared_grid(workspace, plan) if plan.sharing is not None else None
+        self._largest = largest
+        self._seconds = seconds
+
+    def agreeing(self, shapes: BatchShapes) -> BatchShapes | None:
+        """The row counts of each edge that agree; None where companions matter at some edge."""
+        kept = []
+        previous = 0
+        with per_record_hooks(self._network):
+            for edge, counts in shapes.counts:
+                found = self._edge(edge, counts, previous)
+                if not found:
+                    return None
+                kept.append((edge, found))
+                previous = edge
+        return BatchShapes(tuple(kept))
+
+    def _edge(self, edge: int, counts: tuple[int, ...], previous: int) -> tuple[int, ...]:
+        """The largest set of row counts with equal contributions; empty: none stands alone."""
+        probes = self._batches.probes(BatchShape(counts[0], edge, counts), previous)
+        with self._moved(MOVED, signs=False):
+            groups = self._groups(edge, counts, probes)
+            while groups:
+                best = max(groups, key=lambda group: (len(group.counts), group.counts[-1]))
+                if self._holds(best, edge, probes):
+                    break
+                groups.remove(best)
+            else:
+                return ()
+        found = tuple(best.counts)
+        with self._moved(self._largest, signs=True):
+            few = {found[0], max(c for c in found if c * edge <= FEW_TOKENS or c <= found[:2][-1])}
+            tried = [self._run(BatchShape(c, edge, found), probes, c - c // 4) for c in sorted(few)]
+        return found if all(t is not None and t.agrees(tried[0]) for t in tried) else ()
+
+    def _groups(
+        self, edge: int, counts: tuple[int, ...], probes: tuple[Example, ...]
+    ) -> list[_Group]:
+        groups: list[_Group] = []
+        for rows in reversed(counts):
+            shape = BatchShape(rows, edge, (rows,))
+            seen = self._run(shape, probes, rows - rows // 4)
+            if seen is None:
+                continue
+            for group in groups:
+                if group.seen.agrees(seen):
+                    group.add(rows, seen)
+                    break
+            else:
+                groups.append(_Group([rows], seen))
+        return groups
+
+    def _holds(self, group: _Group, edge: int, probes: tuple[Example, ...]) -> bool:
+        """Whether contributions stay with other companions, and with states that were kept."""
+        counts = tuple(group.counts)
+        if counts == (1,):
+            return True
+        prefix = self._network.prefix
+        with prefix.apart() if prefix is not None else nullcontext():
+            # From few rows to fewer, so that the second uses the states that the first kept.
+            for rows in (next((c for c in counts if c >= 4), counts[-1]), counts[1 % len(counts)]):
+                seen = self._run(BatchShape(rows, edge, counts), probes, 2, apart=False)
+                if seen is None or not seen.agrees(group.seen):
+                    return False
+        return True
+
+    def _run(
+        self, shape: BatchShape, probes: tuple[Example, ...], records: int, *, apart: bool = True
+    ) -> _Seen | None:
+        """One pass; None where copies of a probe in it disagree."""
+        trial = self._batches.trial(shape, probes, records)
+        prefix = self._network.prefix
+        kept_apart = prefix.apart() if prefix is not None and apart else nullcontext()
+        with kept_apart, refusing(shape.rows, shape.length):
+            started = time.perf_counter()
+            parts = self._contributions(trial)
+            lasted = time.perf_counter() - started
+        at = (shape.length, shape.rows)
+        self._seconds[at] = max(self._seconds.get(at, 0.0), lasted)
+        return _seen(parts, trial)
+
+    def _contributions(self, trial: Trial) -> tuple[Tensor, ...]:
+        gradients = record_gradients(self._network, self._task, trial.group, self._parameters)
+        rows = len(trial.group.rows)
+        return contributions([g[:rows] for g in gradients], self._bound, self._grid)
+
+    @contextmanager
+    def _moved(self, size: float, *, signs: bool) -> Iterator[None]:
+        """Trained tensors moved by normal values, or of the given size and random signs."""
+        before = [p.detach().clone() for p in self._parameters]
+        try:
+            with torch.no_grad():
+                for index, parameter in enumerate(self._parameters):
+                    generator = torch.Generator().manual_seed(child_seed(index, "proof"))
+                    noise = torch.randn(parameter.shape, generator=generator)
+                    if signs:
+                        parameter.copy_((noise.sign() * size).to(parameter))
+                    else:
+                        parameter.add_((noise * size).to(parameter))
+            yield
+        finally:
+            with torch.no_grad():
+                for parameter, old in zip(self._parameters, before, strict=True):
+                    parameter.copy_(old)
+
+
+@dataclass
+class _Seen:
+    """What each probe contributed: one flat tensor a probe, None where it was not in the pass."""
+
+    probes: tuple[Tensor | None, ...]
+
+    def agrees(self, other: _Seen | None) -> bool:
+        """Whether the probes that both have contribute equal integers."""
+        return other is not None and all(
+            one is None or two is None or torch.equal(one, two)
+            for one, two in zip(self.probes, other.probes, strict=True)
+        )
+
+
+@dataclass
+class _Group:
+    """Row counts whose probes agree, ascending."""
+
+    counts: list[int]
+    seen: _Seen
+
+    def add(self, rows: int, seen: _Seen) -> None:
+        """Takes a smaller row count, and what of it was not seen before."""
+        self.counts.insert(0, rows)
+        both = zip(self.seen.probes, seen.probes, strict=True)
+        self.seen = _Seen(tuple(one if one is not None else two for one, two in both))
+
+
+def _seen(parts: Sequence[Tensor], trial: Trial) -> _Seen | None:
+    found: list[Tensor | None] = []
+    for slots in trial.slots:
+        first = None
+        for slot in slots:
+            row = torch.cat([part[slot].flatten() for part in parts])
+            if first is not None and not torch.equal(first, row):
+                return None
+            first = row
+        found.append(first)
+    return _Seen(tuple(found))

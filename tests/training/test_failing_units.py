@@ -1,0 +1,102 @@
+"""A unit that cannot be computed contributes zero, and changes no other by one bit."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cloister.tasks.task import Example
+from cloister.training.proof import prove
+from cloister.training.shapes import BatchShapes, one_by_one
+from cloister.training.workspace import Workspace
+from tests.support.isolation import CONFIG, LONGEST, PLAN, random_units, summing, wide_workspace
+
+
+class RaisingOn(nn.Module):
+    """An embedding that cannot take one token, in the forward or in the backward pass."""
+
+    def __init__(self, inner: nn.Module, token: int, error: type[Exception], back: bool) -> None:
+        super().__init__()
+        self.inner, self.token, self.error, self.back = inner, token, error, back
+
+    @property
+    def weight(self) -> Tensor:
+        weight: Tensor = self.inner.weight  # type: ignore[assignment]
+        return weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        found: Tensor = self.inner(ids)
+        if not bool((ids == self.token).any()):
+            return found
+        if not self.back:
+            raise self.error("this record fails")
+        if torch.is_grad_enabled():
+            found = found.detach().requires_grad_()
+            found.register_hook(self._fail)
+        return found
+
+    def _fail(self, _: Tensor) -> None:
+        raise self.error("this record fails on the way back")
+
+
+@pytest.mark.parametrize("most", [1, 6])
+@pytest.mark.parametrize("cache", [0.0, 1.0])
+@pytest.mark.parametrize(("error", "back"), [
+    (RuntimeError, False), (torch.OutOfMemoryError, False), (IndexError, False),
+    (RuntimeError, True),
+])  # fmt: skip
+def test_a_unit_that_fails_contributes_zero_and_changes_no_other(
+    bases: Callable[[str], Path], most: int, cache: float, error: type[Exception], back: bool
+) -> None:
+    if back and cache:
+        pytest.skip("kept states have no way back")
+    workspace = wide_workspace(
+        bases("bert"), "sequence-classification", cache=cache, top_layers=1 if cache else 0
+    )
+    shapes = prove(workspace, PLAN, CONFIG).shapes
+    summed = summing(workspace, shapes)
+    poison = 5
+    sound = [
+        tuple(Example(tuple(max(i, poison + 1) for i in e.input_ids), e.target) for e in unit)
+        for unit in random_units(workspace, 20, seed=13, most=most)
+    ]
+    expected = summed(sound)
+    bad = list(sound[7])
+    bad[-1] = Example((poison, *bad[-1].input_ids[1:]), bad[-1].target)
+    embeddings = workspace.network.backbone.get_input_embeddings()
+    workspace.network.backbone.set_input_embeddings(RaisingOn(embeddings, poison, error, back))
+    without = summed([*sound[:7], *sound[8:]])
+    assert torch.equal(summed([*sound, tuple(bad)]), expected)
+    assert torch.equal(summed([*sound[:7], tuple(bad), *sound[8:]]), without)
+    assert torch.equal(summed(sound), expected)  # nothing of the failure is left
+    # Padding is in every batch: a device that is gone is nobody's record.
+    workspace.network.backbone.set_input_embeddings(RaisingOn(embeddings, 0, error, back))
+    with pytest.raises(error):
+        summed(sound)
+
+
+@pytest.mark.parametrize("record", [
+    Example((2, 10**6, 3), 0), Example((2, -1, 3), 0), Example((2,) * (LONGEST + 1), 0),
+    Example((2, 5, 3), 99), Example((2, 5, 3), -1), Example((), 0),
+])  # fmt: skip
+def test_a_record_that_does_not_fit_is_left_out_before_any_device(
+    real: tuple[Workspace, BatchShapes], record: Example
+) -> None:
+    workspace, shapes = real
+    summed = summing(workspace, shapes)
+    units = random_units(workspace, 5, seed=14)
+    expected = summed(units)
+    assert torch.equal(summed([*units, (record,)]), expected)
+    assert torch.equal(summed([(*units[0], record), *units[1:]]), expected)
+
+
+def test_an_empty_unit_contributes_zero(real: tuple[Workspace, BatchShapes]) -> None:
+    workspace, shapes = real
+    units = random_units(workspace, 5, seed=15, most=3)
+    for cut in (shapes, one_by_one(LONGEST)):
+        summed = summing(workspace, cut)
+        assert torch.equal(summed([(), *units, ()]), summed(units))
+        assert not summed([(), ()]).any()
+        assert not summed([]).any()

@@ -1,0 +1,266 @@
+"""The proof passes sound models, keeps what agrees, and refuses by name what cannot be private."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import DebertaV2Config, DebertaV2Model
+
+from cloister.errors import PreflightError, RefusedError
+from cloister.models.config import LoraConfig, ModelConfig
+from cloister.tasks.config import TaskConfig
+from cloister.training import proof as proof_file
+from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
+from cloister.training.numerics import check_pinned, pinned
+from cloister.training.proof import Proof, prove, proven
+from cloister.training.shapes import one_by_one
+from cloister.training.workspace import Workspace, open_workspace
+from tests.support.isolation import CONFIG, PLAN, random_units, wide_workspace
+from tests.support.models import VOCABULARY, word_tokenizer
+
+Bases = Callable[[str], Path]
+
+
+@pytest.fixture
+def workspace(bases: Bases) -> Workspace:
+    return wide_workspace(bases("bert"), "sequence-classification")
+
+
+def test_a_proof_leaves_the_network_as_it_was(workspace: Workspace) -> None:
+    network = workspace.network
+    before = {name: p.clone() for name, p in network.named_parameters()}
+    trained = [name for name, p in network.named_parameters() if p.requires_grad]
+    prove(workspace, PLAN, CONFIG)
+    assert [name for name, p in network.named_parameters() if p.requires_grad] == trained
+    for name, parameter in network.named_parameters():
+        assert torch.equal(parameter, before[name])
+        assert parameter.grad is None
+
+
+def test_every_shape_is_tried_and_timed(workspace: Workspace) -> None:
+    proof = prove(workspace, PLAN, CONFIG)
+    assert {(length, rows) for length, rows, _ in proof.seconds} == {
+        (shape.length, shape.rows) for shape in proof.shapes.all()
+    }
+    assert all(seconds > 0 for *_, seconds in proof.seconds)
+    assert proof.peak_bytes > 2**20
+    assert proof.shapes.threads == torch.get_num_threads()
+
+
+def test_a_shape_that_cannot_be_computed_is_refused_before_any_round(
+    workspace: Workspace,
+) -> None:
+    def too_large(_: nn.Module, arguments: tuple[object, ...], keywords: dict[str, Tensor]) -> None:
+        if keywords["input_ids"].numel() > 200:
+            raise torch.OutOfMemoryError("out of memory")
+
+    workspace.network.backbone.register_forward_pre_hook(too_large, with_kwargs=True)
+    with pytest.raises(PreflightError, match=r"records of \d+ tokens .*physical_batch_tokens"):
+        prove(workspace, PLAN, CONFIG)
+
+
+def test_positions_that_the_base_lacks_are_refused(bert: Path) -> None:
+    opened = open_workspace(
+        ModelConfig(base=str(bert)), LoraConfig(), TaskConfig(max_length=80), ("a", "b"), 0
+    )
+    with pytest.raises(PreflightError, match=r"tokens cannot be .*task.max_length"):
+        prove(opened, PLAN, CONFIG)
+
+
+def test_deberta_s_shared_positions_are_refused_by_name(tmp_path: Path) -> None:
+    """Query and key also project relative positions, which all records share."""
+    config = DebertaV2Config(
+        vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=64, relative_attention=True,
+        pos_att_type=["p2c", "c2p"], share_att_key=True, position_biased_input=False,
+        position_buckets=8, norm_rel_ebd="layer_norm",
+    )  # fmt: skip
+    DebertaV2Model(config).save_pretrained(tmp_path)
+    word_tokenizer().save_pretrained(tmp_path)
+    lora = LoraConfig(train="both", top_layers=0, target_modules=("query_proj", "key_proj"))
+    task = TaskConfig(max_length=32)
+    opened = open_workspace(ModelConfig(base=str(tmp_path)), lora, task, ("a", "b"), 0)
+    with pytest.raises(PreflightError, match=r"(query|key)_proj.*(called 2 times|rows for)"):
+        prove(opened, PLAN, CONFIG)
+
+
+class Twice(nn.Module):
+    """A head that reads its features twice."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, features: Tensor) -> Tensor:
+        once: Tensor = self.inner(features)
+        again: Tensor = self.inner(features.roll(1, dims=-1))
+        return once + again
+
+
+class Flattened(nn.Module):
+    """A head that is given two rows for each record."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, features: Tensor) -> Tensor:
+        scores: Tensor = self.inner(torch.cat([features, features]))
+        return scores[: len(features)]
+
+
+@pytest.mark.parametrize(("trap", "words"), [
+    (Twice, r"head\.inner is called 2 times"), (Flattened, r"head\.inner gets an input of 4 rows"),
+])  # fmt: skip
+def test_modules_that_are_not_called_once_with_the_records_are_refused_by_name(
+    workspace: Workspace, trap: type[nn.Module], words: str
+) -> None:
+    head = workspace.network.head
+    assert head is not None
+    workspace.network.head = trap(head)  # type: ignore[call-arg]
+    renamed = {n.replace("head.", "head.inner.") if n.startswith("head.") else n: v
+               for n, v in workspace.start.items()}  # fmt: skip
+    moved = replace(workspace, start=type(workspace.start)(renamed))
+    with pytest.raises(PreflightError, match=words):
+        prove(moved, PLAN, CONFIG)
+
+
+class Leaking(nn.Module):
+    """A head in which other records change a score by about one rounding."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, features: Tensor) -> Tensor:
+        scores: Tensor = self.inner(features * (1 + 2**-22 * features.detach().mean().tanh()))
+        return scores
+
+
+def test_where_companions_matter_records_go_one_by_one(workspace: Workspace) -> None:
+    """So little that a comparison with a tolerance passes it: bits tell."""
+    head = workspace.network.head
+    assert head is not None
+    workspace.network.head = Leaking(head)
+    renamed = {n.replace("head.", "head.inner.") if n.startswith("head.") else n: v
+               for n, v in workspace.start.items()}  # fmt: skip
+    moved = replace(workspace, start=type(workspace.start)(renamed))
+    assert prove(moved, PLAN, CONFIG).one_by_one
+
+
+class ByRows(nn.Module):
+    """A head whose kernel depends on the number of rows, as on GPUs."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, features: Tensor) -> Tensor:
+        scores: Tensor = self.inner(features * (1 + 2**-20 * len(features)))
+        return scores
+
+
+def test_where_row_counts_differ_those_that_agree_are_left(workspace: Workspace) -> None:
+    """Heads of 1 to 8 rows are padded to 8: they agree; 16 and 32 stand for themselves."""
+    head = workspace.network.head
+    assert head is not None
+    workspace.network.head = ByRows(head)
+    renamed = {n.replace("head.", "head.inner.") if n.startswith("head.") else n: v
+               for n, v in workspace.start.items()}  # fmt: skip
+    moved = replace(workspace, start=type(workspace.start)(renamed))
+    found = prove(moved, PLAN, CONFIG).shapes
+    assert found.rows(8) == (1, 2, 4, 8)
+    assert not found.one_by_one
+
+
+def test_the_key_names_all_that_a_proof_depends_on(workspace: Workspace, bases: Bases) -> None:
+    key = Proof.key_of(workspace, PLAN, CONFIG)
+    assert key == prove(workspace, PLAN, CONFIG).key
+    other = wide_workspace(bases("bert"), "sequence-classification", dtype="bfloat16")
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        threads = Proof.key_of(workspace, PLAN, CONFIG)
+    finally:
+        torch.set_num_threads(before)
+    keys = {
+        key,
+        threads,
+        Proof.key_of(replace(workspace, base_sha256="0" * 64), PLAN, CONFIG),
+        Proof.key_of(other, PLAN, CONFIG),
+        Proof.key_of(workspace, replace(PLAN, max_grad_norm=2.0), CONFIG),
+        Proof.key_of(workspace, PLAN, replace(CONFIG, physical_batch_tokens=128)),
+        Proof.key_of(workspace, PLAN, replace(CONFIG, probe_rounds=1)),
+        Proof.key_of(workspace, PLAN, CONFIG, max_adapter_value=3.0),
+    }
+    assert len(keys) == 8
+    # What a round does not depend on changes nothing.
+    assert Proof.key_of(workspace, replace(PLAN, noise_multiplier=2.0), CONFIG) == key
+
+
+def test_a_proof_is_made_once_for_equal_values(
+    workspace: Workspace, bases: Bases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Workspace] = []
+    proofs: dict[str, Proof] = {}
+    real = proof_file.prove
+
+    def counting(opened: Workspace, *rest: object, **more: object) -> Proof:
+        made.append(opened)
+        return real(opened, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(proof_file, "_proofs", proofs)
+    monkeypatch.setattr(proof_file, "prove", counting)
+    again = wide_workspace(bases("bert"), "sequence-classification")
+    assert proven(workspace, PLAN, CONFIG) == proven(again, PLAN, CONFIG)
+    assert len(made) == 1
+
+
+def test_threads_that_changed_since_the_proof_are_refused(workspace: Workspace) -> None:
+    shapes = replace(one_by_one(40), threads=torch.get_num_threads() + 1)
+    units = random_units(workspace, 2, seed=0)
+    with per_record_hooks(workspace.network), pytest.raises(RefusedError, match="get_num_threads"):
+        clipped_gradient_sum(workspace.network, workspace.task, units, 1.0, shapes)
+
+
+@pytest.mark.parametrize("change", [
+    lambda: torch.set_float32_matmul_precision("medium"),
+    lambda: setattr(torch.backends.cudnn, "allow_tf32", True),
+    lambda: setattr(torch.backends.cudnn, "benchmark", True),
+    lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True),
+    lambda: torch.use_deterministic_algorithms(False),
+    lambda: torch.set_autocast_enabled("cpu", True),
+], ids=["precision", "cudnn tf32", "benchmark", "tf32", "deterministic", "autocast"])  # fmt: skip
+def test_arithmetic_that_changed_since_it_was_pinned_is_refused(
+    workspace: Workspace, change: Callable[[], object]
+) -> None:
+    units = random_units(workspace, 2, seed=0)
+    try:
+        with per_record_hooks(workspace.network):
+            change()
+            with pytest.raises(RefusedError, match="when private training was set up"):
+                clipped_gradient_sum(workspace.network, workspace.task, units, 1.0, one_by_one(40))
+    finally:
+        torch.set_autocast_enabled("cpu", False)
+
+
+def test_what_was_set_before_comes_back() -> None:
+    before = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
+    with pinned():
+        check_pinned()
+    assert (
+        torch.get_float32_matmul_precision(),
+        torch.are_deterministic_algorithms_enabled(),
+    ) == before
+
+
+def test_precision_set_by_the_new_interface_is_refused() -> None:
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"  # type: ignore[attr-defined]
+    try:
+        with pytest.raises(RefusedError, match="fp32_precision"), pinned():
+            check_pinned()
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = "none"  # type: ignore[attr-defined]
