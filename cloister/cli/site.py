@@ -88,13 +88,13 @@ def policy_check(
     """
     from cloister.client.own import accepted_plan, asked_plan, own_workspace
     from cloister.client.site_file import read_site
-    from cloister.privacy import adversaries
+    from cloister.privacy.stated import of_plan
     from cloister.recipe import read_recipe
 
     file, study = read_site(site), read_recipe(recipe)
     workspace = own_workspace(file, study)
     asked, plan = asked_plan(file, study, workspace), accepted_plan(file, study, workspace)
-    cost = plan.epsilon_after(plan.num_rounds)
+    promised = of_plan(plan)
     tightened = {
         name: (getattr(asked, name), getattr(plan, name))
         for name in ("unit", "noise_multiplier", "max_grad_norm", "expected_batch_size",
@@ -103,18 +103,16 @@ def policy_check(
     }  # fmt: skip
     if as_json:
         document = {
-            "site": file.site.name, "accepted": True, "epsilon": cost, "delta": plan.delta,
-            "unit": plan.unit, "neighbouring": plan.neighbouring, "rounds": plan.num_rounds,
-            "adversaries": adversaries.names([plan]),
+            "site": file.site.name, "accepted": True, "promise": promised.to_json(),
+            "rounds": plan.num_rounds,
             "noise_multiplier": plan.noise_multiplier, "sample_rate": plan.sample_rate,
             "tightened": {name: list(pair) for name, pair in tightened.items()},
         }  # fmt: skip
         typer.echo(json.dumps(document))
         return
     typer.echo(
-        f"{file.site.name} joins: ε ≤ {cost:.4f} at δ = {plan.delta:g} for one {plan.unit} added "
-        f"or removed, over {plan.num_rounds} rounds of {plan.local_steps} steps (PLD), against "
-        f"{adversaries.words([plan])}."
+        f"{file.site.name} joins: {promised}.\n"
+        f"It is {plan.num_rounds} rounds of {plan.local_steps} steps."
     )
     for name, (before, after) in tightened.items():
         typer.echo(f"- {name}: {before} asked, {after} by this site's policy")
@@ -134,13 +132,12 @@ def budget_show(site: SiteToml, as_json: AsJson = False) -> None:
         typer.echo(json.dumps(facts))
         return
     typer.echo(
-        f"ε = {_shown(facts['epsilon'])} spent of {_shown(facts['cap'])} (δ = {facts['delta']:g} "
-        f"of {facts['cap_delta']:g}) for one {facts['unit']} added or removed (PLD), against "
-        f"{facts['against']},\nin {facts['rounds']} rounds of {facts['studies']} studies; "
-        f"{facts['releases']} released."
+        f"{facts['in_words']['promise']}.\n"
+        f"{facts['in_words']['used']};\n"
+        f"in {facts['rounds']} rounds of {facts['studies']} studies; {facts['releases']} released."
     )
-    if facts["is_shared"]:
-        typer.echo(f"Against all other sites together: ε = {_shown(facts['epsilon_alone'])}.")
+    if facts["in_words"]["promise_alone"]:
+        typer.echo(f"{facts['in_words']['promise_alone']}.")
 
 
 @budget.command("forecast")
@@ -151,6 +148,7 @@ def budget_forecast(site: SiteToml, as_json: AsJson = False) -> None:
     """
     from cloister.client.overview import budget_of
     from cloister.client.site_file import read_site
+    from cloister.privacy.stated import shown
 
     facts = budget_of(read_site(site))
     if as_json:
@@ -162,7 +160,8 @@ def budget_forecast(site: SiteToml, as_json: AsJson = False) -> None:
     else:
         typer.echo(
             f"{facts['rounds_left']} more rounds of the plan charged last fit the budget; then "
-            f"ε = {_shown(facts['epsilon_then'])} (PLD, δ = {facts['delta']:g})."
+            f"ε = {shown(facts['epsilon_then'])} of the budget's {facts['budget']['epsilon']:g} "
+            f"would be spent (PLD, both at δ = {facts['delta_then']:g}, half of the budget's)."
         )
 
 
@@ -209,7 +208,3 @@ def _public_key(file: SiteFile) -> str:
     from cloister.privacy.ledger import key_file
 
     return public_hex(load_key(key_file(file.ledger)))
-
-
-def _shown(value: float | None) -> str:
-    return "∞" if value is None else f"{value:.4f}"

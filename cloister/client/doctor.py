@@ -29,6 +29,7 @@ from cloister.models.network import trained_parameters
 from cloister.models.state import read_adapter, write_adapter
 from cloister.privacy.ledger import key_file
 from cloister.privacy.ledger_file import LedgerFile, refuse_network_file_system
+from cloister.privacy.stated import of_plan
 from cloister.privacy.verify import verify
 from cloister.recipe import Recipe
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks, plain_gradient_sum
@@ -250,8 +251,7 @@ def _ledger(file: SiteFile) -> Outcome:
         )  # fmt: skip
     return Outcome(
         "ledger", Level.PASS,
-        f"sound: {verdict.charges} rounds charged, ε = {verdict.epsilon_pld:.3f} of "
-        f"{verdict.budget_epsilon:g} spent",
+        f"sound: {verdict.charges} rounds charged, {verdict.of_budget}",
     )  # fmt: skip
 
 
@@ -297,11 +297,10 @@ def _memory(workspace: Workspace) -> Outcome:
 
 def _policy(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Outcome:
     plan = accepted_plan(file, recipe, workspace)
-    cost = plan.epsilon_after(plan.num_rounds)
     return Outcome(
         "policy", Level.PASS,
-        f"the study is accepted: ε ≤ {cost:.3f} (δ = {plan.delta:g}) for one {plan.unit} over "
-        f"{plan.num_rounds} rounds, noise multiplier {plan.noise_multiplier:g}",
+        f"the study is accepted: {of_plan(plan)}; {plan.num_rounds} rounds, noise multiplier "
+        f"{plan.noise_multiplier:g}",
     )  # fmt: skip
 
 

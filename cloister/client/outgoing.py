@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Mapping
 
 from flwr.app import ConfigRecord, Message
@@ -10,7 +12,9 @@ from flwr.app import ConfigRecord, Message
 from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status, Step
 from cloister.adapter.wire import decode
 from cloister.client.site import Site
-from cloister.errors import AdapterFormatError, RefusedError
+from cloister.errors import AdapterFormatError, RefusedError, UsageError
+from cloister.privacy.certificate import entry_of
+from cloister.privacy.certificate_alone import MOST_BYTES, to_bytes
 from cloister.privacy.keys import is_signed
 from cloister.privacy.secagg.keys import ADVERTISEMENT_BYTES
 from cloister.privacy.secagg.messages import masked_bytes, revealed_bytes
@@ -20,6 +24,7 @@ from cloister.privacy.secagg.question import Question
 ROUNDING = 1e-6
 # Of Ed25519 (RFC 8032).
 SIGNATURE_BYTES = 64
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def check_outgoing(
@@ -54,6 +59,9 @@ def check_outgoing(
             return
         if site is None:
             raise RefusedError("an update of a site that could not be opened")
+        if _asked(request).step is Step.CERTIFY:
+            _check_certificate(reply, site)
+            return
         if site.plan.sharing is not None:
             _check_secure(reply, _asked(request), site, shapes)
             return
@@ -100,6 +108,22 @@ def _check_secure(
         raise RefusedError(f"{asked.step}: {len(reply.delta)} bytes; {needed} are what it takes")
     if asked.step is not Step.MASK and (reply.head, reply.epsilon) != ("", 0.0):
         raise RefusedError(f"{asked.step}: an answer that tells of a release")
+
+
+def _check_certificate(reply: RoundReply, site: Site) -> None:
+    """A certificate is what the ledger gives, byte for byte: made again, and compared."""
+    _check_sender(reply, site)
+    if (reply.head, reply.epsilon) != ("", 0.0):
+        raise RefusedError("a certificate with more than itself")
+    if len(reply.delta) > MOST_BYTES:
+        raise RefusedError(f"a certificate of {len(reply.delta)} bytes; {MOST_BYTES} at most")
+    try:
+        base = str(entry_of(json.loads(reply.delta)).fields["base"])
+        again = site.ledger.certificate(site.study, site=site.name, base=base)
+    except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
+        raise RefusedError("a certificate that the ledger does not give") from error
+    if not _SHA256.fullmatch(base) or to_bytes(again) != reply.delta:
+        raise RefusedError("a certificate that the ledger does not give")
 
 
 def _check_sender(reply: RoundReply, site: Site) -> None:

@@ -18,8 +18,9 @@ from cloister.client.personal import PersonalAdapter
 from cloister.client.policy import Asked, check
 from cloister.client.policy_file import SitePolicy
 from cloister.client.secure import Asking, EpochKeys, agreed_terms
-from cloister.errors import RefusedError
-from cloister.privacy.accounting import COARSE, cross_check
+from cloister.errors import RefusedError, UsageError
+from cloister.privacy.accounting import cross_check
+from cloister.privacy.certificate_alone import to_bytes
 from cloister.privacy.entropy import Entropy, OsEntropy, SeededEntropy
 from cloister.privacy.ledger import Charge, Ledger, Released
 from cloister.privacy.plan import Plan
@@ -96,6 +97,8 @@ def answer(
     """
     if request.study != site.study:
         raise RefusedError(f"study {request.study[:12]} asked, {site.study[:12]} accepted")
+    if request.step is Step.CERTIFY:
+        return _certified(site, workspace, request)
     plan = check(_asked(site, workspace, request), site.policy)
     agreed_epsilon(plan)
     if not 1 <= request.round <= plan.num_rounds:
@@ -233,10 +236,21 @@ def _encoded(delta: Adapter, training: TrainingConfig, plan: Plan) -> bytes:
     return encode(delta, training.update_dtype, plan.max_update_norm)
 
 
+def _certified(site: Site, workspace: Workspace, request: RoundRequest) -> RoundReply:
+    """The site's certificate of the study: a function of its ledger, which holds no record."""
+    try:
+        certificate = site.ledger.certificate(
+            site.study, site=site.name, base=workspace.base_sha256
+        )
+    except UsageError as error:
+        raise RefusedError(f"no certificate: {error}") from error
+    return _reply(site, request, Released(to_bytes(certificate), ""))
+
+
 def _reply(site: Site, request: RoundRequest, released: Released) -> RoundReply:
-    spent = site.ledger.epsilon(site.plan.delta, COARSE) if released.head else 0.0
+    promised = site.ledger.promise.epsilon if released.head else 0.0
     reply = RoundReply(
-        site.name, request.round, Status.TRAINED, released.payload, spent, released.head
+        site.name, request.round, Status.TRAINED, released.payload, promised, released.head
     )
     return replace(reply, signature=site.ledger.sign(reply.statement(site.study)))
 
