@@ -34,7 +34,8 @@ Math:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from cloister.errors import RefusedError, UsageError
 from cloister.privacy.accounting import (
@@ -52,6 +53,9 @@ from cloister.privacy.units import Neighbouring, Unit
 
 # A sum of n rounded divergences is at most this factor times n below the exact one (float64).
 ROUNDING_UP = 1 + 2**-50
+
+# An ε that two machines compute may differ by rounding; far below what it is shown to.
+MACHINES_DIFFER = 1e-6
 
 # Orders that the filter chooses from: dense where subsampled mechanisms of ε = 0.5…20 end (1.5…12).
 ORDERS = (1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5, 6.0, 7.0, 8.0, 10.0,
@@ -207,6 +211,12 @@ class Spending:
         )
 
 
+def rounded_up(budget: Budget) -> Budget:
+    """The budget with room for what another machine's rounding moves: plans and ledgers may end
+    exactly on theirs."""
+    return replace(budget, epsilon=budget.epsilon + MACHINES_DIFFER)
+
+
 def terms_for(request: Request, spent: Spending, budget: Budget) -> Terms:
     """The terms as they were fixed, or, for a first request, as it fixes them."""
     if spent.terms is not None:
@@ -221,6 +231,7 @@ def terms_for(request: Request, spent: Spending, budget: Budget) -> Terms:
     return Terms(max(ORDERS, key=affordable), most_steps(request, budget))
 
 
+@lru_cache(maxsize=256)
 def most_steps(request: Request, budget: Budget) -> int:
     """T: the most steps of a request's kind whose PLD is within the budget's ε at half of its δ.
 

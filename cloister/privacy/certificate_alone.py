@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cloister.errors import LedgerError, RefusedError, UsageError
-from cloister.privacy.budget import Budget, fits_whole
+from cloister.privacy.budget import Budget, fits_whole, rounded_up
 from cloister.privacy.certificate import entry_of, same, stored
 from cloister.privacy.certificate_forms import FIELDS, NAMED, VERSION, merged, with_rdp
 from cloister.privacy.chain import Entry, canonical
@@ -120,7 +120,7 @@ def _check_plan_promise(
     whole = request_of(plan, is_private=is_private).planned
     life = merged([GaussianEvent(**row) for row in fields["life"]["events"]])
     steps = sum(event.steps for event in events)
-    if life != events or steps > whole.steps or not fits_whole(whole, budget):
+    if life != events or steps > whole.steps or not fits_whole(whole, rounded_up(budget)):
         raise ValueError("a whole plan's promise, where more than the plan was charged")
     promised: Stated = of_plan(plan, is_private=is_private)
     alone = of_plan_alone(plan, is_private=is_private)

@@ -19,7 +19,7 @@ from typing import Any
 
 from cloister.privacy import adversaries
 from cloister.privacy.accounting import FINE, epsilon
-from cloister.privacy.budget import Budget, fits_whole
+from cloister.privacy.budget import Budget, fits_whole, rounded_up
 from cloister.privacy.events import GaussianEvent
 from cloister.privacy.history import History, request_of
 from cloister.privacy.plan import Plan, json_number
@@ -269,9 +269,8 @@ def _only_plan(history: History) -> Plan | None:
         return None
     (plan,) = history.plans.values()
     every = request_of(plan, is_private=_is_private(history)).planned
-    if history.spent.total_steps > every.steps or not fits_whole(every, history.budget):
-        return None
-    return plan
+    covered = fits_whole(every, rounded_up(history.budget))
+    return plan if covered and history.spent.total_steps <= every.steps else None
 
 
 def _is_private(history: History) -> bool:

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from cloister.errors import LedgerError
 from cloister.privacy import stated
 from cloister.privacy.accounting import COARSE, epsilon, rdp_epsilon
-from cloister.privacy.budget import Budget, Spending, fits, is_within
+from cloister.privacy.budget import MACHINES_DIFFER, Spending, fits, is_within, rounded_up
 from cloister.privacy.chain import Entry, Head, check_anchor, follow, json_epsilon
 from cloister.privacy.history import History
 from cloister.privacy.stated import Stated
 
-# An entry's ε and the recomputed one may differ by rounding between machines.
-TOLERANCE = 1e-6
+# Of an entry's ε and the recomputed one.
+TOLERANCE = MACHINES_DIFFER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ def verify(
             if number == 0 and public_key not in (None, history.public_key):
                 raise LedgerError(f"begun under the key {history.public_key[:12]}…, not the given")
             if request and before:
-                budget, terms = _rounded_up(history.budget), history.spent.terms
+                budget, terms = rounded_up(history.budget), history.spent.terms
                 assert terms is not None  # the charge was added
                 if before.terms is None and not is_within(request, terms, budget):
                     raise LedgerError(f"entry {number}: states more steps than the budget covers")
@@ -135,12 +135,6 @@ def verify(
         unit=history.unit.value,
         history=history,
     )
-
-
-def _rounded_up(budget: Budget) -> Budget:
-    """The budget with room for what another machine's rounding moves: ledgers may end exactly on
-    theirs."""
-    return replace(budget, epsilon=budget.epsilon + TOLERANCE)
 
 
 def _copy(spent: Spending) -> Spending:
