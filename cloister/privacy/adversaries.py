@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from cloister.privacy.accounting import epsilon, rdp_epsilon
 from cloister.privacy.events import GaussianEvent
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Adversary
@@ -70,12 +69,6 @@ def alone(charged: Charged) -> list[GaussianEvent] | None:
     if colluding(plan for plan, _ in pairs) is None:
         return None
     return [_alone(plan, event) for plan, event in pairs]
-
-
-def epsilon_alone(charged: Charged, delta: float) -> tuple[float, float] | None:
-    """ε of `alone`, by PLD and by RDP."""
-    events = alone(charged)
-    return None if events is None else (epsilon(events, delta), rdp_epsilon(events, delta))
 
 
 def _alone(plan: Plan, event: GaussianEvent) -> GaussianEvent:
