@@ -22,10 +22,10 @@ Math:
     A and B are disjoint: add both.
 
     What does *not* hold is the PLD of the steps that happened to be taken, at the plan's δ, where
-    the number of steps followed from what was released: an odometer reading. At the steps'
-    own ε its true δ was 4 to 7 times the stated one in three settings (tests/privacy/
-    test_odometer.py). So what is promised is a whole plan or the budget (`privacy.stated`), and
-    what was spent so far is an indication.
+    the number of steps followed from what was released: an odometer reading. Its true δ is more
+    than 5 times the stated one in three settings (tests/privacy/test_odometer.py). So what is
+    promised is a whole plan or the budget (`privacy.stated`), and what was spent so far is an
+    indication.
 
     Ledgers whose first charge states no T are older; there one plan alone may run, in so far as
     the PLD of the whole plan is within (ε, δ/2), and everything else goes through the filter.

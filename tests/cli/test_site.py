@@ -224,13 +224,15 @@ def test_a_declared_size_far_from_the_true_one_is_warned_of(
 def test_a_study_is_priced_and_tightened(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     site, study = str(folder / "site.toml"), str(folder / "study.toml")
     assert run(["site", "policy", "check", site, study]) == 0
-    assert "ward joins: ε ≤ 7.9" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "ward joins: ε = 7.9" in told
+    assert "promised for the whole plan, however early it stops" in told
     edit(folder, "max_grad_norm = 2.0", "max_grad_norm = 0.5\nmin_noise_multiplier = 3.0")
     assert run(["site", "policy", "check", site, study, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["tightened"]["max_grad_norm"] == [1.0, 0.5]
     assert document["tightened"]["noise_multiplier"][1] == 3.0
-    assert document["epsilon"] < 2
+    assert document["promise"]["epsilon"] < 2
     edit(folder, '"sequence-classification"', '"causal-lm"')
     assert run(["site", "policy", "check", site, study]) == 4
     assert "accept.tasks" in capsys.readouterr().err
