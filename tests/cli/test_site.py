@@ -13,7 +13,9 @@ from cloister.client import doctor
 from cloister.client.site_file import EXAMPLE, SiteConfig, read_site
 from cloister.errors import RecipeError
 from cloister.models.base import weights_sha256
+from cloister.privacy.accounting import epsilon
 from cloister.privacy.ledger import Charge, Ledger, Released, key_file
+from cloister.privacy.stated import of_plan
 from tests.support.studies import NOTES, small_assignments, write_notes
 
 POLICY = """
@@ -260,11 +262,24 @@ def test_the_budget_is_shown_and_foreseen(folder: Path, capsys: pytest.CaptureFi
     granted.release(b"bytes")
     assert run(["site", "budget", "show", site, "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert (facts["rounds"], facts["releases"], facts["cap"]) == (1, 1, 20.0)
+    assert (facts["rounds"], facts["releases"], facts["budget"]["epsilon"]) == (1, 1, 20.0)
+    assert facts["promise"] == of_plan(own.plan).to_json()
+    # What is set beside the cap is at one δ with it: half of the budget's, as its rule counts.
+    assert (facts["used"]["delta"], facts["budget"]["delta"]) == (1e-5, 2e-5)
+    assert facts["used"]["epsilon"] == epsilon([own.plan.event(own.plan.local_steps)], 1e-5)
+    assert facts["used"]["is_promise"] is False
+    assert facts["delta_then"] == facts["used"]["delta"]
+    capsys.readouterr()
     assert facts["rounds_left"] >= own.plan.num_rounds - 1
     assert run(["site", "budget", "forecast", site]) == 0
     assert "more rounds of the plan charged last fit" in capsys.readouterr().out
     assert run(["site", "budget", "show", site]) == 0
+    told = capsys.readouterr().out
+    assert "promised for the whole plan, however early it stops" in told
+    assert "of the budget's 20, both at δ = 1e-05" in told
+    assert "an indication, not a promise" in told
+    assert run(["site", "status", site]) == 0
+    assert "of the budget's 20, both at δ = 1e-05" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_the_site_s_pages_show_what_left_what_is_left_and_why_not(
     page = pages["site.html"]
     for words in ("What left my building", "more rounds", "cut off, spent",
                       "of the budget&#39;s 8, both at δ =", "an indication, not a promise",
-                      "promised, at δ =", "promised for the whole plan, however early it stops",
+                      "promised, at δ =", "for everything that this data set ever releases",
                   "One study may cost", "1 bundle came along", "its base model is not accepted",
                   "has joined no federation", 'href="audit.html"'):  # fmt: skip
         assert words in page, words
