@@ -35,11 +35,18 @@ ENTRY = {
                 "order": NUMBER, "delta": NUMBER, "epsilon": dict, "event": dict},
     "release": {"reservation": int, "sha256": str, "bytes": int},
 }  # fmt: skip
-CERTIFICATE = {
+ALWAYS = {
     "kind", "version", "site", "key", "study", "base", "adapter", "code", "time", "plans", "events",
-    "rounds", "released", "epsilon", "delta", "unit", "neighbouring", "adversaries",
-    "epsilon_alone", "life", "ledger",
+    "rounds", "released", "unit", "neighbouring", "life", "ledger",
 }  # fmt: skip
+# 1 and 2 state the ε of the rounds that ran, which is no promise; 3 states the promise, too.
+CERTIFICATE = {
+    1: ALWAYS | {"epsilon", "delta", "adversaries"},
+    2: ALWAYS | {"epsilon", "delta", "adversaries", "epsilon_alone"},
+    3: ALWAYS | {"promise", "promise_alone", "spent", "spent_alone"},
+}
+# A first charge fixes at most so many steps, or its own plan's.
+MOST_SEARCHED = 100_000
 PLAN = {
     "public_records", "expected_batch_size", "local_steps", "num_rounds", "noise_multiplier",
     "max_grad_norm", "max_update_norm", "delta", "unit", "max_records", "neighbouring", "message",
@@ -193,7 +200,7 @@ def is_sharing(terms):
 
 def walk(rows, key):
     """A ledger's charges and releases, after every rule that they must keep."""
-    plans, charges, releases, spent, order = {}, {}, {}, 0.0, None
+    plans, charges, releases, spent, order, alike, most = {}, {}, {}, 0.0, None, set(), None
     head, begin, reserved, last = "0" * 64, None, {}, None
     for seq, row in enumerate(rows):
         entry, digest = signed(row, key, f"ledger entry {seq}")
@@ -234,8 +241,14 @@ def walk(rows, key):
                  and entry["delta"] == terms["delta"] <= begin["delta"]
                  and (not event[3] or (noise > 0 and terms["max_grad_norm"] is not None)),
                  f"entry {seq}: a charge that is not its plan's")  # fmt: skip
-            order = entry["order"] if order is None else order
+            first, order = not reserved, entry["order"] if order is None else order
             need(entry["order"] == order and order in ORDERS, f"entry {seq}: the filter's order")
+            need(first or "most_steps" not in entry, f"entry {seq}: steps fixed anew")
+            if first and "most_steps" in entry:
+                most = entry["most_steps"]
+                need(type(most) is int and most >= 0, f"entry {seq}: most_steps is {most!r}")
+            alike.add((noise, rate, event[3], terms["max_records"], canonical(
+                terms.get("sharing"))))  # fmt: skip
             alone = {other["plan"] for other in reserved.values()} <= {name}
             before = sum(plans[o["plan"]]["local_steps"] for o in reserved.values())
             price = divergence(noise, rate, order) * steps if event[3] else math.inf
@@ -243,10 +256,18 @@ def walk(rows, key):
             if math.isfinite(cap):
                 half = begin["delta"] / 2
                 limit = cap - math.log1p(-1 / order) + math.log(half * order) / (order - 1)
-                planned = ((noise, rate, whole, event[3]),)
-                need(event[3] and (
-                    (alone and before + steps <= whole and pld(planned, half) <= cap)
-                    or spent <= limit), f"entry {seq}: charged beyond the budget")  # fmt: skip
+                if first and most:
+                    held = ((noise, rate, most, event[3]),)
+                    need(most <= max(MOST_SEARCHED, whole)
+                         and (pld(held, half, COARSE) <= cap or pld(held, half) <= cap),
+                         f"entry {seq}: fixes more steps than the budget covers")  # fmt: skip
+                if most is None:  # an older ledger: one plan alone, and all of it
+                    planned = ((noise, rate, whole, event[3]),)
+                    as_one = alone and before + steps <= whole and pld(planned, half) <= cap
+                else:
+                    as_one = len(alike) == 1 and before + steps <= most
+                need(event[3] and (as_one or spent <= limit),
+                     f"entry {seq}: charged beyond the budget")  # fmt: skip
             charges[place], reserved[seq], last = (seq, name, event), entry, entry
     life = merged(event for _, _, event in charges.values())
     if last:
@@ -255,49 +276,125 @@ def walk(rows, key):
     return begin, plans, charges, releases, life, {"seq": len(rows) - 1, "hash": head}
 
 
+def promised(begin, plans, charges):
+    """ε and δ with all steps of the one plan that was ever charged; None: they are the budget's."""
+    studies, cap = {study for study, _ in charges}, begin["epsilon"]
+    cap = math.inf if cap is None else cap
+    if len(plans) == 1 and len(studies) == 1:
+        [(name, terms)] = plans.items()
+        noise, steps = terms["noise_multiplier"], terms["local_steps"] * terms["num_rounds"]
+        private = all(event[3] for _, _, event in charges.values())
+        whole = (noise, terms["expected_batch_size"] / terms["public_records"], steps, private)
+        ran = sum(event[2] for _, _, event in charges.values())
+        if ran <= steps and pld((whole,), begin["delta"] / 2) <= cap + NEAR:
+            return pld((whole,), terms["delta"]), terms["delta"], (name, whole)
+    return cap, begin["delta"], None
+
+
+def need_figure(told, value, second, about, what):
+    """A stated ε with all that it is of."""
+    names = {"epsilon", *about} | ({"epsilon_rdp"} if second is not None else set())
+    need(isinstance(told, dict) and set(told) == names, f"{what}: not of the form of an ε")
+    rest = {name: told[name] for name in about}
+    need(canonical(rest) == canonical(about), f"{what}: it is of something else")
+    states(told["epsilon"], value, what)
+    if second is not None:
+        states(told["epsilon_rdp"], second, f"{what} by RDP")
+
+
+def check_figures(stated, begin, plans, charges, mine):
+    """Version 3: what is promised, and what is spent, which is no promise."""
+    value, delta, one = promised(begin, plans, charges)
+    about = {"delta": delta, "unit": begin["unit"], "neighbouring": "add-remove",
+             "accountant": "pld" if one else "budget-rule", "is_promise": True,
+             "basis": "whole-plan" if one else "lifetime-budget"}  # fmt: skip
+    told = {**about, "adversaries": against(charges.values(), plans)}
+    second = rdp((one[1],), delta) if one else None
+    need_figure(stated["promise"], value, second, told, "the promise")
+    others = ["coordinator-with-all-other-sites"]
+    if any("sharing" in terms for terms in plans.values()):
+        least = math.inf
+        if one:
+            least = pld(seen_alone([(0, one[0], one[1])], plans), delta)
+        need_figure(stated["promise_alone"], least, None, {**about, "adversaries": others},
+                    "the promise against all other sites")  # fmt: skip
+    else:
+        need(stated["promise_alone"] is None, "noise that nobody shared, stated as shared")
+    spent = {**about, "accountant": "pld", "is_promise": False, "basis": "spent-so-far",
+             "delta": delta if one else begin["delta"] / 2}  # fmt: skip
+    lived = stated["life"]
+    need(set(lived) == {"events", "spent", "spent_alone", "budget"}, "another life")
+    for told, of in ((stated, mine), (lived, charges)):
+        events = merged(event for _, _, event in of.values())
+        names = {**spent, "adversaries": against(of.values(), plans)}
+        at = spent["delta"]
+        need_figure(told["spent"], pld(events, at), rdp(events, at), names, "what is spent")
+        seen = seen_alone(of.values(), plans)
+        if seen is None:
+            need(told["spent_alone"] is None, "noise that nobody shared, stated as shared")
+        else:
+            need_figure(told["spent_alone"], pld(seen, at), None, {**spent, "adversaries": others},
+                        "what is spent against all other sites")  # fmt: skip
+
+
+def check_old_figures(stated, plans, charges, mine):
+    """Versions 1 and 2: the ε of the rounds that ran, of the study and of the data set's life."""
+    delta = min(plans[plan]["delta"] for _, plan, _ in mine.values())
+    least = min(plans[plan]["delta"] for _, plan, _ in charges.values())
+    lived = stated["life"]
+    about = {"events", "epsilon", "delta", "budget"}
+    if stated["version"] == 2:
+        about |= {"adversaries", "epsilon_alone"}
+    need(set(lived) == about and canonical([lived["delta"]]) == canonical([least])
+         and canonical([stated["delta"]]) == canonical([delta]), "another life or δ")  # fmt: skip
+    for told, of, at in ((stated, mine, delta), (lived, charges, least)):
+        names = against(of.values(), plans)
+        if told is stated or stated["version"] == 2:
+            need(canonical(told["adversaries"]) == canonical(names), "other adversaries")
+        figures = [(told["epsilon"], merged(event for _, _, event in of.values()))]
+        if stated["version"] == 2:
+            figures.append((told["epsilon_alone"], seen_alone(of.values(), plans)))
+        for both, given in figures:
+            if given is None:
+                need(both is None, "noise that nobody shared, stated as shared")
+                continue
+            need(set(both) == {"pld", "rdp"}, "an unknown accountant")
+            states(both["pld"], pld(given, at), "ε by PLD")
+            states(both["rdp"], rdp(given, at), "ε by RDP")
+
+
 def check_site(name, file, key, adapter, base):
     need(set(file) == {"certificate", "ledger"}, "not of the form of a certificate")
     stated, _ = signed(file["certificate"], key, "the certificate")
-    need(set(stated) == CERTIFICATE and stated["kind"] == "certificate", "unknown claims")
-    need(stated["version"] == 2, "another version")
+    version = stated["version"]
+    need(type(version) is int and version in CERTIFICATE, "another version")
+    need(set(stated) == CERTIFICATE[version] and stated["kind"] == "certificate", "unknown claims")
     need(stated["site"] == name and stated["key"] == key, "another site's certificate")
     need(stated["adapter"] == adapter, "a certificate for another adapter")
     need(stated["base"] == base, "a certificate for another base model")
     begin, plans, charges, releases, life, head = walk(file["ledger"], key)
-    mine = {r: charge for (study, r), charge in charges.items() if study == stated["study"]}
+    mine = {place: c for place, c in charges.items() if place[0] == stated["study"]}
     need(mine, "the ledger has no such study")
     used = list(dict.fromkeys(plan for _, plan, _ in mine.values()))
-    events, delta = merged(e for _, _, e in mine.values()), min(plans[p]["delta"] for p in used)
-    least = min(plans[p]["delta"] for _, p, _ in charges.values())
-    released = {r: releases.get(seq) for r, (seq, _, _) in mine.items()}
+    released = {number: releases.get(seq) for (_, number), (seq, _, _) in mine.items()}
     facts = {
         "plans": [{"sha256": p, "terms": plans[p]} for p in used], "rounds": len(mine),
-        "released": sum(h is not None for h in released.values()), "delta": delta,
+        "released": sum(h is not None for h in released.values()),
         "unit": begin["unit"], "neighbouring": "add-remove", "ledger": head,
-        "adversaries": against(mine.values(), plans),
     }  # fmt: skip
     for claim, value in facts.items():
         need(canonical([stated[claim]]) == canonical([value]), f"another {claim} than the ledger's")
-    lived = stated["life"]
+    lived, events = stated["life"], merged(event for _, _, event in mine.values())
     for told, given in ((stated["events"], events), (lived["events"], life)):
         need(canonical(told) == canonical([fields_of(e) for e in given]), "other events")
-    budget = {"epsilon": begin["epsilon"], "delta": begin["delta"]}
-    need(set(lived) == {"adversaries", "events", "epsilon", "epsilon_alone", "delta", "budget"}
-         and lived["delta"] == least and lived["budget"] == budget
-         and lived["adversaries"] == against(charges.values(), plans),
-         "another life than the ledger's")  # fmt: skip
-    for both, given, at in (
-        (stated["epsilon"], events, delta), (lived["epsilon"], life, least),
-        (stated["epsilon_alone"], seen_alone(mine.values(), plans), delta),
-        (lived["epsilon_alone"], seen_alone(charges.values(), plans), least),
-    ):  # fmt: skip
-        if given is None:
-            need(both is None, "noise that nobody shared, stated as shared")
-            continue
-        need(set(both) == {"pld", "rdp"}, "an unknown accountant")
-        states(both["pld"], pld(given, at), "ε by PLD")
-        states(both["rdp"], rdp(given, at), "ε by RDP")
-    return stated, released
+    need(
+        lived["budget"] == {"epsilon": begin["epsilon"], "delta": begin["delta"]}, "another budget"
+    )
+    if version == 3:
+        check_figures(stated, begin, plans, charges, mine)
+    else:
+        check_old_figures(stated, plans, charges, mine)
+    return stated, released, (promised(begin, plans, charges), against(charges.values(), plans))
 
 
 def check_bundle(path, keys):
@@ -321,7 +418,7 @@ def check_bundle(path, keys):
             )
         except Refuted as error:
             raise Refuted(f"{name}: {error}") from None
-    need(len({stated["study"] for stated, _ in found.values()}) == 1, "several studies")
+    need(len({stated["study"] for stated, *_ in found.values()}) == 1, "several studies")
     received, seen = json.loads(files["received.json"]), set()
     need(canonical(received) == files["received.json"], "received.json is not canonical")
     for number, site, *hashes in received:
@@ -329,7 +426,7 @@ def check_bundle(path, keys):
         seen.add((number, site))
         need(type(number) is int and found[site][1].get(number) == tuple(hashes),
              f"{site}: an update of round {number} left without its ledger")  # fmt: skip
-    return {name: stated for name, (stated, _) in found.items()}
+    return {name: (stated, promise) for name, (stated, _, promise) in found.items()}
 
 
 def main(arguments):
@@ -348,17 +445,19 @@ def main(arguments):
     except Exception as error:  # whatever cannot be read is not believed
         print(f"REFUTED: not readable ({error!r})", file=sys.stderr)
         return 1
-    for name, stated in certificates.items():
-        epsilon = stated["epsilon"]["pld"]
-        print(f"{name}: ε = {'∞' if epsilon is None else f'{epsilon:.4f}'} at δ = "
-              f"{stated['delta']:g} for one {stated['unit']} (add/remove) against "
-              f"{', '.join(stated['adversaries'])}, {stated['released']} of {stated['rounds']} "
-              "charged rounds released")  # fmt: skip
-        if stated["epsilon_alone"]:
-            alone = stated["epsilon_alone"]["pld"]
-            print(f"  against the coordinator with all other sites: "
-                  f"ε = {'∞' if alone is None else f'{alone:.4f}'}")  # fmt: skip
-    print("Nothing refuted. What no bundle can show is listed in docs/audit.md.")
+    for name, (stated, ((value, delta, one), adversaries)) in certificates.items():
+        of = "the whole plan" if one else "everything that the data set ever releases"
+        print(f"{name}: ε = {f'{value:.4f}' if math.isfinite(value) else '∞'} at δ = {delta:g} "
+              f"for one {stated['unit']} (add/remove) against {', '.join(adversaries)}, promised "
+              f"for {of}; {stated['released']} of {stated['rounds']} charged rounds "
+              "released")  # fmt: skip
+        if stated["version"] < 3:
+            print("  its certificate is of an older form: the ε in it is of the rounds that ran, "
+                  "and no promise")  # fmt: skip
+        elif stated["promise_alone"]:
+            least = stated["promise_alone"]["epsilon"]
+            print("  promised against the coordinator with all other sites: "
+                  f"ε = {'∞' if least is None else f'{least:.4f}'}")  # fmt: skip
     return 0
 
 

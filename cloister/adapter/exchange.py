@@ -33,7 +33,7 @@ class Status(StrEnum):
 
 
 class Step(StrEnum):
-    """What a site is asked for; all but the first two belong to secure aggregation."""
+    """What a site is asked for; ADVERTISE to REVEAL belong to secure aggregation."""
 
     PREPARE = "prepare"  # once a study, as round 0: whether it takes part; nothing is charged
     TRAIN = "train"
@@ -41,6 +41,7 @@ class Step(StrEnum):
     MASK = "mask"  # its masked update
     SIGN = "sign"  # its signature on whose updates are summed
     REVEAL = "reveal"  # its shares of what unmasks that sum
+    CERTIFY = "certify"  # its signed certificate of the study, once, at the end
 
 
 # What a site may say to each question.
@@ -98,8 +99,10 @@ class RoundReply:
         status: How it went.
         delta: The clipped, noised delta in wire format, or what else was asked for; empty unless
             `trained`.
-        epsilon: ε that its ledger shows spent, ∞ without privacy; a function of plans, not of
-            records.
+        epsilon: ε that its ledger promises: of the whole plan at the plan's δ, or of the data
+            set's budget at the budget's where more than one plan ever ran; ∞ without privacy. A
+            function of plans and budget alone, the same in every round; the certificate says which
+            of the two it is, with its δ and unit.
         head: SHA-256 of the release's entry in its ledger, which holds the hash of all before it:
             whoever keeps it can tell later whether the ledger was rewritten. Empty unless
             `trained`.

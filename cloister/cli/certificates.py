@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -166,11 +167,17 @@ def _content(path: Path) -> bytes:
 
 
 def _site_json(claim: SiteClaim) -> dict[str, Any]:
+    from cloister.privacy.stated import spent
+
+    alone = claim.verdict.promise_alone
     return {
         "site": claim.name,
+        "promise": claim.verdict.promise.to_json(),
+        "promise_alone": alone and alone.to_json(),
+        "spent": spent(claim.verdict.history, str(claim.fields["study"])).to_json(),
+        "used": claim.verdict.used.to_json(),
         **{name: claim.fields[name] for name in (
-            "study", "unit", "neighbouring", "adversaries", "epsilon", "epsilon_alone", "delta",
-            "rounds", "released", "life", "ledger", "base", "adapter", "code",
+            "version", "study", "rounds", "released", "life", "ledger", "base", "adapter", "code",
         )},
         "received": claim.received,
     }  # fmt: skip
@@ -180,7 +187,7 @@ def _tell(path: Path, findings: Findings) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from cloister.privacy import adversaries
+    from cloister.privacy.stated import shown
 
     console = Console()
     first = findings.sites[0].fields
@@ -190,42 +197,38 @@ def _tell(path: Path, findings: Findings) -> None:
         soft_wrap=True,
     )
     table = Table(box=None, header_style="bold")
-    figures = ("ε (PLD)", "ε (RDP)", "δ", "rounds", "received", "life", "cap")
+    figures = ("ε promised", "δ", "rounds", "received", "spent so far: ε", "of budget", "both at δ")
     for column in ("site", "one", *figures):
         table.add_column(column, justify="right" if column in figures else "left")
     for claim in findings.sites:
-        fields, life = claim.fields, claim.fields["life"]
+        fields, verdict = claim.fields, claim.verdict
         table.add_row(
             claim.name,
             fields["unit"],
-            _shown(fields["epsilon"]["pld"]),
-            _shown(fields["epsilon"]["rdp"]),
-            f"{fields['delta']:g}",
+            shown(verdict.promise.epsilon),
+            f"{verdict.promise.delta:g}",
             f"{fields['released']} of {fields['rounds']}",
             str(claim.received),
-            _shown(life["epsilon"]["pld"]),
-            _shown(life["budget"]["epsilon"]),
+            shown(verdict.used.epsilon),
+            shown(verdict.budget_epsilon),
+            f"{verdict.used.delta:g}",
         )
     console.print(table)
-    plans = [plan for claim in findings.sites for plan in claim.verdict.history.plans.values()]
-    console.print(
-        f"ε for one unit added or removed, against {adversaries.words(plans)}.",
-        soft_wrap=True,
-    )
     for claim in findings.sites:
-        alone = claim.fields["epsilon_alone"]
-        if alone is not None:
-            console.print(
-                f"{claim.name}, against all other sites together: ε = {_shown(alone['pld'])}",
-                highlight=False,
-            )
-    if any(claim.fields["epsilon"]["pld"] is None for claim in findings.sites):
+        for figure in (claim.verdict.promise, claim.verdict.promise_alone):
+            if figure is not None:
+                console.print(f"{claim.name}: {figure}", highlight=False, soft_wrap=True)
+    console.print("What is spent so far is an indication, not a promise.", highlight=False)
+    old = [claim.name for claim in findings.sites if claim.fields["version"] < 3]
+    if old:
+        console.print(
+            f"{', '.join(old)}: the certificate is of an older form, whose ε is of the rounds that "
+            "ran and no promise; what is promised was computed here from the ledger.",
+            soft_wrap=True,
+        )
+    if any(math.isinf(claim.verdict.promise.epsilon) for claim in findings.sites):
         console.print("[bold red]ε = ∞: nothing protects the records of such a site.[/]")
     for title, claims in (("Checked", findings.checked), ("Not checked", findings.unchecked)):
         console.print(f"\n[bold]{title}[/]")
         for claim_text in claims:
             console.print(f"- {claim_text}", highlight=False, soft_wrap=True)
-
-
-def _shown(value: float | None) -> str:
-    return "∞" if value is None else f"{value:.4f}"

@@ -11,7 +11,6 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from cloister.privacy import adversaries
 from cloister.recipe import Recipe
 from cloister.server.study import RoundReport
 from cloister.simulation.result import Result
@@ -117,14 +116,10 @@ class Display:
             self._console.print(f"{name:<22}{value}", highlight=False, soft_wrap=True)
 
     def _promise(self, result: Result) -> str:
-        worst = max(result.sites, key=lambda site: site.epsilon)
+        worst = max((site.promise for site in result.sites), key=lambda one: one.epsilon)
         if not math.isfinite(worst.epsilon):
             return "none: ε = ∞"
-        privacy = self._recipe.privacy
-        return (
-            f"ε ≤ {worst.epsilon:.3f}, δ = {worst.delta:g} for one {privacy.unit} of a site "
-            f"(add/remove, PLD), against {adversaries.words(result.plans.values())}"
-        )
+        return str(worst)
 
     def _draw(self) -> None:
         parts: list[object] = [self._table()] if self._reports else []
@@ -133,8 +128,11 @@ class Display:
 
     def _columns(self) -> tuple[str, ...]:
         privacy = self._recipe.privacy
-        spent = f"ε by site (one {privacy.unit}, add/remove, δ = {privacy.delta:g})"
-        return "round", "test", spent, "sent", "seconds"
+        # A simulated budget's δ is twice its plan's, and is what a site whose budget is below its
+        # plan's cost is promised at.
+        delta = f"≤ {2 * privacy.delta:g}" if privacy.site_budgets else f"= {privacy.delta:g}"
+        promised = f"ε promised, by site (one {privacy.unit}, add/remove, δ {delta})"
+        return "round", "test", promised, "sent", "seconds"
 
     def _table(self) -> Table:
         table = Table(box=None, header_style="bold")

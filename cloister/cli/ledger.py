@@ -23,30 +23,28 @@ def show(ledger: LedgerPath, as_json: AsJson = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from cloister.privacy import adversaries
     from cloister.privacy.charged import charged_rounds
     from cloister.privacy.history import History
+    from cloister.privacy.stated import of_budget, promise, shown
 
     stored = _entries(ledger)
     entries = [entry.fields for entry in stored]
     if as_json:
         typer.echo(json.dumps({"ledger": str(ledger), "entries": entries}))
         return
-    first = entries[0]
     history = History()
     for entry in stored:
         history.add(entry)
     console = Console()
     console.print(
-        f"budget for life: ε {_shown(first['epsilon'])}, δ {first['delta']:g}, for one "
-        f"{first['unit']} added or removed (ε by PLD), against "
-        f"{adversaries.words(history.plans.values())}\n"
-        f"signed by {first['key']}",
+        f"{of_budget(history.budget, history.unit, history.plans.values())}\n"
+        f"{promise(history)}\n"
+        f"signed by {history.public_key}",
         highlight=False,
         soft_wrap=True,
     )
     table = Table(box=None, header_style="bold")
-    for column in ("study", "round", "steps", "noise", "rate", "ε so far", "δ", "released"):
+    for column in ("study", "round", "steps", "noise", "rate", "spent so far: ε", "δ", "released"):
         table.add_column(column, justify="left" if column == "study" else "right")
     for charged in charged_rounds(stored, history):
         out, event = charged.release, charged.event
@@ -56,11 +54,12 @@ def show(ledger: LedgerPath, as_json: AsJson = False) -> None:
             str(event.steps),
             f"{event.noise_multiplier:g}",
             f"{event.sample_rate:.4g}",
-            "" if charged.epsilon_pld is None else _shown(_number(charged.epsilon_pld)),
+            "" if charged.epsilon_pld is None else shown(charged.epsilon_pld),
             f"{charged.delta:g}",
             f"{out.bytes:,} B {out.sha256[:8]}" if out else "no: spent",
         )
     console.print(table)
+    console.print("Spent so far is an indication by PLD, not a promise.", highlight=False)
 
 
 @app.command("verify")
@@ -81,6 +80,7 @@ def verify(
     """
     from cloister.errors import LedgerError
     from cloister.privacy.anchor import read_anchor
+    from cloister.privacy.stated import shown
     from cloister.privacy.verify import verify
 
     anchors = [read_anchor(path) for path in anchor or []]
@@ -89,7 +89,7 @@ def verify(
     )
     if any(a.key != verdict.public_key for a in anchors):
         raise LedgerError(f"{ledger}: an anchor is of another site's ledger")
-    alone = verdict.alone
+    alone = verdict.promise_alone
     if as_json:
         document = _verdict_json(ledger, verdict) | {"anchors": len(anchors)}
         typer.echo(json.dumps(document))
@@ -97,12 +97,11 @@ def verify(
     typer.echo(
         f"{ledger}: sound. {verdict.charges} rounds charged ({verdict.steps} steps), "
         f"{verdict.releases} released.\n"
-        f"ε = {_shown(_number(verdict.epsilon_pld))} by PLD, "
-        f"{_shown(_number(verdict.epsilon_rdp))} by RDP, at δ = {verdict.delta:g}, for one "
-        f"{verdict.unit} added or removed,\nagainst {verdict.against};; "
-        + (f"\nagainst all other sites together: ε = {_shown(_number(alone[0]))};" if alone else "")
-        + f"\nthe budget for life is ε = "
-        f"{_shown(_number(verdict.budget_epsilon))} at δ = {verdict.budget_delta:g}.\n"
+        f"{verdict.promise}.\n"
+        + (f"{alone}.\n" if alone else "")
+        + f"{verdict.of_budget}.\n"
+        f"The charges give ε = {shown(verdict.epsilon_pld)} by PLD and "
+        f"{shown(verdict.epsilon_rdp)} by RDP at δ = {verdict.delta:g}, as they state.\n"
         f"Every entry is signed by {verdict.public_key}"
         + ("." if key else ", which the ledger itself names (--key checks it).")
         + (f"\nIt goes on from {len(anchors)} earlier head(s)." if anchors else
@@ -150,18 +149,10 @@ def _entries(ledger: Path) -> Any:
     return entries
 
 
-def _number(value: float) -> float | None:
+def _verdict_json(ledger: Path, verdict: Any) -> dict[str, object]:
     from cloister.privacy.chain import json_epsilon
 
-    return json_epsilon(value)
-
-
-def _shown(value: float | None) -> str:
-    return "∞" if value is None else f"{value:.4f}"
-
-
-def _verdict_json(ledger: Path, verdict: Any) -> dict[str, object]:
-    alone = verdict.alone
+    alone = verdict.promise_alone
     return {
         "ledger": str(ledger),
         "sound": True,
@@ -171,11 +162,14 @@ def _verdict_json(ledger: Path, verdict: Any) -> dict[str, object]:
         "charges": verdict.charges,
         "releases": verdict.releases,
         "steps": verdict.steps,
-        "epsilon": {"pld": _number(verdict.epsilon_pld), "rdp": _number(verdict.epsilon_rdp)},
-        "delta": verdict.delta,
-        "budget": {"epsilon": _number(verdict.budget_epsilon), "delta": verdict.budget_delta},
-        "unit": verdict.unit,
-        "neighbouring": "add-remove",
-        "adversaries": verdict.adversaries,
-        "epsilon_alone": alone and {"pld": _number(alone[0]), "rdp": _number(alone[1])},
+        "promise": verdict.promise.to_json(),
+        "promise_alone": alone and alone.to_json(),
+        "spent": verdict.spent.to_json(),
+        "used": verdict.used.to_json(),
+        "budget": {"epsilon": json_epsilon(verdict.budget_epsilon), "delta": verdict.budget_delta},
+        "recomputed": {
+            "pld": json_epsilon(verdict.epsilon_pld),
+            "rdp": json_epsilon(verdict.epsilon_rdp),
+            "delta": verdict.delta,
+        },
     }

@@ -60,6 +60,7 @@ def _facts(study: Recipe, sites: int, made: Plan) -> dict[str, Any]:
     from cloister.privacy.accounting import cross_check, group_epsilon, true_positive_rate
     from cloister.privacy.plan import json_number
     from cloister.privacy.signal import noise_over_signal
+    from cloister.privacy.stated import of_plan
     from cloister.simulation.planning import trained_parameters
 
     whole = made.event(made.num_rounds * made.local_steps)
@@ -67,11 +68,8 @@ def _facts(study: Recipe, sites: int, made: Plan) -> dict[str, Any]:
     rounds = sorted({max(1, round(share * made.num_rounds)) for share in SHARES})
     facts: dict[str, Any] = {
         "sites": sites,
-        "unit": made.unit.value,
-        "neighbouring": made.neighbouring.value,
-        "accountant": "pld",
+        **of_plan(made).to_json(),
         "epsilon": json_number(checked),
-        "delta": made.delta,
         "noise_multiplier": made.noise_multiplier,
         "sample_rate": made.sample_rate,
         "public_records": made.public_records,
@@ -83,7 +81,6 @@ def _facts(study: Recipe, sites: int, made: Plan) -> dict[str, Any]:
         "true_positive_rate": {str(FALSE_POSITIVES): true_positive_rate([whole], FALSE_POSITIVES)},
         "epsilon_over_rounds": {r: json_number(made.epsilon_after(r)) for r in rounds},
         "warnings": [],
-        "adversaries": adversaries.names([made]),
         "against": adversaries.words([made]),
     }
     central = study.privacy.central(study.data.sites, study.federation.num_rounds)
@@ -128,7 +125,8 @@ def _print(plans: list[dict[str, Any]], notes: list[str]) -> None:
         epsilon, delta, unit = _shown(facts["epsilon"]), facts["delta"], facts["unit"]
         say(
             f"[bold]{facts['sites']} sites of {facts['public_records']:,} declared {unit}s[/]: "
-            f"ε = {epsilon}, δ = {delta:g} for one {unit} of a site, added or removed (PLD)"
+            f"ε = {epsilon}, δ = {delta:g} for one {unit} of a site, added or removed (PLD), "
+            "promised for the whole plan"
         )
         say(
             f"  noise multiplier {facts['noise_multiplier']:g} on a clip bound of "
@@ -137,7 +135,8 @@ def _print(plans: list[dict[str, Any]], notes: list[str]) -> None:
             f"{facts['sample_rate']:.4g}"
         )
         rows = facts["epsilon_over_rounds"].items()
-        say("  ε after round: " + "  ".join(f"{r}: {_shown(e)}" for r, e in rows))
+        spent = "  ".join(f"{r}: {_shown(e)}" for r, e in rows)
+        say(f"  spent after round, an indication and no promise: {spent}")
         if "epsilon_of_records" in facts:
             groups = facts["epsilon_of_records"].items()
             prices = "  ".join(f"{k}: {_shown(e)}" for k, e in groups)

@@ -42,6 +42,7 @@ def start(
     Example: cloister run start study.toml --server coordinator --watch
     """
     from cloister.errors import UsageError
+    from cloister.privacy.stated import of_plan
     from cloister.server.deployed import plans_of, resolved_recipe
     from cloister.server.folder import ServerFolder
     from cloister.server.journal import Run, Standing, write_run
@@ -74,8 +75,7 @@ def start(
     for one, plan in plans.items():
         if plan.is_private:
             typer.echo(
-                f"{one}: ε ≤ {plan.epsilon_after(plan.num_rounds):.3f}, δ = {plan.delta:g} for one "
-                f"{plan.unit}, if its policy asks for nothing stricter",
+                f"{one}: {of_plan(plan)}; if its policy asks for nothing stricter",
                 err=True,
             )
     typer.echo(f"{called}: started with {', '.join(chosen)}")

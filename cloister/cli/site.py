@@ -135,18 +135,17 @@ def policy_check(
     from cloister.client.acceptance import accept, proposed_plan
     from cloister.client.changes import as_rows, changes
     from cloister.client.site_file import read_site
-    from cloister.privacy import adversaries
+    from cloister.privacy.stated import of_plan
     from cloister.recipe import read_recipe
 
     file, study = read_site(site), read_recipe(recipe)
     plan = accept(study, file)
     tightened = changes(proposed_plan(study, file), plan)
-    cost = plan.epsilon_after(plan.num_rounds)
+    promised = of_plan(plan)
     if as_json:
         document = {
-            "site": file.site.name, "accepted": True, "epsilon": cost, "delta": plan.delta,
-            "unit": plan.unit, "neighbouring": plan.neighbouring, "rounds": plan.num_rounds,
-            "adversaries": adversaries.names([plan]),
+            "site": file.site.name, "accepted": True, "promise": promised.to_json(),
+            "rounds": plan.num_rounds,
             "noise_multiplier": plan.noise_multiplier, "sample_rate": plan.sample_rate,
             "max_records": plan.max_records,
             "tightened": {change.name: [change.asked, change.accepted] for change in tightened},
@@ -155,9 +154,8 @@ def policy_check(
         typer.echo(json.dumps(document))
         return
     typer.echo(
-        f"{file.site.name} joins: ε ≤ {cost:.4f} at δ = {plan.delta:g} for one {plan.unit} added "
-        f"or removed, over {plan.num_rounds} rounds of {plan.local_steps} steps (PLD), against "
-        f"{adversaries.words([plan])}."
+        f"{file.site.name} joins: {promised}.\n"
+        f"It is {plan.num_rounds} rounds of {plan.local_steps} steps."
     )
     for change in tightened:
         typer.echo(f"- {change}")
@@ -177,13 +175,12 @@ def budget_show(site: SiteToml, as_json: AsJson = False) -> None:
         typer.echo(json.dumps(facts))
         return
     typer.echo(
-        f"ε = {_shown(facts['epsilon'])} spent of {_shown(facts['cap'])} (δ = {facts['delta']:g} "
-        f"of {facts['cap_delta']:g}) for one {facts['unit']} added or removed (PLD), against "
-        f"{facts['against']},\nin {facts['rounds']} rounds of {facts['studies']} studies; "
-        f"{facts['releases']} released."
+        f"{facts['in_words']['promise']}.\n"
+        f"{facts['in_words']['used']};\n"
+        f"in {facts['rounds']} rounds of {facts['studies']} studies; {facts['releases']} released."
     )
-    if facts["is_shared"]:
-        typer.echo(f"Against all other sites together: ε = {_shown(facts['epsilon_alone'])}.")
+    if facts["in_words"]["promise_alone"]:
+        typer.echo(f"{facts['in_words']['promise_alone']}.")
 
 
 @budget.command("forecast")
@@ -194,6 +191,7 @@ def budget_forecast(site: SiteToml, as_json: AsJson = False) -> None:
     """
     from cloister.client.overview import budget_of
     from cloister.client.site_file import read_site
+    from cloister.privacy.stated import shown
 
     facts = budget_of(read_site(site))
     if as_json:
@@ -205,7 +203,8 @@ def budget_forecast(site: SiteToml, as_json: AsJson = False) -> None:
     else:
         typer.echo(
             f"{facts['rounds_left']} more rounds of the plan charged last fit the budget; then "
-            f"ε = {_shown(facts['epsilon_then'])} (PLD, δ = {facts['delta']:g})."
+            f"ε = {shown(facts['epsilon_then'])} of the budget's {facts['budget']['epsilon']:g} "
+            f"would be spent (PLD, both at δ = {facts['delta_then']:g}, half of the budget's)."
         )
 
 
@@ -246,7 +245,3 @@ def doctor(site: SiteToml, recipe: Study = None, as_json: AsJson = False) -> Non
     failed = [outcome.name for outcome in outcomes if outcome.level is Level.FAIL]
     if failed:
         raise UnhealthyError(f"{', '.join(failed)}: mend these before the site takes part")
-
-
-def _shown(value: float | None) -> str:
-    return "∞" if value is None else f"{value:.4f}"

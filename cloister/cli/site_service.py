@@ -156,12 +156,7 @@ def status(site: SiteToml, as_json: AsJson = False) -> None:
             + (f": {change['consequence']}" if change["consequence"] else "")
         )
     budget = facts["budget"]
-    spent = "∞" if budget["epsilon"] is None else f"{budget['epsilon']:.4f}"
-    cap = "∞" if budget["cap"] is None else f"{budget['cap']:g}"
-    typer.echo(
-        f"ε = {spent} spent of {cap} for one {budget['unit']} added or removed "
-        f"(PLD, δ = {budget['delta']:g})"
-    )
+    typer.echo(f"{budget['in_words']['promise']}.\n{budget['in_words']['used']}.")
     for row in facts["releases"][-10:]:
         typer.echo(
             f"  left: round {row['round']} of study {row['study'][:12]}, {row['bytes']:,} bytes, "

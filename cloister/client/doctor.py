@@ -161,8 +161,7 @@ def _ledger(file: SiteFile) -> Outcome:
     verdict = verify(LedgerFile(file.ledger).entries(), str(file.ledger))
     return Outcome(
         "ledger", Level.PASS,
-        f"sound: {verdict.charges} rounds charged, ε = {verdict.epsilon_pld:.3f} of "
-        f"{verdict.budget_epsilon:g} spent",
+        f"sound: {verdict.charges} rounds charged, {verdict.of_budget}",
     )  # fmt: skip
 
 

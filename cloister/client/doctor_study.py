@@ -19,6 +19,7 @@ from cloister.errors import RefusedError
 from cloister.models.network import trained_parameters
 from cloister.models.state import read_adapter, write_adapter
 from cloister.privacy.plan import Plan
+from cloister.privacy.stated import of_plan
 from cloister.privacy.units import Unit
 from cloister.recipe import Recipe
 from cloister.tasks.task import Example
@@ -82,10 +83,9 @@ def study_checks(file: SiteFile, recipe: Recipe, found: SiteRecords) -> Iterator
 
 
 def _policy(plan: Plan, asked: Plan) -> Outcome:
-    cost = plan.epsilon_after(plan.num_rounds)
     detail = (
-        f"the study is accepted: ε ≤ {cost:.3f} (δ = {plan.delta:g}) for one {plan.unit} over "
-        f"{plan.num_rounds} rounds, noise multiplier {plan.noise_multiplier:g}"
+        f"the study is accepted: {of_plan(plan)}; {plan.num_rounds} rounds, noise multiplier "
+        f"{plan.noise_multiplier:g}"
     )
     tightened = changes(asked, plan)
     if not tightened:

@@ -6,7 +6,7 @@ Every field is recomputed from what the site knows, none is taken from the reply
     round      the question's
     status     one of the words for this step (`exchange.WORDS`)
     delta      the bytes whose hash the ledger noted as this round's release, and no others
-    epsilon    `Site.stated_epsilon`: of plans and ledger
+    epsilon    `Site.stated_epsilon`: promised, of plan and budget alone
     head       the hash of that release's entry
     signature  Ed25519 on all of it, made anew: it has one value for each message
 """
@@ -14,7 +14,9 @@ Every field is recomputed from what the site knows, none is taken from the reply
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+import re
 from collections.abc import Callable, Mapping
 
 from flwr.app import ConfigRecord, Message
@@ -22,7 +24,9 @@ from flwr.app import ConfigRecord, Message
 from cloister.adapter.exchange import RECORD, WORDS, RoundReply, RoundRequest, Status, Step
 from cloister.adapter.wire import decode
 from cloister.client.site import Site
-from cloister.errors import AdapterFormatError, RefusedError
+from cloister.errors import AdapterFormatError, RefusedError, UsageError
+from cloister.privacy.certificate import entry_of
+from cloister.privacy.certificate_alone import MOST_BYTES, to_bytes
 from cloister.privacy.secagg.keys import ADVERTISEMENT_BYTES
 from cloister.privacy.secagg.messages import masked_bytes, revealed_bytes
 from cloister.privacy.secagg.question import Question
@@ -33,6 +37,7 @@ Sign = Callable[[bytes], bytes]
 ROUNDING = 1e-6
 # Of Ed25519 (RFC 8032).
 SIGNATURE_BYTES = 64
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def check_outgoing(
@@ -74,6 +79,9 @@ def check_outgoing(
         if site is None:
             raise RefusedError("an update of a site that could not be opened")
         _check_sender(reply, site, site.ledger.sign, site.study)
+        if asked.step is Step.CERTIFY:
+            _check_certificate(reply, site)
+            return
         if site.plan.sharing is not None:
             _check_secure(reply, asked, site, shapes)
             return
@@ -164,3 +172,18 @@ def _check_secure(
         _check_release(reply, site)
     elif (reply.head, reply.epsilon) != ("", 0.0):
         raise RefusedError(f"{asked.step}: an answer that tells of a release")
+
+
+def _check_certificate(reply: RoundReply, site: Site) -> None:
+    """A certificate is what the ledger gives, byte for byte: made again, and compared."""
+    if (reply.head, reply.epsilon) != ("", 0.0):
+        raise RefusedError("a certificate with more than itself")
+    if len(reply.delta) > MOST_BYTES:
+        raise RefusedError(f"a certificate of {len(reply.delta)} bytes; {MOST_BYTES} at most")
+    try:
+        base = str(entry_of(json.loads(reply.delta)).fields["base"])
+        again = site.ledger.certificate(site.study, site=site.name, base=base)
+    except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
+        raise RefusedError("a certificate that the ledger does not give") from error
+    if not _SHA256.fullmatch(base) or to_bytes(again) != reply.delta:
+        raise RefusedError("a certificate that the ledger does not give")

@@ -11,6 +11,7 @@ from cloister.client.stamp import Stamp
 from cloister.privacy.chain import json_epsilon
 from cloister.privacy.charged import forecast
 from cloister.privacy.ledger_file import LedgerFile
+from cloister.privacy.stated import of_budget
 from cloister.privacy.verify import verify
 
 
@@ -23,25 +24,27 @@ def budget_of(file: SiteFile) -> dict[str, Any]:
     """
     open_ledger(file)
     verdict = verify(LedgerFile(file.ledger).entries(), str(file.ledger))
-    ahead, alone = forecast(verdict.history), verdict.alone
+    ahead, alone = forecast(verdict.history), verdict.promise_alone
     return {
         "site": file.site.name,
-        "unit": verdict.unit,
-        "neighbouring": "add-remove",
-        "accountant": "pld",
-        "adversaries": verdict.adversaries,
-        "against": verdict.against,
-        "is_shared": alone is not None,
-        "epsilon_alone": None if alone is None else json_epsilon(alone[0]),
-        "epsilon": json_epsilon(verdict.epsilon_pld),
-        "delta": verdict.delta,
-        "cap": json_epsilon(verdict.budget_epsilon),
-        "cap_delta": verdict.budget_delta,
+        "promise": verdict.promise.to_json(),
+        "promise_alone": None if alone is None else alone.to_json(),
+        "spent": verdict.spent.to_json(),
+        "used": verdict.used.to_json(),
+        "budget": of_budget(
+            verdict.history.budget, verdict.history.unit, verdict.history.plans.values()
+        ).to_json(),
+        "in_words": {
+            "promise": str(verdict.promise),
+            "promise_alone": None if alone is None else str(alone),
+            "used": verdict.of_budget,
+        },
         "rounds": verdict.charges,
         "releases": verdict.releases,
         "studies": len({study for study, _ in verdict.history.rounds}),
         "rounds_left": None if ahead is None else ahead.rounds,
         "epsilon_then": json_epsilon(ahead.curve[-1][1]) if ahead and ahead.curve else None,
+        "delta_then": None if ahead is None else ahead.delta,
     }
 
 

@@ -21,7 +21,8 @@ from cloister.client.admission import Admitted, admit
 from cloister.client.charged import charged
 from cloister.client.secure import Asking, agreed_terms
 from cloister.client.site import Site
-from cloister.errors import RefusedError
+from cloister.errors import RefusedError, UsageError
+from cloister.privacy.certificate_alone import to_bytes
 from cloister.privacy.entropy import Entropy
 from cloister.privacy.ledger import Charge, Released
 from cloister.privacy.plan import Plan
@@ -65,6 +66,8 @@ def run_round(admitted: Admitted, request: RoundRequest, on_step: OnStep) -> Rou
     site, plan = admitted.site, admitted.plan
     if request.study != site.study:
         raise RefusedError(f"study {request.study[:12]} asked, {site.study[:12]} accepted")
+    if request.step is Step.CERTIFY:
+        return _certified(admitted, request)
     if request.step is Step.PREPARE:
         return _signed(site, RoundReply(site.name, request.round, Status.READY, b"", 0.0, ""))
     if not 1 <= request.round <= plan.num_rounds:
@@ -211,10 +214,22 @@ def _encoded(delta: Adapter, training: TrainingConfig, plan: Plan) -> bytes:
     return encode(delta, training.update_dtype, plan.max_update_norm)
 
 
+def _certified(admitted: Admitted, request: RoundRequest) -> RoundReply:
+    """The site's certificate of the study: a function of its ledger, which holds no record."""
+    site = admitted.site
+    try:
+        certificate = site.ledger.certificate(
+            site.study, site=site.name, base=admitted.workspace.base_sha256
+        )
+    except UsageError as error:
+        raise RefusedError(f"no certificate: {error}") from error
+    return _released(site, request, Released(to_bytes(certificate), ""))
+
+
 def _released(site: Site, request: RoundRequest, released: Released) -> RoundReply:
-    spent = site.stated_epsilon() if released.head else 0.0
+    promised = site.stated_epsilon() if released.head else 0.0
     return _signed(site, RoundReply(
-        site.name, request.round, Status.TRAINED, released.payload, spent, released.head
+        site.name, request.round, Status.TRAINED, released.payload, promised, released.head
     ))  # fmt: skip
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from cloister.client.personal import PersonalAdapter
 from cloister.client.policy_file import SitePolicy
 from cloister.client.secure import EpochKeys
-from cloister.privacy.accounting import COARSE
 from cloister.privacy.entropy import Entropy, OsEntropy, SeededEntropy
 from cloister.privacy.ledger import Ledger
 from cloister.privacy.plan import Plan
@@ -51,8 +50,8 @@ class Site:
     keys: EpochKeys | None = None
 
     def stated_epsilon(self) -> float:
-        """ε that a reply states: a function of plans and ledger, recomputed at the exit."""
-        return self.ledger.epsilon(self.plan.delta, COARSE)
+        """ε that a reply states: what is promised, a function of plan and budget alone."""
+        return self.ledger.promise.epsilon
 
     def entropy(self, plan: Plan, round_number: int) -> Entropy:
         """Unpredictable where something is private; else reproducible from the study's seed."""

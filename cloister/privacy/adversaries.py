@@ -8,15 +8,19 @@ steps are images of the sums.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from cloister.privacy.accounting import epsilon, rdp_epsilon
 from cloister.privacy.events import GaussianEvent
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Adversary
 
 Charged = Iterable[tuple[Plan, GaussianEvent]]
+
+# All other sites together, as a certificate names them.
+ALL_OTHERS = (f"{Adversary.COORDINATOR}-with-all-{Adversary.OTHER_SITES}",)
+_SOME = re.compile(rf"{Adversary.COORDINATOR}-with-(\d+)-{Adversary.OTHER_SITES}")
 
 
 def colluding(plans: Iterable[Plan]) -> int | None:
@@ -35,14 +39,21 @@ def names(plans: Iterable[Plan]) -> list[str]:
 
 def words(plans: Iterable[Plan]) -> str:
     """Against whom ε holds, to follow "against"."""
-    most = colluding(plans)
-    if most is None:
+    return words_of(names(plans))
+
+
+def words_of(named: Sequence[str]) -> str:
+    """The names of a certificate in words, to follow "against"."""
+    if tuple(named) == ALL_OTHERS:
+        return "the coordinator with all other sites"
+    some = [int(found[1]) for name in named if (found := _SOME.fullmatch(name))]
+    if not some:
         return "the coordinator, the other sites and the public"
-    if most == 0:
+    if some[0] == 0:
         return (
             "the coordinator and the public, but no other site, which knows its part of the noise"
         )
-    return f"the public and the coordinator, with at most {most} of the other sites"
+    return f"the public and the coordinator, with at most {some[0]} of the other sites"
 
 
 def alone(charged: Charged) -> list[GaussianEvent] | None:
@@ -58,12 +69,6 @@ def alone(charged: Charged) -> list[GaussianEvent] | None:
     if colluding(plan for plan, _ in pairs) is None:
         return None
     return [_alone(plan, event) for plan, event in pairs]
-
-
-def epsilon_alone(charged: Charged, delta: float) -> tuple[float, float] | None:
-    """ε of `alone`, by PLD and by RDP."""
-    events = alone(charged)
-    return None if events is None else (epsilon(events, delta), rdp_epsilon(events, delta))
 
 
 def _alone(plan: Plan, event: GaussianEvent) -> GaussianEvent:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cloister.privacy.accounting import COARSE, epsilon, rdp_at, rdp_budget, rdp_epsilon
-from cloister.privacy.budget import Spending, fits_whole
+from cloister.privacy.accounting import COARSE, epsilon, rdp_epsilon
+from cloister.privacy.budget import steps_left
 from cloister.privacy.chain import Entry
 from cloister.privacy.events import GaussianEvent
-from cloister.privacy.history import History, ReleasedEntry
+from cloister.privacy.history import History, ReleasedEntry, request_of
 from cloister.privacy.plan import Plan
 
 
@@ -24,9 +25,9 @@ class ChargedRound:
         round: Of the study.
         time: As the site stated it; informative.
         event: What was charged.
-        delta: δ of its plan.
-        epsilon_pld: ε of everything charged so far, at that δ, recomputed by PLD; None where it
-            was left out.
+        delta: δ of both ε: half of the budget's, at which its rule compares them with its ε.
+        epsilon_pld: ε of everything charged so far, at that δ, recomputed by PLD: an indication,
+            no promise; None where it was left out.
         epsilon_rdp: The same by RDP.
         release: What left; None: cut off, and spent.
     """
@@ -49,12 +50,14 @@ class Forecast:
     Attributes:
         plan: The plan charged last.
         rounds: Rounds of it that still fit; None: no limit.
-        curve: (further rounds, ε by PLD of all), up to the last that fits.
+        curve: (further rounds, ε by PLD of all at `delta`), up to the last that fits.
+        delta: Half of the budget's, at which its rule compares ε with its own.
     """
 
     plan: Plan
     rounds: int | None
     curve: tuple[tuple[int, float], ...]
+    delta: float
 
 
 def charged_rounds(
@@ -69,10 +72,15 @@ def charged_rounds(
     """
     charges = [f for entry in entries if (f := entry.fields)["kind"] == "reserve"]
     every = max(1, math.ceil(len(charges) / most))
-    spent, rounds = Spending(), []
+    rounds, delta = [], history.budget.delta / 2
+    spent: Counter[tuple[float, float, bool]] = Counter()
     for number, fields in enumerate(charges):
-        event, delta = GaussianEvent(**fields["event"]), float(fields["delta"])
-        spent.add(fields["plan"], event, float(fields["order"]))
+        event = GaussianEvent(**fields["event"])
+        spent[event.noise_multiplier, event.sample_rate, event.is_private] += event.steps
+        events = [
+            GaussianEvent(noise_multiplier=noise, sample_rate=rate, steps=steps, is_private=private)
+            for (noise, rate, private), steps in spent.items()
+        ]
         is_shown = (len(charges) - 1 - number) % every == 0
         rounds.append(
             ChargedRound(
@@ -82,8 +90,8 @@ def charged_rounds(
                 time=str(fields["time"]),
                 event=event,
                 delta=delta,
-                epsilon_pld=epsilon(spent.events, delta, COARSE) if is_shown else None,
-                epsilon_rdp=rdp_epsilon(spent.events, delta) if is_shown else None,
+                epsilon_pld=epsilon(events, delta, COARSE) if is_shown else None,
+                epsilon_rdp=rdp_epsilon(events, delta) if is_shown else None,
                 release=history.released.get(fields["seq"]),
             )
         )
@@ -101,22 +109,14 @@ def forecast(history: History, points: int = 12) -> Forecast | None:
         return None
     last = list(history.rounds.values())[-1]
     plan, spent, budget = history.plans[last.plan], history.spent, history.budget
-    if math.isinf(budget.epsilon):
-        return Forecast(plan, None, ())
-    one = plan.event(plan.local_steps)
-    left = 0
-    order = spent.order
-    if order is not None and math.isfinite(spent.divergence):
-        limit = rdp_budget(budget.epsilon, budget.delta / 2, order)
-        price = rdp_at(one, order)
-        left = max(0, math.floor((limit - spent.divergence) / price)) if price > 0 else 0
-    if set(spent.plans) == {last.plan} and fits_whole(
-        plan.event(plan.local_steps * plan.num_rounds), budget
-    ):
-        left = max(left, plan.num_rounds - spent.plans[last.plan] // plan.local_steps)
+    request = request_of(plan, is_private=last.event.is_private)
+    steps, delta = steps_left(request, spent, budget), budget.delta / 2
+    if steps is None:
+        return Forecast(plan, None, (), delta)
+    left = steps // plan.local_steps
     asked = sorted({round(left * step / points) for step in range(points + 1)})
     curve = tuple(
-        (more, epsilon([*spent.events, plan.event(more * plan.local_steps)], plan.delta, COARSE))
+        (more, epsilon([*spent.events, plan.event(more * plan.local_steps)], delta, COARSE))
         for more in asked
     )
-    return Forecast(plan, left, curve)
+    return Forecast(plan, left, curve, delta)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from cloister.errors import LedgerError, UsageError
-from cloister.privacy.budget import Budget, Request, Spending
+from cloister.privacy.budget import Budget, Request, Spending, StepKind, Terms
 from cloister.privacy.chain import Entry, Head, follow
 from cloister.privacy.events import GaussianEvent
 from cloister.privacy.plan import Plan
@@ -130,19 +130,27 @@ class History:
         if type(fields["epsilon"]) is not dict:
             raise TypeError("epsilon: by accountant is needed")
         plan = self._plan(digest, fields)
-        planned = plan.event(_whole(fields, "planned_steps"))
-        stated = plan.event(plan.local_steps)
-        if not event.is_private:  # rounds of one plan may differ in that alone
-            stated, planned = replace(stated, is_private=False), replace(planned, is_private=False)
-        total = plan.local_steps * plan.num_rounds
-        if event != stated or planned.steps != total or fields["delta"] != plan.delta:
+        request = request_of(plan, is_private=event.is_private)
+        planned = _whole(fields, "planned_steps")
+        stated = (event, planned, fields["delta"])
+        if stated != (request.event, request.planned_steps, plan.delta):
             raise ValueError("a charge that is not its plan's")
         if plan.delta > self.budget.delta:
             raise ValueError("a delta above the budget's")
         self.rounds[place] = Reserved(head.seq, digest, _text(fields, "request"), event)
         self._reservations.add(head.seq)
-        self.spent.add(digest, event, _number(fields, "order"))
-        return Request(plan=digest, event=event, planned=planned)
+        self.spent.add(request, self._terms(fields))
+        return request
+
+    def _terms(self, fields: dict[str, Any]) -> Terms:
+        """What the first charge fixed; later ones state the order again, and no number of steps."""
+        order, first = _number(fields, "order"), self.spent.terms
+        if first is None:
+            stated = _whole(fields, "most_steps") if "most_steps" in fields else None
+            return Terms(order, stated)
+        if "most_steps" in fields:
+            raise ValueError("the most steps are fixed by the first charge alone")
+        return Terms(order, first.most_steps)
 
     def _plan(self, digest: str, fields: dict[str, Any]) -> Plan:
         """A charge's plan: its first charge holds its terms."""
@@ -152,6 +160,29 @@ class History:
                 raise ValueError("terms that are not the plan's")
             self.plans[digest] = plan
         return self.plans[digest]
+
+
+def request_of(plan: Plan, *, is_private: bool = True) -> Request:
+    """A round of a plan, as the budget's rule sees it.
+
+    Args:
+        plan: The round's.
+        is_private: Whether its randomness is unpredictable; rounds of one plan may differ in that.
+    """
+    return Request(
+        plan=plan.digest(),
+        kind=StepKind(
+            noise_multiplier=plan.noise_multiplier,
+            sample_rate=plan.sample_rate,
+            is_private=is_private and plan.is_private,
+            unit=plan.unit,
+            max_records=plan.max_records,
+            neighbouring=plan.neighbouring,
+            sharing=plan.sharing,
+        ),
+        steps=plan.local_steps,
+        planned_steps=plan.local_steps * plan.num_rounds,
+    )
 
 
 def _text(fields: dict[str, Any], name: str) -> str:

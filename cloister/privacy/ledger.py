@@ -12,23 +12,24 @@ and signed (`chain`), and lie in one SQLite file (`ledger_file`).
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from cloister import __version__
 from cloister.errors import BudgetError, LedgerError, RefusedError, RoundSpentError
-from cloister.privacy.accounting import COARSE, FINE, epsilon, rdp_epsilon
-from cloister.privacy.budget import Budget, Request, fits, order_for
+from cloister.privacy.accounting import COARSE, epsilon, rdp_epsilon
+from cloister.privacy.budget import Budget, Request, Terms, fits, terms_for
+from cloister.privacy.certificate import certify
 from cloister.privacy.chain import Entry, Head, check_anchor, follow, json_epsilon, sign
 from cloister.privacy.events import GaussianEvent
-from cloister.privacy.history import History, ReleasedEntry, Reserved
+from cloister.privacy.history import History, ReleasedEntry, Reserved, request_of
 from cloister.privacy.keys import create_key, load_key, public_hex
 from cloister.privacy.ledger_file import LedgerFile, Transaction
 from cloister.privacy.plan import Plan
+from cloister.privacy.stated import Stated, promise, shown, spent, used
 from cloister.privacy.units import Neighbouring, Unit
 
 
@@ -53,11 +54,11 @@ class Charge:
 
 @dataclass(frozen=True)
 class Released:
-    """Bytes that may leave, because their release is in the ledger; only a ledger makes one.
+    """Bytes that may leave: their release is in the ledger, or they tell of no record.
 
     Attributes:
         payload: What leaves.
-        head: SHA-256 of the release's entry.
+        head: SHA-256 of the release's entry; empty where no record was looked at.
     """
 
     payload: bytes
@@ -183,6 +184,26 @@ class Ledger:
             raise ValueError("a statement must not look like an entry")
         return self._key.sign(statement)
 
+    def certificate(self, study: str, *, site: str, base: str, adapter: str = "") -> Entry:
+        """Signs what a study cost; the same bytes whenever the ledger is the same.
+
+        Args:
+            study: Digest of the study's recipe.
+            site: The site's name in the study.
+            base: SHA-256 of the base model's weights.
+            adapter: SHA-256 of the adapter that came of it; empty where the site has not seen it.
+
+        Raises:
+            UsageError: The ledger has no such study.
+            LedgerError: It is not sound.
+        """
+        entries = self._file.entries()
+        evidence = certify(
+            entries, study, site=site, base=base, adapter=adapter, key=self._key,
+            time=str(entries[-1].fields["time"]),
+        )  # fmt: skip
+        return evidence.certificate
+
     def check_anchor(self, head: Head) -> None:
         """Checks that this ledger goes on from where it was seen to end before.
 
@@ -204,7 +225,7 @@ class Ledger:
     @property
     def steps(self) -> int:
         """Steps charged in all."""
-        return sum(self._history.spent.plans.values())
+        return self._history.spent.total_steps
 
     def has_charged(self, study: str, number: int) -> bool:
         """Whether a round of a study was charged, as far as this object has seen."""
@@ -226,11 +247,18 @@ class Ledger:
             BudgetError: The budget does not cover it.
         """
         if not any(study == charge.study for study, _ in self._history.rounds):
-            self._refuse(charge, _request(charge))
+            self._terms(charge, request_of(charge.plan, is_private=charge.is_private))
 
-    def epsilon(self, delta: float, grid: float = FINE) -> float:
-        """ε of everything ever charged, per unit added or removed, by PLD."""
-        return epsilon(self._history.spent.events, delta, grid)
+    @property
+    def promise(self) -> Stated:
+        """What it promises: the whole plan, where that is all that was ever charged, or the
+        budget; as far as this object has seen."""
+        return promise(self._history)
+
+    @property
+    def spent(self) -> Stated:
+        """What was spent so far, at the δ that belongs beside `promise`: an indication."""
+        return spent(self._history)
 
     def reserve(self, charge: Charge) -> Reservation | Released:
         """Charges one round in full, before anything is drawn.
@@ -249,16 +277,18 @@ class Ledger:
             When a reservation is returned, its charge is on disk. Two processes never get one for
             the same round, nor together more than the budget.
         """
-        request = _request(charge)
-        event, planned = request.event, request.planned
+        request = request_of(charge.plan, is_private=charge.is_private)
         with self._file.writing() as transaction:
             self._catch_up(transaction)
-            before = self._history.rounds.get((charge.study, charge.round))
-            if before is not None:
-                return self._again(before, charge, transaction)
-            self._refuse(charge, request)
+            asked = self._history.rounds.get((charge.study, charge.round))
+            if asked is not None:
+                return self._again(asked, charge, transaction)
+            before = self._history.spent
+            fixed = self._terms(charge, request)
             known = request.plan in self._history.plans
             terms: dict[str, Any] = {} if known else {"terms": charge.plan.terms()}
+            if before.terms is None and fixed.most_steps is not None:
+                terms["most_steps"] = fixed.most_steps
             entry = self._append(
                 transaction,
                 kind="reserve",
@@ -267,16 +297,17 @@ class Ledger:
                 plan=request.plan,
                 **terms,
                 request=charge.request,
-                event=asdict(event),
-                planned_steps=planned.steps,
-                order=order_for(request, self._history.spent, self._history.budget),
-                epsilon=self._cumulative(event, charge.plan.delta),
+                event=asdict(request.event),
+                planned_steps=request.planned_steps,
+                order=fixed.order,
+                epsilon=self._cumulative(request.event, charge.plan.delta),
                 delta=charge.plan.delta,
             )
         self._history.add(entry)
         return Reservation(self, self.head.seq, str(entry.fields["time"]))
 
-    def _refuse(self, charge: Charge, request: Request) -> None:
+    def _terms(self, charge: Charge, request: Request) -> Terms:
+        """What the first charge fixes, or fixed, for a charge that may be made."""
         if charge.plan.unit is not self._history.unit:
             raise RefusedError(
                 f"the plan's unit is {charge.plan.unit}, the ledger's {self._history.unit}: "
@@ -287,8 +318,11 @@ class Ledger:
                 f"the plan states delta {charge.plan.delta:g}, the data set's budget is at "
                 f"{self._history.budget.delta:g}: ask for a plan with a smaller one"
             )
-        if not fits(request, self._history.spent, self._history.budget):
+        before, budget = self._history.spent, self._history.budget
+        fixed = terms_for(request, before, budget)
+        if not fits(request, before, budget, fixed):
             raise BudgetError(self._exhausted(charge))
+        return fixed
 
     def _release(self, seq: int, payload: bytes, time: str | None) -> Released:
         digest = hashlib.sha256(payload).hexdigest()
@@ -360,13 +394,11 @@ class Ledger:
         }
 
     def _exhausted(self, charge: Charge) -> str:
-        delta = charge.plan.delta
-        spent = self.epsilon(delta, COARSE)
-        shown = f"{spent:.4g}" if math.isfinite(spent) else "∞"
-        budget = self._history.budget
+        so_far, budget = used(self._history, COARSE), self._history.budget
         return (
             f"{self._file.path}: the budget of the data set's life is epsilon {budget.epsilon:g} "
-            f"(delta {budget.delta:g}); {shown} is spent (delta {delta:g}) and another "
+            f"at delta {budget.delta:g}, half of it for each way to fit; at delta "
+            f"{so_far.delta:g}, {shown(so_far.epsilon)} of {budget.epsilon:g} is spent and another "
             f"{charge.plan.local_steps} steps do not fit: this site takes part no more"
         )
 
@@ -374,12 +406,3 @@ class Ledger:
 def key_file(path: Path) -> Path:
     """Where a ledger's key lies unless another place is named."""
     return path.with_name(path.name + ".key")
-
-
-def _request(charge: Charge) -> Request:
-    """A charge in the budget's terms."""
-    plan = charge.plan
-    event, planned = plan.event(plan.local_steps), plan.event(plan.local_steps * plan.num_rounds)
-    if not charge.is_private:
-        event, planned = replace(event, is_private=False), replace(planned, is_private=False)
-    return Request(plan=plan.digest(), event=event, planned=planned)

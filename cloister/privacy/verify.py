@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from cloister.errors import LedgerError
-from cloister.privacy import adversaries
+from cloister.privacy import stated
 from cloister.privacy.accounting import COARSE, epsilon, rdp_epsilon
-from cloister.privacy.budget import Budget, Spending, fits
+from cloister.privacy.budget import MACHINES_DIFFER, Spending, fits, is_within, rounded_up
 from cloister.privacy.chain import Entry, Head, check_anchor, follow, json_epsilon
 from cloister.privacy.history import History
+from cloister.privacy.stated import Stated
 
-# An entry's ε and the recomputed one may differ by rounding between machines.
-TOLERANCE = 1e-6
+# Of an entry's ε and the recomputed one.
+TOLERANCE = MACHINES_DIFFER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class Verdict:
         charges: Rounds charged.
         releases: Rounds released.
         steps: Steps charged.
-        epsilon_pld: ε of everything, per unit added or removed, by PLD.
+        epsilon_pld: ε of all steps so far, per unit added or removed, by PLD: an indication.
         epsilon_rdp: The same by RDP.
         delta: δ of both: the smallest that a charge stated.
         budget_epsilon: ε of the data set's life.
@@ -53,19 +54,29 @@ class Verdict:
     history: History = field(compare=False)
 
     @property
-    def adversaries(self) -> list[str]:
-        """Against whom its ε hold, as certificates name them."""
-        return adversaries.names(self.history.plans.values())
+    def promise(self) -> Stated:
+        """What the ledger promises: its whole plan, or the budget."""
+        return stated.promise(self.history)
 
     @property
-    def against(self) -> str:
-        """Against whom its ε hold, in words."""
-        return adversaries.words(self.history.plans.values())
+    def promise_alone(self) -> Stated | None:
+        """The same against the coordinator with all other sites; None: as `promise`."""
+        return stated.promise_alone(self.history)
 
     @property
-    def alone(self) -> tuple[float, float] | None:
-        """ε by PLD and RDP against the coordinator with all other sites; None: as stated."""
-        return adversaries.epsilon_alone(self.history.charged(), self.delta)
+    def spent(self) -> Stated:
+        """What was spent so far, at the δ that belongs beside `promise`; an indication."""
+        return stated.spent(self.history)
+
+    @property
+    def used(self) -> Stated:
+        """What was spent so far of the budget, at half of its δ; an indication."""
+        return stated.used(self.history)
+
+    @property
+    def of_budget(self) -> str:
+        """`used` beside the budget's ε, at one δ, in words."""
+        return stated.of_budget_used(self.used, self.history.budget)
 
 
 def verify(
@@ -98,9 +109,12 @@ def verify(
             if number == 0 and public_key not in (None, history.public_key):
                 raise LedgerError(f"begun under the key {history.public_key[:12]}…, not the given")
             if request and before:
-                before.order = history.spent.order  # the first charge's is the one that it states
-            if request and before and not fits(request, before, _rounded_up(history.budget)):
-                raise LedgerError(f"entry {number}: charged beyond the budget")
+                budget, terms = rounded_up(history.budget), history.spent.terms
+                assert terms is not None  # the charge was added
+                if before.terms is None and not is_within(request, terms, budget):
+                    raise LedgerError(f"entry {number}: states more steps than the budget covers")
+                if not fits(request, before, budget, terms):
+                    raise LedgerError(f"entry {number}: charged beyond the budget")
         follow(entries, None, history.public_key)
         for anchor in anchors:
             check_anchor(entries, anchor, name)
@@ -112,7 +126,7 @@ def verify(
         public_key=history.public_key,
         charges=len(history.rounds),
         releases=len(history.released),
-        steps=sum(history.spent.plans.values()),
+        steps=history.spent.total_steps,
         epsilon_pld=pld,
         epsilon_rdp=rdp,
         delta=delta,
@@ -123,14 +137,8 @@ def verify(
     )
 
 
-def _rounded_up(budget: Budget) -> Budget:
-    """The budget with room for what another machine's rounding moves: ledgers may end exactly on
-    theirs."""
-    return replace(budget, epsilon=budget.epsilon + TOLERANCE)
-
-
 def _copy(spent: Spending) -> Spending:
-    return Spending(spent.order, spent.divergence, dict(spent.steps), dict(spent.plans))
+    return replace(spent, steps=dict(spent.steps), plans=dict(spent.plans))
 
 
 def _recomputed(entries: Sequence[Entry], history: History) -> tuple[float, float, float]:
@@ -143,10 +151,10 @@ def _recomputed(entries: Sequence[Entry], history: History) -> tuple[float, floa
         at = float(last["delta"])
         recomputed = {"pld": epsilon(events, at, COARSE), "rdp": rdp_epsilon(events, at)}
         for accountant, value in recomputed.items():
-            found, stated = json_epsilon(value), last["epsilon"].get(accountant)
-            if type(stated) is not type(found) or abs((found or 0) - (stated or 0)) > TOLERANCE:
+            found, given = json_epsilon(value), last["epsilon"].get(accountant)
+            if type(given) is not type(found) or abs((found or 0) - (given or 0)) > TOLERANCE:
                 raise LedgerError(
-                    f"its last charge states an epsilon of {stated} by {accountant.upper()}, its "
+                    f"its last charge states an epsilon of {given} by {accountant.upper()}, its "
                     f"events give {found}"
                 )
     return epsilon(events, delta), rdp_epsilon(events, delta), delta

@@ -10,6 +10,9 @@ from pathlib import Path
 from cloister.models.pooling import Pooling
 from cloister.privacy.central import CentralPlan
 from cloister.privacy.plan import Plan
+from cloister.privacy.stated import Basis, Stated, shown
+from cloister.privacy.units import Unit
+from cloister.release.site_facts import SiteFacts
 from cloister.release.snippets import loading_script
 from cloister.tasks.config import TaskKind
 
@@ -32,10 +35,8 @@ class Card:
         test: Scores on the public test set.
         plain_test: The plain twin's scores; None: no twin was run.
         majority: What always guessing the most frequent label reaches.
-        plans: By site.
-        epsilon: ε spent, by site.
+        sites: By site, what its certificate or ledger states; where there is none, why, in words.
         recipe_digest: Of the study's recipe.
-        ledgers: Where each site's ledger ended, in words.
         is_personal: Whether each site kept a part of its adapter.
         central: Noise that the coordinator added besides.
     """
@@ -53,13 +54,24 @@ class Card:
     test: Mapping[str, float]
     plain_test: Mapping[str, float] | None
     majority: float | None
-    plans: Mapping[str, Plan]
-    epsilon: Mapping[str, float]
+    sites: Mapping[str, SiteFacts | str]
     recipe_digest: str
-    ledgers: Mapping[str, str]
     is_personal: bool = False
     central: CentralPlan | None = None
 
+    @property
+    def known(self) -> dict[str, SiteFacts]:
+        """Sites of which something is known."""
+        return {name: one for name, one in self.sites.items() if isinstance(one, SiteFacts)}
+
+    @property
+    def unknown(self) -> dict[str, str]:
+        """Why nothing is known of the others."""
+        return {name: why for name, why in self.sites.items() if isinstance(why, str)}
+
+
+# Why a deployed site is not in a card's table.
+NO_CERTIFICATE = "no certificate: nothing is known of what it was promised"
 
 _PERSONAL = (
     "Each site kept its own B. This folder holds what they share, with B at zero: a start for a "
@@ -78,7 +90,7 @@ def render(card: Card) -> str:
         f"---\nbase_model: {card.base}\nlibrary_name: peft\ntags: [lora, federated-learning"
         f"{', differential-privacy' if _is_private(card) else ''}]\n---\n",
         f"# {card.name}\n",
-        f"A LoRA adapter for `{card.base}` ({card.kind}), trained by {len(card.plans)} sites that "
+        f"A LoRA adapter for `{card.base}` ({card.kind}), trained by {len(card.sites)} sites that "
         f"kept their records: {card.rounds} rounds, {card.mode}, {card.parameters:,} trained "
         "parameters.\n",
         *([_PERSONAL] if card.is_personal else []),
@@ -113,75 +125,126 @@ def _scores(card: Card) -> str:
 
 
 def _is_private(card: Card) -> bool:
-    return all(math.isfinite(value) for value in card.epsilon.values())
+    """Whether every site is known to be promised a finite ε."""
+    promised = [one.promise.epsilon for one in card.known.values()]
+    return not card.unknown and bool(promised) and all(math.isfinite(value) for value in promised)
 
 
 def _privacy(card: Card) -> str:
-    if not _is_private(card):
-        whole = _of_whole_sites(card)
-        if not whole:
-            return (
-                "## Privacy\n\n**None: ε = ∞.** This adapter was trained without (complete) "
-                "differential privacy; it may reveal the records it was trained on.\n"
-            )
-        lines = [
-            "## Privacy\n",
-            "**Against the coordinator: none, ε = ∞.** The sites sent updates without (complete) "
-            "differential privacy, which may reveal their records.\n",
-            *whole,
-            "One record's ε is no larger than its site's.",
-        ]
-        return "\n".join(lines) + "\n"
-    first = next(iter(card.plans.values()))
-    lines = [
-        "## Privacy\n",
-        f"Each site's records are protected by (ε, δ)-differential privacy for one "
-        f"**{first.unit}**, {first.neighbouring} neighbours, by privacy loss distributions (PLD), "
-        "over all rounds charged in its ledger.\n",
-        "| site | ε | δ | noise multiplier | sample rate | steps a round | clip |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for site, plan in card.plans.items():
-        lines.append(
-            f"| {site} | {card.epsilon[site]:.3f} | {plan.delta:g} | {plan.noise_multiplier:g} | "
-            f"{plan.sample_rate:.4g} | {plan.local_steps} | {plan.max_grad_norm:g} |"
-        )
-    lines += ["", "The sites' ledgers, which `cloister ledger verify` checks, ended at:\n"]
-    lines += [f"- {site}: {end}" for site, end in card.ledgers.items()]
+    if any(math.isinf(one.promise.epsilon) for one in card.known.values()):
+        return _no_privacy(card)
+    missing = [f"- **{name}: {why}.**" for name, why in card.unknown.items()]
+    lines = ["## Privacy\n"]
+    if card.known:
+        lines += [*_table(card.known), *_origin(card.known)]
+    if missing:
+        lines += ["Of these sites nothing is promised here:\n", *missing, ""]
     lines += [
-        "",
-        *_against(first),
+        *_against(card.known),
         *_of_whole_sites(card),
-        "A person with records at several sites, or several records at one, is protected less than "
-        f"one {first.unit}: their ε adds up.\n",
+        "A person with records at several sites, or several records at one where one record is "
+        "what is protected, is protected less: their ε adds up.\n",
         "Not covered: the choice of hyper-parameters, labels and public test data; records that "
         "are not in the training sets; what an operator publishes beside this adapter.",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _against(plan: Plan) -> list[str]:
-    """Against whom the stated ε holds, and what holds against others."""
+def _no_privacy(card: Card) -> str:
+    whole = _of_whole_sites(card)
+    if not whole:
+        return (
+            "## Privacy\n\n**None: ε = ∞.** This adapter was trained without (complete) "
+            "differential privacy; it may reveal the records it was trained on.\n"
+        )
+    lines = [
+        "## Privacy\n",
+        "**Against the coordinator: none, ε = ∞.** The sites sent updates without (complete) "
+        "differential privacy, which may reveal their records.\n",
+        *whole,
+        "One record's ε is no larger than its site's.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(known: Mapping[str, SiteFacts]) -> list[str]:
+    lines = [
+        "Each site states, by its own ledger, what it was promised: (ε, δ)-differential privacy "
+        "for one unit added or removed.\n",
+        "| site | ε promised | δ | one | of | noise multiplier | sample rate | steps a round | "
+        "clip | ε of the rounds that ran (an indication) |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for site, one in known.items():
+        promise, spent = one.promise, one.spent
+        for plan in one.plans:
+            lines.append(
+                f"| {site} | {shown(promise.epsilon, 3)} | {promise.delta:g} | {_unit(plan)} | "
+                f"{_OF[promise.basis]} | {plan.noise_multiplier:g} | {plan.sample_rate:.4g} | "
+                f"{plan.local_steps} | {_clip(plan)} | "
+                f"{shown(spent.epsilon, 3)} at δ = {spent.delta:g} |"
+            )
+    return lines
+
+
+_OF = {
+    Basis.WHOLE_PLAN: "the whole plan",
+    Basis.LIFETIME_BUDGET: "all that the data set ever releases",
+    Basis.SPENT_SO_FAR: "spent so far",
+}
+
+
+def _unit(plan: Plan) -> str:
+    if plan.unit is Unit.RECORD:
+        return "record"
+    return f"person, with at most {plan.max_records} of its records"
+
+
+def _clip(plan: Plan) -> str:
+    return "none" if plan.max_grad_norm is None else f"{plan.max_grad_norm:g}"
+
+
+def _origin(known: Mapping[str, SiteFacts]) -> list[str]:
+    """What the figures are, and where they can be checked."""
+    return [
+        "",
+        "The promise was fixed before anything was sent, and holds however early the study "
+        "stopped: by privacy loss distributions (PLD) over all rounds of the plan, or, where a "
+        "data set took part in more than one plan, by its lifetime budget. What the rounds that "
+        "ran come to is an indication of how far they went, not a promise.\n",
+        "The sites' ledgers, which `cloister ledger verify` checks, ended at:\n",
+        *(f"- {site}: {one.ended}" for site, one in known.items()),
+        "",
+    ]
+
+
+def _against(known: Mapping[str, SiteFacts]) -> list[str]:
+    """Against whom the promised ε holds, and what holds against others."""
+    lines = []
+    for against in dict.fromkeys(one.promise.against for one in known.values()):
+        sites = [site for site, one in known.items() if one.promise.against == against]
+        where = "" if len(sites) == len(known) else f" at {', '.join(sites)}"
+        lines.append(f"The promise{where} holds against {against}.\n")
+    for plan in {p.sharing: p for one in known.values() for p in one.plans if p.sharing}.values():
+        lines += _shared(plan, [one.promise_alone for one in known.values()])
+    return lines
+
+
+def _shared(plan: Plan, alone: Sequence[Stated | None]) -> list[str]:
     sharing = plan.sharing
-    if sharing is None:
-        return [
-            "The same ε holds against the coordinator, the other sites and the public: noise is "
-            "added at the site, before anything is sent.",
-        ]
-    alone = plan.alone()
-    shown = alone.epsilon_after(plan.num_rounds) if alone is not None else math.inf
-    least = f"{shown:.3f}" if math.isfinite(shown) else "∞"
+    assert sharing is not None
+    most = max((one.epsilon for one in alone if one is not None), default=math.inf)
     return [
         f"The noise is shared under secure aggregation: of {sharing.sites} sites, a sum holds at "
         f"least {sharing.threshold}, of which at most {sharing.colluding} may work with the "
         "coordinator.\n",
-        "| against | ε of one site's records |",
+        "| against | ε promised to one site's records, at the same δ |",
         "|---|---|",
         "| the public, who see the adapters | as above |",
         f"| at most {sharing.colluding} of the other sites together, with or without the "
         "coordinator | as above |",
-        f"| all other sites together, with or without the coordinator | {least} after "
-        f"all {plan.num_rounds} rounds |",
+        f"| all other sites together, with or without the coordinator | {shown(most, 3)} for "
+        f"the whole plan of {plan.num_rounds} rounds |",
         "",
     ]
 
@@ -195,7 +258,8 @@ def _of_whole_sites(card: Card) -> list[str]:
         f"The coordinator added noise of {plan.noise_multiplier:g} times the longest update "
         f"({plan.max_update_norm:g}) to every sum of {plan.sites} sites. For a whole **site** with "
         f"all its records, add-remove, against the other sites and the public: ε = "
-        f"{plan.epsilon_after(card.rounds):.3f}, δ = {plan.delta:g} (PLD). Against the "
-        "coordinator, who sees each update, it promises nothing.",
+        f"{plan.epsilon_after(plan.rounds):.3f}, δ = {plan.delta:g} (PLD), promised for the "
+        f"whole plan of {plan.rounds} rounds. Against the coordinator, who sees each update, it "
+        "promises nothing.",
         "",
     ]

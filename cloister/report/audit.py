@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cloister.privacy.accounting import true_positive_rate
+from cloister.privacy.accounting import rdp_epsilon, true_positive_rate
 from cloister.privacy.chain import Entry
 from cloister.privacy.charged import ChargedRound, Forecast, charged_rounds, forecast
+from cloister.privacy.stated import promised_events, shown
 from cloister.privacy.verify import Verdict
 from cloister.release.evidence import UNCHECKED
 from cloister.report.document import (
@@ -97,7 +98,7 @@ def _summary(
             "the figures below are not to be relied on.",
             is_loud=True,
         )
-    if any(math.isinf(site.ledger.verdict.epsilon_pld) for site in sites):
+    if any(math.isinf(site.ledger.verdict.promise.epsilon) for site in sites):
         yield Paragraph("ε = ∞ at a site: nothing protects its records.", is_loud=True)
     rounds = sum(len(site.rounds) for site in sites)
     yield Paragraph(
@@ -115,58 +116,84 @@ def _summary(
 
 def _promised(sites: Sequence[_Site]) -> Iterator[Block]:
     yield Heading("What was promised, and to whom")
-    unit = sites[0].ledger.verdict.unit
-    finite = [s for s in sites if math.isfinite(s.ledger.verdict.epsilon_pld) and s.rounds]
+    finite = [s for s in sites if math.isfinite(s.ledger.verdict.promise.epsilon) and s.rounds]
     if finite:
-        worst = max(finite, key=lambda site: site.ledger.verdict.epsilon_pld)
-        reached = true_positive_rate(worst.ledger.verdict.history.spent.events, FALSE_POSITIVES)
+        worst = max(finite, key=lambda site: site.ledger.verdict.promise.epsilon)
+        promised = worst.ledger.verdict.promise
+        reached = _reached(worst.ledger.verdict)
         yield Paragraph(
-            f"To every {unit} at a site: whoever sees everything that the site sent "
-            f"({worst.ledger.verdict.against}) and tests whether this {unit} was in its data, with "
+            f"To every {promised.unit} at a site: whoever sees everything that the site sent "
+            f"({promised.against}) and tests whether this {promised.unit} was in its data, with "
             f"a test that wrongly accuses {FALSE_POSITIVES:.0%} of those who were not, finds at "
             f"most {reached:.0%} of those who were, whatever else they know (at "
-            f"{worst.ledger.name}, which spent most)."
+            f"{worst.ledger.name}, which promised least)."
         )
     yield Table(
-        ("site", "one", "neighbours", "ε (PLD)", "ε (RDP)", "δ", "cap ε", "cap δ"),
+        ("site", "one", "neighbours", "ε promised", "δ", "accountant", "of"),
         [
             (
                 site.ledger.name,
-                verdict.unit,
-                "add/remove",
-                shown(verdict.epsilon_pld),
-                shown(verdict.epsilon_rdp),
-                f"{verdict.delta:g}",
+                promised.unit,
+                promised.neighbouring,
+                shown(promised.epsilon),
+                f"{promised.delta:g}",
+                promised.accountant,
+                promised.of_what,
+            )
+            for site in sites
+            for promised in [site.ledger.verdict.promise]
+        ],
+        "The promise to each site's records",
+    )
+    for against in dict.fromkeys(site.ledger.verdict.promise.against for site in sites):
+        yield Paragraph(f"The promise holds against {against}.")
+    for site in sites:
+        if (alone := site.ledger.verdict.promise_alone) is not None:
+            yield Paragraph(f"The noise of {site.ledger.name} is shared with other sites. {alone}.")
+    yield Paragraph(
+        "A promise was fixed before anything was sent: it is of all rounds of one plan, or, where "
+        "a data set took part in more than one, of its lifetime budget. Stopping earlier does not "
+        "change it."
+    )
+
+
+def _reached(verdict: Verdict) -> float:
+    """The most that a test can find, by the curve of the whole plan or by the budget's (ε, δ)."""
+    events = promised_events(verdict.history)
+    if events:
+        return true_positive_rate(events, FALSE_POSITIVES)
+    promised = verdict.promise
+    return min(1.0, math.exp(promised.epsilon) * FALSE_POSITIVES + promised.delta)
+
+
+def _spent(sites: Sequence[_Site]) -> Iterator[Block]:
+    yield Heading("What was spent so far: an indication, not a promise")
+    yield Table(
+        ("site", "ε spent (PLD)", "ε spent (RDP)", "of the budget's ε", "all at δ", "budget's δ"),
+        [
+            (
+                site.ledger.name,
+                shown(verdict.used.epsilon),
+                shown(rdp_epsilon(verdict.history.spent.events, verdict.used.delta)),
                 shown(verdict.budget_epsilon),
+                f"{verdict.used.delta:g}",
                 f"{verdict.budget_delta:g}",
             )
             for site in sites
             for verdict in [site.ledger.verdict]
         ],
-        "Over the data set's whole life",
+        "Against the lifetime budget, at the δ at which its rule compares both",
     )
-    for against in dict.fromkeys(site.ledger.verdict.against for site in sites):
-        yield Paragraph(f"ε holds against {against}.")
-    for site in sites:
-        if (alone := site.ledger.verdict.alone) is not None:
-            yield Paragraph(
-                f"The noise of {site.ledger.name} is shared with other sites: against all of them "
-                f"together it is ε = {shown(alone[0])} (PLD)."
-            )
     yield Paragraph(
-        "PLD is the reported value, RDP a second, looser opinion; a PLD above it would have been "
-        "refused. The cap is kept at half of its δ for each of two ways to fit, so ε at the δ of "
-        "the charges can lie a little above or below it."
+        "Where the number of rounds followed from what was released, these figures bound nothing: "
+        "they show how far a plan has come. The budget keeps half of its δ for each of two ways to "
+        "fit. RDP is a second, looser opinion; a PLD above it would have been refused."
     )
-
-
-def _spent(sites: Sequence[_Site]) -> Iterator[Block]:
-    yield Heading("ε over time")
     lines = [(s.ledger.name, s.rounds, s.ahead, s.ledger.verdict.budget_epsilon) for s in sites]
     yield Picture(
         spending_plot(lines),
-        "ε by PLD after each charged round. Dotted: what the plan charged last would still cost, "
-        "up to the last round that the budget affords. Red: the cap for the data set's life.",
+        "ε spent after each charged round, by PLD. Dotted: what the plan charged last would still "
+        "cost, up to the last round that the budget affords. Red: the cap for the data set's life.",
     )
     yield Table(
         ("site", "rounds charged", "released", "cut off", "steps", "rounds that still fit"),
@@ -229,8 +256,8 @@ def _mechanism(sites: Sequence[_Site], audits: Sequence[Mapping[str, Any]]) -> I
 
 def _illustrations(audits: Sequence[Mapping[str, Any]]) -> Iterator[Block]:
     for audit in audits:
-        for shown in audit.get("illustrations", ()):
-            yield Paragraph(f"{shown['attack']}: {shown['detail']}")
+        for one in audit.get("illustrations", ()):
+            yield Paragraph(f"{one['attack']}: {one['detail']}")
 
 
 def _conformance(audit: Mapping[str, Any]) -> Iterator[Block]:
@@ -264,7 +291,7 @@ def _releases(sites: Sequence[_Site]) -> Iterator[Block]:
     )
     for site in sites:
         yield Table(
-            ("entry", "study", "round", "time", "steps", "noise", "rate", "ε so far", "RDP",
+            ("entry", "study", "round", "time", "steps", "noise", "rate", "spent: ε", "RDP",
              "bytes", "SHA-256"),
             [
                 (
@@ -309,8 +336,3 @@ def _ahead(ahead: Forecast | None) -> str:
 
 def _figure(value: float | None) -> str:
     return "no number" if value is None else f"{value:.4g}"
-
-
-def shown(value: float | None) -> str:
-    """An ε as text."""
-    return "∞" if value is None or math.isinf(value) else f"{value:.4f}"

@@ -19,7 +19,7 @@ Spent = Sequence[tuple[str, Sequence[ChargedRound], Forecast | None, float]]
 
 
 def spending_plot(sites: Spent) -> Figure:
-    """ε by PLD over charged rounds, with each site's cap and what it still affords.
+    """ε spent by PLD over charged rounds, with each site's cap and what it still affords.
 
     Args:
         sites: Name, rounds, forecast and ε of the budget, of each.
@@ -49,7 +49,11 @@ def spending_plot(sites: Spent) -> Figure:
         axes.axhline(cap, color="#b00020", linewidth=1)
         axes.annotate(f"cap {cap:.4g}", (0.01, cap), xycoords=("axes fraction", "data"),
                       va="bottom", color="#b00020", size=8)  # fmt: skip
-    axes.set(xlabel="rounds charged", ylabel="ε (PLD)", title="ε spent at each site")
+    axes.set(
+        xlabel="rounds charged",
+        ylabel="ε (PLD)",
+        title="ε spent so far at each site (indication, at half of the budget's δ)",
+    )
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from flwr.serverapp import Grid
 from flwr.superlink.grid.http_grid import HttpGrid
@@ -21,13 +21,16 @@ from cloister.errors import BudgetError, DataError, RecipeError, UsageError
 from cloister.models.base import check_base, find_base
 from cloister.privacy.plan import Plan, make_plan
 from cloister.recipe import Recipe, read_recipe, validated
-from cloister.release.card import Card, write_card
+from cloister.release.card import NO_CERTIFICATE, Card, write_card
 from cloister.release.export import Released, export
+from cloister.release.site_facts import SiteFacts, site_facts
 from cloister.server.asking import Patience
+from cloister.server.certifying import collect_certificates
 from cloister.server.gathering import secure_study
 from cloister.server.journal import change_run, note
 from cloister.server.members import Member
 from cloister.server.plots import plot_run
+from cloister.server.rounds import run_study
 from cloister.server.run_directory import RunDirectory
 from cloister.server.scoring import Scorer, error_of
 from cloister.server.study import RoundReport, ServerStudy
@@ -245,8 +248,31 @@ class DeployedStudy:
             central=recipe.privacy.central(len(names), recipe.federation.num_rounds),
         )
 
-    def finish(self, state: ServerState) -> None:
+    def execute(self, grid: Grid) -> None:
+        """Runs every round that is left, asks the sites for their certificates, and ends the study.
+
+        Raises:
+            CloisterError: It cannot go on, or no round could be afforded.
+        """
+        study = self.server_study()
+        state = run_study(grid, study)
+        training, rounds = self.recipe.training, self.recipe.federation.num_rounds
+        most_steps = training.local_steps * rounds
+        certificates = (
+            collect_certificates(grid, study, state.round, most_steps) if state.round else {}
+        )
+        for site, (content, _) in certificates.items():
+            self.run.save_certificate(site, content)
+        for site in sorted(self.members.keys() - certificates.keys()):
+            note(self.run.path, "note", text=f"{site}: {NO_CERTIFICATE}; its card says so")
+        self.finish(state, {site: fields for site, (_, fields) in certificates.items()})
+
+    def finish(self, state: ServerState, certificates: Mapping[str, Mapping[str, Any]]) -> None:
         """Writes adapter, card and plots.
+
+        Args:
+            state: The final state.
+            certificates: Fields of each site's, checked; the card says nothing of other sites.
 
         Raises:
             BudgetError: No round could be afforded.
@@ -263,11 +289,13 @@ class DeployedStudy:
         )
         scores = self.scorer.scores(best)
         export(self.run.adapter, self.workspace, best.adapter, about)
-        rows = self.run.metrics()
-        write_card(self.run.adapter, self._card(scores["test"], state.round))
-        promise = f"one {recipe.privacy.unit}, add-remove, δ = {recipe.privacy.delta:g}"
+        known = {site: site_facts(fields) for site, fields in certificates.items()}
+        write_card(self.run.adapter, self._card(scores["test"], state.round, known))
         metric = self.workspace.task.primary_metric
-        plot_run(rows, metric, recipe.study.name, promise, self.run.path / "metrics.png")
+        promises = {site: facts.promise for site, facts in known.items()}
+        plot_run(
+            self.run.metrics(), metric, recipe.study.name, promises, self.run.path / "metrics.png"
+        )
         note(self.run.path, "finished", round=state.round, scores={"test": dict(scores["test"])})
 
     def _nodes(self, grid: Grid) -> dict[int, str]:
@@ -278,16 +306,9 @@ class DeployedStudy:
         online = {info.node_id: bytes(info.public_key).decode() for info in grid.get_nodes()}
         return {node: sites[key] for node, key in online.items() if key in sites}
 
-    def _card(self, test: Mapping[str, float], rounds: int) -> Card:
-        recipe, training, rows = self.recipe, self.recipe.training, self.run.metrics()
-        epsilon: dict[str, float] = {}
-        heads: dict[str, str] = {}
-        for row in rows:
-            stated = row["epsilon"].items()
-            epsilon |= {site: float("inf") if value is None else value for site, value in stated}
-            heads |= {site: head for site, (_, head) in row["received"].items()}
+    def _card(self, test: Mapping[str, float], rounds: int, known: Mapping[str, SiteFacts]) -> Card:
+        recipe, training = self.recipe, self.recipe.training
         labels = Counter(r.label for r in self.test if isinstance(r, TextRecord))
-        plans = plans_of(recipe, self.members)
         return Card(
             name=recipe.study.name,
             base=recipe.model.base,
@@ -305,9 +326,7 @@ class DeployedStudy:
             test=test,
             plain_test=None,
             majority=max(labels.values()) / len(self.test) if labels else None,
-            plans={site: plans[site] for site in epsilon},
-            epsilon=epsilon,
+            sites={site: known.get(site, NO_CERTIFICATE) for site in sorted(self.members)},
             recipe_digest=recipe.digest(),
-            central=recipe.privacy.central(len(plans), recipe.federation.num_rounds),
-            ledgers={site: f"after its last release, SHA-256 `{heads[site]}`" for site in heads},
+            central=recipe.privacy.central(len(self.members), recipe.federation.num_rounds),
         )

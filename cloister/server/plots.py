@@ -1,30 +1,36 @@
-"""Pictures of a finished run: its score and its sites' ε over the rounds."""
+"""Pictures of a finished run: its score over the rounds, and what each site was promised."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cloister.privacy.stated import Stated, shown
+
 
 def plot_run(
-    rows: Sequence[dict[str, Any]], metric: str, title: str, promise: str, path: Path
+    rows: Sequence[dict[str, Any]],
+    metric: str,
+    title: str,
+    promises: Mapping[str, Stated],
+    path: Path,
 ) -> None:
-    """Draws score and ε over rounds into one PNG.
+    """Draws the score over rounds, and the sites' promised ε, into one PNG.
 
     Args:
         rows: Lines of metrics.jsonl.
         metric: The score shown.
         title: The study's name.
-        promise: What the ε is of: unit, neighbours, δ.
+        promises: By site; those of which nothing is known are left out.
         path: The PNG.
     """
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    score, spent = figure.subplots(1, 2)
+    score, promised = figure.subplots(1, 2)
     for name in ("test", "validation"):
         points = [
             (row["round"], row[name][metric])
@@ -35,22 +41,23 @@ def plot_run(
             score.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
     score.set(xlabel="round", ylabel=metric.replace("_", " "), title=f"{title}: {metric}")
     score.legend()
-    sites = sorted({site for row in rows for site in row["epsilon"]})
-    for index, site in enumerate(sites):
-        points = [(row["round"], row["epsilon"].get(site)) for row in rows]
-        known = [(number, value) for number, value in points if value is not None]
-        if known:
-            # Equal plans give equal curves: dashes of different phase let all of them show.
-            style = (4 * index, (4, 4 * (len(sites) - 1))) if len(sites) > 1 else "solid"
-            spent.plot(*zip(*known, strict=True), label=site, linestyle=style)
-    spent.set(xlabel="round", ylabel="ε spent", title=f"ε spent ({promise})")
-    if spent.lines and len(sites) <= 10:
-        # Solid: a dash's phase may leave nothing of it in a legend.
-        solid = [Line2D([], [], color=line.get_color()) for line in spent.lines]
-        spent.legend(solid, [str(line.get_label()) for line in spent.lines])
-    if not spent.lines:
-        spent.text(0.5, 0.5, "no privacy: ε = ∞", ha="center", transform=spent.transAxes)
-    for axes in (score, spent):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
+    score.xaxis.set_major_locator(MaxNLocator(integer=True))
+    score.grid(alpha=0.3)
+    _promises(promised, promises)
     figure.savefig(path, dpi=120)
+
+
+def _promises(axes: Any, promises: Mapping[str, Stated]) -> None:
+    """A bar for each site, with all that its ε is of beside it."""
+    finite = {site: one for site, one in promises.items() if math.isfinite(one.epsilon)}
+    axes.set(title="ε promised, not spent so far", xlabel="ε (smaller is better)")
+    if not finite:
+        text = "no privacy: ε = ∞" if promises else "no certificate: nothing is known"
+        axes.text(0.5, 0.5, text, ha="center", transform=axes.transAxes)
+        return
+    names = list(finite)[::-1]
+    axes.barh(names, [finite[name].epsilon for name in names], color="#90a4ae")
+    for row, name in enumerate(names):
+        one = finite[name]
+        text = f"{shown(one.epsilon, 3)}, δ = {one.delta:g}, one {one.unit}, {one.neighbouring}"
+        axes.text(0, row, f" {text}: {one.basis.replace('-', ' ')}", va="center", fontsize=7)

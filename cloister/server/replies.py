@@ -46,7 +46,7 @@ class Replies:
 
     Attributes:
         counted: Sites whose reply is what it must be.
-        epsilon: ε spent, by site, as the sites state it.
+        epsilon: ε promised, by site, as the sites state it.
         received: SHA-256 of what came, and of the ledger's entry for it, by site.
         bytes: Of all updates.
         retired: Sites whose budget is spent: they take part no more.

@@ -6,7 +6,9 @@ checkpoint/        the state after the last closed round
 adapter/           the result in PEFT format, with its card
 ledgers/           the sites' ledgers, and what sites keep beside them (simulations)
 personal/          the sites' own adapters, where they keep a part (simulations)
-certificates/      the sites' certificates, bundle.zip and keys.json (`cloister audit certificate`)
+certificates/      the sites' certificates: of a deployment SITE.certificate.json, as each site sent
+                   its own; of a simulation also bundle.zip and keys.json, with whole ledgers
+                   (`cloister audit certificate`)
 tensorboard/       for those who asked
 *.png              plots
 """
@@ -98,6 +100,12 @@ class RunDirectory:
     def ledger(self, site: str) -> Path:
         """A simulated site's ledger."""
         return self.path / "ledgers" / f"{site}.ledger"
+
+    def save_certificate(self, site: str, content: bytes) -> None:
+        """Keeps a certificate as a deployed site sent it."""
+        folder = self.path / "certificates"
+        folder.mkdir(exist_ok=True)
+        write_whole(folder / f"{site}.certificate.json", content)
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Adds a closed round's line."""

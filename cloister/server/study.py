@@ -35,7 +35,8 @@ class RoundReport:
         round: From 1.
         metrics: Scores by set (`test`, `validation`) and name; empty where the round was not
             scored.
-        epsilon: ε spent so far, by site, as the sites state it; ∞ without privacy.
+        epsilon: ε that each site's ledger promises, as the site states it (`RoundReply.epsilon`);
+            ∞ without privacy.
         received: SHA-256 of what each site sent, and of its ledger's entry for it.
         bytes_up: Bytes of all updates received.
         bytes_down: Bytes of the global adapter, times sites.

@@ -49,7 +49,7 @@ class TensorBoard:
             for name, scores in report.metrics.items()
             for metric, value in scores.items()
         }
-        scalars |= {f"epsilon/{site}": value for site, value in report.epsilon.items()}
+        scalars |= {f"promised_epsilon/{site}": value for site, value in report.epsilon.items()}
         scalars |= {"bytes/up": report.bytes_up, "update_norm": report.update_norm}
         if report.aggregation_error is not None:
             scalars["aggregation_error"] = report.aggregation_error

@@ -19,6 +19,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from cloister.privacy.stated import Stated, of_budget
 from cloister.serving.coordinator import CoordinatorFacts, RunFacts
 from cloister.serving.lanes import State
 from cloister.serving.site import SiteFacts
@@ -85,6 +86,18 @@ def failure_metrics(site: str, failures: int) -> bytes:
     return _scrape([_failures({"site": site}, failures)])
 
 
+def _of(figure: Stated) -> dict[str, str]:
+    """What an ε is of, as labels: a ledger has one or two of each in its life."""
+    return {
+        "unit": figure.unit.value,
+        "neighbouring": figure.neighbouring.value,
+        "delta": f"{figure.delta:g}",
+        "accountant": figure.accountant.value,
+        "against": "+".join(figure.adversaries),
+        "basis": figure.basis.value,
+    }
+
+
 def site_metrics(facts: SiteFacts, failures: int = 0) -> bytes:
     """A site's scrape, for the site's own eyes.
 
@@ -93,6 +106,8 @@ def site_metrics(facts: SiteFacts, failures: int = 0) -> bytes:
         failures: Scrapes so far that found the ledger not sound.
     """
     site, verdict = {"site": facts.name}, facts.ledger.verdict
+    history = verdict.history
+    budget = of_budget(history.budget, history.unit, history.plans.values())
     left = [charged.release.bytes for charged in facts.ledger.rounds if charged.release]
     reasons = Counter(REASONS.get(str(row["kind"]), "other") for row in facts.refusals)
     last = {REASONS.get(str(row["kind"]), "other"): moment(row["time"]) for row in facts.refusals}
@@ -102,9 +117,13 @@ def site_metrics(facts: SiteFacts, failures: int = 0) -> bytes:
     return _scrape(
         [
             _gauge("up", "Whether the service runs.", [(site, facts.running)]),
-            _gauge("epsilon_spent", "ε of everything charged, by PLD.",
-                   [(site, verdict.epsilon_pld)]),
-            _gauge("epsilon_cap", "ε of the data set's life.", [(site, verdict.budget_epsilon)]),
+            _gauge("epsilon_promised", "ε of the whole plan, or of the budget: a guarantee.",
+                   [(site | _of(verdict.promise), verdict.promise.epsilon)]),
+            _gauge("epsilon_spent", "ε of what ran so far, by PLD: an indication, no guarantee; "
+                   "of epsilon_cap, at half of its delta, where the budget's rule compares them.",
+                   [(site | _of(verdict.used), verdict.used.epsilon)]),
+            _gauge("epsilon_cap", "ε that the data set's life may cost.",
+                   [(site | _of(budget), budget.epsilon)]),
             _gauge("budget_rounds_left", "Rounds like the last that still fit.",
                    [(site, affords)] if affords is not None else []),
             _counter("ledger_entries", "Entries of the ledger.", [(site, facts.ledger.entries)]),

@@ -1,4 +1,8 @@
-"""The pictures of a ledger: ε against its cap, ε over the rounds, and the bytes that left."""
+"""The pictures of a ledger: ε against its cap, ε over the rounds, and the bytes that left.
+
+All ε here are of what was spent so far: indications, at half of the budget's δ, at which its rule
+compares them with the cap.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +32,7 @@ def ahead_of(facts: LedgerFacts) -> list[tuple[int, float]]:
 
 def gauge(facts: LedgerFacts) -> Markup:
     """What is spent, and what the budget still affords, on one bar that ends at the cap."""
-    cap, spent = facts.verdict.budget_epsilon, facts.verdict.epsilon_pld
+    cap, spent = facts.verdict.budget_epsilon, facts.verdict.used.epsilon
     if not (math.isfinite(cap) and math.isfinite(spent)):
         return Markup("")
     coming = ahead_of(facts)
@@ -47,13 +51,14 @@ def gauge(facts: LedgerFacts) -> Markup:
         svg.text(scale(cap), 10, f"cap {epsilon_words(cap)}", "label cap", "end"),
     ]
     marks += [svg.text(scale(at), 60, f"{at:g}", "tick", "middle") for at in svg.ticks(0, cap)]
-    says = f"ε = {spent:.2f} of {cap:.2f} is spent"
+    says = f"Spent so far, an indication: ε = {spent:.2f} of {cap:.2f}"
     says += f"; with every round that still fits it would be {then:.2f}." if coming else "."
+    says += f" Both at δ = {facts.verdict.used.delta:g}."
     return svg.picture(marks, says, "plot gauge", 66)
 
 
 def curve(facts: LedgerFacts) -> Markup:
-    """ε after each charged round by both accountants, coloured by study, with cap and forecast."""
+    """ε spent after each charged round by both accountants, coloured by study, with the cap."""
     numbered = list(enumerate(facts.rounds, 1))
     known = [(n, one) for n, one in numbered if _is_finite(one.epsilon_pld)]
     second = [(n, one.epsilon_rdp) for n, one in numbered if _is_finite(one.epsilon_rdp)]
@@ -76,7 +81,8 @@ def curve(facts: LedgerFacts) -> Markup:
     if coming:
         marks.append(svg.path([(x(n), y(value)) for n, value in coming], "line ahead"))
     marks += _steps(facts, known, x, y)
-    says = f"ε after each of {len(numbered)} charged rounds, {reached[-1]:.2f} by PLD at the end"
+    says = f"ε spent after each of {len(numbered)} charged rounds, an indication at δ = "
+    says += f"{facts.verdict.used.delta:g}: {reached[-1]:.2f} by PLD at the end"
     says += f"; the cap is {cap:.2f}." if math.isfinite(cap) else "; there is no cap."
     return svg.picture(marks, says)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from datetime import UTC, datetime
+
+from cloister.privacy.stated import shown
 
 # Characters of a hash that a page shows; the whole is in its title.
 SHORT = 12
@@ -11,7 +12,7 @@ SHORT = 12
 
 def epsilon_words(value: float | None, digits: int = 2) -> str:
     """An ε; ∞ where there is none."""
-    return "∞" if value is None or math.isinf(value) else f"{value:.{digits}f}"
+    return shown(value, digits)
 
 
 def size_words(count: float) -> str:

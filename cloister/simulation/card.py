@@ -1,8 +1,16 @@
-"""A simulated study's card, from what the run came to."""
+"""A simulated study's card, from what the run came to and what the sites' ledgers state."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from cloister.errors import UsageError
+from cloister.privacy.certificate_forms import statement
+from cloister.privacy.ledger_file import LedgerFile
+from cloister.privacy.verify import verify
 from cloister.release.card import Card
+from cloister.release.site_facts import SiteFacts, site_facts
+from cloister.server.run_directory import RunDirectory
 from cloister.simulation.result import Result
 from cloister.simulation.study import SimulatedStudy
 from cloister.training.workspace import Workspace
@@ -28,13 +36,18 @@ def card_for(study: SimulatedStudy, workspace: Workspace, result: Result) -> Car
         test=result.test,
         plain_test=result.plain_test,
         majority=result.majority,
-        plans=study.plans,
-        epsilon={site.name: site.epsilon for site in result.sites},
+        sites={name: _facts(result.run_dir, name, recipe.digest()) for name in study.names},
         recipe_digest=recipe.digest(),
         is_personal=bool(workspace.kept),
         central=recipe.privacy.central(len(study.names), recipe.federation.num_rounds),
-        ledgers={
-            site.name: f"entry {site.ledger.seq}, SHA-256 `{site.ledger.hash}`"
-            for site in result.sites
-        },
     )
+
+
+def _facts(folder: Path, site: str, digest: str) -> SiteFacts | str:
+    """What a site's own ledger states of the study: the plan that it ran, after its policy."""
+    path = RunDirectory(folder).ledger(site)
+    verdict = verify(LedgerFile(path).entries(), str(path))
+    try:
+        return site_facts(statement(verdict, digest))
+    except UsageError:
+        return "its ledger charged no round of this study, so it sent nothing"

@@ -83,9 +83,8 @@ def write_results(
         else None,
     )
     write_card(run.adapter, card_for(study, workspace, result))
-    plan = next(iter(study.plans.values()))
-    promise = f"one {plan.unit}, {plan.neighbouring}, δ = {plan.delta:g}"
-    plot_run(rows, task.primary_metric, recipe.study.name, promise, run.path / "metrics.png")
+    promises = {site.name: site.promise for site in result.sites}
+    plot_run(rows, task.primary_metric, recipe.study.name, promises, run.path / "metrics.png")
     return result
 
 
@@ -111,8 +110,8 @@ def _site_result(study: SimulatedStudy, run: RunDirectory, name: str) -> SiteRes
     plan, ledger = study.plans[name], Ledger(run.ledger(name))
     return SiteResult(
         name=name,
-        epsilon=ledger.epsilon(plan.delta),
-        delta=plan.delta,
+        promise=ledger.promise,
+        spent=ledger.spent,
         steps=ledger.steps,
         sample_rate=plan.sample_rate,
         noise_multiplier=plan.noise_multiplier,

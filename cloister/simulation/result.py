@@ -11,6 +11,7 @@ from cloister.data.census import Census
 from cloister.privacy import adversaries
 from cloister.privacy.chain import Head
 from cloister.privacy.plan import Plan, json_number
+from cloister.privacy.stated import Stated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +20,8 @@ class SiteResult:
 
     Attributes:
         name: The site.
-        epsilon: ε that its ledger shows spent, per unit added or removed; ∞ without privacy.
-        delta: δ of that ε.
+        promise: What its ledger promises: of the whole plan, or of its budget.
+        spent: What its rounds come to; an indication.
         steps: Steps charged.
         sample_rate: Probability of a unit to be in a batch.
         noise_multiplier: Noise standard deviation over the clip bound; 0 without privacy.
@@ -29,13 +30,18 @@ class SiteResult:
     """
 
     name: str
-    epsilon: float
-    delta: float
+    promise: Stated
+    spent: Stated
     steps: int
     sample_rate: float
     noise_multiplier: float
     public_records: int
     ledger: Head
+
+    @property
+    def epsilon(self) -> float:
+        """ε promised; with δ and unit in `promise`."""
+        return self.promise.epsilon
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +92,8 @@ class Result:
             "sites": [
                 {
                     "name": site.name,
-                    "epsilon": json_number(site.epsilon),
-                    "delta": site.delta,
+                    "promise": site.promise.to_json(),
+                    "spent": site.spent.to_json(),
                     "steps": site.steps,
                     "sample_rate": site.sample_rate,
                     "noise_multiplier": site.noise_multiplier,

@@ -48,9 +48,12 @@ def test_a_finished_run_is_certified_and_verified(
     document = json.loads(capsys.readouterr().out)
     assert document["refuted"] is False
     (first, second) = document["sites"]
-    assert first["unit"] == "record"
+    assert first["promise"]["unit"] == "record"
     assert first["received"] == first["released"] == first["rounds"] == 2
-    assert 7.9 < first["epsilon"]["pld"] <= 8.0 < first["epsilon"]["rdp"]
+    assert 7.9 < first["promise"]["epsilon"] <= 8.0
+    assert (first["promise"]["basis"], first["promise"]["is_promise"]) == ("whole-plan", True)
+    assert first["spent"]["is_promise"] is False
+    assert "What is spent so far is an indication, not a promise." in told
     assert first["adapter"] == second["adapter"]
     assert document["unchecked"]
 

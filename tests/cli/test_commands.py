@@ -28,7 +28,7 @@ def test_results_go_to_stdout_and_the_rest_to_stderr(
     # A row a round, for the run and its twin; the promise with all that it needs; where things are.
     assert told.count("1/2 ") == told.count("2/2 ") == 2
     for word in (
-        "ε ≤",
+        "promised for the whole plan",
         "δ = 1e-05",
         "one record",
         "add/remove",

@@ -22,7 +22,10 @@ def ledger(tmp_path: Path) -> Path:
 def test_show_lists_charges_and_releases(ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["ledger", "show", str(ledger)]) == 0
     shown = capsys.readouterr().out
-    assert "budget for life: ε 50.0000, δ 2e-05, for one record added or removed" in shown
+    assert "ε = 50.0000 at δ = 2e-05, for one record added or removed" in shown
+    assert "promised for everything that this data set ever releases" in shown
+    assert "promised for the whole plan, however early it stops" in shown
+    assert "an indication by PLD, not a promise" in shown
     assert f"{small_plan().epsilon_after(2):.4f}" in shown
     assert "no: spent" in shown
     assert run(["ledger", "show", str(ledger), "--json"]) == 0
@@ -34,12 +37,19 @@ def test_verify_says_what_it_found(ledger: Path, capsys: pytest.CaptureFixture[s
     assert run(["ledger", "verify", str(ledger)]) == 0
     told = capsys.readouterr().out
     assert "sound. 2 rounds charged (10 steps), 1 released." in told
+    assert f"ε = {small_plan().epsilon_after(4):.4f} at δ = 1e-05" in told
+    assert "of the budget's 50, both at δ = 1e-05" in told
+    assert "an indication, not a promise" in told
     assert "which the ledger itself names" in told
     assert "entries cut off its end would not show" in told
     assert run(["ledger", "verify", str(ledger), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["sound"] is True
-    assert document["epsilon"]["pld"] == small_plan().epsilon_after(2)
+    assert document["promise"]["epsilon"] == small_plan().epsilon_after(4)
+    assert document["promise"]["is_promise"]
+    assert document["spent"]["epsilon"] == small_plan().epsilon_after(2)
+    assert not document["spent"]["is_promise"]
+    assert document["recomputed"]["pld"] == small_plan().epsilon_after(2)
     assert document["budget"] == {"epsilon": 50.0, "delta": 2e-05}
     assert run(["ledger", "verify", str(ledger), "--key", document["key"]]) == 0
     assert run(["ledger", "verify", str(ledger), "--key", "ab" * 32]) == 6

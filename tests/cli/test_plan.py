@@ -20,7 +20,8 @@ def test_a_plan_says_what_is_promised(tmp_path: Path, capsys: pytest.CaptureFixt
     for words in (
         "2 sites of 40 declared records",
         "for one record of a site, added or removed (PLD)",
-        "ε after round:",
+        "promised for the whole plan",
+        "spent after round, an indication and no promise:",
         "ε for a person with so many records",
         "noised parameters",
         "Promised",

@@ -17,7 +17,9 @@ from cloister.client.records import RecordSource
 from cloister.client.site_file import EXAMPLE, FILL_IN, TEMPLATE, SiteConfig, read_site
 from cloister.errors import RecipeError
 from cloister.models.base import weights_sha256
+from cloister.privacy.accounting import epsilon
 from cloister.privacy.ledger import Charge, Ledger, Released, key_file
+from cloister.privacy.stated import of_plan
 from tests.support.studies import NOTES, small_assignments, write_notes
 
 RECORDS = f"""
@@ -430,13 +432,15 @@ def test_a_changed_file_is_named_and_taken_at_a_reload(
 def test_a_study_is_priced_and_tightened(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     site, study = str(folder / "site.toml"), str(folder / "study.toml")
     assert run(["site", "policy", "check", site, study]) == 0
-    assert "ward joins: ε ≤ 7.9" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "ward joins: ε = 7.9" in told
+    assert "promised for the whole plan, however early it stops" in told
     edit(folder, "max_grad_norm = 2.0", "max_grad_norm = 0.5\nmin_noise_multiplier = 3.0")
     assert run(["site", "policy", "check", site, study, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["tightened"]["max_grad_norm"] == [1.0, 0.5]
     assert document["tightened"]["noise_multiplier"][1] == 3.0
-    assert document["epsilon"] < 2
+    assert document["promise"]["epsilon"] < 2
     edit(folder, 'tasks = ["sequence-classification"]', 'tasks = ["causal-lm"]')
     assert run(["site", "policy", "check", site, study]) == 4
     assert "accept.tasks" in capsys.readouterr().err
@@ -469,11 +473,24 @@ def test_the_budget_is_shown_and_foreseen(folder: Path, capsys: pytest.CaptureFi
     granted.release(b"bytes")
     assert run(["site", "budget", "show", site, "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert (facts["rounds"], facts["releases"], facts["cap"]) == (1, 1, 20.0)
+    assert (facts["rounds"], facts["releases"], facts["budget"]["epsilon"]) == (1, 1, 20.0)
+    assert facts["promise"] == of_plan(own.plan).to_json()
+    # What is set beside the cap is at one δ with it: half of the budget's, as its rule counts.
+    assert (facts["used"]["delta"], facts["budget"]["delta"]) == (1e-5, 2e-5)
+    assert facts["used"]["epsilon"] == epsilon([own.plan.event(own.plan.local_steps)], 1e-5)
+    assert facts["used"]["is_promise"] is False
+    assert facts["delta_then"] == facts["used"]["delta"]
+    capsys.readouterr()
     assert facts["rounds_left"] >= own.plan.num_rounds - 1
     assert run(["site", "budget", "forecast", site]) == 0
     assert "more rounds of the plan charged last fit" in capsys.readouterr().out
     assert run(["site", "budget", "show", site]) == 0
+    told = capsys.readouterr().out
+    assert "promised for the whole plan, however early it stops" in told
+    assert "of the budget's 20, both at δ = 1e-05" in told
+    assert "an indication, not a promise" in told
+    assert run(["site", "status", site]) == 0
+    assert "of the budget's 20, both at δ = 1e-05" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

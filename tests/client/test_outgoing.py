@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -15,6 +16,8 @@ from cloister.adapter.wire import encode
 from cloister.client.outgoing import check_outgoing
 from cloister.client.site import Site
 from cloister.errors import RefusedError
+from cloister.privacy.certificate_alone import to_bytes
+from cloister.privacy.chain import Entry, canonical
 from cloister.privacy.history import ReleasedEntry
 from cloister.privacy.keys import public_hex
 from cloister.privacy.secagg.messages import masked_bytes
@@ -22,6 +25,7 @@ from cloister.privacy.secagg.question import Question
 from cloister.privacy.secagg.sharing import Sharing
 from cloister.privacy.secagg.terms import Terms as EpochTerms
 from tests.support.clock import Clock, TimedGrid
+from tests.support.ledgers import new_ledger, run_round
 from tests.support.papers import keys
 
 UPDATE = Adapter({"w": np.array([1.0, 2.0])})
@@ -279,6 +283,49 @@ def test_a_masked_update_is_the_one_that_was_released() -> None:
         check(trained(sent, epsilon=21.0), secure_site(released=sent), for_step(Step.MASK))
     with pytest.raises(RefusedError, match="max_message_bytes"):
         check(trained(sent), secure_site(50, sent), for_step(Step.MASK))
+
+
+def test_a_certificate_leaves_as_the_ledger_gives_it_and_no_other(tmp_path: Path) -> None:
+    """Made again at the exit: not a byte of it is anybody's choice, but for the base's hash."""
+    ledger = new_ledger(tmp_path / "site.ledger")
+    run_round(ledger, 1)
+    where = cast(
+        Site,
+        SimpleNamespace(
+            name="ward", study="study", ledger=ledger, policy=site().policy,
+            plan=SimpleNamespace(sharing=None),
+        ),
+    )  # fmt: skip
+    asking = asked(RoundRequest("study", 3, b"", Step.CERTIFY).fields())
+
+    def told(payload: bytes, **changes: object) -> RoundReply:
+        said = RoundReply("ward", 3, Status.TRAINED, payload, 0.0, "")
+        said = replace(said, **changes)  # type: ignore[arg-type]
+        return replace(said, signature=ledger.sign(said.statement("study")))
+
+    sound = to_bytes(ledger.certificate("study", site="ward", base="ab" * 32))
+    check(told(sound), where, asking)
+    as_ward = ledger._key
+    claims = ledger.certificate("study", site="ward", base="ab" * 32).fields
+    for lie in (
+        {"time": "Jane"}, {"code": "Jane"}, {"rounds": 7}, {"adapter": "Jane"},
+        {"promise": {**claims["promise"], "epsilon": 0.1}},
+        {"spent": {**claims["spent"], "is_promise": True}},
+    ):  # fmt: skip
+        body = canonical({**claims, **lie})
+        with pytest.raises(RefusedError, match="does not give"):
+            check(told(to_bytes(Entry(body, as_ward.sign(body)))), where, asking)
+    for payload in (b"", b"Jane", sound + b" ", b"{}", b'{"body": "Jane", "signature": "00"}'):
+        with pytest.raises(RefusedError):
+            check(told(payload), where, asking)
+    named = to_bytes(ledger.certificate("study", site="ward", base="Jane"))
+    with pytest.raises(RefusedError, match="does not give"):
+        check(told(named), where, asking)
+    for change in ({"epsilon": 1.0}, {"head": "x"}):
+        with pytest.raises(RefusedError, match="more than itself"):
+            check(told(sound, **change), where, asking)
+    with pytest.raises(RefusedError):  # and an update is no answer to it
+        check(told(encode(UPDATE)), where, asking)
 
 
 def test_no_update_in_clear_leaves_where_noise_is_shared() -> None:

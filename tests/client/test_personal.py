@@ -22,6 +22,7 @@ from cloister.simulation.personal import site_models
 from cloister.simulation.run import simulate
 from cloister.simulation.study import SimulatedSites, prepare, workspace_of
 from cloister.strategies.build import make_strategy
+from tests.support.ledgers import odometer
 from tests.support.studies import small_recipe
 
 SHAPES = {"x.lora_B.weight": (2,)}
@@ -94,7 +95,7 @@ def test_b_moves_at_the_site_and_only_the_rest_leaves(recipe: Recipe, tmp_path: 
         ask_whole = replace(whole, personal=None)
         ask(ask_whole, small_recipe(tmp_path / "study", "lora.train=both"), number)
     delta = site.plan.delta
-    assert site.ledger.epsilon(delta) == whole.ledger.epsilon(delta) > 0
+    assert odometer(site.ledger, delta) == odometer(whole.ledger, delta) > 0
 
 
 def test_asked_again_the_site_s_own_stays_as_it_is(recipe: Recipe, tmp_path: Path) -> None:

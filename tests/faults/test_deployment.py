@@ -49,12 +49,18 @@ def test_a_study_over_a_network_and_its_papers(tmp_path: Path) -> None:
         training = {"server/executor", "east/agent", "west/agent"}
         assert {who for who, pid in processes(made).items() if holds_torch(pid)} == training
         assert (place / "adapter" / "adapter_config.json").is_file()
+        card = (place / "adapter" / "README.md").read_text()
+        for site in made.sites:  # written from what each site signed, asked for at the end
+            assert (place / "certificates" / f"{site}.certificate.json").is_file()
+            assert f"| {site} |" in card
+        assert "no certificate" not in card
         told = [event["what"] for _, event in events(place)]
         assert told.count("asked") == told.count("answered") == 4
         assert told.count("preparing") == told.count("ready") == 2
         for name, file in made.sites.items():
             facts = overview_of(file)
-            assert facts["activity"]["answered"] == 3  # whether it takes part, and two rounds
+            # Whether it takes part, two rounds, and its certificate.
+            assert facts["activity"]["answered"] == 4
             assert len(facts["releases"]) == 2
             assert facts["refusals"] == []
             assert made.end(name) == 0

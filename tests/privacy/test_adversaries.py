@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 
 from cloister.privacy import adversaries
+from cloister.privacy.accounting import epsilon, rdp_epsilon
 from cloister.privacy.secagg.sharing import Sharing
+from cloister.privacy.stated import of_plan_alone
 from tests.support.ledgers import shared_plan, small_plan
 
 OWN, SHARED = small_plan(), shared_plan()
@@ -16,7 +18,7 @@ NOBODY = replace(SHARED, sharing=Sharing(sites=5, missing=1, colluding=0))
 def test_a_site_s_own_noise_holds_against_everybody() -> None:
     assert adversaries.names([OWN]) == ["coordinator", "other-sites", "public"]
     assert adversaries.words([OWN]) == "the coordinator, the other sites and the public"
-    assert adversaries.epsilon_alone([(OWN, OWN.event(5))], OWN.delta) is None
+    assert adversaries.alone([(OWN, OWN.event(5))]) is None
 
 
 def test_the_smallest_coalition_of_all_plans_counts() -> None:
@@ -32,10 +34,13 @@ def test_all_others_take_their_shares_off() -> None:
     [seen] = adversaries.alone([(SHARED, event)]) or []
     assert seen.noise_multiplier == pytest.approx(math.sqrt(1 / 3), rel=2.1e-3)
     assert seen.noise_multiplier < math.sqrt(1 / 3)
-    found = adversaries.epsilon_alone([(SHARED, event)], SHARED.delta)
-    assert found is not None
-    assert found[0] > 2 * OWN.epsilon_after(4)
-    assert found[1] > found[0]
+    found = epsilon([seen], SHARED.delta)
+    assert found > 2 * OWN.epsilon_after(4)
+    assert rdp_epsilon([seen], SHARED.delta) > found
+    promised = of_plan_alone(SHARED)
+    assert promised is not None
+    assert promised.epsilon == found
+    assert promised.against == "the coordinator with all other sites"
 
 
 def test_what_is_not_shared_stays_as_it_is() -> None:
@@ -46,4 +51,4 @@ def test_what_is_not_shared_stays_as_it_is() -> None:
 
 def test_seeded_shares_stay_without_privacy() -> None:
     seeded = replace(SHARED.event(5), is_private=False)
-    assert adversaries.epsilon_alone([(SHARED, seeded)], 1e-5) == (math.inf, math.inf)
+    assert epsilon(adversaries.alone([(SHARED, seeded)]) or [], 1e-5) == math.inf

@@ -76,7 +76,7 @@ def affords(ledger: Ledger, plan: Plan, first: int) -> int:
 def test_the_forecast_is_what_the_ledger_then_affords(
     tmp_path: Path, limit: float, num_rounds: int
 ) -> None:
-    """Within the plan, and beyond it by the filter."""
+    """Within the plan, and beyond it up to the steps that were fixed at the first charge."""
     path, plan = tmp_path / "site.ledger", small_plan(num_rounds=num_rounds)
     ledger = new_ledger(path, Budget(epsilon=limit, delta=2e-5))
     run_round(ledger, 1, plan)
@@ -84,6 +84,9 @@ def test_the_forecast_is_what_the_ledger_then_affords(
     assert ahead is not None
     assert ahead.rounds == affords(ledger, plan, 2)
     assert ahead.curve[-1][0] == ahead.rounds
+    # At the δ at which the rule compares them, what the forecast ends with is within the cap.
+    assert ahead.delta == 1e-5
+    assert ahead.curve[-1][1] <= limit + 5 * COARSE
 
 
 def test_a_forecast_without_limit_or_charge(tmp_path: Path) -> None:

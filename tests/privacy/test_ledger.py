@@ -8,11 +8,21 @@ from pathlib import Path
 import pytest
 
 from cloister.errors import BudgetError, LedgerError, RefusedError, RoundSpentError, UsageError
+from cloister.privacy.accounting import epsilon
 from cloister.privacy.budget import Budget
 from cloister.privacy.ledger import Ledger, Released, Reservation
 from cloister.privacy.ledger_file import LedgerFile
+from cloister.privacy.stated import Basis
 from cloister.privacy.units import Unit
-from tests.support.ledgers import WIDE, charge, new_ledger, reserved, run_round, small_plan
+from tests.support.ledgers import (
+    WIDE,
+    charge,
+    new_ledger,
+    odometer,
+    reserved,
+    run_round,
+    small_plan,
+)
 
 
 @pytest.fixture
@@ -22,13 +32,13 @@ def path(tmp_path: Path) -> Path:
 
 def test_what_is_charged_is_read_back(path: Path) -> None:
     ledger = new_ledger(path)
-    assert ledger.epsilon(1e-5) == 0.0
+    assert odometer(ledger, 1e-5) == 0.0
     run_round(ledger, 1)
     reserved(ledger, 2)
     again = Ledger(path)
     assert again.head == ledger.head
     assert again.steps == 10
-    assert again.epsilon(1e-5) == small_plan().epsilon_after(2)
+    assert odometer(again, 1e-5) == small_plan().epsilon_after(2)
 
 
 def test_a_ledger_is_begun_once_and_under_one_key(path: Path) -> None:
@@ -119,7 +129,7 @@ def test_what_is_not_private_costs_everything(path: Path) -> None:
     ledger = new_ledger(path.parent / "open", Budget(epsilon=math.inf, delta=2e-5))
     granted = ledger.reserve(charge(1, is_private=False))
     assert isinstance(granted, Reservation)
-    assert ledger.epsilon(1e-5) == math.inf
+    assert odometer(ledger, 1e-5) == math.inf
     # A cut-off round without privacy may run again: it has cost ∞ already.
     again = Ledger(ledger._file.path).reserve(charge(1, is_private=False))
     assert isinstance(again, Reservation)
@@ -137,16 +147,24 @@ def test_a_plan_that_fits_as_a_whole_runs_to_its_end_and_no_further(path: Path) 
     assert Ledger(path).steps == 20
 
 
-def test_a_plan_above_the_budget_runs_until_the_filter_stops_it(path: Path) -> None:
+def test_a_plan_above_the_budget_runs_to_the_steps_that_were_fixed_at_its_first_charge(
+    path: Path,
+) -> None:
     plan = small_plan(num_rounds=20)
     budget = Budget(epsilon=4.0, delta=2e-5)
     ledger = new_ledger(path, budget)
-    for number in (1, 2, 3):
+    for number in range(1, 6):
         run_round(ledger, number, plan)
-    # By RDP; PLD, which the filter cannot use, would have afforded 5 rounds.
-    with pytest.raises(BudgetError):
-        run_round(ledger, 4, plan)
-    assert ledger.epsilon(1e-5) == plan.epsilon_after(3) < budget.epsilon
+    # A Rényi filter would have stopped after 3; PLD affords more, fixed before any release.
+    fixed = LedgerFile(path).entries()[1].fields["most_steps"]
+    assert 25 <= fixed < 30
+    with pytest.raises(BudgetError, match="takes part no more"):
+        run_round(ledger, 6, plan)
+    assert plan.epsilon_after(5) <= budget.epsilon
+    assert epsilon([plan.event(fixed + 1)], 1e-5) > budget.epsilon
+    # What such a plan promises is the budget: the plan itself cannot run to its end.
+    assert ledger.promise.basis is Basis.LIFETIME_BUDGET
+    assert (ledger.promise.epsilon, ledger.promise.delta) == (4.0, 2e-5)
 
 
 def test_two_studies_share_one_budget(path: Path) -> None:
@@ -162,7 +180,7 @@ def test_two_studies_share_one_budget(path: Path) -> None:
             taken[study] += 1
     assert min(taken.values()) > 0
     assert max(taken.values()) < 8
-    assert ledger.epsilon(1e-5) <= 5.0
+    assert odometer(ledger, 1e-5) <= 5.0
 
 
 def test_the_plan_s_unit_must_be_the_ledger_s(path: Path) -> None:
@@ -205,7 +223,7 @@ def test_two_processes_race_for_the_last_of_the_budget(
     context = multiprocessing.get_context("fork")
     for attempt in range(5):
         path = tmp_path / f"{attempt}.ledger"
-        new_ledger(path, Budget(epsilon=3.2, delta=2e-5))  # one round: two would be 3.4 by RDP
+        new_ledger(path, Budget(epsilon=2.5, delta=2e-5))  # one round: two cost 2.85 by PLD
         results, start = context.Queue(), context.Barrier(2)
         both = [
             context.Process(target=race, args=(path, number, results, start)) for number in numbers

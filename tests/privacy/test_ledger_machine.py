@@ -18,7 +18,8 @@ from hypothesis.stateful import (
 
 from cloister.errors import BudgetError, LedgerError, RefusedError, RoundSpentError
 from cloister.privacy.accounting import COARSE, epsilon
-from cloister.privacy.budget import Budget, Request, Spending, fits, order_for
+from cloister.privacy.budget import Budget, Request, Spending, fits, terms_for
+from cloister.privacy.history import request_of
 from cloister.privacy.ledger import Charge, Ledger, Released, Reservation
 from cloister.privacy.ledger_file import LedgerFile
 from cloister.privacy.plan import Plan
@@ -29,10 +30,12 @@ from tests.support.power_cut import memory_folder
 
 DELTA = 1e-5
 FIRST, SECOND = small_plan(), small_plan(1.5, num_rounds=2)
+LONGER = small_plan(num_rounds=5)  # the first plan's steps, more of them
 # Few, so that their ε is computed once; one without privacy, one that hides persons.
 PLANS = {
     "first": FIRST,
     "second": SECOND,
+    "longer": LONGER,
     "open": replace(FIRST, noise_multiplier=0.0, max_grad_norm=None, max_update_norm=None),
     "persons": replace(FIRST, unit=Unit.PERSON),
 }
@@ -54,13 +57,7 @@ class Charged:
 
     @property
     def asked(self) -> Request:
-        event = self.plan.event(self.plan.local_steps)
-        planned = self.plan.event(self.plan.local_steps * self.plan.num_rounds)
-        return Request(
-            plan=self.plan.digest(),
-            event=replace(event, is_private=self.is_private),
-            planned=replace(planned, is_private=self.is_private),
-        )
+        return request_of(self.plan, is_private=self.is_private)
 
 
 class Model:
@@ -79,8 +76,7 @@ class Model:
     def spent(self) -> Spending:
         spent = Spending()
         for charged in self.rounds.values():
-            order = order_for(charged.asked, spent, self.budget)
-            spent.add(charged.asked.plan, charged.asked.event, order)
+            spent.add(charged.asked, terms_for(charged.asked, spent, self.budget))
         return spent
 
     def reserve(self, charge: Charge) -> type | bytes:
@@ -96,7 +92,8 @@ class Model:
         if charge.plan.unit is not Unit.RECORD:
             return RefusedError
         new = Charged(charge.plan, charge.request, charge.plan.is_private and charge.is_private)
-        if not fits(new.asked, self.spent, self.budget):
+        spent = self.spent
+        if not fits(new.asked, spent, self.budget, terms_for(new.asked, spent, self.budget)):
             return BudgetError
         self.rounds[place] = new
         self.entries += 1
@@ -149,7 +146,7 @@ class LedgerMachine(RuleBasedStateMachine):
         which=st.integers(0, 1),
         study=st.sampled_from(["one", "two"]),
         number=st.integers(1, 5),
-        plan=st.sampled_from(["first"] * 3 + ["second"] * 2 + ["open", "persons"]),
+        plan=st.sampled_from(["first"] * 3 + ["second", "longer"] * 2 + ["open", "persons"]),
         request=st.sampled_from(["adapter", "adapter", "another"]),
         is_private=st.sampled_from([True, True, True, False]),
     )
@@ -203,7 +200,7 @@ class LedgerMachine(RuleBasedStateMachine):
         spent = self.model.spent
         assert ledger.steps == sum(spent.plans.values())
         assert ledger.head.seq == self.model.entries - 1
-        cost = ledger.epsilon(DELTA, COARSE)
+        cost = epsilon(ledger._history.spent.events, DELTA, COARSE)
         assert cost == epsilon(spent.events, DELTA, COARSE)
         assert ledger._history.spent == spent
         # Charges only grow, and stay within the budget by an accountant that no rule used.

@@ -107,16 +107,35 @@ def two_updates_in_one_round(folder: Path) -> None:
 def an_edited_certificate(folder: Path) -> None:
     bundle = bundle_of()
     evidence = bundle.sites[SITE]
-    body = canonical({**evidence.fields, "epsilon": {"pld": 0.1, "rdp": 0.2}})
+    body = canonical({**evidence.fields, "promise": {**evidence.fields["promise"], "epsilon": 0.1}})
     edited = Entry(body, evidence.certificate.signature)
     examine(changed(bundle, Evidence(edited, evidence.ledger)), keys_of())
 
 
-@forgery("`audit verify`", LedgerError, "another epsilon than its ledger gives")
+@forgery("`audit verify`", LedgerError, "another promise than its ledger gives")
 def a_certificate_that_understates(folder: Path) -> None:
     bundle = bundle_of()
-    told = resigned(bundle.sites[SITE], key_of(0), epsilon={"pld": 0.1, "rdp": 0.2})
+    promise = {**bundle.sites[SITE].fields["promise"], "epsilon": 0.1}
+    told = resigned(bundle.sites[SITE], key_of(0), promise=promise)
     examine(changed(bundle, told), keys_of())
+
+
+@forgery("`audit verify`", LedgerError, "another promise than its ledger gives")
+def what_is_spent_so_far_sold_as_the_promise(folder: Path) -> None:
+    bundle = bundle_of(rounds=1)
+    fields = bundle.sites[SITE].fields
+    sold = {**fields["promise"], "epsilon": fields["spent"]["epsilon"],
+            "epsilon_rdp": fields["spent"]["epsilon_rdp"]}  # fmt: skip
+    examine(changed(bundle, resigned(bundle.sites[SITE], key_of(0), promise=sold)), keys_of())
+
+
+@forgery("`ledger verify`", LedgerError, "more steps than the budget covers")
+def more_steps_fixed_at_the_first_charge(folder: Path) -> None:
+    def more(number: int, fields: dict[str, object]) -> None:
+        if "most_steps" in fields:
+            fields["most_steps"] = 90_000
+
+    verify(rechained(bundle_of().sites[SITE].ledger, key_of(0), more), "it")
 
 
 @forgery("`audit verify`", LedgerError, "another adapter")

@@ -65,7 +65,9 @@ def test_it_says_what_was_promised_spent_and_checked() -> None:
     document = report(CONFORMANCE, EMPIRICAL)
     assert loud(document) == []
     text = to_html(document)
-    for word in ("add/remove", "2.8545", "ε (RDP)", "50.0000", "one step, frozen", "influence",
+    for word in ("add-remove", "2.8545", "ε spent (RDP)", "50.0000", "3.5907",
+                 "promised for the whole plan",
+                 "an indication, not a promise", "one step, frozen", "influence",
                  "not refuted", "cut off", "0" * 16):  # fmt: skip
         assert word in text, word
     assert "verified" not in text.lower()

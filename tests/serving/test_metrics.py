@@ -17,6 +17,7 @@ from tests.support.dashboards import NOW, coordinator_folder, site_folder
 
 ROOT = Path(__file__).parents[2]
 LABELS = {"site", "outcome", "reason", "run", "le"}  # le: of a histogram's buckets
+EPSILON_OF = {"unit", "neighbouring", "delta", "accountant", "against", "basis"}
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +67,14 @@ def test_a_coordinator_counts_rounds_updates_and_bytes(desk: Path) -> None:
 
 def test_a_site_states_its_own_epsilon(ward: Path) -> None:
     found, site = scraped(ward), {"site": "st-marys"}
-    assert 0 < value(found, "cloister_epsilon_spent", **site) < 8
-    assert value(found, "cloister_epsilon_cap", **site) == 8
+    promised, spent, cap = (
+        found[f"cloister_epsilon_{name}"].samples[0] for name in ("promised", "spent", "cap")
+    )
+    assert 0 < spent.value < promised.value == cap.value == 8  # its data set was in two studies
+    for sample, basis in ((promised, "lifetime-budget"), (spent, "spent-so-far")):
+        assert sample.labels.keys() == cap.labels.keys() == {"site", *EPSILON_OF}
+        assert sample.labels["basis"] == basis
+    assert 2 * float(spent.labels["delta"]) == float(cap.labels["delta"])
     assert value(found, "cloister_budget_rounds_left", **site) > 0
     assert value(found, "cloister_updates_total", **site, outcome="released") == 9
     assert value(found, "cloister_updates_total", **site, outcome="cut_off") == 1
@@ -83,7 +90,8 @@ def test_no_epsilon_and_no_other_label_at_the_coordinator(desk: Path, ward: Path
     for family in (*ours.values(), *theirs.values()):
         assert family.name.startswith("cloister_")
         for sample in family.samples:
-            assert sample.labels.keys() <= LABELS, family.name
+            known = LABELS | (EPSILON_OF if "epsilon" in family.name else set())
+            assert sample.labels.keys() <= known, family.name
 
 
 def test_counters_are_counters(desk: Path, ward: Path) -> None:

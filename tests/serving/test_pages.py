@@ -9,6 +9,7 @@ import pytest
 
 from cloister.cli.main import run
 from cloister.privacy.ledger_file import LedgerFile
+from cloister.privacy.verify import verify
 from cloister.release.bundle import write_bundle
 from cloister.server.journal import Standing
 from tests.support.dashboards import HOSTILE, coordinator_folder, site_folder
@@ -84,7 +85,9 @@ def test_the_site_s_pages_show_what_left_what_is_left_and_why_not(
         (ward.parent / "kept.key").rename(ward.parent / "s.ledger.key")
     assert pages.keys() == {"site.html", "audit.html"}
     page = pages["site.html"]
-    for words in ("What left my building", "more rounds", "of 8.00 spent", "cut off, spent",
+    for words in ("What left my building", "more rounds", "cut off, spent",
+                      "of the budget&#39;s 8, both at δ =", "an indication, not a promise",
+                      "promised, at δ =", "for everything that this data set ever releases",
                   "One study may cost", "1 bundle came along", "its base model is not accepted",
                   "has joined no federation", 'href="audit.html"'):  # fmt: skip
         assert words in page, words
@@ -96,9 +99,10 @@ def test_the_auditor_s_page_states_the_head_and_two_accountants(ward: Path, tmp_
     page = written(ledger, tmp_path)["audit.html"]
     entries = LedgerFile(ledger).entries()
     assert entries[-1].hash in page
-    stated = [e.fields["epsilon"] for e in entries if e.fields["kind"] == "reserve"][-1]
-    assert f"{stated['pld']:.4f}" in page
-    assert f"{stated['rdp']:.4f}" in page
+    verdict = verify(entries, "it")
+    assert f"{verdict.epsilon_pld:.4f}" in page
+    assert f"{verdict.epsilon_rdp:.4f}" in page
+    assert f"{verdict.promise.epsilon:.2f}" in page
     assert "a key that only the ledger names" in page
 
 

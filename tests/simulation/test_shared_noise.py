@@ -34,6 +34,7 @@ from cloister.simulation.ledgers import begin_ledgers
 from cloister.simulation.run import Events, simulate
 from cloister.simulation.study import SimulatedSites, plan_of, prepare, workspace_of
 from cloister.strategies.build import make_strategy
+from tests.support.ledgers import odometer
 from tests.support.studies import NOTES, small_recipe
 
 SITES = 4
@@ -91,7 +92,7 @@ def test_a_study_closes_its_rounds_within_epsilon_and_bytes(folder: Path, tmp_pa
         assert 4 * size < row["bytes_up"] / SITES < 4 * size + 1200
     for name in prepare(recipe).names:
         ledger = Ledger(place.ledger(name))
-        assert 2.9 < ledger.epsilon(1e-5) <= 3.0
+        assert 2.9 < odometer(ledger, 1e-5) <= 3.0
         assert verify(LedgerFile(place.ledger(name)).entries(), name).charges == 3
     card = (place.adapter / "README.md").read_text()
     assert "secure aggregation" in card

@@ -19,6 +19,7 @@ from cloister.errors import BudgetError, DataError, RecipeError
 from cloister.privacy.entropy import OsEntropy
 from cloister.privacy.ledger import Charge, Ledger
 from cloister.privacy.ledger_file import LedgerFile
+from cloister.privacy.stated import Basis
 from cloister.privacy.verify import verify
 from cloister.recipe import Recipe, read_recipe
 from cloister.release.export import load_released
@@ -31,6 +32,7 @@ from cloister.simulation.study import SimulatedSites, plan_of, prepare, workspac
 from cloister.simulation.twin import simulate_with_twin
 from cloister.strategies.strategy import ServerState
 from cloister.training.local import local_update
+from tests.support.ledgers import odometer
 from tests.support.studies import NOTES, small_recipe
 
 
@@ -84,12 +86,16 @@ def test_what_is_reported_follows_from_the_ledgers(folder: Path, tmp_path: Path)
     assert [site["name"] for site in document["sites"]] == ["east", "west"]
     for site in document["sites"]:
         ledger = Ledger(result.run_dir / "ledgers" / f"{site['name']}.ledger")
-        assert site["epsilon"] == ledger.epsilon(1e-5) <= 4.0
+        assert site["promise"] == ledger.promise.to_json()
+        assert site["spent"] == ledger.spent.to_json()
+        # The plan ran to its end, so both are one number; they do not say the same.
+        assert site["promise"]["epsilon"] == odometer(ledger, 1e-5) <= 4.0
+        assert site["promise"]["is_promise"] > site["spent"]["is_promise"]
         assert site["steps"] == 4
         assert site["sample_rate"] == 0.25
         assert site["public_records"] == 40
         assert set(site) == {
-            "name", "epsilon", "delta", "steps", "sample_rate", "noise_multiplier",
+            "name", "promise", "spent", "steps", "sample_rate", "noise_multiplier",
             "public_records",
         }  # fmt: skip
     rows = [
@@ -99,9 +105,9 @@ def test_what_is_reported_follows_from_the_ledgers(folder: Path, tmp_path: Path)
     ]
     assert [row["round"] for row in rows] == [1, 2]
     assert rows[-1]["test"]["accuracy"] == document["test"]["accuracy"]
-    # Rounds are reported on a coarser grid, which is never below.
-    stated = document["sites"][0]["epsilon"]
-    assert rows[0]["epsilon"]["east"] < stated <= rows[1]["epsilon"]["east"] <= stated + 2e-3
+    # Every round tells the promise of the whole plan, from the first on.
+    stated = document["sites"][0]["promise"]["epsilon"]
+    assert rows[0]["epsilon"]["east"] == rows[1]["epsilon"]["east"] == stated
     assert rows[0]["bytes_up"] == 2 * document["bytes_per_update"]
 
 
@@ -128,7 +134,7 @@ def test_without_privacy_a_study_learns(folder: Path, tmp_path: Path) -> None:
     assert result.majority is not None
     assert result.test["accuracy"] > result.majority + 0.2
     assert all(site.epsilon == math.inf for site in result.sites)
-    assert all(site["epsilon"] is None for site in result.to_json()["sites"])
+    assert all(site["promise"]["epsilon"] is None for site in result.to_json()["sites"])
     assert "**None: ε = ∞.**" in (result.run_dir / "adapter" / "README.md").read_text()
 
 
@@ -258,10 +264,13 @@ def test_a_site_whose_budget_is_spent_retires_and_the_others_go_on(
     assert result.rounds == 6
     assert east.steps == 6 * 2
     assert 0 < west.steps < 6 * 2
-    assert west.epsilon <= 4.5 < east.epsilon <= 6.0
+    # West's budget does not cover the plan: the budget is what it is promised.
+    assert west.epsilon == 4.5 < east.epsilon <= 6.0
+    assert west.promise.basis is Basis.LIFETIME_BUDGET
+    assert west.spent.epsilon <= 4.5
     assert reports[-1].retired == ("west",)
     assert reports[-1].missing == ()
-    assert reports[-1].epsilon["west"] == pytest.approx(west.epsilon, abs=2e-3)
+    assert {report.epsilon["west"] for report in reports} == {4.5}
 
 
 def test_a_study_ends_when_every_budget_is_spent(folder: Path, tmp_path: Path) -> None:
@@ -321,12 +330,12 @@ def test_the_twin_s_score_is_on_the_card(folder: Path, tmp_path: Path) -> None:
         in card
     )
     assert "most frequent label scores" in card
-    assert "add-remove neighbours" in card
+    assert "one unit added or removed" in card
     for site in result.sites:
         verdict = verify(
             LedgerFile(result.run_dir / "ledgers" / f"{site.name}.ledger").entries(), ""
         )
-        assert verdict.epsilon_pld == site.epsilon
+        assert verdict.promise == site.promise
         assert f"- {site.name}: entry {verdict.head.seq}, SHA-256 `{verdict.head.hash}`" in card
     for site in result.sites:
         assert f"| {site.name} | {site.epsilon:.3f} | 1e-05 |" in card

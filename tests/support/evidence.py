@@ -8,11 +8,15 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloister.privacy.accounting import COARSE, epsilon, rdp_epsilon
+from cloister.privacy.budget import Budget, most_steps
 from cloister.privacy.certificate import Evidence, certify
+from cloister.privacy.certificate_forms import NAMED, statement
 from cloister.privacy.chain import Entry, Head, canonical, json_epsilon, sign
 from cloister.privacy.events import GaussianEvent
+from cloister.privacy.history import request_of
 from cloister.privacy.keys import public_hex
 from cloister.privacy.plan import Plan
+from cloister.privacy.verify import verify
 from cloister.release.bundle import Bundle, Received
 from cloister.release.fingerprint import adapter_sha256
 from tests.support.ledgers import small_plan
@@ -37,6 +41,7 @@ def chain(
     cap: float | None = 50.0,
     order: float = 2.0,
     seeded: bool = False,
+    is_old: bool = False,
 ) -> list[Entry]:
     """A sound ledger's entries, made without its file.
 
@@ -46,6 +51,7 @@ def chain(
         cap: ε of the data set's life.
         order: The filter's.
         seeded: Whether its randomness is predictable.
+        is_old: As ledgers were before the first charge fixed the most steps.
     """
     first = {"kind": "begin", "epsilon": cap, "delta": 2e-5, "unit": "record",
              "key": public_hex(key), "neighbouring": "add-remove", **ABOUT}  # fmt: skip
@@ -59,8 +65,11 @@ def chain(
     for study, number, plan, released in rounds:
         event = replace(plan.event(plan.local_steps), is_private=plan.is_private and not seeded)
         events.append(event)
-        terms = {} if plan.digest() in known else {"terms": plan.terms()}
+        terms: dict[str, Any] = {} if plan.digest() in known else {"terms": plan.terms()}
         known.add(plan.digest())
+        if len(events) == 1 and cap is not None and not is_old:
+            asked = request_of(plan, is_private=not seeded)
+            terms["most_steps"] = most_steps(asked, Budget(epsilon=cap, delta=2e-5))
         stated = {"pld": json_epsilon(epsilon(events, plan.delta, COARSE)),
                   "rdp": json_epsilon(rdp_epsilon(events, plan.delta))}  # fmt: skip
         add({"kind": "reserve", "study": study, "round": number, "plan": plan.digest(), **terms,
@@ -79,6 +88,16 @@ def certified(entries: Sequence[Entry], number: int) -> Evidence:
         entries, "study", site=f"site-{number}", base=BASE, adapter=adapter_sha256(ADAPTER),
         key=key_of(number), time="then",
     )  # fmt: skip
+
+
+def certified_as(version: int, entries: Sequence[Entry], number: int) -> Evidence:
+    """The same, as a certificate of an older version was made."""
+    evidence = certified(entries, number)
+    named = {name: value for name, value in evidence.fields.items() if name in NAMED}
+    given = statement(verify(entries, "it"), "study", version)
+    key = key_of(number)
+    body = canonical({**named, **given, "version": version})
+    return Evidence(Entry(body, key.sign(body)), tuple(entries))
 
 
 def bundle_of(sites: int = 2, rounds: int = 2, *, plan: Plan | None = None) -> Bundle:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from cloister.privacy.accounting import FINE, epsilon
 from cloister.privacy.budget import Budget
 from cloister.privacy.ledger import Charge, Ledger, Released, Reservation
 from cloister.privacy.plan import Plan
@@ -57,3 +58,8 @@ def reserved(ledger: Ledger, number: int, plan: Plan | None = None) -> Reservati
 def run_round(ledger: Ledger, number: int, plan: Plan | None = None) -> Released:
     """Charges and releases one round."""
     return reserved(ledger, number, plan).release(f"bytes {number}".encode())
+
+
+def odometer(ledger: Ledger, delta: float, grid: float = FINE) -> float:
+    """ε of the steps that a ledger charged so far, whatever they followed from."""
+    return epsilon(ledger._history.spent.events, delta, grid)

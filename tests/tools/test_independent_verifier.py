@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from cloister.errors import CloisterError
+from cloister.privacy.accounting import epsilon
 from cloister.privacy.certificate import Evidence
 from cloister.privacy.chain import Entry, Head, canonical
 from cloister.release.bundle import Bundle, read_bundle, write_bundle
@@ -22,7 +23,7 @@ from cloister.release.evidence import examine
 from tests.support.evidence import (
     ADAPTER,
     bundle_of,
-    certified,
+    certified_as,
     chain,
     key_of,
     keys_of,
@@ -49,7 +50,8 @@ def independent() -> Callable[[list[str]], int]:
 
 @cache
 def sound(which: int) -> Bundle:
-    """Bundles of different kinds: usual, cut off, of several studies, seeded, of shared noise."""
+    """Bundles of different kinds: usual, cut off, of several studies, seeded, of shared noise; of
+    older ledgers and certificates; of two lengths of one plan on a budget that covers them so."""
     plan, other = small_plan(), small_plan(2.0)
     if which == 0:
         return bundle_of(SITES)
@@ -64,17 +66,31 @@ def sound(which: int) -> Bundle:
             ("study", 1, shared_plan(), True),
             ("study", 2, plan, False),
         ]
+    elif which in (5, 6, 7):
+        rounds = [("earlier", 1, other, True), ("study", 1, plan, True)] if which != 7 else [
+            ("study", 1, shared_plan(), True)]  # fmt: skip
+    elif which == 8:
+        longer = small_plan(num_rounds=6)
+        rounds = [("earlier", r, plan, True) for r in range(1, 4)]
+        rounds += [("study", r, longer, True) for r in range(1, 5)]
     else:
         rounds = [("study", 1, plan, True)]
-    options: dict[str, Any] = {"cap": None, "seeded": True} if which == 3 else {}
+    options: dict[str, Any] = {
+        3: {"cap": None, "seeded": True}, 5: {"is_old": True}, 6: {"is_old": True},
+        8: {"cap": TIGHT, "order": 8.0},
+    }.get(which, {})  # fmt: skip
+    version = {5: 1, 6: 2, 7: 2}.get(which, 3)
     evidence = {
-        f"site-{n}": certified(chain(key_of(n), rounds, **options), n) for n in range(SITES)
+        f"site-{n}": certified_as(version, chain(key_of(n), rounds, **options), n)
+        for n in range(SITES)
     }
     received = [received_of(one, 1) for one in evidence.values()]
     return Bundle(evidence, ADAPTER, received)
 
 
-KINDS = 5
+KINDS = 9
+# Of 35 steps of `small_plan` by PLD, which no Rényi filter affords.
+TIGHT = epsilon([small_plan().event(35)], 1e-5) + 1e-3
 
 
 def verdicts(path: Path, keys: Any) -> tuple[bool, bool]:
@@ -197,7 +213,9 @@ def corrupted(draw: st.DrawFn) -> tuple[Bundle, dict[str, str], bool]:
 
 
 many = settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=200,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 
@@ -287,3 +305,54 @@ def test_the_tool_says_how_it_is_used(capsys: pytest.CaptureFixture[str]) -> Non
 def test_the_tool_imports_nothing_of_cloister() -> None:
     assert "import cloister" not in TOOL.read_text()
     assert "from cloister" not in TOOL.read_text()
+
+
+def test_both_name_a_whole_plan_s_promise_in_old_certificates_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, keys = tmp_path / "bundle.zip", tmp_path / "keys.json"
+    evidence = {
+        f"site-{n}": certified_as(2, chain(key_of(n), [("study", 1, small_plan(), True)]), n)
+        for n in range(SITES)
+    }
+    write_bundle(path, Bundle(evidence, ADAPTER, []))
+    keys.write_text(json.dumps(keys_of(SITES)))
+    assert independent()([str(path), str(keys)]) == 0
+    printed = capsys.readouterr().out
+    whole, ran = small_plan().epsilon_after(4), small_plan().epsilon_after(1)
+    assert f"ε = {whole:.4f} at δ = 1e-05" in printed
+    assert f"{ran:.4f}" not in printed
+    assert "of the rounds that ran, and no promise" in printed
+    assert examine(read_bundle(path), keys_of(SITES)).sites[0].verdict.promise.epsilon == whole
+
+
+@pytest.mark.parametrize("sold", ["spent as the promise", "said to be a promise"])
+@pytest.mark.parametrize("which", [0, 2, 8])
+def test_an_indication_sold_as_a_promise_is_refuted_by_both(
+    tmp_path: Path, which: int, sold: str
+) -> None:
+    bundle = sound(which)
+    evidence = bundle.sites["site-0"]
+    fields = evidence.fields
+    lie = {"spent": {**fields["spent"], "is_promise": True}}
+    if sold == "spent as the promise":
+        smaller = {name: fields["spent"][name] for name in ("epsilon", "delta")}
+        lie = {"promise": {**fields["promise"], **smaller}}
+    path = tmp_path / "bundle.zip"
+    write_bundle(path, replaced(bundle, "site-0", resigned(evidence, key_of(0), **lie)))
+    assert verdicts(path, keys_of(SITES)) == (False, False)
+
+
+@pytest.mark.parametrize("more", [1, 10**9])
+def test_more_steps_than_the_budget_covers_are_refuted_by_both(tmp_path: Path, more: int) -> None:
+    def roomier(number: int, fields: dict[str, Any]) -> None:
+        if "most_steps" in fields:
+            fields["most_steps"] += more
+
+    bundle = sound(8)
+    entries = rechained(bundle.sites["site-0"].ledger, key_of(0), roomier)
+    head = {"seq": len(entries) - 1, "hash": entries[-1].hash}
+    told = resigned(bundle.sites["site-0"], key_of(0), ledger=head)
+    path = tmp_path / "bundle.zip"
+    write_bundle(path, replaced(bundle, "site-0", Evidence(told.certificate, tuple(entries))))
+    assert verdicts(path, keys_of(SITES)) == (False, False)

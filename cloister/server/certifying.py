@@ -1,0 +1,57 @@
+"""The end of a study: every site is asked for its certificate, once, and each is checked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from flwr.serverapp import Grid
+
+from cloister.adapter.exchange import RoundRequest, Step
+from cloister.errors import AdapterFormatError, LedgerError
+from cloister.privacy.certificate_alone import check_alone
+from cloister.server.asking import Asker
+from cloister.server.replies import Terms, read_replies
+from cloister.server.study import ServerStudy
+
+Fields = Mapping[str, Any]
+
+
+def collect_certificates(
+    grid: Grid, study: ServerStudy, number: int, most_steps: int
+) -> dict[str, tuple[bytes, Fields]]:
+    """Asks every site that can be reached.
+
+    Args:
+        grid: Flower's.
+        study: The study; its keys are those of its members' ledgers.
+        number: The last closed round.
+        most_steps: Of a plan of the study.
+
+    Returns:
+        Each certificate that holds, as it came and as it reads, by site. A site that sent none, or
+        one that does not hold, is not in it: nothing is known of what it was promised.
+    """
+    keys, found = study.keys or {}, dict[str, tuple[bytes, Fields]]()
+
+    def read(site: str, payload: bytes) -> tuple[bytes, Fields]:
+        try:
+            return payload, check_alone(
+                payload, site=site, study=study.digest, key=keys[site], most_steps=most_steps
+            )
+        except LedgerError as error:
+            raise AdapterFormatError(str(error)) from error
+
+    asker = Asker(grid, study.nodes, study.patience, since=study.since)
+    started = time.monotonic()
+    nodes = asker.connected(len(study.sites), 1, started)
+    request = RoundRequest(study.digest, number, b"", Step.CERTIFY)
+    read_replies(
+        asker.ask(request, nodes, len(nodes), started),
+        Terms(study.digest, study.sites, study.keys),
+        number,
+        read,
+        found.__setitem__,
+    )
+    return found

@@ -1,0 +1,170 @@
+"""A deployment's card says what each site's certificate says, whatever the coordinator planned."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import pytest
+from flwr.app import Context
+from flwr.serverapp import Grid
+
+from cloister.client.app import make_client_app
+from cloister.client.own import open_own
+from cloister.client.own_ledger import begin_ledger
+from cloister.client.site import Site
+from cloister.client.site_file import read_site
+from cloister.errors import RefusedError
+from cloister.models.base import weights_sha256
+from cloister.privacy.certificate_alone import check_alone
+from cloister.privacy.keys import load_key, public_hex
+from cloister.privacy.ledger import key_file
+from cloister.privacy.stated import shown
+from cloister.recipe import Recipe
+from cloister.server.deployed import DeployedStudy
+from cloister.server.journal import Run, write_run
+from cloister.server.journal import Standing as RunStanding
+from cloister.server.members import Member, Standing
+from cloister.server.run_directory import RunDirectory
+from cloister.server.study import ServerStudy
+from cloister.simulation.local_grid import SERVER_NODE, LocalGrid
+from cloister.training.workspace import Workspace
+from tests.support.studies import NOTES, small_recipe, write_notes
+
+SITE = """
+[site]
+name = "{name}"
+data = "records.jsonl"
+public_records = 40
+ledger = "records.ledger"
+[budget]
+epsilon = 40.0
+delta = {delta}
+[privacy]
+max_grad_norm = {clip}
+{unit}
+[accept]
+tasks = ["sequence-classification"]
+base_sha256 = ["{base}"]
+"""
+STRICT = {"delta": "2e-6", "clip": "0.5", "unit": 'unit = "person"\nperson = "person"'}
+LAX = {"delta": "4e-5", "clip": "8.0", "unit": ""}
+
+
+@dataclass(frozen=True)
+class OnOneMachine(DeployedStudy):
+    """A deployed study whose nodes are this process's."""
+
+    def _nodes(self, grid: Grid) -> dict[int, str]:
+        return {SERVER_NODE + 1 + at: name for at, name in enumerate(("east", "west"))}
+
+    def server_study(self) -> ServerStudy:
+        return replace(super().server_study(), since=lambda grid: {})
+
+
+@dataclass
+class Deployed:
+    """What a study left."""
+
+    run: RunDirectory
+    sites: Mapping[str, Site]
+    recipe: Recipe
+    card: str
+
+    def row(self, site: str) -> list[str]:
+        """A site's row of the card's table."""
+        [found] = [line for line in self.card.splitlines() if line.startswith(f"| {site} ")]
+        return [cell.strip() for cell in found.strip("|").split("|")]
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+    """Three members; `west` is stricter than the study, and `north` never answers."""
+    folder = tmp_path_factory.mktemp("deployed")
+    recipe = small_recipe(
+        folder / "study", f"task.labels={sorted(NOTES)}", "privacy.noise_multiplier=1.0",
+        "data.sites=3", "federation.min_sites=2", "federation.absent_timeout=0.01",
+    )  # fmt: skip
+    base = weights_sha256(folder / "study" / "base")
+    opened: dict[str, tuple[Site, Workspace]] = {}
+    members: dict[str, Member] = {}
+    for seed, (name, strictness) in enumerate({"east": LAX, "west": STRICT, "north": LAX}.items()):
+        place = folder / name
+        place.mkdir()
+        write_notes(place / "records.jsonl", 40, seed=10 + seed)
+        (place / "site.toml").write_text(SITE.format(name=name, base=base, **strictness))
+        file = read_site(place / "site.toml")
+        begin_ledger(file)
+        key = public_hex(load_key(key_file(file.ledger)))
+        members[name] = Member(
+            standing=Standing.APPROVED, token="", expires="2099-01-01T00:00:00+00:00",
+            node_key=name, ledger_key=key, public_records=40,
+        )  # fmt: skip
+        if name != "north":
+            own = open_own(file, recipe)
+            opened[name] = (own.site, own.workspace)
+
+    def open_site(context: Context) -> tuple[Site, Workspace]:
+        return opened[("east", "west")[int(str(context.node_config["partition-id"]))]]
+
+    run = RunDirectory.create(folder / "run", recipe)
+    submitted = Run(name="run", standing=RunStanding.RUNNING, flower_run=0, sites=tuple(members))
+    write_run(run.path, submitted)
+    study = OnOneMachine.open(run, members, lambda: members)
+    study.execute(LocalGrid(make_client_app(open_site), 2))
+    card = (run.adapter / "README.md").read_text()
+    return Deployed(run, {name: site for name, (site, _) in opened.items()}, recipe, card)
+
+
+def test_a_stricter_site_s_own_promise_is_on_the_card(deployed: Deployed) -> None:
+    _, epsilon, delta, unit, of, noise, _, _, clip, spent = deployed.row("west")
+    ledger = deployed.sites["west"].ledger
+    assert (unit, delta, clip) == ("person, with at most 1 of its records", "2e-06", "0.5")
+    assert epsilon == shown(ledger.promise.epsilon, 3)
+    assert of == "the whole plan"
+    assert noise == "1"
+    assert spent.endswith("at δ = 2e-06")
+    # The coordinator's plan says another: one record, δ 1e-5, clip 1.
+    assert deployed.recipe.privacy.delta == 1e-5
+    _, lax, delta, unit, *_, clip, _ = deployed.row("east")
+    assert (unit, delta, clip) == ("record", "1e-05", "1")
+    assert float(lax) < float(epsilon)
+
+
+def test_a_site_that_did_not_answer_is_never_filled_in(deployed: Deployed) -> None:
+    assert "north: no certificate: nothing is known of what it was promised" in deployed.card
+    assert not [line for line in deployed.card.splitlines() if line.startswith("| north")]
+    assert "tags: [lora, federated-learning]" in deployed.card  # not all of it is known private
+
+
+def test_certificates_are_kept_beside_the_adapter_and_hold(deployed: Deployed) -> None:
+    folder = deployed.run.path / "certificates"
+    assert {file.name for file in folder.iterdir()} == {
+        "east.certificate.json", "west.certificate.json"
+    }  # fmt: skip
+    for name, site in deployed.sites.items():
+        content = (folder / f"{name}.certificate.json").read_bytes()
+        fields = check_alone(
+            content, site=name, study=deployed.recipe.digest(), key=site.ledger.public_key,
+            most_steps=4,
+        )  # fmt: skip
+        assert fields["promise"] == {
+            **site.ledger.promise.to_json(), "epsilon_rdp": fields["promise"]["epsilon_rdp"]
+        }  # fmt: skip
+        assert fields["rounds"] == 2
+
+
+def test_nothing_is_charged_for_a_certificate(deployed: Deployed) -> None:
+    ledger = deployed.sites["west"].ledger
+    head = ledger.head
+    ledger.certificate(deployed.recipe.digest(), site="west", base="ab" * 32)
+    assert ledger.head == head
+    assert ledger.steps == 4
+
+
+def test_a_site_certifies_no_study_that_it_did_not_charge(deployed: Deployed) -> None:
+    from cloister.adapter.exchange import RoundRequest, Step
+    from cloister.client.site import _certified
+
+    site = replace(deployed.sites["west"], study="another")
+    workspace = type("Base", (), {"base_sha256": "ab" * 32})()
+    with pytest.raises(RefusedError, match="no round of it was charged"):
+        _certified(site, workspace, RoundRequest("another", 2, b"", Step.CERTIFY))  # type: ignore[arg-type]
