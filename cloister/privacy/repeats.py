@@ -66,27 +66,26 @@ def _signed(flat: Floats) -> float:
     # Products of few values have heavy tails: their bound is computed for all of the last lags.
     best = np.argpartition(scores, -min(CANDIDATES, count - 1))[-CANDIDATES:]
     chosen = np.unique(np.concatenate([best, np.arange(max(0, count - 1 - CANDIDATES), count - 1)]))
-    bounds = np.array([_chain_bound(count, int(lags[i]), float(sums[i])) for i in chosen])
+    bounds = _chain_bounds(count, lags[chosen], sums[chosen])
     return float(min(1.0, bounds.min() * (count - 1)))
 
 
-def _chain_bound(count: int, lag: int, total: float) -> float:
-    """Bound on P(|Σ x_i x_{i+lag}| ≥ total)."""
+def _chain_bounds(count: int, lags: NDArray[np.int64], totals: Floats) -> Floats:
+    """Bounds on P(|Σ x_i x_{i+lag}| ≥ total) for so many values."""
     tilts = np.geomspace(1e-5, 0.499, 160)
     root = np.sqrt(1 - 4 * tilts**2)
     upper, ratio = (1 + root) / 2, (1 - root) / (1 + root)
 
-    def log_determinant(length: int) -> Floats:
-        value: Floats = (
-            length * np.log(upper) + np.log1p(-(ratio ** (length + 1))) - np.log1p(-ratio)
-        )
-        return value
+    def log_determinant(length: NDArray[np.int64]) -> Floats:
+        tail = np.log1p(-(ratio ** (length + 1.0))) - np.log1p(-ratio)
+        return np.asarray(length * np.log(upper) + tail, dtype=np.float64)
 
-    length, longer = divmod(count, lag)
+    length, longer = np.divmod(count, lags[:, None])
     exponent = -0.5 * (
-        longer * log_determinant(length + 1) + (lag - longer) * log_determinant(length)
+        longer * log_determinant(length + 1) + (lags[:, None] - longer) * log_determinant(length)
     )
-    return float(min(1.0, 2 * np.exp((exponent - tilts * total).min())))
+    best = (exponent - tilts * totals[:, None]).min(axis=1)
+    return np.asarray(np.minimum(1.0, 2 * np.exp(np.minimum(best, 0.0))), dtype=np.float64)
 
 
 def _unsigned(sizes: Floats) -> float:

@@ -19,7 +19,7 @@ from cloister.adapter.wire import encode
 from cloister.models.network import trained_parameters
 from cloister.models.state import write_adapter
 from cloister.privacy.entropy import Entropy
-from cloister.privacy.laws import Check, Floats, exact_check, p_check, smallest
+from cloister.privacy.laws import Bools, Check, Floats, exact_check, p_check, smallest
 from cloister.privacy.noise_laws import Releases, noise_check
 from cloister.privacy.plan import Plan
 from cloister.privacy.sampler_laws import inclusion, sampler_p, unit_p
@@ -39,8 +39,8 @@ FEW_STEPS = 48
 # Noise beside which a missing or doubled unit, of norm C, is a thousand times as large.
 QUIET = 1e-3
 # Steps at sites of the declared size, and of three times as many; padded tokens that these steps
-# may cost together, for bases on a CPU: sites are made smaller to fit.
-REAL_STEPS, CROWDED_STEPS, MOST_TOKENS = 5, 1, 60_000
+# may cost together, for bases on a CPU: fewer steps are taken, then sites are made smaller to fit.
+FEWEST_REAL, MOST_REAL, CROWDED_STEPS, MOST_TOKENS = 5, 40, 1, 60_000
 
 
 def path_checks(
@@ -130,7 +130,9 @@ class _Path:
         return [
             noise,
             p_check("batches in training", "the laws of the sampler, of the units that training "
-                    "takes", [*sampler_p(drawn, plan.sample_rate), float(malformed == 0)]),
+                    "takes; of the long ones and of the short ones together",
+                    [*sampler_p(drawn, plan.sample_rate), float(malformed == 0),
+                     *_length_p(units, drawn, plan.sample_rate)]),
             exact_check("steps with records", "rounds of other than the plan's steps", odd),
         ]  # fmt: skip
 
@@ -143,14 +145,14 @@ class _Path:
         if plan.sharing is not None:  # so little noise needs the finer of the two grids
             plan = replace(plan, sharing=replace(plan.sharing, bits=32))
         ordered = sorted(units, key=_tokens)
-        # Mostly short ones; every 16th is one of the longest quarter.
+        # Mostly short ones; every eighth is one of the longest quarter.
         short, long = ordered[: max(1, len(units) // 4)], ordered[-max(1, len(units) // 4) :]
-        cycle = [long[i // 16 % len(long)] if i % 16 == 15 else short[i % len(short)]
-                 for i in range(16 * len(long))]  # fmt: skip
-        size = _affordable(cycle, plan)
+        cycle = [long[i // 8 % len(long)] if i % 8 == 7 else short[i % len(short)]
+                 for i in range(8 * len(long))]  # fmt: skip
+        size, steps = _affordable(cycle, plan)
         contributions = self._alone(cycle, plan, self._moved())
         means, found, lengths = [], [], []
-        for count, rounds in ((size, REAL_STEPS), (3 * size + 7, CROWDED_STEPS)):
+        for count, rounds in ((size, steps), (3 * size + 7, CROWDED_STEPS)):
             site = [cycle[i % len(cycle)] for i in range(count)]
             batches = []
             for number in range(1, rounds + 1):
@@ -159,9 +161,7 @@ class _Path:
                 batches += seen.batches
             drawn, malformed = inclusion(batches, count)
             found += [*sampler_p(drawn, plan.sample_rate), float(malformed == 0)]
-            is_long = np.array([_tokens(unit) >= _tokens(long[0]) for unit in site])
-            lengths += [smallest(np.array(unit_p(drawn[:, chosen].reshape(-1, 1),
-                        plan.sample_rate))) for chosen in (is_long, ~is_long)]  # fmt: skip
+            lengths += _length_p(site, drawn, plan.sample_rate)
         sampled = found + lengths if plan.sample_rate < 1 else [float(drawn.all())]
         return [
             noise_check(
@@ -217,15 +217,25 @@ def _rounds(plan: Plan, steps: int) -> Iterator[int]:
     yield from numbers
 
 
+def _length_p(units: Sequence[UnitExamples], drawn: Bools, rate: float) -> list[float]:
+    """Of the batches of long units together, and of short ones."""
+    tokens = np.array([_tokens(unit) for unit in units])
+    middle = (tokens.min() + tokens.max()) / 2
+    groups = [drawn[:, tokens > middle], drawn[:, tokens <= middle]]
+    return [smallest(np.array(unit_p(group.reshape(-1, 1), rate))) for group in groups]
+
+
 def _tokens(unit: UnitExamples) -> int:
     return sum(len(example.input_ids) for example in unit)
 
 
-def _affordable(cycle: Sequence[UnitExamples], plan: Plan) -> int:
-    """The declared number of units, or fewer where its batches cost too many tokens."""
+def _affordable(cycle: Sequence[UnitExamples], plan: Plan) -> tuple[int, int]:
+    """The declared number of units, and of steps; fewer where they cost too many tokens."""
     mean = float(np.mean([_tokens(unit) for unit in cycle]))
-    batch = MOST_TOKENS / mean / (REAL_STEPS + 3 * CROWDED_STEPS)
-    return int(max(16, min(plan.public_records, batch / plan.sample_rate)))
+    steps = MOST_TOKENS / (mean * plan.expected_batch_size) - 3 * CROWDED_STEPS
+    batch = MOST_TOKENS / mean / (FEWEST_REAL + 3 * CROWDED_STEPS)
+    size = max(16, min(plan.public_records, batch / plan.sample_rate))
+    return int(size), int(np.clip(steps, FEWEST_REAL, MOST_REAL))
 
 
 def _updates(
@@ -237,17 +247,19 @@ def _updates(
 ) -> list[Check]:
     """Updates under the study's own way of training, of a full, a small and an empty site."""
     start, last = workspace.start, plan.num_rounds
-    forms, updates, apart = set(), [], 0.0
+    forms, updates, apart, longest = set(), [], 0.0, 0.0
     for site, number in ((units, 1), (units, 1), (units, last), (units[:1], last), ([], last)):
         seen = observe_round(
             workspace, site, plan, config, entropy=make_entropy(), round_number=number
         )
         follows = replayed(workspace, seen.means, plan, config, round_number=number, start=start)
         apart = max(apart, _distance(seen.delta, follows))
+        longest = max(longest, seen.delta.norm())
         encoded = encode(seen.delta)
         forms.add((tuple(seen.delta.shapes.items()), len(encoded)))
         updates.append(encoded)
-    short = replace(plan, max_update_norm=seen.delta.norm() / 10)
+    # The least that keeps a division from failing where a broken path sends nothing.
+    short = replace(plan, max_update_norm=max(longest / 10, 1e-9))
     seen = observe_round(workspace, units, short, config, entropy=make_entropy())
     same = len(forms) == 1 and dict(next(iter(forms))[0]) == dict(start.shapes)
     return [

@@ -34,12 +34,15 @@ def poisson(seed: int, steps: int, units: int, rate: float) -> list[np.ndarray]:
 
 
 def noise_p(seed: int) -> list[float]:
-    rows, tensors = releases(seed).standard, releases(seed).tensors()
+    sound = releases(seed)
+    rows, tensors, values = sound.standard, sound.tensors(), sound.values
+    deviation, grid = sound.deviation, grid_of(BOUND)
     found = [
         *noise_laws.tensor_p(tensors), *noise_laws.value_p(rows), *noise_laws.value_p(rows.T),
         *noise_laws.shape_p(rows, tensors), *noise_laws.tail_p(rows, tensors),
         *repeats.lag_p(rows), *noise_laws.angle_p(rows), *noise_laws.block_p(tensors),
-        *[c.figure for c in noise_checks(releases(seed)) if c.name == "noise values"],
+        repeats.equal_p(np.abs(values).ravel(), *repeats.equal_chances(deviation, grid)),
+        *repeats.low_bits_p(values, deviation, grid),
     ]  # fmt: skip
     drawn, _ = inclusion(poisson(seed, len(rows), 12, 0.3), 12)
     return found + independence_p(drawn, rows)
@@ -71,7 +74,7 @@ def test_p_values_of_sound_samples_are_no_smaller_than_they_say(
 
 def test_two_hundred_sound_runs_are_not_refuted() -> None:
     for seed in range(RUNS):
-        sound = releases(RUNS + seed)
+        sound = releases(RUNS + seed, 32)
         checks: list[Check] = [*noise_checks(sound), noise_check("all", "all", sound)]
         checks += sampler_checks(poisson(seed, 120, 40, 0.1), 40, 0.1)
         assert [check for check in checks if check.refuted] == []
@@ -145,7 +148,8 @@ def not_a_number(values: np.ndarray) -> np.ndarray:
         (rolled, "noise repeats"), (backwards, "noise repeats"),
         (one_step_scaled, "noise across steps"), (silent_tensor, "noise of each tensor"),
         (silent_value, "noise of each value"),
-        (silent_step_of_a_small_tensor, "noise of each tensor"), (silent_step, "noise of each step"),
+        (silent_step_of_a_small_tensor, "noise of each tensor"),
+        (silent_step, "noise of each step"),
         (uneven, "noise of each value"), (shifted_far, "noise across values"),
         (not_a_number, "noise scale"),
     ],

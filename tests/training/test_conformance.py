@@ -46,6 +46,12 @@ def audited(base: Path, kind: TaskKind, unit: Unit = Unit.PERSON) -> Audited:
     return workspace, unit_examples(records, workspace.task.encode, unit, 2)
 
 
+@pytest.fixture(autouse=True)
+def few_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Releases enough to show 16 bits of seed; with production's number a test takes longer."""
+    monkeypatch.setattr(mechanism_conformance, "DRAWS", 2000)
+
+
 def refuted(site: Audited) -> set[str]:
     return {check.name for check in conformance(*site, plan(), CONFIG) if check.refuted}
 
@@ -79,8 +85,6 @@ def site(bert: Path) -> Audited:
 def test_each_mutant_is_refuted_by_its_check(
     site: Audited, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Enough to show 16 bits of seed; production's number is tested by its own power below.
-    monkeypatch.setattr(mechanism_conformance, "DRAWS", 2000)
     make_entropy = broken(name, monkeypatch)
     part = conformance_parts(*site, plan(), CONFIG, make_entropy)[MUTANTS[name].part]
     assert MUTANTS[name].check in {check.name for check in part() if check.refuted}

@@ -96,10 +96,10 @@ def mean_over_the_batch(patch: pytest.MonkeyPatch) -> None:
 
 
 @mutant("clipping", "companions")
-def bound_at_the_batch_s_median(patch: pytest.MonkeyPatch) -> None:
+def bound_by_the_batch_s_mean_length(patch: pytest.MonkeyPatch) -> None:
     def broken(per_unit: Rows, bound: float) -> ClippedSum:
         norms = norms_of(per_unit)
-        lowered = min(1.0, float(norms.min() / norms.median()))
+        lowered = min(1.0, float(norms.min() / norms.mean()))
         return labelled(clip_and_sum(per_unit, bound * lowered), bound)
 
     clipping_is(patch, broken)

@@ -1,6 +1,7 @@
 """Rounds of training that go around a sound mechanism."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -114,8 +115,6 @@ def a_step_left_out_at_an_empty_site(patch: pytest.MonkeyPatch) -> None:
         network: Any, task: Any, units: Any, start: Any, plan: Any, *rest: Any, **named: Any
     ) -> Adapter:
         if not len(units):
-            from dataclasses import replace
-
             plan = replace(plan, local_steps=max(1, plan.local_steps - 1))
         return sound(network, task, units, start, plan, *rest, **named)
 
@@ -172,7 +171,7 @@ def long_units_at_twice_the_rate(patch: pytest.MonkeyPatch) -> None:
 
     def drawn(self: mechanism.Mechanism, count: int) -> Array:
         batch = draw(self, count)
-        long = np.flatnonzero(lengths[-1] > np.median(lengths[-1])) if count > 50 else []
+        long = np.flatnonzero(lengths[-1] > np.median(lengths[-1])) if count > 1 else []
         return np.union1d(batch, [i for i in long if i in set(draw_again(self, count))]).astype(int)
 
     def draw_again(self: mechanism.Mechanism, count: int) -> Array:
