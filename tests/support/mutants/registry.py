@@ -42,7 +42,7 @@ def mutant(part: str, check: str) -> Callable[[Patch], Patch]:
     """Registers a function that breaks the code; its name is the row's."""
 
     def register(patch: Patch) -> Patch:
-        name = patch.__name__.replace("_", " ")
+        name = patch.__name__.replace("_", " ").replace(" s ", "'s ")
         assert name not in MUTANTS, name
         MUTANTS[name] = Mutant(part, check, patch)
         return patch
