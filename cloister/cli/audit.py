@@ -114,6 +114,7 @@ def _audited(plan: Plan) -> dict[str, object]:
 
 def _conform(study: Recipe, as_json: bool) -> None:
     from cloister.privacy.plan import json_number
+    from cloister.simulation.answers import answer_checks
     from cloister.simulation.audit import audited_site
     from cloister.simulation.site_noise import site_noise
     from cloister.training.conformance import conformance
@@ -122,7 +123,8 @@ def _conform(study: Recipe, as_json: bool) -> None:
     names = tuple(f"site {number}" for number in range(1, study.data.sites + 1))
     checks = [
         *conformance(site.workspace, site.units, site.plan, study.training),
-        site_noise(study, site, names),
+        *site_noise(study, site, names),
+        *(() if site.plan.sharing else answer_checks(study, site)),
     ]
     refuted = [check.name for check in checks if check.refuted]
     if as_json:
@@ -153,13 +155,13 @@ def _tell(checks: list[Any], refuted: int) -> None:
     for check in checks:
         verdict = "[red]REFUTED[/]" if check.refuted else "not refuted"
         console.print(
-            f"{check.name:<26}{check.figure:>10.4g}   {verdict} ({check.low:.4g} … "
+            f"{check.name:<31}{check.figure:>10.4g}   {verdict} ({check.low:.4g} … "
             f"{check.high:.4g})",
             highlight=False,
         )
         console.print(f"    [dim]{check.law}[/]", highlight=False)
     console.print(
         f"{len(checks) - refuted} of {len(checks)} checks not refuted. A sound mechanism "
-        "passes each with probability 1 − 10⁻⁶; passing proves nothing.",
+        "passes all of them but once in 100,000 runs; passing proves nothing.",
         highlight=False,
     )

@@ -1,22 +1,26 @@
-"""Laws that a mechanism's sampler and noise must follow, and how far samples may stray from them.
+"""What a check states, and how sure it is.
 
-Each check states a figure and the limits between which it lies with probability 1 − LEVEL where the
-law holds. A figure outside refutes the law; one inside proves nothing.
+A check states a figure and the limits between which it lies with probability 1 − LEVEL where the
+law holds. A figure outside refutes the law; one inside proves nothing. The laws themselves:
+`noise_laws`, `repeats` and `sampler_laws`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
-# Chance that a check of a sound mechanism fails: with a dozen checks a run, one run in 80,000.
-LEVEL = 1e-6
+# Chance that one check of a sound mechanism fails. At most MOST_CHECKS of a run are statistics
+# (the others are exact), so a sound mechanism is refuted by at most one run in 100,000: the sum of
+# the levels (Bonferroni), whatever the checks have in common.
+LEVEL = 2e-7
+MOST_CHECKS = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +33,7 @@ class Check:
         figure: What was measured.
         low: The least that the law allows.
         high: The most.
+        is_exact: Whether a sound mechanism never fails it.
     """
 
     name: str
@@ -36,99 +41,46 @@ class Check:
     figure: float
     low: float
     high: float
+    is_exact: bool = False
 
     @property
     def refuted(self) -> bool:
-        """Whether the figure lies outside; a figure that is no number does."""
+        """Whether the figure lies outside; a figure that is not a number does."""
         return not self.low <= self.figure <= self.high
 
 
-def noise_checks(releases: Sequence[Floats], deviation: float) -> list[Check]:
-    """Checks releases of nothing but noise against independent N(0, deviation²).
+def p_check(name: str, law: str, p_values: Iterable[float]) -> Check:
+    """A check of several statistics by the smallest of their p-values.
 
     Args:
-        releases: One array of coordinates for each step, all of one length.
-        deviation: σ·C of the plan.
+        name: Of the check.
+        law: What must hold.
+        p_values: One a statistic; NaN refutes.
+
+    Returns:
+        A check whose figure is the smallest p-value times their number (Bonferroni), at most 1.
     """
-    from scipy import stats
-
-    steps = [np.asarray(release, dtype=np.float64) / deviation for release in releases]
-    every = np.concatenate(steps)
-    count = len(every)
-    low, high = stats.chi2.ppf([LEVEL / 2, 1 - LEVEL / 2], count)
-    pairs = [
-        _correlation(one, other) * math.sqrt(len(one))
-        for i, one in enumerate(steps)
-        for other in steps[:i]
-    ]
-    neighbours = _correlation(every[:-1], every[1:]) * math.sqrt(count - 1)
-    kurtosis = float(stats.kurtosis(every)) if every.std() > 0 else math.nan
-    return [
-        Check(
-            name="noise scale",
-            law="root of the mean square over σ·C (χ²)",
-            figure=float(np.sqrt(np.square(every).mean())),
-            low=math.sqrt(low / count),
-            high=math.sqrt(high / count),
-        ),
-        Check(
-            name="noise shape",
-            law="p-value of Kolmogorov-Smirnov against a Gaussian",
-            figure=float(stats.kstest(every, "norm").pvalue),
-            low=LEVEL,
-            high=1.0,
-        ),
-        _normal("noise tails", "excess kurtosis, in its deviations",
-                kurtosis / math.sqrt(24 / count), 1),
-        _normal("noise across coordinates", "correlation of neighbours, in its deviations",
-                neighbours, 1),
-        _normal("noise across steps", "largest correlation of two steps, in its deviations",
-                max(pairs, key=abs, default=0.0), max(len(pairs), 1)),
-    ]  # fmt: skip
+    p = np.array(list(p_values), dtype=np.float64)
+    figure = float(min(1.0, p.min() * len(p))) if len(p) else 1.0  # NaN passes through min()
+    if np.isnan(p).any():
+        figure = float("nan")
+    return Check(name=name, law=f"{law} (smallest p-value × {max(len(p), 1)})", figure=figure,
+                 low=LEVEL, high=1.0)  # fmt: skip
 
 
-def sampler_checks(drawn: NDArray[np.bool_], rate: float) -> list[Check]:
-    """Checks batches against Poisson sampling.
-
-    Args:
-        drawn: Whether each unit is in each batch, [T, U].
-        rate: The plan's.
-    """
-    from scipy import stats
-
-    batches, units = drawn.shape
-    counts = drawn.sum(axis=0)
-    rates = min(float(stats.binomtest(int(c), batches, rate).pvalue) for c in counts)
-    together = drawn.T.astype(np.int64) @ drawn.astype(np.int64)
-    upper = together[np.triu_indices(units, 1)]
-    pairs = min(float(stats.binomtest(int(c), batches, rate**2).pvalue) for c in upper)
-    sizes = drawn.sum(axis=1)
-    variance = units * rate * (1 - rate)
-    spread = (float(sizes.var(ddof=1)) / variance - 1) / math.sqrt(2 / (batches - 1))
-    both = float((drawn[1:] & drawn[:-1]).mean())
-    chance = rate**2
-    repeats = (both - chance) / math.sqrt(chance * (1 - chance) / ((batches - 1) * units))
-    return [
-        Check(name="sampling rate", law="smallest p-value of a unit's count (binomial)",
-              figure=rates, low=LEVEL / units, high=1.0),
-        Check(name="sampling of pairs", law="smallest p-value of two units' count together",
-              figure=pairs, low=LEVEL / len(upper), high=1.0),
-        _normal("batch sizes", "their variance over the law's, in its deviations", spread, 1),
-        _normal("sampling across steps", "units in two batches running, in its deviations",
-                repeats, 1),
-    ]  # fmt: skip
+def exact_check(name: str, law: str, figure: float, most: float = 0.0) -> Check:
+    """A check without chance: a sound mechanism's figure is from 0 to `most`."""
+    return Check(name=name, law=law, figure=float(figure), low=0.0, high=most, is_exact=True)
 
 
-def _correlation(one: Floats, other: Floats) -> float:
-    """Pearson's; no number where one does not vary, which refutes."""
-    if one.std() == 0 or other.std() == 0:
-        return math.nan
-    return float(np.corrcoef(one, other)[0, 1])
+def two_sided(below: Floats | float, above: Floats | float) -> Floats:
+    """Two-sided p-values from the chances to be at most, and at least, what was seen."""
+    return np.asarray(np.minimum(1.0, 2 * np.minimum(below, above)), dtype=np.float64)
 
 
-def _normal(name: str, law: str, figure: float, looks: int) -> Check:
-    """A figure that is standard normal where the law holds, the largest of so many looks."""
-    from scipy import stats
-
-    limit = float(stats.norm.isf(LEVEL / 2 / looks))
-    return Check(name=name, law=law, figure=figure, low=-limit, high=limit)
+def smallest(p_values: Floats | float) -> float:
+    """The p-value of the most extreme of several statistics (Bonferroni)."""
+    p = np.atleast_1d(np.asarray(p_values, dtype=np.float64))
+    if not p.size:
+        return 1.0
+    return float("nan") if np.isnan(p).any() else float(min(1.0, p.min() * p.size))

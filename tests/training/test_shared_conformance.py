@@ -53,7 +53,7 @@ def test_too_little_noise_is_refuted(
             0.8 * deviation, count, entropy
         ),
     )  # fmt: skip
-    assert {"noise scale", "update noise"} <= refuted(recipe, site)
+    assert {"noise scale", "noise in training"} <= refuted(recipe, site)
 
 
 def test_a_share_sized_for_sites_that_may_be_missing_is_refuted(
@@ -76,6 +76,27 @@ def test_gradients_that_are_not_clipped_are_refuted(
 
     monkeypatch.setattr(gradients, "clip_and_sum", unclipped)
     assert "influence" in refuted(recipe, site)
+
+
+def test_a_share_whose_second_half_repeats_the_first_is_refuted(
+    recipe: Recipe, site: AuditedSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def repeated(deviation: float, count: int, entropy: object) -> np.ndarray:
+        half = ORDINARY["discrete_gaussian"](deviation, -(-count // 2), entropy)
+        return np.concatenate([half, half])[:count]
+
+    monkeypatch.setattr(mechanism, "discrete_gaussian", repeated)
+    assert {"noise repeats", "noise beside records"} <= refuted(recipe, site)
+
+
+def test_shares_that_are_not_integers_are_refuted(
+    recipe: Recipe, site: AuditedSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        mechanism, "discrete_gaussian",
+        lambda deviation, count, entropy: entropy.normal(count) * deviation,
+    )  # fmt: skip
+    assert {"grid", "integers"} <= refuted(recipe, site)
 
 
 def test_noise_from_a_seed_is_refuted(recipe: Recipe, site: AuditedSite) -> None:
