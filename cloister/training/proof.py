@@ -11,10 +11,10 @@ backward, clip) for each set of tensors that trains in some round. A pass holds 
 probes, with and without padding, in random slots (several copies of each from 8 rows on), random
 companions of every length, and a quarter of dummies. All copies must agree, in a pass and over the
 passes of an edge, whose companions, slots and dummies all differ. Further passes for each edge:
-with two records and dummies, with states of frozen layers computed in another shape, and with
-adapter values of both signs as large as the site takes. Companions are a sample: what is shown of
-the kernels is that their order of summation follows from shapes, which no sample of values would
-change.
+with two records and dummies, with each probe beside companions alone, with states of frozen layers
+computed in another shape, and with adapter values of both signs as large as the site takes.
+Companions are a sample: what is shown of the kernels is that their order of summation follows from
+shapes, which no sample of values would change.
 """
 
 from __future__ import annotations

@@ -61,23 +61,31 @@ class SyntheticBatches:
         padded = self._draw.randint(min(previous + 1, shorter), shorter)
         return self.example(padded), self.example(shape.length)
 
-    def trial(self, shape: BatchShape, probes: tuple[Example, ...], records: int) -> Trial:
+    def trial(
+        self,
+        shape: BatchShape,
+        probes: tuple[Example, ...],
+        records: int,
+        only: int | None = None,
+    ) -> Trial:
         """A pass of a shape: about half of its records are probes, in random slots.
 
         Args:
             shape: To try.
             probes: With padding, and without; one record alone is the first of them.
             records: How many there are; dummies fill the rest.
+            only: A probe that is there once, beside random companions alone, all with padding.
         """
         count = min(max(records, 1), shape.rows)
         own: list[int | None] = [None] * count
-        own[0] = 0
-        for row in range(1, count):
+        own[0] = only or 0
+        for row in range(1, count if only is None else 1):
             if row == 1 or self._draw.random() < 0.5:
                 own[row] = row % len(probes)
+        longest = shape.length if only is None else max(shape.length - 1, 1)
         self._draw.shuffle(own)
         examples = [
-            self.example(self._draw.randint(1, shape.length)) if probe is None else probes[probe]
+            self.example(self._draw.randint(1, longest)) if probe is None else probes[probe]
             for probe in own
         ]
         slots = tuple(

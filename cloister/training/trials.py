@@ -121,18 +121,29 @@ class Machine:
             return True
         prefix = self._network.prefix
         with prefix.apart() if prefix is not None else nullcontext():
-            # From few rows to fewer, so that the second uses the states that the first kept.
-            for rows in (next((c for c in counts if c >= 4), counts[-1]), counts[1 % len(counts)]):
-                seen = self._run(BatchShape(rows, edge, counts), probes, 2, apart=False)
+            # From few rows to fewer, so that the later use the states that the first kept; two
+            # records and dummies, then each probe beside companions alone.
+            few = next((c for c in counts if c >= 4), counts[-1])
+            passes: list[tuple[int, int, int | None]] = [(few, 2, None)]
+            passes += [(c, c, only) for c in (few, counts[1 % len(counts)]) for only in (0, 1)]
+            for rows, records, only in passes:
+                shape = BatchShape(rows, edge, counts)
+                seen = self._run(shape, probes, records, only, apart=False)
                 if seen is None or not seen.agrees(group.seen):
                     return False
         return True
 
     def _run(
-        self, shape: BatchShape, probes: tuple[Example, ...], records: int, *, apart: bool = True
+        self,
+        shape: BatchShape,
+        probes: tuple[Example, ...],
+        records: int,
+        only: int | None = None,
+        *,
+        apart: bool = True,
     ) -> _Seen | None:
         """One pass; None where copies of a probe in it disagree."""
-        trial = self._batches.trial(shape, probes, records)
+        trial = self._batches.trial(shape, probes, records, only)
         prefix = self._network.prefix
         kept_apart = prefix.apart() if prefix is not None and apart else nullcontext()
         with kept_apart, refusing(shape.rows, shape.length):

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from cloister.tasks.task import Example
-from cloister.training.proof import prove
 from cloister.training.shapes import BatchShapes, one_by_one
 from cloister.training.workspace import Workspace
-from tests.support.isolation import CONFIG, LONGEST, PLAN, random_units, summing, wide_workspace
+from tests.support.isolation import LONGEST, random_units, summing, wide_workspace
 
 
 class RaisingOn(nn.Module):
@@ -48,14 +47,19 @@ class RaisingOn(nn.Module):
     (RuntimeError, True),
 ])  # fmt: skip
 def test_a_unit_that_fails_contributes_zero_and_changes_no_other(
-    bases: Callable[[str], Path], most: int, cache: float, error: type[Exception], back: bool
+    bases: Callable[[str], Path],
+    real: tuple[Workspace, BatchShapes],
+    most: int,
+    cache: float,
+    error: type[Exception],
+    back: bool,
 ) -> None:
     if back and cache:
         pytest.skip("kept states have no way back")
     workspace = wide_workspace(
         bases("bert"), "sequence-classification", cache=cache, top_layers=1 if cache else 0
     )
-    shapes = prove(workspace, PLAN, CONFIG).shapes
+    shapes = real[1]  # proven of the same base
     summed = summing(workspace, shapes)
     poison = 5
     sound = [

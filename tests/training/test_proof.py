@@ -136,7 +136,7 @@ class Leaking(nn.Module):
         self.inner = inner
 
     def forward(self, features: Tensor) -> Tensor:
-        scores: Tensor = self.inner(features * (1 + 2**-22 * features.detach().mean().tanh()))
+        scores: Tensor = self.inner(features * (1 + 2**-22 * (100 * features.detach().sum()).sin()))
         return scores
 
 
@@ -164,7 +164,7 @@ class ByRows(nn.Module):
 
 
 def test_where_row_counts_differ_those_that_agree_are_left(workspace: Workspace) -> None:
-    """Heads of 1 to 8 rows are padded to 8: they agree; 16 and 32 stand for themselves."""
+    """Heads of up to 8 rows are padded to 8: 4 and 8 agree (fewer differ in BERT's own pooler)."""
     head = workspace.network.head
     assert head is not None
     workspace.network.head = ByRows(head)
@@ -172,7 +172,7 @@ def test_where_row_counts_differ_those_that_agree_are_left(workspace: Workspace)
                for n, v in workspace.start.items()}  # fmt: skip
     moved = replace(workspace, start=type(workspace.start)(renamed))
     found = prove(moved, PLAN, CONFIG).shapes
-    assert found.rows(8) == (1, 2, 4, 8)
+    assert found.rows(8) == (4, 8)
     assert not found.one_by_one
 
 
