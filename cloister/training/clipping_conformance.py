@@ -89,7 +89,7 @@ def clipping_checks(
               figure=own, low=full, high=1.0, is_exact=True),
         exact_check("companions", "how far a unit's part depends on others, over the bound",
                     max(companions, float(parts)) / bound),
-        exact_check("physical batches", "how far the sum is from that of records alone, over the bound",
+        exact_check("physical batches", "distance from the sum of records alone, over the bound",
                     float(np.linalg.norm(whole - cut)) / bound, ROUNDING * len(units)),
         exact_check("clipped rows", "how far sums of drawn-up gradients are from those of their "
                     "rows, each at most the bound", _rows(workspace, plan)),
