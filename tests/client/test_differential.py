@@ -6,6 +6,7 @@ must be equal in every field, byte count and moment, up to the noise.
 """
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -200,6 +201,27 @@ def test_a_chat_template_answers_no_question_about_a_record(
     for messages in (turns, more):
         row = {"messages": messages, "person": "q"}
         assert live(recipe, [*chats(), row], llama, **ward) == plain
+
+
+@pytest.mark.parametrize("condition", ["'4711' in m['content']", "messages | length == 3"])
+def test_the_base_s_own_template_answers_no_question_about_a_record(
+    condition: str, llama: Path, tmp_path: Path, live: Lives
+) -> None:
+    """It may raise, as those that want roles in turn do: such a record is left out."""
+    base = tmp_path / "base"
+    shutil.copytree(llama, base)
+    (base / "chat_template.jinja").write_text(
+        "{% for m in messages %}{% if " + condition + " %}{{ raise_exception('yes') }}{% endif %}"
+        "{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    )
+    # Synthetic words are all unknown to this base, so nothing moves its queries.
+    recipe = study(base, *CHAT, "task.max_length=64", "lora.target_modules=['v_proj']")
+    ward = {"task": "causal-lm"}
+    plain = live(recipe, chats(), base, **ward)
+    assert plain[0].said[2] is Status.READY
+    turns = [{"role": "user", "content": PIN}, {"role": "assistant", "content": "yes"}]
+    more = [{"role": "system", "content": PIN}, *turns]
+    assert live(recipe, [*chats(), {"messages": more, "person": "q"}], base, **ward) == plain
 
 
 # Rows that are no record: at home they are counted and named, and nobody else sees them.
