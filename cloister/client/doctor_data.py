@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-
 from cloister.client.checks import Level, Outcome
 from cloister.client.records import SiteRecords, read_records
 from cloister.client.site_file import SiteFile
-from cloister.data.records import Record
+from cloister.data.census import census
 from cloister.privacy.units import Unit
 
 # A declared size so far from the true one makes ε or the batches another than meant.
@@ -40,9 +37,10 @@ class DataCheck:
         found = self.found = read_records(self._file)
         unit, declared = self._file.policy.privacy.unit, self._file.site.public_records
         named = [r for r in found.records if unit is Unit.RECORD or r.person is not None]
-        units, detail, notes = count_units(named, unit)
+        counted = census(named, unit)
+        notes = list(counted.warnings)
         remedies = ["correct the identifiers"] if notes else []
-        if not 1 / DECLARED_FACTOR <= declared / max(units, 1) <= DECLARED_FACTOR:
+        if not 1 / DECLARED_FACTOR <= declared / max(counted.units, 1) <= DECLARED_FACTOR:
             notes.append(f"{declared} are declared")
             remedies.append(
                 "declare a round number nearer to it in site.public_records: the sample rate "
@@ -59,24 +57,7 @@ class DataCheck:
             )
         if found.misfits:
             remedies.append(f"correct them: row {found.misfits[0].row}: {found.misfits[0].problem}")
-        told = f"{detail} (told to nobody)"
+        told = f"{counted} (told to nobody)"
         if notes:
             return Outcome("data", Level.WARN, " · ".join([told, *notes]), " · ".join(remedies))
         return Outcome("data", Level.PASS, told)
-
-
-def count_units(records: Sequence[Record], unit: Unit) -> tuple[int, str, list[str]]:
-    """How many units records are of, that in words, and what is seldom meant.
-
-    Args:
-        records: Each names its person where persons are the units.
-        unit: Whose presence is hidden.
-    """
-    if unit is Unit.RECORD:
-        return len(records), f"{len(records)} records", []
-    sizes = Counter(record.person for record in records)
-    name, largest = sizes.most_common(1)[0] if sizes else ("", 0)
-    words = f"{len(records)} records of {len(sizes)} persons, the largest with {largest}"
-    if 2 * largest <= len(records) or len(records) < 2:
-        return len(sizes), words, []
-    return len(sizes), words, [f"the one identifier {name!r} holds {largest} of them"]

@@ -212,7 +212,7 @@ def test_a_healthy_site_passes_every_check(
     assert run(["site", "doctor", str(folder / "site.toml")]) == 0
     told = capsys.readouterr().out
     assert "PASS" in told
-    assert "40 records (told to nobody)" in told
+    assert "40 records, each a privacy unit (told to nobody)" in told
     assert "base model" not in told  # of a study, and none was given
 
 
@@ -394,7 +394,7 @@ def test_what_a_policy_tightens_is_shown_with_its_consequence(
     assert "one record of each person then counts" in capsys.readouterr().out
     assert run(["site", "doctor", site, study]) == 0
     told = capsys.readouterr().out
-    assert "40 records of 10 persons, the largest with 4" in told
+    assert "40 records of 10 persons (privacy units); the largest has 4" in told
     assert "10 persons with 10 records to learn from" in told
     assert "30 of 40 records can never be used (max_records = 1 of a person)" in told
     assert "unit: record asked, person by this site's policy" in told
