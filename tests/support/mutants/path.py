@@ -161,7 +161,7 @@ def batches_cut_in_training(patch: pytest.MonkeyPatch) -> None:
 
 
 @mutant("path", "real batches")
-def long_units_at_twice_the_rate(patch: pytest.MonkeyPatch) -> None:
+def long_units_at_three_times_the_rate(patch: pytest.MonkeyPatch) -> None:
     sound, draw = local.local_update, mechanism.Mechanism.draw
     lengths: list[Array] = [np.zeros(0)]
 
@@ -175,7 +175,7 @@ def long_units_at_twice_the_rate(patch: pytest.MonkeyPatch) -> None:
         return np.union1d(batch, [i for i in long if i in set(draw_again(self, count))]).astype(int)
 
     def draw_again(self: mechanism.Mechanism, count: int) -> Array:
-        return mechanism.poisson_sample(count, self.plan.sample_rate, OsEntropy())
+        return mechanism.poisson_sample(count, min(1.0, 2 * self.plan.sample_rate), OsEntropy())
 
     patch.setattr(observed, "local_update", noted)
     patch.setattr(mechanism.Mechanism, "draw", drawn)
