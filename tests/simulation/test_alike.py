@@ -1,5 +1,4 @@
-"""Simulated sites whose records differ in one answer alike; `tests/client/test_differential.py` asks
-the same of deployed ones."""
+"""Simulated sites whose records differ in one answer alike; deployed ones: `tests/client`."""
 
 import json
 from collections.abc import Callable
