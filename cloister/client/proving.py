@@ -46,6 +46,8 @@ T = TypeVar("T")
 KEPT = 64
 # Deviations of a batch's size that are made room for: 3·10⁻⁷ of draws lie above.
 SPREAD = 5.0
+# Units of a first step, of which a few are drawn.
+WARM = 16
 # Seconds of a round beside its steps: two synced writes of the ledger, the accountant's ε, the
 # message's encoding; measured on the tiny demos, where they are most of a round.
 BESIDE = 0.1
@@ -169,8 +171,8 @@ def _measured(admitted: Admitted, length: int) -> Times:
         encoding = (time.perf_counter() - started) / len(longest)
         write_adapter(workspace.network, workspace.start)
         workspace.train_names(frozenset(workspace.start))
-        _step_seconds(admitted, longest)  # what is loaded at its first use is not part of a step
-        return Times(_step_seconds(admitted, longest), encoding)
+        _step_seconds(admitted, longest, WARM)  # what loads at its first use is no part of a step
+        return Times(_step_seconds(admitted, longest, plan.public_records), encoding)
     except PreflightError:
         raise
     except (
@@ -183,12 +185,12 @@ def _measured(admitted: Admitted, length: int) -> Times:
         ) from error
 
 
-def _step_seconds(admitted: Admitted, longest: list[Example]) -> float:
-    """One step of the study as it will run, on as many synthetic units as are declared."""
+def _step_seconds(admitted: Admitted, longest: list[Example], count: int) -> float:
+    """One step of the study as it will run, on so many synthetic units."""
     workspace, site = admitted.workspace, admitted.site
     plan = replace(admitted.plan, local_steps=1)
     found = itertools.cycle(longest)
-    units = [tuple(itertools.islice(found, plan.max_records)) for _ in range(plan.public_records)]
+    units = [tuple(itertools.islice(found, plan.max_records)) for _ in range(count)]
     started = time.perf_counter()
     if plan.sharing is not None:
         shared_gradient(
@@ -204,11 +206,16 @@ def _step_seconds(admitted: Admitted, longest: list[Example]) -> float:
 
 
 def _long(record: Record, length: int) -> Record:
-    """A record of at least so many tokens, one a word at least."""
+    """A record of at least so many words, and so of as many tokens."""
     if isinstance(record, TextRecord):
-        return replace(record, text=" ".join([record.text] * length))
+        return replace(record, text=_repeated(record.text, length))
     if isinstance(record, TokenRecord):
-        return replace(record, tokens=record.tokens * length, tags=record.tags * length)
+        times = -(-length // len(record.tokens))
+        return replace(record, tokens=record.tokens * times, tags=record.tags * times)
     assert isinstance(record, ChatRecord)
-    turns = tuple(Message(m.role, " ".join([m.content] * length)) for m in record.messages)
+    turns = tuple(Message(m.role, _repeated(m.content, length)) for m in record.messages)
     return replace(record, messages=turns)
+
+
+def _repeated(text: str, length: int) -> str:
+    return " ".join([text] * -(-length // len(text.split())))

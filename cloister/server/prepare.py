@@ -47,6 +47,8 @@ class Prepared:
 def prepare(study: ServerStudy, asker: Asker) -> Prepared:
     """Asks every connected site whether it takes part.
 
+    A site that says nothing is at work, most likely: it is asked again after a tenth of the time.
+
     Args:
         study: The study.
         asker: Asks the sites.
@@ -54,9 +56,11 @@ def prepare(study: ServerStudy, asker: Asker) -> Prepared:
     Raises:
         QuorumError: Too few are connected, or ready, for a round; it says who refused.
     """
+    patience = asker.patience
+    silent = None if patience.silent is None else max(patience.silent, study.prepare_timeout / 10)
     asker = replace(
         asker,
-        patience=replace(asker.patience, round=study.prepare_timeout),
+        patience=replace(patience, round=study.prepare_timeout, silent=silent),
         on_event=_as_preparing(study),
     )
     started = asker.clock()

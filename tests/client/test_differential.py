@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from cloister.adapter.exchange import RoundRequest, Status, Step
+from cloister.adapter.wire import decode
 from cloister.client.agent_folder import AgentFolder
 from cloister.client.site_file import read_site
 from cloister.errors import DataError
@@ -309,7 +310,6 @@ def test_an_update_differs_by_no_more_than_a_record_may_move_it(
     bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under the same noise: what is left is one clipped gradient taken for another."""
-    from cloister.adapter.wire import decode
     from cloister.client.site import Site
     from cloister.privacy.entropy import SeededEntropy
 
