@@ -9,7 +9,7 @@ from transformers import DebertaV2Config, DebertaV2Model
 
 from cloister.adapter.exchange import RoundRequest, Status, Step
 from cloister.client import proving
-from cloister.client.proving import Proof
+from cloister.client.proving import Times
 from cloister.client.site_file import read_site
 from cloister.privacy.ledger import Ledger
 from cloister.recipe import Recipe
@@ -71,14 +71,19 @@ def test_known_unsoundness_is_refused_by_name(
 def test_a_proof_is_made_once_and_made_again_where_it_is_damaged(
     bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tried: list[int] = []
-    proven = proving._proven
+    tried: list[str] = []
 
-    def counted(*given: object) -> Proof:
-        tried.append(1)
-        return proven(*given)  # type: ignore[arg-type]
+    def counted(name: str) -> None:
+        made = getattr(proving, name)
 
-    monkeypatch.setattr(proving, "_proven", counted)
+        def noting(*given: object, **named: object) -> object:
+            tried.append(name)
+            return made(*given, **named)
+
+        monkeypatch.setattr(proving, name, noting)
+
+    counted("prove")
+    counted("_measured")
     recipe, place = study(bert), tmp_path / "ward"
     one = ward(place, bert, monkeypatch)
     kinds = type(one.agent), one.agent.path, one.agent.runtime, one.agent.moments
@@ -87,11 +92,16 @@ def test_a_proof_is_made_once_and_made_again_where_it_is_damaged(
             one.proofs.write_text(content)
         one.agent = kinds[0](*kinds[1:])  # as after a restart
         assert prepare(one, recipe).said[2] is Status.READY
-        assert len(tried) == times
-    assert len(json.loads(one.proofs.read_text())) == 1
+        assert tried == ["prove", "_measured"] * times
+    kept = json.loads(one.proofs.read_text())
+    assert len(kept) == 2
+    one.proofs.write_text(json.dumps({key: {"shapes": 1} for key in kept}))
+    one.agent = kinds[0](*kinds[1:])
+    assert prepare(one, recipe).said[2] is Status.READY
+    assert len(tried) == 10
     other = replace(recipe, lora=replace(recipe.lora, r=2))
     assert prepare(one, other).said[2] is Status.READY
-    assert len(tried) == 5
+    assert len(tried) == 12
 
 
 def test_a_full_disk_keeps_no_proof_and_no_site_out(
@@ -112,7 +122,7 @@ def test_a_round_that_would_be_ended_before_it_is_done_is_refused_before_any_cha
     one = ward(tmp_path / "ward", bert, monkeypatch)
     path = one.folder / "site.toml"
     path.write_text(path.read_text().replace("[site]", "[site]\nmax_round_seconds = 100"))
-    monkeypatch.setattr(proving, "_proven", lambda admitted, length: Proof(50.0, 1e-3))
+    monkeypatch.setattr(proving, "_measured", lambda admitted, length: Times(50.0, 1e-3))
     assert prepare(one, study(bert)).said[2] is Status.REFUSED
     assert "site.max_round_seconds: 100; a round of this study may take" in why(one)
 
@@ -122,7 +132,7 @@ def test_a_round_s_time_makes_room_for_large_draws_and_many_steps(
 ) -> None:
     from tests.support.ledgers import small_plan
 
-    plan, proof = small_plan(), Proof(1.0, 0.0)
+    plan, times = small_plan(), Times(1.0, 0.0)
     one = replace(plan, local_steps=1)
-    assert proof.round_seconds(plan) > 4.8 * proof.round_seconds(one)
-    assert proof.round_seconds(one) > 1 + 5 / plan.expected_batch_size**0.5
+    assert times.of_round(plan) > 4.8 * times.of_round(one)
+    assert times.of_round(one) > 1 + 5 / plan.expected_batch_size**0.5
