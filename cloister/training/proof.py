@@ -30,7 +30,6 @@ from typing import Any
 
 import torch
 
-from cloister.data.nobody import nobody_s_records
 from cloister.errors import RefusedError
 from cloister.models.network import Network, trained_parameters
 from cloister.models.state import write_adapter
@@ -39,6 +38,7 @@ from cloister.tasks.task import Example
 from cloister.training.config import TrainingConfig
 from cloister.training.preflight import preflight
 from cloister.training.shapes import BatchShapes, candidates, one_by_one
+from cloister.training.synthetic_batches import SyntheticBatches
 from cloister.training.trials import Machine, refusing, shared_grid
 from cloister.training.workspace import Workspace
 
@@ -231,12 +231,10 @@ def _trained_sets(workspace: Workspace, plan: Plan, config: TrainingConfig) -> l
 
 
 def _samples(workspace: Workspace) -> list[Example]:
-    """The longest and the shortest of a few synthetic records."""
+    """A synthetic record of the greatest length and one of half of it; both have much to learn."""
     task = workspace.task
-    labels = task.labels
-    records = nobody_s_records(task.record_kind, labels, persons=6, each=1)
-    ordered = sorted(workspace.encode(records), key=lambda example: len(example.input_ids))
-    return [ordered[-1], ordered[0]]
+    batches = SyntheticBatches(task, workspace.network.vocabulary)
+    return [batches.example(tokens) for tokens in (task.max_length, max(task.max_length // 2, 2))]
 
 
 def _device(network: Network) -> str:

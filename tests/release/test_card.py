@@ -127,12 +127,11 @@ def test_no_noise_is_no_privacy() -> None:
 
 def test_a_twin_that_was_not_tuned_is_called_untuned() -> None:
     """Else the difference is taken for the price of privacy, which it is a lower bound of."""
-    plans = {"east": small_plan()}
     with_twin = Card(
         name="study", base="base", base_sha256="ab", kind="sequence-classification", labels=("a",),
         pooling=None, parameters=7, rounds=3, mode="one gradient a round", metric="accuracy",
-        test={"accuracy": 0.5}, plain_test={"accuracy": 0.75}, majority=None, plans=plans,
-        epsilon={"east": 2.5}, recipe_digest="cd", ledgers={},
+        test={"accuracy": 0.5}, plain_test={"accuracy": 0.75}, majority=None,
+        sites={"east": facts(small_plan())}, recipe_digest="cd",
     )  # fmt: skip
     text = render(with_twin)
     assert "| | this adapter | same run without privacy, untuned |" in text
