@@ -98,7 +98,7 @@ class KeptProofs:
             key,
             lambda: prove(workspace, plan, training, max_adapter_value=limit),
             Proof.to_json,
-            Proof.from_json,
+            lambda fields: _of_key(Proof.from_json(fields), key),
         )
 
     def times(self, admitted: Admitted, recipe: Recipe) -> Times:
@@ -140,6 +140,17 @@ class KeptProofs:
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
+
+
+def _of_key(proof: Proof, key: str) -> Proof:
+    """A kept proof, if it is of what its place says.
+
+    Raises:
+        ValueError: It is of something else.
+    """
+    if proof.key != key:
+        raise ValueError(f"a proof of {proof.key[:12]} in the place of {key[:12]}")
+    return proof
 
 
 def _key(admitted: Admitted, recipe: Recipe) -> str:

@@ -21,11 +21,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
+import re
 import resource
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,7 +52,14 @@ MAX_ADAPTER_VALUE = 100.0
 # would take longer to prove.
 CPU_TOKENS = 1024
 
-_PACKAGES = ("torch", "transformers", "peft", "opacus")
+_PACKAGES = ("cloister", "torch", "transformers", "peft", "opacus", "tokenizers")
+# Variables by which libraries choose their kernels; cuBLAS' own are pinned (`training.numerics`).
+_KERNELS = ("MKL_", "ONEDNN_", "DNNL_", "OPENBLAS_", "OMP_", "KMP_", "ATEN_", "TORCH_",
+            "CUDA_", "NVIDIA_", "PYTORCH_")  # fmt: skip
+# What tells one kind of processor from another, as Linux lists it.
+_PROCESSOR = re.compile(
+    r"^(vendor_id|cpu family|model|model name|stepping|flags|CPU \w+|Features)\s*:"
+)
 
 
 @dataclass(frozen=True)
@@ -133,6 +143,8 @@ def depends_on(
         "max_adapter_value": max_adapter_value,
         "versions": {name: version(name) for name in _PACKAGES},
         "device": _device(network),
+        "build": hashlib.sha256(torch.__config__.show().encode()).hexdigest(),
+        "variables": {n: v for n, v in sorted(os.environ.items()) if n.startswith(_KERNELS)},
         "threads": torch.get_num_threads(),
     }
 
@@ -238,9 +250,24 @@ def _samples(workspace: Workspace) -> list[Example]:
 
 
 def _device(network: Network) -> str:
+    """What computes: a proof made on another processor or driver is of other kernels."""
     if network.device.type == "cuda":
-        return torch.cuda.get_device_name(network.device)
-    return f"{platform.machine()} {platform.processor()} {torch.backends.cpu.get_cpu_capability()}"
+        name = torch.cuda.get_device_name(network.device)
+        capability = torch.cuda.get_device_capability(network.device)
+        return (
+            f"{name} {capability} CUDA {torch.version.cuda} cuDNN {torch.backends.cudnn.version()}"
+        )
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} {_processor()}"
+
+
+def _processor() -> str:
+    """A hash of the processors' kind, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return platform.processor()
+    told = sorted({" ".join(line.split()) for line in lines if _PROCESSOR.match(line)})
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
 
 def _peak(network: Network) -> int:

@@ -99,9 +99,17 @@ def test_a_proof_is_made_once_and_made_again_where_it_is_damaged(
     one.agent = kinds[0](*kinds[1:])
     assert prepare(one, recipe).said[2] is Status.READY
     assert len(tried) == 10
+    # A sound proof of something else, in the place of this one.
+    kept = json.loads(one.proofs.read_text())
+    moved = {key: {**value, "key": "0" * 64} if "key" in value else value for key, value in
+             kept.items()}  # fmt: skip
+    one.proofs.write_text(json.dumps(moved))
+    one.agent = kinds[0](*kinds[1:])
+    assert prepare(one, recipe).said[2] is Status.READY
+    assert tried[10:] == ["prove"]
     other = replace(recipe, lora=replace(recipe.lora, r=2))
     assert prepare(one, other).said[2] is Status.READY
-    assert len(tried) == 12
+    assert len(tried) == 13
 
 
 def test_a_full_disk_keeps_no_proof_and_no_site_out(

@@ -13,6 +13,7 @@ from cloister.errors import PreflightError, RefusedError
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.tasks.config import TaskConfig
 from cloister.training import proof as proof_file
+from cloister.training import proof as proof_module
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
 from cloister.training.numerics import check_pinned, pinned
 from cloister.training.proof import Proof, prove, proven
@@ -199,6 +200,26 @@ def test_the_key_names_all_that_a_proof_depends_on(workspace: Workspace, bases: 
     assert len(keys) == 8
     # What a round does not depend on changes nothing.
     assert Proof.key_of(workspace, replace(PLAN, noise_multiplier=2.0), CONFIG) == key
+
+
+def test_the_key_tells_versions_and_kernels_apart(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proof from before an upgrade, or from another processor, is of other kernels or checks."""
+    key = Proof.key_of(workspace, PLAN, CONFIG)
+    keys = {key}
+    with monkeypatch.context() as patch:
+        patch.setenv("MKL_CBWR", "COMPATIBLE")
+        keys.add(Proof.key_of(workspace, PLAN, CONFIG))
+    for name in ("cloister", "torch", "tokenizers"):
+        with monkeypatch.context() as patch:
+            patch.setattr(proof_module, "version", lambda of, name=name: f"9.{of == name}")
+            keys.add(Proof.key_of(workspace, PLAN, CONFIG))
+    with monkeypatch.context() as patch:
+        patch.setattr(proof_module, "_processor", lambda: "another")
+        keys.add(Proof.key_of(workspace, PLAN, CONFIG))
+    assert len(keys) == 6
+    assert Proof.key_of(workspace, PLAN, CONFIG) == key
 
 
 def test_a_proof_is_made_once_for_equal_values(
