@@ -43,10 +43,12 @@ class Moments:
     Attributes:
         clock: Seconds that only grow.
         wait: Waits some seconds.
+        waits: Whether moments are kept at all; if not, everything leaves at once.
     """
 
     clock: Callable[[], float] = time.monotonic
     wait: Callable[[float], None] = time.sleep
+    waits: bool = True
 
     def hold(self, begun: float, period: float) -> float:
         """Waits for the next moment of a period.
@@ -62,7 +64,7 @@ class Moments:
             Work that took less than one period ends at one moment, whatever it did. What took
             longer tells in how many periods it was done, and nothing finer.
         """
-        if not period:
+        if not period or not self.waits:
             return begun
         moment = begun + period * max(1, math.ceil((self.clock() - begun) / period))
         while (left := moment - self.clock()) > 0:
@@ -70,5 +72,5 @@ class Moments:
         return moment
 
 
-# For simulations, where nobody watches a site's clock.
-AT_ONCE = Moments(clock=lambda: 0.0, wait=lambda seconds: None)
+# For simulations, and for a site's own commands: nobody watches its clock.
+AT_ONCE = Moments(waits=False)

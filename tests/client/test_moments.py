@@ -34,11 +34,11 @@ def test_longer_work_tells_the_number_of_periods_and_nothing_finer(
     assert clock.now == ends
 
 
-def test_without_a_period_nobody_waits() -> None:
+def test_without_a_period_or_a_watcher_nobody_waits() -> None:
     clock = Clock(5.0)
     assert Moments(clock, clock.wait).hold(1.0, 0.0) == 1.0
     assert clock.now == 5.0
-    assert AT_ONCE.hold(0.0, 0.0) == 0.0
+    assert AT_ONCE.hold(3.0, 7.5) == 3.0
 
 
 def test_a_wait_that_ends_early_goes_on() -> None:
