@@ -26,7 +26,7 @@ from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
 from cloister.recipe import Recipe
 from cloister.training.machine import on_machine
-from cloister.training.units import encode_units
+from cloister.training.units import TRIED, encode_units
 from cloister.training.workspace import Workspace, open_workspace
 
 
@@ -201,4 +201,5 @@ def _periods(
             f"site.max_round_seconds: {most:g}; a round of this study may take {per_round:g} s "
             f"here: set it to {math.ceil(per_round)} or more, or ask for less"
         )
-    return period_of(times.encoding * plan.public_records * plan.max_records), per_round
+    tried = TRIED * plan.max_records if plan.unit is Unit.PERSON else 1
+    return period_of(times.encoding * plan.public_records * tried), per_round
