@@ -77,14 +77,24 @@ def read_toml(path: Path, remedy: str) -> dict[str, object]:
     Raises:
         BadFileError: It cannot be read, or is not valid TOML.
     """
+    return parse_file(path, read_file(path, remedy), remedy)
+
+
+def read_file(path: Path, remedy: str) -> bytes:
+    """A file's bytes, as far as any file of ours goes; see `read_toml`."""
     try:
         with path.open("rb") as file:
-            content = file.read(MOST_BYTES + len(BOM.encode()) + 1)
-        text = content.decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+            return file.read(MOST_BYTES + len(BOM.encode()) + 1)
+    except OSError as error:
         raise BadFileError(f"{path}: cannot be read ({error}); {remedy}") from error
+
+
+def parse_file(path: Path, content: bytes, remedy: str) -> dict[str, object]:
+    """Parses a file's bytes; see `read_toml`."""
     try:
-        return parse_toml(text)
+        return parse_toml(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise BadFileError(f"{path}: cannot be read ({error}); {remedy}") from error
     except tomllib.TOMLDecodeError as error:
         raise BadFileError(f"{path}: no valid TOML: {error}; {remedy}") from error
 

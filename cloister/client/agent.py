@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +30,8 @@ from cloister.client.own import open_own
 from cloister.client.own_ledger import open_ledger
 from cloister.client.records import RecordSource
 from cloister.client.secure import EpochKeys
-from cloister.client.site_file import read_site
+from cloister.client.site_file import SiteFile, read_site, site_bytes, site_of
+from cloister.data.values import MOST_ROW_BYTES
 from cloister.errors import AdapterFormatError, CloisterError, NetworkError, PreflightError
 from cloister.flower.control import empty_bundle
 from cloister.flower.tasks import CLIENT_TASK, Executor, Runtime, Task
@@ -41,15 +43,22 @@ log = logging.getLogger(__name__)
 # Seconds between looks for a task; 2 % of a core.
 POLL = 0.1
 # Seconds to read one record when the agent starts, for the moment at which it begins to serve: ten
-# times what a JSONL's line takes.
+# times what a JSONL's line takes; and one row of the most bytes, of which CPython's scanner reads
+# about 50 MB/s, whoever's it is.
 READ_SECONDS = 1e-4
+READ_BYTE_SECONDS = 2e-8
 # How a watchdog ends the process: EX_SOFTWARE, sysexits.h.
 HUNG = 70
 
 
+# What an admission follows from: the bytes of `site.toml`, the study's document, and which reading
+# of the records is served.
+Source = tuple[bytes, str, int]
+
+
 @dataclass
 class OwnSites:
-    """The site in the study that is asked about; kept until `site.toml` or the study changes.
+    """The site in the study that is asked about; kept until one of its sources changes.
 
     Attributes:
         path: `site.toml`.
@@ -63,8 +72,8 @@ class OwnSites:
     path: Path
     records: RecordSource
     moments: Moments
-    admitted: tuple[tuple[bytes, str, str], Admitted] | None = None
-    unsound: tuple[tuple[bytes, str, str], PreflightError] | None = None
+    admitted: tuple[Source, Admitted] | None = None
+    unsound: tuple[Source, PreflightError] | None = None
     keys: EpochKeys = field(default_factory=EpochKeys)
 
     def __call__(self, context: Context) -> Admitted:
@@ -77,9 +86,10 @@ class OwnSites:
             CloisterError: The site does not take part.
         """
         text = str(context.run_config.get("recipe", ""))
-        file = read_site(self.path)
+        content = site_bytes(self.path)  # once: an admission belongs to what it was made from
+        file = site_of(self.path, content)
         records = self.records.current
-        source = (self.path.read_bytes(), text, records.stamp.sha256)
+        source = (content, text, self.records.readings)
         if self.unsound is not None and self.unsound[0] == source:
             raise self.unsound[1]
         if self.admitted is None or self.admitted[0] != source:
@@ -113,9 +123,10 @@ class Agent:
     def __post_init__(self) -> None:
         file = read_site(self.path)
         self._folder = AgentFolder.of(file)
+        self._limit = file.site.max_round_seconds
         begun = self.moments.clock()
         records = RecordSource(file)
-        self.moments.hold(begun, period_of(file.site.public_records * READ_SECONDS))
+        self.moments.hold(begun, _reading_period(file))
         self._sites = OwnSites(self.path, records, self.moments)
         self._app = make_client_app(
             self._sites, on_error=self._refused, identify=self._identity, moments=self.moments
@@ -142,8 +153,11 @@ class Agent:
                 self._handle(task)
 
     def _handle(self, task: Task) -> None:
-        limit = read_site(self.path).site.max_round_seconds
-        watchdog = threading.Timer(limit, _end_hung)
+        # A file that is being written cannot be read: the question is refused as one that finds it
+        # so, and meanwhile the limit from before holds.
+        with suppress(CloisterError):
+            self._limit = read_site(self.path).site.max_round_seconds
+        watchdog = threading.Timer(self._limit, _end_hung)
         watchdog.daemon = True
         watchdog.start()
         try:
@@ -201,11 +215,19 @@ class Agent:
         return reply
 
     def _reload_if_asked(self) -> None:
-        """Reads the records again where the operator asks for it; those from before stay if not."""
+        """Reads the records again where the operator asks for it; those from before stay if not.
+
+        Whether it goes well or not, the agent goes on at a moment, as at its start.
+        """
         if not self._folder.take_reload():
             return
+        begun = self.moments.clock()
         try:
-            self._sites.records.reload(read_site(self.path))
+            file = read_site(self.path)
+            try:
+                self._sites.records.reload(file)
+            finally:
+                self.moments.hold(begun, _reading_period(file))
         except CloisterError as error:
             log.error("the records cannot be read; those from before are served")
             self._asked = ("", 0)
@@ -238,6 +260,12 @@ class Agent:
         base = {key: self._activity[key] for key in kept if key in self._activity}
         self._activity = {"doing": what, **base, **more}
         _noted(lambda: self._folder.note_activity(self._activity))
+
+
+def _reading_period(file: SiteFile) -> float:
+    """Of reading the records, from declared and public numbers: one may be as large as any is."""
+    rows = file.site.public_records * READ_SECONDS
+    return period_of(rows + MOST_ROW_BYTES * READ_BYTE_SECONDS)
 
 
 def _noted(note: Callable[[], None]) -> None:

@@ -15,7 +15,7 @@ from cloister.client.own_ledger import open_ledger
 from cloister.client.personal import PersonalAdapter
 from cloister.client.policy import Asked, check
 from cloister.client.proving import KeptProofs
-from cloister.client.records import SiteRecords
+from cloister.client.records import SiteRecords, declarations
 from cloister.client.secure import EpochKeys
 from cloister.client.site import Site
 from cloister.client.site_file import SiteFile
@@ -26,7 +26,7 @@ from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
 from cloister.recipe import Recipe
 from cloister.training.machine import on_machine
-from cloister.training.units import encode_units
+from cloister.training.units import TRIED, encode_units
 from cloister.training.workspace import Workspace, open_workspace
 
 
@@ -141,14 +141,19 @@ def open_own(
         keys: Of an epoch of secure aggregation.
 
     Raises:
-        CloisterError: Policy, ledger, base or proof do not allow it. None of these looks at a
-            record.
+        CloisterError: Policy, ledger, base or proof do not allow it, or the records were read by
+            other declarations than the file now has. None of these looks at a record.
 
     Guarantees:
         Nothing is looked for, fetched or loaded for a study that policy and ledger do not accept.
         Nothing is charged. Records are touched last, by a function that cannot fail, and this
         returns at a moment of a period that follows from declared and synthetic numbers.
     """
+    if records.declared != declarations(file):
+        raise RefusedError(
+            f"{file.path}: says now how the records are to be read, and they were read by what it "
+            "said before; cloister site reload reads them again"
+        )
     ledger = open_ledger(file)
     plan = accepted(file, recipe, ledger)
     workspace = _loaded(file, recipe, str(own_base(file, recipe)))
@@ -196,4 +201,5 @@ def _periods(
             f"site.max_round_seconds: {most:g}; a round of this study may take {per_round:g} s "
             f"here: set it to {math.ceil(per_round)} or more, or ask for less"
         )
-    return period_of(times.encoding * plan.public_records * plan.max_records), per_round
+    tried = TRIED * plan.max_records if plan.unit is Unit.PERSON else 1
+    return period_of(times.encoding * plan.public_records * tried), per_round

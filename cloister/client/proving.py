@@ -15,7 +15,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -25,12 +25,14 @@ from cloister.adapter.wire import encode
 from cloister.client.admission import Admitted
 from cloister.data.nobody import nobody_s_records
 from cloister.data.records import ChatRecord, Message, Record, TextRecord, TokenRecord
-from cloister.errors import CloisterError, PreflightError
+from cloister.errors import CloisterError, MisfitError, PreflightError
 from cloister.files import write_whole
 from cloister.models.state import write_adapter
 from cloister.privacy.entropy import OsEntropy
 from cloister.privacy.plan import Plan
 from cloister.recipe import Recipe
+from cloister.tasks.cut import most_characters, most_turns
+from cloister.tasks.largest import largest_records
 from cloister.tasks.task import Example
 from cloister.training.config import TrainingConfig
 from cloister.training.local import local_update
@@ -59,7 +61,8 @@ class Times:
 
     Attributes:
         step: One local step on the expected batch, every record of greatest length.
-        encoding: Encoding one such record.
+        encoding: Encoding one record as large as any that is looked at (`tasks.cut`): the slowest
+            of several kinds.
     """
 
     step: float
@@ -163,6 +166,7 @@ def _key(admitted: Admitted, recipe: Recipe) -> str:
         "versions": {name: metadata.version(name) for name in ("cloister", "tokenizers")},
         "start": hashlib.sha256(encode(workspace.whole)).hexdigest(),
         "task": asdict(recipe.task),
+        "largest": [most_characters(recipe.task.max_length), most_turns(recipe.task.max_length)],
         "training": asdict(site.training),
         "shapes": admitted.shapes.to_json() if admitted.shapes else None,
         "plan": [plan.public_records, plan.expected_batch_size, plan.max_records, plan.unit],
@@ -171,15 +175,24 @@ def _key(admitted: Admitted, recipe: Recipe) -> str:
 
 
 def _measured(admitted: Admitted, length: int) -> Times:
+    """Measured apart from the frozen layers' kept states: a study finds none and leaves none."""
+    prefix = admitted.workspace.network.prefix
+    with prefix.apart() if prefix is not None else nullcontext():
+        return _measured_apart(admitted, length)
+
+
+def _measured_apart(admitted: Admitted, length: int) -> Times:
     workspace, plan = admitted.workspace, admitted.plan
     records = nobody_s_records(
         workspace.task.record_kind, workspace.task.labels,
         max(2, min(plan.public_records, 2 * plan.expected_batch_size)), 1,
     )  # fmt: skip
     try:
-        started = time.perf_counter()
         longest = [workspace.task.encode(_long(record, length)) for record in records]
-        encoding = (time.perf_counter() - started) / len(longest)
+        encoding = max(
+            _encoding_seconds(workspace, record)
+            for record in largest_records(workspace.task.record_kind, workspace.task.labels, length)
+        )
         write_adapter(workspace.network, workspace.start)
         workspace.train_names(frozenset(workspace.start))
         _step_seconds(admitted, longest, WARM)  # what loads at its first use is no part of a step
@@ -213,6 +226,14 @@ def _step_seconds(admitted: Admitted, longest: list[Example], count: int) -> flo
             workspace.network, workspace.task, units, workspace.start, plan, site.training,
             round_number=1, entropy=OsEntropy(), rank=site.rank, shapes=admitted.shapes,
         )  # fmt: skip
+    return time.perf_counter() - started
+
+
+def _encoding_seconds(workspace: Workspace, record: Record) -> float:
+    """Of one record; one that the template does not take needs its time all the same."""
+    started = time.perf_counter()
+    with suppress(MisfitError):
+        workspace.task.encode(record)
     return time.perf_counter() - started
 
 

@@ -7,9 +7,10 @@ that it asks can show in how reading goes.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from cloister.client.site_file import RecordsConfig, SiteFile
@@ -49,12 +50,14 @@ class SiteRecords:
         rows: Their numbers in the file, as editors count.
         misfits: The rows that do not.
         stamp: The file as it was read.
+        declared: By what of `site.toml` it was read (`declarations`).
     """
 
     records: tuple[Record, ...]
     rows: tuple[int, ...]
     misfits: tuple[Misfit, ...]
     stamp: Stamp
+    declared: str
 
     @property
     def reasons(self) -> Mapping[str, int]:
@@ -64,6 +67,16 @@ class SiteRecords:
     def __str__(self) -> str:
         left = "".join(f"; {count} rows are left out: {why}" for why, count in self.reasons.items())
         return f"{len(self.records)} records fit{left}"
+
+
+def declarations(file: SiteFile) -> str:
+    """All of a `site.toml` that says how its records are read, as one text.
+
+    Raises:
+        RecipeError: The file declares nothing.
+    """
+    told = [str(file.data), asdict(file.declared), asdict(file.columns), file.policy.privacy.unit]
+    return json.dumps(told, sort_keys=True)
 
 
 def read_records(file: SiteFile) -> SiteRecords:
@@ -102,7 +115,7 @@ def read_records(file: SiteFile) -> SiteRecords:
             f"{path}: none of {len(misfits)} rows fits what {file.path.name} declares{first}; "
             "correct the columns in [site] or the labels in [records]"
         )
-    return SiteRecords(tuple(records), tuple(rows), tuple(misfits), before)
+    return SiteRecords(tuple(records), tuple(rows), tuple(misfits), before, declarations(file))
 
 
 def _each(file: SiteFile) -> Iterator[tuple[int, Record | str]]:
@@ -159,6 +172,7 @@ class RecordSource:
 
     Attributes:
         current: What is served.
+        readings: How many times they were read; another number, other records.
 
     Raises:
         RecipeError: The file declares nothing.
@@ -172,6 +186,7 @@ class RecordSource:
     def __init__(self, file: SiteFile) -> None:
         self._file = file
         self.current = read_records(file)
+        self.readings = 1
 
     def document(self) -> dict[str, Any]:
         """Which records are served, for `cloister site status` at home."""
@@ -197,5 +212,6 @@ class RecordSource:
         """
         file = file or self._file
         self.current = read_records(file)
+        self.readings += 1
         self._file = file
         return self.current

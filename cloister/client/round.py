@@ -142,6 +142,7 @@ def _trained(admitted: Admitted, begin: _Begin, entropy: Entropy, on_step: OnSte
         round_number=begin.number,
         entropy=entropy,
         shapes=admitted.shapes,
+        most_value=site.policy.accept.max_adapter_value if admitted.plan.is_private else None,
         rank=site.rank,
         center=filled(cut(center, site.rank), center.shapes),
         on_step=on_step,

@@ -15,7 +15,7 @@ from cloister.errors import RecipeError, UsageError
 from cloister.fields import read_section
 from cloister.names import is_name
 from cloister.tasks.config import TaskKind
-from cloister.toml_text import read_toml
+from cloister.toml_text import parse_file, read_file
 from cloister.training.machine import MachineConfig
 
 # What stands in a new file where only the institution knows the value; it is refused by name.
@@ -224,6 +224,9 @@ class SiteFile:
         )
 
 
+_REMEDY = "cloister site init writes one to start from"
+
+
 def read_site(path: Path) -> SiteFile:
     """Reads a `site.toml`.
 
@@ -231,7 +234,26 @@ def read_site(path: Path) -> SiteFile:
         BadFileError: It is missing, unreadable or no TOML.
         RecipeError: Anything in it cannot be meant; all problems at once.
     """
-    tables = read_toml(path, "cloister site init writes one to start from")
+    return site_of(path, site_bytes(path))
+
+
+def site_bytes(path: Path) -> bytes:
+    """The bytes of a `site.toml`.
+
+    Raises:
+        BadFileError: It cannot be read.
+    """
+    return read_file(path, _REMEDY)
+
+
+def site_of(path: Path, content: bytes) -> SiteFile:
+    """What the bytes of a `site.toml` say; see `read_site`.
+
+    Args:
+        path: Where it lies.
+        content: As read once, where bytes and meaning must belong together.
+    """
+    tables = parse_file(path, content, _REMEDY)
     blanks = [
         f"{path}: {section}.{key}: not filled in yet; the comment beside it says what it is"
         for section, table in tables.items()

@@ -27,37 +27,41 @@ TokenIds = tuple[int, ...]
 
 GIB = 2**30
 
+# The fixed length of a batch and the row counts that go with it: two studies that were proven with
+# others may not use each other's states.
+Fixed = tuple[int, tuple[int, ...]]
+
 # States of batches that were padded to the longest of their records.
-ANY_LENGTH = 0
+ANY_LENGTH: Fixed = (0, ())
 
 
 class KeptStates:
-    """Hidden states [t, H] by record and padded length, up to a size in memory.
+    """Hidden states [t, H] by record, padded length and row counts, up to a size in memory.
 
     Nothing is dropped to make room: every record is drawn equally often, so what came first serves
     as well as what came last.
     """
 
     def __init__(self) -> None:
-        self._states: dict[tuple[TokenIds, int], Tensor] = {}
+        self._states: dict[tuple[TokenIds, Fixed], Tensor] = {}
         self._bytes = 0
 
-    def get(self, record: TokenIds, length: int = ANY_LENGTH) -> Tensor | None:
+    def get(self, record: TokenIds, fixed: Fixed = ANY_LENGTH) -> Tensor | None:
         """A record's states, if they are kept.
 
         Args:
             record: Its token ids.
-            length: The fixed length at which they were computed; `ANY_LENGTH`: beside any others.
+            fixed: In what they were computed; `ANY_LENGTH`: beside any others.
         """
-        return self._states.get((record, length))
+        return self._states.get((record, fixed))
 
     def add(
-        self, record: TokenIds, states: Tensor, max_bytes: float, length: int = ANY_LENGTH
+        self, record: TokenIds, states: Tensor, max_bytes: float, fixed: Fixed = ANY_LENGTH
     ) -> None:
         """Keeps a copy of a record's states if all kept then come to at most `max_bytes`."""
         size = states.numel() * states.element_size()
-        if (record, length) not in self._states and self._bytes + size <= max_bytes:
-            self._states[record, length] = states.clone()
+        if (record, fixed) not in self._states and self._bytes + size <= max_bytes:
+            self._states[record, fixed] = states.clone()
             self._bytes += size
 
 
@@ -132,15 +136,15 @@ class FrozenPrefix:
             With a fixed shape, a record's states are a function of its own tokens, bit for bit,
             whether they were kept or not.
         """
-        length = ANY_LENGTH if shape is None else shape.length
-        found = [self._kept.get(record, length) for record in records]
+        fixed = ANY_LENGTH if shape is None else (shape.length, shape.counts)
+        found = [self._kept.get(record, fixed) for record in records]
         missing = [row for row, states in enumerate(found) if states is None]
         if missing:
             rows = missing if shape is None else _filled(missing, attention_mask, shape)
             computed = self._compute(input_ids[rows], attention_mask[rows])
             for row, hidden in zip(missing, computed, strict=False):
                 states = hidden[: len(records[row])]
-                self._kept.add(records[row], states, self._max_bytes, length)
+                self._kept.add(records[row], states, self._max_bytes, fixed)
                 found[row] = states
         present = [states for states in found if states is not None]
         if shape is None:

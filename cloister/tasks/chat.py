@@ -13,6 +13,7 @@ from cloister.data.records import ChatRecord, Message, Record, RecordKind
 from cloister.errors import MisfitError
 from cloister.tasks.collate import collate
 from cloister.tasks.config import TaskKind
+from cloister.tasks.cut import cut_text, cut_turns
 from cloister.tasks.losses import mean_within_record, token_losses
 from cloister.tasks.task import IGNORE, Batch, BatchShape, Example
 from cloister.tasks.template import ChatTemplate
@@ -59,8 +60,8 @@ class CausalChat:
                 beginning as the beginning of the whole, so that the turns cannot be found in it.
         """
         assert isinstance(record, ChatRecord)
-        text, spans = self._render(record.messages)
-        encoded = self._tokens(text, offsets=True)
+        text, spans = self._render(cut_turns(record.messages, self.max_length))
+        encoded = self._tokens(cut_text(text, self.max_length), offsets=True)
         # Some tokenizers trim spaces off offsets, which leaves a token of spaces alone no width;
         # it is learnt where it stands inside a turn. A frame's own tokens are at (0, 0), in none.
         target = [

@@ -15,6 +15,7 @@ from cloister.data.records import Record, RecordKind, TextRecord
 from cloister.errors import MisfitError
 from cloister.tasks.collate import collate
 from cloister.tasks.config import TaskKind
+from cloister.tasks.cut import cut_text
 from cloister.tasks.task import UNKNOWN_LABEL, Batch, BatchShape, Example
 
 
@@ -47,7 +48,8 @@ class SequenceClassification:
                 f"({', '.join(self.labels[:5])}{', …' if len(self.labels) > 5 else ''}); "
                 "correct the file, or name it in task.labels",
             )
-        ids = self.tokenizer(record.text, truncation=True, max_length=self.max_length)["input_ids"]
+        text = cut_text(record.text, self.max_length)
+        ids = self.tokenizer(text, truncation=True, max_length=self.max_length)["input_ids"]
         return Example(tuple(ids) or (self.pad_id,), self.labels.index(record.label))
 
     def collate(self, examples: Sequence[Example], shape: BatchShape | None = None) -> Batch:

@@ -118,6 +118,9 @@ class Task(Protocol):
     def encode(self, record: Record) -> Example:
         """Turns a record into tokens.
 
+        At most so much of it is looked at as `cloister.tasks.cut` says, which bounds the time that
+        one record takes, whatever it holds.
+
         Raises:
             MisfitError: The record's label or tags are not among `labels`, or its conversation
                 cannot be rendered.

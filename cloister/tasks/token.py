@@ -13,6 +13,7 @@ from cloister.data.records import Record, RecordKind, TokenRecord
 from cloister.errors import MisfitError
 from cloister.tasks.collate import collate
 from cloister.tasks.config import TaskKind
+from cloister.tasks.cut import cut_words
 from cloister.tasks.losses import mean_within_record, token_losses
 from cloister.tasks.task import IGNORE, UNKNOWN_LABEL, Batch, BatchShape, Example
 
@@ -42,9 +43,10 @@ class TokenClassification:
     primary_metric: str = "f1"
 
     def encode(self, record: Record) -> Example:
-        """Tokenizes a sentence; see `Task.encode`."""
+        """Tokenizes a sentence; see `Task.encode`. Tags of words that are cut are not looked at."""
         assert isinstance(record, TokenRecord)
-        unknown = sorted(set(record.tags) - set(self.labels))
+        kept = cut_words(record.tokens, self.max_length)
+        unknown = sorted(set(record.tags[: len(kept)]) - set(self.labels))
         if unknown:
             raise MisfitError(
                 UNKNOWN_LABEL,
@@ -53,7 +55,7 @@ class TokenClassification:
                 "correct the file, or name its type in task.labels",
             )
         encoded = self.tokenizer(
-            list(record.tokens),
+            list(kept),
             is_split_into_words=True,
             truncation=True,
             max_length=self.max_length,

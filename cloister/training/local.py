@@ -47,6 +47,7 @@ def local_update(
     rank: int | None = None,
     center: Adapter | None = None,
     shapes: BatchShapes | None = None,
+    most_value: float | None = None,
     on_step: Callable[[], None] = lambda: None,
 ) -> Adapter:
     """Runs one round's local steps.
@@ -65,6 +66,8 @@ def local_update(
         center: What the proximal term pulls to, and the delta is from; None: `start`.
         shapes: Of private passes, from the machine's proof; None: every record for itself, which
             needs no proof and takes several times as long.
+        most_value: The largest value that a parameter may have after a step, of either sign, as far
+            as isolation was tried; None: any.
         on_step: Called after each step, for progress at the site only.
 
     Returns:
@@ -107,10 +110,19 @@ def local_update(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate_at(config, step, total_steps)
             optimizer.step()
+            if most_value is not None:
+                _hold_within(parameters, most_value)
             optimizer.zero_grad()
             on_step()
     delta = read_adapter(network) - around.select(names)
     return clip_update(delta, plan.max_update_norm)
+
+
+def _hold_within(parameters: Sequence[Tensor], most_value: float) -> None:
+    """Clamps what trains; of noised sums alone, so it costs nothing."""
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.clamp_(-most_value, most_value)
 
 
 def clip_update(delta: Adapter, bound: float | None) -> Adapter:

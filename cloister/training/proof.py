@@ -26,6 +26,7 @@ import platform
 import re
 import resource
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -209,7 +210,9 @@ def prove(
         write_adapter(network, workspace.start)
         workspace.train_names(frozenset(workspace.start))
         samples = _samples(workspace)
-        with refusing(len(samples), len(samples[0].input_ids)):
+        prefix = network.prefix
+        kept_apart = prefix.apart() if prefix is not None else nullcontext()
+        with kept_apart, refusing(len(samples), len(samples[0].input_ids)):
             preflight(network, task, samples)
         found: BatchShapes | None = trial_shapes
         seconds: dict[tuple[int, int], float] = {}

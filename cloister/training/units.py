@@ -24,6 +24,9 @@ UNFIT: Mapping[Misfit, str] = {
     "length": "it is longer than the base has positions",
     "token": "a token of it is beyond the base's vocabulary",
 }
+# Records of a person that are tried for each one that may count, so that some may be unusable and
+# one person's cost is still bounded.
+TRIED = 2
 UNLIMITED = Limits(positions=None, vocabulary=None)
 
 
@@ -60,8 +63,9 @@ def encode_units(
         records: A site's; private.
         task: Of the study.
         unit: Whose presence is hidden.
-        most: Records of one person that count: the first so many that can be used. It bounds a
-            person's cost in time and memory; its influence is bounded by the clip whatever it is.
+        most: Records of one person that count: the first so many that can be used, of the first
+            TRIED times as many. It bounds a person's cost in time and memory; its influence is
+            bounded by the clip whatever it is.
         limits: What the base can take.
 
     Guarantees:
@@ -81,10 +85,11 @@ def encode_units(
     unused = 0
     for places in groups.values():
         examples: list[Example] = []
-        for done, place in enumerate(places):
+        tried = 0
+        for place in places[: TRIED * most]:
             if len(examples) == most:
-                unused += len(places) - done
                 break
+            tried += 1
             if unit is Unit.PERSON and records[place].person is None:
                 problems.append((place + 1, NO_PERSON, NO_PERSON))
                 continue
@@ -94,6 +99,7 @@ def encode_units(
                 problems.append((place + 1, error.reason, str(error)))
             except Exception as error:  # a tokenizer may raise whatever Python does
                 problems.append((place + 1, UNENCODED, f"{UNENCODED} ({type(error).__name__})"))
+        unused += len(places) - tried
         units.append(tuple(examples))
     problems.sort()
     return EncodedUnits(

@@ -16,15 +16,21 @@ import pytest
 
 from cloister.adapter.exchange import RoundRequest, Status, Step
 from cloister.adapter.wire import decode
+from cloister.client import site_file
+from cloister.client.agent import _reading_period
 from cloister.client.agent_folder import AgentFolder
-from cloister.client.site_file import read_site
+from cloister.client.moments import Moments
+from cloister.client.policy_file import EXAMPLE, SitePolicy, parse_policy
+from cloister.client.site_file import SiteConfig, SiteFile, read_site
+from cloister.data.values import MOST_ROW_BYTES
 from cloister.errors import DataError
 from cloister.models.base import weights_sha256
+from cloister.models.network import trained_parameters
 from cloister.privacy.ledger import Ledger
 from cloister.recipe import Recipe, parse_recipe
 from tests.support.models import tiny_bert, tiny_llama
 from tests.support.studies import NOTES
-from tests.support.wards import Seen, Ward
+from tests.support.wards import READ, Seen, Ward
 
 LABELS = sorted(NOTES)
 PIN = "the patient has pin 4711"
@@ -111,7 +117,8 @@ STUDIES: dict[str, tuple[str, ...]] = {
 RECORDS: dict[str, Row] = {
     "a record more": {"text": "mild knee pain", "label": "orthopaedics", "person": "p0"},
     "a label that nobody names": {"text": "pain", "label": "oncology", "person": "q"},
-    "a long text": {"text": "pain " * 500, "label": "cardiology", "person": "q"},
+    "a long text": {"text": "pain " * 10**6, "label": "cardiology", "person": "q"},
+    "a long word": {"text": "a" * 10**6, "label": "cardiology", "person": "q"},
     "a token beyond the base": {"text": "zebra pain", "label": "cardiology", "person": "q"},
     "a secret": {"text": PIN, "label": "dermatology", "person": "q"},
 }
@@ -172,6 +179,57 @@ def test_no_answer_depends_on_how_many_records_there_are(bert: Path, live: Lives
     plain = live(recipe, notes(), bert)
     for count in (1, 2, 19, 90):
         assert live(recipe, notes(count), bert) == plain, count
+
+
+def test_no_moment_follows_from_how_many_records_there_are(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The periods themselves are equal, not only the moments that came of them."""
+    held: list[float] = []
+    hold = Moments.hold
+
+    def noting(self: Moments, begun: float, period: float) -> float:
+        held.append(period)
+        return hold(self, begun, period)
+
+    monkeypatch.setattr(Moments, "hold", noting)
+    recipe, found = study(bert), []
+    for count in (20, 20_000):
+        held.clear()
+        proofs = AgentFolder(tmp_path / "20" / "ward.agent").proofs
+        folder = tmp_path / str(count)
+        ward = Ward.open(folder, notes(count), bert, monkeypatch, proofs=proofs)
+        prepared = ward.ask(recipe, RoundRequest(recipe.digest(), 0, b"", Step.PREPARE))
+        assert prepared.said[2] is Status.READY
+        ward.agent._folder.ask_reload()
+        ward.agent._reload_if_asked()
+        admitted = ward.agent._sites.admitted
+        assert admitted is not None
+        found.append([*held, admitted[1].period])
+    assert len(found[0]) == 4
+    assert found[0] == found[1]
+
+
+CONVERSATIONS: dict[str, list[dict[str, str]]] = {
+    "5 MB": [{"role": "user", "content": "pain " * 10**6}, {"role": "assistant", "content": "no"}],
+    "a reply of 5 MB": [{"role": "assistant", "content": "no fever " * 500_000}],
+    "1,000 turns": [
+        {"role": ("user", "assistant")[n % 2], "content": "fever " * 10} for n in range(1000)
+    ],
+    "1,000 replies": [{"role": "assistant", "content": "no"} for _ in range(1000)],
+}
+
+
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_no_answer_depends_on_how_large_a_conversation_is(
+    name: str, llama: Path, live: Lives
+) -> None:
+    """One of 1,000 turns once took 8.8 s to encode, which `ready` told."""
+    recipe = study(llama, *CHAT)
+    plain = live(recipe, chats(), llama, task="causal-lm")
+    row = {"messages": CONVERSATIONS[name], "person": "q"}
+    assert live(recipe, [*chats(), row], llama, task="causal-lm") == plain
+    assert plain[0].said[2] is Status.READY
 
 
 def test_the_studies_are_answered_in_every_way(bert: Path, live: Lives) -> None:
@@ -271,6 +329,145 @@ def test_a_reload_takes_the_records_between_two_rounds(
     ward.agent._reload_if_asked()
     assert len(served.current.records) == 7
     assert "valid JSON" in ward.agent._folder.refusals()[-1]["why"]
+
+
+@pytest.mark.parametrize("rows", [notes(3), notes(90), [*notes(), RECORDS["a long text"]], ["{"]])
+def test_after_a_reload_the_agent_goes_on_at_a_moment(
+    rows: list[object], bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ward = Ward.open(tmp_path / "ward", notes(), bert, monkeypatch)
+    file = read_site(ward.folder / "site.toml")
+    file.data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ward.agent._folder.ask_reload()
+    begun = ward.clock.now
+    ward.agent._reload_if_asked()
+    assert ward.clock.now == pytest.approx(begun + _reading_period(file))
+
+
+def test_a_moment_of_beginning_to_serve_has_room_for_a_row_as_large_as_any(tmp_path: Path) -> None:
+    file = SiteFile(
+        tmp_path / "site.toml",
+        SiteConfig(name="a", data="a.jsonl", public_records=9, ledger="a.ledger"),
+        parse_policy(EXAMPLE),
+    )
+    assert _reading_period(file) >= MOST_ROW_BYTES * READ
+    many = replace(file, site=replace(file.site, public_records=10**6))
+    assert _reading_period(many) > _reading_period(file)
+
+
+CHANGED: dict[str, tuple[str, str]] = {
+    "the column of persons": ('person = "visit"', 'person = "person"'),
+    "the column of texts": ('data = "records.jsonl"', 'data = "records.jsonl"\ntext = "note"'),
+    "the labels": ('"orthopaedics"]', '"orthopaedics", "oncology"]'),
+    "the file": ('data = "records.jsonl"', 'data = "other.jsonl"'),
+    "the unit": ('unit = "person"', 'unit = "record"'),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_records_are_served_as_declared_when_they_were_read_or_not_at_all(
+    name: str, bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Grouped by visits, they once went on as a study's persons after the file was corrected."""
+    rows = [{**row, "visit": f"v{n}", "note": row["text"]} for n, row in enumerate(notes())]
+    ward = Ward.open(tmp_path / "ward", rows, bert, monkeypatch, unit="person")
+    path = ward.folder / "site.toml"
+    shutil.copy(ward.folder / "records.jsonl", ward.folder / "other.jsonl")
+
+    def ask() -> object:
+        by = "record" if name == "the unit" else "person"
+        labels = json.dumps([*LABELS, "oncology"])
+        recipe = study(
+            bert, f"privacy.unit={by}", "data.person=person", f"task.labels={labels}"
+        )  # fmt: skip
+        return ward.ask(recipe, RoundRequest(recipe.digest(), 0, b"", Step.PREPARE)).said[2]
+
+    def units() -> int:
+        admitted = ward.agent._sites.admitted
+        assert admitted is not None
+        return len(admitted[1].site.units)
+
+    def reload() -> None:
+        ward.agent._folder.ask_reload()
+        ward.agent._reload_if_asked()
+
+    path.write_text(path.read_text().replace('person = "person"', 'person = "visit"'))
+    reload()
+    if name != "the unit":
+        assert ask() is Status.READY
+        assert units() == 20
+    path.write_text(path.read_text().replace(*CHANGED[name]))
+    assert ask() is Status.REFUSED
+    assert "cloister site reload" in ward.agent._folder.refusals()[-1]["why"]
+    reload()
+    if name != "the unit":  # whose ledger is another's
+        assert ask() is Status.READY
+        assert units() == (5 if name == "the column of persons" else 20)
+
+
+def test_a_reading_of_the_same_bytes_is_another_reading(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file and its hash are the same, and what was made of them need not be."""
+    ward, recipe = Ward.open(tmp_path / "ward", notes(), bert, monkeypatch), study(bert)
+    asked = RoundRequest(recipe.digest(), 0, b"", Step.PREPARE)
+    ward.ask(recipe, asked)
+    first = ward.agent._sites.admitted
+    ward.ask(recipe, asked)
+    assert ward.agent._sites.admitted is first
+    ward.agent._folder.ask_reload()
+    ward.agent._reload_if_asked()
+    ward.ask(recipe, asked)
+    assert ward.agent._sites.admitted is not first
+
+
+def test_an_admission_belongs_to_the_bytes_that_it_was_made_from(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A policy that is tightened while it is read holds from the next question on."""
+    ward, recipe = Ward.open(tmp_path / "ward", notes(), bert, monkeypatch), study(bert)
+    path, read, times = ward.folder / "site.toml", site_file.policy_of, []
+
+    def tightened(tables: dict[str, object]) -> SitePolicy:
+        times.append(1)
+        if len(times) == 2:  # the first is for how long a round may take
+            path.write_text(path.read_text().replace(weights_sha256(bert), "0" * 64))
+        return read(tables)
+
+    monkeypatch.setattr(site_file, "policy_of", tightened)
+    asked = RoundRequest(recipe.digest(), 0, b"", Step.PREPARE)
+    assert ward.ask(recipe, asked).said[2] is Status.READY
+    assert ward.ask(recipe, asked).said[2] is Status.REFUSED
+
+
+@pytest.mark.parametrize("content", ["", "[site", "\x00", "[site]\nname = 3", None])
+def test_a_site_file_that_is_half_written_refuses_and_ends_nothing(
+    content: str | None, bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ward, recipe = Ward.open(tmp_path / "ward", notes(), bert, monkeypatch), study(bert)
+    path = ward.folder / "site.toml"
+    whole = path.read_text()
+    for step in (Step.PREPARE, Step.TRAIN):
+        path.unlink() if content is None else path.write_text(content)
+        question = RoundRequest(recipe.digest(), int(step is Step.TRAIN), ward.adapter, step)
+        assert ward.ask(recipe, question).said[2] is Status.REFUSED
+        path.write_text(whole)
+        ready = ward.ask(recipe, RoundRequest(recipe.digest(), 0, b"", Step.PREPARE))
+        assert ready.said[2] is Status.READY
+
+
+def test_weights_stay_where_isolation_was_tried_within_a_round_too(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ward = Ward.open(tmp_path / "ward", notes(), bert, monkeypatch)
+    recipe = study(bert, "training.learning_rate=1e6")
+    ward.ask(recipe, RoundRequest(recipe.digest(), 0, b"", Step.PREPARE))
+    asked = RoundRequest(recipe.digest(), 1, ward.adapter)
+    assert ward.ask(recipe, asked).said[2] is Status.TRAINED
+    admitted = ward.agent._sites.admitted
+    assert admitted is not None
+    network = admitted[1].workspace.network
+    assert max(float(p.detach().abs().max()) for _, p in trained_parameters(network)) == 100.0
 
 
 def test_records_that_change_while_the_agent_runs_change_no_answer(
@@ -377,5 +574,5 @@ def test_a_refusal_leaves_at_once_and_an_update_at_its_moment(
     admitted = ward.agent._sites.admitted
     assert admitted is not None
     ward.ask(recipe, RoundRequest(recipe.digest(), 1, ward.adapter))
-    assert ward.clock.now == ready + admitted[1].period
+    assert ward.clock.now == pytest.approx(ready + admitted[1].period)
     assert ward.agent._folder.activity()["leaves_every"] == admitted[1].period

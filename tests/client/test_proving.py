@@ -11,8 +11,13 @@ from cloister.adapter.exchange import RoundRequest, Status, Step
 from cloister.client import proving
 from cloister.client.proving import Times
 from cloister.client.site_file import read_site
+from cloister.data.records import TextRecord
 from cloister.privacy.ledger import Ledger
 from cloister.recipe import Recipe
+from cloister.tasks.cut import most_characters
+from cloister.tasks.sequence import SequenceClassification
+from cloister.tasks.task import Example
+from cloister.training import workspace
 from tests.client.test_differential import notes, study
 from tests.support.models import VOCABULARY, _save, tiny_bert
 from tests.support.wards import Seen, Ward
@@ -110,6 +115,41 @@ def test_a_proof_is_made_once_and_made_again_where_it_is_damaged(
     other = replace(recipe, lora=replace(recipe.lora, r=2))
     assert prepare(one, other).said[2] is Status.READY
     assert len(tried) == 13
+
+
+def test_a_proof_leaves_nothing_among_the_states_that_studies_share(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside what an earlier study kept, a step would be timed without its lower layers."""
+    one = ward(tmp_path / "ward", bert, monkeypatch)
+    path = one.folder / "site.toml"
+    path.write_text(path.read_text() + "\n[machine]\nfrozen_cache_gib = 1.0\n")
+    workspace._kept.cache_clear()
+    assert prepare(one, study(bert, "lora.top_layers=1")).said[2] is Status.READY
+    admitted = one.agent._sites.admitted
+    assert admitted is not None
+    prefix = admitted[1].workspace.network.prefix
+    assert prefix is not None
+    assert prefix._kept._states == {}
+
+
+def test_what_encoding_takes_is_measured_on_the_largest_record_of_the_slowest_kind(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = ward(tmp_path / "ward", bert, monkeypatch)
+    taken: list[str] = []
+    encode = SequenceClassification.encode
+
+    def slow(self: SequenceClassification, record: TextRecord) -> Example:
+        taken.append(record.text)
+        one.clock.now += 10.0 if len(record.text.split()) == 1 else 1.0
+        return encode(self, record)
+
+    monkeypatch.setattr(SequenceClassification, "encode", slow)
+    assert prepare(one, study(bert)).said[2] is Status.READY
+    assert max(map(len, taken)) == most_characters(16)
+    kept = json.loads(one.proofs.read_text()).values()
+    assert [round(entry["encoding"]) for entry in kept if "encoding" in entry] == [10]
 
 
 def test_a_full_disk_keeps_no_proof_and_no_site_out(

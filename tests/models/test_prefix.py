@@ -13,6 +13,7 @@ from cloister.models.network import trained_parameters
 from cloister.models.prefix import KeptStates
 from cloister.models.state import write_adapter
 from cloister.tasks.config import TaskConfig
+from cloister.tasks.task import BatchShape
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
 from cloister.training.preflight import preflight
 from cloister.training.shapes import candidates
@@ -90,6 +91,25 @@ def test_no_more_is_kept_than_there_is_room_for() -> None:
     for record in ((1,), (2,), (3,), (1,)):
         kept.add(record, torch.ones(1, 4), max_bytes=32.0)
     assert [kept.get(record) is not None for record in ((1,), (2,), (3,))] == [True, True, False]
+
+
+def test_states_are_used_with_the_row_counts_that_they_were_computed_with_alone(
+    bert: Path,
+) -> None:
+    """As where one study of a process isolates its units and the next does not."""
+    opened = workspace(bert, "sequence-classification", cache=4.0)
+    assert opened.network.prefix is not None
+    opened.network.prefix._kept = KeptStates()
+    examples = opened.encode(TEXTS)[:2]
+
+    def logits(*counts: int) -> torch.Tensor:
+        batch = opened.task.collate(examples, BatchShape(counts[-1], 32, counts))
+        return opened.network.logits(batch)
+
+    expected = logits(2, 4)
+    for states in opened.network.prefix._kept._states.values():
+        states.fill_(torch.nan)  # as other counts would have it
+    assert torch.equal(logits(4), expected)
 
 
 def test_the_network_is_whole_again_afterwards(bert: Path) -> None:

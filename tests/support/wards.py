@@ -11,14 +11,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
+from transformers import PreTrainedTokenizerBase
 
 from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status, Step
 from cloister.adapter.wire import decode, encode
-from cloister.client import agent, own
+from cloister.client import agent, proving, records
 from cloister.client import round as site_round
 from cloister.client.agent_folder import AgentFolder
 from cloister.client.moments import Moments
@@ -27,6 +29,7 @@ from cloister.client.site_file import read_site
 from cloister.flower.tasks import Runtime, Task
 from cloister.models.base import weights_sha256
 from cloister.recipe import Recipe, sent_document
+from cloister.tasks.template import ChatTemplate
 from tests.support.clock import Clock, TimedGrid
 from tests.support.studies import NOTES
 
@@ -56,9 +59,10 @@ tasks = ["{task}"]
 base_sha256 = ["{sha256}"]
 max_rounds = 60
 """
-# What a record costs in seconds: reading a byte, encoding it, training it once. Whatever the true
-# costs are, they differ with the records as these do.
-READ, ENCODE, TRAIN = 1e-5, 1e-4, 2e-3
+# What a record costs in seconds: reading a byte, a character that a tokenizer or template is given,
+# a turn that is rendered, ten tokens trained once. Whatever the true costs are, they differ with
+# the records as these do: by what is really looked at.
+READ, CHARACTER, TURN, TRAIN = 2e-8, 1e-6, 1e-5, 2e-3
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,7 @@ class Ward:
             tuple(shapes.items()),
             (tuple(reply.content), about.group_id, about.message_type, about.dst_node_id,
              about.reply_to_message_id),
-            self.clock.now,
+            round(self.clock.now, 9),  # what floats add up to in other orders
         )  # fmt: skip
 
     def life(self, recipe: Recipe, more: Sequence[RoundRequest] = ()) -> list[Seen]:
@@ -208,7 +212,28 @@ def _charge_time(clock: Clock, patch: pytest.MonkeyPatch) -> None:
         slower.untimed = work  # type: ignore[attr-defined]
         patch.setattr(owner, name, slower)
 
-    timed(agent, "RecordSource", lambda f: READ * f.place(f.site.data).stat().st_size)
-    timed(own, "encode_units", lambda records, *_: ENCODE * len(str(records)) / 10)
+    def characters(text: object) -> int:
+        return sum(len(part) + 1 for part in text) if isinstance(text, list) else len(str(text))
+
+    def rendering(template: ChatTemplate, messages: Sequence[Any], *_: Any) -> float:
+        return sum(TURN + CHARACTER * len(message.content) for message in messages)
+
+    timed(records, "read_records", lambda f: READ * f.place(f.site.data).stat().st_size)
+    timed(PreTrainedTokenizerBase, "__call__", lambda _, text: CHARACTER * characters(text))
+    timed(ChatTemplate, "render", rendering)
+    # What is measured on synthetic records costs likewise; but it is kept, and so shared by wards.
+    elapsed = SimpleNamespace(perf_counter=lambda: time.perf_counter() + clock.now)
+    patch.setattr(proving, "time", elapsed)
+    measured = getattr(proving._measured, "untimed", proving._measured)
+
+    def measuring(*given: Any) -> Any:
+        before = clock.now
+        try:
+            return measured(*given)
+        finally:
+            clock.now = before
+
+    measuring.untimed = measured  # type: ignore[attr-defined]
+    patch.setattr(proving, "_measured", measuring)
     timed(site_round, "local_update", lambda network, task, units, *_: TRAIN * sum(
         len(example.input_ids) for unit in units for example in unit) / 10)  # fmt: skip

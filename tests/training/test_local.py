@@ -87,6 +87,20 @@ def update(
     )
 
 
+def test_no_parameter_goes_beyond_what_isolation_was_tried_for(
+    workspace: Workspace, examples: list[Example]
+) -> None:
+    """Nor within a round, whatever the learning rate."""
+    for most_value in (None, 0.5):
+        local_update(
+            workspace.network, workspace.task, singles(examples), workspace.start,
+            plan(), dataclasses.replace(CONFIG, learning_rate=1e6), round_number=1,
+            entropy=seeded(), most_value=most_value,
+        )  # fmt: skip
+        values = [p.detach().abs().max() for _, p in trained_parameters(workspace.network)]
+        assert max(values) > 1e3 if most_value is None else max(values) == most_value
+
+
 def plain_peft_training(workspace: Workspace, examples: list[Example]) -> Adapter:
     """What anybody would write: sample, mean-free loss, backward, step."""
     write_adapter(workspace.network, workspace.start)

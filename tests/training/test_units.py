@@ -111,6 +111,22 @@ def test_a_person_s_later_records_take_the_place_of_those_left_out() -> None:
     assert letters(Unit.PERSON, 2, Letters(broken)) == ["cd", "b"]
 
 
+@pytest.mark.parametrize("broken_ones", [0, 3, 10_000])
+def test_a_person_costs_no_more_than_so_many_tries(broken_ones: int) -> None:
+    tries: list[str] = []
+
+    def broken(text: str) -> None:
+        tries.append(text)
+        if text == "x":
+            raise MisfitError("a reason", "x")
+
+    person = [TextRecord(text, "x", person="p") for text in "x" * broken_ones + "a" * 10]
+    found = encode_units(person, Letters(broken), Unit.PERSON, 4)  # type: ignore[arg-type]
+    assert len(tries) <= 8
+    assert spelt(found.units) == ["" if broken_ones > 8 else "aaaa"]
+    assert found.unused == len(person) - len(tries)
+
+
 @pytest.mark.parametrize(
     ("vocabulary", "positions", "reason"),
     [(ord("c"), None, UNFIT["token"]), (None, 0, UNFIT["length"])],

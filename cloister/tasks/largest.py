@@ -1,0 +1,68 @@
+"""Records that are nobody's and as large as any that is looked at, to measure what one can cost.
+
+Which text takes a tokenizer longest depends on the tokenizer, so there are several kinds: usual
+words, words that are all different, letters one by one, and one word without end.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from string import ascii_lowercase
+
+from cloister.data.records import (
+    ChatRecord,
+    Message,
+    Record,
+    RecordKind,
+    Role,
+    TextRecord,
+    TokenRecord,
+)
+from cloister.tasks.cut import most_characters, most_turns
+
+
+def largest_records(kind: RecordKind, labels: Sequence[str], max_length: int) -> list[Record]:
+    """Makes records of as many characters, words and turns as are looked at.
+
+    Args:
+        kind: What the task reads.
+        labels: Class names or tags; the last of them stands everywhere, as it is found last.
+        max_length: Longest record in tokens.
+    """
+    draw, size = random.Random(0), most_characters(max_length)
+    texts = [
+        _filled(size, lambda: draw.choice(("the", "patient", "has", "no", "fever", "today"))),
+        _filled(size, lambda: "".join(draw.choices(ascii_lowercase, k=draw.randint(2, 12)))),
+        _filled(size, lambda: draw.choice(ascii_lowercase)),
+        "".join(draw.choices(ascii_lowercase, k=size)),
+        "".join(map(chr, draw.choices(range(0x4E00, 0x9FA5), k=size))),  # Chinese: three bytes each
+    ]
+    if kind == "text":
+        return [TextRecord(text, labels[-1]) for text in texts]
+    if kind == "tokens":
+        sentences = [tuple(text.split()) for text in texts]
+        return [TokenRecord(words, (labels[-1],) * len(words)) for words in sentences]
+    most = most_turns(max_length)
+    return [
+        *(_conversation(text, 2, ("user", "assistant")) for text in texts),
+        _conversation(texts[0], most, ("user", "assistant")),
+        _conversation(texts[0], most, ("assistant",)),  # each of these is looked for
+    ]
+
+
+def _filled(size: int, word: Callable[[], str]) -> str:
+    words, length = [], 0
+    while length < size:
+        words.append(word())
+        length += len(words[-1]) + 1
+    return " ".join(words)[:size]
+
+
+def _conversation(text: str, turns: int, roles: tuple[Role, ...]) -> ChatRecord:
+    """A text cut into so many turns, of these roles by turns."""
+    each = len(text) // turns
+    pieces = [text[each * n : each * (n + 1)] or "a" for n in range(turns)]
+    return ChatRecord(
+        tuple(Message(roles[n % len(roles)], piece) for n, piece in enumerate(pieces))
+    )
