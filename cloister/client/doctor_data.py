@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -67,7 +68,8 @@ def _declared(file: SiteFile, units: int) -> Iterator[Finding]:
         yield Finding(
             f"budget.delta = {delta:g} is above 1/(10 × site.public_records) = "
             f"{DELTA_SHARE / declared:.2g}: beside so few units it allows that some are exposed",
-            f"before the ledger is begun, set budget.delta to at most {DELTA_SHARE / declared:.1g}",
+            "before the ledger is begun, set budget.delta to at most "
+            f"{10.0 ** math.floor(math.log10(DELTA_SHARE / declared)):g}",
         )
 
 

@@ -287,7 +287,7 @@ def test_what_is_seldom_meant_shows_before_the_ledger_is_begun(
     assert "'NA' holds 30 of 32 records" in told
     assert "40 are declared" in told
     assert "budget.delta = 0.01 is above 1/(10 × site.public_records) = 0.0025" in told
-    assert "at most 0.002" in told
+    assert "at most 0.001" in told
     assert not list(tmp_path.glob("*.ledger*"))
 
 
