@@ -6,6 +6,7 @@ come from another party, and what they make a site allocate or compute must end.
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from dataclasses import dataclass
 
@@ -41,20 +42,24 @@ class Between:
         least: The smallest that is allowed.
         most: The largest that is allowed.
         below: Whether `most` itself is not allowed.
+        or_infinite: Whether infinity is allowed besides, where it must be stated to be meant.
     """
 
     least: float
     most: float
     below: bool = False
+    or_infinite: bool = False
 
     def __call__(self, value: object) -> bool:
         """Whether a number is allowed; NaN is not."""
         assert isinstance(value, int | float)
+        if value == math.inf:
+            return self.or_infinite
         return self.least <= value <= self.most and not (self.below and value == self.most)
 
     def __str__(self) -> str:
         end = f"below {_number(self.most)}" if self.below else f"{_number(self.most)}"
-        return f"from {_number(self.least)} to {end}"
+        return f"from {_number(self.least)} to {end}{', or inf,' * self.or_infinite}"
 
 
 @dataclass(frozen=True)

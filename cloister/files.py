@@ -2,17 +2,78 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
+import stat
 import time
 from dataclasses import dataclass
 from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path
 
 # A file changed more recently may change again without its times showing it: file systems keep
 # them to between a tick of the kernel (4 ms) and 2 s (FAT).
 SETTLED = 2.0
+# What a path may be beside a file and a folder, by the type bits of its mode.
+_KINDS = {
+    stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket",
+}  # fmt: skip
+
+
+def why_no_file(path: Path) -> str | None:
+    """Why a path cannot be read as a file, links followed; None where it is a regular file.
+
+    Nothing is opened: a pipe would wait for its writer, and a device may never end.
+    """
+    try:
+        return _other_kind(path.stat().st_mode)
+    except ValueError:  # a name that no file system holds
+        return "no such file"
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return "is a link that leads back to itself"
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            return "is a link to what is not there" if _is_link(path) else "no such file"
+        return f"cannot be looked at ({error.strerror})"
+
+
+def open_file(path: Path) -> BufferedReader:
+    """Opens a regular file to read its bytes, and nothing else.
+
+    Raises:
+        OSError: It is no regular file (a pipe, a device, a folder), or cannot be read.
+
+    Guarantees:
+        It does not wait: what lies there is looked at before it is opened and, since it may be
+        another by then, once it is open.
+    """
+    if (why := why_no_file(path)) is not None and not why.startswith("cannot"):
+        missing = why == "no such file"
+        raise OSError(errno.ENOENT if missing else errno.EINVAL, why, str(path))
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if (other := _other_kind(os.fstat(descriptor).st_mode)) is not None:
+            raise OSError(errno.EINVAL, other, str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _is_link(path: Path) -> bool:
+    try:
+        return path.is_symlink()
+    except OSError:  # a name too long to be one
+        return False
+
+
+def _other_kind(mode: int) -> str | None:
+    if stat.S_ISREG(mode):
+        return None
+    return f"is {_KINDS.get(stat.S_IFMT(mode), 'something else')}, not a file"
 
 
 @dataclass(frozen=True)
@@ -59,7 +120,7 @@ def _settled_sha256(path: str, inode: int, size: int, mtime_ns: int, ctime_ns: i
 
 
 def _sha256(path: str) -> str:
-    with Path(path).open("rb") as file:
+    with open_file(Path(path)) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

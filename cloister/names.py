@@ -1,4 +1,4 @@
-"""What a site or run may be called: certificates, ledgers and folders are called by it."""
+"""What a site or run may be called, and how a number is said with its word."""
 
 from __future__ import annotations
 
@@ -22,3 +22,8 @@ def is_name(text: str) -> bool:
         and text.isprintable()
         and len(text.encode()) <= LONGEST
     )
+
+
+def counted(count: int, word: str) -> str:
+    """A number with its word, as in `1 record` and `2 records`."""
+    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"

@@ -216,6 +216,7 @@ def walk(rows, key):
             need(entry["key"] == key, "begun under another key")
             need(entry["unit"] in ("record", "person") and entry["neighbouring"] == "add-remove",
                  "an unknown unit or neighbours")  # fmt: skip
+            need(isinstance(entry.get("person", ""), str), "person is no column's name")
             begin = entry
             cap = math.inf if entry["epsilon"] is None else entry["epsilon"] + NEAR
             need(cap > NEAR and 2 * SMALLEST_DELTA <= entry["delta"] < 1, "a budget that cannot be")

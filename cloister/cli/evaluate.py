@@ -24,6 +24,7 @@ def evaluate(
     from rich.console import Console
     from rich.table import Table
 
+    from cloister.data.asker import RELEASED
     from cloister.data.load import load
     from cloister.privacy.plan import json_number
     from cloister.release.export import load_released
@@ -35,7 +36,7 @@ def evaluate(
     folder = adapter / "adapter" if (adapter / "adapter").is_dir() else adapter
     about, workspace = load_released(folder)
     columns = dataclasses.replace(about.data, person=None)
-    records = load(data, "test", workspace.task.record_kind, columns)
+    records = load(data, "test", workspace.task.record_kind, columns, asker=RELEASED)
     examples = workspace.encode(records)
     tokens = MachineConfig().physical_batch_tokens
     scores = evaluate(workspace.network, workspace.task, examples, tokens)

@@ -79,6 +79,7 @@ def verify(
     Example: cloister ledger verify site.ledger --anchor head.json
     """
     from cloister.errors import LedgerError
+    from cloister.names import counted
     from cloister.privacy.anchor import read_anchor
     from cloister.privacy.stated import shown
     from cloister.privacy.verify import verify
@@ -95,7 +96,8 @@ def verify(
         typer.echo(json.dumps(document))
         return
     typer.echo(
-        f"{ledger}: sound. {verdict.charges} rounds charged ({verdict.steps} steps), "
+        f"{ledger}: sound. {counted(verdict.charges, 'round')} charged "
+        f"({counted(verdict.steps, 'step')}), "
         f"{verdict.releases} released.\n"
         f"{verdict.promise}.\n"
         + (f"{alone}.\n" if alone else "")

@@ -57,9 +57,13 @@ def init(
     file = read_site(site)
     begun = is_begun(file)
     if not begun:
+        from cloister.client.doctor_data import describe
         from cloister.client.records import read_records
 
-        typer.echo(f"{file.data}: {read_records(file)}")
+        counts, findings = describe(file, read_records(file))
+        typer.echo(f"{file.data}: {counts}")
+        for finding in findings:
+            typer.echo(f"- {finding.note}\n  → {finding.remedy}")
         typer.echo(_for_ever(file))
         if not yes:
             _confirm(file)
@@ -134,17 +138,22 @@ def policy_check(
     """
     from cloister.client.acceptance import accept, proposed_plan
     from cloister.client.changes import as_rows, changes
+    from cloister.client.own_ledger import check_covered
     from cloister.client.site_file import read_site
+    from cloister.names import counted
     from cloister.privacy.stated import of_plan
     from cloister.recipe import read_recipe
 
     file, study = read_site(site), read_recipe(recipe)
     plan = accept(study, file)
-    tightened = changes(proposed_plan(study, file), plan)
+    begun = check_covered(file, study.digest(), plan)
+    isolated = file.policy.privacy.isolate_units
+    tightened = changes(proposed_plan(study, file), plan, isolate_units=isolated)
     promised = of_plan(plan)
     if as_json:
         document = {
-            "site": file.site.name, "accepted": True, "promise": promised.to_json(),
+            "site": file.site.name, "accepted": True, "ledger_begun": begun,
+            "promise": promised.to_json(),
             "rounds": plan.num_rounds,
             "noise_multiplier": plan.noise_multiplier, "sample_rate": plan.sample_rate,
             "max_records": plan.max_records,
@@ -155,8 +164,13 @@ def policy_check(
         return
     typer.echo(
         f"{file.site.name} joins: {promised}.\n"
-        f"It is {plan.num_rounds} rounds of {plan.local_steps} steps."
+        f"It is {counted(plan.num_rounds, 'round')} of {counted(plan.local_steps, 'step')}."
     )
+    if not begun:
+        typer.echo(
+            f"The data set's ledger is not begun yet, so nothing was charged so far; cloister site "
+            f"init {site} begins it before the site takes part."
+        )
     for change in tightened:
         typer.echo(f"- {change}")
 
@@ -169,6 +183,7 @@ def budget_show(site: SiteToml, as_json: AsJson = False) -> None:
     """
     from cloister.client.overview import budget_of
     from cloister.client.site_file import read_site
+    from cloister.names import counted
 
     facts = budget_of(read_site(site))
     if as_json:
@@ -177,7 +192,9 @@ def budget_show(site: SiteToml, as_json: AsJson = False) -> None:
     typer.echo(
         f"{facts['in_words']['promise']}.\n"
         f"{facts['in_words']['used']};\n"
-        f"in {facts['rounds']} rounds of {facts['studies']} studies; {facts['releases']} released."
+        f"in {counted(facts['rounds'], 'round')} of "
+        f"{'1 study' if facts['studies'] == 1 else str(facts['studies']) + ' studies'}; "
+        f"{facts['releases']} released."
     )
     if facts["in_words"]["promise_alone"]:
         typer.echo(f"{facts['in_words']['promise_alone']}.")
@@ -202,7 +219,9 @@ def budget_forecast(site: SiteToml, as_json: AsJson = False) -> None:
         typer.echo("the budget has no limit: ε = ∞ is allowed")
     else:
         typer.echo(
-            f"{facts['rounds_left']} more rounds of the plan charged last fit the budget; then "
+            f"{facts['rounds_left']} more "
+            f"{'round' if facts['rounds_left'] == 1 else 'rounds'} of the plan charged last "
+            f"{'fits' if facts['rounds_left'] == 1 else 'fit'} the budget; then "
             f"ε = {shown(facts['epsilon_then'])} of the budget's {facts['budget']['epsilon']:g} "
             f"would be spent (PLD, both at δ = {facts['delta_then']:g}, half of the budget's)."
         )

@@ -15,9 +15,15 @@ _CONSEQUENCES = {
     "local_steps": "a round ends earlier, so the study learns less in all",
     "num_rounds": "the site takes no part in later rounds",
     "noise_multiplier": "more noise: ε falls, and what is learnt is less exact",
+    "sample_rate": "each unit is in fewer batches: ε falls, and a round learns from fewer",
     "max_grad_norm": "more is clipped; noise falls with it, and ε stays",
     "delta": "ε is stated at the smaller δ, where it is larger",
 }
+
+_ISOLATED = (
+    "every record is computed for itself, so a round takes several times longer; ε and what is "
+    "learnt stay"
+)
 
 
 @dataclass(frozen=True)
@@ -43,22 +49,28 @@ class Change:
 
 
 def _short(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def changes(asked: Plan, accepted: Plan) -> tuple[Change, ...]:
+def changes(asked: Plan, accepted: Plan, *, isolate_units: bool = False) -> tuple[Change, ...]:
     """Every field in which two plans differ, and the sample rate, which follows from two of them.
 
     Args:
         asked: The study's.
         accepted: The site's.
+        isolate_units: Whether the site computes every record for itself, which no plan asks.
     """
     names = [field.name for field in fields(Plan) if field.name != "message"]
-    return tuple(
+    found = [
         Change(name, getattr(asked, name), getattr(accepted, name), _consequence(name, accepted))
         for name in [*names, "sample_rate"]
         if getattr(asked, name) != getattr(accepted, name)
-    )
+    ]
+    if isolate_units:
+        found.append(Change("isolate_units", False, True, _ISOLATED))
+    return tuple(found)
 
 
 def _consequence(name: str, accepted: Plan) -> str:

@@ -23,10 +23,11 @@ from cloister.client.checks import Level, Outcome, run_check
 from cloister.client.doctor_data import DataCheck
 from cloister.client.doctor_study import study_checks
 from cloister.client.membership import Membership
-from cloister.client.own_ledger import open_ledger
+from cloister.client.own_ledger import is_begun, open_ledger
 from cloister.client.reach import reach
 from cloister.client.site_file import SiteFile
 from cloister.errors import CloisterError
+from cloister.names import counted
 from cloister.privacy.ledger import key_file
 from cloister.privacy.ledger_file import LedgerFile, refuse_network_file_system
 from cloister.privacy.verify import verify
@@ -38,6 +39,7 @@ FREE_BYTES = 2**30
 SLOW_SYNC = 1.0
 # SQLite before it may corrupt a file when two connections reset its log.
 SQLITE = (3, 51, 3)
+NOT_BEGUN = "not begun yet, so it has neither key nor times"
 
 
 def examine(file: SiteFile, recipe: Recipe | None) -> Iterator[Outcome]:
@@ -55,18 +57,25 @@ def examine(file: SiteFile, recipe: Recipe | None) -> Iterator[Outcome]:
         ("disk space", lambda: _disk_space(file)),
         ("disk sync", lambda: _disk_sync(file)),
         ("file system", lambda: _file_system(file)),
-        ("ledger", lambda: _ledger(file)),
-        ("key", lambda: _key(file)),
-        ("clock", lambda: _clock(file)),
     ]
     for name, check in checks:
         yield run_check(name, check)
+    yield from _ledger_checks(file)
     data = DataCheck(file)
     yield run_check("data", data)
     if Membership.of(file).path.exists():
         yield from _network(Membership.of(file))
     if recipe is not None and data.found is not None:
         yield from study_checks(file, recipe, data.found)
+
+
+def _ledger_checks(file: SiteFile) -> Iterator[Outcome]:
+    """The ledger's; its key and times only once it is begun, as there are none before."""
+    ledger = run_check("ledger", lambda: _ledger(file))
+    yield ledger
+    if ledger.detail != NOT_BEGUN:
+        yield run_check("key", lambda: _key(file))
+        yield run_check("clock", lambda: _clock(file))
 
 
 def _network(membership: Membership) -> Iterator[Outcome]:
@@ -157,16 +166,22 @@ def _file_system(file: SiteFile) -> Outcome:
 
 
 def _ledger(file: SiteFile) -> Outcome:
+    if not is_begun(file):
+        return Outcome(
+            "ledger", Level.FAIL, NOT_BEGUN, f"cloister site init {file.path} begins it"
+        )  # fmt: skip
     open_ledger(file)
     verdict = verify(LedgerFile(file.ledger).entries(), str(file.ledger))
     return Outcome(
         "ledger", Level.PASS,
-        f"sound: {verdict.charges} rounds charged, {verdict.of_budget}",
+        f"sound: {counted(verdict.charges, 'round')} charged, {verdict.of_budget}",
     )  # fmt: skip
 
 
 def _key(file: SiteFile) -> Outcome:
     path = key_file(file.ledger)
+    if not path.exists():
+        return Outcome("key", Level.FAIL, f"{path.name} is missing", "restore it from its backup")
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         return Outcome(

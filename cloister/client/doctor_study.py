@@ -9,15 +9,17 @@ import torch
 
 from cloister.client.acceptance import accept, proposed_plan
 from cloister.client.agent_folder import AgentFolder
-from cloister.client.changes import changes
+from cloister.client.changes import Change, changes
 from cloister.client.checks import Level, Outcome, run_check
 from cloister.client.own import accepted_plan, own_workspace
+from cloister.client.own_ledger import check_covered
 from cloister.client.proving import KeptProofs
 from cloister.client.records import SiteRecords
 from cloister.client.site_file import SiteFile
 from cloister.errors import RefusedError
 from cloister.models.network import trained_parameters
 from cloister.models.state import read_adapter, write_adapter
+from cloister.names import counted
 from cloister.privacy.plan import Plan
 from cloister.privacy.stated import of_plan
 from cloister.privacy.units import Unit
@@ -50,8 +52,11 @@ def study_checks(file: SiteFile, recipe: Recipe, found: SiteRecords) -> Iterator
     encodings: list[EncodedUnits] = []
 
     def policy() -> Outcome:
-        plans.append(accept(recipe, file))
-        return _policy(plans[0], proposed_plan(recipe, file))
+        plan = accept(recipe, file)
+        check_covered(file, recipe.digest(), plan)
+        plans.append(plan)
+        isolated = file.policy.privacy.isolate_units
+        return _policy(plan, changes(proposed_plan(recipe, file), plan, isolate_units=isolated))
 
     def base() -> Outcome:
         workspace = own_workspace(file, recipe)
@@ -82,12 +87,11 @@ def study_checks(file: SiteFile, recipe: Recipe, found: SiteRecords) -> Iterator
         yield run_check("reload", lambda: _reload(workspace, examples[:4]))
 
 
-def _policy(plan: Plan, asked: Plan) -> Outcome:
+def _policy(plan: Plan, tightened: tuple[Change, ...]) -> Outcome:
     detail = (
-        f"the study is accepted: {of_plan(plan)}; {plan.num_rounds} rounds, noise multiplier "
-        f"{plan.noise_multiplier:g}"
+        f"the study is accepted: {of_plan(plan)}; {counted(plan.num_rounds, 'round')}, "
+        f"noise multiplier {plan.noise_multiplier:g}"
     )
-    tightened = changes(asked, plan)
     if not tightened:
         return Outcome("policy", Level.PASS, detail)
     return Outcome(
@@ -101,8 +105,9 @@ def _units(found: SiteRecords, encoded: EncodedUnits, plan: Plan, max_length: in
     usable = sum(1 for unit in encoded.units if unit)
     batch = plan.sample_rate * usable
     detail = (
-        f"{usable} {plan.unit}s with {sum(map(len, encoded.units))} records to learn from; a batch "
-        f"has {batch:.1f} on average and is divided by {plan.expected_batch_size}"
+        f"{counted(usable, plan.unit)} with {counted(sum(map(len, encoded.units)), 'record')} to "
+        f"learn from; a batch has {batch:.1f} on average and is divided by "
+        f"{plan.expected_batch_size}"
     )
     notes, remedies = [], []
     if encoded.unused:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 from cloister.client.site_file import SiteFile
 from cloister.errors import BadFileError, LedgerError
 from cloister.privacy.keys import load_key
-from cloister.privacy.ledger import Ledger, key_file
+from cloister.privacy.ledger import Charge, Ledger, key_file
 from cloister.privacy.ledger_file import LedgerFile
+from cloister.privacy.plan import Plan
+from cloister.privacy.units import Unit
 
 
 def is_begun(file: SiteFile) -> bool:
@@ -26,7 +30,15 @@ def begin_ledger(file: SiteFile) -> Ledger:
     """
     if is_begun(file):
         return open_ledger(file)
-    return Ledger.create(file.ledger, file.policy.lifetime, file.policy.privacy.unit)
+    return Ledger.create(
+        file.ledger, file.policy.lifetime, file.policy.privacy.unit, person=_person(file)
+    )
+
+
+def _person(file: SiteFile) -> str | None:
+    """The column that makes the units; None where records are the units."""
+    privacy = file.policy.privacy
+    return privacy.person if privacy.unit is Unit.PERSON else None
 
 
 def open_ledger(file: SiteFile) -> Ledger:
@@ -34,7 +46,8 @@ def open_ledger(file: SiteFile) -> Ledger:
 
     Raises:
         LedgerError: It was not begun, or is not sound.
-        BadFileError: `site.toml` says another budget or unit than it was begun with.
+        BadFileError: `site.toml` says another budget, unit or column of persons than it was begun
+            with.
 
     Guarantees:
         Whoever shows or charges anything by file and ledger does it by one set of values.
@@ -49,16 +62,47 @@ def open_ledger(file: SiteFile) -> Ledger:
     return ledger
 
 
+def check_covered(file: SiteFile, study: str, plan: Plan) -> bool:
+    """Whether the data set's ledger, where it is begun, covers a study's first round.
+
+    Args:
+        file: The site's.
+        study: Digest of the study's recipe.
+        plan: What the site would run of it.
+
+    Returns:
+        Whether it is begun; nothing is charged.
+
+    Raises:
+        LedgerError: It is not sound.
+        BadFileError: `site.toml` contradicts it.
+        RefusedError: The plan is of another unit, or of a larger δ.
+        BudgetError: The budget does not cover it.
+    """
+    if not is_begun(file):
+        return False
+    open_ledger(file).check(
+        Charge(study=study, round=1, plan=plan, request="", is_private=plan.is_private)
+    )
+    return True
+
+
 def contradictions(file: SiteFile, ledger: Ledger) -> list[str]:
     """Where `site.toml` says another value than the ledger was begun with, one line each."""
-    pairs = {
+    pairs: dict[str, tuple[object, object]] = {
         "budget.epsilon": (file.policy.budget.epsilon, ledger.budget.epsilon),
         "budget.delta": (file.policy.budget.delta, ledger.budget.delta),
         "privacy.unit": (file.policy.privacy.unit.value, ledger.unit.value),
     }
+    if ledger.person is not None and file.policy.privacy.unit is Unit.PERSON:
+        pairs["privacy.person"] = (file.policy.privacy.person, ledger.person)
     return [
         f"{key}: {said} in the file, and the data set's ledger ({file.ledger.name}) was begun with "
-        f"{begun}, which never changes; set it back to {begun}, or stop here"
+        f"{begun}, which never changes; write {key} = {_toml(begun)} into the file again"
         for key, (said, begun) in pairs.items()
         if said != begun
     ]
+
+
+def _toml(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)

@@ -14,19 +14,30 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tomli_w
 
 from cloister.adapter.exchange import Status
-from cloister.bounds import shortened
+from cloister.bounds import (
+    LARGE,
+    MOST_NAME,
+    MOST_ROUNDS,
+    MOST_SITES,
+    MOST_STEPS,
+    SMALL,
+    Between,
+    Items,
+    Text,
+    shortened,
+)
 from cloister.errors import RecipeError, UsageError
-from cloister.fields import as_table, read_section
-from cloister.privacy.accounting import SMALLEST_DELTA, SMALLEST_NOISE
+from cloister.fields import as_table, check_bounds, read_section
+from cloister.privacy.accounting import LARGEST_EPSILON, SMALLEST_DELTA, SMALLEST_NOISE
 from cloister.privacy.budget import Budget
 from cloister.privacy.events import MOST_NOISE
 from cloister.privacy.units import Unit
-from cloister.tasks.config import TaskKind
+from cloister.tasks.config import LONGEST_RECORD, TaskKind
 from cloister.toml_text import parse_toml, read_toml
 
 # Every key without a default is here; the hash is the quickstart's base model.
@@ -60,7 +71,15 @@ min_colluding = 1           # of these, how many must be allowed to work with th
 """
 
 # float32 sums and their grid hold clipping bounds of this size, as in `PrivacyConfig`.
-SMALLEST_BOUND, LARGEST_BOUND = 1e-6, 1e6
+SMALLEST_BOUND, LARGEST_BOUND = SMALL, LARGE
+# Below it a test for presence gains nothing that anybody could measure, as in `PrivacyConfig`.
+SMALLEST_EPSILON = 1e-4
+# gRPC's messages, and protobuf's, end here.
+MOST_MESSAGE_BYTES = 2**31 - 1
+# Names or hashes that somebody here has read one by one.
+MOST_NAMED = 1000
+
+Named = Annotated[tuple[str, ...], Items(MOST_NAMED)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,21 +94,13 @@ class BudgetPolicy:
         study_epsilon: ε that one study's whole plan may cost; absent: what the budget covers.
     """
 
-    epsilon: float
-    delta: float
-    study_epsilon: float | None = None
+    # Above `LARGEST_EPSILON` every ε counts as ∞: nothing would be protected, unsaid.
+    epsilon: Annotated[float, Between(SMALLEST_EPSILON, LARGEST_EPSILON, or_infinite=True)]
+    delta: Annotated[float, Between(2 * SMALLEST_DELTA, 1.0, below=True)]
+    study_epsilon: Annotated[float, Between(SMALLEST_EPSILON, LARGEST_EPSILON)] | None = None
 
     def __post_init__(self) -> None:
-        if not self.epsilon > 0:
-            raise UsageError(f"epsilon: {self.epsilon} given; a number above 0 is needed")
-        if not 2 * SMALLEST_DELTA <= self.delta < 1:
-            raise UsageError(
-                f"delta: {self.delta} given; a number from {2 * SMALLEST_DELTA:g} to 1 is needed"
-            )
-        if self.study_epsilon is not None and not 0 < self.study_epsilon < math.inf:
-            raise UsageError(
-                f"study_epsilon: {self.study_epsilon} given; a positive finite number is needed"
-            )
+        check_bounds(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,35 +126,20 @@ class PrivacyPolicy:
     """
 
     unit: Unit = Unit.RECORD
-    person: str | None = None
-    min_noise_multiplier: float = 0.6
-    max_grad_norm: float = 8.0
-    max_sample_rate: float = 0.5
-    max_delta: float = 1e-5
+    person: Annotated[str, Text(MOST_NAME)] | None = None
+    min_noise_multiplier: Annotated[float, Between(0.0, MOST_NOISE)] = 0.6
+    max_grad_norm: Annotated[float, Between(SMALLEST_BOUND, LARGEST_BOUND, or_infinite=True)] = 8.0
+    max_sample_rate: Annotated[float, Between(0.0, 1.0)] = 0.5
+    max_delta: Annotated[float, Between(SMALLEST_DELTA, 1.0, below=True)] = 1e-5
     isolate_units: bool = False
 
     def __post_init__(self) -> None:
+        check_bounds(self)
         if self.person == "":
             raise UsageError("person: empty; give the column's name, or leave it out")
-        if not 0 <= self.min_noise_multiplier <= MOST_NOISE:
-            raise UsageError(
-                f"min_noise_multiplier: {self.min_noise_multiplier} given; a number from 0 to "
-                f"{MOST_NOISE:g} is needed"
-            )
-        bound = self.max_grad_norm
-        if not (SMALLEST_BOUND <= bound <= LARGEST_BOUND or bound == math.inf):
-            raise UsageError(
-                f"max_grad_norm: {bound} given; a number from {SMALLEST_BOUND:g} to "
-                f"{LARGEST_BOUND:g} is needed, or inf"
-            )
-        if not 0 < self.max_sample_rate <= 1:
+        if not self.max_sample_rate > 0:
             raise UsageError(
                 f"max_sample_rate: {self.max_sample_rate} given; a number above 0, at most 1, is "
-                "needed"
-            )
-        if not SMALLEST_DELTA <= self.max_delta < 1:
-            raise UsageError(
-                f"max_delta: {self.max_delta} given; a number from {SMALLEST_DELTA:g} to 1 is "
                 "needed"
             )
 
@@ -181,18 +177,19 @@ class AcceptPolicy:
     """
 
     tasks: tuple[TaskKind, ...]
-    base_sha256: tuple[str, ...]
-    target_modules: tuple[str, ...] = ()
-    max_rounds: int = 100
-    max_local_steps: int = 10
-    max_message_bytes: int = 20_000_000
-    max_adapter_value: float = 100.0
-    max_length: int = 4096
-    templates: tuple[str, ...] = ()
-    noise_partners: tuple[str, ...] = ()
-    min_colluding: int = 1
+    base_sha256: Named
+    target_modules: Annotated[tuple[Annotated[str, Text(MOST_NAME)], ...], Items(MOST_NAMED)] = ()
+    max_rounds: Annotated[int, Between(1, MOST_ROUNDS)] = 100
+    max_local_steps: Annotated[int, Between(1, MOST_STEPS)] = 10
+    max_message_bytes: Annotated[int, Between(1, MOST_MESSAGE_BYTES)] = 20_000_000
+    max_adapter_value: Annotated[float, Between(SMALL, LARGE)] = 100.0
+    max_length: Annotated[int, Between(1, LONGEST_RECORD)] = 4096
+    templates: Named = ()
+    noise_partners: Annotated[tuple[str, ...], Items(MOST_SITES)] = ()
+    min_colluding: Annotated[int, Between(0, MOST_SITES)] = 1
 
     def __post_init__(self) -> None:
+        check_bounds(self)
         for name in ("tasks", "base_sha256"):
             if not getattr(self, name):
                 raise UsageError(f"{name}: empty; no study could ever be joined: name at least one")
@@ -202,17 +199,8 @@ class AcceptPolicy:
                     raise UsageError(
                         f"{name}: {digest!r} given; 64 lower-case hexadecimal digits are needed"
                     )
-        if self.min_colluding < 0:
-            raise UsageError(f"min_colluding: {self.min_colluding} given; 0 or more is needed")
         if "" in self.target_modules:
             raise UsageError("target_modules: an empty name given; leave the key out for any")
-        for name in ("max_rounds", "max_local_steps", "max_message_bytes", "max_length"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name}: {getattr(self, name)} given; at least 1 is needed")
-        if not 0 < self.max_adapter_value < math.inf:
-            raise UsageError(
-                f"max_adapter_value: {self.max_adapter_value} given; a positive number is needed"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

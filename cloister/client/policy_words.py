@@ -6,6 +6,7 @@ import math
 
 from cloister.adapter.exchange import WORDS, Status
 from cloister.client.policy_file import SitePolicy
+from cloister.names import counted
 from cloister.privacy.units import Unit
 
 
@@ -42,7 +43,8 @@ def in_words(policy: SitePolicy) -> list[str]:
         + " (SHA-256 of their weights).",
         "Adapters on "
         + (", ".join(accept.target_modules) if accept.target_modules else "any modules")
-        + f"; at most {accept.max_rounds} rounds of {accept.max_local_steps} steps, messages of "
+        + f"; at most {counted(accept.max_rounds, 'round')} of "
+        f"{counted(accept.max_local_steps, 'step')}, messages of "
         f"{accept.max_message_bytes:,} bytes, adapter values of {accept.max_adapter_value:g}, "
         f"records of {accept.max_length:,} tokens.",
         "Chat templates: the base's own"

@@ -9,30 +9,32 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from cloister.client.site_file import RecordsConfig, SiteFile
 from cloister.client.stamp import Stamp
+from cloister.data.asker import SITE
 from cloister.data.load import file_rows
 from cloister.data.records import Record, TextRecord, TokenRecord
-from cloister.data.schema import MixedColumnError, Reading
-from cloister.data.values import Row
-from cloister.errors import DataError
+from cloister.data.schema import Reading
+from cloister.data.values import shown
+from cloister.errors import DataError, MisfitError
+from cloister.names import counted
+from cloister.privacy.units import Unit
 from cloister.tasks.build import record_kind
 
-UNUSABLE = "a column is missing, or its value cannot be used"
 UNDECLARED = "its label is not among records.labels"
 
 
 @dataclass(frozen=True)
 class Misfit:
-    """A row that is in no unit.
+    """A row that is in no unit, or in none of persons.
 
     Attributes:
         row: Its number in the file, as editors count.
-        reason: One of `UNUSABLE` and `UNDECLARED`.
+        reason: Which column and why, in words that quote nothing of the row; or `UNDECLARED`.
         problem: What is wrong with it; for whoever owns it.
     """
 
@@ -49,6 +51,7 @@ class SiteRecords:
         records: Those that fit what is declared, in the file's order.
         rows: Their numbers in the file, as editors count.
         misfits: The rows that do not.
+        nameless: The rows that fit and name no person, where a column of persons is declared.
         stamp: The file as it was read.
         declared: By what of `site.toml` it was read (`declarations`).
     """
@@ -56,6 +59,7 @@ class SiteRecords:
     records: tuple[Record, ...]
     rows: tuple[int, ...]
     misfits: tuple[Misfit, ...]
+    nameless: tuple[Misfit, ...]
     stamp: Stamp
     declared: str
 
@@ -65,8 +69,14 @@ class SiteRecords:
         return Counter(misfit.reason for misfit in self.misfits)
 
     def __str__(self) -> str:
-        left = "".join(f"; {count} rows are left out: {why}" for why, count in self.reasons.items())
-        return f"{len(self.records)} records fit{left}"
+        fit = "1 record fits" if len(self.records) == 1 else f"{len(self.records)} records fit"
+        left = (f"{left_out(count)}: {why}" for why, count in self.reasons.items())
+        return "; ".join([fit, *left])
+
+
+def left_out(count: int) -> str:
+    """That so many rows are in no unit."""
+    return f"{counted(count, 'row')} {'is' if count == 1 else 'are'} left out"
 
 
 def declarations(file: SiteFile) -> str:
@@ -87,8 +97,9 @@ def read_records(file: SiteFile) -> SiteRecords:
 
     Raises:
         RecipeError: The file declares nothing.
-        DataError: The data file is missing, damaged, was written meanwhile, mixes texts and
-            integers in a column of identifiers or labels, or none of its rows fits.
+        DataError: The data file is missing, no regular file, damaged, was written meanwhile, mixes
+            texts and integers in a column of identifiers or labels, none of its rows fits, or they
+            make not one unit of the declared kind.
 
     Guarantees:
         Whether a row fits follows from that row and `site.toml` alone.
@@ -98,60 +109,67 @@ def read_records(file: SiteFile) -> SiteRecords:
     records: list[Record] = []
     rows: list[int] = []
     misfits: list[Misfit] = []
-    for row, found in _each(file):
-        if isinstance(found, str):
-            misfits.append(Misfit(row, UNUSABLE, found))
+    nameless: list[Misfit] = []
+    for row, found, unnamed in _each(file):
+        if isinstance(found, MisfitError):
+            misfits.append(Misfit(row, found.reason, str(found)))
         elif undeclared := _undeclared(found, declared):
-            misfits.append(Misfit(row, UNDECLARED, f"{undeclared!r} is not among records.labels"))
+            problem = f"{shown(undeclared)!r} is not among records.labels"
+            misfits.append(Misfit(row, UNDECLARED, problem))
         else:
             records.append(found)
             rows.append(row)
+            if unnamed is not None:
+                nameless.append(Misfit(row, unnamed.reason, str(unnamed)))
     if Stamp.of(path).sha256 != before.sha256:
         raise DataError(f"{path}: was written while it was read; do it again once it is whole")
     if not records:
-        # Services log this: the reason is a fixed phrase, the problem may quote the row.
-        first = f" (row {misfits[0].row}: {misfits[0].reason})" if misfits else ""
+        raise DataError(_none_fits(file, misfits))
+    if file.policy.privacy.unit is Unit.PERSON and len(nameless) == len(records):
         raise DataError(
-            f"{path}: none of {len(misfits)} rows fits what {file.path.name} declares{first}; "
-            "correct the columns in [site] or the labels in [records]"
+            f"{path}: not one person is told apart in {counted(len(records), 'record')}, and "
+            f"{file.path.name} declares persons as the units ({_first(nameless)}); correct "
+            "privacy.person in site.toml, or that column"
         )
-    return SiteRecords(tuple(records), tuple(rows), tuple(misfits), before, declarations(file))
+    return SiteRecords(
+        tuple(records), tuple(rows), tuple(misfits), tuple(nameless), before, declarations(file)
+    )
 
 
-def _each(file: SiteFile) -> Iterator[tuple[int, Record | str]]:
-    """Every row's number, with its record or what is wrong with it.
+def _none_fits(file: SiteFile, misfits: Sequence[Misfit]) -> str:
+    if not misfits:
+        return f"{file.data}: has no row; correct site.data in site.toml, or fill the file"
+    rows = "its one row does not fit" if len(misfits) == 1 else f"none of {len(misfits)} rows fits"
+    return (
+        f"{file.data}: {rows} what {file.path.name} declares ({_first(misfits)}); "
+        "correct the columns in [site] or the labels in [records]"
+    )
+
+
+def _first(misfits: Sequence[Misfit]) -> str:
+    """The first of some rows; services log it, so what may quote the row is left out."""
+    return f"row {misfits[0].row}: {misfits[0].reason}"
+
+
+def _each(file: SiteFile) -> Iterator[tuple[int, Record | MisfitError, MisfitError | None]]:
+    """Every row's number, with its record or what is wrong with it, and why it names no person.
+
+    A row without a person stays: where records are the units it needs none. A column that mixes
+    texts and integers is no misfit of a row: which of the two kinds fits would depend on the other
+    rows.
 
     Raises:
         DataError: The file as a whole cannot be read.
+        MixedColumnError: A column mixes texts and integers.
     """
     kind, columns = record_kind(file.declared.task), file.columns
-    reading = Reading(kind, columns, persons=True, sites=False)
-    without_person = Reading(kind, columns, persons=False, sites=False)
-    for number, row in file_rows(file.data, "train", reading.columns_read):
-        yield number, _record(row, file.data.name, number, reading, without_person)
-
-
-def _record(
-    row: Row, name: str, number: int, reading: Reading, without_person: Reading
-) -> Record | str:
-    """A row's record. One without a person stays: where records are the units it needs none.
-
-    A column that mixes texts and integers is no misfit of a row: which of the two kinds fits would
-    depend on the other rows.
-    """
-    try:
-        return reading.record(row, name, number)
-    except MixedColumnError:
-        raise
-    except DataError as error:
-        if reading.columns.person is None:
-            return str(error)
-    try:
-        return without_person.record(row, name, number)
-    except MixedColumnError:
-        raise
-    except DataError as error:
-        return str(error)
+    reading = Reading(kind, columns, persons=True, sites=False, asker=SITE)
+    for number, row in file_rows(file.data, "train", reading.columns_read, SITE):
+        try:
+            record, unnamed = reading.record_and_person(row, file.data.name, number)
+            yield number, record, unnamed
+        except MisfitError as error:
+            yield number, error, None
 
 
 def _undeclared(record: Record, declared: RecordsConfig) -> str | None:

@@ -6,13 +6,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-from cloister.bounds import shortened
+from cloister.bounds import MOST_NAME, MOST_PATH, MOST_RECORDS, Between, Text, shortened
 from cloister.client.policy_file import EXAMPLE as POLICY_EXAMPLE
 from cloister.client.policy_file import SitePolicy, policy_of
 from cloister.data.config import DataConfig
 from cloister.errors import RecipeError, UsageError
-from cloister.fields import read_section
+from cloister.fields import check_bounds, read_section
+from cloister.models.config import Rank
 from cloister.names import is_name
 from cloister.tasks.config import TaskKind
 from cloister.toml_text import parse_file, read_file
@@ -20,6 +22,10 @@ from cloister.training.machine import MachineConfig
 
 # What stands in a new file where only the institution knows the value; it is refused by name.
 FILL_IN = "FILL IN"
+# Seconds: 30 days; whoever waits longer has forgotten the study.
+LONGEST_ROUND = 30 * 86_400.0
+
+Column = Annotated[str, Text(MOST_NAME)]
 
 # A filled-in file. `TEMPLATE` is the same with `FILL_IN` for what `_BLANK` names.
 EXAMPLE = (
@@ -97,18 +103,18 @@ class SiteConfig:
     """
 
     name: str
-    data: str
-    public_records: int
-    ledger: str
-    model: str | None = None
-    rank: int | None = None
-    text: str = "text"
-    label: str = "label"
-    tokens: str = "tokens"
-    tags: str = "tags"
-    messages: str = "messages"
+    data: Annotated[str, Text(MOST_PATH)]
+    public_records: Annotated[int, Between(1, MOST_RECORDS)]
+    ledger: Annotated[str, Text(MOST_PATH)]
+    model: Annotated[str, Text(MOST_PATH)] | None = None
+    rank: Rank | None = None
+    text: Column = "text"
+    label: Column = "label"
+    tokens: Column = "tokens"
+    tags: Column = "tags"
+    messages: Column = "messages"
     agent_user: str | None = None
-    max_round_seconds: float = 4 * 3600.0
+    max_round_seconds: Annotated[float, Between(1e-3, LONGEST_ROUND)] = 4 * 3600.0
 
     def __post_init__(self) -> None:
         for name in ("name", "data", "ledger"):
@@ -119,14 +125,7 @@ class SiteConfig:
                 f"name: {self.name!r} given; certificates are called by it, so it holds neither / "
                 "nor \\ and begins with no dot"
             )
-        if not self.max_round_seconds > 0:
-            raise UsageError(
-                f"max_round_seconds: {self.max_round_seconds} given; seconds above 0 are needed"
-            )
-        for name in ("public_records", "rank"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name}: {value} given; a number from 1 up is needed")
+        check_bounds(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from cloister.errors import DataError
+from cloister.files import open_file
 
 
 @dataclass(frozen=True)
@@ -31,15 +33,16 @@ class Stamp:
         """The file as it is now.
 
         Raises:
-            DataError: It cannot be read.
+            DataError: It is no regular file, or cannot be read.
         """
         try:
-            with path.open("rb") as stream:
+            with open_file(path) as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            found = path.stat()
-        except OSError as error:
+                found = os.fstat(stream.fileno())
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
             raise DataError(
-                f"{path}: cannot be read ({error.strerror}); correct site.data in site.toml"
+                f"{path}: cannot be read ({reason}); correct site.data in site.toml"
             ) from error
         return cls(found.st_size, found.st_mtime_ns, digest)
 

@@ -17,6 +17,7 @@ from typing import Any
 from cloister.data.records import Record
 from cloister.data.values import shown
 from cloister.errors import DataError
+from cloister.names import counted
 
 # One identifier with a tenth of all records: a unit counts with its first few, so a tenth of what
 # the site could learn from is lost, if these are several persons.
@@ -53,12 +54,12 @@ class Census:
     warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        if self.name is None:
-            return f"{self.records} records, each a privacy unit"
-        return (
-            f"{self.records} records of {self.units} {self.unit}s (privacy units); the largest "
-            f"has {self.largest}"
+        if self.unit != "person":
+            return f"{counted(self.records, 'record')}, each a privacy unit"
+        told = (
+            f"{counted(self.records, 'record')} of {counted(self.units, 'person')} (privacy units)"
         )
+        return f"{told}; the largest has {self.largest}" if self.units else told
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""

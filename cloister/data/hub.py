@@ -23,13 +23,14 @@ _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[\w.-]{1,96})?(:[^<>:/\\|?*]*)?", re
 _BATCH = 1024
 
 
-def hub_rows(source: str, split: str, needed: Sequence[str]) -> Iterator[tuple[int, Row]]:
+def hub_rows(source: str, split: str, needed: Sequence[str], key: str) -> Iterator[tuple[int, Row]]:
     """Yields the rows of a data set, each with its number, from 1.
 
     Args:
         source: `owner/name`, or `owner/name:config`.
         split: Which of its splits.
         needed: Columns to read; of others only the names and types are known.
+        key: What names the source, for messages.
 
     Raises:
         DataError: There is no such data set, split or configuration; or what is meant may be a
@@ -37,18 +38,18 @@ def hub_rows(source: str, split: str, needed: Sequence[str]) -> Iterator[tuple[i
         NetworkError: The hub cannot be reached.
     """
     name, _, config = source.partition(":")
-    _refuse_local(source, name, split)
+    _refuse_local(source, name, key)
     try:
         with _silent():
             table = datasets.load_dataset(name, config or None, split=split)
     except FileNotFoundDatasetsError as error:
         raise DataError(
-            f"{source}: no file here, and no data set on the hub; correct data.{split}"
+            f"{source}: no file here, and no data set on the hub; correct {key}"
         ) from error
     except (OSError, HTTPError) as error:
         raise NetworkError(
             f"{source}: no file of that name, and the hub cannot be reached to look for a data "
-            f"set; give a file as data.{split}"
+            f"set; give a file as {key}"
         ) from error
     except (ValueError, RuntimeError, DatasetsError) as error:
         reason = str(error.__cause__ or error).strip() or type(error).__name__
@@ -56,17 +57,17 @@ def hub_rows(source: str, split: str, needed: Sequence[str]) -> Iterator[tuple[i
     yield from _rows(table, needed, source)
 
 
-def _refuse_local(source: str, name: str, split: str) -> None:
+def _refuse_local(source: str, name: str, key: str) -> None:
     """Refuses what `datasets` would read from this machine, and copy into its cache."""
     # Names of its readers take, without files, whatever lies in the current folder.
     if not _ID.fullmatch(source) or name in _PACKAGED_DATASETS_MODULES:
         raise DataError(
             f"{source}: no such file, and not the name of a data set on the hub (owner/name); "
-            f"correct data.{split}"
+            f"correct {key}"
         )
     if Path(name).exists():
         raise DataError(
-            f"{name}: is a folder here; name a file in it as data.{split} (for the hub's data set "
+            f"{name}: is a folder here; name a file in it as {key} (for the hub's data set "
             "of that name, run from another folder)"
         )
 

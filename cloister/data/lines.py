@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 from cloister.data.values import MOST_ROW_BYTES
 from cloister.errors import DataError
+from cloister.files import open_file
 
 BOM = b"\xef\xbb\xbf"
 # Byte order marks of UTF-16 and, since they begin alike, of UTF-32 (little-endian).
@@ -21,7 +22,7 @@ def open_text(path: Path) -> BinaryIO:
         DataError: It is UTF-16 or UTF-32.
         OSError: It cannot be read.
     """
-    file = path.open("rb")
+    file = open_file(path)
     start = file.read(len(BOM))
     if start.startswith(_WIDE):
         file.close()

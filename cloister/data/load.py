@@ -6,21 +6,30 @@ private. No type is inferred, and a path is one file, never a pattern.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from cloister.data.asker import RECIPE, Asker
 from cloister.data.config import FORMATS, SYNTHETIC, DataConfig
 from cloister.data.records import Record, RecordKind
 from cloister.data.schema import Reading
 from cloister.data.values import Row
 from cloister.errors import DataError
+from cloister.files import why_no_file
 
 Split = Literal["train", "validation", "test"]
 
 
 def load(
-    source: str, split: Split, kind: RecordKind, columns: DataConfig, *, sites: bool = False
+    source: str,
+    split: Split,
+    kind: RecordKind,
+    columns: DataConfig,
+    *,
+    sites: bool = False,
+    asker: Asker = RECIPE,
 ) -> list[Record]:
     """Reads all records of a source.
 
@@ -31,6 +40,7 @@ def load(
         kind: What the task reads.
         columns: Column names.
         sites: Whether each training record must name its site, as `columns.site`; else none does.
+        asker: Where the source and its columns are named, for messages.
 
     Raises:
         DataError: The source is missing, damaged, empty, or a row lacks what the task needs.
@@ -44,15 +54,18 @@ def load(
         notes = hospital_notes()
         return list(notes[0] if split == "train" else notes[1])
     training = split == "train"
-    reading = Reading(kind, columns, persons=training, sites=training and sites)
+    reading = Reading(kind, columns, persons=training, sites=training and sites, asker=asker)
     path = _path(source)
     try:
         if _is_file_name(source, path):
-            rows, name = file_rows(path, split, reading.columns_read), path.name
+            rows = file_rows(path, split, reading.columns_read, asker)
+            name = path.name
         else:
             from cloister.data.hub import hub_rows  # `datasets` takes a second to load
 
-            rows, name = hub_rows(source, split, reading.columns_read), f"{source} ({split})"
+            key = asker.source(split)
+            rows = hub_rows(source, split, reading.columns_read, key)
+            name = f"{source} ({split})"
         records = [reading.record(row, name, number) for number, row in rows]
     except OSError as error:
         reason = error.strerror or (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -71,29 +84,30 @@ def _path(source: str) -> Path:
 
 def _is_file_name(source: str, path: Path) -> bool:
     known = path.suffix.lower() in FORMATS
-    return known or path.is_absolute() or source.startswith(".") or _is_file(path)
+    return known or path.is_absolute() or source.startswith(".") or _is_no_folder(path)
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that no file system holds
-        return False
+def _is_no_folder(path: Path) -> bool:
+    """Whether something is there, be it a pipe or a broken link, that is no folder."""
+    return os.path.lexists(path) and not os.path.isdir(path)  # noqa: PTH112 - takes any name
 
 
-def file_rows(path: Path, split: Split, needed: tuple[str, ...]) -> Iterator[tuple[int, Row]]:
+def file_rows(
+    path: Path, split: Split, needed: tuple[str, ...], asker: Asker = RECIPE
+) -> Iterator[tuple[int, Row]]:
     """Rows of a file, each with its number as the file's editors count.
 
     Args:
         path: A JSONL, JSON, CSV or Parquet file.
         split: What it is, for messages.
         needed: The columns that are looked at.
+        asker: Where the file is named, for messages.
 
     Raises:
-        DataError: There is no such file, or it is damaged; also while the rows are taken.
+        DataError: There is no such regular file, or it is damaged; also while the rows are taken.
     """
-    if not _is_file(path):
-        raise DataError(f"{path}: no such file; correct data.{split}")
+    if (why := why_no_file(path)) is not None:
+        raise DataError(f"{path}: {why}; correct {asker.source(split)}")
     form = FORMATS.get(path.suffix.lower())
     if form is None:
         raise DataError(f"{path}: not one of {', '.join(FORMATS)}; convert it")

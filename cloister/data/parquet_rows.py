@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from cloister.data.arrow_rows import class_names, rows_of
 from cloister.data.values import MOST_ROW_BYTES, Row, Unusable
 from cloister.errors import DataError
+from cloister.files import open_file
 
 # Rows decoded at a time: few enough that long texts do not fill the memory.
 BATCH = 1024
@@ -31,7 +32,7 @@ def parquet_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Row]]
         OSError: It cannot be read.
     """
     try:
-        with path.open("rb") as stream, pq.ParquetFile(stream) as file:
+        with open_file(path) as stream, pq.ParquetFile(stream) as file:
             yield from _rows(path, file, needed)
     except (pa.ArrowException, OverflowError, RecursionError, ValueError, TypeError) as error:
         # Arrow raises Python's own errors too; its messages name types and sizes, not values.

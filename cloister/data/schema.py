@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast, get_args
 
+from cloister.data.asker import RECIPE, Asker
 from cloister.data.config import DataConfig
 from cloister.data.records import (
     ChatRecord,
@@ -18,7 +19,7 @@ from cloister.data.records import (
     TokenRecord,
 )
 from cloister.data.values import Number, Row, Value, is_integer, kind_of, shown
-from cloister.errors import DataError
+from cloister.errors import DataError, MisfitError
 
 _BIO = re.compile(r"O|[BI]-.+")
 # What else helps where a column is missing.
@@ -44,12 +45,14 @@ class Reading:
         columns: Column names.
         persons: Whether each row must name its person, where `columns` names a column for it.
         sites: Whether each row must name its site.
+        asker: Where the columns are named, for messages.
     """
 
     kind: RecordKind
     columns: DataConfig
     persons: bool
     sites: bool
+    asker: Asker = RECIPE
     # By column: what its first value is, and in which row.
     _first: dict[str, tuple[str, int]] = field(default_factory=dict)
 
@@ -77,114 +80,174 @@ class Reading:
             number: The row's.
 
         Raises:
-            DataError: A column is missing, or its value cannot be used.
+            MisfitError: A column is missing, or its value cannot be used.
             MixedColumnError: A column mixes texts and integers.
         """
+        record, nameless = self.record_and_person(row, name, number)
+        if nameless is not None:
+            raise nameless
+        return record
+
+    def record_and_person(
+        self, row: Row, name: str, number: int
+    ) -> tuple[Record, MisfitError | None]:
+        """Makes a record of a row, also of one that names no person: see `record`.
+
+        Returns:
+            The record, and why it has no person where it must; None where it has one or need not.
+
+        Raises:
+            MisfitError: A column other than the person's is missing or cannot be used.
+            MixedColumnError: A column mixes texts and integers, whatever else is wrong with a row.
+        """
         where, columns = f"{name}, row {number}", self.columns
-        site = person = None
+        self._compare_kinds(row, where, number)
+        site = person = nameless = None
         if self.sites:
-            site = self._written(row, columns.site, "site", where, number)
+            site = self._written(row, columns.site, "site", where)
         if self.persons and columns.person is not None:
-            person = self._written(row, columns.person, "person", where, number)
+            try:
+                person = self._written(row, columns.person, "person", where)
+            except MisfitError as error:
+                nameless = error
+        return self._record(row, where, site, person), nameless
+
+    def _record(self, row: Row, where: str, site: str | None, person: str | None) -> Record:
+        columns = self.columns
         if self.kind == "tokens":
-            return _tokens(row, columns, where, site, person)
+            return _tokens(self, row, where, site, person)
         if self.kind == "messages":
-            return _chat(row, columns, where, site, person)
-        text = _value(row, columns.text, "text", where)
+            return _chat(self, row, where, site, person)
+        text = self._value(row, columns.text, "text", where)
         if not isinstance(text, str):
-            raise DataError(f"{where}: {columns.text} is {kind_of(text)}; text is needed")
+            raise _misfit(where, f"{columns.text} is {kind_of(text)}; text is needed")
         if not text.strip():
-            raise DataError(f"{where}: {columns.text} is empty; a text is needed")
-        label = self._written(row, columns.label, "label", where, number)
+            raise _misfit(where, f"{columns.text} is empty; a text is needed")
+        label = self._written(row, columns.label, "label", where)
         return TextRecord(_whole(text, columns.text, where), label, site, person)
 
-    def _written(self, row: Row, column: str, key: str, where: str, number: int) -> str:
-        """An identifier or a label as it is written in the file."""
-        value = _value(row, column, key, where)
-        match value:
-            case str():
-                written, kind = _whole(value, column, where), "text"
-            case Number(literal) if is_integer(literal):
-                written, kind = literal, "an integer"
-            case bool() if key == "label":
-                written, kind = ("true" if value else "false"), "true or false"
-            case _:
-                number_shown = f" ({shown(value.written)})" if isinstance(value, Number) else ""
-                raise DataError(
-                    f"{where}: {column} is {kind_of(value)}{number_shown}; a {key} is text or an "
-                    "integer, which are written in one way only: write it as text"
+    def _compare_kinds(self, row: Row, where: str, number: int) -> None:
+        """Holds every column of identifiers or labels to one kind, in rows that do not fit too."""
+        columns = self.columns
+        keys = [(columns.site, "site")] * self.sites
+        keys += [(columns.label, "label")] * (self.kind == "text")
+        if self.persons and columns.person is not None:
+            keys.append((columns.person, "person"))
+        for column, key in keys:
+            found = _spelling(row.get(column), key)
+            if found is None or not found[0]:
+                continue
+            first, first_row = self._first.setdefault(column, (found[1], number))
+            if first != found[1]:
+                raise MixedColumnError(
+                    f"{where}: {column} is {found[1]} here and {first} in row {first_row}; whether "
+                    "values of both kinds are the same cannot be known: write all as text"
                 )
-        if not written:
-            raise DataError(f"{where}: {column} is empty; every row needs its {key}")
-        first, first_row = self._first.setdefault(column, (kind, number))
-        if first != kind:
-            raise MixedColumnError(
-                f"{where}: {column} is {kind} here and {first} in row {first_row}; whether "
-                "values of both kinds are the same cannot be known: write all as text"
+
+    def _written(self, row: Row, column: str, key: str, where: str) -> str:
+        """An identifier or a label as it is written in the file."""
+        value = self._value(row, column, key, where)
+        found = _spelling(value, key)
+        if found is None:
+            number_shown = f" ({shown(value.written)})" if isinstance(value, Number) else ""
+            rule = (
+                f"a {key} is text or an integer, which are written in one way only: write it as "
+                "text"
             )
-        return written
+            raise MisfitError(
+                f"{column} is {kind_of(value)}; {rule}",
+                f"{where}: {column} is {kind_of(value)}{number_shown}; {rule}",
+            )
+        if not found[0]:
+            raise _misfit(where, f"{column} is empty; every row needs its {key}")
+        return _whole(found[0], column, where)
+
+    def _value(self, row: Row, column: str, key: str, where: str) -> Value:
+        value = row.get(column)
+        if value is None and column in row:
+            raise _misfit(
+                where, f"{column} holds nothing (null); every row needs its {key}: correct the row"
+            )
+        if value is None:
+            held = [shown(name) for name, other in row.items() if other is not None]
+            found = ", ".join(held[:_LISTED]) + (", …" if len(held) > _LISTED else "")
+            remedy = f"{self.asker.remedy(key)}{_ELSE.get(key, '')}, or correct the row"
+            raise MisfitError(
+                f"no column {column!r}; {remedy}",
+                f"{where}: no column {column!r} (found: {found or 'none'}); {remedy}",
+            )
+        return value
+
+
+def _spelling(value: Value, key: str) -> tuple[str, str] | None:
+    """How an identifier or a label is written, and what it is; None: in no one way."""
+    match value:
+        case str():
+            return value, "text"
+        case Number(literal) if is_integer(literal):
+            return literal, "an integer"
+        case bool() if key == "label":
+            return ("true" if value else "false"), "true or false"
+    return None
+
+
+def _misfit(where: str, reason: str) -> MisfitError:
+    """A row that cannot be used, for a reason that quotes nothing of it."""
+    return MisfitError(reason, f"{where}: {reason}")
 
 
 def _tokens(
-    row: Row, columns: DataConfig, where: str, site: str | None, person: str | None
+    reading: Reading, row: Row, where: str, site: str | None, person: str | None
 ) -> TokenRecord:
-    tokens = _words(row, columns.tokens, "tokens", where)
-    tags = _words(row, columns.tags, "tags", where)
+    columns = reading.columns
+    tokens = _words(reading._value(row, columns.tokens, "tokens", where), columns.tokens, where)
+    tags = _words(reading._value(row, columns.tags, "tags", where), columns.tags, where)
     if len(tokens) != len(tags):
-        raise DataError(f"{where}: {len(tokens)} {columns.tokens} but {len(tags)} {columns.tags}")
+        raise MisfitError(
+            f"{columns.tokens} and {columns.tags} are not equally many; each word needs its tag",
+            f"{where}: {len(tokens)} {columns.tokens} but {len(tags)} {columns.tags}",
+        )
     wrong = [tag for tag in tags if not _BIO.fullmatch(tag)]
     if wrong:
-        raise DataError(f"{where}: tag {shown(wrong[0])!r} is not BIO (O, B-type or I-type)")
+        raise MisfitError(
+            f"{columns.tags} holds a tag that is not BIO (O, B-type or I-type)",
+            f"{where}: tag {shown(wrong[0])!r} is not BIO (O, B-type or I-type)",
+        )
     return TokenRecord(tokens, tags, site, person)
 
 
-def _words(row: Row, column: str, key: str, where: str) -> tuple[str, ...]:
-    value = _value(row, column, key, where)
+def _words(value: Value, column: str, where: str) -> tuple[str, ...]:
     if isinstance(value, str):
-        raise DataError(
-            f"{where}: {column} is text, not a list of words, which CSV cannot hold: "
-            "use JSONL or Parquet"
+        raise _misfit(
+            where,
+            f"{column} is text, not a list of words, which CSV cannot hold: use JSONL or Parquet",
         )
     words = value if isinstance(value, Sequence) else ()
     if not words or not all(isinstance(word, str) for word in words):
-        raise DataError(f"{where}: {column} must be a list of words, and not empty")
+        raise _misfit(where, f"{column} must be a list of words, and not empty")
     return tuple(_whole(cast(str, word), column, where) for word in words)
 
 
 def _chat(
-    row: Row, columns: DataConfig, where: str, site: str | None, person: str | None
+    reading: Reading, row: Row, where: str, site: str | None, person: str | None
 ) -> ChatRecord:
-    turns = _value(row, columns.messages, "messages", where)
+    columns = reading.columns
+    turns = reading._value(row, columns.messages, "messages", where)
     if isinstance(turns, str) or not isinstance(turns, Sequence) or not turns:
-        raise DataError(f"{where}: {columns.messages} must be a list of turns, and not empty")
+        raise _misfit(where, f"{columns.messages} must be a list of turns, and not empty")
     messages = []
     for number, turn in enumerate(turns, 1):
         role = turn.get("role") if isinstance(turn, dict) else None
         content = turn.get("content") if isinstance(turn, dict) else None
         if role not in get_args(Role) or not isinstance(content, str):
-            raise DataError(
-                f"{where}: turn {number} needs a role ({', '.join(get_args(Role))}) and a content"
+            needed = f"needs a role ({', '.join(get_args(Role))}) and a content"
+            raise MisfitError(
+                f"a turn in {columns.messages} {needed}", f"{where}: turn {number} {needed}"
             )
         messages.append(Message(cast(Role, role), _whole(content, columns.messages, where)))
     if not any(m.role == "assistant" and m.content.strip() for m in messages):
-        raise DataError(f"{where}: no turn of the assistant, so there is nothing to learn")
+        raise _misfit(where, "no turn of the assistant, so there is nothing to learn")
     return ChatRecord(tuple(messages), site, person)
-
-
-def _value(row: Row, column: str, key: str, where: str) -> Value:
-    value = row.get(column)
-    if value is None and column in row:
-        raise DataError(
-            f"{where}: {column} holds nothing (null); every row needs its {key}: correct the row"
-        )
-    if value is None:
-        held = [shown(name) for name, other in row.items() if other is not None]
-        found = ", ".join(held[:_LISTED]) + (", …" if len(held) > _LISTED else "")
-        raise DataError(
-            f"{where}: no column {column!r} (found: {found or 'none'}); "
-            f"set data.{key} to the column's name{_ELSE.get(key, '')}, or correct the row"
-        )
-    return value
 
 
 def _whole(text: str, column: str, where: str) -> str:
@@ -192,8 +255,9 @@ def _whole(text: str, column: str, where: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise DataError(
-            f"{where}: {column} has half of a surrogate pair (\\ud800 to \\udfff), which is no "
-            "character; correct the row"
+        raise _misfit(
+            where,
+            f"{column} has half of a surrogate pair (\\ud800 to \\udfff), which is no character; "
+            "correct the row",
         ) from error
     return text

@@ -41,6 +41,7 @@ class History:
         head: Of the last entry.
         budget: From the first entry.
         unit: From the first entry.
+        person: Column that tells persons apart, from the first entry; None where it does not say.
         public_key: From the first entry, in hex.
         spent: What was charged.
         plans: Plans that were charged, by digest.
@@ -51,6 +52,7 @@ class History:
     head: Head
     budget: Budget
     unit: Unit
+    person: str | None
     public_key: str
     spent: Spending
 
@@ -101,6 +103,7 @@ class History:
                 epsilon=math.inf if limit is None else limit, delta=_number(fields, "delta")
             )
             self.unit = Unit(fields["unit"])
+            self.person = _text(fields, "person") if "person" in fields else None
             if fields["neighbouring"] != Neighbouring.ADD_REMOVE:
                 raise ValueError(f"unknown neighbours {fields['neighbouring']!r}")
             self.public_key = _text(fields, "key")

@@ -131,6 +131,7 @@ class Ledger:
         budget: Budget,
         unit: Unit,
         *,
+        person: str | None = None,
         key: Path | None = None,
         clock: Callable[[], str] = now,
         vfs: str | None = None,
@@ -141,6 +142,8 @@ class Ledger:
             path: Where.
             budget: For the data set's whole life.
             unit: Whose presence is hidden in every release.
+            person: The column that tells persons apart, where they are the units; None: not
+                recorded, as in ledgers from before it was.
             key: The key's file; absent: beside the ledger.
             clock: The time of an entry.
             vfs: SQLite's file layer.
@@ -159,6 +162,7 @@ class Ledger:
             "epsilon": json_epsilon(budget.epsilon),
             "delta": budget.delta,
             "unit": unit.value,
+            **({} if person is None else {"person": person}),
             "neighbouring": Neighbouring.ADD_REMOVE.value,
             "key": public_hex(signer),
             "code": __version__,
@@ -221,6 +225,11 @@ class Ledger:
     def unit(self) -> Unit:
         """Whose presence every release hides."""
         return self._history.unit
+
+    @property
+    def person(self) -> str | None:
+        """The column that tells persons apart; None where the beginning does not say."""
+        return self._history.person
 
     @property
     def steps(self) -> int:

@@ -174,6 +174,9 @@ class LedgerFile:
     @contextmanager
     def _locked(self, *, reading: bool = False) -> Iterator[None]:
         lock = self.path.with_name(self.path.name + ".lock")
+        if reading and not self.path.exists():  # nothing to hold, and nothing is left behind
+            yield
+            return
         try:
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:

@@ -1,6 +1,7 @@
 """`cloister site`: from an example file to a governed site, and twelve planted faults."""
 
 import io
+import itertools
 import json
 import os
 import tomllib
@@ -11,15 +12,19 @@ import pytest
 
 from cloister.cli.main import run
 from cloister.client import doctor, doctor_study
+from cloister.client.acceptance import accept
 from cloister.client.agent_folder import AgentFolder
 from cloister.client.own_ledger import begin_ledger
 from cloister.client.records import RecordSource
 from cloister.client.site_file import EXAMPLE, FILL_IN, TEMPLATE, SiteConfig, read_site
-from cloister.errors import RecipeError
+from cloister.errors import BudgetError, RecipeError
 from cloister.models.base import weights_sha256
 from cloister.privacy.accounting import epsilon
 from cloister.privacy.ledger import Charge, Ledger, Released, key_file
+from cloister.privacy.plan import Plan
 from cloister.privacy.stated import of_plan
+from cloister.recipe import read_recipe
+from tests.support.odd_paths import ODD_KINDS, odd_path
 from tests.support.studies import NOTES, small_assignments, write_notes
 
 RECORDS = f"""
@@ -126,7 +131,9 @@ def test_a_ledger_is_begun_from_data_that_can_be_read_and_once_confirmed(
     assert run([*begin, "--yes"]) == 3  # no such file
     (tmp_path / "records.jsonl").write_text('{"text": "no label", "person": "p"}\n')
     assert run([*begin, "--yes"]) == 3  # no row fits
-    assert "none of 1 rows fits" in capsys.readouterr().err
+    assert "its one row does not fit what site.toml declares (row 1: no column 'label'; " in (
+        capsys.readouterr().err
+    )
     write_notes(tmp_path / "records.jsonl", 40)
     assert run(begin) == 2  # nobody to ask
     told = capsys.readouterr()
@@ -178,7 +185,7 @@ CONTRADICTIONS = {
 @pytest.mark.parametrize(
     ("command", "code"),
     [("budget show", 3), ("budget forecast", 3), ("status", 3), ("start", 3), ("init", 3),
-     ("doctor", 9)],
+     ("doctor", 9), ("policy check", 3)],
 )  # fmt: skip
 def test_a_file_that_contradicts_its_ledger_is_an_error_that_says_both(
     name: str, command: str, code: int, folder: Path, capsys: pytest.CaptureFixture[str]
@@ -186,11 +193,155 @@ def test_a_file_that_contradicts_its_ledger_is_an_error_that_says_both(
     old, new, said, begun = CONTRADICTIONS[name]
     edit(folder, old, new)
     capsys.readouterr()
-    assert run(["site", *command.split(), str(folder / "site.toml")]) == code
+    study = [str(folder / "study.toml")] * (command == "policy check")
+    assert run(["site", *command.split(), str(folder / "site.toml"), *study]) == code
     told = "".join(capsys.readouterr())
     assert name.split()[-1] in told
+    assert "into the file again" in told
     assert f"{said} in the file" in told
     assert f"begun with {begun}" in told
+
+
+def test_the_column_that_makes_the_units_is_the_ledger_s_for_life(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_notes(tmp_path / "records.jsonl", 40)
+    path = blank_site(tmp_path, **FILLED)
+    assert run(["site", "init", str(path), "--yes"]) == 0
+    assert Ledger(tmp_path / "records.ledger").person == "person"
+    assert run(["ledger", "verify", str(tmp_path / "records.ledger")]) == 0
+    edit(tmp_path, 'person = "person"', 'person = "site"')
+    capsys.readouterr()
+    for command in ("init", "budget show", "doctor"):
+        assert run(["site", *command.split(), str(path)]) in (3, 9)
+        told = "".join(capsys.readouterr())
+        assert "privacy.person: site in the file, and the data set's ledger" in told
+        assert 'write privacy.person = "person" into the file again' in told
+
+
+def test_a_ledger_from_before_the_column_was_recorded_stays_readable(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_notes(tmp_path / "records.jsonl", 40)
+    path = blank_site(tmp_path, **FILLED)
+    file = read_site(path)
+    old = Ledger.create(file.ledger, file.policy.lifetime, file.policy.privacy.unit)
+    assert old.person is None
+    assert run(["site", "init", str(path)]) == 0
+
+
+@pytest.mark.parametrize("kind", ODD_KINDS)
+@pytest.mark.parametrize("command", ["init --yes", "doctor", "reload"])
+def test_data_that_are_no_file_are_refused_at_once_and_begin_nothing(
+    kind: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = blank_site(tmp_path, **FILLED)
+    odd_path(kind, tmp_path / "records.jsonl")
+    verb, *options = command.split()
+    capsys.readouterr()
+    assert run(["site", verb, str(path), *options]) == (9 if verb == "doctor" else 3)
+    told = "".join(capsys.readouterr())
+    assert ODD_KINDS[kind] in told
+    assert "site.data in site.toml" in told
+    assert not list(tmp_path.glob("*.ledger*"))
+
+
+def test_before_the_ledger_is_begun_one_line_of_the_doctor_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_notes(tmp_path / "records.jsonl", 40)
+    path = blank_site(tmp_path, **FILLED)
+    capsys.readouterr()
+    assert run(["site", "doctor", str(path), "--json"]) == 9
+    checks = {row["check"]: row for row in json.loads(capsys.readouterr().out)["checks"]}
+    assert [name for name, row in checks.items() if row["level"] == "FAIL"] == ["ledger"]
+    assert checks["ledger"]["remedy"] == f"cloister site init {path} begins it"
+    assert not {"key", "clock"} & set(checks)
+    assert not list(tmp_path.glob("*.ledger*"))
+
+
+@pytest.mark.parametrize("column", ["nope", "text-less"])
+def test_a_column_that_tells_no_person_apart_begins_nothing(
+    column: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_notes(tmp_path / "records.jsonl", 40)
+    path = blank_site(tmp_path, **FILLED | {"person": json.dumps(column)})
+    capsys.readouterr()
+    assert run(["site", "init", str(path), "--yes"]) == 3
+    assert f"row 1: no column '{column}'" in capsys.readouterr().err
+    assert run(["site", "doctor", str(path)]) == 9
+    assert "each a privacy unit" not in capsys.readouterr().out
+    assert not list(tmp_path.glob("*.ledger*"))
+
+
+def test_what_is_seldom_meant_shows_before_the_ledger_is_begun(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"text": "pain", "label": min(NOTES), "person": p} for p in ["NA"] * 30 + ["p", "q"]]
+    (tmp_path / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = blank_site(tmp_path, **FILLED | {"delta": "0.01"})
+    capsys.readouterr()
+    assert run(["site", "init", str(path)]) == 2  # nobody to ask
+    told = capsys.readouterr().out
+    assert "32 records of 3 persons (privacy units); the largest has 30" in told
+    assert "'NA' holds 30 of 32 records" in told
+    assert "40 are declared" in told
+    assert "budget.delta = 0.01 is above 1/(10 × site.public_records) = 0.0025" in told
+    assert "at most 0.001" in told
+    assert not list(tmp_path.glob("*.ledger*"))
+
+
+def test_a_study_is_priced_against_the_ledger(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check = ["site", "policy", "check", str(folder / "site.toml"), str(folder / "study.toml")]
+    assert run([*check, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["ledger_begun"] is True
+    for path in folder.glob("ward.ledger*"):
+        path.unlink()
+    assert run(check) == 0  # priced all the same
+    told = capsys.readouterr().out
+    assert "ward joins: ε = 7.9" in told
+    assert "ledger is not begun yet" in told
+    assert not list(folder.glob("ward.ledger*"))
+    edit(folder, "epsilon = 20.0", "epsilon = 8.0")
+    begin_ledger(file := read_site(folder / "site.toml"))
+    ledger, plan = Ledger(file.ledger), accept(read_recipe(folder / "study.toml"), file)
+    with pytest.raises(BudgetError):
+        spend(ledger, plan)
+    assert run(check) == 5
+    assert doctored(folder, capsys)[1]["policy"] == "FAIL"
+
+
+def spend(ledger: Ledger, plan: Plan) -> None:
+    """Charges rounds of a study for as long as the budget covers them."""
+    for number in itertools.count(1):
+        ledger.reserve(Charge(study="another", round=number, plan=plan, request="r"))
+
+
+SIZES = {
+    "site.public_records": ("public_records = 40", "public_records = 9_000_000_000"),
+    "budget.epsilon": ("epsilon = 20.0", "epsilon = 501.0"),
+    "a finite budget.epsilon": ("epsilon = 20.0", "epsilon = 1e300"),
+    "budget.delta": ("delta = 2e-5", "delta = 1.0"),
+    "accept.max_rounds": ("[accept]", "[accept]\nmax_rounds = 1_000_000_000"),
+    "accept.max_local_steps": ("[accept]", "[accept]\nmax_local_steps = 1_000_000_000"),
+    "accept.max_length": ("[accept]", "[accept]\nmax_length = 1_000_000_000"),
+    "accept.max_message_bytes": ("[accept]", "[accept]\nmax_message_bytes = 1_000_000_000_000"),
+    "accept.max_adapter_value": ("[accept]", "[accept]\nmax_adapter_value = 1e30"),
+    "site.rank": ("public_records = 40", "public_records = 40\nrank = 1_000_000_000"),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_every_number_of_a_site_has_an_end(
+    name: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(folder, *SIZES[name])
+    assert run(["site", "policy", "show", str(folder / "site.toml")]) == 2
+    assert f"{name.split()[-1]}: " in (told := capsys.readouterr().err)
+    assert "needed" in told
 
 
 def test_the_example_shows_every_key_of_a_site() -> None:
@@ -365,7 +516,7 @@ def test_rows_that_do_not_fit_are_counted_and_named_at_home(
     told = capsys.readouterr().out
     assert "40 records" in told
     assert "2 rows are left out: its label is not among records.labels (row 41, 44)" in told
-    assert "1 rows are left out: a column is missing, or its value cannot be used (row 42)" in told
+    assert "1 row is left out: no column 'text'; set site.text in site.toml" in told
 
 
 def test_what_a_policy_tightens_is_shown_with_its_consequence(

@@ -32,6 +32,15 @@ def test_a_change_of_any_field_is_listed(name: str) -> None:
     assert as_rows(changes(asked, accepted))[0]["field"] == name
 
 
+def test_what_is_tightened_is_said_with_its_consequence() -> None:
+    asked = small_plan(0.9, 3)
+    less = replace(asked, expected_batch_size=1)
+    found = {change.name: change for change in changes(asked, less, isolate_units=True)}
+    assert "fewer batches: ε falls" in found["sample_rate"].consequence
+    assert str(found["isolate_units"]).startswith("isolate_units: off asked, on by this site's")
+    assert "several times longer" in found["isolate_units"].consequence
+
+
 def test_the_consequence_of_hiding_persons_says_how_many_records_of_one_count() -> None:
     asked = small_plan(0.9, 3)
     (change,) = changes(asked, replace(asked, unit=Unit.PERSON))

@@ -30,6 +30,19 @@ def test_persons_are_counted_with_the_largest() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("sizes", "unit", "said"),
+    [
+        ({}, "record", "0 records, each a privacy unit"),
+        ({"a": 1}, "record", "1 record, each a privacy unit"),
+        ({}, "person", "0 records of 0 persons (privacy units)"),
+        ({"a": 1}, "person", "1 record of 1 person (privacy units); the largest has 1"),
+    ],
+)
+def test_none_and_one_are_said_as_such(sizes: dict[str, int], unit: str, said: str) -> None:
+    assert str(census(people(sizes), unit)) == said
+
+
 def test_a_record_without_a_person_is_refused() -> None:
     chat = ChatRecord((Message("assistant", "x"),))
     with pytest.raises(DataError, match="record 2 names no person"):

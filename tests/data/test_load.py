@@ -155,7 +155,7 @@ def test_a_missing_file_is_named(tmp_path: Path, suffix: str) -> None:
         read(path)
     assert str(path) in str(raised.value)
     path.mkdir()
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match="is a folder, not a file"):
         read(path)
 
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
@@ -12,7 +13,9 @@ from cloister.data.config import FORMATS, DataConfig
 from cloister.data.load import load
 from cloister.data.records import TextRecord
 from cloister.errors import DataError
+from cloister.files import open_file
 from tests.data.test_exactness import write
+from tests.support.odd_paths import ODD_KINDS, odd_path
 
 NAMES = (
     "notes[1]", "a*b", "a?b", "{a,b}", "a b", "#1", "%41", "a::b", "zip:", "~x", "!x", "owner:c",
@@ -96,11 +99,29 @@ def test_a_name_that_no_file_has_is_no_such_file(source: str) -> None:
         texts(source)
 
 
-def test_what_is_no_ordinary_file_is_no_such_file(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.jsonl")
-    for source in (str(tmp_path / "pipe.jsonl"), "/dev/zero", str(tmp_path)):
-        with pytest.raises(DataError, match="no such file"):
+@pytest.mark.parametrize("kind", ODD_KINDS)
+@pytest.mark.parametrize("name", ["data.jsonl", "data.parquet", "data"])
+@pytest.mark.parametrize("link", [False, True])
+def test_what_is_no_ordinary_file_is_called_what_it_is(
+    tmp_path: Path, kind: str, name: str, link: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    odd = odd_path(kind, tmp_path / name)
+    if link:
+        odd = tmp_path / f"to-{name}"
+        odd.symlink_to(name)
+    for source in (str(odd), f"./{odd.name}", *([odd.name] * (kind != "folder"))):
+        with pytest.raises(DataError, match=rf": {ODD_KINDS[kind]}; correct data\.train$"):
             texts(source)
+
+
+def test_what_became_a_pipe_after_it_was_looked_at_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "data.jsonl")
+    monkeypatch.setattr("cloister.files.why_no_file", lambda path: None)
+    with pytest.raises(OSError, match="is a pipe, not a file"):
+        open_file(tmp_path / "data.jsonl")
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -109,10 +130,13 @@ def test_a_file_that_may_not_be_opened_is_named(
 ) -> None:
     path = put(tmp_path / f"a{suffix}", "x")
 
-    def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied")
+    def refuse(opened: Any, *given: Any, **options: Any) -> int:
+        if str(opened) == str(path):
+            raise PermissionError(13, "Permission denied")
+        return real(opened, *given, **options)
 
-    monkeypatch.setattr(Path, "open", refuse)
+    real = os.open
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(DataError, match=r"cannot be read \(Permission denied\)$"):
         texts(str(path))
 
