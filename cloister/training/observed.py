@@ -87,7 +87,7 @@ class ObservedRound:
 def observe_round(
     workspace: Workspace, units: Sequence[UnitExamples], plan: Plan, config: TrainingConfig,
     *, entropy: Entropy, round_number: int = 1, start: Adapter | None = None,
-    shapes: BatchShapes | None = None,
+    shapes: BatchShapes | None = None, moves: bool = True,
 ) -> ObservedRound:  # fmt: skip
     """Runs `local_update`, or `shared_gradient` where noise is shared, and watches it.
 
@@ -100,6 +100,7 @@ def observe_round(
         round_number: From 1.
         start: The global adapter; None: the workspace's.
         shapes: As in `local_update`.
+        moves: Whether steps move the parameters; if not, every step's gradients are of `start`.
     """
     watched = WatchedUnits(units)
     if plan.sharing is not None:
@@ -110,7 +111,7 @@ def observe_round(
         step = plan.shared_noise(len(share)).grid / plan.expected_batch_size
         mean = share.astype(np.float64) * step
         return ObservedRound(watched.batches, mean[None], Adapter({}))
-    with watched_optimizers() as means:
+    with watched_optimizers(moves) as means:
         delta = local_update(
             workspace.network, workspace.task, watched, start or workspace.start, plan, config,
             round_number=round_number, entropy=entropy, shapes=shapes,
@@ -120,8 +121,12 @@ def observe_round(
 
 
 @contextmanager
-def watched_optimizers() -> Iterator[list[Floats]]:
-    """Notes the gradients of every optimizer step meanwhile, each as one vector [values]."""
+def watched_optimizers(moves: bool = True) -> Iterator[list[Floats]]:
+    """Notes the gradients of every optimizer step meanwhile, each as one vector [values].
+
+    Args:
+        moves: Whether steps move the parameters; if not, their rate is set to 0.
+    """
     means: list[Floats] = []
 
     def look(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
@@ -130,6 +135,9 @@ def watched_optimizers() -> Iterator[list[Floats]]:
             np.zeros(0) if g is None else g.detach().double().cpu().numpy().ravel()
             for g in gradients
         ]))  # fmt: skip
+        if not moves:
+            for group in optimizer.param_groups:
+                group["lr"] = 0.0
 
     hook = register_optimizer_step_pre_hook(look)
     try:
@@ -169,12 +177,9 @@ def replayed(
     return clip_update(delta, plan.max_update_norm)
 
 
-def still(config: TrainingConfig) -> TrainingConfig:
-    """The same way of training with steps too short to move a float32: gradients stay as they are.
-
-    What the optimizer is given does not depend on its rate.
-    """
+def plain_steps(config: TrainingConfig) -> TrainingConfig:
+    """The same way of training with nothing between a release and what the optimizer gets."""
     return replace(
-        config, mode="local-steps", optimizer="sgd", learning_rate=1e-30, momentum=0.0,
-        weight_decay=0.0, proximal=0.0, schedule="constant", warmup_steps=0,
+        config, mode="local-steps", optimizer="sgd", momentum=0.0, weight_decay=0.0, proximal=0.0,
+        schedule="constant", warmup_steps=0,
     )  # fmt: skip

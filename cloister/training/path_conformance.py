@@ -27,7 +27,7 @@ from cloister.training.clipping_conformance import LOW_BOUND, flat
 from cloister.training.config import TrainingConfig
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
 from cloister.training.mechanism_conformance import NoiseTerms, releases_wanted
-from cloister.training.observed import ObservedRound, observe_round, replayed, still
+from cloister.training.observed import ObservedRound, observe_round, plain_steps, replayed
 from cloister.training.shapes import BatchShapes
 from cloister.training.units import UnitExamples
 from cloister.training.workspace import Workspace
@@ -62,7 +62,7 @@ def path_checks(
         make_entropy: Where randomness comes from.
         shapes: Of passes, as proven.
     """
-    path = _Path(workspace, plan, still(config), make_entropy, shapes)
+    path = _Path(workspace, plan, plain_steps(config), make_entropy, shapes)
     empty, steps = path.empty_site()
     return [
         empty,
@@ -89,7 +89,7 @@ class _Path:
     ) -> ObservedRound:
         return observe_round(
             self._workspace, units, plan, self._config, entropy=self._make_entropy(),
-            round_number=number, start=start, shapes=self._shapes,
+            round_number=number, start=start, shapes=self._shapes, moves=False,
         )  # fmt: skip
 
     def _releases(self, means: Sequence[Floats], plan: Plan) -> Releases:
