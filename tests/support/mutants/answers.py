@@ -102,8 +102,8 @@ def ledger_tells_the_number_of_records(patch: pytest.MonkeyPatch) -> None:
     """What a site's certificate hands to everybody."""
     append, count = Ledger._append, [0]
 
-    def noted(self: Ledger, transaction: Any, payload: Any = None, **fields: Any) -> Any:
-        return append(self, transaction, payload, **fields, records=count[0])
+    def noted(self: Ledger, *given: Any, **fields: Any) -> Any:
+        return append(self, *given, **fields, records=count[0])
 
     def counted(at: Site, *given: Any) -> RoundReply:
         count[0] = len(at.units)
