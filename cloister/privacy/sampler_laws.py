@@ -160,10 +160,10 @@ def distance_p(batches: Sequence[NDArray[np.int64]], units: int, rate: float) ->
             whole = len(products) // (2 * lag) * (2 * lag)
             blocks = products[:whole].reshape(-1, 2, lag).sum(axis=(0, 2))
             rest = products[whole:]
-            sums[power] += blocks + (rest[:lag].sum(), rest[lag:].sum())
+            sums[power] += blocks + np.array([rest[:lag].sum(), rest[lag:].sum()])
             terms[power] += np.array([whole / 2 + min(len(rest), lag), whole / 2 + len(rest[lag:])])
     pairs = zip(sums.ravel(), terms.ravel(), strict=True)
-    return [float(bernstein(total, int(count), rate)) for total, count in pairs if count]
+    return [float(bernstein(np.array(total), int(count), rate)) for total, count in pairs if count]
 
 
 def total_p(sizes: NDArray[np.int64], units: int, rate: float) -> list[float]:

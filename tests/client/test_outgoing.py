@@ -214,7 +214,9 @@ ENVELOPES: dict[str, Callable[[Message], None]] = {
 def test_every_field_of_an_envelope_is_looked_at() -> None:
     """So that a field which a new Flower brings is a row of the table above."""
     moved = {name.split()[0] for name in ENVELOPES} | {"created_at", "ttl"}
-    assert {name.removeprefix("_") for name in vars(as_message(trained(), asked()).metadata)} <= moved
+    assert {
+        name.removeprefix("_") for name in vars(as_message(trained(), asked()).metadata)
+    } <= moved
 
 
 @pytest.mark.parametrize("change", ENVELOPES.values(), ids=ENVELOPES.keys())

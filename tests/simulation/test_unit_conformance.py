@@ -11,7 +11,12 @@ from cloister.simulation.unit_conformance import unit_check
 from tests.support.mutants.registry import MUTANTS, broken, of_part
 from tests.support.studies import small_recipe
 
-BY_PERSON = ("privacy.unit=person", "data.person=person", "data.partition=person", "privacy.max_records_per_person=4")
+BY_PERSON = (
+    "privacy.unit=person",
+    "data.person=person",
+    "data.partition=person",
+    "privacy.max_records_per_person=4",
+)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Units of several records are summed in groups that memory is set aside for: borders change nothing.
+"""Units of several records are summed in groups that fit into memory: borders change nothing.
 
 With production's memory a test would need hundreds of units to come to a border; here memory holds
 one, two and three of them, so that borders lie between all of them in turn.
@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from cloister.models.network import trained_parameters
+from cloister.privacy.clipping import grid_of
 from cloister.training import gradients
 from cloister.training.proof import prove
 from cloister.training.shapes import BatchShapes
@@ -25,7 +26,6 @@ from tests.support.isolation import (
     summing,
     wide_workspace,
 )
-from cloister.privacy.clipping import grid_of
 
 STEPS = BOUND / grid_of(BOUND)  # the bound in steps of the grid
 COUNT = 7

@@ -20,9 +20,7 @@ from tests.support.mutants.registry import mutant
 SOUND_REPLY, SOUND_UPDATE = site_round._released, site_round.local_update
 
 
-def reply_is(
-    patch: pytest.MonkeyPatch, change: Callable[[Site, RoundReply], RoundReply]
-) -> None:
+def reply_is(patch: pytest.MonkeyPatch, change: Callable[[Site, RoundReply], RoundReply]) -> None:
     """The reply is changed, and signed again."""
 
     def broken(at: Site, request: Any, released: Any) -> RoundReply:
