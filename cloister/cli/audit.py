@@ -117,11 +117,13 @@ def _conform(study: Recipe, as_json: bool) -> None:
     from cloister.simulation.answers import answer_checks
     from cloister.simulation.audit import audited_site
     from cloister.simulation.site_noise import site_noise
+    from cloister.simulation.unit_conformance import unit_check
     from cloister.training.conformance import conformance
 
     site = audited_site(study, PERSONS, EACH)
     names = tuple(f"site {number}" for number in range(1, study.data.sites + 1))
     checks = [
+        unit_check(site),
         *conformance(site.workspace, site.units, site.plan, study.training),
         *site_noise(study, site, names),
         *(() if site.plan.sharing else answer_checks(study, site)),

@@ -76,8 +76,19 @@ def make_client_app(
 
 
 def as_message(reply: RoundReply, question: Message) -> Message:
-    """A reply as Flower carries it; Flower notes the time at which this is called."""
-    return Message(RecordDict({RECORD: ConfigRecord(reply.fields())}), reply_to=question)
+    """A reply as Flower carries it, stamped with the second in which this is called.
+
+    Flower would note microseconds; no finer than this is anybody's to know.
+    """
+    message = Message(RecordDict({RECORD: ConfigRecord(reply.fields())}), reply_to=question)
+    message.metadata.created_at = float(int(message.metadata.created_at))
+    message.metadata.ttl = left_at(message.metadata.created_at, question)
+    return message
+
+
+def left_at(stamp: float, question: Message) -> float:
+    """How long a reply of that time may live, in seconds: as long as its question."""
+    return question.metadata.created_at + question.metadata.ttl - stamp
 
 
 def refused_by_nobody(number: int) -> RoundReply:

@@ -9,6 +9,12 @@ Every field is recomputed from what the site knows, none is taken from the reply
     epsilon    `Site.stated_epsilon`: promised, of plan and budget alone
     head       the hash of that release's entry
     signature  Ed25519 on all of it, made anew: it has one value for each message
+
+and of what Flower puts around it, every field:
+
+    created_at  a whole second, of just now
+    ttl         what is left of the question's own, from then on
+    the rest    the question's
 """
 
 from __future__ import annotations
@@ -17,12 +23,14 @@ import hashlib
 import json
 import math
 import re
+import time
 from collections.abc import Callable, Mapping
 
-from flwr.app import ConfigRecord, Message
+from flwr.app import ConfigRecord, Message, RecordDict
 
 from cloister.adapter.exchange import RECORD, WORDS, RoundReply, RoundRequest, Status, Step
 from cloister.adapter.wire import decode
+from cloister.client.app import left_at
 from cloister.client.site import Site
 from cloister.errors import AdapterFormatError, RefusedError, UsageError
 from cloister.privacy.certificate import entry_of
@@ -37,6 +45,9 @@ Sign = Callable[[bytes], bytes]
 ROUNDING = 1e-6
 # Of Ed25519 (RFC 8032).
 SIGNATURE_BYTES = 64
+# Seconds between the stamp on a reply and this look at it: a reading of the ledger, on a busy
+# machine. A reply that was held up longer is asked for again, and the same bytes leave.
+STAMPED = 30
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -92,14 +103,19 @@ def check_outgoing(
 
 
 def _check_envelope(message: Message, request: Message) -> None:
-    """What Flower puts around a reply: the question's own values, and the time of leaving."""
+    """What Flower puts around a reply: the question's own values, and the second of leaving."""
     said, asked = message.metadata, request.metadata
     if said.reply_to_message_id != asked.message_id:
         raise RefusedError("a reply to another message")
     if said.dst_node_id != asked.src_node_id:
         raise RefusedError("a reply to somebody else than who asked")
-    same = ("run_id", "group_id", "message_type")
-    if any(getattr(said, name) != getattr(asked, name) for name in same):
+    stamp = said.created_at
+    if stamp != int(stamp) or not 0 <= time.time() - stamp <= STAMPED:
+        raise RefusedError("a reply whose envelope has another time than now, in whole seconds")
+    # Flower's own, with every field that it has in this release.
+    fresh = vars(Message(RecordDict(), reply_to=request).metadata)
+    expected = {**fresh, "_created_at": stamp, "_ttl": left_at(stamp, request)}
+    if vars(said) != expected:
         raise RefusedError("a reply whose envelope is not the question's")
 
 

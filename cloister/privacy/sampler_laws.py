@@ -138,6 +138,40 @@ def _spread_p(squares: Floats, variance: float, rate: float) -> float:
     return float(two_sided(stats.chi2.cdf(total, freedom), stats.chi2.sf(total, freedom)))
 
 
+def distance_p(batches: Sequence[NDArray[np.int64]], units: int, rate: float) -> list[float]:
+    """Of the products of two units' coins, summed at each distance that is a power of two.
+
+    A generator that runs out, or counts in too few bits, repeats itself at such a distance.
+
+    Args:
+        batches: Indices; of sites so large that every two units cannot be looked at.
+        units: How many there were to draw from.
+        rate: The plan's, below 1.
+    """
+    sums = np.zeros((max(units - 1, 0).bit_length(), 2))
+    terms = np.zeros_like(sums)
+    for batch in batches:
+        coins = np.full(units, -rate)
+        coins[batch] += 1
+        for power in range(len(sums)):
+            lag = 1 << power
+            products = coins[:-lag] * coins[lag:]
+            # Each coin is in one product of those that begin in even blocks, and of the others.
+            whole = len(products) // (2 * lag) * (2 * lag)
+            blocks = products[:whole].reshape(-1, 2, lag).sum(axis=(0, 2))
+            rest = products[whole:]
+            sums[power] += blocks + np.array([rest[:lag].sum(), rest[lag:].sum()])
+            terms[power] += np.array([whole / 2 + min(len(rest), lag), whole / 2 + len(rest[lag:])])
+    pairs = zip(sums.ravel(), terms.ravel(), strict=True)
+    return [float(bernstein(np.array(total), int(count), rate)) for total, count in pairs if count]
+
+
+def total_p(sizes: NDArray[np.int64], units: int, rate: float) -> list[float]:
+    """Of each of a few batches' sizes, and of all together: binomial."""
+    together = binomial_p(sizes.sum(keepdims=True), len(sizes) * units, rate)
+    return [smallest(binomial_p(sizes, units, rate)), float(together[0])]
+
+
 def batch_p(drawn: Bools, rate: float) -> list[float]:
     """Of the products of two batches' coins: every two, and summed at each distance."""
     batches, units = drawn.shape

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cloister.data.nobody import nobody_s_records
-from cloister.errors import UsageError
+from cloister.data.records import Record
+from cloister.errors import DataError, UsageError
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
 from cloister.recipe import Recipe
 from cloister.simulation.planning import plans_by_size
 from cloister.tasks.build import record_kind
-from cloister.training.units import UnitExamples, unit_examples
+from cloister.tasks.task import Task
+from cloister.training.units import UnitExamples, encode_units
 from cloister.training.workspace import Workspace, open_workspace
 
 
@@ -22,11 +25,13 @@ class AuditedSite:
     Attributes:
         workspace: The recipe's base, adapters and task.
         plan: The recipe's.
-        units: Made up, by the plan's unit.
+        records: Made up; persons have several, of different labels and lengths.
+        units: The same, as a site encodes them by the plan's unit.
     """
 
     workspace: Workspace
     plan: Plan
+    records: tuple[Record, ...]
     units: tuple[UnitExamples, ...]
 
 
@@ -52,6 +57,13 @@ def audited_site(recipe: Recipe, persons: int, each: int) -> AuditedSite:
     plan, _ = next(plans_by_size(recipe))
     shapes = tuple(sorted(workspace.sent.shapes.items()))
     records = nobody_s_records(kind, workspace.task.labels, persons, each)
+    units = encoded(records, workspace.task, plan)
+    if not all(units):
+        raise DataError("a synthetic record cannot be encoded by this task; name it and report it")
+    return AuditedSite(workspace, replace(plan, message=shapes), tuple(records), units)
+
+
+def encoded(records: Sequence[Record], task: Task, plan: Plan) -> tuple[UnitExamples, ...]:
+    """Units of records, by the very function that a site calls."""
     most = plan.max_records if plan.unit is Unit.PERSON else 1
-    units = unit_examples(records, workspace.task.encode, plan.unit, most)
-    return AuditedSite(workspace, replace(plan, message=shapes), units)
+    return encode_units(records, task, plan.unit, most).units

@@ -22,7 +22,14 @@ from cloister.privacy.laws import Check, Floats, exact_check, p_check
 from cloister.privacy.mechanism import Mechanism
 from cloister.privacy.noise_laws import Releases, noise_check, noise_checks
 from cloister.privacy.plan import Plan
-from cloister.privacy.sampler_laws import inclusion, independence_p, sampler_checks, sampler_p
+from cloister.privacy.sampler_laws import (
+    distance_p,
+    inclusion,
+    independence_p,
+    sampler_checks,
+    sampler_p,
+    total_p,
+)
 
 MakeEntropy = Callable[[], Entropy]
 
@@ -40,6 +47,9 @@ FEW_UNITS, WAITS = 40, 60
 FEWEST_BATCHES, MOST_BATCHES = 2000, 20_000
 # Coins thrown at sites of the declared size, and its largest that is drawn from.
 COINS, MOST_UNITS = 600_000, 50_000
+# Batches of sites that hold ten and a hundred times what they declare, and of one beyond 2²⁰ units,
+# where a fault begins that waits for a size: two of them show coins that are one of a few.
+FAR_BATCHES, FAR_UNITS = 2, 2**20 + 7
 
 
 @dataclass(frozen=True)
@@ -201,13 +211,30 @@ def mechanism_sampler(plan: Plan, make_entropy: MakeEntropy) -> list[Check]:
         drawn, wrong = inclusion(_draws(plan, units, wanted, make_entropy), units)
         malformed += wrong
         found += sampler_p(drawn, rate) if rate < 1 else [float(drawn.all())]
+    found += far_p(plan, make_entropy)
     few = _draws(plan, FEW_UNITS, waits, make_entropy)
     return [
         *sampler_checks(few, FEW_UNITS, rate),
         p_check("sampling at real sizes", f"the same laws at sites of 1, 2, {declared} and "
-                f"{3 * declared + 7} units", [*found, float(malformed == 0)]),
+                f"{3 * declared + 7} units; of ten and a hundred times the declared, and of "
+                f"{FAR_UNITS}, sizes, and coins of units that are a power of two apart",
+                [*found, float(malformed == 0)]),
         exact_check("steps", "steps drawn beyond the plan's", _further(plan, make_entropy)),
     ]  # fmt: skip
+
+
+def far_p(plan: Plan, make_entropy: MakeEntropy) -> list[float]:
+    """Of sites far larger than declared: a plan's rate holds there, and its coins are as free."""
+    rate, found = plan.sample_rate, list[float]()
+    for units in (10 * plan.public_records, 100 * plan.public_records, FAR_UNITS):
+        units = min(units, FAR_UNITS)
+        batches = _draws(plan, units, FAR_BATCHES, make_entropy)
+        sizes = np.array([len(batch) for batch in batches])
+        if rate == 1:
+            found.append(float((sizes == units).all()))
+            continue
+        found += [*total_p(sizes, units, rate), *distance_p(batches, units, rate)]
+    return found
 
 
 def _further(plan: Plan, make_entropy: MakeEntropy) -> int:

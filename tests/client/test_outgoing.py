@@ -1,6 +1,7 @@
 """The last look at a reply: every deviation from what was agreed keeps it at the site."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, Re
 from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status, Step
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
-from cloister.client.outgoing import check_outgoing
+from cloister.client.app import as_message, left_at
+from cloister.client.outgoing import STAMPED, check_outgoing
 from cloister.client.site import Site
 from cloister.errors import RefusedError
 from cloister.privacy.certificate_alone import to_bytes
@@ -96,7 +98,15 @@ def check(
     if isinstance(reply, RoundReply):
         reply = RecordDict({RECORD: ConfigRecord(reply.fields())})
     sign = keys("ward").ledger.sign
-    check_outgoing(Message(reply, reply_to=request), request, where, UPDATE.shapes, sign)
+    check_outgoing(enveloped(reply, request), request, where, UPDATE.shapes, sign)
+
+
+def enveloped(content: RecordDict, request: Message) -> Message:
+    """As the app carries a reply: the envelope is not what these tests are about."""
+    message = Message(content, reply_to=request)
+    message.metadata.created_at = float(int(message.metadata.created_at))
+    message.metadata.ttl = left_at(message.metadata.created_at, request)
+    return message
 
 
 def test_what_was_agreed_leaves() -> None:
@@ -176,14 +186,47 @@ def test_what_the_plan_does_not_let_out_stays_though_it_was_released(sent: bytes
     assert "Jane" not in str(refused.value)
 
 
-def test_an_envelope_says_nothing_of_its_own() -> None:
-    content = RecordDict({RECORD: ConfigRecord(trained().fields())})  # type: ignore[arg-type]
-    for name, value in (("_group_id", "21"), ("_message_type", "query"), ("_run_id", 7)):
-        request = asked()
-        reply = Message(content, reply_to=request)
-        reply.metadata.__dict__[name] = value
-        with pytest.raises(RefusedError, match="envelope"):
-            check_outgoing(reply, request, site(), UPDATE.shapes)
+def stamped(reply: Message, by: float) -> None:
+    """Moves the stamp, and what is left of the question's life with it."""
+    reply.metadata.created_at += by
+    reply.metadata.ttl -= by
+
+
+ENVELOPES: dict[str, Callable[[Message], None]] = {
+    "of microseconds": lambda reply: stamped(reply, -21e-6),
+    "from before": lambda reply: stamped(reply, -2.0 * STAMPED),
+    "from the future": lambda reply: stamped(reply, 60.0),
+    "a life of its own": lambda reply: setattr(reply.metadata, "ttl", reply.metadata.ttl + 21e-3),
+    "one field more": lambda reply: vars(reply.metadata).update(_notes="Jane"),
+    **{
+        f"{name} of its own": lambda reply, name=name, value=value: vars(reply.metadata).update(  # type: ignore[misc]
+            {f"_{name}": value}
+        )
+        for name, value in {
+            "run_id": 7, "message_id": "21", "src_node_id": 21, "dst_node_id": 21,
+            "reply_to_message_id": "21", "group_id": "21", "message_type": "query",
+            "src_task_id": 21, "dst_task_id": 21, "delivered_at": "21",
+        }.items()
+    },
+}  # fmt: skip
+
+
+def test_every_field_of_an_envelope_is_looked_at() -> None:
+    """So that a field which a new Flower brings is a row of the table above."""
+    moved = {name.split()[0] for name in ENVELOPES} | {"created_at", "ttl"}
+    assert {
+        name.removeprefix("_") for name in vars(as_message(trained(), asked()).metadata)
+    } <= moved
+
+
+@pytest.mark.parametrize("change", ENVELOPES.values(), ids=ENVELOPES.keys())
+def test_an_envelope_says_nothing_of_its_own(change: Callable[[Message], None]) -> None:
+    request = asked()
+    reply = as_message(trained(), request)
+    check_outgoing(reply, request, site(), UPDATE.shapes)
+    change(reply)
+    with pytest.raises(RefusedError):
+        check_outgoing(reply, request, site(), UPDATE.shapes)
 
 
 def test_no_update_leaves_without_a_site() -> None:

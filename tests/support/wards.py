@@ -164,8 +164,11 @@ class Ward:
         assert carried.ends == [True]
         (reply,) = carried.replies
         about = reply.metadata
-        # Flower's own time stamp is as fine as the clock: it must be of the moment of leaving.
-        assert about.created_at >= self.waited
+        # Of the moment of leaving, and no finer than a second: no work on records is in it.
+        assert about.created_at == int(about.created_at) >= int(self.waited)
+        flower = dict(vars(about))
+        stamp = flower.pop("_created_at") - question.metadata.created_at
+        flower["_ttl"] = round(flower["_ttl"] + stamp, 5)  # doubles of this size are 2·10⁻⁷ apart
         fields = RoundReply.from_fields(dict(reply.content[RECORD]))
         trained = fields.status is Status.TRAINED
         shapes = decode(fields.delta).shapes if trained else {}
@@ -173,8 +176,7 @@ class Ward:
             (fields.site, fields.round, fields.status, len(fields.delta), fields.epsilon,
              len(fields.head), len(fields.signature)),
             tuple(shapes.items()),
-            (tuple(reply.content), about.group_id, about.message_type, about.dst_node_id,
-             about.reply_to_message_id),
+            (tuple(reply.content), tuple(sorted(flower.items()))),
             round(self.clock.now, 9),  # what floats add up to in other orders
         )  # fmt: skip
 

@@ -9,7 +9,8 @@ import tests.support.mutants.answers
 import tests.support.mutants.clipping
 import tests.support.mutants.noise
 import tests.support.mutants.path
-import tests.support.mutants.sampler  # noqa: F401
+import tests.support.mutants.sampler
+import tests.support.mutants.units  # noqa: F401
 from cloister.data.nobody import nobody_s_records
 from cloister.errors import UsageError
 from cloister.models.config import LoraConfig, ModelConfig

@@ -1,7 +1,7 @@
 """Records become units: one by one, or a person's together; no record can stop it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -64,6 +64,46 @@ def test_a_person_s_records_are_one_unit_of_at_most_so_many() -> None:
     assert letters(Unit.PERSON, 8) == ["acd", "b"]
     assert letters(Unit.PERSON, 2) == ["ac", "b"]
     assert encode_units(RECORDS, Letters(), Unit.PERSON, 2).unused == 1  # type: ignore[arg-type]
+
+
+def of_one_person(kind: TaskKind) -> list[Record]:
+    """Records that differ in all that a record can differ in, but for whose they are."""
+    if kind == "sequence-classification":
+        return [
+            TextRecord(text, label, site, "p")
+            for text in ("pain", "chest pain at rest", "fever " * 40, "")
+            for label in ("X", "Y", "Z")
+            for site in (None, "one", "two")
+        ]
+    if kind == "token-classification":
+        return [
+            TokenRecord(words, (tag,) * len(words), site, "p")
+            for words in (("pain",), ("chest", "pain"), ("fever",) * 40)
+            for tag in ("O", "B-X", "B-Y", "B-Z")
+            for site in (None, "one")
+        ]
+    ask, reply = Message("user", "pain"), Message("assistant", "chest pain")
+    turns = [(ask, reply), (Message("system", "rest"), ask, reply), (ask, reply, ask, reply),
+             (Message("user", "fever " * 40), reply), (reply,), (ask, ask, reply)]  # fmt: skip
+    return [ChatRecord(messages, site, "p") for messages in turns for site in (None, "one")]
+
+
+@pytest.mark.parametrize("kind", ["sequence-classification", "token-classification", "causal-lm"])
+def test_nothing_but_the_person_says_which_records_are_one_unit(kind: TaskKind) -> None:
+    """A person's influence is bounded once, whatever labels, lengths and roles they have."""
+    task, own = task_of(kind), of_one_person(kind)
+    found = encode_units(own, task, Unit.PERSON, 1000, Limits(None, VOCABULARY))
+    assert len(found.units) == 1
+    assert len(found.units[0]) == len(own) - found.left_out.total()  # type: ignore[attr-defined]
+    assert len(found.units[0]) > 3
+    others = [replace(record, person=name) for name in "qr" for record in own]
+    mixed = [record for same in zip(own, *[iter(others)] * 2, strict=True) for record in same]
+    assert encode_units(mixed, task, Unit.PERSON, 1000, Limits(None, VOCABULARY)).units == (
+        found.units * 3
+    )
+    for without in (own, *([r for r in mixed if r.person != name] for name in "pqr")):
+        units = encode_units(without, task, Unit.PERSON, 1000, Limits(None, VOCABULARY)).units
+        assert units == found.units * (1 if without is own else 2)
 
 
 def test_synthetic_records_must_all_be_usable() -> None:

@@ -9,33 +9,32 @@ import pytest
 
 from cloister.adapter.exchange import RoundReply
 from cloister.adapter.tensors import Adapter
-from cloister.client import site
+from cloister.client import round as site_round
+from cloister.client.site import Site
 from cloister.privacy.entropy import Entropy
 from cloister.privacy.ledger import Ledger
 from cloister.privacy.plan import Plan
 from tests.support.mutants.noise import Drawn
 from tests.support.mutants.registry import mutant
 
-SOUND_REPLY, SOUND_UPDATE = site._reply, site.local_update
+SOUND_REPLY, SOUND_UPDATE = site_round._released, site_round.local_update
 
 
-def reply_is(
-    patch: pytest.MonkeyPatch, change: Callable[[site.Site, RoundReply], RoundReply]
-) -> None:
+def reply_is(patch: pytest.MonkeyPatch, change: Callable[[Site, RoundReply], RoundReply]) -> None:
     """The reply is changed, and signed again."""
 
-    def broken(at: site.Site, request: Any, released: Any) -> RoundReply:
+    def broken(at: Site, request: Any, released: Any) -> RoundReply:
         reply = change(at, SOUND_REPLY(at, request, released))
         return replace(reply, signature=at.ledger.sign(reply.statement(at.study)))
 
-    patch.setattr(site, "_reply", broken)
+    patch.setattr(site_round, "_released", broken)
 
 
 def update_is(patch: pytest.MonkeyPatch, change: Callable[[Any, Adapter], Adapter]) -> None:
     def broken(network: Any, task: Any, units: Any, *rest: Any, **named: Any) -> Adapter:
         return change(units, SOUND_UPDATE(network, task, units, *rest, **named))
 
-    patch.setattr(site, "local_update", broken)
+    patch.setattr(site_round, "local_update", broken)
 
 
 @mutant("answers", "answer fields")
@@ -52,7 +51,7 @@ def epsilon_s_last_digits_carry_the_number_of_records(patch: pytest.MonkeyPatch)
 
 @mutant("answers", "answer fields")
 def head_carries_a_record(patch: pytest.MonkeyPatch) -> None:
-    def change(at: site.Site, reply: RoundReply) -> RoundReply:
+    def change(at: Site, reply: RoundReply) -> RoundReply:
         first = at.units[0][0].input_ids if at.units else ()
         return replace(reply, head=bytes(i % 256 for i in first).hex().ljust(64, "0")[:64])
 
@@ -75,25 +74,25 @@ def lowest_bits_of_an_update_carry_records(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("answers", "answer bytes")
 def payload_padded_by_the_number_of_records(patch: pytest.MonkeyPatch) -> None:
-    def broken(at: site.Site, request: Any, released: Any) -> RoundReply:
+    def broken(at: Site, request: Any, released: Any) -> RoundReply:
         longer = replace(released, payload=released.payload + bytes(len(at.units)))
         return SOUND_REPLY(at, request, longer)
 
-    patch.setattr(site, "_reply", broken)
+    patch.setattr(site_round, "_released", broken)
 
 
 @mutant("answers", "answers asked again")
 def answers_rounded_anew_when_asked_again(patch: pytest.MonkeyPatch) -> None:
     told: set[str] = set()
 
-    def broken(at: site.Site, request: Any, released: Any) -> RoundReply:
+    def broken(at: Site, request: Any, released: Any) -> RoundReply:
         payload = released.payload
         if released.head in told:
             payload = payload[:-1] + bytes([payload[-1] ^ 1])
         told.add(released.head)
         return SOUND_REPLY(at, request, replace(released, payload=payload))
 
-    patch.setattr(site, "_reply", broken)
+    patch.setattr(site_round, "_released", broken)
 
 
 @mutant("answers", "ledger entries")
@@ -101,10 +100,10 @@ def ledger_tells_the_number_of_records(patch: pytest.MonkeyPatch) -> None:
     """What a site's certificate hands to everybody."""
     append, count = Ledger._append, [0]
 
-    def noted(self: Ledger, transaction: Any, payload: Any = None, **fields: Any) -> Any:
-        return append(self, transaction, payload, **fields, records=count[0])
+    def noted(self: Ledger, *given: Any, **fields: Any) -> Any:
+        return append(self, *given, **fields, records=count[0])
 
-    def counted(at: site.Site, *given: Any) -> RoundReply:
+    def counted(at: Site, *given: Any) -> RoundReply:
         count[0] = len(at.units)
         return SOUND_ANSWER(at, *given)
 
@@ -112,22 +111,22 @@ def ledger_tells_the_number_of_records(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("cloister.simulation.answers.answer", counted)
 
 
-SOUND_ANSWER = site.answer
+SOUND_ANSWER = site_round.answer
 
 
 @mutant("answers", "noise of answers")
 def two_sites_with_the_same_noise(patch: pytest.MonkeyPatch) -> None:
-    def entropy(at: site.Site, plan: Plan, number: int) -> Entropy:
+    def entropy(at: Site, plan: Plan, number: int) -> Entropy:
         return Drawn(np.random.default_rng(number).standard_normal)
 
-    patch.setattr(site, "_entropy", entropy)
+    patch.setattr(Site, "entropy", entropy)
 
 
 @mutant("answers", "noise of answers")
 def sites_without_records_without_noise(patch: pytest.MonkeyPatch) -> None:
-    sound = site._entropy
+    sound = Site.entropy
 
-    def entropy(at: site.Site, plan: Plan, number: int) -> Entropy:
+    def entropy(at: Site, plan: Plan, number: int) -> Entropy:
         return sound(at, plan, number) if at.units else Drawn(np.zeros)
 
-    patch.setattr(site, "_entropy", entropy)
+    patch.setattr(Site, "entropy", entropy)

@@ -68,6 +68,27 @@ def batches_capped_at_twice_the_mean(patch: pytest.MonkeyPatch) -> None:
     sample_is(patch, sample)
 
 
+@mutant("sampler", "sampling at real sizes")
+def batches_capped_at_six_times_the_mean(patch: pytest.MonkeyPatch) -> None:
+    """So that memory is bounded; only a site of many times what it declared comes to it."""
+    draw = mechanism.Mechanism.draw
+    patch.setattr(
+        mechanism.Mechanism, "draw",
+        lambda self, count: draw(self, count)[: 6 * self.plan.expected_batch_size + 16],
+    )  # fmt: skip
+
+
+@mutant("sampler", "sampling at real sizes")
+def units_so_many_apart_drawn_together(patch: pytest.MonkeyPatch) -> None:
+    """Coins for 2^18 units, and the same ones for all beyond."""
+
+    def sample(count: int, rate: float, entropy: Entropy) -> Array:
+        coins = entropy.uniform(min(count, 2**18))
+        return np.flatnonzero(np.resize(coins, count) < rate)
+
+    sample_is(patch, sample)
+
+
 @mutant("sampler", "batch sizes")
 def batches_drawn_anew_where_large(patch: pytest.MonkeyPatch) -> None:
     def sample(count: int, rate: float, entropy: Entropy) -> Array:
