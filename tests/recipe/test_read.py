@@ -1,6 +1,7 @@
 """Recipes: frozen, hashed, and refused with every problem at once."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from cloister.errors import BadFileError, RecipeError
 from cloister.fields import parse_assignment
 from cloister.recipe import Recipe, parse_recipe, read_recipe, warnings
+from cloister.toml_text import MOST_BYTES
 
 
 def problems(text: str = "", *assignments: str) -> list[str]:
