@@ -15,8 +15,8 @@ from typing import Any
 FINE, COARSE = 1e-4, 1e-3
 
 # Of groups of records, whose every point is found by bisection, at 20 times the cost. What the grid
-# adds to ε grows with steps · width²: divided by √steps, it stays below 0.01 (measured against
-# COARSE for 30, 3,000 and 10,000 steps; a group's ε is 10 and more).
+# adds to ε grows with steps · width²: divided by √steps, it stays below 0.015 (measured against
+# COARSE for 30 to 10,000 steps; a group's ε is 10 and more).
 GROUP_GRID, GROUP_GRID_OVER_STEPS = 2e-2, 0.2
 
 # Convolutions by FFT leave an error in δ that nothing rounds up: 1.4·10⁻¹³ was the most measured
