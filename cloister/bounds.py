@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 # The largest federation that makes sense to declare: ten times the thousand sites at which noise
@@ -30,8 +31,11 @@ LARGEST_INTEGER = 2**63 - 1
 MOST_PATH = 4096
 # Names of columns and modules: four times the longest that we know of (PostgreSQL allows 63).
 MOST_NAME = 256
-# Characters of a value that is repeated in a message.
-SHOWN = 60
+# Characters of a value that is repeated in a message, and values of a list.
+SHOWN, LISTED = 60, 5
+# Marks that turn the direction of writing, so that a text is not what it looks like (Boucher and
+# Anderson 2021, arXiv:2111.00169). Joiners, which several scripts need, are none of them.
+TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 @dataclass(frozen=True)
@@ -68,22 +72,27 @@ class Text:
 
     Attributes:
         most: Characters.
-        lines: Whether it may have line breaks and other control characters.
+        lines: Whether it may have line breaks and other control characters, and marks that turn the
+            direction of writing.
+        least: Characters, at least.
     """
 
     most: int
     lines: bool = False
+    least: int = 0
 
     def __call__(self, value: object) -> bool:
         """Whether a string is allowed; lone surrogates are not, as they have no bytes."""
         assert isinstance(value, str)
-        if len(value) > self.most:
+        if not self.least <= len(value) <= self.most:
             return False
         kinds = {unicodedata.category(character) for character in value}
-        return "Cs" not in kinds and (self.lines or "Cc" not in kinds)
+        shown = kinds.isdisjoint({"Cc", "Zl", "Zp"}) and TURNING.isdisjoint(value)
+        return "Cs" not in kinds and (self.lines or shown)
 
     def __str__(self) -> str:
-        return f"of at most {self.most:,} characters{'' if self.lines else ' in one line'}"
+        size = f"{self.least} to {self.most:,}" if self.least else f"at most {self.most:,}"
+        return f"of {size} {'characters' if self.lines else 'visible characters in one line'}"
 
 
 @dataclass(frozen=True)
@@ -115,13 +124,21 @@ def shortened(value: object) -> str:
     if isinstance(value, str):
         text = repr(value[: SHOWN + 1])
     elif isinstance(value, list | tuple):
-        shown = ", ".join(shortened(item) for item in value[:5])
-        return f"[{shown}{', …' if len(value) > 5 else ''}] ({len(value)} values)"
+        shown = ", ".join(shortened(item) for item in value[:LISTED])
+        return f"[{shown}{', …' if len(value) > LISTED else ''}] ({len(value)} values)"
     elif isinstance(value, dict):
         return f"a table of {len(value)} keys"
     else:
         text = repr(value)
     return text if len(text) <= SHOWN + 2 else f"{text[:SHOWN]}…"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a message, of bounded length however many there are."""
+    shown = ", ".join(shortened(name)[1:-1] if len(name) > SHOWN else name
+                      for name in names[:LISTED])  # fmt: skip
+    more = len(names) - LISTED
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _number(value: float) -> str:

@@ -127,11 +127,20 @@ def parse_assignment(text: str) -> tuple[str, str, object]:
     target, equals, raw = text.partition("=")
     section, dot, key = target.strip().partition(".")
     if not equals or not dot or not section or not key:
-        raise UsageError(f"--set {text}: section.key=value is needed, as in training.local_steps=2")
+        raise UsageError(
+            f"--set {shortened(text)[1:-1]}: section.key=value is needed, as in "
+            "training.local_steps=2"
+        )
     try:
-        value: object = parse_toml(f"value = {raw}")["value"]
+        found = parse_toml(f"value = {raw}")
     except tomllib.TOMLDecodeError:
-        value = raw
+        return section, key, raw
+    if found.keys() != {"value"}:  # the lines after the first are read as more of the file
+        raise UsageError(
+            f"--set {shortened(text)[1:-1]}: {section}.{key} and more given; one field is needed, "
+            "and a --set of its own for each other"
+        )
+    value = found["value"]
     return section, key, value
 
 

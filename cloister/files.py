@@ -13,6 +13,9 @@ from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
 
+from cloister.bounds import shortened
+from cloister.errors import BadFileError
+
 # A file changed more recently may change again without its times showing it: file systems keep
 # them to between a tick of the kernel (4 ms) and 2 s (FAT).
 SETTLED = 2.0
@@ -76,6 +79,10 @@ def _other_kind(mode: int) -> str | None:
     return f"is {_KINDS.get(stat.S_IFMT(mode), 'something else')}, not a file"
 
 
+# Characters of a path that a message shows whole: the longest name of one file on Linux.
+LONGEST_SHOWN = 255
+
+
 @dataclass(frozen=True)
 class Stamp:
     """What tells whether a file is still the one that was read.
@@ -122,6 +129,26 @@ def _settled_sha256(path: str, inode: int, size: int, mtime_ns: int, ctime_ns: i
 def _sha256(path: str) -> str:
     with open_file(Path(path)) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def bad_file(error: OSError | ValueError, what: str = "read or written") -> BadFileError:
+    """What an error of the operating system says, for whoever named the file: its path and why.
+
+    Args:
+        error: OSError; or ValueError, which Python raises for a path with a NUL byte.
+        what: What could not be done with it.
+    """
+    if isinstance(error, ValueError):
+        return BadFileError(f"a path with a NUL byte given ({error}); give another")
+    reason = (error.strerror or str(error) or type(error).__name__).splitlines()[0]
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2)
+             if isinstance(name, str | bytes)]  # fmt: skip
+    places = " and ".join(name if len(name) <= LONGEST_SHOWN else shortened(name) for name in names)
+    if not places:
+        return BadFileError(f"a file cannot be {what} ({reason}); mend that, and go on")
+    return BadFileError(
+        f"{places}: cannot be {what} ({reason}); give another path, or mend this one"
+    )
 
 
 def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:

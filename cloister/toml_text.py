@@ -55,9 +55,11 @@ def parse_toml(text: str) -> dict[str, object]:
             file of ours can be.
     """
     text = text.removeprefix(BOM)
-    size = len(text.encode("utf-8", "surrogatepass"))
-    if size > MOST_BYTES:
-        raise tomllib.TOMLDecodeError(f"{size} bytes given; at most {MOST_BYTES} are read")
+    if len(text.encode("utf-8", "surrogatepass")) > MOST_BYTES:
+        # No number: `read_toml` stops reading where it is too long.
+        raise tomllib.TOMLDecodeError(
+            f"more than {MOST_BYTES} bytes given; no file of ours is that long"
+        )
     _look_over(text)
     try:
         return tomllib.loads(text)

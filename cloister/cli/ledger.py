@@ -36,10 +36,9 @@ def show(ledger: LedgerPath, as_json: AsJson = False) -> None:
     for entry in stored:
         history.add(entry)
     console = Console()
-    console.print(
-        f"{of_budget(history.budget, history.unit, history.plans.values())}\n"
-        f"{promise(history)}\n"
-        f"signed by {history.public_key}",
+    stated = (of_budget(history.budget, history.unit, history.plans.values()), promise(history))
+    console.print(  # before a study, the budget is the promise
+        "\n".join([*dict.fromkeys(map(str, stated)), f"signed by {history.public_key}"]),
         highlight=False,
         soft_wrap=True,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 
 import click
@@ -26,7 +27,8 @@ from cloister.cli import (
 from cloister.cli import (
     run as runs,
 )
-from cloister.errors import CloisterError, UsageError
+from cloister.errors import BadFileError, CloisterError, NetworkError, UsageError
+from cloister.files import bad_file
 
 # Before any library is loaded: nothing phones home, nothing asks for updates, and tokenizers do
 # not warn about forks.
@@ -80,6 +82,13 @@ def main() -> None:
     sys.exit(run(sys.argv[1:]))
 
 
+def of_system(error: OSError) -> CloisterError:
+    """What the operating system refused, as an error of ours."""
+    if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
+        return NetworkError(f"the connection failed ({error}); see whether the peer is there")
+    return bad_file(error)
+
+
 def run(arguments: list[str]) -> int:
     """Runs one command and returns its exit code; never lets a traceback through for bad input."""
     try:
@@ -87,6 +96,18 @@ def run(arguments: list[str]) -> int:
     except CloisterError as error:
         print(f"cloister: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
+    except BrokenPipeError:  # whoever read the output ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CloisterError.exit_code
+    except OSError as error:  # ConnectionError and timeouts are of the network, the rest of files
+        told = of_system(error)
+        print(f"cloister: {told}", file=sys.stderr)  # noqa: T201
+        return told.exit_code
+    except ValueError as error:
+        if "embedded null" not in str(error):
+            raise
+        print(f"cloister: {bad_file(error)}", file=sys.stderr)  # noqa: T201
+        return BadFileError.exit_code
     except click.exceptions.ClickException as error:
         error.show()
         return UsageError.exit_code

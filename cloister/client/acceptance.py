@@ -1,6 +1,6 @@
 """Whether a site joins a study, from the study's recipe and `site.toml` alone.
 
-    recipe ──▶ records declared? ──▶ template ──▶ sizes ──▶ plan against policy ──▶ its plan here
+    recipe ──▶ records declared? ──▶ sizes ──▶ template ──▶ policy ──▶ noise, cost ──▶ its plan here
 
 It comes before everything else: no base is looked for, no record is read, nothing is built. So a
 refusal is a function of two files, one of which the coordinator wrote itself. What only the base
@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cloister.client.policy import Asked, check
+from cloister.bounds import listed
+from cloister.client.policy import Asked, check, reasons_but_cost
 from cloister.client.policy_file import AcceptPolicy
 from cloister.client.site_file import RecordsConfig, SiteFile
 from cloister.errors import CloisterError, RefusedError
+from cloister.privacy.events import MOST_NOISE
 from cloister.privacy.plan import Plan, make_plan
 from cloister.recipe import Recipe
 from cloister.tasks.config import TaskConfig
@@ -34,7 +36,8 @@ def accept(recipe: Recipe, file: SiteFile) -> Plan:
         messages, which the base decides.
 
     Raises:
-        RefusedError: The site does not join; every reason with its remedy, one line each.
+        RefusedError: The site does not join; every reason with its remedy, one line each. What the
+            study costs is told only where nothing else is wrong: solving for the noise takes long.
 
     Guarantees:
         A function of the two values: no record, no base, no network, no clock. A study that is
@@ -51,19 +54,35 @@ def accept(recipe: Recipe, file: SiteFile) -> Plan:
     reasons += _sizes(recipe.task, file.policy.accept)
     reasons += _template(recipe.task, file.policy.accept)
     try:
-        asked = Asked(
-            plan=proposed_plan(recipe, file),
-            task=recipe.task.kind,
-            base_sha256=recipe.model.sha256,
-            target_modules=recipe.lora.target_modules or None,
-            message_bytes=0,
-        )
-        effective = check(asked, file.policy)
-    except CloisterError as error:  # no plan at all, or not one for this site
-        raise RefusedError("\n".join([*reasons, *str(error).splitlines()])) from error
+        reasons += reasons_but_cost(_asked(_unsolved(recipe), file), file.policy)
+    except CloisterError as error:  # no plan at all
+        reasons += str(error).splitlines()
     if reasons:
         raise RefusedError("\n".join(reasons))
-    return effective
+    try:
+        return check(_asked(recipe, file), file.policy)
+    except RefusedError:
+        raise
+    except CloisterError as error:
+        raise RefusedError(str(error)) from error
+
+
+def _asked(recipe: Recipe, file: SiteFile) -> Asked:
+    return Asked(
+        plan=proposed_plan(recipe, file),
+        task=recipe.task.kind,
+        base_sha256=recipe.model.sha256,
+        target_modules=recipe.lora.target_modules or None,
+        message_bytes=0,
+    )
+
+
+def _unsolved(recipe: Recipe) -> Recipe:
+    """The study with the most noise, where it is to be solved for: what is refused even so is."""
+    if recipe.privacy.target_epsilon is None:
+        return recipe
+    most = replace(recipe.privacy, epsilon=None, noise_multiplier=MOST_NOISE)
+    return replace(recipe, privacy=most)
 
 
 def proposed_plan(recipe: Recipe, file: SiteFile) -> Plan:
@@ -102,7 +121,7 @@ def _records(task: TaskConfig, declared: RecordsConfig) -> list[str]:
     if not missing:
         return []
     return [
-        f"task.labels: the study lacks {', '.join(missing)}, which this site declares; whether it "
+        f"task.labels: the study lacks {listed(missing)}, which this site declares; whether it "
         "could take part would show whether a record has it: ask the coordinator to name every "
         "label of the code book"
     ]

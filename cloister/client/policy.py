@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from cloister.bounds import listed
 from cloister.client.policy_file import LARGEST_BOUND, SMALLEST_BOUND, AcceptPolicy, SitePolicy
 from cloister.errors import RefusedError
 from cloister.privacy.accounting import SMALLEST_DELTA
@@ -45,6 +46,16 @@ class Asked:
     message_bytes: int
 
 
+def reasons_but_cost(asked: Asked, policy: SitePolicy) -> list[str]:
+    """Why the site does not take part whatever the study's ε is, one line each; nothing is solved.
+
+    Args:
+        asked: As for `check`.
+        policy: The institution's.
+    """
+    return _but_cost(asked, policy)[1]
+
+
 def check(asked: Asked, policy: SitePolicy) -> Plan:
     """Decides whether the site takes part, and on which plan.
 
@@ -64,16 +75,23 @@ def check(asked: Asked, policy: SitePolicy) -> Plan:
         `budget.study_epsilon` per unit added or removed, at its own δ. What the data set's life
         has left is the ledger's to check, round by round.
     """
+    effective, reasons = _but_cost(asked, policy)
+    if effective is not None and not reasons:  # what it costs takes longest to tell
+        reasons = _too_costly(effective, policy)
+    if reasons or effective is None:
+        raise RefusedError("\n".join(reasons))
+    return effective
+
+
+def _but_cost(asked: Asked, policy: SitePolicy) -> tuple[Plan | None, list[str]]:
+    """The effective plan, and what is wrong with all but its ε."""
     reasons = _not_accepted(asked, policy.accept)
     effective, problems = _stricter(asked.plan, policy)
     reasons += problems
     if effective is not None:
         reasons += _without_privacy(asked.plan, effective, policy)
         reasons += _not_shared(asked.plan, effective, policy.accept)
-        reasons += _too_costly(effective, policy)
-    if reasons or effective is None:
-        raise RefusedError("\n".join(reasons))
-    return effective
+    return effective, reasons
 
 
 def effective_plan(asked: Asked, policy: SitePolicy) -> Plan:
@@ -224,8 +242,8 @@ def _not_accepted(asked: Asked, accept: AcceptPolicy) -> list[str]:
         )
     elif accept.target_modules and others:
         reasons.append(
-            f"accept.target_modules: {', '.join(others)} asked; this site adapts "
-            f"{', '.join(accept.target_modules)}; to join, add them in site.toml"
+            f"accept.target_modules: {listed(others)} asked; this site adapts "
+            f"{listed(accept.target_modules)}; to join, add them in site.toml"
         )
     size = asked.message_bytes
     if type(size) is not int or not 0 <= size <= accept.max_message_bytes:

@@ -28,8 +28,8 @@ FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parque
 
 Partition = Literal["iid", "dirichlet", "quantity", "column", "person"]
 
-Source = Annotated[str, Text(MOST_PATH)]
-Column = Annotated[str, Text(MOST_NAME)]
+Source = Annotated[str, Text(MOST_PATH, least=1)]
+Column = Annotated[str, Text(MOST_NAME, least=1)]
 Records = Annotated[int, Between(1, MOST_RECORDS)]
 
 
@@ -79,8 +79,6 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_bounds(self)
-        if not self.train:
-            raise UsageError("train: empty; give a file, a hub id or synthetic:hospitals")
         if self.test is None and Path(self.train).suffix.lower() in FORMATS:
             # Private records would otherwise be scored on, and the scores are public.
             raise UsageError(

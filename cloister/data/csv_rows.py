@@ -13,6 +13,8 @@ from cloister.data.lines import text_lines
 from cloister.data.values import MOST_ROW_BYTES, Row, shown
 from cloister.errors import DataError
 
+# What programs separate cells by besides commas.
+_OTHERS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 # The standard library's bound on a field is one for the whole process: it is changed for one row
 # at a time, and by one thread at a time.
 _FIELD_LIMIT = threading.Lock()
@@ -24,8 +26,8 @@ def csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
     A blank line is no row. Nothing is inferred: `NA`, `true`, `1e3` and `007` are texts.
 
     Raises:
-        DataError: The header names a column twice, or a row has more or fewer cells than it, is
-            badly quoted or too large.
+        DataError: The cells are not separated by commas, the header names a column twice, or a row
+            has more or fewer cells than it, is badly quoted or too large.
         OSError: The file cannot be read.
     """
     lines = _Lines(path)
@@ -33,6 +35,11 @@ def csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
     header = _next(reader, lines, f"{path.name}, header")
     if header is None:
         return
+    if len(header) == 1 and (found := [w for mark, w in _OTHERS.items() if mark in header[0]]):
+        raise DataError(
+            f"{path}: its header names one column, in which {found[0]} stand; cells are separated "
+            "by commas, as in text,label: save the file with commas"
+        )
     repeated = [name for name, count in Counter(header).items() if count > 1 and name]
     if repeated:
         raise DataError(

@@ -41,7 +41,7 @@ class ModelConfig:
             with one, `last` for decoders, `cls` for other encoders.
     """
 
-    base: Annotated[str, Text(MOST_PATH)] = DEFAULT_BASE
+    base: Annotated[str, Text(MOST_PATH, least=1)] = DEFAULT_BASE
     sha256: Annotated[str, Text(64)] | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     quantization: Literal["none", "8bit", "4bit"] = "none"
@@ -49,8 +49,6 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_bounds(self)
-        if not self.base:
-            raise UsageError("base: empty; give a folder or a hub id")
         if self.sha256 is not None and (
             len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef")
         ):
@@ -93,7 +91,9 @@ class LoraConfig:
     r: Rank = 4
     ranks: Annotated[tuple[Rank, ...], Items(MOST_SITES)] = ()
     alpha: Annotated[float, Between(SMALL, LARGE)] = 8.0
-    target_modules: Annotated[tuple[Annotated[str, Text(MOST_NAME)], ...], Items(MOST_MODULES)] = ()
+    target_modules: Annotated[
+        tuple[Annotated[str, Text(MOST_NAME, least=1)], ...], Items(MOST_MODULES)
+    ] = ()
     top_layers: Annotated[int, Between(0, 1000)] = 1  # 126 are the most of a public base
     train: Train = "b"
     residual: Annotated[int, Between(0, MOST_RESIDUAL)] = 0

@@ -23,7 +23,10 @@ DEFAULT_EPSILON = 8.0
 Epsilon = Annotated[float, Between(1e-4, LARGEST_EPSILON)]
 # float32 sums and their grid hold these magnitudes with room to spare.
 Norm = Annotated[float, Between(SMALL, LARGE)]
-Delta = Annotated[float, Between(SMALLEST_DELTA, 1.0, below=True)]
+# A mechanism that publishes each record with probability δ meets δ (Dwork and Roth 2014, section
+# 2.3), so one in ten protects nobody; it would be solved for at length.
+LARGEST_DELTA = 0.1
+Delta = Annotated[float, Between(SMALLEST_DELTA, LARGEST_DELTA)]
 # Gradients of a person's records are held together before they are averaged.
 MOST_OF_A_PERSON = 10_000
 

@@ -108,7 +108,10 @@ class LedgerFile:
         Raises:
             LedgerError: The file is missing, damaged or behind its head.
         """
-        with self._locked(reading=True), self._guarded():
+        with self._guarded(reading=True):
+            if self.path.is_dir():  # before a lock is left beside it
+                raise LedgerError(f"{self.path}: a folder, and no ledger; name the file in it")
+        with self._locked(reading=True), self._guarded(reading=True):
             connection = self._connect(self._reading_flags())
             try:
                 connection.execute("BEGIN")
@@ -194,7 +197,7 @@ class LedgerFile:
             os.close(descriptor)
 
     @contextmanager
-    def _guarded(self) -> Iterator[None]:
+    def _guarded(self, *, reading: bool = False) -> Iterator[None]:
         try:
             yield
         except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, UnicodeError) as error:
@@ -203,7 +206,7 @@ class LedgerFile:
                 "released: restore it from its backup"
             ) from error
         except (apsw.Error, OSError) as error:
-            raise _unwritable(self.path, error) from error
+            raise (_unreadable if reading else _unwritable)(self.path, error) from error
 
     def _check_head(self, transaction: Transaction) -> None:
         try:
@@ -331,6 +334,12 @@ def refuse_network_file_system(path: Path, mounts: str | None = None) -> None:
             f"{path}: on a network file system ({kind}), where locks and syncs do not hold; keep "
             "the ledger on a local disk"
         )
+
+
+def _unreadable(path: Path, error: Exception) -> LedgerError:
+    return LedgerError(
+        f"{path}: cannot be read ({error}); name a ledger's file, and see that you may read it"
+    )
 
 
 def _unwritable(path: Path, error: Exception) -> LedgerError:

@@ -3,6 +3,8 @@
 The document is canonical JSON (sorted keys, no spaces, UTF-8): `format`, then every section but
 `machine` and `tracking` with every field; null stands for an absent value. `strategy` has `name`
 and the options of that strategy, each with the value in force. Its SHA-256 is the study's digest.
+What follows from the base alone (`model.pooling = "auto"`, an empty `lora.target_modules`) stays as
+written: a site takes the digest before any base is loaded, and `model.sha256` names the base.
 TOML has no null, so `recipe.toml` names absent values in a list `absent = ["data.person", …]`.
 
 A version that adds, takes away or reinterprets a field raises `FORMAT`. Format 1 was a TOML file

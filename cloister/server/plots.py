@@ -40,7 +40,8 @@ def plot_run(
         if points:
             score.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
     score.set(xlabel="round", ylabel=metric.replace("_", " "), title=f"{title}: {metric}")
-    score.legend()
+    if score.get_legend_handles_labels()[0]:  # matplotlib warns of a legend of nothing
+        score.legend()
     score.xaxis.set_major_locator(MaxNLocator(integer=True))
     score.grid(alpha=0.3)
     _promises(promised, promises)

@@ -23,7 +23,7 @@ from typing import Any
 
 from cloister.adapter.wire import decode, digest, encode
 from cloister.errors import BadFileError, UsageError
-from cloister.files import write_whole
+from cloister.files import bad_file, write_whole
 from cloister.privacy.chain import Head
 from cloister.recipe import Recipe, read_run_recipe
 from cloister.strategies.strategy import ServerState
@@ -48,19 +48,34 @@ class RunDirectory:
             BadFileError: It cannot be written.
         """
         path = path.absolute()
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UsageError(
-                f"{path} exists already and is not written over; choose another --out, or go on "
-                "with an unfinished run in it by --resume"
-            )
         try:
+            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise UsageError(
+                    f"{path} exists already and is not written over; choose another --out, or go "
+                    "on with an unfinished run in it by --resume"
+                )
             path.mkdir(parents=True, exist_ok=True)
             write_whole(path / "recipe.toml", recipe.to_toml().encode())
-        except OSError as error:
-            raise BadFileError(
-                f"{path}: cannot be written ({error}); choose another --out"
-            ) from error
+        except (OSError, ValueError) as error:
+            raise bad_file(error, "written") from error
         return cls(path)
+
+    def state_recipe(self, recipe: Recipe) -> None:
+        """States in `recipe.toml` what the digest covers, once the data told the labels.
+
+        A run that an earlier version began keeps its file: its digest is computed from that.
+
+        Raises:
+            BadFileError: It cannot be written.
+        """
+        if recipe.begun is not None:
+            return
+        text = recipe.to_toml().encode()
+        try:
+            if self.recipe_file.read_bytes() != text:
+                write_whole(self.recipe_file, text)
+        except OSError as error:
+            raise bad_file(error) from error
 
     @classmethod
     def reopen(cls, path: Path) -> RunDirectory:

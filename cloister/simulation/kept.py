@@ -14,7 +14,7 @@ from functools import lru_cache, wraps
 from pathlib import Path
 from typing import TypeVar
 
-from cloister.files import Stamp, stamp_of
+from cloister.files import Stamp, bad_file, stamp_of
 from cloister.recipe import Recipe
 
 Made = TypeVar("Made")
@@ -42,7 +42,18 @@ def by_content(most: int) -> Callable[[Callable[[Recipe], Made]], Callable[[Reci
 
 
 def stamps_of(recipe: Recipe) -> tuple[Stamp, ...]:
-    """Stamps of the files on this machine that a recipe names: its records and its base."""
+    """Stamps of the files on this machine that a recipe names: its records and its base.
+
+    Raises:
+        BadFileError: A file is there and cannot be read, or has a name that none can have.
+    """
+    try:
+        return _stamps_of(recipe)
+    except (OSError, ValueError) as error:
+        raise bad_file(error) from error
+
+
+def _stamps_of(recipe: Recipe) -> tuple[Stamp, ...]:
     data = recipe.data
     named = [Path(source) for source in (data.train, data.test, data.validation) if source]
     base = Path(recipe.model.base).expanduser()

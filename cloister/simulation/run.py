@@ -141,6 +141,7 @@ def open_coordinator(
     events = events or Events()
     events.on_stage("preparing data and model")
     simulated = prepare(recipe)
+    run.state_recipe(simulated.recipe)
     if recipe.privacy.enabled:  # a plain twin has the same units
         counted = simulated.census()
         events.on_note(str(counted))

@@ -27,8 +27,9 @@ class TaskConfig:
     Attributes:
         kind: What is learnt from a record.
         labels: Class names (classification) or entity types without their B-/I- prefix (token
-            classification). Empty: taken from the training set, which only a simulation may do;
-            a deployment declares them, because a label set read off private records leaks.
+            classification). Empty: taken from the public test and validation sets, which only a
+            simulation may do and states in its run's `recipe.toml`; a deployment declares them.
+            They are never read off private records, which would leak.
         max_length: Longest record in tokens; what is longer is cut at its end.
         chat_template: Jinja template of a conversation; absent: the tokenizer's own, else a plain
             built-in one.
@@ -36,7 +37,7 @@ class TaskConfig:
 
     kind: TaskKind = "sequence-classification"
     labels: Annotated[
-        tuple[Annotated[str, Text(LONGEST_LABEL, lines=True)], ...], Items(MOST_LABELS)
+        tuple[Annotated[str, Text(LONGEST_LABEL, lines=True, least=1)], ...], Items(MOST_LABELS)
     ] = ()
     # MiniLM was trained on 128 tokens; most notes and intents are shorter.
     max_length: Annotated[int, Between(2, LONGEST_RECORD)] = 128

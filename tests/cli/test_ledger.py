@@ -33,6 +33,23 @@ def test_show_lists_charges_and_releases(ledger: Path, capsys: pytest.CaptureFix
     assert kinds == ["begin", "reserve", "release", "reserve"]
 
 
+def test_a_promise_is_shown_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new_ledger(tmp_path / "fresh.ledger")
+    assert run(["ledger", "show", str(tmp_path / "fresh.ledger")]) == 0
+    assert capsys.readouterr().out.count("promised for everything") == 1
+
+
+def test_a_folder_is_read_as_no_ledger_and_gets_no_lock(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ledgers").mkdir()
+    assert run(["ledger", "show", str(tmp_path / "ledgers")]) == 6
+    told = capsys.readouterr().err
+    assert "a folder, and no ledger; name the file in it" in told
+    assert "free space" not in told
+    assert [path.name for path in tmp_path.iterdir()] == ["ledgers"]
+
+
 def test_verify_says_what_it_found(ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["ledger", "verify", str(ledger)]) == 0
     told = capsys.readouterr().out

@@ -115,6 +115,34 @@ def test_what_a_site_does_not_join_is_refused_by_name(
     assert why in refused(recipe(*changes), file)
 
 
+CHEAP = [
+    "model.sha256=" + "cd" * 32, "task.labels=['a','b']", "task.kind=token-classification",
+    "task.max_length=4097", "data.public_records=2000",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", [[one] for one in CHEAP[:4]] + [CHEAP])
+def test_noise_is_solved_for_only_where_nothing_else_is_wrong(
+    change: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def solved(*args: object, **more: object) -> None:
+        raise AssertionError("the noise was solved for, or its cost was computed")
+
+    monkeypatch.setattr("cloister.privacy.plan.calibrate", solved)
+    monkeypatch.setattr("cloister.privacy.plan.epsilon", solved)
+    refused(recipe(*change), site())
+
+
+def test_many_names_are_no_wall_in_a_refusal() -> None:
+    modules = [f"layer.{number}.query" for number in range(1000)]
+    told = refused(recipe(f"lora.target_modules={modules}"), site('target_modules = ["key"]'))
+    assert "layer.4.query and 995 more asked" in told
+    assert len(told) < 1000
+    assert "and 95 more" in refused(
+        recipe(), site(labels=tuple(f"{number:03}" for number in range(100)))
+    )
+
+
 def test_a_study_without_the_base_s_hash_is_refused() -> None:
     bare = recipe()
     asked = replace(bare, model=replace(bare.model, sha256=None))

@@ -16,7 +16,7 @@ def test_the_default_is_the_built_in_generator() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"train": ""}, "train: empty"),
+        ({"train": ""}, "train: '' given; a string of 1 to"),
         ({"train": "dir/a.CSV"}, "test: none given, and the file dir/a.CSV brings none"),
         ({"sites": 0}, "sites: 0 given; a whole number from 1"),
         ({"sites": -3}, "sites: -3 given"),

@@ -349,3 +349,10 @@ def test_a_bound_is_what_it_says() -> None:
     assert dataclasses.replace(Between(0, 10))(10)
     assert not Text(5)("\ud800")
     assert Text(5, lines=True)("a\n")
+
+
+@pytest.mark.parametrize("name", ["x" * 3000, "/" * 3000])
+def test_a_site_s_long_name_is_told_short(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "site.toml"
+    path.write_text(EXAMPLE.replace("st-marys", name), encoding="utf-8")
+    assert "site.name: " in refused(lambda: read_site(path))

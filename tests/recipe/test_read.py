@@ -1,6 +1,7 @@
 """Recipes: frozen, hashed, and refused with every problem at once."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from cloister.errors import BadFileError, RecipeError
 from cloister.fields import parse_assignment
 from cloister.recipe import Recipe, parse_recipe, read_recipe, warnings
+from cloister.toml_text import MOST_BYTES
 
 
 def problems(text: str = "", *assignments: str) -> list[str]:
@@ -69,6 +71,58 @@ def test_every_problem_is_reported_at_once_with_its_path() -> None:
     assert "extra: unknown section" in text
     assert "data.sites: 0 given" in text
     assert "--set nonsense: section.key=value is needed" in text
+
+
+@pytest.mark.parametrize(
+    "more", ["\n[privacy]\nepsilon = 100", "\nseed = 3", "\nseed.x = 3\n", "\n[[a]]"]
+)
+def test_an_assignment_is_of_one_field(more: str) -> None:
+    (found,) = problems("", f"study.name='x'{more}")
+    assert "study.name and more given; one field is needed" in found
+
+
+def test_an_assignment_may_have_lines() -> None:
+    assert parse_recipe("", ["data.public_records=[1000,\n 1200]", "data.sites=2"])
+    template = "{% for m in messages %}\nx\n{% endfor %}"
+    read = parse_recipe("", ["task.kind=causal-lm", f"task.chat_template={template}"])
+    assert read.task.chat_template == template
+
+
+def test_a_long_assignment_is_told_short() -> None:
+    (found,) = problems("", "x" * 5000)
+    assert len(found) < 200
+
+
+@pytest.mark.parametrize(
+    "field", ["data.train", "data.test", "data.text", "data.label", "data.person", "model.base"]
+)
+@pytest.mark.parametrize(
+    "value", ["", "a\u202eb", "a\u2066b", "a\x1bb", "a\x00b", "a\nb", "a\u2028b"]
+)
+def test_a_name_is_there_and_what_it_looks_like(field: str, value: str) -> None:
+    (found,) = problems("", f"{field}={json.dumps(value)}")
+    assert found.startswith(f"{field}: ")
+    assert "visible characters in one line needed" in found
+    assert found.isprintable()
+
+
+def test_an_empty_label_is_refused_and_joiners_are_part_of_a_name() -> None:
+    (found,) = problems("", "task.labels=['a','']")
+    assert "task.labels: '' given as value 2" in found
+    name = "\u0646\u0627\u0645\u200c\u0647\u0627"  # Persian, with a zero-width non-joiner
+    assert parse_recipe("", [f"data.text={name}"]).data.text == name
+
+
+def test_a_delta_that_protects_nobody_is_refused() -> None:
+    (found,) = problems("", "privacy.delta=0.99")
+    assert found == "privacy.delta: 0.99 given; a number from 1e-09 to 0.1 needed"
+
+
+@pytest.mark.parametrize("size", [MOST_BYTES + 10, 10 * MOST_BYTES])
+def test_a_recipe_that_is_too_long_is_told_truly(tmp_path: Path, size: int) -> None:
+    (tmp_path / "r.toml").write_text("#" * size)
+    with pytest.raises(BadFileError, match=f"more than {MOST_BYTES} bytes given"):
+        read_recipe(tmp_path / "r.toml")
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,14 @@ def test_a_run_leaves_everything_behind(folder: Path, tmp_path: Path) -> None:
     ):
         assert (out / name).stat().st_size > 0, name
     assert list((out / "tensorboard").iterdir())
-    assert read_recipe(out / "recipe.toml") == recipe.resolved()
+    stated = read_recipe(out / "recipe.toml")
+    resolved = prepare(recipe).recipe
+    assert stated == resolved.resolved()
+    # What the file says is what the digest covers: the labels in force, and no empty list.
+    assert stated.task.labels == tuple(sorted(NOTES))
+    assert stated.digest() == resolved.digest() != recipe.digest()
+    assert {e.fields["study"] for e in LedgerFile(out / "ledgers" / "east.ledger").entries()
+            if "study" in e.fields} == {stated.digest()}  # fmt: skip
 
 
 def test_what_is_reported_follows_from_the_ledgers(folder: Path, tmp_path: Path) -> None:
