@@ -24,6 +24,7 @@ from cloister.client.site import Site
 from cloister.data.census import Census, census
 from cloister.data.load import load
 from cloister.data.records import Record, TextRecord
+from cloister.data.values import shown
 from cloister.errors import DataError
 from cloister.names import is_name
 from cloister.privacy.keys import load_key, public_hex
@@ -97,8 +98,9 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
     for where, records in ((data.train, train), (data.test or data.train, [*test, *validation])):
         unknown = sorted(set(labels_of(records, kind)) - set(labels))
         if unknown:
+            named = ", ".join(map(shown, unknown[:5]))
             raise DataError(
-                f"{where} has labels that are not the study's: {', '.join(unknown[:5])}; the "
+                f"{where} has labels that are not the study's: {named}; the "
                 "study's are those of the public test set, unless task.labels names all of them"
             )
     sites = partition(train, data, recipe.study.seed)
