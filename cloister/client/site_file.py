@@ -116,8 +116,8 @@ class SiteConfig:
                 raise UsageError(f"{name}: empty; it must be given")
         if not is_name(self.name):
             raise UsageError(
-                f"name: {shortened(self.name)} given; certificates are called by it, so it holds neither / "
-                "nor \\ and begins with no dot"
+                f"name: {shortened(self.name)} given; certificates are called by it, so it "
+                "holds neither / nor \\ and begins with no dot"
             )
         if not self.max_round_seconds > 0:
             raise UsageError(
