@@ -20,7 +20,8 @@ from cloister.adapter.exchange import RoundReply, RoundRequest, Status
 from cloister.adapter.formats import BFLOAT16_ROUNDING
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
-from cloister.client.round import answer
+from cloister.client.admission import Admitted, admit
+from cloister.client.round import run_round
 from cloister.client.site import Site
 from cloister.models.network import trained_parameters
 from cloister.privacy.laws import Check, Floats, exact_check
@@ -77,7 +78,7 @@ def answer_checks(recipe: Recipe, audited: AuditedSite) -> list[Check]:
             path = Path(folder) / f"{count}.ledger"
             site = _site(recipe, audited, records, path)
             given.append([_answered(site, audited.workspace, number) for number in numbers])
-            last = _asked(site, audited.workspace, numbers[-1])
+            last = _asked(admit(site, audited.workspace), numbers[-1])
             again += int(last != given[-1][-1].reply)
             ledgers.append([entry.fields for entry in LedgerFile(path, None).entries()])
     every = [one for site_s in given for one in site_s]
@@ -107,14 +108,15 @@ def _site(recipe: Recipe, audited: AuditedSite, units: Sequence[UnitExamples], p
     )  # fmt: skip
 
 
-def _asked(site: Site, workspace: Workspace, number: int) -> RoundReply:
-    request = RoundRequest(STUDY, number, encode(workspace.whole))
-    return answer(site, workspace, request, lambda: None)
+def _asked(admitted: Admitted, number: int) -> RoundReply:
+    request = RoundRequest(STUDY, number, encode(admitted.workspace.whole))
+    return run_round(admitted, request, lambda: None)
 
 
 def _answered(site: Site, workspace: Workspace, number: int) -> Answered:
+    admitted = admit(site, workspace)  # its proof steps too, before it is watched
     with watched_optimizers() as means:
-        reply = _asked(site, workspace, number)
+        reply = _asked(admitted, number)
     wrong = tuple(_wrong(reply, site, number))
     parts = tuple(p.numel() for _, p in trained_parameters(workspace.network))
     return Answered(reply, _payload(site, workspace, means, number), means, parts, wrong)

@@ -183,7 +183,7 @@ def test_an_agent_that_hangs_is_ended_and_goes_on_with_the_next_round(tmp_path: 
     with federation(tmp_path, epsilon="40.0", noise=0.8) as made:
         path = made.sites["west"].path
         # Training takes a second; on a loaded machine less than this.
-        text = path.read_text().replace("[budget]", "max_round_seconds = 30\n\n[budget]")
+        text = path.read_text().replace("[site]", "[site]\nmax_round_seconds = 30", 1)
         path.write_text(text)
         for who in ("server", "east"):
             made.start(who)

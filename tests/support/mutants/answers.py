@@ -10,6 +10,7 @@ import pytest
 from cloister.adapter.exchange import RoundReply
 from cloister.adapter.tensors import Adapter
 from cloister.client import round as site_round
+from cloister.client.admission import Admitted
 from cloister.client.site import Site
 from cloister.privacy.entropy import Entropy
 from cloister.privacy.ledger import Ledger
@@ -103,15 +104,15 @@ def ledger_tells_the_number_of_records(patch: pytest.MonkeyPatch) -> None:
     def noted(self: Ledger, *given: Any, **fields: Any) -> Any:
         return append(self, *given, **fields, records=count[0])
 
-    def counted(at: Site, *given: Any) -> RoundReply:
-        count[0] = len(at.units)
-        return SOUND_ANSWER(at, *given)
+    def counted(admitted: Admitted, *given: Any) -> RoundReply:
+        count[0] = len(admitted.site.units)
+        return SOUND_ROUND(admitted, *given)
 
     patch.setattr(Ledger, "_append", noted)
-    patch.setattr("cloister.simulation.answers.answer", counted)
+    patch.setattr("cloister.simulation.answers.run_round", counted)
 
 
-SOUND_ANSWER = site_round.answer
+SOUND_ROUND = site_round.run_round
 
 
 @mutant("answers", "noise of answers")
