@@ -1,5 +1,6 @@
 """A deployment's card says what each site's certificate says, whatever the coordinator planned."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -7,9 +8,11 @@ import pytest
 from flwr.app import Context
 from flwr.serverapp import Grid
 
+from cloister.client.admission import Admitted
 from cloister.client.app import make_client_app
 from cloister.client.own import open_own
 from cloister.client.own_ledger import begin_ledger
+from cloister.client.records import read_records
 from cloister.client.site import Site
 from cloister.client.site_file import read_site
 from cloister.errors import RefusedError
@@ -26,7 +29,6 @@ from cloister.server.members import Member, Standing
 from cloister.server.run_directory import RunDirectory
 from cloister.server.study import ServerStudy
 from cloister.simulation.local_grid import SERVER_NODE, LocalGrid
-from cloister.training.workspace import Workspace
 from tests.support.studies import NOTES, small_recipe, write_notes
 
 SITE = """
@@ -35,6 +37,10 @@ name = "{name}"
 data = "records.jsonl"
 public_records = 40
 ledger = "records.ledger"
+model = "{model}"
+[records]
+task = "sequence-classification"
+labels = {labels}
 [budget]
 epsilon = 40.0
 delta = {delta}
@@ -66,6 +72,7 @@ class Deployed:
 
     run: RunDirectory
     sites: Mapping[str, Site]
+    admitted: Mapping[str, Admitted]
     recipe: Recipe
     card: str
 
@@ -79,18 +86,22 @@ class Deployed:
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
     """Three members; `west` is stricter than the study, and `north` never answers."""
     folder = tmp_path_factory.mktemp("deployed")
+    small_recipe(folder / "study")  # makes the base
+    base = weights_sha256(folder / "study" / "base")
     recipe = small_recipe(
         folder / "study", f"task.labels={sorted(NOTES)}", "privacy.noise_multiplier=1.0",
         "data.sites=3", "federation.min_sites=2", "federation.absent_timeout=0.01",
+        f"model.sha256='{base}'",
     )  # fmt: skip
-    base = weights_sha256(folder / "study" / "base")
-    opened: dict[str, tuple[Site, Workspace]] = {}
+    opened: dict[str, Admitted] = {}
     members: dict[str, Member] = {}
     for seed, (name, strictness) in enumerate({"east": LAX, "west": STRICT, "north": LAX}.items()):
         place = folder / name
         place.mkdir()
         write_notes(place / "records.jsonl", 40, seed=10 + seed)
-        (place / "site.toml").write_text(SITE.format(name=name, base=base, **strictness))
+        (place / "site.toml").write_text(
+            SITE.format(name=name, base=base, labels=json.dumps(sorted(NOTES)), **strictness)
+        )
         file = read_site(place / "site.toml")
         begin_ledger(file)
         key = public_hex(load_key(key_file(file.ledger)))
@@ -99,10 +110,9 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
             node_key=name, ledger_key=key, public_records=40,
         )  # fmt: skip
         if name != "north":
-            own = open_own(file, recipe)
-            opened[name] = (own.site, own.workspace)
+            opened[name] = open_own(file, recipe, read_records(file))
 
-    def open_site(context: Context) -> tuple[Site, Workspace]:
+    def open_site(context: Context) -> Admitted:
         return opened[("east", "west")[int(str(context.node_config["partition-id"]))]]
 
     run = RunDirectory.create(folder / "run", recipe)
@@ -111,7 +121,8 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
     study = OnOneMachine.open(run, members, lambda: members)
     study.execute(LocalGrid(make_client_app(open_site), 2))
     card = (run.adapter / "README.md").read_text()
-    return Deployed(run, {name: site for name, (site, _) in opened.items()}, recipe, card)
+    sites = {name: own.site for name, own in opened.items()}
+    return Deployed(run, sites, opened, recipe, card)
 
 
 def test_a_stricter_site_s_own_promise_is_on_the_card(deployed: Deployed) -> None:
@@ -162,9 +173,9 @@ def test_nothing_is_charged_for_a_certificate(deployed: Deployed) -> None:
 
 def test_a_site_certifies_no_study_that_it_did_not_charge(deployed: Deployed) -> None:
     from cloister.adapter.exchange import RoundRequest, Step
-    from cloister.client.site import _certified
+    from cloister.client.round import run_round
 
-    site = replace(deployed.sites["west"], study="another")
-    workspace = type("Base", (), {"base_sha256": "ab" * 32})()
+    own = deployed.admitted["west"]
+    other = replace(own, site=replace(own.site, study="another"))
     with pytest.raises(RefusedError, match="no round of it was charged"):
-        _certified(site, workspace, RoundRequest("another", 2, b"", Step.CERTIFY))  # type: ignore[arg-type]
+        run_round(other, RoundRequest("another", 2, b"", Step.CERTIFY), lambda: None)
