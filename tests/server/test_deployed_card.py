@@ -99,9 +99,11 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
         place = folder / name
         place.mkdir()
         write_notes(place / "records.jsonl", 40, seed=10 + seed)
-        (place / "site.toml").write_text(
-            SITE.format(name=name, base=base, labels=json.dumps(sorted(NOTES)), **strictness)
-        )
+        text = SITE.format(
+            name=name, base=base, model=folder / "study" / "base",
+            labels=json.dumps(sorted(NOTES)), **strictness,
+        )  # fmt: skip
+        (place / "site.toml").write_text(text)
         file = read_site(place / "site.toml")
         begin_ledger(file)
         key = public_hex(load_key(key_file(file.ledger)))
