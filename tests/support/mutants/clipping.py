@@ -63,7 +63,7 @@ def head_left_out_of_the_norm(patch: pytest.MonkeyPatch) -> None:
     clipping_is(patch, lambda g, bound: scaled_by(g, norms_of(g[:-2] or g), bound))
 
 
-@mutant("clipping", "influence")
+@mutant("clipping", "companions")
 def clip_after_aggregation(patch: pytest.MonkeyPatch) -> None:
     """The batch's sum is clipped, not each unit's part: several bounds long before, one after."""
     clipping_is(patch, lambda g, bound: clip_and_sum([t.sum(0, keepdim=True) for t in g], bound))
@@ -71,7 +71,9 @@ def clip_after_aggregation(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("clipping", "influence")
 def clip_each_record_of_a_person(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(gradients, "_by_unit", lambda gradient, owners: gradient)
+    summed = gradients._group_sum
+    patch.setattr(gradients, "_group_sum", lambda network, task, units, *given: summed(
+        network, task, [(record,) for unit in units for record in unit], *given))  # fmt: skip
 
 
 @mutant("clipping", "influence alone")
