@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 
 from cloister.cli.main import run
 from cloister.client.own import open_own
+from cloister.client.records import read_records
 from cloister.errors import CloisterError, ModelFileError, UsageError
 from cloister.privacy.ledger import Ledger
 from cloister.server.deployed import DeployedStudy
@@ -137,7 +138,7 @@ def test_a_site(
     east = made.sites["east"]
     before = Ledger(east.ledger).head
     with pytest.raises(unfit[1]) as refused:
-        open_own(east, made.recipe(1, *assignments))
+        open_own(east, made.recipe(1, *assignments), read_records(east))
     assert unfit[2] in str(refused.value)
     assert Ledger(east.ledger).head == before
 

@@ -63,14 +63,6 @@ def test_a_shape_that_cannot_be_computed_is_refused_before_any_round(
         prove(workspace, PLAN, CONFIG)
 
 
-def test_positions_that_the_base_lacks_are_refused(bert: Path) -> None:
-    opened = open_workspace(
-        ModelConfig(base=str(bert)), LoraConfig(), TaskConfig(max_length=80), ("a", "b"), 0
-    )
-    with pytest.raises(PreflightError, match=r"tokens cannot be .*task.max_length"):
-        prove(opened, PLAN, CONFIG)
-
-
 def test_deberta_s_shared_positions_are_refused_by_name(tmp_path: Path) -> None:
     """Query and key also project relative positions, which all records share."""
     config = DebertaV2Config(
