@@ -209,7 +209,10 @@ class Agent:
             return as_message(refused_by_nobody(self._asked[1]), message)
         if step is Step.PREPARE and admitted is not None:
             self._activity["leaves_every"] = admitted.period
-            found = changes(admitted.site.plan, admitted.plan)
+            found = changes(
+                admitted.site.plan, admitted.plan,
+                isolate_units=admitted.site.policy.privacy.isolate_units,
+            )  # fmt: skip
             study = {"study": admitted.site.study, "changes": as_rows(found)}
             _noted(lambda: self._folder.note_study(study))
         return reply

@@ -1,14 +1,24 @@
 """What a policy tightens is found by comparing all fields: a new one cannot be forgotten."""
 
+import json
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 
+from cloister.adapter.exchange import RoundRequest, Status, Step
+from cloister.client.agent_folder import AgentFolder
 from cloister.client.changes import as_rows, changes
+from cloister.client.site_file import read_site
+from cloister.models.base import weights_sha256
 from cloister.privacy.plan import Plan
 from cloister.privacy.secagg.sharing import Sharing
 from cloister.privacy.units import Unit
+from cloister.recipe import parse_recipe
 from tests.support.ledgers import small_plan
+from tests.support.models import tiny_bert
+from tests.support.studies import NOTES
+from tests.support.wards import Ward
 
 OTHER = {
     "public_records": 17, "expected_batch_size": 3, "local_steps": 7, "num_rounds": 19,
@@ -47,3 +57,26 @@ def test_the_consequence_of_hiding_persons_says_how_many_records_of_one_count() 
     assert "of each person one record counts (max_records = 1)" in str(change)
     assert "public_records counts persons" in str(change)
     assert 'ask the coordinator for privacy.unit = "person"' in str(change)
+
+
+def test_the_agent_notes_for_the_operator_that_it_isolates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tiny_bert(tmp_path)
+    rows = [
+        {"text": NOTES[label][0], "label": label, "person": f"p{i}"}
+        for i, label in enumerate(sorted(NOTES) * 6)
+    ]
+    ward = Ward.open(tmp_path / "ward", rows, base, monkeypatch)
+    path = ward.folder / "site.toml"
+    path.write_text(path.read_text().replace("[privacy]\n", "[privacy]\nisolate_units = true\n"))
+    recipe = parse_recipe("", [
+        f"model.base='{base}'", f"model.sha256='{weights_sha256(base)}'",
+        f"task.labels={json.dumps(sorted(NOTES))}", "task.max_length=16", "data.sites=1",
+        "data.public_records=40", "training.expected_batch_size=10", "lora.top_layers=0",
+        "privacy.max_grad_norm=1.0", "federation.num_rounds=4",
+    ])  # fmt: skip
+    seen = ward.ask(recipe, RoundRequest(recipe.digest(), 0, b"", Step.PREPARE))
+    assert seen.said[2] is Status.READY
+    noted = AgentFolder.of(read_site(path)).study()["changes"]
+    assert "isolate_units" in {change["field"] for change in noted}
