@@ -1,7 +1,8 @@
 """The site's agent: one warm process that answers rounds, in place of Flower's executor.
 
-It claims the SuperNode's tasks, checks each message against the site's policy and ledger, and runs
-the trainer that is installed, with the base model in memory. The bundle that a run came with is
+It claims the SuperNode's tasks, answers what its coordinator signed and nothing else, checks each
+question against the site's policy and ledger, and runs the trainer that is installed, with the base
+model in memory. The bundle that a run came with is
 never unpacked; an error's text never leaves; every reply is checked once more before it goes.
 """
 
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from flwr.app import Context, Message
 
-from cloister.adapter.exchange import RECORD, RoundRequest, Step
+from cloister.adapter.exchange import RoundRequest, Step
 from cloister.client.admission import Admitted
 from cloister.client.agent_folder import AgentFolder
 from cloister.client.app import Identity, as_message, make_client_app, refused_by_nobody
@@ -31,11 +32,13 @@ from cloister.client.own_ledger import open_ledger
 from cloister.client.records import RecordSource
 from cloister.client.secure import EpochKeys
 from cloister.client.site_file import SiteFile, read_site, site_bytes, site_of
+from cloister.client.trust import trusted_coordinator
 from cloister.data.values import MOST_ROW_BYTES
-from cloister.errors import AdapterFormatError, CloisterError, NetworkError, PreflightError
+from cloister.errors import CloisterError, NetworkError, PreflightError
 from cloister.flower.control import empty_bundle
 from cloister.flower.tasks import CLIENT_TASK, Executor, Runtime, Task
 from cloister.logs import log_json
+from cloister.provisioning.signed_questions import Coordinator
 from cloister.recipe import parse_document
 
 log = logging.getLogger(__name__)
@@ -129,8 +132,10 @@ class Agent:
         self.moments.hold(begun, _reading_period(file))
         self._sites = OwnSites(self.path, records, self.moments)
         self._app = make_client_app(
-            self._sites, on_error=self._refused, identify=self._identity, moments=self.moments
-        )
+            self._sites, self._trusted, on_error=self._refused, identify=self._identity,
+            moments=self.moments, on_asked=self._is_asked,
+        )  # fmt: skip
+        self._question: RoundRequest | None = None
         self._expected = hashlib.sha256(empty_bundle()).hexdigest()
         self._serves()
         self._asked = ("", 0)
@@ -186,33 +191,36 @@ class Agent:
             self._doing("waiting")
 
     def _answer(self, message: Message, context: Context) -> Message:
-        self._asked = ("", 0)
-        step = Step.TRAIN
-        try:
-            request = RoundRequest.from_fields(dict(message.content[RECORD]))
-            self._asked, step = (request.study, request.round), request.step
-        except (AdapterFormatError, KeyError):
-            pass  # the app says so itself
-        doing = "preparing" if step is Step.PREPARE else "training"
-        self._doing(doing, study=self._asked[0], round=self._asked[1])
+        self._asked, self._question = ("", 0), None
         reply = self._app(message, context)
-        admitted = self._sites.admitted[1] if self._sites.admitted else None
+        asked: RoundRequest | None = self._question
+        # Of a question that is not the coordinator's nothing is known here, and nobody answers.
+        admitted = self._sites.admitted[1] if asked and self._sites.admitted else None
         try:
             site, shapes = (admitted.site, admitted.sent_in(self._asked[1])) if admitted else (
                 None, {}
             )  # fmt: skip
-            who = self._identity(context) if site is None else None
+            who = self._identity(context) if asked and site is None else None
             check_outgoing(reply, message, site, shapes, who.sign if who else None)
         except CloisterError as error:
             log.error("a reply was kept back")
             self._refused(error)
             return as_message(refused_by_nobody(self._asked[1]), message)
-        if step is Step.PREPARE and admitted is not None:
+        if asked and asked.step is Step.PREPARE and admitted is not None:
             self._activity["leaves_every"] = admitted.period
             found = changes(admitted.site.plan, admitted.plan)
             study = {"study": admitted.site.study, "changes": as_rows(found)}
             _noted(lambda: self._folder.note_study(study))
         return reply
+
+    def _trusted(self) -> Coordinator:
+        return trusted_coordinator(read_site(self.path))
+
+    def _is_asked(self, request: RoundRequest) -> None:
+        """Notes what the coordinator asks for, once it is known to be the coordinator."""
+        self._question, self._asked = request, (request.study, request.round)
+        doing = "preparing" if request.step is Step.PREPARE else "training"
+        self._doing(doing, study=request.study, round=request.round)
 
     def _reload_if_asked(self) -> None:
         """Reads the records again where the operator asks for it; those from before stay if not.

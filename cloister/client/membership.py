@@ -7,6 +7,7 @@ authority.crt   the coordinator's authority, pinned
 node.key        the SuperNode's; made here, never sent
 request.json    what was sent to the coordinator
 welcome.json    the coordinator's answer: the site may connect
+coordinator.pub the key whose questions the site answers: from the welcome, or `cloister site trust`
 """
 
 from __future__ import annotations
@@ -63,6 +64,11 @@ class Membership:
     def request(self) -> Path:
         """What the site asked."""
         return self.path / "request.json"
+
+    @property
+    def coordinator(self) -> Path:
+        """The public key that signs the coordinator's questions."""
+        return self.path / "coordinator.pub"
 
     @property
     def invite(self) -> Invite:
@@ -168,6 +174,9 @@ def take_invite(
 def take_welcome(file: SiteFile, path: Path, now: datetime) -> str:
     """Takes the coordinator's answer; returns until when the site may connect.
 
+    The key in it becomes the one whose questions the site answers. A welcome from before there was
+    such a key changes none.
+
     Raises:
         BadFileError: The site asked for nothing, or the file is damaged or another site's.
         NetworkError: It is not the coordinator's, or of another request.
@@ -190,6 +199,8 @@ def take_welcome(file: SiteFile, path: Path, now: datetime) -> str:
             "and send the new request"
         )
     try:
+        if welcome.coordinator_key:
+            write_whole(place.coordinator, welcome.coordinator_key.encode() + b"\n")
         write_whole(place.path / "welcome.json", content)
     except OSError as error:
         raise BadFileError(f"{place.path}: cannot be written ({error}); mend that first") from error

@@ -11,6 +11,7 @@ from cloister.client.membership import Membership, take_invite, take_welcome
 from cloister.client.own_ledger import begin_ledger
 from cloister.client.site_file import EXAMPLE, SiteFile, read_site
 from cloister.errors import BadFileError, CloisterError, LedgerError, NetworkError, UsageError
+from cloister.privacy.keys import public_hex
 from cloister.privacy.ledger import Ledger
 from cloister.provisioning.node_key import create_node_key, load_node_key, public_pem
 from cloister.provisioning.papers import (
@@ -20,9 +21,10 @@ from cloister.provisioning.papers import (
     write_invite,
     write_welcome,
 )
-from tests.support.papers import DAY, NOW, authority, invite
+from tests.support.papers import DAY, NOW, authority, invite, keys
 
 FINGERPRINT = invite().fingerprint
+KEY = public_hex(keys("hub").ledger)
 
 
 @pytest.fixture
@@ -51,6 +53,7 @@ def welcomed(folder: Path, asked: Request, by: str = "hub", **changes: str) -> P
         "site": "ward",
         "request": asked.fingerprint,
         "expires": (NOW + 365 * DAY).isoformat(),
+        "coordinator_key": KEY,
     }
     path = folder / "ward.welcome.json"
     write_welcome(path, Welcome(**{**fields, **changes}), authority(by))
@@ -90,6 +93,7 @@ def test_what_a_site_keeps_is_its_own(site: SiteFile, tmp_path: Path) -> None:
     assert stat.S_IMODE(place.node_key.stat().st_mode) == 0o600
     assert {file.name for file in place.path.iterdir()} == {
         "invite.json", "authority.crt", "node.key", "request.json", "welcome.json",
+        "coordinator.pub",
     }  # fmt: skip
     secret = place.node_key.read_text().splitlines()[2]
     for name in ("request.json", "welcome.json", "invite.json"):

@@ -41,6 +41,7 @@ def welcome() -> Welcome:
         site="ward",
         request=request().fingerprint,
         expires=(NOW + 365 * DAY).isoformat(),
+        coordinator_key=public_hex(keys("hub").ledger),
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context
 from flwr.serverapp import Grid
 
@@ -21,6 +22,7 @@ from cloister.privacy.certificate_alone import check_alone
 from cloister.privacy.keys import load_key, public_hex
 from cloister.privacy.ledger import key_file
 from cloister.privacy.stated import shown
+from cloister.provisioning.signed_questions import Unsigned
 from cloister.recipe import Recipe
 from cloister.server.deployed import DeployedStudy
 from cloister.server.journal import Run, write_run
@@ -120,8 +122,9 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
     run = RunDirectory.create(folder / "run", recipe)
     submitted = Run(name="run", standing=RunStanding.RUNNING, flower_run=0, sites=tuple(members))
     write_run(run.path, submitted)
-    study = OnOneMachine.open(run, members, lambda: members)
-    study.execute(LocalGrid(make_client_app(open_site), 2))
+    key = Ed25519PrivateKey.generate()
+    study = OnOneMachine.open(run, members, lambda: members, key, folder / "heads")
+    study.execute(LocalGrid(make_client_app(open_site, Unsigned()), 2))
     card = (run.adapter / "README.md").read_text()
     sites = {name: own.site for name, own in opened.items()}
     return Deployed(run, sites, opened, recipe, card)
