@@ -10,6 +10,7 @@ import pytest
 from cloister.client.membership import Membership, take_invite, take_welcome
 from cloister.client.own_ledger import begin_ledger
 from cloister.client.site_file import EXAMPLE, SiteFile, read_site
+from cloister.client.trust import trusted_coordinator
 from cloister.errors import BadFileError, CloisterError, LedgerError, NetworkError, UsageError
 from cloister.privacy.keys import public_hex
 from cloister.privacy.ledger import Ledger
@@ -21,6 +22,7 @@ from cloister.provisioning.papers import (
     write_invite,
     write_welcome,
 )
+from cloister.provisioning.signed_questions import Coordinator
 from tests.support.papers import DAY, NOW, authority, invite, keys
 
 FINGERPRINT = invite().fingerprint
@@ -83,6 +85,32 @@ def test_a_site_joins(site: SiteFile, tmp_path: Path) -> None:
     until = take_welcome(site, welcomed(tmp_path, asked), NOW)
     assert until == (NOW + 365 * DAY).isoformat()
     assert place.is_welcome()
+
+
+def test_the_welcome_s_key_is_the_one_whose_questions_are_answered(
+    site: SiteFile, tmp_path: Path
+) -> None:
+    asked = join(site, tmp_path)
+    with pytest.raises(BadFileError, match=r"no coordinator's key yet.*cloister site trust"):
+        trusted_coordinator(site)
+    take_welcome(site, welcomed(tmp_path, asked), NOW)
+    assert trusted_coordinator(site) == Coordinator(KEY, "ward")
+    other = public_hex(keys("another").ledger)
+    take_welcome(site, welcomed(tmp_path, asked, coordinator_key=other), NOW)
+    assert trusted_coordinator(site) == Coordinator(other, "ward")
+    with pytest.raises(NetworkError, match="not signed by the coord"):
+        take_welcome(site, welcomed(tmp_path, asked, by="other", coordinator_key=KEY), NOW)
+    assert trusted_coordinator(site) == Coordinator(other, "ward")
+
+
+@pytest.mark.parametrize("content", [b"", b"no key", KEY[:-1].encode(), b"\xff", b"ab" * 4000])
+def test_a_key_that_is_damaged_trusts_nobody(
+    site: SiteFile, tmp_path: Path, content: bytes
+) -> None:
+    take_welcome(site, welcomed(tmp_path, join(site, tmp_path)), NOW)
+    Membership.of(site).coordinator.write_bytes(content)
+    with pytest.raises(BadFileError, match="cloister site trust"):
+        trusted_coordinator(site)
 
 
 def test_what_a_site_keeps_is_its_own(site: SiteFile, tmp_path: Path) -> None:

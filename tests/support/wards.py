@@ -8,7 +8,7 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -112,6 +112,7 @@ class Ward:
     clock: Clock
     agent: agent.Agent
     waited: float = 0.0
+    reply: RoundReply | None = None  # the last
 
     @classmethod
     def open(
@@ -165,11 +166,12 @@ class Ward:
         document = sent_document(recipe)
         return self.put(document, signed(request, COORDINATOR, document, to="ward", seen=seen))
 
-    def put(self, document: str, request: RoundRequest) -> Seen:
+    def put(self, document: str, request: RoundRequest | Mapping[str, object]) -> Seen:
         """Puts a message as it is to the agent, and looks at all that comes of it."""
+        said = request.fields() if isinstance(request, RoundRequest) else dict(request)
         TimedGrid(self.clock, {})  # Flower's messages want to know whose process this is
-        content = RecordDict({RECORD: ConfigRecord(cast(Any, request.fields()))})
-        question = Message(content, 7, MessageType.TRAIN, group_id=str(request.round))
+        content = RecordDict({RECORD: ConfigRecord(cast(Any, said))})
+        question = Message(content, 7, MessageType.TRAIN, group_id=str(said.get("round", 0)))
         question.metadata.__dict__["_message_id"] = "question"
         context = Context(1, 7, {}, RecordDict(), {"recipe": document})
         carried = Carried(question, context)
@@ -184,7 +186,7 @@ class Ward:
         stamp = flower.pop("_created_at") - question.metadata.created_at
         flower["_ttl"] = round(flower["_ttl"] + stamp, 5)  # doubles of this size are 2·10⁻⁷ apart
         fields = RoundReply.from_fields(dict(reply.content[RECORD]))
-        trained = fields.status is Status.TRAINED
+        self.reply, trained = fields, fields.status is Status.TRAINED
         shapes = decode(fields.delta).shapes if trained else {}
         return Seen(
             (fields.site, fields.round, fields.status, len(fields.delta), fields.epsilon,
