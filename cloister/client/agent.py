@@ -34,7 +34,13 @@ from cloister.client.secure import EpochKeys
 from cloister.client.site_file import SiteFile, read_site, site_bytes, site_of
 from cloister.client.trust import trusted_coordinator
 from cloister.data.values import MOST_ROW_BYTES
-from cloister.errors import CloisterError, NetworkError, PreflightError
+from cloister.errors import (
+    AdapterFormatError,
+    CloisterError,
+    NetworkError,
+    PreflightError,
+    StrangerError,
+)
 from cloister.flower.control import empty_bundle
 from cloister.flower.tasks import CLIENT_TASK, Executor, Runtime, Task
 from cloister.logs import log_json
@@ -50,6 +56,10 @@ POLL = 0.1
 # about 50 MB/s, whoever's it is.
 READ_SECONDS = 1e-4
 READ_BYTE_SECONDS = 2e-8
+# Questions of strangers that are noted in full while an agent runs, of the refusals that are kept
+# (`agent_folder.KEPT`): whoever puts them must not crowd out why the coordinator's own came to
+# nothing. The others are counted.
+NOTED_STRANGERS = 20
 # How a watchdog ends the process: EX_SOFTWARE, sysexits.h.
 HUNG = 70
 
@@ -132,14 +142,16 @@ class Agent:
         self.moments.hold(begun, _reading_period(file))
         self._sites = OwnSites(self.path, records, self.moments)
         self._app = make_client_app(
-            self._sites, self._trusted, on_error=self._refused, identify=self._identity,
+            self._sites, self._trusted, on_error=self._wrong, identify=self._identity,
             moments=self.moments, on_asked=self._is_asked,
         )  # fmt: skip
         self._question: RoundRequest | None = None
         self._expected = hashlib.sha256(empty_bundle()).hexdigest()
         self._serves()
         self._asked = ("", 0)
-        self._activity: dict[str, object] = {"doing": "waiting", "answered": 0, "bundles": 0}
+        self._activity: dict[str, object] = {
+            "doing": "waiting", "answered": 0, "bundles": 0, "strangers": 0,
+        }  # fmt: skip
 
     def serve(self) -> None:
         """Answers until it is told to stop.
@@ -182,7 +194,7 @@ class Agent:
                 return
             task.reply(reply, context)
             task.finish(succeeded=True)
-            self._activity["answered"] = int(str(self._activity["answered"])) + 1
+            self._count("answered")
         except NetworkError as error:
             log.warning("the reply could not be handed over: %s", error)
             task.close()
@@ -249,7 +261,7 @@ class Agent:
     def _look_at(self, bundle: bytes) -> None:
         found = hashlib.sha256(bundle).hexdigest()
         if found != self._expected:
-            self._activity["bundles"] = int(str(self._activity["bundles"])) + 1
+            self._count("bundles")
             log.warning("a bundle that is not cloister's came along and was dropped unread: "
                         "%d bytes, SHA-256 %s", len(bundle), found)  # fmt: skip
 
@@ -260,11 +272,25 @@ class Agent:
         except CloisterError:
             return None
 
+    def _wrong(self, error: Exception) -> None:
+        """Notes what went wrong with a question; of strangers' ones, the first."""
+        by_a_stranger = isinstance(error, StrangerError | AdapterFormatError | KeyError)
+        if self._question is None and by_a_stranger and (
+            self._count("strangers") > NOTED_STRANGERS
+        ):  # fmt: skip
+            return
+        self._refused(error)
+
+    def _count(self, what: str) -> int:
+        count = int(str(self._activity[what])) + 1
+        self._activity[what] = count
+        return count
+
     def _refused(self, error: Exception) -> None:
         _noted(lambda: self._folder.note_refusal(error, *self._asked))
 
     def _doing(self, what: str, **more: object) -> None:
-        kept = ("answered", "bundles", "leaves_every")
+        kept = ("answered", "bundles", "strangers", "leaves_every")
         base = {key: self._activity[key] for key in kept if key in self._activity}
         self._activity = {"doing": what, **base, **more}
         _noted(lambda: self._folder.note_activity(self._activity))

@@ -1,5 +1,6 @@
 """A deployed site answers what its coordinator signed for it, and nothing else, before all else."""
 
+import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cloister.adapter.exchange import RoundReply, RoundRequest, Status, Step
 from cloister.client import agent, app, own
 from cloister.client import round as site_round
+from cloister.client.agent import NOTED_STRANGERS
+from cloister.client.agent_folder import KEPT
 from cloister.client.membership import Membership
 from cloister.client.site_file import read_site
 from cloister.errors import BadFileError, NetworkError, UsageError
@@ -121,7 +124,9 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def unchanged(asked: Asked, document: str, message: RoundRequest | Mapping[str, object],
               monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     """Puts a message to the ward: it is refused by nobody, and nothing was done for it."""
-    before, notes_before = asked.ledger.read_bytes(), len(asked.ward.agent._folder.refusals())
+    before = asked.ledger.read_bytes()
+    asked.ward.agent._activity["strangers"] = 0  # each of these is noted in full
+    (asked.ward.agent._folder.own / "refusals.jsonl").unlink(missing_ok=True)
     with monkeypatch.context() as patched:
         done = watched(patched)
         seen = asked.ward.put(document, message)
@@ -129,7 +134,7 @@ def unchanged(asked: Asked, document: str, message: RoundRequest | Mapping[str, 
     site, _, status, *sizes = seen.said
     assert (site, status, sizes) == ("", Status.REFUSED, [0, 0.0, 0, 0])
     assert asked.ledger.read_bytes() == before
-    assert len(asked.ward.agent._folder.refusals()) == notes_before + 1
+    assert len(asked.ward.agent._folder.refusals()) == 1
 
 
 def by_a_stranger(request: RoundRequest, document: str) -> RoundRequest:
@@ -211,6 +216,17 @@ def test_what_is_no_question_is_refused_before_anything(
 ) -> None:
     whole = asked.question().fields() if set(fields) <= {"round", "to"} and fields else {}
     unchanged(asked, sent_document(asked.recipe), {**whole, **fields}, monkeypatch)
+
+
+def test_what_a_ledger_notes_of_a_question_is_what_it_noted_before_they_were_signed(
+    asked: Asked,
+) -> None:
+    """So a run that an earlier version began goes on: its rounds are known by the same hash."""
+    [charged] = [
+        entry.fields for entry in LedgerFile(asked.ledger).entries()
+        if entry.fields["kind"] == "reserve" and entry.fields["round"] == 1
+    ]  # fmt: skip
+    assert charged["request"] == hashlib.sha256(asked.adapter).hexdigest()
 
 
 def test_a_replayed_question_is_answered_with_the_same_bytes_at_no_cost(
@@ -328,3 +344,19 @@ def test_a_site_that_is_ahead_of_what_its_coordinator_had_goes_on(own_asked: Ask
     assert again == second
     assert asked.train(3, asked.first.head).status is Status.TRAINED
     assert asked.train(4, "").status is Status.TRAINED
+
+
+def test_strangers_do_not_crowd_out_why_the_coordinator_s_own_questions_came_to_nothing(
+    own_asked: Asked,
+) -> None:
+    asked, document = own_asked, sent_document(own_asked.recipe)
+    assert asked.train(99).status is Status.REFUSED
+    reason = asked.why
+    for _ in range(KEPT + 10):
+        asked.ward.put(document, replace(asked.question(), signature=b""))
+    assert asked.ward.agent._folder.activity()["strangers"] == KEPT + 10
+    whys = [row["why"] for row in asked.ward.agent._folder.refusals()]
+    assert reason in whys
+    assert len(whys) == 1 + NOTED_STRANGERS
+    assert asked.train(98).status is Status.REFUSED
+    assert "round 98" in asked.why

@@ -11,9 +11,12 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status
 from cloister.privacy.keys import public_hex
 from cloister.provisioning.signed_questions import Coordinator, Unsigned, check_asked
+from cloister.recipe import parse_document, sent_document
 from cloister.server.asking import Asker, Patience
 from cloister.server.heads import Heads
+from cloister.server.run_directory import RunDirectory
 from cloister.server.voice import Signed, addressed, hear
+from tests.recipe.test_old_runs import OLD_DIGEST, OLD_TOML
 from tests.support.clock import Clock, TimedGrid
 
 KEY, LEDGERS = Ed25519PrivateKey.generate(), {
@@ -61,6 +64,19 @@ def test_a_head_that_came_is_in_the_next_question_of_any_run(tmp_path: Path) -> 
         again = replace(voice(tmp_path), study=study)
         assert addressed(again, QUESTION, "east").seen == HEAD
         assert addressed(again, QUESTION, "west").seen == ""
+
+
+def test_a_run_that_an_earlier_version_began_is_asked_for_signed_under_its_digest(
+    tmp_path: Path,
+) -> None:
+    """Also one of the first format, whose digest is not its document's hash."""
+    (tmp_path / "recipe.toml").write_text(OLD_TOML, encoding="utf-8")
+    recipe = RunDirectory.reopen(tmp_path).recipe()
+    assert recipe.digest() == OLD_DIGEST
+    old = replace(voice(tmp_path / "heads"), study=OLD_DIGEST, document=sent_document(recipe))
+    asked = addressed(old, RoundRequest(OLD_DIGEST, 3, b"adapter"), "east")
+    check_asked(asked, sent_document(recipe), lambda: Coordinator(public_hex(KEY), "east"))
+    assert parse_document(sent_document(recipe)).digest() == asked.study == OLD_DIGEST
 
 
 # What is no word of a ledger's own about what it holds.
