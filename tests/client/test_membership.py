@@ -10,10 +10,11 @@ import pytest
 from cloister.client.membership import Membership, take_invite, take_welcome
 from cloister.client.own_ledger import begin_ledger
 from cloister.client.site_file import EXAMPLE, SiteFile, read_site
-from cloister.client.trust import trusted_coordinator
+from cloister.client.trust import trust, trusted_coordinator
 from cloister.errors import BadFileError, CloisterError, LedgerError, NetworkError, UsageError
 from cloister.privacy.keys import public_hex
 from cloister.privacy.ledger import Ledger
+from cloister.provisioning.coordinator_key import key_fingerprint
 from cloister.provisioning.node_key import create_node_key, load_node_key, public_pem
 from cloister.provisioning.papers import (
     Request,
@@ -101,6 +102,27 @@ def test_the_welcome_s_key_is_the_one_whose_questions_are_answered(
     with pytest.raises(NetworkError, match="not signed by the coord"):
         take_welcome(site, welcomed(tmp_path, asked, by="other", coordinator_key=KEY), NOW)
     assert trusted_coordinator(site) == Coordinator(other, "ward")
+
+
+def test_an_old_welcome_brings_no_key_back_that_was_renewed_since(
+    site: SiteFile, tmp_path: Path
+) -> None:
+    asked, fresh = join(site, tmp_path), public_hex(keys("another").ledger)
+    first = welcomed(tmp_path, asked).rename(tmp_path / "first.json")
+    take_welcome(site, first, NOW)
+    trust(site, fresh, key_fingerprint(fresh))
+    take_welcome(site, first, NOW + DAY)  # the same paper once more
+    assert trusted_coordinator(site).key == fresh
+    renewal = {"coordinator_key": fresh, "expires": (NOW + 400 * DAY).isoformat()}
+    take_welcome(site, welcomed(tmp_path, asked, **renewal), NOW + DAY)
+    with pytest.raises(NetworkError, match="older than the welcome that was taken last"):
+        take_welcome(site, first, NOW + DAY)
+    assert trusted_coordinator(site).key == fresh
+    (Membership.of(site).path / "welcome.json").write_text("damaged")
+    take_welcome(site, welcomed(tmp_path, asked, **renewal), NOW + DAY)
+    Membership.of(site).coordinator.unlink()  # lost: the newest paper still has it
+    take_welcome(site, welcomed(tmp_path, asked, **renewal), NOW + DAY)
+    assert trusted_coordinator(site).key == fresh
 
 
 @pytest.mark.parametrize("content", [b"", b"no key", KEY[:-1].encode(), b"\xff", b"ab" * 4000])
