@@ -5,6 +5,7 @@ what it lacks is the coordinator's key.
 """
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,3 +122,34 @@ def adapter_of(made: Federation) -> bytes:
         recipe.model, recipe.lora, recipe.task, recipe.task.labels, recipe.study.seed
     )
     return encode(workspace.whole)
+
+
+def test_a_restored_copy_of_a_site_is_refused_its_rounds_by_a_coordinator_started_anew(
+    tmp_path: Path,
+) -> None:
+    """What the coordinator remembers outlives its restart, and holds in another study."""
+    with federation(tmp_path, ("east",), epsilon="40.0", noise=0.8) as made:
+        file = made.sites["east"]
+        folder, before, newest = file.path.parent, tmp_path / "before", tmp_path / "newest"
+        shutil.copytree(folder, before)
+        made.start("server")
+        made.start("east")
+        made.submit("first", 1, "federation.min_sites=1")
+        assert made.wait_ended("first") is Standing.FINISHED
+        assert (made.end("server"), made.end("east")) == (0, 0)
+        shutil.copytree(folder, newest)
+        for copy, name, ends in (
+            (before, "second", Standing.FAILED), (newest, "third", Standing.FINISHED)
+        ):  # fmt: skip
+            shutil.rmtree(folder)
+            shutil.copytree(copy, folder)
+            entries = len(LedgerFile(file.ledger).entries())
+            made.start("server")
+            made.start("east")
+            made.submit(name, 1, "federation.min_sites=1", f"study.name={name}")
+            assert made.wait_ended(name) is ends
+            if ends is Standing.FAILED:
+                assert "restore the newest backup" in AgentFolder.of(file).refusals()[-1]["why"]
+                assert len(LedgerFile(file.ledger).entries()) == entries == 1
+            assert (made.end("server"), made.end("east")) == (0, 0)
+        assert check_history(made, "first", "third")["counted"] == 2
