@@ -204,7 +204,11 @@ class Agent:
 
     def _answer(self, message: Message, context: Context) -> Message:
         self._asked, self._question = ("", 0), None
-        reply = self._app(message, context)
+        try:
+            reply = self._app(message, context)
+        except Exception as error:  # Flower's own, of a kind of message that no app answers
+            self._wrong(error)
+            reply = as_message(refused_by_nobody(0), message)
         asked: RoundRequest | None = self._question
         # Of a question that is not the coordinator's nothing is known here, and nobody answers.
         admitted = self._sites.admitted[1] if asked and self._sites.admitted else None
@@ -274,12 +278,12 @@ class Agent:
 
     def _wrong(self, error: Exception) -> None:
         """Notes what went wrong with a question; of strangers' ones, the first."""
-        by_a_stranger = isinstance(error, StrangerError | AdapterFormatError | KeyError)
-        if self._question is None and by_a_stranger and (
-            self._count("strangers") > NOTED_STRANGERS
-        ):  # fmt: skip
-            return
-        self._refused(error)
+        own = isinstance(error, CloisterError) and not isinstance(
+            error, StrangerError | AdapterFormatError
+        )  # such as a key that cannot be read
+        is_known = self._question is not None or own
+        if is_known or self._count("strangers") <= NOTED_STRANGERS:
+            self._refused(error)
 
     def _count(self, what: str) -> int:
         count = int(str(self._activity[what])) + 1

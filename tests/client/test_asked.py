@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from flwr.app import ArrayRecord, Error, Message, RecordDict
 
-from cloister.adapter.exchange import RoundReply, RoundRequest, Status, Step
+from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status, Step
 from cloister.client import agent, app, own
 from cloister.client import round as site_round
 from cloister.client.agent import NOTED_STRANGERS
@@ -25,6 +26,7 @@ from cloister.provisioning.papers import write_invite
 from cloister.provisioning.signed_questions import signed
 from cloister.recipe import Recipe, sent_document
 from tests.client.test_differential import notes, study
+from tests.support.clock import TimedGrid
 from tests.support.models import tiny_bert
 from tests.support.papers import authority, invite
 from tests.support.wards import COORDINATOR, Ward
@@ -216,6 +218,33 @@ def test_what_is_no_question_is_refused_before_anything(
 ) -> None:
     whole = asked.question().fields() if set(fields) <= {"round", "to"} and fields else {}
     unchanged(asked, sent_document(asked.recipe), {**whole, **fields}, monkeypatch)
+
+
+@pytest.mark.parametrize("kind", ["query", "evaluate", "train.another", "get_properties"])
+def test_a_message_of_another_kind_is_refused_and_ends_no_agent(kind: str, asked: Asked) -> None:
+    """Also where what it carries was signed."""
+    before = asked.ledger.read_bytes()
+    seen = asked.ward.put(sent_document(asked.recipe), asked.question(), kind)
+    assert (seen.said[0], seen.said[2]) == ("", Status.REFUSED)
+    assert asked.ledger.read_bytes() == before
+
+
+def test_a_message_without_content_is_refused_and_ends_no_agent(asked: Asked) -> None:
+    before, count = asked.ledger.read_bytes(), asked.ward.agent._activity["strangers"]
+    TimedGrid(asked.ward.clock, {})
+    empty = Message(RecordDict(), 7, "train", group_id="1")
+    wrong = Message(RecordDict({RECORD: ArrayRecord()}), 7, "train", group_id="1")
+    lost = Message(Error(8, "gone"), reply_to=asked_by(empty))
+    for message in (empty, wrong, lost):
+        seen = asked.ward.carry("", message)
+        assert (seen.said[0], seen.said[2]) == ("", Status.REFUSED)
+    assert asked.ward.agent._activity["strangers"] == int(str(count)) + 3
+    assert asked.ledger.read_bytes() == before
+
+
+def asked_by(message: Message) -> Message:
+    message.metadata.__dict__["_message_id"] = "before"
+    return message
 
 
 def test_what_a_ledger_notes_of_a_question_is_what_it_noted_before_they_were_signed(

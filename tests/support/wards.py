@@ -166,12 +166,19 @@ class Ward:
         document = sent_document(recipe)
         return self.put(document, signed(request, COORDINATOR, document, to="ward", seen=seen))
 
-    def put(self, document: str, request: RoundRequest | Mapping[str, object]) -> Seen:
+    def put(
+        self, document: str, request: RoundRequest | Mapping[str, object],
+        kind: str = MessageType.TRAIN,
+    ) -> Seen:  # fmt: skip
         """Puts a message as it is to the agent, and looks at all that comes of it."""
         said = request.fields() if isinstance(request, RoundRequest) else dict(request)
         TimedGrid(self.clock, {})  # Flower's messages want to know whose process this is
         content = RecordDict({RECORD: ConfigRecord(cast(Any, said))})
-        question = Message(content, 7, MessageType.TRAIN, group_id=str(said.get("round", 0)))
+        question = Message(content, 7, kind, group_id=str(said.get("round", 0)))
+        return self.carry(document, question)
+
+    def carry(self, document: str, question: Message) -> Seen:
+        """Hands one message of Flower's over."""
         question.metadata.__dict__["_message_id"] = "question"
         context = Context(1, 7, {}, RecordDict(), {"recipe": document})
         carried = Carried(question, context)
