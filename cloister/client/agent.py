@@ -32,7 +32,7 @@ from cloister.client.own_ledger import open_ledger
 from cloister.client.records import RecordSource
 from cloister.client.secure import EpochKeys
 from cloister.client.site_file import SiteFile, read_site, site_bytes, site_of
-from cloister.client.trust import trusted_coordinator
+from cloister.client.trusted_key import trusted_coordinator
 from cloister.data.values import MOST_ROW_BYTES
 from cloister.errors import (
     AdapterFormatError,

@@ -26,7 +26,7 @@ from cloister.client.membership import Membership
 from cloister.client.own_ledger import is_begun, open_ledger
 from cloister.client.reach import reach
 from cloister.client.site_file import SiteFile
-from cloister.client.trust import trusted_coordinator
+from cloister.client.trusted_key import trusted_coordinator
 from cloister.errors import CloisterError
 from cloister.names import counted
 from cloister.privacy.ledger import key_file

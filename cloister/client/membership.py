@@ -218,7 +218,7 @@ def _follows(place: Membership, path: Path, content: bytes, expires: str) -> boo
     kept = place.path / "welcome.json"
     try:
         last = content_of(kept)
-        until = read_welcome(kept, place.invite.authority.encode(), None, last).expires
+        until = read_welcome(kept, place.authority.read_bytes(), None, last).expires
     except (BadFileError, NetworkError):  # none was taken, or it is none any more
         return False
     if datetime.fromisoformat(expires) < datetime.fromisoformat(until):

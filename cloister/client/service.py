@@ -19,7 +19,7 @@ from cloister.client.agent_folder import AgentFolder
 from cloister.client.membership import Membership
 from cloister.client.reach import reach
 from cloister.client.site_file import SiteFile
-from cloister.client.trust import trusted_coordinator
+from cloister.client.trusted_key import trusted_coordinator
 from cloister.errors import BadFileError, UsageError
 from cloister.files import write_whole
 from cloister.flower.commands import supernode

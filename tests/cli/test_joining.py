@@ -10,7 +10,7 @@ import pytest
 from cloister.cli.main import run
 from cloister.client.membership import Membership
 from cloister.client.site_file import EXAMPLE, read_site
-from cloister.client.trust import trusted_coordinator
+from cloister.client.trusted_key import trusted_coordinator
 from cloister.flower import control
 from cloister.provisioning.signed_questions import Coordinator
 from cloister.server.folder import ServerFolder

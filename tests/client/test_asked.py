@@ -295,7 +295,7 @@ def test_a_site_without_a_coordinator_s_key_answers_nothing_until_it_is_told(
 
 def taken(asked: Asked, key: Ed25519PrivateKey) -> None:
     """What `cloister site trust` does."""
-    from cloister.client.trust import trust
+    from cloister.client.trusted_key import trust
 
     file = read_site(asked.ward.folder / "site.toml")
     place = Membership.of(file)

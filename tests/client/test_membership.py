@@ -10,7 +10,7 @@ import pytest
 from cloister.client.membership import Membership, take_invite, take_welcome
 from cloister.client.own_ledger import begin_ledger
 from cloister.client.site_file import EXAMPLE, SiteFile, read_site
-from cloister.client.trust import trust, trusted_coordinator
+from cloister.client.trusted_key import trust, trusted_coordinator
 from cloister.errors import BadFileError, CloisterError, LedgerError, NetworkError, UsageError
 from cloister.privacy.keys import public_hex
 from cloister.privacy.ledger import Ledger
