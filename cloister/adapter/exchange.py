@@ -61,6 +61,10 @@ class RoundRequest:
         adapter: The global adapter in wire format; empty where nothing is trained.
         step: What for.
         body: What secure aggregation needs beside it (`privacy.secagg.question`); else empty.
+        to: Name of the site that is asked; empty where nobody signs, as in a simulation.
+        seen: `RoundReply.head` as the coordinator had it last from this site; empty where it had
+            none. A site whose ledger does not hold that entry was rolled back, and answers nothing.
+        signature: By the coordinator's key, on `statement`; empty where nobody signs.
     """
 
     study: str
@@ -68,11 +72,27 @@ class RoundRequest:
     adapter: bytes
     step: Step = Step.TRAIN
     body: bytes = b""
+    to: str = ""
+    seen: str = ""
+    signature: bytes = b""
+
+    def statement(self, document: str) -> bytes:
+        """What the coordinator signs: all of the question, and the study's document.
+
+        Args:
+            document: The study as the site is sent it beside the question. Its hash is covered, so
+                that no other text can be put beside a question that was signed.
+        """
+        said = self.fields() | {"adapter": digest(self.adapter), "body": digest(self.body),
+                                "document": digest(document.encode())}  # fmt: skip
+        del said["signature"]
+        return b"cloister question\n" + json.dumps(said, sort_keys=True).encode()
 
     def fields(self) -> Fields:
         """As the message's named values."""
         return {"study": self.study, "round": self.round, "adapter": self.adapter,
-                "step": self.step.value, "body": self.body}  # fmt: skip
+                "step": self.step.value, "body": self.body, "to": self.to, "seen": self.seen,
+                "signature": self.signature}  # fmt: skip
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, object]) -> RoundRequest:
@@ -81,7 +101,8 @@ class RoundRequest:
         Raises:
             AdapterFormatError: A field is missing, too many or of another type.
         """
-        kinds = {"study": str, "round": int, "adapter": bytes, "step": str, "body": bytes}
+        kinds = {"study": str, "round": int, "adapter": bytes, "step": str, "body": bytes,
+                 "to": str, "seen": str, "signature": bytes}  # fmt: skip
         _check(fields, kinds)
         if fields["step"] not in set(Step):
             raise AdapterFormatError(f"request: unknown step {fields['step']!r}")

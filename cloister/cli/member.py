@@ -69,6 +69,7 @@ def approve(
     """
     from cloister.errors import NetworkError, UsageError
     from cloister.provisioning.authority import same_fingerprint
+    from cloister.provisioning.coordinator_key import load_coordinator_key, public_key_of
     from cloister.provisioning.papers import Welcome, read_request, write_welcome
     from cloister.server.folder import ServerFolder
     from cloister.server.members import approved, changing, read_members
@@ -92,6 +93,7 @@ def approve(
             site=asked.site,
             request=asked.fingerprint,
             expires=members[asked.site].expires,
+            coordinator_key=public_key_of(load_coordinator_key(folder.key)),
         )
         write_welcome(path, welcome, folder.authority)
         write(members)

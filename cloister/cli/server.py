@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from cloister.cli import server_key
+
 app = typer.Typer(help="Run a coordinator: make it, start it, look at it.", no_args_is_help=True)
 
 Folder = Annotated[
@@ -16,6 +18,7 @@ Folder = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 DEFAULT = Path("coordinator")
+app.command("key")(server_key.key)
 
 
 @app.command("init")
@@ -63,6 +66,9 @@ def start(folder: Folder = DEFAULT) -> None:
     from cloister.server.service import Service
 
     opened = ServerFolder.open(folder)
+    made = opened.complete()
+    if made is not None:
+        typer.echo(server_key.told_of(made, folder), err=True)
     service = Service(opened)
     host, port = opened.config.place
     typer.echo(f"{opened.config.name}: listening at {host}:{port}; logs in {opened.logs}", err=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloister.cli import site_service
+from cloister.cli import site_key, site_service
 from cloister.cli.arguments import AsJson, SiteToml
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ budget = typer.Typer(help="What the data set's life has left.", no_args_is_help=
 app.add_typer(policy, name="policy")
 app.add_typer(budget, name="budget")
 app.command("join")(site_service.join)
+app.command("trust")(site_key.trust)
 app.command("start")(site_service.start)
 app.command("reload")(site_service.reload)
 app.command("stop")(site_service.stop)

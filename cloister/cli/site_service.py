@@ -141,6 +141,11 @@ def status(site: SiteToml, as_json: AsJson = False) -> None:
     typer.echo(f"{facts['site']}: {'runs, ' + doing if facts['running'] else 'does not run'}")
     if facts["activity"].get("leaves_every"):
         typer.echo(f"  updates leave every {facts['activity']['leaves_every']:g} s, and no sooner")
+    if facts["activity"].get("strangers"):
+        typer.echo(
+            f"  {facts['activity']['strangers']} questions that its coordinator did not sign came "
+            "since it was started, and were refused unread; tell the coordinator"
+        )
     if facts["connection"]:
         told = facts["connection"]
         typer.echo(f"  last trouble with the connection, {told['time']}: {told['trouble']}")

@@ -1,7 +1,8 @@
 """The site's agent: one warm process that answers rounds, in place of Flower's executor.
 
-It claims the SuperNode's tasks, checks each message against the site's policy and ledger, and runs
-the trainer that is installed, with the base model in memory. The bundle that a run came with is
+It claims the SuperNode's tasks, answers what its coordinator signed and nothing else, checks each
+question against the site's policy and ledger, and runs the trainer that is installed, with the base
+model in memory. The bundle that a run came with is
 never unpacked; an error's text never leaves; every reply is checked once more before it goes.
 """
 
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from flwr.app import Context, Message
 
-from cloister.adapter.exchange import RECORD, RoundRequest, Step
+from cloister.adapter.exchange import RoundRequest, Step
 from cloister.client.admission import Admitted
 from cloister.client.agent_folder import AgentFolder
 from cloister.client.app import Identity, as_message, make_client_app, refused_by_nobody
@@ -31,11 +32,19 @@ from cloister.client.own_ledger import open_ledger
 from cloister.client.records import RecordSource
 from cloister.client.secure import EpochKeys
 from cloister.client.site_file import SiteFile, read_site, site_bytes, site_of
+from cloister.client.trusted_key import trusted_coordinator
 from cloister.data.values import MOST_ROW_BYTES
-from cloister.errors import AdapterFormatError, CloisterError, NetworkError, PreflightError
+from cloister.errors import (
+    AdapterFormatError,
+    CloisterError,
+    NetworkError,
+    PreflightError,
+    StrangerError,
+)
 from cloister.flower.control import empty_bundle
 from cloister.flower.tasks import CLIENT_TASK, Executor, Runtime, Task
 from cloister.logs import log_json
+from cloister.provisioning.signed_questions import Coordinator
 from cloister.recipe import parse_document
 
 log = logging.getLogger(__name__)
@@ -47,6 +56,10 @@ POLL = 0.1
 # about 50 MB/s, whoever's it is.
 READ_SECONDS = 1e-4
 READ_BYTE_SECONDS = 2e-8
+# Questions of strangers that are noted in full while an agent runs, of the refusals that are kept
+# (`agent_folder.KEPT`): whoever puts them must not crowd out why the coordinator's own came to
+# nothing. The others are counted.
+NOTED_STRANGERS = 20
 # How a watchdog ends the process: EX_SOFTWARE, sysexits.h.
 HUNG = 70
 
@@ -129,12 +142,16 @@ class Agent:
         self.moments.hold(begun, _reading_period(file))
         self._sites = OwnSites(self.path, records, self.moments)
         self._app = make_client_app(
-            self._sites, on_error=self._refused, identify=self._identity, moments=self.moments
-        )
+            self._sites, self._trusted, on_error=self._wrong, identify=self._identity,
+            moments=self.moments, on_asked=self._is_asked,
+        )  # fmt: skip
+        self._question: RoundRequest | None = None
         self._expected = hashlib.sha256(empty_bundle()).hexdigest()
         self._serves()
         self._asked = ("", 0)
-        self._activity: dict[str, object] = {"doing": "waiting", "answered": 0, "bundles": 0}
+        self._activity: dict[str, object] = {
+            "doing": "waiting", "answered": 0, "bundles": 0, "strangers": 0,
+        }  # fmt: skip
 
     def serve(self) -> None:
         """Answers until it is told to stop.
@@ -177,7 +194,7 @@ class Agent:
                 return
             task.reply(reply, context)
             task.finish(succeeded=True)
-            self._activity["answered"] = int(str(self._activity["answered"])) + 1
+            self._count("answered")
         except NetworkError as error:
             log.warning("the reply could not be handed over: %s", error)
             task.close()
@@ -186,28 +203,26 @@ class Agent:
             self._doing("waiting")
 
     def _answer(self, message: Message, context: Context) -> Message:
-        self._asked = ("", 0)
-        step = Step.TRAIN
+        self._asked, self._question = ("", 0), None
         try:
-            request = RoundRequest.from_fields(dict(message.content[RECORD]))
-            self._asked, step = (request.study, request.round), request.step
-        except (AdapterFormatError, KeyError):
-            pass  # the app says so itself
-        doing = "preparing" if step is Step.PREPARE else "training"
-        self._doing(doing, study=self._asked[0], round=self._asked[1])
-        reply = self._app(message, context)
-        admitted = self._sites.admitted[1] if self._sites.admitted else None
+            reply = self._app(message, context)
+        except Exception as error:  # Flower's own, of a kind of message that no app answers
+            self._wrong(error)
+            reply = as_message(refused_by_nobody(0), message)
+        asked: RoundRequest | None = self._question
+        # Of a question that is not the coordinator's nothing is known here, and nobody answers.
+        admitted = self._sites.admitted[1] if asked and self._sites.admitted else None
         try:
             site, shapes = (admitted.site, admitted.sent_in(self._asked[1])) if admitted else (
                 None, {}
             )  # fmt: skip
-            who = self._identity(context) if site is None else None
+            who = self._identity(context) if asked and site is None else None
             check_outgoing(reply, message, site, shapes, who.sign if who else None)
         except CloisterError as error:
             log.error("a reply was kept back")
             self._refused(error)
             return as_message(refused_by_nobody(self._asked[1]), message)
-        if step is Step.PREPARE and admitted is not None:
+        if asked and asked.step is Step.PREPARE and admitted is not None:
             self._activity["leaves_every"] = admitted.period
             found = changes(
                 admitted.site.plan, admitted.plan,
@@ -216,6 +231,15 @@ class Agent:
             study = {"study": admitted.site.study, "changes": as_rows(found)}
             _noted(lambda: self._folder.note_study(study))
         return reply
+
+    def _trusted(self) -> Coordinator:
+        return trusted_coordinator(read_site(self.path))
+
+    def _is_asked(self, request: RoundRequest) -> None:
+        """Notes what the coordinator asks for, once it is known to be the coordinator."""
+        self._question, self._asked = request, (request.study, request.round)
+        doing = "preparing" if request.step is Step.PREPARE else "training"
+        self._doing(doing, study=request.study, round=request.round)
 
     def _reload_if_asked(self) -> None:
         """Reads the records again where the operator asks for it; those from before stay if not.
@@ -244,7 +268,7 @@ class Agent:
     def _look_at(self, bundle: bytes) -> None:
         found = hashlib.sha256(bundle).hexdigest()
         if found != self._expected:
-            self._activity["bundles"] = int(str(self._activity["bundles"])) + 1
+            self._count("bundles")
             log.warning("a bundle that is not cloister's came along and was dropped unread: "
                         "%d bytes, SHA-256 %s", len(bundle), found)  # fmt: skip
 
@@ -255,11 +279,25 @@ class Agent:
         except CloisterError:
             return None
 
+    def _wrong(self, error: Exception) -> None:
+        """Notes what went wrong with a question; of strangers' ones, the first."""
+        own = isinstance(error, CloisterError) and not isinstance(
+            error, StrangerError | AdapterFormatError
+        )  # such as a key that cannot be read
+        is_known = self._question is not None or own
+        if is_known or self._count("strangers") <= NOTED_STRANGERS:
+            self._refused(error)
+
+    def _count(self, what: str) -> int:
+        count = int(str(self._activity[what])) + 1
+        self._activity[what] = count
+        return count
+
     def _refused(self, error: Exception) -> None:
         _noted(lambda: self._folder.note_refusal(error, *self._asked))
 
     def _doing(self, what: str, **more: object) -> None:
-        kept = ("answered", "bundles", "leaves_every")
+        kept = ("answered", "bundles", "strangers", "leaves_every")
         base = {key: self._activity[key] for key in kept if key in self._activity}
         self._activity = {"doing": what, **base, **more}
         _noted(lambda: self._folder.note_activity(self._activity))

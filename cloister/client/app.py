@@ -14,6 +14,7 @@ from cloister.client.admission import Admitted
 from cloister.client.moments import AT_ONCE, Moments
 from cloister.client.round import run_round
 from cloister.errors import BudgetError, CloisterError, RoundSpentError
+from cloister.provisioning.signed_questions import Trusted, check_asked
 
 log = logging.getLogger(__name__)
 
@@ -35,22 +36,29 @@ class Identity:
 
 def make_client_app(
     open_site: OpenSite,
+    trusted: Trusted,
     on_step: Callable[[], None] = lambda: None,
     on_error: Callable[[Exception], None] = lambda error: None,
     identify: Callable[[Context], Identity | None] = lambda context: None,
     moments: Moments = AT_ONCE,
+    on_asked: Callable[[RoundRequest], None] = lambda request: None,
 ) -> ClientApp:
     """A ClientApp for sites that `open_site` finds from their Flower context.
 
     Args:
         open_site: Admits the site to the study of a context; called for every message, so it keeps
             what it loaded. Where it touches records, it returns at a public moment.
+        trusted: Whose questions are answered.
         on_step: Called after each local step, for progress where the site runs.
         on_error: Given what went wrong, where the site runs.
         identify: Who answers where `open_site` fails; None where that is not known either.
         moments: When updates leave; the reply's own time stamp is set after it.
+        on_asked: Given each question that is the coordinator's, before anything is done for it.
 
     Guarantees:
+        A question that is not the coordinator's, put to this site, is answered by a refusal of
+        nobody: before the study's document is parsed, and with neither the site's ledger nor a
+        record nor a base looked at.
         An error's text stays at the site; the coordinator gets one word of a fixed list. What
         follows from a round that was charged leaves at a moment of the admission's period.
     """
@@ -58,9 +66,17 @@ def make_client_app(
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        admitted, request, begun = None, RoundRequest("", 0, b""), 0.0
+        request = RoundRequest("", 0, b"")
         try:
             request = RoundRequest.from_fields(dict(message.content[RECORD]))
+            check_asked(request, str(context.run_config.get("recipe", "")), trusted)
+        except Exception as error:
+            _log(error, request.round)
+            on_error(error)
+            return as_message(refused_by_nobody(request.round), message)
+        on_asked(request)
+        admitted, begun = None, 0.0
+        try:
             admitted = open_site(context)
             begun = moments.clock()
             reply = run_round(admitted, request, on_step)

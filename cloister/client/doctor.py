@@ -26,11 +26,13 @@ from cloister.client.membership import Membership
 from cloister.client.own_ledger import is_begun, open_ledger
 from cloister.client.reach import reach
 from cloister.client.site_file import SiteFile
+from cloister.client.trusted_key import trusted_coordinator
 from cloister.errors import CloisterError
 from cloister.names import counted
 from cloister.privacy.ledger import key_file
 from cloister.privacy.ledger_file import LedgerFile, refuse_network_file_system
 from cloister.privacy.verify import verify
+from cloister.provisioning.coordinator_key import key_fingerprint
 from cloister.recipe import Recipe
 
 # Room for a ledger's messages and a checkpoint; a message is at most 20 MB by default.
@@ -65,6 +67,8 @@ def examine(file: SiteFile, recipe: Recipe | None) -> Iterator[Outcome]:
     yield run_check("data", data)
     if Membership.of(file).path.exists():
         yield from _network(Membership.of(file))
+    if Membership.of(file).is_welcome():
+        yield run_check("coordinator's key", lambda: _coordinator(file))
     if recipe is not None and data.found is not None:
         yield from study_checks(file, recipe, data.found)
 
@@ -85,6 +89,11 @@ def _network(membership: Membership) -> Iterator[Outcome]:
             yield Outcome(f"way: {step.name}", level, step.detail, step.remedy)
     except CloisterError as error:
         yield Outcome("way", Level.FAIL, str(error), "join again with the coordinator's invite")
+
+
+def _coordinator(file: SiteFile) -> Outcome:
+    known = key_fingerprint(trusted_coordinator(file).key)
+    return Outcome("coordinator's key", Level.PASS, f"answers what {known[:17]}… signed for it")
 
 
 def _python() -> Outcome:

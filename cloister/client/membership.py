@@ -7,6 +7,7 @@ authority.crt   the coordinator's authority, pinned
 node.key        the SuperNode's; made here, never sent
 request.json    what was sent to the coordinator
 welcome.json    the coordinator's answer: the site may connect
+coordinator.pub the key whose questions the site answers: from the welcome, or `cloister site trust`
 """
 
 from __future__ import annotations
@@ -63,6 +64,11 @@ class Membership:
     def request(self) -> Path:
         """What the site asked."""
         return self.path / "request.json"
+
+    @property
+    def coordinator(self) -> Path:
+        """The public key that signs the coordinator's questions."""
+        return self.path / "coordinator.pub"
 
     @property
     def invite(self) -> Invite:
@@ -168,9 +174,13 @@ def take_invite(
 def take_welcome(file: SiteFile, path: Path, now: datetime) -> str:
     """Takes the coordinator's answer; returns until when the site may connect.
 
+    The key in it becomes the one whose questions the site answers. A welcome from before there was
+    such a key changes none, and neither does the one that was taken last, taken again: the key may
+    have been renewed since.
+
     Raises:
         BadFileError: The site asked for nothing, or the file is damaged or another site's.
-        NetworkError: It is not the coordinator's, or of another request.
+        NetworkError: It is not the coordinator's, of another request, or older than the last one.
     """
     place = Membership.of(file)
     if not place.request.exists():
@@ -189,8 +199,31 @@ def take_welcome(file: SiteFile, path: Path, now: datetime) -> str:
             f"{place.request}: asks for another key than {place.node_key}; take the invite anew "
             "and send the new request"
         )
+    is_known = _follows(place, path, content, welcome.expires)
     try:
+        if welcome.coordinator_key and not (is_known and place.coordinator.exists()):
+            write_whole(place.coordinator, welcome.coordinator_key.encode() + b"\n")
         write_whole(place.path / "welcome.json", content)
     except OSError as error:
         raise BadFileError(f"{place.path}: cannot be written ({error}); mend that first") from error
     return welcome.expires
+
+
+def _follows(place: Membership, path: Path, content: bytes, expires: str) -> bool:
+    """Whether a welcome is the one that was taken last.
+
+    Raises:
+        NetworkError: It is older: the key in it may be one that the coordinator took back.
+    """
+    kept = place.path / "welcome.json"
+    try:
+        last = content_of(kept)
+        until = read_welcome(kept, place.authority.read_bytes(), None, last).expires
+    except (BadFileError, NetworkError):  # none was taken, or it is none any more
+        return False
+    if datetime.fromisoformat(expires) < datetime.fromisoformat(until):
+        raise NetworkError(
+            f"{path}: is older than the welcome that was taken last (until {until}); take the "
+            "newest, or ask the coordinator to approve the request anew"
+        )
+    return last == content

@@ -123,7 +123,7 @@ def _asked(request: Message) -> RoundRequest:
     """What was asked for; round 0 where the request cannot be read."""
     try:
         return RoundRequest.from_fields(dict(request.content[RECORD]))
-    except (AdapterFormatError, KeyError):
+    except (AdapterFormatError, KeyError, ValueError, TypeError):  # or without any content
         return RoundRequest("", 0, b"")
 
 

@@ -19,6 +19,7 @@ from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, digest, encode
 from cloister.client.admission import Admitted, admit
 from cloister.client.charged import charged
+from cloister.client.rollback import check_seen
 from cloister.client.secure import Asking, agreed_terms
 from cloister.client.site import Site
 from cloister.errors import RefusedError, UsageError
@@ -54,6 +55,8 @@ def run_round(admitted: Admitted, request: RoundRequest, on_step: OnStep) -> Rou
         AdapterFormatError: The question is not of the study's shapes; nothing was charged.
         BudgetError: The site's budget does not cover the round; nothing was charged.
         LedgerError: The charge could not be written; nothing was drawn.
+        LedgerError: The ledger lacks an entry that the coordinator had from it: it was rolled back;
+            nothing was charged, and nothing is sent.
         RoundSpentError: The round was charged and cut off, now or before; by what, its cause says.
 
     Guarantees:
@@ -66,6 +69,7 @@ def run_round(admitted: Admitted, request: RoundRequest, on_step: OnStep) -> Rou
     site, plan = admitted.site, admitted.plan
     if request.study != site.study:
         raise RefusedError(f"study {request.study[:12]} asked, {site.study[:12]} accepted")
+    check_seen(site.ledger, request.seen)
     if request.step is Step.CERTIFY:
         return _certified(admitted, request)
     if request.step is Step.PREPARE:
@@ -164,7 +168,9 @@ def _answer_secure(admitted: Admitted, request: RoundRequest, on_step: OnStep) -
     terms = agreed_terms(
         site.study, question, plan, site.policy.accept, site.name, site.ledger.public_key
     )
-    asking = Asking(site.name, site.ledger, site.keys, terms, question, request.round)
+    asking = Asking(
+        site.name, site.ledger, site.keys, terms, question, request.round, digest(request.adapter)
+    )
     entropy = site.entropy(plan, request.round)
     start = Adapter({})
     if request.step is Step.MASK:

@@ -90,6 +90,7 @@ class Asking:
         terms: The epoch's, as checked against plan and policy.
         question: What is asked.
         number: The round.
+        adapter: SHA-256 of the global adapter in the question, in hex.
     """
 
     site: str
@@ -98,6 +99,7 @@ class Asking:
     terms: Terms
     question: Question
     number: int
+    adapter: str
 
     def answer(
         self, step: Step, charge: Charge, gradient: Callable[[], NDArray[np.int64]]
@@ -127,11 +129,16 @@ class Asking:
         member = keys.in_round(terms)
         if step is Step.SIGN:
             keys.member, signature = sign_set(
-                member, self.number, self.question.survivors, self.ledger.sign
+                member,
+                self.number,
+                self.question.adapter,
+                self.question.survivors,
+                self.ledger.sign,
             )
             return Released(signature, "")
         signatures, boxes = from_hex(self.question.signatures), from_hex(self.question.boxes)
-        return Released(reveal(member, self.number, signatures, boxes).to_bytes(), "")
+        shares = reveal(member, self.number, self.question.adapter, signatures, boxes)
+        return Released(shares.to_bytes(), "")
 
     def _mask(self, charge: Charge, gradient: Callable[[], NDArray[np.int64]]) -> Released:
         member = self.keys.joined(self.terms, self.site, from_hex(self.question.advertisements))
@@ -150,7 +157,7 @@ class Asking:
         if isinstance(granted, Released):
             return granted
         with charged(self.number):
-            self.keys.member, update = mask_update(member, self.number, gradient())
+            self.keys.member, update = mask_update(member, self.number, self.adapter, gradient())
             return granted.release(update.to_bytes())
 
 

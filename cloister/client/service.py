@@ -19,6 +19,7 @@ from cloister.client.agent_folder import AgentFolder
 from cloister.client.membership import Membership
 from cloister.client.reach import reach
 from cloister.client.site_file import SiteFile
+from cloister.client.trusted_key import trusted_coordinator
 from cloister.errors import BadFileError, UsageError
 from cloister.files import write_whole
 from cloister.flower.commands import supernode
@@ -35,7 +36,7 @@ class Service:
         file: The site's.
 
     Raises:
-        BadFileError: The site has joined no federation.
+        BadFileError: The site has joined no federation, or has no coordinator's key to trust.
         UsageError: The coordinator has not approved it yet, or its service runs already.
     """
 
@@ -50,6 +51,7 @@ class Service:
                 f"{membership.request}, then take its answer: cloister site join {file.path} "
                 "FILE"
             )
+        trusted_coordinator(file)
         running = self._folder.running()
         if running is not None:
             raise UsageError(f"{file.site.name}: runs already (process {running['pid']})")
@@ -119,6 +121,8 @@ class Service:
             write_whole(place.secret, secrets.token_hex(32).encode(), mode=0o600)
             if user is not None:  # it passes through the folder, and owns of it what it must
                 place.path.chmod(0o711)
+                # In there the agent reads the coordinator's public key, and nothing else.
+                Membership.of(self._file).path.chmod(0o711)
                 for path in (place.own, place.secret):
                     os.chown(path, user, -1)
         except OSError as error:

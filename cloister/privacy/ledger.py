@@ -216,6 +216,14 @@ class Ledger:
         """
         check_anchor(self._file.entries(), head, str(self._file.path))
 
+    def holds(self, digest: str) -> bool:
+        """Whether an entry of this SHA-256 is in the ledger's file as it is now.
+
+        Raises:
+            LedgerError: The file is not sound.
+        """
+        return any(entry.hash == digest for entry in reversed(self._file.entries()))
+
     @property
     def budget(self) -> Budget:
         """For the data set's whole life."""

@@ -2,7 +2,8 @@
 
     coordinator  -- invite  -->  site          who invites, where it is reached, its authority
     coordinator  <-- request --  site          the site's two public keys, signed by both
-    coordinator  -- welcome -->  site          the request was approved, signed by the authority
+    coordinator  -- welcome -->  site          the request was approved, and the key that will sign
+                                               the coordinator's questions; signed by the authority
 
 They travel by any means. What makes them safe is that each side reads the other's fingerprint over
 another channel: an invite's is its authority's, a request's the hash of what it says.
@@ -31,11 +32,15 @@ from cloister.provisioning.address import split_address
 from cloister.provisioning.authority import Authority, fingerprint, grouped, is_signed_by
 from cloister.provisioning.node_key import is_node_signed, sign_as_node
 
-VERSION = 1
+# Of each paper as it is written now; a paper of an earlier version is read as it was meant. The
+# second welcome brings the key that signs the coordinator's questions.
+VERSIONS = {"invite": 1, "request": 1, "welcome": 2}
 # Larger than any paper; a file of another kind is not read to its end.
 LARGEST = 65_536
 # Who signs what.
 SIGNERS = {"invite": {"authority"}, "request": {"node", "ledger"}, "welcome": {"authority"}}
+# Fields that a paper has from a version on; in an earlier one they are empty.
+SINCE = {"coordinator_key": 2}
 # Above any hospital's; a number of thousands of digits would be legal JSON.
 MOST_RECORDS = 10**12
 
@@ -101,12 +106,15 @@ class Welcome:
         site: Whom.
         request: Fingerprint of what was approved.
         expires: ISO time until which the site may connect.
+        coordinator_key: Public half of the key that signs the coordinator's questions, in hex;
+            empty in a welcome from before there was one.
     """
 
     coordinator: str
     site: str
     request: str
     expires: str
+    coordinator_key: str
 
 
 def write_invite(path: Path, invite: Invite, authority: Authority) -> None:
@@ -218,14 +226,14 @@ def read_request(path: Path) -> Request:
 
 
 def read_welcome(
-    path: Path, authority: bytes, now: datetime, content: bytes | None = None
+    path: Path, authority: bytes, now: datetime | None, content: bytes | None = None
 ) -> Welcome:
     """Reads a welcome.
 
     Args:
         path: Its file.
         authority: The certificate of the coordinator's authority that the site pinned.
-        now: The present time.
+        now: The present time; None: it was taken, and may be over.
         content: What the file holds, where it was read already.
 
     Raises:
@@ -237,21 +245,23 @@ def read_welcome(
         raise NetworkError(
             f"{path}: is not signed by the coordinator whose invite was taken; ask for it anew"
         )
-    _in_time(path, welcome.expires, now, "ask the coordinator to approve the request anew")
+    if now is not None:
+        _in_time(path, welcome.expires, now, "ask the coordinator to approve the request anew")
     return welcome
 
 
 def _write(path: Path, kind: str, said: Mapping[str, Any], signatures: Mapping[str, str]) -> None:
-    document = {"cloister": kind, "version": VERSION, "body": said, "signatures": signatures}
+    version = VERSIONS[kind]
+    document = {"cloister": kind, "version": version, "body": said, "signatures": signatures}
     try:
         write_whole(path, json.dumps(document, indent=2).encode() + b"\n")
     except OSError as error:
         raise BadFileError(f"{path}: cannot be written ({error}); name another place") from error
 
 
-def _statement(kind: str, said: Mapping[str, Any]) -> bytes:
+def _statement(kind: str, said: Mapping[str, Any], version: int | None = None) -> bytes:
     """What is signed: no signature on one paper holds for another, or for a ledger's entry."""
-    return f"cloister {kind} {VERSION}\n".encode() + canonical(said)
+    return f"cloister {kind} {version or VERSIONS[kind]}\n".encode() + canonical(said)
 
 
 def _document(path: Path, content: bytes) -> dict[str, Any]:
@@ -265,10 +275,10 @@ def _document(path: Path, content: bytes) -> dict[str, Any]:
         or document["cloister"] not in list(SIGNERS)
     ):
         raise _no_paper(path)
-    version = document["version"]
-    if type(version) is not int or version != VERSION:
+    version, newest = document["version"], VERSIONS[document["cloister"]]
+    if type(version) is not int or not 1 <= version <= newest:
         raise BadFileError(
-            f"{path}: of version {version!r:.20}, this is {VERSION}; both sides need the "
+            f"{path}: of version {version!r:.20}, this is {newest}; both sides need the "
             "same version of cloister"
         )
     return document
@@ -293,8 +303,13 @@ def _read(
     document = _document(path, content_of(path) if content is None else content)
     if document["cloister"] != kind:
         raise BadFileError(f"{path}: the {document['cloister']} was given; the {kind} is needed")
-    body, stated = document["body"], document["signatures"]
-    kinds = {field.name: int if field.name == "public_records" else str for field in fields(form)}
+    body, stated, version = document["body"], document["signatures"], document["version"]
+    kinds = {
+        field.name: int if field.name == "public_records" else str
+        for field in fields(form)
+        if SINCE.get(field.name, 1) <= version
+    }
+    later: dict[str, Any] = {field.name: "" for field in fields(form) if field.name not in kinds}
     try:
         if (
             not isinstance(body, dict)
@@ -302,10 +317,13 @@ def _read(
             or any(type(body[name]) is not kinds[name] for name in kinds)
             or not all(is_name(body.get(name, "none")) for name in ("site", "coordinator"))
             or not 1 <= body.get("public_records", 1) <= MOST_RECORDS
-            or not re.fullmatch("[0-9a-f]{64}", body.get("ledger_key", "0" * 64))
+            or not all(
+                re.fullmatch("[0-9a-f]{64}", body.get(name, "0" * 64))
+                for name in ("ledger_key", "coordinator_key")
+            )
         ):
             raise ValueError(kind)
-        statement = _statement(kind, body)
+        statement = _statement(kind, body, version)
     except ValueError as error:  # text that is no Unicode among them
         raise BadFileError(f"{path}: the {kind} is damaged; ask for it anew") from error
     try:
@@ -316,7 +334,7 @@ def _read(
         raise BadFileError(
             f"{path}: the {kind}'s signatures are damaged; ask for it anew"
         ) from error
-    return form(**body), statement, signatures
+    return form(**body, **later), statement, signatures
 
 
 def _in_time(path: Path, expires: str, now: datetime, remedy: str) -> None:

@@ -11,6 +11,7 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from cloister.adapter.exchange import RECORD, RoundRequest
+from cloister.server.voice import Voice, addressed, hear
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class Asker:
         grid: Flower's.
         nodes: Which connected nodes there are.
         patience: How long to wait.
+        voice: How questions are signed, and what is kept of the answers' heads.
         on_event: Told of what happens to a site in a round: `asked`, `answered`, `lost`, `late`.
         since: When each connected node connected, as Flower tells; one that did so after it was
             asked has lost the question. Flower itself notices that after a minute.
@@ -60,6 +62,7 @@ class Asker:
     grid: Grid
     nodes: Callable[[Grid], Nodes]
     patience: Patience
+    voice: Voice
     on_event: Callable[[str, int, str], None] = lambda what, number, site: None
     since: Callable[[Grid], Mapping[int, str]] = lambda grid: {}
     clock: Callable[[], float] = time.monotonic
@@ -140,6 +143,8 @@ class Asker:
         came = []
         for message in self.grid.pull_messages(asked) if asked else ():
             message_id = message.metadata.reply_to_message_id
+            # Also of what comes too late, or twice: the site released it.
+            hear(self.voice, message)
             if message_id in self._answered:
                 self._answered.discard(message_id)  # the same bytes once more
             elif message_id in self._late:
@@ -175,7 +180,7 @@ class _Asking:
         """Sends the request; a node for which Flower did not take it is tried again later."""
         messages = [
             Message(
-                RecordDict({RECORD: ConfigRecord(self.requests[node].fields())}),
+                RecordDict({RECORD: ConfigRecord(self._to(node).fields())}),
                 dst_node_id=node,
                 message_type=MessageType.TRAIN,
                 group_id=str(self.number),
@@ -192,6 +197,10 @@ class _Asking:
             if patience.silent is not None:
                 waited = self.silent[node][1] * 2 if node in self.silent else patience.silent
                 self.silent[node] = (now + waited, waited)
+
+    def _to(self, node: int) -> RoundRequest:
+        """A node's question, addressed and signed as of now: a head may have come since."""
+        return addressed(self.asker.voice, self.requests[node], self.nodes[node])
 
     def take(self, message_id: str, message: Message) -> tuple[str, Message] | None:
         """The answer that a message is; None for one that does not count."""

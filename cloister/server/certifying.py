@@ -43,7 +43,7 @@ def collect_certificates(
         except LedgerError as error:
             raise AdapterFormatError(str(error)) from error
 
-    asker = Asker(grid, study.nodes, study.patience, since=study.since)
+    asker = Asker(grid, study.nodes, study.patience, study.voice, since=study.since)
     started = time.monotonic()
     nodes = asker.connected(len(study.sites), 1, started)
     request = RoundRequest(study.digest, number, b"", Step.CERTIFY)

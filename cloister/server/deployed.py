@@ -8,10 +8,11 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.serverapp import Grid
 from flwr.superlink.grid.http_grid import HttpGrid
 
@@ -20,13 +21,14 @@ from cloister.data.records import Record, TextRecord
 from cloister.errors import BudgetError, DataError, RecipeError, UsageError
 from cloister.models.base import check_base, find_base
 from cloister.privacy.plan import Plan, make_plan
-from cloister.recipe import Recipe, read_recipe, validated
+from cloister.recipe import Recipe, read_recipe, sent_document, validated
 from cloister.release.card import NO_CERTIFICATE, Card, write_card
 from cloister.release.export import Released, export
 from cloister.release.site_facts import SiteFacts, site_facts
 from cloister.server.asking import Patience
 from cloister.server.certifying import collect_certificates
 from cloister.server.gathering import secure_study
+from cloister.server.heads import Heads
 from cloister.server.journal import change_run, note
 from cloister.server.members import Member
 from cloister.server.plots import plot_run
@@ -35,6 +37,7 @@ from cloister.server.run_directory import RunDirectory
 from cloister.server.scoring import Scorer, error_of
 from cloister.server.study import RoundReport, ServerStudy
 from cloister.server.tracking import TensorBoard, metrics_row
+from cloister.server.voice import Signed
 from cloister.strategies.build import make_strategy
 from cloister.strategies.strategy import ServerState
 from cloister.tasks.build import labels_of, record_kind
@@ -143,6 +146,8 @@ class DeployedStudy:
         validation: Public; empty where the recipe names none.
         run: Its folder.
         allowed: The members as they are now; one that was revoked since is asked no more.
+        key: The coordinator's; signs every question.
+        heads: Folder of the last heads that came from each ledger (`server.heads`).
     """
 
     recipe: Recipe
@@ -152,6 +157,8 @@ class DeployedStudy:
     validation: list[Record]
     run: RunDirectory
     allowed: Callable[[], Mapping[str, Member]]
+    key: Ed25519PrivateKey = field(repr=False)
+    heads: Path
 
     @classmethod
     def open(
@@ -159,6 +166,8 @@ class DeployedStudy:
         run: RunDirectory,
         members: Mapping[str, Member],
         allowed: Callable[[], Mapping[str, Member]],
+        key: Ed25519PrivateKey,
+        heads: Path,
     ) -> DeployedStudy:
         """Loads base and public data, and proves the per-record gradients exact.
 
@@ -166,6 +175,8 @@ class DeployedStudy:
             run: Its folder.
             members: The sites that take part.
             allowed: The members as they are when it is called.
+            key: The coordinator's.
+            heads: Where the sites' last heads are kept.
 
         Raises:
             CloisterError: Anything that makes the study impossible, before any site is asked.
@@ -181,7 +192,7 @@ class DeployedStudy:
         if recipe.privacy.enabled:
             for plan in plans_of(recipe, members).values():
                 proven(workspace, plan, on_machine(recipe.training, recipe.machine))
-        return cls(recipe, members, workspace, test, validation, run, allowed)
+        return cls(recipe, members, workspace, test, validation, run, allowed, key, heads)
 
     @property
     def scorer(self) -> Scorer:
@@ -195,6 +206,7 @@ class DeployedStudy:
         strategy = make_strategy(recipe.strategy, names)
         state = run.load(strategy.init(self.workspace.whole), digest)
         tensorboard = TensorBoard(run) if recipe.tracking.tensorboard else None
+        keys = {name: member.ledger_key for name, member in self.members.items()}
 
         def on_round(report: RoundReport) -> None:
             run.append_metrics(metrics_row(report))
@@ -232,6 +244,7 @@ class DeployedStudy:
             max_update_norm=recipe.privacy.max_update_norm if recipe.privacy.enabled else None,
             score=scorer.when_due,
             save=lambda closed: run.save(closed, digest),
+            voice=Signed(self.key, digest, sent_document(recipe), keys, Heads(self.heads)),
             stop_early=scorer.stop_early,
             on_round=on_round,
             on_prepared=on_prepared,
@@ -243,7 +256,7 @@ class DeployedStudy:
             ranks=dict.fromkeys(names, frozenset(recipe.lora.ranks)),
             dtype=recipe.training.update_dtype,
             error=error_of(recipe, strategy.traits, names, self.workspace),
-            keys={name: member.ledger_key for name, member in self.members.items()},
+            keys=keys,
             secure=secure_study(recipe, next(iter(plans_of(recipe, self.members).values()))),
             central=recipe.privacy.central(len(names), recipe.federation.num_rounds),
         )

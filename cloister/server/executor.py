@@ -16,6 +16,7 @@ from cloister.errors import CloisterError, NetworkError, UsageError
 from cloister.flower.grid import grid_of
 from cloister.flower.tasks import SERVER_TASK, Executor, Runtime, Task
 from cloister.logs import log_json
+from cloister.provisioning.coordinator_key import load_coordinator_key
 from cloister.server.deployed import DeployedStudy
 from cloister.server.folder import ServerFolder
 from cloister.server.journal import Standing, all_runs, change_run, note, read_run
@@ -68,6 +69,8 @@ def _execute(folder: ServerFolder, runtime: Runtime, task: Task) -> None:
             RunDirectory.reopen(place),
             {site: members[site] for site in run.sites if site in members},
             lambda: connecting(read_members(folder.members), datetime.now(UTC)),
+            load_coordinator_key(folder.key),
+            folder.heads,
         )
         study.execute(grid_of(runtime, task, flower_run))
         change_run(place, standing=Standing.FINISHED, error="", exit_code=0)

@@ -2,10 +2,12 @@
 
 server.toml        name, address, ports
 ca.key, ca.crt     the authority; back them up, every site pins them
+coordinator.key    signs every question that a site is asked; each site trusts its public half
 endpoint.*         key and certificate of the sites' endpoint, renewed by themselves
 loopback.*         of the SuperLink, which only this machine reaches
 executor.secret    what an executor shows to the SuperLink
 members.json       the sites: invited, approved, revoked
+heads/             the last entries that came from each site's ledger
 state/             Flower's; disposable
 logs/              of every process
 runs/              one folder a run
@@ -35,6 +37,7 @@ from cloister.provisioning.authority import (
     issue_endpoint,
     load_authority,
 )
+from cloister.provisioning.coordinator_key import create_coordinator_key, public_key_of
 from cloister.toml_text import read_toml
 
 # The SuperLink's own certificate is for this machine alone.
@@ -124,6 +127,7 @@ class ServerFolder:
             write_whole(folder.secret, secrets.token_hex(32).encode(), mode=0o600)
             if not (path / "ca.key").exists():
                 create_authority(path, config.name, now)
+            folder.complete()
             folder.renew(now)
             write_whole(path / "server.toml", tomli_w.dumps(as_table(config)).encode())
         except OSError as error:
@@ -151,6 +155,27 @@ class ServerFolder:
         if config is None:
             raise RecipeError([f"{path}: {problem}" for problem in problems])
         return cls(path, config)
+
+    def complete(self) -> str | None:
+        """Makes what a folder from before lacks: the key that signs questions.
+
+        Returns:
+            Its public half where it was made now; None where it was there.
+
+        Raises:
+            BadFileError: It cannot be written.
+        """
+        return None if self.key.exists() else public_key_of(create_coordinator_key(self.key))
+
+    @property
+    def key(self) -> Path:
+        """Signs the coordinator's questions."""
+        return self.path / "coordinator.key"
+
+    @property
+    def heads(self) -> Path:
+        """What each site's ledger was seen to hold, across runs."""
+        return self.path / "heads"
 
     @property
     def authority(self) -> Authority:

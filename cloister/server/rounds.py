@@ -37,7 +37,7 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
     if state.round >= study.num_rounds:
         return state
     epsilon: dict[str, float] = {}
-    asker = Asker(grid, study.nodes, study.patience, study.on_event, study.since)
+    asker = Asker(grid, study.nodes, study.patience, study.voice, study.on_event, study.since)
     gather = gatherer(study, asker)
     enough = study.enough
     prepared = prepare(study, asker)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloister.adapter.exchange import RoundRequest, Step
+from cloister.adapter.wire import digest
 from cloister.errors import AdapterFormatError, QuorumError, RefusedError
 from cloister.privacy.secagg.keys import read_advertisement
 from cloister.privacy.secagg.messages import MaskedUpdate, Revealed
@@ -93,17 +94,18 @@ class SecureRounds:
             self._epoch = None
         if len(masked) < epoch.threshold:
             return SecureSum(replies, None)
-        there = tuple(sorted(masked))
+        there, start = tuple(sorted(masked)), digest(payload)
         try:
             signed = self._ask(Step.SIGN, epoch, number, replies, there, _as_it_is,
                                lambda site: Question(epoch=epoch.epoch, members=epoch.members,
-                                                     survivors=there))  # fmt: skip
+                                                     survivors=there, adapter=start))  # fmt: skip
             self._enough(signed, "signed whose updates are summed")
             revealed = self._ask(
                 Step.REVEAL, epoch, number, replies, tuple(signed),
                 lambda site, shares: Revealed.from_bytes(epoch, there, shares),
                 lambda site: Question(
                     epoch=epoch.epoch, members=epoch.members, signatures=to_hex(signed),
+                    adapter=start,
                     boxes=to_hex({s: masked[s].boxes[site] for s in there if s != site}),
                 ),
             )  # fmt: skip

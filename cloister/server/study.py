@@ -15,6 +15,7 @@ from cloister.adapter.tensors import Adapter
 from cloister.privacy.central import CentralPlan
 from cloister.privacy.secagg.sharing import Sharing
 from cloister.server.asking import Nodes, Patience
+from cloister.server.voice import Voice
 from cloister.strategies.strategy import ServerState, Strategy
 
 log = logging.getLogger(__name__)
@@ -96,6 +97,7 @@ class ServerStudy:
         max_update_norm: Bound that every site agreed to clip what it sends to; None: no bound.
         score: Scores an adapter on public data, or returns nothing where the round is not scored.
         save: Makes a state durable before the next round starts.
+        voice: How questions are signed; a simulation says that they are not.
         stop_early: Whether the scores so far end the study.
         on_round: Told of each closed round.
         on_prepared: Told who takes part, and who does not and why, before the first round.
@@ -125,6 +127,7 @@ class ServerStudy:
     max_update_norm: float | None
     score: Callable[[ServerState], SetScores]
     save: Callable[[ServerState], None]
+    voice: Voice
     stop_early: Callable[[ServerState, SetScores], bool] = lambda state, metrics: False
     on_round: Callable[[RoundReport], None] = lambda report: None
     on_prepared: Callable[[Collection[str], Mapping[str, str]], None] = lambda ready, refused: None

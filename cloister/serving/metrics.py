@@ -139,6 +139,8 @@ def site_metrics(facts: SiteFacts, failures: int = 0) -> bytes:
                     for name, at in sorted(last.items()) if at is not None]),
             _counter("foreign_bundles", "Bundles of code that were dropped unread.",
                      [(site, int(facts.activity.get("bundles", 0)))]),
+            _counter("foreign_questions", "Questions that the coordinator did not sign, refused.",
+                     [(site, int(facts.activity.get("strangers", 0)))]),
             _gauge("membership_expiry_timestamp_seconds", "When the membership is over.",
                    [(site, until.timestamp())] if until is not None else []),
             _starts(facts.processes),

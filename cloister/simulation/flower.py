@@ -13,6 +13,7 @@ from flwr.app import Context
 
 from cloister.client.admission import Admitted
 from cloister.client.app import Identity, make_client_app
+from cloister.provisioning.signed_questions import Unsigned
 from cloister.recipe import Recipe, read_recipe
 from cloister.server.app import make_server_app
 from cloister.server.run_directory import RunDirectory
@@ -67,5 +68,5 @@ class _Server:
 
 _server = _Server()
 
-client = make_client_app(_open_site, on_error=end_on_fault, identify=_identify)
+client = make_client_app(_open_site, Unsigned(), on_error=end_on_fault, identify=_identify)
 server = make_server_app(_server.open, _server.finish)

@@ -18,6 +18,7 @@ from cloister.errors import (
 from cloister.models.state import write_adapter
 from cloister.privacy.chain import Head
 from cloister.privacy.ledger import Ledger
+from cloister.provisioning.signed_questions import Unsigned
 from cloister.recipe import Recipe
 from cloister.server.app import make_server_app
 from cloister.server.asking import Patience
@@ -103,7 +104,9 @@ def simulate(
             failures.append(error)
 
         try:
-            app = make_client_app(sites.admitted, events.on_step, failed, sites.identity)
+            app = make_client_app(
+                sites.admitted, Unsigned(), events.on_step, failed, sites.identity
+            )
             run_local(server_app, app, count)
         except QuorumError:
             # In one process a site's own error says more than that it did not answer.
@@ -112,7 +115,9 @@ def simulate(
                 raise known[0] from None
             raise
     else:
-        app = make_client_app(sites.admitted, on_error=end_on_fault, identify=sites.identity)
+        app = make_client_app(
+            sites.admitted, Unsigned(), on_error=end_on_fault, identify=sites.identity
+        )
         run_ray(server_app, app, count)
     return coordinator.finish(final[0])
 
@@ -222,6 +227,7 @@ class SimulatedCoordinator:
             max_update_norm=recipe.privacy.max_update_norm if recipe.privacy.enabled else None,
             score=scorer.when_due,
             save=lambda closed: self.run.save(closed, digest, self._heads()),
+            voice=Unsigned(),
             stop_early=scorer.stop_early,
             on_round=on_round,
             on_note=self.events.on_stage,

@@ -27,6 +27,7 @@ from cloister.client.site import Site
 from cloister.privacy.laws import LEVEL, Check, Floats, exact_check, p_check
 from cloister.privacy.ledger import Ledger
 from cloister.privacy.noise_laws import angle_p
+from cloister.provisioning.signed_questions import Unsigned
 from cloister.recipe import Recipe
 from cloister.server.asking import Asker, Patience
 from cloister.server.replies import Terms
@@ -138,11 +139,14 @@ def _noise_of_the_sum(recipe: Recipe, audited: AuditedSite, names: tuple[str, ..
             for name in names
         ]  # fmt: skip
         app = make_client_app(
-            lambda at: admit(sites[int(str(at.node_config["partition-id"]))], workspace)
+            lambda at: admit(sites[int(str(at.node_config["partition-id"]))], workspace),
+            Unsigned(),
         )
         replies: list[RoundReply] = []
         grid = LocalGrid(_overheard(app, replies.append), len(names))
-        asker = Asker(grid, lambda _: dict.fromkeys(grid.get_node_ids(), ""), Patience(3600.0))
+        asker = Asker(
+            grid, lambda _: dict.fromkeys(grid.get_node_ids(), ""), Patience(3600.0), Unsigned()
+        )
         rounds = SecureRounds(asker, Terms("audit", names, keys), keys, plan.sharing)
         nodes = dict.fromkeys(grid.get_node_ids(), "")
         totals = [

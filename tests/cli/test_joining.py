@@ -10,7 +10,9 @@ import pytest
 from cloister.cli.main import run
 from cloister.client.membership import Membership
 from cloister.client.site_file import EXAMPLE, read_site
+from cloister.client.trusted_key import trusted_coordinator
 from cloister.flower import control
+from cloister.provisioning.signed_questions import Coordinator
 from cloister.server.folder import ServerFolder
 from cloister.server.journal import Run, Standing, read_run, write_run
 from cloister.server.members import read_members
@@ -108,12 +110,56 @@ def test_a_site_joins_by_the_commands_that_it_is_told(table: Table) -> None:
     assert table.members() == {"st-marys": "revoked"}
 
 
+def test_a_site_that_joined_before_takes_the_coordinator_s_key_by_a_command(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And after the coordinator made another; until then its service does not even start."""
+    fingerprint = table.init()
+    welcome = table.approve(table.join(table.invite(), fingerprint))
+    table.does("site", "join", table.site, welcome)
+    file = read_site(table.site)
+    Membership.of(file).coordinator.unlink()
+    said = table.fails(3, "site", "start", table.site)
+    assert "answers no question without one" in said
+    assert "cloister site trust" in said
+    public, told = table.does("server", "key", table.server).split()
+    stored = table.folder / "coordinator.pub"
+    table.does("server", "key", table.server, "--out", stored)
+    for given in (public, stored):
+        assert told in table.fails(2, "site", "trust", table.site, given)
+        words = ("site", "trust", table.site, given, "--fingerprint")
+        assert "do not take it" in table.fails(7, *words, fingerprint)
+        assert "and no others" in table.does(*words, told)
+        assert trusted_coordinator(file) == Coordinator(public, "st-marys")
+    assert "no coordinator's public key" in table.fails(
+        3, "site", "trust", table.site, table.site, "--fingerprint", told
+    )
+    renewed = table.does("server", "key", table.server, "--renew")
+    shown = json.loads(table.does("server", "key", table.server, "--json"))
+    assert shown["key"] in renewed
+    assert shown["fingerprint"] in renewed
+    assert shown["key"] != public
+    assert trusted_coordinator(file).key == public  # until its operator says otherwise
+    table.does("site", "trust", table.site, shown["key"], "--fingerprint", shown["fingerprint"])
+    assert trusted_coordinator(file).key == shown["key"]
+    monkeypatch.setattr("cloister.server.overview.read_service", lambda folder: {"pid": 1})
+    assert "end the service first" in table.fails(2, "server", "key", table.server, "--renew")
+
+
+def test_a_key_is_of_no_use_to_who_joined_nobody(table: Table) -> None:
+    table.init()
+    public, told = table.does("server", "key", table.server).split()
+    assert "has joined no federation yet" in table.fails(
+        3, "site", "trust", table.site, public, "--fingerprint", told
+    )
+
+
 def test_nothing_private_is_in_any_paper(table: Table) -> None:
     fingerprint = table.init()
     invite = table.invite()
     welcome = table.approve(table.join(invite, fingerprint))
     keys = [*table.server.glob("*.key"), *table.site.parent.rglob("*key")]
-    assert len(keys) == 5
+    assert len(keys) == 6
     secrets = [line for key in keys for line in key.read_text().splitlines() if "KEY" not in line]
     for paper in (invite, table.request, welcome):
         text = paper.read_text()

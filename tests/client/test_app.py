@@ -19,6 +19,7 @@ from cloister.privacy import accounting
 from cloister.privacy.keys import is_signed
 from cloister.privacy.ledger import Ledger, Reservation
 from cloister.privacy.units import Unit
+from cloister.provisioning.signed_questions import Unsigned
 from cloister.recipe import Recipe
 from cloister.server.replies import ROUNDING
 from cloister.server.run_directory import RunDirectory
@@ -40,9 +41,9 @@ def recipe(tmp_path: Path) -> Recipe:
 
 def ask(open_site: OpenSite | SimulatedSites, request: dict[str, object]) -> RoundReply:
     app = (
-        make_client_app(open_site.admitted, identify=open_site.identity)
+        make_client_app(open_site.admitted, Unsigned(), identify=open_site.identity)
         if isinstance(open_site, SimulatedSites)
-        else make_client_app(open_site)
+        else make_client_app(open_site, Unsigned())
     )
     grid = LocalGrid(app, 1)
     (node,) = grid.get_node_ids()
@@ -101,7 +102,7 @@ def test_a_round_that_was_cut_off_is_not_run_again(recipe: Recipe, tmp_path: Pat
         raise DataError(SECRET)
 
     def ask_and_crash() -> RoundReply:
-        grid = LocalGrid(make_client_app(east.admitted, crash), 1)
+        grid = LocalGrid(make_client_app(east.admitted, Unsigned(), crash), 1)
         (node,) = grid.get_node_ids()
         content = RecordDict({RECORD: ConfigRecord(request_for(recipe).fields())})
         (reply,) = grid.send_and_receive([Message(content, node, MessageType.TRAIN)])

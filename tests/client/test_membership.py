@@ -10,8 +10,11 @@ import pytest
 from cloister.client.membership import Membership, take_invite, take_welcome
 from cloister.client.own_ledger import begin_ledger
 from cloister.client.site_file import EXAMPLE, SiteFile, read_site
+from cloister.client.trusted_key import trust, trusted_coordinator
 from cloister.errors import BadFileError, CloisterError, LedgerError, NetworkError, UsageError
+from cloister.privacy.keys import public_hex
 from cloister.privacy.ledger import Ledger
+from cloister.provisioning.coordinator_key import key_fingerprint
 from cloister.provisioning.node_key import create_node_key, load_node_key, public_pem
 from cloister.provisioning.papers import (
     Request,
@@ -20,9 +23,11 @@ from cloister.provisioning.papers import (
     write_invite,
     write_welcome,
 )
-from tests.support.papers import DAY, NOW, authority, invite
+from cloister.provisioning.signed_questions import Coordinator
+from tests.support.papers import DAY, NOW, authority, invite, keys
 
 FINGERPRINT = invite().fingerprint
+KEY = public_hex(keys("hub").ledger)
 
 
 @pytest.fixture
@@ -51,6 +56,7 @@ def welcomed(folder: Path, asked: Request, by: str = "hub", **changes: str) -> P
         "site": "ward",
         "request": asked.fingerprint,
         "expires": (NOW + 365 * DAY).isoformat(),
+        "coordinator_key": KEY,
     }
     path = folder / "ward.welcome.json"
     write_welcome(path, Welcome(**{**fields, **changes}), authority(by))
@@ -82,6 +88,53 @@ def test_a_site_joins(site: SiteFile, tmp_path: Path) -> None:
     assert place.is_welcome()
 
 
+def test_the_welcome_s_key_is_the_one_whose_questions_are_answered(
+    site: SiteFile, tmp_path: Path
+) -> None:
+    asked = join(site, tmp_path)
+    with pytest.raises(BadFileError, match=r"no coordinator's key yet.*cloister site trust"):
+        trusted_coordinator(site)
+    take_welcome(site, welcomed(tmp_path, asked), NOW)
+    assert trusted_coordinator(site) == Coordinator(KEY, "ward")
+    other = public_hex(keys("another").ledger)
+    take_welcome(site, welcomed(tmp_path, asked, coordinator_key=other), NOW)
+    assert trusted_coordinator(site) == Coordinator(other, "ward")
+    with pytest.raises(NetworkError, match="not signed by the coord"):
+        take_welcome(site, welcomed(tmp_path, asked, by="other", coordinator_key=KEY), NOW)
+    assert trusted_coordinator(site) == Coordinator(other, "ward")
+
+
+def test_an_old_welcome_brings_no_key_back_that_was_renewed_since(
+    site: SiteFile, tmp_path: Path
+) -> None:
+    asked, fresh = join(site, tmp_path), public_hex(keys("another").ledger)
+    first = welcomed(tmp_path, asked).rename(tmp_path / "first.json")
+    take_welcome(site, first, NOW)
+    trust(site, fresh, key_fingerprint(fresh))
+    take_welcome(site, first, NOW + DAY)  # the same paper once more
+    assert trusted_coordinator(site).key == fresh
+    renewal = {"coordinator_key": fresh, "expires": (NOW + 400 * DAY).isoformat()}
+    take_welcome(site, welcomed(tmp_path, asked, **renewal), NOW + DAY)
+    with pytest.raises(NetworkError, match="older than the welcome that was taken last"):
+        take_welcome(site, first, NOW + DAY)
+    assert trusted_coordinator(site).key == fresh
+    (Membership.of(site).path / "welcome.json").write_text("damaged")
+    take_welcome(site, welcomed(tmp_path, asked, **renewal), NOW + DAY)
+    Membership.of(site).coordinator.unlink()  # lost: the newest paper still has it
+    take_welcome(site, welcomed(tmp_path, asked, **renewal), NOW + DAY)
+    assert trusted_coordinator(site).key == fresh
+
+
+@pytest.mark.parametrize("content", [b"", b"no key", KEY[:-1].encode(), b"\xff", b"ab" * 4000])
+def test_a_key_that_is_damaged_trusts_nobody(
+    site: SiteFile, tmp_path: Path, content: bytes
+) -> None:
+    take_welcome(site, welcomed(tmp_path, join(site, tmp_path)), NOW)
+    Membership.of(site).coordinator.write_bytes(content)
+    with pytest.raises(BadFileError, match="cloister site trust"):
+        trusted_coordinator(site)
+
+
 def test_what_a_site_keeps_is_its_own(site: SiteFile, tmp_path: Path) -> None:
     asked = join(site, tmp_path)
     take_welcome(site, welcomed(tmp_path, asked), NOW)
@@ -90,6 +143,7 @@ def test_what_a_site_keeps_is_its_own(site: SiteFile, tmp_path: Path) -> None:
     assert stat.S_IMODE(place.node_key.stat().st_mode) == 0o600
     assert {file.name for file in place.path.iterdir()} == {
         "invite.json", "authority.crt", "node.key", "request.json", "welcome.json",
+        "coordinator.pub",
     }  # fmt: skip
     secret = place.node_key.read_text().splitlines()[2]
     for name in ("request.json", "welcome.json", "invite.json"):

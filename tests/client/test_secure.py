@@ -120,7 +120,7 @@ class Member:
 
     def ask(self, number: int, step: Step = Step.MASK):  # type: ignore[no-untyped-def]
         asked = Question(epoch=1, members=self.terms.members, advertisements=to_hex(self.adverts))
-        asking = Asking("own", self.ledger, self.keys, self.terms, asked, number)
+        asking = Asking("own", self.ledger, self.keys, self.terms, asked, number, "ab" * 32)
         charge = Charge(study="study", round=number, plan=PLAN, request=f"adapter {number}",
                         is_private=True)  # fmt: skip
         return asking.answer(step, charge, lambda: np.zeros(20, dtype=np.int64))

@@ -16,7 +16,7 @@ from cloister.privacy.keys import public_hex
 from cloister.provisioning.node_key import public_pem, sign_as_node
 from cloister.provisioning.papers import (
     LARGEST,
-    VERSION,
+    VERSIONS,
     Invite,
     Request,
     Welcome,
@@ -41,6 +41,7 @@ def welcome() -> Welcome:
         site="ward",
         request=request().fingerprint,
         expires=(NOW + 365 * DAY).isoformat(),
+        coordinator_key=public_hex(keys("hub").ledger),
     )
 
 
@@ -159,7 +160,10 @@ def test_one_paper_is_not_taken_for_another(tmp_path: Path, kind: str) -> None:
         with pytest.raises(BadFileError, match=f"the {kind} was given; the {other} is needed"):
             read(write(tmp_path, kind), other)
         with pytest.raises(BadFileError, match=f"the {other} is damaged"):
-            read(edited(write(tmp_path, kind), lambda d, o=other: d.update(cloister=o)), other)
+            read(
+                edited(write(tmp_path, kind), lambda d, o=other: d.update(cloister=o, version=1)),
+                other,
+            )
 
 
 def test_no_signature_on_a_paper_holds_for_the_bare_text(tmp_path: Path) -> None:
@@ -177,7 +181,7 @@ def test_no_signature_on_a_paper_holds_for_the_bare_text(tmp_path: Path) -> None
         read_request(edited(path, resign))
 
 
-@pytest.mark.parametrize("version", [0, VERSION + 1, str(VERSION), None, True, 1.0, [1]])
+@pytest.mark.parametrize("version", [0, VERSIONS["invite"] + 1, "1", None, True, 1.0, [1]])
 def test_another_version_is_named(tmp_path: Path, version: object) -> None:
     path = edited(write(tmp_path, "invite"), lambda d: d.update(version=version))
     with pytest.raises(BadFileError, match="same version of cloister"):
@@ -267,7 +271,7 @@ def test_fields_that_cannot_be_meant_are_refused(
     document=st.fixed_dictionaries(
         {
             "cloister": st.sampled_from(KINDS),
-            "version": st.just(VERSION),
+            "version": st.sampled_from(sorted(VERSIONS.values())),
             "body": st.recursive(
                 st.none() | st.integers() | st.text(max_size=5),
                 lambda inner: st.dictionaries(
@@ -290,6 +294,45 @@ def test_any_document_is_refused_in_one_line(
         with pytest.raises((BadFileError, NetworkError)) as told:
             read(path, kind)
         assert "\n" not in str(told.value)
+
+
+def earlier(path: Path) -> Path:
+    """A welcome as it was written before coordinators had a key: byte for byte of that form."""
+    said = {name: value for name, value in asdict(welcome()).items() if name != "coordinator_key"}
+    signature = authority().sign(b"cloister welcome 1\n" + canonical(said))
+    document = {"cloister": "welcome", "version": 1, "body": said,
+                "signatures": {"authority": signature.hex()}}  # fmt: skip
+    path.write_text(json.dumps(document, indent=2) + "\n")
+    return path
+
+
+def test_a_welcome_from_before_there_was_a_key_is_read_and_brings_none(tmp_path: Path) -> None:
+    path = earlier(tmp_path / "welcome.json")
+    assert read_welcome(path, authority().pem, NOW) == replace(welcome(), coordinator_key="")
+
+
+@pytest.mark.parametrize("version", [1, 3, True, "2"])
+def test_a_welcome_is_of_the_version_that_was_signed(tmp_path: Path, version: object) -> None:
+    """Nobody takes the key out of one, or puts one in, by calling it another version."""
+    path = edited(write(tmp_path, "welcome"), lambda d: d.update(version=version))
+    with pytest.raises(BadFileError):
+        read_welcome(path, authority().pem, NOW)
+    stripped = edited(path, lambda d: (d.update(version=1), d["body"].pop("coordinator_key")))
+    with pytest.raises(NetworkError, match="not signed by the coordinator"):
+        read_welcome(stripped, authority().pem, NOW)
+    added = edited(
+        earlier(path), lambda d: (d.update(version=2), d["body"].update(coordinator_key="ab" * 32))
+    )
+    with pytest.raises(NetworkError, match="not signed by the coordinator"):
+        read_welcome(added, authority().pem, NOW)
+
+
+@pytest.mark.parametrize("key", ["", "ab", "AB" * 32, "ab" * 33, "zz" * 32])
+def test_a_welcome_with_no_key_that_could_be_is_damaged(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "welcome.json"
+    write_welcome(path, replace(welcome(), coordinator_key=key), authority())
+    with pytest.raises(BadFileError, match="the welcome is damaged"):
+        read_welcome(path, authority().pem, NOW)
 
 
 def test_an_invite_is_void_after_its_time(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloister.adapter.exchange import RoundRequest
+from cloister.provisioning.signed_questions import Unsigned
 from cloister.server.asking import POLL, RECONNECTED_POLL, Asker, Nodes, Patience
 from tests.support.clock import Answer, Clock, TimedGrid, reply_to
 
@@ -53,6 +54,7 @@ class Round:
             self.grid,
             lambda grid: self.there(self.clock.now),
             self.patience,
+            Unsigned(),
             lambda what, number, site: self.events.append((what, number, site)),
             lambda grid: self.since(self.clock.now),
             self.clock,

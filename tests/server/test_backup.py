@@ -11,6 +11,7 @@ from cloister.cli.main import run
 from cloister.errors import BadFileError, UsageError
 from cloister.server.backup import back_up, restore
 from cloister.server.folder import ServerConfig, ServerFolder
+from cloister.server.heads import Heads
 from cloister.server.members import changing, invited, read_members
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -23,6 +24,7 @@ def folder(tmp_path: Path) -> ServerFolder:
     )
     with changing(made.members) as write:
         write(invited({}, "ward", NOW))
+    Heads(made.heads).add("ab" * 32, "cd" * 32)
     (made.runs / "first").mkdir()
     (made.runs / "first" / "recipe.toml").write_text("x = 1\n")
     (made.state / "superlink.db").write_bytes(b"Flower's")
@@ -36,6 +38,8 @@ def test_what_was_backed_up_comes_back(folder: ServerFolder, tmp_path: Path) -> 
     back = restore(file, tmp_path / "new")
     assert back.config == folder.config
     assert back.authority.pem == folder.authority.pem
+    assert back.key.read_bytes() == folder.key.read_bytes()
+    assert Heads(back.heads).last("ab" * 32) == "cd" * 32
     assert read_members(back.members) == read_members(folder.members)
     assert (back.runs / "first" / "recipe.toml").read_text() == "x = 1\n"
     assert not (back.state / "superlink.db").exists()

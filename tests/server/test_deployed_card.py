@@ -3,13 +3,16 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
-from flwr.app import Context
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
 from cloister.client.admission import Admitted
-from cloister.client.app import make_client_app
+from cloister.client.app import OpenSite, make_client_app
 from cloister.client.own import open_own
 from cloister.client.own_ledger import begin_ledger
 from cloister.client.records import read_records
@@ -21,8 +24,10 @@ from cloister.privacy.certificate_alone import check_alone
 from cloister.privacy.keys import load_key, public_hex
 from cloister.privacy.ledger import key_file
 from cloister.privacy.stated import shown
-from cloister.recipe import Recipe
+from cloister.provisioning.signed_questions import Coordinator
+from cloister.recipe import Recipe, sent_document
 from cloister.server.deployed import DeployedStudy
+from cloister.server.heads import Heads
 from cloister.server.journal import Run, write_run
 from cloister.server.journal import Standing as RunStanding
 from cloister.server.members import Member, Standing
@@ -75,6 +80,7 @@ class Deployed:
     admitted: Mapping[str, Admitted]
     recipe: Recipe
     card: str
+    heads: Path
 
     def row(self, site: str) -> list[str]:
         """A site's row of the card's table."""
@@ -120,11 +126,28 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
     run = RunDirectory.create(folder / "run", recipe)
     submitted = Run(name="run", standing=RunStanding.RUNNING, flower_run=0, sites=tuple(members))
     write_run(run.path, submitted)
-    study = OnOneMachine.open(run, members, lambda: members)
-    study.execute(LocalGrid(make_client_app(open_site), 2))
+    key = Ed25519PrivateKey.generate()
+    study = OnOneMachine.open(run, members, lambda: members, key, folder / "heads")
+    study.execute(LocalGrid(signed_for(open_site, public_hex(key), recipe), 2))
     card = (run.adapter / "README.md").read_text()
     sites = {name: own.site for name, own in opened.items()}
-    return Deployed(run, sites, opened, recipe, card)
+    return Deployed(run, sites, opened, recipe, card, folder / "heads")
+
+
+def signed_for(open_site: OpenSite, key: str, recipe: Recipe) -> ClientApp:
+    """Two sites that answer what this key signed for each, as deployed ones do."""
+    apps = [
+        make_client_app(open_site, lambda name=name: Coordinator(key, name))
+        for name in ("east", "west")
+    ]
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        context.run_config["recipe"] = sent_document(recipe)
+        return apps[int(str(context.node_config["partition-id"]))](message, context)
+
+    return app
 
 
 def test_a_stricter_site_s_own_promise_is_on_the_card(deployed: Deployed) -> None:
@@ -140,6 +163,14 @@ def test_a_stricter_site_s_own_promise_is_on_the_card(deployed: Deployed) -> Non
     _, lax, delta, unit, *_, clip, _ = deployed.row("east")
     assert (unit, delta, clip) == ("record", "1e-05", "1")
     assert float(lax) < float(epsilon)
+
+
+def test_the_coordinator_remembers_what_each_ledger_released_last(deployed: Deployed) -> None:
+    """For its next question to the site, of whatever study."""
+    for site in deployed.sites.values():
+        released = site.ledger.release_of(site.study, 2)
+        assert released is not None
+        assert Heads(deployed.heads).last(site.ledger.public_key) == released.hash
 
 
 def test_a_site_that_did_not_answer_is_never_filled_in(deployed: Deployed) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from cloister.errors import BadFileError, CloisterError, RecipeError, UsageError
 from cloister.provisioning.authority import ENDPOINT_LIFE, days_left
+from cloister.provisioning.coordinator_key import load_coordinator_key, public_key_of
 from cloister.server.folder import ServerConfig, ServerFolder
 from tests.support.papers import DAY, NOW
 
@@ -37,12 +38,32 @@ def test_a_folder_is_opened_as_it_was_made(folder: ServerFolder) -> None:
 
 def test_secrets_are_for_their_owner_alone(folder: ServerFolder) -> None:
     found = modes(folder)
-    for name in ("ca.key", "endpoint.key", "loopback.key", "executor.secret"):
+    for name in ("ca.key", "coordinator.key", "endpoint.key", "loopback.key", "executor.secret"):
         assert found[name] == 0o600, name
     for name in ("state", "logs", "runs"):
         assert found[name] == 0o700, name
     assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
     assert not [name for name in found if name.startswith(".")]
+
+
+def test_a_folder_from_before_there_was_a_key_gets_one_once(folder: ServerFolder) -> None:
+    before = public_key_of(load_coordinator_key(folder.key))
+    assert folder.complete() is None
+    assert public_key_of(load_coordinator_key(folder.key)) == before
+    folder.key.unlink()
+    with pytest.raises(BadFileError, match="have cloister server start make one"):
+        load_coordinator_key(folder.key)
+    made = folder.complete()
+    assert made == public_key_of(load_coordinator_key(folder.key)) != before
+    assert modes(folder)["coordinator.key"] == 0o600
+    assert folder.complete() is None
+
+
+@pytest.mark.parametrize("name", ["ca.key", "server.toml"])
+def test_another_key_than_the_coordinator_s_is_none(folder: ServerFolder, name: str) -> None:
+    folder.key.write_bytes((folder.path / name).read_bytes())
+    with pytest.raises(BadFileError, match="coordinator's backup"):
+        load_coordinator_key(folder.key)
 
 
 def test_a_coordinator_is_never_made_over_another(folder: ServerFolder) -> None:

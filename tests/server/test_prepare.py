@@ -7,6 +7,7 @@ import pytest
 
 from cloister.adapter.exchange import RoundReply, Status
 from cloister.errors import QuorumError
+from cloister.provisioning.signed_questions import Unsigned
 from cloister.server.asking import Asker, Patience
 from cloister.server.prepare import prepare
 from cloister.server.rounds import run_study
@@ -130,6 +131,7 @@ def test_preparing_has_a_deadline_of_its_own() -> None:
     answers: dict[int, Answer] = {2: lambda count: (50.0, True), 3: lambda count: None}
     asker = Asker(
         TimedGrid(clock, answers), lambda _: {2: "site 2", 3: "site 3"}, Patience(5.0),
+        Unsigned(),
         clock=clock, wait=clock.wait,
     )  # fmt: skip
     two = replace(study(min_sites=1, prepare_timeout=90.0), sites=("site 2", "site 3"))

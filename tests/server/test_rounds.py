@@ -13,6 +13,7 @@ from cloister.adapter.pairs import cut
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
 from cloister.errors import QuorumError
+from cloister.provisioning.signed_questions import Unsigned
 from cloister.server.asking import Patience
 from cloister.server.rounds import run_study
 from cloister.server.study import RoundReport, ServerStudy
@@ -70,6 +71,7 @@ def study(**changes: object) -> ServerStudy:
         max_update_norm=ONE.norm(),
         score=lambda state: {},
         save=lambda state: None,
+        voice=Unsigned(),
     )
     return replace(whole, **changes)  # type: ignore[arg-type]
 

@@ -12,6 +12,7 @@ from flwr.clientapp import ClientApp
 from cloister.adapter.exchange import RECORD, RoundReply, Status, Step
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
+from cloister.provisioning.signed_questions import Unsigned
 from cloister.server.asking import Patience
 from cloister.server.rounds import run_study
 from cloister.server.study import ServerStudy
@@ -52,7 +53,7 @@ def peak(sites: int, strategy: Strategy, error: object = None) -> tuple[int, Ada
         digest="d", sites=tuple(f"s{number:02d}" for number in range(sites)), strategy=strategy,
         state=ServerState(START), num_rounds=1, min_sites=sites, patience=Patience(60.0),
         trained=lambda number: frozenset({"w"}), max_update_norm=None, score=lambda state: {},
-        save=lambda state: None, error=error,  # type: ignore[arg-type]
+        save=lambda state: None, voice=Unsigned(), error=error,  # type: ignore[arg-type]
     )  # fmt: skip
     tracemalloc.start()
     try:

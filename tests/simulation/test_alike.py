@@ -11,6 +11,7 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status, Step
 from cloister.adapter.wire import decode, encode
 from cloister.client.app import make_client_app
+from cloister.provisioning.signed_questions import Unsigned
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.ledgers import begin_ledgers
 from cloister.simulation.local_grid import LocalGrid
@@ -45,7 +46,7 @@ def test_a_simulated_site_answers_alike_too(unit: str, tmp_path: Path) -> None:
         simulated = prepare(recipe)
         begin_ledgers(simulated, run)
         sites = SimulatedSites(recipe, run.path / "ledgers")
-        grid = LocalGrid(make_client_app(sites.admitted, identify=sites.identity), 1)
+        grid = LocalGrid(make_client_app(sites.admitted, Unsigned(), identify=sites.identity), 1)
         adapter, study = encode(workspace_of(simulated).whole), simulated.recipe.digest()
         questions = [RoundRequest(study, 0, b"", Step.PREPARE)]
         questions += [RoundRequest(study, number, adapter) for number in (1, 2, 2, 3)]

@@ -20,6 +20,7 @@ from cloister.client.site_file import SiteFile, read_site
 from cloister.models.base import weights_sha256
 from cloister.privacy.ledger_file import LedgerFile
 from cloister.privacy.verify import verify
+from cloister.provisioning.coordinator_key import load_coordinator_key, public_key_of
 from cloister.provisioning.papers import Invite, Welcome, write_invite, write_welcome
 from cloister.recipe import Recipe, read_recipe
 from cloister.server.deployed import resolved_recipe
@@ -273,7 +274,9 @@ def admit(server: ServerFolder, site: SiteFile, now: datetime) -> None:
         request = take_invite(site, folder / "invite.json", invite.fingerprint, now, False)
         members = approved(members, request, now)
         welcome = Welcome(coordinator=server.config.name, site=name, request=request.fingerprint,
-                          expires=members[name].expires)  # fmt: skip
+                          expires=members[name].expires,
+                          coordinator_key=public_key_of(load_coordinator_key(server.key)),
+                          )  # fmt: skip
         write_welcome(folder / "welcome.json", welcome, authority)
         write(members)
     take_welcome(site, folder / "welcome.json", now)

@@ -8,13 +8,14 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 from transformers import PreTrainedTokenizerBase
 
@@ -23,11 +24,14 @@ from cloister.adapter.wire import decode, encode
 from cloister.client import agent, proving, records
 from cloister.client import round as site_round
 from cloister.client.agent_folder import AgentFolder
+from cloister.client.membership import Membership
 from cloister.client.moments import Moments
 from cloister.client.own_ledger import begin_ledger
 from cloister.client.site_file import read_site
 from cloister.flower.tasks import Runtime, Task
 from cloister.models.base import weights_sha256
+from cloister.privacy.keys import public_hex
+from cloister.provisioning.signed_questions import signed
 from cloister.recipe import Recipe, sent_document
 from cloister.tasks.template import ChatTemplate
 from tests.support.clock import Clock, TimedGrid
@@ -59,6 +63,8 @@ tasks = ["{task}"]
 base_sha256 = ["{sha256}"]
 max_rounds = 60
 """
+# Of the coordinator whose questions every ward answers.
+COORDINATOR = Ed25519PrivateKey.generate()
 # What a record costs in seconds: reading a byte, a character that a tokenizer or template is given,
 # a turn that is rendered, ten tokens trained once. Whatever the true costs are, they differ with
 # the records as these do: by what is really looked at.
@@ -106,6 +112,7 @@ class Ward:
     clock: Clock
     agent: agent.Agent
     waited: float = 0.0
+    reply: RoundReply | None = None  # the last
 
     @classmethod
     def open(
@@ -130,6 +137,9 @@ class Ward:
         (folder / "site.toml").write_text(text)
         file = read_site(folder / "site.toml")
         begin_ledger(file)
+        trusted = Membership.of(file).coordinator
+        trusted.parent.mkdir()
+        trusted.write_text(public_hex(COORDINATOR) + "\n")
         place = AgentFolder.of(file)
         place.own.mkdir(parents=True)
         if proofs is not None and proofs.exists():  # one machine proves a study once
@@ -151,13 +161,26 @@ class Ward:
         admitted = self.agent._sites.admitted
         return encode(admitted[1].workspace.whole) if admitted else b"adapter"
 
-    def ask(self, recipe: Recipe, request: RoundRequest) -> Seen:
-        """Puts one question to the agent, and looks at all that comes of it."""
+    def ask(self, recipe: Recipe, request: RoundRequest, seen: str = "") -> Seen:
+        """Puts one question to the agent, as its coordinator does."""
+        document = sent_document(recipe)
+        return self.put(document, signed(request, COORDINATOR, document, to="ward", seen=seen))
+
+    def put(
+        self, document: str, request: RoundRequest | Mapping[str, object],
+        kind: str = MessageType.TRAIN,
+    ) -> Seen:  # fmt: skip
+        """Puts a message as it is to the agent, and looks at all that comes of it."""
+        said = request.fields() if isinstance(request, RoundRequest) else dict(request)
         TimedGrid(self.clock, {})  # Flower's messages want to know whose process this is
-        content = RecordDict({RECORD: ConfigRecord(cast(Any, request.fields()))})
-        question = Message(content, 7, MessageType.TRAIN, group_id=str(request.round))
+        content = RecordDict({RECORD: ConfigRecord(cast(Any, said))})
+        question = Message(content, 7, kind, group_id=str(said.get("round", 0)))
+        return self.carry(document, question)
+
+    def carry(self, document: str, question: Message) -> Seen:
+        """Hands one message of Flower's over."""
         question.metadata.__dict__["_message_id"] = "question"
-        context = Context(1, 7, {}, RecordDict(), {"recipe": sent_document(recipe)})
+        context = Context(1, 7, {}, RecordDict(), {"recipe": document})
         carried = Carried(question, context)
         self.waited = time.time()
         self.agent._handle(cast(Task, carried))
@@ -170,7 +193,7 @@ class Ward:
         stamp = flower.pop("_created_at") - question.metadata.created_at
         flower["_ttl"] = round(flower["_ttl"] + stamp, 5)  # doubles of this size are 2·10⁻⁷ apart
         fields = RoundReply.from_fields(dict(reply.content[RECORD]))
-        trained = fields.status is Status.TRAINED
+        self.reply, trained = fields, fields.status is Status.TRAINED
         shapes = decode(fields.delta).shapes if trained else {}
         return Seen(
             (fields.site, fields.round, fields.status, len(fields.delta), fields.epsilon,

@@ -12,6 +12,10 @@ Guarantees:
     of at least the threshold's size, with itself in it. It reveals shares for a set that the
     threshold's number of members signed, and of each member one kind: of its own mask, or of the
     masks that others have with it.
+    The hash of the global adapter that a round starts from is in what masks two sites share, in the
+    seal of what they send each other, and in what they sign. So a coordinator that gave one site
+    another adapter than the rest gets no sum with that site's update in it: the others cannot open
+    its shares and reveal nothing, and the masks between them would not cancel.
 """
 
 from __future__ import annotations
@@ -45,6 +49,7 @@ class Member:
         masked: The last round that it masked; 0 before the first.
         own_box: Its own shares of that round's seeds.
         signed: The set of sites that it signed in that round.
+        adapter: SHA-256 of the global adapter that the round started from, in hex.
     """
 
     terms: Terms
@@ -53,6 +58,7 @@ class Member:
     masked: int = 0
     own_box: tuple[bytes, ...] = field(default=(), repr=False)
     signed: frozenset[str] | None = None
+    adapter: str = ""
 
 
 def join(
@@ -82,13 +88,14 @@ def join(
 
 
 def mask_update(
-    member: Member, number: int, values: NDArray[np.int64], draw: Draw = os.urandom
+    member: Member, number: int, adapter: str, values: NDArray[np.int64], draw: Draw = os.urandom
 ) -> tuple[Member, MaskedUpdate]:
     """Masks a round's update.
 
     Args:
         member: Before.
         number: The round, from 1; above any that it masked.
+        adapter: SHA-256 of the global adapter that the update starts from, in hex.
         values: The noised update on the grid [n]; taken modulo 2^bits.
         draw: Unpredictable bytes.
 
@@ -100,7 +107,8 @@ def mask_update(
     terms, site, count = member.terms, member.site, len(values)
     seeds = {site: draw(SEED_BYTES)}
     for peer, secret in member.secrets.items():
-        seeds[peer] = derived(secret, terms.context("mask", number, *sorted((site, peer))))
+        context = terms.context("mask", number, adapter, *sorted((site, peer)))
+        seeds[peer] = derived(secret, context)
     masked = values.astype(np.uint64).astype(word(terms.bits))
     masked = masked + mask(seeds[site], count, terms.bits)
     for peer in member.secrets:
@@ -112,10 +120,10 @@ def mask_update(
         for place, peer in enumerate(terms.sites)
     }
     sealed = {
-        peer: seal(terms, boxes[peer], secret, site, peer, number, draw)
+        peer: seal(terms, boxes[peer], secret, site, peer, number, adapter, draw)
         for peer, secret in member.secrets.items()
     }
-    after = replace(member, masked=number, own_box=boxes[site], signed=None)
+    after = replace(member, masked=number, own_box=boxes[site], signed=None, adapter=adapter)
     return after, MaskedUpdate(masked, sealed)
 
 
@@ -126,17 +134,29 @@ def pair_mask(site: str, peer: str, seed: bytes, count: int, bits: int) -> Words
 
 
 def sign_set(
-    member: Member, number: int, survivors: Iterable[str], sign: Callable[[bytes], bytes]
+    member: Member,
+    number: int,
+    adapter: str,
+    survivors: Iterable[str],
+    sign: Callable[[bytes], bytes],
 ) -> tuple[Member, bytes]:
     """Signs whose updates are summed in a round, by the key of the site's ledger.
 
+    Args:
+        member: After it masked.
+        number: The round.
+        adapter: SHA-256 of the global adapter that the coordinator says all of them started from.
+        survivors: Whose updates.
+        sign: By the key of the site's ledger.
+
     Raises:
-        RefusedError: It masked another round last, signed another set, is not in this one, or the
-            set is too small.
+        RefusedError: It masked another round last, or from another adapter; signed another set, is
+            not in this one, or the set is too small.
     """
     terms, there = member.terms, frozenset(survivors)
     if number != member.masked:
         raise RefusedError(f"round {number} is not the one that was masked last")
+    _check_adapter(member, adapter)
     if member.signed not in (None, there):
         raise RefusedError(f"round {number}: another set of sites was signed")
     if not there <= set(terms.members) or member.site not in there:
@@ -145,28 +165,34 @@ def sign_set(
         raise RefusedError(
             f"a sum over {len(there)} sites; {terms.threshold} is the fewest: nothing is revealed"
         )
-    return replace(member, signed=there), sign(_statement(terms, number, there))
+    return replace(member, signed=there), sign(_statement(member, there))
 
 
 def reveal(
-    member: Member, number: int, signatures: Mapping[str, bytes], boxes: Mapping[str, bytes]
+    member: Member,
+    number: int,
+    adapter: str,
+    signatures: Mapping[str, bytes],
+    boxes: Mapping[str, bytes],
 ) -> Revealed:
     """Reveals this site's shares for the set that it signed.
 
     Args:
         member: After it signed.
         number: The round.
+        adapter: SHA-256 of the global adapter that the coordinator says all of them started from.
         signatures: Of members on the same set, by site.
         boxes: The others' sealed shares for this site, by who is in the set.
 
     Raises:
-        RefusedError: It signed no set, too few others signed the same, or the boxes are not those
-            that were sealed for it.
+        RefusedError: It signed no set; it, or one of the set, started from another adapter; too few
+            others signed the same; or the boxes are not those that were sealed for it.
     """
     terms, there = member.terms, member.signed
     if there is None or number != member.masked:
         raise RefusedError(f"round {number}: no set of sites was signed")
-    text = _statement(terms, number, there)
+    _check_adapter(member, adapter)
+    text = _statement(member, there)
     good = {s for s in there & set(signatures) if is_signed(text, signatures[s], terms.members[s])}
     if len(good) < terms.threshold:
         raise RefusedError(
@@ -177,7 +203,9 @@ def reveal(
         raise RefusedError("shares of other sites than this sum takes")
     opened: dict[str, list[bytes]] = {member.site: list(member.own_box)}
     for sender, sealed in boxes.items():
-        opened[sender] = unseal(terms, sealed, member.secrets[sender], sender, member.site, number)
+        opened[sender] = unseal(
+            terms, sealed, member.secrets[sender], sender, member.site, number, adapter
+        )
     place = {site: at for at, site in enumerate(terms.sites)}
     gone = set(terms.members) - there
     return Revealed(
@@ -186,5 +214,14 @@ def reveal(
     )
 
 
-def _statement(terms: Terms, number: int, survivors: frozenset[str]) -> bytes:
-    return terms.context("sum", number, sorted(survivors))
+def _check_adapter(member: Member, adapter: str) -> None:
+    if adapter != member.adapter:
+        raise RefusedError(
+            f"round {member.masked}: a sum of updates from the adapter {adapter[:12]}; this site "
+            f"was given {member.adapter[:12]}, and takes part in no other sum"
+        )
+
+
+def _statement(member: Member, survivors: frozenset[str]) -> bytes:
+    """What the members of a sum sign: the round, what it starts from, and whose updates."""
+    return member.terms.context("sum", member.masked, member.adapter, sorted(survivors))

@@ -22,6 +22,8 @@ class Question:
         survivors: Sites whose update is in the sum: to sign.
         signatures: On them, by site, hex: to reveal.
         boxes: Shares sealed for the site that is asked, by who sealed them, hex: to reveal.
+        adapter: SHA-256 of the global adapter that the round started from, hex: to sign and to
+            reveal.
     """
 
     epoch: int
@@ -30,6 +32,7 @@ class Question:
     survivors: tuple[str, ...] = ()
     signatures: Mapping[str, str] = field(default_factory=dict)
     boxes: Mapping[str, str] = field(default_factory=dict)
+    adapter: str = ""
 
     def to_bytes(self) -> bytes:
         """As it travels: canonical JSON."""
@@ -46,12 +49,14 @@ class Question:
             values = json.loads(payload)
         except (ValueError, RecursionError) as error:
             raise AdapterFormatError("secure aggregation: a question that is no JSON") from error
-        maps = {f.name for f in fields(cls)} - {"epoch", "survivors"}
+        others = {"epoch", "survivors", "adapter"}
+        maps = {f.name for f in fields(cls)} - others
         if (
             not isinstance(values, dict)
-            or set(values) != maps | {"epoch", "survivors"}
+            or set(values) != maps | others
             or type(values["epoch"]) is not int
             or values["epoch"] < 1
+            or not _are_texts([values["adapter"]])
             or not _are_texts(values["survivors"])
             or not all(isinstance(values[name], dict) for name in maps)
             or not all(_are_texts(list(values[name].values())) for name in maps)

@@ -1,4 +1,4 @@
-"""Shares in transit: sealed by one site for another, bound to one study, epoch and round.
+"""Shares in transit: sealed by one site for another, bound to one study, epoch, round and adapter.
 
 ChaCha20-Poly1305 (RFC 8439) under a key from the two sites' X25519 secret.
 """
@@ -25,7 +25,7 @@ def sealed_bytes(shares: int) -> int:
 
 def seal(
     terms: Terms, shares: Sequence[bytes], secret: bytes,
-    sender: str, receiver: str, number: int, draw: Draw,
+    sender: str, receiver: str, number: int, adapter: str, draw: Draw,
 ) -> bytes:  # fmt: skip
     """Encrypts shares for one member.
 
@@ -36,29 +36,31 @@ def seal(
         sender: Site.
         receiver: Site.
         number: The round.
+        adapter: SHA-256 of the global adapter that the sender's update starts from, in hex.
         draw: Unpredictable bytes.
     """
-    context = terms.context("shares", number, sender, receiver)
+    context = terms.context("shares", number, adapter, sender, receiver)
     nonce = draw(_NONCE)
     box = ChaCha20Poly1305(derived(secret, context))
     return nonce + box.encrypt(nonce, b"".join(shares), context)
 
 
 def unseal(
-    terms: Terms, sealed: bytes, secret: bytes, sender: str, receiver: str, number: int
-) -> list[bytes]:
-    """Decrypts shares that were sealed for this member and round.
+    terms: Terms, sealed: bytes, secret: bytes, sender: str, receiver: str, number: int,
+    adapter: str,
+) -> list[bytes]:  # fmt: skip
+    """Decrypts shares that were sealed for this member, round and adapter.
 
     Raises:
         RefusedError: They were not, or were changed on the way.
     """
-    context = terms.context("shares", number, sender, receiver)
+    context = terms.context("shares", number, adapter, sender, receiver)
     box = ChaCha20Poly1305(derived(secret, context))
     try:
         clear = box.decrypt(sealed[:_NONCE], sealed[_NONCE:], context)
     except (InvalidTag, ValueError) as error:
         raise RefusedError(
-            f"{receiver}: shares of {sender} that were not sealed for this round, or were changed "
-            "on the way"
+            f"{receiver}: shares of {sender} that were not sealed for this round and adapter, or "
+            "were changed on the way"
         ) from error
     return [clear[at : at + SHARE_BYTES] for at in range(0, len(clear), SHARE_BYTES)]

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -19,10 +20,14 @@ from cloister.privacy.secagg.keys import advertise
 from cloister.privacy.secagg.keystream import derived, mask
 from cloister.privacy.secagg.member import Member, join, mask_update, reveal, sign_set
 from cloister.privacy.secagg.messages import MaskedUpdate, Revealed
+from cloister.privacy.secagg.sealing import unseal
 from cloister.privacy.secagg.shamir import PRIME, combine, split
 from cloister.privacy.secagg.sharing import Sharing
 from cloister.privacy.secagg.terms import Terms
 from cloister.privacy.secagg.unmasking import unmasked_sum
+
+# SHA-256 of the adapter that every site is given, and of another.
+START, OTHER = "ab" * 32, "cd" * 32
 
 
 @dataclass
@@ -55,19 +60,26 @@ class Federation:
             site: join(self.terms, site, key, self.adverts) for site, key in self.private.items()
         }
 
-    def mask(self, number: int, values: Mapping[str, NDArray[np.int64]]) -> None:
-        """Masks; every update travels as bytes."""
+    def mask(
+        self, number: int, values: Mapping[str, NDArray[np.int64]],
+        adapter: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
+        """Masks; every update travels as bytes; from `START`, but where `adapter` says another."""
         self.updates = {}
         for site, value in values.items():
-            self.members[site], update = mask_update(self.members[site], number, value)
+            self.members[site], update = mask_update(
+                self.members[site], number, adapter.get(site, START), value
+            )
             payload = update.to_bytes()
             self.updates[site] = MaskedUpdate.from_bytes(self.terms, site, payload, len(value))
 
-    def sign(self, number: int, survivors: Iterable[str], by: Iterable[str]) -> dict[str, bytes]:
+    def sign(
+        self, number: int, survivors: Iterable[str], by: Iterable[str], adapter: str = START
+    ) -> dict[str, bytes]:
         signatures = {}
         for site in by:
             self.members[site], signatures[site] = sign_set(
-                self.members[site], number, survivors, self.ledgers[site].sign
+                self.members[site], number, adapter, survivors, self.ledgers[site].sign
             )
         return signatures
 
@@ -76,10 +88,12 @@ class Federation:
 
     def reveal(
         self, number: int, survivors: Iterable[str], signatures: Mapping[str, bytes],
-        by: Iterable[str],
+        by: Iterable[str], adapter: str = START,
     ) -> dict[str, Revealed]:  # fmt: skip
         return {
-            site: reveal(self.members[site], number, signatures, self.boxes(site, survivors))
+            site: reveal(
+                self.members[site], number, adapter, signatures, self.boxes(site, survivors)
+            )
             for site in by
         }
 
@@ -168,7 +182,7 @@ def test_what_all_others_know_does_not_unmask_an_update() -> None:
     made.mask(1, come)
     alone = made.updates["s00"].values
     for peer in sites[1:]:
-        context = made.terms.context("mask", 1, "s00", peer)
+        context = made.terms.context("mask", 1, START, "s00", peer)
         seed = derived(made.members["s00"].secrets[peer], context)
         alone = alone - mask(seed, 20_000, 32)
     assert _chi2(alone.tobytes()) < chi2.isf(1e-6, 255)
@@ -189,23 +203,24 @@ def test_every_bit_of_a_seed_matters() -> None:
         assert 0.45 < apart < 0.55
 
 
-def test_masks_differ_between_rounds_pairs_epochs_and_studies() -> None:
+def test_masks_differ_between_rounds_adapters_pairs_epochs_and_studies() -> None:
     secret = bytes(range(32))
     first = Federation().terms
     contexts = [
-        terms.context("mask", number, "a", peer)
+        terms.context("mask", number, adapter, "a", peer)
         for terms in (first, replace(first, epoch=2), replace(first, study="other"))
         for number in (1, 2)
+        for adapter in (START, OTHER)
         for peer in ("b", "c")
     ]
-    assert len({derived(secret, context) for context in contexts}) == len(contexts) == 12
+    assert len({derived(secret, context) for context in contexts}) == len(contexts) == 24
 
 
 def test_a_site_that_masks_twice_draws_another_seed() -> None:
     made = Federation()
     before = made.members["s00"]
-    _, one = mask_update(before, 1, np.zeros(100, dtype=np.int64))
-    _, other = mask_update(before, 1, np.zeros(100, dtype=np.int64))
+    _, one = mask_update(before, 1, START, np.zeros(100, dtype=np.int64))
+    _, other = mask_update(before, 1, START, np.zeros(100, dtype=np.int64))
     assert (one.values != other.values).mean() > 0.9
 
 
@@ -214,7 +229,7 @@ def test_a_round_is_masked_once() -> None:
     made.mask(3, values(made.terms.sites))
     for number in (3, 2):
         with pytest.raises(RefusedError, match="masked once"):
-            mask_update(made.members["s00"], number, np.zeros(2, dtype=np.int64))
+            mask_update(made.members["s00"], number, START, np.zeros(2, dtype=np.int64))
 
 
 def test_nobody_signs_two_sets_or_one_without_itself() -> None:
@@ -248,6 +263,66 @@ def test_a_coordinator_that_tells_members_different_sets_gets_nothing() -> None:
         made.reveal(1, sites, {**one, **other}, sites[3:])
 
 
+def test_a_site_that_is_given_another_adapter_than_the_rest_is_in_no_sum() -> None:
+    """What a coordinator would learn of one site that starts elsewhere, it does not get."""
+    made = Federation(5, 1)
+    sites = made.terms.sites
+    apart, rest = sites[4], sites[:4]
+    made.mask(1, values(sites), {apart: OTHER})
+    # It tells each what that one started from: all of them sign, and nobody reveals.
+    signatures = {**made.sign(1, sites, rest), **made.sign(1, sites, [apart], OTHER)}
+    for site in rest:
+        with pytest.raises(RefusedError, match="s04 that were not sealed for this round and"):
+            made.reveal(1, sites, signatures, [site])
+    with pytest.raises(RefusedError, match="1 sites signed this sum"):
+        made.reveal(1, sites, signatures, [apart], OTHER)
+    # Where none of that was checked, the masks between them would not cancel.
+    unchecked = {
+        site: Revealed(
+            {about: shares(made, about, site) for about in sites}, {}
+        )
+        for site in sites
+    }  # fmt: skip
+    found = unmasked_sum(made.terms, 1, made.updates, unchecked)
+    truth = sum(values(sites).values())
+    assert (found != truth).mean() > 0.9
+
+
+def shares(made: Federation, about: str, by: str) -> bytes:
+    """A member's share of another's own mask, opened without asking whether it should be."""
+    member, other = made.members[by], made.members[about]
+    if about == by:
+        box = list(member.own_box)
+    else:
+        box = unseal(made.terms, made.updates[about].boxes[by], member.secrets[about], about, by, 1,
+                     other.adapter)  # fmt: skip
+    return box[made.terms.sites.index(about)]
+
+
+@pytest.mark.parametrize("other", [OTHER, "", START[:-1]])
+def test_a_sum_from_another_adapter_than_its_own_is_refused(other: str) -> None:
+    made = Federation(4, 1)
+    sites = made.terms.sites
+    made.mask(1, values(sites))
+    with pytest.raises(RefusedError, match="takes part in no other sum"):
+        made.sign(1, sites, ["s00"], other)
+    signatures = made.sign(1, sites, sites)
+    with pytest.raises(RefusedError, match="takes part in no other sum"):
+        made.reveal(1, sites, signatures, ["s00"], other)
+
+
+def test_a_signature_on_a_sum_holds_for_one_adapter() -> None:
+    one, other = Federation(3, 0), Federation(3, 0)
+    other.ledgers, other.terms, other.members = one.ledgers, one.terms, dict(one.members)
+    sites = one.terms.sites
+    one.mask(1, values(sites))
+    other.mask(1, values(sites), dict.fromkeys(sites, OTHER))
+    signatures = other.sign(1, sites, sites, OTHER)
+    one.sign(1, sites, sites)
+    with pytest.raises(RefusedError, match="0 sites signed this sum"):
+        one.reveal(1, sites, signatures, ["s00"])
+
+
 def test_one_kind_of_share_is_revealed_of_each_member() -> None:
     made = Federation(5, 2)
     sites = made.terms.sites
@@ -258,7 +333,7 @@ def test_one_kind_of_share_is_revealed_of_each_member() -> None:
         assert set(said.seeds) == set(there)
         assert set(said.pairs) == {(site, "s04") for site in there}
     with pytest.raises(RefusedError, match="other sites"):
-        reveal(made.members["s00"], 1, signatures, made.boxes("s00", sites))
+        reveal(made.members["s00"], 1, START, signatures, made.boxes("s00", sites))
 
 
 def test_shares_are_for_one_receiver_round_and_epoch() -> None:
@@ -279,7 +354,7 @@ def test_shares_are_for_one_receiver_round_and_epoch() -> None:
         "empty": b"",
     }.items():
         with pytest.raises(RefusedError, match="not sealed for this round"):
-            reveal(made.members["s00"], 2, signatures, {**good, "s01": box})
+            reveal(made.members["s00"], 2, START, signatures, {**good, "s01": box})
         assert what
 
 
@@ -328,7 +403,7 @@ def test_nothing_secret_is_shown() -> None:
 def test_bytes_on_the_wire() -> None:
     for bits, most in ((32, 4.2), (16, 2.2)):
         made = Federation(10, 3, bits=bits)
-        _, update = mask_update(made.members["s00"], 1, np.zeros(20_000, dtype=np.int64))
+        _, update = mask_update(made.members["s00"], 1, START, np.zeros(20_000, dtype=np.int64))
         payload = update.to_bytes()
         assert len(payload) / 20_000 <= most
         for wrong in (payload[:-1], payload + b"\0"):
