@@ -187,6 +187,11 @@ class ServerFolder:
         return self.path / "state"
 
     @property
+    def largest(self) -> Path:
+        """How large the replies of each run can be."""
+        return self.state / "largest.json"
+
+    @property
     def logs(self) -> Path:
         """Of every process."""
         return self.path / "logs"

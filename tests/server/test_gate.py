@@ -24,7 +24,9 @@ from cloister.provisioning.node_key import create_node_key, public_pem, sign_as_
 from cloister.provisioning.papers import write_invite
 from cloister.server import gate as gates
 from cloister.server.folder import ServerConfig, ServerFolder
-from cloister.server.gate import CALLS, Door, Seen, make_server
+from cloister.server.gate import Seen, make_server
+from cloister.server.gate_calls import CALLS
+from cloister.server.gate_door import Door
 from cloister.server.members import approved, changing, connecting, invited, read_members, revoked
 from tests.support.https import FakeSuperLink, https, served
 from tests.support.papers import DAY, invite, keys, request

@@ -1,0 +1,247 @@
+"""A connection to the gate: its place, its TLS handshake and its requests, each within bounds.
+
+uvicorn speaks HTTP (h11) and asyncio speaks TLS; what stands here decides when either is cut off.
+A connection that does not do in time what comes next is aborted: a polite close would wait for the
+other side once more.
+
+    TCP --place--> TLS handshake --10 s--> request's head --15 s, 16 kB--> body --> answer --> idle
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from asyncio.sslproto import SSLProtocol
+from collections.abc import Callable
+from typing import Any, cast
+
+import h11
+from uvicorn.config import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from cloister.server.gate_places import Places, network_of
+from cloister.server.gate_rates import Rates
+
+log = logging.getLogger(__name__)
+
+# Seconds for a TLS handshake, two round trips; for a request's head, of 1 kB; to read the end of an
+# answer that is followed by a close; and of silence between a member's requests.
+HANDSHAKE, HEAD, FAREWELL, IDLE = 10, 15.0, 5, 75
+# Bytes of a request's head, or of a chunk's or trailer's, that h11 keeps while it is not whole.
+HEAD_BYTES = 16_384
+# Bytes that are read, and kept unsent, at a time; asyncio's own 256 kB and 512 kB would be 0.8 MB a
+# connection.
+READ_AT_ONCE, UNSENT = 65_536, 65_536
+# Bytes that one request may have on the wire for each of its body: chunks of one byte have six.
+OVERHEAD = 2
+
+
+class Conversation(H11Protocol):
+    """HTTP on one connection.
+
+    Attributes:
+        site: The member that speaks on it; "" for a stranger.
+        most: Bytes of a request's body that will be read.
+    """
+
+    def __init__(self, gatekeeper: Gatekeeper, **of_uvicorn: Any) -> None:
+        super().__init__(**of_uvicorn)
+        self._gatekeeper = gatekeeper
+        self._answer = self.app
+        self.app = self._introduced
+        self.site, self.most = "", 0
+        self._received = 0
+        self._head: asyncio.TimerHandle | None = None
+
+    async def _introduced(self, scope: Any, receive: Any, send: Any) -> None:
+        """The application, which is told on which connection a request came."""
+        await self._answer({**scope, "connection": self}, receive, send)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """TLS is up: a request's head is to come."""
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(UNSENT)
+        self._gatekeeper.handshaken(self)
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Some of a request."""
+        self._received += len(data)
+        if self._received > OVERHEAD * self.most + HEAD_BYTES + READ_AT_ONCE:
+            self.abort("more than a request may have")
+            return
+        if self.conn.their_state is h11.IDLE and self._head is None:
+            self._await_head()
+        try:
+            super().data_received(data)
+        except Exception as error:  # whatever a stranger sent, it ends his connection alone
+            self.abort(f"{type(error).__name__} at what it sent")
+            return
+        self._look_for_head()
+
+    def on_response_complete(self) -> None:
+        """An answer is on its way: a member's next request may come; a stranger's may not."""
+        self._received = 0
+        if not self.site:
+            self.transport.close()
+            return
+        super().on_response_complete()
+        self._look_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        self._head_came()
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """A member said nothing for long, or did not read what it was sent."""
+        self.abort("silent")
+
+    def belongs_to(self, site: str) -> bool:
+        """Notes that a member speaks here; whether it may have one more connection."""
+        if self._gatekeeper.belongs(self, site):
+            self.site = site
+            return True
+        return False
+
+    def is_strangers(self) -> None:
+        """Notes that whoever speaks here is no member, or is none any more."""
+        self.site = ""
+
+    def abort(self, why: str) -> None:
+        """Cuts the connection off."""
+        log.debug("a connection is cut off: %s", why)
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _look_for_head(self) -> None:
+        """Waits for the rest of a head that has begun; for none where a request is under way."""
+        if self.conn.their_state is not h11.IDLE:
+            self._head_came()
+        elif self._head is None and self.conn.trailing_data[0]:
+            self._await_head()
+
+    def _await_head(self) -> None:
+        self._head = self.loop.call_later(HEAD, self.abort, "its request's head did not come")
+
+    def _head_came(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
+
+
+class Handshake(SSLProtocol):
+    """TLS on one connection, from the moment that it is accepted.
+
+    asyncio's own protocol, which `create_server` would make; made here, so that a connection has a
+    place before it has a handshake.
+    """
+
+    max_size = READ_AT_ONCE
+
+    def __init__(self, gatekeeper: Gatekeeper, conversation: Conversation) -> None:
+        super().__init__(
+            asyncio.get_running_loop(), conversation, gatekeeper.context,
+            cast(Any, None), server_side=True,  # nobody waits for it
+            ssl_handshake_timeout=HANDSHAKE, ssl_shutdown_timeout=FAREWELL,
+        )  # fmt: skip
+        self._gatekeeper, self._conversation = gatekeeper, conversation
+        self._plain: asyncio.Transport | None = None
+        self._spoke = False
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes came."""
+        self._spoke = True
+        super().buffer_updated(nbytes)
+
+    def connection_made(self, transport: Any) -> None:
+        """A connection is accepted."""
+        self._plain = transport
+        if self._gatekeeper.admit(self._conversation, transport, self.abort):
+            super().connection_made(transport)
+        else:
+            transport.abort()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """It is gone."""
+        self._gatekeeper.left(self._conversation, self._spoke)
+        super().connection_lost(exc)
+
+    def abort(self) -> None:
+        """Cuts the connection off, whatever it is about."""
+        if self._plain is not None:
+            self._plain.abort()
+
+
+class Gatekeeper:
+    """Gives connections their places, and takes them back.
+
+    Args:
+        context: For TLS.
+        places: Of connections.
+        rates: Of strangers' handshakes.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(
+        self, context: ssl.SSLContext, places: Places, rates: Rates,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self.context, self.places, self.rates, self._clock = context, places, rates, clock
+        self._cut: dict[Conversation, Callable[[], None]] = {}
+        self._networks: dict[Conversation, str] = {}
+        self._unpaid = set[Conversation]()
+
+    def protocol(
+        self, config: Config, server_state: ServerState, app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> asyncio.BaseProtocol:  # fmt: skip
+        """What uvicorn makes for each connection that it accepts."""
+        conversation = Conversation(
+            self, config=config, server_state=server_state, app_state=app_state, _loop=_loop
+        )
+        return Handshake(self, conversation)
+
+    def admit(self, conversation: Conversation, transport: Any, cut: Callable[[], None]) -> bool:
+        """Whether a connection that was accepted is heard; the one whose place it takes is cut."""
+        peer = transport.get_extra_info("peername")
+        if not peer:  # it is gone already
+            return False
+        network = network_of(str(peer[0]))
+        if not self.rates.allows(network, self._clock()):
+            return False
+        self._cut[conversation], self._networks[conversation] = cut, network
+        self._unpaid.add(conversation)
+        loser = self.places.enter(conversation, network)
+        if loser is not None:
+            self._cut[loser]()  # type: ignore[index]
+        return True
+
+    def handshaken(self, conversation: Conversation) -> None:
+        """A stranger's handshake is done, and paid for."""
+        self._pay(conversation)
+
+    def belongs(self, conversation: Conversation, site: str) -> bool:
+        """A member spoke; whether it has a place for this connection."""
+        if not self.places.belongs(conversation, site):
+            return False
+        self.rates.trust(self._networks[conversation], self._clock())
+        return True
+
+    def left(self, conversation: Conversation, spoke: bool) -> None:
+        """A connection is gone; one that broke its handshake off has cost as much."""
+        if spoke:
+            self._pay(conversation)
+        self._unpaid.discard(conversation)
+        self.places.leave(conversation)
+        self._cut.pop(conversation, None)
+        self._networks.pop(conversation, None)
+
+    def _pay(self, conversation: Conversation) -> None:
+        if conversation in self._unpaid:
+            self._unpaid.remove(conversation)
+            self.rates.spend(self._networks[conversation], self._clock())
