@@ -38,9 +38,9 @@ from cloister.server.gate_turns import Turns
 # request's body or take an answer's, with as much again for each `SLOWEST` bytes: 16 MB a minute
 # are 2 Mbit/s.
 PATIENCE, SLOWEST = 60.0, 16_000_000
-# Seconds in which the rest of a body that is too large is thrown away, so that its sender reads the
-# refusal; whoever goes on sending sees the connection end.
-THROWN_AWAY = 5.0
+# Seconds and bytes in which the rest of a body that is too large is thrown away, so that its sender
+# reads the refusal; whoever goes on sending sees the connection end.
+THROWN_SECONDS, THROWN_BYTES = 5.0, 16_000_000
 # Bytes of an answer that is read whole: one question's names and times.
 LARGEST_WHOLE = 4_000_000
 # Connections to the SuperLink.
@@ -145,7 +145,7 @@ class Gate:
             is_anothers=lambda node: self.book.is_anothers(node, visitor.key), now=time.time(),
         )  # fmt: skip
         most, size = largest_body(call, caller), _declared(request)
-        connection.most = most if size is None else max(most, size)
+        connection.most = max(most, THROWN_BYTES)
         if size is not None and size > most:
             await _throw_away(request)
             return _refusal(413, f"{size} bytes, {most} is the most", site)
@@ -273,10 +273,13 @@ async def _body_of(request: Request, most: int) -> bytes | None:
 
 
 async def _throw_away(request: Request) -> None:
+    count = 0
     with suppress(TimeoutError, ClientDisconnect):
-        async with asyncio.timeout(THROWN_AWAY):
-            async for _ in request.stream():
-                pass
+        async with asyncio.timeout(THROWN_SECONDS):
+            async for part in request.stream():
+                count += len(part)
+                if count > THROWN_BYTES:
+                    return
 
 
 async def _whole(answer: httpx.Response) -> bytes | None:

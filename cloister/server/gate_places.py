@@ -83,7 +83,8 @@ class Places:
         """
         if self._sites.get(key) == site:
             return True
-        if self._held[site] >= self.per_member or len(self._sites) >= self.members:
+        others = len(self._sites) - (key in self._sites)
+        if self._held[site] >= self.per_member or others >= self.members:
             return False
         self.leave(key)
         self._sites[key] = site
