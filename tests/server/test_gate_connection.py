@@ -32,7 +32,7 @@ def whole(site: str = "ward", body: bytes = BODY, call: str = CALL, close: bool 
 
 
 def ends(plain: socket.socket) -> bool:
-    """Whether the other side ends the connection, be it by a reset; a test's time-out is an error."""
+    """Whether the other side ends the connection, be it by a reset; a time-out is an error."""
     with contextlib.suppress(ConnectionError, ssl.SSLError):
         while plain.recv(65536):
             pass
