@@ -6,7 +6,7 @@ endpoint.*         key and certificate of the sites' endpoint, renewed by themse
 loopback.*         of the SuperLink, which only this machine reaches
 executor.secret    what an executor shows to the SuperLink
 members.json       the sites: invited, approved, revoked
-state/             Flower's; disposable
+state/             Flower's, and what the gate remembers; disposable
 logs/              of every process
 runs/              one folder a run
 service.json       the running service: its pid, its children

@@ -35,8 +35,6 @@ HEAD_BYTES = 16_384
 # Bytes that are read, and kept unsent, at a time; asyncio's own 256 kB and 512 kB would be 0.8 MB a
 # connection.
 READ_AT_ONCE, UNSENT = 65_536, 65_536
-# Bytes that one request may have on the wire for each of its body: chunks of one byte have six.
-OVERHEAD = 2
 
 
 class Conversation(H11Protocol):
@@ -70,7 +68,7 @@ class Conversation(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Some of a request."""
         self._received += len(data)
-        if self._received > OVERHEAD * self.most + HEAD_BYTES + READ_AT_ONCE:
+        if self._received > self.most + HEAD_BYTES + READ_AT_ONCE:
             self.abort("more than a request may have")
             return
         if self.conn.their_state is h11.IDLE and self._head is None:

@@ -104,6 +104,7 @@ class Gate:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answers a request."""
         request, connection = Request(scope, receive), scope["connection"]
+        connection.most = 0
         visitor = self._visitor(request)
         if isinstance(visitor, Response):
             connection.is_strangers()
@@ -135,6 +136,8 @@ class Gate:
             return _refusal(401, "unknown, unapproved, revoked or expired key")
         if not holds_its_key(headers):
             return _refusal(401, "not signed by the key that it shows", site)
+        if request.headers.get("transfer-encoding") is not None:
+            return _refusal(411, "the body's length is needed; no SuperNode sends chunks", site)
         return Visitor(site, base64.b64decode(headers[KEY_HEADER]).decode(), headers)
 
     async def _answer(self, visitor: Visitor, request: Request, connection: Connection) -> Response:
@@ -146,18 +149,16 @@ class Gate:
         )  # fmt: skip
         most, size = largest_body(call, caller), _declared(request)
         connection.most = max(most, THROWN_BYTES)
-        if size is not None and size > most:
+        if size > most:
             await _throw_away(request)
             return _refusal(413, f"{size} bytes, {most} is the most", site)
         async with self.turns.body(site, size):
             try:
-                body = await _body_of(request, most)
+                body = await _body_of(request)
             except TimeoutError:
                 return _refusal(408, "the body came too slowly", site)
             except ClientDisconnect:
                 return Response(status_code=400)
-            if body is None:
-                return _refusal(413, f"more than {most} bytes", site)
             self.seen(site, len(body))
             said = parse(call, body)
             if said is None:
@@ -255,8 +256,8 @@ async def _deliver(
         connection.abort(f"the SuperLink broke off: {type(error).__name__}")
 
 
-async def _body_of(request: Request, most: int) -> bytes | None:
-    """A request's body; None where it is too large, which is known before all of it is read.
+async def _body_of(request: Request) -> bytes:
+    """A request's body, of the length that it declared: h11 takes no more and no less.
 
     Raises:
         TimeoutError: It comes too slowly.
@@ -266,8 +267,6 @@ async def _body_of(request: Request, most: int) -> bytes | None:
     async with asyncio.timeout_at(began + PATIENCE) as limit:
         async for chunk in request.stream():
             body += chunk
-            if len(body) > most:
-                return None
             limit.reschedule(began + PATIENCE * (1 + len(body) / SLOWEST))
     return bytes(body)
 
@@ -295,10 +294,9 @@ async def _whole(answer: httpx.Response) -> bytes | None:
     return bytes(content)
 
 
-def _declared(request: Request) -> int | None:
-    """Bytes of a request's body, where it says so; h11 has checked that it is a number."""
-    text = request.headers.get("content-length")
-    return None if text is None else int(text)
+def _declared(request: Request) -> int:
+    """Bytes of a request's body; h11 has checked that it is a number, and reads none without."""
+    return int(request.headers.get("content-length", 0))
 
 
 def _told(site: str) -> dict[str, str]:

@@ -51,6 +51,7 @@ class Lesson:
             question = page.announcing(said.run_id, said.object_id)
             if question is not None:
                 page.store(question, said.object_id, len(said.object_content))
+            said.ClearField("object_content")  # its bytes travel as they came
 
     def undo(self) -> None:
         """Takes back a reply that the SuperLink did not take."""

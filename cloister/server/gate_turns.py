@@ -46,14 +46,14 @@ class Turns:
                 self._sites.pop(site, None)
 
     @asynccontextmanager
-    async def body(self, site: str, size: int | None) -> AsyncIterator[None]:
+    async def body(self, site: str, size: int) -> AsyncIterator[None]:
         """A body of a member's request that was taken up; large ones wait for their turn.
 
         Args:
             site: The member.
-            size: Bytes, as declared; None: not declared, which counts as large.
+            size: Bytes, as declared.
         """
-        if size is not None and size <= LARGE:
+        if size <= LARGE:
             yield
             return
         async with self._sites[site].large:

@@ -24,7 +24,7 @@ from tests.support import gate as gates
 from tests.support.gate import OTHER_NODE, PART, QUESTION, RUN, signed
 from tests.support.papers import keys
 
-ANSWERS = {200, 400, 401, 403, 404, 408, 413, 431, 502, 503}
+ANSWERS = {200, 400, 401, 403, 404, 408, 411, 413, 431, 502, 503}
 
 
 class Place:
