@@ -26,9 +26,10 @@ from cloister.files import write_whole
 from cloister.logs import log_json
 from cloister.server.folder import ServerFolder
 from cloister.server.gate_book import Book
-from cloister.server.gate_connection import HEAD_BYTES, IDLE, Gatekeeper
+from cloister.server.gate_connection import HEAD_BYTES, IDLE, protocol_of
 from cloister.server.gate_door import Door
 from cloister.server.gate_forward import MOST_LINKS, Gate, make_gate
+from cloister.server.gate_keeper import Gatekeeper
 from cloister.server.gate_places import Places
 from cloister.server.gate_rates import Rates
 from cloister.server.open_files import raise_open_files
@@ -111,7 +112,7 @@ def tls_of(folder: ServerFolder) -> ssl.SSLContext:
 def make_server(folder: ServerFolder) -> uvicorn.Server:
     """The gate of a coordinator's folder, behind its endpoint's certificate."""
     places = places_within(raise_open_files(files_needed()))
-    gatekeeper = Gatekeeper(tls_of(folder), places, Rates())
+    gatekeeper = Gatekeeper(places, Rates())
     gate = Gate(
         Door(folder.members, lambda: datetime.now(UTC)),
         Book(folder.state / "asked"),
@@ -124,7 +125,7 @@ def make_server(folder: ServerFolder) -> uvicorn.Server:
         host=host,
         port=port,
         # TLS, too, is the gatekeeper's, and asyncio's own: uvloop's cannot be told when to end.
-        http=cast(Any, gatekeeper.protocol),
+        http=cast(Any, protocol_of(gatekeeper, tls_of(folder))),
         loop="asyncio",
         ws="none",
         backlog=BACKLOG,

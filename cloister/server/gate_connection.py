@@ -12,18 +12,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-import time
 from asyncio.sslproto import SSLProtocol
 from collections.abc import Callable
 from typing import Any, cast
 
 import h11
-from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.server import ServerState
 
-from cloister.server.gate_places import Places, network_of
-from cloister.server.gate_rates import Rates
+from cloister.server.gate_keeper import Gatekeeper
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +58,6 @@ class Conversation(H11Protocol):
         """TLS is up: a request's head is to come."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(UNSENT)
-        self._gatekeeper.handshaken(self)
         self._await_head()
 
     def data_received(self, data: bytes) -> None:
@@ -141,14 +136,17 @@ class Handshake(SSLProtocol):
 
     max_size = READ_AT_ONCE
 
-    def __init__(self, gatekeeper: Gatekeeper, conversation: Conversation) -> None:
+    def __init__(
+        self, gatekeeper: Gatekeeper, context: ssl.SSLContext, conversation: Conversation
+    ) -> None:
         super().__init__(
-            asyncio.get_running_loop(), conversation, gatekeeper.context,
+            asyncio.get_running_loop(), conversation, context,
             cast(Any, None), server_side=True,  # nobody waits for it
             ssl_handshake_timeout=HANDSHAKE, ssl_shutdown_timeout=FAREWELL,
         )  # fmt: skip
         self._gatekeeper, self._conversation = gatekeeper, conversation
         self._plain: asyncio.Transport | None = None
+        self._turn: asyncio.TimerHandle | None = None
         self._spoke = False
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -157,17 +155,33 @@ class Handshake(SSLProtocol):
         super().buffer_updated(nbytes)
 
     def connection_made(self, transport: Any) -> None:
-        """A connection is accepted."""
+        """A connection is accepted; it is not read before its turn."""
         self._plain = transport
-        if self._gatekeeper.admit(self._conversation, transport, self.abort):
-            super().connection_made(transport)
-        else:
+        transport.pause_reading()
+        self._turn = asyncio.get_running_loop().call_later(HANDSHAKE, self.abort)
+        peer = transport.get_extra_info("peername")
+        if peer:
+            self._gatekeeper.admit(self._conversation, str(peer[0]), self.start, self.abort)
+        else:  # it is gone already
             transport.abort()
+
+    def start(self) -> None:
+        """Begins the handshake."""
+        self._end_wait()
+        if self._plain is not None and not self._plain.is_closing():
+            super().connection_made(self._plain)
+            self._plain.resume_reading()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """It is gone."""
+        self._end_wait()
         self._gatekeeper.left(self._conversation, self._spoke)
         super().connection_lost(exc)
+
+    def _end_wait(self) -> None:
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
 
     def abort(self) -> None:
         """Cuts the connection off, whatever it is about."""
@@ -175,71 +189,15 @@ class Handshake(SSLProtocol):
             self._plain.abort()
 
 
-class Gatekeeper:
-    """Gives connections their places, and takes them back.
+def protocol_of(gatekeeper: Gatekeeper, context: ssl.SSLContext) -> Callable[..., Handshake]:
+    """What uvicorn makes for each connection that it accepts.
 
     Args:
+        gatekeeper: Gives places.
         context: For TLS.
-        places: Of connections.
-        rates: Of strangers' handshakes.
-        clock: Seconds that only grow.
     """
 
-    def __init__(
-        self, context: ssl.SSLContext, places: Places, rates: Rates,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:  # fmt: skip
-        self.context, self.places, self.rates, self._clock = context, places, rates, clock
-        self._cut: dict[Conversation, Callable[[], None]] = {}
-        self._networks: dict[Conversation, str] = {}
-        self._unpaid = set[Conversation]()
+    def make(**of_uvicorn: Any) -> Handshake:
+        return Handshake(gatekeeper, context, Conversation(gatekeeper, **of_uvicorn))
 
-    def protocol(
-        self, config: Config, server_state: ServerState, app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> asyncio.BaseProtocol:  # fmt: skip
-        """What uvicorn makes for each connection that it accepts."""
-        conversation = Conversation(
-            self, config=config, server_state=server_state, app_state=app_state, _loop=_loop
-        )
-        return Handshake(self, conversation)
-
-    def admit(self, conversation: Conversation, transport: Any, cut: Callable[[], None]) -> bool:
-        """Whether a connection that was accepted is heard; the one whose place it takes is cut."""
-        peer = transport.get_extra_info("peername")
-        if not peer:  # it is gone already
-            return False
-        network = network_of(str(peer[0]))
-        if not self.rates.allows(network, self._clock()):
-            return False
-        self._cut[conversation], self._networks[conversation] = cut, network
-        self._unpaid.add(conversation)
-        loser = self.places.enter(conversation, network)
-        if loser is not None:
-            self._cut[loser]()  # type: ignore[index]
-        return True
-
-    def handshaken(self, conversation: Conversation) -> None:
-        """A stranger's handshake is done, and paid for."""
-        self._pay(conversation)
-
-    def belongs(self, conversation: Conversation, site: str) -> bool:
-        """A member spoke; whether it has a place for this connection."""
-        if not self.places.belongs(conversation, site):
-            return False
-        self.rates.trust(self._networks[conversation], self._clock())
-        return True
-
-    def left(self, conversation: Conversation, spoke: bool) -> None:
-        """A connection is gone; one that broke its handshake off has cost as much."""
-        if spoke:
-            self._pay(conversation)
-        self._unpaid.discard(conversation)
-        self.places.leave(conversation)
-        self._cut.pop(conversation, None)
-        self._networks.pop(conversation, None)
-
-    def _pay(self, conversation: Conversation) -> None:
-        if conversation in self._unpaid:
-            self._unpaid.remove(conversation)
-            self.rates.spend(self._networks[conversation], self._clock())
+    return make

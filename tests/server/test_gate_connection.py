@@ -167,8 +167,10 @@ def test_a_network_s_handshakes_are_bounded_and_a_member_is_heard(
         for _ in range(3):
             with gate.connection("127.0.0.5") as secured:
                 assert status_of(sent(secured, whole("stranger"))) == 401
+        monkeypatch.setattr(gate_connection, "HANDSHAKE", 0.2)
         with pytest.raises((ConnectionError, ssl.SSLError)), gate.connection("127.0.0.5"):
             pass
+        monkeypatch.undo()
         for _ in range(5):  # from elsewhere, as often as it likes
             with gate.connection("127.0.0.6") as secured:
                 assert status_of(sent(secured, whole(close=True))) == 200
@@ -184,9 +186,24 @@ def test_a_handshake_that_is_broken_off_costs_as_much(
                 plain.sendall(text)
                 plain.shutdown(socket.SHUT_WR)
                 assert ends(plain)
+        monkeypatch.setattr(gate_connection, "HANDSHAKE", 0.2)
         with pytest.raises((ConnectionError, ssl.SSLError)), gate.connection("127.0.0.5"):
             pass
         assert gate.post(signed("ward")) == 200
+
+
+def test_a_member_behind_many_strangers_of_its_network_is_heard_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate_module, "Rates", lambda: Rates(burst=2, per_second=20.0))
+    with open_gate(tmp_path) as gate, ExitStack() as stack:
+        for _ in range(300):
+            plain = socket.create_connection(("127.0.0.1", gate.port), 20, ("127.0.0.5", 0))
+            stack.enter_context(plain)
+            with contextlib.suppress(ConnectionError):
+                plain.sendall(b"\x16\x03\x01\x00\x80")
+        with gate.connection("127.0.0.5") as secured:
+            assert status_of(sent(secured, whole(close=True))) == 200
 
 
 def test_the_process_of_a_low_limit_says_so_and_keeps_strangers_places(
