@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ class Question:
         objects: Ids of what the question consists of.
         ends: Seconds since 1970 until which it may be answered.
         reply: Id of the one message that answers it; "" until there is one.
-        announced: Ids of what the reply consists of.
+        announced: What the reply consists of: ids of each object's parts, by its own.
     """
 
     run: int
@@ -43,7 +43,7 @@ class Question:
     objects: frozenset[str]
     ends: float
     reply: str = ""
-    announced: frozenset[str] = frozenset()
+    announced: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass
@@ -70,10 +70,12 @@ class Page:
         self.questions = kept
         self.stored = {key: sizes for key, sizes in self.stored.items() if key in kept}
 
-    def answer(self, question_id: str, reply: str, announced: Collection[str]) -> Question:
+    def answer(
+        self, question_id: str, reply: str, announced: Mapping[str, tuple[str, ...]]
+    ) -> Question:
         """Notes the reply to a question; the question as it was before."""
         before = self.questions[question_id]
-        self.questions[question_id] = replace(before, reply=reply, announced=frozenset(announced))
+        self.questions[question_id] = replace(before, reply=reply, announced=announced)
         return before
 
     def announcing(self, run: int, object_id: str) -> str | None:
@@ -127,8 +129,7 @@ class Book:
         """Writes a page; where that fails, as on a full disk, it is kept in memory alone."""
         page = self._pages[key]
         rows = {
-            question_id: asdict(question)
-            | {"objects": sorted(question.objects), "announced": sorted(question.announced)}
+            question_id: asdict(question) | {"objects": sorted(question.objects)}
             for question_id, question in page.questions.items()
         }
         try:
@@ -160,7 +161,9 @@ def _page(document: Mapping[str, Any]) -> Page:
         str(key): Question(
             run=int(row["run"]), kind=str(row["kind"]), ends=float(row["ends"]),
             reply=str(row["reply"]), objects=frozenset(map(str, row["objects"])),
-            announced=frozenset(map(str, row["announced"])),
+            announced={
+                str(one): tuple(map(str, parts)) for one, parts in row["announced"].items()
+            },
         )
         for key, row in document["questions"].items()
     }  # fmt: skip

@@ -23,7 +23,6 @@ from flwr.proto.fleet_pb2 import (
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import (
     ConfirmMessageReceivedRequest,
-    ObjectTree,
     PullObjectRequest,
     PushObjectRequest,
 )
@@ -31,6 +30,7 @@ from flwr.proto.run_pb2 import GetRunRequest
 from google.protobuf.message import DecodeError, Message
 
 from cloister.server.gate_book import Page
+from cloister.server.gate_objects import MOST_OBJECTS, parts_of, why_unfit
 
 # What a SuperNode with a registered key asks for; registering and unregistering are the
 # coordinator's own.
@@ -50,10 +50,6 @@ CALLS = tuple(REQUESTS)
 # Bytes of a request: ids and a key; an announcement of the most objects, 64 hex digits each, with
 # an error's text; and what a push has around its object, ids and a session.
 SMALL_BODY, ANNOUNCEMENT, AROUND_OBJECT = 16_384, 65_536, 4_096
-# Objects of one message. A reply of ours has three: message, dictionary, and one record.
-MOST_OBJECTS = 256
-# Flower names objects and messages by SHA-256 in hex, and prints it in lower case.
-ID_LENGTH, ID_DIGITS = 64, frozenset("0123456789abcdef")
 
 
 @dataclass(frozen=True)
@@ -149,20 +145,6 @@ def node_of(request: Message) -> int:
     return int(named.node_id if isinstance(request, DeactivateNodeRequest) else named.node.node_id)
 
 
-def objects_of(tree: ObjectTree, most: int = MOST_OBJECTS) -> frozenset[str] | None:
-    """Ids of a message's objects; None where they are more than `most`, or one is no id."""
-    found, left = set[str](), [tree]
-    while left:
-        node = left.pop()
-        if not _is_id(node.object_id):
-            return None
-        found.add(node.object_id)
-        left.extend(node.children)
-        if len(found) + len(left) > most:
-            return None
-    return frozenset(found)
-
-
 def _judge_reply(request: PushMessagesRequest, caller: Caller) -> Refusal | None:
     """Whether a message is this member's reply to a question that it was asked."""
     if len(request.messages_list) != 1 or len(request.message_object_trees) != 1:
@@ -175,7 +157,7 @@ def _judge_reply(request: PushMessagesRequest, caller: Caller) -> Refusal | None
         return Refusal(400, "a time that is not finite")
     if message.content.ByteSize():
         return Refusal(400, "a message's content travels as objects")
-    if tree.object_id != said.message_id or objects_of(tree) is None:
+    if tree.object_id != said.message_id or parts_of(tree) is None:
         return Refusal(400, f"not the tree of one message of at most {MOST_OBJECTS} objects")
     if said.src_node_id != caller.page.node:
         return Refusal(403, "sent in another's name")
@@ -188,6 +170,11 @@ def _judge_reply(request: PushMessagesRequest, caller: Caller) -> Refusal | None
         return Refusal(403, "not of the question's type")
     if question.reply not in ("", said.message_id):
         return Refusal(403, "a second reply to one question")
+    others = [one for one in caller.page.questions.values() if one is not question]
+    if said.message_id in question.objects or any(
+        said.message_id == one.reply or said.message_id in one.objects for one in others
+    ):
+        return Refusal(403, "a message that was another one before")
     return None
 
 
@@ -199,13 +186,13 @@ def _judge_object(request: PushObjectRequest, caller: Caller) -> Refusal | None:
     most = caller.largest(request.run_id)
     if caller.page.size_with(key, request.object_id, len(request.object_content)) > most:
         return Refusal(413, f"a reply of more than {most} bytes")
-    return None
+    why = why_unfit(
+        request.object_content, request.object_id, key, caller.page.questions[key],
+        caller.page.node,
+    )  # fmt: skip
+    return None if why is None else Refusal(400, why)
 
 
 def _asked(page: Page, run: int, now: float) -> list[str]:
     """Ids of the questions to a member in a run that may still be answered."""
     return [key for key, one in page.questions.items() if one.run == run and one.ends > now]
-
-
-def _is_id(text: str) -> bool:
-    return len(text) == ID_LENGTH and set(text) <= ID_DIGITS

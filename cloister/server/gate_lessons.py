@@ -15,7 +15,8 @@ from flwr.proto.message_pb2 import PushObjectRequest
 from google.protobuf.message import DecodeError, Message
 
 from cloister.server.gate_book import Book, Question
-from cloister.server.gate_calls import Caller, node_of, objects_of
+from cloister.server.gate_calls import Caller, node_of
+from cloister.server.gate_objects import parts_of
 
 # Calls whose answers the gate reads before the member gets them.
 READ_WHOLE = ("activate-node", "pull-messages", "push-messages")
@@ -44,7 +45,7 @@ class Lesson:
         page, said = self.caller.page, self.said
         if isinstance(said, PushMessagesRequest):
             told, tree = said.messages_list[0].metadata, said.message_object_trees[0]
-            announced = objects_of(tree) or frozenset()
+            announced = parts_of(tree) or {}
             self._before = page.answer(told.reply_to_message_id, told.message_id, announced)
             self.book.keep(self.caller.key)
         elif isinstance(said, PushObjectRequest):
@@ -103,7 +104,7 @@ class Lesson:
                 told = message.metadata
                 question = Question(
                     run=told.run_id, kind=told.message_type, ends=told.created_at + told.ttl,
-                    objects=objects_of(tree, MOST_IN_QUESTION) or frozenset(),
+                    objects=frozenset(parts_of(tree, MOST_IN_QUESTION) or ()),
                 )  # fmt: skip
                 page.ask(told.message_id, question, self.caller.now)
             if pulled.messages_list:

@@ -7,17 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flwr.app import ConfigRecord, Error
+from flwr.app import Message as FlowerMessage
+from flwr.app import RecordDict as FlowerDict
 from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.recorddict_pb2 import RecordDict
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 
 from cloister.provisioning.node_key import public_pem
 from cloister.server import reply_size
 from cloister.server.gate import make_server
 from cloister.server.gate_book import MOST_QUESTIONS, Book
-from cloister.server.gate_calls import MOST_OBJECTS
+from cloister.server.gate_objects import MOST_OBJECTS
 from cloister.server.reply_size import Largest, note_largest
 from tests.support import gate as gates
+from tests.support.clock import Clock, TimedGrid
 from tests.support.gate import NODE, OTHER_NODE, PART, QUESTION, REPLY, RUN, Gate, ask, open_gate
 from tests.support.https import FakeSuperLink, served
 from tests.support.papers import keys
@@ -136,6 +141,8 @@ REFUSED: dict[str, tuple[Any, int]] = {
     "too many objects": (
         gates.reply(objects=tuple(f"{n:064x}" for n in range(MOST_OBJECTS + 1))), 400),
     "an object many times over": (gates.reply(objects=(PART,) * (MOST_OBJECTS + 1)), 400),
+    "an object twice": (gates.reply(objects=(PART, PART)), 400),
+    "the question as its answer": (gates.reply(message=QUESTION, tree=QUESTION), 403),
     "content beside the objects": (with_content(gates.reply()), 400),
 }  # fmt: skip
 
@@ -153,6 +160,62 @@ def test_a_member_speaks_for_itself_about_what_it_was_asked(
 def test_what_is_no_request_is_refused(gate: Gate, call: str, body: bytes) -> None:
     assert gate.post(gates.signed("ward"), call, body) == 400
     assert gate.link.asked == []
+
+
+UNFIT: dict[str, Any] = {
+    "no object": gates.part(content=b"update"),
+    "no head's end": gates.part(content=b"ConfigRecord  6"),
+    "a length that is none": gates.part(content=b"ConfigRecord  x\0update"),
+    "another length": gates.part(content=b"ConfigRecord  7\0update"),
+    "no ASCII": gates.part(content=b"Config\xffRecord  6\0update"),
+    "a head without end": gates.part(content=b"x" * 500_000),
+    "another type": gates.part(content=gates.item("Pickle")),
+    "parts that were not announced": gates.part(content=gates.item(parts=(ELSE,))),
+    "a message within the message": gates.part(content=gates.root(parts=())),
+    "a dictionary as the message": gates.part(
+        object_id=REPLY, content=gates.item("RecordDict", (PART,))),
+    "the message without its part": gates.part(object_id=REPLY, content=gates.root(parts=())),
+    "a body that is no message": gates.part(
+        object_id=REPLY, content=gates.item("Message", (PART,), b"\xff\xff")),
+    "content and an error": gates.part(object_id=REPLY, content=gates.root(error=True)),
+    "another sender within": gates.part(
+        object_id=REPLY, content=gates.root(src_node_id=OTHER_NODE)),
+    "the coordinator as the sender within": gates.part(
+        object_id=REPLY, content=gates.root(src_node_id=gates.HUB)),
+    "another addressee within": gates.part(
+        object_id=REPLY, content=gates.root(dst_node_id=OTHER_NODE)),
+    "another's question within": gates.part(
+        object_id=REPLY, content=gates.root(reply_to_message_id=ELSE)),
+    "no question within": gates.part(object_id=REPLY, content=gates.root(reply_to_message_id="")),
+    "another run within": gates.part(object_id=REPLY, content=gates.root(run_id=RUN + 1)),
+    "another type within": gates.part(object_id=REPLY, content=gates.root(message_type="query")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("said", UNFIT.values(), ids=UNFIT.keys())
+def test_an_object_is_what_was_announced_and_says_the_same(gate: Gate, said: Any) -> None:
+    """The coordinator believes the objects, not the announcement."""
+    assert gate.say(said) == 400
+    assert gate.link.asked == []
+
+
+def test_a_message_as_flower_makes_it_is_taken(tmp_path: Path) -> None:
+    """Flower's own objects of a reply, all of them, and of an error."""
+    TimedGrid(Clock(), {})  # Flower's messages want to know whose process this is
+    asked = FlowerMessage(FlowerDict(), NODE, "train")
+    for content in (FlowerDict({"cloister": ConfigRecord({"delta": b"x" * 1000})}), Error(8, "x")):
+        with open_gate(tmp_path / type(content).__name__) as gate:
+            reply = FlowerMessage(content, reply_to=asked)
+            reply.metadata.__dict__["_run_id"] = RUN
+            reply.metadata.__dict__["_src_node_id"] = NODE
+            reply.metadata.__dict__["_dst_node_id"] = gates.HUB
+            reply.metadata.__dict__["_reply_to_message_id"] = QUESTION
+            ask(gate)
+            said = gates.reply(message=reply.object_id)
+            said.message_object_trees[0].CopyFrom(get_object_tree(reply))
+            assert gate.say(said) == 200
+            for name, one in get_all_nested_objects(reply).items():
+                assert gate.say(gates.part(object_id=name, content=one.deflate())) == 200
 
 
 def test_a_tree_that_is_too_deep_to_read_is_refused(gate: Gate) -> None:
@@ -282,12 +345,12 @@ def test_a_reply_is_as_large_as_its_study_says_in_all_its_objects(tmp_path: Path
         note_largest(gate.folder.largest, RUN, 1000)
         ask(gate)
         assert gate.say(gates.reply(objects=(PART, ELSE))) == 200
-        assert gate.say(gates.part(content=b"x" * 600)) == 200
-        assert gate.say(gates.part(content=b"x" * 600)) == 200  # the same once more
-        assert gate.say(gates.part(object_id=ELSE, content=b"x" * 401)) == 413
-        assert gate.say(gates.part(object_id=ELSE, content=b"x" * 400)) == 200
+        assert gate.say(gates.part(content=gates.item(size=600))) == 200
+        assert gate.say(gates.part(content=gates.item(size=600))) == 200  # the same once more
+        assert gate.say(gates.part(object_id=ELSE, content=gates.item(size=401))) == 413
+        assert gate.say(gates.part(object_id=ELSE, content=gates.item(size=400))) == 200
         gate.link.asked.clear()
-        assert gate.say(gates.part(content=b"x" * 600_000)) == 413  # before it is read
+        assert gate.say(gates.part(content=gates.item(size=600_000))) == 413  # before it is read
         assert gate.link.asked == []
 
 
@@ -298,15 +361,15 @@ def test_without_a_study_there_is_a_bound_too(
     with open_gate(tmp_path) as gate:
         ask(gate)
         assert gate.say(gates.reply()) == 200
-        assert gate.say(gates.part(content=b"x" * 1001)) == 413
-        assert gate.say(gates.part(content=b"x" * 1000)) == 200
+        assert gate.say(gates.part(content=gates.item(size=1001))) == 413
+        assert gate.say(gates.part(content=gates.item(size=1000))) == 200
 
 
 def test_who_owes_no_reply_pushes_nothing(tmp_path: Path) -> None:
     with open_gate(tmp_path) as gate:
         gate.link.said["activate-node"] = gates.activated()
         assert gate.say(gates.activation()) == 200
-        assert gate.say(gates.part(content=b"x" * 100_000)) == 413
+        assert gate.say(gates.part(content=gates.item(size=100_000))) == 413
         assert gate.say(gates.part()) == 403
 
 

@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloister.provisioning.node_key import public_pem
-from cloister.server.gate_book import Book, Page
-from cloister.server.gate_calls import CALLS, REQUESTS, Caller, judge, objects_of, parse
+from cloister.server.gate_book import Book, Page, Question
+from cloister.server.gate_calls import CALLS, REQUESTS, Caller, judge, parse
 from cloister.server.gate_door import Door
 from cloister.server.gate_forward import Gate
+from cloister.server.gate_objects import parts_of, why_unfit
 from cloister.server.reply_size import Largest
 from tests.support import gate as gates
 from tests.support.gate import OTHER_NODE, PART, QUESTION, RUN, signed
@@ -261,11 +262,35 @@ TREES = st.recursive(
 
 @given(tree=TREES)
 def test_a_tree_s_objects_are_all_of_its_ids_or_none(tree: ObjectTree) -> None:
-    def ids(node: ObjectTree) -> list[str]:
-        return [node.object_id, *(name for child in node.children for name in ids(child))]
+    def nodes(node: ObjectTree) -> list[ObjectTree]:
+        return [node, *(one for child in node.children for one in nodes(child))]
 
-    fine = all(len(one) == 64 and set(one) <= set("0123456789abcdef") for one in ids(tree))
-    assert objects_of(tree) == (frozenset(ids(tree)) if fine else None)
+    rows = [(one.object_id, tuple(c.object_id for c in one.children)) for one in nodes(tree)]
+    fine = all(len(one) == 64 and set(one) <= set("0123456789abcdef") for one, _ in rows)
+    fine &= all(len(set(parts)) == len(parts) for _, parts in rows) and len(set(rows)) == len(
+        dict(rows)
+    )
+    assert parts_of(tree) == (dict(rows) if fine else None)
+
+
+HEADS = st.builds(
+    lambda kind, parts, length, rest: f"{kind} {parts} {length}".encode() + b"\0" + rest,
+    st.sampled_from(["Message", "RecordDict", "ConfigRecord", "Array", "x", ""]),
+    st.sampled_from(["", PART, f"{PART},{PART}", ",", "x"]),
+    st.integers(-3, 40), st.binary(max_size=40),
+)  # fmt: skip
+
+
+@given(content=st.binary(max_size=200) | HEADS, is_reply=st.booleans())
+def test_any_object_is_judged(content: bytes, is_reply: bool) -> None:
+    question = Question(
+        run=RUN, kind="train", objects=frozenset(), ends=1.0, reply=gates.REPLY,
+        announced={gates.REPLY: (PART,), PART: ()},
+    )  # fmt: skip
+    why = why_unfit(content, gates.REPLY if is_reply else PART, QUESTION, question, gates.NODE)
+    if why is None:
+        assert not is_reply  # no bytes at random say all that a reply says
+        assert content.split(b" ")[1] == b""
 
 
 @given(said=requests())

@@ -204,12 +204,34 @@ def reply(
     )  # fmt: skip
 
 
-def part(
-    node: int = NODE, run: int = RUN, object_id: str = PART, content: bytes = b"update"
-) -> Any:
+def item(
+    kind: str = "ConfigRecord", parts: tuple[str, ...] = (), body: bytes = b"", size: int = 0
+) -> bytes:
+    """An object as Flower deflates it; its body is filled up to the size that is asked for."""
+    for filler in range(max(size - len(body), 0) + 1):
+        whole = body + b"x" * (max(size - len(body), 0) - filler)
+        made = f"{kind} {','.join(parts)} {len(whole)}".encode() + b"\0" + whole
+        if len(made) <= size:
+            return made
+    return made
+
+
+def root(parts: tuple[str, ...] = (PART,), error: bool = False, **of_metadata: Any) -> bytes:
+    """A reply's own object."""
+    told: dict[str, Any] = {
+        "run_id": RUN, "src_node_id": NODE, "dst_node_id": HUB, "message_type": "train",
+        "reply_to_message_id": QUESTION, "created_at": 1.8e9, "ttl": 60.0,
+    }  # fmt: skip
+    message = Message(metadata=Metadata(**{**told, **of_metadata}))
+    if error:
+        message.error.code = 8
+    return item("Message", parts, message.SerializeToString())
+
+
+def part(node: int = NODE, run: int = RUN, object_id: str = PART, content: bytes = b"") -> Any:
     return PushObjectRequest(
-        node=Node(node_id=node), run_id=run, object_id=object_id, object_content=content,
-        session_id="session",
+        node=Node(node_id=node), run_id=run, object_id=object_id,
+        object_content=content or item(), session_id="session",
     )  # fmt: skip
 
 
