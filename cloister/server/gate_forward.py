@@ -36,8 +36,8 @@ from cloister.server.gate_turns import Turns
 
 # Seconds for the SuperLink to answer, which writes to a local disk; and for a site to send a
 # request's body or take an answer's, with as much again for each `SLOWEST` bytes: 16 MB a minute
-# are 2 Mbit/s.
-PATIENCE, SLOWEST = 60.0, 16_000_000
+# are 2 Mbit/s. In between it may be still for `STALL`: a SuperNode gives up after as long.
+PATIENCE, SLOWEST, STALL = 60.0, 16_000_000, 30.0
 # Seconds and bytes in which the rest of a body that is too large is thrown away, so that its sender
 # reads the refusal; whoever goes on sending sees the connection end.
 THROWN_SECONDS, THROWN_BYTES = 5.0, 16_000_000
@@ -227,13 +227,13 @@ class Passing(Response):
         loop, length = asyncio.get_running_loop(), 0
         began = loop.time()
         try:
-            async with asyncio.timeout_at(began + PATIENCE) as limit:
+            async with asyncio.timeout_at(_deadline(began, 0)) as limit:
                 await send({"type": "http.response.start", "status": self.status_code,
                             "headers": self.raw_headers})  # fmt: skip
                 async for part in self._from.aiter_raw(65_536):
                     await send({"type": "http.response.body", "body": part, "more_body": True})
                     length += len(part)
-                    limit.reschedule(began + PATIENCE * (1 + length / SLOWEST))
+                    limit.reschedule(_deadline(began, length))
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             await self._from.aclose()
@@ -263,11 +263,17 @@ async def _body_of(request: Request) -> bytes:
     """
     loop, body = asyncio.get_running_loop(), bytearray()
     began = loop.time()
-    async with asyncio.timeout_at(began + PATIENCE) as limit:
+    async with asyncio.timeout_at(_deadline(began, 0)) as limit:
         async for chunk in request.stream():
             body += chunk
-            limit.reschedule(began + PATIENCE * (1 + len(body) / SLOWEST))
+            limit.reschedule(_deadline(began, len(body)))
     return bytes(body)
+
+
+def _deadline(began: float, moved: int) -> float:
+    """When more has to have come, by the loop's clock, of what began then and has moved so far."""
+    now = asyncio.get_running_loop().time()
+    return min(began + PATIENCE * (1 + moved / SLOWEST), now + STALL)
 
 
 async def _throw_away(request: Request) -> None:

@@ -219,8 +219,9 @@ def test_a_body_is_bounded_however_it_comes(gate: Gate, monkeypatch: pytest.Monk
     assert gate.link.asked == []
 
 
-def test_a_slow_body_ends_in_time(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate_forward, "PATIENCE", 0.2)
+@pytest.mark.parametrize("bound", ["PATIENCE", "STALL"])
+def test_a_slow_body_ends_in_time(gate: Gate, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+    monkeypatch.setattr(gate_forward, bound, 0.2)
     text = head(f"POST /v1/fleet/{CALL} HTTP/1.1", signed("ward") | {"content-length": "10"})
     began = time.monotonic()
     assert status_of(gate.raw(text + b"x")) == 408
