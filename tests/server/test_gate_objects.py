@@ -5,14 +5,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Error
 from flwr.app import Message as FlowerMessage
 from flwr.app import RecordDict as FlowerDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 
+from cloister.adapter.formats import WIDTH
+from cloister.adapter.tensors import Adapter
+from cloister.adapter.wire import encode
 from cloister.server import reply_size
-from cloister.server.reply_size import Largest, note_largest
+from cloister.server.reply_size import Largest, largest_reply, note_largest
 from tests.support import gate as gates
 from tests.support.clock import Clock, TimedGrid
 from tests.support.gate import NODE, OTHER_NODE, PART, QUESTION, REPLY, RUN, Gate, ask, open_gate
@@ -125,6 +129,14 @@ def test_who_owes_no_reply_pushes_nothing(tmp_path: Path) -> None:
         assert gate.say(gates.activation()) == 200
         assert gate.say(gates.part(content=gates.item(size=100_000))) == 413
         assert gate.say(gates.part()) == 403
+
+
+def test_the_largest_reply_holds_a_study_s_updates_in_every_form() -> None:
+    adapter = Adapter({"a": np.ones((300, 8), np.float32), "b": np.ones((1000,), np.float32)})
+    size = largest_reply(adapter)
+    for dtype in WIDTH:
+        assert len(encode(adapter, dtype)) + 1_000_000 < size
+    assert 4 * 3400 + 1_000_000 < size < 4 * 3400 + 5_000_000  # masked, 32 bits a value
 
 
 def test_the_largest_reply_is_read_anew_and_damage_leaves_a_bound(tmp_path: Path) -> None:
