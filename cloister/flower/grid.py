@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable
+from typing import cast
 
 from flwr.app import Message
+from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedRequest,
+    PullObjectRequest,
+    PullObjectResponse,
+)
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest
 from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from flwr.supercore.run import Run
 from flwr.superlink.grid.http_grid import HttpGrid
 
 from cloister.errors import NetworkError
-from cloister.flower.tasks import SERVER_PATIENCE, Runtime, Task, connect, patient_invoker
+from cloister.flower.arriving import Arrivals
+from cloister.flower.tasks import (
+    SERVER_PATIENCE,
+    PatientClient,
+    Runtime,
+    Task,
+    connect,
+    patient_invoker,
+)
 
 log = logging.getLogger(__name__)
 
 
 class StudyGrid(HttpGrid):
-    """Flower's Grid, where a push that breaks off is one that was not taken."""
+    """Flower's Grid, where a push that breaks off is one that was not taken, and no reply is waited
+    for or ends the run (`arriving`)."""
+
+    _arrivals: Arrivals | None = None
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Pushes messages; an empty id for each that the SuperLink did not take.
@@ -34,6 +53,33 @@ class StudyGrid(HttpGrid):
         if len(ids) != len(pushed):
             raise NetworkError("the SuperLink takes no messages of this size; see its log")
         return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """The replies that are here by now; each once, and whatever it is.
+
+        Raises:
+            NetworkError: The SuperLink no longer knows the run.
+        """
+        client, run = self._runtime_client, cast(Run, self._run).run_id
+        assert isinstance(client, PatientClient)
+        if self._arrivals is None:
+            self._arrivals = Arrivals(SERVER_PATIENCE, time.monotonic)
+        told = client.PullMessages(PullAppMessagesRequest(message_ids=message_ids))
+        self._arrivals.add(told.messages_list, told.message_object_trees)
+
+        def pull(object_id: str) -> PullObjectResponse:
+            request = PullObjectRequest(node=self.node, run_id=run, object_id=object_id)
+            return client.look_for(request)
+
+        taken = []
+        for message_id, message in self._arrivals.take(pull):
+            client.ConfirmMessageReceived(
+                ConfirmMessageReceivedRequest(
+                    node=self.node, run_id=run, message_object_id=message_id
+                )
+            )
+            taken.append(message)
+        return taken
 
 
 def grid_of(runtime: Runtime, task: Task, run: Run) -> StudyGrid:

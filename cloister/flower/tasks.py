@@ -105,6 +105,10 @@ class PatientClient(RuntimeHttpClient):
                 raise ObjectPullError(request.object_id, "it does not come")
             time.sleep(POLL)
 
+    def look_for(self, request: PullObjectRequest) -> PullObjectResponse:
+        """An object, if it is there."""
+        return super().PullObject(request)
+
     def _is_still(self) -> bool:
         return time.monotonic() - self._progress > self.patience
 

@@ -21,6 +21,7 @@ from cloister.server.deployed import DeployedStudy
 from cloister.server.folder import ServerFolder
 from cloister.server.journal import Standing, all_runs, change_run, note, read_run
 from cloister.server.members import connecting, read_members
+from cloister.server.reply_size import largest_reply, note_largest
 from cloister.server.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ def _execute(folder: ServerFolder, runtime: Runtime, task: Task) -> None:
             load_coordinator_key(folder.key),
             folder.heads,
         )
+        note_largest(folder.largest, flower_run.run_id, largest_reply(study.workspace.whole))
         study.execute(grid_of(runtime, task, flower_run))
         change_run(place, standing=Standing.FINISHED, error="", exit_code=0)
         succeeded = True

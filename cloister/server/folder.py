@@ -8,7 +8,7 @@ loopback.*         of the SuperLink, which only this machine reaches
 executor.secret    what an executor shows to the SuperLink
 members.json       the sites: invited, approved, revoked
 heads/             the last entries that came from each site's ledger
-state/             Flower's; disposable
+state/             Flower's, and what the gate remembers; disposable
 logs/              of every process
 runs/              one folder a run
 service.json       the running service: its pid, its children
@@ -210,6 +210,11 @@ class ServerFolder:
     def state(self) -> Path:
         """Flower's files."""
         return self.path / "state"
+
+    @property
+    def largest(self) -> Path:
+        """How large the replies of each run can be."""
+        return self.state / "largest.json"
 
     @property
     def logs(self) -> Path:

@@ -4,222 +4,51 @@ Flower's SuperLink serves three interfaces on one port; its Control and Runtime 
 whoever reaches them. So it listens on loopback, and this process forwards to it what a member's
 SuperNode may say. Who a member is, it reads anew for every request: a revoked site is refused at
 once. That a request comes from the holder of a member's key, it checks before it reads the body;
-the SuperLink checks it again, with the signature's time.
+the SuperLink checks it again, with the signature's time. What a request says is judged before the
+SuperLink sees it (`gate_calls`), and every connection has its place and its time
+(`gate_connection`).
 """
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import json
 import logging
 import ssl
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Any, cast
 
-import httpx
 import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
-from starlette.routing import Route
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from cloister import __version__
-from cloister.errors import BadFileError
 from cloister.files import write_whole
 from cloister.logs import log_json
-from cloister.provisioning.node_key import is_node_signed
 from cloister.server.folder import ServerFolder
-from cloister.server.members import connecting, read_members
+from cloister.server.gate_book import Book
+from cloister.server.gate_connection import HEAD_BYTES, IDLE, protocol_of
+from cloister.server.gate_door import Door
+from cloister.server.gate_forward import MOST_LINKS, Gate, make_gate
+from cloister.server.gate_keeper import Gatekeeper
+from cloister.server.gate_places import Places
+from cloister.server.gate_rates import Rates
+from cloister.server.open_files import raise_open_files
+from cloister.server.reply_size import Largest
 
 log = logging.getLogger(__name__)
 
-# What a SuperNode with a registered key asks for; registering and unregistering are the
-# coordinator's own.
-CALLS = (
-    "activate-node", "deactivate-node", "send-node-heartbeat", "pull-messages", "push-messages",
-    "get-run", "get-fab", "push-object", "pull-object", "confirm-message-received",
-)  # fmt: skip
-# Flower cuts messages into objects of 5 MB; a request with one of them stays far below.
-LARGEST_BODY = 16_000_000
-# Connections at a time: 50 sites with a heartbeat, a poll and a few objects each, and room for
-# strangers, who are let go after one refusal.
-MOST_CONNECTIONS = 512
-# Seconds for the SuperLink to answer, which writes to a local disk; and for a site to send a
-# request's body, 16 MB in which are 2 Mbit/s.
-PATIENCE = 60.0
-# Seconds in which a new connection's first request begins; whoever says nothing holds no place.
-FIRST_REQUEST = 15.0
+# Places: strangers hold one for a handshake and a request's head, well below a second, so that 256
+# are several hundred newcomers a second; 64 of them may come from one address, behind which there
+# may be many members. A SuperNode has four connections, and 64 members 16 each.
+STRANGERS, PER_NETWORK, MEMBERS, PER_MEMBER = 256, 64, 1024, 16
+# Connections that asyncio accepts before it looks whether there is a place.
+BACKLOG = 256
+# Open files beside connections: libraries, logs, the members' file, and those just being closed.
+SPARE = 256
 # TLS 1.3 has its own; of TLS 1.2 only what is authenticated and keeps old traffic secret.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 # Seconds between writes of who was seen.
 SEEN_EVERY = 1.0
-KEY_HEADER, SIGNATURE_HEADER, TIME_HEADER = "flwr-public-key", "flwr-signature", "flwr-timestamp"
-VERSION = {"cloister-version": __version__}
-PASSED_ON = ("content-type", "accept")
-
-
-class Door:
-    """Who may pass, from the members' file as it is now.
-
-    Args:
-        members: The file.
-        now: The present time.
-    """
-
-    def __init__(self, members: Path, now: Callable[[], datetime]) -> None:
-        self._members, self._now = members, now
-        self._stamp: tuple[int, int, int] | None = None
-        self._keys: Mapping[str, str] = {}
-        self._until: datetime | None = None
-
-    def site_of(self, header: str) -> str | None:
-        """The member whose key a request shows; None: nobody's."""
-        try:
-            key = base64.b64decode(header, validate=True).decode()
-        except ValueError:
-            return None
-        return self._current().get(key)
-
-    def _current(self) -> Mapping[str, str]:
-        now = self._now()
-        try:
-            state = self._members.stat()
-            stamp = (state.st_mtime_ns, state.st_ino, state.st_size)
-            if stamp != self._stamp or (self._until is not None and now >= self._until):
-                allowed = connecting(read_members(self._members), now)
-                self._keys = {member.node_key: site for site, member in allowed.items()}
-                ends = (datetime.fromisoformat(member.expires) for member in allowed.values())
-                self._until = min(ends, default=None)
-                self._stamp = stamp
-        except (OSError, BadFileError) as error:
-            log.error("nobody is let in: %s", error)
-            return {}
-        return self._keys
-
-
-def make_gate(
-    door: Door, superlink: str, authority: Path, seen: Callable[[str, int], None]
-) -> Starlette:
-    """The gate as an ASGI application.
-
-    Args:
-        door: Who may pass.
-        superlink: `host:port` of the SuperLink on loopback.
-        authority: Certificate that signs the SuperLink's.
-        seen: Told of each member's request and its bytes.
-    """
-    context = ssl.create_default_context(cafile=str(authority))
-    link: dict[str, httpx.AsyncClient] = {}
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> Any:
-        async with httpx.AsyncClient(
-            base_url=f"https://{superlink}", verify=context, timeout=PATIENCE, trust_env=False
-        ) as client:
-            link["client"] = client
-            yield
-
-    async def forward(request: Request) -> Response:
-        headers = passed_on(request)
-        if headers is None:
-            return _refusal(400, "a header stands there twice")
-        site = door.site_of(headers.get(KEY_HEADER, ""))
-        if site is None:
-            return _refusal(401, "this key is no member's: not approved, revoked or over")
-        if not _holds_its_key(headers):
-            return _refusal(401, "not signed by the key that it shows", site)
-        call = request.path_params["call"]
-        if call not in CALLS:
-            return _refusal(404, "not for sites")
-        try:
-            async with asyncio.timeout(PATIENCE):
-                body = await _body_of(request)
-        except TimeoutError:
-            return _refusal(408, f"not all of it came in {PATIENCE:g} s", site)
-        except ClientDisconnect:
-            return Response(status_code=400)
-        if body is None:
-            return _refusal(413, f"more than {LARGEST_BODY} bytes", site)
-        seen(site, len(body))
-        try:
-            answer = await link["client"].post(f"/v1/fleet/{call}", content=body, headers=headers)
-        except httpx.HTTPError:
-            return _refusal(503, "the coordinator's SuperLink is away; it is started again")
-        kept = {
-            name: value
-            for name, value in answer.headers.items()
-            if name == "content-type" or name.startswith("flwr-")
-        }
-        return Response(answer.content, answer.status_code, {**kept, **_told(site)})
-
-    app = Starlette(
-        routes=[Route("/v1/fleet/{call}", forward, methods=["POST"])], lifespan=lifespan
-    )
-    app.router.redirect_slashes = False
-    return app
-
-
-def passed_on(request: Request) -> dict[str, str] | None:
-    """The headers that the SuperLink gets; None where one of them stands there twice: gate and
-    SuperLink might each look at another."""
-    pairs = [
-        (name, value)
-        for name, value in request.headers.items()
-        if name in PASSED_ON or name.startswith("flwr-")
-    ]
-    return dict(pairs) if len(dict(pairs)) == len(pairs) else None
-
-
-def _holds_its_key(headers: Mapping[str, str]) -> bool:
-    """Whether the key that a request shows signed its time, as Flower's nodes do."""
-    try:
-        key = base64.b64decode(headers[KEY_HEADER], validate=True).decode()
-        signature = base64.b64decode(headers[SIGNATURE_HEADER], validate=True)
-        return is_node_signed(headers[TIME_HEADER].encode(), signature, key)
-    except (KeyError, ValueError):
-        return False
-
-
-async def _body_of(request: Request) -> bytes | None:
-    """A request's body; None where it is too large, which is known before all of it is read."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST_BODY:
-            return None
-    return bytes(body)
-
-
-def _told(site: str) -> dict[str, str]:
-    """Headers of every answer to a member."""
-    return {**VERSION, "cloister-member": quote(site, safe=" ")}
-
-
-def _refusal(code: int, why: str, site: str | None = None) -> Response:
-    """Says why, and ends the connection: whoever is refused keeps no place."""
-    headers = {**(VERSION if site is None else _told(site)), "connection": "close"}
-    return Response(json.dumps({"detail": why}), code, headers, media_type="application/json")
-
-
-class PromptProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """HTTP that closes connections on which no request begins."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        """Starts to wait."""
-        super().connection_made(transport)
-        self.loop.call_later(FIRST_REQUEST, self._close_if_silent)
-
-    def _close_if_silent(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
-            self.transport.close()
 
 
 class Seen:
@@ -247,22 +76,61 @@ class Seen:
                 log.warning("who was seen cannot be noted: %s", error)
 
 
+def places_within(files: int) -> Places:
+    """The places that a limit of open files leaves; members lose theirs first where it is low, as
+    without strangers' places no member could come in.
+
+    Args:
+        files: That this process may have open.
+    """
+    left = files - STRANGERS - BACKLOG - MOST_LINKS - SPARE
+    members = max(PER_MEMBER, min(MEMBERS, left))
+    if members < MEMBERS:
+        log.error(
+            "%d open files are allowed and %d are needed: members have %d places in place of %d; "
+            "raise the hard limit (ulimit -Hn, LimitNOFILE in the service's unit)",
+            files, files_needed(), members, MEMBERS,
+        )  # fmt: skip
+    return Places(STRANGERS, PER_NETWORK, members, PER_MEMBER)
+
+
+def files_needed() -> int:
+    """Open files when every place is taken."""
+    return STRANGERS + MEMBERS + BACKLOG + MOST_LINKS + SPARE
+
+
+def tls_of(folder: ServerFolder) -> ssl.SSLContext:
+    """TLS behind the endpoint's certificate; keys are agreed on once a connection."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.set_ciphers(CIPHERS)
+    context.load_cert_chain(folder.path / "endpoint.crt", folder.path / "endpoint.key")
+    return context
+
+
 def make_server(folder: ServerFolder) -> uvicorn.Server:
     """The gate of a coordinator's folder, behind its endpoint's certificate."""
-    door = Door(folder.members, lambda: datetime.now(UTC))
-    app = make_gate(door, folder.superlink, folder.certificate, Seen(folder.state / "seen.json"))
+    places = places_within(raise_open_files(files_needed()))
+    gatekeeper = Gatekeeper(places, Rates())
+    gate = Gate(
+        Door(folder.members, lambda: datetime.now(UTC)),
+        Book(folder.state / "asked"),
+        Largest(folder.largest),
+        Seen(folder.state / "seen.json"),
+    )
     host, port = folder.config.place
     config = uvicorn.Config(
-        app,
+        make_gate(gate, folder.superlink, folder.certificate),
         host=host,
         port=port,
-        ssl_certfile=str(folder.path / "endpoint.crt"),
-        ssl_keyfile=str(folder.path / "endpoint.key"),
-        ssl_ciphers=CIPHERS,
-        http=PromptProtocol,
+        # TLS, too, is the gatekeeper's, and asyncio's own: uvloop's cannot be told when to end.
+        http=cast(Any, protocol_of(gatekeeper, tls_of(folder))),
+        loop="asyncio",
         ws="none",
-        limit_concurrency=MOST_CONNECTIONS,
-        timeout_keep_alive=75,
+        backlog=BACKLOG,
+        h11_max_incomplete_event_size=HEAD_BYTES,
+        timeout_keep_alive=IDLE,
         timeout_graceful_shutdown=3,
         proxy_headers=False,
         access_log=False,

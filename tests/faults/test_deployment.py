@@ -14,6 +14,7 @@ from cloister.flower import control
 from cloister.flower.control import BUNDLE
 from cloister.privacy.ledger_file import LedgerFile
 from cloister.server.journal import Standing, events, read_run
+from cloister.server.reply_size import BESIDE, WITHOUT_STUDY, Largest
 from cloister.server.run_directory import RunDirectory
 from tests.support.federation import Federation, check_history, federation, wait_for
 
@@ -57,6 +58,9 @@ def test_a_study_over_a_network_and_its_papers(tmp_path: Path) -> None:
         told = [event["what"] for _, event in events(place)]
         assert told.count("asked") == told.count("answered") == 4
         assert told.count("preparing") == told.count("ready") == 2
+        # The gate held replies to what this study's can be.
+        flower_run = read_run(place).flower_run
+        assert BESIDE < Largest(made.server.largest)(flower_run) < WITHOUT_STUDY
         for name, file in made.sites.items():
             facts = overview_of(file)
             # Whether it takes part, two rounds, and its certificate.

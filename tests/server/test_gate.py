@@ -1,7 +1,6 @@
 """The gate from outside: only members, only the Fleet's calls, only over TLS, within bounds."""
 
 import base64
-import contextlib
 import socket
 import ssl
 import subprocess
@@ -9,8 +8,6 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,118 +17,30 @@ import pytest
 from cloister.client.membership import Membership
 from cloister.client.reach import reach
 from cloister.provisioning.authority import Authority, create_authority, issue_endpoint
-from cloister.provisioning.node_key import create_node_key, public_pem, sign_as_node
+from cloister.provisioning.node_key import create_node_key, public_pem
 from cloister.provisioning.papers import write_invite
-from cloister.server import gate as gates
-from cloister.server.folder import ServerConfig, ServerFolder
-from cloister.server.gate import CALLS, Door, Seen, make_server
-from cloister.server.members import approved, changing, connecting, invited, read_members, revoked
+from cloister.server import gate_calls, gate_connection, gate_forward
+from cloister.server.gate import Seen, make_server
+from cloister.server.gate_calls import CALLS
+from cloister.server.gate_door import Door
+from cloister.server.members import connecting, read_members
+from tests.support import gate as gates
+from tests.support.gate import (
+    BODY,
+    CALL,
+    Gate,
+    head,
+    join,
+    make_folder,
+    open_gate,
+    revoke,
+    sent,
+    signed,
+    status_of,
+)
 from tests.support.https import FakeSuperLink, https, served
-from tests.support.papers import DAY, invite, keys, request
+from tests.support.papers import DAY, invite, keys
 from tests.support.ports import free_port
-
-CALL = "pull-messages"
-
-
-def make_folder(path: Path) -> ServerFolder:
-    config = ServerConfig(
-        name="hub",
-        address=f"localhost:{free_port()}",
-        listen=f"127.0.0.1:{free_port()}",
-        superlink_port=free_port(),
-    )
-    port = config.place[1]
-    return ServerFolder.create(
-        path / "hub", replace(config, address=f"localhost:{port}"), datetime.now(UTC)
-    )
-
-
-def join(folder: ServerFolder, site: str) -> None:
-    with changing(folder.members) as change:
-        members = invited(read_members(folder.members), site, datetime.now(UTC))
-        change(approved(members, request(site, members[site].token), datetime.now(UTC)))
-
-
-def revoke(folder: ServerFolder, site: str) -> None:
-    with changing(folder.members) as change:
-        change(revoked(read_members(folder.members), site))
-
-
-def signed(site: str, by: str = "") -> dict[str, str]:
-    """The headers that a site's node sends with each request."""
-    now = datetime.now(UTC).isoformat()
-    signature = sign_as_node(keys(by or site).node, now.encode())
-    return {
-        "flwr-public-key": base64.b64encode(public_pem(keys(site).node).encode()).decode(),
-        "flwr-timestamp": now,
-        "flwr-signature": base64.b64encode(signature).decode(),
-    }
-
-
-@dataclass
-class Gate:
-    """A gate that serves, and the SuperLink behind it."""
-
-    folder: ServerFolder
-    link: FakeSuperLink
-
-    @property
-    def context(self) -> ssl.SSLContext:
-        return ssl.create_default_context(cafile=str(self.folder.certificate))
-
-    @property
-    def port(self) -> int:
-        return self.folder.config.place[1]
-
-    def post(self, headers: dict[str, str], call: str = CALL, body: bytes = b"body") -> int:
-        url = f"https://localhost:{self.port}/v1/fleet/{call}"
-        return httpx.post(
-            url, content=body, headers=headers, verify=self.context, trust_env=False
-        ).status_code
-
-    @contextmanager
-    def connection(self) -> Iterator[ssl.SSLSocket]:
-        with (
-            socket.create_connection(("127.0.0.1", self.port), 10) as plain,
-            self.context.wrap_socket(plain, server_hostname="localhost") as secured,
-        ):
-            yield secured
-
-    def raw(self, text: bytes) -> bytes:
-        """All that comes back before the connection ends; requests say that it shall."""
-        with self.connection() as secured:
-            return sent(secured, text)
-
-
-def sent(secured: socket.socket, text: bytes) -> bytes:
-    answer = b""
-    with contextlib.suppress(ConnectionError, ssl.SSLError, TimeoutError):
-        secured.sendall(text)
-        while part := secured.recv(65536):
-            answer += part
-    return answer
-
-
-def status_of(answer: bytes) -> int:
-    return int(answer.split(b" ", 2)[1]) if answer else 0
-
-
-def head(line: str, headers: dict[str, str] | list[tuple[str, str]]) -> bytes:
-    pairs = list(headers.items()) if isinstance(headers, dict) else headers
-    lines = [line, "host: localhost", "connection: close", *(f"{n}: {v}" for n, v in pairs)]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n"
-
-
-@contextmanager
-def open_gate(path: Path) -> Iterator[Gate]:
-    folder, link = make_folder(path), FakeSuperLink()
-    join(folder, "ward")
-    key, certificate = folder.path / "loopback.key", folder.path / "loopback.crt"
-    with (
-        served(https(link, folder.config.superlink_port, key, certificate)),
-        served(make_server(folder)),
-    ):
-        yield Gate(folder, link)
 
 
 @pytest.fixture(scope="module")
@@ -151,15 +60,15 @@ def gate(shared: Gate) -> Gate:
 def test_a_member_s_request_arrives_as_it_was_sent_and_so_does_the_answer(gate: Gate) -> None:
     headers = signed("ward") | {"content-type": "application/protobuf", "cookie": "a", "x-y": "z"}
     answer = httpx.post(
-        f"https://localhost:{gate.port}/v1/fleet/{CALL}?secret=1", content=b"\x00body",
+        f"https://localhost:{gate.port}/v1/fleet/{CALL}?secret=1", content=BODY,
         headers=headers, verify=gate.context, trust_env=False,
     )  # fmt: skip
-    assert (answer.status_code, answer.content) == (200, b"answer to \x00body")
+    assert (answer.status_code, answer.content) == (200, b"answer to " + BODY[:10])
     assert answer.headers["flwr-told"] == "yes"
     assert answer.headers["cloister-member"] == "ward"
     assert "server" not in answer.headers
     ((method, path, told, body),) = gate.link.asked
-    assert (method, path, body) == ("POST", f"/v1/fleet/{CALL}", b"\x00body")
+    assert (method, path, body) == ("POST", f"/v1/fleet/{CALL}", BODY)
     assert {name: told[name] for name in headers if name not in ("cookie", "x-y")} == {
         name: [value] for name, value in headers.items() if name not in ("cookie", "x-y")
     }
@@ -167,7 +76,11 @@ def test_a_member_s_request_arrives_as_it_was_sent_and_so_does_the_answer(gate: 
 
 
 def test_every_call_of_a_node_passes_and_no_other(gate: Gate) -> None:
-    assert {gate.post(signed("ward"), call) for call in CALLS} == {200}
+    gates.ask(gate)
+    said = [gates.activation(), gates.poll(), gates.reply(), gates.part(), gates.fetch(),
+            gates.confirm(), gates.run_of(), gates.bundle_of(), gates.leave()]  # fmt: skip
+    assert {gates.call_of(one) for one in said} | {CALL} == set(CALLS)
+    assert [gate.say(one) for one in said] == [200] * len(said)
     gate.link.asked.clear()
     for call in ("register-node", "unregister-node", "PULL-MESSAGES", "x", "..", CALL + "%00",
                  CALL + "%0a", "%2e%2e", CALL + "%20"):  # fmt: skip
@@ -269,7 +182,10 @@ SMUGGLED: dict[str, tuple[list[tuple[str, str]], bytes]] = {
 
 
 @pytest.mark.parametrize(("pairs", "rest"), SMUGGLED.values(), ids=SMUGGLED.keys())
-def test_no_request_hides_in_another(gate: Gate, pairs: list[tuple[str, str]], rest: bytes) -> None:
+def test_no_request_hides_in_another(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch, pairs: list[tuple[str, str]], rest: bytes
+) -> None:
+    monkeypatch.setattr(gate_forward, "PATIENCE", 0.5)  # for the rest of a body that never comes
     lines = head(f"POST /v1/fleet/{CALL} HTTP/1.1", [*signed("ward").items(), *pairs])
     gate.raw(lines.replace(b"connection: close\r\n", b"") + rest)
     assert {path for _, path, _, _ in gate.link.asked} <= {f"/v1/fleet/{CALL}"}
@@ -277,13 +193,20 @@ def test_no_request_hides_in_another(gate: Gate, pairs: list[tuple[str, str]], r
     assert gate.post(signed("ward")) == 200  # and it serves on
 
 
+def padded(size: int) -> bytes:
+    """A heartbeat of that many bytes: what another version adds is read over."""
+    filler = size - len(BODY) - 3
+    return BODY + bytes([0x7A, filler & 0x7F | 0x80, filler >> 7]) + b"x" * filler
+
+
 def chunked(*parts: bytes) -> bytes:
     return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts)
 
 
 def test_a_body_is_bounded_however_it_comes(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gates, "LARGEST_BODY", 1000)
-    assert gate.post(signed("ward"), body=b"x" * 1000) == 200
+    monkeypatch.setattr(gate_calls, "SMALL_BODY", 1000)
+    whole_body = padded(1000)
+    assert gate.post(signed("ward"), body=whole_body) == 200
     ((_, _, _, body),) = gate.link.asked
     assert len(body) == 1000
     gate.link.asked.clear()
@@ -291,13 +214,14 @@ def test_a_body_is_bounded_however_it_comes(gate: Gate, monkeypatch: pytest.Monk
     text = head(line, signed("ward") | {"content-length": "1001"}) + b"x" * 1001
     assert status_of(gate.raw(text)) == 413
     whole = head(line, signed("ward") | {"transfer-encoding": "chunked"})
-    assert status_of(gate.raw(whole + chunked(b"x" * 999, b"y" * 2))) == 413  # and no end
+    assert status_of(gate.raw(whole + chunked(whole_body[:999], whole_body[999:], b""))) == 411
+    assert status_of(gate.raw(whole + chunked(b"x" * 999, b"y" * 2))) == 411  # and no end
     assert gate.link.asked == []
-    assert status_of(gate.raw(whole + chunked(b"x" * 999, b"y", b""))) == 200
 
 
-def test_a_slow_body_ends_in_time(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gates, "PATIENCE", 0.2)
+@pytest.mark.parametrize("bound", ["PATIENCE", "STALL"])
+def test_a_slow_body_ends_in_time(gate: Gate, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+    monkeypatch.setattr(gate_forward, bound, 0.2)
     text = head(f"POST /v1/fleet/{CALL} HTTP/1.1", signed("ward") | {"content-length": "10"})
     began = time.monotonic()
     assert status_of(gate.raw(text + b"x")) == 408
@@ -306,7 +230,7 @@ def test_a_slow_body_ends_in_time(gate: Gate, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_whoever_says_nothing_holds_no_place(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gates, "FIRST_REQUEST", 0.2)
+    monkeypatch.setattr(gate_connection, "HEAD", 0.2)
     for text in (b"", b"POST /v1/fl", head(f"POST /v1/fleet/{CALL} HTTP/1.1", {})[:-2]):
         assert gate.raw(text) == b""
 
@@ -330,16 +254,17 @@ def test_a_site_is_refused_from_the_next_request_on(tmp_path: Path) -> None:
         join(gate.folder, "clinic")
         url = f"https://localhost:{gate.port}/v1/fleet/{CALL}"
         with httpx.Client(verify=gate.context, trust_env=False) as client:  # one connection
-            assert client.post(url, headers=signed("ward")).status_code == 200
+            assert client.post(url, headers=signed("ward"), content=BODY).status_code == 200
             revoke(gate.folder, "ward")
-            assert client.post(url, headers=signed("ward")).status_code == 401
-            assert client.post(url, headers=signed("clinic")).status_code == 200
+            assert client.post(url, headers=signed("ward"), content=BODY).status_code == 401
+            body = gates.heartbeat(gates.OTHER_NODE)
+            assert client.post(url, headers=signed("clinic"), content=body).status_code == 200
         gate.folder.members.write_text("damaged")
-        assert gate.post(signed("clinic")) == 401  # nobody, when in doubt
+        assert gate.post(signed("clinic"), body=body) == 401  # nobody, when in doubt
         gate.folder.members.unlink()
-        assert gate.post(signed("clinic")) == 401
+        assert gate.post(signed("clinic"), body=body) == 401
         join(gate.folder, "clinic")
-        assert gate.post(signed("clinic")) == 200
+        assert gate.post(signed("clinic"), body=body) == 200
 
 
 def test_a_name_in_any_script_is_told(tmp_path: Path) -> None:

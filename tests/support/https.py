@@ -44,9 +44,17 @@ def https(
 
 @dataclass
 class FakeSuperLink:
-    """Answers everything, and keeps what it was asked."""
+    """Answers everything, and keeps what it was asked.
+
+    Attributes:
+        asked: Method, path, headers and body of each request.
+        said: What it answers, by the last part of the path; else the request's beginning.
+        code: Of its answers.
+    """
 
     asked: list[tuple[str, str, dict[str, list[str]], bytes]] = field(default_factory=list)
+    said: dict[str, bytes] = field(default_factory=dict)
+    code: int = 200
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         body, more = b"", True
@@ -60,5 +68,7 @@ class FakeSuperLink:
         self.asked.append((scope["method"], scope["raw_path"].decode(), headers, body))
         told = [(b"content-type", b"application/protobuf"), (b"flwr-told", b"yes"),
                 (b"server", b"flower")]  # fmt: skip
-        await send({"type": "http.response.start", "status": 200, "headers": told})
-        await send({"type": "http.response.body", "body": b"answer to " + body[:10]})
+        await send({"type": "http.response.start", "status": self.code, "headers": told})
+        call = scope["path"].rpartition("/")[2]
+        answer = self.said.get(call, b"answer to " + body[:10])
+        await send({"type": "http.response.body", "body": answer})

@@ -1,0 +1,170 @@
+"""What each member was asked through the gate, and what it announced; outlives the gate.
+
+A page a member, in a file named by the fingerprint of its node's key. A question is written down
+before it leaves the gate, so whoever answers one is known to have been asked it, also by a gate
+that was started anew in between. Where a page is lost, the site is asked again, as for any lost
+answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cloister.files import write_whole
+
+log = logging.getLogger(__name__)
+
+# Questions of a member that are remembered. It is asked one at a time; the same again where it says
+# nothing, at waits that double, so that 16 are more than a round's deadline holds.
+MOST_QUESTIONS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A question that went to a member, and its reply.
+
+    Attributes:
+        run: Flower's id of the run.
+        kind: Flower's type of the message; a reply has the same.
+        objects: Ids of what the question consists of.
+        ends: Seconds since 1970 until which it may be answered.
+        reply: Id of the one message that answers it; "" until there is one.
+        announced: What the reply consists of: ids of each object's parts, by its own.
+    """
+
+    run: int
+    kind: str
+    objects: frozenset[str]
+    ends: float
+    reply: str = ""
+    announced: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass
+class Page:
+    """A member's.
+
+    Attributes:
+        node: Flower's id of its node; 0 until it is known.
+        questions: By Flower's id of the message, oldest first.
+        stored: Bytes of each object that was pushed since the gate was started, by question.
+    """
+
+    node: int = 0
+    questions: dict[str, Question] = field(default_factory=dict)
+    stored: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def ask(self, question_id: str, question: Question, now: float) -> None:
+        """Notes a question; one that is over makes room, then one that was answered, then any."""
+        kept = {key: old for key, old in self.questions.items() if old.ends > now}
+        while len(kept) >= MOST_QUESTIONS:
+            del kept[next((key for key, old in kept.items() if old.reply), next(iter(kept)))]
+        known = kept.get(question_id)  # delivered twice: what was announced stays
+        kept[question_id] = question if known is None else known
+        self.questions = kept
+        self.stored = {key: sizes for key, sizes in self.stored.items() if key in kept}
+
+    def answer(
+        self, question_id: str, reply: str, announced: Mapping[str, tuple[str, ...]]
+    ) -> Question:
+        """Notes the reply to a question; the question as it was before."""
+        before = self.questions[question_id]
+        self.questions[question_id] = replace(before, reply=reply, announced=announced)
+        return before
+
+    def announcing(self, run: int, object_id: str) -> str | None:
+        """The question whose reply announced an object in a run."""
+        return next(
+            (
+                key
+                for key, question in reversed(self.questions.items())
+                if question.run == run and object_id in question.announced
+            ),
+            None,
+        )
+
+    def size_with(self, question_id: str, object_id: str, size: int) -> int:
+        """Bytes of a reply once an object of that size is pushed; one pushed twice counts once."""
+        sizes = self.stored.get(question_id, {})
+        return sum(sizes.values()) - sizes.get(object_id, 0) + max(size, sizes.get(object_id, 0))
+
+    def store(self, question_id: str, object_id: str, size: int) -> None:
+        """Notes an object that was pushed."""
+        sizes = self.stored.setdefault(question_id, {})
+        sizes[object_id] = max(size, sizes.get(object_id, 0))
+
+
+class Book:
+    """All members' pages.
+
+    Args:
+        folder: Where they lie; made where it is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._pages: dict[str, Page] = {}
+
+    def page(self, key: str) -> Page:
+        """The page of a node's key.
+
+        Args:
+            key: In PEM.
+        """
+        if key not in self._pages:
+            self._pages[key] = self._read(key)
+        return self._pages[key]
+
+    def is_anothers(self, node: int, key: str) -> bool:
+        """Whether a node id is known to be of another key."""
+        return any(page.node == node for other, page in self._pages.items() if other != key)
+
+    def keep(self, key: str) -> None:
+        """Writes a page; where that fails, as on a full disk, it is kept in memory alone."""
+        page = self._pages[key]
+        rows = {
+            question_id: asdict(question) | {"objects": sorted(question.objects)}
+            for question_id, question in page.questions.items()
+        }
+        try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            text = json.dumps({"node": page.node, "questions": rows})
+            write_whole(self._place(key), text.encode(), mode=0o600)
+        except OSError as error:
+            log.error(
+                "what a member was asked cannot be noted (%s); a gate that starts now does not "
+                "know it, and the member is asked again", error,
+            )  # fmt: skip
+
+    def _place(self, key: str) -> Path:
+        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+
+    def _read(self, key: str) -> Page:
+        place = self._place(key)
+        try:
+            return _page(json.loads(place.read_bytes()))
+        except FileNotFoundError:
+            return Page()
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            log.error("%s: cannot be read (%s); the member is asked again", place, error)
+            return Page()
+
+
+def _page(document: Mapping[str, Any]) -> Page:
+    questions = {
+        str(key): Question(
+            run=int(row["run"]), kind=str(row["kind"]), ends=float(row["ends"]),
+            reply=str(row["reply"]), objects=frozenset(map(str, row["objects"])),
+            announced={
+                str(one): tuple(map(str, parts)) for one, parts in row["announced"].items()
+            },
+        )
+        for key, row in document["questions"].items()
+    }  # fmt: skip
+    return Page(node=int(document["node"]), questions=questions)

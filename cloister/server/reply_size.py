@@ -1,0 +1,88 @@
+"""How large a study's replies can be: the executor writes it down, the gate holds members to it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+from cloister.adapter.tensors import Adapter
+from cloister.adapter.wire import encode
+from cloister.files import write_whole
+
+log = logging.getLogger(__name__)
+
+# Bytes beside an update: a certificate, or shares and keys of secure aggregation, sealed for each
+# site (a few hundred bytes each), and the reply's other fields.
+BESIDE = 4_000_000
+# Where no study says how large: PREPARE and CERTIFY are answered in far less.
+WITHOUT_STUDY = 16_000_000
+# Larger than the largest study's: SQLite keeps no value above 10⁹ bytes, and the SuperLink holds a
+# reply in memory a few times.
+LARGEST = 500_000_000
+# Runs that are remembered; the coordinator executes one at a time.
+MOST_RUNS = 32
+
+
+def largest_reply(adapter: Adapter) -> int:
+    """Bytes of the largest reply in a study.
+
+    Args:
+        adapter: Names and shapes of what is trained at most. An update takes 4 bytes a value, or
+            fewer; masked, too.
+    """
+    return min(len(encode(adapter)) + BESIDE, LARGEST)
+
+
+def note_largest(path: Path, run: int, size: int) -> None:
+    """Writes down how large a run's replies can be; where that fails, `WITHOUT_STUDY` holds.
+
+    Args:
+        path: The file, which the gate reads.
+        run: Flower's id.
+        size: Bytes.
+    """
+    kept = _read(path)
+    kept.pop(run, None)
+    rows = [*kept.items(), (run, size)][-MOST_RUNS:]
+    try:
+        write_whole(path, json.dumps({str(one): most for one, most in rows}).encode(), mode=0o600)
+    except OSError as error:
+        log.error("%s: cannot be written (%s); the gate takes no reply above %d bytes",
+                  path, error, WITHOUT_STUDY)  # fmt: skip
+
+
+class Largest:
+    """How large a run's replies can be, as the file is now.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp: tuple[int, int, int] | None = None
+        self._sizes: dict[int, int] = {}
+
+    def __call__(self, run: int) -> int:
+        """Bytes; `WITHOUT_STUDY` for a run that nobody wrote down."""
+        try:
+            state = self._path.stat()
+            stamp = (state.st_mtime_ns, state.st_ino, state.st_size)
+        except OSError:
+            return WITHOUT_STUDY
+        if stamp != self._stamp:
+            self._sizes, self._stamp = _read(self._path), stamp
+        return self._sizes.get(run, WITHOUT_STUDY)
+
+
+def _read(path: Path) -> dict[int, int]:
+    try:
+        rows = json.loads(path.read_bytes()).items()
+        return {int(run): min(int(size), LARGEST) for run, size in rows}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        log.error("%s: cannot be read (%s); replies are bounded at %d bytes",
+                  path, error, WITHOUT_STUDY)  # fmt: skip
+        return {}
