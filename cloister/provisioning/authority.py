@@ -1,7 +1,8 @@
 """The coordinator's certificate authority, and the certificates that it issues for its endpoint.
 
-The authority is made once and outlives everything: sites pin it by its fingerprint. What it issues
-is short-lived and renewed by itself.
+Sites pin the authority by its fingerprint; another one follows it only by a paper that it signed
+(succession.py). What it issues is short-lived and renewed by itself. Its key may be encrypted, or
+kept elsewhere: it is opened only to sign.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 
 from cryptography import x509
@@ -18,14 +20,14 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
-    NoEncryption,
-    PrivateFormat,
     load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cloister.errors import BadFileError, NetworkError
 from cloister.files import write_whole
+from cloister.provisioning import sealed_key
+from cloister.provisioning.passphrase import Unlock, unlock
 
 # An authority outlives the studies of a consortium; sites would have to pin another one.
 AUTHORITY_LIFE = timedelta(days=3650)
@@ -60,18 +62,29 @@ class Authority:
         return self.key.sign(body, ec.ECDSA(hashes.SHA256()))
 
 
-def create_authority(folder: Path, name: str, now: datetime) -> Authority:
+def create_authority(
+    folder: Path, name: str, now: datetime, passphrase: bytes | None = None, stem: str = "ca"
+) -> Authority:
     """Makes an authority and writes `ca.key` (0600) and `ca.crt`.
+
+    Args:
+        folder: Where.
+        name: Of the coordinator.
+        now: The present time, with its zone.
+        passphrase: What its key is encrypted under; None: it lies in the clear.
+        stem: The files' name without its end.
 
     Raises:
         BadFileError: There is one already, or it cannot be written.
+        UsageError: The passphrase is too short or too long.
     """
-    if (folder / "ca.key").exists():
-        raise BadFileError(f"{folder / 'ca.key'}: an authority is here already, and stays")
-    if (folder / "ca.crt").exists():
+    place, public = folder / f"{stem}.key", folder / f"{stem}.crt"
+    if place.exists():
+        raise BadFileError(f"{place}: an authority is here already, and stays")
+    if public.exists():
         raise BadFileError(
-            f"{folder / 'ca.crt'}: an authority without its key; restore ca.key from its backup, "
-            "or remove ca.crt if no site pins it"
+            f"{public}: an authority without its key; restore {place.name} from its backup, "
+            f"or remove {public.name} if no site pins it"
         )
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _called(name, " authority")
@@ -88,31 +101,86 @@ def create_authority(folder: Path, name: str, now: datetime) -> Authority:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
+    pem = _key_pem(key, certificate, passphrase)
     try:
-        write_whole(folder / "ca.crt", certificate.public_bytes(Encoding.PEM))
-        write_whole(folder / "ca.key", _private_pem(key), mode=0o600)
+        write_whole(public, certificate.public_bytes(Encoding.PEM))
+        write_whole(place, pem, mode=0o600)
     except OSError as error:
         raise BadFileError(f"{folder}: the authority cannot be written ({error})") from error
     return Authority(certificate, key)
 
 
-def load_authority(folder: Path) -> Authority:
+def load_authority(folder: Path, passphrase: Unlock = unlock) -> Authority:
     """Reads an authority.
 
+    Args:
+        folder: The coordinator's.
+        passphrase: Asked for the passphrase where the key is encrypted.
+
     Raises:
-        BadFileError: It is missing, damaged, or key and certificate do not belong together.
+        BadFileError: It is missing, damaged, or key and certificate do not belong together; or the
+            passphrase is another one.
+        UsageError: The key is encrypted, and nothing tells the passphrase.
     """
+    certificate = load_certificate(folder)
     try:
-        certificate = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
-        key = load_pem_private_key((folder / "ca.key").read_bytes(), password=None)
+        pem = (folder / "ca.key").read_bytes()
+        key = (
+            sealed_key.open_sealed(pem, passphrase(), _salt(certificate))
+            if sealed_key.is_sealed(pem)
+            else load_pem_private_key(pem, password=None)
+        )
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise BadFileError(
-            f"{folder}: the authority cannot be read ({error}); restore ca.key and ca.crt from "
-            "their backup, as every site pins them"
-        ) from error
+        raise _unreadable(folder, error) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or _differ(key, certificate):
         raise BadFileError(f"{folder}: ca.key is not the key of ca.crt; restore both together")
     return Authority(certificate, key)
+
+
+def load_certificate(folder: Path) -> x509.Certificate:
+    """Reads an authority's certificate; its key may be encrypted, or elsewhere.
+
+    Raises:
+        BadFileError: It is missing or damaged.
+    """
+    try:
+        return x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
+    except (OSError, ValueError) as error:
+        raise _unreadable(folder, error) from error
+
+
+class KeyState(StrEnum):
+    """How an authority's key lies in its folder."""
+
+    PLAIN = "in the clear"
+    SEALED = "encrypted"
+    AWAY = "not here"
+
+
+def key_state(folder: Path) -> KeyState:
+    """How the key lies there; it is not opened."""
+    try:
+        pem = (folder / "ca.key").read_bytes()
+    except OSError:
+        return KeyState.AWAY
+    return KeyState.SEALED if sealed_key.is_sealed(pem) else KeyState.PLAIN
+
+
+def rewrite_key(folder: Path, authority: Authority, passphrase: bytes | None) -> None:
+    """Writes an authority's key anew: encrypted under a passphrase, or in the clear (None).
+
+    A key that is a link, to a stick say, is written where the link leads.
+
+    Raises:
+        BadFileError: It cannot be written; the key is as before.
+        UsageError: The passphrase is too short or too long.
+    """
+    pem = _key_pem(authority.key, authority.certificate, passphrase)
+    place = (folder / "ca.key").resolve()
+    try:
+        write_whole(place, pem, mode=0o600)
+    except OSError as error:
+        raise BadFileError(f"{place}: cannot be written ({error}); nothing was changed") from error
 
 
 def issue_endpoint(
@@ -148,30 +216,44 @@ def issue_endpoint(
         )
         .sign(authority.key, hashes.SHA256())
     )
-    return _private_pem(key), certificate.public_bytes(Encoding.PEM)
+    return sealed_key.plain(key), certificate.public_bytes(Encoding.PEM)
 
 
 def is_due(
-    pair: tuple[bytes, bytes], authority: Authority, hosts: Sequence[str], now: datetime
+    pair: tuple[bytes, bytes], issuer: x509.Certificate, hosts: Sequence[str], now: datetime
 ) -> bool:
     """Whether an endpoint's key and certificate are to be made anew.
 
-    They are past half their life, of other hosts or another authority, damaged, or do not belong
+    They are past half their life, or do not serve. Only the authority's certificate is needed to
+    tell; its key may be encrypted, or elsewhere.
+    """
+    if not serves(pair, issuer, hosts, now):
+        return True
+    certificate = x509.load_pem_x509_certificate(pair[1])
+    first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return now > first + (last - first) / 2
+
+
+def serves(
+    pair: tuple[bytes, bytes], issuer: x509.Certificate, hosts: Sequence[str], now: datetime
+) -> bool:
+    """Whether sites take an endpoint's key and certificate now.
+
+    They do not if these are over, of other hosts or another authority, damaged, or do not belong
     together, as after a crash between writing one and the other.
     """
     try:
         key = load_pem_private_key(pair[0], password=None)
         certificate = x509.load_pem_x509_certificate(pair[1])
-        certificate.verify_directly_issued_by(authority.certificate)
+        certificate.verify_directly_issued_by(issuer)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.ExtensionNotFound):
-        return True
-    first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        return False
     return (
-        not isinstance(key, ec.EllipticCurvePrivateKey)
-        or _differ(key, certificate)
-        or now > first + (last - first) / 2
-        or set(names) != {_san(host) for host in hosts}
+        isinstance(key, ec.EllipticCurvePrivateKey)
+        and not _differ(key, certificate)
+        and now < certificate.not_valid_after_utc
+        and set(names) == {_san(host) for host in hosts}
     )
 
 
@@ -218,13 +300,20 @@ def _digits(text: str) -> str:
 
 
 def is_signed_by(pem: bytes, body: bytes, signature: bytes) -> bool:
-    """Whether the key of a certificate signed some bytes."""
+    """Whether the key of a certificate, or of one of several in one text, signed some bytes."""
     try:
-        key = x509.load_pem_x509_certificate(pem).public_key()
-        if not isinstance(key, ec.EllipticCurvePublicKey):
-            return False
+        keys = [found.public_key() for found in x509.load_pem_x509_certificates(pem)]
+    except (UnsupportedAlgorithm, ValueError):
+        return False
+    return any(_signed(key, body, signature) for key in keys)
+
+
+def _signed(key: object, body: bytes, signature: bytes) -> bool:
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        return False
+    try:
         key.verify(signature, body, ec.ECDSA(hashes.SHA256()))
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError):
+    except (InvalidSignature, ValueError):
         return False
     return True
 
@@ -245,8 +334,23 @@ def _san(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
-def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+def _key_pem(
+    key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate, passphrase: bytes | None
+) -> bytes:
+    if passphrase is None:
+        return sealed_key.plain(key)
+    return sealed_key.seal(key, passphrase, _salt(certificate))
+
+
+def _salt(certificate: x509.Certificate) -> bytes:
+    return certificate.fingerprint(hashes.SHA256())
+
+
+def _unreadable(folder: Path, error: Exception) -> BadFileError:
+    return BadFileError(
+        f"{folder}: the authority cannot be read ({error}); restore ca.key and ca.crt from "
+        "their backup, as every site pins them"
+    )
 
 
 def _usage(signs_certificates: bool) -> x509.KeyUsage:

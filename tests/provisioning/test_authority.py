@@ -94,20 +94,20 @@ def test_long_names_are_shortened_where_a_certificate_has_no_room(
 def test_a_certificate_is_due_from_half_its_life_on() -> None:
     pair = issue_endpoint(authority(), HOSTS, NOW)
     half = NOW + ENDPOINT_LIFE / 2
-    assert not is_due(pair, authority(), HOSTS, NOW)
-    assert not is_due(pair, authority(), HOSTS, half - DAY)
-    assert is_due(pair, authority(), HOSTS, half + DAY)
-    assert is_due(pair, authority(), HOSTS, NOW + 2 * ENDPOINT_LIFE)
+    assert not is_due(pair, authority().certificate, HOSTS, NOW)
+    assert not is_due(pair, authority().certificate, HOSTS, half - DAY)
+    assert is_due(pair, authority().certificate, HOSTS, half + DAY)
+    assert is_due(pair, authority().certificate, HOSTS, NOW + 2 * ENDPOINT_LIFE)
     assert days_left(pair[1], NOW) == 90
 
 
 def test_a_certificate_that_does_not_fit_is_due() -> None:
     (key, pem), (other_key, _) = (issue_endpoint(authority(), HOSTS, NOW) for _ in range(2))
     for pair in ((other_key, pem), (b"", pem), (key, b""), (b"x", b"y"), (key, pem[:100])):
-        assert is_due(pair, authority(), HOSTS, NOW)
-    assert is_due((key, pem), authority("another"), HOSTS, NOW)
-    assert is_due((key, pem), authority(), HOSTS[:2], NOW)
-    assert is_due((key, pem), authority(), (*HOSTS, "new.example.org"), NOW)
+        assert is_due(pair, authority().certificate, HOSTS, NOW)
+    assert is_due((key, pem), authority("another").certificate, HOSTS, NOW)
+    assert is_due((key, pem), authority().certificate, HOSTS[:2], NOW)
+    assert is_due((key, pem), authority().certificate, (*HOSTS, "new.example.org"), NOW)
 
 
 def test_a_certificate_ends_no_later_than_its_authority() -> None:
