@@ -36,6 +36,12 @@ AUTHORITY_LIFE = timedelta(days=3650)
 ENDPOINT_LIFE = timedelta(days=90)
 # Bytes of a common name (X.520: 64), with room for a word; clients compare SANs, not this.
 LONGEST_CN = 54
+# What `cryptography` raises for a certificate or key that is damaged, of another kind, or no
+# certificate at all; not all of these are ValueErrors.
+UNREADABLE = (
+    ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature, x509.InvalidVersion,
+    x509.DuplicateExtension, x509.ExtensionNotFound, x509.UnsupportedGeneralNameType,
+)  # fmt: skip
 # Clocks differ: what is issued now must hold on a machine whose clock is late.
 CLOCK_ALLOWANCE = timedelta(hours=1)
 
@@ -130,7 +136,7 @@ def load_authority(folder: Path, passphrase: Unlock = unlock) -> Authority:
             if sealed_key.is_sealed(pem)
             else load_pem_private_key(pem, password=None)
         )
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (OSError, *UNREADABLE) as error:
         raise _unreadable(folder, error) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or _differ(key, certificate):
         raise BadFileError(f"{folder}: ca.key is not the key of ca.crt; restore both together")
@@ -145,7 +151,7 @@ def load_certificate(folder: Path) -> x509.Certificate:
     """
     try:
         return x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise _unreadable(folder, error) from error
 
 
@@ -247,7 +253,7 @@ def serves(
         certificate = x509.load_pem_x509_certificate(pair[1])
         certificate.verify_directly_issued_by(issuer)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.ExtensionNotFound):
+    except UNREADABLE:
         return False
     return (
         isinstance(key, ec.EllipticCurvePrivateKey)
@@ -279,7 +285,7 @@ def fingerprint(pem: bytes) -> str:
         if pem.strip() != certificate.public_bytes(Encoding.PEM).strip():
             raise ValueError("more than one certificate")
         digest = certificate.fingerprint(hashes.SHA256()).hex()
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise NetworkError("the authority's certificate cannot be read; ask for the file anew") \
             from error  # fmt: skip
     return grouped(digest)
@@ -303,7 +309,7 @@ def is_signed_by(pem: bytes, body: bytes, signature: bytes) -> bool:
     """Whether the key of a certificate, or of one of several in one text, signed some bytes."""
     try:
         keys = [found.public_key() for found in x509.load_pem_x509_certificates(pem)]
-    except (UnsupportedAlgorithm, ValueError):
+    except UNREADABLE:
         return False
     return any(_signed(key, body, signature) for key in keys)
 
@@ -313,7 +319,7 @@ def _signed(key: object, body: bytes, signature: bytes) -> bool:
         return False
     try:
         key.verify(signature, body, ec.ECDSA(hashes.SHA256()))
-    except (InvalidSignature, ValueError):
+    except UNREADABLE:
         return False
     return True
 
