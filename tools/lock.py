@@ -42,7 +42,10 @@ SYSTEMS = (
     {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "aarch64"},
     {"sys_platform": "darwin", "platform_system": "Darwin", "platform_machine": "arm64"},
 )
-MACHINES = ("x86_64", "aarch64", "arm64", "universal2")
+MACHINES = {
+    "manylinux": ("_x86_64", "_aarch64"), "linux": ("_x86_64", "_aarch64"),
+    "macosx": ("_arm64", "_universal2"),
+}  # fmt: skip
 # What the packages that come as sources, and cloister, name as their builders.
 BUILDERS = ("hatchling>=1.27", "editables>=0.5", "setuptools>=77", "setuptools-scm", "wheel")
 HEADER = """\
@@ -178,8 +181,10 @@ def _is_ours(tag: Tag) -> bool:
     pure = tag.interpreter in {"py3", *(name.replace("cp", "py") for name in ours)}
     if not (pure or older or (tag.interpreter in ours and tag.abi in {*ours, "none"})):
         return False
-    system = tag.platform.startswith(("manylinux", "linux", "macosx"))
-    return tag.platform == "any" or (system and tag.platform.endswith(MACHINES))
+    return tag.platform == "any" or any(
+        tag.platform.startswith(system) and tag.platform.endswith(machines)
+        for system, machines in MACHINES.items()
+    )
 
 
 def _beyond(known: set[str], packages: Sequence[Locked]) -> list[Locked]:
