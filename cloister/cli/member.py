@@ -36,6 +36,7 @@ def invite(
     from cloister.provisioning.passphrase import unlock
     from cloister.server.folder import ServerFolder
     from cloister.server.members import changing, invited, read_members
+    from cloister.server.rotation import PAPER, rotation_of
 
     folder = ServerFolder.open(server, partial(unlock, ca_passphrase_file))
     authority = folder.authority
@@ -55,6 +56,12 @@ def invite(
     typer.echo(
         f"{path}: send it to {site}, and tell them over another channel:\n{paper.fingerprint}"
     )
+    following = rotation_of(folder)
+    if following is not None and not following.switched:
+        typer.echo(
+            f"Another authority is announced: send {folder.path / PAPER} along, for cloister site "
+            f"trust-ca, and tell its fingerprint too:\n{following.paper.fingerprint}"
+        )
 
 
 @app.command("approve")

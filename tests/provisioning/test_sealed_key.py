@@ -4,6 +4,7 @@ import io
 import os
 import stat
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from cloister.cli.main import run
 from cloister.errors import BadFileError, UsageError
+from cloister.processes import Supervisor
 from cloister.provisioning import passphrase as passphrases
 from cloister.provisioning import sealed_key
 from cloister.provisioning.authority import (
@@ -24,6 +26,7 @@ from cloister.provisioning.authority import (
 from cloister.provisioning.passphrase import new_passphrase, unlock
 from cloister.server.backup import back_up, restore
 from cloister.server.folder import ServerConfig, ServerFolder
+from tests.server.test_gate import free_port
 from tests.support.papers import DAY, NOW
 
 WORDS = b"correct horse battery"
@@ -202,6 +205,28 @@ def test_the_documented_commands_lock_and_unlock(
     assert run([*init[:2], "asked", *init[3:], "--encrypt-ca"]) == 2
     assert not (tmp_path / "asked").exists()
     assert (place / "ca.crt").read_bytes() == certificate
+
+
+@pytest.mark.usefixtures("cheap")
+def test_a_service_takes_the_passphrase_from_its_credential(
+    tmp_path: Path, file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unattended, with a certificate that is to be made: nothing asks, nothing waits."""
+    config = ServerConfig(
+        name="hub", address=f"localhost:{free_port()}", superlink_port=free_port()
+    )
+    folder = ServerFolder.create(tmp_path / "hub", config, datetime.now(UTC), WORDS)
+    (folder.path / "endpoint.crt").unlink()
+    monkeypatch.setattr(Supervisor, "run", lambda self: None)  # starts nobody
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("getpass.getpass", lambda words: pytest.fail("asks"))
+    start = ["server", "start", str(folder.path)]
+    assert run(start) == 2
+    assert "passphrase is not known here" in capsys.readouterr().err.replace("\n", " ")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    file.rename(tmp_path / "ca-passphrase")
+    assert run(start) == 0
+    assert folder.can_serve(datetime.now(UTC))
 
 
 def test_openssl_takes_no_passphrase_but_the_stretched_one(tmp_path: Path) -> None:
