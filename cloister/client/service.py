@@ -30,8 +30,8 @@ from cloister.processes import Program, Supervisor
 
 log = logging.getLogger(__name__)
 
-# Seconds between looks at which authorities are trusted; the overlap of two is counted in weeks.
-TRUST_TICK = 60.0
+# Seconds between looks at which authorities are trusted: a few small files and signatures.
+TRUST_TICK = 10.0
 # What the agent does when its SuperNode is not to be started anew.
 BUSY = ("preparing", "training")
 
