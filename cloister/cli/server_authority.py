@@ -54,7 +54,7 @@ def lock_ca(folder: Folder = DEFAULT, ca_passphrase_file: PassphraseFile = None)
     Example: cloister server lock-ca coordinator
     """
     from cloister.errors import UsageError
-    from cloister.provisioning.authority import KeyState, key_state, rewrite_key
+    from cloister.provisioning.authority_key import KeyState, key_state, rewrite_key
     from cloister.provisioning.passphrase import new_passphrase
     from cloister.server.folder import ServerFolder
 
@@ -79,7 +79,7 @@ def unlock_ca(folder: Folder = DEFAULT, ca_passphrase_file: PassphraseFile = Non
     Example: cloister server unlock-ca coordinator
     """
     from cloister.errors import UsageError
-    from cloister.provisioning.authority import KeyState, key_state, rewrite_key
+    from cloister.provisioning.authority_key import KeyState, key_state, rewrite_key
     from cloister.provisioning.passphrase import unlock
     from cloister.server.folder import ServerFolder
 
@@ -106,7 +106,7 @@ def rotate_ca(
 
     Example: cloister server rotate-ca coordinator
     """
-    from cloister.provisioning.authority import KeyState, key_state
+    from cloister.provisioning.authority_key import KeyState, key_state
     from cloister.provisioning.passphrase import unlock
     from cloister.server import rotation
     from cloister.server.folder import ServerFolder

@@ -8,10 +8,10 @@ kept elsewhere: it is opened only to sign.
 from __future__ import annotations
 
 import ipaddress
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from pathlib import Path
 
 from cryptography import x509
@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     load_pem_private_key,
 )
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cloister.errors import BadFileError, NetworkError
@@ -107,7 +108,7 @@ def create_authority(
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    pem = _key_pem(key, certificate, passphrase)
+    pem = sealed_key.in_pem(key, certificate, passphrase)
     try:
         write_whole(public, certificate.public_bytes(Encoding.PEM))
         write_whole(place, pem, mode=0o600)
@@ -132,7 +133,7 @@ def load_authority(folder: Path, passphrase: Unlock = unlock) -> Authority:
     try:
         pem = (folder / "ca.key").read_bytes()
         key = (
-            sealed_key.open_sealed(pem, passphrase(), _salt(certificate))
+            sealed_key.open_sealed(pem, passphrase(), sealed_key.salt_of(certificate))
             if sealed_key.is_sealed(pem)
             else load_pem_private_key(pem, password=None)
         )
@@ -153,40 +154,6 @@ def load_certificate(folder: Path) -> x509.Certificate:
         return x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
     except (OSError, *UNREADABLE) as error:
         raise _unreadable(folder, error) from error
-
-
-class KeyState(StrEnum):
-    """How an authority's key lies in its folder."""
-
-    PLAIN = "in the clear"
-    SEALED = "encrypted"
-    AWAY = "not here"
-
-
-def key_state(folder: Path) -> KeyState:
-    """How the key lies there; it is not opened."""
-    try:
-        pem = (folder / "ca.key").read_bytes()
-    except OSError:
-        return KeyState.AWAY
-    return KeyState.SEALED if sealed_key.is_sealed(pem) else KeyState.PLAIN
-
-
-def rewrite_key(folder: Path, authority: Authority, passphrase: bytes | None) -> None:
-    """Writes an authority's key anew: encrypted under a passphrase, or in the clear (None).
-
-    A key that is a link, to a stick say, is written where the link leads.
-
-    Raises:
-        BadFileError: It cannot be written; the key is as before.
-        UsageError: The passphrase is too short or too long.
-    """
-    pem = _key_pem(authority.key, authority.certificate, passphrase)
-    place = (folder / "ca.key").resolve()
-    try:
-        write_whole(place, pem, mode=0o600)
-    except OSError as error:
-        raise BadFileError(f"{place}: cannot be written ({error}); nothing was changed") from error
 
 
 def issue_endpoint(
@@ -250,7 +217,7 @@ def serves(
     """
     try:
         key = load_pem_private_key(pair[0], password=None)
-        certificate = x509.load_pem_x509_certificate(pair[1])
+        certificate = read_certificates(pair[1])[0]
         certificate.verify_directly_issued_by(issuer)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except UNREADABLE:
@@ -273,6 +240,21 @@ def over_at(pem: bytes) -> datetime:
     return x509.load_pem_x509_certificate(pem).not_valid_after_utc
 
 
+def read_certificates(pem: bytes) -> list[x509.Certificate]:
+    """The certificates of a text that another party wrote; one at least.
+
+    Raises:
+        ValueError: One cannot be read, or is of a kind that `cryptography` only still takes (a
+            serial number below 1).
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", CryptographyDeprecationWarning)
+            return x509.load_pem_x509_certificates(pem)
+    except (*UNREADABLE, CryptographyDeprecationWarning) as error:
+        raise ValueError(f"no certificate: {error}") from error
+
+
 def fingerprint(pem: bytes) -> str:
     """SHA-256 of a certificate, in groups that two people can compare over a telephone.
 
@@ -280,7 +262,7 @@ def fingerprint(pem: bytes) -> str:
         NetworkError: It is no certificate.
     """
     try:
-        certificate = x509.load_pem_x509_certificate(pem)
+        certificate = read_certificates(pem)[0]
         # One certificate and nothing beside it: the site will trust the whole text.
         if pem.strip() != certificate.public_bytes(Encoding.PEM).strip():
             raise ValueError("more than one certificate")
@@ -308,7 +290,7 @@ def _digits(text: str) -> str:
 def is_signed_by(pem: bytes, body: bytes, signature: bytes) -> bool:
     """Whether the key of a certificate, or of one of several in one text, signed some bytes."""
     try:
-        keys = [found.public_key() for found in x509.load_pem_x509_certificates(pem)]
+        keys = [found.public_key() for found in read_certificates(pem)]
     except UNREADABLE:
         return False
     return any(_signed(key, body, signature) for key in keys)
@@ -338,18 +320,6 @@ def _san(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         return x509.DNSName(host)
-
-
-def _key_pem(
-    key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate, passphrase: bytes | None
-) -> bytes:
-    if passphrase is None:
-        return sealed_key.plain(key)
-    return sealed_key.seal(key, passphrase, _salt(certificate))
-
-
-def _salt(certificate: x509.Certificate) -> bytes:
-    return certificate.fingerprint(hashes.SHA256())
 
 
 def _unreadable(folder: Path, error: Exception) -> BadFileError:

@@ -22,6 +22,8 @@ fi
 for tool in openssl python3; do
     command -v "$tool" >/dev/null 2>&1 || fail "$tool is missing, and nothing is installed unchecked; install $tool"
 done
+python3 -I -S -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    fail "$(python3 --version 2>&1) is too old; install Python 3.11 or newer"
 venv=${2:-none}
 case $venv in /*) ;; *) venv=$PWD/$venv ;; esac
 [ "$only" = yes ] || [ ! -e "$venv" ] || fail "$venv is there already; name a new folder"

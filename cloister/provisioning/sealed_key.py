@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 
+from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -49,6 +51,22 @@ def seal(key: ec.EllipticCurvePrivateKey, passphrase: bytes, salt: bytes) -> byt
 def plain(key: ec.EllipticCurvePrivateKey) -> bytes:
     """A key in PEM, in the clear."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def in_pem(
+    key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate, passphrase: bytes | None
+) -> bytes:
+    """An authority's key in PEM: encrypted under a passphrase, or in the clear (None).
+
+    Raises:
+        UsageError: The passphrase is too short or too long.
+    """
+    return plain(key) if passphrase is None else seal(key, passphrase, salt_of(certificate))
+
+
+def salt_of(certificate: x509.Certificate) -> bytes:
+    """The salt for an authority's key."""
+    return certificate.fingerprint(hashes.SHA256())
 
 
 def is_sealed(pem: bytes) -> bool:

@@ -21,7 +21,13 @@ from cloister.errors import BadFileError, NetworkError
 from cloister.files import write_whole
 from cloister.names import is_name
 from cloister.privacy.chain import canonical
-from cloister.provisioning.authority import UNREADABLE, Authority, fingerprint, is_signed_by
+from cloister.provisioning.authority import (
+    UNREADABLE,
+    Authority,
+    fingerprint,
+    is_signed_by,
+    read_certificates,
+)
 from cloister.provisioning.papers import content_of
 
 KIND, VERSION = "succession", 1
@@ -127,7 +133,7 @@ def _parsed(path: Path, content: bytes) -> tuple[Succession, bytes]:
 def _is_authority(pem: bytes) -> bool:
     """Whether it is one certificate, self-signed, that may sign others, of our kind."""
     fingerprint(pem)
-    certificate = x509.load_pem_x509_certificate(pem)
+    certificate = read_certificates(pem)[0]
     try:
         certificate.verify_directly_issued_by(certificate)
         basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
@@ -146,7 +152,7 @@ def _each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 def certificates(pem: bytes) -> list[bytes]:
     """The certificates of a text, each in PEM; none where it cannot be read."""
     try:
-        found = x509.load_pem_x509_certificates(pem)
-    except UNREADABLE:
+        found = read_certificates(pem)
+    except ValueError:
         return []
     return [certificate.public_bytes(Encoding.PEM) for certificate in found]

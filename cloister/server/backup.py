@@ -6,7 +6,8 @@ import tarfile
 from pathlib import Path
 
 from cloister.errors import BadFileError, UsageError
-from cloister.provisioning.authority import KeyState, key_state, load_certificate
+from cloister.provisioning.authority import load_certificate
+from cloister.provisioning.authority_key import KeyState, key_state
 from cloister.server.folder import ServerFolder
 
 # Made anew by the service; a SuperLink that starts empty is told who may connect.

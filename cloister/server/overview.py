@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from cloister.processes import is_cloister
-from cloister.provisioning.authority import days_left, fingerprint, key_state
+from cloister.provisioning.authority import days_left, fingerprint
+from cloister.provisioning.authority_key import key_state
 from cloister.server.folder import ServerFolder
 from cloister.server.journal import all_runs
 from cloister.server.members import read_members

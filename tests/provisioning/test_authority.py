@@ -1,5 +1,6 @@
 """The authority is made once and stays; what it issues is right, and renewed in time."""
 
+import contextlib
 import ipaddress
 import stat
 from datetime import timedelta
@@ -163,3 +164,17 @@ def test_a_fingerprint_is_of_one_certificate_and_nothing_beside_it() -> None:
     for text in (one + other, other + one, b"note\n" + one, b"", b"garbage"):
         with pytest.raises(NetworkError, match="cannot be read"):
             fingerprint(text)
+
+
+def test_a_certificate_with_any_byte_changed_is_refused_and_nothing_else_happens() -> None:
+    """Some changes are no ValueError to `cryptography`: an unknown version, an extension twice."""
+    good = authority().pem
+    body, signature = b"body", authority().sign(b"body")
+    key, _ = issue_endpoint(authority(), HOSTS, NOW)
+    for at in range(len(good)):
+        for bit in (1, 2, 32):
+            pem = good[:at] + bytes([good[at] ^ bit]) + good[at + 1 :]
+            is_signed_by(pem, body, signature)
+            is_due((key, pem), authority().certificate, HOSTS, NOW)
+            with contextlib.suppress(NetworkError):
+                assert fingerprint(pem) != fingerprint(good) or pem.strip() == good.strip()

@@ -15,14 +15,8 @@ from cloister.errors import BadFileError, UsageError
 from cloister.processes import Supervisor
 from cloister.provisioning import passphrase as passphrases
 from cloister.provisioning import sealed_key
-from cloister.provisioning.authority import (
-    ENDPOINT_LIFE,
-    KeyState,
-    create_authority,
-    key_state,
-    load_authority,
-    rewrite_key,
-)
+from cloister.provisioning.authority import ENDPOINT_LIFE, create_authority, load_authority
+from cloister.provisioning.authority_key import KeyState, key_state, rewrite_key
 from cloister.provisioning.passphrase import new_passphrase, unlock
 from cloister.server.backup import back_up, restore
 from cloister.server.folder import ServerConfig, ServerFolder

@@ -20,7 +20,8 @@ from cloister.client.reach import reach
 from cloister.client.site_file import EXAMPLE, read_site
 from cloister.client.trust import settle, take_succession, trusts
 from cloister.errors import BadFileError, NetworkError, UsageError
-from cloister.provisioning.authority import KeyState, fingerprint, key_state
+from cloister.provisioning.authority import fingerprint
+from cloister.provisioning.authority_key import KeyState, key_state
 from cloister.provisioning.node_key import create_node_key
 from cloister.provisioning.papers import write_invite
 from cloister.provisioning.succession import certificates, read_succession, write_succession
