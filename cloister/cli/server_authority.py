@@ -115,8 +115,12 @@ def rotate_ca(
 
     now = datetime.now(UTC)
     opened = ServerFolder.open(folder, partial(unlock, ca_passphrase_file))
+    passphrase = opened.passphrase() if key_state(opened.path) is KeyState.SEALED else None
+    if passphrase is not None:  # typed once, for both keys
+        opened = ServerFolder.open(folder, lambda: passphrase)
     if switch:
         paper = rotation.switch(opened, running=read_service(opened) is not None)
+        opened.renew(now)
         typer.echo(
             f"{opened.path}: the authority with the fingerprint {paper.fingerprint} is in force, "
             "and the former one's key is removed from here. A site that has not taken "
@@ -124,10 +128,6 @@ def rotate_ca(
             f"next: cloister server start {folder}"
         )
         return
-    sealed = key_state(opened.path) is KeyState.SEALED
-    passphrase = opened.passphrase() if sealed else None
-    if passphrase is not None:  # typed once, for both
-        opened = ServerFolder.open(folder, lambda: passphrase)
     paper = rotation.announce(opened, now, passphrase, timedelta(days=overlap_days))
     sites = ", ".join(sorted(connecting(read_members(opened.members), now))) or "nobody yet"
     typer.echo(

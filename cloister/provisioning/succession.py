@@ -90,8 +90,9 @@ def read_succession(path: Path, trusted: bytes, content: bytes | None = None) ->
     paper, signature = _parsed(path, content_of(path) if content is None else content)
     if not is_signed_by(trusted, _statement(asdict(paper)), signature):
         raise NetworkError(
-            f"{path}: is not signed by the coordinator's authority that this site trusts; ask the "
-            "coordinator for the file anew"
+            f"{path}: is not signed by the authority that this site trusts last; ask the "
+            "coordinator for the file anew, and for the papers of earlier rotations "
+            "(succession-N.json)"
         )
     return paper
 

@@ -3,7 +3,8 @@
 server.toml        name, address, ports
 ca.key, ca.crt     the authority; back them up, every site pins them; the key may be encrypted
 ca-next.*          the authority that follows, once it was announced (rotation.py)
-ca-former.crt      the one before; and succession.json, which says who followed it
+ca-former.crt      the one before; and succession.json, which says who followed it (with a
+                   number: of an earlier rotation)
 endpoint.*         key and certificate of the sites' endpoint, renewed by themselves
 loopback.*         of the SuperLink, which only this machine reaches
 executor.secret    what an executor shows to the SuperLink

@@ -67,19 +67,16 @@ def announce(
         overlap: How long sites trust both.
 
     Raises:
-        UsageError: The overlap of the last rotation is not over.
+        UsageError: The key in force is encrypted, and nothing tells its passphrase.
         BadFileError: The authority cannot be read, or something cannot be written.
     """
     last = rotation_of(folder)
     place = folder.path / PAPER
     if last is not None and not last.switched:
         return last.paper
-    if last is not None and not last.paper.is_over(now):
-        raise UsageError(
-            f"{folder.path}: the former authority is trusted until {last.paper.former_until}; a "
-            "site that has not taken that paper yet could not take another: rotate again then"
-        )
     former = folder.authority
+    if last is not None:  # a site that missed it takes both, in their order
+        _keep(folder, place)
     if not (folder.path / f"{NEXT}.key").exists():  # an announcement that was cut off goes on
         (folder.path / f"{NEXT}.crt").unlink(missing_ok=True)
         create_authority(folder.path, folder.config.name, now, passphrase, NEXT)
@@ -125,6 +122,15 @@ def switch(folder: ServerFolder, running: bool) -> Succession:
             from error  # fmt: skip
     assert load_certificate(folder.path)
     return found.paper
+
+
+def _keep(folder: ServerFolder, paper: Path) -> None:
+    """Puts the last rotation's paper aside, under the next number."""
+    count = len(list(folder.path.glob("succession-*.json")))
+    try:
+        paper.replace(folder.path / f"succession-{count + 1}.json")
+    except OSError as error:
+        raise BadFileError(f"{paper}: cannot be put aside ({error})") from error
 
 
 def _at(path: Path, end: str) -> Path:

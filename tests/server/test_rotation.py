@@ -137,8 +137,6 @@ def test_a_second_rotation_follows_the_first(folder: ServerFolder, site: Members
     first = announce(folder, now, None)
     take_succession(site.path, place, first.fingerprint, now)
     switch(folder, running=False)
-    with pytest.raises(UsageError, match="rotate again then"):
-        announce(folder, now + DAY, None)
     later = now + OVERLAP + DAY
     second = announce(folder, later, None)
     assert second.fingerprint != first.fingerprint
@@ -150,6 +148,29 @@ def test_a_second_rotation_follows_the_first(folder: ServerFolder, site: Members
     settle(site.path, later + OVERLAP)
     assert site.authority.read_text() == second.authority
     assert not settle(site.path, later + OVERLAP)
+
+
+def test_a_rotation_within_another_s_overlap(folder: ServerFolder, site: Membership) -> None:
+    """As when the new key was read at once; a site that missed a paper takes both in order."""
+    now, first_pem = _now(), folder.certificate.read_bytes()
+    soon = now + timedelta(minutes=5)
+    first = announce(folder, now, None)
+    switch(folder, running=False)
+    second = announce(folder, soon, None)
+    switch(folder, running=False)
+    last, earlier = folder.path / "succession.json", folder.path / "succession-1.json"
+    with pytest.raises(NetworkError, match="papers of earlier rotations"):
+        take_succession(site.path, last, second.fingerprint, soon)
+    assert site.authority.read_bytes() == first_pem
+    take_succession(site.path, earlier, first.fingerprint, soon)
+    take_succession(site.path, last, second.fingerprint, soon)
+    assert len(certificates(site.authority.read_bytes())) == 3
+    with serving(folder):
+        assert connects(folder, site)
+    assert settle(site.path, now + OVERLAP)
+    assert len(certificates(site.authority.read_bytes())) == 2
+    assert settle(site.path, soon + OVERLAP)
+    assert site.authority.read_text() == second.authority
 
 
 def test_no_authority_is_trusted_without_the_other_channel(
@@ -228,12 +249,21 @@ def test_nothing_is_switched_that_was_not_announced_or_runs(folder: ServerFolder
         switch(folder, running=False)
 
 
-def test_the_next_key_is_encrypted_as_the_former_one_was(tmp_path: Path) -> None:
-    config, passphrase = ServerConfig(name="hub", address="localhost:9443"), b"correct horse"
-    folder = ServerFolder.create(tmp_path / "hub", config, NOW, passphrase)
-    announce(folder, NOW, passphrase)
-    switch(folder, running=False)
+def test_an_encrypted_key_is_followed_by_one_under_the_same_passphrase(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the switch issues what the service then serves, so that it starts unattended."""
+    config, path = ServerConfig(name="hub", address="localhost:9443"), tmp_path / "passphrase"
+    path.write_bytes(b"correct horse")
+    path.chmod(0o600)
+    folder = ServerFolder.create(tmp_path / "hub", config, _now(), b"correct horse")
+    rotate = ["server", "rotate-ca", str(folder.path), "--ca-passphrase-file", str(path)]
+    assert run(rotate) == 0
+    assert run([*rotate[:3], "--switch"]) == 2
+    assert run([*rotate, "--switch"]) == 0
+    capsys.readouterr()
     assert key_state(folder.path) is KeyState.SEALED
+    assert folder.can_serve(_now())
     assert folder.authority.pem == folder.certificate.read_bytes()
 
 
