@@ -1,13 +1,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Which of locks/: cpu, cuda, none (versions without hashes); auto: what this machine's pip finds.
+LOCK ?= auto
+INSTALL := $(BIN)/python tools/install.py --lock $(LOCK) --here
 
 # A worker a core, each with one thread (tests/conftest.py). A file's tests stay together, and with them
 # the federations and runs that they share; some tests start services of their own, hence at most 8.
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo deploy-demo test nightly check audit bench format clean
+.PHONY: help demo deploy-demo test nightly check audit bench format lock image clean
 
 help: ## What each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -42,6 +44,12 @@ format: $(VENV)/.dev ## Format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+lock: $(VENV)/.dev ## Make locks/ anew from constraints.txt (LINKS: a folder or page with torch's CPU build)
+	PATH="$(CURDIR)/$(BIN):$$PATH" python tools/lock.py $(if $(LINKS),--find-links $(LINKS))
+
+image: ## A container image for either side (DIGEST: the base image's, sha256:…)
+	sh deploy/build_image.sh "$(DIGEST)"
+
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
@@ -50,12 +58,12 @@ $(VENV)/.venv:
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
-$(VENV)/.demo: $(VENV)/.venv pyproject.toml constraints.txt
-	$(PIP) torch==2.13.0
-	$(PIP) -e '.[demo]'
+LOCKS := $(wildcard locks/*.txt) constraints.txt tools/install.py
+
+$(VENV)/.demo: $(VENV)/.venv pyproject.toml $(LOCKS)
+	$(INSTALL) demo
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.venv pyproject.toml constraints.txt
-	$(PIP) torch==2.13.0
-	$(PIP) -e '.[dev,ray]'
+$(VENV)/.dev: $(VENV)/.venv pyproject.toml $(LOCKS)
+	$(INSTALL) dev
 	touch $@ $(VENV)/.demo

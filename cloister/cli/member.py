@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cloister.cli.server import DEFAULT
+from cloister.cli.server_authority import DEFAULT, PassphraseFile
 
 app = typer.Typer(help="Invite, approve and revoke sites.", no_args_is_help=True)
 
@@ -25,16 +26,19 @@ def invite(
     site: Site,
     server: Server = DEFAULT,
     out: Annotated[Path | None, typer.Option(help="Where. Absent: SITE.invite.json.")] = None,
+    ca_passphrase_file: PassphraseFile = None,
 ) -> None:
     """Write an invite for a site; it holds nothing secret.
 
     Example: cloister member invite st-marys --server coordinator
     """
     from cloister.provisioning.papers import Invite, write_invite
+    from cloister.provisioning.passphrase import unlock
     from cloister.server.folder import ServerFolder
     from cloister.server.members import changing, invited, read_members
+    from cloister.server.rotation import PAPER, rotation_of
 
-    folder = ServerFolder.open(server)
+    folder = ServerFolder.open(server, partial(unlock, ca_passphrase_file))
     authority = folder.authority
     path = out or Path(f"{site}.invite.json")
     with changing(folder.members) as write:
@@ -52,6 +56,12 @@ def invite(
     typer.echo(
         f"{path}: send it to {site}, and tell them over another channel:\n{paper.fingerprint}"
     )
+    following = rotation_of(folder)
+    if following is not None and not following.switched:
+        typer.echo(
+            f"Another authority is announced: send {folder.path / PAPER} along, for cloister site "
+            f"trust-ca, and tell its fingerprint too:\n{following.paper.fingerprint}"
+        )
 
 
 @app.command("approve")
@@ -62,6 +72,7 @@ def approve(
         str | None, typer.Option(help="The request's, as the site told it over another channel.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where. Absent: SITE.welcome.json.")] = None,
+    ca_passphrase_file: PassphraseFile = None,
 ) -> None:
     """Let a site connect; writes its welcome.
 
@@ -71,10 +82,12 @@ def approve(
     from cloister.provisioning.authority import same_fingerprint
     from cloister.provisioning.coordinator_key import load_coordinator_key, public_key_of
     from cloister.provisioning.papers import Welcome, read_request, write_welcome
+    from cloister.provisioning.passphrase import unlock
     from cloister.server.folder import ServerFolder
     from cloister.server.members import approved, changing, read_members
 
-    folder, asked = ServerFolder.open(server), read_request(request)
+    folder = ServerFolder.open(server, partial(unlock, ca_passphrase_file))
+    asked = read_request(request)
     if fingerprint is None:
         raise UsageError(
             f"--fingerprint: missing; ask {asked.site} for its request's over another channel "
@@ -85,7 +98,7 @@ def approve(
             f"{request}: its fingerprint is {asked.fingerprint}, {fingerprint} was given; it was "
             "changed on its way, or is another site's: do not approve it"
         )
-    path = out or Path(f"{asked.site}.welcome.json")
+    path, authority = out or Path(f"{asked.site}.welcome.json"), folder.authority
     with changing(folder.members) as write:
         members = approved(read_members(folder.members), asked, datetime.now(UTC))
         welcome = Welcome(
@@ -95,7 +108,7 @@ def approve(
             expires=members[asked.site].expires,
             coordinator_key=public_key_of(load_coordinator_key(folder.key)),
         )
-        write_welcome(path, welcome, folder.authority)
+        write_welcome(path, welcome, authority)
         write(members)
     typer.echo(f"{path}: send it to {asked.site}, which may connect until {welcome.expires[:10]}")
 

@@ -2,26 +2,65 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cloister.cli.server_authority import DEFAULT, PassphraseFile
+
 
 def bundle(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")],
     model: Annotated[Path | None, typer.Option(help="Folder of the base model.")] = None,
+    signer: Annotated[
+        Path,
+        typer.Option(help="Folder with the key that signs: the coordinator's, or one of your own."),
+    ] = DEFAULT,
+    new_signer: Annotated[
+        bool, typer.Option("--new-signer", help="Make a key of your own in that folder first.")
+    ] = False,
     source: Annotated[Path, typer.Option(help="Cloister's own sources.")] = Path(),
+    lock: Annotated[
+        str | None, typer.Option(help="cpu or cuda, of locks/. Absent: as torch is installed here.")
+    ] = None,
     index_url: Annotated[
         str | None, typer.Option(help="Where pip looks. Absent: as pip is set up.")
     ] = None,
+    ca_passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Collect packages with their hashes, and a base model, for a machine without internet.
+    """Collect packages and a base model for a machine without internet, and sign them.
 
-    Example: cloister bundle offline --model models/MiniLM
+    Example: cloister bundle offline --model models/MiniLM --signer coordinator
     """
-    from cloister.provisioning.offline import collect
+    from cloister.errors import BadFileError, UsageError
+    from cloister.provisioning.authority import create_authority, fingerprint, load_authority
+    from cloister.provisioning.offline import collect, locked_build
+    from cloister.provisioning.passphrase import new_passphrase, passphrase_file, unlock
 
+    if lock not in (None, "cpu", "cuda"):
+        raise UsageError(f"--lock: {lock!r} given; cpu or cuda is needed")
+    now = datetime.now(UTC)
+    if new_signer:
+        encrypted = passphrase_file(ca_passphrase_file) is not None
+        passphrase = new_passphrase(ca_passphrase_file) if encrypted else None
+        try:
+            signer.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadFileError(f"{signer}: cannot be written ({error}); name another") from error
+        key = create_authority(signer, f"{signer.absolute().name} bundles", now, passphrase)
+    elif not (signer / "ca.crt").exists():
+        raise UsageError(
+            f"--signer: {signer} has no key to sign with; name the coordinator's folder, or make a "
+            "key of your own there with --new-signer"
+        )
+    else:
+        key = load_authority(signer, partial(unlock, ca_passphrase_file))
     extra = ["--index-url", index_url] if index_url else []
-    count = collect(out, source, model, extra)
-    typer.echo(f"{out}: {count} packages; carry it over and run {out}/install.sh there")
+    count = collect(out, source, model, key, now, lock or locked_build(), extra)
+    typer.echo(
+        f"{out}: {count} packages, signed. Carry it over, and tell the receiver over another "
+        f"channel:\n{fingerprint(key.pem)}\nThere: sh {out.name}/install.sh FINGERPRINT VENV"
+    )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cloister.cli.member import Server
-from cloister.cli.server import DEFAULT
+from cloister.cli.server_authority import DEFAULT
 
 if TYPE_CHECKING:
     from cloister.server.folder import ServerFolder

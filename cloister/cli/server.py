@@ -9,16 +9,17 @@ from typing import Annotated
 
 import typer
 
-from cloister.cli import server_key
+from cloister.cli import server_authority, server_key
+from cloister.cli.server_authority import DEFAULT, Folder, PassphraseFile
 
 app = typer.Typer(help="Run a coordinator: make it, start it, look at it.", no_args_is_help=True)
-
-Folder = Annotated[
-    Path, typer.Argument(metavar="FOLDER", envvar="CLOISTER_SERVER", help="The coordinator's.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-DEFAULT = Path("coordinator")
+app.command("renew")(server_authority.renew)
+app.command("lock-ca")(server_authority.lock_ca)
+app.command("unlock-ca")(server_authority.unlock_ca)
+app.command("rotate-ca")(server_authority.rotate_ca)
 app.command("key")(server_key.key)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @app.command("init")
@@ -34,38 +35,59 @@ def init(
     superlink_port: Annotated[
         int, typer.Option(help="Port of Flower's SuperLink, on this machine alone.")
     ] = 18080,
+    encrypt_ca: Annotated[
+        bool,
+        typer.Option("--encrypt-ca", help="Encrypt the authority's key; asks for a passphrase."),
+    ] = False,
+    ca_passphrase_file: PassphraseFile = None,
 ) -> None:
     """Make a coordinator: its authority, its certificate, its folder.
+
+    --encrypt-ca, or a named file with a passphrase, encrypts the authority's key.
 
     Example: cloister server init coordinator --address fed.example.org:9443
     """
     from cloister.errors import UsageError
     from cloister.provisioning.authority import fingerprint
+    from cloister.provisioning.passphrase import new_passphrase, passphrase_file
     from cloister.server.folder import ServerConfig, ServerFolder
 
     if not address:
         raise UsageError("--address: missing; host:port under which sites reach this coordinator")
     config = ServerConfig(name=name, address=address, listen=listen, superlink_port=superlink_port)
-    made = ServerFolder.create(folder, config, datetime.now(UTC))
+    encrypted = encrypt_ca or passphrase_file(ca_passphrase_file) is not None
+    passphrase = new_passphrase(ca_passphrase_file) if encrypted else None
+    made = ServerFolder.create(folder, config, datetime.now(UTC), passphrase)
     typer.echo(
         f"{made.path}: a coordinator named {name}, reached at {address}.\n"
         f"fingerprint of its authority: {fingerprint(made.certificate.read_bytes())}\n"
-        "Read it to every site over another channel than the invite's; back up ca.key.\n"
-        f"next: cloister server start {folder}"
+        "Read it to every site over another channel than the invite's; back up ca.key"
+        + (
+            ", and its passphrase apart.\n"
+            if encrypted
+            else f".\nca.key lies in the clear: cloister server lock-ca {folder} encrypts it.\n"
+        )
+        + f"next: cloister server start {folder}"
     )
 
 
 @app.command("start")
-def start(folder: Folder = DEFAULT) -> None:
+def start(folder: Folder = DEFAULT, ca_passphrase_file: PassphraseFile = None) -> None:
     """Run the coordinator until it is ended (Ctrl-C, SIGTERM).
+
+    An encrypted authority is opened only to renew certificates, by a file with its passphrase or a
+    systemd credential; without either, `cloister server renew` does it by hand, once a quarter.
 
     Example: cloister server start coordinator
     """
+    from functools import partial
+
     from cloister.logs import log_json
+    from cloister.provisioning.passphrase import unlock
     from cloister.server.folder import ServerFolder
     from cloister.server.service import Service
 
-    opened = ServerFolder.open(folder)
+    opened = ServerFolder.open(folder, partial(unlock, ca_passphrase_file, ask=False))
     made = opened.complete()
     if made is not None:
         typer.echo(server_key.told_of(made, folder), err=True)
@@ -128,6 +150,13 @@ def status(folder: Folder = DEFAULT, as_json: AsJson = False) -> None:
         state = "runs" if child["pid"] else f"ended with {child['exit_code']}"
         typer.echo(f"  {child['name']:<12}{state}, started {child['starts']} times")
     typer.echo(f"  certificate valid for {facts['certificate_days']} more days")
+    authority = facts["authority"]
+    typer.echo(f"  authority's key: {authority['key']}{server_authority.NOTES[authority['key']]}")
+    if authority["next"]:
+        typer.echo(
+            f"  authority {authority['next']}\n    is announced and not in force: cloister server "
+            f"rotate-ca {folder} --switch, before {authority['former_until'][:10]}"
+        )
     for site in facts["sites"]:
         seen = f"seen {site['seen']}" if site["seen"] else "not seen yet"
         typer.echo(f"  {site['site']:<20}{site['standing']:<10}{seen}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloister.cli import site_key, site_service
+from cloister.cli import site_key, site_service, site_trust
 from cloister.cli.arguments import AsJson, SiteToml
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ app.command("start")(site_service.start)
 app.command("reload")(site_service.reload)
 app.command("stop")(site_service.stop)
 app.command("status")(site_service.status)
+app.command("trust-ca")(site_trust.trust_ca)
 
 Study = Annotated[Path | None, typer.Argument(metavar="RECIPE", help="A study to be joined.")]
 

@@ -3,7 +3,8 @@
 `NAME.federation/` beside `site.toml`:
 
 invite.json     as the coordinator sent it
-authority.crt   the coordinator's authority, pinned
+authority.crt   the coordinator's authority, pinned; two while one follows another (trust.py)
+succession-N    the papers by which one authority followed another
 node.key        the SuperNode's; made here, never sent
 request.json    what was sent to the coordinator
 welcome.json    the coordinator's answer: the site may connect
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from cloister.client.own_ledger import open_ledger
 from cloister.client.site_file import SiteFile
+from cloister.client.trust import settle, trusts
 from cloister.errors import BadFileError, NetworkError, UsageError
 from cloister.files import write_whole
 from cloister.privacy.keys import load_key, public_hex
@@ -52,7 +54,7 @@ class Membership:
 
     @property
     def authority(self) -> Path:
-        """Certificate of the coordinator's authority."""
+        """Certificates of the coordinator's authority: what is trusted now, see trust.py."""
         return self.path / "authority.crt"
 
     @property
@@ -93,11 +95,11 @@ class Membership:
         return invite
 
     def pins(self, invite: Invite) -> bool:
-        """Whether an invite is of the coordinator that this site is with."""
-        try:
-            return self.authority.read_bytes() == invite.authority.encode()
-        except OSError:
-            return False
+        """Whether an invite is of the coordinator that this site is with.
+
+        It is of an authority that is trusted, or that one followed.
+        """
+        return trusts(self.path, invite.authority.encode())
 
     def has_taken(self, path: Path) -> bool:
         """Whether a file is the invite that the site took, which may be over by now."""
@@ -157,6 +159,7 @@ def take_invite(
         key = create_node_key(place.node_key) if fresh else load_node_key(place.node_key)
         write_whole(place.authority, invite.authority.encode())
         write_whole(place.path / "invite.json", content)
+        settle(place.path, now)
     except OSError as error:
         raise BadFileError(f"{place.path}: cannot be written ({error}); mend that first") from error
     request = Request(
@@ -188,7 +191,8 @@ def take_welcome(file: SiteFile, path: Path, now: datetime) -> str:
             f"{place.path}: this site sent no request; take the coordinator's invite first"
         )
     content = content_of(path)
-    welcome = read_welcome(path, place.invite.authority.encode(), now, content)
+    assert place.invite  # is of what the site trusts
+    welcome = read_welcome(path, place.authority.read_bytes(), now, content)
     asked = read_request(place.request)
     if welcome.site != file.site.name or welcome.request != asked.fingerprint:
         raise NetworkError(

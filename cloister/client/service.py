@@ -13,20 +13,28 @@ import secrets
 import socket
 import sys
 import threading
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cloister.client.agent_folder import AgentFolder
 from cloister.client.membership import Membership
 from cloister.client.reach import reach
 from cloister.client.site_file import SiteFile
+from cloister.client.trust import settle
 from cloister.client.trusted_key import trusted_coordinator
-from cloister.errors import BadFileError, UsageError
+from cloister.errors import BadFileError, CloisterError, UsageError
 from cloister.files import write_whole
 from cloister.flower.commands import supernode
 from cloister.flower.environment import quiet_environment
 from cloister.processes import Program, Supervisor
 
 log = logging.getLogger(__name__)
+
+# Seconds between looks at which authorities are trusted: a few small files and signatures.
+TRUST_TICK = 10.0
+# What the agent does when its SuperNode is not to be started anew.
+BUSY = ("preparing", "training")
 
 
 class Service:
@@ -78,14 +86,36 @@ class Service:
                 Program(name="agent", command=agent, environment=environment,
                         log=logs / "agent.log", takes_down=("supernode",), user=user),
             ],
+            on_tick=self._tick,
             on_change=self._note,
         )  # fmt: skip
+        self._ticked = 0.0
+        self._roots = self._trusted(membership)
 
     def run(self) -> None:
         """Runs until SIGTERM or SIGINT."""
         self.supervisor.end_on_signals()
         self.supervisor.run()
         self._folder.service.unlink(missing_ok=True)
+
+    def _tick(self) -> None:
+        """Has the SuperNode trust what is trusted now, between two rounds: it reads that once."""
+        if time.monotonic() - self._ticked < TRUST_TICK:
+            return
+        self._ticked, membership = time.monotonic(), Membership.of(self._file)
+        try:
+            roots = self._trusted(membership)
+        except CloisterError as error:
+            log.error("%s", error)
+            return
+        if roots != self._roots and self._folder.activity().get("doing") not in BUSY:
+            self._roots = roots
+            log.info("the coordinator's authorities changed; the SuperNode starts with them")
+            self.supervisor.restart("supernode")
+
+    def _trusted(self, membership: Membership) -> bytes:
+        settle(membership.path, datetime.now(UTC))
+        return membership.authority.read_bytes()
 
     def _note(self) -> None:
         node = self.supervisor.children["supernode"]

@@ -1,12 +1,14 @@
 """The coordinator's certificate authority, and the certificates that it issues for its endpoint.
 
-The authority is made once and outlives everything: sites pin it by its fingerprint. What it issues
-is short-lived and renewed by itself.
+Sites pin the authority by its fingerprint; another one follows it only by a paper that it signed
+(succession.py). What it issues is short-lived and renewed by itself. Its key may be encrypted, or
+kept elsewhere: it is opened only to sign.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,14 +20,15 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
-    NoEncryption,
-    PrivateFormat,
     load_pem_private_key,
 )
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cloister.errors import BadFileError, NetworkError
 from cloister.files import write_whole
+from cloister.provisioning import sealed_key
+from cloister.provisioning.passphrase import Unlock, unlock
 
 # An authority outlives the studies of a consortium; sites would have to pin another one.
 AUTHORITY_LIFE = timedelta(days=3650)
@@ -34,6 +37,12 @@ AUTHORITY_LIFE = timedelta(days=3650)
 ENDPOINT_LIFE = timedelta(days=90)
 # Bytes of a common name (X.520: 64), with room for a word; clients compare SANs, not this.
 LONGEST_CN = 54
+# What `cryptography` raises for a certificate or key that is damaged, of another kind, or no
+# certificate at all; not all of these are ValueErrors.
+UNREADABLE = (
+    ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature, x509.InvalidVersion,
+    x509.DuplicateExtension, x509.ExtensionNotFound, x509.UnsupportedGeneralNameType,
+)  # fmt: skip
 # Clocks differ: what is issued now must hold on a machine whose clock is late.
 CLOCK_ALLOWANCE = timedelta(hours=1)
 
@@ -60,18 +69,29 @@ class Authority:
         return self.key.sign(body, ec.ECDSA(hashes.SHA256()))
 
 
-def create_authority(folder: Path, name: str, now: datetime) -> Authority:
+def create_authority(
+    folder: Path, name: str, now: datetime, passphrase: bytes | None = None, stem: str = "ca"
+) -> Authority:
     """Makes an authority and writes `ca.key` (0600) and `ca.crt`.
+
+    Args:
+        folder: Where.
+        name: Of the coordinator.
+        now: The present time, with its zone.
+        passphrase: What its key is encrypted under; None: it lies in the clear.
+        stem: The files' name without its end.
 
     Raises:
         BadFileError: There is one already, or it cannot be written.
+        UsageError: The passphrase is too short or too long.
     """
-    if (folder / "ca.key").exists():
-        raise BadFileError(f"{folder / 'ca.key'}: an authority is here already, and stays")
-    if (folder / "ca.crt").exists():
+    place, public = folder / f"{stem}.key", folder / f"{stem}.crt"
+    if place.exists():
+        raise BadFileError(f"{place}: an authority is here already, and stays")
+    if public.exists():
         raise BadFileError(
-            f"{folder / 'ca.crt'}: an authority without its key; restore ca.key from its backup, "
-            "or remove ca.crt if no site pins it"
+            f"{public}: an authority without its key; restore {place.name} from its backup, "
+            f"or remove {public.name} if no site pins it"
         )
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _called(name, " authority")
@@ -88,31 +108,52 @@ def create_authority(folder: Path, name: str, now: datetime) -> Authority:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
+    pem = sealed_key.in_pem(key, certificate, passphrase)
     try:
-        write_whole(folder / "ca.crt", certificate.public_bytes(Encoding.PEM))
-        write_whole(folder / "ca.key", _private_pem(key), mode=0o600)
+        write_whole(public, certificate.public_bytes(Encoding.PEM))
+        write_whole(place, pem, mode=0o600)
     except OSError as error:
         raise BadFileError(f"{folder}: the authority cannot be written ({error})") from error
     return Authority(certificate, key)
 
 
-def load_authority(folder: Path) -> Authority:
+def load_authority(folder: Path, passphrase: Unlock = unlock) -> Authority:
     """Reads an authority.
 
+    Args:
+        folder: The coordinator's.
+        passphrase: Asked for the passphrase where the key is encrypted.
+
     Raises:
-        BadFileError: It is missing, damaged, or key and certificate do not belong together.
+        BadFileError: It is missing, damaged, or key and certificate do not belong together; or the
+            passphrase is another one.
+        UsageError: The key is encrypted, and nothing tells the passphrase.
     """
+    certificate = load_certificate(folder)
     try:
-        certificate = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
-        key = load_pem_private_key((folder / "ca.key").read_bytes(), password=None)
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise BadFileError(
-            f"{folder}: the authority cannot be read ({error}); restore ca.key and ca.crt from "
-            "their backup, as every site pins them"
-        ) from error
+        pem = (folder / "ca.key").read_bytes()
+        key = (
+            sealed_key.open_sealed(pem, passphrase(), sealed_key.salt_of(certificate))
+            if sealed_key.is_sealed(pem)
+            else load_pem_private_key(pem, password=None)
+        )
+    except (OSError, *UNREADABLE) as error:
+        raise _unreadable(folder, error) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or _differ(key, certificate):
         raise BadFileError(f"{folder}: ca.key is not the key of ca.crt; restore both together")
     return Authority(certificate, key)
+
+
+def load_certificate(folder: Path) -> x509.Certificate:
+    """Reads an authority's certificate; its key may be encrypted, or elsewhere.
+
+    Raises:
+        BadFileError: It is missing or damaged.
+    """
+    try:
+        return x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
+    except (OSError, *UNREADABLE) as error:
+        raise _unreadable(folder, error) from error
 
 
 def issue_endpoint(
@@ -148,30 +189,44 @@ def issue_endpoint(
         )
         .sign(authority.key, hashes.SHA256())
     )
-    return _private_pem(key), certificate.public_bytes(Encoding.PEM)
+    return sealed_key.plain(key), certificate.public_bytes(Encoding.PEM)
 
 
 def is_due(
-    pair: tuple[bytes, bytes], authority: Authority, hosts: Sequence[str], now: datetime
+    pair: tuple[bytes, bytes], issuer: x509.Certificate, hosts: Sequence[str], now: datetime
 ) -> bool:
     """Whether an endpoint's key and certificate are to be made anew.
 
-    They are past half their life, of other hosts or another authority, damaged, or do not belong
+    They are past half their life, or do not serve. Only the authority's certificate is needed to
+    tell; its key may be encrypted, or elsewhere.
+    """
+    if not serves(pair, issuer, hosts, now):
+        return True
+    certificate = x509.load_pem_x509_certificate(pair[1])
+    first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return now > first + (last - first) / 2
+
+
+def serves(
+    pair: tuple[bytes, bytes], issuer: x509.Certificate, hosts: Sequence[str], now: datetime
+) -> bool:
+    """Whether sites take an endpoint's key and certificate now.
+
+    They do not if these are over, of other hosts or another authority, damaged, or do not belong
     together, as after a crash between writing one and the other.
     """
     try:
         key = load_pem_private_key(pair[0], password=None)
-        certificate = x509.load_pem_x509_certificate(pair[1])
-        certificate.verify_directly_issued_by(authority.certificate)
+        certificate = read_certificates(pair[1])[0]
+        certificate.verify_directly_issued_by(issuer)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.ExtensionNotFound):
-        return True
-    first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    except UNREADABLE:
+        return False
     return (
-        not isinstance(key, ec.EllipticCurvePrivateKey)
-        or _differ(key, certificate)
-        or now > first + (last - first) / 2
-        or set(names) != {_san(host) for host in hosts}
+        isinstance(key, ec.EllipticCurvePrivateKey)
+        and not _differ(key, certificate)
+        and now < certificate.not_valid_after_utc
+        and set(names) == {_san(host) for host in hosts}
     )
 
 
@@ -185,6 +240,21 @@ def over_at(pem: bytes) -> datetime:
     return x509.load_pem_x509_certificate(pem).not_valid_after_utc
 
 
+def read_certificates(pem: bytes) -> list[x509.Certificate]:
+    """The certificates of a text that another party wrote; one at least.
+
+    Raises:
+        ValueError: One cannot be read, or is of a kind that `cryptography` only still takes (a
+            serial number below 1).
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", CryptographyDeprecationWarning)
+            return x509.load_pem_x509_certificates(pem)
+    except (*UNREADABLE, CryptographyDeprecationWarning) as error:
+        raise ValueError(f"no certificate: {error}") from error
+
+
 def fingerprint(pem: bytes) -> str:
     """SHA-256 of a certificate, in groups that two people can compare over a telephone.
 
@@ -192,12 +262,12 @@ def fingerprint(pem: bytes) -> str:
         NetworkError: It is no certificate.
     """
     try:
-        certificate = x509.load_pem_x509_certificate(pem)
+        certificate = read_certificates(pem)[0]
         # One certificate and nothing beside it: the site will trust the whole text.
         if pem.strip() != certificate.public_bytes(Encoding.PEM).strip():
             raise ValueError("more than one certificate")
         digest = certificate.fingerprint(hashes.SHA256()).hex()
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise NetworkError("the authority's certificate cannot be read; ask for the file anew") \
             from error  # fmt: skip
     return grouped(digest)
@@ -218,13 +288,20 @@ def _digits(text: str) -> str:
 
 
 def is_signed_by(pem: bytes, body: bytes, signature: bytes) -> bool:
-    """Whether the key of a certificate signed some bytes."""
+    """Whether the key of a certificate, or of one of several in one text, signed some bytes."""
     try:
-        key = x509.load_pem_x509_certificate(pem).public_key()
-        if not isinstance(key, ec.EllipticCurvePublicKey):
-            return False
+        keys = [found.public_key() for found in read_certificates(pem)]
+    except UNREADABLE:
+        return False
+    return any(_signed(key, body, signature) for key in keys)
+
+
+def _signed(key: object, body: bytes, signature: bytes) -> bool:
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        return False
+    try:
         key.verify(signature, body, ec.ECDSA(hashes.SHA256()))
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError):
+    except UNREADABLE:
         return False
     return True
 
@@ -245,8 +322,11 @@ def _san(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
-def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+def _unreadable(folder: Path, error: Exception) -> BadFileError:
+    return BadFileError(
+        f"{folder}: the authority cannot be read ({error}); restore ca.key and ca.crt from "
+        "their backup, as every site pins them"
+    )
 
 
 def _usage(signs_certificates: bool) -> x509.KeyUsage:

@@ -6,6 +6,8 @@ import tarfile
 from pathlib import Path
 
 from cloister.errors import BadFileError, UsageError
+from cloister.provisioning.authority import load_certificate
+from cloister.provisioning.authority_key import KeyState, key_state
 from cloister.server.folder import ServerFolder
 
 # Made anew by the service; a SuperLink that starts empty is told who may connect.
@@ -27,7 +29,8 @@ def back_up(folder: ServerFolder, out: Path) -> int:
         with tarfile.open(out, "w:gz") as archive:
             for path in sorted(folder.path.rglob("*")):
                 inner = path.relative_to(folder.path)
-                if inner.parts[0] not in LEFT_OUT and path.is_file():
+                # A key that is a link lies elsewhere, on a stick say, and is backed up there.
+                if inner.parts[0] not in LEFT_OUT and path.is_file() and not path.is_symlink():
                     archive.add(path, str(inner))
                     count += 1
     except OSError as error:
@@ -57,5 +60,8 @@ def restore(backup: Path, path: Path) -> ServerFolder:
     for part in (folder.state, folder.logs, folder.runs):
         part.mkdir(exist_ok=True)
         part.chmod(0o700)
-    assert folder.authority
+    if key_state(path) is KeyState.PLAIN:
+        assert folder.authority
+    else:
+        assert load_certificate(path)
     return folder

@@ -1,7 +1,10 @@
 """The coordinator's folder: who it is, its authority, its members and its runs.
 
 server.toml        name, address, ports
-ca.key, ca.crt     the authority; back them up, every site pins them
+ca.key, ca.crt     the authority; back them up, every site pins them; the key may be encrypted
+ca-next.*          the authority that follows, once it was announced (rotation.py)
+ca-former.crt      the one before; and succession.json, which says who followed it (with a
+                   number: of an earlier rotation)
 coordinator.key    signs every question that a site is asked; each site trusts its public half
 endpoint.*         key and certificate of the sites' endpoint, renewed by themselves
 loopback.*         of the SuperLink, which only this machine reaches
@@ -16,6 +19,7 @@ service.json       the running service: its pid, its children
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
@@ -36,8 +40,11 @@ from cloister.provisioning.authority import (
     is_due,
     issue_endpoint,
     load_authority,
+    load_certificate,
+    serves,
 )
 from cloister.provisioning.coordinator_key import create_coordinator_key, public_key_of
+from cloister.provisioning.passphrase import Unlock, unlock
 from cloister.toml_text import read_toml
 
 # The SuperLink's own certificate is for this machine alone.
@@ -100,14 +107,25 @@ class ServerFolder:
     Attributes:
         path: Absolute.
         config: `server.toml`.
+        passphrase: Asked for the passphrase of the authority's key, where that is encrypted and
+            something is to be signed.
     """
 
     path: Path
     config: ServerConfig
+    passphrase: Unlock = dataclasses.field(default=unlock, compare=False, repr=False)
 
     @classmethod
-    def create(cls, path: Path, config: ServerConfig, now: datetime) -> ServerFolder:
+    def create(
+        cls, path: Path, config: ServerConfig, now: datetime, passphrase: bytes | None = None
+    ) -> ServerFolder:
         """Makes a coordinator: its authority, its endpoint's certificate, its secret.
+
+        Args:
+            path: Where.
+            config: What `server.toml` is to say.
+            now: The present time, with its zone.
+            passphrase: What the authority's key is encrypted under; None: it lies in the clear.
 
         Raises:
             UsageError: There is one already.
@@ -119,14 +137,14 @@ class ServerFolder:
                 f"{path}: a coordinator is here already; its authority is kept, as every site pins "
                 "it: edit server.toml, or choose another folder"
             )
-        folder = cls(path, config)
+        folder = cls(path, config, unlock if passphrase is None else lambda: passphrase)
         try:
             for part in (path, folder.state, folder.logs, folder.runs):
                 part.mkdir(parents=True, exist_ok=True)
                 part.chmod(0o700)
             write_whole(folder.secret, secrets.token_hex(32).encode(), mode=0o600)
             if not (path / "ca.key").exists():
-                create_authority(path, config.name, now)
+                create_authority(path, config.name, now, passphrase)
             folder.complete()
             folder.renew(now)
             write_whole(path / "server.toml", tomli_w.dumps(as_table(config)).encode())
@@ -135,8 +153,12 @@ class ServerFolder:
         return folder
 
     @classmethod
-    def open(cls, path: Path) -> ServerFolder:
+    def open(cls, path: Path, passphrase: Unlock = unlock) -> ServerFolder:
         """Opens a coordinator's folder.
+
+        Args:
+            path: Where it is.
+            passphrase: Asked where the authority's key is encrypted and needed.
 
         Raises:
             BadFileError: There is none, or its `server.toml` is damaged.
@@ -154,7 +176,7 @@ class ServerFolder:
         config = None if missing else read_section(ServerConfig, table, "server.toml", problems)
         if config is None:
             raise RecipeError([f"{path}: {problem}" for problem in problems])
-        return cls(path, config)
+        return cls(path, config, passphrase)
 
     def complete(self) -> str | None:
         """Makes what a folder from before lacks: the key that signs questions.
@@ -179,12 +201,13 @@ class ServerFolder:
 
     @property
     def authority(self) -> Authority:
-        """The coordinator's.
+        """The coordinator's, with its key.
 
         Raises:
-            BadFileError: It is missing or damaged.
+            BadFileError: It is missing or damaged, or its passphrase another one.
+            UsageError: Its key is encrypted, and nothing tells the passphrase.
         """
-        return load_authority(self.path)
+        return load_authority(self.path, self.passphrase)
 
     @property
     def certificate(self) -> Path:
@@ -242,35 +265,59 @@ class ServerFolder:
         return self.runs / name
 
     def renew(self, now: datetime) -> tuple[str, ...]:
-        """Issues certificates anew that are due.
+        """Issues certificates anew that are due; the authority's key is opened only then.
 
         Returns:
             Which: `endpoint`, `loopback`.
 
         Raises:
             BadFileError: The authority cannot be read, or the folder not be written.
+            UsageError: The authority's key is encrypted, and nothing tells the passphrase.
         """
-        authority = self.authority
-        issued = []
+        issuer = load_certificate(self.path)
         # The SuperLink does not take another certificate while it runs, and no site sees its own.
-        for name, hosts, life in (
-            ("endpoint", self.config.hosts, ENDPOINT_LIFE),
-            ("loopback", LOOPBACK, AUTHORITY_LIFE),
-        ):
+        due = [
+            (name, hosts, life)
+            for name, hosts, life in (
+                ("endpoint", self.config.hosts, ENDPOINT_LIFE),
+                ("loopback", LOOPBACK, AUTHORITY_LIFE),
+            )
+            if is_due(_read_pair(self.path / name), issuer, hosts, now)
+        ]
+        authority = self.authority if due else None
+        for name, hosts, life in due:
+            assert authority is not None
             place = self.path / name
             try:
-                if is_due(_read_pair(place), authority, hosts, now):
-                    _write_pair(place, issue_endpoint(authority, hosts, now, life))
-                    issued.append(name)
+                _write_pair(place, issue_endpoint(authority, hosts, now, life))
             except OSError as error:
                 raise BadFileError(f"{place}.crt: cannot be renewed ({error})") from error
-        return tuple(issued)
+        return tuple(name for name, _, _ in due)
+
+    def can_serve(self, now: datetime) -> bool:
+        """Whether both certificates hold now, due or not.
+
+        Raises:
+            BadFileError: The authority's certificate cannot be read.
+        """
+        issuer = load_certificate(self.path)
+        return all(
+            serves(_read_pair(self.path / name), issuer, hosts, now)
+            for name, hosts in (("endpoint", self.config.hosts), ("loopback", LOOPBACK))
+        )
 
 
 def _read_pair(path: Path) -> tuple[bytes, bytes]:
-    """Key and certificate; what is not there is empty."""
+    """Key and certificate; what is not there is empty.
+
+    Raises:
+        BadFileError: One of them cannot be read.
+    """
     places = (path.with_suffix(".key"), path.with_suffix(".crt"))
-    key, certificate = (place.read_bytes() if place.exists() else b"" for place in places)
+    try:
+        key, certificate = (place.read_bytes() if place.exists() else b"" for place in places)
+    except OSError as error:
+        raise BadFileError(f"{path}.crt: cannot be read ({error})") from error
     return key, certificate
 
 

@@ -7,10 +7,12 @@ from datetime import datetime
 from typing import Any
 
 from cloister.processes import is_cloister
-from cloister.provisioning.authority import days_left
+from cloister.provisioning.authority import days_left, fingerprint
+from cloister.provisioning.authority_key import key_state
 from cloister.server.folder import ServerFolder
 from cloister.server.journal import all_runs
 from cloister.server.members import read_members
+from cloister.server.rotation import rotation_of
 from cloister.server.run_directory import RunDirectory
 
 
@@ -56,6 +58,7 @@ def status_of(folder: ServerFolder, now: datetime) -> dict[str, Any]:
             for name, child in (service or {"children": {}})["children"].items()
         ],
         "certificate_days": days_left(certificate, now),
+        "authority": _authority(folder),
         "sites": [
             {
                 "site": site,
@@ -67,4 +70,16 @@ def status_of(folder: ServerFolder, now: datetime) -> dict[str, Any]:
             for site, member in sorted(read_members(folder.members).items())
         ],
         "runs": runs_of(folder),
+    }
+
+
+def _authority(folder: ServerFolder) -> dict[str, Any]:
+    """How its key lies here, and which authority follows it."""
+    following = rotation_of(folder)
+    waits = following is not None and not following.switched
+    return {
+        "key": key_state(folder.path).value,
+        "fingerprint": fingerprint(folder.certificate.read_bytes()),
+        "next": following.paper.fingerprint if following and waits else None,
+        "former_until": following.paper.former_until if following else None,
     }

@@ -48,6 +48,7 @@ class Service:
         self._folder = folder
         self._synced: tuple[int, int | None] | None = None
         self._ticked = self._renewed = 0.0
+        self._shown: int | None = None  # which endpoint certificate the gate has
         self.supervisor = Supervisor(programs_of(folder), self._tick, self._note)
 
     def run(self) -> None:
@@ -56,6 +57,7 @@ class Service:
         Raises:
             UsageError: It runs already.
             NetworkError: A port that it needs is taken.
+            CloisterError: A certificate is to be renewed, holds no longer, and cannot be.
         """
         running = read_service(self._folder)
         if running is not None:
@@ -65,7 +67,8 @@ class Service:
         host, port = self._folder.config.place
         for place in ((host, port), ("127.0.0.1", self._folder.config.superlink_port)):
             refuse_taken(*place)
-        self._folder.renew(datetime.now(UTC))
+        self._renew(starting=True)
+        self._shown = self._certificate()
         for run in all_runs(self._folder.runs):
             if run.standing is Standing.STOPPING:  # and nobody is left who could stop it
                 change_run(self._folder.run(run.name), standing=Standing.STOPPED)
@@ -88,6 +91,7 @@ class Service:
             self._renew()
         if now - self._ticked < TICK:
             return
+        self._show()
         self._ticked = now
         try:
             self._sync()
@@ -97,15 +101,30 @@ class Service:
         except CloisterError as error:
             log.error("%s", error)
 
-    def _renew(self) -> None:
+    def _renew(self, starting: bool = False) -> None:
+        """Renews what is due. Where it cannot, as the authority's key is encrypted or elsewhere,
+        what is there serves until its end."""
+        now = datetime.now(UTC)
         try:
-            issued = self._folder.renew(datetime.now(UTC))
+            self._folder.renew(now)
         except CloisterError as error:
-            log.error("%s", error)
-            return
-        if "endpoint" in issued:
+            if starting and not self._folder.can_serve(now):
+                raise
+            log.error("%s; or renew by hand: cloister server renew %s", error, self._folder.path)
+
+    def _show(self) -> None:
+        """Has the gate take another certificate of the endpoint, whoever renewed it."""
+        found = self._certificate()
+        if found is not None and found != self._shown:
+            self._shown = found
             log.info("the endpoint's certificate was renewed")
             self.supervisor.restart("gate")
+
+    def _certificate(self) -> int | None:
+        try:
+            return (self._folder.path / "endpoint.crt").stat().st_mtime_ns
+        except OSError:
+            return None
 
     def _sync(self) -> None:
         """Tells the SuperLink who may connect, where that or the SuperLink changed.

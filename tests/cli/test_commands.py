@@ -88,7 +88,10 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
         ],
         "evaluate": ["--data", "--json"],
         "dashboard": ["--host", "--keys", "--port", "--static", "--token"],
-        "bundle": ["--index-url", "--model", "--source"],
+        "bundle": [
+            "--ca-passphrase-file", "--index-url", "--lock", "--model", "--new-signer", "--signer",
+            "--source",
+        ],
     }  # fmt: skip
 
 

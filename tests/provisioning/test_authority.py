@@ -1,5 +1,6 @@
 """The authority is made once and stays; what it issues is right, and renewed in time."""
 
+import contextlib
 import ipaddress
 import stat
 from datetime import timedelta
@@ -94,20 +95,20 @@ def test_long_names_are_shortened_where_a_certificate_has_no_room(
 def test_a_certificate_is_due_from_half_its_life_on() -> None:
     pair = issue_endpoint(authority(), HOSTS, NOW)
     half = NOW + ENDPOINT_LIFE / 2
-    assert not is_due(pair, authority(), HOSTS, NOW)
-    assert not is_due(pair, authority(), HOSTS, half - DAY)
-    assert is_due(pair, authority(), HOSTS, half + DAY)
-    assert is_due(pair, authority(), HOSTS, NOW + 2 * ENDPOINT_LIFE)
+    assert not is_due(pair, authority().certificate, HOSTS, NOW)
+    assert not is_due(pair, authority().certificate, HOSTS, half - DAY)
+    assert is_due(pair, authority().certificate, HOSTS, half + DAY)
+    assert is_due(pair, authority().certificate, HOSTS, NOW + 2 * ENDPOINT_LIFE)
     assert days_left(pair[1], NOW) == 90
 
 
 def test_a_certificate_that_does_not_fit_is_due() -> None:
     (key, pem), (other_key, _) = (issue_endpoint(authority(), HOSTS, NOW) for _ in range(2))
     for pair in ((other_key, pem), (b"", pem), (key, b""), (b"x", b"y"), (key, pem[:100])):
-        assert is_due(pair, authority(), HOSTS, NOW)
-    assert is_due((key, pem), authority("another"), HOSTS, NOW)
-    assert is_due((key, pem), authority(), HOSTS[:2], NOW)
-    assert is_due((key, pem), authority(), (*HOSTS, "new.example.org"), NOW)
+        assert is_due(pair, authority().certificate, HOSTS, NOW)
+    assert is_due((key, pem), authority("another").certificate, HOSTS, NOW)
+    assert is_due((key, pem), authority().certificate, HOSTS[:2], NOW)
+    assert is_due((key, pem), authority().certificate, (*HOSTS, "new.example.org"), NOW)
 
 
 def test_a_certificate_ends_no_later_than_its_authority() -> None:
@@ -163,3 +164,17 @@ def test_a_fingerprint_is_of_one_certificate_and_nothing_beside_it() -> None:
     for text in (one + other, other + one, b"note\n" + one, b"", b"garbage"):
         with pytest.raises(NetworkError, match="cannot be read"):
             fingerprint(text)
+
+
+def test_a_certificate_with_any_byte_changed_is_refused_and_nothing_else_happens() -> None:
+    """Some changes are no ValueError to `cryptography`: an unknown version, an extension twice."""
+    good = authority().pem
+    body, signature = b"body", authority().sign(b"body")
+    key, _ = issue_endpoint(authority(), HOSTS, NOW)
+    for at in range(len(good)):
+        for bit in (1, 2, 32):
+            pem = good[:at] + bytes([good[at] ^ bit]) + good[at + 1 :]
+            is_signed_by(pem, body, signature)
+            is_due((key, pem), authority().certificate, HOSTS, NOW)
+            with contextlib.suppress(NetworkError):
+                assert fingerprint(pem) != fingerprint(good) or pem.strip() == good.strip()

@@ -144,6 +144,10 @@ def test_another_address_gets_another_certificate(folder: ServerFolder) -> None:
 
 def test_a_lost_authority_ends_renewal_with_its_remedy(folder: ServerFolder) -> None:
     (folder.path / "ca.key").unlink()
+    assert folder.renew(NOW) == ()  # nothing is to be signed
+    with pytest.raises(BadFileError, match="backup"):
+        folder.renew(NOW + ENDPOINT_LIFE / 2 + DAY)
+    (folder.path / "ca.crt").unlink()
     with pytest.raises(BadFileError, match="backup"):
         folder.renew(NOW)
 

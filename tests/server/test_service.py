@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cloister.errors import NetworkError
+from cloister.errors import BadFileError, NetworkError
 from cloister.flower.control import Node
+from cloister.provisioning.authority import ENDPOINT_LIFE
 from cloister.server import service
 from cloister.server.folder import ServerConfig, ServerFolder
 from cloister.server.journal import Run, Standing, change_run, read_run, write_run
@@ -21,7 +22,7 @@ from cloister.server.members import (
     revoked,
 )
 from cloister.server.service import Service, refuse_taken, submit
-from tests.support.papers import request
+from tests.support.papers import DAY, request
 
 NOW = datetime.now(UTC)
 
@@ -179,6 +180,42 @@ def test_a_certificate_that_cannot_be_renewed_ends_nothing(
     (folder.path / "endpoint.crt").unlink()
     made._renew()
     assert not (folder.path / "endpoint.crt").exists()
+
+
+def test_a_service_without_the_authority_s_key_serves_until_its_certificate_is_over(
+    folder: ServerFolder, link: SuperLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key is encrypted, or on a stick: what is due is said, and what is over ends the start."""
+    made, key = running(folder), folder.path / "ca.key"
+    content, restarted = key.read_bytes(), list[str]()
+    monkeypatch.setattr(made.supervisor, "restart", restarted.append)
+    key.unlink()
+    clock = Clock(NOW + ENDPOINT_LIFE / 2 + DAY)
+    monkeypatch.setattr(service, "datetime", clock)
+    made._renew(starting=True)
+    made._shown = made._certificate()
+    made._show()
+    assert restarted == []
+    key.write_bytes(content)
+    folder.renew(clock.at)  # by hand, as `cloister server renew` does
+    made._show()
+    made._show()
+    assert restarted == ["gate"]
+    key.unlink()
+    clock.at += 2 * ENDPOINT_LIFE
+    with pytest.raises(BadFileError, match="backup"):
+        made._renew(starting=True)
+    made._renew()  # while it runs, nothing ends
+
+
+@dataclass
+class Clock:
+    """Stands still."""
+
+    at: datetime
+
+    def now(self, zone: object) -> datetime:
+        return self.at
 
 
 def begun(folder: ServerFolder, standing: Standing = Standing.INTERRUPTED) -> Run:

@@ -1,0 +1,42 @@
+"""`cloister site trust-ca`: the authority that follows the coordinator's."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cloister.cli.arguments import SiteToml
+
+
+def trust_ca(
+    site: SiteToml,
+    paper: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The coordinator's succession.json.")
+    ],
+    fingerprint: Annotated[
+        str | None,
+        typer.Option(help="The new authority's, as the coordinator told it over another channel."),
+    ] = None,
+) -> None:
+    """Trust the authority that follows the coordinator's, beside it until their overlap is over.
+
+    Example: cloister site trust-ca site.toml succession.json --fingerprint 1a2b3c4d-…
+    """
+    from cloister.client.membership import Membership
+    from cloister.client.site_file import read_site
+    from cloister.client.trust import take_succession
+
+    file, now = read_site(site), datetime.now(UTC)
+    taken = take_succession(Membership.of(file).path, paper, fingerprint, now)
+    typer.echo(
+        f"{file.site.name}: trusts the authority {taken.fingerprint}; "
+        + (
+            "the former one is trusted no more"
+            if taken.is_over(now)
+            else f"the former one until {taken.former_until[:10]}, and then no more"
+        )
+        + ". A running service takes it within a minute, between two rounds"
+    )

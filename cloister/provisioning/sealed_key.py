@@ -1,0 +1,114 @@
+"""An authority's private key, encrypted at rest under a passphrase or the content of a key file.
+
+PKCS #8 with AES-256-CBC, as `cryptography` writes it. Its own derivation (PBKDF2, 2,048 rounds of
+SHA-256) takes a third of a millisecond, which is nothing to whoever guesses passphrases. So the
+passphrase first goes through scrypt, and what comes out is the passphrase of PKCS #8.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from cloister.errors import BadFileError, UsageError
+
+# OWASP's first choice for scrypt (Password Storage Cheat Sheet): 128 MiB and about half a second
+# for one guess.
+COST, BLOCK, LANES = 2**17, 8, 1
+MEMORY = 2 * 128 * COST * BLOCK  # what OpenSSL may take: twice what scrypt needs
+# Fewer characters are guessed within days even so (8 lower-case letters: 2·10¹¹ guesses); more than
+# OpenSSL takes are refused rather than cut.
+SHORTEST, LONGEST = 12, 1023
+SEALED = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
+
+
+def seal(key: ec.EllipticCurvePrivateKey, passphrase: bytes, salt: bytes) -> bytes:
+    """A key in PEM, encrypted.
+
+    Args:
+        key: The key.
+        passphrase: From a person, or a key file's content.
+        salt: Another one for every authority: its certificate's SHA-256.
+
+    Raises:
+        UsageError: The passphrase is too short or too long.
+    """
+    encryption = BestAvailableEncryption(_stretched(checked(passphrase), salt))
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+
+
+def plain(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """A key in PEM, in the clear."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def in_pem(
+    key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate, passphrase: bytes | None
+) -> bytes:
+    """An authority's key in PEM: encrypted under a passphrase, or in the clear (None).
+
+    Raises:
+        UsageError: The passphrase is too short or too long.
+    """
+    return plain(key) if passphrase is None else seal(key, passphrase, salt_of(certificate))
+
+
+def salt_of(certificate: x509.Certificate) -> bytes:
+    """The salt for an authority's key."""
+    return certificate.fingerprint(hashes.SHA256())
+
+
+def is_sealed(pem: bytes) -> bool:
+    """Whether a private key in PEM is encrypted."""
+    return pem.lstrip().startswith(SEALED)
+
+
+def open_sealed(pem: bytes, passphrase: bytes, salt: bytes) -> ec.EllipticCurvePrivateKey:
+    """The key.
+
+    Raises:
+        BadFileError: It is another passphrase, or the file is damaged: the two look alike.
+        UsageError: No key can have this passphrase.
+    """
+    try:
+        key = load_pem_private_key(pem, _stretched(checked(passphrase), salt))
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise BadFileError(
+            "the authority's key cannot be decrypted: another passphrase was given, or the file is "
+            "damaged; give the right one, or restore ca.key from its backup"
+        ) from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise BadFileError("the authority's key is of another kind; restore ca.key from its backup")
+    return key
+
+
+def checked(passphrase: bytes) -> bytes:
+    """A passphrase without the end of its line.
+
+    Raises:
+        UsageError: It is too short or too long.
+    """
+    found = passphrase.rstrip(b"\r\n")
+    if not SHORTEST <= len(found) <= LONGEST:
+        raise UsageError(
+            f"passphrase: {len(found)} bytes given; {SHORTEST} to {LONGEST} are needed (for a key "
+            "file: openssl rand -hex 32 > FILE)"
+        )
+    return found
+
+
+def _stretched(passphrase: bytes, salt: bytes) -> bytes:
+    """Hex, as OpenSSL cuts a passphrase at a zero byte in places."""
+    made = hashlib.scrypt(passphrase, salt=salt, n=COST, r=BLOCK, p=LANES, maxmem=MEMORY, dklen=32)
+    return made.hex().encode()
