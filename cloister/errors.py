@@ -10,7 +10,8 @@
     │   └── ModelFileError         3  a base model that cannot be found, read or trusted
     ├── RefusedError               4  refused by policy or because its privacy cannot be shown
     │   ├── PreflightError         4  a model whose per-record gradients are not exact
-    │   └── RoundSpentError        4  a round that was charged and cut off before its release
+    │   ├── RoundSpentError        4  a round that was charged and cut off before its release
+    │   └── UnapprovedError        4  a study that waits for somebody at the site to approve it
     ├── BudgetError                5  the privacy budget does not cover what was asked
     ├── LedgerError                6  a ledger or signature that is broken
     ├── NetworkError               7  network or authentication
@@ -97,6 +98,10 @@ class PreflightError(RefusedError):
 
 class RoundSpentError(RefusedError):
     """A round that was charged and cut off before its release; it is not run again."""
+
+
+class UnapprovedError(RefusedError):
+    """A study that waits for somebody at the site to approve it."""
 
 
 class BudgetError(CloisterError):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloister.cli import site_service
+from cloister.cli import site_service, site_studies
 from cloister.cli.arguments import AsJson, SiteToml
 
 if TYPE_CHECKING:
@@ -23,11 +23,13 @@ policy = typer.Typer(help="What the site accepts.", no_args_is_help=True)
 budget = typer.Typer(help="What the data set's life has left.", no_args_is_help=True)
 app.add_typer(policy, name="policy")
 app.add_typer(budget, name="budget")
+app.add_typer(site_studies.app, name="studies")
 app.command("join")(site_service.join)
 app.command("start")(site_service.start)
 app.command("reload")(site_service.reload)
 app.command("stop")(site_service.stop)
 app.command("status")(site_service.status)
+app.command("approve")(site_studies.approve_here)
 
 Study = Annotated[Path | None, typer.Argument(metavar="RECIPE", help="A study to be joined.")]
 

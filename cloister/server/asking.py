@@ -34,12 +34,14 @@ class Patience:
         silent: Before a site that is connected and says nothing is asked again, doubled each time:
             Flower counts a question as delivered once a node has fetched it, even where the
             connection broke on the way. A site asked twice sends the same bytes. None: never.
+        waiting: Before a site is asked again whose answer says that it cannot answer yet.
     """
 
     round: float
     absent: float | None = None
     again: float | None = None
     silent: float | None = None
+    waiting: float = 10.0  # a person decides; ten seconds are nothing to them, and no load
 
 
 @dataclass
@@ -50,9 +52,11 @@ class Asker:
         grid: Flower's.
         nodes: Which connected nodes there are.
         patience: How long to wait.
-        on_event: Told of what happens to a site in a round: `asked`, `answered`, `lost`, `late`.
+        on_event: Told of what happens to a site in a round: `asked`, `answered`, `lost`, `late`,
+            `waiting`.
         since: When each connected node connected, as Flower tells; one that did so after it was
             asked has lost the question. Flower itself notices that after a minute.
+        is_waiting: Whether an answer says that the site cannot answer yet, and is asked again.
         clock: Seconds that only grow.
         wait: Waits some seconds.
     """
@@ -62,6 +66,7 @@ class Asker:
     patience: Patience
     on_event: Callable[[str, int, str], None] = lambda what, number, site: None
     since: Callable[[Grid], Mapping[int, str]] = lambda grid: {}
+    is_waiting: Callable[[Message], bool] = lambda message: False
     clock: Callable[[], float] = time.monotonic
     wait: Callable[[float], None] = time.sleep
     _late: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -200,6 +205,12 @@ class _Asking:
             log.warning("round %d: an answer that nobody asked for", self.number)
             return None
         again = self.asker.patience.again
+        if message.has_content() and self.asker.is_waiting(message):
+            self.asker._answered |= self._forget(node)
+            self.silent.pop(node, None)
+            self.again[node] = self.asker.clock() + self.asker.patience.waiting
+            self._tell("waiting", node)
+            return None
         if message.has_content() or again is None:
             self.asker._answered |= self._forget(node)
             self.again.pop(node, None)
