@@ -115,11 +115,11 @@ def policy_show(site: SiteToml, as_json: AsJson = False) -> None:
 
     Example: cloister site policy show site.toml
     """
-    from cloister.client.policy_words import in_words
+    from cloister.client.policy_words import approvals_in_words, in_words
     from cloister.client.site_file import read_site
 
     file = read_site(site)
-    lines = in_words(file.policy)
+    lines = [*in_words(file.policy), *approvals_in_words(file.approvals)]
     if as_json:
         typer.echo(json.dumps({"site": file.site.name, "policy": lines}))
         return

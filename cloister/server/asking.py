@@ -56,9 +56,9 @@ class Asker:
             `waiting`.
         since: When each connected node connected, as Flower tells; one that did so after it was
             asked has lost the question. Flower itself notices that after a minute.
-        is_waiting: Whether an answer says that the site cannot answer yet, and is asked again.
         clock: Seconds that only grow.
         wait: Waits some seconds.
+        is_waiting: Whether an answer says that the site cannot answer yet, and is asked again.
     """
 
     grid: Grid
@@ -66,9 +66,9 @@ class Asker:
     patience: Patience
     on_event: Callable[[str, int, str], None] = lambda what, number, site: None
     since: Callable[[Grid], Mapping[int, str]] = lambda grid: {}
-    is_waiting: Callable[[Message], bool] = lambda message: False
     clock: Callable[[], float] = time.monotonic
     wait: Callable[[float], None] = time.sleep
+    is_waiting: Callable[[Message], bool] = lambda message: False
     _late: dict[str, tuple[int, str]] = field(default_factory=dict)
     _answered: set[str] = field(default_factory=set)
 
