@@ -130,8 +130,8 @@ def unmet(standing: StandingApproval, terms: Terms, now: datetime) -> list[str]:
         said.append(f"tasks: {recipe.task.kind} is none of them")
     if plan.unit is not standing.unit:
         said.append(f"unit: {plan.unit} here, {standing.unit} is meant")
-    if plan.sharing is not None:
-        said.append("noise: shared with other sites, which only a person approves")
+    if plan.sharing is not None and not standing.shared_noise:
+        said.append("shared_noise: shared with other sites here")
     if more:
         said.append(f"labels: {listed(more)} besides")
     if plan.num_rounds > standing.max_rounds:

@@ -40,6 +40,7 @@ EXAMPLE = """\
 # max_epsilon = "FILL IN"   # such as 2.0: of the whole study, at its δ (at most privacy.max_delta)
 # max_rounds = "FILL IN"    # such as 30
 # until = "FILL IN"         # such as 2027-06-30, without quotes: the last day, by UTC
+# shared_noise = false      # true: also studies in which sites share the noise
 # labels = ["FILL IN"]      # all that a study may name; absent: those of [records], and no other
 """
 
@@ -56,6 +57,8 @@ class StandingApproval:
             must be stated, for trials that protect nothing.
         max_rounds: Of the study, as the site runs it.
         until: Last day, by UTC.
+        shared_noise: Whether studies match in which sites share the noise, whose ε relies on
+            `accept.noise_partners`.
         labels: A study may name these and no others; absent: exactly what `[records]` declares.
     """
 
@@ -65,6 +68,7 @@ class StandingApproval:
     max_epsilon: Annotated[float, Between(0.0, LARGEST_EPSILON, or_infinite=True)]
     max_rounds: Annotated[int, Between(1, MOST_ROUNDS)]
     until: datetime.date
+    shared_noise: bool = False
     labels: (
         Annotated[
             tuple[Annotated[str, Text(LONGEST_LABEL, lines=True, least=1)], ...], Items(MOST_LABELS)

@@ -26,7 +26,7 @@ def approvals_in_words(approvals: ApprovalsConfig) -> list[str]:
             f"Standing approval {number} lets in without asking: {', '.join(one.tasks)} on base "
             f"{bases}, of at most {counted(one.max_rounds, 'round')} and ε of at most "
             f"{one.max_epsilon:g} for one {one.unit}, with no labels beside {labels}, until "
-            f"{one.until}."
+            f"{one.until}" + (", noise shared or not." if one.shared_noise else ".")
         )
     return lines
 

@@ -225,11 +225,13 @@ def test_a_standing_approval_ends_with_its_last_day() -> None:
         assert state(of, now=now) is found
 
 
-def test_shared_noise_is_for_a_person_to_approve() -> None:
+def test_shared_noise_is_let_in_where_the_approval_says_so() -> None:
     of = terms(site(ApprovalsConfig(standing=(STANDING,))))
     sharing = Sharing(sites=4, missing=0, colluding=1, bits=32)
     shared = replace(of, plan=replace(of.plan, sharing=sharing))
     assert state(shared) is State.WAITING
+    meant = site(ApprovalsConfig(standing=(replace(STANDING, shared_noise=True),)))
+    assert state(replace(shared, file=meant)) is State.APPROVED
 
 
 @settings(max_examples=150, deadline=None)

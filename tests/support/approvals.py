@@ -13,12 +13,13 @@ def standing(
     max_rounds: int = 1000,
     until: str = "2100-01-01",
     labels: Sequence[str] | None = None,
+    shared_noise: bool = False,
 ) -> str:
     """Lines of a `site.toml` that let in studies on a base; `labels` None: those of [records]."""
     lines = [
         "", "[[approvals.standing]]", f'base_sha256 = ["{sha256}"]', f'tasks = ["{task}"]',
         f'unit = "{unit}"', f"max_epsilon = {max_epsilon}", f"max_rounds = {max_rounds}",
-        f"until = {until}",
+        f"until = {until}", f"shared_noise = {json.dumps(shared_noise)}",
     ]  # fmt: skip
     if labels is not None:
         lines.append(f"labels = {json.dumps(list(labels))}")

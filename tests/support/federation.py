@@ -252,7 +252,9 @@ def federation(
             noise=noise,
             labels=json.dumps(sorted(NOTES)),
         )
-        (folder / "site.toml").write_text(text + standing(weights_sha256(base)) * approves)
+        if approves:
+            text += standing(weights_sha256(base), shared_noise=True)
+        (folder / "site.toml").write_text(text)
         sites[name] = read_site(folder / "site.toml")
         begin_ledger(sites[name])
         admit(server, sites[name], now)
