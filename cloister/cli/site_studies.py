@@ -54,7 +54,14 @@ def list_(site: SiteToml, as_json: AsJson = False) -> None:
 
 
 @app.command("show")
-def show(site: SiteToml, digest: Digest, as_json: AsJson = False) -> None:
+def show(
+    site: SiteToml,
+    digest: Digest,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Load the base, if it is here, and say its bytes.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Say in plain words what a study is, what it costs here, and who asks.
 
     Example: cloister site studies show site.toml 1a2b3c4d
@@ -64,11 +71,20 @@ def show(site: SiteToml, digest: Digest, as_json: AsJson = False) -> None:
     from cloister.client.study_words import facts_of
 
     terms, verdict = shown(read_site(site), digest, datetime.now(UTC))
+    sizes = {}
+    if exact:
+        from cloister.client.own import exact_bytes
+
+        a_round, in_all = exact_bytes(terms)
+        sizes = {"bytes_a_round": a_round, "bytes": in_all}
     if as_json:
         state = {"state": verdict.state.value, "why": verdict.why}
-        typer.echo(json.dumps({**facts_of(terms), **state}))
+        typer.echo(json.dumps({**facts_of(terms), **sizes, **state}))
         return
     _say(terms, verdict)
+    if sizes:
+        typer.echo(f"exactly    {sizes['bytes_a_round']:,} bytes in the longest round, "
+                   f"{sizes['bytes']:,} in all")  # fmt: skip
     if verdict.state.value != "approved":
         typer.echo(f"next: cloister site studies approve {site} {terms.study[:12]}, or reject")
 

@@ -66,7 +66,9 @@ class AskedStudies:
         except FileNotFoundError:
             shared = self._make()
             self._make_room()
-            write_whole(path, document.encode(), mode=0o600 | shared)
+            write_whole(path, document.encode(), mode=0o600)
+            if shared:
+                path.chmod(0o640)
 
     def _make(self) -> int:
         """Makes the folders, readable as far as the outer one is; returns the group's share."""

@@ -6,7 +6,11 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from cloister.adapter.pairs import cut_shapes
+from cloister.adapter.tensors import Adapter
+from cloister.adapter.wire import encode
 from cloister.client.acceptance import proposed_plan
 from cloister.client.admission import Admitted, admit
 from cloister.client.agent_folder import AgentFolder
@@ -21,7 +25,7 @@ from cloister.client.secure import EpochKeys
 from cloister.client.site import Site
 from cloister.client.site_file import SiteFile
 from cloister.client.terms import Terms, accepted_terms, own_rank
-from cloister.errors import RefusedError
+from cloister.errors import RefusedError, UsageError
 from cloister.models.base import base_at_hand, find_base
 from cloister.privacy.ledger import Charge, Ledger
 from cloister.privacy.plan import Plan
@@ -64,6 +68,32 @@ def own_workspace(file: SiteFile, recipe: Recipe) -> Workspace:
     if file.site.model is None:
         return _loaded(file, recipe, recipe.model.base)
     return _loaded(file, recipe, str(file.place(file.site.model)))
+
+
+def exact_bytes(terms: Terms) -> tuple[int, int]:
+    """What of updates leaves in the longest round and in all, for who asks before they approve.
+
+    The base is loaded from where it is at hand, as for an approved study; nothing is fetched.
+
+    Raises:
+        UsageError: Sites share the noise: a message is longer then, by who takes part.
+        CloisterError: The base cannot be had, or is not the study's.
+    """
+    file, recipe, plan = terms.file, terms.recipe, terms.plan
+    if plan.sharing is not None:
+        raise UsageError("--exact: sites share the noise in this study, so a message's length "
+                         "follows from who takes part; leave it out, for the most")  # fmt: skip
+    workspace = _loaded(file, recipe, str(own_base(file, recipe)))
+    sizes: dict[frozenset[str], int] = {}
+    each = []
+    for number in range(1, plan.num_rounds + 1):
+        names = workspace.trained_in_round(recipe.training, number) - workspace.kept
+        if names not in sizes:
+            cut = cut_shapes(workspace.start.select(names).shapes, own_rank(file, recipe))
+            empty = Adapter({name: np.zeros(shape, np.float32) for name, shape in cut.items()})
+            sizes[names] = len(encode(empty, recipe.training.update_dtype))
+        each.append(sizes[names])
+    return max(each), sum(each)
 
 
 def _loaded(file: SiteFile, recipe: Recipe, base: str) -> Workspace:

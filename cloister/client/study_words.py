@@ -85,8 +85,8 @@ def in_words(facts: dict[str, Any]) -> list[str]:
         f"records    {facts['data']}, declared as {facts['public_records']:,} {unit}s",
         f"length     {steps}",
         f"leaves     at most {facts['most_bytes_a_round']:,} bytes a round and "
-        f"{facts['most_bytes']:,} in all (accept.max_message_bytes; exactly, once the base is "
-        "loaded)",
+        f"{facts['most_bytes']:,} in all (accept.max_message_bytes; --exact loads the base "
+        "and says it exactly)",
     ]
     changed = [
         f"{row['field']}: {_short(row['asked'])} asked, {_short(row['accepted'])} by this site's "

@@ -179,6 +179,26 @@ def replace_left(seen: Seen, begun: float) -> Seen:
     return replace(seen, left=seen.left - begun)
 
 
+@pytest.mark.parametrize("more", [(), ("training.update_dtype=int8",), ("lora.train=alternate",)])
+def test_the_bytes_that_an_operator_is_told_are_those_that_leave(
+    more: tuple[str, ...], ward: Ward, bert: Path
+) -> None:
+    recipe = study(bert, "federation.num_rounds=2", *more)
+    prepare(ward, recipe)
+    file = read_site(ward.folder / "site.toml")
+    terms, _ = shown(file, recipe.digest(), NOW)
+    decide(ward, recipe, Kind.APPROVE)
+    assert prepare(ward, recipe).said[2] is Status.READY
+    sent = []
+    for number in (1, 2):
+        seen = ward.agent._sites.admitted
+        assert seen is not None
+        asked = RoundRequest(recipe.digest(), number, ward.adapter)
+        sent.append(ward.ask(recipe, asked).said[3])
+    assert own.exact_bytes(terms) == (max(sent), sum(sent))
+    assert max(sent) <= terms.most_bytes[0]
+
+
 def test_the_word_is_for_who_asks_whether_the_site_takes_part() -> None:
     assert {step for step in Step if Status.UNAPPROVED in WORDS[step]} == {Step.PREPARE}
 

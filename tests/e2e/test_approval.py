@@ -9,6 +9,7 @@ from cloister.cli.main import run
 from cloister.client.asked import AskedStudies
 from cloister.models.base import weights_sha256
 from cloister.privacy.ledger_file import LedgerFile
+from cloister.provisioning.authority import fingerprint
 from cloister.server.journal import Standing, events, read_run
 from cloister.server.run_directory import RunDirectory
 from tests.support.approvals import standing
@@ -38,7 +39,7 @@ def test_a_study_waits_for_an_operator_and_goes_on_once_they_approve(
         assert run(["site", "studies", "show", str(file.path), row["study"][:12]]) == 0
         told = capsys.readouterr().out
         assert made.server.config.name in told  # who asks, and by which fingerprint
-        assert made.server.authority.fingerprint in told
+        assert fingerprint(made.server.authority.pem) in told
         assert run(["site", "studies", "approve", str(file.path), row["study"], "--yes"]) == 0
 
         assert made.wait_ended("one") is Standing.FINISHED, read_run(place).error
