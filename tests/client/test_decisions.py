@@ -2,16 +2,24 @@
 
 import json
 import os
+import pwd
 import stat
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from cloister.client import asked, decisions
 from cloister.client.asked import KEPT, AskedStudies
 from cloister.client.decisions import MOST_BYTES, Decision, Decisions, Kind
+from cloister.client.policy_file import EXAMPLE, parse_policy
+from cloister.client.service import Service
+from cloister.client.site_file import SiteConfig, SiteFile
 from cloister.errors import BadFileError, RefusedError, UsageError
 from cloister.recipe import parse_recipe, sent_document
 
@@ -143,6 +151,44 @@ def test_nobody_approves_in_another_s_name(kept: Decisions) -> None:
     forged.chmod(0o640)
     assert [one.uid for one in kept.read()] == [ME, 1001]
     assert kept.read()[1].login == decisions.login_of(1001)  # not as the line has it
+
+
+@contextmanager
+def being(account: pwd.struct_passwd) -> Iterator[None]:
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(account.pw_gid)
+    os.seteuid(account.pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+
+
+@needs_root
+def test_an_agent_of_another_account_reads_what_root_decided_and_decides_nothing() -> None:
+    """Where `site.agent_user` is set: it keeps what asked, and cannot write who approved."""
+    nobody = pwd.getpwnam("nobody")
+    with tempfile.TemporaryDirectory() as made:
+        Path(made).chmod(0o755)
+        own = SiteConfig(name="ward", data="r.jsonl", public_records=9, ledger="r.ledger")
+        file = SiteFile(Path(made) / "site.toml", own, parse_policy(EXAMPLE))
+        Service._share_approvals(cast(Service, SimpleNamespace(_file=file)), nobody.pw_uid)
+        kept, [(study, text)] = Decisions.of(file), recipes(1)
+        old = os.umask(0o077)  # as the unit has it
+        try:
+            with being(nobody):
+                AskedStudies.of(file).note(study, text)
+            kept.add(Kind.APPROVE, study, TERMS)
+            with being(nobody):
+                assert [one.study for one in kept.read()] == [study]
+                with pytest.raises(BadFileError, match="cannot be written"):
+                    kept.add(Kind.APPROVE, study, TERMS)
+        finally:
+            os.umask(old)
+        assert [one for one, _ in AskedStudies.of(file).asked()] == [study]
 
 
 def test_a_shared_folder_s_files_are_read_by_its_group(tmp_path: Path) -> None:
