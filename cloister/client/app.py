@@ -125,6 +125,9 @@ def status_of(error: Exception, step: Step) -> Status:
 
 def _log(error: Exception, number: int) -> None:
     """Names an error; of one that nobody foresaw, also where it arose."""
+    if isinstance(error, UnapprovedError):  # it is asked again every few seconds
+        log.info("round %d: the study waits for somebody to approve it", number)
+        return
     cause = error.__cause__ if isinstance(error, RoundSpentError) else None
     source = cause if isinstance(cause, Exception) else error
     log.error("round %d: %s", number, type(source).__name__,
