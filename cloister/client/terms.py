@@ -47,6 +47,8 @@ class Terms:
         shared = self.plan.sharing is not None
         return {
             "study": self.study,
+            # A digest of format 1 leaves out what no version of then had.
+            "document": hashlib.sha256(self.recipe.document().encode()).hexdigest(),
             "plan": self.plan.terms(),
             "site": file.site.name,
             "data": file.site.data,
