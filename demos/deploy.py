@@ -84,8 +84,7 @@ max_epsilon = 8.0
 max_rounds = {rounds}
 until = 2099-12-31
 """
-# Seconds in which a study that was started has asked at every site; a laptop takes twenty, and one that
-# is busy with other work minutes.
+# Seconds in which a started study has asked at every site: 20 on a laptop, minutes on a busy one.
 ASKED_WITHIN = 900.0
 
 
