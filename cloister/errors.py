@@ -11,7 +11,8 @@
     ├── RefusedError               4  refused by policy or because its privacy cannot be shown
     │   ├── PreflightError         4  a model whose per-record gradients are not exact
     │   ├── RoundSpentError        4  a round that was charged and cut off before its release
-    │   └── StrangerError          4  a question that the coordinator did not put to this site
+    │   ├── StrangerError          4  a question that the coordinator did not put to this site
+    │   └── UnapprovedError        4  a study that waits for somebody at the site to approve it
     ├── BudgetError                5  the privacy budget does not cover what was asked
     ├── LedgerError                6  a ledger or signature that is broken
     ├── NetworkError               7  network or authentication
@@ -102,6 +103,10 @@ class RoundSpentError(RefusedError):
 
 class StrangerError(RefusedError):
     """A question that the coordinator's key did not sign, or not for this site."""
+
+
+class UnapprovedError(RefusedError):
+    """A study that waits for somebody at the site to approve it."""
 
 
 class BudgetError(CloisterError):

@@ -6,6 +6,7 @@ A field's bounds stand beside its type (`Annotated[int, Between(1, 9)]`, see `cl
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import difflib
 import enum
 import tomllib
@@ -244,5 +245,8 @@ def _name(hint: Any) -> str:
         return f"a list of {_name(arguments[0])}"
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return " or ".join(f'"{member.value}"' for member in hint)
-    names = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
+    names = {
+        str: "a string", int: "a whole number", float: "a number", bool: "true or false",
+        datetime.date: "a date without quotes, such as 2027-06-30,",
+    }  # fmt: skip
     return names.get(hint, str(hint))

@@ -74,8 +74,25 @@ base_sha256 = ["53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
 """
 
 
-def run(folder: Path, *arguments: str, into: str = "") -> str:
-    """One command, as somebody types it in a folder; shown, and its output returned."""
+# Two hospitals let such studies in by a standing approval; at the first somebody looks first.
+STANDING = """
+[[approvals.standing]]
+base_sha256 = ["53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"]
+tasks = ["sequence-classification"]
+unit = "record"
+max_epsilon = 8.0
+max_rounds = {rounds}
+until = 2099-12-31
+"""
+# Seconds in which a started study has asked at every site: 20 on a laptop, minutes on a busy one.
+ASKED_WITHIN = 900.0
+
+
+def run(folder: Path, *arguments: str, into: str = "", quiet: bool = False) -> str:
+    """One command, as somebody types it in a folder; shown, and its output returned.
+
+    `quiet`: show the last line alone, of what was shown before.
+    """
     say_command(folder, arguments, after=f" > {into}" if into else "")
     done = subprocess.run(
         [CLOISTER, *arguments], cwd=folder, stdout=subprocess.PIPE, text=True, check=False
@@ -83,7 +100,8 @@ def run(folder: Path, *arguments: str, into: str = "") -> str:
     if into:
         (folder / into).write_text(done.stdout)
     else:
-        say(done.stdout, end="")
+        said = done.stdout.splitlines(keepends=True)
+        say("".join(said[-1:] if quiet else said), end="")
     if done.returncode != 0:
         raise SystemExit(f"ended with code {done.returncode}")
     return done.stdout
@@ -133,11 +151,24 @@ def write_data(root: Path, rounds: int) -> None:
         folder.mkdir(parents=True)
         rows = [note for note in train if note.site == hospitals[index]]
         _write_rows(folder / "records.jsonl", rows)
-        (folder / "site.toml").write_text(SITE.format(name=name, records=len(rows), labels=labels))
+        text = SITE.format(name=name, records=len(rows), labels=labels)
+        (folder / "site.toml").write_text(text + STANDING.format(rounds=rounds) * (index > 0))
     desk = root / "coordinator-desk"
     desk.mkdir()
     _write_rows(desk / "test.jsonl", test)
     (desk / "study.toml").write_text(RECIPE.format(rounds=rounds, labels=labels))
+
+
+def digest_that_waits(site: Path) -> str:
+    """The study that waits for a hospital's operator, once it has asked there."""
+    deadline = time.monotonic() + ASKED_WITHIN
+    command = [CLOISTER, "site", "studies", "list", "site.toml", "--json"]
+    while time.monotonic() < deadline:
+        told = subprocess.run(command, cwd=site, stdout=subprocess.PIPE, text=True, check=True)
+        for row in json.loads(told.stdout)["studies"]:
+            return str(row["study"])
+        time.sleep(1.0)
+    raise SystemExit(f"no study asked at {site.name} within {ASKED_WITHIN:g} s; see its logs")
 
 
 def _write_rows(path: Path, notes: Sequence[TextRecord]) -> None:
@@ -192,7 +223,13 @@ def main() -> None:
             shutil.move(desk / f"{name}.welcome.json", site)
             run(site, "site", "join", "site.toml", f"{name}.welcome.json")
             services.enter_context(running(site, "site", "start", "site.toml"))
-        run(desk, "run", "start", "study.toml", "--name", "triage", "--watch")
+        run(desk, "run", "start", "study.toml", "--name", "triage")
+        site = root / HOSPITALS[0]
+        digest = digest_that_waits(site)
+        run(site, "site", "studies", "show", "site.toml", digest[:12])
+        # At a terminal the first digits will do, and the study's name is asked for.
+        run(site, "site", "studies", "approve", "site.toml", digest, "--yes", quiet=True)
+        run(desk, "run", "watch", "triage")
         run(desk, "server", "status")
     folder = desk / "coordinator" / "runs" / "triage"
     for name in HOSPITALS:

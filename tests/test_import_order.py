@@ -178,6 +178,7 @@ def papers(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "run watch done --server hub",
         "site status site.toml",
         "site policy show site.toml",
+        "site studies list site.toml",
         "site start site.toml",
         "site stop site.toml",
     ],

@@ -20,12 +20,13 @@ RECORD = "cloister"
 class Status(StrEnum):
     """How a site answers: one of these words, because an error's text may hold a record's.
 
-    Which word it is follows from the question, the site's own file and its ledger, never from a
-    record (`WORDS`).
+    Which word it is follows from the question, the site's own file, its approvals and its ledger,
+    never from a record (`WORDS`).
     """
 
     READY = "ready"  # the study is accepted, its base is there and its gradients are proven
     TRAINED = "trained"
+    UNAPPROVED = "unapproved"  # accepted by policy; waits for somebody there to approve it
     REFUSED = "refused"  # by policy, or because the question does not fit; nothing was charged
     BUDGET = "budget"  # the site's budget is spent: it takes part no more
     SPENT = "spent"  # this round was charged and cut off: the site goes on with the next
@@ -47,7 +48,7 @@ class Step(StrEnum):
 # What a site may say to each question.
 _TO_A_ROUND = frozenset({Status.TRAINED, Status.SPENT, Status.BUDGET, Status.REFUSED})
 WORDS: Mapping[Step, frozenset[Status]] = dict.fromkeys(Step, _TO_A_ROUND) | {
-    Step.PREPARE: frozenset({Status.READY, Status.BUDGET, Status.REFUSED})
+    Step.PREPARE: frozenset({Status.READY, Status.BUDGET, Status.REFUSED, Status.UNAPPROVED})
 }
 
 

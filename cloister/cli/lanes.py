@@ -14,6 +14,7 @@ from rich.text import Text
 # What an event makes of a site's lane: the letter of its round, and its colour.
 MARKS = {
     "preparing": ("·", "dim"),
+    "waiting": ("?", "yellow"),
     "ready": ("○", "dim"),
     "asked": ("·", "dim"),
     "answered": ("█", "green"),
@@ -23,7 +24,7 @@ MARKS = {
     "retired": ("–", "blue"),
 }
 WORDS = {
-    "preparing": "preparing", "ready": "ready",
+    "preparing": "preparing", "waiting": "waits for its operator's approval", "ready": "ready",
     "asked": "training", "answered": "sent", "lost": "lost on the way", "late": "late",
     "refused": "refused", "retired": "retired",
 }  # fmt: skip
@@ -85,7 +86,8 @@ class Lanes:
             state = WORDS[lane[max(lane)]] if lane else "waiting"
             table.add_row(Text(site, style="bold"), drawn, Text(state, style="dim"))
         legend = Text(
-            "○ ready  █ sent  · at work  ! lost on the way  ~ late  x refused  – retired",
+            "○ ready  █ sent  · at work  ! lost on the way  ~ late  x refused  – retired  "
+            "? to be approved",
             style="dim",
         )
         rows = [Text(line) for line in self._closed[-SHOWN:]]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloister.cli import site_key, site_service, site_trust
+from cloister.cli import site_key, site_service, site_studies, site_trust
 from cloister.cli.arguments import AsJson, SiteToml
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ policy = typer.Typer(help="What the site accepts.", no_args_is_help=True)
 budget = typer.Typer(help="What the data set's life has left.", no_args_is_help=True)
 app.add_typer(policy, name="policy")
 app.add_typer(budget, name="budget")
+app.add_typer(site_studies.app, name="studies")
 app.command("join")(site_service.join)
 app.command("trust")(site_key.trust)
 app.command("start")(site_service.start)
@@ -30,6 +31,7 @@ app.command("reload")(site_service.reload)
 app.command("stop")(site_service.stop)
 app.command("status")(site_service.status)
 app.command("trust-ca")(site_trust.trust_ca)
+app.command("approve")(site_studies.approve_here)
 
 Study = Annotated[Path | None, typer.Argument(metavar="RECIPE", help="A study to be joined.")]
 
@@ -115,11 +117,11 @@ def policy_show(site: SiteToml, as_json: AsJson = False) -> None:
 
     Example: cloister site policy show site.toml
     """
-    from cloister.client.policy_words import in_words
+    from cloister.client.policy_words import approvals_in_words, in_words
     from cloister.client.site_file import read_site
 
     file = read_site(site)
-    lines = in_words(file.policy)
+    lines = [*in_words(file.policy), *approvals_in_words(file.approvals)]
     if as_json:
         typer.echo(json.dumps({"site": file.site.name, "policy": lines}))
         return

@@ -132,6 +132,7 @@ def status(site: SiteToml, as_json: AsJson = False) -> None:
     """
     from cloister.client.overview import overview_of
     from cloister.client.site_file import read_site
+    from cloister.client.study_words import visible
 
     facts = overview_of(read_site(site))
     if as_json:
@@ -154,6 +155,19 @@ def status(site: SiteToml, as_json: AsJson = False) -> None:
             "  the file of the records changed since it was read, and what was read is served; "
             f"cloister site reload {site} takes it"
         )
+    for row in facts["waiting"]:
+        typer.echo(visible(
+            f"  waits for approval: study {row['study'][:12]} ({row['name']}): {row['why']}; "
+            f"cloister site studies show {site} {row['study'][:12]}"
+        ))  # fmt: skip
+    for row in facts["decisions"][-5:]:
+        done = {"approve": "approved", "reject": "rejected"}[row["kind"]]
+        typer.echo(
+            f"  {done}: study {row['study'][:12]}, {row['time']}, by {row['login']}"
+            + (f" ({row['name']})" if row["name"] else "")
+        )
+    if facts["decisions_trouble"]:
+        typer.echo(f"  no study is let in: {visible(facts['decisions_trouble'])}")
     for change in facts["study"].get("changes", ()):
         typer.echo(
             f"  tightened in study {facts['study'].get('study', '')[:12]}: {change['field']}: "

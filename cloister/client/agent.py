@@ -24,6 +24,8 @@ from cloister.adapter.exchange import RoundRequest, Step
 from cloister.client.admission import Admitted
 from cloister.client.agent_folder import AgentFolder
 from cloister.client.app import Identity, as_message, make_client_app, refused_by_nobody
+from cloister.client.approvals import check_approved
+from cloister.client.asked import AskedStudies
 from cloister.client.changes import as_rows, changes
 from cloister.client.moments import Moments, period_of
 from cloister.client.outgoing import check_outgoing
@@ -32,6 +34,7 @@ from cloister.client.own_ledger import open_ledger
 from cloister.client.records import RecordSource
 from cloister.client.secure import EpochKeys
 from cloister.client.site_file import SiteFile, read_site, site_bytes, site_of
+from cloister.client.terms import accepted_terms
 from cloister.client.trusted_key import trusted_coordinator
 from cloister.data.values import MOST_ROW_BYTES
 from cloister.errors import (
@@ -40,6 +43,7 @@ from cloister.errors import (
     NetworkError,
     PreflightError,
     StrangerError,
+    UnapprovedError,
 )
 from cloister.flower.control import empty_bundle
 from cloister.flower.tasks import CLIENT_TASK, Executor, Runtime, Task
@@ -92,10 +96,14 @@ class OwnSites:
     def __call__(self, context: Context) -> Admitted:
         """The site in the study whose document is in a run's configuration.
 
-        A site that was asked for a round and holds no admission, as after a restart, admits
-        itself as it would when asked to prepare; the proof that it kept makes it short.
+        Whether the policy accepts it and somebody approved it is looked up for every question, so
+        that what is rejected, or ends, ends at the next one. Until another study is approved, the
+        one at hand stays loaded. A site that was asked for a round and holds no admission, as after
+        a restart, admits itself as it would when asked to prepare; the proof that it kept makes it
+        short.
 
         Raises:
+            UnapprovedError: The study waits for somebody at the site.
             CloisterError: The site does not take part.
         """
         text = str(context.run_config.get("recipe", ""))
@@ -103,12 +111,15 @@ class OwnSites:
         file = site_of(self.path, content)
         records = self.records.current
         source = (content, text, self.records.readings)
+        recipe = parse_document(text)
+        terms = accepted_terms(file, recipe)
+        _noted(lambda: AskedStudies.of(file).note(terms.study, text))
+        check_approved(terms)
         if self.unsound is not None and self.unsound[0] == source:
             raise self.unsound[1]
         if self.admitted is None or self.admitted[0] != source:
             self.admitted = None
             try:
-                recipe = parse_document(text)
                 found = open_own(file, recipe, records, self.moments, self.keys)
             except PreflightError as error:
                 self.unsound = (source, error)
@@ -222,7 +233,8 @@ class Agent:
             log.error("a reply was kept back")
             self._refused(error)
             return as_message(refused_by_nobody(self._asked[1]), message)
-        if asked and asked.step is Step.PREPARE and admitted is not None:
+        prepared = asked is not None and asked.step is Step.PREPARE
+        if prepared and admitted is not None and admitted.site.study == self._asked[0]:
             self._activity["leaves_every"] = admitted.period
             found = changes(
                 admitted.site.plan, admitted.plan,
@@ -294,6 +306,8 @@ class Agent:
         return count
 
     def _refused(self, error: Exception) -> None:
+        if isinstance(error, UnapprovedError):  # it is among the studies that asked
+            return
         _noted(lambda: self._folder.note_refusal(error, *self._asked))
 
     def _doing(self, what: str, **more: object) -> None:

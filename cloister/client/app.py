@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status
+from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status, Step
 from cloister.client.admission import Admitted
 from cloister.client.moments import AT_ONCE, Moments
 from cloister.client.round import run_round
-from cloister.errors import BudgetError, CloisterError, RoundSpentError
+from cloister.errors import BudgetError, CloisterError, RoundSpentError, UnapprovedError
 from cloister.provisioning.signed_questions import Trusted, check_asked
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,9 @@ def make_client_app(
         except Exception as error:
             _log(error, request.round)
             on_error(error)
-            reply = _told(status_of(error), request, _who(admitted) or identify(context))
+            reply = _told(
+                status_of(error, request.step), request, _who(admitted) or identify(context)
+            )
         if admitted is not None and reply.status in (Status.TRAINED, Status.SPENT):
             moments.hold(begun, admitted.period)
         return as_message(reply, message)
@@ -123,12 +125,15 @@ def _told(status: Status, request: RoundRequest, who: Identity | None) -> RoundR
     return replace(reply, signature=who.sign(reply.statement(request.study)))
 
 
-def status_of(error: Exception) -> Status:
+def status_of(error: Exception, step: Step) -> Status:
     """The one word that the coordinator is told of an error.
 
     After a charge every error is a `RoundSpentError`; what is left follows from the question, the
-    site's file and its ledger.
+    site's file, its approvals and its ledger. That a study waits for somebody is told who asks
+    whether the site takes part, and so may ask again; any other question of it is refused.
     """
+    if isinstance(error, UnapprovedError) and step is Step.PREPARE:
+        return Status.UNAPPROVED
     if isinstance(error, RoundSpentError):
         return Status.SPENT
     return Status.BUDGET if isinstance(error, BudgetError) else Status.REFUSED
@@ -136,6 +141,9 @@ def status_of(error: Exception) -> Status:
 
 def _log(error: Exception, number: int) -> None:
     """Names an error; of one that nobody foresaw, also where it arose."""
+    if isinstance(error, UnapprovedError):  # it is asked again every few seconds
+        log.info("round %d: the study waits for somebody to approve it", number)
+        return
     cause = error.__cause__ if isinstance(error, RoundSpentError) else None
     source = cause if isinstance(cause, Exception) else error
     log.error("round %d: %s", number, type(source).__name__,

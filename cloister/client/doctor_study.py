@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import torch
 
 from cloister.client.acceptance import accept, proposed_plan
 from cloister.client.agent_folder import AgentFolder
+from cloister.client.approvals import State, judge, unmet
 from cloister.client.changes import Change, changes
 from cloister.client.checks import Level, Outcome, run_check
+from cloister.client.decisions import Decisions
 from cloister.client.own import accepted_plan, own_workspace
 from cloister.client.own_ledger import check_covered
 from cloister.client.proving import KeptProofs
 from cloister.client.records import SiteRecords
 from cloister.client.site_file import SiteFile
+from cloister.client.terms import Terms
 from cloister.errors import RefusedError
 from cloister.models.network import trained_parameters
 from cloister.models.state import read_adapter, write_adapter
@@ -74,6 +78,7 @@ def study_checks(file: SiteFile, recipe: Recipe, found: SiteRecords) -> Iterator
 
     yield run_check("policy", policy)
     if plans:
+        yield run_check("approval", lambda: _approval(Terms(file, recipe, plans[0])))
         yield run_check("base model", base)
     if not workspaces:
         return
@@ -97,6 +102,26 @@ def _policy(plan: Plan, tightened: tuple[Change, ...]) -> Outcome:
     return Outcome(
         "policy", Level.WARN, " · ".join([detail, *map(str, tightened)]),
         "nothing, where this is meant; else ask the coordinator for a study with these values",
+    )  # fmt: skip
+
+
+def _approval(terms: Terms) -> Outcome:
+    """Whether the study would be let in; a study's digest is of what its coordinator sends."""
+    now, near = datetime.now(UTC), ""
+    verdict = judge(terms, Decisions.of(terms.file).read(), now)
+    if verdict.state is State.APPROVED:
+        return Outcome("approval", Level.PASS, f"study {terms.study[:12]}: {verdict.why}")
+    if verdict.state is State.REJECTED:
+        return Outcome(
+            "approval", Level.FAIL, f"study {terms.study[:12]}: {verdict.why}",
+            "leave it so, or approve it once it asks: cloister site studies approve",
+        )  # fmt: skip
+    for number, standing in enumerate(terms.file.approvals.standing, 1):
+        near += f"; approvals.standing {number} lacks: {', '.join(unmet(standing, terms, now))}"
+    return Outcome(
+        "approval", Level.WARN, f"study {terms.study[:12]} would wait: {verdict.why}{near}",
+        "once it asks, cloister site studies show and approve; or let such studies in by an "
+        "[[approvals.standing]]",
     )  # fmt: skip
 
 

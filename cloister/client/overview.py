@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 from cloister.client.agent_folder import AgentFolder
+from cloister.client.decisions import Decisions
 from cloister.client.own_ledger import open_ledger
 from cloister.client.site_file import SiteFile
 from cloister.client.stamp import Stamp
+from cloister.client.studies import waiting_of
+from cloister.errors import RefusedError
 from cloister.privacy.chain import json_epsilon
 from cloister.privacy.charged import forecast
 from cloister.privacy.ledger_file import LedgerFile
@@ -88,6 +93,14 @@ def records_of(file: SiteFile) -> dict[str, Any]:
     return {**served, "changed": changed}
 
 
+def decisions_of(file: SiteFile) -> tuple[list[dict[str, Any]], str]:
+    """What was approved and rejected, oldest first; and why that cannot be read."""
+    try:
+        return [asdict(one) for one in Decisions.of(file).read()], ""
+    except RefusedError as error:
+        return [], str(error)
+
+
 def overview_of(file: SiteFile) -> dict[str, Any]:
     """All of it.
 
@@ -97,6 +110,7 @@ def overview_of(file: SiteFile) -> dict[str, Any]:
     """
     folder = AgentFolder.of(file)
     service = folder.running()
+    decisions, trouble = decisions_of(file)
     return {
         "site": file.site.name,
         "running": service is not None,
@@ -105,6 +119,9 @@ def overview_of(file: SiteFile) -> dict[str, Any]:
         "connection": folder.connection(),
         "records": records_of(file),
         "study": folder.study(),
+        "waiting": waiting_of(file, datetime.now(UTC)),
+        "decisions": decisions,
+        "decisions_trouble": trouble,
         "budget": budget_of(file),
         "releases": releases_of(file),
         "refusals": folder.refusals(),

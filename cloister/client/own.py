@@ -1,4 +1,4 @@
-"""A site from its own `site.toml` and a study's recipe: accepted, then loaded, then proven."""
+"""A site from its own `site.toml` and a study's recipe: accepted, approved, loaded, proven."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from cloister.adapter.pairs import cut_shapes
-from cloister.client.acceptance import accept, proposed_plan
+from cloister.adapter.tensors import Adapter
+from cloister.adapter.wire import encode
+from cloister.client.acceptance import proposed_plan
 from cloister.client.admission import Admitted, admit
 from cloister.client.agent_folder import AgentFolder
+from cloister.client.approvals import check_approved
 from cloister.client.moments import AT_ONCE, Moments, period_of
 from cloister.client.own_ledger import open_ledger
 from cloister.client.personal import PersonalAdapter
@@ -19,7 +24,8 @@ from cloister.client.records import SiteRecords, declarations
 from cloister.client.secure import EpochKeys
 from cloister.client.site import Site
 from cloister.client.site_file import SiteFile
-from cloister.errors import RefusedError
+from cloister.client.terms import Terms, accepted_terms, own_rank
+from cloister.errors import RefusedError, UsageError
 from cloister.models.base import base_at_hand, find_base
 from cloister.privacy.ledger import Charge, Ledger
 from cloister.privacy.plan import Plan
@@ -30,22 +36,12 @@ from cloister.training.units import TRIED, encode_units
 from cloister.training.workspace import Workspace, open_workspace
 
 
-def accepted(file: SiteFile, recipe: Recipe, ledger: Ledger) -> Plan:
-    """Accepts a study from its recipe, `site.toml` and ledger alone; nothing is loaded or fetched.
-
-    Returns:
-        What the site would run, without the shapes of its messages.
-
-    Raises:
-        RefusedError: The site does not take part; every reason, one line each.
-        BudgetError: The ledger does not cover one round.
-    """
-    plan = accept(recipe, file)
-    own_rank(file, recipe)
+def _covered(terms: Terms, ledger: Ledger) -> None:
+    """Raises BudgetError where the ledger does not cover one round."""
+    plan = terms.plan
     ledger.check(
-        Charge(study=recipe.digest(), round=1, plan=plan, request="", is_private=plan.is_private)
+        Charge(study=terms.study, round=1, plan=plan, request="", is_private=plan.is_private)
     )
-    return plan
 
 
 def own_base(file: SiteFile, recipe: Recipe) -> Path:
@@ -74,6 +70,32 @@ def own_workspace(file: SiteFile, recipe: Recipe) -> Workspace:
     return _loaded(file, recipe, str(file.place(file.site.model)))
 
 
+def exact_bytes(terms: Terms) -> tuple[int, int]:
+    """What of updates leaves in the longest round and in all, for who asks before they approve.
+
+    The base is loaded from where it is at hand, as for an approved study; nothing is fetched.
+
+    Raises:
+        UsageError: Sites share the noise: a message is longer then, by who takes part.
+        CloisterError: The base cannot be had, or is not the study's.
+    """
+    file, recipe, plan = terms.file, terms.recipe, terms.plan
+    if plan.sharing is not None:
+        raise UsageError("--exact: sites share the noise in this study, so a message's length "
+                         "follows from who takes part; leave it out, for the most")  # fmt: skip
+    workspace = _loaded(file, recipe, str(own_base(file, recipe)))
+    sizes: dict[frozenset[str], int] = {}
+    each = []
+    for number in range(1, plan.num_rounds + 1):
+        names = workspace.trained_in_round(recipe.training, number) - workspace.kept
+        if names not in sizes:
+            cut = cut_shapes(workspace.start.select(names).shapes, own_rank(file, recipe))
+            empty = Adapter({name: np.zeros(shape, np.float32) for name, shape in cut.items()})
+            sizes[names] = len(encode(empty, recipe.training.update_dtype))
+        each.append(sizes[names])
+    return max(each), sum(each)
+
+
 def _loaded(file: SiteFile, recipe: Recipe, base: str) -> Workspace:
     return open_workspace(
         replace(recipe.model, base=base), recipe.lora, recipe.task, recipe.task.labels,
@@ -89,23 +111,6 @@ def asked_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
     """
     shapes = cut_shapes(workspace.sent.shapes, own_rank(file, recipe))
     return replace(proposed_plan(recipe, file), message=tuple(sorted(shapes.items())))
-
-
-def own_rank(file: SiteFile, recipe: Recipe) -> int | None:
-    """The rank of the site's adapters; None in a study of one rank.
-
-    Raises:
-        RefusedError: The study has no such rank.
-    """
-    if not recipe.lora.ranks:
-        return None
-    rank = file.site.rank or recipe.lora.r
-    if rank not in recipe.lora.ranks:
-        known = ", ".join(str(other) for other in sorted(set(recipe.lora.ranks)))
-        raise RefusedError(
-            f"site.rank: {rank} at this site; lora.ranks of the study has {known}: set one of these"
-        )
-    return rank
 
 
 def accepted_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
@@ -131,7 +136,7 @@ def open_own(
     moments: Moments = AT_ONCE,
     keys: EpochKeys | None = None,
 ) -> Admitted:
-    """Takes a site into a study: accepted, loaded, proven, and its records encoded, in this order.
+    """Takes a site into a study: accepted, approved, loaded, proven, its records encoded.
 
     Args:
         file: The site's.
@@ -141,23 +146,27 @@ def open_own(
         keys: Of an epoch of secure aggregation.
 
     Raises:
+        UnapprovedError: It waits for somebody at the site to approve it.
         CloisterError: Policy, ledger, base or proof do not allow it, or the records were read by
             other declarations than the file now has. None of these looks at a record.
 
     Guarantees:
-        Nothing is looked for, fetched or loaded for a study that policy and ledger do not accept.
+        No ledger is opened for a study that the policy does not accept or that nobody approved;
+        nothing is looked for, fetched or loaded for one that the ledger does not cover.
         Nothing is charged. Records are touched last, by a function that cannot fail, and this
         returns at a moment of a period that follows from declared and synthetic numbers.
     """
+    terms = accepted_terms(file, recipe)
+    check_approved(terms)
     if records.declared != declarations(file):
         raise RefusedError(
             f"{file.path}: says now how the records are to be read, and they were read by what it "
             "said before; cloister site reload reads them again"
         )
     ledger = open_ledger(file)
-    plan = accepted(file, recipe, ledger)
+    _covered(terms, ledger)
+    plan, study = terms.plan, terms.study
     workspace = _loaded(file, recipe, str(own_base(file, recipe)))
-    study = recipe.digest()
     site = Site(
         name=file.site.name,
         study=study,

@@ -5,9 +5,30 @@ from __future__ import annotations
 import math
 
 from cloister.adapter.exchange import WORDS, Status
+from cloister.bounds import listed
+from cloister.client.approvals_config import ApprovalsConfig
 from cloister.client.policy_file import SitePolicy
 from cloister.names import counted
 from cloister.privacy.units import Unit
+
+
+def approvals_in_words(approvals: ApprovalsConfig) -> list[str]:
+    """Who must say yes to a study, and which need no asking: one sentence each."""
+    people = "1 person" if approvals.needed == 1 else f"{approvals.needed} people"
+    whose = f" (of {', '.join(approvals.operators)})" if approvals.operators else ""
+    accounts = "" if approvals.needed == 1 else ", each from an account of their own"
+    ends = f", for {approvals.days:g} days" if approvals.days is not None else ""
+    lines = [f"No study begins before {people} here{whose} approved it{accounts}{ends}."]
+    for number, one in enumerate(approvals.standing, 1):
+        labels = "those of [records]" if one.labels is None else listed(one.labels)
+        bases = ", ".join(f"{digest[:12]}…" for digest in one.base_sha256)
+        lines.append(
+            f"Standing approval {number} lets in without asking: {', '.join(one.tasks)} on base "
+            f"{bases}, of at most {counted(one.max_rounds, 'round')} and ε of at most "
+            f"{one.max_epsilon:g} for one {one.unit}, with no labels beside {labels}, until "
+            f"{one.until}" + (", noise shared or not." if one.shared_noise else ".")
+        )
+    return lines
 
 
 def in_words(policy: SitePolicy) -> list[str]:

@@ -18,6 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cloister.client.agent_folder import AgentFolder
+from cloister.client.asked import AskedStudies
+from cloister.client.decisions import Decisions
 from cloister.client.membership import Membership
 from cloister.client.reach import reach
 from cloister.client.site_file import SiteFile
@@ -155,8 +157,20 @@ class Service:
                 Membership.of(self._file).path.chmod(0o711)
                 for path in (place.own, place.secret):
                     os.chown(path, user, -1)
+                self._share_approvals(user)
         except OSError as error:
             raise BadFileError(f"{place.path}: cannot be written ({error})") from error
+
+    def _share_approvals(self, user: int) -> None:
+        """Lets the agent read what is decided, and keep what asked; it decides nothing itself."""
+        decisions, asked = Decisions.of(self._file).path, AskedStudies.of(self._file).path
+        if decisions.exists():  # as its operators share it
+            return
+        group = pwd.getpwuid(user).pw_gid
+        for path, owner in ((decisions, -1), (asked, user)):
+            path.mkdir(mode=0o700)
+            os.chown(path, owner, group)
+            path.chmod(0o2750)
 
 
 def _user(name: str | None) -> int | None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Annotated
 
 from cloister.bounds import MOST_NAME, MOST_PATH, MOST_RECORDS, Between, Text, shortened
+from cloister.client.approvals_config import EXAMPLE as APPROVALS_EXAMPLE
+from cloister.client.approvals_config import ApprovalsConfig, approvals_of
 from cloister.client.policy_file import EXAMPLE as POLICY_EXAMPLE
 from cloister.client.policy_file import SitePolicy, policy_of
 from cloister.data.config import DataConfig
@@ -47,6 +49,8 @@ labels = ["cardiology", "dermatology", "orthopaedics"]  # all that may occur; a 
 
 """
     + POLICY_EXAMPLE
+    + "\n"
+    + APPROVALS_EXAMPLE
     + """
 # [machine]                 # of this computer; no study asks for it, and no result depends on it
 # physical_batch_tokens = 2048  # tokens that go through the network at once
@@ -171,6 +175,7 @@ class SiteFile:
         records: Its `[records]` section; None in a file from before there was one, which can be
             read and shown but takes no part in a study.
         machine: Its `[machine]` section: memory for training.
+        approvals: Its `[approvals]` section: who must say yes to a study.
     """
 
     path: Path
@@ -178,6 +183,7 @@ class SiteFile:
     policy: SitePolicy
     records: RecordsConfig | None = None
     machine: MachineConfig = field(default_factory=MachineConfig)
+    approvals: ApprovalsConfig = field(default_factory=ApprovalsConfig)
 
     @property
     def declared(self) -> RecordsConfig:
@@ -254,11 +260,10 @@ def site_of(path: Path, content: bytes) -> SiteFile:
     """
     tables = parse_file(path, content, _REMEDY)
     blanks = [
-        f"{path}: {section}.{key}: not filled in yet; the comment beside it says what it is"
+        f"{path}: {key}: not filled in yet; the comment beside it says what it is"
         for section, table in tables.items()
         if isinstance(table, Mapping)
-        for key, value in table.items()
-        if value == FILL_IN or (isinstance(value, list) and FILL_IN in value)
+        for key in _blanks(section, table)
     ]
     if blanks:
         raise RecipeError(blanks)
@@ -266,13 +271,26 @@ def site_of(path: Path, content: bytes) -> SiteFile:
     site = _site(tables.pop("site", None), problems)
     records = _records(tables.pop("records", None), problems)
     machine = _machine(tables.pop("machine", {}), problems)
+    approvals = approvals_of(tables.pop("approvals", {}), problems)
     try:
         policy = policy_of(tables)
     except RecipeError as error:
         problems += error.problems
-    if problems or site is None or machine is None:
+    if problems or site is None or machine is None or approvals is None:
         raise RecipeError([f"{path}: {problem}" for problem in problems])
-    return SiteFile(path.absolute(), site, policy, records, machine)
+    return SiteFile(path.absolute(), site, policy, records, machine, approvals)
+
+
+def _blanks(path: str, table: Mapping[str, object]) -> list[str]:
+    """Keys that still say `FILL_IN`, in a section and in its lists of tables."""
+    found = []
+    for key, value in table.items():
+        if value == FILL_IN or (isinstance(value, list) and FILL_IN in value):
+            found.append(f"{path}.{key}")
+        for number, row in enumerate(value if isinstance(value, list) else (), 1):
+            if isinstance(row, Mapping):
+                found += _blanks(f"{path}.{key} {number}", row)
+    return found
 
 
 def _machine(table: object, problems: list[str]) -> MachineConfig | None:

@@ -35,12 +35,14 @@ class Patience:
         silent: Before a site that is connected and says nothing is asked again, doubled each time:
             Flower counts a question as delivered once a node has fetched it, even where the
             connection broke on the way. A site asked twice sends the same bytes. None: never.
+        waiting: Before a site is asked again whose answer says that it cannot answer yet.
     """
 
     round: float
     absent: float | None = None
     again: float | None = None
     silent: float | None = None
+    waiting: float = 10.0  # a person decides; ten seconds are nothing to them, and no load
 
 
 @dataclass
@@ -52,11 +54,13 @@ class Asker:
         nodes: Which connected nodes there are.
         patience: How long to wait.
         voice: How questions are signed, and what is kept of the answers' heads.
-        on_event: Told of what happens to a site in a round: `asked`, `answered`, `lost`, `late`.
+        on_event: Told of what happens to a site in a round: `asked`, `answered`, `lost`, `late`,
+            `waiting`.
         since: When each connected node connected, as Flower tells; one that did so after it was
             asked has lost the question. Flower itself notices that after a minute.
         clock: Seconds that only grow.
         wait: Waits some seconds.
+        is_waiting: Whether an answer says that the site cannot answer yet, and is asked again.
     """
 
     grid: Grid
@@ -67,6 +71,7 @@ class Asker:
     since: Callable[[Grid], Mapping[int, str]] = lambda grid: {}
     clock: Callable[[], float] = time.monotonic
     wait: Callable[[float], None] = time.sleep
+    is_waiting: Callable[[Message], bool] = lambda message: False
     _late: dict[str, tuple[int, str]] = field(default_factory=dict)
     _answered: set[str] = field(default_factory=set)
 
@@ -209,6 +214,12 @@ class _Asking:
             log.warning("round %d: an answer that nobody asked for", self.number)
             return None
         again = self.asker.patience.again
+        if message.has_content() and self.asker.is_waiting(message):
+            self.asker._answered |= self._forget(node)
+            self.silent.pop(node, None)
+            self.again[node] = self.asker.clock() + self.asker.patience.waiting
+            self._tell("waiting", node)
+            return None
         if message.has_content() or again is None:
             self.asker._answered |= self._forget(node)
             self.again.pop(node, None)

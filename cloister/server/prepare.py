@@ -3,12 +3,14 @@
 A site that is asked to prepare accepts or refuses the study, finds and loads the base, proves its
 per-record gradients, and says one word. It may take as long as a download does, so the question
 has a deadline of its own. Who comes later is asked for its rounds all the same, and prepares then.
+A site where somebody has yet to approve the study says `unapproved`: that is no fault, and it is
+asked again until the deadline.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from flwr.app import Message
 
@@ -28,20 +30,26 @@ class Prepared:
         retired: Sites whose budget covers no round.
         refused: Sites that take no part, with what is known of why: their word.
         nodes: Flower's ids of the nodes that answered and take no part.
+        waiting: Sites where nobody had approved the study by the deadline: they take no part until
+            the run is resumed.
     """
 
     ready: frozenset[str]
     retired: frozenset[str]
     refused: Mapping[str, str]
     nodes: frozenset[int]
+    waiting: frozenset[str] = frozenset()
 
     def among(self, nodes: Nodes) -> Nodes:
         """Those of these nodes that may be asked for a round."""
         return {
             node: site
             for node, site in nodes.items()
-            if node not in self.nodes and (not site or site not in self.refused)
+            if node not in self.nodes and site not in self.waiting and not self._refuses(site)
         }
+
+    def _refuses(self, site: str) -> bool:
+        return bool(site) and site in self.refused
 
 
 def prepare(study: ServerStudy, asker: Asker) -> Prepared:
@@ -58,10 +66,12 @@ def prepare(study: ServerStudy, asker: Asker) -> Prepared:
     """
     patience = asker.patience
     silent = None if patience.silent is None else max(patience.silent, study.prepare_timeout / 10)
+    events = _Events(study)
     asker = replace(
         asker,
         patience=replace(patience, round=study.prepare_timeout, silent=silent),
-        on_event=_as_preparing(study),
+        on_event=events.tell,
+        is_waiting=_is_unapproved,
     )
     started = asker.clock()
     nodes = asker.connected(len(study.sites), study.enough, started)
@@ -81,11 +91,13 @@ def prepare(study: ServerStudy, asker: Asker) -> Prepared:
         terms, 0, _nothing, lambda site, payload: None, Status.READY,
     )  # fmt: skip
     known = set(replies.nodes.values())
+    answered = {"", *replies.counted, *replies.retired, *replies.refused}
     prepared = Prepared(
         ready=frozenset(replies.counted),
         retired=frozenset(replies.retired),
         refused=dict(replies.refused),
         nodes=frozenset(came - known),
+        waiting=frozenset(events.waiting - answered),
     )
     study.on_prepared(prepared.ready, prepared.refused)
     _check_enough(study, prepared, replies)
@@ -116,8 +128,9 @@ def _check_enough(study: ServerStudy, prepared: Prepared, replies: Replies) -> N
     if len(prepared.ready) >= needed:
         return
     said = [f"{site} ({why})" for site, why in sorted(prepared.refused.items())]
+    said += [f"{site} (waits for its operator's approval)" for site in sorted(prepared.waiting)]
     silent = set(study.sites) - prepared.ready - prepared.retired - prepared.refused.keys()
-    said += [f"{site} (no answer)" for site in sorted(silent)]
+    said += [f"{site} (no answer)" for site in sorted(silent - prepared.waiting)]
     raise QuorumError(
         f"{len(prepared.ready)} of {len(study.sites)} sites take part in the study, {needed} are "
         f"needed: {', '.join(said)}; why, `cloister site status` says at each site and to nobody "
@@ -125,12 +138,34 @@ def _check_enough(study: ServerStudy, prepared: Prepared, replies: Replies) -> N
     )
 
 
-def _as_preparing(study: ServerStudy) -> Callable[[str, int, str], None]:
-    """Events of this question under names of their own: it is no round."""
-    names = {"asked": "preparing", "answered": ""}
+def _is_unapproved(message: Message) -> bool:
+    """Whether an answer says that the study waits for the site's operator; it may be anything."""
+    try:
+        return bool(message.content[RECORD]["status"] == Status.UNAPPROVED)
+    except Exception:  # no such answer: whoever reads the replies says what it is
+        return False
 
-    def told(what: str, number: int, site: str) -> None:
-        if names.get(what, what):
-            study.on_event(names.get(what, what), number, site)
 
-    return told
+@dataclass
+class _Events:
+    """Events of this question under names of their own: it is no round.
+
+    Attributes:
+        study: Whose observers are told.
+        waiting: Sites whose operator has yet to approve the study; told of once.
+    """
+
+    study: ServerStudy
+    waiting: set[str] = field(default_factory=set)
+
+    def tell(self, what: str, number: int, site: str) -> None:
+        """Told by the asker."""
+        if what == "answered" or (what in ("asked", "waiting") and site in self.waiting):
+            return
+        self.study.on_event("preparing" if what == "asked" else what, number, site)
+        if what == "waiting":
+            self.waiting.add(site)
+            self.study.on_note(
+                f"waiting for the operator of {site or 'a site'}: the study is to be approved "
+                "there (cloister site studies list)"
+            )

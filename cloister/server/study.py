@@ -103,7 +103,7 @@ class ServerStudy:
         on_prepared: Told who takes part, and who does not and why, before the first round.
         on_note: Told what is out of the ordinary, in words.
         on_event: Told what happens to a site in a round (`server.asking`); in round 0, while it
-            prepares.
+            prepares or its operator has yet to approve the study.
         nodes: Which connected nodes there are, with their sites where the node's key tells.
         since: When each of them connected, where that can be told (`server.asking`).
         keys: Public keys of the sites' ledgers, which sign what they send; None: not checked.

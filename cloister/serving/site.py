@@ -10,8 +10,9 @@ from typing import Any
 
 from cloister.client.agent_folder import AgentFolder
 from cloister.client.membership import Membership
-from cloister.client.policy_words import in_words
+from cloister.client.policy_words import approvals_in_words, in_words
 from cloister.client.site_file import read_site
+from cloister.client.studies import waiting_of
 from cloister.errors import CloisterError, LedgerError
 from cloister.privacy.ledger_file import LedgerFile
 from cloister.provisioning.papers import read_welcome
@@ -31,6 +32,7 @@ class SiteFacts:
         connection: What stood between it and its coordinator last.
         refusals: Why rounds came to nothing, oldest first.
         policy: A sentence for each limit.
+        waiting: Studies that wait for somebody to approve them, the last that asked first.
         coordinator: The address that it connects to; "" where it joined none.
         member_until: Until when it may connect, as its coordinator said; "" where it did not.
         member_note: What is wrong with its membership, or that it has none; "" where all is well.
@@ -44,6 +46,7 @@ class SiteFacts:
     connection: Mapping[str, Any]
     refusals: tuple[Mapping[str, Any], ...]
     policy: tuple[str, ...]
+    waiting: tuple[Mapping[str, Any], ...]
     coordinator: str
     member_until: str
     member_note: str
@@ -75,7 +78,8 @@ def read_site_facts(path: Path, now: datetime) -> SiteFacts:
         activity=folder.activity(),
         connection=folder.connection(),
         refusals=tuple(folder.refusals()),
-        policy=tuple(in_words(file.policy)),
+        policy=(*in_words(file.policy), *approvals_in_words(file.approvals)),
+        waiting=tuple(waiting_of(file, now)),
         coordinator=address,
         member_until=until,
         member_note=trouble,

@@ -24,6 +24,7 @@ from cloister.privacy.ledger import Charge, Ledger, Released, key_file
 from cloister.privacy.plan import Plan
 from cloister.privacy.stated import of_plan
 from cloister.recipe import read_recipe
+from tests.support.approvals import standing
 from tests.support.odd_paths import ODD_KINDS, odd_path
 from tests.support.studies import NOTES, small_assignments, write_notes
 
@@ -614,6 +615,8 @@ def test_the_budget_is_shown_and_foreseen(folder: Path, capsys: pytest.CaptureFi
     assert "nothing was charged yet" in capsys.readouterr().out
     edit(folder, 'ledger = "ward', 'model = "base"\nledger = "ward')
     base = weights_sha256(folder / "base")
+    with (folder / "site.toml").open("a") as text:
+        text.write(standing(base))
     file = read_site(folder / "site.toml")
     recipe = read_recipe(folder / "study.toml", [f"model.sha256='{base}'"])
     own = open_own(file, recipe, read_records(file))

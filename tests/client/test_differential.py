@@ -107,6 +107,7 @@ STUDIES: dict[str, tuple[str, ...]] = {
     "by person": ("privacy.unit=person", "data.person=person"),
     "more rounds than are accepted": ("federation.num_rounds=900",),
     "a rank of its own": ("lora.r=2",),
+    "that waits for somebody": (f"task.labels={json.dumps([*LABELS, 'haematology'])}",),
     "another base": (f"model.sha256='{'0' * 64}'",),
     "a base that nobody states": ("model.sha256=''",),
     "a base of its own": ("model.base='evil-org/two-terabytes'", f"model.sha256='{'0' * 64}'"),
@@ -238,6 +239,8 @@ def test_the_studies_are_answered_in_every_way(bert: Path, live: Lives) -> None:
         name: [seen.said[2] for seen in live(recipe_of(bert, STUDIES[name]), notes(), bert)]
         for name in ("a fair study", "longer than the base", "another base")
     }
+    waiting = live(recipe_of(bert, STUDIES["that waits for somebody"]), notes(), bert)
+    assert [seen.said[2] for seen in waiting] == [Status.UNAPPROVED, *[Status.REFUSED] * 7]
     trained, refused = Status.TRAINED, Status.REFUSED
     assert said["a fair study"] == [Status.READY, *[trained] * 3, *[refused] * 4]
     for name in ("longer than the base", "another base"):

@@ -117,7 +117,7 @@ def test_what_was_agreed_leaves() -> None:
     for status in (Status.SPENT, Status.BUDGET, Status.REFUSED):
         check(told(status), site())
         check(told(status), None)
-    for status in (Status.READY, Status.BUDGET, Status.REFUSED):
+    for status in (Status.READY, Status.BUDGET, Status.REFUSED, Status.UNAPPROVED):
         check(told(status, number=0), site(), asked(PREPARING))
         check(told(status, number=0), None, asked(PREPARING))
     check(RoundReply("", 3, Status.REFUSED, b"", 0.0, ""), None)
@@ -128,7 +128,7 @@ def test_what_was_agreed_leaves() -> None:
 @pytest.mark.parametrize("status", Status)
 def test_each_question_has_its_words(status: Status) -> None:
     """A word that belongs to another question, or to older sites, is one bit more than agreed."""
-    if status in (Status.FAILED, Status.READY):
+    if status in (Status.FAILED, Status.READY, Status.UNAPPROVED):
         with pytest.raises(RefusedError, match="no answer"):
             check(told(status), site())
     if status in (Status.FAILED, Status.SPENT, Status.TRAINED):

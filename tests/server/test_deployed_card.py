@@ -34,6 +34,7 @@ from cloister.server.members import Member, Standing
 from cloister.server.run_directory import RunDirectory
 from cloister.server.study import ServerStudy
 from cloister.simulation.local_grid import SERVER_NODE, LocalGrid
+from tests.support.approvals import standing
 from tests.support.studies import NOTES, small_recipe, write_notes
 
 SITE = """
@@ -109,7 +110,8 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
             name=name, base=base, model=folder / "study" / "base",
             labels=json.dumps(sorted(NOTES)), **strictness,
         )  # fmt: skip
-        (place / "site.toml").write_text(text)
+        unit = "person" if strictness is STRICT else "record"
+        (place / "site.toml").write_text(text + standing(base, unit=unit))
         file = read_site(place / "site.toml")
         begin_ledger(file)
         key = public_hex(load_key(key_file(file.ledger)))

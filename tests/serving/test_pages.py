@@ -12,6 +12,7 @@ from cloister.privacy.ledger_file import LedgerFile
 from cloister.privacy.verify import verify
 from cloister.release.bundle import write_bundle
 from cloister.server.journal import Standing
+from tests.cli.test_site_studies import make, study
 from tests.support.dashboards import HOSTILE, coordinator_folder, site_folder
 from tests.support.evidence import bundle_of, keys_of
 
@@ -92,6 +93,17 @@ def test_the_site_s_pages_show_what_left_what_is_left_and_why_not(
                   "has joined no federation", 'href="audit.html"'):  # fmt: skip
         assert words in page, words
     assert page.count("<tr><td>") == 10 + 2  # charges, refusals
+
+
+def test_a_study_that_waits_is_on_its_site_s_page(tmp_path: Path) -> None:
+    site = make(tmp_path / "ward")
+    page = unescape("".join(written(site, tmp_path / "out").values()))
+    digest = study().digest()
+    assert "1 person must approve it" in page
+    assert f"cloister site studies show {site} {digest[:12]}" in page
+    assert run(["site", "studies", "approve", str(site), digest, "--yes"]) == 0
+    page = "".join(written(site, tmp_path / "then").values())
+    assert "must approve it" not in page
 
 
 def test_the_auditor_s_page_states_the_head_and_two_accountants(ward: Path, tmp_path: Path) -> None:

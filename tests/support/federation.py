@@ -30,6 +30,7 @@ from cloister.server.members import approved, changing, connecting, invited, rea
 from cloister.server.overview import read_service
 from cloister.server.run_directory import RunDirectory
 from cloister.server.service import submit
+from tests.support.approvals import standing
 from tests.support.models import tiny_bert
 from tests.support.ports import free_port
 from tests.support.studies import NOTES, write_notes
@@ -223,9 +224,12 @@ def _submitted(server: ServerFolder, run: Run) -> bool:
 @contextmanager
 def federation(
     root: Path, names: tuple[str, ...] = ("east", "west"), *, epsilon: str = "inf",
-    noise: float = 0.0, base: Path | None = None,
+    noise: float = 0.0, base: Path | None = None, approves: bool = True,
 ) -> Iterator[Federation]:  # fmt: skip
-    """Makes a coordinator and approved sites; ends every process at the end."""
+    """Makes a coordinator and approved sites; ends every process at the end.
+
+    `approves`: whether the sites have a standing approval for its study.
+    """
     root.mkdir(parents=True, exist_ok=True)
     base = base or tiny_bert(root / "base")
     write_notes(root / "test.jsonl", 30, seed=1)
@@ -249,6 +253,8 @@ def federation(
             noise=noise,
             labels=json.dumps(sorted(NOTES)),
         )
+        if approves:
+            text += standing(weights_sha256(base), shared_noise=True)
         (folder / "site.toml").write_text(text)
         sites[name] = read_site(folder / "site.toml")
         begin_ledger(sites[name])

@@ -34,6 +34,7 @@ from cloister.privacy.keys import public_hex
 from cloister.provisioning.signed_questions import signed
 from cloister.recipe import Recipe, sent_document
 from cloister.tasks.template import ChatTemplate
+from tests.support.approvals import standing
 from tests.support.clock import Clock, TimedGrid
 from tests.support.studies import NOTES
 
@@ -125,15 +126,23 @@ class Ward:
         task: str = "sequence-classification",
         unit: str = "record",
         proofs: Path | None = None,
+        approves: bool = True,
     ) -> "Ward":
-        """A ward with these rows; a row that is text stands in the file as it is."""
+        """A ward with these rows; a row that is text stands in the file as it is.
+
+        `approves`: whether a standing approval of its lets studies in.
+        """
         folder.mkdir(parents=True)
         lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
         (folder / "records.jsonl").write_text("".join(line + "\n" for line in lines))
         labels = [] if task == "causal-lm" else sorted(NOTES)
+        sha256 = weights_sha256(base)
         text = SITE.format(
-            base=base, unit=unit, task=task, sha256=weights_sha256(base), labels=json.dumps(labels)
+            base=base, unit=unit, task=task, sha256=sha256, labels=json.dumps(labels)
         )
+        if approves:  # studies of more labels than these wait for somebody all the same
+            allowed = [*NOTES, "oncology"]
+            text += standing(sha256, task=task, unit=unit, max_epsilon=40.0, labels=allowed)
         (folder / "site.toml").write_text(text)
         file = read_site(folder / "site.toml")
         begin_ledger(file)

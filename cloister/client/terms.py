@@ -1,0 +1,125 @@
+"""What a study comes to at this site: all that a person sees before they say yes, and its digest.
+
+An approval is of one study *on these terms*. They hold every constant that the study's ε rests on
+at this site (`Plan`), which records it takes, and whose noise it relies on. So a policy that is
+loosened later, or a site that points to other records, needs a new approval; a change of
+`site.toml` that does not touch the study needs none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from cloister.client.acceptance import accept
+from cloister.client.changes import Change, changes
+from cloister.client.site_file import SiteFile
+from cloister.errors import RefusedError
+from cloister.privacy.chain import canonical
+from cloister.privacy.plan import Plan
+from cloister.recipe import Recipe
+from cloister.tasks.template_rules import template_sha256
+
+
+@dataclass(frozen=True)
+class Terms:
+    """A study that the site's policy accepts, as it would run here.
+
+    Attributes:
+        file: The site's.
+        recipe: The study's.
+        plan: What the site would run, without the shapes of messages, which the base decides.
+    """
+
+    file: SiteFile
+    recipe: Recipe
+    plan: Plan
+
+    @property
+    def study(self) -> str:
+        """The study's digest."""
+        return self.recipe.digest()
+
+    def facts(self) -> dict[str, Any]:
+        """What an approval is bound to, as JSON."""
+        file, accept = self.file, self.file.policy.accept
+        shared = self.plan.sharing is not None
+        return {
+            "study": self.study,
+            # A digest of format 1 leaves out what no version of then had.
+            "document": hashlib.sha256(self.recipe.document().encode()).hexdigest(),
+            "plan": self.plan.terms(),
+            "site": file.site.name,
+            "data": file.site.data,
+            "ledger": file.site.ledger,
+            "rank": file.site.rank,
+            "isolate_units": file.policy.privacy.isolate_units,
+            "noise_partners": sorted(accept.noise_partners) if shared else [],
+            "min_colluding": accept.min_colluding if shared else 0,
+        }
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON of `facts`.
+
+        Guarantees:
+            A function of the study's document and `site.toml`: no record, no ledger, no clock.
+        """
+        return hashlib.sha256(canonical(self.facts())).hexdigest()
+
+    @property
+    def template(self) -> str | None:
+        """SHA-256 of the chat template that the study brings; None where it brings none."""
+        text = self.recipe.task.chat_template
+        brings = text is not None and self.recipe.task.kind == "causal-lm"
+        return template_sha256(str(text)) if brings else None
+
+    @property
+    def most_bytes(self) -> tuple[int, int]:
+        """Bytes that may leave in a round, and in all rounds, at most.
+
+        What it takes exactly follows from the base, which is not loaded before somebody says yes;
+        a longer message is refused.
+        """
+        a_round = self.file.policy.accept.max_message_bytes
+        return a_round, a_round * self.plan.num_rounds
+
+    def tightened(self, asked: Plan) -> tuple[Change, ...]:
+        """What the site's policy changes.
+
+        Args:
+            asked: The study's own plan at a site of this size.
+        """
+        isolated = self.file.policy.privacy.isolate_units
+        return changes(asked, self.plan, isolate_units=isolated)
+
+
+def accepted_terms(file: SiteFile, recipe: Recipe) -> Terms:
+    """Accepts a study from its recipe and `site.toml` alone; nothing is loaded, fetched or opened.
+
+    Returns:
+        What it comes to here, for whoever is to approve it.
+
+    Raises:
+        RefusedError: The site does not take part; every reason, one line each.
+    """
+    plan = accept(recipe, file)
+    own_rank(file, recipe)
+    return Terms(file, recipe, plan)
+
+
+def own_rank(file: SiteFile, recipe: Recipe) -> int | None:
+    """The rank of the site's adapters; None in a study of one rank.
+
+    Raises:
+        RefusedError: The study has no such rank.
+    """
+    if not recipe.lora.ranks:
+        return None
+    rank = file.site.rank or recipe.lora.r
+    if rank not in recipe.lora.ranks:
+        known = ", ".join(str(other) for other in sorted(set(recipe.lora.ranks)))
+        raise RefusedError(
+            f"site.rank: {rank} at this site; lora.ranks of the study has {known}: set one of these"
+        )
+    return rank
