@@ -7,15 +7,13 @@ has a deadline of its own. Who comes later is asked for its rounds all the same,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from flwr.app import Message
-
-from cloister.adapter.exchange import RECORD, RoundRequest, Status, Step
-from cloister.errors import AdapterFormatError, QuorumError
+from cloister.adapter.exchange import RoundRequest, Status, Step
+from cloister.errors import QuorumError
 from cloister.server.asking import Asker, Nodes
-from cloister.server.replies import Replies, Terms, read_replies
+from cloister.server.replies import Awaited, Replies, Terms, read_replies
 from cloister.server.study import ServerStudy
 
 
@@ -70,42 +68,24 @@ def prepare(study: ServerStudy, asker: Asker) -> Prepared:
             f"{len(nodes)} sites are connected after {asker.clock() - started:.0f} s, "
             f"{study.enough} are needed; start the others, then resume the run"
         )
-    terms, came = Terms(study.digest, study.sites, study.keys), set[int]()
     replies = read_replies(
-        _noting(
-            asker.ask(
-                RoundRequest(study.digest, 0, b"", Step.PREPARE), nodes, study.enough, started
-            ),
-            came,
-        ),
-        terms, 0, _nothing, lambda site, payload: None, Status.READY,
-    )  # fmt: skip
+        asker.ask(RoundRequest(study.digest, 0, b"", Step.PREPARE), nodes, study.enough, started),
+        Terms(study.digest, study.sites, study.keys),
+        0,
+        lambda site: Awaited(0, lambda payload: None),
+        lambda site, payload: None,
+        Status.READY,
+    )
     known = set(replies.nodes.values())
     prepared = Prepared(
         ready=frozenset(replies.counted),
         retired=frozenset(replies.retired),
         refused=dict(replies.refused),
-        nodes=frozenset(came - known),
+        nodes=frozenset(replies.came - known),
     )
     study.on_prepared(prepared.ready, prepared.refused)
     _check_enough(study, prepared, replies)
     return prepared
-
-
-def _nothing(site: str, payload: bytes) -> None:
-    if payload:
-        raise AdapterFormatError("`ready` with something beside it")
-
-
-def _noting(
-    answers: Iterable[tuple[str, Message]], came: set[int]
-) -> Iterator[tuple[str, Message]]:
-    """Notes whose answers came, but for those of spent budgets, which each round excuses anew."""
-    for sender, message in answers:
-        content = dict(message.content.get(RECORD, {})) if message.has_content() else None
-        if content is not None and content.get("status") != Status.BUDGET:
-            came.add(message.metadata.src_node_id)
-        yield sender, message
 
 
 def _check_enough(study: ServerStudy, prepared: Prepared, replies: Replies) -> None:

@@ -62,7 +62,7 @@ SAYS: dict[str, tuple[dict[str, object], str]] = {
     "refused": ({"status": "refused"}, "it says: refused"),
     "failed, as older sites do": ({"status": "failed"}, "it says: failed"),
     "an update": ({"status": "trained"}, "it says: trained"),
-    "ready, and more": ({"delta": b"21"}, "beside it"),
+    "ready, and more": ({"delta": b"21"}, "awaited"),
     "ready for another question": ({"round": 1}, "an answer to round 1"),
     "a word of its own": ({"status": "perhaps"}, "unknown status"),
 }

@@ -148,6 +148,15 @@ def sign_set(
     return replace(member, signed=there), sign(_statement(terms, number, there))
 
 
+def has_signed(
+    terms: Terms, number: int, survivors: Iterable[str], site: str, signature: bytes
+) -> bool:
+    """Whether a signature is a member's on whose updates are summed in a round."""
+    return is_signed(
+        _statement(terms, number, frozenset(survivors)), signature, terms.members[site]
+    )
+
+
 def reveal(
     member: Member, number: int, signatures: Mapping[str, bytes], boxes: Mapping[str, bytes]
 ) -> Revealed:
