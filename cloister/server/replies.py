@@ -212,7 +212,7 @@ class _Sorting(Generic[T]):
         is_ours = reply.site in self.terms.sites
         site = sender or (reply.site if is_ours else "")
         may = self.awaited(reply.site) if is_ours else None  # ours: outside the boundary
-        most = may.most_bytes if may is not None and reply.status is self.wanted else 0
+        most = 0 if may is None else may.most_bytes
         fault = reading(site, lambda: _check_sender(reply, sender, self.terms, number, most))
         if isinstance(fault, Unreadable):
             self.leave_out(site, fault.why)
