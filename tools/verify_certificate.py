@@ -495,8 +495,8 @@ def main(arguments):
         of = "the whole plan" if one else "everything that the data set ever releases"
         print(f"{shown(name)}: ε = {f'{value:.4f}' if math.isfinite(value) else '∞'} "
               f"at δ = {delta:g} for one {stated['unit']} (add/remove) against "
-              f"{', '.join(adversaries)}, promised for {of}; {stated['released']} of {stated['rounds']} charged rounds "
-              "released")  # fmt: skip
+              f"{', '.join(adversaries)}, promised for {of}; {stated['released']} of "
+              f"{stated['rounds']} charged rounds released")  # fmt: skip
         if stated["version"] < 3:
             print("  its certificate is of an older form: the ε in it is of the rounds that ran, "
                   "and no promise")  # fmt: skip

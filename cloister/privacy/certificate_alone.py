@@ -54,7 +54,7 @@ def check_alone(
         raise LedgerError(f"{site}: a certificate of {len(content)} bytes; {MOST_BYTES} at most")
     try:
         certificate = entry_of(read_json(content, most_bytes=MOST_BYTES))
-        fields = read_json(certificate.body, most_bytes=MOST_STATED)
+        fields: dict[str, Any] = read_json(certificate.body, most_bytes=MOST_STATED)
         whole = canonical(fields) == certificate.body and fields["kind"] == "certificate"
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LedgerError(f"{site}: not of the form of a certificate") from error

@@ -45,7 +45,7 @@ class StoredZip:
         try:
             self._file = open_file(path)
         except OSError as error:
-            raise self._unfit(error.strerror) from error
+            raise self._unfit(error.strerror or type(error).__name__) from error
         try:
             self._members = self._open(names)
         except BaseException:

@@ -26,12 +26,14 @@ class Prepared:
         retired: Sites whose budget covers no round.
         refused: Sites that take no part, with what is known of why: their word.
         nodes: Flower's ids of the nodes that answered and take no part.
+        unfit: Of the refused, sites whose answer could not be read: no round waits for them.
     """
 
     ready: frozenset[str]
     retired: frozenset[str]
     refused: Mapping[str, str]
     nodes: frozenset[int]
+    unfit: frozenset[str] = frozenset()
 
     def among(self, nodes: Nodes) -> Nodes:
         """Those of these nodes that may be asked for a round."""
@@ -82,6 +84,7 @@ def prepare(study: ServerStudy, asker: Asker) -> Prepared:
         retired=frozenset(replies.retired),
         refused=dict(replies.refused),
         nodes=frozenset(replies.came - known),
+        unfit=frozenset(replies.unfit),
     )
     study.on_prepared(prepared.ready, prepared.refused)
     _check_enough(study, prepared, replies)
@@ -93,6 +96,8 @@ def _check_enough(study: ServerStudy, prepared: Prepared, replies: Replies) -> N
     needed = sum(site not in excused for site in study.sites)
     if study.secure is not None or study.min_sites is not None:
         needed = min(study.enough, len(study.sites) - len(prepared.retired))
+    if replies.unfit:
+        needed = max(needed, study.fewest)
     if len(prepared.ready) >= needed:
         return
     said = [f"{site} ({why})" for site, why in sorted(prepared.refused.items())]
