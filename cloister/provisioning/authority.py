@@ -27,6 +27,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cloister.errors import BadFileError, NetworkError
 from cloister.files import write_whole
 
+# What `cryptography` raises of bytes that are no certificate, or one that it does not know.
+NO_CERTIFICATE = (ValueError, UnsupportedAlgorithm, x509.InvalidVersion)
+
 # An authority outlives the studies of a consortium; sites would have to pin another one.
 AUTHORITY_LIFE = timedelta(days=3650)
 # What an endpoint's certificate lives for: 90 days is what public authorities settled on; renewed
@@ -105,7 +108,7 @@ def load_authority(folder: Path) -> Authority:
     try:
         certificate = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
         key = load_pem_private_key((folder / "ca.key").read_bytes(), password=None)
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (OSError, TypeError, *NO_CERTIFICATE) as error:
         raise BadFileError(
             f"{folder}: the authority cannot be read ({error}); restore ca.key and ca.crt from "
             "their backup, as every site pins them"
@@ -164,7 +167,7 @@ def is_due(
         certificate = x509.load_pem_x509_certificate(pair[1])
         certificate.verify_directly_issued_by(authority.certificate)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.ExtensionNotFound):
+    except (TypeError, InvalidSignature, x509.ExtensionNotFound, *NO_CERTIFICATE):
         return True
     first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     return (
@@ -197,7 +200,7 @@ def fingerprint(pem: bytes) -> str:
         if pem.strip() != certificate.public_bytes(Encoding.PEM).strip():
             raise ValueError("more than one certificate")
         digest = certificate.fingerprint(hashes.SHA256()).hex()
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except NO_CERTIFICATE as error:
         raise NetworkError("the authority's certificate cannot be read; ask for the file anew") \
             from error  # fmt: skip
     return grouped(digest)
@@ -224,7 +227,7 @@ def is_signed_by(pem: bytes, body: bytes, signature: bytes) -> bool:
         if not isinstance(key, ec.EllipticCurvePublicKey):
             return False
         key.verify(signature, body, ec.ECDSA(hashes.SHA256()))
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError):
+    except (InvalidSignature, *NO_CERTIFICATE):
         return False
     return True
 
