@@ -435,7 +435,8 @@ def open_members(file):
              and m.file_size == m.compress_size and (m.external_attr >> 28) in (0, 8)
              for m in members), "an unknown member")  # fmt: skip
     ordered = sorted(members, key=lambda m: m.header_offset)
-    for member, end in zip(ordered, [m.header_offset for m in ordered[1:]] + [start], strict=True):
+    following = [m.header_offset for m in ordered[1:]] + [start]
+    for member, end in zip(ordered, following, strict=False):
         need(member.header_offset + 30 + member.file_size <= end, "members that share their bytes")
     return archive, {m.filename: m for m in members}
 

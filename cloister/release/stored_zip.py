@@ -141,8 +141,8 @@ class StoredZip:
     def _check_apart(self, listed: list[zipfile.ZipInfo], start: int) -> None:
         """No two members share bytes, so all of them together are no larger than the file."""
         ordered = sorted(listed, key=lambda member: member.header_offset)
-        ends = [member.header_offset for member in ordered[1:]] + [start]
-        for member, end in zip(ordered, ends, strict=True):
+        following = [member.header_offset for member in ordered[1:]] + [start]
+        for member, end in zip(ordered, following, strict=False):  # of none there is nothing
             if member.header_offset + _LOCAL + member.file_size > end:
                 raise BadFileError(
                     f"{self._path}: {shortened(member.filename)} shares its bytes with another"
