@@ -30,6 +30,9 @@ fuzz = settings(
     suppress_health_check=list(HealthCheck),
 )
 
+# For what takes a tenth of a second: ε is computed anew.
+fuzz_slow = settings(fuzz, max_examples=max(5, fuzz.max_examples // 8))
+
 # Characters of a message: `cli.streams.MOST_SHOWN`, and room for a folder's name.
 LONGEST_MESSAGE = 5_000
 # Bytes that a parser may take beside a hundred times its input: caches, and a policy's sections.
