@@ -98,7 +98,7 @@ class SecureRounds:
         there = tuple(sorted(masked))
         try:
             signed = self._ask(Step.SIGN, epoch, number, replies, there,
-                               lambda site: _signature(epoch, number, there, site),
+                               lambda site: awaited_signature(epoch, number, there, site),
                                lambda site: Question(epoch=epoch.epoch, members=epoch.members,
                                                      survivors=there))  # fmt: skip
             self._enough(signed, "signed whose updates are summed")
@@ -228,10 +228,19 @@ def _advertisement(epoch: EpochTerms, site: str) -> Awaited[bytes]:
     return Awaited(ADVERTISEMENT_BYTES, read)
 
 
-def _signature(
+def awaited_signature(
     epoch: EpochTerms, number: int, survivors: Collection[str], site: str
 ) -> Awaited[bytes]:
-    """Another's bytes in place of one would be handed on to all, and may cost them the sum."""
+    """A member's signature on whose updates are summed, and nothing else.
+
+    Other bytes would be handed on to all, and may cost them the sum.
+
+    Args:
+        epoch: Whose members sign.
+        number: The round.
+        survivors: Whose updates are summed.
+        site: The member.
+    """
 
     def read(payload: bytes) -> bytes:
         if not has_signed(epoch, number, survivors, site, payload):

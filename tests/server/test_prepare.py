@@ -136,3 +136,21 @@ def test_preparing_has_a_deadline_of_its_own() -> None:
     with pytest.raises(QuorumError, match=r"site 2 \(.*\), site 3 \(no answer\)"):
         prepare(two, asker)
     assert clock.now == pytest.approx(90.0)
+
+
+def test_a_forged_refusal_costs_nobody_else_its_place() -> None:
+    """The node of c says in a's name that it takes no part: that speaks against c alone."""
+    reports: list[RoundReport] = []
+    seen, on_prepared = told()
+    final = run_study(
+        grid(good, prepared=but("c", site="a", status="refused")),
+        study(
+            nodes=lambda grid: {2: "a", 3: "b", 4: "c"},
+            on_prepared=on_prepared,
+            on_round=reports.append,
+        ),
+    )
+    assert seen["ready"] == {"a", "b"}
+    assert seen["refused"] == {"c": "the node of c answers in the name of a"}
+    assert [report.missing for report in reports] == [("c",), ("c",)]
+    assert final.round == 2
