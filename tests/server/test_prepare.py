@@ -141,9 +141,13 @@ def test_preparing_has_a_deadline_of_its_own() -> None:
 def test_a_forged_refusal_costs_nobody_else_its_place() -> None:
     """The node of c says in a's name that it takes no part: that speaks against c alone."""
     reports: list[RoundReport] = []
+
+    def forged(site: str) -> Mapping[str, object]:
+        return {**ready("a"), "status": "refused"} if site == "c" else ready(site)
+
     seen, on_prepared = told()
     final = run_study(
-        grid(good, prepared=but("c", site="a", status="refused")),
+        grid(good, prepared=forged),
         study(
             nodes=lambda grid: {2: "a", 3: "b", 4: "c"},
             on_prepared=on_prepared,
