@@ -16,7 +16,7 @@ from cloister.privacy.chain import canonical
 from cloister.release.bundle import read_bundle, write_bundle
 from cloister.release.evidence import examine
 from tests.support.evidence import ADAPTER, bundle_of, keys_of
-from tests.support.fuzzing import as_json, fuzz, hostile_bytes, must_read, odd
+from tests.support.fuzzing import as_json, fuzz_slow, hostile_bytes, must_read, odd
 from tests.tools.test_independent_verifier import independent
 
 SITE = "sites/site-0.json"
@@ -67,13 +67,13 @@ def test_a_sound_one_is_taken(place: Path) -> None:
     assert verified(place, sound()) == (True, True)
 
 
-@fuzz
+@fuzz_slow
 @given(hostile_bytes(sound()))
 def test_bytes(place: Path, content: bytes) -> None:
     verified(place, content)
 
 
-@fuzz
+@fuzz_slow
 @given(st.sampled_from(sorted(members())).flatmap(
     lambda name: st.tuples(st.just(name), hostile_bytes(members()[name]) | odd.map(as_json))
 ))  # fmt: skip
@@ -163,7 +163,7 @@ def any_rows() -> st.SearchStrategy[Any]:
     return st.lists(row, max_size=5)
 
 
-@fuzz
+@fuzz_slow
 @given(any_rows())
 def test_what_the_coordinator_received(place: Path, rows: Any) -> None:
     try:

@@ -19,7 +19,7 @@ from cloister.privacy.keys import public_hex
 from cloister.privacy.ledger_file import LedgerFile
 from cloister.privacy.verify import verify
 from tests.support.evidence import chain, key_of
-from tests.support.fuzzing import as_json, fuzz, hostile_bytes, must_read, odd, reshaped
+from tests.support.fuzzing import as_json, fuzz, fuzz_slow, hostile_bytes, must_read, odd, reshaped
 from tests.support.ledgers import new_ledger, run_round, shared_plan, small_plan
 
 KEY = key_of(0)
@@ -32,7 +32,7 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@fuzz
+@fuzz_slow
 @given(st.data())
 def test_files(ledger: Path, data: st.DataObject) -> None:
     """A page of SQLite's that was damaged, cut or written over, and its head."""
@@ -90,7 +90,7 @@ def examined(written: list[Entry]) -> None:
         must_read(lambda: forecast(history), size)
 
 
-@fuzz
+@fuzz_slow
 @given(
     st.sampled_from([0, 1]).flatmap(lambda which: reshaped(list(entries(which)))),
 )
@@ -99,7 +99,7 @@ def test_entries(said: Any) -> None:
         examined(rewritten(said))
 
 
-@fuzz
+@fuzz_slow
 @given(st.sampled_from([0, 1]), st.data())
 def test_terms_of_a_plan(which: int, data: st.DataObject) -> None:
     """The plan's own terms, under the hash that they have."""
