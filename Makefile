@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python tools/install.py --lock $(LOCK) --here
 # the federations and runs that they share; some tests start services of their own, hence at most 8.
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo deploy-demo test nightly check audit bench format lock image clean
+.PHONY: help demo deploy-demo test nightly fuzz check audit bench format lock image clean
 
 help: ## What each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -25,6 +25,10 @@ test: $(VENV)/.dev ## The tests, but for those that only `make nightly` runs
 
 nightly: $(VENV)/.dev ## Every test, the slow ones too
 	$(PYTEST)
+
+MINUTES ?= 10
+fuzz: $(VENV)/.dev ## Hostile inputs for every parser of what others wrote, for MINUTES=10
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
 check: $(VENV)/.dev ## What CI runs: formatting, linting, types, tests, conformance
 	$(BIN)/ruff format --check .

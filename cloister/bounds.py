@@ -117,14 +117,21 @@ class Items:
 Bound = Between | Text | Items
 
 
-def shortened(value: object) -> str:
-    """A value for a message, of bounded length whatever it is."""
+def shortened(value: object, *, inside: bool = False) -> str:
+    """A value for a message: of bounded length whatever it is, and no character of it acts.
+
+    Args:
+        value: As it was given.
+        inside: Whether it stands in a list; of a list in a list only its length is told.
+    """
     if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
         return f"a whole number of {value.bit_length()} bits"
-    if isinstance(value, str):
+    if isinstance(value, str | bytes):
         text = repr(value[: SHOWN + 1])
     elif isinstance(value, list | tuple):
-        shown = ", ".join(shortened(item) for item in value[:LISTED])
+        if inside:
+            return f"a list of {len(value)}"
+        shown = ", ".join(shortened(item, inside=True) for item in value[:LISTED])
         return f"[{shown}{', …' if len(value) > LISTED else ''}] ({len(value)} values)"
     elif isinstance(value, dict):
         return f"a table of {len(value)} keys"
@@ -134,8 +141,8 @@ def shortened(value: object) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names for a message, of bounded length however many there are."""
-    shown = ", ".join(shortened(name)[1:-1] if len(name) > SHOWN else name
+    """Names for a message: of bounded length however many there are, and no character acts."""
+    shown = ", ".join(name if len(name) <= SHOWN and name.isprintable() else shortened(name)[1:-1]
                       for name in names[:LISTED])  # fmt: skip
     more = len(names) - LISTED
     return f"{shown} and {more} more" if more > 0 else shown

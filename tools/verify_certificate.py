@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import re
+import struct
 import sys
 import zipfile
 from functools import cache
@@ -29,6 +30,10 @@ ORDERS = (1.25, 1.5, 1.75, 2, 2.25, 2.5, 2.75, 3, 3.5, 4, 4.5, 5, 5.5, 6, 7, 8, 
 NAME = r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*"
 NAMES = re.compile(rf"(sites/{NAME}\.json|adapter/{NAME}|received\.json)")
 NUMBER = (int, float)
+# The parts of a JSON text, and an archive's end (APPNOTE 4.3.16).
+TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
+END = struct.Struct("<4s4H2LH")
+MOST_TEXT, MOST_MEMBERS, MOST_SHOWN = 2**27, 11_000, 500
 ENTRY = {
     "begin": {"epsilon": (*NUMBER, type(None)), "delta": NUMBER, "key": str, "unit": str},
     "reserve": {"study": str, "round": int, "plan": str, "request": str, "planned_steps": int,
@@ -94,7 +99,7 @@ def signed(row, key, what):
         )
     except InvalidSignature:
         raise Refuted(f"{what}: its signature does not hold") from None
-    fields = json.loads(body)
+    fields = load(body)
     need(canonical(fields) == body, f"{what}: its text is not canonical")
     return fields, sha256(body)
 
@@ -398,19 +403,60 @@ def check_site(name, file, key, adapter, base):
     return stated, released, (promised(begin, plans, charges), against(charges.values(), plans))
 
 
+def shown(text):
+    """For a terminal: bounded, and no control character or turn of direction of others' acts."""
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: MOST_SHOWN + 1])
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+
+
+def load(content, most=MOST_TEXT):
+    """JSON, bounded before it is parsed: its objects take many times the bytes of its text."""
+    need(len(content) <= most, f"a text of more than {most} bytes")
+    text, depth, values = content.decode(), 0, 0
+    for token in TOKEN.finditer(text):
+        opens, closes = token[0] in "[{", token[0] in "]}"
+        depth, values = depth + opens - closes, values + (opens or token[0] == ",")
+        need(depth <= 12 and values <= 1000 + len(text) // 5, "a text of too many parts")
+    return json.loads(text, parse_constant=lambda name: need(False, f"{name} is no number"))
+
+
+def open_members(file):
+    """A stored archive's members by name; all of them together are no larger than the file."""
+    size = file.seek(0, 2)
+    file.seek(max(0, size - END.size))
+    mark, disk, first, here, count, length, start, comment = END.unpack(file.read())
+    need(mark == b"PK\5\6" and (disk, first, comment) == (0, 0, 0) and here == count
+         and start + length + END.size == size, "not an archive's end")  # fmt: skip
+    need(count <= MOST_MEMBERS and length <= count * 400, "too many members")
+    archive = zipfile.ZipFile(file)
+    members = archive.infolist()
+    need(len(members) == count == len({m.filename for m in members}), "a member twice")
+    need(all(NAMES.fullmatch(m.filename) and m.compress_type == 0 and not m.flag_bits & 1
+             and m.file_size == m.compress_size and (m.external_attr >> 28) in (0, 8)
+             for m in members), "an unknown member")  # fmt: skip
+    ordered = sorted(members, key=lambda m: m.header_offset)
+    following = [m.header_offset for m in ordered[1:]] + [start]
+    for member, end in zip(ordered, following, strict=False):
+        need(member.header_offset + 30 + member.file_size <= end, "members that share their bytes")
+    return archive, {m.filename: m for m in members}
+
+
 def check_bundle(path, keys):
     """Certificates by site, all their claims checked."""
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        need(all(NAMES.fullmatch(m.filename) and m.compress_type == 0 and not m.flag_bits & 1
-                 for m in members), "an unknown member")  # fmt: skip
-        files = {m.filename: archive.read(m) for m in members}
-    need(len(files) == len(members), "a member twice")
-    adapter = {n[8:]: sha256(c) for n, c in files.items() if n.startswith("adapter/")}
-    sites = {n[6:-5]: json.loads(c) for n, c in files.items() if n.startswith("sites/")}
+    with open(path, "rb") as file:
+        archive, members = open_members(file)
+        files, adapter = {}, {}
+        for name, member in members.items():
+            with archive.open(member) as stream:
+                if name.startswith("adapter/"):  # as large as it is: one piece at a time
+                    adapter[name[8:]] = hashlib.file_digest(stream, "sha256").hexdigest()
+            if not name.startswith("adapter/") or name == "adapter/cloister.json":
+                need(member.file_size <= MOST_TEXT, f"{name} is too long")
+                files[name] = archive.read(member)
+    sites = {n[6:-5]: load(c) for n, c in files.items() if n.startswith("sites/")}
     need(sites and "README.md" not in adapter, "not a whole bundle")
     need(set(sites) == set(keys) and len(set(keys.values())) == len(keys), "not the keys' sites")
-    base = json.loads(files["adapter/cloister.json"])["model"]["sha256"]
+    base = load(files["adapter/cloister.json"])["model"]["sha256"]
     found = {}
     for name in sorted(sites):
         try:
@@ -420,7 +466,7 @@ def check_bundle(path, keys):
         except Refuted as error:
             raise Refuted(f"{name}: {error}") from None
     need(len({stated["study"] for stated, *_ in found.values()}) == 1, "several studies")
-    received, seen = json.loads(files["received.json"]), set()
+    received, seen = load(files["received.json"]), set()
     need(canonical(received) == files["received.json"], "received.json is not canonical")
     for number, site, *hashes in received:
         need((number, site) not in seen, f"{site}: two updates in round {number}")
@@ -441,17 +487,17 @@ def main(arguments):
             keys = {m["site"]: m["ledger_key"] for m in keys["members"] if m["ledger_key"]}
         certificates = check_bundle(arguments[0], keys)
     except Refuted as error:
-        print(f"REFUTED: {error}", file=sys.stderr)
+        print(shown(f"REFUTED: {error}"), file=sys.stderr)
         return 1
     except Exception as error:  # whatever cannot be read is not believed
-        print(f"REFUTED: not readable ({error!r})", file=sys.stderr)
+        print(shown(f"REFUTED: not readable ({error!r})"), file=sys.stderr)
         return 1
     for name, (stated, ((value, delta, one), adversaries)) in certificates.items():
         of = "the whole plan" if one else "everything that the data set ever releases"
-        print(f"{name}: ε = {f'{value:.4f}' if math.isfinite(value) else '∞'} at δ = {delta:g} "
-              f"for one {stated['unit']} (add/remove) against {', '.join(adversaries)}, promised "
-              f"for {of}; {stated['released']} of {stated['rounds']} charged rounds "
-              "released")  # fmt: skip
+        print(f"{shown(name)}: ε = {f'{value:.4f}' if math.isfinite(value) else '∞'} "
+              f"at δ = {delta:g} for one {stated['unit']} (add/remove) against "
+              f"{', '.join(adversaries)}, promised for {of}; {stated['released']} of "
+              f"{stated['rounds']} charged rounds released")  # fmt: skip
         if stated["version"] < 3:
             print("  its certificate is of an older form: the ε in it is of the rounds that ran, "
                   "and no promise")  # fmt: skip

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from cloister.adapter.wire import digest
+from cloister.bounds import LARGEST_INTEGER, MOST_NAME, listed, shortened
 from cloister.errors import AdapterFormatError
+from cloister.names import is_name
 
 Fields = dict[str, Any]  # str, int, float and bytes only
 
+# Of Ed25519 (RFC 8032).
+SIGNATURE_BYTES = 64
+# SHA-256 in hex, or nothing.
+_HEAD = re.compile("[0-9a-z]{0,64}")
 # The name under which requests and replies travel in a Flower message.
 RECORD = "cloister"
 
@@ -106,7 +113,7 @@ class RoundRequest:
                  "to": str, "seen": str, "signature": bytes}  # fmt: skip
         _check(fields, kinds)
         if fields["step"] not in set(Step):
-            raise AdapterFormatError(f"request: unknown step {fields['step']!r}")
+            raise AdapterFormatError(f"request: unknown step {shortened(fields['step'])}")
         values = dict(fields) | {"step": Step(str(fields["step"]))}
         return cls(**values)  # type: ignore[arg-type]
 
@@ -169,19 +176,29 @@ class RoundReply:
                  "head": str, "signature": bytes}  # fmt: skip
         _check(fields, kinds)
         if fields["status"] not in set(Status):
-            raise AdapterFormatError(f"reply: unknown status {fields['status']!r}")
+            raise AdapterFormatError(f"reply: unknown status {shortened(fields['status'])}")
         values = dict(fields) | {"status": Status(str(fields["status"]))}
         reply = cls(**values)  # type: ignore[arg-type]
         if not reply.epsilon >= 0:
             raise AdapterFormatError(f"reply: epsilon {reply.epsilon} is not from 0 up")
+        if not (reply.site == "" or is_name(reply.site)) or not _HEAD.fullmatch(reply.head):
+            raise AdapterFormatError("reply: a site or head that is none")
+        if len(reply.signature) > SIGNATURE_BYTES:
+            raise AdapterFormatError(f"reply: a signature of {len(reply.signature)} bytes")
         return reply
 
 
 def _check(fields: Mapping[str, object], kinds: Mapping[str, type]) -> None:
     if set(fields) != set(kinds):
+        given = listed(sorted(str(name) for name in fields))
         raise AdapterFormatError(
-            f"message: fields {', '.join(sorted(fields))} given; {', '.join(sorted(kinds))} needed"
+            f"message: fields {given or 'none'} given; {', '.join(sorted(kinds))} needed"
         )
-    wrong = sorted(name for name, kind in kinds.items() if type(fields[name]) is not kind)
-    if wrong:
-        raise AdapterFormatError(f"message: {', '.join(wrong)} of another type than agreed")
+    invalid = sorted(name for name, kind in kinds.items() if type(fields[name]) is not kind)
+    if invalid:
+        raise AdapterFormatError(f"message: {', '.join(invalid)} of another type than agreed")
+    for name, value in fields.items():
+        if isinstance(value, int) and not 0 <= value <= LARGEST_INTEGER:
+            raise AdapterFormatError(f"message: {name} is {shortened(value)}")
+        if isinstance(value, str) and len(value) > MOST_NAME:
+            raise AdapterFormatError(f"message: {name} has {len(value)} characters")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import numpy as np
@@ -61,27 +61,49 @@ def to_body(adapter: Adapter, dtype: Dtype, max_norm: float | None) -> bytes:
     return b"".join(write(array) for array in adapter.values())
 
 
-def from_body(body: bytes, dtype: Dtype, shapes: Shapes) -> Adapter:
+def from_body(body: bytes | memoryview, dtype: Dtype, shapes: Shapes) -> Adapter:
     """What `to_body` wrote, of `body_length` bytes.
 
     Raises:
-        AdapterFormatError: An int8 tensor's scale is negative or no number, or a level is -128.
+        AdapterFormatError: An int8 tensor's scale is negative or no number, a level is -128, or a
+            shape is none that a tensor can have.
     """
-    read = {"float32": _from_float32, "bfloat16": _from_bfloat16, "int8": _from_int8}[dtype]
-    tensors: dict[str, Array] = {}
-    start = 0
-    for name, shape in shapes.items():
-        stop = start + body_length(dtype, {name: shape})
-        tensors[name] = read(body[start:stop]).reshape(shape)
-        start = stop
-    return Adapter(tensors)
+    return Adapter(_Body(body, dtype, shapes))
+
+
+class _Body(Mapping[str, Array]):
+    """The tensors of a body, each read when it is asked for: one at a time is held twice."""
+
+    def __init__(self, body: bytes | memoryview, dtype: Dtype, shapes: Shapes) -> None:
+        self._read = {"float32": _from_float32, "bfloat16": _from_bfloat16, "int8": _from_int8}[
+            dtype
+        ]
+        self._shapes, self._parts = shapes, dict[str, memoryview]()
+        start, whole = 0, memoryview(body)
+        for name, shape in shapes.items():
+            stop = start + body_length(dtype, {name: shape})
+            self._parts[name] = whole[start:stop]
+            start = stop
+
+    def __getitem__(self, name: str) -> Array:
+        values = self._read(self._parts[name])
+        try:
+            return values.reshape(self._shapes[name])
+        except ValueError as error:  # an empty tensor whose other sizes have too large a product
+            raise AdapterFormatError("adapter: a shape that no tensor has") from error
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
 
 
 def _to_float32(array: Array) -> bytes:
     return array.astype("<f4").tobytes()
 
 
-def _from_float32(body: bytes) -> Array:
+def _from_float32(body: memoryview) -> Array:
     return np.frombuffer(body, dtype="<f4")
 
 
@@ -93,8 +115,10 @@ def _to_bfloat16(array: Array) -> bytes:
     return rounded.astype("<u2").tobytes()
 
 
-def _from_bfloat16(body: bytes) -> Array:
-    return (np.frombuffer(body, dtype="<u2").astype("<u4") << 16).view("<f4")
+def _from_bfloat16(body: memoryview) -> Array:
+    bits = np.frombuffer(body, dtype="<u2").astype("<u4")
+    bits <<= 16
+    return bits.view("<f4")
 
 
 def _to_int8(adapter: Adapter, max_norm: float | None) -> bytes:
@@ -128,7 +152,7 @@ def _scale(array: Array) -> float:
     return float(scale)
 
 
-def _from_int8(body: bytes) -> Array:
+def _from_int8(body: memoryview) -> Array:
     scale = np.frombuffer(body[:SCALE_WIDTH], dtype="<f4")[0]
     levels = np.frombuffer(body[SCALE_WIDTH:], dtype=np.int8)
     if not 0 <= float(scale) <= LARGEST_SCALE or (levels < -LEVELS).any():

@@ -8,22 +8,24 @@
 
 The header is canonical JSON (sorted keys, no white space) and tensors come in name order, so equal
 adapters give equal bytes. Nothing is unpickled, nothing is executed, and anything unexpected is
-refused.
+refused: the length first, then the header, then the hash, and only then is a value read.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 
-from cloister.adapter.formats import WIDTH, Dtype, Shapes, body_length, from_body, to_body
+from cloister.adapter.formats import Dtype, Shapes, body_length, from_body, to_body
 from cloister.adapter.tensors import Adapter
+from cloister.adapter.wire_header import Header, parse_header, write_header
+from cloister.bounds import shortened
 from cloister.errors import AdapterFormatError
 
 MAGIC = b"CLOISTER"
 VERSION = 1
 # A header is about 100 bytes a tensor; the largest models have a few thousand adapted tensors.
 MAX_HEADER_BYTES = 4 * 1024 * 1024
+_FRAME = len(MAGIC) + 6
 
 
 def encode(adapter: Adapter, dtype: Dtype = "float32", max_norm: float | None = None) -> bytes:
@@ -40,17 +42,14 @@ def encode(adapter: Adapter, dtype: Dtype = "float32", max_norm: float | None = 
     if not adapter.is_finite():
         raise AdapterFormatError("adapter: NaN or infinite elements; only finite ones can travel")
     body = to_body(adapter, dtype, max_norm)
-    header = json.dumps(
-        {
-            "dtype": dtype,
-            "sha256": hashlib.sha256(body).hexdigest(),
-            "tensors": [[name, list(array.shape)] for name, array in adapter.items()],
-        },
-        sort_keys=True,
-        separators=(",", ":"),
-    ).encode()
+    header = write_header(Header(hashlib.sha256(body).hexdigest(), dtype, adapter.shapes))
     frame = MAGIC + VERSION.to_bytes(2, "big") + len(header).to_bytes(4, "big")
-    return frame + header + body
+    return b"".join([frame, header, body])
+
+
+def encoded_length(shapes: Shapes, dtype: Dtype) -> int:
+    """Bytes of a message of tensors of these shapes: every one of them has this many."""
+    return _FRAME + _header_length(shapes, dtype) + body_length(dtype, shapes)
 
 
 def decode(data: bytes, *expected: Shapes, dtype: Dtype | None = None) -> Adapter:
@@ -65,9 +64,13 @@ def decode(data: bytes, *expected: Shapes, dtype: Dtype | None = None) -> Adapte
     Raises:
         AdapterFormatError: Wrong magic, version, header, length or hash, elements that are not
             finite, or tensors or values other than the expected ones.
+
+    Guarantees:
+        What is not of the expected shapes and length is refused before it is hashed and before
+        anything is multiplied or made of it. The only copy made of the body is the adapter's
+        float32 values, and one tensor's on the way.
     """
-    frame = len(MAGIC) + 6
-    if len(data) < frame or not data.startswith(MAGIC):
+    if len(data) < _FRAME or not data.startswith(MAGIC):
         raise AdapterFormatError("adapter: these bytes do not start as a Cloister adapter does")
     version = int.from_bytes(data[len(MAGIC) : len(MAGIC) + 2], "big")
     if version != VERSION:
@@ -75,23 +78,20 @@ def decode(data: bytes, *expected: Shapes, dtype: Dtype | None = None) -> Adapte
             f"adapter: format version {version} given, {VERSION} understood; "
             "use the same version of cloister on both sides"
         )
-    length = int.from_bytes(data[len(MAGIC) + 2 : frame], "big")
-    if length > MAX_HEADER_BYTES or frame + length > len(data):
+    length = int.from_bytes(data[len(MAGIC) + 2 : _FRAME], "big")
+    if length > MAX_HEADER_BYTES or _FRAME + length > len(data):
         raise AdapterFormatError("adapter: cut off, or its header's length is wrong")
-    digest, stated, shapes = _header(data[frame : frame + length])
-    body = data[frame + length :]
-    if len(body) != body_length(stated, shapes):
+    header = parse_header(data[_FRAME : _FRAME + length])
+    if dtype not in (None, header.dtype):
+        raise AdapterFormatError(f"adapter: its values are {header.dtype}; the study's are {dtype}")
+    if expected and not any(dict(wanted) == header.shapes for wanted in expected):
+        raise _other_tensors(header.shapes, expected[0])
+    body = memoryview(data)[_FRAME + length :]
+    if len(body) != body_length(header.dtype, header.shapes):
         raise AdapterFormatError("adapter: its body is not as long as its header says")
-    if hashlib.sha256(body).hexdigest() != digest:
+    if hashlib.sha256(body).hexdigest() != header.sha256:
         raise AdapterFormatError("adapter: its SHA-256 does not match; it was changed or damaged")
-    if dtype not in (None, stated):
-        raise AdapterFormatError(f"adapter: its values are {stated}; the study's are {dtype}")
-    if expected and not any(dict(wanted) == shapes for wanted in expected):
-        odd = sorted({*shapes.items()} ^ {*expected[0].items()})
-        raise AdapterFormatError(
-            f"adapter: other tensors than the study trains, first {odd[0][0]} {list(odd[0][1])}"
-        )
-    adapter = from_body(body, stated, shapes)
+    adapter = from_body(body, header.dtype, header.shapes)
     if not adapter.is_finite():
         raise AdapterFormatError("adapter: NaN or infinite elements")
     return adapter
@@ -102,20 +102,12 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _header(raw: bytes) -> tuple[str, Dtype, dict[str, tuple[int, ...]]]:
-    try:
-        header = json.loads(raw)
-        body_digest, dtype, listed = header["sha256"], header["dtype"], header["tensors"]
-        shapes = {str(name): tuple(shape) for name, shape in listed}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise AdapterFormatError("adapter: its header cannot be read") from error
-    whole = all(type(size) is int and size >= 0 for shape in shapes.values() for size in shape)
-    if (
-        set(header) != {"sha256", "dtype", "tensors"}
-        or dtype not in WIDTH
-        or not isinstance(body_digest, str)
-        or not whole
-        or [name for name, _ in listed] != sorted(shapes)
-    ):
-        raise AdapterFormatError("adapter: its header is not of the expected form")
-    return body_digest, dtype, shapes
+def _header_length(shapes: Shapes, dtype: Dtype) -> int:
+    return len(write_header(Header("0" * 64, dtype, shapes)))
+
+
+def _other_tensors(found: Shapes, wanted: Shapes) -> AdapterFormatError:
+    name, shape = min({*found.items()} ^ {*wanted.items()})
+    return AdapterFormatError(
+        f"adapter: other tensors than the study trains, first {shortened(name)[1:-1]} {list(shape)}"
+    )

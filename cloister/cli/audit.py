@@ -151,17 +151,19 @@ def _conform(study: Recipe, as_json: bool) -> None:
 
 
 def _tell(checks: list[Any], refuted: int) -> None:
-    from rich.console import Console
+    from rich.markup import escape
 
-    console = Console()
+    from cloister.cli.terminal import Terminal
+
+    console = Terminal()
     for check in checks:
         verdict = "[red]REFUTED[/]" if check.refuted else "not refuted"
         console.print(
             f"{check.name:<31}{check.figure:>10.4g}   {verdict} ({check.low:.4g} … "
             f"{check.high:.4g})",
-            highlight=False,
+            markup=True,
         )
-        console.print(f"    [dim]{check.law}[/]", highlight=False)
+        console.print(f"    [dim]{escape(check.law)}[/]", markup=True)
     console.print(
         f"{len(checks) - refuted} of {len(checks)} checks not refuted. A sound mechanism "
         "passes all of them but once in 100,000 runs; passing proves nothing.",

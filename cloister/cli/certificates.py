@@ -184,12 +184,12 @@ def _site_json(claim: SiteClaim) -> dict[str, Any]:
 
 
 def _tell(path: Path, findings: Findings) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from cloister.cli.terminal import Terminal
     from cloister.privacy.stated import shown
 
-    console = Console()
+    console = Terminal()
     first = findings.sites[0].fields
     console.print(
         f"{path}: nothing refuted. Study {first['study'][:12]}…, adapter {first['adapter'][:12]}…",
@@ -227,8 +227,10 @@ def _tell(path: Path, findings: Findings) -> None:
             soft_wrap=True,
         )
     if any(math.isinf(claim.verdict.promise.epsilon) for claim in findings.sites):
-        console.print("[bold red]ε = ∞: nothing protects the records of such a site.[/]")
+        console.print(
+            "[bold red]ε = ∞: nothing protects the records of such a site.[/]", markup=True
+        )
     for title, claims in (("Checked", findings.checked), ("Not checked", findings.unchecked)):
-        console.print(f"\n[bold]{title}[/]")
+        console.print(f"\n[bold]{title}[/]", markup=True)
         for claim_text in claims:
             console.print(f"- {claim_text}", highlight=False, soft_wrap=True)

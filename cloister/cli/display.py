@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from types import TracebackType
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from cloister.cli.terminal import Terminal
 from cloister.recipe import Recipe
 from cloister.server.study import RoundReport
 from cloister.simulation.result import Result
@@ -23,7 +24,7 @@ class Display:
     """Draws a running study on stderr: live on a terminal, else a line for each round."""
 
     def __init__(self, recipe: Recipe, closed_rounds: int = 0) -> None:
-        self._console = Console(stderr=True)
+        self._console = Terminal(stderr=True)
         self._recipe = recipe
         self._steps = recipe.data.sites * recipe.training.local_steps
         self._reports: list[RoundReport] = []
@@ -88,7 +89,7 @@ class Display:
 
     def warn(self, note: str) -> None:
         """Something allowed but seldom meant."""
-        self._console.print(f"[yellow]warning:[/] {escape(note)}", soft_wrap=True)
+        self._console.print(f"[yellow]warning:[/] {escape(note)}", markup=True, soft_wrap=True)
 
     def note(self, text: str) -> None:
         """What stays to be read above the rounds."""
@@ -108,12 +109,12 @@ class Display:
             ("privacy", self._promise(result)),
             ("each update", f"{result.bytes_per_update:,} bytes"),
             ("time", f"{result.seconds:.0f} s"),
-            ("adapter and card", f"{result.run_dir}/adapter/"),
-            ("figures, plot", f"{result.run_dir}/metrics.jsonl, metrics.png"),
-            ("ledgers", f"{result.run_dir}/ledgers/"),
+            ("adapter and card", escape(f"{result.run_dir}/adapter/")),
+            ("figures, plot", escape(f"{result.run_dir}/metrics.jsonl, metrics.png")),
+            ("ledgers", escape(f"{result.run_dir}/ledgers/")),
         ]
         for name, value in lines:
-            self._console.print(f"{name:<22}{value}", highlight=False, soft_wrap=True)
+            self._console.print(f"{name:<22}{value}", markup=True, soft_wrap=True)
 
     def _promise(self, result: Result) -> str:
         worst = max((site.promise for site in result.sites), key=lambda one: one.epsilon)

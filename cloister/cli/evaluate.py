@@ -21,9 +21,9 @@ def evaluate(
 
     Example: cloister evaluate runs/bank --data test.jsonl
     """
-    from rich.console import Console
     from rich.table import Table
 
+    from cloister.cli.terminal import Terminal
     from cloister.data.asker import RELEASED
     from cloister.data.load import load
     from cloister.privacy.plan import json_number
@@ -55,7 +55,7 @@ def evaluate(
         }
         typer.echo(json.dumps(document))
         return
-    console = Console()
+    console = Terminal()
     for name, value in metrics.items():
         console.print(f"{name:12} {value:.4f}", highlight=False)
     if scores.report:

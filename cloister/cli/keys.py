@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from cloister.bounds import listed, shortened
 from cloister.errors import BadFileError, UsageError
+from cloister.files import open_file
+from cloister.json_text import read_json
+from cloister.printable import one_line
+
+# Of a file of keys: 10,000 members as `cloister member list --json` prints them, of 1.5 kB each.
+MOST_BYTES = 2**24
+# Characters of why a file holds none.
+MOST_WHY = 200
 
 
 def read_keys(file: Path | None, given: list[str]) -> dict[str, str]:
@@ -20,7 +28,8 @@ def read_keys(file: Path | None, given: list[str]) -> dict[str, str]:
     keys: dict[str, str] = {}
     if file is not None:
         try:
-            document = json.loads(file.read_text(encoding="utf-8"))
+            with open_file(file) as opened:
+                document = read_json(opened.read(MOST_BYTES + 1), most_bytes=MOST_BYTES)
             if isinstance(document.get("members"), list):
                 document = {
                     member["site"]: member["ledger_key"]
@@ -28,18 +37,17 @@ def read_keys(file: Path | None, given: list[str]) -> dict[str, str]:
                     if member["ledger_key"]
                 }
             keys |= {str(site): str(value) for site, value in document.items()}
-        except (
-            OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError
-        ) as error:  # fmt: skip
-            raise BadFileError(
-                f'{file}: no keys ({error}); {{"site": "hex", …}} is needed'
-            ) from error
+        except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+            why = one_line(str(error), MOST_WHY)
+            raise BadFileError(f'{file}: no keys ({why}); {{"site": "hex", …}} is needed') from (
+                error
+            )
     for assignment in given:
         site, equals, value = assignment.partition("=")
         if not equals:
-            raise UsageError(f"--key {assignment}: SITE=HEX is needed")
+            raise UsageError(f"--key {shortened(assignment)}: SITE=HEX is needed")
         keys[site] = value
     for site, value in keys.items():
         if len(value) != 64 or not set(value) <= set("0123456789abcdef"):
-            raise BadFileError(f"the key of {site}: 64 lower-case hex digits are needed")
+            raise BadFileError(f"the key of {listed([site])}: 64 lower-case hex digits are needed")
     return keys

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+
+from cloister.cli.terminal import Terminal
 
 # What an event makes of a site's lane: the letter of its round, and its colour.
 MARKS = {
@@ -41,7 +43,7 @@ class Lanes:
     """
 
     def __init__(self, name: str, sites: Sequence[str]) -> None:
-        self._console = Console(stderr=True)
+        self._console = Terminal(stderr=True)
         self._name = name
         self._lanes: dict[str, dict[int, str]] = {site: {} for site in sites}
         self._closed: list[str] = []

@@ -20,9 +20,9 @@ def show(ledger: LedgerPath, as_json: AsJson = False) -> None:
 
     Example: cloister ledger show runs/bank/ledgers/site-1.ledger
     """
-    from rich.console import Console
     from rich.table import Table
 
+    from cloister.cli.terminal import Terminal
     from cloister.privacy.charged import charged_rounds
     from cloister.privacy.history import History
     from cloister.privacy.stated import of_budget, promise, shown
@@ -35,7 +35,7 @@ def show(ledger: LedgerPath, as_json: AsJson = False) -> None:
     history = History()
     for entry in stored:
         history.add(entry)
-    console = Console()
+    console = Terminal()
     stated = (of_budget(history.budget, history.unit, history.plans.values()), promise(history))
     console.print(  # before a study, the budget is the promise
         "\n".join([*dict.fromkeys(map(str, stated)), f"signed by {history.public_key}"]),

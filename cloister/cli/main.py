@@ -27,6 +27,7 @@ from cloister.cli import (
 from cloister.cli import (
     run as runs,
 )
+from cloister.cli.streams import Printing, printing, say_error
 from cloister.errors import BadFileError, CloisterError, NetworkError, UsageError
 from cloister.files import bad_file
 
@@ -78,7 +79,7 @@ def main() -> None:
     """The `cloister` command."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=Printing(sys.stderr))
     sys.exit(run(sys.argv[1:]))
 
 
@@ -90,28 +91,36 @@ def of_system(error: OSError) -> CloisterError:
 
 
 def run(arguments: list[str]) -> int:
-    """Runs one command and returns its exit code; never lets a traceback through for bad input."""
+    """Runs one command and returns its exit code; never lets a traceback through for bad input.
+
+    Nothing that is printed meanwhile acts on a terminal, whoever wrote it (`cli.streams`).
+    """
+    with printing():
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
     try:
         code = app(args=arguments, prog_name="cloister", standalone_mode=False)
     except CloisterError as error:
-        print(f"cloister: {error}", file=sys.stderr)  # noqa: T201
+        say_error(str(error))
         return error.exit_code
     except BrokenPipeError:  # whoever read the output ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CloisterError.exit_code
     except OSError as error:  # ConnectionError and timeouts are of the network, the rest of files
         told = of_system(error)
-        print(f"cloister: {told}", file=sys.stderr)  # noqa: T201
+        say_error(str(told))
         return told.exit_code
     except ValueError as error:
         if "embedded null" not in str(error):
             raise
-        print(f"cloister: {bad_file(error)}", file=sys.stderr)  # noqa: T201
+        say_error(str(bad_file(error)))
         return BadFileError.exit_code
     except click.exceptions.ClickException as error:
         error.show()
         return UsageError.exit_code
     except (KeyboardInterrupt, click.exceptions.Abort):
-        print("cloister: interrupted", file=sys.stderr)  # noqa: T201
+        say_error("interrupted")
         return CloisterError.exit_code
     return code if isinstance(code, int) else 0

@@ -114,12 +114,14 @@ def _facts(study: Recipe, sites: int, made: Plan) -> dict[str, Any]:
 
 
 def _print(plans: list[dict[str, Any]], notes: list[str]) -> None:
-    from rich.console import Console
+    from rich.markup import escape
 
-    console = Console()
+    from cloister.cli.terminal import Terminal
+
+    console = Terminal()
 
     def say(text: str = "") -> None:
-        console.print(text, highlight=False, soft_wrap=True)
+        console.print(text, markup=True, soft_wrap=True)
 
     for facts in plans:
         epsilon, delta, unit = _shown(facts["epsilon"]), facts["delta"], facts["unit"]
@@ -171,7 +173,7 @@ def _print(plans: list[dict[str, Any]], notes: list[str]) -> None:
         "ε add up), labels, test data, and this recipe."
     )
     for note in notes:
-        console.print(f"[yellow]warning:[/] {note}", soft_wrap=True, highlight=False)
+        console.print(f"[yellow]warning:[/] {escape(note)}", markup=True, soft_wrap=True)
 
 
 def _seen(facts: dict[str, Any]) -> str:

@@ -237,8 +237,7 @@ def doctor(site: SiteToml, recipe: Study = None, as_json: AsJson = False) -> Non
 
     Example: cloister site doctor site.toml study.toml
     """
-    from rich.console import Console
-
+    from cloister.cli.terminal import Terminal
     from cloister.client.checks import Level, Outcome
     from cloister.client.doctor import examine
     from cloister.client.site_file import read_site
@@ -247,7 +246,7 @@ def doctor(site: SiteToml, recipe: Study = None, as_json: AsJson = False) -> Non
 
     file = read_site(site)
     study: Recipe | None = read_recipe(recipe) if recipe else None
-    console = Console()
+    console = Terminal()
     colours = {Level.PASS: "green", Level.WARN: "yellow", Level.FAIL: "red"}
     outcomes: list[Outcome] = []
     for outcome in examine(file, study):
@@ -255,7 +254,7 @@ def doctor(site: SiteToml, recipe: Study = None, as_json: AsJson = False) -> Non
         if not as_json:
             console.print(
                 f"[{colours[outcome.level]}]{outcome.level}[/]  {outcome.name:<17}",
-                end="", highlight=False,
+                end="", markup=True,
             )  # fmt: skip
             console.print(outcome.detail, highlight=False, markup=False, soft_wrap=True)
             if outcome.level is not Level.PASS:

@@ -28,7 +28,15 @@ from collections.abc import Callable, Mapping
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from cloister.adapter.exchange import RECORD, WORDS, RoundReply, RoundRequest, Status, Step
+from cloister.adapter.exchange import (
+    RECORD,
+    SIGNATURE_BYTES,
+    WORDS,
+    RoundReply,
+    RoundRequest,
+    Status,
+    Step,
+)
 from cloister.adapter.wire import decode
 from cloister.client.app import left_at
 from cloister.client.site import Site
@@ -43,8 +51,6 @@ Sign = Callable[[bytes], bytes]
 
 # Relative error of a norm whose values were rounded to float32 (2⁻²⁴ each) and summed.
 ROUNDING = 1e-6
-# Of Ed25519 (RFC 8032).
-SIGNATURE_BYTES = 64
 # Seconds between the stamp on a reply and this look at it: a reading of the ledger, on a busy
 # machine. A reply that was held up longer is asked for again, and the same bytes leave.
 STAMPED = 30

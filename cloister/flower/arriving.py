@@ -1,27 +1,21 @@
 """Replies on their way from the SuperLink: put together without waiting, and whatever they are.
 
-Flower's Grid waits for each reply's objects in turn, takes the message's own object for the truth
-about who sent it, and lets an object that cannot be read end the whole run. Here a reply whose
-objects are not all there is looked at again later; who sent it and what it answers is what the
-SuperLink has noted; and one that cannot be read becomes one without content, which does not count.
+Flower's Grid waits for each reply's objects in turn, and lets an object that cannot be read end the
+whole run. Here a reply whose objects are not all there is looked at again later; what the objects
+are, `pulling` says.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from flwr.app import Error, Message, RecordDict
-from flwr.app.message import make_message
-from flwr.common.constant import ErrorCode
-from flwr.common.serde_utils import metadata_from_proto
+from flwr.app import Message
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.message_pb2 import ObjectTree, PullObjectResponse
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
-log = logging.getLogger(__name__)
+from cloister.flower.pulling import not_there, read_pulled
 
 Pull = Callable[[str], PullObjectResponse]
 
@@ -59,24 +53,11 @@ class Arriving:
 
     def message(self) -> Message:
         """The reply that the objects are; one without content where they are none."""
-        metadata = metadata_from_proto(self.told.metadata)
-        try:
-            made = inflate_object_from_contents(self.told.metadata.message_id, self.contents)
-            if not isinstance(made, Message):
-                raise TypeError(f"{type(made).__name__} in place of a message")
-            content = None if made.has_error() else made.content
-            error = made.error if made.has_error() else None
-        except Exception as failure:  # whatever a site sent: its reply does not count
-            log.warning("node %d: its reply cannot be read (%s)",
-                        metadata.src_node_id, type(failure).__name__)  # fmt: skip
-            content, error = RecordDict(), None
-        return make_message(metadata, content, error)
+        return read_pulled(self.told.metadata, self.contents)
 
     def lost(self) -> Message:
         """The error in place of a reply whose objects never came."""
-        metadata = metadata_from_proto(self.told.metadata)
-        error = Error(ErrorCode.MESSAGE_UNAVAILABLE, "its objects did not come")
-        return make_message(metadata, None, error)
+        return not_there(self.told.metadata)
 
 
 @dataclass

@@ -6,7 +6,6 @@ coordinator or the privacy officer, shows that entries are gone. A countersignat
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,13 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloister.errors import BadFileError, LedgerError
+from cloister.files import open_file
+from cloister.json_text import read_json
 from cloister.privacy.chain import Entry, Head, canonical
 from cloister.privacy.keys import is_signed, public_hex
+
+# Of a head's file: an entry with a plan of 10,000 tensors, written as JSON once more.
+MOST_BYTES = 2**22
 
 
 @dataclass(frozen=True)
@@ -74,21 +78,24 @@ def read_anchor(path: Path) -> Anchor:
         LedgerError: A signature on it does not hold.
     """
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        with open_file(path) as file:
+            stored = read_json(file.read(MOST_BYTES + 1), most_bytes=MOST_BYTES)
+        if type(stored["seq"]) is not int:
+            raise TypeError("seq")
         anchor = Anchor(
-            Head(int(stored["seq"]), str(stored["hash"])),
+            Head(stored["seq"], str(stored["hash"])),
             str(stored["key"]),
             str(stored["entry"]),
             str(stored["signature"]),
             tuple((str(w["key"]), str(w["signature"])) for w in stored["witnesses"]),
         )
         entry = Entry(anchor.entry.encode(), bytes.fromhex(anchor.signature))
+        witnessed = [(key, bytes.fromhex(signature)) for key, signature in anchor.witnesses]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadFileError(f"{path}: no ledger head (cloister ledger export --head)") from error
     sound = is_signed(entry.body, entry.signature, anchor.key) and entry.hash == anchor.head.hash
     sound = sound and all(
-        is_signed(_witnessed(anchor), bytes.fromhex(signature), key)
-        for key, signature in anchor.witnesses
+        is_signed(_witnessed(anchor), signature, key) for key, signature in witnessed
     )
     if not sound:
         raise LedgerError(f"{path}: a signature on this head does not hold; it was changed")

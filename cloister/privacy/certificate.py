@@ -6,7 +6,6 @@ and `check` makes it again from them, in the form of its version (`certificate_f
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +13,22 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloister import __version__
+from cloister.bounds import shortened
 from cloister.errors import BadFileError, LedgerError, UsageError
+from cloister.json_text import read_json
 from cloister.privacy.certificate_forms import COMPUTED, FIELDS, NAMED, VERSION, statement
 from cloister.privacy.chain import Entry, canonical
 from cloister.privacy.keys import is_signed, public_hex
 from cloister.privacy.verify import TOLERANCE, Verdict, verify
+
+# Of a certificate alone. A message of 10,000 tensors, a hundred bytes each for name and shape, and
+# as much again for the rest: more than any adapter that a site's policy takes has.
+MOST_STATED = 2**21
+# Of a certificate and its ledger: a round takes two entries of about a kilobyte each, and a study
+# has at most 10,000 (`bounds.MOST_ROUNDS`); three such.
+MOST_BYTES = 2**26
+# An entry has two values in a table: a hundred thousand of them.
+MOST_VALUES = 400_000
 
 
 @dataclass(frozen=True)
@@ -137,23 +147,23 @@ def read_evidence(content: bytes, name: str) -> Evidence:
         BadFileError: It is not of the form of a certificate of this version.
     """
     try:
-        document = json.loads(content)
+        document = read_json(content, most_bytes=MOST_BYTES, most_values=MOST_VALUES)
         evidence = Evidence(
             entry_of(document["certificate"]), tuple(entry_of(row) for row in document["ledger"])
         )
-        fields = evidence.fields
+        fields = read_json(evidence.certificate.body, most_bytes=MOST_STATED)
         whole = set(document) == {"certificate", "ledger"}
         whole = whole and canonical(fields) == evidence.certificate.body
         version = fields["version"]
         whole = whole and fields["kind"] == "certificate"
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadFileError(
             f"{name}: no certificate, or damaged (cloister audit certificate makes one)"
         ) from error
     if type(version) is not int or version not in FIELDS:
         raise BadFileError(
-            f"{name}: a certificate of version {version!r}; {VERSION} and earlier ones are "
-            "understood; use the version of cloister that made it"
+            f"{name}: a certificate of version {shortened(version)}; {VERSION} and earlier ones "
+            "are understood; use the version of cloister that made it"
         )
     if not whole or set(fields) != NAMED | FIELDS[version]:
         raise BadFileError(f"{name}: not of the form of a certificate; it was changed or damaged")
@@ -184,6 +194,6 @@ def entry_of(row: Mapping[str, str]) -> Entry:
     Raises:
         ValueError: It is none.
     """
-    if set(row) != {"body", "signature"}:
+    if not isinstance(row, dict) or set(row) != {"body", "signature"}:
         raise ValueError("no entry")
     return Entry(row["body"].encode(), bytes.fromhex(row["signature"]))

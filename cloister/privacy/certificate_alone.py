@@ -6,13 +6,13 @@ from the plans, events and budget that it names. With the ledger, `certificate.c
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from cloister.errors import LedgerError, RefusedError, UsageError
+from cloister.json_text import read_json
 from cloister.privacy.budget import Budget, fits_whole, rounded_up
-from cloister.privacy.certificate import entry_of, same, stored
+from cloister.privacy.certificate import MOST_STATED, entry_of, same, stored
 from cloister.privacy.certificate_forms import FIELDS, NAMED, VERSION, merged, with_rdp
 from cloister.privacy.chain import Entry, canonical
 from cloister.privacy.events import GaussianEvent
@@ -22,9 +22,8 @@ from cloister.privacy.plan import Plan
 from cloister.privacy.stated import Basis, Stated, of_budget, of_events, of_plan, of_plan_alone
 from cloister.privacy.units import Unit
 
-# Of a certificate. A message of 10,000 tensors, a hundred bytes each for name and shape, and as
-# much again for the rest: more than any adapter that a site's policy takes has.
-MOST_BYTES = 2**21
+# Its text may hold as many quotes, each of which JSON writes as two bytes, as other characters.
+MOST_BYTES = 2 * MOST_STATED
 
 
 def to_bytes(certificate: Entry) -> bytes:
@@ -54,10 +53,10 @@ def check_alone(
     if len(content) > MOST_BYTES:
         raise LedgerError(f"{site}: a certificate of {len(content)} bytes; {MOST_BYTES} at most")
     try:
-        certificate = entry_of(json.loads(content))
-        fields = certificate.fields
+        certificate = entry_of(read_json(content, most_bytes=MOST_BYTES))
+        fields: dict[str, Any] = read_json(certificate.body, most_bytes=MOST_STATED)
         whole = canonical(fields) == certificate.body and fields["kind"] == "certificate"
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LedgerError(f"{site}: not of the form of a certificate") from error
     if not is_signed(certificate.body, certificate.signature, key):
         raise LedgerError(f"{site}: the certificate is not signed by the site's key")

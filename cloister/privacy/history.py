@@ -13,6 +13,9 @@ from cloister.privacy.events import GaussianEvent
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Neighbouring, Unit
 
+# Characters that a message repeats of why an entry cannot be read.
+MOST_WHY = 200
+
 
 @dataclass(frozen=True)
 class Reserved:
@@ -77,7 +80,8 @@ class History:
         try:
             request = self._take(entry.fields, head)
         except (KeyError, TypeError, ValueError, OverflowError, UsageError) as error:
-            raise LedgerError(f"entry {head.seq}: not readable ({error!r})") from error
+            why = repr(error)[:MOST_WHY]
+            raise LedgerError(f"entry {head.seq}: not readable ({why})") from error
         self.head = head
         return request
 

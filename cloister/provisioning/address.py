@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
+from cloister.bounds import shortened
 from cloister.errors import UsageError
 
 # RFC 1123, and underscores, which some local names have; other scripts in their ASCII form (xn--…).
@@ -32,7 +33,7 @@ def split_address(address: str, name: str) -> tuple[str, int]:
         or not 0 < int(port) < 65536
     ):
         raise UsageError(
-            f"{name}: {address!r} given; host:port is needed, as in fed.example.org:9443"
+            f"{name}: {shortened(address)} given; host:port is needed, as in fed.example.org:9443"
         )
     return host, int(port)
 

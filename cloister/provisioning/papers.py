@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
@@ -23,8 +23,10 @@ from typing import Any, TypeVar
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from cloister.bounds import shortened
 from cloister.errors import BadFileError, NetworkError, UsageError
 from cloister.files import write_whole
+from cloister.json_text import read_json
 from cloister.names import is_name
 from cloister.privacy.chain import canonical
 from cloister.privacy.keys import is_signed
@@ -266,9 +268,9 @@ def _statement(kind: str, said: Mapping[str, Any], version: int | None = None) -
 
 def _document(path: Path, content: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(content, object_pairs_hook=_each_once)
-    except (ValueError, RecursionError) as error:
-        raise BadFileError(f"{path}: cannot be read ({error})") from error
+        document = read_json(content, most_bytes=LARGEST)
+    except ValueError as error:
+        raise BadFileError(f"{path}: cannot be read ({error}); ask for it anew") from error
     if (
         not isinstance(document, dict)
         or set(document) != {"cloister", "version", "body", "signatures"}
@@ -278,7 +280,7 @@ def _document(path: Path, content: bytes) -> dict[str, Any]:
     version, newest = document["version"], VERSIONS[document["cloister"]]
     if type(version) is not int or not 1 <= version <= newest:
         raise BadFileError(
-            f"{path}: of version {version!r:.20}, this is {newest}; both sides need the "
+            f"{path}: of version {shortened(version)}, this is {newest}; both sides need the "
             "same version of cloister"
         )
     return document
@@ -288,13 +290,6 @@ def _no_paper(path: Path) -> BadFileError:
     return BadFileError(
         f"{path}: no invite, request or welcome; give the file that the other side sent"
     )
-
-
-def _each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; of a name that stands there twice, readers could take either."""
-    if len(dict(pairs)) != len(pairs):
-        raise ValueError("a name twice in one object")
-    return dict(pairs)
 
 
 def _read(
@@ -341,6 +336,6 @@ def _in_time(path: Path, expires: str, now: datetime, remedy: str) -> None:
     try:
         over = now > datetime.fromisoformat(expires)
     except (ValueError, TypeError) as error:
-        raise BadFileError(f"{path}: {expires!r} is no time with a zone") from error
+        raise BadFileError(f"{path}: {shortened(expires)} is no time with a zone") from error
     if over:
-        raise NetworkError(f"{path}: was valid until {expires}; {remedy}")
+        raise NetworkError(f"{path}: was valid until {shortened(expires)[1:-1]}; {remedy}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -72,12 +73,13 @@ def examine(bundle: Bundle, keys: Mapping[str, str]) -> Findings:
     verdicts = {name: _checked(bundle, name, keys[name]) for name in sorted(bundle.sites)}
     _agree(bundle)
     _received(bundle, verdicts)
+    received = Counter(update.site for update in bundle.received)
     sites = tuple(
         SiteClaim(
             name,
             bundle.sites[name].fields,
             verdict,
-            sum(update.site == name for update in bundle.received),
+            received[name],
         )
         for name, verdict in verdicts.items()
     )

@@ -12,6 +12,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,11 +21,14 @@ from torch import nn
 
 from cloister.adapter.tensors import Adapter
 from cloister.data.config import DataConfig
-from cloister.errors import AdapterFormatError, BadFileError
+from cloister.errors import MOST_PROBLEMS, AdapterFormatError, BadFileError
 from cloister.fields import as_table, read_section
+from cloister.files import open_file
+from cloister.json_text import read_json
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.network import LowRankHead
 from cloister.models.state import write_adapter
+from cloister.release.fingerprint import MOST_TOLD
 from cloister.release.stack import save_stacked, stacked_config
 from cloister.tasks.config import TaskConfig
 from cloister.training.workspace import Workspace, open_workspace
@@ -98,28 +102,31 @@ def read_released(folder: Path) -> Released:
         BadFileError: The folder holds no adapter of ours, or a damaged one.
     """
     try:
-        document = json.loads((folder / "cloister.json").read_text(encoding="utf-8"))
+        with open_file(folder / "cloister.json") as file:
+            document = read_json(file.read(MOST_TOLD + 1), most_bytes=MOST_TOLD)
     except (OSError, ValueError) as error:
         raise BadFileError(
             f"{folder}: no adapter here (cloister.json is missing or damaged); give a finished "
             "run's folder or its adapter/"
         ) from error
-    if not isinstance(document, dict) or document.get("version") != VERSION:
+    version = document.get("version") if isinstance(document, dict) else None
+    if type(version) is not int or version != VERSION:
         raise AdapterFormatError(f"{folder}/cloister.json: written by another version of cloister")
-    problems: list[str] = []
-
-    def section(kind: type, name: str) -> object:
-        return read_section(kind, document.get(name, {}), name, problems)
-
-    sections = {
-        "model": section(ModelConfig, "model"),
-        "lora": section(LoraConfig, "lora"),
-        "task": section(TaskConfig, "task"),
-        "data": section(DataConfig, "data"),
-    }
+    kinds = {"model": ModelConfig, "lora": LoraConfig, "task": TaskConfig, "data": DataConfig}
+    problems = [
+        f"{name}: missing, or not a table"
+        for name in kinds
+        if not isinstance(document.get(name), dict)
+    ]
+    if type(document.get("seed")) is not int:
+        problems.append("seed: missing, or not a whole number")
+    sections: dict[str, Any] = {}
+    if not problems:
+        sections = {n: read_section(kind, document[n], n, problems) for n, kind in kinds.items()}
     if problems:
-        raise AdapterFormatError(f"{folder}/cloister.json: " + "; ".join(problems))
-    return Released(**sections, seed=int(document["seed"]))  # type: ignore[arg-type]
+        told = "; ".join(problems[:MOST_PROBLEMS])
+        raise AdapterFormatError(f"{folder}/cloister.json: {told}")
+    return Released(**sections, seed=document["seed"])
 
 
 def load_released(folder: Path) -> tuple[Released, Workspace]:

@@ -6,11 +6,13 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from cloister.adapter.exchange import RECORD, RoundRequest
+from cloister.server.boundary import Unreadable, reading
 from cloister.server.voice import Voice, addressed, hear
 
 log = logging.getLogger(__name__)
@@ -147,7 +149,9 @@ class Asker:
         asked = [*pending, *self._late, *self._answered]
         came = []
         for message in self.grid.pull_messages(asked) if asked else ():
-            message_id = message.metadata.reply_to_message_id
+            message_id = reading("some site", partial(_answered, message))
+            if isinstance(message_id, Unreadable):
+                continue  # whose it is cannot be told: its site is one that says nothing
             # Also of what comes too late, or twice: the site released it.
             hear(self.voice, message)
             if message_id in self._answered:
@@ -157,6 +161,11 @@ class Asker:
             else:
                 came.append((message_id, message))
         return came
+
+
+def _answered(message: Message) -> str:
+    """The id of the question that a message answers."""
+    return str(message.metadata.reply_to_message_id)
 
 
 @dataclass

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from flwr.serverapp import Grid
 
 from cloister.adapter.exchange import RoundRequest, Step
-from cloister.errors import AdapterFormatError, LedgerError
-from cloister.privacy.certificate_alone import check_alone
+from cloister.privacy.certificate_alone import MOST_BYTES, check_alone
 from cloister.server.asking import Asker
-from cloister.server.replies import Terms, read_replies
+from cloister.server.replies import Awaited, Terms, read_replies
 from cloister.server.study import ServerStudy
 
 Fields = Mapping[str, Any]
@@ -35,13 +35,11 @@ def collect_certificates(
     """
     keys, found = study.keys or {}, dict[str, tuple[bytes, Fields]]()
 
-    def read(site: str, payload: bytes) -> tuple[bytes, Fields]:
-        try:
-            return payload, check_alone(
-                payload, site=site, study=study.digest, key=keys[site], most_steps=most_steps
-            )
-        except LedgerError as error:
-            raise AdapterFormatError(str(error)) from error
+    def awaited(site: str) -> Awaited[tuple[bytes, Fields]]:
+        check = partial(
+            check_alone, site=site, study=study.digest, key=keys[site], most_steps=most_steps
+        )
+        return Awaited(MOST_BYTES, lambda payload: (payload, check(payload)))
 
     asker = Asker(grid, study.nodes, study.patience, study.voice, since=study.since)
     started = time.monotonic()
@@ -51,7 +49,7 @@ def collect_certificates(
         asker.ask(request, nodes, len(nodes), started),
         Terms(study.digest, study.sites, study.keys),
         number,
-        read,
+        awaited,
         found.__setitem__,
     )
     return found

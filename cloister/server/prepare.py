@@ -9,15 +9,15 @@ asked again until the deadline.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from flwr.app import Message
 
 from cloister.adapter.exchange import RECORD, RoundRequest, Status, Step
-from cloister.errors import AdapterFormatError, QuorumError
+from cloister.errors import QuorumError
 from cloister.server.asking import Asker, Nodes
-from cloister.server.replies import Replies, Terms, read_replies
+from cloister.server.replies import Awaited, Replies, Terms, read_replies
 from cloister.server.study import ServerStudy
 
 
@@ -32,6 +32,7 @@ class Prepared:
         nodes: Flower's ids of the nodes that answered and take no part.
         waiting: Sites where nobody had approved the study by the deadline: they take no part until
             the run is resumed.
+        unfit: Of the refused, sites whose answer could not be read: no round waits for them.
     """
 
     ready: frozenset[str]
@@ -39,6 +40,7 @@ class Prepared:
     refused: Mapping[str, str]
     nodes: frozenset[int]
     waiting: frozenset[str] = frozenset()
+    unfit: frozenset[str] = frozenset()
 
     def among(self, nodes: Nodes) -> Nodes:
         """Those of these nodes that may be asked for a round."""
@@ -80,23 +82,22 @@ def prepare(study: ServerStudy, asker: Asker) -> Prepared:
             f"{len(nodes)} sites are connected after {asker.clock() - started:.0f} s, "
             f"{study.enough} are needed; start the others, then resume the run"
         )
-    terms, came = Terms(study.digest, study.sites, study.keys), set[int]()
     replies = read_replies(
-        _noting(
-            asker.ask(
-                RoundRequest(study.digest, 0, b"", Step.PREPARE), nodes, study.enough, started
-            ),
-            came,
-        ),
-        terms, 0, _nothing, lambda site, payload: None, Status.READY,
-    )  # fmt: skip
+        asker.ask(RoundRequest(study.digest, 0, b"", Step.PREPARE), nodes, study.enough, started),
+        Terms(study.digest, study.sites, study.keys),
+        0,
+        lambda site: Awaited(0, lambda payload: None),
+        lambda site, payload: None,
+        Status.READY,
+    )
     known = set(replies.nodes.values())
     answered = {"", *replies.counted, *replies.retired, *replies.refused}
     prepared = Prepared(
         ready=frozenset(replies.counted),
         retired=frozenset(replies.retired),
         refused=dict(replies.refused),
-        nodes=frozenset(came - known),
+        nodes=frozenset(replies.came - known),
+        unfit=frozenset(replies.unfit),
         waiting=frozenset(events.waiting - answered),
     )
     study.on_prepared(prepared.ready, prepared.refused)
@@ -104,27 +105,13 @@ def prepare(study: ServerStudy, asker: Asker) -> Prepared:
     return prepared
 
 
-def _nothing(site: str, payload: bytes) -> None:
-    if payload:
-        raise AdapterFormatError("`ready` with something beside it")
-
-
-def _noting(
-    answers: Iterable[tuple[str, Message]], came: set[int]
-) -> Iterator[tuple[str, Message]]:
-    """Notes whose answers came, but for those of spent budgets, which each round excuses anew."""
-    for sender, message in answers:
-        content = dict(message.content.get(RECORD, {})) if message.has_content() else None
-        if content is not None and content.get("status") != Status.BUDGET:
-            came.add(message.metadata.src_node_id)
-        yield sender, message
-
-
 def _check_enough(study: ServerStudy, prepared: Prepared, replies: Replies) -> None:
     excused = prepared.retired | replies.unfit
     needed = sum(site not in excused for site in study.sites)
     if study.secure is not None or study.min_sites is not None:
         needed = min(study.enough, len(study.sites) - len(prepared.retired))
+    if replies.unfit:
+        needed = max(needed, study.fewest)
     if len(prepared.ready) >= needed:
         return
     said = [f"{site} ({why})" for site, why in sorted(prepared.refused.items())]

@@ -1,20 +1,26 @@
-"""The replies of one round: which count, and what the others mean."""
+"""The replies of one round: which count, and what the others mean.
+
+A site's message is taken apart in `server.boundary`: whatever is wrong with it costs that site its
+place in the round, and no other. What is done with a value that was read (`take`) lies outside.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from functools import partial
+from typing import Generic, TypeVar
 
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message
 
 from cloister.adapter.exchange import RECORD, RoundReply, Status
 from cloister.adapter.formats import Dtype, Shapes
 from cloister.adapter.tensors import Adapter
-from cloister.adapter.wire import decode, digest
+from cloister.adapter.wire import decode, digest, encoded_length
 from cloister.errors import AdapterFormatError
 from cloister.privacy.keys import is_signed
+from cloister.server.boundary import Unreadable, reading
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +46,19 @@ class Terms:
     keys: Mapping[str, str] | None
 
 
+@dataclass(frozen=True)
+class Awaited(Generic[T]):
+    """What a site may answer to a question.
+
+    Attributes:
+        most_bytes: Of its payload; a longer one is neither hashed nor parsed.
+        read: What its payload stands for; raises CloisterError where nothing.
+    """
+
+    most_bytes: int
+    read: Callable[[bytes], T]
+
+
 @dataclass
 class Replies:
     """What came back in a round.
@@ -53,6 +72,7 @@ class Replies:
         spent: Sites that charged this round before and were cut off: they go on with the next.
         unfit: Sites whose reply came and cannot count: asked again they might say the same.
         nodes: Flower's id of the node of each that counts.
+        came: Ids of the nodes from which anything came, but for those of spent budgets.
         refused: Why a site's reply does not count, in words, by site; "a site" where it did not
             say which.
     """
@@ -65,6 +85,7 @@ class Replies:
     spent: set[str] = field(default_factory=set)
     unfit: set[str] = field(default_factory=set)
     nodes: dict[str, int] = field(default_factory=dict)
+    came: set[int] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
 
     def refuse(self, site: str, number: int, why: str) -> None:
@@ -77,7 +98,7 @@ def read_replies(
     answers: Iterable[tuple[str, Message]],
     terms: Terms,
     number: int,
-    read: Callable[[str, bytes], T],
+    awaited: Callable[[str], Awaited[T]],
     take: Callable[[str, T], None],
     wanted: Status = Status.TRAINED,
 ) -> Replies:
@@ -87,50 +108,29 @@ def read_replies(
         answers: As they arrived, each with the site whose node sent it; "" where nothing tells.
         terms: What every reply is held against.
         number: The round.
-        read: What a site's bytes stand for; raises AdapterFormatError where nothing.
+        awaited: What each site of the study may answer.
         take: Given each answer that counts, as it arrives.
         wanted: The word of an answer that counts.
+
+    Guarantees:
+        No exception of reading a message leaves; one of `awaited` or `take` does. What a node sends
+        speaks for or against its own site alone, in whoever's name it is.
     """
-    replies = Replies()
+    sorting = _Sorting(terms, number, awaited, take, wanted)
     for sender, message in answers:
-        if not message.has_content():
-            replies.refuse(sender, number, f"no content, Flower's error {message.error.code}")
-            continue
-        site = sender
-        try:
-            reply = RoundReply.from_fields(dict(message.content[RECORD]))
-            if reply.site == "" and reply.status in (Status.REFUSED, Status.FAILED):
-                replies.refuse(sender, number, f"it says: {reply.status}, before it could sign")
-                continue
-            site = reply.site if reply.site in terms.sites else sender
-            _check_sender(reply, sender, terms, number)
-            if reply.status in (Status.BUDGET, Status.SPENT):
-                group = replies.retired if reply.status is Status.BUDGET else replies.spent
-                group.add(reply.site)
-                continue
-            if reply.status is not wanted:
-                replies.refuse(site, number, f"it says: {reply.status.value}")
-                continue
-            if reply.site in replies.counted:
-                raise AdapterFormatError("a second update in one round")
-            value = read(reply.site, reply.delta)
-        except (AdapterFormatError, KeyError) as error:
-            replies.refuse(site, number, str(error))
-            replies.unfit |= {sender or site} & set(terms.sites)
-            continue
-        take(reply.site, value)
-        replies.counted.append(reply.site)
-        replies.nodes[reply.site] = message.metadata.src_node_id
-        replies.epsilon[reply.site] = reply.epsilon
-        replies.received[reply.site] = (digest(reply.delta), reply.head)
-        replies.bytes += len(reply.delta)
+        said = reading(sender, partial(_said, message))
+        if isinstance(said, Unreadable):
+            sorting.leave_out(sender, said.why)
+        else:
+            sorting.sort(said, sender)
+    replies = sorting.replies
     replies.unfit -= set(replies.counted)
     return replies
 
 
 def update_reader(
     bound: float | None, dtype: Dtype, shapes: Callable[[str], Sequence[Shapes]]
-) -> Callable[[str, bytes], Adapter]:
+) -> Callable[[str], Awaited[Adapter]]:
     """Reads updates in clear.
 
     Args:
@@ -139,23 +139,125 @@ def update_reader(
         shapes: Names and shapes that a site's update may have, one or more.
     """
 
-    def read(site: str, payload: bytes) -> Adapter:
-        update = decode(payload, *shapes(site), dtype=dtype)
-        if bound is not None and update.norm() > bound * (1 + ROUNDING):
-            raise AdapterFormatError(
-                f"an update of norm {update.norm():.4g}, {bound:g} is the bound"
-            )
-        return update
+    def awaited(site: str) -> Awaited[Adapter]:
+        kinds = shapes(site)
 
-    return read
+        def read(payload: bytes) -> Adapter:
+            update = decode(payload, *kinds, dtype=dtype)
+            if bound is not None and update.norm() > bound * (1 + ROUNDING):
+                raise AdapterFormatError(
+                    f"an update of norm {update.norm():.4g}, {bound:g} is the bound"
+                )
+            return update
+
+        return Awaited(max(encoded_length(kind, dtype) for kind in kinds), read)
+
+    return awaited
 
 
-def _check_sender(reply: RoundReply, sender: str, terms: Terms, number: int) -> None:
+@dataclass(frozen=True)
+class _Said:
+    """A message taken apart.
+
+    Attributes:
+        node: Flower's id of whose it is.
+        reply: What it says; AdapterFormatError's text where that is not of the form of a reply.
+        code: Flower's error in place of a reply.
+    """
+
+    node: int
+    reply: RoundReply | Unreadable
+    code: int | None = None
+
+
+def _said(message: Message) -> _Said:
+    node = int(message.metadata.src_node_id)
+    if not message.has_content():
+        return _Said(node, Unreadable(""), int(message.error.code))
+
+    def read() -> RoundReply:
+        record = message.content.get(RECORD)
+        if not isinstance(record, ConfigRecord):
+            raise AdapterFormatError("a message without the record that was agreed")
+        return RoundReply.from_fields(dict(record))
+
+    return _Said(node, reading(f"node {node}", read))
+
+
+@dataclass
+class _Sorting(Generic[T]):
+    """Puts each message of a round where it belongs."""
+
+    terms: Terms
+    number: int
+    awaited: Callable[[str], Awaited[T]]
+    take: Callable[[str, T], None]
+    wanted: Status
+    replies: Replies = field(default_factory=Replies)
+
+    def sort(self, said: _Said, sender: str) -> None:
+        """One message that was taken apart."""
+        replies, number = self.replies, self.number
+        if said.code is not None:
+            replies.refuse(sender, number, f"no content, Flower's error {said.code}")
+            return
+        replies.came.add(said.node)
+        reply = said.reply
+        if isinstance(reply, Unreadable):
+            self.leave_out(sender, reply.why)
+            return
+        if reply.site == "" and reply.status in (Status.REFUSED, Status.FAILED):
+            replies.refuse(sender, number, f"it says: {reply.status}, before it could sign")
+            return
+        is_ours = reply.site in self.terms.sites
+        site = sender or (reply.site if is_ours else "")
+        may = self.awaited(reply.site) if is_ours else None  # ours: outside the boundary
+        most = 0 if may is None else may.most_bytes
+        fault = reading(site, lambda: _check_sender(reply, sender, self.terms, number, most))
+        if isinstance(fault, Unreadable):
+            self.leave_out(site, fault.why)
+            return
+        assert may is not None
+        self._count(reply, said.node, may)
+
+    def leave_out(self, site: str, why: str) -> None:
+        """A message that came and cannot count: asked again, the site might say the same."""
+        self.replies.refuse(site, self.number, why)
+        self.replies.unfit |= {site} & set(self.terms.sites)
+
+    def _count(self, reply: RoundReply, node: int, may: Awaited[T]) -> None:
+        """A reply that is of the site that it names."""
+        replies, site = self.replies, reply.site
+        if reply.status is Status.BUDGET:
+            replies.retired.add(site)
+            replies.came.discard(node)
+        elif reply.status is Status.SPENT:
+            replies.spent.add(site)
+        elif reply.status is not self.wanted:
+            replies.refuse(site, self.number, f"it says: {reply.status.value}")
+        elif site in replies.counted:
+            self.leave_out(site, "a second update in one round")
+        elif isinstance(value := reading(site, lambda: may.read(reply.delta)), Unreadable):
+            self.leave_out(site, value.why)
+        else:
+            self.take(site, value)
+            replies.counted.append(site)
+            replies.nodes[site] = node
+            replies.epsilon[site] = reply.epsilon
+            replies.received[site] = (digest(reply.delta), reply.head)
+            replies.bytes += len(reply.delta)
+
+
+def _check_sender(
+    reply: RoundReply, sender: str, terms: Terms, number: int, most_bytes: int
+) -> None:
     """Raises AdapterFormatError unless the reply is this round's, of the site that sent it."""
     if reply.site not in terms.sites:
         raise AdapterFormatError("a site that is not of this study")
     if sender and reply.site != sender:
         raise AdapterFormatError(f"the node of {sender} answers in the name of {reply.site}")
+    if len(reply.delta) > most_bytes:  # before the signature, which covers the payload's hash
+        raise AdapterFormatError(f"{len(reply.delta)} bytes; {most_bytes} at most are awaited")
     if terms.keys is not None and not is_signed(
         reply.statement(terms.digest), reply.signature, terms.keys.get(reply.site, "")
     ):

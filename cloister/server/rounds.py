@@ -39,8 +39,9 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
     epsilon: dict[str, float] = {}
     asker = Asker(grid, study.nodes, study.patience, study.voice, study.on_event, study.since)
     gather = gatherer(study, asker)
-    enough = study.enough
     prepared = prepare(study, asker)
+    waits_for_all = study.secure is None and study.min_sites is None
+    enough = study.enough - len(prepared.unfit) * waits_for_all
     if _is_over(study, prepared.retired, state.round):
         return state
     while state.round < study.num_rounds:
@@ -57,7 +58,7 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
         replies = gathered.replies
         if _is_over(study, replies.retired, state.round):
             break
-        counts = _counts(replies, study, number)
+        counts = _counts(replies, study, number, prepared.unfit)
         epsilon |= replies.epsilon
         before, counted = state.adapter, dict(gathered.held)
         if counts and isinstance(study.strategy, Gate):
@@ -112,17 +113,23 @@ def _is_over(study: ServerStudy, retired: Collection[str], closed: int) -> bool:
     return False
 
 
-def _counts(replies: Replies, study: ServerStudy, number: int) -> bool:
+def _counts(replies: Replies, study: ServerStudy, number: int, unfit: Collection[str] = ()) -> bool:
     """Whether a round's updates are aggregated.
 
     Sites whose budget is spent, and those that sent what cannot count, are not waited for unless
     the study says how many it needs. A round that was cut off at so many sites that too few are
     left is skipped: asked again, these sites would say the same.
 
+    Args:
+        replies: The round's.
+        study: The study.
+        number: The round.
+        unfit: Sites that sent what cannot count when they were asked to prepare.
+
     Raises:
         QuorumError: Too few sites answered, and others still could.
     """
-    excused = replies.retired | replies.spent | replies.unfit
+    excused = replies.retired | replies.spent | replies.unfit | set(unfit)
     have = len(replies.counted)
     needed = study.min_sites or sum(site not in excused for site in study.sites)
     if study.secure is not None:

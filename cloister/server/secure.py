@@ -13,22 +13,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cloister.adapter.exchange import RoundRequest, Step
+from cloister.adapter.exchange import SIGNATURE_BYTES, RoundRequest, Step
 from cloister.adapter.wire import digest
-from cloister.errors import AdapterFormatError, QuorumError, RefusedError
-from cloister.privacy.secagg.keys import read_advertisement
-from cloister.privacy.secagg.messages import MaskedUpdate, Revealed
+from cloister.errors import AdapterFormatError, QuorumError
+from cloister.privacy.secagg.keys import ADVERTISEMENT_BYTES, read_advertisement
+from cloister.privacy.secagg.member import has_signed
+from cloister.privacy.secagg.messages import MaskedUpdate, Revealed, masked_bytes, revealed_bytes
 from cloister.privacy.secagg.question import Question, to_hex
 from cloister.privacy.secagg.sharing import Sharing
 from cloister.privacy.secagg.terms import Terms as EpochTerms
 from cloister.privacy.secagg.unmasking import unmasked_sum
 from cloister.server.asking import Asker, Nodes
-from cloister.server.replies import Replies, Terms, read_replies
+from cloister.server.replies import Awaited, Replies, Terms, read_replies
 
 T = TypeVar("T")
 
@@ -96,13 +98,17 @@ class SecureRounds:
             return SecureSum(replies, None)
         there, start = tuple(sorted(masked)), digest(payload)
         try:
-            signed = self._ask(Step.SIGN, epoch, number, replies, there, _as_it_is,
+            signed = self._ask(Step.SIGN, epoch, number, replies, there,
+                               lambda site: awaited_signature(epoch, number, start, there, site),
                                lambda site: Question(epoch=epoch.epoch, members=epoch.members,
                                                      survivors=there, adapter=start))  # fmt: skip
             self._enough(signed, "signed whose updates are summed")
             revealed = self._ask(
                 Step.REVEAL, epoch, number, replies, tuple(signed),
-                lambda site, shares: Revealed.from_bytes(epoch, there, shares),
+                lambda site: Awaited(
+                    revealed_bytes(epoch, len(there)),
+                    lambda shares: Revealed.from_bytes(epoch, there, shares),
+                ),
                 lambda site: Question(
                     epoch=epoch.epoch, members=epoch.members, signatures=to_hex(signed),
                     adapter=start,
@@ -142,8 +148,8 @@ class SecureRounds:
                 self.terms.digest, number, b"", Step.ADVERTISE, question.to_bytes()
             )
             replies = self._exchange(
-                asked, self._of(nodes, could), self.sharing.threshold, _advertisement(epoch),
-                self._advertised.__setitem__,
+                asked, self._of(nodes, could), self.sharing.threshold,
+                partial(_advertisement, epoch), self._advertised.__setitem__,
             )  # fmt: skip
             self._advertising += replies.bytes
             self.retired |= replies.retired
@@ -163,7 +169,10 @@ class SecureRounds:
         replies = self._exchange(
             RoundRequest(self.terms.digest, number, payload, Step.MASK, question.to_bytes()),
             self._of(nodes, epoch.members), epoch.threshold,
-            lambda site, update: MaskedUpdate.from_bytes(epoch, site, update, values),
+            lambda site: Awaited(
+                masked_bytes(epoch, values),
+                lambda update: MaskedUpdate.from_bytes(epoch, site, update, values),
+            ),
             masked.__setitem__,
         )  # fmt: skip
         self._nodes |= replies.nodes
@@ -171,7 +180,7 @@ class SecureRounds:
 
     def _ask(
         self, step: Step, epoch: EpochTerms, number: int, so_far: Replies,
-        sites: Collection[str], read: Callable[[str, bytes], T],
+        sites: Collection[str], awaited: Callable[[str], Awaited[T]],
         question: Callable[[str], Question],
     ) -> dict[str, T]:  # fmt: skip
         """Puts a question of its own to each of these sites."""
@@ -184,17 +193,17 @@ class SecureRounds:
         }
         nodes = {self._nodes[site]: site for site in sites}
         answers = self.asker.ask_each(number, requests, nodes, epoch.threshold, self.asker.clock())
-        replies = read_replies(answers, self.terms, number, read, found.__setitem__)
+        replies = read_replies(answers, self.terms, number, awaited, found.__setitem__)
         so_far.bytes += replies.bytes
         so_far.refused.update(replies.refused)
         return found
 
     def _exchange(
         self, request: RoundRequest, nodes: Nodes, enough: int,
-        read: Callable[[str, bytes], T], take: Callable[[str, T], None],
+        awaited: Callable[[str], Awaited[T]], take: Callable[[str, T], None],
     ) -> Replies:  # fmt: skip
         answers = self.asker.ask(request, nodes, enough, self.asker.clock())
-        return read_replies(answers, self.terms, request.round, read, take)
+        return read_replies(answers, self.terms, request.round, awaited, take)
 
     def _of(self, nodes: Nodes, sites: Collection[str]) -> Nodes:
         """The nodes of these sites, as far as is known whose a node is."""
@@ -213,16 +222,32 @@ class SecureRounds:
             )
 
 
-def _as_it_is(site: str, payload: bytes) -> bytes:
-    return payload
-
-
-def _advertisement(epoch: EpochTerms) -> Callable[[str, bytes], bytes]:
-    def read(site: str, payload: bytes) -> bytes:
-        try:
-            read_advertisement(epoch, site, payload)
-        except RefusedError as error:
-            raise AdapterFormatError(str(error)) from error
+def _advertisement(epoch: EpochTerms, site: str) -> Awaited[bytes]:
+    def read(payload: bytes) -> bytes:
+        read_advertisement(epoch, site, payload)
         return payload
 
-    return read
+    return Awaited(ADVERTISEMENT_BYTES, read)
+
+
+def awaited_signature(
+    epoch: EpochTerms, number: int, adapter: str, survivors: Collection[str], site: str
+) -> Awaited[bytes]:
+    """A member's signature on whose updates are summed, and nothing else.
+
+    Other bytes would be handed on to all, and may cost them the sum.
+
+    Args:
+        epoch: Whose members sign.
+        number: The round.
+        adapter: SHA-256 of the global adapter that it starts from.
+        survivors: Whose updates are summed.
+        site: The member.
+    """
+
+    def read(payload: bytes) -> bytes:
+        if not has_signed(epoch, number, adapter, survivors, site, payload):
+            raise AdapterFormatError("a signature that is not its own on whose updates are summed")
+        return payload
+
+    return Awaited(SIGNATURE_BYTES, read)

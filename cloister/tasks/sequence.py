@@ -11,6 +11,7 @@ from sklearn.metrics import precision_recall_fscore_support
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from cloister.bounds import listed, shortened
 from cloister.data.records import Record, RecordKind, TextRecord
 from cloister.errors import MisfitError
 from cloister.tasks.collate import collate
@@ -44,8 +45,8 @@ class SequenceClassification:
         if record.label not in self.labels:
             raise MisfitError(
                 UNKNOWN_LABEL,
-                f"label {record.label!r} is not among the study's {len(self.labels)} "
-                f"({', '.join(self.labels[:5])}{', …' if len(self.labels) > 5 else ''}); "
+                f"label {shortened(record.label)} is not among the study's {len(self.labels)} "
+                f"({listed(self.labels)}); "
                 "correct the file, or name it in task.labels",
             )
         text = cut_text(record.text, self.max_length)

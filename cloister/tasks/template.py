@@ -13,9 +13,11 @@ from functools import lru_cache
 
 from jinja2 import Template, TemplateError
 
+from cloister.bounds import listed
 from cloister.data.records import Message
 from cloister.errors import MisfitError, UsageError
-from cloister.tasks.template_rules import check_template
+from cloister.printable import one_line
+from cloister.tasks.template_rules import MOST_SAID, UNREADABLE, check_template
 from cloister.tasks.template_sandbox import (
     LONGEST_TEXT,
     Names,
@@ -81,10 +83,10 @@ class ChatTemplate:
             with counted_steps():
                 return _text(_compiled(self.text, self.is_own), values)
         except Exception as error:  # a template may raise whatever Python does
-            roles = ", ".join(m.role for m in messages)
+            roles, why = listed([m.role for m in messages]), one_line(str(error), MOST_SAID)
             raise MisfitError(
                 UNRENDERED,
-                f"task.chat_template: turns of {roles} cannot be rendered ({error}); set a "
+                f"task.chat_template: turns of {roles} cannot be rendered ({why}); set a "
                 "template that takes such conversations, or leave them out of the data",
             ) from error
 
@@ -105,9 +107,10 @@ def _compiled(text: str, is_own: bool) -> Template:
         names |= {"namespace": Names, "raise_exception": _raise, "strftime_now": _today}
     try:
         return Sandbox(names).from_string(text)
-    except (TemplateError, RecursionError) as error:
+    except (TemplateError, RecursionError, *UNREADABLE) as error:
+        why = one_line(str(error), MOST_SAID)
         raise UsageError(
-            f"task.chat_template: it is no template that can be used ({error}); correct it, or "
+            f"task.chat_template: it is no template that can be used ({why}); correct it, or "
             "leave it out for the base's own"
         ) from error
 

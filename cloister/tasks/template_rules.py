@@ -13,13 +13,21 @@ from collections.abc import Iterator
 
 from jinja2 import Environment, TemplateSyntaxError, nodes
 
-from cloister.errors import UsageError
+from cloister.bounds import shortened
+from cloister.errors import MOST_PROBLEMS, UsageError
+from cloister.printable import one_line
 
 # Longest template in characters; the longest that model families ship (with tools) have about
 # 12,000.
 LONGEST = 16_384
 # Longest `range` of a loop.
 LONGEST_RANGE = 64
+
+# Characters of what Jinja says of a template, which may repeat any of it.
+MOST_SAID = 200
+# What Jinja and Python raise of a text beside errors of templates: of a number of 5,000 digits, a
+# character without bytes, blocks that are too many for Python's compiler.
+UNREADABLE = (ValueError, ArithmeticError, MemoryError, SyntaxError)
 
 # Everything below grows no text and reads nothing but its operand.
 METHODS = frozenset(
@@ -75,14 +83,16 @@ def template_problems(text: str) -> list[str]:
     )
     try:
         tree = environment.parse(text)
+        own = {
+            node.name for node in tree.find_all(nodes.Name) if node.ctx == "store"
+        }  # what it sets itself
+        found = [f"line {node.lineno}: {problem}" for node, problem in _problems(tree, own, 0)]
     except TemplateSyntaxError as error:
-        return [f"line {error.lineno}: {error.message}"]
+        return [f"line {error.lineno}: {one_line(str(error.message), MOST_SAID)}"]
     except RecursionError:
         return ["nested too deeply"]
-    own = {
-        node.name for node in tree.find_all(nodes.Name) if node.ctx == "store"
-    }  # what it sets itself
-    found = (f"line {node.lineno}: {problem}" for node, problem in _problems(tree, own, 0))
+    except UNREADABLE as error:
+        return [f"it cannot be read ({one_line(str(error), MOST_SAID)})"]
     return list(dict.fromkeys(found))
 
 
@@ -94,12 +104,14 @@ def check_template(text: str) -> None:
     """
     problems = template_problems(text)
     if problems:
+        more = len(problems) - MOST_PROBLEMS
         raise UsageError(
             "\n".join(
                 f"task.chat_template: {problem}; write it with text of the messages and special "
                 "tokens alone, or leave it out for the base's own"
-                for problem in problems
+                for problem in problems[:MOST_PROBLEMS]
             )
+            + (f"\n… and {more} more problems" if more > 0 else "")
         )
 
 
@@ -128,17 +140,17 @@ def _problem(node: nodes.Node, own: set[str], loops: int) -> str | None:
             return _loop(node, loops)
         case nodes.Name():
             if node.ctx == "store" and node.name in NAMES | {"range"}:
-                return f"the name {node.name!r} is set anew"
+                return f"the name {shortened(node.name)} is set anew"
             known = node.name in NAMES | own
-            return None if known else f"the name {node.name!r} is not known here"
+            return None if known else f"the name {shortened(node.name)} is not known here"
         case nodes.Getattr():
-            return None if node.attr in ATTRIBUTES else f"the attribute {node.attr!r}"
+            return None if node.attr in ATTRIBUTES else f"the attribute {shortened(node.attr)}"
         case nodes.Getitem():
             return _item(node.arg)
         case nodes.Filter():
-            return None if node.name in FILTERS else f"the filter {node.name!r}"
+            return None if node.name in FILTERS else f"the filter {shortened(node.name)}"
         case nodes.Test():
-            return None if node.name in TESTS else f"the test {node.name!r}"
+            return None if node.name in TESTS else f"the test {shortened(node.name)}"
         case nodes.Call():
             return _call(node)
         case nodes.Mod():
@@ -178,7 +190,7 @@ def _item(arg: nodes.Expr) -> str | None:
     if isinstance(arg, nodes.Const) and isinstance(arg.value, str) and arg.value not in (
         "role", "content",
     ):  # fmt: skip
-        return f"the item {arg.value!r}"
+        return f"the item {shortened(arg.value)}"
     return (
         "an item by a computed name" if not isinstance(arg, nodes.Const) and _strings(arg) else None
     )
@@ -194,7 +206,7 @@ def _call(node: nodes.Call) -> str | None:
     called = node.node
     if not isinstance(called, nodes.Getattr) or called.attr not in METHODS:
         name = getattr(called, "attr", getattr(called, "name", "an expression"))
-        return f"a call of {name!r}"
+        return f"a call of {shortened(name)}"
     if node.kwargs or node.dyn_args is not None or node.dyn_kwargs is not None:
-        return f"a call of {called.attr!r} by named or gathered arguments"
+        return f"a call of {shortened(called.attr)} by named or gathered arguments"
     return None

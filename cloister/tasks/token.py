@@ -9,6 +9,7 @@ from seqeval.metrics import classification_report, f1_score, precision_score, re
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from cloister.bounds import listed
 from cloister.data.records import Record, RecordKind, TokenRecord
 from cloister.errors import MisfitError
 from cloister.tasks.collate import collate
@@ -50,8 +51,8 @@ class TokenClassification:
         if unknown:
             raise MisfitError(
                 UNKNOWN_LABEL,
-                f"tag {unknown[0]} is not among the study's {len(self.labels)} "
-                f"({', '.join(self.labels[:7])}{', …' if len(self.labels) > 7 else ''}); "
+                f"tag {listed(unknown[:1])} is not among the study's {len(self.labels)} "
+                f"({listed(self.labels)}); "
                 "correct the file, or name its type in task.labels",
             )
         encoded = self.tokenizer(

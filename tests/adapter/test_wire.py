@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import time
+import tracemalloc
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from cloister.adapter.formats import BFLOAT16_ROUNDING, Dtype
 from cloister.adapter.tensors import Adapter
-from cloister.adapter.wire import MAGIC, decode, encode
+from cloister.adapter.wire import MAGIC, decode, encode, encoded_length
 from cloister.errors import AdapterFormatError
 
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -201,3 +204,92 @@ def test_a_scale_or_level_that_int8_does_not_have_is_refused() -> None:
         message = MAGIC + (1).to_bytes(2, "big") + len(raw).to_bytes(4, "big") + raw + body
         with pytest.raises(AdapterFormatError, match="int8 does not have"):
             decode(message)
+
+
+# --- hostile messages ------------------------------------------------------------------------
+
+
+def headed(raw: bytes, body: bytes = b"") -> bytes:
+    return MAGIC + (1).to_bytes(2, "big") + len(raw).to_bytes(4, "big") + raw + body
+
+
+def of_tensors(tensors: str) -> bytes:
+    return f'{{"dtype":"float32","sha256":"{"0" * 64}","tensors":{tensors}}}'.encode()
+
+
+SIZES = ",".join(["999999999"] * 400_000)
+HOSTILE_HEADERS = {
+    "100,000 dimensions": of_tensors(f'[["w",[{SIZES[:999_999]}]]]'),
+    "4 MB of dimensions": of_tensors(f'[["w",[{SIZES}]]]'),
+    "a dimension of 4 million digits": of_tensors(f'[["w",[{"9" * 4_000_000}]]]'),
+    "4 million lists": of_tensors("[" * 4_000_000),
+    "a million empty lists": of_tensors(f"[{'[],' * 1_300_000}[]]"),
+    "500,000 tensors": of_tensors(
+        f"[{','.join(f'[{chr(34)}{n:06x}{chr(34)},[]]' for n in range(300_000))}]"
+    ),
+    "a name of 4 MB": of_tensors(f'[["{"w" * 4_000_000}",[1]]]'),
+    "unclosed escapes": of_tensors('[["' + '\\"' * 2_000_000),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("raw", HOSTILE_HEADERS.values(), ids=HOSTILE_HEADERS.keys())
+@pytest.mark.parametrize("is_expected", [True, False])
+def test_a_hostile_header_is_refused_at_once(raw: bytes, is_expected: bool) -> None:
+    """In processor time: multiplying such dimensions took up to two minutes."""
+    message = headed(raw[: 4 * 2**20])
+    expected = [SMALL.shapes] if is_expected else []
+    began = time.process_time()
+    with pytest.raises(AdapterFormatError, match=r"header|tensors"):
+        decode(message, *expected)
+    assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize("raw", HOSTILE_HEADERS.values(), ids=HOSTILE_HEADERS.keys())
+def test_a_hostile_header_takes_little_memory(raw: bytes) -> None:
+    message = headed(raw[: 4 * 2**20])
+
+    def read() -> None:
+        with pytest.raises(AdapterFormatError):
+            decode(message)
+
+    assert peak_of(read) < 3 * len(message) + 12_000_000
+
+
+def peak_of(call: Callable[[], object]) -> int:
+    """Bytes allocated at once at most."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("dtype", "width"), [("float32", 4), ("bfloat16", 2), ("int8", 1)])
+def test_reading_copies_an_adapter_once(dtype: Dtype, width: int) -> None:
+    """Beside the message there are its float32 values, and one tensor's on the way.
+
+    20 tensors: that one is a twentieth, at most four times: as it travelled, as wider bits, as
+    float32 and its copy; 1.25 leaves the marks of finite elements.
+    """
+    adapter = Adapter({f"{n:02d}": np.ones((50, 1000), np.float32) for n in range(20)})
+    message = encode(adapter, dtype)
+    assert len(message) > width * 1_000_000
+    assert peak_of(lambda: decode(message, adapter.shapes, dtype=dtype)) < 1.25 * 4_000_000
+
+
+def test_the_length_of_a_message_follows_from_its_shapes() -> None:
+    for dtype in ("float32", "bfloat16", "int8"):
+        for adapter in (SMALL, Adapter({}), Adapter({"é\n": np.ones(())})):
+            assert len(encode(adapter, dtype)) == encoded_length(adapter.shapes, dtype)  # type: ignore[arg-type]
+
+
+def test_other_shapes_are_refused_before_anything_is_hashed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    message = encode(SMALL)
+    monkeypatch.setattr(hashlib, "sha256", lambda data=b"": pytest.fail("it was hashed"))
+    for wrong in (lambda: decode(message, {"w": (3, 2)}), lambda: decode(message, dtype="int8"),
+                  lambda: decode(message + b"x", SMALL.shapes)):  # fmt: skip
+        with pytest.raises(AdapterFormatError):
+            wrong()

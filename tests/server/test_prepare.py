@@ -63,7 +63,7 @@ SAYS: dict[str, tuple[dict[str, object], str]] = {
     "refused": ({"status": "refused"}, "it says: refused"),
     "failed, as older sites do": ({"status": "failed"}, "it says: failed"),
     "an update": ({"status": "trained"}, "it says: trained"),
-    "ready, and more": ({"delta": b"21"}, "beside it"),
+    "ready, and more": ({"delta": b"21"}, "awaited"),
     "ready for another question": ({"round": 1}, "an answer to round 1"),
     "a word of its own": ({"status": "perhaps"}, "unknown status"),
 }
@@ -138,3 +138,25 @@ def test_preparing_has_a_deadline_of_its_own() -> None:
     with pytest.raises(QuorumError, match=r"site 2 \(.*\), site 3 \(no answer\)"):
         prepare(two, asker)
     assert clock.now == pytest.approx(90.0)
+
+
+def test_a_forged_refusal_costs_nobody_else_its_place() -> None:
+    """The node of c says in a's name that it takes no part: that speaks against c alone."""
+    reports: list[RoundReport] = []
+
+    def forged(site: str) -> Mapping[str, object]:
+        return {**ready("a"), "status": "refused"} if site == "c" else ready(site)
+
+    seen, on_prepared = told()
+    final = run_study(
+        grid(good, prepared=forged),
+        study(
+            nodes=lambda grid: {2: "a", 3: "b", 4: "c"},
+            on_prepared=on_prepared,
+            on_round=reports.append,
+        ),
+    )
+    assert seen["ready"] == {"a", "b"}
+    assert seen["refused"] == {"c": "the node of c answers in the name of a"}
+    assert [report.missing for report in reports] == [("c",), ("c",)]
+    assert final.round == 2

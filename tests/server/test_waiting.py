@@ -9,6 +9,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from cloister.adapter.exchange import RECORD, RoundReply, Status
 from cloister.errors import QuorumError
+from cloister.provisioning.signed_questions import Unsigned
 from cloister.server.asking import Asker, Patience
 from cloister.server.prepare import Prepared, prepare
 from cloister.server.rounds import run_study
@@ -55,8 +56,9 @@ def asked(
     instant: Answer = lambda count: (0.5, True)  # noqa: E731
     made = WordsGrid(clock, dict.fromkeys(SITES, instant), words=words)
     asker = Asker(
-        made, lambda _: SITES, Patience(5.0, 20.0, 5.0, silent=20.0), clock=clock, wait=clock.wait
-    )
+        made, lambda _: SITES, Patience(5.0, 20.0, 5.0, silent=20.0), Unsigned(), clock=clock,
+        wait=clock.wait,
+    )  # fmt: skip
     whole = study(
         min_sites=least, prepare_timeout=600.0, on_note=told.notes.append,
         on_event=lambda *event: told.events.append(event),

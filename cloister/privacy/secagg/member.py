@@ -165,7 +165,24 @@ def sign_set(
         raise RefusedError(
             f"a sum over {len(there)} sites; {terms.threshold} is the fewest: nothing is revealed"
         )
-    return replace(member, signed=there), sign(_statement(member, there))
+    return replace(member, signed=there), sign(_statement(terms, number, adapter, there))
+
+
+def has_signed(
+    terms: Terms, number: int, adapter: str, survivors: Iterable[str], site: str, signature: bytes
+) -> bool:
+    """Whether a signature is a member's on whose updates are summed in a round.
+
+    Args:
+        terms: Of the epoch.
+        number: The round.
+        adapter: SHA-256 of the global adapter that all of them start from.
+        survivors: Whose updates.
+        site: The member.
+        signature: What it sent.
+    """
+    text = _statement(terms, number, adapter, frozenset(survivors))
+    return is_signed(text, signature, terms.members[site])
 
 
 def reveal(
@@ -192,7 +209,7 @@ def reveal(
     if there is None or number != member.masked:
         raise RefusedError(f"round {number}: no set of sites was signed")
     _check_adapter(member, adapter)
-    text = _statement(member, there)
+    text = _statement(terms, number, adapter, there)
     good = {s for s in there & set(signatures) if is_signed(text, signatures[s], terms.members[s])}
     if len(good) < terms.threshold:
         raise RefusedError(
@@ -222,6 +239,6 @@ def _check_adapter(member: Member, adapter: str) -> None:
         )
 
 
-def _statement(member: Member, survivors: frozenset[str]) -> bytes:
+def _statement(terms: Terms, number: int, adapter: str, survivors: frozenset[str]) -> bytes:
     """What the members of a sum sign: the round, what it starts from, and whose updates."""
-    return member.terms.context("sum", member.masked, member.adapter, sorted(survivors))
+    return terms.context("sum", number, adapter, sorted(survivors))

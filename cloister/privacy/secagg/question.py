@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Self
 
 from cloister.errors import AdapterFormatError
+from cloister.json_text import read_json
+from cloister.names import is_name
 from cloister.privacy.chain import canonical
+
+# Of a question: of 1,400 members one is handed a box by each other one, of 28 + 33 · 1,400 bytes
+# (`messages`), each byte as two digits.
+MOST_BYTES = 2**27
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +51,11 @@ class Question:
             AdapterFormatError: It is no question.
         """
         try:
-            values = json.loads(payload)
-        except (ValueError, RecursionError) as error:
-            raise AdapterFormatError("secure aggregation: a question that is no JSON") from error
+            values = read_json(payload, most_bytes=MOST_BYTES)
+        except ValueError as error:
+            raise AdapterFormatError(
+                f"secure aggregation: a question that cannot be read ({error})"
+            ) from error
         others = {"epoch", "survivors", "adapter"}
         maps = {f.name for f in fields(cls)} - others
         if (
@@ -60,6 +67,8 @@ class Question:
             or not _are_texts(values["survivors"])
             or not all(isinstance(values[name], dict) for name in maps)
             or not all(_are_texts(list(values[name].values())) for name in maps)
+            or not all(is_name(site) for name in maps for site in values[name])
+            or not all(is_name(site) for site in values["survivors"])
         ):
             raise AdapterFormatError("secure aggregation: a question of other fields than agreed")
         return cls(**{**values, "survivors": tuple(values["survivors"])})

@@ -1,0 +1,73 @@
+"""What every command prints passes through here: whatever another party wrote, none of it acts.
+
+`printing` lays `printable` over stdout and stderr, so that errors, log lines and whatever else is
+printed pass through it. What has colours goes by `cli.terminal`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Iterator
+from typing import TextIO
+
+from cloister.printable import printable
+
+# Characters of one error's message: a recipe's 20 problems, of two lines each.
+MOST_SHOWN = 4000
+
+
+class Printing(io.TextIOBase):
+    """A stream whose text is made printable.
+
+    It is no terminal to whoever asks, so no library sends escape sequences, which it would show.
+
+    Args:
+        beneath: Where the text goes.
+    """
+
+    def __init__(self, beneath: TextIO) -> None:
+        self.beneath = beneath
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """The stream's beneath."""
+        return getattr(self.beneath, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        """Writes text in which nothing acts."""
+        self.beneath.write(printable(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flushes the stream beneath."""
+        self.beneath.flush()
+
+    def fileno(self) -> int:
+        """The stream's beneath."""
+        return self.beneath.fileno()
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def isatty(self) -> bool:
+        """Never."""
+        return False
+
+
+@contextlib.contextmanager
+def printing() -> Iterator[None]:
+    """Lays `Printing` over stdout and stderr."""
+    with (
+        contextlib.redirect_stdout(Printing(sys.stdout)),
+        contextlib.redirect_stderr(Printing(sys.stderr)),
+    ):
+        yield
+
+
+def say_error(text: str) -> None:
+    """Prints why a command ends."""
+    more = "…" if len(text) > MOST_SHOWN else ""
+    print(f"cloister: {text[:MOST_SHOWN]}{more}", file=sys.stderr)  # noqa: T201

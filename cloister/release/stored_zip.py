@@ -1,0 +1,157 @@
+"""A ZIP archive of another party, nothing in it compressed: bounded before `zipfile` reads it.
+
+`zipfile` makes an object of every record of a directory, however long that is, and up to Python
+3.11.7 lets records share their bytes, so that 5 MB unpack to 1.5 GB.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+import struct
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+from cloister.bounds import MOST_SITES, shortened
+from cloister.errors import BadFileError
+from cloister.files import open_file
+
+# A file for each of as many sites as there can be, and as much as a tenth more for the adapter.
+MOST_MEMBERS = MOST_SITES + MOST_SITES // 10
+# Of a member's record in the directory: 46 bytes, and its name of at most 255 and a folder's.
+MOST_RECORD = 400
+# Of a member's own header, without its name (APPNOTE 4.3.7), and of an archive's end (4.3.16).
+_LOCAL, _END = 30, struct.Struct("<4s4H2LH")
+# Bytes that are held of a member that is read in pieces.
+PIECE = 2**20
+
+
+class StoredZip:
+    """An archive open for reading; every member was checked.
+
+    Args:
+        path: Its file.
+        names: What members may be called.
+
+    Raises:
+        BadFileError: It is missing, no such archive, or a member is compressed, encrypted, a link
+            or device, of another name, there twice, or shares its bytes with another.
+    """
+
+    def __init__(self, path: Path, names: re.Pattern[str]) -> None:
+        self._path = path
+        try:
+            self._file = open_file(path)
+        except OSError as error:
+            raise self._unfit(error.strerror or type(error).__name__) from error
+        try:
+            self._members = self._open(names)
+        except BaseException:
+            self._file.close()
+            raise
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all members, in the archive's order."""
+        return tuple(self._members)
+
+    def read(self, name: str, most: int) -> bytes:
+        """A member's content.
+
+        Args:
+            name: Of the member.
+            most: Bytes.
+
+        Raises:
+            BadFileError: It is damaged or longer.
+        """
+        if self._members[name].file_size > most:
+            raise self._unfit(f"{shortened(name)} has more than {most} bytes")
+        return b"".join(self.pieces(name))
+
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """A member's content, piece by piece.
+
+        Raises:
+            BadFileError: It is damaged.
+        """
+        try:
+            with self._archive.open(self._members[name]) as member:
+                while piece := member.read(PIECE):
+                    yield piece
+        except (OSError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
+            raise self._unfit(_short(error)) from error
+
+    def __enter__(self) -> StoredZip:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._archive.close()
+        self._file.close()
+
+    def _open(self, names: re.Pattern[str]) -> dict[str, zipfile.ZipInfo]:
+        try:
+            count, start = self._end()
+            self._archive = zipfile.ZipFile(self._file)
+            listed = self._archive.infolist()
+        except (
+            OSError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, struct.error
+        ) as error:  # fmt: skip
+            raise self._unfit(_short(error)) from error
+        if len(listed) != count:
+            raise self._unfit("its directory has another number of members than it says")
+        for member in listed:
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            plain = member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & 1
+            if (
+                not plain
+                or kind not in (0, stat.S_IFREG)
+                or member.file_size != member.compress_size
+                or not names.fullmatch(member.filename)
+            ):
+                raise BadFileError(
+                    f"{self._path}: {shortened(member.filename)} is nothing that a bundle holds"
+                )
+        members = {member.filename: member for member in listed}
+        if len(members) != len(listed):
+            raise BadFileError(f"{self._path}: a name in it is there twice")
+        self._check_apart(listed, start)
+        return members
+
+    def _end(self) -> tuple[int, int]:
+        """How many members the archive's last bytes tell of, and where their directory begins."""
+        size = self._file.seek(0, 2)
+        self._file.seek(max(0, size - _END.size))
+        mark, disk, first, here, count, length, start, comment = _END.unpack(self._file.read())
+        if mark != b"PK\x05\x06" or (disk, first, comment) != (0, 0, 0) or here != count:
+            raise ValueError("it does not end as one")
+        if count > MOST_MEMBERS or length > count * MOST_RECORD:
+            raise ValueError(f"over {MOST_MEMBERS} members, or a longer directory than they need")
+        if start + length + _END.size != size:
+            raise ValueError("something before it or in it belongs to no member")
+        return count, start
+
+    def _check_apart(self, listed: list[zipfile.ZipInfo], start: int) -> None:
+        """No two members share bytes, so all of them together are no larger than the file."""
+        ordered = sorted(listed, key=lambda member: member.header_offset)
+        following = [member.header_offset for member in ordered[1:]] + [start]
+        for member, end in zip(ordered, following, strict=False):  # of none there is nothing
+            if member.header_offset + _LOCAL + member.file_size > end:
+                raise BadFileError(
+                    f"{self._path}: {shortened(member.filename)} shares its bytes with another"
+                )
+
+    def _unfit(self, why: str) -> BadFileError:
+        return BadFileError(f"{self._path}: no bundle, cut off, or damaged ({why})")
+
+
+def _short(error: Exception) -> str:
+    """What an error says, as far as a message takes it; `zipfile` repeats whole names."""
+    return str(error)[:200]
