@@ -289,11 +289,12 @@ def test_a_full_disk_holds_up_no_child(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(rotation.os, "write", sometimes)
     assert (tmp_path / "one.log").read_bytes() == b""
     log.write(b"lost\n")
+    log.write(b"and more\n")
     full[0] = False
     log.write(b"after that\n")
     log.close()
     told = (tmp_path / "one.log").read_text()
-    assert told == "12 bytes are missing here: the disk was full\nafter that\n"
+    assert told == "14 bytes are missing here: the disk was full\nafter that\n"
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root gives processes away")

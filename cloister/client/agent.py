@@ -281,13 +281,13 @@ def _end_hung() -> None:
     os._exit(HUNG)
 
 
-def main(path: Path, address: str) -> None:
+def main(path: Path) -> None:
     """Runs the agent until SIGTERM."""
     log_json("agent")
     folder = AgentFolder.of(read_site(path))
     # The SuperNode needs a moment to listen; claiming goes on until it does.
-    Agent(path, Runtime(address, folder.secret.read_bytes())).serve()
+    Agent(path, Runtime(folder.socket, folder.secret.read_bytes())).serve()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]))

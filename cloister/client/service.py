@@ -1,6 +1,6 @@
 """The site's service: Flower's SuperNode and our agent, kept running.
 
-coordinator's gate <--TLS, outbound-- SuperNode <--loopback, secret-- agent: data, ledger
+coordinator's gate <--TLS, outbound-- SuperNode <--unix socket, secret-- agent: data, ledger
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import logging
 import os
 import pwd
 import secrets
-import socket
 import sys
 import threading
 from pathlib import Path
@@ -23,6 +22,7 @@ from cloister.errors import BadFileError, UsageError
 from cloister.files import write_whole
 from cloister.flower.commands import supernode
 from cloister.flower.environment import quiet_environment
+from cloister.flower.sockets import make_private
 from cloister.processes import Program, Supervisor
 
 log = logging.getLogger(__name__)
@@ -55,17 +55,15 @@ class Service:
             raise UsageError(f"{file.site.name}: runs already (process {running['pid']})")
         user = _user(file.site.agent_user)
         self._prepare(user)
-        port = _free_port()
         environment = quiet_environment(self._folder.path / "flwr")
         node = supernode(
             address=address,
             authority=membership.authority,
             key=membership.node_key,
-            port=port,
+            socket=self._folder.socket,
             secret=self._folder.secret,
         )
-        agent = [sys.executable, "-m", "cloister.client.agent", str(file.path),
-                 f"127.0.0.1:{port}"]  # fmt: skip
+        agent = [sys.executable, "-m", "cloister.client.agent", str(file.path)]
         logs = self._folder.logs
         self.supervisor = Supervisor(
             [
@@ -123,6 +121,7 @@ class Service:
                     os.chown(path, user, -1)
         except OSError as error:
             raise BadFileError(f"{place.path}: cannot be written ({error})") from error
+        make_private(place.socket.parent, user)
 
 
 def _user(name: str | None) -> int | None:
@@ -137,14 +136,6 @@ def _user(name: str | None) -> int | None:
         return pwd.getpwnam(name).pw_uid
     except KeyError as error:
         raise UsageError(f"site.agent_user: this machine has no user {name!r}") from error
-
-
-def _free_port() -> int:
-    """A port of this machine that nobody listens at now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def stop_service(folder: AgentFolder) -> Path | None:

@@ -197,9 +197,9 @@ class ServerFolder:
         return self.path / "runs"
 
     @property
-    def superlink(self) -> str:
-        """The SuperLink's address on this machine."""
-        return f"127.0.0.1:{self.config.superlink_port}"
+    def superlink(self) -> Path:
+        """The SuperLink's socket, which the owner of this folder alone reaches."""
+        return self.state / "superlink.sock"
 
     def run(self, name: str) -> Path:
         """A run's folder.

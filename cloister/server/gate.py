@@ -1,10 +1,10 @@
 """The one door that institutions reach: TLS, members only, and of Flower's interfaces the Fleet's.
 
-Flower's SuperLink serves three interfaces on one port; its Control and Runtime interfaces belong to
-whoever reaches them. So it listens on loopback, and this process forwards to it what a member's
-SuperNode may say. Who a member is, it reads anew for every request: a revoked site is refused at
-once. That a request comes from the holder of a member's key, it checks before it reads the body;
-the SuperLink checks it again, with the signature's time.
+Flower's SuperLink serves three interfaces at one place; its Control interface belongs to whoever
+reaches it. So it listens at a unix socket of this user's, and this process forwards to it what a
+member's SuperNode may say. Who a member is, it reads anew for every request: a revoked site is
+refused at once. That a request comes from the holder of a member's key, it checks before it reads
+the body; the SuperLink checks it again, with the signature's time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import asyncio
 import base64
 import json
 import logging
-import ssl
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -34,6 +33,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from cloister import __version__
 from cloister.errors import BadFileError
 from cloister.files import write_whole
+from cloister.flower.sockets import BASE_URL, AsyncSocketTransport
 from cloister.logs import log_json
 from cloister.provisioning.node_key import is_node_signed
 from cloister.server.folder import ServerFolder
@@ -105,24 +105,23 @@ class Door:
         return self._keys
 
 
-def make_gate(
-    door: Door, superlink: str, authority: Path, seen: Callable[[str, int], None]
-) -> Starlette:
+def make_gate(door: Door, superlink: Path, seen: Callable[[str, int], None]) -> Starlette:
     """The gate as an ASGI application.
 
     Args:
         door: Who may pass.
-        superlink: `host:port` of the SuperLink on loopback.
-        authority: Certificate that signs the SuperLink's.
+        superlink: The SuperLink's socket.
         seen: Told of each member's request and its bytes.
     """
-    context = ssl.create_default_context(cafile=str(authority))
     link: dict[str, httpx.AsyncClient] = {}
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> Any:
         async with httpx.AsyncClient(
-            base_url=f"https://{superlink}", verify=context, timeout=PATIENCE, trust_env=False
+            base_url=BASE_URL,
+            transport=AsyncSocketTransport(superlink),
+            timeout=PATIENCE,
+            trust_env=False,
         ) as client:
             link["client"] = client
             yield
@@ -250,7 +249,7 @@ class Seen:
 def make_server(folder: ServerFolder) -> uvicorn.Server:
     """The gate of a coordinator's folder, behind its endpoint's certificate."""
     door = Door(folder.members, lambda: datetime.now(UTC))
-    app = make_gate(door, folder.superlink, folder.certificate, Seen(folder.state / "seen.json"))
+    app = make_gate(door, folder.superlink, Seen(folder.state / "seen.json"))
     host, port = folder.config.place
     config = uvicorn.Config(
         app,

@@ -26,7 +26,7 @@ from cloister.server import gate as gates
 from cloister.server.folder import ServerConfig, ServerFolder
 from cloister.server.gate import CALLS, Door, Seen, make_server
 from cloister.server.members import approved, changing, connecting, invited, read_members, revoked
-from tests.support.https import FakeSuperLink, https, served
+from tests.support.https import FakeSuperLink, at_socket, https, served
 from tests.support.papers import DAY, invite, keys, request
 from tests.support.ports import free_port
 
@@ -38,7 +38,6 @@ def make_folder(path: Path) -> ServerFolder:
         name="hub",
         address=f"localhost:{free_port()}",
         listen=f"127.0.0.1:{free_port()}",
-        superlink_port=free_port(),
     )
     port = config.place[1]
     return ServerFolder.create(
@@ -126,11 +125,7 @@ def head(line: str, headers: dict[str, str] | list[tuple[str, str]]) -> bytes:
 def open_gate(path: Path) -> Iterator[Gate]:
     folder, link = make_folder(path), FakeSuperLink()
     join(folder, "ward")
-    key, certificate = folder.path / "loopback.key", folder.path / "loopback.crt"
-    with (
-        served(https(link, folder.config.superlink_port, key, certificate)),
-        served(make_server(folder)),
-    ):
+    with at_socket(link, folder.superlink), served(make_server(folder)):
         yield Gate(folder, link)
 
 
@@ -353,20 +348,6 @@ def test_a_superlink_that_is_away_is_named(tmp_path: Path) -> None:
     join(folder, "ward")
     with served(make_server(folder)):
         assert Gate(folder, FakeSuperLink()).post(signed("ward")) == 503
-
-
-def test_another_s_superlink_is_not_talked_to(tmp_path: Path) -> None:
-    """Whoever took the SuperLink's port gets no member's message."""
-    folder, link = make_folder(tmp_path), FakeSuperLink()
-    other = make_folder(tmp_path / "other")
-    join(folder, "ward")
-    key, certificate = other.path / "loopback.key", other.path / "loopback.crt"
-    with (
-        served(https(link, folder.config.superlink_port, key, certificate)),
-        served(make_server(folder)),
-    ):
-        assert Gate(folder, link).post(signed("ward")) == 503
-    assert link.asked == []
 
 
 def test_the_gate_runs_as_a_process_of_its_own(tmp_path: Path) -> None:
