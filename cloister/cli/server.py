@@ -28,9 +28,6 @@ def init(
     listen: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Where to listen. Absent: all addresses.")
     ] = "",
-    superlink_port: Annotated[
-        int, typer.Option(help="Port of Flower's SuperLink, on this machine alone.")
-    ] = 18080,
 ) -> None:
     """Make a coordinator: its authority, its certificate, its folder.
 
@@ -42,7 +39,7 @@ def init(
 
     if not address:
         raise UsageError("--address: missing; host:port under which sites reach this coordinator")
-    config = ServerConfig(name=name, address=address, listen=listen, superlink_port=superlink_port)
+    config = ServerConfig(name=name, address=address, listen=listen)
     made = ServerFolder.create(folder, config, datetime.now(UTC))
     typer.echo(
         f"{made.path}: a coordinator named {name}, reached at {address}.\n"
@@ -60,14 +57,42 @@ def start(folder: Folder = DEFAULT) -> None:
     """
     from cloister.logs import log_json
     from cloister.server.folder import ServerFolder
+    from cloister.server.loopback import protection
     from cloister.server.service import Service
 
     opened = ServerFolder.open(folder)
     service = Service(opened)
     host, port = opened.config.place
     typer.echo(f"{opened.config.name}: listening at {host}:{port}; logs in {opened.logs}", err=True)
+    typer.echo(f"{opened.config.name}: {protection(opened)}", err=True)
     log_json("server")
     service.run()
+
+
+@app.command("doctor")
+def doctor(folder: Folder = DEFAULT, as_json: AsJson = False) -> None:
+    """Check that nobody but the service's user reaches the SuperLink; best run by root.
+
+    Example: cloister server doctor coordinator
+    """
+    from cloister.errors import UnhealthyError
+    from cloister.server.doctor import Verdict, examine
+    from cloister.server.folder import ServerFolder
+
+    opened = ServerFolder.open(folder)
+    findings = list(examine(opened))
+    if as_json:
+        rows = [{"check": f.name, "verdict": f.verdict, "detail": f.detail, "remedy": f.remedy}
+                for f in findings]  # fmt: skip
+        typer.echo(json.dumps({"name": opened.config.name, "checks": rows}))
+    else:
+        for found in findings:
+            typer.echo(f"{found.verdict:<9}{found.name:<20}{found.detail}")
+            if found.remedy:
+                typer.echo(f"         → {found.remedy}")
+    failed = [found.name for found in findings if found.verdict is Verdict.FAIL]
+    if failed:
+        raise UnhealthyError(f"{', '.join(failed)}: mend these before the next study")
 
 
 @app.command("backup")

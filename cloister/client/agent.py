@@ -25,6 +25,7 @@ from cloister.client.agent_folder import AgentFolder
 from cloister.client.app import Identity, as_message, make_client_app, refused_by_nobody
 from cloister.client.changes import as_rows, changes
 from cloister.client.moments import Moments, period_of
+from cloister.client.network import leave
 from cloister.client.outgoing import check_outgoing
 from cloister.client.own import open_own
 from cloister.client.own_ledger import open_ledger
@@ -284,7 +285,9 @@ def _end_hung() -> None:
 def main(path: Path) -> None:
     """Runs the agent until SIGTERM."""
     log_json("agent")
-    folder = AgentFolder.of(read_site(path))
+    file = read_site(path)
+    log.info("%s", leave(file))
+    folder = AgentFolder.of(file)
     # The SuperNode needs a moment to listen; claiming goes on until it does.
     Agent(path, Runtime(folder.socket, folder.secret.read_bytes())).serve()
 

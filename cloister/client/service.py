@@ -16,6 +16,7 @@ from pathlib import Path
 
 from cloister.client.agent_folder import AgentFolder
 from cloister.client.membership import Membership
+from cloister.client.network import needs_hub
 from cloister.client.reach import reach
 from cloister.client.site_file import SiteFile
 from cloister.errors import BadFileError, UsageError
@@ -55,7 +56,7 @@ class Service:
             raise UsageError(f"{file.site.name}: runs already (process {running['pid']})")
         user = _user(file.site.agent_user)
         self._prepare(user)
-        environment = quiet_environment(self._folder.path / "flwr")
+        environment = quiet_environment(self._folder.path / "flwr", offline=not needs_hub(file))
         node = supernode(
             address=address,
             authority=membership.authority,

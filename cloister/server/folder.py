@@ -3,10 +3,9 @@
 server.toml        name, address, ports
 ca.key, ca.crt     the authority; back them up, every site pins them
 endpoint.*         key and certificate of the sites' endpoint, renewed by themselves
-loopback.*         of the SuperLink, which only this machine reaches
 executor.secret    what an executor shows to the SuperLink
 members.json       the sites: invited, approved, revoked
-state/             Flower's; disposable
+state/             Flower's, and the SuperLink's socket; disposable, its owner's alone
 logs/              of every process
 runs/              one folder a run
 service.json       the running service: its pid, its children
@@ -27,7 +26,6 @@ from cloister.files import write_whole
 from cloister.names import is_name
 from cloister.provisioning.address import is_host, split_address
 from cloister.provisioning.authority import (
-    AUTHORITY_LIFE,
     ENDPOINT_LIFE,
     Authority,
     create_authority,
@@ -36,9 +34,6 @@ from cloister.provisioning.authority import (
     load_authority,
 )
 from cloister.toml_text import read_toml
-
-# The SuperLink's own certificate is for this machine alone.
-LOOPBACK = ("localhost", "127.0.0.1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +44,12 @@ class ServerConfig:
         name: The coordinator's, as sites see it.
         address: `host:port` under which sites reach it.
         listen: `host:port` to listen at; absent: all addresses, at the port of `address`.
-        superlink_port: Port of Flower's SuperLink on loopback.
         also: More names or addresses of the same endpoint, for its certificate.
     """
 
     name: str
     address: str
     listen: str = ""
-    superlink_port: int = 18080
     also: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -65,13 +58,6 @@ class ServerConfig:
         for field in ("address", "listen"):
             if getattr(self, field) or field == "address":
                 split_address(getattr(self, field), field)
-        if not 0 < self.superlink_port < 65536:
-            raise UsageError(f"superlink_port: {self.superlink_port} given; a port is needed")
-        if self.superlink_port == self.place[1]:
-            raise UsageError(
-                f"superlink_port: {self.superlink_port} given, at which the sites' endpoint "
-                "listens; another port is needed"
-            )
         odd = [host for host in self.also if not is_host(host)]
         if odd:
             raise UsageError(f"also: {odd[0]!r} given; a DNS name or an IP address is needed")
@@ -144,6 +130,7 @@ class ServerFolder:
                 "another folder"
             )
         table = read_toml(path / "server.toml", "restore it from the coordinator's backup")
+        table.pop("superlink_port", None)  # of versions whose SuperLink listened at a port
         problems: list[str] = []
         missing = [key for key in ("name", "address") if key not in table]
         problems += [f"server.toml: {key}: missing" for key in missing]
@@ -215,25 +202,20 @@ class ServerFolder:
         """Issues certificates anew that are due.
 
         Returns:
-            Which: `endpoint`, `loopback`.
+            Which: `endpoint`, or none.
 
         Raises:
             BadFileError: The authority cannot be read, or the folder not be written.
         """
         authority = self.authority
         issued = []
-        # The SuperLink does not take another certificate while it runs, and no site sees its own.
-        for name, hosts, life in (
-            ("endpoint", self.config.hosts, ENDPOINT_LIFE),
-            ("loopback", LOOPBACK, AUTHORITY_LIFE),
-        ):
-            place = self.path / name
-            try:
-                if is_due(_read_pair(place), authority, hosts, now):
-                    _write_pair(place, issue_endpoint(authority, hosts, now, life))
-                    issued.append(name)
-            except OSError as error:
-                raise BadFileError(f"{place}.crt: cannot be renewed ({error})") from error
+        place, hosts = self.path / "endpoint", self.config.hosts
+        try:
+            if is_due(_read_pair(place), authority, hosts, now):
+                _write_pair(place, issue_endpoint(authority, hosts, now, ENDPOINT_LIFE))
+                issued.append("endpoint")
+        except OSError as error:
+            raise BadFileError(f"{place}.crt: cannot be renewed ({error})") from error
         return tuple(issued)
 
 
