@@ -84,7 +84,8 @@ def listening(path: Path) -> socket.socket:
             server.bind(place.name)
         finally:
             os.umask(before)
-        os.chown(path, folder.st_uid, -1, follow_symlinks=False)
+        if folder.st_uid != os.getuid():  # a service's filter may take the call away
+            os.chown(path, folder.st_uid, -1, follow_symlinks=False)
     except OSError as error:
         raise NetworkError(f"{path}: cannot be listened at ({error.strerror or error})") from error
     return server
