@@ -1,4 +1,4 @@
-"""A federation on one machine with others: no proxy sees a byte, no other user reaches a process."""
+"""A federation among others of one machine: no proxy sees a byte, no other user gets in."""
 
 import json
 import os

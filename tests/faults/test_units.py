@@ -71,7 +71,8 @@ def test_a_drop_in_is_one_that_systemd_takes(unit: Path, part: Path, tmp_path: P
     shutil.copy(part, tmp_path / f"{unit.name}.d")
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(tmp_path / unit.name)],
-        capture_output=True, text=True, check=False, env={**os.environ, "SYSTEMD_LOG_LEVEL": "info"},
+        env={**os.environ, "SYSTEMD_LOG_LEVEL": "info"},
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     said = [line for line in done.stderr.splitlines() if str(tmp_path) in line]
     assert said == []
@@ -171,9 +172,8 @@ def _check_confinement(made: Federation) -> None:
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
             words = (status.parent / "cmdline").read_bytes().split(b"\0")
-            told = dict(
-                line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line
-            )
+            lines = [line for line in status.read_text().splitlines() if ":\t" in line]
+            told = dict(line.split(":\t", 1) for line in lines)
         except (OSError, ValueError):  # ended meanwhile
             continue
         if not any(str(made.root).encode() in word for word in words) or b"-m" not in words:
