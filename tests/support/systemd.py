@@ -4,11 +4,13 @@ Where the machine's first process is another one, units could else only be read.
 it, on Linux with systemd installed.
 """
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,8 +61,18 @@ def systemd(units: Path, *names: str) -> Iterator["subprocess.Popen[bytes]"]:
             # The first process of a namespace takes all others with it, whatever they are at.
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(30)
-            for group in sorted(_groups() - before, reverse=True):
+            _remove(before)
+
+
+def _remove(before: set[Path]) -> None:
+    """Takes away the control groups that it made, once their last process has ended."""
+    deadline = time.monotonic() + 30
+    while groups := sorted(_groups() - before, reverse=True):
+        for group in groups:
+            with contextlib.suppress(OSError):
                 group.rmdir()
+        assert time.monotonic() < deadline, f"{groups[0]}: is not empty"
+        time.sleep(0.1)
 
 
 def _groups() -> set[Path]:
