@@ -39,7 +39,7 @@ REFUSED, ENTERED = 10, 11
 
 def protection(folder: ServerFolder) -> str:
     """What keeps other users from the SuperLink, in words."""
-    owner = _name(folder.state.stat().st_uid)
+    owner = _name(folder.path.stat().st_uid)
     return (
         f"the SuperLink listens at no port; its socket is {owner}'s alone "
         f"({folder.superlink}); cloister server doctor tests it"

@@ -14,7 +14,7 @@ import pytest
 
 from cloister.server.journal import Standing
 from tests.support.federation import Federation, check_history, federation, wait_for
-from tests.support.systemd import systemd, why_not
+from tests.support.systemd import systemd, why_it_does_not_start, why_not
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "systemd"
@@ -124,6 +124,8 @@ def give_away(home: Path) -> None:
 @pytest.mark.skipif(why_not() is not None, reason=f"no systemd can run here: {why_not()}")
 def test_a_federation_runs_under_the_units_as_shipped(home: Path, tmp_path: Path) -> None:
     """All of their restrictions: a study from its first question to its certificates."""
+    if (why := why_it_does_not_start(tmp_path)) is not None:
+        pytest.skip(f"systemd does not start in namespaces here: {why}")
     with federation(home) as made:
         study = made.recipe(2)
         assert study.federation.num_rounds == 2

@@ -64,6 +64,22 @@ def systemd(units: Path, *names: str) -> Iterator["subprocess.Popen[bytes]"]:
             _remove(before)
 
 
+def why_it_does_not_start(folder: Path, patience: float = 60.0) -> str | None:
+    """Why a systemd of its own runs nothing here, in its own words; None where it does."""
+    units = folder / "probe"
+    units.mkdir()
+    mark = units / "ran"
+    text = f"[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nExecStart=/bin/touch {mark}\n"
+    (units / "probe.service").write_text(text)
+    with systemd(units, "probe.service") as process:
+        deadline = time.monotonic() + patience
+        while not mark.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                return (units / "systemd.log").read_text()[-500:] or "it says nothing"
+            time.sleep(0.05)
+    return None
+
+
 def _remove(before: set[Path]) -> None:
     """Takes away the control groups that it made, once their last process has ended."""
     deadline = time.monotonic() + 30
