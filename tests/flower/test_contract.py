@@ -1,5 +1,6 @@
 """What we use of Flower's, against Flower itself: a SuperLink and a SuperNode at unix sockets."""
 
+import asyncio
 import secrets
 import socket
 import stat
@@ -10,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supernode.nodestate import NodeStateFactory
@@ -19,7 +21,14 @@ from cloister.flower import supernode
 from cloister.flower.commands import superlink
 from cloister.flower.control import Control
 from cloister.flower.environment import quiet_environment
-from cloister.flower.sockets import Place, listening, make_private, read_secret
+from cloister.flower.sockets import (
+    BASE_URL,
+    AsyncSocketTransport,
+    Place,
+    listening,
+    make_private,
+    read_secret,
+)
 from cloister.flower.superlink import settings
 from cloister.flower.tasks import CLIENT_TASK, SERVER_TASK, Executor, Runtime
 from cloister.provisioning.node_key import public_pem
@@ -94,6 +103,15 @@ def test_nodes_and_runs_are_told_over_the_socket(link: Link) -> None:
     task.finish(succeeded=True)
     assert control.unfinished() == set()
     control.close()
+
+
+def test_the_gate_s_way_is_as_long(link: Link) -> None:
+    async def ask() -> int:
+        transport = AsyncSocketTransport(link.socket)
+        async with httpx.AsyncClient(transport=transport, base_url=BASE_URL) as client:
+            return (await client.get("/health")).status_code
+
+    assert asyncio.run(ask()) == 200
 
 
 def test_an_executor_without_the_secret_gets_no_task(link: Link) -> None:
