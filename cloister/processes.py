@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+
+from cloister.log_rotation import Pump, RotatingLog
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +27,8 @@ FIRST_DELAY, LONGEST_DELAY, STEADY = 0.5, 10.0, 60.0
 # that a service is given.
 GRACE = 7.0
 POLL = 0.1
-# A child's log is put aside once when it is larger.
-LARGEST_LOG = 10_000_000
+# What an ended child has left in its pipe (64 KiB at most) is written in less than this.
+DRAIN = 2.0
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -39,7 +40,7 @@ class Program:
         name: Shown in status and logs.
         command: Its arguments.
         environment: All of it.
-        log: File for what it prints.
+        log: File for what it prints, rotated while it runs.
         takes_down: Programs that are started anew when this one dies unasked.
         user: Numeric user to run as; None: this process's.
     """
@@ -70,6 +71,7 @@ class Child:
     delay: float = FIRST_DELAY
     due: float = 0.0
     since: float = 0.0
+    pump: Pump | None = None
 
     @property
     def pid(self) -> int | None:
@@ -80,24 +82,31 @@ class Child:
         """Starts the process."""
         self.starts += 1
         self.since = time.monotonic()
+        output = None
         try:
             group, more = _groups_of(self.program.user)
-            with _log_of(self.program) as output:
-                self.process = subprocess.Popen(
-                    self.program.command,
-                    env=dict(self.program.environment),
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    user=self.program.user,
-                    group=group,
-                    extra_groups=more,
-                    preexec_fn=_end_with_parent() if sys.platform == "linux" else None,
-                    start_new_session=True,
-                )
+            output = RotatingLog(self.program.log)
+            self.process = subprocess.Popen(
+                self.program.command,
+                bufsize=0,
+                env=dict(self.program.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                user=self.program.user,
+                group=group,
+                extra_groups=more,
+                preexec_fn=_end_with_parent() if sys.platform == "linux" else None,
+                start_new_session=True,
+            )
         except (OSError, subprocess.SubprocessError) as error:  # no memory, no disk, no program
             log.error("%s cannot be started: %s", self.program.name, error)
+            if output is not None:
+                output.close()
             self._wait_longer()
+        else:
+            assert self.process.stdout is not None
+            self.pump = Pump(self.process.stdout, output)
 
     def has_ended(self) -> bool:
         """Whether the process ended since the last look; when it is due again follows from it."""
@@ -126,6 +135,9 @@ class Child:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+        if self.pump is not None:
+            self.pump.finish(DRAIN)
+            self.pump = None
 
 
 @dataclass
@@ -216,15 +228,6 @@ def _groups_of(user: int | None) -> tuple[int | None, list[int] | None]:
     except KeyError as error:
         raise OSError(f"no user {user}") from error
     return entry.pw_gid, os.getgrouplist(entry.pw_name, entry.pw_gid)
-
-
-def _log_of(program: Program) -> BinaryIO:
-    path = program.log
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and path.stat().st_size > LARGEST_LOG:
-        path.replace(path.with_suffix(path.suffix + ".1"))
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
-    return os.fdopen(descriptor, "ab")
 
 
 def _end_with_parent() -> Callable[[], None]:

@@ -129,15 +129,12 @@ def fingerprint(text: str) -> str:
     return found.group()
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens at."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def write_data(root: Path, rounds: int) -> None:
@@ -198,11 +195,11 @@ def main() -> None:
         shutil.rmtree(root)
     write_data(root, options.rounds)
     desk = root / "coordinator-desk"
-    endpoint, superlink = free_ports(2)
+    endpoint = free_port()
     with contextlib.ExitStack() as services:
         shown = run(
             desk, "server", "init", "coordinator", "--address", f"localhost:{endpoint}",
-            "--listen", f"127.0.0.1:{endpoint}", "--superlink-port", str(superlink),
+            "--listen", f"127.0.0.1:{endpoint}",
         )  # fmt: skip
         authority = fingerprint(shown)
         services.enter_context(running(desk, "server", "start", "coordinator"))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cloister import processes
+from cloister import processes, rotation
 from cloister.processes import FIRST_DELAY, LONGEST_DELAY, Program, Supervisor, is_cloister
 
 SLEEPER = "import time, sys; print('up', flush=True); time.sleep(600)"
@@ -246,14 +246,55 @@ def test_a_log_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_log_that_grew_large_is_put_aside(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+FLOOD = """
+import os
+for at in range(200_000):
+    os.write(1 + at % 2, b"line %07d of a flood\\n" % at)
+print("up", flush=True)
+{then}
+"""
+
+
+@pytest.mark.parametrize("then", ["raise SystemExit(1)", "import time; time.sleep(600)"])
+def test_a_flood_fills_no_disk_and_its_end_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str
 ) -> None:
-    monkeypatch.setattr(processes, "LARGEST_LOG", 10)
-    (tmp_path / "one.log").write_text("x" * 11)
-    with running(Supervisor([program(tmp_path, "one")])):
+    """While the child runs: it holds no file, so that its log can change files under it."""
+    monkeypatch.setattr(rotation, "LARGEST", 100_000)
+    monkeypatch.setattr(rotation, "KEPT", 3)
+    with running(Supervisor([program(tmp_path, "one", FLOOD.format(then=then))])) as supervisor:
         until(lambda: is_up(tmp_path, "one"))
-    assert (tmp_path / "one.log.1").read_text() == "x" * 11
+        supervisor.children["one"].due = time.monotonic() + 600  # once is enough
+    files = [tmp_path / f"one.log{end}" for end in (".3", ".2", ".1", "")]
+    assert sorted(tmp_path.iterdir()) == sorted(files)
+    assert all(file.stat().st_size <= 100_000 for file in files)
+    lines = b"".join(file.read_bytes() for file in files).splitlines()
+    *flood, last = lines
+    assert last == b"up"
+    first = 200_000 - len(flood)
+    assert flood == [b"line %07d of a flood" % at for at in range(first, 200_000)]
+    assert len(flood) > 300_000 // 24
+
+
+def test_a_full_disk_holds_up_no_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not fit is counted, and the count stands where it is missing."""
+    log = rotation.RotatingLog(tmp_path / "one.log")
+    write, full = os.write, [True]
+
+    def sometimes(file: int, content: bytes) -> int:
+        if full[0]:
+            raise OSError(28, "No space left on device")
+        return write(file, content[:5])  # and never all of it at once
+
+    monkeypatch.setattr(rotation.os, "write", sometimes)
+    assert (tmp_path / "one.log").read_bytes() == b""
+    log.write(b"lost\n")
+    log.write(b"and more\n")
+    full[0] = False
+    log.write(b"after that\n")
+    log.close()
+    told = (tmp_path / "one.log").read_text()
+    assert told == "14 bytes are missing here: the disk was full\nafter that\n"
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root gives processes away")

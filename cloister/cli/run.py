@@ -113,7 +113,7 @@ def stop(name: Name, server: Server = DEFAULT) -> None:
     run = ask_to_stop(place)
     if run.standing in ENDED:
         raise UsageError(f"{name}: has ended already ({run.standing})")
-    control = Control(folder.superlink, folder.certificate)
+    control = Control(folder.superlink)
     try:
         control.stop(run.flower_run)
     finally:

@@ -32,9 +32,6 @@ def init(
     listen: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Where to listen. Absent: all addresses.")
     ] = "",
-    superlink_port: Annotated[
-        int, typer.Option(help="Port of Flower's SuperLink, on this machine alone.")
-    ] = 18080,
     encrypt_ca: Annotated[
         bool,
         typer.Option("--encrypt-ca", help="Encrypt the authority's key; asks for a passphrase."),
@@ -54,7 +51,7 @@ def init(
 
     if not address:
         raise UsageError("--address: missing; host:port under which sites reach this coordinator")
-    config = ServerConfig(name=name, address=address, listen=listen, superlink_port=superlink_port)
+    config = ServerConfig(name=name, address=address, listen=listen)
     encrypted = encrypt_ca or passphrase_file(ca_passphrase_file) is not None
     passphrase = new_passphrase(ca_passphrase_file) if encrypted else None
     made = ServerFolder.create(folder, config, datetime.now(UTC), passphrase)
@@ -85,6 +82,7 @@ def start(folder: Folder = DEFAULT, ca_passphrase_file: PassphraseFile = None) -
     from cloister.logs import log_json
     from cloister.provisioning.passphrase import unlock
     from cloister.server.folder import ServerFolder
+    from cloister.server.loopback import protection
     from cloister.server.service import Service
 
     opened = ServerFolder.open(folder, partial(unlock, ca_passphrase_file, ask=False))
@@ -94,8 +92,35 @@ def start(folder: Folder = DEFAULT, ca_passphrase_file: PassphraseFile = None) -
     service = Service(opened)
     host, port = opened.config.place
     typer.echo(f"{opened.config.name}: listening at {host}:{port}; logs in {opened.logs}", err=True)
+    typer.echo(f"{opened.config.name}: {protection(opened)}", err=True)
     log_json("server")
     service.run()
+
+
+@app.command("doctor")
+def doctor(folder: Folder = DEFAULT, as_json: AsJson = False) -> None:
+    """Check that nobody but the service's user reaches the SuperLink; best run by root.
+
+    Example: cloister server doctor coordinator
+    """
+    from cloister.errors import UnhealthyError
+    from cloister.server.doctor import Verdict, examine
+    from cloister.server.folder import ServerFolder
+
+    opened = ServerFolder.open(folder)
+    findings = list(examine(opened))
+    if as_json:
+        rows = [{"check": f.name, "verdict": f.verdict, "detail": f.detail, "remedy": f.remedy}
+                for f in findings]  # fmt: skip
+        typer.echo(json.dumps({"name": opened.config.name, "checks": rows}))
+    else:
+        for found in findings:
+            typer.echo(f"{found.verdict:<9}{found.name:<20}{found.detail}")
+            if found.remedy:
+                typer.echo(f"         → {found.remedy}")
+    failed = [found.name for found in findings if found.verdict is Verdict.FAIL]
+    if failed:
+        raise UnhealthyError(f"{', '.join(failed)}: mend these before the next study")
 
 
 @app.command("backup")

@@ -57,6 +57,7 @@ def start(site: SiteToml) -> None:
 
     Example: cloister site start site.toml
     """
+    from cloister.client.network import in_words
     from cloister.client.own_ledger import open_ledger
     from cloister.client.read_apart import read_apart
     from cloister.client.service import Service
@@ -71,6 +72,7 @@ def start(site: SiteToml) -> None:
         f"{file.site.name}: takes part under {site}; cloister site status {site} shows what left",
         err=True,
     )
+    typer.echo(f"{file.site.name}: {in_words(file)}", err=True)
     log_json("site")
     service.run()
 

@@ -28,6 +28,7 @@ from cloister.client.approvals import check_approved
 from cloister.client.asked import AskedStudies
 from cloister.client.changes import as_rows, changes
 from cloister.client.moments import Moments, period_of
+from cloister.client.network import leave
 from cloister.client.outgoing import check_outgoing
 from cloister.client.own import open_own
 from cloister.client.own_ledger import open_ledger
@@ -336,13 +337,15 @@ def _end_hung() -> None:
     os._exit(HUNG)
 
 
-def main(path: Path, address: str) -> None:
+def main(path: Path) -> None:
     """Runs the agent until SIGTERM."""
     log_json("agent")
-    folder = AgentFolder.of(read_site(path))
+    file = read_site(path)
+    log.info("%s", leave(file))
+    folder = AgentFolder.of(file)
     # The SuperNode needs a moment to listen; claiming goes on until it does.
-    Agent(path, Runtime(address, folder.secret.read_bytes())).serve()
+    Agent(path, Runtime(folder.socket, folder.secret.read_bytes())).serve()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]))

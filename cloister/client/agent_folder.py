@@ -4,6 +4,7 @@ executor.secret   what the agent shows to the site's SuperNode
 service.json      the service: its pid, its children
 connection.json   why the SuperNode did not get through, when it last did not
 logs/             of agent and SuperNode
+runtime/          the socket at which the SuperNode serves the agent
 own/              the agent's own, where it runs as another user; the rest is the service's
   agent.json      what the agent does now, and what it did
   refusals.jsonl  why rounds came to nothing, in full; for the operator's eyes
@@ -59,6 +60,11 @@ class AgentFolder:
     def logs(self) -> Path:
         """Of both processes."""
         return self.path / "logs"
+
+    @property
+    def socket(self) -> Path:
+        """Where the SuperNode's Runtime API listens; the folder is the agent's alone."""
+        return self.path / "runtime" / "supernode.sock"
 
     @property
     def own(self) -> Path:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import unquote
-from urllib.request import getproxies, proxy_bypass
 
 import httpx
 from cryptography import x509
@@ -23,6 +22,7 @@ from cloister import __version__
 from cloister.client.membership import Membership
 from cloister.provisioning.address import split_address
 from cloister.provisioning.node_key import load_node_key, public_pem
+from cloister.proxies import proxy_for
 
 # Seconds for one step; a connection that takes longer will not carry a round's messages.
 PATIENCE = 10.0
@@ -61,8 +61,8 @@ def reach(membership: Membership) -> Iterator[Step]:
     """
     host, port = split_address(membership.invite.address, "address")
     context = ssl.create_default_context(cafile=str(membership.authority))
-    proxy = getproxies().get("https")
-    if proxy and not proxy_bypass(host):
+    proxy = proxy_for(host)
+    if proxy is not None:
         yield Step("proxy", True, f"{proxy}, by this environment")
     else:
         for step in _connection(host, port, context):
@@ -74,7 +74,7 @@ def reach(membership: Membership) -> Iterator[Step]:
         answer = httpx.post(
             f"https://{host}:{port}/v1/fleet/send-node-heartbeat", content=b"",
             headers={"flwr-public-key": key, "content-type": "application/protobuf"},
-            verify=context, timeout=PATIENCE,
+            verify=context, timeout=PATIENCE, trust_env=proxy is not None,
         )  # fmt: skip
     except httpx.HTTPError as error:
         yield Step(

@@ -1,6 +1,6 @@
 """The site's service: Flower's SuperNode and our agent, kept running.
 
-coordinator's gate <--TLS, outbound-- SuperNode <--loopback, secret-- agent: data, ledger
+coordinator's gate <--TLS, outbound-- SuperNode <--unix socket, secret-- agent: data, ledger
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import logging
 import os
 import pwd
 import secrets
-import socket
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from cloister.client.agent_folder import AgentFolder
 from cloister.client.asked import AskedStudies
 from cloister.client.decisions import Decisions
 from cloister.client.membership import Membership
+from cloister.client.network import needs_hub
 from cloister.client.reach import reach
 from cloister.client.site_file import SiteFile
 from cloister.client.trust import settle
@@ -29,6 +29,7 @@ from cloister.errors import BadFileError, CloisterError, UsageError
 from cloister.files import write_whole
 from cloister.flower.commands import supernode
 from cloister.flower.environment import quiet_environment
+from cloister.flower.sockets import make_private
 from cloister.processes import Program, Supervisor
 
 log = logging.getLogger(__name__)
@@ -67,17 +68,15 @@ class Service:
             raise UsageError(f"{file.site.name}: runs already (process {running['pid']})")
         user = _user(file.site.agent_user)
         self._prepare(user)
-        port = _free_port()
-        environment = quiet_environment(self._folder.path / "flwr")
+        environment = quiet_environment(self._folder.path / "flwr", offline=not needs_hub(file))
         node = supernode(
             address=address,
             authority=membership.authority,
             key=membership.node_key,
-            port=port,
+            socket=self._folder.socket,
             secret=self._folder.secret,
         )
-        agent = [sys.executable, "-m", "cloister.client.agent", str(file.path),
-                 f"127.0.0.1:{port}"]  # fmt: skip
+        agent = [sys.executable, "-m", "cloister.client.agent", str(file.path)]
         logs = self._folder.logs
         self.supervisor = Supervisor(
             [
@@ -160,6 +159,7 @@ class Service:
                 self._share_approvals(user)
         except OSError as error:
             raise BadFileError(f"{place.path}: cannot be written ({error})") from error
+        make_private(place.socket.parent, user)
 
     def _share_approvals(self, user: int) -> None:
         """Lets the agent read what is decided, and keep what asked; it decides nothing itself."""
@@ -185,14 +185,6 @@ def _user(name: str | None) -> int | None:
         return pwd.getpwnam(name).pw_uid
     except KeyError as error:
         raise UsageError(f"site.agent_user: this machine has no user {name!r}") from error
-
-
-def _free_port() -> int:
-    """A port of this machine that nobody listens at now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def stop_service(folder: AgentFolder) -> Path | None:

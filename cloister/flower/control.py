@@ -1,10 +1,9 @@
-"""The SuperLink's Control API, on loopback: which nodes may connect, which runs there are."""
+"""The SuperLink's Control API, on a unix socket: which nodes may connect, which runs there are."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import ssl
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
 from cloister.errors import NetworkError
+from cloister.flower.sockets import SocketClient
 
 Answer = TypeVar("Answer")
 
@@ -75,21 +75,20 @@ class Node:
     online: bool
 
 
+class ControlClient(SocketClient, ControlHttpClient):
+    """The Control API at a socket."""
+
+
 class Control:
     """A connection to the Control API.
 
     Args:
-        address: `host:port` on loopback.
-        authority: Certificate that signs the SuperLink's.
+        socket: Path of the SuperLink's unix socket.
     """
 
-    def __init__(self, address: str, authority: Path) -> None:
-        self._address = address
-        self._client = ControlHttpClient(
-            f"https://{address}",
-            interceptors=[RuntimeVersionHttpInterceptor("flwr")],
-            verify=ssl.create_default_context(cafile=str(authority)),
-        )
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+        self._client = ControlClient(socket, [RuntimeVersionHttpInterceptor("flwr")])
 
     def register(self, key: str) -> None:
         """Lets a node connect.
@@ -136,7 +135,7 @@ class Control:
         )
         response = self._call(lambda: self._client.StartRun(request))
         if not response.HasField("run_id"):
-            raise NetworkError(f"{self._address}: the SuperLink did not start the run; see its log")
+            raise NetworkError(f"{self._socket}: the SuperLink did not start the run; see its log")
         return int(response.run_id)
 
     def stop(self, run: int) -> bool:
@@ -170,11 +169,14 @@ class Control:
             return call()
         except httpx.HTTPStatusError as error:
             raise NetworkError(
-                f"{self._address}: the SuperLink refused "
+                f"{self._socket}: the SuperLink refused "
                 f"({error.response.status_code}: {error.response.text[:200]})"
             ) from error
         except httpx.HTTPError as error:
+            if isinstance(error.__cause__, PermissionError) or "Permission" in str(error):
+                remedy = "only the user who runs the coordinator's service reaches it: become that"
+            else:
+                remedy = "start it: cloister server start"
             raise NetworkError(
-                f"{self._address}: the SuperLink does not answer ({type(error).__name__}); start "
-                "it: cloister server start"
+                f"{self._socket}: the SuperLink does not answer ({error}); {remedy}"
             ) from error

@@ -90,12 +90,7 @@ def grid_of(runtime: Runtime, task: Task, run: Run) -> StudyGrid:
         task: The run's, claimed.
         run: The run.
     """
-    grid = StudyGrid(
-        runtime.address,
-        insecure=runtime.authority is None,
-        root_certificates=runtime.authority,
-        token=task.token,
-    )
+    grid = StudyGrid(str(runtime.socket), insecure=True, token=task.token)
     # Its own invoker interrupts the whole process where the SuperLink does not know the task.
     grid._retry_invoker = patient_invoker()
     grid._client = connect(runtime, task.token)

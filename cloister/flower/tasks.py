@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
 from flwr.app import Context, Message
@@ -41,6 +42,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message
 
 from cloister.errors import NetworkError
+from cloister.flower.sockets import SocketClient
 
 log = logging.getLogger(__name__)
 
@@ -61,17 +63,19 @@ class Runtime:
     """Where tasks are offered.
 
     Attributes:
-        address: `host:port`.
+        socket: Path of the unix socket at which the Runtime API listens.
         secret: The executor's, byte for byte as in its file.
-        authority: The certificate that signs the Runtime's, in PEM; None: plain HTTP on loopback.
     """
 
-    address: str
+    socket: Path
     secret: bytes
-    authority: bytes | None = None
 
 
-class PatientClient(RuntimeHttpClient):
+class RuntimeClient(SocketClient, RuntimeHttpClient):
+    """The Runtime API at a socket."""
+
+
+class PatientClient(RuntimeClient):
     """Waits for a message and its objects; Flower's own client takes their absence for good.
 
     Attributes:
@@ -195,11 +199,9 @@ class Executor:
     def __init__(self, runtime: Runtime, kind: TaskType) -> None:
         self._runtime = runtime
         self._kind = kind
-        self._client = RuntimeHttpClient.from_server_address(
-            runtime.address,
-            insecure=runtime.authority is None,
-            root_certificates=runtime.authority,
-            interceptors=[
+        self._client = RuntimeClient(
+            runtime.socket,
+            [
                 RuntimeVersionHttpInterceptor("SuperExec"),
                 SuperExecAuthHttpInterceptor(
                     master_secret=runtime.secret,
@@ -220,7 +222,7 @@ class Executor:
         except httpx.HTTPStatusError as error:
             if error.response.status_code in _GONE:
                 raise NetworkError(
-                    f"{self._runtime.address}: does not take this executor's secret; another "
+                    f"{self._runtime.socket}: does not take this executor's secret; another "
                     "process listens there"
                 ) from error
             return None
@@ -230,18 +232,17 @@ class Executor:
             return None
         return Task(response.token, connect(self._runtime, response.token))
 
+    def close(self) -> None:
+        """Closes the connection; claimed tasks have their own."""
+        self._client.close()
+
 
 def connect(runtime: Runtime, token: str) -> PatientClient:
     """A client for one task's calls."""
-    return PatientClient.from_server_address(
-        runtime.address,
-        insecure=runtime.authority is None,
-        root_certificates=runtime.authority,
-        interceptors=[
-            RuntimeVersionHttpInterceptor("SuperExec"),
-            RuntimeTokenHttpInterceptor(token),
-        ],
-        retry_invoker=patient_invoker(),
+    return PatientClient(
+        runtime.socket,
+        [RuntimeVersionHttpInterceptor("SuperExec"), RuntimeTokenHttpInterceptor(token)],
+        patient_invoker(),
     )
 
 

@@ -40,7 +40,7 @@ def serve(folder: ServerFolder) -> None:
     for run in all_runs(folder.runs):
         if run.standing in left:
             change_run(folder.run(run.name), standing=left[run.standing])
-    runtime = Runtime(folder.superlink, folder.secret.read_bytes(), folder.certificate.read_bytes())
+    runtime = Runtime(folder.superlink, folder.secret.read_bytes())
     executor = Executor(runtime, SERVER_TASK)
     while True:
         task = executor.claim()

@@ -7,11 +7,11 @@ ca-former.crt      the one before; and succession.json, which says who followed 
                    number: of an earlier rotation)
 coordinator.key    signs every question that a site is asked; each site trusts its public half
 endpoint.*         key and certificate of the sites' endpoint, renewed by themselves
-loopback.*         of the SuperLink, which only this machine reaches
 executor.secret    what an executor shows to the SuperLink
 members.json       the sites: invited, approved, revoked
 heads/             the last entries that came from each site's ledger
-state/             Flower's, and what the gate remembers; disposable
+state/             Flower's, what the gate remembers, and the SuperLink's socket; disposable, its
+                   owner's alone
 logs/              of every process
 runs/              one folder a run
 service.json       the running service: its pid, its children
@@ -33,7 +33,6 @@ from cloister.files import write_whole
 from cloister.names import is_name
 from cloister.provisioning.address import is_host, split_address
 from cloister.provisioning.authority import (
-    AUTHORITY_LIFE,
     ENDPOINT_LIFE,
     Authority,
     create_authority,
@@ -47,9 +46,6 @@ from cloister.provisioning.coordinator_key import create_coordinator_key, public
 from cloister.provisioning.passphrase import Unlock, unlock
 from cloister.toml_text import read_toml
 
-# The SuperLink's own certificate is for this machine alone.
-LOOPBACK = ("localhost", "127.0.0.1")
-
 
 @dataclass(frozen=True, kw_only=True)
 class ServerConfig:
@@ -59,14 +55,12 @@ class ServerConfig:
         name: The coordinator's, as sites see it.
         address: `host:port` under which sites reach it.
         listen: `host:port` to listen at; absent: all addresses, at the port of `address`.
-        superlink_port: Port of Flower's SuperLink on loopback.
         also: More names or addresses of the same endpoint, for its certificate.
     """
 
     name: str
     address: str
     listen: str = ""
-    superlink_port: int = 18080
     also: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -75,13 +69,6 @@ class ServerConfig:
         for field in ("address", "listen"):
             if getattr(self, field) or field == "address":
                 split_address(getattr(self, field), field)
-        if not 0 < self.superlink_port < 65536:
-            raise UsageError(f"superlink_port: {self.superlink_port} given; a port is needed")
-        if self.superlink_port == self.place[1]:
-            raise UsageError(
-                f"superlink_port: {self.superlink_port} given, at which the sites' endpoint "
-                "listens; another port is needed"
-            )
         odd = [host for host in self.also if not is_host(host)]
         if odd:
             raise UsageError(f"also: {odd[0]!r} given; a DNS name or an IP address is needed")
@@ -170,6 +157,7 @@ class ServerFolder:
                 "another folder"
             )
         table = read_toml(path / "server.toml", "restore it from the coordinator's backup")
+        table.pop("superlink_port", None)  # of versions whose SuperLink listened at a port
         problems: list[str] = []
         missing = [key for key in ("name", "address") if key not in table]
         problems += [f"server.toml: {key}: missing" for key in missing]
@@ -250,9 +238,9 @@ class ServerFolder:
         return self.path / "runs"
 
     @property
-    def superlink(self) -> str:
-        """The SuperLink's address on this machine."""
-        return f"127.0.0.1:{self.config.superlink_port}"
+    def superlink(self) -> Path:
+        """The SuperLink's socket, which the owner of this folder alone reaches."""
+        return self.state / "superlink.sock"
 
     def run(self, name: str) -> Path:
         """A run's folder.
@@ -268,43 +256,31 @@ class ServerFolder:
         """Issues certificates anew that are due; the authority's key is opened only then.
 
         Returns:
-            Which: `endpoint`, `loopback`.
+            Which: `endpoint`, or none.
 
         Raises:
             BadFileError: The authority cannot be read, or the folder not be written.
             UsageError: The authority's key is encrypted, and nothing tells the passphrase.
         """
         issuer = load_certificate(self.path)
-        # The SuperLink does not take another certificate while it runs, and no site sees its own.
-        due = [
-            (name, hosts, life)
-            for name, hosts, life in (
-                ("endpoint", self.config.hosts, ENDPOINT_LIFE),
-                ("loopback", LOOPBACK, AUTHORITY_LIFE),
-            )
-            if is_due(_read_pair(self.path / name), issuer, hosts, now)
-        ]
-        authority = self.authority if due else None
-        for name, hosts, life in due:
-            assert authority is not None
-            place = self.path / name
-            try:
-                _write_pair(place, issue_endpoint(authority, hosts, now, life))
-            except OSError as error:
-                raise BadFileError(f"{place}.crt: cannot be renewed ({error})") from error
-        return tuple(name for name, _, _ in due)
+        place, hosts = self.path / "endpoint", self.config.hosts
+        if not is_due(_read_pair(place), issuer, hosts, now):
+            return ()
+        authority = self.authority
+        try:
+            _write_pair(place, issue_endpoint(authority, hosts, now, ENDPOINT_LIFE))
+        except OSError as error:
+            raise BadFileError(f"{place}.crt: cannot be renewed ({error})") from error
+        return ("endpoint",)
 
     def can_serve(self, now: datetime) -> bool:
-        """Whether both certificates hold now, due or not.
+        """Whether the endpoint's certificate holds now, due or not.
 
         Raises:
             BadFileError: The authority's certificate cannot be read.
         """
         issuer = load_certificate(self.path)
-        return all(
-            serves(_read_pair(self.path / name), issuer, hosts, now)
-            for name, hosts in (("endpoint", self.config.hosts), ("loopback", LOOPBACK))
-        )
+        return serves(_read_pair(self.path / "endpoint"), issuer, self.config.hosts, now)
 
 
 def _read_pair(path: Path) -> tuple[bytes, bytes]:

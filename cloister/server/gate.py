@@ -1,11 +1,11 @@
 """The one door that institutions reach: TLS, members only, and of Flower's interfaces the Fleet's.
 
-Flower's SuperLink serves three interfaces on one port; its Control and Runtime interfaces belong to
-whoever reaches them. So it listens on loopback, and this process forwards to it what a member's
-SuperNode may say. Who a member is, it reads anew for every request: a revoked site is refused at
-once. That a request comes from the holder of a member's key, it checks before it reads the body;
-the SuperLink checks it again, with the signature's time. What a request says is judged before the
-SuperLink sees it (`gate_calls`), and every connection has its place and its time
+Flower's SuperLink serves three interfaces at one place; its Control interface belongs to whoever
+reaches it. So it listens at a unix socket of this user's, and this process forwards to it what a
+member's SuperNode may say. Who a member is, it reads anew for every request: a revoked site is
+refused at once. That a request comes from the holder of a member's key, it checks before it reads
+the body; the SuperLink checks it again, with the signature's time. What a request says is judged
+before the SuperLink sees it (`gate_calls`), and every connection has its place and its time
 (`gate_connection`).
 """
 
@@ -121,7 +121,7 @@ def make_server(folder: ServerFolder) -> uvicorn.Server:
     )
     host, port = folder.config.place
     config = uvicorn.Config(
-        make_gate(gate, folder.superlink, folder.certificate),
+        make_gate(gate, folder.superlink),
         host=host,
         port=port,
         # TLS, too, is the gatekeeper's, and asyncio's own: uvloop's cannot be told when to end.

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -28,6 +27,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from cloister import __version__
+from cloister.flower.sockets import BASE_URL, AsyncSocketTransport
 from cloister.server.gate_book import Book
 from cloister.server.gate_calls import CALLS, Caller, judge, largest_body, parse
 from cloister.server.gate_door import KEY_HEADER, Door, are_too_many, holds_its_key, passed_on
@@ -315,22 +315,20 @@ def _refusal(code: int, why: str, site: str | None = None) -> Response:
     return Response(json.dumps({"detail": why}), code, headers, media_type="application/json")
 
 
-def make_gate(gate: Gate, superlink: str, authority: Path) -> Starlette:
+def make_gate(gate: Gate, superlink: Path) -> Starlette:
     """The gate as an ASGI application.
 
     Args:
         gate: Its endpoint.
-        superlink: `host:port` of the SuperLink on loopback.
-        authority: Certificate that signs the SuperLink's.
+        superlink: The SuperLink's socket.
     """
-    context = ssl.create_default_context(cafile=str(authority))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         limits = httpx.Limits(max_connections=MOST_LINKS, max_keepalive_connections=32)
         async with httpx.AsyncClient(
-            base_url=f"https://{superlink}", verify=context, timeout=PATIENCE, trust_env=False,
-            limits=limits,
+            base_url=BASE_URL, transport=AsyncSocketTransport(superlink, limits),
+            timeout=PATIENCE, trust_env=False,
         ) as gate.client:  # fmt: skip
             yield
 

@@ -1,6 +1,6 @@
 """The coordinator's service: SuperLink, gate and executor, kept running; members and runs in step.
 
-sites --TLS--> gate --loopback--> SuperLink <--loopback-- executor
+sites --TLS--> gate --unix socket--> SuperLink <--unix socket-- executor
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from cloister.files import write_whole
 from cloister.flower.commands import superlink
 from cloister.flower.control import Control
 from cloister.flower.environment import quiet_environment
+from cloister.flower.sockets import make_private
 from cloister.processes import Program, Supervisor
 from cloister.recipe import sent_document
 from cloister.server.folder import ServerFolder
@@ -56,7 +57,8 @@ class Service:
 
         Raises:
             UsageError: It runs already.
-            NetworkError: A port that it needs is taken.
+            NetworkError: The port that it needs is taken.
+            BadFileError: Other users would reach the SuperLink.
             CloisterError: A certificate is to be renewed, holds no longer, and cannot be.
         """
         running = read_service(self._folder)
@@ -64,9 +66,8 @@ class Service:
             raise UsageError(
                 f"{self._folder.path}: this coordinator runs already (process {running['pid']})"
             )
-        host, port = self._folder.config.place
-        for place in ((host, port), ("127.0.0.1", self._folder.config.superlink_port)):
-            refuse_taken(*place)
+        refuse_taken(*self._folder.config.place)
+        make_private(self._folder.state)
         self._renew(starting=True)
         self._shown = self._certificate()
         for run in all_runs(self._folder.runs):
@@ -136,7 +137,7 @@ class Service:
         state = (members.stat().st_mtime_ns if members.exists() else 0, link.pid)
         if state == self._synced or link.pid is None:
             return
-        control = Control(self._folder.superlink, self._folder.certificate)
+        control = Control(self._folder.superlink)
         try:
             everybody = read_members(members).values()
             allowed = {m.node_key for m in everybody if m.standing is Approval.APPROVED}
@@ -186,7 +187,7 @@ def submit(folder: ServerFolder, run: Run) -> Run:
     before = read_run(place)
     # Said before it is so: the executor takes the run at once, and says that it runs.
     change_run(place, standing=Standing.SUBMITTED, resumed=run.resumed + 1)
-    control = Control(folder.superlink, folder.certificate)
+    control = Control(folder.superlink)
     try:
         flower_run = control.start({"run": run.name, "recipe": recipe})
     except NetworkError:
@@ -201,10 +202,7 @@ def programs_of(folder: ServerFolder) -> list[Program]:
     """What a coordinator runs."""
     environment = quiet_environment(folder.state / "flwr")
     link = superlink(
-        port=folder.config.superlink_port,
-        authority=folder.certificate,
-        certificate=folder.path / "loopback.crt",
-        key=folder.path / "loopback.key",
+        socket=folder.superlink,
         secret=folder.secret,
         database=folder.state / "superlink.db",
     )

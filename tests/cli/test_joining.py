@@ -159,7 +159,7 @@ def test_nothing_private_is_in_any_paper(table: Table) -> None:
     invite = table.invite()
     welcome = table.approve(table.join(invite, fingerprint))
     keys = [*table.server.glob("*.key"), *table.site.parent.rglob("*key")]
-    assert len(keys) == 6
+    assert len(keys) == 5
     secrets = [line for key in keys for line in key.read_text().splitlines() if "KEY" not in line]
     for paper in (invite, table.request, welcome):
         text = paper.read_text()

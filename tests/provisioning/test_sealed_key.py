@@ -206,9 +206,7 @@ def test_a_service_takes_the_passphrase_from_its_credential(
     tmp_path: Path, file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unattended, with a certificate that is to be made: nothing asks, nothing waits."""
-    config = ServerConfig(
-        name="hub", address=f"localhost:{free_port()}", superlink_port=free_port()
-    )
+    config = ServerConfig(name="hub", address=f"localhost:{free_port()}")
     folder = ServerFolder.create(tmp_path / "hub", config, datetime.now(UTC), WORDS)
     (folder.path / "endpoint.crt").unlink()
     monkeypatch.setattr(Supervisor, "run", lambda self: None)  # starts nobody

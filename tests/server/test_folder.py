@@ -2,7 +2,6 @@
 
 import ssl
 import stat
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -38,7 +37,7 @@ def test_a_folder_is_opened_as_it_was_made(folder: ServerFolder) -> None:
 
 def test_secrets_are_for_their_owner_alone(folder: ServerFolder) -> None:
     found = modes(folder)
-    for name in ("ca.key", "coordinator.key", "endpoint.key", "loopback.key", "executor.secret"):
+    for name in ("ca.key", "coordinator.key", "endpoint.key", "executor.secret"):
         assert found[name] == 0o600, name
     for name in ("state", "logs", "runs"):
         assert found[name] == 0o700, name
@@ -89,9 +88,9 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_nothing_is_renewed_before_its_time(folder: ServerFolder) -> None:
-    before = {name: pair(folder, name) for name in ("endpoint", "loopback")}
+    before = pair(folder, "endpoint")
     assert folder.renew(NOW + DAY) == ()
-    assert {name: pair(folder, name) for name in ("endpoint", "loopback")} == before
+    assert pair(folder, "endpoint") == before
 
 
 def test_the_endpoint_is_renewed_from_half_its_life_on(folder: ServerFolder) -> None:
@@ -102,29 +101,17 @@ def test_the_endpoint_is_renewed_from_half_its_life_on(folder: ServerFolder) -> 
     assert folder.renew(later) == ()
 
 
-def test_the_superlink_s_own_certificate_does_not_end_after_a_quarter(folder: ServerFolder) -> None:
-    """No site sees it, and the SuperLink takes another only when it starts."""
-    before = pair(folder, "loopback")
-    assert folder.renew(NOW + 4 * ENDPOINT_LIFE) == ("endpoint",)
-    assert pair(folder, "loopback") == before
-    assert days_left(before[1], NOW + timedelta(days=5 * 365)) > 365
-    assert "loopback" in folder.renew(NOW + timedelta(days=6 * 365))
-
-
-@pytest.mark.parametrize("name", ["endpoint", "loopback"])
 @pytest.mark.parametrize("end", ["key", "crt"])
 @pytest.mark.parametrize("content", [None, b"", b"garbage"])
-def test_half_a_pair_is_made_anew(
-    folder: ServerFolder, name: str, end: str, content: bytes | None
-) -> None:
+def test_half_a_pair_is_made_anew(folder: ServerFolder, end: str, content: bytes | None) -> None:
     """As after a crash between writing the one and the other."""
-    place = folder.path / f"{name}.{end}"
+    place = folder.path / f"endpoint.{end}"
     if content is None:
         place.unlink()
     else:
         place.write_bytes(content)
-    assert folder.renew(NOW) == (name,)
-    pair(folder, name)
+    assert folder.renew(NOW) == ("endpoint",)
+    pair(folder, "endpoint")
 
 
 def test_a_key_without_its_certificate_is_found(folder: ServerFolder) -> None:
@@ -157,8 +144,6 @@ BAD: dict[str, tuple[dict[str, object], str]] = {
     "no host": ({"address": "höst:1"}, "host:port is needed"),
     "no name": ({"name": "../hub"}, "a plain name is needed"),
     "no place": ({"listen": "9443"}, "listen: "),
-    "no port of the SuperLink": ({"superlink_port": 0}, "a port is needed"),
-    "one port for both": ({"superlink_port": 9443}, "another port is needed"),
     "a wildcard": ({"also": ("*.example.org",)}, "also: "),
 }
 
@@ -176,7 +161,6 @@ FILES: dict[str, tuple[str, type[CloisterError], str]] = {
     "empty": ("", RecipeError, "address: missing"),
     "an unknown key": ('name = "h"\naddress = "f:1"\nadress = "f"', RecipeError, "did you mean"),
     "another type": ('name = "h"\naddress = 5', RecipeError, "a string needed"),
-    "true for a port": ('name = "h"\naddress = "f:1"\nsuperlink_port = true', RecipeError, "whole"),
 }
 
 
@@ -187,6 +171,14 @@ def test_a_damaged_file_is_named(
     (tmp_path / "server.toml").write_text(text)
     with pytest.raises(kind, match=said):
         ServerFolder.open(tmp_path)
+
+
+def test_a_folder_of_an_earlier_version_is_opened(folder: ServerFolder) -> None:
+    """Its SuperLink listened at a port."""
+    path = folder.path / "server.toml"
+    path.write_text(path.read_text() + "superlink_port = 18080\n")
+    assert ServerFolder.open(folder.path).config == folder.config
+    assert folder.superlink == folder.state / "superlink.sock"
 
 
 def test_a_folder_without_a_coordinator_says_what_makes_one(tmp_path: Path) -> None:

@@ -280,20 +280,6 @@ def test_a_superlink_that_is_away_is_named(tmp_path: Path) -> None:
         assert Gate(folder, FakeSuperLink()).post(signed("ward")) == 503
 
 
-def test_another_s_superlink_is_not_talked_to(tmp_path: Path) -> None:
-    """Whoever took the SuperLink's port gets no member's message."""
-    folder, link = make_folder(tmp_path), FakeSuperLink()
-    other = make_folder(tmp_path / "other")
-    join(folder, "ward")
-    key, certificate = other.path / "loopback.key", other.path / "loopback.crt"
-    with (
-        served(https(link, folder.config.superlink_port, key, certificate)),
-        served(make_server(folder)),
-    ):
-        assert Gate(folder, link).post(signed("ward")) == 503
-    assert link.asked == []
-
-
 def test_the_gate_runs_as_a_process_of_its_own(tmp_path: Path) -> None:
     folder = make_folder(tmp_path)
     join(folder, "ward")

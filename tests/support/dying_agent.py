@@ -68,14 +68,12 @@ def arm(folder: Path, points: list[str]) -> None:
 def main() -> None:
     part, path, *rest = sys.argv[1:]
     if part == "agent":
-        address, *points = rest
-        arm(Path(path).parent, points)
-        agent.main(Path(path), address)
+        arm(Path(path).parent, rest)
+        agent.main(Path(path))
         return
     service = Service(read_site(Path(path)))
     child = service.supervisor.children["agent"]
-    *_, own, address = child.program.command
-    command = [sys.executable, "-m", "tests.support.dying_agent", "agent", own, address, *rest]
+    command = [sys.executable, "-m", "tests.support.dying_agent", "agent", path, *rest]
     object.__setattr__(child.program, "command", command)
     service.run()
 

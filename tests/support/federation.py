@@ -236,10 +236,9 @@ def federation(
     port, now = free_port(), datetime.now(UTC)
     server = ServerFolder.create(
         root / "coordinator",
-        ServerConfig(name="desk", address=f"localhost:{port}", listen=f"127.0.0.1:{port}",
-                     superlink_port=free_port()),
+        ServerConfig(name="desk", address=f"localhost:{port}", listen=f"127.0.0.1:{port}"),
         now,
-    )  # fmt: skip
+    )
     sites = {}
     for index, name in enumerate(names):
         folder = root / name

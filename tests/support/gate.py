@@ -37,7 +37,7 @@ from cloister.provisioning.node_key import public_pem, sign_as_node
 from cloister.server.folder import ServerConfig, ServerFolder
 from cloister.server.gate import make_server
 from cloister.server.members import approved, changing, invited, read_members, revoked
-from tests.support.https import FakeSuperLink, https, served
+from tests.support.https import FakeSuperLink, at_socket, served
 from tests.support.papers import keys, request
 from tests.support.ports import free_port
 
@@ -60,7 +60,6 @@ def make_folder(path: Path) -> ServerFolder:
         name="hub",
         address=f"localhost:{free_port()}",
         listen=f"127.0.0.1:{free_port()}",
-        superlink_port=free_port(),
     )
     port = config.place[1]
     return ServerFolder.create(
@@ -159,8 +158,7 @@ def open_gate(path: Path) -> Iterator[Gate]:
 @contextmanager
 def behind(folder: ServerFolder, link: FakeSuperLink) -> Iterator[None]:
     """The SuperLink alone."""
-    key, certificate = folder.path / "loopback.key", folder.path / "loopback.crt"
-    with served(https(link, folder.config.superlink_port, key, certificate)):
+    with at_socket(link, folder.superlink):
         yield
 
 

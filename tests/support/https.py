@@ -1,5 +1,6 @@
 """HTTPS on loopback, served by a thread of the test's own process."""
 
+import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -10,11 +11,13 @@ from typing import Any
 
 import uvicorn
 
+from cloister.flower.sockets import listening
+
 
 @contextmanager
-def served(server: uvicorn.Server) -> Iterator[None]:
-    """Serves until the end of the block."""
-    thread = threading.Thread(target=server.run)
+def served(server: uvicorn.Server, sockets: list[socket.socket] | None = None) -> Iterator[None]:
+    """Serves until the end of the block, at sockets of the caller's where some are given."""
+    thread = threading.Thread(target=server.run, args=(sockets,))
     thread.start()
     try:
         deadline = time.monotonic() + 30
@@ -40,6 +43,14 @@ def https(
             timeout_graceful_shutdown=1, lifespan="off",
         )
     )  # fmt: skip
+
+
+@contextmanager
+def at_socket(app: Callable[..., Awaitable[None]], path: Path) -> Iterator[None]:
+    """Serves an ASGI application at a unix socket until the end of the block."""
+    server = https(app, 0, None, None)
+    with served(server, [listening(path)]):
+        yield
 
 
 @dataclass
