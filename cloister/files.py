@@ -172,11 +172,15 @@ def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Makes a new name in a folder durable."""
+def sync_folder(folder: Path) -> None:
+    """Makes new names in a folder durable.
+
+    Raises:
+        OSError: The disk does not take them.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

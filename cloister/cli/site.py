@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloister.cli import site_service
+from cloister.cli import site_backup, site_service
 from cloister.cli.arguments import AsJson, SiteToml
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ app.command("start")(site_service.start)
 app.command("reload")(site_service.reload)
 app.command("stop")(site_service.stop)
 app.command("status")(site_service.status)
+app.command("backup")(site_backup.backup)
+app.command("restore")(site_backup.restore)
 
 Study = Annotated[Path | None, typer.Argument(metavar="RECIPE", help="A study to be joined.")]
 
@@ -71,7 +73,8 @@ def init(
     typer.echo(
         f"{file.ledger}: the data set's ledger, {'begun before' if begun else 'begun'}, for its "
         f"life: ε = {ledger.budget.epsilon:g}, δ = {ledger.budget.delta:g}, for one {ledger.unit}."
-        "\nIts key lies beside it (.key), readable by you alone: back both up, apart.\n"
+        "\nIts key lies beside it (.key), readable by you alone; cloister site backup writes both "
+        "into one file.\n"
         f"public key: {ledger.public_key}"
     )
 

@@ -29,7 +29,8 @@ from cloister.client.site_file import SiteFile
 from cloister.errors import CloisterError
 from cloister.names import counted
 from cloister.privacy.ledger import key_file
-from cloister.privacy.ledger_file import LedgerFile, refuse_network_file_system
+from cloister.privacy.ledger_file import LedgerFile
+from cloister.privacy.local_disk import refuse_network_file_system
 from cloister.privacy.verify import verify
 from cloister.recipe import Recipe
 

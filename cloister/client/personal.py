@@ -19,6 +19,7 @@ from cloister.adapter.formats import Shapes
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, encode
 from cloister.files import write_whole
+from cloister.owner_only import private_folder
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ class PersonalAdapter:
 
     def save(self, number: int, factors: Adapter) -> None:
         """Keeps the factors after a round, and of earlier rounds the last only."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(self._file(number), encode(factors))
+        private_folder(self.folder)
+        write_whole(self._file(number), encode(factors), mode=0o600)
         earlier = [path for path in self._files() if path.name < self._file(number).name]
         for old in earlier[:-1]:
             old.unlink()
