@@ -70,8 +70,8 @@ class Archive:
         self._check()
 
     @property
-    def bytes(self) -> int:
-        """Of all members together."""
+    def size(self) -> int:
+        """Of all members together, in bytes."""
         return sum(member.size for member in self.members)
 
     def read(self, name: str, most: int) -> bytes:

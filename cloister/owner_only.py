@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-FOLDER, FILE = 0o700, 0o600
+FOLDER, FILE, UMASK = 0o700, 0o600, 0o077
 _OTHERS = 0o077
 
 
@@ -23,6 +25,16 @@ def private_folder(path: Path) -> None:
             parent.mkdir(mode=FOLDER, exist_ok=True)
     path.mkdir(mode=FOLDER, exist_ok=True)
     tighten(path)
+
+
+@contextmanager
+def private_umask() -> Iterator[None]:
+    """While it holds, whatever this process and its children make is their user's alone."""
+    before = os.umask(UMASK)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def tighten(path: Path) -> bool:
@@ -56,15 +68,29 @@ def rights_of_others(path: Path) -> str:
     Raises:
         OSError: It is not there.
     """
-    mode = path.stat().st_mode
+    return _words(path.stat().st_mode)
+
+
+def _words(mode: int) -> str:
     words = ["read", "write", "enter" if stat.S_ISDIR(mode) else "run"]
     given = [word for word, bit in zip(words, (0o044, 0o022, 0o011), strict=True) if mode & bit]
     return " and ".join(given)
 
 
-def is_ours(path: Path) -> bool:
-    """Whether this process's user owns what lies there."""
+def exposed(path: Path) -> str:
+    """What others can really do with it, by its mode and by those of all folders above, in words.
+
+    Returns:
+        As `rights_of_others`; "" also where no folder lets them in, or nothing is there.
+    """
     try:
-        return path.stat().st_uid == os.geteuid()
+        place = Path(os.path.realpath(path))
+        everybody = group = True
+        for folder in place.parents:
+            mode = folder.stat().st_mode
+            everybody &= bool(mode & 0o001)
+            group &= bool(mode & 0o011)
+        mode = place.stat().st_mode
     except OSError:
-        return False
+        return ""
+    return _words(mode & ~(0o007 * (not everybody) | 0o070 * (not group)))

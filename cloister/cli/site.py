@@ -48,10 +48,11 @@ def init(
     from cloister.client.own_ledger import begin_ledger, is_begun
     from cloister.client.site_file import TEMPLATE, read_site
     from cloister.errors import BadFileError
+    from cloister.files import write_whole
 
     if not site.exists():
         try:
-            site.write_text(TEMPLATE, encoding="utf-8")
+            write_whole(site, TEMPLATE.encode())
         except OSError as error:
             raise BadFileError(f"{site}: cannot be written ({error}); name another") from error
         typer.echo(f"{site}: written. Fill it in, then run this again to begin the ledger.")

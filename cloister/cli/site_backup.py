@@ -77,9 +77,14 @@ def restore(
 
     made = restored(file, folder, ledger=ledger, seen=read_anchor(head) if head else None)
     if as_json:
-        facts = {"site": made.file.site.name, "folder": str(made.file.path.parent),
-                 "made": made.made, "ledger_kept": made.kept,
-                 "records": str(made.file.data), "records_there": made.file.data.exists()}  # fmt: skip
+        facts = {
+            "site": made.file.site.name,
+            "folder": str(made.file.path.parent),
+            "made": made.made,
+            "ledger_kept": made.kept,
+            "records": str(made.file.data),
+            "records_there": made.file.data.exists(),
+        }
         typer.echo(json.dumps(facts | _facts(made.ledger)))
         return
     typer.echo(_told(made))

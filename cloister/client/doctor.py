@@ -21,6 +21,7 @@ from packaging.specifiers import SpecifierSet
 
 from cloister.client.checks import Level, Outcome, run_check
 from cloister.client.doctor_data import DataCheck
+from cloister.client.doctor_rights import rights
 from cloister.client.doctor_study import study_checks
 from cloister.client.membership import Membership
 from cloister.client.own_ledger import is_begun, open_ledger
@@ -58,6 +59,7 @@ def examine(file: SiteFile, recipe: Recipe | None) -> Iterator[Outcome]:
         ("disk space", lambda: _disk_space(file)),
         ("disk sync", lambda: _disk_sync(file)),
         ("file system", lambda: _file_system(file)),
+        ("rights", lambda: rights(file)),  # before the ledger is opened, which closes it
     ]
     for name, check in checks:
         yield run_check(name, check)

@@ -1,4 +1,4 @@
-"""What may not be restored: over a site that is there, and a ledger older than one that was seen."""
+"""What may not be restored: over a site that is there, or a ledger older than one that was seen."""
 
 from __future__ import annotations
 

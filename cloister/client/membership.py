@@ -19,6 +19,7 @@ from cloister.client.own_ledger import open_ledger
 from cloister.client.site_file import SiteFile
 from cloister.errors import BadFileError, NetworkError, UsageError
 from cloister.files import write_whole
+from cloister.owner_only import private_folder, tighten_all
 from cloister.privacy.keys import load_key, public_hex
 from cloister.privacy.ledger import key_file
 from cloister.provisioning.authority import same_fingerprint
@@ -146,6 +147,8 @@ def take_invite(
     ledger_key = load_key(key_file(file.ledger))
     fresh = rotate or not place.node_key.exists()
     try:
+        private_folder(place.path)
+        tighten_all(place.path)
         if fresh:  # before the key that it was for
             (place.path / "welcome.json").unlink(missing_ok=True)
         key = create_node_key(place.node_key) if fresh else load_node_key(place.node_key)
@@ -190,6 +193,7 @@ def take_welcome(file: SiteFile, path: Path, now: datetime) -> str:
             "and send the new request"
         )
     try:
+        tighten_all(place.path)
         write_whole(place.path / "welcome.json", content)
     except OSError as error:
         raise BadFileError(f"{place.path}: cannot be written ({error}); mend that first") from error

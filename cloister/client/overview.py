@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from cloister.client.agent_folder import AgentFolder
@@ -96,7 +97,7 @@ def overview_of(file: SiteFile) -> dict[str, Any]:
         BadFileError: `site.toml` says another budget or unit than it was begun with.
     """
     folder = AgentFolder.of(file)
-    service = folder.running()
+    service, dropped = folder.running(), folder.refusals_dropped()
     return {
         "site": file.site.name,
         "running": service is not None,
@@ -108,4 +109,5 @@ def overview_of(file: SiteFile) -> dict[str, Any]:
         "budget": budget_of(file),
         "releases": releases_of(file),
         "refusals": folder.refusals(),
+        "refusals_dropped": asdict(dropped) if dropped else None,
     }

@@ -19,7 +19,7 @@ from cloister.adapter.formats import Shapes
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, encode
 from cloister.files import write_whole
-from cloister.owner_only import private_folder
+from cloister.owner_only import private_folder, tighten_all
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class PersonalAdapter:
         Raises:
             AdapterFormatError: The file is damaged, or of another study's shapes.
         """
+        tighten_all(self.folder)
         earlier = [path for path in self._files() if path.name < self._file(number).name]
         return decode(earlier[-1].read_bytes(), shapes) if earlier else None
 

@@ -181,8 +181,8 @@ def _inside(folder: Path) -> list[Path]:
     """A folder's files; what is being written has a name that begins with a dot."""
     if not folder.is_dir():
         return []
-    return [path for path in sorted(folder.iterdir())
-            if not path.name.startswith(".") and path.suffix != ".lock" and path.is_file()]  # fmt: skip
+    files = [path for path in sorted(folder.iterdir()) if path.is_file()]
+    return [path for path in files if path.name[0] != "." and path.suffix != ".lock"]
 
 
 def _still_there(name: str, path: Path) -> dict[str, bytes]:

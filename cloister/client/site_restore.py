@@ -4,8 +4,8 @@ Everything is checked before anything is written. Then it is written to a folder
 `.NAME.restoring`, the ledger is checked there as a whole, and the folder gets its name: one step,
 before which there is no site and after which there is all of it.
 
-A ledger that `site.toml` keeps elsewhere is put there first, its head before itself, so that a crash
-in between leaves what every command refuses and the next restore takes up.
+A ledger that `site.toml` keeps elsewhere is put there first, its head before itself, so that a
+crash in between leaves what every command refuses and the next restore takes up.
 """
 
 from __future__ import annotations
@@ -179,9 +179,9 @@ def _staged(archive: Archive, file: SiteFile, stage: Path, aside: Path | None) -
             raise BadFileError(f"{archive.path}: holds no {needed}; it is no site's backup")
     for place in {stage, aside} - {None}:
         free = shutil.disk_usage(place or stage).free
-        if free < archive.bytes + SPARE:
+        if free < archive.size + SPARE:
             raise BadFileError(
-                f"{stage.parent}: {free:,} bytes are free and {archive.bytes + SPARE:,} are "
+                f"{stage.parent}: {free:,} bytes are free and {archive.size + SPARE:,} are "
                 "needed; make room, then restore again"
             )
     tops = [top for top in (stage, aside) if top is not None]

@@ -20,7 +20,7 @@ from typing import Any
 
 from cloister import __version__
 from cloister.errors import BudgetError, LedgerError, RefusedError, RoundSpentError
-from cloister.owner_only import private_folder, tighten
+from cloister.owner_only import private_folder
 from cloister.privacy.accounting import COARSE, epsilon, rdp_epsilon
 from cloister.privacy.budget import Budget, Request, Terms, fits, terms_for
 from cloister.privacy.certificate import certify
@@ -116,7 +116,6 @@ class Ledger:
     ) -> None:
         self._file = LedgerFile(path, vfs)
         self._file.tighten()
-        tighten(key or key_file(path))
         self._key = load_key(key or key_file(path))
         self._clock = clock
         self._history = History()
