@@ -176,11 +176,7 @@ def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes new names in a folder durable.
-
-    Raises:
-        OSError: The disk does not take them.
-    """
+    """Makes a new name in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

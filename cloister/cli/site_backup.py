@@ -84,6 +84,7 @@ def restore(
             "ledger_kept": made.kept,
             "records": str(made.file.data),
             "records_there": made.file.data.exists(),
+            "approvals_of_others": {str(path): uid for path, uid in made.strangers.items()},
         }
         typer.echo(json.dumps(facts | _facts(made.ledger)))
         return
@@ -99,7 +100,12 @@ def _told(made: Restored) -> str:
         + f"{_ledger(made.ledger)}\n"
         f"Its records: {file.data}{missing}.\n"
         f"{OLDER}\n"
-        "Never run this site beside the one that it replaces: both would spend one budget.\n"
+        + "".join(
+            f"As root: chown {uid} '{path}' (its approvals are that account's; until then no study "
+            "is approved)\n"
+            for path, uid in made.strangers.items()
+        )
+        + "Never run this site beside the one that it replaces: both would spend one budget.\n"
         f"next: cloister site doctor {file.path}"
     )
 
@@ -109,8 +115,8 @@ OLDER = (
     "Whatever was charged after that is not in this ledger. If the coordinator has received "
     "anything since, its next question names an entry that this ledger lacks, and the site refuses "
     "every question: answering would release a round a second time, with other bytes. Then move "
-    "this folder away and restore a later backup. Where there is none, what was spent is unknown: "
-    "count the data set's budget as spent, and let these records take part no more."
+    "this folder away and restore the newest backup. Where none is as new, this ledger cannot go "
+    "on: docs/deployment.md says what is left."
 )
 
 

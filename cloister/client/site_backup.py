@@ -7,13 +7,15 @@ ledger.key       the site's signing key
 personal/        what the site keeps of its adapters (`client.personal`)
 federation/      node key, papers, the coordinator's pinned authority and key
 agent/           the agent's notes: refusals and proofs
-beside/          what else is the site's and lies beside `site.toml`: approvals
+approvals/       what each account decided on studies, `UID.jsonl`
 
-The records are in none, nor the base, logs, or what a service makes anew at its start.
+The records are in none, nor the base, logs, documents of studies that ask again, or what a service
+makes anew at its start.
 """
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -39,8 +41,8 @@ from cloister.privacy.verify import Verdict, verify
 KIND = "site"
 # The agent's notes of what it does now, and of which records; it writes them anew.
 LEFT_OUT = frozenset({"agent.json", "records.json", "study.json", "reload"})
-# Endings of what lies beside `site.toml` under the site's name, and is the site's.
-BESIDE = (".approvals", ".approvals.json", ".approvals.jsonl", ".approvals.toml")
+# A file of approvals counts only where the account of that number owns it.
+_OF_ACCOUNT = re.compile(r"(\d{1,10})\.jsonl")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,10 +160,6 @@ def _staged(file: SiteFile, content: bytes, stage: Path) -> Iterator[tuple[str, 
         for path in _inside(folder):
             if name != "agent" or path.name not in LEFT_OUT:
                 found |= _still_there(f"{name}/{path.name}", path)
-    for ending in BESIDE:
-        path = file.path.parent / f"{file.site.name}{ending}"
-        if path.is_file():
-            found[f"beside/{path.name}"] = _bytes(path)
     for number, (name, held) in enumerate(found.items()):
         copy = stage / str(number)
         copy.write_bytes(held)
@@ -174,7 +172,15 @@ def folders(file: SiteFile) -> dict[str, Path]:
         "personal": PersonalAdapter.beside(file.ledger, "").folder,
         "federation": Membership.of(file).path,
         "agent": AgentFolder.of(file).own,
+        "approvals": file.path.parent / f"{file.site.name}.approvals",
     }
+
+
+def account_of(name: str) -> int | None:
+    """Number of the account whose decisions something of a backup holds; None for anything else."""
+    part, _, inner = name.partition("/")
+    found = _OF_ACCOUNT.fullmatch(inner) if part == "approvals" else None
+    return int(found[1]) if found else None
 
 
 def _inside(folder: Path) -> list[Path]:
@@ -213,9 +219,8 @@ def place_of(name: str, file: SiteFile) -> Path:
     if name in whole:
         return whole[name]
     part, _, inner = name.partition("/")
-    places = {**folders(file), "beside": file.path.parent}
-    allowed = part != "beside" or inner in {f"{file.site.name}{ending}" for ending in BESIDE}
-    if part not in places or not inner or "/" in inner or not allowed:
+    places = folders(file)
+    if part not in places or not inner or "/" in inner:
         raise BadFileError(
             f"{name}: nothing that a site of cloister {__version__} owns; restore by the version "
             "that made the backup"

@@ -10,13 +10,12 @@ crash in between leaves what every command refuses and the next restore takes up
 
 from __future__ import annotations
 
-import fcntl
 import filecmp
 import os
 import pwd
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,13 +29,14 @@ from cloister.client.living_site import (
     real,
     refuse_living,
 )
-from cloister.client.site_backup import KIND, Sound, folders, place_of, sound_ledger
+from cloister.client.site_backup import KIND, Sound, account_of, folders, place_of, sound_ledger
 from cloister.client.site_file import SiteFile, read_site, site_of
 from cloister.errors import BadFileError, LedgerError, UsageError
-from cloister.files import bad_file, sync_folder
+from cloister.files import sync_folder
 from cloister.names import is_name
 from cloister.owner_only import private_folder
 from cloister.privacy.anchor import Anchor
+from cloister.staging import staging
 from cloister.toml_text import MOST_BYTES
 
 # Bytes left free beside what is restored: names, and the ledger's next entries.
@@ -53,12 +53,14 @@ class Restored:
         made: When the backup was made, by its own account.
         ledger: Its ledger's state.
         kept: Whether a ledger was there that goes on from the backup's, and was kept.
+        strangers: Files of approvals that belong to another account than restored them: by number.
     """
 
     file: SiteFile
     made: str
     ledger: Sound
     kept: bool
+    strangers: Mapping[Path, int]
 
 
 def restore(
@@ -96,12 +98,12 @@ def restore(
             raise BadFileError(f"{backup}: its site.toml is of {file.site.name}; take another")
         check_place(file, ledger)
         kept = has_living_ledger(file, about)
-        elsewhere = nullcontext(None) if is_inside(file) else _staging(real(file.ledger))
-        with _staging(target) as stage, elsewhere as aside:
+        elsewhere = nullcontext(None) if is_inside(file) else staging(real(file.ledger))
+        with staging(target) as stage, elsewhere as aside:
             staged = _staged(archive, file, stage, aside)
             sound = sound_ledger(staged["ledger"], staged["ledger.key"])
             check_heads(sound, about, seen, backup)
-            _give_to_agent(file, stage, aside)
+            strangers = _give_away(file, staged, stage, aside)
             if aside is not None and not kept:
                 _put_ledger(file, staged)
             (stage / "site").replace(target)  # over an empty folder too
@@ -109,7 +111,9 @@ def restore(
         found = read_site(file.path)
         if kept:
             sound = sound_ledger(found.ledger, place_of("ledger.key", found))
-        return Restored(file=found, made=about["made"], ledger=sound, kept=kept)
+        return Restored(
+            file=found, made=about["made"], ledger=sound, kept=kept, strangers=strangers
+        )
 
 
 def _about(archive: Archive) -> Mapping[str, Any]:
@@ -119,43 +123,6 @@ def _about(archive: Archive) -> Mapping[str, Any]:
     if not sound or about["kind"] != KIND or not all(is_name(about[n]) for n in ("site", "file")):
         raise BadFileError(f"{archive.path}: no backup of a site; cloister site backup makes one")
     return about
-
-
-@contextmanager
-def _staging(target: Path) -> Iterator[Path]:
-    """A private folder beside a place, for one restore at a time; gone at the end.
-
-    Raises:
-        UsageError: Another restore is at it.
-        BadFileError: It cannot be written.
-    """
-    stage = target.parent / f".{target.name}.restoring"
-    try:
-        private_folder(stage)
-        descriptor = os.open(stage, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError as error:
-        raise bad_file(error, "restored") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise UsageError(f"{target}: is being restored by another process") from error
-    try:
-        _empty(stage)  # of what a restore left that was killed
-        yield stage
-    except (OSError, ValueError) as error:
-        raise bad_file(error, "restored") from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-        os.close(descriptor)
-
-
-def _empty(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
 
 
 def _staged(archive: Archive, file: SiteFile, stage: Path, aside: Path | None) -> dict[str, Path]:
@@ -195,25 +162,54 @@ def _staged(archive: Archive, file: SiteFile, stage: Path, aside: Path | None) -
     return places
 
 
-def _give_to_agent(file: SiteFile, *stages: Path | None) -> None:
-    """Gives the files to the user whom the agent runs as, but for the node's key and papers.
+def _give_away(
+    file: SiteFile, staged: Mapping[str, Path], *stages: Path | None
+) -> Mapping[Path, int]:
+    """Gives files to whose they are, as root can: to the agent's user, and decisions to accounts.
+
+    The agent gets neither the node's key and papers nor what people decided, which it only reads.
+
+    Returns:
+        Files of decisions that could not be given to their account, and its number. They do not
+        count before they are: a site with such a file approves nothing.
 
     Raises:
         UsageError: This machine has no such user.
     """
+    agent, is_root = _agent(file), os.geteuid() == 0
+    spared = {folders(file)[part].name for part in ("federation", "approvals")}
+    if agent is not None:
+        for stage in stages:
+            if stage is None:
+                continue
+            for path in stage.rglob("*"):
+                if not spared & set(path.relative_to(stage).parts):
+                    os.chown(path, agent.pw_uid, -1)
+    left = {}
+    for name, place in staged.items():
+        account = account_of(name)
+        if account is not None and account != os.geteuid():
+            if is_root:
+                os.chown(place, account, -1)
+            else:
+                left[place_of(name, file)] = account
+        if account is not None and agent is not None:  # as `client.service` shares it
+            for path, mode in ((place, 0o640), (place.parent, 0o2750)):
+                os.chown(path, -1, agent.pw_gid)
+                path.chmod(mode)
+    return left
+
+
+def _agent(file: SiteFile) -> pwd.struct_passwd | None:
+    """Whom the agent runs as, where that is somebody of its own and root restores."""
     if file.site.agent_user is None or os.geteuid() != 0:
-        return
+        return None
     try:
-        user = pwd.getpwnam(file.site.agent_user).pw_uid
+        return pwd.getpwnam(file.site.agent_user)
     except KeyError as error:
         raise UsageError(
             f"site.agent_user: this machine has no user {file.site.agent_user!r}; make it first"
         ) from error
-    own = folders(file)["federation"].name
-    for stage in stages:
-        for path in stage.rglob("*") if stage else ():
-            if own not in path.parts:
-                os.chown(path, user, -1)
 
 
 def _put_ledger(file: SiteFile, staged: Mapping[str, Path]) -> None:

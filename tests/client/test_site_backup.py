@@ -125,8 +125,9 @@ def test_a_deleted_site_comes_back_and_goes_on(place: Path) -> None:
 def test_whatever_a_site_leaves_is_in_its_backup_or_left_out_by_name(place: Path) -> None:
     """A file that somebody adds to a site's folder is either backed up or listed here."""
     file = make_site(place / "ward")
-    for ending in ("approvals.json", "approvals.jsonl"):
-        (place / "ward" / f"ward.{ending}").write_text("{}")
+    decided = place / "ward" / "ward.approvals"
+    (decided / "asked").mkdir(parents=True)
+    (decided / f"{os.geteuid()}.jsonl").write_text("{}")
     back_up(file.path, place / "b.tar")
     restore(place / "b.tar", place / "new")
     assert set(tree(place / "ward")) - set(tree(place / "new")) <= NOT_KEPT
@@ -259,7 +260,7 @@ class TestOfAnOlderBackup:
         assert run(["site", "restore", str(place / "b.tar"), str(place / "new")]) == 0
         told = capsys.readouterr().out
         for word in (head.hash, "5 entries", "2 released", "of the budget's 50", "in no backup",
-                     "refuses every question", "restore a later backup"):  # fmt: skip
+                     "refuses every question", "restore the newest backup"):  # fmt: skip
             assert word in told
         assert run(["site", "restore", str(place / "b.tar"), str(place / "n2"), "--json"]) == 0
         facts = json.loads(capsys.readouterr().out)
@@ -394,7 +395,7 @@ def test_members_that_no_site_has_are_refused(place: Path) -> None:
         about = dict(opened.about)
         files = {member.name: place / str(number) for number, member in enumerate(opened.members)}
         opened.unpack(files)
-    for name in ("site.toml/x", "beside/records.jsonl", "beside/site.toml", "agent/a/b", "x"):
+    for name in ("site.toml/x", "approvals", "approvals/asked/x", "agent/a/b", "x"):
         write_archive(place / "c.tar", about, files | {name: place / "0"})
         with pytest.raises(BadFileError, match="nothing that a site"):
             restore(place / "c.tar", place / "new")
@@ -535,8 +536,14 @@ def test_two_restores_to_one_place_do_not_mix(place: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives files away as root alone can")
-def test_root_gives_the_agent_s_user_what_is_the_agent_s(place: Path) -> None:
+def test_root_gives_files_to_whose_they_are(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent's to its user; decisions on studies count only in a file of who made them."""
     file = make_site(place / "ward")
+    (place / "ward" / "ward.approvals").mkdir()
+    for account in (0, 12345):
+        decided = place / "ward" / "ward.approvals" / f"{account}.jsonl"
+        decided.write_text("{}\n")
+        os.chown(decided, account, -1)
     text = file.path.read_text().replace('# agent_user = "cloister"', 'agent_user = "nobody"')
     file.path.write_text(text)
     back_up(file.path, place / "b.tar")
@@ -548,6 +555,14 @@ def test_root_gives_the_agent_s_user_what_is_the_agent_s(place: Path) -> None:
               for path in (place / "new").rglob("*")}  # fmt: skip
     assert owners["records.ledger"] == owners["ward.agent/own"] == user
     assert owners["ward.federation/node.key"] == 0
+    assert owners["ward.approvals/12345.jsonl"] == 12345
+    assert owners["ward.approvals/0.jsonl"] == owners["ward.approvals"] == 0
+    made = restore(place / "b.tar", place / "again")
+    assert made.strangers == {}
+    monkeypatch.setattr(os, "geteuid", lambda: 99)
+    made = restore(place / "b.tar", place / "third")  # by somebody who may give nothing away
+    folder = place / "third" / "ward.approvals"
+    assert made.strangers == {folder / "12345.jsonl": 12345, folder / "0.jsonl": 0}
 
 
 def test_the_commands_as_the_page_on_deployment_has_them(place: Path) -> None:
