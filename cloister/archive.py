@@ -216,8 +216,8 @@ def write_archive(out: Path, about: Mapping[str, Any], files: Mapping[str, Path]
     rows = [{"name": m.name, "bytes": m.size, "sha256": m.sha256} for m in members]
     document = {"format": FORMAT, "about": dict(about), "files": rows}
     manifest = json.dumps(document, sort_keys=True, indent=1).encode() + b"\n"
-    if len(manifest) > MOST_MANIFEST:
-        raise BadFileError(f"{out}: a manifest of {len(manifest):,} bytes; too many files")
+    if len(manifest) > MOST_MANIFEST or len(members) > MOST_MEMBERS:
+        raise BadFileError(f"{out}: {len(members):,} files are too many; {MOST_MEMBERS:,} at most")
     temporary = out.with_name(f".backup.{secrets.token_hex(4)}")  # whatever `out` is called
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

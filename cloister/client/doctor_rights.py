@@ -39,10 +39,11 @@ def _with(file: SiteFile, right: str) -> Iterator[Path]:
     for path in _private(file):
         if right in exposed(path):
             yield path
-    if right == "write":
-        for path in (file.path, file.ledger.parent):
-            if right in exposed(path) and not _is_sticky(path):
-                yield path
+    folder = file.ledger.parent
+    if right in exposed(folder) and not (right == "write" and _is_sticky(folder)):
+        yield folder  # who writes to it can put another ledger in the place of this one
+    if right == "write" and right in exposed(file.path):
+        yield file.path
 
 
 def _private(file: SiteFile) -> Iterator[Path]:

@@ -195,7 +195,7 @@ class LedgerFile:
         if not flags & apsw.SQLITE_OPEN_CREATE and not self.path.exists():
             raise LedgerError(
                 f"{self.path}: no ledger here; what was spent is unknown, so nothing is released: "
-                "restore it from its backup"
+                "restore it from its backup (cloister site restore)"
             )
         connection = apsw.Connection(str(self.path), flags=flags, vfs=self._vfs)
         # Writers wait for our lock; these are readers that cannot take it: a backup, an auditor.
@@ -249,7 +249,7 @@ class LedgerFile:
         except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, UnicodeError) as error:
             raise LedgerError(
                 f"{self.path}: damaged ({error}); what was spent is unknown, so nothing is "
-                "released: restore it from its backup"
+                "released: restore it from its backup (cloister site restore)"
             ) from error
         except (apsw.Error, OSError) as error:
             raise (_unreadable if reading else _unwritable)(self.path, error) from error
