@@ -41,7 +41,7 @@ def backup(
         return
     typer.echo(
         f"{made.path}: {made.site} as it is now, {counted(len(made.names), 'file')}, keys among "
-        f"them: keep it as you keep keys.\n{_ledger(made.ledger)}\n"
+        f"them: keep it as you keep keys, on another disk.\n{_ledger(made.ledger)}\n"
         "The records are not in it, nor the base. It is out of date once the site releases again."
     )
     if made.exposed:

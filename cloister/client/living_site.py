@@ -109,24 +109,30 @@ def has_living_ledger(file: SiteFile, about: Mapping[str, Any]) -> bool:
     )
 
 
-def check_heads(sound: Sound, about: Mapping[str, Any], seen: Anchor | None, backup: Path) -> None:
-    """Checks that a ledger ends where its backup says, and holds what others saw of it.
+def check_own_head(sound: Sound, about: Mapping[str, Any], backup: Path) -> None:
+    """Checks that a backup's ledger ends where the backup says.
+
+    Raises:
+        LedgerError: It does not, or is another site's.
+    """
+    verdict = sound.verdict
+    if (verdict.head, verdict.public_key) != (Head(about["seq"], about["hash"]), about["key"]):
+        raise LedgerError(f"{backup}: its ledger is not the one that its manifest names")
+
+
+def check_seen(sound: Sound, seen: Anchor, backup: Path) -> None:
+    """Checks that a ledger holds what others saw of it.
 
     Args:
-        sound: The backup's ledger.
-        about: What the backup says of itself.
+        sound: The ledger that the site would have.
         seen: Its head as somebody else kept it.
         backup: For messages.
 
     Raises:
-        LedgerError: It does not.
+        LedgerError: It was seen further on, or otherwise, or is another site's.
     """
     head = sound.verdict.head
-    if (head, sound.verdict.public_key) != (Head(about["seq"], about["hash"]), about["key"]):
-        raise LedgerError(f"{backup}: its ledger is not the one that its manifest names")
-    if seen is None:
-        return
-    if seen.key != about["key"]:
+    if seen.key != sound.verdict.public_key:
         raise LedgerError(f"{backup}: the head that was given is of another site's ledger")
     if seen.head.seq > head.seq:
         raise LedgerError(

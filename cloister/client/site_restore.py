@@ -22,8 +22,9 @@ from typing import Any
 
 from cloister.archive import Archive, opened_archive
 from cloister.client.living_site import (
-    check_heads,
+    check_own_head,
     check_place,
+    check_seen,
     has_living_ledger,
     is_inside,
     real,
@@ -36,6 +37,7 @@ from cloister.files import sync_folder
 from cloister.names import is_name
 from cloister.owner_only import private_folder
 from cloister.privacy.anchor import Anchor
+from cloister.privacy.ledger import key_file
 from cloister.staging import staging
 from cloister.toml_text import MOST_BYTES
 
@@ -102,18 +104,21 @@ def restore(
         with staging(target) as stage, elsewhere as aside:
             staged = _staged(archive, file, stage, aside)
             sound = sound_ledger(staged["ledger"], staged["ledger.key"])
-            check_heads(sound, about, seen, backup)
+            check_own_head(sound, about, backup)
+            if kept:
+                living = real(file.ledger)
+                sound = sound_ledger(living, key_file(living))
+            if seen is not None:
+                check_seen(sound, seen, backup)
             strangers = _give_away(file, staged, stage, aside)
             if aside is not None and not kept:
                 _put_ledger(file, staged)
             (stage / "site").replace(target)  # over an empty folder too
             sync_folder(target.parent)
-        found = read_site(file.path)
-        if kept:
-            sound = sound_ledger(found.ledger, place_of("ledger.key", found))
         return Restored(
-            file=found, made=about["made"], ledger=sound, kept=kept, strangers=strangers
-        )
+            file=read_site(file.path), made=about["made"], ledger=sound, kept=kept,
+            strangers=strangers,
+        )  # fmt: skip
 
 
 def _about(archive: Archive) -> Mapping[str, Any]:

@@ -84,6 +84,10 @@ def again(file: SiteFile, number: int) -> bytes:
     return granted.payload
 
 
+def file_key(ledger: Path) -> str:
+    return str(LedgerFile(ledger).entries()[0].fields["key"])
+
+
 def tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes()
             for path in sorted(folder.rglob("*")) if path.is_file()}  # fmt: skip
@@ -295,7 +299,8 @@ class TestWithItsLedgerElsewhere:
         back_up(file.path, place / "new.tar")
         before = where.read_bytes()
         shutil.rmtree(place / "ward")
-        made = restore(place / "old.tar", place / "ward", ledger=where)
+        latest = anchor_of(LedgerFile(where).entries()[-1], file_key(where))
+        made = restore(place / "old.tar", place / "ward", ledger=where, seen=latest)
         assert made.kept
         assert made.ledger.verdict.releases == 3
         assert where.read_bytes() == before
