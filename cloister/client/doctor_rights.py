@@ -53,7 +53,10 @@ def _private(file: SiteFile) -> Iterator[Path]:
         yield ledger.with_name(ledger.name + ending)
     personal = PersonalAdapter.beside(ledger, "").folder
     agent = AgentFolder.of(file)
-    for folder in (personal, agent.path, agent.own, agent.logs, Membership.of(file).path):
+    membership = Membership.of(file)
+    yield membership.path
+    yield membership.node_key  # what else is there is public
+    for folder in (personal, agent.path, agent.own, agent.logs):
         yield folder
         if folder.is_dir() and folder != agent.path and "enter" in exposed(folder):
             yield from sorted(path for path in folder.iterdir() if path.is_file())

@@ -19,7 +19,7 @@ from cloister.client.own_ledger import open_ledger
 from cloister.client.site_file import SiteFile
 from cloister.errors import BadFileError, NetworkError, UsageError
 from cloister.files import write_whole
-from cloister.owner_only import private_folder, tighten_all
+from cloister.owner_only import private_folder, tighten
 from cloister.privacy.keys import load_key, public_hex
 from cloister.privacy.ledger import key_file
 from cloister.provisioning.authority import same_fingerprint
@@ -87,6 +87,15 @@ class Membership:
             )
         return invite
 
+    def close(self) -> None:
+        """Makes the folder and the node's key their owner's alone; all else in it is public.
+
+        Raises:
+            OSError: The folder cannot be made.
+        """
+        private_folder(self.path)
+        tighten(self.node_key)
+
     def pins(self, invite: Invite) -> bool:
         """Whether an invite is of the coordinator that this site is with."""
         try:
@@ -147,8 +156,7 @@ def take_invite(
     ledger_key = load_key(key_file(file.ledger))
     fresh = rotate or not place.node_key.exists()
     try:
-        private_folder(place.path)
-        tighten_all(place.path)
+        place.close()
         if fresh:  # before the key that it was for
             (place.path / "welcome.json").unlink(missing_ok=True)
         key = create_node_key(place.node_key) if fresh else load_node_key(place.node_key)
@@ -193,7 +201,7 @@ def take_welcome(file: SiteFile, path: Path, now: datetime) -> str:
             "and send the new request"
         )
     try:
-        tighten_all(place.path)
+        place.close()
         write_whole(place.path / "welcome.json", content)
     except OSError as error:
         raise BadFileError(f"{place.path}: cannot be written ({error}); mend that first") from error

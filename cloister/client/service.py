@@ -117,7 +117,7 @@ class Service:
             for path in (place.path, place.logs, place.own):
                 private_folder(path)
                 tighten_all(path)
-            tighten_all(Membership.of(self._file).path)
+            Membership.of(self._file).close()
             place.forget_connection()
             write_whole(place.secret, secrets.token_hex(32).encode(), mode=0o600)
             if user is not None:  # it passes through the folder, and owns of it what it must

@@ -162,6 +162,9 @@ def _staged(archive: Archive, file: SiteFile, stage: Path, aside: Path | None) -
     for folder in sorted(made):
         private_folder(folder)
     archive.unpack(places)
+    for name, place in places.items():  # the agent's own user reads the coordinator's public key
+        if name.startswith("federation/") and place.suffix != ".key":
+            place.chmod(0o644)
     for folder in made:
         sync_folder(folder)
     return places

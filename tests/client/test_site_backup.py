@@ -20,7 +20,7 @@ from cloister.adapter.tensors import Adapter
 from cloister.archive import opened_archive, write_archive
 from cloister.cli.main import run
 from cloister.client.agent_folder import AgentFolder
-from cloister.client.membership import Membership, take_invite, take_welcome
+from cloister.client.membership import Membership
 from cloister.client.own_ledger import begin_ledger, open_ledger
 from cloister.client.personal import PersonalAdapter
 from cloister.client.site_backup import LEFT_OUT, back_up
@@ -31,11 +31,13 @@ from cloister.files import write_whole
 from cloister.privacy.anchor import anchor_of, read_anchor
 from cloister.privacy.ledger import Released
 from cloister.privacy.ledger_file import LedgerFile
-from cloister.provisioning.papers import Welcome, write_invite, write_welcome
+from cloister.server.folder import ServerConfig, ServerFolder
+from tests.support.federation import admit
 from tests.support.ledgers import charge, reserved, run_round
 from tests.support.odd_paths import ODD_KINDS, odd_path
-from tests.support.papers import DAY, NOW, authority, invite
+from tests.support.papers import NOW
 from tests.support.power_cut import memory_folder
+from tests.support.rights import open_to_others, open_umask
 
 ROUNDS = 2
 
@@ -52,14 +54,10 @@ def make_site(folder: Path, ledger: str = "records.ledger", rounds: int = ROUNDS
     (folder / "records.jsonl").write_text('{"text": "of a patient", "label": "cardiology"}\n')
     file = read_site(folder / "site.toml")
     begin_ledger(file)
-    papers = folder.parent / f"{folder.name}.papers"
-    papers.mkdir()
-    write_invite(papers / "i", invite(), authority())
-    asked = take_invite(file, papers / "i", invite().fingerprint, NOW, False)
-    expires = (NOW + 365 * DAY).isoformat()
-    welcome = Welcome(coordinator="hub", site="ward", request=asked.fingerprint, expires=expires)
-    write_welcome(papers / "w", welcome, authority())
-    take_welcome(file, papers / "w", NOW)
+    config = ServerConfig(name="desk", address="localhost:9443")
+    admit(ServerFolder.create(folder.parent / f"{folder.name}.desk", config, NOW), file, NOW)
+    for paper in ("invite.json", "welcome.json"):  # of which it has its own copies
+        (folder / paper).unlink()
     place = AgentFolder.of(file)
     place.own.mkdir(parents=True)
     place.note_refusal(RefusedError("no"), "study", 1)
@@ -140,15 +138,10 @@ def test_whatever_a_site_leaves_is_in_its_backup_or_left_out_by_name(place: Path
 
 def test_nothing_of_a_restored_site_is_others_to_read(place: Path) -> None:
     back_up(make_site(place / "ward").path, place / "b.tar")
-    old = os.umask(0)
-    try:
+    with open_umask():
         restore(place / "b.tar", place / "new")
-    finally:
-        os.umask(old)
-    modes = {
-        path: path.stat().st_mode & 0o077 for path in [place / "new", *place.rglob("new/**/*")]
-    }
-    assert set(modes.values()) == {0}
+    assert "new" not in open_to_others(place)
+    assert open_to_others(place / "new") == {}
 
 
 def test_a_backup_is_of_one_moment_while_the_site_goes_on(place: Path) -> None:
@@ -283,7 +276,7 @@ class TestWithItsLedgerElsewhere:
             restore(place / "b.tar", place / "ward")
         with pytest.raises(UsageError, match="keeps it at"):
             restore(place / "b.tar", place / "ward", ledger=place / "x.ledger")
-        assert sorted(path.name for path in place.iterdir()) == ["b.tar", "ward.papers"]
+        assert sorted(path.name for path in place.iterdir()) == ["b.tar", "ward.desk"]
         made = restore(place / "b.tar", place / "ward", ledger=place / "ledgers" / "x.ledger")
         assert made.file.ledger.samefile(place / "ledgers" / "x.ledger")
         assert again(file, 1) == sent
@@ -322,7 +315,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "b.tar"
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_every_changed_byte_is_refused_and_nothing_written(
     archive: Path, data: st.DataObject
@@ -461,7 +454,7 @@ def test_a_restore_that_is_killed_anywhere_leaves_nothing_or_all(place: Path) ->
                 restore(root / "b.tar", root / "ward", ledger=named)
                 assert again(file, 2) == sent
                 left = {path.name for path in root.iterdir()}
-                assert left <= {"ward", "l", "b.tar", "ward.papers"}
+                assert left <= {"ward", "l", "b.tar", "ward.desk"}
             at += 1
         sizes.append(at)
     assert min(sizes) > 25  # as many points at least
@@ -559,7 +552,10 @@ def test_root_gives_files_to_whose_they_are(place: Path, monkeypatch: pytest.Mon
     owners = {str(path.relative_to(place / "new")): path.stat().st_uid
               for path in (place / "new").rglob("*")}  # fmt: skip
     assert owners["records.ledger"] == owners["ward.agent/own"] == user
+    papers = place / "new" / "ward.federation"
     assert owners["ward.federation/node.key"] == 0
+    assert stat.S_IMODE((papers / "node.key").stat().st_mode) == 0o600
+    assert stat.S_IMODE((papers / "authority.crt").stat().st_mode) == 0o644  # the agent reads there
     assert owners["ward.approvals/12345.jsonl"] == 12345
     assert owners["ward.approvals/0.jsonl"] == owners["ward.approvals"] == 0
     made = restore(place / "b.tar", place / "again")
