@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cloister.cli.main import run
 from cloister.client import refusals
 from cloister.client.agent_folder import MOST_NOTED, AgentFolder
 from cloister.client.refusals import FIRST, LAST, MOST_BYTES, MOST_LINE, MOST_WHY, Refusals
 from cloister.errors import RefusedError
+from tests.client.test_site_backup import make_site
 from tests.support.power_cut import memory_folder
 
 MOST_ROWS = FIRST + 2 * LAST
@@ -130,3 +132,18 @@ def test_other_notes_that_quote_a_question_are_bounded_too(tmp_path: Path) -> No
     folder.note_connection("issuer " * 10**6)
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.json")) < 4 * MOST_NOTED
     assert folder.activity()["round"] == 1
+
+
+def test_the_operator_is_told_how_many_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = make_site(tmp_path / "ward")
+    monkeypatch.setattr(refusals, "FIRST", 1)
+    monkeypatch.setattr(refusals, "LAST", 2)
+    notes = AgentFolder.of(file)
+    for number in range(9):
+        notes.note_refusal(RefusedError("no"), "s", number)
+    dropped = notes.refusals_dropped()
+    assert dropped is not None
+    assert run(["site", "status", str(file.path)]) == 0
+    assert f"{dropped.count} refusals of {dropped.first} to" in capsys.readouterr().out
