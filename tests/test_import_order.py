@@ -22,6 +22,7 @@ ROOMS = {
     "__init__": 0, "errors": 0, "seeds": 0, "fields": 0, "names": 0, "files": 0,
     "processes": 0, "logs": 0, "bounds": 0, "toml_text": 0, "json_text": 0, "printable": 0,
     "log_rotation": 0, "proxies": 0, "confinement": 0,
+    "archive": 0, "owner_only": 0, "staging": 0,
     "adapter": 1,
     "privacy": 2, "data": 2, "strategies": 2,
     "tasks": 3,

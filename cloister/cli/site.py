@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloister.cli import site_key, site_service, site_studies, site_trust
+from cloister.cli import site_backup, site_key, site_service, site_studies, site_trust
 from cloister.cli.arguments import AsJson, SiteToml
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ app.command("stop")(site_service.stop)
 app.command("status")(site_service.status)
 app.command("trust-ca")(site_trust.trust_ca)
 app.command("approve")(site_studies.approve_here)
+app.command("backup")(site_backup.backup)
+app.command("restore")(site_backup.restore)
 
 Study = Annotated[Path | None, typer.Argument(metavar="RECIPE", help="A study to be joined.")]
 
@@ -50,10 +52,11 @@ def init(
     from cloister.client.own_ledger import begin_ledger, is_begun
     from cloister.client.site_file import TEMPLATE, read_site
     from cloister.errors import BadFileError
+    from cloister.files import write_whole
 
     if not site.exists():
         try:
-            site.write_text(TEMPLATE, encoding="utf-8")
+            write_whole(site, TEMPLATE.encode())
         except OSError as error:
             raise BadFileError(f"{site}: cannot be written ({error}); name another") from error
         typer.echo(f"{site}: written. Fill it in, then run this again to begin the ledger.")
@@ -75,7 +78,8 @@ def init(
     typer.echo(
         f"{file.ledger}: the data set's ledger, {'begun before' if begun else 'begun'}, for its "
         f"life: ε = {ledger.budget.epsilon:g}, δ = {ledger.budget.delta:g}, for one {ledger.unit}."
-        "\nIts key lies beside it (.key), readable by you alone: back both up, apart.\n"
+        "\nIts key lies beside it (.key), readable by you alone; cloister site backup writes both "
+        "into one file.\n"
         f"public key: {ledger.public_key}"
     )
 

@@ -183,5 +183,11 @@ def status(site: SiteToml, as_json: AsJson = False) -> None:
             f"  left: round {row['round']} of study {row['study'][:12]}, {row['bytes']:,} bytes, "
             f"SHA-256 {row['sha256'][:16]}…, {row['time']}"
         )
+    if facts["refusals_dropped"]:
+        gone = facts["refusals_dropped"]
+        typer.echo(
+            f"  {gone['count']:,} refusals of {gone['first']} to {gone['last']} are not kept; the "
+            "first and the latest ones are, in refusals.jsonl"
+        )
     for row in facts["refusals"][-5:]:
         typer.echo(f"  refused: round {row['round']}, {row['time']}: {row['why']}")

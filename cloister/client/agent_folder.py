@@ -7,7 +7,7 @@ logs/             of agent and SuperNode
 runtime/          the socket at which the SuperNode serves the agent
 own/              the agent's own, where it runs as another user; the rest is the service's
   agent.json      what the agent does now, and what it did
-  refusals.jsonl  why rounds came to nothing, in full; for the operator's eyes
+  refusals.jsonl  why rounds came to nothing; for the operator's eyes (`client.refusals`)
   proofs.json     what was proven of studies' gradients and times, on synthetic records
   records.json    which records it serves: a stamp of their file
   study.json      the study that it admitted last, and what the policy tightened in it
@@ -23,12 +23,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cloister.client.refusals import Dropped, Refusals, cut
 from cloister.client.site_file import SiteFile
 from cloister.files import write_whole
 from cloister.processes import is_cloister
 
-# Refusals that are kept; a coordinator that asks for ever must not fill the disk.
-KEPT = 200
+# Characters of a note's field: a question names its study, and a certificate its issuer.
+MOST_NOTED = 2_000
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,9 @@ class AgentFolder:
 
     def note_activity(self, activity: Mapping[str, Any]) -> None:
         """Notes what the agent does now."""
-        stamped = {**activity, "time": datetime.now(UTC).isoformat(timespec="seconds")}
+        said = {key: cut(value, MOST_NOTED) if isinstance(value, str) else value
+                for key, value in activity.items()}  # fmt: skip
+        stamped = {**said, "time": datetime.now(UTC).isoformat(timespec="seconds")}
         write_whole(self.own / "agent.json", json.dumps(stamped).encode(), mode=0o600)
 
     def activity(self) -> dict[str, Any]:
@@ -91,7 +94,8 @@ class AgentFolder:
 
     def note_connection(self, trouble: str) -> None:
         """Notes what stands between the site and its coordinator."""
-        told = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "trouble": trouble}
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        told = {"time": now, "trouble": cut(trouble, MOST_NOTED)}
         write_whole(self.path / "connection.json", json.dumps(told).encode(), mode=0o600)
 
     def forget_connection(self) -> None:
@@ -108,24 +112,19 @@ class AgentFolder:
 
     def note_refusal(self, error: Exception, study: str, number: int) -> None:
         """Notes why a round came to nothing."""
-        entry = {
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "study": study,
-            "round": number,
-            "kind": type(error).__name__,
-            "why": str(error),
-        }
-        kept = [json.dumps(line) for line in [*self.refusals(), entry]][-KEPT:]
-        text = "".join(line + "\n" for line in kept)
-        write_whole(self.own / "refusals.jsonl", text.encode(), mode=0o600)
+        self._refusals.note(error, study, number)
 
     def refusals(self) -> list[dict[str, Any]]:
         """Why rounds came to nothing, oldest first."""
-        try:
-            lines = (self.own / "refusals.jsonl").read_text("utf-8").splitlines()
-            return [json.loads(line) for line in lines]
-        except (OSError, ValueError):
-            return []
+        return self._refusals.rows()
+
+    def refusals_dropped(self) -> Dropped | None:
+        """Of how many it is not kept; None: of none."""
+        return self._refusals.dropped()
+
+    @property
+    def _refusals(self) -> Refusals:
+        return Refusals(self.own / "refusals.jsonl")
 
     def note_records(self, document: Mapping[str, Any]) -> None:
         """Notes which records the agent serves."""

@@ -21,6 +21,7 @@ from packaging.specifiers import SpecifierSet
 
 from cloister.client.checks import Level, Outcome, run_check
 from cloister.client.doctor_data import DataCheck
+from cloister.client.doctor_rights import rights
 from cloister.client.doctor_study import study_checks
 from cloister.client.membership import Membership
 from cloister.client.own_ledger import is_begun, open_ledger
@@ -30,7 +31,8 @@ from cloister.client.trusted_key import trusted_coordinator
 from cloister.errors import CloisterError
 from cloister.names import counted
 from cloister.privacy.ledger import key_file
-from cloister.privacy.ledger_file import LedgerFile, refuse_network_file_system
+from cloister.privacy.ledger_file import LedgerFile
+from cloister.privacy.local_disk import refuse_network_file_system
 from cloister.privacy.verify import verify
 from cloister.provisioning.coordinator_key import key_fingerprint
 from cloister.recipe import Recipe
@@ -59,6 +61,7 @@ def examine(file: SiteFile, recipe: Recipe | None) -> Iterator[Outcome]:
         ("disk space", lambda: _disk_space(file)),
         ("disk sync", lambda: _disk_sync(file)),
         ("file system", lambda: _file_system(file)),
+        ("rights", lambda: rights(file)),  # before the ledger is opened, which closes it
     ]
     for name, check in checks:
         yield run_check(name, check)

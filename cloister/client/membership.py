@@ -22,6 +22,7 @@ from cloister.client.site_file import SiteFile
 from cloister.client.trust import settle, trusts
 from cloister.errors import BadFileError, NetworkError, UsageError
 from cloister.files import write_whole
+from cloister.owner_only import private_folder, tighten
 from cloister.privacy.keys import load_key, public_hex
 from cloister.privacy.ledger import key_file
 from cloister.provisioning.authority import same_fingerprint
@@ -94,6 +95,15 @@ class Membership:
             )
         return invite
 
+    def close(self) -> None:
+        """Makes the folder and the node's key their owner's alone; all else in it is public.
+
+        Raises:
+            OSError: The folder cannot be made.
+        """
+        private_folder(self.path)
+        tighten(self.node_key)
+
     def pins(self, invite: Invite) -> bool:
         """Whether an invite is of the coordinator that this site is with.
 
@@ -154,6 +164,7 @@ def take_invite(
     ledger_key = load_key(key_file(file.ledger))
     fresh = rotate or not place.node_key.exists()
     try:
+        place.close()
         if fresh:  # before the key that it was for
             (place.path / "welcome.json").unlink(missing_ok=True)
         key = create_node_key(place.node_key) if fresh else load_node_key(place.node_key)
@@ -205,6 +216,7 @@ def take_welcome(file: SiteFile, path: Path, now: datetime) -> str:
         )
     is_known = _follows(place, path, content, welcome.expires)
     try:
+        place.close()
         if welcome.coordinator_key and not (is_known and place.coordinator.exists()):
             write_whole(place.coordinator, welcome.coordinator_key.encode() + b"\n")
         write_whole(place.path / "welcome.json", content)

@@ -109,7 +109,7 @@ def overview_of(file: SiteFile) -> dict[str, Any]:
         BadFileError: `site.toml` says another budget or unit than it was begun with.
     """
     folder = AgentFolder.of(file)
-    service = folder.running()
+    service, dropped = folder.running(), folder.refusals_dropped()
     decisions, trouble = decisions_of(file)
     return {
         "site": file.site.name,
@@ -125,4 +125,5 @@ def overview_of(file: SiteFile) -> dict[str, Any]:
         "budget": budget_of(file),
         "releases": releases_of(file),
         "refusals": folder.refusals(),
+        "refusals_dropped": asdict(dropped) if dropped else None,
     }

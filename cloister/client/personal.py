@@ -19,6 +19,7 @@ from cloister.adapter.formats import Shapes
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, encode
 from cloister.files import write_whole
+from cloister.owner_only import private_folder, tighten_all
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,14 @@ class PersonalAdapter:
         Raises:
             AdapterFormatError: The file is damaged, or of another study's shapes.
         """
+        tighten_all(self.folder)
         earlier = [path for path in self._files() if path.name < self._file(number).name]
         return decode(earlier[-1].read_bytes(), shapes) if earlier else None
 
     def save(self, number: int, factors: Adapter) -> None:
         """Keeps the factors after a round, and of earlier rounds the last only."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(self._file(number), encode(factors))
+        private_folder(self.folder)
+        write_whole(self._file(number), encode(factors), mode=0o600)
         earlier = [path for path in self._files() if path.name < self._file(number).name]
         for old in earlier[:-1]:
             old.unlink()

@@ -30,6 +30,7 @@ from cloister.files import write_whole
 from cloister.flower.commands import supernode
 from cloister.flower.environment import quiet_environment
 from cloister.flower.sockets import make_private
+from cloister.owner_only import private_folder, private_umask, tighten_all
 from cloister.processes import Program, Supervisor
 
 log = logging.getLogger(__name__)
@@ -94,9 +95,10 @@ class Service:
         self._roots = self._trusted(membership)
 
     def run(self) -> None:
-        """Runs until SIGTERM or SIGINT."""
+        """Runs until SIGTERM or SIGINT; its processes write for their own user alone."""
         self.supervisor.end_on_signals()
-        self.supervisor.run()
+        with private_umask():
+            self.supervisor.run()
         self._folder.service.unlink(missing_ok=True)
 
     def _tick(self) -> None:
@@ -127,7 +129,7 @@ class Service:
             for name, child in self.supervisor.children.items()
         }
         document = {"pid": os.getpid(), "children": children}
-        write_whole(self._folder.service, json.dumps(document).encode())
+        write_whole(self._folder.service, json.dumps(document).encode(), mode=0o600)
 
     def _explain(self) -> None:
         """Finds out why the SuperNode ended; it says nothing itself."""
@@ -146,8 +148,9 @@ class Service:
         place = self._folder
         try:
             for path in (place.path, place.logs, place.own):
-                path.mkdir(parents=True, exist_ok=True)
-                path.chmod(0o700)
+                private_folder(path)
+                tighten_all(path)
+            Membership.of(self._file).close()
             place.forget_connection()
             write_whole(place.secret, secrets.token_hex(32).encode(), mode=0o600)
             if user is not None:  # it passes through the folder, and owns of it what it must

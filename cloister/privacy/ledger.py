@@ -20,6 +20,7 @@ from typing import Any
 
 from cloister import __version__
 from cloister.errors import BudgetError, LedgerError, RefusedError, RoundSpentError
+from cloister.owner_only import private_folder
 from cloister.privacy.accounting import COARSE, epsilon, rdp_epsilon
 from cloister.privacy.budget import Budget, Request, Terms, fits, terms_for
 from cloister.privacy.certificate import certify
@@ -114,6 +115,7 @@ class Ledger:
         vfs: str | None = None,
     ) -> None:
         self._file = LedgerFile(path, vfs)
+        self._file.tighten()
         self._key = load_key(key or key_file(path))
         self._clock = clock
         self._history = History()
@@ -153,7 +155,8 @@ class Ledger:
         """
         key = key or key_file(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.parent.is_dir():  # one that is there is its maker's to close
+                private_folder(path.parent)
         except OSError as error:
             raise LedgerError(f"{path}: cannot be written ({error}); name another place") from error
         signer = load_key(key) if key.exists() else create_key(key)

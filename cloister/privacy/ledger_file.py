@@ -18,8 +18,10 @@ from pathlib import Path
 
 import apsw
 
-from cloister.errors import LedgerError
+from cloister.errors import BadFileError, LedgerError
+from cloister.owner_only import FILE, private_folder, tighten
 from cloister.privacy.chain import Entry, Head, canonical, follow
+from cloister.privacy.local_disk import refuse_network_file_system
 
 APPLICATION_ID = 0x434C4F49  # "CLOI"
 VERSION = 1
@@ -32,10 +34,6 @@ _SCHEMA = [
 ]
 
 _BUSY_MILLISECONDS = 5_000
-
-# As /proc/self/mountinfo names them; fuse.* covers sshfs and its kin.
-_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "lustre", "afs", "gpfs",
-            "beegfs", "9p", "ocfs2", "gfs2"}  # fmt: skip
 
 _READ_WRITE, _READ_ONLY = apsw.SQLITE_OPEN_READWRITE, apsw.SQLITE_OPEN_READONLY
 
@@ -59,13 +57,16 @@ class LedgerFile:
             LedgerError: Something is there already, the file system is a network's, or it cannot
                 be written.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not self.path.parent.is_dir():  # one that is there is its maker's to close
+            private_folder(self.path.parent)
         refuse_network_file_system(self.path)
         with self._locked(), self._guarded():
             if self._head_file.exists() or (self.path.exists() and not self._is_empty()):
                 raise LedgerError(
                     f"{self.path}: a ledger is there already; a data set has one for its life"
                 )
+            if self._vfs is None:  # SQLite would make it as the umask says, and its journals alike
+                os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT, FILE))
             connection = self._connect(_READ_WRITE | apsw.SQLITE_OPEN_CREATE)
             try:
                 connection.execute("BEGIN IMMEDIATE")
@@ -121,6 +122,51 @@ class LedgerFile:
             finally:
                 connection.close()
 
+    def snapshot(self, to: Path) -> Head:
+        """Copies the ledger with all payloads as it is between two entries, and its head beside it.
+
+        Args:
+            to: Where; readable by its owner alone. Whoever charges meanwhile waits.
+
+        Returns:
+            The copy's last entry.
+
+        Raises:
+            LedgerError: The ledger is missing, damaged or behind its head.
+            BadFileError: The copy cannot be written, or something is there.
+        """
+        with self._locked(reading=True), self._guarded(reading=True):
+            connection = self._connect(self._reading_flags())
+            try:
+                connection.execute("BEGIN")
+                reader = Transaction(connection)
+                self._check_head(reader)
+                head = reader.head()
+                _copy(connection, to)
+            finally:
+                connection.close()
+        LedgerFile(to)._write_head(head)
+        return head
+
+    def payloads(self) -> Iterator[tuple[int, bytes]]:
+        """The bytes of every release, by the release's number, one at a time.
+
+        Raises:
+            LedgerError: The file is missing or damaged.
+        """
+        with self._locked(reading=True), self._guarded(reading=True):
+            connection = self._connect(self._reading_flags())
+            try:
+                for seq, content in connection.execute("SELECT seq, bytes FROM payloads"):
+                    yield int(seq), _blob(content)
+            finally:
+                connection.close()
+
+    def tighten(self) -> None:
+        """Takes others' rights away from its files, where they are this user's."""
+        for ending in ("", ".head", ".lock", "-journal"):
+            tighten(self.path.with_name(self.path.name + ending))
+
     @property
     def is_begun(self) -> bool:
         """Whether a ledger is here; what a crash left before its first entry is none."""
@@ -149,7 +195,7 @@ class LedgerFile:
         if not flags & apsw.SQLITE_OPEN_CREATE and not self.path.exists():
             raise LedgerError(
                 f"{self.path}: no ledger here; what was spent is unknown, so nothing is released: "
-                "restore it from its backup"
+                "restore it from its backup (cloister site restore)"
             )
         connection = apsw.Connection(str(self.path), flags=flags, vfs=self._vfs)
         # Writers wait for our lock; these are readers that cannot take it: a backup, an auditor.
@@ -203,7 +249,7 @@ class LedgerFile:
         except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, UnicodeError) as error:
             raise LedgerError(
                 f"{self.path}: damaged ({error}); what was spent is unknown, so nothing is "
-                "released: restore it from its backup"
+                "released: restore it from its backup (cloister site restore)"
             ) from error
         except (apsw.Error, OSError) as error:
             raise (_unreadable if reading else _unwritable)(self.path, error) from error
@@ -295,6 +341,24 @@ class Transaction:
             self._connection.execute("INSERT INTO payloads VALUES (?, ?)", (head.seq + 1, payload))
 
 
+def _copy(source: apsw.Connection, to: Path) -> None:
+    """Copies a database, page by page, to a new file.
+
+    Raises:
+        BadFileError: It cannot be written.
+    """
+    try:
+        os.close(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE))
+        copy = apsw.Connection(str(to), flags=_READ_WRITE)
+        try:
+            with copy.backup("main", source, "main") as pages:
+                pages.step()
+        finally:
+            copy.close()
+    except (apsw.Error, OSError) as error:
+        raise BadFileError(f"{to}: a copy of the ledger cannot be written ({error})") from error
+
+
 def _blob(value: object) -> bytes:
     if not isinstance(value, bytes):  # SQLite checks the types of what it writes alone
         raise LedgerError(f"damaged: {type(value).__name__} where bytes belong; restore it")
@@ -303,37 +367,6 @@ def _blob(value: object) -> bytes:
 
 def _insert(connection: apsw.Connection, entry: Entry, seq: int) -> None:
     connection.execute("INSERT INTO entries VALUES (?, ?, ?)", (seq, entry.body, entry.signature))
-
-
-def refuse_network_file_system(path: Path, mounts: str | None = None) -> None:
-    """Refuses a place whose locks and syncs do not hold.
-
-    Args:
-        path: Where the ledger is or will be.
-        mounts: Text of /proc/self/mountinfo; None: this machine's. Elsewhere than on Linux nothing
-            is known and nothing is refused.
-
-    Raises:
-        LedgerError: The file system is a network's.
-    """
-    if mounts is None:
-        try:
-            mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
-        except OSError:
-            return
-    folder = str(path.parent.resolve())
-    best, kind = "", ""
-    for line in mounts.splitlines():
-        left, _, right = line.partition(" - ")
-        point = left.split()[4].replace("\\040", " ")
-        inside = folder == point or folder.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):
-            best, kind = point, right.split()[0]
-    if kind in _NETWORK or kind.startswith("fuse."):
-        raise LedgerError(
-            f"{path}: on a network file system ({kind}), where locks and syncs do not hold; keep "
-            "the ledger on a local disk"
-        )
 
 
 def _unreadable(path: Path, error: Exception) -> LedgerError:

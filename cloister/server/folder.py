@@ -31,6 +31,7 @@ from cloister.errors import BadFileError, RecipeError, UsageError
 from cloister.fields import as_table, read_section
 from cloister.files import write_whole
 from cloister.names import is_name
+from cloister.owner_only import private_folder, tighten
 from cloister.provisioning.address import is_host, split_address
 from cloister.provisioning.authority import (
     ENDPOINT_LIFE,
@@ -127,8 +128,7 @@ class ServerFolder:
         folder = cls(path, config, unlock if passphrase is None else lambda: passphrase)
         try:
             for part in (path, folder.state, folder.logs, folder.runs):
-                part.mkdir(parents=True, exist_ok=True)
-                part.chmod(0o700)
+                private_folder(part)
             write_whole(folder.secret, secrets.token_hex(32).encode(), mode=0o600)
             if not (path / "ca.key").exists():
                 create_authority(path, config.name, now, passphrase)
@@ -164,7 +164,10 @@ class ServerFolder:
         config = None if missing else read_section(ServerConfig, table, "server.toml", problems)
         if config is None:
             raise RecipeError([f"{path}: {problem}" for problem in problems])
-        return cls(path, config, passphrase)
+        folder = cls(path, config, passphrase)
+        for part in (path, folder.state, folder.logs, folder.runs):
+            tighten(part)
+        return folder
 
     def complete(self) -> str | None:
         """Makes what a folder from before lacks: the key that signs questions.

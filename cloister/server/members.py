@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import json
+import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import Any
 from cloister.errors import BadFileError, NetworkError, UsageError
 from cloister.files import write_whole
 from cloister.names import is_name
+from cloister.owner_only import FILE
 from cloister.provisioning.papers import Request
 
 # An invite that nobody answered in a month is asked for anew; a membership is reviewed every year.
@@ -215,7 +217,7 @@ def changing(path: Path) -> Iterator[Callable[[Members], None]]:
             raise _unwritable(path, error) from error
 
     try:
-        lock = path.with_suffix(".lock").open("w")
+        lock = os.fdopen(os.open(path.with_suffix(".lock"), os.O_WRONLY | os.O_CREAT, FILE), "w")
     except OSError as error:
         raise _unwritable(path, error) from error
     with lock:

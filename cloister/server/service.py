@@ -21,6 +21,7 @@ from cloister.flower.commands import superlink
 from cloister.flower.control import Control
 from cloister.flower.environment import quiet_environment
 from cloister.flower.sockets import make_private
+from cloister.owner_only import private_umask
 from cloister.processes import Program, Supervisor
 from cloister.recipe import sent_document
 from cloister.server.folder import ServerFolder
@@ -53,7 +54,7 @@ class Service:
         self.supervisor = Supervisor(programs_of(folder), self._tick, self._note)
 
     def run(self) -> None:
-        """Runs until SIGTERM or SIGINT.
+        """Runs until SIGTERM or SIGINT; its processes write for their own user alone.
 
         Raises:
             UsageError: It runs already.
@@ -74,7 +75,8 @@ class Service:
             if run.standing is Standing.STOPPING:  # and nobody is left who could stop it
                 change_run(self._folder.run(run.name), standing=Standing.STOPPED)
         self.supervisor.end_on_signals()
-        self.supervisor.run()
+        with private_umask():
+            self.supervisor.run()
         self._folder.service.unlink(missing_ok=True)
 
     def _note(self) -> None:
@@ -83,7 +85,7 @@ class Service:
             for name, child in self.supervisor.children.items()
         }
         document = {"pid": os.getpid(), "children": children}
-        write_whole(self._folder.service, json.dumps(document).encode())
+        write_whole(self._folder.service, json.dumps(document).encode(), mode=0o600)
 
     def _tick(self) -> None:
         now = time.monotonic()

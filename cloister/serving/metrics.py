@@ -132,7 +132,7 @@ def site_metrics(facts: SiteFacts, failures: int = 0) -> bytes:
                      [({**site, "outcome": name}, count) for name, count in released]),
             _counter("update_bytes", "Bytes that left.",
                      [({**site, "outcome": "sent"}, sum(left))]),
-            _gauge("policy_refusals", "Refusals that are kept (the last 200), by reason.",
+            _gauge("policy_refusals", "Refusals that are kept (the first, the latest), by reason.",
                    [({**site, "reason": name}, count) for name, count in sorted(reasons.items())]),
             _gauge("policy_refusal_last_timestamp_seconds", "When a reason last came up.",
                    [({**site, "reason": name}, at.timestamp())

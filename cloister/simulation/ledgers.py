@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cloister.owner_only import private_folder
 from cloister.privacy.ledger import Ledger
 from cloister.privacy.ledger_file import LedgerFile
 from cloister.server.run_directory import RunDirectory
@@ -17,6 +18,7 @@ def begin_ledgers(study: SimulatedStudy, run: RunDirectory) -> None:
     """
     for name in study.names:
         path = run.ledger(name)
+        private_folder(path.parent)
         if not LedgerFile(path).is_begun:
             plan = study.plans[name]
             Ledger.create(path, simulated_budget(plan, limit_of(study, name)), plan.unit)

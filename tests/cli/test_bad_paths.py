@@ -64,6 +64,8 @@ VERBS: dict[str, Callable[[Path, str], list[str]]] = {
     "certificate": lambda place, path: ["audit", "certificate", path],
     "site": lambda place, path: ["site", "doctor", path],
     "site's ledger": site_init,
+    "backup": lambda place, path: ["site", "backup", path],
+    "restore": lambda place, path: ["site", "restore", path, str(place / "new")],
 }
 
 

@@ -1,9 +1,14 @@
 """A coordinator's backup: all that sites pin comes back, and nothing of Flower's."""
 
+import io
+import os
+import shutil
+import signal
 import stat
 import tarfile
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -74,3 +79,63 @@ def test_the_commands(folder: ServerFolder, tmp_path: Path) -> None:
     assert run(["server", "restore", str(file), str(tmp_path / "new")]) == 0
     assert run(["server", "status", str(tmp_path / "new"), "--json"]) == 0
     assert run(["server", "backup", str(tmp_path / "none"), "--out", str(tmp_path / "x")]) == 3
+
+
+def test_what_it_may_not_hold_leaves_nothing(folder: ServerFolder, tmp_path: Path) -> None:
+    """Links, devices, two of a name, headers that fill the memory: whoever made the archive."""
+    whole = tmp_path / "backup.tar.gz"
+    back_up(folder, whole)
+
+    def hostile(case: str, **fields: object) -> Path:
+        path = tmp_path / f"{case}.tar.gz"
+        with tarfile.open(whole) as old, tarfile.open(path, "w:gz") as new:
+            for member in old:
+                new.addfile(member, old.extractfile(member))
+            info = tarfile.TarInfo("added")
+            for key, value in fields.items():
+                setattr(info, key, value)
+            zeros = io.BytesIO(bytes(info.size))
+            new.addfile(info, zeros)
+        return path
+
+    cases = [
+        hostile("link", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+        hostile("hard", type=tarfile.LNKTYPE, linkname="ca.key"),
+        hostile("device", type=tarfile.CHRTYPE, devmajor=1, devminor=5),
+        hostile("pipe", type=tarfile.FIFOTYPE),
+        hostile("folder", type=tarfile.DIRTYPE, mode=0o777),
+        hostile("twice", name="ca.key"),
+        hostile("parent", name="../outside"),
+        hostile("absolute", name=str(tmp_path / "outside")),
+        hostile("pax", type=tarfile.XHDTYPE, size=2**20),
+        hostile("long", type=tarfile.GNUTYPE_LONGNAME, size=2**20),
+    ]
+    content = whole.read_bytes()
+    for cut in (20, len(content) // 2, len(content) - 6):
+        cases.append(tmp_path / f"{cut}.cut")
+        cases[-1].write_bytes(content[:cut])
+    before = sorted(tmp_path.iterdir())
+    for case in cases:
+        with pytest.raises(BadFileError):
+            restore(case, tmp_path / "new")
+        assert sorted(tmp_path.iterdir()) == before, case
+
+
+def test_a_coordinator_is_restored_as_a_whole_or_not_at_all(
+    folder: ServerFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "backup.tar.gz"
+    back_up(folder, file)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
+    with pytest.raises(BadFileError, match="room"):
+        restore(file, tmp_path / "new")
+    monkeypatch.undo()
+    monkeypatch.setattr(Path, "replace", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    child = os.fork()
+    if child == 0:
+        restore(file, tmp_path / "new")
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    monkeypatch.undo()
+    assert not (tmp_path / "new").exists()
+    assert restore(file, tmp_path / "new").config == folder.config
+    assert not list(tmp_path.glob(".*"))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cloister.errors import BadFileError
+from cloister.server import journal
 from cloister.server.journal import (
     ENDED,
     Run,
@@ -129,3 +130,28 @@ def test_half_a_line_is_waited_for_and_a_broken_one_passed_over(tmp_path: Path) 
     with path.open("a") as file:
         file.write("\n")
     assert [event["what"] for _, event in events(tmp_path, told[-1][0])] == ["asked"]
+
+
+def test_events_that_a_site_can_repeat_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A site that goes away and comes back without end filled the coordinator's disk."""
+    monkeypatch.setattr(journal, "MOST_BYTES", 20_000)
+    place = begun(tmp_path)
+    for number in range(1000):
+        note(place, "lost" if number % 2 else "asked", round=1, site="east")
+    note(place, "closed", round=1)
+    note(place, "asked", round=2, site="east")
+    note(place, "finished", round=2)
+    found = [event for _, event in events(place)]
+    assert (place / "events.jsonl").stat().st_size < 21_000
+    assert [event["what"] for event in found[-3:]] == ["note", "closed", "finished"]
+    assert "no more of these are kept" in found[-3]["text"]
+
+
+def test_a_text_in_an_event_is_bounded(tmp_path: Path) -> None:
+    place = begun(tmp_path)
+    note(place, "refused", round=1, site="east", text="why " * 10**6)
+    (found,) = [event for _, event in events(place)]
+    assert len(json.dumps(found)) < 5_000
+    assert found["text"].endswith("more characters")

@@ -1,0 +1,147 @@
+"""`cloister site backup|restore`: everything that a site owns in one file, and back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cloister.cli.arguments import AsJson
+
+if TYPE_CHECKING:
+    from cloister.client.site_backup import Sound
+    from cloister.client.site_restore import Restored
+
+
+def backup(
+    site: Annotated[
+        Path, typer.Argument(metavar="SITE.TOML|FOLDER", help="The site's file, or its folder.")
+    ] = Path("site.toml"),
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write. Absent: NAME.backup.tar here.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write ledger, keys, membership and notes into one file; the site may run meanwhile.
+
+    The records are not in it.
+
+    Example: cloister site backup site.toml --out st-marys.backup.tar
+    """
+    from cloister.client.site_backup import back_up
+    from cloister.names import counted
+
+    made = back_up(site, out)
+    if as_json:
+        facts = {"backup": str(made.path), "site": made.site, "files": list(made.names),
+                 "readable_by_others": made.exposed}  # fmt: skip
+        typer.echo(json.dumps(facts | _facts(made.ledger)))
+        return
+    typer.echo(
+        f"{made.path}: {made.site} as it is now, {counted(len(made.names), 'file')}, keys among "
+        f"them: keep it as you keep keys, on another disk.\n{_ledger(made.ledger)}\n"
+        "The records are not in it, nor the base. It is out of date once the site releases again."
+    )
+    if made.exposed:
+        typer.echo(
+            f"{made.path}: others may read it, as its file system keeps no rights: move it where "
+            "they cannot",
+            err=True,
+        )
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="BACKUP", help="What `backup` wrote.")],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="FOLDER", help="New or empty. Absent: the site's name, here."),
+    ] = None,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(help="The ledger's place, where site.toml keeps it outside of the folder."),
+    ] = None,
+    head: Annotated[
+        Path | None,
+        typer.Option(help="The ledger's last head that somebody else kept (ledger export --head)."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a site from its backup, all of it or nothing; never over a site that is there.
+
+    Example: cloister site restore st-marys.backup.tar st-marys --head head.json
+    """
+    from cloister.client.site_restore import restore as restored
+    from cloister.privacy.anchor import read_anchor
+
+    made = restored(file, folder, ledger=ledger, seen=read_anchor(head) if head else None)
+    if as_json:
+        facts = {
+            "site": made.file.site.name,
+            "folder": str(made.file.path.parent),
+            "made": made.made,
+            "ledger_kept": made.kept,
+            "records": str(made.file.data),
+            "records_there": made.file.data.exists(),
+            "approvals_of_others": {str(path): uid for path, uid in made.strangers.items()},
+        }
+        typer.echo(json.dumps(facts | _facts(made.ledger)))
+        return
+    typer.echo(_told(made))
+
+
+def _told(made: Restored) -> str:
+    file = made.file
+    missing = "" if file.data.exists() else ": put them back there, they are in no backup"
+    return (
+        f"{file.path.parent}: {file.site.name} is back, as of {made.made}.\n"
+        + (f"{file.ledger}: was here and goes on from the backup's; it was kept.\n" * made.kept)
+        + f"{_ledger(made.ledger)}\n"
+        f"Its records: {file.data}{missing}.\n"
+        f"{OLDER}\n"
+        + "".join(
+            f"As root: chown {uid} '{path}' (its approvals are that account's; until then no study "
+            "is approved)\n"
+            for path, uid in made.strangers.items()
+        )
+        + "Never run this site beside the one that it replaces: both would spend one budget.\n"
+        f"next: cloister site doctor {file.path}"
+    )
+
+
+# What a backup cannot tell of itself: whether the site released anything after it was made.
+OLDER = (
+    "Whatever was charged after that is not in this ledger. If the coordinator has received "
+    "anything since, its next question names an entry that this ledger lacks, and the site refuses "
+    "every question: answering would release a round a second time, with other bytes. Then move "
+    "this folder away and restore the newest backup. Where none is as new, this ledger cannot go "
+    "on: docs/deployment.md says what is left."
+)
+
+
+def _ledger(ledger: Sound) -> str:
+    from cloister.names import counted
+
+    verdict = ledger.verdict
+    return (
+        f"Its ledger is sound: {len(ledger.entries):,} entries, the last one (entry "
+        f"{verdict.head.seq}) of {ledger.time}, head {verdict.head.hash};\n"
+        f"{counted(verdict.charges, 'round')} charged, {verdict.releases} released, with their "
+        f"bytes. {verdict.promise}.\n{verdict.of_budget}."
+    )
+
+
+def _facts(ledger: Sound) -> dict[str, object]:
+    verdict = ledger.verdict
+    return {
+        "seq": verdict.head.seq,
+        "hash": verdict.head.hash,
+        "key": verdict.public_key,
+        "entries": len(ledger.entries),
+        "time": ledger.time,
+        "charges": verdict.charges,
+        "releases": verdict.releases,
+        "promise": verdict.promise.to_json(),
+        "used": verdict.used.to_json(),
+    }
