@@ -40,6 +40,8 @@ from cloister.simulation.study import (
 )
 from cloister.strategies.build import make_strategy
 from cloister.strategies.strategy import ServerState
+from cloister.tasks.chat import CausalChat
+from cloister.training.generation import check_replies
 from cloister.training.machine import on_machine
 from cloister.training.proof import proven
 from cloister.training.workspace import Workspace
@@ -148,6 +150,10 @@ def open_coordinator(
         for warning in counted.warnings:
             events.on_warning(warning)
     workspace = workspace_of(simulated)
+    if workspace.network.pooling is not None:
+        events.on_note(f"pooling: {workspace.network.pooling}")
+    if isinstance(workspace.task, CausalChat):
+        check_replies(workspace.network, workspace.task, workspace.tokenizer, recipe.model.base)
     for warning in check_records(simulated):
         events.on_warning(warning)
     if not run.heads():

@@ -79,6 +79,23 @@ class CausalChat:
         text = self._before(record.messages, _last_assistant(record))
         return tuple(self._tokens(text, offsets=False)["input_ids"][-self.max_length :])
 
+    def last_turn(
+        self, record: ChatRecord
+    ) -> tuple[str, tuple[int, int], list[tuple[int, tuple[int, int]]]]:
+        """A rendered conversation, whole.
+
+        Returns:
+            Its text, the characters of its last assistant turn with what closes it, and its tokens
+            with the characters of each.
+
+        Raises:
+            MisfitError: As `encode`.
+        """
+        text, spans = self._render(record.messages)
+        encoded = self._tokens(text, offsets=True)
+        tokens = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        return text, spans[-1], [(token, (start, end)) for token, (start, end) in tokens]
+
     def reference_text(self, record: ChatRecord) -> str:
         """The last assistant turn."""
         return record.messages[_last_assistant(record)].content

@@ -1,17 +1,25 @@
-"""Replies of a chat model, greedily decoded, and their ROUGE-L against the records' own."""
+"""Replies of a chat model, greedily decoded, and their ROUGE-L against the records' own.
+
+A reply ends where training taught a turn to end (`cloister.tasks.turn_end`), at the base's own end
+of text, or after `MAX_NEW_TOKENS`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from cloister.data.records import ChatRecord, Record
+from cloister.errors import ModelFileError
 from cloister.models.limits import limits_of
 from cloister.models.network import Network
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.rouge import rouge_l
+from cloister.tasks.turn_end import TurnEnd, turn_end
 
 # Longest reply decoded: an assistant's turn in the customer-service sets has at most about this
 # many tokens of a 512-word vocabulary.
@@ -30,21 +38,79 @@ def reply_score(
     """Mean ROUGE-L F-measure, in 0…1, of greedy replies to the last assistant turn of the first
     `GENERATED` records."""
     chats = [record for record in records if isinstance(record, ChatRecord)][:GENERATED]
-    replies = [_reply(network, tokenizer, task.prompt(record)) for record in chats]
+    end = turn_end(task)
+    replies = [_reply(network, task, tokenizer, task.prompt(record), end) for record in chats]
     return rouge_l(replies, [task.reference_text(record) for record in chats])
 
 
-def _reply(network: Network, tokenizer: PreTrainedTokenizerBase, prompt: tuple[int, ...]) -> str:
+def check_replies(
+    network: Network, task: CausalChat, tokenizer: PreTrainedTokenizerBase, base: str
+) -> None:
+    """Has a base answer once before anything is trained, as it will after the last round.
+
+    Args:
+        network: As it was opened.
+        task: Of the study.
+        tokenizer: The base's.
+        base: What messages call it.
+
+    Raises:
+        ModelFileError: It cannot generate.
+    """
+    try:
+        _reply(network, task, tokenizer, (task.pad_id,) * 2, turn_end(task), most=2)
+    except Exception as error:  # a network that cannot generate may raise whatever Python does
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelFileError(
+            f"model.base: {base} ({network.base.config.model_type}) cannot generate replies "
+            f"({type(error).__name__}: {first}); choose another base for chat"
+        ) from error
+
+
+class _AtText(StoppingCriteria):
+    """Stops where the reply's text holds what closes a turn."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, text: str, prompt: int) -> None:
+        self._tokenizer, self._text, self._prompt = tokenizer, text, prompt
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
+        """Whether each row is done, [B]."""
+        replies = [str(self._tokenizer.decode(row[self._prompt :])) for row in input_ids]
+        return torch.tensor([self._text in reply for reply in replies], device=input_ids.device)
+
+
+def _reply(
+    network: Network,
+    task: CausalChat,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: tuple[int, ...],
+    end: TurnEnd,
+    most: int = MAX_NEW_TOKENS,
+) -> str:
     context = limits_of(network.base).positions
-    new = MAX_NEW_TOKENS if context is None else min(MAX_NEW_TOKENS, context // 2)
+    new = most if context is None else min(most, context // 2)
     kept = prompt if context is None else prompt[-(context - new) :]
-    ids = torch.tensor([kept], device=network.device)
+    ids = torch.tensor([kept or (task.pad_id,)], device=network.device)
+    ends = _ends(network, end)
+    stopping = [_AtText(tokenizer, end.text, ids.shape[1])] if end.text else []
     with torch.inference_mode():
         output = network.backbone.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=new,
             do_sample=False,
-            pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
+            pad_token_id=task.pad_id,
+            eos_token_id=ends or None,
+            stopping_criteria=StoppingCriteriaList(stopping),
         )
-    return str(tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True))
+    reply = output[0, ids.shape[1] :].tolist()
+    cut = next((place for place, token in enumerate(reply) if token in ends), len(reply))
+    text = str(tokenizer.decode(reply[:cut], skip_special_tokens=True))
+    return text.split(end.text)[0] if end.text else text
+
+
+def _ends(network: Network, end: TurnEnd) -> list[int]:
+    """Token ids that end a reply: the base's own, and the one that training taught."""
+    own = network.base.generation_config.eos_token_id
+    ids = own if isinstance(own, list) else [] if own is None else [own]
+    return [*ids, *([end.token] if end.token is not None and end.token not in ids else [])]
