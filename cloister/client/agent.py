@@ -210,7 +210,9 @@ class Agent:
         if step is Step.PREPARE and admitted is not None:
             self._activity["leaves_every"] = admitted.period
             found = changes(admitted.site.plan, admitted.plan)
-            study = {"study": admitted.site.study, "changes": as_rows(found)}
+            study = {
+                "study": admitted.site.study, "changes": as_rows(found), "silent": admitted.silent,
+            }  # fmt: skip
             _noted(lambda: self._folder.note_study(study))
         return reply
 

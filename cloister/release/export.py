@@ -2,6 +2,7 @@
 
 adapter_config.json, adapter_model.safetensors   LoRA, for `PeftModel.from_pretrained`
 head.safetensors                                 the head's `weight` [C, H] and `bias` [C]
+chat_template.jinja                              of a chat: the template that training rendered
 cloister.json                                    what `cloister evaluate` needs to know
 README.md                                        model and privacy card
 """
@@ -12,6 +13,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import torch
 from safetensors import SafetensorError
@@ -22,10 +24,12 @@ from cloister.adapter.tensors import Adapter
 from cloister.data.config import DataConfig
 from cloister.errors import AdapterFormatError, BadFileError
 from cloister.fields import as_table, read_section
-from cloister.models.config import LoraConfig, ModelConfig
+from cloister.models.config import LoraConfig, ModelConfig, VectorMode
 from cloister.models.network import LowRankHead
+from cloister.models.pooling import Pooling
 from cloister.models.state import write_adapter
 from cloister.release.stack import save_stacked, stacked_config
+from cloister.tasks.chat import CausalChat
 from cloister.tasks.config import TaskConfig
 from cloister.training.workspace import Workspace, open_workspace
 
@@ -43,6 +47,7 @@ class Released:
         task: The task, with its labels.
         data: Column names.
         seed: Of the parts that were never trained.
+        pooling: What `model.pooling` came to; None: nothing is pooled, or it is not known.
     """
 
     model: ModelConfig
@@ -50,6 +55,7 @@ class Released:
     task: TaskConfig
     data: DataConfig
     seed: int
+    pooling: Pooling | None = None
 
 
 def export(folder: Path, workspace: Workspace, adapter: Adapter, about: Released) -> None:
@@ -73,13 +79,20 @@ def export(folder: Path, workspace: Workspace, adapter: Adapter, about: Released
         network.backbone.save_pretrained(str(folder), save_embedding_layers=False)
     if network.head is not None:
         save_file(_head_tensors(network.head), folder / "head.safetensors")
+    if isinstance(workspace.task, CausalChat):
+        template = workspace.task.template.text
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     document = {
         "version": VERSION,
         "seed": about.seed,
         **{n: as_table(getattr(about, n)) for n in ("model", "lora", "task", "data")},
-        "pooling": None if network.pooling is None else dataclasses.asdict(network.pooling),
+        "pooling": _pooling_table(network.pooling),
     }
     (folder / "cloister.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
+
+
+def _pooling_table(pooling: Pooling | None) -> dict[str, object] | None:
+    return None if pooling is None else {"mode": pooling.mode, "normalize": pooling.normalize}
 
 
 def _head_tensors(head: nn.Module) -> dict[str, torch.Tensor]:
@@ -119,7 +132,40 @@ def read_released(folder: Path) -> Released:
     }
     if problems:
         raise AdapterFormatError(f"{folder}/cloister.json: " + "; ".join(problems))
-    return Released(**sections, seed=int(document["seed"]))  # type: ignore[arg-type]
+    return Released(
+        **sections,  # type: ignore[arg-type]
+        seed=int(document["seed"]),
+        pooling=_pooling(folder, document.get("pooling")),
+    )
+
+
+def _pooling(folder: Path, table: object) -> Pooling | None:
+    """What `model.pooling` came to when the adapter was trained, which rules may have changed
+    since."""
+    if table is None:
+        return None
+    fields = table if isinstance(table, dict) else {}
+    mode: VectorMode | None = fields.get("mode")
+    if mode is None or mode not in get_args(VectorMode):
+        raise AdapterFormatError(f"{folder}/cloister.json: pooling: no mode that is known")
+    return Pooling(mode, bool(fields.get("normalize")), "as the adapter was trained")
+
+
+def _trained_modules(folder: Path, lora: LoraConfig) -> LoraConfig:
+    """The adapters with the modules that they are of, where the recipe left these to defaults:
+    what the defaults are for a base may have changed since.
+
+    Raises:
+        BadFileError: The folder's `adapter_config.json` is missing or damaged.
+    """
+    if lora.target_modules:
+        return lora
+    try:
+        table = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        modules = tuple(sorted(map(str, table["target_modules"])))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadFileError(f"{folder}: adapter_config.json is missing or damaged") from error
+    return dataclasses.replace(lora, target_modules=modules, top_layers=0)
 
 
 def load_released(folder: Path) -> tuple[Released, Workspace]:
@@ -130,8 +176,10 @@ def load_released(folder: Path) -> tuple[Released, Workspace]:
         ModelFileError: The base is missing or not the one that was trained on.
     """
     about = read_released(folder)
-    workspace = open_workspace(about.model, about.lora, about.task, about.task.labels, about.seed)
+    lora_config = _trained_modules(folder, about.lora)
+    workspace = open_workspace(about.model, lora_config, about.task, about.task.labels, about.seed)
     network = workspace.network
+    network.pooling = about.pooling or network.pooling
     try:
         lora = load_file(folder / "adapter_model.safetensors")
         values = {f"backbone.{name}": tensor.float().numpy() for name, tensor in lora.items()}

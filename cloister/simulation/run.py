@@ -19,6 +19,7 @@ from cloister.models.state import write_adapter
 from cloister.privacy.chain import Head
 from cloister.privacy.ledger import Ledger
 from cloister.recipe import Recipe
+from cloister.release.guessing import guess_warning, guessing
 from cloister.server.app import make_server_app
 from cloister.server.asking import Patience
 from cloister.server.gathering import secure_study
@@ -258,9 +259,18 @@ class SimulatedCoordinator:
         self.events.on_stage("writing results")
         best = self.run.load_best(state)
         seconds = time.monotonic() - self.started
-        return write_results(
+        result = write_results(
             self.simulated, self.workspace, self.run, best, self.scorer.scores(best), seconds
         )
+        warning = guess_warning(
+            result.metric,
+            result.test.get(result.metric),
+            guessing(self.simulated.recipe.task.kind, result.majority),
+            self.workspace.network.pooling,
+        )
+        if warning is not None:
+            self.events.on_warning(warning)
+        return result
 
     def _models(self, state: ServerState) -> list[Adapter]:
         """What a state is scored by: the global adapter; where sites keep a part of it, theirs."""

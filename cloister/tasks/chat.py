@@ -74,6 +74,12 @@ class CausalChat:
         ids = tuple(encoded["input_ids"][:length])
         return Example(ids or (self.pad_id,), tuple(target[:length]) or (IGNORE,))
 
+    @property
+    def frames(self) -> bool:
+        """Whether the tokenizer adds its special tokens: a template writes those that it wants, the
+        plain one leaves the first to the tokenizer."""
+        return self.template.text == PLAIN_TEMPLATE and not _ends_itself(self.tokenizer)
+
     def prompt(self, record: ChatRecord) -> tuple[int, ...]:
         """Token ids up to where the last assistant turn begins, the latest `max_length` of them."""
         text = self._before(record.messages, _last_assistant(record))
@@ -144,12 +150,9 @@ class CausalChat:
         return self.template.render(messages, special, generation=generation)
 
     def _tokens(self, text: str, *, offsets: bool) -> Mapping[str, list]:  # type: ignore[type-arg]
-        # A template writes the special tokens that it wants; the plain one leaves the first to
-        # the tokenizer.
         encoded: Mapping[str, list] = self.tokenizer(  # type: ignore[type-arg]
             text,
-            add_special_tokens=self.template.text == PLAIN_TEMPLATE
-            and not _ends_itself(self.tokenizer),
+            add_special_tokens=self.frames,
             return_offsets_mapping=offsets,
             verbose=False,  # no warning of a long text: it is cut afterwards
         )

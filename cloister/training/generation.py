@@ -19,7 +19,7 @@ from cloister.models.limits import limits_of
 from cloister.models.network import Network
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.rouge import rouge_l
-from cloister.tasks.turn_end import TurnEnd, turn_end
+from cloister.tasks.turn_end import turn_end
 
 # Longest reply decoded: an assistant's turn in the customer-service sets has at most about this
 # many tokens of a 512-word vocabulary.
@@ -38,8 +38,7 @@ def reply_score(
     """Mean ROUGE-L F-measure, in 0…1, of greedy replies to the last assistant turn of the first
     `GENERATED` records."""
     chats = [record for record in records if isinstance(record, ChatRecord)][:GENERATED]
-    end = turn_end(task)
-    replies = [_reply(network, task, tokenizer, task.prompt(record), end) for record in chats]
+    replies = [_reply(network, task, tokenizer, task.prompt(record)) for record in chats]
     return rouge_l(replies, [task.reference_text(record) for record in chats])
 
 
@@ -58,7 +57,7 @@ def check_replies(
         ModelFileError: It cannot generate.
     """
     try:
-        _reply(network, task, tokenizer, (task.pad_id,) * 2, turn_end(task), most=2)
+        _reply(network, task, tokenizer, (task.pad_id,) * 2, most=2)
     except Exception as error:  # a network that cannot generate may raise whatever Python does
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelFileError(
@@ -84,33 +83,45 @@ def _reply(
     task: CausalChat,
     tokenizer: PreTrainedTokenizerBase,
     prompt: tuple[int, ...],
-    end: TurnEnd,
     most: int = MAX_NEW_TOKENS,
 ) -> str:
-    context = limits_of(network.base).positions
-    new = most if context is None else min(most, context // 2)
-    kept = prompt if context is None else prompt[-(context - new) :]
+    new, room = reply_room(limits_of(network.base).positions)
+    kept = prompt if room is None else prompt[-room:]
     ids = torch.tensor([kept or (task.pad_id,)], device=network.device)
-    ends = _ends(network, end)
-    stopping = [_AtText(tokenizer, end.text, ids.shape[1])] if end.text else []
+    ends, stop = reply_ends(network, task)
+    stopping = [_AtText(tokenizer, stop, ids.shape[1])] if stop else []
     with torch.inference_mode():
         output = network.backbone.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            max_new_tokens=new,
+            max_new_tokens=min(new, most),
             do_sample=False,
             pad_token_id=task.pad_id,
-            eos_token_id=ends or None,
+            eos_token_id=list(ends) or None,
             stopping_criteria=StoppingCriteriaList(stopping),
         )
     reply = output[0, ids.shape[1] :].tolist()
     cut = next((place for place, token in enumerate(reply) if token in ends), len(reply))
     text = str(tokenizer.decode(reply[:cut], skip_special_tokens=True))
-    return text.split(end.text)[0] if end.text else text
+    return text.split(stop)[0] if stop else text
 
 
-def _ends(network: Network, end: TurnEnd) -> list[int]:
-    """Token ids that end a reply: the base's own, and the one that training taught."""
+def reply_room(positions: int | None) -> tuple[int, int | None]:
+    """Most tokens of a reply, and of a prompt before it (None: any number).
+
+    Args:
+        positions: Of the base; None where nothing limits them.
+    """
+    if positions is None:
+        return MAX_NEW_TOKENS, None
+    new = min(MAX_NEW_TOKENS, positions // 2)
+    return new, positions - new
+
+
+def reply_ends(network: Network, task: CausalChat) -> tuple[tuple[int, ...], str]:
+    """What ends a reply: token ids, the base's own and the one that training taught; and a text."""
+    end = turn_end(task)
     own = network.base.generation_config.eos_token_id
     ids = own if isinstance(own, list) else [] if own is None else [own]
-    return [*ids, *([end.token] if end.token is not None and end.token not in ids else [])]
+    taught = [end.token] if end.token is not None and end.token not in ids else []
+    return (*ids, *taught), end.text

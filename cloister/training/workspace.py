@@ -64,6 +64,11 @@ class Workspace:
         return self.start.select(self.start.keys() - self.kept)
 
     @property
+    def pad_id(self) -> int:
+        """Token id of padding."""
+        return padding_id(self.tokenizer)
+
+    @property
     def whole(self) -> Adapter:
         """The global adapter before round 1: all that travels down."""
         return Adapter({**self.sent, **self.carried})

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 import transformers
+from transformers import PreTrainedTokenizerFast
 
 from tests.support.models import VOCABULARY, word_tokenizer
 
@@ -72,13 +73,17 @@ DECODERS: dict[str, tuple[str, dict[str, Any], str]] = {
 ARCHITECTURES = {**ENCODERS, **DECODERS}
 
 
-def tiny(folder: Path, name: str, seed: int = 0) -> Path:
-    """A two-layer base of an architecture, with the tokenizer of tests' words."""
+def tiny(
+    folder: Path, name: str, seed: int = 0, tokenizer: PreTrainedTokenizerFast | None = None
+) -> Path:
+    """A two-layer base of an architecture, by default with the tokenizer of tests' words."""
     config_name, values, class_name = ARCHITECTURES[name]
-    config = getattr(transformers, config_name)(**values)
+    if tokenizer is None:
+        tokenizer = word_tokenizer(frame=name in ENCODERS)
+    config = getattr(transformers, config_name)(**{**values, "vocab_size": len(tokenizer)})
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = getattr(transformers, class_name)(config)
     model.save_pretrained(folder)
-    word_tokenizer(frame=name in ENCODERS).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
