@@ -70,7 +70,7 @@ def network_class(folder: Path, config: Any, *, causal: bool) -> Any:
     if not causal and config.is_encoder_decoder and has_own_encoder:
         kind = AutoModelForTextEncoding
     if type(config) not in kind._model_mapping:
-        needed = "a language-modelling head" if causal else "a network of hidden states"
+        needed = "language-modelling head" if causal else "network of hidden states"
         raise ModelFileError(
             f"model.base: {folder} is a {config.model_type}, of which transformers has no {needed}"
             f" ({kind.__name__}); choose "

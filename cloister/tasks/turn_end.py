@@ -46,7 +46,7 @@ def turn_end(task: CausalChat) -> TurnEnd:
     if content < 0:
         return TurnEnd()
     content += len(_CONTENT)
-    special = task.tokenizer.added_tokens_decoder
+    special = task.tokenizer.added_tokens_decoder.keys() - {task.tokenizer.unk_token_id}
     for token, (first, last) in tokens:
         if content <= first < last <= end and token in special:
             return TurnEnd(token=token)
