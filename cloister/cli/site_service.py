@@ -176,6 +176,12 @@ def status(site: SiteToml, as_json: AsJson = False) -> None:
             f"{change['asked']} asked, {change['accepted']} by this site's policy"
             + (f": {change['consequence']}" if change["consequence"] else "")
         )
+    if facts["study"].get("silent"):
+        typer.echo(
+            f"  warning: {facts['study']['silent']} records teach nothing in study "
+            f"{facts['study'].get('study', '')[:12]}: its task.max_length cuts them before what is "
+            "to be learnt; ask the coordinator for a larger one"
+        )
     budget = facts["budget"]
     typer.echo(f"{budget['in_words']['promise']}.\n{budget['in_words']['used']}.")
     for row in facts["releases"][-10:]:

@@ -39,6 +39,8 @@ class Admitted:
         shapes: That records go through the network in, as proven on this machine; None where
             nothing is private.
         period: Seconds between the moments at which updates leave; 0: at once.
+        silent: Records of which nothing is learnt, because `task.max_length` cuts them before it.
+            A true number, for the site's operator alone: no message has a place for it.
     """
 
     site: Site
@@ -46,6 +48,7 @@ class Admitted:
     plan: Plan
     shapes: BatchShapes | None
     period: float = 0.0
+    silent: int = 0
 
     def sent_in(self, number: int) -> Shapes:
         """Names and shapes of what leaves in a round."""

@@ -241,7 +241,9 @@ class Agent:
                 admitted.site.plan, admitted.plan,
                 isolate_units=admitted.site.policy.privacy.isolate_units,
             )  # fmt: skip
-            study = {"study": admitted.site.study, "changes": as_rows(found)}
+            study = {
+                "study": admitted.site.study, "changes": as_rows(found), "silent": admitted.silent,
+            }  # fmt: skip
             _noted(lambda: self._folder.note_study(study))
         return reply
 

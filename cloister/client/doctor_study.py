@@ -66,7 +66,10 @@ def study_checks(file: SiteFile, recipe: Recipe, found: SiteRecords) -> Iterator
         workspace = own_workspace(file, recipe)
         accepted_plan(file, recipe, workspace)  # modules and sizes of messages, which it decides
         workspaces.append(workspace)
-        return Outcome("base model", Level.PASS, f"weights {workspace.base_sha256[:12]}…, accepted")
+        detail = f"weights {workspace.base_sha256[:12]}…, accepted"
+        if workspace.network.pooling is not None:
+            detail += f"; pooling: {workspace.network.pooling}"
+        return Outcome("base model", Level.PASS, detail)
 
     def units() -> Outcome:
         plan, workspace = plans[0], workspaces[0]

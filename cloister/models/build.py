@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from cloister.errors import UsageError
-from cloister.models.base import architecture, load_backbone
+from cloister.models.base import load_backbone
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.lora import attach, factor, is_residual
 from cloister.models.network import Network, adapter_name, make_head
@@ -51,7 +51,7 @@ def build_network(
     hidden = int(backbone.config.get_text_config().hidden_size)
     pooling: Pooling | None = None
     if kind == "sequence-classification":
-        pooling = choose_pooling(folder, architecture(folder), model.pooling)
+        pooling = choose_pooling(folder, backbone, model.pooling, model.normalize)
     head = None if causal else make_head(head_kind, hidden, outputs, lora.r, seed)
     network = Network(attach(backbone, lora, seed), head, pooling)
     if model.quantization == "none":

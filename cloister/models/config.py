@@ -11,7 +11,8 @@ from cloister.fields import check_bounds
 
 Train = Literal["both", "b", "b-moving", "b-kept", "alternate", "none"]
 Head = Literal["linear", "lora", "frozen"]
-PoolingMode = Literal["auto", "mean", "cls", "pooler", "last"]
+VectorMode = Literal["mean", "cls", "pooler", "last"]
+PoolingMode = Literal["auto", "mean", "cls", "pooler", "last", "trained"]
 
 # The quickstart's base model: small enough for a CPU, and its weights' SHA-256.
 DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
@@ -36,9 +37,12 @@ class ModelConfig:
         sha256: SHA-256 that the base's weights must have; absent: not checked.
         dtype: Type of the frozen weights; adapters are float32 always.
         quantization: Frozen weights in 8 or 4 bits (bitsandbytes; needs a CUDA GPU).
-        pooling: How a sequence becomes one vector for the head. `auto`: as the base was trained:
-            what a sentence-transformers folder says, else `pooler` where the base was trained
-            with one, `last` for decoders, `cls` for other encoders.
+        pooling: How a sequence becomes one vector for the head. `auto`: what the base's folder
+            says (sentence-transformers' files, or a class in `config.json` whose training reads
+            pooler or first token), else `last` for decoders and `mean` for encoders. `trained`:
+            what `auto` was before format 3 of a recipe, `pooler` or `cls` where it is now `mean`.
+        normalize: Whether that vector is scaled to length √H, its width's root; absent: as the
+            folder says under `auto` and `trained`, else not.
     """
 
     base: Annotated[str, Text(MOST_PATH, least=1)] = DEFAULT_BASE
@@ -46,6 +50,7 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     quantization: Literal["none", "8bit", "4bit"] = "none"
     pooling: PoolingMode = "auto"
+    normalize: bool | None = None
 
     def __post_init__(self) -> None:
         check_bounds(self)

@@ -25,15 +25,28 @@ RESIDUAL = "residual"
 
 # Query and value projections under the names that architectures give them, for those that peft's
 # own table lacks.
-_QUERY_VALUE = (("q_lin", "v_lin"), ("q_proj", "v_proj"), ("query", "value"), ("q", "v"), ("Wqkv",))
+_QUERY_VALUE = (
+    ("q_lin", "v_lin"), ("q_proj", "v_proj"), ("query", "value"), ("q", "v"), ("Wqkv",),
+    ("qkv_proj",), ("query_key_value",),
+    ("in_proj", "x_proj"),  # Mamba has no queries: what enters a mixer, and its selection
+)  # fmt: skip
+# DeBERTa v2 and v3 put relative positions, which all records share, through the query and key
+# projections too (`share_att_key`), so that no record's gradient can be told apart there.
+_SHARED_QUERY = ("value_proj", "attention.output.dense")
 
 
 def default_targets(model: PreTrainedModel) -> tuple[str, ...]:
     """Query and value projections of an architecture: peft's table, else known names.
 
+    Where positions share the query's projection, it is the value's and the attention's output.
+
     Raises:
         UsageError: Neither knows it.
     """
+    if getattr(model.config, "relative_attention", False) and getattr(
+        model.config, "share_att_key", False
+    ):
+        return _SHARED_QUERY
     known = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model.config.model_type)
     if isinstance(known, list):
         return tuple(known)
@@ -86,7 +99,13 @@ def attach(model: PreTrainedModel, config: LoraConfig, seed: int) -> peft.PeftMo
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
         # peft asks transformers for a property by its old name.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
-        adapted = peft.get_peft_model(model, of_rank(config.r))
+        try:
+            adapted = peft.get_peft_model(model, of_rank(config.r))
+        except ValueError as error:  # peft's word that it cannot adapt one of them
+            raise UsageError(
+                f"lora.target_modules: {', '.join(targets)} cannot be adapted in "
+                f"{model.config.model_type} ({str(error).splitlines()[0]}); name others"
+            ) from error
         assert isinstance(adapted, peft.PeftModel)
         full = full_rank(adapted)
         for name in ("r", "residual"):
@@ -146,6 +165,12 @@ def _start_from_seed(adapted: peft.PeftModel, seed: int) -> None:
 def _in_top_layers(model: PreTrainedModel, targets: tuple[str, ...], count: int) -> list[str]:
     """Full names of the targets in the last `count` layers."""
     layers = int(model.config.num_hidden_layers)
+    if getattr(model.config, "num_hidden_groups", layers) < layers:
+        raise UsageError(
+            f"lora.top_layers: the layers of {model.config.model_type} share their weights, so "
+            'none is the top one, and no record\'s gradient is exact; set lora.train = "none" and '
+            "lora.top_layers = 0 (the head alone), or choose another base"
+        )
     if count > layers:
         raise UsageError(f"lora.top_layers: {count} given; the base has {layers} layers")
     chosen = []

@@ -66,10 +66,27 @@ class KeptStates:
 
 
 class _PassThrough(nn.Module):
-    """Stands for a skipped layer."""
+    """Stands for a skipped layer: has its attributes, and answers in its form.
 
-    def forward(self, hidden: Tensor, *_: Any, **__: Any) -> Tensor:
-        return hidden
+    Args:
+        layer: The skipped one.
+        others: Values that it returns beside the hidden states; None: it returns these alone.
+    """
+
+    def __init__(self, layer: nn.Module, others: int | None) -> None:
+        super().__init__()
+        # In a tuple, so that its parameters are not this module's.
+        self._layer, self._others = (layer,), others
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:  # encoders may ask a layer what it is (ModernBERT, Gemma 3)
+            return getattr(self.__dict__["_layer"][0], name)
+
+    def forward(self, *arguments: Any, **keywords: Any) -> Any:
+        hidden = _hidden(arguments, keywords)
+        return hidden if self._others is None else (hidden, *(None,) * self._others)
 
 
 class _ReachedError(Exception):
@@ -102,17 +119,21 @@ class FrozenPrefix:
         kept: KeptStates,
         max_gib: float,
     ) -> None:
-        lists = [
-            module
-            for module in backbone.modules()
+        lists = {
+            f"{name}.": module
+            for name, module in backbone.named_modules()
             if isinstance(module, nn.ModuleList) and len(module) == num_layers
-        ]
-        if len(lists) != 1:
+        }
+        # A layer's own parts may be a list of as many (T5's two).
+        outer = [m for name, m in lists.items()
+                 if not any(name != o and name.startswith(o) for o in lists)]  # fmt: skip
+        if len(outer) != 1:
             raise UsageError(
-                "training.frozen_cache_gib: this base's layers are not one list; set it to 0"
+                "machine.frozen_cache_gib: this base's layers are not one list; set it to 0"
             )
         self._backbone = backbone
-        self._layers = lists[0]
+        self._layers = outer[0]
+        self._others: int | None = None
         self._first = num_layers - top_layers
         self._kept = kept
         self._max_bytes = max_gib * GIB
@@ -167,7 +188,11 @@ class FrozenPrefix:
         def stop_here(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
             raise _ReachedError(_hidden(arguments, keywords))
 
+        def note_form(_: nn.Module, __: Any, output: Any) -> None:
+            self._others = len(output) - 1 if isinstance(output, tuple) else None
+
         handle = self._layers[self._first].register_forward_pre_hook(stop_here, with_kwargs=True)
+        noting = self._layers[0].register_forward_hook(note_form)
         try:
             with torch.no_grad():
                 self._backbone(input_ids=input_ids, attention_mask=attention_mask)
@@ -175,8 +200,9 @@ class FrozenPrefix:
             return reached.hidden
         finally:
             handle.remove()
+            noting.remove()
         raise UsageError(
-            "training.frozen_cache_gib: this base does not call its layers; set it to 0"
+            "machine.frozen_cache_gib: this base does not call its layers; set it to 0"
         )
 
     @contextmanager
@@ -194,7 +220,7 @@ class FrozenPrefix:
         handle = self._layers[self._first].register_forward_pre_hook(start_here, with_kwargs=True)
         try:
             for index in range(self._first):
-                self._layers[index] = _PassThrough()
+                self._layers[index] = _PassThrough(self._layers[index], self._others)
             yield
         finally:
             handle.remove()

@@ -7,8 +7,10 @@ What follows from the base alone (`model.pooling = "auto"`, an empty `lora.targe
 written: a site takes the digest before any base is loaded, and `model.sha256` names the base.
 TOML has no null, so `recipe.toml` names absent values in a list `absent = ["data.person", …]`.
 
-A version that adds, takes away or reinterprets a field raises `FORMAT`. Format 1 was a TOML file
-whose digest left absent values and defaults in code out; runs begun under it finish under it.
+A version that adds, takes away or reinterprets a field raises `FORMAT`. Runs begun under an earlier
+format finish under it, with what their fields meant then. Format 1 was a TOML file whose digest
+left absent values and defaults in code out. Format 2 had no `model.normalize`, and its
+`model.pooling = "auto"` is today's `trained`.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from cloister.privacy.chain import canonical
 from cloister.strategies.config import FIELDS, CarriedStrategy, StrategyConfig
 from cloister.training.machine import MachineConfig
 
-FORMAT, OLD_FORMAT = 2, 1
+FORMAT, LAST_FORMAT, OLD_FORMAT = 3, 2, 1
 # Sections that whoever runs keeps for itself.
 KEPT = ("machine", "tracking")
 # What format 1 had in `[training]`, and what these were by default.
@@ -73,18 +75,37 @@ def _strategy_table(strategy: object) -> dict[str, object]:
     return {key: whole[key] for key in ("name", *sorted(FIELDS[strategy.name]))}
 
 
-def document(sections: Sections) -> str:
-    """The document of a resolved study."""
-    sent = {n: table for n, table in tables_of(sections).items() if n not in KEPT}
-    return canonical({"format": FORMAT, **sent}).decode()
+def as_written(tables: Tables) -> Tables:
+    """Today's tables as formats before 3 wrote them."""
+    model = {key: value for key, value in tables["model"].items() if key != "normalize"}
+    if model["pooling"] == "trained":
+        model["pooling"] = "auto"
+    return {**tables, "model": model}
 
 
-def toml(sections: Sections) -> str:
-    """A resolved study as TOML, with the sections that are not sent."""
+def as_begun(table: Mapping[str, object]) -> dict[str, object]:
+    """A `[model]` table of a run that was begun before format 3, in today's fields."""
+    meant = {"pooling": "trained"} if table.get("pooling") == "auto" else {}
+    return {**table, **meant, "normalize": None}
+
+
+def _tables(sections: Sections, version: int) -> Tables:
     tables = tables_of(sections)
+    return tables if version == FORMAT else as_written(tables)
+
+
+def document(sections: Sections, version: int = FORMAT) -> str:
+    """The document of a resolved study, in the format that it was begun under."""
+    sent = {n: table for n, table in _tables(sections, version).items() if n not in KEPT}
+    return canonical({"format": version, **sent}).decode()
+
+
+def toml(sections: Sections, version: int = FORMAT) -> str:
+    """A resolved study as TOML, with the sections that are not sent."""
+    tables = _tables(sections, version)
     absent = [f"{n}.{k}" for n, table in tables.items() for k, v in table.items() if v is None]
     stated = {n: {k: v for k, v in table.items() if v is not None} for n, table in tables.items()}
-    return HEADER + tomli_w.dumps({"format": FORMAT, "absent": absent, **stated})
+    return HEADER + tomli_w.dumps({"format": version, "absent": absent, **stated})
 
 
 def old_tables(sections: Sections, begun: MachineConfig) -> Tables:
@@ -96,6 +117,8 @@ def old_tables(sections: Sections, begun: MachineConfig) -> Tables:
             tables[name] = _strategy_table(section)
             continue
         values = as_table(section)
+        if name == "model":
+            values = as_written({"model": values})["model"]
         if name == "training":
             values |= as_table(begun)
         tables[name] = {key: values[key] for key in keys.split() if key in values}
@@ -119,6 +142,6 @@ def old_document(sections: Sections, begun: MachineConfig) -> str:
     Like a document of today, with the machine settings that its digest covers as `begun` and the
     section `tracking`.
     """
-    tables = {n: table for n, table in tables_of(sections).items() if n != "machine"}
+    tables = {n: table for n, table in _tables(sections, OLD_FORMAT).items() if n != "machine"}
     tables["strategy"] = old_tables(sections, begun)["strategy"]
     return canonical({"format": OLD_FORMAT, "begun": whole_table(begun), **tables}).decode()

@@ -15,7 +15,7 @@ from cloister.bounds import shortened
 from cloister.errors import RecipeError, UsageError
 from cloister.fields import field_types, parse_assignment, read_section, takes_none
 from cloister.models.config import DEFAULT_BASE
-from cloister.recipe.document import FORMAT, OLD_MACHINE
+from cloister.recipe.document import FORMAT, LAST_FORMAT, OLD_MACHINE, as_begun
 from cloister.recipe.rules import study_problems
 from cloister.recipe.schema import DEFAULT_SHA256, SECTIONS, Recipe
 from cloister.recipe.strategy_rules import strategy_problems
@@ -61,7 +61,8 @@ def parse_recipe(text: str, assignments: Iterable[str] = ()) -> Recipe:
 def read_run_recipe(path: Path) -> Recipe:
     """Reads a run's own `recipe.toml`; no default of this version is filled in.
 
-    A file without `format` was written by a version whose digest was another; the run keeps it.
+    A file of an earlier format, or without `format`, was written by a version whose digest was
+    another, and whose fields meant something else; the run keeps both.
 
     Raises:
         BadFileError: The file is missing or not valid TOML.
@@ -77,7 +78,7 @@ def read_run_recipe(path: Path) -> Recipe:
     begun = read_section(MachineConfig, stated, "training", problems)
     if problems:
         raise RecipeError(problems)
-    return dataclasses.replace(_read(tables, ()), begun=begun, notes=())
+    return dataclasses.replace(_read(_begun(tables), ()), begun=begun, notes=())
 
 
 def validated(recipe: Recipe) -> Recipe:
@@ -96,17 +97,28 @@ def _read(tables: Tables, assignments: Iterable[str], is_whole: bool = False) ->
     problems: list[str] = []
     for assignment in assignments:
         _assign(tables, assignment, problems)
-    if tables.pop("format", FORMAT) != FORMAT:
+    version = tables.pop("format", FORMAT)
+    if version not in (FORMAT, LAST_FORMAT) or isinstance(version, bool):
         problems.append(
             f"format: another version's recipe; this one reads format {FORMAT}: run it with the "
             "version that wrote it, or take the line `format` out and look every field over"
         )
     _take_absent(tables, problems)
+    is_begun = is_whole and version == LAST_FORMAT
+    if is_begun:
+        tables = _begun(tables)
     notes = _take_moved(tables, problems)
     sections = read_sections(tables, problems, is_whole=is_whole)
     if problems:
         raise RecipeError(problems)
-    return validated(Recipe(**sections, notes=notes))
+    written = LAST_FORMAT if is_begun else FORMAT
+    return validated(Recipe(**sections, format=written, notes=notes))
+
+
+def _begun(tables: Tables) -> Tables:
+    """A run's tables of before format 3, in today's fields."""
+    model = tables.get("model", {})
+    return {**tables, "model": as_begun(model)} if isinstance(model, dict) else tables
 
 
 def read_sections(

@@ -124,6 +124,8 @@ class Recipe:
         tracking: Of the coordinator, never sent.
         begun: Set where the study was begun under format 1, whose digest covers these machine
             settings too; such a study keeps its digest to its end.
+        format: The format that the study was begun under, where that is not format 1; its document
+            stays in it to the study's end.
         notes: What reading it changed, for the user; no part of the study.
     """
 
@@ -139,6 +141,7 @@ class Recipe:
     machine: MachineConfig = field(default_factory=MachineConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     begun: MachineConfig | None = None
+    format: int = document.FORMAT
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def sections(self) -> dict[str, object]:
@@ -168,7 +171,7 @@ class Recipe:
         """The text that a site is sent: see `cloister.recipe.document`."""
         if self.begun is not None:
             return document.old_document(self.sections(), self.begun)
-        return document.document(self.resolved().sections())
+        return document.document(self.resolved().sections(), self.format)
 
     def digest(self) -> str:
         """SHA-256 of its document: equal studies have equal digests, on every machine.
@@ -185,7 +188,9 @@ class Recipe:
         """The recipe as a file that reads back equal, every value stated."""
         if self.begun is not None:
             return document.old_toml(self.sections(), self.begun)
-        return document.toml(self.resolved().sections())
+        return document.toml(self.resolved().sections(), self.format)
 
 
-SECTIONS = tuple(f.name for f in dataclasses.fields(Recipe) if f.name not in ("begun", "notes"))
+SECTIONS = tuple(
+    f.name for f in dataclasses.fields(Recipe) if f.name not in ("begun", "format", "notes")
+)

@@ -14,7 +14,7 @@ from cloister.bounds import shortened
 from cloister.errors import RecipeError
 from cloister.fields import read_section
 from cloister.privacy.chain import canonical
-from cloister.recipe.document import FORMAT, KEPT, OLD_FORMAT
+from cloister.recipe.document import FORMAT, KEPT, LAST_FORMAT, OLD_FORMAT, as_begun
 from cloister.recipe.read import KINDS
 from cloister.recipe.rules import study_problems
 from cloister.recipe.schema import Recipe
@@ -55,22 +55,27 @@ def parse_document(text: str) -> Recipe:
 
     Guarantees:
         Time and memory are bounded whatever the text is. `parse_document(text).digest()` is the
-        SHA-256 of `text` (in format 1, as that format had it), and no default of this version is
+        SHA-256 of `text` (in format 1, as that format had it; in format 2 what `auto` then meant is
+        stated as `trained`), and no default of this version is
         in the result.
     """
     fields = _load(text)
     version = fields.pop("format", None)
-    if version not in (FORMAT, OLD_FORMAT) or isinstance(version, bool):
+    if version not in (FORMAT, LAST_FORMAT, OLD_FORMAT) or isinstance(version, bool):
         raise RecipeError(
             [f"format: {shortened(version)} given; this version reads {FORMAT}: bring the site and "
              "its coordinator to one version"]
         )  # fmt: skip
     problems: list[str] = []
     begun = _begun(fields.pop("begun", None), problems) if version == OLD_FORMAT else None
+    model = fields.get("model")
+    if version != FORMAT and isinstance(model, dict):
+        fields["model"] = as_begun(model)
     sections = _sections(fields, problems, is_old=version == OLD_FORMAT)
     if problems:
         raise RecipeError(problems)
-    recipe = Recipe(**sections, begun=begun)
+    written = LAST_FORMAT if version == LAST_FORMAT else FORMAT
+    recipe = Recipe(**sections, begun=begun, format=written)
     problems = study_problems(recipe)
     if problems:
         raise RecipeError(problems)

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloister.models.pooling import Pooling
 from cloister.privacy.central import CentralPlan
 from cloister.privacy.plan import Plan
 from cloister.privacy.stated import Basis, Stated, shown
 from cloister.privacy.units import Unit
+from cloister.release.guessing import is_no_better
 from cloister.release.site_facts import SiteFacts
-from cloister.release.snippets import loading_script
+from cloister.release.snippets import Loading, loading_script
 from cloister.tasks.config import TaskKind
 
 
@@ -27,7 +27,7 @@ class Card:
         base_sha256: SHA-256 of its weights.
         kind: The task.
         labels: Its outputs' names.
-        pooling: How sequences are pooled; None where they are not.
+        loading: How base and adapter are loaded.
         parameters: Number of trained parameters.
         rounds: Rounds closed.
         mode: How it was federated, in words.
@@ -46,7 +46,7 @@ class Card:
     base_sha256: str
     kind: TaskKind
     labels: Sequence[str]
-    pooling: Pooling | None
+    loading: Loading
     parameters: int
     rounds: int
     mode: str
@@ -96,11 +96,22 @@ def render(card: Card) -> str:
         *([_PERSONAL] if card.is_personal else []),
         _scores(card),
         _privacy(card),
-        f"## Loading\n\n```python\n{loading_script(card.base, card.kind, card.pooling)}```\n",
+        _loading(card.loading),
         f"## Origin\n\n- base weights, SHA-256: `{card.base_sha256}`\n"
         f"- recipe, SHA-256: `{card.recipe_digest}`\n",
     ]
     return "\n".join(sections)
+
+
+def _loading(loading: Loading) -> str:
+    lines = ["## Loading\n"]
+    if loading.pooling is not None:
+        lines.append(f"A text is one vector by its {loading.pooling}.\n")
+    lines.append(
+        f"Records were cut to {loading.max_length} tokens at their end. Beside the folder "
+        "`adapter`:\n"
+    )
+    return "\n".join([*lines, f"```python\n{loading_script(loading)}```\n"])
 
 
 def _scores(card: Card) -> str:
@@ -119,6 +130,8 @@ def _scores(card: Card) -> str:
         )
     if card.majority is not None:
         lines.append(f"\nAlways guessing the most frequent label scores {card.majority:.4f}.")
+    if is_no_better(card.test.get(card.metric), card.majority):
+        lines.append("\n**This adapter scores no more: it has learnt nothing of use.**")
     if not plain and _is_private(card):
         lines.append("\nNo plain twin was run, so what privacy cost is not stated.")
     return "\n".join(lines) + "\n"

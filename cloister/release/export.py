@@ -2,6 +2,7 @@
 
 adapter_config.json, adapter_model.safetensors   LoRA, for `PeftModel.from_pretrained`
 head.safetensors                                 the head's `weight` [C, H] and `bias` [C]
+chat_template.jinja                              of a chat: the template that training rendered
 cloister.json                                    what `cloister evaluate` needs to know
 README.md                                        model and privacy card
 """
@@ -12,7 +13,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -25,11 +26,13 @@ from cloister.errors import MOST_PROBLEMS, AdapterFormatError, BadFileError
 from cloister.fields import as_table, read_section
 from cloister.files import open_file
 from cloister.json_text import read_json
-from cloister.models.config import LoraConfig, ModelConfig
+from cloister.models.config import LoraConfig, ModelConfig, VectorMode
 from cloister.models.network import LowRankHead
+from cloister.models.pooling import Pooling
 from cloister.models.state import write_adapter
 from cloister.release.fingerprint import MOST_TOLD
 from cloister.release.stack import save_stacked, stacked_config
+from cloister.tasks.chat import CausalChat
 from cloister.tasks.config import TaskConfig
 from cloister.training.workspace import Workspace, open_workspace
 
@@ -47,6 +50,7 @@ class Released:
         task: The task, with its labels.
         data: Column names.
         seed: Of the parts that were never trained.
+        pooling: What `model.pooling` came to; None: nothing is pooled, or it is not known.
     """
 
     model: ModelConfig
@@ -54,6 +58,7 @@ class Released:
     task: TaskConfig
     data: DataConfig
     seed: int
+    pooling: Pooling | None = None
 
 
 def export(folder: Path, workspace: Workspace, adapter: Adapter, about: Released) -> None:
@@ -77,13 +82,20 @@ def export(folder: Path, workspace: Workspace, adapter: Adapter, about: Released
         network.backbone.save_pretrained(str(folder), save_embedding_layers=False)
     if network.head is not None:
         save_file(_head_tensors(network.head), folder / "head.safetensors")
+    if isinstance(workspace.task, CausalChat):
+        template = workspace.task.template.text
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     document = {
         "version": VERSION,
         "seed": about.seed,
         **{n: as_table(getattr(about, n)) for n in ("model", "lora", "task", "data")},
-        "pooling": None if network.pooling is None else dataclasses.asdict(network.pooling),
+        "pooling": _pooling_table(network.pooling),
     }
     (folder / "cloister.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
+
+
+def _pooling_table(pooling: Pooling | None) -> dict[str, object] | None:
+    return None if pooling is None else {"mode": pooling.mode, "normalize": pooling.normalize}
 
 
 def _head_tensors(head: nn.Module) -> dict[str, torch.Tensor]:
@@ -126,7 +138,42 @@ def read_released(folder: Path) -> Released:
     if problems:
         told = "; ".join(problems[:MOST_PROBLEMS])
         raise AdapterFormatError(f"{folder}/cloister.json: {told}")
-    return Released(**sections, seed=document["seed"])
+    return Released(
+        **sections,
+        seed=document["seed"],
+        pooling=_pooling(folder, document.get("pooling")),
+    )
+
+
+def _pooling(folder: Path, table: object) -> Pooling | None:
+    """What `model.pooling` came to when the adapter was trained, which rules may have changed
+    since."""
+    if table is None:
+        return None
+    fields = table if isinstance(table, dict) else {}
+    mode = fields.get("mode")
+    if not isinstance(mode, str) or mode not in get_args(VectorMode):
+        raise AdapterFormatError(f"{folder}/cloister.json: pooling: no mode that is known")
+    mode = cast(VectorMode, mode)
+    return Pooling(mode, bool(fields.get("normalize")), "as the adapter was trained")
+
+
+def _trained_modules(folder: Path, lora: LoraConfig) -> LoraConfig:
+    """The adapters with the modules that they are of, where the recipe left these to defaults:
+    what the defaults are for a base may have changed since.
+
+    Raises:
+        BadFileError: The folder's `adapter_config.json` is missing or damaged.
+    """
+    if lora.target_modules:
+        return lora
+    try:
+        with open_file(folder / "adapter_config.json") as file:
+            table = read_json(file.read(MOST_TOLD + 1), most_bytes=MOST_TOLD)
+        modules = tuple(sorted(map(str, table["target_modules"])))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadFileError(f"{folder}: adapter_config.json is missing or damaged") from error
+    return dataclasses.replace(lora, target_modules=modules, top_layers=0)
 
 
 def load_released(folder: Path) -> tuple[Released, Workspace]:
@@ -137,8 +184,10 @@ def load_released(folder: Path) -> tuple[Released, Workspace]:
         ModelFileError: The base is missing or not the one that was trained on.
     """
     about = read_released(folder)
-    workspace = open_workspace(about.model, about.lora, about.task, about.task.labels, about.seed)
+    lora_config = _trained_modules(folder, about.lora)
+    workspace = open_workspace(about.model, lora_config, about.task, about.task.labels, about.seed)
     network = workspace.network
+    network.pooling = about.pooling or network.pooling
     try:
         lora = load_file(folder / "adapter_model.safetensors")
         values = {f"backbone.{name}": tensor.float().numpy() for name, tensor in lora.items()}

@@ -24,7 +24,9 @@ from cloister.privacy.plan import Plan, make_plan
 from cloister.recipe import Recipe, read_recipe, sent_document, validated
 from cloister.release.card import NO_CERTIFICATE, Card, write_card
 from cloister.release.export import Released, export
+from cloister.release.guessing import guess_warning, guessing
 from cloister.release.site_facts import SiteFacts, site_facts
+from cloister.release.snippets import loading_of
 from cloister.server.asking import Patience
 from cloister.server.certifying import collect_certificates
 from cloister.server.gathering import secure_study
@@ -189,6 +191,8 @@ class DeployedStudy:
             recipe.model, recipe.lora, recipe.task, recipe.task.labels, recipe.study.seed,
             frozen_cache_gib=recipe.machine.frozen_cache_gib,
         )  # fmt: skip
+        if workspace.network.pooling is not None:
+            note(run.path, "note", text=f"pooling: {workspace.network.pooling}")
         if recipe.privacy.enabled:
             for plan in plans_of(recipe, members).values():
                 proven(workspace, plan, on_machine(recipe.training, recipe.machine))
@@ -309,6 +313,12 @@ class DeployedStudy:
         plot_run(
             self.run.metrics(), metric, recipe.study.name, promises, self.run.path / "metrics.png"
         )
+        warning = guess_warning(
+            metric, scores["test"].get(metric), guessing(recipe.task.kind, self._majority()),
+            self.workspace.network.pooling,
+        )  # fmt: skip
+        if warning is not None:
+            note(self.run.path, "note", text=f"warning: {warning}")
         note(self.run.path, "finished", round=state.round, scores={"test": dict(scores["test"])})
 
     def _nodes(self, grid: Grid) -> dict[int, str]:
@@ -319,16 +329,20 @@ class DeployedStudy:
         online = {info.node_id: bytes(info.public_key).decode() for info in grid.get_nodes()}
         return {node: sites[key] for node, key in online.items() if key in sites}
 
+    def _majority(self) -> float | None:
+        """Share of the test set's most frequent label; None where there are no labels."""
+        labels = Counter(r.label for r in self.test if isinstance(r, TextRecord))
+        return max(labels.values()) / len(self.test) if labels else None
+
     def _card(self, test: Mapping[str, float], rounds: int, known: Mapping[str, SiteFacts]) -> Card:
         recipe, training = self.recipe, self.recipe.training
-        labels = Counter(r.label for r in self.test if isinstance(r, TextRecord))
         return Card(
             name=recipe.study.name,
             base=recipe.model.base,
             base_sha256=self.workspace.base_sha256,
             kind=recipe.task.kind,
             labels=recipe.task.labels,
-            pooling=self.workspace.network.pooling,
+            loading=loading_of(recipe.model, self.workspace),
             parameters=self.workspace.start.size,
             rounds=rounds,
             mode="one gradient a round"
@@ -338,7 +352,7 @@ class DeployedStudy:
             metric=self.workspace.task.primary_metric,
             test=test,
             plain_test=None,
-            majority=max(labels.values()) / len(self.test) if labels else None,
+            majority=self._majority(),
             sites={site: known.get(site, NO_CERTIFICATE) for site in sorted(self.members)},
             recipe_digest=recipe.digest(),
             central=recipe.privacy.central(len(self.members), recipe.federation.num_rounds),

@@ -10,6 +10,7 @@ from cloister.privacy.ledger_file import LedgerFile
 from cloister.privacy.verify import verify
 from cloister.release.card import Card
 from cloister.release.site_facts import SiteFacts, site_facts
+from cloister.release.snippets import loading_of
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.result import Result
 from cloister.simulation.study import SimulatedStudy
@@ -25,7 +26,7 @@ def card_for(study: SimulatedStudy, workspace: Workspace, result: Result) -> Car
         base_sha256=workspace.base_sha256,
         kind=recipe.task.kind,
         labels=recipe.task.labels,
-        pooling=workspace.network.pooling,
+        loading=loading_of(recipe.model, workspace),
         parameters=workspace.start.size,
         rounds=result.rounds,
         mode="one gradient a round"

@@ -20,6 +20,7 @@ from cloister.privacy.chain import Head
 from cloister.privacy.ledger import Ledger
 from cloister.provisioning.signed_questions import Unsigned
 from cloister.recipe import Recipe
+from cloister.release.guessing import guess_warning, guessing
 from cloister.server.app import make_server_app
 from cloister.server.asking import Patience
 from cloister.server.gathering import secure_study
@@ -41,6 +42,8 @@ from cloister.simulation.study import (
 )
 from cloister.strategies.build import make_strategy
 from cloister.strategies.strategy import ServerState
+from cloister.tasks.chat import CausalChat
+from cloister.training.generation import check_replies
 from cloister.training.machine import on_machine
 from cloister.training.proof import proven
 from cloister.training.workspace import Workspace
@@ -153,6 +156,10 @@ def open_coordinator(
         for warning in counted.warnings:
             events.on_warning(warning)
     workspace = workspace_of(simulated)
+    if workspace.network.pooling is not None:
+        events.on_note(f"pooling: {workspace.network.pooling}")
+    if isinstance(workspace.task, CausalChat):
+        check_replies(workspace.network, workspace.task, workspace.tokenizer, recipe.model.base)
     for warning in check_records(simulated):
         events.on_warning(warning)
     if not run.heads():
@@ -258,9 +265,18 @@ class SimulatedCoordinator:
         self.events.on_stage("writing results")
         best = self.run.load_best(state)
         seconds = time.monotonic() - self.started
-        return write_results(
+        result = write_results(
             self.simulated, self.workspace, self.run, best, self.scorer.scores(best), seconds
         )
+        warning = guess_warning(
+            result.metric,
+            result.test.get(result.metric),
+            guessing(self.simulated.recipe.task.kind, result.majority),
+            self.workspace.network.pooling,
+        )
+        if warning is not None:
+            self.events.on_warning(warning)
+        return result
 
     def _models(self, state: ServerState) -> list[Adapter]:
         """What a state is scored by: the global adapter; where sites keep a part of it, theirs."""

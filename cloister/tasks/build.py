@@ -14,6 +14,7 @@ from cloister.tasks.sequence import SequenceClassification
 from cloister.tasks.task import Task
 from cloister.tasks.template import ChatTemplate
 from cloister.tasks.token import TokenClassification, bio_tags
+from cloister.tasks.words import check_offsets
 
 
 def record_kind(kind: TaskKind) -> RecordKind:
@@ -68,6 +69,7 @@ def build_task(
     if config.kind == "token-classification":
         if not labels:
             raise UsageError("task.labels: no entity type given or found in the training set")
+        check_offsets(tokenizer)
         return TokenClassification(bio_tags(labels), tokenizer, config.max_length, pad_id)
     if len(labels) < 2:
         raise UsageError(f"task.labels: {len(labels)} given or found; at least 2 are needed")

@@ -74,10 +74,33 @@ class CausalChat:
         ids = tuple(encoded["input_ids"][:length])
         return Example(ids or (self.pad_id,), tuple(target[:length]) or (IGNORE,))
 
+    @property
+    def frames(self) -> bool:
+        """Whether the tokenizer adds its special tokens: a template writes those that it wants, the
+        plain one leaves the first to the tokenizer."""
+        return self.template.text == PLAIN_TEMPLATE and not _ends_itself(self.tokenizer)
+
     def prompt(self, record: ChatRecord) -> tuple[int, ...]:
         """Token ids up to where the last assistant turn begins, the latest `max_length` of them."""
         text = self._before(record.messages, _last_assistant(record))
         return tuple(self._tokens(text, offsets=False)["input_ids"][-self.max_length :])
+
+    def last_turn(
+        self, record: ChatRecord
+    ) -> tuple[str, tuple[int, int], list[tuple[int, tuple[int, int]]]]:
+        """A rendered conversation, whole.
+
+        Returns:
+            Its text, the characters of its last assistant turn with what closes it, and its tokens
+            with the characters of each.
+
+        Raises:
+            MisfitError: As `encode`.
+        """
+        text, spans = self._render(record.messages)
+        encoded = self._tokens(text, offsets=True)
+        tokens = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        return text, spans[-1], [(token, (start, end)) for token, (start, end) in tokens]
 
     def reference_text(self, record: ChatRecord) -> str:
         """The last assistant turn."""
@@ -127,12 +150,9 @@ class CausalChat:
         return self.template.render(messages, special, generation=generation)
 
     def _tokens(self, text: str, *, offsets: bool) -> Mapping[str, list]:  # type: ignore[type-arg]
-        # A template writes the special tokens that it wants; the plain one leaves the first to
-        # the tokenizer.
         encoded: Mapping[str, list] = self.tokenizer(  # type: ignore[type-arg]
             text,
-            add_special_tokens=self.template.text == PLAIN_TEMPLATE
-            and not _ends_itself(self.tokenizer),
+            add_special_tokens=self.frames,
             return_offsets_mapping=offsets,
             verbose=False,  # no warning of a long text: it is cut afterwards
         )

@@ -17,6 +17,7 @@ from cloister.tasks.config import TaskKind
 from cloister.tasks.cut import cut_words
 from cloister.tasks.losses import mean_within_record, token_losses
 from cloister.tasks.task import IGNORE, UNKNOWN_LABEL, Batch, BatchShape, Example
+from cloister.tasks.words import encode_words
 
 
 def bio_tags(types: Sequence[str]) -> tuple[str, ...]:
@@ -26,7 +27,7 @@ def bio_tags(types: Sequence[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class TokenClassification:
-    """Tags words; the first piece of a word carries its tag.
+    """Tags words; they are read as running text, and the first piece of a word carries its tag.
 
     Attributes:
         labels: Tags in the order of the outputs (`bio_tags`).
@@ -55,22 +56,12 @@ class TokenClassification:
                 f"({listed(self.labels)}); "
                 "correct the file, or name its type in task.labels",
             )
-        encoded = self.tokenizer(
-            list(kept),
-            is_split_into_words=True,
-            truncation=True,
-            max_length=self.max_length,
+        ids, firsts = encode_words(self.tokenizer, kept, self.max_length)
+        words = tuple(word for word in firsts if word is not None)
+        target = tuple(
+            IGNORE if word is None else self.labels.index(record.tags[word]) for word in firsts
         )
-        target: list[int] = []
-        words: list[int] = []
-        for word in encoded.word_ids():
-            if word is None or word in words[-1:]:
-                target.append(IGNORE)
-            else:
-                target.append(self.labels.index(record.tags[word]))
-                words.append(word)
-        ids = tuple(encoded["input_ids"])
-        return Example(ids or (self.pad_id,), tuple(target) or (IGNORE,), record.tags, tuple(words))
+        return Example(tuple(ids) or (self.pad_id,), target or (IGNORE,), record.tags, words)
 
     def collate(self, examples: Sequence[Example], shape: BatchShape | None = None) -> Batch:
         """Pads sentences."""

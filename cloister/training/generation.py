@@ -1,17 +1,25 @@
-"""Replies of a chat model, greedily decoded, and their ROUGE-L against the records' own."""
+"""Replies of a chat model, greedily decoded, and their ROUGE-L against the records' own.
+
+A reply ends where training taught a turn to end (`cloister.tasks.turn_end`), at the base's own end
+of text, or after `MAX_NEW_TOKENS`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from cloister.data.records import ChatRecord, Record
+from cloister.errors import ModelFileError
 from cloister.models.limits import limits_of
 from cloister.models.network import Network
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.rouge import rouge_l
+from cloister.tasks.turn_end import turn_end
 
 # Longest reply decoded: an assistant's turn in the customer-service sets has at most about this
 # many tokens of a 512-word vocabulary.
@@ -30,21 +38,90 @@ def reply_score(
     """Mean ROUGE-L F-measure, in 0…1, of greedy replies to the last assistant turn of the first
     `GENERATED` records."""
     chats = [record for record in records if isinstance(record, ChatRecord)][:GENERATED]
-    replies = [_reply(network, tokenizer, task.prompt(record)) for record in chats]
+    replies = [_reply(network, task, tokenizer, task.prompt(record)) for record in chats]
     return rouge_l(replies, [task.reference_text(record) for record in chats])
 
 
-def _reply(network: Network, tokenizer: PreTrainedTokenizerBase, prompt: tuple[int, ...]) -> str:
-    context = limits_of(network.base).positions
-    new = MAX_NEW_TOKENS if context is None else min(MAX_NEW_TOKENS, context // 2)
-    kept = prompt if context is None else prompt[-(context - new) :]
-    ids = torch.tensor([kept], device=network.device)
+def check_replies(
+    network: Network, task: CausalChat, tokenizer: PreTrainedTokenizerBase, base: str
+) -> None:
+    """Has a base answer once before anything is trained, as it will after the last round.
+
+    Args:
+        network: As it was opened.
+        task: Of the study.
+        tokenizer: The base's.
+        base: What messages call it.
+
+    Raises:
+        ModelFileError: It cannot generate.
+    """
+    try:
+        _reply(network, task, tokenizer, (task.pad_id,) * 2, most=2)
+    except Exception as error:  # a network that cannot generate may raise whatever Python does
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelFileError(
+            f"model.base: {base} ({network.base.config.model_type}) cannot generate replies "
+            f"({type(error).__name__}: {first}); choose another base for chat"
+        ) from error
+
+
+class _AtText(StoppingCriteria):
+    """Stops where the reply's text holds what closes a turn."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, text: str, prompt: int) -> None:
+        self._tokenizer, self._text, self._prompt = tokenizer, text, prompt
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
+        """Whether each row is done, [B]."""
+        replies = [str(self._tokenizer.decode(row[self._prompt :])) for row in input_ids]
+        return torch.tensor([self._text in reply for reply in replies], device=input_ids.device)
+
+
+def _reply(
+    network: Network,
+    task: CausalChat,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: tuple[int, ...],
+    most: int = MAX_NEW_TOKENS,
+) -> str:
+    new, room = reply_room(limits_of(network.base).positions)
+    kept = prompt if room is None else prompt[-room:]
+    ids = torch.tensor([kept or (task.pad_id,)], device=network.device)
+    ends, stop = reply_ends(network, task)
+    stopping = [_AtText(tokenizer, stop, ids.shape[1])] if stop else []
     with torch.inference_mode():
         output = network.backbone.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            max_new_tokens=new,
+            max_new_tokens=min(new, most),
             do_sample=False,
-            pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
+            pad_token_id=task.pad_id,
+            eos_token_id=list(ends) or None,
+            stopping_criteria=StoppingCriteriaList(stopping),
         )
-    return str(tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True))
+    reply = output[0, ids.shape[1] :].tolist()
+    cut = next((place for place, token in enumerate(reply) if token in ends), len(reply))
+    text = str(tokenizer.decode(reply[:cut], skip_special_tokens=True))
+    return text.split(stop)[0] if stop else text
+
+
+def reply_room(positions: int | None) -> tuple[int, int | None]:
+    """Most tokens of a reply, and of a prompt before it (None: any number).
+
+    Args:
+        positions: Of the base; None where nothing limits them.
+    """
+    if positions is None:
+        return MAX_NEW_TOKENS, None
+    new = min(MAX_NEW_TOKENS, positions // 2)
+    return new, positions - new
+
+
+def reply_ends(network: Network, task: CausalChat) -> tuple[tuple[int, ...], str]:
+    """What ends a reply: token ids, the base's own and the one that training taught; and a text."""
+    end = turn_end(task)
+    own = network.base.generation_config.eos_token_id
+    ids = own if isinstance(own, list) else [] if own is None else [own]
+    taught = [end.token] if end.token is not None and end.token not in ids else []
+    return (*ids, *taught), end.text

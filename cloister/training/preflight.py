@@ -23,14 +23,11 @@ from torch import Tensor, nn
 
 from cloister.errors import PreflightError
 from cloister.models.network import Network, adapter_name, trained_parameters
+from cloister.models.prefix_check import TOLERANCE, coarsest, prefix_problem
 from cloister.seeds import child_seed
 from cloister.tasks.task import Example, Task
 from cloister.training.gradients import per_record_hooks
 
-# Largest difference of a per-record gradient from the oracle, relative to the record's whole
-# gradient: float32 sums over a sentence differ by about 1e-6 between batch shapes; bfloat16 keeps
-# 8 bits (2⁻⁸ = 4e-3 a rounding, a few of them in a row).
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 # B starts at zero, where A's gradient vanishes; the check runs from a start moved by this much,
 # the deviation with which transformers starts weights.
 PERTURBATION = 0.02
@@ -158,25 +155,9 @@ def _losses(network: Network, task: Task, examples: Sequence[Example]) -> Tensor
 def _check_prefix(network: Network, task: Task, examples: Sequence[Example]) -> None:
     if network.prefix is None:
         return
-    batch = task.collate(examples)
-    with torch.no_grad():
-        whole = network(batch.input_ids.to(network.device), batch.attention_mask.to(network.device))
-        try:
-            short = network.logits(batch)
-        except (AttributeError, TypeError, RuntimeError, IndexError) as error:
-            raise PreflightError(
-                f"preflight: this base's frozen layers cannot be skipped ({error}); "
-                "set training.frozen_cache_gib = 0"
-            ) from error
-    mask = batch.attention_mask.to(network.device).bool()
-    if whole.dim() == 3:
-        whole, short = whole[mask], short[mask]
-    difference = float((whole.float() - short.float()).norm())
-    if not difference <= TOLERANCE[_coarsest(network)] * float(whole.float().norm()):
-        raise PreflightError(
-            f"preflight: keeping the frozen layers' states changes the logits by {difference:.3g}; "
-            "set training.frozen_cache_gib = 0 for this base"
-        )
+    problem = prefix_problem(network, task.collate(examples))
+    if problem is not None:
+        raise PreflightError(f"preflight: {problem}; set machine.frozen_cache_gib = 0")
 
 
 def _check_gradients(
@@ -204,7 +185,7 @@ def _check_gradients(
             if found is None or expected is None:
                 raise PreflightError(f"preflight: {name} gets no gradient; freeze it or mend it")
             difference = float((found[index].float() - expected.float()).norm())
-            if not difference <= TOLERANCE[_coarsest(network)] * whole:
+            if not difference <= TOLERANCE[coarsest(network)] * whole:
                 raise PreflightError(
                     f"preflight: {name}: a record's gradient among others is off by "
                     f"{difference:.3g} from its gradient alone (norm {whole:.3g}); this model's "
@@ -223,8 +204,3 @@ def _check_step(network: Network, task: Task, examples: Sequence[Example]) -> No
         if moved != parameter.requires_grad:
             is_but = "trained but did not move" if parameter.requires_grad else "frozen but moved"
             raise PreflightError(f"preflight: {adapter_name(name)} is {is_but} in one step")
-
-
-def _coarsest(network: Network) -> torch.dtype:
-    coarse = any(p.dtype != torch.float32 for p in network.backbone.parameters())
-    return torch.bfloat16 if coarse else torch.float32

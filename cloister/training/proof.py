@@ -134,6 +134,7 @@ def depends_on(
         "base": workspace.base_sha256,
         "network": hashlib.sha256(repr(network).encode()).hexdigest(),
         "types": sorted({str(p.dtype) for p in network.parameters()}),
+        "pooling": str(network.pooling and (network.pooling.mode, network.pooling.normalize)),
         "kept layers": network.prefix is not None,
         "attention": str(getattr(network.backbone.config, "_attn_implementation", None)),
         "trained": [sorted(names) for names in _trained_sets(workspace, plan, config)],

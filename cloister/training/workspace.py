@@ -18,8 +18,10 @@ from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.limits import limits_of
 from cloister.models.lora import factor
 from cloister.models.network import Network
-from cloister.models.prefix import FrozenPrefix, KeptStates
+from cloister.models.prefix import KeptStates
+from cloister.models.prefix_check import try_prefix
 from cloister.models.state import read_adapter, read_tensors
+from cloister.models.trial import check_reads
 from cloister.tasks.build import build_task, padding_id
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.fit import Limits, check_fit
@@ -60,6 +62,11 @@ class Workspace:
     def sent(self) -> Adapter:
         """What may leave a site, before round 1."""
         return self.start.select(self.start.keys() - self.kept)
+
+    @property
+    def pad_id(self) -> int:
+        """Token id of padding."""
+        return padding_id(self.tokenizer)
 
     @property
     def whole(self) -> Adapter:
@@ -116,7 +123,8 @@ def open_workspace(
         task: The `[task]` section.
         labels: Class names or entity types.
         seed: The study's seed.
-        frozen_cache_gib: Memory for the frozen layers' states of the records that pass, in GiB.
+        frozen_cache_gib: Memory for the frozen layers' states of the records that pass, in GiB; a
+            base whose states cannot be kept computes them each time.
 
     Raises:
         ModelFileError: The base is missing, damaged or not the expected one, or its tokenizer is
@@ -125,18 +133,17 @@ def open_workspace(
     """
     folder = find_base(model.base)
     sha256 = check_base(folder, model.sha256)
-    tokenizer = load_tokenizer(folder, words=task.kind == "token-classification")
+    tokenizer = load_tokenizer(folder)
     bound = build_task(task, labels, tokenizer)
     network = build_network(folder, model, lora, bound.kind, len(bound.labels), seed)
     limits = limits_of(network.base)
     check_fit(limits, model.base, task.max_length, tokenizer.get_vocab(), padding_id(tokenizer))
+    check_reads(network, model.base, padding_id(tokenizer))
     if frozen_cache_gib and lora.top_layers:
-        layers = int(network.backbone.config.num_hidden_layers)
-        if lora.top_layers < layers:
-            kept = _kept(sha256, model.dtype, model.quantization, lora.top_layers)
-            network.prefix = FrozenPrefix(
-                network.backbone, layers, lora.top_layers, kept, frozen_cache_gib
-            )
+        kept = _kept(sha256, model.dtype, model.quantization, lora.top_layers)
+        network.prefix = try_prefix(
+            network, bound, limits.vocabulary or 1, lora.top_layers, kept, frozen_cache_gib
+        )
     start = read_adapter(network)
     return Workspace(
         folder=folder,

@@ -5,7 +5,13 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForTextEncoding,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from cloister.models.config import LoraConfig
 from cloister.models.limits import limits_of
@@ -50,10 +56,22 @@ BASES: dict[str, tuple[str, dict[str, Any], int | None, bool]] = {
                    "position_biased_input": False, "pos_att_type": ["p2c", "c2p"]}, 64, False),
     "xlnet": ("XLNetConfig", {"vocab_size": ROWS, "d_model": 16, "n_layer": 1, "n_head": 2,
               "d_inner": 32}, None, False),
+    "t5": ("T5Config", {"vocab_size": ROWS, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1,
+           "num_heads": 2}, None, False),
+    "falcon": ("FalconConfig", {**PLAIN, "max_position_embeddings": 64}, 64, False),
+    "falcon with ALiBi": ("FalconConfig", {**PLAIN, "alibi": True,
+                          "max_position_embeddings": 64}, 64, False),
+    "gpt-j": ("GPTJConfig", {**GPT, "rotary_dim": 4}, 64, True),
+    "deberta-v1": ("DebertaConfig", {**BERT, "relative_attention": True,
+                   "position_biased_input": False, "pos_att_type": ["p2c", "c2p"]}, 64, False),
+    "deberta with positions": ("DebertaConfig", {**BERT, "relative_attention": False}, 64, True),
     "bloom": ("BloomConfig", {"vocab_size": ROWS, "hidden_size": 16, "n_layer": 1, "n_head": 2},
               None, False),
     "mamba": ("MambaConfig", {"vocab_size": ROWS, "hidden_size": 16, "num_hidden_layers": 1,
               "state_size": 4}, None, False),
+    "mamba2": ("Mamba2Config", {"vocab_size": ROWS, "hidden_size": 16, "num_hidden_layers": 1,
+               "state_size": 4, "num_heads": 4, "head_dim": 8, "n_groups": 1, "chunk_size": 4},
+               None, False),
 }  # fmt: skip
 
 
@@ -68,6 +86,8 @@ def runs(model: PreTrainedModel, ids: torch.Tensor) -> bool:
 
 def made(name: str, kind: Any = AutoModel) -> PreTrainedModel:
     config: PretrainedConfig = getattr(transformers, BASES[name][0])(**BASES[name][1])
+    if config.is_encoder_decoder:
+        kind = AutoModelForTextEncoding
     model: PreTrainedModel = kind.from_config(config).eval()
     return model
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import typing
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,15 @@ import pytest
 from cloister.bounds import Between, Items, Text
 from cloister.errors import RecipeError, UsageError
 from cloister.fields import field_types
-from cloister.recipe import Recipe, parse_document, parse_recipe, sent_document, validated
+from cloister.recipe import (
+    Recipe,
+    parse_document,
+    parse_recipe,
+    read_recipe,
+    read_run_recipe,
+    sent_document,
+    validated,
+)
 from cloister.recipe.document import FORMAT, KEPT
 from cloister.recipe.read import KINDS
 from cloister.strategies import build
@@ -23,6 +32,29 @@ from cloister.training.machine import MachineConfig
 # The document of the default study, byte for byte. It changes when a field or a default does; then
 # `cloister.recipe.document.FORMAT` is raised too if a field was added, taken away or reinterpreted.
 GOLDEN = (
+    '{"data":{"alpha":0.3,"label":"label","messages":"messages","partition":"column",'
+    '"person":null,"public_records":1200,"site":"site","sites":4,"tags":"tags","test":null,'
+    '"text":"text","tokens":"tokens","train":"synthetic:hospitals","validation":null},'
+    '"federation":{"absent_timeout":120.0,"evaluate_every":1,"min_sites":null,"num_rounds":30,'
+    '"patience":null,"round_timeout":3600.0},"format":3,"lora":{"alpha":8.0,"head":"linear",'
+    '"r":4,"ranks":[],"residual":0,"target_modules":[],"top_layers":1,"train":"b",'
+    '"use_dora":false},"model":{"base":"sentence-transformers/all-MiniLM-L6-v2",'
+    '"dtype":"float32","normalize":null,"pooling":"auto","quantization":"none",'
+    '"sha256":"53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"},'
+    '"privacy":{"colluding_sites":1,"delta":1e-05,"enabled":true,"epsilon":8.0,'
+    '"max_grad_norm":8.0,"max_records_per_person":8,"max_update_norm":50.0,"missing_sites":0,'
+    '"noise":"site","noise_multiplier":null,"secure_bits":32,"site_budgets":[],'
+    '"site_delta":1e-05,"site_epsilon":null,"site_noise_forced":false,"unit":"record"},'
+    '"strategy":{"name":"fedavg","weights":[]},"study":{"name":"hospital-triage","seed":0},'
+    '"task":{"chat_template":null,"kind":"sequence-classification","labels":[],'
+    '"max_length":128},"training":{"expected_batch_size":300,"learning_rate":1.0,'
+    '"local_steps":1,"mode":"gradient-rounds","momentum":0.0,"optimizer":"sgd",'
+    '"personal":false,"plain_learning_rate":0.4,"probe_rounds":0,"proximal":0.0,'
+    '"schedule":"warmup-linear","update_dtype":"float32","warmup_steps":0,"weight_decay":0.0}}'
+)
+GOLDEN_DIGEST = "7d4cb26b34eefb5be5a9804a9a330d3f4e4b561e38199fb80fba71c24fcf5d5e"
+# The same of format 2, whose runs finish under it.
+GOLDEN_2 = (
     '{"data":{"alpha":0.3,"label":"label","messages":"messages","partition":"column",'
     '"person":null,"public_records":1200,"site":"site","sites":4,"tags":"tags","test":null,'
     '"text":"text","tokens":"tokens","train":"synthetic:hospitals","validation":null},'
@@ -43,7 +75,7 @@ GOLDEN = (
     '"personal":false,"plain_learning_rate":0.4,"probe_rounds":0,"proximal":0.0,'
     '"schedule":"warmup-linear","update_dtype":"float32","warmup_steps":0,"weight_decay":0.0}}'
 )
-GOLDEN_DIGEST = "0d33d2e4b52b226c24a734367ae024c41c49b36c3cc1fb35f0e02f468acfa990"
+GOLDEN_2_DIGEST = "0d33d2e4b52b226c24a734367ae024c41c49b36c3cc1fb35f0e02f468acfa990"
 
 # Sections that a site reads.
 SENT = [name for name in KINDS if name not in KEPT]
@@ -114,6 +146,37 @@ def with_another_value(recipe: Recipe, name: str, key: str) -> Iterator[Recipe]:
 def test_the_default_study_s_document_is_known_byte_by_byte() -> None:
     assert sent_document(Recipe()) == GOLDEN
     assert Recipe().digest() == GOLDEN_DIGEST == hashlib.sha256(GOLDEN.encode()).hexdigest()
+
+
+def test_a_study_of_format_2_keeps_its_digest_and_what_its_fields_meant(tmp_path: Path) -> None:
+    received = parse_document(GOLDEN_2)
+    assert received.digest() == GOLDEN_2_DIGEST == hashlib.sha256(GOLDEN_2.encode()).hexdigest()
+    assert sent_document(received) == GOLDEN_2
+    assert received.model.pooling == "trained"  # what "auto" was: BERT's own pooler
+    run = tmp_path / "recipe.toml"
+    run.write_text(run_file_of_format_2(), encoding="utf-8")
+    begun = read_run_recipe(run)
+    assert begun.digest() == GOLDEN_2_DIGEST
+    assert begun.model.pooling == "trained"
+    run.write_text(begun.to_toml(), encoding="utf-8")
+    assert read_run_recipe(run) == begun
+    # Started from, it is a study of today.
+    assert read_recipe(run) == Recipe().resolved()
+
+
+def run_file_of_format_2() -> str:
+    """The default study's `recipe.toml` as the version before wrote it."""
+    text = Recipe().to_toml().replace("format = 3", "format = 2")
+    return text.replace('    "model.normalize",\n', "")
+
+
+@pytest.mark.parametrize("field", ["normalize", "pooling"])
+def test_a_document_of_format_2_says_no_more_and_no_less(field: str) -> None:
+    if field == "normalize":
+        text = changed(GOLDEN_2, "model", "normalize", value=True)
+    else:  # its name for today's "auto", which it cannot mean
+        text = changed(GOLDEN_2, "model", "pooling", value="trained")
+    assert "canonical" in problems(text)
 
 
 @pytest.mark.parametrize(("name", "key"), sent_fields())
@@ -196,7 +259,7 @@ def test_a_field_that_this_version_does_not_know_is_refused() -> None:
     assert "training.physical_batch_tokens: unknown key" in problems(tokens)
 
 
-@pytest.mark.parametrize("given", [0, 3, None, "2", True, 2.0, -(2**70)])
+@pytest.mark.parametrize("given", [0, 4, None, "2", True, 2.0, -(2**70)])
 def test_another_format_is_refused(given: object) -> None:
     found = problems(changed(GOLDEN, "format", value=given))
     assert f"this version reads {FORMAT}" in found or "canonical" in found

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+import pytest
+
+from cloister.models.pooling import Pooling
 from cloister.privacy.budget import Budget
 from cloister.privacy.central import central_plan
 from cloister.privacy.plan import Plan
@@ -10,8 +13,13 @@ from cloister.privacy.stated import of_budget, of_events, of_plan, of_plan_alone
 from cloister.privacy.units import Unit
 from cloister.release.card import NO_CERTIFICATE, Card, render
 from cloister.release.site_facts import SiteFacts
+from cloister.release.snippets import Loading
 from tests.support.ledgers import shared_plan, small_plan
 
+LOADING = Loading(
+    base="base", network="AutoModel", kind="sequence-classification",
+    pooling=Pooling("mean", False, "as model.pooling says"), max_length=16, pad_id=0,
+)  # fmt: skip
 CENTRAL = central_plan(8.0, 1e-5, sites=100, rounds=3, max_update_norm=1.0)
 
 
@@ -32,7 +40,7 @@ def card(sites: Plan | Mapping[str, SiteFacts | str], **more: object) -> str:
     known = {"east": facts(sites), "west": facts(sites)} if isinstance(sites, Plan) else sites
     usual = Card(
         name="study", base="base", base_sha256="ab", kind="sequence-classification", labels=("a",),
-        pooling=None, parameters=7, rounds=2, mode="one gradient a round", metric="accuracy",
+        loading=LOADING, parameters=7, rounds=2, mode="one gradient a round", metric="accuracy",
         test={"accuracy": 0.5}, plain_test=None, majority=None, sites=known, recipe_digest="cd",
     )  # fmt: skip
     text = render(replace(usual, **more))  # type: ignore[arg-type]
@@ -129,7 +137,7 @@ def test_a_twin_that_was_not_tuned_is_called_untuned() -> None:
     """Else the difference is taken for the price of privacy, which it is a lower bound of."""
     with_twin = Card(
         name="study", base="base", base_sha256="ab", kind="sequence-classification", labels=("a",),
-        pooling=None, parameters=7, rounds=3, mode="one gradient a round", metric="accuracy",
+        loading=LOADING, parameters=7, rounds=3, mode="one gradient a round", metric="accuracy",
         test={"accuracy": 0.5}, plain_test={"accuracy": 0.75}, majority=None,
         sites={"east": facts(small_plan())}, recipe_digest="cd",
     )  # fmt: skip
@@ -138,3 +146,31 @@ def test_a_twin_that_was_not_tuned_is_called_untuned() -> None:
     assert "| accuracy | 0.5000 | 0.7500 |" in text
     assert "privacy cost at least the difference" in text
     assert "untuned" not in render(replace(with_twin, plain_test=None))
+
+
+@pytest.mark.parametrize(
+    ("score", "majority", "is_said"),
+    [(0.676, 0.676, True), (0.5, 0.676, True), (0.677, 0.676, False), (0.0, None, False)],
+)
+def test_an_adapter_that_guesses_is_said_to(
+    score: float, majority: float | None, is_said: bool
+) -> None:
+    whole = Card(
+        name="study", base="base", base_sha256="ab", kind="sequence-classification", labels=("a",),
+        loading=LOADING, parameters=7, rounds=3, mode="one gradient a round", metric="accuracy",
+        test={"accuracy": score}, plain_test=None, majority=majority,
+        sites={"east": facts(small_plan())}, recipe_digest="cd",
+    )  # fmt: skip
+    assert ("has learnt nothing of use" in render(whole)) == is_said
+
+
+def test_a_card_says_how_texts_are_pooled_and_cut() -> None:
+    whole = Card(
+        name="study", base="base", base_sha256="ab", kind="sequence-classification", labels=("a",),
+        loading=LOADING, parameters=7, rounds=3, mode="one gradient a round", metric="accuracy",
+        test={"accuracy": 0.5}, plain_test=None, majority=None,
+        sites={"east": facts(small_plan())}, recipe_digest="cd",
+    )  # fmt: skip
+    text = render(whole)
+    assert "A text is one vector by its mean (as model.pooling says)." in text
+    assert "cut to 16 tokens" in text

@@ -1,16 +1,21 @@
-"""Replies stay within what the base can attend to."""
+"""Replies stay within what the base can attend to, and end where training taught them to."""
 
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import AddedToken
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from cloister.data.records import ChatRecord, Message
+from cloister.errors import ModelFileError
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.config import TaskConfig
-from cloister.training.generation import GENERATED, reply_score
-from cloister.training.workspace import open_workspace
+from cloister.training.generation import GENERATED, check_replies, reply_score
+from cloister.training.workspace import Workspace, open_workspace
+from tests.support.architectures import tiny
+from tests.support.models import word_tokenizer
 
 
 def chat(turns: int) -> ChatRecord:
@@ -40,3 +45,58 @@ def test_a_prompt_leaves_room_for_the_reply(gpt2: Path, monkeypatch: pytest.Monk
     assert 0 <= reply_score(network, opened.task, opened.tokenizer, records) <= 1
     assert len(seen) == GENERATED
     assert all(prompt <= 32 and whole <= 64 for prompt, whole in seen)
+
+
+def open_chat(base: Path) -> Workspace:
+    task = TaskConfig(kind="causal-lm", max_length=32)
+    return open_workspace(ModelConfig(base=str(base)), LoraConfig(), task, (), 0)
+
+
+ENDS = {"a token": ("<|im_end|>", True), "ordinary text": ("severe mild", False)}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_reply_ends_where_training_taught_it_to(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base's own end of text is another, and never comes."""
+    closing, is_special = ENDS[name]
+    tokenizer = word_tokenizer(frame=False)
+    if is_special:
+        tokenizer.add_tokens([AddedToken(closing, special=True)], special_tokens=True)
+    tokenizer.chat_template = (
+        "{% for message in messages %}{{ message['content'] }} " + closing + "\n{% endfor %}"
+    )
+    base = tiny(tmp_path / "base", "llama", tokenizer=tokenizer)
+    opened = open_chat(base)
+    assert isinstance(opened.task, CausalChat)
+    said = tokenizer("rash fever " + closing + " cough cough")["input_ids"]
+    steps: list[int] = []
+
+    def forced(self: object, input_ids: torch.Tensor, **_: object) -> CausalLMOutputWithPast:
+        """Says so many words in turn, and on for ever."""
+        logits = torch.zeros(1, input_ids.shape[1], len(tokenizer))
+        logits[:, -1, said[len(steps) % len(said)]] = 1.0
+        steps.append(1)
+        return CausalLMOutputWithPast(logits=logits)
+
+    monkeypatch.setattr(type(opened.network.base), "forward", forced)
+    record = ChatRecord((Message("user", "rash"), Message("assistant", "rash fever")))
+    assert reply_score(opened.network, opened.task, opened.tokenizer, [record]) == 1.0
+    assert len(steps) == 2 + len(tokenizer(closing)["input_ids"])
+
+
+def test_a_base_that_cannot_generate_is_refused_before_anything_is_trained(
+    llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = open_chat(llama)
+    task, network = opened.task, opened.network
+    assert isinstance(task, CausalChat)
+    check_replies(network, task, opened.tokenizer, "base")
+
+    def fails(**_: object) -> None:
+        raise AttributeError("no attribute 'max_position_embeddings'")
+
+    monkeypatch.setattr(network.backbone, "generate", fails)
+    with pytest.raises(ModelFileError, match=r"\(llama\) cannot generate .*AttributeError"):
+        check_replies(network, task, opened.tokenizer, "base")

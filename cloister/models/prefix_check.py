@@ -1,0 +1,86 @@
+"""Whether starting at the first adapted layer gives the logits that the whole network gives.
+
+Some bases cannot be cut there: T5's first layer makes what all others add, others hand more than
+hidden states from layer to layer. Their states are computed each time, which costs time and
+changes no result.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from cloister.errors import UsageError
+from cloister.models.network import Network
+from cloister.models.prefix import FrozenPrefix, KeptStates
+from cloister.tasks.task import Batch, Example, Task
+
+# Largest difference between two ways to the same logits or gradient, relative to its length:
+# float32 sums over a sentence differ by about 1e-6 between batch shapes; bfloat16 keeps 8 bits
+# (2⁻⁸ = 4e-3 a rounding, a few of them in a row).
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
+# Tokens of the two texts that try it, short of every base's positions.
+_LENGTHS = (7, 4)
+
+
+def coarsest(network: Network) -> torch.dtype:
+    """The type that a network's logits are as exact as."""
+    coarse = any(p.dtype != torch.float32 for p in network.backbone.parameters())
+    return torch.bfloat16 if coarse else torch.float32
+
+
+def prefix_problem(network: Network, batch: Batch) -> str | None:
+    """What is wrong with a network's frozen prefix on a batch, in words; None where nothing is.
+
+    Args:
+        network: With a prefix.
+        batch: Of at least one example.
+    """
+    device = network.device
+    with torch.no_grad():
+        whole = network(batch.input_ids.to(device), batch.attention_mask.to(device))
+        try:
+            short = network.logits(batch)
+        except (AttributeError, TypeError, ValueError, RuntimeError, IndexError, KeyError) as error:
+            return f"this base's frozen layers cannot be skipped ({error})"
+    mask = batch.attention_mask.to(device).bool()
+    if whole.dim() == 3:
+        whole, short = whole[mask], short[mask]
+    difference = float((whole.float() - short.float()).norm())
+    if not difference <= TOLERANCE[coarsest(network)] * float(whole.float().norm()):
+        return f"keeping the frozen layers' states changes the logits by {difference:.3g}"
+    return None
+
+
+def try_prefix(
+    network: Network, task: Task, vocabulary: int, top_layers: int, kept: KeptStates, max_gib: float
+) -> FrozenPrefix | None:
+    """A network's frozen prefix, or None where its states cannot be kept.
+
+    Args:
+        network: Without a prefix; its head is left as it was.
+        task: To pad two made-up texts with.
+        vocabulary: Token ids that the base has.
+        top_layers: How many of its layers are adapted.
+        kept: Where to keep states.
+        max_gib: Most memory for them, in GiB.
+    """
+    layers = int(network.base.config.num_hidden_layers)
+    if not 0 < top_layers < layers:
+        return None
+    try:
+        prefix = FrozenPrefix(network.backbone, layers, top_layers, kept, max_gib)
+    except UsageError:
+        return None
+    ids = [tuple(7 * place % vocabulary for place in range(length)) for length in _LENGTHS]
+    is_text = task.kind == "sequence-classification"
+    examples = [Example(one, 0 if is_text else one) for one in ids]
+    network.prefix = prefix
+    head = network.head
+    try:
+        # At its start a head may be zero, whose logits are equal whatever it reads.
+        network.head = torch.nn.Identity() if head is not None else None
+        with prefix.apart():
+            works = prefix_problem(network, task.collate(examples)) is None
+    finally:
+        network.prefix, network.head = None, head
+    return prefix if works else None

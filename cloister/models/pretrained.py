@@ -1,0 +1,98 @@
+"""The one way in which transformers reads a base's folder: no code of the folder ever runs.
+
+A folder's `config.json` and `tokenizer_config.json` may name Python files of its own (`auto_map`),
+and transformers then asks on the terminal whether to run them. Every `from_pretrained` of cloister
+is the one below, which answers no: a class that transformers has itself is used instead, and a
+folder that needs its own code is refused. Likewise refused is a folder that sends transformers
+elsewhere: an adapter, which names another base, and an attention kernel from a hub.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cloister.errors import ModelFileError
+
+# Files in which a folder may name code of its own.
+_SETTINGS = ("config.json", "tokenizer_config.json")
+# Keys under which a configuration may name a kernel; one with a slash is fetched from a hub.
+_KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation")
+
+
+def from_folder(kind: Any, folder: Path, **options: Any) -> Any:
+    """Calls a transformers class's `from_pretrained` on a folder of this machine.
+
+    Args:
+        kind: `AutoConfig`, `AutoTokenizer` or an `AutoModel…` class.
+        folder: What `find_base` returned.
+        options: Further arguments.
+
+    Raises:
+        ModelFileError: The folder can only be read by code of its own, or leads elsewhere.
+        OSError: A file is missing or cannot be read.
+        ValueError: A file is not what it must be.
+
+    Guarantees:
+        Nothing is fetched, nothing is asked, and no Python file of the folder is imported.
+    """
+    _refuse_elsewhere(folder)
+    try:
+        return kind.from_pretrained(
+            str(folder), trust_remote_code=False, local_files_only=True, **options
+        )
+    except ValueError as error:
+        named = own_code(folder)
+        if not named:
+            raise
+        raise ModelFileError(
+            f"model.base: {folder} names Python code of its own ({', '.join(named)}), which is "
+            f"never run, and transformers cannot read it without ({_first(error)}); choose a base "
+            "of an architecture that transformers has, or convert it to one"
+        ) from error
+
+
+def own_code(folder: Path) -> tuple[str, ...]:
+    """Python that a folder asks to be run (`auto_map`), as it names it; sorted, none twice."""
+    found: set[str] = set()
+    for name in _SETTINGS:
+        mapping = _settings(folder / name).get("auto_map")
+        found |= set(_texts(mapping))
+    return tuple(sorted(found))
+
+
+def _texts(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [text for item in inner for text in _texts(item)]
+
+
+def _refuse_elsewhere(folder: Path) -> None:
+    if (folder / "adapter_config.json").exists():
+        raise ModelFileError(
+            f"model.base: {folder} holds an adapter (adapter_config.json), which is put on another "
+            "base; give that base, or merge the two (peft's merge_and_unload) and give the result"
+        )
+    config = _settings(folder / "config.json")
+    for key in _KERNELS:
+        if "/" in str(config.get(key, "")):
+            raise ModelFileError(
+                f"model.base: {folder}/config.json asks for the kernel {config[key]!r}, which is "
+                f"code from a hub and never run; take {key} out of config.json"
+            )
+
+
+def _settings(path: Path) -> Mapping[str, Any]:
+    """A JSON object; empty where there is none, which transformers then says better."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,47 @@
+"""Whether a base reads token ids alone, found out by trying.
+
+Configurations do not tell all: a network may wait for pictures, sound, boxes on a page or a
+decoder's input beside the ids, or lack what its pooling takes. It then fails at the first record,
+after the first charge; so two tokens go through when it is opened.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from cloister.errors import ModelFileError
+from cloister.models.network import Network
+
+# Of a row that is padded and one that is not, as batches have them.
+_MASK = ((1, 1), (1, 0))
+
+
+def check_reads(network: Network, base: str, pad_id: int) -> None:
+    """Puts two made-up texts through a network.
+
+    Args:
+        network: With adapters, head and pooling.
+        base: What messages call it.
+        pad_id: A token id that the base knows.
+
+    Raises:
+        ModelFileError: It fails, or does not give one row of logits a text or token.
+    """
+    ids = torch.full((2, 2), pad_id, device=network.device)
+    mask = torch.tensor(_MASK, device=network.device)
+    needed = "choose a base that reads token ids alone"
+    try:
+        with torch.no_grad():
+            logits = network(ids, mask)
+    except Exception as error:  # a network that misses an input may raise whatever Python does
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        kind = network.base.config.model_type
+        raise ModelFileError(
+            f"model.base: {base} ({kind}) cannot read texts ({type(error).__name__}: {first}); "
+            f"{needed}"
+        ) from error
+    if logits.shape[0] != 2 or (logits.dim() == 3 and logits.shape[1] != 2):
+        raise ModelFileError(
+            f"model.base: {base} gives logits of shape {tuple(logits.shape)} for 2 texts of 2 "
+            f"tokens; {needed}"
+        )

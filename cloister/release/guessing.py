@@ -1,0 +1,55 @@
+"""Whether an adapter scores more than guessing does, and what to say where it does not."""
+
+from __future__ import annotations
+
+import math
+
+from cloister.models.pooling import Pooling
+from cloister.tasks.config import TaskKind
+
+
+def guessing(kind: TaskKind, majority: float | None) -> float | None:
+    """What an adapter must score more than; None where guessing has no score.
+
+    Args:
+        kind: The task.
+        majority: Share of the test set's most frequent label; None where there are no labels.
+    """
+    # Tags are scored by F1 of entities, which is 0 for whoever finds none.
+    return 0.0 if kind == "token-classification" else majority
+
+
+def is_no_better(score: float | None, majority: float | None) -> bool:
+    """Whether a score is one that guessing reaches, or no number at all.
+
+    Args:
+        score: Of the adapter; None: there is none.
+        majority: What guessing the most frequent label reaches; None: nothing to compare with.
+    """
+    if score is None or majority is None:
+        return False
+    return math.isnan(score) or score <= majority
+
+
+def guess_warning(
+    metric: str, score: float | None, majority: float | None, pooling: Pooling | None
+) -> str | None:
+    """What to say at the end of a run whose adapter has learnt nothing of use; None where it has.
+
+    Args:
+        metric: What was scored.
+        score: Of the adapter.
+        majority: What guessing reaches (`guessing`).
+        pooling: How texts become vectors; None where they do not.
+    """
+    if not is_no_better(score, majority):
+        return None
+    told = (
+        f"test {metric} {score:.4f} is not above always guessing the most frequent label "
+        f"({majority:.4f}): the adapter has learnt nothing of use"
+    )
+    if pooling is not None:
+        told += f"; texts were pooled by {pooling}: try another model.pooling"
+    return (
+        f"{told}; or a learning rate that moves it, more rounds, more records a batch, a larger ε"
+    )

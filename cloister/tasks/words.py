@@ -1,0 +1,82 @@
+"""Words as running text, and which token is whose first.
+
+Tokenizers are trained on running text, where most words follow a space: byte-level ones (GPT-2,
+Llama 3, ModernBERT, Falcon) and those that mark spaces (SentencePiece: Gemma, T5, XLM-R) know
+` fever` and `fever` as different tokens. A list of words given as such loses the spaces in several
+of them, so here words are joined by one space each, and found again by where in the text each
+token lies.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from cloister.errors import UsageError
+
+# Words that any text tokenizer leaves something of, to see that its offsets tell them apart.
+_PROBE = ("the", "patient", "has", "fever")
+
+
+def as_text(words: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
+    """Words as one text, and where in it each lies: from its first character to behind its last."""
+    spans, place = [], 0
+    for word in words:
+        spans.append((place, place + len(word)))
+        place += len(word) + 1
+    return " ".join(words), spans
+
+
+def encode_words(
+    tokenizer: PreTrainedTokenizerBase, words: Sequence[str], max_length: int
+) -> tuple[list[int], list[int | None]]:
+    """Tokens of words in running text.
+
+    Args:
+        tokenizer: A fast one.
+        words: Of a sentence.
+        max_length: Most tokens; what is longer is cut at its end.
+
+    Returns:
+        Token ids, those of the text; and for each token the word that it is the first of, else
+        None. A token that several words share is the first of the earliest that has none yet. A
+        word of which the tokenizer leaves nothing, or that was cut, is nobody's.
+    """
+    text, spans = as_text(words)
+    encoded: Mapping[str, Any] = tokenizer(
+        text, truncation=True, max_length=max_length, return_offsets_mapping=True, verbose=False
+    )
+    return encoded["input_ids"], list(_firsts(encoded["offset_mapping"], spans))
+
+
+def _firsts(
+    offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]
+) -> Iterator[int | None]:
+    ends = [end for _, end in spans]
+    following = 0  # the first word that has no token yet
+    for start, end in offsets:
+        word = max(bisect_right(ends, start), following)
+        if word < len(spans) and start < end and spans[word][0] < end:
+            following = word + 1
+            yield word
+        else:  # a frame's token, a space alone, or a further piece
+            yield None
+
+
+def check_offsets(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuses a tokenizer that does not say where its tokens lie.
+
+    Raises:
+        UsageError: Its offsets do not tell words apart, so that no tag would be learnt.
+    """
+    _, firsts = encode_words(tokenizer, _PROBE, 64)
+    found = [word for word in firsts if word is not None]
+    if found != list(range(len(_PROBE))):
+        raise UsageError(
+            "task.kind: token-classification needs a tokenizer that says which characters its "
+            f"tokens cover; this base's finds {len(found)} of the {len(_PROBE)} words in "
+            f"{' '.join(_PROBE)!r}: choose another base"
+        )

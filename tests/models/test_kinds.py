@@ -1,0 +1,131 @@
+"""A base that does not read texts alone is refused by name, before its weights are read."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from cloister.errors import ModelFileError, UsageError
+from cloister.models.config import LoraConfig, ModelConfig
+from cloister.models.kinds import network_class, read_config
+from cloister.models.trial import check_reads
+from cloister.tasks.config import TaskConfig, TaskKind
+from cloister.training.workspace import open_workspace
+from tests.support.architectures import DECODERS, ENCODERS, LLAMA, tiny
+from tests.support.models import word_tokenizer
+from tests.support.studies import small_workspace
+
+VISION = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
+          "num_attention_heads": 2, "image_size": 28, "patch_size": 14}  # fmt: skip
+TEXT = {key: value for key, value in LLAMA.items() if not key.endswith("_token_id")}
+
+# Wrappers of a text network and others, as their public bases ship.
+WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gemma3": ("Gemma3Config", {"text_config": TEXT, "vision_config": VISION}),
+    "gemma3n": ("Gemma3nConfig", {}),
+    "llava": ("LlavaConfig", {"text_config": {"model_type": "llama", **TEXT},
+              "vision_config": {"model_type": "clip_vision_model", **VISION}}),
+    "qwen2_vl": ("Qwen2VLConfig", {}),
+    "mistral3": ("Mistral3Config", {}),
+    "mllama": ("MllamaConfig", {}),
+    "paligemma": ("PaliGemmaConfig", {}),
+    "qwen2_audio": ("Qwen2AudioConfig", {}),
+    "clip": ("CLIPConfig", {}),
+    "encoder-decoder": ("EncoderDecoderConfig", {"encoder": {"model_type": "bert"},
+                        "decoder": {"model_type": "bert"}}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+@pytest.mark.parametrize("kind", ["sequence-classification", "causal-lm"])
+def test_a_wrapper_of_several_networks_is_refused_by_name(
+    tmp_path: Path, name: str, kind: TaskKind
+) -> None:
+    config_name, values = WRAPPERS[name]
+    config = getattr(transformers, config_name)(**values)
+    config.save_pretrained(tmp_path)
+    word_tokenizer().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(
+        ModelFileError, match=rf"is a {config.model_type}, a wrapper of .*reads text alone"
+    ):
+        open_workspace(
+            ModelConfig(base=str(tmp_path)), LoraConfig(), TaskConfig(kind=kind), ("a", "b"), 0
+        )
+
+
+def test_a_wrapper_with_its_weights_is_refused_too(tmp_path: Path) -> None:
+    config = transformers.Gemma3Config(text_config=TEXT, vision_config=VISION)
+    transformers.Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path)
+    word_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ModelFileError, match=r"gemma3.*text_config, vision_config"):
+        small_workspace(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["distilbert", "electra", "t5"])
+def test_chat_needs_a_decoder(tmp_path: Path, name: str) -> None:
+    base = tiny(tmp_path, name)
+    config = read_config(base)
+    kind = TaskConfig(kind="causal-lm", max_length=16)
+    if type(config) in transformers.AutoModelForCausalLM._model_mapping:
+        pytest.skip("transformers has a decoder of it")
+    with pytest.raises(ModelFileError, match=r"no language-modelling head.*choose a decoder"):
+        open_workspace(ModelConfig(base=str(base)), LoraConfig(), kind, (), 0)
+
+
+@pytest.mark.parametrize("name", [*ENCODERS, *DECODERS])
+def test_every_architecture_opens_with_its_default_modules(tmp_path: Path, name: str) -> None:
+    base = tiny(tmp_path, name)
+    task = TaskConfig(max_length=16)
+
+    def opened(**lora: Any) -> Any:
+        model = ModelConfig(base=str(base))
+        return open_workspace(model, LoraConfig(**lora), task, ("a", "b"), 0, frozen_cache_gib=1.0)
+
+    if name == "albert":  # one layer, called again and again
+        with pytest.raises(UsageError, match=r'share their weights.*lora\.train = "none"'):
+            opened()
+        assert set(opened(train="none", top_layers=0).start) == {"head.weight", "head.bias"}
+        return
+    assert any("lora_B" in parameter for parameter in opened().start)
+
+
+def test_of_an_encoder_with_a_decoder_the_encoder_is_read(tmp_path: Path) -> None:
+    base = tiny(tmp_path, "t5")
+    kind = network_class(base, read_config(base), causal=False)
+    assert kind is transformers.AutoModelForTextEncoding
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("pixel_values are needed"), TypeError("bbox"), KeyError("x"), Exception()]
+)
+def test_a_base_that_needs_more_than_ids_is_refused_when_it_is_opened(
+    bert: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(transformers.BertModel, "forward", fails)
+    with pytest.raises(ModelFileError, match=r"\(bert\) cannot read texts.*reads token ids alone"):
+        small_workspace(bert)
+
+
+def test_logits_of_another_shape_are_refused(bert: Path) -> None:
+    network = small_workspace(bert).network
+
+    class Halved(nn.Module):
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            return features[:1]
+
+    network.head = Halved()
+    with pytest.raises(ModelFileError, match="logits of shape"):
+        check_reads(network, "base", 0)
+
+
+def test_modules_that_peft_cannot_adapt_are_named(tmp_path: Path) -> None:
+    base = tiny(tmp_path, "mamba")
+    with pytest.raises(UsageError, match=r"out_proj cannot be adapted in mamba"):
+        small_workspace(base, target_modules=("out_proj",))
