@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cloister import processes, rotation
+from cloister import log_rotation, processes
 from cloister.processes import FIRST_DELAY, LONGEST_DELAY, Program, Supervisor, is_cloister
 
 SLEEPER = "import time, sys; print('up', flush=True); time.sleep(600)"
@@ -260,8 +260,8 @@ def test_a_flood_fills_no_disk_and_its_end_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str
 ) -> None:
     """While the child runs: it holds no file, so that its log can change files under it."""
-    monkeypatch.setattr(rotation, "LARGEST", 100_000)
-    monkeypatch.setattr(rotation, "KEPT", 3)
+    monkeypatch.setattr(log_rotation, "LARGEST", 100_000)
+    monkeypatch.setattr(log_rotation, "KEPT", 3)
     with running(Supervisor([program(tmp_path, "one", FLOOD.format(then=then))])) as supervisor:
         until(lambda: is_up(tmp_path, "one"))
         supervisor.children["one"].due = time.monotonic() + 600  # once is enough
@@ -278,7 +278,7 @@ def test_a_flood_fills_no_disk_and_its_end_is_kept(
 
 def test_a_full_disk_holds_up_no_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not fit is counted, and the count stands where it is missing."""
-    log = rotation.RotatingLog(tmp_path / "one.log")
+    log = log_rotation.RotatingLog(tmp_path / "one.log")
     write, full = os.write, [True]
 
     def sometimes(file: int, content: bytes) -> int:
@@ -286,7 +286,7 @@ def test_a_full_disk_holds_up_no_child(tmp_path: Path, monkeypatch: pytest.Monke
             raise OSError(28, "No space left on device")
         return write(file, content[:5])  # and never all of it at once
 
-    monkeypatch.setattr(rotation.os, "write", sometimes)
+    monkeypatch.setattr(log_rotation.os, "write", sometimes)
     assert (tmp_path / "one.log").read_bytes() == b""
     log.write(b"lost\n")
     log.write(b"and more\n")

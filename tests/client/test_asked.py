@@ -14,8 +14,8 @@ from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status, 
 from cloister.client import agent, app, own
 from cloister.client import round as site_round
 from cloister.client.agent import NOTED_STRANGERS
-from cloister.client.agent_folder import KEPT
 from cloister.client.membership import Membership
+from cloister.client.refusals import FIRST, LAST
 from cloister.client.site_file import read_site
 from cloister.errors import BadFileError, NetworkError, UsageError
 from cloister.privacy.keys import public_hex
@@ -381,9 +381,9 @@ def test_strangers_do_not_crowd_out_why_the_coordinator_s_own_questions_came_to_
     asked, document = own_asked, sent_document(own_asked.recipe)
     assert asked.train(99).status is Status.REFUSED
     reason = asked.why
-    for _ in range(KEPT + 10):
+    for _ in range(FIRST + LAST + 10):
         asked.ward.put(document, replace(asked.question(), signature=b""))
-    assert asked.ward.agent._folder.activity()["strangers"] == KEPT + 10
+    assert asked.ward.agent._folder.activity()["strangers"] == FIRST + LAST + 10
     whys = [row["why"] for row in asked.ward.agent._folder.refusals()]
     assert reason in whys
     assert len(whys) == 1 + NOTED_STRANGERS
