@@ -146,7 +146,7 @@ class Agent:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
-        file = read_site(self.path)
+        self._file = file = read_site(self.path)  # its name holds while the agent runs
         self._folder = AgentFolder.of(file)
         self._limit = file.site.max_round_seconds
         begun = self.moments.clock()
@@ -248,7 +248,7 @@ class Agent:
         return reply
 
     def _trusted(self) -> Coordinator:
-        return trusted_coordinator(read_site(self.path))
+        return trusted_coordinator(self._file)
 
     def _is_asked(self, request: RoundRequest) -> None:
         """Notes what the coordinator asks for, once it is known to be the coordinator."""

@@ -53,8 +53,11 @@ def intruder(made: Federation, document: str) -> Iterator[Grid]:
         wait_for("the intruder's run", claim)
         (task,) = claimed
         flower_run, _ = task.run()
-        yield grid_of(runtime, task, flower_run)
+        grid = grid_of(runtime, task, flower_run)
+        yield grid
         task.finish(succeeded=True)
+        grid._client.close()
+        claiming._client.close()
     finally:
         os.kill(executor, signal.SIGCONT)
 
@@ -130,26 +133,18 @@ def test_a_restored_copy_of_a_site_is_refused_its_rounds_by_a_coordinator_starte
     """What the coordinator remembers outlives its restart, and holds in another study."""
     with federation(tmp_path, ("east",), epsilon="40.0", noise=0.8) as made:
         file = made.sites["east"]
-        folder, before, newest = file.path.parent, tmp_path / "before", tmp_path / "newest"
+        folder, before = file.path.parent, tmp_path / "before"
         shutil.copytree(folder, before)
         made.start("server")
         made.start("east")
         made.submit("first", 1, "federation.min_sites=1")
         assert made.wait_ended("first") is Standing.FINISHED
         assert (made.end("server"), made.end("east")) == (0, 0)
-        shutil.copytree(folder, newest)
-        for copy, name, ends in (
-            (before, "second", Standing.FAILED), (newest, "third", Standing.FINISHED)
-        ):  # fmt: skip
-            shutil.rmtree(folder)
-            shutil.copytree(copy, folder)
-            entries = len(LedgerFile(file.ledger).entries())
-            made.start("server")
-            made.start("east")
-            made.submit(name, 1, "federation.min_sites=1", f"study.name={name}")
-            assert made.wait_ended(name) is ends
-            if ends is Standing.FAILED:
-                assert "restore the newest backup" in AgentFolder.of(file).refusals()[-1]["why"]
-                assert len(LedgerFile(file.ledger).entries()) == entries == 1
-            assert (made.end("server"), made.end("east")) == (0, 0)
-        assert check_history(made, "first", "third")["counted"] == 2
+        shutil.rmtree(folder)
+        shutil.copytree(before, folder)
+        made.start("server")
+        made.start("east")
+        made.submit("second", 1, "federation.min_sites=1", "study.name=second")
+        assert made.wait_ended("second") is Standing.FAILED
+        assert "restore the newest backup" in AgentFolder.of(file).refusals()[-1]["why"]
+        assert len(LedgerFile(file.ledger).entries()) == 1
