@@ -190,6 +190,7 @@ def test_no_request_hides_in_another(
     gate.raw(lines.replace(b"connection: close\r\n", b"") + rest)
     assert {path for _, path, _, _ in gate.link.asked} <= {f"/v1/fleet/{CALL}"}
     assert all(len(told["flwr-public-key"]) == 1 for _, _, told, _ in gate.link.asked)
+    monkeypatch.undo()
     assert gate.post(signed("ward")) == 200  # and it serves on
 
 

@@ -55,6 +55,7 @@ def test_a_handshake_that_does_not_end_is_cut_off(
         with socket.create_connection(("127.0.0.1", gate.port), 20) as plain:
             plain.sendall(text)
             assert ends(plain)
+    monkeypatch.undo()
     assert gate.post(signed("ward")) == 200
 
 
@@ -189,6 +190,7 @@ def test_a_handshake_that_is_broken_off_costs_as_much(
         monkeypatch.setattr(gate_connection, "HANDSHAKE", 0.2)
         with pytest.raises((ConnectionError, ssl.SSLError)), gate.connection("127.0.0.5"):
             pass
+        monkeypatch.undo()
         assert gate.post(signed("ward")) == 200
 
 
