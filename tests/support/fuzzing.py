@@ -37,7 +37,7 @@ fuzz_slow = settings(fuzz, max_examples=max(5, fuzz.max_examples // 8))
 LONGEST_MESSAGE = 5_000
 # Bytes that a parser may take beside a hundred times its input: caches, and a policy's sections.
 SPARE = 32 * 2**20
-# Where ε is computed anew: a privacy loss distribution on its finest grid, and what it is folded of.
+# Where ε is computed anew: a privacy loss distribution on its finest grid, and its transforms.
 SPARE_OF_PLD = 256 * 2**20
 # Examples that were tried in this process, for the runner's figures.
 tried = 0
