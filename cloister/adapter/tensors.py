@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
+# Values whose squares are held at once: 8 MB of them; most tensors of an adapter have fewer.
+PIECE = 2**20
+
 
 class Adapter(Mapping[str, Array]):
     """Trainable tensors by name, in name order; also the difference of two such sets.
@@ -64,7 +67,7 @@ class Adapter(Mapping[str, Array]):
 
     def norm(self) -> float:
         """Euclidean norm over all tensors taken as one vector, computed in float64."""
-        return math.sqrt(sum(float(np.square(a, dtype=np.float64).sum()) for a in self.values()))
+        return math.sqrt(sum(map(_sum_of_squares, self.values())))
 
     def largest(self) -> float:
         """Largest absolute value of an element; 0 where there is none."""
@@ -113,3 +116,10 @@ class Adapter(Mapping[str, Array]):
                 f"adapters do not fit together; they differ in {', '.join(names[:5])}"
                 f"{' and others' if len(names) > 5 else ''}"
             )
+
+
+def _sum_of_squares(array: Array) -> float:
+    """In float64, which takes twice an array's bytes: piece by piece."""
+    flat = array.reshape(-1)
+    pieces = (flat[at : at + PIECE] for at in range(0, flat.size, PIECE))
+    return sum(float(np.square(piece, dtype=np.float64).sum()) for piece in pieces)

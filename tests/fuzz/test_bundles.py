@@ -16,7 +16,7 @@ from cloister.privacy.chain import canonical
 from cloister.release.bundle import read_bundle, write_bundle
 from cloister.release.evidence import examine
 from tests.support.evidence import ADAPTER, bundle_of, keys_of
-from tests.support.fuzzing import as_json, fuzz_slow, hostile_bytes, must_read, odd
+from tests.support.fuzzing import as_json, fuzz_slow, hostile_bytes, must_account, odd
 from tests.tools.test_independent_verifier import independent
 
 SITE = "sites/site-0.json"
@@ -57,8 +57,8 @@ def verified(place: Path, content: bytes) -> tuple[bool, bool]:
     path = place / "bundle.zip"
     path.write_bytes(content)
     size = len(content)
-    ours = must_read(lambda: examine(read_bundle(path), keys_of(1)), size)
-    theirs = must_read(lambda: independent()([str(path), str(place / "keys.json")]), size)
+    ours = must_account(lambda: examine(read_bundle(path), keys_of(1)), size)
+    theirs = must_account(lambda: independent()([str(path), str(place / "keys.json")]), size)
     assert theirs in (0, 1)
     return ours is not None, theirs == 0
 

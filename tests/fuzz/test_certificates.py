@@ -11,7 +11,7 @@ from cloister.privacy.certificate import Evidence, check, read_evidence
 from cloister.privacy.certificate_alone import check_alone
 from cloister.privacy.chain import Entry, canonical
 from tests.support.evidence import certified, certified_as, chain, key_of, keys_of
-from tests.support.fuzzing import as_json, fuzz_slow, hostile_bytes, must_read, odd, reshaped
+from tests.support.fuzzing import as_json, fuzz_slow, hostile_bytes, must_account, odd, reshaped
 from tests.support.ledgers import shared_plan, small_plan
 from tests.tools.test_independent_verifier import independent
 
@@ -47,9 +47,9 @@ def as_file(certificate: Entry, ledger: Any) -> bytes:
 
 def examined(content: bytes) -> None:
     size = len(content)
-    found = must_read(lambda: read_evidence(content, "it"), size)
+    found = must_account(lambda: read_evidence(content, "it"), size)
     if isinstance(found, Evidence):
-        must_read(lambda: check(found, KEY), size)
+        must_account(lambda: check(found, KEY), size)
 
 
 @fuzz_slow
@@ -72,7 +72,7 @@ def test_fields_under_the_right_key(given_fields: tuple[int, Any]) -> None:
 
 
 def lone(content: bytes) -> object:
-    return must_read(lambda: check_alone(content, **EXPECTED), len(content))
+    return must_account(lambda: check_alone(content, **EXPECTED), len(content))
 
 
 def alone(certificate: Entry) -> bytes:

@@ -19,7 +19,15 @@ from cloister.privacy.keys import public_hex
 from cloister.privacy.ledger_file import LedgerFile
 from cloister.privacy.verify import verify
 from tests.support.evidence import chain, key_of
-from tests.support.fuzzing import as_json, fuzz, fuzz_slow, hostile_bytes, must_read, odd, reshaped
+from tests.support.fuzzing import (
+    as_json,
+    fuzz,
+    fuzz_slow,
+    hostile_bytes,
+    must_account,
+    odd,
+    reshaped,
+)
 from tests.support.ledgers import new_ledger, run_round, shared_plan, small_plan
 
 KEY = key_of(0)
@@ -42,10 +50,10 @@ def test_files(ledger: Path, data: st.DataObject) -> None:
     which = data.draw(st.sampled_from([copy, Path(f"{copy}.head")]))
     content = data.draw(hostile_bytes(which.read_bytes()))
     which.write_bytes(content)
-    found = must_read(lambda: LedgerFile(copy).entries(), len(content) + copy.stat().st_size)
+    found = must_account(lambda: LedgerFile(copy).entries(), len(content) + copy.stat().st_size)
     if isinstance(found, list):
-        must_read(lambda: verify(found, "it"), len(content))
-    must_read(lambda: LedgerFile(copy).is_begun)
+        must_account(lambda: verify(found, "it"), len(content))
+    must_account(lambda: LedgerFile(copy).is_begun)
 
 
 @cache
@@ -73,9 +81,9 @@ def rewritten(said: list[Any]) -> list[Entry]:
 
 def examined(written: list[Entry]) -> None:
     size = sum(len(entry.body) for entry in written)
-    must_read(lambda: follow(written, None, public_hex(KEY)), size)
-    sound = must_read(lambda: verify(written, "it", public_key=public_hex(KEY)), size)
-    must_read(
+    must_account(lambda: follow(written, None, public_hex(KEY)), size)
+    sound = must_account(lambda: verify(written, "it", public_key=public_hex(KEY)), size)
+    must_account(
         lambda: certify(written, None, site="a", base="b", adapter="c", key=KEY, time="t"), size
     )
     history = History()
@@ -84,10 +92,10 @@ def examined(written: list[Entry]) -> None:
         for entry in written:
             history.add(entry)
 
-    must_read(add, size)
+    must_account(add, size)
     if sound is not None:
-        must_read(lambda: charged_rounds(written, history), size)
-        must_read(lambda: forecast(history), size)
+        must_account(lambda: charged_rounds(written, history), size)
+        must_account(lambda: forecast(history), size)
 
 
 @fuzz_slow
@@ -124,7 +132,7 @@ def test_anchors(ledger: Path, data: st.DataObject) -> None:
     sound = anchor_of(last, "0" * 64).to_json()
     content = data.draw(reshaped(sound).map(as_json) | hostile_bytes(json.dumps(sound).encode()))
     path.write_bytes(content)
-    must_read(lambda: read_anchor(path), len(content))
+    must_account(lambda: read_anchor(path), len(content))
 
 
 @fuzz
@@ -135,9 +143,9 @@ def test_anchors(ledger: Path, data: st.DataObject) -> None:
 @example(b"9" * 5000, 0)
 def test_one_entry(body: bytes, seq: int) -> None:
     entry = Entry(body, b"")
-    must_read(lambda: follow([entry], None if seq < 0 else Head(seq, "0" * 64), None), len(body))
-    must_read(lambda: History().add(entry), len(body))
-    must_read(lambda: verify([entry], "it"), len(body))
+    must_account(lambda: follow([entry], None if seq < 0 else Head(seq, "0" * 64), None), len(body))
+    must_account(lambda: History().add(entry), len(body))
+    must_account(lambda: verify([entry], "it"), len(body))
 
 
 def test_a_sound_one_is_read() -> None:

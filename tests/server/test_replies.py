@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import tracemalloc
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from cloister.adapter.exchange import RECORD, RoundReply, Status
+from cloister.adapter.formats import Dtype
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
 from cloister.privacy.keys import public_hex
@@ -202,3 +204,26 @@ def test_a_forged_reply_excuses_nobody_who_did_not_send_it() -> None:
     forged = signed(reply("b"), by="a")
     found = read(("a", forged), ("b", signed(reply("b"))))
     assert (found.counted, found.unfit) == (["b"], {"a"})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_reading_an_update_holds_it_once_more_and_no_more(dtype: Dtype) -> None:
+    """From Flower's message to what is aggregated: the float32 values, and little beside.
+
+    One tensor, the worst case: what is made of it on the way is made of all of it. As bfloat16 its
+    bits become 32 wide, and as int8 floats, before they are copied: once more.
+    """
+    update = Adapter({"w": np.ones(5_000_000, np.float32)})
+    said = signed(replace(reply(), delta=encode(update, dtype)))
+    came = [("a", message(said))]
+    reader = update_reader(update.norm() * 1.1, dtype, lambda site: [update.shapes])
+    counted: list[str] = []
+    tracemalloc.start()
+    try:
+        read_replies(came, TERMS, 3, reader, lambda site, value: counted.append(site))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert counted == ["a"]
+    copies = {"float32": 1.5, "bfloat16": 2.6, "int8": 3.1}[dtype]
+    assert peak < copies * 20_000_000 + 10_000_000
