@@ -90,7 +90,10 @@ def simulate(
     display = Display(study, closed_rounds=len(run.metrics()))
     for note in warnings(study):
         display.warn(note)
-    events = Events(display.on_stage, display.on_step, display.on_round, display.note, display.warn)
+    events = Events(
+        display.on_stage, display.on_step, display.on_round, display.note, display.warn,
+        on_base=display.note,
+    )  # fmt: skip
     runner = simulate_with_twin if with_twin else simulate
     try:
         with display:

@@ -59,6 +59,7 @@ class Events:
         on_round: A round was closed.
         on_note: What stays to be read: how many privacy units there are.
         on_warning: Something that is seldom meant.
+        on_base: How the base's texts become vectors, and why so.
     """
 
     on_stage: Callable[[str], None] = lambda text: None
@@ -66,6 +67,7 @@ class Events:
     on_round: Callable[[RoundReport], None] = lambda report: None
     on_note: Callable[[str], None] = lambda text: None
     on_warning: Callable[[str], None] = lambda text: None
+    on_base: Callable[[str], None] = lambda text: None
 
 
 def simulate(
@@ -157,7 +159,7 @@ def open_coordinator(
             events.on_warning(warning)
     workspace = workspace_of(simulated)
     if workspace.network.pooling is not None:
-        events.on_note(f"pooling: {workspace.network.pooling}")
+        events.on_base(f"pooling: {workspace.network.pooling}")
     if isinstance(workspace.task, CausalChat):
         check_replies(workspace.network, workspace.task, workspace.tokenizer, recipe.model.base)
     for warning in check_records(simulated):

@@ -51,7 +51,7 @@ pytestmark = [
 def test_a_study_by_default_ends_on_every_architecture(tmp_path: Path, name: str) -> None:
     """Proven record by record, trained, scored and released."""
     told: list[str] = []
-    events = Events(on_note=told.append)
+    events = Events(on_base=told.append)
     assert "accuracy" in finished(tmp_path, classification(tmp_path, name), events)
     assert any(note.startswith("pooling: ") for note in told)
 
