@@ -125,7 +125,11 @@ def test_an_old_welcome_brings_no_key_back_that_was_renewed_since(
     assert trusted_coordinator(site).key == fresh
 
 
-@pytest.mark.parametrize("content", [b"", b"no key", KEY[:-1].encode(), b"\xff", b"ab" * 4000])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no key", KEY[:-1].encode(), b"\xff", b"ab" * 4000],
+    ids=["empty", "no key", "cut", "no text", "long"],
+)
 def test_a_key_that_is_damaged_trusts_nobody(
     site: SiteFile, tmp_path: Path, content: bytes
 ) -> None:
