@@ -2,18 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import cast
 
 import pytest
-from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 
-from cloister.adapter.exchange import RECORD, RoundRequest, Step
+from cloister.adapter.exchange import RoundRequest, Step
 from cloister.client import refusals
-from cloister.flower.tasks import Task
-from tests.support.clock import TimedGrid
+from cloister.provisioning.signed_questions import signed
 from tests.support.models import tiny_bert
 from tests.support.studies import NOTES
-from tests.support.wards import Carried, Ward
+from tests.support.wards import COORDINATOR, Ward
 
 LONG = 200_000
 # Of notes beside the refusals: what the agent does, and which records it serves.
@@ -28,18 +25,12 @@ def test_a_flood_of_questions_fills_no_disk(
     monkeypatch.setattr(refusals, "LAST", 4)
     row = {"text": NOTES["cardiology"][0], "label": "cardiology", "person": "p"}
     ward = Ward.open(tmp_path / "ward", [row] * 8, tiny_bert(tmp_path / "base"), monkeypatch)
-    TimedGrid(ward.clock, {})
     notes = ward.agent._folder
     for number in range(40):
         study = "first" if number == 0 else chr(number) * LONG
-        fields = RoundRequest(study, number, b"x" * LONG, Step.PREPARE).fields()
-        content = RecordDict({RECORD: ConfigRecord(cast("dict[str, int]", fields))})
-        question = Message(content, 7, MessageType.TRAIN, group_id=str(number))
-        question.metadata.__dict__["_message_id"] = "question"
         recipe = json.dumps({f"key {n} {chr(200 + number) * 500}": 1 for n in range(200)})
-        carried = Carried(question, Context(1, 7, {}, RecordDict(), {"recipe": recipe}))
-        ward.agent._handle(cast(Task, carried))
-        assert carried.ends == [True]
+        question = RoundRequest(study, number, b"x" * LONG, Step.PREPARE)
+        ward.put(recipe, signed(question, COORDINATOR, recipe, to="ward", seen=""))
     sizes = [path.stat().st_size for path in notes.path.rglob("*") if path.is_file()]
     assert sum(sizes) < (3 + 2 * 4 + 1) * refusals.MOST_LINE + OTHER_NOTES
     assert len(sizes) < 6

@@ -413,7 +413,7 @@ def test_a_section_of_older_files_is_read_without_effect_and_said() -> None:
     assert own.status.allowed == (Status.TRAINED, Status.FAILED)
     assert any("no effect" in line for line in in_words(own))
     assert not any("no effect" in line for line in in_words(policy()))
-    assert any("budget, ready, refused, spent;" in line for line in in_words(own))
+    assert any("budget, ready, refused, spent, unapproved;" in line for line in in_words(own))
 
 
 # The file ----------------------------------------------------------------------------------------
@@ -560,7 +560,7 @@ def test_a_section_must_be_a_table() -> None:
         ("privacy.max_grad_norm = true", "a number"),
         ("accept.max_rounds = 1.5", "a whole number"),
         ("accept.target_modules = 'query'", "a list of a string"),
-        ("status.allowed = ['trained', 'why']", '"trained" or "refused"'),
+        ("status.allowed = ['trained', 'why']", '"trained" or "unapproved" or "refused"'),
     ],
 )
 def test_a_wrong_type_is_refused_with_what_is_needed(line: str, needed: str) -> None:
