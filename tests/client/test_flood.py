@@ -20,14 +20,14 @@ OTHER_NOTES = 20_000
 def test_a_flood_of_questions_fills_no_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each question names its study at any length, and its recipe fails with any text."""
+    """Each question is of another study and as large as it may be; its recipe fails at length."""
     monkeypatch.setattr(refusals, "FIRST", 3)
     monkeypatch.setattr(refusals, "LAST", 4)
     row = {"text": NOTES["cardiology"][0], "label": "cardiology", "person": "p"}
     ward = Ward.open(tmp_path / "ward", [row] * 8, tiny_bert(tmp_path / "base"), monkeypatch)
     notes = ward.agent._folder
     for number in range(40):
-        study = "first" if number == 0 else chr(number) * LONG
+        study = "first" if number == 0 else f"{number:02d}" * 32
         recipe = json.dumps({f"key {n} {chr(200 + number) * 500}": 1 for n in range(200)})
         question = RoundRequest(study, number, b"x" * LONG, Step.PREPARE)
         ward.put(recipe, signed(question, COORDINATOR, recipe, to="ward", seen=""))
