@@ -29,7 +29,7 @@ def read_config(folder: Path) -> Any:
         config = from_folder(AutoConfig, folder)
     except (OSError, ValueError, KeyError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelFileError(f"model.base: {folder} is no model: {first}") from error
+        raise ModelFileError(f"model.base: {folder} does not load: no model ({first})") from error
     _refuse_wrappers(folder, config)
     return config
 

@@ -107,7 +107,7 @@ ids = torch.tensor([prompt]).to(model.device)
 with torch.no_grad():
     output = model.generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens={new}, do_sample=False,
-        pad_token_id={pad}, eos_token_id={ends}{stop}
+        pad_token_id={pad}, eos_token_id={ends},
     )
 reply = tokenizer.decode(output[0, ids.shape[1]:], skip_special_tokens=True){cut}
 """

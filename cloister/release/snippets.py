@@ -126,7 +126,6 @@ def loading_script(loading: Loading) -> str:
             batch=BATCH.format(**numbers, special=f", add_special_tokens={loading.frame}"),
             frame=loading.frame, prompt=loading.prompt, new=loading.new, pad=loading.pad_id,
             ends=list(loading.ends) or None,
-            stop=f", stop_strings=[{loading.stop!r}], tokenizer=tokenizer" if loading.stop else "",
             cut=f".split({loading.stop!r})[0]" if loading.stop else "",
         )  # fmt: skip
     if loading.pooling is None:

@@ -15,6 +15,7 @@ from cloister.data.records import Record
 from cloister.models.base import check_base, find_base, load_tokenizer
 from cloister.models.build import build_network, carried_names
 from cloister.models.config import LoraConfig, ModelConfig
+from cloister.models.kinds import read_config
 from cloister.models.limits import limits_of
 from cloister.models.lora import factor
 from cloister.models.network import Network
@@ -133,6 +134,7 @@ def open_workspace(
     """
     folder = find_base(model.base)
     sha256 = check_base(folder, model.sha256)
+    read_config(folder)  # a wrapper is refused by name, before its tokenizer or weights are read
     tokenizer = load_tokenizer(folder)
     bound = build_task(task, labels, tokenizer)
     network = build_network(folder, model, lora, bound.kind, len(bound.labels), seed)

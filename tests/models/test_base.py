@@ -71,7 +71,7 @@ def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_no_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "nonsense"}))
-    with pytest.raises(ModelFileError, match="is no model"):
+    with pytest.raises(ModelFileError, match="does not load"):
         load_backbone(tmp_path, ModelConfig(), causal=False)
 
 

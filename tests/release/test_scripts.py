@@ -177,19 +177,22 @@ TEMPLATE = (
 )
 
 
-def chat_tokenizer() -> PreTrainedTokenizerFast:
+def chat_tokenizer(closing: str = "<|im_end|>") -> PreTrainedTokenizerFast:
     made = without_padding(word_tokenizer(frame=False))
     marks = [AddedToken(mark, special=True) for mark in ("<|im_start|>", "<|im_end|>")]
     made.add_tokens(marks, special_tokens=True)
-    made.chat_template = TEMPLATE
+    made.chat_template = TEMPLATE.replace("<|im_end|>", f" {closing} ")
     return made
 
 
 def test_scripts_of_chats_give_logits_and_replies_as_cloister_does(tmp_path: Path) -> None:
     workspaces = {}
-    for name in DECODERS:
-        folder = tmp_path / name
-        base = tiny(folder / "base", name, tokenizer=chat_tokenizer())
+    # A turn ends with a special token; of one base with ordinary words.
+    cases = {name: (name, chat_tokenizer()) for name in DECODERS}
+    cases["ordinary words"] = ("llama", chat_tokenizer(closing="itchy itchy"))
+    for case, (name, tokenizer) in cases.items():
+        folder = tmp_path / case
+        base = tiny(folder / "base", name, tokenizer=tokenizer)
         model = ModelConfig(base=str(base))
         task = TaskConfig(kind="causal-lm", max_length=24)
         workspaces[folder] = opened(base, model, task, ())

@@ -355,6 +355,7 @@ def test_early_stopping_keeps_the_best_adapter_on_public_validation_data(
     recipe = small_recipe(
         folder, "privacy.enabled=false", f"data.validation='{folder}/test.jsonl'",
         "federation.num_rounds=30", "federation.patience=2", "training.learning_rate=1e-7",
+        "model.pooling=pooler",
     )  # fmt: skip
     result = run(recipe, tmp_path / "run")
     # Nothing moves the accuracy: the first evaluation is the best, and two more end the run.

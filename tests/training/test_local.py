@@ -143,13 +143,20 @@ def test_physical_batches_do_not_change_the_result(
     workspace: Workspace, examples: list[Example]
 ) -> None:
     chosen = plan(noise_multiplier=1.0)
-    alone = update(workspace, examples, chosen)
-    one = update(workspace, examples, chosen, shapes=candidates(16, 256))
-    other = update(workspace, examples, chosen, shapes=candidates(16, 32))
+    passes: list[int] = []
+    counting = workspace.network.backbone.register_forward_hook(lambda *_: passes.append(1))
+    try:
+        alone = update(workspace, examples, chosen)
+        one_by_one = len(passes)
+        one = update(workspace, examples, chosen, shapes=candidates(16, 256))
+        together = len(passes) - one_by_one
+        other = update(workspace, examples, chosen, shapes=candidates(16, 32))
+    finally:
+        counting.remove()
     # Row counts that no proof chose: a record's gradient is rounded otherwise, over four steps.
     assert largest_difference(one, other) < 1e-5
     assert largest_difference(one, alone) < 1e-5
-    assert largest_difference(one, alone) > 0  # several records did go together
+    assert together < one_by_one  # several records did go together
 
 
 class Counting:
@@ -315,7 +322,9 @@ def test_gradient_rounds_at_sites_are_central_training(
 
     federated, central = trained(parts, third), trained({"all": nine}, whole)
     # Adam divides by the root of what it has seen, so rounding grows with its steps.
-    assert (federated - central).norm() <= (1e-3 if strategy == "fedadam" else 1e-5)
+    # float32 has 6e-8 of a value's size, some of it in each of 20 rounds.
+    apart = (federated - central).norm()
+    assert apart <= (1e-3 if strategy == "fedadam" else 1e-6 * central.norm())
     assert (federated - workspace.start).norm() > 0.1
 
 
