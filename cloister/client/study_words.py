@@ -15,6 +15,7 @@ from cloister.client.membership import Membership
 from cloister.client.own_ledger import open_ledger
 from cloister.client.site_file import SiteFile
 from cloister.client.terms import Terms
+from cloister.client.trusted_key import trusted_coordinator
 from cloister.errors import BudgetError, CloisterError
 from cloister.names import counted
 from cloister.privacy.budget import steps_left
@@ -23,6 +24,7 @@ from cloister.privacy.ledger import Charge
 from cloister.privacy.ledger_file import LedgerFile
 from cloister.privacy.stated import of_plan
 from cloister.privacy.verify import verify
+from cloister.provisioning.coordinator_key import key_fingerprint
 
 # Labels that are listed in words; `--json` has all.
 LABELS = 60
@@ -135,17 +137,26 @@ def _trains(terms: Terms) -> str:
 
 
 def _asker(file: SiteFile) -> dict[str, Any]:
-    """The coordinator, by the papers of joining."""
+    """The coordinator, by the papers of joining and the key that signs its questions."""
     try:
         invite = Membership.of(file).invite
     except CloisterError:
         said = "nobody that this site has joined (cloister site join)"
-        return {"coordinator": None, "address": None, "fingerprint": None, "in_words": said}
+        return {"coordinator": None, "address": None, "fingerprint": None, "key": None,
+                "in_words": said}  # fmt: skip
+    try:
+        key: str | None = key_fingerprint(trusted_coordinator(file).key)
+    except CloisterError:
+        key = None
     return {
         "coordinator": invite.coordinator,
         "address": invite.address,
         "fingerprint": invite.fingerprint,
-        "in_words": f"{invite.coordinator} at {invite.address}, fingerprint {invite.fingerprint}",
+        "key": key,
+        "in_words": (
+            f"{invite.coordinator} at {invite.address}, fingerprint {invite.fingerprint}, "
+            f"its questions signed by {key or 'a key that this site has not taken yet'}"
+        ),
     }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cloister.client import study_words
 from cloister.client.membership import Membership, take_invite, take_welcome
 from cloister.client.own_ledger import begin_ledger
 from cloister.client.site_file import EXAMPLE, SiteFile, read_site
@@ -94,8 +95,10 @@ def test_the_welcome_s_key_is_the_one_whose_questions_are_answered(
     asked = join(site, tmp_path)
     with pytest.raises(BadFileError, match=r"no coordinator's key yet.*cloister site trust"):
         trusted_coordinator(site)
+    assert "has not taken yet" in study_words._asker(site)["in_words"]
     take_welcome(site, welcomed(tmp_path, asked), NOW)
     assert trusted_coordinator(site) == Coordinator(KEY, "ward")
+    assert key_fingerprint(KEY) in study_words._asker(site)["in_words"]
     other = public_hex(keys("another").ledger)
     take_welcome(site, welcomed(tmp_path, asked, coordinator_key=other), NOW)
     assert trusted_coordinator(site) == Coordinator(other, "ward")
