@@ -25,30 +25,26 @@ from tests.support.federation import Federation, check_history, federation
 SITES = ("east", "north", "west")
 # Rounds of one study; the next one begins when it ends.
 ROUNDS = 40
-# A killed SuperNode is let in again after about a minute, so it is the victim less often.
 # Seconds between kills are uniform up to this: long enough that rounds close in between.
-LONGEST = 20.0
-WEIGHTS = {"agent": 8, "supernode": 3, "superlink": 2, "gate": 3, "executor": 4, "service": 2}
-
-
-def victims(made: Federation) -> list[tuple[str, str, int]]:
-    """Everything that runs: whose, what, and how often it is chosen."""
-    found = [("server", name, WEIGHTS[name]) for name in ("superlink", "gate", "executor")]
-    for site in made.sites:
-        found += [(site, name, WEIGHTS[name]) for name in ("agent", "supernode")]
-    return found + [(who, "service", WEIGHTS["service"]) for who in ("server", *made.sites)]
+LONGEST = 14.0
+# How often each kind is the victim. A killed SuperNode is let in again after about a minute, and a
+# killed service of the coordinator ends all of its processes, so that they are it less often.
+WEIGHTS = {
+    "agent": 6, "supernode": 4, "superlink": 4, "gate": 5, "executor": 5, "server service": 3,
+    "site service": 4,
+}  # fmt: skip
+OF_THE_COORDINATOR = ("superlink", "gate", "executor", "server service")
 
 
 def kill_one(made: Federation, rng: random.Random) -> str | None:
     """Kills one process; what it was, or None where it did not run just then."""
-    all_of_them = victims(made)
-    who, name, _ = rng.choices(all_of_them, [weight for *_, weight in all_of_them])[0]
-    kind = name if name != "service" else ("server service" if who == "server" else "site service")
-    if name == "service":
+    kind = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+    who = "server" if kind in OF_THE_COORDINATOR else rng.choice(list(made.sites))
+    if kind.endswith("service"):
         made.end(who, signal.SIGKILL)
         made.start(who)
         return kind
-    return kind if made.kill(who, name) else None
+    return kind if made.kill(who, kind) else None
 
 
 def main() -> None:
