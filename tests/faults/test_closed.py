@@ -103,7 +103,6 @@ def open_folder() -> Iterator[Path]:
 def test_another_user_neither_lists_nor_pushes_nor_evicts(open_folder: Path) -> None:
     nobody = pwd.getpwnam("nobody")
     with federation(open_folder) as made:
-        made.server.path.chmod(0o755)  # only `state` is left to hold them
         for who in ("server", "east", "west"):
             made.start(who)
         made.submit("triage", 3)
@@ -118,6 +117,7 @@ def test_another_user_neither_lists_nor_pushes_nor_evicts(open_folder: Path) -> 
             assert done.returncode == 0, done.stderr
             return dict(json.loads(done.stdout))
 
+        made.server.path.chmod(0o755)  # only `state` is left to hold them
         assert set(attack(str(nobody.pw_uid)).values()) == {"refused"}
         control = Control(made.server.superlink)
         assert sum(node.online for node in control.nodes()) == 2
@@ -131,7 +131,8 @@ def test_another_user_neither_lists_nor_pushes_nor_evicts(open_folder: Path) -> 
         assert {finding.verdict for finding in examine(made.server)} == {Verdict.PASS}
         assert made.wait_ended("triage") is Standing.FINISHED
         made.server.superlink.chmod(0o666)
-        made.server.state.chmod(0o755)  # as a machine without modes: now they are let in
+        for folder in (made.server.path, made.server.state):
+            folder.chmod(0o755)  # as a machine without modes: now they are let in
         told = attack(str(nobody.pw_uid))
         assert told["coordinator"] == "reached"
         assert told["site"] == "refused"
