@@ -1,7 +1,7 @@
 """Somebody at the coordinator's machine puts rounds into the SuperLink: the site refuses them.
 
-Real processes on loopback. The intruder has all that Flower asks for, even the executor's secret;
-what it lacks is the coordinator's key.
+Real processes on loopback. The intruder has all that Flower asks for, the socket and even
+the executor's secret; what it lacks is the coordinator's key.
 """
 
 import os
@@ -36,13 +36,10 @@ def intruder(made: Federation, document: str) -> Iterator[Grid]:
     assert executor is not None
     os.kill(executor, signal.SIGSTOP)
     try:
-        control = Control(made.server.superlink, made.server.certificate)
+        control = Control(made.server.superlink)
         control.start({"run": "first", "recipe": document})
         control.close()
-        runtime = Runtime(
-            made.server.superlink, made.server.secret.read_bytes(),
-            made.server.certificate.read_bytes(),
-        )  # fmt: skip
+        runtime = Runtime(made.server.superlink, made.server.secret.read_bytes())
         claiming, claimed = Executor(runtime, SERVER_TASK), list[Task]()
 
         def claim() -> bool:
