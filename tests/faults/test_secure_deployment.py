@@ -23,8 +23,9 @@ def know_each_other(made: Federation) -> None:
         text = site.path.read_text().replace(
             "max_rounds = 1000",
             f"max_rounds = 1000\nnoise_partners = {partners}\nmin_colluding = 0",
+            1,  # of [accept]; the standing approval's comes later
         )
-        site.path.write_text(text)
+        site.path.write_text(text.replace("shared_noise = false", "shared_noise = true"))
         made.sites[name] = read_site(site.path)
 
 
