@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from transformers import AutoTokenizer
 
 from cloister.cli.main import run
@@ -126,7 +127,7 @@ def test_a_deployed_coordinator(
     made, assignments = spoiled
     place = RunDirectory.create(tmp_path / "run", made.recipe(1, *assignments))
     with pytest.raises(unfit[1]) as refused:
-        DeployedStudy.open(place, {}, dict)
+        DeployedStudy.open(place, {}, dict, Ed25519PrivateKey.generate(), made.server.heads)
     assert unfit[2] in str(refused.value)
 
 

@@ -163,7 +163,8 @@ def reshaped(draw: st.DrawFn, document: Any) -> Any:
             case "drop":
                 del parent[place[-1]]
             case "add" if isinstance(parent, dict):
-                parent[draw(st.sampled_from(["", "more", "\x1b[1m", "a" * 5000]))] = draw(odd)
+                name = draw(st.sampled_from(["", "more", "\x1b[1m", "a" * 5000]))
+                parent[name] = deepcopy(draw(odd))
             case "add":
                 parent.append(deepcopy(draw(odd)))
             case "swap":
