@@ -26,12 +26,12 @@ SITES = ("east", "north", "west")
 # Rounds of one study; the next one begins when it ends.
 ROUNDS = 40
 # Seconds between kills are uniform up to this: long enough that rounds close in between.
-LONGEST = 14.0
-# How often each kind is the victim. A killed SuperNode is let in again after about a minute, and a
-# killed service of the coordinator ends all of its processes, so that they are it less often.
+LONGEST = 16.0
+# How often each kind is the victim, in 100. A SuperNode that was killed, or whose service was, is let
+# in again after about a minute, so that these are it less often.
 WEIGHTS = {
-    "agent": 6, "supernode": 4, "superlink": 4, "gate": 5, "executor": 5, "server service": 3,
-    "site service": 4,
+    "agent": 26, "supernode": 9, "superlink": 11, "gate": 15, "executor": 16, "server service": 10,
+    "site service": 13,
 }  # fmt: skip
 OF_THE_COORDINATOR = ("superlink", "gate", "executor", "server service")
 
