@@ -27,7 +27,7 @@ SITES = ("east", "north", "west")
 ROUNDS = 40
 # Seconds between kills are uniform up to this: long enough that rounds close in between.
 LONGEST = 16.0
-# How often each kind is the victim, in 100. A SuperNode that was killed, or whose service was, comes
+# How often each kind is the victim, in 100. A SuperNode that was killed, or its service, comes
 # in again after about a minute, so that these are it less often.
 WEIGHTS = {
     "agent": 26, "supernode": 9, "superlink": 11, "gate": 15, "executor": 16, "server service": 10,

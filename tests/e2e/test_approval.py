@@ -16,6 +16,7 @@ from tests.support.approvals import standing
 from tests.support.federation import check_history, federation, wait_for
 
 
+@pytest.mark.nightly
 def test_a_study_waits_for_an_operator_and_goes_on_once_they_approve(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

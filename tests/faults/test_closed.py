@@ -26,6 +26,7 @@ from tests.support.proxies import recording_proxy
 CHILDREN = {"server": ("superlink", "gate", "executor"), "east": ("supernode", "agent")}
 
 
+@pytest.mark.nightly
 def test_no_proxy_of_the_environment_sees_a_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+import pytest
+
 from cloister.client.membership import Membership
 from cloister.client.personal import PersonalAdapter
 from cloister.client.site_backup import back_up
@@ -17,6 +19,7 @@ PUBLIC = {"site.toml", "records.jsonl", "invite.json", "welcome.json", "ca.crt",
           "loopback.crt", "server.toml"}  # fmt: skip
 
 
+@pytest.mark.nightly
 def test_a_site_is_lost_in_mid_run_and_goes_on_from_its_backup(tmp_path: Path) -> None:
     """Nothing that services write is others' to read; the restored site answers the next round."""
     tmp_path.chmod(0o755)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
@@ -124,6 +125,7 @@ def adapter_of(made: Federation) -> bytes:
     return encode(workspace.whole)
 
 
+@pytest.mark.nightly
 def test_a_restored_copy_of_a_site_is_refused_its_rounds_by_a_coordinator_started_anew(
     tmp_path: Path,
 ) -> None:

@@ -121,6 +121,7 @@ def give_away(home: Path) -> None:
         shutil.chown(path, "nobody", "nogroup")
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(why_not() is not None, reason=f"no systemd can run here: {why_not()}")
 def test_a_federation_runs_under_the_units_as_shipped(home: Path, tmp_path: Path) -> None:
     """All of their restrictions: a study from its first question to its certificates."""
