@@ -26,12 +26,12 @@ SITES = ("east", "north", "west")
 # Rounds of one study; the next one begins when it ends.
 ROUNDS = 40
 # Seconds between kills are uniform up to this: long enough that rounds close in between.
-LONGEST = 16.0
-# How often each kind is the victim, in 100. A SuperNode that was killed, or its service, comes
-# in again after about a minute, so that these are it less often.
+LONGEST = 20.0
+# How often each kind is the victim, in 100. A SuperNode that was killed, or its service, comes in again
+# after about a minute; without executor or SuperLink the run begins its preparation anew.
 WEIGHTS = {
-    "agent": 26, "supernode": 9, "superlink": 11, "gate": 15, "executor": 16, "server service": 10,
-    "site service": 13,
+    "agent": 35, "supernode": 8, "superlink": 8, "gate": 13, "executor": 9, "server service": 8,
+    "site service": 19,
 }  # fmt: skip
 OF_THE_COORDINATOR = ("superlink", "gate", "executor", "server service")
 
