@@ -27,8 +27,8 @@ SITES = ("east", "north", "west")
 ROUNDS = 40
 # Seconds between kills are uniform up to this: long enough that rounds close in between.
 LONGEST = 20.0
-# How often each kind is the victim, in 100. A SuperNode that was killed, or its service, comes in again
-# after about a minute; without executor or SuperLink the run begins its preparation anew.
+# How often each kind is the victim, in 100. A SuperNode that was killed, or its service, comes in
+# again after about a minute; without executor or SuperLink the run begins its preparation anew.
 WEIGHTS = {
     "agent": 35, "supernode": 8, "superlink": 8, "gate": 13, "executor": 9, "server service": 8,
     "site service": 19,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cloister.errors import LedgerError
 from cloister.owner_only import private_folder
 from cloister.privacy.ledger import Ledger
 from cloister.privacy.ledger_file import LedgerFile
@@ -18,7 +19,10 @@ def begin_ledgers(study: SimulatedStudy, run: RunDirectory) -> None:
     """
     for name in study.names:
         path = run.ledger(name)
-        private_folder(path.parent)
+        try:
+            private_folder(path.parent)
+        except OSError as error:
+            raise LedgerError(f"{path}: cannot be written ({error}); name another --out") from error
         if not LedgerFile(path).is_begun:
             plan = study.plans[name]
             Ledger.create(path, simulated_budget(plan, limit_of(study, name)), plan.unit)
