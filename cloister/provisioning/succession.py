@@ -7,7 +7,6 @@ fingerprint over another channel; the former one it trusts no longer than the pa
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +18,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from cloister.errors import BadFileError, NetworkError
 from cloister.files import write_whole
+from cloister.json_text import read_json
 from cloister.names import is_name
+from cloister.printable import one_line
 from cloister.privacy.chain import canonical
 from cloister.provisioning.authority import (
     UNREADABLE,
@@ -28,7 +29,7 @@ from cloister.provisioning.authority import (
     is_signed_by,
     read_certificates,
 )
-from cloister.provisioning.papers import content_of
+from cloister.provisioning.papers import LARGEST, content_of
 
 KIND, VERSION = "succession", 1
 # A certificate of ours has 700 characters in PEM; another authority's name makes it no longer.
@@ -104,7 +105,7 @@ def _statement(said: dict[str, Any]) -> bytes:
 
 def _parsed(path: Path, content: bytes) -> tuple[Succession, bytes]:
     try:
-        document = json.loads(content, object_pairs_hook=_each_once)
+        document = read_json(content, most_bytes=LARGEST)
         if not isinstance(document, dict) or document.get("cloister") != KIND:
             raise BadFileError(
                 f"{path}: no succession; give the file that cloister server rotate-ca wrote"
@@ -127,7 +128,8 @@ def _parsed(path: Path, content: bytes) -> tuple[Succession, bytes]:
         return Succession(**body), bytes.fromhex(document["signature"])
     except (ValueError, TypeError, KeyError, RecursionError, NetworkError) as error:
         raise BadFileError(
-            f"{path}: the succession is damaged ({error}); ask the coordinator for it anew"
+            f"{path}: the succession is damaged ({one_line(str(error), 200)}); ask the coordinator "
+            "for it anew"
         ) from error
 
 
@@ -142,12 +144,6 @@ def _is_authority(pem: bytes) -> bool:
     except UNREADABLE:
         return False
     return basic.ca and isinstance(key, ec.EllipticCurvePublicKey)
-
-
-def _each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) != len(pairs):
-        raise ValueError("a name twice in one object")
-    return dict(pairs)
 
 
 def certificates(pem: bytes) -> list[bytes]:

@@ -12,10 +12,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cloister.privacy.chain import canonical
+from cloister.privacy.keys import public_hex
 from cloister.provisioning.authority import fingerprint, same_fingerprint
 from cloister.provisioning.node_key import sign_as_node
 from cloister.provisioning.papers import (
     LARGEST,
+    VERSIONS,
     Welcome,
     kind_of,
     read_invite,
@@ -25,10 +27,11 @@ from cloister.provisioning.papers import (
     write_request,
     write_welcome,
 )
+from cloister.provisioning.succession import Succession, read_succession, write_succession
 from tests.support.fuzzing import as_json, fuzz, hostile_bytes, must_read, odd, reshaped
 from tests.support.papers import DAY, NOW, authority, invite, keys, request
 
-KINDS = ("invite", "request", "welcome")
+KINDS = ("invite", "request", "welcome", "succession")
 
 
 @cache
@@ -39,9 +42,18 @@ def sound(kind: str) -> bytes:
             write_invite(path, invite(), authority())
         elif kind == "request":
             write_request(path, request(), own.node, own.ledger)
+        elif kind == "succession":
+            over = (NOW + 30 * DAY).isoformat()
+            next_one = Succession(
+                coordinator="hub", authority=authority("next").pem.decode(), former_until=over
+            )
+            write_succession(path, next_one, authority())
         else:
             over = (NOW + 30 * DAY).isoformat()
-            told = Welcome(coordinator="hub", site="ward", request="r", expires=over)
+            told = Welcome(
+                coordinator="hub", site="ward", request="r", expires=over,
+                coordinator_key=public_hex(own.ledger),
+            )  # fmt: skip
             write_welcome(path, told, authority())
         return path.read_bytes()
 
@@ -67,6 +79,7 @@ def read_all(path: Path, content: bytes) -> None:
     must_read(lambda: read_invite(path, None), size)
     must_read(lambda: read_request(path), size)
     must_read(lambda: read_welcome(path, authority().pem, NOW), size)
+    must_read(lambda: read_succession(path, authority().pem), size)
 
 
 @fuzz
@@ -83,14 +96,17 @@ def signed(kind: str, body: dict[str, Any], outer: dict[str, Any]) -> bytes:
     """A paper of this body under right signatures, as far as it can be signed at all."""
     own = keys("ward")
     try:
-        text = f"cloister {kind} 1\n".encode() + canonical(body)
+        text = f"cloister {kind} {VERSIONS.get(kind, 1)}\n".encode() + canonical(body)
     except ValueError:
         text = b""
     signatures = {"authority": authority().sign(text).hex()}
     if kind == "request":
         signatures = {"node": sign_as_node(own.node, text).hex(),
                       "ledger": own.ledger.sign(text).hex()}  # fmt: skip
-    whole = {"cloister": kind, "version": 1, "body": body, "signatures": signatures, **outer}
+    made = {"cloister": kind, "version": VERSIONS.get(kind, 1), "body": body}
+    if kind == "succession":
+        return as_json({**made, "signature": signatures["authority"], **outer})
+    whole = {**made, "signatures": signatures, **outer}
     return as_json(whole)
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status, Step
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import MAGIC, encode
+from cloister.provisioning.signed_questions import Unsigned
 from cloister.server.asking import Patience
 from cloister.server.rounds import run_study
 from cloister.server.study import RoundReport, ServerStudy
@@ -56,7 +57,7 @@ def study(**changes: object) -> ServerStudy:
         patience=Patience(0.0), prepare_timeout=0.0,
         nodes=lambda grid: {SERVER_NODE + 1 + at: site for at, site in enumerate(NAMES)},
         trained=lambda number: frozenset({"w"}), max_update_norm=ONE.norm(),
-        score=lambda state: {}, save=lambda state: None,
+        score=lambda state: {}, save=lambda state: None, voice=Unsigned(),
     )  # fmt: skip
     return replace(whole, **changes)  # type: ignore[arg-type]
 

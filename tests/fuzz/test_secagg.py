@@ -16,7 +16,7 @@ from cloister.privacy.secagg.question import Question, from_hex
 from cloister.privacy.secagg.shamir import combine
 from cloister.privacy.secagg.terms import Terms
 from cloister.privacy.secagg.unmasking import unmasked_sum
-from tests.privacy.secagg.test_protocol import Federation
+from tests.privacy.secagg.test_protocol import START, Federation
 from tests.support.fuzzing import (
     as_json,
     canonical_or_json,
@@ -44,7 +44,7 @@ def question() -> dict[str, Any]:
     adverts = {site: text.hex() for site, text in found.adverts.items()}
     whole = Question(
         epoch=1, members=found.terms.members, advertisements=adverts,
-        survivors=found.terms.sites, signatures=adverts, boxes=adverts,
+        survivors=found.terms.sites, signatures=adverts, boxes=adverts, adapter=START,
     )  # fmt: skip
     return {**asdict(whole), "survivors": list(whole.survivors)}
 
@@ -73,7 +73,8 @@ def test_questions(data: st.DataObject | None) -> None:
               len(payload))  # fmt: skip
     must_read(
         lambda: reveal(
-            whole.members[site], 1, from_hex(found.signatures), from_hex(found.boxes)
+            whole.members[site], 1, found.adapter, from_hex(found.signatures),
+            from_hex(found.boxes),
         ),
         len(payload),
     )  # fmt: skip

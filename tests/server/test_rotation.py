@@ -235,7 +235,7 @@ def test_a_switch_that_was_cut_off_goes_on(folder: ServerFolder) -> None:
     assert found is not None
     assert found.switched
     assert not list(folder.path.glob("ca-next*"))
-    assert set(folder.renew(NOW)) == {"endpoint", "loopback"}
+    assert set(folder.renew(NOW)) == {"endpoint"}
 
 
 def test_nothing_is_switched_that_was_not_announced_or_runs(folder: ServerFolder) -> None:
