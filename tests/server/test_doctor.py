@@ -121,7 +121,7 @@ def test_what_cannot_be_tried_is_said_and_how_to_try_it(
         assert run(["server", "doctor", str(folder.path), "--json"]) == 0
         told_rows = json.loads(capsys.readouterr().out)["checks"]
         assert {row["check"] for row in told_rows} >= {"another user", "owners and modes", "ports"}
-    folder.state.chmod(0o777)
+    folder.secret.chmod(0o644)  # `state` is closed as the folder is opened
     assert run(["server", "doctor", str(folder.path)]) == 9
     assert "mend these" in capsys.readouterr().err
 
