@@ -57,7 +57,7 @@ def openings(folder: ServerFolder) -> list[str]:
     for place in (folder.state,):
         if (why := why_open(place, owner)) is not None:
             found.append(f"{place}: {why}")
-    for name in ("executor.secret", "ca.key", "endpoint.key"):
+    for name in ("executor.secret", "ca.key", "ca-next.key", "coordinator.key", "endpoint.key"):
         place = folder.path / name
         if place.exists() and place.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             found.append(f"{place}: others may read it")
