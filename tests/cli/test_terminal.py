@@ -87,7 +87,7 @@ def test_every_way_to_print_is_clean(text: str) -> None:
 
     found = written(say)
     assert not ACTS.search(found)
-    # No markup: it is text. A longer one is cut into lines, and blanks at an end of a line are lost.
+    # No markup: it is text. A longer one is cut into lines, and blanks at the end of one are lost.
     if text.isascii() and text.isprintable() and "[" in text and " " not in text and len(text) < 60:
         assert found.count(text) >= 8
 
