@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from cloister.errors import UsageError
+from cloister.printable import one_line
 from cloister.privacy import adversaries, stated
 from cloister.privacy.accounting import epsilon, rdp_epsilon
 from cloister.privacy.chain import canonical, json_epsilon
@@ -56,7 +57,7 @@ def statement(verdict: Verdict, study: str, version: int = VERSION) -> dict[str,
     history = verdict.history
     rounds = [charged for (name, _), charged in history.rounds.items() if name == study]
     if not rounds:
-        raise UsageError(f"study {study[:12]}…: no round of it was charged in this ledger")
+        raise UsageError(f"study {one_line(study, 12)}: no round of it was charged in this ledger")
     plans = [history.plans[digest] for digest in dict.fromkeys(c.plan for c in rounds)]
     figures = (
         _figures(history, study, _budget(verdict)) if version == VERSION
