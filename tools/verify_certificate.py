@@ -217,6 +217,7 @@ def walk(rows, key):
             fine = isinstance(value, kinds) and type(value) is not bool
             need(fine and not (kinds is int and value < 0), f"entry {seq}: {name} is {value!r}")
         need((kind == "begin") == (seq == 0), f"entry {seq}: a beginning in the wrong place")
+        need(type(entry["time"]) is str, f"entry {seq}: a time that is no text")
         if kind == "begin":
             need(entry["key"] == key, "begun under another key")
             need(entry["unit"] in ("record", "person") and entry["neighbouring"] == "add-remove",

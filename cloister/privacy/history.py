@@ -99,6 +99,7 @@ class History:
 
     def _take(self, fields: dict[str, Any], head: Head) -> Request | None:
         kind = fields["kind"]
+        _text(fields, "time")  # no rule reads it, reports show it
         if (kind == "begin") is not (head.seq == 0):
             raise ValueError("the beginning is not at the beginning")
         if kind == "begin":
