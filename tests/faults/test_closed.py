@@ -100,6 +100,7 @@ def open_folder() -> Iterator[Path]:
         shutil.rmtree(place)
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(os.getuid() != 0, reason="only root acts as another user")
 def test_another_user_neither_lists_nor_pushes_nor_evicts(open_folder: Path) -> None:
     nobody = pwd.getpwnam("nobody")

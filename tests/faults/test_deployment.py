@@ -183,6 +183,7 @@ def test_an_agent_that_dies_in_a_round_spends_it_once(tmp_path: Path, points: li
         assert len(list((tmp_path / "west").glob("died-*"))) == len(points)
 
 
+@pytest.mark.nightly
 def test_an_agent_that_hangs_is_ended_and_goes_on_with_the_next_round(tmp_path: Path) -> None:
     with federation(tmp_path, epsilon="40.0", noise=0.8) as made:
         path = made.sites["west"].path

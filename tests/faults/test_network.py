@@ -4,6 +4,8 @@ import json
 import threading
 from pathlib import Path
 
+import pytest
+
 from cloister.server.folder import ServerFolder
 from cloister.server.journal import Standing, read_run
 from cloister.server.run_directory import RunDirectory
@@ -14,6 +16,7 @@ from tests.support.network import network
 STALL = 10.0
 
 
+@pytest.mark.nightly
 def test_rounds_survive_delay_cut_and_half_open_connections(tmp_path: Path) -> None:
     with (
         federation(tmp_path, epsilon="40.0", noise=0.8) as made,

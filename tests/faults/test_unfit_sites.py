@@ -44,6 +44,7 @@ def fill(file: Path) -> None:
                     raise
 
 
+@pytest.mark.nightly
 def test_a_full_disk_or_a_wrong_clock_stops_its_own_site_alone(tmp_path: Path) -> None:
     names = ("east", "full", "fast")
     with (
