@@ -14,10 +14,10 @@ PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --
 help: ## What each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-demo: $(VENV)/.demo ## Four synthetic hospitals train one model together, at epsilon = 8 (about 3 minutes)
+demo: $(VENV)/.demo ## Four synthetic hospitals train one model together, at epsilon = 8 (about 5 minutes)
 	$(BIN)/cloister simulate
 
-deploy-demo: $(VENV)/.demo ## A coordinator and three hospitals over TLS on this machine, from invite to certificate (about 2 minutes)
+deploy-demo: $(VENV)/.demo ## A coordinator and three hospitals over TLS on this machine, from invite to certificate (about 5 minutes)
 	$(BIN)/python demos/deploy.py
 
 test: $(VENV)/.dev ## The tests, but for those that only `make nightly` runs
