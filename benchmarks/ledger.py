@@ -16,10 +16,11 @@ from cloister.models.network import trained_parameters
 from cloister.privacy.accounting import COARSE, epsilon, rdp_epsilon
 from cloister.privacy.budget import ORDERS, Budget
 from cloister.privacy.chain import Entry, Head, sign
+from cloister.privacy.charge import Charge
 from cloister.privacy.clipping import ClippedSum
 from cloister.privacy.entropy import OsEntropy
 from cloister.privacy.keys import create_key, public_hex
-from cloister.privacy.ledger import Charge, Ledger, Reservation
+from cloister.privacy.ledger import Ledger, Reservation
 from cloister.privacy.noise import add_noise
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit

@@ -19,7 +19,7 @@ Fields = dict[str, Any]  # str, int, float and bytes only
 # Of Ed25519 (RFC 8032).
 SIGNATURE_BYTES = 64
 # SHA-256 in hex, or nothing.
-_HEAD = re.compile("[0-9a-z]{0,64}")
+_HEAD = re.compile("(?:[0-9a-f]{64})?")
 # The name under which requests and replies travel in a Flower message.
 RECORD = "cloister"
 

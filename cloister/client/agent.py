@@ -1,9 +1,9 @@
 """The site's agent: one warm process that answers rounds, in place of Flower's executor.
 
 It claims the SuperNode's tasks, answers what its coordinator signed and nothing else, checks each
-question against the site's policy and ledger, and runs the trainer that is installed, with the base
-model in memory. The bundle that a run came with is
-never unpacked; an error's text never leaves; every reply is checked once more before it goes.
+question against the site's policy, approvals and ledger, and runs the trainer that is installed,
+with the base model in memory. The bundle that a run came with is never unpacked; an error's text
+never leaves; every reply is checked once more before it goes.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ POLL = 0.1
 # about 50 MB/s, whoever's it is.
 READ_SECONDS = 1e-4
 READ_BYTE_SECONDS = 2e-8
-# Questions of strangers that are noted in full while an agent runs, of the refusals that are kept
-# (`agent_folder.KEPT`): whoever puts them must not crowd out why the coordinator's own came to
-# nothing. The others are counted.
+# Questions of strangers that are noted in full while an agent runs, a fifth of the refusals that
+# stay for good (`refusals.FIRST`): whoever puts them must not crowd out why the coordinator's own
+# came to nothing. The others are counted.
 NOTED_STRANGERS = 20
 # How a watchdog ends the process: EX_SOFTWARE, sysexits.h.
 HUNG = 70

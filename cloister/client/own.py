@@ -27,7 +27,8 @@ from cloister.client.site_file import SiteFile
 from cloister.client.terms import Terms, accepted_terms, own_rank
 from cloister.errors import RefusedError, UsageError
 from cloister.models.base import base_at_hand, find_base
-from cloister.privacy.ledger import Charge, Ledger
+from cloister.privacy.charge import Charge
+from cloister.privacy.ledger import Ledger
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
 from cloister.recipe import Recipe

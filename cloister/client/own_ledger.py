@@ -6,8 +6,9 @@ import json
 
 from cloister.client.site_file import SiteFile
 from cloister.errors import BadFileError, LedgerError
+from cloister.privacy.charge import Charge
 from cloister.privacy.keys import load_key
-from cloister.privacy.ledger import Charge, Ledger, key_file
+from cloister.privacy.ledger import Ledger, key_file
 from cloister.privacy.ledger_file import LedgerFile
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit

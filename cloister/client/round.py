@@ -24,8 +24,8 @@ from cloister.client.secure import Asking, agreed_terms
 from cloister.client.site import Site
 from cloister.errors import RefusedError, UsageError
 from cloister.privacy.certificate_alone import to_bytes
+from cloister.privacy.charge import Charge, Released
 from cloister.privacy.entropy import Entropy
-from cloister.privacy.ledger import Charge, Released
 from cloister.privacy.plan import Plan
 from cloister.privacy.secagg.question import Question
 from cloister.training.config import TrainingConfig
@@ -54,9 +54,8 @@ def run_round(admitted: Admitted, request: RoundRequest, on_step: OnStep) -> Rou
             the policy does not accept; nothing was charged.
         AdapterFormatError: The question is not of the study's shapes; nothing was charged.
         BudgetError: The site's budget does not cover the round; nothing was charged.
-        LedgerError: The charge could not be written; nothing was drawn.
-        LedgerError: The ledger lacks an entry that the coordinator had from it: it was rolled back;
-            nothing was charged, and nothing is sent.
+        LedgerError: The charge could not be written, and nothing was drawn; or the ledger lacks an
+            entry that the coordinator had from it (it was rolled back), and nothing was charged.
         RoundSpentError: The round was charged and cut off, now or before; by what, its cause says.
 
     Guarantees:

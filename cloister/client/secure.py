@@ -19,7 +19,8 @@ from cloister.adapter.exchange import Step
 from cloister.client.charged import charged
 from cloister.client.policy_file import AcceptPolicy
 from cloister.errors import RefusedError, RoundSpentError
-from cloister.privacy.ledger import Charge, Ledger, Released
+from cloister.privacy.charge import Charge, Released
+from cloister.privacy.ledger import Ledger
 from cloister.privacy.plan import Plan
 from cloister.privacy.secagg.keys import advertise
 from cloister.privacy.secagg.member import Member, join, mask_update, reveal, sign_set

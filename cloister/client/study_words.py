@@ -19,8 +19,8 @@ from cloister.client.trusted_key import trusted_coordinator
 from cloister.errors import BudgetError, CloisterError
 from cloister.names import counted
 from cloister.privacy.budget import steps_left
+from cloister.privacy.charge import Charge
 from cloister.privacy.history import request_of
-from cloister.privacy.ledger import Charge
 from cloister.privacy.ledger_file import LedgerFile
 from cloister.privacy.stated import of_plan
 from cloister.privacy.verify import verify

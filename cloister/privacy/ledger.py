@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,45 +25,13 @@ from cloister.privacy.accounting import COARSE, epsilon, rdp_epsilon
 from cloister.privacy.budget import Budget, Request, Terms, fits, terms_for
 from cloister.privacy.certificate import certify
 from cloister.privacy.chain import Entry, Head, check_anchor, follow, json_epsilon, sign
+from cloister.privacy.charge import Charge, Released
 from cloister.privacy.events import GaussianEvent
 from cloister.privacy.history import History, ReleasedEntry, Reserved, request_of
 from cloister.privacy.keys import create_key, load_key, public_hex
 from cloister.privacy.ledger_file import LedgerFile, Transaction
-from cloister.privacy.plan import Plan
 from cloister.privacy.stated import Stated, promise, shown, spent, used
 from cloister.privacy.units import Neighbouring, Unit
-
-
-@dataclass(frozen=True, kw_only=True)
-class Charge:
-    """A round that a site is asked to run.
-
-    Attributes:
-        study: Digest of the study's recipe.
-        round: From 1.
-        plan: What will run.
-        request: SHA-256 of what the coordinator sent; the same round with another is refused.
-        is_private: Whether its randomness is unpredictable; otherwise it is charged as ε = ∞.
-    """
-
-    study: str
-    round: int
-    plan: Plan
-    request: str
-    is_private: bool = True
-
-
-@dataclass(frozen=True)
-class Released:
-    """Bytes that may leave: their release is in the ledger, or they tell of no record.
-
-    Attributes:
-        payload: What leaves.
-        head: SHA-256 of the release's entry; empty where no record was looked at.
-    """
-
-    payload: bytes
-    head: str
 
 
 class Reservation:

@@ -8,7 +8,8 @@ import pytest
 
 from cloister.cli.main import run
 from cloister.privacy.budget import Budget
-from cloister.privacy.ledger import Charge, Ledger
+from cloister.privacy.charge import Charge
+from cloister.privacy.ledger import Ledger
 from cloister.privacy.units import Unit
 from cloister.recipe import read_recipe
 from cloister.simulation.study import prepare

@@ -20,7 +20,8 @@ from cloister.client.site_file import EXAMPLE, FILL_IN, TEMPLATE, SiteConfig, re
 from cloister.errors import BudgetError, RecipeError
 from cloister.models.base import weights_sha256
 from cloister.privacy.accounting import epsilon
-from cloister.privacy.ledger import Charge, Ledger, Released, key_file
+from cloister.privacy.charge import Charge, Released
+from cloister.privacy.ledger import Ledger, key_file
 from cloister.privacy.plan import Plan
 from cloister.privacy.stated import of_plan
 from cloister.recipe import read_recipe

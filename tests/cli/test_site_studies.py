@@ -204,7 +204,8 @@ def test_at_a_terminal_the_study_s_name_is_typed(site: Path, typed: str, found: 
 def test_a_study_that_the_budget_does_not_cover_says_so(tmp_path: Path, capsys: Read) -> None:
     site = make(tmp_path / "ward")
     file = read_site(site)
-    from cloister.privacy.ledger import Charge, Ledger, Reservation
+    from cloister.privacy.charge import Charge
+    from cloister.privacy.ledger import Ledger, Reservation
 
     terms, _ = shown(file, study().digest(), NOW)
     ledger = Ledger(file.ledger)

@@ -13,8 +13,9 @@ from cloister.client.policy import Asked, check
 from cloister.client.policy_file import AcceptPolicy, BudgetPolicy, PrivacyPolicy, SitePolicy
 from cloister.client.secure import Asking, EpochKeys, agreed_terms
 from cloister.errors import RefusedError, RoundSpentError
+from cloister.privacy.charge import Charge
 from cloister.privacy.keys import public_hex
-from cloister.privacy.ledger import Charge, Ledger
+from cloister.privacy.ledger import Ledger
 from cloister.privacy.plan import Plan
 from cloister.privacy.secagg.keys import advertise
 from cloister.privacy.secagg.question import Question, to_hex

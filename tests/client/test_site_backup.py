@@ -29,7 +29,7 @@ from cloister.client.site_restore import restore
 from cloister.errors import BadFileError, CloisterError, LedgerError, RefusedError, UsageError
 from cloister.files import write_whole
 from cloister.privacy.anchor import anchor_of, read_anchor
-from cloister.privacy.ledger import Released
+from cloister.privacy.charge import Released
 from cloister.privacy.ledger_file import LedgerFile
 from cloister.server.folder import ServerConfig, ServerFolder
 from tests.support.federation import admit

@@ -19,8 +19,8 @@ from cloister.client.reach import reach
 from cloister.flower.control import Control
 from cloister.server.doctor import Verdict, examine
 from cloister.server.journal import Standing
+from cloister.server.loopback import listening_ports
 from tests.support.federation import check_history, federation
-from tests.support.ports import listening_ports
 from tests.support.proxies import recording_proxy
 
 CHILDREN = {"server": ("superlink", "gate", "executor"), "east": ("supernode", "agent")}
@@ -128,7 +128,7 @@ def test_another_user_neither_lists_nor_pushes_nor_evicts(open_folder: Path) -> 
             for name in names:
                 pid = made.child(who, name)
                 assert pid
-                ports = {port for _, port in listening_ports(pid)}
+                ports = set(listening_ports(pid))
                 assert ports == ({made.server.config.place[1]} if name == "gate" else set()), name
         assert {finding.verdict for finding in examine(made.server)} == {Verdict.PASS}
         assert made.wait_ended("triage") is Standing.FINISHED

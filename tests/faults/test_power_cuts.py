@@ -13,8 +13,9 @@ import pytest
 
 from cloister.errors import LedgerError, RoundSpentError
 from cloister.privacy.chain import Head
+from cloister.privacy.charge import Released
 from cloister.privacy.keys import create_key
-from cloister.privacy.ledger import Ledger, Released, Reservation
+from cloister.privacy.ledger import Ledger, Reservation
 from cloister.privacy.ledger_file import LedgerFile
 from cloister.privacy.units import Unit
 from cloister.privacy.verify import verify

@@ -32,9 +32,9 @@ from cloister.flower.sockets import (
 from cloister.flower.superlink import settings
 from cloister.flower.tasks import CLIENT_TASK, SERVER_TASK, Executor, Runtime
 from cloister.provisioning.node_key import public_pem
+from cloister.server.loopback import listening_ports
 from tests.support.https import served
 from tests.support.papers import keys
-from tests.support.ports import listening_ports
 
 
 @dataclass
@@ -138,7 +138,7 @@ def test_the_site_s_runtime_is_at_a_socket_too(tmp_path: Path) -> None:
 
 def test_nothing_of_flower_s_opens_a_port(link: Link) -> None:
     """Whatever the environment of the service says of its gRPC servers."""
-    assert listening_ports(link.process.pid) == set()
+    assert listening_ports(link.process.pid) == []
     assert stat.S_IMODE(link.socket.stat().st_mode) == 0o600
     assert stat.S_IMODE(link.socket.parent.stat().st_mode) == 0o700
     made = settings(link.secret, Path("unused.db"))

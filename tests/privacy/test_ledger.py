@@ -10,7 +10,8 @@ import pytest
 from cloister.errors import BudgetError, LedgerError, RefusedError, RoundSpentError, UsageError
 from cloister.privacy.accounting import epsilon
 from cloister.privacy.budget import Budget
-from cloister.privacy.ledger import Ledger, Released, Reservation
+from cloister.privacy.charge import Released
+from cloister.privacy.ledger import Ledger, Reservation
 from cloister.privacy.ledger_file import LedgerFile
 from cloister.privacy.stated import Basis
 from cloister.privacy.units import Unit

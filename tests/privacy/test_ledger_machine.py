@@ -19,8 +19,9 @@ from hypothesis.stateful import (
 from cloister.errors import BudgetError, LedgerError, RefusedError, RoundSpentError
 from cloister.privacy.accounting import COARSE, epsilon
 from cloister.privacy.budget import Budget, Request, Spending, fits, terms_for
+from cloister.privacy.charge import Charge, Released
 from cloister.privacy.history import request_of
-from cloister.privacy.ledger import Charge, Ledger, Released, Reservation
+from cloister.privacy.ledger import Ledger, Reservation
 from cloister.privacy.ledger_file import LedgerFile
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit

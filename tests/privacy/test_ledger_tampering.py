@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloister.errors import LedgerError
 from cloister.privacy.chain import Entry, Head, canonical, sign
-from cloister.privacy.ledger import Ledger, Released
+from cloister.privacy.charge import Released
+from cloister.privacy.ledger import Ledger
 from cloister.privacy.ledger_file import VERSION, LedgerFile
 from tests.support.ledgers import charge, new_ledger, reserved, run_round
 from tests.support.power_cut import memory_folder

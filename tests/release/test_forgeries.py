@@ -9,7 +9,7 @@ import pytest
 from cloister.errors import CloisterError, LedgerError, RefusedError
 from cloister.privacy.certificate import Evidence
 from cloister.privacy.chain import Entry, Head, canonical
-from cloister.privacy.ledger import Released
+from cloister.privacy.charge import Released
 from cloister.privacy.verify import verify
 from cloister.release.bundle import Bundle, Received
 from cloister.release.evidence import examine

@@ -30,7 +30,7 @@ TERMS = Terms(
 
 def reply(site: str = "a", number: int = 3, status: Status = Status.TRAINED) -> RoundReply:
     trained = status is Status.TRAINED
-    delta, spent, head = (encode(UPDATE), 1.5, "head") if trained else (b"", 0.0, "")
+    delta, spent, head = (encode(UPDATE), 1.5, "ab" * 32) if trained else (b"", 0.0, "")
     return RoundReply(site, number, status, delta, spent, head)
 
 
@@ -75,7 +75,7 @@ FORGED: dict[str, RoundReply] = {
     "signed for another round": replace(signed(reply(number=2)), round=3),
     "another update than was signed": replace(signed(reply()), delta=encode(UPDATE.scale(0.5))),
     "another ε than was signed": replace(signed(reply()), epsilon=0.1),
-    "another entry than was signed": replace(signed(reply()), head="other"),
+    "another entry than was signed": replace(signed(reply()), head="cd" * 32),
     "another status than was signed": replace(
         signed(reply(status=Status.REFUSED)), status=Status.BUDGET
     ),

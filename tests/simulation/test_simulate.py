@@ -16,8 +16,9 @@ from cloister.adapter.wire import decode, encode
 from cloister.adapter.wire import digest as sha256
 from cloister.client.round import answer
 from cloister.errors import BudgetError, DataError, RecipeError
+from cloister.privacy.charge import Charge
 from cloister.privacy.entropy import OsEntropy
-from cloister.privacy.ledger import Charge, Ledger
+from cloister.privacy.ledger import Ledger
 from cloister.privacy.ledger_file import LedgerFile
 from cloister.privacy.stated import Basis
 from cloister.privacy.verify import verify

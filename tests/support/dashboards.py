@@ -9,7 +9,8 @@ from typing import Any
 from cloister.client.agent_folder import AgentFolder
 from cloister.client.policy_file import EXAMPLE
 from cloister.client.site_file import SiteFile, read_site
-from cloister.privacy.ledger import Charge, Ledger, Reservation
+from cloister.privacy.charge import Charge
+from cloister.privacy.ledger import Ledger, Reservation
 from cloister.recipe import parse_recipe
 from cloister.server.folder import ServerConfig, ServerFolder
 from cloister.server.journal import Run, Standing, write_run

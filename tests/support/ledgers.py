@@ -5,7 +5,8 @@ from pathlib import Path
 
 from cloister.privacy.accounting import FINE, epsilon
 from cloister.privacy.budget import Budget
-from cloister.privacy.ledger import Charge, Ledger, Released, Reservation
+from cloister.privacy.charge import Charge, Released
+from cloister.privacy.ledger import Ledger, Reservation
 from cloister.privacy.plan import Plan
 from cloister.privacy.secagg.sharing import Sharing
 from cloister.privacy.units import Unit

@@ -3,7 +3,6 @@
 import os
 import random
 import socket
-from pathlib import Path
 
 # Below the range from which Linux takes the ports of outgoing connections (32768 and above), so
 # that a port that was free when it was chosen is not taken by a connection a second later.
@@ -25,23 +24,3 @@ def free_port() -> int:
                 continue
             return port
     raise AssertionError(f"no port from {FIRST} to {LAST} is free")
-
-
-def listening_ports(pid: int) -> set[tuple[str, int]]:
-    """The addresses at which a process of this machine listens over TCP, as Linux lists them."""
-    inodes = set()
-    for handle in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            target = str(handle.readlink())
-        except FileNotFoundError:  # closed meanwhile
-            continue
-        if target.startswith("socket:["):
-            inodes.add(target[8:-1])
-    found = set()
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
-            words = line.split()
-            if words[3] == "0A" and words[9] in inodes:  # TCP_LISTEN, include/net/tcp_states.h
-                host, port = words[1].split(":")
-                found.add((host, int(port, 16)))
-    return found

@@ -1,0 +1,39 @@
+"""A round that a ledger is asked to charge, and the bytes that may leave for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cloister.privacy.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Charge:
+    """A round that a site is asked to run.
+
+    Attributes:
+        study: Digest of the study's recipe.
+        round: From 1.
+        plan: What will run.
+        request: SHA-256 of what the coordinator sent; the same round with another is refused.
+        is_private: Whether its randomness is unpredictable; otherwise it is charged as ε = ∞.
+    """
+
+    study: str
+    round: int
+    plan: Plan
+    request: str
+    is_private: bool = True
+
+
+@dataclass(frozen=True)
+class Released:
+    """Bytes that may leave: their release is in the ledger, or they tell of no record.
+
+    Attributes:
+        payload: What leaves.
+        head: SHA-256 of the release's entry; empty where no record was looked at.
+    """
+
+    payload: bytes
+    head: str
