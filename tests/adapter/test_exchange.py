@@ -8,7 +8,7 @@ from cloister.adapter.exchange import RoundReply, RoundRequest, Status
 from cloister.errors import AdapterFormatError
 
 REQUEST = RoundRequest("abc", 3, b"bytes")
-REPLY = RoundReply("north", 3, Status.TRAINED, b"bytes", math.inf, "head")
+REPLY = RoundReply("north", 3, Status.TRAINED, b"bytes", math.inf, "ab" * 32)
 
 
 def test_messages_survive_their_fields() -> None:

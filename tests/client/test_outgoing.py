@@ -32,7 +32,7 @@ from tests.support.papers import keys
 
 UPDATE = Adapter({"w": np.array([1.0, 2.0])})
 BOUND = UPDATE.norm()
-HEAD, EPSILON = "head", 1.5
+HEAD, EPSILON = "ab" * 32, 1.5
 
 
 @dataclass(frozen=True)
@@ -364,7 +364,7 @@ def test_a_certificate_leaves_as_the_ledger_gives_it_and_no_other(tmp_path: Path
     named = to_bytes(ledger.certificate("study", site="ward", base="Jane"))
     with pytest.raises(RefusedError, match="does not give"):
         check(told(named), where, asking)
-    for change in ({"epsilon": 1.0}, {"head": "x"}):
+    for change in ({"epsilon": 1.0}, {"head": "cd" * 32}):
         with pytest.raises(RefusedError, match="more than itself"):
             check(told(sound, **change), where, asking)
     with pytest.raises(RefusedError):  # and an update is no answer to it

@@ -29,6 +29,7 @@ ONE = Adapter({"w": np.ones(2)})
 START = ServerState(Adapter({"w": np.zeros(2)}))
 NAMES = ("a", "b", "c")
 UPDATE = encode(ONE)
+HEAD = "ab" * 32
 
 
 def grid(hostile: object, first: int = 0) -> LocalGrid:
@@ -43,7 +44,7 @@ def grid(hostile: object, first: int = 0) -> LocalGrid:
         status = Status.READY if request.step is Step.PREPARE else Status.TRAINED
         trained = status is Status.TRAINED
         said = RoundReply(site, request.round, status, UPDATE if trained else b"", 1.0 * trained,
-                          "head" if trained else "")  # fmt: skip
+                          HEAD if trained else "")  # fmt: skip
         return Message(RecordDict({RECORD: ConfigRecord(said.fields())}), reply_to=message)
 
     whole = LocalGrid(app, len(NAMES))
@@ -93,7 +94,7 @@ def record(**changes: object) -> object:
 
     def say(message: Message) -> object:
         number = int(str(message.content[RECORD]["round"]))
-        sound = RoundReply("c", number, Status.TRAINED, UPDATE, 1.0, "head").fields()
+        sound = RoundReply("c", number, Status.TRAINED, UPDATE, 1.0, HEAD).fields()
 
         class Record(ConfigRecord):
             def keys(self) -> Any:
@@ -189,7 +190,7 @@ def test_a_sound_answer_counts() -> None:
     assert [report.missing for report in closes(record(), 1)] == [(), ()]
 
 
-SOUND: Mapping[str, Any] = RoundReply("c", 1, Status.TRAINED, UPDATE, 1.0, "head").fields()
+SOUND: Mapping[str, Any] = RoundReply("c", 1, Status.TRAINED, UPDATE, 1.0, HEAD).fields()
 
 
 @fuzz

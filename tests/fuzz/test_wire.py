@@ -56,7 +56,7 @@ def test_adapters(data: bytes, is_expected: bool) -> None:
         assert found.shapes == ADAPTER.shapes
 
 
-REPLY = RoundReply("a", 1, Status.TRAINED, b"x", 1.0, "head", b"").fields()
+REPLY = RoundReply("a", 1, Status.TRAINED, b"x", 1.0, "ab" * 32, b"").fields()
 REQUEST = RoundRequest("study", 1, b"x", Step.TRAIN, b"").fields()
 anything = odd | st.binary(max_size=10) | st.sampled_from([*Status, *Step]).map(str)
 
