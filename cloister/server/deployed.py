@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +31,7 @@ from cloister.server.asking import Patience
 from cloister.server.certifying import collect_certificates
 from cloister.server.gathering import secure_study
 from cloister.server.heads import Heads
-from cloister.server.journal import change_run, note
+from cloister.server.journal import change_run, note, ready_sites
 from cloister.server.members import Member
 from cloister.server.plots import plot_run
 from cloister.server.rounds import run_study
@@ -225,12 +225,6 @@ class DeployedStudy:
             note(run.path, "closed", round=report.round, scores=scores,
                  seconds=round(report.seconds, 2), bytes=report.bytes_up)  # fmt: skip
 
-        def on_prepared(ready: Collection[str], refused: Mapping[str, str]) -> None:
-            for site in sorted(ready):
-                note(run.path, "ready", round=0, site=site)
-            for site, why in sorted(refused.items()):
-                note(run.path, "refused", round=0, site=site, text=why)
-
         return ServerStudy(
             digest=digest,
             sites=names,
@@ -251,7 +245,9 @@ class DeployedStudy:
             voice=Signed(self.key, digest, sent_document(recipe), keys, Heads(self.heads)),
             stop_early=scorer.stop_early,
             on_round=on_round,
-            on_prepared=on_prepared,
+            ready=ready_sites(run.path) & set(names),
+            on_ready=lambda site: note(run.path, "ready", round=0, site=site),
+            on_refused=lambda site, why: note(run.path, "refused", round=0, site=site, text=why),
             on_note=lambda text: note(run.path, "note", text=text),
             on_event=lambda what, number, site: note(run.path, what, round=number, site=site),
             nodes=self._nodes,

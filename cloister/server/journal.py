@@ -194,3 +194,12 @@ def events(folder: Path, after: int = 0) -> Iterator[tuple[int, dict[str, Any]]]
                 yield after, json.loads(line)
             except ValueError:
                 continue
+
+
+def ready_sites(folder: Path) -> frozenset[str]:
+    """The sites of a run that last said that they take part, and nothing to the contrary since."""
+    said: dict[str, str] = {}
+    for _, event in events(folder):
+        if event.get("what") in ("ready", "refused", "retired"):
+            said[str(event.get("site"))] = event["what"]
+    return frozenset(site for site, what in said.items() if what == "ready")

@@ -1,8 +1,10 @@
-"""Which sites take part in a study: asked once before its rounds, and anew when a run goes on.
+"""Which sites take part in a study: each is asked until it says so, before the rounds begin.
 
 A site that is asked to prepare accepts or refuses the study, finds and loads the base, proves its
 per-record gradients, and says one word. It may take as long as a download does, so the question
 has a deadline of its own. Who comes later is asked for its rounds all the same, and prepares then.
+A run that goes on after a crash asks only the sites that had not yet said that they take part: were
+all asked again, crashes in close succession would keep a run from ever closing a round.
 A site where somebody has yet to approve the study says `unapproved`: that is no fault, and it is
 asked again until the deadline.
 """
@@ -75,6 +77,8 @@ def prepare(study: ServerStudy, asker: Asker) -> Prepared:
         on_event=events.tell,
         is_waiting=_is_unapproved,
     )
+    if study.ready.issuperset(study.sites):
+        return Prepared(study.ready, frozenset(), {}, frozenset())
     started = asker.clock()
     nodes = asker.connected(len(study.sites), study.enough, started)
     if len(nodes) < study.enough:
@@ -82,25 +86,28 @@ def prepare(study: ServerStudy, asker: Asker) -> Prepared:
             f"{len(nodes)} sites are connected after {asker.clock() - started:.0f} s, "
             f"{study.enough} are needed; start the others, then resume the run"
         )
+    asked = {node: site for node, site in nodes.items() if site not in study.ready}
+    question, enough = RoundRequest(study.digest, 0, b"", Step.PREPARE), study.enough
     replies = read_replies(
-        asker.ask(RoundRequest(study.digest, 0, b"", Step.PREPARE), nodes, study.enough, started),
+        asker.ask(question, asked, enough - len(study.ready), started),
         Terms(study.digest, study.sites, study.keys),
         0,
         lambda site: Awaited(0, lambda payload: None),
-        lambda site, payload: None,
+        lambda site, payload: study.on_ready(site),
         Status.READY,
     )
     known = set(replies.nodes.values())
     answered = {"", *replies.counted, *replies.retired, *replies.refused}
     prepared = Prepared(
-        ready=frozenset(replies.counted),
+        ready=study.ready | frozenset(replies.counted),
         retired=frozenset(replies.retired),
         refused=dict(replies.refused),
         nodes=frozenset(replies.came - known),
         unfit=frozenset(replies.unfit),
         waiting=frozenset(events.waiting - answered),
     )
-    study.on_prepared(prepared.ready, prepared.refused)
+    for site, why in sorted(prepared.refused.items()):
+        study.on_refused(site, why)
     _check_enough(study, prepared, replies)
     return prepared
 

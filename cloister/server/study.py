@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -98,9 +98,12 @@ class ServerStudy:
         score: Scores an adapter on public data, or returns nothing where the round is not scored.
         save: Makes a state durable before the next round starts.
         voice: How questions are signed; a simulation says that they are not.
+        ready: Sites that said, before the run was interrupted, that they take part: they are not
+            asked again, and prepare for their next round where they have been started anew.
         stop_early: Whether the scores so far end the study.
         on_round: Told of each closed round.
-        on_prepared: Told who takes part, and who does not and why, before the first round.
+        on_ready: Told of each site that takes part, as it says so.
+        on_refused: Told before the first round who takes no part, and why.
         on_note: Told what is out of the ordinary, in words.
         on_event: Told what happens to a site in a round (`server.asking`); in round 0, while it
             prepares or its operator has yet to approve the study.
@@ -128,9 +131,11 @@ class ServerStudy:
     score: Callable[[ServerState], SetScores]
     save: Callable[[ServerState], None]
     voice: Voice
+    ready: frozenset[str] = frozenset()
     stop_early: Callable[[ServerState, SetScores], bool] = lambda state, metrics: False
     on_round: Callable[[RoundReport], None] = lambda report: None
-    on_prepared: Callable[[Collection[str], Mapping[str, str]], None] = lambda ready, refused: None
+    on_ready: Callable[[str], None] = lambda site: None
+    on_refused: Callable[[str, str], None] = lambda site, why: None
     on_note: Callable[[str], None] = log.warning
     prepare_timeout: float = PREPARE_TIMEOUT
     on_event: Callable[[str, int, str], None] = lambda what, number, site: None

@@ -19,6 +19,7 @@ from cloister.server.journal import (
     events,
     note,
     read_run,
+    ready_sites,
     write_run,
 )
 
@@ -130,6 +131,19 @@ def test_half_a_line_is_waited_for_and_a_broken_one_passed_over(tmp_path: Path) 
     with path.open("a") as file:
         file.write("\n")
     assert [event["what"] for _, event in events(tmp_path, told[-1][0])] == ["asked"]
+
+
+def test_who_takes_part_is_told_by_what_each_site_said_last(tmp_path: Path) -> None:
+    assert ready_sites(tmp_path) == frozenset()
+    for site in ("a", "b", "c", "d"):
+        note(tmp_path, "ready", round=0, site=site)
+    note(tmp_path, "refused", round=0, site="b", text="it says: refused")
+    note(tmp_path, "retired", round=3, site="c")
+    note(tmp_path, "refused", round=2, site="d", text="a mistake")
+    note(tmp_path, "asked", round=1, site="a")
+    assert ready_sites(tmp_path) == {"a"}
+    note(tmp_path, "ready", round=0, site="d")
+    assert ready_sites(tmp_path) == {"a", "d"}
 
 
 def test_events_that_a_site_can_repeat_are_bounded(

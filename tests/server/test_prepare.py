@@ -1,7 +1,7 @@
 """Which sites take part: asked once before the rounds, with a deadline of its own."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -12,15 +12,22 @@ from cloister.server.asking import Asker, Patience
 from cloister.server.prepare import prepare
 from cloister.server.rounds import run_study
 from cloister.server.study import RoundReport
+from cloister.strategies.strategy import ServerState
 from tests.server.test_rounds import ONE, good, grid, ready, study
 from tests.support.clock import Answer, Clock, TimedGrid
 
-Told = dict[str, object]
 
+@dataclass
+class Told:
+    """What the observers were told."""
 
-def told() -> tuple[Told, Callable[..., None]]:
-    seen: Told = {}
-    return seen, lambda ready, refused: seen.update(ready=set(ready), refused=dict(refused))
+    ready: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def observers(self) -> dict[str, object]:
+        """The study's fields that tell it."""
+        return {"on_ready": self.ready.append, "on_refused": self.refused.__setitem__}
 
 
 def but(site: str, **changes: object) -> Callable[[str], Mapping[str, object]]:
@@ -40,13 +47,13 @@ def test_every_site_is_asked_once_and_before_the_first_round() -> None:
         asked.append((site, number))
         return good(site, number)
 
-    seen, on_prepared = told()
+    seen = Told()
     run_study(
         grid(answer, prepared=prepared),
-        study(on_prepared=on_prepared, on_event=lambda *event: events.append(event)),
+        study(**seen.observers, on_event=lambda *event: events.append(event)),
     )
     assert asked == [(site, number) for number in (0, 1, 2) for site in "abc"]
-    assert seen == {"ready": {"a", "b", "c"}, "refused": {}}
+    assert (seen.ready, seen.refused) == (["a", "b", "c"], {})
     assert [what for what, number, _ in events if number == 0] == ["preparing"] * 3
     assert all(what != "preparing" for what, number, _ in events if number)
 
@@ -78,15 +85,15 @@ def test_who_takes_no_part_is_asked_for_no_round(changes: dict[str, object], why
         asked.add(site)
         return good(site, number)
 
-    seen, on_prepared = told()
+    seen = Told()
     final = run_study(
         grid(answer, prepared=but("c", **changes)),
-        study(on_prepared=on_prepared, on_round=reports.append),
+        study(**seen.observers, on_round=reports.append),
     )
     assert final.adapter["w"].tolist() == [2.0, 2.0]
     assert asked == {"a", "b"}
-    assert seen["ready"] == {"a", "b"}
-    ((_, said),) = seen["refused"].items()  # type: ignore[attr-defined]
+    assert seen.ready == ["a", "b"]
+    ((_, said),) = seen.refused.items()
     assert why in said
     assert [report.missing for report in reports] == [("c",), ("c",)]
 
@@ -117,12 +124,31 @@ def test_a_budget_that_covers_no_round_is_excused() -> None:
     assert notes == ["every site's budget is spent: ending after round 0"]
 
 
-def test_a_resumed_study_asks_again() -> None:
-    from cloister.strategies.strategy import ServerState
+@pytest.mark.parametrize("before", ["", "a", "ac", "abc"])
+def test_a_resumed_study_asks_those_that_had_not_said_that_they_take_part(before: str) -> None:
+    seen, asked = Told(), list[str]()
+    reports: list[RoundReport] = []
 
-    seen, on_prepared = told()
-    run_study(grid(good), study(state=ServerState(ONE, 1), on_prepared=on_prepared))
-    assert seen["ready"] == {"a", "b", "c"}
+    def prepared(site: str) -> Mapping[str, object]:
+        asked.append(site)
+        return ready(site)
+
+    resumed = study(
+        state=ServerState(ONE, 1),
+        ready=frozenset(before),
+        nodes=lambda grid: {2: "a", 3: "b", 4: "c"},
+        on_round=reports.append,
+        **seen.observers,
+    )
+    run_study(grid(good, prepared=prepared), resumed)
+    assert asked == seen.ready == sorted({"a", "b", "c"} - set(before))
+    assert [(report.round, report.missing) for report in reports] == [(2, ())]
+
+
+def test_who_refuses_a_resumed_study_is_told_and_who_was_ready_still_counts() -> None:
+    resumed = study(ready=frozenset("ab"), nodes=lambda grid: {2: "a", 3: "b", 4: "c"}, min_sites=3)
+    with pytest.raises(QuorumError, match=r"2 of 3 .* 3 are needed: c \(it says: refused\)"):
+        run_study(grid(good, prepared=but("c", status="refused")), resumed)
 
 
 def test_preparing_has_a_deadline_of_its_own() -> None:
@@ -147,16 +173,16 @@ def test_a_forged_refusal_costs_nobody_else_its_place() -> None:
     def forged(site: str) -> Mapping[str, object]:
         return {**ready("a"), "status": "refused"} if site == "c" else ready(site)
 
-    seen, on_prepared = told()
+    seen = Told()
     final = run_study(
         grid(good, prepared=forged),
         study(
             nodes=lambda grid: {2: "a", 3: "b", 4: "c"},
-            on_prepared=on_prepared,
+            **seen.observers,
             on_round=reports.append,
         ),
     )
-    assert seen["ready"] == {"a", "b"}
-    assert seen["refused"] == {"c": "the node of c answers in the name of a"}
+    assert seen.ready == ["a", "b"]
+    assert seen.refused == {"c": "the node of c answers in the name of a"}
     assert [report.missing for report in reports] == [("c",), ("c",)]
     assert final.round == 2

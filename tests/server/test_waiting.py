@@ -46,7 +46,8 @@ class Told:
 
     events: list[tuple[str, int, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    prepared: list[tuple[set[str], dict[str, str]]] = field(default_factory=list)
+    ready: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 def asked(
@@ -62,7 +63,7 @@ def asked(
     whole = study(
         min_sites=least, prepare_timeout=600.0, on_note=told.notes.append,
         on_event=lambda *event: told.events.append(event),
-        on_prepared=lambda ready, refused: told.prepared.append((set(ready), dict(refused))),
+        on_ready=told.ready.append, on_refused=told.refused.__setitem__,
     )  # fmt: skip
     return prepare(replace(whole, sites=("east", "west")), asker), made
 
@@ -101,7 +102,7 @@ def test_who_is_still_waited_for_at_the_deadline_is_at_no_fault() -> None:
     found, made = asked({2: ready, 3: approved_at(9e9)}, told, least=1)
     assert found.ready == {"east"}
     assert found.waiting == {"west"}
-    assert told.prepared == [({"east"}, {})]  # not among those that refused
+    assert (told.ready, told.refused) == (["east"], {})  # not among those that refused
     assert found.among(SITES) == {2: "east"}
     assert made.clock.now == pytest.approx(600.0, abs=1.0)
 
