@@ -30,9 +30,14 @@ LONGEST = 20.0
 # How often each kind is the victim, in 100. A SuperNode that was killed, or its service, comes in
 # again after about a minute; without executor or SuperLink the run begins its preparation anew.
 WEIGHTS = {
-    "agent": 35, "supernode": 8, "superlink": 8, "gate": 13, "executor": 9, "server service": 8,
+    "agent": 35,
+    "supernode": 8,
+    "superlink": 8,
+    "gate": 13,
+    "executor": 9,
+    "server service": 8,
     "site service": 19,
-}  # fmt: skip
+}
 OF_THE_COORDINATOR = ("superlink", "gate", "executor", "server service")
 
 
@@ -65,8 +70,13 @@ def main() -> None:
         while sum(killed.values()) < options.kills:
             if not runs or made.standing(runs[-1]) in ENDED:
                 runs.append(f"study-{len(runs)}")
-                made.submit(runs[-1], ROUNDS, f"study.seed={len(runs)}", "federation.min_sites=1",
-                            "federation.absent_timeout=5.0")  # fmt: skip
+                made.submit(
+                    runs[-1],
+                    ROUNDS,
+                    f"study.seed={len(runs)}",
+                    "federation.min_sites=1",
+                    "federation.absent_timeout=5.0",
+                )
             time.sleep(rng.uniform(0.5, LONGEST))
             kind = kill_one(made, rng)
             if kind is not None:
@@ -80,14 +90,27 @@ def main() -> None:
         standing = made.wait_ended(runs[-1], 1800.0)
         counts = check_history(made, *[run for run in runs if closed(made, run)])
         ended = Counter(made.standing(run).value for run in runs)
-        errors = [read_run(made.server.run(run)).error for run in runs
-                  if made.standing(run) is Standing.FAILED]  # fmt: skip
+        errors = [
+            read_run(made.server.run(run)).error
+            for run in runs
+            if made.standing(run) is Standing.FAILED
+        ]
     rounds = rounds_of(made, runs)
-    say(json.dumps({
-        "seed": options.seed, "kills": dict(killed), "seconds": round(time.monotonic() - started),
-        "runs": dict(ended), "last": standing.value, "rounds_closed": rounds, **counts,
-        "errors": errors, "violations": 0,
-    }))  # fmt: skip
+    say(
+        json.dumps(
+            {
+                "seed": options.seed,
+                "kills": dict(killed),
+                "seconds": round(time.monotonic() - started),
+                "runs": dict(ended),
+                "last": standing.value,
+                "rounds_closed": rounds,
+                **counts,
+                "errors": errors,
+                "violations": 0,
+            }
+        )
+    )
 
 
 def rounds_of(made: Federation, runs: list[str]) -> int:

@@ -33,8 +33,9 @@ RANK = 32
 def overhead(sites: int, rounds: int) -> dict[str, object]:
     """Measures rounds of a federation of real processes."""
     names = tuple(f"site-{index}" for index in range(sites))
-    with federation(Path(tempfile.mkdtemp()), names, epsilon="200.0", noise=0.8,
-                    base=find_base(DEFAULT_BASE)) as made:  # fmt: skip
+    with federation(
+        Path(tempfile.mkdtemp()), names, epsilon="200.0", noise=0.8, base=find_base(DEFAULT_BASE)
+    ) as made:
         for who in ("server", *made.sites):
             made.start(who)
         place = made.submit("overhead", rounds, f"lora.r={RANK}", f"lora.alpha={RANK}")
@@ -59,12 +60,14 @@ def overhead(sites: int, rounds: int) -> dict[str, object]:
         sizes = {row["bytes"] for site in made.sites.values() for row in releases_of(site)}
         seconds = [row["seconds"] for row in RunDirectory(place).metrics()]
     return {
-        "sites": sites, "rounds": rounds, "update_bytes": sorted(sizes),
+        "sites": sites,
+        "rounds": rounds,
+        "update_bytes": sorted(sizes),
         "period": period,
         "beyond_period_median": round(statistics.median(beyond), 2),
         "beyond_period_worst": round(max(beyond), 2),
         "round_median": round(statistics.median(seconds[1:]), 2),
-    }  # fmt: skip
+    }
 
 
 def soak(sites: int, rounds: int) -> dict[str, object]:
@@ -91,9 +94,11 @@ def soak(sites: int, rounds: int) -> dict[str, object]:
         at = np.arange(len(tail))
         megabytes, threads, files = (float(np.polyfit(at, column, 1)[0]) for column in tail.T)
         slopes[kind] = {
-            "MB": round(rows[-1][0], 1), "MB_per_round": round(megabytes, 3),
-            "threads_per_round": round(threads, 3), "files_per_round": round(files, 3),
-        }  # fmt: skip
+            "MB": round(rows[-1][0], 1),
+            "MB_per_round": round(megabytes, 3),
+            "threads_per_round": round(threads, 3),
+            "files_per_round": round(files, 3),
+        }
     return {"sites": sites, "rounds": rounds, "per_process": slopes}
 
 

@@ -33,9 +33,15 @@ def figures() -> Iterator[Figure]:
 def _plan(site: int) -> Plan:
     """A plan of each site's own: nothing that verification computes serves two."""
     return Plan(
-        public_records=1200 + site, expected_batch_size=100, local_steps=1, num_rounds=ROUNDS,
-        noise_multiplier=1.1, max_grad_norm=1.0, max_update_norm=1.0, delta=1e-5,
-    )  # fmt: skip
+        public_records=1200 + site,
+        expected_batch_size=100,
+        local_steps=1,
+        num_rounds=ROUNDS,
+        noise_multiplier=1.1,
+        max_grad_norm=1.0,
+        max_update_norm=1.0,
+        delta=1e-5,
+    )
 
 
 def _verification() -> float:
@@ -44,9 +50,14 @@ def _verification() -> float:
         for number in range(SITES):
             name, key = f"site-{number}", create_key(Path(folder) / f"{number}.key")
             sites[name] = certify(
-                _chain(_plan(number), key), None, site=name, base="base",
-                adapter=adapter_sha256(ADAPTER), key=key, time="bench",
-            )  # fmt: skip
+                _chain(_plan(number), key),
+                None,
+                site=name,
+                base="base",
+                adapter=adapter_sha256(ADAPTER),
+                key=key,
+                time="bench",
+            )
         path = Path(folder) / "bundle.zip"
         write_bundle(path, Bundle(sites, ADAPTER, []))
         keys = {name: evidence.fields["key"] for name, evidence in sites.items()}
@@ -61,18 +72,40 @@ def _verification() -> float:
 def _chain(plan: Plan, key: Ed25519PrivateKey) -> list[Entry]:
     one, whole = plan.event(1), plan.event(ROUNDS)
     about = {"code": "bench", "time": "bench"}
-    first = {"kind": "begin", "epsilon": 50.0, "delta": 2e-5, "unit": "record", "key": public_hex(
-        key), "neighbouring": "add-remove", **about}  # fmt: skip
+    first = {
+        "kind": "begin",
+        "epsilon": 50.0,
+        "delta": 2e-5,
+        "unit": "record",
+        "key": public_hex(key),
+        "neighbouring": "add-remove",
+        **about,
+    }
     entries = [sign(first, None, key)]
     stated = {"pld": epsilon([whole], 1e-5, COARSE), "rdp": rdp_epsilon([whole], 1e-5)}
     for number in range(1, ROUNDS + 1):
-        charge = {"kind": "reserve", "study": "s", "round": number, "plan": plan.digest(),
-                  "request": "r", "event": asdict(one), "planned_steps": ROUNDS, "order": 3.0,
-                  "epsilon": stated, "delta": 1e-5, **about,
-                  **({"terms": asdict(plan)} if number == 1 else {})}  # fmt: skip
+        charge = {
+            "kind": "reserve",
+            "study": "s",
+            "round": number,
+            "plan": plan.digest(),
+            "request": "r",
+            "event": asdict(one),
+            "planned_steps": ROUNDS,
+            "order": 3.0,
+            "epsilon": stated,
+            "delta": 1e-5,
+            **about,
+            **({"terms": asdict(plan)} if number == 1 else {}),
+        }
         entries.append(sign(charge, Head(len(entries) - 1, entries[-1].hash), key))
-        release = {"kind": "release", "reservation": len(entries) - 1, "sha256": "0" * 64,
-                   "bytes": 1, **about}  # fmt: skip
+        release = {
+            "kind": "release",
+            "reservation": len(entries) - 1,
+            "sha256": "0" * 64,
+            "bytes": 1,
+            **about,
+        }
         entries.append(sign(release, Head(len(entries) - 1, entries[-1].hash), key))
     return entries
 

@@ -90,9 +90,13 @@ def _cells(source: str, lora: LoraConfig, cached: float, turns: int) -> Iterator
     columns = DataConfig(test=None if source.startswith("synthetic") else source)
     records = load(source, "train", "text", columns)
     workspace = open_workspace(
-        ModelConfig(), lora, TaskConfig(max_length=MAX_LENGTH), labels_of(records, "text"), 0,
+        ModelConfig(),
+        lora,
+        TaskConfig(max_length=MAX_LENGTH),
+        labels_of(records, "text"),
+        0,
         frozen_cache_gib=cached,
-    )  # fmt: skip
+    )
     network, task = workspace.network, workspace.task
     shapes = shapes_to_try(workspace, TrainingConfig())
     generator = np.random.default_rng(0)

@@ -46,9 +46,15 @@ def figures(texts: str) -> Iterator[Figure]:
 
 def _plan(rounds: int) -> Plan:
     return Plan(
-        public_records=1200, expected_batch_size=300, local_steps=1, num_rounds=rounds,
-        noise_multiplier=1.1, max_grad_norm=1.0, max_update_norm=1.0, delta=1e-5,
-    )  # fmt: skip
+        public_records=1200,
+        expected_batch_size=300,
+        local_steps=1,
+        num_rounds=rounds,
+        noise_multiplier=1.1,
+        max_grad_norm=1.0,
+        max_update_norm=1.0,
+        delta=1e-5,
+    )
 
 
 def _round() -> float:
@@ -80,8 +86,15 @@ def _chain(rounds: int) -> list[Entry]:
     one, whole = plan.event(1), plan.event(rounds)
     order = ORDERS[6]
     about = {"code": "bench", "time": "bench"}
-    first = {"kind": "begin", "epsilon": None, "delta": 2e-5, "unit": "record", "key": public_hex(
-        key), "neighbouring": "add-remove", **about}  # fmt: skip
+    first = {
+        "kind": "begin",
+        "epsilon": None,
+        "delta": 2e-5,
+        "unit": "record",
+        "key": public_hex(key),
+        "neighbouring": "add-remove",
+        **about,
+    }
     entries = [sign(first, None, key)]
 
     def add(fields: dict[str, object]) -> None:
@@ -89,10 +102,21 @@ def _chain(rounds: int) -> list[Entry]:
 
     stated = {"pld": epsilon([whole], 1e-5, COARSE), "rdp": rdp_epsilon([whole], 1e-5)}
     for number in range(1, rounds + 1):
-        add({"kind": "reserve", "study": "s", "round": number, "plan": plan.digest(),
-             "request": "r", "event": asdict(one), "planned_steps": rounds, "order": order,
-             "epsilon": stated, "delta": 1e-5,
-             **({"terms": asdict(plan)} if number == 1 else {})})  # fmt: skip
+        add(
+            {
+                "kind": "reserve",
+                "study": "s",
+                "round": number,
+                "plan": plan.digest(),
+                "request": "r",
+                "event": asdict(one),
+                "planned_steps": rounds,
+                "order": order,
+                "epsilon": stated,
+                "delta": 1e-5,
+                **({"terms": asdict(plan)} if number == 1 else {}),
+            }
+        )
         digest = hashlib.sha256(PAYLOAD).hexdigest()
         add({"kind": "release", "reservation": len(entries) - 1, "sha256": digest, "bytes": 1})
     return entries

@@ -142,8 +142,10 @@ def shortened(value: object, *, inside: bool = False) -> str:
 
 def listed(names: Sequence[str]) -> str:
     """Names for a message: of bounded length however many there are, and no character acts."""
-    shown = ", ".join(name if len(name) <= SHOWN and name.isprintable() else shortened(name)[1:-1]
-                      for name in names[:LISTED])  # fmt: skip
+    shown = ", ".join(
+        name if len(name) <= SHOWN and name.isprintable() else shortened(name)[1:-1]
+        for name in names[:LISTED]
+    )
     more = len(names) - LISTED
     return f"{shown} and {more} more" if more > 0 else shown
 

@@ -246,7 +246,10 @@ def _name(hint: Any) -> str:
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return " or ".join(f'"{member.value}"' for member in hint)
     names = {
-        str: "a string", int: "a whole number", float: "a number", bool: "true or false",
+        str: "a string",
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
         datetime.date: "a date without quotes, such as 2027-06-30,",
-    }  # fmt: skip
+    }
     return names.get(hint, str(hint))

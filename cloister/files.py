@@ -21,9 +21,12 @@ from cloister.errors import BadFileError
 SETTLED = 2.0
 # What a path may be beside a file and a folder, by the type bits of its mode.
 _KINDS = {
-    stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket",
-}  # fmt: skip
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
 
 
 def why_no_file(path: Path) -> str | None:
@@ -115,8 +118,9 @@ def stamp_of(path: Path) -> Stamp:
     if time.time() - changed < SETTLED:
         found = _sha256(place)
     else:
-        found = _settled_sha256(place, status.st_ino, status.st_size, status.st_mtime_ns,
-                                status.st_ctime_ns)  # fmt: skip
+        found = _settled_sha256(
+            place, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        )
     return Stamp(place, status.st_size, status.st_mtime_ns, found)
 
 
@@ -141,8 +145,11 @@ def bad_file(error: OSError | ValueError, what: str = "read or written") -> BadF
     if isinstance(error, ValueError):
         return BadFileError(f"a path with a NUL byte given ({error}); give another")
     reason = (error.strerror or str(error) or type(error).__name__).splitlines()[0]
-    names = [os.fsdecode(name) for name in (error.filename, error.filename2)
-             if isinstance(name, str | bytes)]  # fmt: skip
+    names = [
+        os.fsdecode(name)
+        for name in (error.filename, error.filename2)
+        if isinstance(name, str | bytes)
+    ]
     places = " and ".join(name if len(name) <= LONGEST_SHOWN else shortened(name) for name in names)
     if not places:
         return BadFileError(f"a file cannot be {what} ({reason}); mend that, and go on")

@@ -26,9 +26,12 @@ _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
 
 
 def read_json(
-    content: bytes | str, *, most_bytes: int, most_depth: int = MOST_DEPTH,
+    content: bytes | str,
+    *,
+    most_bytes: int,
+    most_depth: int = MOST_DEPTH,
     most_values: int = MOST_VALUES,
-) -> Any:  # fmt: skip
+) -> Any:
     """Parses JSON.
 
     Args:
@@ -51,9 +54,12 @@ def read_json(
     _look_over(text, most_depth, most_values)
     try:
         value = json.loads(
-            text, object_pairs_hook=each_once, parse_constant=_refused, parse_float=_finite,
+            text,
+            object_pairs_hook=each_once,
+            parse_constant=_refused,
+            parse_float=_finite,
             parse_int=_whole,
-        )  # fmt: skip
+        )
     except RecursionError as error:
         raise ValueError("lists and objects too deep") from error
     if isinstance(content, str) or "\\u" in text:

@@ -198,9 +198,15 @@ def main() -> None:
     endpoint = free_port()
     with contextlib.ExitStack() as services:
         shown = run(
-            desk, "server", "init", "coordinator", "--address", f"localhost:{endpoint}",
-            "--listen", f"127.0.0.1:{endpoint}",
-        )  # fmt: skip
+            desk,
+            "server",
+            "init",
+            "coordinator",
+            "--address",
+            f"localhost:{endpoint}",
+            "--listen",
+            f"127.0.0.1:{endpoint}",
+        )
         authority = fingerprint(shown)
         services.enter_context(running(desk, "server", "start", "coordinator"))
         for name in HOSPITALS:
@@ -214,9 +220,13 @@ def main() -> None:
             request = site / f"{name}.federation" / "request.json"
             shutil.copy(request, desk / f"{name}.request.json")
             run(
-                desk, "member", "approve", f"{name}.request.json", "--fingerprint",
+                desk,
+                "member",
+                "approve",
+                f"{name}.request.json",
+                "--fingerprint",
                 fingerprint(shown),
-            )  # fmt: skip
+            )
             shutil.move(desk / f"{name}.welcome.json", site)
             run(site, "site", "join", "site.toml", f"{name}.welcome.json")
             services.enter_context(running(site, "site", "start", "site.toml"))
@@ -233,15 +243,29 @@ def main() -> None:
         site = root / name
         run(site, "site", "status", "site.toml")
         run(
-            site, "audit", "certificate", "records.ledger", "--adapter", str(folder / "adapter"),
-            "--site", name,
-        )  # fmt: skip
+            site,
+            "audit",
+            "certificate",
+            "records.ledger",
+            "--adapter",
+            str(folder / "adapter"),
+            "--site",
+            name,
+        )
         shutil.copy(site / f"{name}.json", desk)
     run(desk, "member", "list", "--json", into="keys.json")
     run(
-        desk, "audit", "bundle", *(f"{name}.json" for name in HOSPITALS),
-        "--adapter", str(folder / "adapter"), "--run", str(folder), "--out", "bundle.zip",
-    )  # fmt: skip
+        desk,
+        "audit",
+        "bundle",
+        *(f"{name}.json" for name in HOSPITALS),
+        "--adapter",
+        str(folder / "adapter"),
+        "--run",
+        str(folder),
+        "--out",
+        "bundle.zip",
+    )
     run(desk, "audit", "verify", "bundle.zip", "--keys", "keys.json")
     say(f"\neverything has ended; all of it lies in {root}")
 

@@ -109,8 +109,10 @@ def main() -> None:
                 results[name].append(run(recipe))
                 print(row(base.study.name, name, results[name]), flush=True)
     if base.task.kind == "sequence-classification" and not arguments.only:
-        print(f"| {base.study.name} | TF-IDF + linear SVM, pooled | ∞ | accuracy "
-              f"{tf_idf(base):.4f} | 1 | |")  # fmt: skip
+        print(
+            f"| {base.study.name} | TF-IDF + linear SVM, pooled | ∞ | accuracy "
+            f"{tf_idf(base):.4f} | 1 | |"
+        )
 
 
 if __name__ == "__main__":

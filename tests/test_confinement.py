@@ -59,8 +59,10 @@ def test_no_socket_but_unix_ones_can_be_made_by_anybody_below() -> None:
         port = str(server.getsockname()[1])
         done = subprocess.run(
             [sys.executable, "-c", PROBE, ROOT, "outer", port, PROBE],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         server.settimeout(0.2)
         with pytest.raises(TimeoutError):
@@ -79,8 +81,10 @@ def test_without_it_the_same_process_reaches_the_network() -> None:
         port = str(server.getsockname()[1])
         done = subprocess.run(
             [sys.executable, "-S", "-c", PROBE, ROOT, "inner", port],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=True,
+        )
     told = json.loads(done.stdout)
     assert (told["AF_INET"], told["connected"]) == (0, 0)
 

@@ -19,20 +19,43 @@ PACKAGE = Path(__file__).parents[1] / "cloister"
 
 # A room imports from lower numbers and itself only.
 ROOMS = {
-    "__init__": 0, "errors": 0, "seeds": 0, "fields": 0, "names": 0, "files": 0,
-    "processes": 0, "logs": 0, "bounds": 0, "toml_text": 0, "json_text": 0, "printable": 0,
-    "log_rotation": 0, "proxies": 0, "confinement": 0,
-    "archive": 0, "owner_only": 0, "staging": 0,
+    "__init__": 0,
+    "errors": 0,
+    "seeds": 0,
+    "fields": 0,
+    "names": 0,
+    "files": 0,
+    "processes": 0,
+    "logs": 0,
+    "bounds": 0,
+    "toml_text": 0,
+    "json_text": 0,
+    "printable": 0,
+    "log_rotation": 0,
+    "proxies": 0,
+    "confinement": 0,
+    "archive": 0,
+    "owner_only": 0,
+    "staging": 0,
     "adapter": 1,
-    "privacy": 2, "data": 2, "strategies": 2,
+    "privacy": 2,
+    "data": 2,
+    "strategies": 2,
     "tasks": 3,
     "models": 4,
     "training": 5,
-    "release": 6, "recipe": 6, "provisioning": 6, "flower": 6,
-    "client": 7, "server": 7, "report": 7,
-    "simulation": 8, "serving": 8,
-    "cli": 9, "__main__": 10,
-}  # fmt: skip
+    "release": 6,
+    "recipe": 6,
+    "provisioning": 6,
+    "flower": 6,
+    "client": 7,
+    "server": 7,
+    "report": 7,
+    "simulation": 8,
+    "serving": 8,
+    "cli": 9,
+    "__main__": 10,
+}
 # Libraries that only some rooms may know.
 CONFINED = {
     "flwr": {"flower", "client", "server", "simulation"},
@@ -49,9 +72,16 @@ CONFINED = {
 }
 # What only training, and what reads its data, may load: half a gigabyte and seconds a process.
 HEAVY = {
-    "torch", "transformers", "peft", "opacus", "datasets", "pandas", "pyarrow", "sklearn",
+    "torch",
+    "transformers",
+    "peft",
+    "opacus",
+    "datasets",
+    "pandas",
+    "pyarrow",
+    "sklearn",
     "matplotlib",
-}  # fmt: skip
+}
 # Pairs of a room that depend on one another within it, which rooms alone would not show.
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
@@ -126,8 +156,10 @@ def loaded(program: str) -> set[str]:
     """What of `HEAVY` a fresh interpreter has loaded after a program that ends well."""
     finished = subprocess.run(
         [sys.executable, "-c", f"{program}\nimport sys; print('loaded:', *sys.modules)"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert finished.returncode == 0, finished.stderr
     return HEAVY & set(finished.stdout.rpartition("loaded:")[2].split())
 
@@ -135,12 +167,19 @@ def loaded(program: str) -> set[str]:
 @pytest.mark.parametrize(
     "module",
     [
-        "cloister", "cloister.cli.main", "cloister.processes",
-        "cloister.server.service", "cloister.server.gate", "cloister.server.overview",
-        "cloister.client.service", "cloister.client.reach", "cloister.client.overview",
-        "cloister.flower.commands", "cloister.flower.control",
+        "cloister",
+        "cloister.cli.main",
+        "cloister.processes",
+        "cloister.server.service",
+        "cloister.server.gate",
+        "cloister.server.overview",
+        "cloister.client.service",
+        "cloister.client.reach",
+        "cloister.client.overview",
+        "cloister.flower.commands",
+        "cloister.flower.control",
     ],
-)  # fmt: skip
+)
 def test_what_runs_beside_the_training_loads_none_of_it(module: str) -> None:
     assert loaded(f"import {module}") == set()
 

@@ -88,7 +88,7 @@ class Thing:
 thing = Thing()
 del thing
 """,
-}  # fmt: skip
+}
 
 
 def told(code: str) -> tuple[str, int]:
@@ -113,8 +113,11 @@ def test_a_line_says_who_what_and_when() -> None:
     text, code = told('log.info("round %d", 3)\nlog.warning("a\\nb")')
     first, second = (json.loads(line) for line in text.splitlines())
     assert {key: first[key] for key in ("text", "level", "logger", "part")} == {
-        "text": "round 3", "level": "info", "logger": "cloister.client", "part": "agent",
-    }  # fmt: skip
+        "text": "round 3",
+        "level": "info",
+        "logger": "cloister.client",
+        "part": "agent",
+    }
     assert first["time"].endswith("Z")
     assert second["text"] == "a\nb"
     assert code == 0

@@ -31,6 +31,7 @@ def test_a_file_of_the_package_is_in_the_wheel(name: str) -> None:
     if (ROOT / ".git").exists():
         ignored = subprocess.run(
             ["git", "check-ignore", "--no-index", "--quiet", f"cloister/{name}"],
-            cwd=ROOT, check=False,
-        )  # fmt: skip
+            cwd=ROOT,
+            check=False,
+        )
         assert ignored.returncode == 1

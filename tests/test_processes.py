@@ -310,8 +310,11 @@ def test_a_child_that_is_given_away_keeps_nothing_of_its_parent_s(tmp_path: Path
     with running(Supervisor([shell])):
         until(lambda: is_up(tmp_path, "one"))
     lines = (line.split() for line in (tmp_path / "one.log").read_text().splitlines())
-    told = {words[0]: {int(word) for word in words[1:]} for words in lines
-            if words[0] in ("Uid:", "Gid:", "Groups:")}  # fmt: skip
+    told = {
+        words[0]: {int(word) for word in words[1:]}
+        for words in lines
+        if words[0] in ("Uid:", "Gid:", "Groups:")
+    }
     assert told["Uid:"] == {nobody.pw_uid}
     assert told["Gid:"] == {nobody.pw_gid}
     assert told["Groups:"] <= set(os.getgrouplist("nobody", nobody.pw_gid))

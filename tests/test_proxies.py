@@ -92,8 +92,9 @@ def test_our_own_clients_show_a_proxy_nothing(
         control.close()
         executor.close()
         assert {path for _, path, _, _ in link.asked} == {
-            "/v1/control/start-run", "/v1/runtime/acquire-task",
-        }  # fmt: skip
+            "/v1/control/start-run",
+            "/v1/runtime/acquire-task",
+        }
         assert recorder.seen == []
         with httpx.Client(timeout=5) as client, pytest.raises(httpx.HTTPError):
             client.get("http://127.0.0.1:1/")
@@ -102,10 +103,20 @@ def test_our_own_clients_show_a_proxy_nothing(
 
 @pytest.mark.parametrize(
     ("host", "loops"),
-    [("localhost", True), ("LOCALHOST.", True), ("127.0.0.1", True), ("127.8.8.8", True),
-     ("::1", True), ("[::1]", True), ("fed.example.org", False), ("128.0.0.1", False),
-     ("localhost.example.org", False), ("::2", False), ("", False)],
-)  # fmt: skip
+    [
+        ("localhost", True),
+        ("LOCALHOST.", True),
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("fed.example.org", False),
+        ("128.0.0.1", False),
+        ("localhost.example.org", False),
+        ("::2", False),
+        ("", False),
+    ],
+)
 def test_loopback_is_told_without_looking_up(host: str, loops: bool) -> None:
     assert is_loopback(host) is loops
 

@@ -111,10 +111,23 @@ def test_pip_reads_the_locks_and_the_environment_is_what_they_say() -> None:
     build = "cpu" if metadata.version("torch").endswith("+cpu") else "cuda"
     files = [word for name in (build, "demo", "dev") for word in ("-r", f"locks/{name}.txt")]
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "--isolated", "install", "--dry-run", "--no-index",
-         "--require-hashes", "--no-build-isolation", *files],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "--isolated",
+            "install",
+            "--dry-run",
+            "--no-index",
+            "--require-hashes",
+            "--no-build-isolation",
+            *files,
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert "Would install" not in done.stdout
 
@@ -140,27 +153,47 @@ def test_pip_takes_a_locked_file_and_no_other(tmp_path: Path, changed: bool) -> 
     if changed:
         (tmp_path / "some_thing-1.0-py3-none-any.whl").write_bytes(content + b"\0")
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "--isolated", "install", "--dry-run", "--no-index",
-         "--find-links", str(tmp_path), "--require-hashes", "-r", str(tmp_path / "lock.txt")],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "--isolated",
+            "install",
+            "--dry-run",
+            "--no-index",
+            "--find-links",
+            str(tmp_path),
+            "--require-hashes",
+            "-r",
+            str(tmp_path / "lock.txt"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode != 0) is changed
     assert ("DO NOT MATCH THE HASHES" in done.stderr) is changed
 
 
 def test_wheels_of_other_systems_are_not_locked() -> None:
     ours = [
-        "a-1-py3-none-any.whl", "a-1-py2.py3-none-any.whl",
+        "a-1-py3-none-any.whl",
+        "a-1-py2.py3-none-any.whl",
         "a-1-cp38-abi3-manylinux_2_28_x86_64.whl",
         "a-1-cp311-cp311-manylinux2014_aarch64.manylinux_2_17_aarch64.whl",
-        "a-1-cp313-cp313-macosx_11_0_arm64.whl", "a-1-py3-none-manylinux_2_28_x86_64.whl",
-    ]  # fmt: skip
+        "a-1-cp313-cp313-macosx_11_0_arm64.whl",
+        "a-1-py3-none-manylinux_2_28_x86_64.whl",
+    ]
     others = [
-        "a-1-cp311-cp311-win_amd64.whl", "a-1-cp310-cp310-manylinux_2_28_x86_64.whl",
-        "a-1-cp311-cp311-musllinux_1_2_x86_64.whl", "a-1-cp314-cp314-manylinux_2_28_x86_64.whl",
-        "a-1-cp313-cp313t-manylinux_2_28_x86_64.whl", "a-1-pp311-pypy311_pp73-any.whl",
-        "a-1-cp311-cp311-macosx_10_9_x86_64.whl", "a-1-cp311-cp311-manylinux_2_17_ppc64le.whl",
-    ]  # fmt: skip
+        "a-1-cp311-cp311-win_amd64.whl",
+        "a-1-cp310-cp310-manylinux_2_28_x86_64.whl",
+        "a-1-cp311-cp311-musllinux_1_2_x86_64.whl",
+        "a-1-cp314-cp314-manylinux_2_28_x86_64.whl",
+        "a-1-cp313-cp313t-manylinux_2_28_x86_64.whl",
+        "a-1-pp311-pypy311_pp73-any.whl",
+        "a-1-cp311-cp311-macosx_10_9_x86_64.whl",
+        "a-1-cp311-cp311-manylinux_2_17_ppc64le.whl",
+    ]
     assert [name for name in (*ours, *others) if is_ours(name)] == ours
 
 
@@ -212,17 +245,33 @@ DIGEST = "sha256:" + "0a" * 32
 # distribution/reference: a name, then a tag, then a digest; what follows `@` is a digest alone.
 REFERENCE = re.compile(r"[a-z0-9./-]+(:[\w.-]+)?@sha256:[0-9a-f]{64}")
 BAD_DIGESTS = [
-    "", "3.11-slim", "latest", "python:3.11", "sha256:", "sha256:abc", DIGEST[:-1], DIGEST + "0",
-    DIGEST.upper(), "sha512:" + "0a" * 32, DIGEST[7:], f"{DIGEST}\n", f"x\n{DIGEST}", f"{DIGEST} x",
-    f"python@{DIGEST}", "$(id)", "--help",
-]  # fmt: skip
+    "",
+    "3.11-slim",
+    "latest",
+    "python:3.11",
+    "sha256:",
+    "sha256:abc",
+    DIGEST[:-1],
+    DIGEST + "0",
+    DIGEST.upper(),
+    "sha512:" + "0a" * 32,
+    DIGEST[7:],
+    f"{DIGEST}\n",
+    f"x\n{DIGEST}",
+    f"{DIGEST} x",
+    f"python@{DIGEST}",
+    "$(id)",
+    "--help",
+]
 
 
 def test_the_base_image_is_named_by_a_digest_that_must_be_given() -> None:
     lines = [line for line in CONTAINERFILE.splitlines() if line and not line.startswith("#")]
     assert lines[:3] == [
-        "ARG IMAGE=docker.io/library/python", "ARG DIGEST", "FROM ${IMAGE}@${DIGEST}",
-    ]  # fmt: skip
+        "ARG IMAGE=docker.io/library/python",
+        "ARG DIGEST",
+        "FROM ${IMAGE}@${DIGEST}",
+    ]
     assert sum(line.startswith("FROM") for line in lines) == 1
     for given in BAD_DIGESTS:  # a builder ends at what is no reference
         assert not REFERENCE.fullmatch(f"docker.io/library/python@{given}")
@@ -256,8 +305,11 @@ def builder(tmp_path: Path) -> Path:
 def build(builder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["/bin/sh", str(ROOT / "deploy" / "build_image.sh"), *words],
-        env={"PATH": f"{builder}:/usr/bin:/bin"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env={"PATH": f"{builder}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize("given", BAD_DIGESTS)
@@ -273,6 +325,14 @@ def test_a_digest_is_built(builder: Path) -> None:
     done = build(builder, DIGEST, "--build-arg", "LOCK=cuda")
     assert done.returncode == 0, done.stderr
     assert (builder.parent / "called").read_text().splitlines() == [
-        "build", "--build-arg", f"DIGEST={DIGEST}", "-f", "deploy/Containerfile", "-t", "cloister",
-        "--build-arg", "LOCK=cuda", ".",
-    ]  # fmt: skip
+        "build",
+        "--build-arg",
+        f"DIGEST={DIGEST}",
+        "-f",
+        "deploy/Containerfile",
+        "-t",
+        "cloister",
+        "--build-arg",
+        "LOCK=cuda",
+        ".",
+    ]

@@ -11,9 +11,10 @@ from simulations.compare import row, variants
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
-    ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "simulations").rglob("*.md")),
-]  # fmt: skip
+]
 
 
 def names_a_twin(line: str) -> bool:

@@ -55,10 +55,19 @@ def choose(options: Sequence[str]) -> str:
         wanted.write("\n".join(torch[:count]) + "\n")
         wanted.flush()
         tried = subprocess.run(
-            [*PIP, "install", "--dry-run", "--no-deps", "--require-hashes", *options,
-             "-r", wanted.name],
-            capture_output=True, check=False,
-        )  # fmt: skip
+            [
+                *PIP,
+                "install",
+                "--dry-run",
+                "--no-deps",
+                "--require-hashes",
+                *options,
+                "-r",
+                wanted.name,
+            ],
+            capture_output=True,
+            check=False,
+        )
     return "cuda" if tried.returncode else "cpu"
 
 

@@ -43,9 +43,10 @@ SYSTEMS = (
     {"sys_platform": "darwin", "platform_system": "Darwin", "platform_machine": "arm64"},
 )
 MACHINES = {
-    "manylinux": ("_x86_64", "_aarch64"), "linux": ("_x86_64", "_aarch64"),
+    "manylinux": ("_x86_64", "_aarch64"),
+    "linux": ("_x86_64", "_aarch64"),
     "macosx": ("_arm64", "_universal2"),
-}  # fmt: skip
+}
 # What the packages that come as sources, and cloister, name as their builders.
 BUILDERS = ("hatchling>=1.27", "editables>=0.5", "setuptools>=77", "setuptools-scm", "wheel")
 HEADER = """\
@@ -100,8 +101,12 @@ def main() -> None:
         build = resolve((wanted.name,), links)
     only = "; of torch's CPU build: the wheels found"
     for name, packages in {
-        "cpu": cpu, "cuda": cuda, "demo": demo, "dev": dev, "build": build,
-    }.items():  # fmt: skip
+        "cpu": cpu,
+        "cuda": cuda,
+        "demo": demo,
+        "dev": dev,
+        "build": build,
+    }.items():
         more = "" if name == "build" else "--no-build-isolation "
         head = HEADER.format(name=name, more=more, only=only * (name == "cpu"))
         text = head + "".join(package.lines() for package in packages)
@@ -117,11 +122,26 @@ def resolve(wanted: Sequence[str], links: str = "", torch: str = CPU) -> list[Lo
         constraints, out = Path(folder, "constraints.txt"), Path(folder, "pylock.toml")
         constraints.write_text("\n".join([*pins, f"torch=={torch}"]), encoding="utf-8")
         subprocess.run(
-            ["uv", "pip", "compile", *wanted, "--universal", "--python-version", PYTHONS[0],
-             "--constraint", str(constraints), *found, "--format", "pylock.toml",
-             "--output-file", str(out), "--quiet"],
-            check=True, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+            [
+                "uv",
+                "pip",
+                "compile",
+                *wanted,
+                "--universal",
+                "--python-version",
+                PYTHONS[0],
+                "--constraint",
+                str(constraints),
+                *found,
+                "--format",
+                "pylock.toml",
+                "--output-file",
+                str(out),
+                "--quiet",
+            ],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
         document = tomllib.loads(out.read_text(encoding="utf-8"))
     return list(read(document))
 

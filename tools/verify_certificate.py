@@ -25,8 +25,34 @@ from dp_accounting.rdp import RdpAccountant
 logging.getLogger("absl").setLevel(logging.ERROR)  # orders that do not converge only loosen ε
 FINE, COARSE, NEAR, LARGEST = 1e-4, 1e-3, 1e-6, 500.0
 FFT_ERROR, SMALLEST_DELTA, MOST_NOISE = 1e-11, 1e-9, 1e4
-ORDERS = (1.25, 1.5, 1.75, 2, 2.25, 2.5, 2.75, 3, 3.5, 4, 4.5, 5, 5.5, 6, 7, 8, 10, 12, 14, 16, 20,
-          24, 32, 48, 64, 128)  # fmt: skip
+ORDERS = (
+    1.25,
+    1.5,
+    1.75,
+    2,
+    2.25,
+    2.5,
+    2.75,
+    3,
+    3.5,
+    4,
+    4.5,
+    5,
+    5.5,
+    6,
+    7,
+    8,
+    10,
+    12,
+    14,
+    16,
+    20,
+    24,
+    32,
+    48,
+    64,
+    128,
+)
 NAME = r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*"
 NAMES = re.compile(rf"(sites/{NAME}\.json|adapter/{NAME}|received\.json)")
 NUMBER = (int, float)
@@ -36,14 +62,38 @@ END = struct.Struct("<4s4H2LH")
 MOST_TEXT, MOST_MEMBERS, MOST_SHOWN = 2**27, 11_000, 500
 ENTRY = {
     "begin": {"epsilon": (*NUMBER, type(None)), "delta": NUMBER, "key": str, "unit": str},
-    "reserve": {"study": str, "round": int, "plan": str, "request": str, "planned_steps": int,
-                "order": NUMBER, "delta": NUMBER, "epsilon": dict, "event": dict},
+    "reserve": {
+        "study": str,
+        "round": int,
+        "plan": str,
+        "request": str,
+        "planned_steps": int,
+        "order": NUMBER,
+        "delta": NUMBER,
+        "epsilon": dict,
+        "event": dict,
+    },
     "release": {"reservation": int, "sha256": str, "bytes": int},
-}  # fmt: skip
+}
 ALWAYS = {
-    "kind", "version", "site", "key", "study", "base", "adapter", "code", "time", "plans", "events",
-    "rounds", "released", "unit", "neighbouring", "life", "ledger",
-}  # fmt: skip
+    "kind",
+    "version",
+    "site",
+    "key",
+    "study",
+    "base",
+    "adapter",
+    "code",
+    "time",
+    "plans",
+    "events",
+    "rounds",
+    "released",
+    "unit",
+    "neighbouring",
+    "life",
+    "ledger",
+}
 # 1 and 2 state the ε of the rounds that ran, which is no promise; 3 states the promise, too.
 CERTIFICATE = {
     1: ALWAYS | {"epsilon", "delta", "adversaries"},
@@ -53,9 +103,19 @@ CERTIFICATE = {
 # A first charge fixes at most so many steps, or its own plan's.
 MOST_SEARCHED = 100_000
 PLAN = {
-    "public_records", "expected_batch_size", "local_steps", "num_rounds", "noise_multiplier",
-    "max_grad_norm", "max_update_norm", "delta", "unit", "max_records", "neighbouring", "message",
-}  # fmt: skip
+    "public_records",
+    "expected_batch_size",
+    "local_steps",
+    "num_rounds",
+    "noise_multiplier",
+    "max_grad_norm",
+    "max_update_norm",
+    "delta",
+    "unit",
+    "max_records",
+    "neighbouring",
+    "message",
+}
 
 
 # Of shared noise a site's own part is what continuous noise of 4 squared steps less would hide, and
@@ -65,9 +125,15 @@ SHARE_LEFT, LEAST_NOISE = 1 - 4 / 32**2, 0.2
 
 # y-coordinates of the points of order 1, 2, 4 and 8.
 PRIME = 2**255 - 19
-SMALL_ORDER = {0, 1, PRIME - 1, PRIME, PRIME + 1,
-               0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
-               0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD83D3D706A17C7}  # fmt: skip
+SMALL_ORDER = {
+    0,
+    1,
+    PRIME - 1,
+    PRIME,
+    PRIME + 1,
+    0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
+    0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD83D3D706A17C7,
+}
 
 
 class Refuted(Exception):  # noqa: N818
@@ -220,8 +286,10 @@ def walk(rows, key):
         need(type(entry["time"]) is str, f"entry {seq}: a time that is no text")
         if kind == "begin":
             need(entry["key"] == key, "begun under another key")
-            need(entry["unit"] in ("record", "person") and entry["neighbouring"] == "add-remove",
-                 "an unknown unit or neighbours")  # fmt: skip
+            need(
+                entry["unit"] in ("record", "person") and entry["neighbouring"] == "add-remove",
+                "an unknown unit or neighbours",
+            )
             need(isinstance(entry.get("person", ""), str), "person is no column's name")
             begin = entry
             cap = math.inf if entry["epsilon"] is None else entry["epsilon"] + NEAR
@@ -235,27 +303,37 @@ def walk(rows, key):
             need(place not in charges, f"entry {seq}: a round charged twice")
             if name not in plans:
                 terms = entry["terms"]
-                need(sha256(canonical(terms)) == name and set(terms) - {"sharing"} == PLAN
-                     and terms["unit"] == begin["unit"], f"entry {seq}: not the plan")  # fmt: skip
-                need("sharing" not in terms or is_sharing(terms["sharing"]),
-                     f"entry {seq}: noise shared among too few")  # fmt: skip
+                need(
+                    sha256(canonical(terms)) == name
+                    and set(terms) - {"sharing"} == PLAN
+                    and terms["unit"] == begin["unit"],
+                    f"entry {seq}: not the plan",
+                )
+                need(
+                    "sharing" not in terms or is_sharing(terms["sharing"]),
+                    f"entry {seq}: noise shared among too few",
+                )
                 plans[name] = terms
             terms, event = plans[name], event_of(entry["event"])
             noise, steps = terms["noise_multiplier"], terms["local_steps"]
             rate = terms["expected_batch_size"] / terms["public_records"]
             whole = steps * terms["num_rounds"]
-            need(event[:3] == (noise, rate, steps) and entry["planned_steps"] == whole
-                 and entry["delta"] == terms["delta"] <= begin["delta"]
-                 and (not event[3] or (noise > 0 and terms["max_grad_norm"] is not None)),
-                 f"entry {seq}: a charge that is not its plan's")  # fmt: skip
+            need(
+                event[:3] == (noise, rate, steps)
+                and entry["planned_steps"] == whole
+                and entry["delta"] == terms["delta"] <= begin["delta"]
+                and (not event[3] or (noise > 0 and terms["max_grad_norm"] is not None)),
+                f"entry {seq}: a charge that is not its plan's",
+            )
             first, order = not reserved, entry["order"] if order is None else order
             need(entry["order"] == order and order in ORDERS, f"entry {seq}: the filter's order")
             need(first or "most_steps" not in entry, f"entry {seq}: steps fixed anew")
             if first and "most_steps" in entry:
                 most = entry["most_steps"]
                 need(type(most) is int and most >= 0, f"entry {seq}: most_steps is {most!r}")
-            alike.add((noise, rate, event[3], terms["max_records"], canonical(
-                terms.get("sharing"))))  # fmt: skip
+            alike.add(
+                (noise, rate, event[3], terms["max_records"], canonical(terms.get("sharing")))
+            )
             alone = {other["plan"] for other in reserved.values()} <= {name}
             before = sum(plans[o["plan"]]["local_steps"] for o in reserved.values())
             price = divergence(noise, rate, order) * steps if event[3] else math.inf
@@ -265,16 +343,20 @@ def walk(rows, key):
                 limit = cap - math.log1p(-1 / order) + math.log(half * order) / (order - 1)
                 if first and most:
                     held = ((noise, rate, most, event[3]),)
-                    need(most <= max(MOST_SEARCHED, whole)
-                         and (pld(held, half, COARSE) <= cap or pld(held, half) <= cap),
-                         f"entry {seq}: fixes more steps than the budget covers")  # fmt: skip
+                    need(
+                        most <= max(MOST_SEARCHED, whole)
+                        and (pld(held, half, COARSE) <= cap or pld(held, half) <= cap),
+                        f"entry {seq}: fixes more steps than the budget covers",
+                    )
                 if most is None:  # an older ledger: one plan alone, and all of it
                     planned = ((noise, rate, whole, event[3]),)
                     as_one = alone and before + steps <= whole and pld(planned, half) <= cap
                 else:
                     as_one = len(alike) == 1 and before + steps <= most
-                need(event[3] and (as_one or spent <= limit),
-                     f"entry {seq}: charged beyond the budget")  # fmt: skip
+                need(
+                    event[3] and (as_one or spent <= limit),
+                    f"entry {seq}: charged beyond the budget",
+                )
             charges[place], reserved[seq], last = (seq, name, event), entry, entry
     life = merged(event for _, _, event in charges.values())
     if last:
@@ -312,9 +394,14 @@ def need_figure(told, value, second, about, what):
 def check_figures(stated, begin, plans, charges, mine):
     """Version 3: what is promised, and what is spent, which is no promise."""
     value, delta, one = promised(begin, plans, charges)
-    about = {"delta": delta, "unit": begin["unit"], "neighbouring": "add-remove",
-             "accountant": "pld" if one else "budget-rule", "is_promise": True,
-             "basis": "whole-plan" if one else "lifetime-budget"}  # fmt: skip
+    about = {
+        "delta": delta,
+        "unit": begin["unit"],
+        "neighbouring": "add-remove",
+        "accountant": "pld" if one else "budget-rule",
+        "is_promise": True,
+        "basis": "whole-plan" if one else "lifetime-budget",
+    }
     told = {**about, "adversaries": against(charges.values(), plans)}
     second = rdp((one[1],), delta) if one else None
     need_figure(stated["promise"], value, second, told, "the promise")
@@ -323,12 +410,22 @@ def check_figures(stated, begin, plans, charges, mine):
         least = math.inf
         if one:
             least = pld(seen_alone([(0, one[0], one[1])], plans), delta)
-        need_figure(stated["promise_alone"], least, None, {**about, "adversaries": others},
-                    "the promise against all other sites")  # fmt: skip
+        need_figure(
+            stated["promise_alone"],
+            least,
+            None,
+            {**about, "adversaries": others},
+            "the promise against all other sites",
+        )
     else:
         need(stated["promise_alone"] is None, "noise that nobody shared, stated as shared")
-    spent = {**about, "accountant": "pld", "is_promise": False, "basis": "spent-so-far",
-             "delta": delta if one else begin["delta"] / 2}  # fmt: skip
+    spent = {
+        **about,
+        "accountant": "pld",
+        "is_promise": False,
+        "basis": "spent-so-far",
+        "delta": delta if one else begin["delta"] / 2,
+    }
     lived = stated["life"]
     need(set(lived) == {"events", "spent", "spent_alone", "budget"}, "another life")
     for told, of in ((stated, mine), (lived, charges)):
@@ -340,8 +437,13 @@ def check_figures(stated, begin, plans, charges, mine):
         if seen is None:
             need(told["spent_alone"] is None, "noise that nobody shared, stated as shared")
         else:
-            need_figure(told["spent_alone"], pld(seen, at), None, {**spent, "adversaries": others},
-                        "what is spent against all other sites")  # fmt: skip
+            need_figure(
+                told["spent_alone"],
+                pld(seen, at),
+                None,
+                {**spent, "adversaries": others},
+                "what is spent against all other sites",
+            )
 
 
 def check_old_figures(stated, plans, charges, mine):
@@ -352,8 +454,12 @@ def check_old_figures(stated, plans, charges, mine):
     about = {"events", "epsilon", "delta", "budget"}
     if stated["version"] == 2:
         about |= {"adversaries", "epsilon_alone"}
-    need(set(lived) == about and canonical([lived["delta"]]) == canonical([least])
-         and canonical([stated["delta"]]) == canonical([delta]), "another life or δ")  # fmt: skip
+    need(
+        set(lived) == about
+        and canonical([lived["delta"]]) == canonical([least])
+        and canonical([stated["delta"]]) == canonical([delta]),
+        "another life or δ",
+    )
     for told, of, at in ((stated, mine, delta), (lived, charges, least)):
         names = against(of.values(), plans)
         if told is stated or stated["version"] == 2:
@@ -385,10 +491,13 @@ def check_site(name, file, key, adapter, base):
     used = list(dict.fromkeys(plan for _, plan, _ in mine.values()))
     released = {number: releases.get(seq) for (_, number), (seq, _, _) in mine.items()}
     facts = {
-        "plans": [{"sha256": p, "terms": plans[p]} for p in used], "rounds": len(mine),
+        "plans": [{"sha256": p, "terms": plans[p]} for p in used],
+        "rounds": len(mine),
         "released": sum(h is not None for h in released.values()),
-        "unit": begin["unit"], "neighbouring": "add-remove", "ledger": head,
-    }  # fmt: skip
+        "unit": begin["unit"],
+        "neighbouring": "add-remove",
+        "ledger": head,
+    }
     for claim, value in facts.items():
         need(canonical([stated[claim]]) == canonical([value]), f"another {claim} than the ledger's")
     lived, events = stated["life"], merged(event for _, _, event in mine.values())
@@ -426,15 +535,28 @@ def open_members(file):
     size = file.seek(0, 2)
     file.seek(max(0, size - END.size))
     mark, disk, first, here, count, length, start, comment = END.unpack(file.read())
-    need(mark == b"PK\5\6" and (disk, first, comment) == (0, 0, 0) and here == count
-         and start + length + END.size == size, "not an archive's end")  # fmt: skip
+    need(
+        mark == b"PK\5\6"
+        and (disk, first, comment) == (0, 0, 0)
+        and here == count
+        and start + length + END.size == size,
+        "not an archive's end",
+    )
     need(count <= MOST_MEMBERS and length <= count * 400, "too many members")
     archive = zipfile.ZipFile(file)
     members = archive.infolist()
     need(len(members) == count == len({m.filename for m in members}), "a member twice")
-    need(all(NAMES.fullmatch(m.filename) and m.compress_type == 0 and not m.flag_bits & 1
-             and m.file_size == m.compress_size and (m.external_attr >> 28) in (0, 8)
-             for m in members), "an unknown member")  # fmt: skip
+    need(
+        all(
+            NAMES.fullmatch(m.filename)
+            and m.compress_type == 0
+            and not m.flag_bits & 1
+            and m.file_size == m.compress_size
+            and (m.external_attr >> 28) in (0, 8)
+            for m in members
+        ),
+        "an unknown member",
+    )
     ordered = sorted(members, key=lambda m: m.header_offset)
     following = [m.header_offset for m in ordered[1:]] + [start]
     for member, end in zip(ordered, following, strict=False):
@@ -472,8 +594,10 @@ def check_bundle(path, keys):
     for number, site, *hashes in received:
         need((number, site) not in seen, f"{site}: two updates in round {number}")
         seen.add((number, site))
-        need(type(number) is int and found[site][1].get(number) == tuple(hashes),
-             f"{site}: an update of round {number} left without its ledger")  # fmt: skip
+        need(
+            type(number) is int and found[site][1].get(number) == tuple(hashes),
+            f"{site}: an update of round {number} left without its ledger",
+        )
     return {name: (stated, promise) for name, (stated, _, promise) in found.items()}
 
 
@@ -495,17 +619,23 @@ def main(arguments):
         return 1
     for name, (stated, ((value, delta, one), adversaries)) in certificates.items():
         of = "the whole plan" if one else "everything that the data set ever releases"
-        print(f"{shown(name)}: ε = {f'{value:.4f}' if math.isfinite(value) else '∞'} "
-              f"at δ = {delta:g} for one {stated['unit']} (add/remove) against "
-              f"{', '.join(adversaries)}, promised for {of}; {stated['released']} of "
-              f"{stated['rounds']} charged rounds released")  # fmt: skip
+        print(
+            f"{shown(name)}: ε = {f'{value:.4f}' if math.isfinite(value) else '∞'} "
+            f"at δ = {delta:g} for one {stated['unit']} (add/remove) against "
+            f"{', '.join(adversaries)}, promised for {of}; {stated['released']} of "
+            f"{stated['rounds']} charged rounds released"
+        )
         if stated["version"] < 3:
-            print("  its certificate is of an older form: the ε in it is of the rounds that ran, "
-                  "and no promise")  # fmt: skip
+            print(
+                "  its certificate is of an older form: the ε in it is of the rounds that ran, "
+                "and no promise"
+            )
         elif stated["promise_alone"]:
             least = stated["promise_alone"]["epsilon"]
-            print("  promised against the coordinator with all other sites: "
-                  f"ε = {'∞' if least is None else f'{least:.4f}'}")  # fmt: skip
+            print(
+                "  promised against the coordinator with all other sites: "
+                f"ε = {'∞' if least is None else f'{least:.4f}'}"
+            )
     return 0
 
 

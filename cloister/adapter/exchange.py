@@ -91,16 +91,26 @@ class RoundRequest:
             document: The study as the site is sent it beside the question. Its hash is covered, so
                 that no other text can be put beside a question that was signed.
         """
-        said = self.fields() | {"adapter": digest(self.adapter), "body": digest(self.body),
-                                "document": digest(document.encode())}  # fmt: skip
+        said = self.fields() | {
+            "adapter": digest(self.adapter),
+            "body": digest(self.body),
+            "document": digest(document.encode()),
+        }
         del said["signature"]
         return b"cloister question\n" + json.dumps(said, sort_keys=True).encode()
 
     def fields(self) -> Fields:
         """As the message's named values."""
-        return {"study": self.study, "round": self.round, "adapter": self.adapter,
-                "step": self.step.value, "body": self.body, "to": self.to, "seen": self.seen,
-                "signature": self.signature}  # fmt: skip
+        return {
+            "study": self.study,
+            "round": self.round,
+            "adapter": self.adapter,
+            "step": self.step.value,
+            "body": self.body,
+            "to": self.to,
+            "seen": self.seen,
+            "signature": self.signature,
+        }
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, object]) -> RoundRequest:
@@ -109,8 +119,16 @@ class RoundRequest:
         Raises:
             AdapterFormatError: A field is missing, too many or of another type.
         """
-        kinds = {"study": str, "round": int, "adapter": bytes, "step": str, "body": bytes,
-                 "to": str, "seen": str, "signature": bytes}  # fmt: skip
+        kinds = {
+            "study": str,
+            "round": int,
+            "adapter": bytes,
+            "step": str,
+            "body": bytes,
+            "to": str,
+            "seen": str,
+            "signature": bytes,
+        }
         _check(fields, kinds)
         if fields["step"] not in set(Step):
             raise AdapterFormatError(f"request: unknown step {shortened(fields['step'])}")
@@ -172,8 +190,15 @@ class RoundReply:
         Raises:
             AdapterFormatError: A field is missing, too many, of another type or out of range.
         """
-        kinds = {"site": str, "round": int, "status": str, "delta": bytes, "epsilon": float,
-                 "head": str, "signature": bytes}  # fmt: skip
+        kinds = {
+            "site": str,
+            "round": int,
+            "status": str,
+            "delta": bytes,
+            "epsilon": float,
+            "head": str,
+            "signature": bytes,
+        }
         _check(fields, kinds)
         if fields["status"] not in set(Status):
             raise AdapterFormatError(f"reply: unknown status {shortened(fields['status'])}")

@@ -135,11 +135,17 @@ def _conform(study: Recipe, as_json: bool) -> None:
             **_audited(site.plan),
             "refuted": bool(refuted),
             "checks": [
-                {"name": c.name, "law": c.law, "figure": json_number(c.figure), "low": c.low,
-                 "high": c.high, "refuted": c.refuted}
+                {
+                    "name": c.name,
+                    "law": c.law,
+                    "figure": json_number(c.figure),
+                    "low": c.low,
+                    "high": c.high,
+                    "refuted": c.refuted,
+                }
                 for c in checks
             ],
-        }  # fmt: skip
+        }
         typer.echo(json.dumps(document))
     else:
         _tell(checks, len(refuted))

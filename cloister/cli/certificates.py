@@ -176,11 +176,22 @@ def _site_json(claim: SiteClaim) -> dict[str, Any]:
         "promise_alone": alone and alone.to_json(),
         "spent": spent(claim.verdict.history, str(claim.fields["study"])).to_json(),
         "used": claim.verdict.used.to_json(),
-        **{name: claim.fields[name] for name in (
-            "version", "study", "rounds", "released", "life", "ledger", "base", "adapter", "code",
-        )},
+        **{
+            name: claim.fields[name]
+            for name in (
+                "version",
+                "study",
+                "rounds",
+                "released",
+                "life",
+                "ledger",
+                "base",
+                "adapter",
+                "code",
+            )
+        },
         "received": claim.received,
-    }  # fmt: skip
+    }
 
 
 def _tell(path: Path, findings: Findings) -> None:

@@ -26,10 +26,16 @@ MARKS = {
     "retired": ("–", "blue"),
 }
 WORDS = {
-    "preparing": "preparing", "waiting": "waits for its operator's approval", "ready": "ready",
-    "asked": "training", "answered": "sent", "lost": "lost on the way", "late": "late",
-    "refused": "refused", "retired": "retired",
-}  # fmt: skip
+    "preparing": "preparing",
+    "waiting": "waits for its operator's approval",
+    "ready": "ready",
+    "asked": "training",
+    "answered": "sent",
+    "lost": "lost on the way",
+    "late": "late",
+    "refused": "refused",
+    "retired": "retired",
+}
 # Rounds shown of a lane, and closed rounds shown below: the whole is in the run's folder.
 WIDTH, SHOWN = 60, 12
 

@@ -98,16 +98,17 @@ def verify(
         f"{ledger}: sound. {counted(verdict.charges, 'round')} charged "
         f"({counted(verdict.steps, 'step')}), "
         f"{verdict.releases} released.\n"
-        f"{verdict.promise}.\n"
-        + (f"{alone}.\n" if alone else "")
-        + f"{verdict.of_budget}.\n"
+        f"{verdict.promise}.\n" + (f"{alone}.\n" if alone else "") + f"{verdict.of_budget}.\n"
         f"The charges give ε = {shown(verdict.epsilon_pld)} by PLD and "
         f"{shown(verdict.epsilon_rdp)} by RDP at δ = {verdict.delta:g}, as they state.\n"
         f"Every entry is signed by {verdict.public_key}"
         + ("." if key else ", which the ledger itself names (--key checks it).")
-        + (f"\nIt goes on from {len(anchors)} earlier head(s)." if anchors else
-           "\nNo earlier head was given: entries cut off its end would not show (--anchor).")
-    )  # fmt: skip
+        + (
+            f"\nIt goes on from {len(anchors)} earlier head(s)."
+            if anchors
+            else "\nNo earlier head was given: entries cut off its end would not show (--anchor)."
+        )
+    )
 
 
 @app.command("export")

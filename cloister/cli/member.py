@@ -143,11 +143,16 @@ def listed(
     members = read_members(ServerFolder.open(server).members)
     if as_json:
         rows = [
-            {"site": site, "standing": member.standing, "expires": member.expires,
-             "public_records": member.public_records, "ledger_key": member.ledger_key,
-             "request": member.request}
+            {
+                "site": site,
+                "standing": member.standing,
+                "expires": member.expires,
+                "public_records": member.public_records,
+                "ledger_key": member.ledger_key,
+                "request": member.request,
+            }
             for site, member in sorted(members.items())
-        ]  # fmt: skip
+        ]
         typer.echo(json.dumps({"members": rows}))
         return
     for site, member in sorted(members.items()):

@@ -110,8 +110,10 @@ def doctor(folder: Folder = DEFAULT, as_json: AsJson = False) -> None:
     opened = ServerFolder.open(folder)
     findings = list(examine(opened))
     if as_json:
-        rows = [{"check": f.name, "verdict": f.verdict, "detail": f.detail, "remedy": f.remedy}
-                for f in findings]  # fmt: skip
+        rows = [
+            {"check": f.name, "verdict": f.verdict, "detail": f.detail, "remedy": f.remedy}
+            for f in findings
+        ]
         typer.echo(json.dumps({"name": opened.config.name, "checks": rows}))
     else:
         for found in findings:

@@ -91,9 +91,13 @@ def simulate(
     for note in warnings(study):
         display.warn(note)
     events = Events(
-        display.on_stage, display.on_step, display.on_round, display.note, display.warn,
+        display.on_stage,
+        display.on_step,
+        display.on_round,
+        display.note,
+        display.warn,
         on_base=display.note,
-    )  # fmt: skip
+    )
     runner = simulate_with_twin if with_twin else simulate
     try:
         with display:

@@ -160,14 +160,17 @@ def policy_check(
     promised = of_plan(plan)
     if as_json:
         document = {
-            "site": file.site.name, "accepted": True, "ledger_begun": begun,
+            "site": file.site.name,
+            "accepted": True,
+            "ledger_begun": begun,
             "promise": promised.to_json(),
             "rounds": plan.num_rounds,
-            "noise_multiplier": plan.noise_multiplier, "sample_rate": plan.sample_rate,
+            "noise_multiplier": plan.noise_multiplier,
+            "sample_rate": plan.sample_rate,
             "max_records": plan.max_records,
             "tightened": {change.name: [change.asked, change.accepted] for change in tightened},
             "changes": as_rows(tightened),
-        }  # fmt: skip
+        }
         typer.echo(json.dumps(document))
         return
     typer.echo(
@@ -258,15 +261,19 @@ def doctor(site: SiteToml, recipe: Study = None, as_json: AsJson = False) -> Non
         if not as_json:
             console.print(
                 f"[{colours[outcome.level]}]{outcome.level}[/]  {outcome.name:<17}",
-                end="", markup=True,
-            )  # fmt: skip
+                end="",
+                markup=True,
+            )
             console.print(outcome.detail, highlight=False, markup=False, soft_wrap=True)
             if outcome.level is not Level.PASS:
-                console.print(f"      → {outcome.remedy}", highlight=False, markup=False,
-                              soft_wrap=True)  # fmt: skip
+                console.print(
+                    f"      → {outcome.remedy}", highlight=False, markup=False, soft_wrap=True
+                )
     if as_json:
-        rows = [{"check": o.name, "level": o.level, "detail": o.detail, "remedy": o.remedy}
-                for o in outcomes]  # fmt: skip
+        rows = [
+            {"check": o.name, "level": o.level, "detail": o.detail, "remedy": o.remedy}
+            for o in outcomes
+        ]
         typer.echo(json.dumps({"site": file.site.name, "checks": rows}))
     failed = [outcome.name for outcome in outcomes if outcome.level is Level.FAIL]
     if failed:

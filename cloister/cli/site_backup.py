@@ -35,8 +35,12 @@ def backup(
 
     made = back_up(site, out)
     if as_json:
-        facts = {"backup": str(made.path), "site": made.site, "files": list(made.names),
-                 "readable_by_others": made.exposed}  # fmt: skip
+        facts = {
+            "backup": str(made.path),
+            "site": made.site,
+            "files": list(made.names),
+            "readable_by_others": made.exposed,
+        }
         typer.echo(json.dumps(facts | _facts(made.ledger)))
         return
     typer.echo(

@@ -158,10 +158,12 @@ def status(site: SiteToml, as_json: AsJson = False) -> None:
             f"cloister site reload {site} takes it"
         )
     for row in facts["waiting"]:
-        typer.echo(visible(
-            f"  waits for approval: study {row['study'][:12]} ({row['name']}): {row['why']}; "
-            f"cloister site studies show {site} {row['study'][:12]}"
-        ))  # fmt: skip
+        typer.echo(
+            visible(
+                f"  waits for approval: study {row['study'][:12]} ({row['name']}): {row['why']}; "
+                f"cloister site studies show {site} {row['study'][:12]}"
+            )
+        )
     for row in facts["decisions"][-5:]:
         done = {"approve": "approved", "reject": "rejected"}[row["kind"]]
         typer.echo(

@@ -83,8 +83,10 @@ def show(
         return
     _say(terms, verdict)
     if sizes:
-        typer.echo(f"exactly    {sizes['bytes_a_round']:,} bytes in the longest round, "
-                   f"{sizes['bytes']:,} in all")  # fmt: skip
+        typer.echo(
+            f"exactly    {sizes['bytes_a_round']:,} bytes in the longest round, "
+            f"{sizes['bytes']:,} in all"
+        )
     if verdict.state.value != "approved":
         typer.echo(f"next: cloister site studies approve {site} {terms.study[:12]}, or reject")
 
@@ -154,9 +156,7 @@ def _decide(site: Path, digest: str, kind: Kind, name: str, yes: bool) -> None:
     )
 
 
-def _confirm(
-    file: SiteFile, terms: Terms, digest: str, kind: Kind, login: str, yes: bool
-) -> None:  # fmt: skip
+def _confirm(file: SiteFile, terms: Terms, digest: str, kind: Kind, login: str, yes: bool) -> None:
     """Has whoever sits at the terminal type the study's name.
 
     Raises:

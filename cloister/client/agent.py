@@ -154,16 +154,23 @@ class Agent:
         self.moments.hold(begun, _reading_period(file))
         self._sites = OwnSites(self.path, records, self.moments)
         self._app = make_client_app(
-            self._sites, self._trusted, on_error=self._wrong, identify=self._identity,
-            moments=self.moments, on_asked=self._is_asked,
-        )  # fmt: skip
+            self._sites,
+            self._trusted,
+            on_error=self._wrong,
+            identify=self._identity,
+            moments=self.moments,
+            on_asked=self._is_asked,
+        )
         self._question: RoundRequest | None = None
         self._expected = hashlib.sha256(empty_bundle()).hexdigest()
         self._serves()
         self._asked = ("", 0)
         self._activity: dict[str, object] = {
-            "doing": "waiting", "answered": 0, "bundles": 0, "strangers": 0,
-        }  # fmt: skip
+            "doing": "waiting",
+            "answered": 0,
+            "bundles": 0,
+            "strangers": 0,
+        }
 
     def serve(self) -> None:
         """Answers until it is told to stop.
@@ -225,9 +232,9 @@ class Agent:
         # Of a question that is not the coordinator's nothing is known here, and nobody answers.
         admitted = self._sites.admitted[1] if asked and self._sites.admitted else None
         try:
-            site, shapes = (admitted.site, admitted.sent_in(self._asked[1])) if admitted else (
-                None, {}
-            )  # fmt: skip
+            site, shapes = (
+                (admitted.site, admitted.sent_in(self._asked[1])) if admitted else (None, {})
+            )
             who = self._identity(context) if asked and site is None else None
             check_outgoing(reply, message, site, shapes, who.sign if who else None)
         except CloisterError as error:
@@ -238,12 +245,15 @@ class Agent:
         if prepared and admitted is not None and admitted.site.study == self._asked[0]:
             self._activity["leaves_every"] = admitted.period
             found = changes(
-                admitted.site.plan, admitted.plan,
+                admitted.site.plan,
+                admitted.plan,
                 isolate_units=admitted.site.policy.privacy.isolate_units,
-            )  # fmt: skip
+            )
             study = {
-                "study": admitted.site.study, "changes": as_rows(found), "silent": admitted.silent,
-            }  # fmt: skip
+                "study": admitted.site.study,
+                "changes": as_rows(found),
+                "silent": admitted.silent,
+            }
             _noted(lambda: self._folder.note_study(study))
         return reply
 
@@ -284,8 +294,12 @@ class Agent:
         found = hashlib.sha256(bundle).hexdigest()
         if found != self._expected:
             self._count("bundles")
-            log.warning("a bundle that is not cloister's came along and was dropped unread: "
-                        "%d bytes, SHA-256 %s", len(bundle), found)  # fmt: skip
+            log.warning(
+                "a bundle that is not cloister's came along and was dropped unread: "
+                "%d bytes, SHA-256 %s",
+                len(bundle),
+                found,
+            )
 
     def _identity(self, context: Context) -> Identity | None:
         try:

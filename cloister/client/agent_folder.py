@@ -79,8 +79,10 @@ class AgentFolder:
 
     def note_activity(self, activity: Mapping[str, Any]) -> None:
         """Notes what the agent does now."""
-        said = {key: cut(value, MOST_NOTED) if isinstance(value, str) else value
-                for key, value in activity.items()}  # fmt: skip
+        said = {
+            key: cut(value, MOST_NOTED) if isinstance(value, str) else value
+            for key, value in activity.items()
+        }
         stamped = {**said, "time": datetime.now(UTC).isoformat(timespec="seconds")}
         write_whole(self.own / "agent.json", json.dumps(stamped).encode(), mode=0o600)
 

@@ -146,5 +146,9 @@ def _log(error: Exception, number: int) -> None:
         return
     cause = error.__cause__ if isinstance(error, RoundSpentError) else None
     source = cause if isinstance(cause, Exception) else error
-    log.error("round %d: %s", number, type(source).__name__,
-              exc_info=None if isinstance(source, CloisterError) else source)  # fmt: skip
+    log.error(
+        "round %d: %s",
+        number,
+        type(source).__name__,
+        exc_info=None if isinstance(source, CloisterError) else source,
+    )

@@ -147,9 +147,9 @@ def approvals_of(table: object, problems: list[str]) -> ApprovalsConfig | None:
     return replace(section, standing=tuple(one for one in standing if one is not None))
 
 
-def _standing(row: Mapping[str, object], number: int, problems: list[str]) -> (
-    StandingApproval | None
-):  # fmt: skip
+def _standing(
+    row: Mapping[str, object], number: int, problems: list[str]
+) -> StandingApproval | None:
     path = f"approvals.standing {number}"
     needed = ("base_sha256", "tasks", "unit", "max_epsilon", "max_rounds", "until")
     missing = [f"{path}.{key}: missing, and it has no default" for key in needed if key not in row]

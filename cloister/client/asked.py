@@ -121,8 +121,9 @@ class AskedStudies:
                 content = file.read(MOST_BYTES + 1)
             recipe = parse_document(content.decode("utf-8"))
         except (OSError, ValueError, CloisterError) as error:
-            raise BadFileError(f"{path}: cannot be read ({error}); it is kept anew when the study "
-                               "asks again") from error  # fmt: skip
+            raise BadFileError(
+                f"{path}: cannot be read ({error}); it is kept anew when the study asks again"
+            ) from error
         if recipe.digest() != study:
             raise BadFileError(f"{path}: holds another study; take the file away")
         return recipe

@@ -169,10 +169,15 @@ class Decisions:
                 uid = os.geteuid()
                 last = max((one.seq for one in self.read()), default=0)
                 decision = Decision(
-                    seq=last + 1, kind=kind, study=study, terms=terms, uid=uid,
-                    login=login_of(uid), name=name,
+                    seq=last + 1,
+                    kind=kind,
+                    study=study,
+                    terms=terms,
+                    uid=uid,
+                    login=login_of(uid),
+                    name=name,
                     time=datetime.now(UTC).isoformat(timespec="seconds"),
-                )  # fmt: skip
+                )
                 self._append(decision)
         except OSError as error:
             raise BadFileError(

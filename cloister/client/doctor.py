@@ -135,8 +135,12 @@ def _sqlite() -> Outcome:
     version = tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
     if version < SQLITE:
         needed = ".".join(map(str, SQLITE))
-        return Outcome("sqlite", Level.FAIL, apsw.sqlite_lib_version(), f"{needed} is needed: "
-                       "install apsw from its wheel, which brings its own")  # fmt: skip
+        return Outcome(
+            "sqlite",
+            Level.FAIL,
+            apsw.sqlite_lib_version(),
+            f"{needed} is needed: install apsw from its wheel, which brings its own",
+        )
     return Outcome("sqlite", Level.PASS, apsw.sqlite_lib_version())
 
 
@@ -179,15 +183,14 @@ def _file_system(file: SiteFile) -> Outcome:
 
 def _ledger(file: SiteFile) -> Outcome:
     if not is_begun(file):
-        return Outcome(
-            "ledger", Level.FAIL, NOT_BEGUN, f"cloister site init {file.path} begins it"
-        )  # fmt: skip
+        return Outcome("ledger", Level.FAIL, NOT_BEGUN, f"cloister site init {file.path} begins it")
     open_ledger(file)
     verdict = verify(LedgerFile(file.ledger).entries(), str(file.ledger))
     return Outcome(
-        "ledger", Level.PASS,
+        "ledger",
+        Level.PASS,
         f"sound: {counted(verdict.charges, 'round')} charged, {verdict.of_budget}",
-    )  # fmt: skip
+    )
 
 
 def _key(file: SiteFile) -> Outcome:
@@ -197,9 +200,11 @@ def _key(file: SiteFile) -> Outcome:
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         return Outcome(
-            "key", Level.FAIL, f"{path.name} is readable by others ({mode:04o})",
+            "key",
+            Level.FAIL,
+            f"{path.name} is readable by others ({mode:04o})",
             f"chmod 600 {path}",
-        )  # fmt: skip
+        )
     return Outcome("key", Level.PASS, "readable by its owner alone")
 
 
@@ -211,7 +216,9 @@ def _clock(file: SiteFile) -> Outcome:
     now = datetime.now(UTC)
     if now < last:
         return Outcome(
-            "clock", Level.WARN, f"{now:%Y-%m-%d %H:%M} lies before the ledger's last entry",
+            "clock",
+            Level.WARN,
+            f"{now:%Y-%m-%d %H:%M} lies before the ledger's last entry",
             "set the clock (NTP); certificates and logs carry its time",
-        )  # fmt: skip
+        )
     return Outcome("clock", Level.PASS, f"{now:%Y-%m-%d %H:%M} UTC")

@@ -129,6 +129,8 @@ class DataCheck:
         if not findings:
             return Outcome("data", Level.PASS, told)
         return Outcome(
-            "data", Level.WARN, " · ".join([told, *(f.note for f in findings)]),
+            "data",
+            Level.WARN,
+            " · ".join([told, *(f.note for f in findings)]),
             " · ".join(dict.fromkeys(f.remedy for f in findings)),
-        )  # fmt: skip
+        )

@@ -29,9 +29,11 @@ def rights(file: SiteFile) -> Outcome:
     detail = "; ".join(f"others may {exposed(path)} {path}" for path in found)
     places = " ".join(f"'{path}'" for path in found)
     return Outcome(
-        NAME, Level.FAIL if writable else Level.WARN, detail,
+        NAME,
+        Level.FAIL if writable else Level.WARN,
+        detail,
         f"chmod go= {places}; whoever could read them may have: see who has an account here",
-    )  # fmt: skip
+    )
 
 
 def _with(file: SiteFile, right: str) -> Iterator[Path]:

@@ -103,9 +103,11 @@ def _policy(plan: Plan, tightened: tuple[Change, ...]) -> Outcome:
     if not tightened:
         return Outcome("policy", Level.PASS, detail)
     return Outcome(
-        "policy", Level.WARN, " · ".join([detail, *map(str, tightened)]),
+        "policy",
+        Level.WARN,
+        " · ".join([detail, *map(str, tightened)]),
         "nothing, where this is meant; else ask the coordinator for a study with these values",
-    )  # fmt: skip
+    )
 
 
 def _approval(terms: Terms) -> Outcome:
@@ -116,16 +118,20 @@ def _approval(terms: Terms) -> Outcome:
         return Outcome("approval", Level.PASS, f"study {terms.study[:12]}: {verdict.why}")
     if verdict.state is State.REJECTED:
         return Outcome(
-            "approval", Level.FAIL, f"study {terms.study[:12]}: {verdict.why}",
+            "approval",
+            Level.FAIL,
+            f"study {terms.study[:12]}: {verdict.why}",
             "leave it so, or approve it once it asks: cloister site studies approve",
-        )  # fmt: skip
+        )
     for number, standing in enumerate(terms.file.approvals.standing, 1):
         near += f"; approvals.standing {number} lacks: {', '.join(unmet(standing, terms, now))}"
     return Outcome(
-        "approval", Level.WARN, f"study {terms.study[:12]} would wait: {verdict.why}{near}",
+        "approval",
+        Level.WARN,
+        f"study {terms.study[:12]} would wait: {verdict.why}{near}",
         "once it asks, cloister site studies show and approve; or let such studies in by an "
         "[[approvals.standing]]",
-    )  # fmt: skip
+    )
 
 
 def _units(found: SiteRecords, encoded: EncodedUnits, plan: Plan, max_length: int) -> Outcome:
@@ -172,9 +178,11 @@ def _memory(workspace: Workspace) -> Outcome:
     detail = f"{free / 2**30:.1f} GiB free ({where}), the base takes {base / 2**30:.2f}"
     if free < MEMORY_FACTOR * base:
         return Outcome(
-            "memory", Level.WARN, detail,
+            "memory",
+            Level.WARN,
+            detail,
             "a round may not fit: free memory, or ask for a smaller training.physical_batch_tokens",
-        )  # fmt: skip
+        )
     return Outcome("memory", Level.PASS, detail)
 
 
@@ -186,9 +194,11 @@ def _gradients(file: SiteFile, recipe: Recipe, workspace: Workspace, plan: Plan)
     exact = "per-record gradients are exact, and no record changes another's"
     if proof.one_by_one:
         return Outcome(
-            "gradients", Level.WARN, f"{exact} where each goes through the network alone",
+            "gradients",
+            Level.WARN,
+            f"{exact} where each goes through the network alone",
             "nothing: it is sound, and several times slower; this base's kernels mix records",
-        )  # fmt: skip
+        )
     return Outcome("gradients", Level.PASS, exact)
 
 

@@ -82,8 +82,10 @@ def exact_bytes(terms: Terms) -> tuple[int, int]:
     """
     file, recipe, plan = terms.file, terms.recipe, terms.plan
     if plan.sharing is not None:
-        raise UsageError("--exact: sites share the noise in this study, so a message's length "
-                         "follows from who takes part; leave it out, for the most")  # fmt: skip
+        raise UsageError(
+            "--exact: sites share the noise in this study, so a message's length "
+            "follows from who takes part; leave it out, for the most"
+        )
     workspace = _loaded(file, recipe, str(own_base(file, recipe)))
     sizes: dict[frozenset[str], int] = {}
     each = []
@@ -99,9 +101,13 @@ def exact_bytes(terms: Terms) -> tuple[int, int]:
 
 def _loaded(file: SiteFile, recipe: Recipe, base: str) -> Workspace:
     return open_workspace(
-        replace(recipe.model, base=base), recipe.lora, recipe.task, recipe.task.labels,
-        recipe.study.seed, frozen_cache_gib=file.machine.frozen_cache_gib,
-    )  # fmt: skip
+        replace(recipe.model, base=base),
+        recipe.lora,
+        recipe.task,
+        recipe.task.labels,
+        recipe.study.seed,
+        frozen_cache_gib=file.machine.frozen_cache_gib,
+    )
 
 
 def asked_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:

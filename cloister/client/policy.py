@@ -137,8 +137,9 @@ def _stricter(plan: Plan, policy: SitePolicy) -> tuple[Plan | None, list[str]]:
         )
     if problems:
         return None, problems
-    bound = min(math.inf if plan.max_grad_norm is None else plan.max_grad_norm,
-                privacy.max_grad_norm)  # fmt: skip
+    bound = min(
+        math.inf if plan.max_grad_norm is None else plan.max_grad_norm, privacy.max_grad_norm
+    )
     return replace(
         plan,
         expected_batch_size=batch,
@@ -165,10 +166,14 @@ def _unverifiable(plan: Plan) -> list[str]:
         f"plan.{name}: {getattr(plan, name)!r} given; a whole number from 1 to {LARGEST_COUNT} is "
         "needed"
         for name in (
-            "public_records", "expected_batch_size", "local_steps", "num_rounds", "max_records",
+            "public_records",
+            "expected_batch_size",
+            "local_steps",
+            "num_rounds",
+            "max_records",
         )
         if not _is_count(getattr(plan, name))
-    ]  # fmt: skip
+    ]
     if not problems and plan.expected_batch_size > plan.public_records:
         problems.append(
             f"plan.expected_batch_size: {plan.expected_batch_size} is above the declared "
@@ -202,8 +207,11 @@ def _unverifiable(plan: Plan) -> list[str]:
         problems.append(
             f"plan.neighbouring: unknown relation {plan.neighbouring!r}; add-remove is needed"
         )
-    return [f"{problem}; a plan that cannot be verified is not trained, ask the coordinator for "
-            "one that can" for problem in problems]  # fmt: skip
+    return [
+        f"{problem}; a plan that cannot be verified is not trained, ask the coordinator for "
+        "one that can"
+        for problem in problems
+    ]
 
 
 def _is_count(value: object) -> bool:

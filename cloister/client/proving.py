@@ -184,9 +184,11 @@ def _measured(admitted: Admitted, length: int) -> Times:
 def _measured_apart(admitted: Admitted, length: int) -> Times:
     workspace, plan = admitted.workspace, admitted.plan
     records = nobody_s_records(
-        workspace.task.record_kind, workspace.task.labels,
-        max(2, min(plan.public_records, 2 * plan.expected_batch_size)), 1,
-    )  # fmt: skip
+        workspace.task.record_kind,
+        workspace.task.labels,
+        max(2, min(plan.public_records, 2 * plan.expected_batch_size)),
+        1,
+    )
     try:
         longest = [workspace.task.encode(_long(record, length)) for record in records]
         encoding = max(
@@ -199,9 +201,7 @@ def _measured_apart(admitted: Admitted, length: int) -> Times:
         return Times(_step_seconds(admitted, longest, plan.public_records), encoding)
     except PreflightError:
         raise
-    except (
-        CloisterError, RuntimeError, ValueError, LookupError, TypeError, MemoryError
-    ) as error:  # fmt: skip
+    except (CloisterError, RuntimeError, ValueError, LookupError, TypeError, MemoryError) as error:
         raise PreflightError(
             f"preflight: a step on synthetic records of task.max_length = {length} tokens fails "
             f"({type(error).__name__}: {error}); ask the coordinator for shorter records, or "
@@ -218,14 +218,28 @@ def _step_seconds(admitted: Admitted, longest: list[Example], count: int) -> flo
     started = time.perf_counter()
     if plan.sharing is not None:
         shared_gradient(
-            workspace.network, workspace.task, units, workspace.start, plan, site.training,
-            entropy=OsEntropy(), shapes=admitted.shapes,
-        )  # fmt: skip
+            workspace.network,
+            workspace.task,
+            units,
+            workspace.start,
+            plan,
+            site.training,
+            entropy=OsEntropy(),
+            shapes=admitted.shapes,
+        )
     else:
         local_update(
-            workspace.network, workspace.task, units, workspace.start, plan, site.training,
-            round_number=1, entropy=OsEntropy(), rank=site.rank, shapes=admitted.shapes,
-        )  # fmt: skip
+            workspace.network,
+            workspace.task,
+            units,
+            workspace.start,
+            plan,
+            site.training,
+            round_number=1,
+            entropy=OsEntropy(),
+            rank=site.rank,
+            shapes=admitted.shapes,
+        )
     return time.perf_counter() - started
 
 

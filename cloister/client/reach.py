@@ -72,15 +72,20 @@ def reach(membership: Membership) -> Iterator[Step]:
     key = base64.b64encode(public_pem(load_node_key(membership.node_key)).encode()).decode()
     try:
         answer = httpx.post(
-            f"https://{host}:{port}/v1/fleet/send-node-heartbeat", content=b"",
+            f"https://{host}:{port}/v1/fleet/send-node-heartbeat",
+            content=b"",
             headers={"flwr-public-key": key, "content-type": "application/protobuf"},
-            verify=context, timeout=PATIENCE, trust_env=proxy is not None,
-        )  # fmt: skip
+            verify=context,
+            timeout=PATIENCE,
+            trust_env=proxy is not None,
+        )
     except httpx.HTTPError as error:
         yield Step(
-            "gate", False, f"{host}:{port}: {error}",
+            "gate",
+            False,
+            f"{host}:{port}: {error}",
             "have the proxy let this address through unopened" if proxy else "ask the coordinator",
-        )  # fmt: skip
+        )
         return
     yield from _said(answer)
 
@@ -100,22 +105,28 @@ def _connection(host: str, port: int, context: ssl.SSLContext) -> Iterator[Step]
                 shown = secured.getpeercert(binary_form=True)
     except ssl.SSLCertVerificationError as error:
         yield Step(
-            "TLS", False, f"{host}:{port}: {error.verify_message}",
+            "TLS",
+            False,
+            f"{host}:{port}: {error.verify_message}",
             "a proxy that opens TLS stands between, or this is not your coordinator: have the "
             "address excepted, or ask the coordinator about its certificate",
-        )  # fmt: skip
+        )
         return
     except ssl.SSLError as error:
         yield Step(
-            "TLS", False, f"{host}:{port}: {error}",
+            "TLS",
+            False,
+            f"{host}:{port}: {error}",
             "what answers there speaks no TLS; ask the coordinator for its address",
-        )  # fmt: skip
+        )
         return
     except OSError as error:
         yield Step(
-            "port", False, f"{host}:{port}: {error}",
+            "port",
+            False,
+            f"{host}:{port}: {error}",
             "ask the coordinator whether it runs; let this one port through, outbound",
-        )  # fmt: skip
+        )
         return
     until = x509.load_der_x509_certificate(shown or b"").not_valid_after_utc
     yield Step("TLS", True, f"the coordinator's own certificate, valid until {until:%Y-%m-%d}")
@@ -127,19 +138,26 @@ def _said(answer: httpx.Response) -> Iterator[Step]:
     if stamp:
         skew = abs((datetime.now(UTC) - parsedate_to_datetime(stamp)).total_seconds())
         yield Step(
-            "clock", skew <= MOST_SKEW, f"{skew:.0f} s from the coordinator's",
-            "" if skew <= MOST_SKEW else "set the clock (NTP)", blocks=skew > FLOWERS_SKEW,
-        )  # fmt: skip
+            "clock",
+            skew <= MOST_SKEW,
+            f"{skew:.0f} s from the coordinator's",
+            "" if skew <= MOST_SKEW else "set the clock (NTP)",
+            blocks=skew > FLOWERS_SKEW,
+        )
     theirs = answer.headers.get("cloister-version", "")
     same = theirs.split(".")[:2] == __version__.split(".")[:2]
     yield Step(
-        "version", same, f"cloister {__version__} here, {theirs or 'unknown'} at the coordinator",
+        "version",
+        same,
+        f"cloister {__version__} here, {theirs or 'unknown'} at the coordinator",
         "" if same else "install the coordinator's version",
-    )  # fmt: skip
+    )
     known = answer.headers.get("cloister-member")
     yield Step(
-        "membership", known is not None, f"known as {unquote(known or '')}" if known else
-        "not known there",
-        "" if known else "not approved yet, revoked or over: ask the coordinator, then cloister "
-        "site join",
-    )  # fmt: skip
+        "membership",
+        known is not None,
+        f"known as {unquote(known or '')}" if known else "not known there",
+        ""
+        if known
+        else "not approved yet, revoked or over: ask the coordinator, then cloister site join",
+    )

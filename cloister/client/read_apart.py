@@ -26,8 +26,10 @@ def read_apart(file: SiteFile) -> str:
     """
     done = subprocess.run(
         [sys.executable, "-m", "cloister.client.read_apart", str(file.path)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode != 0:
         kinds: dict[int, type[CloisterError]] = {2: UsageError, 3: DataError}
         said = done.stderr.strip() or f"{file.data}: its reader ended with code {done.returncode}"

@@ -179,9 +179,16 @@ def _answer_secure(admitted: Admitted, request: RoundRequest, on_step: OnStep) -
     def gradient() -> NDArray[np.int64]:
         workspace.train_names(workspace.trained_in_round(site.training, request.round))
         return shared_gradient(
-            workspace.network, workspace.task, site.units, start, plan, site.training,
-            entropy=entropy, shapes=admitted.shapes, on_step=on_step,
-        )  # fmt: skip
+            workspace.network,
+            workspace.task,
+            site.units,
+            start,
+            plan,
+            site.training,
+            entropy=entropy,
+            shapes=admitted.shapes,
+            on_step=on_step,
+        )
 
     charge = _charge(admitted, request, entropy, request.adapter + request.body)
     return _released(site, request, asking.answer(request.step, charge, gradient))
@@ -234,9 +241,12 @@ def _certified(admitted: Admitted, request: RoundRequest) -> RoundReply:
 
 def _released(site: Site, request: RoundRequest, released: Released) -> RoundReply:
     promised = site.stated_epsilon() if released.head else 0.0
-    return _signed(site, RoundReply(
-        site.name, request.round, Status.TRAINED, released.payload, promised, released.head
-    ))  # fmt: skip
+    return _signed(
+        site,
+        RoundReply(
+            site.name, request.round, Status.TRAINED, released.payload, promised, released.head
+        ),
+    )
 
 
 def _signed(site: Site, reply: RoundReply) -> RoundReply:

@@ -81,16 +81,26 @@ class Service:
         logs = self._folder.logs
         self.supervisor = Supervisor(
             [
-                Program(name="supernode", command=node, environment=environment,
-                        log=logs / "supernode.log"),
+                Program(
+                    name="supernode",
+                    command=node,
+                    environment=environment,
+                    log=logs / "supernode.log",
+                ),
                 # An agent that dies between claiming a task and taking its message leaves the
                 # SuperNode waiting for ever: it starts anew with the agent.
-                Program(name="agent", command=agent, environment=environment,
-                        log=logs / "agent.log", takes_down=("supernode",), user=user),
+                Program(
+                    name="agent",
+                    command=agent,
+                    environment=environment,
+                    log=logs / "agent.log",
+                    takes_down=("supernode",),
+                    user=user,
+                ),
             ],
             on_tick=self._tick,
             on_change=self._note,
-        )  # fmt: skip
+        )
         self._ticked = 0.0
         self._roots = self._trusted(membership)
 

@@ -149,8 +149,9 @@ def back_up(site: Path, out: Path | None = None) -> BackedUp:
         exposed = bool(out.stat().st_mode & 0o077)
     except (OSError, ValueError) as error:
         raise bad_file(error, "backed up") from error
-    return BackedUp(path=out, site=file.site.name, names=tuple(files), ledger=ledger,
-                    exposed=exposed)  # fmt: skip
+    return BackedUp(
+        path=out, site=file.site.name, names=tuple(files), ledger=ledger, exposed=exposed
+    )
 
 
 def _staged(file: SiteFile, content: bytes, stage: Path) -> Iterator[tuple[str, Path]]:

@@ -116,9 +116,12 @@ def restore(
             (stage / "site").replace(target)  # over an empty folder too
             sync_folder(target.parent)
         return Restored(
-            file=read_site(file.path), made=about["made"], ledger=sound, kept=kept,
+            file=read_site(file.path),
+            made=about["made"],
+            ledger=sound,
+            kept=kept,
             strangers=strangers,
-        )  # fmt: skip
+        )
 
 
 def _about(archive: Archive) -> Mapping[str, Any]:
@@ -157,8 +160,12 @@ def _staged(archive: Archive, file: SiteFile, stage: Path, aside: Path | None) -
                 "needed; make room, then restore again"
             )
     tops = [top for top in (stage, aside) if top is not None]
-    made = {folder for place in places.values() for folder in place.parents
-            if any(folder.is_relative_to(top) for top in tops)}  # fmt: skip
+    made = {
+        folder
+        for place in places.values()
+        for folder in place.parents
+        if any(folder.is_relative_to(top) for top in tops)
+    }
     for folder in sorted(made):
         private_folder(folder)
     archive.unpack(places)

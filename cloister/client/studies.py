@@ -35,8 +35,13 @@ class Listed:
 
     def to_json(self) -> dict[str, Any]:
         """For machines."""
-        return {"study": self.study, "name": self.name, "state": self.state, "why": self.why,
-                "asked": self.asked.isoformat(timespec="seconds")}  # fmt: skip
+        return {
+            "study": self.study,
+            "name": self.name,
+            "state": self.state,
+            "why": self.why,
+            "asked": self.asked.isoformat(timespec="seconds"),
+        }
 
 
 def studies_of(file: SiteFile, now: datetime) -> list[Listed]:
@@ -52,9 +57,13 @@ def studies_of(file: SiteFile, now: datetime) -> list[Listed]:
 
 
 def _listed(
-    file: SiteFile, asked: AskedStudies, study: str, at: datetime,
-    decisions: Sequence[Decision], now: datetime,
-) -> Listed:  # fmt: skip
+    file: SiteFile,
+    asked: AskedStudies,
+    study: str,
+    at: datetime,
+    decisions: Sequence[Decision],
+    now: datetime,
+) -> Listed:
     name = ""
     try:
         recipe = asked.recipe(study)

@@ -125,9 +125,10 @@ def _trains(terms: Terms) -> str:
     where = ", ".join(lora.target_modules) or "the attention's query and value projections"
     layers = "all layers" if not lora.top_layers else f"the top {counted(lora.top_layers, 'layer')}"
     factors = {
-        "both": "both factors of adapters", "none": "no adapter", "alternate": "one factor of "
-        "adapters at a time",
-    }.get(lora.train, "factor B of adapters")  # fmt: skip
+        "both": "both factors of adapters",
+        "none": "no adapter",
+        "alternate": "one factor of adapters at a time",
+    }.get(lora.train, "factor B of adapters")
     adapters = f"{factors} of rank {lora.r} on {where} in {layers}"
     head = lora.head or ("frozen" if terms.recipe.task.kind == "causal-lm" else "linear")
     said = "a frozen head" if head == "frozen" else f"a head ({head})"
@@ -142,8 +143,13 @@ def _asker(file: SiteFile) -> dict[str, Any]:
         invite = Membership.of(file).invite
     except CloisterError:
         said = "nobody that this site has joined (cloister site join)"
-        return {"coordinator": None, "address": None, "fingerprint": None, "key": None,
-                "in_words": said}  # fmt: skip
+        return {
+            "coordinator": None,
+            "address": None,
+            "fingerprint": None,
+            "key": None,
+            "in_words": said,
+        }
     try:
         key: str | None = key_fingerprint(trusted_coordinator(file).key)
     except CloisterError:
@@ -178,8 +184,9 @@ def _budget(terms: Terms) -> dict[str, Any]:
     )
     request = request_of(plan, is_private=plan.is_private)
     try:
-        ledger.check(Charge(study=terms.study, round=1, plan=plan, request="",
-                            is_private=plan.is_private))  # fmt: skip
+        ledger.check(
+            Charge(study=terms.study, round=1, plan=plan, request="", is_private=plan.is_private)
+        )
         steps = steps_left(request, verdict.history.spent, budget)
         left = None if steps is None else steps // plan.local_steps
         charged = sum(study == terms.study for study, _ in verdict.history.rounds)

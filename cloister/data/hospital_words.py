@@ -100,29 +100,39 @@ COMPLAINTS: dict[str, tuple[str, ...]] = {
         "a weak stream and dribbling | getting up five times a night to pass water",
         "leaking urine on coughing | urgency with leaks before reaching the toilet",
     ),
-}  # fmt: skip
+}
 
 # What several departments see; the note alone often does not say which.
 SHARED: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("chest tightness | an uneasy feeling in the chest | chest discomfort",
-     ("cardiology", "respiratory", "gastroenterology", "psychiatry")),
-    ("shortness of breath | trouble breathing | getting out of breath easily",
-     ("cardiology", "respiratory", "psychiatry", "paediatrics")),
+    (
+        "chest tightness | an uneasy feeling in the chest | chest discomfort",
+        ("cardiology", "respiratory", "gastroenterology", "psychiatry"),
+    ),
+    (
+        "shortness of breath | trouble breathing | getting out of breath easily",
+        ("cardiology", "respiratory", "psychiatry", "paediatrics"),
+    ),
     ("a racing heart | palpitations", ("cardiology", "psychiatry")),
     ("dizzy spells | light-headedness | feeling the room spin", ("neurology", "ent", "cardiology")),
     ("a dull headache | pressure in the head", ("neurology", "ent", "psychiatry")),
-    ("tiredness | no energy | feeling worn out",
-     ("cardiology", "gastroenterology", "psychiatry", "respiratory")),
+    (
+        "tiredness | no energy | feeling worn out",
+        ("cardiology", "gastroenterology", "psychiatry", "respiratory"),
+    ),
     ("low back pain | an aching back", ("orthopaedics", "urology", "neurology")),
     ("lower belly pain | abdominal cramps", ("gastroenterology", "urology", "paediatrics")),
-    ("fever | a high temperature | chills and sweating",
-     ("paediatrics", "respiratory", "urology", "ent")),
+    (
+        "fever | a high temperature | chills and sweating",
+        ("paediatrics", "respiratory", "urology", "ent"),
+    ),
     ("a red rash | spots on the trunk | blotchy skin", ("dermatology", "paediatrics")),
     ("tingling in the {side} hand | a numb {side} arm", ("neurology", "orthopaedics")),
     ("weakness of the {side} leg | a {side} leg that gives way", ("neurology", "orthopaedics")),
     ("a dry cough | a tickly cough", ("respiratory", "ent", "paediatrics", "gastroenterology")),
-    ("poor sleep | waking at night | insomnia",
-     ("psychiatry", "neurology", "respiratory", "urology")),
+    (
+        "poor sleep | waking at night | insomnia",
+        ("psychiatry", "neurology", "respiratory", "urology"),
+    ),
     ("a collapse | a brief loss of consciousness | a faint", ("cardiology", "neurology")),
     ("trouble swallowing | food sticking", ("gastroenterology", "ent", "neurology")),
     ("itching all over | scratching at night", ("dermatology", "gastroenterology")),
@@ -131,7 +141,7 @@ SHARED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a swollen {side} lower leg | swollen ankles", ("cardiology", "dermatology", "orthopaedics")),
     ("weight loss | poor appetite", ("gastroenterology", "psychiatry", "respiratory")),
     ("a sore throat | earache", ("ent", "paediatrics")),
-)  # fmt: skip
+)
 
 # Long-standing conditions of adults, by the department that follows them.
 CONDITIONS: dict[str, tuple[str, ...]] = {
@@ -144,7 +154,7 @@ CONDITIONS: dict[str, tuple[str, ...]] = {
     "psychiatry": ("depression", "anxiety disorder", "bipolar disorder", "alcohol misuse"),
     "respiratory": ("asthma", "COPD", "sleep apnoea", "old pulmonary embolism"),
     "urology": ("kidney stones", "neurogenic bladder", "recurrent cystitis", "one kidney"),
-}  # fmt: skip
+}
 
 # Of nobody's department.
 COMMON_CONDITIONS = ("type 2 diabetes", "underactive thyroid", "iron deficiency", "smoking")
@@ -152,11 +162,24 @@ CHILD_CONDITIONS = ("premature birth", "eczema", "asthma", "nut allergy", "gromm
 
 # What is written about anybody.
 REMARKS = (
-    "observations stable", "bloods sent", "awaiting review", "no allergies", "analgesia given",
-    "seen last month for the same", "family very worried", "walked in", "brought by ambulance",
-    "sent by the GP", "worse since last night", "comes and goes", "getting worse",
-    "not better with tablets", "interpreter needed", "bed requested", "triage category 3",
-)  # fmt: skip
+    "observations stable",
+    "bloods sent",
+    "awaiting review",
+    "no allergies",
+    "analgesia given",
+    "seen last month for the same",
+    "family very worried",
+    "walked in",
+    "brought by ambulance",
+    "sent by the GP",
+    "worse since last night",
+    "comes and goes",
+    "getting worse",
+    "not better with tablets",
+    "interpreter needed",
+    "bed requested",
+    "triage category 3",
+)
 
 
 def wordings(entry: str) -> list[str]:

@@ -9,11 +9,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 _ABBREVIATIONS = {
-    "shortness of breath": "SOB", "high blood pressure": "HTN", "type 2 diabetes": "T2DM",
-    "atrial fibrillation": "AF", "heart failure": "CCF", "chest pain": "CP", "abdominal": "abdo",
-    "temperature": "temp", "headache": "HA", "bloods": "FBC", "right": "R", "left": "L",
-    "with": "w/", "and": "+",
-}  # fmt: skip
+    "shortness of breath": "SOB",
+    "high blood pressure": "HTN",
+    "type 2 diabetes": "T2DM",
+    "atrial fibrillation": "AF",
+    "heart failure": "CCF",
+    "chest pain": "CP",
+    "abdominal": "abdo",
+    "temperature": "temp",
+    "headache": "HA",
+    "bloods": "FBC",
+    "right": "R",
+    "left": "L",
+    "with": "w/",
+    "and": "+",
+}
 _ABBREVIATED = re.compile(rf"\b({'|'.join(_ABBREVIATIONS)})\b")
 
 # Durations as British notes count them: 3/7 is three days, 2/52 two weeks.

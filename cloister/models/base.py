@@ -188,8 +188,14 @@ def load_backbone(folder: Path, config: ModelConfig, *, causal: bool) -> PreTrai
                 kind, folder, use_safetensors=True, output_loading_info=True, **options
             )
     except (
-        OSError, ValueError, KeyError, RuntimeError, AttributeError, ImportError, SafetensorError,
-    ) as error:  # fmt: skip
+        OSError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        AttributeError,
+        ImportError,
+        SafetensorError,
+    ) as error:
         raise ModelFileError(f"model.base: {folder} does not load: {_first(error)}") from error
     model, info = loaded
     assert isinstance(model, PreTrainedModel)

@@ -69,9 +69,13 @@ def trainable_names(network: Network, train: str, head: str) -> frozenset[str]:
         head: `linear`, `lora` or `frozen`.
     """
     factors = {
-        "both": {"a", "b", "other"}, "alternate": {"a", "b"}, "b": {"b"}, "b-moving": {"b"},
-        "b-kept": {"a", "b"}, "none": set(),
-    }[train]  # fmt: skip
+        "both": {"a", "b", "other"},
+        "alternate": {"a", "b"},
+        "b": {"b"},
+        "b-moving": {"b"},
+        "b-kept": {"a", "b"},
+        "none": set(),
+    }[train]
     names = set()
     for parameter_name, _ in network.named_parameters():
         name = adapter_name(parameter_name)

@@ -26,10 +26,15 @@ RESIDUAL = "residual"
 # Query and value projections under the names that architectures give them, for those that peft's
 # own table lacks.
 _QUERY_VALUE = (
-    ("q_lin", "v_lin"), ("q_proj", "v_proj"), ("query", "value"), ("q", "v"), ("Wqkv",),
-    ("qkv_proj",), ("query_key_value",),
+    ("q_lin", "v_lin"),
+    ("q_proj", "v_proj"),
+    ("query", "value"),
+    ("q", "v"),
+    ("Wqkv",),
+    ("qkv_proj",),
+    ("query_key_value",),
     ("in_proj", "x_proj"),  # Mamba has no queries: what enters a mixer, and its selection
-)  # fmt: skip
+)
 # DeBERTa v2 and v3 put relative positions, which all records share, through the query and key
 # projections too (`share_att_key`), so that no record's gradient can be told apart there.
 _SHARED_QUERY = ("value_proj", "attention.output.dense")

@@ -125,8 +125,11 @@ class FrozenPrefix:
             if isinstance(module, nn.ModuleList) and len(module) == num_layers
         }
         # A layer's own parts may be a list of as many (T5's two).
-        outer = [m for name, m in lists.items()
-                 if not any(name != o and name.startswith(o) for o in lists)]  # fmt: skip
+        outer = [
+            m
+            for name, m in lists.items()
+            if not any(name != o and name.startswith(o) for o in lists)
+        ]
         if len(outer) != 1:
             raise UsageError(
                 "machine.frozen_cache_gib: this base's layers are not one list; set it to 0"

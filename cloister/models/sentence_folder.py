@@ -15,9 +15,13 @@ from cloister.models.config import VectorMode
 
 # Modes that have a counterpart here, by their flag and by their name.
 _MODES: dict[str, VectorMode] = {
-    "pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls",
-    "pooling_mode_lasttoken": "last", "mean": "mean", "cls": "cls", "lasttoken": "last",
-}  # fmt: skip
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_lasttoken": "last",
+    "mean": "mean",
+    "cls": "cls",
+    "lasttoken": "last",
+}
 # Where sentence-transformers puts its second module.
 _POOLING = "1_Pooling"
 
@@ -36,8 +40,9 @@ def folder_pooling(folder: Path) -> tuple[VectorMode, bool, str] | None:
         listed = _read(modules)
         try:
             names = [str(module["type"]).rsplit(".", 1)[-1] for module in listed]
-            path = next(m["path"] for m, name in zip(listed, names, strict=True)
-                        if name == "Pooling")  # fmt: skip
+            path = next(
+                m["path"] for m, name in zip(listed, names, strict=True) if name == "Pooling"
+            )
         except (TypeError, KeyError, StopIteration) as error:
             raise _unread(modules) from error
         return _mode(folder / str(path) / "config.json"), "Normalize" in names, "modules.json"

@@ -25,9 +25,18 @@ from cloister.privacy.renyi import rdp_at, rdp_budget
 from cloister.privacy.renyi import rdp_epsilon as _rdp_epsilon
 
 __all__ = [
-    "COARSE", "FINE", "calibrate", "cross_check", "epsilon", "group_epsilon", "prv_epsilon",
-    "rdp_at", "rdp_budget", "rdp_epsilon", "true_positive_rate",
-]  # fmt: skip
+    "COARSE",
+    "FINE",
+    "calibrate",
+    "cross_check",
+    "epsilon",
+    "group_epsilon",
+    "prv_epsilon",
+    "rdp_at",
+    "rdp_budget",
+    "rdp_epsilon",
+    "true_positive_rate",
+]
 
 # Both accountants carry numerical error of this order (measured against closed forms: 2·10⁻⁴).
 NUMERICAL_SLACK = 1e-3
@@ -156,9 +165,11 @@ def true_positive_rate(events: Iterable[GaussianEvent], false_positive_rate: flo
     composition = _merged(events)
     if composition is None:
         return 1.0
-    return pld_true_positive_rate(composition, false_positive_rate) if composition else (
-        false_positive_rate
-    )  # fmt: skip
+    return (
+        pld_true_positive_rate(composition, false_positive_rate)
+        if composition
+        else (false_positive_rate)
+    )
 
 
 def group_epsilon(events: Iterable[GaussianEvent], delta: float, records: int) -> float:

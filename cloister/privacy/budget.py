@@ -58,8 +58,34 @@ ROUNDING_UP = 1 + 2**-50
 MACHINES_DIFFER = 1e-6
 
 # Orders that the filter chooses from: dense where subsampled mechanisms of ε = 0.5…20 end (1.5…12).
-ORDERS = (1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5, 6.0, 7.0, 8.0, 10.0,
-          12.0, 14.0, 16.0, 20.0, 24.0, 32.0, 48.0, 64.0, 128.0)  # fmt: skip
+ORDERS = (
+    1.25,
+    1.5,
+    1.75,
+    2.0,
+    2.25,
+    2.5,
+    2.75,
+    3.0,
+    3.5,
+    4.0,
+    4.5,
+    5.0,
+    5.5,
+    6.0,
+    7.0,
+    8.0,
+    10.0,
+    12.0,
+    14.0,
+    16.0,
+    20.0,
+    24.0,
+    32.0,
+    48.0,
+    64.0,
+    128.0,
+)
 
 # T is searched for up to so many steps, ten times what studies take: PLDs of more take seconds.
 # A whole plan that is longer and fits still runs.
@@ -339,7 +365,10 @@ def steps_left(request: Request, spent: Spending, budget: Budget) -> int | None:
     if math.isfinite(spent.divergence) and 0 < price < math.inf:
         left = max(0, math.floor((limit - spent.divergence) / price))
     if _fits_as_one(request, spent, budget, terms):
-        most = (request.planned_steps - spent.plans.get(request.plan, 0)
-                if terms.most_steps is None else terms.most_steps - spent.total_steps)  # fmt: skip
+        most = (
+            request.planned_steps - spent.plans.get(request.plan, 0)
+            if terms.most_steps is None
+            else terms.most_steps - spent.total_steps
+        )
         left = max(left, most)
     return left

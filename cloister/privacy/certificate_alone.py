@@ -103,8 +103,11 @@ def _check_figures(fields: Mapping[str, Any], most_steps: int) -> None:
     else:
         promised = of_budget(budget, unit, plans)
         # Other studies' plans, which are not in it, may have named fewer adversaries.
-        _need(fields["promise"], promised.to_json() | {
-            "adversaries": fields["promise"]["adversaries"]}, "promise")  # fmt: skip
+        _need(
+            fields["promise"],
+            promised.to_json() | {"adversaries": fields["promise"]["adversaries"]},
+            "promise",
+        )
         delta = budget.delta / 2
     spent = of_events(events, delta, plans, unit)
     _need(fields["spent"], with_rdp(spent, events), "spent")

@@ -32,13 +32,54 @@ VERSION = 3
 NAMED = frozenset({"kind", "version", "site", "key", "study", "base", "adapter", "code", "time"})
 # Fields of versions, beside NAMED.
 FIELDS = {
-    1: frozenset({"plans", "events", "rounds", "released", "epsilon", "delta", "unit",
-                  "neighbouring", "adversaries", "life", "ledger"}),
-    2: frozenset({"plans", "events", "rounds", "released", "epsilon", "delta", "unit",
-                  "neighbouring", "adversaries", "epsilon_alone", "life", "ledger"}),
-    3: frozenset({"plans", "events", "rounds", "released", "promise", "promise_alone", "spent",
-                  "spent_alone", "unit", "neighbouring", "life", "ledger"}),
-}  # fmt: skip
+    1: frozenset(
+        {
+            "plans",
+            "events",
+            "rounds",
+            "released",
+            "epsilon",
+            "delta",
+            "unit",
+            "neighbouring",
+            "adversaries",
+            "life",
+            "ledger",
+        }
+    ),
+    2: frozenset(
+        {
+            "plans",
+            "events",
+            "rounds",
+            "released",
+            "epsilon",
+            "delta",
+            "unit",
+            "neighbouring",
+            "adversaries",
+            "epsilon_alone",
+            "life",
+            "ledger",
+        }
+    ),
+    3: frozenset(
+        {
+            "plans",
+            "events",
+            "rounds",
+            "released",
+            "promise",
+            "promise_alone",
+            "spent",
+            "spent_alone",
+            "unit",
+            "neighbouring",
+            "life",
+            "ledger",
+        }
+    ),
+}
 # Fields that machines may round differently.
 COMPUTED = frozenset({"epsilon", "epsilon_alone", "epsilon_rdp"})
 
@@ -60,12 +101,15 @@ def statement(verdict: Verdict, study: str, version: int = VERSION) -> dict[str,
         raise UsageError(f"study {one_line(study, 12)}: no round of it was charged in this ledger")
     plans = [history.plans[digest] for digest in dict.fromkeys(c.plan for c in rounds)]
     figures = (
-        _figures(history, study, _budget(verdict)) if version == VERSION
+        _figures(history, study, _budget(verdict))
+        if version == VERSION
         else _old_figures(verdict, study, rounds, plans, version)
-    )  # fmt: skip
+    )
     return {
-        "plans": [{"sha256": plan.digest(), "terms": json.loads(canonical(plan.terms()))}
-                  for plan in plans],
+        "plans": [
+            {"sha256": plan.digest(), "terms": json.loads(canonical(plan.terms()))}
+            for plan in plans
+        ],
         "events": [asdict(event) for event in merged([charged.event for charged in rounds])],
         "rounds": len(rounds),
         "released": sum(charged.seq in history.released for charged in rounds),
@@ -73,7 +117,7 @@ def statement(verdict: Verdict, study: str, version: int = VERSION) -> dict[str,
         "neighbouring": Neighbouring.ADD_REMOVE.value,
         "ledger": asdict(verdict.head),
         **figures,
-    }  # fmt: skip
+    }
 
 
 def merged(events: Sequence[GaussianEvent]) -> list[GaussianEvent]:

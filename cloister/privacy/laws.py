@@ -64,8 +64,13 @@ def p_check(name: str, law: str, p_values: Iterable[float]) -> Check:
     figure = float(min(1.0, p.min() * len(p))) if len(p) else 1.0  # NaN passes through min()
     if np.isnan(p).any():
         figure = float("nan")
-    return Check(name=name, law=f"{law} (smallest p-value × {max(len(p), 1)})", figure=figure,
-                 low=LEVEL, high=1.0)  # fmt: skip
+    return Check(
+        name=name,
+        law=f"{law} (smallest p-value × {max(len(p), 1)})",
+        figure=figure,
+        low=LEVEL,
+        high=1.0,
+    )
 
 
 def exact_check(name: str, law: str, figure: float, most: float = 0.0) -> Check:

@@ -174,9 +174,14 @@ class Ledger:
         """
         entries = self._file.entries()
         evidence = certify(
-            entries, study, site=site, base=base, adapter=adapter, key=self._key,
+            entries,
+            study,
+            site=site,
+            base=base,
+            adapter=adapter,
+            key=self._key,
             time=str(entries[-1].fields["time"]),
-        )  # fmt: skip
+        )
         return evidence.certificate
 
     def check_anchor(self, head: Head) -> None:

@@ -7,8 +7,22 @@ from pathlib import Path
 from cloister.errors import LedgerError
 
 # As /proc/self/mountinfo names them; fuse.* covers sshfs and its kin.
-_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "lustre", "afs", "gpfs",
-            "beegfs", "9p", "ocfs2", "gfs2"}  # fmt: skip
+_NETWORK = {
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "smbfs",
+    "ceph",
+    "glusterfs",
+    "lustre",
+    "afs",
+    "gpfs",
+    "beegfs",
+    "9p",
+    "ocfs2",
+    "gfs2",
+}
 
 
 def refuse_network_file_system(path: Path, mounts: str | None = None) -> None:

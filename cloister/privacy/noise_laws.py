@@ -64,33 +64,57 @@ def noise_checks(releases: Releases) -> list[Check]:
     rows, tensors = releases.standard, releases.tensors()
     return [
         _scale(rows),
-        p_check("noise of each tensor", "mean square of each tensor, over all steps and in each "
-                "(χ²)", tensor_p(tensors)),
-        p_check("noise of each value", "mean square of each value over the steps (χ²), and their "
-                "spread", value_p(rows)),
-        p_check("noise of each step", "mean square of each step (χ²), and their spread",
-                value_p(rows.T)),
-        p_check("noise shape", "Kolmogorov-Smirnov over all, cosines of each tensor, against a "
-                "Gaussian", shape_p(rows, tensors)),
-        p_check("noise tails", "largest value of each tensor, excess kurtosis of all",
-                tail_p(rows, tensors)),
-        p_check("noise across values", "correlation at every lag, of values and of their sizes",
-                lag_p(rows)),
-        p_check("noise across steps", "angles between steps, and their spread",
-                angle_p(rows)),
-        p_check("noise across tensors", "angles between tensors of one size in all steps, one of "
-                "them also reversed", block_p(tensors)),
+        p_check(
+            "noise of each tensor",
+            "mean square of each tensor, over all steps and in each (χ²)",
+            tensor_p(tensors),
+        ),
+        p_check(
+            "noise of each value",
+            "mean square of each value over the steps (χ²), and their spread",
+            value_p(rows),
+        ),
+        p_check(
+            "noise of each step", "mean square of each step (χ²), and their spread", value_p(rows.T)
+        ),
+        p_check(
+            "noise shape",
+            "Kolmogorov-Smirnov over all, cosines of each tensor, against a Gaussian",
+            shape_p(rows, tensors),
+        ),
+        p_check(
+            "noise tails",
+            "largest value of each tensor, excess kurtosis of all",
+            tail_p(rows, tensors),
+        ),
+        p_check(
+            "noise across values",
+            "correlation at every lag, of values and of their sizes",
+            lag_p(rows),
+        ),
+        p_check("noise across steps", "angles between steps, and their spread", angle_p(rows)),
+        p_check(
+            "noise across tensors",
+            "angles between tensors of one size in all steps, one of them also reversed",
+            block_p(tensors),
+        ),
         *repeat_checks(releases.values, releases.deviation, releases.grid, releases.is_float32),
-    ]  # fmt: skip
+    ]
 
 
 def noise_check(name: str, law: str, releases: Releases) -> Check:
     """The laws of noise that need no grid, in one check."""
     rows, tensors = releases.standard, releases.tensors()
     groups = [
-        tensor_p([rows]), tensor_p(tensors), value_p(rows), value_p(rows.T),
-        shape_p(rows, tensors), lag_p(rows), angle_p(rows), block_p(tensors),
-    ]  # fmt: skip
+        tensor_p([rows]),
+        tensor_p(tensors),
+        value_p(rows),
+        value_p(rows.T),
+        shape_p(rows, tensors),
+        lag_p(rows),
+        angle_p(rows),
+        block_p(tensors),
+    ]
     return p_check(name, law, [smallest(np.array(group)) for group in groups])
 
 
@@ -102,10 +126,12 @@ def _scale(rows: Floats) -> Check:
 
     low, high = stats.chi2.ppf([LEVEL / 2, 1 - LEVEL / 2], rows.size) / rows.size
     return Check(
-        name="noise scale", law="root of the mean square over σ·C (χ²)",
-        figure=float(np.sqrt(np.square(rows).mean())), low=float(np.sqrt(low)),
+        name="noise scale",
+        law="root of the mean square over σ·C (χ²)",
+        figure=float(np.sqrt(np.square(rows).mean())),
+        low=float(np.sqrt(low)),
         high=float(np.sqrt(high)),
-    )  # fmt: skip
+    )
 
 
 def chi2_p(energies: Floats | float, values: float) -> Floats:

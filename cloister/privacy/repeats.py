@@ -109,9 +109,10 @@ def repeat_checks(
     twice, thrice = equal_chances(deviation, grid, is_float32)
     length = SHORT_RUN if twice < RARE else LONG_RUN
     runs = exact_check(
-        "noise repeats", "runs of values that come again, forwards or backwards",
+        "noise repeats",
+        "runs of values that come again, forwards or backwards",
         repeated_runs(flat, length),
-    )  # fmt: skip
+    )
     p = [equal_p(flat, twice, thrice)]
     if grid is not None:
         p += low_bits_p(values, deviation, grid)

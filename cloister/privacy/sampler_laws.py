@@ -52,18 +52,32 @@ def sampler_checks(batches: Sequence[NDArray[np.int64]], units: int, rate: float
     drawn, malformed = inclusion(batches, units)
     form = exact_check("batch form", "batches with a unit twice, or an index of no unit", malformed)
     if rate == 1:
-        return [form, exact_check("sampling rate", "units that a batch at rate 1 leaves out",
-                                  float((~drawn).sum()))]  # fmt: skip
+        return [
+            form,
+            exact_check(
+                "sampling rate", "units that a batch at rate 1 leaves out", float((~drawn).sum())
+            ),
+        ]
     return [
         form,
-        p_check("sampling rate", "each unit's batches, and all of them (binomial); units of high "
-                "index against units of low", unit_p(drawn, rate)),
+        p_check(
+            "sampling rate",
+            "each unit's batches, and all of them (binomial); units of high "
+            "index against units of low",
+            unit_p(drawn, rate),
+        ),
         p_check("sampling of pairs", "batches that two units share", [pair_p(drawn, rate)]),
-        p_check("batch sizes", "law, spread, largest and smallest of the sizes (binomial)",
-                size_p(drawn, rate)),
-        p_check("sampling across steps", "units that two batches share: every two, and at each "
-                "distance", batch_p(drawn, rate)),
-    ]  # fmt: skip
+        p_check(
+            "batch sizes",
+            "law, spread, largest and smallest of the sizes (binomial)",
+            size_p(drawn, rate),
+        ),
+        p_check(
+            "sampling across steps",
+            "units that two batches share: every two, and at each distance",
+            batch_p(drawn, rate),
+        ),
+    ]
 
 
 def sampler_p(drawn: Bools, rate: float) -> list[float]:

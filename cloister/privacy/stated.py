@@ -157,9 +157,12 @@ def of_plan_alone(plan: Plan, *, is_private: bool = True) -> Stated | None:
 
 
 def of_events(
-    events: Iterable[GaussianEvent], delta: float, plans: Iterable[Plan], unit: Unit,
+    events: Iterable[GaussianEvent],
+    delta: float,
+    plans: Iterable[Plan],
+    unit: Unit,
     grid: float = FINE,
-) -> Stated:  # fmt: skip
+) -> Stated:
     """What steps that were taken come to: an indication."""
     return _of(events, delta, plans, unit, Basis.SPENT_SO_FAR, grid)
 
@@ -249,9 +252,7 @@ def of_budget_used(found: Stated, budget: Budget) -> str:
 def promised_events(history: History) -> tuple[GaussianEvent, ...]:
     """All steps of the one plan, where that is the promise; none where the budget is."""
     plan = _only_plan(history)
-    return () if plan is None else (
-        request_of(plan, is_private=_is_private(history)).planned,
-    )  # fmt: skip
+    return () if plan is None else (request_of(plan, is_private=_is_private(history)).planned,)
 
 
 def beside(promised: Stated, history: History) -> float:
@@ -278,9 +279,13 @@ def _is_private(history: History) -> bool:
 
 
 def _of(
-    events: Iterable[GaussianEvent], delta: float, plans: Iterable[Plan], unit: Unit,
-    basis: Basis, grid: float = FINE,
-) -> Stated:  # fmt: skip
+    events: Iterable[GaussianEvent],
+    delta: float,
+    plans: Iterable[Plan],
+    unit: Unit,
+    basis: Basis,
+    grid: float = FINE,
+) -> Stated:
     return Stated(
         epsilon=epsilon(events, delta, grid),
         delta=delta,

@@ -40,9 +40,15 @@ LONGEST_CN = 54
 # What `cryptography` raises for a certificate or key that is damaged, of another kind, or no
 # certificate at all; not all of these are ValueErrors.
 UNREADABLE = (
-    ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature, x509.InvalidVersion,
-    x509.DuplicateExtension, x509.ExtensionNotFound, x509.UnsupportedGeneralNameType,
-)  # fmt: skip
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    InvalidSignature,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.UnsupportedGeneralNameType,
+)
 # Clocks differ: what is issued now must hold on a machine whose clock is late.
 CLOCK_ALLOWANCE = timedelta(hours=1)
 
@@ -268,8 +274,9 @@ def fingerprint(pem: bytes) -> str:
             raise ValueError("more than one certificate")
         digest = certificate.fingerprint(hashes.SHA256()).hex()
     except UNREADABLE as error:
-        raise NetworkError("the authority's certificate cannot be read; ask for the file anew") \
-            from error  # fmt: skip
+        raise NetworkError(
+            "the authority's certificate cannot be read; ask for the file anew"
+        ) from error
     return grouped(digest)
 
 

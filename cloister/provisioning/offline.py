@@ -138,10 +138,22 @@ def _listed(out: Path) -> list[Path]:
 
 def _pip(out: Path, *words: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet",
-         "--no-build-isolation", "--wheel-dir", str(out / "wheels"), *words],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "--disable-pip-version-check",
+            "wheel",
+            "--quiet",
+            "--no-build-isolation",
+            "--wheel-dir",
+            str(out / "wheels"),
+            *words,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode != 0:
         raise NetworkError(
             f"{out}: pip could not collect the packages: {done.stderr.strip()[-400:]}"

@@ -67,9 +67,11 @@ def write_succession(path: Path, paper: Succession, former: Authority) -> None:
         BadFileError: It cannot be written.
     """
     document = {
-        "cloister": KIND, "version": VERSION, "body": asdict(paper),
+        "cloister": KIND,
+        "version": VERSION,
+        "body": asdict(paper),
         "signature": former.sign(_statement(asdict(paper))).hex(),
-    }  # fmt: skip
+    }
     try:
         write_whole(path, json.dumps(document, indent=2).encode() + b"\n")
     except OSError as error:

@@ -63,9 +63,11 @@ def parse_document(text: str) -> Recipe:
     version = fields.pop("format", None)
     if version not in (FORMAT, LAST_FORMAT, OLD_FORMAT) or isinstance(version, bool):
         raise RecipeError(
-            [f"format: {shortened(version)} given; this version reads {FORMAT}: bring the site and "
-             "its coordinator to one version"]
-        )  # fmt: skip
+            [
+                f"format: {shortened(version)} given; this version reads {FORMAT}: bring the site "
+                "and its coordinator to one version"
+            ]
+        )
     problems: list[str] = []
     begun = _begun(fields.pop("begun", None), problems) if version == OLD_FORMAT else None
     model = fields.get("model")
@@ -110,9 +112,11 @@ def _look_over(text: str) -> None:
         depth += opens - (token in ("]", "}"))
         if depth > MOST_DEPTH or brackets > MOST_BRACKETS or commas > MOST_COMMAS:
             raise RecipeError(
-                [f"the study's document is deeper than {MOST_DEPTH}, or has over {MOST_BRACKETS} "
-                 f"lists and tables or {MOST_COMMAS} values: none has"]
-            )  # fmt: skip
+                [
+                    f"the study's document is deeper than {MOST_DEPTH}, or has over "
+                    f"{MOST_BRACKETS} lists and tables or {MOST_COMMAS} values: none has"
+                ]
+            )
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -124,10 +124,13 @@ def loading_script(loading: Loading) -> str:
     if loading.kind == "causal-lm":
         return opening + CAUSAL.format(
             batch=BATCH.format(**numbers, special=f", add_special_tokens={loading.frame}"),
-            frame=loading.frame, prompt=loading.prompt, new=loading.new, pad=loading.pad_id,
+            frame=loading.frame,
+            prompt=loading.prompt,
+            new=loading.new,
+            pad=loading.pad_id,
             ends=list(loading.ends) or None,
             cut=f".split({loading.stop!r})[0]" if loading.stop else "",
-        )  # fmt: skip
+        )
     if loading.pooling is None:
         return opening + TOKENS.format(**numbers)
     features = FEATURES[loading.pooling.mode] + (NORMALIZED if loading.pooling.normalize else "")

@@ -102,8 +102,13 @@ class StoredZip:
             self._archive = zipfile.ZipFile(self._file)
             listed = self._archive.infolist()
         except (
-            OSError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, struct.error
-        ) as error:  # fmt: skip
+            OSError,
+            zipfile.BadZipFile,
+            EOFError,
+            ValueError,
+            NotImplementedError,
+            struct.error,
+        ) as error:
             raise self._unfit(_short(error)) from error
         if len(listed) != count:
             raise self._unfit("its directory has another number of members than it says")

@@ -291,8 +291,19 @@ def _releases(sites: Sequence[_Site]) -> Iterator[Block]:
     )
     for site in sites:
         yield Table(
-            ("entry", "study", "round", "time", "steps", "noise", "rate", "spent: ε", "RDP",
-             "bytes", "SHA-256"),
+            (
+                "entry",
+                "study",
+                "round",
+                "time",
+                "steps",
+                "noise",
+                "rate",
+                "spent: ε",
+                "RDP",
+                "bytes",
+                "SHA-256",
+            ),
             [
                 (
                     str(charged.seq),
@@ -312,7 +323,7 @@ def _releases(sites: Sequence[_Site]) -> Iterator[Block]:
             f"{site.ledger.name}: ends at entry {site.ledger.verdict.head.seq}, "
             f"{site.ledger.verdict.head.hash}, signed by {site.ledger.verdict.public_key}"
             + ("" if site.ledger.key_known else " (a key that only the ledger itself names)"),
-        )  # fmt: skip
+        )
 
 
 def _limits(checked: Sequence[str]) -> Iterator[Block]:

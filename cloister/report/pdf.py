@@ -36,13 +36,16 @@ class _Line:
 
     def draw(self, page: Figure, top: float) -> None:
         page.text(
-            LEFT, top, self.text,
+            LEFT,
+            top,
+            self.text,
             size=self.size,
             weight="bold" if self.is_bold else "normal",
             family="DejaVu Sans Mono" if self.is_table else "DejaVu Sans",
             color="#b00020" if self.is_loud else "black",
-            va="top", parse_math=False,
-        )  # fmt: skip
+            va="top",
+            parse_math=False,
+        )
 
 
 @dataclass(frozen=True)

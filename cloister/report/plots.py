@@ -47,8 +47,14 @@ def spending_plot(sites: Spent) -> Figure:
             caps.add(cap)
     for cap in sorted(caps):
         axes.axhline(cap, color="#b00020", linewidth=1)
-        axes.annotate(f"cap {cap:.4g}", (0.01, cap), xycoords=("axes fraction", "data"),
-                      va="bottom", color="#b00020", size=8)  # fmt: skip
+        axes.annotate(
+            f"cap {cap:.4g}",
+            (0.01, cap),
+            xycoords=("axes fraction", "data"),
+            va="bottom",
+            color="#b00020",
+            size=8,
+        )
     axes.set(
         xlabel="rounds charged",
         ylabel="ε (PLD)",
@@ -71,8 +77,12 @@ def conformance_plot(checks: Sequence[Mapping[str, Any]]) -> Figure:
     axes.axvspan(0, 1, color="#e8f0e8")
     for row, check in enumerate(reversed(checks)):
         place = _place(check)
-        axes.plot(place, row, "o" if not check["refuted"] else "X",
-                  color="#1b5e20" if not check["refuted"] else "#b00020")  # fmt: skip
+        axes.plot(
+            place,
+            row,
+            "o" if not check["refuted"] else "X",
+            color="#1b5e20" if not check["refuted"] else "#b00020",
+        )
     axes.set_yticks(range(len(checks)), [check["name"] for check in reversed(checks)], size=8)
     axes.set_xticks([0, 1], ["least allowed", "most allowed"])
     axes.set_xlim(-0.3, 1.3)

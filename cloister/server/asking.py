@@ -117,9 +117,13 @@ class Asker:
         )
 
     def ask_each(
-        self, number: int, requests: Mapping[int, RoundRequest], nodes: Nodes, enough: int,
+        self,
+        number: int,
+        requests: Mapping[int, RoundRequest],
+        nodes: Nodes,
+        enough: int,
         started: float,
-    ) -> Iterator[tuple[str, Message]]:  # fmt: skip
+    ) -> Iterator[tuple[str, Message]]:
         """Like `ask`, with a request of its own for each node."""
         asking = _Asking(self, number, requests, nodes, self.since(self.grid))
         deadline = started + self.patience.round
@@ -234,8 +238,9 @@ class _Asking:
             self.again.pop(node, None)
             self._tell("answered", node)
             return self.nodes[node], message
-        log.warning("round %d: %s: Flower's error %d", self.number, self.nodes[node],
-                    message.error.code)  # fmt: skip
+        log.warning(
+            "round %d: %s: Flower's error %d", self.number, self.nodes[node], message.error.code
+        )
         self._tell("lost", node)
         self.failures[node] = message
         if node not in self.pending.values():
@@ -260,9 +265,10 @@ class _Asking:
         """Asks again whose time has come, as far as they are connected."""
         now = self.asker.clock()
         silent = {
-            node for node in self.pending.values()
+            node
+            for node in self.pending.values()
             if node in self.silent and self.silent[node][0] <= now
-        }  # fmt: skip
+        }
         due = {node for node, at in self.again.items() if at <= now} | silent
         there = self.asker.nodes(self.asker.grid) if due else {}
         due &= there.keys()
@@ -282,8 +288,9 @@ class _Asking:
 
     def failed(self) -> list[tuple[str, Message]]:
         """Errors of those of whom nothing else came."""
-        return [(self.nodes[node], self.failures[node]) for node in self.again
-                if node in self.failures]  # fmt: skip
+        return [
+            (self.nodes[node], self.failures[node]) for node in self.again if node in self.failures
+        ]
 
     def _forget(self, node: int) -> set[str]:
         """Ends a node's open questions; their ids."""

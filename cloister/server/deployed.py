@@ -81,9 +81,11 @@ def resolved_recipe(path: Path, assignments: list[str], members: Mapping[str, Me
         )
     if recipe.lora.train == "b-kept":
         raise RecipeError(
-            ["lora.train: b-kept: each site's model stays there, so a coordinator has nothing to "
-             "score or to ship; compare it in simulations (cloister simulate)"]
-        )  # fmt: skip
+            [
+                "lora.train: b-kept: each site's model stays there, so a coordinator has nothing "
+                "to score or to ship; compare it in simulations (cloister simulate)"
+            ]
+        )
     labels = recipe.task.labels or labels_of(
         [*_public(recipe, "test"), *_public(recipe, "validation")], record_kind(recipe.task.kind)
     )
@@ -188,9 +190,13 @@ class DeployedStudy:
         if not test:
             raise DataError(f"{recipe.data.test}: the public test set is empty")
         workspace = open_workspace(
-            recipe.model, recipe.lora, recipe.task, recipe.task.labels, recipe.study.seed,
+            recipe.model,
+            recipe.lora,
+            recipe.task,
+            recipe.task.labels,
+            recipe.study.seed,
             frozen_cache_gib=recipe.machine.frozen_cache_gib,
-        )  # fmt: skip
+        )
         if workspace.network.pooling is not None:
             note(run.path, "note", text=f"pooling: {workspace.network.pooling}")
         if recipe.privacy.enabled:
@@ -222,8 +228,14 @@ class DeployedStudy:
             for site in report.retired:
                 note(run.path, "retired", round=report.round, site=site)
             scores = {name: dict(found) for name, found in report.metrics.items()}
-            note(run.path, "closed", round=report.round, scores=scores,
-                 seconds=round(report.seconds, 2), bytes=report.bytes_up)  # fmt: skip
+            note(
+                run.path,
+                "closed",
+                round=report.round,
+                scores=scores,
+                seconds=round(report.seconds, 2),
+                bytes=report.bytes_up,
+            )
 
         return ServerStudy(
             digest=digest,
@@ -310,9 +322,11 @@ class DeployedStudy:
             self.run.metrics(), metric, recipe.study.name, promises, self.run.path / "metrics.png"
         )
         warning = guess_warning(
-            metric, scores["test"].get(metric), guessing(recipe.task.kind, self._majority()),
+            metric,
+            scores["test"].get(metric),
+            guessing(recipe.task.kind, self._majority()),
             self.workspace.network.pooling,
-        )  # fmt: skip
+        )
         if warning is not None:
             note(self.run.path, "note", text=f"warning: {warning}")
         note(self.run.path, "finished", round=state.round, scores={"test": dict(scores["test"])})

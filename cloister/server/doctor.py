@@ -56,21 +56,28 @@ def _modes(folder: ServerFolder) -> Finding:
     try:
         found = openings(folder)
     except OSError as error:
-        return Finding("owners and modes", Verdict.UNKNOWN, str(error),
-                       "run this as the user of the service")  # fmt: skip
+        return Finding(
+            "owners and modes", Verdict.UNKNOWN, str(error), "run this as the user of the service"
+        )
     if found:
         return Finding(
-            "owners and modes", Verdict.FAIL, "; ".join(found),
+            "owners and modes",
+            Verdict.FAIL,
+            "; ".join(found),
             f"chmod -R go= {folder.path}, on a file system that keeps owners and modes",
-        )  # fmt: skip
+        )
     return Finding("owners and modes", Verdict.PASS, f"{folder.state} is its owner's alone")
 
 
 def _ports(folder: ServerFolder) -> Iterator[Finding]:
     service = read_service(folder)
     if service is None:
-        yield Finding("ports", Verdict.UNKNOWN, "the service does not run",
-                      f"cloister server start {folder.path}")  # fmt: skip
+        yield Finding(
+            "ports",
+            Verdict.UNKNOWN,
+            "the service does not run",
+            f"cloister server start {folder.path}",
+        )
         return
     allowed = {"gate": [folder.config.place[1]]}
     for name, child in service["children"].items():
@@ -79,15 +86,21 @@ def _ports(folder: ServerFolder) -> Iterator[Finding]:
         try:
             ports = listening_ports(child["pid"])
         except OSError as error:
-            yield Finding(f"ports of {name}", Verdict.UNKNOWN, str(error.strerror or error),
-                          "run this as the user of the service, on Linux")  # fmt: skip
+            yield Finding(
+                f"ports of {name}",
+                Verdict.UNKNOWN,
+                str(error.strerror or error),
+                "run this as the user of the service, on Linux",
+            )
             continue
         more = [port for port in ports if port not in allowed.get(name, [])]
         if more:
             yield Finding(
-                f"ports of {name}", Verdict.FAIL, f"listens at {', '.join(map(str, more))}",
+                f"ports of {name}",
+                Verdict.FAIL,
+                f"listens at {', '.join(map(str, more))}",
                 "this is a fault of cloister's: report it, and close these ports meanwhile",
-            )  # fmt: skip
+            )
         else:
             listed = f"the sites' port {ports[0]} alone" if ports else "listens at none"
             yield Finding(f"ports of {name}", Verdict.PASS, listed)
@@ -97,13 +110,19 @@ def _stranger(folder: ServerFolder) -> Finding:
     """Another user's own attempt: what modes promise, tried."""
     name, path, other = "another user", folder.superlink, stranger()
     if not path.exists():
-        return Finding(name, Verdict.UNKNOWN, "the SuperLink does not listen",
-                       f"cloister server start {folder.path}, then try again")  # fmt: skip
+        return Finding(
+            name,
+            Verdict.UNKNOWN,
+            "the SuperLink does not listen",
+            f"cloister server start {folder.path}, then try again",
+        )
     if not is_root() or other is None:
         return Finding(
-            name, Verdict.UNKNOWN, "only root can try it as another user",
+            name,
+            Verdict.UNKNOWN,
+            "only root can try it as another user",
             f"run this as root, or have root type: {by_hand(path)}; it must print closed",
-        )  # fmt: skip
+        )
     try:
         outcome = attempt_as(other, path)
     except OSError as error:
@@ -112,8 +131,14 @@ def _stranger(folder: ServerFolder) -> Finding:
         return Finding(name, Verdict.PASS, f"{other.pw_name} tried to connect and was refused")
     if outcome == ENTERED:
         return Finding(
-            name, Verdict.FAIL, f"{other.pw_name} connected to {path}",
+            name,
+            Verdict.FAIL,
+            f"{other.pw_name} connected to {path}",
             f"chmod 0700 {folder.state}; where that does not help, move the folder to a local disk",
-        )  # fmt: skip
-    return Finding(name, Verdict.UNKNOWN, f"{other.pw_name}'s attempt told nothing ({outcome})",
-                   "try it by hand")  # fmt: skip
+        )
+    return Finding(
+        name,
+        Verdict.UNKNOWN,
+        f"{other.pw_name}'s attempt told nothing ({outcome})",
+        "try it by hand",
+    )

@@ -89,8 +89,11 @@ def places_within(files: int) -> Places:
         log.error(
             "%d open files are allowed and %d are needed: members have %d places in place of %d; "
             "raise the hard limit (ulimit -Hn, LimitNOFILE in the service's unit)",
-            files, files_needed(), members, MEMBERS,
-        )  # fmt: skip
+            files,
+            files_needed(),
+            members,
+            MEMBERS,
+        )
     return Places(STRANGERS, PER_NETWORK, members, PER_MEMBER)
 
 

@@ -139,8 +139,9 @@ class Book:
         except OSError as error:
             log.error(
                 "what a member was asked cannot be noted (%s); a gate that starts now does not "
-                "know it, and the member is asked again", error,
-            )  # fmt: skip
+                "know it, and the member is asked again",
+                error,
+            )
 
     def _place(self, key: str) -> Path:
         return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
@@ -159,12 +160,13 @@ class Book:
 def _page(document: Mapping[str, Any]) -> Page:
     questions = {
         str(key): Question(
-            run=int(row["run"]), kind=str(row["kind"]), ends=float(row["ends"]),
-            reply=str(row["reply"]), objects=frozenset(map(str, row["objects"])),
-            announced={
-                str(one): tuple(map(str, parts)) for one, parts in row["announced"].items()
-            },
+            run=int(row["run"]),
+            kind=str(row["kind"]),
+            ends=float(row["ends"]),
+            reply=str(row["reply"]),
+            objects=frozenset(map(str, row["objects"])),
+            announced={str(one): tuple(map(str, parts)) for one, parts in row["announced"].items()},
         )
         for key, row in document["questions"].items()
-    }  # fmt: skip
+    }
     return Page(node=int(document["node"]), questions=questions)

@@ -187,9 +187,12 @@ def _judge_object(request: PushObjectRequest, caller: Caller) -> Refusal | None:
     if caller.page.size_with(key, request.object_id, len(request.object_content)) > most:
         return Refusal(413, f"a reply of more than {most} bytes")
     why = why_unfit(
-        request.object_content, request.object_id, key, caller.page.questions[key],
+        request.object_content,
+        request.object_id,
+        key,
+        caller.page.questions[key],
         caller.page.node,
-    )  # fmt: skip
+    )
     return None if why is None else Refusal(400, why)
 
 

@@ -140,10 +140,14 @@ class Handshake(SSLProtocol):
         self, gatekeeper: Gatekeeper, context: ssl.SSLContext, conversation: Conversation
     ) -> None:
         super().__init__(
-            asyncio.get_running_loop(), conversation, context,
-            cast(Any, None), server_side=True,  # nobody waits for it
-            ssl_handshake_timeout=HANDSHAKE, ssl_shutdown_timeout=FAREWELL,
-        )  # fmt: skip
+            asyncio.get_running_loop(),
+            conversation,
+            context,
+            cast(Any, None),
+            server_side=True,  # nobody waits for it
+            ssl_handshake_timeout=HANDSHAKE,
+            ssl_shutdown_timeout=FAREWELL,
+        )
         self._gatekeeper, self._conversation = gatekeeper, conversation
         self._plain: asyncio.Transport | None = None
         self._turn: asyncio.TimerHandle | None = None

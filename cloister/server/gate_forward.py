@@ -144,9 +144,12 @@ class Gate:
         """What a member's request comes to."""
         site, call = visitor.site, str(request.path_params["call"])
         caller = Caller(
-            key=visitor.key, page=self.book.page(visitor.key), largest=self.largest,
-            is_anothers=lambda node: self.book.is_anothers(node, visitor.key), now=time.time(),
-        )  # fmt: skip
+            key=visitor.key,
+            page=self.book.page(visitor.key),
+            largest=self.largest,
+            is_anothers=lambda node: self.book.is_anothers(node, visitor.key),
+            now=time.time(),
+        )
         most, size = largest_body(call, caller), _declared(request)
         connection.most = max(most, THROWN_BYTES)
         if size > most:
@@ -179,19 +182,22 @@ class Gate:
         try:
             answer = await self.client.send(
                 self.client.build_request(
-                    "POST", f"/v1/fleet/{call}", content=body,
+                    "POST",
+                    f"/v1/fleet/{call}",
+                    content=body,
                     headers={**visitor.headers, "accept-encoding": "identity"},
                 ),
                 stream=True,
-            )  # fmt: skip
+            )
             content = None
             if call in READ_WHOLE or not answer.is_success:
                 content = await _whole(answer)
             if not lesson.after(answer.is_success, content):
                 return _refusal(502, WRONG_ANSWER, visitor.site)
         except httpx.HTTPError:  # it may have taken the call: the node makes the same one again
-            return _refusal(503, "the coordinator's SuperLink is away; it is started again",
-                            visitor.site)  # fmt: skip
+            return _refusal(
+                503, "the coordinator's SuperLink is away; it is started again", visitor.site
+            )
         headers = {
             name: value
             for name, value in answer.headers.items()
@@ -228,8 +234,13 @@ class Passing(Response):
         began = loop.time()
         try:
             async with asyncio.timeout_at(_deadline(began, 0)) as limit:
-                await send({"type": "http.response.start", "status": self.status_code,
-                            "headers": self.raw_headers})  # fmt: skip
+                await send(
+                    {
+                        "type": "http.response.start",
+                        "status": self.status_code,
+                        "headers": self.raw_headers,
+                    }
+                )
                 async for part in self._from.aiter_raw(65_536):
                     await send({"type": "http.response.body", "body": part, "more_body": True})
                     length += len(part)
@@ -327,9 +338,11 @@ def make_gate(gate: Gate, superlink: Path) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         limits = httpx.Limits(max_connections=MOST_LINKS, max_keepalive_connections=32)
         async with httpx.AsyncClient(
-            base_url=BASE_URL, transport=AsyncSocketTransport(superlink, limits),
-            timeout=PATIENCE, trust_env=False,
-        ) as gate.client:  # fmt: skip
+            base_url=BASE_URL,
+            transport=AsyncSocketTransport(superlink, limits),
+            timeout=PATIENCE,
+            trust_env=False,
+        ) as gate.client:
             yield
 
     app = Starlette(routes=[Route("/v1/fleet/{call}", gate, methods=["POST"])], lifespan=lifespan)

@@ -103,9 +103,11 @@ class Lesson:
             ):
                 told = message.metadata
                 question = Question(
-                    run=told.run_id, kind=told.message_type, ends=told.created_at + told.ttl,
+                    run=told.run_id,
+                    kind=told.message_type,
+                    ends=told.created_at + told.ttl,
                     objects=frozenset(parts_of(tree, MOST_IN_QUESTION) or ()),
-                )  # fmt: skip
+                )
                 page.ask(told.message_id, question, self.caller.now)
             if pulled.messages_list:
                 self.book.keep(self.caller.key)

@@ -26,8 +26,9 @@ ID_LENGTH, ID_DIGITS = 64, frozenset("0123456789abcdef")
 LONGEST_HEAD = MOST_OBJECTS * (ID_LENGTH + 1) + 100
 # What a reply is put together from (`inflatable_class_registry` in Flower's `inflatable_utils`).
 MESSAGE = "Message"
-KINDS = frozenset({MESSAGE, "RecordDict", "ConfigRecord", "MetricRecord", "ArrayRecord", "Array",
-                   "ArrayChunk"})  # fmt: skip
+KINDS = frozenset(
+    {MESSAGE, "RecordDict", "ConfigRecord", "MetricRecord", "ArrayRecord", "Array", "ArrayChunk"}
+)
 
 Parts = Mapping[str, tuple[str, ...]]  # ids of each object's parts, by its own
 

@@ -139,9 +139,13 @@ def all_runs(runs: Path) -> list[Run]:
             found.append(read_run(path.parent))
         except BadFileError as error:
             damaged = Run(
-                name=path.parent.name, standing=Standing.FAILED, flower_run=0, sites=(),
-                error=str(error), exit_code=error.exit_code,
-            )  # fmt: skip
+                name=path.parent.name,
+                standing=Standing.FAILED,
+                flower_run=0,
+                sites=(),
+                error=str(error),
+                exit_code=error.exit_code,
+            )
             found.append(damaged)
     return found
 

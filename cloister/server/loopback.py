@@ -100,8 +100,11 @@ def attempt_as(user: pwd.struct_passwd, path: Path) -> int:
     try:
         return subprocess.run(
             [*command, str(user.pw_gid), str(user.pw_uid)],
-            timeout=PATIENCE, stdin=subprocess.DEVNULL, capture_output=True, check=False,
-        ).returncode  # fmt: skip
+            timeout=PATIENCE,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        ).returncode
     except subprocess.SubprocessError as error:
         raise OSError(f"another user's attempt could not be made: {error}") from error
 

@@ -48,8 +48,12 @@ def note_largest(path: Path, run: int, size: int) -> None:
     try:
         write_whole(path, json.dumps({str(one): most for one, most in rows}).encode(), mode=0o600)
     except OSError as error:
-        log.error("%s: cannot be written (%s); the gate takes no reply above %d bytes",
-                  path, error, WITHOUT_STUDY)  # fmt: skip
+        log.error(
+            "%s: cannot be written (%s); the gate takes no reply above %d bytes",
+            path,
+            error,
+            WITHOUT_STUDY,
+        )
 
 
 class Largest:
@@ -83,6 +87,7 @@ def _read(path: Path) -> dict[int, int]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        log.error("%s: cannot be read (%s); replies are bounded at %d bytes",
-                  path, error, WITHOUT_STUDY)  # fmt: skip
+        log.error(
+            "%s: cannot be read (%s); replies are bounded at %d bytes", path, error, WITHOUT_STUDY
+        )
         return {}

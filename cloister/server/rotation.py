@@ -118,8 +118,9 @@ def switch(folder: ServerFolder, running: bool) -> Succession:
             _at(following, ".key").replace(_at(ours, ".key"))
         _at(following, ".crt").replace(_at(ours, ".crt"))
     except OSError as error:
-        raise BadFileError(f"{folder.path}: cannot be switched ({error}); mend that, and go on") \
-            from error  # fmt: skip
+        raise BadFileError(
+            f"{folder.path}: cannot be switched ({error}); mend that, and go on"
+        ) from error
     assert load_certificate(folder.path)
     return found.paper
 

@@ -181,18 +181,19 @@ class RunDirectory:
         try:
             entry = json.loads(latest.read_text(encoding="utf-8"))
             parts = {"adapter": entry, **entry["memory"]}
-            payloads = {part: (latest.parent / at["file"]).read_bytes()
-                        for part, at in parts.items()}  # fmt: skip
-            damaged = [at["file"] for part, at in parts.items()
-                       if digest(payloads[part]) != at["sha256"]]  # fmt: skip
+            payloads = {
+                part: (latest.parent / at["file"]).read_bytes() for part, at in parts.items()
+            }
+            damaged = [
+                at["file"] for part, at in parts.items() if digest(payloads[part]) != at["sha256"]
+            ]
         except (OSError, ValueError, KeyError) as error:
             raise BadFileError(f"{latest.parent}: the checkpoint cannot be read") from error
         if damaged:
             raise BadFileError(f"{latest.parent / damaged[0]}: damaged; its SHA-256 is another")
         if entry["recipe"] != recipe_digest or payloads.keys() != {"adapter", *start.memory}:
             raise UsageError(f"{self.path}: its checkpoint is of another recipe; start a new run")
-        values = {part: decode(content, start.adapter.shapes)
-                  for part, content in payloads.items()}  # fmt: skip
+        values = {part: decode(content, start.adapter.shapes) for part, content in payloads.items()}
         return ServerState(values.pop("adapter"), int(entry["round"]), values)
 
     def heads(self) -> dict[str, Head]:

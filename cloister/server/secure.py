@@ -98,23 +98,36 @@ class SecureRounds:
             return SecureSum(replies, None)
         there, start = tuple(sorted(masked)), digest(payload)
         try:
-            signed = self._ask(Step.SIGN, epoch, number, replies, there,
-                               lambda site: awaited_signature(epoch, number, start, there, site),
-                               lambda site: Question(epoch=epoch.epoch, members=epoch.members,
-                                                     survivors=there, adapter=start))  # fmt: skip
+            signed = self._ask(
+                Step.SIGN,
+                epoch,
+                number,
+                replies,
+                there,
+                lambda site: awaited_signature(epoch, number, start, there, site),
+                lambda site: Question(
+                    epoch=epoch.epoch, members=epoch.members, survivors=there, adapter=start
+                ),
+            )
             self._enough(signed, "signed whose updates are summed")
             revealed = self._ask(
-                Step.REVEAL, epoch, number, replies, tuple(signed),
+                Step.REVEAL,
+                epoch,
+                number,
+                replies,
+                tuple(signed),
                 lambda site: Awaited(
                     revealed_bytes(epoch, len(there)),
                     lambda shares: Revealed.from_bytes(epoch, there, shares),
                 ),
                 lambda site: Question(
-                    epoch=epoch.epoch, members=epoch.members, signatures=to_hex(signed),
+                    epoch=epoch.epoch,
+                    members=epoch.members,
+                    signatures=to_hex(signed),
                     adapter=start,
                     boxes=to_hex({s: masked[s].boxes[site] for s in there if s != site}),
                 ),
-            )  # fmt: skip
+            )
             total = unmasked_sum(epoch, number, masked, revealed)
         except (QuorumError, AdapterFormatError) as error:
             self._epoch = None
@@ -148,9 +161,12 @@ class SecureRounds:
                 self.terms.digest, number, b"", Step.ADVERTISE, question.to_bytes()
             )
             replies = self._exchange(
-                asked, self._of(nodes, could), self.sharing.threshold,
-                partial(_advertisement, epoch), self._advertised.__setitem__,
-            )  # fmt: skip
+                asked,
+                self._of(nodes, could),
+                self.sharing.threshold,
+                partial(_advertisement, epoch),
+                self._advertised.__setitem__,
+            )
             self._advertising += replies.bytes
             self.retired |= replies.retired
             self._nodes |= replies.nodes
@@ -168,21 +184,27 @@ class SecureRounds:
         masked: dict[str, MaskedUpdate] = {}
         replies = self._exchange(
             RoundRequest(self.terms.digest, number, payload, Step.MASK, question.to_bytes()),
-            self._of(nodes, epoch.members), epoch.threshold,
+            self._of(nodes, epoch.members),
+            epoch.threshold,
             lambda site: Awaited(
                 masked_bytes(epoch, values),
                 lambda update: MaskedUpdate.from_bytes(epoch, site, update, values),
             ),
             masked.__setitem__,
-        )  # fmt: skip
+        )
         self._nodes |= replies.nodes
         return replies, masked
 
     def _ask(
-        self, step: Step, epoch: EpochTerms, number: int, so_far: Replies,
-        sites: Collection[str], awaited: Callable[[str], Awaited[T]],
+        self,
+        step: Step,
+        epoch: EpochTerms,
+        number: int,
+        so_far: Replies,
+        sites: Collection[str],
+        awaited: Callable[[str], Awaited[T]],
         question: Callable[[str], Question],
-    ) -> dict[str, T]:  # fmt: skip
+    ) -> dict[str, T]:
         """Puts a question of its own to each of these sites."""
         found: dict[str, T] = {}
         requests = {
@@ -199,9 +221,13 @@ class SecureRounds:
         return found
 
     def _exchange(
-        self, request: RoundRequest, nodes: Nodes, enough: int,
-        awaited: Callable[[str], Awaited[T]], take: Callable[[str, T], None],
-    ) -> Replies:  # fmt: skip
+        self,
+        request: RoundRequest,
+        nodes: Nodes,
+        enough: int,
+        awaited: Callable[[str], Awaited[T]],
+        take: Callable[[str, T], None],
+    ) -> Replies:
         answers = self.asker.ask(request, nodes, enough, self.asker.clock())
         return read_replies(answers, self.terms, request.round, awaited, take)
 

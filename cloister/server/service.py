@@ -159,9 +159,11 @@ class Service:
                 continue
             if run.resumed >= MOST_RESUMES:  # whoever watches it waits for an end
                 change_run(
-                    self._folder.run(run.name), standing=Standing.FAILED, exit_code=1,
+                    self._folder.run(run.name),
+                    standing=Standing.FAILED,
+                    exit_code=1,
                     error=f"interrupted {run.resumed} times in one round, at last: {run.error}",
-                )  # fmt: skip
+                )
             else:
                 submit(self._folder, run)
                 note(self._folder.run(run.name), "resumed", text=f"interrupted: {run.error}")
@@ -213,10 +215,11 @@ def programs_of(folder: ServerFolder) -> list[Program]:
         for name in ("gate", "executor")
     }
     return [
-        Program(name=name, command=command, environment=environment,
-                log=folder.logs / f"{name}.log")
+        Program(
+            name=name, command=command, environment=environment, log=folder.logs / f"{name}.log"
+        )
         for name, command in {"superlink": link, **ours}.items()
-    ]  # fmt: skip
+    ]
 
 
 def refuse_taken(host: str, port: int) -> None:

@@ -81,5 +81,12 @@ def _dot(place: tuple[float, float], index: int) -> Markup:
     if index == 0:
         return svg.tag("circle", cx=x, cy=y, r=3, _class=style)
     turn = {} if index == 1 else {"transform": f"rotate(45 {x:g} {y:g})"}
-    return svg.tag("rect", x=round(x - 2.6, 2), y=round(y - 2.6, 2), width=5.2, height=5.2,
-                   _class=style, **turn)  # fmt: skip
+    return svg.tag(
+        "rect",
+        x=round(x - 2.6, 2),
+        y=round(y - 2.6, 2),
+        width=5.2,
+        height=5.2,
+        _class=style,
+        **turn,
+    )

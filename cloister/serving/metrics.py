@@ -69,16 +69,22 @@ def coordinator_metrics(facts: CoordinatorFacts, now: datetime) -> bytes:
     return _scrape(
         [
             _gauge("up", "Whether the service runs.", [({}, bool(status["running"]))]),
-            _gauge("cert_expiry_timestamp_seconds", "When the endpoint's certificate is over.",
-                   [({}, facts.over.timestamp())]),
-            _gauge("site_up", "Whether a site was heard of in the last 90 seconds.",
-                   [(on, now.timestamp() - at < HEARD) for on, at in seen]),
+            _gauge(
+                "cert_expiry_timestamp_seconds",
+                "When the endpoint's certificate is over.",
+                [({}, facts.over.timestamp())],
+            ),
+            _gauge(
+                "site_up",
+                "Whether a site was heard of in the last 90 seconds.",
+                [(on, now.timestamp() - at < HEARD) for on, at in seen],
+            ),
             _gauge("site_last_seen_timestamp_seconds", "When a site was last heard of.", seen),
             _gauge("membership_expiry_timestamp_seconds", "When a membership is over.", until),
             _starts(status["processes"]),
             *_runs(facts.runs, now),
         ]
-    )  # fmt: skip
+    )
 
 
 def failure_metrics(site: str, failures: int) -> bytes:
@@ -117,45 +123,84 @@ def site_metrics(facts: SiteFacts, failures: int = 0) -> bytes:
     return _scrape(
         [
             _gauge("up", "Whether the service runs.", [(site, facts.running)]),
-            _gauge("epsilon_promised", "ε of the whole plan, or of the budget: a guarantee.",
-                   [(site | _of(verdict.promise), verdict.promise.epsilon)]),
-            _gauge("epsilon_spent", "ε of what ran so far, by PLD: an indication, no guarantee; "
-                   "of epsilon_cap, at half of its delta, where the budget's rule compares them.",
-                   [(site | _of(verdict.used), verdict.used.epsilon)]),
-            _gauge("epsilon_cap", "ε that the data set's life may cost.",
-                   [(site | _of(budget), budget.epsilon)]),
-            _gauge("budget_rounds_left", "Rounds like the last that still fit.",
-                   [(site, affords)] if affords is not None else []),
+            _gauge(
+                "epsilon_promised",
+                "ε of the whole plan, or of the budget: a guarantee.",
+                [(site | _of(verdict.promise), verdict.promise.epsilon)],
+            ),
+            _gauge(
+                "epsilon_spent",
+                "ε of what ran so far, by PLD: an indication, no guarantee; "
+                "of epsilon_cap, at half of its delta, where the budget's rule compares them.",
+                [(site | _of(verdict.used), verdict.used.epsilon)],
+            ),
+            _gauge(
+                "epsilon_cap",
+                "ε that the data set's life may cost.",
+                [(site | _of(budget), budget.epsilon)],
+            ),
+            _gauge(
+                "budget_rounds_left",
+                "Rounds like the last that still fit.",
+                [(site, affords)] if affords is not None else [],
+            ),
             _counter("ledger_entries", "Entries of the ledger.", [(site, facts.ledger.entries)]),
             _failures(site, failures),
-            _counter("updates", "Rounds charged, by what came of them.",
-                     [({**site, "outcome": name}, count) for name, count in released]),
-            _counter("update_bytes", "Bytes that left.",
-                     [({**site, "outcome": "sent"}, sum(left))]),
-            _gauge("policy_refusals", "Refusals that are kept (the first, the latest), by reason.",
-                   [({**site, "reason": name}, count) for name, count in sorted(reasons.items())]),
-            _gauge("policy_refusal_last_timestamp_seconds", "When a reason last came up.",
-                   [({**site, "reason": name}, at.timestamp())
-                    for name, at in sorted(last.items()) if at is not None]),
-            _counter("foreign_bundles", "Bundles of code that were dropped unread.",
-                     [(site, int(facts.activity.get("bundles", 0)))]),
-            _counter("foreign_questions", "Questions that the coordinator did not sign, refused.",
-                     [(site, int(facts.activity.get("strangers", 0)))]),
-            _gauge("membership_expiry_timestamp_seconds", "When the membership is over.",
-                   [(site, until.timestamp())] if until is not None else []),
+            _counter(
+                "updates",
+                "Rounds charged, by what came of them.",
+                [({**site, "outcome": name}, count) for name, count in released],
+            ),
+            _counter(
+                "update_bytes", "Bytes that left.", [({**site, "outcome": "sent"}, sum(left))]
+            ),
+            _gauge(
+                "policy_refusals",
+                "Refusals that are kept (the first, the latest), by reason.",
+                [({**site, "reason": name}, count) for name, count in sorted(reasons.items())],
+            ),
+            _gauge(
+                "policy_refusal_last_timestamp_seconds",
+                "When a reason last came up.",
+                [
+                    ({**site, "reason": name}, at.timestamp())
+                    for name, at in sorted(last.items())
+                    if at is not None
+                ],
+            ),
+            _counter(
+                "foreign_bundles",
+                "Bundles of code that were dropped unread.",
+                [(site, int(facts.activity.get("bundles", 0)))],
+            ),
+            _counter(
+                "foreign_questions",
+                "Questions that the coordinator did not sign, refused.",
+                [(site, int(facts.activity.get("strangers", 0)))],
+            ),
+            _gauge(
+                "membership_expiry_timestamp_seconds",
+                "When the membership is over.",
+                [(site, until.timestamp())] if until is not None else [],
+            ),
             _starts(facts.processes),
         ]
-    )  # fmt: skip
+    )
 
 
 def _runs(runs: Sequence[RunFacts], now: datetime) -> Iterable[Metric]:
     named = [({"run": facts.run.name}, facts) for facts in runs]
     yield _gauge("round_current", "The last closed round.", [(on, f.round) for on, f in named])
-    yield _counter("rounds", "Closed rounds; skipped are those without any update.",
-                   [({**on, "outcome": outcome}, count)
-                    for on, f in named for outcome, count in _rounds(f)])  # fmt: skip
-    yield _gauge("run_standing", "1 for the standing that a run has.",
-                 [({**on, "outcome": f.run.standing.value}, 1) for on, f in named])  # fmt: skip
+    yield _counter(
+        "rounds",
+        "Closed rounds; skipped are those without any update.",
+        [({**on, "outcome": outcome}, count) for on, f in named for outcome, count in _rounds(f)],
+    )
+    yield _gauge(
+        "run_standing",
+        "1 for the standing that a run has.",
+        [({**on, "outcome": f.run.standing.value}, 1) for on, f in named],
+    )
     updates = [
         ({**on, "site": site, "outcome": OUTCOMES[state]}, count)
         for on, f in named
@@ -164,14 +209,24 @@ def _runs(runs: Sequence[RunFacts], now: datetime) -> Iterable[Metric]:
         if state in OUTCOMES
     ]
     yield _counter("updates", "Rounds of sites, by what came of them.", updates)
-    yield _counter("update_bytes", "Bytes of adapters, received from sites and sent to them.",
-                   [({**on, "outcome": outcome}, sum(row.get(name, 0) for row in f.rows))
-                    for on, f in named
-                    for outcome, name in (("received", "bytes_up"), ("sent", "bytes_down"))],
-                   )  # fmt: skip
-    yield _gauge("checkpoint_age_seconds", "Since a run's state was last saved.",
-                 [(on, max(0.0, now.timestamp() - f.checkpoint))
-                  for on, f in named if f.checkpoint is not None])  # fmt: skip
+    yield _counter(
+        "update_bytes",
+        "Bytes of adapters, received from sites and sent to them.",
+        [
+            ({**on, "outcome": outcome}, sum(row.get(name, 0) for row in f.rows))
+            for on, f in named
+            for outcome, name in (("received", "bytes_up"), ("sent", "bytes_down"))
+        ],
+    )
+    yield _gauge(
+        "checkpoint_age_seconds",
+        "Since a run's state was last saved.",
+        [
+            (on, max(0.0, now.timestamp() - f.checkpoint))
+            for on, f in named
+            if f.checkpoint is not None
+        ],
+    )
     yield _durations(named)
 
 
@@ -182,9 +237,10 @@ def _rounds(facts: RunFacts) -> list[tuple[str, int]]:
 
 def _durations(named: Sequence[tuple[Mapping[str, str], RunFacts]]) -> Metric:
     family = HistogramMetricFamily(
-        "cloister_round_duration_seconds", "From a round's first message to its saved state.",
+        "cloister_round_duration_seconds",
+        "From a round's first message to its saved state.",
         labels=["run"],
-    )  # fmt: skip
+    )
     for on, facts in named:
         seconds = [float(row["seconds"]) for row in facts.rows]
         buckets = [

@@ -53,8 +53,9 @@ class Source:
         Raises:
             CloisterError: What it shows cannot be read, or is not sound.
         """
-        targets = [(one, self.address(one) if is_live else f"{one.name}.html")
-                   for one in self.pages]  # fmt: skip
+        targets = [
+            (one, self.address(one) if is_live else f"{one.name}.html") for one in self.pages
+        ]
         links = [Link(one.label, target) for one, target in targets]
         return render(page.name, page.facts(now), now, links=links, is_live=is_live)
 

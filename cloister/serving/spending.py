@@ -109,8 +109,11 @@ def _steps(
 
 def releases_chart(facts: LedgerFacts) -> Markup:
     """A bar for each of the last releases: its bytes."""
-    left = [(number, one.round, one.release.bytes)
-            for number, one in enumerate(facts.rounds, 1) if one.release is not None]  # fmt: skip
+    left = [
+        (number, one.round, one.release.bytes)
+        for number, one in enumerate(facts.rounds, 1)
+        if one.release is not None
+    ]
     if not left:
         return Markup("")
     total, left = sum(size for *_, size in left), left[-BARS:]
@@ -121,7 +124,14 @@ def releases_chart(facts: LedgerFacts) -> Markup:
     marks = [svg.axes(x, y, svg.ticks(first, last, 7, whole=True), labels, "rounds charged")]
     width = min(26.0, (x(first + 1) - x(first)) * 0.66)
     for number, study_round, size in left:
-        bar = svg.tag("rect", x=round(x(number) - width / 2, 2), y=y(size), width=round(width, 2),
-                      height=round(y(0) - y(size), 2), rx=2, _class="bytes_up")  # fmt: skip
+        bar = svg.tag(
+            "rect",
+            x=round(x(number) - width / 2, 2),
+            y=y(size),
+            width=round(width, 2),
+            height=round(y(0) - y(size), 2),
+            rx=2,
+            _class="bytes_up",
+        )
         marks.append(svg.told(bar, f"round {study_round}: {size:,} bytes"))
     return svg.picture(marks, f"Bytes of each release; {size_words(total)} left in all.")

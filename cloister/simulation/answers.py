@@ -84,17 +84,28 @@ def answer_checks(recipe: Recipe, audited: AuditedSite) -> list[Check]:
     every = [one for site_s in given for one in site_s]
     wrong = {name for one in every for name in one.wrong} | _differing(given)
     return [
-        exact_check("answer fields", "fields of an answer that differ between sites, or from what "
-                    f"plan and ledger give: {', '.join(sorted(wrong)) or 'none'}", len(wrong)),
-        exact_check("answer bytes", "payloads that are not what follows from the noised sums, or "
-                    "of another length", sum(one.reply.delta != one.expected for one in every)
-                    + len({(one.reply.round, len(one.reply.delta)) for one in every})
-                    - len(numbers)),
+        exact_check(
+            "answer fields",
+            "fields of an answer that differ between sites, or from what "
+            f"plan and ledger give: {', '.join(sorted(wrong)) or 'none'}",
+            len(wrong),
+        ),
+        exact_check(
+            "answer bytes",
+            "payloads that are not what follows from the noised sums, or of another length",
+            sum(one.reply.delta != one.expected for one in every)
+            + len({(one.reply.round, len(one.reply.delta)) for one in every})
+            - len(numbers),
+        ),
         exact_check("answers asked again", "answers that change when they are asked again", again),
-        exact_check("ledger entries", "entries of a ledger that differ between sites, but for the "
-                    "hashes of what was released", _entries_apart(ledgers)),
+        exact_check(
+            "ledger entries",
+            "entries of a ledger that differ between sites, but for the "
+            "hashes of what was released",
+            _entries_apart(ledgers),
+        ),
         _noise(audited.plan, [one for site_s in given[:2] for one in site_s]),
-    ]  # fmt: skip
+    ]
 
 
 def _site(recipe: Recipe, audited: AuditedSite, units: Sequence[UnitExamples], path: Path) -> Site:
@@ -102,10 +113,16 @@ def _site(recipe: Recipe, audited: AuditedSite, units: Sequence[UnitExamples], p
     budget = simulated_budget(plan)
     ledger = Ledger.create(path, budget, plan.unit, key=path.with_name("key"), clock=lambda: TIME)
     return Site(
-        name=NAME, study=STUDY, plan=plan, training=recipe.training, units=units, unit=plan.unit,
-        policy=simulated_policy(recipe, plan, budget, audited.workspace), ledger=ledger,
+        name=NAME,
+        study=STUDY,
+        plan=plan,
+        training=recipe.training,
+        units=units,
+        unit=plan.unit,
+        policy=simulated_policy(recipe, plan, budget, audited.workspace),
+        ledger=ledger,
         seed=recipe.study.seed,
-    )  # fmt: skip
+    )
 
 
 def _asked(admitted: Admitted, number: int) -> RoundReply:
@@ -150,9 +167,11 @@ def _differing(given: Sequence[Sequence[Answered]]) -> set[str]:
     names = {field.name for field in fields(RoundReply)} - FROM_PAYLOAD
     rounds = [[one.reply for one in same] for same in zip(*given, strict=True)]
     return {
-        name for replies in rounds for name in names
+        name
+        for replies in rounds
+        for name in names
         if len({repr(getattr(reply, name)) for reply in replies}) > 1
-    }  # fmt: skip
+    }
 
 
 def _entries_apart(ledgers: Sequence[Sequence[dict[str, Any]]]) -> int:
@@ -176,6 +195,7 @@ def _noise(plan: Plan, answers: Sequence[Answered]) -> Check:
     if values.ndim != 2:
         values = np.zeros((2, sum(parts)))  # no step was taken
     return noise_check(
-        "noise of answers", "the laws of noise, of two sites without records in the same rounds",
+        "noise of answers",
+        "the laws of noise, of two sites without records in the same rounds",
         Releases(values, parts, deviation),
-    )  # fmt: skip
+    )

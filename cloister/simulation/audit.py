@@ -51,9 +51,13 @@ def audited_site(recipe: Recipe, persons: int, each: int) -> AuditedSite:
     labels = recipe.task.labels or ("first", "second", "third")
     kind = record_kind(recipe.task.kind)
     workspace = open_workspace(
-        recipe.model, recipe.lora, recipe.task, labels, recipe.study.seed,
+        recipe.model,
+        recipe.lora,
+        recipe.task,
+        labels,
+        recipe.study.seed,
         frozen_cache_gib=recipe.machine.frozen_cache_gib,
-    )  # fmt: skip
+    )
     plan, _ = next(plans_by_size(recipe))
     shapes = tuple(sorted(workspace.sent.shapes.items()))
     records = nobody_s_records(kind, workspace.task.labels, persons, each)

@@ -55,24 +55,39 @@ def site_noise(recipe: Recipe, audited: AuditedSite, names: tuple[str, ...]) -> 
         return _noise_of_the_sum(recipe, audited, names)
     units, workspace = audited.units, audited.workspace
     plan = replace(
-        audited.plan, noise_multiplier=LOUD, max_grad_norm=BOUND, max_update_norm=1e6,
-        num_rounds=ROUNDS, public_records=2 * len(units), expected_batch_size=len(units),
-    )  # fmt: skip
+        audited.plan,
+        noise_multiplier=LOUD,
+        max_grad_norm=BOUND,
+        max_update_norm=1e6,
+        num_rounds=ROUNDS,
+        public_records=2 * len(units),
+        expected_batch_size=len(units),
+    )
     budget = simulated_budget(plan, 1.0)
     training = TrainingConfig(
-        mode="local-steps", expected_batch_size=len(units), local_steps=plan.local_steps,
-        learning_rate=1.0, schedule="constant", physical_batch_tokens=64,
-    )  # fmt: skip
+        mode="local-steps",
+        expected_batch_size=len(units),
+        local_steps=plan.local_steps,
+        learning_rate=1.0,
+        schedule="constant",
+        physical_batch_tokens=64,
+    )
     policy = simulated_policy(recipe, plan, budget, workspace)
     deviation = LOUD * BOUND / len(units) * math.sqrt(plan.local_steps)
     rounds: list[list[Floats]] = [[] for _ in range(ROUNDS)]
     with tempfile.TemporaryDirectory() as folder:
         for number, name in enumerate(names):
             site = Site(
-                name=name, study="audit", plan=plan, policy=policy, training=training,
-                units=units, unit=plan.unit, seed=recipe.study.seed,
+                name=name,
+                study="audit",
+                plan=plan,
+                policy=policy,
+                training=training,
+                units=units,
+                unit=plan.unit,
+                seed=recipe.study.seed,
                 ledger=Ledger.create(Path(folder) / f"{number}.ledger", budget, plan.unit),
-            )  # fmt: skip
+            )
             for at in range(ROUNDS):
                 request = RoundRequest("audit", at + 1, encode(workspace.whole))
                 update = decode(answer(site, workspace, request, lambda: None).delta)
@@ -92,8 +107,9 @@ def _loudness(rounds: Sequence[Sequence[Floats]]) -> Check:
         name="noise at each site",
         law="noise of a site's answer furthest from the plan's σ·C·√steps and its divisor (χ²)",
         figure=max(figures, key=lambda figure: abs(np.log(max(figure, 1e-300)))),
-        low=float(low), high=float(high),
-    )  # fmt: skip
+        low=float(low),
+        high=float(high),
+    )
 
 
 def _apart(rounds: Sequence[Sequence[Floats]]) -> Check:
@@ -104,9 +120,10 @@ def _apart(rounds: Sequence[Sequence[Floats]]) -> Check:
         for length in sorted(lengths)
     ]
     return p_check(
-        "noise of different sites", "angles between the noise of all sites' answers in all rounds",
+        "noise of different sites",
+        "angles between the noise of all sites' answers in all rounds",
         [p for group in groups for p in angle_p(group)],
-    )  # fmt: skip
+    )
 
 
 def _noise_of_the_sum(recipe: Recipe, audited: AuditedSite, names: tuple[str, ...]) -> list[Check]:
@@ -116,10 +133,13 @@ def _noise_of_the_sum(recipe: Recipe, audited: AuditedSite, names: tuple[str, ..
     """
     units, workspace = audited.units, audited.workspace
     plan = replace(
-        audited.plan, noise_multiplier=LOUD, max_grad_norm=BOUND,
-        num_rounds=-(-COORDINATES // workspace.start.size), public_records=2 * len(units),
+        audited.plan,
+        noise_multiplier=LOUD,
+        max_grad_norm=BOUND,
+        num_rounds=-(-COORDINATES // workspace.start.size),
+        public_records=2 * len(units),
         expected_batch_size=len(units),
-    )  # fmt: skip
+    )
     assert plan.sharing is not None
     budget, values = simulated_budget(plan, 1.0), workspace.start.size
     training = replace(recipe.training, physical_batch_tokens=64, probe_rounds=0)
@@ -131,13 +151,19 @@ def _noise_of_the_sum(recipe: Recipe, audited: AuditedSite, names: tuple[str, ..
         keys = {name: ledger.public_key for name, ledger in ledgers.items()}
         sites = [
             Site(
-                name=name, study="audit", plan=plan, training=training,
-                units=() if name == names[0] else units, unit=plan.unit, seed=recipe.study.seed,
-                ledger=ledgers[name], keys=EpochKeys(),
+                name=name,
+                study="audit",
+                plan=plan,
+                training=training,
+                units=() if name == names[0] else units,
+                unit=plan.unit,
+                seed=recipe.study.seed,
+                ledger=ledgers[name],
+                keys=EpochKeys(),
                 policy=simulated_policy(recipe, plan, budget, workspace, tuple(keys.values())),
             )
             for name in names
-        ]  # fmt: skip
+        ]
         app = make_client_app(
             lambda at: admit(sites[int(str(at.node_config["partition-id"]))], workspace),
             Unsigned(),
@@ -166,9 +192,13 @@ def _noise_of_the_sum(recipe: Recipe, audited: AuditedSite, names: tuple[str, ..
     apart = _differing(replies, len(names))
     return [
         noise,
-        exact_check("answer fields", "fields of a secure round's answers that differ between "
-                    f"sites: {', '.join(sorted(apart)) or 'none'}", len(apart)),
-    ]  # fmt: skip
+        exact_check(
+            "answer fields",
+            "fields of a secure round's answers that differ between "
+            f"sites: {', '.join(sorted(apart)) or 'none'}",
+            len(apart),
+        ),
+    ]
 
 
 def _overheard(app: ClientApp, heard: Callable[[RoundReply], None]) -> ClientApp:

@@ -33,6 +33,8 @@ def unit_check(site: AuditedSite) -> Check:
     one_less = [whole[:at] + whole[at + 1 :] for at in range(len(whole))]
     wrong = sum(without(owner) not in one_less for owner in dict.fromkeys(owners))
     return exact_check(
-        "units", f"{'persons' if by_person else 'records'} that make another number of units than "
-        "one, or change another unit", wrong,
-    )  # fmt: skip
+        "units",
+        f"{'persons' if by_person else 'records'} that make another number of units than "
+        "one, or change another unit",
+        wrong,
+    )

@@ -73,9 +73,13 @@ def make_strategy(config: StrategyConfig | CarriedStrategy, sites: Sequence[str]
         case "fedadagrad" | "fedadam" | "fedyogi":
             second = options.get("second_momentum", DEFAULTS["second_momentum"])
             return FedOpt(
-                config.name, weights, options["learning_rate"], options["momentum"], second,
+                config.name,
+                weights,
+                options["learning_rate"],
+                options["momentum"],
+                second,
                 options["adaptivity"],
-            )  # fmt: skip
+            )
         case "median":
             return Median()
         case "trimmed-mean":

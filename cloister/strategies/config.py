@@ -10,10 +10,22 @@ from cloister.errors import UsageError
 from cloister.fields import check_bounds
 
 Name = Literal[
-    "fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi", "median", "trimmed-mean",
-    "geometric-median", "krum", "multi-krum", "norm-gate", "fedsvd", "fedex", "flora",
+    "fedavg",
+    "fedavgm",
+    "fedadagrad",
+    "fedadam",
+    "fedyogi",
+    "median",
+    "trimmed-mean",
+    "geometric-median",
+    "krum",
+    "multi-krum",
+    "norm-gate",
+    "fedsvd",
+    "fedex",
+    "flora",
     "flexlora",
-]  # fmt: skip
+]
 
 # Weights further apart than this leave nothing of the lighter site in float32's 24 bits.
 MOST_WEIGHT = 1e6

@@ -31,13 +31,34 @@ UNREADABLE = (ValueError, ArithmeticError, MemoryError, SyntaxError)
 
 # Everything below grows no text and reads nothing but its operand.
 METHODS = frozenset(
-    {"strip", "lstrip", "rstrip", "upper", "lower", "capitalize", "title", "startswith",
-     "endswith", "split"}
-)  # fmt: skip
+    {
+        "strip",
+        "lstrip",
+        "rstrip",
+        "upper",
+        "lower",
+        "capitalize",
+        "title",
+        "startswith",
+        "endswith",
+        "split",
+    }
+)
 FILTERS = frozenset(
-    {"trim", "upper", "lower", "capitalize", "title", "length", "count", "first", "last", "string",
-     "default"}
-)  # fmt: skip
+    {
+        "trim",
+        "upper",
+        "lower",
+        "capitalize",
+        "title",
+        "length",
+        "count",
+        "first",
+        "last",
+        "string",
+        "default",
+    }
+)
 TESTS = frozenset({"defined", "undefined", "none", "string", "even", "odd", "true", "false"})
 SPECIAL_TOKENS = frozenset(
     f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
@@ -47,18 +68,47 @@ ATTRIBUTES = frozenset(
     {"role", "content", "index", "index0", "revindex", "revindex0", "first", "last", "length"}
 )
 _PLAIN = (
-    nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.Assign, nodes.Const,
-    nodes.List, nodes.Tuple, nodes.CondExpr, nodes.Compare, nodes.Operand, nodes.And, nodes.Or,
-    nodes.Not, nodes.Add, nodes.Sub, nodes.Neg, nodes.Concat, nodes.Slice, nodes.Continue,
-    nodes.Break, nodes.Keyword,
-)  # fmt: skip
+    nodes.Template,
+    nodes.Output,
+    nodes.TemplateData,
+    nodes.If,
+    nodes.Assign,
+    nodes.Const,
+    nodes.List,
+    nodes.Tuple,
+    nodes.CondExpr,
+    nodes.Compare,
+    nodes.Operand,
+    nodes.And,
+    nodes.Or,
+    nodes.Not,
+    nodes.Add,
+    nodes.Sub,
+    nodes.Neg,
+    nodes.Concat,
+    nodes.Slice,
+    nodes.Continue,
+    nodes.Break,
+    nodes.Keyword,
+)
 _WORDS = {
-    nodes.Include: "include", nodes.Import: "import", nodes.FromImport: "import",
-    nodes.Extends: "extends", nodes.Block: "block", nodes.Macro: "macro", nodes.CallBlock: "call",
-    nodes.FilterBlock: "filter block", nodes.With: "with", nodes.AssignBlock: "set block",
-    nodes.NSRef: "namespace", nodes.Dict: "a dictionary", nodes.Mul: "*", nodes.Pow: "**",
-    nodes.Div: "/", nodes.FloorDiv: "//",
-}  # fmt: skip
+    nodes.Include: "include",
+    nodes.Import: "import",
+    nodes.FromImport: "import",
+    nodes.Extends: "extends",
+    nodes.Block: "block",
+    nodes.Macro: "macro",
+    nodes.CallBlock: "call",
+    nodes.FilterBlock: "filter block",
+    nodes.With: "with",
+    nodes.AssignBlock: "set block",
+    nodes.NSRef: "namespace",
+    nodes.Dict: "a dictionary",
+    nodes.Mul: "*",
+    nodes.Pow: "**",
+    nodes.Div: "/",
+    nodes.FloorDiv: "//",
+}
 
 
 def template_sha256(text: str) -> str:
@@ -177,19 +227,27 @@ def _loop(node: nodes.For, loops: int) -> str | None:
         numbers = [arg.value for arg in source.args if isinstance(arg, nodes.Const)]
         whole = all(type(number) is int for number in numbers)
         if (
-            source.node.name == "range" and whole and 1 <= len(numbers) == len(source.args) <= 2
+            source.node.name == "range"
+            and whole
+            and 1 <= len(numbers) == len(source.args) <= 2
             and not (source.kwargs or source.dyn_args or source.dyn_kwargs)
             and numbers[-1] - (numbers[0] if len(numbers) == 2 else 0) <= LONGEST_RANGE
-        ):  # fmt: skip
+        ):
             return None
     return f"a loop over anything but the messages, or a range of at most {LONGEST_RANGE} numbers"
 
 
 def _item(arg: nodes.Expr) -> str | None:
     """An item by name is role or content; by number, any."""
-    if isinstance(arg, nodes.Const) and isinstance(arg.value, str) and arg.value not in (
-        "role", "content",
-    ):  # fmt: skip
+    if (
+        isinstance(arg, nodes.Const)
+        and isinstance(arg.value, str)
+        and arg.value
+        not in (
+            "role",
+            "content",
+        )
+    ):
         return f"the item {shortened(arg.value)}"
     return (
         "an item by a computed name" if not isinstance(arg, nodes.Const) and _strings(arg) else None

@@ -29,15 +29,53 @@ LONGEST_TEXT = 2**22
 MOST_STEPS = 100_000
 # Methods of text that a template may call. Others fill or format to any length.
 _TEXT = frozenset(
-    {"strip", "lstrip", "rstrip", "upper", "lower", "capitalize", "title", "startswith",
-     "endswith", "split", "rsplit", "splitlines", "replace", "count", "find", "index", "isdigit",
-     "isalpha", "isspace", "removeprefix", "removesuffix"}
-)  # fmt: skip
+    {
+        "strip",
+        "lstrip",
+        "rstrip",
+        "upper",
+        "lower",
+        "capitalize",
+        "title",
+        "startswith",
+        "endswith",
+        "split",
+        "rsplit",
+        "splitlines",
+        "replace",
+        "count",
+        "find",
+        "index",
+        "isdigit",
+        "isalpha",
+        "isspace",
+        "removeprefix",
+        "removesuffix",
+    }
+)
 _KEPT_FILTERS = (
-    "trim", "upper", "lower", "capitalize", "title", "length", "count", "first", "last", "default",
-    "d", "list", "items", "reverse", "int", "float", "map", "select", "selectattr", "reject",
+    "trim",
+    "upper",
+    "lower",
+    "capitalize",
+    "title",
+    "length",
+    "count",
+    "first",
+    "last",
+    "default",
+    "d",
+    "list",
+    "items",
+    "reverse",
+    "int",
+    "float",
+    "map",
+    "select",
+    "selectattr",
+    "reject",
     "rejectattr",
-)  # fmt: skip
+)
 # Whole numbers up to here are exact as float64; a template that counts needs no larger ones.
 _LARGEST = 2**53
 
@@ -118,14 +156,23 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def __init__(self, names: Mapping[str, object]) -> None:
         super().__init__(
-            trim_blocks=True, lstrip_blocks=True, optimized=False, cache_size=0,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            optimized=False,
+            cache_size=0,
             extensions=[_Generation, "jinja2.ext.loopcontrols"],
-        )  # fmt: skip
+        )
         kept = {name: _counted(self.filters[name]) for name in _KEPT_FILTERS}
         self.filters = {
-            **kept, "replace": _replace, "join": _join, "string": str, "safe": str,
-            "tojson": _to_json, "_turns": _turns, "_joined": _join,
-        }  # fmt: skip
+            **kept,
+            "replace": _replace,
+            "join": _join,
+            "string": str,
+            "safe": str,
+            "tojson": _to_json,
+            "_turns": _turns,
+            "_joined": _join,
+        }
         self.globals = dict(names)
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:

@@ -80,21 +80,49 @@ def clipping_checks(
     parts = np.abs(whole - sum(alone)).max() if len(units) else 0.0
     full = FULL if plan.sharing is None else FULL_IF_SHARED
     return [
-        Check(name="influence", law="most that one unit moves a clipped sum, over the bound",
-              figure=influence, low=full, high=1.0, is_exact=True),
-        Check(name="influence alone", law="longest contribution of a unit alone, over the bound",
-              figure=largest, low=full, high=1.0, is_exact=True),
-        Check(name="influence at the plan's bound",
-              law="longest contribution of a unit with steep losses, over the plan's bound",
-              figure=own, low=full, high=1.0, is_exact=True),
-        exact_check("companions", "how far a unit's part depends on others, over the bound",
-                    max(companions, float(parts)) / bound),
-        exact_check("physical batches", "distance from the sum of records alone, over the bound",
-                    float(np.linalg.norm(whole - cut)) / bound, ROUNDING * len(units)),
-        exact_check("clipped rows", "how far sums of drawn-up gradients are from those of their "
-                    "rows, each at most the bound", _rows(workspace, plan)),
+        Check(
+            name="influence",
+            law="most that one unit moves a clipped sum, over the bound",
+            figure=influence,
+            low=full,
+            high=1.0,
+            is_exact=True,
+        ),
+        Check(
+            name="influence alone",
+            law="longest contribution of a unit alone, over the bound",
+            figure=largest,
+            low=full,
+            high=1.0,
+            is_exact=True,
+        ),
+        Check(
+            name="influence at the plan's bound",
+            law="longest contribution of a unit with steep losses, over the plan's bound",
+            figure=own,
+            low=full,
+            high=1.0,
+            is_exact=True,
+        ),
+        exact_check(
+            "companions",
+            "how far a unit's part depends on others, over the bound",
+            max(companions, float(parts)) / bound,
+        ),
+        exact_check(
+            "physical batches",
+            "distance from the sum of records alone, over the bound",
+            float(np.linalg.norm(whole - cut)) / bound,
+            ROUNDING * len(units),
+        ),
+        exact_check(
+            "clipped rows",
+            "how far sums of drawn-up gradients are from those of their "
+            "rows, each at most the bound",
+            _rows(workspace, plan),
+        ),
         exact_check("poisoned records", "what three such records add to a sum", _poison(), 1e-6),
-    ]  # fmt: skip
+    ]
 
 
 @dataclass(frozen=True)

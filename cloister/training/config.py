@@ -91,8 +91,13 @@ class TrainingConfig:
 
     def _check_gradient_rounds(self) -> None:
         """A gradient is one batch's: what would make more of it belongs to the server."""
-        needed = {"local_steps": 1, "optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0,
-                  "proximal": 0.0}  # fmt: skip
+        needed = {
+            "local_steps": 1,
+            "optimizer": "sgd",
+            "momentum": 0.0,
+            "weight_decay": 0.0,
+            "proximal": 0.0,
+        }
         for name, value in needed.items():
             if getattr(self, name) != value:
                 raise UsageError(

@@ -135,9 +135,12 @@ def _noise(parameters: Sequence[Tensor], plan: Plan, make_entropy: MakeEntropy) 
     return [
         *noise_checks(releases),
         exact_check("grid", "distance of releases from the integer grid", off_grid),
-        p_check("noise beside batches", "coins of units, and sizes of batches, against the noise "
-                "released with them", independence_p(drawn, releases.standard)),
-    ]  # fmt: skip
+        p_check(
+            "noise beside batches",
+            "coins of units, and sizes of batches, against the noise released with them",
+            independence_p(drawn, releases.standard),
+        ),
+    ]
 
 
 def _beside_sums(parameters: Sequence[Tensor], plan: Plan, make_entropy: MakeEntropy) -> Check:
@@ -165,9 +168,10 @@ def _beside_sums(parameters: Sequence[Tensor], plan: Plan, make_entropy: MakeEnt
         known = torch.cat([t.flatten() for t in clipped.tensors]).double().numpy() * clipped.grid
         rows.append(terms.release(mechanism, _on(clipped, parameters)) - known)
     return noise_check(
-        "noise beside sums", "the same laws, of what releases of one unit, and of many, have "
-        "beside the sum", Releases(np.array(rows), parts, terms.deviation),
-    )  # fmt: skip
+        "noise beside sums",
+        "the same laws, of what releases of one unit, and of many, have beside the sum",
+        Releases(np.array(rows), parts, terms.deviation),
+    )
 
 
 def _on(clipped: ClippedSum, parameters: Sequence[Tensor]) -> ClippedSum:
@@ -184,8 +188,11 @@ def _seeds(plan: Plan, make_entropy: MakeEntropy) -> Check:
         mechanism = Mechanism(plan, make_entropy())
         mechanism.draw(0)
         seen.add(terms.release(mechanism, nothing).tobytes())
-    return exact_check("noise seeds", f"releases that come again among {DRAWS} of rounds that have "
-                       "nothing in common", DRAWS - len(seen))  # fmt: skip
+    return exact_check(
+        "noise seeds",
+        f"releases that come again among {DRAWS} of rounds that have nothing in common",
+        DRAWS - len(seen),
+    )
 
 
 def _draws(
@@ -215,12 +222,15 @@ def mechanism_sampler(plan: Plan, make_entropy: MakeEntropy) -> list[Check]:
     few = _draws(plan, FEW_UNITS, waits, make_entropy)
     return [
         *sampler_checks(few, FEW_UNITS, rate),
-        p_check("sampling at real sizes", f"the same laws at sites of 1, 2, {declared} and "
-                f"{3 * declared + 7} units; of ten and a hundred times the declared, and of "
-                f"{FAR_UNITS}, sizes, and coins of units that are a power of two apart",
-                [*found, float(malformed == 0)]),
+        p_check(
+            "sampling at real sizes",
+            f"the same laws at sites of 1, 2, {declared} and "
+            f"{3 * declared + 7} units; of ten and a hundred times the declared, and of "
+            f"{FAR_UNITS}, sizes, and coins of units that are a power of two apart",
+            [*found, float(malformed == 0)],
+        ),
         exact_check("steps", "steps drawn beyond the plan's", _further(plan, make_entropy)),
-    ]  # fmt: skip
+    ]
 
 
 def far_p(plan: Plan, make_entropy: MakeEntropy) -> list[float]:

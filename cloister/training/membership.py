@@ -86,9 +86,16 @@ def _trained(
     for number in range(1, plan.num_rounds + 1):
         workspace.train_names(workspace.trained_in_round(config, number))
         delta = local_update(
-            workspace.network, workspace.task, site, adapter, plan, config,
-            round_number=number, entropy=OsEntropy(), shapes=shapes,
-        )  # fmt: skip
+            workspace.network,
+            workspace.task,
+            site,
+            adapter,
+            plan,
+            config,
+            round_number=number,
+            entropy=OsEntropy(),
+            shapes=shapes,
+        )
         adapter = Adapter({**adapter, **(adapter.select(list(delta)) + delta)})
     return adapter
 

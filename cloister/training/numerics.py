@@ -76,18 +76,23 @@ def check_pinned(threads: int | None = None) -> None:
     try:
         found = {
             "torch.get_float32_matmul_precision()": (
-                torch.get_float32_matmul_precision(), "highest"),
+                torch.get_float32_matmul_precision(),
+                "highest",
+            ),
             "torch.backends.mkldnn.matmul.fp32_precision": (
-                getattr(torch.backends.mkldnn, "matmul").fp32_precision, "ieee"),  # noqa: B009
-            "torch.backends.cuda.matmul.allow_tf32": (
-                torch.backends.cuda.matmul.allow_tf32, False),
+                getattr(torch.backends.mkldnn, "matmul").fp32_precision,  # noqa: B009
+                "ieee",
+            ),
+            "torch.backends.cuda.matmul.allow_tf32": (torch.backends.cuda.matmul.allow_tf32, False),
             "torch.backends.cudnn.allow_tf32": (torch.backends.cudnn.allow_tf32, False),
             "torch.backends.cudnn.benchmark": (torch.backends.cudnn.benchmark, False),
             "torch.are_deterministic_algorithms_enabled()": (
-                torch.are_deterministic_algorithms_enabled(), True),
+                torch.are_deterministic_algorithms_enabled(),
+                True,
+            ),
             "torch.is_autocast_enabled('cpu')": (torch.is_autocast_enabled("cpu"), False),
             "torch.is_autocast_enabled('cuda')": (torch.is_autocast_enabled("cuda"), False),
-        }  # fmt: skip
+        }
     except RuntimeError as error:
         raise RefusedError(_MIXED) from error
     if threads is not None:

@@ -85,10 +85,17 @@ class ObservedRound:
 
 
 def observe_round(
-    workspace: Workspace, units: Sequence[UnitExamples], plan: Plan, config: TrainingConfig,
-    *, entropy: Entropy, round_number: int = 1, start: Adapter | None = None,
-    shapes: BatchShapes | None = None, moves: bool = True,
-) -> ObservedRound:  # fmt: skip
+    workspace: Workspace,
+    units: Sequence[UnitExamples],
+    plan: Plan,
+    config: TrainingConfig,
+    *,
+    entropy: Entropy,
+    round_number: int = 1,
+    start: Adapter | None = None,
+    shapes: BatchShapes | None = None,
+    moves: bool = True,
+) -> ObservedRound:
     """Runs `local_update`, or `shared_gradient` where noise is shared, and watches it.
 
     Args:
@@ -105,18 +112,32 @@ def observe_round(
     watched = WatchedUnits(units)
     if plan.sharing is not None:
         share = shared_gradient(
-            workspace.network, workspace.task, watched, start or workspace.start, plan, config,
-            entropy=entropy, shapes=shapes, on_step=watched.step,
-        )  # fmt: skip
+            workspace.network,
+            workspace.task,
+            watched,
+            start or workspace.start,
+            plan,
+            config,
+            entropy=entropy,
+            shapes=shapes,
+            on_step=watched.step,
+        )
         step = plan.shared_noise(len(share)).grid / plan.expected_batch_size
         mean = share.astype(np.float64) * step
         return ObservedRound(watched.batches, mean[None], Adapter({}))
     with watched_optimizers(moves) as means:
         delta = local_update(
-            workspace.network, workspace.task, watched, start or workspace.start, plan, config,
-            round_number=round_number, entropy=entropy, shapes=shapes,
+            workspace.network,
+            workspace.task,
+            watched,
+            start or workspace.start,
+            plan,
+            config,
+            round_number=round_number,
+            entropy=entropy,
+            shapes=shapes,
             on_step=watched.step,
-        )  # fmt: skip
+        )
     return ObservedRound(watched.batches, np.array(means), delta)
 
 
@@ -131,10 +152,14 @@ def watched_optimizers(moves: bool = True) -> Iterator[list[Floats]]:
 
     def look(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
-        means.append(np.concatenate([
-            np.zeros(0) if g is None else g.detach().double().cpu().numpy().ravel()
-            for g in gradients
-        ]))  # fmt: skip
+        means.append(
+            np.concatenate(
+                [
+                    np.zeros(0) if g is None else g.detach().double().cpu().numpy().ravel()
+                    for g in gradients
+                ]
+            )
+        )
         if not moves:
             for group in optimizer.param_groups:
                 group["lr"] = 0.0
@@ -147,9 +172,14 @@ def watched_optimizers(moves: bool = True) -> Iterator[list[Floats]]:
 
 
 def replayed(
-    workspace: Workspace, means: Sequence[Floats] | Floats, plan: Plan, config: TrainingConfig,
-    *, round_number: int, start: Adapter,
-) -> Adapter:  # fmt: skip
+    workspace: Workspace,
+    means: Sequence[Floats] | Floats,
+    plan: Plan,
+    config: TrainingConfig,
+    *,
+    round_number: int,
+    start: Adapter,
+) -> Adapter:
     """The update that follows from what the optimizer saw, and from nothing else.
 
     Args:
@@ -180,6 +210,12 @@ def replayed(
 def plain_steps(config: TrainingConfig) -> TrainingConfig:
     """The same way of training with nothing between a release and what the optimizer gets."""
     return replace(
-        config, mode="local-steps", optimizer="sgd", momentum=0.0, weight_decay=0.0, proximal=0.0,
-        schedule="constant", warmup_steps=0,
-    )  # fmt: skip
+        config,
+        mode="local-steps",
+        optimizer="sgd",
+        momentum=0.0,
+        weight_decay=0.0,
+        proximal=0.0,
+        schedule="constant",
+        warmup_steps=0,
+    )

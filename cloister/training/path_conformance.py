@@ -77,9 +77,13 @@ class _Path:
     """Rounds of a plan under a way of training that never moves the parameters."""
 
     def __init__(
-        self, workspace: Workspace, plan: Plan, config: TrainingConfig, make_entropy: MakeEntropy,
+        self,
+        workspace: Workspace,
+        plan: Plan,
+        config: TrainingConfig,
+        make_entropy: MakeEntropy,
         shapes: BatchShapes,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._workspace, self._plan, self._config = workspace, plan, config
         self._make_entropy, self._shapes = make_entropy, shapes
         self._parts = tuple(p.numel() for _, p in trained_parameters(workspace.network))
@@ -88,9 +92,16 @@ class _Path:
         self, units: Sequence[UnitExamples], plan: Plan, number: int, start: Adapter | None = None
     ) -> ObservedRound:
         return observe_round(
-            self._workspace, units, plan, self._config, entropy=self._make_entropy(),
-            round_number=number, start=start, shapes=self._shapes, moves=False,
-        )  # fmt: skip
+            self._workspace,
+            units,
+            plan,
+            self._config,
+            entropy=self._make_entropy(),
+            round_number=number,
+            start=start,
+            shapes=self._shapes,
+            moves=False,
+        )
 
     def _releases(self, means: Sequence[Floats], plan: Plan) -> Releases:
         """Noised sums, from what the optimizer got."""
@@ -107,10 +118,11 @@ class _Path:
             odd += int(len(seen.means) != plan.local_steps)
             means.append(seen.means)
         noise = noise_check(
-            "noise in training", "the laws of noise, of what the optimizer gets at a site without "
+            "noise in training",
+            "the laws of noise, of what the optimizer gets at a site without "
             "records, over the plan's steps and rounds, some of them twice",
             self._releases(means, plan),
-        )  # fmt: skip
+        )
         return noise, exact_check("steps taken", "rounds of other than the plan's steps", odd)
 
     def few_records(self, units: Sequence[UnitExamples]) -> list[Check]:
@@ -128,31 +140,43 @@ class _Path:
                     batches += seen.batches
         drawn, malformed = inclusion(batches, count)
         noise = noise_check(
-            "noise beside records", "the laws of noise, of what the optimizer gets beside the sum "
-            "of the units drawn, at the plan's noise", self._releases(means, plan),
-        )  # fmt: skip
+            "noise beside records",
+            "the laws of noise, of what the optimizer gets beside the sum "
+            "of the units drawn, at the plan's noise",
+            self._releases(means, plan),
+        )
         return [
             noise,
-            p_check("batches in training", "the laws of the sampler, of the units that training "
-                    "takes; of the long ones and of the short ones together",
-                    [*sampler_p(drawn, plan.sample_rate), float(malformed == 0),
-                     *_length_p(units, drawn, plan.sample_rate)]),
+            p_check(
+                "batches in training",
+                "the laws of the sampler, of the units that training "
+                "takes; of the long ones and of the short ones together",
+                [
+                    *sampler_p(drawn, plan.sample_rate),
+                    float(malformed == 0),
+                    *_length_p(units, drawn, plan.sample_rate),
+                ],
+            ),
             exact_check("steps with records", "rounds of other than the plan's steps", odd),
-        ]  # fmt: skip
+        ]
 
     def real_batches(self, units: Sequence[UnitExamples]) -> list[Check]:
         """Sites of the declared size, and of three times as many, with hardly any noise."""
         plan = replace(
-            self._plan, noise_multiplier=QUIET, local_steps=1,
+            self._plan,
+            noise_multiplier=QUIET,
+            local_steps=1,
             max_grad_norm=min(self._plan.max_grad_norm or 1.0, LOW_BOUND),
-        )  # fmt: skip
+        )
         if plan.sharing is not None:  # so little noise needs the finer of the two grids
             plan = replace(plan, sharing=replace(plan.sharing, bits=32))
         ordered = sorted(units, key=_tokens)
         # Mostly short ones; every eighth is one of the longest quarter.
         short, long = ordered[: max(1, len(units) // 4)], ordered[-max(1, len(units) // 4) :]
-        cycle = [long[i // 8 % len(long)] if i % 8 == 7 else short[i % len(short)]
-                 for i in range(8 * len(long))]  # fmt: skip
+        cycle = [
+            long[i // 8 % len(long)] if i % 8 == 7 else short[i % len(short)]
+            for i in range(8 * len(long))
+        ]
         size, steps = _affordable(cycle, plan)
         contributions = self._alone(cycle, plan, self._moved())
         means, found, lengths = [], [], []
@@ -169,13 +193,17 @@ class _Path:
         sampled = found + lengths if plan.sample_rate < 1 else [float(drawn.all())]
         return [
             noise_check(
-                "sums of real batches", f"that nothing but noise is beside the sum of the units "
+                "sums of real batches",
+                f"that nothing but noise is beside the sum of the units "
                 f"drawn, at sites of {size} and {3 * size + 7} units, σ = {QUIET:g}",
                 self._releases(means, plan),
             ),
-            p_check("real batches", "the laws of the sampler in these steps, of long units and of "
-                    "short ones", sampled),
-        ]  # fmt: skip
+            p_check(
+                "real batches",
+                "the laws of the sampler in these steps, of long units and of short ones",
+                sampled,
+            ),
+        ]
 
     def _alone(self, units: Sequence[UnitExamples], plan: Plan, start: Adapter) -> list[Floats]:
         """What each unit adds to a sum, from an adapter."""
@@ -186,10 +214,16 @@ class _Path:
         with per_record_hooks(workspace.network):
             for unit in units:
                 if id(unit) not in made:
-                    made[id(unit)] = flat(clipped_gradient_sum(
-                        workspace.network, workspace.task, [unit], plan.max_grad_norm or 0.0,
-                        self._shapes, grid,
-                    ))  # fmt: skip
+                    made[id(unit)] = flat(
+                        clipped_gradient_sum(
+                            workspace.network,
+                            workspace.task,
+                            [unit],
+                            plan.max_grad_norm or 0.0,
+                            self._shapes,
+                            grid,
+                        )
+                    )
         return [made[id(unit)] for unit in units]
 
     def _without(self, seen: ObservedRound, contributions: Sequence[Floats], plan: Plan) -> Floats:
@@ -204,10 +238,12 @@ class _Path:
         """An adapter at which every parameter has a gradient."""
         draw = np.random.default_rng(0)
         start = self._workspace.start
-        return Adapter({
-            name: value + draw.normal(0, 0.05, value.shape).astype(np.float32)
-            for name, value in start.items()
-        })  # fmt: skip
+        return Adapter(
+            {
+                name: value + draw.normal(0, 0.05, value.shape).astype(np.float32)
+                for name, value in start.items()
+            }
+        )
 
 
 def _rounds(plan: Plan, steps: int) -> Iterator[int]:
@@ -255,9 +291,14 @@ def _updates(
     forms, updates, apart, longest = set(), [], 0.0, 0.0
     for site, number in ((units, 1), (units, 1), (units, last), (units[:1], last), ([], last)):
         seen = observe_round(
-            workspace, site, plan, config, entropy=make_entropy(), round_number=number,
+            workspace,
+            site,
+            plan,
+            config,
+            entropy=make_entropy(),
+            round_number=number,
             shapes=shapes,
-        )  # fmt: skip
+        )
         follows = replayed(workspace, seen.means, plan, config, round_number=number, start=start)
         apart = max(apart, _distance(seen.delta, follows))
         longest = max(longest, seen.delta.norm())
@@ -269,15 +310,26 @@ def _updates(
     seen = observe_round(workspace, units, short, config, entropy=make_entropy(), shapes=shapes)
     same = len(forms) == 1 and dict(next(iter(forms))[0]) == dict(start.shapes)
     return [
-        exact_check("update from releases", "how far an update is from what follows from the "
-                    "noised sums alone", apart),
-        exact_check("message form", "names, shapes and bytes that differ for a small or an empty "
-                    "site", 0.0 if same else 1.0),
-        exact_check("update bound", "longest update over max_update_norm, set to a tenth of one",
-                    seen.delta.norm() / (short.max_update_norm or 0.0), 1 + 1e-6),
-        exact_check("fresh noise", "equal updates in rounds that were run",
-                    len(updates) - len(set(updates))),
-    ]  # fmt: skip
+        exact_check(
+            "update from releases",
+            "how far an update is from what follows from the noised sums alone",
+            apart,
+        ),
+        exact_check(
+            "message form",
+            "names, shapes and bytes that differ for a small or an empty site",
+            0.0 if same else 1.0,
+        ),
+        exact_check(
+            "update bound",
+            "longest update over max_update_norm, set to a tenth of one",
+            seen.delta.norm() / (short.max_update_norm or 0.0),
+            1 + 1e-6,
+        ),
+        exact_check(
+            "fresh noise", "equal updates in rounds that were run", len(updates) - len(set(updates))
+        ),
+    ]
 
 
 def _distance(one: Adapter, other: Adapter) -> float:

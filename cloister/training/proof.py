@@ -55,8 +55,19 @@ CPU_TOKENS = 1024
 
 _PACKAGES = ("cloister", "torch", "transformers", "peft", "opacus", "tokenizers")
 # Variables by which libraries choose their kernels; cuBLAS' own are pinned (`training.numerics`).
-_KERNELS = ("MKL_", "ONEDNN_", "DNNL_", "OPENBLAS_", "OMP_", "KMP_", "ATEN_", "TORCH_",
-            "CUDA_", "NVIDIA_", "PYTORCH_")  # fmt: skip
+_KERNELS = (
+    "MKL_",
+    "ONEDNN_",
+    "DNNL_",
+    "OPENBLAS_",
+    "OMP_",
+    "KMP_",
+    "ATEN_",
+    "TORCH_",
+    "CUDA_",
+    "NVIDIA_",
+    "PYTORCH_",
+)
 # What tells one kind of processor from another, as Linux lists it.
 _PROCESSOR = re.compile(
     r"^(vendor_id|cpu family|model|model name|stepping|flags|CPU \w+|Features)\s*:"

@@ -77,9 +77,13 @@ def shared_gradient(
     with per_record_hooks(network):
         batch = [units[index] for index in mechanism.draw(len(units))]
         total = clipped_gradient_sum(
-            network, task, batch, plan.max_grad_norm, shapes or one_by_one(task.max_length),
+            network,
+            task,
+            batch,
+            plan.max_grad_norm,
+            shapes or one_by_one(task.max_length),
             noise.grid,
-        )  # fmt: skip
+        )
     by_name = dict(zip((name for name, _ in named), total.tensors, strict=True))
     ordered = tuple(by_name[name] for name in sorted(by_name))
     on_step()

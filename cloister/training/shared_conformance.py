@@ -45,9 +45,15 @@ def share_checks(
 
     def gradient(site: Sequence[UnitExamples]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         return shared_gradient(
-            workspace.network, workspace.task, site, workspace.start, plan, config,
-            entropy=make_entropy(), shapes=shapes,
-        )  # fmt: skip
+            workspace.network,
+            workspace.task,
+            site,
+            workspace.start,
+            plan,
+            config,
+            entropy=make_entropy(),
+            shapes=shapes,
+        )
 
     full, again, empty = gradient(units), gradient(units), gradient([])
     same = full.shape == empty.shape == (workspace.start.size,)
@@ -55,12 +61,25 @@ def share_checks(
     noise = plan.shared_noise(workspace.start.size)
     least = plan.noise_multiplier * noise.bound / math.sqrt(plan.sharing.honest) / noise.grid
     return [
-        Check(name="share", law="a site's share over σ·C/√(fewest honest sites), at least 1",
-              figure=noise.share / least, low=1.0, high=1.01, is_exact=True),
-        exact_check("integers", "shares that are not integers in steps of the grid",
-                    0.0 if integers else 1.0),
-        exact_check("message form", "values that differ in number for an empty site",
-                    0.0 if same else 1.0),
-        exact_check("fresh noise", "equal shares in two runs on the same records",
-                    float(np.array_equal(full, again))),
-    ]  # fmt: skip
+        Check(
+            name="share",
+            law="a site's share over σ·C/√(fewest honest sites), at least 1",
+            figure=noise.share / least,
+            low=1.0,
+            high=1.01,
+            is_exact=True,
+        ),
+        exact_check(
+            "integers",
+            "shares that are not integers in steps of the grid",
+            0.0 if integers else 1.0,
+        ),
+        exact_check(
+            "message form", "values that differ in number for an empty site", 0.0 if same else 1.0
+        ),
+        exact_check(
+            "fresh noise",
+            "equal shares in two runs on the same records",
+            float(np.array_equal(full, again)),
+        ),
+    ]

@@ -40,14 +40,21 @@ RESULTS = HERE / "results.jsonl"
 FIRST = 0.3
 
 # One gradient a round, a server optimizer with momentum.
-GRADIENTS = ["training.mode=gradient-rounds", "training.local_steps=1", "strategy.name=fedavgm",
-             "strategy.momentum=0.5"]  # fmt: skip
+GRADIENTS = [
+    "training.mode=gradient-rounds",
+    "training.local_steps=1",
+    "strategy.name=fedavgm",
+    "strategy.momentum=0.5",
+]
 # Four steps a round in a quarter of the rounds: as many gradients, a quarter of the bytes.
 LOCAL_STEPS = 4
-STEPS = ["training.mode=local-steps", f"training.local_steps={LOCAL_STEPS}",
-         "strategy.name=fedavg"]  # fmt: skip
-SHARED = [*GRADIENTS, "privacy.noise=shared", "privacy.missing_sites=0",
-          "privacy.colluding_sites=1"]  # fmt: skip
+STEPS = ["training.mode=local-steps", f"training.local_steps={LOCAL_STEPS}", "strategy.name=fedavg"]
+SHARED = [
+    *GRADIENTS,
+    "privacy.noise=shared",
+    "privacy.missing_sites=0",
+    "privacy.colluding_sites=1",
+]
 
 METHODS: dict[str, list[str]] = {
     "private probe": [*GRADIENTS, "lora.train=none"],
@@ -100,14 +107,19 @@ STUDIES = {
     # Some methods without privacy, whose rates are others.
     "rt_polarity, plain": Study(
         "rt_polarity",
-        methods=("private probe", "gradient rounds, A and B", "gradient rounds, B", "FedIT",
-                 "FedEx-LoRA"),
+        methods=(
+            "private probe",
+            "gradient rounds, A and B",
+            "gradient rounds, B",
+            "FedIT",
+            "FedEx-LoRA",
+        ),
     ),
     # Nearly four times the computation, and adapters of sixteen times the scale.
     "rt_polarity, long": Study(
         "rt_polarity", gradients=30, sample_rate=0.3, methods=tuple(LONG), fixed=LONG
     ),
-}  # fmt: skip
+}
 FLOOR = {False: "private probe", True: "private probe, shared noise"}
 
 
@@ -140,15 +152,22 @@ class Cell:
         return read_recipe(
             HERE / f"{study.folder}.toml",
             [
-                f"data.train='{train}'", f"data.test='{test}'",
-                f"data.sites={self.sites}", f"data.partition={self.partition}", "data.alpha=0.3",
+                f"data.train='{train}'",
+                f"data.test='{test}'",
+                f"data.sites={self.sites}",
+                f"data.partition={self.partition}",
+                "data.alpha=0.3",
                 f"data.public_records={records}",
                 f"training.expected_batch_size={round(study.sample_rate * records)}",
-                f"federation.num_rounds={rounds}", f"federation.evaluate_every={rounds}",
-                f"study.seed={self.seed}", f"training.learning_rate={tuned.rate}",
-                f"lora.alpha={tuned.alpha}", privacy, *options,
+                f"federation.num_rounds={rounds}",
+                f"federation.evaluate_every={rounds}",
+                f"study.seed={self.seed}",
+                f"training.learning_rate={tuned.rate}",
+                f"lora.alpha={tuned.alpha}",
+                privacy,
+                *options,
             ],
-        )  # fmt: skip
+        )
 
 
 LEVELS = ("8", "1", "none")  # of ε, at which rates are looked for
@@ -277,8 +296,9 @@ def everything(folder: Path, processes: int) -> None:
         levels = {rates.level(of) for name, _, _, of, _ in SETTINGS if name == data}
         # ε = 8 first, where the others begin; none where all is fixed.
         for epsilon in sorted(levels, key=LEVELS.index) if not study.fixed else ():
-            _in_processes(processes, "tune", "--data", str(folder), "--set", data,
-                          "--epsilon", epsilon)  # fmt: skip
+            _in_processes(
+                processes, "tune", "--data", str(folder), "--set", data, "--epsilon", epsilon
+            )
         _in_processes(processes, "run", "--data", str(folder), "--set", data)
     _in_processes(1, "table")
 

@@ -174,8 +174,14 @@ def plot_settings(rows: Sequence[Row], path: Path) -> None:
             colour = "#b4531f" if is_shared(method) else "#0a5c99"
             axis.plot(values, [place] * len(values), "o", color=colour, alpha=0.35, markersize=4)
             if values:
-                axis.plot(statistics.mean(values), place, "|", color=colour, markersize=13,
-                          markeredgewidth=2.5)  # fmt: skip
+                axis.plot(
+                    statistics.mean(values),
+                    place,
+                    "|",
+                    color=colour,
+                    markersize=13,
+                    markeredgewidth=2.5,
+                )
         data, sites, partition, epsilon = setting
         axis.set_title(f"{data}\n{sites} sites, {partition}, ε = {epsilon:g}", fontsize=9)
         axis.set_xlabel("accuracy, %", fontsize=9)
@@ -210,8 +216,13 @@ def plot_epsilons(rows: Sequence[Row], path: Path) -> None:
                 found[row["epsilon"]].append(100 * row["reached"]["accuracy"])
         levels = sorted(level for level in found if level is not None)
         if levels:
-            axis.plot(levels, [statistics.mean(found[e]) for e in levels], style, color=colour,
-                      label=method)  # fmt: skip
+            axis.plot(
+                levels,
+                [statistics.mean(found[e]) for e in levels],
+                style,
+                color=colour,
+                label=method,
+            )
     axis.set_xscale("log")
     axis.set_xticks([1, 3, 8], ["1", "3", "8"])
     axis.minorticks_off()

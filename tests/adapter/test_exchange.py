@@ -24,9 +24,15 @@ def test_a_further_field_is_refused(change: dict[str, object]) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"round": True}, {"round": "3"}, {"delta": "text"}, {"status": "fine"}, {"epsilon": -1.0},
-     {"epsilon": math.nan}],
-)  # fmt: skip
+    [
+        {"round": True},
+        {"round": "3"},
+        {"delta": "text"},
+        {"status": "fine"},
+        {"epsilon": -1.0},
+        {"epsilon": math.nan},
+    ],
+)
 def test_a_value_out_of_form_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(AdapterFormatError):
         RoundReply.from_fields(REPLY.fields() | change)

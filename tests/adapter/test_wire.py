@@ -194,8 +194,11 @@ def test_int8_keeps_the_bound_on_the_norm(values: np.ndarray, bound: float) -> N
 
 
 def test_a_scale_or_level_that_int8_does_not_have_is_refused() -> None:
-    for body in (np.array([-1.0, 0.0], "<f4").tobytes(), np.array([np.nan, 0.0], "<f4").tobytes(),
-                 np.float32(1.0).tobytes() + b"\x80\x00\x00\x00"):  # fmt: skip
+    for body in (
+        np.array([-1.0, 0.0], "<f4").tobytes(),
+        np.array([np.nan, 0.0], "<f4").tobytes(),
+        np.float32(1.0).tobytes() + b"\x80\x00\x00\x00",
+    ):
         raw = json.dumps(
             {"dtype": "int8", "sha256": hashlib.sha256(body).hexdigest(), "tensors": [["x", [4]]]},
             sort_keys=True,
@@ -229,7 +232,7 @@ HOSTILE_HEADERS = {
     ),
     "a name of 4 MB": of_tensors(f'[["{"w" * 4_000_000}",[1]]]'),
     "unclosed escapes": of_tensors('[["' + '\\"' * 2_000_000),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("raw", HOSTILE_HEADERS.values(), ids=HOSTILE_HEADERS.keys())
@@ -289,7 +292,10 @@ def test_other_shapes_are_refused_before_anything_is_hashed(
 ) -> None:
     message = encode(SMALL)
     monkeypatch.setattr(hashlib, "sha256", lambda data=b"": pytest.fail("it was hashed"))
-    for wrong in (lambda: decode(message, {"w": (3, 2)}), lambda: decode(message, dtype="int8"),
-                  lambda: decode(message + b"x", SMALL.shapes)):  # fmt: skip
+    for wrong in (
+        lambda: decode(message, {"w": (3, 2)}),
+        lambda: decode(message, dtype="int8"),
+        lambda: decode(message + b"x", SMALL.shapes),
+    ):
         with pytest.raises(AdapterFormatError):
             wrong()

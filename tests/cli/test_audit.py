@@ -65,8 +65,10 @@ def test_an_attack_bounds_epsilon_from_below(
     document = json.loads(capsys.readouterr().out)
     names = [attack["attack"] for attack in document["attacks"]]
     assert names == [
-        "one step, frozen", "one run with gradient canaries", "one run of canaries alone"
-    ]  # fmt: skip
+        "one step, frozen",
+        "one run with gradient canaries",
+        "one run of canaries alone",
+    ]
     for found in document["attacks"]:
         assert 0 <= found["epsilon_lower_bound"] <= found["epsilon_claimed"]
         assert found["refuted"] is False

@@ -60,8 +60,13 @@ def test_a_finished_run_is_certified_and_verified(
 
 def test_a_stranger_verifies_without_cloister(study: Path) -> None:
     folder = study / "certificates"
-    command = [sys.executable, "-I", str(TOOL), str(folder / "bundle.zip"),
-               str(folder / "keys.json")]  # fmt: skip
+    command = [
+        sys.executable,
+        "-I",
+        str(TOOL),
+        str(folder / "bundle.zip"),
+        str(folder / "keys.json"),
+    ]
     told = subprocess.run(command, capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stderr
     assert "for one record" in told.stdout
@@ -97,8 +102,20 @@ def test_a_run_that_did_not_finish_is_not_certified(
     ledger = str(study / "ledgers" / "east.ledger")
     for odd in ("a/b", "../a", ".a", "a\\b", ""):
         assert run(["audit", "certificate", ledger, "--adapter", str(study), "--site", odd]) == 2
-    assert run(["audit", "certificate", str(study / "recipe.toml"), "--site", "x",
-                "--adapter", str(study)]) == 3  # fmt: skip
+    assert (
+        run(
+            [
+                "audit",
+                "certificate",
+                str(study / "recipe.toml"),
+                "--site",
+                "x",
+                "--adapter",
+                str(study),
+            ]
+        )
+        == 3
+    )
 
 
 def test_a_changed_adapter_is_refuted(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,8 +179,13 @@ def test_the_coordinators_list_of_members_is_taken_as_keys(
     listed.write_text(json.dumps({"members": [*members, {"site": "new", "ledger_key": ""}]}))
     assert run(verifying(study, "--keys", str(listed))) == 0
     assert "nothing refuted" in " ".join(capsys.readouterr().out.split())
-    command = [sys.executable, "-I", str(TOOL), str(study / "certificates" / "bundle.zip"),
-               str(listed)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-I",
+        str(TOOL),
+        str(study / "certificates" / "bundle.zip"),
+        str(listed),
+    ]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
     listed.write_text(json.dumps({"members": [{"site": "east"}]}))
     assert run(verifying(study, "--keys", str(listed))) == 3

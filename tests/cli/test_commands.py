@@ -79,20 +79,36 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
     }
     assert found == {
         "simulate": [
-            "--engine", "--json", "--no-twin", "--out", "--resume", "--set", "--twin",
+            "--engine",
+            "--json",
+            "--no-twin",
+            "--out",
+            "--resume",
+            "--set",
+            "--twin",
         ],
         "plan": ["--json", "--set"],
         "epsilon": [
-            "--accountant", "--delta", "--event", "--json", "--noise-multiplier", "--sample-rate",
+            "--accountant",
+            "--delta",
+            "--event",
+            "--json",
+            "--noise-multiplier",
+            "--sample-rate",
             "--steps",
         ],
         "evaluate": ["--data", "--json"],
         "dashboard": ["--host", "--keys", "--port", "--static", "--token"],
         "bundle": [
-            "--ca-passphrase-file", "--index-url", "--lock", "--model", "--new-signer", "--signer",
+            "--ca-passphrase-file",
+            "--index-url",
+            "--lock",
+            "--model",
+            "--new-signer",
+            "--signer",
             "--source",
         ],
-    }  # fmt: skip
+    }
 
 
 def command_parameters(name: str) -> list[list[str]]:

@@ -69,8 +69,17 @@ class Table:
 
     def approve(self, fingerprint: str) -> Path:
         path = self.folder / "welcome.json"
-        self.does("member", "approve", self.request, "--fingerprint", fingerprint,
-                  "--server", self.server, "--out", path)  # fmt: skip
+        self.does(
+            "member",
+            "approve",
+            self.request,
+            "--fingerprint",
+            fingerprint,
+            "--server",
+            self.server,
+            "--out",
+            path,
+        )
         return path
 
     def members(self) -> dict[str, str]:
@@ -185,9 +194,14 @@ def test_a_coordinator_is_made_once(table: Table) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [("member", "invite", "st-marys"), ("member", "list"), ("member", "revoke", "x"),
-     ("run", "list"), ("run", "stop", "x")],
-)  # fmt: skip
+    [
+        ("member", "invite", "st-marys"),
+        ("member", "list"),
+        ("member", "revoke", "x"),
+        ("run", "list"),
+        ("run", "stop", "x"),
+    ],
+)
 def test_without_a_coordinator_every_command_says_what_makes_one(
     table: Table, words: tuple[str, ...]
 ) -> None:
@@ -254,8 +268,9 @@ def test_a_coordinator_approves_nothing_that_it_cannot_trust(table: Table) -> No
     assert "cloister member invite st-marys writes a new one" in said
     other = table.folder / "other"
     table.does("server", "init", other, "--address", "other.example.org:9443")
-    said = table.fails(7, "member", "approve", table.request, "--server", other,
-                       "--fingerprint", asked)  # fmt: skip
+    said = table.fails(
+        7, "member", "approve", table.request, "--server", other, "--fingerprint", asked
+    )
     assert "answers no invite of this coordinator" in said
 
 
@@ -302,14 +317,16 @@ def test_a_key_is_rotated_and_the_old_one_never_comes_back(table: Table) -> None
     second = table.join(invite, fingerprint, "--rotate")
     assert second != first
     table.does(*join, table.approve(second))
-    said = table.fails(7, "member", "approve", old, "--server", table.server,
-                       "--fingerprint", first)  # fmt: skip
+    said = table.fails(
+        7, "member", "approve", old, "--server", table.server, "--fingerprint", first
+    )
     assert "was revoked or replaced" in said
     assert "--rotate" in said
     table.does("member", "revoke", "st-marys", "--server", table.server)
     third = table.join(table.invite(), fingerprint)
-    said = table.fails(7, "member", "approve", table.request, "--server", table.server,
-                       "--fingerprint", third)  # fmt: skip
+    said = table.fails(
+        7, "member", "approve", table.request, "--server", table.server, "--fingerprint", third
+    )
     assert "--rotate" in said
     fourth = table.join(table.folder / "st-marys.invite.json", fingerprint, "--rotate")
     table.does(*join, table.approve(fourth))
@@ -362,8 +379,10 @@ def test_runs_that_are_not_there_or_over_are_named(
     (runs / "odd" / "run.json").write_text("damaged")
     listed = json.loads(table.does("run", "list", *server, "--json"))["runs"]
     assert [(row["name"], row["standing"]) for row in listed] == [
-        ("new", "stopping"), ("odd", "failed"), ("old", "finished"),
-    ]  # fmt: skip
+        ("new", "stopping"),
+        ("odd", "failed"),
+        ("old", "finished"),
+    ]
 
 
 def _away(*arguments: object) -> None:

@@ -99,9 +99,14 @@ def blank_site(folder: Path, **values: str) -> Path:
 
 
 FILLED = {
-    "name": '"ward"', "data": '"records.jsonl"', "public_records": "40",
-    "labels": json.dumps(sorted(NOTES)), "epsilon": "8.0", "delta": "1e-5", "person": '"person"',
-}  # fmt: skip
+    "name": '"ward"',
+    "data": '"records.jsonl"',
+    "public_records": "40",
+    "labels": json.dumps(sorted(NOTES)),
+    "epsilon": "8.0",
+    "delta": "1e-5",
+    "person": '"person"',
+}
 
 
 def test_a_new_file_begins_no_ledger_before_it_is_filled_in(
@@ -111,8 +116,15 @@ def test_a_new_file_begins_no_ledger_before_it_is_filled_in(
     assert path.read_text() == TEMPLATE
     assert run(["site", "init", str(path), "--yes"]) == 2
     told = capsys.readouterr().err
-    for key in ("site.name", "site.data", "site.public_records", "records.labels",
-                "budget.epsilon", "budget.delta", "privacy.person"):  # fmt: skip
+    for key in (
+        "site.name",
+        "site.data",
+        "site.public_records",
+        "records.labels",
+        "budget.epsilon",
+        "budget.delta",
+        "privacy.person",
+    ):
         assert f"{key}: not filled in yet" in told
     assert list(tmp_path.iterdir()) == [path]
 
@@ -177,18 +189,27 @@ CONTRADICTIONS = {
     "a lower budget.epsilon": ("epsilon = 20.0", "epsilon = 10.0", "10.0", "20.0"),
     "budget.delta": ("delta = 2e-5", "delta = 1e-5", "1e-05", "2e-05"),
     "privacy.unit": (
-        "max_grad_norm = 2.0", 'max_grad_norm = 2.0\nunit = "person"\nperson = "person"',
-        "person", "record",
+        "max_grad_norm = 2.0",
+        'max_grad_norm = 2.0\nunit = "person"\nperson = "person"',
+        "person",
+        "record",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CONTRADICTIONS)
 @pytest.mark.parametrize(
     ("command", "code"),
-    [("budget show", 3), ("budget forecast", 3), ("status", 3), ("start", 3), ("init", 3),
-     ("doctor", 9), ("policy check", 3)],
-)  # fmt: skip
+    [
+        ("budget show", 3),
+        ("budget forecast", 3),
+        ("status", 3),
+        ("start", 3),
+        ("init", 3),
+        ("doctor", 9),
+        ("policy check", 3),
+    ],
+)
 def test_a_file_that_contradicts_its_ledger_is_an_error_that_says_both(
     name: str, command: str, code: int, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -474,9 +495,10 @@ FAULTS: dict[str, list[Callable[[Path, pytest.MonkeyPatch], None]]] = {
 
 
 @pytest.mark.parametrize(
-    ("check", "fault"), [(c, f) for c, faults in FAULTS.items() for f in faults],
+    ("check", "fault"),
+    [(c, f) for c, faults in FAULTS.items() for f in faults],
     ids=lambda value: getattr(value, "__name__", value),
-)  # fmt: skip
+)
 def test_a_planted_fault_is_found_by_its_check(
     folder: Path,
     check: str,

@@ -51,10 +51,17 @@ base_sha256 = ["{BASE}"]
 
 
 def study(*assignments: str) -> Recipe:
-    return parse_recipe("", [
-        "study.name=triage", f"model.sha256='{BASE}'", f"task.labels={json.dumps(LABELS)}",
-        "federation.num_rounds=12", "privacy.epsilon=4.0", *assignments,
-    ])  # fmt: skip
+    return parse_recipe(
+        "",
+        [
+            "study.name=triage",
+            f"model.sha256='{BASE}'",
+            f"task.labels={json.dumps(LABELS)}",
+            "federation.num_rounds=12",
+            "privacy.epsilon=4.0",
+            *assignments,
+        ],
+    )
 
 
 def make(folder: Path, more: str = "") -> Path:
@@ -102,15 +109,23 @@ def test_an_operator_sees_in_plain_words_what_they_are_asked(site: Path, capsys:
     told = capsys.readouterr().out
     plan = shown(read_site(site), digest, NOW)[0].plan
     for said in (
-        digest, BASE, "all-MiniLM-L6-v2", "sequence-classification", *LABELS,
-        "one record", str(of_plan(plan)), "for one record added or removed",
+        digest,
+        BASE,
+        "all-MiniLM-L6-v2",
+        "sequence-classification",
+        *LABELS,
+        "one record",
+        str(of_plan(plan)),
+        "for one record added or removed",
         "of the lifetime ε = 12 at δ = 2e-05, spent so far: ε = 0.0000 of the budget's 12",
-        "all of this study fits", "12 rounds of 1 step",
+        "all of this study fits",
+        "12 rounds of 1 step",
         "at most 20,000,000 bytes a round and 240,000,000 in all",
-        "factor B of adapters of rank 4", "nobody that this site has joined",
+        "factor B of adapters of rank 4",
+        "nobody that this site has joined",
         "max_grad_norm: 8 asked, 2 by this site's policy: more is clipped",
         "stands     waiting",
-    ):  # fmt: skip
+    ):
         assert said in told, said
     assert run(["site", "studies", "show", str(site), digest, "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
@@ -191,8 +206,16 @@ def test_at_a_terminal_the_study_s_name_is_typed(site: Path, typed: str, found: 
 
     leader, follower = pty.openpty()
     os.write(leader, typed.encode())
-    command = [sys.executable, "-m", "cloister", "site", "studies", "approve", str(site),
-               study().digest()[:10]]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "cloister",
+        "site",
+        "studies",
+        "approve",
+        str(site),
+        study().digest()[:10],
+    ]
     done = subprocess.run(command, stdin=follower, capture_output=True, text=True, check=False)
     os.close(leader)
     os.close(follower)
@@ -303,8 +326,10 @@ sys.exit(run(["site", "studies", verb, site, digest, *more]))
 def as_account(uid: int, *arguments: str, group: int = GROUP) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", AS_ACCOUNT, str(uid), str(group), *arguments],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_two_accounts_approve_and_one_account_does_not(shared: Path) -> None:

@@ -22,15 +22,30 @@ from cloister.printable import one_line, printable
 PACKAGE = Path(__file__).parents[2] / "cloister"
 # Recolours, moves the cursor, names a window, writes over the line, turns the direction, links.
 HOSTILE = (
-    "\x1b[31mred", "\x1b[2J", "\x1b]0;title\x07", "\x1b]8;;http://x\x1b\\link", "over\rwritten",
-    "\x9b31m", "\u202egnp.exe", "\ud800", "a\x00b", "\x7f", "\u2028next", "[link=http://x]a[/link]",
-    "[bold]b[/]", ":smile:",
-)  # fmt: skip
-ACTS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\u061c\u200e\u200f"
-                  "\u202a-\u202e\u2066-\u2069]")  # fmt: skip
-texts = st.text(st.characters()) | st.sampled_from(HOSTILE) | st.lists(
-    st.sampled_from(HOSTILE)
-).map("".join)  # fmt: skip
+    "\x1b[31mred",
+    "\x1b[2J",
+    "\x1b]0;title\x07",
+    "\x1b]8;;http://x\x1b\\link",
+    "over\rwritten",
+    "\x9b31m",
+    "\u202egnp.exe",
+    "\ud800",
+    "a\x00b",
+    "\x7f",
+    "\u2028next",
+    "[link=http://x]a[/link]",
+    "[bold]b[/]",
+    ":smile:",
+)
+ACTS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\u061c\u200e\u200f"
+    "\u202a-\u202e\u2066-\u2069]"
+)
+texts = (
+    st.text(st.characters())
+    | st.sampled_from(HOSTILE)
+    | st.lists(st.sampled_from(HOSTILE)).map("".join)
+)
 
 
 @given(texts)

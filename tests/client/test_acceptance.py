@@ -22,9 +22,12 @@ CHAT = ["task.kind=causal-lm", "task.labels=[]"]
 
 def recipe(*assignments: str) -> Recipe:
     usual = [
-        "model.base=evil-org/two-terabytes", f"model.sha256={BASE}", "task.labels=['a','b','c']",
-        "training.expected_batch_size=64", "lora.target_modules=['query']",
-    ]  # fmt: skip
+        "model.base=evil-org/two-terabytes",
+        f"model.sha256={BASE}",
+        "task.labels=['a','b','c']",
+        "training.expected_batch_size=64",
+        "lora.target_modules=['query']",
+    ]
     return parse_recipe("", [*usual, *assignments])
 
 
@@ -72,8 +75,13 @@ def test_accepting_looks_at_no_file_base_or_record(monkeypatch: pytest.MonkeyPat
         for node in ast.walk(ast.parse(Path(source).read_text()))
         if isinstance(node, ast.ImportFrom)
     }
-    assert not [name for name in imported if name.startswith(("cloister.models", "cloister.data",
-                "cloister.training", "cloister.client.records"))]  # fmt: skip
+    assert not [
+        name
+        for name in imported
+        if name.startswith(
+            ("cloister.models", "cloister.data", "cloister.training", "cloister.client.records")
+        )
+    ]
 
 
 # A study must name every label that the site declares: were one missing, the answer would tell
@@ -102,13 +110,20 @@ def test_a_study_may_name_more_labels_in_any_order() -> None:
         (["training.expected_batch_size=1300", "data.public_records=2000"], site(), "above the"),
         (["lora.target_modules=['dense']"], site('target_modules = ["query"]'), "dense asked"),
         (["privacy.enabled=false"], site(), "budget.epsilon: the plan protects nothing"),
-        (["privacy.epsilon=8.0"], replace(site(), policy=parse_policy(
-            "[budget]\nepsilon = 9.0\ndelta = 2e-5\nstudy_epsilon = 0.5\n[accept]\n"
-            f'tasks = ["sequence-classification"]\nbase_sha256 = ["{BASE}"]\n'
-        )), "budget.study_epsilon"),
+        (
+            ["privacy.epsilon=8.0"],
+            replace(
+                site(),
+                policy=parse_policy(
+                    "[budget]\nepsilon = 9.0\ndelta = 2e-5\nstudy_epsilon = 0.5\n[accept]\n"
+                    f'tasks = ["sequence-classification"]\nbase_sha256 = ["{BASE}"]\n'
+                ),
+            ),
+            "budget.study_epsilon",
+        ),
         (["privacy.unit=person", "data.person=p"], site(), "privacy.person"),
     ],
-)  # fmt: skip
+)
 def test_what_a_site_does_not_join_is_refused_by_name(
     changes: list[str], file: SiteFile, why: str
 ) -> None:
@@ -116,9 +131,12 @@ def test_what_a_site_does_not_join_is_refused_by_name(
 
 
 CHEAP = [
-    "model.sha256=" + "cd" * 32, "task.labels=['a','b']", "task.kind=token-classification",
-    "task.max_length=4097", "data.public_records=2000",
-]  # fmt: skip
+    "model.sha256=" + "cd" * 32,
+    "task.labels=['a','b']",
+    "task.kind=token-classification",
+    "task.max_length=4097",
+    "data.public_records=2000",
+]
 
 
 @pytest.mark.parametrize("change", [[one] for one in CHEAP[:4]] + [CHEAP])
@@ -153,8 +171,10 @@ def test_every_reason_is_given_at_once() -> None:
     asked = recipe("task.labels=['a']", "task.max_length=5000", "model.sha256=" + "cd" * 32)
     lines = refused(asked, site()).splitlines()
     assert [line.split(":")[0] for line in lines] == [
-        "task.labels", "accept.max_length", "accept.base_sha256",
-    ]  # fmt: skip
+        "task.labels",
+        "accept.max_length",
+        "accept.base_sha256",
+    ]
 
 
 def test_modules_that_only_the_base_can_name_are_left_for_later() -> None:

@@ -38,9 +38,13 @@ POLICY = SitePolicy(
     ),
 )
 STANDING = StandingApproval(
-    base_sha256=(BASE,), tasks=("sequence-classification",), unit=Unit.RECORD, max_epsilon=8.0,
-    max_rounds=30, until=date(2027, 6, 30),
-)  # fmt: skip
+    base_sha256=(BASE,),
+    tasks=("sequence-classification",),
+    unit=Unit.RECORD,
+    max_epsilon=8.0,
+    max_rounds=30,
+    until=date(2027, 6, 30),
+)
 
 
 ASKING = ApprovalsConfig()
@@ -64,11 +68,17 @@ def decided(*rows: tuple[Kind, int], of: Terms, at: datetime = NOW) -> list[Deci
     """Decisions about a study on its terms, in order, each by an account."""
     return [
         Decision(
-            seq=number, kind=kind, study=of.study, terms=of.digest(), uid=uid,
-            login=f"user {uid}", name="", time=at.isoformat(),
+            seq=number,
+            kind=kind,
+            study=of.study,
+            terms=of.digest(),
+            uid=uid,
+            login=f"user {uid}",
+            name="",
+            time=at.isoformat(),
         )
         for number, (kind, uid) in enumerate(rows, 1)
-    ]  # fmt: skip
+    ]
 
 
 def state(of: Terms, decisions: Sequence[Decision] = (), now: datetime = NOW) -> State:
@@ -144,8 +154,13 @@ def test_an_approval_is_of_one_digest() -> None:
     """A study that differs in anything that is sent is another study."""
     of = terms()
     decisions = decided((YES, 1), of=of)
-    for change in ("study.seed=1", "training.learning_rate=0.9", "study.name=another",
-                   "federation.num_rounds=29", "privacy.epsilon=7.5"):  # fmt: skip
+    for change in (
+        "study.seed=1",
+        "training.learning_rate=0.9",
+        "study.name=another",
+        "federation.num_rounds=29",
+        "privacy.epsilon=7.5",
+    ):
         assert state(terms(site(), change), decisions) is State.WAITING, change
 
 
@@ -252,10 +267,16 @@ def test_a_standing_approval_never_lets_in_what_breaks_a_condition(data: st.Data
     )
     declared = tuple(draw(st.lists(st.sampled_from(labels), unique=True, min_size=2, max_size=4)))
     plan = Plan(
-        public_records=1200, expected_batch_size=60, local_steps=1,
-        num_rounds=draw(st.integers(1, 40)), noise_multiplier=draw(st.sampled_from([0.7, 1.5, 6])),
-        max_grad_norm=1.0, max_update_norm=1.0, delta=1e-5, unit=draw(st.sampled_from(Unit)),
-    )  # fmt: skip
+        public_records=1200,
+        expected_batch_size=60,
+        local_steps=1,
+        num_rounds=draw(st.integers(1, 40)),
+        noise_multiplier=draw(st.sampled_from([0.7, 1.5, 6])),
+        max_grad_norm=1.0,
+        max_update_norm=1.0,
+        delta=1e-5,
+        unit=draw(st.sampled_from(Unit)),
+    )
     kind = draw(st.sampled_from(["sequence-classification", "token-classification"]))
     named, base = draw(some), draw(st.sampled_from([BASE, OTHER, None]))
     recipe = study()

@@ -114,17 +114,30 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         monkeypatch.setattr(owner, name, noted)
 
     for owner, name in (
-        (agent, "parse_document"), (agent, "open_ledger"), (agent, "open_own"),
-        (own, "open_ledger"), (own, "open_workspace"), (own, "find_base"), (own, "base_at_hand"),
-        (own, "encode_units"), (app, "run_round"), (site_round, "local_update"),
-        (Ledger, "sign"), (LedgerFile, "entries"), (LedgerFile, "writing"),
-    ):  # fmt: skip
+        (agent, "parse_document"),
+        (agent, "open_ledger"),
+        (agent, "open_own"),
+        (own, "open_ledger"),
+        (own, "open_workspace"),
+        (own, "find_base"),
+        (own, "base_at_hand"),
+        (own, "encode_units"),
+        (app, "run_round"),
+        (site_round, "local_update"),
+        (Ledger, "sign"),
+        (LedgerFile, "entries"),
+        (LedgerFile, "writing"),
+    ):
         watch(owner, name)
     return done
 
 
-def unchanged(asked: Asked, document: str, message: RoundRequest | Mapping[str, object],
-              monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def unchanged(
+    asked: Asked,
+    document: str,
+    message: RoundRequest | Mapping[str, object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Puts a message to the ward: it is refused by nobody, and nothing was done for it."""
     before = asked.ledger.read_bytes()
     asked.ward.agent._activity["strangers"] = 0  # each of these is noted in full
@@ -210,9 +223,14 @@ def test_a_question_to_another_site_stays_another_s(
 
 
 @pytest.mark.parametrize(
-    "fields", [{}, {"study": "s", "round": 1, "adapter": b"", "step": "train", "body": b""},
-               {"round": "3"}, {"to": 7}],
-)  # fmt: skip
+    "fields",
+    [
+        {},
+        {"study": "s", "round": 1, "adapter": b"", "step": "train", "body": b""},
+        {"round": "3"},
+        {"to": 7},
+    ],
+)
 def test_what_is_no_question_is_refused_before_anything(
     fields: dict[str, object], asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,9 +270,10 @@ def test_what_a_ledger_notes_of_a_question_is_what_it_noted_before_they_were_sig
 ) -> None:
     """So a run that an earlier version began goes on: its rounds are known by the same hash."""
     [charged] = [
-        entry.fields for entry in LedgerFile(asked.ledger).entries()
+        entry.fields
+        for entry in LedgerFile(asked.ledger).entries()
         if entry.fields["kind"] == "reserve" and entry.fields["round"] == 1
-    ]  # fmt: skip
+    ]
     assert charged["request"] == hashlib.sha256(asked.adapter).hexdigest()
 
 

@@ -21,11 +21,19 @@ from tests.support.studies import NOTES
 from tests.support.wards import Ward
 
 OTHER = {
-    "public_records": 17, "expected_batch_size": 3, "local_steps": 7, "num_rounds": 19,
-    "noise_multiplier": 5.5, "max_grad_norm": 0.25, "max_update_norm": 0.125, "delta": 1e-7,
-    "unit": Unit.PERSON, "max_records": 23, "neighbouring": "other",
+    "public_records": 17,
+    "expected_batch_size": 3,
+    "local_steps": 7,
+    "num_rounds": 19,
+    "noise_multiplier": 5.5,
+    "max_grad_norm": 0.25,
+    "max_update_norm": 0.125,
+    "delta": 1e-7,
+    "unit": Unit.PERSON,
+    "max_records": 23,
+    "neighbouring": "other",
     "sharing": Sharing(sites=3, missing=0, colluding=1, bits=32),
-}  # fmt: skip
+}
 
 
 def test_equal_plans_have_no_change() -> None:
@@ -70,12 +78,21 @@ def test_the_agent_notes_for_the_operator_that_it_isolates(
     ward = Ward.open(tmp_path / "ward", rows, base, monkeypatch)
     path = ward.folder / "site.toml"
     path.write_text(path.read_text().replace("[privacy]\n", "[privacy]\nisolate_units = true\n"))
-    recipe = parse_recipe("", [
-        f"model.base='{base}'", f"model.sha256='{weights_sha256(base)}'",
-        f"task.labels={json.dumps(sorted(NOTES))}", "task.max_length=16", "data.sites=1",
-        "data.public_records=40", "training.expected_batch_size=10", "lora.top_layers=0",
-        "privacy.max_grad_norm=1.0", "federation.num_rounds=4",
-    ])  # fmt: skip
+    recipe = parse_recipe(
+        "",
+        [
+            f"model.base='{base}'",
+            f"model.sha256='{weights_sha256(base)}'",
+            f"task.labels={json.dumps(sorted(NOTES))}",
+            "task.max_length=16",
+            "data.sites=1",
+            "data.public_records=40",
+            "training.expected_batch_size=10",
+            "lora.top_layers=0",
+            "privacy.max_grad_norm=1.0",
+            "federation.num_rounds=4",
+        ],
+    )
     seen = ward.ask(recipe, RoundRequest(recipe.digest(), 0, b"", Step.PREPARE))
     assert seen.said[2] is Status.READY
     noted = AgentFolder.of(read_site(path)).study()["changes"]

@@ -225,8 +225,16 @@ def test_of_two_with_one_number_the_rejection_counts_last(kept: Decisions) -> No
 
 
 def test_a_decision_is_held_to_its_bounds() -> None:
-    one = Decision(seq=1, kind=Kind.APPROVE, study=STUDY, terms=TERMS, uid=0, login="root", name="",
-                   time="2027-01-01T00:00:00+00:00")  # fmt: skip
+    one = Decision(
+        seq=1,
+        kind=Kind.APPROVE,
+        study=STUDY,
+        terms=TERMS,
+        uid=0,
+        login="root",
+        name="",
+        time="2027-01-01T00:00:00+00:00",
+    )
     with pytest.raises(UsageError, match="name"):
         replace(one, name="x\ny")
 
@@ -288,8 +296,12 @@ def test_a_study_is_found_by_digits_that_are_its_own(tmp_path: Path) -> None:
     assert kept.find(one) == one
     assert kept.find(one[:33]) == one
     for digits, said in (
-        (one[:32], "2 studies begin"), ("abab", "first 8"), ("ef" * 8, "has asked here"),
-        ("../../etc/passwd", "hexadecimal"), ("AB" * 8, "hexadecimal"), ("", "first 8"),
-    ):  # fmt: skip
+        (one[:32], "2 studies begin"),
+        ("abab", "first 8"),
+        ("ef" * 8, "has asked here"),
+        ("../../etc/passwd", "hexadecimal"),
+        ("AB" * 8, "hexadecimal"),
+        ("", "first 8"),
+    ):
         with pytest.raises(UsageError, match=said):
             kept.find(digits)

@@ -46,10 +46,15 @@ def notes(count: int = 20) -> list[Row]:
 
 def chats(count: int = 12) -> list[Row]:
     return [
-        {"messages": [{"role": "user", "content": NOTES[LABELS[i % 3]][0]},
-                      {"role": "assistant", "content": "no fever"}], "person": f"p{i}"}
+        {
+            "messages": [
+                {"role": "user", "content": NOTES[LABELS[i % 3]][0]},
+                {"role": "assistant", "content": "no fever"},
+            ],
+            "person": f"p{i}",
+        }
         for i in range(count)
-    ]  # fmt: skip
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -74,14 +79,29 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def study(base: Path, *assignments: str) -> Recipe:
-    return parse_recipe("", [
-        "study.name=small", f"model.base='{base}'", f"model.sha256='{weights_sha256(base)}'",
-        f"task.labels={json.dumps(LABELS)}", "task.max_length=16", "data.sites=1",
-        "data.public_records=40", "data.test=none.jsonl", "training.expected_batch_size=20",
-        "training.mode=local-steps", "training.local_steps=2", "training.learning_rate=0.1",
-        "training.schedule=constant", "lora.train=both", "lora.top_layers=0",
-        "privacy.max_grad_norm=1.0", "federation.num_rounds=4", *assignments,
-    ])  # fmt: skip
+    return parse_recipe(
+        "",
+        [
+            "study.name=small",
+            f"model.base='{base}'",
+            f"model.sha256='{weights_sha256(base)}'",
+            f"task.labels={json.dumps(LABELS)}",
+            "task.max_length=16",
+            "data.sites=1",
+            "data.public_records=40",
+            "data.test=none.jsonl",
+            "training.expected_batch_size=20",
+            "training.mode=local-steps",
+            "training.local_steps=2",
+            "training.learning_rate=0.1",
+            "training.schedule=constant",
+            "lora.train=both",
+            "lora.top_layers=0",
+            "privacy.max_grad_norm=1.0",
+            "federation.num_rounds=4",
+            *assignments,
+        ],
+    )
 
 
 CHAT = ("task.kind=causal-lm", "task.labels=[]")
@@ -111,9 +131,9 @@ STUDIES: dict[str, tuple[str, ...]] = {
     "another base": (f"model.sha256='{'0' * 64}'",),
     "a base that nobody states": ("model.sha256=''",),
     "a base of its own": ("model.base='evil-org/two-terabytes'", f"model.sha256='{'0' * 64}'"),
-    "another task": ('task.kind=token-classification', 'task.labels=["PER"]'),
+    "another task": ("task.kind=token-classification", 'task.labels=["PER"]'),
     "without privacy": ("privacy.enabled=false",),
-}  # fmt: skip
+}
 # What a record could be, beside 20 that are as they are.
 RECORDS: dict[str, Row] = {
     "a record more": {"text": "mild knee pain", "label": "orthopaedics", "person": "p0"},
@@ -143,9 +163,7 @@ def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lives:
     def one(recipe: Recipe, rows: Sequence[object], base: Path, **options: str) -> list[Seen]:
         number = next(count)
         first = AgentFolder(tmp_path / "0" / "ward.agent").proofs
-        ward = Ward.open(
-            tmp_path / str(number), rows, base, monkeypatch, proofs=first, **options
-        )  # fmt: skip
+        ward = Ward.open(tmp_path / str(number), rows, base, monkeypatch, proofs=first, **options)
         return ward.life(recipe)
 
     return one
@@ -380,9 +398,7 @@ def test_records_are_served_as_declared_when_they_were_read_or_not_at_all(
     def ask() -> object:
         by = "record" if name == "the unit" else "person"
         labels = json.dumps([*LABELS, "oncology"])
-        recipe = study(
-            bert, f"privacy.unit={by}", "data.person=person", f"task.labels={labels}"
-        )  # fmt: skip
+        recipe = study(bert, f"privacy.unit={by}", "data.person=person", f"task.labels={labels}")
         return ward.ask(recipe, RoundRequest(recipe.digest(), 0, b"", Step.PREPARE)).said[2]
 
     def units() -> int:

@@ -48,9 +48,7 @@ def test_a_record_that_breaks_the_network_changes_no_word_and_no_moment(
     for number, text in enumerate(("knee pain", TEXT)):
         row = {"text": text, "label": "cardiology", "person": "q"}
         proofs = tmp_path / "0" / "ward.agent" / "own" / "proofs.json"
-        ward = Ward.open(
-            tmp_path / str(number), [*notes(), row], base, monkeypatch, proofs=proofs
-        )  # fmt: skip
+        ward = Ward.open(tmp_path / str(number), [*notes(), row], base, monkeypatch, proofs=proofs)
         lives.append(ward.life(recipe))
     assert lives[0] == lives[1]
     assert [seen.said[2] for seen in lives[0]][:4] == [Status.READY, *[Status.TRAINED] * 3]

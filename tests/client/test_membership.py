@@ -149,9 +149,13 @@ def test_what_a_site_keeps_is_its_own(site: SiteFile, tmp_path: Path) -> None:
     assert stat.S_IMODE(place.path.stat().st_mode) == 0o700
     assert stat.S_IMODE(place.node_key.stat().st_mode) == 0o600
     assert {file.name for file in place.path.iterdir()} == {
-        "invite.json", "authority.crt", "node.key", "request.json", "welcome.json",
+        "invite.json",
+        "authority.crt",
+        "node.key",
+        "request.json",
+        "welcome.json",
         "coordinator.pub",
-    }  # fmt: skip
+    }
     secret = place.node_key.read_text().splitlines()[2]
     for name in ("request.json", "welcome.json", "invite.json"):
         assert secret not in (place.path / name).read_text()

@@ -203,12 +203,19 @@ ENVELOPES: dict[str, Callable[[Message], None]] = {
             {f"_{name}": value}
         )
         for name, value in {
-            "run_id": 7, "message_id": "21", "src_node_id": 21, "dst_node_id": 21,
-            "reply_to_message_id": "21", "group_id": "21", "message_type": "query",
-            "src_task_id": 21, "dst_task_id": 21, "delivered_at": "21",
+            "run_id": 7,
+            "message_id": "21",
+            "src_node_id": 21,
+            "dst_node_id": 21,
+            "reply_to_message_id": "21",
+            "group_id": "21",
+            "message_type": "query",
+            "src_task_id": 21,
+            "dst_task_id": 21,
+            "delivered_at": "21",
         }.items()
     },
-}  # fmt: skip
+}
 
 
 def test_every_field_of_an_envelope_is_looked_at() -> None:
@@ -288,11 +295,15 @@ def secure_site(limit: int = 10_000, released: bytes = encode(UPDATE)) -> Site:
     return cast(
         Site,
         SimpleNamespace(
-            name="ward", study="study", policy=plain.policy, ledger=plain.ledger,
+            name="ward",
+            study="study",
+            policy=plain.policy,
+            ledger=plain.ledger,
             plan=SimpleNamespace(max_update_norm=None, sharing=SHARING),
-            keys=SimpleNamespace(terms=TERMS), stated_epsilon=plain.stated_epsilon,
+            keys=SimpleNamespace(terms=TERMS),
+            stated_epsilon=plain.stated_epsilon,
         ),
-    )  # fmt: skip
+    )
 
 
 def for_step(step: Step) -> Message:
@@ -301,8 +312,12 @@ def for_step(step: Step) -> Message:
     return asked(RoundRequest("study", 3, b"", step, question.to_bytes()).fields())
 
 
-LENGTHS = {Step.ADVERTISE: 96, Step.MASK: masked_bytes(TERMS, 2), Step.SIGN: 64,
-           Step.REVEAL: 3 * 33}  # fmt: skip
+LENGTHS = {
+    Step.ADVERTISE: 96,
+    Step.MASK: masked_bytes(TERMS, 2),
+    Step.SIGN: 64,
+    Step.REVEAL: 3 * 33,
+}
 
 
 @pytest.mark.parametrize("step", LENGTHS)
@@ -335,10 +350,13 @@ def test_a_certificate_leaves_as_the_ledger_gives_it_and_no_other(tmp_path: Path
     where = cast(
         Site,
         SimpleNamespace(
-            name="ward", study="study", ledger=ledger, policy=site().policy,
+            name="ward",
+            study="study",
+            ledger=ledger,
+            policy=site().policy,
             plan=SimpleNamespace(sharing=None),
         ),
-    )  # fmt: skip
+    )
     asking = asked(RoundRequest("study", 3, b"", Step.CERTIFY).fields())
 
     def told(payload: bytes, **changes: object) -> RoundReply:
@@ -351,10 +369,13 @@ def test_a_certificate_leaves_as_the_ledger_gives_it_and_no_other(tmp_path: Path
     as_ward = ledger._key
     claims = ledger.certificate("study", site="ward", base="ab" * 32).fields
     for lie in (
-        {"time": "Jane"}, {"code": "Jane"}, {"rounds": 7}, {"adapter": "Jane"},
+        {"time": "Jane"},
+        {"code": "Jane"},
+        {"rounds": 7},
+        {"adapter": "Jane"},
         {"promise": {**claims["promise"], "epsilon": 0.1}},
         {"spent": {**claims["spent"], "is_promise": True}},
-    ):  # fmt: skip
+    ):
         body = canonical({**claims, **lie})
         with pytest.raises(RefusedError, match="does not give"):
             check(told(to_bytes(Entry(body, as_ward.sign(body)))), where, asking)

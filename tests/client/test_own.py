@@ -12,9 +12,13 @@ from cloister.recipe import parse_recipe
 
 MIXED = parse_recipe(
     "",
-    ["strategy.name=flexlora", "training.mode=local-steps", "lora.train=both",
-     "lora.ranks=[1, 2, 2, 4]"],
-)  # fmt: skip
+    [
+        "strategy.name=flexlora",
+        "training.mode=local-steps",
+        "lora.train=both",
+        "lora.ranks=[1, 2, 2, 4]",
+    ],
+)
 
 
 def site_file(rank: int | None) -> SiteFile:

@@ -125,9 +125,11 @@ def test_nothing_is_charged_on_a_damaged_own_adapter(recipe: Recipe, tmp_path: P
 @pytest.fixture
 def beside(tmp_path: Path) -> Recipe:
     return small_recipe(
-        tmp_path / "study", "training.personal=true", "training.proximal=0.5",
+        tmp_path / "study",
+        "training.personal=true",
+        "training.proximal=0.5",
         "privacy.noise_multiplier=0.0",
-    )  # fmt: skip
+    )
 
 
 def test_a_site_s_own_adapter_goes_on_from_round_to_round(beside: Recipe, tmp_path: Path) -> None:
@@ -152,9 +154,12 @@ def test_a_site_s_own_adapter_goes_on_from_round_to_round(beside: Recipe, tmp_pa
 def test_a_strong_pull_keeps_a_site_at_the_shared_adapter(tmp_path: Path) -> None:
     """Without gradients in the way: x_k − x shrinks by 1 − η λ at each step."""
     recipe = small_recipe(
-        tmp_path / "study", "training.personal=true", "training.proximal=2.0",
-        "privacy.noise_multiplier=0.0", "training.learning_rate=0.25",
-    )  # fmt: skip
+        tmp_path / "study",
+        "training.personal=true",
+        "training.proximal=2.0",
+        "privacy.noise_multiplier=0.0",
+        "training.learning_rate=0.25",
+    )
     site, workspace = opened(recipe, tmp_path / "run"), workspace_of(prepare(recipe))
     assert site.personal is not None
     away = workspace.start + workspace.start.scale(0.1)

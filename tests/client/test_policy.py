@@ -363,22 +363,33 @@ def test_a_plan_for_persons_is_refused_where_they_cannot_be_told() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *((name, value)
-          for name in ("public_records", "expected_batch_size", "local_steps", "num_rounds",
-                       "max_records")
-          for value in (0, -1, 1.5, math.nan, math.inf, True, "3", None, 10**400)),
-        *(("noise_multiplier", value)
-          for value in (math.nan, math.inf, 1.1e4, 1e30, -0.1, "1", None, True)),
-        *((name, value)
-          for name in ("max_grad_norm", "max_update_norm")
-          for value in (math.nan, math.inf, -1.0, 0.0, 1e-300, 1e300, "1")),
+        *(
+            (name, value)
+            for name in (
+                "public_records",
+                "expected_batch_size",
+                "local_steps",
+                "num_rounds",
+                "max_records",
+            )
+            for value in (0, -1, 1.5, math.nan, math.inf, True, "3", None, 10**400)
+        ),
+        *(
+            ("noise_multiplier", value)
+            for value in (math.nan, math.inf, 1.1e4, 1e30, -0.1, "1", None, True)
+        ),
+        *(
+            (name, value)
+            for name in ("max_grad_norm", "max_update_norm")
+            for value in (math.nan, math.inf, -1.0, 0.0, 1e-300, 1e300, "1")
+        ),
         ("max_grad_norm", None),  # noise over no bound
         *(("delta", value) for value in (math.nan, 0.0, -1e-5, 1.0, math.inf, None)),
         ("expected_batch_size", 1201),  # a sample rate above 1
         *(("unit", value) for value in ("record", "ward", None)),
         *(("neighbouring", value) for value in ("replace", "add-remove", None)),
     ],
-)  # fmt: skip
+)
 def test_a_plan_that_cannot_be_verified_is_refused(name: str, value: object) -> None:
     own = policy("budget.study_epsilon = 8")
     proposed = plan(**{name: value})
@@ -635,7 +646,9 @@ def test_a_bound_may_be_infinite_only_without_noise() -> None:
 
 
 def test_one_wrong_key_hides_no_other() -> None:
-    paths = [line.split(":")[0] for line in problems("""
+    paths = [
+        line.split(":")[0]
+        for line in problems("""
         budget.epsilon = -1
         budget.colour = "red"
         privacy.max_delta = 2
@@ -644,7 +657,8 @@ def test_one_wrong_key_hides_no_other() -> None:
         accept.max_rounds = 0
         accept.max_local_steps = 0
         limits.epsilon = 1
-    """)]  # fmt: skip
+    """)
+    ]
     assert paths == [
         "limits",
         "budget.delta",

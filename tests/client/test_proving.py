@@ -32,11 +32,21 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def deberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Relative positions, to which query and key projections are applied for the whole batch."""
     config = DebertaV2Config(
-        vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=32, max_position_embeddings=64, relative_attention=True,
-        position_buckets=8, share_att_key=True, pos_att_type=["p2c", "c2p"], type_vocab_size=0,
-        norm_rel_ebd="layer_norm", position_biased_input=False, initializer_range=0.5,
-    )  # fmt: skip
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        relative_attention=True,
+        position_buckets=8,
+        share_att_key=True,
+        pos_att_type=["p2c", "c2p"],
+        type_vocab_size=0,
+        norm_rel_ebd="layer_norm",
+        position_biased_input=False,
+        initializer_range=0.5,
+    )
     return _save(tmp_path_factory.mktemp("deberta"), DebertaV2Model, config, 0, frame=True)
 
 
@@ -106,8 +116,9 @@ def test_a_proof_is_made_once_and_made_again_where_it_is_damaged(
     assert len(tried) == 10
     # A sound proof of something else, in the place of this one.
     kept = json.loads(one.proofs.read_text())
-    moved = {key: {**value, "key": "0" * 64} if "key" in value else value for key, value in
-             kept.items()}  # fmt: skip
+    moved = {
+        key: {**value, "key": "0" * 64} if "key" in value else value for key, value in kept.items()
+    }
     one.proofs.write_text(json.dumps(moved))
     one.agent = kinds[0](*kinds[1:])
     assert prepare(one, recipe).said[2] is Status.READY

@@ -95,11 +95,24 @@ def test_a_line_that_a_crash_cut_hides_no_other(tmp_path: Path) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(content=st.binary(max_size=300) | st.lists(st.sampled_from(
-    ['{"dropped": 3, "first": "a", "last": "b"}', '{"dropped": "x"}', "[]", "null", "{}",
-     '{"time": 1, "study": "", "round": 1, "kind": "", "why": ""}', "[" * 5000, "9" * 5000,
-     '{"time": "", "study": "", "round": 1, "kind": "", "why": ""}'])
-).map(lambda lines: "\n".join(lines).encode()))  # fmt: skip
+@given(
+    content=st.binary(max_size=300)
+    | st.lists(
+        st.sampled_from(
+            [
+                '{"dropped": 3, "first": "a", "last": "b"}',
+                '{"dropped": "x"}',
+                "[]",
+                "null",
+                "{}",
+                '{"time": 1, "study": "", "round": 1, "kind": "", "why": ""}',
+                "[" * 5000,
+                "9" * 5000,
+                '{"time": "", "study": "", "round": 1, "kind": "", "why": ""}',
+            ]
+        )
+    ).map(lambda lines: "\n".join(lines).encode())
+)
 def test_a_file_of_anything_can_be_read_and_noted_to(content: bytes) -> None:
     with memory_folder() as folder:
         (folder / "r").write_bytes(content)

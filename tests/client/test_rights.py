@@ -70,14 +70,22 @@ def test_what_was_open_is_closed_when_it_is_opened(place: Path) -> None:
 @pytest.mark.parametrize(
     ("open_up", "level"),
     [
-        ("records.jsonl 644", Level.WARN), ("records.jsonl 660", Level.FAIL),
-        ("site.toml 646", Level.FAIL), ("records.ledger 640", Level.WARN),
-        ("records.ledger.key 604", Level.WARN), ("records.ledger.head 602", Level.FAIL),
-        ("ward.agent/own 755", Level.WARN), ("ward.federation 777", Level.FAIL),
-        ("records.personal 750", Level.WARN), (". 777", Level.FAIL), (". 755", Level.WARN),
-        (". 1733", Level.PASS), ("site.toml 644", Level.PASS), ("ward.agent 711", Level.PASS),
+        ("records.jsonl 644", Level.WARN),
+        ("records.jsonl 660", Level.FAIL),
+        ("site.toml 646", Level.FAIL),
+        ("records.ledger 640", Level.WARN),
+        ("records.ledger.key 604", Level.WARN),
+        ("records.ledger.head 602", Level.FAIL),
+        ("ward.agent/own 755", Level.WARN),
+        ("ward.federation 777", Level.FAIL),
+        ("records.personal 750", Level.WARN),
+        (". 777", Level.FAIL),
+        (". 755", Level.WARN),
+        (". 1733", Level.PASS),
+        ("site.toml 644", Level.PASS),
+        ("ward.agent 711", Level.PASS),
     ],
-)  # fmt: skip
+)
 def test_the_doctor_says_what_others_may(place: Path, open_up: str, level: Level) -> None:
     file = make_site(place / "ward")
     for path in (place / "ward").rglob("*"):

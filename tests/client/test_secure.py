@@ -79,8 +79,9 @@ def reasons(plan: Plan, accept: AcceptPolicy = ACCEPT, **privacy: float) -> str:
         privacy=PrivacyPolicy(**{"min_noise_multiplier": 0.5, "max_grad_norm": 8.0, **privacy}),
         accept=accept,
     )
-    asked = Asked(plan=plan, task="causal-lm", base_sha256=BASE, target_modules=("q_proj",),
-                  message_bytes=100)  # fmt: skip
+    asked = Asked(
+        plan=plan, task="causal-lm", base_sha256=BASE, target_modules=("q_proj",), message_bytes=100
+    )
     try:
         check(asked, policy)
     except RefusedError as error:
@@ -106,8 +107,12 @@ class Member:
 
     def __init__(self, path: Path) -> None:
         self.ledger: Ledger = new_ledger(path)
-        self.terms = Terms(study="study", epoch=1, sharing=Sharing(sites=3, missing=0, colluding=1),
-                           members={"own": self.ledger.public_key, **KEYS})  # fmt: skip
+        self.terms = Terms(
+            study="study",
+            epoch=1,
+            sharing=Sharing(sites=3, missing=0, colluding=1),
+            members={"own": self.ledger.public_key, **KEYS},
+        )
         self.keys = EpochKeys()
         self.adverts: dict[str, bytes] = {}
         own = self.ask(0, Step.ADVERTISE).payload
@@ -122,8 +127,9 @@ class Member:
     def ask(self, number: int, step: Step = Step.MASK):  # type: ignore[no-untyped-def]
         asked = Question(epoch=1, members=self.terms.members, advertisements=to_hex(self.adverts))
         asking = Asking("own", self.ledger, self.keys, self.terms, asked, number, "ab" * 32)
-        charge = Charge(study="study", round=number, plan=PLAN, request=f"adapter {number}",
-                        is_private=True)  # fmt: skip
+        charge = Charge(
+            study="study", round=number, plan=PLAN, request=f"adapter {number}", is_private=True
+        )
         return asking.answer(step, charge, lambda: np.zeros(20, dtype=np.int64))
 
 

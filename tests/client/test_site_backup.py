@@ -87,8 +87,11 @@ def file_key(ledger: Path) -> str:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes()
-            for path in sorted(folder.rglob("*")) if path.is_file()}  # fmt: skip
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 # What a site's folder holds and no backup does: records, and what is made anew.
@@ -256,8 +259,15 @@ class TestOfAnOlderBackup:
         head = open_ledger(file).head
         assert run(["site", "restore", str(place / "b.tar"), str(place / "new")]) == 0
         told = capsys.readouterr().out
-        for word in (head.hash, "5 entries", "2 released", "of the budget's 50", "in no backup",
-                     "refuses every question", "restore the newest backup"):  # fmt: skip
+        for word in (
+            head.hash,
+            "5 entries",
+            "2 released",
+            "of the budget's 50",
+            "in no backup",
+            "refuses every question",
+            "restore the newest backup",
+        ):
             assert word in told
         assert run(["site", "restore", str(place / "b.tar"), str(place / "n2"), "--json"]) == 0
         facts = json.loads(capsys.readouterr().out)
@@ -549,8 +559,10 @@ def test_root_gives_files_to_whose_they_are(place: Path, monkeypatch: pytest.Mon
     import pwd
 
     user = pwd.getpwnam("nobody").pw_uid
-    owners = {str(path.relative_to(place / "new")): path.stat().st_uid
-              for path in (place / "new").rglob("*")}  # fmt: skip
+    owners = {
+        str(path.relative_to(place / "new")): path.stat().st_uid
+        for path in (place / "new").rglob("*")
+    }
     assert owners["records.ledger"] == owners["ward.agent/own"] == user
     papers = place / "new" / "ward.federation"
     assert owners["ward.federation/node.key"] == 0
@@ -578,9 +590,13 @@ def test_the_commands_as_the_page_on_deployment_has_them(place: Path) -> None:
         ["set -eu", f'cloister() {{ "{sys.executable}" -m cloister "$@"; }}', *lines]
     )
     done = subprocess.run(
-        ["sh", "-c", script], cwd=place, capture_output=True, text=True, check=False,
+        ["sh", "-c", script],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     file = read_site(place / "st-marys" / "site.toml")
     assert go_on(file, 3, 3)

@@ -45,14 +45,17 @@ def life(recipe: Recipe, folder: Path, caplog: pytest.LogCaptureFixture) -> dict
         "replies": [(r.site, r.round, r.status, len(r.delta), r.epsilon) for r in replies],
         "shapes": [decode(r.delta, workspace_of(study).start.shapes).shapes for r in replies],
         "steps": len(steps),
-        "log": [(r.name, r.levelname, r.getMessage()) for r in caplog.records
-                if r.name.startswith("cloister")],
+        "log": [
+            (r.name, r.levelname, r.getMessage())
+            for r in caplog.records
+            if r.name.startswith("cloister")
+        ],
         "files": sorted((f.name, f.stat().st_size) for f in ledger.parent.glob("east*")),
         "entries": [
             json.dumps({k: v for k, v in entry.fields.items() if k not in OWN}, sort_keys=True)
             for entry in LedgerFile(ledger).entries()
         ],
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("unit", ["record", "person"])

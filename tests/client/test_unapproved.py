@@ -66,10 +66,17 @@ def test_nothing_is_opened_for_a_study_that_nobody_approved(
         return called
 
     for owner, name in (
-        (own, "open_ledger"), (own, "own_base"), (own, "base_at_hand"), (own, "find_base"),
-        (own, "open_workspace"), (own, "encode_units"), (own, "admit"), (Ledger, "check"),
-        (Ledger, "reserve"), (huggingface_hub, "snapshot_download"),
-    ):  # fmt: skip
+        (own, "open_ledger"),
+        (own, "own_base"),
+        (own, "base_at_hand"),
+        (own, "find_base"),
+        (own, "open_workspace"),
+        (own, "encode_units"),
+        (own, "admit"),
+        (Ledger, "check"),
+        (Ledger, "reserve"),
+        (huggingface_hub, "snapshot_download"),
+    ):
         monkeypatch.setattr(owner, name, never(name))
     before, recipe = files(ward.folder), study(bert)
     digest, now = recipe.digest(), ward.clock.now

@@ -336,8 +336,12 @@ def test_methods_with_weights_follow_them_and_no_other_has_any(name: str) -> Non
 def test_a_recipe_takes_what_a_method_trains_and_nothing_else(name: str) -> None:
     """The factors and ranks that are declared, put to the recipe's own rules."""
     traits, factors = strategy(name).traits, ("both", "b", "b-moving", "b-kept", "alternate")
-    fixed = ["data.sites=7", "training.mode=local-steps", "training.local_steps=2",
-             f"strategy.name={name}"]  # fmt: skip
+    fixed = [
+        "data.sites=7",
+        "training.mode=local-steps",
+        "training.local_steps=2",
+        f"strategy.name={name}",
+    ]
     fixed += ["lora.residual=8"] if traits.keeps_residual else []
     for factor in factors:
         goes = factor in traits.trains if traits.trains else factor != "b-moving"

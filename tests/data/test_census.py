@@ -26,8 +26,12 @@ def test_persons_are_counted_with_the_largest() -> None:
     assert (found.records, found.units, found.largest, found.name) == (6, 3, 3, "b")
     assert str(found) == "6 records of 3 persons (privacy units); the largest has 3"
     assert found.to_json() == {
-        "unit": "person", "records": 6, "units": 3, "largest_unit": 3, "warnings": [],
-    }  # fmt: skip
+        "unit": "person",
+        "records": 6,
+        "units": 3,
+        "largest_unit": 3,
+        "warnings": [],
+    }
 
 
 @pytest.mark.parametrize(
@@ -56,9 +60,24 @@ def test_no_records_are_no_units(unit: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["NA", "n/a", "<NA>", "#N/A", "null", "None", "NaN", "0", "000", " ", "-", "--", "?", "Unknown",
-     "a.b"],
-)  # fmt: skip
+    [
+        "NA",
+        "n/a",
+        "<NA>",
+        "#N/A",
+        "null",
+        "None",
+        "NaN",
+        "0",
+        "000",
+        " ",
+        "-",
+        "--",
+        "?",
+        "Unknown",
+        "a.b",
+    ],
+)
 @pytest.mark.parametrize("others", [1, 20, 300])
 def test_an_identifier_that_holds_most_records_is_named(name: str, others: int) -> None:
     found = census(people({**ones(others), name: 2 * others + 4}), "person")
@@ -71,8 +90,9 @@ def test_an_identifier_that_holds_most_records_is_named(name: str, others: int) 
 def test_several_that_look_missing_are_all_named() -> None:
     found = census(people({**ones(400), "NA": 10, "null": 9, "p7x": 8}), "person")
     assert [w.split(" holds")[0] for w in found.warnings] == [
-        "the identifier 'NA'", "the identifier 'null'",
-    ]  # fmt: skip
+        "the identifier 'NA'",
+        "the identifier 'null'",
+    ]
 
 
 def test_all_records_of_one_identifier_are_named_whatever_it_is() -> None:
@@ -83,11 +103,16 @@ def test_all_records_of_one_identifier_are_named_whatever_it_is() -> None:
 @pytest.mark.parametrize(
     "sizes",
     [
-        {"a": 2, "b": 2}, {"a": 1, "b": 2, "c": 3, "d": 4}, {"a": 40, "b": 20, "0": 20},
-        {**ones(300), "a": 20}, {"N": 1, "a": 1}, {"naomi": 3, "b": 1, "c": 1}, ones(5),
+        {"a": 2, "b": 2},
+        {"a": 1, "b": 2, "c": 3, "d": 4},
+        {"a": 40, "b": 20, "0": 20},
+        {**ones(300), "a": 20},
+        {"N": 1, "a": 1},
+        {"naomi": 3, "b": 1, "c": 1},
+        ones(5),
         {"na": 1, "b": 1, "0": 1},
     ],
-)  # fmt: skip
+)
 def test_persons_of_usual_sizes_are_no_warning(sizes: dict[str, int]) -> None:
     assert census(people(sizes), "person").warnings == ()
 

@@ -26,21 +26,72 @@ SLOW = settings(
 
 # Spellings that readers like to change: numbers, dates, missing values, truths, blanks, quotes.
 TROUBLES = (
-    "007", "7", "7.0", "7e0", "+7", "-0", "0x1F", "1_000", "1,000", "1e400", "9" * 20, "9" * 400,
-    "NA", "N/A", "nan", "NaN", "null", "NULL", "None", "true", "True", "TRUE", "no", "Inf",
-    "2020-01-01", "2020-01-01T00:00:00Z", "12:30", "1/2/2020", " x", "x ", "\t", "'", '"', '""',
-    '"x"', "a,b", "a;b", "a\nb", "a\r\nb", "a\rb", "\u2028", "\x85", "\ufeffx", "é", "e\u0301",
-    "頭痛", "🤒", "\\", "\\n", "{}", "[1]", "#", "=1+1", "%s",
-)  # fmt: skip
+    "007",
+    "7",
+    "7.0",
+    "7e0",
+    "+7",
+    "-0",
+    "0x1F",
+    "1_000",
+    "1,000",
+    "1e400",
+    "9" * 20,
+    "9" * 400,
+    "NA",
+    "N/A",
+    "nan",
+    "NaN",
+    "null",
+    "NULL",
+    "None",
+    "true",
+    "True",
+    "TRUE",
+    "no",
+    "Inf",
+    "2020-01-01",
+    "2020-01-01T00:00:00Z",
+    "12:30",
+    "1/2/2020",
+    " x",
+    "x ",
+    "\t",
+    "'",
+    '"',
+    '""',
+    '"x"',
+    "a,b",
+    "a;b",
+    "a\nb",
+    "a\r\nb",
+    "a\rb",
+    "\u2028",
+    "\x85",
+    "\ufeffx",
+    "é",
+    "e\u0301",
+    "頭痛",
+    "🤒",
+    "\\",
+    "\\n",
+    "{}",
+    "[1]",
+    "#",
+    "=1+1",
+    "%s",
+)
 # A CSV file holds every character but NUL, which marks it as no text.
 TEXT = st.one_of(
     st.sampled_from(TROUBLES), st.text(st.characters(codec="utf-8", exclude_characters="\0"))
 )
 NAMES = TEXT.filter(bool)
 BODIES = TEXT.filter(str.strip)
-ROWS = st.lists(st.fixed_dictionaries(
-    {"text": BODIES, "label": NAMES, "site": NAMES, "patient": NAMES}
-), min_size=1, max_size=8)  # fmt: skip
+ROWS = st.lists(
+    st.fixed_dictionaries({"text": BODIES, "label": NAMES, "site": NAMES, "patient": NAMES}),
+    min_size=1,
+    max_size=8,
+)
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -99,8 +150,11 @@ def test_words_tags_and_turns_are_read_as_they_were_written(
     assert load(str(path), "train", "tokens", columns) == [
         TokenRecord(tuple(row), tuple(each)) for row, each in zip(words, tags, strict=True)
     ]
-    chats = [[{"role": "user", "content": w}, {"role": "assistant", "content": f"x{w}"}]
-             for row in words for w in row]  # fmt: skip
+    chats = [
+        [{"role": "user", "content": w}, {"role": "assistant", "content": f"x{w}"}]
+        for row in words
+        for w in row
+    ]
     path = write(tmp_path / f"chat{suffix}", [{"messages": chat} for chat in chats])
     assert load(str(path), "train", "messages", columns) == [
         ChatRecord(tuple(Message(**turn) for turn in chat)) for chat in chats
@@ -136,9 +190,13 @@ def decimal(number: int) -> str:
 
 MIXED = (
     [json.dumps(f"{i:03d}") for i in range(1, 79)] + ["80"],  # 79 persons: a guess makes 40
-    ['"01"', "1", '"001"'], ['"1"', "1"], ["1", '"1"'], ["7", '"x"'], ["true", '"true"'],
+    ['"01"', "1", '"001"'],
+    ['"1"', "1"],
+    ["1", '"1"'],
+    ["7", '"x"'],
+    ["true", '"true"'],
     ["1", "true"],
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json"])
@@ -159,12 +217,17 @@ def test_a_column_of_several_kinds_is_refused_with_its_row(
 
 
 WIDE = {
-    pa.int8(): (-(2**7), 2**7 - 1), pa.int16(): (-(2**15), 2**15 - 1),
-    pa.int32(): (-(2**31), 2**31 - 1), pa.int64(): (-(2**63), 2**63 - 1),
-    pa.uint8(): (0, 2**8 - 1), pa.uint16(): (0, 2**16 - 1), pa.uint32(): (0, 2**32 - 1),
-    pa.uint64(): (0, 2**64 - 1), pa.decimal128(38, 0): (-(10**38) + 1, 10**38 - 1),
+    pa.int8(): (-(2**7), 2**7 - 1),
+    pa.int16(): (-(2**15), 2**15 - 1),
+    pa.int32(): (-(2**31), 2**31 - 1),
+    pa.int64(): (-(2**63), 2**63 - 1),
+    pa.uint8(): (0, 2**8 - 1),
+    pa.uint16(): (0, 2**16 - 1),
+    pa.uint32(): (0, 2**32 - 1),
+    pa.uint64(): (0, 2**64 - 1),
+    pa.decimal128(38, 0): (-(10**38) + 1, 10**38 - 1),
     pa.decimal256(76, 0): (-(10**76) + 1, 10**76 - 1),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", WIDE, ids=str)
@@ -196,13 +259,39 @@ def refusal(path: Path) -> str | None:
     data=st.one_of(
         st.binary(max_size=400),
         st.text(string.printable, max_size=200).map(str.encode),
-        st.lists(st.sampled_from([
-            b"{", b"}", b"[", b"]", b",", b":", b'"', b'""', b"\n", b"\r", b"\0", b"\xff",
-            b'"text"', b'"label"', b"text,label", b'"x"', b"1", b"1e9", b"NaN", b"null",
-            b"\\ud800", b"\xef\xbb\xbf", b"PAR1", b'{"text":"a","label":"b"}',
-        ]), max_size=40).map(b"".join),
+        st.lists(
+            st.sampled_from(
+                [
+                    b"{",
+                    b"}",
+                    b"[",
+                    b"]",
+                    b",",
+                    b":",
+                    b'"',
+                    b'""',
+                    b"\n",
+                    b"\r",
+                    b"\0",
+                    b"\xff",
+                    b'"text"',
+                    b'"label"',
+                    b"text,label",
+                    b'"x"',
+                    b"1",
+                    b"1e9",
+                    b"NaN",
+                    b"null",
+                    b"\\ud800",
+                    b"\xef\xbb\xbf",
+                    b"PAR1",
+                    b'{"text":"a","label":"b"}',
+                ]
+            ),
+            max_size=40,
+        ).map(b"".join),
     )
-)  # fmt: skip
+)
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_any_bytes_are_read_or_refused_as_one_bad_file(
     tmp_path: Path, suffix: str, data: bytes

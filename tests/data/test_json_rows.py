@@ -71,7 +71,7 @@ def test_literals_are_kept(path: Path) -> None:
         (BOM + GOOD, "no valid JSON object"),
         (b'{"text": "x"', "no valid JSON object"),
     ],
-)  # fmt: skip
+)
 def test_a_row_that_cannot_be_read_is_named(path: Path, row: bytes, message: str) -> None:
     put(path, [GOOD, row, GOOD])
     with pytest.raises(DataError, match=rf"^{path.name}, row 2: .*({message})"):
@@ -123,13 +123,18 @@ def test_other_encodings_are_named(path: Path, encoding: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"[]", ": no records"), (b"[ \n]\n", ": no records"), (BOM, ": no records"),
-        (b"[", r", row 1: no valid"), (b"[" + GOOD, ", row 1: neither"),
-        (b"[" + GOOD + b",]", ", row 2: no valid"), (b"[" + GOOD + b"] []", ": something follows"),
-        (b"[" + GOOD + b" " + GOOD + b"]", ", row 1: neither"), (b"[,", ", row 1: no valid"),
+        (b"[]", ": no records"),
+        (b"[ \n]\n", ": no records"),
+        (BOM, ": no records"),
+        (b"[", r", row 1: no valid"),
+        (b"[" + GOOD, ", row 1: neither"),
+        (b"[" + GOOD + b",]", ", row 2: no valid"),
+        (b"[" + GOOD + b"] []", ": something follows"),
+        (b"[" + GOOD + b" " + GOOD + b"]", ", row 1: neither"),
+        (b"[,", ", row 1: no valid"),
         (b"[" + GOOD + b',{"te', ", row 2: no valid JSON object"),
     ],
-)  # fmt: skip
+)
 def test_a_damaged_array_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(content)
@@ -155,10 +160,13 @@ def test_a_row_just_below_the_bound_is_read_wherever_chunks_end(path: Path) -> N
 )
 def test_a_column_or_type_that_appears_late_is_read(path: Path, late: bytes) -> None:
     """A reader that guesses from the first 10 MiB takes it for damage."""
-    put(path, [
-        *[b'{"text": "%s", "label": "a"}' % (b"x" * 1000)] * 12_000,
-        b'{"text": "y", "label": "a", %s}' % late,
-    ])  # fmt: skip
+    put(
+        path,
+        [
+            *[b'{"text": "%s", "label": "a"}' % (b"x" * 1000)] * 12_000,
+            b'{"text": "y", "label": "a", %s}' % late,
+        ],
+    )
     assert len(read(path)) == 12_001
     with pytest.raises(DataError, match=r"row 1: no column 'patient'"):
         load(str(path), "train", "text", DataConfig(person="patient"))

@@ -77,8 +77,9 @@ def test_sentences_and_conversations_are_the_same_from_every_format_with_lists(
         [{"tokens": ["a", "b"], "tags": ["O", "B-X"]}, {"tokens": ["c"], "tags": ["O"]}],
     )
     assert read(path, "tokens", columns) == [
-        TokenRecord(("a", "b"), ("O", "B-X")), TokenRecord(("c",), ("O",)),
-    ]  # fmt: skip
+        TokenRecord(("a", "b"), ("O", "B-X")),
+        TokenRecord(("c",), ("O",)),
+    ]
     turns = [{"role": "user", "content": "fever"}, {"role": "assistant", "content": "rest"}]
     path = written(tmp_path / f"chat{suffix}", [{"messages": turns}, {"messages": turns * 2}])
     messages = (Message("user", "fever"), Message("assistant", "rest"))
@@ -243,8 +244,9 @@ def test_class_ids_of_a_hub_data_set_become_names(hub: Hub) -> None:
     features = Features({"text": Value("string"), "label": ClassLabel(names=["flu", "cold"])})
     asked = hub(Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features))
     assert load("owner/name", "test", "text", DataConfig()) == [
-        TextRecord("a", "cold"), TextRecord("b", "flu"),
-    ]  # fmt: skip
+        TextRecord("a", "cold"),
+        TextRecord("b", "flu"),
+    ]
     assert asked == [("owner/name", None, "test")]
 
 
@@ -256,8 +258,9 @@ def test_tag_ids_of_a_hub_data_set_become_names(hub: Hub) -> None:
     )
     columns = DataConfig(tokens="words", tags="ner")
     assert load("owner/name:config", "train", "tokens", columns) == [
-        TokenRecord(("a", "b"), ("B-X", "I-X")), TokenRecord(("c",), ("O",)),
-    ]  # fmt: skip
+        TokenRecord(("a", "b"), ("B-X", "I-X")),
+        TokenRecord(("c",), ("O",)),
+    ]
     assert asked == [("owner/name", "config", "train")]
 
 

@@ -39,12 +39,14 @@ def read(path: Path, columns: DataConfig = COLUMNS) -> list[Any]:
 @pytest.mark.parametrize(
     "column",
     [
-        pa.array(["01", "1"]), pa.array(["01", "1"], pa.large_string()),
-        pa.array(["01", "1"], pa.string_view()), pa.array(["01", "1"]).dictionary_encode(),
+        pa.array(["01", "1"]),
+        pa.array(["01", "1"], pa.large_string()),
+        pa.array(["01", "1"], pa.string_view()),
+        pa.array(["01", "1"]).dictionary_encode(),
         pa.DictionaryArray.from_arrays(pa.array([1, 0], pa.int8()), pa.array(["1", "01"])),
     ],
     ids=lambda column: str(column.type),
-)  # fmt: skip
+)
 def test_texts_of_every_type_are_read(path: Path, column: pa.Array) -> None:
     put(path, text=column, label=column, patient=column)
     assert read(path) == [TextRecord(v, v, None, v) for v in ("01", "1")]
@@ -53,16 +55,22 @@ def test_texts_of_every_type_are_read(path: Path, column: pa.Array) -> None:
 @pytest.mark.parametrize(
     ("value", "kind"),
     [
-        (1.0, pa.float64()), (1.0, pa.float32()), (NOW, pa.timestamp("us")),
-        (NOW, pa.timestamp("ns", "UTC")), (NOW.date(), pa.date32()), (NOW.time(), pa.time64("us")),
-        (datetime.timedelta(1), pa.duration("s")), (Decimal("1.50"), pa.decimal128(10, 2)),
-        (b"1", pa.binary()), (["a"], pa.list_(pa.string())),
+        (1.0, pa.float64()),
+        (1.0, pa.float32()),
+        (NOW, pa.timestamp("us")),
+        (NOW, pa.timestamp("ns", "UTC")),
+        (NOW.date(), pa.date32()),
+        (NOW.time(), pa.time64("us")),
+        (datetime.timedelta(1), pa.duration("s")),
+        (Decimal("1.50"), pa.decimal128(10, 2)),
+        (b"1", pa.binary()),
+        (["a"], pa.list_(pa.string())),
         ({"a": "b"}, pa.struct({"a": "string"})),
         ([("a", "b")], pa.map_(pa.string(), pa.string())),
         ([[[[["a"]]]]], pa.list_(pa.list_(pa.list_(pa.list_(pa.list_(pa.string())))))),
     ],
     ids=str,
-)  # fmt: skip
+)
 @pytest.mark.parametrize("column", ["label", "patient"])
 def test_what_has_no_one_spelling_is_refused_with_its_row(
     path: Path, column: str, value: Any, kind: pa.DataType
@@ -146,8 +154,9 @@ def test_lists_of_every_type_are_read(path: Path, tags: pa.DataType) -> None:
     words = pa.array([["skipped", "x"], ["a", "b"], ["c", "d"]], tags).slice(1)
     put(path, tokens=words, tags=pa.array([["O", "B-X"], ["O", "O"]], tags))
     assert load(str(path), "train", "tokens", DataConfig()) == [
-        TokenRecord(("a", "b"), ("O", "B-X")), TokenRecord(("c", "d"), ("O", "O")),
-    ]  # fmt: skip
+        TokenRecord(("a", "b"), ("O", "B-X")),
+        TokenRecord(("c", "d"), ("O", "O")),
+    ]
 
 
 def test_lists_of_class_ids_and_categories_are_read(path: Path) -> None:
@@ -155,8 +164,9 @@ def test_lists_of_class_ids_and_categories_are_read(path: Path) -> None:
     words = pa.ListArray.from_arrays(pa.array([0, 1, 2]), pa.array(["a", "b"]).dictionary_encode())
     described(path, {"tags": names}, tokens=words, tags=[[1], [0]])
     assert load(str(path), "train", "tokens", DataConfig()) == [
-        TokenRecord(("a",), ("B-X",)), TokenRecord(("b",), ("O",)),
-    ]  # fmt: skip
+        TokenRecord(("a",), ("B-X",)),
+        TokenRecord(("b",), ("O",)),
+    ]
 
 
 def test_conversations_with_gaps_and_further_fields(path: Path) -> None:
@@ -164,8 +174,9 @@ def test_conversations_with_gaps_and_further_fields(path: Path) -> None:
     put(path, messages=[turns, turns * 2])
     pair = (Message("user", "x"), Message("assistant", "y"))
     assert load(str(path), "train", "messages", DataConfig()) == [
-        ChatRecord(pair), ChatRecord(pair * 2),
-    ]  # fmt: skip
+        ChatRecord(pair),
+        ChatRecord(pair * 2),
+    ]
     put(path, messages=[turns, [None, *turns]])
     with pytest.raises(DataError, match="row 2: turn 1 needs a role"):
         load(str(path), "train", "messages", DataConfig())

@@ -18,9 +18,27 @@ from tests.data.test_exactness import write
 from tests.support.odd_paths import ODD_KINDS, odd_path
 
 NAMES = (
-    "notes[1]", "a*b", "a?b", "{a,b}", "a b", "#1", "%41", "a::b", "zip:", "~x", "!x", "owner:c",
-    "頭 é", "a'b\"c", "$HOME", "-r", "train", "a\\b", "hf:", "a.b.c",
-)  # fmt: skip
+    "notes[1]",
+    "a*b",
+    "a?b",
+    "{a,b}",
+    "a b",
+    "#1",
+    "%41",
+    "a::b",
+    "zip:",
+    "~x",
+    "!x",
+    "owner:c",
+    "頭 é",
+    "a'b\"c",
+    "$HOME",
+    "-r",
+    "train",
+    "a\\b",
+    "hf:",
+    "a.b.c",
+)
 
 
 def put(path: Path, text: str) -> Path:
@@ -79,10 +97,25 @@ def test_a_folder_called_like_a_data_set_is_not_read(
 
 @pytest.mark.parametrize(
     "source",
-    ["json", "csv", "parquet", "text", "imagefolder", "a*b", "owner/*", "owner/name/more", "a b/c",
-     "hf://datasets/a/b", "https://x.org/a", "owner/na\nme", "x" * 5000, "a/" + "b" * 300, "{a}",
-     "#"],
-)  # fmt: skip
+    [
+        "json",
+        "csv",
+        "parquet",
+        "text",
+        "imagefolder",
+        "a*b",
+        "owner/*",
+        "owner/name/more",
+        "a b/c",
+        "hf://datasets/a/b",
+        "https://x.org/a",
+        "owner/na\nme",
+        "x" * 5000,
+        "a/" + "b" * 300,
+        "{a}",
+        "#",
+    ],
+)
 def test_what_the_hub_s_library_would_look_for_here_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: list[str], source: str
 ) -> None:

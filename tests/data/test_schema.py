@@ -24,10 +24,17 @@ DIGITS = "8" * 20
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        ("flu", "flu"), (" a", " a"), ("01", "01"), ("1.0", "1.0"), ("null", "null"),
-        (Number("3"), "3"), (Number("0"), "0"), (Number("-12"), "-12"), (Number(DIGITS), DIGITS),
+        ("flu", "flu"),
+        (" a", " a"),
+        ("01", "01"),
+        ("1.0", "1.0"),
+        ("null", "null"),
+        (Number("3"), "3"),
+        (Number("0"), "0"),
+        (Number("-12"), "-12"),
+        (Number(DIGITS), DIGITS),
     ],
-)  # fmt: skip
+)
 def test_labels_sites_and_persons_are_what_is_written(value: Value, expected: str) -> None:
     row = {"text": "fever", "label": value, "site": value, "patient": value}
     record = parse(row, "text", DataConfig(person="patient"), sites=True)

@@ -56,21 +56,35 @@ class Studies:
         return path
 
     def simulate(
-        self, train: Path, test: Path, *assignments: str, base: Path | None = None,
+        self,
+        train: Path,
+        test: Path,
+        *assignments: str,
+        base: Path | None = None,
         recipe: Path | None = None,
-    ) -> Outcome:  # fmt: skip
+    ) -> Outcome:
         """Two sites that draw every record, one round of one step: whatever can fail does."""
         base = base or tiny_bert(self.folder / "bert")
         out = self.folder / "run"
         values = [
-            f"model.base='{base}'", f"data.train='{train}'", f"data.test='{test}'",
-            "data.sites=2", "data.partition=iid", "data.public_records=20",
-            "training.expected_batch_size=20", "training.mode=local-steps",
-            "training.local_steps=1", "lora.train=both", "lora.top_layers=0", "task.max_length=16",
-            "privacy.noise_multiplier=1.0", "privacy.max_grad_norm=1.0",
+            f"model.base='{base}'",
+            f"data.train='{train}'",
+            f"data.test='{test}'",
+            "data.sites=2",
+            "data.partition=iid",
+            "data.public_records=20",
+            "training.expected_batch_size=20",
+            "training.mode=local-steps",
+            "training.local_steps=1",
+            "lora.train=both",
+            "lora.top_layers=0",
+            "task.max_length=16",
+            "privacy.noise_multiplier=1.0",
+            "privacy.max_grad_norm=1.0",
             "tracking.tensorboard=false",
-            *([] if recipe else ["study.name=case", "federation.num_rounds=1"]), *assignments,
-        ]  # fmt: skip
+            *([] if recipe else ["study.name=case", "federation.num_rounds=1"]),
+            *assignments,
+        ]
         words = [word for value in values for word in ("--set", value)]
         given = [str(recipe)] if recipe else []
         self.capsys.readouterr()

@@ -60,8 +60,12 @@ def local(assignments: list[str], tmp_path_factory: pytest.TempPathFactory) -> A
 def cli(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "cloister", *arguments],
-        capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ | environment,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=os.environ | environment,
+    )
 
 
 def test_ray_gives_the_local_engine_s_adapter(
@@ -83,14 +87,18 @@ def test_flwr_run_gives_the_local_engine_s_adapter(
         "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
         "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
     }
-    environment = os.environ | ports | {
-        "FLWR_HOME": str(tmp_path / "flwr"),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }  # fmt: skip
+    environment = (
+        os.environ
+        | ports
+        | {
+            "FLWR_HOME": str(tmp_path / "flwr"),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+    )
     neutral = tmp_path / "neutral"  # the SuperLink's folder goes before the app's on sys.path
     neutral.mkdir()
     recipe = tmp_path / "recipe.toml"
@@ -100,17 +108,26 @@ def test_flwr_run_gives_the_local_engine_s_adapter(
 
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [flwr, *arguments], capture_output=True, text=True, check=False, cwd=neutral,
+            [flwr, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=neutral,
             env=environment,
-        )  # fmt: skip
+        )
 
     # Flower detaches the SuperLink that it starts, so that nobody holds its number.
     with family() as ours:
         environment |= ours
         started = call(
-            "run", str(ROOT), "--stream", "-c", config,
-            "--federation-config", "num-supernodes=2 client-resources-num-cpus=1",
-        )  # fmt: skip
+            "run",
+            str(ROOT),
+            "--stream",
+            "-c",
+            config,
+            "--federation-config",
+            "num-supernodes=2 client-resources-num-cpus=1",
+        )
         runs = list((tmp_path / "runs").glob("flower-*"))
         assert len(runs) == 1, started.stdout + started.stderr
         assert difference(local, final(assignments, runs[0])) < 1e-6

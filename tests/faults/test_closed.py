@@ -39,8 +39,13 @@ def test_no_proxy_of_the_environment_sees_a_byte(
         for site in made.sites.values():
             steps = list(reach(Membership.of(site)))
             assert [step.name for step in steps] == [
-                "name", "port", "TLS", "clock", "version", "membership",
-            ]  # fmt: skip
+                "name",
+                "port",
+                "TLS",
+                "clock",
+                "version",
+                "membership",
+            ]
             assert all(step.fine for step in steps)
         made.end_all()
         assert recorder.seen == []
@@ -114,8 +119,10 @@ def test_another_user_neither_lists_nor_pushes_nor_evicts(open_folder: Path) -> 
         def attack(user: str) -> dict[str, str]:
             done = subprocess.run(
                 [sys.executable, "-c", ATTACK, user, *places, str(nobody.pw_gid)],
-                capture_output=True, text=True, check=False,
-            )  # fmt: skip
+                capture_output=True,
+                text=True,
+                check=False,
+            )
             assert done.returncode == 0, done.stderr
             return dict(json.loads(done.stdout))
 

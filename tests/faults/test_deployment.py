@@ -150,8 +150,13 @@ def test_a_study_that_no_policy_accepts_ends_with_every_reason_at_the_site(
 
 
 def test_a_revoked_site_is_refused_at_once_and_the_others_go_on(live: Federation) -> None:
-    place = live.submit("revoked", 3, "federation.min_sites=1", "study.name=revoked",
-                        "federation.absent_timeout=2.0")  # fmt: skip
+    place = live.submit(
+        "revoked",
+        3,
+        "federation.min_sites=1",
+        "study.name=revoked",
+        "federation.absent_timeout=2.0",
+    )
     live.wait_closed("revoked", 1)
     live.revoke("west")
     assert live.wait_ended("revoked") is Standing.FINISHED

@@ -64,8 +64,10 @@ def test_closed_rounds_and_charges_outlive_an_interruption(
         assert "Traceback" not in told
     resumed = subprocess.Popen(
         [sys.executable, "-m", "cloister", "simulate", "--resume", "--out", str(out)],
-        stderr=subprocess.PIPE, text=True, cwd=ROOT,
-    )  # fmt: skip
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
     wait_for_round(resumed, latest["round"] + 1)
     resumed.kill()
     resumed.communicate()

@@ -242,25 +242,64 @@ def before(call: Callable[..., Any], count: int = 1) -> Callable[..., Any]:
 
 # What dies where, and: what was acknowledged, whether the round is charged, whether it is released.
 POINTS: dict[str, tuple[type, str, Callable[..., Any], int, list[str], bool, bool]] = {
-    "before the reservation is committed":
-        (Transaction, "append", after, 1, [], False, False),
-    "before the reservation's head is written":
-        (LedgerFile, "_write_head", before, 1, [], True, False),
-    "before the reservation's head takes its place":
-        (Path, "replace", before, 1, [], True, False),
-    "after the reservation's head is written":
-        (LedgerFile, "_write_head", after, 1, [], True, False),
-    "between reservation and release":
-        (Ledger, "_release", before, 1, ["reserved 2"], True, False),
-    "before the release is committed":
-        (Transaction, "append", after, 2, ["reserved 2"], True, False),
-    "before the release's head is written":
-        (LedgerFile, "_write_head", before, 2, ["reserved 2"], True, True),
-    "before the release's head takes its place":
-        (Path, "replace", before, 2, ["reserved 2"], True, True),
-    "after the release, before it is sent":
-        (Ledger, "_release", after, 1, ["reserved 2"], True, True),
-}  # fmt: skip
+    "before the reservation is committed": (Transaction, "append", after, 1, [], False, False),
+    "before the reservation's head is written": (
+        LedgerFile,
+        "_write_head",
+        before,
+        1,
+        [],
+        True,
+        False,
+    ),
+    "before the reservation's head takes its place": (Path, "replace", before, 1, [], True, False),
+    "after the reservation's head is written": (
+        LedgerFile,
+        "_write_head",
+        after,
+        1,
+        [],
+        True,
+        False,
+    ),
+    "between reservation and release": (Ledger, "_release", before, 1, ["reserved 2"], True, False),
+    "before the release is committed": (
+        Transaction,
+        "append",
+        after,
+        2,
+        ["reserved 2"],
+        True,
+        False,
+    ),
+    "before the release's head is written": (
+        LedgerFile,
+        "_write_head",
+        before,
+        2,
+        ["reserved 2"],
+        True,
+        True,
+    ),
+    "before the release's head takes its place": (
+        Path,
+        "replace",
+        before,
+        2,
+        ["reserved 2"],
+        True,
+        True,
+    ),
+    "after the release, before it is sent": (
+        Ledger,
+        "_release",
+        after,
+        1,
+        ["reserved 2"],
+        True,
+        True,
+    ),
+}
 
 
 @pytest.mark.parametrize("point", POINTS)

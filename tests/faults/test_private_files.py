@@ -15,8 +15,16 @@ from tests.support.rights import open_to_others, open_umask
 
 # By name: the operator's own files, as the support module writes them; papers that travel; and at
 # the coordinator certificates, and what every site is told: name and address.
-PUBLIC = {"site.toml", "records.jsonl", "invite.json", "welcome.json", "ca.crt", "endpoint.crt",
-          "loopback.crt", "server.toml"}  # fmt: skip
+PUBLIC = {
+    "site.toml",
+    "records.jsonl",
+    "invite.json",
+    "welcome.json",
+    "ca.crt",
+    "endpoint.crt",
+    "loopback.crt",
+    "server.toml",
+}
 
 
 @pytest.mark.nightly

@@ -10,9 +10,14 @@ from cloister.server.run_directory import RunDirectory
 from tests.support.federation import Federation, check_history, federation
 
 SITES = ("east", "north", "west")
-SHARED = ["privacy.noise=shared", "privacy.missing_sites=1", "privacy.colluding_sites=0",
-          "training.mode=gradient-rounds", "training.local_steps=1",
-          "federation.absent_timeout=5.0"]  # fmt: skip
+SHARED = [
+    "privacy.noise=shared",
+    "privacy.missing_sites=1",
+    "privacy.colluding_sites=0",
+    "training.mode=gradient-rounds",
+    "training.local_steps=1",
+    "federation.absent_timeout=5.0",
+]
 
 
 def know_each_other(made: Federation) -> None:

@@ -22,8 +22,11 @@ SOON = "federation.absent_timeout=3.0"
 def small_disk(place: Path) -> Iterator[None]:
     """A file system of its own, of a few megabytes."""
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)],
-                             capture_output=True, check=False)  # fmt: skip
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)],
+        capture_output=True,
+        check=False,
+    )
     if mounted.returncode:
         pytest.skip("this user may not mount a file system")
     try:

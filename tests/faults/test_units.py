@@ -52,8 +52,10 @@ def test_no_unit_runs_as_root_or_without_bounds(unit: Path) -> None:
 def test_a_unit_is_exposed_to_little(unit: Path) -> None:
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--no-pager", str(unit)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     score = re.search(r"exposure level for \S+: ([\d.]+)", done.stdout)
     if score is None:
         pytest.skip(f"this systemd-analyze rates no files: {done.stderr[:100]}")
@@ -72,8 +74,10 @@ def test_a_drop_in_is_one_that_systemd_takes(unit: Path, part: Path, tmp_path: P
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(tmp_path / unit.name)],
         env={**os.environ, "SYSTEMD_LOG_LEVEL": "info"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     said = [line for line in done.stderr.splitlines() if str(tmp_path) in line]
     assert said == []
 
@@ -187,6 +191,11 @@ def _check_confinement(made: Federation) -> None:
         assert told["NoNewPrivs"].strip() == "1", part
         assert told["Seccomp"].strip() == "2", part
         assert {told[name].strip() for name in ("CapEff", "CapPrm", "CapBnd")} == {"0" * 16}, part
-    assert seen >= {"cloister", "cloister.flower.superlink", "cloister.server.gate",
-                    "cloister.server.executor", "cloister.flower.supernode",
-                    "cloister.client.agent"}  # fmt: skip
+    assert seen >= {
+        "cloister",
+        "cloister.flower.superlink",
+        "cloister.server.gate",
+        "cloister.server.executor",
+        "cloister.flower.supernode",
+        "cloister.client.agent",
+    }

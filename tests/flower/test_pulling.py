@@ -28,9 +28,15 @@ def objects(whole: InflatableObject) -> tuple[str, dict[str, bytes]]:
 def pulled(name: str, parts: dict[str, bytes]) -> Message:
     """What the coordinator makes of it, where the SuperLink knows node 7 and question `asked`."""
     outside = Metadata(
-        run_id=1, message_id=name, src_node_id=7, dst_node_id=1, reply_to_message_id="asked",
-        message_type="train", created_at=1.0, ttl=60.0,
-    )  # fmt: skip
+        run_id=1,
+        message_id=name,
+        src_node_id=7,
+        dst_node_id=1,
+        reply_to_message_id="asked",
+        message_type="train",
+        created_at=1.0,
+        ttl=60.0,
+    )
     found = read_pulled(outside, parts)
     assert (found.metadata.src_node_id, found.metadata.reply_to_message_id) == (7, "asked")
     return found

@@ -20,13 +20,26 @@ HERE = Path(__file__).parent
 def run(file: Path, examples: int, seed: int, counter: Path) -> bool:
     """One file's fuzzers with so many examples each; whether nothing was found."""
     environment = {
-        **os.environ, "HYPOTHESIS_PROFILE": "fuzz", "FUZZ_EXAMPLES": str(examples),
-        "FUZZ_COUNTER": str(counter), "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
+        **os.environ,
+        "HYPOTHESIS_PROFILE": "fuzz",
+        "FUZZ_EXAMPLES": str(examples),
+        "FUZZ_COUNTER": str(counter),
+        "OMP_NUM_THREADS": "1",
+    }
     command = [
-        sys.executable, "-m", "pytest", "-o", "addopts=", "--import-mode=importlib", "-x", "-q",
-        "--no-header", "--tb=short", f"--hypothesis-seed={seed}", str(file),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "pytest",
+        "-o",
+        "addopts=",
+        "--import-mode=importlib",
+        "-x",
+        "-q",
+        "--no-header",
+        "--tb=short",
+        f"--hypothesis-seed={seed}",
+        str(file),
+    ]
     return subprocess.run(command, env=environment, check=False).returncode == 0
 
 

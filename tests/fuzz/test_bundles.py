@@ -74,9 +74,11 @@ def test_bytes(place: Path, content: bytes) -> None:
 
 
 @fuzz_slow
-@given(st.sampled_from(sorted(members())).flatmap(
-    lambda name: st.tuples(st.just(name), hostile_bytes(members()[name]) | odd.map(as_json))
-))  # fmt: skip
+@given(
+    st.sampled_from(sorted(members())).flatmap(
+        lambda name: st.tuples(st.just(name), hostile_bytes(members()[name]) | odd.map(as_json))
+    )
+)
 @example((SITE, b"[" * 50_000))
 @example((SITE, b"[]," * 300_000))
 @example((SITE, b'{"certificate":' + b'{"a":' * 5000))
@@ -96,9 +98,7 @@ def overlapping(copies: int) -> bytes:
     start = one.index(b"PK\x01\x02")
     record = one[start : one.index(b"PK\x05\x06")]
     records = b"".join(record.replace(b"00000", f"{n:05d}".encode()) for n in range(copies))
-    end = struct.pack(
-        "<4s4H2LH", b"PK\5\6", 0, 0, copies, copies, len(records), start, 0
-    )  # fmt: skip
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, copies, copies, len(records), start, 0)
     return one[:start] + records + end
 
 

@@ -40,8 +40,10 @@ def signed(fields: Any) -> Entry:
 
 
 def as_file(certificate: Entry, ledger: Any) -> bytes:
-    rows = [{"body": e.body.decode(errors="replace"), "signature": e.signature.hex()}
-            for e in (certificate, *ledger)]  # fmt: skip
+    rows = [
+        {"body": e.body.decode(errors="replace"), "signature": e.signature.hex()}
+        for e in (certificate, *ledger)
+    ]
     return as_json({"certificate": rows[0], "ledger": rows[1:]})
 
 
@@ -63,9 +65,11 @@ def test_files(content: bytes) -> None:
 
 
 @fuzz_slow
-@given(st.integers(0, 4).flatmap(
-    lambda which: st.tuples(st.just(which), reshaped(evidence(which).fields))
-))  # fmt: skip
+@given(
+    st.integers(0, 4).flatmap(
+        lambda which: st.tuples(st.just(which), reshaped(evidence(which).fields))
+    )
+)
 def test_fields_under_the_right_key(given_fields: tuple[int, Any]) -> None:
     which, fields = given_fields
     examined(as_file(signed(fields), evidence(which).ledger))
@@ -76,8 +80,12 @@ def lone(content: bytes) -> object:
 
 
 def alone(certificate: Entry) -> bytes:
-    return as_json({"body": certificate.body.decode(errors="replace"),
-                    "signature": certificate.signature.hex()})  # fmt: skip
+    return as_json(
+        {
+            "body": certificate.body.decode(errors="replace"),
+            "signature": certificate.signature.hex(),
+        }
+    )
 
 
 def test_a_sound_one_alone_is_read() -> None:
@@ -106,12 +114,21 @@ NUMBERS = [0, -1, 1, 2**62, 10**300, 1e-300, 1e300, True, "1", None, [], 0.5]
 @pytest.mark.parametrize("value", NUMBERS, ids=repr)
 @pytest.mark.parametrize(
     "place",
-    [("events", 0, "steps"), ("events", 0, "noise_multiplier"), ("events", 0, "sample_rate"),
-     ("life", "budget", "epsilon"), ("life", "budget", "delta"), ("plans", 0, "terms", "delta"),
-     ("plans", 0, "terms", "public_records"), ("plans", 0, "terms", "local_steps"),
-     ("rounds",), ("promise", "delta"), ("ledger", "seq")],
+    [
+        ("events", 0, "steps"),
+        ("events", 0, "noise_multiplier"),
+        ("events", 0, "sample_rate"),
+        ("life", "budget", "epsilon"),
+        ("life", "budget", "delta"),
+        ("plans", 0, "terms", "delta"),
+        ("plans", 0, "terms", "public_records"),
+        ("plans", 0, "terms", "local_steps"),
+        ("rounds",),
+        ("promise", "delta"),
+        ("ledger", "seq"),
+    ],
     ids=lambda place: ".".join(map(str, place)),
-)  # fmt: skip
+)
 def test_each_number_alone(place: tuple[Any, ...], value: Any) -> None:
     """Under the right key, and a plan under the hash that it has."""
     import hashlib

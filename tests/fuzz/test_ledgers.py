@@ -61,8 +61,9 @@ def entries(which: int) -> tuple[dict[str, Any], ...]:
     """What the entries of a sound ledger say: usual, and of shared noise."""
     plan = small_plan() if which == 0 else shared_plan()
     written = chain(KEY, [("study", 1, plan, True), ("study", 2, plan, False)])
-    return tuple({k: v for k, v in entry.fields.items() if k not in ("seq", "prev")}
-                 for entry in written)  # fmt: skip
+    return tuple(
+        {k: v for k, v in entry.fields.items() if k not in ("seq", "prev")} for entry in written
+    )
 
 
 def rewritten(said: list[Any]) -> list[Entry]:

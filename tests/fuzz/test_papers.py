@@ -51,9 +51,12 @@ def sound(kind: str) -> bytes:
         else:
             over = (NOW + 30 * DAY).isoformat()
             told = Welcome(
-                coordinator="hub", site="ward", request="r", expires=over,
+                coordinator="hub",
+                site="ward",
+                request="r",
+                expires=over,
                 coordinator_key=public_hex(own.ledger),
-            )  # fmt: skip
+            )
             write_welcome(path, told, authority())
         return path.read_bytes()
 
@@ -101,8 +104,10 @@ def signed(kind: str, body: dict[str, Any], outer: dict[str, Any]) -> bytes:
         text = b""
     signatures = {"authority": authority().sign(text).hex()}
     if kind == "request":
-        signatures = {"node": sign_as_node(own.node, text).hex(),
-                      "ledger": own.ledger.sign(text).hex()}  # fmt: skip
+        signatures = {
+            "node": sign_as_node(own.node, text).hex(),
+            "ledger": own.ledger.sign(text).hex(),
+        }
     made = {"cloister": kind, "version": VERSIONS.get(kind, 1), "body": body}
     if kind == "succession":
         return as_json({**made, "signature": signatures["authority"], **outer})
@@ -117,9 +122,10 @@ def bodies(kind: str) -> st.SearchStrategy[Any]:
 @fuzz
 @given(
     st.sampled_from(KINDS).flatmap(lambda kind: st.tuples(st.just(kind), bodies(kind))),
-    st.dictionaries(st.sampled_from(["version", "signatures", "cloister", "more"]), odd,
-                    max_size=1),
-)  # fmt: skip
+    st.dictionaries(
+        st.sampled_from(["version", "signatures", "cloister", "more"]), odd, max_size=1
+    ),
+)
 def test_structures_that_are_signed(
     paper: Path, given_body: tuple[str, Any], outer: dict[str, Any]
 ) -> None:
@@ -130,10 +136,19 @@ def test_structures_that_are_signed(
 @pytest.mark.parametrize("field", ["authority", "address", "expires", "site", "token"])
 @pytest.mark.parametrize(
     "value",
-    ["\x1b[2J", "\ud800", "x" * 60_000, "\n", "\u202e", "2027-13-45", "0001-01-01T00:00:00+14:00",
-     "fed:99999", "[" * 100,
-     "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"],
-)  # fmt: skip
+    [
+        "\x1b[2J",
+        "\ud800",
+        "x" * 60_000,
+        "\n",
+        "\u202e",
+        "2027-13-45",
+        "0001-01-01T00:00:00+14:00",
+        "fed:99999",
+        "[" * 100,
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    ],
+)
 def test_each_field_of_an_invite(paper: Path, field: str, value: str) -> None:
     body = {**json.loads(sound("invite"))["body"], field: value}
     read_all(paper, signed("invite", body, {}))

@@ -83,10 +83,27 @@ def test_a_recipe_s_file(folder: Path, content: bytes) -> None:
 
 
 @fuzz
-@given(st.lists(st.text(max_size=30) | st.sampled_from(
-    ["study.seed=1", "a=b", "=", "study.=1", ".seed=1", "study.seed=[[[", "study.seed=\x1b",
-     "study.name='\ud800'", "privacy.epsilon=inf", "lora.r=9e999", "x" * 10_000 + "=1"]
-), max_size=3))  # fmt: skip
+@given(
+    st.lists(
+        st.text(max_size=30)
+        | st.sampled_from(
+            [
+                "study.seed=1",
+                "a=b",
+                "=",
+                "study.=1",
+                ".seed=1",
+                "study.seed=[[[",
+                "study.seed=\x1b",
+                "study.name='\ud800'",
+                "privacy.epsilon=inf",
+                "lora.r=9e999",
+                "x" * 10_000 + "=1",
+            ]
+        ),
+        max_size=3,
+    )
+)
 def test_assignments(assignments: list[str]) -> None:
     must_read(lambda: read_recipe(None, assignments), sum(map(len, assignments)))
 

@@ -43,8 +43,14 @@ def grid(hostile: object, first: int = 0) -> LocalGrid:
             return hostile(message) if callable(hostile) else hostile
         status = Status.READY if request.step is Step.PREPARE else Status.TRAINED
         trained = status is Status.TRAINED
-        said = RoundReply(site, request.round, status, UPDATE if trained else b"", 1.0 * trained,
-                          HEAD if trained else "")  # fmt: skip
+        said = RoundReply(
+            site,
+            request.round,
+            status,
+            UPDATE if trained else b"",
+            1.0 * trained,
+            HEAD if trained else "",
+        )
         return Message(RecordDict({RECORD: ConfigRecord(said.fields())}), reply_to=message)
 
     whole = LocalGrid(app, len(NAMES))
@@ -54,12 +60,21 @@ def grid(hostile: object, first: int = 0) -> LocalGrid:
 
 def study(**changes: object) -> ServerStudy:
     whole = ServerStudy(
-        digest="d", sites=NAMES, strategy=FedAvg({}), state=START, num_rounds=2, min_sites=2,
-        patience=Patience(0.0), prepare_timeout=0.0,
+        digest="d",
+        sites=NAMES,
+        strategy=FedAvg({}),
+        state=START,
+        num_rounds=2,
+        min_sites=2,
+        patience=Patience(0.0),
+        prepare_timeout=0.0,
         nodes=lambda grid: {SERVER_NODE + 1 + at: site for at, site in enumerate(NAMES)},
-        trained=lambda number: frozenset({"w"}), max_update_norm=ONE.norm(),
-        score=lambda state: {}, save=lambda state: None, voice=Unsigned(),
-    )  # fmt: skip
+        trained=lambda number: frozenset({"w"}),
+        max_update_norm=ONE.norm(),
+        score=lambda state: {},
+        save=lambda state: None,
+        voice=Unsigned(),
+    )
     return replace(whole, **changes)  # type: ignore[arg-type]
 
 
@@ -162,7 +177,7 @@ HOSTILE: dict[str, object] = {
     "a field more": record(**{"\x1b[2J": 1}),
     "fields of every name": record(**{str(n): n for n in range(1000)}),
     "fields that are no names": content({RECORD: {1: 2}}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("first", [0, 1], ids=["when it prepares", "in its rounds"])

@@ -43,9 +43,14 @@ def question() -> dict[str, Any]:
     found = federation()
     adverts = {site: text.hex() for site, text in found.adverts.items()}
     whole = Question(
-        epoch=1, members=found.terms.members, advertisements=adverts,
-        survivors=found.terms.sites, signatures=adverts, boxes=adverts, adapter=START,
-    )  # fmt: skip
+        epoch=1,
+        members=found.terms.members,
+        advertisements=adverts,
+        survivors=found.terms.sites,
+        signatures=adverts,
+        boxes=adverts,
+        adapter=START,
+    )
     return {**asdict(whole), "survivors": list(whole.survivors)}
 
 
@@ -55,29 +60,39 @@ def question() -> dict[str, Any]:
 def test_questions(data: st.DataObject | None) -> None:
     """A question's bytes, and each thing that a site does with what it reads."""
     sound = question()
-    payload = b"[" * 100_000 if data is None else data.draw(
-        st.one_of(hostile_bytes(canonical_or_json(sound)), reshaped(sound).map(as_json))
-    )  # fmt: skip
+    payload = (
+        b"[" * 100_000
+        if data is None
+        else data.draw(
+            st.one_of(hostile_bytes(canonical_or_json(sound)), reshaped(sound).map(as_json))
+        )
+    )
     found = must_read(lambda: Question.from_bytes(payload), len(payload))
     if not isinstance(found, Question):
         return
     whole, site = federation(), "s00"
 
     def terms() -> Terms:
-        return Terms(study="study", epoch=found.epoch, members=found.members,
-                     sharing=whole.terms.sharing)  # fmt: skip
+        return Terms(
+            study="study", epoch=found.epoch, members=found.members, sharing=whole.terms.sharing
+        )
 
     must_read(terms, len(payload))
     must_read(lambda: EpochKeys().advertise(terms(), site, lambda body: b""), len(payload))
-    must_read(lambda: join(terms(), site, whole.private[site], from_hex(found.advertisements)),
-              len(payload))  # fmt: skip
+    must_read(
+        lambda: join(terms(), site, whole.private[site], from_hex(found.advertisements)),
+        len(payload),
+    )
     must_read(
         lambda: reveal(
-            whole.members[site], 1, found.adapter, from_hex(found.signatures),
+            whole.members[site],
+            1,
+            found.adapter,
+            from_hex(found.signatures),
             from_hex(found.boxes),
         ),
         len(payload),
-    )  # fmt: skip
+    )
 
 
 @fuzz

@@ -9,17 +9,48 @@ from tests.support.fuzzing import fuzz, hostile_bytes, must_read
 from tests.tasks.test_template import ALTERNATING, CHATML, OWN
 
 PARTS = [
-    "{% for m in messages %}", "{% endfor %}", "{{ m.role }}", "{{ m['content'] }}", "{% if m %}",
-    "{% endif %}", "{% set a = messages %}", "{{ a | trim }}", "{{ range(9999999999) }}",
-    "{{ 'x' * 10 ** 9 }}", "{{ m.content.__class__ }}", "{{ self }}", "{% include 'x' %}",
-    "{% import 'x' as y %}", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "{{ a[0:9:0] }}",
-    "{{ messages | tojson }}", "{{ '%c' % 1114112 }}", "{{ 1 / 0 }}", "{{ 9" + "9" * 5000 + " }}",
-    "{{ raise_exception('\x1b[2J' ~ 'x') }}", "{{ strftime_now('%' * 100) }}", "{% raw %}", "{#",
-    "{{ namespace(a=1) }}", "{{ undefined.a.b }}", "{{ 'a' | replace('', 'b' * 100) }}", "\x1b[2J",
-    "\u202e", "{{ lipsum() }}", "{{ cycler }}", "{% filter upper %}", "{{ messages.pop() }}",
-    "{{ ''.join(messages) }}", "{{ '{}'.format(m) }}", "{{ [1] * 99999 }}", "{{ 2 ** 99999 }}",
-    "{{ messages[99999999999999999999] }}", "{{ 'x'.encode() }}", "{{ bos_token ~ 1 }}", "\x00",
-]  # fmt: skip
+    "{% for m in messages %}",
+    "{% endfor %}",
+    "{{ m.role }}",
+    "{{ m['content'] }}",
+    "{% if m %}",
+    "{% endif %}",
+    "{% set a = messages %}",
+    "{{ a | trim }}",
+    "{{ range(9999999999) }}",
+    "{{ 'x' * 10 ** 9 }}",
+    "{{ m.content.__class__ }}",
+    "{{ self }}",
+    "{% include 'x' %}",
+    "{% import 'x' as y %}",
+    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    "{{ a[0:9:0] }}",
+    "{{ messages | tojson }}",
+    "{{ '%c' % 1114112 }}",
+    "{{ 1 / 0 }}",
+    "{{ 9" + "9" * 5000 + " }}",
+    "{{ raise_exception('\x1b[2J' ~ 'x') }}",
+    "{{ strftime_now('%' * 100) }}",
+    "{% raw %}",
+    "{#",
+    "{{ namespace(a=1) }}",
+    "{{ undefined.a.b }}",
+    "{{ 'a' | replace('', 'b' * 100) }}",
+    "\x1b[2J",
+    "\u202e",
+    "{{ lipsum() }}",
+    "{{ cycler }}",
+    "{% filter upper %}",
+    "{{ messages.pop() }}",
+    "{{ ''.join(messages) }}",
+    "{{ '{}'.format(m) }}",
+    "{{ [1] * 99999 }}",
+    "{{ 2 ** 99999 }}",
+    "{{ messages[99999999999999999999] }}",
+    "{{ 'x'.encode() }}",
+    "{{ bos_token ~ 1 }}",
+    "\x00",
+]
 templates = (
     st.lists(st.sampled_from(PARTS) | st.text(max_size=8), max_size=8).map("".join)
     | st.sampled_from([CHATML, ALTERNATING, OWN]).flatmap(
@@ -29,10 +60,13 @@ templates = (
 )
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 conversations = st.lists(
-    st.builds(Message, st.sampled_from(["user", "assistant", "system"]) | st.text(max_size=8),
-              st.text(max_size=20) | st.just("x" * 10_000)),
+    st.builds(
+        Message,
+        st.sampled_from(["user", "assistant", "system"]) | st.text(max_size=8),
+        st.text(max_size=20) | st.just("x" * 10_000),
+    ),
     max_size=4,
-)  # fmt: skip
+)
 
 
 @fuzz

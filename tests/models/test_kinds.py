@@ -18,25 +18,38 @@ from tests.support.architectures import DECODERS, ENCODERS, LLAMA, tiny
 from tests.support.models import word_tokenizer
 from tests.support.studies import small_workspace
 
-VISION = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
-          "num_attention_heads": 2, "image_size": 28, "patch_size": 14}  # fmt: skip
+VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
 TEXT = {key: value for key, value in LLAMA.items() if not key.endswith("_token_id")}
 
 # Wrappers of a text network and others, as their public bases ship.
 WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma3": ("Gemma3Config", {"text_config": TEXT, "vision_config": VISION}),
     "gemma3n": ("Gemma3nConfig", {}),
-    "llava": ("LlavaConfig", {"text_config": {"model_type": "llama", **TEXT},
-              "vision_config": {"model_type": "clip_vision_model", **VISION}}),
+    "llava": (
+        "LlavaConfig",
+        {
+            "text_config": {"model_type": "llama", **TEXT},
+            "vision_config": {"model_type": "clip_vision_model", **VISION},
+        },
+    ),
     "qwen2_vl": ("Qwen2VLConfig", {}),
     "mistral3": ("Mistral3Config", {}),
     "mllama": ("MllamaConfig", {}),
     "paligemma": ("PaliGemmaConfig", {}),
     "qwen2_audio": ("Qwen2AudioConfig", {}),
     "clip": ("CLIPConfig", {}),
-    "encoder-decoder": ("EncoderDecoderConfig", {"encoder": {"model_type": "bert"},
-                        "decoder": {"model_type": "bert"}}),
-}  # fmt: skip
+    "encoder-decoder": (
+        "EncoderDecoderConfig",
+        {"encoder": {"model_type": "bert"}, "decoder": {"model_type": "bert"}},
+    ),
+}
 
 
 @pytest.mark.parametrize("name", WRAPPERS)

@@ -29,8 +29,19 @@ BASES: dict[str, tuple[str, dict[str, Any], int | None, bool]] = {
     "bert": ("BertConfig", BERT, 64, True),
     "electra": ("ElectraConfig", {**BERT, "embedding_size": 16}, 64, True),
     "albert": ("AlbertConfig", {**BERT, "embedding_size": 16}, 64, True),
-    "distilbert": ("DistilBertConfig", {"vocab_size": ROWS, "dim": 16, "n_layers": 1, "n_heads": 2,
-                   "hidden_dim": 32, "max_position_embeddings": 64}, 64, True),
+    "distilbert": (
+        "DistilBertConfig",
+        {
+            "vocab_size": ROWS,
+            "dim": 16,
+            "n_layers": 1,
+            "n_heads": 2,
+            "hidden_dim": 32,
+            "max_position_embeddings": 64,
+        },
+        64,
+        True,
+    ),
     # Positions from the padding id's next: 64 − 2.
     "roberta": ("RobertaConfig", BERT, 62, True),
     "camembert": ("CamembertConfig", BERT, 62, True),
@@ -39,40 +50,108 @@ BASES: dict[str, tuple[str, dict[str, Any], int | None, bool]] = {
     "longformer": ("LongformerConfig", {**BERT, "attention_window": 8}, 62, True),
     "roberta that pads with 0": ("RobertaConfig", {**BERT, "pad_token_id": 0}, 63, True),
     # Two rows more than positions.
-    "opt": ("OPTConfig", {**PLAIN, "ffn_dim": 32, "word_embed_proj_dim": 16,
-            "max_position_embeddings": 64}, 64, True),
+    "opt": (
+        "OPTConfig",
+        {**PLAIN, "ffn_dim": 32, "word_embed_proj_dim": 16, "max_position_embeddings": 64},
+        64,
+        True,
+    ),
     "biogpt": ("BioGptConfig", BERT, 64, True),
     "gpt2": ("GPT2Config", GPT, 64, True),
-    "gpt-neo": ("GPTNeoConfig", {"vocab_size": ROWS, "hidden_size": 16, "num_layers": 1,
-                "num_heads": 2, "attention_types": [[["global"], 1]],
-                "max_position_embeddings": 64}, 64, True),
+    "gpt-neo": (
+        "GPTNeoConfig",
+        {
+            "vocab_size": ROWS,
+            "hidden_size": 16,
+            "num_layers": 1,
+            "num_heads": 2,
+            "attention_types": [[["global"], 1]],
+            "max_position_embeddings": 64,
+        },
+        64,
+        True,
+    ),
     "ctrl": ("CTRLConfig", {**GPT, "dff": 32}, 64, True),
-    "mpt": ("MptConfig", {"vocab_size": ROWS, "d_model": 16, "n_layers": 1, "n_heads": 2,
-            "max_seq_len": 64}, 64, True),
+    "mpt": (
+        "MptConfig",
+        {"vocab_size": ROWS, "d_model": 16, "n_layers": 1, "n_heads": 2, "max_seq_len": 64},
+        64,
+        True,
+    ),
     "llama": ("LlamaConfig", BERT, 64, False),
     "gpt-neox": ("GPTNeoXConfig", BERT, 64, False),
     "modernbert": ("ModernBertConfig", {**BERT, "pad_token_id": 0}, 64, False),
-    "deberta-v3": ("DebertaV2Config", {**BERT, "relative_attention": True,
-                   "position_biased_input": False, "pos_att_type": ["p2c", "c2p"]}, 64, False),
-    "xlnet": ("XLNetConfig", {"vocab_size": ROWS, "d_model": 16, "n_layer": 1, "n_head": 2,
-              "d_inner": 32}, None, False),
-    "t5": ("T5Config", {"vocab_size": ROWS, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1,
-           "num_heads": 2}, None, False),
+    "deberta-v3": (
+        "DebertaV2Config",
+        {
+            **BERT,
+            "relative_attention": True,
+            "position_biased_input": False,
+            "pos_att_type": ["p2c", "c2p"],
+        },
+        64,
+        False,
+    ),
+    "xlnet": (
+        "XLNetConfig",
+        {"vocab_size": ROWS, "d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 32},
+        None,
+        False,
+    ),
+    "t5": (
+        "T5Config",
+        {"vocab_size": ROWS, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2},
+        None,
+        False,
+    ),
     "falcon": ("FalconConfig", {**PLAIN, "max_position_embeddings": 64}, 64, False),
-    "falcon with ALiBi": ("FalconConfig", {**PLAIN, "alibi": True,
-                          "max_position_embeddings": 64}, 64, False),
+    "falcon with ALiBi": (
+        "FalconConfig",
+        {**PLAIN, "alibi": True, "max_position_embeddings": 64},
+        64,
+        False,
+    ),
     "gpt-j": ("GPTJConfig", {**GPT, "rotary_dim": 4}, 64, True),
-    "deberta-v1": ("DebertaConfig", {**BERT, "relative_attention": True,
-                   "position_biased_input": False, "pos_att_type": ["p2c", "c2p"]}, 64, False),
+    "deberta-v1": (
+        "DebertaConfig",
+        {
+            **BERT,
+            "relative_attention": True,
+            "position_biased_input": False,
+            "pos_att_type": ["p2c", "c2p"],
+        },
+        64,
+        False,
+    ),
     "deberta with positions": ("DebertaConfig", {**BERT, "relative_attention": False}, 64, True),
-    "bloom": ("BloomConfig", {"vocab_size": ROWS, "hidden_size": 16, "n_layer": 1, "n_head": 2},
-              None, False),
-    "mamba": ("MambaConfig", {"vocab_size": ROWS, "hidden_size": 16, "num_hidden_layers": 1,
-              "state_size": 4}, None, False),
-    "mamba2": ("Mamba2Config", {"vocab_size": ROWS, "hidden_size": 16, "num_hidden_layers": 1,
-               "state_size": 4, "num_heads": 4, "head_dim": 8, "n_groups": 1, "chunk_size": 4},
-               None, False),
-}  # fmt: skip
+    "bloom": (
+        "BloomConfig",
+        {"vocab_size": ROWS, "hidden_size": 16, "n_layer": 1, "n_head": 2},
+        None,
+        False,
+    ),
+    "mamba": (
+        "MambaConfig",
+        {"vocab_size": ROWS, "hidden_size": 16, "num_hidden_layers": 1, "state_size": 4},
+        None,
+        False,
+    ),
+    "mamba2": (
+        "Mamba2Config",
+        {
+            "vocab_size": ROWS,
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "state_size": 4,
+            "num_heads": 4,
+            "head_dim": 8,
+            "n_groups": 1,
+            "chunk_size": 4,
+        },
+        None,
+        False,
+    ),
+}
 
 
 def runs(model: PreTrainedModel, ids: torch.Tensor) -> bool:
@@ -127,8 +206,11 @@ def test_adapters_change_no_limit() -> None:
 def test_a_base_whose_ids_are_hashed_has_no_vocabulary() -> None:
     canine = transformers.CanineModel(
         transformers.CanineConfig(
-            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=32,
             max_position_embeddings=64,
         )
-    )  # fmt: skip
+    )
     assert limits_of(canine) == Limits(64, None)

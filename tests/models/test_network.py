@@ -85,8 +85,10 @@ def test_a_residual_adds_to_its_module_as_the_adapter_does(bert: Path) -> None:
         for pair in pairs:
             places = {"adapter": pair, "residual": pair.residual}
             tensors |= dict(zip(places[left], (values[name] for name in pair), strict=True))
-            tensors |= {name: np.zeros_like(values[one])
-                        for name, one in zip(places[right], pair, strict=True)}  # fmt: skip
+            tensors |= {
+                name: np.zeros_like(values[one])
+                for name, one in zip(places[right], pair, strict=True)
+            }
         write_adapter(opened.network, Adapter(tensors))
         with torch.no_grad():
             logits.append(opened.network(ids, mask))

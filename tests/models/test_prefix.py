@@ -65,10 +65,13 @@ def test_gradients_with_and_without_are_the_same(
             for max_tokens in (16, 4096):  # the second pass takes what the first kept
                 sums.append(
                     clipped_gradient_sum(
-                        opened.network, opened.task, singles(examples), 1.0,
+                        opened.network,
+                        opened.task,
+                        singles(examples),
+                        1.0,
                         candidates(32, max_tokens),
                     )
-                )  # fmt: skip
+                )
     for other in sums[1:]:
         for one, two in zip(values(sums[0]), values(other), strict=True):
             assert torch.allclose(one, two, atol=1e-5)

@@ -114,9 +114,14 @@ def test_code_of_a_folder_never_runs_and_nobody_is_asked(tmp_path: Path) -> None
             asked.append((str(base), kind))
             bases[str(base)] = expected
     finished = subprocess.run(
-        [sys.executable, "-c", OPENS, json.dumps(asked)], input="y\n" * 500, capture_output=True,
-        text=True, timeout=300, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+        [sys.executable, "-c", OPENS, json.dumps(asked)],
+        input="y\n" * 500,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert [trace.name for trace in traces if trace.exists()] == []
     assert "Do you wish" not in finished.stdout + finished.stderr
     assert finished.returncode == 0, finished.stderr

@@ -188,9 +188,11 @@ def test_extreme_values_give_a_number_infinity_or_a_refusal(
 
 @settings(max_examples=15, deadline=None)
 @given(
-    st.sampled_from([0.5, 1.0, 3.0]), st.sampled_from([1e-4, 0.03, 0.5]),
-    st.sampled_from([1, 7, 300]), st.sampled_from([1e-8, 1e-5]),
-)  # fmt: skip
+    st.sampled_from([0.5, 1.0, 3.0]),
+    st.sampled_from([1e-4, 0.03, 0.5]),
+    st.sampled_from([1, 7, 300]),
+    st.sampled_from([1e-8, 1e-5]),
+)
 def test_more_noise_less_sampling_fewer_steps_and_larger_delta_cost_less(
     sigma: float, q: float, steps: int, delta: float
 ) -> None:
@@ -245,11 +247,19 @@ def test_an_accountant_that_is_off_stops_everything(
 
 
 @given(
-    st.lists(st.builds(event, st.sampled_from([0.7, 1.0, 3.0]), st.sampled_from([0.01, 0.3]),
-                       st.integers(1, 50)), min_size=1, max_size=12),
+    st.lists(
+        st.builds(
+            event,
+            st.sampled_from([0.7, 1.0, 3.0]),
+            st.sampled_from([0.01, 0.3]),
+            st.integers(1, 50),
+        ),
+        min_size=1,
+        max_size=12,
+    ),
     st.sampled_from([1.5, 2.0, 4.0, 7.0]),
     st.floats(0.5, 20),
-)  # fmt: skip
+)
 def test_what_the_filter_lets_pass_converts_to_at_most_its_epsilon(
     events: list[GaussianEvent], order: float, limit: float
 ) -> None:

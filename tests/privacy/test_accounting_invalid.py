@@ -12,10 +12,14 @@ SOUND = GaussianEvent(noise_multiplier=1.0, sample_rate=0.1, steps=10)
 IMPOSSIBLE = [
     GaussianEvent(noise_multiplier=sigma, sample_rate=q, steps=steps)
     for sigma, q, steps in (
-        (math.nan, 0.1, 1), (-1.0, 0.1, 1), (1.0, math.nan, 1), (1.0, 1.5, 1), (1.0, -0.1, 1),
+        (math.nan, 0.1, 1),
+        (-1.0, 0.1, 1),
+        (1.0, math.nan, 1),
+        (1.0, 1.5, 1),
+        (1.0, -0.1, 1),
         (1.0, 0.1, -1),
     )
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("bad", IMPOSSIBLE, ids=str)

@@ -46,8 +46,13 @@ LIES: dict[str, Any] = {
     "an indication said to be a promise": lambda f: {"spent": {**f["spent"], "is_promise": True}},
     "another δ": lambda f: {"promise": {**f["promise"], "delta": 1e-3}},
     "a larger basis": lambda f: {
-        "promise": {**f["promise"], "basis": "lifetime-budget", "accountant": "budget-rule",
-                    "epsilon": 0.5}},
+        "promise": {
+            **f["promise"],
+            "basis": "lifetime-budget",
+            "accountant": "budget-rule",
+            "epsilon": 0.5,
+        }
+    },
     "another unit": lambda f: {"unit": "person"},
     "a plan with other terms": lambda f: {
         "plans": [{**f["plans"][0], "terms": {**f["plans"][0]["terms"], "max_grad_norm": 9.0}}]
@@ -57,7 +62,7 @@ LIES: dict[str, Any] = {
     "events of another plan": lambda f: {"events": [{**f["events"][0], "noise_multiplier": 3.0}]},
     "steps beyond the plan": lambda f: {"events": [{**f["events"][0], "steps": 10**9}]},
     "rounds in words": lambda f: {"rounds": "Jane"},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
@@ -70,8 +75,7 @@ def test_what_does_not_hold_together_is_refused(evidence: Evidence, lie: Any) ->
 
 def test_a_whole_plan_is_not_promised_where_another_ran() -> None:
     both, alone = CASES["two plans"], CASES["one plan"]
-    told = resigned(both, key_of(0), promise=alone.fields["promise"],
-                    spent=alone.fields["spent"])  # fmt: skip
+    told = resigned(both, key_of(0), promise=alone.fields["promise"], spent=alone.fields["spent"])
     with pytest.raises(LedgerError, match="more than the plan was charged"):
         checked(told.certificate)
 

@@ -13,8 +13,10 @@ def test_a_row_s_clip_is_the_same_wherever_it_is(threads: int) -> None:
     torch.set_num_threads(threads)
     try:
         generator = torch.Generator().manual_seed(0)
-        rows = [torch.randn(70, *shape, generator=generator) * 10
-                for shape in ((5, 384), (77,), (3, 129, 7), (40000,))]  # fmt: skip
+        rows = [
+            torch.randn(70, *shape, generator=generator) * 10
+            for shape in ((5, 384), (77,), (3, 129, 7), (40000,))
+        ]
         together = contributions(rows, 1.0)
         for start, stop in ((0, 1), (3, 5), (69, 70), (8, 40), (1, 70)):
             part = contributions([g[start:stop].clone() for g in rows], 1.0)

@@ -38,12 +38,17 @@ def noise_p(seed: int) -> list[float]:
     rows, tensors, values = sound.standard, sound.tensors(), sound.values
     deviation, grid = sound.deviation, grid_of(BOUND)
     found = [
-        *noise_laws.tensor_p(tensors), *noise_laws.value_p(rows), *noise_laws.value_p(rows.T),
-        *noise_laws.shape_p(rows, tensors), *noise_laws.tail_p(rows, tensors),
-        *repeats.lag_p(rows), *noise_laws.angle_p(rows), *noise_laws.block_p(tensors),
+        *noise_laws.tensor_p(tensors),
+        *noise_laws.value_p(rows),
+        *noise_laws.value_p(rows.T),
+        *noise_laws.shape_p(rows, tensors),
+        *noise_laws.tail_p(rows, tensors),
+        *repeats.lag_p(rows),
+        *noise_laws.angle_p(rows),
+        *noise_laws.block_p(tensors),
         repeats.equal_p(np.abs(values).ravel(), *repeats.equal_chances(deviation, grid)),
         *repeats.low_bits_p(values, deviation, grid),
-    ]  # fmt: skip
+    ]
     drawn, _ = inclusion(poisson(seed, len(rows), 12, 0.3), 12)
     return found + independence_p(drawn, rows)
 
@@ -53,9 +58,11 @@ def coins_p(seed: int) -> list[float]:
     for units, rate in ((1, 0.3), (30, 0.25), (200, 0.05)):
         drawn, _ = inclusion(poisson(seed, 100, units, rate), units)
         found += [
-            *sampler_laws.unit_p(drawn, rate), sampler_laws.pair_p(drawn, rate),
-            *sampler_laws.size_p(drawn, rate), *sampler_laws.batch_p(drawn, rate),
-        ]  # fmt: skip
+            *sampler_laws.unit_p(drawn, rate),
+            sampler_laws.pair_p(drawn, rate),
+            *sampler_laws.size_p(drawn, rate),
+            *sampler_laws.batch_p(drawn, rate),
+        ]
     return found
 
 
@@ -145,16 +152,19 @@ def not_a_number(values: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("spoil", "check"),
     [
-        (rolled, "noise repeats"), (backwards, "noise repeats"),
-        (one_step_scaled, "noise across steps"), (silent_tensor, "noise of each tensor"),
+        (rolled, "noise repeats"),
+        (backwards, "noise repeats"),
+        (one_step_scaled, "noise across steps"),
+        (silent_tensor, "noise of each tensor"),
         (silent_value, "noise of each value"),
         (silent_step_of_a_small_tensor, "noise of each tensor"),
         (silent_step, "noise of each step"),
-        (uneven, "noise of each value"), (shifted_far, "noise across values"),
+        (uneven, "noise of each value"),
+        (shifted_far, "noise across values"),
         (not_a_number, "noise scale"),
     ],
     ids=lambda value: getattr(value, "__name__", value),
-)  # fmt: skip
+)
 def test_each_kind_of_fault_is_seen_by_its_law(
     spoil: Callable[[np.ndarray], np.ndarray], check: str
 ) -> None:
@@ -198,8 +208,10 @@ def test_a_figure_that_is_not_a_number_refutes() -> None:
 @pytest.mark.nightly
 def test_ten_thousand_sound_runs_are_refuted_about_as_often_as_said() -> None:
     """At a level of 10⁻³ in place of 2·10⁻⁷: what is said of the tails holds further in."""
-    figures = np.array([
-        [check.figure for check in noise_checks(releases(seed, 24)) if check.low == LEVEL]
-        for seed in range(10_000)
-    ])  # fmt: skip
+    figures = np.array(
+        [
+            [check.figure for check in noise_checks(releases(seed, 24)) if check.low == LEVEL]
+            for seed in range(10_000)
+        ]
+    )
     assert ((figures < 1e-3).mean(axis=0) < 2e-3).all()

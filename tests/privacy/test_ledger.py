@@ -109,9 +109,7 @@ def test_a_round_that_was_cut_off_stays_spent(path: Path) -> None:
 def test_a_release_does_not_tell_how_long_its_round_took(tmp_path: Path) -> None:
     """A ledger goes to auditors and into bundles; a round's time follows from the records."""
     times = iter(["begun", "charged", "an hour later", "later still"])
-    ledger = Ledger.create(
-        tmp_path / "l", WIDE, Unit.RECORD, clock=lambda: next(times)
-    )  # fmt: skip
+    ledger = Ledger.create(tmp_path / "l", WIDE, Unit.RECORD, clock=lambda: next(times))
     run_round(ledger, 1)
     said = [entry.fields["time"] for entry in LedgerFile(tmp_path / "l").entries()]
     assert said == ["begun", "charged", "charged"]

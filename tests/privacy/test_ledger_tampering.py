@@ -199,12 +199,21 @@ def test_renumbered_entries_are_refused(path: Path) -> None:
     [
         (0, {"epsilon": None}),
         (0, {"delta": 0.5}),
-        (1, {"event": {"is_private": True, "noise_multiplier": 1.0, "sample_rate": 0.1,
-                       "steps": 1}}),
+        (
+            1,
+            {
+                "event": {
+                    "is_private": True,
+                    "noise_multiplier": 1.0,
+                    "sample_rate": 0.1,
+                    "steps": 1,
+                }
+            },
+        ),
         (3, {"round": 77}),
         (6, {"sha256": "0" * 64}),
     ],
-)  # fmt: skip
+)
 def test_an_edited_entry_is_refused_though_every_later_hash_is_made_anew(
     path: Path, seq: int, change: dict[str, object], with_head: bool
 ) -> None:
@@ -397,9 +406,19 @@ def without_entries(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "replace",
-    [nothing, empty, directory, text, noise, link_to_itself, another_program_s, a_later_version_s,
-     without_tables, without_entries],
-)  # fmt: skip
+    [
+        nothing,
+        empty,
+        directory,
+        text,
+        noise,
+        link_to_itself,
+        another_program_s,
+        a_later_version_s,
+        without_tables,
+        without_entries,
+    ],
+)
 @pytest.mark.parametrize("with_head", [True, False], ids=["its head there", "no head"])
 def test_what_is_no_ledger_is_neither_opened_nor_overwritten(
     path: Path, replace: Callable[[Path], None], with_head: bool

@@ -51,8 +51,9 @@ def worst_delta(noise: float, rate: float, stated: dict[int, float]) -> float:
         if t in stated:
             value = np.maximum(value, np.maximum(0.0, -np.expm1(stated[t] - losses)))
         # E V(L + X): beyond the top V is at least what it is there, below the bottom at least 0.
-        padded = np.concatenate([np.zeros(pad + abs(first)), value,
-                                 np.full(pad + abs(first), value[-1])])  # fmt: skip
+        padded = np.concatenate(
+            [np.zeros(pad + abs(first)), value, np.full(pad + abs(first), value[-1])]
+        )
         means = fftconvolve(padded, probabilities[::-1], mode="valid")
         start = pad + abs(first) + first
         value = np.maximum(means[start : start + len(losses)], 0.0)

@@ -79,8 +79,11 @@ def naive(canaries: int, made: int, right: int, needed: Callable[[float], float]
 
 
 @given(
-    st.integers(2, 60), st.data(), st.floats(0.1, 6.0), st.sampled_from([1e-3, 0.05, 0.3]),
-)  # fmt: skip
+    st.integers(2, 60),
+    st.data(),
+    st.floats(0.1, 6.0),
+    st.sampled_from([1e-3, 0.05, 0.3]),
+)
 def test_it_is_the_recursion_of_the_paper(
     canaries: int, data: st.DataObject, eps: float, level: float
 ) -> None:

@@ -35,8 +35,14 @@ def test_a_plan_is_read_back_from_its_terms(noise: str) -> None:
     terms = json.loads(json.dumps(solved.terms()))
     assert ("sharing" in terms) == (noise == "shared")
     assert Plan.from_terms(terms) == solved
-    wrongs = ({"local_steps": 0}, {"unit": "house"}, {"more": 1}, {"num_rounds": "4"},
-              {"sharing": {"sites": 3}}, {"sharing": 3})  # fmt: skip
+    wrongs = (
+        {"local_steps": 0},
+        {"unit": "house"},
+        {"more": 1},
+        {"num_rounds": "4"},
+        {"sharing": {"sites": 3}},
+        {"sharing": 3},
+    )
     for wrong in wrongs:
         with pytest.raises(ValueError, match=r"terms|house"):
             Plan.from_terms(terms | wrong)

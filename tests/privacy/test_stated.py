@@ -41,16 +41,26 @@ FIGURES = {
 @pytest.mark.parametrize("figure", FIGURES.values(), ids=FIGURES.keys())
 def test_a_text_says_all_of_it_and_json_is_read_back(figure: Stated) -> None:
     text = str(figure)
-    for part in (f"δ = {figure.delta:g}", f"one {figure.unit} added or removed", figure.against,
-                 shown(figure.epsilon)):  # fmt: skip
+    for part in (
+        f"δ = {figure.delta:g}",
+        f"one {figure.unit} added or removed",
+        figure.against,
+        shown(figure.epsilon),
+    ):
         assert part in text
     assert ("promised" in text) is figure.is_promise
     assert ("not a promise" in text) is not figure.is_promise
     document = figure.to_json()
     assert set(document) == {
-        "epsilon", "delta", "unit", "neighbouring", "accountant", "adversaries", "basis",
+        "epsilon",
+        "delta",
+        "unit",
+        "neighbouring",
+        "accountant",
+        "adversaries",
+        "basis",
         "is_promise",
-    }  # fmt: skip
+    }
     assert (document["epsilon"] is None) is math.isinf(figure.epsilon)
     assert Stated.from_json(document) == figure
 

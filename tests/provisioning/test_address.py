@@ -24,12 +24,35 @@ def test_host_and_port(address: str, found: tuple[str, int]) -> None:
 @pytest.mark.parametrize(
     "address",
     [
-        "", ":", ":9443", "fed", "fed:", "fed:x", "fed:0", "fed:65536", "fed:-1", "fed:+1",
-        "fed:٩٤٤٣", "fed:" + "9" * 5000, "fd00::7:9443", "[fed]:9443", "[fd00::7:9443", "fe d:1",
-        "https://fed:9443", "fed/v1:9443", "a..b:1", "-fed:1", "bücher.example:1", "*.example:1",
-        "fed.:1", "x" * 64 + ":1", "user@fed:1", "[fe80::1%eth0]:1", "fed\n:1",
+        "",
+        ":",
+        ":9443",
+        "fed",
+        "fed:",
+        "fed:x",
+        "fed:0",
+        "fed:65536",
+        "fed:-1",
+        "fed:+1",
+        "fed:٩٤٤٣",
+        "fed:" + "9" * 5000,
+        "fd00::7:9443",
+        "[fed]:9443",
+        "[fd00::7:9443",
+        "fe d:1",
+        "https://fed:9443",
+        "fed/v1:9443",
+        "a..b:1",
+        "-fed:1",
+        "bücher.example:1",
+        "*.example:1",
+        "fed.:1",
+        "x" * 64 + ":1",
+        "user@fed:1",
+        "[fe80::1%eth0]:1",
+        "fed\n:1",
     ],
-)  # fmt: skip
+)
 def test_what_is_no_address_is_named(address: str) -> None:
     with pytest.raises(UsageError, match=r"^listen: .* host:port is needed"):
         split_address(address, "listen")

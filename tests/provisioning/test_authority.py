@@ -74,8 +74,9 @@ def test_names_and_addresses_become_sans_of_their_own_kind() -> None:
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["fed.example.org"]
     assert names.get_values_for_type(x509.IPAddress) == [
-        ipaddress.ip_address("10.0.0.7"), ipaddress.ip_address("fd00::7"),
-    ]  # fmt: skip
+        ipaddress.ip_address("10.0.0.7"),
+        ipaddress.ip_address("fd00::7"),
+    ]
     certificate.verify_directly_issued_by(authority().certificate)
 
 

@@ -52,8 +52,12 @@ def install(folder: Path, *words: object, path: str | None = None) -> tuple[int,
     environment = {**os.environ, "PATH": path or os.environ["PATH"]}
     done = subprocess.run(
         ["/bin/sh", str(folder / "install.sh"), *map(str, words)],
-        cwd=folder.parent, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=folder.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return done.returncode, done.stdout + done.stderr
 
 
@@ -190,10 +194,21 @@ def _of_another_kind(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [_drop_signature, _drop_model, _add_code, _add_wheel, _add_hidden, _add_link, _swap,
-     _sign_anew, _sign_with_the_old_certificate, _list_twice, _of_another_kind],
+    [
+        _drop_signature,
+        _drop_model,
+        _add_code,
+        _add_wheel,
+        _add_hidden,
+        _add_link,
+        _swap,
+        _sign_anew,
+        _sign_with_the_old_certificate,
+        _list_twice,
+        _of_another_kind,
+    ],
     ids=lambda change: change.__name__.strip("_"),
-)  # fmt: skip
+)
 def test_what_is_not_as_signed_is_not_installed(collected: Path, change, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     seal(collected, authority(), NOW)
     change(collected)

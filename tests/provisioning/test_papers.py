@@ -300,8 +300,12 @@ def earlier(path: Path) -> Path:
     """A welcome as it was written before coordinators had a key: byte for byte of that form."""
     said = {name: value for name, value in asdict(welcome()).items() if name != "coordinator_key"}
     signature = authority().sign(b"cloister welcome 1\n" + canonical(said))
-    document = {"cloister": "welcome", "version": 1, "body": said,
-                "signatures": {"authority": signature.hex()}}  # fmt: skip
+    document = {
+        "cloister": "welcome",
+        "version": 1,
+        "body": said,
+        "signatures": {"authority": signature.hex()},
+    }
     path.write_text(json.dumps(document, indent=2) + "\n")
     return path
 

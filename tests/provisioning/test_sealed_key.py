@@ -226,6 +226,8 @@ def test_openssl_takes_no_passphrase_but_the_stretched_one(tmp_path: Path) -> No
     create_authority(tmp_path, "hub", NOW, WORDS)
     done = subprocess.run(
         ["openssl", "pkey", "-in", str(tmp_path / "ca.key"), "-passin", "env:WORDS", "-noout"],
-        env={**os.environ, "WORDS": WORDS.decode()}, capture_output=True, check=False,
-    )  # fmt: skip
+        env={**os.environ, "WORDS": WORDS.decode()},
+        capture_output=True,
+        check=False,
+    )
     assert done.returncode != 0

@@ -27,10 +27,15 @@ QUESTIONS = st.builds(
 )
 # For each field another value than any that was signed.
 OTHERS = {
-    "study": TEXTS, "round": st.integers(-(2**62), 2**62), "adapter": st.binary(max_size=20),
-    "step": st.sampled_from(Step), "body": st.binary(max_size=20), "to": TEXTS, "seen": TEXTS,
+    "study": TEXTS,
+    "round": st.integers(-(2**62), 2**62),
+    "adapter": st.binary(max_size=20),
+    "step": st.sampled_from(Step),
+    "body": st.binary(max_size=20),
+    "to": TEXTS,
+    "seen": TEXTS,
     "signature": st.binary(max_size=80),
-}  # fmt: skip
+}
 
 
 def asked(question: RoundRequest, seen: str = "") -> RoundRequest:
@@ -67,9 +72,13 @@ def test_another_document_makes_it_a_stranger_s(question: RoundRequest, document
 
 @pytest.mark.parametrize(
     "trusted",
-    [replace(TRUSTED, site="clinic"), replace(TRUSTED, key=public_hex(KEY)[:-1]),
-     replace(TRUSTED, key=public_hex(Ed25519PrivateKey.generate())), replace(TRUSTED, key="")],
-)  # fmt: skip
+    [
+        replace(TRUSTED, site="clinic"),
+        replace(TRUSTED, key=public_hex(KEY)[:-1]),
+        replace(TRUSTED, key=public_hex(Ed25519PrivateKey.generate())),
+        replace(TRUSTED, key=""),
+    ],
+)
 def test_another_site_or_key_takes_it_for_a_stranger_s(trusted: Coordinator) -> None:
     with pytest.raises(StrangerError):
         check_asked(asked(RoundRequest("study", 1, b"")), DOCUMENT, lambda: trusted)

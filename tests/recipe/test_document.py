@@ -231,9 +231,15 @@ def test_another_default_in_code_is_another_digest(monkeypatch: pytest.MonkeyPat
 
 def test_a_document_gives_the_study_and_its_digest() -> None:
     recipe = parse_recipe(
-        "", ["strategy.name=fedadam", 'task.labels=["ä", "b"]', "privacy.unit=person",
-             "data.person=p", "data.public_records=[300, 400, 500, 600]"],
-    )  # fmt: skip
+        "",
+        [
+            "strategy.name=fedadam",
+            'task.labels=["ä", "b"]',
+            "privacy.unit=person",
+            "data.person=p",
+            "data.public_records=[300, 400, 500, 600]",
+        ],
+    )
     received = parse_document(sent_document(recipe))
     assert received.digest() == recipe.digest()
     assert received.digest() == hashlib.sha256(sent_document(recipe).encode()).hexdigest()
@@ -307,9 +313,15 @@ def test_a_strategy_has_a_name_and_options_of_bounded_length(value: object, said
         GOLDEN.replace('"text":"text"', '"text":"\\ud800"'),
         GOLDEN.replace('"name":"fedavg"', '"name":"fedavg","x":"\\ud800"'),
         GOLDEN.replace('"name":"fedavg"', '"name":"fedavg","x":1e999'),
-        "", "null", "[]", "3", "{", '{"format":2}', "[study]\nseed = 1\n",
+        "",
+        "null",
+        "[]",
+        "3",
+        "{",
+        '{"format":2}',
+        "[study]\nseed = 1\n",
     ],
-)  # fmt: skip
+)
 def test_what_is_not_the_canonical_text_of_a_study_is_refused(text: str) -> None:
     assert problems(text)
 

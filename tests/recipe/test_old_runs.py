@@ -179,8 +179,9 @@ def test_machine_settings_where_they_were_are_taken_and_said() -> None:
     assert recipe.machine.frozen_cache_gib == 0.0
     assert recipe.digest() == Recipe().digest()
     assert ["machine.physical_batch_tokens" in warnings(recipe)[0], len(warnings(recipe))] == [
-        True, 2
-    ]  # fmt: skip
+        True,
+        2,
+    ]
     assert warnings(parse_recipe("", ["training.frozen_cache_gib=0"]))
     with pytest.raises(RecipeError, match=r"training\.frozen_cache_gib: given in \[machine\] too"):
         parse_recipe("[training]\nfrozen_cache_gib = 0\n[machine]\nfrozen_cache_gib = 1\n")

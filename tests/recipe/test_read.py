@@ -49,9 +49,17 @@ def test_assignments_win_over_the_file_and_later_ones_over_earlier() -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("a.b=2", 2), ("a.b=0.5", 0.5), ("a.b=true", True), ("a.b='x y'", "x y"), ("a.b=x y", "x y"),
-     ("a.b=[1, 2]", [1, 2]), ("a.b=", ""), ("a.b=x=y", "x=y")],
-)  # fmt: skip
+    [
+        ("a.b=2", 2),
+        ("a.b=0.5", 0.5),
+        ("a.b=true", True),
+        ("a.b='x y'", "x y"),
+        ("a.b=x y", "x y"),
+        ("a.b=[1, 2]", [1, 2]),
+        ("a.b=", ""),
+        ("a.b=x=y", "x=y"),
+    ],
+)
 def test_assignments_are_toml_or_bare_text(text: str, value: object) -> None:
     assert parse_assignment(text) == ("a", "b", value)
 
@@ -167,8 +175,12 @@ def test_contradictions_are_refused(assignments: list[str], message: str) -> Non
             "lora.head",
         ),
         (
-            ["strategy.name=fedex", "lora.train=both", "lora.residual=4",
-             "training.mode=gradient-rounds"],
+            [
+                "strategy.name=fedex",
+                "lora.train=both",
+                "lora.residual=4",
+                "training.mode=gradient-rounds",
+            ],
             "training.mode: gradient rounds average gradients",
         ),
         (["lora.ranks=[2, 2, 4, 4]"], "lora.ranks: fedavg averages factors"),
@@ -182,12 +194,16 @@ def test_contradictions_are_refused(assignments: list[str], message: str) -> Non
             "training.local_steps: flora",
         ),
         (
-            ["strategy.name=fedsvd", "lora.train=both", "lora.use_dora=true",
-             "privacy.enabled=false"],
+            [
+                "strategy.name=fedsvd",
+                "lora.train=both",
+                "lora.use_dora=true",
+                "privacy.enabled=false",
+            ],
             "lora.use_dora: DoRA",
         ),
     ],
-)  # fmt: skip
+)
 def test_strategies_name_what_they_do_not_go_with(assignments: list[str], message: str) -> None:
     assert any(message in problem for problem in problems("", *assignments))
 

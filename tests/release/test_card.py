@@ -17,9 +17,13 @@ from cloister.release.snippets import Loading
 from tests.support.ledgers import shared_plan, small_plan
 
 LOADING = Loading(
-    base="base", network="AutoModel", kind="sequence-classification",
-    pooling=Pooling("mean", False, "as model.pooling says"), max_length=16, pad_id=0,
-)  # fmt: skip
+    base="base",
+    network="AutoModel",
+    kind="sequence-classification",
+    pooling=Pooling("mean", False, "as model.pooling says"),
+    max_length=16,
+    pad_id=0,
+)
 CENTRAL = central_plan(8.0, 1e-5, sites=100, rounds=3, max_update_norm=1.0)
 
 
@@ -39,10 +43,22 @@ def facts(plan: Plan, **changes: object) -> SiteFacts:
 def card(sites: Plan | Mapping[str, SiteFacts | str], **more: object) -> str:
     known = {"east": facts(sites), "west": facts(sites)} if isinstance(sites, Plan) else sites
     usual = Card(
-        name="study", base="base", base_sha256="ab", kind="sequence-classification", labels=("a",),
-        loading=LOADING, parameters=7, rounds=2, mode="one gradient a round", metric="accuracy",
-        test={"accuracy": 0.5}, plain_test=None, majority=None, sites=known, recipe_digest="cd",
-    )  # fmt: skip
+        name="study",
+        base="base",
+        base_sha256="ab",
+        kind="sequence-classification",
+        labels=("a",),
+        loading=LOADING,
+        parameters=7,
+        rounds=2,
+        mode="one gradient a round",
+        metric="accuracy",
+        test={"accuracy": 0.5},
+        plain_test=None,
+        majority=None,
+        sites=known,
+        recipe_digest="cd",
+    )
     text = render(replace(usual, **more))  # type: ignore[arg-type]
     return text[text.index("## Privacy") : text.index("## Loading")]
 
@@ -136,11 +152,22 @@ def test_no_noise_is_no_privacy() -> None:
 def test_a_twin_that_was_not_tuned_is_called_untuned() -> None:
     """Else the difference is taken for the price of privacy, which it is a lower bound of."""
     with_twin = Card(
-        name="study", base="base", base_sha256="ab", kind="sequence-classification", labels=("a",),
-        loading=LOADING, parameters=7, rounds=3, mode="one gradient a round", metric="accuracy",
-        test={"accuracy": 0.5}, plain_test={"accuracy": 0.75}, majority=None,
-        sites={"east": facts(small_plan())}, recipe_digest="cd",
-    )  # fmt: skip
+        name="study",
+        base="base",
+        base_sha256="ab",
+        kind="sequence-classification",
+        labels=("a",),
+        loading=LOADING,
+        parameters=7,
+        rounds=3,
+        mode="one gradient a round",
+        metric="accuracy",
+        test={"accuracy": 0.5},
+        plain_test={"accuracy": 0.75},
+        majority=None,
+        sites={"east": facts(small_plan())},
+        recipe_digest="cd",
+    )
     text = render(with_twin)
     assert "| | this adapter | same run without privacy, untuned |" in text
     assert "| accuracy | 0.5000 | 0.7500 |" in text
@@ -156,21 +183,43 @@ def test_an_adapter_that_guesses_is_said_to(
     score: float, majority: float | None, is_said: bool
 ) -> None:
     whole = Card(
-        name="study", base="base", base_sha256="ab", kind="sequence-classification", labels=("a",),
-        loading=LOADING, parameters=7, rounds=3, mode="one gradient a round", metric="accuracy",
-        test={"accuracy": score}, plain_test=None, majority=majority,
-        sites={"east": facts(small_plan())}, recipe_digest="cd",
-    )  # fmt: skip
+        name="study",
+        base="base",
+        base_sha256="ab",
+        kind="sequence-classification",
+        labels=("a",),
+        loading=LOADING,
+        parameters=7,
+        rounds=3,
+        mode="one gradient a round",
+        metric="accuracy",
+        test={"accuracy": score},
+        plain_test=None,
+        majority=majority,
+        sites={"east": facts(small_plan())},
+        recipe_digest="cd",
+    )
     assert ("has learnt nothing of use" in render(whole)) == is_said
 
 
 def test_a_card_says_how_texts_are_pooled_and_cut() -> None:
     whole = Card(
-        name="study", base="base", base_sha256="ab", kind="sequence-classification", labels=("a",),
-        loading=LOADING, parameters=7, rounds=3, mode="one gradient a round", metric="accuracy",
-        test={"accuracy": 0.5}, plain_test=None, majority=None,
-        sites={"east": facts(small_plan())}, recipe_digest="cd",
-    )  # fmt: skip
+        name="study",
+        base="base",
+        base_sha256="ab",
+        kind="sequence-classification",
+        labels=("a",),
+        loading=LOADING,
+        parameters=7,
+        rounds=3,
+        mode="one gradient a round",
+        metric="accuracy",
+        test={"accuracy": 0.5},
+        plain_test=None,
+        majority=None,
+        sites={"east": facts(small_plan())},
+        recipe_digest="cd",
+    )
     text = render(whole)
     assert "A text is one vector by its mean (as model.pooling says)." in text
     assert "cut to 16 tokens" in text

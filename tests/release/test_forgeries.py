@@ -124,8 +124,11 @@ def a_certificate_that_understates(folder: Path) -> None:
 def what_is_spent_so_far_sold_as_the_promise(folder: Path) -> None:
     bundle = bundle_of(rounds=1)
     fields = bundle.sites[SITE].fields
-    sold = {**fields["promise"], "epsilon": fields["spent"]["epsilon"],
-            "epsilon_rdp": fields["spent"]["epsilon_rdp"]}  # fmt: skip
+    sold = {
+        **fields["promise"],
+        "epsilon": fields["spent"]["epsilon"],
+        "epsilon_rdp": fields["spent"]["epsilon_rdp"],
+    }
     examine(changed(bundle, resigned(bundle.sites[SITE], key_of(0), promise=sold)), keys_of())
 
 

@@ -89,9 +89,12 @@ def write_script(folder: Path, model: ModelConfig, workspace: Workspace, texts: 
 def run_scripts(folders: Sequence[Path]) -> Mapping[str, Any]:
     names = json.dumps([str(folder) for folder in folders])
     finished = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", DRIVER, names], capture_output=True, text=True,
-        check=False, timeout=600,
-    )  # fmt: skip
+        [sys.executable, "-W", "ignore", "-c", DRIVER, names],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
     assert finished.returncode == 0, finished.stderr[-3000:]
     made: dict[str, Any] = json.loads(finished.stdout.split("MADE")[1])
     return made
@@ -141,10 +144,16 @@ def test_scripts_classify_as_cloister_does(tmp_path: Path) -> None:
 
 WORDS = ("the", "patients", "of", "the", "film", "have", "a", "severe", "fever", "since", "monday")
 TAGGERS = {
-    "bert": "WordPiece", "modernbert": "byte-level", "roberta": "byte-level with a prefix",
-    "llama": "Llama 3", "gemma": "Gemma", "xlm-roberta": "metaspace always",
-    "t5": "metaspace first", "falcon": "byte-level, offsets with the space", "mistral": "Llama 2",
-}  # fmt: skip
+    "bert": "WordPiece",
+    "modernbert": "byte-level",
+    "roberta": "byte-level with a prefix",
+    "llama": "Llama 3",
+    "gemma": "Gemma",
+    "xlm-roberta": "metaspace always",
+    "t5": "metaspace first",
+    "falcon": "byte-level, offsets with the space",
+    "mistral": "Llama 2",
+}
 
 
 @pytest.mark.parametrize("length", [60, 8])

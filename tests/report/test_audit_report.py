@@ -21,22 +21,39 @@ from tests.support.evidence import chain, key_of
 from tests.support.ledgers import small_plan
 
 CONFORMANCE = {
-    "level": "conformance", "refuted": False, "plan": "p", "noise_multiplier": 1.0,
+    "level": "conformance",
+    "refuted": False,
+    "plan": "p",
+    "noise_multiplier": 1.0,
     "sample_rate": 0.1,
     "checks": [
-        {"name": "influence", "law": "law", "figure": 0.99, "low": 0.0, "high": 1.0,
-         "refuted": False},
+        {
+            "name": "influence",
+            "law": "law",
+            "figure": 0.99,
+            "low": 0.0,
+            "high": 1.0,
+            "refuted": False,
+        },
         {"name": "grid", "law": "law", "figure": 0.0, "low": 0.0, "high": 0.0, "refuted": False},
     ],
-}  # fmt: skip
+}
 EMPIRICAL = {
-    "level": "empirical", "refuted": False, "plan": "p", "noise_multiplier": 1.0,
+    "level": "empirical",
+    "refuted": False,
+    "plan": "p",
+    "noise_multiplier": 1.0,
     "sample_rate": 0.1,
     "attacks": [
-        {"attack": "one step, frozen", "refuted": False, "trials": 100,
-         "epsilon_lower_bound": 0.5, "epsilon_claimed": 2.0}
+        {
+            "attack": "one step, frozen",
+            "refuted": False,
+            "trials": 100,
+            "epsilon_lower_bound": 0.5,
+            "epsilon_claimed": 2.0,
+        }
     ],
-}  # fmt: skip
+}
 
 
 def ledgers(sites: int = 2, rounds: int = 2, **options: Any) -> list[AuditedLedger]:
@@ -65,10 +82,20 @@ def test_it_says_what_was_promised_spent_and_checked() -> None:
     document = report(CONFORMANCE, EMPIRICAL)
     assert loud(document) == []
     text = to_html(document)
-    for word in ("add-remove", "2.8545", "ε spent (RDP)", "50.0000", "3.5907",
-                 "promised for the whole plan",
-                 "an indication, not a promise", "one step, frozen", "influence",
-                 "not refuted", "cut off", "0" * 16):  # fmt: skip
+    for word in (
+        "add-remove",
+        "2.8545",
+        "ε spent (RDP)",
+        "50.0000",
+        "3.5907",
+        "promised for the whole plan",
+        "an indication, not a promise",
+        "one step, frozen",
+        "influence",
+        "not refuted",
+        "cut off",
+        "0" * 16,
+    ):
         assert word in text, word
     assert "verified" not in text.lower()
     headings = [b.text for b in document.blocks if isinstance(b, Heading)]
@@ -172,8 +199,10 @@ def test_what_cannot_be_reported_is_said(tmp_path: Path, ledger: Path) -> None:
     assert run(["audit", "report", str(ledger), "--key", f"ward={'ab' * 32}"]) == 6
 
 
-CHROMIUM = next((c for name in ("chromium", "chromium-browser", "google-chrome")
-                 if (c := shutil.which(name))), None)  # fmt: skip
+CHROMIUM = next(
+    (c for name in ("chromium", "chromium-browser", "google-chrome") if (c := shutil.which(name))),
+    None,
+)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -181,9 +210,18 @@ def test_a_browser_shows_the_page(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     page.write_text(to_html(report(CONFORMANCE, EMPIRICAL)), encoding="utf-8")
     picture = tmp_path / "page.png"
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-quic",
-               "--disable-background-networking", "--disable-component-update", "--disable-sync",
-               f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1000,3000"]  # fmt: skip
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-quic",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--window-size=1000,3000",
+    ]
     command = [str(CHROMIUM), *options, "--dump-dom", page.as_uri()]
     dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
     assert "What was promised, and to whom" in dom

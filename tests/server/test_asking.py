@@ -94,8 +94,11 @@ def test_a_lost_answer_is_asked_for_again() -> None:
     assert [node for _, node in one.grid.asked] == [2, 3, 3]
     assert one.grid.asked[2][0] == pytest.approx(7.0, abs=2 * POLL)
     assert [what for what, _, site in one.events if site == "b"] == [
-        "asked", "lost", "asked", "answered",
-    ]  # fmt: skip
+        "asked",
+        "lost",
+        "asked",
+        "answered",
+    ]
 
 
 def test_without_patience_for_it_an_error_is_an_answer() -> None:
@@ -164,8 +167,14 @@ def test_a_slow_node_that_answers_every_question_counts_once_and_is_never_late()
     one.clock.now = 60.0  # the answer to the second question came meanwhile
     assert one.ask(2) == {"a": True, "b": True}
     told = [(what, number) for what, number, site in one.events if site == "b"]
-    assert told == [("asked", 1), ("asked", 1), ("answered", 1),
-                    ("asked", 2), ("asked", 2), ("answered", 2)]  # fmt: skip
+    assert told == [
+        ("asked", 1),
+        ("asked", 1),
+        ("answered", 1),
+        ("asked", 2),
+        ("asked", 2),
+        ("answered", 2),
+    ]
 
 
 def test_a_silent_node_that_is_gone_is_not_asked_until_it_is_back() -> None:
@@ -194,8 +203,11 @@ def test_a_late_answer_is_told_and_dropped() -> None:
     assert one.ask(1, enough=1) == {"a": True}
     assert one.ask(2, enough=1) == {"a": True, "b": True}
     assert [event for event in one.events if event[2] == "b"] == [
-        ("asked", 1, "b"), ("asked", 2, "b"), ("late", 1, "b"), ("answered", 2, "b"),
-    ]  # fmt: skip
+        ("asked", 1, "b"),
+        ("asked", 2, "b"),
+        ("late", 1, "b"),
+        ("answered", 2, "b"),
+    ]
 
 
 def test_an_answer_that_nobody_asked_for_is_dropped() -> None:
@@ -222,11 +234,13 @@ def test_a_round_begins_once_all_are_there() -> None:
     arrivals = {2: 0.0, 3: 4.0, 4: 9.0}
     there = lambda now: {n: SITES[n] for n, at in arrivals.items() if at <= now}  # noqa: E731
     assert connected(Round({}, Patience(100.0), there), 2) == (
-        {"a", "b", "c"}, pytest.approx(9.0, abs=2 * POLL)
-    )  # fmt: skip
+        {"a", "b", "c"},
+        pytest.approx(9.0, abs=2 * POLL),
+    )
     assert connected(Round({}, Patience(100.0, absent=6.0), there), 2) == (
-        {"a", "b"}, pytest.approx(6.0, abs=2 * POLL)
-    )  # fmt: skip
+        {"a", "b"},
+        pytest.approx(6.0, abs=2 * POLL),
+    )
     assert connected(Round({}, Patience(100.0, absent=6.0), there), 3)[0] == {"a", "b", "c"}
 
 
@@ -284,9 +298,8 @@ def test_no_timetable_makes_a_round_longer_than_its_bound(
     assert len(set(sites)) == len(sites) <= len(found)
     answered = [site for what, _, site in one.events if what == "answered"]
     assert sorted(answered) == sorted(
-        site for site, message in came
-        if message.has_content() or patience.again is None
-    )  # fmt: skip
+        site for site, message in came if message.has_content() or patience.again is None
+    )
     # Whoever answers the first question in time, and neither goes nor comes, is heard.
     for node, times in zip(nodes, timetable, strict=True):
         first, place = times[0], nodes.index(node)

@@ -88,8 +88,11 @@ def test_it_meets_its_target_over_all_rounds() -> None:
     assert made.epsilon_after(1) < 1
 
 
-FORCED = ["privacy.site_epsilon=8.0", "privacy.site_noise_forced=true",
-          "privacy.max_update_norm=0.2"]  # fmt: skip
+FORCED = [
+    "privacy.site_epsilon=8.0",
+    "privacy.site_noise_forced=true",
+    "privacy.max_update_norm=0.2",
+]
 
 
 def test_a_study_states_it_on_its_card(tmp_path: Path) -> None:
@@ -120,6 +123,10 @@ def test_what_it_does_not_go_with_is_refused(
 
 
 def test_a_hundred_sites_need_not_force_it() -> None:
-    many = ["data.sites=100", "data.public_records=20", "training.expected_batch_size=5",
-            "privacy.site_epsilon=8.0"]  # fmt: skip
+    many = [
+        "data.sites=100",
+        "data.public_records=20",
+        "training.expected_batch_size=5",
+        "privacy.site_epsilon=8.0",
+    ]
     assert parse_recipe("", many).privacy.central(100, 3) is not None

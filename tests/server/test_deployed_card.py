@@ -96,10 +96,14 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
     small_recipe(folder / "study")  # makes the base
     base = weights_sha256(folder / "study" / "base")
     recipe = small_recipe(
-        folder / "study", f"task.labels={sorted(NOTES)}", "privacy.noise_multiplier=1.0",
-        "data.sites=3", "federation.min_sites=2", "federation.absent_timeout=0.01",
+        folder / "study",
+        f"task.labels={sorted(NOTES)}",
+        "privacy.noise_multiplier=1.0",
+        "data.sites=3",
+        "federation.min_sites=2",
+        "federation.absent_timeout=0.01",
         f"model.sha256='{base}'",
-    )  # fmt: skip
+    )
     opened: dict[str, Admitted] = {}
     members: dict[str, Member] = {}
     for seed, (name, strictness) in enumerate({"east": LAX, "west": STRICT, "north": LAX}.items()):
@@ -107,18 +111,25 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
         place.mkdir()
         write_notes(place / "records.jsonl", 40, seed=10 + seed)
         text = SITE.format(
-            name=name, base=base, model=folder / "study" / "base",
-            labels=json.dumps(sorted(NOTES)), **strictness,
-        )  # fmt: skip
+            name=name,
+            base=base,
+            model=folder / "study" / "base",
+            labels=json.dumps(sorted(NOTES)),
+            **strictness,
+        )
         unit = "person" if strictness is STRICT else "record"
         (place / "site.toml").write_text(text + standing(base, unit=unit))
         file = read_site(place / "site.toml")
         begin_ledger(file)
         key = public_hex(load_key(key_file(file.ledger)))
         members[name] = Member(
-            standing=Standing.APPROVED, token="", expires="2099-01-01T00:00:00+00:00",
-            node_key=name, ledger_key=key, public_records=40,
-        )  # fmt: skip
+            standing=Standing.APPROVED,
+            token="",
+            expires="2099-01-01T00:00:00+00:00",
+            node_key=name,
+            ledger_key=key,
+            public_records=40,
+        )
         if name != "north":
             opened[name] = open_own(file, recipe, read_records(file))
 
@@ -184,17 +195,22 @@ def test_a_site_that_did_not_answer_is_never_filled_in(deployed: Deployed) -> No
 def test_certificates_are_kept_beside_the_adapter_and_hold(deployed: Deployed) -> None:
     folder = deployed.run.path / "certificates"
     assert {file.name for file in folder.iterdir()} == {
-        "east.certificate.json", "west.certificate.json"
-    }  # fmt: skip
+        "east.certificate.json",
+        "west.certificate.json",
+    }
     for name, site in deployed.sites.items():
         content = (folder / f"{name}.certificate.json").read_bytes()
         fields = check_alone(
-            content, site=name, study=deployed.recipe.digest(), key=site.ledger.public_key,
+            content,
+            site=name,
+            study=deployed.recipe.digest(),
+            key=site.ledger.public_key,
             most_steps=4,
-        )  # fmt: skip
+        )
         assert fields["promise"] == {
-            **site.ledger.promise.to_json(), "epsilon_rdp": fields["promise"]["epsilon_rdp"]
-        }  # fmt: skip
+            **site.ledger.promise.to_json(),
+            "epsilon_rdp": fields["promise"]["epsilon_rdp"],
+        }
         assert fields["rounds"] == 2
 
 

@@ -60,9 +60,12 @@ def gate(shared: Gate) -> Gate:
 def test_a_member_s_request_arrives_as_it_was_sent_and_so_does_the_answer(gate: Gate) -> None:
     headers = signed("ward") | {"content-type": "application/protobuf", "cookie": "a", "x-y": "z"}
     answer = httpx.post(
-        f"https://localhost:{gate.port}/v1/fleet/{CALL}?secret=1", content=BODY,
-        headers=headers, verify=gate.context, trust_env=False,
-    )  # fmt: skip
+        f"https://localhost:{gate.port}/v1/fleet/{CALL}?secret=1",
+        content=BODY,
+        headers=headers,
+        verify=gate.context,
+        trust_env=False,
+    )
     assert (answer.status_code, answer.content) == (200, b"answer to " + BODY[:10])
     assert answer.headers["flwr-told"] == "yes"
     assert answer.headers["cloister-member"] == "ward"
@@ -77,13 +80,31 @@ def test_a_member_s_request_arrives_as_it_was_sent_and_so_does_the_answer(gate: 
 
 def test_every_call_of_a_node_passes_and_no_other(gate: Gate) -> None:
     gates.ask(gate)
-    said = [gates.activation(), gates.poll(), gates.reply(), gates.part(), gates.fetch(),
-            gates.confirm(), gates.run_of(), gates.bundle_of(), gates.leave()]  # fmt: skip
+    said = [
+        gates.activation(),
+        gates.poll(),
+        gates.reply(),
+        gates.part(),
+        gates.fetch(),
+        gates.confirm(),
+        gates.run_of(),
+        gates.bundle_of(),
+        gates.leave(),
+    ]
     assert {gates.call_of(one) for one in said} | {CALL} == set(CALLS)
     assert [gate.say(one) for one in said] == [200] * len(said)
     gate.link.asked.clear()
-    for call in ("register-node", "unregister-node", "PULL-MESSAGES", "x", "..", CALL + "%00",
-                 CALL + "%0a", "%2e%2e", CALL + "%20"):  # fmt: skip
+    for call in (
+        "register-node",
+        "unregister-node",
+        "PULL-MESSAGES",
+        "x",
+        "..",
+        CALL + "%00",
+        CALL + "%0a",
+        "%2e%2e",
+        CALL + "%20",
+    ):
         assert gate.post(signed("ward"), call) in (400, 404), call
     assert gate.link.asked == []
 
@@ -124,16 +145,34 @@ def test_a_stranger_s_body_is_never_read(gate: Gate) -> None:
 
 
 PATHS = [
-    "/v1/control/start-run", "/v1/runtime/acquire-task", "/v1/fleet/../control/start-run",
-    "/v1/fleet/%2e%2e/control/start-run", "/v1/fleet/%2e%2e%2fcontrol%2fstart-run",
-    "/v1/fleet/..%2fcontrol", "/v1/fleet/%252e%252e/control", "/v1/fleet/..;/control/start-run",
-    f"/v1/fleet/{CALL}/../../control/start-run", f"/v1/fleet/{CALL}%2f..%2f..%2fcontrol%2fx",
-    f"/v1/fleet/{CALL}/", "/v1/fleet/", "/v1/fleet", "//v1/control/start-run", "/", "*",
-    "/v1/./control/start-run", "/v1/fleet\\..\\control", "/V1/FLEET/" + CALL, "/v1//fleet/" + CALL,
-    f"/v1/fleet/{CALL}%00/../../control", "https://localhost/v1/control/start-run",
-    "http://127.0.0.1:18080/v1/control/start-run", "https://localhost/v1/fleet/../control/x",
-    "/docs", "/openapi.json", "/health",
-]  # fmt: skip
+    "/v1/control/start-run",
+    "/v1/runtime/acquire-task",
+    "/v1/fleet/../control/start-run",
+    "/v1/fleet/%2e%2e/control/start-run",
+    "/v1/fleet/%2e%2e%2fcontrol%2fstart-run",
+    "/v1/fleet/..%2fcontrol",
+    "/v1/fleet/%252e%252e/control",
+    "/v1/fleet/..;/control/start-run",
+    f"/v1/fleet/{CALL}/../../control/start-run",
+    f"/v1/fleet/{CALL}%2f..%2f..%2fcontrol%2fx",
+    f"/v1/fleet/{CALL}/",
+    "/v1/fleet/",
+    "/v1/fleet",
+    "//v1/control/start-run",
+    "/",
+    "*",
+    "/v1/./control/start-run",
+    "/v1/fleet\\..\\control",
+    "/V1/FLEET/" + CALL,
+    "/v1//fleet/" + CALL,
+    f"/v1/fleet/{CALL}%00/../../control",
+    "https://localhost/v1/control/start-run",
+    "http://127.0.0.1:18080/v1/control/start-run",
+    "https://localhost/v1/fleet/../control/x",
+    "/docs",
+    "/openapi.json",
+    "/health",
+]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -165,8 +204,10 @@ def test_a_header_that_stands_there_twice_is_refused(gate: Gate, name: str) -> N
 
 INNER = head("POST /v1/control/start-run HTTP/1.1", {"content-length": "0"})
 SMUGGLED: dict[str, tuple[list[tuple[str, str]], bytes]] = {
-    "length and chunks": ([("content-length", "5"), ("transfer-encoding", "chunked")],
-                          b"0\r\n\r\n" + INNER),
+    "length and chunks": (
+        [("content-length", "5"), ("transfer-encoding", "chunked")],
+        b"0\r\n\r\n" + INNER,
+    ),
     "two lengths": ([("content-length", "0"), ("content-length", str(len(INNER)))], INNER),
     "odd chunks": ([("transfer-encoding", "chunked, identity")], b"0\r\n\r\n" + INNER),
     "hidden chunks": ([("transfer-encoding", "\x0bchunked")], b"0\r\n\r\n" + INNER),
@@ -176,9 +217,16 @@ SMUGGLED: dict[str, tuple[list[tuple[str, str]], bytes]] = {
     "a long chunk": ([("transfer-encoding", "chunked")], b"FFFFFFFFFFFFFFFFF\r\n" + INNER),
     "a folded header": ([("x", "y\r\n content-length: 0"), ("content-length", "0")], INNER),
     "an upgrade": ([("upgrade", "h2c"), ("content-length", "0")], INNER),
-    "a websocket": ([("upgrade", "websocket"), ("sec-websocket-key", "AAAA"),
-                     ("sec-websocket-version", "13"), ("content-length", "0")], INNER),
-}  # fmt: skip
+    "a websocket": (
+        [
+            ("upgrade", "websocket"),
+            ("sec-websocket-key", "AAAA"),
+            ("sec-websocket-version", "13"),
+            ("content-length", "0"),
+        ],
+        INNER,
+    ),
+}
 
 
 @pytest.mark.parametrize(("pairs", "rest"), SMUGGLED.values(), ids=SMUGGLED.keys())
@@ -374,10 +422,13 @@ def direct(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 TLS = {
-    "expired": "expired", "not begun": "not yet valid", "another's name": "mismatch",
-    "another authority": "unable to get|signature", "self-signed": "self.signed",
+    "expired": "expired",
+    "not begun": "not yet valid",
+    "another's name": "mismatch",
+    "another authority": "unable to get|signature",
+    "self-signed": "self.signed",
     "plain HTTP": "",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", ["as it should be", *TLS])

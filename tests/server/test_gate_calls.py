@@ -112,25 +112,34 @@ REFUSED: dict[str, tuple[Any, int]] = {
     "no tree": (changed(gates.reply(), lambda said: said.ClearField("message_object_trees")), 400),
     "two run times": (changed(gates.reply(), lambda s: s.clientapp_runtime_list.append(1)), 400),
     "a run time below zero": (
-        changed(gates.reply(), lambda s: s.clientapp_runtime_list.__setitem__(0, -1.0)), 400),
+        changed(gates.reply(), lambda s: s.clientapp_runtime_list.__setitem__(0, -1.0)),
+        400,
+    ),
     "a run time that is no number": (
         changed(gates.reply(), lambda s: s.clientapp_runtime_list.__setitem__(0, float("nan"))),
-        400),
+        400,
+    ),
     "a time that is no number": (
-        changed(gates.reply(), lambda s: setattr(metadata(s), "ttl", float("nan"))), 400),
+        changed(gates.reply(), lambda s: setattr(metadata(s), "ttl", float("nan"))),
+        400,
+    ),
     "an infinite time": (
-        changed(gates.reply(), lambda s: setattr(metadata(s), "created_at", float("inf"))), 400),
+        changed(gates.reply(), lambda s: setattr(metadata(s), "created_at", float("inf"))),
+        400,
+    ),
     "another message's tree": (gates.reply(tree="7" * 64), 400),
     "an id that is none": (gates.reply(message="../b", tree="../b"), 400),
     "an object's id that is none": (gates.reply(objects=("x",)), 400),
     "an id in capitals": (gates.reply(objects=("A" * 64,)), 400),
     "too many objects": (
-        gates.reply(objects=tuple(f"{n:064x}" for n in range(MOST_OBJECTS + 1))), 400),
+        gates.reply(objects=tuple(f"{n:064x}" for n in range(MOST_OBJECTS + 1))),
+        400,
+    ),
     "an object many times over": (gates.reply(objects=(PART,) * (MOST_OBJECTS + 1)), 400),
     "an object twice": (gates.reply(objects=(PART, PART)), 400),
     "the question as its answer": (gates.reply(message=QUESTION, tree=QUESTION), 403),
     "content beside the objects": (with_content(gates.reply()), 400),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("said", "code"), REFUSED.values(), ids=REFUSED.keys())

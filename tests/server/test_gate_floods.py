@@ -122,20 +122,29 @@ ENDLESS: dict[str, Callable[[], tuple[bytes, bytes]]] = {
         b"x" * 65536,
     ),
     "a tunnel": lambda: (head("CONNECT localhost:1 HTTP/1.1", signed("ward")), b"x" * 65536),
-    "requests, one behind the other": lambda: (b"", head("GET /x HTTP/1.1", {}).replace(
-        b"connection: close\r\n", b"") * 1000),
-    "a member's body": lambda: (
-        member_s(b"content-length: 999999999\r\n\r\n"), b"x" * 65536),
+    "requests, one behind the other": lambda: (
+        b"",
+        head("GET /x HTTP/1.1", {}).replace(b"connection: close\r\n", b"") * 1000,
+    ),
+    "a member's body": lambda: (member_s(b"content-length: 999999999\r\n\r\n"), b"x" * 65536),
     "a member's chunks": lambda: (
-        member_s(b"transfer-encoding: chunked\r\n\r\n"), b"1000\r\n" + b"x" * 4096 + b"\r\n"),
+        member_s(b"transfer-encoding: chunked\r\n\r\n"),
+        b"1000\r\n" + b"x" * 4096 + b"\r\n",
+    ),
     "a member's empty chunks' names": lambda: (
-        member_s(b"transfer-encoding: chunked\r\n\r\n"), b"1;" + b"e" * 9000 + b"\r\nx\r\n"),
+        member_s(b"transfer-encoding: chunked\r\n\r\n"),
+        b"1;" + b"e" * 9000 + b"\r\nx\r\n",
+    ),
     "a chunk's extension": lambda: (
-        member_s(b"transfer-encoding: chunked\r\n\r\n1;"), b"e" * 65536),
+        member_s(b"transfer-encoding: chunked\r\n\r\n1;"),
+        b"e" * 65536,
+    ),
     "a member's trailers": lambda: (
-        member_s(b"transfer-encoding: chunked\r\n\r\n0\r\n"), b"x: y\r\n" * 10000),
+        member_s(b"transfer-encoding: chunked\r\n\r\n0\r\n"),
+        b"x: y\r\n" * 10000,
+    ),
     "a member's headers": lambda: (member_s(b""), b"x: y\r\n" * 10000),
-}  # fmt: skip
+}
 
 
 def push(secured: socket.socket, first: bytes, then: bytes) -> int:

@@ -66,8 +66,11 @@ class Asked:
         )
 
     def reset(self) -> None:
-        self.said = {"activate-node": gates.activated(), "pull-messages": gates.question(),
-                     "push-messages": b""}  # fmt: skip
+        self.said = {
+            "activate-node": gates.activated(),
+            "pull-messages": gates.question(),
+            "push-messages": b"",
+        }
         for said in (gates.activation(), gates.poll()):
             assert self.ask(gates.call_of(said), said.SerializeToString()) == 200
         self.passed.clear()
@@ -94,9 +97,14 @@ class Asked:
                 codes.append(message["status"])
 
         scope = {
-            "type": "http", "method": "POST", "path": "/", "headers": raw, "query_string": b"",
-            "path_params": {"call": call}, "connection": Place(),
-        }  # fmt: skip
+            "type": "http",
+            "method": "POST",
+            "path": "/",
+            "headers": raw,
+            "query_string": b"",
+            "path_params": {"call": call},
+            "connection": Place(),
+        }
         async with httpx.AsyncClient(
             base_url="https://hub", transport=httpx.MockTransport(answer)
         ) as self.gate.client:
@@ -187,9 +195,15 @@ def nearly(draw: st.DrawFn) -> tuple[str, bytes]:
 
 
 HONEST = [
-    gates.activation(), gates.poll(), gates.reply(), gates.part(), gates.fetch(), gates.confirm(),
-    gates.run_of(), gates.bundle_of(),
-]  # fmt: skip
+    gates.activation(),
+    gates.poll(),
+    gates.reply(),
+    gates.part(),
+    gates.fetch(),
+    gates.confirm(),
+    gates.run_of(),
+    gates.bundle_of(),
+]
 
 
 @given(said=requests() | nearly() | st.tuples(st.sampled_from(CALLS), st.binary(max_size=300)))
@@ -277,16 +291,21 @@ HEADS = st.builds(
     lambda kind, parts, length, rest: f"{kind} {parts} {length}".encode() + b"\0" + rest,
     st.sampled_from(["Message", "RecordDict", "ConfigRecord", "Array", "x", ""]),
     st.sampled_from(["", PART, f"{PART},{PART}", ",", "x"]),
-    st.integers(-3, 40), st.binary(max_size=40),
-)  # fmt: skip
+    st.integers(-3, 40),
+    st.binary(max_size=40),
+)
 
 
 @given(content=st.binary(max_size=200) | HEADS, is_reply=st.booleans())
 def test_any_object_is_judged(content: bytes, is_reply: bool) -> None:
     question = Question(
-        run=RUN, kind="train", objects=frozenset(), ends=1.0, reply=gates.REPLY,
+        run=RUN,
+        kind="train",
+        objects=frozenset(),
+        ends=1.0,
+        reply=gates.REPLY,
         announced={gates.REPLY: (PART,), PART: ()},
-    )  # fmt: skip
+    )
     why = why_unfit(content, gates.REPLY if is_reply else PART, QUESTION, question, gates.NODE)
     if why is None:
         assert not is_reply  # no bytes at random say all that a reply says
@@ -305,11 +324,16 @@ def test_whoever_was_asked_nothing_pushes_and_fetches_nothing(said: tuple[str, b
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-        st.sampled_from(["node", "questions", "run", "kind", "ends", "reply", "objects", "x"]),
-        inner, max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["node", "questions", "run", "kind", "ends", "reply", "objects", "x"]),
+            inner,
+            max_size=8,
+        )
+    ),
     max_leaves=20,
-)  # fmt: skip
+)
 
 
 @given(document=JSON.map(json.dumps).map(str.encode) | st.binary(max_size=200))

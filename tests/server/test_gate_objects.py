@@ -50,23 +50,29 @@ UNFIT: dict[str, Any] = {
     "parts that were not announced": gates.part(content=gates.item(parts=(ELSE,))),
     "a message within the message": gates.part(content=gates.root(parts=())),
     "a dictionary as the message": gates.part(
-        object_id=REPLY, content=gates.item("RecordDict", (PART,))),
+        object_id=REPLY, content=gates.item("RecordDict", (PART,))
+    ),
     "the message without its part": gates.part(object_id=REPLY, content=gates.root(parts=())),
     "a body that is no message": gates.part(
-        object_id=REPLY, content=gates.item("Message", (PART,), b"\xff\xff")),
+        object_id=REPLY, content=gates.item("Message", (PART,), b"\xff\xff")
+    ),
     "content and an error": gates.part(object_id=REPLY, content=gates.root(error=True)),
     "another sender within": gates.part(
-        object_id=REPLY, content=gates.root(src_node_id=OTHER_NODE)),
+        object_id=REPLY, content=gates.root(src_node_id=OTHER_NODE)
+    ),
     "the coordinator as the sender within": gates.part(
-        object_id=REPLY, content=gates.root(src_node_id=gates.HUB)),
+        object_id=REPLY, content=gates.root(src_node_id=gates.HUB)
+    ),
     "another addressee within": gates.part(
-        object_id=REPLY, content=gates.root(dst_node_id=OTHER_NODE)),
+        object_id=REPLY, content=gates.root(dst_node_id=OTHER_NODE)
+    ),
     "another's question within": gates.part(
-        object_id=REPLY, content=gates.root(reply_to_message_id=ELSE)),
+        object_id=REPLY, content=gates.root(reply_to_message_id=ELSE)
+    ),
     "no question within": gates.part(object_id=REPLY, content=gates.root(reply_to_message_id="")),
     "another run within": gates.part(object_id=REPLY, content=gates.root(run_id=RUN + 1)),
     "another type within": gates.part(object_id=REPLY, content=gates.root(message_type="query")),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("said", UNFIT.values(), ids=UNFIT.keys())
@@ -146,7 +152,10 @@ def test_the_largest_reply_is_read_anew_and_damage_leaves_a_bound(tmp_path: Path
     note_largest(path, 1, 5_000_000)
     note_largest(path, 2, 10**12)
     assert (largest(1), largest(2), largest(3)) == (
-        5_000_000, reply_size.LARGEST, reply_size.WITHOUT_STUDY)  # fmt: skip
+        5_000_000,
+        reply_size.LARGEST,
+        reply_size.WITHOUT_STUDY,
+    )
     for run in range(100):
         note_largest(path, run, run)
     assert (largest(99), len(json.loads(path.read_text()))) == (99, reply_size.MOST_RUNS)

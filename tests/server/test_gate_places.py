@@ -56,8 +56,9 @@ def test_members_have_places_of_their_own_and_none_has_all() -> None:
     assert places.taken() == (1, 3)
 
 
-@given(st.lists(st.tuples(st.sampled_from("eebl"), st.integers(0, 9), st.integers(0, 3)),
-                max_size=200))  # fmt: skip
+@given(
+    st.lists(st.tuples(st.sampled_from("eebl"), st.integers(0, 9), st.integers(0, 3)), max_size=200)
+)
 def test_no_bound_is_ever_passed(steps: list[tuple[str, int, int]]) -> None:
     """Whatever comes, speaks and goes; who lost its place is told once, and has none."""
     places = Places(strangers=5, per_network=3, members=4, per_member=2)

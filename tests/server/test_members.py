@@ -98,9 +98,22 @@ def test_a_member_is_not_invited_over() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", "../a", "a/b", "a\\b", ".a", "a\nb", "a\x00", "\ud800", "a\u200bb", "a\u202eb",
-     "x" * 300],
-)  # fmt: skip
+    [
+        "",
+        ".",
+        "..",
+        "../a",
+        "a/b",
+        "a\\b",
+        ".a",
+        "a\nb",
+        "a\x00",
+        "\ud800",
+        "a\u200bb",
+        "a\u202eb",
+        "x" * 300,
+    ],
+)
 def test_what_is_no_name_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="no name for a site"):
         invited({}, name, NOW)
@@ -197,13 +210,27 @@ MEMBER = dataclasses.asdict(joined({}, "ward")["ward"])
 @pytest.mark.parametrize(
     "document",
     [
-        "", "[]", "[" * 50_000, '{"ward": []}', '{"ward": {}}', '{"ward": {"standing": "boss"}}',
-        *(json.dumps({"ward": {**MEMBER, **change}}) for change in (
-            {"expires": "soon"}, {"expires": "2027-01-01"}, {"expires": 5}, {"node_key": None},
-            {"ledger_key": 3}, {"former_keys": 3}, {"former_keys": [3]}, {"rank": 1},
-        )),
+        "",
+        "[]",
+        "[" * 50_000,
+        '{"ward": []}',
+        '{"ward": {}}',
+        '{"ward": {"standing": "boss"}}',
+        *(
+            json.dumps({"ward": {**MEMBER, **change}})
+            for change in (
+                {"expires": "soon"},
+                {"expires": "2027-01-01"},
+                {"expires": 5},
+                {"node_key": None},
+                {"ledger_key": 3},
+                {"former_keys": 3},
+                {"former_keys": [3]},
+                {"rank": 1},
+            )
+        ),
     ],
-)  # fmt: skip
+)
 def test_damaged_members_are_named(tmp_path: Path, document: str) -> None:
     path = tmp_path / "members.json"
     path.write_text(document)
@@ -316,8 +343,12 @@ class Joining(RuleBasedStateMachine):
             known.token, known.standing, known.node = len(self.tokens) - 1, "invited", ""
             known.until = self.now + INVITE_LIFE
 
-    @rule(site=st.sampled_from("ab"), which=st.integers(0, 3), keys=st.sampled_from("abc"),
-          ledger=st.sampled_from("ab"))  # fmt: skip
+    @rule(
+        site=st.sampled_from("ab"),
+        which=st.integers(0, 3),
+        keys=st.sampled_from("abc"),
+        ledger=st.sampled_from("ab"),
+    )
     def approve(self, site: str, which: int, keys: str, ledger: str) -> None:
         place = len(self.tokens) - 1 - which
         token = self.tokens[place][1] if place >= 0 else "none"
@@ -359,10 +390,12 @@ class Joining(RuleBasedStateMachine):
             site: (member.node_key, member.ledger_key)
             for site, member in connecting(members, self.now).items()
         } == {
-            site: (request(site, node=known.node).node_key,
-                   request(site, ledger=known.ledger).ledger_key)
+            site: (
+                request(site, node=known.node).node_key,
+                request(site, ledger=known.ledger).ledger_key,
+            )
             for site, known in expected.items()
-        }  # fmt: skip
+        }
 
     @invariant()
     def what_is_kept_is_what_happened(self) -> None:

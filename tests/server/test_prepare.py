@@ -156,10 +156,13 @@ def test_preparing_has_a_deadline_of_its_own() -> None:
     clock = Clock()
     answers: dict[int, Answer] = {2: lambda count: (50.0, True), 3: lambda count: None}
     asker = Asker(
-        TimedGrid(clock, answers), lambda _: {2: "site 2", 3: "site 3"}, Patience(5.0),
+        TimedGrid(clock, answers),
+        lambda _: {2: "site 2", 3: "site 3"},
+        Patience(5.0),
         Unsigned(),
-        clock=clock, wait=clock.wait,
-    )  # fmt: skip
+        clock=clock,
+        wait=clock.wait,
+    )
     two = replace(study(min_sites=1, prepare_timeout=90.0), sites=("site 2", "site 3"))
     with pytest.raises(QuorumError, match=r"site 2 \(.*\), site 3 \(no answer\)"):
         prepare(two, asker)

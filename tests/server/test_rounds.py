@@ -140,9 +140,10 @@ def test_by_default_a_round_goes_on_without_what_cannot_count(
 
     final = run_study(
         grid(answer, 4),
-        study(sites=("a", "b", "c", "d"), strategy=strategy, min_sites=None,
-              on_round=reports.append),
-    )  # fmt: skip
+        study(
+            sites=("a", "b", "c", "d"), strategy=strategy, min_sites=None, on_round=reports.append
+        ),
+    )
     assert final.adapter["w"].tolist() == [2.0, 2.0]
     assert [(set(report.refused), report.missing) for report in reports] == [({"c"}, ("c",))] * 2
 
@@ -172,13 +173,16 @@ def test_a_method_left_with_too_few_sites_that_have_budget_ends_with_what_it_has
 
     def answer(site: str, number: int) -> Mapping[str, object]:
         spent = site == "c" and number == 2
-        return {**good(site, number), **({"status": "budget", "delta": b"", "epsilon": 0.0,
-                                          "head": ""} if spent else {})}  # fmt: skip
+        return {
+            **good(site, number),
+            **({"status": "budget", "delta": b"", "epsilon": 0.0, "head": ""} if spent else {}),
+        }
 
     final = run_study(grid(answer), study(strategy=strategy, min_sites=None, on_note=notes.append))
     assert final.round == 1
-    assert notes == ["fewer sites have budget than the 3 that this way to aggregate needs: ending "
-                     "after round 1"]  # fmt: skip
+    assert notes == [
+        "fewer sites have budget than the 3 that this way to aggregate needs: ending after round 1"
+    ]
 
 
 def test_a_gate_skips_a_round_that_was_cut_off_everywhere() -> None:
@@ -204,11 +208,15 @@ def test_a_site_may_send_each_rank_that_it_may_have_and_no_other() -> None:
     run_study(
         grid(answer),
         study(
-            strategy=FlexLora({}), state=ServerState(start), num_rounds=1, max_update_norm=None,
-            trained=lambda number: frozenset(pair), on_round=reports.append,
+            strategy=FlexLora({}),
+            state=ServerState(start),
+            num_rounds=1,
+            max_update_norm=None,
+            trained=lambda number: frozenset(pair),
+            on_round=reports.append,
             ranks=dict.fromkeys(NAMES, frozenset({1, 2, 4})),
         ),
-    )  # fmt: skip
+    )
     assert set(reports[0].received) == {"a", "b"}
     assert "other tensors than the study trains" in reports[0].refused["c"]
 

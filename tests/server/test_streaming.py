@@ -50,11 +50,20 @@ class OneAtATime(LocalGrid):
 def peak(sites: int, strategy: Strategy, error: object = None) -> tuple[int, Adapter]:
     """Most bytes that a round held beyond what was there before, and the adapter it gave."""
     study = ServerStudy(
-        digest="d", sites=tuple(f"s{number:02d}" for number in range(sites)), strategy=strategy,
-        state=ServerState(START), num_rounds=1, min_sites=sites, patience=Patience(60.0),
-        trained=lambda number: frozenset({"w"}), max_update_norm=None, score=lambda state: {},
-        save=lambda state: None, voice=Unsigned(), error=error,  # type: ignore[arg-type]
-    )  # fmt: skip
+        digest="d",
+        sites=tuple(f"s{number:02d}" for number in range(sites)),
+        strategy=strategy,
+        state=ServerState(START),
+        num_rounds=1,
+        min_sites=sites,
+        patience=Patience(60.0),
+        trained=lambda number: frozenset({"w"}),
+        max_update_norm=None,
+        score=lambda state: {},
+        save=lambda state: None,
+        voice=Unsigned(),
+        error=error,  # type: ignore[arg-type]
+    )
     tracemalloc.start()
     try:
         final = run_study(OneAtATime(ClientApp(), sites), study)

@@ -19,9 +19,10 @@ from cloister.server.voice import Signed, addressed, hear
 from tests.recipe.test_old_runs import OLD_DIGEST, OLD_TOML
 from tests.support.clock import Clock, TimedGrid
 
-KEY, LEDGERS = Ed25519PrivateKey.generate(), {
-    site: Ed25519PrivateKey.generate() for site in ("east", "west")
-}  # fmt: skip
+KEY, LEDGERS = (
+    Ed25519PrivateKey.generate(),
+    {site: Ed25519PrivateKey.generate() for site in ("east", "west")},
+)
 DOCUMENT = '{"format":2}'
 HEAD, NEXT = "ab" * 32, "cd" * 32
 QUESTION = RoundRequest("study", 3, b"adapter")
@@ -127,9 +128,15 @@ def test_an_answer_that_comes_too_late_tells_its_head_all_the_same(tmp_path: Pat
     questions: list[RoundRequest] = []
     clock, told = Clock(), list[str]()
     grid = Grid(clock, {2: lambda count: (9.0 if count == 0 else 8.0, True)})
-    asker = Asker(grid, lambda _: {2: "east"}, Patience(5.0), voice(tmp_path),
-                  lambda what, number, site: told.append(what),
-                  clock=clock, wait=clock.wait)  # fmt: skip
+    asker = Asker(
+        grid,
+        lambda _: {2: "east"},
+        Patience(5.0),
+        voice(tmp_path),
+        lambda what, number, site: told.append(what),
+        clock=clock,
+        wait=clock.wait,
+    )
     assert list(asker.ask(QUESTION, {2: "east"}, 1, clock.now)) == []
     assert voice(tmp_path).heads.last(public_hex(LEDGERS["east"])) == ""
     assert list(asker.ask(replace(QUESTION, round=4), {2: "east"}, 1, clock.now)) == []

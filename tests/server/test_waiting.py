@@ -57,14 +57,21 @@ def asked(
     instant: Answer = lambda count: (0.5, True)  # noqa: E731
     made = WordsGrid(clock, dict.fromkeys(SITES, instant), words=words)
     asker = Asker(
-        made, lambda _: SITES, Patience(5.0, 20.0, 5.0, silent=20.0), Unsigned(), clock=clock,
+        made,
+        lambda _: SITES,
+        Patience(5.0, 20.0, 5.0, silent=20.0),
+        Unsigned(),
+        clock=clock,
         wait=clock.wait,
-    )  # fmt: skip
+    )
     whole = study(
-        min_sites=least, prepare_timeout=600.0, on_note=told.notes.append,
+        min_sites=least,
+        prepare_timeout=600.0,
+        on_note=told.notes.append,
         on_event=lambda *event: told.events.append(event),
-        on_ready=told.ready.append, on_refused=told.refused.__setitem__,
-    )  # fmt: skip
+        on_ready=told.ready.append,
+        on_refused=told.refused.__setitem__,
+    )
     return prepare(replace(whole, sites=("east", "west")), asker), made
 
 
@@ -93,8 +100,10 @@ def test_the_coordinator_s_operator_is_told_once_whom_it_waits_for() -> None:
     (note,) = told.notes
     assert note.startswith("waiting for the operator of west:")
     assert [(what, site) for what, _, site in told.events] == [
-        ("preparing", "east"), ("preparing", "west"), ("waiting", "west"),
-    ]  # fmt: skip
+        ("preparing", "east"),
+        ("preparing", "west"),
+        ("waiting", "west"),
+    ]
 
 
 def test_who_is_still_waited_for_at_the_deadline_is_at_no_fault() -> None:

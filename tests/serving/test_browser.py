@@ -18,15 +18,26 @@ from cloister.serving.coordinator import read_coordinator
 from cloister.serving.sources import Page, Source
 from tests.support.dashboards import coordinator_folder, site_folder
 
-CHROMIUM = next((c for name in ("chromium", "chromium-browser", "google-chrome")
-                 if (c := shutil.which(name))), None)  # fmt: skip
+CHROMIUM = next(
+    (c for name in ("chromium", "chromium-browser", "google-chrome") if (c := shutil.which(name))),
+    None,
+)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 
 def browse(address: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    plain = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-quic",
-             "--disable-background-networking", "--disable-component-update", "--disable-sync",
-             "--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}"]  # fmt: skip
+    plain = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-quic",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--enable-logging=stderr",
+        f"--user-data-dir={folder / 'profile'}",
+    ]
     command = [str(CHROMIUM), *plain, *options, address]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
 

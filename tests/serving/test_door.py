@@ -57,9 +57,19 @@ def test_the_token_is_taken_from_monitoring_and_from_a_browser_s_dialogue(source
 
 
 @pytest.mark.parametrize(
-    "shown", ["", "Bearer", "Bearer ", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", "Bearer ÿ",
-              "Basic !!!", "Basic " + base64.b64encode(b"no colon").decode(), TOKEN],
-)  # fmt: skip
+    "shown",
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        f"Bearer {TOKEN}x",
+        f"Bearer {TOKEN[:-1]}",
+        "Bearer ÿ",
+        "Basic !!!",
+        "Basic " + base64.b64encode(b"no colon").decode(),
+        TOKEN,
+    ],
+)
 def test_another_token_is_refused_everywhere(source: Source, shown: str) -> None:
     app = make_app(source, TOKEN)
     for path in (*PLACES, f"/?token={TOKEN}", "/nowhere"):
@@ -124,9 +134,11 @@ def test_the_token_comes_from_the_environment_or_a_file_of_its_owner_s(tmp_path:
 
 
 def test_beyond_this_machine_a_token_is_demanded(
-    source: Source, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    source: Source,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     demand_token("0.0.0.0", TOKEN)
     for host in ("localhost", "127.0.0.1", "::1"):

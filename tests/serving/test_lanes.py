@@ -6,8 +6,13 @@ from cloister.serving.lanes import Lanes, State, lanes_of
 
 
 def event(what: str, number: int, site: str = "a", at: int = 0, **more: Any) -> dict[str, Any]:
-    return {"time": f"2026-01-01T00:00:{at:02}+00:00", "what": what, "round": number,
-            "site": site, **more}  # fmt: skip
+    return {
+        "time": f"2026-01-01T00:00:{at:02}+00:00",
+        "what": what,
+        "round": number,
+        "site": site,
+        **more,
+    }
 
 
 def row(number: int, **more: Any) -> dict[str, Any]:
@@ -28,8 +33,12 @@ def test_a_round_goes_from_training_to_sent() -> None:
 
 
 def test_bars_are_shares_of_the_round_s_slowest() -> None:
-    told = [event("asked", 1), event("asked", 1, "b"), event("answered", 1, "a", 4),
-            event("answered", 1, "b", 16)]  # fmt: skip
+    told = [
+        event("asked", 1),
+        event("asked", 1, "b"),
+        event("answered", 1, "a", 4),
+        event("answered", 1, "b", 16),
+    ]
     lanes = lanes_of(["a", "b"], told, [], is_going=True)
     assert lanes.lanes["a"][0].share == 0.25
     assert lanes.lanes["b"][0].share == 1.0
@@ -59,8 +68,12 @@ def test_a_site_whose_budget_is_spent_stays_retired() -> None:
 
 
 def test_a_round_that_was_asked_again_after_a_crash_counts_from_then() -> None:
-    told = [event("asked", 1), event("lost", 1, at=9), event("asked", 1, at=20),
-            event("answered", 1, at=21)]  # fmt: skip
+    told = [
+        event("asked", 1),
+        event("lost", 1, at=9),
+        event("asked", 1, at=20),
+        event("answered", 1, at=21),
+    ]
     lanes = lanes_of(["a"], told, [], is_going=True)
     assert states(lanes) == [State.SENT]
     assert lanes.lanes["a"][0].seconds == 1.0

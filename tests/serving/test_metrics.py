@@ -38,8 +38,12 @@ def scraped(path: Path) -> dict[str, Metric]:
 
 
 def value(families: dict[str, Metric], name: str, **labels: str) -> float:
-    found = [sample.value for family in families.values() for sample in family.samples
-             if sample.name == name and sample.labels == labels]  # fmt: skip
+    found = [
+        sample.value
+        for family in families.values()
+        for sample in family.samples
+        if sample.name == name and sample.labels == labels
+    ]
     assert len(found) == 1, (name, labels, found)
     return float(found[0])
 
@@ -127,8 +131,12 @@ def test_alerts_name_metrics_that_exist(desk: Path, ward: Path) -> None:
     every = [rule for group in rules["groups"] for rule in group["rules"]]
     assert len(every) >= 6
     used = set(re.findall(r"cloister_\w+", json.dumps([rule["expr"] for rule in every])))
-    made = {sample.name for found in (scraped(desk), scraped(ward)) for family in found.values()
-            for sample in family.samples}  # fmt: skip
+    made = {
+        sample.name
+        for found in (scraped(desk), scraped(ward))
+        for family in found.values()
+        for sample in family.samples
+    }
     # Of a running service and of a member alone, which need processes and papers.
     made |= {"cloister_process_starts_total"}
     assert used <= made, used - made

@@ -62,10 +62,16 @@ def test_the_coordinator_s_page_shows_lanes_members_and_what_to_type_next(
     pages = written(desk, tmp_path)
     assert pages.keys() == {"coordinator.html"}
     page = pages["coordinator.html"]
-    for words in ("does not run", "triage-2", "pilot", "hill-clinic", "invited",
-                  f"cloister run resume triage-2 --server {desk}",
-                  f"cloister evaluate {desk / 'runs' / 'pilot'} --data FILE",
-                  "an update of norm 71.2, 50 is the bound"):  # fmt: skip
+    for words in (
+        "does not run",
+        "triage-2",
+        "pilot",
+        "hill-clinic",
+        "invited",
+        f"cloister run resume triage-2 --server {desk}",
+        f"cloister evaluate {desk / 'runs' / 'pilot'} --data FILE",
+        "an update of norm 71.2, 50 is the bound",
+    ):
         assert words in page, words
     assert page.count('class="lanes"') == 2
     assert page.count('<td class="refused"') == 1
@@ -86,11 +92,20 @@ def test_the_site_s_pages_show_what_left_what_is_left_and_why_not(
         (ward.parent / "kept.key").rename(ward.parent / "s.ledger.key")
     assert pages.keys() == {"site.html", "audit.html"}
     page = pages["site.html"]
-    for words in ("What left my building", "more rounds", "cut off, spent",
-                      "of the budget&#39;s 8, both at δ =", "an indication, not a promise",
-                      "promised, at δ =", "for everything that this data set ever releases",
-                  "One study may cost", "1 bundle came along", "its base model is not accepted",
-                  "has joined no federation", 'href="audit.html"'):  # fmt: skip
+    for words in (
+        "What left my building",
+        "more rounds",
+        "cut off, spent",
+        "of the budget&#39;s 8, both at δ =",
+        "an indication, not a promise",
+        "promised, at δ =",
+        "for everything that this data set ever releases",
+        "One study may cost",
+        "1 bundle came along",
+        "its base model is not accepted",
+        "has joined no federation",
+        'href="audit.html"',
+    ):
         assert words in page, words
     assert page.count("<tr><td>") == 10 + 2  # charges, refusals
 
@@ -185,8 +200,13 @@ def test_what_is_none_of_these_is_said_in_one_line(
     damaged = tmp_path / "damaged"
     shutil.copytree(desk, damaged)
     (damaged / "runs" / "pilot" / "metrics.jsonl").write_text("{no json}\n")
-    for path, code in (("none", 3), ("none.toml", 3), ("empty", 3), ("text.ledger", 6),
-                       ("damaged", 3)):  # fmt: skip
+    for path, code in (
+        ("none", 3),
+        ("none.toml", 3),
+        ("empty", 3),
+        ("text.ledger", 6),
+        ("damaged", 3),
+    ):
         assert run(["dashboard", str(tmp_path / path), "--static", str(tmp_path / "out")]) == code
         told = capsys.readouterr()
         assert told.out == ""

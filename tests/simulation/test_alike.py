@@ -58,8 +58,18 @@ def test_a_simulated_site_answers_alike_too(unit: str, tmp_path: Path) -> None:
             (reply,) = grid.send_and_receive([Message(content, node, MessageType.TRAIN)])
             said = RoundReply.from_fields(dict(reply.content[RECORD]))
             shapes = decode(said.delta).shapes if said.delta else {}
-            seen.append((said.site, said.round, said.status, len(said.delta), said.epsilon,
-                         len(said.head), len(said.signature), dict(shapes)))  # fmt: skip
+            seen.append(
+                (
+                    said.site,
+                    said.round,
+                    said.status,
+                    len(said.delta),
+                    said.epsilon,
+                    len(said.head),
+                    len(said.signature),
+                    dict(shapes),
+                )
+            )
         return seen
 
     plain = life("plain", rows)

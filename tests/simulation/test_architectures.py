@@ -13,9 +13,12 @@ from tests.support.studies import small_recipe
 
 # What is adapted, and how a round is made, as where a recipe says nothing.
 DEFAULTS = (
-    "lora.train=b", "lora.top_layers=1", "training.mode=gradient-rounds", "training.local_steps=1",
+    "lora.train=b",
+    "lora.top_layers=1",
+    "training.mode=gradient-rounds",
+    "training.local_steps=1",
     "federation.num_rounds=1",
-)  # fmt: skip
+)
 CLASSIFIERS = ("deberta", "deberta-v2", "deberta-v3", "t5", "modernbert", "mamba", "roberta")
 CHATS = ("bloom", "mamba", "mpt", "falcon with ALiBi", "gpt-neox", "opt")
 # Of these a sibling is among the ones above, or a test of another room runs them.
@@ -71,9 +74,10 @@ def test_a_chat_ends_on_every_architecture_and_again_when_resumed(
         path = tmp_path / f"{part}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     chat = (
-        "task.kind=causal-lm", f"data.train='{tmp_path}/train.jsonl'",
+        "task.kind=causal-lm",
+        f"data.train='{tmp_path}/train.jsonl'",
         f"data.test='{tmp_path}/test.jsonl'",
-    )  # fmt: skip
+    )
     scores = finished(tmp_path, classification(tmp_path, name, *chat))
     assert scores["perplexity"] > 1
     assert 0 <= scores["rouge_l"] <= 1
@@ -100,9 +104,11 @@ def test_a_run_that_learns_nothing_says_so(tmp_path: Path) -> None:
 def test_a_run_that_learns_says_nothing_of_the_kind(tmp_path: Path) -> None:
     told: list[str] = []
     well = (
-        "training.learning_rate=5.0", "privacy.enabled=false", "federation.num_rounds=20",
+        "training.learning_rate=5.0",
+        "privacy.enabled=false",
+        "federation.num_rounds=20",
         "training.expected_batch_size=40",
-    )  # fmt: skip
+    )
     recipe = classification(tmp_path, "bert", *well)
     run = RunDirectory.create(tmp_path / "run", recipe)
     result = simulate(recipe, run, events=Events(on_warning=told.append))

@@ -23,9 +23,13 @@ def chat_recipe(folder: Path, train: list[str], base: Path | None = None) -> Rec
     (folder / "chats.jsonl").write_text("".join(train))
     (folder / "public.jsonl").write_text(chat("fever"))
     return small_recipe(
-        folder, "task.kind=causal-lm", f"data.train={folder / 'chats.jsonl'}", "data.sites=1",
-        f"data.test={folder / 'public.jsonl'}", base=base or tiny_llama(folder / "llama"),
-    )  # fmt: skip
+        folder,
+        "task.kind=causal-lm",
+        f"data.train={folder / 'chats.jsonl'}",
+        "data.sites=1",
+        f"data.test={folder / 'public.jsonl'}",
+        base=base or tiny_llama(folder / "llama"),
+    )
 
 
 def opened(recipe: Recipe, out: Path) -> list[str]:

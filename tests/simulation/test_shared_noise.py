@@ -48,10 +48,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recipe_of(folder: Path, *assignments: str) -> Recipe:
     return small_recipe(
-        folder, f"data.sites={SITES}", "data.partition=iid", "data.public_records=20",
-        "training.mode=gradient-rounds", "training.local_steps=1", "federation.num_rounds=3",
-        "training.expected_batch_size=5", *assignments,
-    )  # fmt: skip
+        folder,
+        f"data.sites={SITES}",
+        "data.partition=iid",
+        "data.public_records=20",
+        "training.mode=gradient-rounds",
+        "training.local_steps=1",
+        "federation.num_rounds=3",
+        "training.expected_batch_size=5",
+        *assignments,
+    )
 
 
 def run(recipe: Recipe, folder: Path, notes: list[str] | None = None) -> RunDirectory:
@@ -101,15 +107,17 @@ def test_a_study_closes_its_rounds_within_epsilon_and_bytes(folder: Path, tmp_pa
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Noise taken out, of sums in clear and of shares."""
     monkeypatch.setattr(
-        mechanism, "discrete_gaussian",
+        mechanism,
+        "discrete_gaussian",
         lambda deviation, count, entropy: np.zeros(count, dtype=np.int64),
-    )  # fmt: skip
+    )
     monkeypatch.setattr(
-        mechanism, "add_noise",
+        mechanism,
+        "add_noise",
         lambda clipped, noise, entropy: NoisedSum(
             tuple(t.double().mul(clipped.grid).float() for t in clipped.tensors)
         ),
-    )  # fmt: skip
+    )
 
 
 def test_without_noise_the_sum_is_the_mean_of_the_sites(
@@ -240,10 +248,11 @@ def test_a_site_lets_no_update_out_in_clear(folder: Path, tmp_path: Path) -> Non
     for body in (b"", b"[]", b"{}", json.dumps({"epoch": 1}).encode()):
         with pytest.raises(AdapterFormatError, match="question"):
             answer(
-                site, workspace,
+                site,
+                workspace,
                 RoundRequest(site.study, 1, encode(workspace.whole), Step.MASK, body),
                 lambda: None,
-            )  # fmt: skip
+            )
     assert Ledger(place.ledger(site.name)).steps == 0
 
 
@@ -277,8 +286,12 @@ def test_when_budgets_are_spent_the_run_ends_with_what_it_has(folder: Path, tmp_
     whole = recipe_of(folder, *SHARED)
     plan = plan_of(prepare(whole), prepare(whole).names[0])
     some = plan.epsilon_after(2) * 1.001
-    recipe = recipe_of(folder, *SHARED, f"privacy.noise_multiplier={plan.noise_multiplier}",
-                       f"privacy.site_budgets={[some] * SITES}")  # fmt: skip
+    recipe = recipe_of(
+        folder,
+        *SHARED,
+        f"privacy.noise_multiplier={plan.noise_multiplier}",
+        f"privacy.site_budgets={[some] * SITES}",
+    )
     notes: list[str] = []
     place = run(recipe, tmp_path / "run", notes)
     assert 0 < len(place.metrics()) < 3

@@ -78,17 +78,30 @@ def test_a_run_leaves_everything_behind(folder: Path, tmp_path: Path) -> None:
     # What the file says is what the digest covers: the labels in force, and no empty list.
     assert stated.task.labels == tuple(sorted(NOTES))
     assert stated.digest() == resolved.digest() != recipe.digest()
-    assert {e.fields["study"] for e in LedgerFile(out / "ledgers" / "east.ledger").entries()
-            if "study" in e.fields} == {stated.digest()}  # fmt: skip
+    assert {
+        e.fields["study"]
+        for e in LedgerFile(out / "ledgers" / "east.ledger").entries()
+        if "study" in e.fields
+    } == {stated.digest()}
 
 
 def test_what_is_reported_follows_from_the_ledgers(folder: Path, tmp_path: Path) -> None:
     result = run(small_recipe(folder, "privacy.epsilon=4.0"), tmp_path / "run")
     document = result.to_json()
     assert set(document) == {
-        "run_dir", "task", "rounds", "unit", "neighbouring", "adversaries", "test", "sites",
-        "bytes_per_update", "seconds", "majority", "census",
-    }  # fmt: skip
+        "run_dir",
+        "task",
+        "rounds",
+        "unit",
+        "neighbouring",
+        "adversaries",
+        "test",
+        "sites",
+        "bytes_per_update",
+        "seconds",
+        "majority",
+        "census",
+    }
     assert document["adversaries"] == ["coordinator", "other-sites", "public"]
     assert document["rounds"] == 2
     assert [site["name"] for site in document["sites"]] == ["east", "west"]
@@ -103,9 +116,14 @@ def test_what_is_reported_follows_from_the_ledgers(folder: Path, tmp_path: Path)
         assert site["sample_rate"] == 0.25
         assert site["public_records"] == 40
         assert set(site) == {
-            "name", "promise", "spent", "steps", "sample_rate", "noise_multiplier",
+            "name",
+            "promise",
+            "spent",
+            "steps",
+            "sample_rate",
+            "noise_multiplier",
             "public_records",
-        }  # fmt: skip
+        }
     rows = [
         json.loads(line)
         for line in (result.run_dir / "metrics.jsonl").read_text().split("\n")
@@ -135,9 +153,14 @@ def test_equal_seeds_with_privacy_give_different_adapters(folder: Path, tmp_path
 
 def test_without_privacy_a_study_learns(folder: Path, tmp_path: Path) -> None:
     recipe = small_recipe(
-        folder, "privacy.enabled=false", "federation.num_rounds=6", "training.local_steps=6",
-        "training.optimizer=adamw", "training.learning_rate=0.05", "model.pooling=mean",
-    )  # fmt: skip
+        folder,
+        "privacy.enabled=false",
+        "federation.num_rounds=6",
+        "training.local_steps=6",
+        "training.optimizer=adamw",
+        "training.learning_rate=0.05",
+        "model.pooling=mean",
+    )
     result = run(recipe, tmp_path / "run")
     assert result.majority is not None
     assert result.test["accuracy"] > result.majority + 0.2
@@ -157,9 +180,11 @@ def rows_of_persons(path: Path, persons: list[object]) -> Path:
 
 
 PERSONS = (
-    "data.partition=person", "data.person=patient", "privacy.unit=person",
+    "data.partition=person",
+    "data.person=patient",
+    "privacy.unit=person",
     "privacy.max_records_per_person=2",
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(
@@ -354,10 +379,14 @@ def test_early_stopping_keeps_the_best_adapter_on_public_validation_data(
     folder: Path, tmp_path: Path
 ) -> None:
     recipe = small_recipe(
-        folder, "privacy.enabled=false", f"data.validation='{folder}/test.jsonl'",
-        "federation.num_rounds=30", "federation.patience=2", "training.learning_rate=1e-7",
+        folder,
+        "privacy.enabled=false",
+        f"data.validation='{folder}/test.jsonl'",
+        "federation.num_rounds=30",
+        "federation.patience=2",
+        "training.learning_rate=1e-7",
         "model.pooling=pooler",
-    )  # fmt: skip
+    )
     result = run(recipe, tmp_path / "run")
     # Nothing moves the accuracy: the first evaluation is the best, and two more end the run.
     assert result.rounds == 3
@@ -465,8 +494,13 @@ def test_sites_of_lower_rank_send_less_and_train_as_if_all_were_of_their_rank(
     folder: Path, tmp_path: Path
 ) -> None:
     """A site of rank 2 under r = 4 does what it does in a study of rank 2, at the same scale."""
-    options = ["strategy.name=flexlora", "privacy.enabled=false", "training.learning_rate=0.5",
-               "federation.num_rounds=1", "training.local_steps=4"]  # fmt: skip
+    options = [
+        "strategy.name=flexlora",
+        "privacy.enabled=false",
+        "training.learning_rate=0.5",
+        "federation.num_rounds=1",
+        "training.local_steps=4",
+    ]
     mixed = small_recipe(folder, *options, "lora.ranks=[2, 4]")
     sent = {}
     for name, recipe in {
@@ -501,9 +535,16 @@ def test_a_site_of_lower_rank_lets_no_noise_in_beyond_it(folder: Path, tmp_path:
     start = workspace_of(prepare(recipe)).start
     workspace_of(prepare(recipe)).train_names(frozenset(start))
     delta = local_update(
-        network, workspace_of(prepare(recipe)).task, [], filled(cut(start, 1), start.shapes), plan,
-        training, round_number=1, entropy=OsEntropy(), rank=1,
-    )  # fmt: skip
+        network,
+        workspace_of(prepare(recipe)).task,
+        [],
+        filled(cut(start, 1), start.shapes),
+        plan,
+        training,
+        round_number=1,
+        entropy=OsEntropy(),
+        rank=1,
+    )
     assert delta.norm() > 0
     assert (filled(cut(delta, 1), delta.shapes) - delta).norm() == 0.0
 
@@ -519,8 +560,12 @@ MORE = {
 def test_sites_that_keep_b_resume_bit_for_bit_and_end_with_adapters_of_their_own(
     folder: Path, tmp_path: Path
 ) -> None:
-    options = ["lora.train=b-kept", "privacy.enabled=false", "federation.num_rounds=3",
-               "training.learning_rate=0.5"]  # fmt: skip
+    options = [
+        "lora.train=b-kept",
+        "privacy.enabled=false",
+        "federation.num_rounds=3",
+        "training.learning_rate=0.5",
+    ]
     recipe = small_recipe(folder, *options)
     run(recipe, tmp_path / "unbroken")
     with pytest.raises(CrashError):
@@ -541,17 +586,23 @@ def test_sites_that_keep_b_resume_bit_for_bit_and_end_with_adapters_of_their_own
     about, _ = load_released(tmp_path / "unbroken" / "personal" / "east")
     assert about.lora.train == "b-kept"
     with pytest.raises(RecipeError, match="not of the best one"):
-        small_recipe(folder, *options, "federation.patience=2",
-                     f"data.validation='{folder}/test.jsonl'")  # fmt: skip
+        small_recipe(
+            folder, *options, "federation.patience=2", f"data.validation='{folder}/test.jsonl'"
+        )
 
 
 @pytest.mark.parametrize("strategy", ["fedavgm", "fedadam", "median", "geometric-median", *MORE])
 def test_other_strategies_run_and_resume_bit_for_bit(
     strategy: str, folder: Path, tmp_path: Path
 ) -> None:
-    options = [f"strategy.name={strategy}", "data.sites=3", "data.partition=iid",
-               "data.public_records=20", "privacy.enabled=false",
-               *MORE.get(strategy, [])]  # fmt: skip
+    options = [
+        f"strategy.name={strategy}",
+        "data.sites=3",
+        "data.partition=iid",
+        "data.public_records=20",
+        "privacy.enabled=false",
+        *MORE.get(strategy, []),
+    ]
     recipe = small_recipe(folder, *options, "federation.num_rounds=3")
     run(recipe, tmp_path / "unbroken")
 

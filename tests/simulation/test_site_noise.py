@@ -36,10 +36,15 @@ class Silent:
 @pytest.fixture
 def shared(tmp_path: Path) -> Recipe:
     return small_recipe(
-        tmp_path, "data.sites=3", "data.public_records=20", "data.partition=iid",
-        "training.mode=gradient-rounds", "training.local_steps=1",
-        "training.expected_batch_size=5", "privacy.noise=shared",
-    )  # fmt: skip
+        tmp_path,
+        "data.sites=3",
+        "data.public_records=20",
+        "data.partition=iid",
+        "training.mode=gradient-rounds",
+        "training.local_steps=1",
+        "training.expected_batch_size=5",
+        "privacy.noise=shared",
+    )
 
 
 @pytest.mark.parametrize("which", ["recipe", "shared"])

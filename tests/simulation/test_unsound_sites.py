@@ -26,12 +26,20 @@ def study(folder: Path, liars: int, *assignments: str) -> Recipe:
         told = FLIPPED[label] if site < liars else label
         rows.append({"text": text, "label": told, "site": f"s{site}"})
     recipe = small_recipe(
-        folder, "data.partition=column", f"data.sites={SITES}", "data.public_records=20",
-        "training.expected_batch_size=20", "training.optimizer=adamw", "training.local_steps=6",
-        "training.learning_rate=0.05", "model.pooling=mean", "privacy.enabled=false",
-        "federation.num_rounds=4", "federation.evaluate_every=4",
+        folder,
+        "data.partition=column",
+        f"data.sites={SITES}",
+        "data.public_records=20",
+        "training.expected_batch_size=20",
+        "training.optimizer=adamw",
+        "training.local_steps=6",
+        "training.learning_rate=0.05",
+        "model.pooling=mean",
+        "privacy.enabled=false",
+        "federation.num_rounds=4",
+        "federation.evaluate_every=4",
         *assignments,
-    )  # fmt: skip
+    )
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return recipe
 

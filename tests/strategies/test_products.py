@@ -28,8 +28,10 @@ def adapter(rng: np.random.Generator, *, residual: int = 0, scale: float = 1.0) 
         tensors |= {pair.left: rng.normal(size=(outputs, 2)), pair.right: rng.normal(size=(2, 5))}
         if residual:
             left, right = pair.residual
-            tensors |= {left: rng.normal(size=(outputs, residual)) * 0.1,
-                        right: rng.normal(size=(residual, 5)) * 0.1}  # fmt: skip
+            tensors |= {
+                left: rng.normal(size=(outputs, residual)) * 0.1,
+                right: rng.normal(size=(residual, 5)) * 0.1,
+            }
     return Adapter({name: array * scale for name, array in tensors.items()})
 
 
@@ -222,8 +224,9 @@ def test_flexlora_keeps_the_nearest_product_of_its_rank(weights: dict[str, float
     rng = np.random.default_rng(8)
     before, came = adapter(rng), mixed(rng)
     after = FlexLora(weights).aggregate(ServerState(before), came).adapter
-    share = {site: weights.get(site, 1.0) / sum(weights.get(s, 1.0) for s in SITES)
-             for site in SITES}  # fmt: skip
+    share = {
+        site: weights.get(site, 1.0) / sum(weights.get(s, 1.0) for s in SITES) for site in SITES
+    }
     as_whole = whole(came, before)
     for pair in PAIRS:
         mean = sum(

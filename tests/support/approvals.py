@@ -17,10 +17,16 @@ def standing(
 ) -> str:
     """Lines of a `site.toml` that let in studies on a base; `labels` None: those of [records]."""
     lines = [
-        "", "[[approvals.standing]]", f'base_sha256 = ["{sha256}"]', f'tasks = ["{task}"]',
-        f'unit = "{unit}"', f"max_epsilon = {max_epsilon}", f"max_rounds = {max_rounds}",
-        f"until = {until}", f"shared_noise = {json.dumps(shared_noise)}",
-    ]  # fmt: skip
+        "",
+        "[[approvals.standing]]",
+        f'base_sha256 = ["{sha256}"]',
+        f'tasks = ["{task}"]',
+        f'unit = "{unit}"',
+        f"max_epsilon = {max_epsilon}",
+        f"max_rounds = {max_rounds}",
+        f"until = {until}",
+        f"shared_noise = {json.dumps(shared_noise)}",
+    ]
     if labels is not None:
         lines.append(f"labels = {json.dumps(list(labels))}")
     return "\n".join([*lines, ""])

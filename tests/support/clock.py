@@ -62,9 +62,13 @@ class TimedGrid(Grid):
         return self.answers
 
     def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str,
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
         ttl: float | None = None,
-    ) -> Message:  # fmt: skip
+    ) -> Message:
         raise NotImplementedError
 
     def send_and_receive(

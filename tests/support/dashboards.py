@@ -43,19 +43,28 @@ def coordinator_folder(
     config = ServerConfig(name="north-region", address="fed.example.org:9443")
     folder = ServerFolder.create(path, config, NOW)
     members = {
-        site: Member(standing=Membership.APPROVED, token=f"t{number}", node_key=f"n{number}",
-                     ledger_key=f"{number:064x}", public_records=1300,
-                     expires=(NOW + timedelta(days=300 - 40 * number)).isoformat())
+        site: Member(
+            standing=Membership.APPROVED,
+            token=f"t{number}",
+            node_key=f"n{number}",
+            ledger_key=f"{number:064x}",
+            public_records=1300,
+            expires=(NOW + timedelta(days=300 - 40 * number)).isoformat(),
+        )
         for number, site in enumerate(sites)
-    }  # fmt: skip
+    }
     members["hill-clinic"] = Member(
         standing=Membership.INVITED, token="t", expires=(NOW + timedelta(days=21)).isoformat()
     )
     documents = {site: asdict(member) for site, member in members.items()}
     folder.members.write_text(json.dumps(documents))
-    seen = {site: {"bytes": 340_000 + 1000 * number,
-                   "seen": (NOW - timedelta(seconds=12 * number)).isoformat()}
-            for number, site in enumerate(sites)}  # fmt: skip
+    seen = {
+        site: {
+            "bytes": 340_000 + 1000 * number,
+            "seen": (NOW - timedelta(seconds=12 * number)).isoformat(),
+        }
+        for number, site in enumerate(sites)
+    }
     (folder.state / "seen.json").write_text(json.dumps(seen))
     write_journal(folder, "triage-2", sites, rounds, 20, standing)
     write_journal(folder, "pilot", sites, 3, 3, Standing.FINISHED)
@@ -144,8 +153,13 @@ def site_folder(path: Path, name: str = "st-marys", *, rounds: int = 5) -> SiteF
         return (NOW - timedelta(days=2) + timedelta(minutes=19 * next(ticks))).isoformat()
 
     privacy = file.policy.privacy
-    plan = replace(small_plan(0.9, rounds), public_records=1300, expected_batch_size=64,
-                   unit=privacy.unit, delta=privacy.max_delta)  # fmt: skip
+    plan = replace(
+        small_plan(0.9, rounds),
+        public_records=1300,
+        expected_batch_size=64,
+        unit=privacy.unit,
+        delta=privacy.max_delta,
+    )
     ledger = Ledger.create(file.ledger, file.policy.lifetime, privacy.unit, clock=clock)
     for study in ("a7c1" * 16, "5e09" * 16):
         for number in range(1, rounds + 1):
@@ -159,7 +173,9 @@ def site_folder(path: Path, name: str = "st-marys", *, rounds: int = 5) -> SiteF
     doing = {"doing": "waiting", "answered": 2 * rounds - 1, "bundles": 1, "time": clock()}
     (agent.own / "agent.json").write_text(json.dumps(doing))
     why = "its base model is not accepted here: SHA-256 9f2c…", f"{HOSTILE} is no task of ours"
-    rows = [{"time": clock(), "study": "9b" * 32, "round": number, "kind": "RefusedError",
-             "why": text} for number, text in enumerate(why, 1)]  # fmt: skip
+    rows = [
+        {"time": clock(), "study": "9b" * 32, "round": number, "kind": "RefusedError", "why": text}
+        for number, text in enumerate(why, 1)
+    ]
     (agent.own / "refusals.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file

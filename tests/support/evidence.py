@@ -53,8 +53,15 @@ def chain(
         seeded: Whether its randomness is predictable.
         is_old: As ledgers were before the first charge fixed the most steps.
     """
-    first = {"kind": "begin", "epsilon": cap, "delta": 2e-5, "unit": "record",
-             "key": public_hex(key), "neighbouring": "add-remove", **ABOUT}  # fmt: skip
+    first = {
+        "kind": "begin",
+        "epsilon": cap,
+        "delta": 2e-5,
+        "unit": "record",
+        "key": public_hex(key),
+        "neighbouring": "add-remove",
+        **ABOUT,
+    }
     entries = [sign(first, None, key)]
     events: list[GaussianEvent] = []
     known: set[str] = set()
@@ -70,24 +77,48 @@ def chain(
         if len(events) == 1 and cap is not None and not is_old:
             asked = request_of(plan, is_private=not seeded)
             terms["most_steps"] = most_steps(asked, Budget(epsilon=cap, delta=2e-5))
-        stated = {"pld": json_epsilon(epsilon(events, plan.delta, COARSE)),
-                  "rdp": json_epsilon(rdp_epsilon(events, plan.delta))}  # fmt: skip
-        add({"kind": "reserve", "study": study, "round": number, "plan": plan.digest(), **terms,
-             "request": f"adapter {number}", "event": asdict(event), "order": order,
-             "planned_steps": plan.local_steps * plan.num_rounds, "epsilon": stated,
-             "delta": plan.delta})  # fmt: skip
+        stated = {
+            "pld": json_epsilon(epsilon(events, plan.delta, COARSE)),
+            "rdp": json_epsilon(rdp_epsilon(events, plan.delta)),
+        }
+        add(
+            {
+                "kind": "reserve",
+                "study": study,
+                "round": number,
+                "plan": plan.digest(),
+                **terms,
+                "request": f"adapter {number}",
+                "event": asdict(event),
+                "order": order,
+                "planned_steps": plan.local_steps * plan.num_rounds,
+                "epsilon": stated,
+                "delta": plan.delta,
+            }
+        )
         if released:
-            add({"kind": "release", "reservation": len(entries) - 1, "sha256": f"{number:064x}",
-                 "bytes": 7})  # fmt: skip
+            add(
+                {
+                    "kind": "release",
+                    "reservation": len(entries) - 1,
+                    "sha256": f"{number:064x}",
+                    "bytes": 7,
+                }
+            )
     return entries
 
 
 def certified(entries: Sequence[Entry], number: int) -> Evidence:
     """Site `number`'s evidence on `study`."""
     return certify(
-        entries, "study", site=f"site-{number}", base=BASE, adapter=adapter_sha256(ADAPTER),
-        key=key_of(number), time="then",
-    )  # fmt: skip
+        entries,
+        "study",
+        site=f"site-{number}",
+        base=BASE,
+        adapter=adapter_sha256(ADAPTER),
+        key=key_of(number),
+        time="then",
+    )
 
 
 def certified_as(version: int, entries: Sequence[Entry], number: int) -> Evidence:

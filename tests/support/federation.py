@@ -156,9 +156,10 @@ class Federation:
     def child(self, who: str, name: str) -> int | None:
         """Process number of a service's child."""
         service = (
-            read_service(self.server) if who == "server"
+            read_service(self.server)
+            if who == "server"
             else AgentFolder.of(self.sites[who]).running()
-        )  # fmt: skip
+        )
         found = (service or {"children": {}})["children"].get(name, {}).get("pid")
         return int(found) if found else None
 
@@ -177,9 +178,14 @@ class Federation:
         """The small study, as the coordinator resolves it."""
         path = self.root / "study.toml"
         path.write_text(
-            RECIPE.format(base=self.base, labels=json.dumps(sorted(NOTES)), rounds=rounds,
-                          sha256=weights_sha256(self.base), test=self.root / "test.jsonl")
-        )  # fmt: skip
+            RECIPE.format(
+                base=self.base,
+                labels=json.dumps(sorted(NOTES)),
+                rounds=rounds,
+                sha256=weights_sha256(self.base),
+                test=self.root / "test.jsonl",
+            )
+        )
         members = connecting(read_members(self.server.members), datetime.now(UTC))
         return resolved_recipe(path, list(assignments), members)
 
@@ -223,9 +229,14 @@ def _submitted(server: ServerFolder, run: Run) -> bool:
 
 @contextmanager
 def federation(
-    root: Path, names: tuple[str, ...] = ("east", "west"), *, epsilon: str = "inf",
-    noise: float = 0.0, base: Path | None = None, approves: bool = True,
-) -> Iterator[Federation]:  # fmt: skip
+    root: Path,
+    names: tuple[str, ...] = ("east", "west"),
+    *,
+    epsilon: str = "inf",
+    noise: float = 0.0,
+    base: Path | None = None,
+    approves: bool = True,
+) -> Iterator[Federation]:
     """Makes a coordinator and approved sites; ends every process at the end.
 
     `approves`: whether the sites have a standing approval for its study.
@@ -271,17 +282,23 @@ def admit(server: ServerFolder, site: SiteFile, now: datetime) -> None:
     with changing(server.members) as write:
         members = invited(read_members(server.members), name, now)
         invite = Invite(
-            coordinator=server.config.name, site=name, address=server.config.address,
-            authority=authority.pem.decode(), token=members[name].token,
+            coordinator=server.config.name,
+            site=name,
+            address=server.config.address,
+            authority=authority.pem.decode(),
+            token=members[name].token,
             expires=members[name].expires,
-        )  # fmt: skip
+        )
         write_invite(folder / "invite.json", invite, authority)
         request = take_invite(site, folder / "invite.json", invite.fingerprint, now, False)
         members = approved(members, request, now)
-        welcome = Welcome(coordinator=server.config.name, site=name, request=request.fingerprint,
-                          expires=members[name].expires,
-                          coordinator_key=public_key_of(load_coordinator_key(server.key)),
-                          )  # fmt: skip
+        welcome = Welcome(
+            coordinator=server.config.name,
+            site=name,
+            request=request.fingerprint,
+            expires=members[name].expires,
+            coordinator_key=public_key_of(load_coordinator_key(server.key)),
+        )
         write_welcome(folder / "welcome.json", welcome, authority)
         write(members)
     take_welcome(site, folder / "welcome.json", now)

@@ -75,10 +75,33 @@ def must_account(read: Callable[[], object], size: int = 0) -> object:
 
 # Pieces that stand where a parser does not look for them.
 PIECES = [
-    b"", b"\x00", b"\xff\xfe", b"\x1b[31m", b"\r", b"NaN", b"Infinity", b"1e999", b"9" * 5000,
-    b"-", b"null", b"true", b'"', b"\\", b'"\\ud800"', b"\\u202e", b"[" * 3000, b'{"a":' * 3000,
-    b"[],[]," * 500, b"\n" * 200, "\u202e".encode(), b"{}", b"[[" , b"}}", b"=", b"#",
-]  # fmt: skip
+    b"",
+    b"\x00",
+    b"\xff\xfe",
+    b"\x1b[31m",
+    b"\r",
+    b"NaN",
+    b"Infinity",
+    b"1e999",
+    b"9" * 5000,
+    b"-",
+    b"null",
+    b"true",
+    b'"',
+    b"\\",
+    b'"\\ud800"',
+    b"\\u202e",
+    b"[" * 3000,
+    b'{"a":' * 3000,
+    b"[],[]," * 500,
+    b"\n" * 200,
+    "\u202e".encode(),
+    b"{}",
+    b"[[",
+    b"}}",
+    b"=",
+    b"#",
+]
 
 
 @st.composite
@@ -105,9 +128,11 @@ def mutated(draw: st.DrawFn, whole: bytes) -> bytes:
 def hostile_bytes(whole: bytes) -> st.SearchStrategy[bytes]:
     """Bytes of any kind, most of them near to sound ones."""
     return st.one_of(
-        mutated(whole), mutated(whole), st.binary(max_size=300),
+        mutated(whole),
+        mutated(whole),
+        st.binary(max_size=300),
         st.lists(st.sampled_from(PIECES), max_size=8).map(b"".join),
-    )  # fmt: skip
+    )
 
 
 def _nested(kind: str) -> object:
@@ -119,12 +144,50 @@ def _nested(kind: str) -> object:
 
 # Values of every kind that JSON has, and some that it takes although it should not.
 ODD: list[Any] = [
-    None, True, False, 0, -1, 1, 2**63, -(2**63), 2**64, 10**400, 0.0, -0.0, 5e-324, 0.5, 1e308,
-    math.inf, -math.inf, math.nan, "", "a", "\x1b[2J", "a\nb", "\u202etxt", "\ud800", "\x00",
-    "x" * 70_000, "é" * 300, "../../etc/passwd", "/dev/zero", "0" * 64, "f" * 64, "zz",
-    "2027-01-01T00:00:00+00:00", [], {}, [[]], [1] * 3000, [None], {"": {}}, {"a": 1},
-    [["a", [1]]], _nested("list"), _nested("dict"),
-]  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1,
+    2**63,
+    -(2**63),
+    2**64,
+    10**400,
+    0.0,
+    -0.0,
+    5e-324,
+    0.5,
+    1e308,
+    math.inf,
+    -math.inf,
+    math.nan,
+    "",
+    "a",
+    "\x1b[2J",
+    "a\nb",
+    "\u202etxt",
+    "\ud800",
+    "\x00",
+    "x" * 70_000,
+    "é" * 300,
+    "../../etc/passwd",
+    "/dev/zero",
+    "0" * 64,
+    "f" * 64,
+    "zz",
+    "2027-01-01T00:00:00+00:00",
+    [],
+    {},
+    [[]],
+    [1] * 3000,
+    [None],
+    {"": {}},
+    {"a": 1},
+    [["a", [1]]],
+    _nested("list"),
+    _nested("dict"),
+]
 odd = (
     st.sampled_from(ODD)
     | st.text(max_size=20)

@@ -168,12 +168,17 @@ def behind(folder: ServerFolder, link: FakeSuperLink) -> Iterator[None]:
 def call_of(said: Any) -> str:
     """The path of a request."""
     return {
-        ActivateNodeRequest: "activate-node", DeactivateNodeRequest: "deactivate-node",
-        SendNodeHeartbeatRequest: "send-node-heartbeat", PullMessagesRequest: "pull-messages",
-        PushMessagesRequest: "push-messages", GetRunRequest: "get-run", GetFabRequest: "get-fab",
-        PushObjectRequest: "push-object", PullObjectRequest: "pull-object",
+        ActivateNodeRequest: "activate-node",
+        DeactivateNodeRequest: "deactivate-node",
+        SendNodeHeartbeatRequest: "send-node-heartbeat",
+        PullMessagesRequest: "pull-messages",
+        PushMessagesRequest: "push-messages",
+        GetRunRequest: "get-run",
+        GetFabRequest: "get-fab",
+        PushObjectRequest: "push-object",
+        PullObjectRequest: "pull-object",
         ConfirmMessageReceivedRequest: "confirm-message-received",
-    }[type(said)]  # fmt: skip
+    }[type(said)]
 
 
 def activation(site: str = "ward") -> Any:
@@ -185,21 +190,35 @@ def poll(node: int = NODE) -> Any:
 
 
 def reply(
-    node: int = NODE, source: int = NODE, to: int = HUB, run: int = RUN, question: str = QUESTION,
-    kind: str = "train", message: str = REPLY, tree: str = "", objects: tuple[str, ...] = (PART,),
-) -> Any:  # fmt: skip
+    node: int = NODE,
+    source: int = NODE,
+    to: int = HUB,
+    run: int = RUN,
+    question: str = QUESTION,
+    kind: str = "train",
+    message: str = REPLY,
+    tree: str = "",
+    objects: tuple[str, ...] = (PART,),
+) -> Any:
     """A reply's announcement, as a SuperNode makes it."""
     now = datetime.now(UTC).timestamp()
     metadata = Metadata(
-        run_id=run, message_id=message, src_node_id=source, dst_node_id=to, message_type=kind,
-        reply_to_message_id=question, created_at=now, ttl=60,
-    )  # fmt: skip
+        run_id=run,
+        message_id=message,
+        src_node_id=source,
+        dst_node_id=to,
+        message_type=kind,
+        reply_to_message_id=question,
+        created_at=now,
+        ttl=60,
+    )
     children = [ObjectTree(object_id=part) for part in objects]
     return PushMessagesRequest(
-        node=Node(node_id=node), messages_list=[Message(metadata=metadata)],
+        node=Node(node_id=node),
+        messages_list=[Message(metadata=metadata)],
         message_object_trees=[ObjectTree(object_id=tree or message, children=children)],
         clientapp_runtime_list=[1.0],
-    )  # fmt: skip
+    )
 
 
 def item(
@@ -217,9 +236,14 @@ def item(
 def root(parts: tuple[str, ...] = (PART,), error: bool = False, **of_metadata: Any) -> bytes:
     """A reply's own object."""
     told: dict[str, Any] = {
-        "run_id": RUN, "src_node_id": NODE, "dst_node_id": HUB, "message_type": "train",
-        "reply_to_message_id": QUESTION, "created_at": 1.8e9, "ttl": 60.0,
-    }  # fmt: skip
+        "run_id": RUN,
+        "src_node_id": NODE,
+        "dst_node_id": HUB,
+        "message_type": "train",
+        "reply_to_message_id": QUESTION,
+        "created_at": 1.8e9,
+        "ttl": 60.0,
+    }
     message = Message(metadata=Metadata(**{**told, **of_metadata}))
     if error:
         message.error.code = 8
@@ -228,9 +252,12 @@ def root(parts: tuple[str, ...] = (PART,), error: bool = False, **of_metadata: A
 
 def part(node: int = NODE, run: int = RUN, object_id: str = PART, content: bytes = b"") -> Any:
     return PushObjectRequest(
-        node=Node(node_id=node), run_id=run, object_id=object_id,
-        object_content=content or item(), session_id="session",
-    )  # fmt: skip
+        node=Node(node_id=node),
+        run_id=run,
+        object_id=object_id,
+        object_content=content or item(),
+        session_id="session",
+    )
 
 
 def fetch(node: int = NODE, run: int = RUN, object_id: str = ASKED) -> Any:
@@ -266,9 +293,14 @@ def question(
     """The SuperLink's answer to a poll: one question."""
     now = datetime.now(UTC).timestamp()
     metadata = Metadata(
-        run_id=run, message_id=message, src_node_id=HUB, dst_node_id=node, message_type="train",
-        created_at=now, ttl=ttl,
-    )  # fmt: skip
+        run_id=run,
+        message_id=message,
+        src_node_id=HUB,
+        dst_node_id=node,
+        message_type="train",
+        created_at=now,
+        ttl=ttl,
+    )
     tree = ObjectTree(object_id=message, children=[ObjectTree(object_id=ASKED)])
     pulled = PullMessagesResponse(
         messages_list=[Message(metadata=metadata)], message_object_trees=[tree]

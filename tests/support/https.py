@@ -38,11 +38,17 @@ def https(
     """A server of an ASGI application; without a key it speaks plain HTTP."""
     return uvicorn.Server(
         uvicorn.Config(
-            app, host="127.0.0.1", port=port, ssl_keyfile=key and str(key),
-            ssl_certfile=certificate and str(certificate), ws="none", log_config=None,
-            timeout_graceful_shutdown=1, lifespan="off",
+            app,
+            host="127.0.0.1",
+            port=port,
+            ssl_keyfile=key and str(key),
+            ssl_certfile=certificate and str(certificate),
+            ws="none",
+            log_config=None,
+            timeout_graceful_shutdown=1,
+            lifespan="off",
         )
-    )  # fmt: skip
+    )
 
 
 @contextmanager
@@ -77,8 +83,11 @@ class FakeSuperLink:
         for name, value in scope["headers"]:
             headers.setdefault(name.decode(), []).append(value.decode())
         self.asked.append((scope["method"], scope["raw_path"].decode(), headers, body))
-        told = [(b"content-type", b"application/protobuf"), (b"flwr-told", b"yes"),
-                (b"server", b"flower")]  # fmt: skip
+        told = [
+            (b"content-type", b"application/protobuf"),
+            (b"flwr-told", b"yes"),
+            (b"server", b"flower"),
+        ]
         await send({"type": "http.response.start", "status": self.code, "headers": told})
         call = scope["path"].rpartition("/")[2]
         answer = self.said.get(call, b"answer to " + body[:10])

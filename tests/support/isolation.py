@@ -31,17 +31,28 @@ from tests.support.models import VOCABULARY, word_tokenizer
 LONGEST = 40  # tokens: five edges
 BOUND = 1e-3  # far below these gradients' norms: every unit contributes at full length
 PLAN = Plan(
-    public_records=600, expected_batch_size=300, local_steps=1, num_rounds=2,
-    noise_multiplier=1.0, max_grad_norm=BOUND, max_update_norm=1.0, delta=1e-5,
-)  # fmt: skip
+    public_records=600,
+    expected_batch_size=300,
+    local_steps=1,
+    num_rounds=2,
+    noise_multiplier=1.0,
+    max_grad_norm=BOUND,
+    max_update_norm=1.0,
+    delta=1e-5,
+)
 CONFIG = TrainingConfig(expected_batch_size=300, physical_batch_tokens=256)
 
 
 def wide_base(folder: Path, family: str, hidden: int = 96) -> Path:
     """A two-layer base of 96 units: six vectors of 16 float32, and products of real size."""
-    about = {"hidden_size": hidden, "num_hidden_layers": 2, "num_attention_heads": 4,
-             "intermediate_size": 2 * hidden, "max_position_embeddings": 128,
-             "vocab_size": VOCABULARY}  # fmt: skip
+    about = {
+        "hidden_size": hidden,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 2 * hidden,
+        "max_position_embeddings": 128,
+        "vocab_size": VOCABULARY,
+    }
     ends = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -50,9 +61,16 @@ def wide_base(folder: Path, family: str, hidden: int = 96) -> Path:
         elif family == "llama":
             model = LlamaForCausalLM(LlamaConfig(**about, **ends, num_key_value_heads=2))
         else:
-            model = GPT2LMHeadModel(GPT2Config(
-                vocab_size=VOCABULARY, n_embd=hidden, n_layer=2, n_head=4, n_positions=128, **ends,
-            ))  # fmt: skip
+            model = GPT2LMHeadModel(
+                GPT2Config(
+                    vocab_size=VOCABULARY,
+                    n_embd=hidden,
+                    n_layer=2,
+                    n_head=4,
+                    n_positions=128,
+                    **ends,
+                )
+            )
     model.save_pretrained(folder)
     word_tokenizer(frame=family == "bert").save_pretrained(folder)
     return folder
@@ -62,14 +80,19 @@ def wide_workspace(
     base: Path, kind: str, *, dtype: str = "float32", cache: float = 0.0, **lora: object
 ) -> Workspace:
     """A workspace whose adapters are away from their start."""
-    labels = {"causal-lm": (), "sequence-classification": tuple("abcde"),
-              "token-classification": ("X",)}[kind]  # fmt: skip
+    labels = {
+        "causal-lm": (),
+        "sequence-classification": tuple("abcde"),
+        "token-classification": ("X",),
+    }[kind]
     opened = open_workspace(
         ModelConfig(base=str(base), dtype=dtype),  # type: ignore[arg-type]
         replace(LoraConfig(train="both", top_layers=0), **lora),  # type: ignore[arg-type]
         TaskConfig(kind=kind, max_length=LONGEST),  # type: ignore[arg-type]
-        labels, 0, frozen_cache_gib=cache,
-    )  # fmt: skip
+        labels,
+        0,
+        frozen_cache_gib=cache,
+    )
     move(opened, 0.3)
     return opened
 

@@ -16,9 +16,29 @@ from transformers import (
 )
 
 WORDS = [
-    "chest", "pain", "at", "rest", "fever", "cough", "knee", "swollen", "rash", "itchy", "no",
-    "headache", "since", "monday", "the", "patient", "has", "and", "a", "severe", "mild", "acute",
-]  # fmt: skip
+    "chest",
+    "pain",
+    "at",
+    "rest",
+    "fever",
+    "cough",
+    "knee",
+    "swollen",
+    "rash",
+    "itchy",
+    "no",
+    "headache",
+    "since",
+    "monday",
+    "the",
+    "patient",
+    "has",
+    "and",
+    "a",
+    "severe",
+    "mild",
+    "acute",
+]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 
 
@@ -60,9 +80,15 @@ def tiny_bert(folder: Path, seed: int = 0) -> Path:
 def tiny_gpt2(folder: Path, seed: int = 0) -> Path:
     """A two-layer GPT-2."""
     config = GPT2Config(
-        vocab_size=VOCABULARY, n_embd=16, n_layer=2, n_head=2, n_positions=64,
-        bos_token_id=2, eos_token_id=3, pad_token_id=0,
-    )  # fmt: skip
+        vocab_size=VOCABULARY,
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        n_positions=64,
+        bos_token_id=2,
+        eos_token_id=3,
+        pad_token_id=0,
+    )
     return _save(folder, GPT2LMHeadModel, config, seed, frame=False)
 
 

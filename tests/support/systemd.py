@@ -47,9 +47,24 @@ def systemd(units: Path, *names: str) -> Iterator["subprocess.Popen[bytes]"]:
     wants = "".join(f"Wants={name}\n" for name in names)
     target = f"[Unit]\nDefaultDependencies=no\n{wants}"
     (units / "under-test.target").write_text(target)
-    command = ["unshare", "--pid", "--mount", "--uts", "--ipc", "--cgroup", "--fork",
-               "--kill-child=SIGKILL", "--mount-proc", "--propagation", "private",
-               "bash", "-c", START.format(systemd=SYSTEMD), "bash", str(units)]  # fmt: skip
+    command = [
+        "unshare",
+        "--pid",
+        "--mount",
+        "--uts",
+        "--ipc",
+        "--cgroup",
+        "--fork",
+        "--kill-child=SIGKILL",
+        "--mount-proc",
+        "--propagation",
+        "private",
+        "bash",
+        "-c",
+        START.format(systemd=SYSTEMD),
+        "bash",
+        str(units),
+    ]
     before = _groups()
     with (units / "systemd.log").open("wb") as log:
         process = subprocess.Popen(

@@ -37,10 +37,13 @@ def _bpe(tokenizer: Tokenizer, alphabet: list[str] | None = None, **options: obj
     tokenizer.train_from_iterator(
         CORPUS,
         trainers.BpeTrainer(
-            vocab_size=500, special_tokens=["<s>", "</s>", "<unk>"], show_progress=False,
-            initial_alphabet=alphabet or [], **options,
+            vocab_size=500,
+            special_tokens=["<s>", "</s>", "<unk>"],
+            show_progress=False,
+            initial_alphabet=alphabet or [],
+            **options,
         ),
-    )  # fmt: skip
+    )
     return tokenizer
 
 
@@ -110,10 +113,12 @@ def metaspace(scheme: str, *, split: bool = True) -> PreTrainedTokenizerFast:
     tokenizer.train_from_iterator(
         CORPUS,
         trainers.UnigramTrainer(
-            vocab_size=300, special_tokens=["<s>", "</s>", "<unk>"], unk_token="<unk>",
+            vocab_size=300,
+            special_tokens=["<s>", "</s>", "<unk>"],
+            unk_token="<unk>",
             show_progress=False,
         ),
-    )  # fmt: skip
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, scheme, split)
     tokenizer.decoder = decoders.Metaspace(SPACE, scheme, split)
     tokenizer.post_processor = processors.TemplateProcessing(

@@ -176,9 +176,11 @@ class Ward:
         return self.put(document, signed(request, COORDINATOR, document, to="ward", seen=seen))
 
     def put(
-        self, document: str, request: RoundRequest | Mapping[str, object],
+        self,
+        document: str,
+        request: RoundRequest | Mapping[str, object],
         kind: str = MessageType.TRAIN,
-    ) -> Seen:  # fmt: skip
+    ) -> Seen:
         """Puts a message as it is to the agent, and looks at all that comes of it."""
         said = request.fields() if isinstance(request, RoundRequest) else dict(request)
         TimedGrid(self.clock, {})  # Flower's messages want to know whose process this is
@@ -205,12 +207,19 @@ class Ward:
         self.reply, trained = fields, fields.status is Status.TRAINED
         shapes = decode(fields.delta).shapes if trained else {}
         return Seen(
-            (fields.site, fields.round, fields.status, len(fields.delta), fields.epsilon,
-             len(fields.head), len(fields.signature)),
+            (
+                fields.site,
+                fields.round,
+                fields.status,
+                len(fields.delta),
+                fields.epsilon,
+                len(fields.head),
+                len(fields.signature),
+            ),
             tuple(shapes.items()),
             (tuple(reply.content), tuple(sorted(flower.items()))),
             round(self.clock.now, 9),  # what floats add up to in other orders
-        )  # fmt: skip
+        )
 
     def life(self, recipe: Recipe, more: Sequence[RoundRequest] = ()) -> list[Seen]:
         """A study at the ward: asked to prepare, for two rounds, again, and for what is not due."""
@@ -269,5 +278,10 @@ def _charge_time(clock: Clock, patch: pytest.MonkeyPatch) -> None:
 
     measuring.untimed = measured  # type: ignore[attr-defined]
     patch.setattr(proving, "_measured", measuring)
-    timed(site_round, "local_update", lambda network, task, units, *_: TRAIN * sum(
-        len(example.input_ids) for unit in units for example in unit) / 10)  # fmt: skip
+    timed(
+        site_round,
+        "local_update",
+        lambda network, task, units, *_: (
+            TRAIN * sum(len(example.input_ids) for unit in units for example in unit) / 10
+        ),
+    )

@@ -57,8 +57,12 @@ def test_every_turn_of_the_assistant_is_learnt() -> None:
     example = task().encode(conversation("chest pain", "rest", "fever", "no fever"))
     assert list(example.input_ids) == ids("chest pain rest [SEP] fever no fever [SEP]")
     assert list(example.target) == [
-        IGNORE, IGNORE, *ids("rest [SEP]"), IGNORE, *ids("no fever [SEP]"),
-    ]  # fmt: skip
+        IGNORE,
+        IGNORE,
+        *ids("rest [SEP]"),
+        IGNORE,
+        *ids("no fever [SEP]"),
+    ]
 
 
 def test_the_plain_template_marks_roles_and_learns_none_of_them() -> None:

@@ -38,21 +38,38 @@ def test_a_record_that_a_base_cannot_take_is_told(
 @pytest.mark.parametrize(
     ("limits", "max_length", "ids", "pad_id", "error", "words"),
     [
-        (LIMITS, 5, {"a": 9}, 0, UsageError,
-         r"task\.max_length: 5 given; the base has 4 positions: set task\.max_length to 4 or less"),
-        (LIMITS, 4, {"a": 3, "<extra>": 10}, 0, ModelFileError,
-         r"the tokenizer of tiny has ids up to 10 \('<extra>'\); its embedding has 10 rows"),
+        (
+            LIMITS,
+            5,
+            {"a": 9},
+            0,
+            UsageError,
+            r"task\.max_length: 5 given; the base has 4 positions: "
+            r"set task\.max_length to 4 or less",
+        ),
+        (
+            LIMITS,
+            4,
+            {"a": 3, "<extra>": 10},
+            0,
+            ModelFileError,
+            r"the tokenizer of tiny has ids up to 10 \('<extra>'\); its embedding has 10 rows",
+        ),
         # Fewer tokens than rows, with a hole: their number says nothing.
         (LIMITS, 4, {"a": 300}, 0, ModelFileError, r"ids up to 300 \('a'\)"),
         (LIMITS, 4, {"a": 9}, 10, ModelFileError, r"tiny pads with id 10; its embedding has 10"),
         (LIMITS, 4, {"a": 9}, -1, ModelFileError, r"tiny pads with id -1"),
         (Limits(None, 10), 10**6, {"a": 10}, 0, ModelFileError, "get the tokenizer that belongs"),
     ],
-)  # fmt: skip
+)
 def test_what_goes_beyond_its_base_is_refused(
-    limits: Limits, max_length: int, ids: dict[str, int], pad_id: int,
-    error: type[CloisterError], words: str,
-) -> None:  # fmt: skip
+    limits: Limits,
+    max_length: int,
+    ids: dict[str, int],
+    pad_id: int,
+    error: type[CloisterError],
+    words: str,
+) -> None:
     with pytest.raises(error, match=words):
         check_fit(limits, "tiny", max_length, ids, pad_id)
 

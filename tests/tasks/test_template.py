@@ -112,17 +112,19 @@ def test_usual_templates_are_within_the_rules(text: str) -> None:
 
 @pytest.mark.parametrize("generation", [False, True])
 @pytest.mark.parametrize(
-    ("text", "is_own"), [(PLAIN_TEMPLATE, False), (CHATML, False), (ALTERNATING, False),
-                         (OWN, True)],
-)  # fmt: skip
+    ("text", "is_own"),
+    [(PLAIN_TEMPLATE, False), (CHATML, False), (ALTERNATING, False), (OWN, True)],
+)
 def test_the_text_is_the_one_that_transformers_renders(
     text: str, is_own: bool, generation: bool
 ) -> None:
     tokenizer = word_tokenizer()
     expected = tokenizer.apply_chat_template(
         [{"role": m.role, "content": m.content} for m in TURNS],
-        chat_template=text, add_generation_prompt=generation, tokenize=False,
-    )  # fmt: skip
+        chat_template=text,
+        add_generation_prompt=generation,
+        tokenize=False,
+    )
     template = ChatTemplate(text, is_own=is_own)
     found = template.render(TURNS, tokenizer.special_tokens_map, generation=generation)
     assert found == expected

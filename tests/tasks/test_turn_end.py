@@ -26,9 +26,10 @@ TEMPLATES: dict[str, tuple[str, str | None, str]] = {
     "nothing": (f"{LOOP}{SAY}\n{END}{ASK}", None, ""),
     "assistants alone": (
         f"{LOOP}{SAY}{{{{ '<|im_end|>' if message['role'] == 'assistant' else '' }}}}\n{END}{ASK}",
-        "<|im_end|>", "",
+        "<|im_end|>",
+        "",
     ),
-}  # fmt: skip
+}
 
 
 def chat(template: str | None) -> CausalChat:

@@ -67,8 +67,11 @@ def sound(which: int) -> Bundle:
             ("study", 2, plan, False),
         ]
     elif which in (5, 6, 7):
-        rounds = [("earlier", 1, other, True), ("study", 1, plan, True)] if which != 7 else [
-            ("study", 1, shared_plan(), True)]  # fmt: skip
+        rounds = (
+            [("earlier", 1, other, True), ("study", 1, plan, True)]
+            if which != 7
+            else [("study", 1, shared_plan(), True)]
+        )
     elif which == 8:
         longer = small_plan(num_rounds=6)
         rounds = [("earlier", r, plan, True) for r in range(1, 4)]
@@ -76,9 +79,11 @@ def sound(which: int) -> Bundle:
     else:
         rounds = [("study", 1, plan, True)]
     options: dict[str, Any] = {
-        3: {"cap": None, "seeded": True}, 5: {"is_old": True}, 6: {"is_old": True},
+        3: {"cap": None, "seeded": True},
+        5: {"is_old": True},
+        6: {"is_old": True},
         8: {"cap": TIGHT, "order": 8.0},
-    }.get(which, {})  # fmt: skip
+    }.get(which, {})
     version = {5: 1, 6: 2, 7: 2}.get(which, 3)
     evidence = {
         f"site-{n}": certified_as(version, chain(key_of(n), rounds, **options), n)
@@ -148,10 +153,25 @@ def corrupted(draw: st.DrawFn) -> tuple[Bundle, dict[str, str], bool]:
     bundle, keys = sound(draw(st.integers(0, KINDS - 1))), keys_of(SITES)
     site, key = "site-0", key_of(0)
     evidence = bundle.sites[site]
-    how = draw(st.sampled_from(
-        ["nothing", "certificate", "liar", "forger", "ledger", "insider", "insider", "cut",
-         "received", "adapter", "swap", "less", "keys"]
-    ))  # fmt: skip
+    how = draw(
+        st.sampled_from(
+            [
+                "nothing",
+                "certificate",
+                "liar",
+                "forger",
+                "ledger",
+                "insider",
+                "insider",
+                "cut",
+                "received",
+                "adapter",
+                "swap",
+                "less",
+                "keys",
+            ]
+        )
+    )
     if how == "nothing":
         return bundle, keys, False
     if how in ("certificate", "liar", "forger"):
@@ -160,8 +180,11 @@ def corrupted(draw: st.DrawFn) -> tuple[Bundle, dict[str, str], bool]:
         signature = evidence.certificate.signature if how == "certificate" else signer.sign(body)
         told = Evidence(Entry(body, signature), evidence.ledger)
         harmless = {"code", "time"}
-        odd = {k for k in {**evidence.fields, **told.fields}
-               if evidence.fields.get(k) != told.fields.get(k)}  # fmt: skip
+        odd = {
+            k
+            for k in {**evidence.fields, **told.fields}
+            if evidence.fields.get(k) != told.fields.get(k)
+        }
         harmful = how != "liar" or not odd <= harmless
         return replaced(bundle, site, told), keys, harmful
     if how == "ledger":
@@ -190,10 +213,17 @@ def corrupted(draw: st.DrawFn) -> tuple[Bundle, dict[str, str], bool]:
     if how == "received":
         rows = list(bundle.received)
         row = draw(st.sampled_from(rows))
-        told = draw(st.sampled_from([
-            replace(row, sha256="a" * 64), replace(row, round=row.round + 7),
-            replace(row, site="site-9"), row, replace(row, head="a" * 64),
-        ]))  # fmt: skip
+        told = draw(
+            st.sampled_from(
+                [
+                    replace(row, sha256="a" * 64),
+                    replace(row, round=row.round + 7),
+                    replace(row, site="site-9"),
+                    row,
+                    replace(row, head="a" * 64),
+                ]
+            )
+        )
         kept = [other for other in rows if draw(st.booleans()) or other != row]
         harmful = told != row or row in kept
         return Bundle(bundle.sites, bundle.adapter, [*kept, told]), keys, harmful
@@ -207,8 +237,11 @@ def corrupted(draw: st.DrawFn) -> tuple[Bundle, dict[str, str], bool]:
         return Bundle(sites, bundle.adapter, bundle.received), keys, True
     if how == "less":
         return Bundle({site: evidence}, bundle.adapter, bundle.received), keys, True
-    wrong = draw(st.sampled_from([{}, {site: keys[site]}, {**keys, site: keys["site-1"]},
-                                  {**keys, "site-9": "ab" * 32}]))  # fmt: skip
+    wrong = draw(
+        st.sampled_from(
+            [{}, {site: keys[site]}, {**keys, site: keys["site-1"]}, {**keys, "site-9": "ab" * 32}]
+        )
+    )
     return bundle, wrong, True
 
 
@@ -255,8 +288,10 @@ def test_both_find_nothing_in_sound_bundles(tmp_path: Path, which: int) -> None:
     assert verdicts(path, keys_of(SITES)) == (True, True)
 
 
-@pytest.mark.parametrize("name", ["../evil", "adapter/../evil", "adapter/sub/x", "readme.txt",
-                                  "adapter/.hidden", "sites/a.txt"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    ["../evil", "adapter/../evil", "adapter/sub/x", "readme.txt", "adapter/.hidden", "sites/a.txt"],
+)
 def test_both_refuse_what_no_bundle_holds(tmp_path: Path, name: str) -> None:
     path = tmp_path / "bundle.zip"
     write_bundle(path, sound(0))

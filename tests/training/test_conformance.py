@@ -61,9 +61,13 @@ def refuted(site: Audited) -> set[str]:
 @pytest.mark.parametrize("unit", list(Unit))
 @pytest.mark.parametrize(
     ("base", "kind"),
-    [("bert", "sequence-classification"), ("bert", "token-classification"),
-     ("gpt2", "causal-lm"), ("llama", "causal-lm")],
-)  # fmt: skip
+    [
+        ("bert", "sequence-classification"),
+        ("bert", "token-classification"),
+        ("gpt2", "causal-lm"),
+        ("llama", "causal-lm"),
+    ],
+)
 def test_a_sound_path_is_not_refuted(
     base: str, kind: TaskKind, unit: Unit, request: pytest.FixtureRequest
 ) -> None:

@@ -42,10 +42,15 @@ class RaisingOn(nn.Module):
 
 @pytest.mark.parametrize("most", [1, 6])
 @pytest.mark.parametrize("cache", [0.0, 1.0])
-@pytest.mark.parametrize(("error", "back"), [
-    (RuntimeError, False), (torch.OutOfMemoryError, False), (IndexError, False),
-    (RuntimeError, True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("error", "back"),
+    [
+        (RuntimeError, False),
+        (torch.OutOfMemoryError, False),
+        (IndexError, False),
+        (RuntimeError, True),
+    ],
+)
 def test_a_unit_that_fails_contributes_zero_and_changes_no_other(
     bases: Callable[[str], Path],
     real: tuple[Workspace, BatchShapes],
@@ -81,10 +86,17 @@ def test_a_unit_that_fails_contributes_zero_and_changes_no_other(
         summed(sound)
 
 
-@pytest.mark.parametrize("record", [
-    Example((2, 10**6, 3), 0), Example((2, -1, 3), 0), Example((2,) * (LONGEST + 1), 0),
-    Example((2, 5, 3), 99), Example((2, 5, 3), -1), Example((), 0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "record",
+    [
+        Example((2, 10**6, 3), 0),
+        Example((2, -1, 3), 0),
+        Example((2,) * (LONGEST + 1), 0),
+        Example((2, 5, 3), 99),
+        Example((2, 5, 3), -1),
+        Example((), 0),
+    ],
+)
 def test_a_record_that_does_not_fit_is_left_out_before_any_device(
     real: tuple[Workspace, BatchShapes], record: Example
 ) -> None:

@@ -62,8 +62,9 @@ def test_companions_slots_and_rows_change_no_bit(
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize(("family", "kind"), [("bert", "sequence-classification"),
-                                              ("llama", "causal-lm")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("family", "kind"), [("bert", "sequence-classification"), ("llama", "causal-lm")]
+)
 def test_kept_states_of_frozen_layers_change_no_bit(
     bases: Callable[[str], Path], family: str, kind: str, dtype: str
 ) -> None:
@@ -202,9 +203,14 @@ def test_a_person_s_records_added_in_the_batch_s_order_are_caught(
         for rows, found in rows_of(network, task, group, parameters, failed):
             owners = list(dict.fromkeys(row.unit for row in rows))
             sums = [
-                torch.stack([g[[at for at, r in enumerate(rows) if r.unit == unit]].sum(dim=0)
-                             for unit in owners]) for g in found
-            ]  # fmt: skip
+                torch.stack(
+                    [
+                        g[[at for at, r in enumerate(rows) if r.unit == unit]].sum(dim=0)
+                        for unit in owners
+                    ]
+                )
+                for g in found
+            ]
             first = {row.unit: row for row in reversed(rows)}
             yield tuple(first[unit] for unit in owners), sums
 

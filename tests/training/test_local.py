@@ -93,10 +93,16 @@ def test_no_parameter_goes_beyond_what_isolation_was_tried_for(
     """Nor within a round, whatever the learning rate."""
     for most_value in (None, 0.5):
         local_update(
-            workspace.network, workspace.task, singles(examples), workspace.start,
-            plan(), dataclasses.replace(CONFIG, learning_rate=1e6), round_number=1,
-            entropy=seeded(), most_value=most_value,
-        )  # fmt: skip
+            workspace.network,
+            workspace.task,
+            singles(examples),
+            workspace.start,
+            plan(),
+            dataclasses.replace(CONFIG, learning_rate=1e6),
+            round_number=1,
+            entropy=seeded(),
+            most_value=most_value,
+        )
         values = [p.detach().abs().max() for _, p in trained_parameters(workspace.network)]
         assert max(values) > 1e3 if most_value is None else max(values) == most_value
 
@@ -240,11 +246,17 @@ def test_os_entropy_gives_another_update_each_time(
     chosen = plan(noise_multiplier=1.0)
     deltas = [
         local_update(
-            workspace.network, workspace.task, singles(examples), workspace.start, chosen, CONFIG,
-            round_number=1, entropy=OsEntropy(),
+            workspace.network,
+            workspace.task,
+            singles(examples),
+            workspace.start,
+            chosen,
+            CONFIG,
+            round_number=1,
+            entropy=OsEntropy(),
         )
         for _ in range(2)
-    ]  # fmt: skip
+    ]
     assert (deltas[0] - deltas[1]).norm() > 0.1
 
 
@@ -298,9 +310,12 @@ def test_gradient_rounds_at_sites_are_central_training(
     )
     third = dataclasses.replace(
         plan(noise_multiplier=0.0, max_grad_norm=0.5),
-        public_records=3, expected_batch_size=3, local_steps=1, num_rounds=20,
+        public_records=3,
+        expected_batch_size=3,
+        local_steps=1,
+        num_rounds=20,
         max_update_norm=1e3,
-    )  # fmt: skip
+    )
     whole = dataclasses.replace(third, public_records=9, expected_batch_size=9)
     # Mostly of one label, so that there is something to learn.
     mostly = [*examples[:3], *examples[:3], *examples[-3:]]
@@ -312,11 +327,17 @@ def test_gradient_rounds_at_sites_are_central_training(
         for number in range(1, 21):
             updates = {
                 site: local_update(
-                    workspace.network, workspace.task, singles(records), state.adapter, of, config,
-                    round_number=number, entropy=seeded(),
+                    workspace.network,
+                    workspace.task,
+                    singles(records),
+                    state.adapter,
+                    of,
+                    config,
+                    round_number=number,
+                    entropy=seeded(),
                 )
                 for site, records in sites.items()
-            }  # fmt: skip
+            }
             state = method.aggregate(state, updates)
         return state.adapter
 
@@ -345,9 +366,12 @@ def test_gradient_rounds_on_poisson_batches_are_central_dp_sgd_by_the_book(
     parts = {"a": records[:2], "b": records[2:7], "c": records[7:]}
     of = dataclasses.replace(
         plan(noise_multiplier=0.0, max_grad_norm=bound),
-        public_records=4, expected_batch_size=batch, local_steps=1, num_rounds=20,
+        public_records=4,
+        expected_batch_size=batch,
+        local_steps=1,
+        num_rounds=20,
         max_update_norm=1e3,
-    )  # fmt: skip
+    )
     config = TrainingConfig(
         mode="gradient-rounds", expected_batch_size=batch, learning_rate=rate, schedule="constant"
     )
@@ -356,11 +380,17 @@ def test_gradient_rounds_on_poisson_batches_are_central_dp_sgd_by_the_book(
         drawn.clear()
         updates = {
             site: local_update(
-                workspace.network, workspace.task, singles(own), state.adapter, of, config,
-                round_number=number, entropy=seeded(),
+                workspace.network,
+                workspace.task,
+                singles(own),
+                state.adapter,
+                of,
+                config,
+                round_number=number,
+                entropy=seeded(),
             )
             for site, own in parts.items()
-        }  # fmt: skip
+        }
         state = FedAvg({}).aggregate(state, updates)
         pooled = [own[i] for own, kept in zip(parts.values(), drawn, strict=True) for i in kept]
         write_adapter(workspace.network, central)

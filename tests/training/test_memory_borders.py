@@ -41,8 +41,10 @@ def proven(bases: Callable[[str], Path]) -> tuple[Workspace, BatchShapes, torch.
 
 def units_of(workspace: Workspace) -> list[UnitExamples]:
     """Persons of two and more records, with two of one between them."""
-    units = [unit * 2 if len(unit) == 1 else unit
-             for unit in random_units(workspace, COUNT - 2, seed=3, most=4)]  # fmt: skip
+    units = [
+        unit * 2 if len(unit) == 1 else unit
+        for unit in random_units(workspace, COUNT - 2, seed=3, most=4)
+    ]
     return [*units[:2], *random_units(workspace, 2, seed=4), *units[2:]]
 
 

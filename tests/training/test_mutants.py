@@ -150,12 +150,16 @@ def update(workspace: Workspace, units: list[UnitExamples], entropy: Entropy) ->
         workspace.start,
         noise_plan(),
         TrainingConfig(
-            mode="local-steps", expected_batch_size=6, local_steps=STEPS, learning_rate=1.0,
-            schedule="constant", physical_batch_tokens=32,
+            mode="local-steps",
+            expected_batch_size=6,
+            local_steps=STEPS,
+            learning_rate=1.0,
+            schedule="constant",
+            physical_batch_tokens=32,
         ),
         round_number=1,
         entropy=entropy,
-    )  # fmt: skip
+    )
     return np.concatenate([value.ravel() for value in delta.values()]).astype(np.float64)
 
 
@@ -219,8 +223,9 @@ def test_noise_for_each_physical_batch_is_caught(
 ) -> None:
     def noisy(per_unit: Sequence[Tensor], bound: float) -> ClippedSum:
         total = clip_and_sum(per_unit, bound)
-        noise = [np.rint(OsEntropy().normal(t.numel()) * 1e4 * bound / total.grid)
-                 for t in total.tensors]  # fmt: skip
+        noise = [
+            np.rint(OsEntropy().normal(t.numel()) * 1e4 * bound / total.grid) for t in total.tensors
+        ]
         return ClippedSum(
             tuple(
                 t + torch.from_numpy(n.astype(np.int64)).view(t.shape)

@@ -67,11 +67,19 @@ def test_a_shape_that_cannot_be_computed_is_refused_before_any_round(
 def test_deberta_s_shared_positions_are_refused_by_name(tmp_path: Path) -> None:
     """Query and key also project relative positions, which all records share."""
     config = DebertaV2Config(
-        vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=32, max_position_embeddings=64, relative_attention=True,
-        pos_att_type=["p2c", "c2p"], share_att_key=True, position_biased_input=False,
-        position_buckets=8, norm_rel_ebd="layer_norm",
-    )  # fmt: skip
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        relative_attention=True,
+        pos_att_type=["p2c", "c2p"],
+        share_att_key=True,
+        position_biased_input=False,
+        position_buckets=8,
+        norm_rel_ebd="layer_norm",
+    )
     DebertaV2Model(config).save_pretrained(tmp_path)
     word_tokenizer().save_pretrained(tmp_path)
     lora = LoraConfig(train="both", top_layers=0, target_modules=("query_proj", "key_proj"))
@@ -106,17 +114,23 @@ class Flattened(nn.Module):
         return scores[: len(features)]
 
 
-@pytest.mark.parametrize(("trap", "words"), [
-    (Twice, r"head\.inner is called 2 times"), (Flattened, r"head\.inner gets an input of 4 rows"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("trap", "words"),
+    [
+        (Twice, r"head\.inner is called 2 times"),
+        (Flattened, r"head\.inner gets an input of 4 rows"),
+    ],
+)
 def test_modules_that_are_not_called_once_with_the_records_are_refused_by_name(
     workspace: Workspace, trap: type[nn.Module], words: str
 ) -> None:
     head = workspace.network.head
     assert head is not None
     workspace.network.head = trap(head)  # type: ignore[call-arg]
-    renamed = {n.replace("head.", "head.inner.") if n.startswith("head.") else n: v
-               for n, v in workspace.start.items()}  # fmt: skip
+    renamed = {
+        n.replace("head.", "head.inner.") if n.startswith("head.") else n: v
+        for n, v in workspace.start.items()
+    }
     moved = replace(workspace, start=type(workspace.start)(renamed))
     with pytest.raises(PreflightError, match=words):
         prove(moved, PLAN, CONFIG)
@@ -141,8 +155,10 @@ def test_where_companions_matter_records_go_one_by_one(workspace: Workspace) -> 
     head = workspace.network.head
     assert head is not None
     workspace.network.head = Leaking(head)
-    renamed = {n.replace("head.", "head.inner.") if n.startswith("head.") else n: v
-               for n, v in workspace.start.items()}  # fmt: skip
+    renamed = {
+        n.replace("head.", "head.inner.") if n.startswith("head.") else n: v
+        for n, v in workspace.start.items()
+    }
     moved = replace(workspace, start=type(workspace.start)(renamed))
     assert prove(moved, PLAN, CONFIG).one_by_one
 
@@ -164,8 +180,10 @@ def test_where_row_counts_differ_those_that_agree_are_left(workspace: Workspace)
     head = workspace.network.head
     assert head is not None
     workspace.network.head = ByRows(head)
-    renamed = {n.replace("head.", "head.inner.") if n.startswith("head.") else n: v
-               for n, v in workspace.start.items()}  # fmt: skip
+    renamed = {
+        n.replace("head.", "head.inner.") if n.startswith("head.") else n: v
+        for n, v in workspace.start.items()
+    }
     moved = replace(workspace, start=type(workspace.start)(renamed))
     found = prove(moved, PLAN, CONFIG).shapes
     assert found.rows(8) == (1, 2, 4, 8)
@@ -246,14 +264,18 @@ def test_threads_that_changed_since_the_proof_are_refused(workspace: Workspace) 
         clipped_gradient_sum(workspace.network, workspace.task, units, 1.0, shapes)
 
 
-@pytest.mark.parametrize("change", [
-    lambda: torch.set_float32_matmul_precision("medium"),
-    lambda: setattr(torch.backends.cudnn, "allow_tf32", True),
-    lambda: setattr(torch.backends.cudnn, "benchmark", True),
-    lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True),
-    lambda: torch.use_deterministic_algorithms(False),
-    lambda: torch.set_autocast_enabled("cpu", True),
-], ids=["precision", "cudnn tf32", "benchmark", "tf32", "deterministic", "autocast"])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda: torch.set_float32_matmul_precision("medium"),
+        lambda: setattr(torch.backends.cudnn, "allow_tf32", True),
+        lambda: setattr(torch.backends.cudnn, "benchmark", True),
+        lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True),
+        lambda: torch.use_deterministic_algorithms(False),
+        lambda: torch.set_autocast_enabled("cpu", True),
+    ],
+    ids=["precision", "cudnn tf32", "benchmark", "tf32", "deterministic", "autocast"],
+)
 def test_arithmetic_that_changed_since_it_was_pinned_is_refused(
     workspace: Workspace, change: Callable[[], object]
 ) -> None:

@@ -33,9 +33,15 @@ from tests.support.studies import NOTES, small_workspace
 SIZES = (1, 10, 300)
 BOUND, BATCH, RATE = 0.1, 7, 2.0
 PLAN = Plan(
-    public_records=70, expected_batch_size=BATCH, local_steps=1, num_rounds=3,
-    noise_multiplier=1.0, max_grad_norm=BOUND, max_update_norm=1e6, delta=1e-5,
-)  # fmt: skip
+    public_records=70,
+    expected_batch_size=BATCH,
+    local_steps=1,
+    num_rounds=3,
+    noise_multiplier=1.0,
+    max_grad_norm=BOUND,
+    max_update_norm=1e6,
+    delta=1e-5,
+)
 CONFIG = TrainingConfig(
     mode="gradient-rounds", expected_batch_size=BATCH, learning_rate=RATE, schedule="constant"
 )
@@ -55,9 +61,10 @@ def all_drawn_and_no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is noised, as it is: every unit in the batch, noise of nothing added to it."""
     monkeypatch.setattr(mechanism, "poisson_sample", lambda count, rate, entropy: np.arange(count))
     monkeypatch.setattr(
-        mechanism, "discrete_gaussian",
+        mechanism,
+        "discrete_gaussian",
         lambda deviation, count, entropy: np.zeros(count, dtype=np.int64),
-    )  # fmt: skip
+    )
     whole = mechanism.add_noise
     monkeypatch.setattr(mechanism, "add_noise", lambda clipped, noise, e: whole(clipped, 0.0, e))
 
@@ -66,9 +73,15 @@ def update(bert: Path, units: int, plan: Plan = PLAN) -> Adapter:
     """What a site with so many units sends."""
     workspace, examples = prepared(bert)
     return local_update(
-        workspace.network, workspace.task, singles(examples[:units]), workspace.start, plan, CONFIG,
-        round_number=1, entropy=OsEntropy(),
-    )  # fmt: skip
+        workspace.network,
+        workspace.task,
+        singles(examples[:units]),
+        workspace.start,
+        plan,
+        CONFIG,
+        round_number=1,
+        entropy=OsEntropy(),
+    )
 
 
 @pytest.mark.parametrize("units", SIZES)
@@ -91,9 +104,14 @@ def test_one_unit_moves_a_masked_sum_by_its_bound_in_steps_of_the_grid(
 
     def total(count: int) -> np.ndarray:  # type: ignore[type-arg]
         return shared_gradient(
-            workspace.network, workspace.task, singles(examples[:count]), workspace.start, plan,
-            CONFIG, entropy=OsEntropy(),
-        )  # fmt: skip
+            workspace.network,
+            workspace.task,
+            singles(examples[:count]),
+            workspace.start,
+            plan,
+            CONFIG,
+            entropy=OsEntropy(),
+        )
 
     noise = plan.shared_noise(workspace.start.size)
     one, other = total(units), total(units - 1)
@@ -129,9 +147,15 @@ def test_a_whole_site_moves_the_coordinator_s_sum_by_the_update_bound(bert: Path
     assert min(one.norm() for one in came.values()) < bound
 
     def mean(names: list[str]) -> Adapter:
-        total = CentralSum(CentralPlan(
-            sites=sites, rounds=3, max_update_norm=bound, noise_multiplier=0.0, delta=1e-6,
-        ))  # fmt: skip
+        total = CentralSum(
+            CentralPlan(
+                sites=sites,
+                rounds=3,
+                max_update_norm=bound,
+                noise_multiplier=0.0,
+                delta=1e-6,
+            )
+        )
         for name in names:
             total.add(name, came[name])
         return total.mean(OsEntropy())

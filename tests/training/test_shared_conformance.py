@@ -15,19 +15,29 @@ from cloister.training.conformance import conformance
 from cloister.training.frozen_step import audit_step
 from tests.support.studies import small_recipe
 
-ORDINARY = {name: getattr(where, name) for where, name in (
-    (mechanism, "discrete_gaussian"), (plan, "shared_noise"), (gradients, "clip_and_sum"),
-    (mechanism, "poisson_sample"),
-)}  # fmt: skip
+ORDINARY = {
+    name: getattr(where, name)
+    for where, name in (
+        (mechanism, "discrete_gaussian"),
+        (plan, "shared_noise"),
+        (gradients, "clip_and_sum"),
+        (mechanism, "poisson_sample"),
+    )
+}
 
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     return small_recipe(
-        tmp_path_factory.mktemp("study"), "data.sites=4", "data.public_records=20",
-        "data.partition=iid", "training.mode=gradient-rounds", "training.local_steps=1",
-        "training.expected_batch_size=5", "privacy.noise=shared",
-    )  # fmt: skip
+        tmp_path_factory.mktemp("study"),
+        "data.sites=4",
+        "data.public_records=20",
+        "data.partition=iid",
+        "training.mode=gradient-rounds",
+        "training.local_steps=1",
+        "training.expected_batch_size=5",
+        "privacy.noise=shared",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +58,12 @@ def test_too_little_noise_is_refuted(
     recipe: Recipe, site: AuditedSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        mechanism, "discrete_gaussian",
+        mechanism,
+        "discrete_gaussian",
         lambda deviation, count, entropy: ORDINARY["discrete_gaussian"](
             0.8 * deviation, count, entropy
         ),
-    )  # fmt: skip
+    )
     assert {"noise scale", "noise in training"} <= refuted(recipe, site)
 
 
@@ -93,9 +104,10 @@ def test_shares_that_are_not_integers_are_refuted(
     recipe: Recipe, site: AuditedSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        mechanism, "discrete_gaussian",
+        mechanism,
+        "discrete_gaussian",
         lambda deviation, count, entropy: entropy.normal(count) * deviation,
-    )  # fmt: skip
+    )
     assert {"grid", "integers"} <= refuted(recipe, site)
 
 
@@ -111,9 +123,10 @@ def test_an_attack_on_a_sum_refutes_half_the_noise_and_not_the_whole(
     loud = replace(site.plan, noise_multiplier=1.0, expected_batch_size=20)
     assert not audit_step(loud, 64, trials).refuted
     monkeypatch.setattr(
-        mechanism, "discrete_gaussian",
+        mechanism,
+        "discrete_gaussian",
         lambda deviation, count, entropy: ORDINARY["discrete_gaussian"](
             deviation / 2, count, entropy
         ),
-    )  # fmt: skip
+    )
     assert audit_step(loud, 64, trials).refuted

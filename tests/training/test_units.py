@@ -83,8 +83,14 @@ def of_one_person(kind: TaskKind) -> list[Record]:
             for site in (None, "one")
         ]
     ask, reply = Message("user", "pain"), Message("assistant", "chest pain")
-    turns = [(ask, reply), (Message("system", "rest"), ask, reply), (ask, reply, ask, reply),
-             (Message("user", "fever " * 40), reply), (reply,), (ask, ask, reply)]  # fmt: skip
+    turns = [
+        (ask, reply),
+        (Message("system", "rest"), ask, reply),
+        (ask, reply, ask, reply),
+        (Message("user", "fever " * 40), reply),
+        (reply,),
+        (ask, ask, reply),
+    ]
     return [ChatRecord(messages, site, "p") for messages in turns for site in (None, "one")]
 
 
@@ -121,10 +127,17 @@ def test_a_record_without_a_person_is_an_empty_unit_and_in_no_one_else_s() -> No
 
 
 RAISED = [
-    MisfitError("a reason", "a b c"), DataError("what it holds"), ValueError("what it holds"),
-    KeyError("what it holds"), RecursionError(), MemoryError(), StopIteration(),
-    UnicodeEncodeError("a", "b", 0, 1, "c"), AssertionError(), OverflowError(),
-]  # fmt: skip
+    MisfitError("a reason", "a b c"),
+    DataError("what it holds"),
+    ValueError("what it holds"),
+    KeyError("what it holds"),
+    RecursionError(),
+    MemoryError(),
+    StopIteration(),
+    UnicodeEncodeError("a", "b", 0, 1, "c"),
+    AssertionError(),
+    OverflowError(),
+]
 
 
 @pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
@@ -207,9 +220,10 @@ def test_no_text_stops_any_task_nor_changes_another_record(kind: TaskKind) -> No
 @pytest.mark.parametrize("kind", ["sequence-classification", "token-classification"])
 def test_a_label_that_the_study_lacks_leaves_the_record_out(kind: TaskKind) -> None:
     other: Record = (
-        TextRecord("rash", "Z") if kind == "sequence-classification"
+        TextRecord("rash", "Z")
+        if kind == "sequence-classification"
         else TokenRecord(("rash",), ("B-Z",))
-    )  # fmt: skip
+    )
     found = encode_units([other], task_of(kind), Unit.RECORD, 1)
     assert found.units == ((),)
     assert found.left_out == {"its label is not among the study's": 1}

@@ -24,9 +24,15 @@ def sealed_bytes(shares: int) -> int:
 
 
 def seal(
-    terms: Terms, shares: Sequence[bytes], secret: bytes,
-    sender: str, receiver: str, number: int, adapter: str, draw: Draw,
-) -> bytes:  # fmt: skip
+    terms: Terms,
+    shares: Sequence[bytes],
+    secret: bytes,
+    sender: str,
+    receiver: str,
+    number: int,
+    adapter: str,
+    draw: Draw,
+) -> bytes:
     """Encrypts shares for one member.
 
     Args:
@@ -46,9 +52,14 @@ def seal(
 
 
 def unseal(
-    terms: Terms, sealed: bytes, secret: bytes, sender: str, receiver: str, number: int,
+    terms: Terms,
+    sealed: bytes,
+    secret: bytes,
+    sender: str,
+    receiver: str,
+    number: int,
     adapter: str,
-) -> list[bytes]:  # fmt: skip
+) -> list[bytes]:
     """Decrypts shares that were sealed for this member, round and adapter.
 
     Raises:

@@ -62,9 +62,13 @@ class SharedNoise:
 
 
 def shared_noise(
-    sharing: Sharing, *, bound: float, noise_multiplier: float, expected_batch_size: int,
+    sharing: Sharing,
+    *,
+    bound: float,
+    noise_multiplier: float,
+    expected_batch_size: int,
     values: int,
-) -> SharedNoise:  # fmt: skip
+) -> SharedNoise:
     """The finest grid on which a sum fits.
 
     Args:

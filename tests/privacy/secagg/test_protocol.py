@@ -46,11 +46,13 @@ class Federation:
     def __post_init__(self) -> None:
         self.ledgers = {f"s{n:02d}": Ed25519PrivateKey.generate() for n in range(self.size)}
         self.terms = Terms(
-            study="study", epoch=self.epoch,
+            study="study",
+            epoch=self.epoch,
             members={site: public_hex(key) for site, key in self.ledgers.items()},
-            sharing=Sharing(sites=self.size, missing=self.missing, colluding=self.colluding,
-                            bits=self.bits),
-        )  # fmt: skip
+            sharing=Sharing(
+                sites=self.size, missing=self.missing, colluding=self.colluding, bits=self.bits
+            ),
+        )
         self.private = {site: X25519PrivateKey.generate() for site in self.terms.sites}
         self.adverts = {
             site: advertise(self.terms, site, key, self.ledgers[site].sign)
@@ -61,9 +63,11 @@ class Federation:
         }
 
     def mask(
-        self, number: int, values: Mapping[str, NDArray[np.int64]],
+        self,
+        number: int,
+        values: Mapping[str, NDArray[np.int64]],
         adapter: Mapping[str, str] = MappingProxyType({}),
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Masks; every update travels as bytes; from `START`, but where `adapter` says another."""
         self.updates = {}
         for site, value in values.items():
@@ -87,9 +91,13 @@ class Federation:
         return {s: self.updates[s].boxes[site] for s in survivors if s != site}
 
     def reveal(
-        self, number: int, survivors: Iterable[str], signatures: Mapping[str, bytes],
-        by: Iterable[str], adapter: str = START,
-    ) -> dict[str, Revealed]:  # fmt: skip
+        self,
+        number: int,
+        survivors: Iterable[str],
+        signatures: Mapping[str, bytes],
+        by: Iterable[str],
+        adapter: str = START,
+    ) -> dict[str, Revealed]:
         return {
             site: reveal(
                 self.members[site], number, adapter, signatures, self.boxes(site, survivors)
@@ -98,9 +106,12 @@ class Federation:
         }
 
     def sum(
-        self, number: int, values: Mapping[str, NDArray[np.int64]],
-        signing: Iterable[str] = (), revealing: Iterable[str] = (),
-    ) -> NDArray[np.int64]:  # fmt: skip
+        self,
+        number: int,
+        values: Mapping[str, NDArray[np.int64]],
+        signing: Iterable[str] = (),
+        revealing: Iterable[str] = (),
+    ) -> NDArray[np.int64]:
         """A whole round among those who have values."""
         self.mask(number, values)
         signatures = self.sign(number, values, signing or values)
@@ -278,11 +289,8 @@ def test_a_site_that_is_given_another_adapter_than_the_rest_is_in_no_sum() -> No
         made.reveal(1, sites, signatures, [apart], OTHER)
     # Where none of that was checked, the masks between them would not cancel.
     unchecked = {
-        site: Revealed(
-            {about: shares(made, about, site) for about in sites}, {}
-        )
-        for site in sites
-    }  # fmt: skip
+        site: Revealed({about: shares(made, about, site) for about in sites}, {}) for site in sites
+    }
     found = unmasked_sum(made.terms, 1, made.updates, unchecked)
     truth = sum(values(sites).values())
     assert (found != truth).mean() > 0.9
@@ -294,8 +302,15 @@ def shares(made: Federation, about: str, by: str) -> bytes:
     if about == by:
         box = list(member.own_box)
     else:
-        box = unseal(made.terms, made.updates[about].boxes[by], member.secrets[about], about, by, 1,
-                     other.adapter)  # fmt: skip
+        box = unseal(
+            made.terms,
+            made.updates[about].boxes[by],
+            member.secrets[about],
+            about,
+            by,
+            1,
+            other.adapter,
+        )
     return box[made.terms.sites.index(about)]
 
 
@@ -369,8 +384,12 @@ def test_advertisements_are_signed_by_the_members_ledgers() -> None:
     flat = bytes(32) + made.ledgers["s01"].sign(
         terms.context("advertisement", "s01", bytes(32).hex())
     )
-    for advert, why in ((forged, "did not sign"), (replayed, "did not sign"),
-                        (copied, "same key"), (flat, "agrees with nobody")):  # fmt: skip
+    for advert, why in (
+        (forged, "did not sign"),
+        (replayed, "did not sign"),
+        (copied, "same key"),
+        (flat, "agrees with nobody"),
+    ):
         with pytest.raises(RefusedError, match=why):
             join(terms, site, private, {**made.adverts, "s01": advert})
     with pytest.raises(RefusedError, match="own advertisement"):

@@ -99,8 +99,9 @@ def test_noise_that_is_shared_among_too_many_is_seen() -> None:
     whole = 1.3 / noise.grid
     too_small = noise.share * math.sqrt(agreed.honest / agreed.sites)
     for drawn in (
-        noise_of_a_sum(too_small, agreed.honest), noise_of_a_sum(noise.share, agreed.honest - 1)
-    ):  # fmt: skip
+        noise_of_a_sum(too_small, agreed.honest),
+        noise_of_a_sum(noise.share, agreed.honest - 1),
+    ):
         found, cells = statistic(drawn, whole)
         assert found > chi2.isf(RARE, cells)
 
@@ -109,8 +110,9 @@ def test_noise_that_is_shared_among_too_many_is_seen() -> None:
 @pytest.mark.parametrize("sites", [3, 10, 50])
 def test_a_sum_fits_and_rounding_stays_small(sites: int, bits: int) -> None:
     agreed = sharing(sites, 0, 0, bits)
-    noise = shared_noise(agreed, bound=0.7, noise_multiplier=0.9, expected_batch_size=16,
-                         values=5000)  # fmt: skip
+    noise = shared_noise(
+        agreed, bound=0.7, noise_multiplier=0.9, expected_batch_size=16, values=5000
+    )
     assert sites * noise.room + 8 * noise.share * math.sqrt(sites) < 2 ** (bits - 1)
     assert noise.room * noise.grid >= 0.7 * 16 / 65  # a sixty-fourth of a site's batch at least
     assert math.sqrt(5000) * noise.grid / 2 <= MOST_LENGTHENING * noise.bound
@@ -120,8 +122,9 @@ def test_a_sum_fits_and_rounding_stays_small(sites: int, bits: int) -> None:
 
 def test_sixteen_bits_for_too_much_are_refused() -> None:
     with pytest.raises(RefusedError, match="use 32 bits"):
-        shared_noise(sharing(bits=16), bound=1.0, noise_multiplier=1.0, expected_batch_size=64,
-                     values=10**7)  # fmt: skip
+        shared_noise(
+            sharing(bits=16), bound=1.0, noise_multiplier=1.0, expected_batch_size=64, values=10**7
+        )
 
 
 def hockey_stick(one: np.ndarray, other: np.ndarray, epsilon: float) -> float:  # type: ignore[type-arg]

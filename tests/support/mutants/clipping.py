@@ -47,15 +47,23 @@ def clip_each_tensor(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("clipping", "influence")
 def clip_by_the_largest_value(patch: pytest.MonkeyPatch) -> None:
-    clipping_is(patch, lambda g, bound: scaled_by(
-        g, torch.stack([t.flatten(1).abs().amax(1) for t in g]).amax(0), bound))  # fmt: skip
+    clipping_is(
+        patch,
+        lambda g, bound: scaled_by(
+            g, torch.stack([t.flatten(1).abs().amax(1) for t in g]).amax(0), bound
+        ),
+    )
 
 
 @mutant("clipping", "influence")
 def clip_by_the_sum_of_values(patch: pytest.MonkeyPatch) -> None:
     """No more influence than promised, but not what is promised either."""
-    clipping_is(patch, lambda g, bound: scaled_by(
-        g, torch.stack([t.flatten(1).abs().sum(1) for t in g]).sum(0), bound))  # fmt: skip
+    clipping_is(
+        patch,
+        lambda g, bound: scaled_by(
+            g, torch.stack([t.flatten(1).abs().sum(1) for t in g]).sum(0), bound
+        ),
+    )
 
 
 @mutant("clipping", "influence")
@@ -72,20 +80,27 @@ def clip_after_aggregation(patch: pytest.MonkeyPatch) -> None:
 @mutant("clipping", "influence")
 def clip_each_record_of_a_person(patch: pytest.MonkeyPatch) -> None:
     summed = gradients._group_sum
-    patch.setattr(gradients, "_group_sum", lambda network, task, units, *given: summed(
-        network, task, [(record,) for unit in units for record in unit], *given))  # fmt: skip
+    patch.setattr(
+        gradients,
+        "_group_sum",
+        lambda network, task, units, *given: summed(
+            network, task, [(record,) for unit in units for record in unit], *given
+        ),
+    )
 
 
 @mutant("clipping", "influence alone")
 def lone_units_not_clipped(patch: pytest.MonkeyPatch) -> None:
-    clipping_is(patch, lambda g, bound: labelled(
-        clip_and_sum(g, bound if len(g[0]) > 1 else 1e3), bound))  # fmt: skip
+    clipping_is(
+        patch, lambda g, bound: labelled(clip_and_sum(g, bound if len(g[0]) > 1 else 1e3), bound)
+    )
 
 
 @mutant("clipping", "influence at the plan's bound")
 def clip_at_small_bounds_only(patch: pytest.MonkeyPatch) -> None:
-    clipping_is(patch, lambda g, bound: labelled(
-        clip_and_sum(g, bound if bound < 0.1 else 1e3), bound))  # fmt: skip
+    clipping_is(
+        patch, lambda g, bound: labelled(clip_and_sum(g, bound if bound < 0.1 else 1e3), bound)
+    )
 
 
 @mutant("clipping", "companions")

@@ -77,11 +77,13 @@ def float_noise(patch: pytest.MonkeyPatch) -> None:
         deviation = sigma * clipped.bound
         return NoisedSum(
             tuple(
-                (t * clipped.grid + torch.from_numpy(entropy.normal(t.numel())).view(t.shape)
-                 * deviation).float()
+                (
+                    t * clipped.grid
+                    + torch.from_numpy(entropy.normal(t.numel())).view(t.shape) * deviation
+                ).float()
                 for t in clipped.tensors
             )
-        )  # fmt: skip
+        )
 
     noise_is(patch, broken)
 

@@ -205,10 +205,12 @@ def momentum_of_gradients_without_noise(patch: pytest.MonkeyPatch) -> None:
         return clean[-1]
 
     def moved(delta: Adapter, bound: float | None) -> Adapter:
-        added = Adapter({
-            name: value - 1e-3 * t.numpy().astype(np.float32) * np.float32(clean[-1].grid)
-            for (name, value), t in zip(delta.items(), clean[-1].tensors, strict=True)
-        })  # fmt: skip
+        added = Adapter(
+            {
+                name: value - 1e-3 * t.numpy().astype(np.float32) * np.float32(clean[-1].grid)
+                for (name, value), t in zip(delta.items(), clean[-1].tensors, strict=True)
+            }
+        )
         return SOUND_CLIP(added, bound)
 
     patch.setattr(local, "clipped_gradient_sum", remembered)
@@ -230,12 +232,14 @@ def delta_computed_before_the_noise(patch: pytest.MonkeyPatch) -> None:
 
     def replaced(delta: Adapter, bound: float | None) -> Adapter:
         return SOUND_CLIP(
-            Adapter({
-                name: t.numpy().astype(np.float32) * np.float32(clean[-1].grid)
-                for name, t in zip(delta, clean[-1].tensors, strict=True)
-            }),
+            Adapter(
+                {
+                    name: t.numpy().astype(np.float32) * np.float32(clean[-1].grid)
+                    for name, t in zip(delta, clean[-1].tensors, strict=True)
+                }
+            ),
             bound,
-        )  # fmt: skip
+        )
 
     patch.setattr(local, "clipped_gradient_sum", remembered)
     patch.setattr(local, "clip_update", replaced)

@@ -73,9 +73,10 @@ def batches_capped_at_six_times_the_mean(patch: pytest.MonkeyPatch) -> None:
     """So that memory is bounded; only a site of many times what it declared comes to it."""
     draw = mechanism.Mechanism.draw
     patch.setattr(
-        mechanism.Mechanism, "draw",
+        mechanism.Mechanism,
+        "draw",
         lambda self, count: draw(self, count)[: 6 * self.plan.expected_batch_size + 16],
-    )  # fmt: skip
+    )
 
 
 @mutant("sampler", "sampling at real sizes")
@@ -180,8 +181,11 @@ def a_step_too_many(patch: pytest.MonkeyPatch) -> None:
         return draw(self, count)
 
     patch.setattr(mechanism.Mechanism, "draw", endless)
-    patch.setattr(mechanism.Mechanism, "release", lambda self, clipped: add_noise(
-        clipped, self.plan.noise_multiplier, self._entropy))  # fmt: skip
+    patch.setattr(
+        mechanism.Mechanism,
+        "release",
+        lambda self, clipped: add_noise(clipped, self.plan.noise_multiplier, self._entropy),
+    )
 
 
 @mutant("sampler", "steps")

@@ -40,8 +40,11 @@ def a_person_s_long_records_are_a_unit_of_their_own(patch: pytest.MonkeyPatch) -
 
 @mutant("units", "units")
 def every_record_is_a_unit(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(audit, "encode_units", lambda records, task, unit, *rest: SOUND(
-        records, task, Unit.RECORD, *rest))  # fmt: skip
+    patch.setattr(
+        audit,
+        "encode_units",
+        lambda records, task, unit, *rest: SOUND(records, task, Unit.RECORD, *rest),
+    )
 
 
 @mutant("units", "units")
