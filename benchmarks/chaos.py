@@ -27,6 +27,9 @@ SITES = ("east", "north", "west")
 ROUNDS = 40
 # Seconds between kills are uniform up to this: long enough that rounds close in between.
 LONGEST = 20.0
+# Seconds that a round waits for its sites: one whose SuperNode was killed comes in again after about a
+# minute, in which six more processes are killed, likely the coordinator's own.
+PATIENCE = 30.0
 # How often each kind is the victim, in 100. A SuperNode that was killed, or its service, comes in
 # again after about a minute; without executor or SuperLink the run begins its preparation anew.
 WEIGHTS = {
@@ -76,6 +79,7 @@ def main() -> None:
                     f"study.seed={len(runs)}",
                     "federation.min_sites=1",
                     "federation.absent_timeout=5.0",
+                    f"federation.round_timeout={PATIENCE}",
                 )
             time.sleep(rng.uniform(0.5, LONGEST))
             kind = kill_one(made, rng)
