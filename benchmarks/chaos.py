@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from cloister.server.journal import ENDED, Standing, read_run
+from cloister.deployment.coordinator.journal import ENDED, Standing, read_run
 from cloister.server.run_directory import RunDirectory
 from tests.support.federation import Federation, check_history, federation
 
@@ -27,8 +27,8 @@ SITES = ("east", "north", "west")
 ROUNDS = 40
 # Seconds between kills are uniform up to this: long enough that rounds close in between.
 LONGEST = 20.0
-# Seconds that a round waits for its sites: one whose SuperNode was killed comes in again after about a
-# minute, in which six more processes are killed, likely the coordinator's own.
+# Seconds that a round waits for its sites: one whose SuperNode was killed comes in again after
+# about a minute, in which six more processes are killed, likely the coordinator's own.
 PATIENCE = 30.0
 # How often each kind is the victim, in 100. A SuperNode that was killed, or its service, comes in
 # again after about a minute; without executor or SuperLink the run begins its preparation anew.

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cloister.client.agent_folder import AgentFolder
-from cloister.client.overview import releases_of
+from cloister.deployment.coordinator.journal import Standing, events
+from cloister.deployment.site.agent_folder import AgentFolder
+from cloister.deployment.site.status import releases_of
 from cloister.models.base import find_base
 from cloister.models.config import DEFAULT_BASE
-from cloister.server.journal import Standing, events
 from cloister.server.run_directory import RunDirectory
 from tests.support.federation import Federation, federation, wait_for
 

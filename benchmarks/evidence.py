@@ -9,15 +9,15 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from benchmarks.figure import Figure
+from cloister.audit.frozen_step import audit_step
+from cloister.evidence.bundle import Bundle, read_bundle, write_bundle
+from cloister.evidence.fingerprint import adapter_sha256
+from cloister.evidence.verification import examine
+from cloister.ledger.certificate import Evidence, certify
+from cloister.ledger.chain import Entry, Head, sign
+from cloister.ledger.signing import create_key, public_hex
 from cloister.privacy.accounting import COARSE, epsilon, rdp_epsilon
-from cloister.privacy.certificate import Evidence, certify
-from cloister.privacy.chain import Entry, Head, sign
-from cloister.privacy.keys import create_key, public_hex
 from cloister.privacy.plan import Plan
-from cloister.release.bundle import Bundle, read_bundle, write_bundle
-from cloister.release.evidence import examine
-from cloister.release.fingerprint import adapter_sha256
-from cloister.training.frozen_step import audit_step
 
 SITES, ROUNDS = 50, 300
 TRIALS, PARAMETERS = 5000, 100_000

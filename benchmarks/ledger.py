@@ -11,20 +11,20 @@ from pathlib import Path
 from benchmarks.figure import Figure
 from cloister.data.config import DataConfig
 from cloister.data.load import load
+from cloister.ledger.budget import ORDERS, Budget
+from cloister.ledger.chain import Entry, Head, sign
+from cloister.ledger.charge import Charge
+from cloister.ledger.ledger import Ledger, Reservation
+from cloister.ledger.signing import create_key, public_hex
+from cloister.ledger.verify import verify
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.network import trained_parameters
 from cloister.privacy.accounting import COARSE, epsilon, rdp_epsilon
-from cloister.privacy.budget import ORDERS, Budget
-from cloister.privacy.chain import Entry, Head, sign
-from cloister.privacy.charge import Charge
 from cloister.privacy.clipping import ClippedSum
 from cloister.privacy.entropy import OsEntropy
-from cloister.privacy.keys import create_key, public_hex
-from cloister.privacy.ledger import Ledger, Reservation
 from cloister.privacy.noise import add_noise
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
-from cloister.privacy.verify import verify
 from cloister.tasks.build import labels_of
 from cloister.tasks.config import TaskConfig
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks

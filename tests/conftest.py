@@ -13,7 +13,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # whatever the shell says: as many workers 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 # Begun first, so that no worker is left with one of them when the others have nothing to do.
-LONG = ("tests/faults/", "tests/e2e/", "tests/training/test_mutants.py", "tests/simulation/")
+LONG = ("tests/faults/", "tests/e2e/", "tests/audit/test_mutants.py", "tests/simulation/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

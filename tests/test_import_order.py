@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from cloister.client.own_ledger import begin_ledger
 from cloister.client.site_file import EXAMPLE, read_site
-from cloister.server.folder import ServerConfig, ServerFolder
-from cloister.server.journal import Run, Standing, write_run
+from cloister.deployment.coordinator.folder import ServerConfig, ServerFolder
+from cloister.deployment.coordinator.journal import Run, Standing, write_run
+from cloister.deployment.site.open_ledger import begin_ledger
 from tests.support.federation import admit
 
 PACKAGE = Path(__file__).parents[1] / "cloister"
@@ -25,50 +25,49 @@ ROOMS = {
     "fields": 0,
     "names": 0,
     "files": 0,
-    "processes": 0,
-    "logs": 0,
     "bounds": 0,
     "toml_text": 0,
     "json_text": 0,
     "printable": 0,
-    "log_rotation": 0,
-    "proxies": 0,
-    "confinement": 0,
     "archive": 0,
     "owner_only": 0,
     "staging": 0,
     "adapter": 1,
     "privacy": 2,
     "data": 2,
-    "strategies": 2,
+    "ledger": 3,
+    "strategies": 3,
     "tasks": 3,
+    "secagg": 4,
     "models": 4,
+    "protocol": 4,
     "training": 5,
-    "release": 6,
     "recipe": 6,
-    "provisioning": 6,
-    "flower": 6,
-    "client": 7,
-    "server": 7,
-    "report": 7,
-    "simulation": 8,
-    "serving": 8,
-    "cli": 9,
-    "__main__": 10,
+    "evidence": 7,
+    "export": 8,
+    "client": 9,
+    "server": 9,
+    "simulation": 10,
+    "deployment": 10,
+    "audit": 11,
+    "dashboard": 11,
+    "cli": 12,
+    "__main__": 13,
+    "canonical": 0,
 }
 # Libraries that only some rooms may know.
 CONFINED = {
-    "flwr": {"flower", "client", "server", "simulation"},
+    "flwr": {"client", "server", "simulation", "deployment", "audit"},
     "flwr_datasets": {"simulation"},
     "opacus": {"privacy", "training"},
-    "peft": {"models", "release"},
+    "peft": {"models", "export"},
     "dp_accounting": {"privacy"},
     "typer": {"cli"},
     "rich": {"cli"},
-    "jinja2": {"serving", "tasks"},
-    "prometheus_client": {"serving"},
-    "markupsafe": {"serving"},
-    "fastapi": {"serving"},
+    "jinja2": {"dashboard", "tasks"},
+    "prometheus_client": {"dashboard"},
+    "markupsafe": {"dashboard"},
+    "fastapi": {"dashboard"},
 }
 # What only training, and what reads its data, may load: half a gigabyte and seconds a process.
 HEAVY = {
@@ -169,15 +168,15 @@ def loaded(program: str) -> set[str]:
     [
         "cloister",
         "cloister.cli.main",
-        "cloister.processes",
-        "cloister.server.service",
-        "cloister.server.gate",
-        "cloister.server.overview",
-        "cloister.client.service",
-        "cloister.client.reach",
-        "cloister.client.overview",
-        "cloister.flower.commands",
-        "cloister.flower.control",
+        "cloister.deployment.processes",
+        "cloister.deployment.coordinator.service",
+        "cloister.deployment.coordinator.gate",
+        "cloister.deployment.coordinator.status",
+        "cloister.deployment.site.service",
+        "cloister.deployment.site.connectivity",
+        "cloister.deployment.site.status",
+        "cloister.deployment.flower.commands",
+        "cloister.deployment.flower.control",
     ],
 )
 def test_what_runs_beside_the_training_loads_none_of_it(module: str) -> None:
@@ -185,7 +184,7 @@ def test_what_runs_beside_the_training_loads_none_of_it(module: str) -> None:
 
 
 def test_that_something_heavy_was_loaded_would_be_seen() -> None:
-    assert loaded("import cloister.client.agent") >= {"torch", "transformers", "peft"}
+    assert loaded("import cloister.deployment.site.agent") >= {"torch", "transformers", "peft"}
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +228,7 @@ def test_quick_commands_and_services_load_nothing_heavy(papers: Path, command: s
 import os
 os.chdir({str(papers)!r})
 from cloister.cli.main import run
-from cloister.processes import Supervisor
+from cloister.deployment.processes import Supervisor
 Supervisor.run = lambda self: None  # starts nobody
 code = run({command.split()!r})
 assert code == 0, code

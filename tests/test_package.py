@@ -20,7 +20,7 @@ def test_the_package_says_to_type_checkers_what_it_says_to_people() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["py.typed", "__init__.py", "serving/templates", "serving/assets", "cli/main.py"]
+    "name", ["py.typed", "__init__.py", "dashboard/templates", "dashboard/assets", "cli/main.py"]
 )
 def test_a_file_of_the_package_is_in_the_wheel(name: str) -> None:
     """Hatchling ships whatever lies in `packages` and neither it nor Git is told to leave out."""

@@ -72,7 +72,7 @@ def run(
 
 
 def _attack(study: Recipe, trials: int, as_json: bool) -> None:
-    from cloister.simulation.attacks import attacks, illustration
+    from cloister.audit.attacks import attacks, illustration
 
     made = attacks(study, PERSONS, EACH, trials)
     plan, refuted = made.plan, [attack for attack in made.attacks if attack.refuted]
@@ -113,12 +113,12 @@ def _audited(plan: Plan) -> dict[str, object]:
 
 
 def _conform(study: Recipe, as_json: bool) -> None:
-    from cloister.privacy.plan import json_number
-    from cloister.simulation.answers import answer_checks
-    from cloister.simulation.audit import audited_site
-    from cloister.simulation.site_noise import site_noise
-    from cloister.simulation.unit_conformance import unit_check
-    from cloister.training.conformance import conformance
+    from cloister.audit.audited_site import audited_site
+    from cloister.audit.conformance import conformance
+    from cloister.audit.site_answers import answer_checks
+    from cloister.audit.site_noise import site_noise
+    from cloister.audit.unit_conformance import unit_check
+    from cloister.canonical import json_number
 
     site = audited_site(study, PERSONS, EACH)
     names = tuple(f"site {number}" for number in range(1, study.data.sites + 1))

@@ -13,7 +13,7 @@ from cloister.cli.keys import read_keys
 from cloister.errors import BadFileError, UsageError
 
 if TYPE_CHECKING:
-    from cloister.release.evidence import Findings, SiteClaim
+    from cloister.evidence.verification import Findings, SiteClaim
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -74,9 +74,9 @@ def bundle(
 
     Example: cloister audit bundle site-1.json site-2.json --adapter run/adapter --run run
     """
-    from cloister.privacy.certificate import read_evidence
-    from cloister.release.bundle import Bundle, write_bundle
-    from cloister.release.fingerprint import adapter_files
+    from cloister.evidence.bundle import Bundle, write_bundle
+    from cloister.evidence.fingerprint import adapter_files
+    from cloister.ledger.certificate import read_evidence
     from cloister.server.run_directory import RunDirectory
     from cloister.simulation.certificates import received_in
 
@@ -104,8 +104,8 @@ def verify(
 
     Example: cloister audit verify bundle.zip --keys keys.json
     """
-    from cloister.release.bundle import read_bundle
-    from cloister.release.evidence import examine
+    from cloister.evidence.bundle import read_bundle
+    from cloister.evidence.verification import examine
 
     findings = examine(read_bundle(path), read_keys(keys, key or []))
     if as_json:
@@ -132,13 +132,13 @@ def _of_run(folder: Path) -> dict[str, Path]:
 def _of_ledger(
     ledger: Path, adapter: Path, site: str, study: str | None, key: Path | None, out: Path
 ) -> Path:
+    from cloister.evidence.fingerprint import adapter_files, adapter_sha256, base_sha256
     from cloister.files import write_whole
+    from cloister.ledger.certificate import certify
+    from cloister.ledger.ledger import key_file, now
+    from cloister.ledger.signing import load_key
+    from cloister.ledger.storage import LedgerFile
     from cloister.names import is_name
-    from cloister.privacy.certificate import certify
-    from cloister.privacy.keys import load_key
-    from cloister.privacy.ledger import key_file, now
-    from cloister.privacy.ledger_file import LedgerFile
-    from cloister.release.fingerprint import adapter_files, adapter_sha256, base_sha256
 
     if not is_name(site):
         raise UsageError(f"--site {site!r}: a name without / and \\, begun with no dot, is needed")
@@ -167,7 +167,7 @@ def _content(path: Path) -> bytes:
 
 
 def _site_json(claim: SiteClaim) -> dict[str, Any]:
-    from cloister.privacy.stated import spent
+    from cloister.ledger.stated import spent
 
     alone = claim.verdict.promise_alone
     return {
@@ -198,7 +198,7 @@ def _tell(path: Path, findings: Findings) -> None:
     from rich.table import Table
 
     from cloister.cli.terminal import Terminal
-    from cloister.privacy.stated import shown
+    from cloister.ledger.stated import shown
 
     console = Terminal()
     first = findings.sites[0].fields

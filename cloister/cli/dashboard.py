@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from socket import socket
 
-    from cloister.serving.sources import Source
+    from cloister.dashboard.sources import Source
 
 
 def dashboard(
@@ -47,8 +47,8 @@ def dashboard(
     Example: cloister dashboard coordinator
     """
     from cloister.cli.keys import read_keys
-    from cloister.serving.sources import open_source
-    from cloister.serving.token import demand_token, read_token
+    from cloister.dashboard.sources import open_source
+    from cloister.dashboard.token import demand_token, read_token
 
     shown = open_source(source, read_keys(keys, []))
     if static is not None:
@@ -93,8 +93,8 @@ def _listen(host: str, port: int) -> socket:
 def _serve(source: Source, token: str | None, place: socket, host: str, port: int) -> None:
     import uvicorn
 
-    from cloister.serving.app import make_app
-    from cloister.serving.token import is_loopback
+    from cloister.dashboard.app import make_app
+    from cloister.dashboard.token import is_loopback
 
     at = f"[{host}]" if ":" in host else host
     typer.echo(f"http://{at}:{port}/ (Ctrl-C ends it)", err=True)

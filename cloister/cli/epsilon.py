@@ -42,9 +42,9 @@ def epsilon(
 
     Example: cloister epsilon --noise-multiplier 1 --sample-rate 0.032 --steps 600 --delta 1e-5
     """
+    from cloister.canonical import json_number
     from cloister.privacy.accounting import cross_check, prv_epsilon, rdp_epsilon
     from cloister.privacy.events import GaussianEvent
-    from cloister.privacy.plan import json_number
 
     single = (noise_multiplier, sample_rate, steps)
     given = [_parsed(text) for text in event or []]

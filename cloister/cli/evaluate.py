@@ -23,11 +23,11 @@ def evaluate(
     """
     from rich.table import Table
 
+    from cloister.canonical import json_number
     from cloister.cli.terminal import Terminal
-    from cloister.data.asker import RELEASED
     from cloister.data.load import load
-    from cloister.privacy.plan import json_number
-    from cloister.release.export import load_released
+    from cloister.data.source import RELEASED
+    from cloister.export.adapter_folder import load_released
     from cloister.tasks.chat import CausalChat
     from cloister.training.evaluation import evaluate
     from cloister.training.generation import reply_score

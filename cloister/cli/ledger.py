@@ -23,9 +23,9 @@ def show(ledger: LedgerPath, as_json: AsJson = False) -> None:
     from rich.table import Table
 
     from cloister.cli.terminal import Terminal
-    from cloister.privacy.charged import charged_rounds
-    from cloister.privacy.history import History
-    from cloister.privacy.stated import of_budget, promise, shown
+    from cloister.ledger.history import History
+    from cloister.ledger.replay import charged_rounds
+    from cloister.ledger.stated import of_budget, promise, shown
 
     stored = _entries(ledger)
     entries = [entry.fields for entry in stored]
@@ -78,10 +78,10 @@ def verify(
     Example: cloister ledger verify site.ledger --anchor head.json
     """
     from cloister.errors import LedgerError
+    from cloister.ledger.anchor import read_anchor
+    from cloister.ledger.stated import shown
+    from cloister.ledger.verify import verify
     from cloister.names import counted
-    from cloister.privacy.anchor import read_anchor
-    from cloister.privacy.stated import shown
-    from cloister.privacy.verify import verify
 
     anchors = [read_anchor(path) for path in anchor or []]
     verdict = verify(
@@ -126,9 +126,9 @@ def export(
 
     Example: cloister ledger export site.ledger --head > head.json
     """
-    from cloister.privacy.anchor import anchor_of, read_anchor
-    from cloister.privacy.anchor import countersign as add_witness
-    from cloister.privacy.keys import load_key
+    from cloister.ledger.anchor import anchor_of, read_anchor
+    from cloister.ledger.anchor import countersign as add_witness
+    from cloister.ledger.signing import load_key
 
     if countersign is not None:
         typer.echo(json.dumps(add_witness(read_anchor(ledger), load_key(countersign)).to_json()))
@@ -143,7 +143,7 @@ def export(
 
 def _entries(ledger: Path) -> Any:
     from cloister.errors import LedgerError
-    from cloister.privacy.ledger_file import LedgerFile
+    from cloister.ledger.storage import LedgerFile
 
     entries = LedgerFile(ledger).entries()
     if not entries:
@@ -152,7 +152,7 @@ def _entries(ledger: Path) -> Any:
 
 
 def _verdict_json(ledger: Path, verdict: Any) -> dict[str, object]:
-    from cloister.privacy.chain import json_epsilon
+    from cloister.canonical import json_number
 
     alone = verdict.promise_alone
     return {
@@ -168,10 +168,10 @@ def _verdict_json(ledger: Path, verdict: Any) -> dict[str, object]:
         "promise_alone": alone and alone.to_json(),
         "spent": verdict.spent.to_json(),
         "used": verdict.used.to_json(),
-        "budget": {"epsilon": json_epsilon(verdict.budget_epsilon), "delta": verdict.budget_delta},
+        "budget": {"epsilon": json_number(verdict.budget_epsilon), "delta": verdict.budget_delta},
         "recomputed": {
-            "pld": json_epsilon(verdict.epsilon_pld),
-            "rdp": json_epsilon(verdict.epsilon_rdp),
+            "pld": json_number(verdict.epsilon_pld),
+            "rdp": json_number(verdict.epsilon_rdp),
             "delta": verdict.delta,
         },
     }

@@ -32,11 +32,11 @@ def invite(
 
     Example: cloister member invite st-marys --server coordinator
     """
-    from cloister.provisioning.papers import Invite, write_invite
-    from cloister.provisioning.passphrase import unlock
-    from cloister.server.folder import ServerFolder
-    from cloister.server.members import changing, invited, read_members
-    from cloister.server.rotation import PAPER, rotation_of
+    from cloister.deployment.coordinator.folder import ServerFolder
+    from cloister.deployment.coordinator.members import changing, invited, read_members
+    from cloister.deployment.coordinator.rotation import PAPER, rotation_of
+    from cloister.deployment.enrolment.documents import Invite, write_invite
+    from cloister.deployment.enrolment.passphrase import unlock
 
     folder = ServerFolder.open(server, partial(unlock, ca_passphrase_file))
     authority = folder.authority
@@ -78,13 +78,13 @@ def approve(
 
     Example: cloister member approve request.json --fingerprint 1a2b3c4d-…
     """
+    from cloister.deployment.coordinator.folder import ServerFolder
+    from cloister.deployment.coordinator.members import approved, changing, read_members
+    from cloister.deployment.enrolment.authority import same_fingerprint
+    from cloister.deployment.enrolment.coordinator_key import load_coordinator_key, public_key_of
+    from cloister.deployment.enrolment.documents import Welcome, read_request, write_welcome
+    from cloister.deployment.enrolment.passphrase import unlock
     from cloister.errors import NetworkError, UsageError
-    from cloister.provisioning.authority import same_fingerprint
-    from cloister.provisioning.coordinator_key import load_coordinator_key, public_key_of
-    from cloister.provisioning.papers import Welcome, read_request, write_welcome
-    from cloister.provisioning.passphrase import unlock
-    from cloister.server.folder import ServerFolder
-    from cloister.server.members import approved, changing, read_members
 
     folder = ServerFolder.open(server, partial(unlock, ca_passphrase_file))
     asked = read_request(request)
@@ -119,8 +119,8 @@ def revoke(site: Site, server: Server = DEFAULT) -> None:
 
     Example: cloister member revoke st-marys --server coordinator
     """
-    from cloister.server.folder import ServerFolder
-    from cloister.server.members import changing, read_members, revoked
+    from cloister.deployment.coordinator.folder import ServerFolder
+    from cloister.deployment.coordinator.members import changing, read_members, revoked
 
     folder = ServerFolder.open(server)
     with changing(folder.members) as write:
@@ -137,8 +137,8 @@ def listed(
 
     Example: cloister member list --server coordinator
     """
-    from cloister.server.folder import ServerFolder
-    from cloister.server.members import read_members
+    from cloister.deployment.coordinator.folder import ServerFolder
+    from cloister.deployment.coordinator.members import read_members
 
     members = read_members(ServerFolder.open(server).members)
     if as_json:

@@ -35,10 +35,14 @@ def bundle(
 
     Example: cloister bundle offline --model models/MiniLM --signer coordinator
     """
+    from cloister.deployment.enrolment.authority import (
+        create_authority,
+        fingerprint,
+        load_authority,
+    )
+    from cloister.deployment.enrolment.offline import collect, locked_build
+    from cloister.deployment.enrolment.passphrase import new_passphrase, passphrase_file, unlock
     from cloister.errors import BadFileError, UsageError
-    from cloister.provisioning.authority import create_authority, fingerprint, load_authority
-    from cloister.provisioning.offline import collect, locked_build
-    from cloister.provisioning.passphrase import new_passphrase, passphrase_file, unlock
 
     if lock not in (None, "cpu", "cuda"):
         raise UsageError(f"--lock: {lock!r} given; cpu or cuda is needed")

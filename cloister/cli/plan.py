@@ -56,11 +56,11 @@ def plan(
 
 
 def _facts(study: Recipe, sites: int, made: Plan) -> dict[str, Any]:
+    from cloister.canonical import json_number
+    from cloister.ledger.stated import of_plan
     from cloister.privacy import adversaries
     from cloister.privacy.accounting import cross_check, group_epsilon, true_positive_rate
-    from cloister.privacy.plan import json_number
-    from cloister.privacy.signal import noise_over_signal
-    from cloister.privacy.stated import of_plan
+    from cloister.privacy.noise_to_signal import noise_over_signal
     from cloister.simulation.planning import trained_parameters
 
     whole = made.event(made.num_rounds * made.local_steps)

@@ -14,7 +14,7 @@ from cloister.cli.keys import read_keys
 from cloister.errors import BadFileError, UsageError
 
 if TYPE_CHECKING:
-    from cloister.report.audit import AuditedLedger
+    from cloister.evidence.audit_report import AuditedLedger
 
 
 def report(
@@ -43,9 +43,9 @@ def report(
 
     Example: cloister audit report runs/bank --html --pdf --audit audit.json
     """
-    from cloister.report.audit import audit_report
-    from cloister.report.html import to_html
-    from cloister.report.pdf import to_pdf
+    from cloister.evidence.audit_report import audit_report
+    from cloister.evidence.html import to_html
+    from cloister.evidence.pdf import to_pdf
 
     known = read_keys(keys, key or [])
     title, ledgers, checked = _gather(source, known)
@@ -76,7 +76,7 @@ def _gather(
     """Title, checked ledgers, and what a bundle's verification found to hold."""
     import zipfile
 
-    from cloister.privacy.ledger_file import LedgerFile
+    from cloister.ledger.storage import LedgerFile
     from cloister.server.run_directory import RunDirectory
 
     if not source.exists():
@@ -102,9 +102,9 @@ def _gather(
 def _of_bundle(
     source: Path, keys: Mapping[str, str]
 ) -> tuple[str, list[AuditedLedger], Sequence[str]]:
-    from cloister.release.bundle import read_bundle
-    from cloister.release.evidence import examine
-    from cloister.report.audit import AuditedLedger
+    from cloister.evidence.audit_report import AuditedLedger
+    from cloister.evidence.bundle import read_bundle
+    from cloister.evidence.verification import examine
 
     bundle = read_bundle(source)
     findings = examine(bundle, keys)
@@ -118,8 +118,8 @@ def _of_bundle(
 def _checked(
     name: str, entries: Sequence[Any], keys: Mapping[str, str], anchor: Any = None
 ) -> AuditedLedger:
-    from cloister.privacy.verify import verify
-    from cloister.report.audit import AuditedLedger
+    from cloister.evidence.audit_report import AuditedLedger
+    from cloister.ledger.verify import verify
 
     anchors = [] if anchor is None else [anchor]
     verdict = verify(entries, name, public_key=keys.get(name), anchors=anchors)

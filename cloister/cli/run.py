@@ -14,7 +14,7 @@ from cloister.cli.member import Server
 from cloister.cli.server_authority import DEFAULT
 
 if TYPE_CHECKING:
-    from cloister.server.folder import ServerFolder
+    from cloister.deployment.coordinator.folder import ServerFolder
 
 app = typer.Typer(help="Start, watch, stop and resume studies.", no_args_is_help=True)
 
@@ -41,14 +41,14 @@ def start(
 
     Example: cloister run start study.toml --server coordinator --watch
     """
+    from cloister.deployment.coordinator.deployed import plans_of, resolved_recipe
+    from cloister.deployment.coordinator.folder import ServerFolder
+    from cloister.deployment.coordinator.journal import Run, Standing, write_run
+    from cloister.deployment.coordinator.members import connecting, read_members
+    from cloister.deployment.coordinator.service import submit
     from cloister.errors import UsageError
-    from cloister.privacy.stated import of_plan
-    from cloister.server.deployed import plans_of, resolved_recipe
-    from cloister.server.folder import ServerFolder
-    from cloister.server.journal import Run, Standing, write_run
-    from cloister.server.members import connecting, read_members
+    from cloister.ledger.stated import of_plan
     from cloister.server.run_directory import RunDirectory
-    from cloister.server.service import submit
 
     folder = ServerFolder.open(server)
     members = connecting(read_members(folder.members), datetime.now(UTC))
@@ -91,7 +91,7 @@ def watch(name: Name, server: Server = DEFAULT) -> None:
 
     Example: cloister run watch triage-1 --server coordinator
     """
-    from cloister.server.folder import ServerFolder
+    from cloister.deployment.coordinator.folder import ServerFolder
 
     _watch(ServerFolder.open(server), name)
 
@@ -102,10 +102,10 @@ def stop(name: Name, server: Server = DEFAULT) -> None:
 
     Example: cloister run stop triage-1 --server coordinator
     """
+    from cloister.deployment.coordinator.folder import ServerFolder
+    from cloister.deployment.coordinator.journal import ENDED, ask_to_stop, note, read_run
+    from cloister.deployment.flower.control import Control
     from cloister.errors import UsageError
-    from cloister.flower.control import Control
-    from cloister.server.folder import ServerFolder
-    from cloister.server.journal import ENDED, ask_to_stop, note, read_run
 
     folder = ServerFolder.open(server)
     place = folder.run(name)
@@ -130,10 +130,10 @@ def resume(name: Name, server: Server = DEFAULT, watch: Watch = False) -> None:
     """
     from dataclasses import replace
 
+    from cloister.deployment.coordinator.folder import ServerFolder
+    from cloister.deployment.coordinator.journal import ENDED, Standing, note, read_run
+    from cloister.deployment.coordinator.service import submit
     from cloister.errors import UsageError
-    from cloister.server.folder import ServerFolder
-    from cloister.server.journal import ENDED, Standing, note, read_run
-    from cloister.server.service import submit
 
     folder = ServerFolder.open(server)
     place = folder.run(name)
@@ -158,8 +158,8 @@ def listed(
 
     Example: cloister run list --server coordinator
     """
-    from cloister.server.folder import ServerFolder
-    from cloister.server.overview import runs_of
+    from cloister.deployment.coordinator.folder import ServerFolder
+    from cloister.deployment.coordinator.status import runs_of
 
     rows = runs_of(ServerFolder.open(server))
     if as_json:
@@ -175,9 +175,9 @@ def listed(
 
 
 def _watch(folder: ServerFolder, name: str) -> None:
-    from cloister.cli.lanes import Lanes
+    from cloister.cli.run_display import Lanes
+    from cloister.deployment.coordinator.journal import Standing, events, read_run
     from cloister.errors import CloisterError
-    from cloister.server.journal import Standing, events, read_run
 
     place = folder.run(name)
     run = read_run(place)

@@ -44,10 +44,10 @@ def init(
 
     Example: cloister server init coordinator --address fed.example.org:9443
     """
+    from cloister.deployment.coordinator.folder import ServerConfig, ServerFolder
+    from cloister.deployment.enrolment.authority import fingerprint
+    from cloister.deployment.enrolment.passphrase import new_passphrase, passphrase_file
     from cloister.errors import UsageError
-    from cloister.provisioning.authority import fingerprint
-    from cloister.provisioning.passphrase import new_passphrase, passphrase_file
-    from cloister.server.folder import ServerConfig, ServerFolder
 
     if not address:
         raise UsageError("--address: missing; host:port under which sites reach this coordinator")
@@ -79,11 +79,11 @@ def start(folder: Folder = DEFAULT, ca_passphrase_file: PassphraseFile = None) -
     """
     from functools import partial
 
-    from cloister.logs import log_json
-    from cloister.provisioning.passphrase import unlock
-    from cloister.server.folder import ServerFolder
-    from cloister.server.loopback import protection
-    from cloister.server.service import Service
+    from cloister.deployment.coordinator.folder import ServerFolder
+    from cloister.deployment.coordinator.loopback import protection
+    from cloister.deployment.coordinator.service import Service
+    from cloister.deployment.enrolment.passphrase import unlock
+    from cloister.deployment.logs import log_json
 
     opened = ServerFolder.open(folder, partial(unlock, ca_passphrase_file, ask=False))
     made = opened.complete()
@@ -103,9 +103,9 @@ def doctor(folder: Folder = DEFAULT, as_json: AsJson = False) -> None:
 
     Example: cloister server doctor coordinator
     """
+    from cloister.deployment.coordinator.doctor import Verdict, examine
+    from cloister.deployment.coordinator.folder import ServerFolder
     from cloister.errors import UnhealthyError
-    from cloister.server.doctor import Verdict, examine
-    from cloister.server.folder import ServerFolder
 
     opened = ServerFolder.open(folder)
     findings = list(examine(opened))
@@ -136,8 +136,8 @@ def backup(
 
     Example: cloister server backup coordinator --out coordinator.tar.gz
     """
-    from cloister.server.backup import back_up
-    from cloister.server.folder import ServerFolder
+    from cloister.deployment.coordinator.backup import back_up
+    from cloister.deployment.coordinator.folder import ServerFolder
 
     count = back_up(ServerFolder.open(folder), out)
     typer.echo(f"{out}: {count} files, keys among them")
@@ -152,7 +152,7 @@ def restore(
 
     Example: cloister server restore coordinator.tar.gz coordinator
     """
-    from cloister.server.backup import restore as restored
+    from cloister.deployment.coordinator.backup import restore as restored
 
     made = restored(backup, folder)
     typer.echo(f"{made.path}: {made.config.name} is back; next: cloister server start {folder}")
@@ -164,8 +164,8 @@ def status(folder: Folder = DEFAULT, as_json: AsJson = False) -> None:
 
     Example: cloister server status coordinator
     """
-    from cloister.server.folder import ServerFolder
-    from cloister.server.overview import status_of
+    from cloister.deployment.coordinator.folder import ServerFolder
+    from cloister.deployment.coordinator.status import status_of
 
     facts = status_of(ServerFolder.open(folder), datetime.now(UTC))
     if as_json:

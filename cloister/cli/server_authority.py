@@ -34,9 +34,9 @@ def renew(folder: Folder = DEFAULT, ca_passphrase_file: PassphraseFile = None) -
 
     Example: cloister server renew coordinator
     """
-    from cloister.provisioning.authority import days_left
-    from cloister.provisioning.passphrase import unlock
-    from cloister.server.folder import ServerFolder
+    from cloister.deployment.coordinator.folder import ServerFolder
+    from cloister.deployment.enrolment.authority import days_left
+    from cloister.deployment.enrolment.passphrase import unlock
 
     now = datetime.now(UTC)
     opened = ServerFolder.open(folder, partial(unlock, ca_passphrase_file))
@@ -53,10 +53,10 @@ def lock_ca(folder: Folder = DEFAULT, ca_passphrase_file: PassphraseFile = None)
 
     Example: cloister server lock-ca coordinator
     """
+    from cloister.deployment.coordinator.folder import ServerFolder
+    from cloister.deployment.enrolment.authority_key import KeyState, key_state, rewrite_key
+    from cloister.deployment.enrolment.passphrase import new_passphrase
     from cloister.errors import UsageError
-    from cloister.provisioning.authority_key import KeyState, key_state, rewrite_key
-    from cloister.provisioning.passphrase import new_passphrase
-    from cloister.server.folder import ServerFolder
 
     opened = ServerFolder.open(folder)
     if key_state(opened.path) is KeyState.SEALED:
@@ -78,10 +78,10 @@ def unlock_ca(folder: Folder = DEFAULT, ca_passphrase_file: PassphraseFile = Non
 
     Example: cloister server unlock-ca coordinator
     """
+    from cloister.deployment.coordinator.folder import ServerFolder
+    from cloister.deployment.enrolment.authority_key import KeyState, key_state, rewrite_key
+    from cloister.deployment.enrolment.passphrase import unlock
     from cloister.errors import UsageError
-    from cloister.provisioning.authority_key import KeyState, key_state, rewrite_key
-    from cloister.provisioning.passphrase import unlock
-    from cloister.server.folder import ServerFolder
 
     opened = ServerFolder.open(folder, partial(unlock, ca_passphrase_file))
     if key_state(opened.path) is KeyState.PLAIN:
@@ -106,12 +106,12 @@ def rotate_ca(
 
     Example: cloister server rotate-ca coordinator
     """
-    from cloister.provisioning.authority_key import KeyState, key_state
-    from cloister.provisioning.passphrase import unlock
-    from cloister.server import rotation
-    from cloister.server.folder import ServerFolder
-    from cloister.server.members import connecting, read_members
-    from cloister.server.overview import read_service
+    from cloister.deployment.coordinator import rotation
+    from cloister.deployment.coordinator.folder import ServerFolder
+    from cloister.deployment.coordinator.members import connecting, read_members
+    from cloister.deployment.coordinator.status import read_service
+    from cloister.deployment.enrolment.authority_key import KeyState, key_state
+    from cloister.deployment.enrolment.passphrase import unlock
 
     now = datetime.now(UTC)
     opened = ServerFolder.open(folder, partial(unlock, ca_passphrase_file))

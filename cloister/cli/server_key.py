@@ -26,16 +26,16 @@ def key(
 
     Example: cloister server key coordinator --out coordinator.pub
     """
-    from cloister.errors import UsageError
-    from cloister.files import write_whole
-    from cloister.provisioning.coordinator_key import (
+    from cloister.deployment.coordinator.folder import ServerFolder
+    from cloister.deployment.coordinator.status import read_service
+    from cloister.deployment.enrolment.coordinator_key import (
         create_coordinator_key,
         key_fingerprint,
         load_coordinator_key,
         public_key_of,
     )
-    from cloister.server.folder import ServerFolder
-    from cloister.server.overview import read_service
+    from cloister.errors import UsageError
+    from cloister.files import write_whole
 
     opened = ServerFolder.open(folder)
     if renew and read_service(opened) is not None:
@@ -60,7 +60,7 @@ def told_of(public: str, folder: Path) -> str:
         public: The public key.
         folder: The coordinator's, as it was given.
     """
-    from cloister.provisioning.coordinator_key import key_fingerprint
+    from cloister.deployment.enrolment.coordinator_key import key_fingerprint
 
     return (
         f"a key that signs this coordinator's questions was made: {public}\n"

@@ -49,8 +49,8 @@ def init(
 
     Example: cloister site init site.toml
     """
-    from cloister.client.own_ledger import begin_ledger, is_begun
     from cloister.client.site_file import TEMPLATE, read_site
+    from cloister.deployment.site.open_ledger import begin_ledger, is_begun
     from cloister.errors import BadFileError
     from cloister.files import write_whole
 
@@ -64,8 +64,8 @@ def init(
     file = read_site(site)
     begun = is_begun(file)
     if not begun:
-        from cloister.client.doctor_data import describe
-        from cloister.client.records import read_records
+        from cloister.deployment.site.doctor_data import describe
+        from cloister.deployment.site.records import read_records
 
         counts, findings = describe(file, read_records(file))
         typer.echo(f"{file.data}: {counts}")
@@ -121,8 +121,8 @@ def policy_show(site: SiteToml, as_json: AsJson = False) -> None:
 
     Example: cloister site policy show site.toml
     """
-    from cloister.client.policy_words import approvals_in_words, in_words
     from cloister.client.site_file import read_site
+    from cloister.deployment.site.policy_text import approvals_in_words, in_words
 
     file = read_site(site)
     lines = [*in_words(file.policy), *approvals_in_words(file.approvals)]
@@ -146,10 +146,10 @@ def policy_check(
     """
     from cloister.client.acceptance import accept, proposed_plan
     from cloister.client.changes import as_rows, changes
-    from cloister.client.own_ledger import check_covered
     from cloister.client.site_file import read_site
+    from cloister.deployment.site.open_ledger import check_covered
+    from cloister.ledger.stated import of_plan
     from cloister.names import counted
-    from cloister.privacy.stated import of_plan
     from cloister.recipe import read_recipe
 
     file, study = read_site(site), read_recipe(recipe)
@@ -192,8 +192,8 @@ def budget_show(site: SiteToml, as_json: AsJson = False) -> None:
 
     Example: cloister site budget show site.toml
     """
-    from cloister.client.overview import budget_of
     from cloister.client.site_file import read_site
+    from cloister.deployment.site.status import budget_of
     from cloister.names import counted
 
     facts = budget_of(read_site(site))
@@ -217,9 +217,9 @@ def budget_forecast(site: SiteToml, as_json: AsJson = False) -> None:
 
     Example: cloister site budget forecast site.toml
     """
-    from cloister.client.overview import budget_of
     from cloister.client.site_file import read_site
-    from cloister.privacy.stated import shown
+    from cloister.deployment.site.status import budget_of
+    from cloister.ledger.stated import shown
 
     facts = budget_of(read_site(site))
     if as_json:
@@ -245,9 +245,9 @@ def doctor(site: SiteToml, recipe: Study = None, as_json: AsJson = False) -> Non
     Example: cloister site doctor site.toml study.toml
     """
     from cloister.cli.terminal import Terminal
-    from cloister.client.checks import Level, Outcome
-    from cloister.client.doctor import examine
     from cloister.client.site_file import read_site
+    from cloister.deployment.site.checks import Level, Outcome
+    from cloister.deployment.site.doctor import examine
     from cloister.errors import UnhealthyError
     from cloister.recipe import read_recipe
 

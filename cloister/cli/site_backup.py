@@ -11,8 +11,8 @@ import typer
 from cloister.cli.arguments import AsJson
 
 if TYPE_CHECKING:
-    from cloister.client.site_backup import Sound
-    from cloister.client.site_restore import Restored
+    from cloister.deployment.site.backup import Sound
+    from cloister.deployment.site.restore import Restored
 
 
 def backup(
@@ -30,7 +30,7 @@ def backup(
 
     Example: cloister site backup site.toml --out st-marys.backup.tar
     """
-    from cloister.client.site_backup import back_up
+    from cloister.deployment.site.backup import back_up
     from cloister.names import counted
 
     made = back_up(site, out)
@@ -76,8 +76,8 @@ def restore(
 
     Example: cloister site restore st-marys.backup.tar st-marys --head head.json
     """
-    from cloister.client.site_restore import restore as restored
-    from cloister.privacy.anchor import read_anchor
+    from cloister.deployment.site.restore import restore as restored
+    from cloister.ledger.anchor import read_anchor
 
     made = restored(file, folder, ledger=ledger, seen=read_anchor(head) if head else None)
     if as_json:

@@ -31,7 +31,7 @@ def trust(
     Example: cloister site trust site.toml coordinator.pub --fingerprint 1a2b3c4d-…
     """
     from cloister.client.site_file import read_site
-    from cloister.client.trusted_key import trust as take
+    from cloister.deployment.site.trusted_key import trust as take
 
     file = read_site(site)
     taken = take(file, key, fingerprint)

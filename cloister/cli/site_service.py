@@ -30,10 +30,10 @@ def join(
 
     Example: cloister site join site.toml invite.json --fingerprint 1a2b3c4d-…
     """
-    from cloister.client.membership import Membership, take_invite, take_welcome
     from cloister.client.site_file import read_site
+    from cloister.deployment.enrolment.documents import kind_of
+    from cloister.deployment.site.joining import Membership, take_invite, take_welcome
     from cloister.errors import BadFileError
-    from cloister.provisioning.papers import kind_of
 
     file, now = read_site(site), datetime.now(UTC)
     kind = kind_of(paper)
@@ -57,12 +57,12 @@ def start(site: SiteToml) -> None:
 
     Example: cloister site start site.toml
     """
-    from cloister.client.network import in_words
-    from cloister.client.own_ledger import open_ledger
-    from cloister.client.read_apart import read_apart
-    from cloister.client.service import Service
     from cloister.client.site_file import read_site
-    from cloister.logs import log_json
+    from cloister.deployment.logs import log_json
+    from cloister.deployment.site.network import in_words
+    from cloister.deployment.site.open_ledger import open_ledger
+    from cloister.deployment.site.read_apart import read_apart
+    from cloister.deployment.site.service import Service
 
     file = read_site(site)
     open_ledger(file)
@@ -82,9 +82,9 @@ def reload(site: SiteToml) -> None:
 
     Example: cloister site reload site.toml
     """
-    from cloister.client.agent_folder import AgentFolder
-    from cloister.client.records import read_records
     from cloister.client.site_file import read_site
+    from cloister.deployment.site.agent_folder import AgentFolder
+    from cloister.deployment.site.records import read_records
     from cloister.errors import BadFileError
 
     file = read_site(site)
@@ -108,11 +108,11 @@ def stop(site: SiteToml) -> None:
 
     Example: cloister site stop site.toml
     """
-    from cloister.client.agent_folder import AgentFolder
-    from cloister.client.service import stop_service
     from cloister.client.site_file import read_site
+    from cloister.deployment.processes import GRACE
+    from cloister.deployment.site.agent_folder import AgentFolder
+    from cloister.deployment.site.service import stop_service
     from cloister.errors import CloisterError
-    from cloister.processes import GRACE
 
     file = read_site(site)
     service = stop_service(AgentFolder.of(file))
@@ -132,9 +132,9 @@ def status(site: SiteToml, as_json: AsJson = False) -> None:
 
     Example: cloister site status site.toml
     """
-    from cloister.client.overview import overview_of
     from cloister.client.site_file import read_site
-    from cloister.client.study_words import visible
+    from cloister.deployment.site.status import overview_of
+    from cloister.deployment.site.study_text import visible
 
     facts = overview_of(read_site(site))
     if as_json:

@@ -13,10 +13,10 @@ import typer
 from cloister.cli.arguments import AsJson, SiteToml
 
 if TYPE_CHECKING:
-    from cloister.client.approvals import Verdict
-    from cloister.client.decisions import Kind
     from cloister.client.site_file import SiteFile
     from cloister.client.terms import Terms
+    from cloister.deployment.site.approvals import Verdict
+    from cloister.deployment.site.decisions import Kind
 
 app = typer.Typer(help="The studies that asked here, and who lets them in.", no_args_is_help=True)
 
@@ -36,8 +36,8 @@ def list_(site: SiteToml, as_json: AsJson = False) -> None:
     Example: cloister site studies list site.toml
     """
     from cloister.client.site_file import read_site
-    from cloister.client.studies import studies_of
-    from cloister.client.study_words import visible
+    from cloister.deployment.site.studies import studies_of
+    from cloister.deployment.site.study_text import visible
 
     file = read_site(site)
     found = studies_of(file, datetime.now(UTC))
@@ -67,13 +67,13 @@ def show(
     Example: cloister site studies show site.toml 1a2b3c4d
     """
     from cloister.client.site_file import read_site
-    from cloister.client.studies import shown
-    from cloister.client.study_words import facts_of
+    from cloister.deployment.site.studies import shown
+    from cloister.deployment.site.study_text import facts_of
 
     terms, verdict = shown(read_site(site), digest, datetime.now(UTC))
     sizes = {}
     if exact:
-        from cloister.client.own import exact_bytes
+        from cloister.deployment.site.opened_site import exact_bytes
 
         a_round, in_all = exact_bytes(terms)
         sizes = {"bytes_a_round": a_round, "bytes": in_all}
@@ -97,7 +97,7 @@ def approve(site: SiteToml, digest: Digest, name: Name = "", yes: Yes = False) -
 
     Example: cloister site studies approve site.toml 1a2b3c4d
     """
-    from cloister.client.decisions import Kind
+    from cloister.deployment.site.decisions import Kind
 
     _decide(site, digest, Kind.APPROVE, name, yes)
 
@@ -108,7 +108,7 @@ def reject(site: SiteToml, digest: Digest, name: Name = "", yes: Yes = False) ->
 
     Example: cloister site studies reject site.toml 1a2b3c4d
     """
-    from cloister.client.decisions import Kind
+    from cloister.deployment.site.decisions import Kind
 
     _decide(site, digest, Kind.REJECT, name, yes)
 
@@ -129,7 +129,7 @@ def approve_here(
 
 
 def _say(terms: Terms, verdict: Verdict) -> None:
-    from cloister.client.study_words import facts_of, in_words
+    from cloister.deployment.site.study_text import facts_of, in_words
 
     for line in in_words(facts_of(terms)):
         typer.echo(line)
@@ -139,9 +139,9 @@ def _say(terms: Terms, verdict: Verdict) -> None:
 def _decide(site: Path, digest: str, kind: Kind, name: str, yes: bool) -> None:
     import os
 
-    from cloister.client.decisions import login_of
     from cloister.client.site_file import read_site
-    from cloister.client.studies import decide, shown
+    from cloister.deployment.site.decisions import login_of
+    from cloister.deployment.site.studies import decide, shown
 
     file, now = read_site(site), datetime.now(UTC)
     terms, verdict = shown(file, digest, now)

@@ -25,9 +25,9 @@ def trust_ca(
 
     Example: cloister site trust-ca site.toml succession.json --fingerprint 1a2b3c4d-…
     """
-    from cloister.client.membership import Membership
     from cloister.client.site_file import read_site
-    from cloister.client.trust import take_succession
+    from cloister.deployment.site.joining import Membership
+    from cloister.deployment.site.trust import take_succession
 
     file, now = read_site(site), datetime.now(UTC)
     taken = take_succession(Membership.of(file).path, paper, fingerprint, now)

@@ -16,8 +16,8 @@ from cloister.adapter.wire import encode
 from cloister.client.policy import Asked, check
 from cloister.client.site import Site
 from cloister.errors import RefusedError
+from cloister.ledger.charge import Charge
 from cloister.privacy.accounting import cross_check
-from cloister.privacy.charge import Charge
 from cloister.privacy.plan import Plan
 from cloister.training.config import TrainingConfig
 from cloister.training.proof import Proof, proven

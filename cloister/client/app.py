@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status, Step
 from cloister.client.admission import Admitted
 from cloister.client.moments import AT_ONCE, Moments
 from cloister.client.round import run_round
 from cloister.errors import BudgetError, CloisterError, RoundSpentError, UnapprovedError
-from cloister.provisioning.signed_questions import Trusted, check_asked
+from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest, Status, Step
+from cloister.protocol.signed_questions import Trusted, check_asked
 
 log = logging.getLogger(__name__)
 

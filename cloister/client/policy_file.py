@@ -18,7 +18,6 @@ from typing import Annotated, Any
 
 import tomli_w
 
-from cloister.adapter.exchange import Status
 from cloister.bounds import (
     LARGE,
     MOST_NAME,
@@ -33,10 +32,11 @@ from cloister.bounds import (
 )
 from cloister.errors import RecipeError, UsageError
 from cloister.fields import as_table, check_bounds, read_section
+from cloister.ledger.budget import Budget
 from cloister.privacy.accounting import LARGEST_EPSILON, SMALLEST_DELTA, SMALLEST_NOISE
-from cloister.privacy.budget import Budget
 from cloister.privacy.events import MOST_NOISE
 from cloister.privacy.units import Unit
+from cloister.protocol.exchange import Status
 from cloister.tasks.config import LONGEST_RECORD, TaskKind
 from cloister.toml_text import parse_toml, read_toml
 
@@ -207,7 +207,7 @@ class AcceptPolicy:
 class StatusPolicy:
     """The `[status]` section of older files: read, and without effect.
 
-    The words that leave are fixed (`adapter.exchange.WORDS`), and none depends on a record. A word
+    The words that leave are fixed (`protocol.exchange.WORDS`), and none depends on a record. A word
     kept back would be told from the others by its absence, and change nothing else.
 
     Attributes:

@@ -23,8 +23,8 @@ from typing import Any, TypeVar
 
 from cloister.adapter.wire import encode
 from cloister.client.admission import Admitted
-from cloister.data.nobody import nobody_s_records
 from cloister.data.records import ChatRecord, Message, Record, TextRecord, TokenRecord
+from cloister.data.synthetic_records import nobody_s_records
 from cloister.errors import CloisterError, MisfitError, PreflightError
 from cloister.files import write_whole
 from cloister.models.state import write_adapter

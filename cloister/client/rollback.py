@@ -9,7 +9,7 @@ round again with other noise.
 from __future__ import annotations
 
 from cloister.errors import LedgerError
-from cloister.privacy.ledger import Ledger
+from cloister.ledger.ledger import Ledger
 
 
 def check_seen(ledger: Ledger, seen: str) -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cloister.adapter.exchange import RoundReply, RoundRequest, Status, Step
 from cloister.adapter.formats import BFLOAT16_ROUNDING
 from cloister.adapter.pairs import cut, filled
 from cloister.adapter.tensors import Adapter
@@ -23,11 +22,12 @@ from cloister.client.rollback import check_seen
 from cloister.client.secure import Asking, agreed_terms
 from cloister.client.site import Site
 from cloister.errors import RefusedError, UsageError
-from cloister.privacy.certificate_alone import to_bytes
-from cloister.privacy.charge import Charge, Released
+from cloister.evidence.certificate_alone import to_bytes
+from cloister.ledger.charge import Charge, Released
 from cloister.privacy.entropy import Entropy
 from cloister.privacy.plan import Plan
-from cloister.privacy.secagg.question import Question
+from cloister.protocol.exchange import RoundReply, RoundRequest, Status, Step
+from cloister.secagg.query import Question
 from cloister.training.config import TrainingConfig
 from cloister.training.local import local_update
 from cloister.training.shared import shared_gradient

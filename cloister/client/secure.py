@@ -15,17 +15,17 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
-from cloister.adapter.exchange import Step
 from cloister.client.charged import charged
 from cloister.client.policy_file import AcceptPolicy
 from cloister.errors import RefusedError, RoundSpentError
-from cloister.privacy.charge import Charge, Released
-from cloister.privacy.ledger import Ledger
+from cloister.ledger.charge import Charge, Released
+from cloister.ledger.ledger import Ledger
 from cloister.privacy.plan import Plan
-from cloister.privacy.secagg.keys import advertise
-from cloister.privacy.secagg.member import Member, join, mask_update, reveal, sign_set
-from cloister.privacy.secagg.question import Question, from_hex
-from cloister.privacy.secagg.terms import Terms
+from cloister.protocol.exchange import Step
+from cloister.secagg.epoch_keys import advertise
+from cloister.secagg.epoch_terms import Terms
+from cloister.secagg.participant import Member, join, mask_update, reveal, sign_set
+from cloister.secagg.query import Question, from_hex
 
 
 @dataclass

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from cloister.client.personal import PersonalAdapter
 from cloister.client.policy_file import SitePolicy
 from cloister.client.secure import EpochKeys
+from cloister.ledger.ledger import Ledger
 from cloister.privacy.entropy import Entropy, OsEntropy, SeededEntropy
-from cloister.privacy.ledger import Ledger
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
 from cloister.seeds import child_generator

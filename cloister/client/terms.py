@@ -12,11 +12,11 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+from cloister.canonical import canonical
 from cloister.client.acceptance import accept
 from cloister.client.changes import Change, changes
 from cloister.client.site_file import SiteFile
 from cloister.errors import RefusedError
-from cloister.privacy.chain import canonical
 from cloister.privacy.plan import Plan
 from cloister.recipe import Recipe
 from cloister.tasks.template_rules import template_sha256

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from cloister.data.asker import RECIPE, Asker
 from cloister.data.config import FORMATS, SYNTHETIC, DataConfig
 from cloister.data.records import Record, RecordKind
 from cloister.data.schema import Reading
+from cloister.data.source import RECIPE, Asker
 from cloister.data.values import Row
 from cloister.errors import DataError
 from cloister.files import why_no_file

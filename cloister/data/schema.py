@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast, get_args
 
-from cloister.data.asker import RECIPE, Asker
 from cloister.data.config import DataConfig
 from cloister.data.records import (
     ChatRecord,
@@ -18,6 +17,7 @@ from cloister.data.records import (
     TextRecord,
     TokenRecord,
 )
+from cloister.data.source import RECIPE, Asker
 from cloister.data.values import Number, Row, Value, is_integer, kind_of, shown
 from cloister.errors import DataError, MisfitError
 

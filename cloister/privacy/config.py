@@ -11,7 +11,7 @@ from cloister.fields import check_bounds
 from cloister.privacy.accounting import LARGEST_EPSILON, SMALLEST_DELTA, SMALLEST_NOISE
 from cloister.privacy.central import CentralPlan, central_plan
 from cloister.privacy.events import MOST_NOISE
-from cloister.privacy.secagg.sharing import Sharing
+from cloister.privacy.sharing import Sharing
 from cloister.privacy.units import Unit
 
 # ε = 8 is the loosest value at which published DP fine-tuning is compared (Yu et al. 2022,

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from cloister.errors import RefusedError
 from cloister.privacy.clipping import ClippedSum, within
+from cloister.privacy.discrete_noise import discrete_gaussian
 from cloister.privacy.entropy import Entropy
 from cloister.privacy.noise import NoisedSum, add_noise
 from cloister.privacy.plan import Plan
 from cloister.privacy.sampling import poisson_sample
-from cloister.privacy.secagg.discrete_noise import discrete_gaussian
 
 
 class Mechanism:

@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
+from cloister.canonical import canonical
 from cloister.errors import RefusedError, UsageError
 from cloister.privacy.accounting import SMALLEST_NOISE, calibrate, epsilon
-from cloister.privacy.chain import canonical
 from cloister.privacy.config import PrivacyConfig
 from cloister.privacy.events import GaussianEvent
-from cloister.privacy.secagg.shared_noise import SHARE_LEFT, SharedNoise, shared_noise
-from cloister.privacy.secagg.sharing import Sharing
+from cloister.privacy.shared_noise import SHARE_LEFT, SharedNoise, shared_noise
+from cloister.privacy.sharing import Sharing
 from cloister.privacy.units import Neighbouring, Unit
 
 Message = tuple[tuple[str, tuple[int, ...]], ...]  # names and shapes, in name order
@@ -205,8 +205,3 @@ def make_plan(
         max_records=1 if config.unit is Unit.RECORD else config.max_records_per_person,
         sharing=config.sharing(sites),
     )
-
-
-def json_number(value: float) -> float | None:
-    """A number for JSON, which has no ∞: None."""
-    return value if math.isfinite(value) else None

@@ -21,8 +21,8 @@ from collections.abc import Mapping
 
 import tomli_w
 
+from cloister.canonical import canonical
 from cloister.fields import as_table, whole_table
-from cloister.privacy.chain import canonical
 from cloister.strategies.config import FIELDS, CarriedStrategy, StrategyConfig
 from cloister.training.machine import MachineConfig
 

@@ -11,9 +11,9 @@ import re
 from typing import Any
 
 from cloister.bounds import shortened
+from cloister.canonical import canonical
 from cloister.errors import RecipeError
 from cloister.fields import read_section
-from cloister.privacy.chain import canonical
 from cloister.recipe.document import FORMAT, KEPT, LAST_FORMAT, OLD_FORMAT, as_begun
 from cloister.recipe.read import KINDS
 from cloister.recipe.rules import study_problems

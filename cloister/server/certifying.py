@@ -9,9 +9,9 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
-from cloister.adapter.exchange import RoundRequest, Step
-from cloister.privacy.certificate_alone import MOST_BYTES, check_alone
-from cloister.server.asking import Asker
+from cloister.evidence.certificate_alone import MOST_BYTES, check_alone
+from cloister.protocol.exchange import RoundRequest, Step
+from cloister.server.dispatch import Asker
 from cloister.server.replies import Awaited, Terms, read_replies
 from cloister.server.study import ServerStudy
 

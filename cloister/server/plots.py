@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cloister.privacy.stated import Stated, shown
+from cloister.ledger.stated import Stated, shown
 
 
 def plot_run(

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, replace
 
 from flwr.app import Message
 
-from cloister.adapter.exchange import RECORD, RoundRequest, Status, Step
 from cloister.errors import QuorumError
-from cloister.server.asking import Asker, Nodes
+from cloister.protocol.exchange import RECORD, RoundRequest, Status, Step
+from cloister.server.dispatch import Asker, Nodes
 from cloister.server.replies import Awaited, Replies, Terms, read_replies
 from cloister.server.study import ServerStudy
 

@@ -14,12 +14,12 @@ from typing import Generic, TypeVar
 
 from flwr.app import ConfigRecord, Message
 
-from cloister.adapter.exchange import RECORD, RoundReply, Status
 from cloister.adapter.formats import Dtype, Shapes
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, digest, encoded_length
 from cloister.errors import AdapterFormatError
-from cloister.privacy.keys import is_signed
+from cloister.ledger.signing import is_signed
+from cloister.protocol.exchange import RECORD, RoundReply, Status
 from cloister.server.boundary import Unreadable, reading
 
 log = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ from flwr.serverapp import Grid
 
 from cloister.adapter.wire import encode
 from cloister.errors import QuorumError
-from cloister.server.asking import Asker
-from cloister.server.gathering import gatherer
+from cloister.server.collect import gatherer
+from cloister.server.dispatch import Asker
 from cloister.server.prepare import prepare
 from cloister.server.replies import Replies
 from cloister.server.study import RoundReport, ServerStudy

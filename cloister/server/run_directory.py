@@ -24,7 +24,7 @@ from typing import Any
 from cloister.adapter.wire import decode, digest, encode
 from cloister.errors import BadFileError, UsageError
 from cloister.files import bad_file, write_whole
-from cloister.privacy.chain import Head
+from cloister.ledger.chain import Head
 from cloister.recipe import Recipe, read_run_recipe
 from cloister.strategies.strategy import ServerState
 

@@ -19,17 +19,17 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cloister.adapter.exchange import SIGNATURE_BYTES, RoundRequest, Step
 from cloister.adapter.wire import digest
 from cloister.errors import AdapterFormatError, QuorumError
-from cloister.privacy.secagg.keys import ADVERTISEMENT_BYTES, read_advertisement
-from cloister.privacy.secagg.member import has_signed
-from cloister.privacy.secagg.messages import MaskedUpdate, Revealed, masked_bytes, revealed_bytes
-from cloister.privacy.secagg.question import Question, to_hex
-from cloister.privacy.secagg.sharing import Sharing
-from cloister.privacy.secagg.terms import Terms as EpochTerms
-from cloister.privacy.secagg.unmasking import unmasked_sum
-from cloister.server.asking import Asker, Nodes
+from cloister.privacy.sharing import Sharing
+from cloister.protocol.exchange import SIGNATURE_BYTES, RoundRequest, Step
+from cloister.secagg.epoch_keys import ADVERTISEMENT_BYTES, read_advertisement
+from cloister.secagg.epoch_terms import Terms as EpochTerms
+from cloister.secagg.messages import MaskedUpdate, Revealed, masked_bytes, revealed_bytes
+from cloister.secagg.participant import has_signed
+from cloister.secagg.query import Question, to_hex
+from cloister.secagg.unmasking import unmasked_sum
+from cloister.server.dispatch import Asker, Nodes
 from cloister.server.replies import Awaited, Replies, Terms, read_replies
 
 T = TypeVar("T")

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from cloister.adapter.formats import Dtype, Shapes
 from cloister.adapter.tensors import Adapter
 from cloister.privacy.central import CentralPlan
-from cloister.privacy.secagg.sharing import Sharing
-from cloister.server.asking import Nodes, Patience
+from cloister.privacy.sharing import Sharing
+from cloister.server.dispatch import Nodes, Patience
 from cloister.server.voice import Voice
 from cloister.strategies.strategy import ServerState, Strategy
 
@@ -105,10 +105,10 @@ class ServerStudy:
         on_ready: Told of each site that takes part, as it says so.
         on_refused: Told before the first round who takes no part, and why.
         on_note: Told what is out of the ordinary, in words.
-        on_event: Told what happens to a site in a round (`server.asking`); in round 0, while it
+        on_event: Told what happens to a site in a round (`server.dispatch`); in round 0, while it
             prepares or its operator has yet to approve the study.
         nodes: Which connected nodes there are, with their sites where the node's key tells.
-        since: When each of them connected, where that can be told (`server.asking`).
+        since: When each of them connected, where that can be told (`server.dispatch`).
         keys: Public keys of the sites' ledgers, which sign what they send; None: not checked.
         error: The aggregation error, from the adapter before a round, its updates that count by
             site, and the adapter after it; absent where there is none to speak of: then a linear

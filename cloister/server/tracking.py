@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from cloister.privacy.plan import json_number
+from cloister.canonical import json_number
 from cloister.server.run_directory import RunDirectory
 from cloister.server.study import RoundReport
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Message
 
-from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status
-from cloister.privacy.keys import is_signed
-from cloister.provisioning.signed_questions import Unsigned, signed
+from cloister.ledger.signing import is_signed
+from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest, Status
+from cloister.protocol.signed_questions import Unsigned, signed
 from cloister.server.heads import Heads
 
 log = logging.getLogger(__name__)

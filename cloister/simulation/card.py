@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from cloister.errors import UsageError
-from cloister.privacy.certificate_forms import statement
-from cloister.privacy.ledger_file import LedgerFile
-from cloister.privacy.verify import verify
-from cloister.release.card import Card
-from cloister.release.site_facts import SiteFacts, site_facts
-from cloister.release.snippets import loading_of
+from cloister.evidence.site_facts import SiteFacts, site_facts
+from cloister.export.card import Card
+from cloister.export.snippets import loading_of
+from cloister.ledger.certificate_forms import statement
+from cloister.ledger.storage import LedgerFile
+from cloister.ledger.verify import verify
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.result import Result
 from cloister.simulation.study import SimulatedStudy

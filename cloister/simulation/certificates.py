@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloister.errors import BadFileError
+from cloister.evidence.bundle import Bundle, Received, write_bundle
+from cloister.evidence.fingerprint import adapter_files, adapter_sha256, base_sha256
 from cloister.files import write_whole
-from cloister.privacy.certificate import Evidence, certify
-from cloister.privacy.chain import check_anchor
-from cloister.privacy.keys import load_key
-from cloister.privacy.ledger import key_file, now
-from cloister.privacy.ledger_file import LedgerFile
-from cloister.release.bundle import Bundle, Received, write_bundle
-from cloister.release.fingerprint import adapter_files, adapter_sha256, base_sha256
+from cloister.ledger.certificate import Evidence, certify
+from cloister.ledger.chain import check_anchor
+from cloister.ledger.ledger import key_file, now
+from cloister.ledger.signing import load_key
+from cloister.ledger.storage import LedgerFile
 from cloister.server.run_directory import RunDirectory
 
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from cloister.adapter.tensors import Adapter
+from cloister.export.adapter_folder import Released, export
+from cloister.export.card import write_card
+from cloister.ledger.ledger import Ledger
 from cloister.models.state import write_adapter
-from cloister.privacy.ledger import Ledger
-from cloister.release.card import write_card
-from cloister.release.export import Released, export
 from cloister.server.plots import plot_run
 from cloister.server.run_directory import RunDirectory
 from cloister.server.scoring import mean_metrics

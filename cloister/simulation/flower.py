@@ -13,7 +13,7 @@ from flwr.app import Context
 
 from cloister.client.admission import Admitted
 from cloister.client.app import Identity, make_client_app
-from cloister.provisioning.signed_questions import Unsigned
+from cloister.protocol.signed_questions import Unsigned
 from cloister.recipe import Recipe, read_recipe
 from cloister.server.app import make_server_app
 from cloister.server.run_directory import RunDirectory

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from cloister.errors import LedgerError
+from cloister.ledger.ledger import Ledger
+from cloister.ledger.storage import LedgerFile
 from cloister.owner_only import private_folder
-from cloister.privacy.ledger import Ledger
-from cloister.privacy.ledger_file import LedgerFile
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.policies import simulated_budget
 from cloister.simulation.study import SimulatedStudy, limit_of

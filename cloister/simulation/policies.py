@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from cloister.client.policy_file import AcceptPolicy, BudgetPolicy, PrivacyPolicy, SitePolicy
-from cloister.privacy.budget import Budget
+from cloister.ledger.budget import Budget
 from cloister.privacy.plan import Plan
 from cloister.recipe import Recipe
 from cloister.training.workspace import Workspace
@@ -21,7 +21,7 @@ def simulated_budget(plan: Plan, epsilon: float | None = None) -> Budget:
     Guarantees:
         Without a limit of its own the budget covers the plan and nothing beside it. Its δ is twice
         the plan's, because a budget keeps half of its δ for each way to fit in
-        (`cloister.privacy.budget`).
+        (`cloister.ledger.budget`).
     """
     if epsilon is None:
         epsilon = plan.epsilon_after(plan.num_rounds) if plan.is_private else math.inf

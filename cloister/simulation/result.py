@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cloister.canonical import json_number
 from cloister.data.census import Census
+from cloister.ledger.chain import Head
+from cloister.ledger.stated import Stated
 from cloister.privacy import adversaries
-from cloister.privacy.chain import Head
-from cloister.privacy.plan import Plan, json_number
-from cloister.privacy.stated import Stated
+from cloister.privacy.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)

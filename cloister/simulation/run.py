@@ -15,15 +15,15 @@ from cloister.errors import (
     RoundSpentError,
     UsageError,
 )
+from cloister.export.guessing import guess_warning, guessing
+from cloister.ledger.chain import Head
+from cloister.ledger.ledger import Ledger
 from cloister.models.state import write_adapter
-from cloister.privacy.chain import Head
-from cloister.privacy.ledger import Ledger
-from cloister.provisioning.signed_questions import Unsigned
+from cloister.protocol.signed_questions import Unsigned
 from cloister.recipe import Recipe
-from cloister.release.guessing import guess_warning, guessing
 from cloister.server.app import make_server_app
-from cloister.server.asking import Patience
-from cloister.server.gathering import secure_study
+from cloister.server.collect import secure_study
+from cloister.server.dispatch import Patience
 from cloister.server.run_directory import RunDirectory
 from cloister.server.scoring import Scorer, error_of
 from cloister.server.study import RoundReport, ServerStudy

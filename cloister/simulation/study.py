@@ -26,9 +26,9 @@ from cloister.data.load import load
 from cloister.data.records import Record, TextRecord
 from cloister.data.values import shown
 from cloister.errors import DataError
+from cloister.ledger.ledger import Ledger, key_file
+from cloister.ledger.signing import load_key, public_hex
 from cloister.names import is_name
-from cloister.privacy.keys import load_key, public_hex
-from cloister.privacy.ledger import Ledger, key_file
 from cloister.privacy.plan import Plan, make_plan
 from cloister.recipe import Recipe
 from cloister.recipe.schema import StudyConfig

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from cloister.export.card import write_card
 from cloister.recipe import Recipe
-from cloister.release.card import write_card
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.card import card_for
 from cloister.simulation.engines import Engine

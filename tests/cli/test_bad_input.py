@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from cloister.cli.main import run
-from cloister.privacy.budget import Budget
-from cloister.privacy.charge import Charge
-from cloister.privacy.ledger import Ledger
+from cloister.ledger.budget import Budget
+from cloister.ledger.charge import Charge
+from cloister.ledger.ledger import Ledger
 from cloister.privacy.units import Unit
 from cloister.recipe import read_recipe
 from cloister.simulation.study import prepare

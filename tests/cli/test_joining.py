@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from cloister.cli.main import run
-from cloister.client.membership import Membership
 from cloister.client.site_file import EXAMPLE, read_site
-from cloister.client.trusted_key import trusted_coordinator
-from cloister.flower import control
-from cloister.provisioning.signed_questions import Coordinator
-from cloister.server.folder import ServerFolder
-from cloister.server.journal import Run, Standing, read_run, write_run
-from cloister.server.members import read_members
+from cloister.deployment.coordinator.folder import ServerFolder
+from cloister.deployment.coordinator.journal import Run, Standing, read_run, write_run
+from cloister.deployment.coordinator.members import read_members
+from cloister.deployment.flower import control
+from cloister.deployment.site.joining import Membership
+from cloister.deployment.site.trusted_key import trusted_coordinator
+from cloister.protocol.signed_questions import Coordinator
 
 GROUPS = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{8}){7}\b")
 Capture = pytest.CaptureFixture[str]
@@ -151,7 +151,9 @@ def test_a_site_that_joined_before_takes_the_coordinator_s_key_by_a_command(
     assert trusted_coordinator(file).key == public  # until its operator says otherwise
     table.does("site", "trust", table.site, shown["key"], "--fingerprint", shown["fingerprint"])
     assert trusted_coordinator(file).key == shown["key"]
-    monkeypatch.setattr("cloister.server.overview.read_service", lambda folder: {"pid": 1})
+    monkeypatch.setattr(
+        "cloister.deployment.coordinator.status.read_service", lambda folder: {"pid": 1}
+    )
     assert "end the service first" in table.fails(2, "server", "key", table.server, "--renew")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cloister.cli.main import run
-from cloister.privacy.keys import create_key
+from cloister.ledger.signing import create_key
 from tests.support.ledgers import new_ledger, reserved, run_round, small_plan
 
 

@@ -11,19 +11,19 @@ from pathlib import Path
 import pytest
 
 from cloister.cli.main import run
-from cloister.client import doctor, doctor_study
 from cloister.client.acceptance import accept
-from cloister.client.agent_folder import AgentFolder
-from cloister.client.own_ledger import begin_ledger
-from cloister.client.records import RecordSource
 from cloister.client.site_file import EXAMPLE, FILL_IN, TEMPLATE, SiteConfig, read_site
+from cloister.deployment.site import doctor, doctor_study
+from cloister.deployment.site.agent_folder import AgentFolder
+from cloister.deployment.site.open_ledger import begin_ledger
+from cloister.deployment.site.records import RecordSource
 from cloister.errors import BudgetError, RecipeError
+from cloister.ledger.charge import Charge, Released
+from cloister.ledger.ledger import Ledger, key_file
+from cloister.ledger.stated import of_plan
 from cloister.models.base import weights_sha256
 from cloister.privacy.accounting import epsilon
-from cloister.privacy.charge import Charge, Released
-from cloister.privacy.ledger import Ledger, key_file
 from cloister.privacy.plan import Plan
-from cloister.privacy.stated import of_plan
 from cloister.recipe import read_recipe
 from tests.support.approvals import standing
 from tests.support.odd_paths import ODD_KINDS, odd_path
@@ -596,7 +596,7 @@ def test_a_changed_file_is_named_and_taken_at_a_reload(
     assert not agent.take_reload()
     agent.service.write_text(json.dumps({"pid": os.getpid(), "children": {}}))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cloister.client.agent_folder.is_cloister", lambda pid: True)
+        patch.setattr("cloister.deployment.site.agent_folder.is_cloister", lambda pid: True)
         assert run(["site", "reload", str(file.path)]) == 0
     assert agent.take_reload()
     assert not agent.take_reload()
@@ -629,8 +629,8 @@ def test_the_policy_is_said_in_words(folder: Path, capsys: pytest.CaptureFixture
 
 
 def test_the_budget_is_shown_and_foreseen(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from cloister.client.own import open_own
-    from cloister.client.records import read_records
+    from cloister.deployment.site.opened_site import open_own
+    from cloister.deployment.site.records import read_records
     from cloister.recipe import read_recipe
 
     site = str(folder / "site.toml")

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from cloister.cli.main import run
-from cloister.client.approvals import State
-from cloister.client.asked import AskedStudies
-from cloister.client.decisions import Decisions, login_of
-from cloister.client.own_ledger import begin_ledger
 from cloister.client.site_file import read_site
-from cloister.client.studies import shown
-from cloister.privacy.stated import of_plan
+from cloister.deployment.site.approvals import State
+from cloister.deployment.site.decisions import Decisions, login_of
+from cloister.deployment.site.open_ledger import begin_ledger
+from cloister.deployment.site.proposed import AskedStudies
+from cloister.deployment.site.studies import shown
+from cloister.ledger.stated import of_plan
 from cloister.recipe import Recipe, parse_recipe, sent_document
 from tests.support.approvals import standing
 from tests.support.studies import NOTES, write_notes
@@ -227,8 +227,8 @@ def test_at_a_terminal_the_study_s_name_is_typed(site: Path, typed: str, found: 
 def test_a_study_that_the_budget_does_not_cover_says_so(tmp_path: Path, capsys: Read) -> None:
     site = make(tmp_path / "ward")
     file = read_site(site)
-    from cloister.privacy.charge import Charge
-    from cloister.privacy.ledger import Ledger, Reservation
+    from cloister.ledger.charge import Charge
+    from cloister.ledger.ledger import Ledger, Reservation
 
     terms, _ = shown(file, study().digest(), NOW)
     ledger = Ledger(file.ledger)
@@ -245,8 +245,8 @@ def test_a_study_that_the_budget_does_not_cover_says_so(tmp_path: Path, capsys: 
 
 
 def test_doctor_says_whether_a_study_would_be_let_in(site: Path, capsys: Read) -> None:
-    from cloister.client.checks import Level
-    from cloister.client.doctor_study import _approval
+    from cloister.deployment.site.checks import Level
+    from cloister.deployment.site.doctor_study import _approval
 
     def level() -> tuple[Level, str]:
         terms, _ = shown(read_site(site), study().digest(), NOW)

@@ -79,7 +79,12 @@ def test_accepting_looks_at_no_file_base_or_record(monkeypatch: pytest.MonkeyPat
         name
         for name in imported
         if name.startswith(
-            ("cloister.models", "cloister.data", "cloister.training", "cloister.client.records")
+            (
+                "cloister.models",
+                "cloister.data",
+                "cloister.training",
+                "cloister.deployment.site.records",
+            )
         )
     ]
 

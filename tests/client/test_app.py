@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 
-from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status, Step
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, encode
 from cloister.client import admission
@@ -15,11 +14,12 @@ from cloister.client.app import OpenSite, make_client_app
 from cloister.client.round import answer
 from cloister.client.site import Site
 from cloister.errors import DataError, RefusedError
+from cloister.ledger.ledger import Ledger, Reservation
+from cloister.ledger.signing import is_signed
 from cloister.privacy import accounting
-from cloister.privacy.keys import is_signed
-from cloister.privacy.ledger import Ledger, Reservation
 from cloister.privacy.units import Unit
-from cloister.provisioning.signed_questions import Unsigned
+from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest, Status, Step
+from cloister.protocol.signed_questions import Unsigned
 from cloister.recipe import Recipe
 from cloister.server.replies import ROUNDING
 from cloister.server.run_directory import RunDirectory

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from cloister.adapter.exchange import RoundRequest, Status, Step
-from cloister.client.agent_folder import AgentFolder
 from cloister.client.changes import as_rows, changes
 from cloister.client.site_file import read_site
+from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.models.base import weights_sha256
 from cloister.privacy.plan import Plan
-from cloister.privacy.secagg.sharing import Sharing
+from cloister.privacy.sharing import Sharing
 from cloister.privacy.units import Unit
+from cloister.protocol.exchange import RoundRequest, Status, Step
 from cloister.recipe import parse_recipe
 from tests.support.ledgers import small_plan
 from tests.support.models import tiny_bert

@@ -14,19 +14,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cloister.adapter.exchange import RoundRequest, Status, Step
 from cloister.adapter.wire import decode
 from cloister.client import site_file
-from cloister.client.agent import _reading_period
-from cloister.client.agent_folder import AgentFolder
 from cloister.client.moments import Moments
 from cloister.client.policy_file import EXAMPLE, SitePolicy, parse_policy
 from cloister.client.site_file import SiteConfig, SiteFile, read_site
 from cloister.data.values import MOST_ROW_BYTES
+from cloister.deployment.site.agent import _reading_period
+from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.errors import DataError
+from cloister.ledger.ledger import Ledger
 from cloister.models.base import weights_sha256
 from cloister.models.network import trained_parameters
-from cloister.privacy.ledger import Ledger
+from cloister.protocol.exchange import RoundRequest, Status, Step
 from cloister.recipe import Recipe, parse_recipe
 from tests.support.models import tiny_bert, tiny_llama
 from tests.support.studies import NOTES

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cloister.adapter.exchange import Status
 from cloister.models.network import Network
+from cloister.protocol.exchange import Status
 from cloister.tasks.task import Batch
 from tests.client.test_differential import notes, study
 from tests.support.models import tiny_bert

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from flwr.app import Context, RecordDict
 
-from cloister.adapter.exchange import RoundRequest
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, encode
 from cloister.client.personal import PersonalAdapter
 from cloister.client.round import answer
 from cloister.client.site import Site
 from cloister.errors import AdapterFormatError, RecipeError
-from cloister.privacy.ledger import Ledger
+from cloister.ledger.ledger import Ledger
+from cloister.protocol.exchange import RoundRequest
 from cloister.recipe import Recipe
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.ledgers import begin_ledgers

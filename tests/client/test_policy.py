@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloister.adapter.exchange import Status
 from cloister.client.policy import Asked, check, effective_plan
 from cloister.client.policy_file import (
     EXAMPLE,
@@ -21,11 +20,12 @@ from cloister.client.policy_file import (
     parse_policy,
     read_policy,
 )
-from cloister.client.policy_words import in_words
+from cloister.deployment.site.policy_text import in_words
 from cloister.errors import BadFileError, RecipeError, RefusedError
 from cloister.privacy.config import PrivacyConfig
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
+from cloister.protocol.exchange import Status
 from cloister.recipe import DEFAULT_SHA256, Recipe
 
 BASE = "ab" * 32

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from transformers import DebertaV2Config, DebertaV2Model
 
-from cloister.adapter.exchange import RoundRequest, Status, Step
 from cloister.client import proving
 from cloister.client.proving import Times
 from cloister.client.site_file import read_site
 from cloister.data.records import TextRecord
-from cloister.privacy.ledger import Ledger
+from cloister.ledger.ledger import Ledger
+from cloister.protocol.exchange import RoundRequest, Status, Step
 from cloister.recipe import Recipe
 from cloister.tasks.cut import most_characters
 from cloister.tasks.sequence import SequenceClassification

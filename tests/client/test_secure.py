@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from cloister.adapter.exchange import Step
 from cloister.client.policy import Asked, check
 from cloister.client.policy_file import AcceptPolicy, BudgetPolicy, PrivacyPolicy, SitePolicy
 from cloister.client.secure import Asking, EpochKeys, agreed_terms
 from cloister.errors import RefusedError, RoundSpentError
-from cloister.privacy.charge import Charge
-from cloister.privacy.keys import public_hex
-from cloister.privacy.ledger import Ledger
+from cloister.ledger.charge import Charge
+from cloister.ledger.ledger import Ledger
+from cloister.ledger.signing import public_hex
 from cloister.privacy.plan import Plan
-from cloister.privacy.secagg.keys import advertise
-from cloister.privacy.secagg.question import Question, to_hex
-from cloister.privacy.secagg.sharing import Sharing
-from cloister.privacy.secagg.terms import Terms
+from cloister.privacy.sharing import Sharing
+from cloister.protocol.exchange import Step
+from cloister.secagg.epoch_keys import advertise
+from cloister.secagg.epoch_terms import Terms
+from cloister.secagg.query import Question, to_hex
 from tests.support.ledgers import new_ledger, small_plan
 
 PLAN = replace(

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from flwr.app import Context, RecordDict
 
-from cloister.adapter.exchange import RoundReply, RoundRequest, Status
 from cloister.adapter.wire import decode, encode
 from cloister.client.round import answer
-from cloister.privacy.ledger_file import LedgerFile
+from cloister.ledger.storage import LedgerFile
+from cloister.protocol.exchange import RoundReply, RoundRequest, Status
 from cloister.recipe import Recipe
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.ledgers import begin_ledgers

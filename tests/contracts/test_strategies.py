@@ -13,8 +13,8 @@ from cloister.adapter.tensors import Adapter
 from cloister.errors import BadFileError, RecipeError, UsageError
 from cloister.recipe import Recipe, parse_recipe, read_recipe
 from cloister.server.run_directory import RunDirectory
+from cloister.strategies.accumulator import Held, Summed, arriving
 from cloister.strategies.aggregation_error import aggregation_error
-from cloister.strategies.arriving import Held, Summed, arriving
 from cloister.strategies.build import make_strategy
 from cloister.strategies.config import FIELDS, StrategyConfig
 from cloister.strategies.strategy import Linear, ServerState, Strategy

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from cloister.cli.main import run
-from cloister.client.asked import AskedStudies
+from cloister.deployment.coordinator.journal import Standing, events, read_run
+from cloister.deployment.enrolment.authority import fingerprint
+from cloister.deployment.site.proposed import AskedStudies
+from cloister.ledger.storage import LedgerFile
 from cloister.models.base import weights_sha256
-from cloister.privacy.ledger_file import LedgerFile
-from cloister.provisioning.authority import fingerprint
-from cloister.server.journal import Standing, events, read_run
 from cloister.server.run_directory import RunDirectory
 from tests.support.approvals import standing
 from tests.support.federation import check_history, federation, wait_for

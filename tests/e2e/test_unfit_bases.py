@@ -11,11 +11,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from transformers import AutoTokenizer
 
 from cloister.cli.main import run
-from cloister.client.own import open_own
-from cloister.client.records import read_records
+from cloister.deployment.coordinator.deployed import DeployedStudy
+from cloister.deployment.site.opened_site import open_own
+from cloister.deployment.site.records import read_records
 from cloister.errors import CloisterError, ModelFileError, UsageError
-from cloister.privacy.ledger import Ledger
-from cloister.server.deployed import DeployedStudy
+from cloister.ledger.ledger import Ledger
 from cloister.server.run_directory import RunDirectory
 from tests.support.federation import Federation, federation
 from tests.support.studies import small_assignments

@@ -13,13 +13,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cloister.client.agent_folder import AgentFolder
-from cloister.client.membership import Membership
-from cloister.client.reach import reach
-from cloister.flower.control import Control
-from cloister.server.doctor import Verdict, examine
-from cloister.server.journal import Standing
-from cloister.server.loopback import listening_ports
+from cloister.deployment.coordinator.doctor import Verdict, examine
+from cloister.deployment.coordinator.journal import Standing
+from cloister.deployment.coordinator.loopback import listening_ports
+from cloister.deployment.flower.control import Control
+from cloister.deployment.site.agent_folder import AgentFolder
+from cloister.deployment.site.connectivity import reach
+from cloister.deployment.site.joining import Membership
 from tests.support.federation import check_history, federation
 from tests.support.proxies import recording_proxy
 
@@ -59,8 +59,8 @@ ATTACK = """
 import json, os, sys
 from pathlib import Path
 from cloister.errors import NetworkError
-from cloister.flower.control import Control
-from cloister.flower.tasks import CLIENT_TASK, SERVER_TASK, Executor, Runtime
+from cloister.deployment.flower.control import Control
+from cloister.deployment.flower.tasks import CLIENT_TASK, SERVER_TASK, Executor, Runtime
 link, node, *ids = sys.argv[2:]
 if sys.argv[1] != "root":
     os.setgroups([])

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from cloister.client.agent_folder import AgentFolder
-from cloister.client.overview import overview_of
-from cloister.flower import control
-from cloister.flower.control import BUNDLE
-from cloister.privacy.ledger_file import LedgerFile
-from cloister.server.journal import Standing, events, read_run
-from cloister.server.reply_size import BESIDE, WITHOUT_STUDY, Largest
+from cloister.deployment.coordinator.journal import Standing, events, read_run
+from cloister.deployment.coordinator.reply_size import BESIDE, WITHOUT_STUDY, Largest
+from cloister.deployment.flower import control
+from cloister.deployment.flower.control import BUNDLE
+from cloister.deployment.site.agent_folder import AgentFolder
+from cloister.deployment.site.status import overview_of
+from cloister.ledger.storage import LedgerFile
 from cloister.server.run_directory import RunDirectory
 from tests.support.federation import Federation, check_history, federation, wait_for
 

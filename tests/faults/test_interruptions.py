@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cloister.privacy.ledger import Ledger
+from cloister.ledger.ledger import Ledger
 from tests.support.studies import small_assignments
 
 ROOT = Path(__file__).parents[2]

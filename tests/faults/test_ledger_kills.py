@@ -13,9 +13,9 @@ import apsw
 import pytest
 
 from cloister.errors import LedgerError, RoundSpentError
-from cloister.privacy.charge import Released
-from cloister.privacy.ledger import Ledger
-from cloister.privacy.ledger_file import LedgerFile, Transaction
+from cloister.ledger.charge import Released
+from cloister.ledger.ledger import Ledger
+from cloister.ledger.storage import LedgerFile, Transaction
 from tests.support.ledgers import WIDE, charge, new_ledger, reserved, run_round, small_plan
 from tests.support.power_cut import memory_folder
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cloister.server.folder import ServerFolder
-from cloister.server.journal import Standing, read_run
+from cloister.deployment.coordinator.folder import ServerFolder
+from cloister.deployment.coordinator.journal import Standing, read_run
 from cloister.server.run_directory import RunDirectory
 from tests.support.federation import check_history, federation
 from tests.support.network import network
@@ -46,7 +46,7 @@ def test_rounds_survive_delay_cut_and_half_open_connections(tmp_path: Path) -> N
 
 def redirect(folder: Path, port: int, server: ServerFolder) -> None:
     """Gives a site an invite with another address, signed by the same authority."""
-    from cloister.provisioning.papers import Invite, write_invite
+    from cloister.deployment.enrolment.documents import Invite, write_invite
 
     said = json.loads((folder / "invite.json").read_text())["body"]
     invite = Invite(**{**said, "address": f"localhost:{port}"})

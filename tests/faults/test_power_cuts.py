@@ -12,13 +12,13 @@ import apsw
 import pytest
 
 from cloister.errors import LedgerError, RoundSpentError
-from cloister.privacy.chain import Head
-from cloister.privacy.charge import Released
-from cloister.privacy.keys import create_key
-from cloister.privacy.ledger import Ledger, Reservation
-from cloister.privacy.ledger_file import LedgerFile
+from cloister.ledger.chain import Head
+from cloister.ledger.charge import Released
+from cloister.ledger.ledger import Ledger, Reservation
+from cloister.ledger.signing import create_key
+from cloister.ledger.storage import LedgerFile
+from cloister.ledger.verify import verify
 from cloister.privacy.units import Unit
-from cloister.privacy.verify import verify
 from tests.support.ledgers import WIDE, charge, reserved
 from tests.support.power_cut import Disk, simulated_disk
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from cloister.client.membership import Membership
 from cloister.client.personal import PersonalAdapter
-from cloister.client.site_backup import back_up
-from cloister.client.site_restore import restore
-from cloister.server.journal import Standing
+from cloister.deployment.coordinator.journal import Standing
+from cloister.deployment.site.backup import back_up
+from cloister.deployment.site.joining import Membership
+from cloister.deployment.site.restore import restore
 from tests.support.federation import check_history, federation
 from tests.support.rights import open_to_others, open_umask
 

@@ -17,16 +17,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status, Step
 from cloister.adapter.wire import encode
-from cloister.client.agent_folder import AgentFolder
-from cloister.flower.control import Control
-from cloister.flower.grid import grid_of
-from cloister.flower.tasks import SERVER_TASK, Executor, Runtime, Task
-from cloister.privacy.ledger_file import LedgerFile
-from cloister.provisioning.signed_questions import signed
+from cloister.deployment.coordinator.journal import Standing
+from cloister.deployment.flower.control import Control
+from cloister.deployment.flower.grid import grid_of
+from cloister.deployment.flower.tasks import SERVER_TASK, Executor, Runtime, Task
+from cloister.deployment.site.agent_folder import AgentFolder
+from cloister.ledger.storage import LedgerFile
+from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest, Status, Step
+from cloister.protocol.signed_questions import signed
 from cloister.recipe import sent_document
-from cloister.server.journal import Standing
 from tests.support.federation import Federation, check_history, federation, wait_for
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from cloister.cli.main import run
-from cloister.client.membership import Membership
-from cloister.provisioning.authority import fingerprint
-from cloister.server.journal import Standing, read_run
-from cloister.server.rotation import rotation_of
+from cloister.deployment.coordinator.journal import Standing, read_run
+from cloister.deployment.coordinator.rotation import rotation_of
+from cloister.deployment.enrolment.authority import fingerprint
+from cloister.deployment.site.joining import Membership
 from cloister.server.run_directory import RunDirectory
 from tests.support.federation import check_history, federation, wait_for
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from cloister.client.site_file import read_site
-from cloister.privacy.keys import load_key, public_hex
-from cloister.privacy.ledger import key_file
-from cloister.server.journal import Standing, read_run
+from cloister.deployment.coordinator.journal import Standing, read_run
+from cloister.ledger.ledger import key_file
+from cloister.ledger.signing import load_key, public_hex
 from cloister.server.run_directory import RunDirectory
 from tests.support.federation import Federation, check_history, federation
 

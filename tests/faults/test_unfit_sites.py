@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cloister.client.agent_folder import AgentFolder
-from cloister.privacy.chain import Entry
-from cloister.privacy.ledger_file import LedgerFile
-from cloister.server.journal import Standing, read_run
+from cloister.deployment.coordinator.journal import Standing, read_run
+from cloister.deployment.site.agent_folder import AgentFolder
+from cloister.ledger.chain import Entry
+from cloister.ledger.storage import LedgerFile
 from cloister.server.run_directory import RunDirectory
 from tests.support.federation import Federation, check_history, federation, wait_for
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cloister.server.journal import Standing
+from cloister.deployment.coordinator.journal import Standing
 from tests.support.federation import Federation, check_history, federation, wait_for
 from tests.support.systemd import systemd, why_it_does_not_start, why_not
 
@@ -193,9 +193,9 @@ def _check_confinement(made: Federation) -> None:
         assert {told[name].strip() for name in ("CapEff", "CapPrm", "CapBnd")} == {"0" * 16}, part
     assert seen >= {
         "cloister",
-        "cloister.flower.superlink",
-        "cloister.server.gate",
-        "cloister.server.executor",
-        "cloister.flower.supernode",
-        "cloister.client.agent",
+        "cloister.deployment.flower.superlink",
+        "cloister.deployment.coordinator.gate",
+        "cloister.deployment.coordinator.executor",
+        "cloister.deployment.flower.supernode",
+        "cloister.deployment.site.agent",
     }

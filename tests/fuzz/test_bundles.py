@@ -12,9 +12,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cloister.privacy.chain import canonical
-from cloister.release.bundle import read_bundle, write_bundle
-from cloister.release.evidence import examine
+from cloister.canonical import canonical
+from cloister.evidence.bundle import read_bundle, write_bundle
+from cloister.evidence.verification import examine
 from tests.support.evidence import ADAPTER, bundle_of, keys_of
 from tests.support.fuzzing import as_json, fuzz_slow, hostile_bytes, must_account, odd
 from tests.tools.test_independent_verifier import independent

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cloister.privacy.certificate import Evidence, check, read_evidence
-from cloister.privacy.certificate_alone import check_alone
-from cloister.privacy.chain import Entry, canonical
+from cloister.canonical import canonical
+from cloister.evidence.certificate_alone import check_alone
+from cloister.ledger.certificate import Evidence, check, read_evidence
+from cloister.ledger.chain import Entry
 from tests.support.evidence import certified, certified_as, chain, key_of, keys_of
 from tests.support.fuzzing import as_json, fuzz_slow, hostile_bytes, must_account, odd, reshaped
 from tests.support.ledgers import shared_plan, small_plan

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import example, given
 
 from cloister.data.config import DataConfig
+from cloister.evidence.fingerprint import adapter_files, adapter_sha256, base_sha256
+from cloister.export.adapter_folder import VERSION, Released, read_released
 from cloister.fields import as_table
 from cloister.models.config import LoraConfig, ModelConfig
-from cloister.release.export import VERSION, Released, read_released
-from cloister.release.fingerprint import adapter_files, adapter_sha256, base_sha256
 from cloister.tasks.config import TaskConfig
 from tests.support.fuzzing import as_json, fuzz, hostile_bytes, must_read, odd, reshaped
 

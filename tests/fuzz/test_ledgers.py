@@ -10,14 +10,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cloister.privacy.anchor import anchor_of, read_anchor
-from cloister.privacy.certificate import certify, check
-from cloister.privacy.chain import Entry, Head, canonical, follow
-from cloister.privacy.charged import charged_rounds, forecast
-from cloister.privacy.history import History
-from cloister.privacy.keys import public_hex
-from cloister.privacy.ledger_file import LedgerFile
-from cloister.privacy.verify import verify
+from cloister.canonical import canonical
+from cloister.ledger.anchor import anchor_of, read_anchor
+from cloister.ledger.certificate import certify, check
+from cloister.ledger.chain import Entry, Head, follow
+from cloister.ledger.history import History
+from cloister.ledger.replay import charged_rounds, forecast
+from cloister.ledger.signing import public_hex
+from cloister.ledger.storage import LedgerFile
+from cloister.ledger.verify import verify
 from tests.support.evidence import chain, key_of
 from tests.support.fuzzing import (
     as_json,

@@ -11,11 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cloister.privacy.chain import canonical
-from cloister.privacy.keys import public_hex
-from cloister.provisioning.authority import fingerprint, same_fingerprint
-from cloister.provisioning.node_key import sign_as_node
-from cloister.provisioning.papers import (
+from cloister.canonical import canonical
+from cloister.deployment.enrolment.authority import fingerprint, same_fingerprint
+from cloister.deployment.enrolment.documents import (
     LARGEST,
     VERSIONS,
     Welcome,
@@ -27,7 +25,9 @@ from cloister.provisioning.papers import (
     write_request,
     write_welcome,
 )
-from cloister.provisioning.succession import Succession, read_succession, write_succession
+from cloister.deployment.enrolment.node_key import sign_as_node
+from cloister.deployment.enrolment.succession import Succession, read_succession, write_succession
+from cloister.ledger.signing import public_hex
 from tests.support.fuzzing import as_json, fuzz, hostile_bytes, must_read, odd, reshaped
 from tests.support.papers import DAY, NOW, authority, invite, keys, request
 

@@ -12,10 +12,10 @@ from cloister.cli.keys import read_keys
 from cloister.client.policy_file import EXAMPLE as POLICY
 from cloister.client.policy_file import read_policy
 from cloister.client.site_file import EXAMPLE, site_of
+from cloister.deployment.coordinator.folder import ServerFolder
 from cloister.recipe import Recipe, parse_document, read_recipe
 from cloister.recipe.read import read_run_recipe
 from cloister.recipe.sent import sent_document
-from cloister.server.folder import ServerFolder
 from tests.support.fuzzing import (
     as_json,
     canonical_or_json,

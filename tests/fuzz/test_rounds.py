@@ -12,11 +12,11 @@ from flwr.clientapp import ClientApp
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status, Step
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import MAGIC, encode
-from cloister.provisioning.signed_questions import Unsigned
-from cloister.server.asking import Patience
+from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest, Status, Step
+from cloister.protocol.signed_questions import Unsigned
+from cloister.server.dispatch import Patience
 from cloister.server.rounds import run_study
 from cloister.server.study import RoundReport, ServerStudy
 from cloister.simulation.local_grid import SERVER_NODE, LocalGrid

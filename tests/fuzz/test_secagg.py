@@ -9,14 +9,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cloister.client.secure import EpochKeys
-from cloister.privacy.secagg.keys import read_advertisement
-from cloister.privacy.secagg.member import join, reveal
-from cloister.privacy.secagg.messages import MaskedUpdate, Revealed
-from cloister.privacy.secagg.question import Question, from_hex
-from cloister.privacy.secagg.shamir import combine
-from cloister.privacy.secagg.terms import Terms
-from cloister.privacy.secagg.unmasking import unmasked_sum
-from tests.privacy.secagg.test_protocol import START, Federation
+from cloister.secagg.epoch_keys import read_advertisement
+from cloister.secagg.epoch_terms import Terms
+from cloister.secagg.messages import MaskedUpdate, Revealed
+from cloister.secagg.participant import join, reveal
+from cloister.secagg.query import Question, from_hex
+from cloister.secagg.shamir import combine
+from cloister.secagg.unmasking import unmasked_sum
+from tests.secagg.test_protocol import START, Federation
 from tests.support.fuzzing import (
     as_json,
     canonical_or_json,

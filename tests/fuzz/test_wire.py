@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cloister.adapter.exchange import RoundReply, RoundRequest, Status, Step
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import MAGIC, decode, encode
+from cloister.protocol.exchange import RoundReply, RoundRequest, Status, Step
 from tests.support.fuzzing import fuzz, hostile_bytes, must_read, odd
 
 ADAPTER = Adapter({"a.lora_A.weight": np.ones((2, 3)), "b": np.zeros(2), "é": np.ones(())})

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from cloister.ledger.stated import of_plan_alone
 from cloister.privacy import adversaries
 from cloister.privacy.accounting import epsilon, rdp_epsilon
-from cloister.privacy.secagg.sharing import Sharing
-from cloister.privacy.stated import of_plan_alone
+from cloister.privacy.sharing import Sharing
 from tests.support.ledgers import shared_plan, small_plan
 
 OWN, SHARED = small_plan(), shared_plan()

@@ -13,9 +13,9 @@ from scipy import stats
 
 from cloister.privacy import entropy as generator
 from cloister.privacy.clipping import empty_sum
+from cloister.privacy.discrete_noise import discrete_gaussian
 from cloister.privacy.entropy import OsEntropy, Uniforms, box_muller
 from cloister.privacy.noise import add_noise
-from cloister.privacy.secagg.discrete_noise import discrete_gaussian
 
 ALPHA = 1e-6  # one false alarm in a million runs
 PAIRS = 20_000

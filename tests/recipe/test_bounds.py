@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from cloister.bounds import MOST_ROUNDS, MOST_SITES, MOST_STEPS, Between, Bound, Items, Text
 from cloister.client.policy_file import read_policy
 from cloister.client.site_file import EXAMPLE, read_site
+from cloister.deployment.coordinator.folder import ServerFolder
 from cloister.errors import BadFileError, CloisterError, RecipeError, UsageError
 from cloister.fields import field_types
 from cloister.privacy.plan import make_plan
 from cloister.recipe import Recipe, parse_document, parse_recipe, read_recipe, sent_document
 from cloister.recipe.document import KEPT
 from cloister.recipe.read import KINDS
-from cloister.server.folder import ServerFolder
 from cloister.strategies.config import FIELDS
 from cloister.toml_text import MOST_BYTES
 

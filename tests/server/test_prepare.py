@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from cloister.adapter.exchange import RoundReply, Status
 from cloister.errors import QuorumError
-from cloister.provisioning.signed_questions import Unsigned
-from cloister.server.asking import Asker, Patience
+from cloister.protocol.exchange import RoundReply, Status
+from cloister.protocol.signed_questions import Unsigned
+from cloister.server.dispatch import Asker, Patience
 from cloister.server.prepare import prepare
 from cloister.server.rounds import run_study
 from cloister.server.study import RoundReport

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
-from cloister.adapter.exchange import RECORD, RoundReply, Status
 from cloister.adapter.formats import Dtype
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
-from cloister.privacy.keys import public_hex
+from cloister.ledger.signing import public_hex
+from cloister.protocol.exchange import RECORD, RoundReply, Status
 from cloister.server.replies import Replies, Terms, read_replies, update_reader
 from tests.support.clock import Clock, TimedGrid
 from tests.support.papers import keys

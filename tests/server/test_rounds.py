@@ -8,13 +8,13 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status, Step
 from cloister.adapter.pairs import cut
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
 from cloister.errors import QuorumError
-from cloister.provisioning.signed_questions import Unsigned
-from cloister.server.asking import Patience
+from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest, Status, Step
+from cloister.protocol.signed_questions import Unsigned
+from cloister.server.dispatch import Patience
 from cloister.server.rounds import run_study
 from cloister.server.study import RoundReport, ServerStudy
 from cloister.simulation.local_grid import LocalGrid

@@ -7,7 +7,7 @@ import pytest
 
 from cloister.adapter.tensors import Adapter
 from cloister.errors import BadFileError, UsageError
-from cloister.privacy.chain import Head
+from cloister.ledger.chain import Head
 from cloister.recipe import Recipe
 from cloister.server.early_stopping import is_best, should_stop
 from cloister.server.run_directory import RunDirectory

@@ -4,11 +4,11 @@ from functools import partial
 
 import numpy as np
 
-from cloister.adapter.exchange import RoundReply, Status
-from cloister.privacy.keys import public_hex
+from cloister.ledger.signing import public_hex
+from cloister.protocol.exchange import RoundReply, Status
 from cloister.server.replies import Terms, read_replies
 from cloister.server.secure import awaited_signature
-from tests.privacy.secagg.test_protocol import START, Federation
+from tests.secagg.test_protocol import START, Federation
 from tests.server.test_replies import message
 
 

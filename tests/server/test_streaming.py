@@ -9,11 +9,11 @@ import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from cloister.adapter.exchange import RECORD, RoundReply, Status, Step
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
-from cloister.provisioning.signed_questions import Unsigned
-from cloister.server.asking import Patience
+from cloister.protocol.exchange import RECORD, RoundReply, Status, Step
+from cloister.protocol.signed_questions import Unsigned
+from cloister.server.dispatch import Patience
 from cloister.server.rounds import run_study
 from cloister.server.study import ServerStudy
 from cloister.simulation.local_grid import LocalGrid

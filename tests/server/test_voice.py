@@ -8,11 +8,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
-from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status
-from cloister.privacy.keys import public_hex
-from cloister.provisioning.signed_questions import Coordinator, Unsigned, check_asked
+from cloister.ledger.signing import public_hex
+from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest, Status
+from cloister.protocol.signed_questions import Coordinator, Unsigned, check_asked
 from cloister.recipe import parse_document, sent_document
-from cloister.server.asking import Asker, Patience
+from cloister.server.dispatch import Asker, Patience
 from cloister.server.heads import Heads
 from cloister.server.run_directory import RunDirectory
 from cloister.server.voice import Signed, addressed, hear

@@ -7,10 +7,10 @@ from itertools import pairwise
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from cloister.adapter.exchange import RECORD, RoundReply, Status
 from cloister.errors import QuorumError
-from cloister.provisioning.signed_questions import Unsigned
-from cloister.server.asking import Asker, Patience
+from cloister.protocol.exchange import RECORD, RoundReply, Status
+from cloister.protocol.signed_questions import Unsigned
+from cloister.server.dispatch import Asker, Patience
 from cloister.server.prepare import Prepared, prepare
 from cloister.server.rounds import run_study
 from cloister.server.study import RoundReport

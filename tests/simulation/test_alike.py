@@ -8,10 +8,10 @@ from typing import Any, cast
 import pytest
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 
-from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status, Step
 from cloister.adapter.wire import decode, encode
 from cloister.client.app import make_client_app
-from cloister.provisioning.signed_questions import Unsigned
+from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest, Status, Step
+from cloister.protocol.signed_questions import Unsigned
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.ledgers import begin_ledgers
 from cloister.simulation.local_grid import LocalGrid

@@ -10,8 +10,8 @@ import pytest
 
 from cloister.cli.main import run as cloister
 from cloister.files import stamp_of
-from cloister.privacy.ledger import Ledger
-from cloister.privacy.ledger_file import LedgerFile
+from cloister.ledger.ledger import Ledger
+from cloister.ledger.storage import LedgerFile
 from cloister.recipe import Recipe, read_run_recipe
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.run import Events, simulate

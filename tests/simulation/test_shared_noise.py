@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from flwr.app import Context, RecordDict
 
-from cloister.adapter.exchange import RoundRequest, Step
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
 from cloister.client.round import answer
@@ -22,11 +21,12 @@ from cloister.errors import (
     RefusedError,
     UsageError,
 )
+from cloister.ledger.ledger import Ledger
+from cloister.ledger.storage import LedgerFile
+from cloister.ledger.verify import verify
 from cloister.privacy import mechanism
-from cloister.privacy.ledger import Ledger
-from cloister.privacy.ledger_file import LedgerFile
 from cloister.privacy.noise import NoisedSum
-from cloister.privacy.verify import verify
+from cloister.protocol.exchange import RoundRequest, Step
 from cloister.recipe import Recipe
 from cloister.server import secure
 from cloister.server.run_directory import RunDirectory

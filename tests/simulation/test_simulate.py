@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 from flwr.app import Context, RecordDict
 
-from cloister.adapter.exchange import RoundRequest
 from cloister.adapter.pairs import cut, filled
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, encode
 from cloister.adapter.wire import digest as sha256
 from cloister.client.round import answer
 from cloister.errors import BudgetError, DataError, RecipeError
-from cloister.privacy.charge import Charge
+from cloister.export.adapter_folder import load_released
+from cloister.ledger.charge import Charge
+from cloister.ledger.ledger import Ledger
+from cloister.ledger.stated import Basis
+from cloister.ledger.storage import LedgerFile
+from cloister.ledger.verify import verify
 from cloister.privacy.entropy import OsEntropy
-from cloister.privacy.ledger import Ledger
-from cloister.privacy.ledger_file import LedgerFile
-from cloister.privacy.stated import Basis
-from cloister.privacy.verify import verify
+from cloister.protocol.exchange import RoundRequest
 from cloister.recipe import Recipe, read_recipe
-from cloister.release.export import load_released
 from cloister.server.run_directory import RunDirectory
 from cloister.server.study import RoundReport
 from cloister.simulation.ledgers import begin_ledgers

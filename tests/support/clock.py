@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from cloister.adapter.exchange import RECORD, RoundReply, Status
+from cloister.protocol.exchange import RECORD, RoundReply, Status
 
 
 @dataclass

@@ -6,16 +6,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from cloister.client.agent_folder import AgentFolder
 from cloister.client.policy_file import EXAMPLE
 from cloister.client.site_file import SiteFile, read_site
-from cloister.privacy.charge import Charge
-from cloister.privacy.ledger import Ledger, Reservation
+from cloister.deployment.coordinator.folder import ServerConfig, ServerFolder
+from cloister.deployment.coordinator.journal import Run, Standing, write_run
+from cloister.deployment.coordinator.members import Member
+from cloister.deployment.coordinator.members import Standing as Membership
+from cloister.deployment.site.agent_folder import AgentFolder
+from cloister.ledger.charge import Charge
+from cloister.ledger.ledger import Ledger, Reservation
 from cloister.recipe import parse_recipe
-from cloister.server.folder import ServerConfig, ServerFolder
-from cloister.server.journal import Run, Standing, write_run
-from cloister.server.members import Member
-from cloister.server.members import Standing as Membership
 from cloister.server.run_directory import RunDirectory
 from tests.support.ledgers import small_plan
 

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cloister.client import agent
 from cloister.client import round as site_round
-from cloister.client.service import Service
 from cloister.client.site_file import read_site
-from cloister.flower.tasks import Executor, Task
-from cloister.privacy.ledger import Ledger, Reservation
+from cloister.deployment.flower.tasks import Executor, Task
+from cloister.deployment.site import agent
+from cloister.deployment.site.service import Service
+from cloister.ledger.ledger import Ledger, Reservation
 
 # What an agent does in a round, in order; it dies right before or after, or does nothing more.
 POINTS: dict[str, tuple[type | Any, str, str]] = {

@@ -7,18 +7,19 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from cloister.canonical import canonical, json_number
+from cloister.evidence.bundle import Bundle, Received
+from cloister.evidence.fingerprint import adapter_sha256
+from cloister.ledger.budget import Budget, most_steps
+from cloister.ledger.certificate import Evidence, certify
+from cloister.ledger.certificate_forms import NAMED, statement
+from cloister.ledger.chain import Entry, Head, sign
+from cloister.ledger.history import request_of
+from cloister.ledger.signing import public_hex
+from cloister.ledger.verify import verify
 from cloister.privacy.accounting import COARSE, epsilon, rdp_epsilon
-from cloister.privacy.budget import Budget, most_steps
-from cloister.privacy.certificate import Evidence, certify
-from cloister.privacy.certificate_forms import NAMED, statement
-from cloister.privacy.chain import Entry, Head, canonical, json_epsilon, sign
 from cloister.privacy.events import GaussianEvent
-from cloister.privacy.history import request_of
-from cloister.privacy.keys import public_hex
 from cloister.privacy.plan import Plan
-from cloister.privacy.verify import verify
-from cloister.release.bundle import Bundle, Received
-from cloister.release.fingerprint import adapter_sha256
 from tests.support.ledgers import small_plan
 
 BASE = "ba" * 32
@@ -78,8 +79,8 @@ def chain(
             asked = request_of(plan, is_private=not seeded)
             terms["most_steps"] = most_steps(asked, Budget(epsilon=cap, delta=2e-5))
         stated = {
-            "pld": json_epsilon(epsilon(events, plan.delta, COARSE)),
-            "rdp": json_epsilon(rdp_epsilon(events, plan.delta)),
+            "pld": json_number(epsilon(events, plan.delta, COARSE)),
+            "rdp": json_number(rdp_epsilon(events, plan.delta)),
         }
         add(
             {

@@ -13,23 +13,30 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cloister.client.agent_folder import AgentFolder
-from cloister.client.membership import Membership, take_invite, take_welcome
-from cloister.client.own_ledger import begin_ledger
 from cloister.client.site_file import SiteFile, read_site
+from cloister.deployment.coordinator.deployed import resolved_recipe
+from cloister.deployment.coordinator.folder import ServerConfig, ServerFolder
+from cloister.deployment.coordinator.journal import ENDED, Run, Standing, read_run, write_run
+from cloister.deployment.coordinator.members import (
+    approved,
+    changing,
+    connecting,
+    invited,
+    read_members,
+    revoked,
+)
+from cloister.deployment.coordinator.service import submit
+from cloister.deployment.coordinator.status import read_service
+from cloister.deployment.enrolment.coordinator_key import load_coordinator_key, public_key_of
+from cloister.deployment.enrolment.documents import Invite, Welcome, write_invite, write_welcome
+from cloister.deployment.site.agent_folder import AgentFolder
+from cloister.deployment.site.joining import Membership, take_invite, take_welcome
+from cloister.deployment.site.open_ledger import begin_ledger
+from cloister.ledger.storage import LedgerFile
+from cloister.ledger.verify import verify
 from cloister.models.base import weights_sha256
-from cloister.privacy.ledger_file import LedgerFile
-from cloister.privacy.verify import verify
-from cloister.provisioning.coordinator_key import load_coordinator_key, public_key_of
-from cloister.provisioning.papers import Invite, Welcome, write_invite, write_welcome
 from cloister.recipe import Recipe, read_recipe
-from cloister.server.deployed import resolved_recipe
-from cloister.server.folder import ServerConfig, ServerFolder
-from cloister.server.journal import ENDED, Run, Standing, read_run, write_run
-from cloister.server.members import approved, changing, connecting, invited, read_members, revoked
-from cloister.server.overview import read_service
 from cloister.server.run_directory import RunDirectory
-from cloister.server.service import submit
 from tests.support.approvals import standing
 from tests.support.models import tiny_bert
 from tests.support.ports import free_port

@@ -33,10 +33,16 @@ from flwr.proto.message_pb2 import (
 from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
 
-from cloister.provisioning.node_key import public_pem, sign_as_node
-from cloister.server.folder import ServerConfig, ServerFolder
-from cloister.server.gate import make_server
-from cloister.server.members import approved, changing, invited, read_members, revoked
+from cloister.deployment.coordinator.folder import ServerConfig, ServerFolder
+from cloister.deployment.coordinator.gate import make_server
+from cloister.deployment.coordinator.members import (
+    approved,
+    changing,
+    invited,
+    read_members,
+    revoked,
+)
+from cloister.deployment.enrolment.node_key import public_pem, sign_as_node
 from tests.support.https import FakeSuperLink, at_socket, served
 from tests.support.papers import keys, request
 from tests.support.ports import free_port

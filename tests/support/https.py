@@ -11,7 +11,7 @@ from typing import Any
 
 import uvicorn
 
-from cloister.flower.sockets import listening
+from cloister.deployment.flower.sockets import listening
 
 
 @contextmanager

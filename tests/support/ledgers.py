@@ -3,12 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
+from cloister.ledger.budget import Budget
+from cloister.ledger.charge import Charge, Released
+from cloister.ledger.ledger import Ledger, Reservation
 from cloister.privacy.accounting import FINE, epsilon
-from cloister.privacy.budget import Budget
-from cloister.privacy.charge import Charge, Released
-from cloister.privacy.ledger import Ledger, Reservation
 from cloister.privacy.plan import Plan
-from cloister.privacy.secagg.sharing import Sharing
+from cloister.privacy.sharing import Sharing
 from cloister.privacy.units import Unit
 
 SHARING = Sharing(sites=5, missing=1, colluding=1)

@@ -9,10 +9,10 @@ from tempfile import TemporaryDirectory
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from cloister.privacy.keys import public_hex
-from cloister.provisioning.authority import Authority, create_authority
-from cloister.provisioning.node_key import public_pem
-from cloister.provisioning.papers import Invite, Request
+from cloister.deployment.enrolment.authority import Authority, create_authority
+from cloister.deployment.enrolment.documents import Invite, Request
+from cloister.deployment.enrolment.node_key import public_pem
+from cloister.ledger.signing import public_hex
 
 NOW = datetime(2027, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

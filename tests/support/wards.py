@@ -19,19 +19,20 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 from transformers import PreTrainedTokenizerBase
 
-from cloister.adapter.exchange import RECORD, RoundReply, RoundRequest, Status, Step
 from cloister.adapter.wire import decode, encode
-from cloister.client import agent, proving, records
+from cloister.client import proving
 from cloister.client import round as site_round
-from cloister.client.agent_folder import AgentFolder
-from cloister.client.membership import Membership
 from cloister.client.moments import Moments
-from cloister.client.own_ledger import begin_ledger
 from cloister.client.site_file import read_site
-from cloister.flower.tasks import Runtime, Task
+from cloister.deployment.flower.tasks import Runtime, Task
+from cloister.deployment.site import agent, records
+from cloister.deployment.site.agent_folder import AgentFolder
+from cloister.deployment.site.joining import Membership
+from cloister.deployment.site.open_ledger import begin_ledger
+from cloister.ledger.signing import public_hex
 from cloister.models.base import weights_sha256
-from cloister.privacy.keys import public_hex
-from cloister.provisioning.signed_questions import signed
+from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest, Status, Step
+from cloister.protocol.signed_questions import signed
 from cloister.recipe import Recipe, sent_document
 from cloister.tasks.template import ChatTemplate
 from tests.support.approvals import standing

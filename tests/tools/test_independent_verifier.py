@@ -14,12 +14,13 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from cloister.canonical import canonical
 from cloister.errors import CloisterError
+from cloister.evidence.bundle import Bundle, read_bundle, write_bundle
+from cloister.evidence.verification import examine
+from cloister.ledger.certificate import Evidence
+from cloister.ledger.chain import Entry, Head
 from cloister.privacy.accounting import epsilon
-from cloister.privacy.certificate import Evidence
-from cloister.privacy.chain import Entry, Head, canonical
-from cloister.release.bundle import Bundle, read_bundle, write_bundle
-from cloister.release.evidence import examine
 from tests.support.evidence import (
     ADAPTER,
     bundle_of,

@@ -18,7 +18,7 @@ from cloister.privacy import mechanism
 from cloister.privacy.central import CentralPlan
 from cloister.privacy.entropy import OsEntropy
 from cloister.privacy.plan import Plan
-from cloister.privacy.secagg.sharing import Sharing
+from cloister.privacy.sharing import Sharing
 from cloister.server.central import CentralSum
 from cloister.strategies.fedavg import FedAvg
 from cloister.strategies.strategy import ServerState

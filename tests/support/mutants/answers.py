@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cloister.adapter.exchange import RoundReply
 from cloister.adapter.tensors import Adapter
 from cloister.client import round as site_round
 from cloister.client.admission import Admitted
 from cloister.client.site import Site
+from cloister.ledger.ledger import Ledger
 from cloister.privacy.entropy import Entropy
-from cloister.privacy.ledger import Ledger
 from cloister.privacy.plan import Plan
+from cloister.protocol.exchange import RoundReply
 from tests.support.mutants.noise import Drawn
 from tests.support.mutants.registry import mutant
 
@@ -109,7 +109,7 @@ def ledger_tells_the_number_of_records(patch: pytest.MonkeyPatch) -> None:
         return SOUND_ROUND(admitted, *given)
 
     patch.setattr(Ledger, "_append", noted)
-    patch.setattr("cloister.simulation.answers.run_round", counted)
+    patch.setattr("cloister.audit.site_answers.run_round", counted)
 
 
 SOUND_ROUND = site_round.run_round

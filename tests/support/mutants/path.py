@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from cloister.adapter.tensors import Adapter
+from cloister.audit import observed
 from cloister.privacy import mechanism
 from cloister.privacy.clipping import ClippedSum, clip_and_sum
 from cloister.privacy.entropy import Entropy, OsEntropy
 from cloister.privacy.noise import NoisedSum, add_noise
-from cloister.training import local, observed
+from cloister.training import local
 from tests.support.mutants.noise import Drawn
 from tests.support.mutants.registry import clipping_is, labelled, mutant, noise_is
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from cloister.audit import audited_site as audit
 from cloister.data.records import Record, TextRecord
 from cloister.privacy.units import Unit
-from cloister.simulation import audit
 from cloister.training.units import EncodedUnits
 from tests.support.mutants.registry import mutant
 

@@ -1,6 +1,7 @@
 """A clock that is an hour fast, to a SuperNode and to doctor, in processes with this PYTHONPATH.
 
-Flower stamps a node's calls by `flwr.supercore.date.now`; `cloister.client.reach` compares clocks.
+Flower stamps a node's calls by `flwr.supercore.date.now`, and
+`cloister.deployment.site.connectivity` compares clocks.
 """
 
 import datetime
@@ -22,7 +23,7 @@ class Fast(datetime.datetime):
 
 REPLACED = {
     "flwr.supercore.date": ("now", lambda: Fast.now(datetime.UTC)),
-    "cloister.client.reach": ("datetime", Fast),
+    "cloister.deployment.site.connectivity": ("datetime", Fast),
 }
 
 

@@ -1,0 +1,1 @@
+"""Whether the code does what it claims: conformance of each mechanism, attacks, lower bounds."""

@@ -1,0 +1,73 @@
+"""The site that an audit looks at: a recipe's own path, with records that are nobody's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from cloister.data.records import Record
+from cloister.data.synthetic_records import nobody_s_records
+from cloister.errors import DataError, UsageError
+from cloister.privacy.plan import Plan
+from cloister.privacy.units import Unit
+from cloister.recipe import Recipe
+from cloister.simulation.planning import plans_by_size
+from cloister.tasks.build import record_kind
+from cloister.tasks.task import Task
+from cloister.training.units import UnitExamples, encode_units
+from cloister.training.workspace import Workspace, open_workspace
+
+
+@dataclass(frozen=True)
+class AuditedSite:
+    """What conformance runs on.
+
+    Attributes:
+        workspace: The recipe's base, adapters and task.
+        plan: The recipe's.
+        records: Made up; persons have several, of different labels and lengths.
+        units: The same, as a site encodes them by the plan's unit.
+    """
+
+    workspace: Workspace
+    plan: Plan
+    records: tuple[Record, ...]
+    units: tuple[UnitExamples, ...]
+
+
+def audited_site(recipe: Recipe, persons: int, each: int) -> AuditedSite:
+    """Opens a recipe's path without its data.
+
+    Args:
+        recipe: The study.
+        persons: Persons in the site.
+        each: Most records of one.
+
+    Raises:
+        CloisterError: The base or the plan cannot be had.
+    """
+    if not recipe.privacy.enabled:
+        raise UsageError("privacy.enabled: a plan with noise is needed; there is nothing to audit")
+    labels = recipe.task.labels or ("first", "second", "third")
+    kind = record_kind(recipe.task.kind)
+    workspace = open_workspace(
+        recipe.model,
+        recipe.lora,
+        recipe.task,
+        labels,
+        recipe.study.seed,
+        frozen_cache_gib=recipe.machine.frozen_cache_gib,
+    )
+    plan, _ = next(plans_by_size(recipe))
+    shapes = tuple(sorted(workspace.sent.shapes.items()))
+    records = nobody_s_records(kind, workspace.task.labels, persons, each)
+    units = encoded(records, workspace.task, plan)
+    if not all(units):
+        raise DataError("a synthetic record cannot be encoded by this task; name it and report it")
+    return AuditedSite(workspace, replace(plan, message=shapes), tuple(records), units)
+
+
+def encoded(records: Sequence[Record], task: Task, plan: Plan) -> tuple[UnitExamples, ...]:
+    """Units of records, by the very function that a site calls."""
+    most = plan.max_records if plan.unit is Unit.PERSON else 1
+    return encode_units(records, task, plan.unit, most).units

@@ -1,0 +1,262 @@
+"""Conformance of the mechanism itself: its noise, its sampler, and each beside the other.
+
+`Mechanism` is what every batch and every release of a study go through, with shared noise too. It
+is looked at on the plan's own noise, bound, rate and number of steps, on the shapes of the study's
+parameters, and on sites of one unit, of few, of as many as are declared, and of more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cloister.audit.noise_tests import Releases, noise_check, noise_checks
+from cloister.audit.sampler_tests import (
+    distance_p,
+    inclusion,
+    independence_p,
+    sampler_checks,
+    sampler_p,
+    total_p,
+)
+from cloister.audit.statistics import Check, Floats, exact_check, p_check
+from cloister.errors import RefusedError
+from cloister.privacy.clipping import ClippedSum, clip_and_sum, empty_sum
+from cloister.privacy.entropy import Entropy
+from cloister.privacy.mechanism import Mechanism
+from cloister.privacy.plan import Plan
+
+MakeEntropy = Callable[[], Entropy]
+
+# Values of noise that are looked at, and bounds on the number of releases they make up. At 600,000
+# the scale is known to 0.5 % (χ² at 2·10⁻⁷), so noise at 0.97 of what it should be is refuted
+# almost surely from 100,000 on; 16 releases tell a tensor of two values without noise.
+VALUES = 600_000
+FEWEST, MOST = 16, 256
+# Releases whose equality is looked for: of 2^k possible ones, 20,000 draws show two equal with
+# probability 1 − exp(−2·10⁸ / 2^k): surely for 16 bits of seed, at 99.999 % for 24.
+DRAWS, SMALL = 20_000, 8
+# Units of a small site, and the batches that are drawn from it: as many as show a unit that is
+# never drawn (60 times the expected wait for it).
+FEW_UNITS, WAITS = 40, 60
+FEWEST_BATCHES, MOST_BATCHES = 2000, 20_000
+# Coins thrown at sites of the declared size, and its largest that is drawn from.
+COINS, MOST_UNITS = 600_000, 50_000
+# Batches of sites that hold ten and a hundred times what they declare, and of one beyond 2²⁰ units,
+# where a fault begins that waits for a size: two of them show coins that are one of a few.
+FAR_BATCHES, FAR_UNITS = 2, 2**20 + 7
+
+
+@dataclass(frozen=True)
+class NoiseTerms:
+    """What a plan promises of the noise of one release of so many values.
+
+    Attributes:
+        plan: Private; its noise may be shared.
+        values: Of a release.
+    """
+
+    plan: Plan
+    values: int
+
+    @property
+    def grid(self) -> float | None:
+        """Grid of the sums; None: their bound's own."""
+        if self.plan.sharing is None:
+            return None
+        return self.plan.shared_noise(self.values).grid
+
+    @property
+    def deviation(self) -> float:
+        """Of each value's noise; where noise is shared, of one site's share."""
+        if self.plan.sharing is None:
+            return self.plan.noise_multiplier * (self.plan.max_grad_norm or 0.0)
+        noise = self.plan.shared_noise(self.values)
+        return noise.share * noise.grid
+
+    def release(self, mechanism: Mechanism, clipped: ClippedSum) -> Floats:
+        """What leaves, or what leaves under a mask, [values]."""
+        if self.plan.sharing is None:
+            tensors = mechanism.release(clipped).tensors
+            joined: Floats = torch.cat([t.flatten() for t in tensors]).double().cpu().numpy()
+            return joined
+        return mechanism.release_share(clipped).astype(np.float64) * clipped.grid
+
+
+def mechanism_noise(
+    parameters: Sequence[Tensor], plan: Plan, make_entropy: MakeEntropy
+) -> list[Check]:
+    """The noise of a plan's mechanism.
+
+    Args:
+        parameters: What trains.
+        plan: A private plan.
+        make_entropy: Where randomness comes from.
+    """
+    return [
+        *_noise(parameters, plan, make_entropy),
+        _beside_sums(parameters, plan, make_entropy),
+        _seeds(plan, make_entropy),
+    ]
+
+
+def releases_wanted(values: int) -> int:
+    """How many releases of so many values are looked at."""
+    return int(np.clip(VALUES // values, FEWEST, MOST))
+
+
+def _mechanisms(plan: Plan, steps: int, make_entropy: MakeEntropy) -> list[Mechanism]:
+    """One for each of so many steps: half of them of one long round, half of rounds of the plan."""
+    long = Mechanism(replace(plan, local_steps=steps), make_entropy())
+    made = [long] * (steps // 2)
+    while len(made) < steps:
+        made += [Mechanism(plan, make_entropy())] * plan.local_steps
+    return made[:steps]
+
+
+def _noise(parameters: Sequence[Tensor], plan: Plan, make_entropy: MakeEntropy) -> list[Check]:
+    parts = tuple(parameter.numel() for parameter in parameters)
+    terms, steps = NoiseTerms(plan, sum(parts)), releases_wanted(sum(parts))
+    nothing = empty_sum(parameters, plan.max_grad_norm or 0.0, terms.grid)
+    rows, batches = [], []
+    for mechanism in _mechanisms(plan, steps, make_entropy):
+        batches.append(mechanism.draw(FEW_UNITS))
+        rows.append(terms.release(mechanism, nothing))
+    values = np.array(rows)
+    shared = plan.sharing is not None
+    releases = Releases(values, parts, terms.deviation, nothing.grid, not shared)
+    off_grid = float(np.abs(values / nothing.grid - np.rint(values / nothing.grid)).max())
+    drawn, _ = inclusion(batches, FEW_UNITS)
+    return [
+        *noise_checks(releases),
+        exact_check("grid", "distance of releases from the integer grid", off_grid),
+        p_check(
+            "noise beside batches",
+            "coins of units, and sizes of batches, against the noise released with them",
+            independence_p(drawn, releases.standard),
+        ),
+    ]
+
+
+def _beside_sums(parameters: Sequence[Tensor], plan: Plan, make_entropy: MakeEntropy) -> Check:
+    """Noise of releases of sums of one unit, of few and of many, none of them known to the law."""
+    parts = tuple(parameter.numel() for parameter in parameters)
+    terms = NoiseTerms(plan, sum(parts))
+    bound = plan.max_grad_norm or 0.0
+    generator = torch.Generator().manual_seed(0)
+
+    def unit(sparse: bool) -> list[Tensor]:
+        rows = [torch.randn((1, *p.shape), generator=generator) for p in parameters]
+        if sparse:  # only the first tensor has a gradient
+            rows = [rows[0], *(torch.zeros_like(row) for row in rows[1:])]
+        return rows
+
+    one = clip_and_sum(unit(sparse=True), bound, terms.grid)
+    other = clip_and_sum(unit(sparse=False), bound, terms.grid)
+    batch = plan.expected_batch_size
+    many = ClippedSum(tuple(t * batch for t in other.tensors), one.bound, one.coarse)
+    steps = max(FEWEST, releases_wanted(sum(parts)) // 2)
+    rows = []
+    for number, mechanism in enumerate(_mechanisms(plan, steps, make_entropy)):
+        clipped = (one, other, many)[number % 3]
+        mechanism.draw(plan.public_records)
+        known = torch.cat([t.flatten() for t in clipped.tensors]).double().numpy() * clipped.grid
+        rows.append(terms.release(mechanism, _on(clipped, parameters)) - known)
+    return noise_check(
+        "noise beside sums",
+        "the same laws, of what releases of one unit, and of many, have beside the sum",
+        Releases(np.array(rows), parts, terms.deviation),
+    )
+
+
+def _on(clipped: ClippedSum, parameters: Sequence[Tensor]) -> ClippedSum:
+    moved = tuple(t.to(p.device) for t, p in zip(clipped.tensors, parameters, strict=True))
+    return ClippedSum(moved, clipped.bound, clipped.coarse)
+
+
+def _seeds(plan: Plan, make_entropy: MakeEntropy) -> Check:
+    """Equal releases among many short ones, each of a round of its own, as a few seeds give."""
+    terms = NoiseTerms(plan, SMALL)
+    nothing = empty_sum([torch.zeros(SMALL)], plan.max_grad_norm or 0.0, terms.grid)
+    seen = set()
+    for _ in range(DRAWS):
+        mechanism = Mechanism(plan, make_entropy())
+        mechanism.draw(0)
+        seen.add(terms.release(mechanism, nothing).tobytes())
+    return exact_check(
+        "noise seeds",
+        f"releases that come again among {DRAWS} of rounds that have nothing in common",
+        DRAWS - len(seen),
+    )
+
+
+def _draws(
+    plan: Plan, units: int, batches: int, make_entropy: MakeEntropy
+) -> list[NDArray[np.int64]]:
+    return [gate.draw(units) for gate in _mechanisms(plan, batches, make_entropy)]
+
+
+def mechanism_sampler(plan: Plan, make_entropy: MakeEntropy) -> list[Check]:
+    """The sampler of a plan's mechanism, and how often a round may draw.
+
+    Args:
+        plan: A private plan.
+        make_entropy: Where randomness comes from.
+    """
+    rate = plan.sample_rate
+    waits = int(np.clip(WAITS / rate, FEWEST_BATCHES, MOST_BATCHES))
+    declared = min(plan.public_records, MOST_UNITS)
+    sizes = {1: waits, 2: waits, declared: 0, 3 * declared + 7: 0}
+    found, malformed = [], 0
+    for units, batches in sizes.items():
+        wanted = batches or int(np.clip(COINS // units, 64, 512))
+        drawn, wrong = inclusion(_draws(plan, units, wanted, make_entropy), units)
+        malformed += wrong
+        found += sampler_p(drawn, rate) if rate < 1 else [float(drawn.all())]
+    found += far_p(plan, make_entropy)
+    few = _draws(plan, FEW_UNITS, waits, make_entropy)
+    return [
+        *sampler_checks(few, FEW_UNITS, rate),
+        p_check(
+            "sampling at real sizes",
+            f"the same laws at sites of 1, 2, {declared} and "
+            f"{3 * declared + 7} units; of ten and a hundred times the declared, and of "
+            f"{FAR_UNITS}, sizes, and coins of units that are a power of two apart",
+            [*found, float(malformed == 0)],
+        ),
+        exact_check("steps", "steps drawn beyond the plan's", _further(plan, make_entropy)),
+    ]
+
+
+def far_p(plan: Plan, make_entropy: MakeEntropy) -> list[float]:
+    """Of sites far larger than declared: a plan's rate holds there, and its coins are as free."""
+    rate, found = plan.sample_rate, list[float]()
+    for units in (10 * plan.public_records, 100 * plan.public_records, FAR_UNITS):
+        units = min(units, FAR_UNITS)
+        batches = _draws(plan, units, FAR_BATCHES, make_entropy)
+        sizes = np.array([len(batch) for batch in batches])
+        if rate == 1:
+            found.append(float((sizes == units).all()))
+            continue
+        found += [*total_p(sizes, units, rate), *distance_p(batches, units, rate)]
+    return found
+
+
+def _further(plan: Plan, make_entropy: MakeEntropy) -> int:
+    """How many of three draws too many a round gives; at a site without units, too."""
+    further = 0
+    for units in (0, 1, FEW_UNITS):
+        mechanism = Mechanism(plan, make_entropy())
+        for _ in range(plan.local_steps):
+            mechanism.draw(units)
+        try:
+            mechanism.draw(units)
+            further += 1
+        except RefusedError:
+            continue
+    return further

@@ -1,0 +1,85 @@
+"""Conformance where noise is shared: how large a site's share is, and of what form.
+
+Its law, and that of the batches, are looked at as any other noise is (`mechanism_conformance`,
+`path_conformance`); what all sites' shares come to, masks and all, by `audit.site_noise`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from cloister.audit.statistics import Check, exact_check
+from cloister.privacy.entropy import Entropy
+from cloister.privacy.plan import Plan
+from cloister.training.config import TrainingConfig
+from cloister.training.shapes import BatchShapes
+from cloister.training.shared import shared_gradient
+from cloister.training.units import UnitExamples
+from cloister.training.workspace import Workspace
+
+MakeEntropy = Callable[[], Entropy]
+
+
+def share_checks(
+    workspace: Workspace,
+    units: Sequence[UnitExamples],
+    plan: Plan,
+    config: TrainingConfig,
+    make_entropy: MakeEntropy,
+    shapes: BatchShapes,
+) -> list[Check]:
+    """Shares of a full and an empty site: of the plan's size, of one form, never repeated.
+
+    Args:
+        workspace: Its trained names already set.
+        units: Synthetic records, by unit.
+        plan: Its noise is shared.
+        config: Of training.
+        make_entropy: Where randomness comes from.
+        shapes: Of passes, as proven.
+    """
+    assert plan.sharing is not None
+
+    def gradient(site: Sequence[UnitExamples]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        return shared_gradient(
+            workspace.network,
+            workspace.task,
+            site,
+            workspace.start,
+            plan,
+            config,
+            entropy=make_entropy(),
+            shapes=shapes,
+        )
+
+    full, again, empty = gradient(units), gradient(units), gradient([])
+    same = full.shape == empty.shape == (workspace.start.size,)
+    integers = full.dtype == again.dtype == empty.dtype == np.int64
+    noise = plan.shared_noise(workspace.start.size)
+    least = plan.noise_multiplier * noise.bound / math.sqrt(plan.sharing.honest) / noise.grid
+    return [
+        Check(
+            name="share",
+            law="a site's share over σ·C/√(fewest honest sites), at least 1",
+            figure=noise.share / least,
+            low=1.0,
+            high=1.01,
+            is_exact=True,
+        ),
+        exact_check(
+            "integers",
+            "shares that are not integers in steps of the grid",
+            0.0 if integers else 1.0,
+        ),
+        exact_check(
+            "message form", "values that differ in number for an empty site", 0.0 if same else 1.0
+        ),
+        exact_check(
+            "fresh noise",
+            "equal shares in two runs on the same records",
+            float(np.array_equal(full, again)),
+        ),
+    ]

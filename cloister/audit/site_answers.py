@@ -1,0 +1,201 @@
+"""A site's answers, the whole way from a request to signed bytes: a function of public constants
+and of the noised sums, at sites of any number of records.
+
+All sites here have one name, one key and one clock, and differ in their records alone. So whatever
+differs between their answers, and between their ledgers, tells of records; but for the payload,
+which must be what follows from what the optimizer got, byte for byte.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cloister.adapter.formats import BFLOAT16_ROUNDING
+from cloister.adapter.tensors import Adapter
+from cloister.adapter.wire import encode
+from cloister.audit.audited_site import AuditedSite
+from cloister.audit.noise_tests import Releases, noise_check
+from cloister.audit.observed import replayed, watched_optimizers
+from cloister.audit.statistics import Check, Floats, exact_check
+from cloister.client.admission import Admitted, admit
+from cloister.client.round import run_round
+from cloister.client.site import Site
+from cloister.ledger.ledger import Ledger
+from cloister.ledger.storage import LedgerFile
+from cloister.models.network import trained_parameters
+from cloister.privacy.plan import Plan
+from cloister.protocol.exchange import RoundReply, RoundRequest, Status
+from cloister.recipe import Recipe
+from cloister.simulation.policies import simulated_budget, simulated_policy
+from cloister.training.units import UnitExamples
+from cloister.training.workspace import Workspace
+
+NAME, STUDY, TIME = "site", "audit", "2000-01-01T00:00:00+00:00"
+# What may differ between two sites' answers: the payload, and what is computed from it.
+FROM_PAYLOAD = frozenset({"delta", "head", "signature"})
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One answer.
+
+    Attributes:
+        reply: As it leaves.
+        expected: The payload that follows from what the optimizer got.
+        means: What the optimizer got, one vector a step.
+        parts: Values of each tensor in it.
+        wrong: Fields that are not what plan and ledger give.
+    """
+
+    reply: RoundReply
+    expected: bytes
+    means: Sequence[Floats]
+    parts: tuple[int, ...]
+    wrong: tuple[str, ...]
+
+
+def answer_checks(recipe: Recipe, audited: AuditedSite) -> list[Check]:
+    """Answers of sites without records, with one unit, with few and with many.
+
+    Args:
+        recipe: The study; its noise is not shared.
+        audited: Its path, with synthetic records.
+    """
+    units = audited.units
+    sites: list[Sequence[UnitExamples]] = [(), (), units[:1], units, (units * 5)[::-1][:-3]]
+    numbers = [n for n in (1, 2) if n <= audited.plan.num_rounds]
+    given: list[list[Answered]] = []
+    ledgers: list[list[dict[str, Any]]] = []
+    again = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for count, records in enumerate(sites):
+            path = Path(folder) / f"{count}.ledger"
+            site = _site(recipe, audited, records, path)
+            given.append([_answered(site, audited.workspace, number) for number in numbers])
+            last = _asked(admit(site, audited.workspace), numbers[-1])
+            again += int(last != given[-1][-1].reply)
+            ledgers.append([entry.fields for entry in LedgerFile(path, None).entries()])
+    every = [one for site_s in given for one in site_s]
+    wrong = {name for one in every for name in one.wrong} | _differing(given)
+    return [
+        exact_check(
+            "answer fields",
+            "fields of an answer that differ between sites, or from what "
+            f"plan and ledger give: {', '.join(sorted(wrong)) or 'none'}",
+            len(wrong),
+        ),
+        exact_check(
+            "answer bytes",
+            "payloads that are not what follows from the noised sums, or of another length",
+            sum(one.reply.delta != one.expected for one in every)
+            + len({(one.reply.round, len(one.reply.delta)) for one in every})
+            - len(numbers),
+        ),
+        exact_check("answers asked again", "answers that change when they are asked again", again),
+        exact_check(
+            "ledger entries",
+            "entries of a ledger that differ between sites, but for the "
+            "hashes of what was released",
+            _entries_apart(ledgers),
+        ),
+        _noise(audited.plan, [one for site_s in given[:2] for one in site_s]),
+    ]
+
+
+def _site(recipe: Recipe, audited: AuditedSite, units: Sequence[UnitExamples], path: Path) -> Site:
+    plan = audited.plan
+    budget = simulated_budget(plan)
+    ledger = Ledger.create(path, budget, plan.unit, key=path.with_name("key"), clock=lambda: TIME)
+    return Site(
+        name=NAME,
+        study=STUDY,
+        plan=plan,
+        training=recipe.training,
+        units=units,
+        unit=plan.unit,
+        policy=simulated_policy(recipe, plan, budget, audited.workspace),
+        ledger=ledger,
+        seed=recipe.study.seed,
+    )
+
+
+def _asked(admitted: Admitted, number: int) -> RoundReply:
+    request = RoundRequest(STUDY, number, encode(admitted.workspace.whole))
+    return run_round(admitted, request, lambda: None)
+
+
+def _answered(site: Site, workspace: Workspace, number: int) -> Answered:
+    admitted = admit(site, workspace)  # its proof steps too, before it is watched
+    with watched_optimizers() as means:
+        reply = _asked(admitted, number)
+    wrong = tuple(_wrong(reply, site, number))
+    parts = tuple(p.numel() for _, p in trained_parameters(workspace.network))
+    return Answered(reply, _payload(site, workspace, means, number), means, parts, wrong)
+
+
+def _payload(site: Site, workspace: Workspace, means: Sequence[Floats], number: int) -> bytes:
+    start = Adapter({**workspace.whole, **workspace.start.select(workspace.kept)})
+    delta = replayed(workspace, means, site.plan, site.training, round_number=number, start=start)
+    sent = delta.select(delta.keys() - workspace.kept)
+    if site.training.update_dtype == "bfloat16":
+        return encode(sent.scale(1 - BFLOAT16_ROUNDING), "bfloat16")
+    return encode(sent, site.training.update_dtype, site.plan.max_update_norm)
+
+
+def _wrong(reply: RoundReply, site: Site, number: int) -> list[str]:
+    """Fields that are not what plan and ledger give."""
+    sound = {
+        "site": reply.site == NAME,
+        "round": reply.round == number,
+        "status": reply.status is Status.TRAINED,
+        "epsilon": reply.epsilon == site.ledger.promise.epsilon,
+        "head": reply.head == site.ledger.head.hash,
+        "signature": reply.signature == site.ledger.sign(reply.statement(STUDY)),
+        "delta": True,
+    }
+    return [field.name for field in fields(reply) if not sound.get(field.name, False)]
+
+
+def _differing(given: Sequence[Sequence[Answered]]) -> set[str]:
+    """Fields that are not the same at all sites, in the same round."""
+    names = {field.name for field in fields(RoundReply)} - FROM_PAYLOAD
+    rounds = [[one.reply for one in same] for same in zip(*given, strict=True)]
+    return {
+        name
+        for replies in rounds
+        for name in names
+        if len({repr(getattr(reply, name)) for reply in replies}) > 1
+    }
+
+
+def _entries_apart(ledgers: Sequence[Sequence[dict[str, Any]]]) -> int:
+    """Entries that differ in more than hashes of releases."""
+    if len({len(entries) for entries in ledgers}) > 1:
+        return max(len(entries) for entries in ledgers)
+    hashes = {"prev", "sha256"}
+    public = [
+        {repr(sorted((k, v) for k, v in entry.items() if k not in hashes)) for entry in same}
+        for same in zip(*ledgers, strict=True)
+    ]
+    return sum(len(kinds) > 1 for kinds in public)
+
+
+def _noise(plan: Plan, answers: Sequence[Answered]) -> Check:
+    """Of what the optimizers of two sites without records got."""
+    parts = answers[0].parts
+    rows = [mean for one in answers if one.parts == parts for mean in one.means]
+    deviation = plan.noise_multiplier * (plan.max_grad_norm or 0.0)
+    values = np.array(rows) * plan.expected_batch_size
+    if values.ndim != 2:
+        values = np.zeros((2, sum(parts)))  # no step was taken
+    return noise_check(
+        "noise of answers",
+        "the laws of noise, of two sites without records in the same rounds",
+        Releases(values, parts, deviation),
+    )

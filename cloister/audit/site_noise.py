@@ -1,0 +1,227 @@
+"""The noise of each site's answer: the whole way from a request to bytes, at every site.
+
+What one site alone does differently shows neither in the network's gradients nor in the mechanism;
+and noise that two sites, or two rounds, have in common cancels out or adds up in the mean.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from scipy import stats
+
+from cloister.adapter.wire import decode, encode
+from cloister.audit.audited_site import AuditedSite
+from cloister.audit.noise_tests import angle_p
+from cloister.audit.statistics import LEVEL, Check, Floats, exact_check, p_check
+from cloister.client.admission import admit
+from cloister.client.app import make_client_app
+from cloister.client.round import answer
+from cloister.client.secure import EpochKeys
+from cloister.client.site import Site
+from cloister.ledger.ledger import Ledger
+from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest
+from cloister.protocol.signed_questions import Unsigned
+from cloister.recipe import Recipe
+from cloister.server.dispatch import Asker, Patience
+from cloister.server.replies import Terms
+from cloister.server.secure import SecureRounds
+from cloister.simulation.local_grid import LocalGrid
+from cloister.simulation.policies import simulated_budget, simulated_policy
+from cloister.training.config import TrainingConfig
+
+# Noise so large beside the clip bound that no record shows in an update, and rounds of it.
+LOUD, BOUND, ROUNDS = 1e4, 1e-3, 2
+# Of a sum's noise, so that one share of thirty that is missing is seen.
+COORDINATES = 100_000
+
+
+def site_noise(recipe: Recipe, audited: AuditedSite, names: tuple[str, ...]) -> list[Check]:
+    """Asks every site for rounds, and puts each update's noise to the plan's.
+
+    Args:
+        recipe: The study.
+        audited: Its path, with synthetic records.
+        names: Of the sites.
+    """
+    if audited.plan.sharing is not None:
+        return _noise_of_the_sum(recipe, audited, names)
+    units, workspace = audited.units, audited.workspace
+    plan = replace(
+        audited.plan,
+        noise_multiplier=LOUD,
+        max_grad_norm=BOUND,
+        max_update_norm=1e6,
+        num_rounds=ROUNDS,
+        public_records=2 * len(units),
+        expected_batch_size=len(units),
+    )
+    budget = simulated_budget(plan, 1.0)
+    training = TrainingConfig(
+        mode="local-steps",
+        expected_batch_size=len(units),
+        local_steps=plan.local_steps,
+        learning_rate=1.0,
+        schedule="constant",
+        physical_batch_tokens=64,
+    )
+    policy = simulated_policy(recipe, plan, budget, workspace)
+    deviation = LOUD * BOUND / len(units) * math.sqrt(plan.local_steps)
+    rounds: list[list[Floats]] = [[] for _ in range(ROUNDS)]
+    with tempfile.TemporaryDirectory() as folder:
+        for number, name in enumerate(names):
+            site = Site(
+                name=name,
+                study="audit",
+                plan=plan,
+                policy=policy,
+                training=training,
+                units=units,
+                unit=plan.unit,
+                seed=recipe.study.seed,
+                ledger=Ledger.create(Path(folder) / f"{number}.ledger", budget, plan.unit),
+            )
+            for at in range(ROUNDS):
+                request = RoundRequest("audit", at + 1, encode(workspace.whole))
+                update = decode(answer(site, workspace, request, lambda: None).delta)
+                every = np.concatenate([value.ravel() for value in update.values()])
+                rounds[at].append(every.astype(np.float64) / deviation)
+    return [_loudness(rounds), _apart(rounds)]
+
+
+def _loudness(rounds: Sequence[Sequence[Floats]]) -> Check:
+    """The noise of every answer, the limits of one look shared among them."""
+    answers = [answer for of in rounds for answer in of]
+    count = min(len(answer) for answer in answers)
+    shares = np.array([LEVEL / 2 / len(answers), 1 - LEVEL / 2 / len(answers)])
+    low, high = np.sqrt(stats.chi2.ppf(shares, count) / count)
+    figures = [float(np.sqrt(np.square(answer).mean())) for answer in answers]
+    return Check(
+        name="noise at each site",
+        law="noise of a site's answer furthest from the plan's σ·C·√steps and its divisor (χ²)",
+        figure=max(figures, key=lambda figure: abs(np.log(max(figure, 1e-300)))),
+        low=float(low),
+        high=float(high),
+    )
+
+
+def _apart(rounds: Sequence[Sequence[Floats]]) -> Check:
+    """Noise that answers have in common, between sites and, where one length, between rounds."""
+    lengths = {len(answer) for of in rounds for answer in of}
+    groups = [
+        np.array([answer for of in rounds for answer in of if len(answer) == length])
+        for length in sorted(lengths)
+    ]
+    return p_check(
+        "noise of different sites",
+        "angles between the noise of all sites' answers in all rounds",
+        [p for group in groups for p in angle_p(group)],
+    )
+
+
+def _noise_of_the_sum(recipe: Recipe, audited: AuditedSite, names: tuple[str, ...]) -> list[Check]:
+    """Asks all sites for secure sums and puts their noise to what all shares come to (χ²).
+
+    The first site has no records: every answer but its masked bytes must be the others'.
+    """
+    units, workspace = audited.units, audited.workspace
+    plan = replace(
+        audited.plan,
+        noise_multiplier=LOUD,
+        max_grad_norm=BOUND,
+        num_rounds=-(-COORDINATES // workspace.start.size),
+        public_records=2 * len(units),
+        expected_batch_size=len(units),
+    )
+    assert plan.sharing is not None
+    budget, values = simulated_budget(plan, 1.0), workspace.start.size
+    training = replace(recipe.training, physical_batch_tokens=64, probe_rounds=0)
+    with tempfile.TemporaryDirectory() as folder:
+        ledgers = {
+            name: Ledger.create(Path(folder) / f"{name}.ledger", budget, plan.unit)
+            for name in names
+        }
+        keys = {name: ledger.public_key for name, ledger in ledgers.items()}
+        sites = [
+            Site(
+                name=name,
+                study="audit",
+                plan=plan,
+                training=training,
+                units=() if name == names[0] else units,
+                unit=plan.unit,
+                seed=recipe.study.seed,
+                ledger=ledgers[name],
+                keys=EpochKeys(),
+                policy=simulated_policy(recipe, plan, budget, workspace, tuple(keys.values())),
+            )
+            for name in names
+        ]
+        app = make_client_app(
+            lambda at: admit(sites[int(str(at.node_config["partition-id"]))], workspace),
+            Unsigned(),
+        )
+        replies: list[RoundReply] = []
+        grid = LocalGrid(_overheard(app, replies.append), len(names))
+        asker = Asker(
+            grid, lambda _: dict.fromkeys(grid.get_node_ids(), ""), Patience(3600.0), Unsigned()
+        )
+        rounds = SecureRounds(asker, Terms("audit", names, keys), keys, plan.sharing)
+        nodes = dict.fromkeys(grid.get_node_ids(), "")
+        totals = [
+            rounds.run(number, encode(workspace.whole), values, nodes).total
+            for number in range(1, plan.num_rounds + 1)
+        ]
+    came = [total for total in totals if total is not None] or [np.zeros(1, dtype=np.int64)]
+    every = np.concatenate(came) / (plan.shared_noise(values).share * np.sqrt(len(names)))
+    low, high = np.sqrt(stats.chi2.ppf([LEVEL / 2, 1 - LEVEL / 2], len(every)) / len(every))
+    noise = Check(
+        name="noise of the sum",
+        law="noise of an unmasked sum over what all sites' shares come to (χ²)",
+        figure=float(np.sqrt(np.square(every).mean())),
+        low=float(low),
+        high=float(high),
+    )
+    apart = _differing(replies, len(names))
+    return [
+        noise,
+        exact_check(
+            "answer fields",
+            "fields of a secure round's answers that differ between "
+            f"sites: {', '.join(sorted(apart)) or 'none'}",
+            len(apart),
+        ),
+    ]
+
+
+def _overheard(app: ClientApp, heard: Callable[[RoundReply], None]) -> ClientApp:
+    """The same app; each of its replies is told, too."""
+
+    def call(message: Message, context: Context) -> Message:
+        reply = app(message, context)
+        heard(RoundReply.from_fields(dict(reply.content[RECORD])))
+        return reply
+
+    return call  # type: ignore[return-value]
+
+
+def _differing(replies: Sequence[RoundReply], sites: int) -> set[str]:
+    """Fields that are not the same at all sites, exchange by exchange; lengths of payloads too."""
+    apart = set()
+    for start in range(0, len(replies), sites):
+        exchange = replies[start : start + sites]
+        if len({len(reply.delta) for reply in exchange}) > 1:
+            apart.add("delta")
+        for field in fields(RoundReply):
+            if field.name in ("site", "delta", "head", "signature"):
+                continue
+            if len({repr(getattr(reply, field.name)) for reply in exchange}) > 1:
+                apart.add(field.name)
+    return apart

@@ -1,0 +1,40 @@
+"""Conformance of units: taking away all that is one person's takes away one unit, and no more.
+
+What is clipped is a unit, and every other check bounds a unit's influence. It bounds a person's
+only where a person's records, whatever they hold, are one unit, and nobody else's follow from them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cloister.audit.audited_site import AuditedSite, encoded
+from cloister.audit.statistics import Check, exact_check
+from cloister.privacy.units import Unit
+
+
+def unit_check(site: AuditedSite) -> Check:
+    """Takes away each person of a site in turn, or each record where records are the units.
+
+    The last person also has a copy of the first one's first record.
+
+    Args:
+        site: What is audited.
+    """
+    by_person = site.plan.unit is Unit.PERSON
+    records = [*site.records, replace(site.records[0], person=site.records[-1].person)]
+    owners = [record.person if by_person else place for place, record in enumerate(records)]
+
+    def without(owner: object) -> tuple[object, ...]:
+        left = [record for one, record in zip(owners, records, strict=True) if one != owner]
+        return encoded(left, site.workspace.task, site.plan)
+
+    whole: tuple[object, ...] = encoded(records, site.workspace.task, site.plan)
+    one_less = [whole[:at] + whole[at + 1 :] for at in range(len(whole))]
+    wrong = sum(without(owner) not in one_less for owner in dict.fromkeys(owners))
+    return exact_check(
+        "units",
+        f"{'persons' if by_person else 'records'} that make another number of units than "
+        "one, or change another unit",
+        wrong,
+    )

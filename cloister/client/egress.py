@@ -1,0 +1,211 @@
+"""The last look at a message before it leaves a site: nothing but what the plan lets out.
+
+Every field is recomputed from what the site knows, none is taken from the reply:
+
+    site       the site file's name
+    round      the question's
+    status     one of the words for this step (`exchange.WORDS`)
+    delta      the bytes whose hash the ledger noted as this round's release, and no others
+    epsilon    `Site.stated_epsilon`: promised, of plan and budget alone
+    head       the hash of that release's entry
+    signature  Ed25519 on all of it, made anew: it has one value for each message
+
+and of what Flower puts around it, every field:
+
+    created_at  a whole second, of just now
+    ttl         what is left of the question's own, from then on
+    the rest    the question's
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Mapping
+
+from flwr.app import ConfigRecord, Message, RecordDict
+
+from cloister.adapter.wire import decode
+from cloister.client.app import left_at
+from cloister.client.site import Site
+from cloister.errors import AdapterFormatError, RefusedError, UsageError
+from cloister.evidence.certificate_alone import MOST_BYTES, to_bytes
+from cloister.ledger.certificate import entry_of
+from cloister.protocol.exchange import (
+    RECORD,
+    SIGNATURE_BYTES,
+    WORDS,
+    RoundReply,
+    RoundRequest,
+    Status,
+    Step,
+)
+from cloister.secagg.epoch_keys import ADVERTISEMENT_BYTES
+from cloister.secagg.messages import masked_bytes, revealed_bytes
+from cloister.secagg.query import Question
+
+Sign = Callable[[bytes], bytes]
+
+# Relative error of a norm whose values were rounded to float32 (2⁻²⁴ each) and summed.
+ROUNDING = 1e-6
+# Seconds between the stamp on a reply and this look at it: a reading of the ledger, on a busy
+# machine. A reply that was held up longer is asked for again, and the same bytes leave.
+STAMPED = 30
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+
+def check_outgoing(
+    message: Message,
+    request: Message,
+    site: Site | None,
+    shapes: Mapping[str, tuple[int, ...]],
+    sign: Sign | None = None,
+) -> None:
+    """Refuses a reply that holds anything else than the plan lets out.
+
+    Args:
+        message: The reply.
+        request: What it answers.
+        site: Who answers; None where the site could not be opened: then only a word.
+        shapes: Names and shapes of what leaves in the round.
+        sign: By the key of the site's ledger, where `site` is None; None: it is not to be had, and
+            then only a refusal of nobody leaves.
+
+    Raises:
+        RefusedError: It is not sent.
+    """
+    if not message.has_content() or set(message.content) != {RECORD}:
+        raise RefusedError("a reply of other records than agreed")
+    record = message.content[RECORD]
+    if not isinstance(record, ConfigRecord):
+        raise RefusedError("a reply of another kind of record than agreed")
+    _check_envelope(message, request)
+    asked = _asked(request)
+    try:
+        reply = RoundReply.from_fields(dict(record))
+        if reply.round != asked.round:
+            raise RefusedError("a reply to another round")
+        if reply.status not in WORDS[asked.step]:
+            raise RefusedError(f"{asked.step}: {reply.status} is no answer to it")
+        if reply.status is not Status.TRAINED:
+            _check_word(reply, asked, site, sign)
+            return
+        if site is None:
+            raise RefusedError("an update of a site that could not be opened")
+        _check_sender(reply, site, site.ledger.sign, site.study)
+        if asked.step is Step.CERTIFY:
+            _check_certificate(reply, site)
+            return
+        if site.plan.sharing is not None:
+            _check_secure(reply, asked, site, shapes)
+            return
+        _check_release(reply, site)
+        _check_update(reply, site, shapes)
+    except AdapterFormatError as error:
+        raise RefusedError(f"a reply that the coordinator could not read: {error}") from error
+
+
+def _check_envelope(message: Message, request: Message) -> None:
+    """What Flower puts around a reply: the question's own values, and the second of leaving."""
+    said, asked = message.metadata, request.metadata
+    if said.reply_to_message_id != asked.message_id:
+        raise RefusedError("a reply to another message")
+    if said.dst_node_id != asked.src_node_id:
+        raise RefusedError("a reply to somebody else than who asked")
+    stamp = said.created_at
+    if stamp != int(stamp) or not 0 <= time.time() - stamp <= STAMPED:
+        raise RefusedError("a reply whose envelope has another time than now, in whole seconds")
+    # Flower's own, with every field that it has in this release.
+    fresh = vars(Message(RecordDict(), reply_to=request).metadata)
+    expected = {**fresh, "_created_at": stamp, "_ttl": left_at(stamp, request)}
+    if vars(said) != expected:
+        raise RefusedError("a reply whose envelope is not the question's")
+
+
+def _asked(request: Message) -> RoundRequest:
+    """What was asked for; round 0 where the request cannot be read."""
+    try:
+        return RoundRequest.from_fields(dict(request.content[RECORD]))
+    except (AdapterFormatError, KeyError, ValueError, TypeError):  # or without any content
+        return RoundRequest("", 0, b"")
+
+
+def _check_word(
+    reply: RoundReply, asked: RoundRequest, site: Site | None, sign: Sign | None
+) -> None:
+    if (reply.delta, reply.epsilon, reply.head) != (b"", 0.0, ""):
+        raise RefusedError("a word with more than itself")
+    if reply.site == "":
+        if (reply.status, reply.signature) != (Status.REFUSED, b""):
+            raise RefusedError("a word of nobody that says more than a refusal")
+        return
+    _check_sender(reply, site, sign if site is None else site.ledger.sign, asked.study)
+
+
+def _check_sender(reply: RoundReply, site: Site | None, sign: Sign | None, study: str) -> None:
+    if site is not None and reply.site != site.name:
+        raise RefusedError("a reply in another's name")
+    if sign is None or reply.signature != sign(reply.statement(study)):
+        raise RefusedError("a reply that its own ledger did not sign")
+
+
+def _check_release(reply: RoundReply, site: Site) -> None:
+    """The bytes, the entry and the ε are the ledger's own."""
+    released = site.ledger.release_of(site.study, reply.round)
+    if released is None:
+        raise RefusedError("an update that the ledger did not release")
+    if (hashlib.sha256(reply.delta).hexdigest(), reply.head) != (released.sha256, released.hash):
+        raise RefusedError("an update that is not the one which the ledger released")
+    if reply.epsilon != site.stated_epsilon():
+        raise RefusedError("an epsilon that is not the ledger's")
+    limit = site.policy.accept.max_message_bytes
+    if len(reply.delta) > limit:
+        raise RefusedError(
+            f"accept.max_message_bytes: an update of {len(reply.delta)} bytes, {limit} are allowed"
+        )
+
+
+def _check_update(reply: RoundReply, site: Site, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    bound = site.plan.max_update_norm
+    norm = decode(reply.delta, shapes).norm()
+    if bound is not None and norm > bound * (1 + ROUNDING):
+        raise RefusedError(f"an update of norm {norm:.4g}, {bound:g} is the bound")
+
+
+def _check_secure(
+    reply: RoundReply, asked: RoundRequest, site: Site, shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """What secure aggregation sends is uniform, or shares of it: its length is what can be told."""
+    terms = site.keys.terms if site.keys is not None else None
+    if terms is None:
+        raise RefusedError("an answer of secure aggregation without its keys")
+    if asked.step is Step.MASK:
+        needed = masked_bytes(terms, sum(math.prod(shape) for shape in shapes.values()))
+    elif asked.step is Step.REVEAL:
+        needed = revealed_bytes(terms, len(Question.from_bytes(asked.body).boxes) + 1)
+    else:
+        needed = SIGNATURE_BYTES if asked.step is Step.SIGN else ADVERTISEMENT_BYTES
+    if len(reply.delta) != needed:
+        raise RefusedError(f"{asked.step}: {len(reply.delta)} bytes; {needed} are what it takes")
+    if asked.step is Step.MASK:
+        _check_release(reply, site)
+    elif (reply.head, reply.epsilon) != ("", 0.0):
+        raise RefusedError(f"{asked.step}: an answer that tells of a release")
+
+
+def _check_certificate(reply: RoundReply, site: Site) -> None:
+    """A certificate is what the ledger gives, byte for byte: made again, and compared."""
+    if (reply.head, reply.epsilon) != ("", 0.0):
+        raise RefusedError("a certificate with more than itself")
+    if len(reply.delta) > MOST_BYTES:
+        raise RefusedError(f"a certificate of {len(reply.delta)} bytes; {MOST_BYTES} at most")
+    try:
+        base = str(entry_of(json.loads(reply.delta)).fields["base"])
+        again = site.ledger.certificate(site.study, site=site.name, base=base)
+    except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
+        raise RefusedError("a certificate that the ledger does not give") from error
+    if not _SHA256.fullmatch(base) or to_bytes(again) != reply.delta:
+        raise RefusedError("a certificate that the ledger does not give")

@@ -1,0 +1,77 @@
+"""What an auditor's page shows: one or several ledgers, checked anew, and nothing else believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from cloister.dashboard.ledgers import LedgerFacts, facts_of, read_ledger
+from cloister.errors import BadFileError
+from cloister.evidence.bundle import read_bundle
+from cloister.evidence.verification import UNCHECKED, examine
+from cloister.files import Stamp, stamp_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditFacts:
+    """All of it.
+
+    Attributes:
+        name: Of what is audited.
+        ledgers: At least one.
+        checked: What a bundle's check found to hold, in words.
+        unchecked: What nothing here could show, in words.
+    """
+
+    name: str
+    ledgers: tuple[LedgerFacts, ...]
+    checked: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = UNCHECKED
+
+
+def read_ledgers(name: str, files: Mapping[str, Path], keys: Mapping[str, str]) -> AuditFacts:
+    """Ledgers as they lie on disk.
+
+    Args:
+        name: Of what is audited.
+        files: By site.
+        keys: Public keys by site, known from elsewhere.
+
+    Raises:
+        LedgerError: One is not sound.
+    """
+    read = tuple(read_ledger(path, site, keys.get(site)) for site, path in files.items())
+    return AuditFacts(name=name, ledgers=read)
+
+
+def read_bundle_facts(path: Path, keys: Mapping[str, str]) -> AuditFacts:
+    """The ledgers of a bundle; with the sites' keys, all that it claims is checked too.
+
+    Raises:
+        BadFileError: It is no bundle.
+        LedgerError: A claim of it does not hold.
+        UsageError: Keys are given, but not for every site.
+    """
+    try:
+        stamp = stamp_of(path)
+    except OSError as error:
+        raise BadFileError(f"{path}: cannot be looked at ({error})") from error
+    return _bundle(path, tuple(sorted(keys.items())), stamp)
+
+
+@lru_cache(maxsize=4)
+def _bundle(path: Path, keys: tuple[tuple[str, str], ...], stamp: Stamp) -> AuditFacts:
+    """The facts; the stamp is there for the cache alone."""
+    bundle, known = read_bundle(path), dict(keys)
+    findings = examine(bundle, known) if known else None
+    return AuditFacts(
+        name=path.name,
+        ledgers=tuple(
+            facts_of(site, evidence.ledger, known.get(site))
+            for site, evidence in sorted(bundle.sites.items())
+        ),
+        checked=findings.checked if findings else (),
+        unchecked=findings.unchecked if findings else UNCHECKED,
+    )

@@ -1,0 +1,127 @@
+"""What a coordinator's page shows: service, members, and each run as its folder tells.
+
+Of the sites' ε nothing is here, though their replies state it: it is each site's own to show.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from cloister.dashboard.timeline import Lanes, lanes_of
+from cloister.deployment.coordinator.folder import ServerFolder
+from cloister.deployment.coordinator.journal import ENDED, Run, Standing, all_runs, events
+from cloister.deployment.coordinator.status import status_of
+from cloister.deployment.enrolment.authority import over_at
+from cloister.errors import BadFileError, CloisterError
+from cloister.server.run_directory import RunDirectory
+
+# Runs that a page shows in full, and remarks of each; the list holds all runs.
+IN_FULL, REMARKS = 5, 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """One run.
+
+    Attributes:
+        run: How it stands.
+        num_rounds: Of its recipe; 0 where that cannot be read.
+        rows: Its closed rounds.
+        lanes: What each site did.
+        remarks: What was out of the ordinary, oldest first.
+        last: Time of its last event; "" before the first.
+        checkpoint: When its last state was saved, in seconds since 1970; None before the first.
+        next_step: What to type next.
+    """
+
+    run: Run
+    num_rounds: int
+    rows: tuple[Mapping[str, Any], ...]
+    lanes: Lanes
+    remarks: tuple[Mapping[str, Any], ...]
+    last: str
+    checkpoint: float | None
+    next_step: str
+
+    @property
+    def round(self) -> int:
+        """The last closed one."""
+        return int(self.rows[-1]["round"]) if self.rows else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoordinatorFacts:
+    """All of it.
+
+    Attributes:
+        status: As `cloister server status` tells.
+        over: When the endpoint's certificate is over.
+        runs: Those that go on first, then the latest.
+        start: What starts its service.
+    """
+
+    status: Mapping[str, Any]
+    over: datetime
+    runs: tuple[RunFacts, ...]
+    start: str
+
+
+def read_coordinator(path: Path, now: datetime) -> CoordinatorFacts:
+    """Reads a coordinator's folder.
+
+    Raises:
+        BadFileError: A file of it is missing or damaged.
+    """
+    folder = ServerFolder.open(path)
+    try:
+        status = status_of(folder, now)
+        over = over_at((folder.path / "endpoint.crt").read_bytes())
+        runs = [_run(folder, run, bool(status["running"])) for run in all_runs(folder.runs)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadFileError(f"{folder.path}: a file in it is damaged ({error!r})") from error
+    runs.sort(key=lambda facts: facts.last, reverse=True)
+    runs.sort(key=lambda facts: facts.run.standing in ENDED)
+    return CoordinatorFacts(status=status, over=over, runs=tuple(runs), start=_start(folder.path))
+
+
+def _run(folder: ServerFolder, run: Run, is_served: bool) -> RunFacts:
+    place = RunDirectory(folder.run(run.name))
+    journal = [event for _, event in events(place.path)]
+    rows, checkpoint = place.metrics(), place.path / "checkpoint" / "latest.json"
+    is_going = is_served and run.standing not in ENDED
+    return RunFacts(
+        run=run,
+        num_rounds=_num_rounds(place),
+        rows=tuple(rows),
+        lanes=lanes_of(run.sites, journal, rows, is_going=is_going),
+        remarks=tuple(e for e in journal if e.get("text"))[-REMARKS:],
+        last=str(journal[-1]["time"]) if journal else "",
+        checkpoint=checkpoint.stat().st_mtime if checkpoint.exists() else None,
+        next_step=next_step(run, folder.path, is_served),
+    )
+
+
+def _num_rounds(place: RunDirectory) -> int:
+    try:
+        return place.recipe().federation.num_rounds
+    except CloisterError:  # one damaged run hides no other
+        return 0
+
+
+def next_step(run: Run, folder: Path, is_served: bool) -> str:
+    """The command that goes on from where a run stands."""
+    server, name = shlex.quote(str(folder)), shlex.quote(run.name)
+    if run.standing is Standing.FINISHED:
+        return f"cloister evaluate {shlex.quote(str(folder / 'runs' / run.name))} --data FILE"
+    if run.standing in ENDED:
+        return f"cloister run resume {name} --server {server}"
+    return f"cloister run watch {name} --server {server}" if is_served else _start(folder)
+
+
+def _start(folder: Path) -> str:
+    return f"cloister server start {shlex.quote(str(folder))}"

@@ -1,0 +1,124 @@
+"""From facts to whole pages: one file each, with its style and pictures, and no link elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache, partial
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from cloister import __version__
+from cloister.dashboard import charts, coordinator, spending
+from cloister.dashboard import formatting as words
+from cloister.dashboard.timeline import State
+
+HERE = Path(__file__).parent
+# The sign of each state, so that colour alone says nothing; and its class in the style sheet.
+SIGNS = {
+    State.WAITING: ("·", "waiting"),
+    State.TRAINING: ("▸", "training"),
+    State.SENT: ("✓", "sent"),
+    State.LATE: ("~", "late"),
+    State.LOST: ("!", "late"),
+    State.REFUSED: ("✕", "refused"),
+    State.SPENT: ("½", "waiting"),
+    State.RETIRED: ("–", "retired"),
+    State.CUT_OFF: ("/", "waiting"),
+}
+WORDS = ("epsilon_words", "size_words", "seconds_words", "when", "short", "counted")
+
+
+@dataclass(frozen=True)
+class Link:
+    """A way from one page of a dashboard to another.
+
+    Attributes:
+        label: Its words.
+        target: Where, relative.
+    """
+
+    label: str
+    target: str
+
+
+def render(
+    template: str,
+    facts: object,
+    now: datetime,
+    *,
+    links: Sequence[Link] = (),
+    is_live: bool = False,
+) -> str:
+    """A whole page; every text of the facts in it is escaped.
+
+    Args:
+        template: Its name, without suffix.
+        facts: What it shows.
+        now: When.
+        links: To the dashboard's pages, this one among them.
+        is_live: Whether it asks for itself anew every few seconds.
+    """
+    page = _environment().get_template(f"{template}.html")
+    return page.render(
+        facts=facts,
+        links=links,
+        is_live=is_live,
+        policy="" if is_live else content_policy(is_live=False),
+        ago=partial(words.ago, now=now),
+        now=now.astimezone(UTC).isoformat(timespec="seconds"),
+        style=Markup(style()),
+    )
+
+
+@cache
+def style() -> str:
+    """The style sheet, which every page holds."""
+    return (HERE / "assets" / "style.css").read_text(encoding="utf-8")
+
+
+@cache
+def refresher() -> str:
+    """The only script: it asks for the page anew and puts the answer in its place."""
+    return (HERE / "assets" / "refresh.js").read_text(encoding="utf-8")
+
+
+@cache
+def content_policy(*, is_live: bool) -> str:
+    """What a browser may load for a page: this style and, where it is live, our script."""
+    digest = base64.b64encode(hashlib.sha256(style().encode()).digest()).decode()
+    rules = [
+        "default-src 'none'",
+        f"style-src 'sha256-{digest}'",
+        "img-src data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
+    if is_live:  # a file's own policy cannot say who may frame it
+        rules += ["script-src 'self'", "connect-src 'self'", "frame-ancestors 'none'"]
+    return "; ".join(rules)
+
+
+@cache
+def _environment() -> Environment:
+    found = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.globals.update({name: getattr(words, name) for name in WORDS})
+    found.globals.update(
+        charts=charts,
+        spending=spending,
+        signs=SIGNS,
+        in_full=coordinator.IN_FULL,
+        version=__version__,
+    )
+    return found

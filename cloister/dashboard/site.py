@@ -1,0 +1,101 @@
+"""What a site's page shows: ε against the cap, what left, what was refused, policy and health."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from cloister.client.site_file import read_site
+from cloister.dashboard.ledgers import LedgerFacts, read_ledger
+from cloister.deployment.enrolment.documents import read_welcome
+from cloister.deployment.site.agent_folder import AgentFolder
+from cloister.deployment.site.joining import Membership
+from cloister.deployment.site.policy_text import approvals_in_words, in_words
+from cloister.deployment.site.studies import waiting_of
+from cloister.errors import CloisterError, LedgerError
+from cloister.ledger.storage import LedgerFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteFacts:
+    """All of it.
+
+    Attributes:
+        name: The site's.
+        path: Its `site.toml`.
+        ledger: Its data set's.
+        processes: Of its service, each with its name; empty where none runs.
+        activity: What its agent does, or did last.
+        connection: What stood between it and its coordinator last.
+        refusals: Why rounds came to nothing, oldest first.
+        policy: A sentence for each limit.
+        waiting: Studies that wait for somebody to approve them, the last that asked first.
+        coordinator: The address that it connects to; "" where it joined none.
+        member_until: Until when it may connect, as its coordinator said; "" where it did not.
+        member_note: What is wrong with its membership, or that it has none; "" where all is well.
+    """
+
+    name: str
+    path: Path
+    ledger: LedgerFacts
+    processes: tuple[Mapping[str, Any], ...]
+    activity: Mapping[str, Any]
+    connection: Mapping[str, Any]
+    refusals: tuple[Mapping[str, Any], ...]
+    policy: tuple[str, ...]
+    waiting: tuple[Mapping[str, Any], ...]
+    coordinator: str
+    member_until: str
+    member_note: str
+
+    @property
+    def running(self) -> bool:
+        """Whether its service runs."""
+        return bool(self.processes)
+
+
+def read_site_facts(path: Path, now: datetime) -> SiteFacts:
+    """Reads a site's folder; needs none of its keys.
+
+    Raises:
+        BadFileError: `site.toml` is missing or damaged.
+        LedgerError: The ledger was not begun, or is not sound.
+    """
+    file = read_site(path)
+    if not LedgerFile(file.ledger).is_begun:
+        raise LedgerError(f"{file.ledger}: no ledger yet; cloister site init {path} begins it")
+    folder = AgentFolder.of(file)
+    children = (folder.running() or {}).get("children", {})
+    address, until, trouble = _membership(Membership.of(file), now)
+    return SiteFacts(
+        name=file.site.name,
+        path=path,
+        ledger=read_ledger(file.ledger, file.site.name),
+        processes=tuple({"name": name, **child} for name, child in children.items()),
+        activity=folder.activity(),
+        connection=folder.connection(),
+        refusals=tuple(folder.refusals()),
+        policy=(*in_words(file.policy), *approvals_in_words(file.approvals)),
+        waiting=tuple(waiting_of(file, now)),
+        coordinator=address,
+        member_until=until,
+        member_note=trouble,
+    )
+
+
+def _membership(membership: Membership, now: datetime) -> tuple[str, str, str]:
+    """The coordinator's address, until when the site may connect, and what is wrong."""
+    if not (membership.path / "invite.json").exists():
+        return "", "", "this site has joined no federation yet (cloister site join)"
+    try:
+        address = membership.invite.address
+        if not membership.is_welcome():
+            return address, "", "the coordinator has not approved it yet"
+        authority = membership.authority.read_bytes()
+        welcome = read_welcome(membership.path / "welcome.json", authority, now)
+    except (OSError, CloisterError) as error:
+        return "", "", str(error)
+    return address, welcome.expires, ""

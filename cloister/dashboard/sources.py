@@ -1,0 +1,132 @@
+"""What a dashboard is of: a coordinator, a site, or ledgers; told by what lies at the path."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from cloister.client.site_file import read_site
+from cloister.dashboard.auditor import read_bundle_facts, read_ledgers
+from cloister.dashboard.coordinator import read_coordinator
+from cloister.dashboard.metrics import coordinator_metrics, failure_metrics, site_metrics
+from cloister.dashboard.pages import Link, render
+from cloister.dashboard.site import SiteFacts, read_site_facts
+from cloister.errors import BadFileError, LedgerError
+
+WANTED = "a coordinator's folder, a site.toml, a ledger, a bundle, or a folder of ledgers is needed"
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page.
+
+    Attributes:
+        name: Of its template, its address and its file.
+        label: In words.
+        facts: Reads what it shows.
+    """
+
+    name: str
+    label: str
+    facts: Callable[[datetime], object]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is shown.
+
+    Attributes:
+        pages: The first is what one sees first.
+        metrics: Makes a scrape; None: there is none.
+    """
+
+    pages: Sequence[Page]
+    metrics: Callable[[datetime], bytes] | None = None
+
+    def page(self, page: Page, now: datetime, *, is_live: bool) -> str:
+        """A whole page.
+
+        Raises:
+            CloisterError: What it shows cannot be read, or is not sound.
+        """
+        targets = [
+            (one, self.address(one) if is_live else f"{one.name}.html") for one in self.pages
+        ]
+        links = [Link(one.label, target) for one, target in targets]
+        return render(page.name, page.facts(now), now, links=links, is_live=is_live)
+
+    def address(self, page: Page) -> str:
+        """Where a live page is, relative to the others."""
+        return "." if page is self.pages[0] else page.name
+
+
+@dataclass
+class SiteScrapes:
+    """A site's scrapes, one after another.
+
+    Attributes:
+        name: The site's.
+        read: Reads its facts.
+        failures: Scrapes so far that found its ledger not sound.
+    """
+
+    name: str
+    read: Callable[[datetime], SiteFacts]
+    failures: int = 0
+
+    def __call__(self, now: datetime) -> bytes:
+        """One scrape."""
+        try:
+            return site_metrics(self.read(now), self.failures)
+        except LedgerError:
+            self.failures += 1
+            return failure_metrics(self.name, self.failures)
+
+
+def open_source(path: Path, keys: Mapping[str, str]) -> Source:
+    """Finds out what lies at a path.
+
+    Args:
+        path: A coordinator's folder, a site's file, a ledger, a bundle, or a folder of ledgers.
+        keys: The sites' public keys, known from elsewhere.
+
+    Raises:
+        BadFileError: It is none of these.
+    """
+    if not path.exists():
+        raise BadFileError(f"{path}: nothing is here; {WANTED}")
+    if path.is_dir():
+        return _of_folder(path, keys)
+    if path.suffix == ".toml":
+        return _of_site(path, keys)
+    if zipfile.is_zipfile(path):
+        return Source([Page("audit", "Audit", lambda now: read_bundle_facts(path, keys))])
+    return _of_ledgers(path.stem, {path.stem: path}, keys)
+
+
+def _of_folder(path: Path, keys: Mapping[str, str]) -> Source:
+    if (path / "server.toml").exists():
+        read = partial(read_coordinator, path)
+        page = Page("coordinator", "Coordinator", read)
+        return Source([page], lambda now: coordinator_metrics(read(now), now))
+    folder = path / "ledgers" if (path / "ledgers").is_dir() else path
+    files = {file.stem: file for file in sorted(folder.glob("*.ledger"))}
+    if not files:
+        raise BadFileError(f"{path}: neither a server.toml nor a ledger is in it; {WANTED}")
+    return _of_ledgers(path.resolve().name, files, keys)
+
+
+def _of_site(path: Path, keys: Mapping[str, str]) -> Source:
+    file = read_site(path)
+    name = file.site.name
+    own = _of_ledgers(name, {name: file.ledger}, keys).pages[0]
+    read = partial(read_site_facts, path)
+    return Source([Page("site", "Site", read), own], SiteScrapes(name, read))
+
+
+def _of_ledgers(name: str, files: Mapping[str, Path], keys: Mapping[str, str]) -> Source:
+    return Source([Page("audit", "Audit", lambda now: read_ledgers(name, files, keys))])

@@ -1,0 +1,159 @@
+"""A lane for each site of a run: what became of each round there, from the run's own journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from cloister.dashboard.formatting import moment
+
+# Rounds that a page shows; the run's folder holds all of them.
+SHOWN = 60
+
+
+class State(StrEnum):
+    """What became of a round at a site; the value is the word for it."""
+
+    WAITING = "waiting"
+    TRAINING = "training"
+    SENT = "sent"
+    LATE = "late"
+    LOST = "lost on the way"
+    REFUSED = "refused"
+    SPENT = "spent without an update"
+    RETIRED = "retired"
+    CUT_OFF = "cut off"
+
+
+# What the journal's events make of a cell.
+SEEN = {
+    "asked": State.TRAINING,
+    "answered": State.SENT,
+    "late": State.LATE,
+    "lost": State.LOST,
+    "refused": State.REFUSED,
+    "retired": State.RETIRED,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One round at one site.
+
+    Attributes:
+        round: From 1.
+        state: What became of it.
+        seconds: From request to answer; None where there was none.
+        share: Of the round's slowest answer, from 0 to 1.
+        why: In the coordinator's words, where it said any.
+    """
+
+    round: int
+    state: State = State.WAITING
+    seconds: float | None = None
+    share: float = 0.0
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """All lanes.
+
+    Attributes:
+        rounds: Their numbers, oldest first.
+        lanes: Cells by site, one for each round.
+    """
+
+    rounds: tuple[int, ...]
+    lanes: Mapping[str, tuple[Cell, ...]]
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """The rounds that a page shows."""
+        return self.rounds[-SHOWN:]
+
+
+def lanes_of(
+    sites: Sequence[str],
+    events: Iterable[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    is_going: bool,
+) -> Lanes:
+    """Draws the lanes.
+
+    Args:
+        sites: Who takes part.
+        events: The run's journal, oldest first.
+        rows: Its closed rounds (metrics.jsonl).
+        is_going: Whether the run may still bring answers.
+    """
+    cells, retired, refused = _told(sites, events)
+    closed = {int(row["round"]): row for row in rows}
+    rounds = tuple(sorted({*closed, *(number for _, number in cells)}))
+    slowest = dict.fromkeys(rounds, 0.0)
+    for (_, number), cell in cells.items():
+        slowest[number] = max(slowest[number], cell.seconds or 0.0)
+
+    def settled(site: str, number: int) -> Cell:
+        cell = cells.get((site, number), Cell(round=number))
+        if site in refused:
+            return Cell(round=number, state=State.REFUSED, why=refused[site])
+        gone = site in retired and number >= retired[site]
+        state = State.RETIRED if gone else _settled(cell, site, closed.get(number), is_going)
+        took = 0.0 if gone else cell.seconds or 0.0
+        share = took / slowest[number] if slowest[number] else 0.0
+        return replace(cell, state=state, share=share)
+
+    return Lanes(rounds, {site: tuple(settled(site, n) for n in rounds) for site in sites})
+
+
+def _told(
+    sites: Sequence[str], events: Iterable[Mapping[str, Any]]
+) -> tuple[dict[tuple[str, int], Cell], dict[str, int], dict[str, str]]:
+    """Cells as the journal tells them; when a site retired; why one takes no part at all."""
+    cells: dict[tuple[str, int], Cell] = {}
+    asked: dict[tuple[str, int], object] = {}
+    retired: dict[str, int] = {}
+    refused: dict[str, str] = {}
+    for event in events:
+        what, site = str(event.get("what")), event.get("site")
+        state = SEEN.get(what)
+        if event.get("round") == 0:  # it was asked whether it takes part; asked anew, it says anew
+            if what == "refused":
+                refused[str(site)] = str(event.get("text", ""))
+            elif what == "ready":
+                refused.pop(str(site), None)
+            continue
+        if state is None or site not in sites:
+            continue
+        place = (str(site), int(event["round"]))
+        seconds = cells[place].seconds if place in cells else None
+        if state is State.TRAINING:
+            asked[place], seconds = event["time"], None
+        elif state is State.SENT:
+            seconds = _seconds(asked.get(place), event["time"])
+        elif state is State.RETIRED:
+            retired.setdefault(*place)
+        why = str(event.get("text", ""))
+        cells[place] = Cell(round=place[1], state=state, seconds=seconds, why=why)
+    return cells, retired, refused
+
+
+def _settled(cell: Cell, site: str, row: Mapping[str, Any] | None, is_going: bool) -> State:
+    """A state as it is once its round is closed or its run has ended."""
+    if row is None:
+        cut = cell.state is State.TRAINING and not is_going
+        return State.CUT_OFF if cut else cell.state
+    if cell.state is State.TRAINING:
+        return State.LATE  # the round was closed without its answer
+    if cell.state is State.SENT and site in row.get("missing", ()):
+        return State.REFUSED if site in row.get("refused", ()) else State.SPENT
+    return cell.state
+
+
+def _seconds(asked: object, answered: object) -> float | None:
+    start, end = moment(asked), moment(answered)
+    return max(0.0, (end - start).total_seconds()) if start and end else None

@@ -1,0 +1,1 @@
+"""What a coordinator runs: service, gate, executor, members, runs."""

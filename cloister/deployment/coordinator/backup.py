@@ -1,0 +1,127 @@
+"""A coordinator's folder in one file, and back: authority, members, runs; not Flower's state."""
+
+from __future__ import annotations
+
+import gzip
+import secrets
+import shutil
+import tarfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from cloister.deployment.coordinator.folder import ServerFolder
+from cloister.deployment.enrolment.authority import load_certificate
+from cloister.deployment.enrolment.authority_key import KeyState, key_state
+from cloister.errors import BadFileError, UsageError
+from cloister.files import sync_folder
+from cloister.owner_only import private_folder
+from cloister.staging import staging
+
+# Made anew by the service; a SuperLink that starts empty is told who may connect.
+LEFT_OUT = ("state", "logs", "service.json", "members.lock")
+# Bytes of a header's own content: a long name of Linux, many times.
+MOST_HEADER = 2**16
+# Bytes after an archive's end: `tar` fills the last 10,240 up.
+MOST_REST = 2**20
+
+
+class _Member(tarfile.TarInfo):
+    """A header; one whose own content would fill the memory is none."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> _Member:
+        found = super().frombuf(buf, encoding or "utf-8", errors)
+        if not found.isreg() and found.size > MOST_HEADER:
+            raise ValueError(f"a header of {found.size} bytes")
+        return found
+
+
+def back_up(folder: ServerFolder, out: Path) -> int:
+    """Writes a coordinator's backup, whole or not at all; returns the number of files.
+
+    It is readable by its owner alone.
+
+    Raises:
+        UsageError: The file is there already.
+        BadFileError: It cannot be written.
+    """
+    if out.exists() or out.is_symlink():
+        raise UsageError(f"{out}: is there already and is not written over; name another file")
+    count = 0
+    temporary = out.with_name(f".backup.{secrets.token_hex(4)}")
+    try:
+        temporary.touch(mode=0o600, exist_ok=False)
+        with tarfile.open(temporary, "w:gz") as archive:
+            for path in sorted(folder.path.rglob("*")):
+                inner = path.relative_to(folder.path)
+                # A key that is a link lies elsewhere, on a stick say, and is backed up there.
+                if inner.parts[0] not in LEFT_OUT and path.is_file() and not path.is_symlink():
+                    archive.add(path, str(inner))
+                    count += 1
+        temporary.replace(out)
+        sync_folder(out.parent)
+    except OSError as error:
+        raise BadFileError(f"{out}: the backup cannot be written ({error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return count
+
+
+def restore(backup: Path, path: Path) -> ServerFolder:
+    """Makes a coordinator's folder from its backup, all of it or nothing.
+
+    Raises:
+        UsageError: The folder holds something already.
+        BadFileError: The backup is damaged, or none, or there is no room for it.
+    """
+    path = path.absolute()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UsageError(f"{path}: holds something already; restore into an empty folder")
+    path = path.resolve()
+    with staging(path) as stage:
+        place = stage / "made"
+        private_folder(place)
+        _unpack(backup, place)
+        made = ServerFolder.open(place)
+        for part in (made.state, made.logs, made.runs):
+            private_folder(part)
+        if key_state(place) is KeyState.PLAIN:
+            assert made.authority
+        else:
+            assert load_certificate(place)
+        place.replace(path)  # over an empty folder too
+        sync_folder(path.parent)
+    return ServerFolder.open(path)
+
+
+def _unpack(backup: Path, place: Path) -> None:
+    """Writes regular files of plain relative names, once each, and no more than there is room for.
+
+    Raises:
+        BadFileError: Something else is in it, or it is damaged.
+    """
+    room = shutil.disk_usage(place).free
+    try:
+        with gzip.open(backup) as stream:
+            with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
+                for member in archive:
+                    room -= member.size
+                    source = archive.extractfile(member) if _is_plain(member) else None
+                    if source is None or room < 0:
+                        why = "more than there is room for" if room < 0 else repr(member.name[:80])
+                        raise ValueError(why)
+                    target = place / member.name
+                    private_folder(target.parent)
+                    with target.open("xb") as file:
+                        shutil.copyfileobj(source, file)
+                    target.chmod(0o600 if target.suffix == ".key" else member.mode & 0o644)
+            if len(stream.read(MOST_REST)) == MOST_REST:  # up to gzip's sum of the whole
+                raise ValueError("more after its end")
+    except (OSError, tarfile.TarError, EOFError, ValueError, zlib.error) as error:
+        raise BadFileError(f"{backup}: no sound backup of a coordinator ({error})") from error
+
+
+def _is_plain(member: tarfile.TarInfo) -> bool:
+    name = PurePosixPath(member.name)
+    inside = not name.is_absolute() and ".." not in name.parts and name.parts != ()
+    return member.isreg() and inside and "\0" not in member.name

@@ -1,0 +1,144 @@
+"""Whether a coordinator is closed to everybody but its members: every check with its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cloister.deployment.coordinator.folder import ServerFolder
+from cloister.deployment.coordinator.loopback import (
+    ENTERED,
+    REFUSED,
+    attempt_as,
+    by_hand,
+    is_root,
+    listening_ports,
+    openings,
+    stranger,
+)
+from cloister.deployment.coordinator.status import read_service
+
+
+class Verdict(StrEnum):
+    """What a check came to."""
+
+    PASS = "PASS"
+    UNKNOWN = "UNKNOWN"
+    FAIL = "FAIL"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check.
+
+    Attributes:
+        name: Of the check.
+        verdict: What it came to.
+        detail: What was found.
+        remedy: What to do; empty where it passed.
+    """
+
+    name: str
+    verdict: Verdict
+    detail: str
+    remedy: str = ""
+
+
+def examine(folder: ServerFolder) -> Iterator[Finding]:
+    """Looks at a coordinator's folder and at its running service."""
+    yield _modes(folder)
+    yield from _ports(folder)
+    yield _stranger(folder)
+
+
+def _modes(folder: ServerFolder) -> Finding:
+    try:
+        found = openings(folder)
+    except OSError as error:
+        return Finding(
+            "owners and modes", Verdict.UNKNOWN, str(error), "run this as the user of the service"
+        )
+    if found:
+        return Finding(
+            "owners and modes",
+            Verdict.FAIL,
+            "; ".join(found),
+            f"chmod -R go= {folder.path}, on a file system that keeps owners and modes",
+        )
+    return Finding("owners and modes", Verdict.PASS, f"{folder.state} is its owner's alone")
+
+
+def _ports(folder: ServerFolder) -> Iterator[Finding]:
+    service = read_service(folder)
+    if service is None:
+        yield Finding(
+            "ports",
+            Verdict.UNKNOWN,
+            "the service does not run",
+            f"cloister server start {folder.path}",
+        )
+        return
+    allowed = {"gate": [folder.config.place[1]]}
+    for name, child in service["children"].items():
+        if child["pid"] is None:
+            continue
+        try:
+            ports = listening_ports(child["pid"])
+        except OSError as error:
+            yield Finding(
+                f"ports of {name}",
+                Verdict.UNKNOWN,
+                str(error.strerror or error),
+                "run this as the user of the service, on Linux",
+            )
+            continue
+        more = [port for port in ports if port not in allowed.get(name, [])]
+        if more:
+            yield Finding(
+                f"ports of {name}",
+                Verdict.FAIL,
+                f"listens at {', '.join(map(str, more))}",
+                "this is a fault of cloister's: report it, and close these ports meanwhile",
+            )
+        else:
+            listed = f"the sites' port {ports[0]} alone" if ports else "listens at none"
+            yield Finding(f"ports of {name}", Verdict.PASS, listed)
+
+
+def _stranger(folder: ServerFolder) -> Finding:
+    """Another user's own attempt: what modes promise, tried."""
+    name, path, other = "another user", folder.superlink, stranger()
+    if not path.exists():
+        return Finding(
+            name,
+            Verdict.UNKNOWN,
+            "the SuperLink does not listen",
+            f"cloister server start {folder.path}, then try again",
+        )
+    if not is_root() or other is None:
+        return Finding(
+            name,
+            Verdict.UNKNOWN,
+            "only root can try it as another user",
+            f"run this as root, or have root type: {by_hand(path)}; it must print closed",
+        )
+    try:
+        outcome = attempt_as(other, path)
+    except OSError as error:
+        return Finding(name, Verdict.UNKNOWN, str(error), "try it by hand")
+    if outcome == REFUSED:
+        return Finding(name, Verdict.PASS, f"{other.pw_name} tried to connect and was refused")
+    if outcome == ENTERED:
+        return Finding(
+            name,
+            Verdict.FAIL,
+            f"{other.pw_name} connected to {path}",
+            f"chmod 0700 {folder.state}; where that does not help, move the folder to a local disk",
+        )
+    return Finding(
+        name,
+        Verdict.UNKNOWN,
+        f"{other.pw_name}'s attempt told nothing ({outcome})",
+        "try it by hand",
+    )

@@ -1,0 +1,98 @@
+"""The coordinator's executor: claims the SuperLink's runs, one at a time, and executes studies.
+
+It plays `flower-superexec` and `flwr-serverapp` in one warm process that runs what is installed
+here; the bundle that a run came with is dropped unread.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cloister.deployment.coordinator.deployed import DeployedStudy
+from cloister.deployment.coordinator.folder import ServerFolder
+from cloister.deployment.coordinator.journal import Standing, all_runs, change_run, note, read_run
+from cloister.deployment.coordinator.members import connecting, read_members
+from cloister.deployment.coordinator.reply_size import largest_reply, note_largest
+from cloister.deployment.enrolment.coordinator_key import load_coordinator_key
+from cloister.deployment.flower.grid import grid_of
+from cloister.deployment.flower.tasks import SERVER_TASK, Executor, Runtime, Task
+from cloister.deployment.logs import log_json
+from cloister.errors import CloisterError, NetworkError, UsageError
+from cloister.server.run_directory import RunDirectory
+
+log = logging.getLogger(__name__)
+
+# Seconds between looks for a run.
+POLL = 0.5
+
+
+def serve(folder: ServerFolder) -> None:
+    """Executes runs until it is ended.
+
+    Raises:
+        NetworkError: The SuperLink does not take the executor's secret.
+    """
+    left = {Standing.RUNNING: Standing.INTERRUPTED, Standing.STOPPING: Standing.STOPPED}
+    for run in all_runs(folder.runs):
+        if run.standing in left:
+            change_run(folder.run(run.name), standing=left[run.standing])
+    runtime = Runtime(folder.superlink, folder.secret.read_bytes())
+    executor = Executor(runtime, SERVER_TASK)
+    while True:
+        task = executor.claim()
+        if task is None:
+            time.sleep(POLL)
+        else:
+            _execute(folder, runtime, task)
+
+
+def _execute(folder: ServerFolder, runtime: Runtime, task: Task) -> None:
+    try:
+        flower_run, config = task.run()
+        place = folder.run(str(config["run"]))
+        run = read_run(place)
+        if run.standing is not Standing.SUBMITTED:
+            raise UsageError(f"{run.name}: nobody submitted it ({run.standing})")
+    except (CloisterError, KeyError) as error:
+        log.error("a run that is not this coordinator's is not executed: %s", error)
+        task.finish(succeeded=False)
+        return
+    change_run(place, standing=Standing.RUNNING, flower_run=flower_run.run_id)
+    note(place, "started", text=f"Flower's run {flower_run.run_id}")
+    succeeded = False
+    try:
+        members = connecting(read_members(folder.members), datetime.now(UTC))
+        study = DeployedStudy.open(
+            RunDirectory.reopen(place),
+            {site: members[site] for site in run.sites if site in members},
+            lambda: connecting(read_members(folder.members), datetime.now(UTC)),
+            load_coordinator_key(folder.key),
+            folder.heads,
+        )
+        note_largest(folder.largest, flower_run.run_id, largest_reply(study.workspace.whole))
+        study.execute(grid_of(runtime, task, flower_run))
+        change_run(place, standing=Standing.FINISHED, error="", exit_code=0)
+        succeeded = True
+    except NetworkError as error:
+        asked = read_run(place).standing in (Standing.STOPPING, Standing.STOPPED)
+        standing = Standing.STOPPED if asked else Standing.INTERRUPTED
+        change_run(place, standing=standing, error=str(error), exit_code=error.exit_code)
+        note(place, standing.value, text=str(error))
+    except CloisterError as error:
+        change_run(place, standing=Standing.FAILED, error=str(error), exit_code=error.exit_code)
+        note(place, "failed", text=str(error))
+    except Exception as error:
+        log.exception("run %s", run.name)
+        text = f"{type(error).__name__}: {error}; this is a fault of cloister's, see the log"
+        change_run(place, standing=Standing.FAILED, error=text, exit_code=1)
+        note(place, "failed", text=text)
+    task.finish(succeeded)
+
+
+if __name__ == "__main__":
+    log_json("executor")
+    serve(ServerFolder.open(Path(sys.argv[1])))

@@ -1,0 +1,306 @@
+"""The coordinator's folder: who it is, its authority, its members and its runs.
+
+server.toml        name, address, ports
+ca.key, ca.crt     the authority; back them up, every site pins them; the key may be encrypted
+ca-next.*          the authority that follows, once it was announced (rotation.py)
+ca-former.crt      the one before; and succession.json, which says who followed it (with a
+                   number: of an earlier rotation)
+coordinator.key    signs every question that a site is asked; each site trusts its public half
+endpoint.*         key and certificate of the sites' endpoint, renewed by themselves
+executor.secret    what an executor shows to the SuperLink
+members.json       the sites: invited, approved, revoked
+heads/             the last entries that came from each site's ledger
+state/             Flower's, what the gate remembers, and the SuperLink's socket; disposable, its
+                   owner's alone
+logs/              of every process
+runs/              one folder a run
+service.json       the running service: its pid, its children
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import tomli_w
+
+from cloister.deployment.enrolment.address import is_host, split_address
+from cloister.deployment.enrolment.authority import (
+    ENDPOINT_LIFE,
+    Authority,
+    create_authority,
+    is_due,
+    issue_endpoint,
+    load_authority,
+    load_certificate,
+    serves,
+)
+from cloister.deployment.enrolment.coordinator_key import create_coordinator_key, public_key_of
+from cloister.deployment.enrolment.passphrase import Unlock, unlock
+from cloister.errors import BadFileError, RecipeError, UsageError
+from cloister.fields import as_table, read_section
+from cloister.files import write_whole
+from cloister.names import is_name
+from cloister.owner_only import private_folder, tighten
+from cloister.toml_text import read_toml
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig:
+    """`server.toml`.
+
+    Attributes:
+        name: The coordinator's, as sites see it.
+        address: `host:port` under which sites reach it.
+        listen: `host:port` to listen at; absent: all addresses, at the port of `address`.
+        also: More names or addresses of the same endpoint, for its certificate.
+    """
+
+    name: str
+    address: str
+    listen: str = ""
+    also: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not is_name(self.name):
+            raise UsageError(f"name: {self.name!r} given; a plain name is needed, without / or \\")
+        for field in ("address", "listen"):
+            if getattr(self, field) or field == "address":
+                split_address(getattr(self, field), field)
+        odd = [host for host in self.also if not is_host(host)]
+        if odd:
+            raise UsageError(f"also: {odd[0]!r} given; a DNS name or an IP address is needed")
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """What the endpoint's certificate is for."""
+        return (split_address(self.address, "address")[0], *self.also)
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Host and port to listen at."""
+        if self.listen:
+            return split_address(self.listen, "listen")
+        host, port = split_address(self.address, "address")
+        return "::" if ":" in host else "0.0.0.0", port
+
+
+@dataclass(frozen=True)
+class ServerFolder:
+    """A coordinator's folder.
+
+    Attributes:
+        path: Absolute.
+        config: `server.toml`.
+        passphrase: Asked for the passphrase of the authority's key, where that is encrypted and
+            something is to be signed.
+    """
+
+    path: Path
+    config: ServerConfig
+    passphrase: Unlock = dataclasses.field(default=unlock, compare=False, repr=False)
+
+    @classmethod
+    def create(
+        cls, path: Path, config: ServerConfig, now: datetime, passphrase: bytes | None = None
+    ) -> ServerFolder:
+        """Makes a coordinator: its authority, its endpoint's certificate, its secret.
+
+        Args:
+            path: Where.
+            config: What `server.toml` is to say.
+            now: The present time, with its zone.
+            passphrase: What the authority's key is encrypted under; None: it lies in the clear.
+
+        Raises:
+            UsageError: There is one already.
+            BadFileError: It cannot be written.
+        """
+        path = path.absolute()
+        if (path / "server.toml").exists():
+            raise UsageError(
+                f"{path}: a coordinator is here already; its authority is kept, as every site pins "
+                "it: edit server.toml, or choose another folder"
+            )
+        folder = cls(path, config, unlock if passphrase is None else lambda: passphrase)
+        try:
+            for part in (path, folder.state, folder.logs, folder.runs):
+                private_folder(part)
+            write_whole(folder.secret, secrets.token_hex(32).encode(), mode=0o600)
+            if not (path / "ca.key").exists():
+                create_authority(path, config.name, now, passphrase)
+            folder.complete()
+            folder.renew(now)
+            write_whole(path / "server.toml", tomli_w.dumps(as_table(config)).encode())
+        except OSError as error:
+            raise BadFileError(f"{path}: cannot be written ({error}); choose another") from error
+        return folder
+
+    @classmethod
+    def open(cls, path: Path, passphrase: Unlock = unlock) -> ServerFolder:
+        """Opens a coordinator's folder.
+
+        Args:
+            path: Where it is.
+            passphrase: Asked where the authority's key is encrypted and needed.
+
+        Raises:
+            BadFileError: There is none, or its `server.toml` is damaged.
+        """
+        path = path.absolute()
+        if not (path / "server.toml").is_file():
+            raise BadFileError(
+                f"{path}: no coordinator is here; cloister server init makes one, --server names "
+                "another folder"
+            )
+        table = read_toml(path / "server.toml", "restore it from the coordinator's backup")
+        table.pop("superlink_port", None)  # of versions whose SuperLink listened at a port
+        problems: list[str] = []
+        missing = [key for key in ("name", "address") if key not in table]
+        problems += [f"server.toml: {key}: missing" for key in missing]
+        config = None if missing else read_section(ServerConfig, table, "server.toml", problems)
+        if config is None:
+            raise RecipeError([f"{path}: {problem}" for problem in problems])
+        folder = cls(path, config, passphrase)
+        for part in (path, folder.state, folder.logs, folder.runs):
+            tighten(part)
+        return folder
+
+    def complete(self) -> str | None:
+        """Makes what a folder from before lacks: the key that signs questions.
+
+        Returns:
+            Its public half where it was made now; None where it was there.
+
+        Raises:
+            BadFileError: It cannot be written.
+        """
+        return None if self.key.exists() else public_key_of(create_coordinator_key(self.key))
+
+    @property
+    def key(self) -> Path:
+        """Signs the coordinator's questions."""
+        return self.path / "coordinator.key"
+
+    @property
+    def heads(self) -> Path:
+        """What each site's ledger was seen to hold, across runs."""
+        return self.path / "heads"
+
+    @property
+    def authority(self) -> Authority:
+        """The coordinator's, with its key.
+
+        Raises:
+            BadFileError: It is missing or damaged, or its passphrase another one.
+            UsageError: Its key is encrypted, and nothing tells the passphrase.
+        """
+        return load_authority(self.path, self.passphrase)
+
+    @property
+    def certificate(self) -> Path:
+        """The authority's certificate."""
+        return self.path / "ca.crt"
+
+    @property
+    def secret(self) -> Path:
+        """What executors show."""
+        return self.path / "executor.secret"
+
+    @property
+    def members(self) -> Path:
+        """Who may connect."""
+        return self.path / "members.json"
+
+    @property
+    def service(self) -> Path:
+        """The running service."""
+        return self.path / "service.json"
+
+    @property
+    def state(self) -> Path:
+        """Flower's files."""
+        return self.path / "state"
+
+    @property
+    def largest(self) -> Path:
+        """How large the replies of each run can be."""
+        return self.state / "largest.json"
+
+    @property
+    def logs(self) -> Path:
+        """Of every process."""
+        return self.path / "logs"
+
+    @property
+    def runs(self) -> Path:
+        """One folder a run."""
+        return self.path / "runs"
+
+    @property
+    def superlink(self) -> Path:
+        """The SuperLink's socket, which the owner of this folder alone reaches."""
+        return self.state / "superlink.sock"
+
+    def run(self, name: str) -> Path:
+        """A run's folder.
+
+        Raises:
+            UsageError: That is no name of a run.
+        """
+        if not is_name(name):
+            raise UsageError(f"{name!r}: no run's name; cloister run list shows them")
+        return self.runs / name
+
+    def renew(self, now: datetime) -> tuple[str, ...]:
+        """Issues certificates anew that are due; the authority's key is opened only then.
+
+        Returns:
+            Which: `endpoint`, or none.
+
+        Raises:
+            BadFileError: The authority cannot be read, or the folder not be written.
+            UsageError: The authority's key is encrypted, and nothing tells the passphrase.
+        """
+        issuer = load_certificate(self.path)
+        place, hosts = self.path / "endpoint", self.config.hosts
+        if not is_due(_read_pair(place), issuer, hosts, now):
+            return ()
+        authority = self.authority
+        try:
+            _write_pair(place, issue_endpoint(authority, hosts, now, ENDPOINT_LIFE))
+        except OSError as error:
+            raise BadFileError(f"{place}.crt: cannot be renewed ({error})") from error
+        return ("endpoint",)
+
+    def can_serve(self, now: datetime) -> bool:
+        """Whether the endpoint's certificate holds now, due or not.
+
+        Raises:
+            BadFileError: The authority's certificate cannot be read.
+        """
+        issuer = load_certificate(self.path)
+        return serves(_read_pair(self.path / "endpoint"), issuer, self.config.hosts, now)
+
+
+def _read_pair(path: Path) -> tuple[bytes, bytes]:
+    """Key and certificate; what is not there is empty.
+
+    Raises:
+        BadFileError: One of them cannot be read.
+    """
+    places = (path.with_suffix(".key"), path.with_suffix(".crt"))
+    try:
+        key, certificate = (place.read_bytes() if place.exists() else b"" for place in places)
+    except OSError as error:
+        raise BadFileError(f"{path}.crt: cannot be read ({error})") from error
+    return key, certificate
+
+
+def _write_pair(path: Path, pair: tuple[bytes, bytes]) -> None:
+    key, certificate = pair
+    write_whole(path.with_suffix(".key"), key, mode=0o600)
+    write_whole(path.with_suffix(".crt"), certificate)

@@ -1,0 +1,148 @@
+"""The one door that institutions reach: TLS, members only, and of Flower's interfaces the Fleet's.
+
+Flower's SuperLink serves three interfaces at one place; its Control interface belongs to whoever
+reaches it. So it listens at a unix socket of this user's, and this process forwards to it what a
+member's SuperNode may say. Who a member is, it reads anew for every request: a revoked site is
+refused at once. That a request comes from the holder of a member's key, it checks before it reads
+the body; the SuperLink checks it again, with the signature's time. What a request says is judged
+before the SuperLink sees it (`gate_calls`), and every connection has its place and its time
+(`gate_connection`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import ssl
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import uvicorn
+
+from cloister.deployment.coordinator.folder import ServerFolder
+from cloister.deployment.coordinator.gate_authenticator import Door
+from cloister.deployment.coordinator.gate_book import Book
+from cloister.deployment.coordinator.gate_connection import HEAD_BYTES, IDLE, protocol_of
+from cloister.deployment.coordinator.gate_forward import MOST_LINKS, Gate, make_gate
+from cloister.deployment.coordinator.gate_keeper import Gatekeeper
+from cloister.deployment.coordinator.gate_places import Places
+from cloister.deployment.coordinator.gate_rates import Rates
+from cloister.deployment.coordinator.open_files import raise_open_files
+from cloister.deployment.coordinator.reply_size import Largest
+from cloister.deployment.logs import log_json
+from cloister.files import write_whole
+
+log = logging.getLogger(__name__)
+
+# Places: strangers hold one for a handshake and a request's head, well below a second, so that 256
+# are several hundred newcomers a second; 64 of them may come from one address, behind which there
+# may be many members. A SuperNode has four connections, and 64 members 16 each.
+STRANGERS, PER_NETWORK, MEMBERS, PER_MEMBER = 256, 64, 1024, 16
+# Connections that asyncio accepts before it looks whether there is a place.
+BACKLOG = 256
+# Open files beside connections: libraries, logs, the members' file, and those just being closed.
+SPARE = 256
+# TLS 1.3 has its own; of TLS 1.2 only what is authenticated and keeps old traffic secret.
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+# Seconds between writes of who was seen.
+SEEN_EVERY = 1.0
+
+
+class Seen:
+    """When each site was last heard of, in a file for whoever asks.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._sites: dict[str, dict[str, Any]] = {}
+        self._written = 0.0
+
+    def __call__(self, site: str, size: int) -> None:
+        """Notes a request."""
+        entry = self._sites.setdefault(site, {"bytes": 0})
+        entry["bytes"] += size
+        entry["seen"] = datetime.now(UTC).isoformat(timespec="seconds")
+        if time.monotonic() - self._written > SEEN_EVERY:
+            self._written = time.monotonic()
+            try:
+                write_whole(self._path, json.dumps(self._sites).encode())
+            except OSError as error:
+                log.warning("who was seen cannot be noted: %s", error)
+
+
+def places_within(files: int) -> Places:
+    """The places that a limit of open files leaves; members lose theirs first where it is low, as
+    without strangers' places no member could come in.
+
+    Args:
+        files: That this process may have open.
+    """
+    left = files - STRANGERS - BACKLOG - MOST_LINKS - SPARE
+    members = max(PER_MEMBER, min(MEMBERS, left))
+    if members < MEMBERS:
+        log.error(
+            "%d open files are allowed and %d are needed: members have %d places in place of %d; "
+            "raise the hard limit (ulimit -Hn, LimitNOFILE in the service's unit)",
+            files,
+            files_needed(),
+            members,
+            MEMBERS,
+        )
+    return Places(STRANGERS, PER_NETWORK, members, PER_MEMBER)
+
+
+def files_needed() -> int:
+    """Open files when every place is taken."""
+    return STRANGERS + MEMBERS + BACKLOG + MOST_LINKS + SPARE
+
+
+def tls_of(folder: ServerFolder) -> ssl.SSLContext:
+    """TLS behind the endpoint's certificate; keys are agreed on once a connection."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.set_ciphers(CIPHERS)
+    context.load_cert_chain(folder.path / "endpoint.crt", folder.path / "endpoint.key")
+    return context
+
+
+def make_server(folder: ServerFolder) -> uvicorn.Server:
+    """The gate of a coordinator's folder, behind its endpoint's certificate."""
+    places = places_within(raise_open_files(files_needed()))
+    gatekeeper = Gatekeeper(places, Rates())
+    gate = Gate(
+        Door(folder.members, lambda: datetime.now(UTC)),
+        Book(folder.state / "asked"),
+        Largest(folder.largest),
+        Seen(folder.state / "seen.json"),
+    )
+    host, port = folder.config.place
+    config = uvicorn.Config(
+        make_gate(gate, folder.superlink),
+        host=host,
+        port=port,
+        # TLS, too, is the gatekeeper's, and asyncio's own: uvloop's cannot be told when to end.
+        http=cast(Any, protocol_of(gatekeeper, tls_of(folder))),
+        loop="asyncio",
+        ws="none",
+        backlog=BACKLOG,
+        h11_max_incomplete_event_size=HEAD_BYTES,
+        timeout_keep_alive=IDLE,
+        timeout_graceful_shutdown=3,
+        proxy_headers=False,
+        access_log=False,
+        server_header=False,
+        log_config=None,
+    )
+    return uvicorn.Server(config)
+
+
+if __name__ == "__main__":
+    log_json("gate")
+    make_server(ServerFolder.open(Path(sys.argv[1]))).run()

@@ -1,0 +1,207 @@
+"""A connection to the gate: its place, its TLS handshake and its requests, each within bounds.
+
+uvicorn speaks HTTP (h11) and asyncio speaks TLS; what stands here decides when either is cut off.
+A connection that does not do in time what comes next is aborted: a polite close would wait for the
+other side once more.
+
+    TCP --place--> TLS handshake --10 s--> request's head --15 s, 16 kB--> body --> answer --> idle
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from asyncio.sslproto import SSLProtocol
+from collections.abc import Callable
+from typing import Any, cast
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from cloister.deployment.coordinator.gate_keeper import Gatekeeper
+
+log = logging.getLogger(__name__)
+
+# Seconds for a TLS handshake, two round trips; for a request's head, of 1 kB; to read the end of an
+# answer that is followed by a close; and of silence between a member's requests.
+HANDSHAKE, HEAD, FAREWELL, IDLE = 10, 15.0, 5, 75
+# Bytes of a request's head, or of a chunk's or trailer's, that h11 keeps while it is not whole.
+HEAD_BYTES = 16_384
+# Bytes that are read, and kept unsent, at a time; asyncio's own 256 kB and 512 kB would be 0.8 MB a
+# connection.
+READ_AT_ONCE, UNSENT = 65_536, 65_536
+
+
+class Conversation(H11Protocol):
+    """HTTP on one connection.
+
+    Attributes:
+        site: The member that speaks on it; "" for a stranger.
+        most: Bytes of a request's body that will be read.
+    """
+
+    def __init__(self, gatekeeper: Gatekeeper, **of_uvicorn: Any) -> None:
+        super().__init__(**of_uvicorn)
+        self._gatekeeper = gatekeeper
+        self._answer = self.app
+        self.app = self._introduced
+        self.site, self.most = "", 0
+        self._received = 0
+        self._head: asyncio.TimerHandle | None = None
+
+    async def _introduced(self, scope: Any, receive: Any, send: Any) -> None:
+        """The application, which is told on which connection a request came."""
+        await self._answer({**scope, "connection": self}, receive, send)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """TLS is up: a request's head is to come."""
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(UNSENT)
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Some of a request."""
+        self._received += len(data)
+        if self._received > self.most + HEAD_BYTES + READ_AT_ONCE:
+            self.abort("more than a request may have")
+            return
+        if self.conn.their_state is h11.IDLE and self._head is None:
+            self._await_head()
+        try:
+            super().data_received(data)
+        except Exception as error:  # whatever a stranger sent, it ends his connection alone
+            self.abort(f"{type(error).__name__} at what it sent")
+            return
+        self._look_for_head()
+
+    def on_response_complete(self) -> None:
+        """An answer is on its way: a member's next request may come; a stranger's may not."""
+        self._received = 0
+        if not self.site:
+            self.transport.close()
+            return
+        super().on_response_complete()
+        self._look_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        self._head_came()
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """A member said nothing for long, or did not read what it was sent."""
+        self.abort("silent")
+
+    def belongs_to(self, site: str) -> bool:
+        """Notes that a member speaks here; whether it may have one more connection."""
+        if self._gatekeeper.belongs(self, site):
+            self.site = site
+            return True
+        return False
+
+    def is_strangers(self) -> None:
+        """Notes that whoever speaks here is no member, or is none any more."""
+        self.site = ""
+
+    def abort(self, why: str) -> None:
+        """Cuts the connection off."""
+        log.debug("a connection is cut off: %s", why)
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _look_for_head(self) -> None:
+        """Waits for the rest of a head that has begun; for none where a request is under way."""
+        if self.conn.their_state is not h11.IDLE:
+            self._head_came()
+        elif self._head is None and self.conn.trailing_data[0]:
+            self._await_head()
+
+    def _await_head(self) -> None:
+        self._head = self.loop.call_later(HEAD, self.abort, "its request's head did not come")
+
+    def _head_came(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
+
+
+class Handshake(SSLProtocol):
+    """TLS on one connection, from the moment that it is accepted.
+
+    asyncio's own protocol, which `create_server` would make; made here, so that a connection has a
+    place before it has a handshake.
+    """
+
+    max_size = READ_AT_ONCE
+
+    def __init__(
+        self, gatekeeper: Gatekeeper, context: ssl.SSLContext, conversation: Conversation
+    ) -> None:
+        super().__init__(
+            asyncio.get_running_loop(),
+            conversation,
+            context,
+            cast(Any, None),
+            server_side=True,  # nobody waits for it
+            ssl_handshake_timeout=HANDSHAKE,
+            ssl_shutdown_timeout=FAREWELL,
+        )
+        self._gatekeeper, self._conversation = gatekeeper, conversation
+        self._plain: asyncio.Transport | None = None
+        self._turn: asyncio.TimerHandle | None = None
+        self._spoke = False
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes came."""
+        self._spoke = True
+        super().buffer_updated(nbytes)
+
+    def connection_made(self, transport: Any) -> None:
+        """A connection is accepted; it is not read before its turn."""
+        self._plain = transport
+        transport.pause_reading()
+        self._turn = asyncio.get_running_loop().call_later(HANDSHAKE, self.abort)
+        peer = transport.get_extra_info("peername")
+        if peer:
+            self._gatekeeper.admit(self._conversation, str(peer[0]), self.start, self.abort)
+        else:  # it is gone already
+            transport.abort()
+
+    def start(self) -> None:
+        """Begins the handshake."""
+        self._end_wait()
+        if self._plain is not None and not self._plain.is_closing():
+            super().connection_made(self._plain)
+            self._plain.resume_reading()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """It is gone."""
+        self._end_wait()
+        self._gatekeeper.left(self._conversation, self._spoke)
+        super().connection_lost(exc)
+
+    def _end_wait(self) -> None:
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+
+    def abort(self) -> None:
+        """Cuts the connection off, whatever it is about."""
+        if self._plain is not None:
+            self._plain.abort()
+
+
+def protocol_of(gatekeeper: Gatekeeper, context: ssl.SSLContext) -> Callable[..., Handshake]:
+    """What uvicorn makes for each connection that it accepts.
+
+    Args:
+        gatekeeper: Gives places.
+        context: For TLS.
+    """
+
+    def make(**of_uvicorn: Any) -> Handshake:
+        return Handshake(gatekeeper, context, Conversation(gatekeeper, **of_uvicorn))
+
+    return make

@@ -1,0 +1,356 @@
+"""The gate as an application: who asks and what for, and the SuperLink's answer.
+
+    headers -> member -> signature -> call -> place and turn -> size -> body -> judged -> SuperLink
+
+Each step needs the one before it, and the first that fails answers; of a stranger nothing is read
+beyond the headers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import httpx
+from google.protobuf.message import Message
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from cloister import __version__
+from cloister.deployment.coordinator.gate_authenticator import (
+    KEY_HEADER,
+    Door,
+    are_too_many,
+    holds_its_key,
+    passed_on,
+)
+from cloister.deployment.coordinator.gate_book import Book
+from cloister.deployment.coordinator.gate_calls import CALLS, Caller, judge, largest_body, parse
+from cloister.deployment.coordinator.gate_lessons import READ_WHOLE, WRONG_ANSWER, Lesson
+from cloister.deployment.coordinator.gate_turns import Turns
+from cloister.deployment.flower.sockets import BASE_URL, AsyncSocketTransport
+
+# Seconds for the SuperLink to answer, which writes to a local disk; and for a site to send a
+# request's body or take an answer's, with as much again for each `SLOWEST` bytes: 16 MB a minute
+# are 2 Mbit/s. In between it may be still for `STALL`: a SuperNode gives up after as long.
+PATIENCE, SLOWEST, STALL = 60.0, 16_000_000, 30.0
+# Seconds and bytes in which the rest of a body that is too large is thrown away, so that its sender
+# reads the refusal; whoever goes on sending sees the connection end.
+THROWN_SECONDS, THROWN_BYTES = 5.0, 16_000_000
+# Bytes of an answer that is read whole: one question's names and times.
+LARGEST_WHOLE = 4_000_000
+# Connections to the SuperLink.
+MOST_LINKS = 256
+VERSION = {"cloister-version": __version__}
+
+
+class Connection(Protocol):
+    """What a request's connection is told (`gate_connection.Conversation`)."""
+
+    most: int
+
+    def belongs_to(self, site: str) -> bool:
+        """A member speaks here; whether it may have this connection."""
+        ...
+
+    def is_strangers(self) -> None:
+        """No member speaks here."""
+        ...
+
+    def abort(self, why: str) -> None:
+        """Cuts it off."""
+        ...
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """A member whose signature was checked.
+
+    Attributes:
+        site: Its name.
+        key: Its node's key in PEM.
+        headers: Those that are passed on.
+    """
+
+    site: str
+    key: str
+    headers: Mapping[str, str]
+
+
+@dataclass
+class Gate:
+    """The one endpoint.
+
+    Attributes:
+        door: Who may pass.
+        book: What each member was asked.
+        largest: Bytes of the largest reply in a run.
+        seen: Told of each member's request and its bytes.
+        turns: Each member's work under way.
+        client: To the SuperLink; set while the application runs.
+    """
+
+    door: Door
+    book: Book
+    largest: Callable[[int], int]
+    seen: Callable[[str, int], None]
+    turns: Turns = field(default_factory=Turns)
+    client: httpx.AsyncClient | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answers a request."""
+        request, connection = Request(scope, receive), scope["connection"]
+        connection.most = 0
+        visitor = self._visitor(request)
+        if isinstance(visitor, Response):
+            connection.is_strangers()
+            await _deliver(visitor, scope, receive, send, connection)
+        elif request.path_params["call"] not in CALLS:
+            await _deliver(_refusal(404, "not for sites"), scope, receive, send, connection)
+        elif not connection.belongs_to(visitor.site):
+            full = _refusal(503, "as many connections as one member may have", visitor.site)
+            await _deliver(full, scope, receive, send, connection)
+        else:
+            with self.turns.request(visitor.site) as taken:
+                answer = (
+                    await self._answer(visitor, request, connection)
+                    if taken
+                    else _refusal(503, "as many requests at a time as one member may", visitor.site)
+                )
+                await _deliver(answer, scope, receive, send, connection)
+
+    def _visitor(self, request: Request) -> Visitor | Response:
+        """Who makes a request, by its headers."""
+        raw = request.headers.raw
+        if are_too_many(raw):
+            return _refusal(431, "more headers than a node sends")
+        headers = passed_on(raw)
+        if headers is None:
+            return _refusal(400, "a header is sent twice, or is not ASCII")
+        site = self.door.site_of(headers.get(KEY_HEADER, ""))
+        if site is None:
+            return _refusal(401, "unknown, unapproved, revoked or expired key")
+        if not holds_its_key(headers):
+            return _refusal(401, "not signed by the key that it shows", site)
+        if request.headers.get("transfer-encoding") is not None:
+            return _refusal(411, "the body's length is needed; no SuperNode sends chunks", site)
+        return Visitor(site, base64.b64decode(headers[KEY_HEADER]).decode(), headers)
+
+    async def _answer(self, visitor: Visitor, request: Request, connection: Connection) -> Response:
+        """What a member's request comes to."""
+        site, call = visitor.site, str(request.path_params["call"])
+        caller = Caller(
+            key=visitor.key,
+            page=self.book.page(visitor.key),
+            largest=self.largest,
+            is_anothers=lambda node: self.book.is_anothers(node, visitor.key),
+            now=time.time(),
+        )
+        most, size = largest_body(call, caller), _declared(request)
+        connection.most = max(most, THROWN_BYTES)
+        if size > most:
+            await _throw_away(request)
+            return _refusal(413, f"{size} bytes, {most} is the most", site)
+        async with self.turns.body(site, size):
+            try:
+                body = await _body_of(request)
+            except TimeoutError:
+                return _refusal(408, "the body came too slowly", site)
+            except ClientDisconnect:
+                return Response(status_code=400)
+            self.seen(site, len(body))
+            said = parse(call, body)
+            if said is None:
+                return _refusal(400, f"not a request of {call}", site)
+            refused = judge(said, caller)
+            if refused is not None:
+                return _refusal(refused.code, refused.why, site)
+            return await self._ask(visitor, call, body, said, caller)
+
+    async def _ask(
+        self, visitor: Visitor, call: str, body: bytes, said: Message, caller: Caller
+    ) -> Response:
+        """The SuperLink's answer to a request that may be made, and what follows from it."""
+        assert self.client is not None
+        lesson = Lesson(self.book, caller, said)
+        lesson.before()
+        answer: httpx.Response | None = None
+        try:
+            answer = await self.client.send(
+                self.client.build_request(
+                    "POST",
+                    f"/v1/fleet/{call}",
+                    content=body,
+                    headers={**visitor.headers, "accept-encoding": "identity"},
+                ),
+                stream=True,
+            )
+            content = None
+            if call in READ_WHOLE or not answer.is_success:
+                content = await _whole(answer)
+            if not lesson.after(answer.is_success, content):
+                return _refusal(502, WRONG_ANSWER, visitor.site)
+        except httpx.HTTPError:  # it may have taken the call: the node makes the same one again
+            return _refusal(
+                503, "the coordinator's SuperLink is away; it is started again", visitor.site
+            )
+        headers = {
+            name: value
+            for name, value in answer.headers.items()
+            if name in ("content-type", "content-length") or name.startswith("flwr-")
+        } | _told(visitor.site)
+        if content is None:
+            return Passing(answer, headers)
+        headers.pop("content-length", None)
+        return Response(content, answer.status_code, headers)
+
+
+class Passing(Response):
+    """An answer that is passed on as it comes: an object of a question may be large.
+
+    Args:
+        answer: The SuperLink's, open.
+        headers: Those that the member gets.
+    """
+
+    def __init__(self, answer: httpx.Response, headers: Mapping[str, str]) -> None:
+        self._from = answer
+        self.status_code = answer.status_code
+        self.background = None
+        self.init_headers(headers)  # without a body of its own: its length is the SuperLink's word
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Passes it on.
+
+        Raises:
+            TimeoutError: The member takes it too slowly.
+            httpx.HTTPError: The SuperLink broke off.
+        """
+        loop, length = asyncio.get_running_loop(), 0
+        began = loop.time()
+        try:
+            async with asyncio.timeout_at(_deadline(began, 0)) as limit:
+                await send(
+                    {
+                        "type": "http.response.start",
+                        "status": self.status_code,
+                        "headers": self.raw_headers,
+                    }
+                )
+                async for part in self._from.aiter_raw(65_536):
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+                    length += len(part)
+                    limit.reschedule(_deadline(began, length))
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            await self._from.aclose()
+
+
+async def _deliver(
+    answer: Response, scope: Any, receive: Any, send: Any, connection: Connection
+) -> None:
+    """Sends an answer; whoever does not take it in time is cut off."""
+    try:
+        if isinstance(answer, Passing):
+            await answer(scope, receive, send)
+            return
+        async with asyncio.timeout(PATIENCE):
+            await answer(scope, receive, send)
+    except TimeoutError:
+        connection.abort("it does not read its answer")
+    except httpx.HTTPError as error:  # part of the answer is out: only an end can say so
+        connection.abort(f"the SuperLink broke off: {type(error).__name__}")
+
+
+async def _body_of(request: Request) -> bytes:
+    """A request's body, of the length that it declared: h11 takes no more and no less.
+
+    Raises:
+        TimeoutError: It comes too slowly.
+    """
+    loop, body = asyncio.get_running_loop(), bytearray()
+    began = loop.time()
+    async with asyncio.timeout_at(_deadline(began, 0)) as limit:
+        async for chunk in request.stream():
+            body += chunk
+            limit.reschedule(_deadline(began, len(body)))
+    return bytes(body)
+
+
+def _deadline(began: float, moved: int) -> float:
+    """When more has to have come, by the loop's clock, of what began then and has moved so far."""
+    now = asyncio.get_running_loop().time()
+    return min(began + PATIENCE * (1 + moved / SLOWEST), now + STALL)
+
+
+async def _throw_away(request: Request) -> None:
+    count = 0
+    with suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout(THROWN_SECONDS):
+            async for part in request.stream():
+                count += len(part)
+                if count > THROWN_BYTES:
+                    return
+
+
+async def _whole(answer: httpx.Response) -> bytes | None:
+    """An answer's bytes; None where they are too many."""
+    content = bytearray()
+    try:
+        async for part in answer.aiter_raw():
+            content += part
+            if len(content) > LARGEST_WHOLE:
+                return None
+    finally:
+        await answer.aclose()
+    return bytes(content)
+
+
+def _declared(request: Request) -> int:
+    """Bytes of a request's body; h11 has checked that it is a number, and reads none without."""
+    return int(request.headers.get("content-length", 0))
+
+
+def _told(site: str) -> dict[str, str]:
+    """Headers of every answer to a member."""
+    return {**VERSION, "cloister-member": quote(site, safe=" ")}
+
+
+def _refusal(code: int, why: str, site: str | None = None) -> Response:
+    """Says why, and ends the connection: whoever is refused keeps no place."""
+    headers = {**(VERSION if site is None else _told(site)), "connection": "close"}
+    return Response(json.dumps({"detail": why}), code, headers, media_type="application/json")
+
+
+def make_gate(gate: Gate, superlink: Path) -> Starlette:
+    """The gate as an ASGI application.
+
+    Args:
+        gate: Its endpoint.
+        superlink: The SuperLink's socket.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        limits = httpx.Limits(max_connections=MOST_LINKS, max_keepalive_connections=32)
+        async with httpx.AsyncClient(
+            base_url=BASE_URL,
+            transport=AsyncSocketTransport(superlink, limits),
+            timeout=PATIENCE,
+            trust_env=False,
+        ) as gate.client:
+            yield
+
+    app = Starlette(routes=[Route("/v1/fleet/{call}", gate, methods=["POST"])], lifespan=lifespan)
+    app.router.redirect_slashes = False
+    return app

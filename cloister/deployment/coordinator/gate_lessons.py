@@ -1,0 +1,113 @@
+"""What the gate learns from a member's call and the SuperLink's answer to it, and writes down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    ActivateNodeResponse,
+    PullMessagesRequest,
+    PullMessagesResponse,
+    PushMessagesRequest,
+)
+from flwr.proto.message_pb2 import PushObjectRequest
+from google.protobuf.message import DecodeError, Message
+
+from cloister.deployment.coordinator.gate_book import Book, Question
+from cloister.deployment.coordinator.gate_calls import Caller, node_of
+from cloister.deployment.coordinator.gate_objects import parts_of
+
+# Calls whose answers the gate reads before the member gets them.
+READ_WHOLE = ("activate-node", "pull-messages", "push-messages")
+# Objects of a question, which is the coordinator's own: a bound against a tree that never ends.
+MOST_IN_QUESTION = 100_000
+WRONG_ANSWER = "the SuperLink's answer cannot be read"
+
+
+@dataclass
+class Lesson:
+    """One call's.
+
+    Attributes:
+        book: What each member was asked.
+        caller: Who calls.
+        said: The call, which may be made.
+    """
+
+    book: Book
+    caller: Caller
+    said: Message
+    _before: Question | None = None
+
+    def before(self) -> None:
+        """Notes what the call claims: a reply's id and objects, an object's size."""
+        page, said = self.caller.page, self.said
+        if isinstance(said, PushMessagesRequest):
+            told, tree = said.messages_list[0].metadata, said.message_object_trees[0]
+            announced = parts_of(tree) or {}
+            self._before = page.answer(told.reply_to_message_id, told.message_id, announced)
+            self.book.keep(self.caller.key)
+        elif isinstance(said, PushObjectRequest):
+            question = page.announcing(said.run_id, said.object_id)
+            if question is not None:
+                page.store(question, said.object_id, len(said.object_content))
+            said.ClearField("object_content")  # its bytes travel as they came
+
+    def undo(self) -> None:
+        """Takes back a reply that the SuperLink did not take."""
+        said, page = self.said, self.caller.page
+        if self._before is not None and isinstance(said, PushMessagesRequest):
+            told = said.messages_list[0].metadata
+            if told.reply_to_message_id in page.questions:
+                page.questions[told.reply_to_message_id] = self._before
+                self.book.keep(self.caller.key)
+
+    def after(self, succeeded: bool, content: bytes | None) -> bool:
+        """Learns from the answer.
+
+        Args:
+            succeeded: Whether the SuperLink took the call.
+            content: Its answer, where that is read whole.
+
+        Returns:
+            Whether the answer can be passed on.
+        """
+        if not succeeded:
+            self.undo()
+            return content is not None
+        if isinstance(self.said, (ActivateNodeRequest, PullMessagesRequest, PushMessagesRequest)):
+            if content is None:
+                return False
+            try:
+                self._read(content)
+            except DecodeError:
+                return False
+        node = node_of(self.said)
+        if node and not self.caller.page.node:  # the SuperLink has checked that it is the key's
+            self.caller.page.node = node
+            self.book.keep(self.caller.key)
+        return True
+
+    def _read(self, content: bytes) -> None:
+        page = self.caller.page
+        if isinstance(self.said, ActivateNodeRequest):
+            node = ActivateNodeResponse.FromString(content).node_id
+            if node != page.node:
+                page.node, page.questions, page.stored = node, {}, {}
+                self.book.keep(self.caller.key)
+        elif isinstance(self.said, PullMessagesRequest):
+            pulled = PullMessagesResponse.FromString(content)
+            for message, tree in zip(
+                pulled.messages_list, pulled.message_object_trees, strict=False
+            ):
+                told = message.metadata
+                question = Question(
+                    run=told.run_id,
+                    kind=told.message_type,
+                    ends=told.created_at + told.ttl,
+                    objects=frozenset(parts_of(tree, MOST_IN_QUESTION) or ()),
+                )
+                page.ask(told.message_id, question, self.caller.now)
+            if pulled.messages_list:
+                self.book.keep(self.caller.key)

@@ -1,0 +1,138 @@
+"""A coordinator's authority is followed by another one, without a site that is locked out.
+
+announced   ca-next.* is made; succession.json names it, signed by the authority in force. Sites
+            take the paper and trust both.
+switched    ca-next.* becomes ca.*; the gate shows a certificate of the new one. A site that has
+            not taken the paper cannot connect until it does.
+over        sites trust the new one alone, from the time that the paper names.
+
+The gate shows one certificate at a time, so every site has to trust both before the switch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cloister.deployment.coordinator.folder import ServerFolder
+from cloister.deployment.enrolment.authority import create_authority, load_certificate
+from cloister.deployment.enrolment.succession import Succession, read_succession, write_succession
+from cloister.errors import BadFileError, UsageError
+from cloister.files import write_whole
+
+# A site whose operator is away for a month has another one to take the paper in.
+OVERLAP = timedelta(days=60)
+PAPER, NEXT = "succession.json", "ca-next"
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """How far a rotation has come.
+
+    Attributes:
+        paper: The last one that was written.
+        switched: Whether its authority is in force.
+    """
+
+    paper: Succession
+    switched: bool
+
+
+def rotation_of(folder: ServerFolder) -> Rotation | None:
+    """How far the last rotation has come; None: there was none.
+
+    Raises:
+        BadFileError: The paper is damaged.
+        NetworkError: It is not signed by this coordinator's authority.
+    """
+    place = folder.path / PAPER
+    if not place.exists():
+        return None
+    former = folder.path / "ca-former.crt"
+    signers = folder.certificate.read_bytes() + (former.read_bytes() if former.exists() else b"")
+    paper = read_succession(place, signers)
+    return Rotation(paper, paper.authority.encode() == folder.certificate.read_bytes())
+
+
+def announce(
+    folder: ServerFolder, now: datetime, passphrase: bytes | None, overlap: timedelta = OVERLAP
+) -> Succession:
+    """Makes the next authority and the paper that names it; announced before, the same again.
+
+    Args:
+        folder: The coordinator's.
+        now: The present time.
+        passphrase: What the next authority's key is encrypted under; None: it lies in the clear.
+        overlap: How long sites trust both.
+
+    Raises:
+        UsageError: The key in force is encrypted, and nothing tells its passphrase.
+        BadFileError: The authority cannot be read, or something cannot be written.
+    """
+    last = rotation_of(folder)
+    place = folder.path / PAPER
+    if last is not None and not last.switched:
+        return last.paper
+    former = folder.authority
+    if last is not None:  # a site that missed it takes both, in their order
+        _keep(folder, place)
+    if not (folder.path / f"{NEXT}.key").exists():  # an announcement that was cut off goes on
+        (folder.path / f"{NEXT}.crt").unlink(missing_ok=True)
+        create_authority(folder.path, folder.config.name, now, passphrase, NEXT)
+    paper = Succession(
+        coordinator=folder.config.name,
+        authority=(folder.path / f"{NEXT}.crt").read_text(encoding="ascii"),
+        former_until=(now + overlap).isoformat(),
+    )
+    write_succession(place, paper, former)
+    return paper
+
+
+def switch(folder: ServerFolder, running: bool) -> Succession:
+    """Puts the announced authority in force, and removes the former one's key; cut off, it goes on.
+
+    Args:
+        folder: The coordinator's.
+        running: Whether its service runs.
+
+    Raises:
+        UsageError: None was announced, or the coordinator's service runs.
+        BadFileError: Something cannot be read or written.
+    """
+    found = rotation_of(folder)
+    if found is None or found.switched:
+        raise UsageError(
+            f"{folder.path}: no authority was announced; cloister server rotate-ca {folder.path} "
+            "makes and announces one"
+        )
+    if running:
+        raise UsageError(
+            f"{folder.path}: the service runs, and would mix certificates of both; end it, switch, "
+            "and start it again: runs go on by themselves"
+        )
+    ours, following = (folder.path / "ca"), (folder.path / NEXT)
+    try:
+        if _at(following, ".key").exists():
+            write_whole(folder.path / "ca-former.crt", folder.certificate.read_bytes())
+            _at(following, ".key").replace(_at(ours, ".key"))
+        _at(following, ".crt").replace(_at(ours, ".crt"))
+    except OSError as error:
+        raise BadFileError(
+            f"{folder.path}: cannot be switched ({error}); mend that, and go on"
+        ) from error
+    assert load_certificate(folder.path)
+    return found.paper
+
+
+def _keep(folder: ServerFolder, paper: Path) -> None:
+    """Puts the last rotation's paper aside, under the next number."""
+    count = len(list(folder.path.glob("succession-*.json")))
+    try:
+        paper.replace(folder.path / f"succession-{count + 1}.json")
+    except OSError as error:
+        raise BadFileError(f"{paper}: cannot be put aside ({error})") from error
+
+
+def _at(path: Path, end: str) -> Path:
+    return path.with_name(path.name + end)

@@ -1,0 +1,247 @@
+"""The coordinator's service: SuperLink, gate and executor, kept running; members and runs in step.
+
+sites --TLS--> gate --unix socket--> SuperLink <--unix socket-- executor
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+
+from cloister.deployment.coordinator.folder import ServerFolder
+from cloister.deployment.coordinator.journal import (
+    Run,
+    Standing,
+    all_runs,
+    change_run,
+    note,
+    read_run,
+)
+from cloister.deployment.coordinator.members import Standing as Approval
+from cloister.deployment.coordinator.members import read_members
+from cloister.deployment.coordinator.status import read_service
+from cloister.deployment.flower.commands import superlink
+from cloister.deployment.flower.control import Control
+from cloister.deployment.flower.environment import quiet_environment
+from cloister.deployment.flower.sockets import make_private
+from cloister.deployment.processes import Program, Supervisor
+from cloister.errors import CloisterError, NetworkError, UsageError
+from cloister.files import write_whole
+from cloister.owner_only import private_umask
+from cloister.recipe import sent_document
+from cloister.server.run_directory import RunDirectory
+
+log = logging.getLogger(__name__)
+
+# Seconds between looks at members and runs, and at the endpoint's certificate.
+TICK, RENEW_TICK = 1.0, 3600.0
+# A run that was interrupted so often without closing a round is left to the coordinator.
+MOST_RESUMES = 20
+
+
+class Service:
+    """A running coordinator.
+
+    Args:
+        folder: Its folder.
+    """
+
+    def __init__(self, folder: ServerFolder) -> None:
+        self._folder = folder
+        self._synced: tuple[int, int | None] | None = None
+        self._ticked = self._renewed = 0.0
+        self._shown: int | None = None  # which endpoint certificate the gate has
+        self.supervisor = Supervisor(programs_of(folder), self._tick, self._note)
+
+    def run(self) -> None:
+        """Runs until SIGTERM or SIGINT; its processes write for their own user alone.
+
+        Raises:
+            UsageError: It runs already.
+            NetworkError: The port that it needs is taken.
+            BadFileError: Other users would reach the SuperLink.
+            CloisterError: A certificate is to be renewed, holds no longer, and cannot be.
+        """
+        running = read_service(self._folder)
+        if running is not None:
+            raise UsageError(
+                f"{self._folder.path}: this coordinator runs already (process {running['pid']})"
+            )
+        refuse_taken(*self._folder.config.place)
+        make_private(self._folder.state)
+        self._renew(starting=True)
+        self._shown = self._certificate()
+        for run in all_runs(self._folder.runs):
+            if run.standing is Standing.STOPPING:  # and nobody is left who could stop it
+                change_run(self._folder.run(run.name), standing=Standing.STOPPED)
+        self.supervisor.end_on_signals()
+        with private_umask():
+            self.supervisor.run()
+        self._folder.service.unlink(missing_ok=True)
+
+    def _note(self) -> None:
+        children = {
+            name: {"pid": child.pid, "starts": child.starts, "exit_code": child.exit_code}
+            for name, child in self.supervisor.children.items()
+        }
+        document = {"pid": os.getpid(), "children": children}
+        write_whole(self._folder.service, json.dumps(document).encode(), mode=0o600)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if now - self._renewed > RENEW_TICK:
+            self._renewed = now
+            self._renew()
+        if now - self._ticked < TICK:
+            return
+        self._show()
+        self._ticked = now
+        try:
+            self._sync()
+            self._resume()
+        except NetworkError:
+            return  # the SuperLink is on its way; the next tick looks again
+        except CloisterError as error:
+            log.error("%s", error)
+
+    def _renew(self, starting: bool = False) -> None:
+        """Renews what is due. Where it cannot, as the authority's key is encrypted or elsewhere,
+        what is there serves until its end."""
+        now = datetime.now(UTC)
+        try:
+            self._folder.renew(now)
+        except CloisterError as error:
+            if starting and not self._folder.can_serve(now):
+                raise
+            log.error("%s; or renew by hand: cloister server renew %s", error, self._folder.path)
+
+    def _show(self) -> None:
+        """Has the gate take another certificate of the endpoint, whoever renewed it."""
+        found = self._certificate()
+        if found is not None and found != self._shown:
+            self._shown = found
+            log.info("the endpoint's certificate was renewed")
+            self.supervisor.restart("gate")
+
+    def _certificate(self) -> int | None:
+        try:
+            return (self._folder.path / "endpoint.crt").stat().st_mtime_ns
+        except OSError:
+            return None
+
+    def _sync(self) -> None:
+        """Tells the SuperLink who may connect, where that or the SuperLink changed.
+
+        A node whose membership is over stays registered, as Flower never takes a key a second time;
+        the gate lets it through no more.
+        """
+        members, link = self._folder.members, self.supervisor.children["superlink"]
+        state = (members.stat().st_mtime_ns if members.exists() else 0, link.pid)
+        if state == self._synced or link.pid is None:
+            return
+        control = Control(self._folder.superlink)
+        try:
+            everybody = read_members(members).values()
+            allowed = {m.node_key for m in everybody if m.standing is Approval.APPROVED}
+            known = {node.key: node.id for node in control.nodes()}
+            failed = False
+            for key in known.keys() - allowed:
+                failed |= _failed(partial(control.unregister, known[key]))
+            for key in sorted(allowed - known.keys()):
+                failed |= _failed(partial(control.register, key))
+        finally:
+            control.close()
+        self._synced = None if failed else state
+
+    def _resume(self) -> None:
+        for run in all_runs(self._folder.runs):
+            if run.standing is not Standing.INTERRUPTED:
+                continue
+            if run.resumed >= MOST_RESUMES:  # whoever watches it waits for an end
+                change_run(
+                    self._folder.run(run.name),
+                    standing=Standing.FAILED,
+                    exit_code=1,
+                    error=f"interrupted {run.resumed} times in one round, at last: {run.error}",
+                )
+            else:
+                submit(self._folder, run)
+                note(self._folder.run(run.name), "resumed", text=f"interrupted: {run.error}")
+
+
+def _failed(call: Callable[[], None]) -> bool:
+    """Whether a call about one node failed; those about the others are made all the same."""
+    try:
+        call()
+    except NetworkError as error:
+        log.warning("a node: %s", error)
+        return True
+    return False
+
+
+def submit(folder: ServerFolder, run: Run) -> Run:
+    """Hands a run to the SuperLink, as a new one of Flower's.
+
+    Raises:
+        NetworkError: The SuperLink does not answer.
+        RecipeError: The run's recipe is not whole, or too long for a site.
+    """
+    place = folder.run(run.name)
+    recipe = sent_document(RunDirectory.reopen(place).recipe())
+    before = read_run(place)
+    # Said before it is so: the executor takes the run at once, and says that it runs.
+    change_run(place, standing=Standing.SUBMITTED, resumed=run.resumed + 1)
+    control = Control(folder.superlink)
+    try:
+        flower_run = control.start({"run": run.name, "recipe": recipe})
+    except NetworkError:
+        change_run(place, standing=before.standing, resumed=before.resumed)
+        raise
+    finally:
+        control.close()
+    return change_run(place, flower_run=flower_run)
+
+
+def programs_of(folder: ServerFolder) -> list[Program]:
+    """What a coordinator runs."""
+    environment = quiet_environment(folder.state / "flwr")
+    link = superlink(
+        socket=folder.superlink,
+        secret=folder.secret,
+        database=folder.state / "superlink.db",
+    )
+    ours = {
+        name: [sys.executable, "-m", f"cloister.server.{name}", str(folder.path)]
+        for name in ("gate", "executor")
+    }
+    return [
+        Program(
+            name=name, command=command, environment=environment, log=folder.logs / f"{name}.log"
+        )
+        for name, command in {"superlink": link, **ours}.items()
+    ]
+
+
+def refuse_taken(host: str, port: int) -> None:
+    """Refuses a port at which somebody listens.
+
+    Raises:
+        NetworkError: It is taken, or not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise NetworkError(
+                f"{host}:{port}: cannot be listened at ({error.strerror}); end what does, or "
+                "change server.toml"
+            ) from error

@@ -1,0 +1,45 @@
+"""How the authority's private key lies in the coordinator's folder, and how that is changed."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+
+from cloister.deployment.enrolment import sealed_key
+from cloister.deployment.enrolment.authority import Authority
+from cloister.errors import BadFileError
+from cloister.files import write_whole
+
+
+class KeyState(StrEnum):
+    """How an authority's key lies in its folder."""
+
+    PLAIN = "in the clear"
+    SEALED = "encrypted"
+    AWAY = "not here"
+
+
+def key_state(folder: Path) -> KeyState:
+    """How the key lies there; it is not opened."""
+    try:
+        pem = (folder / "ca.key").read_bytes()
+    except OSError:
+        return KeyState.AWAY
+    return KeyState.SEALED if sealed_key.is_sealed(pem) else KeyState.PLAIN
+
+
+def rewrite_key(folder: Path, authority: Authority, passphrase: bytes | None) -> None:
+    """Writes an authority's key anew: encrypted under a passphrase, or in the clear (None).
+
+    A key that is a link, to a stick say, is written where the link leads.
+
+    Raises:
+        BadFileError: It cannot be written; the key is as before.
+        UsageError: The passphrase is too short or too long.
+    """
+    pem = sealed_key.in_pem(authority.key, authority.certificate, passphrase)
+    place = (folder / "ca.key").resolve()
+    try:
+        write_whole(place, pem, mode=0o600)
+    except OSError as error:
+        raise BadFileError(f"{place}: cannot be written ({error}); nothing was changed") from error

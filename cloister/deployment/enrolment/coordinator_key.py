@@ -1,0 +1,110 @@
+"""The coordinator's key: signs every question that a site is asked. Its public half is a text.
+
+Ed25519 (RFC 8032). It lies in the coordinator's folder, readable by its owner alone, and signs
+without anybody at hand; the authority's key, which every site pins, is not needed for a round. Its
+public half travels in the welcome, signed by the authority, or by any means with its fingerprint
+told over another channel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from cloister.deployment.enrolment.authority import grouped
+from cloister.errors import BadFileError
+from cloister.files import write_whole
+from cloister.ledger.signing import public_hex
+
+# 32 bytes in hex.
+_PUBLIC = re.compile("[0-9a-f]{64}")
+# Larger than any file that holds a key as one line.
+LARGEST = 1024
+
+
+def create_coordinator_key(path: Path) -> Ed25519PrivateKey:
+    """Makes a key and writes it, mode 0600; one that is there is written over (renewal).
+
+    Raises:
+        BadFileError: It cannot be written.
+    """
+    key = Ed25519PrivateKey.generate()
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    try:
+        write_whole(path, pem, mode=0o600)
+    except OSError as error:
+        raise BadFileError(f"{path}: the coordinator's key cannot be written ({error})") from error
+    return key
+
+
+def load_coordinator_key(path: Path) -> Ed25519PrivateKey:
+    """Reads a key.
+
+    Raises:
+        BadFileError: It is missing or no Ed25519 key.
+    """
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except FileNotFoundError as error:
+        raise BadFileError(
+            f"{path}: missing, and no site answers a question that it did not sign; restore it "
+            "from the coordinator's backup, or have cloister server start make one, and every site "
+            "trust that (cloister site trust)"
+        ) from error
+    except (OSError, ValueError, TypeError) as error:
+        raise BadFileError(
+            f"{path}: the coordinator's key cannot be read ({error}); restore it from the "
+            "coordinator's backup"
+        ) from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise BadFileError(f"{path}: no Ed25519 key; restore it from the coordinator's backup")
+    return key
+
+
+def is_public_key(text: str) -> bool:
+    """Whether a text is a public key: 64 hex digits in lower case."""
+    return _PUBLIC.fullmatch(text) is not None
+
+
+def public_key_of(key: Ed25519PrivateKey) -> str:
+    """The public half as it stands in a welcome: 64 hex digits."""
+    return public_hex(key)
+
+
+def key_fingerprint(public_key: str) -> str:
+    """SHA-256 of a public key's 32 bytes, in groups to be read aloud."""
+    return grouped(hashlib.sha256(bytes.fromhex(public_key)).hexdigest())
+
+
+def read_public_key(given: str) -> str:
+    """A public key as a command line gives it: itself, or a file that holds nothing else.
+
+    Raises:
+        BadFileError: It is neither.
+    """
+    if is_public_key(given):
+        return given
+    try:
+        with Path(given).open("rb") as file:
+            text = file.read(LARGEST).decode("ascii").strip()
+    except (OSError, ValueError) as error:
+        raise _no_key(given) from error
+    if not is_public_key(text):
+        raise _no_key(given)
+    return text
+
+
+def _no_key(given: str) -> BadFileError:
+    return BadFileError(
+        f"{given[:64]!r}: no coordinator's public key: give its 64 hex digits, or the file that "
+        "cloister server key --out wrote"
+    )

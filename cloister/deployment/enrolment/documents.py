@@ -1,0 +1,341 @@
+"""The three papers by which a site joins: invite, request, welcome. None of them is secret.
+
+    coordinator  -- invite  -->  site          who invites, where it is reached, its authority
+    coordinator  <-- request --  site          the site's two public keys, signed by both
+    coordinator  -- welcome -->  site          the request was approved, and the key that will sign
+                                               the coordinator's questions; signed by the authority
+
+They travel by any means. What makes them safe is that each side reads the other's fingerprint over
+another channel: an invite's is its authority's, a request's the hash of what it says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from cloister.bounds import shortened
+from cloister.canonical import canonical
+from cloister.deployment.enrolment.address import split_address
+from cloister.deployment.enrolment.authority import Authority, fingerprint, grouped, is_signed_by
+from cloister.deployment.enrolment.node_key import is_node_signed, sign_as_node
+from cloister.errors import BadFileError, NetworkError, UsageError
+from cloister.files import write_whole
+from cloister.json_text import read_json
+from cloister.ledger.signing import is_signed
+from cloister.names import is_name
+
+# Of each paper as it is written now; a paper of an earlier version is read as it was meant. The
+# second welcome brings the key that signs the coordinator's questions.
+VERSIONS = {"invite": 1, "request": 1, "welcome": 2}
+# Larger than any paper; a file of another kind is not read to its end.
+LARGEST = 65_536
+# Who signs what.
+SIGNERS = {"invite": {"authority"}, "request": {"node", "ledger"}, "welcome": {"authority"}}
+# Fields that a paper has from a version on; in an earlier one they are empty.
+SINCE = {"coordinator_key": 2}
+# Above any hospital's; a number of thousands of digits would be legal JSON.
+MOST_RECORDS = 10**12
+
+Paper = TypeVar("Paper", "Invite", "Request", "Welcome")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Invite:
+    """Asks a site to join.
+
+    Attributes:
+        coordinator: Who invites.
+        site: Whom.
+        address: `host:port` of the coordinator's endpoint, as the site reaches it.
+        authority: The coordinator's certificate authority in PEM.
+        token: Names this invitation; one request answers it.
+        expires: ISO time after which it is void.
+    """
+
+    coordinator: str
+    site: str
+    address: str
+    authority: str
+    token: str
+    expires: str
+
+    @property
+    def fingerprint(self) -> str:
+        """The authority's, to be compared over another channel."""
+        return fingerprint(self.authority.encode())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A site's answer to an invite.
+
+    Attributes:
+        site: Its name.
+        token: Of the invite.
+        node_key: Its SuperNode's public key in PEM.
+        ledger_key: The public key of its ledger in hex: signs its releases and certificates.
+        public_records: The declared, public number of its records or persons.
+    """
+
+    site: str
+    token: str
+    node_key: str
+    ledger_key: str
+    public_records: int
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that it says, to be compared over another channel."""
+        return grouped(hashlib.sha256(canonical(asdict(self))).hexdigest())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Welcome:
+    """The coordinator's answer to a request.
+
+    Attributes:
+        coordinator: Who approved.
+        site: Whom.
+        request: Fingerprint of what was approved.
+        expires: ISO time until which the site may connect.
+        coordinator_key: Public half of the key that signs the coordinator's questions, in hex;
+            empty in a welcome from before there was one.
+    """
+
+    coordinator: str
+    site: str
+    request: str
+    expires: str
+    coordinator_key: str
+
+
+def write_invite(path: Path, invite: Invite, authority: Authority) -> None:
+    """Writes an invite, signed by its authority.
+
+    Raises:
+        BadFileError: It cannot be written.
+    """
+    signature = authority.sign(_statement("invite", asdict(invite)))
+    _write(path, "invite", asdict(invite), {"authority": signature.hex()})
+
+
+def write_request(
+    path: Path,
+    request: Request,
+    node_key: ec.EllipticCurvePrivateKey,
+    ledger_key: Ed25519PrivateKey,
+) -> None:
+    """Writes a request, signed by both of the site's keys: it has them.
+
+    Raises:
+        BadFileError: It cannot be written.
+    """
+    body = _statement("request", asdict(request))
+    signatures = {
+        "node": sign_as_node(node_key, body).hex(),
+        "ledger": ledger_key.sign(body).hex(),
+    }
+    _write(path, "request", asdict(request), signatures)
+
+
+def write_welcome(path: Path, welcome: Welcome, authority: Authority) -> None:
+    """Writes a welcome, signed by the authority.
+
+    Raises:
+        BadFileError: It cannot be written.
+    """
+    signature = authority.sign(_statement("welcome", asdict(welcome)))
+    _write(path, "welcome", asdict(welcome), {"authority": signature.hex()})
+
+
+def content_of(path: Path) -> bytes:
+    """What a file holds, as far as a paper can be long.
+
+    Raises:
+        BadFileError: It cannot be read, or is longer than any paper.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+    except OSError as error:
+        raise BadFileError(f"{path}: cannot be read ({error})") from error
+    if len(content) > LARGEST:
+        raise _no_paper(path)
+    return content
+
+
+def kind_of(path: Path) -> str:
+    """What paper a file is.
+
+    Raises:
+        BadFileError: It is none.
+    """
+    return str(_document(path, content_of(path))["cloister"])
+
+
+def read_invite(path: Path, now: datetime | None, content: bytes | None = None) -> Invite:
+    """Reads an invite.
+
+    Args:
+        path: Its file.
+        now: The present time; None: it was answered, and may be over.
+        content: What the file holds, where it was read already: what is kept is then what was
+            checked.
+
+    Raises:
+        BadFileError: It is damaged or no invite.
+        NetworkError: Its signature does not hold, or it is void by now.
+    """
+    invite, body, signatures = _read(path, "invite", Invite, content)
+    if not is_signed_by(invite.authority.encode(), body, signatures["authority"]):
+        raise NetworkError(f"{path}: was changed since it was signed; ask the coordinator for it")
+    if now is not None:
+        _in_time(path, invite.expires, now, "ask the coordinator for another invite")
+    try:
+        split_address(invite.address, "address")
+    except UsageError as error:
+        raise BadFileError(f"{path}: {error}; ask the coordinator for another invite") from error
+    return invite
+
+
+def read_request(path: Path) -> Request:
+    """Reads a request.
+
+    Raises:
+        BadFileError: It is damaged or no request.
+        NetworkError: It is not signed by the keys that it brings.
+    """
+    request, body, signatures = _read(path, "request", Request, None)
+    if not (
+        is_node_signed(body, signatures["node"], request.node_key)
+        and is_signed(body, signatures["ledger"], request.ledger_key)
+    ):
+        raise NetworkError(
+            f"{path}: is not signed by the keys that it brings; ask {request.site} for its request "
+            "anew (cloister site join)"
+        )
+    return request
+
+
+def read_welcome(
+    path: Path, authority: bytes, now: datetime | None, content: bytes | None = None
+) -> Welcome:
+    """Reads a welcome.
+
+    Args:
+        path: Its file.
+        authority: The certificate of the coordinator's authority that the site pinned.
+        now: The present time; None: it was taken, and may be over.
+        content: What the file holds, where it was read already.
+
+    Raises:
+        BadFileError: It is damaged or no welcome.
+        NetworkError: It is not that authority's, or over.
+    """
+    welcome, body, signatures = _read(path, "welcome", Welcome, content)
+    if not is_signed_by(authority, body, signatures["authority"]):
+        raise NetworkError(
+            f"{path}: is not signed by the coordinator whose invite was taken; ask for it anew"
+        )
+    if now is not None:
+        _in_time(path, welcome.expires, now, "ask the coordinator to approve the request anew")
+    return welcome
+
+
+def _write(path: Path, kind: str, said: Mapping[str, Any], signatures: Mapping[str, str]) -> None:
+    version = VERSIONS[kind]
+    document = {"cloister": kind, "version": version, "body": said, "signatures": signatures}
+    try:
+        write_whole(path, json.dumps(document, indent=2).encode() + b"\n")
+    except OSError as error:
+        raise BadFileError(f"{path}: cannot be written ({error}); name another place") from error
+
+
+def _statement(kind: str, said: Mapping[str, Any], version: int | None = None) -> bytes:
+    """What is signed: no signature on one paper holds for another, or for a ledger's entry."""
+    return f"cloister {kind} {version or VERSIONS[kind]}\n".encode() + canonical(said)
+
+
+def _document(path: Path, content: bytes) -> dict[str, Any]:
+    try:
+        document = read_json(content, most_bytes=LARGEST)
+    except ValueError as error:
+        raise BadFileError(f"{path}: cannot be read ({error}); ask for it anew") from error
+    if (
+        not isinstance(document, dict)
+        or set(document) != {"cloister", "version", "body", "signatures"}
+        or document["cloister"] not in list(SIGNERS)
+    ):
+        raise _no_paper(path)
+    version, newest = document["version"], VERSIONS[document["cloister"]]
+    if type(version) is not int or not 1 <= version <= newest:
+        raise BadFileError(
+            f"{path}: of version {shortened(version)}, this is {newest}; both sides need the "
+            "same version of cloister"
+        )
+    return document
+
+
+def _no_paper(path: Path) -> BadFileError:
+    return BadFileError(
+        f"{path}: no invite, request or welcome; give the file that the other side sent"
+    )
+
+
+def _read(
+    path: Path, kind: str, form: type[Paper], content: bytes | None
+) -> tuple[Paper, bytes, dict[str, bytes]]:
+    document = _document(path, content_of(path) if content is None else content)
+    if document["cloister"] != kind:
+        raise BadFileError(f"{path}: the {document['cloister']} was given; the {kind} is needed")
+    body, stated, version = document["body"], document["signatures"], document["version"]
+    kinds = {
+        field.name: int if field.name == "public_records" else str
+        for field in fields(form)
+        if SINCE.get(field.name, 1) <= version
+    }
+    later: dict[str, Any] = {field.name: "" for field in fields(form) if field.name not in kinds}
+    try:
+        if (
+            not isinstance(body, dict)
+            or set(body) != set(kinds)
+            or any(type(body[name]) is not kinds[name] for name in kinds)
+            or not all(is_name(body.get(name, "none")) for name in ("site", "coordinator"))
+            or not 1 <= body.get("public_records", 1) <= MOST_RECORDS
+            or not all(
+                re.fullmatch("[0-9a-f]{64}", body.get(name, "0" * 64))
+                for name in ("ledger_key", "coordinator_key")
+            )
+        ):
+            raise ValueError(kind)
+        statement = _statement(kind, body, version)
+    except ValueError as error:  # text that is no Unicode among them
+        raise BadFileError(f"{path}: the {kind} is damaged; ask for it anew") from error
+    try:
+        if set(stated) != SIGNERS[kind]:
+            raise ValueError(kind)
+        signatures = {name: bytes.fromhex(value) for name, value in stated.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise BadFileError(
+            f"{path}: the {kind}'s signatures are damaged; ask for it anew"
+        ) from error
+    return form(**body, **later), statement, signatures
+
+
+def _in_time(path: Path, expires: str, now: datetime, remedy: str) -> None:
+    try:
+        over = now > datetime.fromisoformat(expires)
+    except (ValueError, TypeError) as error:
+        raise BadFileError(f"{path}: {shortened(expires)} is no time with a zone") from error
+    if over:
+        raise NetworkError(f"{path}: was valid until {shortened(expires)[1:-1]}; {remedy}")

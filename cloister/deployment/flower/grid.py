@@ -1,0 +1,99 @@
+"""Flower's Grid over the SuperLink's Runtime API, for a task that this process claimed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from typing import cast
+
+from flwr.app import Message
+from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedRequest,
+    PullObjectRequest,
+    PullObjectResponse,
+)
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
+from flwr.supercore.run import Run
+from flwr.superlink.grid.http_grid import HttpGrid
+
+from cloister.deployment.flower.replies_on_arrival import Arrivals
+from cloister.deployment.flower.tasks import (
+    SERVER_PATIENCE,
+    PatientClient,
+    Runtime,
+    Task,
+    connect,
+    patient_invoker,
+)
+from cloister.errors import NetworkError
+
+log = logging.getLogger(__name__)
+
+
+class StudyGrid(HttpGrid):
+    """Flower's Grid, where a push that breaks off is one that was not taken, and no reply is waited
+    for or ends the run (`arriving`)."""
+
+    _arrivals: Arrivals | None = None
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Pushes messages; an empty id for each that the SuperLink did not take.
+
+        Raises:
+            NetworkError: The messages are larger than the SuperLink takes.
+        """
+        pushed = list(messages)
+        try:
+            ids = [message_id or "" for message_id in super().push_messages(pushed)]
+        except ObjectPushError:  # a SuperLink that was started anew does not know the session
+            log.warning("the SuperLink did not take %d messages", len(pushed))
+            return [""] * len(pushed)
+        if len(ids) != len(pushed):
+            raise NetworkError("the SuperLink takes no messages of this size; see its log")
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """The replies that are here by now; each once, and whatever it is.
+
+        Raises:
+            NetworkError: The SuperLink no longer knows the run.
+        """
+        client, run = self._runtime_client, cast(Run, self._run).run_id
+        assert isinstance(client, PatientClient)
+        if self._arrivals is None:
+            self._arrivals = Arrivals(SERVER_PATIENCE, time.monotonic)
+        told = client.PullMessages(PullAppMessagesRequest(message_ids=message_ids))
+        self._arrivals.add(told.messages_list, told.message_object_trees)
+
+        def pull(object_id: str) -> PullObjectResponse:
+            request = PullObjectRequest(node=self.node, run_id=run, object_id=object_id)
+            return client.look_for(request)
+
+        taken = []
+        for message_id, message in self._arrivals.take(pull):
+            client.ConfirmMessageReceived(
+                ConfirmMessageReceivedRequest(
+                    node=self.node, run_id=run, message_object_id=message_id
+                )
+            )
+            taken.append(message)
+        return taken
+
+
+def grid_of(runtime: Runtime, task: Task, run: Run) -> StudyGrid:
+    """The Grid of a run; its calls raise NetworkError once the run is no longer ours.
+
+    Args:
+        runtime: The SuperLink's.
+        task: The run's, claimed.
+        run: The run.
+    """
+    grid = StudyGrid(str(runtime.socket), insecure=True, token=task.token)
+    # Its own invoker interrupts the whole process where the SuperLink does not know the task.
+    grid._retry_invoker = patient_invoker()
+    grid._client = connect(runtime, task.token)
+    grid._client.patience = SERVER_PATIENCE
+    grid.set_run(run)
+    return grid

@@ -1,0 +1,272 @@
+"""Flower's tasks, claimed by a process of ours in place of `flower-superexec`.
+
+A SuperNode or SuperLink in process isolation offers tasks on its Runtime API. Whoever shows the
+executor's secret claims one and holds it by heartbeats. The app's bundle that comes with a task is
+dropped unread: only what is installed runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+from flwr.app import Context, Message
+from flwr.common.constant import SubStatus
+from flwr.common.serde import run_from_proto, user_config_from_proto
+from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse
+from flwr.proto.runtime_pb2 import (
+    AcquireTaskRequest,
+    PullAppMessagesRequest,
+    PullAppMessagesResponse,
+    PullTaskInputRequest,
+    PushTaskOutputRequest,
+    SendTaskHeartbeatRequest,
+)
+from flwr.supercore.constant import TaskType
+from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError
+from flwr.supercore.interceptors import (
+    RuntimeTokenHttpInterceptor,
+    RuntimeVersionHttpInterceptor,
+    SuperExecAuthHttpInterceptor,
+)
+from flwr.supercore.retry import RetryInvoker, exponential
+from flwr.supercore.run import Run
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message
+
+from cloister.deployment.flower.sockets import SocketClient
+from cloister.errors import NetworkError
+
+log = logging.getLogger(__name__)
+
+# A SuperNode makes a task before it has stored the task's message: seconds between looks for it.
+POLL = 0.1
+# How long a message may stand still before it is given up. A SuperNode makes a task for a run that
+# has ended meanwhile, too, whose message never comes; and a piece of one (5 MB) takes 40 s over a
+# line of 1 Mbit/s. At the coordinator pieces are there once a SuperNode has sent them.
+SITE_PATIENCE, SERVER_PATIENCE = 60.0, 15.0
+# How long a call may be tried again before its task is given up: Flower takes a task away after
+# 60 s without heartbeat.
+RETRY_SECONDS = 60.0
+_GONE = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where tasks are offered.
+
+    Attributes:
+        socket: Path of the unix socket at which the Runtime API listens.
+        secret: The executor's, byte for byte as in its file.
+    """
+
+    socket: Path
+    secret: bytes
+
+
+class RuntimeClient(SocketClient, RuntimeHttpClient):
+    """The Runtime API at a socket."""
+
+
+class PatientClient(RuntimeClient):
+    """Waits for a message and its objects; Flower's own client takes their absence for good.
+
+    Attributes:
+        patience: Seconds without any object arriving after which the message is given up.
+    """
+
+    patience = SITE_PATIENCE
+    _progress = 0.0
+
+    def PullMessages(self, request: PullAppMessagesRequest) -> PullAppMessagesResponse:  # noqa: N802
+        """The task's messages, once there are any."""
+        self._progress = time.monotonic()
+        while True:
+            response = super().PullMessages(request)
+            if response.messages_list or request.message_ids or self._is_still():
+                return response
+            time.sleep(POLL)
+
+    def PullObject(self, request: PullObjectRequest) -> PullObjectResponse:  # noqa: N802
+        """An object, once it is there.
+
+        Raises:
+            ObjectPullError: It does not come.
+        """
+        while True:
+            response = super().PullObject(request)
+            if response.object_available:
+                self._progress = time.monotonic()
+                return response
+            if self._is_still() or not response.object_found:
+                raise ObjectPullError(request.object_id, "it does not come")
+            time.sleep(POLL)
+
+    def look_for(self, request: PullObjectRequest) -> PullObjectResponse:
+        """An object, if it is there."""
+        return super().PullObject(request)
+
+    def _is_still(self) -> bool:
+        return time.monotonic() - self._progress > self.patience
+
+
+@dataclass
+class Task:
+    """A claimed task, kept by heartbeats until it is finished.
+
+    Attributes:
+        token: What every call about it shows.
+        client: For those calls.
+        lost: Set when Flower gave the task up: what comes of it will not be taken.
+    """
+
+    token: str
+    client: PatientClient
+    lost: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self._heartbeat = HeartbeatSender(self._beat)
+        self._heartbeat.start()
+
+    def message(self) -> tuple[Message, Context, bytes]:
+        """The message of a client's task, and the bundle that came along, for its hash alone.
+
+        Raises:
+            NetworkError: The message does not come: its run has ended, most likely.
+        """
+        try:
+            message, context, _, bundle = pull_task_input(self.client)
+        except (ObjectPullError, RuntimeError) as error:
+            raise NetworkError("a task without its message, which never came") from error
+        return message, context, bundle.content
+
+    def run(self) -> tuple[Run, Mapping[str, object]]:
+        """The run of a server's task and its configuration; its bundle is dropped unread."""
+        response = self.client.PullTaskInput(PullTaskInputRequest())
+        TaskIdentity.task_id = response.task_id
+        TaskIdentity.run_id = response.run.run_id
+        TaskIdentity.node_id = response.context.node_id
+        config = user_config_from_proto(response.run.override_config)
+        return run_from_proto(response.run), dict(config)
+
+    def reply(self, message: Message, context: Context) -> None:
+        """Sends a client task's reply."""
+        push_message(self.client, message, context)
+
+    def finish(self, succeeded: bool) -> None:
+        """Ends the task; no text of an error goes with it."""
+        status = SubStatus.COMPLETED if succeeded else SubStatus.FAILED
+        try:
+            self.client.PushTaskOutput(PushTaskOutputRequest(sub_status=status, details=""))
+        except (httpx.HTTPError, NetworkError) as error:
+            log.warning("the task's end could not be told: %s", type(error).__name__)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Lets the task go without a word."""
+        if self._heartbeat.is_running:
+            self._heartbeat.stop()
+        self.client.close()
+
+    def _beat(self) -> bool:
+        try:
+            alive = self.client.SendTaskHeartbeat(SendTaskHeartbeatRequest()).success
+        except NetworkError:
+            alive = False
+        except httpx.HTTPError:
+            return False
+        if not alive:
+            self.lost.set()
+        return True
+
+
+class Executor:
+    """Claims tasks of one kind, one at a time.
+
+    Args:
+        runtime: Where.
+        kind: A site's tasks or the coordinator's.
+    """
+
+    def __init__(self, runtime: Runtime, kind: TaskType) -> None:
+        self._runtime = runtime
+        self._kind = kind
+        self._client = RuntimeClient(
+            runtime.socket,
+            [
+                RuntimeVersionHttpInterceptor("SuperExec"),
+                SuperExecAuthHttpInterceptor(
+                    master_secret=runtime.secret,
+                    protected_methods={"/flwr.proto.Runtime/AcquireTask"},
+                ),
+            ],
+        )
+
+    def claim(self) -> Task | None:
+        """Claims a task where one waits.
+
+        Raises:
+            NetworkError: The secret is not the Runtime's.
+        """
+        request = AcquireTaskRequest(supported_task_types=[self._kind])
+        try:
+            response = self._client.AcquireTask(request)
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code in _GONE:
+                raise NetworkError(
+                    f"{self._runtime.socket}: does not take this executor's secret; another "
+                    "process listens there"
+                ) from error
+            return None
+        except httpx.HTTPError:
+            return None
+        if not response.HasField("task"):
+            return None
+        return Task(response.token, connect(self._runtime, response.token))
+
+    def close(self) -> None:
+        """Closes the connection; claimed tasks have their own."""
+        self._client.close()
+
+
+def connect(runtime: Runtime, token: str) -> PatientClient:
+    """A client for one task's calls."""
+    return PatientClient(
+        runtime.socket,
+        [RuntimeVersionHttpInterceptor("SuperExec"), RuntimeTokenHttpInterceptor(token)],
+        patient_invoker(),
+    )
+
+
+def patient_invoker() -> RetryInvoker:
+    """Tries a call again while the other side is away; Flower's own would end this process.
+
+    Calls raise NetworkError where the other side no longer knows the task.
+    """
+
+    def give_up(error: Exception) -> bool:
+        if isinstance(error, httpx.HTTPStatusError):
+            if error.response.status_code in _GONE:
+                raise NetworkError("Flower has given this task up") from error
+            return error.response.status_code not in (502, 503, 504)
+        return False
+
+    return RetryInvoker(
+        lambda: exponential(base_delay=0.1, max_delay=5),
+        recoverable_exceptions=(httpx.TransportError, httpx.HTTPStatusError),
+        max_tries=None,
+        max_time=RETRY_SECONDS,
+        should_giveup=give_up,
+    )
+
+
+CLIENT_TASK = TaskType.CLIENT_APP
+SERVER_TASK = TaskType.SERVER_APP

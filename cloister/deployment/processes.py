@@ -1,0 +1,258 @@
+"""Long-lived child processes: started, watched, started again, and ended in time."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import pwd
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cloister.deployment.log_rotation import Pump, RotatingLog
+
+log = logging.getLogger(__name__)
+
+# A child that dies is started again after so many seconds, doubling up to the second; one that
+# lived for the third begins anew.
+FIRST_DELAY, LONGEST_DELAY, STEADY = 0.5, 10.0, 60.0
+# Children are asked to end and get this long before they are killed; the whole stays below the 10 s
+# that a service is given.
+GRACE = 7.0
+POLL = 0.1
+# What an ended child has left in its pipe (64 KiB at most) is written in less than this.
+DRAIN = 2.0
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """What is to run.
+
+    Attributes:
+        name: Shown in status and logs.
+        command: Its arguments.
+        environment: All of it.
+        log: File for what it prints, rotated while it runs.
+        takes_down: Programs that are started anew when this one dies unasked.
+        user: Numeric user to run as; None: this process's.
+    """
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    log: Path
+    takes_down: tuple[str, ...] = ()
+    user: int | None = None
+
+
+@dataclass
+class Child:
+    """A program and the process that runs it.
+
+    Attributes:
+        program: What runs.
+        process: None between two starts.
+        starts: How often it was started.
+        exit_code: Of the last process that ended.
+    """
+
+    program: Program
+    process: subprocess.Popen[bytes] | None = None
+    starts: int = 0
+    exit_code: int | None = None
+    delay: float = FIRST_DELAY
+    due: float = 0.0
+    since: float = 0.0
+    pump: Pump | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the running process."""
+        return self.process.pid if self.process else None
+
+    def start(self) -> None:
+        """Starts the process."""
+        self.starts += 1
+        self.since = time.monotonic()
+        output = None
+        try:
+            group, more = _groups_of(self.program.user)
+            output = RotatingLog(self.program.log)
+            self.process = subprocess.Popen(
+                self.program.command,
+                bufsize=0,
+                env=dict(self.program.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                user=self.program.user,
+                group=group,
+                extra_groups=more,
+                preexec_fn=_end_with_parent() if sys.platform == "linux" else None,
+                start_new_session=True,
+            )
+        except (OSError, subprocess.SubprocessError) as error:  # no memory, no disk, no program
+            log.error("%s cannot be started: %s", self.program.name, error)
+            if output is not None:
+                output.close()
+            self._wait_longer()
+        else:
+            assert self.process.stdout is not None
+            self.pump = Pump(self.process.stdout, output)
+
+    def has_ended(self) -> bool:
+        """Whether the process ended since the last look; when it is due again follows from it."""
+        if self.process is None or self.process.poll() is None:
+            return False
+        self.exit_code = self.process.returncode
+        self.kill()  # what it may have left behind
+        self.process = None
+        self._wait_longer()
+        return True
+
+    def _wait_longer(self) -> None:
+        if time.monotonic() - self.since > STEADY:
+            self.delay = FIRST_DELAY
+        self.due = time.monotonic() + self.delay
+        self.delay = min(2 * self.delay, LONGEST_DELAY)
+
+    def ask_to_end(self) -> None:
+        """Sends SIGTERM."""
+        if self.process is not None:
+            self.process.terminate()
+
+    def kill(self) -> None:
+        """Ends it without asking, with everything that it started."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        if self.pump is not None:
+            self.pump.finish(DRAIN)
+            self.pump = None
+
+
+@dataclass
+class Supervisor:
+    """Keeps programs running until it is told to stop.
+
+    Attributes:
+        programs: In the order in which they start; they end in the opposite one.
+        on_tick: Called between looks, ten times a second.
+        on_change: Called after a child was started or ended.
+        stop: Set it to end.
+    """
+
+    programs: Sequence[Program]
+    on_tick: Callable[[], None] = lambda: None
+    on_change: Callable[[], None] = lambda: None
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.children = {program.name: Child(program) for program in self.programs}
+
+    def run(self) -> None:
+        """Starts everything and keeps it running; returns once all has ended."""
+        try:
+            while not self.stop.is_set():
+                self._look()
+                _try(self.on_tick)
+                self.stop.wait(POLL)
+        finally:
+            self._end(list(self.children.values()))
+            _try(self.on_change)
+
+    def restart(self, name: str) -> None:
+        """Ends a child and starts it again at the next look."""
+        self._end([self.children[name]])
+        self.children[name].due = 0.0
+
+    def end_on_signals(self) -> None:
+        """SIGTERM and SIGINT end the supervisor; to be called in the main thread."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.stop.set())
+
+    def _look(self) -> None:
+        for child in self.children.values():
+            if child.has_ended():
+                log.warning("%s ended with code %s", child.program.name, child.exit_code)
+                for name in child.program.takes_down:
+                    self.restart(name)
+                _try(self.on_change)
+        for child in self.children.values():
+            if child.process is None and time.monotonic() >= child.due:
+                child.start()
+                _try(self.on_change)
+
+    def _end(self, children: Sequence[Child]) -> None:
+        running = [child for child in reversed(children) if child.process is not None]
+        for child in running:
+            child.ask_to_end()
+        deadline = time.monotonic() + GRACE
+        for child in running:
+            assert child.process is not None
+            try:
+                child.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                log.warning("%s does not end; it is killed", child.program.name)
+            child.kill()
+            child.process = None
+
+
+def _try(call: Callable[[], None]) -> None:
+    """Calls; a full disk at which nothing can be noted is no reason to end what runs."""
+    try:
+        call()
+    except OSError as error:
+        log.error("%s", error)
+
+
+def _groups_of(user: int | None) -> tuple[int | None, list[int] | None]:
+    """A user's own group and further ones: a child that is given away keeps none of its parent's.
+
+    Raises:
+        OSError: The machine does not know the user.
+    """
+    if user is None:
+        return None, None
+    try:
+        entry = pwd.getpwuid(user)
+    except KeyError as error:
+        raise OSError(f"no user {user}") from error
+    return entry.pw_gid, os.getgrouplist(entry.pw_name, entry.pw_gid)
+
+
+def _end_with_parent() -> Callable[[], None]:
+    """What a child calls first: the kernel then ends it when its parent dies, however it dies."""
+    library, parent = ctypes.CDLL(None), os.getpid()
+
+    def bind() -> None:
+        library.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died in between
+            os._exit(1)
+
+    return bind
+
+
+def is_cloister(pid: int) -> bool:
+    """Whether a process is there and cloister's, not another one that got its number."""
+    if pid <= 1:
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        pass
+    except OSError:
+        return False
+    try:
+        return b"cloister" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return not Path("/proc/self").exists()  # systems without /proc: the number has to do

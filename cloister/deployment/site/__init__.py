@@ -1,0 +1,1 @@
+"""What a site's operator runs: agent and service, approvals, backup, doctor."""

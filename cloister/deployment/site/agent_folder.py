@@ -1,0 +1,178 @@
+"""What a site's running service leaves for its operator, in `NAME.agent/` beside `site.toml`.
+
+executor.secret   what the agent shows to the site's SuperNode
+service.json      the service: its pid, its children
+connection.json   why the SuperNode did not get through, when it last did not
+logs/             of agent and SuperNode
+runtime/          the socket at which the SuperNode serves the agent
+own/              the agent's own, where it runs as another user; the rest is the service's
+  agent.json      what the agent does now, and what it did
+  refusals.jsonl  why rounds came to nothing; for the operator's eyes (`deployment.site.refusals`)
+  proofs.json     what was proven of studies' gradients and times, on synthetic records
+  records.json    which records it serves: a stamp of their file
+  study.json      the study that it admitted last, and what the policy tightened in it
+  reload          written by `cloister site reload`: read the records again, between two rounds
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cloister.client.site_file import SiteFile
+from cloister.deployment.processes import is_cloister
+from cloister.deployment.site.refusals import Dropped, Refusals, cut
+from cloister.files import write_whole
+
+# Characters of a note's field: a question names its study, and a certificate its issuer.
+MOST_NOTED = 2_000
+
+
+@dataclass(frozen=True)
+class AgentFolder:
+    """The folder.
+
+    Attributes:
+        path: Absolute.
+    """
+
+    path: Path
+
+    @classmethod
+    def of(cls, file: SiteFile) -> AgentFolder:
+        """The folder that belongs to a `site.toml`."""
+        return cls(file.path.parent / f"{file.site.name}.agent")
+
+    @property
+    def secret(self) -> Path:
+        """Shared by SuperNode and agent."""
+        return self.path / "executor.secret"
+
+    @property
+    def service(self) -> Path:
+        """The running service."""
+        return self.path / "service.json"
+
+    @property
+    def logs(self) -> Path:
+        """Of both processes."""
+        return self.path / "logs"
+
+    @property
+    def socket(self) -> Path:
+        """Where the SuperNode's Runtime API listens; the folder is the agent's alone."""
+        return self.path / "runtime" / "supernode.sock"
+
+    @property
+    def own(self) -> Path:
+        """What the agent writes."""
+        return self.path / "own"
+
+    @property
+    def proofs(self) -> Path:
+        """What was proven before (`client.proving`)."""
+        return self.own / "proofs.json"
+
+    def note_activity(self, activity: Mapping[str, Any]) -> None:
+        """Notes what the agent does now."""
+        said = {
+            key: cut(value, MOST_NOTED) if isinstance(value, str) else value
+            for key, value in activity.items()
+        }
+        stamped = {**said, "time": datetime.now(UTC).isoformat(timespec="seconds")}
+        write_whole(self.own / "agent.json", json.dumps(stamped).encode(), mode=0o600)
+
+    def activity(self) -> dict[str, Any]:
+        """What the agent did last; empty before it did anything."""
+        try:
+            found: dict[str, Any] = json.loads((self.own / "agent.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found
+
+    def note_connection(self, trouble: str) -> None:
+        """Notes what stands between the site and its coordinator."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        told = {"time": now, "trouble": cut(trouble, MOST_NOTED)}
+        write_whole(self.path / "connection.json", json.dumps(told).encode(), mode=0o600)
+
+    def forget_connection(self) -> None:
+        """Drops what was noted by a service that has ended."""
+        (self.path / "connection.json").unlink(missing_ok=True)
+
+    def connection(self) -> dict[str, Any]:
+        """What stood between them last; empty where nothing did."""
+        try:
+            found: dict[str, Any] = json.loads((self.path / "connection.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found
+
+    def note_refusal(self, error: Exception, study: str, number: int) -> None:
+        """Notes why a round came to nothing."""
+        self._refusals.note(error, study, number)
+
+    def refusals(self) -> list[dict[str, Any]]:
+        """Why rounds came to nothing, oldest first."""
+        return self._refusals.rows()
+
+    def refusals_dropped(self) -> Dropped | None:
+        """Of how many it is not kept; None: of none."""
+        return self._refusals.dropped()
+
+    @property
+    def _refusals(self) -> Refusals:
+        return Refusals(self.own / "refusals.jsonl")
+
+    def note_records(self, document: Mapping[str, Any]) -> None:
+        """Notes which records the agent serves."""
+        write_whole(self.own / "records.json", json.dumps(document).encode(), mode=0o600)
+
+    def records(self) -> dict[str, Any]:
+        """Which records the agent serves; empty before it served any."""
+        return _document(self.own / "records.json")
+
+    def note_study(self, document: Mapping[str, Any]) -> None:
+        """Notes the study that the agent admitted."""
+        write_whole(self.own / "study.json", json.dumps(document).encode(), mode=0o600)
+
+    def study(self) -> dict[str, Any]:
+        """The study that the agent admitted last; empty before it admitted any."""
+        return _document(self.own / "study.json")
+
+    def ask_reload(self) -> None:
+        """Asks the agent to read the records again.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        (self.own / "reload").touch(mode=0o600)
+
+    def take_reload(self) -> bool:
+        """Whether the agent was asked to read the records again; it is then asked no more."""
+        try:
+            (self.own / "reload").unlink()
+        except OSError:
+            return False
+        return True
+
+    def running(self) -> dict[str, Any] | None:
+        """The running service; None where none runs."""
+        try:
+            document: dict[str, Any] = json.loads(self.service.read_text("utf-8"))
+            pid = int(document["pid"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return document if is_cloister(pid) else None
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found

@@ -1,0 +1,162 @@
+"""Whether a study is approved at a site: by a standing approval, or by people, or not.
+
+    study, site.toml ──▶ rejected? ──▶ a standing approval matches? ──▶ enough people approved?
+                          │ refused        │ approved                     │ yes: approved
+                                                                          └ no: waits
+
+A function of the study's document, `site.toml`, the decisions and the day: no record, no ledger.
+It comes after the site's own policy and before everything else: no base is looked for, nothing is
+read and nothing charged for a study that waits. So `unapproved` takes as long as these files take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+from cloister.bounds import listed
+from cloister.client.approvals_config import ApprovalsConfig, StandingApproval
+from cloister.client.terms import Terms
+from cloister.deployment.site.decisions import Decision, Decisions, Kind
+from cloister.errors import RefusedError, UnapprovedError
+from cloister.ledger.stated import of_plan
+from cloister.names import counted
+
+
+class State(StrEnum):
+    """How a study stands at a site."""
+
+    APPROVED = "approved"
+    WAITING = "waiting"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a study stands, and why.
+
+    Attributes:
+        state: How.
+        why: In one line, for the site's operator.
+        by: Accounts whose approvals count.
+    """
+
+    state: State
+    why: str
+    by: tuple[int, ...] = ()
+
+
+def judge(terms: Terms, decisions: Sequence[Decision], now: datetime) -> Verdict:
+    """Whether a study that the policy accepts may begin, or go on.
+
+    Args:
+        terms: The study at the site.
+        decisions: All of the site's, in their order.
+        now: The present time, with its zone.
+
+    Guarantees:
+        A rejection ends every approval before it, of whomever, and stands against standing
+        approvals too. What is approved is one digest of a study on one digest of terms. As many
+        accounts have approved since as `approvals.needed` says; one account counts once.
+    """
+    config = terms.file.approvals
+    about = [one for one in decisions if one.study == terms.study]
+    rejected = [number for number, one in enumerate(about) if one.kind is Kind.REJECT]
+    since = about[rejected[-1] + 1 :] if rejected else about
+    by = _counting(config, terms.digest(), since, now)
+    people = ", ".join(one.who for one in by.values())
+    if len(by) >= config.needed:
+        return Verdict(State.APPROVED, f"approved by {people}", tuple(by))
+    if rejected:
+        no = about[rejected[-1]]
+        if not by:
+            return Verdict(State.REJECTED, f"rejected by {no.who}, {no.time}")
+    else:
+        for number, one in enumerate(config.standing, 1):
+            if not unmet(one, terms, now):
+                return Verdict(State.APPROVED, f"matches approvals.standing {number}")
+    missing = counted(config.needed - len(by), "person")
+    why = f"approved by {people}; {missing} more must" if by else f"{missing} must approve it"
+    return Verdict(State.WAITING, why.replace("persons", "people") + _ended(since), tuple(by))
+
+
+def _ended(approvals: Sequence[Decision]) -> str:
+    """What is to be said where somebody approved it before, and that does not count."""
+    if not approvals:
+        return ""
+    return "; an approval from before does not count: site.toml says other terms now, or it ended"
+
+
+def _counting(
+    config: ApprovalsConfig, terms: str, approvals: Sequence[Decision], now: datetime
+) -> dict[int, Decision]:
+    """The approvals that count, by account."""
+    return {
+        one.uid: one
+        for one in approvals
+        if one.terms == terms
+        and (not config.operators or one.login in config.operators)
+        and _lasts(config, one, now)
+    }
+
+
+def _lasts(config: ApprovalsConfig, one: Decision, now: datetime) -> bool:
+    if config.days is None:
+        return True
+    age = now - datetime.fromisoformat(one.time)
+    return timedelta(0) <= age < timedelta(days=config.days)
+
+
+def unmet(standing: StandingApproval, terms: Terms, now: datetime) -> list[str]:
+    """The conditions of a standing approval that a study does not meet, in words; none: it matches.
+
+    Args:
+        standing: The approval.
+        terms: The study at the site.
+        now: The present time, with its zone.
+    """
+    recipe, plan = terms.recipe, terms.plan
+    declared = terms.file.records.labels if terms.file.records is not None else ()
+    allowed = declared if standing.labels is None else standing.labels
+    more = [label for label in recipe.task.labels if label not in allowed]
+    said = []
+    if now.astimezone(UTC).date() > standing.until:
+        said.append(f"until: ended after {standing.until}")
+    if recipe.model.sha256 not in standing.base_sha256:
+        said.append("base_sha256: another base")
+    if recipe.task.kind not in standing.tasks:
+        said.append(f"tasks: {recipe.task.kind} is none of them")
+    if plan.unit is not standing.unit:
+        said.append(f"unit: {plan.unit} here, {standing.unit} is meant")
+    if plan.sharing is not None and not standing.shared_noise:
+        said.append("shared_noise: shared with other sites here")
+    if more:
+        said.append(f"labels: {listed(more)} besides")
+    if plan.num_rounds > standing.max_rounds:
+        said.append(f"max_rounds: {plan.num_rounds} here, {standing.max_rounds} at most")
+    if not said and of_plan(plan).epsilon > standing.max_epsilon:  # takes longest
+        said.append(f"max_epsilon: {of_plan(plan).short} here, {standing.max_epsilon:g} at most")
+    return said
+
+
+def check_approved(terms: Terms) -> Verdict:
+    """Lets a study pass that is approved at its site, now.
+
+    Raises:
+        UnapprovedError: It waits for somebody there.
+        RefusedError: It was rejected, or the decisions cannot be read.
+    """
+    verdict = judge(terms, Decisions.of(terms.file).read(), datetime.now(UTC))
+    if verdict.state is State.WAITING:
+        raise UnapprovedError(
+            f"study {terms.study[:12]} ({terms.recipe.study.name}) waits: {verdict.why}; cloister "
+            f"site studies show {terms.file.path} {terms.study[:12]}"
+        )
+    if verdict.state is State.REJECTED:
+        raise RefusedError(
+            f"study {terms.study[:12]} ({terms.recipe.study.name}): {verdict.why}; cloister site "
+            f"studies approve {terms.file.path} {terms.study[:12]} takes that back"
+        )
+    return verdict

@@ -1,0 +1,163 @@
+"""Whether a site reaches its coordinator, step by step.
+
+Name, port, TLS, clock, version, membership; or a proxy in place of the first three. Each step needs
+the one before it; the first that fails says what stands in the way.
+"""
+
+from __future__ import annotations
+
+import base64
+import socket
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from urllib.parse import unquote
+
+import httpx
+from cryptography import x509
+
+from cloister import __version__
+from cloister.deployment.enrolment.address import split_address
+from cloister.deployment.enrolment.node_key import load_node_key, public_pem
+from cloister.deployment.proxies import proxy_for
+from cloister.deployment.site.joining import Membership
+
+# Seconds for one step; a connection that takes longer will not carry a round's messages.
+PATIENCE = 10.0
+# Flower refuses a node's signature whose time is further off (300 s), and one minute is what the
+# coordinator's and a site's records may differ by without confusing who reads them.
+MOST_SKEW, FLOWERS_SKEW = 60.0, 300.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step's outcome.
+
+    Attributes:
+        name: Of the step.
+        fine: Whether it holds.
+        detail: What was found.
+        remedy: What to do; empty where it holds.
+        blocks: Whether a site cannot take part without it.
+    """
+
+    name: str
+    fine: bool
+    detail: str
+    remedy: str = ""
+    blocks: bool = True
+
+
+def reach(membership: Membership) -> Iterator[Step]:
+    """Takes the steps in turn; ends after one that blocks.
+
+    Args:
+        membership: The site's.
+
+    Raises:
+        BadFileError: The site has joined no federation.
+    """
+    host, port = split_address(membership.invite.address, "address")
+    context = ssl.create_default_context(cafile=str(membership.authority))
+    proxy = proxy_for(host)
+    if proxy is not None:
+        yield Step("proxy", True, f"{proxy}, by this environment")
+    else:
+        for step in _connection(host, port, context):
+            yield step
+            if not step.fine:
+                return
+    key = base64.b64encode(public_pem(load_node_key(membership.node_key)).encode()).decode()
+    try:
+        answer = httpx.post(
+            f"https://{host}:{port}/v1/fleet/send-node-heartbeat",
+            content=b"",
+            headers={"flwr-public-key": key, "content-type": "application/protobuf"},
+            verify=context,
+            timeout=PATIENCE,
+            trust_env=proxy is not None,
+        )
+    except httpx.HTTPError as error:
+        yield Step(
+            "gate",
+            False,
+            f"{host}:{port}: {error}",
+            "have the proxy let this address through unopened" if proxy else "ask the coordinator",
+        )
+        return
+    yield from _said(answer)
+
+
+def _connection(host: str, port: int, context: ssl.SSLContext) -> Iterator[Step]:
+    """Name, port and TLS, without a proxy."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        yield Step("name", False, f"{host}: {error}", "check the DNS, or the proxy's settings")
+        return
+    yield Step("name", True, f"{host} is {found[0][4][0]}")
+    try:
+        with socket.create_connection((host, port), PATIENCE) as plain:
+            yield Step("port", True, f"{host}:{port} answers")
+            with context.wrap_socket(plain, server_hostname=host) as secured:
+                shown = secured.getpeercert(binary_form=True)
+    except ssl.SSLCertVerificationError as error:
+        yield Step(
+            "TLS",
+            False,
+            f"{host}:{port}: {error.verify_message}",
+            "a proxy that opens TLS stands between, or this is not your coordinator: have the "
+            "address excepted, or ask the coordinator about its certificate",
+        )
+        return
+    except ssl.SSLError as error:
+        yield Step(
+            "TLS",
+            False,
+            f"{host}:{port}: {error}",
+            "what answers there speaks no TLS; ask the coordinator for its address",
+        )
+        return
+    except OSError as error:
+        yield Step(
+            "port",
+            False,
+            f"{host}:{port}: {error}",
+            "ask the coordinator whether it runs; let this one port through, outbound",
+        )
+        return
+    until = x509.load_der_x509_certificate(shown or b"").not_valid_after_utc
+    yield Step("TLS", True, f"the coordinator's own certificate, valid until {until:%Y-%m-%d}")
+
+
+def _said(answer: httpx.Response) -> Iterator[Step]:
+    """What the gate's answer tells of clock, version and membership."""
+    stamp = answer.headers.get("date")
+    if stamp:
+        skew = abs((datetime.now(UTC) - parsedate_to_datetime(stamp)).total_seconds())
+        yield Step(
+            "clock",
+            skew <= MOST_SKEW,
+            f"{skew:.0f} s from the coordinator's",
+            "" if skew <= MOST_SKEW else "set the clock (NTP)",
+            blocks=skew > FLOWERS_SKEW,
+        )
+    theirs = answer.headers.get("cloister-version", "")
+    same = theirs.split(".")[:2] == __version__.split(".")[:2]
+    yield Step(
+        "version",
+        same,
+        f"cloister {__version__} here, {theirs or 'unknown'} at the coordinator",
+        "" if same else "install the coordinator's version",
+    )
+    known = answer.headers.get("cloister-member")
+    yield Step(
+        "membership",
+        known is not None,
+        f"known as {unquote(known or '')}" if known else "not known there",
+        ""
+        if known
+        else "not approved yet, revoked or over: ask the coordinator, then cloister site join",
+    )

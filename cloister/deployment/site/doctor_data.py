@@ -1,0 +1,136 @@
+"""Whether a site's records can be read, what units they are of, and which rows do not fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from cloister.client.site_file import SiteFile
+from cloister.data.census import census
+from cloister.deployment.site.checks import Level, Outcome
+from cloister.deployment.site.records import Misfit, SiteRecords, left_out, read_records
+from cloister.names import counted
+from cloister.privacy.units import Unit
+
+# A declared size so far from the true one makes ε or the batches another than meant.
+DECLARED_FACTOR = 2.0
+# δ must stay well below one over the number of units: at 1/n, a mechanism that publishes one
+# unit at random still meets it. A tenth of that is the usual rule (Dwork and Roth 2014, §2.3).
+DELTA_SHARE = 0.1
+# Rows that a message names; the operator finds the rest once these are mended.
+NAMED = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing about the records that is seldom meant.
+
+    Attributes:
+        note: What was found.
+        remedy: What to do.
+    """
+
+    note: str
+    remedy: str
+
+
+def describe(file: SiteFile, found: SiteRecords) -> tuple[str, tuple[Finding, ...]]:
+    """What units the records are of, and what about them is seldom meant.
+
+    Args:
+        file: The site's.
+        found: Its records.
+
+    Returns:
+        Two things in true numbers, for the operator alone: one line, and the findings.
+    """
+    unit = file.policy.privacy.unit
+    named = [r for r in found.records if unit is Unit.RECORD or r.person is not None]
+    counts = census(named, unit)
+    findings = [Finding(warning, "correct the identifiers") for warning in counts.warnings]
+    findings += _declared(file, counts.units)
+    if unit is Unit.PERSON:
+        findings += _nameless(found)
+    findings += _misfits(found)
+    return str(counts), tuple(findings)
+
+
+def _declared(file: SiteFile, units: int) -> Iterator[Finding]:
+    declared, delta = file.site.public_records, file.policy.budget.delta
+    if not 1 / DECLARED_FACTOR <= declared / max(units, 1) <= DECLARED_FACTOR:
+        yield Finding(
+            f"{declared} {'is' if declared == 1 else 'are'} declared",
+            "declare a round number nearer to it in site.public_records: the sample rate follows "
+            "it",
+        )
+    if delta > DELTA_SHARE / declared:
+        yield Finding(
+            f"budget.delta = {delta:g} is above 1/(10 × site.public_records) = "
+            f"{DELTA_SHARE / declared:.2g}: beside so few units it allows that some are exposed",
+            "before the ledger is begun, set budget.delta to at most "
+            f"{10.0 ** math.floor(math.log10(DELTA_SHARE / declared)):g}",
+        )
+
+
+def _nameless(found: SiteRecords) -> Iterator[Finding]:
+    for reason, misfits in _by_reason(found.nameless):
+        verb = "names" if len(misfits) == 1 else "name"
+        yield Finding(
+            f"{counted(len(misfits), 'record')} {verb} no person that could be used: {reason} "
+            f"({_rows(misfits)})",
+            f"name one in each; without one a record is never used: {misfits[0].problem}",
+        )
+
+
+def _misfits(found: SiteRecords) -> Iterator[Finding]:
+    for reason, misfits in _by_reason(found.misfits):
+        yield Finding(
+            f"{left_out(len(misfits))}: {reason} ({_rows(misfits)})",
+            f"correct them: row {misfits[0].row}: {misfits[0].problem}",
+        )
+
+
+def _by_reason(misfits: Sequence[Misfit]) -> list[tuple[str, list[Misfit]]]:
+    found: dict[str, list[Misfit]] = {}
+    for misfit in misfits:
+        found.setdefault(misfit.reason, []).append(misfit)
+    return list(found.items())
+
+
+def _rows(misfits: Sequence[Misfit]) -> str:
+    rows = [str(misfit.row) for misfit in misfits[:NAMED]]
+    return f"row {', '.join(rows)}{', …' if len(misfits) > NAMED else ''}"
+
+
+class DataCheck:
+    """Reads the records; what it found is kept for the checks of a study.
+
+    Args:
+        file: The site's.
+
+    Attributes:
+        found: The records; None before they were read, and where they cannot be.
+    """
+
+    def __init__(self, file: SiteFile) -> None:
+        self._file = file
+        self.found: SiteRecords | None = None
+
+    def __call__(self) -> Outcome:
+        """Makes the check.
+
+        Raises:
+            CloisterError: The records cannot be read, or make not one unit.
+        """
+        self.found = read_records(self._file)
+        counts, findings = describe(self._file, self.found)
+        told = f"{counts} (told to nobody)"
+        if not findings:
+            return Outcome("data", Level.PASS, told)
+        return Outcome(
+            "data",
+            Level.WARN,
+            " · ".join([told, *(f.note for f in findings)]),
+            " · ".join(dict.fromkeys(f.remedy for f in findings)),
+        )

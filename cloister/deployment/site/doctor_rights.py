@@ -1,0 +1,69 @@
+"""What others than its owner may do with what a site has on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cloister.client.personal import PersonalAdapter
+from cloister.client.site_file import SiteFile
+from cloister.deployment.site.agent_folder import AgentFolder
+from cloister.deployment.site.checks import Level, Outcome
+from cloister.deployment.site.joining import Membership
+from cloister.owner_only import exposed
+
+NAME = "rights"
+
+
+def rights(file: SiteFile) -> Outcome:
+    """Looks for rights of others; an agent's user passes through its folder, which is none.
+
+    What Cloister made itself it closes when it opens it; records, `site.toml` and the folder of the
+    ledger are the operator's, and so is what another user owns.
+    """
+    writable = [*_with(file, "write")]
+    readable = [*_with(file, "read")]
+    if not writable and not readable:
+        return Outcome(NAME, Level.PASS, "nobody else may read records, ledger, keys or notes")
+    found = dict.fromkeys([*writable, *readable])
+    detail = "; ".join(f"others may {exposed(path)} {path}" for path in found)
+    places = " ".join(f"'{path}'" for path in found)
+    return Outcome(
+        NAME,
+        Level.FAIL if writable else Level.WARN,
+        detail,
+        f"chmod go= {places}; whoever could read them may have: see who has an account here",
+    )
+
+
+def _with(file: SiteFile, right: str) -> Iterator[Path]:
+    """What others may read or write that they must not."""
+    for path in _private(file):
+        if right in exposed(path):
+            yield path
+    folder = file.ledger.parent
+    if right in exposed(folder) and not (right == "write" and _is_sticky(folder)):
+        yield folder  # who writes to it can put another ledger in the place of this one
+    if right == "write" and right in exposed(file.path):
+        yield file.path
+
+
+def _private(file: SiteFile) -> Iterator[Path]:
+    yield file.data
+    ledger = file.ledger
+    for ending in ("", ".head", ".key", ".lock"):
+        yield ledger.with_name(ledger.name + ending)
+    personal = PersonalAdapter.beside(ledger, "").folder
+    agent = AgentFolder.of(file)
+    membership = Membership.of(file)
+    yield membership.path
+    yield membership.node_key  # what else is there is public
+    for folder in (personal, agent.path, agent.own, agent.logs):
+        yield folder
+        if folder.is_dir() and folder != agent.path and "enter" in exposed(folder):
+            yield from sorted(path for path in folder.iterdir() if path.is_file())
+
+
+def _is_sticky(path: Path) -> bool:
+    """Whether each may remove only what is theirs, as in /tmp."""
+    return bool(path.stat().st_mode & 0o1000)

@@ -1,0 +1,250 @@
+"""Whether a site can run a study: accepted first, then its base, its units, its gradients."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import torch
+
+from cloister.client.acceptance import accept, proposed_plan
+from cloister.client.changes import Change, changes
+from cloister.client.proving import KeptProofs
+from cloister.client.site_file import SiteFile
+from cloister.client.terms import Terms
+from cloister.deployment.site.agent_folder import AgentFolder
+from cloister.deployment.site.approvals import State, judge, unmet
+from cloister.deployment.site.checks import Level, Outcome, run_check
+from cloister.deployment.site.decisions import Decisions
+from cloister.deployment.site.open_ledger import check_covered
+from cloister.deployment.site.opened_site import accepted_plan, own_workspace
+from cloister.deployment.site.records import SiteRecords
+from cloister.errors import RefusedError
+from cloister.ledger.stated import of_plan
+from cloister.models.network import trained_parameters
+from cloister.models.state import read_adapter, write_adapter
+from cloister.names import counted
+from cloister.privacy.plan import Plan
+from cloister.privacy.units import Unit
+from cloister.recipe import Recipe
+from cloister.tasks.task import Example
+from cloister.training.gradients import clipped_gradient_sum, per_record_hooks, plain_gradient_sum
+from cloister.training.machine import on_machine
+from cloister.training.shapes import one_by_one
+from cloister.training.units import EncodedUnits, encode_units, singles
+from cloister.training.workspace import Workspace
+
+# Memory for the base, its activations and per-record gradients, over the base's own.
+MEMORY_FACTOR = 3.0
+# float32 rounding between two ways to the same sum.
+PARITY = 1e-4
+# Rows that a message names; the operator finds the rest once these are mended.
+NAMED = 5
+
+
+def study_checks(file: SiteFile, recipe: Recipe, found: SiteRecords) -> Iterator[Outcome]:
+    """Makes every check of a study, in the order in which a site comes to it.
+
+    Args:
+        file: The site's.
+        recipe: The study's.
+        found: The site's records.
+    """
+    plans: list[Plan] = []
+    workspaces: list[Workspace] = []
+    encodings: list[EncodedUnits] = []
+
+    def policy() -> Outcome:
+        plan = accept(recipe, file)
+        check_covered(file, recipe.digest(), plan)
+        plans.append(plan)
+        isolated = file.policy.privacy.isolate_units
+        return _policy(plan, changes(proposed_plan(recipe, file), plan, isolate_units=isolated))
+
+    def base() -> Outcome:
+        workspace = own_workspace(file, recipe)
+        accepted_plan(file, recipe, workspace)  # modules and sizes of messages, which it decides
+        workspaces.append(workspace)
+        detail = f"weights {workspace.base_sha256[:12]}…, accepted"
+        if workspace.network.pooling is not None:
+            detail += f"; pooling: {workspace.network.pooling}"
+        return Outcome("base model", Level.PASS, detail)
+
+    def units() -> Outcome:
+        plan, workspace = plans[0], workspaces[0]
+        most = plan.max_records if plan.unit is Unit.PERSON else 1
+        encodings.append(
+            encode_units(found.records, workspace.task, plan.unit, most, workspace.limits)
+        )
+        return _units(found, encodings[0], plan, recipe.task.max_length)
+
+    yield run_check("policy", policy)
+    if plans:
+        yield run_check("approval", lambda: _approval(Terms(file, recipe, plans[0])))
+        yield run_check("base model", base)
+    if not workspaces:
+        return
+    workspace = workspaces[0]
+    yield run_check("memory", lambda: _memory(workspace))
+    yield run_check("units", units)
+    examples = [example for unit in encodings[0].units for example in unit] if encodings else []
+    if examples:
+        yield run_check("gradients", lambda: _gradients(file, recipe, workspace, plans[0]))
+        yield run_check("noiseless parity", lambda: _parity(workspace, examples[:8]))
+        yield run_check("reload", lambda: _reload(workspace, examples[:4]))
+
+
+def _policy(plan: Plan, tightened: tuple[Change, ...]) -> Outcome:
+    detail = (
+        f"the study is accepted: {of_plan(plan)}; {counted(plan.num_rounds, 'round')}, "
+        f"noise multiplier {plan.noise_multiplier:g}"
+    )
+    if not tightened:
+        return Outcome("policy", Level.PASS, detail)
+    return Outcome(
+        "policy",
+        Level.WARN,
+        " · ".join([detail, *map(str, tightened)]),
+        "nothing, where this is meant; else ask the coordinator for a study with these values",
+    )
+
+
+def _approval(terms: Terms) -> Outcome:
+    """Whether the study would be let in; a study's digest is of what its coordinator sends."""
+    now, near = datetime.now(UTC), ""
+    verdict = judge(terms, Decisions.of(terms.file).read(), now)
+    if verdict.state is State.APPROVED:
+        return Outcome("approval", Level.PASS, f"study {terms.study[:12]}: {verdict.why}")
+    if verdict.state is State.REJECTED:
+        return Outcome(
+            "approval",
+            Level.FAIL,
+            f"study {terms.study[:12]}: {verdict.why}",
+            "leave it so, or approve it once it asks: cloister site studies approve",
+        )
+    for number, standing in enumerate(terms.file.approvals.standing, 1):
+        near += f"; approvals.standing {number} lacks: {', '.join(unmet(standing, terms, now))}"
+    return Outcome(
+        "approval",
+        Level.WARN,
+        f"study {terms.study[:12]} would wait: {verdict.why}{near}",
+        "once it asks, cloister site studies show and approve; or let such studies in by an "
+        "[[approvals.standing]]",
+    )
+
+
+def _units(found: SiteRecords, encoded: EncodedUnits, plan: Plan, max_length: int) -> Outcome:
+    """What of the records the study learns from, in true numbers: for the operator alone."""
+    usable = sum(1 for unit in encoded.units if unit)
+    batch = plan.sample_rate * usable
+    detail = (
+        f"{counted(usable, plan.unit)} with {counted(sum(map(len, encoded.units)), 'record')} to "
+        f"learn from; a batch has {batch:.1f} on average and is divided by "
+        f"{plan.expected_batch_size}"
+    )
+    notes, remedies = [], []
+    if encoded.unused:
+        notes.append(
+            f"{encoded.unused} of {len(found.records)} records can never be used (max_records = "
+            f"{plan.max_records} of a person)"
+        )
+        remedies.append('ask the coordinator for privacy.unit = "person", or more of a person')
+    for reason, count in encoded.left_out.items():
+        notes.append(f"{count} left out: {reason}")
+    if encoded.problems:
+        rows = [found.rows[place - 1] for place, _ in encoded.problems[:NAMED]]
+        notes.append(f"rows {', '.join(map(str, rows))}{', …' * (len(encoded.problems) > NAMED)}")
+        remedies.append("correct these rows, or leave it so: they count as absent")
+    if encoded.nothing_to_learn:
+        notes.append(
+            f"{encoded.nothing_to_learn} records teach nothing: what is to be learnt lies beyond "
+            f"task.max_length = {max_length}"
+        )
+        remedies.append("ask the coordinator for a larger task.max_length")
+    if not usable:
+        return Outcome("units", Level.FAIL, " · ".join([detail, *notes]), " · ".join(remedies))
+    if notes:
+        return Outcome("units", Level.WARN, " · ".join([detail, *notes]), " · ".join(remedies))
+    return Outcome("units", Level.PASS, detail)
+
+
+def _memory(workspace: Workspace) -> Outcome:
+    base = sum(p.numel() * p.element_size() for p in workspace.network.parameters())
+    if torch.cuda.is_available():
+        free, where = torch.cuda.mem_get_info()[0], torch.cuda.get_device_name()
+    else:
+        free, where = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "CPU"
+    detail = f"{free / 2**30:.1f} GiB free ({where}), the base takes {base / 2**30:.2f}"
+    if free < MEMORY_FACTOR * base:
+        return Outcome(
+            "memory",
+            Level.WARN,
+            detail,
+            "a round may not fit: free memory, or ask for a smaller training.physical_batch_tokens",
+        )
+    return Outcome("memory", Level.PASS, detail)
+
+
+def _gradients(file: SiteFile, recipe: Recipe, workspace: Workspace, plan: Plan) -> Outcome:
+    """What the agent will show before it says `ready`, kept where the agent looks for it."""
+    training = on_machine(recipe.training, file.machine)
+    kept = KeptProofs(AgentFolder.of(file).proofs)
+    proof = kept.isolation(workspace, plan, training, file.policy.accept.max_adapter_value)
+    exact = "per-record gradients are exact, and no record changes another's"
+    if proof.one_by_one:
+        return Outcome(
+            "gradients",
+            Level.WARN,
+            f"{exact} where each goes through the network alone",
+            "nothing: it is sound, and several times slower; this base's kernels mix records",
+        )
+    return Outcome("gradients", Level.PASS, exact)
+
+
+def _parity(workspace: Workspace, examples: list[Example]) -> Outcome:
+    """Without noise, and with a bound that nothing reaches, private training is plain training."""
+    write_adapter(workspace.network, workspace.start)
+    workspace.train_names(frozenset(workspace.start))
+    units, bound = singles(examples), 1e6
+    plain = plain_gradient_sum(workspace.network, workspace.task, units, 2048)
+    shapes = one_by_one(workspace.task.max_length)
+    with per_record_hooks(workspace.network):
+        total = clipped_gradient_sum(workspace.network, workspace.task, units, bound, shapes)
+    private = [tensor.double() * total.grid for tensor in total.tensors]
+    length = sum(float(p.double().square().sum()) for p in plain) ** 0.5
+    apart = sum(
+        float((a.cpu() - b.double().cpu()).square().sum())
+        for a, b in zip(private, plain, strict=True)
+    )
+    # The grid of so large a bound is coarse: 10⁶/2³⁰ a coordinate.
+    rounding = total.grid * sum(p.numel() for p in plain) ** 0.5
+    if apart**0.5 > PARITY * length + rounding:
+        raise RefusedError(
+            f"private and plain gradients differ by {apart**0.5 / max(length, 1e-30):.2g} of their "
+            "length; train nothing with this installation, and report it"
+        )
+    return Outcome("noiseless parity", Level.PASS, "private training without noise is plain")
+
+
+def _reload(workspace: Workspace, examples: list[Example]) -> Outcome:
+    network, task = workspace.network, workspace.task
+    write_adapter(network, workspace.start)
+    workspace.train_names(frozenset(workspace.start))
+    with torch.no_grad():
+        for _, parameter in trained_parameters(network):
+            parameter.add_(0.01)
+        batch = task.collate(examples)
+        before = network.logits(batch).clone()
+        kept = read_adapter(network)
+        write_adapter(network, workspace.start)
+        moved = not torch.equal(network.logits(batch), before)
+        write_adapter(network, kept)
+        same = torch.equal(network.logits(batch), before)
+    write_adapter(network, workspace.start)
+    if not (moved and same):
+        raise RefusedError(
+            "an adapter that is read and written back gives other logits; train nothing with this "
+            "installation, and report it"
+        )
+    return Outcome("reload", Level.PASS, "an adapter read and written back gives the same logits")

@@ -1,0 +1,245 @@
+"""A site's membership of a coordinator's federation: its folder, and how it comes to be.
+
+`NAME.federation/` beside `site.toml`:
+
+invite.json     as the coordinator sent it
+authority.crt   the coordinator's authority, pinned; two while one follows another (trust.py)
+succession-N    the papers by which one authority followed another
+node.key        the SuperNode's; made here, never sent
+request.json    what was sent to the coordinator
+welcome.json    the coordinator's answer: the site may connect
+coordinator.pub the key whose questions the site answers: from the welcome, or `cloister site trust`
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from cloister.client.site_file import SiteFile
+from cloister.deployment.enrolment.authority import same_fingerprint
+from cloister.deployment.enrolment.documents import (
+    Invite,
+    Request,
+    content_of,
+    read_invite,
+    read_request,
+    read_welcome,
+    write_request,
+)
+from cloister.deployment.enrolment.node_key import create_node_key, load_node_key, public_pem
+from cloister.deployment.site.open_ledger import open_ledger
+from cloister.deployment.site.trust import settle, trusts
+from cloister.errors import BadFileError, NetworkError, UsageError
+from cloister.files import write_whole
+from cloister.ledger.ledger import key_file
+from cloister.ledger.signing import load_key, public_hex
+from cloister.owner_only import private_folder, tighten
+
+
+@dataclass(frozen=True)
+class Membership:
+    """A site's folder for one federation.
+
+    Attributes:
+        path: Absolute.
+    """
+
+    path: Path
+
+    @classmethod
+    def of(cls, file: SiteFile) -> Membership:
+        """The folder that belongs to a `site.toml`."""
+        return cls(file.path.parent / f"{file.site.name}.federation")
+
+    @property
+    def authority(self) -> Path:
+        """Certificates of the coordinator's authority: what is trusted now, see trust.py."""
+        return self.path / "authority.crt"
+
+    @property
+    def node_key(self) -> Path:
+        """Of the site's SuperNode."""
+        return self.path / "node.key"
+
+    @property
+    def request(self) -> Path:
+        """What the site asked."""
+        return self.path / "request.json"
+
+    @property
+    def coordinator(self) -> Path:
+        """The public key that signs the coordinator's questions."""
+        return self.path / "coordinator.pub"
+
+    @property
+    def invite(self) -> Invite:
+        """The invite that the site took.
+
+        Raises:
+            BadFileError: The site took none.
+            NetworkError: It is not of the authority that was pinned.
+        """
+        path = self.path / "invite.json"
+        if not path.exists():
+            raise BadFileError(
+                f"{self.path}: this site has joined no federation yet; cloister site join takes "
+                "the coordinator's invite"
+            )
+        invite = read_invite(path, None)
+        if not self.pins(invite):
+            raise NetworkError(
+                f"{path}: is not of the coordinator whose fingerprint was compared "
+                f"({self.authority}); take the invite anew"
+            )
+        return invite
+
+    def close(self) -> None:
+        """Makes the folder and the node's key their owner's alone; all else in it is public.
+
+        Raises:
+            OSError: The folder cannot be made.
+        """
+        private_folder(self.path)
+        tighten(self.node_key)
+
+    def pins(self, invite: Invite) -> bool:
+        """Whether an invite is of the coordinator that this site is with.
+
+        It is of an authority that is trusted, or that one followed.
+        """
+        return trusts(self.path, invite.authority.encode())
+
+    def has_taken(self, path: Path) -> bool:
+        """Whether a file is the invite that the site took, which may be over by now."""
+        kept = self.path / "invite.json"
+        return kept.exists() and content_of(kept) == content_of(path)
+
+    def is_welcome(self) -> bool:
+        """Whether the coordinator's welcome was taken."""
+        return (self.path / "welcome.json").exists()
+
+
+def take_invite(
+    file: SiteFile, path: Path, fingerprint: str | None, now: datetime, rotate: bool
+) -> Request:
+    """Answers an invite: pins the coordinator's authority, makes the node's key, writes a request.
+
+    Args:
+        file: The site's.
+        path: The invite.
+        fingerprint: The authority's as the coordinator told it over another channel.
+        now: The present time.
+        rotate: Make another key where there is one. The invite that was taken will do, even when
+            it is over.
+
+    Raises:
+        UsageError: No fingerprint was given.
+        NetworkError: It is another's, or the invite is void.
+        BadFileError: The invite is damaged, or another site's; or the folder cannot be written.
+        LedgerError: The site's ledger was not begun, or is not sound.
+    """
+    place, content = Membership.of(file), content_of(path)
+    invite = read_invite(path, None if place.has_taken(path) else now, content)
+    if invite.site != file.site.name:
+        raise BadFileError(f"{path}: invites {invite.site}, this site is {file.site.name}")
+    if fingerprint is None:
+        raise UsageError(
+            "--fingerprint: missing; ask the coordinator over another channel (telephone) for the "
+            f"authority's and compare: this invite's is {invite.fingerprint}"
+        )
+    if not same_fingerprint(fingerprint, invite.fingerprint):
+        raise NetworkError(
+            f"{path}: its authority's fingerprint is {invite.fingerprint}, {fingerprint} was "
+            "given; somebody changed the invite on its way, or it is another coordinator's: take "
+            "neither"
+        )
+    if place.authority.exists() and not place.pins(invite):
+        raise NetworkError(
+            f"{place.path}: this site is with another coordinator already; move that folder away "
+            "to change"
+        )
+    ledger = open_ledger(file)
+    ledger_key = load_key(key_file(file.ledger))
+    fresh = rotate or not place.node_key.exists()
+    try:
+        place.close()
+        if fresh:  # before the key that it was for
+            (place.path / "welcome.json").unlink(missing_ok=True)
+        key = create_node_key(place.node_key) if fresh else load_node_key(place.node_key)
+        write_whole(place.authority, invite.authority.encode())
+        write_whole(place.path / "invite.json", content)
+        settle(place.path, now)
+    except OSError as error:
+        raise BadFileError(f"{place.path}: cannot be written ({error}); mend that first") from error
+    request = Request(
+        site=file.site.name,
+        token=invite.token,
+        node_key=public_pem(key),
+        ledger_key=public_hex(ledger_key),
+        public_records=file.site.public_records,
+    )
+    assert ledger.public_key == request.ledger_key
+    write_request(place.request, request, key, ledger_key)
+    return request
+
+
+def take_welcome(file: SiteFile, path: Path, now: datetime) -> str:
+    """Takes the coordinator's answer; returns until when the site may connect.
+
+    The key in it becomes the one whose questions the site answers. A welcome from before there was
+    such a key changes none, and neither does the one that was taken last, taken again: the key may
+    have been renewed since.
+
+    Raises:
+        BadFileError: The site asked for nothing, or the file is damaged or another site's.
+        NetworkError: It is not the coordinator's, of another request, or older than the last one.
+    """
+    place = Membership.of(file)
+    if not place.request.exists():
+        raise BadFileError(
+            f"{place.path}: this site sent no request; take the coordinator's invite first"
+        )
+    content = content_of(path)
+    assert place.invite  # is of what the site trusts
+    welcome = read_welcome(path, place.authority.read_bytes(), now, content)
+    asked = read_request(place.request)
+    if welcome.site != file.site.name or welcome.request != asked.fingerprint:
+        raise NetworkError(
+            f"{path}: welcomes another request than this site's last one; send request.json again"
+        )
+    if asked.node_key != public_pem(load_node_key(place.node_key)):
+        raise NetworkError(
+            f"{place.request}: asks for another key than {place.node_key}; take the invite anew "
+            "and send the new request"
+        )
+    is_known = _follows(place, path, content, welcome.expires)
+    try:
+        place.close()
+        if welcome.coordinator_key and not (is_known and place.coordinator.exists()):
+            write_whole(place.coordinator, welcome.coordinator_key.encode() + b"\n")
+        write_whole(place.path / "welcome.json", content)
+    except OSError as error:
+        raise BadFileError(f"{place.path}: cannot be written ({error}); mend that first") from error
+    return welcome.expires
+
+
+def _follows(place: Membership, path: Path, content: bytes, expires: str) -> bool:
+    """Whether a welcome is the one that was taken last.
+
+    Raises:
+        NetworkError: It is older: the key in it may be one that the coordinator took back.
+    """
+    kept = place.path / "welcome.json"
+    try:
+        last = content_of(kept)
+        until = read_welcome(kept, place.authority.read_bytes(), None, last).expires
+    except (BadFileError, NetworkError):  # none was taken, or it is none any more
+        return False
+    if datetime.fromisoformat(expires) < datetime.fromisoformat(until):
+        raise NetworkError(
+            f"{path}: is older than the welcome that was taken last (until {until}); take the "
+            "newest, or ask the coordinator to approve the request anew"
+        )
+    return last == content

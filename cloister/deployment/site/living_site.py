@@ -1,0 +1,142 @@
+"""What may not be restored: over a site that is there, or a ledger older than one that was seen."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from cloister.client.site_file import SiteFile, read_site
+from cloister.deployment.site.agent_folder import AgentFolder
+from cloister.deployment.site.backup import Sound
+from cloister.errors import CloisterError, LedgerError, UsageError
+from cloister.ledger.anchor import Anchor
+from cloister.ledger.chain import Head, check_anchor
+from cloister.ledger.local_disk import refuse_network_file_system
+from cloister.ledger.storage import LedgerFile
+
+
+def refuse_living(target: Path, about: Mapping[str, Any]) -> None:
+    """Refuses a folder in which anything is; says how a site that is there stands to the backup.
+
+    Args:
+        target: The folder.
+        about: What the backup says of itself.
+
+    Raises:
+        UsageError: Something is there.
+    """
+    if not os.path.lexists(target):
+        return
+    if not target.is_dir():
+        raise UsageError(f"{target}: is there already and no folder; name another")
+    if not any(target.iterdir()):
+        return
+    why = f"{target}: holds something already"
+    with suppress(CloisterError, OSError):
+        why = f"{target}: {_compared(read_site(target / about['file']), about)}"
+    raise UsageError(
+        f"{why}; nothing is written over: name another folder, or move this one away (its records "
+        "come back by hand: they are in no backup)"
+    )
+
+
+def _compared(there: SiteFile, about: Mapping[str, Any]) -> str:
+    running = AgentFolder.of(there).running()
+    if running is not None:
+        return f"a site is here and runs (process {running['pid']})"
+    entries = LedgerFile(there.ledger).entries()
+    if not entries or entries[0].fields["key"] != about["key"]:
+        return "another site is here"
+    count, backed_up = len(entries), about["seq"] + 1
+    if count > backed_up:
+        return (
+            f"this site is here, and its ledger has {count:,} entries where the backup's has "
+            f"{backed_up:,}: restoring it would roll back what was spent; keep this one"
+        )
+    return f"this site is here, with {count:,} of the backup's {backed_up:,} ledger entries"
+
+
+def is_inside(file: SiteFile) -> bool:
+    """Whether the ledger lies in the folder of `site.toml`."""
+    return real(file.ledger).is_relative_to(file.path.parent)
+
+
+def real(path: Path) -> Path:
+    """Where a file will be once its folders are there: links of folders that are there followed.
+
+    `ward/../x` cannot be looked at while there is no `ward`.
+    """
+    return Path(os.path.realpath(path.parent)) / path.name
+
+
+def check_place(file: SiteFile, named: Path | None) -> None:
+    """Checks that the ledger's place is in the folder, or that whoever restores named it.
+
+    Raises:
+        UsageError: It is not.
+        LedgerError: It is on a network file system.
+    """
+    place = real(file.ledger)
+    if named is not None and real(named.expanduser().absolute()) != place:
+        raise UsageError(f"--ledger: {named} given; this site's site.toml keeps it at {place}")
+    if named is None and not is_inside(file):
+        raise UsageError(
+            "site.toml keeps the ledger outside of the site's folder; say that it may be written "
+            f"there: --ledger {place}"
+        )
+    refuse_network_file_system(place)
+
+
+def has_living_ledger(file: SiteFile, about: Mapping[str, Any]) -> bool:
+    """Whether a ledger outside of the folder is there that goes on from the backup's.
+
+    Raises:
+        LedgerError: One is there that does not, or is not sound.
+    """
+    place = real(file.ledger)
+    if is_inside(file) or not os.path.lexists(place):
+        return False
+    entries = LedgerFile(place).entries()
+    if len(entries) > about["seq"] and entries[about["seq"]].hash == about["hash"]:
+        return True
+    raise LedgerError(
+        f"{place}: a ledger is here that does not go on from the backup's entry "
+        f"{about['seq']}, and it is not written over: find out which of the two is the later one; "
+        "if it is the backup's, move this one away"
+    )
+
+
+def check_own_head(sound: Sound, about: Mapping[str, Any], backup: Path) -> None:
+    """Checks that a backup's ledger ends where the backup says.
+
+    Raises:
+        LedgerError: It does not, or is another site's.
+    """
+    verdict = sound.verdict
+    if (verdict.head, verdict.public_key) != (Head(about["seq"], about["hash"]), about["key"]):
+        raise LedgerError(f"{backup}: its ledger is not the one that its manifest names")
+
+
+def check_seen(sound: Sound, seen: Anchor, backup: Path) -> None:
+    """Checks that a ledger holds what others saw of it.
+
+    Args:
+        sound: The ledger that the site would have.
+        seen: Its head as somebody else kept it.
+        backup: For messages.
+
+    Raises:
+        LedgerError: It was seen further on, or otherwise, or is another site's.
+    """
+    head = sound.verdict.head
+    if seen.key != sound.verdict.public_key:
+        raise LedgerError(f"{backup}: the head that was given is of another site's ledger")
+    if seen.head.seq > head.seq:
+        raise LedgerError(
+            f"{backup}: its ledger ends at entry {head.seq}, and entry {seen.head.seq} was seen: "
+            "restoring it would roll back what was spent; take a later backup"
+        )
+    check_anchor(sound.entries, seen.head, str(backup))

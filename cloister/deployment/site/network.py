@@ -1,0 +1,34 @@
+"""What network a site's processes have: the SuperNode one connection, the agent none."""
+
+from __future__ import annotations
+
+from cloister.client.site_file import SiteFile
+from cloister.deployment.confinement import leave_the_network
+
+
+def needs_hub(file: SiteFile) -> bool:
+    """Whether `site.model` names a base of the hub instead of a folder here.
+
+    Without `site.model` a study's base is looked up among what is on this machine, never fetched.
+    """
+    model = file.site.model
+    return model is not None and not file.place(model).is_dir()
+
+
+def in_words(file: SiteFile) -> str:
+    """What the agent will have, for whoever starts it."""
+    if needs_hub(file):
+        return (
+            f"the agent keeps its network, as site.model = {file.site.model!r} may be fetched from "
+            "the hub; give a folder, and it has none"
+        )
+    return "the agent, which reads the records, has no network"
+
+
+def leave(file: SiteFile) -> str:
+    """Takes the network from this process where its base is here; says what came of it."""
+    if needs_hub(file):
+        return in_words(file)
+    if leave_the_network():
+        return "this process has no network, and gets none until it ends"
+    return "this system has no filter for system calls: what this process connects to is not held"

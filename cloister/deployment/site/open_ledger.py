@@ -1,0 +1,109 @@
+"""The ledger of a site's data set, at the place that `site.toml` names: begun once, then opened."""
+
+from __future__ import annotations
+
+import json
+
+from cloister.client.site_file import SiteFile
+from cloister.errors import BadFileError, LedgerError
+from cloister.ledger.charge import Charge
+from cloister.ledger.ledger import Ledger, key_file
+from cloister.ledger.signing import load_key
+from cloister.ledger.storage import LedgerFile
+from cloister.privacy.plan import Plan
+from cloister.privacy.units import Unit
+
+
+def is_begun(file: SiteFile) -> bool:
+    """Whether the data set's ledger is there."""
+    return LedgerFile(file.ledger).is_begun
+
+
+def begin_ledger(file: SiteFile) -> Ledger:
+    """Begins the data set's ledger under the policy's budget, or opens the one that is there.
+
+    What it begins with holds for the data set's life: `cloister site init` first reads the records
+    and has the operator confirm.
+
+    Raises:
+        LedgerError: It cannot be begun, or is not sound.
+        BadFileError: The one that is there was begun with other values.
+    """
+    if is_begun(file):
+        return open_ledger(file)
+    return Ledger.create(
+        file.ledger, file.policy.lifetime, file.policy.privacy.unit, person=_person(file)
+    )
+
+
+def _person(file: SiteFile) -> str | None:
+    """The column that makes the units; None where records are the units."""
+    privacy = file.policy.privacy
+    return privacy.person if privacy.unit is Unit.PERSON else None
+
+
+def open_ledger(file: SiteFile) -> Ledger:
+    """Opens the data set's ledger.
+
+    Raises:
+        LedgerError: It was not begun, or is not sound.
+        BadFileError: `site.toml` says another budget, unit or column of persons than it was begun
+            with.
+
+    Guarantees:
+        Whoever shows or charges anything by file and ledger does it by one set of values.
+    """
+    if not is_begun(file):
+        raise LedgerError(f"{file.ledger}: no ledger yet; cloister site init {file.path} begins it")
+    load_key(key_file(file.ledger))
+    ledger = Ledger(file.ledger)
+    problems = contradictions(file, ledger)
+    if problems:
+        raise BadFileError("\n".join(f"{file.path}: {problem}" for problem in problems))
+    return ledger
+
+
+def check_covered(file: SiteFile, study: str, plan: Plan) -> bool:
+    """Whether the data set's ledger, where it is begun, covers a study's first round.
+
+    Args:
+        file: The site's.
+        study: Digest of the study's recipe.
+        plan: What the site would run of it.
+
+    Returns:
+        Whether it is begun; nothing is charged.
+
+    Raises:
+        LedgerError: It is not sound.
+        BadFileError: `site.toml` contradicts it.
+        RefusedError: The plan is of another unit, or of a larger δ.
+        BudgetError: The budget does not cover it.
+    """
+    if not is_begun(file):
+        return False
+    open_ledger(file).check(
+        Charge(study=study, round=1, plan=plan, request="", is_private=plan.is_private)
+    )
+    return True
+
+
+def contradictions(file: SiteFile, ledger: Ledger) -> list[str]:
+    """Where `site.toml` says another value than the ledger was begun with, one line each."""
+    pairs: dict[str, tuple[object, object]] = {
+        "budget.epsilon": (file.policy.budget.epsilon, ledger.budget.epsilon),
+        "budget.delta": (file.policy.budget.delta, ledger.budget.delta),
+        "privacy.unit": (file.policy.privacy.unit.value, ledger.unit.value),
+    }
+    if ledger.person is not None and file.policy.privacy.unit is Unit.PERSON:
+        pairs["privacy.person"] = (file.policy.privacy.person, ledger.person)
+    return [
+        f"{key}: {said} in the file, and the data set's ledger ({file.ledger.name}) was begun with "
+        f"{begun}, which never changes; write {key} = {_toml(begun)} into the file again"
+        for key, (said, begun) in pairs.items()
+        if said != begun
+    ]
+
+
+def _toml(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)

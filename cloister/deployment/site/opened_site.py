@@ -1,0 +1,226 @@
+"""A site from its own `site.toml` and a study's recipe: accepted, approved, loaded, proven."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from cloister.adapter.pairs import cut_shapes
+from cloister.adapter.tensors import Adapter
+from cloister.adapter.wire import encode
+from cloister.client.acceptance import proposed_plan
+from cloister.client.admission import Admitted, admit
+from cloister.client.moments import AT_ONCE, Moments, period_of
+from cloister.client.personal import PersonalAdapter
+from cloister.client.policy import Asked, check
+from cloister.client.proving import KeptProofs
+from cloister.client.secure import EpochKeys
+from cloister.client.site import Site
+from cloister.client.site_file import SiteFile
+from cloister.client.terms import Terms, accepted_terms, own_rank
+from cloister.deployment.site.agent_folder import AgentFolder
+from cloister.deployment.site.approvals import check_approved
+from cloister.deployment.site.open_ledger import open_ledger
+from cloister.deployment.site.records import SiteRecords, declarations
+from cloister.errors import RefusedError, UsageError
+from cloister.ledger.charge import Charge
+from cloister.ledger.ledger import Ledger
+from cloister.models.base import base_at_hand, find_base
+from cloister.privacy.plan import Plan
+from cloister.privacy.units import Unit
+from cloister.recipe import Recipe
+from cloister.training.machine import on_machine
+from cloister.training.units import TRIED, encode_units
+from cloister.training.workspace import Workspace, open_workspace
+
+
+def _covered(terms: Terms, ledger: Ledger) -> None:
+    """Raises BudgetError where the ledger does not cover one round."""
+    plan = terms.plan
+    ledger.check(
+        Charge(study=terms.study, round=1, plan=plan, request="", is_private=plan.is_private)
+    )
+
+
+def own_base(file: SiteFile, recipe: Recipe) -> Path:
+    """Where the base of an accepted study lies.
+
+    `site.toml` says where; without it the study's name is looked up among what is here already,
+    and nothing is fetched because a coordinator names it.
+
+    Raises:
+        ModelFileError: It is not to be had.
+    """
+    if file.site.model is None:
+        return base_at_hand(recipe.model.base)
+    folder = file.place(file.site.model)
+    return folder if folder.is_dir() else find_base(file.site.model)
+
+
+def own_workspace(file: SiteFile, recipe: Recipe) -> Workspace:
+    """Loads the base as its operator's commands do: from where the site or the recipe names it.
+
+    Raises:
+        ModelFileError: It is missing, damaged or not the one that the study names.
+    """
+    if file.site.model is None:
+        return _loaded(file, recipe, recipe.model.base)
+    return _loaded(file, recipe, str(file.place(file.site.model)))
+
+
+def exact_bytes(terms: Terms) -> tuple[int, int]:
+    """What of updates leaves in the longest round and in all, for who asks before they approve.
+
+    The base is loaded from where it is at hand, as for an approved study; nothing is fetched.
+
+    Raises:
+        UsageError: Sites share the noise: a message is longer then, by who takes part.
+        CloisterError: The base cannot be had, or is not the study's.
+    """
+    file, recipe, plan = terms.file, terms.recipe, terms.plan
+    if plan.sharing is not None:
+        raise UsageError(
+            "--exact: sites share the noise in this study, so a message's length "
+            "follows from who takes part; leave it out, for the most"
+        )
+    workspace = _loaded(file, recipe, str(own_base(file, recipe)))
+    sizes: dict[frozenset[str], int] = {}
+    each = []
+    for number in range(1, plan.num_rounds + 1):
+        names = workspace.trained_in_round(recipe.training, number) - workspace.kept
+        if names not in sizes:
+            cut = cut_shapes(workspace.start.select(names).shapes, own_rank(file, recipe))
+            empty = Adapter({name: np.zeros(shape, np.float32) for name, shape in cut.items()})
+            sizes[names] = len(encode(empty, recipe.training.update_dtype))
+        each.append(sizes[names])
+    return max(each), sum(each)
+
+
+def _loaded(file: SiteFile, recipe: Recipe, base: str) -> Workspace:
+    return open_workspace(
+        replace(recipe.model, base=base),
+        recipe.lora,
+        recipe.task,
+        recipe.task.labels,
+        recipe.study.seed,
+        frozen_cache_gib=file.machine.frozen_cache_gib,
+    )
+
+
+def asked_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
+    """The study's plan at a site of the declared size.
+
+    Raises:
+        RefusedError: No noise meets the study's target there.
+    """
+    shapes = cut_shapes(workspace.sent.shapes, own_rank(file, recipe))
+    return replace(proposed_plan(recipe, file), message=tuple(sorted(shapes.items())))
+
+
+def accepted_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
+    """What the site would run of a study.
+
+    Raises:
+        RefusedError: Its policy does not accept the study; every reason, one line each.
+    """
+    asked = Asked(
+        plan=asked_plan(file, recipe, workspace),
+        task=recipe.task.kind,
+        base_sha256=workspace.base_sha256,
+        target_modules=workspace.network.adapted_modules,
+        message_bytes=4 * workspace.whole.size,
+    )
+    return check(asked, file.policy)
+
+
+def open_own(
+    file: SiteFile,
+    recipe: Recipe,
+    records: SiteRecords,
+    moments: Moments = AT_ONCE,
+    keys: EpochKeys | None = None,
+) -> Admitted:
+    """Takes a site into a study: accepted, approved, loaded, proven, its records encoded.
+
+    Args:
+        file: The site's.
+        recipe: The study's.
+        records: As read when the site's agent started.
+        moments: When it may be seen that encoding is done.
+        keys: Of an epoch of secure aggregation.
+
+    Raises:
+        UnapprovedError: It waits for somebody at the site to approve it.
+        CloisterError: Policy, ledger, base or proof do not allow it, or the records were read by
+            other declarations than the file now has. None of these looks at a record.
+
+    Guarantees:
+        No ledger is opened for a study that the policy does not accept or that nobody approved;
+        nothing is looked for, fetched or loaded for one that the ledger does not cover.
+        Nothing is charged. Records are touched last, by a function that cannot fail, and this
+        returns at a moment of a period that follows from declared and synthetic numbers.
+    """
+    terms = accepted_terms(file, recipe)
+    check_approved(terms)
+    if records.declared != declarations(file):
+        raise RefusedError(
+            f"{file.path}: says now how the records are to be read, and they were read by what it "
+            "said before; cloister site reload reads them again"
+        )
+    ledger = open_ledger(file)
+    _covered(terms, ledger)
+    plan, study = terms.plan, terms.study
+    workspace = _loaded(file, recipe, str(own_base(file, recipe)))
+    site = Site(
+        name=file.site.name,
+        study=study,
+        plan=asked_plan(file, recipe, workspace),
+        policy=file.policy,
+        training=on_machine(recipe.training, file.machine),
+        units=(),
+        unit=plan.unit,
+        ledger=ledger,
+        seed=recipe.study.seed,
+        personal=PersonalAdapter.beside(file.ledger, study)
+        if workspace.kept or recipe.training.personal
+        else None,
+        rank=own_rank(file, recipe),
+        keys=keys,
+    )
+    proofs = KeptProofs(AgentFolder.of(file).proofs)
+    admitted = admit(site, workspace, proofs.isolation)
+    periods = _periods(file, recipe, admitted, proofs) if plan.is_private else (0.0, 0.0)
+    begun = moments.clock()
+    most = plan.max_records if plan.unit is Unit.PERSON else 1
+    encoded = encode_units(records.records, workspace.task, plan.unit, most, workspace.limits)
+    moments.hold(begun, periods[0])
+    return replace(
+        admitted,
+        site=replace(site, units=encoded.units),
+        period=periods[1],
+        silent=encoded.nothing_to_learn,
+    )
+
+
+def _periods(
+    file: SiteFile, recipe: Recipe, admitted: Admitted, proofs: KeptProofs
+) -> tuple[float, float]:
+    """Of encoding the records and of a round, in seconds: of synthetic and declared numbers.
+
+    Raises:
+        PreflightError: A step on synthetic records fails.
+        RefusedError: A round would be ended before it is done.
+    """
+    times = proofs.times(admitted, recipe)
+    plan, most = admitted.plan, file.site.max_round_seconds
+    per_round = period_of(times.of_round(plan))
+    if per_round > most:
+        raise RefusedError(
+            f"site.max_round_seconds: {most:g}; a round of this study may take {per_round:g} s "
+            f"here: set it to {math.ceil(per_round)} or more, or ask for less"
+        )
+    tried = TRIED * plan.max_records if plan.unit is Unit.PERSON else 1
+    return period_of(times.encoding * plan.public_records * tried), per_round

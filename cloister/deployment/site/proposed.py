@@ -1,0 +1,153 @@
+"""Studies that asked at a site: their documents, for whoever is to approve them.
+
+`NAME.approvals/asked/DIGEST.json`, each the text that the coordinator sent. The agent writes it
+once the site's policy accepts the study; when it was written last is when the study asked last.
+A coordinator that asks for ever must not fill the disk, so those that asked longest ago go.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cloister.client.site_file import SiteFile
+from cloister.deployment.site.decisions import Decisions
+from cloister.errors import BadFileError, CloisterError, UsageError
+from cloister.files import open_file, write_whole
+from cloister.recipe import Recipe, parse_document
+from cloister.toml_text import MOST_BYTES
+
+# Documents that are kept: more studies than a site weighs at once. Each has at most a MiB.
+KEPT = 32
+# Seconds between two notes of one study's asking.
+NOTED = 60.0
+# Digits of a digest by which a command finds a study: of 32, two agree by chance in 5·10⁻¹⁰. Who
+# wants two studies to agree can have it so; then the command asks for more digits.
+FEWEST_DIGITS = 8
+_FILE = re.compile(r"([0-9a-f]{64})\.json")
+
+
+@dataclass(frozen=True)
+class AskedStudies:
+    """The folder.
+
+    Attributes:
+        path: Absolute; it need not be there yet.
+    """
+
+    path: Path
+
+    @classmethod
+    def of(cls, file: SiteFile) -> AskedStudies:
+        """The folder that belongs to a `site.toml`."""
+        return cls(Decisions.of(file).path / "asked")
+
+    def note(self, study: str, document: str) -> None:
+        """Keeps a study's document and that it asked now.
+
+        Args:
+            study: Its digest.
+            document: As it was sent, accepted by the site's policy.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        path = self.path / f"{study}.json"
+        try:
+            if time.time() - path.lstat().st_mtime < NOTED:
+                return
+            os.utime(path, follow_symlinks=False)
+        except FileNotFoundError:
+            shared = self._make()
+            self._make_room()
+            write_whole(path, document.encode(), mode=0o600)
+            if shared:
+                path.chmod(0o640)
+
+    def _make(self) -> int:
+        """Makes the folders, readable as far as the outer one is; returns the group's share."""
+        self.path.parent.mkdir(mode=0o700, exist_ok=True)
+        shared = stat.S_IMODE(self.path.parent.stat().st_mode) & stat.S_IRGRP
+        if not self.path.exists():
+            self.path.mkdir(mode=0o700)
+            self.path.chmod(0o750 if shared else 0o700)
+        return shared
+
+    def _make_room(self) -> None:
+        """Takes away what asked longest ago, and what a crash left of a writing."""
+        kept = []
+        for entry in os.scandir(self.path):
+            if _FILE.fullmatch(entry.name):
+                kept.append((entry.stat(follow_symlinks=False).st_mtime, entry.path))
+            else:
+                Path(entry.path).unlink()
+        for _, place in sorted(kept)[: max(0, len(kept) - KEPT + 1)]:
+            Path(place).unlink()
+
+    def asked(self) -> Iterator[tuple[str, datetime]]:
+        """Digests of the studies that asked, the last one first, each with when it did.
+
+        Raises:
+            BadFileError: The folder cannot be read.
+        """
+        try:
+            found = [path for path in self.path.iterdir() if _FILE.fullmatch(path.name)]
+            times = [(path.lstat().st_mtime, path.stem) for path in found]
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise BadFileError(
+                f"{self.path}: cannot be read ({error.strerror}); run this as who owns it, or have "
+                "its group share it (docs/deployment.md)"
+            ) from error
+        for at, study in sorted(times, reverse=True):
+            yield study, datetime.fromtimestamp(at, UTC)
+
+    def recipe(self, study: str) -> Recipe:
+        """A study that asked, read as the agent reads it.
+
+        Raises:
+            BadFileError: Its document cannot be read, or is not of that digest.
+        """
+        path = self.path / f"{study}.json"
+        try:
+            with open_file(path) as file:
+                content = file.read(MOST_BYTES + 1)
+            recipe = parse_document(content.decode("utf-8"))
+        except (OSError, ValueError, CloisterError) as error:
+            raise BadFileError(
+                f"{path}: cannot be read ({error}); it is kept anew when the study asks again"
+            ) from error
+        if recipe.digest() != study:
+            raise BadFileError(f"{path}: holds another study; take the file away")
+        return recipe
+
+    def find(self, digits: str) -> str:
+        """The digest of the study that was asked for, from its first digits.
+
+        Raises:
+            UsageError: No study has these, or more than one.
+        """
+        if not re.fullmatch(r"[0-9a-f]{1,64}", digits) or len(digits) < FEWEST_DIGITS:
+            raise UsageError(
+                f"DIGEST: at least the first {FEWEST_DIGITS} hexadecimal digits of a study are "
+                "needed; cloister site studies list shows them"
+            )
+        found = [study for study, _ in self.asked() if study.startswith(digits)]
+        if len(found) > 1:
+            raise UsageError(
+                f"DIGEST: {len(found)} studies begin with {digits}; give more digits of the one "
+                f"that is meant: {', '.join(found)}"
+            )
+        if not found:
+            raise UsageError(
+                f"DIGEST: no study that begins with {digits[:12]} has asked here; cloister site "
+                "studies list shows those that have"
+            )
+        return found[0]

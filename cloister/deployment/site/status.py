@@ -1,0 +1,129 @@
+"""What a site's operator wants to know: what left, what was spent, what was refused and why."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from cloister.canonical import json_number
+from cloister.client.site_file import SiteFile
+from cloister.client.stamp import Stamp
+from cloister.deployment.site.agent_folder import AgentFolder
+from cloister.deployment.site.decisions import Decisions
+from cloister.deployment.site.open_ledger import open_ledger
+from cloister.deployment.site.studies import waiting_of
+from cloister.errors import RefusedError
+from cloister.ledger.replay import forecast
+from cloister.ledger.stated import of_budget
+from cloister.ledger.storage import LedgerFile
+from cloister.ledger.verify import verify
+
+
+def budget_of(file: SiteFile) -> dict[str, Any]:
+    """What was spent of the data set's budget, recomputed from its ledger, and what is left.
+
+    Raises:
+        LedgerError: The ledger is missing or not sound.
+        BadFileError: `site.toml` says another budget or unit than it was begun with.
+    """
+    open_ledger(file)
+    verdict = verify(LedgerFile(file.ledger).entries(), str(file.ledger))
+    ahead, alone = forecast(verdict.history), verdict.promise_alone
+    return {
+        "site": file.site.name,
+        "promise": verdict.promise.to_json(),
+        "promise_alone": None if alone is None else alone.to_json(),
+        "spent": verdict.spent.to_json(),
+        "used": verdict.used.to_json(),
+        "budget": of_budget(
+            verdict.history.budget, verdict.history.unit, verdict.history.plans.values()
+        ).to_json(),
+        "in_words": {
+            "promise": str(verdict.promise),
+            "promise_alone": None if alone is None else str(alone),
+            "used": verdict.of_budget,
+        },
+        "rounds": verdict.charges,
+        "releases": verdict.releases,
+        "studies": len({study for study, _ in verdict.history.rounds}),
+        "rounds_left": None if ahead is None else ahead.rounds,
+        "epsilon_then": json_number(ahead.curve[-1][1]) if ahead and ahead.curve else None,
+        "delta_then": None if ahead is None else ahead.delta,
+    }
+
+
+def releases_of(file: SiteFile) -> list[dict[str, Any]]:
+    """Everything that ever left, oldest first, by the ledger's own entries."""
+    charged: dict[int, dict[str, Any]] = {}
+    rows = []
+    for entry in LedgerFile(file.ledger).entries():
+        fields = entry.fields
+        if fields["kind"] == "reserve":
+            charged[fields["seq"]] = fields
+        elif fields["kind"] == "release":
+            about = charged[fields["reservation"]]
+            rows.append(
+                {
+                    "study": about["study"],
+                    "round": about["round"],
+                    "bytes": fields["bytes"],
+                    "sha256": fields["sha256"],
+                    "time": fields["time"],
+                    "entry": fields["seq"],
+                }
+            )
+    return rows
+
+
+def records_of(file: SiteFile) -> dict[str, Any]:
+    """Which records the agent serves, and whether their file is another one by now.
+
+    Returns:
+        Empty before an agent served any. `changed`: whether the file was edited, replaced or is
+        gone since it was read; the agent goes on with what it read.
+    """
+    served = AgentFolder.of(file).records()
+    if not served:
+        return {}
+    try:
+        changed = not Stamp.from_document(served["stamp"]).is_current(file.data)
+    except (KeyError, ValueError):
+        changed = True
+    return {**served, "changed": changed}
+
+
+def decisions_of(file: SiteFile) -> tuple[list[dict[str, Any]], str]:
+    """What was approved and rejected, oldest first; and why that cannot be read."""
+    try:
+        return [asdict(one) for one in Decisions.of(file).read()], ""
+    except RefusedError as error:
+        return [], str(error)
+
+
+def overview_of(file: SiteFile) -> dict[str, Any]:
+    """All of it.
+
+    Raises:
+        LedgerError: The ledger is missing or not sound.
+        BadFileError: `site.toml` says another budget or unit than it was begun with.
+    """
+    folder = AgentFolder.of(file)
+    service, dropped = folder.running(), folder.refusals_dropped()
+    decisions, trouble = decisions_of(file)
+    return {
+        "site": file.site.name,
+        "running": service is not None,
+        "processes": (service or {}).get("children", {}),
+        "activity": folder.activity(),
+        "connection": folder.connection(),
+        "records": records_of(file),
+        "study": folder.study(),
+        "waiting": waiting_of(file, datetime.now(UTC)),
+        "decisions": decisions,
+        "decisions_trouble": trouble,
+        "budget": budget_of(file),
+        "releases": releases_of(file),
+        "refusals": folder.refusals(),
+        "refusals_dropped": asdict(dropped) if dropped else None,
+    }

@@ -1,0 +1,130 @@
+"""The studies that asked at a site, each with how it stands: what its operator decides about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from cloister.client.site_file import SiteFile
+from cloister.client.terms import Terms, accepted_terms
+from cloister.deployment.site.approvals import State, Verdict, judge
+from cloister.deployment.site.decisions import Decision, Decisions, Kind
+from cloister.deployment.site.proposed import AskedStudies
+from cloister.errors import CloisterError, RefusedError
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A study that asked.
+
+    Attributes:
+        study: Its digest.
+        name: As it calls itself; "" where its document cannot be read.
+        asked: When it asked last.
+        state: How it stands; "refused" where the policy takes it no more.
+        why: In one line.
+    """
+
+    study: str
+    name: str
+    asked: datetime
+    state: str
+    why: str
+
+    def to_json(self) -> dict[str, Any]:
+        """For machines."""
+        return {
+            "study": self.study,
+            "name": self.name,
+            "state": self.state,
+            "why": self.why,
+            "asked": self.asked.isoformat(timespec="seconds"),
+        }
+
+
+def studies_of(file: SiteFile, now: datetime) -> list[Listed]:
+    """Every study that asked and whose document is kept, the last one first.
+
+    Raises:
+        BadFileError: The folder of documents cannot be read.
+        RefusedError: The decisions cannot be read.
+    """
+    decisions = Decisions.of(file).read()
+    asked = AskedStudies.of(file)
+    return [_listed(file, asked, study, at, decisions, now) for study, at in asked.asked()]
+
+
+def _listed(
+    file: SiteFile,
+    asked: AskedStudies,
+    study: str,
+    at: datetime,
+    decisions: Sequence[Decision],
+    now: datetime,
+) -> Listed:
+    name = ""
+    try:
+        recipe = asked.recipe(study)
+        name = recipe.study.name
+        verdict = judge(accepted_terms(file, recipe), decisions, now)
+    except CloisterError as error:
+        return Listed(study, name, at, "refused", str(error).splitlines()[0])
+    return Listed(study, name, at, verdict.state.value, verdict.why)
+
+
+def waiting_of(file: SiteFile, now: datetime) -> list[dict[str, Any]]:
+    """The studies that wait for somebody, for a page or a status; none where it cannot be told."""
+    try:
+        found = studies_of(file, now)
+    except CloisterError:
+        return []
+    return [one.to_json() for one in found if one.state == State.WAITING]
+
+
+def shown(file: SiteFile, digits: str, now: datetime) -> tuple[Terms, Verdict]:
+    """One study that asked, as the policy takes it now, and how it stands.
+
+    Args:
+        file: The site's.
+        digits: The first of its digest.
+        now: The present time, with its zone.
+
+    Raises:
+        UsageError: No study has these digits, or more than one.
+        RefusedError: The policy takes it no more; every reason.
+    """
+    asked = AskedStudies.of(file)
+    terms = accepted_terms(file, asked.recipe(asked.find(digits)))
+    return terms, judge(terms, Decisions.of(file).read(), now)
+
+
+def decide(
+    terms: Terms, kind: Kind, name: str, now: datetime, *, login: str
+) -> tuple[Decision, Verdict]:
+    """Approves or rejects a study in the name of the account that runs this.
+
+    Args:
+        terms: What was shown.
+        kind: What is decided.
+        name: What the person calls themselves.
+        now: The present time, with its zone.
+        login: The account's name, which `approvals.operators` holds where it names any.
+
+    Returns:
+        What was written, and how the study stands then.
+
+    Raises:
+        RefusedError: The account's approval would not count.
+        BadFileError: It cannot be written.
+    """
+    operators = terms.file.approvals.operators
+    if kind is Kind.APPROVE and operators and login not in operators:
+        raise RefusedError(
+            f"approvals.operators: {login} is none of {', '.join(operators)}; have one of them "
+            "approve it, from their own account"
+        )
+    decisions = Decisions.of(terms.file)
+    decision = decisions.add(kind, terms.study, terms.digest(), name)
+    return decision, judge(terms, decisions.read(), now)

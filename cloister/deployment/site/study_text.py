@@ -1,0 +1,212 @@
+"""A study in plain words, for whoever is to approve it: what it is, what it costs, who asks.
+
+Everything here comes from the study's document, `site.toml`, the ledger and the papers of joining.
+The base is not looked for, and no record is read.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from cloister.client.acceptance import proposed_plan
+from cloister.client.changes import as_rows
+from cloister.client.site_file import SiteFile
+from cloister.client.terms import Terms
+from cloister.deployment.enrolment.coordinator_key import key_fingerprint
+from cloister.deployment.site.joining import Membership
+from cloister.deployment.site.open_ledger import open_ledger
+from cloister.deployment.site.trusted_key import trusted_coordinator
+from cloister.errors import BudgetError, CloisterError
+from cloister.ledger.budget import steps_left
+from cloister.ledger.charge import Charge
+from cloister.ledger.history import request_of
+from cloister.ledger.stated import of_plan
+from cloister.ledger.storage import LedgerFile
+from cloister.ledger.verify import verify
+from cloister.names import counted
+
+# Labels that are listed in words; `--json` has all.
+LABELS = 60
+
+
+def facts_of(terms: Terms) -> dict[str, Any]:
+    """All that `cloister site studies show` says, as JSON.
+
+    Raises:
+        RefusedError: The study has no plan here.
+    """
+    file, recipe, plan = terms.file, terms.recipe, terms.plan
+    a_round, in_all = terms.most_bytes
+    return {
+        "site": file.site.name,
+        "study": terms.study,
+        "terms": terms.digest(),
+        "name": recipe.study.name,
+        "asks": _asker(file),
+        "base": recipe.model.base,
+        "base_sha256": recipe.model.sha256,
+        "task": recipe.task.kind,
+        "labels": list(recipe.task.labels),
+        "template_sha256": terms.template,
+        "trains": _trains(terms),
+        "promise": of_plan(plan).to_json(),
+        "promise_in_words": str(of_plan(plan)),
+        "budget": _budget(terms),
+        "data": file.site.data,
+        "public_records": plan.public_records,
+        "unit": plan.unit.value,
+        "max_records": plan.max_records,
+        "rounds": plan.num_rounds,
+        "local_steps": plan.local_steps,
+        "most_bytes_a_round": a_round,
+        "most_bytes": in_all,
+        "changes": as_rows(terms.tightened(proposed_plan(recipe, file))),
+    }
+
+
+def in_words(facts: dict[str, Any]) -> list[str]:
+    """The same for a person, one line a fact; nothing in it can move the cursor."""
+    asks, budget = facts["asks"], facts["budget"]
+    unit = "person" if facts["unit"] == "person" else "record"
+    steps = f"{counted(facts['rounds'], 'round')} of {counted(facts['local_steps'], 'step')}"
+    hidden = f"one {unit}" + (
+        f", of whom {counted(facts['max_records'], 'record')} may count" * (unit == "person")
+    )
+    lines = [
+        f"study      {facts['name']}, {facts['study']}",
+        f"asks       {asks['in_words']}",
+        f"base       {facts['base']}, SHA-256 {facts['base_sha256']}",
+        f"task       {facts['task']}",
+        f"labels     {_labels(facts['labels'])}",
+        f"template   {_template(facts)}",
+        f"trains     {facts['trains']}",
+        f"hides      {hidden}",
+        f"costs      {facts['promise_in_words']}",
+        f"budget     {budget['in_words']}",
+        f"records    {facts['data']}, declared as {facts['public_records']:,} {unit}s",
+        f"length     {steps}",
+        f"leaves     at most {facts['most_bytes_a_round']:,} bytes a round and "
+        f"{facts['most_bytes']:,} in all (accept.max_message_bytes; --exact loads the base "
+        "and says it exactly)",
+    ]
+    changed = [
+        f"{row['field']}: {_short(row['asked'])} asked, {_short(row['accepted'])} by this site's "
+        "policy" + (f": {row['consequence']}" if row["consequence"] else "")
+        for row in facts["changes"]
+    ]
+    lines += [f"tightened  {line}" for line in changed or ["nothing: the policy asks for no more"]]
+    return [visible(line) for line in lines]
+
+
+def visible(text: str) -> str:
+    """A text whose every character can be seen: others as Python writes them."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _labels(labels: list[str]) -> str:
+    if not labels:
+        return "none: what is learnt are the assistant's words in conversations"
+    shown = ", ".join(labels[:LABELS])
+    more = f" and {len(labels) - LABELS} more (--json lists all)" if len(labels) > LABELS else ""
+    return f"{len(labels)}: {shown}{more}"
+
+
+def _template(facts: dict[str, Any]) -> str:
+    if facts["task"] != "causal-lm":
+        return "none: no conversations"
+    if facts["template_sha256"] is None:
+        return "the base's own, or the plain one where it has none"
+    return f"the study's own, SHA-256 {facts['template_sha256']}, which site.toml accepts"
+
+
+def _trains(terms: Terms) -> str:
+    lora, training = terms.recipe.lora, terms.recipe.training
+    where = ", ".join(lora.target_modules) or "the attention's query and value projections"
+    layers = "all layers" if not lora.top_layers else f"the top {counted(lora.top_layers, 'layer')}"
+    factors = {
+        "both": "both factors of adapters",
+        "none": "no adapter",
+        "alternate": "one factor of adapters at a time",
+    }.get(lora.train, "factor B of adapters")
+    adapters = f"{factors} of rank {lora.r} on {where} in {layers}"
+    head = lora.head or ("frozen" if terms.recipe.task.kind == "causal-lm" else "linear")
+    said = "a frozen head" if head == "frozen" else f"a head ({head})"
+    what = said if lora.train == "none" else f"{adapters}, and {said}"
+    kept = "; each site keeps an adapter of its own besides" if training.personal else ""
+    return f"{what}; {training.mode}, by {training.optimizer}{kept}; the base stays as it is"
+
+
+def _asker(file: SiteFile) -> dict[str, Any]:
+    """The coordinator, by the papers of joining and the key that signs its questions."""
+    try:
+        invite = Membership.of(file).invite
+    except CloisterError:
+        said = "nobody that this site has joined (cloister site join)"
+        return {
+            "coordinator": None,
+            "address": None,
+            "fingerprint": None,
+            "key": None,
+            "in_words": said,
+        }
+    try:
+        key: str | None = key_fingerprint(trusted_coordinator(file).key)
+    except CloisterError:
+        key = None
+    return {
+        "coordinator": invite.coordinator,
+        "address": invite.address,
+        "fingerprint": invite.fingerprint,
+        "key": key,
+        "in_words": (
+            f"{invite.coordinator} at {invite.address}, fingerprint {invite.fingerprint}, "
+            f"its questions signed by {key or 'a key that this site has not taken yet'}"
+        ),
+    }
+
+
+def _budget(terms: Terms) -> dict[str, Any]:
+    """What is left of the data set's lifetime budget, and how far it takes this study."""
+    file, plan = terms.file, terms.plan
+    try:
+        ledger = open_ledger(file)
+        verdict = verify(LedgerFile(file.ledger).entries(), str(file.ledger))
+    except CloisterError as error:
+        said = f"cannot be told: {str(error).splitlines()[0]}"
+        return {"epsilon": None, "rounds_left": None, "is_covered": False, "in_words": said}
+    budget = verdict.history.budget
+    limit = (
+        "the lifetime budget has no limit: nothing is protected"
+        if math.isinf(budget.epsilon)
+        else f"of the lifetime ε = {budget.epsilon:g} at δ = {budget.delta:g}, spent so far: "
+        f"{verdict.of_budget}"
+    )
+    request = request_of(plan, is_private=plan.is_private)
+    try:
+        ledger.check(
+            Charge(study=terms.study, round=1, plan=plan, request="", is_private=plan.is_private)
+        )
+        steps = steps_left(request, verdict.history.spent, budget)
+        left = None if steps is None else steps // plan.local_steps
+        charged = sum(study == terms.study for study, _ in verdict.history.rounds)
+        before = f", after {counted(charged, 'round')} charged before" if charged else ""
+        covers = left is None or left >= plan.num_rounds - charged
+        fits = "all of this study fits" if covers else f"only {counted(left or 0, 'round')} of it"
+        said, is_covered = f"{limit}; {fits}{before}", True
+    except BudgetError:
+        left, is_covered, said = 0, False, f"{limit}; no round of this study fits any more"
+    except CloisterError as error:
+        left, is_covered, said = 0, False, f"{limit}; {str(error).splitlines()[0]}"
+    return {
+        "epsilon": None if math.isinf(budget.epsilon) else budget.epsilon,
+        "rounds_left": left,
+        "is_covered": is_covered,
+        "in_words": said,
+    }
+
+
+def _short(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

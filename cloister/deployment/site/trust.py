@@ -1,0 +1,131 @@
+"""Which authorities of its coordinator a site trusts: the invite's, and those that followed it.
+
+Beside the invite, `succession-N.json` are the papers that were taken, in their order, and
+`authority.crt` has every certificate that is trusted now: two during an overlap, one before and
+after. It follows from invite, papers and clock alone, so that it can be made anew.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from cloister.deployment.enrolment.authority import same_fingerprint
+from cloister.deployment.enrolment.documents import content_of, read_invite
+from cloister.deployment.enrolment.succession import Succession, certificates, read_succession
+from cloister.errors import BadFileError, CloisterError, NetworkError, UsageError
+from cloister.files import write_whole
+
+
+def trusts(folder: Path, authority: bytes) -> bool:
+    """Whether a certificate, or one that papers taken here say followed it, is trusted now.
+
+    Args:
+        folder: The membership's.
+        authority: The certificate in PEM.
+    """
+    pinned = _pinned(folder)
+    line = [authority, *(paper.authority.encode() for paper in _line(folder, authority))]
+    return any(link in pinned for pem in line for link in certificates(pem))
+
+
+def settle(folder: Path, now: datetime) -> bool:
+    """Drops an authority whose overlap is over; returns whether what is trusted changed.
+
+    Raises:
+        BadFileError: The invite is damaged, or the folder cannot be written.
+        NetworkError: The invite is not of an authority that is trusted.
+    """
+    first = read_invite(folder / "invite.json", None).authority.encode()
+    if not trusts(folder, first):
+        raise NetworkError(
+            f"{folder}: the invite is not of an authority that this site trusts; take the "
+            "coordinator's invite anew"
+        )
+    current = [first]
+    for paper in _line(folder, first):
+        current = [] if paper.is_over(now) else current
+        current.append(paper.authority.encode())
+    path, content = folder / "authority.crt", b"".join(current)
+    if path.read_bytes() == content:
+        return False
+    _write(path, content)
+    return True
+
+
+def take_succession(folder: Path, path: Path, fingerprint: str | None, now: datetime) -> Succession:
+    """Trusts the authority that follows the coordinator's, beside it until the overlap is over.
+
+    Args:
+        folder: The membership's.
+        path: The paper.
+        fingerprint: The new authority's, as the coordinator told it over another channel.
+        now: The present time.
+
+    Raises:
+        UsageError: No fingerprint was given.
+        NetworkError: It is another's; or the paper is not signed by what the site trusts.
+        BadFileError: The site has joined no federation, the paper is damaged, or the folder cannot
+            be written.
+    """
+    if not (folder / "invite.json").exists():
+        raise BadFileError(
+            f"{folder}: this site has joined no federation yet; take the coordinator's invite: it "
+            "names the authority in force"
+        )
+    invite, content = read_invite(folder / "invite.json", None), content_of(path)
+    settle(folder, now)
+    known = _line(folder, invite.authority.encode())
+    line = [invite.authority.encode(), *(paper.authority.encode() for paper in known)]
+    paper = read_succession(path, b"".join(line), content)
+    if paper not in known:
+        paper = read_succession(path, line[-1], content)
+    if paper.coordinator != invite.coordinator:
+        raise NetworkError(
+            f"{path}: is of {paper.coordinator}, this site is with {invite.coordinator}"
+        )
+    if fingerprint is None:
+        raise UsageError(
+            "--fingerprint: missing; ask the coordinator over another channel (telephone) for the "
+            f"new authority's and compare: this paper's is {paper.fingerprint}"
+        )
+    if not same_fingerprint(fingerprint, paper.fingerprint):
+        raise NetworkError(
+            f"{path}: its authority's fingerprint is {paper.fingerprint}, {fingerprint} was given; "
+            "whoever wrote this paper had the former authority's key: do not take it, and tell the "
+            "coordinator"
+        )
+    if paper not in known:
+        _write(folder / f"succession-{len(_papers(folder)) + 1}.json", content)
+    settle(folder, now)
+    return paper
+
+
+def _line(folder: Path, first: bytes) -> list[Succession]:
+    """The papers that lead on from an authority, each signed by the one before."""
+    line: list[Succession] = []
+    for path in _papers(folder):
+        signer = line[-1].authority.encode() if line else first
+        try:
+            line.append(read_succession(path, signer))
+        except CloisterError:  # of an earlier line, or damaged: nothing is trusted for it
+            continue
+    return line
+
+
+def _papers(folder: Path) -> list[Path]:
+    return sorted(folder.glob("succession-*.json"), key=lambda path: (len(path.name), path.name))
+
+
+def _pinned(folder: Path) -> list[bytes]:
+    try:
+        return certificates((folder / "authority.crt").read_bytes())
+    except OSError:
+        return []
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        write_whole(path, content)
+    except OSError as error:
+        raise BadFileError(f"{path}: cannot be written ({error}); mend that first") from error

@@ -1,0 +1,81 @@
+"""The one key whose questions a site answers: where it lies, and how its operator changes it."""
+
+from __future__ import annotations
+
+from cloister.client.site_file import SiteFile
+from cloister.deployment.enrolment.authority import same_fingerprint
+from cloister.deployment.enrolment.coordinator_key import (
+    LARGEST,
+    is_public_key,
+    key_fingerprint,
+    read_public_key,
+)
+from cloister.deployment.site.joining import Membership
+from cloister.errors import BadFileError, NetworkError, UsageError
+from cloister.files import write_whole
+from cloister.protocol.signed_questions import Coordinator
+
+
+def trusted_coordinator(file: SiteFile) -> Coordinator:
+    """Whose questions this site answers, as its folder says now.
+
+    Raises:
+        BadFileError: No key is there, or none that can be read; then no question is answered.
+    """
+    place = Membership.of(file).coordinator
+    try:
+        with place.open("rb") as opened:
+            text = opened.read(LARGEST).decode("ascii").strip()
+    except FileNotFoundError as error:
+        raise BadFileError(
+            f"{place}: missing: this site has no coordinator's key yet, and answers no question "
+            "without one; ask the coordinator for it (cloister server key prints it) and take it: "
+            f"cloister site trust {file.path} KEY --fingerprint …"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise BadFileError(
+            f"{place}: the coordinator's key cannot be read ({error}); the agent's user must be "
+            "able to; start the service again, or take the key anew: cloister site trust"
+        ) from error
+    if not is_public_key(text):
+        raise BadFileError(
+            f"{place}: damaged: 64 hex digits are needed; take the key anew: cloister site trust"
+        )
+    return Coordinator(text, file.site.name)
+
+
+def trust(file: SiteFile, given: str, fingerprint: str | None) -> str:
+    """Takes a coordinator's key as the one whose questions this site answers.
+
+    Args:
+        file: The site's.
+        given: The public key, or a file that holds it.
+        fingerprint: The key's as the coordinator told it over another channel.
+
+    Returns:
+        The key; it holds from the next question on, and any key before it no longer.
+
+    Raises:
+        BadFileError: It is no key, the site has joined no federation, or it cannot be written.
+        UsageError: No fingerprint was given.
+        NetworkError: It is another's.
+    """
+    place = Membership.of(file)
+    assert place.invite  # raises where the site joined no federation
+    key = read_public_key(given)
+    told = key_fingerprint(key)
+    if fingerprint is None:
+        raise UsageError(
+            "--fingerprint: missing; ask the coordinator over another channel (telephone) for its "
+            f"key's and compare: this one's is {told}"
+        )
+    if not same_fingerprint(fingerprint, told):
+        raise NetworkError(
+            f"{given[:64]}: the key's fingerprint is {told}, {fingerprint} was given; somebody "
+            "changed it on its way, or it is another coordinator's: do not take it"
+        )
+    try:
+        write_whole(place.coordinator, key.encode() + b"\n")
+    except OSError as error:
+        raise BadFileError(f"{place.path}: cannot be written ({error}); mend that first") from error
+    return key

@@ -1,0 +1,149 @@
+"""The bundle: a finished study's adapter with every site's certificate and ledger, in one file.
+
+A ZIP archive, nothing in it compressed:
+
+    sites/NAME.json    a site's certificate and ledger (`ledger.certificate`)
+    adapter/FILE       the adapter's files, but for its card
+    received.json      [[round, site, SHA-256, head], …]: what the coordinator received
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloister.bounds import shortened
+from cloister.canonical import canonical
+from cloister.errors import BadFileError, UsageError
+from cloister.evidence.fingerprint import MOST_TOLD, UNCOVERED, Hashed
+from cloister.evidence.stored_zip import StoredZip
+from cloister.json_text import read_json
+from cloister.ledger.certificate import MOST_BYTES as MOST_EVIDENCE
+from cloister.ledger.certificate import Evidence, read_evidence
+from cloister.names import NAME
+
+# What a member may be called: no folders but these, nothing hidden.
+MEMBER = re.compile(rf"(sites/{NAME}\.json|adapter/{NAME}|received\.json)")
+# Of every member, so that equal contents give equal bytes; the earliest that ZIP can hold.
+STAMP = (1980, 1, 1, 0, 0, 0)
+# A row of received.json has 5 values in about 150 bytes; half as many bytes a value.
+_BYTES_A_VALUE = 15
+# Of received.json: 900,000 rows, as of 1,000 sites in 900 rounds.
+MOST_RECEIVED = 2**27
+
+
+@dataclass(frozen=True)
+class Received:
+    """An update as the coordinator saw it.
+
+    Attributes:
+        round: Of the study.
+        site: Who sent it.
+        sha256: Of its bytes.
+        head: SHA-256 of the ledger's entry for it, as the site told it then.
+    """
+
+    round: int
+    site: str
+    sha256: str
+    head: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle's contents.
+
+    Attributes:
+        sites: Evidence by site.
+        adapter: Contents by file name; of a bundle that was read, all but `cloister.json` as their
+            hashes.
+        received: What the coordinator says it received.
+    """
+
+    sites: Mapping[str, Evidence]
+    adapter: Mapping[str, bytes | Hashed]
+    received: Sequence[Received]
+
+
+def write_bundle(path: Path, bundle: Bundle) -> None:
+    """Writes a bundle.
+
+    Raises:
+        UsageError: A name in it is none that an archive may hold.
+        BadFileError: It cannot be written.
+    """
+    members: dict[str, bytes | Hashed] = {
+        f"sites/{name}.json": e.to_json() for name, e in bundle.sites.items()
+    }
+    members |= {f"adapter/{name}": content for name, content in bundle.adapter.items()}
+    rows = [[r.round, r.site, r.sha256, r.head] for r in bundle.received]
+    members["received.json"] = canonical(rows)
+    unfit = [name for name in members if not MEMBER.fullmatch(name)]
+    if unfit:
+        raise UsageError(
+            f"{shortened(unfit[0])}: no name for a file: it may hold neither / nor \\, nor begin "
+            "with a dot"
+        )
+    try:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+            for name, content in members.items():
+                assert isinstance(content, bytes), "a bundle that was read is not written again"
+                archive.writestr(zipfile.ZipInfo(name, STAMP), content)
+    except OSError as error:
+        raise BadFileError(f"{path}: cannot be written ({error}); name another place") from error
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Reads a bundle, of which nothing is believed yet.
+
+    Raises:
+        BadFileError: It is missing, damaged, or holds what no bundle holds.
+
+    Guarantees:
+        Memory is bounded by a few times the file's size, and of the adapter's files, which may be
+        large, only one piece is held at a time.
+    """
+    sites: dict[str, Evidence] = {}
+    adapter: dict[str, bytes | Hashed] = {}
+    received: list[Received] | None = None
+    with StoredZip(path, MEMBER) as archive:
+        for name in archive.names:
+            folder, _, file = name.rpartition("/")
+            if folder == "sites":
+                content = archive.read(name, MOST_EVIDENCE)
+                sites[file.removesuffix(".json")] = read_evidence(content, f"{path}: {name}")
+            elif name == "adapter/cloister.json":
+                adapter[file] = archive.read(name, MOST_TOLD)
+            elif folder == "adapter":
+                adapter[file] = Hashed(_sha256(archive, name))
+            else:
+                received = _received(archive.read(name, MOST_RECEIVED), path)
+    if not sites or "cloister.json" not in adapter or UNCOVERED in adapter or received is None:
+        raise BadFileError(f"{path}: not a whole bundle: it lacks certificates or an adapter")
+    return Bundle(sites, adapter, received)
+
+
+def _sha256(archive: StoredZip, name: str) -> str:
+    found = hashlib.sha256()
+    for piece in archive.pieces(name):
+        found.update(piece)
+    return found.hexdigest()
+
+
+def _received(content: bytes, path: Path) -> list[Received]:
+    most = len(content) // _BYTES_A_VALUE + 1
+    try:
+        rows = read_json(content, most_bytes=MOST_RECEIVED, most_values=most)
+        if not isinstance(rows, list) or canonical(rows) != content:
+            raise ValueError("no list")
+        received = [Received(*row) for row in rows]
+        kinds = {(type(r.round), type(r.site), type(r.sha256), type(r.head)) for r in received}
+        if kinds - {(int, str, str, str)}:
+            raise ValueError("no round, site and hash")
+    except (ValueError, TypeError) as error:
+        raise BadFileError(f"{path}: received.json is damaged ({error})") from error
+    return received

@@ -1,0 +1,137 @@
+"""A certificate that came without its ledger: what a coordinator can check of it by itself.
+
+The site signed it, so what it says of the ledger is the site's word; every ε in it is computed anew
+from the plans, events and budget that it names. With the ledger, `certificate.check` checks all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cloister.canonical import canonical
+from cloister.errors import LedgerError, RefusedError, UsageError
+from cloister.json_text import read_json
+from cloister.ledger.budget import Budget, fits_whole, rounded_up
+from cloister.ledger.certificate import MOST_STATED, entry_of, same, stored
+from cloister.ledger.certificate_forms import FIELDS, NAMED, VERSION, merged, with_rdp
+from cloister.ledger.chain import Entry
+from cloister.ledger.history import request_of
+from cloister.ledger.signing import is_signed
+from cloister.ledger.stated import Basis, Stated, of_budget, of_events, of_plan, of_plan_alone
+from cloister.privacy.events import GaussianEvent
+from cloister.privacy.plan import Plan
+from cloister.privacy.units import Unit
+
+# Its text may hold as many quotes, each of which JSON writes as two bytes, as other characters.
+MOST_BYTES = 2 * MOST_STATED
+
+
+def to_bytes(certificate: Entry) -> bytes:
+    """A certificate for a message or a file."""
+    return canonical(stored(certificate))
+
+
+def check_alone(
+    content: bytes, *, site: str, study: str, key: str, most_steps: int
+) -> Mapping[str, Any]:
+    """Reads and checks a certificate.
+
+    Args:
+        content: As `to_bytes` made it; nothing in it is believed yet.
+        site: Whose it must be.
+        study: Digest of the study that it must be of.
+        key: The site's public key in hex, known from elsewhere.
+        most_steps: That a plan of the study may have.
+
+    Returns:
+        Its fields.
+
+    Raises:
+        LedgerError: It is too long, not of the form of a certificate, not signed by the key,
+            another's, or states an ε that its own plans, events and budget do not give.
+    """
+    if len(content) > MOST_BYTES:
+        raise LedgerError(f"{site}: a certificate of {len(content)} bytes; {MOST_BYTES} at most")
+    try:
+        certificate = entry_of(read_json(content, most_bytes=MOST_BYTES))
+        fields: dict[str, Any] = read_json(certificate.body, most_bytes=MOST_STATED)
+        whole = canonical(fields) == certificate.body and fields["kind"] == "certificate"
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LedgerError(f"{site}: not of the form of a certificate") from error
+    if not is_signed(certificate.body, certificate.signature, key):
+        raise LedgerError(f"{site}: the certificate is not signed by the site's key")
+    if not whole or fields.get("version") != VERSION or set(fields) != NAMED | FIELDS[VERSION]:
+        raise LedgerError(f"{site}: not of the form of a certificate of version {VERSION}")
+    if (fields["site"], fields["study"], fields["key"]) != (site, study, key):
+        raise LedgerError(f"{site}: the certificate is of another site or study")
+    try:
+        _check_figures(fields, most_steps)
+    except (ValueError, KeyError, TypeError, AttributeError, UsageError, RefusedError) as error:
+        raise LedgerError(f"{site}: the certificate does not hold together ({error})") from error
+    return fields
+
+
+def plans_in(fields: Mapping[str, Any]) -> list[Plan]:
+    """The plans that a certificate states.
+
+    Raises:
+        ValueError: One is not what its SHA-256 says.
+    """
+    plans = [Plan.from_terms(row["terms"]) for row in fields["plans"]]
+    if not plans or [plan.digest() for plan in plans] != [row["sha256"] for row in fields["plans"]]:
+        raise ValueError("plans that are not what their SHA-256 says")
+    return plans
+
+
+def _check_figures(fields: Mapping[str, Any], most_steps: int) -> None:
+    plans, unit, life = plans_in(fields), Unit(fields["unit"]), fields["life"]
+    events = [GaussianEvent(**row) for row in fields["events"]]
+    if any(plan.unit is not unit for plan in plans) or not events:
+        raise ValueError("plans of another unit, or no event")
+    kinds = {(plan.noise_multiplier, plan.sample_rate) for plan in plans}
+    if any((event.noise_multiplier, event.sample_rate) not in kinds for event in events):
+        raise ValueError("events that are not of its plans")
+    planned = sum(plan.local_steps * plan.num_rounds for plan in plans)
+    if planned > most_steps * len(plans) or sum(event.steps for event in events) > planned:
+        raise ValueError(f"more than the {most_steps} steps that a plan of the study has")
+    if type(fields["rounds"]) is not int or type(fields["released"]) is not int:
+        raise ValueError("rounds that are no number")
+    limit = life["budget"]["epsilon"]
+    budget = Budget(epsilon=float("inf") if limit is None else limit, delta=life["budget"]["delta"])
+    if fields["promise"]["basis"] == Basis.WHOLE_PLAN:
+        delta = _check_plan_promise(fields, plans, events, budget)
+    else:
+        promised = of_budget(budget, unit, plans)
+        # Other studies' plans, which are not in it, may have named fewer adversaries.
+        _need(
+            fields["promise"],
+            promised.to_json() | {"adversaries": fields["promise"]["adversaries"]},
+            "promise",
+        )
+        delta = budget.delta / 2
+    spent = of_events(events, delta, plans, unit)
+    _need(fields["spent"], with_rdp(spent, events), "spent")
+
+
+def _check_plan_promise(
+    fields: Mapping[str, Any], plans: list[Plan], events: list[GaussianEvent], budget: Budget
+) -> float:
+    """One plan is all that was ever charged, and the budget covers it; its δ."""
+    (plan,) = plans
+    is_private = all(event.is_private for event in events)
+    whole = request_of(plan, is_private=is_private).planned
+    life = merged([GaussianEvent(**row) for row in fields["life"]["events"]])
+    steps = sum(event.steps for event in events)
+    if life != events or steps > whole.steps or not fits_whole(whole, rounded_up(budget)):
+        raise ValueError("a whole plan's promise, where more than the plan was charged")
+    promised: Stated = of_plan(plan, is_private=is_private)
+    alone = of_plan_alone(plan, is_private=is_private)
+    _need(fields["promise"], with_rdp(promised, [whole]), "promise")
+    _need(fields["promise_alone"], None if alone is None else alone.to_json(), "promise_alone")
+    return plan.delta
+
+
+def _need(found: object, given: object, name: str) -> None:
+    if not same(found, given):
+        raise ValueError(f"another {name} than its plans, events and budget give")

@@ -1,0 +1,151 @@
+"""A document as PDF pages, by matplotlib: lines and pictures that flow over A4 pages."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.backends.backend_pdf import PdfPages
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from cloister.evidence.document import Block, Bullets, Document, Heading, Paragraph, Picture, Table
+
+A4 = (8.27, 11.69)  # inches
+LEFT, WIDTH, TOP, BOTTOM = 0.08, 0.84, 0.95, 0.06  # of the page
+LINE = 0.0155  # height of a line of text, of the page
+TEXT_WIDTH, TABLE_WIDTH = 98, 118  # characters that fit
+DPI = 200  # of pictures, as printers have it
+
+
+@dataclass(frozen=True)
+class _Line:
+    text: str
+    size: float = 9.0
+    is_bold: bool = False
+    is_table: bool = False
+    is_loud: bool = False
+    keeps_next: bool = False
+
+    @property
+    def height(self) -> float:
+        return LINE * (1.5 if self.size > 10 else 0.8 if self.is_table else 1.0)
+
+    def draw(self, page: Figure, top: float) -> None:
+        page.text(
+            LEFT,
+            top,
+            self.text,
+            size=self.size,
+            weight="bold" if self.is_bold else "normal",
+            family="DejaVu Sans Mono" if self.is_table else "DejaVu Sans",
+            color="#b00020" if self.is_loud else "black",
+            va="top",
+            parse_math=False,
+        )
+
+
+@dataclass(frozen=True)
+class _Image:
+    figure: Figure
+    keeps_next: bool = True
+
+    @property
+    def height(self) -> float:
+        wide, high = self.figure.get_size_inches()
+        return float(high / wide) * WIDTH * A4[0] / A4[1]
+
+    def draw(self, page: Figure, top: float) -> None:
+        stream = io.BytesIO()
+        self.figure.savefig(stream, format="png", dpi=DPI)
+        stream.seek(0)
+        axes = page.add_axes((LEFT, top - self.height, WIDTH, self.height))
+        axes.imshow(imread(stream), aspect="auto")
+        axes.set_axis_off()
+
+
+_Item = _Line | _Image
+
+
+def to_pdf(document: Document, path: Path) -> None:
+    """Writes a document's pages.
+
+    Args:
+        document: What to write.
+        path: The PDF's file.
+    """
+    items: list[_Item] = [_Line(line, 15, True) for line in textwrap.wrap(document.title, 60)]
+    for block in document.blocks:
+        items += _items(block)
+    with PdfPages(path, metadata={"Title": document.title, "Creator": "cloister"}) as pdf:
+        for page in _pages(items):
+            pdf.savefig(page)
+
+
+def _items(block: Block) -> Iterator[_Item]:
+    keeps = isinstance(block, Heading | Table)
+    yield _Line("", keeps_next=keeps)
+    match block:
+        case Heading(text):
+            yield _Line(text, 12, True, keeps_next=True)
+        case Paragraph(text, is_loud):
+            for line in textwrap.wrap(text, TEXT_WIDTH):
+                yield _Line(line, is_bold=is_loud, is_loud=is_loud)
+        case Bullets(items):
+            for item in items:
+                for number, line in enumerate(textwrap.wrap(item, TEXT_WIDTH - 3)):
+                    yield _Line(("• " if number == 0 else "   ") + line)
+        case Table():
+            yield from _table(block)
+        case Picture(figure, caption):
+            yield _Image(figure)
+            for line in textwrap.wrap(caption, 110):
+                yield _Line(line, 8)
+
+
+def _table(table: Table) -> Iterator[_Line]:
+    if table.title is not None:
+        for line in textwrap.wrap(table.title, 92):
+            yield _Line(line, 8.5, True, keeps_next=True)
+    every: list[Sequence[str]] = [table.columns, *table.rows]
+    widths = [max(len(row[i]) for row in every) for i in range(len(table.columns))]
+    indent = " " * (sum(widths[:-1]) + 2 * len(widths[:-1]))
+    for number, row in enumerate(every):
+        cells = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for line in _wrapped(cells.rstrip(), indent):
+            yield _Line(line, 6.6, number == 0, is_table=True, keeps_next=number == 0)
+
+
+def _wrapped(cells: str, indent: str) -> list[str]:
+    """A row on as many lines as it needs; what is too long continues under its last column."""
+    if len(cells) <= TABLE_WIDTH:
+        return [cells]
+    head, tail = cells[: len(indent)], cells[len(indent) :]
+    room = max(TABLE_WIDTH - len(indent), 20)
+    first, *rest = textwrap.wrap(tail, room) or [""]
+    return [head + first, *(indent + line for line in rest)]
+
+
+def _pages(items: Sequence[_Item]) -> Iterator[Figure]:
+    """As many pages as the items need; a heading stays with what follows it."""
+    left = list(items)
+    while left:
+        page, at = Figure(figsize=A4), TOP
+        while left and (at == TOP or at - _together(left) >= BOTTOM):
+            item = left.pop(0)
+            item.draw(page, at)
+            at -= item.height
+        yield page
+
+
+def _together(items: Sequence[_Item]) -> float:
+    """Height of the first item and all that must not be parted from it."""
+    height = 0.0
+    for item in items:
+        height += item.height
+        if not item.keeps_next:
+            break
+    return height

@@ -1,0 +1,49 @@
+"""What a card says of one site: what its certificate states, never the coordinator's plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cloister.evidence.certificate_alone import plans_in
+from cloister.ledger.stated import Stated
+from cloister.privacy.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteFacts:
+    """What a site was promised, by its own ledger.
+
+    Attributes:
+        promise: Of its whole plan, or of its data set's budget.
+        promise_alone: The same against all other sites together; None: as `promise`.
+        spent: What the study's rounds come to so far; an indication.
+        plans: That the site ran, after its own policy.
+        rounds: Charged.
+        ended: Where its ledger ended, in words.
+    """
+
+    promise: Stated
+    promise_alone: Stated | None
+    spent: Stated
+    plans: tuple[Plan, ...]
+    rounds: int
+    ended: str
+
+
+def site_facts(fields: Mapping[str, Any]) -> SiteFacts:
+    """From a checked certificate's fields, or from a ledger's own statement.
+
+    Raises:
+        ValueError: They are not of that form.
+    """
+    alone, head = fields["promise_alone"], fields["ledger"]
+    return SiteFacts(
+        promise=Stated.from_json(fields["promise"]),
+        promise_alone=None if alone is None else Stated.from_json(alone),
+        spent=Stated.from_json(fields["spent"]),
+        plans=tuple(plans_in(fields)),
+        rounds=fields["rounds"],
+        ended=f"entry {head['seq']}, SHA-256 `{head['hash']}`",
+    )

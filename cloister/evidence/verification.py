@@ -1,0 +1,171 @@
+"""What a bundle shows, claim by claim, to somebody who trusts neither coordinator nor sites."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cloister.errors import LedgerError, UsageError
+from cloister.evidence.bundle import Bundle
+from cloister.evidence.fingerprint import adapter_sha256, base_sha256
+from cloister.ledger.certificate import check
+from cloister.ledger.verify import Verdict
+
+
+@dataclass(frozen=True)
+class SiteClaim:
+    """What one site's certificate says, and its ledger gives.
+
+    Attributes:
+        name: The site.
+        fields: The certificate's.
+        verdict: On the ledger.
+        received: Updates of it that the coordinator says it received.
+    """
+
+    name: str
+    fields: Mapping[str, Any]
+    verdict: Verdict
+    received: int
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was checked and held, and what no bundle can show.
+
+    Attributes:
+        sites: In order of their names.
+        checked: Claims that hold, in words.
+        unchecked: Claims that were not and could not be checked, in words.
+    """
+
+    sites: tuple[SiteClaim, ...]
+    checked: tuple[str, ...]
+    unchecked: tuple[str, ...]
+
+
+def examine(bundle: Bundle, keys: Mapping[str, str]) -> Findings:
+    """Checks every claim of a bundle that can be.
+
+    Args:
+        bundle: As read.
+        keys: Each site's public key in hex, had from the site itself.
+
+    Raises:
+        UsageError: A site's key is not given.
+        LedgerError: A claim does not hold; the message names it.
+    """
+    missing = sorted(bundle.sites.keys() - keys.keys())
+    if missing:
+        raise UsageError(
+            f"no public key was given for {', '.join(missing)}: without it nothing in its "
+            "certificate is known to be its own; ask the institution for it (--keys, --key)"
+        )
+    absent = sorted(keys.keys() - bundle.sites.keys())
+    if absent:
+        raise LedgerError(
+            f"{', '.join(absent)}: a key was given, but the bundle has no certificate"
+        )
+    if len(set(keys.values())) != len(keys):
+        raise LedgerError("two sites under one key: one of them is not who it says")
+    verdicts = {name: _checked(bundle, name, keys[name]) for name in sorted(bundle.sites)}
+    _agree(bundle)
+    _received(bundle, verdicts)
+    received = Counter(update.site for update in bundle.received)
+    sites = tuple(
+        SiteClaim(
+            name,
+            bundle.sites[name].fields,
+            verdict,
+            received[name],
+        )
+        for name, verdict in verdicts.items()
+    )
+    held: tuple[str, ...] = _held(bundle, sites)
+    unchecked: tuple[str, ...] = UNCHECKED
+    if bundle.received:
+        held = (
+            *held,
+            f"All {len(bundle.received)} updates that the coordinator says it received "
+            "are releases in the sites' ledgers, byte for byte, and no ledger was rewritten since.",
+        )
+    else:
+        unchecked = (*UNCHECKED, "What the coordinator received: the bundle has no list of it.")
+    return Findings(sites, held, unchecked)
+
+
+def _checked(bundle: Bundle, name: str, key: str) -> Verdict:
+    evidence = bundle.sites[name]
+    stated = evidence.fields
+    try:
+        if stated["site"] != name or stated["key"] != key:
+            raise LedgerError("the certificate is another site's, or under another key")
+        verdict = check(evidence, key)
+    except LedgerError as error:
+        raise LedgerError(f"{name}: {error}") from error
+    if stated["adapter"] != adapter_sha256(bundle.adapter):
+        raise LedgerError(f"{name}: its certificate is for another adapter than the bundle's")
+    return verdict
+
+
+def _agree(bundle: Bundle) -> None:
+    for claim in ("study", "base"):
+        if len({str(evidence.fields[claim]) for evidence in bundle.sites.values()}) != 1:
+            raise LedgerError(f"the sites' certificates name different values for {claim}")
+    if next(iter(bundle.sites.values())).fields["base"] != base_sha256(bundle.adapter):
+        raise LedgerError("the certificates name another base model than the adapter does")
+
+
+def _received(bundle: Bundle, verdicts: Mapping[str, Verdict]) -> None:
+    """Whatever the coordinator received was released, in that round, and is in the ledger."""
+    seen = set()
+    for update in bundle.received:
+        place = (update.site, update.round)
+        if update.site not in verdicts:
+            raise LedgerError(f"an update of {update.site} was received; it has no certificate")
+        if place in seen:
+            raise LedgerError(f"{update.site}: two updates were received in round {update.round}")
+        seen.add(place)
+        history = verdicts[update.site].history
+        study = str(bundle.sites[update.site].fields["study"])
+        charged = history.rounds.get((study, update.round))
+        released = None if charged is None else history.released.get(charged.seq)
+        if released is None or released.sha256 != update.sha256:
+            raise LedgerError(
+                f"{update.site}: the coordinator received an update in round {update.round} that "
+                "the ledger did not release: something left uncharged"
+            )
+        if released.hash != update.head:
+            raise LedgerError(
+                f"{update.site}: its ledger was rewritten since round {update.round}: the "
+                "coordinator was told another hash of it then"
+            )
+
+
+def _held(bundle: Bundle, sites: tuple[SiteClaim, ...]) -> tuple[str, ...]:
+    entries = sum(len(evidence.ledger) for evidence in bundle.sites.values())
+    return (
+        f"Each of {len(sites)} certificates is signed by the key that was given for its site.",
+        f"All {entries} ledger entries are chained and signed, and each ledger ends where its "
+        "certificate says.",
+        "Every charge is the one its plan states, and was within the data set's budget when it "
+        "was made.",
+        "Every stated ε is what the charged events give, recomputed by PLD and by RDP; PLD is the "
+        "smaller.",
+        "The adapter's files are those that every site certified, and name the base model that it "
+        "certified.",
+    )
+
+
+UNCHECKED = (
+    "That each site's records are what it says, and that one person's are not at several sites.",
+    "That each site ran this code unchanged: its operator could run another. Conformance "
+    "(cloister audit run) tests code, not operators.",
+    "That the coordinator's list of received updates is complete, and that no site took part "
+    "beside those whose keys were given.",
+    "That the adapter is the aggregate of the released updates; the bundle does not hold them.",
+    "That hyper-parameters, labels and the base model were chosen without looking at the records.",
+    "The adapter's card (README.md), which no certificate covers.",
+)

@@ -1,0 +1,203 @@
+"""The result on disk: a PEFT adapter that the rest of the world loads, its head, and its card.
+
+adapter_config.json, adapter_model.safetensors   LoRA, for `PeftModel.from_pretrained`
+head.safetensors                                 the head's `weight` [C, H] and `bias` [C]
+chat_template.jinja                              of a chat: the template that training rendered
+cloister.json                                    what `cloister evaluate` needs to know
+README.md                                        model and privacy card
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from cloister.adapter.tensors import Adapter
+from cloister.data.config import DataConfig
+from cloister.errors import MOST_PROBLEMS, AdapterFormatError, BadFileError
+from cloister.evidence.fingerprint import MOST_TOLD
+from cloister.export.stack import save_stacked, stacked_config
+from cloister.fields import as_table, read_section
+from cloister.files import open_file
+from cloister.json_text import read_json
+from cloister.models.config import LoraConfig, ModelConfig, VectorMode
+from cloister.models.network import LowRankHead
+from cloister.models.pooling import Pooling
+from cloister.models.state import write_adapter
+from cloister.tasks.chat import CausalChat
+from cloister.tasks.config import TaskConfig
+from cloister.training.workspace import Workspace, open_workspace
+
+# The form of cloister.json.
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Released:
+    """What a released adapter says of itself.
+
+    Attributes:
+        model: The base, with its weights' SHA-256.
+        lora: The adapters.
+        task: The task, with its labels.
+        data: Column names.
+        seed: Of the parts that were never trained.
+        pooling: What `model.pooling` came to; None: nothing is pooled, or it is not known.
+    """
+
+    model: ModelConfig
+    lora: LoraConfig
+    task: TaskConfig
+    data: DataConfig
+    seed: int
+    pooling: Pooling | None = None
+
+
+def export(folder: Path, workspace: Workspace, adapter: Adapter, about: Released) -> None:
+    """Writes an adapter's folder, without its card.
+
+    Args:
+        folder: Made if absent.
+        workspace: Its network's trainable parameters are set to the adapter's.
+        adapter: The final values.
+        about: What it is.
+    """
+    network = workspace.network
+    write_adapter(network, adapter)
+    peft_config = network.backbone.peft_config["default"]
+    # As the recipe names it: the folder found on this machine means nothing elsewhere.
+    peft_config.base_model_name_or_path = about.model.base
+    if about.lora.residual:
+        about = dataclasses.replace(about, lora=stacked_config(network, about.lora))
+        save_stacked(folder, network, adapter, about.lora)
+    else:
+        network.backbone.save_pretrained(str(folder), save_embedding_layers=False)
+    if network.head is not None:
+        save_file(_head_tensors(network.head), folder / "head.safetensors")
+    if isinstance(workspace.task, CausalChat):
+        template = workspace.task.template.text
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    document = {
+        "version": VERSION,
+        "seed": about.seed,
+        **{n: as_table(getattr(about, n)) for n in ("model", "lora", "task", "data")},
+        "pooling": _pooling_table(network.pooling),
+    }
+    (folder / "cloister.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
+
+
+def _pooling_table(pooling: Pooling | None) -> dict[str, object] | None:
+    return None if pooling is None else {"mode": pooling.mode, "normalize": pooling.normalize}
+
+
+def _head_tensors(head: nn.Module) -> dict[str, torch.Tensor]:
+    if isinstance(head, LowRankHead):
+        weight, bias = head.merged()
+    else:
+        assert isinstance(head, nn.Linear)
+        weight, bias = head.weight, head.bias
+    return {"weight": weight.detach().cpu().contiguous(), "bias": bias.detach().cpu().contiguous()}
+
+
+def read_released(folder: Path) -> Released:
+    """Reads what an adapter says of itself.
+
+    Raises:
+        BadFileError: The folder holds no adapter of ours, or a damaged one.
+    """
+    try:
+        with open_file(folder / "cloister.json") as file:
+            document = read_json(file.read(MOST_TOLD + 1), most_bytes=MOST_TOLD)
+    except (OSError, ValueError) as error:
+        raise BadFileError(
+            f"{folder}: no adapter here (cloister.json is missing or damaged); give a finished "
+            "run's folder or its adapter/"
+        ) from error
+    version = document.get("version") if isinstance(document, dict) else None
+    if type(version) is not int or version != VERSION:
+        raise AdapterFormatError(f"{folder}/cloister.json: written by another version of cloister")
+    kinds = {"model": ModelConfig, "lora": LoraConfig, "task": TaskConfig, "data": DataConfig}
+    problems = [
+        f"{name}: missing, or not a table"
+        for name in kinds
+        if not isinstance(document.get(name), dict)
+    ]
+    if type(document.get("seed")) is not int:
+        problems.append("seed: missing, or not a whole number")
+    sections: dict[str, Any] = {}
+    if not problems:
+        sections = {n: read_section(kind, document[n], n, problems) for n, kind in kinds.items()}
+    if problems:
+        told = "; ".join(problems[:MOST_PROBLEMS])
+        raise AdapterFormatError(f"{folder}/cloister.json: {told}")
+    return Released(
+        **sections,
+        seed=document["seed"],
+        pooling=_pooling(folder, document.get("pooling")),
+    )
+
+
+def _pooling(folder: Path, table: object) -> Pooling | None:
+    """What `model.pooling` came to when the adapter was trained, which rules may have changed
+    since."""
+    if table is None:
+        return None
+    fields = table if isinstance(table, dict) else {}
+    mode = fields.get("mode")
+    if not isinstance(mode, str) or mode not in get_args(VectorMode):
+        raise AdapterFormatError(f"{folder}/cloister.json: pooling: no mode that is known")
+    mode = cast(VectorMode, mode)
+    return Pooling(mode, bool(fields.get("normalize")), "as the adapter was trained")
+
+
+def _trained_modules(folder: Path, lora: LoraConfig) -> LoraConfig:
+    """The adapters with the modules that they are of, where the recipe left these to defaults:
+    what the defaults are for a base may have changed since.
+
+    Raises:
+        BadFileError: The folder's `adapter_config.json` is missing or damaged.
+    """
+    if lora.target_modules:
+        return lora
+    try:
+        with open_file(folder / "adapter_config.json") as file:
+            table = read_json(file.read(MOST_TOLD + 1), most_bytes=MOST_TOLD)
+        modules = tuple(sorted(map(str, table["target_modules"])))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadFileError(f"{folder}: adapter_config.json is missing or damaged") from error
+    return dataclasses.replace(lora, target_modules=modules, top_layers=0)
+
+
+def load_released(folder: Path) -> tuple[Released, Workspace]:
+    """Loads base and adapter, ready to be scored.
+
+    Raises:
+        BadFileError: The folder's files are missing or do not fit together.
+        ModelFileError: The base is missing or not the one that was trained on.
+    """
+    about = read_released(folder)
+    lora_config = _trained_modules(folder, about.lora)
+    workspace = open_workspace(about.model, lora_config, about.task, about.task.labels, about.seed)
+    network = workspace.network
+    network.pooling = about.pooling or network.pooling
+    try:
+        lora = load_file(folder / "adapter_model.safetensors")
+        values = {f"backbone.{name}": tensor.float().numpy() for name, tensor in lora.items()}
+        write_adapter(network, Adapter(values))
+        if network.head is not None:
+            head = load_file(folder / "head.safetensors")
+            rows, columns = head["weight"].shape
+            network.head = nn.Linear(columns, rows).to(network.device)
+            network.head.load_state_dict(head)
+    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+        raise BadFileError(f"{folder}: its files do not fit together: {error}") from error
+    network.eval()
+    return about, workspace

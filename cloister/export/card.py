@@ -1,0 +1,278 @@
+"""The README of a released adapter: its model card and its privacy card."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloister.evidence.site_facts import SiteFacts
+from cloister.export.guessing import is_no_better
+from cloister.export.snippets import Loading, loading_script
+from cloister.ledger.stated import Basis, Stated, shown
+from cloister.privacy.central import CentralPlan
+from cloister.privacy.plan import Plan
+from cloister.privacy.units import Unit
+from cloister.tasks.config import TaskKind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a card says.
+
+    Attributes:
+        name: The study.
+        base: The base model, as the recipe names it.
+        base_sha256: SHA-256 of its weights.
+        kind: The task.
+        labels: Its outputs' names.
+        loading: How base and adapter are loaded.
+        parameters: Number of trained parameters.
+        rounds: Rounds closed.
+        mode: How it was federated, in words.
+        metric: Name of the primary metric.
+        test: Scores on the public test set.
+        plain_test: The plain twin's scores; None: no twin was run.
+        majority: What always guessing the most frequent label reaches.
+        sites: By site, what its certificate or ledger states; where there is none, why, in words.
+        recipe_digest: Of the study's recipe.
+        is_personal: Whether each site kept a part of its adapter.
+        central: Noise that the coordinator added besides.
+    """
+
+    name: str
+    base: str
+    base_sha256: str
+    kind: TaskKind
+    labels: Sequence[str]
+    loading: Loading
+    parameters: int
+    rounds: int
+    mode: str
+    metric: str
+    test: Mapping[str, float]
+    plain_test: Mapping[str, float] | None
+    majority: float | None
+    sites: Mapping[str, SiteFacts | str]
+    recipe_digest: str
+    is_personal: bool = False
+    central: CentralPlan | None = None
+
+    @property
+    def known(self) -> dict[str, SiteFacts]:
+        """Sites of which something is known."""
+        return {name: one for name, one in self.sites.items() if isinstance(one, SiteFacts)}
+
+    @property
+    def unknown(self) -> dict[str, str]:
+        """Why nothing is known of the others."""
+        return {name: why for name, why in self.sites.items() if isinstance(why, str)}
+
+
+# Why a deployed site is not in a card's table.
+NO_CERTIFICATE = "no certificate: nothing is known of what it was promised"
+
+_PERSONAL = (
+    "Each site kept its own B. This folder holds what they share, with B at zero: a start for a "
+    "new site, and no model by itself. The scores are the mean over the sites' own adapters.\n"
+)
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """Writes `README.md` next to the adapter."""
+    (folder / "README.md").write_text(render(card), encoding="utf-8")
+
+
+def render(card: Card) -> str:
+    """The card as Markdown, with the front matter that model hubs read."""
+    sections = [
+        f"---\nbase_model: {card.base}\nlibrary_name: peft\ntags: [lora, federated-learning"
+        f"{', differential-privacy' if _is_private(card) else ''}]\n---\n",
+        f"# {card.name}\n",
+        f"A LoRA adapter for `{card.base}` ({card.kind}), trained by {len(card.sites)} sites that "
+        f"kept their records: {card.rounds} rounds, {card.mode}, {card.parameters:,} trained "
+        "parameters.\n",
+        *([_PERSONAL] if card.is_personal else []),
+        _scores(card),
+        _privacy(card),
+        _loading(card.loading),
+        f"## Origin\n\n- base weights, SHA-256: `{card.base_sha256}`\n"
+        f"- recipe, SHA-256: `{card.recipe_digest}`\n",
+    ]
+    return "\n".join(sections)
+
+
+def _loading(loading: Loading) -> str:
+    lines = ["## Loading\n"]
+    if loading.pooling is not None:
+        lines.append(f"A text is one vector by its {loading.pooling}.\n")
+    lines.append(
+        f"Records were cut to {loading.max_length} tokens at their end. Beside the folder "
+        "`adapter`:\n"
+    )
+    return "\n".join([*lines, f"```python\n{loading_script(loading)}```\n"])
+
+
+def _scores(card: Card) -> str:
+    plain = card.plain_test
+    head = "| | this adapter |" + (" same run without privacy, untuned |" if plain else "")
+    lines = ["## Scores on the public test set\n", head, "|---|---|" + ("---|" if plain else "")]
+    for name, value in card.test.items():
+        row = f"| {name} | {value:.4f} |"
+        if plain:
+            row += f" {plain[name]:.4f} |" if name in plain else " |"
+        lines.append(row)
+    if plain:
+        lines.append(
+            "\nThe run without privacy has this study's settings but for its learning rate. Tuned "
+            "for itself it may score higher, so privacy cost at least the difference."
+        )
+    if card.majority is not None:
+        lines.append(f"\nAlways guessing the most frequent label scores {card.majority:.4f}.")
+    if is_no_better(card.test.get(card.metric), card.majority):
+        lines.append("\n**This adapter scores no more: it has learnt nothing of use.**")
+    if not plain and _is_private(card):
+        lines.append("\nNo plain twin was run, so what privacy cost is not stated.")
+    return "\n".join(lines) + "\n"
+
+
+def _is_private(card: Card) -> bool:
+    """Whether every site is known to be promised a finite ε."""
+    promised = [one.promise.epsilon for one in card.known.values()]
+    return not card.unknown and bool(promised) and all(math.isfinite(value) for value in promised)
+
+
+def _privacy(card: Card) -> str:
+    if any(math.isinf(one.promise.epsilon) for one in card.known.values()):
+        return _no_privacy(card)
+    missing = [f"- **{name}: {why}.**" for name, why in card.unknown.items()]
+    lines = ["## Privacy\n"]
+    if card.known:
+        lines += [*_table(card.known), *_origin(card.known)]
+    if missing:
+        lines += ["Of these sites nothing is promised here:\n", *missing, ""]
+    lines += [
+        *_against(card.known),
+        *_of_whole_sites(card),
+        "A person with records at several sites, or several records at one where one record is "
+        "what is protected, is protected less: their ε adds up.\n",
+        "Not covered: the choice of hyper-parameters, labels and public test data; records that "
+        "are not in the training sets; what an operator publishes beside this adapter.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _no_privacy(card: Card) -> str:
+    whole = _of_whole_sites(card)
+    if not whole:
+        return (
+            "## Privacy\n\n**None: ε = ∞.** This adapter was trained without (complete) "
+            "differential privacy; it may reveal the records it was trained on.\n"
+        )
+    lines = [
+        "## Privacy\n",
+        "**Against the coordinator: none, ε = ∞.** The sites sent updates without (complete) "
+        "differential privacy, which may reveal their records.\n",
+        *whole,
+        "One record's ε is no larger than its site's.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(known: Mapping[str, SiteFacts]) -> list[str]:
+    lines = [
+        "Each site states, by its own ledger, what it was promised: (ε, δ)-differential privacy "
+        "for one unit added or removed.\n",
+        "| site | ε promised | δ | one | of | noise multiplier | sample rate | steps a round | "
+        "clip | ε of the rounds that ran (an indication) |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for site, one in known.items():
+        promise, spent = one.promise, one.spent
+        for plan in one.plans:
+            lines.append(
+                f"| {site} | {shown(promise.epsilon, 3)} | {promise.delta:g} | {_unit(plan)} | "
+                f"{_OF[promise.basis]} | {plan.noise_multiplier:g} | {plan.sample_rate:.4g} | "
+                f"{plan.local_steps} | {_clip(plan)} | "
+                f"{shown(spent.epsilon, 3)} at δ = {spent.delta:g} |"
+            )
+    return lines
+
+
+_OF = {
+    Basis.WHOLE_PLAN: "the whole plan",
+    Basis.LIFETIME_BUDGET: "all that the data set ever releases",
+    Basis.SPENT_SO_FAR: "spent so far",
+}
+
+
+def _unit(plan: Plan) -> str:
+    if plan.unit is Unit.RECORD:
+        return "record"
+    return f"person, with at most {plan.max_records} of its records"
+
+
+def _clip(plan: Plan) -> str:
+    return "none" if plan.max_grad_norm is None else f"{plan.max_grad_norm:g}"
+
+
+def _origin(known: Mapping[str, SiteFacts]) -> list[str]:
+    """What the figures are, and where they can be checked."""
+    return [
+        "",
+        "The promise was fixed before anything was sent, and holds however early the study "
+        "stopped: by privacy loss distributions (PLD) over all rounds of the plan, or, where a "
+        "data set took part in more than one plan, by its lifetime budget. What the rounds that "
+        "ran come to is an indication of how far they went, not a promise.\n",
+        "The sites' ledgers, which `cloister ledger verify` checks, ended at:\n",
+        *(f"- {site}: {one.ended}" for site, one in known.items()),
+        "",
+    ]
+
+
+def _against(known: Mapping[str, SiteFacts]) -> list[str]:
+    """Against whom the promised ε holds, and what holds against others."""
+    lines = []
+    for against in dict.fromkeys(one.promise.against for one in known.values()):
+        sites = [site for site, one in known.items() if one.promise.against == against]
+        where = "" if len(sites) == len(known) else f" at {', '.join(sites)}"
+        lines.append(f"The promise{where} holds against {against}.\n")
+    for plan in {p.sharing: p for one in known.values() for p in one.plans if p.sharing}.values():
+        lines += _shared(plan, [one.promise_alone for one in known.values()])
+    return lines
+
+
+def _shared(plan: Plan, alone: Sequence[Stated | None]) -> list[str]:
+    sharing = plan.sharing
+    assert sharing is not None
+    most = max((one.epsilon for one in alone if one is not None), default=math.inf)
+    return [
+        f"The noise is shared under secure aggregation: of {sharing.sites} sites, a sum holds at "
+        f"least {sharing.threshold}, of which at most {sharing.colluding} may work with the "
+        "coordinator.\n",
+        "| against | ε promised to one site's records, at the same δ |",
+        "|---|---|",
+        "| the public, who see the adapters | as above |",
+        f"| at most {sharing.colluding} of the other sites together, with or without the "
+        "coordinator | as above |",
+        f"| all other sites together, with or without the coordinator | {shown(most, 3)} for "
+        f"the whole plan of {plan.num_rounds} rounds |",
+        "",
+    ]
+
+
+def _of_whole_sites(card: Card) -> list[str]:
+    """What noise at the coordinator adds to the promise."""
+    plan = card.central
+    if plan is None:
+        return []
+    return [
+        f"The coordinator added noise of {plan.noise_multiplier:g} times the longest update "
+        f"({plan.max_update_norm:g}) to every sum of {plan.sites} sites. For a whole **site** with "
+        f"all its records, add-remove, against the other sites and the public: ε = "
+        f"{plan.epsilon_after(plan.rounds):.3f}, δ = {plan.delta:g} (PLD), promised for the "
+        f"whole plan of {plan.rounds} rounds. Against the coordinator, who sees each update, it "
+        "promises nothing.",
+        "",
+    ]

@@ -1,0 +1,113 @@
+"""The parts that the script of an adapter's card is put together from (`export.snippets`)."""
+
+from __future__ import annotations
+
+OPENING = """\
+{json}import torch
+from peft import PeftModel
+{head}from transformers import {classes}
+
+base = {base}
+tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+tokenizer.truncation_side = "right"
+model = {network}.from_pretrained(
+    base, dtype=torch.{dtype}, trust_remote_code=False{quantized}
+)
+model = PeftModel.from_pretrained(model, "adapter").eval()
+"""
+
+QUANTIZED = {
+    "none": "",
+    "8bit": ",\n    quantization_config=BitsAndBytesConfig(load_in_8bit=True),",
+    "4bit": """,
+    quantization_config=BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+    ),""",
+}
+
+# Texts to a batch that is padded on the right, whatever the tokenizer has for padding.
+BATCH = """\
+texts = ["…"]
+rows = [
+    tokenizer(text[:{characters}], truncation=True, max_length={length}{special})["input_ids"]
+    or [{pad}]
+    for text in texts
+]
+longest = max(len(row) for row in rows)
+batch = {{
+    "input_ids": torch.tensor([row + [{pad}] * (longest - len(row)) for row in rows]),
+    "attention_mask": torch.tensor([[1] * len(r) + [0] * (longest - len(r)) for r in rows]),
+}}
+batch = {{name: tensor.to(model.device) for name, tensor in batch.items()}}
+"""
+
+SEQUENCES = """\
+head = load_file("adapter/head.safetensors")
+labels = json.load(open("adapter/cloister.json", encoding="utf-8"))["task"]["labels"]
+
+{batch}with torch.no_grad():
+    output = model(**batch)
+{features}
+    logits = features.float().cpu() @ head["weight"].T + head["bias"]
+predicted = [labels[index] for index in logits.argmax(1).tolist()]
+"""
+
+FEATURES = {
+    "mean": """\
+    mask = batch["attention_mask"].unsqueeze(-1).to(output.last_hidden_state.dtype)
+    features = (output.last_hidden_state * mask).sum(1) / mask.sum(1)""",
+    "cls": "    features = output.last_hidden_state[:, 0]",
+    "pooler": "    features = output.pooler_output",
+    "last": """\
+    last = batch["attention_mask"].sum(1) - 1
+    features = output.last_hidden_state[range(len(last)), last]""",
+}
+NORMALIZED = """
+    features = torch.nn.functional.normalize(features, dim=1) * features.shape[1] ** 0.5"""
+
+TOKENS = """\
+head = load_file("adapter/head.safetensors")
+types = json.load(open("adapter/cloister.json", encoding="utf-8"))["task"]["labels"]
+labels = ["O", *(f"{{place}}-{{kind}}" for kind in types for place in "BI")]
+
+words = ["…"]
+text = " ".join(words)[:{characters}].rstrip(" ")
+encoded = tokenizer(text, truncation=True, max_length={length}, return_offsets_mapping=True)
+ids = torch.tensor([encoded["input_ids"] or [{pad}]]).to(model.device)
+with torch.no_grad():
+    output = model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    logits = output.last_hidden_state.float().cpu() @ head["weight"].T + head["bias"]
+# A word's tag is that of its first token; a word that was cut has none.
+best, places = logits[0].argmax(1).tolist(), encoded["offset_mapping"]
+tags, start, following = [], 0, 0
+for word in words:
+    end = start + len(word)
+    mine = [n for n, (a, b) in enumerate(places) if max(a, start) < min(b, end) and n >= following]
+    tags.append(labels[best[mine[0]]] if mine else "O")
+    following = mine[0] + 1 if mine else following
+    start = end + 1
+"""
+
+CAUSAL = """\
+
+# Logits of whole texts, as the template writes them.
+{batch}with torch.no_grad():
+    logits = model(**batch).logits
+
+# A reply: to the study's template, on the date that it was trained with, up to the end of the turn.
+from datetime import date
+
+messages = [{{"role": "user", "content": "…"}}]
+text = tokenizer.apply_chat_template(
+    messages, chat_template=open("adapter/chat_template.jinja", encoding="utf-8").read(),
+    add_generation_prompt=True, tokenize=False, strftime_now=date(2024, 7, 26).strftime,
+)
+prompt = tokenizer(text, add_special_tokens={frame})["input_ids"][-{prompt}:] or [{pad}]
+ids = torch.tensor([prompt]).to(model.device)
+with torch.no_grad():
+    output = model.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens={new}, do_sample=False,
+        pad_token_id={pad}, eos_token_id={ends},
+    )
+reply = tokenizer.decode(output[0, ids.shape[1]:], skip_special_tokens=True){cut}
+"""

@@ -1,0 +1,137 @@
+"""The plain script that loads an adapter with transformers and peft alone.
+
+It cuts, pads, pools and ends replies as training did, with every number written out, because a
+tokenizer left to itself may pad on the left, have no padding token, or cut at another length.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+
+from cloister.export.script_parts import (
+    BATCH,
+    CAUSAL,
+    FEATURES,
+    NORMALIZED,
+    OPENING,
+    QUANTIZED,
+    SEQUENCES,
+    TOKENS,
+)
+from cloister.models.config import ModelConfig
+from cloister.models.kinds import network_class, read_config
+from cloister.models.limits import limits_of
+from cloister.models.pooling import Pooling
+from cloister.tasks.chat import CausalChat
+from cloister.tasks.config import TaskKind
+from cloister.tasks.cut import most_characters
+from cloister.training.generation import reply_ends, reply_room
+from cloister.training.workspace import Workspace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """What a reader must know to compute what the study computed.
+
+    Attributes:
+        base: The base model, as the recipe names it.
+        network: The transformers class that reads it.
+        kind: The task.
+        pooling: How sequences are pooled; None where they are not.
+        max_length: Longest record in tokens.
+        pad_id: Token id of padding.
+        dtype: Type of the frozen weights.
+        quantization: Of the frozen weights.
+        frame: Of a chat: whether the tokenizer puts its special tokens around the template's text.
+        prompt: Of a chat: most tokens of a prompt.
+        new: Of a chat: most tokens of a reply.
+        ends: Of a chat: token ids that end a reply.
+        stop: Of a chat: text that ends a reply; empty where a token does.
+    """
+
+    base: str
+    network: str
+    kind: TaskKind
+    pooling: Pooling | None
+    max_length: int
+    pad_id: int
+    dtype: str = "float32"
+    quantization: str = "none"
+    frame: bool = False
+    prompt: int = 0
+    new: int = 0
+    ends: tuple[int, ...] = ()
+    stop: str = ""
+
+
+def loading_of(model: ModelConfig, workspace: Workspace) -> Loading:
+    """How an adapter of a workspace is loaded.
+
+    Args:
+        model: The recipe's `[model]` section.
+        workspace: What the study trained on.
+    """
+    network, task = workspace.network, workspace.task
+    causal = task.kind == "causal-lm"
+    kind = network_class(workspace.folder, read_config(workspace.folder), causal=causal)
+    plain = Loading(
+        base=model.base,
+        network=kind.__name__,
+        kind=task.kind,
+        pooling=network.pooling,
+        max_length=task.max_length,
+        pad_id=workspace.pad_id,
+        dtype=model.dtype,
+        quantization=model.quantization,
+    )
+    if not isinstance(task, CausalChat):
+        return plain
+    new, room = reply_room(limits_of(network.base).positions)
+    ends, stop = reply_ends(network, task)
+    return replace(
+        plain,
+        frame=task.frames,
+        prompt=task.max_length if room is None else min(task.max_length, room),
+        new=new,
+        ends=ends,
+        stop=stop,
+    )
+
+
+def loading_script(loading: Loading) -> str:
+    """A script that gives the adapter's logits, labels or tags, or a reply.
+
+    Args:
+        loading: What it must know.
+    """
+    quantized = loading.quantization != "none"
+    classes = ["AutoTokenizer", loading.network, *(["BitsAndBytesConfig"] if quantized else [])]
+    opening = OPENING.format(
+        json="" if loading.kind == "causal-lm" else "import json\n\n",
+        head="" if loading.kind == "causal-lm" else "from safetensors.torch import load_file\n",
+        classes=", ".join(sorted(classes)),
+        base=json.dumps(loading.base, ensure_ascii=False),
+        network=loading.network,
+        dtype=loading.dtype,
+        quantized=QUANTIZED[loading.quantization],
+    )
+    numbers = {
+        "characters": most_characters(loading.max_length),
+        "length": loading.max_length,
+        "pad": loading.pad_id,
+    }
+    if loading.kind == "causal-lm":
+        return opening + CAUSAL.format(
+            batch=BATCH.format(**numbers, special=f", add_special_tokens={loading.frame}"),
+            frame=loading.frame,
+            prompt=loading.prompt,
+            new=loading.new,
+            pad=loading.pad_id,
+            ends=list(loading.ends) or None,
+            cut=f".split({loading.stop!r})[0]" if loading.stop else "",
+        )
+    if loading.pooling is None:
+        return opening + TOKENS.format(**numbers)
+    features = FEATURES[loading.pooling.mode] + (NORMALIZED if loading.pooling.normalize else "")
+    return opening + SEQUENCES.format(batch=BATCH.format(**numbers, special=""), features=features)

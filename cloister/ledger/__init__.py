@@ -1,0 +1,1 @@
+"""A site's ledger: what its records were charged, signed entry by entry, and what it adds up to."""

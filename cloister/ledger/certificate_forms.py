@@ -1,0 +1,207 @@
+"""What a certificate states, version by version; old ones keep their meaning for ever.
+
+1, 2    `epsilon`: of the steps that were taken, at the plan's δ. An odometer reading: no
+        promise where the number of steps followed from what was released.
+3       `promise`: of the whole plan, or of the data set's budget; `spent`: of the steps that
+        were taken, and said to be an indication (`ledger.stated`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from cloister.canonical import canonical, json_number
+from cloister.errors import UsageError
+from cloister.ledger import stated
+from cloister.ledger.history import History, Reserved
+from cloister.ledger.stated import Basis, Stated
+from cloister.ledger.verify import Verdict
+from cloister.printable import one_line
+from cloister.privacy import adversaries
+from cloister.privacy.accounting import epsilon, rdp_epsilon
+from cloister.privacy.events import GaussianEvent
+from cloister.privacy.plan import Plan
+from cloister.privacy.units import Neighbouring
+
+# What is written now.
+VERSION = 3
+
+# What a certificate says beside its `statement`.
+NAMED = frozenset({"kind", "version", "site", "key", "study", "base", "adapter", "code", "time"})
+# Fields of versions, beside NAMED.
+FIELDS = {
+    1: frozenset(
+        {
+            "plans",
+            "events",
+            "rounds",
+            "released",
+            "epsilon",
+            "delta",
+            "unit",
+            "neighbouring",
+            "adversaries",
+            "life",
+            "ledger",
+        }
+    ),
+    2: frozenset(
+        {
+            "plans",
+            "events",
+            "rounds",
+            "released",
+            "epsilon",
+            "delta",
+            "unit",
+            "neighbouring",
+            "adversaries",
+            "epsilon_alone",
+            "life",
+            "ledger",
+        }
+    ),
+    3: frozenset(
+        {
+            "plans",
+            "events",
+            "rounds",
+            "released",
+            "promise",
+            "promise_alone",
+            "spent",
+            "spent_alone",
+            "unit",
+            "neighbouring",
+            "life",
+            "ledger",
+        }
+    ),
+}
+# Fields that machines may round differently.
+COMPUTED = frozenset({"epsilon", "epsilon_alone", "epsilon_rdp"})
+
+
+def statement(verdict: Verdict, study: str, version: int = VERSION) -> dict[str, Any]:
+    """What a sound ledger gives on a study.
+
+    Args:
+        verdict: On the ledger.
+        study: Digest of the study's recipe.
+        version: Of the certificate.
+
+    Raises:
+        UsageError: The ledger has no such study.
+    """
+    history = verdict.history
+    rounds = [charged for (name, _), charged in history.rounds.items() if name == study]
+    if not rounds:
+        raise UsageError(f"study {one_line(study, 12)}: no round of it was charged in this ledger")
+    plans = [history.plans[digest] for digest in dict.fromkeys(c.plan for c in rounds)]
+    figures = (
+        _figures(history, study, _budget(verdict))
+        if version == VERSION
+        else _old_figures(verdict, study, rounds, plans, version)
+    )
+    return {
+        "plans": [
+            {"sha256": plan.digest(), "terms": json.loads(canonical(plan.terms()))}
+            for plan in plans
+        ],
+        "events": [asdict(event) for event in merged([charged.event for charged in rounds])],
+        "rounds": len(rounds),
+        "released": sum(charged.seq in history.released for charged in rounds),
+        "unit": verdict.unit,
+        "neighbouring": Neighbouring.ADD_REMOVE.value,
+        "ledger": asdict(verdict.head),
+        **figures,
+    }
+
+
+def merged(events: Sequence[GaussianEvent]) -> list[GaussianEvent]:
+    """Equal mechanisms together, in the order of their first release."""
+    steps: dict[tuple[float, float, bool], int] = {}
+    for event in events:
+        key = (event.noise_multiplier, event.sample_rate, event.is_private)
+        steps[key] = steps.get(key, 0) + event.steps
+    return [
+        GaussianEvent(noise_multiplier=s, sample_rate=q, steps=t, is_private=p)
+        for (s, q, p), t in steps.items()
+    ]
+
+
+def _figures(history: History, study: str, budget: dict[str, Any]) -> dict[str, Any]:
+    promised = stated.promise(history)
+    return {
+        "promise": with_rdp(promised, stated.promised_events(history)),
+        "promise_alone": _json(stated.promise_alone(history)),
+        "spent": with_rdp(
+            stated.spent(history, study), [event for _, event in history.charged(study)]
+        ),
+        "spent_alone": _json(stated.spent_alone(history, study)),
+        "life": {
+            "events": [asdict(event) for event in history.spent.events],
+            "spent": with_rdp(stated.spent(history), history.spent.events),
+            "spent_alone": _json(stated.spent_alone(history)),
+            "budget": budget,
+        },
+    }
+
+
+def with_rdp(figure: Stated, events: Sequence[GaussianEvent]) -> dict[str, Any]:
+    """A figure by PLD, with the second opinion beside it; a budget's has none."""
+    if figure.basis is Basis.LIFETIME_BUDGET:
+        return figure.to_json()
+    rdp = rdp_epsilon(events, figure.delta)
+    return {**figure.to_json(), "epsilon_rdp": json_number(rdp)}
+
+
+def _json(figure: Stated | None) -> dict[str, Any] | None:
+    return None if figure is None else figure.to_json()
+
+
+def _budget(verdict: Verdict) -> dict[str, Any]:
+    return {"epsilon": json_number(verdict.budget_epsilon), "delta": verdict.budget_delta}
+
+
+def _old_figures(
+    verdict: Verdict, study: str, rounds: Sequence[Reserved], plans: Sequence[Plan], version: int
+) -> dict[str, Any]:
+    """Of versions 1 and 2."""
+    history, delta = verdict.history, min(plan.delta for plan in plans)
+    life: dict[str, Any] = {
+        "events": [asdict(event) for event in history.spent.events],
+        "epsilon": {
+            "pld": json_number(verdict.epsilon_pld),
+            "rdp": json_number(verdict.epsilon_rdp),
+        },
+        "delta": verdict.delta,
+        "budget": _budget(verdict),
+    }
+    found: dict[str, Any] = {
+        "epsilon": _both(merged([charged.event for charged in rounds]), delta),
+        "delta": delta,
+        "adversaries": adversaries.names(plans),
+        "life": life,
+    }
+    if version >= 2:
+        found["epsilon_alone"] = _alone(history.charged(study), delta)
+        life["adversaries"] = adversaries.names(history.plans.values())
+        life["epsilon_alone"] = _alone(history.charged(), verdict.delta)
+    return found
+
+
+def _both(events: Sequence[GaussianEvent], delta: float) -> dict[str, float | None]:
+    return {
+        "pld": json_number(epsilon(events, delta)),
+        "rdp": json_number(rdp_epsilon(events, delta)),
+    }
+
+
+def _alone(charged: adversaries.Charged, delta: float) -> dict[str, float | None] | None:
+    """ε against the coordinator with all other sites, where it is another one."""
+    events = adversaries.alone(charged)
+    return None if events is None else _both(merged(events), delta)

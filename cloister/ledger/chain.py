@@ -1,0 +1,114 @@
+"""The chain of a ledger's entries: canonical bytes, hashes and signatures. No disk.
+
+Each entry is one JSON object with sorted keys and no spaces; its hash is the SHA-256 of these
+bytes, which hold the hash of the entry before. So whoever knows the last hash knows them all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from cloister.canonical import canonical
+from cloister.errors import LedgerError
+from cloister.ledger.signing import is_signed
+
+ORIGIN = "0" * 64  # what the first entry names as the hash before it
+
+
+@dataclass(frozen=True)
+class Head:
+    """The end of a chain: who holds it can tell later whether the chain was cut or replaced.
+
+    Attributes:
+        seq: Number of the last entry, from 0.
+        hash: Its SHA-256 in hex.
+    """
+
+    seq: int
+    hash: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry as it is stored.
+
+    Attributes:
+        body: Canonical JSON.
+        signature: Ed25519 by the site's key, of the body.
+    """
+
+    body: bytes
+    signature: bytes
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the body, in hex."""
+        return hashlib.sha256(self.body).hexdigest()
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What it says."""
+        fields: dict[str, Any] = json.loads(self.body)
+        return fields
+
+
+def sign(fields: Mapping[str, Any], head: Head | None, key: Ed25519PrivateKey) -> Entry:
+    """The entry that follows `head`, or a chain's first."""
+    place = {"seq": 0, "prev": ORIGIN} if head is None else {"seq": head.seq + 1, "prev": head.hash}
+    body = canonical({**fields, **place})
+    return Entry(body, key.sign(body))
+
+
+def check_anchor(entries: Sequence[Entry], head: Head, name: str) -> None:
+    """Checks that a chain goes on from where it was seen to end before.
+
+    Args:
+        entries: The whole chain.
+        head: Where it ended.
+        name: Of the ledger, for the message.
+
+    Raises:
+        LedgerError: It was cut, rolled back or replaced since.
+    """
+    if not 0 <= head.seq < len(entries) or entries[head.seq].hash != head.hash:
+        raise LedgerError(
+            f"{name}: entry {head.seq} was seen before and is gone or another now: the ledger was "
+            "cut, rolled back or replaced, and what was spent is unknown; restore the latest one"
+        )
+
+
+def follow(entries: Iterable[Entry], after: Head | None, public_key: str | None) -> Head | None:
+    """Checks that entries continue a chain.
+
+    Args:
+        entries: In order.
+        after: Where they begin; None: at a chain's first entry.
+        public_key: Whose signatures they carry, in hex; None leaves signatures unchecked.
+
+    Returns:
+        The last entry's head; `after` if there is none.
+
+    Raises:
+        LedgerError: An entry is damaged, out of order, or not signed by the key.
+    """
+    head = after
+    for entry in entries:
+        seq, previous = (0, ORIGIN) if head is None else (head.seq + 1, head.hash)
+        try:
+            fields = json.loads(entry.body)
+            sound = canonical(fields) == entry.body
+            sound = sound and fields["seq"] == seq and fields["prev"] == previous
+        except (ValueError, KeyError, TypeError, RecursionError):
+            sound = False
+        if not sound:
+            raise LedgerError(f"entry {seq}: damaged, or not the one that follows entry {seq - 1}")
+        if public_key is not None and not is_signed(entry.body, entry.signature, public_key):
+            raise LedgerError(f"entry {seq}: not signed by the key {public_key[:12]}…")
+        head = Head(seq, entry.hash)
+    return head

@@ -1,0 +1,214 @@
+"""What a ledger's entries add up to, entry by entry."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from cloister.errors import LedgerError, UsageError
+from cloister.ledger.budget import Budget, Request, Spending, StepKind, Terms
+from cloister.ledger.chain import Entry, Head, follow
+from cloister.privacy.events import GaussianEvent
+from cloister.privacy.plan import Plan
+from cloister.privacy.units import Neighbouring, Unit
+
+# Characters that a message repeats of why an entry cannot be read.
+MOST_WHY = 200
+
+
+@dataclass(frozen=True)
+class Reserved:
+    """A charged round."""
+
+    seq: int
+    plan: str
+    request: str
+    event: GaussianEvent
+
+
+@dataclass(frozen=True)
+class ReleasedEntry:
+    """A release's entry: its number and hash, and SHA-256 and number of its bytes."""
+
+    seq: int
+    hash: str
+    sha256: str
+    bytes: int
+
+
+class History:
+    """A ledger's state after the entries so far.
+
+    Attributes:
+        head: Of the last entry.
+        budget: From the first entry.
+        unit: From the first entry.
+        person: Column that tells persons apart, from the first entry; None where it does not say.
+        public_key: From the first entry, in hex.
+        spent: What was charged.
+        plans: Plans that were charged, by digest.
+        rounds: Reservations by (study, round).
+        released: Releases by their reservation's number.
+    """
+
+    head: Head
+    budget: Budget
+    unit: Unit
+    person: str | None
+    public_key: str
+    spent: Spending
+
+    def __init__(self) -> None:
+        self._begun = False
+        self.rounds: dict[tuple[str, int], Reserved] = {}
+        self.released: dict[int, ReleasedEntry] = {}
+        self.plans: dict[str, Plan] = {}
+        self._reservations: set[int] = set()
+
+    def add(self, entry: Entry) -> Request | None:
+        """Takes the next entry.
+
+        Returns:
+            What was charged, where the entry is a reservation; `spent` holds it already.
+
+        Raises:
+            LedgerError: The entry does not follow the last one, or does not say what it must.
+        """
+        head = follow([entry], self.head if self._begun else None, None)
+        assert head is not None
+        try:
+            request = self._take(entry.fields, head)
+        except (KeyError, TypeError, ValueError, OverflowError, UsageError) as error:
+            why = repr(error)[:MOST_WHY]
+            raise LedgerError(f"entry {head.seq}: not readable ({why})") from error
+        self.head = head
+        return request
+
+    def charged(self, study: str | None = None) -> list[tuple[Plan, GaussianEvent]]:
+        """Events with their plans, in the order of their charges; of one study, or of all."""
+        return [
+            (self.plans[reserved.plan], reserved.event)
+            for (name, _), reserved in self.rounds.items()
+            if study in (None, name)
+        ]
+
+    def is_reserved(self, seq: int) -> bool:
+        """Whether an entry is a charge."""
+        return seq in self._reservations
+
+    def _take(self, fields: dict[str, Any], head: Head) -> Request | None:
+        kind = fields["kind"]
+        _text(fields, "time")  # no rule reads it, reports show it
+        if (kind == "begin") is not (head.seq == 0):
+            raise ValueError("the beginning is not at the beginning")
+        if kind == "begin":
+            limit = None if fields["epsilon"] is None else _number(fields, "epsilon")
+            self.budget = Budget(
+                epsilon=math.inf if limit is None else limit, delta=_number(fields, "delta")
+            )
+            self.unit = Unit(fields["unit"])
+            self.person = _text(fields, "person") if "person" in fields else None
+            if fields["neighbouring"] != Neighbouring.ADD_REMOVE:
+                raise ValueError(f"unknown neighbours {fields['neighbouring']!r}")
+            self.public_key = _text(fields, "key")
+            self.spent = Spending()
+            self._begun = True
+            return None
+        if kind == "reserve":
+            return self._reserve(fields, head)
+        if kind == "release":
+            reservation = _whole(fields, "reservation")
+            if reservation not in self._reservations or reservation in self.released:
+                raise ValueError("a release without its own reservation")
+            self.released[reservation] = ReleasedEntry(
+                head.seq, head.hash, _text(fields, "sha256"), _whole(fields, "bytes")
+            )
+            return None
+        raise ValueError(f"unknown kind {kind!r}")
+
+    def _reserve(self, fields: dict[str, Any], head: Head) -> Request:
+        event = GaussianEvent(**fields["event"])
+        if type(event.is_private) is not bool or type(event.steps) is not int:
+            raise TypeError("an event of other kinds")
+        place = (_text(fields, "study"), _whole(fields, "round"))
+        if place in self.rounds:
+            raise ValueError("a round charged twice")
+        digest = _text(fields, "plan")
+        if type(fields["epsilon"]) is not dict:
+            raise TypeError("epsilon: by accountant is needed")
+        plan = self._plan(digest, fields)
+        request = request_of(plan, is_private=event.is_private)
+        planned = _whole(fields, "planned_steps")
+        stated = (event, planned, fields["delta"])
+        if stated != (request.event, request.planned_steps, plan.delta):
+            raise ValueError("a charge that is not its plan's")
+        if plan.delta > self.budget.delta:
+            raise ValueError("a delta above the budget's")
+        self.rounds[place] = Reserved(head.seq, digest, _text(fields, "request"), event)
+        self._reservations.add(head.seq)
+        self.spent.add(request, self._terms(fields))
+        return request
+
+    def _terms(self, fields: dict[str, Any]) -> Terms:
+        """What the first charge fixed; later ones state the order again, and no number of steps."""
+        order, first = _number(fields, "order"), self.spent.terms
+        if first is None:
+            stated = _whole(fields, "most_steps") if "most_steps" in fields else None
+            return Terms(order, stated)
+        if "most_steps" in fields:
+            raise ValueError("the most steps are fixed by the first charge alone")
+        return Terms(order, first.most_steps)
+
+    def _plan(self, digest: str, fields: dict[str, Any]) -> Plan:
+        """A charge's plan: its first charge holds its terms."""
+        if digest not in self.plans:
+            plan = Plan.from_terms(fields["terms"])
+            if plan.digest() != digest or plan.unit is not self.unit:
+                raise ValueError("terms that are not the plan's")
+            self.plans[digest] = plan
+        return self.plans[digest]
+
+
+def request_of(plan: Plan, *, is_private: bool = True) -> Request:
+    """A round of a plan, as the budget's rule sees it.
+
+    Args:
+        plan: The round's.
+        is_private: Whether its randomness is unpredictable; rounds of one plan may differ in that.
+    """
+    return Request(
+        plan=plan.digest(),
+        kind=StepKind(
+            noise_multiplier=plan.noise_multiplier,
+            sample_rate=plan.sample_rate,
+            is_private=is_private and plan.is_private,
+            unit=plan.unit,
+            max_records=plan.max_records,
+            neighbouring=plan.neighbouring,
+            sharing=plan.sharing,
+        ),
+        steps=plan.local_steps,
+        planned_steps=plan.local_steps * plan.num_rounds,
+    )
+
+
+def _text(fields: dict[str, Any], name: str) -> str:
+    value = fields[name]
+    if type(value) is not str:
+        raise TypeError(f"{name}: text is needed")
+    return value
+
+
+def _whole(fields: dict[str, Any], name: str) -> int:
+    value = fields[name]
+    if type(value) is not int or value < 0:
+        raise TypeError(f"{name}: a whole number is needed")
+    return value
+
+
+def _number(fields: dict[str, Any], name: str) -> float:
+    value = fields[name]
+    if type(value) not in (int, float):
+        raise TypeError(f"{name}: a number is needed")
+    return float(value)

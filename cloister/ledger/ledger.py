@@ -1,0 +1,402 @@
+"""A site's ledger: charged before anything is drawn, never refunded, and the only way out.
+
+    reserve   written and synced before the first batch of a round is drawn; a crash at any later
+              point leaves it spent
+    release   written and synced, with the bytes, before they are sent; asked again, the same bytes
+              go out and nothing more is charged
+
+One ledger is one data set's for its life, over all studies and coordinators. Entries are chained
+and signed (`chain`), and lie in one SQLite file (`ledger_file`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cloister import __version__
+from cloister.canonical import json_number
+from cloister.errors import BudgetError, LedgerError, RefusedError, RoundSpentError
+from cloister.ledger.budget import Budget, Request, Terms, fits, terms_for
+from cloister.ledger.certificate import certify
+from cloister.ledger.chain import Entry, Head, check_anchor, follow, sign
+from cloister.ledger.charge import Charge, Released
+from cloister.ledger.history import History, ReleasedEntry, Reserved, request_of
+from cloister.ledger.signing import create_key, load_key, public_hex
+from cloister.ledger.stated import Stated, promise, shown, spent, used
+from cloister.ledger.storage import LedgerFile, Transaction
+from cloister.owner_only import private_folder
+from cloister.privacy.accounting import COARSE, epsilon, rdp_epsilon
+from cloister.privacy.events import GaussianEvent
+from cloister.privacy.units import Neighbouring, Unit
+
+
+class Reservation:
+    """The right to release one round's bytes, once.
+
+    Its entry in the ledger carries the time of the charge: how long the round took follows from
+    the records, and ledgers are shown to others.
+    """
+
+    def __init__(self, ledger: Ledger, seq: int, time: str | None = None) -> None:
+        self._ledger = ledger
+        self._seq = seq
+        self._time = time
+
+    def release(self, payload: bytes) -> Released:
+        """Writes the release to the ledger; the bytes may leave when this returns.
+
+        Raises:
+            LedgerError: It could not be written and synced, or this reservation was used already;
+                then nothing may leave.
+        """
+        return self._ledger._release(self._seq, payload, self._time)
+
+
+def now() -> str:
+    """The time for an entry; informative only, no rule reads it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class Ledger:
+    """A site's ledger, opened for charging.
+
+    Args:
+        path: Its SQLite file; the site's key lies beside it with the suffix `.key` unless given.
+        key: The key's file.
+        clock: The time of an entry.
+        vfs: SQLite's file layer, for tests; None: the operating system's.
+
+    Raises:
+        LedgerError: The ledger or its key is missing or damaged, or the key is another.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        key: Path | None = None,
+        clock: Callable[[], str] = now,
+        vfs: str | None = None,
+    ) -> None:
+        self._file = LedgerFile(path, vfs)
+        self._file.tighten()
+        self._key = load_key(key or key_file(path))
+        self._clock = clock
+        self._history = History()
+        first, *later = self._file.entries()
+        self._history.add(first)
+        if self._history.public_key != public_hex(self._key):
+            raise LedgerError(f"{path}: begun under another key than {key or key_file(path)}")
+        follow([first], None, self._history.public_key)
+        self._take(later)
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        budget: Budget,
+        unit: Unit,
+        *,
+        person: str | None = None,
+        key: Path | None = None,
+        clock: Callable[[], str] = now,
+        vfs: str | None = None,
+    ) -> Ledger:
+        """Begins a data set's ledger, and its key where there is none yet.
+
+        Args:
+            path: Where.
+            budget: For the data set's whole life.
+            unit: Whose presence is hidden in every release.
+            person: The column that tells persons apart, where they are the units; None: not
+                recorded, as in ledgers from before it was.
+            key: The key's file; absent: beside the ledger.
+            clock: The time of an entry.
+            vfs: SQLite's file layer.
+
+        Raises:
+            LedgerError: A ledger is there already, or it cannot be written.
+        """
+        key = key or key_file(path)
+        try:
+            if not path.parent.is_dir():  # one that is there is its maker's to close
+                private_folder(path.parent)
+        except OSError as error:
+            raise LedgerError(f"{path}: cannot be written ({error}); name another place") from error
+        signer = load_key(key) if key.exists() else create_key(key)
+        first = {
+            "kind": "begin",
+            "epsilon": json_number(budget.epsilon),
+            "delta": budget.delta,
+            "unit": unit.value,
+            **({} if person is None else {"person": person}),
+            "neighbouring": Neighbouring.ADD_REMOVE.value,
+            "key": public_hex(signer),
+            "code": __version__,
+            "time": clock(),
+        }
+        LedgerFile(path, vfs).create(sign(first, None, signer))
+        return cls(path, key=key, clock=clock, vfs=vfs)
+
+    @property
+    def head(self) -> Head:
+        """The last entry that this object has seen."""
+        return self._history.head
+
+    @property
+    def public_key(self) -> str:
+        """The site's, in hex: what it signs holds under this key."""
+        return self._history.public_key
+
+    def sign(self, statement: bytes) -> bytes:
+        """Signs what the site says outside its ledger; an entry's bytes are JSON, so a statement
+        that opens otherwise is never taken for one."""
+        if statement.startswith(b"{"):
+            raise ValueError("a statement must not look like an entry")
+        return self._key.sign(statement)
+
+    def certificate(self, study: str, *, site: str, base: str, adapter: str = "") -> Entry:
+        """Signs what a study cost; the same bytes whenever the ledger is the same.
+
+        Args:
+            study: Digest of the study's recipe.
+            site: The site's name in the study.
+            base: SHA-256 of the base model's weights.
+            adapter: SHA-256 of the adapter that came of it; empty where the site has not seen it.
+
+        Raises:
+            UsageError: The ledger has no such study.
+            LedgerError: It is not sound.
+        """
+        entries = self._file.entries()
+        evidence = certify(
+            entries,
+            study,
+            site=site,
+            base=base,
+            adapter=adapter,
+            key=self._key,
+            time=str(entries[-1].fields["time"]),
+        )
+        return evidence.certificate
+
+    def check_anchor(self, head: Head) -> None:
+        """Checks that this ledger goes on from where it was seen to end before.
+
+        Raises:
+            LedgerError: It was cut, rolled back or replaced since.
+        """
+        check_anchor(self._file.entries(), head, str(self._file.path))
+
+    def holds(self, digest: str) -> bool:
+        """Whether an entry of this SHA-256 is in the ledger's file as it is now.
+
+        Raises:
+            LedgerError: The file is not sound.
+        """
+        return any(entry.hash == digest for entry in reversed(self._file.entries()))
+
+    @property
+    def budget(self) -> Budget:
+        """For the data set's whole life."""
+        return self._history.budget
+
+    @property
+    def unit(self) -> Unit:
+        """Whose presence every release hides."""
+        return self._history.unit
+
+    @property
+    def person(self) -> str | None:
+        """The column that tells persons apart; None where the beginning does not say."""
+        return self._history.person
+
+    @property
+    def steps(self) -> int:
+        """Steps charged in all."""
+        return self._history.spent.total_steps
+
+    def has_charged(self, study: str, number: int) -> bool:
+        """Whether a round of a study was charged, as far as this object has seen."""
+        return (study, number) in self._history.rounds
+
+    def release_of(self, study: str, number: int) -> ReleasedEntry | None:
+        """A round's release, as far as this object has seen; None: nothing of it was released."""
+        reserved = self._history.rounds.get((study, number))
+        return None if reserved is None else self._history.released.get(reserved.seq)
+
+    def check(self, charge: Charge) -> None:
+        """Whether a study's first round could be charged; nothing is.
+
+        A study of which a round was charged before passes: what it released can be sent again
+        whatever is left.
+
+        Raises:
+            RefusedError: The plan's unit is not the ledger's, or its δ above the budget's.
+            BudgetError: The budget does not cover it.
+        """
+        if not any(study == charge.study for study, _ in self._history.rounds):
+            self._terms(charge, request_of(charge.plan, is_private=charge.is_private))
+
+    @property
+    def promise(self) -> Stated:
+        """What it promises: the whole plan, where that is all that was ever charged, or the
+        budget; as far as this object has seen."""
+        return promise(self._history)
+
+    @property
+    def spent(self) -> Stated:
+        """What was spent so far, at the δ that belongs beside `promise`: an indication."""
+        return spent(self._history)
+
+    def reserve(self, charge: Charge) -> Reservation | Released:
+        """Charges one round in full, before anything is drawn.
+
+        Returns:
+            The right to release; or, where this very round was released before, its bytes again.
+
+        Raises:
+            RoundSpentError: The round was charged but cut off before its release; it is spent.
+            RefusedError: The round was asked before with anything changed, the plan's unit is not
+                the ledger's, or its δ above the budget's.
+            BudgetError: The budget does not cover it; nothing is charged.
+            LedgerError: The charge could not be written and synced; then nothing may be drawn.
+
+        Guarantees:
+            When a reservation is returned, its charge is on disk. Two processes never get one for
+            the same round, nor together more than the budget.
+        """
+        request = request_of(charge.plan, is_private=charge.is_private)
+        with self._file.writing() as transaction:
+            self._catch_up(transaction)
+            asked = self._history.rounds.get((charge.study, charge.round))
+            if asked is not None:
+                return self._again(asked, charge, transaction)
+            before = self._history.spent
+            fixed = self._terms(charge, request)
+            known = request.plan in self._history.plans
+            terms: dict[str, Any] = {} if known else {"terms": charge.plan.terms()}
+            if before.terms is None and fixed.most_steps is not None:
+                terms["most_steps"] = fixed.most_steps
+            entry = self._append(
+                transaction,
+                kind="reserve",
+                study=charge.study,
+                round=charge.round,
+                plan=request.plan,
+                **terms,
+                request=charge.request,
+                event=asdict(request.event),
+                planned_steps=request.planned_steps,
+                order=fixed.order,
+                epsilon=self._cumulative(request.event, charge.plan.delta),
+                delta=charge.plan.delta,
+            )
+        self._history.add(entry)
+        return Reservation(self, self.head.seq, str(entry.fields["time"]))
+
+    def _terms(self, charge: Charge, request: Request) -> Terms:
+        """What the first charge fixes, or fixed, for a charge that may be made."""
+        if charge.plan.unit is not self._history.unit:
+            raise RefusedError(
+                f"the plan's unit is {charge.plan.unit}, the ledger's {self._history.unit}: "
+                "what is promised for one cannot be counted in the other"
+            )
+        if charge.plan.delta > self._history.budget.delta:
+            raise RefusedError(
+                f"the plan states delta {charge.plan.delta:g}, the data set's budget is at "
+                f"{self._history.budget.delta:g}: ask for a plan with a smaller one"
+            )
+        before, budget = self._history.spent, self._history.budget
+        fixed = terms_for(request, before, budget)
+        if not fits(request, before, budget, fixed):
+            raise BudgetError(self._exhausted(charge))
+        return fixed
+
+    def _release(self, seq: int, payload: bytes, time: str | None) -> Released:
+        digest = hashlib.sha256(payload).hexdigest()
+        with self._file.writing() as transaction:
+            self._catch_up(transaction)
+            if not self._history.is_reserved(seq):
+                raise LedgerError(f"no reservation {seq} is in this ledger; nothing is released")
+            if seq in self._history.released:
+                raise LedgerError(f"reservation {seq} was released already; nothing leaves twice")
+            entry = self._append(
+                transaction,
+                payload,
+                time,
+                kind="release",
+                reservation=seq,
+                sha256=digest,
+                bytes=len(payload),
+            )
+        self._history.add(entry)
+        return Released(payload, entry.hash)
+
+    def _again(
+        self, before: Reserved, charge: Charge, transaction: Transaction
+    ) -> Reservation | Released:
+        if (before.plan, before.request) != (charge.plan.digest(), charge.request):
+            raise RefusedError(
+                f"round {charge.round} was asked before with another plan or adapter; a round "
+                "is answered once: ask for the next one"
+            )
+        release = self._history.released.get(before.seq)
+        if release is not None:
+            payload = transaction.payload(release.seq)
+            if hashlib.sha256(payload).hexdigest() != release.sha256:
+                raise LedgerError(f"{self._file.path}: the bytes of release {release.seq} changed")
+            return Released(payload, release.hash)
+        if not before.event.is_private:
+            return Reservation(self, before.seq)  # costs ∞ already; the same seed gives the same
+        raise RoundSpentError(
+            f"round {charge.round} was charged and cut off before its release; it stays spent: go "
+            "on with the next one"
+        )
+
+    def _append(
+        self,
+        transaction: Transaction,
+        payload: bytes | None = None,
+        time: str | None = None,
+        **fields: Any,
+    ) -> Entry:
+        stamped = {**fields, "code": __version__, "time": time or self._clock()}
+        entry = sign(stamped, self._history.head, self._key)
+        transaction.append(entry, payload)
+        return entry
+
+    def _catch_up(self, transaction: Transaction) -> None:
+        self._take(list(transaction.entries(after=self._history.head.seq)))
+
+    def _take(self, entries: Sequence[Entry]) -> None:
+        """Goes on with what others wrote, under the same key."""
+        follow(entries, self._history.head, self._history.public_key)
+        for entry in entries:
+            self._history.add(entry)
+
+    def _cumulative(self, event: GaussianEvent, delta: float) -> dict[str, float | None]:
+        events = (*self._history.spent.events, event)
+        return {
+            "pld": json_number(epsilon(events, delta, COARSE)),
+            "rdp": json_number(rdp_epsilon(events, delta)),
+        }
+
+    def _exhausted(self, charge: Charge) -> str:
+        so_far, budget = used(self._history, COARSE), self._history.budget
+        return (
+            f"{self._file.path}: the budget of the data set's life is epsilon {budget.epsilon:g} "
+            f"at delta {budget.delta:g}, half of it for each way to fit; at delta "
+            f"{so_far.delta:g}, {shown(so_far.epsilon)} of {budget.epsilon:g} is spent and another "
+            f"{charge.plan.local_steps} steps do not fit: this site takes part no more"
+        )
+
+
+def key_file(path: Path) -> Path:
+    """Where a ledger's key lies unless another place is named."""
+    return path.with_name(path.name + ".key")

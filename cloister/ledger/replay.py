@@ -1,0 +1,122 @@
+"""Every round that a ledger charged, with ε recomputed after it; and how many more it affords."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cloister.ledger.budget import steps_left
+from cloister.ledger.chain import Entry
+from cloister.ledger.history import History, ReleasedEntry, request_of
+from cloister.privacy.accounting import COARSE, epsilon, rdp_epsilon
+from cloister.privacy.events import GaussianEvent
+from cloister.privacy.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChargedRound:
+    """One charge, and what left for it.
+
+    Attributes:
+        seq: Its entry's number.
+        study: Digest of the study.
+        round: Of the study.
+        time: As the site stated it; informative.
+        event: What was charged.
+        delta: δ of both ε: half of the budget's, at which its rule compares them with its ε.
+        epsilon_pld: ε of everything charged so far, at that δ, recomputed by PLD: an indication,
+            no promise; None where it was left out.
+        epsilon_rdp: The same by RDP.
+        release: What left; None: cut off, and spent.
+    """
+
+    seq: int
+    study: str
+    round: int
+    time: str
+    event: GaussianEvent
+    delta: float
+    epsilon_pld: float | None
+    epsilon_rdp: float | None
+    release: ReleasedEntry | None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What the budget still affords.
+
+    Attributes:
+        plan: The plan charged last.
+        rounds: Rounds of it that still fit; None: no limit.
+        curve: (further rounds, ε by PLD of all at `delta`), up to the last that fits.
+        delta: Half of the budget's, at which its rule compares ε with its own.
+    """
+
+    plan: Plan
+    rounds: int | None
+    curve: tuple[tuple[int, float], ...]
+    delta: float
+
+
+def charged_rounds(
+    entries: Sequence[Entry], history: History, most: int = 120
+) -> tuple[ChargedRound, ...]:
+    """All charges of a checked ledger, oldest first.
+
+    Args:
+        entries: The whole ledger.
+        history: What they add up to.
+        most: Of longer ledgers, ε is recomputed for about so many rounds, the last among them.
+    """
+    charges = [f for entry in entries if (f := entry.fields)["kind"] == "reserve"]
+    every = max(1, math.ceil(len(charges) / most))
+    rounds, delta = [], history.budget.delta / 2
+    spent: Counter[tuple[float, float, bool]] = Counter()
+    for number, fields in enumerate(charges):
+        event = GaussianEvent(**fields["event"])
+        spent[event.noise_multiplier, event.sample_rate, event.is_private] += event.steps
+        events = [
+            GaussianEvent(noise_multiplier=noise, sample_rate=rate, steps=steps, is_private=private)
+            for (noise, rate, private), steps in spent.items()
+        ]
+        is_shown = (len(charges) - 1 - number) % every == 0
+        rounds.append(
+            ChargedRound(
+                seq=fields["seq"],
+                study=fields["study"],
+                round=fields["round"],
+                time=str(fields["time"]),
+                event=event,
+                delta=delta,
+                epsilon_pld=epsilon(events, delta, COARSE) if is_shown else None,
+                epsilon_rdp=rdp_epsilon(events, delta) if is_shown else None,
+                release=history.released.get(fields["seq"]),
+            )
+        )
+    return tuple(rounds)
+
+
+def forecast(history: History, points: int = 12) -> Forecast | None:
+    """What the budget affords of the plan charged last; None where nothing was charged.
+
+    Args:
+        history: Of a checked ledger.
+        points: Of the curve.
+    """
+    if not history.rounds:
+        return None
+    last = list(history.rounds.values())[-1]
+    plan, spent, budget = history.plans[last.plan], history.spent, history.budget
+    request = request_of(plan, is_private=last.event.is_private)
+    steps, delta = steps_left(request, spent, budget), budget.delta / 2
+    if steps is None:
+        return Forecast(plan, None, (), delta)
+    left = steps // plan.local_steps
+    asked = sorted({round(left * step / points) for step in range(points + 1)})
+    curve = tuple(
+        (more, epsilon([*spent.events, plan.event(more * plan.local_steps)], delta, COARSE))
+        for more in asked
+    )
+    return Forecast(plan, left, curve, delta)

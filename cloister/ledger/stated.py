@@ -1,0 +1,298 @@
+"""A stated ε: never a bare number, and never an odometer reading sold as a promise.
+
+Math:
+    Three kinds of figures are shown. `WHOLE_PLAN` is the PLD of every step that a plan may take, at
+    the plan's δ: fixed before the first release, it holds however early and for whatever reason the
+    plan stops. `LIFETIME_BUDGET` is the budget's (ε, δ), which holds for everything that a data set
+    ever releases, whatever was chosen in between (`ledger.budget`). `SPENT_SO_FAR` is the PLD of
+    the steps that happened to be taken. Where their number followed from what was released it is
+    no (ε, δ) guarantee: it indicates how far a plan has come, and no more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from cloister.canonical import json_number
+from cloister.ledger.budget import Budget, fits_whole, rounded_up
+from cloister.ledger.history import History, request_of
+from cloister.privacy import adversaries
+from cloister.privacy.accounting import FINE, epsilon
+from cloister.privacy.events import GaussianEvent
+from cloister.privacy.plan import Plan
+from cloister.privacy.units import Neighbouring, Unit
+
+
+class Basis(StrEnum):
+    """What an ε is of."""
+
+    WHOLE_PLAN = "whole-plan"
+    LIFETIME_BUDGET = "lifetime-budget"
+    SPENT_SO_FAR = "spent-so-far"
+
+
+class Accountant(StrEnum):
+    """By what an ε was found."""
+
+    PLD = "pld"
+    BUDGET_RULE = "budget-rule"  # PLD of one kind of step, or a Rényi filter (`ledger.budget`)
+
+
+_IN_WORDS = {
+    Basis.WHOLE_PLAN: "promised for the whole plan, however early it stops",
+    Basis.LIFETIME_BUDGET: "promised for everything that this data set ever releases",
+    Basis.SPENT_SO_FAR: "spent so far: an indication, not a promise",
+}
+_ACCOUNTANTS = {Accountant.PLD: "PLD", Accountant.BUDGET_RULE: "the budget's rule"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stated:
+    """An ε with everything that it is of.
+
+    Attributes:
+        epsilon: ε; ∞ where nothing is protected.
+        delta: δ.
+        unit: Whose presence is hidden.
+        neighbouring: Which data sets are neighbours.
+        accountant: By what it was found.
+        adversaries: Against whom it holds, as certificates name them.
+        basis: Whether it is a promise, and of what, or only spent so far.
+    """
+
+    epsilon: float
+    delta: float
+    unit: Unit
+    neighbouring: Neighbouring
+    accountant: Accountant
+    adversaries: tuple[str, ...]
+    basis: Basis
+
+    @property
+    def is_promise(self) -> bool:
+        """Whether it is an (ε, δ) guarantee."""
+        return self.basis is not Basis.SPENT_SO_FAR
+
+    def to_json(self) -> dict[str, Any]:
+        """For machines; ∞ is null."""
+        return {
+            "epsilon": json_number(self.epsilon),
+            "delta": self.delta,
+            "unit": self.unit.value,
+            "neighbouring": self.neighbouring.value,
+            "accountant": self.accountant.value,
+            "adversaries": list(self.adversaries),
+            "basis": self.basis.value,
+            "is_promise": self.is_promise,
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Stated:
+        """A figure as `to_json` wrote it, further fields beside it left aside.
+
+        Raises:
+            KeyError: A field is missing.
+            ValueError: One is not what it must be.
+        """
+        value = document["epsilon"]
+        return cls(
+            epsilon=math.inf if value is None else float(value),
+            delta=float(document["delta"]),
+            unit=Unit(document["unit"]),
+            neighbouring=Neighbouring(document["neighbouring"]),
+            accountant=Accountant(document["accountant"]),
+            adversaries=tuple(str(name) for name in document["adversaries"]),
+            basis=Basis(document["basis"]),
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.short}, for one {self.unit} added or removed "
+            f"({_ACCOUNTANTS[self.accountant]}), against {self.against}: {self.of_what}"
+        )
+
+    @property
+    def short(self) -> str:
+        """ε and δ; for where the rest stands beside it."""
+        return f"ε = {shown(self.epsilon)} at δ = {self.delta:g}"
+
+    @property
+    def against(self) -> str:
+        """Against whom it holds, in words."""
+        return adversaries.words_of(self.adversaries)
+
+    @property
+    def of_what(self) -> str:
+        """Whether it is a promise, in words."""
+        return _IN_WORDS[self.basis]
+
+
+def shown(value: float | None, digits: int = 4) -> str:
+    """A number ε as text; None, as JSON has it, is ∞."""
+    return "∞" if value is None or math.isinf(value) else f"{value:.{digits}f}"
+
+
+def of_plan(plan: Plan, *, is_private: bool = True) -> Stated:
+    """What a whole plan promises, if it is all that ever runs.
+
+    Args:
+        plan: The plan.
+        is_private: Whether its randomness is unpredictable.
+    """
+    every = request_of(plan, is_private=is_private).planned
+    return _of([every], plan.delta, [plan], plan.unit, Basis.WHOLE_PLAN)
+
+
+def of_plan_alone(plan: Plan, *, is_private: bool = True) -> Stated | None:
+    """The same against the coordinator with all other sites; None where no noise is shared."""
+    every = request_of(plan, is_private=is_private).planned
+    seen = adversaries.alone([(plan, every)])
+    if seen is None:
+        return None
+    found = _of(seen, plan.delta, [plan], plan.unit, Basis.WHOLE_PLAN)
+    return replace(found, adversaries=adversaries.ALL_OTHERS)
+
+
+def of_events(
+    events: Iterable[GaussianEvent],
+    delta: float,
+    plans: Iterable[Plan],
+    unit: Unit,
+    grid: float = FINE,
+) -> Stated:
+    """What steps that were taken come to: an indication."""
+    return _of(events, delta, plans, unit, Basis.SPENT_SO_FAR, grid)
+
+
+def of_budget(budget: Budget, unit: Unit, plans: Iterable[Plan] = ()) -> Stated:
+    """What a budget promises, whatever runs."""
+    return Stated(
+        epsilon=budget.epsilon,
+        delta=budget.delta,
+        unit=unit,
+        neighbouring=Neighbouring.ADD_REMOVE,
+        accountant=Accountant.BUDGET_RULE,
+        adversaries=tuple(adversaries.names(plans)),
+        basis=Basis.LIFETIME_BUDGET,
+    )
+
+
+def promise(history: History) -> Stated:
+    """What a ledger promises: the whole plan, where one plan of one study is all that was ever
+    charged and the budget covers it to its end; else the budget.
+
+    Guarantees:
+        A function of plans and budget alone: how far a plan has come does not change it.
+    """
+    plan = _only_plan(history)
+    if plan is None:
+        return of_budget(history.budget, history.unit, history.plans.values())
+    return of_plan(plan, is_private=_is_private(history))
+
+
+def promise_alone(history: History) -> Stated | None:
+    """What is promised against the coordinator with all other sites, where noise is shared.
+
+    Returns:
+        None where nothing is shared: `promise` holds against them, too. ε = ∞ where the budget is
+        the promise: it counts shared noise whole, so it promises nothing against them.
+    """
+    if adversaries.colluding(history.plans.values()) is None:
+        return None
+    plan = _only_plan(history)
+    if plan is not None:
+        return of_plan_alone(plan, is_private=_is_private(history))
+    return replace(promise(history), epsilon=math.inf, adversaries=adversaries.ALL_OTHERS)
+
+
+def spent(history: History, study: str | None = None, grid: float = FINE) -> Stated:
+    """What the steps that were taken come to, at the δ that belongs beside `promise`.
+
+    Args:
+        history: Of a ledger.
+        study: Of one study's steps alone; None: of all.
+        grid: Of the privacy loss distributions.
+    """
+    charged = history.charged(study)
+    events, plans = [event for _, event in charged], [plan for plan, _ in charged]
+    return of_events(events, beside(promise(history), history), plans, history.unit, grid)
+
+
+def spent_alone(history: History, study: str | None = None) -> Stated | None:
+    """The same as the coordinator with all other sites sees it; None where nothing is shared."""
+    seen = adversaries.alone(history.charged(study))
+    if seen is None:
+        return None
+    delta = beside(promise(history), history)
+    found = of_events(seen, delta, history.plans.values(), history.unit)
+    return replace(found, adversaries=adversaries.ALL_OTHERS)
+
+
+def used(history: History, grid: float = FINE) -> Stated:
+    """What was spent of the budget, at half of its δ: where the budget's rule compares it with the
+    budget's ε."""
+    delta, plans = history.budget.delta / 2, history.plans.values()
+    return of_events(history.spent.events, delta, plans, history.unit, grid)
+
+
+def of_budget_used(found: Stated, budget: Budget) -> str:
+    """What was spent of a budget, at one δ for both, in words."""
+    if math.isinf(budget.epsilon):
+        return f"ε = {shown(found.epsilon)} at δ = {found.delta:g} ({found.of_what}); no limit"
+    return (
+        f"ε = {shown(found.epsilon)} of the budget's {budget.epsilon:g}, both at δ = "
+        f"{found.delta:g}, the half of the budget's δ at which its rule compares them "
+        f"({found.of_what})"
+    )
+
+
+def promised_events(history: History) -> tuple[GaussianEvent, ...]:
+    """All steps of the one plan, where that is the promise; none where the budget is."""
+    plan = _only_plan(history)
+    return () if plan is None else (request_of(plan, is_private=_is_private(history)).planned,)
+
+
+def beside(promised: Stated, history: History) -> float:
+    """The δ at which what was spent compares with a promise: the plan's, or half of the budget's,
+    which is what the budget keeps for each way to fit."""
+    if promised.basis is Basis.LIFETIME_BUDGET:
+        return history.budget.delta / 2
+    return promised.delta
+
+
+def _only_plan(history: History) -> Plan | None:
+    """The plan, where it is all that was ever charged, in one study, and the budget covers it."""
+    studies = {study for study, _ in history.rounds}
+    if len(history.plans) != 1 or len(studies) != 1:
+        return None
+    (plan,) = history.plans.values()
+    every = request_of(plan, is_private=_is_private(history)).planned
+    covered = fits_whole(every, rounded_up(history.budget))
+    return plan if covered and history.spent.total_steps <= every.steps else None
+
+
+def _is_private(history: History) -> bool:
+    return all(kind.is_private for kind in history.spent.kinds)
+
+
+def _of(
+    events: Iterable[GaussianEvent],
+    delta: float,
+    plans: Iterable[Plan],
+    unit: Unit,
+    basis: Basis,
+    grid: float = FINE,
+) -> Stated:
+    return Stated(
+        epsilon=epsilon(events, delta, grid),
+        delta=delta,
+        unit=unit,
+        neighbouring=Neighbouring.ADD_REMOVE,
+        accountant=Accountant.PLD,
+        adversaries=tuple(adversaries.names(plans)),
+        basis=basis,
+    )

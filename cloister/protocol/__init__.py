@@ -1,0 +1,1 @@
+"""What the coordinator and a site say to each other, and how a question is signed."""

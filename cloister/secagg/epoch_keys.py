@@ -1,0 +1,58 @@
+"""A site's key pair of an epoch, and the signed advertisement of its public half.
+
+X25519 (RFC 7748). The private half never leaves the process that made it: masks of a missing site
+are taken out by the seeds of one round, and never by a key, which would open all earlier rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+
+from cloister.errors import AdapterFormatError, RefusedError
+from cloister.ledger.signing import is_signed
+from cloister.secagg.epoch_terms import Terms
+
+_KEY, _SIGNATURE = 32, 64
+ADVERTISEMENT_BYTES = _KEY + _SIGNATURE
+
+
+def advertise(
+    terms: Terms, site: str, private: X25519PrivateKey, sign: Callable[[bytes], bytes]
+) -> bytes:
+    """The advertisement: the public key, and the signature of the site's ledger on it."""
+    body = private.public_key().public_bytes_raw()
+    return body + sign(_statement(terms, site, body))
+
+
+def read_advertisement(terms: Terms, site: str, advertisement: bytes) -> bytes:
+    """The public key of a site that its ledger's key signed for this epoch.
+
+    Raises:
+        AdapterFormatError: It has another length.
+        RefusedError: The signature is not the member's, or the site no member.
+    """
+    terms.number(site)
+    if len(advertisement) != ADVERTISEMENT_BYTES:
+        raise AdapterFormatError(f"{site}: an advertisement of {len(advertisement)} bytes")
+    body, signature = advertisement[:_KEY], advertisement[_KEY:]
+    if not is_signed(_statement(terms, site, body), signature, terms.members[site]):
+        raise RefusedError(f"{site}: an advertisement that its ledger's key did not sign")
+    return body
+
+
+def agree(private: X25519PrivateKey, public_key: bytes) -> bytes:
+    """The secret of two sites.
+
+    Raises:
+        RefusedError: The public key is of small order: the secret would be known to all.
+    """
+    try:
+        return private.exchange(X25519PublicKey.from_public_bytes(public_key))
+    except ValueError as error:
+        raise RefusedError("a public key that agrees with nobody") from error
+
+
+def _statement(terms: Terms, site: str, body: bytes) -> bytes:
+    return terms.context("advertisement", site, body.hex())

@@ -1,0 +1,244 @@
+"""A site's side: mask an update a round, sign whose updates are summed, reveal what unmasks it.
+
+    y_i = x_i + PRG(b_i) + Σ_{j > i} PRG(s_ij) − Σ_{j < i} PRG(s_ij)   mod 2^bits
+
+Bonawitz et al. 2017, doi:10.1145/3133956.3133982, with a fresh b_i each round and an s_ij that is
+derived for each round from the epoch's X25519 keys. In the sum of all members the s_ij cancel. A
+site shares its b_i and its s_ij of the round, and never a key: so a site that is missing in one
+round is there again in the next, and what is recovered opens no other round.
+
+Guarantees:
+    A site masks once a round, with a seed that it draws then. It signs one set of sites a round,
+    of at least the threshold's size, with itself in it. It reveals shares for a set that the
+    threshold's number of members signed, and of each member one kind: of its own mask, or of the
+    masks that others have with it.
+    The hash of the global adapter that a round starts from is in what masks two sites share, in the
+    seal of what they send each other, and in what they sign. So a coordinator that gave one site
+    another adapter than the rest gets no sum with that site's update in it: the others cannot open
+    its shares and reveal nothing, and the masks between them would not cancel.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from numpy.typing import NDArray
+
+from cloister.errors import RefusedError
+from cloister.ledger.signing import is_signed
+from cloister.secagg.epoch_keys import agree, read_advertisement
+from cloister.secagg.epoch_terms import Terms
+from cloister.secagg.keystream import SEED_BYTES, Words, derived, mask, word
+from cloister.secagg.messages import MaskedUpdate, Revealed
+from cloister.secagg.sealing import seal, unseal
+from cloister.secagg.shamir import Draw, split
+
+
+@dataclass(frozen=True)
+class Member:
+    """A site in an epoch; in memory only.
+
+    Attributes:
+        terms: The epoch's.
+        site: Its name.
+        secrets: Agreed with each other member, by site.
+        masked: The last round that it masked; 0 before the first.
+        own_box: Its own shares of that round's seeds.
+        signed: The set of sites that it signed in that round.
+        adapter: SHA-256 of the global adapter that the round started from, in hex.
+    """
+
+    terms: Terms
+    site: str
+    secrets: Mapping[str, bytes] = field(repr=False)
+    masked: int = 0
+    own_box: tuple[bytes, ...] = field(default=(), repr=False)
+    signed: frozenset[str] | None = None
+    adapter: str = ""
+
+
+def join(
+    terms: Terms, site: str, private: X25519PrivateKey, advertisements: Mapping[str, bytes]
+) -> Member:
+    """Checks everybody's advertisement and agrees on secrets.
+
+    Args:
+        terms: The epoch's.
+        site: Its name.
+        private: The key whose public half it advertised.
+        advertisements: Of all members, by site.
+
+    Raises:
+        RefusedError: One is missing or not signed, its own was replaced, or two are the same.
+        AdapterFormatError: One has another length.
+    """
+    if set(advertisements) != set(terms.members):
+        raise RefusedError("the advertisements are not those of the epoch's members")
+    keys = {s: read_advertisement(terms, s, advertisements[s]) for s in terms.sites}
+    if keys[site] != private.public_key().public_bytes_raw():
+        raise RefusedError(f"{site}: its own advertisement is not what it sent")
+    if len(set(keys.values())) < len(keys):
+        raise RefusedError("two advertisements hold the same key")
+    secrets = {peer: agree(private, key) for peer, key in keys.items() if peer != site}
+    return Member(terms, site, secrets)
+
+
+def mask_update(
+    member: Member, number: int, adapter: str, values: NDArray[np.int64], draw: Draw = os.urandom
+) -> tuple[Member, MaskedUpdate]:
+    """Masks a round's update.
+
+    Args:
+        member: Before.
+        number: The round, from 1; above any that it masked.
+        adapter: SHA-256 of the global adapter that the update starts from, in hex.
+        values: The noised update on the grid [n]; taken modulo 2^bits.
+        draw: Unpredictable bytes.
+
+    Raises:
+        RefusedError: The round was masked before.
+    """
+    if number <= member.masked:
+        raise RefusedError(f"round {number} was masked before: an update is masked once")
+    terms, site, count = member.terms, member.site, len(values)
+    seeds = {site: draw(SEED_BYTES)}
+    for peer, secret in member.secrets.items():
+        context = terms.context("mask", number, adapter, *sorted((site, peer)))
+        seeds[peer] = derived(secret, context)
+    masked = values.astype(np.uint64).astype(word(terms.bits))
+    masked = masked + mask(seeds[site], count, terms.bits)
+    for peer in member.secrets:
+        masked = masked + pair_mask(site, peer, seeds[peer], count, terms.bits)
+    size = len(terms.sites)
+    shares = {peer: split(seeds[peer], terms.threshold, size, draw) for peer in terms.sites}
+    boxes = {
+        peer: tuple(shares[about][place] for about in terms.sites)
+        for place, peer in enumerate(terms.sites)
+    }
+    sealed = {
+        peer: seal(terms, boxes[peer], secret, site, peer, number, adapter, draw)
+        for peer, secret in member.secrets.items()
+    }
+    after = replace(member, masked=number, own_box=boxes[site], signed=None, adapter=adapter)
+    return after, MaskedUpdate(masked, sealed)
+
+
+def pair_mask(site: str, peer: str, seed: bytes, count: int, bits: int) -> Words:
+    """What a site adds for a peer: the negative of what the peer adds for it."""
+    stream = mask(seed, count, bits)
+    return stream if site < peer else np.negative(stream)
+
+
+def sign_set(
+    member: Member,
+    number: int,
+    adapter: str,
+    survivors: Iterable[str],
+    sign: Callable[[bytes], bytes],
+) -> tuple[Member, bytes]:
+    """Signs whose updates are summed in a round, by the key of the site's ledger.
+
+    Args:
+        member: After it masked.
+        number: The round.
+        adapter: SHA-256 of the global adapter that the coordinator says all of them started from.
+        survivors: Whose updates.
+        sign: By the key of the site's ledger.
+
+    Raises:
+        RefusedError: It masked another round last, or from another adapter; signed another set, is
+            not in this one, or the set is too small.
+    """
+    terms, there = member.terms, frozenset(survivors)
+    if number != member.masked:
+        raise RefusedError(f"round {number} is not the one that was masked last")
+    _check_adapter(member, adapter)
+    if member.signed not in (None, there):
+        raise RefusedError(f"round {number}: another set of sites was signed")
+    if not there <= set(terms.members) or member.site not in there:
+        raise RefusedError("a sum of which this site is no part")
+    if len(there) < terms.threshold:
+        raise RefusedError(
+            f"a sum over {len(there)} sites; {terms.threshold} is the fewest: nothing is revealed"
+        )
+    return replace(member, signed=there), sign(_statement(terms, number, adapter, there))
+
+
+def has_signed(
+    terms: Terms, number: int, adapter: str, survivors: Iterable[str], site: str, signature: bytes
+) -> bool:
+    """Whether a signature is a member's on whose updates are summed in a round.
+
+    Args:
+        terms: Of the epoch.
+        number: The round.
+        adapter: SHA-256 of the global adapter that all of them start from.
+        survivors: Whose updates.
+        site: The member.
+        signature: What it sent.
+    """
+    text = _statement(terms, number, adapter, frozenset(survivors))
+    return is_signed(text, signature, terms.members[site])
+
+
+def reveal(
+    member: Member,
+    number: int,
+    adapter: str,
+    signatures: Mapping[str, bytes],
+    boxes: Mapping[str, bytes],
+) -> Revealed:
+    """Reveals this site's shares for the set that it signed.
+
+    Args:
+        member: After it signed.
+        number: The round.
+        adapter: SHA-256 of the global adapter that the coordinator says all of them started from.
+        signatures: Of members on the same set, by site.
+        boxes: The others' sealed shares for this site, by who is in the set.
+
+    Raises:
+        RefusedError: It signed no set; it, or one of the set, started from another adapter; too few
+            others signed the same; or the boxes are not those that were sealed for it.
+    """
+    terms, there = member.terms, member.signed
+    if there is None or number != member.masked:
+        raise RefusedError(f"round {number}: no set of sites was signed")
+    _check_adapter(member, adapter)
+    text = _statement(terms, number, adapter, there)
+    good = {s for s in there & set(signatures) if is_signed(text, signatures[s], terms.members[s])}
+    if len(good) < terms.threshold:
+        raise RefusedError(
+            f"round {number}: {len(good)} sites signed this sum, {terms.threshold} are needed: "
+            "nothing is revealed"
+        )
+    if set(boxes) != there - {member.site}:
+        raise RefusedError("shares of other sites than this sum takes")
+    opened: dict[str, list[bytes]] = {member.site: list(member.own_box)}
+    for sender, sealed in boxes.items():
+        opened[sender] = unseal(
+            terms, sealed, member.secrets[sender], sender, member.site, number, adapter
+        )
+    place = {site: at for at, site in enumerate(terms.sites)}
+    gone = set(terms.members) - there
+    return Revealed(
+        {site: opened[site][place[site]] for site in there},
+        {(site, lost): opened[site][place[lost]] for site in there for lost in gone},
+    )
+
+
+def _check_adapter(member: Member, adapter: str) -> None:
+    if adapter != member.adapter:
+        raise RefusedError(
+            f"round {member.masked}: a sum of updates from the adapter {adapter[:12]}; this site "
+            f"was given {member.adapter[:12]}, and takes part in no other sum"
+        )
+
+
+def _statement(terms: Terms, number: int, adapter: str, survivors: frozenset[str]) -> bytes:
+    """What the members of a sum sign: the round, what it starts from, and whose updates."""
+    return terms.context("sum", number, adapter, sorted(survivors))

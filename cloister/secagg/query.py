@@ -1,0 +1,95 @@
+"""What a coordinator puts to the members of an epoch, beside the round and the adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Self
+
+from cloister.canonical import canonical
+from cloister.errors import AdapterFormatError
+from cloister.json_text import read_json
+from cloister.names import is_name
+
+# Of a question: of 1,400 members one is handed a box by each other one, of 28 + 33 · 1,400 bytes
+# (`messages`), each byte as two digits.
+MOST_BYTES = 2**27
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """Public values of an exchange; those that it does not need are empty.
+
+    Attributes:
+        epoch: From 1.
+        members: Public key of each member's ledger, by site, hex.
+        advertisements: Of every member, by site, hex: to mask.
+        survivors: Sites whose update is in the sum: to sign.
+        signatures: On them, by site, hex: to reveal.
+        boxes: Shares sealed for the site that is asked, by who sealed them, hex: to reveal.
+        adapter: SHA-256 of the global adapter that the round started from, hex: to sign and to
+            reveal.
+    """
+
+    epoch: int
+    members: Mapping[str, str]
+    advertisements: Mapping[str, str] = field(default_factory=dict)
+    survivors: tuple[str, ...] = ()
+    signatures: Mapping[str, str] = field(default_factory=dict)
+    boxes: Mapping[str, str] = field(default_factory=dict)
+    adapter: str = ""
+
+    def to_bytes(self) -> bytes:
+        """As it travels: canonical JSON."""
+        return canonical(asdict(self))
+
+    @classmethod
+    def from_bytes(cls, payload: bytes) -> Self:
+        """Reads it.
+
+        Raises:
+            AdapterFormatError: It is no question.
+        """
+        try:
+            values = read_json(payload, most_bytes=MOST_BYTES)
+        except ValueError as error:
+            raise AdapterFormatError(
+                f"secure aggregation: a question that cannot be read ({error})"
+            ) from error
+        others = {"epoch", "survivors", "adapter"}
+        maps = {f.name for f in fields(cls)} - others
+        if (
+            not isinstance(values, dict)
+            or set(values) != maps | others
+            or type(values["epoch"]) is not int
+            or values["epoch"] < 1
+            or not _are_texts([values["adapter"]])
+            or not _are_texts(values["survivors"])
+            or not all(isinstance(values[name], dict) for name in maps)
+            or not all(_are_texts(list(values[name].values())) for name in maps)
+            or not all(is_name(site) for name in maps for site in values[name])
+            or not all(is_name(site) for site in values["survivors"])
+        ):
+            raise AdapterFormatError("secure aggregation: a question of other fields than agreed")
+        return cls(**{**values, "survivors": tuple(values["survivors"])})
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
+
+
+def from_hex(values: Mapping[str, str]) -> dict[str, bytes]:
+    """Bytes by site.
+
+    Raises:
+        AdapterFormatError: One is no hex.
+    """
+    try:
+        return {site: bytes.fromhex(text) for site, text in values.items()}
+    except ValueError as error:
+        raise AdapterFormatError("secure aggregation: bytes that are no hex") from error
+
+
+def to_hex(values: Mapping[str, bytes]) -> dict[str, str]:
+    """Bytes by site as they stand in a question."""
+    return {site: value.hex() for site, value in values.items()}

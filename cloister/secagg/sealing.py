@@ -1,0 +1,77 @@
+"""Shares in transit: sealed by one site for another, bound to one study, epoch, round and adapter.
+
+ChaCha20-Poly1305 (RFC 8439) under a key from the two sites' X25519 secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from cloister.errors import RefusedError
+from cloister.secagg.epoch_terms import Terms
+from cloister.secagg.keystream import derived
+from cloister.secagg.shamir import SHARE_BYTES, Draw
+
+_NONCE, _TAG = 12, 16
+
+
+def sealed_bytes(shares: int) -> int:
+    """Bytes of so many shares, sealed."""
+    return _NONCE + shares * SHARE_BYTES + _TAG
+
+
+def seal(
+    terms: Terms,
+    shares: Sequence[bytes],
+    secret: bytes,
+    sender: str,
+    receiver: str,
+    number: int,
+    adapter: str,
+    draw: Draw,
+) -> bytes:
+    """Encrypts shares for one member.
+
+    Args:
+        terms: The epoch's.
+        shares: In clear.
+        secret: Of the two sites.
+        sender: Site.
+        receiver: Site.
+        number: The round.
+        adapter: SHA-256 of the global adapter that the sender's update starts from, in hex.
+        draw: Unpredictable bytes.
+    """
+    context = terms.context("shares", number, adapter, sender, receiver)
+    nonce = draw(_NONCE)
+    box = ChaCha20Poly1305(derived(secret, context))
+    return nonce + box.encrypt(nonce, b"".join(shares), context)
+
+
+def unseal(
+    terms: Terms,
+    sealed: bytes,
+    secret: bytes,
+    sender: str,
+    receiver: str,
+    number: int,
+    adapter: str,
+) -> list[bytes]:
+    """Decrypts shares that were sealed for this member, round and adapter.
+
+    Raises:
+        RefusedError: They were not, or were changed on the way.
+    """
+    context = terms.context("shares", number, adapter, sender, receiver)
+    box = ChaCha20Poly1305(derived(secret, context))
+    try:
+        clear = box.decrypt(sealed[:_NONCE], sealed[_NONCE:], context)
+    except (InvalidTag, ValueError) as error:
+        raise RefusedError(
+            f"{receiver}: shares of {sender} that were not sealed for this round and adapter, or "
+            "were changed on the way"
+        ) from error
+    return [clear[at : at + SHARE_BYTES] for at in range(0, len(clear), SHARE_BYTES)]

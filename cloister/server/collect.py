@@ -1,0 +1,134 @@
+"""How a round's updates are gathered: each in clear, or their sum under secure aggregation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloister.adapter.formats import Shapes
+from cloister.adapter.pairs import cut_shapes
+from cloister.adapter.tensors import Adapter
+from cloister.privacy.central import CentralPlan
+from cloister.privacy.entropy import OsEntropy
+from cloister.privacy.plan import Plan
+from cloister.protocol.exchange import RoundRequest
+from cloister.recipe import Recipe
+from cloister.server.central import CentralSum
+from cloister.server.dispatch import Asker, Nodes
+from cloister.server.replies import Replies, Terms, read_replies, update_reader
+from cloister.server.secure import SecureRounds
+from cloister.server.study import SecureStudy, ServerStudy
+from cloister.strategies.accumulator import Arriving, arriving
+from cloister.strategies.strategy import Linear, ServerState
+from cloister.training.shared import shared_step
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What came in a round: the replies, and how they close it.
+
+    Attributes:
+        replies: As read.
+        close: The state after the round; None: its updates cannot be had.
+        held: Updates by site, as far as they are kept.
+        why: What became of the round where it cannot be closed, in words.
+    """
+
+    replies: Replies
+    close: Callable[[ServerState], ServerState] | None
+    held: Mapping[str, Adapter] = field(default_factory=dict)
+    why: str = ""
+
+
+Gather = Callable[[ServerState, int, bytes, Nodes, float], Gathered]
+
+
+def gatherer(study: ServerStudy, asker: Asker) -> Gather:
+    """How a study's updates are gathered: each in clear, or their sum."""
+    terms = Terms(study.digest, study.sites, study.keys)
+
+    def in_clear(
+        state: ServerState, number: int, payload: bytes, nodes: Nodes, started: float
+    ) -> Gathered:
+        shapes = state.adapter.select(study.trained(number)).shapes
+        updates = _taking(study)
+        request = RoundRequest(study.digest, number, payload)
+        replies = read_replies(
+            asker.ask(request, nodes, study.enough, started),
+            terms,
+            number,
+            update_reader(study.max_update_norm, study.dtype, partial(_shapes_of, study, shapes)),
+            updates.add,
+        )
+        return Gathered(replies, updates.close, updates.held)
+
+    if study.secure is None:
+        return in_clear
+    secure = study.secure
+    rounds = SecureRounds(asker, terms, study.keys or {}, secure.sharing)
+
+    def summed(
+        state: ServerState, number: int, payload: bytes, nodes: Nodes, started: float
+    ) -> Gathered:
+        shapes = state.adapter.select(study.trained(number)).shapes
+        values = sum(math.prod(shape) for shape in shapes.values())
+        found = rounds.run(number, payload, values, nodes)
+        if found.total is None:
+            return Gathered(found.replies, None, why=found.why)
+        mean = secure.step(found.total, shapes, number, len(found.replies.counted))
+        return Gathered(found.replies, lambda state: cast(Linear, study.strategy).step(state, mean))
+
+    return summed
+
+
+def _taking(study: ServerStudy) -> Arriving:
+    """Where a round's updates go as they arrive."""
+    if study.central is not None:
+        return NoisedCentrally(cast(Linear, study.strategy), study.central)
+    return arriving(study.strategy, keep=study.error is not None)
+
+
+class NoisedCentrally:
+    """Sums updates and closes the round on their sum with the coordinator's noise."""
+
+    held: Mapping[str, Adapter] = {}
+
+    def __init__(self, strategy: Linear, plan: CentralPlan) -> None:
+        self._strategy = strategy
+        self._sum = CentralSum(plan)
+
+    def add(self, site: str, update: Adapter) -> None:
+        """Adds it."""
+        self._sum.add(site, update)
+
+    def close(self, state: ServerState) -> ServerState:
+        """The strategy's step over the noised mean; new noise each time."""
+        return self._strategy.step(state, self._sum.mean(OsEntropy()))
+
+
+def secure_study(recipe: Recipe, plan: Plan) -> SecureStudy | None:
+    """What a recipe's secure aggregation adds; None where each site's noise is its own.
+
+    Args:
+        recipe: The study's.
+        plan: Every site's.
+    """
+    if plan.sharing is None:
+        return None
+
+    def step(total: NDArray[np.int64], shapes: Shapes, number: int, sites: int) -> Adapter:
+        return shared_step(total, shapes, plan, recipe.training, round_number=number, sites=sites)
+
+    return SecureStudy(plan.sharing, step)
+
+
+def _shapes_of(study: ServerStudy, shapes: Shapes, site: str) -> list[Shapes]:
+    """What a site's update may be like."""
+    ranks = study.ranks.get(site)
+    return [cut_shapes(shapes, rank) for rank in sorted(ranks)] if ranks else [shapes]

@@ -1,0 +1,303 @@
+"""Asking every connected site for one round, and waiting for the answers no longer than agreed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+
+from cloister.protocol.exchange import RECORD, RoundRequest
+from cloister.server.boundary import Unreadable, reading
+from cloister.server.voice import Voice, addressed, hear
+
+log = logging.getLogger(__name__)
+
+# Seconds between looks for sites and for their replies: far below a round's seconds.
+POLL = 0.1
+# Seconds between looks whether a node that was asked has connected anew since.
+RECONNECTED_POLL = 1.0
+
+Nodes = Mapping[int, str]  # site by Flower's id of its node; "" where only its reply tells
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a round waits, in seconds.
+
+    Attributes:
+        round: For everything, from the round's start.
+        absent: For sites that are not connected, once the others are enough; None: as for the
+            round.
+        again: Before a site whose answer was lost on the way is asked again; None: never.
+        silent: Before a site that is connected and says nothing is asked again, doubled each time:
+            Flower counts a question as delivered once a node has fetched it, even where the
+            connection broke on the way. A site asked twice sends the same bytes. None: never.
+        waiting: Before a site is asked again whose answer says that it cannot answer yet.
+    """
+
+    round: float
+    absent: float | None = None
+    again: float | None = None
+    silent: float | None = None
+    waiting: float = 10.0  # a person decides; ten seconds are nothing to them, and no load
+
+
+@dataclass
+class Asker:
+    """Asks sites, round after round.
+
+    Attributes:
+        grid: Flower's.
+        nodes: Which connected nodes there are.
+        patience: How long to wait.
+        voice: How questions are signed, and what is kept of the answers' heads.
+        on_event: Told of what happens to a site in a round: `asked`, `answered`, `lost`, `late`,
+            `waiting`.
+        since: When each connected node connected, as Flower tells; one that did so after it was
+            asked has lost the question. Flower itself notices that after a minute.
+        clock: Seconds that only grow.
+        wait: Waits some seconds.
+        is_waiting: Whether an answer says that the site cannot answer yet, and is asked again.
+    """
+
+    grid: Grid
+    nodes: Callable[[Grid], Nodes]
+    patience: Patience
+    voice: Voice
+    on_event: Callable[[str, int, str], None] = lambda what, number, site: None
+    since: Callable[[Grid], Mapping[int, str]] = lambda grid: {}
+    clock: Callable[[], float] = time.monotonic
+    wait: Callable[[float], None] = time.sleep
+    is_waiting: Callable[[Message], bool] = lambda message: False
+    _late: dict[str, tuple[int, str]] = field(default_factory=dict)
+    _answered: set[str] = field(default_factory=set)
+
+    def connected(self, sites: int, enough: int, started: float) -> Nodes:
+        """The nodes that are there once all sites are, or as many as can be waited for.
+
+        Args:
+            sites: How many there could be.
+            enough: How many will do.
+            started: When the round began, by the clock.
+        """
+        absent = self.patience.round if self.patience.absent is None else self.patience.absent
+        while True:
+            nodes = self.nodes(self.grid)
+            elapsed = self.clock() - started
+            if (
+                len(nodes) >= sites
+                or (len(nodes) >= enough and elapsed >= absent)
+                or elapsed >= self.patience.round
+            ):
+                return nodes
+            self.wait(min(POLL, self.patience.round - elapsed))
+
+    def ask(
+        self, request: RoundRequest, nodes: Nodes, enough: int, started: float
+    ) -> Iterator[tuple[str, Message]]:
+        """Sends a request to nodes and yields their answers as they come.
+
+        Args:
+            request: The round's.
+            nodes: Whom.
+            enough: How many answers will do where other nodes have gone.
+            started: When the round began, by the clock.
+
+        Yields:
+            Answers with the site whose node sent each, one for each node; what comes after the
+            deadline is dropped when it comes.
+        """
+        yield from self.ask_each(
+            request.round, dict.fromkeys(nodes, request), nodes, enough, started
+        )
+
+    def ask_each(
+        self,
+        number: int,
+        requests: Mapping[int, RoundRequest],
+        nodes: Nodes,
+        enough: int,
+        started: float,
+    ) -> Iterator[tuple[str, Message]]:
+        """Like `ask`, with a request of its own for each node."""
+        asking = _Asking(self, number, requests, nodes, self.since(self.grid))
+        deadline = started + self.patience.round
+        answers = 0
+        asking.push(list(nodes))
+        while asking.is_open:
+            for message_id, message in self._pull(asking.pending):
+                answer = asking.take(message_id, message)
+                if answer is not None:
+                    answers += 1
+                    yield answer
+            asking.look_for_reconnected()
+            now = self.clock()
+            if now >= deadline or not asking.is_open:
+                break
+            asking.push_due()
+            if answers >= enough and asking.only_absent_are_left():
+                break
+            self.wait(min(POLL, deadline - now))
+        self._late |= {
+            message_id: (number, nodes[node]) for message_id, node in asking.pending.items()
+        }
+        yield from asking.failed()
+
+    def _pull(self, pending: Mapping[str, int]) -> list[tuple[str, Message]]:
+        """What has come for this round; answers to earlier ones are told and dropped."""
+        asked = [*pending, *self._late, *self._answered]
+        came = []
+        for message in self.grid.pull_messages(asked) if asked else ():
+            message_id = reading("some site", partial(_answered, message))
+            if isinstance(message_id, Unreadable):
+                continue  # whose it is cannot be told: its site is one that says nothing
+            # Also of what comes too late, or twice: the site released it.
+            hear(self.voice, message)
+            if message_id in self._answered:
+                self._answered.discard(message_id)  # the same bytes once more
+            elif message_id in self._late:
+                self.on_event("late", *self._late.pop(message_id))
+            else:
+                came.append((message_id, message))
+        return came
+
+
+def _answered(message: Message) -> str:
+    """The id of the question that a message answers."""
+    return str(message.metadata.reply_to_message_id)
+
+
+@dataclass
+class _Asking:
+    """One round's questions: which are open, and who is to be asked again when."""
+
+    asker: Asker
+    number: int
+    requests: Mapping[int, RoundRequest]
+    nodes: Nodes
+    connected: Mapping[int, str]
+    pending: dict[str, int] = field(default_factory=dict)
+    again: dict[int, float] = field(default_factory=dict)
+    silent: dict[int, tuple[float, float]] = field(default_factory=dict)
+    failures: dict[int, Message] = field(default_factory=dict)
+    looked: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.looked = self.asker.clock()
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self.pending or self.again)
+
+    def push(self, to: list[int]) -> None:
+        """Sends the request; a node for which Flower did not take it is tried again later."""
+        messages = [
+            Message(
+                RecordDict({RECORD: ConfigRecord(self._to(node).fields())}),
+                dst_node_id=node,
+                message_type=MessageType.TRAIN,
+                group_id=str(self.number),
+            )
+            for node in to
+        ]
+        now, patience = self.asker.clock(), self.asker.patience
+        for node, message_id in zip(to, self.asker.grid.push_messages(messages), strict=True):
+            if message_id:
+                self.pending[message_id] = node
+                self._tell("asked", node)
+            elif patience.again is not None:
+                self.again[node] = now + patience.again
+            if patience.silent is not None:
+                waited = self.silent[node][1] * 2 if node in self.silent else patience.silent
+                self.silent[node] = (now + waited, waited)
+
+    def _to(self, node: int) -> RoundRequest:
+        """A node's question, addressed and signed as of now: a head may have come since."""
+        return addressed(self.asker.voice, self.requests[node], self.nodes[node])
+
+    def take(self, message_id: str, message: Message) -> tuple[str, Message] | None:
+        """The answer that a message is; None for one that does not count."""
+        node = self.pending.pop(message_id, None)
+        if node is None:
+            log.warning("round %d: an answer that nobody asked for", self.number)
+            return None
+        again = self.asker.patience.again
+        if message.has_content() and self.asker.is_waiting(message):
+            self.asker._answered |= self._forget(node)
+            self.silent.pop(node, None)
+            self.again[node] = self.asker.clock() + self.asker.patience.waiting
+            self._tell("waiting", node)
+            return None
+        if message.has_content() or again is None:
+            self.asker._answered |= self._forget(node)
+            self.again.pop(node, None)
+            self._tell("answered", node)
+            return self.nodes[node], message
+        log.warning(
+            "round %d: %s: Flower's error %d", self.number, self.nodes[node], message.error.code
+        )
+        self._tell("lost", node)
+        self.failures[node] = message
+        if node not in self.pending.values():
+            self.again[node] = self.asker.clock() + again
+        return None
+
+    def look_for_reconnected(self) -> None:
+        """Those that connected after they were asked are asked again at once."""
+        now = self.asker.clock()
+        if not self.pending or now - self.looked <= RECONNECTED_POLL:
+            return
+        self.looked, there_since = now, self.asker.since(self.asker.grid)
+        for node in sorted(set(self.pending.values())):
+            if there_since.get(node, self.connected.get(node)) != self.connected.get(node):
+                lost = dict.fromkeys(self._forget(node), (self.number, self.nodes[node]))
+                self.asker._late |= lost
+                self.again[node] = now
+                self._tell("lost", node)
+        self.connected = {**self.connected, **there_since}
+
+    def push_due(self) -> None:
+        """Asks again whose time has come, as far as they are connected."""
+        now = self.asker.clock()
+        silent = {
+            node
+            for node in self.pending.values()
+            if node in self.silent and self.silent[node][0] <= now
+        }
+        due = {node for node, at in self.again.items() if at <= now} | silent
+        there = self.asker.nodes(self.asker.grid) if due else {}
+        due &= there.keys()
+        for node in due:
+            self.again.pop(node, None)
+        if due:
+            self.push(sorted(due))
+
+    def only_absent_are_left(self) -> bool:
+        """Whether all that could still answer have been gone for too long."""
+        absent, now = self.asker.patience.absent, self.asker.clock()
+        return (
+            not self.pending
+            and absent is not None
+            and all(now > at + absent for at in self.again.values())
+        )
+
+    def failed(self) -> list[tuple[str, Message]]:
+        """Errors of those of whom nothing else came."""
+        return [
+            (self.nodes[node], self.failures[node]) for node in self.again if node in self.failures
+        ]
+
+    def _forget(self, node: int) -> set[str]:
+        """Ends a node's open questions; their ids."""
+        ids = {message_id for message_id, one in self.pending.items() if one == node}
+        for message_id in ids:
+            del self.pending[message_id]
+        return ids
+
+    def _tell(self, what: str, node: int) -> None:
+        self.asker.on_event(what, self.number, self.nodes[node])

@@ -1,0 +1,130 @@
+"""The auditor's first level: sound paths pass, each broken one is refuted by the check for it."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+import tests.support.mutants.answers
+import tests.support.mutants.clipping
+import tests.support.mutants.noise
+import tests.support.mutants.path
+import tests.support.mutants.sampler
+import tests.support.mutants.units  # noqa: F401
+from cloister.audit import mechanism_conformance
+from cloister.audit.conformance import conformance, conformance_parts
+from cloister.audit.statistics import LEVEL, MOST_CHECKS
+from cloister.data.synthetic_records import nobody_s_records
+from cloister.errors import UsageError
+from cloister.models.config import LoraConfig, ModelConfig
+from cloister.privacy.plan import Plan
+from cloister.privacy.units import Unit
+from cloister.tasks.build import record_kind
+from cloister.tasks.config import TaskConfig, TaskKind
+from cloister.training.config import TrainingConfig
+from cloister.training.proof import proven
+from cloister.training.units import UnitExamples, unit_examples
+from cloister.training.workspace import Workspace, open_workspace
+from tests.support.ledgers import small_plan
+from tests.support.mutants.registry import MUTANTS, broken, of_part
+from tests.support.tables import hold
+
+Audited = tuple[Workspace, tuple[UnitExamples, ...]]
+CONFIG = TrainingConfig(
+    expected_batch_size=10, mode="local-steps", local_steps=2, physical_batch_tokens=64
+)
+
+
+def plan() -> Plan:
+    return dataclasses.replace(small_plan(), local_steps=2, max_update_norm=50.0)
+
+
+def audited(base: Path, kind: TaskKind, unit: Unit = Unit.PERSON) -> Audited:
+    labels = () if kind == "causal-lm" else ("a", "b", "c")
+    lora = LoraConfig(train="both", top_layers=0)
+    task = TaskConfig(kind=kind, max_length=32)
+    workspace = open_workspace(ModelConfig(base=str(base)), lora, task, labels, 0)
+    records = nobody_s_records(record_kind(kind), workspace.task.labels, 6, 3)
+    return workspace, unit_examples(records, workspace.task.encode, unit, 2)
+
+
+@pytest.fixture(autouse=True)
+def few_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Releases enough to show 16 bits of seed; with production's number a test takes longer."""
+    monkeypatch.setattr(mechanism_conformance, "DRAWS", 2000)
+
+
+def refuted(site: Audited) -> set[str]:
+    return {check.name for check in conformance(*site, plan(), CONFIG) if check.refuted}
+
+
+@pytest.mark.parametrize("unit", list(Unit))
+@pytest.mark.parametrize(
+    ("base", "kind"),
+    [
+        ("bert", "sequence-classification"),
+        ("bert", "token-classification"),
+        ("gpt2", "causal-lm"),
+        ("llama", "causal-lm"),
+    ],
+)
+def test_a_sound_path_is_not_refuted(
+    base: str, kind: TaskKind, unit: Unit, request: pytest.FixtureRequest
+) -> None:
+    assert refuted(audited(request.getfixturevalue(base), kind, unit)) == set()
+
+
+def test_without_privacy_there_is_nothing_to_audit(site: Audited) -> None:
+    with pytest.raises(UsageError, match="nothing to audit"):
+        conformance(*site, dataclasses.replace(plan(), noise_multiplier=0.0), CONFIG)
+
+
+# --- the mutation matrix ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def site(bert: Path) -> Audited:
+    """Proven before anything is broken, as a site's proof is older than the fault in it."""
+    found = audited(bert, "sequence-classification")
+    proven(found[0], plan(), CONFIG)
+    return found
+
+
+@pytest.mark.parametrize("name", of_part("clipping", "noise", "sampler", "path"))
+def test_each_mutant_is_refuted_by_its_check(
+    site: Audited, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_entropy = broken(name, monkeypatch)
+    part = conformance_parts(*site, plan(), CONFIG, make_entropy)[MUTANTS[name].part]
+    assert MUTANTS[name].check in {check.name for check in part() if check.refuted}
+
+
+def test_the_page_for_officers_lists_every_mutant() -> None:
+    # By file: which of them was imported first depends on what else a worker collected.
+    listed = sorted(MUTANTS.items(), key=lambda row: row[1].patch.__module__)
+    rows = {name: mutant.check for name, mutant in listed}
+    rows["one site's noise dropped"] = "noise at each site"  # tests/audit/test_site_noise.py
+    rows["one site's share of shared noise dropped"] = "noise of the sum"
+    rows |= {"shares too small for the fewest honest sites": "share"}  # test_shared_conformance.py
+    hold("mutants", "| broken mechanism | refuted by |", rows)
+
+
+# --- how often a sound mechanism is refuted ---------------------------------------------------
+
+
+def test_all_checks_together_refute_a_sound_mechanism_once_in_100_000_runs(site: Audited) -> None:
+    checks = conformance(*site, plan(), CONFIG)
+    statistical = [check for check in checks if not check.is_exact]
+    # Beside them: noise at each site, noise of different sites, noise of answers.
+    assert len(statistical) + 3 <= MOST_CHECKS
+    assert MOST_CHECKS * LEVEL <= 1e-5 * (1 + 1e-9)
+    names = [check.name for check in checks]
+    assert len(set(names)) == len(names)
+
+
+def test_every_check_named_in_the_matrix_is_there(site: Audited) -> None:
+    parts = conformance_parts(*site, plan(), CONFIG)
+    for name in ("clipping", "sampler"):
+        there = {check.name for check in parts[name]()}
+        named = {mutant.check for mutant in MUTANTS.values() if mutant.part == name}
+        assert named <= there

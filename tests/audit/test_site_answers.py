@@ -1,0 +1,45 @@
+"""What sites answer: a sound study passes, an answer that tells of records is found."""
+
+from pathlib import Path
+
+import pytest
+
+import tests.support.mutants.answers  # noqa: F401
+from cloister.audit.audited_site import audited_site
+from cloister.audit.site_answers import answer_checks
+from cloister.audit.statistics import Check
+from cloister.recipe import Recipe
+from tests.support.mutants.registry import MUTANTS, broken, of_part
+from tests.support.studies import small_recipe
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    return small_recipe(tmp_path_factory.mktemp("study"))
+
+
+def refuted(recipe: Recipe) -> list[Check]:
+    return [check for check in answer_checks(recipe, audited_site(recipe, 6, 2)) if check.refuted]
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        [],
+        ["training.update_dtype=bfloat16"],
+        ["training.update_dtype=int8", "training.momentum=0.9", "training.proximal=0.1"],
+        ["lora.train=b-kept"],
+        ["lora.train=alternate", "training.probe_rounds=1"],
+        ["training.optimizer=adamw", "training.local_steps=3"],
+    ],
+)
+def test_sound_answers_are_not_refuted(tmp_path: Path, assignments: list[str]) -> None:
+    assert refuted(small_recipe(tmp_path, *assignments)) == []
+
+
+@pytest.mark.parametrize("name", of_part("answers"))
+def test_each_mutant_is_refuted_by_its_check(
+    recipe: Recipe, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken(name, monkeypatch)
+    assert MUTANTS[name].check in {check.name for check in refuted(recipe)}

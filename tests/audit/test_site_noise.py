@@ -1,0 +1,68 @@
+"""Noise at every site: a sound study passes, one site that leaves it out is found."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cloister.audit.audited_site import audited_site
+from cloister.audit.site_noise import site_noise
+from cloister.client.site import Site
+from cloister.privacy.entropy import Entropy, OsEntropy
+from cloister.privacy.plan import Plan
+from cloister.recipe import Recipe
+from tests.support.studies import small_recipe
+
+NAMES = ("site 1", "site 2", "site 3")
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    return small_recipe(tmp_path / "study")
+
+
+class Silent:
+    """Claims to be private and adds nothing."""
+
+    is_private = True
+
+    def uniform(self, count: int) -> np.ndarray:
+        return OsEntropy().uniform(count)
+
+    def normal(self, count: int) -> np.ndarray:
+        return np.zeros(count)
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Recipe:
+    return small_recipe(
+        tmp_path,
+        "data.sites=3",
+        "data.public_records=20",
+        "data.partition=iid",
+        "training.mode=gradient-rounds",
+        "training.local_steps=1",
+        "training.expected_batch_size=5",
+        "privacy.noise=shared",
+    )
+
+
+@pytest.mark.parametrize("which", ["recipe", "shared"])
+def test_sound_sites_are_not_refuted(which: str, request: pytest.FixtureRequest) -> None:
+    study = request.getfixturevalue(which)
+    assert [c for c in site_noise(study, audited_site(study, 6, 2), NAMES) if c.refuted] == []
+
+
+@pytest.mark.parametrize("which", ["recipe", "shared"])
+def test_one_site_that_drops_its_noise_is_refuted(
+    which: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = request.getfixturevalue(which)
+    entropy_of = Site.entropy
+
+    def dropped(at: Site, plan: Plan, round_number: int) -> Entropy:
+        return Silent() if at.name == "site 2" else entropy_of(at, plan, round_number)
+
+    monkeypatch.setattr(Site, "entropy", dropped)
+    loudness, *_ = site_noise(recipe, audited_site(recipe, 6, 2), NAMES)
+    assert loudness.refuted

@@ -1,0 +1,229 @@
+"""The dashboard's pages, from small folders: what they say, and what they refuse to show."""
+
+import shutil
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from cloister.cli.main import run
+from cloister.deployment.coordinator.journal import Standing
+from cloister.evidence.bundle import write_bundle
+from cloister.ledger.storage import LedgerFile
+from cloister.ledger.verify import verify
+from tests.cli.test_site_studies import make, study
+from tests.support.dashboards import HOSTILE, coordinator_folder, site_folder
+from tests.support.evidence import bundle_of, keys_of
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    sites = ("county-general", "riverside", HOSTILE.replace("/", "∕"))
+    return coordinator_folder(tmp_path_factory.mktemp("desk"), sites=sites).path
+
+
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return site_folder(tmp_path_factory.mktemp("site") / "ward").path
+
+
+def written(source: Path, out: Path, *more: str) -> dict[str, str]:
+    assert run(["dashboard", str(source), "--static", str(out), *more]) == 0
+    return {path.name: path.read_text("utf-8") for path in out.iterdir()}
+
+
+class Seen(HTMLParser):
+    """Tags of a page, its links, and its words."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.handlers: list[str] = []
+        self.words = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href", "srcset", "action"):
+                self.links.append(str(value))
+            if name.startswith("on") or name == "style":
+                self.handlers.append(name)
+
+    def handle_data(self, data: str) -> None:
+        self.words += data + " "
+
+
+def test_the_coordinator_s_page_shows_lanes_members_and_what_to_type_next(
+    desk: Path, tmp_path: Path
+) -> None:
+    pages = written(desk, tmp_path)
+    assert pages.keys() == {"coordinator.html"}
+    page = pages["coordinator.html"]
+    for words in (
+        "does not run",
+        "triage-2",
+        "pilot",
+        "hill-clinic",
+        "invited",
+        f"cloister run resume triage-2 --server {desk}",
+        f"cloister evaluate {desk / 'runs' / 'pilot'} --data FILE",
+        "an update of norm 71.2, 50 is the bound",
+    ):
+        assert words in page, words
+    assert page.count('class="lanes"') == 2
+    assert page.count('<td class="refused"') == 1
+    assert page.count('<svg viewBox="0 0 400') == 4
+
+
+def test_the_coordinator_s_page_holds_no_epsilon(desk: Path, tmp_path: Path) -> None:
+    assert "ε" not in written(desk, tmp_path)["coordinator.html"]
+
+
+def test_the_site_s_pages_show_what_left_what_is_left_and_why_not(
+    ward: Path, tmp_path: Path
+) -> None:
+    (ward.parent / "s.ledger.key").rename(ward.parent / "kept.key")  # a page needs no key
+    try:
+        pages = written(ward, tmp_path)
+    finally:
+        (ward.parent / "kept.key").rename(ward.parent / "s.ledger.key")
+    assert pages.keys() == {"site.html", "audit.html"}
+    page = pages["site.html"]
+    for words in (
+        "What left my building",
+        "more rounds",
+        "cut off, spent",
+        "of the budget&#39;s 8, both at δ =",
+        "an indication, not a promise",
+        "promised, at δ =",
+        "for everything that this data set ever releases",
+        "One study may cost",
+        "1 bundle came along",
+        "its base model is not accepted",
+        "has joined no federation",
+        'href="audit.html"',
+    ):
+        assert words in page, words
+    assert page.count("<tr><td>") == 10 + 2  # charges, refusals
+
+
+def test_a_study_that_waits_is_on_its_site_s_page(tmp_path: Path) -> None:
+    site = make(tmp_path / "ward")
+    page = unescape("".join(written(site, tmp_path / "out").values()))
+    digest = study().digest()
+    assert "1 person must approve it" in page
+    assert f"cloister site studies show {site} {digest[:12]}" in page
+    assert run(["site", "studies", "approve", str(site), digest, "--yes"]) == 0
+    page = "".join(written(site, tmp_path / "then").values())
+    assert "must approve it" not in page
+
+
+def test_the_auditor_s_page_states_the_head_and_two_accountants(ward: Path, tmp_path: Path) -> None:
+    ledger = ward.parent / "s.ledger"
+    page = written(ledger, tmp_path)["audit.html"]
+    entries = LedgerFile(ledger).entries()
+    assert entries[-1].hash in page
+    verdict = verify(entries, "it")
+    assert f"{verdict.epsilon_pld:.4f}" in page
+    assert f"{verdict.epsilon_rdp:.4f}" in page
+    assert f"{verdict.promise.epsilon:.2f}" in page
+    assert "a key that only the ledger names" in page
+
+
+def test_ledgers_of_many_sites_are_shown_together(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle.zip"
+    write_bundle(bundle, bundle_of())
+    page = written(bundle, tmp_path / "unknown")["audit.html"]
+    assert page.count("a key that only the ledger names") == 2
+    keys = tmp_path / "keys.json"
+    keys.write_text(str(keys_of()).replace("'", '"'))
+    page = written(bundle, tmp_path / "known", "--keys", str(keys))["audit.html"]
+    assert page.count("the key that was given</span>") == 2
+    assert "Checked, and holds" in page
+
+
+def test_a_folder_of_ledgers_is_audited(ward: Path, tmp_path: Path) -> None:
+    for name in ("east", "west"):
+        for suffix in ("", ".head"):
+            shutil.copy(ward.parent / f"s.ledger{suffix}", tmp_path / f"{name}.ledger{suffix}")
+    page = written(tmp_path, tmp_path / "out")["audit.html"]
+    assert "All sites" in page
+    assert page.count('id="ledger-') == 2
+
+
+def test_what_others_wrote_is_shown_as_text_and_nothing_is_fetched(
+    desk: Path, ward: Path, tmp_path: Path
+) -> None:
+    pages = {**written(desk, tmp_path), **written(ward, tmp_path)}
+    for name, page in pages.items():
+        seen = Seen(page)
+        assert not set(seen.tags) & {"script", "img", "iframe", "object", "embed", "form"}, name
+        inside = {"site.html", "audit.html", "data:,"}
+        assert all(link in inside or link.startswith("#") for link in seen.links), name
+        assert seen.handlers == [], name
+        assert "default-src 'none'" in unescape(page)
+        assert "url(" not in page
+        assert "@import" not in page
+    assert HOSTILE in Seen(pages["site.html"]).words
+    assert HOSTILE.replace("/", "∕") in Seen(pages["coordinator.html"]).words
+
+
+def test_pictures_say_in_words_what_they_show(desk: Path, ward: Path, tmp_path: Path) -> None:
+    pages = {**written(desk, tmp_path), **written(ward, tmp_path)}
+    for page in pages.values():
+        for mark in page.split("<svg")[1:]:
+            opening = mark.split(">")[0]
+            assert 'aria-label="' in opening or 'aria-hidden="true"' in opening
+        assert page.count("<th") == page.count('<th scope="') + page.count("<thead")
+
+
+def test_a_broken_ledger_has_no_page(
+    ward: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for suffix in ("", ".head"):
+        shutil.copy(ward.parent / f"s.ledger{suffix}", tmp_path / f"s.ledger{suffix}")
+    ledger = tmp_path / "s.ledger"
+    ledger.write_bytes(ledger.read_bytes().replace(b'"round":1', b'"round":9'))
+    assert run(["dashboard", str(ledger), "--static", str(tmp_path / "out")]) == 6
+    assert not (tmp_path / "out").exists()
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_is_none_of_these_is_said_in_one_line(
+    desk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.ledger").write_text("no ledger")
+    (tmp_path / "empty").mkdir()
+    damaged = tmp_path / "damaged"
+    shutil.copytree(desk, damaged)
+    (damaged / "runs" / "pilot" / "metrics.jsonl").write_text("{no json}\n")
+    for path, code in (
+        ("none", 3),
+        ("none.toml", 3),
+        ("empty", 3),
+        ("text.ledger", 6),
+        ("damaged", 3),
+    ):
+        assert run(["dashboard", str(tmp_path / path), "--static", str(tmp_path / "out")]) == code
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert told.err.startswith("cloister: ")
+        assert told.err.count("\n") == 1, told.err
+
+
+def test_a_run_whose_file_is_damaged_hides_no_other(desk: Path, tmp_path: Path) -> None:
+    shutil.copytree(desk, tmp_path / "desk")
+    (tmp_path / "desk" / "runs" / "pilot" / "run.json").write_text("{")
+    page = written(tmp_path / "desk", tmp_path / "out")["coordinator.html"]
+    assert "damaged" in page
+    assert "triage-2" in page
+
+
+def test_a_run_that_nobody_was_asked_in_has_a_page(tmp_path: Path) -> None:
+    folder = coordinator_folder(tmp_path / "desk", rounds=0, standing=Standing.SUBMITTED)
+    page = written(folder.path, tmp_path / "out")["coordinator.html"]
+    assert "No site has been asked yet." in page
+    assert f"cloister server start {folder.path}" in page

@@ -1,0 +1,42 @@
+"""A SuperLink that is started anew in the middle of a push has not taken what was pushed."""
+
+from collections.abc import Iterable
+
+import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
+from flwr.superlink.grid.http_grid import HttpGrid
+
+from cloister.deployment.flower.grid import StudyGrid
+from cloister.errors import NetworkError
+from tests.support.clock import Clock, TimedGrid
+
+
+def pushed(monkeypatch: pytest.MonkeyPatch, answer: object) -> list[str]:
+    """What comes of pushing two messages where Flower's Grid does as told."""
+
+    def push(self: HttpGrid, messages: Iterable[Message]) -> object:
+        assert len(list(messages)) == 2
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(HttpGrid, "push_messages", push)
+    TimedGrid(Clock(), {})  # Flower's messages want to know whose process this is
+    message = Message(RecordDict({"a": ConfigRecord({"b": 1})}), 2, "train")
+    return StudyGrid("localhost:1", insecure=True, token="t").push_messages(iter([message] * 2))
+
+
+def test_a_push_that_breaks_off_was_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pushed(monkeypatch, ObjectPushError("o", 1, "s")) == ["", ""]
+
+
+def test_what_flower_did_not_take_has_no_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pushed(monkeypatch, ["one", None]) == ["one", ""]
+
+
+def test_messages_that_are_too_large_are_an_error_with_a_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(NetworkError, match="this size"):
+        pushed(monkeypatch, [])

@@ -1,0 +1,251 @@
+"""A site's records are what was read under its own command, row by row, by what it declares."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from cloister.client.site_file import RecordsConfig, SiteFile, read_site
+from cloister.client.stamp import Stamp
+from cloister.data.records import TextRecord
+from cloister.deployment.site.doctor_data import describe
+from cloister.deployment.site.read_apart import read_apart
+from cloister.deployment.site.records import UNDECLARED, RecordSource, read_records
+from cloister.errors import DataError, RecipeError, UsageError
+from cloister.privacy.units import Unit
+from cloister.tasks.build import build_task
+from cloister.tasks.config import TaskConfig
+from cloister.training.units import encode_units
+from tests.support.models import word_tokenizer
+from tests.support.odd_paths import ODD_KINDS, odd_path
+
+SITE = """
+[site]
+name = "ward"
+data = "records.jsonl"
+public_records = 9
+ledger = "ward.ledger"
+[records]
+task = "{task}"
+labels = {labels}
+[budget]
+epsilon = 8.0
+delta = 1e-5
+[privacy]
+person = "person"
+[accept]
+tasks = ["sequence-classification"]
+base_sha256 = ["{base}"]
+"""
+GOOD = [{"text": f"chest pain {n}", "label": "a", "person": f"p{n}"} for n in range(4)]
+
+
+def site(folder: Path, rows: list[object], task: str = "sequence-classification") -> SiteFile:
+    path = folder / "site.toml"
+    labels = [] if task == "causal-lm" else ["a", "b"]
+    path.write_text(SITE.format(task=task, labels=json.dumps(labels), base="ab" * 32))
+    text = "".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows)
+    (folder / "records.jsonl").write_text(text)
+    return read_site(path)
+
+
+# One row that is not like the others; whether the site still serves must not follow from it.
+ODD = {
+    "undeclared label": ({"text": "x", "label": "rare", "person": "q"}, UNDECLARED),
+    "no label": ({"text": "x", "person": "q"}, "no column 'label'"),
+    "empty text": ({"text": " ", "label": "a", "person": "q"}, "text is empty"),
+    "no text": ({"label": "a", "person": "q"}, "no column 'text'"),
+    "a date as label": (
+        {"text": "x", "label": 0.5, "person": "q"},
+        "label is a number that is no ",
+    ),
+    "nothing": ({"other": "x"}, "no column 'text'"),
+}
+
+
+@pytest.mark.parametrize("place", [0, 2, 4])
+@pytest.mark.parametrize("name", ODD)
+def test_a_row_that_does_not_fit_is_left_out_alone(name: str, place: int, tmp_path: Path) -> None:
+    odd, reason = ODD[name]
+    rows: list[object] = [*GOOD[:place], odd, *GOOD[place:]]
+    found = read_records(site(tmp_path, rows))
+    assert [r.text for r in found.records if isinstance(r, TextRecord)] == [
+        row["text"] for row in GOOD
+    ]
+    (misfit,) = found.misfits
+    assert misfit.row == place + 1
+    assert misfit.reason.startswith(reason)
+    assert found.reasons == {misfit.reason: 1}
+
+
+def test_rows_are_counted_as_editors_do(tmp_path: Path) -> None:
+    found = read_records(site(tmp_path, [GOOD[0], "", GOOD[1], "", ODD["no label"][0]]))
+    assert (found.rows, found.misfits[0].row) == ((1, 3), 5)
+
+
+def test_undeclared_types_of_entities_are_left_out(tmp_path: Path) -> None:
+    rows: list[object] = [
+        {"tokens": ["x", "y"], "tags": ["B-a", "I-a"], "person": "p"},
+        {"tokens": ["x", "y"], "tags": ["O", "B-rare"], "person": "p"},
+    ]
+    found = read_records(site(tmp_path, rows, "token-classification"))
+    assert (len(found.records), found.reasons) == (1, {UNDECLARED: 1})
+
+
+def test_a_record_without_a_person_is_kept_and_counts_where_records_are_units(
+    tmp_path: Path,
+) -> None:
+    found = read_records(site(tmp_path, [*GOOD, {"text": "rash", "label": "b"}]))
+    assert found.misfits == ()
+    task = build_task(TaskConfig(max_length=8), ("a", "b"), word_tokenizer())
+    assert all(encode_units(found.records, task, Unit.RECORD, 1).units)
+    assert encode_units(found.records, task, Unit.PERSON, 8).units[-1] == ()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_text(""),
+        lambda path: path.write_text('{"text": '),
+        lambda path: path.write_bytes(os.urandom(200)),
+        lambda path: path.write_text(json.dumps(ODD["undeclared label"][0])),
+    ],
+    ids=["missing", "empty", "cut", "garbage", "nothing fits"],
+)
+def test_a_file_that_cannot_be_used_at_all_is_refused_at_home(spoil, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    file = site(tmp_path, list(GOOD))
+    source = RecordSource(file)
+    spoil(file.data)
+    with pytest.raises(DataError) as found:
+        read_records(file)
+    assert "rare" not in str(found.value)  # services log it
+    assert source.changed()
+    with pytest.raises(DataError):
+        source.reload()
+    assert len(source.current.records) == len(GOOD)
+    with pytest.raises(DataError, match=r"records\.jsonl"):
+        read_apart(file)
+
+
+def test_what_is_served_changes_at_a_reload_alone(tmp_path: Path) -> None:
+    file = site(tmp_path, list(GOOD))
+    source = RecordSource(file)
+    before = source.current
+    assert not source.changed()
+    os.utime(file.data, ns=(1, 1))  # touched, and the same
+    assert not source.changed()
+    site(tmp_path, GOOD[:2])
+    assert source.changed()
+    assert source.current is before
+    assert source.reload().stamp == Stamp.of(file.data)
+    assert len(source.current.records) == 2
+    assert not source.changed()
+    assert source.document()["records"] == 2
+
+
+def test_another_process_says_what_fits(tmp_path: Path) -> None:
+    told = read_apart(site(tmp_path, [*GOOD, ODD["undeclared label"][0]]))
+    assert told == f"4 records fit; 1 row is left out: {UNDECLARED}"
+
+
+def test_without_declarations_nothing_is_read(tmp_path: Path) -> None:
+    file = site(tmp_path, list(GOOD))
+    old = SiteFile(file.path, file.site, file.policy)
+    with pytest.raises(RecipeError, match="records: missing; declare what the records hold"):
+        read_records(old)
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "why"),
+    [
+        ("sequence-classification", ("a",), "at least 2 are needed"),
+        ("token-classification", (), "at least 1 are needed"),
+        ("sequence-classification", ("a", "a"), "once only"),
+        ("sequence-classification", ("a", " "), "none may be empty"),
+        ("causal-lm", ("a",), "conversations have none"),
+    ],
+)
+def test_declarations_that_cannot_be_meant(task: str, labels: tuple[str, ...], why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        RecordsConfig(task=task, labels=labels)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ODD_KINDS)
+@pytest.mark.parametrize("link", [False, True])
+def test_what_is_no_file_is_called_what_it_is_and_not_waited_for(
+    kind: str, link: bool, tmp_path: Path
+) -> None:
+    file = site(tmp_path, list(GOOD))
+    stamp = Stamp.of(file.data)
+    file.data.unlink()
+    if link:
+        odd_path(kind, tmp_path / "odd")
+        file.data.symlink_to("odd")
+    else:
+        odd_path(kind, file.data)
+    with pytest.raises(DataError, match=rf"{ODD_KINDS[kind]}.*correct site\.data in site\.toml"):
+        read_records(file)
+    assert not stamp.is_current(file.data)
+
+
+PERSONS = {
+    "no such column": ({}, "row 1: no column 'person'; set privacy.person in site.toml to"),
+    "nothing": ({"person": None}, r"row 1: person holds nothing \(null\)"),
+    "an empty name": ({"person": ""}, "row 1: person is empty"),
+    "a fraction": ({"person": 0.25}, "row 1: person is a number that is no integer; a person is"),
+    "a list": ({"person": ["a"]}, "row 1: person is a list; a person is text"),
+    "true": ({"person": True}, "row 1: person is true or false; a person is text"),
+}
+
+
+def by_person(file: SiteFile, unit: str = "person") -> SiteFile:
+    text = file.path.read_text()
+    file.path.write_text(text.replace("[privacy]", f'[privacy]\nunit = "{unit}"'))
+    return read_site(file.path)
+
+
+@pytest.mark.parametrize("name", PERSONS)
+def test_where_persons_are_units_not_one_unit_is_refused_with_row_and_kind(
+    name: str, tmp_path: Path
+) -> None:
+    person, why = PERSONS[name]
+    rows: list[object] = [{"text": "chest pain", "label": "a", **person}] * 3
+    assert len(read_records(site(tmp_path, rows)).records) == 3  # where records are the units
+    file = by_person(site(tmp_path, rows))
+    with pytest.raises(DataError, match=f"not one person is told apart in 3 records.*{why}"):
+        read_records(file)
+    found = read_records(by_person(site(tmp_path, [*rows, GOOD[0]])))  # one unit is enough
+    counts, findings = describe(file, found)
+    assert counts == "1 record of 1 person (privacy units); the largest has 1"
+    assert any(
+        "3 records name no person that could be used" in finding.note
+        and re.search(why.removeprefix("row 1: "), finding.note)
+        for finding in findings
+    )
+
+
+@pytest.mark.parametrize("flaw", [{}, {"person": None}, {"person": 0.5}, {"text": " "}])
+@pytest.mark.parametrize("place", [0, 4])
+@pytest.mark.parametrize("column", ["label", "person"])
+def test_a_column_of_texts_and_integers_is_refused_whatever_else_a_row_lacks(
+    flaw: dict[str, object], place: int, column: str, tmp_path: Path
+) -> None:
+    row: dict[str, object] = {"text": "rash", "label": "a", "person": "p", column: 1}
+    if column == "person" and "text" not in flaw:
+        flaw = {"label": None}
+    elif not flaw:
+        del row["person"]
+    rows: list[object] = [*GOOD]
+    rows.insert(place, {**row, **flaw})
+    with pytest.raises(DataError, match=f"{column} is .*cannot be known: write all as text"):
+        read_records(site(tmp_path, rows))
+
+
+def test_control_characters_of_a_label_are_not_printed(tmp_path: Path) -> None:
+    odd = {"text": "x", "label": "\x1b[31m\n" * 40, "person": "q"}
+    (misfit,) = read_records(site(tmp_path, [*GOOD, odd])).misfits
+    assert misfit.problem.isprintable()
+    assert len(misfit.problem) < 300

@@ -1,0 +1,148 @@
+"""A released adapter gives the same logits in a plain script, and in `cloister evaluate`."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cloister.errors import AdapterFormatError, BadFileError
+from cloister.export.adapter_folder import load_released
+from cloister.server.run_directory import RunDirectory
+from cloister.simulation.run import simulate
+from cloister.simulation.study import prepare, workspace_of
+from tests.support.studies import small_recipe
+
+TEXT = "the patient has a severe rash since monday"
+
+
+def released(
+    tmp_path: Path, *assignments: str, base: Path | None = None
+) -> tuple[Path, torch.Tensor]:
+    """A finished run's folder, and its network's logits on one text."""
+    recipe = small_recipe(tmp_path / "study", *assignments, base=base)
+    run = RunDirectory.create(tmp_path / "run", recipe)
+    simulate(recipe, run)
+    workspace = workspace_of(prepare(recipe))
+    batch = workspace.tokenizer([TEXT, "fever"], return_tensors="pt", padding=True)
+    with torch.no_grad():
+        logits = workspace.network(batch["input_ids"], batch["attention_mask"])
+    return run.path, logits
+
+
+def script_of(card: str) -> str:
+    return card.split("```python\n")[1].split("```")[0]
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        [],
+        ["model.pooling=mean", "lora.head=lora"],
+        ["model.pooling=cls", "lora.train=b", "lora.top_layers=1"],
+        ["lora.train=b-moving", "strategy.name=fedsvd"],
+        ["strategy.name=fedex", "lora.residual=16"],
+        ["strategy.name=flora", "lora.residual=5"],
+    ],
+    ids=[
+        "pooler",
+        "mean, low-rank head",
+        "cls, B of the last layer",
+        "moved A",
+        "full residual",
+        "short residual",
+    ],
+)
+def test_the_card_s_script_gives_the_same_logits(tmp_path: Path, assignments: list[str]) -> None:
+    folder, expected = released(tmp_path, *assignments)
+    script = script_of((folder / "adapter" / "README.md").read_text())
+    assert "cloister" not in script.replace("cloister.json", "")
+    program = script.replace('["…"]', json.dumps([TEXT, "fever"]))
+    program += "import sys; assert 'cloister' not in sys.modules; print(logits.tolist())\n"
+    finished = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    found = torch.tensor(json.loads(finished.stdout))
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_a_tagger_s_script_takes_words(tmp_path: Path) -> None:
+    data, test = tmp_path / "tags.jsonl", tmp_path / "test.jsonl"
+    rows = [{"tokens": TEXT.split(), "tags": ["O"] * 7 + ["B-D"], "site": s} for s in "ab" * 10]
+    for path in (data, test):
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    kind = "task.kind=token-classification"
+    folder, expected = released(tmp_path, kind, f"data.train='{data}'", f"data.test='{test}'")
+    script = script_of((folder / "adapter" / "README.md").read_text())
+    program = script.replace('["…"]', json.dumps(TEXT.split())) + "print(logits.tolist())\n"
+    finished = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    found = torch.tensor(json.loads(finished.stdout))
+    assert torch.allclose(found, expected[:1], atol=1e-5)
+
+
+def test_a_causal_adapter_loads_in_one_line(tmp_path: Path, llama: Path) -> None:
+    data = tmp_path / "chats.jsonl"
+    turns = [{"role": "user", "content": "rash"}, {"role": "assistant", "content": "severe rash"}]
+    data.write_text(
+        "".join(json.dumps({"messages": turns, "site": s}) + "\n" for s in ("east", "west") * 10)
+    )
+    test = tmp_path / "test.jsonl"
+    test.write_bytes(data.read_bytes())
+    folder, expected = released(
+        tmp_path, "task.kind=causal-lm", f"data.train='{data}'", f"data.test='{test}'", base=llama
+    )
+    script = script_of((folder / "adapter" / "README.md").read_text())
+    program = script.replace('["…"]', json.dumps([TEXT])) + "print(logits.tolist())\n"
+    finished = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    found = torch.tensor(json.loads(finished.stdout))
+    assert torch.allclose(found, expected[:1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [["lora.train=b"], ["strategy.name=fedex", "lora.residual=3"]],
+    ids=["B", "with a residual"],
+)
+def test_a_released_adapter_loads_back_with_the_same_logits(
+    tmp_path: Path, assignments: list[str]
+) -> None:
+    folder, expected = released(tmp_path, *assignments)
+    about, workspace = load_released(folder / "adapter")
+    assert about.model.sha256 == workspace.base_sha256
+    batch = workspace.tokenizer([TEXT, "fever"], return_tensors="pt", padding=True)
+    with torch.no_grad():
+        found = workspace.network(batch["input_ids"], batch["attention_mask"])
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_the_base_is_named_as_the_recipe_names_it(tmp_path: Path) -> None:
+    folder, _ = released(tmp_path)
+    config = json.loads((folder / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(tmp_path / "study" / "base")
+
+
+def test_a_folder_without_an_adapter_says_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(BadFileError, match="give a finished run's folder"):
+        load_released(tmp_path)
+
+
+def test_a_document_of_another_version_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cloister.json").write_text('{"version": 99}')
+    with pytest.raises(AdapterFormatError, match="another version"):
+        load_released(tmp_path)
+
+
+def test_a_damaged_adapter_is_refused(tmp_path: Path) -> None:
+    folder, _ = released(tmp_path)
+    (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"garbage")
+    with pytest.raises(BadFileError, match="do not fit together"):
+        load_released(folder / "adapter")

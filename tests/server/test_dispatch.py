@@ -1,0 +1,309 @@
+"""Asking and waiting: who answers in time is heard, and nobody is waited for beyond the bound."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cloister.protocol.exchange import RoundRequest
+from cloister.protocol.signed_questions import Unsigned
+from cloister.server.dispatch import POLL, RECONNECTED_POLL, Asker, Nodes, Patience
+from tests.support.clock import Answer, Clock, TimedGrid, reply_to
+
+REQUEST = RoundRequest("d", 1, b"")
+SITES = {2: "a", 3: "b", 4: "c"}
+
+
+def after(seconds: float | None, *more: float | None, good: bool = True) -> Answer:
+    """Answers the n-th question after so many seconds; the last entry holds from then on."""
+    times = (seconds, *more)
+
+    def answer(count: int) -> tuple[float, bool] | None:
+        when = times[min(count, len(times) - 1)]
+        return None if when is None else (when, good)
+
+    return answer
+
+
+def never(count: int) -> None:
+    return None
+
+
+def lost_then(lost: float, then: float) -> Answer:
+    return lambda count: (lost, False) if count == 0 else (then, True)
+
+
+@dataclass
+class Round:
+    """One round's asking, and all that was told of it."""
+
+    answers: Mapping[int, Answer]
+    patience: Patience
+    there: Callable[[float], Nodes] = lambda now: SITES
+    since: Callable[[float], Mapping[int, str]] = lambda now: {}
+    refuses: Callable[[float], set[int]] = lambda now: set()
+    clock: Clock = field(default_factory=Clock)
+    events: list[tuple[str, int, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.grid = TimedGrid(self.clock, self.answers, self.refuses)
+        self.asker = Asker(
+            self.grid,
+            lambda grid: self.there(self.clock.now),
+            self.patience,
+            Unsigned(),
+            lambda what, number, site: self.events.append((what, number, site)),
+            lambda grid: self.since(self.clock.now),
+            self.clock,
+            self.clock.wait,
+        )
+
+    def ask(self, number: int = 1, enough: int = 3) -> dict[str, bool]:
+        """Who answered, and whether with content."""
+        request = RoundRequest("d", number, b"")
+        nodes = {node: SITES[node] for node in self.answers}
+        came = list(self.asker.ask(request, nodes, enough, self.clock.now))
+        assert len({site for site, _ in came}) == len(came)
+        return {site: message.has_content() for site, message in came}
+
+
+def test_all_answer_and_nobody_waits_longer() -> None:
+    one = Round({2: after(1.0), 3: after(2.0), 4: after(3.0)}, Patience(100.0))
+    assert one.ask() == {"a": True, "b": True, "c": True}
+    assert 3.0 <= one.clock.now <= 3.0 + 2 * POLL
+    assert [what for what, _, _ in one.events] == ["asked"] * 3 + ["answered"] * 3
+
+
+def test_one_that_never_answers_is_waited_for_until_the_deadline_exactly() -> None:
+    one = Round({2: after(1.0), 3: never}, Patience(7.77))
+    assert one.ask() == {"a": True}
+    assert one.clock.now == pytest.approx(7.77, abs=1e-9)
+
+
+def test_an_answer_at_the_deadline_counts_and_one_after_it_does_not() -> None:
+    one = Round({2: after(5.0), 3: after(5.0001)}, Patience(5.0))
+    assert one.ask() == {"a": True}
+
+
+def test_a_lost_answer_is_asked_for_again() -> None:
+    one = Round({2: after(1.0), 3: lost_then(2.0, 1.0)}, Patience(100.0, 30.0, again=5.0))
+    assert one.ask() == {"a": True, "b": True}
+    assert [node for _, node in one.grid.asked] == [2, 3, 3]
+    assert one.grid.asked[2][0] == pytest.approx(7.0, abs=2 * POLL)
+    assert [what for what, _, site in one.events if site == "b"] == [
+        "asked",
+        "lost",
+        "asked",
+        "answered",
+    ]
+
+
+def test_without_patience_for_it_an_error_is_an_answer() -> None:
+    one = Round({2: after(1.0), 3: lost_then(2.0, 1.0)}, Patience(100.0))
+    assert one.ask() == {"a": True, "b": False}
+    assert len(one.grid.asked) == 2
+
+
+def test_one_that_only_errs_is_reported_as_lost_at_the_deadline() -> None:
+    one = Round({2: after(1.0, good=False)}, Patience(20.0, 60.0, again=5.0))
+    assert one.ask(enough=1) == {"a": False}
+    assert one.clock.now == pytest.approx(20.0, abs=1e-9)
+    assert len(one.grid.asked) == 4  # at 0, 6, 12, 18
+
+
+def test_a_node_that_goes_and_comes_back_is_asked_when_it_is_there() -> None:
+    one = Round(
+        {2: after(1.0), 3: lost_then(2.0, 1.0)},
+        Patience(100.0, 60.0, again=5.0),
+        there=lambda now: SITES if not 2 <= now < 40 else {2: "a"},
+    )
+    assert one.ask(enough=1) == {"a": True, "b": True}
+    assert one.grid.asked[-1][0] == pytest.approx(40.0, abs=2 * POLL)
+
+
+def test_a_node_that_stays_away_is_not_waited_for_where_the_others_are_enough() -> None:
+    answers = {2: after(1.0), 3: after(1.0), 4: lost_then(2.0, 1.0)}
+    gone = Patience(1000.0, absent=30.0, again=5.0)
+    there = lambda now: SITES if now < 2 else {2: "a", 3: "b"}  # noqa: E731
+    enough = Round(answers, gone, there)
+    assert enough.ask(enough=2) == {"a": True, "b": True, "c": False}
+    assert enough.clock.now == pytest.approx(37.0, abs=3 * POLL)
+    too_few = Round(answers, gone, there)
+    assert too_few.ask(enough=3) == {"a": True, "b": True, "c": False}
+    assert too_few.clock.now == pytest.approx(1000.0, abs=1e-6)
+
+
+def test_a_node_that_connected_anew_is_asked_again_at_once() -> None:
+    """It lost the question; Flower notices only after a minute."""
+    one = Round(
+        {2: after(1.0), 3: after(90.0, 1.0)},
+        Patience(200.0, 60.0, again=5.0),
+        since=lambda now: {2: "first", 3: "first" if now < 10 else "second"},
+    )
+    assert one.ask() == {"a": True, "b": True}
+    assert one.clock.now < 11 + RECONNECTED_POLL + 4 * POLL
+    one.clock.now = 95.0
+    assert one.ask(2) == {"a": True, "b": True}
+    assert ("late", 1, "b") in one.events  # the first question's answer, told and dropped
+
+
+def test_a_silent_node_is_asked_again_ever_more_rarely_and_counts_once() -> None:
+    """Its question was fetched and never arrived: to Flower it is delivered."""
+    one = Round(
+        {2: after(1.0), 3: after(None, None, 9.0)}, Patience(500.0, 60.0, again=5.0, silent=10.0)
+    )
+    assert one.ask() == {"a": True, "b": True}
+    tried = [when for when, node in one.grid.asked if node == 3]
+    assert tried == pytest.approx([0, 10, 30], abs=3 * POLL)
+    assert one.clock.now == pytest.approx(39.0, abs=5 * POLL)
+
+
+def test_a_slow_node_that_answers_every_question_counts_once_and_is_never_late() -> None:
+    one = Round({2: after(1.0), 3: after(25.0)}, Patience(500.0, 60.0, again=5.0, silent=10.0))
+    assert one.ask() == {"a": True, "b": True}
+    one.clock.now = 60.0  # the answer to the second question came meanwhile
+    assert one.ask(2) == {"a": True, "b": True}
+    told = [(what, number) for what, number, site in one.events if site == "b"]
+    assert told == [
+        ("asked", 1),
+        ("asked", 1),
+        ("answered", 1),
+        ("asked", 2),
+        ("asked", 2),
+        ("answered", 2),
+    ]
+
+
+def test_a_silent_node_that_is_gone_is_not_asked_until_it_is_back() -> None:
+    one = Round(
+        {2: after(1.0), 3: after(None, 1.0)},
+        Patience(500.0, 60.0, again=5.0, silent=10.0),
+        there=lambda now: SITES if not 5 <= now < 80 else {2: "a"},
+    )
+    assert one.ask() == {"a": True, "b": True}
+    assert [when for when, node in one.grid.asked if node == 3][1] == pytest.approx(80.0, abs=0.3)
+
+
+def test_a_node_whose_message_was_not_taken_is_asked_again() -> None:
+    one = Round(
+        {2: after(1.0), 3: after(1.0)},
+        Patience(100.0, 60.0, again=5.0),
+        refuses=lambda now: {3} if now < 8 else set(),
+    )
+    assert one.ask() == {"a": True, "b": True}
+    tried = [when for when, node in one.grid.asked if node == 3]
+    assert tried == pytest.approx([0, 5, 10], abs=3 * POLL)
+
+
+def test_a_late_answer_is_told_and_dropped() -> None:
+    one = Round({2: after(1.0), 3: after(6.0, 2.0)}, Patience(5.0))
+    assert one.ask(1, enough=1) == {"a": True}
+    assert one.ask(2, enough=1) == {"a": True, "b": True}
+    assert [event for event in one.events if event[2] == "b"] == [
+        ("asked", 1, "b"),
+        ("asked", 2, "b"),
+        ("late", 1, "b"),
+        ("answered", 2, "b"),
+    ]
+
+
+def test_an_answer_that_nobody_asked_for_is_dropped() -> None:
+    """A node that answers one question twice must not end the run."""
+    one = Round({2: after(1.0), 3: after(1.0)}, Patience(10.0))
+    push = one.grid.push_messages
+
+    def push_and_double(messages: object) -> object:
+        asked = list(messages)  # type: ignore[call-overload]
+        names = push(asked)
+        one.grid.extra = [reply_to(asked[0], 2), reply_to(asked[0], 2), reply_to(asked[1], 3)]
+        return names
+
+    one.grid.push_messages = push_and_double  # type: ignore[method-assign, assignment]
+    assert one.ask() == {"a": True, "b": True}
+
+
+def connected(one: Round, enough: int) -> tuple[set[str], float]:
+    nodes = one.asker.connected(len(SITES), enough, 0.0)
+    return set(nodes.values()), one.clock.now
+
+
+def test_a_round_begins_once_all_are_there() -> None:
+    arrivals = {2: 0.0, 3: 4.0, 4: 9.0}
+    there = lambda now: {n: SITES[n] for n, at in arrivals.items() if at <= now}  # noqa: E731
+    assert connected(Round({}, Patience(100.0), there), 2) == (
+        {"a", "b", "c"},
+        pytest.approx(9.0, abs=2 * POLL),
+    )
+    assert connected(Round({}, Patience(100.0, absent=6.0), there), 2) == (
+        {"a", "b"},
+        pytest.approx(6.0, abs=2 * POLL),
+    )
+    assert connected(Round({}, Patience(100.0, absent=6.0), there), 3)[0] == {"a", "b", "c"}
+
+
+def test_nobody_is_waited_for_longer_than_a_round() -> None:
+    one = Round({}, Patience(12.34, absent=5.0), there=lambda now: {})
+    assert connected(one, 1) == (set(), pytest.approx(12.34, abs=1e-9))
+
+
+TIMES = st.none() | st.tuples(st.floats(0, 60), st.booleans())
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    timetable=st.lists(st.lists(TIMES, min_size=1, max_size=4), min_size=1, max_size=3),
+    away=st.lists(st.tuples(st.floats(0, 50), st.floats(0, 50)), min_size=3, max_size=3),
+    patience=st.builds(
+        Patience,
+        st.floats(0.01, 40),
+        st.none() | st.floats(0, 50),
+        st.none() | st.floats(0, 10),
+        st.none() | st.floats(0.5, 10),
+    ),
+    reconnects=st.lists(st.floats(0, 50), min_size=3, max_size=3),
+    enough=st.integers(1, 3),
+)
+def test_no_timetable_makes_a_round_longer_than_its_bound(
+    timetable: list[list[tuple[float, bool] | None]],
+    away: list[tuple[float, float]],
+    patience: Patience,
+    reconnects: list[float],
+    enough: int,
+) -> None:
+    nodes = list(SITES)[: len(timetable)]
+    answers = {
+        node: (lambda count, times=times: times[min(count, len(times) - 1)])
+        for node, times in zip(nodes, timetable, strict=True)
+    }
+
+    def there(now: float) -> Nodes:
+        return {
+            node: SITES[node]
+            for node, (gone, back) in zip(nodes, away, strict=False)
+            if not gone <= now < back
+        }
+
+    def since(now: float) -> Mapping[int, str]:
+        return {node: str(now >= at) for node, at in zip(nodes, reconnects, strict=False)}
+
+    one = Round(answers, patience, there, since)
+    found = one.asker.connected(len(nodes), enough, 0.0)
+    assert one.clock.now <= patience.round + 1e-9
+    came = list(one.asker.ask(REQUEST, found, enough, 0.0))
+    assert one.clock.now <= patience.round + 1e-9
+    sites = [site for site, _ in came]
+    assert len(set(sites)) == len(sites) <= len(found)
+    answered = [site for what, _, site in one.events if what == "answered"]
+    assert sorted(answered) == sorted(
+        site for site, message in came if message.has_content() or patience.again is None
+    )
+    # Whoever answers the first question in time, and neither goes nor comes, is heard.
+    for node, times in zip(nodes, timetable, strict=True):
+        first, place = times[0], nodes.index(node)
+        steady = node in found and reconnects[place] > 45
+        begun = max((when for when, asked in one.grid.asked[:1]), default=math.inf)
+        if steady and first and first[1] and begun + first[0] < one.clock.now - 2 * POLL:
+            assert SITES[node] in sites
