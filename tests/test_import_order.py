@@ -31,6 +31,7 @@ ROOMS = {
     "printable": 0,
     "archive": 0,
     "owner_only": 0,
+    "plugins": 0,
     "staging": 0,
     "adapter": 1,
     "privacy": 2,
