@@ -12,7 +12,9 @@ import importlib
 import inspect
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import Distribution, EntryPoint, distribution, entry_points
 from importlib.metadata import packages_distributions as _packages
 from pathlib import Path
@@ -47,6 +49,11 @@ class Origin:
 def is_path(name: str) -> bool:
     """Whether a name has the form `package.module:Class`."""
     return len(name) <= MOST_NAME and _PATH.fullmatch(name) is not None
+
+
+def is_of_this_process(name: str) -> bool:
+    """Whether a name is that of a class of a script or notebook."""
+    return name.startswith("__main__:")
 
 
 def is_plugin_name(name: str) -> bool:
@@ -96,12 +103,24 @@ def _of_path(path: str, group: str) -> Origin:
         if entry.value == path and entry.dist:
             return _of_entry(entry)
     module = path.partition(":")[0]
-    owners = [
-        distribution(name) for name in dict.fromkeys(_packages().get(module.split(".")[0], ()))
-    ]
+    names = _owners(tuple((place, _changed(place)) for place in sys.path)).get(module.split(".")[0])
+    owners = [distribution(name) for name in dict.fromkeys(names or ())]
     if len(owners) > 1:  # a namespace that several packages share
         owners = [owner for owner in owners if _has(owner, module)]
     return Origin(path, owners[0].name, owners[0].version) if owners else Origin(path)
+
+
+@lru_cache(maxsize=4)
+def _owners(_places: tuple[tuple[str, int], ...]) -> Mapping[str, list[str]]:
+    """Packages by the modules that they install; slow, so kept until a folder changes."""
+    return _packages()
+
+
+def _changed(place: str) -> int:
+    try:
+        return Path(place or ".").stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _has(owner: Distribution, module: str) -> bool:

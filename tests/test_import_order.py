@@ -52,6 +52,7 @@ ROOMS = {
     "deployment": 10,
     "audit": 11,
     "dashboard": 11,
+    "testing": 11,
     "cli": 12,
     "__main__": 13,
     "canonical": 0,

@@ -3,7 +3,8 @@
 The document is canonical JSON (sorted keys, no spaces, UTF-8): `format`, then every section but
 `machine` and `tracking` with every field; null stands for an absent value. `strategy` has `name`
 and the options of that strategy, each with the value in force; of a plug-in also `distribution` and
-`version`, which no built-in strategy has. Its SHA-256 is the study's digest.
+`version`, which no built-in strategy has, as `task` has a table `plugin` for plug-ins alone. Its
+SHA-256 is the study's digest.
 What follows from the base alone (`model.pooling = "auto"`, an empty `lora.target_modules`) stays as
 written: a site takes the digest before any base is loaded, and `model.sha256` names the base.
 TOML has no null, so `recipe.toml` names absent values in a list `absent = ["data.person", …]`.
@@ -25,6 +26,7 @@ import tomli_w
 from cloister.canonical import canonical
 from cloister.fields import as_table, whole_table
 from cloister.strategies.config import FIELDS, CarriedStrategy, PluginStrategy, StrategyConfig
+from cloister.tasks.config import TaskConfig
 from cloister.training.machine import MachineConfig
 
 FORMAT, LAST_FORMAT, OLD_FORMAT = 3, 2, 1
@@ -64,8 +66,12 @@ Tables = dict[str, dict[str, object]]
 
 def tables_of(sections: Sections) -> Tables:
     """Every field of every section, None for absent values; of a strategy its own options."""
-    tables = {n: whole_table(s) for n, s in sections.items() if n != "strategy"}
+    tables = {n: _table(s) for n, s in sections.items() if n != "strategy"}
     return {**tables, "strategy": _strategy_table(sections["strategy"])}
+
+
+def _table(section: object) -> dict[str, object]:
+    return section.table() if isinstance(section, TaskConfig) else whole_table(section)
 
 
 def _strategy_table(strategy: object) -> dict[str, object]:

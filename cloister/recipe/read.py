@@ -21,6 +21,7 @@ from cloister.recipe.schema import DEFAULT_SHA256, SECTIONS, Recipe
 from cloister.recipe.strategy_rules import strategy_problems
 from cloister.strategies.config import FIELDS, PluginStrategy, StrategyConfig
 from cloister.strategies.plugins import carried_plugin, is_plugin, read_plugin
+from cloister.tasks.plugins import read_task
 from cloister.toml_text import parse_toml, read_toml
 from cloister.training.machine import MachineConfig
 
@@ -148,6 +149,8 @@ def read_sections(
             problems.append(f"{name}: {shortened(table)} given; a section [{name}] is needed")
         elif name == "strategy":
             sections[name] = _strategy(table, problems, is_whole)
+        elif name == "task":
+            sections[name] = read_task(table, problems, is_whole=is_whole, imports=not is_whole)
         else:
             if name == "model" and table.get("base", DEFAULT_BASE) == DEFAULT_BASE:
                 table = {"sha256": DEFAULT_SHA256, **table}

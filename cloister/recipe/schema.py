@@ -154,7 +154,7 @@ class Recipe:
         What stays absent has no value: `federation.min_sites` (all must answer), `data.person`,
         `task.chat_template` (the tokenizer's own) and the like.
         """
-        causal = self.task.kind == "causal-lm"
+        causal = self.task.records == "messages"
         strategy = self.strategy
         if isinstance(strategy, StrategyConfig):
             strategy = effective(strategy)
