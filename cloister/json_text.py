@@ -32,7 +32,7 @@ def read_json(
     most_depth: int = MOST_DEPTH,
     most_values: int = MOST_VALUES,
 ) -> Any:
-    """Parses JSON.
+    """Parses JSON that another party wrote, within bounds.
 
     Args:
         content: UTF-8, or text.

@@ -20,7 +20,7 @@ from cloister.training.workspace import Workspace, open_workspace
 
 @dataclass(frozen=True)
 class AuditedSite:
-    """What conformance runs on.
+    """The simulated site that the conformance checks run on.
 
     Attributes:
         workspace: The recipe's base, adapters and task.

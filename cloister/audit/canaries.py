@@ -42,7 +42,7 @@ MakeEntropy = Callable[[], Entropy]
 
 @dataclass(frozen=True)
 class CanaryRun:
-    """What one run showed.
+    """The result of one training run with canaries.
 
     Attributes:
         scores: Of each canary; higher means "in".

@@ -33,7 +33,7 @@ FALSE_POSITIVES = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Membership:
-    """What the attack reached.
+    """The result of a membership inference attack.
 
     Attributes:
         guesses: Records times adapters.

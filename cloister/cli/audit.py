@@ -26,7 +26,7 @@ GUESSED = 64
 
 
 class Level(StrEnum):
-    """How deep an audit goes."""
+    """How thorough an audit is."""
 
     CONFORMANCE = "conformance"
     EMPIRICAL = "empirical"

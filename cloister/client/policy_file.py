@@ -295,7 +295,7 @@ def parse_policy(text: str) -> SitePolicy:
 
 
 def policy_of(tables: Mapping[str, object]) -> SitePolicy:
-    """A policy from its sections.
+    """Builds a policy from the sections of its file.
 
     Raises:
         RecipeError: Anything in them cannot be meant.

@@ -183,5 +183,5 @@ REMARKS = (
 
 
 def wordings(entry: str) -> list[str]:
-    """The ways to say one thing."""
+    """Returns the different wordings of one entry."""
     return entry.split(" | ")
