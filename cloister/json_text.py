@@ -68,7 +68,7 @@ def read_json(
 
 
 def each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; of a name that stands there twice, readers could take either.
+    """Builds an object; refuses duplicate names, of which readers could take either.
 
     Raises:
         ValueError: One does.

@@ -1,4 +1,4 @@
-"""The attacks of an empirical audit on a recipe, with records that are nobody's."""
+"""The attacks of an empirical audit on a recipe, with synthetic records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The site that an audit looks at: a recipe's own path, with records that are nobody's."""
+"""The site that an audit looks at: a recipe's own path, with synthetic records."""
 
 from __future__ import annotations
 

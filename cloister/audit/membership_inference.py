@@ -57,7 +57,7 @@ def attack_adapters(
 
     Args:
         workspace: Base, network and task; the network's parameters are overwritten.
-        units: Records that are nobody's, by unit.
+        units: Synthetic records, by unit.
         plan: What each adapter is trained on.
         config: Of training.
         adapters: How many; each is the target once.

@@ -237,7 +237,7 @@ def read_site(path: Path) -> SiteFile:
 
     Raises:
         BadFileError: It is missing, unreadable or no TOML.
-        RecipeError: Anything in it cannot be meant; all problems at once.
+        RecipeError: Anything in it is invalid; all problems at once.
     """
     return site_of(path, site_bytes(path))
 

@@ -189,7 +189,7 @@ class LedgerFile:
         return self.path.with_name(self.path.name + ".head")
 
     def _reading_flags(self) -> int:
-        # A journal that a crash left is rolled back by whoever reads next, which writes.
+        # SQLite rolls back a hot journal on the next open, which needs write access.
         return _READ_WRITE if os.access(self.path, os.W_OK) else _READ_ONLY
 
     def _connect(self, flags: int) -> apsw.Connection:
