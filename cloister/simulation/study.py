@@ -34,7 +34,7 @@ from cloister.recipe.schema import StudyConfig
 from cloister.simulation.kept import by_content
 from cloister.simulation.partition import partition
 from cloister.simulation.policies import simulated_budget, simulated_policy
-from cloister.tasks.build import labels_of, record_kind
+from cloister.tasks.build import labels_of
 from cloister.training.machine import on_machine
 from cloister.training.units import EncodedUnits, encode_units
 from cloister.training.workspace import Workspace, open_workspace
@@ -83,15 +83,15 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
     Raises:
         CloisterError: The data, the partition or the privacy target cannot be had.
     """
-    data, kind = recipe.data, record_kind(recipe.task.kind)
+    data, kind = recipe.data, recipe.task.records
     train = load(data.train, "train", kind, data, sites=data.partition == "column")
     test = load(data.test or data.train, "test", kind, data)
     validation = load(data.validation, "validation", kind, data) if data.validation else []
     # Use public labels only: the head has a row per label, so a label from one private record
     # would reveal it.
-    labels = recipe.task.labels or labels_of([*test, *validation], kind)
+    labels = recipe.task.labels or labels_of([*test, *validation], recipe.task.kind)
     for where, records in ((data.train, train), (data.test or data.train, [*test, *validation])):
-        unknown = sorted(set(labels_of(records, kind)) - set(labels))
+        unknown = sorted(set(labels_of(records, recipe.task.kind)) - set(labels))
         if unknown:
             named = ", ".join(map(shown, unknown[:5]))
             raise DataError(
@@ -200,7 +200,7 @@ def check_records(study: SimulatedStudy) -> list[str]:
 
 def _place(recipe: Recipe, record: Record) -> int:
     """Where in its file a record stands, from 1, whichever site it was dealt to."""
-    kind = record_kind(recipe.task.kind)
+    kind = recipe.task.records
     written = load(recipe.data.train, "train", kind, recipe.data)
     wanted = dataclasses.replace(record, site=None)
     return [dataclasses.replace(other, site=None) for other in written].index(wanted) + 1
