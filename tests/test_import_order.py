@@ -50,6 +50,7 @@ ROOMS = {
     "simulation": 10,
     "deployment": 10,
     "audit": 11,
+    "serving": 11,
     "dashboard": 11,
     "cli": 12,
     "__main__": 13,
