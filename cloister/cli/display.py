@@ -13,7 +13,7 @@ from rich.table import Table
 
 from cloister.cli.terminal import Terminal
 from cloister.recipe import Recipe
-from cloister.server.study import RoundReport
+from cloister.server.report import RoundReport
 from cloister.simulation.result import Result
 
 # Rows shown of a long study; the whole is in metrics.jsonl.

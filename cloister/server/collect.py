@@ -130,5 +130,5 @@ def secure_study(recipe: Recipe, plan: Plan) -> SecureStudy | None:
 
 def _shapes_of(study: ServerStudy, shapes: Shapes, site: str) -> list[Shapes]:
     """What a site's update may be like."""
-    ranks = study.ranks.get(site)
+    ranks = study.participants.ranks.get(site)
     return [cut_shapes(shapes, rank) for rank in sorted(ranks)] if ranks else [shapes]

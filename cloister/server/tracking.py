@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from cloister.canonical import json_number
+from cloister.server.report import RoundReport
 from cloister.server.run_directory import RunDirectory
-from cloister.server.study import RoundReport
 
 
 def metrics_row(report: RoundReport) -> dict[str, Any]:
