@@ -104,7 +104,7 @@ class NoisedCentrally:
         self._sum = CentralSum(plan)
 
     def add(self, site: str, update: Adapter) -> None:
-        """Adds it."""
+        """Adds a site's update to the sum."""
         self._sum.add(site, update)
 
     def close(self, state: ServerState) -> ServerState:

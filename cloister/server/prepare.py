@@ -25,7 +25,7 @@ from cloister.server.study import ServerStudy
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the sites said.
+    """Which sites take part, and what the others answered.
 
     Attributes:
         ready: Sites that take part.
@@ -153,7 +153,7 @@ class _Events:
     waiting: set[str] = field(default_factory=set)
 
     def tell(self, what: str, number: int, site: str) -> None:
-        """Told by the asker."""
+        """Hands an event of this question on to the observer."""
         if what == "answered" or (what in ("asked", "waiting") and site in self.waiting):
             return
         self.study.observer.event("preparing" if what == "asked" else what, number, site)

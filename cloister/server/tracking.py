@@ -43,7 +43,7 @@ class TensorBoard:
         self._writer = SummaryWriter(str(run.path / "tensorboard"))
 
     def add(self, report: RoundReport) -> None:
-        """Writes one round."""
+        """Writes the scalars of one round."""
         scalars = {
             f"{name}/{metric}": value
             for name, scores in report.metrics.items()

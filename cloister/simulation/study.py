@@ -87,7 +87,8 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
     train = load(data.train, "train", kind, data, sites=data.partition == "column")
     test = load(data.test or data.train, "test", kind, data)
     validation = load(data.validation, "validation", kind, data) if data.validation else []
-    # Public: what leaves has a row for each label, so a label that one record brings would show it.
+    # Use public labels only: the head has a row per label, so a label from one private record
+    # would reveal it.
     labels = recipe.task.labels or labels_of([*test, *validation], kind)
     for where, records in ((data.train, train), (data.test or data.train, [*test, *validation])):
         unknown = sorted(set(labels_of(records, kind)) - set(labels))
