@@ -51,6 +51,7 @@ ROOMS = {
     "simulation": 10,
     "deployment": 10,
     "audit": 11,
+    "serving": 11,
     "dashboard": 11,
     "testing": 11,
     "cli": 12,
