@@ -246,14 +246,17 @@ class Study:
         return dataclasses.replace(found, recipe=self.recipe.digest())
 
     def __repr__(self) -> str:
-        recipe = self.recipe
-        promised = f"epsilon={recipe.privacy.target_epsilon}" if recipe.privacy.enabled else "off"
-        if recipe.privacy.enabled and recipe.privacy.noise_multiplier is not None:
-            promised = f"noise_multiplier={recipe.privacy.noise_multiplier}"
+        recipe, privacy = self.recipe, self.recipe.privacy
+        noise = (
+            f"epsilon={privacy.target_epsilon}"
+            if privacy.noise_multiplier is None
+            else f"noise_multiplier={privacy.noise_multiplier}"
+        )
+        promised = f"{noise}, delta={privacy.delta:g} for one {privacy.unit}"
         return (
             f"Study({recipe.study.name!r}: {recipe.task.kind} on {recipe.model.base}, "
             f"{recipe.data.sites} sites, {recipe.federation.num_rounds} rounds of "
-            f"{recipe.strategy.name}, privacy {promised})"
+            f"{recipe.strategy.name}, {promised if privacy.enabled else 'no privacy'})"
         )
 
 

@@ -61,9 +61,9 @@ class Result:
     def rounds(self) -> pd.DataFrame:
         """A row for each closed round, by its number.
 
-        Columns: scores as `test_accuracy`, ε promised at most (`epsilon`), bytes sent by and to
-        all sites, seconds, and how many sites were missing, retired (their budget is spent) and
-        refused.
+        Columns: scores as `test_accuracy`; the largest ε that the sites' ledgers then promised
+        (`sites` says what it is of); bytes sent by and to all sites; seconds; and how many sites
+        were missing, retired (their budget is spent) and refused.
         """
         import pandas as pd
 
@@ -72,7 +72,10 @@ class Result:
 
     @property
     def sites(self) -> pd.DataFrame:
-        """A row for each site, by its name: ε and δ promised, ε spent, and its plan's constants."""
+        """A row for each site, by its name: ε promised with all that it is of, and its plan.
+
+        `epsilon_spent` is of the steps that were taken: an indication, and no promise.
+        """
         import pandas as pd
 
         rows = [
@@ -80,7 +83,12 @@ class Result:
                 "site": site.name,
                 "epsilon": site.promise.epsilon,
                 "delta": site.promise.delta,
-                "spent": site.spent.epsilon,
+                "unit": site.promise.unit.value,
+                "neighbouring": site.promise.neighbouring.value,
+                "accountant": site.promise.accountant.value,
+                "against": site.promise.against,
+                "basis": site.promise.basis.value,
+                "epsilon_spent": site.spent.epsilon,
                 "steps": site.steps,
                 "sample_rate": site.sample_rate,
                 "noise_multiplier": site.noise_multiplier,
@@ -133,7 +141,10 @@ class Result:
 
     def __repr__(self) -> str:
         score = self.test.get(self.metric, math.nan)
-        return f"Result(test {self.metric}={score:.4f}, {self.epsilon.epsilon=:.4f}, {self.folder})"
+        return (
+            f"Result({self.finished.rounds} rounds, test {self.metric} {score:.4f}, "
+            f"{self.epsilon}, {self.folder})"
+        )
 
 
 def _round(row: Mapping[str, Any]) -> dict[str, object]:
@@ -146,7 +157,7 @@ def _round(row: Mapping[str, Any]) -> dict[str, object]:
     return {
         "round": row["round"],
         **scores,
-        "epsilon": max(promised, default=math.nan),
+        "epsilon_promised": max(promised, default=math.nan),
         "bytes_up": row["bytes_up"],
         "bytes_down": row["bytes_down"],
         "seconds": row["seconds"],

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cloister.api.run_result import Result
     from cloister.recipe import Recipe
     from cloister.server.run_directory import RunDirectory
-    from cloister.server.study import RoundReport
+    from cloister.server.report import RoundReport
     from cloister.simulation.run import Events
 
 # Gets each closed round as metrics.jsonl has it.
@@ -58,12 +58,16 @@ def simulate(
     keep_quiet()
     from cloister.server.run_directory import RECORDS, RunDirectory
 
-    private = Path(tempfile.mkdtemp(prefix="cloister-")) if out is None else None
-    folder = Path(out).absolute() if private is None else private / "run"  # type: ignore[arg-type]
+    private: Path | None = None
+    if out is None:
+        private = Path(tempfile.mkdtemp(prefix="cloister-"))
+        folder = private / "run"
+    else:
+        folder = Path(out).absolute()
     try:
         run = RunDirectory.create(folder, study.named(folder / RECORDS))
         recipe = study.written(folder / RECORDS)
-        result = _run(recipe, run, engine, twin, progress)
+        result = run_study(recipe, run, engine, twin, progress)
     except BaseException:
         if private is not None:
             shutil.rmtree(private, ignore_errors=True)
@@ -96,16 +100,28 @@ def resume(
     from cloister.server.run_directory import RunDirectory
 
     run = RunDirectory.reopen(Path(folder))
-    return _run(run.recipe(), run, engine, twin, progress)
+    return run_study(run.recipe(), run, engine, twin, progress)
 
 
-def _run(
+def run_study(
     recipe: Recipe,
     run: RunDirectory,
     engine: EngineName,
     twin: bool,
     progress: Progress | Events | None,
 ) -> Result:
+    """Runs a study in a folder that is there, or goes on in it; see `simulate`.
+
+    Args:
+        recipe: The study; its data are files, hub ids or the generator's.
+        run: The folder, new or of an unfinished run.
+        engine: `local` or `ray`.
+        twin: Whether the same study also runs without privacy.
+        progress: Whom to tell.
+
+    Raises:
+        CloisterError: Anything that ends the study; closed rounds stay in the folder.
+    """
     from cloister.api.run_result import Result
     from cloister.recipe import warnings
     from cloister.server.tracking import metrics_row

@@ -12,7 +12,7 @@ from cloister.errors import UsageError
 
 
 class AccountantName(StrEnum):
-    """How ε is computed."""
+    """The accountant that computes ε."""
 
     PLD = "pld"
     RDP = "rdp"

@@ -29,7 +29,7 @@ Examples:
 
 
 class EngineName(StrEnum):
-    """Where sites run."""
+    """The engine in which simulated sites run."""
 
     LOCAL = "local"
     RAY = "ray"
@@ -80,16 +80,14 @@ def simulate(
     with_twin = (recipe is None and not resume) if twin is None else twin
     with_twin = with_twin and study.privacy.enabled
 
-    from cloister.api.definition import Study
-    from cloister.api.simulating import resume as resume_run
-    from cloister.api.simulating import simulate as run_study
+    from cloister.api.simulating import run_study
     from cloister.cli.display import Display
     from cloister.server.run_directory import RunDirectory
     from cloister.simulation.run import Events
 
     folder = out or Path("runs") / f"{study.study.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    run = RunDirectory(folder.absolute())
-    display = Display(study, closed_rounds=len(run.metrics()) if resume else 0)
+    run = RunDirectory.reopen(folder) if resume else RunDirectory.create(folder, study)
+    display = Display(study, closed_rounds=len(run.metrics()))
     for note in warnings(study):
         display.warn(note)
     events = Events(
@@ -102,16 +100,7 @@ def simulate(
     )
     try:
         with display:
-            if resume:
-                result = resume_run(folder, engine=engine.value, twin=with_twin, progress=events)
-            else:
-                result = run_study(
-                    Study.of(study),
-                    out=folder,
-                    engine=engine.value,
-                    twin=with_twin,
-                    progress=events,
-                )
+            result = run_study(study, run, engine.value, with_twin, events)
     except KeyboardInterrupt:
         raise CloisterError(
             f"interrupted in round {display.closed_rounds + 1}; {display.closed_rounds} rounds "

@@ -7,7 +7,6 @@ same study without anything being sent.
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -23,7 +22,7 @@ from cloister.client.secure import EpochKeys
 from cloister.client.site import Site
 from cloister.data.census import Census, census
 from cloister.data.load import load
-from cloister.data.records import Record, TextRecord
+from cloister.data.records import Record
 from cloister.errors import DataError
 from cloister.ledger.ledger import Ledger, key_file
 from cloister.ledger.signing import load_key, public_hex
@@ -75,11 +74,6 @@ class SimulatedStudy:
             units=sum(site.units for site in by_site),
             largest=max(site.largest for site in by_site),
         )
-
-    def majority(self) -> float | None:
-        """Share of the test set's most frequent label: what guessing reaches."""
-        labels = Counter(r.label for r in self.test if isinstance(r, TextRecord))
-        return max(labels.values()) / len(self.test) if labels else None
 
 
 @by_content(2)  # a study and its plain twin

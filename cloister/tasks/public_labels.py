@@ -16,7 +16,9 @@ def study_labels(
     train: Mapping[str, Sequence[Record]],
     public: Mapping[str, Sequence[Record]],
 ) -> tuple[str, ...]:
-    """The labels in force. A head has a row for each, so a label that one record brings shows it.
+    """The labels in force; never from private records.
+
+    The head has a row per label, so a label from one private record would reveal it.
 
     Args:
         declared: `task.labels`; empty: the labels of the public sets.

@@ -139,8 +139,16 @@ def test_what_cannot_be_meant_is_one_message(
     assert isinstance(caught.value, cl.CloisterError)
 
 
-def test_a_study_is_shown_in_one_line() -> None:
-    shown = repr(cl.Study(rounds=2, privacy=cl.Privacy(epsilon=3)))
-    assert "sequence-classification" in shown
-    assert "privacy epsilon=3.0" in shown
+@pytest.mark.parametrize(
+    ("privacy", "said"),
+    [
+        (cl.Privacy(epsilon=3), "epsilon=3.0, delta=1e-05 for one record"),
+        (cl.Privacy(noise_multiplier=2), "noise_multiplier=2"),
+        (cl.Privacy(enabled=False), "no privacy"),
+    ],
+)
+def test_a_study_is_shown_in_one_line(privacy: object, said: str) -> None:
+    shown = repr(cl.Study(rounds=2, privacy=privacy))
+    for word in ("sequence-classification", "4 sites, 2 rounds of fedavg", said):
+        assert word in shown
     assert "\n" not in shown

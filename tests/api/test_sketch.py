@@ -51,6 +51,9 @@ def test_the_sketch_runs_as_written(
     assert 7.9 < float(result.epsilon) == result.sites.epsilon.max() <= 8
     for word in ("δ = 1e-05", "one record added or removed", "promised for the whole plan"):
         assert word in str(result.epsilon)
+    assert set(result.sites.unit) == {"record"}
+    assert set(result.sites.basis) == {"whole-plan"}
+    assert "against the coordinator" in repr(result)
     temporary = result.folder
     assert (temporary / "data" / "train.jsonl").stat().st_mode & 0o077 == 0
     saved = result.save(tmp_path / "mine")
