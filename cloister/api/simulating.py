@@ -16,8 +16,8 @@ from cloister.quiet import keep_quiet
 if TYPE_CHECKING:
     from cloister.api.run_result import Result
     from cloister.recipe import Recipe
-    from cloister.server.run_directory import RunDirectory
     from cloister.server.report import RoundReport
+    from cloister.server.run_directory import RunDirectory
     from cloister.simulation.run import Events
 
 # Gets each closed round as metrics.jsonl has it.
