@@ -60,6 +60,18 @@ def parse_recipe(text: str, assignments: Iterable[str] = ()) -> Recipe:
     return _read(parse_toml(text), assignments)
 
 
+def read_tables(tables: Mapping[str, object]) -> Recipe:
+    """Reads a recipe from its sections; see `read_recipe`.
+
+    Args:
+        tables: By section, each a table of fields; None for a field that is absent.
+
+    Raises:
+        RecipeError: Anything in it is invalid; all problems at once.
+    """
+    return _read(dict(tables), ())
+
+
 def read_run_recipe(path: Path) -> Recipe:
     """Reads a run's own `recipe.toml`; no default of this version is filled in.
 
