@@ -13,7 +13,7 @@ from rich.table import Table
 
 from cloister.cli.terminal import Terminal
 from cloister.recipe import Recipe
-from cloister.server.study import RoundReport
+from cloister.server.report import RoundReport
 from cloister.simulation.result import Result
 
 # Rows shown of a long study; the whole is in metrics.jsonl.
@@ -58,7 +58,7 @@ class Display:
                 self._console.print(self._table())
 
     def on_stage(self, text: str) -> None:
-        """What begins now."""
+        """Shows which stage of the run begins."""
         if text.startswith("the same without privacy") and self._console.is_terminal:
             self._console.print(self._table())
         if text.startswith("the same without privacy"):
@@ -73,11 +73,11 @@ class Display:
                 self._console.print("  ".join(self._columns()), highlight=False, soft_wrap=True)
 
     def on_step(self) -> None:
-        """A site took a step."""
+        """Moves the bar on by one local step of a site."""
         self._bar.advance(self._task)
 
     def on_round(self, report: RoundReport) -> None:
-        """A round was closed."""
+        """Prints the row of a closed round."""
         self._reports.append(report)
         self.closed_rounds = report.round
         following = f"round {report.round + 1}"

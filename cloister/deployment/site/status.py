@@ -134,7 +134,7 @@ def in_the_way(file: SiteFile) -> str:
 
 
 def overview_of(file: SiteFile) -> dict[str, Any]:
-    """Everything that `cloister site status` and a site's page show, but for `in_the_way`.
+    """Returns everything that `cloister site status` shows, but for `in_the_way`.
 
     Raises:
         LedgerError: The ledger is missing or not sound.
