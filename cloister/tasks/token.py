@@ -34,6 +34,7 @@ def make(
     check_offsets(tokenizer)
     return TokenClassification(bio_tags(labels), tokenizer, config.max_length, pad_id)
 
+
 Value = TypeVar("Value")
 
 
