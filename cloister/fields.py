@@ -235,7 +235,7 @@ def _convert_union(value: object, members: list[Any]) -> object:
 
 
 def _name(hint: Any) -> str:
-    """A type in words."""
+    """Names a type as error messages do."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return " ".join([_name(arguments[0]), *(str(bound) for bound in arguments[1:])])

@@ -12,8 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cloister.cli.terminal import Terminal
+from cloister.ledger.stated import shown
 from cloister.recipe import Recipe
-from cloister.server.study import RoundReport
+from cloister.server.report import RoundReport
 from cloister.simulation.result import Result
 
 # Rows shown of a long study; the whole is in metrics.jsonl.
@@ -58,7 +59,7 @@ class Display:
                 self._console.print(self._table())
 
     def on_stage(self, text: str) -> None:
-        """What begins now."""
+        """Shows which stage of the run begins."""
         if text.startswith("the same without privacy") and self._console.is_terminal:
             self._console.print(self._table())
         if text.startswith("the same without privacy"):
@@ -73,11 +74,11 @@ class Display:
                 self._console.print("  ".join(self._columns()), highlight=False, soft_wrap=True)
 
     def on_step(self) -> None:
-        """A site took a step."""
+        """Moves the bar on by one local step of a site."""
         self._bar.advance(self._task)
 
     def on_round(self, report: RoundReport) -> None:
-        """A round was closed."""
+        """Prints the row of a closed round."""
         self._reports.append(report)
         self.closed_rounds = report.round
         following = f"round {report.round + 1}"
@@ -165,10 +166,7 @@ def epsilon_cell(epsilon: dict[str, float]) -> str:
     """ε of each site, sites of equal ε together."""
     if not epsilon:
         return "–"
-    values = sorted({f"{value:.2f}" if math.isfinite(value) else "∞" for value in epsilon.values()})
+    values = sorted({shown(value, 2) for value in epsilon.values()})
     if len(values) == 1:
         return f"{values[0]} at each of {len(epsilon)}" if len(epsilon) > 1 else values[0]
-    return ", ".join(
-        f"{site} {value:.2f}" if math.isfinite(value) else f"{site} ∞"
-        for site, value in sorted(epsilon.items())
-    )
+    return ", ".join(f"{site} {shown(value, 2)}" for site, value in sorted(epsilon.items()))

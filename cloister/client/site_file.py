@@ -45,6 +45,7 @@ ledger = "records.ledger"   # of this data set, for its whole life
 # text = "note"             # columns, where they are not called as studies call them
 # agent_user = "cloister"   # whom the agent runs as, where root starts the service
 # max_round_seconds = 14400 # a round that takes longer is ended
+# keep_adapters = false     # take no adapter of a finished study; absent: take it
 
 [records]                   # what they hold, typed from a public code book, never read off them
 task = "sequence-classification"
@@ -107,6 +108,7 @@ class SiteConfig:
             the service's own.
         max_round_seconds: After so long in one round the agent is ended and started again; the
             round stays spent. The default is four of Flower's own hours for one exchange.
+        keep_adapters: Whether it takes the final adapter of a study that it took part in.
     """
 
     name: str
@@ -122,6 +124,7 @@ class SiteConfig:
     messages: Column = "messages"
     agent_user: str | None = None
     max_round_seconds: Annotated[float, Between(1e-3, LONGEST_ROUND)] = 4 * 3600.0
+    keep_adapters: bool = True
 
     def __post_init__(self) -> None:
         for name in ("name", "data", "ledger"):
@@ -193,7 +196,7 @@ class SiteFile:
 
     @property
     def declared(self) -> RecordsConfig:
-        """What the records hold.
+        """Returns what the site declares about its records.
 
         Raises:
             RecipeError: It is not declared.
@@ -209,7 +212,7 @@ class SiteFile:
 
     @property
     def data(self) -> Path:
-        """The file of its records."""
+        """Returns the path of the file that holds the records."""
         return self.place(self.site.data)
 
     def place(self, name: str) -> Path:
@@ -218,7 +221,7 @@ class SiteFile:
 
     @property
     def ledger(self) -> Path:
-        """Of the site's data set."""
+        """Returns the path of the ledger of the site's data set."""
         return self.place(self.site.ledger)
 
     @property
@@ -239,17 +242,17 @@ _REMEDY = "cloister site init writes one to start from"
 
 
 def read_site(path: Path) -> SiteFile:
-    """Reads a `site.toml`.
+    """Reads and checks a `site.toml`.
 
     Raises:
         BadFileError: It is missing, unreadable or no TOML.
-        RecipeError: Anything in it cannot be meant; all problems at once.
+        RecipeError: Anything in it is invalid; all problems at once.
     """
     return site_of(path, site_bytes(path))
 
 
 def site_bytes(path: Path) -> bytes:
-    """The bytes of a `site.toml`.
+    """Returns the bytes of a `site.toml`, bounded in number.
 
     Raises:
         BadFileError: It cannot be read.

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from decimal import ROUND_CEILING, Decimal
 from enum import StrEnum
 from typing import Any
 
@@ -28,7 +29,7 @@ from cloister.privacy.units import Neighbouring, Unit
 
 
 class Basis(StrEnum):
-    """What an ε is of."""
+    """What an ε covers: a whole plan, a lifetime budget, or what is spent so far."""
 
     WHOLE_PLAN = "whole-plan"
     LIFETIME_BUDGET = "lifetime-budget"
@@ -36,7 +37,7 @@ class Basis(StrEnum):
 
 
 class Accountant(StrEnum):
-    """By what an ε was found."""
+    """The accountant that computed an ε."""
 
     PLD = "pld"
     BUDGET_RULE = "budget-rule"  # PLD of one kind of step, or a Rényi filter (`ledger.budget`)
@@ -78,7 +79,7 @@ class Stated:
         return self.basis is not Basis.SPENT_SO_FAR
 
     def to_json(self) -> dict[str, Any]:
-        """For machines; ∞ is null."""
+        """Returns the statement as JSON values; ∞ is null."""
         return {
             "epsilon": json_number(self.epsilon),
             "delta": self.delta,
@@ -132,8 +133,16 @@ class Stated:
 
 
 def shown(value: float | None, digits: int = 4) -> str:
-    """A number ε as text; None, as JSON has it, is ∞."""
-    return "∞" if value is None or math.isinf(value) else f"{value:.{digits}f}"
+    """Formats an ε as text, rounded up: what is read is never less than what holds.
+
+    Args:
+        value: ε; None, as JSON has it, and infinity are ∞.
+        digits: After the decimal point.
+    """
+    if value is None or math.isinf(value):
+        return "∞"
+    # repr gives the shortest decimal that is this float, so that 0.3 stays 0.3.
+    return str(Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), ROUND_CEILING))
 
 
 def of_plan(plan: Plan, *, is_private: bool = True) -> Stated:

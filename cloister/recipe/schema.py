@@ -145,7 +145,7 @@ class Recipe:
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def sections(self) -> dict[str, object]:
-        """Its sections by name."""
+        """Returns the sections of the recipe by name."""
         return {name: getattr(self, name) for name in SECTIONS}
 
     def resolved(self) -> Recipe:

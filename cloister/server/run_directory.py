@@ -9,6 +9,7 @@ personal/          the sites' own adapters, where they keep a part (simulations)
 certificates/      the sites' certificates: of a deployment SITE.certificate.json, as each site sent
                    its own; of a simulation also bundle.zip and keys.json, with whole ledgers
                    (`cloister audit certificate`)
+data/              records of a study whose data were in memory, for resuming; its owner's alone
 tensorboard/       for those who asked
 *.png              plots
 """
@@ -27,6 +28,9 @@ from cloister.files import bad_file, write_whole
 from cloister.ledger.chain import Head
 from cloister.recipe import Recipe, read_run_recipe
 from cloister.strategies.strategy import ServerState
+
+# The folder in it that holds records; whoever copies a run to pass it on leaves it out.
+RECORDS = "data"
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class RunDirectory:
 
     @property
     def recipe_file(self) -> Path:
-        """The resolved recipe."""
+        """The file that holds the resolved recipe."""
         return self.path / "recipe.toml"
 
     def recipe(self) -> Recipe:
@@ -105,7 +109,7 @@ class RunDirectory:
 
     @property
     def adapter(self) -> Path:
-        """The result's folder."""
+        """The folder of the released adapter."""
         return self.path / "adapter"
 
     def ledgers(self) -> dict[str, Path]:
@@ -113,7 +117,7 @@ class RunDirectory:
         return {path.stem: path for path in sorted((self.path / "ledgers").glob("*.ledger"))}
 
     def ledger(self, site: str) -> Path:
-        """A simulated site's ledger."""
+        """Returns the path of a simulated site's ledger."""
         return self.path / "ledgers" / f"{site}.ledger"
 
     def save_certificate(self, site: str, content: bytes) -> None:

@@ -7,7 +7,6 @@ same study without anything being sent.
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -23,8 +22,7 @@ from cloister.client.secure import EpochKeys
 from cloister.client.site import Site
 from cloister.data.census import Census, census
 from cloister.data.load import load
-from cloister.data.records import Record, TextRecord
-from cloister.data.values import shown
+from cloister.data.records import Record
 from cloister.errors import DataError
 from cloister.ledger.ledger import Ledger, key_file
 from cloister.ledger.signing import load_key, public_hex
@@ -35,7 +33,7 @@ from cloister.recipe.schema import StudyConfig
 from cloister.simulation.kept import by_content
 from cloister.simulation.partition import partition
 from cloister.simulation.policies import simulated_budget, simulated_policy
-from cloister.tasks.build import labels_of
+from cloister.tasks.public_labels import study_labels
 from cloister.training.machine import on_machine
 from cloister.training.units import EncodedUnits, encode_units
 from cloister.training.workspace import Workspace, open_workspace
@@ -76,11 +74,6 @@ class SimulatedStudy:
             largest=max(site.largest for site in by_site),
         )
 
-    def majority(self) -> float | None:
-        """Share of the test set's most frequent label: what guessing reaches."""
-        labels = Counter(r.label for r in self.test if isinstance(r, TextRecord))
-        return max(labels.values()) / len(self.test) if labels else None
-
 
 @by_content(2)  # a study and its plain twin
 def prepare(recipe: Recipe) -> SimulatedStudy:
@@ -93,16 +86,8 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
     train = load(data.train, "train", kind, data, sites=data.partition == "column")
     test = load(data.test or data.train, "test", kind, data)
     validation = load(data.validation, "validation", kind, data) if data.validation else []
-    # Public: what leaves has a row for each label, so a label that one record brings would show it.
-    labels = recipe.task.labels or labels_of([*test, *validation], recipe.task.kind)
-    for where, records in ((data.train, train), (data.test or data.train, [*test, *validation])):
-        unknown = sorted(set(labels_of(records, recipe.task.kind)) - set(labels))
-        if unknown:
-            named = ", ".join(map(shown, unknown[:5]))
-            raise DataError(
-                f"{where} has labels that are not the study's: {named}; the "
-                "study's are those of the public test set, unless task.labels names all of them"
-            )
+    public = {data.test or data.train: [*test, *validation]}
+    labels = study_labels(recipe.task.labels, recipe.task.kind, {data.train: train}, public)
     sites = partition(train, data, recipe.study.seed)
     odd = [name for name in sites if not is_name(name)]
     if odd:

@@ -106,8 +106,12 @@ class CausalChat:
 
     def prompt(self, record: ChatRecord) -> tuple[int, ...]:
         """Token ids up to where the last assistant turn begins, the latest `max_length` of them."""
+        return self.whole_prompt(record)[-self.max_length :]
+
+    def whole_prompt(self, record: ChatRecord) -> tuple[int, ...]:
+        """Token ids up to where the last assistant turn begins, however many."""
         text = self._before(record.messages, _last_assistant(record))
-        return tuple(self._tokens(text, offsets=False)["input_ids"][-self.max_length :])
+        return tuple(self._tokens(text, offsets=False)["input_ids"])
 
     def last_turn(
         self, record: ChatRecord
@@ -127,11 +131,11 @@ class CausalChat:
         return text, spans[-1], [(token, (start, end)) for token, (start, end) in tokens]
 
     def reference_text(self, record: ChatRecord) -> str:
-        """The last assistant turn."""
+        """Returns the last assistant turn, which replies are compared with."""
         return record.messages[_last_assistant(record)].content
 
     def collate(self, examples: Sequence[Example], shape: BatchShape | None = None) -> Batch:
-        """Pads conversations."""
+        """Pads conversations into a batch."""
         return collate(examples, self.pad_id, shape)
 
     def record_losses(self, logits: Tensor, batch: Batch) -> Tensor:
@@ -140,7 +144,7 @@ class CausalChat:
         return mean_within_record(token_losses(logits[:, :-1], target), target)
 
     def meter(self) -> ChatMeter:
-        """Perplexity and loss."""
+        """Returns a new meter of perplexity and loss."""
         return ChatMeter(self)
 
     def _render(self, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
@@ -225,7 +229,7 @@ class ChatMeter:
         }
 
     def report(self) -> Mapping[str, Mapping[str, float]]:
-        """Nothing per class."""
+        """Returns nothing: a chat has no classes."""
         return {}
 
 

@@ -79,7 +79,7 @@ def write_succession(path: Path, paper: Succession, former: Authority) -> None:
 
 
 def read_succession(path: Path, trusted: bytes, content: bytes | None = None) -> Succession:
-    """Reads a succession.
+    """Reads and checks the document that names the next authority.
 
     Args:
         path: Its file.
@@ -94,7 +94,7 @@ def read_succession(path: Path, trusted: bytes, content: bytes | None = None) ->
     if not is_signed_by(trusted, _statement(asdict(paper)), signature):
         raise NetworkError(
             f"{path}: is not signed by the authority that this site trusts last; ask the "
-            "coordinator for the file anew, and for the papers of earlier rotations "
+            "coordinator for the file anew, and for those of earlier rotations "
             "(succession-N.json)"
         )
     return paper
