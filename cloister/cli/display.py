@@ -147,7 +147,8 @@ class Display:
 
     def _cells(self, report: RoundReport) -> tuple[str, ...]:
         scores = report.metrics.get("test", {})
-        name = next((m for m in ("accuracy", "f1", "perplexity") if m in scores), None)
+        known = (m for m in ("accuracy", "f1", "perplexity", *scores) if m in scores)
+        name = next(known, None)  # of a plug-in's task the first, which is its own
         missing = f", without {', '.join(report.missing)}" if report.missing else ""
         if report.retired:
             missing += f", budget spent at {', '.join(report.retired)}"

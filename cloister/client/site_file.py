@@ -18,7 +18,10 @@ from cloister.errors import RecipeError, UsageError
 from cloister.fields import check_bounds, read_section
 from cloister.models.config import Rank
 from cloister.names import is_name
-from cloister.tasks.config import TaskKind
+from cloister.plugins import is_installed
+from cloister.tasks.config import TaskName, known_kinds
+from cloister.tasks.plugins import GROUP
+from cloister.tasks.registry import BUILT_IN
 from cloister.toml_text import parse_file, read_file
 from cloister.training.machine import MachineConfig
 
@@ -141,15 +144,18 @@ class RecordsConfig:
     one missing, whether the site answers would follow from whether a record has it.
 
     Attributes:
-        task: What they are labelled for.
+        task: What they are labelled for: a built-in kind of task, or a plug-in's name.
         labels: Class names, or entity types without their B-/I- prefix, from a public code book;
             none for conversations.
     """
 
-    task: TaskKind
+    task: TaskName
     labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_bounds(self)
+        if self.task not in BUILT_IN and not is_installed(self.task, GROUP):
+            raise UsageError(f"task: {shortened(self.task)} given; {known_kinds()} needed")
         if self.task == "causal-lm":
             if self.labels:
                 raise UsageError("labels: conversations have none; leave the key out")

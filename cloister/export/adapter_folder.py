@@ -34,6 +34,7 @@ from cloister.models.pooling import Pooling
 from cloister.models.state import write_adapter
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.config import TaskConfig
+from cloister.tasks.plugins import read_task
 from cloister.training.workspace import Workspace, open_workspace
 
 # The form of cloister.json.
@@ -88,7 +89,8 @@ def export(folder: Path, workspace: Workspace, adapter: Adapter, about: Released
     document = {
         "version": VERSION,
         "seed": about.seed,
-        **{n: as_table(getattr(about, n)) for n in ("model", "lora", "task", "data")},
+        **{n: as_table(getattr(about, n)) for n in ("model", "lora", "data")},
+        "task": {k: v for k, v in about.task.table().items() if v is not None},
         "pooling": _pooling_table(network.pooling),
     }
     (folder / "cloister.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
@@ -124,10 +126,10 @@ def read_released(folder: Path) -> Released:
     version = document.get("version") if isinstance(document, dict) else None
     if type(version) is not int or version != VERSION:
         raise AdapterFormatError(f"{folder}/cloister.json: written by another version of cloister")
-    kinds = {"model": ModelConfig, "lora": LoraConfig, "task": TaskConfig, "data": DataConfig}
+    kinds = {"model": ModelConfig, "lora": LoraConfig, "data": DataConfig}
     problems = [
         f"{name}: missing, or not a table"
-        for name in kinds
+        for name in (*kinds, "task")
         if not isinstance(document.get(name), dict)
     ]
     if type(document.get("seed")) is not int:
@@ -135,6 +137,7 @@ def read_released(folder: Path) -> Released:
     sections: dict[str, Any] = {}
     if not problems:
         sections = {n: read_section(kind, document[n], n, problems) for n, kind in kinds.items()}
+        sections["task"] = read_task(document["task"], problems, is_whole=False)
     if problems:
         told = "; ".join(problems[:MOST_PROBLEMS])
         raise AdapterFormatError(f"{folder}/cloister.json: {told}")

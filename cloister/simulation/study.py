@@ -33,7 +33,6 @@ from cloister.recipe.schema import StudyConfig
 from cloister.simulation.kept import by_content
 from cloister.simulation.partition import partition
 from cloister.simulation.policies import simulated_budget, simulated_policy
-from cloister.tasks.build import record_kind
 from cloister.tasks.public_labels import study_labels
 from cloister.training.machine import on_machine
 from cloister.training.units import EncodedUnits, encode_units
@@ -83,12 +82,12 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
     Raises:
         CloisterError: The data, the partition or the privacy target cannot be had.
     """
-    data, kind = recipe.data, record_kind(recipe.task.kind)
+    data, kind = recipe.data, recipe.task.records
     train = load(data.train, "train", kind, data, sites=data.partition == "column")
     test = load(data.test or data.train, "test", kind, data)
     validation = load(data.validation, "validation", kind, data) if data.validation else []
     public = {data.test or data.train: [*test, *validation]}
-    labels = study_labels(recipe.task.labels, kind, {data.train: train}, public)
+    labels = study_labels(recipe.task, {data.train: train}, public)
     sites = partition(train, data, recipe.study.seed)
     odd = [name for name in sites if not is_name(name)]
     if odd:
@@ -191,7 +190,7 @@ def check_records(study: SimulatedStudy) -> list[str]:
 
 def _place(recipe: Recipe, record: Record) -> int:
     """Where in its file a record stands, from 1, whichever site it was dealt to."""
-    kind = record_kind(recipe.task.kind)
+    kind = recipe.task.records
     written = load(recipe.data.train, "train", kind, recipe.data)
     wanted = dataclasses.replace(record, site=None)
     return [dataclasses.replace(other, site=None) for other in written].index(wanted) + 1

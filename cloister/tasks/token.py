@@ -11,13 +11,26 @@ from transformers import PreTrainedTokenizerBase
 
 from cloister.bounds import listed
 from cloister.data.records import Record, RecordKind, TokenRecord
-from cloister.errors import MisfitError
+from cloister.errors import MisfitError, UsageError
 from cloister.tasks.collate import collate
-from cloister.tasks.config import TaskKind
+from cloister.tasks.config import TaskConfig, TaskKind
 from cloister.tasks.cut import cut_words
 from cloister.tasks.losses import mean_within_record, token_losses
 from cloister.tasks.task import IGNORE, UNKNOWN_LABEL, Batch, BatchShape, Example
-from cloister.tasks.words import encode_words
+from cloister.tasks.words import check_offsets, encode_words, needs_fast
+
+TASK = {"kind": "token-classification", "records": "tokens"}
+
+
+def make(
+    config: TaskConfig, labels: tuple[str, ...], tokenizer: PreTrainedTokenizerBase, pad_id: int
+) -> TokenClassification:
+    """Binds the task; see `build_task`."""
+    needs_fast(config.kind, tokenizer)
+    if not labels:
+        raise UsageError("task.labels: no entity type given or found in the training set")
+    check_offsets(tokenizer)
+    return TokenClassification(bio_tags(labels), tokenizer, config.max_length, pad_id)
 
 
 def bio_tags(types: Sequence[str]) -> tuple[str, ...]:

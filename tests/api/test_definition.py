@@ -1,6 +1,8 @@
 """A study in Python and a recipe in TOML are one value; what contradicts itself is refused."""
 
 import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -66,6 +68,29 @@ def test_a_study_and_its_toml_are_one_value(arguments: dict[str, object]) -> Non
         **{name: getattr(recipe, name) for name in others},
     )
     assert given_again == study
+
+
+@dataclass(frozen=True)
+class Half(cl.Strategy):
+    """A strategy of one's own with an option."""
+
+    share: float = 0.5
+
+    def aggregate(self, state: cl.ServerState, updates: Mapping[str, cl.Adapter]) -> cl.ServerState:
+        return state
+
+
+def test_a_strategy_of_one_s_own_is_named_in_the_recipe_with_its_options() -> None:
+    study = cl.Study(strategy=Half(share=0.25))
+    assert study.recipe.strategy.name.endswith("test_definition:Half")
+    assert cl.Study.from_toml(study.to_toml()) == study
+    digests = {
+        cl.Study(strategy=strategy).recipe.digest()
+        for strategy in (Half(), Half(share=0.25), "fedavg", Half)
+    }
+    assert len(digests) == 3  # the class stands for an object of its defaults
+    with pytest.raises(UsageError, match="strategy"):
+        cl.Study(strategy=object())  # type: ignore[arg-type]
 
 
 def test_the_defaults_are_the_recipe_s() -> None:

@@ -1,6 +1,8 @@
 """The API as a researcher first writes it, run as written on a tiny base."""
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -8,8 +10,22 @@ import pytest
 
 import cloister as cl
 from cloister.ledger.ledger import Ledger
+from cloister.recipe import read_run_recipe
 from tests.support.models import tiny_bert
 from tests.support.studies import NOTES
+
+
+@dataclass(frozen=True)
+class MyStrategy(cl.Strategy):
+    """The mean of the updates, by a step of one's own."""
+
+    step: float = 1.0
+
+    def aggregate(self, state: cl.ServerState, updates: Mapping[str, cl.Adapter]) -> cl.ServerState:
+        adapter = state.adapter
+        for update in updates.values():
+            adapter = adapter + update.scale(self.step / len(updates))
+        return replace(state, adapter=adapter, round=state.round + 1)
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +53,7 @@ def test_the_sketch_runs_as_written(
         data=cl.partition(frame, sites=5, alpha=0.3),
         test=test_frame,
         privacy=cl.Privacy(epsilon=8),
+        strategy=MyStrategy(),
         rounds=2,
     )
     print(study.plan())  # noqa: T201 - as a researcher writes it
@@ -54,6 +71,7 @@ def test_the_sketch_runs_as_written(
     assert set(result.sites.unit) == {"record"}
     assert set(result.sites.basis) == {"whole-plan"}
     assert "against the coordinator" in repr(result)
+    assert read_run_recipe(result.folder / "recipe.toml").strategy == study.recipe.strategy
     temporary = result.folder
     assert (temporary / "data" / "train.jsonl").stat().st_mode & 0o077 == 0
     saved = result.save(tmp_path / "mine")

@@ -35,7 +35,7 @@ from cloister.server.rounds import run_study
 from cloister.server.run_directory import RunDirectory
 from cloister.server.voice import Signed
 from cloister.strategies.strategy import ServerState
-from cloister.tasks.build import labels_of, record_kind
+from cloister.tasks.build import labels_of
 from cloister.training.machine import on_machine
 from cloister.training.proof import proven
 from cloister.training.workspace import open_workspace
@@ -80,7 +80,7 @@ def resolved_recipe(path: Path, assignments: list[str], members: Mapping[str, Me
             ]
         )
     labels = recipe.task.labels or labels_of(
-        [*_public(recipe, "test"), *_public(recipe, "validation")], record_kind(recipe.task.kind)
+        [*_public(recipe, "test"), *_public(recipe, "validation")], recipe.task.kind
     )
     task = dataclasses.replace(recipe.task, labels=tuple(labels))
     data = dataclasses.replace(
@@ -102,7 +102,7 @@ def _absolute(source: str) -> str:
 def _public(recipe: Recipe, name: Literal["test", "validation"]) -> list[Record]:
     """The public set `test` or `validation`, empty where the recipe names none."""
     source = recipe.data.test if name == "test" else recipe.data.validation
-    kind = record_kind(recipe.task.kind)
+    kind = recipe.task.records
     return load(source, name, kind, recipe.data) if source else []
 
 
