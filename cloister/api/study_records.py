@@ -81,7 +81,7 @@ def _check_public(recipe: Recipe, tables: Mapping[str, tuple[Record, ...]]) -> N
         recipe.data.validation is None or "validation" in tables
     )
     if is_whole:
-        study_labels(recipe.task, {"data": tables["train"]}, public)
+        study_labels(recipe.task.labels, recipe.task.kind, {"data": tables["train"]}, public)
 
 
 def _bare(records: tuple[Record, ...]) -> list[Record]:

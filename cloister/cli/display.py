@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cloister.cli.terminal import Terminal
+from cloister.ledger.stated import shown
 from cloister.recipe import Recipe
 from cloister.server.report import RoundReport
 from cloister.simulation.result import Result
@@ -165,10 +166,7 @@ def epsilon_cell(epsilon: dict[str, float]) -> str:
     """ε of each site, sites of equal ε together."""
     if not epsilon:
         return "–"
-    values = sorted({f"{value:.2f}" if math.isfinite(value) else "∞" for value in epsilon.values()})
+    values = sorted({shown(value, 2) for value in epsilon.values()})
     if len(values) == 1:
         return f"{values[0]} at each of {len(epsilon)}" if len(epsilon) > 1 else values[0]
-    return ", ".join(
-        f"{site} {value:.2f}" if math.isfinite(value) else f"{site} ∞"
-        for site, value in sorted(epsilon.items())
-    )
+    return ", ".join(f"{site} {shown(value, 2)}" for site, value in sorted(epsilon.items()))

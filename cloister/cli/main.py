@@ -20,6 +20,7 @@ from cloister.cli import (
     member,
     offline,
     plan,
+    predict,
     server,
     simulate,
     site,
@@ -45,6 +46,7 @@ app.command("simulate")(simulate.simulate)
 app.command("plan")(plan.plan)
 app.command("epsilon")(epsilon.epsilon)
 app.command("evaluate")(evaluate.evaluate)
+app.command("predict")(predict.predict)
 app.command("dashboard")(dashboard.dashboard)
 app.command("bundle")(offline.bundle)
 app.add_typer(ledger.app, name="ledger")

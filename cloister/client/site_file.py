@@ -45,6 +45,7 @@ ledger = "records.ledger"   # of this data set, for its whole life
 # text = "note"             # columns, where they are not called as studies call them
 # agent_user = "cloister"   # whom the agent runs as, where root starts the service
 # max_round_seconds = 14400 # a round that takes longer is ended
+# keep_adapters = false     # take no adapter of a finished study; absent: take it
 
 [records]                   # what they hold, typed from a public code book, never read off them
 task = "sequence-classification"
@@ -107,6 +108,7 @@ class SiteConfig:
             the service's own.
         max_round_seconds: After so long in one round the agent is ended and started again; the
             round stays spent. The default is four of Flower's own hours for one exchange.
+        keep_adapters: Whether it takes the final adapter of a study that it took part in.
     """
 
     name: str
@@ -122,6 +124,7 @@ class SiteConfig:
     messages: Column = "messages"
     agent_user: str | None = None
     max_round_seconds: Annotated[float, Between(1e-3, LONGEST_ROUND)] = 4 * 3600.0
+    keep_adapters: bool = True
 
     def __post_init__(self) -> None:
         for name in ("name", "data", "ledger"):

@@ -109,6 +109,23 @@ def _head_tensors(head: nn.Module) -> dict[str, torch.Tensor]:
     return {"weight": weight.detach().cpu().contiguous(), "bias": bias.detach().cpu().contiguous()}
 
 
+def adapter_folder(place: Path) -> Path:
+    """The adapter's folder, of a finished run's folder or of its own.
+
+    Raises:
+        BadFileError: It is the folder of a run that did not finish.
+    """
+    inside = place / "adapter"
+    if inside.is_dir():
+        return inside
+    if (place / "recipe.toml").is_file():
+        raise BadFileError(
+            f"{place}: no adapter here yet, as the run did not finish; resume it, or give a "
+            "finished run's folder"
+        )
+    return place
+
+
 def read_released(folder: Path) -> Released:
     """Reads what an adapter says of itself.
 
@@ -179,8 +196,13 @@ def _trained_modules(folder: Path, lora: LoraConfig) -> LoraConfig:
     return dataclasses.replace(lora, target_modules=modules, top_layers=0)
 
 
-def load_released(folder: Path) -> tuple[Released, Workspace]:
+def load_released(folder: Path, base: str | Path | None = None) -> tuple[Released, Workspace]:
     """Loads base and adapter, ready to be scored.
+
+    Args:
+        folder: The adapter's.
+        base: The base's folder or hub id on this machine; absent: as the adapter names it. Its
+            weights must be those that were trained on either way.
 
     Raises:
         BadFileError: The folder's files are missing or do not fit together.
@@ -188,7 +210,8 @@ def load_released(folder: Path) -> tuple[Released, Workspace]:
     """
     about = read_released(folder)
     lora_config = _trained_modules(folder, about.lora)
-    workspace = open_workspace(about.model, lora_config, about.task, about.task.labels, about.seed)
+    model = about.model if base is None else dataclasses.replace(about.model, base=str(base))
+    workspace = open_workspace(model, lora_config, about.task, about.task.labels, about.seed)
     network = workspace.network
     network.pooling = about.pooling or network.pooling
     try:
@@ -198,6 +221,8 @@ def load_released(folder: Path) -> tuple[Released, Workspace]:
         if network.head is not None:
             head = load_file(folder / "head.safetensors")
             rows, columns = head["weight"].shape
+            if rows != len(workspace.task.labels):
+                raise ValueError(f"a head of {rows} outputs for {len(workspace.task.labels)}")
             network.head = nn.Linear(columns, rows).to(network.device)
             network.head.load_state_dict(head)
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:

@@ -277,7 +277,7 @@ def _of_whole_sites(card: Card) -> list[str]:
         f"The coordinator added noise of {plan.noise_multiplier:g} times the longest update "
         f"({plan.max_update_norm:g}) to every sum of {plan.sites} sites. For a whole **site** with "
         f"all its records, add-remove, against the other sites and the public: ε = "
-        f"{plan.epsilon_after(plan.rounds):.3f}, δ = {plan.delta:g} (PLD), promised for the "
+        f"{shown(plan.epsilon_after(plan.rounds), 3)}, δ = {plan.delta:g} (PLD), promised for the "
         f"whole plan of {plan.rounds} rounds. Against the coordinator, who sees each update, it "
         "promises nothing.",
         "",

@@ -87,7 +87,7 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
     test = load(data.test or data.train, "test", kind, data)
     validation = load(data.validation, "validation", kind, data) if data.validation else []
     public = {data.test or data.train: [*test, *validation]}
-    labels = study_labels(recipe.task, {data.train: train}, public)
+    labels = study_labels(recipe.task.labels, recipe.task.kind, {data.train: train}, public)
     sites = partition(train, data, recipe.study.seed)
     odd = [name for name in sites if not is_name(name)]
     if odd:

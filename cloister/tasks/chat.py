@@ -106,8 +106,12 @@ class CausalChat:
 
     def prompt(self, record: ChatRecord) -> tuple[int, ...]:
         """Token ids up to where the last assistant turn begins, the latest `max_length` of them."""
+        return self.whole_prompt(record)[-self.max_length :]
+
+    def whole_prompt(self, record: ChatRecord) -> tuple[int, ...]:
+        """Token ids up to where the last assistant turn begins, however many."""
         text = self._before(record.messages, _last_assistant(record))
-        return tuple(self._tokens(text, offsets=False)["input_ids"][-self.max_length :])
+        return tuple(self._tokens(text, offsets=False)["input_ids"])
 
     def last_turn(
         self, record: ChatRecord

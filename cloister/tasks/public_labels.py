@@ -7,35 +7,31 @@ from collections.abc import Mapping, Sequence
 from cloister.data.records import Record
 from cloister.data.values import shown
 from cloister.errors import DataError
-from cloister.tasks.config import TaskConfig
-from cloister.tasks.plugins import labels_in
+from cloister.tasks.build import labels_of
 
 
 def study_labels(
-    task: TaskConfig,
+    declared: tuple[str, ...],
+    kind: str,
     train: Mapping[str, Sequence[Record]],
     public: Mapping[str, Sequence[Record]],
 ) -> tuple[str, ...]:
-    """The labels in force: `task.labels`, else those of the public sets; never of private records.
+    """The labels in force; never from private records.
 
     The head has a row per label, so a label from one private record would reveal it.
 
     Args:
-        task: The section of the recipe.
+        declared: `task.labels`; empty: the labels of the public sets.
+        kind: The task's kind.
         train: Training records by where they are from, for messages.
         public: Test and validation records, likewise.
 
     Raises:
         DataError: Records have labels that are not among these.
     """
-    find = labels_in(task.kind)
-    held = {
-        where: {label for record in records for label in find(record)}
-        for where, records in (*train.items(), *public.items())
-    }
-    labels = task.labels or tuple(sorted(set().union(*(held[where] for where in public))))
-    for where, found in held.items():
-        unknown = sorted(found - set(labels))
+    labels = declared or labels_of([r for records in public.values() for r in records], kind)
+    for where, records in (*train.items(), *public.items()):
+        unknown = sorted(set(labels_of(records, kind)) - set(labels))
         if unknown:
             named = ", ".join(map(shown, unknown[:5]))
             raise DataError(

@@ -82,6 +82,9 @@ def test_the_sketch_runs_as_written(
     )
     with pytest.raises(cl.CloisterError, match="exists already; choose a new folder"):
         result.save(tmp_path / "mine")
+    model = cl.load(tmp_path / "mine")
+    (found,) = model.predict(["chest pain at rest"])
+    assert set(found.probabilities) == set(NOTES)  # type: ignore[union-attr]
     del result
     assert not temporary.exists()
 
