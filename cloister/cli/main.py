@@ -14,6 +14,7 @@ from cloister import __version__
 from cloister.cli import (
     audit,
     dashboard,
+    environment,
     epsilon,
     evaluate,
     ledger,
@@ -49,6 +50,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("dashboard")(dashboard.dashboard)
 app.command("bundle")(offline.bundle)
+app.command("env")(environment.environment)
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(audit.app, name="audit")
 app.add_typer(site.app, name="site")

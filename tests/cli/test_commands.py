@@ -109,6 +109,7 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
             "--signer",
             "--source",
         ],
+        "env": ["--json"],
     }
 
 

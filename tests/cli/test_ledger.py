@@ -28,7 +28,7 @@ def test_show_lists_charges_and_releases(ledger: Path, capsys: pytest.CaptureFix
     assert "promised for the whole plan, however early it stops" in shown
     assert "an indication by PLD, not a promise" in shown
     assert stated.shown(small_plan().epsilon_after(2), 4) in shown
-    assert "no: spent" in shown
+    assert "cut off" in shown
     assert run(["ledger", "show", str(ledger), "--json"]) == 0
     kinds = [entry["kind"] for entry in json.loads(capsys.readouterr().out)["entries"]]
     assert kinds == ["begin", "reserve", "release", "reserve"]

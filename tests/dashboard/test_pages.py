@@ -95,7 +95,7 @@ def test_the_site_s_pages_show_what_left_what_is_left_and_why_not(
     page = pages["site.html"]
     for words in (
         "What left my building",
-        "more rounds",
+        "Capacity left",
         "cut off, spent",
         "of the budget&#39;s 8, both at δ =",
         "an indication, not a promise",
