@@ -134,6 +134,18 @@ def test_a_table_for_each_site_is_dealt_by_name() -> None:
     assert [record.site for record in study.tables["train"]] == ["east"] * 8 + ["west"] * 2
 
 
+def test_persons_are_read_where_the_study_protects_them() -> None:
+    rows = [{**row, "patient": 7} for row in ROWS]
+    dealt = cl.partition(rows, sites=2, by="person")
+    study = cl.Study(data=dealt, test=TEST, person="patient", privacy=cl.Privacy(unit="person"))  # type: ignore[arg-type]
+    assert {record.person for record in study.tables["train"]} == {"7"}
+    assert {record.person for record in study.tables["test"]} == {None}
+    with pytest.raises(RecipeError, match=r"data\.person"):
+        cl.Study(data=dealt, test=TEST, privacy=cl.Privacy(unit="person"))  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="no column 'patient'"):
+        cl.Study(data=cl.partition(ROWS, sites=2), test=TEST, person="patient")
+
+
 def test_an_alpha_deals_by_label_and_none_alike() -> None:
     assert cl.partition("x.csv", sites=5, alpha=0.3).fields["partition"] == "dirichlet"
     assert cl.partition("x.csv", sites=5).fields["partition"] == "iid"

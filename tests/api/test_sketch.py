@@ -119,6 +119,17 @@ def test_sites_by_name_run_in_a_folder_that_is_kept_and_resumed(base: str, tmp_p
         cl.simulate(study, out=out)
 
 
+def test_what_is_no_study_or_engine_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(cl.CloisterError, match=r"study: str given.*from_toml\(path\)"):
+        cl.simulate("study.toml")  # type: ignore[arg-type]
+    with pytest.raises(cl.CloisterError, match="engine: 'spark' given; local or ray is needed"):
+        cl.simulate(cl.Study(), engine="spark")  # type: ignore[arg-type]
+    with pytest.raises(cl.CloisterError, match="engine: 'spark' given"):
+        cl.resume(tmp_path, engine="spark")  # type: ignore[arg-type]
+    with pytest.raises(cl.CloisterError, match="is no run's folder"):
+        cl.resume(tmp_path)
+
+
 def test_a_run_that_fails_leaves_no_records_behind(
     base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
