@@ -21,6 +21,7 @@ from cloister.cli import (
     member,
     offline,
     plan,
+    predict,
     server,
     simulate,
     site,
@@ -31,17 +32,7 @@ from cloister.cli import (
 from cloister.cli.streams import Printing, printing, say_error
 from cloister.errors import BadFileError, CloisterError, NetworkError, UsageError
 from cloister.files import bad_file
-
-# Before any library is loaded: nothing phones home, nothing asks for updates, and tokenizers do
-# not warn about forks.
-QUIET = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
+from cloister.quiet import keep_quiet
 
 app = typer.Typer(
     name="cloister",
@@ -56,6 +47,7 @@ app.command("simulate")(simulate.simulate)
 app.command("plan")(plan.plan)
 app.command("epsilon")(epsilon.epsilon)
 app.command("evaluate")(evaluate.evaluate)
+app.command("predict")(predict.predict)
 app.command("dashboard")(dashboard.dashboard)
 app.command("bundle")(offline.bundle)
 app.command("env")(environment.environment)
@@ -79,8 +71,7 @@ def _root(
 
 def main() -> None:
     """The `cloister` command."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    keep_quiet()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=Printing(sys.stderr))
     sys.exit(run(sys.argv[1:]))
 

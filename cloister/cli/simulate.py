@@ -80,10 +80,10 @@ def simulate(
     with_twin = (recipe is None and not resume) if twin is None else twin
     with_twin = with_twin and study.privacy.enabled
 
+    from cloister.api.simulating import run_study
     from cloister.cli.display import Display
     from cloister.server.run_directory import RunDirectory
-    from cloister.simulation.run import Events, simulate
-    from cloister.simulation.twin import simulate_with_twin
+    from cloister.simulation.run import Events
 
     folder = out or Path("runs") / f"{study.study.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     run = RunDirectory.reopen(folder) if resume else RunDirectory.create(folder, study)
@@ -98,17 +98,16 @@ def simulate(
         display.warn,
         on_base=display.note,
     )
-    runner = simulate_with_twin if with_twin else simulate
     try:
         with display:
-            result = runner(study, run, engine.value, events)
+            result = run_study(study, run, engine.value, with_twin, events)
     except KeyboardInterrupt:
         raise CloisterError(
             f"interrupted in round {display.closed_rounds + 1}; {display.closed_rounds} rounds "
             f"are saved in {run.path}; go on with: cloister simulate --resume --out {folder}"
             f"{' --twin' if with_twin else ''}"
         ) from None
-    display.summary(result)
+    display.summary(result.finished)
     if as_json:
         typer.echo(json.dumps(result.to_json()))
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -200,6 +201,8 @@ def status(site: SiteToml, as_json: AsJson = False) -> None:
             f"  left: round {row['round']} of study {row['study'][:12]}, {row['bytes']:,} bytes, "
             f"SHA-256 {row['sha256'][:16]}…, {row['time']}"
         )
+    for row in facts["adapters"]:
+        typer.echo(visible(_delivered(row)))
     if facts["refusals_dropped"]:
         gone = facts["refusals_dropped"]
         typer.echo(
@@ -208,3 +211,15 @@ def status(site: SiteToml, as_json: AsJson = False) -> None:
         )
     for row in facts["refusals"][-5:]:
         typer.echo(f"  refused: round {row['round']}, {row['time']}: {row['why']}")
+
+
+def _delivered(row: Mapping[str, Any]) -> str:
+    """A line on a delivered adapter; how good it is, the coordinator says."""
+    claim = row.get("claim", {})
+    score = claim.get("score")
+    good = "no score was told" if score is None else f"{claim.get('metric')} {score:.4f}"
+    return (
+        f"  adapter of study {str(row.get('study', ''))[:12]} ({row.get('name', '')}), received "
+        f"{row.get('received', 'at an unknown time')}; on the coordinator's public test set, as "
+        f"the coordinator says: {good}; cloister predict {row['folder']} --data FILE"
+    )

@@ -9,6 +9,7 @@ personal/          the sites' own adapters, where they keep a part (simulations)
 certificates/      the sites' certificates: of a deployment SITE.certificate.json, as each site sent
                    its own; of a simulation also bundle.zip and keys.json, with whole ledgers
                    (`cloister audit certificate`)
+data/              records of a study whose data were in memory, for resuming; its owner's alone
 tensorboard/       for those who asked
 *.png              plots
 """
@@ -27,6 +28,9 @@ from cloister.files import bad_file, write_whole
 from cloister.ledger.chain import Head
 from cloister.recipe import Recipe, read_run_recipe
 from cloister.strategies.strategy import ServerState
+
+# The folder in it that holds records; whoever copies a run to pass it on leaves it out.
+RECORDS = "data"
 
 
 @dataclass(frozen=True)

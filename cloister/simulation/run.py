@@ -17,6 +17,7 @@ from cloister.errors import (
 from cloister.ledger.chain import Head
 from cloister.ledger.ledger import Ledger
 from cloister.models.state import write_adapter
+from cloister.plugins import is_of_this_process
 from cloister.protocol.signed_questions import Unsigned
 from cloister.recipe import Recipe
 from cloister.server.app import make_server_app
@@ -89,6 +90,11 @@ def simulate(
         raise UsageError(
             "privacy.noise: \"shared\" keeps each site's keys in its process, which Ray's workers "
             "are not; use --engine local"
+        )
+    if engine == "ray" and is_of_this_process(recipe.task.kind):
+        raise UsageError(
+            f"task.kind: {recipe.task.kind} is a class of a script or notebook, which Ray's "
+            "workers do not have; put it into a module, or use --engine local"
         )
     coordinator = open_coordinator(recipe, run, events)
     final: list[ServerState] = []

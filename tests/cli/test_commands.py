@@ -98,6 +98,7 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
             "--steps",
         ],
         "evaluate": ["--data", "--json"],
+        "predict": ["--base", "--data", "--device", "--json", "--out", "--text"],
         "dashboard": ["--host", "--keys", "--port", "--static", "--token"],
         "bundle": [
             "--ca-passphrase-file",

@@ -156,6 +156,7 @@ def overview_of(file: SiteFile) -> dict[str, Any]:
         "decisions_trouble": trouble,
         "budget": budget_of(file),
         "releases": releases_of(file),
+        "adapters": folder.delivered(),
         "refusals": folder.refusals(),
         "refusals_dropped": asdict(dropped) if dropped else None,
     }
