@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python tools/install.py --lock $(LOCK) --here
 # the federations and runs that they share; some tests start services of their own, hence at most 8.
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo deploy-demo test nightly fuzz check audit bench docs format lock image clean
+.PHONY: help demo deploy-demo test nightly fuzz check audit bench docs reference format lock image clean
 
 help: ## What each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -43,6 +43,9 @@ audit: $(VENV)/.demo ## Put the quickstart's mechanism to its laws, and attack i
 
 bench: $(VENV)/.dev ## Speed and memory, as ratios within one run
 	$(BIN)/python -m benchmarks
+
+reference: $(VENV)/.dev ## docs/api.md and docs/commands.md anew, from docstrings and --help
+	$(BIN)/python tools/reference.py
 
 docs: .venv-docs/.made ## The documentation as web pages, in site/; nothing is fetched while building
 	.venv-docs/bin/zensical build --strict --clean
