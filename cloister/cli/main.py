@@ -46,7 +46,6 @@ app = typer.Typer(
     name="cloister",
     help="Fine-tune a language model together, under differential privacy; no record leaves.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -65,14 +64,24 @@ app.add_typer(member.app, name="member")
 app.add_typer(runs.app, name="run")
 
 
+def _print_version(is_asked: bool) -> None:
+    """Prints the version and ends, before a missing command is an error."""
+    if is_asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
-    context: typer.Context,
-    version: bool = typer.Option(False, "--version", help="Print the version and end."),
+    version: bool = typer.Option(
+        False,
+        "--version",
+        callback=_print_version,
+        is_eager=True,
+        help="Print the version and end.",
+    ),
 ) -> None:
-    if version:
-        typer.echo(__version__)
-        context.exit(0)
+    """Options that stand before any command."""
 
 
 def main() -> None:

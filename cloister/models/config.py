@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from cloister.bounds import LARGE, MOST_NAME, MOST_PATH, MOST_SITES, SMALL, Between, Items, Text
 from cloister.errors import UsageError
-from cloister.fields import check_bounds
+from cloister.fields import called, check_bounds
 
 Train = Literal["both", "b", "b-moving", "b-kept", "alternate", "none"]
 Head = Literal["linear", "lora", "frozen"]
@@ -45,7 +45,9 @@ class ModelConfig:
             folder says under `auto` and `trained`, else not.
     """
 
-    base: Annotated[str, Text(MOST_PATH, least=1)] = DEFAULT_BASE
+    base: Annotated[str, Text(MOST_PATH, least=1)] = field(
+        default=DEFAULT_BASE, metadata=called("name model path base_model model_name id")
+    )
     sha256: Annotated[str, Text(64)] | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     quantization: Literal["none", "8bit", "4bit"] = "none"
@@ -93,9 +95,11 @@ class LoraConfig:
             gradients are not exact.
     """
 
-    r: Rank = 4
+    r: Rank = field(default=4, metadata=called("rank lora_r lora_rank"))
     ranks: Annotated[tuple[Rank, ...], Items(MOST_SITES)] = ()
-    alpha: Annotated[float, Between(SMALL, LARGE)] = 8.0
+    alpha: Annotated[float, Between(SMALL, LARGE)] = field(
+        default=8.0, metadata=called("lora_alpha scaling")
+    )
     target_modules: Annotated[
         tuple[Annotated[str, Text(MOST_NAME, least=1)], ...], Items(MOST_MODULES)
     ] = ()

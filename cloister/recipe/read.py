@@ -13,7 +13,7 @@ from typing import Any
 
 from cloister.bounds import shortened
 from cloister.errors import RecipeError, UsageError
-from cloister.fields import field_types, parse_assignment, read_section, takes_none
+from cloister.fields import field_types, owners, parse_assignment, read_section, takes_none
 from cloister.models.config import DEFAULT_BASE
 from cloister.recipe.document import FORMAT, LAST_FORMAT, OLD_MACHINE, as_begun
 from cloister.recipe.rules import study_problems
@@ -136,7 +136,13 @@ def read_sections(
     sections: dict[str, Any] = {}
     for name, table in tables.items():
         if name not in KINDS:
-            problems.append(f"{shortened(name)[1:-1]}: unknown section; known: {', '.join(KINDS)}")
+            meant = owners(name, KINDS)
+            hint = (
+                f"it is a key, not a section: {' or '.join(meant)}"
+                if meant
+                else f"known: {', '.join(KINDS)}"
+            )
+            problems.append(f"{shortened(name)[1:-1]}: unknown section; {hint}")
         elif not isinstance(table, dict):
             problems.append(f"{name}: {shortened(table)} given; a section [{name}] is needed")
         elif name == "strategy":
@@ -144,7 +150,10 @@ def read_sections(
         else:
             if name == "model" and table.get("base", DEFAULT_BASE) == DEFAULT_BASE:
                 table = {"sha256": DEFAULT_SHA256, **table}
-            sections[name] = read_section(KINDS[name], table, name, problems, is_whole=is_whole)
+            others = {other: kind for other, kind in KINDS.items() if other != name}
+            sections[name] = read_section(
+                KINDS[name], table, name, problems, is_whole=is_whole, others=others
+            )
     return sections
 
 
@@ -159,7 +168,7 @@ def _strategy(table: Mapping[str, object], problems: list[str], is_whole: bool) 
 
 def _assign(tables: Tables, assignment: str, problems: list[str]) -> None:
     try:
-        section, key, value = parse_assignment(assignment)
+        section, key, value = parse_assignment(assignment, KINDS)
     except UsageError as error:
         problems.append(str(error))
         return

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from cloister.bounds import Between, Items, Text
 from cloister.errors import UsageError
-from cloister.fields import check_bounds
+from cloister.fields import called, check_bounds
 
 TaskKind = Literal["sequence-classification", "token-classification", "causal-lm"]
 
@@ -35,12 +35,16 @@ class TaskConfig:
             built-in one.
     """
 
-    kind: TaskKind = "sequence-classification"
+    kind: TaskKind = field(
+        default="sequence-classification", metadata=called("task name type task_type")
+    )
     labels: Annotated[
         tuple[Annotated[str, Text(LONGEST_LABEL, lines=True, least=1)], ...], Items(MOST_LABELS)
     ] = ()
     # MiniLM was trained on 128 tokens; most notes and intents are shorter.
-    max_length: Annotated[int, Between(2, LONGEST_RECORD)] = 128
+    max_length: Annotated[int, Between(2, LONGEST_RECORD)] = field(
+        default=128, metadata=called("max_len max_seq_length max_tokens")
+    )
     chat_template: Annotated[str, Text(LONGEST_TEMPLATE, lines=True)] | None = None
 
     def __post_init__(self) -> None:
