@@ -13,6 +13,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeVar
 
 from cloister.bounds import Bound, Items, shortened
@@ -200,13 +201,20 @@ def owners(key: str, sections: Mapping[str, type]) -> list[str]:
     Returns:
         Fields of that name; where there is none, fields that are called so elsewhere.
     """
-    same = [name for name, kind in sections.items() if key in field_types(kind)]
+    same = [name for name, kind in sections.items() if key in _keys(kind)]
     if same:
         return [f"{name}.{key}" for name in same]
     named = {name: _synonyms(kind).get(key.lower()) for name, kind in sections.items()}
     return [f"{name}.{own}" for name, own in named.items() if own is not None]
 
 
+@lru_cache(maxsize=64)  # a file may have thousands of unknown keys, and each is looked for
+def _keys(kind: type) -> tuple[str, ...]:
+    """A section's keys."""
+    return tuple(field_types(kind))
+
+
+@lru_cache(maxsize=64)
 def _synonyms(kind: type) -> dict[str, str]:
     """What a section's keys are called elsewhere: key by synonym."""
     return {
@@ -222,7 +230,7 @@ def _near(key: str, kind: type, others: Mapping[str, type]) -> str:
     A known synonym comes first, then a field of the same name in another section, then a name that
     is spelt nearly alike, then a synonym of another section's field.
     """
-    known = field_types(kind)
+    known = _keys(kind)
     synonym = _synonyms(kind).get(key.lower())
     if synonym is not None:
         return f"; did you mean {synonym}?"

@@ -13,7 +13,14 @@ from typing import Any
 
 from cloister.bounds import shortened
 from cloister.errors import RecipeError, UsageError
-from cloister.fields import field_types, owners, parse_assignment, read_section, takes_none
+from cloister.fields import (
+    LONGEST_KEY,
+    field_types,
+    owners,
+    parse_assignment,
+    read_section,
+    takes_none,
+)
 from cloister.models.config import DEFAULT_BASE
 from cloister.recipe.document import FORMAT, LAST_FORMAT, OLD_MACHINE, as_begun
 from cloister.recipe.rules import study_problems
@@ -136,7 +143,7 @@ def read_sections(
     sections: dict[str, Any] = {}
     for name, table in tables.items():
         if name not in KINDS:
-            meant = owners(name, KINDS)
+            meant = owners(name[:LONGEST_KEY], KINDS)
             hint = (
                 f"it is a key, not a section: {' or '.join(meant)}"
                 if meant
