@@ -13,11 +13,13 @@ import typer
 from cloister import __version__
 from cloister.cli import (
     audit,
+    compare,
     dashboard,
     epsilon,
     evaluate,
     ledger,
     member,
+    new,
     offline,
     plan,
     server,
@@ -50,7 +52,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("new")(new.new)
 app.command("simulate")(simulate.simulate)
+app.command("compare")(compare.compare)
 app.command("plan")(plan.plan)
 app.command("epsilon")(epsilon.epsilon)
 app.command("evaluate")(evaluate.evaluate)
@@ -112,7 +116,7 @@ def _run(arguments: list[str]) -> int:
     try:
         code = app(args=arguments, prog_name="cloister", standalone_mode=False)
     except CloisterError as error:
-        say_error(str(error))
+        say_error("\n".join([str(error), *getattr(error, "__notes__", ())]))
         return error.exit_code
     except BrokenPipeError:  # whoever read the output ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

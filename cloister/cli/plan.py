@@ -41,13 +41,18 @@ def plan(
     """
     from cloister.errors import UsageError
     from cloister.recipe import read_recipe, warnings
-    from cloister.simulation.planning import plans_by_size
+    from cloister.simulation.planning import plans_by_size, why_uncounted
 
     study = read_recipe(recipe, assignments or [])
     if not study.privacy.enabled:
         raise UsageError("privacy.enabled: false given; there is nothing to plan without privacy")
     plans = [_facts(study, count, made) for made, count in plans_by_size(study)]
-    notes = [*warnings(study), *(note for facts in plans for note in facts.pop("warnings"))]
+    uncounted = why_uncounted(study)
+    notes = [
+        *warnings(study),
+        *(note for facts in plans for note in facts.pop("warnings")),
+        *([uncounted] if uncounted is not None else []),
+    ]
     if as_json:
         document = {"recipe": study.digest(), "plans": plans, "warnings": notes}
         typer.echo(json.dumps(document))

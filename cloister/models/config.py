@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cloister.bounds import LARGE, MOST_NAME, MOST_PATH, MOST_SITES, SMALL, Between, Items, Text
@@ -26,6 +27,19 @@ MOST_RESIDUAL = 16_384
 MOST_MODULES = 1000
 
 Rank = Annotated[int, Between(1, MOST_RANK)]
+
+
+def base_problem(base: str) -> str | None:
+    """Why `model.base` can name no base model; None where it may, which a look at the hub decides.
+
+    Args:
+        base: As the recipe has it.
+    """
+    if Path(base).expanduser().is_dir():
+        return None
+    if base.count("/") != 1 or base.startswith(("/", ".", "~")):
+        return f"model.base: {base} is no folder here and no hub id (owner/name)"
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)

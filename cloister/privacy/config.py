@@ -47,7 +47,7 @@ class PrivacyConfig:
             of ε. 0 clips without noise, which is not private (ε = ∞).
         delta: δ of the guarantee; should stay below 1/(10 n) of the smallest site.
         max_grad_norm: Bound on the Euclidean norm of one record's gradient over all trainable
-            parameters at once.
+            parameters at once. A recipe of token classification that states none gets 1.
         max_update_norm: Bound on the norm of what one site sends in one round; it limits a site's
             influence on the others, and costs no privacy (post-processing).
         noise: Who adds it. `site`: each site all of its own, so nobody sees an update without.

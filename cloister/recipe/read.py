@@ -22,6 +22,7 @@ from cloister.fields import (
     takes_none,
 )
 from cloister.models.config import DEFAULT_BASE
+from cloister.recipe.defaults import with_task_defaults
 from cloister.recipe.document import FORMAT, LAST_FORMAT, OLD_MACHINE, as_begun
 from cloister.recipe.rules import study_problems
 from cloister.recipe.schema import DEFAULT_SHA256, SECTIONS, Recipe
@@ -36,6 +37,11 @@ KINDS: dict[str, type] = {
 }
 # What was in `[training]` and is in `[machine]`.
 MOVED = tuple(f.name for f in dataclasses.fields(MachineConfig))
+# What a recipe's file is told that names no training data.
+STAND_IN = (
+    "data.train: none given; the quickstart's synthetic hospitals stand in. Give your own by "
+    "--set data.train=… and --set data.test=…"
+)
 
 Tables = dict[str, object]
 
@@ -52,7 +58,11 @@ def read_recipe(path: Path | None, assignments: Iterable[str] = ()) -> Recipe:
         RecipeError: Anything in it is invalid; all problems at once.
     """
     tables = {} if path is None else read_toml(path, "give the recipe's file")
-    return _read(tables, assignments)
+    recipe = _read(tables, assignments)
+    data = tables.get("data", {})
+    if path is None or not isinstance(data, dict) or "train" in data:
+        return recipe
+    return dataclasses.replace(recipe, notes=(*recipe.notes, STAND_IN), has_stand_in=True)
 
 
 def parse_recipe(text: str, assignments: Iterable[str] = ()) -> Recipe:
@@ -115,6 +125,8 @@ def _read(tables: Tables, assignments: Iterable[str], is_whole: bool = False) ->
     if is_begun:
         tables = _begun(tables)
     notes = _take_moved(tables, problems)
+    if not is_whole:
+        tables = with_task_defaults(tables)
     sections = read_sections(tables, problems, is_whole=is_whole)
     if problems:
         raise RecipeError(problems)

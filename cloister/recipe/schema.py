@@ -129,6 +129,7 @@ class Recipe:
         format: The format that the study was begun under, where that is not format 1; its document
             stays in it to the study's end.
         notes: What reading it changed, for the user; no part of the study.
+        has_stand_in: Whether its file names no training data, so that the quickstart's stand in.
     """
 
     study: StudyConfig = field(default_factory=StudyConfig)
@@ -145,6 +146,7 @@ class Recipe:
     begun: MachineConfig | None = None
     format: int = document.FORMAT
     notes: tuple[str, ...] = field(default=(), compare=False)
+    has_stand_in: bool = field(default=False, compare=False)
 
     def sections(self) -> dict[str, object]:
         """Its sections by name."""
@@ -194,5 +196,7 @@ class Recipe:
 
 
 SECTIONS = tuple(
-    f.name for f in dataclasses.fields(Recipe) if f.name not in ("begun", "format", "notes")
+    f.name
+    for f in dataclasses.fields(Recipe)
+    if f.name not in ("begun", "format", "notes", "has_stand_in")
 )

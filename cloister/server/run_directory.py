@@ -2,6 +2,7 @@
 
 recipe.toml        the resolved recipe: every field with its value
 metrics.jsonl      one line for each closed round
+result.json        what a finished simulation came to
 checkpoint/        the state after the last closed round
 adapter/           the result in PEFT format, with its card
 ledgers/           the sites' ledgers, and what sites keep beside them (simulations)
@@ -26,7 +27,19 @@ from cloister.errors import BadFileError, UsageError
 from cloister.files import bad_file, write_whole
 from cloister.ledger.chain import Head
 from cloister.recipe import Recipe, read_run_recipe
+from cloister.server.unused_run import clear_unused
 from cloister.strategies.strategy import ServerState
+
+# What is said of a folder that a new run is not written into.
+TAKEN = (
+    "exists already and is not written over; choose another --out, or go on with an unfinished run "
+    "in it by --resume"
+)
+
+
+def is_taken(path: Path) -> bool:
+    """Whether something is at a path that a new run would write over."""
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
 
 
 @dataclass(frozen=True)
@@ -43,17 +56,16 @@ class RunDirectory:
     def create(cls, path: Path, recipe: Recipe) -> RunDirectory:
         """Makes a new folder with the recipe in it.
 
+        What a failed first try left there is cleared, as long as nothing was charged in it.
+
         Raises:
             UsageError: The folder holds something already.
             BadFileError: It cannot be written.
         """
         path = path.absolute()
         try:
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                raise UsageError(
-                    f"{path} exists already and is not written over; choose another --out, or go "
-                    "on with an unfinished run in it by --resume"
-                )
+            if is_taken(path) and not (path.is_dir() and clear_unused(path)):
+                raise UsageError(f"{path} {TAKEN}")
             path.mkdir(parents=True, exist_ok=True)
             write_whole(path / "recipe.toml", recipe.to_toml().encode())
         except (OSError, ValueError) as error:
@@ -102,6 +114,11 @@ class RunDirectory:
             RecipeError: It lacks a field, or has an unknown one.
         """
         return read_run_recipe(self.recipe_file)
+
+    @property
+    def result_file(self) -> Path:
+        """What a finished run came to, as `simulate --json` prints it."""
+        return self.path / "result.json"
 
     @property
     def adapter(self) -> Path:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from cloister.adapter.tensors import Adapter
 from cloister.export.adapter_folder import Released, export
 from cloister.export.card import write_card
+from cloister.files import write_whole
 from cloister.ledger.ledger import Ledger
 from cloister.models.state import write_adapter
 from cloister.server.plots import plot_run
@@ -85,7 +87,13 @@ def write_results(
     write_card(run.adapter, card_for(study, workspace, result))
     promises = {site.name: site.promise for site in result.sites}
     plot_run(rows, task.primary_metric, recipe.study.name, promises, run.path / "metrics.png")
+    write_result(run, result)
     return result
+
+
+def write_result(run: RunDirectory, result: Result) -> None:
+    """Writes `result.json`, by which a finished run is known and compared."""
+    write_whole(run.result_file, (json.dumps(result.to_json(), indent=1) + "\n").encode())
 
 
 def _personal_scores(

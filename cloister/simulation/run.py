@@ -13,7 +13,6 @@ from cloister.errors import (
     CloisterError,
     QuorumError,
     RoundSpentError,
-    UsageError,
 )
 from cloister.export.guessing import guess_warning, guessing
 from cloister.ledger.chain import Head
@@ -28,6 +27,8 @@ from cloister.server.run_directory import RunDirectory
 from cloister.server.scoring import Scorer, error_of
 from cloister.server.study import RoundReport, ServerStudy
 from cloister.server.tracking import TensorBoard, metrics_row
+from cloister.server.unused_run import held
+from cloister.simulation.early import check_engine
 from cloister.simulation.engines import Engine, run_local, run_ray
 from cloister.simulation.finish import write_results
 from cloister.simulation.ledgers import begin_ledgers
@@ -87,12 +88,12 @@ def simulate(
     Raises:
         CloisterError: Anything that ends it; closed rounds stay saved.
     """
-    events = events or Events()
-    if engine == "ray" and recipe.privacy.sharing(recipe.data.sites) is not None:
-        raise UsageError(
-            "privacy.noise: \"shared\" keeps each site's keys in its process, which Ray's workers "
-            "are not; use --engine local"
-        )
+    with held(run.path):
+        return _simulate(recipe, run, engine, events or Events())
+
+
+def _simulate(recipe: Recipe, run: RunDirectory, engine: Engine, events: Events) -> Result:
+    check_engine(recipe, engine)
     coordinator = open_coordinator(recipe, run, events)
     final: list[ServerState] = []
     server_app = make_server_app(lambda context: coordinator.study(), final.append)

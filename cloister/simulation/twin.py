@@ -9,6 +9,7 @@ from cloister.recipe import Recipe
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.card import card_for
 from cloister.simulation.engines import Engine
+from cloister.simulation.finish import write_result
 from cloister.simulation.result import Result
 from cloister.simulation.run import Events, simulate
 from cloister.simulation.study import prepare, workspace_of
@@ -50,4 +51,5 @@ def simulate_with_twin(
     )
     study = prepare(recipe)
     write_card(run.adapter, card_for(study, workspace_of(study), both))
+    write_result(run, both)
     return both

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from cloister.data.records import Record, RecordKind, TextRecord, TokenRecord
 from cloister.errors import UsageError
 from cloister.tasks.chat import PLAIN_TEMPLATE, CausalChat
-from cloister.tasks.config import TaskConfig, TaskKind
+from cloister.tasks.config import RECORDS, TaskConfig, TaskKind
 from cloister.tasks.sequence import SequenceClassification
 from cloister.tasks.task import Task
 from cloister.tasks.template import ChatTemplate
@@ -19,12 +19,7 @@ from cloister.tasks.words import check_offsets
 
 def record_kind(kind: TaskKind) -> RecordKind:
     """Which records a kind of task reads."""
-    kinds: dict[TaskKind, RecordKind] = {
-        "sequence-classification": "text",
-        "token-classification": "tokens",
-        "causal-lm": "messages",
-    }
-    return kinds[kind]
+    return RECORDS[kind]
 
 
 def labels_of(records: Iterable[Record], kind: RecordKind) -> tuple[str, ...]:

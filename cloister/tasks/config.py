@@ -6,10 +6,18 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from cloister.bounds import Between, Items, Text
+from cloister.data.records import RecordKind
 from cloister.errors import UsageError
 from cloister.fields import called, check_bounds
 
 TaskKind = Literal["sequence-classification", "token-classification", "causal-lm"]
+
+# Which records each kind of task reads.
+RECORDS: dict[TaskKind, RecordKind] = {
+    "sequence-classification": "text",
+    "token-classification": "tokens",
+    "causal-lm": "messages",
+}
 
 # The 2,000 three-character categories of ICD-10, twice over; a head has one row for each.
 MOST_LABELS = 5000

@@ -33,7 +33,8 @@ class TrainingConfig:
         expected_batch_size: Mean size of a Poisson batch; over `data.public_records` it is the
             sample rate. Also the constant that gradients are divided by.
         local_steps: Optimizer steps a site takes in a round.
-        learning_rate: Peak learning rate.
+        learning_rate: Peak learning rate. A recipe of token classification that states none gets
+            24 (`cloister.recipe.defaults`).
         optimizer: Fresh in every round.
         momentum: Of SGD.
         weight_decay: Decoupled in AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101); an L2 term

@@ -80,14 +80,20 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
     }
     assert found == {
         "simulate": [
+            "--dry-run",
             "--engine",
             "--json",
             "--no-twin",
             "--out",
             "--resume",
+            "--seeds",
             "--set",
+            "--sweep",
             "--twin",
+            "--verbose",
         ],
+        "compare": ["--json", "--out"],
+        "new": ["--data", "--out"],
         "plan": ["--json", "--set"],
         "epsilon": [
             "--accountant",
