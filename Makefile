@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python tools/install.py --lock $(LOCK) --here
 # the federations and runs that they share; some tests start services of their own, hence at most 8.
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo deploy-demo test nightly fuzz check audit bench format lock image clean
+.PHONY: help demo deploy-demo test nightly fuzz check audit bench format reference lock image clean
 
 help: ## What each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -47,6 +47,9 @@ bench: $(VENV)/.dev ## Speed and memory, as ratios within one run
 format: $(VENV)/.dev ## Format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+reference: $(VENV)/.dev ## Write docs/recipe.md anew from the sections' docstrings and bounds
+	$(BIN)/python tools/recipe_reference.py
 
 lock: $(VENV)/.dev ## Make locks/ anew from constraints.txt (LINKS: a folder or page with torch's CPU build)
 	PATH="$(CURDIR)/$(BIN):$$PATH" python tools/lock.py $(if $(LINKS),--find-links $(LINKS))

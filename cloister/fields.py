@@ -259,38 +259,38 @@ def _convert(value: object, hint: Any) -> object:
     if origin is Literal:
         if any(type(value) is type(a) and value == a for a in arguments):
             return value
-        raise _UnfitError(value, _name(hint))
+        raise _UnfitError(value, type_words(hint))
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise _UnfitError(value, _name(hint))
+            raise _UnfitError(value, type_words(hint))
         return tuple(_item(item, arguments[0], number) for number, item in enumerate(value))
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         if isinstance(value, str | hint) and value in {member.value for member in hint}:
             return hint(value)
-        raise _UnfitError(value, _name(hint))
+        raise _UnfitError(value, type_words(hint))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         try:
             return float(value)
         except OverflowError:
-            raise _UnfitError(value, _name(hint)) from None
+            raise _UnfitError(value, type_words(hint)) from None
     if type(value) is hint:
         return value
-    raise _UnfitError(value, _name(hint))
+    raise _UnfitError(value, type_words(hint))
 
 
 def _bounded(value: object, hint: Any, arguments: tuple[Any, ...]) -> object:
     kind, bounds = arguments[0], [bound for bound in arguments[1:] if isinstance(bound, Bound)]
     for bound in bounds:  # before a long list is converted
         if isinstance(bound, Items) and isinstance(value, list | tuple) and not bound(value):
-            raise _UnfitError(value, _name(hint))
+            raise _UnfitError(value, type_words(hint))
     try:
         converted = _convert(value, kind)
     except _UnfitError as error:
         if error.place:
             raise
-        raise _UnfitError(value, _name(hint)) from None
+        raise _UnfitError(value, type_words(hint)) from None
     if not all(bound(converted) for bound in bounds):
-        raise _UnfitError(value, _name(hint))
+        raise _UnfitError(value, type_words(hint))
     return converted
 
 
@@ -313,15 +313,17 @@ def _convert_union(value: object, members: list[Any]) -> object:
     raise _UnfitError(value, " or ".join(needs))
 
 
-def _name(hint: Any) -> str:
-    """A type in words."""
+def type_words(hint: Any) -> str:
+    """A field's type with its bounds, in words: for messages and the reference of recipes."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return " ".join([_name(arguments[0]), *(str(bound) for bound in arguments[1:])])
+        return " ".join([type_words(arguments[0]), *(str(bound) for bound in arguments[1:])])
     if origin is Literal:
-        return " or ".join(f'"{a}"' for a in arguments)
+        return " or ".join(f'"{a}"' if isinstance(a, str) else str(a) for a in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(type_words(a) for a in arguments if a is not type(None))
     if origin is tuple:
-        return f"a list of {_name(arguments[0])}"
+        return f"a list of {type_words(arguments[0])}"
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return " or ".join(f'"{member.value}"' for member in hint)
     names = {
