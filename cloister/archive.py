@@ -75,7 +75,7 @@ class Archive:
         return sum(member.size for member in self.members)
 
     def read(self, name: str, most: int) -> bytes:
-        """One member's content.
+        """Reads one member's content, and checks its length and hash.
 
         Raises:
             BadFileError: It is not there, longer than `most`, or the file changed meanwhile.

@@ -97,7 +97,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Items:
-    """A list of so many values.
+    """The bounds on a list: its number of values, and those of each value.
 
     Attributes:
         most: Values.

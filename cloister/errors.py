@@ -1,7 +1,7 @@
 """Every error that Cloister raises on purpose, and the exit code that each ends a command with.
 
     CloisterError                  1  failed
-    ├── UsageError                 2  a command or recipe that cannot be meant
+    ├── UsageError                 2  an invalid command or recipe
     │   └── RecipeError            2  one or several fields of a recipe, all reported at once
     ├── BadFileError               3  a file that is missing, malformed or not the one expected
     │   ├── DataError              3  a data file, named with its row

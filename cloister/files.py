@@ -167,8 +167,8 @@ def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
         mode: Who may read it, from its first byte on.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    # A new file, and no link that somebody put there: whoever may write to the folder must not
-    # choose what is written over.
+    # O_EXCL with a random name: never follow a symlink that somebody planted in the folder, who
+    # would then choose which file is overwritten.
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:

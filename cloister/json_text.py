@@ -32,7 +32,7 @@ def read_json(
     most_depth: int = MOST_DEPTH,
     most_values: int = MOST_VALUES,
 ) -> Any:
-    """Parses JSON.
+    """Parses JSON that another party wrote, within bounds.
 
     Args:
         content: UTF-8, or text.
@@ -68,7 +68,7 @@ def read_json(
 
 
 def each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; of a name that stands there twice, readers could take either.
+    """Builds an object; refuses duplicate names, of which readers could take either.
 
     Raises:
         ValueError: One does.

@@ -29,7 +29,7 @@ _FRAME = len(MAGIC) + 6
 
 
 def encode(adapter: Adapter, dtype: Dtype = "float32", max_norm: float | None = None) -> bytes:
-    """Writes an adapter.
+    """Encodes an adapter as bytes for the wire.
 
     Args:
         adapter: Its values are float32.
@@ -53,7 +53,7 @@ def encoded_length(shapes: Shapes, dtype: Dtype) -> int:
 
 
 def decode(data: bytes, *expected: Shapes, dtype: Dtype | None = None) -> Adapter:
-    """Reads an adapter.
+    """Decodes an adapter that came over the wire, and checks all of it first.
 
     Args:
         data: What `encode` wrote.

@@ -48,7 +48,7 @@ class Header:
 
 
 def write_header(header: Header) -> bytes:
-    """Canonical JSON.
+    """Writes a header as canonical JSON bytes.
 
     Args:
         header: Its names in order.

@@ -1,4 +1,4 @@
-"""The attacks of an empirical audit on a recipe, with records that are nobody's."""
+"""The attacks of an empirical audit on a recipe, with synthetic records."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cloister.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """What one attack showed.
+    """The result of one attack on one plan.
 
     Attributes:
         name: Of the attack.
@@ -38,7 +38,7 @@ class Attack:
     detail: str
 
     def to_json(self) -> dict[str, Any]:
-        """For `--json` and reports."""
+        """Returns the result as JSON values, for `--json` and reports."""
         return {
             "attack": self.name,
             "refuted": self.refuted,
@@ -51,7 +51,7 @@ class Attack:
 
 @dataclass(frozen=True)
 class Attacks:
-    """All attacks on one plan."""
+    """The results of all attacks on one plan."""
 
     plan: Plan
     attacks: tuple[Attack, ...]
@@ -65,7 +65,7 @@ class Illustration:
     detail: str
 
     def to_json(self) -> dict[str, Any]:
-        """For `--json` and reports."""
+        """Returns the result as JSON values, for `--json` and reports."""
         return {"attack": self.name, "detail": self.detail}
 
 

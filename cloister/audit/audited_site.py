@@ -1,4 +1,4 @@
-"""The site that an audit looks at: a recipe's own path, with records that are nobody's."""
+"""The site that an audit looks at: a recipe's own path, with synthetic records."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cloister.training.workspace import Workspace, open_workspace
 
 @dataclass(frozen=True)
 class AuditedSite:
-    """What conformance runs on.
+    """The simulated site that the conformance checks run on.
 
     Attributes:
         workspace: The recipe's base, adapters and task.

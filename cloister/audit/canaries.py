@@ -2,7 +2,7 @@
 
 Canary j contributes exactly C along coordinate j of its own: canaries are orthogonal, and none
 moves another's score. Each is in the data by a fair coin; whatever is in is drawn, clipped, summed,
-noised and stepped on as training does it, beside records that are nobody's. The attack sees every
+noised and stepped on as training does it, beside synthetic records. The attack sees every
 noised sum, which is what the claim is of, and scores a canary by the log-likelihood ratio of its
 coordinate over all steps (gradient canaries: Andrew et al. 2024, arXiv:2302.03098; Nasr et al.
 2023, arXiv:2302.07956).
@@ -42,7 +42,7 @@ MakeEntropy = Callable[[], Entropy]
 
 @dataclass(frozen=True)
 class CanaryRun:
-    """What one run showed.
+    """The result of one training run with canaries.
 
     Attributes:
         scores: Of each canary; higher means "in".
@@ -69,7 +69,7 @@ def audit_run(
 
     Args:
         workspace: Base, network and task; the network's parameters are overwritten.
-        units: Records that are nobody's, by unit; none: canaries alone.
+        units: Synthetic records, by unit; none: canaries alone.
         plan: A private plan; all its steps are run.
         config: Of training.
         make_entropy: Where randomness comes from; production's unless the auditor tests itself.

@@ -150,7 +150,7 @@ def shared_grid(plan: Plan, bound: float, values: int) -> float | None:
 
 
 def flat(total: ClippedSum) -> Floats:
-    """A sum as one vector."""
+    """Flattens a clipped sum into one vector."""
     joined: Floats = torch.cat([t.flatten() for t in total.tensors]).double().cpu().numpy()
     return joined * total.grid
 

@@ -43,7 +43,7 @@ def audit_step(
     direction /= direction.norm()
     gate = ReleasedSum(replace(plan, local_steps=2 * trials), make_entropy())
     grid = gate.grid(coordinates)
-    # Ten bounds long: clipping is part of the path that is attacked.
+    # Norm 10·C, so that the attack also exercises clipping.
     canary = clip_and_sum([(10 * bound * direction)[None]], bound, grid)
     nothing = empty_sum([direction], bound, grid)
 

@@ -32,7 +32,7 @@ CANDIDATES = 199
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What an attack showed.
+    """The result of an attack: the lower bound on ε that it supports.
 
     Attributes:
         false_positives: Upper confidence bound on the false-positive rate.

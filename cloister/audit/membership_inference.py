@@ -33,7 +33,7 @@ FALSE_POSITIVES = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Membership:
-    """What the attack reached.
+    """The result of a membership inference attack.
 
     Attributes:
         guesses: Records times adapters.
@@ -57,7 +57,7 @@ def attack_adapters(
 
     Args:
         workspace: Base, network and task; the network's parameters are overwritten.
-        units: Records that are nobody's, by unit.
+        units: Synthetic records, by unit.
         plan: What each adapter is trained on.
         config: Of training.
         adapters: How many; each is the target once.

@@ -49,7 +49,7 @@ class Releases:
 
     @property
     def standard(self) -> Floats:
-        """In deviations, [T, d]."""
+        """Returns the releases divided by the noise's standard deviation, [T, d]."""
         return self.values / self.deviation
 
     def tensors(self) -> list[Floats]:

@@ -60,7 +60,7 @@ class WatchedUnits(Sequence[UnitExamples]):
         return iter(self._units)  # a look at all of them is no draw
 
     def step(self) -> None:
-        """The next step begins."""
+        """Begins to record the next step."""
         self._taken.append([])
 
     @property
@@ -71,7 +71,7 @@ class WatchedUnits(Sequence[UnitExamples]):
 
 @dataclass(frozen=True)
 class ObservedRound:
-    """What one round did.
+    """What one training round was observed to do.
 
     Attributes:
         batches: Units of each step, by index.

@@ -97,7 +97,7 @@ def _unsigned(sizes: Floats) -> float:
 def repeat_checks(
     values: Floats, deviation: float, grid: float | None, is_float32: bool = True
 ) -> list[Check]:
-    """Exact repeats among releases.
+    """Checks that no noise value was used twice among the releases.
 
     Args:
         values: As released, float32 or integers in float64, [T, d].

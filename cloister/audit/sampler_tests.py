@@ -50,7 +50,7 @@ def inclusion(batches: Sequence[NDArray[np.int64]], units: int) -> tuple[Bools, 
 
 
 def sampler_checks(batches: Sequence[NDArray[np.int64]], units: int, rate: float) -> list[Check]:
-    """All laws of the sampler.
+    """Runs every statistical test of the sampler.
 
     Args:
         batches: Indices, in the order they were drawn.

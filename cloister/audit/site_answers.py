@@ -43,7 +43,7 @@ FROM_PAYLOAD = frozenset({"delta", "head", "signature"})
 
 @dataclass(frozen=True)
 class Answered:
-    """One answer.
+    """One answer of a simulated site, and what it was asked.
 
     Attributes:
         reply: As it leaves.

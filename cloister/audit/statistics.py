@@ -25,7 +25,7 @@ MOST_CHECKS = 50
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One law put to the test.
+    """The result of one statistical test of a mechanism.
 
     Attributes:
         name: Of the check.

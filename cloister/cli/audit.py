@@ -26,7 +26,7 @@ GUESSED = 64
 
 
 class Level(StrEnum):
-    """How deep an audit goes."""
+    """How thorough an audit is."""
 
     CONFORMANCE = "conformance"
     EMPIRICAL = "empirical"
@@ -58,7 +58,7 @@ def run(
     ] = 5000,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Test the path that a recipe trains on, with records that are nobody's.
+    """Test the path that a recipe trains on, with synthetic records.
 
     Example: cloister audit run simulations/bank_intents.toml --level conformance
     """

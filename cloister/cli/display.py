@@ -18,7 +18,7 @@ from cloister.cli.terminal import Terminal
 from cloister.recipe import Recipe
 
 if TYPE_CHECKING:  # they load what a refusal does not need
-    from cloister.server.study import RoundReport
+    from cloister.server.report import RoundReport
     from cloister.simulation.result import Result
 
 # Closed rounds whose mean time tells how long the rest takes: enough to even out the machine.
@@ -73,7 +73,7 @@ class Display:
                 self._console.print(self._table())
 
     def on_stage(self, text: str) -> None:
-        """What begins now."""
+        """Shows which stage of the run begins."""
         if text.startswith("the same without privacy") and self._console.is_terminal:
             self._console.print(self._table())
         if text.startswith("the same without privacy"):
@@ -90,11 +90,11 @@ class Display:
                 self._console.print("  ".join(self._columns()), highlight=False, soft_wrap=True)
 
     def on_step(self) -> None:
-        """A site took a step."""
+        """Moves the bar on by one local step of a site."""
         self._bar.advance(self._task)
 
     def on_round(self, report: RoundReport) -> None:
-        """A round was closed."""
+        """Prints the row of a closed round."""
         self._reports.append(report)
         self.closed_rounds = report.round
         left = time_left(self._reports, self._recipe.federation.num_rounds)

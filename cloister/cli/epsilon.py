@@ -13,7 +13,7 @@ from cloister.errors import RefusedError, UsageError
 
 
 class AccountantName(StrEnum):
-    """How ε is computed."""
+    """The accountant that computes ε."""
 
     PLD = "pld"
     RDP = "rdp"

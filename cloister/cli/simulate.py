@@ -40,7 +40,7 @@ Examples:
 
 
 class EngineName(StrEnum):
-    """Where sites run."""
+    """The engine in which simulated sites run."""
 
     LOCAL = "local"
     RAY = "ray"

@@ -32,7 +32,7 @@ class Printing(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """The stream's beneath."""
+        """The encoding of the wrapped stream."""
         return getattr(self.beneath, "encoding", None) or "utf-8"
 
     def write(self, text: str) -> int:
@@ -41,19 +41,19 @@ class Printing(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Flushes the stream beneath."""
+        """Flushes the wrapped stream."""
         self.beneath.flush()
 
     def fileno(self) -> int:
-        """The stream's beneath."""
+        """The file descriptor of the wrapped stream."""
         return self.beneath.fileno()
 
     def writable(self) -> bool:
-        """Always."""
+        """Returns True: text can be written to it."""
         return True
 
     def isatty(self) -> bool:
-        """Never."""
+        """Returns False: what is written is not interpreted by a terminal."""
         return False
 
 
@@ -68,6 +68,6 @@ def printing() -> Iterator[None]:
 
 
 def say_error(text: str) -> None:
-    """Prints why a command ends."""
+    """Prints the message of the error that ends a command."""
     more = "…" if len(text) > MOST_SHOWN else ""
     print(f"cloister: {text[:MOST_SHOWN]}{more}", file=sys.stderr)  # noqa: T201

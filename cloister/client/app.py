@@ -23,7 +23,7 @@ OpenSite = Callable[[Context], Admitted]
 
 @dataclass(frozen=True)
 class Identity:
-    """In whose name a word is told.
+    """The site in whose name a status is sent, and how it signs.
 
     Attributes:
         name: The site's.

@@ -86,7 +86,7 @@ def _consequence(name: str, accepted: Plan) -> str:
 
 
 def as_rows(found: tuple[Change, ...]) -> list[dict[str, Any]]:
-    """Changes as JSON."""
+    """Returns the changes as JSON rows, one for each changed term."""
     return [
         {"field": c.name, "asked": c.asked, "accepted": c.accepted, "consequence": c.consequence}
         for c in found

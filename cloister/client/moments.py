@@ -38,7 +38,7 @@ def period_of(seconds: float) -> float:
 
 @dataclass(frozen=True)
 class Moments:
-    """A clock to wait by.
+    """A clock and a way to wait, which tests replace.
 
     Attributes:
         clock: Seconds that only grow.

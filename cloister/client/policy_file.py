@@ -1,7 +1,7 @@
 """What `site.toml` says: the limits that an institution sets, one frozen value a section.
 
 The institution owns the file. It is read as a whole or refused as a whole: a missing file, an
-unknown key or a value that cannot be meant trains nothing. `EXAMPLE` is such a file. A section more
+unknown key or an invalid value trains nothing. `EXAMPLE` is such a file. A section more
 is one field more of `SitePolicy`.
 """
 
@@ -275,7 +275,7 @@ def read_policy(path: Path) -> SitePolicy:
 
     Raises:
         BadFileError: The file is missing, unreadable or no TOML.
-        RecipeError: Anything in it cannot be meant; all problems at once, each with the file.
+        RecipeError: Anything in it is invalid; all problems at once, each with the file.
     """
     tables = read_toml(path, "without it nothing is trained")
     try:
@@ -289,16 +289,16 @@ def parse_policy(text: str) -> SitePolicy:
 
     Raises:
         tomllib.TOMLDecodeError: The text is no TOML.
-        RecipeError: Anything in it cannot be meant.
+        RecipeError: Anything in it is invalid.
     """
     return policy_of(parse_toml(text))
 
 
 def policy_of(tables: Mapping[str, object]) -> SitePolicy:
-    """A policy from its sections.
+    """Builds a policy from the sections of its file.
 
     Raises:
-        RecipeError: Anything in them cannot be meant.
+        RecipeError: Anything in them is invalid.
     """
     kinds = typing.get_type_hints(SitePolicy)
     problems = [

@@ -105,7 +105,7 @@ class KeptProofs:
         )
 
     def times(self, admitted: Admitted, recipe: Recipe) -> Times:
-        """Measures a step and encoding.
+        """Measures the time of a training step and of encoding an update.
 
         Raises:
             PreflightError: A step on synthetic records fails.

@@ -98,7 +98,7 @@ def run_round(admitted: Admitted, request: RoundRequest, on_step: OnStep) -> Rou
 
 @dataclass(frozen=True)
 class _Begin:
-    """Where a round starts.
+    """The state of a round before anything is charged.
 
     Attributes:
         number: The round.

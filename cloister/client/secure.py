@@ -52,7 +52,7 @@ class EpochKeys:
         return advertise(terms, site, self.private, sign)
 
     def joined(self, terms: Terms, site: str, advertisements: dict[str, bytes]) -> Member:
-        """The member of this epoch.
+        """Returns this site's secure aggregation state for the epoch, joining it first.
 
         Raises:
             RefusedError: It has no keys of this epoch, or joined it with other keys of the others.

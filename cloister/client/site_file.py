@@ -187,7 +187,7 @@ class SiteFile:
 
     @property
     def declared(self) -> RecordsConfig:
-        """What the records hold.
+        """Returns what the site declares about its records.
 
         Raises:
             RecipeError: It is not declared.
@@ -203,7 +203,7 @@ class SiteFile:
 
     @property
     def data(self) -> Path:
-        """The file of its records."""
+        """Returns the path of the file that holds the records."""
         return self.place(self.site.data)
 
     def place(self, name: str) -> Path:
@@ -212,7 +212,7 @@ class SiteFile:
 
     @property
     def ledger(self) -> Path:
-        """Of the site's data set."""
+        """Returns the path of the ledger of the site's data set."""
         return self.place(self.site.ledger)
 
     @property
@@ -233,17 +233,17 @@ _REMEDY = "cloister site init writes one to start from"
 
 
 def read_site(path: Path) -> SiteFile:
-    """Reads a `site.toml`.
+    """Reads and checks a `site.toml`.
 
     Raises:
         BadFileError: It is missing, unreadable or no TOML.
-        RecipeError: Anything in it cannot be meant; all problems at once.
+        RecipeError: Anything in it is invalid; all problems at once.
     """
     return site_of(path, site_bytes(path))
 
 
 def site_bytes(path: Path) -> bytes:
-    """The bytes of a `site.toml`.
+    """Returns the bytes of a `site.toml`, bounded in number.
 
     Raises:
         BadFileError: It cannot be read.

@@ -15,7 +15,7 @@ from cloister.files import open_file
 
 @dataclass(frozen=True)
 class Stamp:
-    """A file at one moment.
+    """What identified a file at one moment: inode, size and time of change.
 
     Attributes:
         size: In bytes.
@@ -30,7 +30,7 @@ class Stamp:
 
     @classmethod
     def of(cls, path: Path) -> Self:
-        """The file as it is now.
+        """Takes the stamp of a file as it is now.
 
         Raises:
             DataError: It is no regular file, or cannot be read.
@@ -56,12 +56,12 @@ class Stamp:
             return False
 
     def document(self) -> dict[str, Any]:
-        """As JSON."""
+        """Returns the stamp as JSON values."""
         return asdict(self)
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
-        """From JSON.
+        """Builds a stamp from JSON values.
 
         Raises:
             ValueError: It is no stamp.

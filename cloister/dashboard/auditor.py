@@ -16,7 +16,7 @@ from cloister.files import Stamp, stamp_of
 
 @dataclass(frozen=True, kw_only=True)
 class AuditFacts:
-    """All of it.
+    """Everything that an auditor's page shows.
 
     Attributes:
         name: Of what is audited.
@@ -32,7 +32,7 @@ class AuditFacts:
 
 
 def read_ledgers(name: str, files: Mapping[str, Path], keys: Mapping[str, str]) -> AuditFacts:
-    """Ledgers as they lie on disk.
+    """Reads and verifies ledger files for an auditor's page.
 
     Args:
         name: Of what is audited.

@@ -26,7 +26,7 @@ IN_FULL, REMARKS = 5, 8
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """One run.
+    """What a coordinator's page shows of one run.
 
     Attributes:
         run: How it stands.
@@ -50,13 +50,13 @@ class RunFacts:
 
     @property
     def round(self) -> int:
-        """The last closed one."""
+        """The number of the last closed round."""
         return int(self.rows[-1]["round"]) if self.rows else 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class CoordinatorFacts:
-    """All of it.
+    """Everything that a coordinator's page shows.
 
     Attributes:
         status: As `cloister server status` tells.

@@ -11,7 +11,7 @@ SHORT = 12
 
 
 def epsilon_words(value: float | None, digits: int = 2) -> str:
-    """An ε; ∞ where there is none."""
+    """Formats an ε as text; ∞ where there is no finite one."""
     return shown(value, digits)
 
 
@@ -25,7 +25,7 @@ def size_words(count: float) -> str:
 
 
 def seconds_words(count: float) -> str:
-    """A duration."""
+    """Formats a duration as text."""
     if count < 10:
         return f"{count:.1f} s"
     if count < 120:
@@ -62,10 +62,10 @@ def ago(text: str | None, now: datetime) -> str:
 
 
 def short(digest: str) -> str:
-    """The opening of a hash."""
+    """Returns the first characters of a hash, for display."""
     return digest if len(digest) <= SHORT + 1 else f"{digest[:SHORT]}…"
 
 
 def counted(count: int, one: str, many: str = "") -> str:
-    """A number with its noun."""
+    """Formats a number with its noun in singular or plural."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"

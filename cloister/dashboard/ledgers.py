@@ -21,7 +21,7 @@ _computing = threading.Lock()
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerFacts:
-    """One ledger.
+    """What pages show of one ledger, verified anew.
 
     Attributes:
         name: The site's, or the file's.

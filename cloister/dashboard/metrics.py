@@ -288,7 +288,7 @@ class _Facts(Collector):
         self._families = families
 
     def collect(self) -> Iterable[Metric]:
-        """The families."""
+        """Yields the metric families of one scrape."""
         return self._families
 
 

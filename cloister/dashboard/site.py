@@ -21,7 +21,7 @@ from cloister.ledger.storage import LedgerFile
 
 @dataclass(frozen=True, kw_only=True)
 class SiteFacts:
-    """All of it.
+    """Everything that a site's page shows.
 
     Attributes:
         name: The site's.
@@ -53,7 +53,7 @@ class SiteFacts:
 
     @property
     def running(self) -> bool:
-        """Whether its service runs."""
+        """Whether the site's service runs now."""
         return bool(self.processes)
 
 

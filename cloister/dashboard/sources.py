@@ -22,7 +22,7 @@ WANTED = "a coordinator's folder, a site.toml, a ledger, a bundle, or a folder o
 
 @dataclass(frozen=True)
 class Page:
-    """One page.
+    """One page of a dashboard, with its address.
 
     Attributes:
         name: Of its template, its address and its file.
@@ -37,7 +37,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Source:
-    """What is shown.
+    """What a dashboard shows: a coordinator, a site, or ledgers.
 
     Attributes:
         pages: The first is what one sees first.
@@ -48,7 +48,7 @@ class Source:
     metrics: Callable[[datetime], bytes] | None = None
 
     def page(self, page: Page, now: datetime, *, is_live: bool) -> str:
-        """A whole page.
+        """Renders one whole page as HTML.
 
         Raises:
             CloisterError: What it shows cannot be read, or is not sound.
@@ -79,7 +79,7 @@ class SiteScrapes:
     failures: int = 0
 
     def __call__(self, now: datetime) -> bytes:
-        """One scrape."""
+        """Yields the metrics of one scrape."""
         try:
             return site_metrics(self.read(now), self.failures)
         except LedgerError:

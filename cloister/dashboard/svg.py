@@ -33,7 +33,7 @@ class Scale:
     end: float
 
     def __call__(self, value: float) -> float:
-        """Its place."""
+        """Returns the position of a value on the axis."""
         span = self.high - self.low or 1.0
         return round(self.start + (value - self.low) / span * (self.end - self.start), 2)
 
@@ -73,7 +73,7 @@ def tag(name: str, inner: object = None, **attributes: object) -> Markup:
 
 
 def text(x: float, y: float, words: str, _class: str = "", anchor: str = "start") -> Markup:
-    """Words at a place."""
+    """Returns an SVG text element at a position."""
     return tag("text", words, x=round(x, 2), y=round(y, 2), _class=_class, text_anchor=anchor)
 
 
@@ -113,7 +113,7 @@ def axes(x: Scale, y: Scale, x_ticks: Sequence[float], labels: Sequence[str], ti
 def picture(
     parts: Iterable[Markup], says: str, _class: str = "plot", height: float = HEIGHT
 ) -> Markup:
-    """A whole picture.
+    """Returns a whole SVG picture with its description.
 
     Args:
         parts: Its marks.

@@ -40,7 +40,7 @@ SEEN = {
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One round at one site.
+    """The state of one round at one site.
 
     Attributes:
         round: From 1.
@@ -59,7 +59,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Lanes:
-    """All lanes.
+    """The timelines of all sites of a run.
 
     Attributes:
         rounds: Their numbers, oldest first.
@@ -82,7 +82,7 @@ def lanes_of(
     *,
     is_going: bool,
 ) -> Lanes:
-    """Draws the lanes.
+    """Builds every site's timeline from the run's events.
 
     Args:
         sites: Who takes part.

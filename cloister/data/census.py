@@ -62,7 +62,7 @@ class Census:
         return f"{told}; the largest has {self.largest}" if self.units else told
 
     def to_json(self) -> dict[str, Any]:
-        """For `--json`."""
+        """Returns the counts as JSON values."""
         return {
             "unit": self.unit,
             "records": self.records,

@@ -156,7 +156,7 @@ CONDITIONS: dict[str, tuple[str, ...]] = {
     "urology": ("kidney stones", "neurogenic bladder", "recurrent cystitis", "one kidney"),
 }
 
-# Of nobody's department.
+# Words that belong to no department.
 COMMON_CONDITIONS = ("type 2 diabetes", "underactive thyroid", "iron deficiency", "smoking")
 CHILD_CONDITIONS = ("premature birth", "eczema", "asthma", "nut allergy", "grommets", "squint")
 
@@ -183,5 +183,5 @@ REMARKS = (
 
 
 def wordings(entry: str) -> list[str]:
-    """The ways to say one thing."""
+    """Returns the different wordings of one entry."""
     return entry.split(" | ")

@@ -65,7 +65,7 @@ class Visit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Habit:
-    """A hospital's way of writing.
+    """How one synthetic hospital writes its notes.
 
     Attributes:
         parts: Wordings of each part of a note, in the order in which parts are written. `{it}` is
@@ -82,7 +82,7 @@ class Habit:
     typos: float = 0.01
 
     def write(self, visit: Visit, rng: random.Random) -> str:
-        """Writes a visit down.
+        """Writes one visit as a note, in this hospital's style.
 
         Args:
             visit: What happened.

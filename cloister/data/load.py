@@ -36,7 +36,7 @@ def load(
     Args:
         source: A file, a hub id, or the built-in generator's name.
         split: Which split of a hub data set or of the generator; a file is one split. Only
-            training records need a person: scores on public ones are nobody's release.
+            training records need a person: scores on public ones release nothing.
         kind: What the task reads.
         columns: Column names.
         sites: Whether each training record must name its site, as `columns.site`; else none does.

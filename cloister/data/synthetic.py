@@ -85,7 +85,7 @@ class _Person:
 
 
 def hospital_notes(seed: int = 0) -> tuple[list[TextRecord], list[TextRecord]]:
-    """Generates all notes.
+    """Generates the notes of all synthetic hospitals: training and test set.
 
     Args:
         seed: Equal seeds give equal notes, in every process.

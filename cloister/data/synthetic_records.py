@@ -1,4 +1,4 @@
-"""Records that are nobody's, of any task's kind: for audits, which may look at what they give."""
+"""Synthetic records of any task's kind: for audits, which may look at what they give."""
 
 from __future__ import annotations
 

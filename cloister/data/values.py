@@ -14,7 +14,7 @@ SHOWN = 40
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number.
+    """A number as the file writes it, digit for digit.
 
     Attributes:
         written: Its literal as it is written in the file, of any length: `007`, `1.0` and `1`

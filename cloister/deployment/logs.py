@@ -43,7 +43,7 @@ def log_json(part: str) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # Flower prints a second copy by a handler of its own, as plain text.
     logging.getLogger("flwr").handlers.clear()
-    # What nobody caught would be printed with its text.
+    # The default hook prints an exception's message, which may quote a record; log its type only.
     sys.excepthook = _log_uncaught
     threading.excepthook = lambda args: _log_uncaught(args.exc_type, args.exc_value, None)
     sys.unraisablehook = lambda args: _log_uncaught(args.exc_type, args.exc_value, None)

@@ -55,7 +55,7 @@ class Received:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle's contents.
+    """The contents of an evidence bundle.
 
     Attributes:
         sites: Evidence by site.

@@ -17,7 +17,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Running text.
+    """A paragraph of text.
 
     Attributes:
         text: Plain.
@@ -30,14 +30,14 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Bullets:
-    """Claims, one each."""
+    """A list of claims, one for each bullet."""
 
     items: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under columns.
+    """A table: columns with their headings, and rows.
 
     Attributes:
         columns: Their names.
@@ -52,7 +52,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A plot.
+    """A plot, as PNG and with its caption.
 
     Attributes:
         figure: Drawn.

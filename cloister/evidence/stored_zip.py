@@ -58,7 +58,7 @@ class StoredZip:
         return tuple(self._members)
 
     def read(self, name: str, most: int) -> bytes:
-        """A member's content.
+        """Reads one member's content, and checks its length and checksum.
 
         Args:
             name: Of the member.

@@ -25,7 +25,7 @@ MOST_BYTES = 2**22
 
 @dataclass(frozen=True)
 class Anchor:
-    """A signed head.
+    """A ledger's head, signed by its site and by witnesses.
 
     Attributes:
         head: Where the ledger ended.
@@ -42,7 +42,7 @@ class Anchor:
     witnesses: tuple[tuple[str, str], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """For a file."""
+        """Returns the anchor as JSON values, for a file."""
         return {
             "seq": self.head.seq,
             "hash": self.head.hash,

@@ -163,7 +163,7 @@ class Request:
 
     @property
     def event(self) -> GaussianEvent:
-        """What the round releases."""
+        """What the round releases, as an accountant takes it."""
         return self.kind.event(self.steps)
 
     @property
@@ -205,7 +205,7 @@ class Spending:
     kinds: frozenset[StepKind] = frozenset()
 
     def add(self, request: Request, terms: Terms) -> None:
-        """Charges a round.
+        """Returns the budget's state after one more round is charged.
 
         Raises:
             ValueError: The terms are others than at the first charge, or none.
@@ -225,7 +225,7 @@ class Spending:
 
     @property
     def total_steps(self) -> int:
-        """Steps charged in all."""
+        """The number of noisy steps charged in all."""
         return sum(self.plans.values())
 
     @property

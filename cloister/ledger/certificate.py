@@ -46,11 +46,11 @@ class Evidence:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What the certificate says."""
+        """The statements of the certificate, by name."""
         return self.certificate.fields
 
     def to_json(self) -> bytes:
-        """For a file."""
+        """Returns certificate and ledger as JSON values, for a file."""
         document = {
             "certificate": stored(self.certificate),
             "ledger": [stored(entry) for entry in self.ledger],
@@ -185,12 +185,12 @@ def same(stated: Any, given: Any, computed: bool = False) -> bool:
 
 
 def stored(entry: Entry) -> dict[str, str]:
-    """A signed text for JSON."""
+    """Returns a signed entry as a JSON row."""
     return {"body": entry.body.decode(), "signature": entry.signature.hex()}
 
 
 def entry_of(row: Mapping[str, str]) -> Entry:
-    """A signed text from its JSON.
+    """Builds a signed entry from its JSON row.
 
     Raises:
         ValueError: It is none.

@@ -170,7 +170,7 @@ def _budget(verdict: Verdict) -> dict[str, Any]:
 def _old_figures(
     verdict: Verdict, study: str, rounds: Sequence[Reserved], plans: Sequence[Plan], version: int
 ) -> dict[str, Any]:
-    """Of versions 1 and 2."""
+    """Returns the figures of a certificate of version 1 or 2."""
     history, delta = verdict.history, min(plan.delta for plan in plans)
     life: dict[str, Any] = {
         "events": [asdict(event) for event in history.spent.events],

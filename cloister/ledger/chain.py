@@ -53,7 +53,7 @@ class Entry:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What it says."""
+        """The entry's statements, by name."""
         fields: dict[str, Any] = json.loads(self.body)
         return fields
 

@@ -19,7 +19,7 @@ MOST_WHY = 200
 
 @dataclass(frozen=True)
 class Reserved:
-    """A charged round."""
+    """A round that the ledger charged."""
 
     seq: int
     plan: str
@@ -67,7 +67,7 @@ class History:
         self._reservations: set[int] = set()
 
     def add(self, entry: Entry) -> Request | None:
-        """Takes the next entry.
+        """Adds the next entry to the history.
 
         Returns:
             What was charged, where the entry is a reservation; `spent` holds it already.

@@ -203,7 +203,7 @@ class Ledger:
 
     @property
     def budget(self) -> Budget:
-        """For the data set's whole life."""
+        """The budget of the data set's whole life."""
         return self._history.budget
 
     @property
@@ -218,7 +218,7 @@ class Ledger:
 
     @property
     def steps(self) -> int:
-        """Steps charged in all."""
+        """The number of noisy steps charged in all."""
         return self._history.spent.total_steps
 
     def has_charged(self, study: str, number: int) -> bool:

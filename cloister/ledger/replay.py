@@ -45,7 +45,7 @@ class ChargedRound:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What the budget still affords.
+    """How many more rounds of a plan the budget affords.
 
     Attributes:
         plan: The plan charged last.

@@ -51,7 +51,7 @@ def create_key(path: Path) -> Ed25519PrivateKey:
 
 
 def load_key(path: Path) -> Ed25519PrivateKey:
-    """Reads a key.
+    """Reads a site's signing key.
 
     Raises:
         LedgerError: It is missing or no Ed25519 key.

@@ -28,7 +28,7 @@ from cloister.privacy.units import Neighbouring, Unit
 
 
 class Basis(StrEnum):
-    """What an ε is of."""
+    """What an ε covers: a whole plan, a lifetime budget, or what is spent so far."""
 
     WHOLE_PLAN = "whole-plan"
     LIFETIME_BUDGET = "lifetime-budget"
@@ -36,7 +36,7 @@ class Basis(StrEnum):
 
 
 class Accountant(StrEnum):
-    """By what an ε was found."""
+    """The accountant that computed an ε."""
 
     PLD = "pld"
     BUDGET_RULE = "budget-rule"  # PLD of one kind of step, or a Rényi filter (`ledger.budget`)
@@ -78,7 +78,7 @@ class Stated:
         return self.basis is not Basis.SPENT_SO_FAR
 
     def to_json(self) -> dict[str, Any]:
-        """For machines; ∞ is null."""
+        """Returns the statement as JSON values; ∞ is null."""
         return {
             "epsilon": json_number(self.epsilon),
             "delta": self.delta,

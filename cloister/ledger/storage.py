@@ -105,7 +105,7 @@ class LedgerFile:
                 self._write_head(transaction.appended)
 
     def entries(self) -> list[Entry]:
-        """All entries, oldest first.
+        """Reads all entries, oldest first.
 
         Raises:
             LedgerError: The file is missing, damaged or behind its head.
@@ -189,7 +189,7 @@ class LedgerFile:
         return self.path.with_name(self.path.name + ".head")
 
     def _reading_flags(self) -> int:
-        # A journal that a crash left is rolled back by whoever reads next, which writes.
+        # SQLite rolls back a hot journal on the next open, which needs write access.
         return _READ_WRITE if os.access(self.path, os.W_OK) else _READ_ONLY
 
     def _connect(self, flags: int) -> apsw.Connection:
@@ -292,7 +292,7 @@ class Transaction:
         self.appended: Head | None = None
 
     def head(self) -> Head:
-        """The last entry's head.
+        """The head of the chain: number and hash of its last entry.
 
         Raises:
             LedgerError: There is no entry.
@@ -303,7 +303,7 @@ class Transaction:
         return Head(int(row), self.entry(int(row)).hash)
 
     def entry(self, seq: int) -> Entry:
-        """One entry.
+        """Reads one entry by its number.
 
         Raises:
             LedgerError: It is not there.

@@ -24,7 +24,7 @@ TOLERANCE = MACHINES_DIFFER
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What a sound ledger says.
+    """What a ledger states, once it was verified.
 
     Attributes:
         head: Where it ends.
@@ -87,7 +87,7 @@ def verify(
     public_key: str | None = None,
     anchors: Sequence[Head] = (),
 ) -> Verdict:
-    """Checks a whole ledger.
+    """Verifies a whole ledger: chain, signatures, budget and every ε.
 
     Args:
         entries: All of it, oldest first.

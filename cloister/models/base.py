@@ -33,7 +33,7 @@ HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
 
 def find_base(base: str) -> Path:
-    """The folder of a base model.
+    """Returns the folder of a base model on this machine.
 
     Args:
         base: A local folder or a hub id. A hub id is looked up on the hub, then in the hub's local

@@ -20,7 +20,7 @@ TABLE = re.compile(r"position|(^|\.)wpe(\.|$)")
 
 
 def limits_of(model: PreTrainedModel) -> Limits:
-    """What a base can take.
+    """Returns the largest token and length that a base can take.
 
     Positions are the least of what its configuration declares and what its tables have rows for. A
     base with rotary embeddings runs beyond what it declares, but was never trained to: that counts

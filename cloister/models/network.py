@@ -135,7 +135,7 @@ class Network(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where its parameters are."""
+        """The device that holds the parameters."""
         return next(self.parameters()).device
 
     def set_trained(self, names: frozenset[str]) -> None:

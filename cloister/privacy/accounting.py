@@ -251,7 +251,7 @@ def _merged(events: Iterable[GaussianEvent]) -> Composition | None:
         if not (event.noise_multiplier >= 0 and 0 <= event.sample_rate <= 1 and event.steps >= 0):
             raise RefusedError(f"{event}: no such release; nothing is accounted on it")
         if event.steps and event.sample_rate > 0:
-            # More noise than the mechanism takes was never added: `add_noise` refuses it.
+            # `add_noise` refuses σ > MOST_NOISE, so such an event never happened: not private.
             if not event.is_private or not 0 < event.noise_multiplier <= MOST_NOISE:
                 return None
             key = (event.noise_multiplier, event.sample_rate)

@@ -1,9 +1,9 @@
 """Against whom an ε holds, and what holds against all others together.
 
 Where a site adds all of its noise, ε holds against whoever sees what leaves it. Where noise is
-shared it holds against coalitions with at most c other sites, with or without the coordinator: who
-knows more of the others' shares takes them off, and needs no more than the adapters for it, whose
-steps are images of the sums.
+shared it holds against coalitions with at most c other sites, with or without the coordinator. A
+coalition that knows more than c shares can subtract them. It needs only the adapters for that,
+since each step is a function of the noisy sum.
 """
 
 from __future__ import annotations

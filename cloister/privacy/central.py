@@ -41,7 +41,7 @@ class CentralPlan:
 def central_plan(
     target: float, delta: float, *, sites: int, rounds: int, max_update_norm: float
 ) -> CentralPlan:
-    """Solves for the noise.
+    """Solves for the noise multiplier that reaches a target ε.
 
     Raises:
         RefusedError: No amount of noise meets the target.

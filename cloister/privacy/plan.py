@@ -119,12 +119,12 @@ class Plan:
         return fields
 
     def digest(self) -> str:
-        """SHA-256 of its canonical JSON."""
+        """Returns the SHA-256 of the plan's canonical JSON, in hex."""
         return hashlib.sha256(canonical(self.terms())).hexdigest()
 
     @classmethod
     def from_terms(cls, terms: Mapping[str, Any]) -> Self:
-        """A plan from its JSON.
+        """Builds a plan from its JSON values.
 
         Raises:
             ValueError: A term is missing, unknown or of another kind.

@@ -100,7 +100,7 @@ class RoundRequest:
         return b"cloister question\n" + json.dumps(said, sort_keys=True).encode()
 
     def fields(self) -> Fields:
-        """As the message's named values."""
+        """Returns the message's named values."""
         return {
             "study": self.study,
             "round": self.round,
@@ -114,7 +114,7 @@ class RoundRequest:
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, object]) -> RoundRequest:
-        """Reads a message.
+        """Reads a message's named values, and checks each.
 
         Raises:
             AdapterFormatError: A field is missing, too many or of another type.
@@ -172,7 +172,7 @@ class RoundReply:
         return b"cloister reply\n" + json.dumps(said, sort_keys=True).encode()
 
     def fields(self) -> Fields:
-        """As the message's named values."""
+        """Returns the message's named values."""
         return {
             "site": self.site,
             "round": self.round,
@@ -185,7 +185,7 @@ class RoundReply:
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, object]) -> RoundReply:
-        """Reads a message.
+        """Reads a message's named values, and checks each.
 
         Raises:
             AdapterFormatError: A field is missing, too many, of another type or out of range.

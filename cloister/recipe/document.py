@@ -131,7 +131,7 @@ def old_toml(sections: Sections, begun: MachineConfig) -> str:
 
 
 def old_digest(sections: Sections, begun: MachineConfig) -> str:
-    """The digest of format 1."""
+    """Returns the digest of a study that was begun under format 1."""
     text = json.dumps(old_tables(sections, begun), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -149,7 +149,7 @@ class Recipe:
     has_stand_in: bool = field(default=False, compare=False)
 
     def sections(self) -> dict[str, object]:
-        """Its sections by name."""
+        """Returns the sections of the recipe by name."""
         return {name: getattr(self, name) for name in SECTIONS}
 
     def resolved(self) -> Recipe:

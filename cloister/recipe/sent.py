@@ -44,7 +44,7 @@ def sent_document(recipe: Recipe) -> str:
 
 
 def parse_document(text: str) -> Recipe:
-    """Reads a study as a site.
+    """Parses the document of a study that a coordinator sent to a site.
 
     The sections `machine` and `tracking` are this version's defaults: the site sets its own. The
     strategy is carried unread.
@@ -87,7 +87,7 @@ def parse_document(text: str) -> Recipe:
 
 
 def _load(text: str) -> dict[str, Any]:
-    """Parses a bounded text."""
+    """Parses a study's text after checking its length, depth and size."""
     if len(text) > MOST_BYTES or len(text.encode("utf-8", "surrogatepass")) > MOST_BYTES:
         raise RecipeError([f"the study's document has over {MOST_BYTES} bytes; none is that long"])
     _look_over(text)

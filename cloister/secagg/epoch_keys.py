@@ -43,7 +43,7 @@ def read_advertisement(terms: Terms, site: str, advertisement: bytes) -> bytes:
 
 
 def agree(private: X25519PrivateKey, public_key: bytes) -> bytes:
-    """The secret of two sites.
+    """Returns the shared secret of two sites (X25519).
 
     Raises:
         RefusedError: The public key is of small order: the secret would be known to all.

@@ -45,7 +45,7 @@ class Terms:
 
     @property
     def bits(self) -> int:
-        """Of a value on the wire."""
+        """The number of bits of one value on the wire."""
         return self.sharing.bits
 
     @property
@@ -54,7 +54,7 @@ class Terms:
         return self.sharing.threshold
 
     def number(self, site: str) -> int:
-        """A member's number, from 1.
+        """Returns a member's number in the epoch, from 1.
 
         Raises:
             RefusedError: It is no member.

@@ -35,7 +35,7 @@ class MaskedUpdate:
     boxes: Mapping[str, bytes]
 
     def to_bytes(self) -> bytes:
-        """As it travels."""
+        """Encodes the message as bytes for the wire."""
         return b"".join(self.boxes[site] for site in sorted(self.boxes)) + self.values.tobytes()
 
     @classmethod
@@ -97,7 +97,7 @@ class Revealed:
 
 
 def masked_bytes(terms: Terms, values: int) -> int:
-    """Bytes of a masked update."""
+    """Returns how many bytes a masked update has."""
     peers = len(terms.sites) - 1
     return sealed_bytes(len(terms.sites)) * peers + values * terms.bits // 8
 

@@ -40,12 +40,12 @@ class Question:
     adapter: str = ""
 
     def to_bytes(self) -> bytes:
-        """As it travels: canonical JSON."""
+        """Encodes the query as canonical JSON."""
         return canonical(asdict(self))
 
     @classmethod
     def from_bytes(cls, payload: bytes) -> Self:
-        """Reads it.
+        """Decodes a query, and checks it.
 
         Raises:
             AdapterFormatError: It is no question.
@@ -79,7 +79,7 @@ def _are_texts(values: object) -> bool:
 
 
 def from_hex(values: Mapping[str, str]) -> dict[str, bytes]:
-    """Bytes by site.
+    """Decodes hex values into bytes, by site.
 
     Raises:
         AdapterFormatError: One is no hex.

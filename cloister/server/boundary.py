@@ -24,7 +24,7 @@ MOST_WHY = 300
 
 @dataclass(frozen=True)
 class Unreadable:
-    """What came in place of a value.
+    """Why a site's message could not be read.
 
     Attributes:
         why: In words, one line; of an error that nobody foresaw its type alone.

@@ -41,7 +41,8 @@ def collect_certificates(
         )
         return Awaited(MOST_BYTES, lambda payload: (payload, check(payload)))
 
-    asker = Asker(grid, study.nodes, study.patience, study.voice, since=study.since)
+    people = study.participants
+    asker = Asker(grid, people.nodes, people.patience, people.voice, since=people.since)
     started = time.monotonic()
     nodes = asker.connected(len(study.sites), 1, started)
     request = RoundRequest(study.digest, number, b"", Step.CERTIFY)

@@ -104,7 +104,7 @@ class NoisedCentrally:
         self._sum = CentralSum(plan)
 
     def add(self, site: str, update: Adapter) -> None:
-        """Adds it."""
+        """Adds a site's update to the sum."""
         self._sum.add(site, update)
 
     def close(self, state: ServerState) -> ServerState:
@@ -130,5 +130,5 @@ def secure_study(recipe: Recipe, plan: Plan) -> SecureStudy | None:
 
 def _shapes_of(study: ServerStudy, shapes: Shapes, site: str) -> list[Shapes]:
     """What a site's update may be like."""
-    ranks = study.ranks.get(site)
+    ranks = study.participants.ranks.get(site)
     return [cut_shapes(shapes, rank) for rank in sorted(ranks)] if ranks else [shapes]

@@ -25,7 +25,7 @@ from cloister.server.study import ServerStudy
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the sites said.
+    """Which sites take part, and what the others answered.
 
     Attributes:
         ready: Sites that take part.
@@ -68,17 +68,17 @@ def prepare(study: ServerStudy, asker: Asker) -> Prepared:
     Raises:
         QuorumError: Too few are connected, or ready, for a round; it says who refused.
     """
-    patience = asker.patience
-    silent = None if patience.silent is None else max(patience.silent, study.prepare_timeout / 10)
+    patience, people = asker.patience, study.participants
+    silent = None if patience.silent is None else max(patience.silent, people.prepare_timeout / 10)
     events = _Events(study)
     asker = replace(
         asker,
-        patience=replace(patience, round=study.prepare_timeout, silent=silent),
+        patience=replace(patience, round=people.prepare_timeout, silent=silent),
         on_event=events.tell,
         is_waiting=_is_unapproved,
     )
-    if study.ready.issuperset(study.sites):
-        return Prepared(study.ready, frozenset(), {}, frozenset())
+    if people.ready.issuperset(study.sites):
+        return Prepared(people.ready, frozenset(), {}, frozenset())
     started = asker.clock()
     nodes = asker.connected(len(study.sites), study.enough, started)
     if len(nodes) < study.enough:
@@ -86,20 +86,20 @@ def prepare(study: ServerStudy, asker: Asker) -> Prepared:
             f"{len(nodes)} sites are connected after {asker.clock() - started:.0f} s, "
             f"{study.enough} are needed; start the others, then resume the run"
         )
-    asked = {node: site for node, site in nodes.items() if site not in study.ready}
+    asked = {node: site for node, site in nodes.items() if site not in people.ready}
     question, enough = RoundRequest(study.digest, 0, b"", Step.PREPARE), study.enough
     replies = read_replies(
-        asker.ask(question, asked, enough - len(study.ready), started),
+        asker.ask(question, asked, enough - len(people.ready), started),
         Terms(study.digest, study.sites, study.keys),
         0,
         lambda site: Awaited(0, lambda payload: None),
-        lambda site, payload: study.on_ready(site),
+        lambda site, payload: study.observer.site_ready(site),
         Status.READY,
     )
     known = set(replies.nodes.values())
     answered = {"", *replies.counted, *replies.retired, *replies.refused}
     prepared = Prepared(
-        ready=study.ready | frozenset(replies.counted),
+        ready=people.ready | frozenset(replies.counted),
         retired=frozenset(replies.retired),
         refused=dict(replies.refused),
         nodes=frozenset(replies.came - known),
@@ -107,7 +107,7 @@ def prepare(study: ServerStudy, asker: Asker) -> Prepared:
         waiting=frozenset(events.waiting - answered),
     )
     for site, why in sorted(prepared.refused.items()):
-        study.on_refused(site, why)
+        study.observer.site_refused(site, why)
     _check_enough(study, prepared, replies)
     return prepared
 
@@ -153,13 +153,13 @@ class _Events:
     waiting: set[str] = field(default_factory=set)
 
     def tell(self, what: str, number: int, site: str) -> None:
-        """Told by the asker."""
+        """Hands an event of this question on to the observer."""
         if what == "answered" or (what in ("asked", "waiting") and site in self.waiting):
             return
-        self.study.on_event("preparing" if what == "asked" else what, number, site)
+        self.study.observer.event("preparing" if what == "asked" else what, number, site)
         if what == "waiting":
             self.waiting.add(site)
-            self.study.on_note(
+            self.study.observer.note(
                 f"waiting for the operator of {site or 'a site'}: the study is to be approved "
                 "there (cloister site studies list)"
             )

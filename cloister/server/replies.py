@@ -131,7 +131,7 @@ def read_replies(
 def update_reader(
     bound: float | None, dtype: Dtype, shapes: Callable[[str], Sequence[Shapes]]
 ) -> Callable[[str], Awaited[Adapter]]:
-    """Reads updates in clear.
+    """Returns a reader of updates that are sent in clear.
 
     Args:
         bound: Norm that every site agreed to clip what it sends to; None: no bound.
@@ -157,7 +157,7 @@ def update_reader(
 
 @dataclass(frozen=True)
 class _Said:
-    """A message taken apart.
+    """A message, taken apart inside the boundary.
 
     Attributes:
         node: Flower's id of whose it is.

@@ -19,7 +19,8 @@ from cloister.server.collect import gatherer
 from cloister.server.dispatch import Asker
 from cloister.server.prepare import prepare
 from cloister.server.replies import Replies
-from cloister.server.study import RoundReport, ServerStudy
+from cloister.server.report import RoundReport
+from cloister.server.study import ServerStudy
 from cloister.strategies.strategy import Gate, ServerState
 
 
@@ -37,7 +38,8 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
     if state.round >= study.num_rounds:
         return state
     epsilon: dict[str, float] = {}
-    asker = Asker(grid, study.nodes, study.patience, study.voice, study.on_event, study.since)
+    people, observer = study.participants, study.observer
+    asker = Asker(grid, people.nodes, people.patience, people.voice, observer.event, people.since)
     gather = gatherer(study, asker)
     prepared = prepare(study, asker)
     waits_for_all = study.secure is None and study.min_sites is None
@@ -51,7 +53,7 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
         nodes = prepared.among(asker.connected(len(study.sites), enough, started))
         if len(nodes) < enough:
             raise QuorumError(
-                f"{len(nodes)} sites are connected after {study.patience.round:.0f} s, "
+                f"{len(nodes)} sites are connected after {people.patience.round:.0f} s, "
                 f"{enough} are needed; start the others, then resume the run"
             )
         gathered = gather(state, number, payload, nodes, started)
@@ -69,13 +71,13 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
             state = gathered.close(state)
         else:
             cut = gathered.why or f"cut off at {', '.join(sorted(replies.spent))}"
-            study.on_note(f"round {number} was charged and {cut}: it stays spent and is skipped")
+            observer.note(f"round {number} was charged and {cut}: it stays spent and is skipped")
             state = replace(state, round=number)
         study.save(state)
         scored = time.monotonic()
         metrics = study.score(state)
         ended = time.monotonic()
-        study.on_round(
+        observer.round_closed(
             RoundReport(
                 round=number,
                 metrics=metrics,
@@ -102,10 +104,10 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
 def _is_over(study: ServerStudy, retired: Collection[str], closed: int) -> bool:
     """Whether too few sites have budget for another round; then it is told."""
     if set(retired).issuperset(study.sites):
-        study.on_note(f"every site's budget is spent: ending after round {closed}")
+        study.observer.note(f"every site's budget is spent: ending after round {closed}")
         return True
     if len(study.sites) - len(retired) < study.fewest:
-        study.on_note(
+        study.observer.note(
             f"fewer sites have budget than the {study.fewest} that this way to aggregate "
             f"needs: ending after round {closed}"
         )

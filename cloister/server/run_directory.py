@@ -103,7 +103,7 @@ class RunDirectory:
 
     @property
     def recipe_file(self) -> Path:
-        """The resolved recipe."""
+        """The file that holds the resolved recipe."""
         return self.path / "recipe.toml"
 
     def recipe(self) -> Recipe:
@@ -122,7 +122,7 @@ class RunDirectory:
 
     @property
     def adapter(self) -> Path:
-        """The result's folder."""
+        """The folder of the released adapter."""
         return self.path / "adapter"
 
     def ledgers(self) -> dict[str, Path]:
@@ -130,7 +130,7 @@ class RunDirectory:
         return {path.stem: path for path in sorted((self.path / "ledgers").glob("*.ledger"))}
 
     def ledger(self, site: str) -> Path:
-        """A simulated site's ledger."""
+        """Returns the path of a simulated site's ledger."""
         return self.path / "ledgers" / f"{site}.ledger"
 
     def save_certificate(self, site: str, content: bytes) -> None:

@@ -11,8 +11,8 @@ from cloister.data.records import Record
 from cloister.models.state import write_adapter
 from cloister.recipe import Recipe
 from cloister.server.early_stopping import LOWER_IS_BETTER, is_best, should_stop
+from cloister.server.report import SetScores
 from cloister.server.run_directory import RunDirectory
-from cloister.server.study import SetScores
 from cloister.strategies.aggregation_error import aggregation_error
 from cloister.strategies.config import own_strategy
 from cloister.strategies.strategy import ServerState, Traits

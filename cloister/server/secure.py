@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class SecureSum:
-    """What a secure round came to.
+    """The result of a round under secure aggregation.
 
     Attributes:
         replies: To the question for masked updates, with the bytes of every exchange.
@@ -74,7 +74,7 @@ class SecureRounds:
     _advertising: int = 0  # bytes of advertisements, until a round counts them
 
     def run(self, number: int, payload: bytes, values: int, nodes: Nodes) -> SecureSum:
-        """Asks for a round's sum.
+        """Asks the sites for the sum of a round's updates.
 
         Args:
             number: The round.

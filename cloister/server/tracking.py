@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from cloister.canonical import json_number
+from cloister.server.report import RoundReport
 from cloister.server.run_directory import RunDirectory
-from cloister.server.study import RoundReport
 
 
 def metrics_row(report: RoundReport) -> dict[str, Any]:
@@ -43,7 +43,7 @@ class TensorBoard:
         self._writer = SummaryWriter(str(run.path / "tensorboard"))
 
     def add(self, report: RoundReport) -> None:
-        """Writes one round."""
+        """Writes the scalars of one round."""
         scalars = {
             f"{name}/{metric}": value
             for name, scores in report.metrics.items()

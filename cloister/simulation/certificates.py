@@ -20,7 +20,7 @@ from cloister.server.run_directory import RunDirectory
 
 @dataclass(frozen=True)
 class Certified:
-    """What was written.
+    """The files that were written, and whom they certify.
 
     Attributes:
         bundle: The adapter with all certificates.

@@ -46,7 +46,7 @@ def dry_run(recipe: Recipe, events: Events | None = None) -> Checked:
     with tempfile.TemporaryDirectory(prefix="cloister-dry-run-") as folder:
         run = RunDirectory.create(Path(folder) / "run", recipe)
         coordinator = open_coordinator(recipe, run, events)
-    simulated, workspace = coordinator.simulated, coordinator.workspace
+    simulated, workspace = coordinator.simulated, coordinator.coordinator.workspace
     return Checked(
         promises={name: of_plan(plan) for name, plan in simulated.plans.items()}
         if recipe.privacy.enabled

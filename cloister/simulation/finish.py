@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from cloister.adapter.tensors import Adapter
-from cloister.export.adapter_folder import Released, export
-from cloister.export.card import write_card
+from cloister.errors import UsageError
+from cloister.evidence.site_facts import SiteFacts, site_facts
+from cloister.export.adapter_folder import export
 from cloister.files import write_whole
+from cloister.ledger.certificate_forms import statement
 from cloister.ledger.ledger import Ledger
+from cloister.ledger.storage import LedgerFile
+from cloister.ledger.verify import verify
 from cloister.models.state import write_adapter
-from cloister.server.plots import plot_run
+from cloister.server.coordinator import Coordinator, majority
+from cloister.server.ending import Ending, released
+from cloister.server.report import SetScores
 from cloister.server.run_directory import RunDirectory
 from cloister.server.scoring import mean_metrics
-from cloister.server.study import SetScores
-from cloister.simulation.card import card_for
 from cloister.simulation.personal import site_models
 from cloister.simulation.result import Result, SiteResult
 from cloister.simulation.study import SimulatedStudy
@@ -30,53 +34,44 @@ from cloister.training.workspace import Workspace
 
 def write_results(
     study: SimulatedStudy,
-    workspace: Workspace,
-    run: RunDirectory,
+    coordinator: Coordinator,
     state: ServerState,
     scores: SetScores,
     seconds: float,
-) -> Result:
-    """Writes a finished run's adapter, card and plots.
+) -> tuple[Result, str | None]:
+    """Writes a finished run's adapter, card and plots, and each site's own adapter.
 
     Args:
         study: What ran.
-        workspace: Left with the final adapter in its network.
-        run: Where to write.
-        state: The final state.
+        coordinator: Its coordinator; its network is left with the final adapter.
+        state: What is released.
         scores: Its scores on the public sets.
         seconds: Since the run began.
+
+    Returns:
+        What the run came to, and a warning where its adapter scores no more than guessing.
     """
-    recipe, task = study.recipe, workspace.task
-    about = Released(
-        model=dataclasses.replace(recipe.model, sha256=workspace.base_sha256),
-        lora=recipe.lora,
-        task=recipe.task,
-        data=recipe.data,
-        seed=recipe.study.seed,
-    )
+    recipe, workspace, run = study.recipe, coordinator.workspace, coordinator.run
     models = site_models(study, workspace, run, state.adapter)
     for name, model in models.items():
-        export(run.path / "personal" / name, workspace, model, about)
+        export(run.path / "personal" / name, workspace, model, released(recipe, workspace))
         (run.path / "personal" / name / "README.md").unlink()  # peft's empty form
-    shared = Adapter({**workspace.start.select(workspace.kept), **state.adapter})
-    export(run.adapter, workspace, shared, about)
-    test = dict(scores["test"])
+    task, test = workspace.task, dict(scores["test"])
     if isinstance(task, CausalChat):
         replies = []
         for model in list(models.values()) or [state.adapter]:
             write_adapter(workspace.network, model)
             replies.append(reply_score(workspace.network, task, workspace.tokenizer, study.test))
         test["rouge_l"] = sum(replies) / len(replies)
-    rows = run.metrics()
     result = Result(
         run_dir=run.path,
         task=task.kind,
         metric=task.primary_metric,
         rounds=state.round,
         test=test,
-        majority=study.majority(),
+        majority=majority(study.test),
         sites=tuple(_site_result(study, run, name) for name in study.names),
-        bytes_per_update=max(_bytes_per_update(row, len(study.names)) for row in rows),
+        bytes_per_update=max(_bytes_per_update(row, len(study.names)) for row in run.metrics()),
         seconds=seconds,
         plans=study.plans,
         census=study.census(),
@@ -84,11 +79,35 @@ def write_results(
         if recipe.training.personal
         else None,
     )
-    write_card(run.adapter, card_for(study, workspace, result))
-    promises = {site.name: site.promise for site in result.sites}
-    plot_run(rows, task.primary_metric, recipe.study.name, promises, run.path / "metrics.png")
+    shared = Adapter({**workspace.start.select(workspace.kept), **state.adapter})
+    warning = ending_of(study, workspace, result).write(run, shared)
     write_result(run, result)
-    return result
+    return result, warning
+
+
+def ending_of(study: SimulatedStudy, workspace: Workspace, result: Result) -> Ending:
+    """What card and plot say of a run: what it came to, and what the sites' ledgers state."""
+    digest = study.recipe.digest()
+    return Ending(
+        recipe=study.recipe,
+        workspace=workspace,
+        rounds=result.rounds,
+        test=result.test,
+        majority=result.majority,
+        sites={name: _facts(result.run_dir, name, digest) for name in study.names},
+        promises={site.name: site.promise for site in result.sites},
+        plain_test=result.plain_test,
+    )
+
+
+def _facts(folder: Path, site: str, digest: str) -> SiteFacts | str:
+    """What a site's own ledger states of the study: the plan that it ran, after its policy."""
+    path = RunDirectory(folder).ledger(site)
+    verdict = verify(LedgerFile(path).entries(), str(path))
+    try:
+        return site_facts(statement(verdict, digest))
+    except UsageError:
+        return "its ledger charged no round of this study, so it sent nothing"
 
 
 def write_result(run: RunDirectory, result: Result) -> None:

@@ -32,7 +32,7 @@ def recipe_of(context: Context) -> Recipe:
 
 
 def folder_of(context: Context) -> Path:
-    """The run's folder."""
+    """Returns the run's folder, from Flower's context."""
     return Path(str(context.run_config["out"])).absolute() / f"flower-{context.run_id}"
 
 
@@ -61,7 +61,7 @@ class _Server:
         return self._run.study()
 
     def finish(self, state: ServerState) -> None:
-        """Writes the results."""
+        """Writes the results of the run."""
         result = self._run.finish(state)
         log.info("%s: %s", result.run_dir, dict(result.test))
 

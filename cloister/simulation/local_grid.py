@@ -39,11 +39,11 @@ class LocalGrid(Grid):
         TaskIdentity.run_id = TaskIdentity.task_id = TaskIdentity.node_id = SERVER_NODE
 
     def set_run(self, run: Run) -> None:
-        """There is one run only."""
+        """Does nothing: this grid has one run only."""
 
     @property
     def run(self) -> Run:
-        """The one run."""
+        """The only run of this grid."""
         return Run.create_empty(SERVER_NODE)
 
     def create_message(
@@ -54,11 +54,11 @@ class LocalGrid(Grid):
         group_id: str,
         ttl: float | None = None,
     ) -> Message:
-        """A message to a node."""
+        """Makes a message to a node."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
-        """Ids of all sites."""
+        """Returns the node ids of all sites."""
         return range(SERVER_NODE + 1, SERVER_NODE + 1 + self.num_sites)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:

@@ -17,7 +17,7 @@ from cloister.privacy.plan import Plan
 
 @dataclass(frozen=True, kw_only=True)
 class SiteResult:
-    """One site's part.
+    """What a run came to at one site.
 
     Attributes:
         name: The site.
@@ -47,7 +47,7 @@ class SiteResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """A finished run.
+    """What a finished run came to.
 
     Attributes:
         run_dir: Its folder.
@@ -81,7 +81,7 @@ class Result:
     personal_test: Mapping[str, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """For `--json`; ∞ is null."""
+        """Returns the result as JSON values; ∞ is null."""
         document: dict[str, Any] = {
             "run_dir": str(self.run_dir),
             "task": self.task,

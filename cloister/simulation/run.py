@@ -9,24 +9,22 @@ from dataclasses import dataclass, field
 from cloister.adapter.tensors import Adapter
 from cloister.client.app import make_client_app
 from cloister.errors import (
-    BudgetError,
     CloisterError,
     QuorumError,
     RoundSpentError,
 )
-from cloister.export.guessing import guess_warning, guessing
 from cloister.ledger.chain import Head
 from cloister.ledger.ledger import Ledger
 from cloister.models.state import write_adapter
 from cloister.protocol.signed_questions import Unsigned
 from cloister.recipe import Recipe
 from cloister.server.app import make_server_app
-from cloister.server.collect import secure_study
+from cloister.server.coordinator import Coordinator, RunObserver
 from cloister.server.dispatch import Patience
+from cloister.server.ports import Participants
+from cloister.server.report import RoundReport
 from cloister.server.run_directory import RunDirectory
-from cloister.server.scoring import Scorer, error_of
-from cloister.server.study import RoundReport, ServerStudy
-from cloister.server.tracking import TensorBoard, metrics_row
+from cloister.server.study import ServerStudy
 from cloister.server.unused_run import held
 from cloister.simulation.early import check_engine
 from cloister.simulation.engines import Engine, run_local, run_ray
@@ -41,7 +39,6 @@ from cloister.simulation.study import (
     prepare,
     workspace_of,
 )
-from cloister.strategies.build import make_strategy
 from cloister.strategies.strategy import ServerState
 from cloister.tasks.chat import CausalChat
 from cloister.training.generation import check_replies
@@ -174,83 +171,70 @@ def open_coordinator(
         workspace.train_names(frozenset(workspace.start))
         for plan in simulated.plans.values():
             proven(workspace, plan, on_machine(recipe.training, recipe.machine))
-    return SimulatedCoordinator(simulated, workspace, run, events)
+    return SimulatedCoordinator(simulated, coordinator_of(simulated, workspace, run), events)
+
+
+class Teller(RunObserver):
+    """Writes each closed round into the run's folder, and tells whoever watches the simulation.
+
+    Args:
+        recipe: The study.
+        run: Its folder.
+        events: Whom to tell.
+    """
+
+    def __init__(self, recipe: Recipe, run: RunDirectory, events: Events) -> None:
+        super().__init__(recipe, run)
+        self._events = events
+
+    def note(self, text: str) -> None:
+        """Tells what is out of the ordinary."""
+        self._events.on_stage(text)
+
+    def warning(self, text: str) -> None:
+        """Tells what is seldom meant."""
+        self._events.on_warning(text)
+
+    def round_closed(self, report: RoundReport) -> None:
+        """Writes the round's figures, and tells of it."""
+        super().round_closed(report)
+        self._events.on_round(report)
 
 
 @dataclass(frozen=True)
 class SimulatedCoordinator:
-    """The coordinator of a simulation: its study for the round loop, and its end.
+    """The coordinator of a simulation, which sees the sites' ledgers too.
 
     Attributes:
         simulated: Data, plans and the resolved recipe.
-        workspace: For scoring and export.
-        run: Where everything goes.
+        coordinator: The study at the coordinator.
         events: Whom to tell.
     """
 
     simulated: SimulatedStudy
-    workspace: Workspace
-    run: RunDirectory
+    coordinator: Coordinator
     events: Events
     started: float = field(default_factory=time.monotonic)
 
     @property
-    def scorer(self) -> Scorer:
-        """Scores adapters on the public sets."""
-        simulated = self.simulated
-        return Scorer(
-            simulated.recipe,
-            self.workspace,
-            simulated.test,
-            simulated.validation,
-            self.run,
-            self._models,
-        )
+    def observer(self) -> Teller:
+        """Writes and tells what happens."""
+        return Teller(self.coordinator.recipe, self.coordinator.run, self.events)
 
     def study(self) -> ServerStudy:
         """What the round loop needs, from the last closed round on."""
-        recipe, names, workspace = self.simulated.recipe, self.simulated.names, self.workspace
-        scorer = self.scorer
-        digest = recipe.digest()
-        strategy = make_strategy(recipe.strategy, names)
-        state = self.run.load(strategy.init(workspace.whole), digest)
-        self._heads()
-        tensorboard = TensorBoard(self.run) if recipe.tracking.tensorboard else None
-
-        def on_round(report: RoundReport) -> None:
-            self.run.append_metrics(metrics_row(report))
-            if tensorboard is not None:
-                tensorboard.add(report)
-            self.events.on_round(report)
-
-        return ServerStudy(
-            digest=digest,
-            sites=names,
-            strategy=strategy,
-            state=state,
-            num_rounds=state.round if scorer.has_stopped() else recipe.federation.num_rounds,
-            min_sites=recipe.federation.min_sites,
+        recipe, names, run = self.coordinator.recipe, self.simulated.names, self.coordinator.run
+        participants = Participants(
+            names=names,
             patience=Patience(recipe.federation.round_timeout),
-            trained=lambda number: (
-                workspace.trained_in_round(recipe.training, number) - workspace.kept
-            ),
-            max_update_norm=recipe.privacy.max_update_norm if recipe.privacy.enabled else None,
-            score=scorer.when_due,
-            save=lambda closed: self.run.save(closed, digest, self._heads()),
             voice=Unsigned(),
-            stop_early=scorer.stop_early,
-            on_round=on_round,
-            on_note=self.events.on_stage,
-            keys=self._keys(),
+            keys={name: Ledger(run.ledger(name)).public_key for name in names},
             ranks={
                 name: frozenset({rank})
                 for name, rank in zip(names, recipe.lora.ranks, strict=False)
             },
-            dtype=recipe.training.update_dtype,
-            error=error_of(recipe, strategy.traits, names, workspace),
-            secure=secure_study(recipe, next(iter(self.simulated.plans.values()))),
-            central=recipe.privacy.central(len(names), recipe.federation.num_rounds),
         )
+        return self.coordinator.study(participants, self.observer)
 
     def finish(self, state: ServerState) -> Result:
         """Scores the final adapter and writes everything that stays.
@@ -259,43 +243,48 @@ class SimulatedCoordinator:
             BudgetError: No round could be afforded.
             LedgerError: A ledger lost charges.
         """
-        if state.round == 0:
-            raise BudgetError(
-                "no round was closed: no site's budget covers one; raise privacy.site_budgets, or "
-                "ask for less"
-            )
-        self._heads()
+        self.coordinator.heads()
         self.events.on_stage("writing results")
-        best = self.run.load_best(state)
+        best, scores = self.coordinator.best(state)
         seconds = time.monotonic() - self.started
-        result = write_results(
-            self.simulated, self.workspace, self.run, best, self.scorer.scores(best), seconds
-        )
-        warning = guess_warning(
-            result.metric,
-            result.test.get(result.metric),
-            guessing(self.simulated.recipe.task.kind, result.majority),
-            self.workspace.network.pooling,
-        )
+        result, warning = write_results(self.simulated, self.coordinator, best, scores, seconds)
         if warning is not None:
             self.events.on_warning(warning)
         return result
 
-    def _models(self, state: ServerState) -> list[Adapter]:
-        """What a state is scored by: the global adapter; where sites keep a part of it, theirs."""
-        if self.simulated.recipe.training.personal:
+
+def coordinator_of(
+    simulated: SimulatedStudy, workspace: Workspace, run: RunDirectory
+) -> Coordinator:
+    """The coordinator of a simulated study.
+
+    Args:
+        simulated: Data, plans and the resolved recipe.
+        workspace: Of its base.
+        run: Its folder.
+    """
+
+    def models(state: ServerState) -> list[Adapter]:
+        """What a state is scored by: the global adapter; where sites keep a part, theirs."""
+        if simulated.recipe.training.personal:
             return [state.adapter]
-        own = site_models(self.simulated, self.workspace, self.run, state.adapter)
+        own = site_models(simulated, workspace, run, state.adapter)
         return list(own.values()) or [state.adapter]
 
-    def _keys(self) -> dict[str, str]:
-        """The public keys under which the sites' ledgers were begun."""
-        names = self.simulated.names
-        return {name: Ledger(self.run.ledger(name)).public_key for name in names}
-
-    def _heads(self) -> dict[str, Head]:
+    def heads() -> dict[str, Head]:
         """Where each ledger ends now; each goes on from where it was at the last closed round."""
-        ledgers = {name: Ledger(self.run.ledger(name)) for name in self.simulated.names}
-        for name, head in self.run.heads().items():
+        ledgers = {name: Ledger(run.ledger(name)) for name in simulated.names}
+        for name, head in run.heads().items():
             ledgers[name].check_anchor(head)
         return {name: ledger.head for name, ledger in ledgers.items()}
+
+    return Coordinator(
+        simulated.recipe,
+        next(iter(simulated.plans.values())),
+        workspace,
+        simulated.test,
+        simulated.validation,
+        run,
+        models,
+        heads,
+    )

@@ -7,7 +7,6 @@ same study without anything being sent.
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -23,7 +22,7 @@ from cloister.client.secure import EpochKeys
 from cloister.client.site import Site
 from cloister.data.census import Census, census
 from cloister.data.load import load
-from cloister.data.records import Record, TextRecord
+from cloister.data.records import Record
 from cloister.data.values import shown
 from cloister.errors import DataError
 from cloister.ledger.ledger import Ledger, key_file
@@ -77,11 +76,6 @@ class SimulatedStudy:
             largest=max(site.largest for site in by_site),
         )
 
-    def majority(self) -> float | None:
-        """Share of the test set's most frequent label: what guessing reaches."""
-        labels = Counter(r.label for r in self.test if isinstance(r, TextRecord))
-        return max(labels.values()) / len(self.test) if labels else None
-
 
 @by_content(2)  # a study and its plain twin
 def prepare(recipe: Recipe) -> SimulatedStudy:
@@ -94,7 +88,8 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
     train = load(data.train, "train", kind, data, sites=data.partition == "column")
     test = load(data.test or data.train, "test", kind, data)
     validation = load(data.validation, "validation", kind, data) if data.validation else []
-    # Public: what leaves has a row for each label, so a label that one record brings would show it.
+    # Use public labels only: the head has a row per label, so a label from one private record
+    # would reveal it.
     labels = recipe.task.labels or labels_of([*test, *validation], kind)
     for where, records in ((data.train, train), (data.test or data.train, [*test, *validation])):
         unknown = sorted(set(labels_of(records, kind)) - set(labels))

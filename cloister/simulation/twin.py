@@ -7,9 +7,8 @@ import dataclasses
 from cloister.export.card import write_card
 from cloister.recipe import Recipe
 from cloister.server.run_directory import RunDirectory
-from cloister.simulation.card import card_for
 from cloister.simulation.engines import Engine
-from cloister.simulation.finish import write_result
+from cloister.simulation.finish import ending_of, write_result
 from cloister.simulation.result import Result
 from cloister.simulation.run import Events, simulate
 from cloister.simulation.study import prepare, workspace_of
@@ -50,6 +49,6 @@ def simulate_with_twin(
         result, plain_test=plain.test, seconds=result.seconds + plain.seconds
     )
     study = prepare(recipe)
-    write_card(run.adapter, card_for(study, workspace_of(study), both))
+    write_card(run.adapter, ending_of(study, workspace_of(study), both).card)
     write_result(run, both)
     return both

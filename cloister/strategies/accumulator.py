@@ -21,7 +21,7 @@ class Arriving(Protocol):
         """Takes a site's update; each site once."""
 
     def close(self, state: ServerState) -> ServerState:
-        """The state after the round.
+        """Returns the state after the round.
 
         Raises:
             ValueError: There are too few updates, or their shapes differ.
@@ -36,7 +36,7 @@ class Held:
         self.held: dict[str, Adapter] = {}
 
     def add(self, site: str, update: Adapter) -> None:
-        """Keeps it."""
+        """Keeps a site's update until the round is closed."""
         self.held[site] = update
 
     def close(self, state: ServerState) -> ServerState:
@@ -58,7 +58,7 @@ class Summed:
         self._mean = RunningMean(strategy.weights)
 
     def add(self, site: str, update: Adapter) -> None:
-        """Adds it."""
+        """Adds a site's update to the running sum."""
         self._mean.add(site, update)
 
     def close(self, state: ServerState) -> ServerState:
@@ -67,7 +67,7 @@ class Summed:
 
 
 def arriving(strategy: Strategy, *, keep: bool) -> Arriving:
-    """How a round takes its updates.
+    """Returns what takes a round's updates as they arrive: a buffer or a sum.
 
     Args:
         strategy: It says whether the mean is all that it needs.

@@ -89,7 +89,7 @@ class RunningMean:
             self._sums[name].add(array.astype(np.float64) * weight)
 
     def mean(self) -> Adapter:
-        """The mean of what came.
+        """Returns the weighted mean of the updates added so far.
 
         Raises:
             ValueError: Nothing came.

@@ -19,7 +19,7 @@ Matrix = NDArray[np.float64]
 
 
 class Product(NamedTuple):
-    """left · right.
+    """A low-rank matrix, kept as the product left · right.
 
     Attributes:
         left: [m, k].
@@ -30,11 +30,11 @@ class Product(NamedTuple):
     right: Matrix
 
     def scale(self, factor: float) -> Product:
-        """The product times a number."""
+        """Returns the product times a number."""
         return Product(self.left * factor, self.right)
 
     def norm(self) -> float:
-        """Frobenius norm.
+        """Returns the Frobenius norm of the product.
 
         With left = Q₁T₁ and rightᵀ = Q₂T₂ it is ‖T₁T₂ᵀ‖: of a difference that cancels, what is
         left is exact to about 1e-16 of its terms, where sums of squares would give 1e-8.

@@ -103,11 +103,11 @@ class CausalChat:
         return text, spans[-1], [(token, (start, end)) for token, (start, end) in tokens]
 
     def reference_text(self, record: ChatRecord) -> str:
-        """The last assistant turn."""
+        """Returns the last assistant turn, which replies are compared with."""
         return record.messages[_last_assistant(record)].content
 
     def collate(self, examples: Sequence[Example], shape: BatchShape | None = None) -> Batch:
-        """Pads conversations."""
+        """Pads conversations into a batch."""
         return collate(examples, self.pad_id, shape)
 
     def record_losses(self, logits: Tensor, batch: Batch) -> Tensor:
@@ -116,7 +116,7 @@ class CausalChat:
         return mean_within_record(token_losses(logits[:, :-1], target), target)
 
     def meter(self) -> ChatMeter:
-        """Perplexity and loss."""
+        """Returns a new meter of perplexity and loss."""
         return ChatMeter(self)
 
     def _render(self, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
@@ -201,7 +201,7 @@ class ChatMeter:
         }
 
     def report(self) -> Mapping[str, Mapping[str, float]]:
-        """Nothing per class."""
+        """Returns nothing: a chat has no classes."""
         return {}
 
 

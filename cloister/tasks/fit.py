@@ -25,7 +25,7 @@ Misfit = Literal["empty", "length", "token"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a base can take.
+    """The largest token id and length that a base can take.
 
     Attributes:
         positions: Longest record in tokens; None where nothing limits it (ALiBi, recurrences).

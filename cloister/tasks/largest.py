@@ -1,4 +1,4 @@
-"""Records that are nobody's and as large as any that is looked at, to measure what one can cost.
+"""Synthetic records as large as any that is looked at, to measure what one record can cost.
 
 Which text takes a tokenizer longest depends on the tokenizer, so there are several kinds: usual
 words, words that are all different, letters one by one, and one word without end.

@@ -22,7 +22,7 @@ from cloister.tasks.task import UNKNOWN_LABEL, Batch, BatchShape, Example
 
 @dataclass(frozen=True)
 class SequenceClassification:
-    """Classifies texts.
+    """The task of giving each text one of the study's labels.
 
     Attributes:
         labels: Class names in the order of the outputs.
@@ -54,7 +54,7 @@ class SequenceClassification:
         return Example(tuple(ids) or (self.pad_id,), self.labels.index(record.label))
 
     def collate(self, examples: Sequence[Example], shape: BatchShape | None = None) -> Batch:
-        """Pads texts."""
+        """Pads texts into a batch."""
         return collate(examples, self.pad_id, shape)
 
     def record_losses(self, logits: Tensor, batch: Batch) -> Tensor:
@@ -62,7 +62,7 @@ class SequenceClassification:
         return F.cross_entropy(logits.float(), batch.target.to(logits.device), reduction="none")
 
     def meter(self) -> SequenceMeter:
-        """Accuracy, macro-F1 and loss."""
+        """Returns a new meter of accuracy, macro-F1 and loss."""
         return SequenceMeter(self)
 
 

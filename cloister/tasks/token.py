@@ -64,7 +64,7 @@ class TokenClassification:
         return Example(tuple(ids) or (self.pad_id,), target or (IGNORE,), record.tags, words)
 
     def collate(self, examples: Sequence[Example], shape: BatchShape | None = None) -> Batch:
-        """Pads sentences."""
+        """Pads sentences into a batch."""
         return collate(examples, self.pad_id, shape)
 
     def record_losses(self, logits: Tensor, batch: Batch) -> Tensor:

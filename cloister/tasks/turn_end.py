@@ -19,7 +19,7 @@ _CONTENT = "fever since monday"
 
 @dataclass(frozen=True)
 class TurnEnd:
-    """Where a reply ends.
+    """The tokens that end a reply in a model's chat format.
 
     Attributes:
         token: Id of the special token that closes a turn; None where ordinary text does.

@@ -43,7 +43,7 @@ def encode_words(
     Returns:
         Token ids, those of the text; and for each token the word that it is the first of, else
         None. A token that several words share is the first of the earliest that has none yet. A
-        word of which the tokenizer leaves nothing, or that was cut, is nobody's.
+        word of which the tokenizer leaves nothing, or that was cut, has no token.
     """
     text, spans = as_text(words)
     encoded: Mapping[str, Any] = tokenizer(

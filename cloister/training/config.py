@@ -19,7 +19,7 @@ MOST_CACHE = 2.0**16
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Local training.
+    """The `[training]` section: what a site computes in a round.
 
     The defaults are the quickstart's, found on the synthetic hospitals: large batches and single
     steps, because the noise of all sites is averaged at every step.

@@ -15,7 +15,7 @@ from cloister.training.units import singles
 
 @dataclass(frozen=True)
 class Scores:
-    """What a network reached.
+    """The scores of a network on one set of examples.
 
     Attributes:
         metrics: Scores by name; the task's primary metric and the mean loss are among them.
@@ -33,7 +33,7 @@ def evaluate(
     max_tokens: int,
     on_batch: Callable[[int], None] = lambda count: None,
 ) -> Scores:
-    """Scores a network.
+    """Computes the scores of a network on encoded examples.
 
     Args:
         network: Its present parameters.

@@ -16,7 +16,7 @@ from cloister.training.config import MOST_CACHE, MOST_TOKENS, TrainingConfig
 
 @dataclass(frozen=True, kw_only=True)
 class MachineConfig:
-    """Memory for training.
+    """The `[machine]` section: how much memory training may take.
 
     Attributes:
         physical_batch_tokens: Most padded tokens that go through the network at once.

@@ -65,7 +65,7 @@ _MIXED = (
 
 
 def check_pinned(threads: int | None = None) -> None:
-    """Asserts what `pinned` set.
+    """Checks that the numeric settings are still as `pinned` set them.
 
     Args:
         threads: How many the machine's proof was made with; None: any number.

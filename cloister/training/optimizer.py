@@ -13,7 +13,7 @@ from cloister.training.config import TrainingConfig
 def make_optimizer(
     config: TrainingConfig, parameters: Iterable[nn.Parameter]
 ) -> torch.optim.Optimizer:
-    """A fresh optimizer."""
+    """Makes a new optimizer for one round."""
     if config.optimizer == "adamw":
         return torch.optim.AdamW(
             parameters, lr=config.learning_rate, weight_decay=config.weight_decay
@@ -27,7 +27,7 @@ def make_optimizer(
 
 
 def learning_rate_at(config: TrainingConfig, step: int, total_steps: int) -> float:
-    """Learning rate of one step.
+    """Returns the learning rate of one step.
 
     Args:
         config: Peak and schedule.

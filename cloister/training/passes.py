@@ -12,7 +12,7 @@ from cloister.training.units import UnitExamples
 
 @dataclass(frozen=True)
 class Row:
-    """One record in a pass.
+    """One record of a forward and backward pass.
 
     Attributes:
         unit: Which of the logical batch's units it is of.

@@ -105,7 +105,7 @@ class Proof:
         return single + records * max(least.values())
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Returns the proof as JSON values."""
         return {
             "shapes": self.shapes.to_json(),
             "seconds": [list(entry) for entry in self.seconds],
@@ -115,7 +115,7 @@ class Proof:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Proof:
-        """Back from `to_json`."""
+        """Builds a proof from the values of `to_json`."""
         return cls(
             BatchShapes.from_json(value["shapes"]),
             tuple((int(a), int(b), float(c)) for a, b, c in value["seconds"]),

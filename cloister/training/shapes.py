@@ -58,7 +58,7 @@ class BatchShapes:
 
     @property
     def longest(self) -> int:
-        """The last edge, in tokens."""
+        """The longest padded length, in tokens."""
         return self.counts[-1][0]
 
     @property
@@ -82,13 +82,13 @@ class BatchShapes:
         return dict(self.counts)[edge]
 
     def all(self) -> tuple[BatchShape, ...]:
-        """Every shape, shortest first."""
+        """Returns every batch shape, shortest first."""
         return tuple(
             BatchShape(rows, edge, counts) for edge, counts in self.counts for rows in counts
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Returns the shapes as JSON values."""
         return {
             "counts": [[edge, list(rows)] for edge, rows in self.counts],
             "threads": self.threads,
@@ -96,7 +96,7 @@ class BatchShapes:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> BatchShapes:
-        """Back from `to_json`."""
+        """Builds the shapes from the values of `to_json`."""
         return cls(
             tuple((int(edge), tuple(map(int, rows))) for edge, rows in value["counts"]),
             value["threads"],

@@ -66,7 +66,7 @@ class Workspace:
 
     @property
     def pad_id(self) -> int:
-        """Token id of padding."""
+        """The token id of padding."""
         return padding_id(self.tokenizer)
 
     @property
@@ -81,7 +81,7 @@ class Workspace:
         return read_tensors(self.network, names - self.start.keys() - self.carried.keys())
 
     def encode(self, records: Sequence[Record]) -> list[Example]:
-        """Tokenizes records."""
+        """Encodes records as token ids and targets."""
         return [self.task.encode(record) for record in records]
 
     def train_names(self, names: frozenset[str]) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from cloister.cli.display import Display, round_details, time_left
 from cloister.recipe import Recipe
-from cloister.server.study import RoundReport
+from cloister.server.report import RoundReport
 
 REPORT = RoundReport(
     round=1,

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,15 +14,16 @@ from hypothesis import strategies as st
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import MAGIC, encode
 from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest, Status, Step
-from cloister.protocol.signed_questions import Unsigned
 from cloister.server.dispatch import Patience
+from cloister.server.report import RoundReport
 from cloister.server.rounds import run_study
-from cloister.server.study import RoundReport, ServerStudy
+from cloister.server.study import ServerStudy
 from cloister.simulation.local_grid import SERVER_NODE, LocalGrid
 from cloister.strategies.fedavg import FedAvg
 from cloister.strategies.strategy import ServerState
 from tests.support.clock import Clock, TimedGrid
 from tests.support.fuzzing import fuzz, hostile_bytes, odd
+from tests.support.server_studies import server_study
 
 ONE = Adapter({"w": np.ones(2)})
 START = ServerState(Adapter({"w": np.zeros(2)}))
@@ -59,23 +59,17 @@ def grid(hostile: object, first: int = 0) -> LocalGrid:
 
 
 def study(**changes: object) -> ServerStudy:
-    whole = ServerStudy(
-        digest="d",
-        sites=NAMES,
-        strategy=FedAvg({}),
-        state=START,
+    given = {"min_sites": 2, **changes}
+    return server_study(
+        START,
+        NAMES,
         num_rounds=2,
-        min_sites=2,
         patience=Patience(0.0),
+        max_update_norm=ONE.norm(),
         prepare_timeout=0.0,
         nodes=lambda grid: {SERVER_NODE + 1 + at: site for at, site in enumerate(NAMES)},
-        trained=lambda number: frozenset({"w"}),
-        max_update_norm=ONE.norm(),
-        score=lambda state: {},
-        save=lambda state: None,
-        voice=Unsigned(),
+        **given,
     )
-    return replace(whole, **changes)  # type: ignore[arg-type]
 
 
 def closes(hostile: object, first: int = 0) -> list[RoundReport]:

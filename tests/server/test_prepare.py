@@ -1,7 +1,7 @@
 """Which sites take part: asked once before the rounds, with a deadline of its own."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -10,8 +10,8 @@ from cloister.protocol.exchange import RoundReply, Status
 from cloister.protocol.signed_questions import Unsigned
 from cloister.server.dispatch import Asker, Patience
 from cloister.server.prepare import prepare
+from cloister.server.report import RoundReport
 from cloister.server.rounds import run_study
-from cloister.server.study import RoundReport
 from cloister.strategies.strategy import ServerState
 from tests.server.test_rounds import ONE, good, grid, ready, study
 from tests.support.clock import Answer, Clock, TimedGrid
@@ -163,7 +163,7 @@ def test_preparing_has_a_deadline_of_its_own() -> None:
         clock=clock,
         wait=clock.wait,
     )
-    two = replace(study(min_sites=1, prepare_timeout=90.0), sites=("site 2", "site 3"))
+    two = study(min_sites=1, prepare_timeout=90.0, sites=("site 2", "site 3"))
     with pytest.raises(QuorumError, match=r"site 2 \(.*\), site 3 \(no answer\)"):
         prepare(two, asker)
     assert clock.now == pytest.approx(90.0)

@@ -1,7 +1,6 @@
 """The coordinator's loop: what it takes, what it discards, when it stops."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,16 +12,17 @@ from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
 from cloister.errors import QuorumError
 from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest, Status, Step
-from cloister.protocol.signed_questions import Unsigned
 from cloister.server.dispatch import Patience
+from cloister.server.report import RoundReport
 from cloister.server.rounds import run_study
-from cloister.server.study import RoundReport, ServerStudy
+from cloister.server.study import ServerStudy
 from cloister.simulation.local_grid import LocalGrid
 from cloister.strategies.fedavg import FedAvg
 from cloister.strategies.flexlora import FlexLora
 from cloister.strategies.median import Median
 from cloister.strategies.norm_gate import NormGate
 from cloister.strategies.strategy import ServerState, Strategy
+from tests.support.server_studies import server_study
 
 START = Adapter({"w": np.zeros(2)})
 ONE = Adapter({"w": np.ones(2)})
@@ -59,21 +59,15 @@ def grid(
 
 
 def study(**changes: object) -> ServerStudy:
-    whole = ServerStudy(
-        digest="d",
-        sites=NAMES,
-        strategy=FedAvg({}),
-        state=ServerState(START),
-        num_rounds=2,
-        min_sites=2,
+    given = {"min_sites": 2, **changes}
+    return server_study(
+        ServerState(START),
+        NAMES,
+        num_rounds=given.pop("num_rounds", 2),  # type: ignore[arg-type]
         patience=Patience(1.0),
-        trained=lambda number: frozenset({"w"}),
-        max_update_norm=ONE.norm(),
-        score=lambda state: {},
-        save=lambda state: None,
-        voice=Unsigned(),
+        max_update_norm=given.pop("max_update_norm", ONE.norm()),  # type: ignore[arg-type]
+        **given,
     )
-    return replace(whole, **changes)  # type: ignore[arg-type]
 
 
 def test_every_round_is_saved_before_the_next() -> None:

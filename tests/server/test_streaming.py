@@ -12,14 +12,13 @@ from flwr.clientapp import ClientApp
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
 from cloister.protocol.exchange import RECORD, RoundReply, Status, Step
-from cloister.protocol.signed_questions import Unsigned
 from cloister.server.dispatch import Patience
 from cloister.server.rounds import run_study
-from cloister.server.study import ServerStudy
 from cloister.simulation.local_grid import LocalGrid
 from cloister.strategies.fedavg import FedAvg
 from cloister.strategies.median import Median
 from cloister.strategies.strategy import ServerState, Strategy
+from tests.support.server_studies import server_study
 
 SIZE = 200_000  # values of an update
 START = Adapter({"w": np.zeros(SIZE, np.float32)})
@@ -49,20 +48,14 @@ class OneAtATime(LocalGrid):
 
 def peak(sites: int, strategy: Strategy, error: object = None) -> tuple[int, Adapter]:
     """Most bytes that a round held beyond what was there before, and the adapter it gave."""
-    study = ServerStudy(
-        digest="d",
-        sites=tuple(f"s{number:02d}" for number in range(sites)),
-        strategy=strategy,
-        state=ServerState(START),
+    study = server_study(
+        ServerState(START),
+        tuple(f"s{number:02d}" for number in range(sites)),
         num_rounds=1,
-        min_sites=sites,
         patience=Patience(60.0),
-        trained=lambda number: frozenset({"w"}),
         max_update_norm=None,
-        score=lambda state: {},
-        save=lambda state: None,
-        voice=Unsigned(),
-        error=error,  # type: ignore[arg-type]
+        strategy=strategy,
+        error=error,
     )
     tracemalloc.start()
     try:

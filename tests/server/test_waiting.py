@@ -1,7 +1,7 @@
 """A site whose operator has yet to approve a study is waited for, told of once, and at no fault."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import pytest
@@ -12,11 +12,12 @@ from cloister.protocol.exchange import RECORD, RoundReply, Status
 from cloister.protocol.signed_questions import Unsigned
 from cloister.server.dispatch import Asker, Patience
 from cloister.server.prepare import Prepared, prepare
+from cloister.server.report import RoundReport
 from cloister.server.rounds import run_study
-from cloister.server.study import RoundReport
 from tests.server.test_prepare import but
 from tests.server.test_rounds import good, grid, study
 from tests.support.clock import Answer, Clock, TimedGrid
+from tests.support.server_studies import changed
 
 SITES = {2: "east", 3: "west"}
 EVERY = Patience(1.0).waiting
@@ -72,7 +73,7 @@ def asked(
         on_ready=told.ready.append,
         on_refused=told.refused.__setitem__,
     )
-    return prepare(replace(whole, sites=("east", "west")), asker), made
+    return prepare(changed(whole, sites=("east", "west")), asker), made
 
 
 def ready(now: float) -> Status:

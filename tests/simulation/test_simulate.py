@@ -24,8 +24,8 @@ from cloister.ledger.verify import verify
 from cloister.privacy.entropy import OsEntropy
 from cloister.protocol.exchange import RoundRequest
 from cloister.recipe import Recipe, read_recipe
+from cloister.server.report import RoundReport
 from cloister.server.run_directory import RunDirectory
-from cloister.server.study import RoundReport
 from cloister.simulation.ledgers import begin_ledgers
 from cloister.simulation.result import Result
 from cloister.simulation.run import Events, open_coordinator, simulate

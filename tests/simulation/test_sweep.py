@@ -11,6 +11,7 @@ from cloister.server.run_directory import RunDirectory
 from cloister.simulation.compare import compare
 from cloister.simulation.sweep import open_sweep, plan_sweep
 from tests.support.studies import small_assignments
+from tests.test_import_order import loaded
 
 SWEEP = ["--sweep", "privacy.epsilon=4,8", "--seeds", "2"]
 
@@ -107,6 +108,11 @@ def test_runs_that_differ_in_more_than_the_sweep_say_so(
     first = swept / "privacy.epsilon=4_seed=0"
     assert "no one of them explains a score: " in compare([first, other]).notes[0]
     assert compare([first]).groups[0].deviation is None
+
+
+def test_a_comparison_without_a_picture_loads_nothing_heavy(swept: Path) -> None:
+    program = f"from cloister.cli.main import run\nassert run(['compare', {str(swept)!r}]) == 0"
+    assert loaded(program) == set()
 
 
 def test_an_unfinished_run_is_left_out_and_named(swept: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from cloister.deployment.coordinator.status import read_service
 
 
 class Verdict(StrEnum):
-    """What a check came to."""
+    """The outcome of a check."""
 
     PASS = "PASS"
     UNKNOWN = "UNKNOWN"
@@ -30,7 +30,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One check.
+    """One check, its outcome and what to do about it.
 
     Attributes:
         name: Of the check.

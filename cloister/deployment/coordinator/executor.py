@@ -73,7 +73,9 @@ def _execute(folder: ServerFolder, runtime: Runtime, task: Task) -> None:
             load_coordinator_key(folder.key),
             folder.heads,
         )
-        note_largest(folder.largest, flower_run.run_id, largest_reply(study.workspace.whole))
+        note_largest(
+            folder.largest, flower_run.run_id, largest_reply(study.coordinator.workspace.whole)
+        )
         study.execute(grid_of(runtime, task, flower_run))
         change_run(place, standing=Standing.FINISHED, error="", exit_code=0)
         succeeded = True

@@ -50,7 +50,7 @@ from cloister.toml_text import read_toml
 
 @dataclass(frozen=True, kw_only=True)
 class ServerConfig:
-    """`server.toml`.
+    """The settings in `server.toml`.
 
     Attributes:
         name: The coordinator's, as sites see it.
@@ -202,27 +202,27 @@ class ServerFolder:
 
     @property
     def certificate(self) -> Path:
-        """The authority's certificate."""
+        """The file of the certificate authority's certificate."""
         return self.path / "ca.crt"
 
     @property
     def secret(self) -> Path:
-        """What executors show."""
+        """The file with the secret that the executor shows to the SuperLink."""
         return self.path / "executor.secret"
 
     @property
     def members(self) -> Path:
-        """Who may connect."""
+        """The file that lists the members."""
         return self.path / "members.json"
 
     @property
     def service(self) -> Path:
-        """The running service."""
+        """The file that says which process runs the service."""
         return self.path / "service.json"
 
     @property
     def state(self) -> Path:
-        """Flower's files."""
+        """The folder of Flower's own files."""
         return self.path / "state"
 
     @property
@@ -232,12 +232,12 @@ class ServerFolder:
 
     @property
     def logs(self) -> Path:
-        """Of every process."""
+        """The folder of the logs of every process."""
         return self.path / "logs"
 
     @property
     def runs(self) -> Path:
-        """One folder a run."""
+        """The folder that holds one folder for each run."""
         return self.path / "runs"
 
     @property
@@ -246,7 +246,7 @@ class ServerFolder:
         return self.state / "superlink.sock"
 
     def run(self, name: str) -> Path:
-        """A run's folder.
+        """Returns the folder of a run.
 
         Raises:
             UsageError: That is no name of a run.

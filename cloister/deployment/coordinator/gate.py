@@ -64,7 +64,7 @@ class Seen:
         self._written = 0.0
 
     def __call__(self, site: str, size: int) -> None:
-        """Notes a request."""
+        """Counts a request of a member and logs it."""
         entry = self._sites.setdefault(site, {"bytes": 0})
         entry["bytes"] += size
         entry["seen"] = datetime.now(UTC).isoformat(timespec="seconds")

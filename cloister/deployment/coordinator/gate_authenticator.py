@@ -35,7 +35,7 @@ class Door:
         self._until: datetime | None = None
 
     def site_of(self, header: str) -> str | None:
-        """The member whose key a request shows; None: nobody's."""
+        """Returns the member whose key a request shows; None where it is no member's."""
         try:
             key = base64.b64decode(header, validate=True).decode()
         except ValueError:

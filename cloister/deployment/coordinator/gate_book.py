@@ -48,7 +48,7 @@ class Question:
 
 @dataclass
 class Page:
-    """A member's.
+    """What the gate remembers of one member.
 
     Attributes:
         node: Flower's id of its node; 0 until it is known.
@@ -101,7 +101,7 @@ class Page:
 
 
 class Book:
-    """All members' pages.
+    """What the gate remembers of all members.
 
     Args:
         folder: Where they lie; made where it is missing.

@@ -34,7 +34,7 @@ READ_AT_ONCE, UNSENT = 65_536, 65_536
 
 
 class Conversation(H11Protocol):
-    """HTTP on one connection.
+    """One connection's HTTP requests and answers, each bounded.
 
     Attributes:
         site: The member that speaks on it; "" for a stranger.
@@ -61,7 +61,7 @@ class Conversation(H11Protocol):
         self._await_head()
 
     def data_received(self, data: bytes) -> None:
-        """Some of a request."""
+        """Takes bytes of a request and counts them."""
         self._received += len(data)
         if self._received > self.most + HEAD_BYTES + READ_AT_ONCE:
             self.abort("more than a request may have")
@@ -85,7 +85,7 @@ class Conversation(H11Protocol):
         self._look_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is gone."""
+        """Frees what the connection held."""
         self._head_came()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
@@ -154,7 +154,7 @@ class Handshake(SSLProtocol):
         self._spoke = False
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Bytes came."""
+        """Takes bytes of the handshake and counts them."""
         self._spoke = True
         super().buffer_updated(nbytes)
 
@@ -177,7 +177,7 @@ class Handshake(SSLProtocol):
             self._plain.resume_reading()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """It is gone."""
+        """Frees what the connection held."""
         self._end_wait()
         self._gatekeeper.left(self._conversation, self._spoke)
         super().connection_lost(exc)

@@ -64,11 +64,11 @@ class Connection(Protocol):
         ...
 
     def is_strangers(self) -> None:
-        """No member speaks here."""
+        """Whether no member has identified itself on the connection."""
         ...
 
     def abort(self, why: str) -> None:
-        """Cuts it off."""
+        """Cuts the connection off and logs why."""
         ...
 
 
@@ -89,7 +89,7 @@ class Visitor:
 
 @dataclass
 class Gate:
-    """The one endpoint.
+    """The gate as an ASGI application: the coordinator's only endpoint.
 
     Attributes:
         door: Who may pass.
@@ -108,7 +108,7 @@ class Gate:
     client: httpx.AsyncClient | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answers a request."""
+        """Answers one request, or refuses it."""
         request, connection = Request(scope, receive), scope["connection"]
         connection.most = 0
         visitor = self._visitor(request)
@@ -230,7 +230,7 @@ class Passing(Response):
         self.init_headers(headers)  # without a body of its own: its length is the SuperLink's word
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Passes it on.
+        """Forwards a member's request to the SuperLink and returns its answer.
 
         Raises:
             TimeoutError: The member takes it too slowly.

@@ -70,7 +70,7 @@ class Gatekeeper:
         return True
 
     def left(self, key: Hashable, spoke: bool) -> None:
-        """A connection is gone.
+        """Takes note that a connection was closed.
 
         Args:
             key: The connection.

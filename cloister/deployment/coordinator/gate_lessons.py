@@ -27,7 +27,7 @@ WRONG_ANSWER = "the SuperLink's answer cannot be read"
 
 @dataclass
 class Lesson:
-    """One call's.
+    """What the gate learns from one call and its answer.
 
     Attributes:
         book: What each member was asked.

@@ -35,7 +35,7 @@ def network_of(address: str) -> str:
 
 @dataclass
 class Places:
-    """Places of connections.
+    """How many connections may be open, by address and in all.
 
     Attributes:
         strangers: Of all connections on which no member has spoken.

@@ -21,14 +21,14 @@ class _Turns:
 
 
 class Turns:
-    """Each member's work under way."""
+    """How many requests of each member are being answered."""
 
     def __init__(self) -> None:
         self._sites: dict[str, _Turns] = {}
 
     @contextmanager
     def request(self, site: str) -> Iterator[bool]:
-        """A request of a member.
+        """Holds one of a member's turns while its request is answered.
 
         Yields:
             Whether it is taken up; not where the member has as many in work as it may.

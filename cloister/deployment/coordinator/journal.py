@@ -23,7 +23,7 @@ from cloister.files import write_whole
 
 
 class Standing(StrEnum):
-    """How far a run has come."""
+    """The status of a run."""
 
     SUBMITTED = "submitted"
     RUNNING = "running"
@@ -46,7 +46,7 @@ ENDED = (Standing.FINISHED, Standing.FAILED, Standing.STOPPED)
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """How a run stands.
+    """The status of a run, as its folder keeps it.
 
     Attributes:
         name: Of its folder.
@@ -68,7 +68,7 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """How a run stands.
+    """Reads the status of a run.
 
     Raises:
         BadFileError: The folder holds no deployed run, or its file is damaged.
@@ -87,7 +87,7 @@ def read_run(folder: Path) -> Run:
 
 
 def write_run(folder: Path, run: Run) -> None:
-    """Notes how a run stands."""
+    """Writes the status of a run."""
     write_whole(folder / "run.json", json.dumps(dataclasses.asdict(run), indent=2).encode())
 
 

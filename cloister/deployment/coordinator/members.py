@@ -27,7 +27,7 @@ MEMBERSHIP_LIFE = timedelta(days=365)
 
 
 class Standing(StrEnum):
-    """How far a site has come."""
+    """The status of a member: invited, approved, revoked."""
 
     INVITED = "invited"
     APPROVED = "approved"
@@ -166,7 +166,7 @@ def _former(known: Member | None, now: str = "") -> tuple[str, ...]:
 
 
 def connecting(members: Members, now: datetime) -> dict[str, Member]:
-    """Those that may connect now."""
+    """Returns the members that may connect now."""
     return {site: member for site, member in members.items() if member.may_connect(now)}
 
 

@@ -196,7 +196,7 @@ def submit(folder: ServerFolder, run: Run) -> Run:
     place = folder.run(run.name)
     recipe = sent_document(RunDirectory.reopen(place).recipe())
     before = read_run(place)
-    # Said before it is so: the executor takes the run at once, and says that it runs.
+    # Write SUBMITTED before start(): the executor may set RUNNING immediately.
     change_run(place, standing=Standing.SUBMITTED, resumed=run.resumed + 1)
     control = Control(folder.superlink)
     try:

@@ -44,7 +44,7 @@ def runs_of(folder: ServerFolder) -> list[dict[str, Any]]:
 
 
 def status_of(folder: ServerFolder, now: datetime) -> dict[str, Any]:
-    """All of it."""
+    """Returns everything that `cloister server status` shows."""
     service = read_service(folder)
     seen_file = folder.state / "seen.json"
     seen = json.loads(seen_file.read_text("utf-8")) if seen_file.exists() else {}

@@ -124,7 +124,7 @@ def create_authority(
 
 
 def load_authority(folder: Path, passphrase: Unlock = unlock) -> Authority:
-    """Reads an authority.
+    """Reads a certificate authority from its folder.
 
     Args:
         folder: The coordinator's.
@@ -242,7 +242,7 @@ def days_left(pem: bytes, now: datetime) -> int:
 
 
 def over_at(pem: bytes) -> datetime:
-    """When a certificate is over."""
+    """Returns when a certificate expires."""
     return x509.load_pem_x509_certificate(pem).not_valid_after_utc
 
 

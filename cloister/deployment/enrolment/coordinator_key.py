@@ -47,7 +47,7 @@ def create_coordinator_key(path: Path) -> Ed25519PrivateKey:
 
 
 def load_coordinator_key(path: Path) -> Ed25519PrivateKey:
-    """Reads a key.
+    """Reads the coordinator's signing key.
 
     Raises:
         BadFileError: It is missing or no Ed25519 key.

@@ -51,7 +51,7 @@ Paper = TypeVar("Paper", "Invite", "Request", "Welcome")
 
 @dataclass(frozen=True, kw_only=True)
 class Invite:
-    """Asks a site to join.
+    """An invitation to a site to join a federation.
 
     Attributes:
         coordinator: Who invites.
@@ -175,7 +175,7 @@ def content_of(path: Path) -> bytes:
 
 
 def kind_of(path: Path) -> str:
-    """What paper a file is.
+    """Returns which enrolment document a file holds.
 
     Raises:
         BadFileError: It is none.
@@ -184,7 +184,7 @@ def kind_of(path: Path) -> str:
 
 
 def read_invite(path: Path, now: datetime | None, content: bytes | None = None) -> Invite:
-    """Reads an invite.
+    """Reads and checks an invitation.
 
     Args:
         path: Its file.
@@ -209,7 +209,7 @@ def read_invite(path: Path, now: datetime | None, content: bytes | None = None) 
 
 
 def read_request(path: Path) -> Request:
-    """Reads a request.
+    """Reads and checks a site's request to join.
 
     Raises:
         BadFileError: It is damaged or no request.
@@ -230,7 +230,7 @@ def read_request(path: Path) -> Request:
 def read_welcome(
     path: Path, authority: bytes, now: datetime | None, content: bytes | None = None
 ) -> Welcome:
-    """Reads a welcome.
+    """Reads and checks the coordinator's approval of a site.
 
     Args:
         path: Its file.

@@ -41,7 +41,7 @@ def create_node_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def load_node_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """Reads a key.
+    """Reads the key of a site's node.
 
     Raises:
         BadFileError: It is missing or no key of that kind.

@@ -34,7 +34,7 @@ SEALED = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
 
 
 def seal(key: ec.EllipticCurvePrivateKey, passphrase: bytes, salt: bytes) -> bytes:
-    """A key in PEM, encrypted.
+    """Encrypts a key with a passphrase, as PEM.
 
     Args:
         key: The key.
@@ -49,7 +49,7 @@ def seal(key: ec.EllipticCurvePrivateKey, passphrase: bytes, salt: bytes) -> byt
 
 
 def plain(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """A key in PEM, in the clear."""
+    """Returns a key as unencrypted PEM."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
@@ -75,7 +75,7 @@ def is_sealed(pem: bytes) -> bool:
 
 
 def open_sealed(pem: bytes, passphrase: bytes, salt: bytes) -> ec.EllipticCurvePrivateKey:
-    """The key.
+    """Decrypts a key that `seal` encrypted.
 
     Raises:
         BadFileError: It is another passphrase, or the file is damaged: the two look alike.

@@ -79,7 +79,7 @@ def write_succession(path: Path, paper: Succession, former: Authority) -> None:
 
 
 def read_succession(path: Path, trusted: bytes, content: bytes | None = None) -> Succession:
-    """Reads a succession.
+    """Reads and checks the document that names the next authority.
 
     Args:
         path: Its file.

@@ -140,7 +140,7 @@ class SocketTransport(httpx.HTTPTransport):
 
 
 class AsyncSocketTransport(httpx.AsyncHTTPTransport):
-    """The same for asyncio.
+    """Plain HTTP over a unix socket, for asyncio.
 
     Args:
         path: The socket's.

@@ -60,7 +60,7 @@ _GONE = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where tasks are offered.
+    """The socket and secret of the Runtime API, which offers tasks.
 
     Attributes:
         socket: Path of the unix socket at which the Runtime API listens.
@@ -95,7 +95,7 @@ class PatientClient(RuntimeClient):
             time.sleep(POLL)
 
     def PullObject(self, request: PullObjectRequest) -> PullObjectResponse:  # noqa: N802
-        """An object, once it is there.
+        """Pulls an object; waits until it is there.
 
         Raises:
             ObjectPullError: It does not come.
@@ -110,7 +110,7 @@ class PatientClient(RuntimeClient):
             time.sleep(POLL)
 
     def look_for(self, request: PullObjectRequest) -> PullObjectResponse:
-        """An object, if it is there."""
+        """Pulls an object if it is there, without waiting."""
         return super().PullObject(request)
 
     def _is_still(self) -> bool:
@@ -238,7 +238,7 @@ class Executor:
 
 
 def connect(runtime: Runtime, token: str) -> PatientClient:
-    """A client for one task's calls."""
+    """Returns a client for the calls of one task."""
     return PatientClient(
         runtime.socket,
         [RuntimeVersionHttpInterceptor("SuperExec"), RuntimeTokenHttpInterceptor(token)],

@@ -35,7 +35,7 @@ _FILE = re.compile(r"([0-9a-f]{64})\.json")
 
 @dataclass(frozen=True)
 class AskedStudies:
-    """The folder.
+    """The folder of studies that the coordinator proposed.
 
     Attributes:
         path: Absolute; it need not be there yet.

@@ -34,7 +34,7 @@ _KEYS = {"time": str, "study": str, "round": int, "kind": str, "why": str}
 
 @dataclass(frozen=True, kw_only=True)
 class Dropped:
-    """Refusals that are not kept.
+    """How many refusals were not kept, and since when.
 
     Attributes:
         count: How many.
@@ -49,7 +49,7 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Refusals:
-    """The file.
+    """The file of refusals, for the site's operator.
 
     Attributes:
         path: Made when the first one is noted; remove it to begin anew.
@@ -58,7 +58,7 @@ class Refusals:
     path: Path
 
     def note(self, error: Exception, study: str, number: int) -> None:
-        """Adds one.
+        """Adds a refusal to the file.
 
         Args:
             error: Why.

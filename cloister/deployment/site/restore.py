@@ -48,7 +48,7 @@ _ABOUT = {"kind": str, "site": str, "file": str, "made": str, "seq": int, "hash"
 
 @dataclass(frozen=True, kw_only=True)
 class Restored:
-    """A site that is back.
+    """What restoring a site from its backup came to.
 
     Attributes:
         file: Its `site.toml`.
@@ -72,7 +72,7 @@ def restore(
     ledger: Path | None = None,
     seen: Anchor | None = None,
 ) -> Restored:
-    """Makes a site from its backup.
+    """Restores a site's files from its backup.
 
     Args:
         backup: What `back_up` wrote.

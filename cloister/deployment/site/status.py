@@ -102,7 +102,7 @@ def decisions_of(file: SiteFile) -> tuple[list[dict[str, Any]], str]:
 
 
 def overview_of(file: SiteFile) -> dict[str, Any]:
-    """All of it.
+    """Returns everything that `cloister site status` shows.
 
     Raises:
         LedgerError: The ledger is missing or not sound.

@@ -17,7 +17,7 @@ from cloister.errors import CloisterError, RefusedError
 
 @dataclass(frozen=True)
 class Listed:
-    """A study that asked.
+    """A proposed study with what the operator decides by.
 
     Attributes:
         study: Its digest.
@@ -34,7 +34,7 @@ class Listed:
     why: str
 
     def to_json(self) -> dict[str, Any]:
-        """For machines."""
+        """Returns the study as JSON values."""
         return {
             "study": self.study,
             "name": self.name,

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from cloister.deployment.coordinator.deployed import DeployedStudy
 from cloister.deployment.coordinator.journal import Run, write_run
 from cloister.deployment.coordinator.journal import Standing as RunStanding
 from cloister.deployment.coordinator.members import Member, Standing
+from cloister.deployment.coordinator.ports import Connected
 from cloister.deployment.site.open_ledger import begin_ledger
 from cloister.deployment.site.opened_site import open_own
 from cloister.deployment.site.records import read_records
@@ -31,8 +32,8 @@ from cloister.models.base import weights_sha256
 from cloister.protocol.signed_questions import Coordinator
 from cloister.recipe import Recipe, sent_document
 from cloister.server.heads import Heads
+from cloister.server.ports import Participants
 from cloister.server.run_directory import RunDirectory
-from cloister.server.study import ServerStudy
 from cloister.simulation.local_grid import SERVER_NODE, LocalGrid
 from tests.support.approvals import standing
 from tests.support.studies import NOTES, small_recipe, write_notes
@@ -61,15 +62,24 @@ STRICT = {"delta": "2e-6", "clip": "0.5", "unit": 'unit = "person"\nperson = "pe
 LAX = {"delta": "4e-5", "clip": "8.0", "unit": ""}
 
 
+class Here(Connected):
+    """Members whose nodes are this process's."""
+
+    def nodes(self, grid: Grid) -> dict[int, str]:
+        return {SERVER_NODE + 1 + at: name for at, name in enumerate(("east", "west"))}
+
+    def since(self, grid: Grid) -> dict[int, str]:
+        return {}
+
+
 @dataclass(frozen=True)
 class OnOneMachine(DeployedStudy):
     """A deployed study whose nodes are this process's."""
 
-    def _nodes(self, grid: Grid) -> dict[int, str]:
-        return {SERVER_NODE + 1 + at: name for at, name in enumerate(("east", "west"))}
-
-    def server_study(self) -> ServerStudy:
-        return replace(super().server_study(), since=lambda grid: {})
+    @property
+    def participants(self) -> Participants:
+        asked = super().participants
+        return Here(**{f.name: getattr(asked, f.name) for f in fields(asked)})
 
 
 @dataclass

@@ -1,0 +1,83 @@
+"""A deployed coordinator's two ports: members behind the gate, and the journal of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from flwr.serverapp import Grid
+from flwr.superlink.grid.http_grid import HttpGrid
+
+from cloister.deployment.coordinator.journal import change_run, note
+from cloister.deployment.coordinator.members import Member
+from cloister.server.coordinator import RunObserver
+from cloister.server.ports import Participants
+from cloister.server.report import RoundReport
+
+
+class Journal(RunObserver):
+    """Writes what happens into the run's folder, for whoever watches.
+
+    Args:
+        recipe: The study.
+        run: Its folder.
+    """
+
+    def note(self, text: str) -> None:
+        """Notes what is out of the ordinary."""
+        note(self.run.path, "note", text=text)
+
+    def warning(self, text: str) -> None:
+        """Notes what is seldom meant."""
+        note(self.run.path, "note", text=f"warning: {text}")
+
+    def event(self, what: str, number: int, site: str) -> None:
+        """Notes what happened to a site."""
+        note(self.run.path, what, round=number, site=site)
+
+    def site_ready(self, site: str) -> None:
+        """Notes that a site takes part: it is not asked again when the run goes on."""
+        note(self.run.path, "ready", round=0, site=site)
+
+    def site_refused(self, site: str, why: str) -> None:
+        """Notes that a site takes no part, and why."""
+        note(self.run.path, "refused", round=0, site=site, text=why)
+
+    def round_closed(self, report: RoundReport) -> None:
+        """Writes the round's figures, and that the run has come further."""
+        super().round_closed(report)
+        path, number = self.run.path, report.round
+        change_run(path, resumed=0)
+        for site, why in report.refused.items():
+            note(path, "refused", round=number, site=site, text=why)
+        for site in report.retired:
+            note(path, "retired", round=number, site=site)
+        scores = {name: dict(found) for name, found in report.metrics.items()}
+        seconds = round(report.seconds, 2)
+        note(path, "closed", round=number, scores=scores, seconds=seconds, bytes=report.bytes_up)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connected(Participants):
+    """The members of a study, as they are connected through the gate.
+
+    Attributes:
+        members: Those that take part, by name.
+        allowed: The members as they are now; one that was revoked since is asked no more.
+    """
+
+    members: Mapping[str, Member]
+    allowed: Callable[[], Mapping[str, Member]]
+
+    def nodes(self, grid: Grid) -> dict[int, str]:
+        """The members' nodes that are online."""
+        assert isinstance(grid, HttpGrid)
+        now = self.allowed()
+        sites = {now[name].node_key: name for name in self.members if name in now}
+        online = {info.node_id: bytes(info.public_key).decode() for info in grid.get_nodes()}
+        return {node: sites[key] for node, key in online.items() if key in sites}
+
+    def since(self, grid: Grid) -> dict[int, str]:
+        """When each node that is online connected."""
+        assert isinstance(grid, HttpGrid)
+        return {info.node_id: info.last_activated_at for info in grid.get_nodes()}

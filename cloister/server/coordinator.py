@@ -1,0 +1,134 @@
+"""A study at its coordinator, in a simulation as over a network: its rounds, and its end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cloister.adapter.tensors import Adapter
+from cloister.data.records import Record, TextRecord
+from cloister.errors import BudgetError
+from cloister.ledger.chain import Head
+from cloister.privacy.plan import Plan
+from cloister.recipe import Recipe
+from cloister.server.collect import secure_study
+from cloister.server.ports import Observer, Participants
+from cloister.server.report import RoundReport, SetScores
+from cloister.server.run_directory import RunDirectory
+from cloister.server.scoring import Scorer, error_of
+from cloister.server.study import ServerStudy
+from cloister.server.tracking import TensorBoard, metrics_row
+from cloister.strategies.build import make_strategy
+from cloister.strategies.strategy import ServerState
+from cloister.training.workspace import Workspace
+
+
+class RunObserver(Observer):
+    """Writes each closed round into the run's folder.
+
+    Args:
+        recipe: The study; says whether TensorBoard is written.
+        run: Its folder.
+    """
+
+    def __init__(self, recipe: Recipe, run: RunDirectory) -> None:
+        self.run = run
+        self._tensorboard = TensorBoard(run) if recipe.tracking.tensorboard else None
+
+    def round_closed(self, report: RoundReport) -> None:
+        """Writes its line, and its scalars where the recipe asks for them."""
+        self.run.append_metrics(metrics_row(report))
+        if self._tensorboard is not None:
+            self._tensorboard.add(report)
+
+
+@dataclass(frozen=True)
+class Coordinator:
+    """What a coordinator holds of a study; of the sites' records it knows nothing.
+
+    Attributes:
+        recipe: Resolved, with labels.
+        plan: The plan of one of the sites; what all plans share is read from it.
+        workspace: For scoring and export; its network is overwritten with what is scored.
+        test: Public.
+        validation: Public; empty where the recipe names none.
+        run: Where everything goes.
+        models: What a state is scored by; where sites keep a part of it, their own adapters.
+        heads: Where each ledger ends now, as far as the coordinator sees the ledgers.
+    """
+
+    recipe: Recipe
+    plan: Plan
+    workspace: Workspace
+    test: list[Record]
+    validation: list[Record]
+    run: RunDirectory
+    models: Callable[[ServerState], Sequence[Adapter]] = lambda state: [state.adapter]
+    heads: Callable[[], Mapping[str, Head]] = dict
+
+    @property
+    def scorer(self) -> Scorer:
+        """Scores adapters on the public sets."""
+        return Scorer(
+            self.recipe, self.workspace, self.test, self.validation, self.run, self.models
+        )
+
+    def study(self, participants: Participants, observer: Observer) -> ServerStudy:
+        """What the round loop needs, from the last closed round on.
+
+        Args:
+            participants: The sites, and how they are asked.
+            observer: Who is told what happens.
+
+        Raises:
+            CloisterError: The run's folder is damaged, or is another study's.
+        """
+        recipe, run, names, workspace = self.recipe, self.run, participants.names, self.workspace
+        digest, federation, scorer = recipe.digest(), recipe.federation, self.scorer
+        strategy = make_strategy(recipe.strategy, names)
+        state = run.load(strategy.init(workspace.whole), digest)
+        self.heads()
+        return ServerStudy(
+            digest=digest,
+            participants=participants,
+            observer=observer,
+            strategy=strategy,
+            state=state,
+            num_rounds=state.round if scorer.has_stopped() else federation.num_rounds,
+            min_sites=federation.min_sites,
+            trained=lambda number: (
+                workspace.trained_in_round(recipe.training, number) - workspace.kept
+            ),
+            max_update_norm=recipe.privacy.max_update_norm if recipe.privacy.enabled else None,
+            score=scorer.when_due,
+            save=lambda closed: run.save(closed, digest, self.heads()),
+            stop_early=scorer.stop_early,
+            error=error_of(recipe, strategy.traits, names, workspace),
+            dtype=recipe.training.update_dtype,
+            secure=secure_study(recipe, self.plan),
+            central=recipe.privacy.central(len(names), federation.num_rounds),
+        )
+
+    def best(self, state: ServerState) -> tuple[ServerState, SetScores]:
+        """The state that is released, and its scores on the public sets.
+
+        Args:
+            state: After the last round; with early stopping another one may be the best.
+
+        Raises:
+            BudgetError: No round could be afforded.
+        """
+        if state.round == 0:
+            raise BudgetError(
+                "no round was closed: no site's budget covers one; raise the sites' budgets, or "
+                "ask for less"
+            )
+        best = self.run.load_best(state)
+        return best, self.scorer.scores(best)
+
+
+def majority(test: Sequence[Record]) -> float | None:
+    """Share of a set's most frequent label, which guessing reaches; None where it has none."""
+    labels = Counter(record.label for record in test if isinstance(record, TextRecord))
+    return max(labels.values()) / len(test) if labels else None

@@ -1,0 +1,100 @@
+"""The end of a study: adapter, card and plot, the same for a simulation and over a network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cloister.adapter.tensors import Adapter
+from cloister.evidence.site_facts import SiteFacts
+from cloister.export.adapter_folder import Released, export
+from cloister.export.card import Card, write_card
+from cloister.export.guessing import guess_warning, guessing
+from cloister.export.snippets import loading_of
+from cloister.ledger.stated import Stated
+from cloister.recipe import Recipe
+from cloister.server.plots import plot_run
+from cloister.server.run_directory import RunDirectory
+from cloister.training.workspace import Workspace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """What a study came to.
+
+    Attributes:
+        recipe: Resolved, with labels.
+        workspace: Holds base and task.
+        rounds: Rounds closed.
+        test: Scores of the released adapter on the public test set.
+        majority: What always guessing the test set's most frequent label reaches.
+        sites: By site, what its certificate or ledger states; where there is none, why, in words.
+        promises: What each site that is known of was promised.
+        plain_test: Scores of the same run without privacy; None: there was none.
+    """
+
+    recipe: Recipe
+    workspace: Workspace
+    rounds: int
+    test: Mapping[str, float]
+    majority: float | None
+    sites: Mapping[str, SiteFacts | str]
+    promises: Mapping[str, Stated]
+    plain_test: Mapping[str, float] | None = None
+
+    @property
+    def card(self) -> Card:
+        """The card of the released adapter."""
+        recipe, training, workspace = self.recipe, self.recipe.training, self.workspace
+        steps = f"{training.local_steps} local step{'s' * (training.local_steps > 1)} a round"
+        return Card(
+            name=recipe.study.name,
+            base=recipe.model.base,
+            base_sha256=workspace.base_sha256,
+            kind=recipe.task.kind,
+            labels=recipe.task.labels,
+            loading=loading_of(recipe.model, workspace),
+            parameters=workspace.start.size,
+            rounds=self.rounds,
+            mode="one gradient a round"
+            if training.mode == "gradient-rounds"
+            else f"{steps} ({training.optimizer})",
+            metric=workspace.task.primary_metric,
+            test=self.test,
+            plain_test=self.plain_test,
+            majority=self.majority,
+            sites=self.sites,
+            recipe_digest=recipe.digest(),
+            is_personal=bool(workspace.kept),
+            central=recipe.privacy.central(len(self.sites), recipe.federation.num_rounds),
+        )
+
+    def write(self, run: RunDirectory, adapter: Adapter) -> str | None:
+        """Writes adapter, card and plot into a run's folder.
+
+        Args:
+            run: The run's.
+            adapter: What is released, whole.
+
+        Returns:
+            A warning where the adapter scores no more than guessing does.
+        """
+        recipe, workspace = self.recipe, self.workspace
+        export(run.adapter, workspace, adapter, released(recipe, workspace))
+        write_card(run.adapter, self.card)
+        metric, pooling = workspace.task.primary_metric, workspace.network.pooling
+        plot_run(run.metrics(), metric, recipe.study.name, self.promises, run.path / "metrics.png")
+        guessed = guessing(recipe.task.kind, self.majority)
+        return guess_warning(metric, self.test.get(metric), guessed, pooling)
+
+
+def released(recipe: Recipe, workspace: Workspace) -> Released:
+    """What an exported adapter says of its study."""
+    return Released(
+        model=dataclasses.replace(recipe.model, sha256=workspace.base_sha256),
+        lora=recipe.lora,
+        task=recipe.task,
+        data=recipe.data,
+        seed=recipe.study.seed,
+    )
