@@ -123,6 +123,8 @@ def simulate(
             as_json=as_json,
         )
         return
+    if resume and is_dry:
+        raise UsageError("--dry-run: checks a study before it begins; leave --resume out")
     if resume and (out is None or recipe is not None or assignments):
         raise UsageError(
             "--resume: give the run's folder as --out, and nothing else; its own recipe.toml is "

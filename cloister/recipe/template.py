@@ -18,6 +18,9 @@ ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 MULTILINGUAL = "intfloat/multilingual-e5-small"
 CAUSAL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
+# Names of files that say nothing of the study; their folder's name does.
+UNTELLING = frozenset({"train", "training", "data", "records"})
+
 ROLES = {
     "text": "the column of texts",
     "label": "the column of their classes",
@@ -68,7 +71,10 @@ def _head(source: Path | None) -> str:
 
 
 def _study(source: Path | None, task: str) -> str:
-    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in source.stem) if source else task
+    called = task if source is None else source.stem
+    if source is not None and called.lower() in UNTELLING:
+        called = source.absolute().parent.name or task
+    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in called)
     name = name.strip("-_")[:56] or "study"
     return f"""\
 [study]

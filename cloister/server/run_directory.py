@@ -10,6 +10,7 @@ personal/          the sites' own adapters, where they keep a part (simulations)
 certificates/      the sites' certificates: of a deployment SITE.certificate.json, as each site sent
                    its own; of a simulation also bundle.zip and keys.json, with whole ledgers
                    (`cloister audit certificate`)
+.begun             says that a run made this folder, and nobody else
 tensorboard/       for those who asked
 *.png              plots
 """
@@ -27,7 +28,7 @@ from cloister.errors import BadFileError, UsageError
 from cloister.files import bad_file, write_whole
 from cloister.ledger.chain import Head
 from cloister.recipe import Recipe, read_run_recipe
-from cloister.server.unused_run import clear_unused
+from cloister.server.unused_run import MARK, clear_unused
 from cloister.strategies.strategy import ServerState
 
 # What is said of a folder that a new run is not written into.
@@ -67,6 +68,7 @@ class RunDirectory:
             if is_taken(path) and not (path.is_dir() and clear_unused(path)):
                 raise UsageError(f"{path} {TAKEN}")
             path.mkdir(parents=True, exist_ok=True)
+            write_whole(path / MARK, b"")
             write_whole(path / "recipe.toml", recipe.to_toml().encode())
         except (OSError, ValueError) as error:
             raise bad_file(error, "written") from error

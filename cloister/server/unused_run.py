@@ -17,7 +17,9 @@ from cloister.errors import LedgerError, UsageError
 from cloister.ledger.storage import LedgerFile
 
 # What a run writes before its first round is charged. Anything else is somebody's, or a round's.
-EARLY = frozenset({"recipe.toml", "ledgers", "tensorboard"})
+# `MARK` is written when a run's folder is made: a recipe alone may be one that somebody wrote.
+MARK = ".begun"
+EARLY = frozenset({MARK, "recipe.toml", "ledgers", "tensorboard"})
 # Files beside a simulated site's ledger at that time: its key, its head, its lock, a journal.
 BESIDE_LEDGER = (".ledger", ".key", ".head", ".lock", "-journal")
 
@@ -57,7 +59,7 @@ def clear_unused(folder: Path) -> bool:
         Whether it was emptied. In doubt it is left as it is: where a ledger cannot be read, a file
         is there that no run writes so early, or another process runs in it.
     """
-    if not (folder / "recipe.toml").is_file():
+    if not (folder / MARK).is_file() or not (folder / "recipe.toml").is_file():
         return False
     try:
         with held(folder):

@@ -15,9 +15,10 @@ from cloister.fields import parse_assignment
 from cloister.files import bad_file
 from cloister.recipe import Recipe, read_recipe
 from cloister.recipe.read import KINDS
-from cloister.server.run_directory import RunDirectory
+from cloister.server.run_directory import RunDirectory, is_taken
+from cloister.server.unused_run import clear_unused
 from cloister.simulation.measured import is_finished
-from cloister.simulation.sweep_file import SWEEP_FILE, read_sweep, write_sweep
+from cloister.simulation.sweep_file import SWEEP_FILE, SweepFile, read_sweep, write_sweep
 from cloister.toml_text import parse_toml
 
 # Runs of one sweep; a grid that is larger by mistake would run for weeks.
@@ -152,13 +153,7 @@ def open_sweep(folder: Path, sweep: Sweep) -> dict[str, RunDirectory | None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / SWEEP_FILE).is_file():
-            before = read_sweep(folder)
-            if set(before.swept) != set(sweep.swept):
-                raise UsageError(
-                    f"{folder}: holds a sweep of {', '.join(before.swept) or 'seeds alone'}; give "
-                    "another --out"
-                )
-            names = list(dict.fromkeys([*before.runs, *names]))
+            names = _joined(folder, read_sweep(folder), sweep)
         elif any(folder.iterdir()):
             raise UsageError(f"{folder}: exists already and is no sweep's; give another --out")
         write_sweep(folder, sweep.swept, names)
@@ -167,13 +162,36 @@ def open_sweep(folder: Path, sweep: Sweep) -> dict[str, RunDirectory | None]:
     return {run.name: _opened(folder / run.name, run.recipe) for run in sweep.runs}
 
 
+def _joined(folder: Path, before: SweepFile, sweep: Sweep) -> list[str]:
+    """The runs of a folder that a sweep goes on in: those that were, then the new ones.
+
+    A sweep of other fields is taken as well where nothing was charged yet: a first try failed.
+
+    Raises:
+        UsageError: The folder holds runs of another sweep.
+    """
+    names = [run.name for run in sweep.runs]
+    if set(before.swept) == set(sweep.swept):
+        return list(dict.fromkeys([*before.runs, *names]))
+    begun = [folder / name for name in before.runs if (folder / name).exists()]
+    if not all(clear_unused(path) or not is_taken(path) for path in begun):
+        raise UsageError(
+            f"{folder}: holds a sweep of {', '.join(before.swept) or 'seeds alone'}; give another "
+            "--out"
+        )
+    for path in begun:
+        path.rmdir()
+    return names
+
+
 def _opened(path: Path, recipe: Recipe) -> RunDirectory | None:
     """A run's folder; None where the run is finished."""
     if not (path / "recipe.toml").is_file():
         return RunDirectory(path.absolute())
     run = RunDirectory.reopen(path)
-    begun = run.recipe()
-    if not _is_same(begun, recipe):
+    if not _is_same(run.recipe(), recipe):
+        if clear_unused(path):  # a first try that charged nothing
+            return run
         raise UsageError(
             f"{path}: was run with another recipe, which its recipe.toml has; give another --out, "
             "or the recipe as it was"

@@ -44,6 +44,7 @@ def test_refusals_load_nothing_heavy(tmp_path: Path) -> None:
     cases += [
         (2, ["simulate", *good, "--out", str(taken)]),
         (2, ["simulate", "--resume"]),
+        (2, ["simulate", "--resume", "--dry-run", *out]),
         (2, ["simulate", "--resume", *out]),
         (3, ["simulate", "none.toml"]),
         (2, ["plan", *good, "--set", "privacy.enabled=false"]),

@@ -9,7 +9,7 @@ from cloister.errors import UsageError
 from cloister.ledger.ledger import Ledger
 from cloister.recipe import Recipe
 from cloister.server.run_directory import RunDirectory
-from cloister.server.unused_run import clear_unused, held
+from cloister.server.unused_run import MARK, clear_unused, held
 from tests.support.ledgers import charge, new_ledger
 
 
@@ -24,7 +24,14 @@ def begun(folder: Path) -> RunDirectory:
 def test_a_new_run_takes_the_place_of_one_that_charged_nothing(tmp_path: Path) -> None:
     begun(tmp_path / "run")
     again = RunDirectory.create(tmp_path / "run", Recipe())
-    assert [path.name for path in again.path.iterdir()] == ["recipe.toml"]
+    assert {path.name for path in again.path.iterdir()} == {MARK, "recipe.toml"}
+
+
+def test_a_recipe_that_somebody_wrote_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(Recipe().to_toml() + "# mine\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="exists already"):
+        RunDirectory.create(tmp_path, Recipe())
+    assert (tmp_path / "recipe.toml").read_text(encoding="utf-8").endswith("# mine\n")
 
 
 def charged(run: RunDirectory) -> None:

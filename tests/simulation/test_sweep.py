@@ -10,6 +10,7 @@ from cloister.errors import RecipeError, UsageError
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.compare import compare
 from cloister.simulation.sweep import open_sweep, plan_sweep
+from cloister.simulation.sweep_file import read_sweep
 from tests.support.studies import small_assignments
 from tests.test_import_order import loaded
 
@@ -180,6 +181,20 @@ def test_a_folder_that_is_no_sweep_s_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is no sweep's"):
         open_sweep(tmp_path, plan_sweep(None, [], [], 2))
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_sweep_that_failed_before_any_charge_does_not_block_the_next(tmp_path: Path) -> None:
+    wrong = plan_sweep(None, ["lora.use_dora=true"], ["lora.r=1,2"], 1)
+    opened = open_sweep(tmp_path / "out", wrong)
+    for planned in wrong.runs:
+        place = opened[planned.name]
+        assert place is not None
+        RunDirectory.create(place.path, planned.recipe)
+    right = plan_sweep(None, [], ["lora.r=1,2"], 1)
+    assert all(place is not None for place in open_sweep(tmp_path / "out", right).values())
+    other = plan_sweep(None, [], ["privacy.epsilon=1,2"], 1)
+    assert open_sweep(tmp_path / "out", other).keys() == {run.name for run in other.runs}
+    assert read_sweep(tmp_path / "out").runs == tuple(run.name for run in other.runs)
 
 
 @pytest.mark.parametrize("options", [["--resume"], ["--dry-run"], ["--twin"]])
