@@ -1,5 +1,76 @@
-"""Cloister: federated fine-tuning of language models under differential privacy."""
+"""Cloister: federated fine-tuning of language models under differential privacy.
 
+The names in `__all__` are the public ones; each is imported when it is first used, so that
+`import cloister` loads neither torch nor pandas.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cloister.adapter.tensors import Adapter
+    from cloister.api.dealing import partition
+    from cloister.api.definition import Study
+    from cloister.api.epsilon_value import Epsilon, epsilon
+    from cloister.api.run_result import Result
+    from cloister.api.simulating import resume, simulate
+    from cloister.api.study_plan import StudyPlan
+    from cloister.errors import CloisterError
+    from cloister.privacy.config import PrivacyConfig as Privacy
+    from cloister.strategies.strategy import ServerState, Strategy, Traits
+    from cloister.tasks.task import Task
 
 __version__ = version("cloister")
+
+__all__ = [
+    "Adapter",
+    "CloisterError",
+    "Epsilon",
+    "Privacy",
+    "Result",
+    "ServerState",
+    "Strategy",
+    "Study",
+    "StudyPlan",
+    "Task",
+    "Traits",
+    "__version__",
+    "epsilon",
+    "partition",
+    "resume",
+    "simulate",
+]
+
+# Where each public name is, and what it is called there.
+_PLACES = {
+    "Adapter": ("cloister.adapter.tensors", "Adapter"),
+    "CloisterError": ("cloister.errors", "CloisterError"),
+    "Epsilon": ("cloister.api.epsilon_value", "Epsilon"),
+    "Privacy": ("cloister.privacy.config", "PrivacyConfig"),
+    "Result": ("cloister.api.run_result", "Result"),
+    "ServerState": ("cloister.strategies.strategy", "ServerState"),
+    "Strategy": ("cloister.strategies.strategy", "Strategy"),
+    "Study": ("cloister.api.definition", "Study"),
+    "StudyPlan": ("cloister.api.study_plan", "StudyPlan"),
+    "Task": ("cloister.tasks.task", "Task"),
+    "Traits": ("cloister.strategies.strategy", "Traits"),
+    "epsilon": ("cloister.api.epsilon_value", "epsilon"),
+    "partition": ("cloister.api.dealing", "partition"),
+    "resume": ("cloister.api.simulating", "resume"),
+    "simulate": ("cloister.api.simulating", "simulate"),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, own = _PLACES[name]
+    found = globals()[name] = getattr(import_module(module), own)
+    return found
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -3,6 +3,7 @@
     CloisterError                  1  failed
     ├── UsageError                 2  an invalid command or recipe
     │   └── RecipeError            2  one or several fields of a recipe, all reported at once
+    ├── PluginError                1  a plug-in that raised, or returned what it must not
     ├── BadFileError               3  a file that is missing, malformed or not the one expected
     │   ├── DataError              3  a data file, named with its row
     │   │   └── MisfitError        3  one record that cannot be used; a site leaves it out
@@ -54,6 +55,10 @@ class RecipeError(UsageError):
         more = len(self.problems) - MOST_PROBLEMS
         rest = [f"… and {more} more problems"] if more > 0 else []
         super().__init__("\n".join([*self.problems[:MOST_PROBLEMS], *rest]))
+
+
+class PluginError(CloisterError):
+    """A plug-in that raised, or returned what it must not; the message names it."""
 
 
 class BadFileError(CloisterError):

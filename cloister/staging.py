@@ -15,11 +15,12 @@ from cloister.owner_only import private_folder
 
 
 @contextmanager
-def staging(target: Path) -> Iterator[Path]:
+def staging(target: Path, done: str = "restored") -> Iterator[Path]:
     """A folder `.NAME.restoring` beside a place, for one process at a time; gone at the end.
 
     Args:
         target: The place; folders above it are made.
+        done: What is done with it, for messages.
 
     Raises:
         UsageError: Another process is at it.
@@ -30,17 +31,17 @@ def staging(target: Path) -> Iterator[Path]:
         private_folder(stage)
         descriptor = os.open(stage, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
-        raise bad_file(error, "restored") from error
+        raise bad_file(error, done) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(descriptor)
-        raise UsageError(f"{target}: is being restored by another process") from error
+        raise UsageError(f"{target}: is being {done} by another process") from error
     try:
         _empty(stage)  # of what was left by one that was killed
         yield stage
     except (OSError, ValueError) as error:
-        raise bad_file(error, "restored") from error
+        raise bad_file(error, done) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
         os.close(descriptor)

@@ -14,6 +14,7 @@ import re
 import struct
 import sys
 import zipfile
+from decimal import ROUND_CEILING, Decimal
 from functools import cache
 
 from cryptography.exceptions import InvalidSignature
@@ -601,6 +602,13 @@ def check_bundle(path, keys):
     return {name: (stated, promise) for name, (stated, _, promise) in found.items()}
 
 
+def epsilon_text(value: float) -> str:
+    """ε to four decimals, rounded up: what is read is never less than what holds."""
+    if not math.isfinite(value):
+        return "∞"
+    return str(Decimal(repr(value)).quantize(Decimal("0.0001"), ROUND_CEILING))
+
+
 def main(arguments):
     if len(arguments) != 2:
         print(__doc__, file=sys.stderr)
@@ -620,7 +628,7 @@ def main(arguments):
     for name, (stated, ((value, delta, one), adversaries)) in certificates.items():
         of = "the whole plan" if one else "everything that the data set ever releases"
         print(
-            f"{shown(name)}: ε = {f'{value:.4f}' if math.isfinite(value) else '∞'} "
+            f"{shown(name)}: ε = {epsilon_text(value)} "
             f"at δ = {delta:g} for one {stated['unit']} (add/remove) against "
             f"{', '.join(adversaries)}, promised for {of}; {stated['released']} of "
             f"{stated['rounds']} charged rounds released"
@@ -634,7 +642,7 @@ def main(arguments):
             least = stated["promise_alone"]["epsilon"]
             print(
                 "  promised against the coordinator with all other sites: "
-                f"ε = {'∞' if least is None else f'{least:.4f}'}"
+                f"ε = {epsilon_text(math.inf if least is None else least)}"
             )
     return 0
 

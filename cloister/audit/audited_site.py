@@ -12,7 +12,6 @@ from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
 from cloister.recipe import Recipe
 from cloister.simulation.planning import plans_by_size
-from cloister.tasks.build import record_kind
 from cloister.tasks.task import Task
 from cloister.training.units import UnitExamples, encode_units
 from cloister.training.workspace import Workspace, open_workspace
@@ -49,7 +48,7 @@ def audited_site(recipe: Recipe, persons: int, each: int) -> AuditedSite:
     if not recipe.privacy.enabled:
         raise UsageError("privacy.enabled: a plan with noise is needed; there is nothing to audit")
     labels = recipe.task.labels or ("first", "second", "third")
-    kind = record_kind(recipe.task.kind)
+    kind = recipe.task.records
     workspace = open_workspace(
         recipe.model,
         recipe.lora,

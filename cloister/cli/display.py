@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cloister.cli.terminal import Terminal
+from cloister.ledger.stated import shown
 from cloister.recipe import Recipe
 
 if TYPE_CHECKING:  # they load what a refusal does not need
@@ -168,7 +169,8 @@ class Display:
 
     def _cells(self, report: RoundReport) -> tuple[str, ...]:
         scores = report.metrics.get("test", {})
-        name = next((m for m in ("accuracy", "f1", "perplexity") if m in scores), None)
+        known = (m for m in ("accuracy", "f1", "perplexity", *scores) if m in scores)
+        name = next(known, None)  # of a plug-in's task the first, which is its own
         missing = f", without {', '.join(report.missing)}" if report.missing else ""
         if report.retired:
             missing += f", budget spent at {', '.join(report.retired)}"
@@ -219,10 +221,7 @@ def epsilon_cell(epsilon: dict[str, float]) -> str:
     """ε of each site, sites of equal ε together."""
     if not epsilon:
         return "–"
-    values = sorted({f"{value:.2f}" if math.isfinite(value) else "∞" for value in epsilon.values()})
+    values = sorted({shown(value, 2) for value in epsilon.values()})
     if len(values) == 1:
         return f"{values[0]} at each of {len(epsilon)}" if len(epsilon) > 1 else values[0]
-    return ", ".join(
-        f"{site} {value:.2f}" if math.isfinite(value) else f"{site} ∞"
-        for site, value in sorted(epsilon.items())
-    )
+    return ", ".join(f"{site} {shown(value, 2)}" for site, value in sorted(epsilon.items()))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from cloister.errors import RefusedError, UsageError
+from cloister.errors import UsageError
 
 
 class AccountantName(StrEnum):
@@ -42,44 +41,25 @@ def epsilon(
 
     Example: cloister epsilon --noise-multiplier 1 --sample-rate 0.032 --steps 600 --delta 1e-5
     """
-    from cloister.canonical import json_number
-    from cloister.privacy.accounting import cross_check, prv_epsilon, rdp_epsilon
-    from cloister.privacy.events import GaussianEvent
+    from cloister.api.epsilon_value import epsilon as computed
 
     single = (noise_multiplier, sample_rate, steps)
     given = [_parsed(text) for text in event or []]
-    if noise_multiplier is not None and sample_rate is not None and steps is not None:
-        given.insert(0, (noise_multiplier, sample_rate, steps))
-    elif single != (None, None, None) or not given:
+    if None in single and (single != (None, None, None) or not given):
         raise UsageError(
             "--noise-multiplier, --sample-rate and --steps: give all three, or --event S,Q,T"
         )
     if not 0 < delta < 1:
         raise UsageError(f"--delta: {delta} given; a number between 0 and 1 is needed")
-    events = [
-        GaussianEvent(noise_multiplier=s, sample_rate=q, steps=t)
-        for s, q, t in map(_checked, given)
-    ]
-    found: float | None = cross_check(events, delta)
-    if accountant is not AccountantName.PLD:
-        compute = rdp_epsilon if accountant is AccountantName.RDP else prv_epsilon
-        found = compute(events, delta)
-    if found is None:
-        raise RefusedError("--accountant prv: it does not converge on these values; use pld or rdp")
-    if as_json:
-        document = {
-            "epsilon": json_number(found),
-            "delta": delta,
-            "accountant": accountant.value,
-            "neighbouring": "add-remove",
-        }
-        typer.echo(json.dumps(document))
-        return
-    shown = f"{found:.4f}" if math.isfinite(found) else "∞"
-    typer.echo(
-        f"ε = {shown} at δ = {delta:g}, for one record added or removed, by "
-        f"{accountant.value.upper()}, against whoever sees every step"
+    found = computed(
+        noise_multiplier=noise_multiplier,
+        sample_rate=sample_rate,
+        steps=steps,
+        delta=delta,
+        events=given,
+        accountant=accountant.value,
     )
+    typer.echo(json.dumps(found.to_json()) if as_json else str(found))
 
 
 Steps = tuple[float, float, int]
@@ -95,14 +75,3 @@ def _parsed(text: str) -> Steps:
             f"--event: {text!r} given; noise multiplier, sample rate and steps are needed, as in "
             "1.0,0.032,600"
         ) from error
-
-
-def _checked(given: Steps) -> Steps:
-    noise, rate, steps = given
-    if not 0 <= noise < math.inf:
-        raise UsageError(f"noise multiplier: {noise} given; a number from 0 up is needed")
-    if not 0 <= rate <= 1:
-        raise UsageError(f"sample rate: {rate} given; a probability is needed")
-    if steps < 0:
-        raise UsageError(f"steps: {steps} given; 0 or more are needed")
-    return given

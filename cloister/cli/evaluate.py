@@ -27,13 +27,13 @@ def evaluate(
     from cloister.cli.terminal import Terminal
     from cloister.data.load import load
     from cloister.data.source import RELEASED
-    from cloister.export.adapter_folder import load_released
+    from cloister.export.adapter_folder import adapter_folder, load_released
     from cloister.tasks.chat import CausalChat
     from cloister.training.evaluation import evaluate
     from cloister.training.generation import reply_score
     from cloister.training.machine import MachineConfig
 
-    folder = adapter / "adapter" if (adapter / "adapter").is_dir() else adapter
+    folder = adapter_folder(adapter)
     about, workspace = load_released(folder)
     columns = dataclasses.replace(about.data, person=None)
     records = load(data, "test", workspace.task.record_kind, columns, asker=RELEASED)

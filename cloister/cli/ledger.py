@@ -55,10 +55,14 @@ def show(ledger: LedgerPath, as_json: AsJson = False) -> None:
             f"{event.sample_rate:.4g}",
             "" if charged.epsilon_pld is None else shown(charged.epsilon_pld),
             f"{charged.delta:g}",
-            f"{out.bytes:,} B {out.sha256[:8]}" if out else "no: spent",
+            f"{out.bytes:,} B {out.sha256[:8]}" if out else "cut off",
         )
     console.print(table)
-    console.print("Spent so far is an indication by PLD, not a promise.", highlight=False)
+    console.print(
+        "Spent so far is an indication by PLD, not a promise. Cut off: charged, then interrupted; "
+        "nothing left, and the cost stays.",
+        highlight=False,
+    )
 
 
 @app.command("verify")
@@ -66,7 +70,9 @@ def verify(
     ledger: LedgerPath,
     anchor: Annotated[
         list[Path] | None,
-        typer.Option(help="A head seen earlier (export --head); may be repeated."),
+        typer.Option(
+            help="An earlier head: a last entry's number and hash (export --head). Repeatable."
+        ),
     ] = None,
     key: Annotated[
         str | None, typer.Option(help="The site's public key in hex, known from elsewhere.")
@@ -115,7 +121,11 @@ def verify(
 def export(
     ledger: LedgerPath,
     head: Annotated[
-        bool, typer.Option("--head", help="Its signed end alone, for others to keep.")
+        bool,
+        typer.Option(
+            "--head",
+            help="Only the head: the last entry's number and hash, signed, for others to keep.",
+        ),
     ] = False,
     countersign: Annotated[
         Path | None,

@@ -15,6 +15,7 @@ from cloister.cli import (
     audit,
     compare,
     dashboard,
+    environment,
     epsilon,
     evaluate,
     ledger,
@@ -22,6 +23,7 @@ from cloister.cli import (
     new,
     offline,
     plan,
+    predict,
     server,
     simulate,
     site,
@@ -32,17 +34,7 @@ from cloister.cli import (
 from cloister.cli.streams import Printing, printing, say_error
 from cloister.errors import BadFileError, CloisterError, NetworkError, UsageError
 from cloister.files import bad_file
-
-# Before any library is loaded: nothing phones home, nothing asks for updates, and tokenizers do
-# not warn about forks.
-QUIET = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
+from cloister.quiet import keep_quiet
 
 app = typer.Typer(
     name="cloister",
@@ -58,8 +50,10 @@ app.command("compare")(compare.compare)
 app.command("plan")(plan.plan)
 app.command("epsilon")(epsilon.epsilon)
 app.command("evaluate")(evaluate.evaluate)
+app.command("predict")(predict.predict)
 app.command("dashboard")(dashboard.dashboard)
 app.command("bundle")(offline.bundle)
+app.command("env")(environment.environment)
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(audit.app, name="audit")
 app.add_typer(site.app, name="site")
@@ -90,8 +84,7 @@ def _root(
 
 def main() -> None:
     """The `cloister` command."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    keep_quiet()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=Printing(sys.stderr))
     sys.exit(run(sys.argv[1:]))
 

@@ -80,11 +80,11 @@ def approve(
     """
     from cloister.deployment.coordinator.folder import ServerFolder
     from cloister.deployment.coordinator.members import approved, changing, read_members
-    from cloister.deployment.enrolment.authority import same_fingerprint
+    from cloister.deployment.enrolment.authority import compare_fingerprints
     from cloister.deployment.enrolment.coordinator_key import load_coordinator_key, public_key_of
     from cloister.deployment.enrolment.documents import Welcome, read_request, write_welcome
     from cloister.deployment.enrolment.passphrase import unlock
-    from cloister.errors import NetworkError, UsageError
+    from cloister.errors import UsageError
 
     folder = ServerFolder.open(server, partial(unlock, ca_passphrase_file))
     asked = read_request(request)
@@ -93,11 +93,12 @@ def approve(
             f"--fingerprint: missing; ask {asked.site} for its request's over another channel "
             f"(telephone) and compare: this one's is {asked.fingerprint}"
         )
-    if not same_fingerprint(fingerprint, asked.fingerprint):
-        raise NetworkError(
-            f"{request}: its fingerprint is {asked.fingerprint}, {fingerprint} was given; it was "
-            "changed on its way, or is another site's: do not approve it"
-        )
+    compare_fingerprints(
+        fingerprint,
+        asked.fingerprint,
+        f"{request}: its fingerprint is {asked.fingerprint}, {fingerprint} was given; it was "
+        "changed on its way, or is another site's: do not approve it",
+    )
     path, authority = out or Path(f"{asked.site}.welcome.json"), folder.authority
     with changing(folder.members) as write:
         members = approved(read_members(folder.members), asked, datetime.now(UTC))

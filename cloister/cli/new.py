@@ -40,12 +40,14 @@ def new(
     """
     from cloister.data.guess import guess
     from cloister.recipe.template import kind_of_task, new_recipe
-    from cloister.tasks.config import RECORDS
+    from cloister.tasks.registry import BUILT_IN
 
     if task is None and data is None:
         kinds = ", ".join(kind.value for kind in TaskName)
         raise UsageError(f"a task or --data is needed; tasks: {kinds}")
-    found = guess(data, RECORDS[task.value] if task else None) if data is not None else None
+    found = (
+        guess(data, BUILT_IN[task.value].records if task else None) if data is not None else None
+    )
     kind = task.value if task is not None else kind_of_task(found) if found is not None else None
     if kind is None or (found is not None and found.kind is None):
         columns = ", ".join(found.names[:12]) if found is not None else ""

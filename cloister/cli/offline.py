@@ -65,6 +65,7 @@ def bundle(
     extra = ["--index-url", index_url] if index_url else []
     count = collect(out, source, model, key, now, lock or locked_build(), extra)
     typer.echo(
-        f"{out}: {count} packages, signed. Carry it over, and tell the receiver over another "
-        f"channel:\n{fingerprint(key.pem)}\nThere: sh {out.name}/install.sh FINGERPRINT VENV"
+        f"{out}: {count} packages, signed. Copy it to the other machine, and tell the "
+        f"receiver over another channel:\n{fingerprint(key.pem)}\n"
+        f"There: sh {out.name}/install.sh FINGERPRINT VENV"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from cloister.errors import BadFileError, UsageError
 
 if TYPE_CHECKING:
     from cloister.evidence.audit_report import AuditedLedger
+    from cloister.evidence.reported_study import ReportedStudy
 
 
 def report(
@@ -38,6 +40,16 @@ def report(
         list[str] | None,
         typer.Option(metavar="SITE=HEX", help="One site's public key; may be repeated."),
     ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="The study's recipe.toml, of a bundle or ledger; its digest is checked."),
+    ] = None,
+    coordinator: Annotated[
+        str | None, typer.Option(help="Who ran the study, in your words, for the first page.")
+    ] = None,
+    purpose: Annotated[
+        str | None, typer.Option(help="What the study is for, in your words, for the first page.")
+    ] = None,
 ) -> None:
     """Write what was promised, spent and checked as one page that needs nothing else.
 
@@ -48,9 +60,14 @@ def report(
     from cloister.evidence.pdf import to_pdf
 
     known = read_keys(keys, key or [])
-    title, ledgers, checked = _gather(source, known)
+    study, ledgers, checked = _gather(source, known)
+    if recipe is not None:
+        study = _of_recipe(recipe, ledgers)
+    study = replace(
+        study, coordinator=coordinator or study.coordinator, purpose=purpose or study.purpose
+    )
     document = audit_report(
-        title,
+        study,
         ledgers,
         [_audit(path) for path in audit or []],
         checked=checked,
@@ -72,10 +89,11 @@ def report(
 
 def _gather(
     source: Path, keys: Mapping[str, str]
-) -> tuple[str, list[AuditedLedger], Sequence[str]]:
-    """Title, checked ledgers, and what a bundle's verification found to hold."""
+) -> tuple[ReportedStudy, list[AuditedLedger], Sequence[str]]:
+    """The study, checked ledgers, and what a bundle's verification found to hold."""
     import zipfile
 
+    from cloister.evidence.reported_study import SIMULATED, ReportedStudy, of_recipe
     from cloister.ledger.storage import LedgerFile
     from cloister.server.run_directory import RunDirectory
 
@@ -86,24 +104,39 @@ def _gather(
         files = run.ledgers()
         if not files:
             raise BadFileError(f"{source}: this run has no ledgers: nothing of it can be reported")
-        title = f"Privacy audit of {source.resolve().name}"
+        study = replace(of_recipe(run.recipe()), coordinator=SIMULATED)
         ledgers = [
             _checked(name, LedgerFile(path).entries(), keys, run.heads().get(name))
             for name, path in files.items()
         ]
-        return title, ledgers, ()
+        return study, ledgers, ()
     if zipfile.is_zipfile(source):
         return _of_bundle(source, keys)
     entries = LedgerFile(source).entries()
-    name = source.stem
-    return f"Privacy audit of the ledger {source.name}", [_checked(name, entries, keys)], ()
+    return ReportedStudy(), [_checked(source.stem, entries, keys)], ()
+
+
+def _of_recipe(path: Path, ledgers: Sequence[AuditedLedger]) -> ReportedStudy:
+    """What a recipe says, once its digest is that of a study in the ledgers."""
+    from cloister.evidence.reported_study import of_recipe
+    from cloister.recipe import read_run_recipe
+
+    recipe = read_run_recipe(path)
+    charged = {study for one in ledgers for study, _ in one.verdict.history.rounds}
+    if recipe.digest() not in charged:
+        raise UsageError(
+            f"{path}: the recipe of study {recipe.digest()[:12]}, which these ledgers have not; "
+            "give the recipe.toml of the run's folder"
+        )
+    return of_recipe(recipe)
 
 
 def _of_bundle(
     source: Path, keys: Mapping[str, str]
-) -> tuple[str, list[AuditedLedger], Sequence[str]]:
+) -> tuple[ReportedStudy, list[AuditedLedger], Sequence[str]]:
     from cloister.evidence.audit_report import AuditedLedger
     from cloister.evidence.bundle import read_bundle
+    from cloister.evidence.reported_study import of_adapter
     from cloister.evidence.verification import examine
 
     bundle = read_bundle(source)
@@ -112,7 +145,8 @@ def _of_bundle(
         AuditedLedger(claim.name, bundle.sites[claim.name].ledger, claim.verdict, True)
         for claim in findings.sites
     ]
-    return f"Privacy audit of the bundle {source.name}", ledgers, findings.checked
+    study = of_adapter(bundle.adapter.get("cloister.json"))
+    return study, ledgers, findings.checked
 
 
 def _checked(

@@ -62,6 +62,11 @@ def start(
     plans = plans_of(study, chosen)
     called = name or f"{study.study.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     place = folder.run(called)
+    if place.exists():
+        raise UsageError(
+            f"{called}: there is a run of this name in {place}; choose another --name, or go on "
+            f"with it: cloister run resume {called} --server {server}"
+        )
     run = RunDirectory.create(place, study)
     fresh = Run(name=called, standing=Standing.SUBMITTED, flower_run=0, sites=tuple(chosen))
     write_run(place, fresh)

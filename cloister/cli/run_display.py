@@ -34,7 +34,7 @@ WORDS = {
     "lost": "lost on the way",
     "late": "late",
     "refused": "refused",
-    "retired": "retired",
+    "retired": "its budget is used up",
 }
 # Rounds shown of a lane, and closed rounds shown below: the whole is in the run's folder.
 WIDTH, SHOWN = 60, 12
@@ -94,7 +94,7 @@ class Lanes:
             state = WORDS[lane[max(lane)]] if lane else "waiting"
             table.add_row(Text(site, style="bold"), drawn, Text(state, style="dim"))
         legend = Text(
-            "○ ready  █ sent  · at work  ! lost on the way  ~ late  x refused  – retired  "
+            "○ ready  █ sent  · at work  ! lost on the way  ~ late  x refused  – budget used up  "
             "? to be approved",
             style="dim",
         )

@@ -139,6 +139,7 @@ def simulate(
     with_twin = (recipe is None and not resume) if twin is None else twin
     with_twin = with_twin and study.privacy.enabled
 
+    from cloister.api.simulating import run_study
     from cloister.cli.display import Display
     from cloister.server.run_directory import RunDirectory
     from cloister.simulation.early import refuse_early
@@ -159,8 +160,7 @@ def simulate(
     for note in warnings(study):
         display.warn(note)
 
-    from cloister.simulation.run import Events, simulate
-    from cloister.simulation.twin import simulate_with_twin
+    from cloister.simulation.run import Events
 
     events = Events(
         display.on_stage,
@@ -170,10 +170,9 @@ def simulate(
         display.warn,
         on_base=display.note,
     )
-    runner = simulate_with_twin if with_twin else simulate
     try:
         with display:
-            result = runner(study, run, engine.value, events)
+            result = run_study(study, run, engine.value, with_twin, events)
     except (UsageError, BadFileError, RefusedError) as error:
         if resume:
             error.add_note(_after_resume(folder, display.closed_rounds))
@@ -184,7 +183,7 @@ def simulate(
             f"are saved in {run.path}; go on with: cloister simulate --resume --out {folder}"
             f"{' --twin' if with_twin else ''}"
         ) from None
-    display.summary(result)
+    display.summary(result.finished)
     if as_json:
         typer.echo(json.dumps(result.to_json()))
 

@@ -220,6 +220,7 @@ def budget_forecast(site: SiteToml, as_json: AsJson = False) -> None:
     from cloister.client.site_file import read_site
     from cloister.deployment.site.status import budget_of
     from cloister.ledger.stated import shown
+    from cloister.names import counted
 
     facts = budget_of(read_site(site))
     if as_json:
@@ -230,11 +231,10 @@ def budget_forecast(site: SiteToml, as_json: AsJson = False) -> None:
         typer.echo("the budget has no limit: ε = ∞ is allowed")
     else:
         typer.echo(
-            f"{facts['rounds_left']} more "
-            f"{'round' if facts['rounds_left'] == 1 else 'rounds'} of the plan charged last "
-            f"{'fits' if facts['rounds_left'] == 1 else 'fit'} the budget; then "
-            f"ε = {shown(facts['epsilon_then'])} of the budget's {facts['budget']['epsilon']:g} "
-            f"would be spent (PLD, both at δ = {facts['delta_then']:g}, half of the budget's)."
+            f"capacity left: {counted(facts['rounds_left'], 'round')} of the plan charged last. "
+            f"With all of it used, ε = {shown(facts['epsilon_then'])} of the budget's "
+            f"{facts['budget']['epsilon']:g} would be spent (PLD, both at δ = "
+            f"{facts['delta_then']:g}, half of the budget's). This is the limit, not advice."
         )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,17 +17,22 @@ from cloister.cli.arguments import AsJson, SiteToml
 def join(
     site: SiteToml,
     paper: Annotated[
-        Path, typer.Argument(metavar="FILE", help="The coordinator's invite, then its welcome.")
+        Path,
+        typer.Argument(metavar="FILE", help="An enrolment document: the invite, then the welcome."),
     ],
     fingerprint: Annotated[
         str | None,
-        typer.Option(help="The authority's, as the coordinator told it over another channel."),
+        typer.Option(
+            help="Of the coordinator's authority (its CA), whole, as read to you by telephone."
+        ),
     ] = None,
     rotate: Annotated[
         bool, typer.Option("--rotate", help="Make a new node key; it is to be approved anew.")
     ] = False,
 ) -> None:
-    """Answer a coordinator's invite, then take its welcome. Keys are made here and stay here.
+    """Answer a coordinator's invite, then take its welcome (its approval).
+
+    These enrolment documents are not secret. Keys are made here and stay here.
 
     Example: cloister site join site.toml invite.json --fingerprint 1a2b3c4d-…
     """
@@ -128,20 +134,24 @@ def stop(site: SiteToml) -> None:
 
 
 def status(site: SiteToml, as_json: AsJson = False) -> None:
-    """Show what left, what was spent, and the last refusals with their reasons.
+    """Show what stands in the way, what left, what was spent, and what was refused and why.
 
     Example: cloister site status site.toml
     """
     from cloister.client.site_file import read_site
-    from cloister.deployment.site.status import overview_of
+    from cloister.deployment.site.status import in_the_way, overview_of
     from cloister.deployment.site.study_text import visible
 
-    facts = overview_of(read_site(site))
+    file = read_site(site)
+    facts = overview_of(file)
+    facts["in_the_way"] = in_the_way(file)
     if as_json:
         typer.echo(json.dumps(facts))
         return
     doing = facts["activity"].get("doing", "nothing yet")
     typer.echo(f"{facts['site']}: {'runs, ' + doing if facts['running'] else 'does not run'}")
+    if facts["in_the_way"]:
+        typer.echo(f"  in the way: {visible(facts['in_the_way'])}")
     if facts["activity"].get("leaves_every"):
         typer.echo(f"  updates leave every {facts['activity']['leaves_every']:g} s, and no sooner")
     if facts["activity"].get("strangers"):
@@ -191,6 +201,8 @@ def status(site: SiteToml, as_json: AsJson = False) -> None:
             f"  left: round {row['round']} of study {row['study'][:12]}, {row['bytes']:,} bytes, "
             f"SHA-256 {row['sha256'][:16]}…, {row['time']}"
         )
+    for row in facts["adapters"]:
+        typer.echo(visible(_delivered(row)))
     if facts["refusals_dropped"]:
         gone = facts["refusals_dropped"]
         typer.echo(
@@ -199,3 +211,15 @@ def status(site: SiteToml, as_json: AsJson = False) -> None:
         )
     for row in facts["refusals"][-5:]:
         typer.echo(f"  refused: round {row['round']}, {row['time']}: {row['why']}")
+
+
+def _delivered(row: Mapping[str, Any]) -> str:
+    """A line on a delivered adapter; how good it is, the coordinator says."""
+    claim = row.get("claim", {})
+    score = claim.get("score")
+    good = "no score was told" if score is None else f"{claim.get('metric')} {score:.4f}"
+    return (
+        f"  adapter of study {str(row.get('study', ''))[:12]} ({row.get('name', '')}), received "
+        f"{row.get('received', 'at an unknown time')}; on the coordinator's public test set, as "
+        f"the coordinator says: {good}; cloister predict {row['folder']} --data FILE"
+    )

@@ -18,7 +18,7 @@ def trust_ca(
     ],
     fingerprint: Annotated[
         str | None,
-        typer.Option(help="The new authority's, as the coordinator told it over another channel."),
+        typer.Option(help="Of the new authority (CA), whole, as read to you by telephone."),
     ] = None,
 ) -> None:
     """Trust the authority that follows the coordinator's, beside it until their overlap is over.

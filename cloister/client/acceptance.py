@@ -21,6 +21,7 @@ from cloister.privacy.events import MOST_NOISE
 from cloister.privacy.plan import Plan, make_plan
 from cloister.recipe import Recipe
 from cloister.tasks.config import TaskConfig
+from cloister.tasks.plugins import installed_problem
 from cloister.tasks.template_rules import template_problems, template_sha256
 
 
@@ -52,6 +53,7 @@ def accept(recipe: Recipe, file: SiteFile) -> Plan:
     else:
         reasons += _records(recipe.task, file.records)
     reasons += _sizes(recipe.task, file.policy.accept)
+    reasons += _plugin(recipe.task, file.policy.accept)
     reasons += _template(recipe.task, file.policy.accept)
     try:
         reasons += reasons_but_cost(_asked(_unsolved(recipe), file), file.policy)
@@ -110,7 +112,7 @@ def _records(task: TaskConfig, declared: RecordsConfig) -> list[str]:
             f"records.task: this site's records are for {declared.task}, the study is "
             f"{task.kind}; join another study, or declare other records"
         ]
-    if task.kind == "causal-lm":
+    if task.records == "messages":
         return []
     if not task.labels:
         return [
@@ -137,10 +139,22 @@ def _sizes(task: TaskConfig, accept: AcceptPolicy) -> list[str]:
     ]
 
 
+def _plugin(task: TaskConfig, accept: AcceptPolicy) -> list[str]:
+    """Whether a plug-in that this site's file names is the code that the study states.
+
+    One that it does not name is refused by its name (`policy.check`), and is not even looked up:
+    what else is installed here is nobody's business. Nothing is imported.
+    """
+    if task.plugin is None or task.kind not in accept.tasks:
+        return []
+    problem = installed_problem(task)
+    return [] if problem is None else [problem]
+
+
 def _template(task: TaskConfig, accept: AcceptPolicy) -> list[str]:
     """Whether the recipe's template may run over the site's records, one line a problem."""
     text = task.chat_template
-    if text is None or task.kind != "causal-lm":
+    if text is None or task.records != "messages":
         return []
     digest = template_sha256(text)
     reasons = [

@@ -18,7 +18,8 @@ from cloister.errors import UsageError
 from cloister.fields import ELSEWHERE, check_bounds, read_section
 from cloister.privacy.accounting import LARGEST_EPSILON
 from cloister.privacy.units import Unit
-from cloister.tasks.config import LONGEST_LABEL, MOST_LABELS, TaskKind
+from cloister.tasks.config import LONGEST_LABEL, MOST_LABELS, TaskName
+from cloister.tasks.plugins import check_names
 
 # Of one site: nobody keeps more people at it.
 MOST_OPERATORS = 100
@@ -63,7 +64,7 @@ class StandingApproval:
     """
 
     base_sha256: Named
-    tasks: Annotated[tuple[TaskKind, ...], Items(MOST_NAMED)]
+    tasks: Annotated[tuple[TaskName, ...], Items(MOST_NAMED)]
     unit: Unit
     max_epsilon: Annotated[float, Between(0.0, LARGEST_EPSILON, or_infinite=True)]
     max_rounds: Annotated[int, Between(1, MOST_ROUNDS)]
@@ -81,6 +82,7 @@ class StandingApproval:
         for name in ("base_sha256", "tasks"):
             if not getattr(self, name):
                 raise UsageError(f"{name}: empty; no study would ever match: name at least one")
+        check_names("tasks", self.tasks)
         for digest in self.base_sha256:
             if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
                 raise UsageError(

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from cloister.bounds import listed
 from cloister.client.policy_file import LARGEST_BOUND, SMALLEST_BOUND, AcceptPolicy, SitePolicy
 from cloister.errors import RefusedError
+from cloister.ledger.stated import shown
 from cloister.privacy.accounting import SMALLEST_DELTA
 from cloister.privacy.events import MOST_NOISE
 from cloister.privacy.plan import Plan
@@ -323,7 +324,7 @@ def _too_costly(effective: Plan, policy: SitePolicy) -> list[str]:
     if cost <= cap:
         return []
     return [
-        f"budget.study_epsilon: the study costs ε = {cost:.4g} at δ = {effective.delta:g} per "
+        f"budget.study_epsilon: the study costs ε = {shown(cost)} at δ = {effective.delta:g} per "
         f"{effective.unit} added or removed (PLD, against who sees every release), tightened to "
         f"this site's policy; {cap:g} is allowed for one study; ask for more noise, fewer rounds "
         "or a smaller batch, or raise it in site.toml"

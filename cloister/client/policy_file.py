@@ -37,7 +37,8 @@ from cloister.privacy.accounting import LARGEST_EPSILON, SMALLEST_DELTA, SMALLES
 from cloister.privacy.events import MOST_NOISE
 from cloister.privacy.units import Unit
 from cloister.protocol.exchange import Status
-from cloister.tasks.config import LONGEST_RECORD, TaskKind
+from cloister.tasks.config import LONGEST_RECORD, TaskName
+from cloister.tasks.plugins import check_names
 from cloister.toml_text import parse_toml, read_toml
 
 # Every key without a default is here; the hash is the quickstart's base model.
@@ -149,7 +150,8 @@ class AcceptPolicy:
     """The `[accept]` section: the studies that the site joins at all.
 
     Attributes:
-        tasks: Kinds of task; no default.
+        tasks: Kinds of task; no default. A plug-in by its name: its code then runs over the
+            records, in the version that the study states, which must be the one installed here.
         base_sha256: SHA-256 of the base models' weights; no default: the records go through it.
         target_modules: Modules that may get an adapter, by their whole path or how it ends
             (`value` is every `….value`); empty: any, as they move utility and the message's size,
@@ -176,7 +178,7 @@ class AcceptPolicy:
             coordinator without this site's ε rising, at least.
     """
 
-    tasks: tuple[TaskKind, ...]
+    tasks: Annotated[tuple[TaskName, ...], Items(MOST_NAMED)]
     base_sha256: Named
     target_modules: Annotated[tuple[Annotated[str, Text(MOST_NAME)], ...], Items(MOST_NAMED)] = ()
     max_rounds: Annotated[int, Between(1, MOST_ROUNDS)] = 100
@@ -193,6 +195,7 @@ class AcceptPolicy:
         for name in ("tasks", "base_sha256"):
             if not getattr(self, name):
                 raise UsageError(f"{name}: empty; no study could ever be joined: name at least one")
+        check_names("tasks", self.tasks)
         for name in ("base_sha256", "noise_partners", "templates"):
             for digest in getattr(self, name):
                 if len(digest) != 64 or set(digest) - set("0123456789abcdef"):

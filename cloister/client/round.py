@@ -26,6 +26,7 @@ from cloister.evidence.certificate_alone import to_bytes
 from cloister.ledger.charge import Charge, Released
 from cloister.privacy.entropy import Entropy
 from cloister.privacy.plan import Plan
+from cloister.protocol.delivery import Claim
 from cloister.protocol.exchange import RoundReply, RoundRequest, Status, Step
 from cloister.secagg.query import Question
 from cloister.training.config import TrainingConfig
@@ -72,15 +73,12 @@ def run_round(admitted: Admitted, request: RoundRequest, on_step: OnStep) -> Rou
     if request.step is Step.CERTIFY:
         return _certified(admitted, request)
     if request.step is Step.PREPARE:
-        return _signed(site, RoundReply(site.name, request.round, Status.READY, b"", 0.0, ""))
+        return _ready(site, request)
+    if request.step is Step.DELIVER:
+        return _delivered(admitted, request)
     if not 1 <= request.round <= plan.num_rounds:
         raise RefusedError(f"round {request.round} is outside the plan's {plan.num_rounds}")
-    limit = site.policy.accept.max_message_bytes
-    if len(request.adapter) > limit:
-        raise RefusedError(
-            f"accept.max_message_bytes: a message of {len(request.adapter)} bytes; at most {limit} "
-            "are taken"
-        )
+    _check_length(site, request)
     if plan.sharing is not None:
         return _answer_secure(admitted, request, on_step)
     if request.step is not Step.TRAIN:
@@ -94,6 +92,15 @@ def run_round(admitted: Admitted, request: RoundRequest, on_step: OnStep) -> Rou
         delta = _trained(admitted, begin, entropy, on_step)
         released = granted.release(_encoded(delta, site.training, plan))
         return _released(site, request, released)
+
+
+def _check_length(site: Site, request: RoundRequest) -> None:
+    limit = site.policy.accept.max_message_bytes
+    if len(request.adapter) > limit:
+        raise RefusedError(
+            f"accept.max_message_bytes: a message of {len(request.adapter)} bytes; at most {limit} "
+            "are taken"
+        )
 
 
 @dataclass(frozen=True)
@@ -225,6 +232,21 @@ def _encoded(delta: Adapter, training: TrainingConfig, plan: Plan) -> bytes:
     if training.update_dtype == "bfloat16":
         return encode(delta.scale(1 - BFLOAT16_ROUNDING), "bfloat16")
     return encode(delta, training.update_dtype, plan.max_update_norm)
+
+
+def _ready(site: Site, request: RoundRequest) -> RoundReply:
+    return _signed(site, RoundReply(site.name, request.round, Status.READY, b"", 0.0, ""))
+
+
+def _delivered(admitted: Admitted, request: RoundRequest) -> RoundReply:
+    """Keeps the study's final adapter; one word is said, and no record or charge is in it."""
+    site = admitted.site
+    if site.deliveries is None:
+        raise RefusedError("site.keep_adapters: this site takes no adapter of a finished study")
+    _check_length(site, request)
+    claim = Claim.from_bytes(request.body)
+    site.deliveries.keep(request.adapter, claim, admitted.workspace)
+    return _ready(site, request)
 
 
 def _certified(admitted: Admitted, request: RoundRequest) -> RoundReply:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cloister.client.delivered import Deliveries
 from cloister.client.personal import PersonalAdapter
 from cloister.client.policy_file import SitePolicy
 from cloister.client.secure import EpochKeys
@@ -34,6 +35,7 @@ class Site:
         personal: Where it keeps what never leaves; None where a study has nothing of the kind.
         rank: Of its adapters, in a study of mixed ranks; None: the study's.
         keys: Of its epoch of secure aggregation, where noise is shared; kept over rounds.
+        deliveries: Where it keeps the final adapter; None: it takes none.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Site:
     personal: PersonalAdapter | None = None
     rank: int | None = None
     keys: EpochKeys | None = None
+    deliveries: Deliveries | None = None
 
     def stated_epsilon(self) -> float:
         """ε that a reply states: what is promised, a function of plan and budget alone."""

@@ -18,7 +18,10 @@ from cloister.errors import RecipeError, UsageError
 from cloister.fields import check_bounds, read_section
 from cloister.models.config import Rank
 from cloister.names import is_name
-from cloister.tasks.config import TaskKind
+from cloister.plugins import is_installed
+from cloister.tasks.config import TaskName, known_kinds
+from cloister.tasks.plugins import GROUP
+from cloister.tasks.registry import BUILT_IN
 from cloister.toml_text import parse_file, read_file
 from cloister.training.machine import MachineConfig
 
@@ -42,6 +45,7 @@ ledger = "records.ledger"   # of this data set, for its whole life
 # text = "note"             # columns, where they are not called as studies call them
 # agent_user = "cloister"   # whom the agent runs as, where root starts the service
 # max_round_seconds = 14400 # a round that takes longer is ended
+# keep_adapters = false     # take no adapter of a finished study; absent: take it
 
 [records]                   # what they hold, typed from a public code book, never read off them
 task = "sequence-classification"
@@ -104,6 +108,7 @@ class SiteConfig:
             the service's own.
         max_round_seconds: After so long in one round the agent is ended and started again; the
             round stays spent. The default is four of Flower's own hours for one exchange.
+        keep_adapters: Whether it takes the final adapter of a study that it took part in.
     """
 
     name: str
@@ -119,6 +124,7 @@ class SiteConfig:
     messages: Column = "messages"
     agent_user: str | None = None
     max_round_seconds: Annotated[float, Between(1e-3, LONGEST_ROUND)] = 4 * 3600.0
+    keep_adapters: bool = True
 
     def __post_init__(self) -> None:
         for name in ("name", "data", "ledger"):
@@ -141,15 +147,18 @@ class RecordsConfig:
     one missing, whether the site answers would follow from whether a record has it.
 
     Attributes:
-        task: What they are labelled for.
+        task: What they are labelled for: a built-in kind of task, or a plug-in's name.
         labels: Class names, or entity types without their B-/I- prefix, from a public code book;
             none for conversations.
     """
 
-    task: TaskKind
+    task: TaskName
     labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_bounds(self)
+        if self.task not in BUILT_IN and not is_installed(self.task, GROUP):
+            raise UsageError(f"task: {shortened(self.task)} given; {known_kinds()} needed")
         if self.task == "causal-lm":
             if self.labels:
                 raise UsageError("labels: conversations have none; leave the key out")

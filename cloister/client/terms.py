@@ -71,7 +71,7 @@ class Terms:
     def template(self) -> str | None:
         """SHA-256 of the chat template that the study brings; None where it brings none."""
         text = self.recipe.task.chat_template
-        brings = text is not None and self.recipe.task.kind == "causal-lm"
+        brings = text is not None and self.recipe.task.records == "messages"
         return template_sha256(str(text)) if brings else None
 
     @property

@@ -15,6 +15,7 @@ from cloister.dashboard import svg
 from cloister.dashboard.formatting import epsilon_words, size_words
 from cloister.dashboard.ledgers import LedgerFacts
 from cloister.ledger.replay import ChargedRound
+from cloister.ledger.stated import shown
 
 # Studies that have a colour of their own; later ones begin again.
 COLOURS = 4
@@ -45,13 +46,13 @@ def gauge(facts: LedgerFacts) -> Markup:
 
     marks = [
         bar(0, cap, "room"),
-        svg.told(bar(spent, then, "ahead"), f"the forecast: ε = {then:.4f}"),
-        svg.told(bar(0, spent, "spent"), f"spent: ε = {spent:.4f}"),
+        svg.told(bar(spent, then, "ahead"), f"the forecast: ε = {shown(then)}"),
+        svg.told(bar(0, spent, "spent"), f"spent: ε = {shown(spent)}"),
         svg.path([(scale(cap), 14), (scale(cap), 50)], "cap"),
         svg.text(scale(cap), 10, f"cap {epsilon_words(cap)}", "label cap", "end"),
     ]
     marks += [svg.text(scale(at), 60, f"{at:g}", "tick", "middle") for at in svg.ticks(0, cap)]
-    says = f"Spent so far, an indication: ε = {spent:.2f} of {cap:.2f}"
+    says = f"Spent so far, an indication: ε = {shown(spent, 2)} of {shown(cap, 2)}"
     says += f"; with every round that still fits it would be {then:.2f}." if coming else "."
     says += f" Both at δ = {facts.verdict.used.delta:g}."
     return svg.picture(marks, says, "plot gauge", 66)
@@ -101,7 +102,7 @@ def _steps(
         style, place = f"s{facts.studies.index(charged.study) % COLOURS}", (x(number), y(value))
         marks.append(svg.path([before, place], f"line {style}", steps=True))
         dot = svg.tag("circle", cx=place[0], cy=place[1], r=size, _class=f"dot {style}")
-        said = f"round {charged.round} of study {charged.study[:8]}: ε = {value:.4f}"
+        said = f"round {charged.round} of study {charged.study[:8]}: ε = {shown(value)}"
         marks.append(svg.told(dot, said))
         before = place
     return marks

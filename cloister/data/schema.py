@@ -25,7 +25,7 @@ _BIO = re.compile(r"O|[BI]-.+")
 # What else helps where a column is missing.
 _ELSE = {"site": ", choose another data.partition"}
 # Columns of a row that a message lists; more would fill the terminal.
-_LISTED = 12
+LISTED = 12
 
 
 class MixedColumnError(DataError):
@@ -120,11 +120,11 @@ class Reading:
             return _chat(self, row, where, site, person)
         text = self._value(row, columns.text, "text", where)
         if not isinstance(text, str):
-            raise _misfit(where, f"{columns.text} is {kind_of(text)}; text is needed")
+            raise misfit(where, f"{columns.text} is {kind_of(text)}; text is needed")
         if not text.strip():
-            raise _misfit(where, f"{columns.text} is empty; a text is needed")
+            raise misfit(where, f"{columns.text} is empty; a text is needed")
         label = self._written(row, columns.label, "label", where)
-        return TextRecord(_whole(text, columns.text, where), label, site, person)
+        return TextRecord(whole(text, columns.text, where), label, site, person)
 
     def _compare_kinds(self, row: Row, where: str, number: int) -> None:
         """Holds every column of identifiers or labels to one kind, in rows that do not fit too."""
@@ -159,18 +159,18 @@ class Reading:
                 f"{where}: {column} is {kind_of(value)}{number_shown}; {rule}",
             )
         if not found[0]:
-            raise _misfit(where, f"{column} is empty; every row needs its {key}")
-        return _whole(found[0], column, where)
+            raise misfit(where, f"{column} is empty; every row needs its {key}")
+        return whole(found[0], column, where)
 
     def _value(self, row: Row, column: str, key: str, where: str) -> Value:
         value = row.get(column)
         if value is None and column in row:
-            raise _misfit(
+            raise misfit(
                 where, f"{column} holds nothing (null); every row needs its {key}: correct the row"
             )
         if value is None:
             held = [shown(name) for name, other in row.items() if other is not None]
-            found = ", ".join(held[:_LISTED]) + (", …" if len(held) > _LISTED else "")
+            found = ", ".join(held[:LISTED]) + (", …" if len(held) > LISTED else "")
             remedy = f"{self.asker.remedy(key)}{_ELSE.get(key, '')}, or correct the row"
             raise MisfitError(
                 f"no column {column!r}; {remedy}",
@@ -191,7 +191,7 @@ def _spelling(value: Value, key: str) -> tuple[str, str] | None:
     return None
 
 
-def _misfit(where: str, reason: str) -> MisfitError:
+def misfit(where: str, reason: str) -> MisfitError:
     """A row that cannot be used, for a reason that quotes nothing of it."""
     return MisfitError(reason, f"{where}: {reason}")
 
@@ -200,8 +200,8 @@ def _tokens(
     reading: Reading, row: Row, where: str, site: str | None, person: str | None
 ) -> TokenRecord:
     columns = reading.columns
-    tokens = _words(reading._value(row, columns.tokens, "tokens", where), columns.tokens, where)
-    tags = _words(reading._value(row, columns.tags, "tags", where), columns.tags, where)
+    tokens = words_of(reading._value(row, columns.tokens, "tokens", where), columns.tokens, where)
+    tags = words_of(reading._value(row, columns.tags, "tags", where), columns.tags, where)
     if len(tokens) != len(tags):
         raise MisfitError(
             f"{columns.tokens} and {columns.tags} are not equally many; each word needs its tag",
@@ -216,16 +216,21 @@ def _tokens(
     return TokenRecord(tokens, tags, site, person)
 
 
-def _words(value: Value, column: str, where: str) -> tuple[str, ...]:
+def words_of(value: Value, column: str, where: str) -> tuple[str, ...]:
+    """The words of a sentence.
+
+    Raises:
+        MisfitError: It is another value than a list of words, or empty.
+    """
     if isinstance(value, str):
-        raise _misfit(
+        raise misfit(
             where,
             f"{column} is text, not a list of words, which CSV cannot hold: use JSONL or Parquet",
         )
     words = value if isinstance(value, Sequence) else ()
     if not words or not all(isinstance(word, str) for word in words):
-        raise _misfit(where, f"{column} must be a list of words, and not empty")
-    return tuple(_whole(cast(str, word), column, where) for word in words)
+        raise misfit(where, f"{column} must be a list of words, and not empty")
+    return tuple(whole(cast(str, word), column, where) for word in words)
 
 
 def _chat(
@@ -233,29 +238,37 @@ def _chat(
 ) -> ChatRecord:
     columns = reading.columns
     turns = reading._value(row, columns.messages, "messages", where)
+    messages = turns_of(turns, columns.messages, where)
+    if not any(m.role == "assistant" and m.content.strip() for m in messages):
+        raise misfit(where, "no turn of the assistant, so there is nothing to learn")
+    return ChatRecord(messages, site, person)
+
+
+def turns_of(turns: Value, column: str, where: str) -> tuple[Message, ...]:
+    """The turns of a conversation: a list of objects with `role` and `content`.
+
+    Raises:
+        MisfitError: It is another value, or empty.
+    """
     if isinstance(turns, str) or not isinstance(turns, Sequence) or not turns:
-        raise _misfit(where, f"{columns.messages} must be a list of turns, and not empty")
+        raise misfit(where, f"{column} must be a list of turns, and not empty")
     messages = []
     for number, turn in enumerate(turns, 1):
         role = turn.get("role") if isinstance(turn, dict) else None
         content = turn.get("content") if isinstance(turn, dict) else None
         if role not in get_args(Role) or not isinstance(content, str):
             needed = f"needs a role ({', '.join(get_args(Role))}) and a content"
-            raise MisfitError(
-                f"a turn in {columns.messages} {needed}", f"{where}: turn {number} {needed}"
-            )
-        messages.append(Message(cast(Role, role), _whole(content, columns.messages, where)))
-    if not any(m.role == "assistant" and m.content.strip() for m in messages):
-        raise _misfit(where, "no turn of the assistant, so there is nothing to learn")
-    return ChatRecord(tuple(messages), site, person)
+            raise MisfitError(f"a turn in {column} {needed}", f"{where}: turn {number} {needed}")
+        messages.append(Message(cast(Role, role), whole(content, column, where)))
+    return tuple(messages)
 
 
-def _whole(text: str, column: str, where: str) -> str:
+def whole(text: str, column: str, where: str) -> str:
     """A text of whole characters, which tokenizers and files can hold."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise _misfit(
+        raise misfit(
             where,
             f"{column} has half of a surrogate pair (\\ud800 to \\udfff), which is no character; "
             "correct the row",

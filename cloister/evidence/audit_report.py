@@ -16,12 +16,16 @@ from cloister.evidence.document import (
     Picture,
     Table,
 )
+from cloister.evidence.fonts import ABSENT, fonts_for
 from cloister.evidence.report_plots import conformance_plot, empirical_plot, spending_plot
+from cloister.evidence.report_terms import terms
+from cloister.evidence.reported_study import ReportedStudy, facts_table, title_of
 from cloister.evidence.verification import UNCHECKED
 from cloister.ledger.chain import Entry
 from cloister.ledger.replay import ChargedRound, Forecast, charged_rounds, forecast
 from cloister.ledger.stated import promised_events, shown
 from cloister.ledger.verify import Verdict
+from cloister.names import counted
 from cloister.privacy.accounting import rdp_epsilon, true_positive_rate
 
 # Of the test that says in plain words what an ε means.
@@ -53,7 +57,7 @@ class _Site:
 
 
 def audit_report(
-    title: str,
+    study: ReportedStudy,
     ledgers: Sequence[AuditedLedger],
     audits: Sequence[Mapping[str, Any]],
     *,
@@ -63,7 +67,7 @@ def audit_report(
     """Writes the report.
 
     Args:
-        title: Of what.
+        study: What is known of the study beside its ledgers.
         ledgers: At least one.
         audits: What `cloister audit run --json` printed.
         checked: What a bundle's verification found to hold.
@@ -77,15 +81,19 @@ def audit_report(
         )
         for ledger in ledgers
     ]
+    charged = {site.ledger.name: site.rounds for site in sites}
+    every = [one for rounds in charged.values() for one in rounds]
     blocks = [
         *_summary(sites, audits, made),
+        facts_table(study, charged),
         *_promised(sites),
         *_spent(sites),
         *_mechanism(sites, audits),
         *_releases(sites),
         *_limits(checked),
+        *terms(),
     ]
-    return Document(title, blocks)
+    return Document(title_of(study, every), blocks)
 
 
 def _summary(
@@ -102,9 +110,9 @@ def _summary(
         yield Paragraph("ε = ∞ at a site: nothing protects its records.", is_loud=True)
     rounds = sum(len(site.rounds) for site in sites)
     yield Paragraph(
-        f"Made {made} from {len(sites)} ledger{'s' * (len(sites) > 1)} with {rounds} charged "
-        "rounds. Chain, signatures, every charge against its plan and its budget, and ε by two "
-        "accountants were checked anew; "
+        f"Made {made} from {counted(len(sites), 'ledger')} with "
+        f"{counted(rounds, 'charged round')}. Chain, signatures, every charge against its "
+        "plan and its budget, and ε by two accountants were checked anew; "
         + (
             "nothing was refuted. "
             if not refuted
@@ -192,11 +200,12 @@ def _spent(sites: Sequence[_Site]) -> Iterator[Block]:
     lines = [(s.ledger.name, s.rounds, s.ahead, s.ledger.verdict.budget_epsilon) for s in sites]
     yield Picture(
         spending_plot(lines),
-        "ε spent after each charged round, by PLD. Dotted: what the plan charged last would still "
-        "cost, up to the last round that the budget affords. Red: the cap for the data set's life.",
+        "ε spent after each charged round, by PLD. Dotted: the capacity that is left, if rounds of "
+        "the plan charged last used all of it. Red: the cap for the data set's life."
+        + (f" {ABSENT}" if fonts_for(line[0] for line in lines).absent else ""),
     )
     yield Table(
-        ("site", "rounds charged", "released", "cut off", "steps", "rounds that still fit"),
+        ("site", "rounds charged", "released", "cut off", "steps", "capacity left, in rounds"),
         [
             (
                 site.ledger.name,
@@ -209,14 +218,18 @@ def _spent(sites: Sequence[_Site]) -> Iterator[Block]:
             for site in sites
         ],
     )
+    yield Paragraph(
+        "Capacity left: how many rounds of the plan charged last the budget would still allow. It "
+        "says what the limit is, not that these rounds should be run."
+    )
 
 
 def _mechanism(sites: Sequence[_Site], audits: Sequence[Mapping[str, Any]]) -> Iterator[Block]:
     yield Heading("Whether the mechanism does what it claims")
     if not audits:
         yield Paragraph(
-            "No audit of the mechanism was given to this report. `cloister audit run RECIPE --json "
-            "> audit.json` makes one, `--audit audit.json` includes it.",
+            "No audit of the mechanism was given to this report. “cloister audit run RECIPE --json "
+            "> audit.json” makes one, the option “--audit audit.json” includes it.",
             is_loud=True,
         )
     charged = [plan for site in sites for plan in site.ledger.verdict.history.plans.values()]
@@ -257,14 +270,14 @@ def _mechanism(sites: Sequence[_Site], audits: Sequence[Mapping[str, Any]]) -> I
 def _illustrations(audits: Sequence[Mapping[str, Any]]) -> Iterator[Block]:
     for audit in audits:
         for one in audit.get("illustrations", ()):
-            yield Paragraph(f"{one['attack']}: {one['detail']}")
+            yield Paragraph(_plain(f"{one['attack']}: {one['detail']}"))
 
 
 def _conformance(audit: Mapping[str, Any]) -> Iterator[Block]:
     checks = audit["checks"]
     yield Picture(
         conformance_plot(checks),
-        "The path that trains, on records that are nobody's. A sound mechanism stays within each "
+        "The path that trains, on synthetic records. A sound mechanism stays within each "
         "pair of limits but once in a million times.",
     )
     yield Table(
@@ -276,7 +289,7 @@ def _conformance(audit: Mapping[str, Any]) -> Iterator[Block]:
                 f"{check['low']:.4g}",
                 f"{check['high']:.4g}",
                 "REFUTED" if check["refuted"] else "not refuted",
-                check["law"],
+                _plain(check["law"]),
             )
             for check in checks
         ],
@@ -343,6 +356,11 @@ def _ahead(ahead: Forecast | None) -> str:
     if ahead is None:
         return "–"
     return "no limit" if ahead.rounds is None else str(ahead.rounds)
+
+
+def _plain(text: str) -> str:
+    """Without the backticks that a terminal's or a page's markup would turn into code."""
+    return text.replace("`", "")
 
 
 def _figure(value: float | None) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 import textwrap
+import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from matplotlib.backends.backend_pdf import PdfPages
@@ -13,12 +15,15 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from cloister.evidence.document import Block, Bullets, Document, Heading, Paragraph, Picture, Table
+from cloister.evidence.fonts import ABSENT, MONO, SANS, Fonts, fonts_for
 
 A4 = (8.27, 11.69)  # inches
 LEFT, WIDTH, TOP, BOTTOM = 0.08, 0.84, 0.95, 0.06  # of the page
 LINE = 0.0155  # height of a line of text, of the page
 TEXT_WIDTH, TABLE_WIDTH = 98, 118  # characters that fit
 DPI = 200  # of pictures, as printers have it
+MONO_ADVANCE = 0.602  # width of a character of DejaVu Sans Mono, of its size
+POINTS = 72  # an inch
 
 
 @dataclass(frozen=True)
@@ -34,18 +39,29 @@ class _Line:
     def height(self) -> float:
         return LINE * (1.5 if self.size > 10 else 0.8 if self.is_table else 1.0)
 
-    def draw(self, page: Figure, top: float) -> None:
-        page.text(
-            LEFT,
-            top,
-            self.text,
-            size=self.size,
-            weight="bold" if self.is_bold else "normal",
-            family="DejaVu Sans Mono" if self.is_table else "DejaVu Sans",
-            color="#b00020" if self.is_loud else "black",
-            va="top",
-            parse_math=False,
-        )
+    def draw(self, page: Figure, top: float, fonts: Fonts) -> None:
+        for start, text in self._parts():
+            page.text(
+                LEFT + start * MONO_ADVANCE * self.size / POINTS / A4[0],
+                top,
+                text,
+                size=self.size,
+                # Fonts of other scripts often have no bold face.
+                weight="bold" if self.is_bold and not fonts.foreign & set(text) else "normal",
+                family=fonts.families(text, MONO if self.is_table else SANS),
+                color="#b00020" if self.is_loud else "black",
+                va="top",
+                parse_math=False,
+            )
+
+    def _parts(self) -> list[tuple[int, str]]:
+        """Cells of a row by their column where another font's characters would shift them."""
+        if not self.is_table or _columns(self.text) == len(self.text):
+            return [(0, self.text)]
+        return [
+            (_columns(self.text[: cell.start()]), cell.group())
+            for cell in re.finditer(r"\S+(?: \S+)*", self.text)
+        ]
 
 
 @dataclass(frozen=True)
@@ -58,7 +74,7 @@ class _Image:
         wide, high = self.figure.get_size_inches()
         return float(high / wide) * WIDTH * A4[0] / A4[1]
 
-    def draw(self, page: Figure, top: float) -> None:
+    def draw(self, page: Figure, top: float, fonts: Fonts) -> None:
         stream = io.BytesIO()
         self.figure.savefig(stream, format="png", dpi=DPI)
         stream.seek(0)
@@ -77,12 +93,53 @@ def to_pdf(document: Document, path: Path) -> None:
         document: What to write.
         path: The PDF's file.
     """
-    items: list[_Item] = [_Line(line, 15, True) for line in textwrap.wrap(document.title, 60)]
-    for block in document.blocks:
+    fonts = fonts_for([document.title, *(text for b in document.blocks for text in _texts(b))])
+    blocks = [_written(block, fonts) for block in document.blocks]
+    if fonts.absent:
+        blocks.insert(0, Paragraph(ABSENT))
+    title = fonts.written(document.title)
+    items: list[_Item] = [_Line(line, 15, True) for line in textwrap.wrap(title, 60)]
+    for block in blocks:
         items += _items(block)
     with PdfPages(path, metadata={"Title": document.title, "Creator": "cloister"}) as pdf:
-        for page in _pages(items):
+        for page in _pages(items, fonts):
             pdf.savefig(page)
+
+
+def _texts(block: Block) -> Iterator[str]:
+    """Every text of a block."""
+    match block:
+        case Heading(text) | Paragraph(text):
+            yield text
+        case Bullets(items):
+            yield from items
+        case Table():
+            yield from (*block.columns, block.title or "")
+            yield from (cell for row in block.rows for cell in row)
+        case Picture():
+            yield block.caption
+
+
+def _written(block: Block, fonts: Fonts) -> Block:
+    """The block with characters that no font has as code points."""
+    if not fonts.absent:
+        return block
+    match block:
+        case Heading(text) | Paragraph(text):
+            return replace(block, text=fonts.written(text))
+        case Bullets(items):
+            return Bullets([fonts.written(item) for item in items])
+        case Table():
+            rows = [[fonts.written(cell) for cell in row] for row in block.rows]
+            title = None if block.title is None else fonts.written(block.title)
+            return Table([fonts.written(name) for name in block.columns], rows, title)
+        case Picture():
+            return replace(block, caption=fonts.written(block.caption))
+
+
+def _columns(text: str) -> int:
+    """How many places of a fixed-width font a text takes; a wide character takes two."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def _items(block: Block) -> Iterator[_Item]:
@@ -111,10 +168,12 @@ def _table(table: Table) -> Iterator[_Line]:
         for line in textwrap.wrap(table.title, 92):
             yield _Line(line, 8.5, True, keeps_next=True)
     every: list[Sequence[str]] = [table.columns, *table.rows]
-    widths = [max(len(row[i]) for row in every) for i in range(len(table.columns))]
+    widths = [max(_columns(row[i]) for row in every) for i in range(len(table.columns))]
     indent = " " * (sum(widths[:-1]) + 2 * len(widths[:-1]))
     for number, row in enumerate(every):
-        cells = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        cells = "  ".join(
+            cell + " " * (width - _columns(cell)) for cell, width in zip(row, widths, strict=True)
+        )
         for line in _wrapped(cells.rstrip(), indent):
             yield _Line(line, 6.6, number == 0, is_table=True, keeps_next=number == 0)
 
@@ -129,14 +188,14 @@ def _wrapped(cells: str, indent: str) -> list[str]:
     return [head + first, *(indent + line for line in rest)]
 
 
-def _pages(items: Sequence[_Item]) -> Iterator[Figure]:
+def _pages(items: Sequence[_Item], fonts: Fonts) -> Iterator[Figure]:
     """As many pages as the items need; a heading stays with what follows it."""
     left = list(items)
     while left:
         page, at = Figure(figsize=A4), TOP
         while left and (at == TOP or at - _together(left) >= BOTTOM):
             item = left.pop(0)
-            item.draw(page, at)
+            item.draw(page, at, fonts)
             at -= item.height
         yield page
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from cloister.evidence.fonts import fonts_for
 from cloister.ledger.replay import ChargedRound, Forecast
 
 # Sites that a legend names; of more, the lines alone are shown.
@@ -26,7 +27,7 @@ def spending_plot(sites: Spent) -> Figure:
     """
     figure = Figure(figsize=(8.27, 4.2), layout="constrained")
     axes = figure.subplots()
-    caps, named = set(), []
+    caps, named, fonts = set(), [], fonts_for(site[0] for site in sites)
     for index, (name, rounds, ahead, cap) in enumerate(sites):
         points = [
             (number, charged.epsilon_pld)
@@ -39,7 +40,8 @@ def spending_plot(sites: Spent) -> Figure:
         style = (4 * index, (4, 4 * (len(sites) - 1))) if len(sites) > 1 else "solid"
         (line,) = axes.plot(*zip(*points, strict=True), linestyle=style, linewidth=2)
         # Solid: a dash's phase may leave nothing of it in a legend.
-        named.append(Line2D([], [], color=line.get_color(), linewidth=2, label=name))
+        label = fonts.written(name).replace("$", r"\$")  # a dollar would begin mathematics
+        named.append(Line2D([], [], color=line.get_color(), linewidth=2, label=label))
         if ahead is not None and ahead.rounds:
             further = [(len(rounds) + more, value) for more, value in ahead.curve]
             axes.plot(*zip(*further, strict=True), linestyle=":", color=line.get_color())
@@ -64,7 +66,8 @@ def spending_plot(sites: Spent) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     if named and len(sites) <= NAMED:
-        axes.legend(handles=named, loc="lower right")
+        shown = "".join(str(line.get_label()) for line in named)
+        axes.legend(handles=named, loc="lower right", prop={"family": fonts.families(shown)})
     if not named:
         axes.text(0.5, 0.5, "no finite ε", ha="center", transform=axes.transAxes)
     return figure

@@ -147,7 +147,9 @@ def _received(bundle: Bundle, verdicts: Mapping[str, Verdict]) -> None:
 def _held(bundle: Bundle, sites: tuple[SiteClaim, ...]) -> tuple[str, ...]:
     entries = sum(len(evidence.ledger) for evidence in bundle.sites.values())
     return (
-        f"Each of {len(sites)} certificates is signed by the key that was given for its site.",
+        "The one certificate is signed by the key that was given for its site."
+        if len(sites) == 1
+        else f"Each of {len(sites)} certificates is signed by the key that was given for its site.",
         f"All {entries} ledger entries are chained and signed, and each ledger ends where its "
         "certificate says.",
         "Every charge is the one its plan states, and was within the data set's budget when it "

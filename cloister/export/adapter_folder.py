@@ -34,6 +34,7 @@ from cloister.models.pooling import Pooling
 from cloister.models.state import write_adapter
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.config import TaskConfig
+from cloister.tasks.plugins import read_task
 from cloister.training.workspace import Workspace, open_workspace
 
 # The form of cloister.json.
@@ -88,7 +89,8 @@ def export(folder: Path, workspace: Workspace, adapter: Adapter, about: Released
     document = {
         "version": VERSION,
         "seed": about.seed,
-        **{n: as_table(getattr(about, n)) for n in ("model", "lora", "task", "data")},
+        **{n: as_table(getattr(about, n)) for n in ("model", "lora", "data")},
+        "task": {k: v for k, v in about.task.table().items() if v is not None},
         "pooling": _pooling_table(network.pooling),
     }
     (folder / "cloister.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
@@ -105,6 +107,23 @@ def _head_tensors(head: nn.Module) -> dict[str, torch.Tensor]:
         assert isinstance(head, nn.Linear)
         weight, bias = head.weight, head.bias
     return {"weight": weight.detach().cpu().contiguous(), "bias": bias.detach().cpu().contiguous()}
+
+
+def adapter_folder(place: Path) -> Path:
+    """The adapter's folder, of a finished run's folder or of its own.
+
+    Raises:
+        BadFileError: It is the folder of a run that did not finish.
+    """
+    inside = place / "adapter"
+    if inside.is_dir():
+        return inside
+    if (place / "recipe.toml").is_file():
+        raise BadFileError(
+            f"{place}: no adapter here yet, as the run did not finish; resume it, or give a "
+            "finished run's folder"
+        )
+    return place
 
 
 def read_released(folder: Path) -> Released:
@@ -124,10 +143,10 @@ def read_released(folder: Path) -> Released:
     version = document.get("version") if isinstance(document, dict) else None
     if type(version) is not int or version != VERSION:
         raise AdapterFormatError(f"{folder}/cloister.json: written by another version of cloister")
-    kinds = {"model": ModelConfig, "lora": LoraConfig, "task": TaskConfig, "data": DataConfig}
+    kinds = {"model": ModelConfig, "lora": LoraConfig, "data": DataConfig}
     problems = [
         f"{name}: missing, or not a table"
-        for name in kinds
+        for name in (*kinds, "task")
         if not isinstance(document.get(name), dict)
     ]
     if type(document.get("seed")) is not int:
@@ -135,6 +154,7 @@ def read_released(folder: Path) -> Released:
     sections: dict[str, Any] = {}
     if not problems:
         sections = {n: read_section(kind, document[n], n, problems) for n, kind in kinds.items()}
+        sections["task"] = read_task(document["task"], problems, is_whole=False)
     if problems:
         told = "; ".join(problems[:MOST_PROBLEMS])
         raise AdapterFormatError(f"{folder}/cloister.json: {told}")
@@ -176,8 +196,13 @@ def _trained_modules(folder: Path, lora: LoraConfig) -> LoraConfig:
     return dataclasses.replace(lora, target_modules=modules, top_layers=0)
 
 
-def load_released(folder: Path) -> tuple[Released, Workspace]:
+def load_released(folder: Path, base: str | Path | None = None) -> tuple[Released, Workspace]:
     """Loads base and adapter, ready to be scored.
+
+    Args:
+        folder: The adapter's.
+        base: The base's folder or hub id on this machine; absent: as the adapter names it. Its
+            weights must be those that were trained on either way.
 
     Raises:
         BadFileError: The folder's files are missing or do not fit together.
@@ -185,7 +210,8 @@ def load_released(folder: Path) -> tuple[Released, Workspace]:
     """
     about = read_released(folder)
     lora_config = _trained_modules(folder, about.lora)
-    workspace = open_workspace(about.model, lora_config, about.task, about.task.labels, about.seed)
+    model = about.model if base is None else dataclasses.replace(about.model, base=str(base))
+    workspace = open_workspace(model, lora_config, about.task, about.task.labels, about.seed)
     network = workspace.network
     network.pooling = about.pooling or network.pooling
     try:
@@ -195,6 +221,8 @@ def load_released(folder: Path) -> tuple[Released, Workspace]:
         if network.head is not None:
             head = load_file(folder / "head.safetensors")
             rows, columns = head["weight"].shape
+            if rows != len(workspace.task.labels):
+                raise ValueError(f"a head of {rows} outputs for {len(workspace.task.labels)}")
             network.head = nn.Linear(columns, rows).to(network.device)
             network.head.load_state_dict(head)
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:

@@ -15,6 +15,7 @@ from cloister.privacy.central import CentralPlan
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
 from cloister.tasks.config import TaskKind
+from cloister.tasks.registry import BUILT_IN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +112,11 @@ def _loading(loading: Loading) -> str:
         f"Records were cut to {loading.max_length} tokens at their end. Beside the folder "
         "`adapter`:\n"
     )
+    if loading.kind not in BUILT_IN:
+        lines.append(
+            f"The task is the plug-in `{loading.kind}`, which says what the outputs mean: of the "
+            "script below take the logits.\n"
+        )
     return "\n".join([*lines, f"```python\n{loading_script(loading)}```\n"])
 
 
@@ -271,7 +277,7 @@ def _of_whole_sites(card: Card) -> list[str]:
         f"The coordinator added noise of {plan.noise_multiplier:g} times the longest update "
         f"({plan.max_update_norm:g}) to every sum of {plan.sites} sites. For a whole **site** with "
         f"all its records, add-remove, against the other sites and the public: ε = "
-        f"{plan.epsilon_after(plan.rounds):.3f}, δ = {plan.delta:g} (PLD), promised for the "
+        f"{shown(plan.epsilon_after(plan.rounds), 3)}, δ = {plan.delta:g} (PLD), promised for the "
         f"whole plan of {plan.rounds} rounds. Against the coordinator, who sees each update, it "
         "promises nothing.",
         "",

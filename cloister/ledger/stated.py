@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from decimal import ROUND_CEILING, Decimal
 from enum import StrEnum
 from typing import Any
 
@@ -132,8 +133,16 @@ class Stated:
 
 
 def shown(value: float | None, digits: int = 4) -> str:
-    """A number ε as text; None, as JSON has it, is ∞."""
-    return "∞" if value is None or math.isinf(value) else f"{value:.{digits}f}"
+    """Formats an ε as text, rounded up: what is read is never less than what holds.
+
+    Args:
+        value: ε; None, as JSON has it, and infinity are ∞.
+        digits: After the decimal point.
+    """
+    if value is None or math.isinf(value):
+        return "∞"
+    # repr gives the shortest decimal that is this float, so that 0.3 stays 0.3.
+    return str(Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), ROUND_CEILING))
 
 
 def of_plan(plan: Plan, *, is_private: bool = True) -> Stated:

@@ -6,20 +6,20 @@ from pathlib import Path
 
 import torch
 
+from cloister.data.records import RecordKind
 from cloister.errors import UsageError
 from cloister.models.base import load_backbone
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.lora import attach, factor, is_residual
 from cloister.models.network import Network, adapter_name, make_head
 from cloister.models.pooling import Pooling, choose_pooling
-from cloister.tasks.config import TaskKind
 
 
 def build_network(
     folder: Path,
     model: ModelConfig,
     lora: LoraConfig,
-    kind: TaskKind,
+    records: RecordKind,
     outputs: int,
     seed: int,
 ) -> Network:
@@ -29,7 +29,7 @@ def build_network(
         folder: The base's folder (`find_base`).
         model: The `[model]` section.
         lora: The `[lora]` section.
-        kind: What is learnt; decides the head.
+        records: What the task reads; decides the head.
         outputs: C, the head's outputs; ignored for a causal LM.
         seed: The study's seed: adapters and head start from it, the same at every site.
 
@@ -40,7 +40,7 @@ def build_network(
         ModelFileError: The base does not load.
         UsageError: The section does not fit the base or the task.
     """
-    causal = kind == "causal-lm"
+    causal = records == "messages"
     head_kind = lora.head or ("frozen" if causal else "linear")
     if causal and (head_kind != "frozen" or lora.train == "none"):
         raise UsageError(
@@ -50,7 +50,7 @@ def build_network(
     backbone = load_backbone(folder, model, causal=causal)
     hidden = int(backbone.config.get_text_config().hidden_size)
     pooling: Pooling | None = None
-    if kind == "sequence-classification":
+    if records == "text":
         pooling = choose_pooling(folder, backbone, model.pooling, model.normalize)
     head = None if causal else make_head(head_kind, hidden, outputs, lora.r, seed)
     network = Network(attach(backbone, lora, seed), head, pooling)

@@ -72,7 +72,7 @@ def try_prefix(
     except UsageError:
         return None
     ids = [tuple(7 * place % vocabulary for place in range(length)) for length in _LENGTHS]
-    is_text = task.kind == "sequence-classification"
+    is_text = task.record_kind == "text"
     examples = [Example(one, 0 if is_text else one) for one in ids]
     network.prefix = prefix
     head = network.head

@@ -31,7 +31,7 @@ class Status(StrEnum):
     never from a record (`WORDS`).
     """
 
-    READY = "ready"  # the study is accepted, its base is there and its gradients are proven
+    READY = "ready"  # it takes part: accepted, base there, gradients proven; or: adapter is kept
     TRAINED = "trained"
     UNAPPROVED = "unapproved"  # accepted by policy; waits for somebody there to approve it
     REFUSED = "refused"  # by policy, or because the question does not fit; nothing was charged
@@ -50,12 +50,14 @@ class Step(StrEnum):
     SIGN = "sign"  # its signature on whose updates are summed
     REVEAL = "reveal"  # its shares of what unmasks that sum
     CERTIFY = "certify"  # its signed certificate of the study, once, at the end
+    DELIVER = "deliver"  # that it keeps the final adapter, which the question holds; no charge
 
 
 # What a site may say to each question.
 _TO_A_ROUND = frozenset({Status.TRAINED, Status.SPENT, Status.BUDGET, Status.REFUSED})
 WORDS: Mapping[Step, frozenset[Status]] = dict.fromkeys(Step, _TO_A_ROUND) | {
-    Step.PREPARE: frozenset({Status.READY, Status.BUDGET, Status.REFUSED, Status.UNAPPROVED})
+    Step.PREPARE: frozenset({Status.READY, Status.BUDGET, Status.REFUSED, Status.UNAPPROVED}),
+    Step.DELIVER: frozenset({Status.READY, Status.BUDGET, Status.REFUSED}),
 }
 
 
@@ -68,7 +70,8 @@ class RoundRequest:
         round: From 1; 0 where the site is asked to prepare.
         adapter: The global adapter in wire format; empty where nothing is trained.
         step: What for.
-        body: What secure aggregation needs beside it (`secagg.query`); else empty.
+        body: What secure aggregation needs beside it (`secagg.query`), or what is said of a
+            delivered adapter (`protocol.delivery`); else empty.
         to: Name of the site that is asked; empty where nobody signs, as in a simulation.
         seen: `RoundReply.head` as the coordinator had it last from this site; empty where it had
             none. A site whose ledger does not hold that entry was rolled back, and answers nothing.

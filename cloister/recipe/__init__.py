@@ -1,6 +1,6 @@
 """A whole study as one frozen value: TOML in, a document for sites and its hash out."""
 
-from cloister.recipe.read import parse_recipe, read_recipe, read_run_recipe, validated
+from cloister.recipe.read import parse_recipe, read_recipe, read_run_recipe, read_tables, validated
 from cloister.recipe.rules import warnings
 from cloister.recipe.schema import DEFAULT_SHA256, Recipe
 from cloister.recipe.sent import parse_document, sent_document
@@ -12,6 +12,7 @@ __all__ = [
     "parse_recipe",
     "read_recipe",
     "read_run_recipe",
+    "read_tables",
     "sent_document",
     "validated",
     "warnings",

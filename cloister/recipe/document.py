@@ -2,7 +2,9 @@
 
 The document is canonical JSON (sorted keys, no spaces, UTF-8): `format`, then every section but
 `machine` and `tracking` with every field; null stands for an absent value. `strategy` has `name`
-and the options of that strategy, each with the value in force. Its SHA-256 is the study's digest.
+and the options of that strategy, each with the value in force; of a plug-in also `distribution` and
+`version`, which no built-in strategy has, as `task` has a table `plugin` for plug-ins alone. Its
+SHA-256 is the study's digest.
 What follows from the base alone (`model.pooling = "auto"`, an empty `lora.target_modules`) stays as
 written: a site takes the digest before any base is loaded, and `model.sha256` names the base.
 TOML has no null, so `recipe.toml` names absent values in a list `absent = ["data.person", …]`.
@@ -23,7 +25,8 @@ import tomli_w
 
 from cloister.canonical import canonical
 from cloister.fields import as_table, whole_table
-from cloister.strategies.config import FIELDS, CarriedStrategy, StrategyConfig
+from cloister.strategies.config import FIELDS, CarriedStrategy, PluginStrategy, StrategyConfig
+from cloister.tasks.config import TaskConfig
 from cloister.training.machine import MachineConfig
 
 FORMAT, LAST_FORMAT, OLD_FORMAT = 3, 2, 1
@@ -63,13 +66,19 @@ Tables = dict[str, dict[str, object]]
 
 def tables_of(sections: Sections) -> Tables:
     """Every field of every section, None for absent values; of a strategy its own options."""
-    tables = {n: whole_table(s) for n, s in sections.items() if n != "strategy"}
+    tables = {n: _table(s) for n, s in sections.items() if n != "strategy"}
     return {**tables, "strategy": _strategy_table(sections["strategy"])}
+
+
+def _table(section: object) -> dict[str, object]:
+    return section.table() if isinstance(section, TaskConfig) else whole_table(section)
 
 
 def _strategy_table(strategy: object) -> dict[str, object]:
     if isinstance(strategy, CarriedStrategy):
         return {"name": strategy.name, **json.loads(strategy.options)}
+    if isinstance(strategy, PluginStrategy):
+        return strategy.table()
     assert isinstance(strategy, StrategyConfig)
     whole = whole_table(strategy)
     return {key: whole[key] for key in ("name", *sorted(FIELDS[strategy.name]))}
@@ -113,7 +122,7 @@ def old_tables(sections: Sections, begun: MachineConfig) -> Tables:
     tables: Tables = {}
     for name, keys in OLD_FIELDS.items():
         section = sections[name]
-        if isinstance(section, CarriedStrategy):
+        if isinstance(section, CarriedStrategy | PluginStrategy):
             tables[name] = _strategy_table(section)
             continue
         values = as_table(section)

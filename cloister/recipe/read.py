@@ -27,7 +27,9 @@ from cloister.recipe.document import FORMAT, LAST_FORMAT, OLD_MACHINE, as_begun
 from cloister.recipe.rules import study_problems
 from cloister.recipe.schema import DEFAULT_SHA256, SECTIONS, Recipe
 from cloister.recipe.strategy_rules import strategy_problems
-from cloister.strategies.config import FIELDS, StrategyConfig
+from cloister.strategies.config import FIELDS, PluginStrategy, StrategyConfig
+from cloister.strategies.plugins import carried_plugin, is_plugin, read_plugin
+from cloister.tasks.plugins import read_task
 from cloister.toml_text import parse_toml, read_toml
 from cloister.training.machine import MachineConfig
 
@@ -75,6 +77,18 @@ def parse_recipe(text: str, assignments: Iterable[str] = ()) -> Recipe:
     return _read(parse_toml(text), assignments)
 
 
+def read_tables(tables: Mapping[str, object]) -> Recipe:
+    """Reads a recipe from its sections; see `read_recipe`.
+
+    Args:
+        tables: By section, each a table of fields; None for a field that is absent.
+
+    Raises:
+        RecipeError: Anything in it is invalid; all problems at once.
+    """
+    return _read(dict(tables), ())
+
+
 def read_run_recipe(path: Path) -> Recipe:
     """Reads a run's own `recipe.toml`; no default of this version is filled in.
 
@@ -104,7 +118,13 @@ def validated(recipe: Recipe) -> Recipe:
     Raises:
         RecipeError: It contradicts itself.
     """
-    problems = [*study_problems(recipe), *strategy_problems(recipe)]
+    return _validated(recipe)
+
+
+def _validated(recipe: Recipe, is_begun: bool = False) -> Recipe:
+    problems = study_problems(recipe)
+    if not (is_begun and isinstance(recipe.strategy, PluginStrategy)):
+        problems += strategy_problems(recipe)
     if problems:
         raise RecipeError(problems)
     return recipe
@@ -131,7 +151,7 @@ def _read(tables: Tables, assignments: Iterable[str], is_whole: bool = False) ->
     if problems:
         raise RecipeError(problems)
     written = LAST_FORMAT if is_begun else FORMAT
-    return validated(Recipe(**sections, format=written, notes=notes))
+    return _validated(Recipe(**sections, format=written, notes=notes), is_whole)
 
 
 def _begun(tables: Tables) -> Tables:
@@ -166,6 +186,8 @@ def read_sections(
             problems.append(f"{name}: {shortened(table)} given; a section [{name}] is needed")
         elif name == "strategy":
             sections[name] = _strategy(table, problems, is_whole)
+        elif name == "task":
+            sections[name] = read_task(table, problems, is_whole=is_whole, imports=not is_whole)
         else:
             if name == "model" and table.get("base", DEFAULT_BASE) == DEFAULT_BASE:
                 table = {"sha256": DEFAULT_SHA256, **table}
@@ -177,7 +199,13 @@ def read_sections(
 
 
 def _strategy(table: Mapping[str, object], problems: list[str], is_whole: bool) -> object:
-    """A strategy is whole with its own options; it has no others."""
+    """A strategy is whole with its own options; it has no others.
+
+    A plug-in is imported where a recipe names it, and not where a run's own file does: that was
+    checked when the run began, and may be read by somebody who does not have it.
+    """
+    if is_plugin(table.get("name")) or (is_whole and "distribution" in table):
+        return (carried_plugin if is_whole else read_plugin)(table, problems)
     if is_whole:
         own = FIELDS.get(table.get("name"), frozenset())  # type: ignore[call-overload]
         missing = {"name", *own} - table.keys()

@@ -92,7 +92,7 @@ def _training_rules(recipe: Recipe) -> Rules:
     """Schedules and stops that do not go with the study."""
     training, federation, lora = recipe.training, recipe.federation, recipe.lora
     steps = training.local_steps * federation.num_rounds
-    head_trains = recipe.task.kind != "causal-lm" and lora.head != "frozen"
+    head_trains = recipe.task.records != "messages" and lora.head != "frozen"
     return [
         (
             federation.patience is not None and recipe.data.validation is None,
@@ -124,7 +124,7 @@ def _training_rules(recipe: Recipe) -> Rules:
 def _adapter_rules(recipe: Recipe) -> Rules:
     """Heads, ranks and parts of adapters that do not go together."""
     lora, training = recipe.lora, recipe.training
-    causal = recipe.task.kind == "causal-lm"
+    causal = recipe.task.records == "messages"
     return [
         (
             causal and lora.head not in (None, "frozen"),

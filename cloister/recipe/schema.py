@@ -19,7 +19,7 @@ from cloister.models.config import LoraConfig, ModelConfig
 from cloister.privacy.config import PrivacyConfig
 from cloister.recipe import document
 from cloister.strategies.build import effective
-from cloister.strategies.config import CarriedStrategy, StrategyConfig
+from cloister.strategies.config import Strategies, StrategyConfig
 from cloister.tasks.config import TaskConfig
 from cloister.training.config import TrainingConfig
 from cloister.training.machine import MachineConfig
@@ -140,7 +140,7 @@ class Recipe:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     federation: FederationConfig = field(default_factory=FederationConfig)
-    strategy: StrategyConfig | CarriedStrategy = field(default_factory=StrategyConfig)
+    strategy: Strategies = field(default_factory=StrategyConfig)
     machine: MachineConfig = field(default_factory=MachineConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     begun: MachineConfig | None = None
@@ -158,7 +158,7 @@ class Recipe:
         What stays absent has no value: `federation.min_sites` (all must answer), `data.person`,
         `task.chat_template` (the tokenizer's own) and the like.
         """
-        causal = self.task.kind == "causal-lm"
+        causal = self.task.records == "messages"
         strategy = self.strategy
         if isinstance(strategy, StrategyConfig):
             strategy = effective(strategy)

@@ -19,6 +19,7 @@ from cloister.recipe.read import KINDS
 from cloister.recipe.rules import study_problems
 from cloister.recipe.schema import Recipe
 from cloister.strategies.config import CarriedStrategy
+from cloister.tasks.plugins import read_task
 from cloister.toml_text import MOST_BYTES, MOST_COMMAS
 from cloister.training.machine import MachineConfig
 
@@ -152,6 +153,8 @@ def _sections(fields: dict[str, Any], problems: list[str], *, is_old: bool) -> d
             problems.append(f"{name}: {shortened(table)} given; a table is needed")
         elif name == "strategy":
             sections[name] = _carried(table, problems)
+        elif name == "task":
+            sections[name] = read_task(table, problems, is_whole=True)
         else:
             sections[name] = read_section(kinds[name], table, name, problems, is_whole=True)
     return sections

@@ -5,8 +5,10 @@ from __future__ import annotations
 from cloister.recipe.rules import Rules
 from cloister.recipe.schema import Recipe
 from cloister.strategies.build import make_strategy
-from cloister.strategies.config import StrategyConfig, own_strategy
+from cloister.strategies.config import PluginStrategy, StrategyConfig, own_strategy
 from cloister.strategies.strategy import Traits
+
+Own = StrategyConfig | PluginStrategy
 
 
 def strategy_problems(recipe: Recipe) -> list[str]:
@@ -26,7 +28,7 @@ def strategy_problems(recipe: Recipe) -> list[str]:
     return [problem for broken, problem in rules if broken]
 
 
-def _site_rules(recipe: Recipe, strategy: StrategyConfig, traits: Traits) -> Rules:
+def _site_rules(recipe: Recipe, strategy: Own, traits: Traits) -> Rules:
     """Numbers of sites that it does not work with."""
     sites, fewest, min_sites = recipe.data.sites, traits.fewest, recipe.federation.min_sites
     return [
@@ -47,7 +49,7 @@ def _site_rules(recipe: Recipe, strategy: StrategyConfig, traits: Traits) -> Rul
     ]
 
 
-def _noise_rules(recipe: Recipe, strategy: StrategyConfig, traits: Traits) -> Rules:
+def _noise_rules(recipe: Recipe, strategy: Own, traits: Traits) -> Rules:
     """What it does not do under secure aggregation, or with noise at the coordinator."""
     privacy = recipe.privacy
     is_shared = privacy.enabled and privacy.noise == "shared"
@@ -72,7 +74,7 @@ def _noise_rules(recipe: Recipe, strategy: StrategyConfig, traits: Traits) -> Ru
     ]
 
 
-def _adapter_rules(recipe: Recipe, strategy: StrategyConfig, traits: Traits) -> Rules:
+def _adapter_rules(recipe: Recipe, strategy: Own, traits: Traits) -> Rules:
     """Factors and ranks that it does not aggregate."""
     name, lora, training = strategy.name, recipe.lora, recipe.training
     allowed = " or ".join(f'"{train}"' for train in traits.trains)
@@ -104,7 +106,7 @@ def _adapter_rules(recipe: Recipe, strategy: StrategyConfig, traits: Traits) -> 
     ]
 
 
-def _residual_rules(recipe: Recipe, strategy: StrategyConfig, traits: Traits) -> Rules:
+def _residual_rules(recipe: Recipe, strategy: Own, traits: Traits) -> Rules:
     """Residuals that it needs, or keeps none of."""
     name, lora = strategy.name, recipe.lora
     repairs = traits.keeps_residual or traits.mixes_ranks

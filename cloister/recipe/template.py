@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from cloister.data.guess import Guess
-from cloister.tasks.config import RECORDS, TaskKind
+from cloister.tasks.config import TaskKind
+from cloister.tasks.registry import BUILT_IN
 
 # Records of a site where no file is given, and the most of one step; both are the quickstart's.
 RECORDS_DECLARED, BATCH = 1200, 300
@@ -55,7 +56,7 @@ def new_recipe(task: TaskKind, source: Path | None, found: Guess | None) -> str:
 
 def kind_of_task(found: Guess) -> TaskKind | None:
     """The task whose records a file seems to hold."""
-    return next((task for task, kind in RECORDS.items() if kind == found.kind), None)
+    return next((task for task, one in BUILT_IN.items() if one.records == found.kind), None)
 
 
 def _head(source: Path | None) -> str:
@@ -129,7 +130,7 @@ def _data(task: TaskKind, source: Path | None, found: Guess | None) -> str:
         "text": ("text", "label"),
         "tokens": ("tokens", "tags"),
         "messages": ("messages",),
-    }[RECORDS[task]]
+    }[BUILT_IN[task].records]
     columns = found.columns if found is not None else {}
     for role in (*roles, "site", "person"):
         name = columns.get(role, role)

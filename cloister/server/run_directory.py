@@ -10,6 +10,7 @@ personal/          the sites' own adapters, where they keep a part (simulations)
 certificates/      the sites' certificates: of a deployment SITE.certificate.json, as each site sent
                    its own; of a simulation also bundle.zip and keys.json, with whole ledgers
                    (`cloister audit certificate`)
+data/              records of a study whose data were in memory, for resuming; its owner's alone
 .begun             says that a run made this folder, and nobody else
 tensorboard/       for those who asked
 *.png              plots
@@ -31,6 +32,8 @@ from cloister.recipe import Recipe, read_run_recipe
 from cloister.server.unused_run import MARK, clear_unused
 from cloister.strategies.strategy import ServerState
 
+# The folder in it that holds records; whoever copies a run to pass it on leaves it out.
+RECORDS = "data"
 # What is said of a folder that a new run is not written into.
 TAKEN = (
     "exists already and is not written over; choose another --out, or go on with an unfinished run "
@@ -65,7 +68,7 @@ class RunDirectory:
         """
         path = path.absolute()
         try:
-            if is_taken(path) and not (path.is_dir() and clear_unused(path)):
+            if is_taken(path) and not (path.is_dir() and clear_unused(path, RECORDS)):
                 raise UsageError(f"{path} {TAKEN}")
             path.mkdir(parents=True, exist_ok=True)
             write_whole(path / MARK, b"")

@@ -49,11 +49,13 @@ def held(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def clear_unused(folder: Path) -> bool:
+def clear_unused(folder: Path, records: str | None = None) -> bool:
     """Empties a run's folder in which no round was closed and nothing was charged.
 
     Args:
         folder: Any folder that is there.
+        records: The folder in it where a run from Python keeps data that were in memory; it is
+            cleared too where the run's recipe names every file of it.
 
     Returns:
         Whether it was emptied. In doubt it is left as it is: where a ledger cannot be read, a file
@@ -63,7 +65,7 @@ def clear_unused(folder: Path) -> bool:
         return False
     try:
         with held(folder):
-            if not _is_unused(folder):
+            if not _is_unused(folder, records):
                 return False
             for path in folder.iterdir():
                 if path.is_dir():
@@ -75,9 +77,9 @@ def clear_unused(folder: Path) -> bool:
     return True
 
 
-def _is_unused(folder: Path) -> bool:
+def _is_unused(folder: Path, records: str | None) -> bool:
     """Whether all that is there was written before a first charge."""
-    present = list(folder.iterdir())
+    present = [path for path in folder.iterdir() if not _is_own_records(path, records)]
     if any(path.name not in EARLY or path.is_symlink() for path in present):
         return False
     ledgers = folder / "ledgers"
@@ -92,3 +94,11 @@ def _is_unused(folder: Path) -> bool:
         return all(len(LedgerFile(path).entries()) == 1 for path in ledgers.glob("*.ledger"))
     except LedgerError:
         return False
+
+
+def _is_own_records(path: Path, records: str | None) -> bool:
+    """Whether a folder holds nothing but files that the run's recipe names in it."""
+    if path.name != records or not path.is_dir() or path.is_symlink():
+        return False
+    recipe = (path.parent / "recipe.toml").read_text(encoding="utf-8")
+    return all(f'"{file}"' in recipe for file in path.iterdir())

@@ -10,9 +10,9 @@ from typing import Literal
 from cloister.data.load import first_record
 from cloister.errors import ModelFileError, UsageError
 from cloister.models.config import base_problem
+from cloister.plugins import is_of_this_process
 from cloister.recipe import Recipe
 from cloister.simulation.plans import plans_of
-from cloister.tasks.config import RECORDS
 
 
 def refuse_early(recipe: Recipe, engine: Literal["local", "ray"] = "local") -> None:
@@ -34,7 +34,7 @@ def refuse_early(recipe: Recipe, engine: Literal["local", "ray"] = "local") -> N
     problem = base_problem(recipe.model.base)
     if problem is not None:
         raise ModelFileError(problem)
-    data, kind = recipe.data, RECORDS[recipe.task.kind]
+    data, kind = recipe.data, recipe.task.records
     first_record(data.train, "train", kind, data, sites=data.partition == "column")
     first_record(data.test or data.train, "test", kind, data)
     if data.validation is not None:
@@ -46,10 +46,16 @@ def check_engine(recipe: Recipe, engine: Literal["local", "ray"]) -> None:
     """Refuses an engine that cannot run a study.
 
     Raises:
-        UsageError: Noise is shared, and the sites would run in several processes.
+        UsageError: Sites would run in several processes, and share noise, or need a task that
+            only this process has.
     """
     if engine == "ray" and recipe.privacy.sharing(recipe.data.sites) is not None:
         raise UsageError(
             "privacy.noise: \"shared\" keeps each site's keys in its process, which Ray's workers "
             "are not; use --engine local"
+        )
+    if engine == "ray" and is_of_this_process(recipe.task.kind):
+        raise UsageError(
+            f"task.kind: {recipe.task.kind} is a class of a script or notebook, which Ray's "
+            "workers do not have; put it into a module, or use --engine local"
         )

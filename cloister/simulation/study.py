@@ -23,7 +23,6 @@ from cloister.client.site import Site
 from cloister.data.census import Census, census
 from cloister.data.load import load
 from cloister.data.records import Record
-from cloister.data.values import shown
 from cloister.errors import DataError
 from cloister.ledger.ledger import Ledger, key_file
 from cloister.ledger.signing import load_key, public_hex
@@ -35,7 +34,7 @@ from cloister.simulation.kept import by_content
 from cloister.simulation.partition import partition
 from cloister.simulation.plans import plans_of
 from cloister.simulation.policies import simulated_budget, simulated_policy
-from cloister.tasks.build import labels_of, record_kind
+from cloister.tasks.public_labels import study_labels
 from cloister.training.machine import on_machine
 from cloister.training.units import EncodedUnits, encode_units
 from cloister.training.workspace import Workspace, open_workspace
@@ -84,21 +83,12 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
     Raises:
         CloisterError: The data, the partition or the privacy target cannot be had.
     """
-    data, kind = recipe.data, record_kind(recipe.task.kind)
+    data, kind = recipe.data, recipe.task.records
     train = load(data.train, "train", kind, data, sites=data.partition == "column")
     test = load(data.test or data.train, "test", kind, data)
     validation = load(data.validation, "validation", kind, data) if data.validation else []
-    # Use public labels only: the head has a row per label, so a label from one private record
-    # would reveal it.
-    labels = recipe.task.labels or labels_of([*test, *validation], kind)
-    for where, records in ((data.train, train), (data.test or data.train, [*test, *validation])):
-        unknown = sorted(set(labels_of(records, kind)) - set(labels))
-        if unknown:
-            named = ", ".join(map(shown, unknown[:5]))
-            raise DataError(
-                f"{where} has labels that are not the study's: {named}; the "
-                "study's are those of the public test set, unless task.labels names all of them"
-            )
+    public = {data.test or data.train: [*test, *validation]}
+    labels = study_labels(recipe.task.labels, recipe.task.kind, {data.train: train}, public)
     sites = partition(train, data, recipe.study.seed)
     odd = [name for name in sites if not is_name(name)]
     if odd:
@@ -179,7 +169,7 @@ def check_records(study: SimulatedStudy) -> list[str]:
 
 def _place(recipe: Recipe, record: Record) -> int:
     """Where in its file a record stands, from 1, whichever site it was dealt to."""
-    kind = record_kind(recipe.task.kind)
+    kind = recipe.task.records
     written = load(recipe.data.train, "train", kind, recipe.data)
     wanted = dataclasses.replace(record, site=None)
     return [dataclasses.replace(other, site=None) for other in written].index(wanted) + 1

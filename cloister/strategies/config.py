@@ -2,53 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, fields
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cloister.bounds import LARGE, MOST_NAME, MOST_SITES, Between, Items, Text
 from cloister.errors import UsageError
 from cloister.fields import check_bounds
+from cloister.strategies.registry import BUILT_IN
 
-Name = Literal[
-    "fedavg",
-    "fedavgm",
-    "fedadagrad",
-    "fedadam",
-    "fedyogi",
-    "median",
-    "trimmed-mean",
-    "geometric-median",
-    "krum",
-    "multi-krum",
-    "norm-gate",
-    "fedsvd",
-    "fedex",
-    "flora",
-    "flexlora",
-]
+if TYPE_CHECKING:
+    Name = str
+else:
+    Name = Literal[tuple(name for name, method in BUILT_IN.items() if method.fields is not None)]
 
 # Weights further apart than this leave nothing of the lighter site in float32's 24 bits.
 MOST_WEIGHT = 1e6
 
 # Which of the fields beside `name` each method has.
-_SERVER = frozenset({"weights", "learning_rate", "momentum"})
-_ADAPTIVE = _SERVER | {"second_momentum", "adaptivity"}
 FIELDS: dict[Name, frozenset[str]] = {
-    "fedavg": frozenset({"weights"}),
-    "fedavgm": _SERVER,
-    "fedadagrad": _ADAPTIVE - {"second_momentum"},
-    "fedadam": _ADAPTIVE,
-    "fedyogi": _ADAPTIVE,
-    "median": frozenset(),
-    "trimmed-mean": frozenset({"byzantine"}),
-    "geometric-median": frozenset(),
-    "krum": frozenset({"byzantine"}),
-    "multi-krum": frozenset({"byzantine", "selected"}),
-    "norm-gate": frozenset({"multiple"}),
-    "fedsvd": frozenset({"weights"}),
-    "fedex": frozenset({"weights"}),
-    "flora": frozenset({"weights"}),
-    "flexlora": frozenset({"weights"}),
+    name: method.fields for name, method in BUILT_IN.items() if method.fields is not None
 }
 
 # Of a strategy that is carried unread: a number for each of 10,000 sites, 20 bytes each, and little
@@ -63,10 +36,10 @@ Weight = Annotated[float, Between(1 / MOST_WEIGHT, MOST_WEIGHT)]
 
 @dataclass(frozen=True, kw_only=True)
 class StrategyConfig:
-    """How updates become the next global adapter.
+    """How updates become the next global adapter: a built-in strategy and its options.
 
     Attributes:
-        name: The method.
+        name: The method. (`PluginStrategy` is what a recipe has for a plug-in's.)
         weights: One declared, public constant for each site, in order of the sites' names; empty:
             all alike. Never the private number of records.
         learning_rate: Of the server's optimizer; absent: 1 for `fedavgm`, 0.1 for the adaptive
@@ -103,6 +76,37 @@ class StrategyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PluginStrategy:
+    """A strategy that is no part of this package, and its options; plain data, nothing imported.
+
+    `cloister.strategies.plugins` makes one from a recipe's table or a Python object, and a strategy
+    from it. All of it is covered by the study's digest.
+
+    Attributes:
+        name: Of its entry point, or `module:Class`.
+        distribution: The installed package that it is part of; empty: of none.
+        version: That package's; of a module that is part of none, `sha256:` and its file's hash.
+        options: Canonical JSON of every option with the value in force.
+        weights: One declared constant for each site, as in `StrategyConfig`; of linear ones alone.
+    """
+
+    name: Annotated[str, Text(MOST_NAME, least=1)]
+    distribution: Annotated[str, Text(MOST_NAME)] = ""
+    version: Annotated[str, Text(MOST_NAME)] = ""
+    options: Annotated[str, Text(MOST_OPTIONS, lines=True)] = "{}"
+    weights: Annotated[tuple[Weight, ...], Items(MOST_SITES)] = ()
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+
+    def table(self) -> dict[str, object]:
+        """As it stands in a recipe, every value stated."""
+        stated = {"name": self.name, "distribution": self.distribution, "version": self.version}
+        weights = {"weights": list(self.weights)} if self.weights else {}
+        return {**stated, **weights, **json.loads(self.options)}
+
+
+@dataclass(frozen=True, kw_only=True)
 class CarriedStrategy:
     """A strategy as a site received it: part of the study's digest, and not read.
 
@@ -121,7 +125,10 @@ class CarriedStrategy:
         check_bounds(self)
 
 
-def own_strategy(strategy: StrategyConfig | CarriedStrategy) -> StrategyConfig:
+Strategies = StrategyConfig | PluginStrategy | CarriedStrategy
+
+
+def own_strategy(strategy: Strategies) -> StrategyConfig | PluginStrategy:
     """A coordinator's strategy.
 
     Raises:

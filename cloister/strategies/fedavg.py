@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from cloister.adapter.tensors import Adapter
 from cloister.strategies.arithmetic import stepped, weighted_mean
+from cloister.strategies.method import WEIGHTS, Method
 from cloister.strategies.strategy import ServerState, Traits
 
 
@@ -43,3 +44,6 @@ class FedAvg:
     def step(self, state: ServerState, mean: Adapter) -> ServerState:
         """Adds the mean."""
         return stepped(state, mean)
+
+
+METHODS = (Method(name="fedavg", fields=WEIGHTS, make=lambda weights, options: FedAvg(weights)),)

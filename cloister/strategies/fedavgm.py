@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from cloister.adapter.tensors import Adapter
 from cloister.strategies.arithmetic import stepped, weighted_mean
+from cloister.strategies.method import SERVER, Method
 from cloister.strategies.strategy import ServerState, Traits
 
 
@@ -45,3 +46,16 @@ class FedAvgM:
         before = state.memory["momentum"]
         now = before.select(mean).scale(self.momentum) + mean
         return stepped(state, now.scale(self.learning_rate), {"momentum": before.replace(now)})
+
+
+METHODS = (
+    Method(
+        name="fedavgm",
+        fields=SERVER,
+        # It steps by the mean itself (the paper); see `Strategy` on a default rate of 1.
+        defaults={"learning_rate": 1.0},
+        make=lambda weights, options: FedAvgM(
+            weights, options["learning_rate"], options["momentum"]
+        ),
+    ),
+)

@@ -19,6 +19,7 @@ from cloister.adapter.pairs import find_pairs
 from cloister.adapter.tensors import Adapter
 from cloister.strategies.arithmetic import stepped, weighted_mean
 from cloister.strategies.low_rank import mean_product, product_of, tensors_of, total
+from cloister.strategies.method import WEIGHTS, Method
 from cloister.strategies.strategy import ServerState, Traits
 
 
@@ -61,3 +62,6 @@ class FedEx:
             rest = tensors_of(pair.residual, total(products).truncated(rank))
             adapter = adapter.replace(rest)
         return replace(moved, adapter=adapter)
+
+
+METHODS = (Method(name="fedex", fields=WEIGHTS, make=lambda weights, options: FedEx(weights)),)

@@ -21,9 +21,12 @@ import numpy as np
 
 from cloister.adapter.tensors import Adapter, Array
 from cloister.strategies.arithmetic import each, stepped, weighted_mean
+from cloister.strategies.method import SERVER, Method, Options, Weights
 from cloister.strategies.strategy import ServerState, Traits
 
 Rule = Literal["fedadagrad", "fedadam", "fedyogi"]
+# Adagrad sums second moments: it has no β₂.
+UNUSED = 0.99
 
 
 @dataclass(frozen=True)
@@ -81,3 +84,24 @@ class FedOpt:
     def _step(self, first: Array, second: Array) -> Array:
         rate, floor = np.float32(self.learning_rate), np.float32(self.adaptivity)
         return np.asarray(rate * first / (np.sqrt(second) + floor), dtype=np.float32)
+
+
+def _method(rule: Rule, fields: frozenset[str]) -> Method:
+    def make(weights: Weights, options: Options) -> FedOpt:
+        return FedOpt(
+            rule,
+            weights,
+            options["learning_rate"],
+            options["momentum"],
+            options.get("second_momentum", UNUSED),
+            options["adaptivity"],
+        )
+
+    return Method(name=rule, fields=fields, make=make)
+
+
+METHODS = (
+    _method("fedadagrad", SERVER | {"adaptivity"}),
+    _method("fedadam", SERVER | {"adaptivity", "second_momentum"}),
+    _method("fedyogi", SERVER | {"adaptivity", "second_momentum"}),
+)

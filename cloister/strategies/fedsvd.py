@@ -16,6 +16,7 @@ from cloister.adapter.pairs import find_pairs
 from cloister.adapter.tensors import Adapter
 from cloister.strategies.arithmetic import stepped, weighted_mean
 from cloister.strategies.low_rank import Product, product_of, tensors_of
+from cloister.strategies.method import WEIGHTS, Method
 from cloister.strategies.strategy import ServerState, Traits
 
 
@@ -57,3 +58,6 @@ class FedSvd:
                 left, singular, right = product_of(pair, adapter).svd()
                 adapter = adapter.replace(tensors_of(pair, Product(left * singular, right)))
         return replace(moved, adapter=adapter)
+
+
+METHODS = (Method(name="fedsvd", fields=WEIGHTS, make=lambda weights, options: FedSvd(weights)),)

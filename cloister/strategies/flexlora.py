@@ -16,6 +16,7 @@ from cloister.adapter.pairs import find_pairs
 from cloister.adapter.tensors import Adapter
 from cloister.strategies.arithmetic import enough, mean_beside_pairs
 from cloister.strategies.low_rank import mean_product, tensors_of
+from cloister.strategies.method import WEIGHTS, Method
 from cloister.strategies.strategy import ServerState, Traits
 
 
@@ -54,3 +55,8 @@ class FlexLora:
                 rank = len(state.adapter[pair.right])
                 adapter = adapter.replace(tensors_of(pair, mean.truncated(rank)))
         return replace(state, adapter=adapter, round=state.round + 1)
+
+
+METHODS = (
+    Method(name="flexlora", fields=WEIGHTS, make=lambda weights, options: FlexLora(weights)),
+)

@@ -18,6 +18,7 @@ from cloister.adapter.pairs import find_pairs
 from cloister.adapter.tensors import Adapter
 from cloister.strategies.arithmetic import enough, mean_beside_pairs
 from cloister.strategies.low_rank import mean_product, product_of, tensors_of, total
+from cloister.strategies.method import WEIGHTS, Method
 from cloister.strategies.strategy import ServerState, Traits
 
 
@@ -62,3 +63,6 @@ class Flora:
             stack = tensors_of(pair.residual, total(products).truncated(rank))
             adapter = adapter.replace(stack).replace(start.select(pair))
         return replace(state, adapter=adapter, round=state.round + 1)
+
+
+METHODS = (Method(name="flora", fields=WEIGHTS, make=lambda weights, options: Flora(weights)),)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from cloister.adapter.tensors import Adapter
 from cloister.strategies.arithmetic import coordinate_medians, enough, stepped, weighted_mean
+from cloister.strategies.method import Method
 from cloister.strategies.strategy import ServerState, Traits
 
 # Steps and smoothing of the paper's experiments were 3 and 1e-6; more steps cost nothing beside a
@@ -46,3 +47,6 @@ class GeometricMedian:
                 break
             middle = closer
         return stepped(state, middle)
+
+
+METHODS = (Method(name="geometric-median", make=lambda weights, options: GeometricMedian()),)

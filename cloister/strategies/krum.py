@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from cloister.adapter.tensors import Adapter
 from cloister.strategies.arithmetic import enough, stepped, weighted_mean
+from cloister.strategies.method import Method
 from cloister.strategies.strategy import ServerState, Traits
 
 
@@ -51,3 +52,17 @@ class Krum:
 
         chosen = sorted(sorted(updates), key=score)[: self.selected]
         return stepped(state, weighted_mean({site: updates[site] for site in chosen}, {}))
+
+
+METHODS = (
+    Method(
+        name="krum",
+        fields=frozenset({"byzantine"}),
+        make=lambda weights, options: Krum(options["byzantine"]),
+    ),
+    Method(
+        name="multi-krum",
+        fields=frozenset({"byzantine", "selected"}),
+        make=lambda weights, options: Krum(options["byzantine"], options["selected"]),
+    ),
+)

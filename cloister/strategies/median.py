@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from cloister.adapter.tensors import Adapter
 from cloister.strategies.arithmetic import coordinate_medians, enough, stepped
+from cloister.strategies.method import Method
 from cloister.strategies.strategy import ServerState, Traits
 
 
@@ -30,3 +31,6 @@ class Median:
         """Adds the median delta."""
         enough(updates, self.traits.fewest)
         return stepped(state, coordinate_medians(updates))
+
+
+METHODS = (Method(name="median", make=lambda weights, options: Median()),)

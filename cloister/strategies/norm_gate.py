@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from cloister.adapter.tensors import Adapter
 from cloister.strategies.arithmetic import enough, stepped, weighted_mean
+from cloister.strategies.method import Method
 from cloister.strategies.strategy import ServerState, Traits
 
 
@@ -54,3 +55,12 @@ class NormGate:
         refused = self.left_out(updates)
         kept = {site: update for site, update in updates.items() if site not in refused}
         return stepped(state, weighted_mean(kept, {}))
+
+
+METHODS = (
+    Method(
+        name="norm-gate",
+        fields=frozenset({"multiple"}),
+        make=lambda weights, options: NormGate(options["multiple"]),
+    ),
+)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from cloister.adapter.tensors import Adapter
+from cloister.strategies.exact_sum import RunningMean
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,10 @@ class ServerState:
 
 @dataclass(frozen=True, kw_only=True)
 class Traits:
-    """What holds of a strategy, so that a recipe can refuse what does not go together.
+    """Declared properties that a recipe is checked against, so that what does not fit is refused.
+
+    The defaults claim nothing: a strategy that names no trait gets every update of a round by
+    itself, and no study that needs more than that.
 
     Attributes:
         is_linear: Whether it needs no more than the updates' weighted sum: then it goes with
@@ -42,8 +47,8 @@ class Traits:
         mixes_ranks: Whether sites may train adapters of different ranks (`lora.ranks`).
     """
 
-    is_linear: bool
-    takes_weights: bool
+    is_linear: bool = False
+    takes_weights: bool = False
     fewest: int = 1
     survives: int = 0
     averages: bool = False
@@ -53,15 +58,30 @@ class Traits:
 
 
 class Strategy(Protocol):
-    """State in, state out: resuming is loading the state, nothing else."""
+    """State in, state out: resuming is loading the state, nothing else.
+
+    A class of one's own derives from it and writes `aggregate`; a strategy that remembers something
+    writes `init` too. It is a pure function: nothing is kept on the object, no clock, and no draw
+    that does not follow from the state.
+
+    At its defaults a strategy takes equal updates as one update: n sites that all send Δ move the
+    adapter by Δ. So a server learning rate is 1 by default. An update is a step that the site took
+    at its own rate, already clipped and noised; a factor that a user did not ask for would change
+    the study's learning rate and the size of its noise, and make strategies at equal ε
+    incomparable. Adaptive strategies, whose steps follow signs, are the exception.
+    `cloister.testing.check_strategy` holds a strategy to this.
+    """
 
     @property
     def traits(self) -> Traits:
-        """What holds of it."""
+        """Declared properties; by default it claims none."""
+        return Traits()
 
     def init(self, adapter: Adapter) -> ServerState:
-        """The state before round 1."""
+        """The state before round 1; by default nothing is remembered over rounds."""
+        return ServerState(adapter)
 
+    @abstractmethod
     def aggregate(self, state: ServerState, updates: Mapping[str, Adapter]) -> ServerState:
         """Closes a round.
 
@@ -75,12 +95,29 @@ class Strategy(Protocol):
 
 
 class Linear(Strategy, Protocol):
-    """A strategy that needs the weighted mean alone: from a stream, or a secure sum."""
+    """A strategy that needs the weighted mean alone: from a stream, or a secure sum.
+
+    A class of one's own derives from it and writes `step`.
+    """
+
+    @property
+    def traits(self) -> Traits:
+        """Linear."""
+        return Traits(is_linear=True)
 
     @property
     def weights(self) -> Mapping[str, float]:
         """Declared weights by site; a site without one weighs 1."""
+        return {}
 
+    def aggregate(self, state: ServerState, updates: Mapping[str, Adapter]) -> ServerState:
+        """Steps by the updates' weighted mean."""
+        running = RunningMean(self.weights)
+        for site, update in updates.items():
+            running.add(site, update)
+        return self.step(state, running.mean())
+
+    @abstractmethod
     def step(self, state: ServerState, mean: Adapter) -> ServerState:
         """Closes a round whose updates have this weighted mean."""
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from cloister.adapter.tensors import Adapter, Array
 from cloister.strategies.arithmetic import across_sites, enough, stepped
+from cloister.strategies.method import Method
 from cloister.strategies.strategy import ServerState, Traits
 
 
@@ -44,3 +45,12 @@ class TrimmedMean:
         ordered = np.sort(stack, axis=0)[self.byzantine : len(stack) - self.byzantine]
         mean: Array = ordered.mean(axis=0, dtype=np.float64).astype(np.float32)
         return mean
+
+
+METHODS = (
+    Method(
+        name="trimmed-mean",
+        fields=frozenset({"byzantine"}),
+        make=lambda weights, options: TrimmedMean(options["byzantine"]),
+    ),
+)

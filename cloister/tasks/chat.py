@@ -12,11 +12,12 @@ from transformers import PreTrainedTokenizerBase
 from cloister.data.records import ChatRecord, Message, Record, RecordKind
 from cloister.errors import MisfitError
 from cloister.tasks.collate import collate
-from cloister.tasks.config import TaskKind
+from cloister.tasks.config import TaskConfig, TaskKind
 from cloister.tasks.cut import cut_text, cut_turns
 from cloister.tasks.losses import mean_within_record, token_losses
 from cloister.tasks.task import IGNORE, Batch, BatchShape, Example
 from cloister.tasks.template import ChatTemplate
+from cloister.tasks.words import needs_fast
 
 # For tokenizers without a template of their own. Plain words, because a small vocabulary has no
 # tokens for markers; an assistant's turn ends with the end token, which is learnt too. A prompt
@@ -30,6 +31,29 @@ PLAIN_TEMPLATE = (
 )
 
 UNFOUND = "the assistant's turns cannot be found in its rendered conversation"
+TASK = {"kind": "causal-lm", "records": "messages"}
+
+
+def make(
+    config: TaskConfig, labels: tuple[str, ...], tokenizer: PreTrainedTokenizerBase, pad_id: int
+) -> CausalChat:
+    """Binds the task, which has no labels; see `build_task`."""
+    needs_fast(config.kind, tokenizer)
+    return CausalChat(tokenizer, chat_template(config, tokenizer), config.max_length, pad_id)
+
+
+def chat_template(config: TaskConfig, tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
+    """The recipe's template, else the tokenizer's own, else the plain one.
+
+    Raises:
+        UsageError: It cannot be used.
+    """
+    own = tokenizer.chat_template
+    if isinstance(own, dict):  # several by name, for tools or retrieval
+        own = own.get("default")
+    if config.chat_template and config.chat_template != own:
+        return ChatTemplate(config.chat_template)
+    return ChatTemplate(str(own), is_own=True) if own else ChatTemplate(PLAIN_TEMPLATE)
 
 
 @dataclass(frozen=True)
@@ -82,8 +106,12 @@ class CausalChat:
 
     def prompt(self, record: ChatRecord) -> tuple[int, ...]:
         """Token ids up to where the last assistant turn begins, the latest `max_length` of them."""
+        return self.whole_prompt(record)[-self.max_length :]
+
+    def whole_prompt(self, record: ChatRecord) -> tuple[int, ...]:
+        """Token ids up to where the last assistant turn begins, however many."""
         text = self._before(record.messages, _last_assistant(record))
-        return tuple(self._tokens(text, offsets=False)["input_ids"][-self.max_length :])
+        return tuple(self._tokens(text, offsets=False)["input_ids"])
 
     def last_turn(
         self, record: ChatRecord

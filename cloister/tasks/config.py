@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from cloister.bounds import Between, Items, Text
+from cloister.bounds import MOST_NAME, Between, Items, Text, shortened
 from cloister.data.records import RecordKind
 from cloister.errors import UsageError
-from cloister.fields import called, check_bounds
+from cloister.fields import ELSEWHERE, called, check_bounds, whole_table
+from cloister.plugins import is_plugin_name
+from cloister.tasks.registry import BUILT_IN
 
-TaskKind = Literal["sequence-classification", "token-classification", "causal-lm"]
-
-# Which records each kind of task reads.
-RECORDS: dict[TaskKind, RecordKind] = {
-    "sequence-classification": "text",
-    "token-classification": "tokens",
-    "causal-lm": "messages",
-}
+if TYPE_CHECKING:
+    TaskKind = str
+else:
+    TaskKind = Literal[tuple(BUILT_IN)]
+# A built-in kind, or the name of a plug-in: where it is one of these is said by whoever reads it.
+TaskName = Annotated[str, Text(MOST_NAME, least=1)]
 
 # The 2,000 three-character categories of ICD-10, twice over; a head has one row for each.
 MOST_LABELS = 5000
@@ -26,6 +27,35 @@ LONGEST_LABEL = 256
 LONGEST_TEMPLATE = 65_536
 # The context of today's long language models.
 LONGEST_RECORD = 131_072
+# Options of a plug-in: a few numbers and words.
+MOST_OPTIONS = 2**16
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskPlugin:
+    """Which code a plug-in's `task.kind` stands for; plain data, nothing imported.
+
+    The table `[task.plugin]` of a document. It is there for plug-ins alone, and all of it is
+    covered by the study's digest.
+
+    Attributes:
+        distribution: The installed package that it is part of; empty: of none, which no site takes.
+        version: That package's; of a module that is part of none, `sha256:` and its file's hash.
+        records: Which records it reads.
+        options: Canonical JSON of its own options with the values in force.
+    """
+
+    distribution: Annotated[str, Text(MOST_NAME)] = ""
+    version: Annotated[str, Text(MOST_NAME)] = ""
+    records: Literal["text", "tokens"] = "text"
+    options: Annotated[str, Text(MOST_OPTIONS, lines=True)] = "{}"
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+
+    def table(self) -> dict[str, object]:
+        """As it stands in a document."""
+        return {**whole_table(self), "options": json.loads(self.options)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +63,7 @@ class TaskConfig:
     """The `[task]` section of a recipe.
 
     Attributes:
-        kind: What is learnt from a record.
+        kind: What is learnt from a record: a built-in task, or a plug-in's name.
         labels: Class names (classification) or entity types without their B-/I- prefix (token
             classification). Empty: taken from the public test and validation sets, which only a
             simulation may do and states in its run's `recipe.toml`; a deployment declares them.
@@ -41,9 +71,10 @@ class TaskConfig:
         max_length: Longest record in tokens; what is longer is cut at its end.
         chat_template: Jinja template of a conversation; absent: the tokenizer's own, else a plain
             built-in one.
+        plugin: Where `kind` is a plug-in's: which code it stands for.
     """
 
-    kind: TaskKind = field(
+    kind: TaskKind | TaskName = field(
         default="sequence-classification", metadata=called("task name type task_type")
     )
     labels: Annotated[
@@ -54,8 +85,28 @@ class TaskConfig:
         default=128, metadata=called("max_len max_seq_length max_tokens")
     )
     chat_template: Annotated[str, Text(LONGEST_TEMPLATE, lines=True)] | None = None
+    plugin: TaskPlugin | None = field(default=None, metadata=ELSEWHERE)
 
     def __post_init__(self) -> None:
         check_bounds(self)
+        if self.plugin is None and self.kind not in BUILT_IN:
+            raise UsageError(f"kind: {shortened(self.kind)} given; {known_kinds()} needed")
+        if self.plugin is not None and (self.kind in BUILT_IN or not is_plugin_name(self.kind)):
+            raise UsageError(f"kind: {shortened(self.kind)} given; the name of a plug-in needed")
         if len(set(self.labels)) != len(self.labels):
             raise UsageError("labels: each may be named once only")
+
+    @property
+    def records(self) -> RecordKind:
+        """Which records it reads; of a plug-in, as the recipe states it."""
+        return self.plugin.records if self.plugin is not None else BUILT_IN[self.kind].records
+
+    def table(self) -> dict[str, object]:
+        """As it stands in a document: every field, and `plugin` for plug-ins alone."""
+        stated = whole_table(self)
+        return stated if self.plugin is None else {**stated, "plugin": self.plugin.table()}
+
+
+def known_kinds() -> str:
+    """What `task.kind` may be, for messages."""
+    return " or ".join(f'"{kind}"' for kind in BUILT_IN) + ", or a plug-in's module:Class,"

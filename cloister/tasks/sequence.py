@@ -13,11 +13,22 @@ from transformers import PreTrainedTokenizerBase
 
 from cloister.bounds import listed, shortened
 from cloister.data.records import Record, RecordKind, TextRecord
-from cloister.errors import MisfitError
+from cloister.errors import MisfitError, UsageError
 from cloister.tasks.collate import collate
-from cloister.tasks.config import TaskKind
+from cloister.tasks.config import TaskConfig, TaskKind
 from cloister.tasks.cut import cut_text
 from cloister.tasks.task import UNKNOWN_LABEL, Batch, BatchShape, Example
+
+TASK = {"kind": "sequence-classification", "records": "text"}
+
+
+def make(
+    config: TaskConfig, labels: tuple[str, ...], tokenizer: PreTrainedTokenizerBase, pad_id: int
+) -> SequenceClassification:
+    """Binds the task; see `build_task`."""
+    if len(labels) < 2:
+        raise UsageError(f"task.labels: {len(labels)} given or found; at least 2 are needed")
+    return SequenceClassification(labels, tokenizer, config.max_length, pad_id)
 
 
 @dataclass(frozen=True)

@@ -4,25 +4,65 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from seqeval.metrics import classification_report, f1_score, precision_score, recall_score
+from seqeval.metrics.sequence_labeling import get_entities
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from cloister.bounds import listed
 from cloister.data.records import Record, RecordKind, TokenRecord
-from cloister.errors import MisfitError
+from cloister.errors import MisfitError, UsageError
 from cloister.tasks.collate import collate
-from cloister.tasks.config import TaskKind
+from cloister.tasks.config import TaskConfig, TaskKind
 from cloister.tasks.cut import cut_words
 from cloister.tasks.losses import mean_within_record, token_losses
 from cloister.tasks.task import IGNORE, UNKNOWN_LABEL, Batch, BatchShape, Example
-from cloister.tasks.words import encode_words
+from cloister.tasks.words import check_offsets, encode_words, needs_fast
+
+TASK = {"kind": "token-classification", "records": "tokens"}
+
+
+def make(
+    config: TaskConfig, labels: tuple[str, ...], tokenizer: PreTrainedTokenizerBase, pad_id: int
+) -> TokenClassification:
+    """Binds the task; see `build_task`."""
+    needs_fast(config.kind, tokenizer)
+    if not labels:
+        raise UsageError("task.labels: no entity type given or found in the training set")
+    check_offsets(tokenizer)
+    return TokenClassification(bio_tags(labels), tokenizer, config.max_length, pad_id)
+
+
+Value = TypeVar("Value")
 
 
 def bio_tags(types: Sequence[str]) -> tuple[str, ...]:
     """Outputs for entity types: O, then B- and I- of each."""
     return ("O", *(f"{place}-{kind}" for kind in types for place in "BI"))
+
+
+def by_word(row: Sequence[Value], example: Example) -> dict[int, Value]:
+    """What was computed for each word, by its place in the sentence.
+
+    Args:
+        row: One value a token of the padded example.
+        example: The encoded sentence.
+
+    Returns:
+        The value of each word's first token. A word that was cut, or of which the tokenizer leaves
+        no piece, is not in it.
+    """
+    assert isinstance(example.target, tuple)
+    values = [v for v, t in zip(row, example.target, strict=False) if t != IGNORE]
+    return dict(zip(example.words, values, strict=True))
+
+
+def spans_of(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Entities in a sentence's tags, as the scores count them: type, first word, and the one after
+    the last."""
+    return [(kind, first, last + 1) for kind, first, last in get_entities(list(tags))]
 
 
 @dataclass(frozen=True)
@@ -90,11 +130,9 @@ class TokenMeter:
         """Takes one batch, logits [B, T, C]."""
         best = logits.argmax(dim=2)
         for row, example in zip(best.tolist(), batch.examples, strict=True):
-            assert isinstance(example.target, tuple)
             # Words that were cut, or of which the tokenizer leaves no piece, stay at O.
             tags = ["O"] * len(example.reference)
-            outputs = [o for o, t in zip(row, example.target, strict=False) if t != IGNORE]
-            for word, output in zip(example.words, outputs, strict=True):
+            for word, output in by_word(row, example).items():
                 tags[word] = self.task.labels[output]
             self._predicted.append(tags)
             self._true.append(list(example.reference))

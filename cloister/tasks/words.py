@@ -80,3 +80,16 @@ def check_offsets(tokenizer: PreTrainedTokenizerBase) -> None:
             f"tokens cover; this base's finds {len(found)} of the {len(_PROBE)} words in "
             f"{' '.join(_PROBE)!r}: choose another base"
         )
+
+
+def needs_fast(kind: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuses a tokenizer that does not say where its tokens are.
+
+    Raises:
+        UsageError: It is a slow one.
+    """
+    if not tokenizer.is_fast:
+        raise UsageError(
+            f"task.kind: {kind} needs a fast tokenizer, which says where in the text its "
+            "tokens are; choose a base model that has one"
+        )

@@ -38,7 +38,7 @@ def reply_score(
     """Mean ROUGE-L F-measure, in 0…1, of greedy replies to the last assistant turn of the first
     `GENERATED` records."""
     chats = [record for record in records if isinstance(record, ChatRecord)][:GENERATED]
-    replies = [_reply(network, task, tokenizer, task.prompt(record)) for record in chats]
+    replies = [reply_to(network, task, tokenizer, task.prompt(record)) for record in chats]
     return rouge_l(replies, [task.reference_text(record) for record in chats])
 
 
@@ -57,7 +57,7 @@ def check_replies(
         ModelFileError: It cannot generate.
     """
     try:
-        _reply(network, task, tokenizer, (task.pad_id,) * 2, most=2)
+        reply_to(network, task, tokenizer, (task.pad_id,) * 2, most=2)
     except Exception as error:  # a network that cannot generate may raise whatever Python does
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelFileError(
@@ -78,13 +78,22 @@ class _AtText(StoppingCriteria):
         return torch.tensor([self._text in reply for reply in replies], device=input_ids.device)
 
 
-def _reply(
+def reply_to(
     network: Network,
     task: CausalChat,
     tokenizer: PreTrainedTokenizerBase,
     prompt: tuple[int, ...],
     most: int = MAX_NEW_TOKENS,
 ) -> str:
+    """The reply to one prompt, greedily decoded.
+
+    Args:
+        network: With the adapter in place.
+        task: Of the study.
+        tokenizer: The base's.
+        prompt: Token ids; only the latest that leave room for a reply are read.
+        most: Longest reply in tokens.
+    """
     new, room = reply_room(limits_of(network.base).positions)
     kept = prompt if room is None else prompt[-room:]
     ids = torch.tensor([kept or (task.pad_id,)], device=network.device)

@@ -149,7 +149,7 @@ def depends_on(
         "kept layers": network.prefix is not None,
         "attention": str(getattr(network.backbone.config, "_attn_implementation", None)),
         "trained": [sorted(names) for names in _trained_sets(workspace, plan, config)],
-        "task": [task.kind, len(task.labels), task.max_length],
+        "task": [task.kind, len(task.labels), task.max_length, *getattr(task, "origin", ())],
         "shapes": shapes_to_try(workspace, config).to_json(),
         "bound": plan.max_grad_norm,
         "grid": None if plan.sharing is None else shared_grid(workspace, plan),

@@ -123,7 +123,7 @@ def _teaches(example: Example, task: Task) -> bool:
     """Whether any of an example's tokens is learnt; the first of a conversation follows nothing."""
     if not isinstance(example.target, tuple):
         return True
-    learnt = example.target[1:] if task.kind == "causal-lm" else example.target
+    learnt = example.target[1:] if task.record_kind == "messages" else example.target
     return any(target != IGNORE for target in learnt)
 
 

@@ -137,7 +137,7 @@ def open_workspace(
     read_config(folder)  # a wrapper is refused by name, before its tokenizer or weights are read
     tokenizer = load_tokenizer(folder)
     bound = build_task(task, labels, tokenizer)
-    network = build_network(folder, model, lora, bound.kind, len(bound.labels), seed)
+    network = build_network(folder, model, lora, bound.record_kind, len(bound.labels), seed)
     limits = limits_of(network.base)
     check_fit(limits, model.base, task.max_length, tokenizer.get_vocab(), padding_id(tokenizer))
     check_reads(network, model.base, padding_id(tokenizer))

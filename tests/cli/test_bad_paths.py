@@ -59,6 +59,7 @@ VERBS: dict[str, Callable[[Path, str], list[str]]] = {
     "recipe": lambda place, path: ["simulate", path],
     "resume": lambda place, path: ["simulate", "--resume", "--out", path],
     "evaluate": lambda place, path: ["evaluate", path, "--data", str(place / "none.jsonl")],
+    "predict": lambda place, path: ["predict", path, "--text", "x"],
     "ledger": lambda place, path: ["ledger", "show", path],
     "verify": lambda place, path: ["ledger", "verify", path],
     "certificate": lambda place, path: ["audit", "certificate", path],

@@ -105,6 +105,7 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
             "--steps",
         ],
         "evaluate": ["--data", "--json"],
+        "predict": ["--base", "--data", "--device", "--json", "--out", "--text"],
         "dashboard": ["--host", "--keys", "--port", "--static", "--token"],
         "bundle": [
             "--ca-passphrase-file",
@@ -115,6 +116,7 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
             "--signer",
             "--source",
         ],
+        "env": ["--json"],
     }
 
 
@@ -134,7 +136,7 @@ def command_parameters(name: str) -> list[list[str]]:
     ("epsilon", "cell"),
     [
         ({}, "–"),
-        ({"a": 1.234}, "1.23"),
+        ({"a": 1.234}, "1.24"),  # what is read is never less than what holds
         ({"a": 1.0, "b": 1.0}, "1.00 at each of 2"),
         ({"a": 1.0, "b": float("inf")}, "a 1.00, b ∞"),
     ],

@@ -16,6 +16,7 @@ from cloister.deployment.flower import control
 from cloister.deployment.site.joining import Membership
 from cloister.deployment.site.trusted_key import trusted_coordinator
 from cloister.protocol.signed_questions import Coordinator
+from cloister.recipe import Recipe
 
 GROUPS = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{8}){7}\b")
 Capture = pytest.CaptureFixture[str]
@@ -220,6 +221,22 @@ def test_wrong_invites_are_not_written(table: Table) -> None:
     table.approve(table.join(table.invite(), fingerprint))
     said = table.fails(2, "member", "invite", "st-marys", *server)
     assert "is a member already" in said
+
+
+def test_a_name_that_is_taken_is_refused_with_options_that_run_start_has(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.init()
+    deployed = "cloister.deployment.coordinator.deployed"
+    monkeypatch.setattr(f"{deployed}.resolved_recipe", lambda *arguments: Recipe())
+    monkeypatch.setattr(f"{deployed}.plans_of", lambda *arguments: {})
+    (table.server / "runs" / "triage").mkdir()
+    start = ("run", "start", "study.toml", "--server", table.server, "--name", "triage")
+    said = table.fails(2, *start)
+    assert "choose another --name" in said
+    assert f"cloister run resume triage --server {table.server}" in said
+    assert "--out" not in said
+    assert "--resume" not in said
 
 
 def test_a_site_takes_no_paper_that_it_cannot_trust(table: Table) -> None:

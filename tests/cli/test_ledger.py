@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cloister.cli.main import run
+from cloister.ledger import stated
 from cloister.ledger.signing import create_key
 from tests.support.ledgers import new_ledger, reserved, run_round, small_plan
 
@@ -26,8 +27,8 @@ def test_show_lists_charges_and_releases(ledger: Path, capsys: pytest.CaptureFix
     assert "promised for everything that this data set ever releases" in shown
     assert "promised for the whole plan, however early it stops" in shown
     assert "an indication by PLD, not a promise" in shown
-    assert f"{small_plan().epsilon_after(2):.4f}" in shown
-    assert "no: spent" in shown
+    assert stated.shown(small_plan().epsilon_after(2), 4) in shown
+    assert "cut off" in shown
     assert run(["ledger", "show", str(ledger), "--json"]) == 0
     kinds = [entry["kind"] for entry in json.loads(capsys.readouterr().out)["entries"]]
     assert kinds == ["begin", "reserve", "release", "reserve"]
@@ -54,7 +55,7 @@ def test_verify_says_what_it_found(ledger: Path, capsys: pytest.CaptureFixture[s
     assert run(["ledger", "verify", str(ledger)]) == 0
     told = capsys.readouterr().out
     assert "sound. 2 rounds charged (10 steps), 1 released." in told
-    assert f"ε = {small_plan().epsilon_after(4):.4f} at δ = 1e-05" in told
+    assert f"ε = {stated.shown(small_plan().epsilon_after(4), 4)} at δ = 1e-05" in told
     assert "of the budget's 50, both at δ = 1e-05" in told
     assert "an indication, not a promise" in told
     assert "which the ledger itself names" in told

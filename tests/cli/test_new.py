@@ -9,7 +9,7 @@ from cloister.cli.main import run
 from cloister.recipe import read_recipe, warnings
 from cloister.recipe.template import declared, new_recipe
 from cloister.simulation.early import refuse_early
-from cloister.tasks.config import RECORDS
+from cloister.tasks.registry import BUILT_IN
 from tests.support.models import tiny_bert
 from tests.support.studies import write_notes
 
@@ -42,7 +42,7 @@ def test_nothing_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert out.read_text() == "mine"
 
 
-@pytest.mark.parametrize("task", list(RECORDS))
+@pytest.mark.parametrize("task", list(BUILT_IN))
 def test_a_recipe_without_a_file_is_valid_and_asks_for_one(tmp_path: Path, task: str) -> None:
     out = tmp_path / "study.toml"
     assert run(["new", task, "--out", str(out)]) == 0

@@ -660,7 +660,7 @@ def test_the_budget_is_shown_and_foreseen(folder: Path, capsys: pytest.CaptureFi
     capsys.readouterr()
     assert facts["rounds_left"] >= own.plan.num_rounds - 1
     assert run(["site", "budget", "forecast", site]) == 0
-    assert "more rounds of the plan charged last fit" in capsys.readouterr().out
+    assert "rounds of the plan charged last. With all of it used" in capsys.readouterr().out
     assert run(["site", "budget", "show", site]) == 0
     told = capsys.readouterr().out
     assert "promised for the whole plan, however early it stops" in told

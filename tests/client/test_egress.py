@@ -78,6 +78,7 @@ def asked(fields: dict[str, object] | None = None) -> Message:
     return message
 
 
+DELIVERING = RoundRequest("study", 3, b"x", Step.DELIVER).fields()
 PREPARING = RoundRequest("study", 0, b"", Step.PREPARE).fields()
 
 
@@ -391,6 +392,18 @@ def test_a_certificate_leaves_as_the_ledger_gives_it_and_no_other(tmp_path: Path
             check(told(sound, **change), where, asking)
     with pytest.raises(RefusedError):  # and an update is no answer to it
         check(told(encode(UPDATE)), where, asking)
+
+
+def test_an_adapter_is_answered_by_one_word() -> None:
+    for status in (Status.READY, Status.REFUSED, Status.BUDGET):
+        check(told(status), site(), asked(DELIVERING))
+    for reply in (trained(), told(Status.SPENT), told(Status.UNAPPROVED), told(Status.TRAINED)):
+        with pytest.raises(RefusedError, match="no answer to it"):
+            check(reply, site(), asked(DELIVERING))
+    said = replace(told(Status.READY), delta=b"Jane", signature=b"")
+    said = replace(said, signature=keys("ward").ledger.sign(said.statement("study")))
+    with pytest.raises(RefusedError, match="more than itself"):
+        check(said, site(), asked(DELIVERING))
 
 
 def test_no_update_in_clear_leaves_where_noise_is_shared() -> None:

@@ -1,8 +1,6 @@
 """What every strategy keeps to, and what each declares of itself."""
 
-from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pytest
@@ -17,18 +15,11 @@ from cloister.strategies.accumulator import Held, Summed, arriving
 from cloister.strategies.aggregation_error import aggregation_error
 from cloister.strategies.build import make_strategy
 from cloister.strategies.config import FIELDS, StrategyConfig
-from cloister.strategies.strategy import Linear, ServerState, Strategy
+from cloister.strategies.strategy import ServerState, Strategy
+from cloister.testing import check_strategy
+from cloister.testing import strategies as contract
+from cloister.testing.strategies import SITES, START, A, B, model, same, updates
 
-A, B = "m.lora_A.weight", "m.lora_B.weight"
-RESIDUAL = ("m.lora_B.residual.weight", "m.lora_A.residual.weight")
-START = Adapter(
-    {
-        "head.w": np.array([[1.0, 2.0], [3.0, -1.0]]),
-        A: np.random.default_rng(10).normal(size=(2, 4)),
-        B: np.random.default_rng(11).normal(size=(3, 2)),
-    }
-)
-SITES = ("a", "b", "c", "d", "e", "f", "g")
 NAMES = list(FIELDS)
 LINEAR = [
     name for name in NAMES if make_strategy(StrategyConfig(name=name), SITES).traits.is_linear
@@ -37,8 +28,6 @@ ROBUST = [name for name in NAMES if make_strategy(StrategyConfig(name=name), SIT
 AVERAGING = [
     name for name in NAMES if make_strategy(StrategyConfig(name=name), SITES).traits.averages
 ]
-# They keep products and not factors.
-PRODUCTS = {"fedsvd", "fedex", "flora", "flexlora"}
 # Their steps follow the updates' signs rather than their lengths.
 ADAPTIVE = {"fedadagrad", "fedadam", "fedyogi"}
 
@@ -48,71 +37,12 @@ def strategy(name: str) -> Strategy:
 
 
 def start(name: str) -> Adapter:
-    """START, and a residual of full rank where the method keeps one."""
-    if not strategy(name).traits.keeps_residual:
-        return START
-    rng = np.random.default_rng(12)
-    left, right = rng.normal(size=(3, 3)), rng.normal(size=(3, 4))
-    return Adapter({**START, **dict(zip(RESIDUAL, (left, right), strict=True))})
-
-
-def model(adapter: Adapter) -> Adapter:
-    """What an adapter computes with: its head, and its products multiplied out."""
-    product = adapter[B] @ adapter[A]
-    if RESIDUAL[0] in adapter:
-        product = product + adapter[RESIDUAL[0]] @ adapter[RESIDUAL[1]]
-    return Adapter({"head.w": adapter["head.w"], "m": product})
-
-
-def moved_by(before: Adapter, delta: Adapter) -> Adapter:
-    return before.replace(before.select(delta) + delta)
-
-
-def updates(rng: np.random.Generator, sites: tuple[str, ...] = SITES) -> dict[str, Adapter]:
-    return {
-        site: Adapter({name: rng.normal(size=array.shape) for name, array in START.items()})
-        for site in sites
-    }
-
-
-def same(one: ServerState, other: ServerState) -> bool:
-    """Bit for bit."""
-    parts = [(one.adapter, other.adapter)]
-    assert one.memory.keys() == other.memory.keys()
-    parts += [(one.memory[name], other.memory[name]) for name in one.memory]
-    return one.round == other.round and all(
-        a[name].tobytes() == b[name].tobytes() for a, b in parts for name in a
-    )
+    return contract.start(strategy(name))
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1))
-def test_the_order_of_arrival_changes_no_bit(name: str, seed: int) -> None:
-    method, came = strategy(name), updates(np.random.default_rng(seed))
-    state = method.init(start(name))
-    late = dict(reversed(list(came.items())))
-    assert same(method.aggregate(state, came), method.aggregate(state, late))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_equal_updates_are_taken_as_one(name: str) -> None:
-    method, delta, before = strategy(name), updates(np.random.default_rng(1))["a"], start(name)
-    after = method.aggregate(method.init(before), dict.fromkeys(SITES, delta)).adapter
-    if name in ADAPTIVE:
-        moved = after - before
-        assert all((np.sign(moved[n]) == np.sign(delta[n])).all() for n in delta)
-    else:
-        assert (model(after) - model(moved_by(before, delta))).norm() < 1e-5
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_zero_updates_move_nothing(name: str) -> None:
-    method, before = strategy(name), start(name)
-    after = method.aggregate(method.init(before), dict.fromkeys(SITES, START.zeros()))
-    moved = (model(after.adapter) - model(before)).norm()
-    assert moved < 1e-5 if name in PRODUCTS else moved == 0.0
-    assert after.round == 1
+def test_every_strategy_keeps_the_contract(name: str) -> None:
+    check_strategy(strategy(name), adaptive=name in ADAPTIVE)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -130,22 +60,7 @@ def test_one_site_is_a_round_where_one_is_enough(name: str) -> None:
         moved = after - before
         assert all((np.sign(moved[n]) == np.sign(delta[n])).all() for n in delta)
     else:
-        assert (model(after) - model(moved_by(before, delta))).norm() < 1e-5
-
-
-@pytest.mark.parametrize("name", LINEAR)
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1))
-def test_a_stream_gives_what_all_at_once_gives_bit_for_bit(name: str, seed: int) -> None:
-    method, rng = cast(Linear, strategy(name)), np.random.default_rng(seed)
-    came = {s: u.scale(10.0 ** rng.integers(-6, 6)) for s, u in updates(rng).items()}
-    state = method.init(start(name))
-    summed = arriving(method, keep=False)
-    for site in rng.permutation(list(came)):
-        summed.add(site, came[site])
-    assert isinstance(summed, Summed)
-    assert not summed.held
-    assert same(summed.close(state), method.aggregate(state, came))
+        assert (model(after) - model(before.replace(before.select(delta) + delta))).norm() < 1e-5
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -170,34 +85,6 @@ def test_the_distance_from_the_mean_of_the_models_is_as_declared(
         assert error <= 1e-6
     else:
         assert error > 1e-2
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_too_few_updates_are_no_round(name: str) -> None:
-    method = strategy(name)
-    fewest = method.traits.fewest
-    came = updates(np.random.default_rng(2))
-    enough = {site: came[site] for site in SITES[:fewest]}
-    assert method.aggregate(method.init(start(name)), enough).round == 1
-    with pytest.raises(ValueError, match="update"):
-        method.aggregate(
-            method.init(start(name)), {site: came[site] for site in SITES[: fewest - 1]}
-        )
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_tensors_that_did_not_travel_stay_with_their_memory(name: str) -> None:
-    method, rng = strategy(name), np.random.default_rng(3)
-    first = method.aggregate(method.init(start(name)), updates(rng))
-    part = {site: update.select(["head.w"]) for site, update in updates(rng).items()}
-    after = method.aggregate(first, part)
-    stayed = [tensor for tensor in first.adapter if tensor != "head.w"]
-    assert same(
-        replace(after, adapter=after.adapter.select(stayed), memory={}),
-        replace(first, adapter=first.adapter.select(stayed), memory={}, round=2),
-    )
-    for kept in first.memory:
-        assert after.memory[kept][B].tolist() == first.memory[kept][B].tolist()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -227,19 +114,6 @@ def test_a_damaged_or_foreign_memory_is_refused(tmp_path: Path) -> None:
     moment.write_bytes(moment.read_bytes()[:-1] + b"x")
     with pytest.raises(BadFileError, match="damaged"):
         run.load(method.init(START), "digest")
-
-
-@pytest.mark.parametrize("name", LINEAR)
-def test_a_linear_method_needs_the_mean_alone(name: str) -> None:
-    method, came = strategy(name), updates(np.random.default_rng(6), ("a", "b"))
-    mean = (came["a"] + came["b"]).scale(0.5)
-    state = method.init(START)
-    one, other = (
-        method.aggregate(state, came).adapter,
-        method.aggregate(state, {"a": mean, "b": mean}).adapter,
-    )
-    assert (model(one) - model(other)).norm() < 1e-5
-    assert method.traits.survives == 0
 
 
 # How many of n sites may lie: fewer than half for the medians and the trimmed mean (Yin et al.

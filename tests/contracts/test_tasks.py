@@ -14,6 +14,7 @@ from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.network import trained_parameters
 from cloister.tasks.config import TaskConfig, TaskKind
 from cloister.tasks.task import Batch, Example
+from cloister.testing import check_task
 from cloister.training.workspace import Workspace, open_workspace
 from tests.support.models import tiny_bert, tiny_llama
 
@@ -62,6 +63,11 @@ CASES = [
 ]
 
 
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.kind)
+def test_every_task_keeps_the_contract(case: Case) -> None:
+    check_task(case.kind, case.records, labels=case.labels)
+
+
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case.kind)
 def opened(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -97,18 +103,6 @@ def gradient(workspace: Workspace, group: Sequence[Example], index: int) -> Tens
     loss = losses(workspace, workspace.task.collate(group))[index]
     parameters = [p for _, p in trained_parameters(workspace.network)]
     return torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
-
-
-def made_up_logits(workspace: Workspace, batch: Batch, seed: int = 0) -> Tensor:
-    """Normal logits of the right shape, the same for the same tokens whatever the padding."""
-    outputs = len(workspace.task.labels) or len(workspace.tokenizer)
-    table = torch.randn(
-        len(workspace.tokenizer), outputs, generator=torch.Generator().manual_seed(seed)
-    )
-    logits = table[batch.input_ids]
-    if workspace.task.kind != "sequence-classification":
-        return logits
-    return (logits * batch.attention_mask[..., None]).sum(dim=1)
 
 
 # float32 forward passes of a 16-wide model in another padded shape sum in another order: a few
@@ -158,57 +152,6 @@ def test_padded_positions_carry_no_token_and_no_target(opened: Opened) -> None:
     assert (batch.input_ids[padding] == workspace.tokenizer.pad_token_id).all()
     if batch.target.dim() == 2:
         assert (batch.target[padding] == -100).all()
-
-
-def test_half_precision_logits_give_float32_losses(opened: Opened) -> None:
-    workspace, examples = opened
-    batch = workspace.task.collate(examples)
-    logits = made_up_logits(workspace, batch).bfloat16()
-    found = workspace.task.record_losses(logits, batch)
-    assert found.dtype == torch.float32
-    assert found.shape == (len(examples),)
-    # Equal to the last bit: the cast comes before the softmax, not after it.
-    assert torch.equal(found, workspace.task.record_losses(logits.float(), batch))
-
-
-def test_no_example_is_longer_than_max_length(opened: Opened) -> None:
-    _, examples = opened
-    assert max(len(e.input_ids) for e in examples) == MAX_LENGTH
-    for example in examples:
-        if isinstance(example.target, tuple):
-            assert len(example.target) == len(example.input_ids)
-
-
-def test_scores_of_several_batches_are_those_of_one(opened: Opened) -> None:
-    workspace, examples = opened
-    assert score(workspace, [examples]) == pytest.approx(
-        score(workspace, [examples[:1], examples[1:3], examples[3:]])
-    )
-
-
-def test_the_order_of_records_does_not_change_scores(opened: Opened) -> None:
-    workspace, examples = opened
-    assert score(workspace, [examples]) == pytest.approx(score(workspace, [examples[::-1]]))
-
-
-def score(workspace: Workspace, groups: Sequence[Sequence[Example]]) -> dict[str, float]:
-    meter = workspace.task.meter()
-    for group in groups:
-        batch = workspace.task.collate(group)
-        meter.add(made_up_logits(workspace, batch), batch)
-    return meter.result()
-
-
-def test_a_meters_loss_is_the_mean_over_records(opened: Opened) -> None:
-    workspace, examples = opened
-    batch = workspace.task.collate(examples)
-    expected = workspace.task.record_losses(made_up_logits(workspace, batch), batch).mean()
-    assert score(workspace, [examples])["loss"] == pytest.approx(float(expected), rel=1e-6)
-
-
-def test_every_task_states_its_primary_metric(opened: Opened) -> None:
-    workspace, examples = opened
-    assert workspace.task.primary_metric in score(workspace, [examples])
 
 
 # --- the trap that the suite is there for ----------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 from cloister.cli.main import run
 from cloister.deployment.coordinator.journal import Standing
 from cloister.evidence.bundle import write_bundle
+from cloister.ledger import stated
 from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import verify
 from tests.cli.test_site_studies import make, study
@@ -94,7 +95,7 @@ def test_the_site_s_pages_show_what_left_what_is_left_and_why_not(
     page = pages["site.html"]
     for words in (
         "What left my building",
-        "more rounds",
+        "Capacity left",
         "cut off, spent",
         "of the budget&#39;s 8, both at δ =",
         "an indication, not a promise",
@@ -127,9 +128,9 @@ def test_the_auditor_s_page_states_the_head_and_two_accountants(ward: Path, tmp_
     entries = LedgerFile(ledger).entries()
     assert entries[-1].hash in page
     verdict = verify(entries, "it")
-    assert f"{verdict.epsilon_pld:.4f}" in page
-    assert f"{verdict.epsilon_rdp:.4f}" in page
-    assert f"{verdict.promise.epsilon:.2f}" in page
+    assert stated.shown(verdict.epsilon_pld, 4) in page
+    assert stated.shown(verdict.epsilon_rdp, 4) in page
+    assert stated.shown(verdict.promise.epsilon, 2) in page
     assert "a key that only the ledger names" in page
 
 

@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,17 @@ from typing import Any
 import pytest
 
 from cloister.cli.main import run
+from cloister.evidence import fonts, pdf
 from cloister.evidence.audit_report import AuditedLedger, audit_report
-from cloister.evidence.document import Document, Heading, Paragraph, Table
+from cloister.evidence.document import Bullets, Document, Heading, Paragraph, Table
 from cloister.evidence.html import to_html
 from cloister.evidence.pdf import to_pdf
+from cloister.evidence.reported_study import ReportedStudy, of_adapter
+from cloister.evidence.verification import examine
 from cloister.ledger.verify import verify
-from tests.support.evidence import chain, key_of
+from cloister.recipe import Recipe
+from cloister.server.run_directory import RunDirectory
+from tests.support.evidence import bundle_of, chain, key_of, keys_of
 from tests.support.ledgers import small_plan
 
 CONFORMANCE = {
@@ -54,6 +60,7 @@ EMPIRICAL = {
         }
     ],
 }
+STUDY = ReportedStudy(name="triage", coordinator="hub", model="bert", records_per_person="one each")
 
 
 def ledgers(sites: int = 2, rounds: int = 2, **options: Any) -> list[AuditedLedger]:
@@ -67,7 +74,7 @@ def ledgers(sites: int = 2, rounds: int = 2, **options: Any) -> list[AuditedLedg
 
 
 def report(*audits: dict[str, Any], **options: Any) -> Document:
-    return audit_report("Audit", ledgers(**options), audits, made="today")
+    return audit_report(STUDY, ledgers(**options), audits, made="today")
 
 
 def told(document: Document) -> str:
@@ -99,7 +106,7 @@ def test_it_says_what_was_promised_spent_and_checked() -> None:
         assert word in text, word
     assert "verified" not in text.lower()
     headings = [b.text for b in document.blocks if isinstance(b, Heading)]
-    assert headings[-1] == "What this evidence shows, and what it cannot"
+    assert headings[-2:] == ["What this evidence shows, and what it cannot", "What the words mean"]
 
 
 def test_a_refuted_audit_is_loud_and_first() -> None:
@@ -119,6 +126,59 @@ def test_no_privacy_is_loud() -> None:
     document = report(CONFORMANCE, cap=None, seeded=True)
     assert any("ε = ∞" in text for text in loud(document))
     assert math.isinf(ledgers(cap=None, seeded=True)[0].verdict.epsilon_pld)
+
+
+def test_it_is_called_by_its_study_and_says_what_is_known_of_it() -> None:
+    document = report(CONFORMANCE)
+    assert document.title == "Privacy report: triage"
+    (facts,) = [b for b in document.blocks if isinstance(b, Table) and b.title == "The study"]
+    rows = {row[0]: row[1] for row in facts.rows}
+    assert rows["coordinator"] == "hub"
+    assert rows["base model"] == "bert"
+    assert rows["records of a person"] == "one each"
+    assert rows["dates"] == "then to then (first and last charge, by the sites' clocks)"
+    assert rows["purpose"] == "not stated (--purpose adds it)"
+
+
+def test_a_study_without_a_name_is_called_by_its_digest() -> None:
+    known = ledgers(sites=1)
+    document = audit_report(ReportedStudy(), known, [], made="today")
+    assert document.title == "Privacy report: study study"
+    entries = chain(key_of(0), [("a", 1, small_plan(), True), ("b", 1, small_plan(), True)])
+    several = [AuditedLedger("ward", entries, verify(entries, "ward"), True)]
+    document = audit_report(ReportedStudy(), several, [], made="today")
+    assert document.title == "Privacy report: 2 studies"
+
+
+def test_every_word_of_its_tables_is_explained_on_it() -> None:
+    (words,) = [
+        block.items
+        for block in report(CONFORMANCE).blocks
+        if isinstance(block, Bullets) and block.items[0].startswith("ε")
+    ]
+    text = "\n".join(words)
+    for word in ("Cap", "δ", "Rate:", "Noise:", "Step:", "Cut off:", "Entry:", "RDP", "PLD"):
+        assert word in text
+
+
+def test_what_is_left_is_called_a_capacity_and_no_advice() -> None:
+    document = report(CONFORMANCE)
+    assert "not that these rounds should be run" in told(document)
+    assert any("capacity left, in rounds" in b.columns for b in tables(document))
+
+
+def test_one_is_one_and_no_mark_up_of_a_terminal_is_shown() -> None:
+    marked = {**CONFORMANCE["checks"][0], "law": "as `privacy.noise` has it"}
+    one = audit_report(STUDY, ledgers(sites=1, rounds=1), [], made="today")
+    assert "1 ledger with 1 charged round." in told(one)
+    assert "`" not in to_html(report({**CONFORMANCE, "checks": [marked]}))
+    assert "`" not in to_html(one)  # without an audit it says how to make one
+    held = examine(bundle_of(1), keys_of(1)).checked
+    assert held[0].startswith("The one certificate is signed")
+
+
+def tables(document: Document) -> list[Table]:
+    return [block for block in document.blocks if isinstance(block, Table)]
 
 
 class Seen(HTMLParser):
@@ -159,6 +219,65 @@ def test_pages_of_a_pdf_hold_long_tables(tmp_path: Path) -> None:
     assert path.read_bytes().count(b"/Type /Page ") > short
 
 
+def only_dejavu(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = [e for e in fonts.fontManager.ttflist if e.name.startswith(("DejaVu", "Last Resort"))]
+    monkeypatch.setattr(fonts.fontManager, "ttflist", known)
+
+
+def test_characters_that_no_font_has_are_code_points_and_the_page_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    only_dejavu(monkeypatch)
+    found = fonts.fonts_for(["St-Mary's é ε", "北京, 2"])
+    assert found.absent == {"北", "京"}
+    assert found.written("北京, 2") == "U+5317 U+4EAC, 2"
+    assert found.families("北京") == ["DejaVu Sans"]
+    lines = written_pages(monkeypatch, tmp_path)
+    assert lines[0] == "Privacy report: U+5317 U+4EAC"
+    assert not any("北" in line for line in lines)
+    assert fonts.ABSENT[:40] in " ".join(lines)
+
+
+def test_a_font_that_has_the_characters_is_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real = fonts._characters
+    other = replace(fonts.fontManager.ttflist[0], name="Han", fname="han.ttf", weight=400)
+    monkeypatch.setattr(fonts.fontManager, "ttflist", [other, *fonts.fontManager.ttflist])
+    monkeypatch.setattr(
+        fonts, "_characters", lambda path: {"北", "京"} if path == "han.ttf" else real(path)
+    )
+    found = fonts.fonts_for(["北京"])
+    assert not found.absent
+    assert found.written("北京") == "北京"
+    assert found.families("北京") == ["DejaVu Sans", "Han"]
+    assert found.families("Beijing") == ["DejaVu Sans"]
+
+
+def written_pages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Lines of text that a report's pages draw, of a study with a Chinese name."""
+    lines: list[str] = []
+    draw = pdf._Line.draw
+
+    def noted(self: Any, *arguments: Any) -> None:
+        lines.append(self.text)
+        draw(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pdf._Line, "draw", noted)
+        study = ReportedStudy(name="北京")
+        document = audit_report(study, ledgers(sites=1, rounds=1), [], made="today")
+        to_pdf(Document(document.title, document.blocks[:3]), tmp_path / "r.pdf")
+    return lines
+
+
+def test_wide_characters_take_two_places_and_cells_stay_in_their_columns() -> None:
+    lines = list(pdf._table(Table(("site", "ε"), [("北京", "1"), ("ward", "2")])))
+    assert [line.text for line in lines] == ["site  ε", "北京  1", "ward  2"]
+    assert lines[1]._parts() == [(0, "北京"), (6, "1")]
+    assert lines[2]._parts() == [(0, "ward  2")]
+
+
 @pytest.fixture
 def ledger(tmp_path: Path) -> Path:
     from tests.support.ledgers import new_ledger, run_round
@@ -177,6 +296,36 @@ def test_a_ledger_is_reported_from_the_command_line(
     assert run([*command, "--audit", str(audit)]) == 0
     assert capsys.readouterr().out.split() == [str(tmp_path / "r.html"), str(tmp_path / "r.pdf")]
     assert "a key that only the ledger itself names" in (tmp_path / "r.html").read_text()
+
+
+def test_a_run_is_reported_under_its_study_s_name(tmp_path: Path) -> None:
+    from tests.support.ledgers import new_ledger, run_round
+
+    run_folder = RunDirectory.create(tmp_path / "folder-7", Recipe())
+    path = run_folder.ledger("ward")
+    path.parent.mkdir(exist_ok=True)
+    run_round(new_ledger(path), 1)
+    assert run(["audit", "report", str(run_folder.path), "--purpose", "to test it"]) == 0
+    text = (run_folder.path / "report.html").read_text(encoding="utf-8")
+    assert "<h1>Privacy report: hospital-triage</h1>" in text
+    assert "folder-7" not in text
+    for word in ("all-MiniLM-L6-v2", "to test it", "none: simulated on one machine"):
+        assert word in text
+
+
+def test_a_recipe_is_taken_for_a_bundle_if_its_digest_is_the_study_s(
+    ledger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = RunDirectory.create(tmp_path / "other", Recipe()).recipe_file
+    assert run(["audit", "report", str(ledger), "--recipe", str(recipe)]) == 2
+    assert "which these ledgers have not" in capsys.readouterr().err
+
+
+def test_a_bundle_s_adapter_tells_its_model() -> None:
+    told = b'{"model": {"base": "a/b\\n", "sha256": "ba"}, "task": {"kind": "causal-lm"}}'
+    assert of_adapter(told).model == "a/b\\x0a (weights SHA-256 ba…)"
+    for content in (None, b"[", b"[]", b'{"model": 1}', b"[" * 10_000):
+        assert of_adapter(content) == ReportedStudy()
 
 
 @pytest.mark.parametrize(

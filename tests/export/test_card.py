@@ -8,6 +8,7 @@ import pytest
 from cloister.evidence.site_facts import SiteFacts
 from cloister.export.card import NO_CERTIFICATE, Card, render
 from cloister.export.snippets import Loading
+from cloister.ledger import stated
 from cloister.ledger.budget import Budget
 from cloister.ledger.stated import of_budget, of_events, of_plan, of_plan_alone
 from cloister.models.pooling import Pooling
@@ -75,12 +76,18 @@ def row(text: str, about: str) -> str:
 def test_a_site_s_own_noise_holds_against_everybody() -> None:
     text = card(small_plan())
     assert "against the coordinator, the other sites and the public" in text
-    assert f"{small_plan().epsilon_after(4):.3f} | 1e-05 | record | the whole plan" in text
+    assert (
+        f"{stated.shown(small_plan().epsilon_after(4), 3)} | 1e-05 | record | the whole plan"
+        in text
+    )
 
 
 def test_what_ran_is_an_indication_beside_the_promise_of_the_whole_plan() -> None:
     plan = small_plan()
-    whole, ran = f"{plan.epsilon_after(4):.3f}", f"{plan.epsilon_after(2):.3f}"
+    whole, ran = (
+        stated.shown(plan.epsilon_after(4), 3),
+        stated.shown(plan.epsilon_after(2), 3),
+    )
     cells = [cell.strip() for cell in row(card(plan), "east").strip("|").split("|")]
     assert cells[1] == whole
     assert cells[-1] == f"{ran} at δ = 1e-05"
@@ -124,7 +131,9 @@ def test_shared_noise_states_what_all_other_sites_together_are_left_with() -> No
     assert "as above" in row(text, "at most 1 of the other sites together")
     alone = plan.alone()
     assert alone is not None
-    assert f"{alone.epsilon_after(plan.num_rounds):.3f}" in row(text, "all other sites together")
+    assert stated.shown(alone.epsilon_after(plan.num_rounds), 3) in row(
+        text, "all other sites together"
+    )
     assert alone.epsilon_after(plan.num_rounds) > 2 * plan.epsilon_after(plan.num_rounds)
     assert "∞" in row(card(shared_plan(0.3)), "all other sites together")
 
@@ -132,14 +141,14 @@ def test_shared_noise_states_what_all_other_sites_together_are_left_with() -> No
 def test_noise_at_the_coordinator_comes_on_top() -> None:
     text = card(small_plan(), central=CENTRAL)
     assert "the whole plan" in row(text, "east")
-    assert f"ε = {CENTRAL.epsilon_after(3):.3f}" in text
+    assert f"ε = {stated.shown(CENTRAL.epsilon_after(3), 3)}" in text
     assert "whole **site**" in text
 
 
 def test_noise_at_the_coordinator_alone_protects_against_others_than_the_coordinator() -> None:
     text = card(open_plan(), central=CENTRAL)
     assert "Against the coordinator: none, ε = ∞" in text
-    assert f"ε = {CENTRAL.epsilon_after(3):.3f}" in text
+    assert f"ε = {stated.shown(CENTRAL.epsilon_after(3), 3)}" in text
     assert "other sites and the public" in text
 
 

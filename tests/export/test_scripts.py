@@ -24,7 +24,7 @@ from cloister.models.config import LoraConfig, ModelConfig
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.task import IGNORE
-from cloister.training.generation import _reply
+from cloister.training.generation import reply_to
 from cloister.training.workspace import Workspace, open_workspace
 from tests.support.architectures import ARCHITECTURES, DECODERS, tiny
 from tests.support.models import word_tokenizer
@@ -218,5 +218,5 @@ def test_scripts_of_chats_give_logits_and_replies_as_cloister_does(tmp_path: Pat
         with torch.no_grad():
             same(folder, made[str(folder)]["logits"], workspace.network(ids, mask))
         chat = ChatRecord((Message("user", "rash"), Message("assistant", "fever")))
-        own = _reply(workspace.network, task, workspace.tokenizer, task.prompt(chat))
+        own = reply_to(workspace.network, task, workspace.tokenizer, task.prompt(chat))
         assert made[str(folder)]["reply"] == own

@@ -63,8 +63,12 @@ def test_a_study_over_a_network_and_its_papers(tmp_path: Path) -> None:
         assert BESIDE < Largest(made.server.largest)(flower_run) < WITHOUT_STUDY
         for name, file in made.sites.items():
             facts = overview_of(file)
-            # Whether it takes part, two rounds, and its certificate.
-            assert facts["activity"]["answered"] == 4
+            # Whether it takes part, two rounds, its certificate, and the adapter.
+            assert facts["activity"]["answered"] == 5
+            (kept,) = facts["adapters"]
+            weights = Path(kept["folder"]) / "adapter_model.safetensors"
+            own = (place / "adapter" / "adapter_model.safetensors").read_bytes()
+            assert weights.read_bytes() == own
             assert len(facts["releases"]) == 2
             assert facts["refusals"] == []
             assert made.end(name) == 0

@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cloister.ledger.budget import Budget
 from cloister.ledger.history import History
@@ -36,6 +38,24 @@ FIGURES = {
     "what ran": of_events([PLAN.event(5)], 1e-5, [PLAN], Unit.RECORD),
     "nothing private": of_plan(PLAN, is_private=False),
 }
+
+
+@given(st.floats(0.0, 1e6), st.integers(0, 6))
+def test_no_epsilon_is_shown_as_less_than_it_is(value: float, digits: int) -> None:
+    text = shown(value, digits)
+    assert value <= float(text) <= value + 1.001 * 10.0**-digits
+    assert len(text.partition(".")[2]) == digits
+
+
+def test_an_epsilon_that_fits_is_shown_as_it_is() -> None:
+    assert [shown(0.3, 1), shown(8.0, 2), shown(7.9995), shown(7.99951), shown(0.0)] == [
+        "0.3",
+        "8.00",
+        "7.9995",
+        "7.9996",
+        "0.0000",
+    ]
+    assert shown(None) == shown(math.inf) == "∞"
 
 
 @pytest.mark.parametrize("figure", FIGURES.values(), ids=FIGURES.keys())

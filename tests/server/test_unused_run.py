@@ -7,7 +7,7 @@ import pytest
 
 from cloister.errors import UsageError
 from cloister.ledger.ledger import Ledger
-from cloister.recipe import Recipe
+from cloister.recipe import Recipe, parse_recipe
 from cloister.server.run_directory import RunDirectory
 from cloister.server.unused_run import MARK, clear_unused, held
 from tests.support.ledgers import charge, new_ledger
@@ -25,6 +25,23 @@ def test_a_new_run_takes_the_place_of_one_that_charged_nothing(tmp_path: Path) -
     begun(tmp_path / "run")
     again = RunDirectory.create(tmp_path / "run", Recipe())
     assert {path.name for path in again.path.iterdir()} == {MARK, "recipe.toml"}
+
+
+def test_records_that_the_run_wrote_are_cleared_and_no_others(tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    train, test = place / "data" / "train.jsonl", place / "data" / "test.jsonl"
+    recipe = parse_recipe("", [f"data.train='{train}'", f"data.test='{test}'"])
+    run = RunDirectory.create(place, recipe)
+    train.parent.mkdir()
+    train.write_text("{}")
+    test.write_text("{}")
+    assert RunDirectory.create(place, recipe) == run
+    assert not train.exists()
+    train.parent.mkdir()
+    (place / "data" / "mine.csv").write_text("mine")
+    with pytest.raises(UsageError, match="exists already"):
+        RunDirectory.create(place, recipe)
+    assert (place / "data" / "mine.csv").read_text() == "mine"
 
 
 def test_a_recipe_that_somebody_wrote_is_not_written_over(tmp_path: Path) -> None:

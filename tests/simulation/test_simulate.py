@@ -16,6 +16,7 @@ from cloister.adapter.wire import digest as sha256
 from cloister.client.round import answer
 from cloister.errors import BudgetError, DataError, RecipeError
 from cloister.export.adapter_folder import load_released
+from cloister.ledger import stated
 from cloister.ledger.charge import Charge
 from cloister.ledger.ledger import Ledger
 from cloister.ledger.stated import Basis
@@ -371,7 +372,7 @@ def test_the_twin_s_score_is_on_the_card(folder: Path, tmp_path: Path) -> None:
         assert verdict.promise == site.promise
         assert f"- {site.name}: entry {verdict.head.seq}, SHA-256 `{verdict.head.hash}`" in card
     for site in result.sites:
-        assert f"| {site.name} | {site.epsilon:.3f} | 1e-05 |" in card
+        assert f"| {site.name} | {stated.shown(site.epsilon, 3)} | 1e-05 |" in card
     assert (result.run_dir / "twin" / "recipe.toml").exists()
 
 

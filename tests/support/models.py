@@ -64,7 +64,7 @@ def word_tokenizer(*, frame: bool = True) -> PreTrainedTokenizerFast:
 VOCABULARY = len(SPECIAL) + len(WORDS)
 
 
-def tiny_bert(folder: Path, seed: int = 0) -> Path:
+def tiny_bert(folder: Path, seed: int = 0, positions: int = 64) -> Path:
     """A two-layer BERT encoder."""
     config = BertConfig(
         vocab_size=VOCABULARY,
@@ -72,7 +72,7 @@ def tiny_bert(folder: Path, seed: int = 0) -> Path:
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=32,
-        max_position_embeddings=64,
+        max_position_embeddings=positions,
     )
     return _save(folder, BertModel, config, seed, frame=True)
 

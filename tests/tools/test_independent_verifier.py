@@ -20,6 +20,7 @@ from cloister.evidence.bundle import Bundle, read_bundle, write_bundle
 from cloister.evidence.verification import examine
 from cloister.ledger.certificate import Evidence
 from cloister.ledger.chain import Entry, Head
+from cloister.ledger.stated import shown
 from cloister.privacy.accounting import epsilon
 from tests.support.evidence import (
     ADAPTER,
@@ -356,8 +357,8 @@ def test_both_name_a_whole_plan_s_promise_in_old_certificates_too(
     assert independent()([str(path), str(keys)]) == 0
     printed = capsys.readouterr().out
     whole, ran = small_plan().epsilon_after(4), small_plan().epsilon_after(1)
-    assert f"ε = {whole:.4f} at δ = 1e-05" in printed
-    assert f"{ran:.4f}" not in printed
+    assert f"ε = {shown(whole)} at δ = 1e-05" in printed
+    assert shown(ran) not in printed
     assert "of the rounds that ran, and no promise" in printed
     assert examine(read_bundle(path), keys_of(SITES)).sites[0].verdict.promise.epsilon == whole
 

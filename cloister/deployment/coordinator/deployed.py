@@ -6,6 +6,7 @@ The coordinator knows of the sites what they declared and signed; of their recor
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,23 +20,27 @@ from cloister.data.records import Record
 from cloister.deployment.coordinator.journal import note, ready_sites
 from cloister.deployment.coordinator.members import Member
 from cloister.deployment.coordinator.ports import Connected, Journal
-from cloister.errors import DataError, RecipeError, UsageError
+from cloister.errors import CloisterError, DataError, RecipeError, UsageError
 from cloister.evidence.site_facts import site_facts
 from cloister.export.card import NO_CERTIFICATE
 from cloister.models.base import check_base, find_base
 from cloister.privacy.plan import Plan, make_plan
+from cloister.protocol.delivery import Claim
 from cloister.recipe import Recipe, read_recipe, sent_document, validated
 from cloister.server.certifying import collect_certificates
 from cloister.server.coordinator import Coordinator, majority
+from cloister.server.delivering import deliver
 from cloister.server.dispatch import Patience
 from cloister.server.ending import Ending
 from cloister.server.heads import Heads
 from cloister.server.ports import Observer, Participants
+from cloister.server.report import SetScores
 from cloister.server.rounds import run_study
 from cloister.server.run_directory import RunDirectory
+from cloister.server.study import ServerStudy
 from cloister.server.voice import Signed
 from cloister.strategies.strategy import ServerState
-from cloister.tasks.build import labels_of, record_kind
+from cloister.tasks.build import labels_of
 from cloister.training.machine import on_machine
 from cloister.training.proof import proven
 from cloister.training.workspace import open_workspace
@@ -80,7 +85,7 @@ def resolved_recipe(path: Path, assignments: list[str], members: Mapping[str, Me
             ]
         )
     labels = recipe.task.labels or labels_of(
-        [*_public(recipe, "test"), *_public(recipe, "validation")], record_kind(recipe.task.kind)
+        [*_public(recipe, "test"), *_public(recipe, "validation")], recipe.task.kind
     )
     task = dataclasses.replace(recipe.task, labels=tuple(labels))
     data = dataclasses.replace(
@@ -102,7 +107,7 @@ def _absolute(source: str) -> str:
 def _public(recipe: Recipe, name: Literal["test", "validation"]) -> list[Record]:
     """The public set `test` or `validation`, empty where the recipe names none."""
     source = recipe.data.test if name == "test" else recipe.data.validation
-    kind = record_kind(recipe.task.kind)
+    kind = recipe.task.records
     return load(source, name, kind, recipe.data) if source else []
 
 
@@ -227,20 +232,26 @@ class DeployedStudy:
             run.save_certificate(site, content)
         for site in sorted(self.members.keys() - certificates.keys()):
             observer.note(f"{site}: {NO_CERTIFICATE}; its card says so")
-        self.finish(state, {site: fields for site, (_, fields) in certificates.items()}, observer)
+        found = {site: fields for site, (_, fields) in certificates.items()}
+        scores = self.finish(state, found, observer)
+        self._deliver(grid, study, state, scores, observer)
+        note(run.path, "finished", round=state.round, scores={"test": dict(scores["test"])})
 
     def finish(
         self,
         state: ServerState,
         certificates: Mapping[str, Mapping[str, Any]],
         observer: Observer,
-    ) -> None:
+    ) -> SetScores:
         """Writes adapter, card and plot.
 
         Args:
             state: The final state.
             certificates: Fields of each site's, checked; the card says nothing of other sites.
             observer: Who is told of warnings.
+
+        Returns:
+            The adapter's scores on the public sets.
 
         Raises:
             BudgetError: No round could be afforded.
@@ -260,4 +271,31 @@ class DeployedStudy:
         warning = ending.write(run, best.adapter)
         if warning is not None:
             observer.warning(warning)
-        note(run.path, "finished", round=state.round, scores={"test": dict(scores["test"])})
+        return scores
+
+    def _deliver(
+        self,
+        grid: Grid,
+        study: ServerStudy,
+        state: ServerState,
+        scores: SetScores,
+        observer: Observer,
+    ) -> None:
+        """Offers the adapter to the sites that took part; none of them can keep the run open."""
+        metric = self.coordinator.workspace.task.primary_metric
+        score = scores["test"].get(metric, math.inf)
+        claim = Claim(metric, score if math.isfinite(score) else None, state.round)
+        run = self.coordinator.run
+        sites = frozenset(site for row in run.metrics() for site in row["received"])
+        try:
+            delivered = deliver(grid, study, sites, run.load_best(state).adapter, claim)
+        except CloisterError as error:
+            observer.note(f"the adapter was delivered to nobody: {error}")
+            return
+        if delivered.taken:
+            observer.note(f"the adapter was delivered to {', '.join(sorted(delivered.taken))}")
+        for site in sorted(sites - delivered.taken):
+            why = delivered.refused.get(site, "it did not answer")
+            observer.note(
+                f"{site}: has not taken the adapter ({why}); send it {run.adapter} by other means"
+            )

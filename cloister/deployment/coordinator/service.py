@@ -218,7 +218,7 @@ def programs_of(folder: ServerFolder) -> list[Program]:
         database=folder.state / "superlink.db",
     )
     ours = {
-        name: [sys.executable, "-m", f"cloister.server.{name}", str(folder.path)]
+        name: [sys.executable, "-m", f"cloister.deployment.coordinator.{name}", str(folder.path)]
         for name in ("gate", "executor")
     }
     return [

@@ -8,6 +8,7 @@ kept elsewhere: it is opened only to sign.
 from __future__ import annotations
 
 import ipaddress
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cloister.deployment.enrolment import sealed_key
 from cloister.deployment.enrolment.passphrase import Unlock, unlock
-from cloister.errors import BadFileError, NetworkError
+from cloister.errors import BadFileError, NetworkError, UsageError
 from cloister.files import write_whole
 
 # An authority outlives the studies of a consortium; sites would have to pin another one.
@@ -288,6 +289,32 @@ def grouped(digest: str) -> str:
 def same_fingerprint(one: str, other: str) -> bool:
     """Whether two people read the same fingerprint, however they group or capitalise it."""
     return _digits(one) == _digits(other) != ""
+
+
+def compare_fingerprints(given: str, own: str, changed: str) -> None:
+    """Refuses a fingerprint that is not the whole one of what is at hand.
+
+    Args:
+        given: As a person typed it.
+        own: Of what is at hand.
+        changed: What to say where it is another's.
+
+    Raises:
+        UsageError: It is a part of the right one. That tells of no change, but a part is quickly
+            imitated by whoever makes keys until one fits, so the whole is asked for.
+        NetworkError: It is another's.
+    """
+    if same_fingerprint(given, own):
+        return
+    first, *rest = [_digits(part) for part in re.split(r"…|\.\.\.", given)]
+    whole, last = _digits(own), rest[-1] if rest else ""
+    if first + last and whole.startswith(first) and whole.endswith(last):
+        raise UsageError(
+            f"--fingerprint: {given} is shortened: it has {len(first + last)} of {len(whole)} "
+            "digits. They fit, but a part can be imitated; give the whole fingerprint as the other "
+            "side reads it"
+        )
+    raise NetworkError(changed)
 
 
 def _digits(text: str) -> str:

@@ -94,7 +94,7 @@ def read_succession(path: Path, trusted: bytes, content: bytes | None = None) ->
     if not is_signed_by(trusted, _statement(asdict(paper)), signature):
         raise NetworkError(
             f"{path}: is not signed by the authority that this site trusts last; ask the "
-            "coordinator for the file anew, and for the papers of earlier rotations "
+            "coordinator for the file anew, and for those of earlier rotations "
             "(succession-N.json)"
         )
     return paper

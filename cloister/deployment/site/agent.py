@@ -263,7 +263,9 @@ class Agent:
     def _is_asked(self, request: RoundRequest) -> None:
         """Notes what the coordinator asks for, once it is known to be the coordinator."""
         self._question, self._asked = request, (request.study, request.round)
-        doing = "preparing" if request.step is Step.PREPARE else "training"
+        doing = {Step.PREPARE: "preparing", Step.DELIVER: "taking the adapter"}.get(
+            request.step, "training"
+        )
         self._doing(doing, study=request.study, round=request.round)
 
     def _reload_if_asked(self) -> None:

@@ -11,6 +11,7 @@ own/              the agent's own, where it runs as another user; the rest is th
   proofs.json     what was proven of studies' gradients and times, on synthetic records
   records.json    which records it serves: a stamp of their file
   study.json      the study that it admitted last, and what the policy tightened in it
+  adapters/       the final adapters of finished studies, one in a folder called by its digest
   reload          written by `cloister site reload`: read the records again, between two rounds
 """
 
@@ -27,6 +28,7 @@ from cloister.client.site_file import SiteFile
 from cloister.deployment.processes import is_cloister
 from cloister.deployment.site.refusals import Dropped, Refusals, cut
 from cloister.files import write_whole
+from cloister.protocol.delivery import NOTE
 
 # Characters of a note's field: a question names its study, and a certificate its issuer.
 MOST_NOTED = 2_000
@@ -76,6 +78,20 @@ class AgentFolder:
     def proofs(self) -> Path:
         """What was proven before (`client.proving`)."""
         return self.own / "proofs.json"
+
+    @property
+    def adapters(self) -> Path:
+        """The final adapters that were delivered, one a study (`client.delivered`)."""
+        return self.own / "adapters"
+
+    def delivered(self) -> list[dict[str, Any]]:
+        """The adapters that are here, oldest first: their folders, and what was said of them."""
+        try:
+            found = sorted(path for path in self.adapters.iterdir() if path.name[0] != ".")
+        except OSError:
+            return []
+        rows = [{**_document(path / NOTE), "folder": str(path)} for path in found]
+        return sorted(rows, key=lambda row: str(row.get("received", "")))
 
     def note_activity(self, activity: Mapping[str, Any]) -> None:
         """Notes what the agent does now."""

@@ -26,6 +26,8 @@ from cloister.deployment.site.joining import Membership
 
 # Seconds for one step; a connection that takes longer will not carry a round's messages.
 PATIENCE = 10.0
+# Seconds for a look at the port alone, while somebody waits for an answer.
+GLANCE = 3.0
 # Flower refuses a node's signature whose time is further off (300 s), and one minute is what the
 # coordinator's and a site's records may differ by without confusing who reads them.
 MOST_SKEW, FLOWERS_SKEW = 60.0, 300.0
@@ -90,12 +92,52 @@ def reach(membership: Membership) -> Iterator[Step]:
     yield from _said(answer)
 
 
+def unreached(membership: Membership, patience: float = GLANCE) -> Step | None:
+    """What keeps the site from connecting to its coordinator's address at all; None: nothing.
+
+    It looks up the name and opens the port, no more: a question that may be asked every minute, and
+    costs the coordinator no TLS handshake. Behind a proxy it looks at nothing.
+
+    Args:
+        membership: The site's.
+        patience: Seconds for the connection.
+
+    Raises:
+        BadFileError: The site has joined no federation.
+    """
+    host, port = split_address(membership.invite.address, "address")
+    if proxy_for(host) is not None:
+        return None
+    try:
+        socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        return _no_name(host, error)
+    try:
+        socket.create_connection((host, port), patience).close()
+    except OSError as error:
+        return _no_port(host, port, error)
+    return None
+
+
+def _no_name(host: str, error: OSError) -> Step:
+    return Step("name", False, f"{host}: {error}", "check the DNS, or the proxy's settings")
+
+
+def _no_port(host: str, port: int, error: OSError) -> Step:
+    return Step(
+        "port",
+        False,
+        f"{host}:{port}: {error}",
+        "ask the coordinator whether it runs; let this one port through, outbound",
+    )
+
+
 def _connection(host: str, port: int, context: ssl.SSLContext) -> Iterator[Step]:
     """Name, port and TLS, without a proxy."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
-        yield Step("name", False, f"{host}: {error}", "check the DNS, or the proxy's settings")
+        yield _no_name(host, error)
         return
     yield Step("name", True, f"{host} is {found[0][4][0]}")
     try:
@@ -121,12 +163,7 @@ def _connection(host: str, port: int, context: ssl.SSLContext) -> Iterator[Step]
         )
         return
     except OSError as error:
-        yield Step(
-            "port",
-            False,
-            f"{host}:{port}: {error}",
-            "ask the coordinator whether it runs; let this one port through, outbound",
-        )
+        yield _no_port(host, port, error)
         return
     until = x509.load_der_x509_certificate(shown or b"").not_valid_after_utc
     yield Step("TLS", True, f"the coordinator's own certificate, valid until {until:%Y-%m-%d}")

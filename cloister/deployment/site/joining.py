@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cloister.client.site_file import SiteFile
-from cloister.deployment.enrolment.authority import same_fingerprint
+from cloister.deployment.enrolment.authority import compare_fingerprints
 from cloister.deployment.enrolment.documents import (
     Invite,
     Request,
@@ -149,12 +149,12 @@ def take_invite(
             "--fingerprint: missing; ask the coordinator over another channel (telephone) for the "
             f"authority's and compare: this invite's is {invite.fingerprint}"
         )
-    if not same_fingerprint(fingerprint, invite.fingerprint):
-        raise NetworkError(
-            f"{path}: its authority's fingerprint is {invite.fingerprint}, {fingerprint} was "
-            "given; somebody changed the invite on its way, or it is another coordinator's: take "
-            "neither"
-        )
+    compare_fingerprints(
+        fingerprint,
+        invite.fingerprint,
+        f"{path}: its authority's fingerprint is {invite.fingerprint}, {fingerprint} was given; "
+        "somebody changed the invite on its way, or it is another coordinator's: take neither",
+    )
     if place.authority.exists() and not place.pins(invite):
         raise NetworkError(
             f"{place.path}: this site is with another coordinator already; move that folder away "

@@ -13,6 +13,7 @@ from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
 from cloister.client.acceptance import proposed_plan
 from cloister.client.admission import Admitted, admit
+from cloister.client.delivered import Deliveries
 from cloister.client.moments import AT_ONCE, Moments, period_of
 from cloister.client.personal import PersonalAdapter
 from cloister.client.policy import Asked, check
@@ -26,6 +27,7 @@ from cloister.deployment.site.approvals import check_approved
 from cloister.deployment.site.open_ledger import open_ledger
 from cloister.deployment.site.records import SiteRecords, declarations
 from cloister.errors import RefusedError, UsageError
+from cloister.export.adapter_folder import Released
 from cloister.ledger.charge import Charge
 from cloister.ledger.ledger import Ledger
 from cloister.models.base import base_at_hand, find_base
@@ -189,6 +191,7 @@ def open_own(
         else None,
         rank=own_rank(file, recipe),
         keys=keys,
+        deliveries=_deliveries(file, recipe, workspace) if file.site.keep_adapters else None,
     )
     proofs = KeptProofs(AgentFolder.of(file).proofs)
     admitted = admit(site, workspace, proofs.isolation)
@@ -203,6 +206,20 @@ def open_own(
         period=periods[1],
         silent=encoded.nothing_to_learn,
     )
+
+
+def _deliveries(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Deliveries:
+    """Where the study's final adapter goes, with the base and columns as this site has them."""
+    base = recipe.model.base if file.site.model is None else str(own_base(file, recipe))
+    about = Released(
+        model=replace(recipe.model, base=base, sha256=workspace.base_sha256),
+        lora=recipe.lora,
+        task=recipe.task,
+        data=replace(file.columns, person=None),
+        seed=recipe.study.seed,
+    )
+    study = recipe.digest()
+    return Deliveries(AgentFolder.of(file).adapters / study, study, recipe.study.name, about)
 
 
 def _periods(

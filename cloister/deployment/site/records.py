@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from cloister.client.site_file import RecordsConfig, SiteFile
 from cloister.client.stamp import Stamp
 from cloister.data.load import file_rows
-from cloister.data.records import Record, TextRecord, TokenRecord
+from cloister.data.records import Record
 from cloister.data.schema import Reading
 from cloister.data.source import SITE
 from cloister.data.values import shown
-from cloister.errors import DataError, MisfitError
+from cloister.errors import DataError, MisfitError, PluginError
 from cloister.names import counted
 from cloister.privacy.units import Unit
 from cloister.tasks.build import record_kind
+from cloister.tasks.plugins import labels_in
 
 UNDECLARED = "its label is not among records.labels"
 
@@ -110,10 +111,11 @@ def read_records(file: SiteFile) -> SiteRecords:
     rows: list[int] = []
     misfits: list[Misfit] = []
     nameless: list[Misfit] = []
+    find = labels_in(declared.task)
     for row, found, unnamed in _each(file):
         if isinstance(found, MisfitError):
             misfits.append(Misfit(row, found.reason, str(found)))
-        elif undeclared := _undeclared(found, declared):
+        elif undeclared := _undeclared(found, declared, find):
             problem = f"{shown(undeclared)!r} is not among records.labels"
             misfits.append(Misfit(row, UNDECLARED, problem))
         else:
@@ -172,14 +174,14 @@ def _each(file: SiteFile) -> Iterator[tuple[int, Record | MisfitError, MisfitErr
             yield number, error, None
 
 
-def _undeclared(record: Record, declared: RecordsConfig) -> str | None:
-    """A label of a record that is not declared."""
-    if isinstance(record, TextRecord):
-        return None if record.label in declared.labels else record.label
-    if isinstance(record, TokenRecord):
-        kinds = (tag[2:] for tag in record.tags if tag != "O")
-        return next((kind for kind in kinds if kind not in declared.labels), None)
-    return None
+def _undeclared(
+    record: Record, declared: RecordsConfig, find: Callable[[Record], Iterable[str]]
+) -> str | None:
+    """A label of a record that is not declared, or that a plug-in cannot read it."""
+    try:
+        return next((label for label in find(record) if label not in declared.labels), None)
+    except PluginError:
+        return "a label that the task cannot read"
 
 
 class RecordSource:

@@ -10,10 +10,12 @@ from cloister.canonical import json_number
 from cloister.client.site_file import SiteFile
 from cloister.client.stamp import Stamp
 from cloister.deployment.site.agent_folder import AgentFolder
+from cloister.deployment.site.connectivity import unreached
 from cloister.deployment.site.decisions import Decisions
+from cloister.deployment.site.joining import Membership
 from cloister.deployment.site.open_ledger import open_ledger
 from cloister.deployment.site.studies import waiting_of
-from cloister.errors import RefusedError
+from cloister.errors import CloisterError, RefusedError
 from cloister.ledger.replay import forecast
 from cloister.ledger.stated import of_budget
 from cloister.ledger.storage import LedgerFile
@@ -101,8 +103,38 @@ def decisions_of(file: SiteFile) -> tuple[list[dict[str, Any]], str]:
         return [], str(error)
 
 
+def in_the_way(file: SiteFile) -> str:
+    """What keeps this site from taking part now, with what to do; empty where nothing is known.
+
+    Of a running site it looks whether the coordinator's port answers (`connectivity.unreached`).
+    """
+    membership, folder = Membership.of(file), AgentFolder.of(file)
+    if not (membership.path / "invite.json").exists():
+        return (
+            "it has joined no federation: take the coordinator's invite with cloister site join "
+            f"{file.path} INVITE"
+        )
+    if not membership.is_welcome():
+        return (
+            f"the coordinator has not let it in yet: send it {membership.request}, then take its "
+            f"welcome with cloister site join {file.path} WELCOME"
+        )
+    if folder.running() is None:
+        return f"its service does not run: cloister site start {file.path}"
+    try:
+        step = unreached(membership)
+    except CloisterError as error:
+        return str(error)
+    if step is None:
+        return ""
+    return (
+        f"it cannot reach its coordinator ({step.name}: {step.detail}): {step.remedy}. The service "
+        "goes on trying, and needs no restart"
+    )
+
+
 def overview_of(file: SiteFile) -> dict[str, Any]:
-    """Returns everything that `cloister site status` shows.
+    """Returns everything that `cloister site status` shows, but for `in_the_way`.
 
     Raises:
         LedgerError: The ledger is missing or not sound.
@@ -124,6 +156,7 @@ def overview_of(file: SiteFile) -> dict[str, Any]:
         "decisions_trouble": trouble,
         "budget": budget_of(file),
         "releases": releases_of(file),
+        "adapters": folder.delivered(),
         "refusals": folder.refusals(),
         "refusals_dropped": asdict(dropped) if dropped else None,
     }

@@ -130,7 +130,7 @@ def _trains(terms: Terms) -> str:
         "alternate": "one factor of adapters at a time",
     }.get(lora.train, "factor B of adapters")
     adapters = f"{factors} of rank {lora.r} on {where} in {layers}"
-    head = lora.head or ("frozen" if terms.recipe.task.kind == "causal-lm" else "linear")
+    head = lora.head or ("frozen" if terms.recipe.task.records == "messages" else "linear")
     said = "a frozen head" if head == "frozen" else f"a head ({head})"
     what = said if lora.train == "none" else f"{adapters}, and {said}"
     kept = "; each site keeps an adapter of its own besides" if training.personal else ""

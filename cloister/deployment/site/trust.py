@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from cloister.deployment.enrolment.authority import same_fingerprint
+from cloister.deployment.enrolment.authority import compare_fingerprints
 from cloister.deployment.enrolment.documents import content_of, read_invite
 from cloister.deployment.enrolment.succession import Succession, certificates, read_succession
 from cloister.errors import BadFileError, CloisterError, NetworkError, UsageError
@@ -87,14 +87,15 @@ def take_succession(folder: Path, path: Path, fingerprint: str | None, now: date
     if fingerprint is None:
         raise UsageError(
             "--fingerprint: missing; ask the coordinator over another channel (telephone) for the "
-            f"new authority's and compare: this paper's is {paper.fingerprint}"
+            f"new authority's and compare: this document's is {paper.fingerprint}"
         )
-    if not same_fingerprint(fingerprint, paper.fingerprint):
-        raise NetworkError(
-            f"{path}: its authority's fingerprint is {paper.fingerprint}, {fingerprint} was given; "
-            "whoever wrote this paper had the former authority's key: do not take it, and tell the "
-            "coordinator"
-        )
+    compare_fingerprints(
+        fingerprint,
+        paper.fingerprint,
+        f"{path}: its authority's fingerprint is {paper.fingerprint}, {fingerprint} was given; "
+        "whoever wrote this document had the former authority's key: do not take it, and tell the "
+        "coordinator",
+    )
     if paper not in known:
         _write(folder / f"succession-{len(_papers(folder)) + 1}.json", content)
     settle(folder, now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cloister.client.site_file import SiteFile
-from cloister.deployment.enrolment.authority import same_fingerprint
+from cloister.deployment.enrolment.authority import compare_fingerprints
 from cloister.deployment.enrolment.coordinator_key import (
     LARGEST,
     is_public_key,
@@ -11,7 +11,7 @@ from cloister.deployment.enrolment.coordinator_key import (
     read_public_key,
 )
 from cloister.deployment.site.joining import Membership
-from cloister.errors import BadFileError, NetworkError, UsageError
+from cloister.errors import BadFileError, UsageError
 from cloister.files import write_whole
 from cloister.protocol.signed_questions import Coordinator
 
@@ -69,11 +69,12 @@ def trust(file: SiteFile, given: str, fingerprint: str | None) -> str:
             "--fingerprint: missing; ask the coordinator over another channel (telephone) for its "
             f"key's and compare: this one's is {told}"
         )
-    if not same_fingerprint(fingerprint, told):
-        raise NetworkError(
-            f"{given[:64]}: the key's fingerprint is {told}, {fingerprint} was given; somebody "
-            "changed it on its way, or it is another coordinator's: do not take it"
-        )
+    compare_fingerprints(
+        fingerprint,
+        told,
+        f"{given[:64]}: the key's fingerprint is {told}, {fingerprint} was given; somebody "
+        "changed it on its way, or it is another coordinator's: do not take it",
+    )
     try:
         write_whole(place.coordinator, key.encode() + b"\n")
     except OSError as error:

@@ -16,7 +16,7 @@ from cloister.client.app import OpenSite, make_client_app
 from cloister.client.site import Site
 from cloister.client.site_file import read_site
 from cloister.deployment.coordinator.deployed import DeployedStudy
-from cloister.deployment.coordinator.journal import Run, write_run
+from cloister.deployment.coordinator.journal import Run, events, write_run
 from cloister.deployment.coordinator.journal import Standing as RunStanding
 from cloister.deployment.coordinator.members import Member, Standing
 from cloister.deployment.coordinator.ports import Connected
@@ -29,11 +29,13 @@ from cloister.ledger.ledger import key_file
 from cloister.ledger.signing import load_key, public_hex
 from cloister.ledger.stated import shown
 from cloister.models.base import weights_sha256
+from cloister.protocol.delivery import NOTE
 from cloister.protocol.signed_questions import Coordinator
 from cloister.recipe import Recipe, sent_document
 from cloister.server.heads import Heads
 from cloister.server.ports import Participants
 from cloister.server.run_directory import RunDirectory
+from cloister.serving.model import load
 from cloister.simulation.local_grid import SERVER_NODE, LocalGrid
 from tests.support.approvals import standing
 from tests.support.studies import NOTES, small_recipe, write_notes
@@ -240,3 +242,22 @@ def test_a_site_certifies_no_study_that_it_did_not_charge(deployed: Deployed) ->
     other = replace(own, site=replace(own.site, study="another"))
     with pytest.raises(RefusedError, match="no round of it was charged"):
         run_round(other, RoundRequest("another", 2, b"", Step.CERTIFY), lambda: None)
+
+
+def test_the_sites_that_took_part_have_the_adapter_and_predict_as_the_run_does(
+    deployed: Deployed,
+) -> None:
+    texts = ["chest pain at rest", "itchy rash", "knee swollen"]
+    expected = load(deployed.run.path).predict(texts)
+    for site in deployed.sites.values():
+        assert site.deliveries is not None
+        assert load(site.deliveries.folder).predict(texts) == expected
+        said = json.loads((site.deliveries.folder / NOTE).read_text())["claim"]
+        assert said["metric"] == "accuracy"
+        assert f"| accuracy | {said['score']:.4f} |" in deployed.card
+        assert said["rounds"] == 2
+    notes = [str(event.get("text")) for _, event in events(deployed.run.path)]
+    assert "the adapter was delivered to east, west" in notes
+    # It took no part, so nothing of it is missing.
+    assert not [text for text in notes if text.startswith("north: has not taken")]
+    assert [event["what"] for _, event in events(deployed.run.path)][-1] == "finished"

@@ -1,5 +1,6 @@
 """The service keeps members and runs in step with a SuperLink, whatever that says."""
 
+import importlib.util
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from cloister.deployment.coordinator.members import (
     read_members,
     revoked,
 )
-from cloister.deployment.coordinator.service import Service, refuse_taken, submit
+from cloister.deployment.coordinator.service import Service, programs_of, refuse_taken, submit
 from cloister.deployment.enrolment.authority import ENDPOINT_LIFE
 from cloister.deployment.flower.control import Node
 from cloister.errors import BadFileError, NetworkError
@@ -271,3 +272,15 @@ def test_a_taken_port_is_named() -> None:
         with pytest.raises(NetworkError, match=rf"127\.0\.0\.1:{port}: cannot be listened at"):
             refuse_taken("127.0.0.1", port)
     refuse_taken("127.0.0.1", port)
+
+
+def test_the_programs_that_are_started_are_there(folder: ServerFolder) -> None:
+    """A module that moved would be found missing by a running coordinator only."""
+    modules = [
+        command[command.index("-m") + 1]
+        for command in (program.command for program in programs_of(folder))
+        if "-m" in command
+    ]
+    assert {name.rpartition(".")[2] for name in modules} >= {"gate", "executor"}
+    for name in modules:
+        assert importlib.util.find_spec(name) is not None, name

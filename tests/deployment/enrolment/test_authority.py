@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from cloister.deployment.enrolment.authority import (
     ENDPOINT_LIFE,
+    compare_fingerprints,
     create_authority,
     days_left,
     fingerprint,
@@ -27,7 +28,7 @@ from cloister.deployment.enrolment.authority import (
     load_authority,
     same_fingerprint,
 )
-from cloister.errors import BadFileError, NetworkError
+from cloister.errors import BadFileError, NetworkError, UsageError
 from tests.support.papers import DAY, NOW, authority
 
 HOSTS = ("fed.example.org", "10.0.0.7", "fd00::7")
@@ -157,6 +158,19 @@ def test_a_fingerprint_is_compared_however_people_write_it() -> None:
     for wrong in ("", "-", printed[:-1], printed[:-1] + "xyz", fingerprint(authority("b").pem)):
         assert not same_fingerprint(wrong, printed)
     assert not same_fingerprint("", "")
+
+
+def test_a_shortened_fingerprint_is_called_shortened_and_another_one_a_change() -> None:
+    printed = fingerprint(authority().pem)
+    compare_fingerprints(printed.upper(), printed, "changed on its way")
+    for part in (printed[:8], f"{printed[:8]}-…", f"{printed[:8]}…{printed[-8:]}", printed[:-1]):
+        with pytest.raises(UsageError, match="is shortened") as refused:
+            compare_fingerprints(part, printed, "changed on its way")
+        assert "changed on its way" not in str(refused.value)
+    other = fingerprint(authority("b").pem)
+    for wrong in (other, other[:8], "", "…", f"{printed[:8]}…{other[-8:]}", printed + "0"):
+        with pytest.raises(NetworkError, match="changed on its way"):
+            compare_fingerprints(wrong, printed, "changed on its way")
 
 
 def test_a_fingerprint_is_of_one_certificate_and_nothing_beside_it() -> None:

@@ -1,0 +1,1 @@
+"""The Python API: what `import cloister` offers, over the rooms that do the work."""

@@ -1,0 +1,201 @@
+"""Data in memory: tables of several libraries read as records, and written as JSON lines.
+
+A table is held to the same rules as a file, so that the same rows give the same records, whichever
+library holds them: identifiers and labels are texts or integers, and nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cloister.data.config import DataConfig
+from cloister.data.records import ChatRecord, Record, RecordKind, TextRecord
+from cloister.data.schema import Reading
+from cloister.data.source import Asker
+from cloister.data.values import Number, Row, Unusable, Value
+from cloister.errors import DataError, UsageError
+from cloister.files import bad_file, write_whole
+from cloister.owner_only import private_folder
+
+PYTHON = Asker(
+    "{split}=",
+    "name the column in Study(..., {key}=...)",
+    "name the column in Study(..., person=...)",
+)
+NEEDED = "a pandas.DataFrame, pyarrow.Table, datasets.Dataset or list of dicts is needed"
+
+
+def is_table(value: object) -> bool:
+    """Whether a value holds rows, as far as its type says.
+
+    Raises:
+        UsageError: It holds several tables, of which none is named.
+    """
+    if _is_a(value, "datasets", "DatasetDict", "IterableDataset", "IterableDatasetDict"):
+        raise UsageError(
+            f"data: a {type(value).__name__} given; give one split as data and another as test, "
+            'as in data=splits["train"], test=splits["test"]'
+        )
+    return isinstance(value, list | tuple) or _is_arrow_like(value)
+
+
+def records_in(
+    table: object, name: str, kind: RecordKind, columns: DataConfig, *, train: bool, sites: bool
+) -> tuple[Record, ...]:
+    """Reads all rows of a table.
+
+    Args:
+        table: A pandas.DataFrame, pyarrow.Table, datasets.Dataset or list of dicts.
+        name: What messages call it.
+        kind: What the task reads.
+        columns: Column names.
+        train: Whether the rows are training data, which name persons where `columns` does.
+        sites: Whether each row must name its site.
+
+    Raises:
+        UsageError: It is no table.
+        DataError: It has no rows, or one lacks what the task needs; with the row's number, from 1.
+    """
+    if not is_table(table):
+        raise UsageError(f"{name}: {type(table).__name__} given; {NEEDED}")
+    reading = Reading(kind, columns, persons=train, sites=sites, asker=PYTHON)
+    rows = (
+        _list_rows(table, name) if isinstance(table, list | tuple) else _rows(table, name, reading)
+    )
+    records = tuple(reading.record(row, name, number) for number, row in enumerate(rows, 1))
+    if not records:
+        raise DataError(f"{name}: no records")
+    return records
+
+
+def places(tables: Iterable[str], folder: Path) -> dict[str, Path]:
+    """Where `write_tables` writes each table."""
+    return {name: folder / f"{name}.jsonl" for name in tables}
+
+
+def write_tables(tables: Mapping[str, Sequence[Record]], folder: Path, columns: DataConfig) -> None:
+    """Writes records as JSON lines that read back equal, in files that their owner alone may read.
+
+    Args:
+        tables: Records by what they are: `train`, `test` or `validation`.
+        folder: Made where it is missing.
+        columns: Column names.
+
+    Raises:
+        BadFileError: The folder cannot be written.
+    """
+    try:
+        private_folder(folder)
+        for name, place in places(tables, folder).items():
+            rows = (_row_of(record, columns) for record in tables[name])
+            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            write_whole(place, lines.encode(), mode=0o600)
+    except (OSError, ValueError) as error:
+        raise bad_file(error, "written") from error
+
+
+def _row_of(record: Record, columns: DataConfig) -> dict[str, object]:
+    row: dict[str, object]
+    if isinstance(record, TextRecord):
+        row = {columns.text: record.text, columns.label: record.label}
+    elif isinstance(record, ChatRecord):
+        turns = [{"role": turn.role, "content": turn.content} for turn in record.messages]
+        row = {columns.messages: turns}
+    else:
+        row = {columns.tokens: record.tokens, columns.tags: record.tags}
+    if record.site is not None:
+        row[columns.site] = record.site
+    if record.person is not None and columns.person is not None:
+        row[columns.person] = record.person
+    return row
+
+
+def _is_a(value: object, library: str, *names: str) -> bool:
+    """Whether a value is of a library's type; the library is never loaded for the question."""
+    module = sys.modules.get(library)
+    kinds = tuple(getattr(module, name) for name in names if hasattr(module, name))
+    return isinstance(value, kinds)
+
+
+def _is_arrow_like(value: object) -> bool:
+    return (
+        _is_a(value, "pandas", "DataFrame")
+        or _is_a(value, "pyarrow", "Table", "RecordBatch")
+        or _is_a(value, "datasets", "Dataset")
+    )
+
+
+def _list_rows(rows: Sequence[object], name: str) -> Iterator[Row]:
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, Mapping):
+            raise DataError(f"{name}, row {number}: {type(row).__name__} given; a dict is needed")
+        yield {str(key): _value(cell) for key, cell in row.items()}
+
+
+def _value(cell: object) -> Value:
+    """A cell of a Python object, as JSON would have it."""
+    item = getattr(cell, "item", None)
+    if callable(item) and _is_a(cell, "numpy", "generic"):
+        cell = item()
+    match cell:
+        case None | bool() | str():
+            return cell
+        case int() | float():
+            return Number(repr(cell))
+        case Mapping():
+            return {str(key): _value(inner) for key, inner in cell.items()}
+        case list() | tuple():
+            return [_value(inner) for inner in cell]
+    return Unusable(type(cell).__name__)
+
+
+def _rows(table: Any, name: str, reading: Reading) -> Iterator[Row]:
+    """Rows of a table that Arrow can hold: the columns that are read; of others the names alone."""
+    import pyarrow as pa
+
+    from cloister.data.arrow_rows import class_names, rows_of
+
+    is_frame = _is_a(table, "pandas", "DataFrame")
+    held = [str(column) for column in (table.columns if is_frame else _names(table))]
+    read = [column for column in dict.fromkeys(reading.columns_read) if column in held]
+    repeated = [column for column in read if held.count(column) > 1]
+    if repeated:
+        raise DataError(f"{name}: two columns are called {repeated[0]!r}; rename one")
+    others: Row = {column: Unusable("a column that is not read") for column in held}
+    names: Mapping[str, tuple[str, ...]] = {}
+    if not read:  # a message then says which columns there are
+        yield from [others] * bool(len(table))
+        return
+    if is_frame:
+        exact = pa.table({column: _array(table[column], name) for column in read})
+    elif _is_a(table, "datasets", "Dataset"):
+        names = class_names(table.features.to_dict(), name)
+        exact = table.select_columns(read).with_format("arrow")[:]
+    else:
+        exact = table.select(read)
+    batches = exact.to_batches() if isinstance(exact, pa.Table) else [exact]
+    for batch in batches:
+        for row in rows_of(batch, names):
+            yield {**others, **row}
+
+
+def _names(table: Any) -> list[str]:
+    names: list[str] = table.column_names if hasattr(table, "column_names") else table.schema.names
+    return names
+
+
+def _array(column: Any, name: str) -> Any:
+    """A pandas column as Arrow has it; what is missing (None, NaN, NA) is null."""
+    import pyarrow as pa
+
+    try:
+        return pa.array(column, from_pandas=True)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise DataError(
+            f"{name}: column {str(column.name)!r} holds values of several kinds, or of one that "
+            "has no one spelling; write all as text"
+        ) from error

@@ -1,0 +1,165 @@
+"""`cloister.Result`: what a simulation came to, as tables, and where it left everything."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloister.api.epsilon_value import Epsilon
+from cloister.errors import UsageError
+from cloister.files import bad_file
+from cloister.server.run_directory import RECORDS, RunDirectory
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cloister.simulation.result import Result as Finished
+
+
+class Result:
+    """A finished simulation.
+
+    Where `simulate` was given no `out`, its folder is a private temporary one, which is removed
+    with the result; `save` keeps it.
+
+    Attributes:
+        finished: What the run came to, as the command line has it.
+        warnings: What was allowed but seldom meant, one line each.
+    """
+
+    def __init__(self, finished: Finished, warnings: tuple[str, ...] = ()) -> None:
+        self.finished = finished
+        self.warnings = warnings
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder: recipe, figures, adapter with its card, ledgers."""
+        return self.finished.run_dir
+
+    @property
+    def test(self) -> Mapping[str, float]:
+        """Scores on the public test set, by name."""
+        return self.finished.test
+
+    @property
+    def metric(self) -> str:
+        """The name of the task's primary metric, one of `test`."""
+        return self.finished.metric
+
+    @property
+    def epsilon(self) -> Epsilon:
+        """The largest ε that a site's ledger promises, with all that it is of."""
+        return Epsilon.of(
+            max((site.promise for site in self.finished.sites), key=lambda one: one.epsilon)
+        )
+
+    @property
+    def rounds(self) -> pd.DataFrame:
+        """A row for each closed round, by its number.
+
+        Columns: scores as `test_accuracy`; the largest ε that the sites' ledgers then promised
+        (`sites` says what it is of); bytes sent by and to all sites; seconds; and how many sites
+        were missing, retired (their budget is spent) and refused.
+        """
+        import pandas as pd
+
+        rows = [_round(row) for row in RunDirectory(self.folder).metrics()]
+        return pd.DataFrame(rows).set_index("round")
+
+    @property
+    def sites(self) -> pd.DataFrame:
+        """A row for each site, by its name: ε promised with all that it is of, and its plan.
+
+        `epsilon_spent` is of the steps that were taken: an indication, and no promise.
+        """
+        import pandas as pd
+
+        rows = [
+            {
+                "site": site.name,
+                "epsilon": site.promise.epsilon,
+                "delta": site.promise.delta,
+                "unit": site.promise.unit.value,
+                "neighbouring": site.promise.neighbouring.value,
+                "accountant": site.promise.accountant.value,
+                "against": site.promise.against,
+                "basis": site.promise.basis.value,
+                "epsilon_spent": site.spent.epsilon,
+                "steps": site.steps,
+                "sample_rate": site.sample_rate,
+                "noise_multiplier": site.noise_multiplier,
+                "public_records": site.public_records,
+            }
+            for site in self.finished.sites
+        ]
+        return pd.DataFrame(rows).set_index("site")
+
+    def to_json(self) -> dict[str, Any]:
+        """For machines, as `cloister simulate --json` prints it; ∞ is null."""
+        return self.finished.to_json()
+
+    def save(self, folder: str | PathLike[str]) -> Path:
+        """Copies the run's folder, so that it can be loaded, compared and checked later.
+
+        Records that were in memory are left out: a run is what one passes on. Keep them with
+        `Study.save`.
+
+        Args:
+            folder: A new one.
+
+        Returns:
+            The folder's absolute path.
+
+        Raises:
+            UsageError: The folder holds something already.
+            BadFileError: It cannot be written.
+        """
+        place = Path(folder).absolute()
+        try:
+            if place.exists() and (not place.is_dir() or any(place.iterdir())):
+                raise UsageError(f"{place} exists already; choose a new folder")
+            shutil.copytree(self.folder, place, ignore=self._records, dirs_exist_ok=True)
+        except (OSError, ValueError) as error:
+            raise bad_file(error, "written") from error
+        return place
+
+    def _records(self, folder: str, names: list[str]) -> set[str]:
+        return {RECORDS} & set(names) if Path(folder) == self.folder else set()
+
+    def __str__(self) -> str:
+        score = self.test.get(self.metric, math.nan)
+        lines = [
+            f"test {self.metric} {score:.4f} after {self.finished.rounds} rounds",
+            str(self.epsilon),
+            *(f"warning: {text}" for text in self.warnings),
+        ]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        score = self.test.get(self.metric, math.nan)
+        return (
+            f"Result({self.finished.rounds} rounds, test {self.metric} {score:.4f}, "
+            f"{self.epsilon}, {self.folder})"
+        )
+
+
+def _round(row: Mapping[str, Any]) -> dict[str, object]:
+    scores = {
+        f"{name}_{metric}": value
+        for name in ("test", "validation")
+        for metric, value in row.get(name, {}).items()
+    }
+    promised = [math.inf if value is None else value for value in row["epsilon"].values()]
+    return {
+        "round": row["round"],
+        **scores,
+        "epsilon_promised": max(promised, default=math.nan),
+        "bytes_up": row["bytes_up"],
+        "bytes_down": row["bytes_down"],
+        "seconds": row["seconds"],
+        **{name: len(row[name]) for name in ("missing", "retired", "refused")},
+    }

@@ -1,0 +1,144 @@
+"""`cloister.simulate` and `cloister.resume`: a whole federated study on this machine."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from cloister.api.definition import Study
+from cloister.quiet import keep_quiet
+
+if TYPE_CHECKING:
+    from cloister.api.run_result import Result
+    from cloister.recipe import Recipe
+    from cloister.server.report import RoundReport
+    from cloister.server.run_directory import RunDirectory
+    from cloister.simulation.run import Events
+
+# Gets each closed round as metrics.jsonl has it.
+Progress = Callable[[Mapping[str, Any]], object]
+EngineName = Literal["local", "ray"]
+
+
+def simulate(
+    study: Study,
+    *,
+    out: str | PathLike[str] | None = None,
+    engine: EngineName = "local",
+    twin: bool = False,
+    progress: Progress | Events | None = None,
+) -> Result:
+    """Runs a study: every site's training, noise and accounting as they run at an institution.
+
+    >>> import cloister as cl
+    >>> study = cl.Study(rounds=40, privacy=cl.Privacy(epsilon=3))
+    >>> result = cl.simulate(study)  # doctest: +SKIP
+    >>> print(result.test["accuracy"], result.epsilon)  # doctest: +SKIP
+
+    (Skipped: forty rounds of the quickstart take minutes; `tests/api/test_sketch.py` runs the same
+    on a tiny base.)
+
+    Args:
+        study: The study.
+        out: The run's folder, a new one; it keeps everything, with data in memory as files of
+            their owner alone (`data/`), so that an interrupted run can be resumed. Absent: a
+            private temporary folder, removed with the result.
+        engine: `local`, in this process, or `ray`, Flower's runtime.
+        twin: Whether the same study also runs without privacy.
+        progress: Called with each closed round; absent: nobody is told.
+
+    Raises:
+        CloisterError: Anything that ends the study; closed rounds stay in `out`.
+    """
+    keep_quiet()
+    from cloister.server.run_directory import RECORDS, RunDirectory
+
+    private: Path | None = None
+    if out is None:
+        private = Path(tempfile.mkdtemp(prefix="cloister-"))
+        folder = private / "run"
+    else:
+        folder = Path(out).absolute()
+    try:
+        run = RunDirectory.create(folder, study.named(folder / RECORDS))
+        recipe = study.written(folder / RECORDS)
+        result = run_study(recipe, run, engine, twin, progress)
+    except BaseException:
+        if private is not None:
+            shutil.rmtree(private, ignore_errors=True)
+        raise
+    if private is not None:
+        weakref.finalize(result, shutil.rmtree, private, ignore_errors=True)
+    return result
+
+
+def resume(
+    folder: str | PathLike[str],
+    *,
+    engine: EngineName = "local",
+    twin: bool = False,
+    progress: Progress | Events | None = None,
+) -> Result:
+    """Goes on with an unfinished run after its last closed round; see `simulate`.
+
+    Args:
+        folder: The run's, which its own `recipe.toml` describes.
+        engine: `local` or `ray`.
+        twin: Whether the same study also runs without privacy.
+        progress: Called with each closed round; absent: nobody is told.
+
+    Raises:
+        UsageError: The folder is not a run's.
+        CloisterError: Anything that ends the study.
+    """
+    keep_quiet()
+    from cloister.server.run_directory import RunDirectory
+
+    run = RunDirectory.reopen(Path(folder))
+    return run_study(run.recipe(), run, engine, twin, progress)
+
+
+def run_study(
+    recipe: Recipe,
+    run: RunDirectory,
+    engine: EngineName,
+    twin: bool,
+    progress: Progress | Events | None,
+) -> Result:
+    """Runs a study in a folder that is there, or goes on in it; see `simulate`.
+
+    Args:
+        recipe: The study; its data are files, hub ids or the generator's.
+        run: The folder, new or of an unfinished run.
+        engine: `local` or `ray`.
+        twin: Whether the same study also runs without privacy.
+        progress: Whom to tell.
+
+    Raises:
+        CloisterError: Anything that ends the study; closed rounds stay in the folder.
+    """
+    from cloister.api.run_result import Result
+    from cloister.recipe import warnings
+    from cloister.server.tracking import metrics_row
+    from cloister.simulation import run as simulation
+    from cloister.simulation.twin import simulate_with_twin
+
+    noted = list(warnings(recipe))
+    if isinstance(progress, simulation.Events):
+        events = progress
+    elif progress is None:
+        events = simulation.Events(on_warning=noted.append)
+    else:
+        told = progress
+
+        def on_round(report: RoundReport) -> None:
+            told(metrics_row(report))
+
+        events = simulation.Events(on_round=on_round, on_warning=noted.append)
+    runner = simulate_with_twin if twin and recipe.privacy.enabled else simulation.simulate
+    return Result(runner(recipe, run, engine, events), tuple(noted))

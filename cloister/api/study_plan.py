@@ -1,0 +1,212 @@
+"""What a study promises, before anything is trained: the noise, ε over rounds, and to whom."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from cloister.errors import UsageError
+
+if TYPE_CHECKING:
+    from cloister.privacy.plan import Plan
+    from cloister.recipe import Recipe
+
+# Rounds at which ε is shown, as shares of the study.
+SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
+# Share of absent records that a test for presence may accuse; attacks are compared at such rates
+# (Carlini et al. 2022, arXiv:2112.03570: 0.1 % and 1 %).
+FALSE_POSITIVES = 0.01
+# Records of one person that the price is shown for, where the unit is a record.
+GROUPS = (2, 4, 8)
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """A study's plans; `print()` says what is promised to whom.
+
+    Attributes:
+        recipe: The study's digest.
+        sites: What the plan of each group of equal sites comes to, by name.
+        warnings: What is allowed but seldom meant.
+    """
+
+    recipe: str
+    sites: tuple[dict[str, Any], ...]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`; ∞ is null."""
+        return {"recipe": self.recipe, "plans": list(self.sites), "warnings": list(self.warnings)}
+
+    def lines(self) -> list[tuple[str, str]]:
+        """The text by lines: what opens a line and should stand out, and the rest of it."""
+        lines: list[tuple[str, str]] = []
+        for facts in self.sites:
+            lines += _site_lines(facts)
+        first = self.sites[0]
+        reached = max(facts["true_positive_rate"][str(FALSE_POSITIVES)] for facts in self.sites)
+        return [
+            *lines,
+            ("", ""),
+            (
+                "Promised",
+                f": whoever sees {_seen(first)} ({first['against']})\nand tests whether any one "
+                f"{first['unit']} was in the site's data: a test that accuses "
+                f"{FALSE_POSITIVES:.0%} of those who were not\nfinds at most {reached:.0%} of "
+                "those who were, whatever else its maker knows.",
+            ),
+            (
+                "Not promised",
+                ": that nothing is learnt about groups (above), that a fact which holds for many "
+                "stays hidden,\nor anything about who holds records at several sites (their ε add "
+                "up), labels, test data, and this recipe.",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        text = [opening + rest for opening, rest in self.lines()]
+        return "\n".join([*text, *(f"warning: {note}" for note in self.warnings)])
+
+
+def plan_study(recipe: Recipe) -> StudyPlan:
+    """Solves for the noise, from the recipe's declared constants alone.
+
+    Args:
+        recipe: The study. Where its data and base are on this machine, the plan also says how
+            many parameters are noised.
+
+    Raises:
+        UsageError: Privacy is off.
+        RefusedError: No noise meets the target.
+    """
+    from cloister.recipe import warnings
+    from cloister.simulation.planning import plans_by_size, why_uncounted
+
+    if not recipe.privacy.enabled:
+        raise UsageError("privacy.enabled: false given; there is nothing to plan without privacy")
+    plans = [_facts(recipe, count, made) for made, count in plans_by_size(recipe)]
+    uncounted = why_uncounted(recipe)
+    notes = [
+        *warnings(recipe),
+        *(note for facts in plans for note in facts.pop("warnings")),
+        *([uncounted] if uncounted is not None else []),
+    ]
+    return StudyPlan(recipe.digest(), tuple(plans), tuple(notes))
+
+
+def _facts(study: Recipe, sites: int, made: Plan) -> dict[str, Any]:
+    from cloister.canonical import json_number
+    from cloister.ledger.stated import of_plan
+    from cloister.privacy import adversaries
+    from cloister.privacy.accounting import cross_check, group_epsilon, true_positive_rate
+    from cloister.privacy.noise_to_signal import noise_over_signal
+    from cloister.simulation.planning import trained_parameters
+
+    whole = made.event(made.num_rounds * made.local_steps)
+    checked = cross_check([whole], made.delta) if made.is_private else made.epsilon_after(1)
+    rounds = sorted({max(1, round(share * made.num_rounds)) for share in SHARES})
+    facts: dict[str, Any] = {
+        "sites": sites,
+        **of_plan(made).to_json(),
+        "epsilon": json_number(checked),
+        "noise_multiplier": made.noise_multiplier,
+        "sample_rate": made.sample_rate,
+        "public_records": made.public_records,
+        "expected_batch_size": made.expected_batch_size,
+        "steps": whole.steps,
+        "max_grad_norm": made.max_grad_norm,
+        "max_update_norm": made.max_update_norm,
+        "digest": made.digest(),
+        "true_positive_rate": {str(FALSE_POSITIVES): true_positive_rate([whole], FALSE_POSITIVES)},
+        "epsilon_over_rounds": {r: json_number(made.epsilon_after(r)) for r in rounds},
+        "warnings": [],
+        "against": adversaries.words([made]),
+    }
+    central = study.privacy.central(study.data.sites, study.federation.num_rounds)
+    if central is not None:
+        facts["whole_site"] = asdict(central) | {
+            "epsilon": json_number(central.epsilon_after(central.rounds))
+        }
+    if made.sharing is not None:
+        alone = made.alone()
+        facts["sharing"] = asdict(made.sharing) | {
+            "threshold": made.sharing.threshold,
+            "epsilon_if_all_others_collude": json_number(
+                alone.epsilon_after(made.num_rounds) if alone is not None else math.inf
+            ),
+        }
+    if made.unit == "record" and made.is_private:
+        facts["epsilon_of_records"] = {
+            k: json_number(group_epsilon([whole], made.delta, k)) for k in GROUPS
+        }
+    parameters = trained_parameters(study)
+    if parameters is not None:
+        ratio = noise_over_signal(made, parameters, study.data.sites)
+        facts |= {"parameters": parameters, "noise_over_signal": ratio}
+        if ratio > 1:
+            facts["warnings"].append(
+                f"one step's noise is {ratio:.1f} times as long as the longest gradient can be: "
+                "train fewer parameters (lora.r, lora.top_layers, lora.train), take larger "
+                "batches, or allow a larger epsilon"
+            )
+    return facts
+
+
+def _site_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """A group of sites: its promise, the noise, and what ε comes to over rounds and groups."""
+    epsilon, delta, unit = _shown(facts["epsilon"]), facts["delta"], facts["unit"]
+    opening = f"{facts['sites']} sites of {facts['public_records']:,} declared {unit}s"
+    promise = (
+        f": ε = {epsilon}, δ = {delta:g} for one {unit} of a site, added or removed (PLD), "
+        "promised for the whole plan"
+    )
+    spent = "  ".join(f"{r}: {_shown(e)}" for r, e in facts["epsilon_over_rounds"].items())
+    lines = [
+        f"noise multiplier {facts['noise_multiplier']:g} on a clip bound of "
+        f"{facts['max_grad_norm']:g}; {facts['steps']} steps of about "
+        f"{facts['expected_batch_size']} {unit}s, each drawn with probability "
+        f"{facts['sample_rate']:.4g}",
+        f"spent after round, an indication and no promise: {spent}",
+    ]
+    if "epsilon_of_records" in facts:
+        groups = facts["epsilon_of_records"].items()
+        prices = "  ".join(f"{k}: {_shown(e)}" for k, e in groups)
+        lines.append(f"ε for a person with so many records at the site: {prices}")
+    if "parameters" in facts:
+        lines.append(
+            f"{facts['parameters']:,} noised parameters; one step's noise over the longest "
+            f"possible gradient: {facts['noise_over_signal']:.2f}"
+        )
+    if "whole_site" in facts:
+        whole = facts["whole_site"]
+        lines.append(
+            f"a whole site, against the other sites and the public: ε = "
+            f"{_shown(whole['epsilon'])}, δ = {whole['delta']:g}, by noise of "
+            f"{whole['noise_multiplier']:g} times the longest update at the coordinator"
+        )
+    if "sharing" in facts:
+        lines += _sharing_words(facts["sharing"])
+    return [(opening, promise), *(("", f"  {line}") for line in lines)]
+
+
+def _seen(facts: dict[str, Any]) -> str:
+    return (
+        "every sum of the sites' updates"
+        if "sharing" in facts
+        else ("everything that a site sends")
+    )
+
+
+def _sharing_words(sharing: dict[str, Any]) -> list[str]:
+    alone = _shown(sharing["epsilon_if_all_others_collude"])
+    return [
+        f"noise shared by {sharing['sites']} sites under secure aggregation "
+        f"({sharing['bits']} bits): a round needs {sharing['threshold']} of them, and ε holds "
+        f"while at most {sharing['colluding']} work together, with or without the coordinator",
+        f"against all other sites together: ε = {alone}",
+    ]
+
+
+def _shown(value: float | None) -> str:
+    return "∞" if value is None else f"{value:.3f}"

@@ -1,0 +1,125 @@
+"""`cloister predict`: what a finished adapter says of texts that carry no label."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cloister.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cloister.serving.model import Model
+    from cloister.serving.predictions import Prediction
+
+# Predictions that are shown without --json or --out, and labels of each; more fill the terminal.
+SHOWN, SHOWN_LABELS = 50, 3
+
+
+def predict(
+    adapter: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_ADAPTER", help="A run or its adapter.")
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Records to predict for: JSONL, JSON, CSV or Parquet, without labels."),
+    ] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(help="A text to predict for; may be repeated.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write predictions there, one JSON object a line, in the file's order."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda or cuda:N. Absent: the GPU where there is one.")
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="The base model's folder here. Absent: as the adapter names it."),
+    ] = None,
+) -> None:
+    """Predict labels, entities or replies for records of your own.
+
+    The columns are named as the training's were. A text of a token classifier is cut into words at
+    its spaces; a text for a chat is one turn of the user.
+
+    Example: cloister predict runs/bank --text "my card was stolen" --text "wrong PIN"
+    """
+    if (data is None) == (not text):
+        raise UsageError("give either --data FILE or --text TEXT (which may be repeated)")
+    if out is not None and out.exists():
+        raise UsageError(f"{out} exists already and is not written over; choose another --out")
+    from cloister.data.unlabelled import read_unlabelled
+    from cloister.export.adapter_folder import adapter_folder, read_released
+    from cloister.serving.model import load
+    from cloister.tasks.build import record_kind
+
+    # What can be wrong with the records is said before the base is loaded, which takes longest.
+    about = read_released(adapter_folder(adapter))
+    kind = record_kind(about.task.kind)
+    inputs = list(text or []) if data is None else read_unlabelled(data, kind, about.data)
+    model = load(adapter, device, base=base)
+    predictions = model.predict(inputs)
+    if out is not None:
+        _write(out, predictions)
+    if as_json:
+        document = {
+            "adapter": str(adapter_folder(adapter)),
+            "task": about.task.kind,
+            "predictions": [one.to_json() for one in predictions],
+        }
+        typer.echo(json.dumps(document))
+    elif out is None:
+        _show(model, predictions)
+    else:
+        typer.echo(f"{len(predictions)} predictions: {out}", err=True)
+
+
+def _write(out: Path, predictions: Sequence[Prediction]) -> None:
+    """Writes a file that its owner alone may read: predictions tell of records."""
+    from cloister.files import bad_file, write_whole
+
+    lines = (json.dumps(one.to_json(), ensure_ascii=False) + "\n" for one in predictions)
+    try:
+        write_whole(out, "".join(lines).encode(), 0o600)
+    except (OSError, ValueError) as error:
+        raise bad_file(error, "written") from error
+
+
+def _show(model: Model, predictions: Sequence[Prediction]) -> None:
+    from cloister.cli.terminal import Terminal
+
+    console = Terminal()
+    for number, one in enumerate(predictions[:SHOWN], 1):
+        console.print(f"{number:>4}  {_line(one)}", soft_wrap=True)
+    if len(predictions) > SHOWN:
+        console.print(f"… and {len(predictions) - SHOWN} more: use --out FILE or --json")
+    cut = sum(one.is_cut for one in predictions)
+    if cut:
+        console.print(
+            f"{cut} of {len(predictions)} were longer than the {model.about.task.max_length} "
+            "tokens that the study reads; the rest of them was cut"
+        )
+
+
+def _line(prediction: Prediction) -> str:
+    from cloister.serving.predictions import Classified, Tagged
+
+    if isinstance(prediction, Classified):
+        ranked = sorted(prediction.probabilities.items(), key=lambda pair: -pair[1])
+        rest = ", ".join(f"{name} {share:.3f}" for name, share in ranked[1:SHOWN_LABELS])
+        first = f"{prediction.label} {prediction.probabilities[prediction.label]:.3f}"
+        return f"{first}  ({rest})" if rest else first
+    if isinstance(prediction, Tagged):
+        found = [
+            f"{one.type}: {one.text} ({one.start}-{one.end}, {one.probability:.3f})"
+            for one in prediction.entities
+        ]
+        return "; ".join(found) or "no entity"
+    return prediction.reply

@@ -1,0 +1,71 @@
+"""Rows without labels, for predictions: a text, a sentence's words, or a conversation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cloister.data.config import DataConfig
+from cloister.data.load import file_rows
+from cloister.data.records import Message, RecordKind
+from cloister.data.schema import LISTED, misfit, turns_of, whole, words_of
+from cloister.data.source import RELEASED
+from cloister.data.values import Row, kind_of, shown
+from cloister.errors import DataError, MisfitError
+from cloister.files import bad_file
+
+# What is predicted for: a text, a sentence as its words, or the turns of a conversation.
+Unlabelled = str | tuple[str, ...] | tuple[Message, ...]
+
+
+def read_unlabelled(path: Path, kind: RecordKind, columns: DataConfig) -> list[Unlabelled]:
+    """Reads what a model is to predict for, in the order of the rows; no label is looked at.
+
+    Args:
+        path: A JSONL, JSON, CSV or Parquet file.
+        kind: What the task reads. Where a row has no words or no conversation, its text is taken.
+        columns: Column names.
+
+    Raises:
+        DataError: The file is missing, damaged or empty, or a row lacks what is needed.
+    """
+    own = {"text": columns.text, "tokens": columns.tokens, "messages": columns.messages}[kind]
+    needed = tuple(dict.fromkeys((own, columns.text)))
+    try:
+        found = [
+            _unlabelled(row, kind, needed, f"{path.name}, row {number}")
+            for number, row in file_rows(path, "test", needed, RELEASED)
+        ]
+    except OSError as error:
+        raise bad_file(error, "read") from error
+    if not found:
+        raise DataError(f"{path}: no records")
+    return found
+
+
+def _unlabelled(row: Row, kind: RecordKind, needed: tuple[str, ...], where: str) -> Unlabelled:
+    column = next((name for name in needed if row.get(name) is not None), None)
+    if column is None:
+        raise _missing(row, needed, where)
+    value = row[column]
+    if kind == "tokens" and column == needed[0] and not isinstance(value, str):
+        return words_of(value, column, where)
+    if kind == "messages" and column == needed[0] and not isinstance(value, str):
+        return turns_of(value, column, where)
+    if not isinstance(value, str):
+        raise misfit(where, f"{column} is {kind_of(value)}; text is needed")
+    if not value.strip():
+        raise misfit(where, f"{column} is empty; a text is needed")
+    return whole(value, column, where)
+
+
+def _missing(row: Row, needed: tuple[str, ...], where: str) -> MisfitError:
+    empty = [name for name in needed if name in row]
+    if empty:
+        return misfit(where, f"{empty[0]} holds nothing (null); correct the row")
+    names = " or ".join(repr(name) for name in needed)
+    held = [shown(name) for name in row]
+    found = ", ".join(held[:LISTED]) + (", …" if len(held) > LISTED else "")
+    return MisfitError(
+        f"no column {names}",
+        f"{where}: no column {names} (found: {found or 'none'}); {RELEASED.remedy('')}",
+    )

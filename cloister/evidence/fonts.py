@@ -1,0 +1,89 @@
+"""Which installed fonts can show a text, so that no name becomes a row of boxes.
+
+Matplotlib's own font, DejaVu, has no Chinese, Japanese or Korean characters. Where a text needs
+more than it has, the fonts of this machine are searched. A character that none of them has is
+written by its code point, as in `U+4E2D`, and the page says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from matplotlib.font_manager import FontEntry, fontManager, get_font
+
+SANS, MONO = "DejaVu Sans", "DejaVu Sans Mono"
+# Comes with matplotlib and claims every character; it draws a box for each.
+NO_FONT = "Last Resort"
+# What a page says where no font of the machine has some characters.
+ABSENT = (
+    "Some names are written by code points, as in U+4E2D, because no font of the machine that made "
+    "this page has their characters. With a font that has them (Debian: fonts-noto-cjk) the page "
+    "shows them."
+)
+
+
+@dataclass(frozen=True)
+class Fonts:
+    """Fonts that together show some texts.
+
+    Attributes:
+        more: Families to use after DejaVu, in turn.
+        foreign: Characters that these have and DejaVu has not.
+        absent: Characters that no installed font has.
+    """
+
+    more: tuple[str, ...] = ()
+    foreign: frozenset[str] = frozenset()
+    absent: frozenset[str] = frozenset()
+
+    def families(self, text: str, first: str = SANS) -> list[str]:
+        """Returns what matplotlib takes as `family` of a text; one font where it has all of it."""
+        return [first, *self.more] if self.foreign & set(text) else [first]
+
+    def written(self, text: str) -> str:
+        """Returns the text with each absent character as its code point."""
+        if not self.absent:
+            return text
+        runs = re.compile("[" + "".join(map(re.escape, sorted(self.absent))) + "]+")
+        return runs.sub(lambda run: " ".join(f"U+{ord(c):04X}" for c in run[0]), text)
+
+
+def fonts_for(texts: Iterable[str]) -> Fonts:
+    """Looks for fonts that have every character of some texts.
+
+    Args:
+        texts: All that will be shown.
+    """
+    wanted = {c for text in texts for c in text if not c.isspace()}
+    missing = wanted - _characters(fontManager.findfont(MONO))
+    missing |= wanted - _characters(fontManager.findfont(SANS))
+    foreign = frozenset(missing)
+    chosen: list[str] = []
+    for entry in sorted(fontManager.ttflist, key=_preference) if missing else ():
+        if entry.name.startswith(NO_FONT):
+            continue
+        found = missing & _characters(entry.fname)
+        if found and entry.name not in chosen:
+            chosen.append(entry.name)
+            missing -= found
+        if not missing:
+            break
+    if chosen:  # which weight stands in for one that a family lacks is nothing to warn of
+        logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+    return Fonts(tuple(chosen), foreign - missing, frozenset(missing))
+
+
+def _preference(entry: FontEntry) -> tuple[bool, bool, str]:
+    """Upright regular faces first, so that a family is named by the face that is drawn."""
+    return entry.style != "normal", entry.weight not in (400, "normal", "regular"), entry.name
+
+
+def _characters(path: str) -> set[str]:
+    """What a font file has; nothing where it cannot be read."""
+    try:
+        return {chr(code) for code in get_font(path).get_charmap()}
+    except (OSError, RuntimeError, ValueError):
+        return set()

@@ -1,0 +1,184 @@
+"""A finished adapter that predicts: base, adapter and head as the study's evaluation reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cloister.data.records import TextRecord, TokenRecord
+from cloister.errors import MisfitError, UsageError
+from cloister.export.adapter_folder import Released, adapter_folder, load_released
+from cloister.models.limits import limits_of
+from cloister.serving.inputs import Input, Sentence, as_chat, as_plain_text, as_sentence
+from cloister.serving.predictions import Classified, Entity, Prediction, Replied, Tagged
+from cloister.tasks.chat import CausalChat
+from cloister.tasks.cut import most_characters
+from cloister.tasks.task import Example
+from cloister.tasks.token import TokenClassification, by_word, spans_of
+from cloister.tasks.words import as_text
+from cloister.training.batches import physical_batches
+from cloister.training.generation import reply_room, reply_to
+from cloister.training.machine import MachineConfig
+from cloister.training.units import singles
+from cloister.training.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Model:
+    """Base, adapter and head on one device.
+
+    Attributes:
+        about: What the adapter says of itself: base, task, labels, columns.
+        workspace: With the adapter in place.
+        max_tokens: Padded tokens of a batch.
+    """
+
+    about: Released
+    workspace: Workspace
+    max_tokens: int = MachineConfig().physical_batch_tokens
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names or entity types; empty for a chat."""
+        return self.about.task.labels
+
+    def predict(self, inputs: Iterable[Input]) -> list[Prediction]:
+        """Predicts for each input, in order.
+
+        Records are encoded, cut and batched as `cloister evaluate` does, so the same records give
+        the same predictions as its scores are of.
+
+        Args:
+            inputs: For sequence classification texts; for token classification sentences, each a
+                list of words or a text that is cut at its spaces; for a chat conversations, each a
+                list of turns (`{"role": …, "content": …}`) or a text, which is a turn of the user.
+
+        Raises:
+            UsageError: One text is given in place of a list of them.
+            DataError: An input is empty or of another kind than the task reads.
+        """
+        if isinstance(inputs, str):
+            raise UsageError("a single text given; predict takes a list: predict([text])")
+        given = list(inputs)
+        task = self.workspace.task
+        if isinstance(task, CausalChat):
+            return [self._reply(task, one, number) for number, one in enumerate(given, 1)]
+        if isinstance(task, TokenClassification):
+            sentences = [as_sentence(one, number) for number, one in enumerate(given, 1)]
+            return self._tag(task, sentences)
+        return self._classify([as_plain_text(one, number) for number, one in enumerate(given, 1)])
+
+    def _classify(self, texts: Sequence[str]) -> list[Prediction]:
+        labels = self.workspace.task.labels
+        records = [TextRecord(text, labels[0]) for text in texts]
+        found: list[Prediction] = []
+        for text, logits in zip(texts, self._logits(self.workspace.encode(records)), strict=True):
+            shares = logits.softmax(dim=0).tolist()
+            label = labels[int(logits.argmax())]
+            found.append(Classified(label, dict(zip(labels, shares, strict=True)), self._cut(text)))
+        return found
+
+    def _tag(self, task: TokenClassification, sentences: Sequence[Sentence]) -> list[Prediction]:
+        records = [TokenRecord(one.words, ("O",) * len(one.words)) for one in sentences]
+        examples = self.workspace.encode(records)
+        found: list[Prediction] = []
+        rows = zip(sentences, examples, self._logits(examples), strict=True)
+        for sentence, example, logits in rows:
+            tags = ["O"] * len(sentence.words)
+            shares = [1.0] * len(sentence.words)
+            best = logits.softmax(dim=1).max(dim=1)
+            pairs = list(zip(logits.argmax(dim=1).tolist(), best.values.tolist(), strict=True))
+            for word, (output, share) in by_word(pairs, example).items():
+                tags[word], shares[word] = task.labels[output], share
+            entities = tuple(_entity(sentence, shares, *span) for span in spans_of(tags))
+            is_cut = self._cut(as_text(sentence.words)[0])
+            found.append(Tagged(entities, tuple(tags), is_cut))
+        return found
+
+    def _reply(self, task: CausalChat, given: Input, number: int) -> Prediction:
+        record = as_chat(given, number)
+        try:
+            prompt = task.whole_prompt(record)
+        except MisfitError as error:
+            raise MisfitError(error.reason, f"input {number}: {error}") from error
+        network, tokenizer = self.workspace.network, self.workspace.tokenizer
+        room = reply_room(limits_of(network.base).positions)[1]
+        most = task.max_length if room is None else min(task.max_length, room)
+        reply = reply_to(network, task, tokenizer, prompt[-task.max_length :])
+        return Replied(reply, is_cut=len(prompt) > most)
+
+    def _logits(self, examples: Sequence[Example]) -> list[Tensor]:
+        """Logits of each example, [C] or [T, C] with its batch's padding, in order."""
+        network, task = self.workspace.network, self.workspace.task
+        place = {id(example): number for number, example in enumerate(examples)}
+        found: dict[int, Tensor] = {}
+        with torch.no_grad():
+            for group in physical_batches(singles(examples), self.max_tokens):
+                batch = task.collate([example for (example,) in group])
+                logits = network.logits(batch).to(device="cpu", dtype=torch.float32)
+                for (example,), row in zip(group, logits, strict=True):
+                    found[place[id(example)]] = row
+        return [found[number] for number in range(len(examples))]
+
+    def _cut(self, text: str) -> bool:
+        """Whether a text is longer than what is read of it."""
+        length = self.about.task.max_length
+        if len(text) > most_characters(length):
+            return True
+        # Without a limit a tokenizer warns of texts beyond the base's positions: they are cut.
+        return len(self.workspace.tokenizer(text, verbose=False)["input_ids"]) > length
+
+
+def load(folder: str | Path, device: str | None = None, *, base: str | Path | None = None) -> Model:
+    """Loads a finished adapter, ready to predict.
+
+    Args:
+        folder: A finished run's folder, or an adapter's (`adapter/` of a run).
+        device: `cpu`, `cuda` or `cuda:N`; absent: the GPU where there is one.
+        base: The base model's folder or hub id on this machine; absent: as the adapter names it.
+
+    Returns:
+        The model. Its weights are those that the study trained on: the base's SHA-256 is checked
+        against the adapter's.
+
+    Raises:
+        UsageError: The device is none of this machine, or the run has no model of its own.
+        BadFileError: The folder holds no adapter, or a damaged one.
+        ModelFileError: The base is missing, or not the one that was trained on.
+    """
+    place = None if device is None else _device(device)
+    about, workspace = load_released(adapter_folder(Path(folder)), base)
+    if about.lora.train == "b-kept":
+        raise UsageError(
+            f"{folder}: each site kept a part of its own adapter (lora.train = b-kept), so this "
+            "folder is a start for a new site and predicts nothing by itself"
+        )
+    if place is not None and about.model.quantization == "none":
+        workspace.network.to(place)
+    elif place is not None and place.type == "cpu":
+        raise UsageError(f"device: {device} given; a quantized base runs on a GPU only")
+    return Model(about, workspace)
+
+
+def _device(name: str) -> torch.device:
+    device: torch.device | None = None
+    with suppress(RuntimeError):  # torch's own, of a name that is none
+        device = torch.device(name)
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UsageError(f"device: {name!r} given; cpu, cuda or cuda:N is needed")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"device: {name} given; this machine has {torch.cuda.device_count()} GPUs: use cpu"
+        )
+    return device
+
+
+def _entity(sentence: Sentence, shares: Sequence[float], kind: str, first: int, end: int) -> Entity:
+    start, stop = sentence.spans[first][0], sentence.spans[end - 1][1]
+    mean = sum(shares[first:end]) / (end - first)
+    return Entity(kind, sentence.text[start:stop], first, end, start, stop, mean)

@@ -1,0 +1,115 @@
+"""What a model says of one input: a label, entities or a reply, by its task.
+
+No prediction repeats the whole input, which may be a private record: predictions are in the order
+of the inputs. Entities and replies quote or answer what they were given, so files of them belong to
+whoever owns the records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Classified:
+    """The label of a text.
+
+    Attributes:
+        label: The most probable one.
+        probabilities: By label, in 0…1; they sum to 1. They are the network's softmax and were not
+            calibrated.
+        is_cut: Whether the text was longer than the study's `task.max_length`: what is beyond was
+            not read.
+    """
+
+    label: str
+    probabilities: Mapping[str, float]
+    is_cut: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """As one JSON object."""
+        return {
+            "label": self.label,
+            "probabilities": dict(self.probabilities),
+            "is_cut": self.is_cut,
+        }
+
+
+@dataclass(frozen=True)
+class Entity:
+    """One entity in a sentence.
+
+    Attributes:
+        type: Its type.
+        text: Its characters.
+        first_word: Its first word, counted from 0.
+        end_word: The word after its last.
+        start: Its first character. Of a list of words, the characters are those of the words
+            joined by one space each.
+        end: The character after its last.
+        probability: Mean probability of its words' tags, in 0…1.
+    """
+
+    type: str
+    text: str
+    first_word: int
+    end_word: int
+    start: int
+    end: int
+    probability: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As one JSON object."""
+        return {
+            "type": self.type,
+            "text": self.text,
+            "words": [self.first_word, self.end_word],
+            "characters": [self.start, self.end],
+            "probability": self.probability,
+        }
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """The entities of a sentence.
+
+    Attributes:
+        entities: In order.
+        tags: One a word, in BIO; O for a word that was cut.
+        is_cut: Whether the sentence was longer than `task.max_length`.
+    """
+
+    entities: tuple[Entity, ...]
+    tags: tuple[str, ...]
+    is_cut: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """As one JSON object."""
+        return {
+            "entities": [entity.to_json() for entity in self.entities],
+            "tags": list(self.tags),
+            "is_cut": self.is_cut,
+        }
+
+
+@dataclass(frozen=True)
+class Replied:
+    """The reply to a conversation.
+
+    Attributes:
+        reply: Greedily decoded: the same each time.
+        is_cut: Whether the conversation was longer than what fits before a reply; its latest tokens
+            were read.
+    """
+
+    reply: str
+    is_cut: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """As one JSON object."""
+        return {"reply": self.reply, "is_cut": self.is_cut}
+
+
+Prediction = Classified | Tagged | Replied

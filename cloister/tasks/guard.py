@@ -1,0 +1,114 @@
+"""A plug-in's task behind checks: what it raises or returns wrongly ends by its name.
+
+No error quotes what the plug-in says: it may say a record.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
+
+import torch
+from torch import Tensor
+
+from cloister.data.records import Record, RecordKind
+from cloister.errors import CloisterError, PluginError
+from cloister.tasks.config import TaskPlugin
+from cloister.tasks.task import Batch, BatchShape, Example, Meter
+
+Given = TypeVar("Given")
+
+
+class GuardedTask:
+    """A plug-in's task.
+
+    Attributes:
+        kind: The plug-in's name.
+        record_kind: As the recipe states it.
+        origin: Package, version and options: what a machine's proof of it depends on.
+    """
+
+    def __init__(self, kind: str, made: Any, plugin: TaskPlugin) -> None:
+        self.kind = kind
+        self.record_kind: RecordKind = plugin.records
+        self.origin = (plugin.distribution, plugin.version, plugin.options)
+        self._made = made
+        self.labels = self._call("labels", lambda: tuple(str(name) for name in made.labels))
+        self.max_length = self._call("max_length", lambda: int(made.max_length))
+        self.primary_metric = self._call("primary_metric", lambda: str(made.primary_metric))
+        if not self.labels:
+            self._fail("labels", "none; the network has an output for each")
+
+    def encode(self, record: Record) -> Example:
+        """Turns a record into tokens; what is no example counts as a record that cannot be used."""
+        example = self._made.encode(record)
+        if not isinstance(example, Example) or not 0 < len(example.input_ids) <= self.max_length:
+            raise TypeError("no Example of 1 to max_length tokens")
+        return example
+
+    def collate(self, examples: Sequence[Example], shape: BatchShape | None = None) -> Batch:
+        """Pads examples."""
+        batch = self._call("collate", lambda: self._made.collate(examples, shape))
+        if not isinstance(batch, Batch):
+            self._fail("collate", f"{type(batch).__name__} returned; a Batch is needed")
+        rows = len(examples) if shape is None else shape.rows
+        if len(batch.input_ids) != rows or batch.input_ids.shape != batch.attention_mask.shape:
+            self._fail("collate", f"a batch of other than {rows} rows returned")
+        return batch
+
+    def record_losses(self, logits: Tensor, batch: Batch) -> Tensor:
+        """One float32 loss a row, [B]."""
+        losses = self._call("record_losses", lambda: self._made.record_losses(logits, batch))
+        if not isinstance(losses, Tensor) or losses.shape != (len(logits),):
+            shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+            self._fail("record_losses", f"{shape} returned; one loss a row is needed")
+        if losses.dtype != torch.float32:
+            self._fail("record_losses", f"{losses.dtype} returned; float32 is needed")
+        return losses
+
+    def meter(self) -> Meter:
+        """A new, empty meter."""
+        return _GuardedMeter(self, self._call("meter", self._made.meter))
+
+    def _call(self, what: str, call: Callable[[], Given]) -> Given:
+        try:
+            return call()
+        except CloisterError:
+            raise
+        except (Exception, SystemExit) as error:
+            self._fail(what, type(error).__name__, error)
+
+    def _fail(self, what: str, why: str, cause: BaseException | None = None) -> NoReturn:
+        raise PluginError(
+            f"task.kind: {self.kind} failed in {what}: {why}; mend the plug-in, and try it with "
+            "cloister.testing.check_task"
+        ) from cause
+
+
+class _GuardedMeter:
+    """A plug-in's meter, whose scores are numbers by name."""
+
+    def __init__(self, task: GuardedTask, made: Any) -> None:
+        self._task, self._made = task, made
+
+    def add(self, logits: Tensor, batch: Batch) -> None:
+        """Takes one batch."""
+        self._task._call("meter.add", lambda: self._made.add(logits, batch))
+
+    def result(self) -> dict[str, float]:
+        """Scores of everything added, by name."""
+        task = self._task
+        found = task._call(
+            "meter.result", lambda: {str(k): float(v) for k, v in self._made.result().items()}
+        )
+        for needed in (task.primary_metric, "loss"):
+            if needed not in found:
+                task._fail("meter.result", f"no {needed} among its scores")
+        return found
+
+    def report(self) -> Mapping[str, Mapping[str, float]]:
+        """Scores per class, where the task has them."""
+        found = self._task._call("meter.report", lambda: dict(self._made.report()))
+        self._task._call("meter.report", lambda: json.dumps(found))
+        return found

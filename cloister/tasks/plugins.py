@@ -1,0 +1,297 @@
+"""Tasks of other packages: named in a recipe and in `site.toml`, imported only then.
+
+A site imports a task because its own `site.toml` names it (`accept.tasks`, `records.task`), never
+because a coordinator does: `installed_problem` looks the study's plug-in up without importing, and
+only for a name that the site's file has. Its loss then goes through the site's preflight and proof.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from cloister.bounds import shortened
+from cloister.canonical import canonical
+from cloister.data.records import Record, RecordKind, TextRecord, TokenRecord
+from cloister.errors import PluginError, UsageError
+from cloister.fields import read_section
+from cloister.plugins import Origin, is_installed, load, origin, path_of, said, source_version
+from cloister.tasks.config import TaskConfig, TaskPlugin, known_kinds
+from cloister.tasks.registry import BUILT_IN
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from cloister.tasks.task import Task
+
+GROUP = "cloister.tasks"
+KEY = "task.kind"
+# What a task is bound to; its class's other fields are its options.
+BOUND = ("labels", "tokenizer", "max_length", "pad_id")
+
+
+def check_names(key: str, names: Iterable[str]) -> None:
+    """Refuses what is neither a built-in kind nor a plug-in's name; nothing is imported.
+
+    Raises:
+        UsageError: One is neither.
+    """
+    for number, name in enumerate(names, 1):
+        if name not in BUILT_IN and not is_installed(name, GROUP):
+            raise UsageError(
+                f"{key}: {shortened(name)} given as value {number}; {known_kinds()} needed"
+            )
+
+
+def read_task(
+    table: Mapping[str, object], problems: list[str], *, is_whole: bool, imports: bool = False
+) -> TaskConfig | None:
+    """The `[task]` section.
+
+    Args:
+        table: Its table; of a plug-in with a table `plugin`, of which a recipe of one's own need
+            give no more than `options`.
+        problems: Gets one line for each thing wrong.
+        is_whole: Whether every field must be there.
+        imports: Whether a plug-in may be imported, to check and state its options: of a recipe of
+            one's own. What came from elsewhere, or a run stated when it began, is read as it is.
+    """
+    kind, plugin = table.get("kind"), table.get("plugin")
+    rest = {key: value for key, value in table.items() if key != "plugin"}
+    is_named = isinstance(kind, str) and kind not in BUILT_IN and is_installed(kind, GROUP)
+    if plugin is None and not (imports and is_named):
+        return read_section(TaskConfig, rest, "task", problems, is_whole=is_whole)
+    if not isinstance(plugin, dict | None) or not isinstance(kind, str):
+        problems.append(f"task.plugin: {shortened(plugin)} given; a table beside kind is needed")
+        return None
+    stated = (_imported if imports else _carried)(kind, plugin or {}, problems)
+    reads = "text" if stated is None else stated.records
+    like = next(one.kind for one in BUILT_IN.values() if one.records == reads)
+    section = read_section(TaskConfig, {**rest, "kind": like}, "task", problems, is_whole=is_whole)
+    if stated is None or section is None:
+        return None
+    try:
+        return dataclasses.replace(section, kind=kind, plugin=stated)
+    except UsageError as error:
+        problems.append(f"task.{error}")
+        return None
+
+
+def named(kind: type, **options: object) -> tuple[str, TaskPlugin]:
+    """`task.kind` and its plug-in's facts for a class that was made in Python.
+
+    Args:
+        kind: The class. One of a script or notebook gets a name that this process alone can use.
+        options: Its own options.
+
+    Raises:
+        UsageError: It is no task, or an option is invalid.
+    """
+    problems: list[str] = []
+    name = path_of(kind, KEY)
+    stated = _stated(_find(name), kind, options, problems)
+    if stated is None:
+        raise UsageError("\n".join(problems))
+    return name, stated
+
+
+def installed_problem(config: TaskConfig) -> str | None:
+    """Why a study's plug-in cannot run here, or None. Nothing is imported.
+
+    Args:
+        config: The study's, whose `kind` the site's own file names.
+    """
+    plugin = config.plugin
+    if plugin is None:
+        return None
+    if not plugin.distribution:
+        return (
+            f"task.plugin: {config.kind} is part of no package, so that this site cannot tell "
+            "which code it is; ask the coordinator to publish one"
+        )
+    try:
+        found = _find(config.kind)
+    except UsageError as error:
+        return str(error)
+    if (found.distribution, found.version) == (plugin.distribution, plugin.version):
+        return None
+    here = f"{found.distribution} {found.version}" if found.distribution else "none"
+    return (
+        f"task.plugin: the study runs {config.kind} of {plugin.distribution} {plugin.version}, "
+        f"installed at this site is {here}; install that version, once somebody here has read it"
+    )
+
+
+def make_plugin(
+    config: TaskConfig, labels: tuple[str, ...], tokenizer: PreTrainedTokenizerBase, pad_id: int
+) -> Task:
+    """Binds a plug-in's task, guarded: what it raises or returns wrongly is one clear error.
+
+    Raises:
+        UsageError: It is not installed here in the version that the recipe states, or is no task.
+    """
+    from cloister.tasks.guard import GuardedTask
+
+    assert config.plugin is not None
+    found = _find(config.kind)
+    kind = load(found.path, KEY)
+    problems: list[str] = []
+    here = _stated(found, kind, config.plugin.table()["options"], problems)
+    if here is None:
+        raise UsageError("\n".join(problems))
+    _same(config.kind, here, config.plugin.table())
+    options = _own_options(kind, config.plugin.table()["options"], [])
+    try:
+        made = kind(labels, tokenizer, config.max_length, pad_id, **options)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"{KEY}: {config.kind} cannot be made: {said(error)}") from error
+    return GuardedTask(config.kind, made, config.plugin)
+
+
+def plugin_records(kind: str) -> RecordKind:
+    """Which records a plug-in's task reads; imports it.
+
+    Raises:
+        UsageError: It cannot be used.
+    """
+    return _records(kind, load(_find(kind).path, KEY))
+
+
+def labels_in(kind: str) -> Callable[[Record], Iterable[str]]:
+    """How the labels of a record are found; a plug-in whose class has `labels_in` says it itself.
+
+    Args:
+        kind: The task's kind, or which records a built-in one reads.
+    """
+    if kind in BUILT_IN or kind in typing.get_args(RecordKind):
+        return _labels_in
+    own = getattr(load(_find(kind).path, KEY), "labels_in", None)
+    if own is None:
+        return _labels_in
+
+    def find(record: Record) -> list[str]:
+        try:
+            return [str(label) for label in own(record)]
+        except (Exception, SystemExit) as error:  # no text of it: it may quote the record
+            raise PluginError(
+                f"{KEY}: {kind} failed in labels_in: {type(error).__name__}"
+            ) from None
+
+    return find
+
+
+def _labels_in(record: Record) -> Iterable[str]:
+    if isinstance(record, TextRecord):
+        return (record.label,)
+    if isinstance(record, TokenRecord):
+        return {tag[2:] for tag in record.tags if tag != "O"}
+    return ()
+
+
+def _find(name: str) -> Origin:
+    return origin(name, GROUP, KEY)
+
+
+def _carried(kind: str, table: Mapping[str, object], problems: list[str]) -> TaskPlugin | None:
+    """The facts as a document states them."""
+    options = table.get("options")
+    if not isinstance(options, dict):
+        problems.append("task.plugin.options: missing; a table is needed")
+        return None
+    stated = {**table, "options": canonical(options).decode()}
+    return read_section(TaskPlugin, stated, "task.plugin", problems, is_whole=True)
+
+
+def _imported(kind: str, table: Mapping[str, object], problems: list[str]) -> TaskPlugin | None:
+    """The facts of what is installed here, which those that are given must be."""
+    try:
+        found = _find(kind)
+        here = _stated(found, load(found.path, KEY), table.get("options", {}), problems)
+        if here is not None:
+            _same(kind, here, table)
+    except UsageError as error:
+        problems.append(str(error))
+        return None
+    return here
+
+
+def _same(kind: str, here: TaskPlugin, table: Mapping[str, object]) -> None:
+    has = here.table()
+    unknown = sorted(table.keys() - has.keys())
+    if unknown:
+        raise UsageError(f"task.plugin.{shortened(unknown[0])[1:-1]}: unknown key; give options")
+    for key in ("distribution", "version", "records"):
+        if table.get(key, has[key]) != has[key]:
+            raise UsageError(
+                f"task.plugin.{key}: the recipe was written with {shortened(table[key])} of "
+                f"{kind}, here is {shortened(has[key])}; install that one, or take "
+                "[task.plugin] out and start a new run"
+            )
+
+
+def _stated(found: Origin, kind: type, options: object, problems: list[str]) -> TaskPlugin | None:
+    """The facts of a class, with every option in force; None where an option is invalid."""
+    records = _records(found.path, kind)
+    values = _own_options(kind, options, problems)
+    if problems:
+        return None
+    try:
+        text = canonical(values).decode()
+    except (TypeError, ValueError) as error:
+        problems.append(f"task.plugin.options: no number, text or list: {said(error)}")
+        return None
+    return TaskPlugin(
+        distribution=found.distribution,
+        version=found.version if found.distribution else source_version(kind),
+        records=records,  # type: ignore[arg-type]  # checked
+        options=text,
+    )
+
+
+def _own_options(kind: type, given: object, problems: list[str]) -> dict[str, Any]:
+    """A class's options with the values in force, as its fields' types and bounds take them."""
+    if not isinstance(given, Mapping):
+        problems.append(f"task.plugin.options: {shortened(given)} given; a table is needed")
+        return {}
+    own = []
+    if dataclasses.is_dataclass(kind):
+        try:
+            hints = typing.get_type_hints(kind, include_extras=True)
+        except Exception as error:
+            raise UsageError(f"{KEY}: types of {kind.__name__}'s fields: {said(error)}") from error
+        own = [
+            (f.name, hints[f.name], dataclasses.field(default=f.default))
+            for f in dataclasses.fields(kind)
+            if f.init and f.name not in BOUND
+        ]
+    table = dataclasses.make_dataclass("Options", own, frozen=True, kw_only=True)
+    section = read_section(table, given, "task.plugin.options", problems)
+    if section is None:
+        return {}
+    return {name: v for name, *_ in own if (v := getattr(section, name)) is not None}
+
+
+def _records(name: str, kind: type) -> RecordKind:
+    """Which records a class reads; it must be a task.
+
+    Raises:
+        UsageError: It is none.
+    """
+    needed = ("encode", "collate", "record_losses", "meter")
+    missing = [method for method in needed if not callable(getattr(kind, method, None))]
+    if missing:
+        raise UsageError(
+            f"{KEY}: {name} has no method {missing[0]}; derive it from "
+            "cloister.tasks.text_task.TextTask"
+        )
+    records = getattr(kind, "record_kind", None)
+    if records not in ("text", "tokens"):
+        raise UsageError(
+            f'{KEY}: record_kind of {name} is {shortened(records)}; "text" or "tokens" is needed '
+            "(conversations are the causal LM's)"
+        )
+    return typing.cast(RecordKind, records)

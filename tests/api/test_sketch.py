@@ -1,0 +1,109 @@
+"""The API as a researcher first writes it, run as written on a tiny base."""
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import cloister as cl
+from cloister.ledger.ledger import Ledger
+from tests.support.models import tiny_bert
+from tests.support.studies import NOTES
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """With as many positions as a task reads by default."""
+    return str(tiny_bert(tmp_path_factory.mktemp("base"), positions=130))
+
+
+def frame_of(count: int) -> pd.DataFrame:
+    """Notes of three departments, in turn."""
+    labels = list(NOTES)
+    rows = [
+        {"text": NOTES[labels[i % 3]][i // 3 % 3], "label": labels[i % 3]} for i in range(count)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_the_sketch_runs_as_written(
+    base: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame, test_frame = frame_of(150), frame_of(18)
+    study = cl.Study(
+        model=base,
+        task="sequence-classification",
+        data=cl.partition(frame, sites=5, alpha=0.3),
+        test=test_frame,
+        privacy=cl.Privacy(epsilon=8),
+        rounds=2,
+    )
+    print(study.plan())  # noqa: T201 - as a researcher writes it
+    assert "5 sites of 1,200 declared records: ε = " in capsys.readouterr().out
+    seen: list[int] = []
+    result = cl.simulate(study, progress=lambda row: seen.append(row["round"]))
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+    assert seen == [1, 2] == list(result.rounds.index)
+    assert result.rounds.test_accuracy[2] == result.test["accuracy"]
+    assert list(result.sites.index) == [f"site-{i}" for i in range(5)]
+    assert 7.9 < float(result.epsilon) == result.sites.epsilon.max() <= 8
+    for word in ("δ = 1e-05", "one record added or removed", "promised for the whole plan"):
+        assert word in str(result.epsilon)
+    assert set(result.sites.unit) == {"record"}
+    assert set(result.sites.basis) == {"whole-plan"}
+    assert "against the coordinator" in repr(result)
+    temporary = result.folder
+    assert (temporary / "data" / "train.jsonl").stat().st_mode & 0o077 == 0
+    saved = result.save(tmp_path / "mine")
+    assert (saved / "adapter" / "adapter_model.safetensors").stat().st_size > 0
+    assert not (saved / "data").exists()
+    assert (
+        Ledger(saved / "ledgers" / "site-0.ledger").promise.epsilon == result.sites.epsilon.iloc[0]
+    )
+    with pytest.raises(cl.CloisterError, match="exists already; choose a new folder"):
+        result.save(tmp_path / "mine")
+    del result
+    assert not temporary.exists()
+
+
+def test_sites_by_name_run_in_a_folder_that_is_kept_and_resumed(base: str, tmp_path: Path) -> None:
+    study = cl.Study(
+        model=base,
+        data={"st-marys": frame_of(60), "general": frame_of(50)},
+        test=frame_of(18),
+        privacy=cl.Privacy(enabled=False),
+        rounds=2,
+    )
+
+    def stop(row: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        cl.simulate(study, out=out, progress=stop)
+    result = cl.resume(out)
+    assert list(result.sites.index) == ["general", "st-marys"]
+    assert len(result.rounds) == 2
+    assert math.isinf(float(result.epsilon))
+    assert "ε = ∞" in str(result)
+    whole = cl.simulate(study, out=tmp_path / "unbroken")
+    weights = [
+        (run.folder / "adapter" / "adapter_model.safetensors").read_bytes()
+        for run in (result, whole)
+    ]
+    assert weights[0] == weights[1]
+    with pytest.raises(cl.CloisterError, match="exists already and is not written over"):
+        cl.simulate(study, out=out)
+
+
+def test_a_run_that_fails_leaves_no_records_behind(
+    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    study = cl.Study(model=str(tmp_path / "none"), data={"a": frame_of(9)}, test=frame_of(6))
+    with pytest.raises(cl.CloisterError):
+        cl.simulate(study)
+    assert list(tmp_path.iterdir()) == []

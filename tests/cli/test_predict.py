@@ -1,0 +1,119 @@
+"""`cloister predict`: files and texts in, labels out, and one message for what is wrong."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cloister.cli.main import run
+from tests.support.studies import small_assignments
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run, beside its study's."""
+    place = tmp_path_factory.mktemp("predict")
+    sets = [a for value in small_assignments(place / "study") for a in ("--set", value)]
+    assert run(["simulate", *sets, "--json", "--out", str(place / "run")]) == 0
+    return place / "run"
+
+
+def predicted(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, object]]:
+    capsys.readouterr()
+    assert run(["predict", *arguments, "--json"]) == 0
+    found: list[dict[str, object]] = json.loads(capsys.readouterr().out)["predictions"]
+    return found
+
+
+def test_predictions_score_as_evaluate_says(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test = finished.parent / "study" / "test.jsonl"
+    assert run(["evaluate", str(finished), "--data", str(test), "--json"]) == 0
+    accuracy = json.loads(capsys.readouterr().out.splitlines()[-1])["metrics"]["accuracy"]
+    labels = [json.loads(line)["label"] for line in test.read_text().splitlines()]
+    found = predicted(capsys, str(finished), "--data", str(test))
+    assert [set(row) for row in found] == [{"label", "probabilities", "is_cut"}] * 30
+    hits = sum(row["label"] == label for row, label in zip(found, labels, strict=True))
+    assert hits / 30 == pytest.approx(accuracy, abs=1e-9)
+
+
+def test_no_label_is_needed(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "new.csv"
+    data.write_text("text,age\nchest pain at rest,70\nitchy rash,30\n")
+    found = predicted(capsys, str(finished / "adapter"), "--data", str(data))
+    texts = ("--text", "chest pain at rest", "--text", "itchy rash")
+    assert predicted(capsys, str(finished), *texts) == found
+    assert len(found) == 2
+
+
+def test_predictions_are_written_a_line_each_and_for_their_owner(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.jsonl"
+    texts = ("--text", "chest pain", "--text", "knee " * 40)
+    assert run(["predict", str(finished), *texts, "--out", str(out)]) == 0
+    assert "2 predictions" in capsys.readouterr().err
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert rows == predicted(capsys, str(finished), *texts)
+    assert [row["is_cut"] for row in rows] == [False, True]
+    assert out.stat().st_mode & 0o777 == 0o600
+    assert run(["predict", str(finished), *texts, "--out", str(out)]) == 2
+    assert "not written over" in capsys.readouterr().err
+
+
+def test_labels_are_shown_with_their_probabilities(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["predict", str(finished), "--text", "chest pain", "--text", "rash " * 40]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("cardiology", "dermatology", "orthopaedics"))
+    assert "1 of 2 were longer than the 16 tokens" in shown
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"note": "chest pain"}\n', "row 1: no column 'text' (found: note)"),
+        ('{"text": "rash"}\n{"text": " "}\n', "row 2: text is empty"),
+        ('{"text": 7}\n', "row 1: text is an integer; text is needed"),
+        ('{"text": null}\n', "row 1: text holds nothing (null)"),
+        ("", "empty"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_message(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, said: str
+) -> None:
+    data = tmp_path / "new.jsonl"
+    data.write_text(content)
+    assert run(["predict", str(finished), "--data", str(data)]) == 3
+    told = capsys.readouterr().err
+    assert said in told
+    assert "Traceback" not in told
+
+
+def test_what_is_asked_for_is_either_a_file_or_texts(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["predict", str(finished)]) == 2
+    assert "--data FILE or --text" in capsys.readouterr().err
+    assert run(["predict", str(finished), "--data", "x.csv", "--text", "x"]) == 2
+
+
+def test_a_folder_without_an_adapter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["predict", str(tmp_path), "--text", "x"]) == 3
+    assert "no adapter here" in capsys.readouterr().err
+
+
+def test_another_base_than_the_runs(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(finished.parent / "study" / "base", base)
+    weights = base / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert run(["predict", str(finished), "--text", "x", "--base", str(base)]) == 3
+    assert "the study needs" in capsys.readouterr().err
