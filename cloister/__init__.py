@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cloister.api.study_plan import StudyPlan
     from cloister.errors import CloisterError
     from cloister.privacy.config import PrivacyConfig as Privacy
+    from cloister.serving.model import load
     from cloister.strategies.strategy import ServerState, Strategy, Traits
     from cloister.tasks.task import Task
 
@@ -39,6 +40,7 @@ __all__ = [
     "Traits",
     "__version__",
     "epsilon",
+    "load",
     "partition",
     "resume",
     "simulate",
@@ -58,6 +60,7 @@ _PLACES = {
     "Task": ("cloister.tasks.task", "Task"),
     "Traits": ("cloister.strategies.strategy", "Traits"),
     "epsilon": ("cloister.api.epsilon_value", "epsilon"),
+    "load": ("cloister.serving.model", "load"),
     "partition": ("cloister.api.dealing", "partition"),
     "resume": ("cloister.api.simulating", "resume"),
     "simulate": ("cloister.api.simulating", "simulate"),
