@@ -1,23 +1,16 @@
-"""A strategy of one's own.
+"""A strategy of one's own, on the quickstart's synthetic hospitals: `python custom_strategy.py`.
 
-`python examples/custom_strategy.py [SECTION.KEY=VALUE …]` runs it on the quickstart's synthetic
-hospitals; in a recipe it is `strategy.name = "custom_strategy:Cautious"`.
+In a recipe it is `strategy.name = "custom_strategy:Cautious"`.
 """
 
-import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from cloister.recipe import read_recipe
-from cloister.server.run_directory import RunDirectory
-from cloister.simulation.run import simulate
+import cloister as cl
 from cloister.strategies.arithmetic import weighted_mean
-from cloister.strategies.plugins import named
-from cloister.strategies.strategy import Strategy
 
 
 @dataclass(frozen=True)
-class Cautious(Strategy):
+class Cautious(cl.Strategy):
     share: float = 1.0  # an option of the recipe: strategy.share = 0.5
 
     def aggregate(self, state, updates):
@@ -26,6 +19,4 @@ class Cautious(Strategy):
 
 
 if __name__ == "__main__":
-    recipe = replace(read_recipe(None, sys.argv[1:]), strategy=named(Cautious(share=0.5)))
-    result = simulate(recipe, RunDirectory.create(Path("runs/cautious"), recipe))
-    print(result.test)
+    print(cl.simulate(cl.Study(strategy=Cautious(share=0.5))).test)

@@ -1,21 +1,16 @@
-"""A task of one's own: a text with several labels, written `a|b` in the column of labels.
+"""A task of one's own: a text with several labels (at most 62), written `a|b` in their column.
 
-`python examples/custom_task.py [SECTION.KEY=VALUE …]` runs it on the quickstart's synthetic
-hospitals; in a recipe it is `task.kind = "custom_task:MultiLabel"`. In a deployment it is part of
-an installed package, and each site names it in its own `site.toml`: docs/extending.md.
+`python custom_task.py` runs it on the quickstart's synthetic hospitals, whose notes have one label
+each; in a recipe it is `task.kind = "custom_task:MultiLabel"`. In a deployment it is part of an
+installed package, and each site names it in its own `site.toml`: docs/extending.md.
 """
 
-import sys
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
-from cloister.recipe import read_recipe
-from cloister.server.run_directory import RunDirectory
-from cloister.simulation.run import simulate
-from cloister.tasks.plugins import named
+import cloister as cl
 from cloister.tasks.text_task import TextTask
 
 
@@ -46,8 +41,4 @@ class MultiLabel(TextTask):
 
 
 if __name__ == "__main__":
-    kind, plugin = named(MultiLabel)
-    recipe = read_recipe(None, sys.argv[1:])
-    recipe = replace(recipe, task=replace(recipe.task, kind=kind, plugin=plugin))
-    result = simulate(recipe, RunDirectory.create(Path("runs/multi-label"), recipe))
-    print(result.test)
+    print(cl.simulate(cl.Study(task=MultiLabel)).test)

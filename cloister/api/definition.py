@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from cloister.api.dealing import Dealt
 from cloister.api.memory_tables import NEEDED, is_table, places, records_in, write_tables
@@ -20,6 +20,11 @@ from cloister.fields import whole_table
 from cloister.files import bad_file, write_whole
 from cloister.names import is_name
 from cloister.recipe import Recipe, parse_recipe, read_recipe, read_tables
+from cloister.strategies.config import PluginStrategy, StrategyConfig
+from cloister.strategies.plugins import named as named_strategy
+from cloister.strategies.strategy import Strategy
+from cloister.tasks.config import TaskConfig
+from cloister.tasks.plugins import named as named_task
 
 if TYPE_CHECKING:
     from cloister.api.study_plan import StudyPlan
@@ -50,7 +55,8 @@ class Study:
 
     Args:
         model: The base (a hub id or a folder), or the whole section `[model]`.
-        task: The task's kind, or the whole section `[task]`.
+        task: The task's kind, a class of one's own (docs/extending.md), or the whole section
+            `[task]`.
         data: Training data: a file, hub id or `synthetic:hospitals` whose rows name their sites;
             `cloister.partition(…)` of such or of a table in memory; or a table for each site by the
             site's name. A table is a pandas.DataFrame, pyarrow.Table, datasets.Dataset or list of
@@ -58,7 +64,8 @@ class Study:
         test: The public test set: a table, file or hub id.
         validation: A public validation set, likewise.
         privacy: What every site is promised: `cloister.Privacy(…)`.
-        strategy: A method's name, or the whole section `[strategy]`.
+        strategy: A strategy's name, an object or class of one's own (docs/extending.md), or the
+            whole section `[strategy]`.
         rounds: Rounds of the study: `federation.num_rounds`.
         name: What the study is called; absent: `study`, or the quickstart's name without `data`.
         seed: Root of everything that may be reproducible.
@@ -94,12 +101,12 @@ class Study:
         self,
         *,
         model: str | PathLike[str] | Section | None = None,
-        task: str | Section | None = None,
+        task: str | type | Section | None = None,
         data: object = None,
         test: object = None,
         validation: object = None,
         privacy: Section | None = None,
-        strategy: str | Section | None = None,
+        strategy: str | Strategy | Section | None = None,
         rounds: int | None = None,
         name: str | None = None,
         seed: int | None = None,
@@ -124,7 +131,7 @@ class Study:
         sections: dict[str, object] = {
             "study": _given(name=name or ("study" if data is not None else None), seed=seed),
             "model": _headed("base", model),
-            "task": _headed("kind", task),
+            "task": _task(task),
             "data": _given(
                 **dict(zip(Columns, columns, strict=True)),
                 **dealing,
@@ -137,7 +144,7 @@ class Study:
             "training": _table(training),
             "privacy": _table(privacy),
             "federation": {**_given(num_rounds=rounds), **_table(federation)},
-            "strategy": _headed("name", strategy),
+            "strategy": _strategy(strategy),
             "machine": _table(machine),
             "tracking": _table(tracking),
         }
@@ -281,6 +288,23 @@ def _headed(key: str, section: object) -> dict[str, object]:
     return _table(section)
 
 
+def _task(task: object) -> dict[str, object]:
+    """`[task]` from a kind, a class of one's own or a section."""
+    if isinstance(task, type):
+        kind, plugin = named_task(task)
+        return {"kind": kind, "plugin": plugin.table()}
+    return task.table() if isinstance(task, TaskConfig) else _headed("kind", task)
+
+
+def _strategy(strategy: object) -> dict[str, object]:
+    """`[strategy]` from a name, a strategy of one's own or a section."""
+    if isinstance(strategy, PluginStrategy):
+        return strategy.table()
+    if strategy is None or isinstance(strategy, str | Mapping | StrategyConfig):
+        return _headed("name", strategy)
+    return named_strategy(cast(Strategy, strategy)).table()
+
+
 def _given(**fields: object) -> dict[str, object]:
     """The fields that have a value."""
     return {key: value for key, value in fields.items() if value is not None}
@@ -331,9 +355,7 @@ def _tables(recipe: Recipe, sources: Mapping[str, object]) -> dict[str, tuple[Re
     }
     if not held:
         return {}
-    from cloister.tasks.build import record_kind
-
-    kind, data = record_kind(recipe.task.kind), recipe.data
+    kind, data = recipe.task.records, recipe.data
     tables = {
         split: _site_tables(source, kind, data)
         if isinstance(source, Mapping)

@@ -58,11 +58,10 @@ def predict(
     from cloister.data.unlabelled import read_unlabelled
     from cloister.export.adapter_folder import adapter_folder, read_released
     from cloister.serving.model import load
-    from cloister.tasks.build import record_kind
 
     # What can be wrong with the records is said before the base is loaded, which takes longest.
     about = read_released(adapter_folder(adapter))
-    kind = record_kind(about.task.kind)
+    kind = about.task.records
     inputs = list(text or []) if data is None else read_unlabelled(data, kind, about.data)
     model = load(adapter, device, base=base)
     predictions = model.predict(inputs)

@@ -101,7 +101,7 @@ def read_run_recipe(path: Path) -> Recipe:
     """
     tables = read_toml(path, "give the folder of a run")
     if "format" in tables:
-        return _read(tables, (), is_whole=True)
+        return _read(tables, (), is_whole=True, imports=False)
     training = tables.get("training")
     given = training if isinstance(training, dict) else {}
     problems: list[str] = []
@@ -109,7 +109,7 @@ def read_run_recipe(path: Path) -> Recipe:
     begun = read_section(MachineConfig, stated, "training", problems)
     if problems:
         raise RecipeError(problems)
-    return dataclasses.replace(_read(_begun(tables), ()), begun=begun, notes=())
+    return dataclasses.replace(_read(_begun(tables), (), imports=False), begun=begun, notes=())
 
 
 def validated(recipe: Recipe) -> Recipe:
@@ -130,7 +130,14 @@ def _validated(recipe: Recipe, is_begun: bool = False) -> Recipe:
     return recipe
 
 
-def _read(tables: Tables, assignments: Iterable[str], is_whole: bool = False) -> Recipe:
+def _read(
+    tables: Tables,
+    assignments: Iterable[str],
+    *,
+    is_whole: bool = False,
+    imports: bool = True,
+) -> Recipe:
+    """A recipe; `imports`: whether it is the user's own, so that it may name what is imported."""
     problems: list[str] = []
     for assignment in assignments:
         _assign(tables, assignment, problems)
@@ -147,11 +154,11 @@ def _read(tables: Tables, assignments: Iterable[str], is_whole: bool = False) ->
     notes = _take_moved(tables, problems)
     if not is_whole:
         tables = with_task_defaults(tables)
-    sections = read_sections(tables, problems, is_whole=is_whole)
+    sections = read_sections(tables, problems, is_whole=is_whole, imports=imports)
     if problems:
         raise RecipeError(problems)
     written = LAST_FORMAT if is_begun else FORMAT
-    return _validated(Recipe(**sections, format=written, notes=notes), is_whole)
+    return _validated(Recipe(**sections, format=written, notes=notes), is_begun=not imports)
 
 
 def _begun(tables: Tables) -> Tables:
@@ -161,7 +168,7 @@ def _begun(tables: Tables) -> Tables:
 
 
 def read_sections(
-    tables: Mapping[str, object], problems: list[str], *, is_whole: bool
+    tables: Mapping[str, object], problems: list[str], *, is_whole: bool, imports: bool
 ) -> dict[str, Any]:
     """Every section of a table of sections.
 
@@ -169,6 +176,7 @@ def read_sections(
         tables: By section.
         problems: Gets one line for each thing wrong.
         is_whole: Whether every section and field must be there.
+        imports: Whether plug-ins that it names may be imported.
     """
     if is_whole:
         problems += [f"{name}: missing" for name in KINDS if name not in tables]
@@ -185,9 +193,9 @@ def read_sections(
         elif not isinstance(table, dict):
             problems.append(f"{name}: {shortened(table)} given; a section [{name}] is needed")
         elif name == "strategy":
-            sections[name] = _strategy(table, problems, is_whole)
+            sections[name] = _strategy(table, problems, is_whole, imports)
         elif name == "task":
-            sections[name] = read_task(table, problems, is_whole=is_whole, imports=not is_whole)
+            sections[name] = read_task(table, problems, is_whole=is_whole, imports=imports)
         else:
             if name == "model" and table.get("base", DEFAULT_BASE) == DEFAULT_BASE:
                 table = {"sha256": DEFAULT_SHA256, **table}
@@ -198,14 +206,18 @@ def read_sections(
     return sections
 
 
-def _strategy(table: Mapping[str, object], problems: list[str], is_whole: bool) -> object:
+def _strategy(
+    table: Mapping[str, object], problems: list[str], is_whole: bool, imports: bool
+) -> object:
     """A strategy is whole with its own options; it has no others.
 
     A plug-in is imported where a recipe names it, and not where a run's own file does: that was
     checked when the run began, and may be read by somebody who does not have it.
     """
-    if is_plugin(table.get("name")) or (is_whole and "distribution" in table):
-        return (carried_plugin if is_whole else read_plugin)(table, problems)
+    if imports and is_plugin(table.get("name")):
+        return read_plugin(table, problems)
+    if is_whole and "distribution" in table:
+        return carried_plugin(table, problems)
     if is_whole:
         own = FIELDS.get(table.get("name"), frozenset())  # type: ignore[call-overload]
         missing = {"name", *own} - table.keys()

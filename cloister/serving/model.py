@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cloister.data.records import TextRecord, TokenRecord
 from cloister.errors import MisfitError, UsageError
-from cloister.export.adapter_folder import Released, adapter_folder, load_released
+from cloister.export.adapter_folder import Released, adapter_folder, load_released, read_released
 from cloister.models.limits import limits_of
 from cloister.serving.inputs import Input, Sentence, as_chat, as_plain_text, as_sentence
 from cloister.serving.predictions import Classified, Entity, Prediction, Replied, Tagged
@@ -152,6 +152,11 @@ def load(folder: str | Path, device: str | None = None, *, base: str | Path | No
         ModelFileError: The base is missing, or not the one that was trained on.
     """
     place = None if device is None else _device(device)
+    if read_released(adapter_folder(Path(folder))).task.plugin is not None:  # nothing is imported
+        raise UsageError(
+            f"{folder}: its task is a plug-in's, and only that could say what the outputs mean; "
+            "the script in adapter/README.md gives the logits"
+        )
     about, workspace = load_released(adapter_folder(Path(folder)), base)
     if about.lora.train == "b-kept":
         raise UsageError(

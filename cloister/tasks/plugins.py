@@ -66,6 +66,9 @@ def read_task(
     if not isinstance(plugin, dict | None) or not isinstance(kind, str):
         problems.append(f"task.plugin: {shortened(plugin)} given; a table beside kind is needed")
         return None
+    if kind in BUILT_IN:
+        problems.append(f"task.plugin: {kind} is built in and has none; take the table out")
+        return None
     stated = (_imported if imports else _carried)(kind, plugin or {}, problems)
     reads = "text" if stated is None else stated.records
     like = next(one.kind for one in BUILT_IN.values() if one.records == reads)

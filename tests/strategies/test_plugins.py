@@ -109,6 +109,20 @@ def test_a_run_s_recipe_reads_back_and_imports_nothing(packages: Site, tmp_path:
     assert "halving" not in sys.modules
 
 
+@pytest.mark.parametrize("head", ["", "format = 2\n", "format = 3\n"])
+def test_no_run_folder_of_somebody_else_imports_anything(
+    packages: Site, tmp_path: Path, head: str
+) -> None:
+    packages.module("trap", "raise SystemExit('imported')")
+    file = tmp_path / "recipe.toml"
+    for section in ('[strategy]\nname = "trap:X"', '[task]\nkind = "trap:X"\n[task.plugin]'):
+        file.write_text(f"{head}{section}\n")
+        with pytest.raises(RecipeError) as caught:
+            read_run_recipe(file)
+        assert "imported" not in str(caught.value)
+        assert "trap:X" in str(caught.value) or "missing" in str(caught.value)
+
+
 def test_a_run_goes_on_with_the_version_that_began_it_alone(packages: Site, tmp_path: Path) -> None:
     packages.package("halving", SOURCE, "1.0", ENTRIES)
     file = tmp_path / "recipe.toml"

@@ -203,18 +203,21 @@ def test_the_key_names_all_that_a_proof_depends_on(workspace: Workspace, bases: 
     pooling, workspace.network.pooling = workspace.network.pooling, Pooling("pooler", False)
     pooled = Proof.key_of(workspace, PLAN, CONFIG)  # a kernel of its own
     workspace.network.pooling = pooling
+    code = type("Other", (type(workspace.task),), {"origin": ("package", "2.0", "{}")})
+    plugged = replace(workspace, task=code(**vars(workspace.task)))
     keys = {
         key,
         threads,
         Proof.key_of(replace(workspace, base_sha256="0" * 64), PLAN, CONFIG),
         Proof.key_of(other, PLAN, CONFIG),
         pooled,
+        Proof.key_of(plugged, PLAN, CONFIG),
         Proof.key_of(workspace, replace(PLAN, max_grad_norm=2.0), CONFIG),
         Proof.key_of(workspace, PLAN, replace(CONFIG, physical_batch_tokens=128)),
         Proof.key_of(workspace, PLAN, replace(CONFIG, probe_rounds=1)),
         Proof.key_of(workspace, PLAN, CONFIG, max_adapter_value=3.0),
     }
-    assert len(keys) == 9
+    assert len(keys) == 10
     # What a round does not depend on changes nothing.
     assert Proof.key_of(workspace, replace(PLAN, noise_multiplier=2.0), CONFIG) == key
 

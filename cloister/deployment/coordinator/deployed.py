@@ -77,6 +77,14 @@ def resolved_recipe(path: Path, assignments: list[str], members: Mapping[str, Me
         raise RecipeError(
             ["data.test: missing; a coordinator scores each round on a public test set of its own"]
         )
+    plugin = recipe.task.plugin
+    if plugin is not None and not plugin.distribution:
+        raise RecipeError(
+            [
+                f"task.kind: {recipe.task.kind} is part of no installed package, so that no site "
+                "could tell which code it is; make a package of it that the sites can install"
+            ]
+        )
     if recipe.lora.train == "b-kept":
         raise RecipeError(
             [

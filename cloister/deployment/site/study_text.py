@@ -25,6 +25,7 @@ from cloister.ledger.stated import of_plan
 from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import verify
 from cloister.names import counted
+from cloister.tasks.config import TaskConfig
 
 # Labels that are listed in words; `--json` has all.
 LABELS = 60
@@ -47,6 +48,7 @@ def facts_of(terms: Terms) -> dict[str, Any]:
         "base": recipe.model.base,
         "base_sha256": recipe.model.sha256,
         "task": recipe.task.kind,
+        "plugin": _plugin(recipe.task),
         "labels": list(recipe.task.labels),
         "template_sha256": terms.template,
         "trains": _trains(terms),
@@ -77,7 +79,7 @@ def in_words(facts: dict[str, Any]) -> list[str]:
         f"study      {facts['name']}, {facts['study']}",
         f"asks       {asks['in_words']}",
         f"base       {facts['base']}, SHA-256 {facts['base_sha256']}",
-        f"task       {facts['task']}",
+        f"task       {facts['task']}{_code(facts['plugin'])}",
         f"labels     {_labels(facts['labels'])}",
         f"template   {_template(facts)}",
         f"trains     {facts['trains']}",
@@ -110,6 +112,19 @@ def _labels(labels: list[str]) -> str:
     shown = ", ".join(labels[:LABELS])
     more = f" and {len(labels) - LABELS} more (--json lists all)" if len(labels) > LABELS else ""
     return f"{len(labels)}: {shown}{more}"
+
+
+def _plugin(task: TaskConfig) -> dict[str, str] | None:
+    """Whose code a plug-in's task is; None of a built-in one."""
+    if task.plugin is None:
+        return None
+    return {"distribution": task.plugin.distribution, "version": task.plugin.version}
+
+
+def _code(plugin: dict[str, str] | None) -> str:
+    if plugin is None:
+        return ""
+    return f", code of {plugin['distribution']} {plugin['version']}, which is installed here"
 
 
 def _template(facts: dict[str, Any]) -> str:
