@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python tools/install.py --lock $(LOCK) --here
 # the federations and runs that they share; some tests start services of their own, hence at most 8.
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo deploy-demo test nightly fuzz check audit bench format reference lock image clean
+.PHONY: help demo deploy-demo test nightly fuzz check audit bench docs reference format lock image clean
 
 help: ## What each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -44,12 +44,16 @@ audit: $(VENV)/.demo ## Put the quickstart's mechanism to its laws, and attack i
 bench: $(VENV)/.dev ## Speed and memory, as ratios within one run
 	$(BIN)/python -m benchmarks
 
+reference: $(VENV)/.dev ## docs/api.md, docs/commands.md and docs/recipe.md anew, from what they describe
+	$(BIN)/python tools/reference.py
+	$(BIN)/python tools/recipe_reference.py
+
+docs: .venv-docs/.made ## The documentation as web pages, in site/; nothing is fetched while building
+	.venv-docs/bin/zensical build --strict --clean
+
 format: $(VENV)/.dev ## Format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-
-reference: $(VENV)/.dev ## Write docs/recipe.md anew from the sections' docstrings and bounds
-	$(BIN)/python tools/recipe_reference.py
 
 lock: $(VENV)/.dev ## Make locks/ anew from constraints.txt (LINKS: a folder or page with torch's CPU build)
 	PATH="$(CURDIR)/$(BIN):$$PATH" python tools/lock.py $(if $(LINKS),--find-links $(LINKS))
@@ -58,7 +62,7 @@ image: ## A container image for either side (DIGEST: the base image's, sha256:â€
 	sh deploy/build_image.sh "$(DIGEST)"
 
 clean: ## Remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-docs site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/.venv:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cloister needs Python 3.11 or newer")'
@@ -66,6 +70,12 @@ $(VENV)/.venv:
 	touch $@
 
 LOCKS := $(wildcard locks/*.txt) constraints.txt tools/install.py
+
+# Apart from the package's own environment, whose versions it does not touch.
+.venv-docs/.made: tools/docs-lock.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes -r $<
+	touch $@
 
 $(VENV)/.demo: $(VENV)/.venv pyproject.toml $(LOCKS)
 	$(INSTALL) demo

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cloister.api.study_plan import StudyPlan
     from cloister.errors import CloisterError
     from cloister.privacy.config import PrivacyConfig as Privacy
+    from cloister.serving.model import Model, load
     from cloister.strategies.strategy import ServerState, Strategy, Traits
     from cloister.tasks.task import Task
 
@@ -29,6 +30,7 @@ __all__ = [
     "Adapter",
     "CloisterError",
     "Epsilon",
+    "Model",
     "Privacy",
     "Result",
     "ServerState",
@@ -39,6 +41,7 @@ __all__ = [
     "Traits",
     "__version__",
     "epsilon",
+    "load",
     "partition",
     "resume",
     "simulate",
@@ -49,6 +52,7 @@ _PLACES = {
     "Adapter": ("cloister.adapter.tensors", "Adapter"),
     "CloisterError": ("cloister.errors", "CloisterError"),
     "Epsilon": ("cloister.api.epsilon_value", "Epsilon"),
+    "Model": ("cloister.serving.model", "Model"),
     "Privacy": ("cloister.privacy.config", "PrivacyConfig"),
     "Result": ("cloister.api.run_result", "Result"),
     "ServerState": ("cloister.strategies.strategy", "ServerState"),
@@ -58,6 +62,7 @@ _PLACES = {
     "Task": ("cloister.tasks.task", "Task"),
     "Traits": ("cloister.strategies.strategy", "Traits"),
     "epsilon": ("cloister.api.epsilon_value", "epsilon"),
+    "load": ("cloister.serving.model", "load"),
     "partition": ("cloister.api.dealing", "partition"),
     "resume": ("cloister.api.simulating", "resume"),
     "simulate": ("cloister.api.simulating", "simulate"),

@@ -9,32 +9,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-from cloister.api.dealing import Dealt
-from cloister.api.memory_tables import NEEDED, is_table, places, records_in, write_tables
-from cloister.data.config import DataConfig
-from cloister.data.records import Record, RecordKind
+from cloister.api.memory_tables import places, write_tables
+from cloister.api.sections import (
+    Section,
+    given,
+    headed,
+    source_of,
+    stated,
+    strategy_table,
+    table_of,
+    task_table,
+)
+from cloister.api.study_records import records_of
+from cloister.data.records import Record
 from cloister.errors import BadFileError, UsageError
-from cloister.fields import whole_table
 from cloister.files import bad_file, write_whole
-from cloister.names import is_name
 from cloister.recipe import Recipe, parse_recipe, read_recipe, read_tables
-from cloister.strategies.config import PluginStrategy, StrategyConfig
-from cloister.strategies.plugins import named as named_strategy
-from cloister.strategies.strategy import Strategy
-from cloister.tasks.config import TaskConfig
-from cloister.tasks.plugins import named as named_task
 
 if TYPE_CHECKING:
     from cloister.api.study_plan import StudyPlan
+    from cloister.strategies.strategy import Strategy
 
-# A section of a recipe: its fields by name, or its dataclass.
-Section = Mapping[str, object] | Any
-Columns = ("text", "label", "tokens", "tags", "messages", "site", "person")
-# What the recipe names where rows are in memory and no file was written yet. Each study's rows are
-# beside it; these names only let the rules of `[data]` hold.
-IN_MEMORY = "in-memory/{}.jsonl"
+# What a study's columns may be called otherwise, as in `[data]`.
+COLUMNS = ("text", "label", "tokens", "tags", "messages", "site", "person")
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -65,7 +64,8 @@ class Study:
         validation: A public validation set, likewise.
         privacy: What every site is promised: `cloister.Privacy(…)`.
         strategy: A strategy's name, an object or class of one's own (docs/extending.md), or the
-            whole section `[strategy]`.
+            whole section `[strategy]`. The recipe names the class by its import path and states an
+            object's dataclass fields; one of a script or notebook runs in this process alone.
         rounds: Rounds of the study: `federation.num_rounds`.
         name: What the study is called; absent: `study`, or the quickstart's name without `data`.
         seed: Root of everything that may be reproducible.
@@ -101,12 +101,12 @@ class Study:
         self,
         *,
         model: str | PathLike[str] | Section | None = None,
-        task: str | type | Section | None = None,
+        task: str | Section | type | None = None,
         data: object = None,
         test: object = None,
         validation: object = None,
         privacy: Section | None = None,
-        strategy: str | Strategy | Section | None = None,
+        strategy: str | Section | Strategy | type[Strategy] | None = None,
         rounds: int | None = None,
         name: str | None = None,
         seed: int | None = None,
@@ -125,31 +125,31 @@ class Study:
         tracking: Section | None = None,
     ) -> None:
         columns = (text, label, tokens, tags, messages, site, person)
-        source, dealing = _source(data)
-        if rounds is not None and "num_rounds" in _table(federation):
+        source, dealing = source_of(data)
+        if rounds is not None and "num_rounds" in table_of(federation):
             raise UsageError("rounds, federation: num_rounds given by both; give it by one")
         sections: dict[str, object] = {
-            "study": _given(name=name or ("study" if data is not None else None), seed=seed),
-            "model": _headed("base", model),
-            "task": _task(task),
-            "data": _given(
-                **dict(zip(Columns, columns, strict=True)),
+            "study": given(name=name or ("study" if data is not None else None), seed=seed),
+            "model": headed("base", model),
+            "task": task_table(task),
+            "data": given(
+                **dict(zip(COLUMNS, columns, strict=True)),
                 **dealing,
-                train=_stated(source, "train"),
-                test=_stated(test, "test"),
-                validation=_stated(validation, "validation"),
+                train=stated(source, "train"),
+                test=stated(test, "test"),
+                validation=stated(validation, "validation"),
                 public_records=public_records,
             ),
-            "lora": _table(lora),
-            "training": _table(training),
-            "privacy": _table(privacy),
-            "federation": {**_given(num_rounds=rounds), **_table(federation)},
-            "strategy": _strategy(strategy),
-            "machine": _table(machine),
-            "tracking": _table(tracking),
+            "lora": table_of(lora),
+            "training": table_of(training),
+            "privacy": table_of(privacy),
+            "federation": {**given(num_rounds=rounds), **table_of(federation)},
+            "strategy": strategy_table(strategy),
+            "machine": table_of(machine),
+            "tracking": table_of(tracking),
         }
         recipe = read_tables(sections).resolved()
-        tables = _tables(recipe, {"train": source, "test": test, "validation": validation})
+        tables = records_of(recipe, {"train": source, "test": test, "validation": validation})
         object.__setattr__(self, "recipe", recipe)
         object.__setattr__(self, "tables", tables)
 
@@ -265,155 +265,3 @@ class Study:
             f"{recipe.data.sites} sites, {recipe.federation.num_rounds} rounds of "
             f"{recipe.strategy.name}, {promised if privacy.enabled else 'no privacy'})"
         )
-
-
-def _table(section: Section | None) -> dict[str, object]:
-    """A section's fields, from a mapping or its dataclass."""
-    if section is None:
-        return {}
-    if isinstance(section, Mapping):
-        return dict(section)
-    if dataclasses.is_dataclass(section) and not isinstance(section, type):
-        return whole_table(section)
-    raise UsageError(
-        f"{type(section).__name__} given for a section of the recipe; a dict of its fields, or "
-        "what the section is made of, is needed"
-    )
-
-
-def _headed(key: str, section: object) -> dict[str, object]:
-    """A section that may be given by its first field alone."""
-    if isinstance(section, str | PathLike):
-        return {key: str(section)}
-    return _table(section)
-
-
-def _task(task: object) -> dict[str, object]:
-    """`[task]` from a kind, a class of one's own or a section."""
-    if isinstance(task, type):
-        kind, plugin = named_task(task)
-        return {"kind": kind, "plugin": plugin.table()}
-    return task.table() if isinstance(task, TaskConfig) else _headed("kind", task)
-
-
-def _strategy(strategy: object) -> dict[str, object]:
-    """`[strategy]` from a name, a strategy of one's own or a section."""
-    if isinstance(strategy, PluginStrategy):
-        return strategy.table()
-    if strategy is None or isinstance(strategy, str | Mapping | StrategyConfig):
-        return _headed("name", strategy)
-    return named_strategy(cast(Strategy, strategy)).table()
-
-
-def _given(**fields: object) -> dict[str, object]:
-    """The fields that have a value."""
-    return {key: value for key, value in fields.items() if value is not None}
-
-
-def _source(data: object) -> tuple[object, dict[str, object]]:
-    """The training data themselves, and the fields of `[data]` that say how they are dealt."""
-    if isinstance(data, Dealt) and isinstance(data.data, Mapping):
-        raise UsageError("data: sites given to be dealt; give them as data, without partition")
-    if isinstance(data, Dealt):
-        return data.data, data.fields
-    if is_table(data):
-        raise UsageError(
-            "data: one table given, without its sites; deal it with "
-            'cloister.partition(table, sites=5), or by="column" where rows name their sites'
-        )
-    if isinstance(data, Mapping):
-        return data, {"sites": len(data), "partition": "column"}
-    return data, {}
-
-
-def _stated(source: object, split: str) -> str | None:
-    """What the recipe names as a source.
-
-    Raises:
-        UsageError: It is no source and no table.
-    """
-    if source is None or isinstance(source, str):
-        return source
-    if isinstance(source, PathLike):
-        return str(source)
-    if is_table(source) or (split == "train" and isinstance(source, Mapping)):
-        return IN_MEMORY.format(split)
-    name = "data" if split == "train" else split
-    raise UsageError(f"{name}: {type(source).__name__} given; a file, a hub id, or {NEEDED}")
-
-
-def _tables(recipe: Recipe, sources: Mapping[str, object]) -> dict[str, tuple[Record, ...]]:
-    """Reads what is in memory.
-
-    Raises:
-        DataError: A row lacks what the task needs, or a label that the public sets do not have.
-    """
-    held = {
-        split: source
-        for split, source in sources.items()
-        if source is not None and not isinstance(source, str | PathLike)
-    }
-    if not held:
-        return {}
-    kind, data = recipe.task.records, recipe.data
-    tables = {
-        split: _site_tables(source, kind, data)
-        if isinstance(source, Mapping)
-        else records_in(
-            source,
-            "data" if split == "train" else split,
-            kind,
-            data,
-            train=split == "train",
-            sites=split == "train" and data.partition == "column",
-        )
-        for split, source in held.items()
-    }
-    _check_public(recipe, kind, tables)
-    return tables
-
-
-def _site_tables(
-    sites: Mapping[str, object], kind: RecordKind, data: DataConfig
-) -> tuple[Record, ...]:
-    """The records of every site's own table, each with its site."""
-    unfit = [name for name in sites if not isinstance(name, str) or not is_name(name)]
-    if unfit:
-        raise UsageError(
-            f"data: {unfit[0]!r} given as a site's name; it names files, so it must be a string "
-            "without / and \\ that begins with no dot"
-        )
-    return tuple(
-        dataclasses.replace(record, site=name)
-        for name in sorted(sites)
-        for record in records_in(sites[name], name, kind, data, train=True, sites=False)
-    )
-
-
-def _check_public(
-    recipe: Recipe, kind: RecordKind, tables: Mapping[str, tuple[Record, ...]]
-) -> None:
-    """Holds public sets in memory to what files of them are held to.
-
-    Raises:
-        UsageError: The training data are given as a public set.
-        DataError: Training data have labels that the study does not.
-    """
-    from cloister.tasks.public_labels import study_labels
-
-    for split in ("test", "validation"):
-        if split in tables and _bare(tables[split]) == _bare(tables.get("train", ())):
-            raise UsageError(
-                f"{split}: the training data given; scores on private records are releases that "
-                "nobody charges: give a public set"
-            )
-    public = {split: records for split, records in tables.items() if split != "train"}
-    is_whole = {"train", "test"} <= tables.keys() and (
-        recipe.data.validation is None or "validation" in tables
-    )
-    if is_whole:
-        study_labels(recipe.task.labels, recipe.task.kind, {"data": tables["train"]}, public)
-
-
-def _bare(records: tuple[Record, ...]) -> list[Record]:
-    return [dataclasses.replace(record, site=None, person=None) for record in records]

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from cloister.canonical import json_number
 from cloister.errors import RefusedError, UsageError
+from cloister.ledger.stated import Stated, shown
 from cloister.privacy.units import Neighbouring, Unit
-
-if TYPE_CHECKING:
-    from cloister.ledger.stated import Stated
 
 Accountant = Literal["pld", "rdp", "prv"]
 # Noise multiplier, sample rate, and how often the mechanism runs.
@@ -58,11 +56,11 @@ class Epsilon:
         return self.epsilon
 
     def __str__(self) -> str:
-        shown = f"{self.epsilon:.4f}" if math.isfinite(self.epsilon) else "∞"
         known = self.accountant.upper() if "-" not in self.accountant else self.accountant
         return (
-            f"ε = {shown} at δ = {self.delta:g}, for one {self.unit} added or removed, by "
-            f"{known}, against {self.against}" + (f": {self.of_what}" if self.of_what else "")
+            f"ε = {shown(self.epsilon)} at δ = {self.delta:g}, for one {self.unit} added or "
+            f"removed, by {known}, against {self.against}"
+            + (f": {self.of_what}" if self.of_what else "")
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def is_table(value: object) -> bool:
     Raises:
         UsageError: It holds several tables, of which none is named.
     """
-    if _is_a(value, "datasets", "DatasetDict", "IterableDataset", "IterableDatasetDict"):
+    if _is_a(value, "datasets", "DatasetDict", "IterableDatasetDict"):
         raise UsageError(
             f"data: a {type(value).__name__} given; give one split as data and another as test, "
             'as in data=splits["train"], test=splits["test"]'

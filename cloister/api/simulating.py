@@ -8,9 +8,10 @@ import weakref
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from cloister.api.definition import Study
+from cloister.errors import UsageError
 from cloister.quiet import keep_quiet
 
 if TYPE_CHECKING:
@@ -55,6 +56,12 @@ def simulate(
     Raises:
         CloisterError: Anything that ends the study; closed rounds stay in `out`.
     """
+    if not isinstance(study, Study):
+        raise UsageError(
+            f"study: {type(study).__name__} given; a cloister.Study is needed, which "
+            "cloister.Study.from_toml(path) reads from a recipe"
+        )
+    _check_engine(engine)
     keep_quiet()
     from cloister.server.run_directory import RECORDS, RunDirectory
 
@@ -96,6 +103,7 @@ def resume(
         UsageError: The folder is not a run's.
         CloisterError: Anything that ends the study.
     """
+    _check_engine(engine)
     keep_quiet()
     from cloister.server.run_directory import RunDirectory
 
@@ -142,3 +150,9 @@ def run_study(
         events = simulation.Events(on_round=on_round, on_warning=noted.append)
     runner = simulate_with_twin if twin and recipe.privacy.enabled else simulation.simulate
     return Result(runner(recipe, run, engine, events), tuple(noted))
+
+
+def _check_engine(engine: str) -> None:
+    known = get_args(EngineName)
+    if engine not in known:
+        raise UsageError(f"engine: {engine!r} given; {' or '.join(known)} is needed")

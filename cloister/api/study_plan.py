@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from cloister.errors import UsageError
+from cloister.ledger.stated import shown
 
 if TYPE_CHECKING:
     from cloister.privacy.plan import Plan
@@ -19,6 +20,8 @@ SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
 FALSE_POSITIVES = 0.01
 # Records of one person that the price is shown for, where the unit is a record.
 GROUPS = (2, 4, 8)
+# Of an ε, after the decimal point.
+PLACES = 3
 
 
 @dataclass(frozen=True)
@@ -155,13 +158,13 @@ def _facts(study: Recipe, sites: int, made: Plan) -> dict[str, Any]:
 
 def _site_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """A group of sites: its promise, the noise, and what ε comes to over rounds and groups."""
-    epsilon, delta, unit = _shown(facts["epsilon"]), facts["delta"], facts["unit"]
+    epsilon, delta, unit = shown(facts["epsilon"], PLACES), facts["delta"], facts["unit"]
     opening = f"{facts['sites']} sites of {facts['public_records']:,} declared {unit}s"
     promise = (
         f": ε = {epsilon}, δ = {delta:g} for one {unit} of a site, added or removed (PLD), "
         "promised for the whole plan"
     )
-    spent = "  ".join(f"{r}: {_shown(e)}" for r, e in facts["epsilon_over_rounds"].items())
+    spent = "  ".join(f"{r}: {shown(e, PLACES)}" for r, e in facts["epsilon_over_rounds"].items())
     lines = [
         f"noise multiplier {facts['noise_multiplier']:g} on a clip bound of "
         f"{facts['max_grad_norm']:g}; {facts['steps']} steps of about "
@@ -171,7 +174,7 @@ def _site_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     if "epsilon_of_records" in facts:
         groups = facts["epsilon_of_records"].items()
-        prices = "  ".join(f"{k}: {_shown(e)}" for k, e in groups)
+        prices = "  ".join(f"{k}: {shown(e, PLACES)}" for k, e in groups)
         lines.append(f"ε for a person with so many records at the site: {prices}")
     if "parameters" in facts:
         lines.append(
@@ -182,7 +185,7 @@ def _site_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         whole = facts["whole_site"]
         lines.append(
             f"a whole site, against the other sites and the public: ε = "
-            f"{_shown(whole['epsilon'])}, δ = {whole['delta']:g}, by noise of "
+            f"{shown(whole['epsilon'], PLACES)}, δ = {whole['delta']:g}, by noise of "
             f"{whole['noise_multiplier']:g} times the longest update at the coordinator"
         )
     if "sharing" in facts:
@@ -199,14 +202,10 @@ def _seen(facts: dict[str, Any]) -> str:
 
 
 def _sharing_words(sharing: dict[str, Any]) -> list[str]:
-    alone = _shown(sharing["epsilon_if_all_others_collude"])
+    alone = shown(sharing["epsilon_if_all_others_collude"], PLACES)
     return [
         f"noise shared by {sharing['sites']} sites under secure aggregation "
         f"({sharing['bits']} bits): a round needs {sharing['threshold']} of them, and ε holds "
         f"while at most {sharing['colluding']} work together, with or without the coordinator",
         f"against all other sites together: ε = {alone}",
     ]
-
-
-def _shown(value: float | None) -> str:
-    return "∞" if value is None else f"{value:.3f}"

@@ -1,6 +1,8 @@
 """A study in Python and a recipe in TOML are one value; what contradicts itself is refused."""
 
 import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -68,6 +70,29 @@ def test_a_study_and_its_toml_are_one_value(arguments: dict[str, object]) -> Non
     assert given_again == study
 
 
+@dataclass(frozen=True)
+class Half(cl.Strategy):
+    """A strategy of one's own with an option."""
+
+    share: float = 0.5
+
+    def aggregate(self, state: cl.ServerState, updates: Mapping[str, cl.Adapter]) -> cl.ServerState:
+        return state
+
+
+def test_a_strategy_of_one_s_own_is_named_in_the_recipe_with_its_options() -> None:
+    study = cl.Study(strategy=Half(share=0.25))
+    assert study.recipe.strategy.name.endswith("test_definition:Half")
+    assert cl.Study.from_toml(study.to_toml()) == study
+    digests = {
+        cl.Study(strategy=strategy).recipe.digest()
+        for strategy in (Half(), Half(share=0.25), "fedavg", Half)
+    }
+    assert len(digests) == 3  # the class stands for an object of its defaults
+    with pytest.raises(UsageError, match="strategy"):
+        cl.Study(strategy=object())  # type: ignore[arg-type]
+
+
 def test_the_defaults_are_the_recipe_s() -> None:
     assert cl.Study().recipe == Recipe().resolved()
     assert cl.Study().recipe.digest() == Recipe().digest()
@@ -107,6 +132,18 @@ def test_a_table_for_each_site_is_dealt_by_name() -> None:
     assert study.recipe.data.partition == "column"
     assert study.recipe.data.sites == 2
     assert [record.site for record in study.tables["train"]] == ["east"] * 8 + ["west"] * 2
+
+
+def test_persons_are_read_where_the_study_protects_them() -> None:
+    rows = [{**row, "patient": 7} for row in ROWS]
+    dealt = cl.partition(rows, sites=2, by="person")
+    study = cl.Study(data=dealt, test=TEST, person="patient", privacy=cl.Privacy(unit="person"))  # type: ignore[arg-type]
+    assert {record.person for record in study.tables["train"]} == {"7"}
+    assert {record.person for record in study.tables["test"]} == {None}
+    with pytest.raises(RecipeError, match=r"data\.person"):
+        cl.Study(data=dealt, test=TEST, privacy=cl.Privacy(unit="person"))  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="no column 'patient'"):
+        cl.Study(data=cl.partition(ROWS, sites=2), test=TEST, person="patient")
 
 
 def test_an_alpha_deals_by_label_and_none_alike() -> None:

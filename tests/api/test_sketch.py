@@ -1,6 +1,8 @@
 """The API as a researcher first writes it, run as written on a tiny base."""
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -8,8 +10,22 @@ import pytest
 
 import cloister as cl
 from cloister.ledger.ledger import Ledger
+from cloister.recipe import read_run_recipe
 from tests.support.models import tiny_bert
 from tests.support.studies import NOTES
+
+
+@dataclass(frozen=True)
+class MyStrategy(cl.Strategy):
+    """The mean of the updates, by a step of one's own."""
+
+    step: float = 1.0
+
+    def aggregate(self, state: cl.ServerState, updates: Mapping[str, cl.Adapter]) -> cl.ServerState:
+        adapter = state.adapter
+        for update in updates.values():
+            adapter = adapter + update.scale(self.step / len(updates))
+        return replace(state, adapter=adapter, round=state.round + 1)
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +53,7 @@ def test_the_sketch_runs_as_written(
         data=cl.partition(frame, sites=5, alpha=0.3),
         test=test_frame,
         privacy=cl.Privacy(epsilon=8),
+        strategy=MyStrategy(),
         rounds=2,
     )
     print(study.plan())  # noqa: T201 - as a researcher writes it
@@ -54,9 +71,13 @@ def test_the_sketch_runs_as_written(
     assert set(result.sites.unit) == {"record"}
     assert set(result.sites.basis) == {"whole-plan"}
     assert "against the coordinator" in repr(result)
+    assert read_run_recipe(result.folder / "recipe.toml").strategy == study.recipe.strategy
     temporary = result.folder
     assert (temporary / "data" / "train.jsonl").stat().st_mode & 0o077 == 0
     saved = result.save(tmp_path / "mine")
+    predictions = cl.load(saved).predict(list(test_frame.text))
+    hits = [p.to_json()["label"] == label for p, label in zip(predictions, test_frame.label)]  # noqa: B905
+    assert sum(hits) / len(hits) == result.test["accuracy"]
     assert (saved / "adapter" / "adapter_model.safetensors").stat().st_size > 0
     assert not (saved / "data").exists()
     assert (
@@ -64,6 +85,9 @@ def test_the_sketch_runs_as_written(
     )
     with pytest.raises(cl.CloisterError, match="exists already; choose a new folder"):
         result.save(tmp_path / "mine")
+    model = cl.load(tmp_path / "mine")
+    (found,) = model.predict(["chest pain at rest"])
+    assert set(found.probabilities) == set(NOTES)  # type: ignore[union-attr]
     del result
     assert not temporary.exists()
 
@@ -96,6 +120,17 @@ def test_sites_by_name_run_in_a_folder_that_is_kept_and_resumed(base: str, tmp_p
     assert weights[0] == weights[1]
     with pytest.raises(cl.CloisterError, match="exists already and is not written over"):
         cl.simulate(study, out=out)
+
+
+def test_what_is_no_study_or_engine_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(cl.CloisterError, match=r"study: str given.*from_toml\(path\)"):
+        cl.simulate("study.toml")  # type: ignore[arg-type]
+    with pytest.raises(cl.CloisterError, match="engine: 'spark' given; local or ray is needed"):
+        cl.simulate(cl.Study(), engine="spark")  # type: ignore[arg-type]
+    with pytest.raises(cl.CloisterError, match="engine: 'spark' given"):
+        cl.resume(tmp_path, engine="spark")  # type: ignore[arg-type]
+    with pytest.raises(cl.CloisterError, match="is no run's folder"):
+        cl.resume(tmp_path)
 
 
 def test_a_run_that_fails_leaves_no_records_behind(

@@ -165,9 +165,11 @@ def test_no_paper_is_taken_without_the_other_channel(site: SiteFile, tmp_path: P
     path = invited(tmp_path)
     with pytest.raises(UsageError, match=f"--fingerprint: missing.*{FINGERPRINT}"):
         take_invite(site, path, None, NOW, False)
-    for wrong in ("", "0" * 64, FINGERPRINT[:-1]):
+    for wrong in ("", "0" * 64):
         with pytest.raises(NetworkError, match="take neither"):
             take_invite(site, path, wrong, NOW, False)
+    with pytest.raises(UsageError, match="is shortened"):
+        take_invite(site, path, FINGERPRINT[:-1], NOW, False)
     assert not Membership.of(site).path.exists()
     assert take_invite(site, path, FINGERPRINT.upper(), NOW, False)
 

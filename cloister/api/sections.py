@@ -1,0 +1,98 @@
+"""What Python arguments come to as sections of a recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any
+
+from cloister.api.dealing import Dealt
+from cloister.api.memory_tables import NEEDED, is_table
+from cloister.errors import UsageError
+from cloister.fields import whole_table
+from cloister.strategies.config import PluginStrategy, StrategyConfig
+from cloister.strategies.plugins import named as named_strategy
+from cloister.tasks.config import TaskConfig
+from cloister.tasks.plugins import named as named_task
+
+# A section of a recipe: its fields by name, or its dataclass.
+Section = Mapping[str, object] | Any
+# What the recipe names where rows are in memory and no file was written yet. Each study's rows are
+# beside it; these names only let the rules of `[data]` hold.
+IN_MEMORY = "in-memory/{}.jsonl"
+
+
+def table_of(section: Section | None) -> dict[str, object]:
+    """A section's fields, from a mapping or its dataclass."""
+    if section is None:
+        return {}
+    if isinstance(section, Mapping):
+        return dict(section)
+    if isinstance(section, PluginStrategy | TaskConfig):
+        return section.table()
+    if dataclasses.is_dataclass(section) and not isinstance(section, type):
+        return whole_table(section)
+    raise UsageError(
+        f"{type(section).__name__} given for a section of the recipe; a dict of its fields, or "
+        "what the section is made of, is needed"
+    )
+
+
+def headed(key: str, section: object) -> dict[str, object]:
+    """A section that may be given by its first field alone."""
+    if isinstance(section, str | PathLike):
+        return {key: str(section)}
+    return table_of(section)
+
+
+def strategy_table(strategy: object) -> dict[str, object]:
+    """The section `[strategy]`; a strategy of one's own is named in it, with its options."""
+    if strategy is None or isinstance(strategy, str | Mapping | StrategyConfig | PluginStrategy):
+        return headed("name", strategy)
+    return named_strategy(strategy).table()  # type: ignore[arg-type]
+
+
+def task_table(task: object) -> dict[str, object]:
+    """The section `[task]`; a task of one's own is named in it."""
+    if not isinstance(task, type):
+        return headed("kind", task)
+    kind, plugin = named_task(task)
+    return {"kind": kind, "plugin": plugin.table()}
+
+
+def given(**fields: object) -> dict[str, object]:
+    """The fields that have a value."""
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def source_of(data: object) -> tuple[object, dict[str, object]]:
+    """The training data themselves, and the fields of `[data]` that say how they are dealt."""
+    if isinstance(data, Dealt) and isinstance(data.data, Mapping):
+        raise UsageError("data: sites given to be dealt; give them as data, without partition")
+    if isinstance(data, Dealt):
+        return data.data, data.fields
+    if is_table(data):
+        raise UsageError(
+            "data: one table given, without its sites; deal it with "
+            'cloister.partition(table, sites=5), or by="column" where rows name their sites'
+        )
+    if isinstance(data, Mapping):
+        return data, {"sites": len(data), "partition": "column"}
+    return data, {}
+
+
+def stated(source: object, split: str) -> str | None:
+    """What the recipe names as a source.
+
+    Raises:
+        UsageError: It is no source and no table.
+    """
+    if source is None or isinstance(source, str):
+        return source
+    if isinstance(source, PathLike):
+        return str(source)
+    if is_table(source) or (split == "train" and isinstance(source, Mapping)):
+        return IN_MEMORY.format(split)
+    name = "data" if split == "train" else split
+    raise UsageError(f"{name}: {type(source).__name__} given; a file, a hub id, or {NEEDED}")

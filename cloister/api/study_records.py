@@ -1,0 +1,88 @@
+"""The records of a study whose data are in memory, checked as files of them are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from os import PathLike
+
+from cloister.api.memory_tables import records_in
+from cloister.data.config import DataConfig
+from cloister.data.records import Record, RecordKind
+from cloister.errors import UsageError
+from cloister.names import is_name
+from cloister.recipe import Recipe
+from cloister.tasks.public_labels import study_labels
+
+
+def records_of(recipe: Recipe, sources: Mapping[str, object]) -> dict[str, tuple[Record, ...]]:
+    """Reads what is in memory.
+
+    Raises:
+        DataError: A row lacks what the task needs, or a label that the public sets do not have.
+    """
+    held = {
+        split: source
+        for split, source in sources.items()
+        if source is not None and not isinstance(source, str | PathLike)
+    }
+    if not held:
+        return {}
+    kind, data = recipe.task.records, recipe.data
+    tables = {
+        split: _site_tables(source, kind, data)
+        if isinstance(source, Mapping)
+        else records_in(
+            source,
+            "data" if split == "train" else split,
+            kind,
+            data,
+            train=split == "train",
+            sites=split == "train" and data.partition == "column",
+        )
+        for split, source in held.items()
+    }
+    _check_public(recipe, tables)
+    return tables
+
+
+def _site_tables(
+    sites: Mapping[str, object], kind: RecordKind, data: DataConfig
+) -> tuple[Record, ...]:
+    """The records of every site's own table, each with its site."""
+    unfit = [name for name in sites if not isinstance(name, str) or not is_name(name)]
+    if unfit:
+        raise UsageError(
+            f"data: {unfit[0]!r} given as a site's name; it names files, so it must be a string "
+            "without / and \\ that begins with no dot"
+        )
+    return tuple(
+        dataclasses.replace(record, site=name)
+        for name in sorted(sites)
+        for record in records_in(sites[name], name, kind, data, train=True, sites=False)
+    )
+
+
+def _check_public(recipe: Recipe, tables: Mapping[str, tuple[Record, ...]]) -> None:
+    """Holds public sets in memory to what files of them are held to.
+
+    Raises:
+        UsageError: The training data are given as a public set.
+        DataError: Training data have labels that the study does not.
+    """
+    for split in ("test", "validation"):
+        if split in tables and _bare(tables[split]) == _bare(tables.get("train", ())):
+            raise UsageError(
+                f"{split}: the training data given; scores on private records are releases that "
+                "nobody charges: give a public set"
+            )
+    public = {split: records for split, records in tables.items() if split != "train"}
+    is_whole = {"train", "test"} <= tables.keys() and (
+        recipe.data.validation is None or "validation" in tables
+    )
+    if is_whole:
+        study_labels(recipe.task.labels, recipe.task.kind, {"data": tables["train"]}, public)
+
+
+def _bare(records: tuple[Record, ...]) -> list[Record]:
+    return [dataclasses.replace(record, site=None, person=None) for record in records]
