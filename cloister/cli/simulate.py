@@ -139,7 +139,6 @@ def simulate(
     with_twin = (recipe is None and not resume) if twin is None else twin
     with_twin = with_twin and study.privacy.enabled
 
-    from cloister.api.simulating import run_study
     from cloister.cli.display import Display
     from cloister.server.run_directory import RunDirectory
     from cloister.simulation.early import refuse_early
@@ -160,6 +159,7 @@ def simulate(
     for note in warnings(study):
         display.warn(note)
 
+    from cloister.api.simulating import run_study  # loads torch, which no refusal above does
     from cloister.simulation.run import Events
 
     events = Events(
