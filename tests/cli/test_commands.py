@@ -129,7 +129,7 @@ def command_parameters(name: str) -> list[list[str]]:
     ("epsilon", "cell"),
     [
         ({}, "–"),
-        ({"a": 1.234}, "1.23"),
+        ({"a": 1.234}, "1.24"),
         ({"a": 1.0, "b": 1.0}, "1.00 at each of 2"),
         ({"a": 1.0, "b": float("inf")}, "a 1.00, b ∞"),
     ],
