@@ -44,8 +44,9 @@ audit: $(VENV)/.demo ## Put the quickstart's mechanism to its laws, and attack i
 bench: $(VENV)/.dev ## Speed and memory, as ratios within one run
 	$(BIN)/python -m benchmarks
 
-reference: $(VENV)/.dev ## docs/api.md and docs/commands.md anew, from docstrings and --help
+reference: $(VENV)/.dev ## docs/api.md, docs/commands.md and docs/recipe.md anew, from what they describe
 	$(BIN)/python tools/reference.py
+	$(BIN)/python tools/recipe_reference.py
 
 docs: .venv-docs/.made ## The documentation as web pages, in site/; nothing is fetched while building
 	.venv-docs/bin/zensical build --strict --clean

@@ -13,6 +13,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeVar
 
 from cloister.bounds import Bound, Items, shortened
@@ -23,8 +24,20 @@ Section = TypeVar("Section")
 
 # Longest key that a message repeats or a near one is looked for; our longest has 22 characters.
 LONGEST_KEY = 64
+# Metadata key of a field: what it is called elsewhere, in lower case.
+SYNONYMS = "synonyms"
 # Metadata of a field that is set by the machine's own file and is no key of its section.
 ELSEWHERE = {"elsewhere": True}
+
+
+def called(synonyms: str) -> dict[str, str]:
+    """Metadata of a field: what users of other programs call it.
+
+    Args:
+        synonyms: Names in lower case, parted by blanks. They are for messages alone: a file that
+            uses one is refused, with the field's own name.
+    """
+    return {SYNONYMS: synonyms}
 
 
 class _UnfitError(Exception):
@@ -42,6 +55,7 @@ def read_section(
     problems: list[str],
     *,
     is_whole: bool = False,
+    others: Mapping[str, type] | None = None,
 ) -> Section | None:
     """Makes a section's dataclass from its table.
 
@@ -52,6 +66,8 @@ def read_section(
         path: The section's name, for messages.
         problems: Gets one line for each thing wrong.
         is_whole: Whether every field must be there, so that no default is ever filled in.
+        others: The file's other sections by name, so that a message can name the one that an
+            unknown key belongs to.
 
     Returns:
         The section, or None where something is wrong.
@@ -63,7 +79,9 @@ def read_section(
         problems += [f"{path}.{key}: missing" for key in hints if key not in table]
     for key, value in table.items():
         if key not in hints:
-            problems.append(f"{path}.{shortened(key)[1:-1]}: unknown key{_near(key, hints)}")
+            problems.append(
+                f"{path}.{shortened(key)[1:-1]}: unknown key{_near(key, kind, others or {})}"
+            )
             continue
         try:
             absent = value is None and takes_none(hints[key])  # TOML itself has no None
@@ -119,8 +137,14 @@ def takes_none(hint: Any) -> bool:
     return type(None) in typing.get_args(hint)
 
 
-def parse_assignment(text: str) -> tuple[str, str, object]:
+def parse_assignment(
+    text: str, sections: Mapping[str, type] | None = None
+) -> tuple[str, str, object]:
     """Reads `section.key=value`; the value is TOML, or else a bare string.
+
+    Args:
+        text: As it was given.
+        sections: By name, so that a message can name the section of a bare key.
 
     Raises:
         UsageError: The text is not of that form.
@@ -128,6 +152,12 @@ def parse_assignment(text: str) -> tuple[str, str, object]:
     target, equals, raw = text.partition("=")
     section, dot, key = target.strip().partition(".")
     if not equals or not dot or not section or not key:
+        meant = owners(target.strip(), sections or {}) if equals and not dot else []
+        if meant:
+            raise UsageError(
+                f"--set {shortened(text)[1:-1]}: the section is missing; "
+                f"{' or '.join(f'{field}={shortened(raw)[1:-1]}' for field in meant)} is needed"
+            )
         raise UsageError(
             f"--set {shortened(text)[1:-1]}: section.key=value is needed, as in "
             "training.local_steps=2"
@@ -161,9 +191,58 @@ def whole_table(section: object) -> dict[str, object]:
     return table
 
 
-def _near(key: str, known: Mapping[str, object]) -> str:
-    near = difflib.get_close_matches(key[:LONGEST_KEY], known, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
+def owners(key: str, sections: Mapping[str, type]) -> list[str]:
+    """The fields that a key can mean, as `section.key`, where it was given without its section.
+
+    Args:
+        key: As it was given.
+        sections: Dataclasses by name.
+
+    Returns:
+        Fields of that name; where there is none, fields that are called so elsewhere.
+    """
+    same = [name for name, kind in sections.items() if key in _keys(kind)]
+    if same:
+        return [f"{name}.{key}" for name in same]
+    named = {name: _synonyms(kind).get(key.lower()) for name, kind in sections.items()}
+    return [f"{name}.{own}" for name, own in named.items() if own is not None]
+
+
+@lru_cache(maxsize=64)  # a file may have thousands of unknown keys, and each is looked for
+def _keys(kind: type) -> tuple[str, ...]:
+    """A section's keys."""
+    return tuple(field_types(kind))
+
+
+@lru_cache(maxsize=64)
+def _synonyms(kind: type) -> dict[str, str]:
+    """What a section's keys are called elsewhere: key by synonym."""
+    return {
+        synonym: field.name
+        for field in dataclasses.fields(kind)
+        for synonym in field.metadata.get(SYNONYMS, "").split()
+    }
+
+
+def _near(key: str, kind: type, others: Mapping[str, type]) -> str:
+    """What an unknown key may have meant, for the end of a message.
+
+    A known synonym comes first, then a field of the same name in another section, then a name that
+    is spelt nearly alike, then a synonym of another section's field.
+    """
+    known = _keys(kind)
+    synonym = _synonyms(kind).get(key.lower())
+    if synonym is not None:
+        return f"; did you mean {synonym}?"
+    elsewhere = owners(key, others)
+    if any(field.endswith(f".{key}") for field in elsewhere):
+        return f"; it is a key of another section: {' or '.join(elsewhere)}"
+    near = difflib.get_close_matches(key[:LONGEST_KEY].lower(), known, n=1)
+    if near:
+        return f"; did you mean {near[0]}?"
+    if elsewhere:
+        return f"; did you mean {' or '.join(elsewhere)}?"
+    return f"; known: {', '.join(known)}"
 
 
 def _convert(value: object, hint: Any) -> object:
@@ -180,38 +259,38 @@ def _convert(value: object, hint: Any) -> object:
     if origin is Literal:
         if any(type(value) is type(a) and value == a for a in arguments):
             return value
-        raise _UnfitError(value, _name(hint))
+        raise _UnfitError(value, type_words(hint))
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise _UnfitError(value, _name(hint))
+            raise _UnfitError(value, type_words(hint))
         return tuple(_item(item, arguments[0], number) for number, item in enumerate(value))
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         if isinstance(value, str | hint) and value in {member.value for member in hint}:
             return hint(value)
-        raise _UnfitError(value, _name(hint))
+        raise _UnfitError(value, type_words(hint))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         try:
             return float(value)
         except OverflowError:
-            raise _UnfitError(value, _name(hint)) from None
+            raise _UnfitError(value, type_words(hint)) from None
     if type(value) is hint:
         return value
-    raise _UnfitError(value, _name(hint))
+    raise _UnfitError(value, type_words(hint))
 
 
 def _bounded(value: object, hint: Any, arguments: tuple[Any, ...]) -> object:
     kind, bounds = arguments[0], [bound for bound in arguments[1:] if isinstance(bound, Bound)]
     for bound in bounds:  # before a long list is converted
         if isinstance(bound, Items) and isinstance(value, list | tuple) and not bound(value):
-            raise _UnfitError(value, _name(hint))
+            raise _UnfitError(value, type_words(hint))
     try:
         converted = _convert(value, kind)
     except _UnfitError as error:
         if error.place:
             raise
-        raise _UnfitError(value, _name(hint)) from None
+        raise _UnfitError(value, type_words(hint)) from None
     if not all(bound(converted) for bound in bounds):
-        raise _UnfitError(value, _name(hint))
+        raise _UnfitError(value, type_words(hint))
     return converted
 
 
@@ -234,15 +313,17 @@ def _convert_union(value: object, members: list[Any]) -> object:
     raise _UnfitError(value, " or ".join(needs))
 
 
-def _name(hint: Any) -> str:
-    """Names a type as error messages do."""
+def type_words(hint: Any) -> str:
+    """A field's type with its bounds, in words: for messages and the reference of recipes."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return " ".join([_name(arguments[0]), *(str(bound) for bound in arguments[1:])])
+        return " ".join([type_words(arguments[0]), *(str(bound) for bound in arguments[1:])])
     if origin is Literal:
-        return " or ".join(f'"{a}"' for a in arguments)
+        return " or ".join(f'"{a}"' if isinstance(a, str) else str(a) for a in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(type_words(a) for a in arguments if a is not type(None))
     if origin is tuple:
-        return f"a list of {_name(arguments[0])}"
+        return f"a list of {type_words(arguments[0])}"
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return " or ".join(f'"{member.value}"' for member in hint)
     names = {

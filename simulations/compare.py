@@ -21,7 +21,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from cloister.data.guess import is_spaceless
 from cloister.data.load import load
 from cloister.data.records import TextRecord
 from cloister.recipe import Recipe, read_recipe
@@ -64,17 +66,28 @@ def run(recipe: Recipe) -> tuple[Result, float]:
 
 
 def tf_idf(recipe: Recipe) -> float:
-    """Accuracy of TF-IDF (words and pairs) with a linear SVM on all records pooled."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    """Accuracy of TF-IDF with a linear SVM on all records pooled."""
     from sklearn.pipeline import make_pipeline
     from sklearn.svm import LinearSVC
 
     data = recipe.data
     sets = [load(data.train, "train", "text", data), load(data.test or "", "test", "text", data)]
     texts = [[r for r in records if isinstance(r, TextRecord)] for records in sets]
-    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LinearSVC())
+    model = make_pipeline(vectorizer([r.text for r in texts[0]]), LinearSVC())
     model.fit([r.text for r in texts[0]], [r.label for r in texts[0]])
     return float(model.score([r.text for r in texts[1]], [r.label for r in texts[1]]))
+
+
+def vectorizer(texts: list[str]) -> Any:
+    """TF-IDF of words and pairs; of one to three characters where texts have no blanks.
+
+    Split by blanks, a Chinese sentence is one word, which no other sentence has.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    if is_spaceless(texts):
+        return TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True)
+    return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
 
 
 def row(study: str, name: str, runs: list[tuple[Result, float]]) -> str:

@@ -54,7 +54,8 @@ class Study:
 
     Args:
         model: The base (a hub id or a folder), or the whole section `[model]`.
-        task: The task's kind, the whole section `[task]`, or a class of one's own.
+        task: The task's kind, a class of one's own (docs/extending.md), or the whole section
+            `[task]`.
         data: Training data: a file, hub id or `synthetic:hospitals` whose rows name their sites;
             `cloister.partition(…)` of such or of a table in memory; or a table for each site by the
             site's name. A table is a pandas.DataFrame, pyarrow.Table, datasets.Dataset or list of
@@ -62,9 +63,9 @@ class Study:
         test: The public test set: a table, file or hub id.
         validation: A public validation set, likewise.
         privacy: What every site is promised: `cloister.Privacy(…)`.
-        strategy: A method's name, the whole section `[strategy]`, or a `cloister.Strategy` of one's
-            own: an object, whose dataclass fields are its options, or a class. The recipe names its
-            import path; one of a script or notebook runs in this process alone.
+        strategy: A strategy's name, an object or class of one's own (docs/extending.md), or the
+            whole section `[strategy]`. The recipe names the class by its import path and states an
+            object's dataclass fields; one of a script or notebook runs in this process alone.
         rounds: Rounds of the study: `federation.num_rounds`.
         name: What the study is called; absent: `study`, or the quickstart's name without `data`.
         seed: Root of everything that may be reproducible.

@@ -84,12 +84,17 @@ def plan_study(recipe: Recipe) -> StudyPlan:
         RefusedError: No noise meets the target.
     """
     from cloister.recipe import warnings
-    from cloister.simulation.planning import plans_by_size
+    from cloister.simulation.planning import plans_by_size, why_uncounted
 
     if not recipe.privacy.enabled:
         raise UsageError("privacy.enabled: false given; there is nothing to plan without privacy")
     plans = [_facts(recipe, count, made) for made, count in plans_by_size(recipe)]
-    notes = [*warnings(recipe), *(note for facts in plans for note in facts.pop("warnings"))]
+    uncounted = why_uncounted(recipe)
+    notes = [
+        *warnings(recipe),
+        *(note for facts in plans for note in facts.pop("warnings")),
+        *([uncounted] if uncounted is not None else []),
+    ]
     return StudyPlan(recipe.digest(), tuple(plans), tuple(notes))
 
 

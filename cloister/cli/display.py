@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Sequence
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Group
 from rich.live import Live
@@ -14,17 +17,29 @@ from rich.table import Table
 from cloister.cli.terminal import Terminal
 from cloister.ledger.stated import shown
 from cloister.recipe import Recipe
-from cloister.server.report import RoundReport
-from cloister.simulation.result import Result
 
+if TYPE_CHECKING:  # they load what a refusal does not need
+    from cloister.server.report import RoundReport
+    from cloister.simulation.result import Result
+
+# Closed rounds whose mean time tells how long the rest takes: enough to even out the machine.
+TIMED = 5
 # Rows shown of a long study; the whole is in metrics.jsonl.
 SHOWN = 15
 
 
 class Display:
-    """Draws a running study on stderr: live on a terminal, else a line for each round."""
+    """Draws a running study on stderr: live on a terminal, else a line for each round.
 
-    def __init__(self, recipe: Recipe, closed_rounds: int = 0) -> None:
+    Args:
+        recipe: The study.
+        closed_rounds: How many an earlier process closed.
+        is_verbose: Whether each stage's time and each round's norms are shown too.
+    """
+
+    def __init__(self, recipe: Recipe, closed_rounds: int = 0, *, is_verbose: bool = False) -> None:
+        self._is_verbose = is_verbose
+        self._started = time.monotonic()
         self._console = Terminal(stderr=True)
         self._recipe = recipe
         self._steps = recipe.data.sites * recipe.training.local_steps
@@ -65,6 +80,8 @@ class Display:
         if text.startswith("the same without privacy"):
             self._reports, self.closed_rounds = [], 0
         self._stage = text
+        if self._is_verbose:
+            self.note(f"{time.monotonic() - self._started:7.1f} s  {text}")
         self._bar.update(self._task, visible=text == "training", description="round 1", completed=0)
         if self._console.is_terminal:
             self._draw()
@@ -81,12 +98,16 @@ class Display:
         """Prints the row of a closed round."""
         self._reports.append(report)
         self.closed_rounds = report.round
-        following = f"round {report.round + 1}"
+        left = time_left(self._reports, self._recipe.federation.num_rounds)
+        following = f"round {report.round + 1}" + (f", {left}" if left else "")
         self._bar.update(self._task, completed=0, description=following)
         if self._console.is_terminal:
             self._draw()
         else:
-            self._console.print("  ".join(self._cells(report)), highlight=False)
+            cells = [*self._cells(report), *([left] if left else [])]
+            self._console.print("  ".join(cells), highlight=False, soft_wrap=True)
+        if self._is_verbose:
+            self.note(round_details(report))
 
     def warn(self, note: str) -> None:
         """Something allowed but seldom meant."""
@@ -160,6 +181,40 @@ class Display:
             f"{(report.bytes_up + report.bytes_down) / 1e6:.2f} MB",
             f"{report.seconds:.1f}",
         )
+
+
+def time_left(reports: Sequence[RoundReport], num_rounds: int) -> str:
+    """How long the rest of a study takes, in words, from the time of its last closed rounds.
+
+    Args:
+        reports: Closed rounds of this process, oldest first. The first is left out where others
+            are there: it fills caches that the rest use.
+        num_rounds: Rounds of the study.
+
+    Returns:
+        Empty where nothing is left, or no round was closed yet.
+    """
+    timed = (reports[1:] or reports)[-TIMED:]
+    if not timed or reports[-1].round >= num_rounds:
+        return ""
+    mean = sum(one.seconds for one in timed) / len(timed)
+    seconds = mean * (num_rounds - reports[-1].round)
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} s left"
+    if seconds < 90 * 60:
+        return f"about {round(seconds / 60)} min left"
+    return f"about {seconds / 3600:.1f} h left"
+
+
+def round_details(report: RoundReport) -> str:
+    """What `--verbose` adds of a closed round, in one line."""
+    norm = "–" if report.update_norm is None else f"{report.update_norm:.4g}"
+    error = "–" if report.aggregation_error is None else f"{report.aggregation_error:.3g}"
+    return (
+        f"  round {report.round}: update norm {norm}, aggregation error {error}, "
+        f"{report.bytes_up:,} bytes up, {report.bytes_down:,} down, scoring "
+        f"{report.seconds_scoring:.1f} s"
+    )
 
 
 def epsilon_cell(epsilon: dict[str, float]) -> str:

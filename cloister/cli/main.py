@@ -13,12 +13,14 @@ import typer
 from cloister import __version__
 from cloister.cli import (
     audit,
+    compare,
     dashboard,
     environment,
     epsilon,
     evaluate,
     ledger,
     member,
+    new,
     offline,
     plan,
     predict,
@@ -38,12 +40,13 @@ app = typer.Typer(
     name="cloister",
     help="Fine-tune a language model together, under differential privacy; no record leaves.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("new")(new.new)
 app.command("simulate")(simulate.simulate)
+app.command("compare")(compare.compare)
 app.command("plan")(plan.plan)
 app.command("epsilon")(epsilon.epsilon)
 app.command("evaluate")(evaluate.evaluate)
@@ -59,14 +62,24 @@ app.add_typer(member.app, name="member")
 app.add_typer(runs.app, name="run")
 
 
+def _print_version(is_asked: bool) -> None:
+    """Prints the version and ends, before a missing command is an error."""
+    if is_asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
-    context: typer.Context,
-    version: bool = typer.Option(False, "--version", help="Print the version and end."),
+    version: bool = typer.Option(
+        False,
+        "--version",
+        callback=_print_version,
+        is_eager=True,
+        help="Print the version and end.",
+    ),
 ) -> None:
-    if version:
-        typer.echo(__version__)
-        context.exit(0)
+    """Options that stand before any command."""
 
 
 def main() -> None:
@@ -96,7 +109,7 @@ def _run(arguments: list[str]) -> int:
     try:
         code = app(args=arguments, prog_name="cloister", standalone_mode=False)
     except CloisterError as error:
-        say_error(str(error))
+        say_error("\n".join([str(error), *getattr(error, "__notes__", ())]))
         return error.exit_code
     except BrokenPipeError:  # whoever read the output ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

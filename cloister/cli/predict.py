@@ -56,13 +56,13 @@ def predict(
     if out is not None and out.exists():
         raise UsageError(f"{out} exists already and is not written over; choose another --out")
     from cloister.data.unlabelled import read_unlabelled
-    from cloister.export.adapter_folder import adapter_folder, read_released
-    from cloister.serving.model import load
+    from cloister.export.adapter_folder import adapter_folder
+    from cloister.serving.model import about_adapter, load
 
     # What can be wrong with the records is said before the base is loaded, which takes longest.
-    about = read_released(adapter_folder(adapter))
-    kind = about.task.records
-    inputs = list(text or []) if data is None else read_unlabelled(data, kind, about.data)
+    about = about_adapter(adapter)
+    records = about.task.records
+    inputs = list(text or []) if data is None else read_unlabelled(data, records, about.data)
     model = load(adapter, device, base=base)
     predictions = model.predict(inputs)
     if out is not None:

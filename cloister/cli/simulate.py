@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloister.errors import CloisterError, UsageError
+from cloister.cli.sweep import sweep as run_sweep
+from cloister.errors import BadFileError, CloisterError, RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from cloister.cli.display import Display
+    from cloister.recipe import Recipe
 
 EXAMPLE = """
 Runs a federated study on this machine: every site's training, noise and accounting as they would
@@ -24,7 +31,11 @@ Examples:
     cloister simulate simulations/bank_intents.toml --set data.train=train.jsonl
     --set data.test=test.jsonl --out runs/bank
 
+    cloister simulate simulations/bank_intents.toml --dry-run
+
     cloister simulate --resume --out runs/bank
+
+    cloister simulate study.toml --seeds 3 --sweep privacy.epsilon=1,3,8 --out runs/sweep
 """
 
 
@@ -59,6 +70,34 @@ def simulate(
             help="Also run the same without privacy, untuned. Absent: only without a recipe.",
         ),
     ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=100,
+            help="Repeat with so many seeds, into one folder. Seeds change the adapter's start and "
+            "the partition only; private noise and sampling are fresh in every run, by the "
+            "operating system.",
+        ),
+    ] = None,
+    sweeps: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sweep",
+            metavar="SECTION.KEY=A,B,…",
+            help="Run each value, into one folder; repeated: each combination.",
+        ),
+    ] = None,
+    is_dry: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Check plan, base, data and gradients; stop before the first round.",
+        ),
+    ] = False,
+    is_verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also show stages' times and rounds' norms.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object at the end.")
     ] = False,
@@ -66,6 +105,26 @@ def simulate(
     """Run a federated study on this machine."""
     from cloister.recipe import read_recipe, read_run_recipe, warnings
 
+    if sweeps or seeds is not None:
+        if resume or is_dry or twin:
+            raise UsageError(
+                "--sweep, --seeds: --resume, --dry-run and --twin are for one run; the same "
+                "command goes on with a sweep, and --sweep privacy.enabled=true,false adds runs "
+                "without privacy"
+            )
+        run_sweep(
+            recipe,
+            assignments or [],
+            sweeps or [],
+            seeds or 1,
+            engine=engine.value,
+            out=out,
+            is_verbose=is_verbose,
+            as_json=as_json,
+        )
+        return
+    if resume and is_dry:
+        raise UsageError("--dry-run: checks a study before it begins; leave --resume out")
     if resume and (out is None or recipe is not None or assignments):
         raise UsageError(
             "--resume: give the run's folder as --out, and nothing else; its own recipe.toml is "
@@ -83,13 +142,26 @@ def simulate(
     from cloister.api.simulating import run_study
     from cloister.cli.display import Display
     from cloister.server.run_directory import RunDirectory
-    from cloister.simulation.run import Events
+    from cloister.simulation.early import refuse_early
 
+    if is_verbose:
+        logging.getLogger("cloister").setLevel(logging.INFO)
+    if not resume:  # a resumed run says besides what to do about its recipe
+        refuse_early(study, engine.value)
+    if is_dry:
+        display = Display(study, is_verbose=is_verbose)
+        for note in warnings(study):
+            display.warn(note)
+        _dry_run(study, display, as_json)
+        return
     folder = out or Path("runs") / f"{study.study.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     run = RunDirectory.reopen(folder) if resume else RunDirectory.create(folder, study)
-    display = Display(study, closed_rounds=len(run.metrics()))
+    display = Display(study, closed_rounds=len(run.metrics()), is_verbose=is_verbose)
     for note in warnings(study):
         display.warn(note)
+
+    from cloister.simulation.run import Events
+
     events = Events(
         display.on_stage,
         display.on_step,
@@ -101,6 +173,10 @@ def simulate(
     try:
         with display:
             result = run_study(study, run, engine.value, with_twin, events)
+    except (UsageError, BadFileError, RefusedError) as error:
+        if resume:
+            error.add_note(_after_resume(folder, display.closed_rounds))
+        raise
     except KeyboardInterrupt:
         raise CloisterError(
             f"interrupted in round {display.closed_rounds + 1}; {display.closed_rounds} rounds "
@@ -110,6 +186,47 @@ def simulate(
     display.summary(result.finished)
     if as_json:
         typer.echo(json.dumps(result.to_json()))
+
+
+def _dry_run(study: Recipe, display: Display, as_json: bool) -> None:
+    """Prepares a study, and says what it comes to before its first round."""
+    from cloister.simulation.dry_run import dry_run
+    from cloister.simulation.run import Events
+
+    checked = dry_run(
+        study,
+        Events(
+            on_stage=display.on_stage,
+            on_note=display.note,
+            on_warning=display.warn,
+            on_base=display.note,
+        ),
+    )
+    if as_json:
+        promises = {site: promise.to_json() for site, promise in checked.promises.items()}
+        typer.echo(json.dumps({**asdict(checked), "promises": promises}))
+        return
+    for site, promise in checked.promises.items():
+        typer.echo(f"{site}: {promise}")
+    typer.echo(
+        f"{checked.parameters:,} parameters travel; {checked.test_records:,} test records; "
+        f"{len(checked.labels)} labels; base {checked.base_sha256[:16]}…"
+    )
+    typer.echo("The study can run. Nothing was trained, charged or kept.")
+
+
+def _after_resume(folder: Path, closed_rounds: int) -> str:
+    """What to do about a run that cannot go on as its recipe says."""
+    recipe = f"a resumed run keeps its own recipe, {folder / 'recipe.toml'}; "
+    if closed_rounds:
+        return recipe + (
+            "if that recipe is at fault, correct yours and start a new run with another --out; the "
+            f"{closed_rounds} closed rounds stay charged in {folder / 'ledgers'}"
+        )
+    return recipe + (
+        "if that recipe is at fault, correct yours and run `cloister simulate RECIPE --out "
+        f"{folder}` without --resume: where nothing was charged yet, the folder is used again"
+    )
 
 
 simulate.__doc__ = EXAMPLE

@@ -3,7 +3,7 @@ which."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,7 +19,7 @@ from cloister.bounds import (
     Text,
 )
 from cloister.errors import UsageError
-from cloister.fields import check_bounds
+from cloister.fields import called, check_bounds
 
 SYNTHETIC = "synthetic:hospitals"
 
@@ -71,11 +71,15 @@ class DataConfig:
     messages: Column = "messages"
     site: Column = "site"
     person: Column | None = None
-    sites: Annotated[int, Between(1, MOST_SITES)] = 4
+    sites: Annotated[int, Between(1, MOST_SITES)] = field(
+        default=4, metadata=called("clients num_sites num_clients")
+    )
     partition: Partition = "column"
     # The usual strongly skewed setting of the literature.
     alpha: Annotated[float, Between(SMALL, LARGE)] = 0.3
-    public_records: Records | Annotated[tuple[Records, ...], Items(MOST_SITES)] = 1200
+    public_records: Records | Annotated[tuple[Records, ...], Items(MOST_SITES)] = field(
+        default=1200, metadata=called("records num_records records_per_site")
+    )
 
     def __post_init__(self) -> None:
         check_bounds(self)

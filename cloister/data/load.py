@@ -75,6 +75,40 @@ def load(
     return records
 
 
+def first_record(
+    source: str,
+    split: Split,
+    kind: RecordKind,
+    columns: DataConfig,
+    *,
+    sites: bool = False,
+    asker: Asker = RECIPE,
+) -> Record | None:
+    """Reads the first record of a file, to refuse what is plainly not the task's; see `load`.
+
+    Returns:
+        The record; None where the source is no file of this machine, so that nothing is known.
+
+    Raises:
+        DataError: The file is missing, damaged or empty, or its first row lacks what the task
+            needs.
+    """
+    if source == SYNTHETIC:
+        if kind != "text":
+            raise DataError(f"{SYNTHETIC} holds texts with labels; another task needs other data")
+        return None
+    path, training = _path(source), split == "train"
+    if not _is_file_name(source, path):
+        return None
+    reading = Reading(kind, columns, persons=training, sites=training and sites, asker=asker)
+    try:
+        for number, row in file_rows(path, split, reading.columns_read, asker):
+            return reading.record(row, path.name, number)
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read ({error.strerror or error})") from error
+    raise DataError(f"{source}: no records")
+
+
 def _path(source: str) -> Path:
     try:
         return Path(source).expanduser()

@@ -20,7 +20,7 @@ from transformers import (
 from transformers.utils import logging as hf_logging
 
 from cloister.errors import ModelFileError, RefusedError
-from cloister.models.config import DEFAULT_BASE, ModelConfig
+from cloister.models.config import DEFAULT_BASE, ModelConfig, base_problem
 from cloister.models.kinds import network_class, read_config
 from cloister.models.pretrained import from_folder
 
@@ -45,8 +45,9 @@ def find_base(base: str) -> Path:
     folder = Path(base).expanduser()
     if folder.is_dir():
         return folder
-    if base.count("/") != 1 or base.startswith(("/", ".", "~")):
-        raise ModelFileError(f"model.base: {base} is no folder here and no hub id (owner/name)")
+    problem = base_problem(base)
+    if problem is not None:
+        raise ModelFileError(problem)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cloister.bounds import LARGE, MOST_NAME, MOST_PATH, MOST_SITES, SMALL, Between, Items, Text
 from cloister.errors import UsageError
-from cloister.fields import check_bounds
+from cloister.fields import called, check_bounds
 
 Train = Literal["both", "b", "b-moving", "b-kept", "alternate", "none"]
 Head = Literal["linear", "lora", "frozen"]
@@ -28,6 +29,19 @@ MOST_MODULES = 1000
 Rank = Annotated[int, Between(1, MOST_RANK)]
 
 
+def base_problem(base: str) -> str | None:
+    """Why `model.base` can name no base model; None where it may, which a look at the hub decides.
+
+    Args:
+        base: As the recipe has it.
+    """
+    if Path(base).expanduser().is_dir():
+        return None
+    if base.count("/") != 1 or base.startswith(("/", ".", "~")):
+        return f"model.base: {base} is no folder here and no hub id (owner/name)"
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The frozen base model.
@@ -45,7 +59,9 @@ class ModelConfig:
             folder says under `auto` and `trained`, else not.
     """
 
-    base: Annotated[str, Text(MOST_PATH, least=1)] = DEFAULT_BASE
+    base: Annotated[str, Text(MOST_PATH, least=1)] = field(
+        default=DEFAULT_BASE, metadata=called("name model path base_model model_name id")
+    )
     sha256: Annotated[str, Text(64)] | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     quantization: Literal["none", "8bit", "4bit"] = "none"
@@ -93,9 +109,11 @@ class LoraConfig:
             gradients are not exact.
     """
 
-    r: Rank = 4
+    r: Rank = field(default=4, metadata=called("rank lora_r lora_rank"))
     ranks: Annotated[tuple[Rank, ...], Items(MOST_SITES)] = ()
-    alpha: Annotated[float, Between(SMALL, LARGE)] = 8.0
+    alpha: Annotated[float, Between(SMALL, LARGE)] = field(
+        default=8.0, metadata=called("lora_alpha scaling")
+    )
     target_modules: Annotated[
         tuple[Annotated[str, Text(MOST_NAME, least=1)], ...], Items(MOST_MODULES)
     ] = ()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from cloister.bounds import LARGE, MOST_SITES, SMALL, Between, Items
 from cloister.errors import UsageError
-from cloister.fields import check_bounds
+from cloister.fields import called, check_bounds
 from cloister.privacy.accounting import LARGEST_EPSILON, SMALLEST_DELTA, SMALLEST_NOISE
 from cloister.privacy.central import CentralPlan, central_plan
 from cloister.privacy.events import MOST_NOISE
@@ -47,7 +47,7 @@ class PrivacyConfig:
             of ε. 0 clips without noise, which is not private (ε = ∞).
         delta: δ of the guarantee; should stay below 1/(10 n) of the smallest site.
         max_grad_norm: Bound on the Euclidean norm of one record's gradient over all trainable
-            parameters at once.
+            parameters at once. A recipe of token classification that states none gets 1.
         max_update_norm: Bound on the norm of what one site sends in one round; it limits a site's
             influence on the others, and costs no privacy (post-processing).
         noise: Who adds it. `site`: each site all of its own, so nobody sees an update without.
@@ -72,10 +72,15 @@ class PrivacyConfig:
     unit: Unit = Unit.RECORD
     # Bounds memory; an average of 8 has most of what more bring.
     max_records_per_person: Annotated[int, Between(1, MOST_OF_A_PERSON)] = 8
-    epsilon: Epsilon | None = None
-    noise_multiplier: Annotated[float, Between(0.0, MOST_NOISE)] | None = None
+    epsilon: Epsilon | None = field(default=None, metadata=called("eps target_epsilon"))
+    noise_multiplier: Annotated[float, Between(0.0, MOST_NOISE)] | None = field(
+        default=None, metadata=called("sigma")
+    )
     delta: Delta = 1e-5  # the literature's, fit for sites of up to 10,000 records
-    max_grad_norm: Norm = 8.0  # of a head on features of norm √384; most records pass unclipped
+    # Of a head on features of norm √384; most records pass unclipped.
+    max_grad_norm: Norm = field(
+        default=8.0, metadata=called("clip clip_norm clipping clipping_norm max_norm l2_norm_clip")
+    )
     max_update_norm: Norm = 50.0
     noise: Literal["site", "shared"] = "site"
     missing_sites: Annotated[int, Between(0, MOST_SITES)] = 0

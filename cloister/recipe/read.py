@@ -13,8 +13,16 @@ from typing import Any
 
 from cloister.bounds import shortened
 from cloister.errors import RecipeError, UsageError
-from cloister.fields import field_types, parse_assignment, read_section, takes_none
+from cloister.fields import (
+    LONGEST_KEY,
+    field_types,
+    owners,
+    parse_assignment,
+    read_section,
+    takes_none,
+)
 from cloister.models.config import DEFAULT_BASE
+from cloister.recipe.defaults import with_task_defaults
 from cloister.recipe.document import FORMAT, LAST_FORMAT, OLD_MACHINE, as_begun
 from cloister.recipe.rules import study_problems
 from cloister.recipe.schema import DEFAULT_SHA256, SECTIONS, Recipe
@@ -31,6 +39,11 @@ KINDS: dict[str, type] = {
 }
 # What was in `[training]` and is in `[machine]`.
 MOVED = tuple(f.name for f in dataclasses.fields(MachineConfig))
+# What a recipe's file is told that names no training data.
+STAND_IN = (
+    "data.train: none given; the quickstart's synthetic hospitals stand in. Give your own by "
+    "--set data.train=… and --set data.test=…"
+)
 
 Tables = dict[str, object]
 
@@ -47,7 +60,11 @@ def read_recipe(path: Path | None, assignments: Iterable[str] = ()) -> Recipe:
         RecipeError: Anything in it is invalid; all problems at once.
     """
     tables = {} if path is None else read_toml(path, "give the recipe's file")
-    return _read(tables, assignments)
+    recipe = _read(tables, assignments)
+    data = tables.get("data", {})
+    if path is None or not isinstance(data, dict) or "train" in data:
+        return recipe
+    return dataclasses.replace(recipe, notes=(*recipe.notes, STAND_IN), has_stand_in=True)
 
 
 def parse_recipe(text: str, assignments: Iterable[str] = ()) -> Recipe:
@@ -135,6 +152,8 @@ def _read(
     if is_begun:
         tables = _begun(tables)
     notes = _take_moved(tables, problems)
+    if not is_whole:
+        tables = with_task_defaults(tables)
     sections = read_sections(tables, problems, is_whole=is_whole, imports=imports)
     if problems:
         raise RecipeError(problems)
@@ -164,7 +183,13 @@ def read_sections(
     sections: dict[str, Any] = {}
     for name, table in tables.items():
         if name not in KINDS:
-            problems.append(f"{shortened(name)[1:-1]}: unknown section; known: {', '.join(KINDS)}")
+            meant = owners(name[:LONGEST_KEY], KINDS)
+            hint = (
+                f"it is a key, not a section: {' or '.join(meant)}"
+                if meant
+                else f"known: {', '.join(KINDS)}"
+            )
+            problems.append(f"{shortened(name)[1:-1]}: unknown section; {hint}")
         elif not isinstance(table, dict):
             problems.append(f"{name}: {shortened(table)} given; a section [{name}] is needed")
         elif name == "strategy":
@@ -174,7 +199,10 @@ def read_sections(
         else:
             if name == "model" and table.get("base", DEFAULT_BASE) == DEFAULT_BASE:
                 table = {"sha256": DEFAULT_SHA256, **table}
-            sections[name] = read_section(KINDS[name], table, name, problems, is_whole=is_whole)
+            others = {other: kind for other, kind in KINDS.items() if other != name}
+            sections[name] = read_section(
+                KINDS[name], table, name, problems, is_whole=is_whole, others=others
+            )
     return sections
 
 
@@ -199,7 +227,7 @@ def _strategy(
 
 def _assign(tables: Tables, assignment: str, problems: list[str]) -> None:
     try:
-        section, key, value = parse_assignment(assignment)
+        section, key, value = parse_assignment(assignment, KINDS)
     except UsageError as error:
         problems.append(str(error))
         return

@@ -14,7 +14,7 @@ from typing import Annotated
 from cloister.bounds import LARGEST_INTEGER, MOST_ROUNDS, MOST_SITES, Between, Text
 from cloister.data.config import DataConfig
 from cloister.errors import UsageError
-from cloister.fields import check_bounds
+from cloister.fields import called, check_bounds
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.privacy.config import PrivacyConfig
 from cloister.recipe import document
@@ -49,7 +49,9 @@ class StudyConfig:
     """
 
     name: Annotated[str, Text(LONGEST_STUDY_NAME)] = "hospital-triage"
-    seed: Annotated[int, Between(0, LARGEST_INTEGER)] = 0
+    seed: Annotated[int, Between(0, LARGEST_INTEGER)] = field(
+        default=0, metadata=called("random_seed random_state")
+    )
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -75,7 +77,7 @@ class FederationConfig:
             `data.validation`, and keep the best adapter; absent: no early stopping.
     """
 
-    num_rounds: Rounds = 30
+    num_rounds: Rounds = field(default=30, metadata=called("rounds epochs"))
     min_sites: Annotated[int, Between(1, MOST_SITES)] | None = None
     round_timeout: Seconds = 3600.0  # Flower's own default for one exchange
     absent_timeout: Seconds = 120.0
@@ -127,6 +129,7 @@ class Recipe:
         format: The format that the study was begun under, where that is not format 1; its document
             stays in it to the study's end.
         notes: What reading it changed, for the user; no part of the study.
+        has_stand_in: Whether its file names no training data, so that the quickstart's stand in.
     """
 
     study: StudyConfig = field(default_factory=StudyConfig)
@@ -143,6 +146,7 @@ class Recipe:
     begun: MachineConfig | None = None
     format: int = document.FORMAT
     notes: tuple[str, ...] = field(default=(), compare=False)
+    has_stand_in: bool = field(default=False, compare=False)
 
     def sections(self) -> dict[str, object]:
         """Returns the sections of the recipe by name."""
@@ -192,5 +196,7 @@ class Recipe:
 
 
 SECTIONS = tuple(
-    f.name for f in dataclasses.fields(Recipe) if f.name not in ("begun", "format", "notes")
+    f.name
+    for f in dataclasses.fields(Recipe)
+    if f.name not in ("begun", "format", "notes", "has_stand_in")
 )

@@ -2,6 +2,7 @@
 
 recipe.toml        the resolved recipe: every field with its value
 metrics.jsonl      one line for each closed round
+result.json        what a finished simulation came to
 checkpoint/        the state after the last closed round
 adapter/           the result in PEFT format, with its card
 ledgers/           the sites' ledgers, and what sites keep beside them (simulations)
@@ -10,6 +11,7 @@ certificates/      the sites' certificates: of a deployment SITE.certificate.jso
                    its own; of a simulation also bundle.zip and keys.json, with whole ledgers
                    (`cloister audit certificate`)
 data/              records of a study whose data were in memory, for resuming; its owner's alone
+.begun             says that a run made this folder, and nobody else
 tensorboard/       for those who asked
 *.png              plots
 """
@@ -27,10 +29,21 @@ from cloister.errors import BadFileError, UsageError
 from cloister.files import bad_file, write_whole
 from cloister.ledger.chain import Head
 from cloister.recipe import Recipe, read_run_recipe
+from cloister.server.unused_run import MARK, clear_unused
 from cloister.strategies.strategy import ServerState
 
 # The folder in it that holds records; whoever copies a run to pass it on leaves it out.
 RECORDS = "data"
+# What is said of a folder that a new run is not written into.
+TAKEN = (
+    "exists already and is not written over; choose another --out, or go on with an unfinished run "
+    "in it by --resume"
+)
+
+
+def is_taken(path: Path) -> bool:
+    """Whether something is at a path that a new run would write over."""
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
 
 
 @dataclass(frozen=True)
@@ -47,18 +60,18 @@ class RunDirectory:
     def create(cls, path: Path, recipe: Recipe) -> RunDirectory:
         """Makes a new folder with the recipe in it.
 
+        What a failed first try left there is cleared, as long as nothing was charged in it.
+
         Raises:
             UsageError: The folder holds something already.
             BadFileError: It cannot be written.
         """
         path = path.absolute()
         try:
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                raise UsageError(
-                    f"{path} exists already and is not written over; choose another --out, or go "
-                    "on with an unfinished run in it by --resume"
-                )
+            if is_taken(path) and not (path.is_dir() and clear_unused(path, RECORDS)):
+                raise UsageError(f"{path} {TAKEN}")
             path.mkdir(parents=True, exist_ok=True)
+            write_whole(path / MARK, b"")
             write_whole(path / "recipe.toml", recipe.to_toml().encode())
         except (OSError, ValueError) as error:
             raise bad_file(error, "written") from error
@@ -106,6 +119,11 @@ class RunDirectory:
             RecipeError: It lacks a field, or has an unknown one.
         """
         return read_run_recipe(self.recipe_file)
+
+    @property
+    def result_file(self) -> Path:
+        """What a finished run came to, as `simulate --json` prints it."""
+        return self.path / "result.json"
 
     @property
     def adapter(self) -> Path:

@@ -12,7 +12,12 @@ from torch import Tensor
 
 from cloister.data.records import TextRecord, TokenRecord
 from cloister.errors import MisfitError, UsageError
-from cloister.export.adapter_folder import Released, adapter_folder, load_released, read_released
+from cloister.export.adapter_folder import (
+    Released,
+    adapter_folder,
+    load_released,
+    read_released,
+)
 from cloister.models.limits import limits_of
 from cloister.serving.inputs import Input, Sentence, as_chat, as_plain_text, as_sentence
 from cloister.serving.predictions import Classified, Entity, Prediction, Replied, Tagged
@@ -152,22 +157,37 @@ def load(folder: str | Path, device: str | None = None, *, base: str | Path | No
         ModelFileError: The base is missing, or not the one that was trained on.
     """
     place = None if device is None else _device(device)
-    if read_released(adapter_folder(Path(folder))).task.plugin is not None:  # nothing is imported
-        raise UsageError(
-            f"{folder}: its task is a plug-in's, and only that could say what the outputs mean; "
-            "the script in adapter/README.md gives the logits"
-        )
+    about_adapter(folder)
     about, workspace = load_released(adapter_folder(Path(folder)), base)
-    if about.lora.train == "b-kept":
-        raise UsageError(
-            f"{folder}: each site kept a part of its own adapter (lora.train = b-kept), so this "
-            "folder is a start for a new site and predicts nothing by itself"
-        )
     if place is not None and about.model.quantization == "none":
         workspace.network.to(place)
     elif place is not None and place.type == "cpu":
         raise UsageError(f"device: {device} given; a quantized base runs on a GPU only")
     return Model(about, workspace)
+
+
+def about_adapter(folder: str | Path) -> Released:
+    """Reads what an adapter says of itself, where it can predict; nothing is loaded.
+
+    Args:
+        folder: As for `load`.
+
+    Raises:
+        UsageError: Its task is a plug-in's, or each site kept a part of it.
+        BadFileError: The folder holds no adapter, or a damaged one.
+    """
+    about = read_released(adapter_folder(Path(folder)))
+    if about.task.plugin is not None:  # which outputs mean what, the plug-in alone knows
+        raise UsageError(
+            f"{folder}: its task {about.task.kind} is a plug-in's, and only built-in tasks are "
+            "predicted for; cloister evaluate scores it"
+        )
+    if about.lora.train == "b-kept":
+        raise UsageError(
+            f"{folder}: each site kept a part of its own adapter (lora.train = b-kept), so this "
+            "folder is a start for a new site and predicts nothing by itself"
+        )
+    return about
 
 
 def _device(name: str) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from cloister.adapter.tensors import Adapter
 from cloister.errors import UsageError
 from cloister.evidence.site_facts import SiteFacts, site_facts
 from cloister.export.adapter_folder import export
+from cloister.files import write_whole
 from cloister.ledger.certificate_forms import statement
 from cloister.ledger.ledger import Ledger
 from cloister.ledger.storage import LedgerFile
@@ -78,7 +80,9 @@ def write_results(
         else None,
     )
     shared = Adapter({**workspace.start.select(workspace.kept), **state.adapter})
-    return result, ending_of(study, workspace, result).write(run, shared)
+    warning = ending_of(study, workspace, result).write(run, shared)
+    write_result(run, result)
+    return result, warning
 
 
 def ending_of(study: SimulatedStudy, workspace: Workspace, result: Result) -> Ending:
@@ -104,6 +108,11 @@ def _facts(folder: Path, site: str, digest: str) -> SiteFacts | str:
         return site_facts(statement(verdict, digest))
     except UsageError:
         return "its ledger charged no round of this study, so it sent nothing"
+
+
+def write_result(run: RunDirectory, result: Result) -> None:
+    """Writes `result.json`, by which a finished run is known and compared."""
+    write_whole(run.result_file, (json.dumps(result.to_json(), indent=1) + "\n").encode())
 
 
 def _personal_scores(

@@ -12,12 +12,10 @@ from cloister.errors import (
     CloisterError,
     QuorumError,
     RoundSpentError,
-    UsageError,
 )
 from cloister.ledger.chain import Head
 from cloister.ledger.ledger import Ledger
 from cloister.models.state import write_adapter
-from cloister.plugins import is_of_this_process
 from cloister.protocol.signed_questions import Unsigned
 from cloister.recipe import Recipe
 from cloister.server.app import make_server_app
@@ -27,6 +25,8 @@ from cloister.server.ports import Participants
 from cloister.server.report import RoundReport
 from cloister.server.run_directory import RunDirectory
 from cloister.server.study import ServerStudy
+from cloister.server.unused_run import held
+from cloister.simulation.early import check_engine
 from cloister.simulation.engines import Engine, run_local, run_ray
 from cloister.simulation.finish import write_results
 from cloister.simulation.ledgers import begin_ledgers
@@ -85,17 +85,12 @@ def simulate(
     Raises:
         CloisterError: Anything that ends it; closed rounds stay saved.
     """
-    events = events or Events()
-    if engine == "ray" and recipe.privacy.sharing(recipe.data.sites) is not None:
-        raise UsageError(
-            "privacy.noise: \"shared\" keeps each site's keys in its process, which Ray's workers "
-            "are not; use --engine local"
-        )
-    if engine == "ray" and is_of_this_process(recipe.task.kind):
-        raise UsageError(
-            f"task.kind: {recipe.task.kind} is a class of a script or notebook, which Ray's "
-            "workers do not have; put it into a module, or use --engine local"
-        )
+    with held(run.path):
+        return _simulate(recipe, run, engine, events or Events())
+
+
+def _simulate(recipe: Recipe, run: RunDirectory, engine: Engine, events: Events) -> Result:
+    check_engine(recipe, engine)
     coordinator = open_coordinator(recipe, run, events)
     final: list[ServerState] = []
     server_app = make_server_app(lambda context: coordinator.study(), final.append)

@@ -27,11 +27,12 @@ from cloister.errors import DataError
 from cloister.ledger.ledger import Ledger, key_file
 from cloister.ledger.signing import load_key, public_hex
 from cloister.names import is_name
-from cloister.privacy.plan import Plan, make_plan
+from cloister.privacy.plan import Plan
 from cloister.recipe import Recipe
 from cloister.recipe.schema import StudyConfig
 from cloister.simulation.kept import by_content
 from cloister.simulation.partition import partition
+from cloister.simulation.plans import plans_of
 from cloister.simulation.policies import simulated_budget, simulated_policy
 from cloister.tasks.public_labels import study_labels
 from cloister.training.machine import on_machine
@@ -97,28 +98,6 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
         )
     resolved = dataclasses.replace(recipe, task=dataclasses.replace(recipe.task, labels=labels))
     return SimulatedStudy(resolved, sites, test, validation, plans_of(recipe, tuple(sites)))
-
-
-def plans_of(recipe: Recipe, names: tuple[str, ...]) -> dict[str, Plan]:
-    """Each site's plan, from declared constants alone.
-
-    Raises:
-        RefusedError: No noise meets the target.
-    """
-    declared = recipe.data.public_records
-    by_site = declared if isinstance(declared, tuple) else (declared,) * len(names)
-    solved = {
-        records: make_plan(
-            recipe.privacy,
-            public_records=records,
-            expected_batch_size=recipe.training.expected_batch_size,
-            local_steps=recipe.training.local_steps,
-            num_rounds=recipe.federation.num_rounds,
-            sites=recipe.data.sites,
-        )
-        for records in set(by_site)
-    }
-    return {name: solved[records] for name, records in zip(names, by_site, strict=True)}
 
 
 @by_content(1)

@@ -8,7 +8,7 @@ from cloister.export.card import write_card
 from cloister.recipe import Recipe
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.engines import Engine
-from cloister.simulation.finish import ending_of
+from cloister.simulation.finish import ending_of, write_result
 from cloister.simulation.result import Result
 from cloister.simulation.run import Events, simulate
 from cloister.simulation.study import prepare, workspace_of
@@ -50,4 +50,5 @@ def simulate_with_twin(
     )
     study = prepare(recipe)
     write_card(run.adapter, ending_of(study, workspace_of(study), both).card)
+    write_result(run, both)
     return both

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cloister.bounds import MOST_NAME, Between, Items, Text, shortened
 from cloister.data.records import RecordKind
 from cloister.errors import UsageError
-from cloister.fields import ELSEWHERE, check_bounds, whole_table
+from cloister.fields import ELSEWHERE, called, check_bounds, whole_table
 from cloister.plugins import is_plugin_name
 from cloister.tasks.registry import BUILT_IN
 
@@ -74,12 +74,16 @@ class TaskConfig:
         plugin: Where `kind` is a plug-in's: which code it stands for.
     """
 
-    kind: TaskKind | TaskName = "sequence-classification"
+    kind: TaskKind | TaskName = field(
+        default="sequence-classification", metadata=called("task name type task_type")
+    )
     labels: Annotated[
         tuple[Annotated[str, Text(LONGEST_LABEL, lines=True, least=1)], ...], Items(MOST_LABELS)
     ] = ()
     # MiniLM was trained on 128 tokens; most notes and intents are shorter.
-    max_length: Annotated[int, Between(2, LONGEST_RECORD)] = 128
+    max_length: Annotated[int, Between(2, LONGEST_RECORD)] = field(
+        default=128, metadata=called("max_len max_seq_length max_tokens")
+    )
     chat_template: Annotated[str, Text(LONGEST_TEMPLATE, lines=True)] | None = None
     plugin: TaskPlugin | None = field(default=None, metadata=ELSEWHERE)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cloister.bounds import LARGE, MOST_RECORDS, MOST_ROUNDS, MOST_STEPS, Between
 from cloister.errors import UsageError
-from cloister.fields import ELSEWHERE, check_bounds
+from cloister.fields import ELSEWHERE, called, check_bounds
 
 # Smaller steps are lost in float32 beside adapters of size 1.
 Rate = Annotated[float, Between(1e-12, LARGE)]
@@ -33,7 +33,8 @@ class TrainingConfig:
         expected_batch_size: Mean size of a Poisson batch; over `data.public_records` it is the
             sample rate. Also the constant that gradients are divided by.
         local_steps: Optimizer steps a site takes in a round.
-        learning_rate: Peak learning rate.
+        learning_rate: Peak learning rate. A recipe of token classification that states none gets
+            24 (`cloister.recipe.defaults`).
         optimizer: Fresh in every round.
         momentum: Of SGD.
         weight_decay: Decoupled in AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101); an L2 term
@@ -59,9 +60,13 @@ class TrainingConfig:
     """
 
     mode: Literal["local-steps", "gradient-rounds"] = "gradient-rounds"
-    expected_batch_size: Annotated[int, Between(1, MOST_RECORDS)] = 300
-    local_steps: Annotated[int, Between(1, MOST_STEPS)] = 1
-    learning_rate: Rate = 1.0
+    expected_batch_size: Annotated[int, Between(1, MOST_RECORDS)] = field(
+        default=300, metadata=called("batch batch_size")
+    )
+    local_steps: Annotated[int, Between(1, MOST_STEPS)] = field(
+        default=1, metadata=called("steps local_epochs epochs")
+    )
+    learning_rate: Rate = field(default=1.0, metadata=called("lr rate"))
     plain_learning_rate: Rate = 0.4
     optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: Annotated[float, Between(0.0, 1.0, below=True)] = 0.0

@@ -75,6 +75,9 @@ def test_the_sketch_runs_as_written(
     temporary = result.folder
     assert (temporary / "data" / "train.jsonl").stat().st_mode & 0o077 == 0
     saved = result.save(tmp_path / "mine")
+    predictions = cl.load(saved).predict(list(test_frame.text))
+    hits = [p.to_json()["label"] == label for p, label in zip(predictions, test_frame.label)]  # noqa: B905
+    assert sum(hits) / len(hits) == result.test["accuracy"]
     assert (saved / "adapter" / "adapter_model.safetensors").stat().st_size > 0
     assert not (saved / "data").exists()
     assert (

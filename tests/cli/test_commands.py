@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cloister import __version__
 from cloister.cli.display import epsilon_cell
 from cloister.cli.main import app, run
 from tests.support.studies import small_assignments
@@ -79,14 +80,20 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
     }
     assert found == {
         "simulate": [
+            "--dry-run",
             "--engine",
             "--json",
             "--no-twin",
             "--out",
             "--resume",
+            "--seeds",
             "--set",
+            "--sweep",
             "--twin",
+            "--verbose",
         ],
+        "compare": ["--json", "--out"],
+        "new": ["--data", "--out"],
         "plan": ["--json", "--set"],
         "epsilon": [
             "--accountant",
@@ -129,10 +136,27 @@ def command_parameters(name: str) -> list[list[str]]:
     ("epsilon", "cell"),
     [
         ({}, "–"),
-        ({"a": 1.234}, "1.24"),
+        ({"a": 1.234}, "1.24"),  # what is read is never less than what holds
         ({"a": 1.0, "b": 1.0}, "1.00 at each of 2"),
         ({"a": 1.0, "b": float("inf")}, "a 1.00, b ∞"),
     ],
 )
 def test_equal_epsilons_are_said_once(epsilon: dict[str, float], cell: str) -> None:
     assert epsilon_cell(epsilon) == cell
+
+
+def test_the_version_is_printed_without_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+def test_a_shell_can_complete_commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_CLOISTER_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "cloister sim")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    with pytest.raises(SystemExit) as ended:
+        run(["sim"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.split() == ["simulate"]

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from cloister.errors import BadFileError, RecipeError
-from cloister.fields import parse_assignment
+from cloister.fields import SYNONYMS, field_types, parse_assignment
 from cloister.recipe import Recipe, parse_recipe, read_recipe, warnings
+from cloister.recipe.read import KINDS
 from cloister.toml_text import MOST_BYTES
 
 
@@ -225,3 +226,44 @@ def test_a_missing_or_malformed_file_is_named(tmp_path: Path) -> None:
     broken.write_text("[study\n")
     with pytest.raises(BadFileError, match=r"broken\.toml: no valid TOML"):
         read_recipe(broken)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "told"),
+    [
+        ("lora.rank=8", "lora.rank: unknown key; did you mean r?"),
+        ("training.lr=1", "training.lr: unknown key; did you mean learning_rate?"),
+        ("privacy.clip=1", "privacy.clip: unknown key; did you mean max_grad_norm?"),
+        ("lora.ramks=[1]", "lora.ramks: unknown key; did you mean ranks?"),
+        (
+            "training.epsilon=3",
+            "training.epsilon: unknown key; it is a key of another section: privacy.epsilon",
+        ),
+        ("epsilon=3", "--set epsilon=3: the section is missing; privacy.epsilon=3 is needed"),
+        ("rank=3", "--set rank=3: the section is missing; lora.r=3 is needed"),
+        (
+            "learning_rate=3",
+            "--set learning_rate=3: the section is missing; training.learning_rate=3 or "
+            "strategy.learning_rate=3 is needed",
+        ),
+    ],
+)
+def test_a_key_that_is_not_one_is_told_with_what_was_meant(assignment: str, told: str) -> None:
+    assert problems("", assignment) == [told]
+
+
+def test_a_key_outside_of_its_section_is_told_with_the_section() -> None:
+    assert problems("epsilon = 3.0\n") == [
+        "epsilon: unknown section; it is a key, not a section: privacy.epsilon"
+    ]
+
+
+def test_no_synonym_is_a_field_of_its_section_or_means_two_fields() -> None:
+    for name, kind in KINDS.items():
+        synonyms = [
+            word
+            for field in dataclasses.fields(kind)
+            for word in field.metadata.get(SYNONYMS, "").split()
+        ]
+        assert len(set(synonyms)) == len(synonyms), name
+        assert not set(synonyms) & set(field_types(kind)), name

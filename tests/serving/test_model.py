@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from cloister.adapter.tensors import Adapter
+from cloister.cli.main import run
 from cloister.data.config import DataConfig
 from cloister.data.records import ChatRecord, Message, Record, TextRecord, TokenRecord
 from cloister.errors import BadFileError, DataError, ModelFileError, UsageError
@@ -276,3 +277,16 @@ def test_a_run_that_did_not_finish_says_so(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text("")
     with pytest.raises(BadFileError, match="the run did not finish"):
         load(tmp_path)
+
+
+def test_a_plug_in_s_task_is_refused_before_anything_of_it_is_imported(
+    classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "told_by_an_adapter.py").write_text("raise AssertionError('imported')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plugin = {"distribution": "", "version": "1", "records": "text", "options": {}}
+    task = {"kind": "told_by_an_adapter:Task", "plugin": plugin}
+    folder = changed(classifier, tmp_path / "plugged", task=task)
+    with pytest.raises(UsageError, match="only built-in tasks are predicted for"):
+        load(folder)
+    assert run(["predict", str(folder), "--text", "fever"]) == 2

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from cloister.errors import PluginError, PreflightError, UsageError
+from cloister.export.adapter_folder import read_released
 from cloister.server.run_directory import RunDirectory
+from cloister.serving.model import load
 from cloister.simulation.run import simulate
 from cloister.strategies.arithmetic import stepped, weighted_mean
 from cloister.strategies.plugins import named
@@ -76,3 +78,21 @@ def test_a_task_of_a_notebook_is_refused_where_ray_would_need_it(
     changed = dataclasses.replace(recipe, task=task)
     with pytest.raises(UsageError, match="use --engine local"):
         simulate(changed, RunDirectory.create(tmp_path / "run", changed), "ray")
+
+
+def test_an_adapter_of_a_plug_in_s_task_predicts_nothing_and_imports_nothing(
+    tmp_path: Path, bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Local(SequenceClassification):
+        pass
+
+    recipe = small_recipe(tmp_path / "study", "federation.num_rounds=1", base=bert)
+    kind, plugin = plugins.named(Local)
+    task = dataclasses.replace(recipe.task, kind=kind, plugin=plugin)
+    changed = dataclasses.replace(recipe, task=task)
+    simulate(changed, RunDirectory.create(tmp_path / "run", changed))
+    monkeypatch.setattr("cloister.plugins._HERE", {})  # another process
+    stated = read_released(tmp_path / "run" / "adapter").task
+    assert (stated.kind, stated.plugin) == (kind, plugin)
+    with pytest.raises(UsageError, match="its task is a plug-in's"):
+        load(tmp_path / "run")

@@ -1,0 +1,95 @@
+"""`cloister compare`: several runs in one table and one picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from cloister.simulation.compare import Comparison, Group
+
+# Bytes of a megabyte, as disks and networks count.
+MEGABYTE = 1e6
+
+
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Runs' folders, or folders of runs as simulate --sweep makes them."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the picture goes (PNG). Absent: no picture.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Compare runs: score, ε, bytes and seconds; mean ± s.d. over seeds.
+
+    Runs that differ in their seed alone are one row. ε is the largest that a site was promised,
+    from the ledgers, which are checked. Runs that differ in more than the sweep are named.
+
+    Example: cloister compare runs/sweep --out compare.png
+    """
+    from cloister.simulation.compare import compare as compared
+
+    found = compared(runs)
+    if out is not None:
+        draw(found, out)
+    if as_json:
+        typer.echo(json.dumps(found.to_json()))
+        return
+    show(found, out)
+
+
+def draw(found: Comparison, out: Path) -> None:
+    """Writes the picture."""
+    from cloister.simulation.compare_plot import plot_comparison
+
+    plot_comparison(found, out)
+
+
+def show(found: Comparison, picture: Path | None) -> None:
+    """Prints the table, and what makes it less than it seems."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from cloister.cli.terminal import Terminal
+    from cloister.simulation.measured import promise_lines
+
+    console = Terminal()
+    table = Table(box=None, header_style="bold")
+    columns = (
+        "setting",
+        "seeds",
+        f"test {found.metric}",
+        "ε promised",
+        "MB sent",
+        "seconds",
+    )
+    for name in columns:
+        table.add_column(name, justify="left" if name in (columns[0], columns[3]) else "right")
+    for group in found.groups:
+        table.add_row(*_cells(group))
+    console.print(table)
+    for line in promise_lines([group.promise for group in found.groups]):
+        console.print(line, soft_wrap=True)
+    for note in found.notes:
+        console.print(f"[yellow]warning:[/] {escape(note)}", markup=True, soft_wrap=True)
+    if picture is not None:
+        console.print(f"picture: {picture}", soft_wrap=True)
+
+
+def _cells(group: Group) -> tuple[str, ...]:
+    from cloister.simulation.measured import epsilon_text
+
+    spread = "" if group.deviation is None else f" ± {group.deviation:.4f}"
+    return (
+        group.label,
+        str(len(group.runs)),
+        f"{group.mean:.4f}{spread}",
+        epsilon_text(group.promise),
+        f"{group.bytes / MEGABYTE:.2f}",
+        f"{group.seconds:.0f}",
+    )

@@ -1,0 +1,77 @@
+"""`cloister simulate --sweep` and `--seeds`: many runs in one folder, then their comparison."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import typer
+
+from cloister.errors import CloisterError
+
+
+def sweep(
+    recipe: Path | None,
+    assignments: Sequence[str],
+    sweeps: Sequence[str],
+    seeds: int,
+    *,
+    engine: Literal["local", "ray"],
+    out: Path | None,
+    is_verbose: bool,
+    as_json: bool,
+) -> None:
+    """Runs a grid of settings over seeds; finished runs are skipped, unfinished ones go on."""
+    from cloister.cli import compare as comparing
+    from cloister.cli.display import Display
+    from cloister.recipe import warnings
+    from cloister.server.run_directory import RunDirectory
+    from cloister.simulation.compare import compare
+    from cloister.simulation.early import refuse_early
+    from cloister.simulation.sweep import Planned, open_sweep, plan_sweep, run_sweep
+
+    planned = plan_sweep(recipe, assignments, sweeps, seeds)
+    for one in planned.runs:
+        refuse_early(one.recipe, engine)
+    name = planned.runs[0].recipe.study.name
+    folder = out or Path("runs") / f"{name}-sweep-{time.strftime('%Y%m%d-%H%M%S')}"
+    opened = open_sweep(folder, planned)
+    first = Display(planned.runs[0].recipe)
+    for note in warnings(planned.runs[0].recipe):
+        first.warn(note)
+
+    def run(one: Planned, place: RunDirectory, number: int) -> None:
+        from cloister.simulation.run import Events, simulate
+
+        display = Display(one.recipe, closed_rounds=len(place.metrics()), is_verbose=is_verbose)
+        display.note(f"run {number} of {len(planned.runs)}: {one.name}")
+        events = Events(
+            display.on_stage,
+            display.on_step,
+            display.on_round,
+            display.note,
+            display.warn,
+            on_base=display.note,
+        )
+        with display:
+            simulate(one.recipe, place, engine, events)
+
+    try:
+        skipped = run_sweep(planned, opened, run)
+    except KeyboardInterrupt:
+        raise CloisterError(
+            f"interrupted; closed rounds are saved in {folder}; the same command goes on, with "
+            f"--out {folder}"
+        ) from None
+    if skipped:
+        first.note(f"{skipped} of {len(planned.runs)} runs were finished before")
+    found = compare([folder])
+    picture = folder / "compare.png"
+    comparing.draw(found, picture)
+    if as_json:
+        typer.echo(json.dumps(found.to_json()))
+        return
+    comparing.show(found, picture)

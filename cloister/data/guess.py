@@ -1,0 +1,233 @@
+"""Guesses of what a file's columns are, by their names and first rows, to begin a recipe with.
+
+A guess is a suggestion that a person reads and corrects. Nothing that trains calls this; a study
+reads the columns that its recipe names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloister.data.load import file_rows
+from cloister.data.records import RecordKind
+from cloister.data.values import Number, Row, Value
+from cloister.errors import DataError
+
+# Rows that are looked at for a guess; all are counted.
+LOOKED_AT = 1000
+# More sites than this in one file are more likely persons or dates.
+MOST_SITES_GUESSED = 50
+# A label that fewer than two records have on average is no label.
+FEWEST_PER_LABEL = 2
+
+# Words that columns are called by, the surest first. Whole words of a name are compared.
+TEXTS = "text sentence content utterance note notes review body question comment description"
+LABELS = "label labels class category target intent sentiment department diagnosis topic y"
+PERSONS = "patient person customer client user subject member student employee speaker author mrn"
+SITES = "site hospital clinic institution centre center branch bank ward school office"
+# Code points of scripts that put no blank between words: Thai and Lao; Burmese; Khmer; Japanese
+# syllables; Chinese characters with their extensions. Korean has blanks.
+SPACELESS = (
+    range(0x0E00, 0x0F00),
+    range(0x1000, 0x10A0),
+    range(0x1780, 0x1800),
+    range(0x3040, 0x3100),
+    range(0x3400, 0xA000),
+    range(0x20000, 0x32000),
+)
+_BIO = re.compile(r"O|[BI]-.+")
+_WORDS = re.compile(r"[^\W_]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guess:
+    """What a file seems to hold.
+
+    Attributes:
+        kind: Which records; None where the columns fit no task.
+        columns: The file's columns, by role: `text` and `label`, `tokens` and `tags`, or
+            `messages`; also `person` and `site` where there is one.
+        names: All columns.
+        rows: How many rows the file has.
+        persons: How many different persons it names; None without such a column.
+        sites: How many different sites it names; None without such a column.
+        is_spaceless: Whether its texts are written without blanks between words, as Chinese is.
+    """
+
+    kind: RecordKind | None
+    columns: Mapping[str, str]
+    names: tuple[str, ...]
+    rows: int
+    persons: int | None
+    sites: int | None
+    is_spaceless: bool
+
+
+def guess(path: Path, wanted: RecordKind | None = None) -> Guess:
+    """Guesses what a file's columns are.
+
+    Args:
+        path: A JSONL, JSON, CSV or Parquet file.
+        wanted: The only kind of record to look for; None: any.
+
+    Raises:
+        DataError: The file is missing, damaged or empty.
+    """
+    names = _names(path)
+    first: list[Row] = []
+    person = site = None
+    persons: set[str] = set()
+    sites: set[str] = set()
+    rows = 0
+    for _, row in file_rows(path, "train", names):
+        rows += 1
+        if rows <= LOOKED_AT:
+            first.append(row)
+            continue
+        if rows == LOOKED_AT + 1:
+            person, site = _person(names, first), _site(names, first)
+        persons |= _distinct([row], person)
+        sites |= _distinct([row], site)
+    if rows <= LOOKED_AT:
+        person, site = _person(names, first), _site(names, first)
+    persons |= _distinct(first, person)
+    sites |= _distinct(first, site)
+    kind, columns = _records(names, first, wanted, {person, site})
+    text = columns.get("text")
+    return Guess(
+        kind=kind,
+        columns={
+            **columns,
+            **({"person": person} if person is not None else {}),
+            **({"site": site} if site is not None else {}),
+        },
+        names=names,
+        rows=rows,
+        persons=len(persons) if person is not None else None,
+        sites=len(sites) if site is not None else None,
+        is_spaceless=text is not None and is_spaceless([str(row.get(text, "")) for row in first]),
+    )
+
+
+def is_spaceless(texts: Sequence[str]) -> bool:
+    """Whether texts are written without blanks between words: whether most of their letters are
+    of a script that is."""
+    letters = [character for text in texts for character in text if character.isalpha()]
+    without = sum(any(ord(c) in script for script in SPACELESS) for c in letters)
+    return without > len(letters) / 2
+
+
+def _names(path: Path) -> tuple[str, ...]:
+    """The columns of the first row, in order; of a Parquet file all are known without reading."""
+    for _, row in file_rows(path, "train", ()):
+        return tuple(row)
+    raise DataError(f"{path}: no records")
+
+
+def _records(
+    names: Sequence[str], rows: list[Row], wanted: RecordKind | None, taken: set[str | None]
+) -> tuple[RecordKind | None, dict[str, str]]:
+    """Which records the rows are, and by which columns; the most specific kind first."""
+    if wanted in (None, "messages"):
+        chats = [name for name in names if _all(rows, name, _is_chat)]
+        if chats:
+            return "messages", {"messages": chats[0]}
+    if wanted in (None, "tokens"):
+        lists = [name for name in names if _all(rows, name, _is_texts)]
+        tags = [name for name in lists if _all(rows, name, _is_tags)]
+        tokens = [name for name in lists if name not in tags]
+        if tags and tokens:
+            return "tokens", {"tokens": tokens[0], "tags": tags[0]}
+    if wanted in (None, "text"):
+        free = [name for name in names if name not in taken]
+        text = _text(free, rows)
+        label = _label([name for name in free if name != text], rows)
+        if text is not None and label is not None:
+            return "text", {"text": text, "label": label}
+    return None, {}
+
+
+def _all(rows: list[Row], name: str, fits: Callable[[Value], bool]) -> bool:
+    """Whether all values of a column fit."""
+    return all(fits(row.get(name)) for row in rows)
+
+
+def _is_chat(value: Value) -> bool:
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, str)
+        and bool(value)
+        and all(isinstance(turn, Mapping) and {"role", "content"} <= turn.keys() for turn in value)
+    )
+
+
+def _is_texts(value: Value) -> bool:
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, str)
+        and all(isinstance(item, str) for item in value)
+    )
+
+
+def _is_tags(value: Value) -> bool:
+    assert isinstance(value, Sequence)
+    return all(isinstance(item, str) and _BIO.fullmatch(item) is not None for item in value)
+
+
+def _text(names: Sequence[str], rows: list[Row]) -> str | None:
+    """The column of texts: by its name, else the one with the longest values."""
+    texts = [name for name in names if _all(rows, name, lambda value: isinstance(value, str))]
+    named = _named(texts, TEXTS)
+    if named is not None:
+        return named
+    return max(texts, key=lambda name: sum(len(str(r[name])) for r in rows), default=None)
+
+
+def _label(names: Sequence[str], rows: list[Row]) -> str | None:
+    """The column of labels: by its name, else the one with the fewest different values."""
+    counts = {name: len(_distinct(rows, name)) for name in names if _all(rows, name, _is_plain)}
+    named = _named(list(counts), LABELS)
+    if named is not None:
+        return named
+    likely = {n: c for n, c in counts.items() if 2 <= c <= max(2, len(rows) // FEWEST_PER_LABEL)}
+    return min(likely, key=lambda name: likely[name], default=None)
+
+
+def _person(names: Sequence[str], rows: list[Row]) -> str | None:
+    """The column that tells persons apart, by its name alone: no other sign is sure."""
+    plain = [name for name in names if _all(rows, name, _is_plain)]
+    return _named(plain, PERSONS)
+
+
+def _site(names: Sequence[str], rows: list[Row]) -> str | None:
+    """The column that names the institution, by its name, with a few different values."""
+    few = [
+        name
+        for name in names
+        if _all(rows, name, _is_plain) and 2 <= len(_distinct(rows, name)) <= MOST_SITES_GUESSED
+    ]
+    return _named(few, SITES)
+
+
+def _is_plain(value: Value) -> bool:
+    return isinstance(value, str | bool | Number)
+
+
+def _named(names: Sequence[str], words: str) -> str | None:
+    """The first name that has the first of some words in it as a whole word."""
+    split = {name: {word.lower() for word in _WORDS.findall(name)} for name in names}
+    for word in words.split():
+        for name, parts in split.items():
+            if word in parts:
+                return name
+    return None
+
+
+def _distinct(rows: Sequence[Row], name: str | None) -> set[str]:
+    if name is None:
+        return set()
+    values = (row.get(name) for row in rows)
+    return {v.written if isinstance(v, Number) else str(v) for v in values if v is not None}

@@ -1,0 +1,219 @@
+"""A commented recipe to begin a study with, for a task and the columns of a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from cloister.data.guess import Guess
+from cloister.tasks.config import TaskKind
+from cloister.tasks.registry import BUILT_IN
+
+# Records of a site where no file is given, and the most of one step; both are the quickstart's.
+RECORDS_DECLARED, BATCH = 1200, 300
+# A sample rate of 1/4, as the quickstart's: large batches average noise, small rates save privacy.
+RATE = 4
+SITES = 4
+# Public models that a CPU trains: what a recipe begins with is replaced by what the study needs.
+ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+MULTILINGUAL = "intfloat/multilingual-e5-small"
+CAUSAL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+# Names of files that say nothing of the study; their folder's name does.
+UNTELLING = frozenset({"train", "training", "data", "records"})
+
+ROLES = {
+    "text": "the column of texts",
+    "label": "the column of their classes",
+    "tokens": "the column of a sentence's words",
+    "tags": "the column of their tags (O, B-…, I-…)",
+    "messages": "the column of a conversation's turns (role, content)",
+    "site": "the column that names the institution",
+    "person": "the column that tells persons apart; public sets need none",
+}
+
+
+def new_recipe(task: TaskKind, source: Path | None, found: Guess | None) -> str:
+    """The text of a recipe.
+
+    Args:
+        task: What is learnt.
+        source: The file of training records; None: the recipe asks for one.
+        found: What the file seems to hold; None without a file.
+
+    Returns:
+        TOML with comments. It is complete but for `data.test`, and for `data.train` without a file.
+    """
+    sections = [_head(source), _study(source, task), _model(task, found), _task(task)]
+    sections += [
+        _data(task, source, found),
+        _training(task, found),
+        _privacy(task, found),
+        _rounds(),
+    ]
+    return "\n".join(sections)
+
+
+def kind_of_task(found: Guess) -> TaskKind | None:
+    """The task whose records a file seems to hold."""
+    return next((task for task, one in BUILT_IN.items() if one.records == found.kind), None)
+
+
+def _head(source: Path | None) -> str:
+    guessed = f", guessed from {source.name}" if source is not None else ""
+    return f"""\
+# A federated study under differential privacy{guessed}. Read every line; correct what is wrong.
+#
+#   cloister plan THIS-FILE       what is promised to whom; trains nothing
+#   cloister simulate THIS-FILE   runs the study on this machine (--dry-run: checks alone)
+#
+# Fields that are not here have defaults; docs/recipe.md lists all.
+"""
+
+
+def _study(source: Path | None, task: str) -> str:
+    called = task if source is None else source.stem
+    if source is not None and called.lower() in UNTELLING:
+        called = source.absolute().parent.name or task
+    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in called)
+    name = name.strip("-_")[:56] or "study"
+    return f"""\
+[study]
+name = {_text(name)}
+seed = 0                 # of the adapter's start and the partition; never of private noise
+"""
+
+
+def _model(task: str, found: Guess | None) -> str:
+    if task == "causal-lm":
+        base, why = CAUSAL, "any causal language model with safetensors weights"
+    elif found is not None and found.is_spaceless:
+        base, why = MULTILINGUAL, "the texts have no blanks between words: a multilingual encoder"
+    else:
+        base, why = ENCODER, f"English; for other languages {MULTILINGUAL}"
+    return f"""\
+[model]
+base = {_text(base)}   # {why}
+                         # a hub id or a local folder
+"""
+
+
+def _task(task: str) -> str:
+    labels = (
+        ""
+        if task == "causal-lm"
+        else """\
+# labels = ["…", "…"]    # absent: those of the public test set, never of the private records
+"""
+    )
+    longest = 512 if task == "causal-lm" else 128
+    return f"""\
+[task]
+kind = {_text(task)}
+{labels}max_length = {longest}         # in tokens; what is longer is cut
+"""
+
+
+def _data(task: TaskKind, source: Path | None, found: Guess | None) -> str:
+    lines = ["[data]"]
+    if source is None:
+        lines.append(
+            '# train = "train.jsonl"    # NEEDED: the private records (JSONL, CSV, Parquet)'
+        )
+    else:
+        lines.append(f"train = {_text(str(source))}")
+    lines.append(
+        '# test = "test.jsonl"      # NEEDED: a PUBLIC file with the same columns; scores on it\n'
+        "#                          # are published. Or: --set data.test=test.jsonl"
+    )
+    roles = {
+        "text": ("text", "label"),
+        "tokens": ("tokens", "tags"),
+        "messages": ("messages",),
+    }[BUILT_IN[task].records]
+    columns = found.columns if found is not None else {}
+    for role in (*roles, "site", "person"):
+        name = columns.get(role, role)
+        if role in columns or role in roles:
+            lines.append(f"{role} = {_text(name)}   # {ROLES[role]}")
+        else:
+            lines.append(f"# {role} = {_text(name)}   # {ROLES[role]}; none was found")
+    lines += _dealing(found)
+    return "\n".join(lines) + "\n"
+
+
+def _dealing(found: Guess | None) -> list[str]:
+    """How records are dealt to sites, and how many of them are declared."""
+    if found is not None and found.sites is not None:
+        how = [
+            f"sites = {found.sites}",
+            'partition = "column"     # each institution has the records that name it',
+        ]
+    else:
+        by_person = found is not None and found.persons is not None
+        how = [
+            f"sites = {SITES}                # simulated institutions",
+            'partition = "person"     # each person is at one site'
+            if by_person
+            else 'partition = "iid"        # or dirichlet, quantity (both by data.alpha)',
+        ]
+    unit = "persons" if found is not None and found.persons is not None else "records"
+    return [
+        *how,
+        f"public_records = {declared(found)}    # {unit} of a site, DECLARED: it sets the sample "
+        "rate and becomes public.",
+        "                         # Rounded from the file here; state what each site may publish",
+    ]
+
+
+def declared(found: Guess | None) -> int:
+    """A round number of units for each site, no more than the file has on average.
+
+    Returns:
+        The average with all digits but the first set to 0.
+    """
+    if found is None:
+        return RECORDS_DECLARED
+    units = found.persons if found.persons is not None else found.rows
+    average = max(1, units // (found.sites or SITES))
+    digit = int("1" + "0" * (len(str(average)) - 1))
+    return average // digit * digit
+
+
+def _training(task: str, found: Guess | None) -> str:
+    batch = max(1, min(BATCH, declared(found) // RATE))
+    rate = {"token-classification": 24.0, "causal-lm": 1.0, "sequence-classification": 1.0}[task]
+    return f"""\
+[training]
+expected_batch_size = {batch}    # over public_records: the sample rate. Larger averages more noise
+learning_rate = {rate}      # clipping bounds every step, so private training stands large rates
+"""
+
+
+def _privacy(task: str, found: Guess | None) -> str:
+    has_persons = found is not None and found.persons is not None
+    unit = (
+        'unit = "person"          # hides a person with all records; "record" hides one record'
+        if has_persons
+        else 'unit = "record"          # "person" hides a person with all records (data.person)'
+    )
+    clip = 8.0 if task == "sequence-classification" else 1.0
+    return f"""\
+[privacy]
+epsilon = 8.0            # of each site, over all rounds; smaller is more private
+delta = 1e-5             # below 1/(10 · public_records)
+{unit}
+max_grad_norm = {clip}      # clips each gradient; noise grows with it
+"""
+
+
+def _rounds() -> str:
+    return """\
+[federation]
+num_rounds = 30
+"""
+
+
+def _text(value: str) -> str:
+    """A TOML string; JSON's escapes are TOML's."""
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,104 @@
+"""Run folders in which nothing was charged yet, and the lock by which a process keeps one.
+
+A first try that fails before its first round leaves a recipe and ledgers without a charge. Such a
+folder is cleared when a new run is begun in it. A folder with any charge is kept, always.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cloister.errors import LedgerError, UsageError
+from cloister.ledger.storage import LedgerFile
+
+# What a run writes before its first round is charged. Anything else is somebody's, or a round's.
+# `MARK` is written when a run's folder is made: a recipe alone may be one that somebody wrote.
+MARK = ".begun"
+EARLY = frozenset({MARK, "recipe.toml", "ledgers", "tensorboard"})
+# Files beside a simulated site's ledger at that time: its key, its head, its lock, a journal.
+BESIDE_LEDGER = (".ledger", ".key", ".head", ".lock", "-journal")
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keeps a run's folder for this process, so that no other clears it or runs in it.
+
+    Args:
+        folder: The run's.
+
+    Raises:
+        UsageError: Another process runs in it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"{folder}: another process runs in it; wait for its end, or choose another --out"
+            ) from None
+        except OSError:  # a file system without locks: as before there were any
+            pass
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def clear_unused(folder: Path, records: str | None = None) -> bool:
+    """Empties a run's folder in which no round was closed and nothing was charged.
+
+    Args:
+        folder: Any folder that is there.
+        records: The folder in it where a run from Python keeps data that were in memory; it is
+            cleared too where the run's recipe names every file of it.
+
+    Returns:
+        Whether it was emptied. In doubt it is left as it is: where a ledger cannot be read, a file
+        is there that no run writes so early, or another process runs in it.
+    """
+    if not (folder / MARK).is_file() or not (folder / "recipe.toml").is_file():
+        return False
+    try:
+        with held(folder):
+            if not _is_unused(folder, records):
+                return False
+            for path in folder.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+    except (OSError, UsageError):
+        return False
+    return True
+
+
+def _is_unused(folder: Path, records: str | None) -> bool:
+    """Whether all that is there was written before a first charge."""
+    present = [path for path in folder.iterdir() if not _is_own_records(path, records)]
+    if any(path.name not in EARLY or path.is_symlink() for path in present):
+        return False
+    ledgers = folder / "ledgers"
+    beside = list(ledgers.iterdir()) if ledgers.is_dir() else []
+    if not all(path.name.endswith(BESIDE_LEDGER) for path in beside):
+        return False
+    heads = [path.name for path in beside if path.name.endswith(".head")]
+    if not {name.removesuffix(".head") for name in heads} <= {path.name for path in beside}:
+        return False  # a ledger was taken away, and nobody knows what it had charged
+    try:
+        # A ledger's first entry begins it; every further one is a charge or its release.
+        return all(len(LedgerFile(path).entries()) == 1 for path in ledgers.glob("*.ledger"))
+    except LedgerError:
+        return False
+
+
+def _is_own_records(path: Path, records: str | None) -> bool:
+    """Whether a folder holds nothing but files that the run's recipe names in it."""
+    if path.name != records or not path.is_dir() or path.is_symlink():
+        return False
+    recipe = (path.parent / "recipe.toml").read_text(encoding="utf-8")
+    return all(f'"{file}"' in recipe for file in path.iterdir())

@@ -1,0 +1,61 @@
+"""What a study can be refused for before torch, transformers or a base model are loaded.
+
+Loading these takes 10 to 20 seconds. A person who mistyped a path or a column learns it at once.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from cloister.data.load import first_record
+from cloister.errors import ModelFileError, UsageError
+from cloister.models.config import base_problem
+from cloister.plugins import is_of_this_process
+from cloister.recipe import Recipe
+from cloister.simulation.plans import plans_of
+
+
+def refuse_early(recipe: Recipe, engine: Literal["local", "ray"] = "local") -> None:
+    """Refuses a study that cannot run, by what is quick to look at.
+
+    The run itself checks all of this again, and all the rest: every record, the labels, the base.
+
+    Args:
+        recipe: The study.
+        engine: Where its sites are to run.
+
+    Raises:
+        UsageError: The engine cannot run it.
+        ModelFileError: `model.base` names neither a folder nor a hub id.
+        DataError: A file is missing, or its first row is not what the task reads.
+        RefusedError: No noise meets the target.
+    """
+    check_engine(recipe, engine)
+    problem = base_problem(recipe.model.base)
+    if problem is not None:
+        raise ModelFileError(problem)
+    data, kind = recipe.data, recipe.task.records
+    first_record(data.train, "train", kind, data, sites=data.partition == "column")
+    first_record(data.test or data.train, "test", kind, data)
+    if data.validation is not None:
+        first_record(data.validation, "validation", kind, data)
+    plans_of(recipe, tuple(f"site {number}" for number in range(data.sites)))
+
+
+def check_engine(recipe: Recipe, engine: Literal["local", "ray"]) -> None:
+    """Refuses an engine that cannot run a study.
+
+    Raises:
+        UsageError: Sites would run in several processes, and share noise, or need a task that
+            only this process has.
+    """
+    if engine == "ray" and recipe.privacy.sharing(recipe.data.sites) is not None:
+        raise UsageError(
+            "privacy.noise: \"shared\" keeps each site's keys in its process, which Ray's workers "
+            "are not; use --engine local"
+        )
+    if engine == "ray" and is_of_this_process(recipe.task.kind):
+        raise UsageError(
+            f"task.kind: {recipe.task.kind} is a class of a script or notebook, which Ray's "
+            "workers do not have; put it into a module, or use --engine local"
+        )

@@ -1,0 +1,169 @@
+"""What one finished run came to, read from its folder alone: no base, no records, no torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cloister.errors import BadFileError, UsageError
+from cloister.ledger.stated import Stated, shown
+from cloister.ledger.storage import LedgerFile
+from cloister.ledger.verify import verify
+from cloister.recipe import Recipe
+from cloister.recipe.document import KEPT, tables_of
+from cloister.server.run_directory import RunDirectory
+
+# Scores by which tasks are compared, the first that a run has; a perplexity is better small.
+METRICS = ("accuracy", "f1", "perplexity")
+SMALLER_IS_BETTER = frozenset({"perplexity"})
+# Fields of a recipe that say which repetition a run is, and not what it tries.
+REPETITION = frozenset({"study.seed", "study.name"})
+
+Settings = Mapping[str, object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One run.
+
+    Attributes:
+        path: Its folder.
+        name: Of the folder.
+        seed: The study's.
+        settings: Every field of the study with its value in force, by `section.key`, but for the
+            seed, the name, and what the machine keeps for itself.
+        metric: The name of its score.
+        score: On the public test set, of the adapter that the run kept.
+        promise: The largest ε that a site was promised, with all that it is of; None where the
+            folder has no ledger (a deployed run's lie at the sites).
+        bytes: Of all updates and global adapters, over all rounds and sites.
+        seconds: Of all closed rounds.
+        curve: Rounds that were scored, and their scores.
+        rounds: Rounds closed.
+        is_finished: Whether it came to its end.
+    """
+
+    path: Path
+    name: str
+    seed: int
+    settings: Settings
+    metric: str
+    score: float
+    promise: Stated | None
+    bytes: int
+    seconds: float
+    curve: tuple[tuple[int, float], ...]
+    rounds: int
+    is_finished: bool
+
+
+def measure(path: Path) -> Measured:
+    """Reads a run.
+
+    Raises:
+        UsageError: The folder is not a run's, or no round of it was scored.
+        BadFileError: A file of it is damaged.
+        LedgerError: A ledger of it is.
+    """
+    run = RunDirectory.reopen(path)
+    recipe, result = run.recipe(), read_result(run)
+    try:
+        rows = run.metrics()
+        scored = [row for row in rows if row.get("test")]
+        kept = dict(result["test"]) if result else dict(scored[-1]["test"]) if scored else {}
+        metric = next((name for name in METRICS if kept.get(name) is not None), None)
+        if metric is None:
+            raise UsageError(f"{path}: no round of it was scored yet; let it run to its end")
+        return Measured(
+            path=run.path,
+            name=run.path.name,
+            seed=recipe.study.seed,
+            settings=settings_of(recipe),
+            metric=metric,
+            score=float(kept[metric]),
+            promise=_worst_promise(run),
+            bytes=sum(int(row["bytes_up"]) + int(row["bytes_down"]) for row in rows),
+            seconds=sum(float(row["seconds"]) for row in rows),
+            curve=tuple(
+                (int(row["round"]), float(row["test"][metric]))
+                for row in scored
+                if row["test"].get(metric) is not None
+            ),
+            rounds=len(rows),
+            is_finished=is_finished(run),
+        )
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise BadFileError(
+            f"{path}: metrics.jsonl or result.json is damaged ({error}); run the study again"
+        ) from error
+
+
+def read_result(run: RunDirectory) -> dict[str, Any] | None:
+    """A finished run's `result.json`; None where there is none.
+
+    Raises:
+        BadFileError: It is damaged.
+    """
+    if not run.result_file.is_file():
+        return None
+    try:
+        found = json.loads(run.result_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadFileError(f"{run.result_file}: cannot be read ({error})") from error
+    if not isinstance(found, dict) or not isinstance(found.get("test"), dict):
+        raise BadFileError(f"{run.result_file}: is no run's result; run the study again")
+    return found
+
+
+def is_finished(run: RunDirectory) -> bool:
+    """Whether a run came to its end; of one from before `result.json`, whether it has a card."""
+    return run.result_file.is_file() or (run.adapter / "README.md").is_file()
+
+
+def settings_of(recipe: Recipe) -> dict[str, object]:
+    """What a study tries, by `section.key`: all that is sent to a site, but for the repetition."""
+    tables = tables_of(recipe.resolved().sections())
+    return {
+        f"{section}.{key}": tuple(value) if isinstance(value, list) else value
+        for section, table in tables.items()
+        if section not in KEPT
+        for key, value in table.items()
+        if f"{section}.{key}" not in REPETITION
+    }
+
+
+def _worst_promise(run: RunDirectory) -> Stated | None:
+    """The largest ε that a ledger of the run promises; each ledger is checked from its entries."""
+    promises = [
+        verify(LedgerFile(path).entries(), str(path)).promise for path in run.ledgers().values()
+    ]
+    return max(promises, key=lambda one: (one.epsilon, one.delta), default=None)
+
+
+def epsilon_text(promise: Stated | None) -> str:
+    """ε for a table's cell; what it is of stands below the table (`promise_lines`)."""
+    return "not known here" if promise is None else shown(promise.epsilon, 2)
+
+
+def promise_lines(promises: Sequence[Stated | None]) -> list[str]:
+    """What the ε of a table are of: one line for all of one kind, and one for what is not known.
+
+    Args:
+        promises: Of the table's rows.
+    """
+    kinds: dict[str, list[str]] = {}
+    for one in promises:
+        if one is not None and math.isfinite(one.epsilon):
+            of = f"at δ = {one.delta:g}, for one {one.unit} added or removed, against {one.against}"
+            kinds.setdefault(f"{of}: {one.of_what}", []).append(shown(one.epsilon, 2))
+    lines = []
+    for of, values in kinds.items():
+        which = "ε" if len(kinds) == 1 else f"ε of {', '.join(dict.fromkeys(values))}"
+        lines.append(f"{which}: the largest of a run's sites, {of}")
+    if None in promises:
+        lines.append("ε is not known where a run's folder holds no ledgers; the sites have them")
+    return lines

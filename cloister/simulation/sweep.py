@@ -1,0 +1,241 @@
+"""Many runs of one recipe: a grid of settings, each over several seeds, in one folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloister.bounds import shortened
+from cloister.errors import BadFileError, UsageError
+from cloister.fields import parse_assignment
+from cloister.files import bad_file
+from cloister.recipe import Recipe, read_recipe
+from cloister.recipe.read import KINDS
+from cloister.server.run_directory import RunDirectory, is_taken
+from cloister.server.unused_run import clear_unused
+from cloister.simulation.measured import is_finished
+from cloister.simulation.sweep_file import SWEEP_FILE, SweepFile, read_sweep, write_sweep
+from cloister.toml_text import parse_toml
+
+# Runs of one sweep; a grid that is larger by mistake would run for weeks.
+MOST_RUNS = 1000
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of a sweep.
+
+    Attributes:
+        name: Of its folder.
+        recipe: What it runs.
+    """
+
+    name: str
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A grid of runs.
+
+    Attributes:
+        swept: The fields that are swept.
+        runs: In the order in which they run: all settings of one seed, then of the next, so that
+            runs of one start share what is made of the base.
+    """
+
+    swept: tuple[str, ...]
+    runs: tuple[Planned, ...]
+
+
+def plan_sweep(
+    recipe: Path | None, assignments: Sequence[str], sweeps: Sequence[str], seeds: int
+) -> Sweep:
+    """Lays out a sweep's runs; every recipe of it is checked.
+
+    Args:
+        recipe: The recipe's file; None: the defaults.
+        assignments: `section.key=value` each, of all runs.
+        sweeps: `section.key=value,value,…` each.
+        seeds: How many seeds, counted up from the recipe's own.
+
+    Raises:
+        UsageError: A sweep is not of that form, names a field twice, or asks for too many runs.
+        RecipeError: A recipe of the grid is invalid.
+    """
+    axes = [_axis(text) for text in sweeps]
+    swept = tuple(field for field, _ in axes)
+    if len(set(swept)) < len(swept):
+        raise UsageError(f"--sweep: {swept[0]} given twice; give all of its values in one --sweep")
+    if "study.seed" in swept:
+        raise UsageError("--sweep study.seed: seeds are no setting; give --seeds N")
+    count = seeds
+    for _, values in axes:
+        count *= len(values)
+    if count > MOST_RUNS:
+        raise UsageError(f"--sweep, --seeds: {count:,} runs; at most {MOST_RUNS:,} are taken")
+    first = read_recipe(recipe, assignments).study.seed
+    runs = []
+    for seed in range(first, first + seeds):
+        for cells in itertools.product(*(values for _, values in axes)):
+            cell = [f"{field}={value}" for field, value in zip(swept, cells, strict=True)]
+            made = read_recipe(recipe, [*assignments, *cell, f"study.seed={seed}"])
+            runs.append(Planned(_folder_name([*cell, f"seed={seed}"]), made))
+    if len({run.name for run in runs}) < len(runs):
+        raise UsageError("--sweep: one value given twice; give each value once")
+    return Sweep(swept, tuple(runs))
+
+
+def _axis(text: str) -> tuple[str, list[str]]:
+    """Reads `section.key=a,b,c`: the field, and each value as the command line's `--set` has it.
+
+    Commas inside quotes or brackets part no values: the list is read as TOML where it is TOML.
+    """
+    section, key, _ = parse_assignment(text.replace("--set", "--sweep"), KINDS)
+    raw = text.partition("=")[2]
+    try:
+        parse_toml(f"v = [{raw}]")
+        values = _split(raw)
+    except tomllib.TOMLDecodeError:
+        values = raw.split(",")
+    values = [value.strip() for value in values]
+    if not raw.strip() or not all(values):
+        raise UsageError(
+            f"--sweep {shortened(text)[1:-1]}: values parted by commas are needed, as in "
+            "privacy.epsilon=1,3,8"
+        )
+    return f"{section}.{key}", values
+
+
+def _split(raw: str) -> list[str]:
+    """Splits at commas outside of quotes and brackets."""
+    parts, depth, quote, start = [], 0, "", 0
+    for place, mark in enumerate(raw):
+        if quote:
+            quote = "" if mark == quote else quote
+        elif mark in "'\"":
+            quote = mark
+        elif mark in "[{":
+            depth += 1
+        elif mark in "]}":
+            depth -= 1
+        elif mark == "," and depth == 0:
+            parts.append(raw[start:place])
+            start = place + 1
+    return [*parts, raw[start:]]
+
+
+def _folder_name(cell: Sequence[str]) -> str:
+    """A folder's name for a run: its settings, in letters that no shell and no disk mind."""
+    text = "_".join(part.replace("'", "").replace('"', "") for part in cell)
+    return "".join(c if c.isascii() and (c.isalnum() or c in "._-=") else "-" for c in text)[:200]
+
+
+def open_sweep(folder: Path, sweep: Sweep) -> dict[str, RunDirectory | None]:
+    """Makes a sweep's folder, or goes on with the one that is there.
+
+    Args:
+        folder: Of the sweep.
+        sweep: What is to run in it.
+
+    Returns:
+        By run: its folder, new or of an unfinished run; None where the run is finished.
+
+    Raises:
+        UsageError: The folder holds something else, another sweep, or a run of another recipe.
+        BadFileError: It cannot be written.
+    """
+    names = [run.name for run in sweep.runs]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / SWEEP_FILE).is_file():
+            names = _joined(folder, read_sweep(folder), sweep)
+        elif any(folder.iterdir()):
+            raise UsageError(f"{folder}: exists already and is no sweep's; give another --out")
+        write_sweep(folder, sweep.swept, names)
+    except (OSError, ValueError) as error:
+        raise bad_file(error, "written") from error
+    return {run.name: _opened(folder / run.name, run.recipe) for run in sweep.runs}
+
+
+def _joined(folder: Path, before: SweepFile, sweep: Sweep) -> list[str]:
+    """The runs of a folder that a sweep goes on in: those that were, then the new ones.
+
+    A sweep of other fields is taken as well where nothing was charged yet: a first try failed.
+
+    Raises:
+        UsageError: The folder holds runs of another sweep.
+    """
+    names = [run.name for run in sweep.runs]
+    if set(before.swept) == set(sweep.swept):
+        return list(dict.fromkeys([*before.runs, *names]))
+    begun = [folder / name for name in before.runs if (folder / name).exists()]
+    if not all(clear_unused(path) or not is_taken(path) for path in begun):
+        raise UsageError(
+            f"{folder}: holds a sweep of {', '.join(before.swept) or 'seeds alone'}; give another "
+            "--out"
+        )
+    for path in begun:
+        path.rmdir()
+    return names
+
+
+def _opened(path: Path, recipe: Recipe) -> RunDirectory | None:
+    """A run's folder; None where the run is finished."""
+    if not (path / "recipe.toml").is_file():
+        return RunDirectory(path.absolute())
+    run = RunDirectory.reopen(path)
+    if not _is_same(run.recipe(), recipe):
+        if clear_unused(path):  # a first try that charged nothing
+            return run
+        raise UsageError(
+            f"{path}: was run with another recipe, which its recipe.toml has; give another --out, "
+            "or the recipe as it was"
+        )
+    return None if is_finished(run) else run
+
+
+def _is_same(begun: Recipe, recipe: Recipe) -> bool:
+    """Whether a run was begun with a recipe, whose labels its data may have filled in."""
+    if not recipe.task.labels:
+        task = dataclasses.replace(recipe.task, labels=begun.task.labels)
+        recipe = dataclasses.replace(recipe, task=task)
+    return begun.digest() == recipe.digest()
+
+
+def run_sweep(
+    sweep: Sweep,
+    opened: dict[str, RunDirectory | None],
+    run: Callable[[Planned, RunDirectory, int], None],
+) -> int:
+    """Runs what is not finished, one after the other.
+
+    Args:
+        sweep: The runs.
+        opened: Their folders, as `open_sweep` gave them.
+        run: Runs one study in its folder; gets its place in the sweep, from 1.
+
+    Returns:
+        How many were finished before.
+
+    Raises:
+        CloisterError: What ended a run; those before it are kept, and the same command goes on.
+    """
+    skipped = 0
+    for place, planned in enumerate(sweep.runs, 1):
+        folder = opened[planned.name]
+        if folder is None:
+            skipped += 1
+            continue
+        if not folder.recipe_file.is_file():
+            folder = RunDirectory.create(folder.path, planned.recipe)
+        try:
+            run(planned, folder, place)
+        except BadFileError as error:
+            error.add_note(f"in {folder.path}; the same command goes on after what is finished")
+            raise
+    return skipped

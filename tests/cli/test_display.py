@@ -1,0 +1,59 @@
+"""What a person is told of the time that is left."""
+
+import dataclasses
+
+import pytest
+
+from cloister.cli.display import Display, round_details, time_left
+from cloister.recipe import Recipe
+from cloister.server.report import RoundReport
+
+REPORT = RoundReport(
+    round=1,
+    metrics={"test": {"accuracy": 0.5}},
+    epsilon={"a": 8.0},
+    received={},
+    bytes_up=1000,
+    bytes_down=2000,
+    seconds=10.0,
+    seconds_scoring=1.0,
+    missing=(),
+    retired=(),
+    refused={},
+    update_norm=0.5,
+    aggregation_error=None,
+)
+
+
+def reports(*seconds: float) -> list[RoundReport]:
+    return [
+        dataclasses.replace(REPORT, round=number, seconds=one)
+        for number, one in enumerate(seconds, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("closed", "of", "left"),
+    [
+        ([], 30, ""),
+        ([10.0], 3, "about 20 s left"),
+        ([100.0, 10.0], 5, "about 30 s left"),  # the first round filled the caches
+        ([1.0, 60.0, 60.0], 30, "about 27 min left"),
+        ([1.0, 1.0, *[600.0] * 5], 27, "about 3.3 h left"),  # of the last five alone
+        ([10.0, 10.0], 2, ""),
+    ],
+)
+def test_the_time_left_follows_from_the_last_rounds(
+    closed: list[float], of: int, left: str
+) -> None:
+    assert time_left(reports(*closed), of) == left
+
+
+def test_a_row_says_how_long_the_rest_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    with Display(Recipe(), is_verbose=True) as display:
+        display.on_stage("training")
+        display.on_round(REPORT)
+    told = capsys.readouterr().err
+    assert "about 5 min left" in told  # 29 rounds of 10 s
+    assert "update norm 0.5" in told
+    assert "aggregation error –" in round_details(REPORT)

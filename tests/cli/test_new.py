@@ -1,0 +1,98 @@
+"""`cloister new`: a recipe that runs once its public test file is named."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cloister.cli.main import run
+from cloister.recipe import read_recipe, warnings
+from cloister.recipe.template import declared, new_recipe
+from cloister.simulation.early import refuse_early
+from cloister.tasks.registry import BUILT_IN
+from tests.support.models import tiny_bert
+from tests.support.studies import write_notes
+
+
+def test_a_recipe_for_a_file_runs_with_its_test_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = write_notes(tmp_path / "my notes.jsonl", 80)
+    test = write_notes(tmp_path / "test.jsonl", 30, seed=1)
+    base, recipe = tmp_path / "base", tmp_path / "study.toml"
+    tiny_bert(base)
+    assert run(["new", "--data", str(train), "--out", str(recipe)]) == 0
+    assert "cloister simulate" in capsys.readouterr().out
+    given = ["--set", f"data.test='{test}'", "--set", f"model.base='{base}'"]
+    given += ["--set", "task.max_length=16"]  # the tiny base has 64 positions
+    few = ["--set", "federation.num_rounds=1", "--out", str(tmp_path / "run"), "--json"]
+    assert run(["simulate", str(recipe)]) == 2
+    assert "give a public test set" in capsys.readouterr().err
+    assert run(["simulate", str(recipe), *given, *few]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert [site["name"] for site in result["sites"]] == ["east", "west"]
+    assert result["unit"] == "person"
+
+
+def test_nothing_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "study.toml"
+    out.write_text("mine")
+    assert run(["new", "causal-lm", "--out", str(out)]) == 2
+    assert "not written over" in capsys.readouterr().err
+    assert out.read_text() == "mine"
+
+
+@pytest.mark.parametrize("task", list(BUILT_IN))
+def test_a_recipe_without_a_file_is_valid_and_asks_for_one(tmp_path: Path, task: str) -> None:
+    out = tmp_path / "study.toml"
+    assert run(["new", task, "--out", str(out)]) == 0
+    assert out.read_text(encoding="utf-8") == new_recipe(task, None, None)  # type: ignore[arg-type]
+    recipe = read_recipe(out, ["data.train='a.jsonl'", "data.test='b.jsonl'"])
+    assert recipe.task.kind == task
+    assert warnings(recipe) == []
+    assert "NEEDED" in out.read_text(encoding="utf-8")
+    assert read_recipe(out).has_stand_in
+
+
+def test_words_and_conversations_give_recipes_that_pass_the_first_checks(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    files = {
+        "words": [{"words": ["no", "flu"], "ner": ["O", "B-Disease"]}] * 60,
+        "talks": [{"talk": turns}] * 60,
+    }
+    for name, rows in files.items():
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        (tmp_path / f"{name}-test.jsonl").write_text(path.read_text())
+        assert run(["new", "--data", str(path), "--out", str(tmp_path / f"{name}.toml")]) == 0
+        test = f"data.test='{tmp_path / f'{name}-test.jsonl'}'"
+        recipe = read_recipe(tmp_path / f"{name}.toml", [test])
+        refuse_early(recipe)
+        assert recipe.data.public_records == 10  # 60 rows over 4 sites, one digit of it
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "a task or --data is needed"),
+        (["--data", "none.csv"], "none.csv: no such file"),
+        (["--data", "numbers.csv"], "fit no task"),
+        (["token-classification", "--data", "numbers.csv"], "fit no task token-classification"),
+    ],
+)
+def test_what_cannot_be_guessed_is_said(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    told: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "numbers.csv").write_text("a\n1\n2\n")
+    assert run(["new", *arguments]) in (2, 3)
+    assert told in capsys.readouterr().err
+    assert list(tmp_path.glob("*.toml")) == []
+
+
+def test_the_declared_number_shows_one_digit_of_the_file_s() -> None:
+    assert declared(None) == 1200

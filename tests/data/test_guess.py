@@ -1,0 +1,92 @@
+"""What a file's columns seem to be."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cloister.data.guess import guess, is_spaceless
+from cloister.errors import DataError
+
+
+def jsonl(path: Path, rows: list[dict[str, object]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def notes(count: int) -> list[dict[str, object]]:
+    return [
+        {
+            "id": number,
+            "patient_id": f"p{number // 3}",
+            "hospital": ("north", "south")[number % 2],
+            "note": f"the patient has pain number {number}",
+            "department": ("cardiology", "surgery", "dermatology")[number % 3],
+        }
+        for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize("count", [12, 2000])
+def test_texts_labels_persons_and_sites_are_found_by_name(tmp_path: Path, count: int) -> None:
+    found = guess(jsonl(tmp_path / "notes.jsonl", notes(count)))
+    assert found.kind == "text"
+    assert found.columns == {
+        "text": "note",
+        "label": "department",
+        "person": "patient_id",
+        "site": "hospital",
+    }
+    assert (found.rows, found.persons, found.sites) == (count, -(-count // 3), 2)
+    assert not found.is_spaceless
+
+
+def test_unnamed_columns_are_told_apart_by_their_values(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    rows = [f"{n},a sentence of some words {n},{'ab'[n % 2]}" for n in range(20)]
+    path.write_text("\n".join(["n,w,k", *rows]) + "\n", encoding="utf-8")
+    found = guess(path)
+    assert found.columns == {"text": "w", "label": "k"}
+    assert (found.persons, found.sites) == (None, None)
+
+
+def test_words_with_tags_and_conversations_are_found(tmp_path: Path) -> None:
+    words = [{"words": ["no", "flu"], "ner": ["O", "B-Disease"]}] * 3
+    found = guess(jsonl(tmp_path / "w.jsonl", words))
+    assert (found.kind, found.columns) == ("tokens", {"tokens": "words", "tags": "ner"})
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    found = guess(jsonl(tmp_path / "c.jsonl", [{"talk": turns}] * 3))
+    assert (found.kind, found.columns) == ("messages", {"messages": "talk"})
+
+
+def test_a_parquet_file_is_looked_at_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.Table.from_pylist(notes(6)), path)
+    assert guess(path).columns["text"] == "note"
+
+
+def test_what_fits_no_task_is_said_to(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "x.jsonl", [{"a": 1}, {"a": 2}])
+    found = guess(path)
+    assert (found.kind, found.names) == (None, ("a",))
+    assert guess(jsonl(tmp_path / "n.jsonl", notes(6)), "tokens").kind is None
+    (tmp_path / "empty.csv").write_text("a,b\n")
+    with pytest.raises(DataError, match="no records"):
+        guess(tmp_path / "empty.csv")
+
+
+@pytest.mark.parametrize(
+    ("texts", "is_so"),
+    [
+        (["我想要一个小的平板电脑，屏幕要好", "质量很好，物流也很快"], True),
+        (["the screen is too small", "fast delivery, good quality"], False),
+        (["Donaudampfschifffahrt ist ein langes Wort"], False),
+        (["한국어에는 띄어쓰기가 있다"], False),
+        (["ภาษาไทยไม่เว้นวรรค"], True),
+        ([], False),
+    ],
+)
+def test_writing_without_blanks_is_told(texts: list[str], is_so: bool) -> None:
+    assert is_spaceless(texts) is is_so
