@@ -91,10 +91,10 @@ def test_it_says_what_was_promised_spent_and_checked() -> None:
     text = to_html(document)
     for word in (
         "add-remove",
-        "2.8545",
+        "2.8546",
         "ε spent (RDP)",
         "50.0000",
-        "3.5907",
+        "3.5908",
         "promised for the whole plan",
         "an indication, not a promise",
         "one step, frozen",
