@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from cloister.deployment.coordinator.journal import ENDED, Standing, read_run
+from cloister.deployment.coordinator.journal import ENDED, RunStatus, read_run
 from cloister.server.run_directory import RunDirectory
 from tests.support.federation import Federation, check_history, federation
 
@@ -97,7 +97,7 @@ def main() -> None:
         errors = [
             read_run(made.server.run(run)).error
             for run in runs
-            if made.standing(run) is Standing.FAILED
+            if made.standing(run) is RunStatus.FAILED
         ]
     rounds = rounds_of(made, runs)
     say(

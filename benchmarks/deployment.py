@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cloister.deployment.coordinator.journal import Standing, events
+from cloister.deployment.coordinator.journal import RunStatus, events
 from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.deployment.site.status import releases_of
 from cloister.models.base import find_base
@@ -39,7 +39,7 @@ def overhead(sites: int, rounds: int) -> dict[str, object]:
         for who in ("server", *made.sites):
             made.start(who)
         place = made.submit("overhead", rounds, f"lora.r={RANK}", f"lora.alpha={RANK}")
-        assert made.wait_ended("overhead", 1800.0) is Standing.FINISHED
+        assert made.wait_ended("overhead", 1800.0) is RunStatus.FINISHED
         asked: dict[int, datetime] = {}
         answered: dict[int, datetime] = {}
         for _, event in events(place):

@@ -39,7 +39,7 @@ Sink = Callable[[bytes], object]
 
 
 @dataclass(frozen=True)
-class Member:
+class ArchivedFile:
     """A file in an archive.
 
     Attributes:
@@ -108,7 +108,7 @@ class Archive:
                 file.flush()
                 os.fsync(file.fileno())
 
-    def _manifest(self) -> tuple[Mapping[str, Any], tuple[Member, ...]]:
+    def _manifest(self) -> tuple[Mapping[str, Any], tuple[ArchivedFile, ...]]:
         block = self._stream.read(_BLOCK)
         named = _MANIFEST.fullmatch(block[:100].rstrip(b"\0").decode("ascii", "replace"))
         try:
@@ -128,7 +128,7 @@ class Archive:
             if stored["format"] != FORMAT or type(rows) is not list or len(rows) > MOST_MEMBERS:
                 raise ValueError(f"format {shortened(stored['format'])}")
             about = dict(stored["about"])
-            members = tuple(Member(row["name"], row["bytes"], row["sha256"]) for row in rows)
+            members = tuple(ArchivedFile(row["name"], row["bytes"], row["sha256"]) for row in rows)
             problem = _problem(members)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BadFileError(f"{self.path}: its manifest cannot be read ({error!r})") from error
@@ -147,7 +147,7 @@ class Archive:
         self._expect(_END, "its end")
         self._expect(b"", "its end", 1)
 
-    def _seek(self, member: Member) -> None:
+    def _seek(self, member: ArchivedFile) -> None:
         place = self._begin
         for other in self.members:
             place += len(_header(other.name, other.size))
@@ -156,7 +156,7 @@ class Archive:
             place += other.size + len(_padding(other.size))
         self._stream.seek(place)
 
-    def _content(self, member: Member, sink: Sink) -> None:
+    def _content(self, member: ArchivedFile, sink: Sink) -> None:
         digest, left = hashlib.sha256(), member.size
         while left:
             chunk = self._stream.read(min(left, _CHUNK))
@@ -239,8 +239,8 @@ def write_archive(out: Path, about: Mapping[str, Any], files: Mapping[str, Path]
     sync_folder(out.parent)
 
 
-def _member(name: str, path: Path) -> Member:
-    return Member(name, path.stat().st_size, _copied(path, _nowhere))
+def _member(name: str, path: Path) -> ArchivedFile:
+    return ArchivedFile(name, path.stat().st_size, _copied(path, _nowhere))
 
 
 def _copied(path: Path, sink: Sink) -> str:
@@ -264,7 +264,7 @@ def _padding(size: int) -> bytes:
     return bytes(-size % _BLOCK)
 
 
-def _problem(members: Sequence[Member]) -> str:
+def _problem(members: Sequence[ArchivedFile]) -> str:
     """What is wrong with a list of members; "" where nothing is."""
     seen: set[str] = set()
     for member in members:

@@ -11,7 +11,7 @@ import pytest
 
 from cloister.client.site_file import EXAMPLE, read_site
 from cloister.deployment.coordinator.folder import ServerConfig, ServerFolder
-from cloister.deployment.coordinator.journal import Run, Standing, write_run
+from cloister.deployment.coordinator.journal import Run, RunStatus, write_run
 from cloister.deployment.site.open_ledger import begin_ledger
 from tests.support.federation import admit
 
@@ -203,7 +203,9 @@ def papers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     done = server.run("done")
     done.mkdir()
-    write_run(done, Run(name="done", standing=Standing.FINISHED, flower_run=1, sites=("st-marys",)))
+    write_run(
+        done, Run(name="done", standing=RunStatus.FINISHED, flower_run=1, sites=("st-marys",))
+    )
     (root / "site.toml").write_text(EXAMPLE)
     row = {"text": "chest pain", "label": "cardiology", "patient_id": "1"}
     (root / "records.jsonl").write_text(json.dumps(row))

@@ -32,7 +32,7 @@ FALSE_POSITIVES = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Membership:
+class InferenceResult:
     """The result of a membership inference attack.
 
     Attributes:
@@ -52,7 +52,7 @@ def attack_adapters(
     plan: Plan,
     config: TrainingConfig,
     adapters: int = 8,
-) -> Membership:
+) -> InferenceResult:
     """Trains adapters on random halves and tells members by their loss.
 
     Args:
@@ -127,14 +127,14 @@ def _scores(
     return np.asarray(ratio / (2 * variance))
 
 
-def _reached(scores: NDArray[np.float64], is_in: NDArray[np.bool_]) -> Membership:
+def _reached(scores: NDArray[np.float64], is_in: NDArray[np.bool_]) -> InferenceResult:
     from scipy.stats import rankdata
 
     ranks, members = rankdata(scores), int(is_in.sum())
     others = len(scores) - members
     auc = (float(ranks[is_in].sum()) - members * (members + 1) / 2) / (members * others)
     threshold = np.quantile(scores[~is_in], 1 - FALSE_POSITIVES)
-    return Membership(
+    return InferenceResult(
         guesses=len(scores),
         auc=auc,
         true_positives=float((scores[is_in] > threshold).mean()),

@@ -30,8 +30,8 @@ from cloister.ledger.ledger import Ledger
 from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest
 from cloister.protocol.signed_questions import Unsigned
 from cloister.recipe import Recipe
-from cloister.server.dispatch import Asker, Patience
-from cloister.server.replies import Terms
+from cloister.server.dispatch import Dispatcher, Timeouts
+from cloister.server.replies import ReplyTerms
 from cloister.server.secure import SecureRounds
 from cloister.simulation.local_grid import LocalGrid
 from cloister.simulation.policies import simulated_budget, simulated_policy
@@ -170,10 +170,10 @@ def _noise_of_the_sum(recipe: Recipe, audited: AuditedSite, names: tuple[str, ..
         )
         replies: list[RoundReply] = []
         grid = LocalGrid(_overheard(app, replies.append), len(names))
-        asker = Asker(
-            grid, lambda _: dict.fromkeys(grid.get_node_ids(), ""), Patience(3600.0), Unsigned()
+        asker = Dispatcher(
+            grid, lambda _: dict.fromkeys(grid.get_node_ids(), ""), Timeouts(3600.0), Unsigned()
         )
-        rounds = SecureRounds(asker, Terms("audit", names, keys), keys, plan.sharing)
+        rounds = SecureRounds(asker, ReplyTerms("audit", names, keys), keys, plan.sharing)
         nodes = dict.fromkeys(grid.get_node_ids(), "")
         totals = [
             rounds.run(number, encode(workspace.whole), values, nodes).total

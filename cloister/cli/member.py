@@ -82,12 +82,12 @@ def approve(
     from cloister.deployment.coordinator.members import approved, changing, read_members
     from cloister.deployment.enrolment.authority import compare_fingerprints
     from cloister.deployment.enrolment.coordinator_key import load_coordinator_key, public_key_of
-    from cloister.deployment.enrolment.documents import Welcome, read_request, write_welcome
+    from cloister.deployment.enrolment.documents import Approval, read_join_request, write_welcome
     from cloister.deployment.enrolment.passphrase import unlock
     from cloister.errors import UsageError
 
     folder = ServerFolder.open(server, partial(unlock, ca_passphrase_file))
-    asked = read_request(request)
+    asked = read_join_request(request)
     if fingerprint is None:
         raise UsageError(
             f"--fingerprint: missing; ask {asked.site} for its request's over another channel "
@@ -102,7 +102,7 @@ def approve(
     path, authority = out or Path(f"{asked.site}.welcome.json"), folder.authority
     with changing(folder.members) as write:
         members = approved(read_members(folder.members), asked, datetime.now(UTC))
-        welcome = Welcome(
+        welcome = Approval(
             coordinator=folder.config.name,
             site=asked.site,
             request=asked.fingerprint,

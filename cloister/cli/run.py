@@ -43,7 +43,7 @@ def start(
     """
     from cloister.deployment.coordinator.deployed import plans_of, resolved_recipe
     from cloister.deployment.coordinator.folder import ServerFolder
-    from cloister.deployment.coordinator.journal import Run, Standing, write_run
+    from cloister.deployment.coordinator.journal import Run, RunStatus, write_run
     from cloister.deployment.coordinator.members import connecting, read_members
     from cloister.deployment.coordinator.service import submit
     from cloister.errors import UsageError
@@ -68,7 +68,7 @@ def start(
             f"with it: cloister run resume {called} --server {server}"
         )
     run = RunDirectory.create(place, study)
-    fresh = Run(name=called, standing=Standing.SUBMITTED, flower_run=0, sites=tuple(chosen))
+    fresh = Run(name=called, standing=RunStatus.SUBMITTED, flower_run=0, sites=tuple(chosen))
     write_run(place, fresh)
     try:
         submit(folder, fresh)
@@ -136,16 +136,16 @@ def resume(name: Name, server: Server = DEFAULT, watch: Watch = False) -> None:
     from dataclasses import replace
 
     from cloister.deployment.coordinator.folder import ServerFolder
-    from cloister.deployment.coordinator.journal import ENDED, Standing, note, read_run
+    from cloister.deployment.coordinator.journal import ENDED, RunStatus, note, read_run
     from cloister.deployment.coordinator.service import submit
     from cloister.errors import UsageError
 
     folder = ServerFolder.open(server)
     place = folder.run(name)
     run = read_run(place)
-    if run.standing is Standing.FINISHED:
+    if run.standing is RunStatus.FINISHED:
         raise UsageError(f"{name}: is finished; its adapter is in {place / 'adapter'}")
-    if run.standing not in ENDED and run.standing is not Standing.INTERRUPTED:
+    if run.standing not in ENDED and run.standing is not RunStatus.INTERRUPTED:
         raise UsageError(f"{name}: is not over ({run.standing}); cloister run watch shows it")
     submit(folder, replace(run, resumed=0))
     note(place, "resumed", text="by the coordinator")
@@ -180,23 +180,23 @@ def listed(
 
 
 def _watch(folder: ServerFolder, name: str) -> None:
-    from cloister.cli.run_display import Lanes
-    from cloister.deployment.coordinator.journal import Standing, events, read_run
+    from cloister.cli.run_display import RunDisplay
+    from cloister.deployment.coordinator.journal import RunStatus, events, read_run
     from cloister.errors import CloisterError
 
     place = folder.run(name)
     run = read_run(place)
     after = 0
-    with Lanes(name, run.sites) as lanes:
+    with RunDisplay(name, run.sites) as lanes:
         while True:
             run = read_run(place)
             for place_after, event in events(place, after):
                 after = place_after
                 lanes.add(event)
-            if run.standing in (Standing.FINISHED, Standing.FAILED, Standing.STOPPED):
+            if run.standing in (RunStatus.FINISHED, RunStatus.FAILED, RunStatus.STOPPED):
                 break
             time.sleep(0.3)
-    if run.standing is Standing.FINISHED:
+    if run.standing is RunStatus.FINISHED:
         typer.echo(f"{place / 'adapter'}")
         return
     error = CloisterError(

@@ -40,7 +40,7 @@ WORDS = {
 WIDTH, SHOWN = 60, 12
 
 
-class Lanes:
+class RunDisplay:
     """Draws a run's events on stderr: live on a terminal, else a line an event.
 
     Args:
@@ -56,7 +56,7 @@ class Lanes:
         self._note = ""
         self._live = Live(console=self._console, refresh_per_second=4)
 
-    def __enter__(self) -> Lanes:
+    def __enter__(self) -> RunDisplay:
         if self._console.is_terminal:
             self._live.start()
         return self

@@ -81,7 +81,7 @@ def start(folder: Folder = DEFAULT, ca_passphrase_file: PassphraseFile = None) -
 
     from cloister.deployment.coordinator.folder import ServerFolder
     from cloister.deployment.coordinator.loopback import protection
-    from cloister.deployment.coordinator.service import Service
+    from cloister.deployment.coordinator.service import CoordinatorService
     from cloister.deployment.enrolment.passphrase import unlock
     from cloister.deployment.logs import log_json
 
@@ -89,7 +89,7 @@ def start(folder: Folder = DEFAULT, ca_passphrase_file: PassphraseFile = None) -
     made = opened.complete()
     if made is not None:
         typer.echo(server_key.told_of(made, folder), err=True)
-    service = Service(opened)
+    service = CoordinatorService(opened)
     host, port = opened.config.place
     typer.echo(f"{opened.config.name}: listening at {host}:{port}; logs in {opened.logs}", err=True)
     typer.echo(f"{opened.config.name}: {protection(opened)}", err=True)
@@ -103,7 +103,7 @@ def doctor(folder: Folder = DEFAULT, as_json: AsJson = False) -> None:
 
     Example: cloister server doctor coordinator
     """
-    from cloister.deployment.coordinator.doctor import Verdict, examine
+    from cloister.deployment.coordinator.doctor import Outcome, examine
     from cloister.deployment.coordinator.folder import ServerFolder
     from cloister.errors import UnhealthyError
 
@@ -120,7 +120,7 @@ def doctor(folder: Folder = DEFAULT, as_json: AsJson = False) -> None:
             typer.echo(f"{found.verdict:<9}{found.name:<20}{found.detail}")
             if found.remedy:
                 typer.echo(f"         → {found.remedy}")
-    failed = [found.name for found in findings if found.verdict is Verdict.FAIL]
+    failed = [found.name for found in findings if found.verdict is Outcome.FAIL]
     if failed:
         raise UnhealthyError(f"{', '.join(failed)}: mend these before the next study")
 

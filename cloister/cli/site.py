@@ -246,7 +246,7 @@ def doctor(site: SiteToml, recipe: Study = None, as_json: AsJson = False) -> Non
     """
     from cloister.cli.terminal import Terminal
     from cloister.client.site_file import read_site
-    from cloister.deployment.site.checks import Level, Outcome
+    from cloister.deployment.site.checks import CheckLevel, Outcome
     from cloister.deployment.site.doctor import examine
     from cloister.errors import UnhealthyError
     from cloister.recipe import read_recipe
@@ -254,7 +254,7 @@ def doctor(site: SiteToml, recipe: Study = None, as_json: AsJson = False) -> Non
     file = read_site(site)
     study: Recipe | None = read_recipe(recipe) if recipe else None
     console = Terminal()
-    colours = {Level.PASS: "green", Level.WARN: "yellow", Level.FAIL: "red"}
+    colours = {CheckLevel.PASS: "green", CheckLevel.WARN: "yellow", CheckLevel.FAIL: "red"}
     outcomes: list[Outcome] = []
     for outcome in examine(file, study):
         outcomes.append(outcome)
@@ -265,7 +265,7 @@ def doctor(site: SiteToml, recipe: Study = None, as_json: AsJson = False) -> Non
                 markup=True,
             )
             console.print(outcome.detail, highlight=False, markup=False, soft_wrap=True)
-            if outcome.level is not Level.PASS:
+            if outcome.level is not CheckLevel.PASS:
                 console.print(
                     f"      → {outcome.remedy}", highlight=False, markup=False, soft_wrap=True
                 )
@@ -275,6 +275,6 @@ def doctor(site: SiteToml, recipe: Study = None, as_json: AsJson = False) -> Non
             for o in outcomes
         ]
         typer.echo(json.dumps({"site": file.site.name, "checks": rows}))
-    failed = [outcome.name for outcome in outcomes if outcome.level is Level.FAIL]
+    failed = [outcome.name for outcome in outcomes if outcome.level is CheckLevel.FAIL]
     if failed:
         raise UnhealthyError(f"{', '.join(failed)}: mend these before the site takes part")

@@ -38,7 +38,7 @@ def join(
     """
     from cloister.client.site_file import read_site
     from cloister.deployment.enrolment.documents import kind_of
-    from cloister.deployment.site.joining import Membership, take_invite, take_welcome
+    from cloister.deployment.site.joining import SiteMembership, take_invite, take_welcome
     from cloister.errors import BadFileError
 
     file, now = read_site(site), datetime.now(UTC)
@@ -46,7 +46,7 @@ def join(
     if kind == "invite":
         request = take_invite(file, paper, fingerprint, now, rotate)
         typer.echo(
-            f"{Membership.of(file).request}: send it to the coordinator, and tell them over "
+            f"{SiteMembership.of(file).request}: send it to the coordinator, and tell them over "
             f"another channel:\n{request.fingerprint}"
         )
     elif kind == "welcome":
@@ -68,11 +68,11 @@ def start(site: SiteToml) -> None:
     from cloister.deployment.site.network import in_words
     from cloister.deployment.site.open_ledger import open_ledger
     from cloister.deployment.site.read_apart import read_apart
-    from cloister.deployment.site.service import Service
+    from cloister.deployment.site.service import SiteService
 
     file = read_site(site)
     open_ledger(file)
-    service = Service(file)
+    service = SiteService(file)
     typer.echo(f"{file.data}: {read_apart(file)}", err=True)
     typer.echo(
         f"{file.site.name}: takes part under {site}; cloister site status {site} shows what left",
@@ -139,11 +139,11 @@ def status(site: SiteToml, as_json: AsJson = False) -> None:
     Example: cloister site status site.toml
     """
     from cloister.client.site_file import read_site
-    from cloister.deployment.site.status import in_the_way, overview_of
+    from cloister.deployment.site.status import in_the_way, site_status
     from cloister.deployment.site.study_text import visible
 
     file = read_site(site)
-    facts = overview_of(file)
+    facts = site_status(file)
     facts["in_the_way"] = in_the_way(file)
     if as_json:
         typer.echo(json.dumps(facts))

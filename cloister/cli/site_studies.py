@@ -14,8 +14,8 @@ from cloister.cli.arguments import AsJson, SiteToml
 
 if TYPE_CHECKING:
     from cloister.client.site_file import SiteFile
-    from cloister.client.terms import Terms
-    from cloister.deployment.site.approvals import Verdict
+    from cloister.client.terms import StudyTerms
+    from cloister.deployment.site.approvals import ApprovalVerdict
     from cloister.deployment.site.decisions import Kind
 
 app = typer.Typer(help="The studies that asked here, and who lets them in.", no_args_is_help=True)
@@ -128,7 +128,7 @@ def approve_here(
     approve(site, digest, name, yes)
 
 
-def _say(terms: Terms, verdict: Verdict) -> None:
+def _say(terms: StudyTerms, verdict: ApprovalVerdict) -> None:
     from cloister.deployment.site.study_text import facts_of, in_words
 
     for line in in_words(facts_of(terms)):
@@ -156,7 +156,9 @@ def _decide(site: Path, digest: str, kind: Kind, name: str, yes: bool) -> None:
     )
 
 
-def _confirm(file: SiteFile, terms: Terms, digest: str, kind: Kind, login: str, yes: bool) -> None:
+def _confirm(
+    file: SiteFile, terms: StudyTerms, digest: str, kind: Kind, login: str, yes: bool
+) -> None:
     """Has whoever sits at the terminal type the study's name.
 
     Raises:

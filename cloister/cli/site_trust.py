@@ -26,11 +26,11 @@ def trust_ca(
     Example: cloister site trust-ca site.toml succession.json --fingerprint 1a2b3c4d-…
     """
     from cloister.client.site_file import read_site
-    from cloister.deployment.site.joining import Membership
+    from cloister.deployment.site.joining import SiteMembership
     from cloister.deployment.site.trust import take_succession
 
     file, now = read_site(site), datetime.now(UTC)
-    taken = take_succession(Membership.of(file).path, paper, fingerprint, now)
+    taken = take_succession(SiteMembership.of(file).path, paper, fingerprint, now)
     typer.echo(
         f"{file.site.name}: trusts the authority {taken.fingerprint}; "
         + (

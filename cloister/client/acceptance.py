@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cloister.bounds import listed
-from cloister.client.policy import Asked, check, reasons_but_cost
+from cloister.client.policy import ProposedPlan, check, reasons_but_cost
 from cloister.client.policy_file import AcceptPolicy
 from cloister.client.site_file import RecordsConfig, SiteFile
 from cloister.errors import CloisterError, RefusedError
@@ -69,8 +69,8 @@ def accept(recipe: Recipe, file: SiteFile) -> Plan:
         raise RefusedError(str(error)) from error
 
 
-def _asked(recipe: Recipe, file: SiteFile) -> Asked:
-    return Asked(
+def _asked(recipe: Recipe, file: SiteFile) -> ProposedPlan:
+    return ProposedPlan(
         plan=proposed_plan(recipe, file),
         task=recipe.task.kind,
         base_sha256=recipe.model.sha256,

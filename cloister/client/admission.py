@@ -13,7 +13,7 @@ from functools import lru_cache
 from cloister.adapter.formats import Shapes
 from cloister.adapter.pairs import cut_shapes
 from cloister.adapter.wire import encode
-from cloister.client.policy import Asked, check
+from cloister.client.policy import ProposedPlan, check
 from cloister.client.site import Site
 from cloister.errors import RefusedError
 from cloister.ledger.charge import Charge
@@ -80,7 +80,7 @@ def admit(site: Site, workspace: Workspace, prove: Prove = _proven) -> Admitted:
         A function of plan, policy, base, ledger and machine. Nothing is charged, and the proof,
         which takes longest, comes last.
     """
-    asked = Asked(
+    asked = ProposedPlan(
         plan=site.plan,
         task=workspace.task.kind,
         base_sha256=workspace.base_sha256,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cloister.adapter.wire import decode, digest
 from cloister.errors import RefusedError
-from cloister.export.adapter_folder import Released, export
+from cloister.export.adapter_folder import ReleaseFacts, export
 from cloister.files import sync_folder, write_whole
 from cloister.owner_only import FILE, private_folder, private_umask
 from cloister.protocol.delivery import NOTE, Claim
@@ -37,7 +37,7 @@ class Deliveries:
     folder: Path
     study: str
     name: str
-    about: Released
+    about: ReleaseFacts
 
     def keep(self, payload: bytes, claim: Claim, workspace: Workspace) -> None:
         """Stores an adapter, whole or not at all; the same one again changes nothing.

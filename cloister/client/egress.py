@@ -45,7 +45,7 @@ from cloister.protocol.exchange import (
 )
 from cloister.secagg.epoch_keys import ADVERTISEMENT_BYTES
 from cloister.secagg.messages import masked_bytes, revealed_bytes
-from cloister.secagg.query import Question
+from cloister.secagg.query import Query
 
 Sign = Callable[[bytes], bytes]
 
@@ -185,7 +185,7 @@ def _check_secure(
     if asked.step is Step.MASK:
         needed = masked_bytes(terms, sum(math.prod(shape) for shape in shapes.values()))
     elif asked.step is Step.REVEAL:
-        needed = revealed_bytes(terms, len(Question.from_bytes(asked.body).boxes) + 1)
+        needed = revealed_bytes(terms, len(Query.from_bytes(asked.body).boxes) + 1)
     else:
         needed = SIGNATURE_BYTES if asked.step is Step.SIGN else ADVERTISEMENT_BYTES
     if len(reply.delta) != needed:

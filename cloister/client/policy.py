@@ -27,7 +27,7 @@ LARGEST_COUNT = 2**53
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class ProposedPlan:
     """The public facts of what a coordinator asks.
 
     Attributes:
@@ -47,7 +47,7 @@ class Asked:
     message_bytes: int
 
 
-def reasons_but_cost(asked: Asked, policy: SitePolicy) -> list[str]:
+def reasons_but_cost(asked: ProposedPlan, policy: SitePolicy) -> list[str]:
     """Why the site does not take part whatever the study's ε is, one line each; nothing is solved.
 
     Args:
@@ -57,7 +57,7 @@ def reasons_but_cost(asked: Asked, policy: SitePolicy) -> list[str]:
     return _but_cost(asked, policy)[1]
 
 
-def check(asked: Asked, policy: SitePolicy) -> Plan:
+def check(asked: ProposedPlan, policy: SitePolicy) -> Plan:
     """Decides whether the site takes part, and on which plan.
 
     Args:
@@ -84,7 +84,7 @@ def check(asked: Asked, policy: SitePolicy) -> Plan:
     return effective
 
 
-def _but_cost(asked: Asked, policy: SitePolicy) -> tuple[Plan | None, list[str]]:
+def _but_cost(asked: ProposedPlan, policy: SitePolicy) -> tuple[Plan | None, list[str]]:
     """The effective plan, and what is wrong with all but its ε."""
     reasons = _not_accepted(asked, policy.accept)
     effective, problems = _stricter(asked.plan, policy)
@@ -95,7 +95,7 @@ def _but_cost(asked: Asked, policy: SitePolicy) -> tuple[Plan | None, list[str]]
     return effective, reasons
 
 
-def effective_plan(asked: Asked, policy: SitePolicy) -> Plan:
+def effective_plan(asked: ProposedPlan, policy: SitePolicy) -> Plan:
     """The stricter of coordinator and site in every field.
 
     The sample rate is lowered by a smaller expected batch, the declared size of the site staying
@@ -224,7 +224,7 @@ def _is_number(value: object) -> bool:
     return type(value) in (int, float)
 
 
-def _not_accepted(asked: Asked, accept: AcceptPolicy) -> list[str]:
+def _not_accepted(asked: ProposedPlan, accept: AcceptPolicy) -> list[str]:
     """What the site does not join, one line each."""
     reasons = []
     if asked.task not in accept.tasks:

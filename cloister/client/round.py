@@ -19,7 +19,7 @@ from cloister.adapter.wire import decode, digest, encode
 from cloister.client.admission import Admitted, admit
 from cloister.client.charged import charged
 from cloister.client.rollback import check_seen
-from cloister.client.secure import Asking, agreed_terms
+from cloister.client.secure import SecureExchange, agreed_terms
 from cloister.client.site import Site
 from cloister.errors import RefusedError, UsageError
 from cloister.evidence.certificate_alone import to_bytes
@@ -28,7 +28,7 @@ from cloister.privacy.entropy import Entropy
 from cloister.privacy.plan import Plan
 from cloister.protocol.delivery import Claim
 from cloister.protocol.exchange import RoundReply, RoundRequest, Status, Step
-from cloister.secagg.query import Question
+from cloister.secagg.query import Query
 from cloister.training.config import TrainingConfig
 from cloister.training.local import local_update
 from cloister.training.shared import shared_gradient
@@ -170,11 +170,11 @@ def _answer_secure(admitted: Admitted, request: RoundRequest, on_step: OnStep) -
     site, workspace, plan = admitted.site, admitted.workspace, admitted.plan
     if site.keys is None or request.step is Step.TRAIN:
         raise RefusedError("the plan's noise is shared: an update leaves under a mask only")
-    question = Question.from_bytes(request.body)
+    question = Query.from_bytes(request.body)
     terms = agreed_terms(
         site.study, question, plan, site.policy.accept, site.name, site.ledger.public_key
     )
-    asking = Asking(
+    asking = SecureExchange(
         site.name, site.ledger, site.keys, terms, question, request.round, digest(request.adapter)
     )
     entropy = site.entropy(plan, request.round)

@@ -23,9 +23,9 @@ from cloister.ledger.ledger import Ledger
 from cloister.privacy.plan import Plan
 from cloister.protocol.exchange import Step
 from cloister.secagg.epoch_keys import advertise
-from cloister.secagg.epoch_terms import Terms
-from cloister.secagg.participant import Member, join, mask_update, reveal, sign_set
-from cloister.secagg.query import Question, from_hex
+from cloister.secagg.epoch_terms import EpochTerms
+from cloister.secagg.participant import Participant, join, mask_update, reveal, sign_set
+from cloister.secagg.query import Query, from_hex
 
 
 @dataclass
@@ -39,19 +39,19 @@ class EpochKeys:
         member: What it became by joining.
     """
 
-    terms: Terms | None = None
+    terms: EpochTerms | None = None
     private: X25519PrivateKey = field(default_factory=X25519PrivateKey.generate, repr=False)
     advertisements: dict[str, bytes] = field(default_factory=dict)
-    member: Member | None = None
+    member: Participant | None = None
 
-    def advertise(self, terms: Terms, site: str, sign: Callable[[bytes], bytes]) -> bytes:
+    def advertise(self, terms: EpochTerms, site: str, sign: Callable[[bytes], bytes]) -> bytes:
         """Begins an epoch with a new key, or tells the same one again."""
         if self.terms != terms:
             self.terms, self.private = terms, X25519PrivateKey.generate()
             self.advertisements, self.member = {}, None
         return advertise(terms, site, self.private, sign)
 
-    def joined(self, terms: Terms, site: str, advertisements: dict[str, bytes]) -> Member:
+    def joined(self, terms: EpochTerms, site: str, advertisements: dict[str, bytes]) -> Participant:
         """Returns this site's secure aggregation state for the epoch, joining it first.
 
         Raises:
@@ -69,7 +69,7 @@ class EpochKeys:
             raise RefusedError(f"epoch {terms.epoch} was joined with other keys of its members")
         return self.member
 
-    def in_round(self, terms: Terms) -> Member:
+    def in_round(self, terms: EpochTerms) -> Participant:
         """The member, where it has masked.
 
         Raises:
@@ -81,7 +81,7 @@ class EpochKeys:
 
 
 @dataclass(frozen=True)
-class Asking:
+class SecureExchange:
     """One exchange, as a site sees it.
 
     Attributes:
@@ -97,8 +97,8 @@ class Asking:
     site: str
     ledger: Ledger
     keys: EpochKeys
-    terms: Terms
-    question: Question
+    terms: EpochTerms
+    question: Query
     number: int
     adapter: str
 
@@ -163,8 +163,8 @@ class Asking:
 
 
 def agreed_terms(
-    study: str, question: Question, plan: Plan, accept: AcceptPolicy, site: str, own_key: str
-) -> Terms:
+    study: str, question: Query, plan: Plan, accept: AcceptPolicy, site: str, own_key: str
+) -> EpochTerms:
     """An epoch's terms, as far as this site may take part in it.
 
     Args:
@@ -194,4 +194,4 @@ def agreed_terms(
             f"accept.noise_partners: {', '.join(unknown)} would share the noise, and this site's "
             "policy does not name their ledger's key; ask them for it and add it in site.toml"
         )
-    return Terms(study=study, epoch=question.epoch, members=members, sharing=plan.sharing)
+    return EpochTerms(study=study, epoch=question.epoch, members=members, sharing=plan.sharing)

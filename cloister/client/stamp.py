@@ -14,7 +14,7 @@ from cloister.files import open_file
 
 
 @dataclass(frozen=True)
-class Stamp:
+class ContentStamp:
     """What identified a file at one moment: inode, size and time of change.
 
     Attributes:
@@ -51,7 +51,7 @@ class Stamp:
         try:
             found = path.stat()
             same = (found.st_size, found.st_mtime_ns) == (self.size, self.mtime_ns)
-            return same or Stamp.of(path).sha256 == self.sha256
+            return same or ContentStamp.of(path).sha256 == self.sha256
         except (OSError, DataError):
             return False
 

@@ -23,7 +23,7 @@ from cloister.tasks.template_rules import template_sha256
 
 
 @dataclass(frozen=True)
-class Terms:
+class StudyTerms:
     """A study that the site's policy accepts, as it would run here.
 
     Attributes:
@@ -94,7 +94,7 @@ class Terms:
         return changes(asked, self.plan, isolate_units=isolated)
 
 
-def accepted_terms(file: SiteFile, recipe: Recipe) -> Terms:
+def accepted_terms(file: SiteFile, recipe: Recipe) -> StudyTerms:
     """Accepts a study from its recipe and `site.toml` alone; nothing is loaded, fetched or opened.
 
     Returns:
@@ -105,7 +105,7 @@ def accepted_terms(file: SiteFile, recipe: Recipe) -> Terms:
     """
     plan = accept(recipe, file)
     own_rank(file, recipe)
-    return Terms(file, recipe, plan)
+    return StudyTerms(file, recipe, plan)
 
 
 def own_rank(file: SiteFile, recipe: Recipe) -> int | None:

@@ -27,7 +27,7 @@ OWN_NAMES = {"localhost", "127.0.0.1", "[::1]"}
 ASK = {"www-authenticate": 'Basic realm="Cloister dashboard: the token is the password"'}
 
 
-class Door:
+class Access:
     """Lets requests through to an application, or answers them itself.
 
     Args:

@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from cloister.dashboard.access import Door
+from cloister.dashboard.access import Access
 from cloister.dashboard.pages import refresher, render
 from cloister.dashboard.sources import Page, Source
 from cloister.errors import CloisterError
@@ -52,4 +52,4 @@ def make_app(source: Source, token: str | None) -> ASGIApp:
     places = [(source.address(page).replace(".", ""), page_of(page)) for page in source.pages]
     own = [*places, ("metrics", metrics), ("refresh.js", script)]
     routes = [Route(f"/{place}", answer, methods=["GET"]) for place, answer in own]
-    return Door(Starlette(routes=routes), token)
+    return Access(Starlette(routes=routes), token)

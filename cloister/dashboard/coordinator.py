@@ -12,9 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cloister.dashboard.timeline import Lanes, lanes_of
+from cloister.dashboard.timeline import Timeline, timeline_of
 from cloister.deployment.coordinator.folder import ServerFolder
-from cloister.deployment.coordinator.journal import ENDED, Run, Standing, all_runs, events
+from cloister.deployment.coordinator.journal import ENDED, Run, RunStatus, all_runs, events
 from cloister.deployment.coordinator.status import status_of
 from cloister.deployment.enrolment.authority import over_at
 from cloister.errors import BadFileError, CloisterError
@@ -42,7 +42,7 @@ class RunFacts:
     run: Run
     num_rounds: int
     rows: tuple[Mapping[str, Any], ...]
-    lanes: Lanes
+    lanes: Timeline
     remarks: tuple[Mapping[str, Any], ...]
     last: str
     checkpoint: float | None
@@ -98,7 +98,7 @@ def _run(folder: ServerFolder, run: Run, is_served: bool) -> RunFacts:
         run=run,
         num_rounds=_num_rounds(place),
         rows=tuple(rows),
-        lanes=lanes_of(run.sites, journal, rows, is_going=is_going),
+        lanes=timeline_of(run.sites, journal, rows, is_going=is_going),
         remarks=tuple(e for e in journal if e.get("text"))[-REMARKS:],
         last=str(journal[-1]["time"]) if journal else "",
         checkpoint=checkpoint.stat().st_mtime if checkpoint.exists() else None,
@@ -116,7 +116,7 @@ def _num_rounds(place: RunDirectory) -> int:
 def next_step(run: Run, folder: Path, is_served: bool) -> str:
     """The command that goes on from where a run stands."""
     server, name = shlex.quote(str(folder)), shlex.quote(run.name)
-    if run.standing is Standing.FINISHED:
+    if run.standing is RunStatus.FINISHED:
         return f"cloister evaluate {shlex.quote(str(folder / 'runs' / run.name))} --data FILE"
     if run.standing in ENDED:
         return f"cloister run resume {name} --server {server}"

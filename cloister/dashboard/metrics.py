@@ -21,8 +21,8 @@ from prometheus_client.registry import Collector
 
 from cloister.dashboard.coordinator import CoordinatorFacts, RunFacts
 from cloister.dashboard.formatting import moment
-from cloister.dashboard.site import SiteFacts
-from cloister.dashboard.timeline import State
+from cloister.dashboard.site import SiteView
+from cloister.dashboard.timeline import CellState
 from cloister.ledger.stated import Stated, of_budget
 
 # Upper bounds of a round's seconds: from a tiny model on one machine to a night.
@@ -30,12 +30,12 @@ BUCKETS = (5, 15, 60, 300, 900, 3600, 14_400, 43_200)
 # A site whose last word is older is away: Flower's nodes say one every 30 seconds.
 HEARD = 90
 OUTCOMES = {
-    State.SENT: "accepted",
-    State.LATE: "late",
-    State.LOST: "lost",
-    State.REFUSED: "refused",
-    State.SPENT: "spent",
-    State.RETIRED: "retired",
+    CellState.SENT: "accepted",
+    CellState.LATE: "late",
+    CellState.LOST: "lost",
+    CellState.REFUSED: "refused",
+    CellState.SPENT: "spent",
+    CellState.RETIRED: "retired",
 }
 # Reasons of refusals by the kind of error; any other kind is "other".
 REASONS = {
@@ -104,7 +104,7 @@ def _of(figure: Stated) -> dict[str, str]:
     }
 
 
-def site_metrics(facts: SiteFacts, failures: int = 0) -> bytes:
+def site_metrics(facts: SiteView, failures: int = 0) -> bytes:
     """A site's scrape, for the site's own eyes.
 
     Args:

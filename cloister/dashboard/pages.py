@@ -16,20 +16,20 @@ from markupsafe import Markup
 from cloister import __version__
 from cloister.dashboard import charts, coordinator, spending
 from cloister.dashboard import formatting as words
-from cloister.dashboard.timeline import State
+from cloister.dashboard.timeline import CellState
 
 HERE = Path(__file__).parent
 # The sign of each state, so that colour alone says nothing; and its class in the style sheet.
 SIGNS = {
-    State.WAITING: ("·", "waiting"),
-    State.TRAINING: ("▸", "training"),
-    State.SENT: ("✓", "sent"),
-    State.LATE: ("~", "late"),
-    State.LOST: ("!", "late"),
-    State.REFUSED: ("✕", "refused"),
-    State.SPENT: ("½", "waiting"),
-    State.RETIRED: ("–", "retired"),
-    State.CUT_OFF: ("/", "waiting"),
+    CellState.WAITING: ("·", "waiting"),
+    CellState.TRAINING: ("▸", "training"),
+    CellState.SENT: ("✓", "sent"),
+    CellState.LATE: ("~", "late"),
+    CellState.LOST: ("!", "late"),
+    CellState.REFUSED: ("✕", "refused"),
+    CellState.SPENT: ("½", "waiting"),
+    CellState.RETIRED: ("–", "retired"),
+    CellState.CUT_OFF: ("/", "waiting"),
 }
 WORDS = ("epsilon_words", "size_words", "seconds_words", "when", "short", "counted")
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from cloister.client.site_file import read_site
 from cloister.dashboard.ledgers import LedgerFacts, read_ledger
-from cloister.deployment.enrolment.documents import read_welcome
+from cloister.deployment.enrolment.documents import read_approval
 from cloister.deployment.site.agent_folder import AgentFolder
-from cloister.deployment.site.joining import Membership
+from cloister.deployment.site.joining import SiteMembership
 from cloister.deployment.site.policy_text import approvals_in_words, in_words
 from cloister.deployment.site.studies import waiting_of
 from cloister.errors import CloisterError, LedgerError
@@ -20,7 +20,7 @@ from cloister.ledger.storage import LedgerFile
 
 
 @dataclass(frozen=True, kw_only=True)
-class SiteFacts:
+class SiteView:
     """Everything that a site's page shows.
 
     Attributes:
@@ -57,7 +57,7 @@ class SiteFacts:
         return bool(self.processes)
 
 
-def read_site_facts(path: Path, now: datetime) -> SiteFacts:
+def read_site_facts(path: Path, now: datetime) -> SiteView:
     """Reads a site's folder; needs none of its keys.
 
     Raises:
@@ -69,8 +69,8 @@ def read_site_facts(path: Path, now: datetime) -> SiteFacts:
         raise LedgerError(f"{file.ledger}: no ledger yet; cloister site init {path} begins it")
     folder = AgentFolder.of(file)
     children = (folder.running() or {}).get("children", {})
-    address, until, trouble = _membership(Membership.of(file), now)
-    return SiteFacts(
+    address, until, trouble = _membership(SiteMembership.of(file), now)
+    return SiteView(
         name=file.site.name,
         path=path,
         ledger=read_ledger(file.ledger, file.site.name),
@@ -86,7 +86,7 @@ def read_site_facts(path: Path, now: datetime) -> SiteFacts:
     )
 
 
-def _membership(membership: Membership, now: datetime) -> tuple[str, str, str]:
+def _membership(membership: SiteMembership, now: datetime) -> tuple[str, str, str]:
     """The coordinator's address, until when the site may connect, and what is wrong."""
     if not (membership.path / "invite.json").exists():
         return "", "", "this site has joined no federation yet (cloister site join)"
@@ -95,7 +95,7 @@ def _membership(membership: Membership, now: datetime) -> tuple[str, str, str]:
         if not membership.is_welcome():
             return address, "", "the coordinator has not approved it yet"
         authority = membership.authority.read_bytes()
-        welcome = read_welcome(membership.path / "welcome.json", authority, now)
+        welcome = read_approval(membership.path / "welcome.json", authority, now)
     except (OSError, CloisterError) as error:
         return "", "", str(error)
     return address, welcome.expires, ""

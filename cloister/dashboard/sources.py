@@ -14,7 +14,7 @@ from cloister.dashboard.auditor import read_bundle_facts, read_ledgers
 from cloister.dashboard.coordinator import read_coordinator
 from cloister.dashboard.metrics import coordinator_metrics, failure_metrics, site_metrics
 from cloister.dashboard.pages import Link, render
-from cloister.dashboard.site import SiteFacts, read_site_facts
+from cloister.dashboard.site import SiteView, read_site_facts
 from cloister.errors import BadFileError, LedgerError
 
 WANTED = "a coordinator's folder, a site.toml, a ledger, a bundle, or a folder of ledgers is needed"
@@ -75,7 +75,7 @@ class SiteScrapes:
     """
 
     name: str
-    read: Callable[[datetime], SiteFacts]
+    read: Callable[[datetime], SiteView]
     failures: int = 0
 
     def __call__(self, now: datetime) -> bytes:

@@ -13,7 +13,7 @@ from cloister.dashboard.formatting import moment
 SHOWN = 60
 
 
-class State(StrEnum):
+class CellState(StrEnum):
     """What became of a round at a site; the value is the word for it."""
 
     WAITING = "waiting"
@@ -29,12 +29,12 @@ class State(StrEnum):
 
 # What the journal's events make of a cell.
 SEEN = {
-    "asked": State.TRAINING,
-    "answered": State.SENT,
-    "late": State.LATE,
-    "lost": State.LOST,
-    "refused": State.REFUSED,
-    "retired": State.RETIRED,
+    "asked": CellState.TRAINING,
+    "answered": CellState.SENT,
+    "late": CellState.LATE,
+    "lost": CellState.LOST,
+    "refused": CellState.REFUSED,
+    "retired": CellState.RETIRED,
 }
 
 
@@ -51,14 +51,14 @@ class Cell:
     """
 
     round: int
-    state: State = State.WAITING
+    state: CellState = CellState.WAITING
     seconds: float | None = None
     share: float = 0.0
     why: str = ""
 
 
 @dataclass(frozen=True)
-class Lanes:
+class Timeline:
     """The timelines of all sites of a run.
 
     Attributes:
@@ -75,13 +75,13 @@ class Lanes:
         return self.rounds[-SHOWN:]
 
 
-def lanes_of(
+def timeline_of(
     sites: Sequence[str],
     events: Iterable[Mapping[str, Any]],
     rows: Sequence[Mapping[str, Any]],
     *,
     is_going: bool,
-) -> Lanes:
+) -> Timeline:
     """Builds every site's timeline from the run's events.
 
     Args:
@@ -100,14 +100,14 @@ def lanes_of(
     def settled(site: str, number: int) -> Cell:
         cell = cells.get((site, number), Cell(round=number))
         if site in refused:
-            return Cell(round=number, state=State.REFUSED, why=refused[site])
+            return Cell(round=number, state=CellState.REFUSED, why=refused[site])
         gone = site in retired and number >= retired[site]
-        state = State.RETIRED if gone else _settled(cell, site, closed.get(number), is_going)
+        state = CellState.RETIRED if gone else _settled(cell, site, closed.get(number), is_going)
         took = 0.0 if gone else cell.seconds or 0.0
         share = took / slowest[number] if slowest[number] else 0.0
         return replace(cell, state=state, share=share)
 
-    return Lanes(rounds, {site: tuple(settled(site, n) for n in rounds) for site in sites})
+    return Timeline(rounds, {site: tuple(settled(site, n) for n in rounds) for site in sites})
 
 
 def _told(
@@ -131,26 +131,26 @@ def _told(
             continue
         place = (str(site), int(event["round"]))
         seconds = cells[place].seconds if place in cells else None
-        if state is State.TRAINING:
+        if state is CellState.TRAINING:
             asked[place], seconds = event["time"], None
-        elif state is State.SENT:
+        elif state is CellState.SENT:
             seconds = _seconds(asked.get(place), event["time"])
-        elif state is State.RETIRED:
+        elif state is CellState.RETIRED:
             retired.setdefault(*place)
         why = str(event.get("text", ""))
         cells[place] = Cell(round=place[1], state=state, seconds=seconds, why=why)
     return cells, retired, refused
 
 
-def _settled(cell: Cell, site: str, row: Mapping[str, Any] | None, is_going: bool) -> State:
+def _settled(cell: Cell, site: str, row: Mapping[str, Any] | None, is_going: bool) -> CellState:
     """A state as it is once its round is closed or its run has ended."""
     if row is None:
-        cut = cell.state is State.TRAINING and not is_going
-        return State.CUT_OFF if cut else cell.state
-    if cell.state is State.TRAINING:
-        return State.LATE  # the round was closed without its answer
-    if cell.state is State.SENT and site in row.get("missing", ()):
-        return State.REFUSED if site in row.get("refused", ()) else State.SPENT
+        cut = cell.state is CellState.TRAINING and not is_going
+        return CellState.CUT_OFF if cut else cell.state
+    if cell.state is CellState.TRAINING:
+        return CellState.LATE  # the round was closed without its answer
+    if cell.state is CellState.SENT and site in row.get("missing", ()):
+        return CellState.REFUSED if site in row.get("refused", ()) else CellState.SPENT
     return cell.state
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Asker:
+class Origin:
     """Who has data read, and the words for where it names them.
 
     Attributes:
@@ -32,16 +32,16 @@ class Asker:
         return (self.person if key == "person" else self.column).format(key=key)
 
 
-RECIPE = Asker(
+RECIPE = Origin(
     "data.{split}", "set data.{key} to the column's name", "set data.person to the column's name"
 )
-SITE = Asker(
+SITE = Origin(
     "site.data in site.toml",
     "set site.{key} in site.toml to the column's name",
     "set privacy.person in site.toml to the column's name",
 )
 # The columns come with the adapter.
-RELEASED = Asker(
+RELEASED = Origin(
     "--data",
     "call the file's column so, as the adapter's training did",
     "call the file's column so, as the adapter's training did",

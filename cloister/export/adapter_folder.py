@@ -42,7 +42,7 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
-class Released:
+class ReleaseFacts:
     """What a released adapter says of itself.
 
     Attributes:
@@ -62,7 +62,7 @@ class Released:
     pooling: Pooling | None = None
 
 
-def export(folder: Path, workspace: Workspace, adapter: Adapter, about: Released) -> None:
+def export(folder: Path, workspace: Workspace, adapter: Adapter, about: ReleaseFacts) -> None:
     """Writes an adapter's folder, without its card.
 
     Args:
@@ -126,7 +126,7 @@ def adapter_folder(place: Path) -> Path:
     return place
 
 
-def read_released(folder: Path) -> Released:
+def read_released(folder: Path) -> ReleaseFacts:
     """Reads what an adapter says of itself.
 
     Raises:
@@ -158,7 +158,7 @@ def read_released(folder: Path) -> Released:
     if problems:
         told = "; ".join(problems[:MOST_PROBLEMS])
         raise AdapterFormatError(f"{folder}/cloister.json: {told}")
-    return Released(
+    return ReleaseFacts(
         **sections,
         seed=document["seed"],
         pooling=_pooling(folder, document.get("pooling")),
@@ -196,7 +196,7 @@ def _trained_modules(folder: Path, lora: LoraConfig) -> LoraConfig:
     return dataclasses.replace(lora, target_modules=modules, top_layers=0)
 
 
-def load_released(folder: Path, base: str | Path | None = None) -> tuple[Released, Workspace]:
+def load_released(folder: Path, base: str | Path | None = None) -> tuple[ReleaseFacts, Workspace]:
     """Loads base and adapter, ready to be scored.
 
     Args:

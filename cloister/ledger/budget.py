@@ -146,7 +146,7 @@ class StepKind:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class PlannedRound:
     """A round that a site is asked to run.
 
     Attributes:
@@ -173,7 +173,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Terms:
+class FirstCharge:
     """What the first charge fixes for the data set's life.
 
     Attributes:
@@ -198,13 +198,13 @@ class Spending:
         kinds: Kinds of steps that were charged.
     """
 
-    terms: Terms | None = None
+    terms: FirstCharge | None = None
     divergence: float = 0.0
     steps: dict[tuple[float, float, bool], int] = field(default_factory=dict)
     plans: dict[str, int] = field(default_factory=dict)
     kinds: frozenset[StepKind] = frozenset()
 
-    def add(self, request: Request, terms: Terms) -> None:
+    def add(self, request: PlannedRound, terms: FirstCharge) -> None:
         """Returns the budget's state after one more round is charged.
 
         Raises:
@@ -243,22 +243,22 @@ def rounded_up(budget: Budget) -> Budget:
     return replace(budget, epsilon=budget.epsilon + MACHINES_DIFFER)
 
 
-def terms_for(request: Request, spent: Spending, budget: Budget) -> Terms:
+def terms_for(request: PlannedRound, spent: Spending, budget: Budget) -> FirstCharge:
     """The terms as they were fixed, or, for a first request, as it fixes them."""
     if spent.terms is not None:
         return spent.terms
     if math.isinf(budget.epsilon) or not request.kind.is_private:
-        return Terms(ORDERS[0], None)  # no rule runs
+        return FirstCharge(ORDERS[0], None)  # no rule runs
 
     def affordable(order: float) -> float:
         limit = rdp_budget(budget.epsilon, budget.delta / 2, order)
         return limit / max(rdp_at(request.event, order), 1e-300)
 
-    return Terms(max(ORDERS, key=affordable), most_steps(request, budget))
+    return FirstCharge(max(ORDERS, key=affordable), most_steps(request, budget))
 
 
 @lru_cache(maxsize=256)
-def most_steps(request: Request, budget: Budget) -> int:
+def most_steps(request: PlannedRound, budget: Budget) -> int:
     """T: the most steps of a request's kind whose PLD is within the budget's ε at half of its δ.
 
     Returns:
@@ -309,7 +309,7 @@ def fits_whole(planned: GaussianEvent, budget: Budget) -> bool:
     return epsilon([planned], budget.delta / 2) <= budget.epsilon
 
 
-def is_within(first: Request, terms: Terms, budget: Budget) -> bool:
+def is_within(first: PlannedRound, terms: FirstCharge, budget: Budget) -> bool:
     """Whether the terms that a ledger's first charge states give no more than the budget does."""
     if terms.most_steps is None or math.isinf(budget.epsilon):
         return True
@@ -318,7 +318,7 @@ def is_within(first: Request, terms: Terms, budget: Budget) -> bool:
     return any(_fits(first.kind, terms.most_steps, budget, grid) for grid in (COARSE, FINE))
 
 
-def fits(request: Request, spent: Spending, budget: Budget, terms: Terms) -> bool:
+def fits(request: PlannedRound, spent: Spending, budget: Budget, terms: FirstCharge) -> bool:
     """Whether a round may be charged after what was spent.
 
     Args:
@@ -342,7 +342,9 @@ def fits(request: Request, spent: Spending, budget: Budget, terms: Terms) -> boo
     return total <= rdp_budget(budget.epsilon, budget.delta / 2, terms.order)
 
 
-def _fits_as_one(request: Request, spent: Spending, budget: Budget, terms: Terms) -> bool:
+def _fits_as_one(
+    request: PlannedRound, spent: Spending, budget: Budget, terms: FirstCharge
+) -> bool:
     """Way 1: nothing but steps of one kind, as many as were fixed at the first charge."""
     if terms.most_steps is not None:
         alike = spent.kinds <= {request.kind}
@@ -352,7 +354,7 @@ def _fits_as_one(request: Request, spent: Spending, budget: Budget, terms: Terms
     return alone and within and fits_whole(request.planned, budget)
 
 
-def steps_left(request: Request, spent: Spending, budget: Budget) -> int | None:
+def steps_left(request: PlannedRound, spent: Spending, budget: Budget) -> int | None:
     """How many more steps of a request's kind fit; None where the budget has no limit.
 
     Under an older ledger's terms way 1 ends with the request's own plan.

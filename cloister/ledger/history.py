@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloister.errors import LedgerError, UsageError
-from cloister.ledger.budget import Budget, Request, Spending, StepKind, Terms
+from cloister.ledger.budget import Budget, FirstCharge, PlannedRound, Spending, StepKind
 from cloister.ledger.chain import Entry, Head, follow
 from cloister.privacy.events import GaussianEvent
 from cloister.privacy.plan import Plan
@@ -66,7 +66,7 @@ class History:
         self.plans: dict[str, Plan] = {}
         self._reservations: set[int] = set()
 
-    def add(self, entry: Entry) -> Request | None:
+    def add(self, entry: Entry) -> PlannedRound | None:
         """Adds the next entry to the history.
 
         Returns:
@@ -97,7 +97,7 @@ class History:
         """Whether an entry is a charge."""
         return seq in self._reservations
 
-    def _take(self, fields: dict[str, Any], head: Head) -> Request | None:
+    def _take(self, fields: dict[str, Any], head: Head) -> PlannedRound | None:
         kind = fields["kind"]
         _text(fields, "time")  # no rule reads it, reports show it
         if (kind == "begin") is not (head.seq == 0):
@@ -127,7 +127,7 @@ class History:
             return None
         raise ValueError(f"unknown kind {kind!r}")
 
-    def _reserve(self, fields: dict[str, Any], head: Head) -> Request:
+    def _reserve(self, fields: dict[str, Any], head: Head) -> PlannedRound:
         event = GaussianEvent(**fields["event"])
         if type(event.is_private) is not bool or type(event.steps) is not int:
             raise TypeError("an event of other kinds")
@@ -150,15 +150,15 @@ class History:
         self.spent.add(request, self._terms(fields))
         return request
 
-    def _terms(self, fields: dict[str, Any]) -> Terms:
+    def _terms(self, fields: dict[str, Any]) -> FirstCharge:
         """What the first charge fixed; later ones state the order again, and no number of steps."""
         order, first = _number(fields, "order"), self.spent.terms
         if first is None:
             stated = _whole(fields, "most_steps") if "most_steps" in fields else None
-            return Terms(order, stated)
+            return FirstCharge(order, stated)
         if "most_steps" in fields:
             raise ValueError("the most steps are fixed by the first charge alone")
-        return Terms(order, first.most_steps)
+        return FirstCharge(order, first.most_steps)
 
     def _plan(self, digest: str, fields: dict[str, Any]) -> Plan:
         """A charge's plan: its first charge holds its terms."""
@@ -170,14 +170,14 @@ class History:
         return self.plans[digest]
 
 
-def request_of(plan: Plan, *, is_private: bool = True) -> Request:
+def request_of(plan: Plan, *, is_private: bool = True) -> PlannedRound:
     """A round of a plan, as the budget's rule sees it.
 
     Args:
         plan: The round's.
         is_private: Whether its randomness is unpredictable; rounds of one plan may differ in that.
     """
-    return Request(
+    return PlannedRound(
         plan=plan.digest(),
         kind=StepKind(
             noise_multiplier=plan.noise_multiplier,

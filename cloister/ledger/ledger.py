@@ -21,7 +21,7 @@ from typing import Any
 from cloister import __version__
 from cloister.canonical import json_number
 from cloister.errors import BudgetError, LedgerError, RefusedError, RoundSpentError
-from cloister.ledger.budget import Budget, Request, Terms, fits, terms_for
+from cloister.ledger.budget import Budget, FirstCharge, PlannedRound, fits, terms_for
 from cloister.ledger.certificate import certify
 from cloister.ledger.chain import Entry, Head, check_anchor, follow, sign
 from cloister.ledger.charge import Charge, Released
@@ -300,7 +300,7 @@ class Ledger:
         self._history.add(entry)
         return Reservation(self, self.head.seq, str(entry.fields["time"]))
 
-    def _terms(self, charge: Charge, request: Request) -> Terms:
+    def _terms(self, charge: Charge, request: PlannedRound) -> FirstCharge:
         """What the first charge fixes, or fixed, for a charge that may be made."""
         if charge.plan.unit is not self._history.unit:
             raise RefusedError(

@@ -26,7 +26,7 @@ class Unsigned:
 
 
 @dataclass(frozen=True)
-class Coordinator:
+class TrustedCoordinator:
     """From whom a deployed site takes questions.
 
     Attributes:
@@ -40,7 +40,7 @@ class Coordinator:
 
 # A deployed site reads its trusted key for every question, so that a key that was renewed, or
 # taken away, holds from the next one on.
-Trusted = Callable[[], Coordinator] | Unsigned
+Trusted = Callable[[], TrustedCoordinator] | Unsigned
 
 
 def signed(

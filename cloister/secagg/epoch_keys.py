@@ -12,21 +12,21 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from cloister.errors import AdapterFormatError, RefusedError
 from cloister.ledger.signing import is_signed
-from cloister.secagg.epoch_terms import Terms
+from cloister.secagg.epoch_terms import EpochTerms
 
 _KEY, _SIGNATURE = 32, 64
 ADVERTISEMENT_BYTES = _KEY + _SIGNATURE
 
 
 def advertise(
-    terms: Terms, site: str, private: X25519PrivateKey, sign: Callable[[bytes], bytes]
+    terms: EpochTerms, site: str, private: X25519PrivateKey, sign: Callable[[bytes], bytes]
 ) -> bytes:
     """The advertisement: the public key, and the signature of the site's ledger on it."""
     body = private.public_key().public_bytes_raw()
     return body + sign(_statement(terms, site, body))
 
 
-def read_advertisement(terms: Terms, site: str, advertisement: bytes) -> bytes:
+def read_advertisement(terms: EpochTerms, site: str, advertisement: bytes) -> bytes:
     """The public key of a site that its ledger's key signed for this epoch.
 
     Raises:
@@ -54,5 +54,5 @@ def agree(private: X25519PrivateKey, public_key: bytes) -> bytes:
         raise RefusedError("a public key that agrees with nobody") from error
 
 
-def _statement(terms: Terms, site: str, body: bytes) -> bytes:
+def _statement(terms: EpochTerms, site: str, body: bytes) -> bytes:
     return terms.context("advertisement", site, body.hex())

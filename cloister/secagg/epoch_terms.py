@@ -11,7 +11,7 @@ from cloister.privacy.sharing import Sharing
 
 
 @dataclass(frozen=True, kw_only=True)
-class Terms:
+class EpochTerms:
     """What all members of an epoch agree on; public.
 
     Attributes:

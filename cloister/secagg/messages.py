@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 
 from cloister.errors import AdapterFormatError
-from cloister.secagg.epoch_terms import Terms
+from cloister.secagg.epoch_terms import EpochTerms
 from cloister.secagg.keystream import Words, word
 from cloister.secagg.sealing import sealed_bytes
 from cloister.secagg.shamir import SHARE_BYTES
@@ -39,7 +39,7 @@ class MaskedUpdate:
         return b"".join(self.boxes[site] for site in sorted(self.boxes)) + self.values.tobytes()
 
     @classmethod
-    def from_bytes(cls, terms: Terms, site: str, payload: bytes, count: int) -> Self:
+    def from_bytes(cls, terms: EpochTerms, site: str, payload: bytes, count: int) -> Self:
         """Reads a member's update of `count` values.
 
         Raises:
@@ -78,7 +78,7 @@ class Revealed:
         )
 
     @classmethod
-    def from_bytes(cls, terms: Terms, survivors: Collection[str], payload: bytes) -> Self:
+    def from_bytes(cls, terms: EpochTerms, survivors: Collection[str], payload: bytes) -> Self:
         """Reads what was revealed for a sum over these sites.
 
         Raises:
@@ -96,12 +96,12 @@ class Revealed:
         )
 
 
-def masked_bytes(terms: Terms, values: int) -> int:
+def masked_bytes(terms: EpochTerms, values: int) -> int:
     """Returns how many bytes a masked update has."""
     peers = len(terms.sites) - 1
     return sealed_bytes(len(terms.sites)) * peers + values * terms.bits // 8
 
 
-def revealed_bytes(terms: Terms, survivors: int) -> int:
+def revealed_bytes(terms: EpochTerms, survivors: int) -> int:
     """Bytes of what is revealed for a sum over so many sites."""
     return SHARE_BYTES * survivors * (1 + len(terms.sites) - survivors)

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from cloister.errors import RefusedError
 from cloister.ledger.signing import is_signed
 from cloister.secagg.epoch_keys import agree, read_advertisement
-from cloister.secagg.epoch_terms import Terms
+from cloister.secagg.epoch_terms import EpochTerms
 from cloister.secagg.keystream import SEED_BYTES, Words, derived, mask, word
 from cloister.secagg.messages import MaskedUpdate, Revealed
 from cloister.secagg.sealing import seal, unseal
@@ -39,7 +39,7 @@ from cloister.secagg.shamir import Draw, split
 
 
 @dataclass(frozen=True)
-class Member:
+class Participant:
     """A site in an epoch; in memory only.
 
     Attributes:
@@ -52,7 +52,7 @@ class Member:
         adapter: SHA-256 of the global adapter that the round started from, in hex.
     """
 
-    terms: Terms
+    terms: EpochTerms
     site: str
     secrets: Mapping[str, bytes] = field(repr=False)
     masked: int = 0
@@ -62,8 +62,8 @@ class Member:
 
 
 def join(
-    terms: Terms, site: str, private: X25519PrivateKey, advertisements: Mapping[str, bytes]
-) -> Member:
+    terms: EpochTerms, site: str, private: X25519PrivateKey, advertisements: Mapping[str, bytes]
+) -> Participant:
     """Checks everybody's advertisement and agrees on secrets.
 
     Args:
@@ -84,12 +84,16 @@ def join(
     if len(set(keys.values())) < len(keys):
         raise RefusedError("two advertisements hold the same key")
     secrets = {peer: agree(private, key) for peer, key in keys.items() if peer != site}
-    return Member(terms, site, secrets)
+    return Participant(terms, site, secrets)
 
 
 def mask_update(
-    member: Member, number: int, adapter: str, values: NDArray[np.int64], draw: Draw = os.urandom
-) -> tuple[Member, MaskedUpdate]:
+    member: Participant,
+    number: int,
+    adapter: str,
+    values: NDArray[np.int64],
+    draw: Draw = os.urandom,
+) -> tuple[Participant, MaskedUpdate]:
     """Masks a round's update.
 
     Args:
@@ -134,12 +138,12 @@ def pair_mask(site: str, peer: str, seed: bytes, count: int, bits: int) -> Words
 
 
 def sign_set(
-    member: Member,
+    member: Participant,
     number: int,
     adapter: str,
     survivors: Iterable[str],
     sign: Callable[[bytes], bytes],
-) -> tuple[Member, bytes]:
+) -> tuple[Participant, bytes]:
     """Signs whose updates are summed in a round, by the key of the site's ledger.
 
     Args:
@@ -169,7 +173,12 @@ def sign_set(
 
 
 def has_signed(
-    terms: Terms, number: int, adapter: str, survivors: Iterable[str], site: str, signature: bytes
+    terms: EpochTerms,
+    number: int,
+    adapter: str,
+    survivors: Iterable[str],
+    site: str,
+    signature: bytes,
 ) -> bool:
     """Whether a signature is a member's on whose updates are summed in a round.
 
@@ -186,7 +195,7 @@ def has_signed(
 
 
 def reveal(
-    member: Member,
+    member: Participant,
     number: int,
     adapter: str,
     signatures: Mapping[str, bytes],
@@ -231,7 +240,7 @@ def reveal(
     )
 
 
-def _check_adapter(member: Member, adapter: str) -> None:
+def _check_adapter(member: Participant, adapter: str) -> None:
     if adapter != member.adapter:
         raise RefusedError(
             f"round {member.masked}: a sum of updates from the adapter {adapter[:12]}; this site "
@@ -239,6 +248,6 @@ def _check_adapter(member: Member, adapter: str) -> None:
         )
 
 
-def _statement(terms: Terms, number: int, adapter: str, survivors: frozenset[str]) -> bytes:
+def _statement(terms: EpochTerms, number: int, adapter: str, survivors: frozenset[str]) -> bytes:
     """What the members of a sum sign: the round, what it starts from, and whose updates."""
     return terms.context("sum", number, adapter, sorted(survivors))

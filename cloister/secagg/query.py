@@ -17,7 +17,7 @@ MOST_BYTES = 2**27
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class Query:
     """Public values of an exchange; those that it does not need are empty.
 
     Attributes:

@@ -11,7 +11,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from cloister.errors import RefusedError
-from cloister.secagg.epoch_terms import Terms
+from cloister.secagg.epoch_terms import EpochTerms
 from cloister.secagg.keystream import derived
 from cloister.secagg.shamir import SHARE_BYTES, Draw
 
@@ -24,7 +24,7 @@ def sealed_bytes(shares: int) -> int:
 
 
 def seal(
-    terms: Terms,
+    terms: EpochTerms,
     shares: Sequence[bytes],
     secret: bytes,
     sender: str,
@@ -52,7 +52,7 @@ def seal(
 
 
 def unseal(
-    terms: Terms,
+    terms: EpochTerms,
     sealed: bytes,
     secret: bytes,
     sender: str,

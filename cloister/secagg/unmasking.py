@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloister.errors import AdapterFormatError, QuorumError
-from cloister.secagg.epoch_terms import Terms
+from cloister.secagg.epoch_terms import EpochTerms
 from cloister.secagg.keystream import mask, word
 from cloister.secagg.messages import MaskedUpdate, Revealed
 from cloister.secagg.participant import pair_mask
@@ -19,7 +19,7 @@ from cloister.secagg.shamir import combine
 
 
 def unmasked_sum(
-    terms: Terms,
+    terms: EpochTerms,
     number: int,
     updates: Mapping[str, MaskedUpdate],
     revealed: Mapping[str, Revealed],

@@ -11,8 +11,8 @@ from flwr.serverapp import Grid
 
 from cloister.evidence.certificate_alone import MOST_BYTES, check_alone
 from cloister.protocol.exchange import RoundRequest, Step
-from cloister.server.dispatch import Asker
-from cloister.server.replies import Awaited, Terms, read_replies
+from cloister.server.dispatch import Dispatcher
+from cloister.server.replies import Awaited, ReplyTerms, read_replies
 from cloister.server.study import ServerStudy
 
 Fields = Mapping[str, Any]
@@ -42,13 +42,13 @@ def collect_certificates(
         return Awaited(MOST_BYTES, lambda payload: (payload, check(payload)))
 
     people = study.participants
-    asker = Asker(grid, people.nodes, people.patience, people.voice, since=people.since)
+    asker = Dispatcher(grid, people.nodes, people.patience, people.voice, since=people.since)
     started = time.monotonic()
     nodes = asker.connected(len(study.sites), 1, started)
     request = RoundRequest(study.digest, number, b"", Step.CERTIFY)
     read_replies(
         asker.ask(request, nodes, len(nodes), started),
-        Terms(study.digest, study.sites, study.keys),
+        ReplyTerms(study.digest, study.sites, study.keys),
         number,
         awaited,
         found.__setitem__,

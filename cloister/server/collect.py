@@ -20,17 +20,17 @@ from cloister.privacy.plan import Plan
 from cloister.protocol.exchange import RoundRequest
 from cloister.recipe import Recipe
 from cloister.server.central import CentralSum
-from cloister.server.dispatch import Asker, Nodes
-from cloister.server.replies import Replies, Terms, read_replies, update_reader
+from cloister.server.dispatch import Dispatcher, Nodes
+from cloister.server.replies import Replies, ReplyTerms, read_replies, update_reader
 from cloister.server.secure import SecureRounds
 from cloister.server.study import SecureStudy, ServerStudy
-from cloister.strategies.accumulator import Arriving, arriving
-from cloister.strategies.strategy import Linear, ServerState
+from cloister.strategies.accumulator import Accumulator, accumulator_of
+from cloister.strategies.strategy import MeanStrategy, ServerState
 from cloister.training.shared import shared_step
 
 
 @dataclass(frozen=True)
-class Gathered:
+class Collected:
     """What came in a round: the replies, and how they close it.
 
     Attributes:
@@ -46,16 +46,16 @@ class Gathered:
     why: str = ""
 
 
-Gather = Callable[[ServerState, int, bytes, Nodes, float], Gathered]
+Collect = Callable[[ServerState, int, bytes, Nodes, float], Collected]
 
 
-def gatherer(study: ServerStudy, asker: Asker) -> Gather:
+def collector(study: ServerStudy, asker: Dispatcher) -> Collect:
     """How a study's updates are gathered: each in clear, or their sum."""
-    terms = Terms(study.digest, study.sites, study.keys)
+    terms = ReplyTerms(study.digest, study.sites, study.keys)
 
     def in_clear(
         state: ServerState, number: int, payload: bytes, nodes: Nodes, started: float
-    ) -> Gathered:
+    ) -> Collected:
         shapes = state.adapter.select(study.trained(number)).shapes
         updates = _taking(study)
         request = RoundRequest(study.digest, number, payload)
@@ -66,7 +66,7 @@ def gatherer(study: ServerStudy, asker: Asker) -> Gather:
             update_reader(study.max_update_norm, study.dtype, partial(_shapes_of, study, shapes)),
             updates.add,
         )
-        return Gathered(replies, updates.close, updates.held)
+        return Collected(replies, updates.close, updates.held)
 
     if study.secure is None:
         return in_clear
@@ -75,23 +75,25 @@ def gatherer(study: ServerStudy, asker: Asker) -> Gather:
 
     def summed(
         state: ServerState, number: int, payload: bytes, nodes: Nodes, started: float
-    ) -> Gathered:
+    ) -> Collected:
         shapes = state.adapter.select(study.trained(number)).shapes
         values = sum(math.prod(shape) for shape in shapes.values())
         found = rounds.run(number, payload, values, nodes)
         if found.total is None:
-            return Gathered(found.replies, None, why=found.why)
+            return Collected(found.replies, None, why=found.why)
         mean = secure.step(found.total, shapes, number, len(found.replies.counted))
-        return Gathered(found.replies, lambda state: cast(Linear, study.strategy).step(state, mean))
+        return Collected(
+            found.replies, lambda state: cast(MeanStrategy, study.strategy).step(state, mean)
+        )
 
     return summed
 
 
-def _taking(study: ServerStudy) -> Arriving:
+def _taking(study: ServerStudy) -> Accumulator:
     """Where a round's updates go as they arrive."""
     if study.central is not None:
-        return NoisedCentrally(cast(Linear, study.strategy), study.central)
-    return arriving(study.strategy, keep=study.error is not None)
+        return NoisedCentrally(cast(MeanStrategy, study.strategy), study.central)
+    return accumulator_of(study.strategy, keep=study.error is not None)
 
 
 class NoisedCentrally:
@@ -99,7 +101,7 @@ class NoisedCentrally:
 
     held: Mapping[str, Adapter] = {}
 
-    def __init__(self, strategy: Linear, plan: CentralPlan) -> None:
+    def __init__(self, strategy: MeanStrategy, plan: CentralPlan) -> None:
         self._strategy = strategy
         self._sum = CentralSum(plan)
 

@@ -12,8 +12,8 @@ from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
 from cloister.protocol.delivery import Claim
 from cloister.protocol.exchange import RoundRequest, Status, Step
-from cloister.server.dispatch import Asker, Nodes
-from cloister.server.replies import Awaited, Terms, read_replies
+from cloister.server.dispatch import Dispatcher, Nodes
+from cloister.server.replies import Awaited, ReplyTerms, read_replies
 from cloister.server.study import ServerStudy
 
 # Seconds that the end of a run waits for sites that are not connected, and for all of it. The
@@ -57,7 +57,7 @@ def deliver(
         return {node: site for node, site in people.nodes(grid).items() if site in sites}
 
     taken: set[str] = set()
-    asker = Asker(grid, nodes, patience, people.voice, since=people.since)
+    asker = Dispatcher(grid, nodes, patience, people.voice, since=people.since)
     started = time.monotonic()
     there = asker.connected(len(sites), 0, started)
     request = RoundRequest(
@@ -65,7 +65,7 @@ def deliver(
     )
     replies = read_replies(
         asker.ask(request, there, 0, started),
-        Terms(study.digest, study.sites, study.keys),
+        ReplyTerms(study.digest, study.sites, study.keys),
         claim.rounds,
         lambda site: Awaited(0, lambda payload: None),
         lambda site, nothing: taken.add(site),

@@ -26,7 +26,7 @@ Nodes = Mapping[int, str]  # site by Flower's id of its node; "" where only its 
 
 
 @dataclass(frozen=True)
-class Patience:
+class Timeouts:
     """How long a round waits, in seconds.
 
     Attributes:
@@ -48,7 +48,7 @@ class Patience:
 
 
 @dataclass
-class Asker:
+class Dispatcher:
     """Asks sites, round after round.
 
     Attributes:
@@ -67,7 +67,7 @@ class Asker:
 
     grid: Grid
     nodes: Callable[[Grid], Nodes]
-    patience: Patience
+    patience: Timeouts
     voice: Voice
     on_event: Callable[[str, int, str], None] = lambda what, number, site: None
     since: Callable[[Grid], Mapping[int, str]] = lambda grid: {}
@@ -176,7 +176,7 @@ def _answered(message: Message) -> str:
 class _Asking:
     """One round's questions: which are open, and who is to be asked again when."""
 
-    asker: Asker
+    asker: Dispatcher
     number: int
     requests: Mapping[int, RoundRequest]
     nodes: Nodes

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cloister.adapter.tensors import Adapter
 from cloister.evidence.site_facts import SiteFacts
-from cloister.export.adapter_folder import Released, export
+from cloister.export.adapter_folder import ReleaseFacts, export
 from cloister.export.card import Card, write_card
 from cloister.export.guessing import guess_warning, guessing
 from cloister.export.snippets import loading_of
@@ -89,9 +89,9 @@ class Ending:
         return guess_warning(metric, self.test.get(metric), guessed, pooling)
 
 
-def released(recipe: Recipe, workspace: Workspace) -> Released:
+def released(recipe: Recipe, workspace: Workspace) -> ReleaseFacts:
     """What an exported adapter says of its study."""
-    return Released(
+    return ReleaseFacts(
         model=dataclasses.replace(recipe.model, sha256=workspace.base_sha256),
         lora=recipe.lora,
         task=recipe.task,

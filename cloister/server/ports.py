@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from flwr.serverapp import Grid
 
-from cloister.server.dispatch import Nodes, Patience
+from cloister.server.dispatch import Nodes, Timeouts
 from cloister.server.report import RoundReport
 from cloister.server.voice import Voice
 
@@ -36,7 +36,7 @@ class Participants:
     """
 
     names: tuple[str, ...]
-    patience: Patience
+    patience: Timeouts
     voice: Voice
     prepare_timeout: float = PREPARE_TIMEOUT
     ready: frozenset[str] = frozenset()

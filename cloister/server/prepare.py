@@ -18,8 +18,8 @@ from flwr.app import Message
 
 from cloister.errors import QuorumError
 from cloister.protocol.exchange import RECORD, RoundRequest, Status, Step
-from cloister.server.dispatch import Asker, Nodes
-from cloister.server.replies import Awaited, Replies, Terms, read_replies
+from cloister.server.dispatch import Dispatcher, Nodes
+from cloister.server.replies import Awaited, Replies, ReplyTerms, read_replies
 from cloister.server.study import ServerStudy
 
 
@@ -56,7 +56,7 @@ class Prepared:
         return bool(site) and site in self.refused
 
 
-def prepare(study: ServerStudy, asker: Asker) -> Prepared:
+def prepare(study: ServerStudy, asker: Dispatcher) -> Prepared:
     """Asks every connected site whether it takes part.
 
     A site that says nothing is at work, most likely: it is asked again after a tenth of the time.
@@ -90,7 +90,7 @@ def prepare(study: ServerStudy, asker: Asker) -> Prepared:
     question, enough = RoundRequest(study.digest, 0, b"", Step.PREPARE), study.enough
     replies = read_replies(
         asker.ask(question, asked, enough - len(people.ready), started),
-        Terms(study.digest, study.sites, study.keys),
+        ReplyTerms(study.digest, study.sites, study.keys),
         0,
         lambda site: Awaited(0, lambda payload: None),
         lambda site, payload: study.observer.site_ready(site),

@@ -32,7 +32,7 @@ ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
-class Terms:
+class ReplyTerms:
     """What a study's replies are held against.
 
     Attributes:
@@ -96,7 +96,7 @@ class Replies:
 
 def read_replies(
     answers: Iterable[tuple[str, Message]],
-    terms: Terms,
+    terms: ReplyTerms,
     number: int,
     awaited: Callable[[str], Awaited[T]],
     take: Callable[[str, T], None],
@@ -188,7 +188,7 @@ def _said(message: Message) -> _Said:
 class _Sorting(Generic[T]):
     """Puts each message of a round where it belongs."""
 
-    terms: Terms
+    terms: ReplyTerms
     number: int
     awaited: Callable[[str], Awaited[T]]
     take: Callable[[str, T], None]
@@ -249,7 +249,7 @@ class _Sorting(Generic[T]):
 
 
 def _check_sender(
-    reply: RoundReply, sender: str, terms: Terms, number: int, most_bytes: int
+    reply: RoundReply, sender: str, terms: ReplyTerms, number: int, most_bytes: int
 ) -> None:
     """Raises AdapterFormatError unless the reply is this round's, of the site that sent it."""
     if reply.site not in terms.sites:

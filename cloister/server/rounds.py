@@ -15,13 +15,13 @@ from flwr.serverapp import Grid
 
 from cloister.adapter.wire import encode
 from cloister.errors import QuorumError
-from cloister.server.collect import gatherer
-from cloister.server.dispatch import Asker
+from cloister.server.collect import collector
+from cloister.server.dispatch import Dispatcher
 from cloister.server.prepare import prepare
 from cloister.server.replies import Replies
 from cloister.server.report import RoundReport
 from cloister.server.study import ServerStudy
-from cloister.strategies.strategy import Gate, ServerState
+from cloister.strategies.strategy import ServerState, UpdateFilter
 
 
 def run_study(grid: Grid, study: ServerStudy) -> ServerState:
@@ -39,8 +39,10 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
         return state
     epsilon: dict[str, float] = {}
     people, observer = study.participants, study.observer
-    asker = Asker(grid, people.nodes, people.patience, people.voice, observer.event, people.since)
-    gather = gatherer(study, asker)
+    asker = Dispatcher(
+        grid, people.nodes, people.patience, people.voice, observer.event, people.since
+    )
+    gather = collector(study, asker)
     prepared = prepare(study, asker)
     waits_for_all = study.secure is None and study.min_sites is None
     enough = study.enough - len(prepared.unfit) * waits_for_all
@@ -63,7 +65,7 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
         counts = _counts(replies, study, number, prepared.unfit)
         epsilon |= replies.epsilon
         before, counted = state.adapter, dict(gathered.held)
-        if counts and isinstance(study.strategy, Gate):
+        if counts and isinstance(study.strategy, UpdateFilter):
             for site, why in study.strategy.left_out(gathered.held).items():
                 replies.refuse(site, number, why)
                 counted.pop(site)

@@ -24,13 +24,13 @@ from cloister.errors import AdapterFormatError, QuorumError
 from cloister.privacy.sharing import Sharing
 from cloister.protocol.exchange import SIGNATURE_BYTES, RoundRequest, Step
 from cloister.secagg.epoch_keys import ADVERTISEMENT_BYTES, read_advertisement
-from cloister.secagg.epoch_terms import Terms as EpochTerms
+from cloister.secagg.epoch_terms import EpochTerms as EpochTerms
 from cloister.secagg.messages import MaskedUpdate, Revealed, masked_bytes, revealed_bytes
 from cloister.secagg.participant import has_signed
-from cloister.secagg.query import Question, to_hex
+from cloister.secagg.query import Query, to_hex
 from cloister.secagg.unmasking import unmasked_sum
-from cloister.server.dispatch import Asker, Nodes
-from cloister.server.replies import Awaited, Replies, Terms, read_replies
+from cloister.server.dispatch import Dispatcher, Nodes
+from cloister.server.replies import Awaited, Replies, ReplyTerms, read_replies
 
 T = TypeVar("T")
 
@@ -62,8 +62,8 @@ class SecureRounds:
         retired: Sites whose budget is spent.
     """
 
-    asker: Asker
-    terms: Terms
+    asker: Dispatcher
+    terms: ReplyTerms
     keys: Mapping[str, str]
     sharing: Sharing
     retired: set[str] = field(default_factory=set)
@@ -105,7 +105,7 @@ class SecureRounds:
                 replies,
                 there,
                 lambda site: awaited_signature(epoch, number, start, there, site),
-                lambda site: Question(
+                lambda site: Query(
                     epoch=epoch.epoch, members=epoch.members, survivors=there, adapter=start
                 ),
             )
@@ -120,7 +120,7 @@ class SecureRounds:
                     revealed_bytes(epoch, len(there)),
                     lambda shares: Revealed.from_bytes(epoch, there, shares),
                 ),
-                lambda site: Question(
+                lambda site: Query(
                     epoch=epoch.epoch,
                     members=epoch.members,
                     signatures=to_hex(signed),
@@ -155,7 +155,7 @@ class SecureRounds:
             epoch = EpochTerms(
                 study=self.terms.digest, epoch=self._number, members=members, sharing=self.sharing
             )
-            question = Question(epoch=epoch.epoch, members=members)
+            question = Query(epoch=epoch.epoch, members=members)
             self._advertised = {}
             asked = RoundRequest(
                 self.terms.digest, number, b"", Step.ADVERTISE, question.to_bytes()
@@ -178,7 +178,7 @@ class SecureRounds:
     def _mask(
         self, epoch: EpochTerms, number: int, payload: bytes, values: int, nodes: Nodes
     ) -> tuple[Replies, dict[str, MaskedUpdate]]:
-        question = Question(
+        question = Query(
             epoch=epoch.epoch, members=epoch.members, advertisements=to_hex(self._advertised)
         )
         masked: dict[str, MaskedUpdate] = {}
@@ -203,7 +203,7 @@ class SecureRounds:
         so_far: Replies,
         sites: Collection[str],
         awaited: Callable[[str], Awaited[T]],
-        question: Callable[[str], Question],
+        question: Callable[[str], Query],
     ) -> dict[str, T]:
         """Puts a question of its own to each of these sites."""
         found: dict[str, T] = {}

@@ -13,7 +13,7 @@ from torch import Tensor
 from cloister.data.records import TextRecord, TokenRecord
 from cloister.errors import MisfitError, UsageError
 from cloister.export.adapter_folder import (
-    Released,
+    ReleaseFacts,
     adapter_folder,
     load_released,
     read_released,
@@ -43,7 +43,7 @@ class Model:
         max_tokens: Padded tokens of a batch.
     """
 
-    about: Released
+    about: ReleaseFacts
     workspace: Workspace
     max_tokens: int = MachineConfig().physical_batch_tokens
 
@@ -166,7 +166,7 @@ def load(folder: str | Path, device: str | None = None, *, base: str | Path | No
     return Model(about, workspace)
 
 
-def about_adapter(folder: str | Path) -> Released:
+def about_adapter(folder: str | Path) -> ReleaseFacts:
     """Reads what an adapter says of itself, where it can predict; nothing is loaded.
 
     Args:

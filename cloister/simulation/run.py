@@ -20,7 +20,7 @@ from cloister.protocol.signed_questions import Unsigned
 from cloister.recipe import Recipe
 from cloister.server.app import make_server_app
 from cloister.server.coordinator import Coordinator, RunObserver
-from cloister.server.dispatch import Patience
+from cloister.server.dispatch import Timeouts
 from cloister.server.ports import Participants
 from cloister.server.report import RoundReport
 from cloister.server.run_directory import RunDirectory
@@ -226,7 +226,7 @@ class SimulatedCoordinator:
         recipe, names, run = self.coordinator.recipe, self.simulated.names, self.coordinator.run
         participants = Participants(
             names=names,
-            patience=Patience(recipe.federation.round_timeout),
+            patience=Timeouts(recipe.federation.round_timeout),
             voice=Unsigned(),
             keys={name: Ledger(run.ledger(name)).public_key for name in names},
             ranks={

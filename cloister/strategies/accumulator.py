@@ -7,10 +7,10 @@ from typing import Protocol, cast
 
 from cloister.adapter.tensors import Adapter
 from cloister.strategies.exact_sum import RunningMean
-from cloister.strategies.strategy import Linear, ServerState, Strategy
+from cloister.strategies.strategy import MeanStrategy, ServerState, Strategy
 
 
-class Arriving(Protocol):
+class Accumulator(Protocol):
     """Takes updates one at a time and closes the round."""
 
     @property
@@ -28,7 +28,7 @@ class Arriving(Protocol):
         """
 
 
-class Held:
+class Buffered:
     """Keeps every update: for strategies, and figures, that need each of them."""
 
     def __init__(self, strategy: Strategy) -> None:
@@ -44,16 +44,16 @@ class Held:
         return self._strategy.aggregate(state, self.held)
 
 
-class Summed:
+class Streaming:
     """Adds each update to a running mean and keeps none.
 
     Guarantees:
-        Bit for bit what `Held` gives, in any order. Memory does not grow with the sites.
+        Bit for bit what `Buffered` gives, in any order. Memory does not grow with the sites.
     """
 
     held: Mapping[str, Adapter] = {}
 
-    def __init__(self, strategy: Linear) -> None:
+    def __init__(self, strategy: MeanStrategy) -> None:
         self._strategy = strategy
         self._mean = RunningMean(strategy.weights)
 
@@ -66,7 +66,7 @@ class Summed:
         return self._strategy.step(state, self._mean.mean())
 
 
-def arriving(strategy: Strategy, *, keep: bool) -> Arriving:
+def accumulator_of(strategy: Strategy, *, keep: bool) -> Accumulator:
     """Returns what takes a round's updates as they arrive: a buffer or a sum.
 
     Args:
@@ -74,5 +74,5 @@ def arriving(strategy: Strategy, *, keep: bool) -> Arriving:
         keep: Whether something else needs each update.
     """
     if keep or not strategy.traits.is_linear:
-        return Held(strategy)
-    return Summed(cast(Linear, strategy))
+        return Buffered(strategy)
+    return Streaming(cast(MeanStrategy, strategy))

@@ -94,7 +94,7 @@ class Strategy(Protocol):
         """
 
 
-class Linear(Strategy, Protocol):
+class MeanStrategy(Strategy, Protocol):
     """A strategy that needs the weighted mean alone: from a stream, or a secure sum.
 
     A class of one's own derives from it and writes `step`.
@@ -123,7 +123,7 @@ class Linear(Strategy, Protocol):
 
 
 @runtime_checkable
-class Gate(Protocol):
+class UpdateFilter(Protocol):
     """A strategy that leaves some updates out, and says which and why."""
 
     def left_out(self, updates: Mapping[str, Adapter]) -> Mapping[str, str]:

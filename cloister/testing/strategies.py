@@ -15,9 +15,9 @@ import numpy as np
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import decode, encode
 from cloister.errors import CloisterError
-from cloister.strategies.accumulator import Summed, arriving
+from cloister.strategies.accumulator import Streaming, accumulator_of
 from cloister.strategies.plugins import make_plugin, named
-from cloister.strategies.strategy import Linear, ServerState, Strategy
+from cloister.strategies.strategy import MeanStrategy, ServerState, Strategy
 
 A, B = "m.lora_A.weight", "m.lora_B.weight"
 RESIDUAL = ("m.lora_B.residual.weight", "m.lora_A.residual.weight")
@@ -196,12 +196,12 @@ def check_linear(method: Strategy) -> None:
     """A linear strategy needs the mean alone, all at once or as a stream."""
     if not method.traits.is_linear:
         return
-    linear, state = cast(Linear, method), method.init(start(method))
+    linear, state = cast(MeanStrategy, method), method.init(start(method))
     for seed in SEEDS:
         rng = np.random.default_rng(seed)
         came = {s: u.scale(10.0 ** int(rng.integers(-6, 6))) for s, u in updates(rng).items()}
-        summed: Any = arriving(linear, keep=False)
-        assert isinstance(summed, Summed)
+        summed: Any = accumulator_of(linear, keep=False)
+        assert isinstance(summed, Streaming)
         for site in rng.permutation(list(came)):
             summed.add(site, came[site])
         assert same(summed.close(state), linear.aggregate(state, came)), (

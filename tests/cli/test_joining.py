@@ -10,12 +10,12 @@ import pytest
 from cloister.cli.main import run
 from cloister.client.site_file import EXAMPLE, read_site
 from cloister.deployment.coordinator.folder import ServerFolder
-from cloister.deployment.coordinator.journal import Run, Standing, read_run, write_run
+from cloister.deployment.coordinator.journal import Run, RunStatus, read_run, write_run
 from cloister.deployment.coordinator.members import read_members
 from cloister.deployment.flower import control
-from cloister.deployment.site.joining import Membership
+from cloister.deployment.site.joining import SiteMembership
 from cloister.deployment.site.trusted_key import trusted_coordinator
-from cloister.protocol.signed_questions import Coordinator
+from cloister.protocol.signed_questions import TrustedCoordinator
 from cloister.recipe import Recipe
 
 GROUPS = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{8}){7}\b")
@@ -66,7 +66,7 @@ class Table:
 
     @property
     def request(self) -> Path:
-        return Membership.of(read_site(self.site)).request
+        return SiteMembership.of(read_site(self.site)).request
 
     def approve(self, fingerprint: str) -> Path:
         path = self.folder / "welcome.json"
@@ -128,7 +128,7 @@ def test_a_site_that_joined_before_takes_the_coordinator_s_key_by_a_command(
     welcome = table.approve(table.join(table.invite(), fingerprint))
     table.does("site", "join", table.site, welcome)
     file = read_site(table.site)
-    Membership.of(file).coordinator.unlink()
+    SiteMembership.of(file).coordinator.unlink()
     said = table.fails(3, "site", "start", table.site)
     assert "answers no question without one" in said
     assert "cloister site trust" in said
@@ -140,7 +140,7 @@ def test_a_site_that_joined_before_takes_the_coordinator_s_key_by_a_command(
         words = ("site", "trust", table.site, given, "--fingerprint")
         assert "do not take it" in table.fails(7, *words, fingerprint)
         assert "and no others" in table.does(*words, told)
-        assert trusted_coordinator(file) == Coordinator(public, "st-marys")
+        assert trusted_coordinator(file) == TrustedCoordinator(public, "st-marys")
     assert "no coordinator's public key" in table.fails(
         3, "site", "trust", table.site, table.site, "--fingerprint", told
     )
@@ -303,7 +303,7 @@ def test_a_welcome_is_taken_by_whom_it_is_for(table: Table) -> None:
     changed.write_text(welcome.read_text().replace("+00:00", "+01:00"))
     said = table.fails(7, *join, changed)
     assert "not signed by the coordinator whose invite was taken" in said
-    folder = Membership.of(read_site(table.site)).path
+    folder = SiteMembership.of(read_site(table.site)).path
     kept = folder.rename(folder.with_suffix(".kept"))
     assert "take the coordinator's invite first" in table.fails(3, *join, welcome)
     table.join(invite, fingerprint)  # with another key
@@ -383,17 +383,17 @@ def test_runs_that_are_not_there_or_over_are_named(
         assert "cloister run list" in table.fails(3, "run", verb, "none", *server)
         assert "no run's name" in table.fails(2, "run", verb, "../hub", *server)
     (runs / "old").mkdir()
-    over = Run(name="old", standing=Standing.FINISHED, flower_run=1, sites=("st-marys",))
+    over = Run(name="old", standing=RunStatus.FINISHED, flower_run=1, sites=("st-marys",))
     write_run(runs / "old", over)
     assert "has ended already (finished)" in table.fails(2, "run", "stop", "old", *server)
     assert "is finished; its adapter is in" in table.fails(2, "run", "resume", "old", *server)
     assert read_run(runs / "old") == over
     (runs / "new").mkdir()
-    write_run(runs / "new", Run(name="new", standing=Standing.RUNNING, flower_run=1, sites=()))
+    write_run(runs / "new", Run(name="new", standing=RunStatus.RUNNING, flower_run=1, sites=()))
     assert "is not over (running)" in table.fails(2, "run", "resume", "new", *server)
     monkeypatch.setattr(control.ControlHttpClient, "StopRun", _away)
     assert "cloister server start" in table.fails(7, "run", "stop", "new", *server)
-    assert read_run(runs / "new").standing is Standing.STOPPING  # wanted, whoever comes
+    assert read_run(runs / "new").standing is RunStatus.STOPPING  # wanted, whoever comes
     (runs / "odd").mkdir()
     (runs / "odd" / "run.json").write_text("damaged")
     listed = json.loads(table.does("run", "list", *server, "--json"))["runs"]

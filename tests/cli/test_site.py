@@ -629,7 +629,7 @@ def test_the_policy_is_said_in_words(folder: Path, capsys: pytest.CaptureFixture
 
 
 def test_the_budget_is_shown_and_foreseen(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from cloister.deployment.site.opened_site import open_own
+    from cloister.deployment.site.opened_site import open_for_study
     from cloister.deployment.site.records import read_records
     from cloister.recipe import read_recipe
 
@@ -642,7 +642,7 @@ def test_the_budget_is_shown_and_foreseen(folder: Path, capsys: pytest.CaptureFi
         text.write(standing(base))
     file = read_site(folder / "site.toml")
     recipe = read_recipe(folder / "study.toml", [f"model.sha256='{base}'"])
-    own = open_own(file, recipe, read_records(file))
+    own = open_for_study(file, recipe, read_records(file))
     granted = own.site.ledger.reserve(
         Charge(study=own.site.study, round=1, plan=own.plan, request="r")
     )

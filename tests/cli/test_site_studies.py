@@ -13,7 +13,7 @@ import pytest
 
 from cloister.cli.main import run
 from cloister.client.site_file import read_site
-from cloister.deployment.site.approvals import State
+from cloister.deployment.site.approvals import ApprovalState
 from cloister.deployment.site.decisions import Decisions, login_of
 from cloister.deployment.site.open_ledger import begin_ledger
 from cloister.deployment.site.proposed import AskedStudies
@@ -85,7 +85,7 @@ def site(tmp_path: Path) -> Path:
     return make(tmp_path / "ward")
 
 
-def state(path: Path) -> State:
+def state(path: Path) -> ApprovalState:
     return shown(read_site(path), study().digest(), NOW)[1].state
 
 
@@ -169,11 +169,11 @@ def test_a_study_is_approved_by_one_command(site: Path, capsys: Read) -> None:
     told = capsys.readouterr().out
     assert told.index("costs") < told.index("approved by")  # it is seen first
     assert f"approved by {login_of(os.geteuid())} (Dr. W)" in told
-    assert state(site) is State.APPROVED
+    assert state(site) is ApprovalState.APPROVED
     assert run(["site", "status", str(site)]) == 0
     assert f"approved: study {digest[:12]}" in capsys.readouterr().out
     assert run(["site", "studies", "reject", str(site), digest, "--yes"]) == 0
-    assert state(site) is State.REJECTED
+    assert state(site) is ApprovalState.REJECTED
     (row,) = listed(site, capsys)
     assert row["state"] == "rejected"
 
@@ -183,7 +183,7 @@ def test_the_short_spelling_is_for_the_folder_of_site_toml(
 ) -> None:
     monkeypatch.chdir(site.parent)
     assert run(["site", "approve", study().digest(), "--yes"]) == 0
-    assert state(site) is State.APPROVED
+    assert state(site) is ApprovalState.APPROVED
 
 
 def test_nobody_approves_what_they_were_not_asked_about(site: Path, capsys: Read) -> None:
@@ -245,24 +245,24 @@ def test_a_study_that_the_budget_does_not_cover_says_so(tmp_path: Path, capsys: 
 
 
 def test_doctor_says_whether_a_study_would_be_let_in(site: Path, capsys: Read) -> None:
-    from cloister.deployment.site.checks import Level
+    from cloister.deployment.site.checks import CheckLevel
     from cloister.deployment.site.doctor_study import _approval
 
-    def level() -> tuple[Level, str]:
+    def level() -> tuple[CheckLevel, str]:
         terms, _ = shown(read_site(site), study().digest(), NOW)
         found = _approval(terms)
         return found.level, found.detail
 
-    assert level()[0] is Level.WARN
+    assert level()[0] is CheckLevel.WARN
     whole = site.read_text()
     site.write_text(whole + standing(BASE, max_rounds=11))
     found, detail = level()
-    assert found is Level.WARN
+    assert found is CheckLevel.WARN
     assert "approvals.standing 1 lacks: max_rounds: 12 here, 11 at most" in detail
     site.write_text(whole + standing(BASE))
-    assert level()[0] is Level.PASS
+    assert level()[0] is CheckLevel.PASS
     assert run(["site", "studies", "reject", str(site), study().digest(), "--yes"]) == 0
-    assert level()[0] is Level.FAIL
+    assert level()[0] is CheckLevel.FAIL
 
 
 def test_what_the_policy_takes_no_more_is_listed_with_why(site: Path, capsys: Read) -> None:
@@ -341,13 +341,13 @@ def test_two_accounts_approve_and_one_account_does_not(shared: Path) -> None:
     assert "1 person more must" in done.stdout
     again = as_account(ALICE, "approve", site, digest, "--yes", "--name", "Bob")
     assert again.returncode == 0, again.stderr
-    assert state(shared) is State.WAITING
+    assert state(shared) is ApprovalState.WAITING
     done = as_account(BOB, "approve", site, digest, "--yes")
     assert done.returncode == 0, done.stderr
-    assert state(shared) is State.APPROVED
+    assert state(shared) is ApprovalState.APPROVED
     assert {one.uid for one in Decisions.of(read_site(shared)).read()} == {ALICE, BOB}
     assert as_account(BOB, "reject", site, digest, "--yes").returncode == 0
-    assert state(shared) is State.REJECTED
+    assert state(shared) is ApprovalState.REJECTED
 
 
 def test_an_account_outside_the_group_decides_nothing(shared: Path) -> None:

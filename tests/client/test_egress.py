@@ -24,9 +24,9 @@ from cloister.ledger.history import ReleasedEntry
 from cloister.ledger.signing import public_hex
 from cloister.privacy.sharing import Sharing
 from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest, Status, Step
-from cloister.secagg.epoch_terms import Terms as EpochTerms
+from cloister.secagg.epoch_terms import EpochTerms as EpochTerms
 from cloister.secagg.messages import masked_bytes
-from cloister.secagg.query import Question
+from cloister.secagg.query import Query
 from tests.support.clock import Clock, TimedGrid
 from tests.support.ledgers import new_ledger, run_round
 from tests.support.papers import keys
@@ -310,7 +310,7 @@ def secure_site(limit: int = 10_000, released: bytes = encode(UPDATE)) -> Site:
 
 def for_step(step: Step) -> Message:
     boxes = {"clinic": "00", "practice": "00"} if step is Step.REVEAL else {}
-    question = Question(epoch=1, members=MEMBERS, boxes=boxes)
+    question = Query(epoch=1, members=MEMBERS, boxes=boxes)
     return asked(RoundRequest("study", 3, b"", step, question.to_bytes()).fields())
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloister.client.policy import Asked, check, effective_plan
+from cloister.client.policy import ProposedPlan, check, effective_plan
 from cloister.client.policy_file import (
     EXAMPLE,
     AcceptPolicy,
@@ -54,8 +54,8 @@ def plan(**changes: object) -> Plan:
     return replace(quickstart, **changes)  # type: ignore[arg-type]
 
 
-def asked(proposed: Plan | None = None, **changes: object) -> Asked:
-    usual = Asked(
+def asked(proposed: Plan | None = None, **changes: object) -> ProposedPlan:
+    usual = ProposedPlan(
         plan=plan() if proposed is None else proposed,
         task="causal-lm",
         base_sha256=BASE,
@@ -69,7 +69,7 @@ def policy(toml: str = "") -> SitePolicy:
     return parse_policy(MINIMAL + toml)
 
 
-def reasons(question: Asked, own: SitePolicy) -> list[str]:
+def reasons(question: ProposedPlan, own: SitePolicy) -> list[str]:
     with pytest.raises(RefusedError) as refusal:
         check(question, own)
     assert refusal.value.exit_code == 4
@@ -239,7 +239,7 @@ def test_the_budget_s_delta_is_a_limit_too() -> None:
 # Refusals ----------------------------------------------------------------------------------------
 
 
-def only_reason(question: Asked, own: SitePolicy) -> str:
+def only_reason(question: ProposedPlan, own: SitePolicy) -> str:
     (reason,) = reasons(question, own)
     return reason
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from cloister.client.policy import Asked, check
+from cloister.client.policy import ProposedPlan, check
 from cloister.client.policy_file import AcceptPolicy, BudgetPolicy, PrivacyPolicy, SitePolicy
-from cloister.client.secure import Asking, EpochKeys, agreed_terms
+from cloister.client.secure import EpochKeys, SecureExchange, agreed_terms
 from cloister.errors import RefusedError, RoundSpentError
 from cloister.ledger.charge import Charge
 from cloister.ledger.ledger import Ledger
@@ -19,8 +19,8 @@ from cloister.privacy.plan import Plan
 from cloister.privacy.sharing import Sharing
 from cloister.protocol.exchange import Step
 from cloister.secagg.epoch_keys import advertise
-from cloister.secagg.epoch_terms import Terms
-from cloister.secagg.query import Question, to_hex
+from cloister.secagg.epoch_terms import EpochTerms
+from cloister.secagg.query import Query, to_hex
 from tests.support.ledgers import new_ledger, small_plan
 
 PLAN = replace(
@@ -35,11 +35,11 @@ ACCEPT = AcceptPolicy(
 )
 
 
-def question(**members: str) -> Question:
-    return Question(epoch=1, members={"own": OWN, **KEYS, **members})
+def question(**members: str) -> Query:
+    return Query(epoch=1, members={"own": OWN, **KEYS, **members})
 
 
-def agreed(asked: Question, plan: Plan = PLAN, accept: AcceptPolicy = ACCEPT) -> Terms:
+def agreed(asked: Query, plan: Plan = PLAN, accept: AcceptPolicy = ACCEPT) -> EpochTerms:
     return agreed_terms("study", asked, plan, accept, "own", OWN)
 
 
@@ -51,13 +51,13 @@ def test_an_epoch_of_those_it_names_is_joined() -> None:
     ("asked", "said"),
     [
         (question(own="1f" * 32), "no member under its"),
-        (Question(epoch=1, members=KEYS), "no member under its"),
+        (Query(epoch=1, members=KEYS), "no member under its"),
         (question(west=KEYS["east"]), "two members have one key"),
         (question(west=OWN), "two members have one key"),
         (question(west="2f" * 32), "noise_partners: west"),
     ],
 )
-def test_a_coordinator_cannot_make_up_members(asked: Question, said: str) -> None:
+def test_a_coordinator_cannot_make_up_members(asked: Query, said: str) -> None:
     with pytest.raises(RefusedError, match=said):
         agreed(asked)
 
@@ -79,7 +79,7 @@ def reasons(plan: Plan, accept: AcceptPolicy = ACCEPT, **privacy: float) -> str:
         privacy=PrivacyPolicy(**{"min_noise_multiplier": 0.5, "max_grad_norm": 8.0, **privacy}),
         accept=accept,
     )
-    asked = Asked(
+    asked = ProposedPlan(
         plan=plan, task="causal-lm", base_sha256=BASE, target_modules=("q_proj",), message_bytes=100
     )
     try:
@@ -107,7 +107,7 @@ class Member:
 
     def __init__(self, path: Path) -> None:
         self.ledger: Ledger = new_ledger(path)
-        self.terms = Terms(
+        self.terms = EpochTerms(
             study="study",
             epoch=1,
             sharing=Sharing(sites=3, missing=0, colluding=1),
@@ -125,8 +125,8 @@ class Member:
         }
 
     def ask(self, number: int, step: Step = Step.MASK):  # type: ignore[no-untyped-def]
-        asked = Question(epoch=1, members=self.terms.members, advertisements=to_hex(self.adverts))
-        asking = Asking("own", self.ledger, self.keys, self.terms, asked, number, "ab" * 32)
+        asked = Query(epoch=1, members=self.terms.members, advertisements=to_hex(self.adverts))
+        asking = SecureExchange("own", self.ledger, self.keys, self.terms, asked, number, "ab" * 32)
         charge = Charge(
             study="study", round=number, plan=PLAN, request=f"adapter {number}", is_private=True
         )

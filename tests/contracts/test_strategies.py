@@ -11,7 +11,7 @@ from cloister.adapter.tensors import Adapter
 from cloister.errors import BadFileError, RecipeError, UsageError
 from cloister.recipe import Recipe, parse_recipe, read_recipe
 from cloister.server.run_directory import RunDirectory
-from cloister.strategies.accumulator import Held, Summed, arriving
+from cloister.strategies.accumulator import Buffered, Streaming, accumulator_of
 from cloister.strategies.aggregation_error import aggregation_error
 from cloister.strategies.build import make_strategy
 from cloister.strategies.config import FIELDS, StrategyConfig
@@ -66,8 +66,8 @@ def test_one_site_is_a_round_where_one_is_enough(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_updates_are_held_where_something_needs_each(name: str) -> None:
     method = strategy(name)
-    assert isinstance(arriving(method, keep=True), Held)
-    assert isinstance(arriving(method, keep=False), Summed) == method.traits.is_linear
+    assert isinstance(accumulator_of(method, keep=True), Buffered)
+    assert isinstance(accumulator_of(method, keep=False), Streaming) == method.traits.is_linear
 
 
 @pytest.mark.parametrize("name", AVERAGING)

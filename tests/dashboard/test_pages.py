@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cloister.cli.main import run
-from cloister.deployment.coordinator.journal import Standing
+from cloister.deployment.coordinator.journal import RunStatus
 from cloister.evidence.bundle import write_bundle
 from cloister.ledger import stated
 from cloister.ledger.storage import LedgerFile
@@ -224,7 +224,7 @@ def test_a_run_whose_file_is_damaged_hides_no_other(desk: Path, tmp_path: Path) 
 
 
 def test_a_run_that_nobody_was_asked_in_has_a_page(tmp_path: Path) -> None:
-    folder = coordinator_folder(tmp_path / "desk", rounds=0, standing=Standing.SUBMITTED)
+    folder = coordinator_folder(tmp_path / "desk", rounds=0, standing=RunStatus.SUBMITTED)
     page = written(folder.path, tmp_path / "out")["coordinator.html"]
     assert "No site has been asked yet." in page
     assert f"cloister server start {folder.path}" in page

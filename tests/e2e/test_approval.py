@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cloister.cli.main import run
-from cloister.deployment.coordinator.journal import Standing, events, read_run
+from cloister.deployment.coordinator.journal import RunStatus, events, read_run
 from cloister.deployment.enrolment.authority import fingerprint
 from cloister.deployment.site.proposed import AskedStudies
 from cloister.ledger.storage import LedgerFile
@@ -43,7 +43,7 @@ def test_a_study_waits_for_an_operator_and_goes_on_once_they_approve(
         assert fingerprint(made.server.authority.pem) in told
         assert run(["site", "studies", "approve", str(file.path), row["study"], "--yes"]) == 0
 
-        assert made.wait_ended("one") is Standing.FINISHED, read_run(place).error
+        assert made.wait_ended("one") is RunStatus.FINISHED, read_run(place).error
         assert [set(row["received"]) for row in RunDirectory(place).metrics()] == [
             {"east", "west"}
         ] * 2

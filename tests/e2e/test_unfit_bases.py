@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from cloister.cli.main import run
 from cloister.deployment.coordinator.deployed import DeployedStudy
-from cloister.deployment.site.opened_site import open_own
+from cloister.deployment.site.opened_site import open_for_study
 from cloister.deployment.site.records import read_records
 from cloister.errors import CloisterError, ModelFileError, UsageError
 from cloister.ledger.ledger import Ledger
@@ -139,7 +139,7 @@ def test_a_site(
     east = made.sites["east"]
     before = Ledger(east.ledger).head
     with pytest.raises(unfit[1]) as refused:
-        open_own(east, made.recipe(1, *assignments), read_records(east))
+        open_for_study(east, made.recipe(1, *assignments), read_records(east))
     assert unfit[2] in str(refused.value)
     assert Ledger(east.ledger).head == before
 

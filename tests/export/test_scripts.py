@@ -18,7 +18,7 @@ from transformers import AddedToken, PreTrainedTokenizerFast
 from cloister.adapter.tensors import Adapter
 from cloister.data.config import DataConfig
 from cloister.data.records import ChatRecord, Message, Record, TextRecord, TokenRecord
-from cloister.export.adapter_folder import Released, export, load_released
+from cloister.export.adapter_folder import ReleaseFacts, export, load_released
 from cloister.export.snippets import loading_of, loading_script
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.tasks.chat import CausalChat
@@ -65,7 +65,7 @@ def opened(base: Path, model: ModelConfig, task: TaskConfig, labels: tuple[str, 
     """A workspace whose adapter is not at its start."""
     workspace = open_workspace(model, LoraConfig(train="both", top_layers=1), task, labels, 0)
     rng = np.random.default_rng(0)
-    about = Released(
+    about = ReleaseFacts(
         ModelConfig(base=str(base), pooling=model.pooling, normalize=model.normalize),
         LoraConfig(train="both", top_layers=1),
         TaskConfig(kind=task.kind, labels=labels, max_length=task.max_length),

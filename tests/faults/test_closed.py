@@ -13,13 +13,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cloister.deployment.coordinator.doctor import Verdict, examine
-from cloister.deployment.coordinator.journal import Standing
+from cloister.deployment.coordinator.doctor import Outcome, examine
+from cloister.deployment.coordinator.journal import RunStatus
 from cloister.deployment.coordinator.loopback import listening_ports
 from cloister.deployment.flower.control import Control
 from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.deployment.site.connectivity import reach
-from cloister.deployment.site.joining import Membership
+from cloister.deployment.site.joining import SiteMembership
 from tests.support.federation import check_history, federation
 from tests.support.proxies import recording_proxy
 
@@ -35,9 +35,9 @@ def test_no_proxy_of_the_environment_sees_a_byte(
         for who in ("server", "east", "west"):
             made.start(who)
         made.submit("triage", 1)
-        assert made.wait_ended("triage") is Standing.FINISHED
+        assert made.wait_ended("triage") is RunStatus.FINISHED
         for site in made.sites.values():
-            steps = list(reach(Membership.of(site)))
+            steps = list(reach(SiteMembership.of(site)))
             assert [step.name for step in steps] == [
                 "name",
                 "port",
@@ -137,8 +137,8 @@ def test_another_user_neither_lists_nor_pushes_nor_evicts(open_folder: Path) -> 
                 assert pid
                 ports = set(listening_ports(pid))
                 assert ports == ({made.server.config.place[1]} if name == "gate" else set()), name
-        assert {finding.verdict for finding in examine(made.server)} == {Verdict.PASS}
-        assert made.wait_ended("triage") is Standing.FINISHED
+        assert {finding.verdict for finding in examine(made.server)} == {Outcome.PASS}
+        assert made.wait_ended("triage") is RunStatus.FINISHED
         made.server.superlink.chmod(0o666)
         for folder in (made.server.path, made.server.state):
             folder.chmod(0o755)  # as a machine without modes: now they are let in
@@ -146,6 +146,6 @@ def test_another_user_neither_lists_nor_pushes_nor_evicts(open_folder: Path) -> 
         assert told["coordinator"] == "reached"
         assert told["site"] == "refused"
         assert "Node(" in told["list nodes"]
-        assert not all(row.verdict is Verdict.PASS for row in examine(made.server))
+        assert not all(row.verdict is Outcome.PASS for row in examine(made.server))
         made.end_all()
         check_history(made, "triage")

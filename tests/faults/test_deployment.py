@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from cloister.deployment.coordinator.journal import Standing, events, read_run
+from cloister.deployment.coordinator.journal import RunStatus, events, read_run
 from cloister.deployment.coordinator.reply_size import BESIDE, WITHOUT_STUDY, Largest
 from cloister.deployment.flower import control
 from cloister.deployment.flower.control import BUNDLE
 from cloister.deployment.site.agent_folder import AgentFolder
-from cloister.deployment.site.status import overview_of
+from cloister.deployment.site.status import site_status
 from cloister.ledger.storage import LedgerFile
 from cloister.server.run_directory import RunDirectory
 from tests.support.federation import Federation, check_history, federation, wait_for
@@ -42,7 +42,7 @@ def test_a_study_over_a_network_and_its_papers(tmp_path: Path) -> None:
     with federation(tmp_path, epsilon="20.0", noise=0.8) as made:
         started(made)
         place = made.submit("first", 2)
-        assert made.wait_ended("first") is Standing.FINISHED, read_run(place).error
+        assert made.wait_ended("first") is RunStatus.FINISHED, read_run(place).error
         rows = RunDirectory(place).metrics()
         assert [row["round"] for row in rows] == [1, 2]
         assert all(set(row["received"]) == {"east", "west"} for row in rows)
@@ -62,7 +62,7 @@ def test_a_study_over_a_network_and_its_papers(tmp_path: Path) -> None:
         flower_run = read_run(place).flower_run
         assert BESIDE < Largest(made.server.largest)(flower_run) < WITHOUT_STUDY
         for name, file in made.sites.items():
-            facts = overview_of(file)
+            facts = site_status(file)
             # Whether it takes part, two rounds, its certificate, and the adapter.
             assert facts["activity"]["answered"] == 5
             (kept,) = facts["adapters"]
@@ -115,7 +115,7 @@ def test_code_that_comes_along_is_never_run(live: Federation, tmp_path: Path) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(control, "empty_bundle", lambda: hostile_bundle(canary))
         live.submit("hostile", 1)
-    assert live.wait_ended("hostile") is Standing.FINISHED
+    assert live.wait_ended("hostile") is RunStatus.FINISHED
     assert not canary.exists()
     for file in live.sites.values():
         folder = AgentFolder.of(file)
@@ -126,7 +126,7 @@ def test_code_that_comes_along_is_never_run(live: Federation, tmp_path: Path) ->
 
 def test_a_plan_with_less_noise_than_the_policy_allows_is_made_stricter(live: Federation) -> None:
     live.submit("lax", 1, "privacy.noise_multiplier=0.3", "study.name=lax")
-    assert live.wait_ended("lax") is Standing.FINISHED
+    assert live.wait_ended("lax") is RunStatus.FINISHED
     for file in live.sites.values():
         charged = [entry.fields for entry in LedgerFile(file.ledger).entries()]
         events_of = [entry["event"] for entry in charged if entry["kind"] == "reserve"]
@@ -137,7 +137,7 @@ def test_a_study_that_no_policy_accepts_ends_with_every_reason_at_the_site(
     live: Federation,
 ) -> None:
     place = live.submit("refused", 1, "lora.r=2", "privacy.enabled=false", "study.name=refused")
-    assert live.wait_ended("refused") is Standing.FAILED
+    assert live.wait_ended("refused") is RunStatus.FAILED
     run = read_run(place)
     assert run.exit_code == 8
     told = [event for _, event in events(place) if event["what"] == "failed"]
@@ -163,7 +163,7 @@ def test_a_revoked_site_is_refused_at_once_and_the_others_go_on(live: Federation
     )
     live.wait_closed("revoked", 1)
     live.revoke("west")
-    assert live.wait_ended("revoked") is Standing.FINISHED
+    assert live.wait_ended("revoked") is RunStatus.FINISHED
     rows = RunDirectory(place).metrics()
     assert set(rows[-1]["received"]) == {"east"}
     folder = AgentFolder.of(live.sites["west"])
@@ -181,7 +181,7 @@ def test_an_agent_that_dies_in_a_round_spends_it_once(tmp_path: Path, points: li
         made.start("east")
         made.start("west", dying_at=points)
         place = made.submit("dying", len(points) + 1, "federation.min_sites=1")
-        assert made.wait_ended("dying", 600.0) is Standing.FINISHED, read_run(place).error
+        assert made.wait_ended("dying", 600.0) is RunStatus.FINISHED, read_run(place).error
         rows = RunDirectory(place).metrics()
         assert [row["round"] for row in rows] == list(range(1, len(points) + 2))
         counts = check_history(made, "dying")
@@ -203,7 +203,7 @@ def test_an_agent_that_hangs_is_ended_and_goes_on_with_the_next_round(tmp_path: 
             made.start(who)
         made.start("west", dying_at=["hung"])
         place = made.submit("hanging", 3, "federation.min_sites=1")
-        assert made.wait_ended("hanging", 600.0) is Standing.FINISHED, read_run(place).error
+        assert made.wait_ended("hanging", 600.0) is RunStatus.FINISHED, read_run(place).error
         rows = RunDirectory(place).metrics()
         assert ["west" in row["received"] for row in rows] == [False, True, True]
         counts = check_history(made, "hanging")
@@ -223,12 +223,12 @@ def test_a_run_whose_superlink_and_executor_are_killed_equals_an_unbroken_one(
         started(made)
         plain = ("privacy.enabled=false", "strategy.name=fedadam")
         made.submit("unbroken", 4, *plain, "study.name=one")
-        assert made.wait_ended("unbroken") is Standing.FINISHED
+        assert made.wait_ended("unbroken") is RunStatus.FINISHED
         made.submit("broken", 4, *plain, "study.name=two")
         for number, victim in ((1, "superlink"), (2, "executor")):
             made.wait_closed("broken", number)
             assert made.kill("server", victim)
-        assert made.wait_ended("broken", 600.0) is Standing.FINISHED
+        assert made.wait_ended("broken", 600.0) is RunStatus.FINISHED
         told = [event["what"] for _, event in events(made.server.run("broken"))]
         assert told.count("resumed") >= 1
         ends = [

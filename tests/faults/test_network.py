@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cloister.deployment.coordinator.folder import ServerFolder
-from cloister.deployment.coordinator.journal import Standing, read_run
+from cloister.deployment.coordinator.journal import RunStatus, read_run
 from cloister.server.run_directory import RunDirectory
 from tests.support.federation import check_history, federation
 from tests.support.network import network
@@ -35,7 +35,7 @@ def test_rounds_survive_delay_cut_and_half_open_connections(tmp_path: Path) -> N
         threading.Timer(STALL, lambda: setattr(between, "is_stalled", False)).start()
         made.wait_closed("rough", 3)
         between.cut()
-        assert made.wait_ended("rough") is Standing.FINISHED, read_run(place).error
+        assert made.wait_ended("rough") is RunStatus.FINISHED, read_run(place).error
         assert between.connections > 2 * len(made.sites)  # they were made anew
         rows = RunDirectory(place).metrics()
         assert [row["round"] for row in rows] == [1, 2, 3, 4]

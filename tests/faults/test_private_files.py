@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from cloister.client.personal import PersonalAdapter
-from cloister.deployment.coordinator.journal import Standing
+from cloister.deployment.coordinator.journal import RunStatus
 from cloister.deployment.site.backup import back_up
-from cloister.deployment.site.joining import Membership
+from cloister.deployment.site.joining import SiteMembership
 from cloister.deployment.site.restore import restore
 from tests.support.federation import check_history, federation
 from tests.support.rights import open_to_others, open_umask
@@ -49,11 +49,11 @@ def test_a_site_is_lost_in_mid_run_and_goes_on_from_its_backup(tmp_path: Path) -
         shutil.rmtree(file.path.parent)
         back = restore(newest.path, file.path.parent)
         assert back.file == file
-        assert Membership.of(file).is_welcome()
+        assert SiteMembership.of(file).is_welcome()
         assert not PersonalAdapter.beside(file.ledger, "").folder.exists()
         file.data.write_bytes(records)
         made.start("east")
-        assert made.wait_ended("study") is Standing.FINISHED
+        assert made.wait_ended("study") is RunStatus.FINISHED
         made.end_all()
         counts = check_history(made, "study")
     assert counts["released"] == counts["counted"] >= 3  # a round that was cut off stays spent

@@ -18,10 +18,10 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from cloister.adapter.wire import encode
-from cloister.deployment.coordinator.journal import Standing
+from cloister.deployment.coordinator.journal import RunStatus
 from cloister.deployment.flower.control import Control
 from cloister.deployment.flower.grid import grid_of
-from cloister.deployment.flower.tasks import SERVER_TASK, Executor, Runtime, Task
+from cloister.deployment.flower.tasks import SERVER_TASK, Executor, FlowerTask, Runtime
 from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.ledger.storage import LedgerFile
 from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest, Status, Step
@@ -41,7 +41,7 @@ def intruder(made: Federation, document: str) -> Iterator[Grid]:
         control.start({"run": "first", "recipe": document})
         control.close()
         runtime = Runtime(made.server.superlink, made.server.secret.read_bytes())
-        claiming, claimed = Executor(runtime, SERVER_TASK), list[Task]()
+        claiming, claimed = Executor(runtime, SERVER_TASK), list[FlowerTask]()
 
         def claim() -> bool:
             task = claiming.claim()
@@ -82,7 +82,7 @@ def test_a_round_that_somebody_pushes_into_the_superlink_is_refused_and_not_char
         made.start("server")
         made.start("east")
         made.submit("first", 1, "federation.min_sites=1")
-        assert made.wait_ended("first") is Standing.FINISHED
+        assert made.wait_ended("first") is RunStatus.FINISHED
         file = made.sites["east"]
         before = file.ledger.read_bytes()
         recipe = made.recipe(3, "federation.min_sites=1", "study.name=pushed")
@@ -108,7 +108,7 @@ def test_a_round_that_somebody_pushes_into_the_superlink_is_refused_and_not_char
         assert sum("this site is east" in why for why in noted) == 3
         # The coordinator's own rounds go on.
         made.submit("second", 1, "federation.min_sites=1", "study.name=second")
-        assert made.wait_ended("second") is Standing.FINISHED
+        assert made.wait_ended("second") is RunStatus.FINISHED
         assert check_history(made, "first", "second")["counted"] == 2
         assert len(LedgerFile(file.ledger).entries()) == 5
 
@@ -137,13 +137,13 @@ def test_a_restored_copy_of_a_site_is_refused_its_rounds_by_a_coordinator_starte
         made.start("server")
         made.start("east")
         made.submit("first", 1, "federation.min_sites=1")
-        assert made.wait_ended("first") is Standing.FINISHED
+        assert made.wait_ended("first") is RunStatus.FINISHED
         assert (made.end("server"), made.end("east")) == (0, 0)
         shutil.rmtree(folder)
         shutil.copytree(before, folder)
         made.start("server")
         made.start("east")
         made.submit("second", 1, "federation.min_sites=1", "study.name=second")
-        assert made.wait_ended("second") is Standing.FAILED
+        assert made.wait_ended("second") is RunStatus.FAILED
         assert "restore the newest backup" in AgentFolder.of(file).refusals()[-1]["why"]
         assert len(LedgerFile(file.ledger).entries()) == 1

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from cloister.cli.main import run
-from cloister.deployment.coordinator.journal import Standing, read_run
+from cloister.deployment.coordinator.journal import RunStatus, read_run
 from cloister.deployment.coordinator.rotation import rotation_of
 from cloister.deployment.enrolment.authority import fingerprint
-from cloister.deployment.site.joining import Membership
+from cloister.deployment.site.joining import SiteMembership
 from cloister.server.run_directory import RunDirectory
 from tests.support.federation import check_history, federation, wait_for
 
@@ -40,12 +40,12 @@ def test_a_run_goes_on_while_the_authority_is_rotated(tmp_path: Path) -> None:
         assert made.end("server") == 0
         assert run(["server", "rotate-ca", hub, "--switch"]) == 0
         made.start("server")
-        assert made.wait_ended("long") is Standing.FINISHED, read_run(place).error
+        assert made.wait_ended("long") is RunStatus.FINISHED, read_run(place).error
         rows = RunDirectory(place).metrics()
         assert len(rows) == 12
         assert set(rows[-1]["received"]) == {"east", "west"}
         check_history(made, "long")
         for file in made.sites.values():
-            trusted = Membership.of(file).authority.read_bytes()
+            trusted = SiteMembership.of(file).authority.read_bytes()
             assert trusted.endswith(made.server.certificate.read_bytes())
         assert fingerprint(made.server.certificate.read_bytes()) == found.paper.fingerprint

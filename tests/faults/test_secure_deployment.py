@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cloister.client.site_file import read_site
-from cloister.deployment.coordinator.journal import Standing, read_run
+from cloister.deployment.coordinator.journal import RunStatus, read_run
 from cloister.ledger.ledger import key_file
 from cloister.ledger.signing import load_key, public_hex
 from cloister.server.run_directory import RunDirectory
@@ -42,7 +42,7 @@ def test_rounds_go_on_in_a_new_epoch_after_an_agent_was_killed(tmp_path: Path) -
         place = made.submit("shared", 4, *SHARED)
         made.wait_closed("shared", 1)
         assert made.kill("west", "agent")
-        assert made.wait_ended("shared") is Standing.FINISHED, read_run(place).error
+        assert made.wait_ended("shared") is RunStatus.FINISHED, read_run(place).error
         rows = RunDirectory(place).metrics()
         assert [row["round"] for row in rows] == [1, 2, 3, 4]
         assert all(len(row["received"]) >= 2 for row in rows)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cloister.deployment.coordinator.journal import Standing, read_run
+from cloister.deployment.coordinator.journal import RunStatus, read_run
 from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.ledger.chain import Entry
 from cloister.ledger.storage import LedgerFile
@@ -58,11 +58,11 @@ def test_a_full_disk_or_a_wrong_clock_stops_its_own_site_alone(tmp_path: Path) -
             made.start(who)
         made.start("fast", fast_clock=True)
         both = made.submit("both", 1, "federation.min_sites=2", SOON, "study.name=both")
-        assert made.wait_ended("both") is Standing.FINISHED, read_run(both).error
+        assert made.wait_ended("both") is RunStatus.FINISHED, read_run(both).error
         fill(made.sites["full"].path.parent / "filling")
         wait_for("the wrong clock", lambda: "clock" in _trouble(made, "fast"))
         alone = made.submit("alone", 3, "federation.min_sites=1", SOON, "study.name=alone")
-        assert made.wait_ended("alone") is Standing.FINISHED, read_run(alone).error
+        assert made.wait_ended("alone") is RunStatus.FINISHED, read_run(alone).error
         assert _received(alone) == [{"east"}] * 3
         assert [entry.fields["kind"] for entry in _entries(made, "fast")] == ["begin"]
         released = len(_entries(made, "full"))
@@ -72,7 +72,7 @@ def test_a_full_disk_or_a_wrong_clock_stops_its_own_site_alone(tmp_path: Path) -
         made.start("fast")
         wait_for("the clock set right", lambda: "clock" not in _trouble(made, "fast"))
         whole = made.submit("whole", 2, "study.name=whole")
-        assert made.wait_ended("whole") is Standing.FINISHED, read_run(whole).error
+        assert made.wait_ended("whole") is RunStatus.FINISHED, read_run(whole).error
         assert _received(whole) == [set(names)] * 2
         assert len(_entries(made, "full")) > released
         check_history(made, "both", "alone", "whole")

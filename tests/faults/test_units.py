@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cloister.deployment.coordinator.journal import Standing
+from cloister.deployment.coordinator.journal import RunStatus
 from tests.support.federation import Federation, check_history, federation, wait_for
 from tests.support.systemd import systemd, why_it_does_not_start, why_not
 
@@ -149,7 +149,7 @@ def test_a_federation_runs_under_the_units_as_shipped(home: Path, tmp_path: Path
             (tmp_path / f"{name}.service").write_text(text)
         with systemd(tmp_path, *(f"{name}.service" for name in units)):
             wait_for("the study under the units", lambda: _is_over(made), 400)
-            assert made.standing("triage") is Standing.FINISHED, _told(made)
+            assert made.standing("triage") is RunStatus.FINISHED, _told(made)
             _check_confinement(made)
         check_history(made, "triage")
         found = sorted((made.server.run("triage") / "certificates").iterdir())

@@ -9,7 +9,7 @@ from hypothesis import example, given
 
 from cloister.data.config import DataConfig
 from cloister.evidence.fingerprint import adapter_files, adapter_sha256, base_sha256
-from cloister.export.adapter_folder import VERSION, Released, read_released
+from cloister.export.adapter_folder import VERSION, ReleaseFacts, read_released
 from cloister.fields import as_table
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.tasks.config import TaskConfig
@@ -41,7 +41,7 @@ def read(folder: Path, content: bytes) -> object:
 
 def test_a_sound_one_is_read(folder: Path) -> None:
     found = read(folder, json.dumps(SOUND, indent=2).encode())
-    assert isinstance(found, Released)
+    assert isinstance(found, ReleaseFacts)
     assert dataclasses.asdict(found)["seed"] == 7
 
 

@@ -16,11 +16,11 @@ from cloister.deployment.enrolment.authority import fingerprint, same_fingerprin
 from cloister.deployment.enrolment.documents import (
     LARGEST,
     VERSIONS,
-    Welcome,
+    Approval,
     kind_of,
+    read_approval,
     read_invite,
-    read_request,
-    read_welcome,
+    read_join_request,
     write_invite,
     write_request,
     write_welcome,
@@ -50,7 +50,7 @@ def sound(kind: str) -> bytes:
             write_succession(path, next_one, authority())
         else:
             over = (NOW + 30 * DAY).isoformat()
-            told = Welcome(
+            told = Approval(
                 coordinator="hub",
                 site="ward",
                 request="r",
@@ -80,8 +80,8 @@ def read_all(path: Path, content: bytes) -> None:
     must_read(lambda: kind_of(path), size)
     must_read(lambda: read_invite(path, NOW), size)
     must_read(lambda: read_invite(path, None), size)
-    must_read(lambda: read_request(path), size)
-    must_read(lambda: read_welcome(path, authority().pem, NOW), size)
+    must_read(lambda: read_join_request(path), size)
+    must_read(lambda: read_approval(path, authority().pem, NOW), size)
     must_read(lambda: read_succession(path, authority().pem), size)
 
 

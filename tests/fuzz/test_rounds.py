@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import MAGIC, encode
 from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest, Status, Step
-from cloister.server.dispatch import Patience
+from cloister.server.dispatch import Timeouts
 from cloister.server.report import RoundReport
 from cloister.server.rounds import run_study
 from cloister.server.study import ServerStudy
@@ -64,7 +64,7 @@ def study(**changes: object) -> ServerStudy:
         START,
         NAMES,
         num_rounds=2,
-        patience=Patience(0.0),
+        patience=Timeouts(0.0),
         max_update_norm=ONE.norm(),
         prepare_timeout=0.0,
         nodes=lambda grid: {SERVER_NODE + 1 + at: site for at, site in enumerate(NAMES)},

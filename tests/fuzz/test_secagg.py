@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from cloister.client.secure import EpochKeys
 from cloister.secagg.epoch_keys import read_advertisement
-from cloister.secagg.epoch_terms import Terms
+from cloister.secagg.epoch_terms import EpochTerms
 from cloister.secagg.messages import MaskedUpdate, Revealed
 from cloister.secagg.participant import join, reveal
-from cloister.secagg.query import Question, from_hex
+from cloister.secagg.query import Query, from_hex
 from cloister.secagg.shamir import combine
 from cloister.secagg.unmasking import unmasked_sum
 from tests.secagg.test_protocol import START, Federation
@@ -42,7 +42,7 @@ def federation() -> Federation:
 def question() -> dict[str, Any]:
     found = federation()
     adverts = {site: text.hex() for site, text in found.adverts.items()}
-    whole = Question(
+    whole = Query(
         epoch=1,
         members=found.terms.members,
         advertisements=adverts,
@@ -67,13 +67,13 @@ def test_questions(data: st.DataObject | None) -> None:
             st.one_of(hostile_bytes(canonical_or_json(sound)), reshaped(sound).map(as_json))
         )
     )
-    found = must_read(lambda: Question.from_bytes(payload), len(payload))
-    if not isinstance(found, Question):
+    found = must_read(lambda: Query.from_bytes(payload), len(payload))
+    if not isinstance(found, Query):
         return
     whole, site = federation(), "s00"
 
-    def terms() -> Terms:
-        return Terms(
+    def terms() -> EpochTerms:
+        return EpochTerms(
             study="study", epoch=found.epoch, members=found.members, sharing=whole.terms.sharing
         )
 

@@ -11,9 +11,9 @@ from cloister.ledger.budget import (
     MOST_SEARCHED,
     ORDERS,
     Budget,
-    Request,
+    FirstCharge,
+    PlannedRound,
     Spending,
-    Terms,
     fits,
     fits_whole,
     is_within,
@@ -44,7 +44,7 @@ OTHERS = [
 ]
 
 
-def slow_most_steps(request: Request, budget: Budget) -> int:
+def slow_most_steps(request: PlannedRound, budget: Budget) -> int:
     """The largest number of steps that fits, one by one."""
     found = request.planned_steps if fits_whole(request.planned, budget) else 0
     while epsilon([request.kind.event(found + 1)], budget.delta / 2, COARSE) <= budget.epsilon:
@@ -58,8 +58,8 @@ def test_as_many_steps_are_fixed_as_fit(plan: Plan, limit: float) -> None:
     request, budget = request_of(plan), Budget(epsilon=limit, delta=2e-5)
     found = most_steps(request, budget)
     assert found == slow_most_steps(request, budget)
-    assert is_within(request, Terms(2.0, found), budget)
-    assert not is_within(request, Terms(2.0, found + 2), budget)
+    assert is_within(request, FirstCharge(2.0, found), budget)
+    assert not is_within(request, FirstCharge(2.0, found + 2), budget)
 
 
 def test_a_plan_that_fits_exactly_is_fixed_whole() -> None:
@@ -72,7 +72,7 @@ def test_no_more_is_searched_for_than_a_study_takes() -> None:
     request = request_of(small_plan(200.0))
     budget = Budget(epsilon=50.0, delta=2e-5)
     assert most_steps(request, budget) == MOST_SEARCHED
-    assert not is_within(request, Terms(2.0, MOST_SEARCHED + 1), budget)
+    assert not is_within(request, FirstCharge(2.0, MOST_SEARCHED + 1), budget)
 
 
 @dataclass
@@ -80,9 +80,9 @@ class Twin:
     """The rule, written down again: all charges are looked at anew each time."""
 
     budget: Budget
-    charged: list[Request] = field(default_factory=list)
+    charged: list[PlannedRound] = field(default_factory=list)
 
-    def takes(self, new: Request) -> bool:
+    def takes(self, new: PlannedRound) -> bool:
         every = [*self.charged, new]
         half, limit = self.budget.delta / 2, self.budget.epsilon
         first = every[0]
@@ -152,14 +152,14 @@ def test_plans_that_differ_in_rounds_alone_stay_together_where_a_filter_would_ha
         if fits(request, spent, budget, terms):
             spent.add(request, terms)
             taken["together"] += 1
-        old = Terms(terms.order, None)
+        old = FirstCharge(terms.order, None)
         if fits(request, filtered, budget, old):
             filtered.add(request, old)
             taken["filter"] += 1
     assert taken["together"] > taken["filter"] > 1
 
 
-def as_it_was(request: Request, spent: Spending, budget: Budget, order: float) -> bool:
+def as_it_was(request: PlannedRound, spent: Spending, budget: Budget, order: float) -> bool:
     """The rule of ledgers that fix no number of steps, as it stood when they were written."""
     alone = set(spent.plans) <= {request.plan}
     within_plan = spent.plans.get(request.plan, 0) + request.steps <= request.planned_steps
@@ -176,7 +176,7 @@ def as_it_was(request: Request, spent: Spending, budget: Budget, order: float) -
 )
 def test_older_ledgers_are_charged_by_their_own_rule(limit: float, asked: list[Plan]) -> None:
     budget, spent = Budget(epsilon=limit, delta=2e-5), Spending()
-    terms = Terms(terms_for(request_of(asked[0]), spent, budget).order, None)
+    terms = FirstCharge(terms_for(request_of(asked[0]), spent, budget).order, None)
     for plan in asked:
         request = request_of(plan)
         assert fits(request, spent, budget, terms) == as_it_was(request, spent, budget, terms.order)
@@ -186,11 +186,11 @@ def test_older_ledgers_are_charged_by_their_own_rule(limit: float, asked: list[P
 
 def test_terms_never_change() -> None:
     spent = Spending()
-    spent.add(request_of(BASE), Terms(2.0, 20))
-    for other in (Terms(3.0, 20), Terms(2.0, 21), Terms(2.0, None)):
+    spent.add(request_of(BASE), FirstCharge(2.0, 20))
+    for other in (FirstCharge(3.0, 20), FirstCharge(2.0, 21), FirstCharge(2.0, None)):
         with pytest.raises(ValueError, match="terms changed"):
             spent.add(request_of(BASE), other)
     with pytest.raises(ValueError, match="order"):
-        Spending().add(request_of(BASE), Terms(1.0, 20))
+        Spending().add(request_of(BASE), FirstCharge(1.0, 20))
     with pytest.raises(ValueError, match="from 0 up"):
-        Spending().add(request_of(BASE), Terms(2.0, -1))
+        Spending().add(request_of(BASE), FirstCharge(2.0, -1))

@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 )
 
 from cloister.errors import BudgetError, LedgerError, RefusedError, RoundSpentError
-from cloister.ledger.budget import Budget, Request, Spending, fits, terms_for
+from cloister.ledger.budget import Budget, PlannedRound, Spending, fits, terms_for
 from cloister.ledger.charge import Charge, Released
 from cloister.ledger.history import request_of
 from cloister.ledger.ledger import Ledger, Reservation
@@ -57,7 +57,7 @@ class Charged:
     released: bytes | None = None
 
     @property
-    def asked(self) -> Request:
+    def asked(self) -> PlannedRound:
         return request_of(self.plan, is_private=self.is_private)
 
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from cloister.errors import BadFileError, StrangerError
 from cloister.ledger.signing import SMALL_ORDER, public_hex
 from cloister.protocol.exchange import RoundReply, RoundRequest, Status, Step
-from cloister.protocol.signed_questions import Coordinator, Unsigned, check_asked, signed
+from cloister.protocol.signed_questions import TrustedCoordinator, Unsigned, check_asked, signed
 
 KEY = Ed25519PrivateKey.generate()
-TRUSTED = Coordinator(public_hex(KEY), "ward")
+TRUSTED = TrustedCoordinator(public_hex(KEY), "ward")
 DOCUMENT = '{"format":2}'
 TEXTS = st.text(max_size=20)
 QUESTIONS = st.builds(
@@ -79,7 +79,7 @@ def test_another_document_makes_it_a_stranger_s(question: RoundRequest, document
         replace(TRUSTED, key=""),
     ],
 )
-def test_another_site_or_key_takes_it_for_a_stranger_s(trusted: Coordinator) -> None:
+def test_another_site_or_key_takes_it_for_a_stranger_s(trusted: TrustedCoordinator) -> None:
     with pytest.raises(StrangerError):
         check_asked(asked(RoundRequest("study", 1, b"")), DOCUMENT, lambda: trusted)
 
@@ -88,7 +88,7 @@ def test_another_site_or_key_takes_it_for_a_stranger_s(trusted: Coordinator) -> 
 def test_a_key_under_which_anything_is_signed_trusts_nobody(key: str) -> None:
     one = replace(RoundRequest("study", 1, b"", to="ward"), signature=bytes([1]) + bytes(63))
     with pytest.raises(StrangerError):
-        check_asked(one, DOCUMENT, lambda: Coordinator(key, "ward"))
+        check_asked(one, DOCUMENT, lambda: TrustedCoordinator(key, "ward"))
 
 
 def test_no_signature_on_an_answer_holds_for_a_question() -> None:
@@ -101,7 +101,7 @@ def test_no_signature_on_an_answer_holds_for_a_question() -> None:
 
 
 def test_a_site_whose_key_cannot_be_read_answers_nobody() -> None:
-    def unread() -> Coordinator:
+    def unread() -> TrustedCoordinator:
         raise BadFileError("no key")
 
     with pytest.raises(BadFileError):

@@ -18,10 +18,10 @@ from cloister.errors import AdapterFormatError, QuorumError, RefusedError
 from cloister.ledger.signing import public_hex
 from cloister.privacy.sharing import Sharing
 from cloister.secagg.epoch_keys import advertise
-from cloister.secagg.epoch_terms import Terms
+from cloister.secagg.epoch_terms import EpochTerms
 from cloister.secagg.keystream import derived, mask
 from cloister.secagg.messages import MaskedUpdate, Revealed
-from cloister.secagg.participant import Member, join, mask_update, reveal, sign_set
+from cloister.secagg.participant import Participant, join, mask_update, reveal, sign_set
 from cloister.secagg.sealing import unseal
 from cloister.secagg.shamir import PRIME, combine, split
 from cloister.secagg.unmasking import unmasked_sum
@@ -40,12 +40,12 @@ class Federation:
     bits: int = 32
     epoch: int = 1
     ledgers: dict[str, Ed25519PrivateKey] = field(default_factory=dict)
-    members: dict[str, Member] = field(default_factory=dict)
+    members: dict[str, Participant] = field(default_factory=dict)
     updates: dict[str, MaskedUpdate] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.ledgers = {f"s{n:02d}": Ed25519PrivateKey.generate() for n in range(self.size)}
-        self.terms = Terms(
+        self.terms = EpochTerms(
             study="study",
             epoch=self.epoch,
             members={site: public_hex(key) for site, key in self.ledgers.items()},

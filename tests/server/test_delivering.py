@@ -13,7 +13,7 @@ from cloister.client.app import as_message, refused_by_nobody
 from cloister.protocol.delivery import Claim
 from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest, Status, Step
 from cloister.server.delivering import Delivered, deliver
-from cloister.server.dispatch import Patience
+from cloister.server.dispatch import Timeouts
 from cloister.simulation.local_grid import SERVER_NODE, LocalGrid
 from cloister.strategies.strategy import ServerState
 from tests.support.server_studies import server_study
@@ -34,10 +34,10 @@ def offered(
     says: Says,
     to: frozenset[str] = frozenset(NAMES),
     there: tuple[str, ...] = NAMES,
-    patience: Patience | None = None,
+    patience: Timeouts | None = None,
 ) -> tuple[Delivered, dict[str, RoundRequest]]:
     """What came of an offer, and what each site was asked."""
-    patience = patience or Patience(5.0, 0.0)
+    patience = patience or Timeouts(5.0, 0.0)
     asked: dict[str, RoundRequest] = {}
     app = ClientApp()
 
@@ -94,7 +94,7 @@ def test_a_site_that_never_answers_is_waited_for_as_long_as_agreed() -> None:
             return []
 
     study = server_study(
-        ServerState(ADAPTER), NAMES, num_rounds=3, patience=Patience(0.05), max_update_norm=None
+        ServerState(ADAPTER), NAMES, num_rounds=3, patience=Timeouts(0.05), max_update_norm=None
     )
     found = deliver(Silent(ClientApp(), 0), study, frozenset(NAMES), ADAPTER, CLAIM)
     assert found == Delivered(frozenset(), {})
@@ -140,7 +140,7 @@ def test_a_message_without_a_reply_in_it_does_not_count() -> None:
         ServerState(ADAPTER),
         NAMES,
         num_rounds=3,
-        patience=Patience(5.0, 0.0),
+        patience=Timeouts(5.0, 0.0),
         max_update_norm=None,
         nodes=lambda grid: NODES,
     )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cloister.protocol.exchange import RoundRequest
 from cloister.protocol.signed_questions import Unsigned
-from cloister.server.dispatch import POLL, RECONNECTED_POLL, Asker, Nodes, Patience
+from cloister.server.dispatch import POLL, RECONNECTED_POLL, Dispatcher, Nodes, Timeouts
 from tests.support.clock import Answer, Clock, TimedGrid, reply_to
 
 REQUEST = RoundRequest("d", 1, b"")
@@ -41,7 +41,7 @@ class Round:
     """One round's asking, and all that was told of it."""
 
     answers: Mapping[int, Answer]
-    patience: Patience
+    patience: Timeouts
     there: Callable[[float], Nodes] = lambda now: SITES
     since: Callable[[float], Mapping[int, str]] = lambda now: {}
     refuses: Callable[[float], set[int]] = lambda now: set()
@@ -50,7 +50,7 @@ class Round:
 
     def __post_init__(self) -> None:
         self.grid = TimedGrid(self.clock, self.answers, self.refuses)
-        self.asker = Asker(
+        self.asker = Dispatcher(
             self.grid,
             lambda grid: self.there(self.clock.now),
             self.patience,
@@ -71,25 +71,25 @@ class Round:
 
 
 def test_all_answer_and_nobody_waits_longer() -> None:
-    one = Round({2: after(1.0), 3: after(2.0), 4: after(3.0)}, Patience(100.0))
+    one = Round({2: after(1.0), 3: after(2.0), 4: after(3.0)}, Timeouts(100.0))
     assert one.ask() == {"a": True, "b": True, "c": True}
     assert 3.0 <= one.clock.now <= 3.0 + 2 * POLL
     assert [what for what, _, _ in one.events] == ["asked"] * 3 + ["answered"] * 3
 
 
 def test_one_that_never_answers_is_waited_for_until_the_deadline_exactly() -> None:
-    one = Round({2: after(1.0), 3: never}, Patience(7.77))
+    one = Round({2: after(1.0), 3: never}, Timeouts(7.77))
     assert one.ask() == {"a": True}
     assert one.clock.now == pytest.approx(7.77, abs=1e-9)
 
 
 def test_an_answer_at_the_deadline_counts_and_one_after_it_does_not() -> None:
-    one = Round({2: after(5.0), 3: after(5.0001)}, Patience(5.0))
+    one = Round({2: after(5.0), 3: after(5.0001)}, Timeouts(5.0))
     assert one.ask() == {"a": True}
 
 
 def test_a_lost_answer_is_asked_for_again() -> None:
-    one = Round({2: after(1.0), 3: lost_then(2.0, 1.0)}, Patience(100.0, 30.0, again=5.0))
+    one = Round({2: after(1.0), 3: lost_then(2.0, 1.0)}, Timeouts(100.0, 30.0, again=5.0))
     assert one.ask() == {"a": True, "b": True}
     assert [node for _, node in one.grid.asked] == [2, 3, 3]
     assert one.grid.asked[2][0] == pytest.approx(7.0, abs=2 * POLL)
@@ -102,13 +102,13 @@ def test_a_lost_answer_is_asked_for_again() -> None:
 
 
 def test_without_patience_for_it_an_error_is_an_answer() -> None:
-    one = Round({2: after(1.0), 3: lost_then(2.0, 1.0)}, Patience(100.0))
+    one = Round({2: after(1.0), 3: lost_then(2.0, 1.0)}, Timeouts(100.0))
     assert one.ask() == {"a": True, "b": False}
     assert len(one.grid.asked) == 2
 
 
 def test_one_that_only_errs_is_reported_as_lost_at_the_deadline() -> None:
-    one = Round({2: after(1.0, good=False)}, Patience(20.0, 60.0, again=5.0))
+    one = Round({2: after(1.0, good=False)}, Timeouts(20.0, 60.0, again=5.0))
     assert one.ask(enough=1) == {"a": False}
     assert one.clock.now == pytest.approx(20.0, abs=1e-9)
     assert len(one.grid.asked) == 4  # at 0, 6, 12, 18
@@ -117,7 +117,7 @@ def test_one_that_only_errs_is_reported_as_lost_at_the_deadline() -> None:
 def test_a_node_that_goes_and_comes_back_is_asked_when_it_is_there() -> None:
     one = Round(
         {2: after(1.0), 3: lost_then(2.0, 1.0)},
-        Patience(100.0, 60.0, again=5.0),
+        Timeouts(100.0, 60.0, again=5.0),
         there=lambda now: SITES if not 2 <= now < 40 else {2: "a"},
     )
     assert one.ask(enough=1) == {"a": True, "b": True}
@@ -126,7 +126,7 @@ def test_a_node_that_goes_and_comes_back_is_asked_when_it_is_there() -> None:
 
 def test_a_node_that_stays_away_is_not_waited_for_where_the_others_are_enough() -> None:
     answers = {2: after(1.0), 3: after(1.0), 4: lost_then(2.0, 1.0)}
-    gone = Patience(1000.0, absent=30.0, again=5.0)
+    gone = Timeouts(1000.0, absent=30.0, again=5.0)
     there = lambda now: SITES if now < 2 else {2: "a", 3: "b"}  # noqa: E731
     enough = Round(answers, gone, there)
     assert enough.ask(enough=2) == {"a": True, "b": True, "c": False}
@@ -140,7 +140,7 @@ def test_a_node_that_connected_anew_is_asked_again_at_once() -> None:
     """It lost the question; Flower notices only after a minute."""
     one = Round(
         {2: after(1.0), 3: after(90.0, 1.0)},
-        Patience(200.0, 60.0, again=5.0),
+        Timeouts(200.0, 60.0, again=5.0),
         since=lambda now: {2: "first", 3: "first" if now < 10 else "second"},
     )
     assert one.ask() == {"a": True, "b": True}
@@ -153,7 +153,7 @@ def test_a_node_that_connected_anew_is_asked_again_at_once() -> None:
 def test_a_silent_node_is_asked_again_ever_more_rarely_and_counts_once() -> None:
     """Its question was fetched and never arrived: to Flower it is delivered."""
     one = Round(
-        {2: after(1.0), 3: after(None, None, 9.0)}, Patience(500.0, 60.0, again=5.0, silent=10.0)
+        {2: after(1.0), 3: after(None, None, 9.0)}, Timeouts(500.0, 60.0, again=5.0, silent=10.0)
     )
     assert one.ask() == {"a": True, "b": True}
     tried = [when for when, node in one.grid.asked if node == 3]
@@ -162,7 +162,7 @@ def test_a_silent_node_is_asked_again_ever_more_rarely_and_counts_once() -> None
 
 
 def test_a_slow_node_that_answers_every_question_counts_once_and_is_never_late() -> None:
-    one = Round({2: after(1.0), 3: after(25.0)}, Patience(500.0, 60.0, again=5.0, silent=10.0))
+    one = Round({2: after(1.0), 3: after(25.0)}, Timeouts(500.0, 60.0, again=5.0, silent=10.0))
     assert one.ask() == {"a": True, "b": True}
     one.clock.now = 60.0  # the answer to the second question came meanwhile
     assert one.ask(2) == {"a": True, "b": True}
@@ -180,7 +180,7 @@ def test_a_slow_node_that_answers_every_question_counts_once_and_is_never_late()
 def test_a_silent_node_that_is_gone_is_not_asked_until_it_is_back() -> None:
     one = Round(
         {2: after(1.0), 3: after(None, 1.0)},
-        Patience(500.0, 60.0, again=5.0, silent=10.0),
+        Timeouts(500.0, 60.0, again=5.0, silent=10.0),
         there=lambda now: SITES if not 5 <= now < 80 else {2: "a"},
     )
     assert one.ask() == {"a": True, "b": True}
@@ -190,7 +190,7 @@ def test_a_silent_node_that_is_gone_is_not_asked_until_it_is_back() -> None:
 def test_a_node_whose_message_was_not_taken_is_asked_again() -> None:
     one = Round(
         {2: after(1.0), 3: after(1.0)},
-        Patience(100.0, 60.0, again=5.0),
+        Timeouts(100.0, 60.0, again=5.0),
         refuses=lambda now: {3} if now < 8 else set(),
     )
     assert one.ask() == {"a": True, "b": True}
@@ -199,7 +199,7 @@ def test_a_node_whose_message_was_not_taken_is_asked_again() -> None:
 
 
 def test_a_late_answer_is_told_and_dropped() -> None:
-    one = Round({2: after(1.0), 3: after(6.0, 2.0)}, Patience(5.0))
+    one = Round({2: after(1.0), 3: after(6.0, 2.0)}, Timeouts(5.0))
     assert one.ask(1, enough=1) == {"a": True}
     assert one.ask(2, enough=1) == {"a": True, "b": True}
     assert [event for event in one.events if event[2] == "b"] == [
@@ -212,7 +212,7 @@ def test_a_late_answer_is_told_and_dropped() -> None:
 
 def test_an_answer_that_nobody_asked_for_is_dropped() -> None:
     """A node that answers one question twice must not end the run."""
-    one = Round({2: after(1.0), 3: after(1.0)}, Patience(10.0))
+    one = Round({2: after(1.0), 3: after(1.0)}, Timeouts(10.0))
     push = one.grid.push_messages
 
     def push_and_double(messages: object) -> object:
@@ -233,19 +233,19 @@ def connected(one: Round, enough: int) -> tuple[set[str], float]:
 def test_a_round_begins_once_all_are_there() -> None:
     arrivals = {2: 0.0, 3: 4.0, 4: 9.0}
     there = lambda now: {n: SITES[n] for n, at in arrivals.items() if at <= now}  # noqa: E731
-    assert connected(Round({}, Patience(100.0), there), 2) == (
+    assert connected(Round({}, Timeouts(100.0), there), 2) == (
         {"a", "b", "c"},
         pytest.approx(9.0, abs=2 * POLL),
     )
-    assert connected(Round({}, Patience(100.0, absent=6.0), there), 2) == (
+    assert connected(Round({}, Timeouts(100.0, absent=6.0), there), 2) == (
         {"a", "b"},
         pytest.approx(6.0, abs=2 * POLL),
     )
-    assert connected(Round({}, Patience(100.0, absent=6.0), there), 3)[0] == {"a", "b", "c"}
+    assert connected(Round({}, Timeouts(100.0, absent=6.0), there), 3)[0] == {"a", "b", "c"}
 
 
 def test_nobody_is_waited_for_longer_than_a_round() -> None:
-    one = Round({}, Patience(12.34, absent=5.0), there=lambda now: {})
+    one = Round({}, Timeouts(12.34, absent=5.0), there=lambda now: {})
     assert connected(one, 1) == (set(), pytest.approx(12.34, abs=1e-9))
 
 
@@ -257,7 +257,7 @@ TIMES = st.none() | st.tuples(st.floats(0, 60), st.booleans())
     timetable=st.lists(st.lists(TIMES, min_size=1, max_size=4), min_size=1, max_size=3),
     away=st.lists(st.tuples(st.floats(0, 50), st.floats(0, 50)), min_size=3, max_size=3),
     patience=st.builds(
-        Patience,
+        Timeouts,
         st.floats(0.01, 40),
         st.none() | st.floats(0, 50),
         st.none() | st.floats(0, 10),
@@ -269,7 +269,7 @@ TIMES = st.none() | st.tuples(st.floats(0, 60), st.booleans())
 def test_no_timetable_makes_a_round_longer_than_its_bound(
     timetable: list[list[tuple[float, bool] | None]],
     away: list[tuple[float, float]],
-    patience: Patience,
+    patience: Timeouts,
     reconnects: list[float],
     enough: int,
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 from cloister.errors import QuorumError
 from cloister.protocol.exchange import RoundReply, Status
 from cloister.protocol.signed_questions import Unsigned
-from cloister.server.dispatch import Asker, Patience
+from cloister.server.dispatch import Dispatcher, Timeouts
 from cloister.server.prepare import prepare
 from cloister.server.report import RoundReport
 from cloister.server.rounds import run_study
@@ -155,10 +155,10 @@ def test_preparing_has_a_deadline_of_its_own() -> None:
     """A download takes longer than a round; who never answers is not waited for much longer."""
     clock = Clock()
     answers: dict[int, Answer] = {2: lambda count: (50.0, True), 3: lambda count: None}
-    asker = Asker(
+    asker = Dispatcher(
         TimedGrid(clock, answers),
         lambda _: {2: "site 2", 3: "site 3"},
-        Patience(5.0),
+        Timeouts(5.0),
         Unsigned(),
         clock=clock,
         wait=clock.wait,

@@ -15,13 +15,13 @@ from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
 from cloister.ledger.signing import public_hex
 from cloister.protocol.exchange import RECORD, RoundReply, Status
-from cloister.server.replies import Replies, Terms, read_replies, update_reader
+from cloister.server.replies import Replies, ReplyTerms, read_replies, update_reader
 from tests.support.clock import Clock, TimedGrid
 from tests.support.papers import keys
 
 SITES = ("a", "b", "c")
 UPDATE = Adapter({"w": np.array([1.0, 2.0])})
-TERMS = Terms(
+TERMS = ReplyTerms(
     digest="study",
     sites=SITES,
     keys={site: public_hex(keys(site).ledger) for site in SITES},
@@ -46,7 +46,7 @@ def message(said: RoundReply | Mapping[str, object]) -> Message:
     return Message(content, 1, "train")
 
 
-def read(*answers: tuple[str, RoundReply | Message], terms: Terms = TERMS) -> Replies:
+def read(*answers: tuple[str, RoundReply | Message], terms: ReplyTerms = TERMS) -> Replies:
     came = [(who, one if isinstance(one, Message) else message(one)) for who, one in answers]
     taken: dict[str, Adapter] = {}
     reader = update_reader(UPDATE.norm(), "float32", lambda site: [UPDATE.shapes])

@@ -12,7 +12,7 @@ from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
 from cloister.errors import QuorumError
 from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest, Status, Step
-from cloister.server.dispatch import Patience
+from cloister.server.dispatch import Timeouts
 from cloister.server.report import RoundReport
 from cloister.server.rounds import run_study
 from cloister.server.study import ServerStudy
@@ -64,7 +64,7 @@ def study(**changes: object) -> ServerStudy:
         ServerState(START),
         NAMES,
         num_rounds=given.pop("num_rounds", 2),  # type: ignore[arg-type]
-        patience=Patience(1.0),
+        patience=Timeouts(1.0),
         max_update_norm=given.pop("max_update_norm", ONE.norm()),  # type: ignore[arg-type]
         **given,
     )

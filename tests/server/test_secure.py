@@ -6,7 +6,7 @@ import numpy as np
 
 from cloister.ledger.signing import public_hex
 from cloister.protocol.exchange import RoundReply, Status
-from cloister.server.replies import Terms, read_replies
+from cloister.server.replies import ReplyTerms, read_replies
 from cloister.server.secure import awaited_signature
 from tests.secagg.test_protocol import START, Federation
 from tests.server.test_replies import message
@@ -33,7 +33,7 @@ def test_a_signature_that_is_none_is_handed_to_nobody() -> None:
     handed: dict[str, bytes] = {}
     replies = read_replies(
         answers,
-        Terms("study", sites, keys),
+        ReplyTerms("study", sites, keys),
         1,
         partial(awaited_signature, whole.terms, 1, START, sites),
         handed.__setitem__,

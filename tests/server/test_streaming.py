@@ -12,7 +12,7 @@ from flwr.clientapp import ClientApp
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
 from cloister.protocol.exchange import RECORD, RoundReply, Status, Step
-from cloister.server.dispatch import Patience
+from cloister.server.dispatch import Timeouts
 from cloister.server.rounds import run_study
 from cloister.simulation.local_grid import LocalGrid
 from cloister.strategies.fedavg import FedAvg
@@ -52,7 +52,7 @@ def peak(sites: int, strategy: Strategy, error: object = None) -> tuple[int, Ada
         ServerState(START),
         tuple(f"s{number:02d}" for number in range(sites)),
         num_rounds=1,
-        patience=Patience(60.0),
+        patience=Timeouts(60.0),
         max_update_norm=None,
         strategy=strategy,
         error=error,

@@ -10,9 +10,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from cloister.ledger.signing import public_hex
 from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest, Status
-from cloister.protocol.signed_questions import Coordinator, Unsigned, check_asked
+from cloister.protocol.signed_questions import TrustedCoordinator, Unsigned, check_asked
 from cloister.recipe import parse_document, sent_document
-from cloister.server.dispatch import Asker, Patience
+from cloister.server.dispatch import Dispatcher, Timeouts
 from cloister.server.heads import Heads
 from cloister.server.run_directory import RunDirectory
 from cloister.server.voice import Signed, addressed, hear
@@ -55,7 +55,7 @@ def test_each_site_gets_its_own_signed_question(tmp_path: Path) -> None:
         asked = addressed(one, QUESTION, site)
         assert (asked.to, asked.seen) == (site, seen)
         assert replace(asked, to="", seen="", signature=b"") == QUESTION
-        check_asked(asked, DOCUMENT, lambda site=site: Coordinator(public_hex(KEY), site))
+        check_asked(asked, DOCUMENT, lambda site=site: TrustedCoordinator(public_hex(KEY), site))
     assert addressed(Unsigned(), QUESTION, "east") == QUESTION
 
 
@@ -76,7 +76,7 @@ def test_a_run_that_an_earlier_version_began_is_asked_for_signed_under_its_diges
     assert recipe.digest() == OLD_DIGEST
     old = replace(voice(tmp_path / "heads"), study=OLD_DIGEST, document=sent_document(recipe))
     asked = addressed(old, RoundRequest(OLD_DIGEST, 3, b"adapter"), "east")
-    check_asked(asked, sent_document(recipe), lambda: Coordinator(public_hex(KEY), "east"))
+    check_asked(asked, sent_document(recipe), lambda: TrustedCoordinator(public_hex(KEY), "east"))
     assert parse_document(sent_document(recipe)).digest() == asked.study == OLD_DIGEST
 
 
@@ -128,10 +128,10 @@ def test_an_answer_that_comes_too_late_tells_its_head_all_the_same(tmp_path: Pat
     questions: list[RoundRequest] = []
     clock, told = Clock(), list[str]()
     grid = Grid(clock, {2: lambda count: (9.0 if count == 0 else 8.0, True)})
-    asker = Asker(
+    asker = Dispatcher(
         grid,
         lambda _: {2: "east"},
-        Patience(5.0),
+        Timeouts(5.0),
         voice(tmp_path),
         lambda what, number, site: told.append(what),
         clock=clock,

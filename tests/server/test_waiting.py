@@ -10,7 +10,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from cloister.errors import QuorumError
 from cloister.protocol.exchange import RECORD, RoundReply, Status
 from cloister.protocol.signed_questions import Unsigned
-from cloister.server.dispatch import Asker, Patience
+from cloister.server.dispatch import Dispatcher, Timeouts
 from cloister.server.prepare import Prepared, prepare
 from cloister.server.report import RoundReport
 from cloister.server.rounds import run_study
@@ -20,7 +20,7 @@ from tests.support.clock import Answer, Clock, TimedGrid
 from tests.support.server_studies import changed
 
 SITES = {2: "east", 3: "west"}
-EVERY = Patience(1.0).waiting
+EVERY = Timeouts(1.0).waiting
 
 
 @dataclass
@@ -57,10 +57,10 @@ def asked(
     clock = Clock()
     instant: Answer = lambda count: (0.5, True)  # noqa: E731
     made = WordsGrid(clock, dict.fromkeys(SITES, instant), words=words)
-    asker = Asker(
+    asker = Dispatcher(
         made,
         lambda _: SITES,
-        Patience(5.0, 20.0, 5.0, silent=20.0),
+        Timeouts(5.0, 20.0, 5.0, silent=20.0),
         Unsigned(),
         clock=clock,
         wait=clock.wait,

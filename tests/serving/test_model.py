@@ -12,7 +12,7 @@ from cloister.cli.main import run
 from cloister.data.config import DataConfig
 from cloister.data.records import ChatRecord, Message, Record, TextRecord, TokenRecord
 from cloister.errors import BadFileError, DataError, ModelFileError, UsageError
-from cloister.export.adapter_folder import Released, export
+from cloister.export.adapter_folder import ReleaseFacts, export
 from cloister.models.base import weights_sha256
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.serving.model import Model, load
@@ -34,7 +34,7 @@ def exported(folder: Path, base: Path, task: TaskConfig) -> Path:
     workspace = open_workspace(model, lora, task, task.labels, 0)
     rng = np.random.default_rng(0)
     values = {n: 0.5 * rng.normal(size=a.shape) for n, a in workspace.start.items()}
-    export(folder, workspace, Adapter(values), Released(model, lora, task, data, 0))
+    export(folder, workspace, Adapter(values), ReleaseFacts(model, lora, task, data, 0))
     return folder
 
 

@@ -12,7 +12,7 @@ from flwr.app import Context, RecordDict
 from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
 from cloister.client.round import answer
-from cloister.client.secure import Asking
+from cloister.client.secure import SecureExchange
 from cloister.errors import (
     AdapterFormatError,
     CloisterError,
@@ -75,14 +75,14 @@ def final(place: RunDirectory, recipe: Recipe) -> Adapter:
 
 def failing(monkeypatch: pytest.MonkeyPatch, when: Callable[[str, Step, int], bool]) -> None:
     """Sites that fail at one exchange."""
-    whole = Asking.answer
+    whole = SecureExchange.answer
 
-    def broken(self: Asking, step: Step, *rest: object) -> object:
+    def broken(self: SecureExchange, step: Step, *rest: object) -> object:
         if when(self.site, step, self.number):
             raise AdapterFormatError("planted")
         return whole(self, step, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Asking, "answer", broken)
+    monkeypatch.setattr(SecureExchange, "answer", broken)
 
 
 def test_a_study_closes_its_rounds_within_epsilon_and_bytes(folder: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from cloister.adapter.tensors import Adapter
 from cloister.strategies.norm_gate import NormGate
-from cloister.strategies.strategy import Gate, ServerState
+from cloister.strategies.strategy import ServerState, UpdateFilter
 
 ZERO = Adapter({"w": np.zeros(2)})
 
@@ -17,7 +17,7 @@ def of_norms(**norms: float) -> dict[str, Adapter]:
 def test_what_is_far_longer_than_the_median_does_not_count() -> None:
     gate = NormGate(2.0)
     came = of_norms(a=1.0, b=1.2, c=2.0, d=1000.0, e=1.4)
-    assert isinstance(gate, Gate)
+    assert isinstance(gate, UpdateFilter)
     assert gate.left_out(came) == {
         "d": "an update of norm 1000, above 2 times the median norm 1.4 of the round"
     }

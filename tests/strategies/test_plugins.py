@@ -21,12 +21,12 @@ from cloister.recipe import (
     validated,
 )
 from cloister.strategies import plugins, registry
-from cloister.strategies.accumulator import Held, Summed, arriving
+from cloister.strategies.accumulator import Buffered, Streaming, accumulator_of
 from cloister.strategies.build import make_strategy
 from cloister.strategies.config import CarriedStrategy, PluginStrategy
 from cloister.strategies.method import Method
 from cloister.strategies.plugins import named
-from cloister.strategies.strategy import Gate, Linear, ServerState, Strategy, Traits
+from cloister.strategies.strategy import MeanStrategy, ServerState, Strategy, Traits, UpdateFilter
 from tests.support.plugins import Site, packages
 
 __all__ = ["packages"]  # a fixture
@@ -248,9 +248,9 @@ def test_a_linear_plug_in_sees_means_alone_and_a_stream_gives_the_same_bits(
     packages.module("loose", SOURCE)
     method = make_strategy(parse_recipe("", ["strategy.name=loose:Mean"]).strategy, ("a", "b"))
     state = method.init(START)
-    held, summed = arriving(method, keep=True), arriving(method, keep=False)
-    assert isinstance(held, Held)
-    assert isinstance(summed, Summed)
+    held, summed = accumulator_of(method, keep=True), accumulator_of(method, keep=False)
+    assert isinstance(held, Buffered)
+    assert isinstance(summed, Streaming)
     for site, update in UPDATES.items():
         held.add(site, update)
         summed.add(site, update)
@@ -258,7 +258,7 @@ def test_a_linear_plug_in_sees_means_alone_and_a_stream_gives_the_same_bits(
     assert summed.close(state).adapter["w"].tolist() == [2.5, 5.0]
 
 
-class Leaning(Linear):
+class Leaning(MeanStrategy):
     traits = Traits(is_linear=True, takes_weights=True)
 
     def step(self, state: ServerState, mean: Adapter) -> ServerState:
@@ -356,9 +356,9 @@ class Picky(Strategy):
 
 def test_a_plug_in_may_leave_updates_out(monkeypatch: pytest.MonkeyPatch) -> None:
     method = make_strategy(named(Picky), ())
-    assert isinstance(method, Gate)
+    assert isinstance(method, UpdateFilter)
     assert method.left_out(UPDATES) == {"a": "too long"}
-    assert not isinstance(make_strategy(named(Odd), ()), Gate)
+    assert not isinstance(make_strategy(named(Odd), ()), UpdateFilter)
     for odd in ({"c": "who"}, {"a": 3}, None):
         monkeypatch.setattr(Picky, "said", odd)
         with pytest.raises(PluginError, match="failed in left_out"):

@@ -9,9 +9,9 @@ from typing import Any
 from cloister.client.policy_file import EXAMPLE
 from cloister.client.site_file import SiteFile, read_site
 from cloister.deployment.coordinator.folder import ServerConfig, ServerFolder
-from cloister.deployment.coordinator.journal import Run, Standing, write_run
+from cloister.deployment.coordinator.journal import Run, RunStatus, write_run
 from cloister.deployment.coordinator.members import Member
-from cloister.deployment.coordinator.members import Standing as Membership
+from cloister.deployment.coordinator.members import MemberStatus as Membership
 from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.ledger.charge import Charge
 from cloister.ledger.ledger import Ledger, Reservation
@@ -37,7 +37,7 @@ def coordinator_folder(
     *,
     sites: tuple[str, ...] = SITES,
     rounds: int = 13,
-    standing: Standing = Standing.STOPPED,
+    standing: RunStatus = RunStatus.STOPPED,
 ) -> ServerFolder:
     """A coordinator with members and two runs: one of many rounds, one that finished."""
     config = ServerConfig(name="north-region", address="fed.example.org:9443")
@@ -67,7 +67,7 @@ def coordinator_folder(
     }
     (folder.state / "seen.json").write_text(json.dumps(seen))
     write_journal(folder, "triage-2", sites, rounds, 20, standing)
-    write_journal(folder, "pilot", sites, 3, 3, Standing.FINISHED)
+    write_journal(folder, "pilot", sites, 3, 3, RunStatus.FINISHED)
     return folder
 
 
@@ -77,7 +77,7 @@ def write_journal(
     sites: tuple[str, ...],
     rounds: int,
     num_rounds: int,
-    standing: Standing,
+    standing: RunStatus,
 ) -> None:
     """A run's folder; its last round is still open unless it is finished."""
     recipe = parse_recipe(f"[federation]\nnum_rounds = {num_rounds}\n")
@@ -93,7 +93,7 @@ def write_journal(
     note("started", 0, text="Flower's run 1")
     retired: list[str] = []
     for number in range(1, rounds + 1):
-        is_open = standing is not Standing.FINISHED and number == rounds
+        is_open = standing is not RunStatus.FINISHED and number == rounds
         odd = {s: what for s in sites if (what := ODD.get((number, s))) and rounds > 3}
         answered = []
         for index, site in enumerate(sites):

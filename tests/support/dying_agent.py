@@ -13,23 +13,23 @@ from typing import Any
 
 from cloister.client import round as site_round
 from cloister.client.site_file import read_site
-from cloister.deployment.flower.tasks import Executor, Task
+from cloister.deployment.flower.tasks import Executor, FlowerTask
 from cloister.deployment.site import agent
-from cloister.deployment.site.service import Service
+from cloister.deployment.site.service import SiteService
 from cloister.ledger.ledger import Ledger, Reservation
 
 # What an agent does in a round, in order; it dies right before or after, or does nothing more.
 POINTS: dict[str, tuple[type | Any, str, str]] = {
     "claimed": (Executor, "claim", "after"),
-    "message taken": (Task, "message", "after"),
+    "message taken": (FlowerTask, "message", "after"),
     "charged": (Ledger, "reserve", "after"),
     "training": (site_round, "local_update", "before"),
     "hung": (site_round, "local_update", "hang"),
     "trained": (Reservation, "release", "before"),
     "released": (Reservation, "release", "after"),
-    "reply not sent": (Task, "reply", "before"),
-    "reply sent": (Task, "reply", "after"),
-    "finished": (Task, "finish", "after"),
+    "reply not sent": (FlowerTask, "reply", "before"),
+    "reply sent": (FlowerTask, "reply", "after"),
+    "finished": (FlowerTask, "finish", "after"),
 }
 
 
@@ -71,7 +71,7 @@ def main() -> None:
         arm(Path(path).parent, rest)
         agent.main(Path(path))
         return
-    service = Service(read_site(Path(path)))
+    service = SiteService(read_site(Path(path)))
     child = service.supervisor.children["agent"]
     command = [sys.executable, "-m", "tests.support.dying_agent", "agent", path, *rest]
     object.__setattr__(child.program, "command", command)

@@ -16,7 +16,7 @@ from typing import Any
 from cloister.client.site_file import SiteFile, read_site
 from cloister.deployment.coordinator.deployed import resolved_recipe
 from cloister.deployment.coordinator.folder import ServerConfig, ServerFolder
-from cloister.deployment.coordinator.journal import ENDED, Run, Standing, read_run, write_run
+from cloister.deployment.coordinator.journal import ENDED, Run, RunStatus, read_run, write_run
 from cloister.deployment.coordinator.members import (
     approved,
     changing,
@@ -28,9 +28,9 @@ from cloister.deployment.coordinator.members import (
 from cloister.deployment.coordinator.service import submit
 from cloister.deployment.coordinator.status import read_service
 from cloister.deployment.enrolment.coordinator_key import load_coordinator_key, public_key_of
-from cloister.deployment.enrolment.documents import Invite, Welcome, write_invite, write_welcome
+from cloister.deployment.enrolment.documents import Approval, Invite, write_invite, write_welcome
 from cloister.deployment.site.agent_folder import AgentFolder
-from cloister.deployment.site.joining import Membership, take_invite, take_welcome
+from cloister.deployment.site.joining import SiteMembership, take_invite, take_welcome
 from cloister.deployment.site.open_ledger import begin_ledger
 from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import verify
@@ -202,12 +202,12 @@ class Federation:
         place = self.server.run(name)
         RunDirectory.create(place, recipe)
         members = connecting(read_members(self.server.members), datetime.now(UTC))
-        run = Run(name=name, standing=Standing.SUBMITTED, flower_run=0, sites=tuple(members))
+        run = Run(name=name, standing=RunStatus.SUBMITTED, flower_run=0, sites=tuple(members))
         write_run(place, run)
         wait_for("the SuperLink", lambda: _submitted(self.server, run))
         return place
 
-    def standing(self, name: str) -> Standing:
+    def standing(self, name: str) -> RunStatus:
         return read_run(self.server.run(name)).standing
 
     def wait_closed(self, name: str, rounds: int) -> None:
@@ -215,7 +215,7 @@ class Federation:
         run = RunDirectory(self.server.run(name))
         wait_for(f"round {rounds} of {name}", lambda: len(run.metrics()) >= rounds)
 
-    def wait_ended(self, name: str, patience: float = PATIENCE) -> Standing:
+    def wait_ended(self, name: str, patience: float = PATIENCE) -> RunStatus:
         wait_for(f"the end of {name}", lambda: self.standing(name) in ENDED, patience)
         return self.standing(name)
 
@@ -299,7 +299,7 @@ def admit(server: ServerFolder, site: SiteFile, now: datetime) -> None:
         write_invite(folder / "invite.json", invite, authority)
         request = take_invite(site, folder / "invite.json", invite.fingerprint, now, False)
         members = approved(members, request, now)
-        welcome = Welcome(
+        welcome = Approval(
             coordinator=server.config.name,
             site=name,
             request=request.fingerprint,
@@ -309,7 +309,7 @@ def admit(server: ServerFolder, site: SiteFile, now: datetime) -> None:
         write_welcome(folder / "welcome.json", welcome, authority)
         write(members)
     take_welcome(site, folder / "welcome.json", now)
-    assert Membership.of(site).is_welcome()
+    assert SiteMembership.of(site).is_welcome()
 
 
 def check_history(made: Federation, *names: str) -> dict[str, int]:
@@ -354,5 +354,5 @@ def check_history(made: Federation, *names: str) -> dict[str, int]:
             for site, (sha256, _) in row["received"].items():
                 assert released[site][digest, row["round"]] == sha256
                 counts["counted"] += 1
-        assert made.standing(name) in (*ENDED, Standing.INTERRUPTED)
+        assert made.standing(name) in (*ENDED, RunStatus.INTERRUPTED)
     return counts

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloister.deployment.enrolment.authority import Authority, create_authority
-from cloister.deployment.enrolment.documents import Invite, Request
+from cloister.deployment.enrolment.documents import Invite, JoinRequest
 from cloister.deployment.enrolment.node_key import public_pem
 from cloister.ledger.signing import public_hex
 
@@ -57,9 +57,9 @@ def invite(site: str = "ward", **changes: str) -> Invite:
 
 def request(
     site: str = "ward", token: str = "t" * 32, node: str = "", ledger: str = "", records: int = 1200
-) -> Request:
+) -> JoinRequest:
     """A site's request, with its own keys unless others' are named."""
-    return Request(
+    return JoinRequest(
         site=site,
         token=token,
         node_key=public_pem(keys(node or site).node),

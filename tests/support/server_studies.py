@@ -7,7 +7,7 @@ from typing import Any
 from flwr.serverapp import Grid
 
 from cloister.protocol.signed_questions import Unsigned
-from cloister.server.dispatch import Nodes, Patience
+from cloister.server.dispatch import Nodes, Timeouts
 from cloister.server.ports import Observer, Participants
 from cloister.server.report import RoundReport
 from cloister.server.study import ServerStudy
@@ -85,7 +85,7 @@ def server_study(
     /,
     *,
     num_rounds: int,
-    patience: Patience,
+    patience: Timeouts,
     max_update_norm: float | None,
     **changes: Any,
 ) -> ServerStudy:

@@ -24,10 +24,10 @@ from cloister.client import proving
 from cloister.client import round as site_round
 from cloister.client.moments import Moments
 from cloister.client.site_file import read_site
-from cloister.deployment.flower.tasks import Runtime, Task
+from cloister.deployment.flower.tasks import FlowerTask, Runtime
 from cloister.deployment.site import agent, records
 from cloister.deployment.site.agent_folder import AgentFolder
-from cloister.deployment.site.joining import Membership
+from cloister.deployment.site.joining import SiteMembership
 from cloister.deployment.site.open_ledger import begin_ledger
 from cloister.ledger.signing import public_hex
 from cloister.models.base import weights_sha256
@@ -147,7 +147,7 @@ class Ward:
         (folder / "site.toml").write_text(text)
         file = read_site(folder / "site.toml")
         begin_ledger(file)
-        trusted = Membership.of(file).coordinator
+        trusted = SiteMembership.of(file).coordinator
         trusted.parent.mkdir()
         trusted.write_text(public_hex(COORDINATOR) + "\n")
         place = AgentFolder.of(file)
@@ -195,7 +195,7 @@ class Ward:
         context = Context(1, 7, {}, RecordDict(), {"recipe": document})
         carried = Carried(question, context)
         self.waited = time.time()
-        self.agent._handle(cast(Task, carried))
+        self.agent._handle(cast(FlowerTask, carried))
         assert carried.ends == [True]
         (reply,) = carried.replies
         about = reply.metadata

@@ -30,7 +30,7 @@ from cloister.recipe import Recipe, read_recipe, sent_document, validated
 from cloister.server.certifying import collect_certificates
 from cloister.server.coordinator import Coordinator, majority
 from cloister.server.delivering import deliver
-from cloister.server.dispatch import Patience
+from cloister.server.dispatch import Timeouts
 from cloister.server.ending import Ending
 from cloister.server.heads import Heads
 from cloister.server.ports import Observer, Participants
@@ -207,7 +207,7 @@ class DeployedStudy:
         keys = {name: member.ledger_key for name, member in self.members.items()}
         return Connected(
             names=names,
-            patience=Patience(
+            patience=Timeouts(
                 federation.round_timeout,
                 federation.absent_timeout,
                 ASK_AGAIN,

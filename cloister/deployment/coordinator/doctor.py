@@ -20,7 +20,7 @@ from cloister.deployment.coordinator.loopback import (
 from cloister.deployment.coordinator.status import read_service
 
 
-class Verdict(StrEnum):
+class Outcome(StrEnum):
     """The outcome of a check."""
 
     PASS = "PASS"
@@ -29,7 +29,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """One check, its outcome and what to do about it.
 
     Attributes:
@@ -40,41 +40,41 @@ class Finding:
     """
 
     name: str
-    verdict: Verdict
+    verdict: Outcome
     detail: str
     remedy: str = ""
 
 
-def examine(folder: ServerFolder) -> Iterator[Finding]:
+def examine(folder: ServerFolder) -> Iterator[CheckResult]:
     """Looks at a coordinator's folder and at its running service."""
     yield _modes(folder)
     yield from _ports(folder)
     yield _stranger(folder)
 
 
-def _modes(folder: ServerFolder) -> Finding:
+def _modes(folder: ServerFolder) -> CheckResult:
     try:
         found = openings(folder)
     except OSError as error:
-        return Finding(
-            "owners and modes", Verdict.UNKNOWN, str(error), "run this as the user of the service"
+        return CheckResult(
+            "owners and modes", Outcome.UNKNOWN, str(error), "run this as the user of the service"
         )
     if found:
-        return Finding(
+        return CheckResult(
             "owners and modes",
-            Verdict.FAIL,
+            Outcome.FAIL,
             "; ".join(found),
             f"chmod -R go= {folder.path}, on a file system that keeps owners and modes",
         )
-    return Finding("owners and modes", Verdict.PASS, f"{folder.state} is its owner's alone")
+    return CheckResult("owners and modes", Outcome.PASS, f"{folder.state} is its owner's alone")
 
 
-def _ports(folder: ServerFolder) -> Iterator[Finding]:
+def _ports(folder: ServerFolder) -> Iterator[CheckResult]:
     service = read_service(folder)
     if service is None:
-        yield Finding(
+        yield CheckResult(
             "ports",
-            Verdict.UNKNOWN,
+            Outcome.UNKNOWN,
             "the service does not run",
             f"cloister server start {folder.path}",
         )
@@ -86,59 +86,59 @@ def _ports(folder: ServerFolder) -> Iterator[Finding]:
         try:
             ports = listening_ports(child["pid"])
         except OSError as error:
-            yield Finding(
+            yield CheckResult(
                 f"ports of {name}",
-                Verdict.UNKNOWN,
+                Outcome.UNKNOWN,
                 str(error.strerror or error),
                 "run this as the user of the service, on Linux",
             )
             continue
         more = [port for port in ports if port not in allowed.get(name, [])]
         if more:
-            yield Finding(
+            yield CheckResult(
                 f"ports of {name}",
-                Verdict.FAIL,
+                Outcome.FAIL,
                 f"listens at {', '.join(map(str, more))}",
                 "this is a fault of cloister's: report it, and close these ports meanwhile",
             )
         else:
             listed = f"the sites' port {ports[0]} alone" if ports else "listens at none"
-            yield Finding(f"ports of {name}", Verdict.PASS, listed)
+            yield CheckResult(f"ports of {name}", Outcome.PASS, listed)
 
 
-def _stranger(folder: ServerFolder) -> Finding:
+def _stranger(folder: ServerFolder) -> CheckResult:
     """Another user's own attempt: what modes promise, tried."""
     name, path, other = "another user", folder.superlink, stranger()
     if not path.exists():
-        return Finding(
+        return CheckResult(
             name,
-            Verdict.UNKNOWN,
+            Outcome.UNKNOWN,
             "the SuperLink does not listen",
             f"cloister server start {folder.path}, then try again",
         )
     if not is_root() or other is None:
-        return Finding(
+        return CheckResult(
             name,
-            Verdict.UNKNOWN,
+            Outcome.UNKNOWN,
             "only root can try it as another user",
             f"run this as root, or have root type: {by_hand(path)}; it must print closed",
         )
     try:
         outcome = attempt_as(other, path)
     except OSError as error:
-        return Finding(name, Verdict.UNKNOWN, str(error), "try it by hand")
+        return CheckResult(name, Outcome.UNKNOWN, str(error), "try it by hand")
     if outcome == REFUSED:
-        return Finding(name, Verdict.PASS, f"{other.pw_name} tried to connect and was refused")
+        return CheckResult(name, Outcome.PASS, f"{other.pw_name} tried to connect and was refused")
     if outcome == ENTERED:
-        return Finding(
+        return CheckResult(
             name,
-            Verdict.FAIL,
+            Outcome.FAIL,
             f"{other.pw_name} connected to {path}",
             f"chmod 0700 {folder.state}; where that does not help, move the folder to a local disk",
         )
-    return Finding(
+    return CheckResult(
         name,
-        Verdict.UNKNOWN,
+        Outcome.UNKNOWN,
         f"{other.pw_name}'s attempt told nothing ({outcome})",
         "try it by hand",
     )

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from cloister.deployment.coordinator.deployed import DeployedStudy
 from cloister.deployment.coordinator.folder import ServerFolder
-from cloister.deployment.coordinator.journal import Standing, all_runs, change_run, note, read_run
+from cloister.deployment.coordinator.journal import RunStatus, all_runs, change_run, note, read_run
 from cloister.deployment.coordinator.members import connecting, read_members
 from cloister.deployment.coordinator.reply_size import largest_reply, note_largest
 from cloister.deployment.enrolment.coordinator_key import load_coordinator_key
 from cloister.deployment.flower.grid import grid_of
-from cloister.deployment.flower.tasks import SERVER_TASK, Executor, Runtime, Task
+from cloister.deployment.flower.tasks import SERVER_TASK, Executor, FlowerTask, Runtime
 from cloister.deployment.logs import log_json
 from cloister.errors import CloisterError, NetworkError, UsageError
 from cloister.server.run_directory import RunDirectory
@@ -36,7 +36,7 @@ def serve(folder: ServerFolder) -> None:
     Raises:
         NetworkError: The SuperLink does not take the executor's secret.
     """
-    left = {Standing.RUNNING: Standing.INTERRUPTED, Standing.STOPPING: Standing.STOPPED}
+    left = {RunStatus.RUNNING: RunStatus.INTERRUPTED, RunStatus.STOPPING: RunStatus.STOPPED}
     for run in all_runs(folder.runs):
         if run.standing in left:
             change_run(folder.run(run.name), standing=left[run.standing])
@@ -50,18 +50,18 @@ def serve(folder: ServerFolder) -> None:
             _execute(folder, runtime, task)
 
 
-def _execute(folder: ServerFolder, runtime: Runtime, task: Task) -> None:
+def _execute(folder: ServerFolder, runtime: Runtime, task: FlowerTask) -> None:
     try:
         flower_run, config = task.run()
         place = folder.run(str(config["run"]))
         run = read_run(place)
-        if run.standing is not Standing.SUBMITTED:
+        if run.standing is not RunStatus.SUBMITTED:
             raise UsageError(f"{run.name}: nobody submitted it ({run.standing})")
     except (CloisterError, KeyError) as error:
         log.error("a run that is not this coordinator's is not executed: %s", error)
         task.finish(succeeded=False)
         return
-    change_run(place, standing=Standing.RUNNING, flower_run=flower_run.run_id)
+    change_run(place, standing=RunStatus.RUNNING, flower_run=flower_run.run_id)
     note(place, "started", text=f"Flower's run {flower_run.run_id}")
     succeeded = False
     try:
@@ -77,20 +77,20 @@ def _execute(folder: ServerFolder, runtime: Runtime, task: Task) -> None:
             folder.largest, flower_run.run_id, largest_reply(study.coordinator.workspace.whole)
         )
         study.execute(grid_of(runtime, task, flower_run))
-        change_run(place, standing=Standing.FINISHED, error="", exit_code=0)
+        change_run(place, standing=RunStatus.FINISHED, error="", exit_code=0)
         succeeded = True
     except NetworkError as error:
-        asked = read_run(place).standing in (Standing.STOPPING, Standing.STOPPED)
-        standing = Standing.STOPPED if asked else Standing.INTERRUPTED
+        asked = read_run(place).standing in (RunStatus.STOPPING, RunStatus.STOPPED)
+        standing = RunStatus.STOPPED if asked else RunStatus.INTERRUPTED
         change_run(place, standing=standing, error=str(error), exit_code=error.exit_code)
         note(place, standing.value, text=str(error))
     except CloisterError as error:
-        change_run(place, standing=Standing.FAILED, error=str(error), exit_code=error.exit_code)
+        change_run(place, standing=RunStatus.FAILED, error=str(error), exit_code=error.exit_code)
         note(place, "failed", text=str(error))
     except Exception as error:
         log.exception("run %s", run.name)
         text = f"{type(error).__name__}: {error}; this is a fault of cloister's, see the log"
-        change_run(place, standing=Standing.FAILED, error=text, exit_code=1)
+        change_run(place, standing=RunStatus.FAILED, error=text, exit_code=1)
         note(place, "failed", text=text)
     task.finish(succeeded)
 

@@ -23,7 +23,7 @@ from typing import Any, cast
 import uvicorn
 
 from cloister.deployment.coordinator.folder import ServerFolder
-from cloister.deployment.coordinator.gate_authenticator import Door
+from cloister.deployment.coordinator.gate_authenticator import MemberAuthenticator
 from cloister.deployment.coordinator.gate_book import Book
 from cloister.deployment.coordinator.gate_connection import HEAD_BYTES, IDLE, protocol_of
 from cloister.deployment.coordinator.gate_forward import MOST_LINKS, Gate, make_gate
@@ -117,7 +117,7 @@ def make_server(folder: ServerFolder) -> uvicorn.Server:
     places = places_within(raise_open_files(files_needed()))
     gatekeeper = Gatekeeper(places, Rates())
     gate = Gate(
-        Door(folder.members, lambda: datetime.now(UTC)),
+        MemberAuthenticator(folder.members, lambda: datetime.now(UTC)),
         Book(folder.state / "asked"),
         Largest(folder.largest),
         Seen(folder.state / "seen.json"),

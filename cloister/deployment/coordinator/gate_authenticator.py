@@ -20,7 +20,7 @@ PASSED_ON = (b"content-type", b"accept")
 MOST_HEADERS, MOST_HEADER_BYTES = 64, 16_384
 
 
-class Door:
+class MemberAuthenticator:
     """Who may pass, from the members' file as it is now.
 
     Args:

@@ -26,7 +26,7 @@ MOST_QUESTIONS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class PendingQuestion:
     """A question that went to a member, and its reply.
 
     Attributes:
@@ -47,7 +47,7 @@ class Question:
 
 
 @dataclass
-class Page:
+class MemberPage:
     """What the gate remembers of one member.
 
     Attributes:
@@ -57,10 +57,10 @@ class Page:
     """
 
     node: int = 0
-    questions: dict[str, Question] = field(default_factory=dict)
+    questions: dict[str, PendingQuestion] = field(default_factory=dict)
     stored: dict[str, dict[str, int]] = field(default_factory=dict)
 
-    def ask(self, question_id: str, question: Question, now: float) -> None:
+    def ask(self, question_id: str, question: PendingQuestion, now: float) -> None:
         """Notes a question; one that is over makes room, then one that was answered, then any."""
         kept = {key: old for key, old in self.questions.items() if old.ends > now}
         while len(kept) >= MOST_QUESTIONS:
@@ -72,7 +72,7 @@ class Page:
 
     def answer(
         self, question_id: str, reply: str, announced: Mapping[str, tuple[str, ...]]
-    ) -> Question:
+    ) -> PendingQuestion:
         """Notes the reply to a question; the question as it was before."""
         before = self.questions[question_id]
         self.questions[question_id] = replace(before, reply=reply, announced=announced)
@@ -109,9 +109,9 @@ class Book:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._pages: dict[str, Page] = {}
+        self._pages: dict[str, MemberPage] = {}
 
-    def page(self, key: str) -> Page:
+    def page(self, key: str) -> MemberPage:
         """The page of a node's key.
 
         Args:
@@ -146,20 +146,20 @@ class Book:
     def _place(self, key: str) -> Path:
         return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
 
-    def _read(self, key: str) -> Page:
+    def _read(self, key: str) -> MemberPage:
         place = self._place(key)
         try:
             return _page(json.loads(place.read_bytes()))
         except FileNotFoundError:
-            return Page()
+            return MemberPage()
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             log.error("%s: cannot be read (%s); the member is asked again", place, error)
-            return Page()
+            return MemberPage()
 
 
-def _page(document: Mapping[str, Any]) -> Page:
+def _page(document: Mapping[str, Any]) -> MemberPage:
     questions = {
-        str(key): Question(
+        str(key): PendingQuestion(
             run=int(row["run"]),
             kind=str(row["kind"]),
             ends=float(row["ends"]),
@@ -169,4 +169,4 @@ def _page(document: Mapping[str, Any]) -> Page:
         )
         for key, row in document["questions"].items()
     }
-    return Page(node=int(document["node"]), questions=questions)
+    return MemberPage(node=int(document["node"]), questions=questions)

@@ -29,7 +29,7 @@ from flwr.proto.message_pb2 import (
 from flwr.proto.run_pb2 import GetRunRequest
 from google.protobuf.message import DecodeError, Message
 
-from cloister.deployment.coordinator.gate_book import Page
+from cloister.deployment.coordinator.gate_book import MemberPage
 from cloister.deployment.coordinator.gate_objects import MOST_OBJECTS, parts_of, why_unfit
 
 # What a SuperNode with a registered key asks for; registering and unregistering are the
@@ -79,7 +79,7 @@ class Caller:
     """
 
     key: str
-    page: Page
+    page: MemberPage
     is_anothers: Callable[[int], bool]
     largest: Callable[[int], int]
     now: float
@@ -196,6 +196,6 @@ def _judge_object(request: PushObjectRequest, caller: Caller) -> Refusal | None:
     return None if why is None else Refusal(400, why)
 
 
-def _asked(page: Page, run: int, now: float) -> list[str]:
+def _asked(page: MemberPage, run: int, now: float) -> list[str]:
     """Ids of the questions to a member in a run that may still be answered."""
     return [key for key, one in page.questions.items() if one.run == run and one.ends > now]

@@ -29,7 +29,7 @@ from starlette.routing import Route
 from cloister import __version__
 from cloister.deployment.coordinator.gate_authenticator import (
     KEY_HEADER,
-    Door,
+    MemberAuthenticator,
     are_too_many,
     holds_its_key,
     passed_on,
@@ -100,7 +100,7 @@ class Gate:
         client: To the SuperLink; set while the application runs.
     """
 
-    door: Door
+    door: MemberAuthenticator
     book: Book
     largest: Callable[[int], int]
     seen: Callable[[str, int], None]

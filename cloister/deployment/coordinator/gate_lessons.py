@@ -14,7 +14,7 @@ from flwr.proto.fleet_pb2 import (
 from flwr.proto.message_pb2 import PushObjectRequest
 from google.protobuf.message import DecodeError, Message
 
-from cloister.deployment.coordinator.gate_book import Book, Question
+from cloister.deployment.coordinator.gate_book import Book, PendingQuestion
 from cloister.deployment.coordinator.gate_calls import Caller, node_of
 from cloister.deployment.coordinator.gate_objects import parts_of
 
@@ -38,7 +38,7 @@ class Lesson:
     book: Book
     caller: Caller
     said: Message
-    _before: Question | None = None
+    _before: PendingQuestion | None = None
 
     def before(self) -> None:
         """Notes what the call claims: a reply's id and objects, an object's size."""
@@ -102,7 +102,7 @@ class Lesson:
                 pulled.messages_list, pulled.message_object_trees, strict=False
             ):
                 told = message.metadata
-                question = Question(
+                question = PendingQuestion(
                     run=told.run_id,
                     kind=told.message_type,
                     ends=told.created_at + told.ttl,

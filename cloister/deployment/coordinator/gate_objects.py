@@ -16,7 +16,7 @@ from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.message_pb2 import ObjectTree
 from google.protobuf.message import DecodeError
 
-from cloister.deployment.coordinator.gate_book import Question
+from cloister.deployment.coordinator.gate_book import PendingQuestion
 
 # Objects of one message. A reply of ours has three: message, dictionary, and one record.
 MOST_OBJECTS = 256
@@ -55,7 +55,7 @@ def parts_of(tree: ObjectTree, most: int = MOST_OBJECTS) -> Parts | None:
 
 
 def why_unfit(
-    content: bytes, object_id: str, question_id: str, question: Question, node: int
+    content: bytes, object_id: str, question_id: str, question: PendingQuestion, node: int
 ) -> str | None:
     """Why an object is not the part of a reply that was announced; None where it is.
 
@@ -83,7 +83,7 @@ def why_unfit(
     return None
 
 
-def _why_another(body: bytes, question_id: str, question: Question, node: int) -> str | None:
+def _why_another(body: bytes, question_id: str, question: PendingQuestion, node: int) -> str | None:
     """Why a message's own object says other than its announcement; None where it does not."""
     message = ProtoMessage()
     try:

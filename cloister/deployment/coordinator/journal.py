@@ -22,7 +22,7 @@ from cloister.errors import BadFileError
 from cloister.files import write_whole
 
 
-class Standing(StrEnum):
+class RunStatus(StrEnum):
     """The status of a run."""
 
     SUBMITTED = "submitted"
@@ -41,7 +41,7 @@ MOST_BYTES = 2**25
 # Characters of an event's text: as many as a site keeps of a refusal's reason.
 MOST_TEXT = 4_000
 
-ENDED = (Standing.FINISHED, Standing.FAILED, Standing.STOPPED)
+ENDED = (RunStatus.FINISHED, RunStatus.FAILED, RunStatus.STOPPED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class Run:
     """
 
     name: str
-    standing: Standing
+    standing: RunStatus
     flower_run: int
     sites: tuple[str, ...]
     resumed: int = 0
@@ -75,7 +75,7 @@ def read_run(folder: Path) -> Run:
     """
     try:
         fields = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        fields["standing"] = Standing(fields["standing"])
+        fields["standing"] = RunStatus(fields["standing"])
         fields["sites"] = tuple(fields["sites"])
         return Run(**fields)
     except FileNotFoundError as error:
@@ -111,10 +111,10 @@ def change_run(folder: Path, **changes: Any) -> Run:
     with holding(folder):
         run = read_run(folder)
         to = changes.get("standing")
-        if run.standing is Standing.STOPPING and to is Standing.RUNNING:
-            changes["standing"] = Standing.STOPPING
-        if run.standing is Standing.STOPPING and to is Standing.INTERRUPTED:
-            changes["standing"] = Standing.STOPPED
+        if run.standing is RunStatus.STOPPING and to is RunStatus.RUNNING:
+            changes["standing"] = RunStatus.STOPPING
+        if run.standing is RunStatus.STOPPING and to is RunStatus.INTERRUPTED:
+            changes["standing"] = RunStatus.STOPPED
         run = dataclasses.replace(run, **changes)
         write_run(folder, run)
     return run
@@ -125,8 +125,8 @@ def ask_to_stop(folder: Path) -> Run:
     with holding(folder):
         run = read_run(folder)
         if run.standing not in ENDED:
-            waits = run.standing not in (Standing.RUNNING, Standing.STOPPING)
-            to = Standing.STOPPED if waits else Standing.STOPPING
+            waits = run.standing not in (RunStatus.RUNNING, RunStatus.STOPPING)
+            to = RunStatus.STOPPED if waits else RunStatus.STOPPING
             write_run(folder, dataclasses.replace(run, standing=to))
     return run
 
@@ -140,7 +140,7 @@ def all_runs(runs: Path) -> list[Run]:
         except BadFileError as error:
             damaged = Run(
                 name=path.parent.name,
-                standing=Standing.FAILED,
+                standing=RunStatus.FAILED,
                 flower_run=0,
                 sites=(),
                 error=str(error),

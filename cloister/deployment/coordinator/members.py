@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from cloister.deployment.enrolment.documents import Request
+from cloister.deployment.enrolment.documents import JoinRequest
 from cloister.errors import BadFileError, NetworkError, UsageError
 from cloister.files import write_whole
 from cloister.names import is_name
@@ -26,7 +26,7 @@ INVITE_LIFE = timedelta(days=30)
 MEMBERSHIP_LIFE = timedelta(days=365)
 
 
-class Standing(StrEnum):
+class MemberStatus(StrEnum):
     """The status of a member: invited, approved, revoked."""
 
     INVITED = "invited"
@@ -49,7 +49,7 @@ class Member:
         former_keys: Its node keys that were revoked or replaced; none of them is taken again.
     """
 
-    standing: Standing
+    standing: MemberStatus
     token: str
     expires: str
     node_key: str = ""
@@ -60,7 +60,7 @@ class Member:
 
     def may_connect(self, now: datetime) -> bool:
         """Whether it is approved and its membership is not over."""
-        return self.standing is Standing.APPROVED and now < datetime.fromisoformat(self.expires)
+        return self.standing is MemberStatus.APPROVED and now < datetime.fromisoformat(self.expires)
 
 
 Members = Mapping[str, Member]
@@ -81,17 +81,19 @@ def invited(members: Members, site: str, now: datetime) -> dict[str, Member]:
             "first to invite another under its name"
         )
     fresh = Member(
-        standing=Standing.INVITED,
+        standing=MemberStatus.INVITED,
         token=secrets.token_hex(16),
         expires=(now + INVITE_LIFE).isoformat(),
         # Only who was revoked may come back with another ledger.
-        ledger_key="" if known is None or known.standing is Standing.REVOKED else known.ledger_key,
+        ledger_key=""
+        if known is None or known.standing is MemberStatus.REVOKED
+        else known.ledger_key,
         former_keys=_former(known),
     )
     return {**members, site: fresh}
 
 
-def approved(members: Members, request: Request, now: datetime) -> dict[str, Member]:
+def approved(members: Members, request: JoinRequest, now: datetime) -> dict[str, Member]:
     """Takes a site's request: its first one, or a renewal with other keys.
 
     Raises:
@@ -104,11 +106,11 @@ def approved(members: Members, request: Request, now: datetime) -> dict[str, Mem
             f"{request.site}: this request answers no invite of this coordinator, or an older one; "
             f"cloister member invite {request.site} writes a new one"
         )
-    if known.standing is Standing.REVOKED:
+    if known.standing is MemberStatus.REVOKED:
         raise NetworkError(
             f"{request.site}: was revoked; cloister member invite {request.site} invites it anew"
         )
-    if known.standing is Standing.INVITED and now > datetime.fromisoformat(known.expires):
+    if known.standing is MemberStatus.INVITED and now > datetime.fromisoformat(known.expires):
         raise NetworkError(
             f"{request.site}: the invite was valid until {known.expires}; cloister member invite "
             f"{request.site} writes a new one"
@@ -134,7 +136,7 @@ def approved(members: Members, request: Request, now: datetime) -> dict[str, Mem
             "forgotten; revoke and invite it anew if that is meant"
         )
     fresh = Member(
-        standing=Standing.APPROVED,
+        standing=MemberStatus.APPROVED,
         token=request.token,
         expires=(now + MEMBERSHIP_LIFE).isoformat(),
         node_key=request.node_key,
@@ -155,7 +157,7 @@ def revoked(members: Members, site: str) -> dict[str, Member]:
     if site not in members:
         known = ", ".join(sorted(members)) or "none"
         raise UsageError(f"{site}: no site of this coordinator; it knows: {known}")
-    return {**members, site: dataclasses.replace(members[site], standing=Standing.REVOKED)}
+    return {**members, site: dataclasses.replace(members[site], standing=MemberStatus.REVOKED)}
 
 
 def _former(known: Member | None, now: str = "") -> tuple[str, ...]:
@@ -189,7 +191,9 @@ def read_members(path: Path) -> dict[str, Member]:
 
 def _member(fields: dict[str, Any]) -> Member:
     former = tuple(fields.get("former_keys", ()))
-    member = Member(**{**fields, "standing": Standing(fields["standing"]), "former_keys": former})
+    member = Member(
+        **{**fields, "standing": MemberStatus(fields["standing"]), "former_keys": former}
+    )
     texts = (member.token, member.expires, member.node_key, member.ledger_key, *former)
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("a key or a time that is no text")

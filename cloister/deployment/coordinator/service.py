@@ -18,13 +18,13 @@ from functools import partial
 from cloister.deployment.coordinator.folder import ServerFolder
 from cloister.deployment.coordinator.journal import (
     Run,
-    Standing,
+    RunStatus,
     all_runs,
     change_run,
     note,
     read_run,
 )
-from cloister.deployment.coordinator.members import Standing as Approval
+from cloister.deployment.coordinator.members import MemberStatus as Approval
 from cloister.deployment.coordinator.members import read_members
 from cloister.deployment.coordinator.status import read_service
 from cloister.deployment.flower.commands import superlink
@@ -46,7 +46,7 @@ TICK, RENEW_TICK = 1.0, 3600.0
 MOST_RESUMES = 20
 
 
-class Service:
+class CoordinatorService:
     """A running coordinator.
 
     Args:
@@ -79,8 +79,8 @@ class Service:
         self._renew(starting=True)
         self._shown = self._certificate()
         for run in all_runs(self._folder.runs):
-            if run.standing is Standing.STOPPING:  # and nobody is left who could stop it
-                change_run(self._folder.run(run.name), standing=Standing.STOPPED)
+            if run.standing is RunStatus.STOPPING:  # and nobody is left who could stop it
+                change_run(self._folder.run(run.name), standing=RunStatus.STOPPED)
         self.supervisor.end_on_signals()
         with private_umask():
             self.supervisor.run()
@@ -162,12 +162,12 @@ class Service:
 
     def _resume(self) -> None:
         for run in all_runs(self._folder.runs):
-            if run.standing is not Standing.INTERRUPTED:
+            if run.standing is not RunStatus.INTERRUPTED:
                 continue
             if run.resumed >= MOST_RESUMES:  # whoever watches it waits for an end
                 change_run(
                     self._folder.run(run.name),
-                    standing=Standing.FAILED,
+                    standing=RunStatus.FAILED,
                     exit_code=1,
                     error=f"interrupted {run.resumed} times in one round, at last: {run.error}",
                 )
@@ -197,7 +197,7 @@ def submit(folder: ServerFolder, run: Run) -> Run:
     recipe = sent_document(RunDirectory.reopen(place).recipe())
     before = read_run(place)
     # Write SUBMITTED before start(): the executor may set RUNNING immediately.
-    change_run(place, standing=Standing.SUBMITTED, resumed=run.resumed + 1)
+    change_run(place, standing=RunStatus.SUBMITTED, resumed=run.resumed + 1)
     control = Control(folder.superlink)
     try:
         flower_run = control.start({"run": run.name, "recipe": recipe})

@@ -46,7 +46,7 @@ SINCE = {"coordinator_key": 2}
 # Above any hospital's; a number of thousands of digits would be legal JSON.
 MOST_RECORDS = 10**12
 
-Paper = TypeVar("Paper", "Invite", "Request", "Welcome")
+Paper = TypeVar("Paper", "Invite", "JoinRequest", "Approval")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class Invite:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class JoinRequest:
     """A site's answer to an invite.
 
     Attributes:
@@ -100,7 +100,7 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Welcome:
+class Approval:
     """The coordinator's answer to a request.
 
     Attributes:
@@ -131,7 +131,7 @@ def write_invite(path: Path, invite: Invite, authority: Authority) -> None:
 
 def write_request(
     path: Path,
-    request: Request,
+    request: JoinRequest,
     node_key: ec.EllipticCurvePrivateKey,
     ledger_key: Ed25519PrivateKey,
 ) -> None:
@@ -148,7 +148,7 @@ def write_request(
     _write(path, "request", asdict(request), signatures)
 
 
-def write_welcome(path: Path, welcome: Welcome, authority: Authority) -> None:
+def write_welcome(path: Path, welcome: Approval, authority: Authority) -> None:
     """Writes a welcome, signed by the authority.
 
     Raises:
@@ -208,14 +208,14 @@ def read_invite(path: Path, now: datetime | None, content: bytes | None = None) 
     return invite
 
 
-def read_request(path: Path) -> Request:
+def read_join_request(path: Path) -> JoinRequest:
     """Reads and checks a site's request to join.
 
     Raises:
         BadFileError: It is damaged or no request.
         NetworkError: It is not signed by the keys that it brings.
     """
-    request, body, signatures = _read(path, "request", Request, None)
+    request, body, signatures = _read(path, "request", JoinRequest, None)
     if not (
         is_node_signed(body, signatures["node"], request.node_key)
         and is_signed(body, signatures["ledger"], request.ledger_key)
@@ -227,9 +227,9 @@ def read_request(path: Path) -> Request:
     return request
 
 
-def read_welcome(
+def read_approval(
     path: Path, authority: bytes, now: datetime | None, content: bytes | None = None
-) -> Welcome:
+) -> Approval:
     """Reads and checks the coordinator's approval of a site.
 
     Args:
@@ -242,7 +242,7 @@ def read_welcome(
         BadFileError: It is damaged or no welcome.
         NetworkError: It is not that authority's, or over.
     """
-    welcome, body, signatures = _read(path, "welcome", Welcome, content)
+    welcome, body, signatures = _read(path, "welcome", Approval, content)
     if not is_signed_by(authority, body, signatures["authority"]):
         raise NetworkError(
             f"{path}: is not signed by the coordinator whose invite was taken; ask for it anew"

@@ -21,9 +21,9 @@ from flwr.superlink.grid.http_grid import HttpGrid
 from cloister.deployment.flower.replies_on_arrival import Arrivals
 from cloister.deployment.flower.tasks import (
     SERVER_PATIENCE,
+    FlowerTask,
     PatientClient,
     Runtime,
-    Task,
     connect,
     patient_invoker,
 )
@@ -82,7 +82,7 @@ class StudyGrid(HttpGrid):
         return taken
 
 
-def grid_of(runtime: Runtime, task: Task, run: Run) -> StudyGrid:
+def grid_of(runtime: Runtime, task: FlowerTask, run: Run) -> StudyGrid:
     """The Grid of a run; its calls raise NetworkError once the run is no longer ours.
 
     Args:

@@ -21,7 +21,7 @@ Pull = Callable[[str], PullObjectResponse]
 
 
 @dataclass
-class Arriving:
+class ArrivingReply:
     """A reply of which not all is here.
 
     Attributes:
@@ -71,12 +71,12 @@ class Arrivals:
 
     patience: float
     clock: Callable[[], float]
-    _arriving: dict[str, Arriving] = field(default_factory=dict)
+    _arriving: dict[str, ArrivingReply] = field(default_factory=dict)
 
     def add(self, told: Iterable[ProtoMessage], trees: Iterable[ObjectTree]) -> None:
         """Notes replies that the SuperLink has."""
         for message, tree in zip(told, trees, strict=True):
-            self._arriving[message.metadata.message_id] = Arriving(message, tree, self.clock())
+            self._arriving[message.metadata.message_id] = ArrivingReply(message, tree, self.clock())
 
     def take(self, pull: Pull) -> list[tuple[str, Message]]:
         """Those that are here now, or lost, with their ids; each once."""

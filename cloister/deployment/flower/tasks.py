@@ -118,7 +118,7 @@ class PatientClient(RuntimeClient):
 
 
 @dataclass
-class Task:
+class FlowerTask:
     """A claimed task, kept by heartbeats until it is finished.
 
     Attributes:
@@ -210,7 +210,7 @@ class Executor:
             ],
         )
 
-    def claim(self) -> Task | None:
+    def claim(self) -> FlowerTask | None:
         """Claims a task where one waits.
 
         Raises:
@@ -230,7 +230,7 @@ class Executor:
             return None
         if not response.HasField("task"):
             return None
-        return Task(response.token, connect(self._runtime, response.token))
+        return FlowerTask(response.token, connect(self._runtime, response.token))
 
     def close(self) -> None:
         """Closes the connection; claimed tasks have their own."""

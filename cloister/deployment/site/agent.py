@@ -30,13 +30,13 @@ from cloister.client.site_file import SiteFile, read_site, site_bytes, site_of
 from cloister.client.terms import accepted_terms
 from cloister.data.values import MOST_ROW_BYTES
 from cloister.deployment.flower.control import empty_bundle
-from cloister.deployment.flower.tasks import CLIENT_TASK, Executor, Runtime, Task
+from cloister.deployment.flower.tasks import CLIENT_TASK, Executor, Runtime, FlowerTask
 from cloister.deployment.logs import log_json
 from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.deployment.site.approvals import check_approved
 from cloister.deployment.site.network import leave
 from cloister.deployment.site.open_ledger import open_ledger
-from cloister.deployment.site.opened_site import open_own
+from cloister.deployment.site.opened_site import open_for_study
 from cloister.deployment.site.proposed import AskedStudies
 from cloister.deployment.site.records import RecordSource
 from cloister.deployment.site.trusted_key import trusted_coordinator
@@ -49,7 +49,7 @@ from cloister.errors import (
     UnapprovedError,
 )
 from cloister.protocol.exchange import RoundRequest, Step
-from cloister.protocol.signed_questions import Coordinator
+from cloister.protocol.signed_questions import TrustedCoordinator
 from cloister.recipe import parse_document
 
 log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ class OwnSites:
         if self.admitted is None or self.admitted[0] != source:
             self.admitted = None
             try:
-                found = open_own(file, recipe, records, self.moments, self.keys)
+                found = open_for_study(file, recipe, records, self.moments, self.keys)
             except PreflightError as error:
                 self.unsound = (source, error)
                 raise
@@ -188,7 +188,7 @@ class Agent:
             else:
                 self._handle(task)
 
-    def _handle(self, task: Task) -> None:
+    def _handle(self, task: FlowerTask) -> None:
         # A file that is being written cannot be read: the question is refused as one that finds it
         # so, and meanwhile the limit from before holds.
         with suppress(CloisterError):
@@ -257,7 +257,7 @@ class Agent:
             _noted(lambda: self._folder.note_study(study))
         return reply
 
-    def _trusted(self) -> Coordinator:
+    def _trusted(self) -> TrustedCoordinator:
         return trusted_coordinator(self._file)
 
     def _is_asked(self, request: RoundRequest) -> None:

@@ -18,14 +18,14 @@ from enum import StrEnum
 
 from cloister.bounds import listed
 from cloister.client.approvals_config import ApprovalsConfig, StandingApproval
-from cloister.client.terms import Terms
+from cloister.client.terms import StudyTerms
 from cloister.deployment.site.decisions import Decision, Decisions, Kind
 from cloister.errors import RefusedError, UnapprovedError
 from cloister.ledger.stated import of_plan
 from cloister.names import counted
 
 
-class State(StrEnum):
+class ApprovalState(StrEnum):
     """How a study stands at a site."""
 
     APPROVED = "approved"
@@ -34,7 +34,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ApprovalVerdict:
     """How a study stands, and why.
 
     Attributes:
@@ -43,12 +43,12 @@ class Verdict:
         by: Accounts whose approvals count.
     """
 
-    state: State
+    state: ApprovalState
     why: str
     by: tuple[int, ...] = ()
 
 
-def judge(terms: Terms, decisions: Sequence[Decision], now: datetime) -> Verdict:
+def judge(terms: StudyTerms, decisions: Sequence[Decision], now: datetime) -> ApprovalVerdict:
     """Whether a study that the policy accepts may begin, or go on.
 
     Args:
@@ -68,18 +68,18 @@ def judge(terms: Terms, decisions: Sequence[Decision], now: datetime) -> Verdict
     by = _counting(config, terms.digest(), since, now)
     people = ", ".join(one.who for one in by.values())
     if len(by) >= config.needed:
-        return Verdict(State.APPROVED, f"approved by {people}", tuple(by))
+        return ApprovalVerdict(ApprovalState.APPROVED, f"approved by {people}", tuple(by))
     if rejected:
         no = about[rejected[-1]]
         if not by:
-            return Verdict(State.REJECTED, f"rejected by {no.who}, {no.time}")
+            return ApprovalVerdict(ApprovalState.REJECTED, f"rejected by {no.who}, {no.time}")
     else:
         for number, one in enumerate(config.standing, 1):
             if not unmet(one, terms, now):
-                return Verdict(State.APPROVED, f"matches approvals.standing {number}")
+                return ApprovalVerdict(ApprovalState.APPROVED, f"matches approvals.standing {number}")
     missing = counted(config.needed - len(by), "person")
     why = f"approved by {people}; {missing} more must" if by else f"{missing} must approve it"
-    return Verdict(State.WAITING, why.replace("persons", "people") + _ended(since), tuple(by))
+    return ApprovalVerdict(ApprovalState.WAITING, why.replace("persons", "people") + _ended(since), tuple(by))
 
 
 def _ended(approvals: Sequence[Decision]) -> str:
@@ -109,7 +109,7 @@ def _lasts(config: ApprovalsConfig, one: Decision, now: datetime) -> bool:
     return timedelta(0) <= age < timedelta(days=config.days)
 
 
-def unmet(standing: StandingApproval, terms: Terms, now: datetime) -> list[str]:
+def unmet(standing: StandingApproval, terms: StudyTerms, now: datetime) -> list[str]:
     """The conditions of a standing approval that a study does not meet, in words; none: it matches.
 
     Args:
@@ -141,7 +141,7 @@ def unmet(standing: StandingApproval, terms: Terms, now: datetime) -> list[str]:
     return said
 
 
-def check_approved(terms: Terms) -> Verdict:
+def check_approved(terms: StudyTerms) -> ApprovalVerdict:
     """Lets a study pass that is approved at its site, now.
 
     Raises:
@@ -149,12 +149,12 @@ def check_approved(terms: Terms) -> Verdict:
         RefusedError: It was rejected, or the decisions cannot be read.
     """
     verdict = judge(terms, Decisions.of(terms.file).read(), datetime.now(UTC))
-    if verdict.state is State.WAITING:
+    if verdict.state is ApprovalState.WAITING:
         raise UnapprovedError(
             f"study {terms.study[:12]} ({terms.recipe.study.name}) waits: {verdict.why}; cloister "
             f"site studies show {terms.file.path} {terms.study[:12]}"
         )
-    if verdict.state is State.REJECTED:
+    if verdict.state is ApprovalState.REJECTED:
         raise RefusedError(
             f"study {terms.study[:12]} ({terms.recipe.study.name}): {verdict.why}; cloister site "
             f"studies approve {terms.file.path} {terms.study[:12]} takes that back"

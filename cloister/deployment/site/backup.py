@@ -28,7 +28,7 @@ from cloister.archive import write_archive
 from cloister.client.personal import PersonalAdapter
 from cloister.client.site_file import SiteFile, site_bytes, site_of
 from cloister.deployment.site.agent_folder import AgentFolder
-from cloister.deployment.site.joining import Membership
+from cloister.deployment.site.joining import SiteMembership
 from cloister.deployment.site.open_ledger import is_begun
 from cloister.errors import BadFileError, LedgerError, UsageError
 from cloister.files import bad_file, open_file
@@ -171,7 +171,7 @@ def folders(file: SiteFile) -> dict[str, Path]:
     """Where the folders of a backup lie at a site."""
     return {
         "personal": PersonalAdapter.beside(file.ledger, "").folder,
-        "federation": Membership.of(file).path,
+        "federation": SiteMembership.of(file).path,
         "agent": AgentFolder.of(file).own,
         "approvals": file.path.parent / f"{file.site.name}.approvals",
     }

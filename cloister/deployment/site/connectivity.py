@@ -22,7 +22,7 @@ from cloister import __version__
 from cloister.deployment.enrolment.address import split_address
 from cloister.deployment.enrolment.node_key import load_node_key, public_pem
 from cloister.deployment.proxies import proxy_for
-from cloister.deployment.site.joining import Membership
+from cloister.deployment.site.joining import SiteMembership
 
 # Seconds for one step; a connection that takes longer will not carry a round's messages.
 PATIENCE = 10.0
@@ -34,7 +34,7 @@ MOST_SKEW, FLOWERS_SKEW = 60.0, 300.0
 
 
 @dataclass(frozen=True)
-class Step:
+class Attempt:
     """One step's outcome.
 
     Attributes:
@@ -52,7 +52,7 @@ class Step:
     blocks: bool = True
 
 
-def reach(membership: Membership) -> Iterator[Step]:
+def reach(membership: SiteMembership) -> Iterator[Attempt]:
     """Takes the steps in turn; ends after one that blocks.
 
     Args:
@@ -65,7 +65,7 @@ def reach(membership: Membership) -> Iterator[Step]:
     context = ssl.create_default_context(cafile=str(membership.authority))
     proxy = proxy_for(host)
     if proxy is not None:
-        yield Step("proxy", True, f"{proxy}, by this environment")
+        yield Attempt("proxy", True, f"{proxy}, by this environment")
     else:
         for step in _connection(host, port, context):
             yield step
@@ -82,7 +82,7 @@ def reach(membership: Membership) -> Iterator[Step]:
             trust_env=proxy is not None,
         )
     except httpx.HTTPError as error:
-        yield Step(
+        yield Attempt(
             "gate",
             False,
             f"{host}:{port}: {error}",
@@ -92,7 +92,7 @@ def reach(membership: Membership) -> Iterator[Step]:
     yield from _said(answer)
 
 
-def unreached(membership: Membership, patience: float = GLANCE) -> Step | None:
+def unreached(membership: SiteMembership, patience: float = GLANCE) -> Attempt | None:
     """What keeps the site from connecting to its coordinator's address at all; None: nothing.
 
     It looks up the name and opens the port, no more: a question that may be asked every minute, and
@@ -119,12 +119,12 @@ def unreached(membership: Membership, patience: float = GLANCE) -> Step | None:
     return None
 
 
-def _no_name(host: str, error: OSError) -> Step:
-    return Step("name", False, f"{host}: {error}", "check the DNS, or the proxy's settings")
+def _no_name(host: str, error: OSError) -> Attempt:
+    return Attempt("name", False, f"{host}: {error}", "check the DNS, or the proxy's settings")
 
 
-def _no_port(host: str, port: int, error: OSError) -> Step:
-    return Step(
+def _no_port(host: str, port: int, error: OSError) -> Attempt:
+    return Attempt(
         "port",
         False,
         f"{host}:{port}: {error}",
@@ -132,21 +132,21 @@ def _no_port(host: str, port: int, error: OSError) -> Step:
     )
 
 
-def _connection(host: str, port: int, context: ssl.SSLContext) -> Iterator[Step]:
+def _connection(host: str, port: int, context: ssl.SSLContext) -> Iterator[Attempt]:
     """Name, port and TLS, without a proxy."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         yield _no_name(host, error)
         return
-    yield Step("name", True, f"{host} is {found[0][4][0]}")
+    yield Attempt("name", True, f"{host} is {found[0][4][0]}")
     try:
         with socket.create_connection((host, port), PATIENCE) as plain:
-            yield Step("port", True, f"{host}:{port} answers")
+            yield Attempt("port", True, f"{host}:{port} answers")
             with context.wrap_socket(plain, server_hostname=host) as secured:
                 shown = secured.getpeercert(binary_form=True)
     except ssl.SSLCertVerificationError as error:
-        yield Step(
+        yield Attempt(
             "TLS",
             False,
             f"{host}:{port}: {error.verify_message}",
@@ -155,7 +155,7 @@ def _connection(host: str, port: int, context: ssl.SSLContext) -> Iterator[Step]
         )
         return
     except ssl.SSLError as error:
-        yield Step(
+        yield Attempt(
             "TLS",
             False,
             f"{host}:{port}: {error}",
@@ -166,15 +166,15 @@ def _connection(host: str, port: int, context: ssl.SSLContext) -> Iterator[Step]
         yield _no_port(host, port, error)
         return
     until = x509.load_der_x509_certificate(shown or b"").not_valid_after_utc
-    yield Step("TLS", True, f"the coordinator's own certificate, valid until {until:%Y-%m-%d}")
+    yield Attempt("TLS", True, f"the coordinator's own certificate, valid until {until:%Y-%m-%d}")
 
 
-def _said(answer: httpx.Response) -> Iterator[Step]:
+def _said(answer: httpx.Response) -> Iterator[Attempt]:
     """What the gate's answer tells of clock, version and membership."""
     stamp = answer.headers.get("date")
     if stamp:
         skew = abs((datetime.now(UTC) - parsedate_to_datetime(stamp)).total_seconds())
-        yield Step(
+        yield Attempt(
             "clock",
             skew <= MOST_SKEW,
             f"{skew:.0f} s from the coordinator's",
@@ -183,14 +183,14 @@ def _said(answer: httpx.Response) -> Iterator[Step]:
         )
     theirs = answer.headers.get("cloister-version", "")
     same = theirs.split(".")[:2] == __version__.split(".")[:2]
-    yield Step(
+    yield Attempt(
         "version",
         same,
         f"cloister {__version__} here, {theirs or 'unknown'} at the coordinator",
         "" if same else "install the coordinator's version",
     )
     known = answer.headers.get("cloister-member")
-    yield Step(
+    yield Attempt(
         "membership",
         known is not None,
         f"known as {unquote(known or '')}" if known else "not known there",

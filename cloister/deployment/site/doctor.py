@@ -21,12 +21,12 @@ from packaging.specifiers import SpecifierSet
 
 from cloister.client.site_file import SiteFile
 from cloister.deployment.enrolment.coordinator_key import key_fingerprint
-from cloister.deployment.site.checks import Level, Outcome, run_check
+from cloister.deployment.site.checks import CheckLevel, Outcome, run_check
 from cloister.deployment.site.connectivity import reach
 from cloister.deployment.site.doctor_data import DataCheck
 from cloister.deployment.site.doctor_rights import rights
 from cloister.deployment.site.doctor_study import study_checks
-from cloister.deployment.site.joining import Membership
+from cloister.deployment.site.joining import SiteMembership
 from cloister.deployment.site.open_ledger import is_begun, open_ledger
 from cloister.deployment.site.trusted_key import trusted_coordinator
 from cloister.errors import CloisterError
@@ -68,9 +68,9 @@ def examine(file: SiteFile, recipe: Recipe | None) -> Iterator[Outcome]:
     yield from _ledger_checks(file)
     data = DataCheck(file)
     yield run_check("data", data)
-    if Membership.of(file).path.exists():
-        yield from _network(Membership.of(file))
-    if Membership.of(file).is_welcome():
+    if SiteMembership.of(file).path.exists():
+        yield from _network(SiteMembership.of(file))
+    if SiteMembership.of(file).is_welcome():
         yield run_check("coordinator's key", lambda: _coordinator(file))
     if recipe is not None and data.found is not None:
         yield from study_checks(file, recipe, data.found)
@@ -85,25 +85,25 @@ def _ledger_checks(file: SiteFile) -> Iterator[Outcome]:
         yield run_check("clock", lambda: _clock(file))
 
 
-def _network(membership: Membership) -> Iterator[Outcome]:
+def _network(membership: SiteMembership) -> Iterator[Outcome]:
     try:
         for step in reach(membership):
-            level = Level.PASS if step.fine else Level.FAIL if step.blocks else Level.WARN
+            level = CheckLevel.PASS if step.fine else CheckLevel.FAIL if step.blocks else CheckLevel.WARN
             yield Outcome(f"way: {step.name}", level, step.detail, step.remedy)
     except CloisterError as error:
-        yield Outcome("way", Level.FAIL, str(error), "join again with the coordinator's invite")
+        yield Outcome("way", CheckLevel.FAIL, str(error), "join again with the coordinator's invite")
 
 
 def _coordinator(file: SiteFile) -> Outcome:
     known = key_fingerprint(trusted_coordinator(file).key)
-    return Outcome("coordinator's key", Level.PASS, f"answers what {known[:17]}… signed for it")
+    return Outcome("coordinator's key", CheckLevel.PASS, f"answers what {known[:17]}… signed for it")
 
 
 def _python() -> Outcome:
     version, needed = platform.python_version(), metadata.metadata("cloister")["Requires-Python"]
     if not SpecifierSet(needed).contains(version, prereleases=True):
-        return Outcome("python", Level.FAIL, version, f"install Python {needed}")
-    return Outcome("python", Level.PASS, f"{version} on {platform.system()} {platform.machine()}")
+        return Outcome("python", CheckLevel.FAIL, version, f"install Python {needed}")
+    return Outcome("python", CheckLevel.PASS, f"{version} on {platform.system()} {platform.machine()}")
 
 
 def _packages() -> Outcome:
@@ -120,15 +120,15 @@ def _packages() -> Outcome:
             wrong.append(f"{requirement.name} {found or 'missing'} ({requirement.specifier})")
     if wrong:
         return Outcome(
-            "packages", Level.FAIL, ", ".join(wrong), "install with the project's constraints.txt"
+            "packages", CheckLevel.FAIL, ", ".join(wrong), "install with the project's constraints.txt"
         )
-    return Outcome("packages", Level.PASS, f"as cloister {metadata.version('cloister')} needs them")
+    return Outcome("packages", CheckLevel.PASS, f"as cloister {metadata.version('cloister')} needs them")
 
 
 def _randomness() -> Outcome:
     if os.urandom(32) == os.urandom(32):
-        return Outcome("randomness", Level.FAIL, "the system repeats itself", "replace this system")
-    return Outcome("randomness", Level.PASS, "the operating system's")
+        return Outcome("randomness", CheckLevel.FAIL, "the system repeats itself", "replace this system")
+    return Outcome("randomness", CheckLevel.PASS, "the operating system's")
 
 
 def _sqlite() -> Outcome:
@@ -137,11 +137,11 @@ def _sqlite() -> Outcome:
         needed = ".".join(map(str, SQLITE))
         return Outcome(
             "sqlite",
-            Level.FAIL,
+            CheckLevel.FAIL,
             apsw.sqlite_lib_version(),
             f"{needed} is needed: install apsw from its wheel, which brings its own",
         )
-    return Outcome("sqlite", Level.PASS, apsw.sqlite_lib_version())
+    return Outcome("sqlite", CheckLevel.PASS, apsw.sqlite_lib_version())
 
 
 def _folder(file: SiteFile) -> Path:
@@ -155,8 +155,8 @@ def _disk_space(file: SiteFile) -> Outcome:
     free = shutil.disk_usage(_folder(file)).free
     detail = f"{free / 2**30:.1f} GiB free beside the ledger"
     if free < FREE_BYTES:
-        return Outcome("disk space", Level.FAIL, detail, "free 1 GiB: a full disk stops a round")
-    return Outcome("disk space", Level.PASS, detail)
+        return Outcome("disk space", CheckLevel.FAIL, detail, "free 1 GiB: a full disk stops a round")
+    return Outcome("disk space", CheckLevel.PASS, detail)
 
 
 def _disk_sync(file: SiteFile) -> Outcome:
@@ -172,23 +172,23 @@ def _disk_sync(file: SiteFile) -> Outcome:
     seconds = time.perf_counter() - started
     detail = f"{seconds * 1e3:.0f} ms to write and sync beside the ledger"
     if seconds > SLOW_SYNC:
-        return Outcome("disk sync", Level.WARN, detail, "keep the ledger on a faster local disk")
-    return Outcome("disk sync", Level.PASS, detail)
+        return Outcome("disk sync", CheckLevel.WARN, detail, "keep the ledger on a faster local disk")
+    return Outcome("disk sync", CheckLevel.PASS, detail)
 
 
 def _file_system(file: SiteFile) -> Outcome:
     refuse_network_file_system(file.ledger)
-    return Outcome("file system", Level.PASS, "local")
+    return Outcome("file system", CheckLevel.PASS, "local")
 
 
 def _ledger(file: SiteFile) -> Outcome:
     if not is_begun(file):
-        return Outcome("ledger", Level.FAIL, NOT_BEGUN, f"cloister site init {file.path} begins it")
+        return Outcome("ledger", CheckLevel.FAIL, NOT_BEGUN, f"cloister site init {file.path} begins it")
     open_ledger(file)
     verdict = verify(LedgerFile(file.ledger).entries(), str(file.ledger))
     return Outcome(
         "ledger",
-        Level.PASS,
+        CheckLevel.PASS,
         f"sound: {counted(verdict.charges, 'round')} charged, {verdict.of_budget}",
     )
 
@@ -196,16 +196,16 @@ def _ledger(file: SiteFile) -> Outcome:
 def _key(file: SiteFile) -> Outcome:
     path = key_file(file.ledger)
     if not path.exists():
-        return Outcome("key", Level.FAIL, f"{path.name} is missing", "restore it from its backup")
+        return Outcome("key", CheckLevel.FAIL, f"{path.name} is missing", "restore it from its backup")
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         return Outcome(
             "key",
-            Level.FAIL,
+            CheckLevel.FAIL,
             f"{path.name} is readable by others ({mode:04o})",
             f"chmod 600 {path}",
         )
-    return Outcome("key", Level.PASS, "readable by its owner alone")
+    return Outcome("key", CheckLevel.PASS, "readable by its owner alone")
 
 
 def _clock(file: SiteFile) -> Outcome:
@@ -217,8 +217,8 @@ def _clock(file: SiteFile) -> Outcome:
     if now < last:
         return Outcome(
             "clock",
-            Level.WARN,
+            CheckLevel.WARN,
             f"{now:%Y-%m-%d %H:%M} lies before the ledger's last entry",
             "set the clock (NTP); certificates and logs carry its time",
         )
-    return Outcome("clock", Level.PASS, f"{now:%Y-%m-%d %H:%M} UTC")
+    return Outcome("clock", CheckLevel.PASS, f"{now:%Y-%m-%d %H:%M} UTC")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cloister.client.site_file import SiteFile
 from cloister.data.census import census
-from cloister.deployment.site.checks import Level, Outcome
+from cloister.deployment.site.checks import CheckLevel, Outcome
 from cloister.deployment.site.records import Misfit, SiteRecords, left_out, read_records
 from cloister.names import counted
 from cloister.privacy.units import Unit
@@ -23,7 +23,7 @@ NAMED = 5
 
 
 @dataclass(frozen=True)
-class Finding:
+class DataFinding:
     """One thing about the records that is seldom meant.
 
     Attributes:
@@ -35,7 +35,7 @@ class Finding:
     remedy: str
 
 
-def describe(file: SiteFile, found: SiteRecords) -> tuple[str, tuple[Finding, ...]]:
+def describe(file: SiteFile, found: SiteRecords) -> tuple[str, tuple[DataFinding, ...]]:
     """What units the records are of, and what about them is seldom meant.
 
     Args:
@@ -48,7 +48,7 @@ def describe(file: SiteFile, found: SiteRecords) -> tuple[str, tuple[Finding, ..
     unit = file.policy.privacy.unit
     named = [r for r in found.records if unit is Unit.RECORD or r.person is not None]
     counts = census(named, unit)
-    findings = [Finding(warning, "correct the identifiers") for warning in counts.warnings]
+    findings = [DataFinding(warning, "correct the identifiers") for warning in counts.warnings]
     findings += _declared(file, counts.units)
     if unit is Unit.PERSON:
         findings += _nameless(found)
@@ -56,16 +56,16 @@ def describe(file: SiteFile, found: SiteRecords) -> tuple[str, tuple[Finding, ..
     return str(counts), tuple(findings)
 
 
-def _declared(file: SiteFile, units: int) -> Iterator[Finding]:
+def _declared(file: SiteFile, units: int) -> Iterator[DataFinding]:
     declared, delta = file.site.public_records, file.policy.budget.delta
     if not 1 / DECLARED_FACTOR <= declared / max(units, 1) <= DECLARED_FACTOR:
-        yield Finding(
+        yield DataFinding(
             f"{declared} {'is' if declared == 1 else 'are'} declared",
             "declare a round number nearer to it in site.public_records: the sample rate follows "
             "it",
         )
     if delta > DELTA_SHARE / declared:
-        yield Finding(
+        yield DataFinding(
             f"budget.delta = {delta:g} is above 1/(10 × site.public_records) = "
             f"{DELTA_SHARE / declared:.2g}: beside so few units it allows that some are exposed",
             "before the ledger is begun, set budget.delta to at most "
@@ -73,19 +73,19 @@ def _declared(file: SiteFile, units: int) -> Iterator[Finding]:
         )
 
 
-def _nameless(found: SiteRecords) -> Iterator[Finding]:
+def _nameless(found: SiteRecords) -> Iterator[DataFinding]:
     for reason, misfits in _by_reason(found.nameless):
         verb = "names" if len(misfits) == 1 else "name"
-        yield Finding(
+        yield DataFinding(
             f"{counted(len(misfits), 'record')} {verb} no person that could be used: {reason} "
             f"({_rows(misfits)})",
             f"name one in each; without one a record is never used: {misfits[0].problem}",
         )
 
 
-def _misfits(found: SiteRecords) -> Iterator[Finding]:
+def _misfits(found: SiteRecords) -> Iterator[DataFinding]:
     for reason, misfits in _by_reason(found.misfits):
-        yield Finding(
+        yield DataFinding(
             f"{left_out(len(misfits))}: {reason} ({_rows(misfits)})",
             f"correct them: row {misfits[0].row}: {misfits[0].problem}",
         )
@@ -127,10 +127,10 @@ class DataCheck:
         counts, findings = describe(self._file, self.found)
         told = f"{counts} (told to nobody)"
         if not findings:
-            return Outcome("data", Level.PASS, told)
+            return Outcome("data", CheckLevel.PASS, told)
         return Outcome(
             "data",
-            Level.WARN,
+            CheckLevel.WARN,
             " · ".join([told, *(f.note for f in findings)]),
             " · ".join(dict.fromkeys(f.remedy for f in findings)),
         )

@@ -8,8 +8,8 @@ from pathlib import Path
 from cloister.client.personal import PersonalAdapter
 from cloister.client.site_file import SiteFile
 from cloister.deployment.site.agent_folder import AgentFolder
-from cloister.deployment.site.checks import Level, Outcome
-from cloister.deployment.site.joining import Membership
+from cloister.deployment.site.checks import CheckLevel, Outcome
+from cloister.deployment.site.joining import SiteMembership
 from cloister.owner_only import exposed
 
 NAME = "rights"
@@ -24,13 +24,13 @@ def rights(file: SiteFile) -> Outcome:
     writable = [*_with(file, "write")]
     readable = [*_with(file, "read")]
     if not writable and not readable:
-        return Outcome(NAME, Level.PASS, "nobody else may read records, ledger, keys or notes")
+        return Outcome(NAME, CheckLevel.PASS, "nobody else may read records, ledger, keys or notes")
     found = dict.fromkeys([*writable, *readable])
     detail = "; ".join(f"others may {exposed(path)} {path}" for path in found)
     places = " ".join(f"'{path}'" for path in found)
     return Outcome(
         NAME,
-        Level.FAIL if writable else Level.WARN,
+        CheckLevel.FAIL if writable else CheckLevel.WARN,
         detail,
         f"chmod go= {places}; whoever could read them may have: see who has an account here",
     )
@@ -55,7 +55,7 @@ def _private(file: SiteFile) -> Iterator[Path]:
         yield ledger.with_name(ledger.name + ending)
     personal = PersonalAdapter.beside(ledger, "").folder
     agent = AgentFolder.of(file)
-    membership = Membership.of(file)
+    membership = SiteMembership.of(file)
     yield membership.path
     yield membership.node_key  # what else is there is public
     for folder in (personal, agent.path, agent.own, agent.logs):

@@ -12,13 +12,13 @@ from cloister.client.acceptance import accept, proposed_plan
 from cloister.client.changes import Change, changes
 from cloister.client.proving import KeptProofs
 from cloister.client.site_file import SiteFile
-from cloister.client.terms import Terms
+from cloister.client.terms import StudyTerms
 from cloister.deployment.site.agent_folder import AgentFolder
-from cloister.deployment.site.approvals import State, judge, unmet
-from cloister.deployment.site.checks import Level, Outcome, run_check
+from cloister.deployment.site.approvals import ApprovalState, judge, unmet
+from cloister.deployment.site.checks import CheckLevel, Outcome, run_check
 from cloister.deployment.site.decisions import Decisions
 from cloister.deployment.site.open_ledger import check_covered
-from cloister.deployment.site.opened_site import accepted_plan, own_workspace
+from cloister.deployment.site.opened_site import accepted_plan, site_workspace
 from cloister.deployment.site.records import SiteRecords
 from cloister.errors import RefusedError
 from cloister.ledger.stated import of_plan
@@ -63,13 +63,13 @@ def study_checks(file: SiteFile, recipe: Recipe, found: SiteRecords) -> Iterator
         return _policy(plan, changes(proposed_plan(recipe, file), plan, isolate_units=isolated))
 
     def base() -> Outcome:
-        workspace = own_workspace(file, recipe)
+        workspace = site_workspace(file, recipe)
         accepted_plan(file, recipe, workspace)  # modules and sizes of messages, which it decides
         workspaces.append(workspace)
         detail = f"weights {workspace.base_sha256[:12]}…, accepted"
         if workspace.network.pooling is not None:
             detail += f"; pooling: {workspace.network.pooling}"
-        return Outcome("base model", Level.PASS, detail)
+        return Outcome("base model", CheckLevel.PASS, detail)
 
     def units() -> Outcome:
         plan, workspace = plans[0], workspaces[0]
@@ -81,7 +81,7 @@ def study_checks(file: SiteFile, recipe: Recipe, found: SiteRecords) -> Iterator
 
     yield run_check("policy", policy)
     if plans:
-        yield run_check("approval", lambda: _approval(Terms(file, recipe, plans[0])))
+        yield run_check("approval", lambda: _approval(StudyTerms(file, recipe, plans[0])))
         yield run_check("base model", base)
     if not workspaces:
         return
@@ -101,25 +101,25 @@ def _policy(plan: Plan, tightened: tuple[Change, ...]) -> Outcome:
         f"noise multiplier {plan.noise_multiplier:g}"
     )
     if not tightened:
-        return Outcome("policy", Level.PASS, detail)
+        return Outcome("policy", CheckLevel.PASS, detail)
     return Outcome(
         "policy",
-        Level.WARN,
+        CheckLevel.WARN,
         " · ".join([detail, *map(str, tightened)]),
         "nothing, where this is meant; else ask the coordinator for a study with these values",
     )
 
 
-def _approval(terms: Terms) -> Outcome:
+def _approval(terms: StudyTerms) -> Outcome:
     """Whether the study would be let in; a study's digest is of what its coordinator sends."""
     now, near = datetime.now(UTC), ""
     verdict = judge(terms, Decisions.of(terms.file).read(), now)
-    if verdict.state is State.APPROVED:
-        return Outcome("approval", Level.PASS, f"study {terms.study[:12]}: {verdict.why}")
-    if verdict.state is State.REJECTED:
+    if verdict.state is ApprovalState.APPROVED:
+        return Outcome("approval", CheckLevel.PASS, f"study {terms.study[:12]}: {verdict.why}")
+    if verdict.state is ApprovalState.REJECTED:
         return Outcome(
             "approval",
-            Level.FAIL,
+            CheckLevel.FAIL,
             f"study {terms.study[:12]}: {verdict.why}",
             "leave it so, or approve it once it asks: cloister site studies approve",
         )
@@ -127,7 +127,7 @@ def _approval(terms: Terms) -> Outcome:
         near += f"; approvals.standing {number} lacks: {', '.join(unmet(standing, terms, now))}"
     return Outcome(
         "approval",
-        Level.WARN,
+        CheckLevel.WARN,
         f"study {terms.study[:12]} would wait: {verdict.why}{near}",
         "once it asks, cloister site studies show and approve; or let such studies in by an "
         "[[approvals.standing]]",
@@ -163,10 +163,10 @@ def _units(found: SiteRecords, encoded: EncodedUnits, plan: Plan, max_length: in
         )
         remedies.append("ask the coordinator for a larger task.max_length")
     if not usable:
-        return Outcome("units", Level.FAIL, " · ".join([detail, *notes]), " · ".join(remedies))
+        return Outcome("units", CheckLevel.FAIL, " · ".join([detail, *notes]), " · ".join(remedies))
     if notes:
-        return Outcome("units", Level.WARN, " · ".join([detail, *notes]), " · ".join(remedies))
-    return Outcome("units", Level.PASS, detail)
+        return Outcome("units", CheckLevel.WARN, " · ".join([detail, *notes]), " · ".join(remedies))
+    return Outcome("units", CheckLevel.PASS, detail)
 
 
 def _memory(workspace: Workspace) -> Outcome:
@@ -179,11 +179,11 @@ def _memory(workspace: Workspace) -> Outcome:
     if free < MEMORY_FACTOR * base:
         return Outcome(
             "memory",
-            Level.WARN,
+            CheckLevel.WARN,
             detail,
             "a round may not fit: free memory, or ask for a smaller training.physical_batch_tokens",
         )
-    return Outcome("memory", Level.PASS, detail)
+    return Outcome("memory", CheckLevel.PASS, detail)
 
 
 def _gradients(file: SiteFile, recipe: Recipe, workspace: Workspace, plan: Plan) -> Outcome:
@@ -195,11 +195,11 @@ def _gradients(file: SiteFile, recipe: Recipe, workspace: Workspace, plan: Plan)
     if proof.one_by_one:
         return Outcome(
             "gradients",
-            Level.WARN,
+            CheckLevel.WARN,
             f"{exact} where each goes through the network alone",
             "nothing: it is sound, and several times slower; this base's kernels mix records",
         )
-    return Outcome("gradients", Level.PASS, exact)
+    return Outcome("gradients", CheckLevel.PASS, exact)
 
 
 def _parity(workspace: Workspace, examples: list[Example]) -> Outcome:
@@ -224,7 +224,7 @@ def _parity(workspace: Workspace, examples: list[Example]) -> Outcome:
             f"private and plain gradients differ by {apart**0.5 / max(length, 1e-30):.2g} of their "
             "length; train nothing with this installation, and report it"
         )
-    return Outcome("noiseless parity", Level.PASS, "private training without noise is plain")
+    return Outcome("noiseless parity", CheckLevel.PASS, "private training without noise is plain")
 
 
 def _reload(workspace: Workspace, examples: list[Example]) -> Outcome:
@@ -247,4 +247,4 @@ def _reload(workspace: Workspace, examples: list[Example]) -> Outcome:
             "an adapter that is read and written back gives other logits; train nothing with this "
             "installation, and report it"
         )
-    return Outcome("reload", Level.PASS, "an adapter read and written back gives the same logits")
+    return Outcome("reload", CheckLevel.PASS, "an adapter read and written back gives the same logits")

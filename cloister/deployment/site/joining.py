@@ -21,11 +21,11 @@ from cloister.client.site_file import SiteFile
 from cloister.deployment.enrolment.authority import compare_fingerprints
 from cloister.deployment.enrolment.documents import (
     Invite,
-    Request,
+    JoinRequest,
     content_of,
     read_invite,
-    read_request,
-    read_welcome,
+    read_join_request,
+    read_approval,
     write_request,
 )
 from cloister.deployment.enrolment.node_key import create_node_key, load_node_key, public_pem
@@ -39,7 +39,7 @@ from cloister.owner_only import private_folder, tighten
 
 
 @dataclass(frozen=True)
-class Membership:
+class SiteMembership:
     """A site's folder for one federation.
 
     Attributes:
@@ -49,7 +49,7 @@ class Membership:
     path: Path
 
     @classmethod
-    def of(cls, file: SiteFile) -> Membership:
+    def of(cls, file: SiteFile) -> SiteMembership:
         """The folder that belongs to a `site.toml`."""
         return cls(file.path.parent / f"{file.site.name}.federation")
 
@@ -123,7 +123,7 @@ class Membership:
 
 def take_invite(
     file: SiteFile, path: Path, fingerprint: str | None, now: datetime, rotate: bool
-) -> Request:
+) -> JoinRequest:
     """Answers an invite: pins the coordinator's authority, makes the node's key, writes a request.
 
     Args:
@@ -140,7 +140,7 @@ def take_invite(
         BadFileError: The invite is damaged, or another site's; or the folder cannot be written.
         LedgerError: The site's ledger was not begun, or is not sound.
     """
-    place, content = Membership.of(file), content_of(path)
+    place, content = SiteMembership.of(file), content_of(path)
     invite = read_invite(path, None if place.has_taken(path) else now, content)
     if invite.site != file.site.name:
         raise BadFileError(f"{path}: invites {invite.site}, this site is {file.site.name}")
@@ -173,7 +173,7 @@ def take_invite(
         settle(place.path, now)
     except OSError as error:
         raise BadFileError(f"{place.path}: cannot be written ({error}); mend that first") from error
-    request = Request(
+    request = JoinRequest(
         site=file.site.name,
         token=invite.token,
         node_key=public_pem(key),
@@ -196,15 +196,15 @@ def take_welcome(file: SiteFile, path: Path, now: datetime) -> str:
         BadFileError: The site asked for nothing, or the file is damaged or another site's.
         NetworkError: It is not the coordinator's, of another request, or older than the last one.
     """
-    place = Membership.of(file)
+    place = SiteMembership.of(file)
     if not place.request.exists():
         raise BadFileError(
             f"{place.path}: this site sent no request; take the coordinator's invite first"
         )
     content = content_of(path)
     assert place.invite  # is of what the site trusts
-    welcome = read_welcome(path, place.authority.read_bytes(), now, content)
-    asked = read_request(place.request)
+    welcome = read_approval(path, place.authority.read_bytes(), now, content)
+    asked = read_join_request(place.request)
     if welcome.site != file.site.name or welcome.request != asked.fingerprint:
         raise NetworkError(
             f"{path}: welcomes another request than this site's last one; send request.json again"
@@ -225,7 +225,7 @@ def take_welcome(file: SiteFile, path: Path, now: datetime) -> str:
     return welcome.expires
 
 
-def _follows(place: Membership, path: Path, content: bytes, expires: str) -> bool:
+def _follows(place: SiteMembership, path: Path, content: bytes, expires: str) -> bool:
     """Whether a welcome is the one that was taken last.
 
     Raises:
@@ -234,7 +234,7 @@ def _follows(place: Membership, path: Path, content: bytes, expires: str) -> boo
     kept = place.path / "welcome.json"
     try:
         last = content_of(kept)
-        until = read_welcome(kept, place.authority.read_bytes(), None, last).expires
+        until = read_approval(kept, place.authority.read_bytes(), None, last).expires
     except (BadFileError, NetworkError):  # none was taken, or it is none any more
         return False
     if datetime.fromisoformat(expires) < datetime.fromisoformat(until):

@@ -16,18 +16,18 @@ from cloister.client.admission import Admitted, admit
 from cloister.client.delivered import Deliveries
 from cloister.client.moments import AT_ONCE, Moments, period_of
 from cloister.client.personal import PersonalAdapter
-from cloister.client.policy import Asked, check
+from cloister.client.policy import ProposedPlan, check
 from cloister.client.proving import KeptProofs
 from cloister.client.secure import EpochKeys
 from cloister.client.site import Site
 from cloister.client.site_file import SiteFile
-from cloister.client.terms import Terms, accepted_terms, own_rank
+from cloister.client.terms import StudyTerms, accepted_terms, own_rank
 from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.deployment.site.approvals import check_approved
 from cloister.deployment.site.open_ledger import open_ledger
 from cloister.deployment.site.records import SiteRecords, declarations
 from cloister.errors import RefusedError, UsageError
-from cloister.export.adapter_folder import Released
+from cloister.export.adapter_folder import ReleaseFacts
 from cloister.ledger.charge import Charge
 from cloister.ledger.ledger import Ledger
 from cloister.models.base import base_at_hand, find_base
@@ -39,7 +39,7 @@ from cloister.training.units import TRIED, encode_units
 from cloister.training.workspace import Workspace, open_workspace
 
 
-def _covered(terms: Terms, ledger: Ledger) -> None:
+def _covered(terms: StudyTerms, ledger: Ledger) -> None:
     """Raises BudgetError where the ledger does not cover one round."""
     plan = terms.plan
     ledger.check(
@@ -62,7 +62,7 @@ def own_base(file: SiteFile, recipe: Recipe) -> Path:
     return folder if folder.is_dir() else find_base(file.site.model)
 
 
-def own_workspace(file: SiteFile, recipe: Recipe) -> Workspace:
+def site_workspace(file: SiteFile, recipe: Recipe) -> Workspace:
     """Loads the base as its operator's commands do: from where the site or the recipe names it.
 
     Raises:
@@ -73,7 +73,7 @@ def own_workspace(file: SiteFile, recipe: Recipe) -> Workspace:
     return _loaded(file, recipe, str(file.place(file.site.model)))
 
 
-def exact_bytes(terms: Terms) -> tuple[int, int]:
+def exact_bytes(terms: StudyTerms) -> tuple[int, int]:
     """What of updates leaves in the longest round and in all, for who asks before they approve.
 
     The base is loaded from where it is at hand, as for an approved study; nothing is fetched.
@@ -128,7 +128,7 @@ def accepted_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
     Raises:
         RefusedError: Its policy does not accept the study; every reason, one line each.
     """
-    asked = Asked(
+    asked = ProposedPlan(
         plan=asked_plan(file, recipe, workspace),
         task=recipe.task.kind,
         base_sha256=workspace.base_sha256,
@@ -138,7 +138,7 @@ def accepted_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
     return check(asked, file.policy)
 
 
-def open_own(
+def open_for_study(
     file: SiteFile,
     recipe: Recipe,
     records: SiteRecords,
@@ -211,7 +211,7 @@ def open_own(
 def _deliveries(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Deliveries:
     """Where the study's final adapter goes, with the base and columns as this site has them."""
     base = recipe.model.base if file.site.model is None else str(own_base(file, recipe))
-    about = Released(
+    about = ReleaseFacts(
         model=replace(recipe.model, base=base, sha256=workspace.base_sha256),
         lora=recipe.lora,
         task=recipe.task,

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cloister.client.site_file import RecordsConfig, SiteFile
-from cloister.client.stamp import Stamp
+from cloister.client.stamp import ContentStamp
 from cloister.data.load import file_rows
 from cloister.data.records import Record
 from cloister.data.schema import Reading
@@ -61,7 +61,7 @@ class SiteRecords:
     rows: tuple[int, ...]
     misfits: tuple[Misfit, ...]
     nameless: tuple[Misfit, ...]
-    stamp: Stamp
+    stamp: ContentStamp
     declared: str
 
     @property
@@ -106,7 +106,7 @@ def read_records(file: SiteFile) -> SiteRecords:
         Whether a row fits follows from that row and `site.toml` alone.
     """
     declared, path = file.declared, file.data
-    before = Stamp.of(path)
+    before = ContentStamp.of(path)
     records: list[Record] = []
     rows: list[int] = []
     misfits: list[Misfit] = []
@@ -123,7 +123,7 @@ def read_records(file: SiteFile) -> SiteRecords:
             rows.append(row)
             if unnamed is not None:
                 nameless.append(Misfit(row, unnamed.reason, str(unnamed)))
-    if Stamp.of(path).sha256 != before.sha256:
+    if ContentStamp.of(path).sha256 != before.sha256:
         raise DataError(f"{path}: was written while it was read; do it again once it is whole")
     if not records:
         raise DataError(_none_fits(file, misfits))

@@ -24,7 +24,7 @@ from cloister.deployment.processes import Program, Supervisor
 from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.deployment.site.connectivity import reach
 from cloister.deployment.site.decisions import Decisions
-from cloister.deployment.site.joining import Membership
+from cloister.deployment.site.joining import SiteMembership
 from cloister.deployment.site.network import needs_hub
 from cloister.deployment.site.proposed import AskedStudies
 from cloister.deployment.site.trust import settle
@@ -41,7 +41,7 @@ TRUST_TICK = 10.0
 BUSY = ("preparing", "training")
 
 
-class Service:
+class SiteService:
     """A running site.
 
     Args:
@@ -55,7 +55,7 @@ class Service:
     def __init__(self, file: SiteFile) -> None:
         self._file = file
         self._folder = AgentFolder.of(file)
-        membership = Membership.of(file)
+        membership = SiteMembership.of(file)
         address = membership.invite.address
         if not membership.is_welcome():
             raise UsageError(
@@ -115,7 +115,7 @@ class Service:
         """Has the SuperNode trust what is trusted now, between two rounds: it reads that once."""
         if time.monotonic() - self._ticked < TRUST_TICK:
             return
-        self._ticked, membership = time.monotonic(), Membership.of(self._file)
+        self._ticked, membership = time.monotonic(), SiteMembership.of(self._file)
         try:
             roots = self._trusted(membership)
         except CloisterError as error:
@@ -126,7 +126,7 @@ class Service:
             log.info("the coordinator's authorities changed; the SuperNode starts with them")
             self.supervisor.restart("supernode")
 
-    def _trusted(self, membership: Membership) -> bytes:
+    def _trusted(self, membership: SiteMembership) -> bytes:
         settle(membership.path, datetime.now(UTC))
         return membership.authority.read_bytes()
 
@@ -143,7 +143,7 @@ class Service:
 
     def _explain(self) -> None:
         """Finds out why the SuperNode ended; it says nothing itself."""
-        for step in reach(Membership.of(self._file)):
+        for step in reach(SiteMembership.of(self._file)):
             if not step.fine:
                 trouble = f"{step.name}: {step.detail}; {step.remedy}"
                 log.warning("no way to the coordinator: %s", trouble)
@@ -160,13 +160,13 @@ class Service:
             for path in (place.path, place.logs, place.own):
                 private_folder(path)
                 tighten_all(path)
-            Membership.of(self._file).close()
+            SiteMembership.of(self._file).close()
             place.forget_connection()
             write_whole(place.secret, secrets.token_hex(32).encode(), mode=0o600)
             if user is not None:  # it passes through the folder, and owns of it what it must
                 place.path.chmod(0o711)
                 # In there the agent reads the coordinator's public key, and nothing else.
-                Membership.of(self._file).path.chmod(0o711)
+                SiteMembership.of(self._file).path.chmod(0o711)
                 for path in (place.own, place.secret):
                     os.chown(path, user, -1)
                 self._share_approvals(user)

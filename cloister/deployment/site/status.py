@@ -8,11 +8,11 @@ from typing import Any
 
 from cloister.canonical import json_number
 from cloister.client.site_file import SiteFile
-from cloister.client.stamp import Stamp
+from cloister.client.stamp import ContentStamp
 from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.deployment.site.connectivity import unreached
 from cloister.deployment.site.decisions import Decisions
-from cloister.deployment.site.joining import Membership
+from cloister.deployment.site.joining import SiteMembership
 from cloister.deployment.site.open_ledger import open_ledger
 from cloister.deployment.site.studies import waiting_of
 from cloister.errors import CloisterError, RefusedError
@@ -89,7 +89,7 @@ def records_of(file: SiteFile) -> dict[str, Any]:
     if not served:
         return {}
     try:
-        changed = not Stamp.from_document(served["stamp"]).is_current(file.data)
+        changed = not ContentStamp.from_document(served["stamp"]).is_current(file.data)
     except (KeyError, ValueError):
         changed = True
     return {**served, "changed": changed}
@@ -108,7 +108,7 @@ def in_the_way(file: SiteFile) -> str:
 
     Of a running site it looks whether the coordinator's port answers (`connectivity.unreached`).
     """
-    membership, folder = Membership.of(file), AgentFolder.of(file)
+    membership, folder = SiteMembership.of(file), AgentFolder.of(file)
     if not (membership.path / "invite.json").exists():
         return (
             "it has joined no federation: take the coordinator's invite with cloister site join "
@@ -133,7 +133,7 @@ def in_the_way(file: SiteFile) -> str:
     )
 
 
-def overview_of(file: SiteFile) -> dict[str, Any]:
+def site_status(file: SiteFile) -> dict[str, Any]:
     """Returns everything that `cloister site status` shows, but for `in_the_way`.
 
     Raises:

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from cloister.client.site_file import SiteFile
-from cloister.client.terms import Terms, accepted_terms
-from cloister.deployment.site.approvals import State, Verdict, judge
+from cloister.client.terms import StudyTerms, accepted_terms
+from cloister.deployment.site.approvals import ApprovalState, ApprovalVerdict, judge
 from cloister.deployment.site.decisions import Decision, Decisions, Kind
 from cloister.deployment.site.proposed import AskedStudies
 from cloister.errors import CloisterError, RefusedError
@@ -80,10 +80,10 @@ def waiting_of(file: SiteFile, now: datetime) -> list[dict[str, Any]]:
         found = studies_of(file, now)
     except CloisterError:
         return []
-    return [one.to_json() for one in found if one.state == State.WAITING]
+    return [one.to_json() for one in found if one.state == ApprovalState.WAITING]
 
 
-def shown(file: SiteFile, digits: str, now: datetime) -> tuple[Terms, Verdict]:
+def shown(file: SiteFile, digits: str, now: datetime) -> tuple[StudyTerms, ApprovalVerdict]:
     """One study that asked, as the policy takes it now, and how it stands.
 
     Args:
@@ -101,8 +101,8 @@ def shown(file: SiteFile, digits: str, now: datetime) -> tuple[Terms, Verdict]:
 
 
 def decide(
-    terms: Terms, kind: Kind, name: str, now: datetime, *, login: str
-) -> tuple[Decision, Verdict]:
+    terms: StudyTerms, kind: Kind, name: str, now: datetime, *, login: str
+) -> tuple[Decision, ApprovalVerdict]:
     """Approves or rejects a study in the name of the account that runs this.
 
     Args:

@@ -12,9 +12,9 @@ from typing import Any
 from cloister.client.acceptance import proposed_plan
 from cloister.client.changes import as_rows
 from cloister.client.site_file import SiteFile
-from cloister.client.terms import Terms
+from cloister.client.terms import StudyTerms
 from cloister.deployment.enrolment.coordinator_key import key_fingerprint
-from cloister.deployment.site.joining import Membership
+from cloister.deployment.site.joining import SiteMembership
 from cloister.deployment.site.open_ledger import open_ledger
 from cloister.deployment.site.trusted_key import trusted_coordinator
 from cloister.errors import BudgetError, CloisterError
@@ -31,7 +31,7 @@ from cloister.tasks.config import TaskConfig
 LABELS = 60
 
 
-def facts_of(terms: Terms) -> dict[str, Any]:
+def facts_of(terms: StudyTerms) -> dict[str, Any]:
     """All that `cloister site studies show` says, as JSON.
 
     Raises:
@@ -135,7 +135,7 @@ def _template(facts: dict[str, Any]) -> str:
     return f"the study's own, SHA-256 {facts['template_sha256']}, which site.toml accepts"
 
 
-def _trains(terms: Terms) -> str:
+def _trains(terms: StudyTerms) -> str:
     lora, training = terms.recipe.lora, terms.recipe.training
     where = ", ".join(lora.target_modules) or "the attention's query and value projections"
     layers = "all layers" if not lora.top_layers else f"the top {counted(lora.top_layers, 'layer')}"
@@ -155,7 +155,7 @@ def _trains(terms: Terms) -> str:
 def _asker(file: SiteFile) -> dict[str, Any]:
     """The coordinator, by the papers of joining and the key that signs its questions."""
     try:
-        invite = Membership.of(file).invite
+        invite = SiteMembership.of(file).invite
     except CloisterError:
         said = "nobody that this site has joined (cloister site join)"
         return {
@@ -181,7 +181,7 @@ def _asker(file: SiteFile) -> dict[str, Any]:
     }
 
 
-def _budget(terms: Terms) -> dict[str, Any]:
+def _budget(terms: StudyTerms) -> dict[str, Any]:
     """What is left of the data set's lifetime budget, and how far it takes this study."""
     file, plan = terms.file, terms.plan
     try:

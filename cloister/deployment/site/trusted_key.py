@@ -10,19 +10,19 @@ from cloister.deployment.enrolment.coordinator_key import (
     key_fingerprint,
     read_public_key,
 )
-from cloister.deployment.site.joining import Membership
+from cloister.deployment.site.joining import SiteMembership
 from cloister.errors import BadFileError, UsageError
 from cloister.files import write_whole
-from cloister.protocol.signed_questions import Coordinator
+from cloister.protocol.signed_questions import TrustedCoordinator
 
 
-def trusted_coordinator(file: SiteFile) -> Coordinator:
+def trusted_coordinator(file: SiteFile) -> TrustedCoordinator:
     """Whose questions this site answers, as its folder says now.
 
     Raises:
         BadFileError: No key is there, or none that can be read; then no question is answered.
     """
-    place = Membership.of(file).coordinator
+    place = SiteMembership.of(file).coordinator
     try:
         with place.open("rb") as opened:
             text = opened.read(LARGEST).decode("ascii").strip()
@@ -41,7 +41,7 @@ def trusted_coordinator(file: SiteFile) -> Coordinator:
         raise BadFileError(
             f"{place}: damaged: 64 hex digits are needed; take the key anew: cloister site trust"
         )
-    return Coordinator(text, file.site.name)
+    return TrustedCoordinator(text, file.site.name)
 
 
 def trust(file: SiteFile, given: str, fingerprint: str | None) -> str:
@@ -60,7 +60,7 @@ def trust(file: SiteFile, given: str, fingerprint: str | None) -> str:
         UsageError: No fingerprint was given.
         NetworkError: It is another's.
     """
-    place = Membership.of(file)
+    place = SiteMembership.of(file)
     assert place.invite  # raises where the site joined no federation
     key = read_public_key(given)
     told = key_fingerprint(key)

@@ -17,11 +17,11 @@ from cloister.client.site import Site
 from cloister.client.site_file import read_site
 from cloister.deployment.coordinator.deployed import DeployedStudy
 from cloister.deployment.coordinator.journal import Run, events, write_run
-from cloister.deployment.coordinator.journal import Standing as RunStanding
-from cloister.deployment.coordinator.members import Member, Standing
+from cloister.deployment.coordinator.journal import RunStatus as RunStanding
+from cloister.deployment.coordinator.members import Member, MemberStatus
 from cloister.deployment.coordinator.ports import Connected
 from cloister.deployment.site.open_ledger import begin_ledger
-from cloister.deployment.site.opened_site import open_own
+from cloister.deployment.site.opened_site import open_for_study
 from cloister.deployment.site.records import read_records
 from cloister.errors import RefusedError
 from cloister.evidence.certificate_alone import check_alone
@@ -30,7 +30,7 @@ from cloister.ledger.signing import load_key, public_hex
 from cloister.ledger.stated import shown
 from cloister.models.base import weights_sha256
 from cloister.protocol.delivery import NOTE
-from cloister.protocol.signed_questions import Coordinator
+from cloister.protocol.signed_questions import TrustedCoordinator
 from cloister.recipe import Recipe, sent_document
 from cloister.server.heads import Heads
 from cloister.server.ports import Participants
@@ -135,7 +135,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
         begin_ledger(file)
         key = public_hex(load_key(key_file(file.ledger)))
         members[name] = Member(
-            standing=Standing.APPROVED,
+            standing=MemberStatus.APPROVED,
             token="",
             expires="2099-01-01T00:00:00+00:00",
             node_key=name,
@@ -143,7 +143,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
             public_records=40,
         )
         if name != "north":
-            opened[name] = open_own(file, recipe, read_records(file))
+            opened[name] = open_for_study(file, recipe, read_records(file))
 
     def open_site(context: Context) -> Admitted:
         return opened[("east", "west")[int(str(context.node_config["partition-id"]))]]
@@ -162,7 +162,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
 def signed_for(open_site: OpenSite, key: str, recipe: Recipe) -> ClientApp:
     """Two sites that answer what this key signed for each, as deployed ones do."""
     apps = [
-        make_client_app(open_site, lambda name=name: Coordinator(key, name))
+        make_client_app(open_site, lambda name=name: TrustedCoordinator(key, name))
         for name in ("east", "west")
     ]
     app = ClientApp()

@@ -12,10 +12,10 @@ from cloister.client.admission import Admitted
 from cloister.client.site_file import read_site
 from cloister.deployment.coordinator.deployed import resolved_recipe
 from cloister.deployment.coordinator.journal import Run, write_run
-from cloister.deployment.coordinator.journal import Standing as RunStanding
-from cloister.deployment.coordinator.members import Member, Standing
+from cloister.deployment.coordinator.journal import RunStatus as RunStanding
+from cloister.deployment.coordinator.members import Member, MemberStatus
 from cloister.deployment.site.open_ledger import begin_ledger
-from cloister.deployment.site.opened_site import open_own
+from cloister.deployment.site.opened_site import open_for_study
 from cloister.deployment.site.records import read_records
 from cloister.errors import RecipeError
 from cloister.ledger.ledger import key_file
@@ -48,7 +48,7 @@ def installed(packages: Site) -> Site:
 
 def member(key: str, node: str) -> Member:
     return Member(
-        standing=Standing.APPROVED,
+        standing=MemberStatus.APPROVED,
         token="",
         expires="2099-01-01T00:00:00+00:00",
         node_key=node,
@@ -86,7 +86,7 @@ def test_a_deployed_study_runs_a_plug_in_s_task_and_strategy(
         members[name] = member(public_hex(load_key(key_file(file.ledger))), name)
         received = parse_document(sent_document(recipe))
         assert isinstance(received.strategy, CarriedStrategy)
-        opened[name] = open_own(file, received, read_records(file))
+        opened[name] = open_for_study(file, received, read_records(file))
     assert "careful" not in sys.modules  # no site imports a strategy
     assert isinstance(opened["east"].workspace.task, GuardedTask)
     assert opened["east"].shapes is not None  # its loss was proven

@@ -16,14 +16,14 @@ import pytest
 
 from cloister.deployment.coordinator import gate_calls, gate_connection, gate_forward
 from cloister.deployment.coordinator.gate import Seen, make_server
-from cloister.deployment.coordinator.gate_authenticator import Door
+from cloister.deployment.coordinator.gate_authenticator import MemberAuthenticator
 from cloister.deployment.coordinator.gate_calls import CALLS
 from cloister.deployment.coordinator.members import connecting, read_members
 from cloister.deployment.enrolment.authority import Authority, create_authority, issue_endpoint
 from cloister.deployment.enrolment.documents import write_invite
 from cloister.deployment.enrolment.node_key import create_node_key, public_pem
 from cloister.deployment.site.connectivity import reach
-from cloister.deployment.site.joining import Membership
+from cloister.deployment.site.joining import SiteMembership
 from tests.support import gate as gates
 from tests.support.gate import (
     BODY,
@@ -358,7 +358,7 @@ def test_a_membership_is_over_at_its_time(tmp_path: Path) -> None:
     join(folder, "ward")
     (member,) = connecting(read_members(folder.members), datetime.now(UTC)).values()
     ends, times = datetime.fromisoformat(member.expires), [datetime.now(UTC)]
-    door = Door(folder.members, lambda: times[-1])
+    door = MemberAuthenticator(folder.members, lambda: times[-1])
     key = signed("ward")["flwr-public-key"]
     tick = timedelta(microseconds=1)
     for now, site in ((times[0], "ward"), (ends - tick, "ward"), (ends, None), (ends + DAY, None)):
@@ -406,8 +406,8 @@ def serve_with(kind: str, folder: Path) -> tuple[Path | None, Path | None, Autho
     return key, certificate, pinned
 
 
-def member_of(folder: Path, authority: Authority, port: int) -> Membership:
-    membership = Membership(folder / "ward.federation")
+def member_of(folder: Path, authority: Authority, port: int) -> SiteMembership:
+    membership = SiteMembership(folder / "ward.federation")
     create_node_key(membership.node_key)
     membership.authority.write_bytes(authority.pem)
     paper = invite(authority=authority.pem.decode(), address=f"localhost:{port}")

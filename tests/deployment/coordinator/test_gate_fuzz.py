@@ -14,8 +14,8 @@ from google.protobuf.descriptor import FieldDescriptor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloister.deployment.coordinator.gate_authenticator import Door
-from cloister.deployment.coordinator.gate_book import Book, Page, Question
+from cloister.deployment.coordinator.gate_authenticator import MemberAuthenticator
+from cloister.deployment.coordinator.gate_book import Book, MemberPage, PendingQuestion
 from cloister.deployment.coordinator.gate_calls import CALLS, REQUESTS, Caller, judge, parse
 from cloister.deployment.coordinator.gate_forward import Gate
 from cloister.deployment.coordinator.gate_objects import parts_of, why_unfit
@@ -59,7 +59,7 @@ class Asked:
         self.passed: list[bytes] = []
         self.said: Mapping[str, bytes] = {}
         self.gate = Gate(
-            Door(self.folder.members, lambda: datetime.now(UTC)),
+            MemberAuthenticator(self.folder.members, lambda: datetime.now(UTC)),
             Book(self.folder.state / "asked"),
             Largest(self.folder.largest),
             lambda site, size: None,
@@ -298,7 +298,7 @@ HEADS = st.builds(
 
 @given(content=st.binary(max_size=200) | HEADS, is_reply=st.booleans())
 def test_any_object_is_judged(content: bytes, is_reply: bool) -> None:
-    question = Question(
+    question = PendingQuestion(
         run=RUN,
         kind="train",
         objects=frozenset(),
@@ -315,7 +315,7 @@ def test_any_object_is_judged(content: bytes, is_reply: bool) -> None:
 @given(said=requests())
 def test_whoever_was_asked_nothing_pushes_and_fetches_nothing(said: tuple[str, bytes]) -> None:
     call, body = said
-    caller = Caller("key", Page(node=gates.NODE), lambda node: False, lambda run: 10**9, 0.0)
+    caller = Caller("key", MemberPage(node=gates.NODE), lambda node: False, lambda run: 10**9, 0.0)
     request = parse(call, body)
     assert request is not None
     if judge(request, caller) is None:
@@ -343,6 +343,6 @@ def test_any_page_and_any_list_of_sizes_can_be_read(asked: Asked, document: byte
     folder.mkdir(exist_ok=True)
     book = Book(folder)
     book._place("key").write_bytes(document)
-    assert isinstance(book.page("key"), Page)
+    assert isinstance(book.page("key"), MemberPage)
     (folder / "largest.json").write_bytes(document)
     assert Largest(folder / "largest.json")(RUN) >= 0

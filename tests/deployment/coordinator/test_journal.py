@@ -11,7 +11,7 @@ from cloister.deployment.coordinator import journal
 from cloister.deployment.coordinator.journal import (
     ENDED,
     Run,
-    Standing,
+    RunStatus,
     all_runs,
     ask_to_stop,
     change_run,
@@ -24,7 +24,7 @@ from cloister.deployment.coordinator.journal import (
 from cloister.errors import BadFileError
 
 
-def begun(folder: Path, name: str = "run", standing: Standing = Standing.RUNNING) -> Path:
+def begun(folder: Path, name: str = "run", standing: RunStatus = RunStatus.RUNNING) -> Path:
     place = folder / name
     place.mkdir(parents=True)
     write_run(place, Run(name=name, standing=standing, flower_run=7, sites=("a", "b")))
@@ -55,33 +55,35 @@ def test_a_damaged_run_is_named_and_hides_no_other(tmp_path: Path, text: str) ->
     with pytest.raises(BadFileError, match="damaged"):
         read_run(place)
     broken, other = all_runs(tmp_path)
-    assert (broken.name, broken.standing, broken.exit_code) == ("broken", Standing.FAILED, 3)
+    assert (broken.name, broken.standing, broken.exit_code) == ("broken", RunStatus.FAILED, 3)
     assert "damaged" in broken.error
-    assert (other.name, other.standing) == ("other", Standing.RUNNING)
+    assert (other.name, other.standing) == ("other", RunStatus.RUNNING)
 
 
-@pytest.mark.parametrize("standing", Standing)
-def test_what_asking_to_stop_comes_to(tmp_path: Path, standing: Standing) -> None:
+@pytest.mark.parametrize("standing", RunStatus)
+def test_what_asking_to_stop_comes_to(tmp_path: Path, standing: RunStatus) -> None:
     place = begun(tmp_path, standing=standing)
     assert ask_to_stop(place).standing is standing
     now = read_run(place).standing
     if standing in ENDED:
         assert now is standing
-    elif standing in (Standing.RUNNING, Standing.STOPPING):
-        assert now is Standing.STOPPING
+    elif standing in (RunStatus.RUNNING, RunStatus.STOPPING):
+        assert now is RunStatus.STOPPING
     else:
-        assert now is Standing.STOPPED  # nobody executes it
+        assert now is RunStatus.STOPPED  # nobody executes it
 
 
 def test_a_stop_is_not_forgotten(tmp_path: Path) -> None:
     """Whoever executes the run says what it does; that does not undo what was asked."""
     place = begun(tmp_path)
     ask_to_stop(place)
-    assert change_run(place, standing=Standing.RUNNING, flower_run=8).standing is Standing.STOPPING
-    assert change_run(place, standing=Standing.INTERRUPTED).standing is Standing.STOPPED
+    assert (
+        change_run(place, standing=RunStatus.RUNNING, flower_run=8).standing is RunStatus.STOPPING
+    )
+    assert change_run(place, standing=RunStatus.INTERRUPTED).standing is RunStatus.STOPPED
     other = begun(tmp_path, "other")
     ask_to_stop(other)
-    assert change_run(other, standing=Standing.FINISHED).standing is Standing.FINISHED
+    assert change_run(other, standing=RunStatus.FINISHED).standing is RunStatus.FINISHED
 
 
 ADD = """

@@ -21,7 +21,7 @@ from cloister.deployment.coordinator.members import (
     MEMBERSHIP_LIFE,
     Member,
     Members,
-    Standing,
+    MemberStatus,
     approved,
     changing,
     connecting,
@@ -29,7 +29,7 @@ from cloister.deployment.coordinator.members import (
     read_members,
     revoked,
 )
-from cloister.deployment.enrolment.documents import Request
+from cloister.deployment.enrolment.documents import JoinRequest
 from cloister.errors import BadFileError, CloisterError, NetworkError, UsageError
 from tests.support.papers import DAY, NOW, request
 
@@ -400,8 +400,8 @@ class Joining(RuleBasedStateMachine):
     @invariant()
     def what_is_kept_is_what_happened(self) -> None:
         for site, member in read_members(self.path).items():
-            assert member.standing is Standing(self.model[site].standing)
-            assert isinstance(request(site), Request)
+            assert member.standing is MemberStatus(self.model[site].standing)
+            assert isinstance(request(site), JoinRequest)
             spoilt = {request(site, node=key).node_key for key in self.model[site].spoilt}
             assert set(member.former_keys) == spoilt
 

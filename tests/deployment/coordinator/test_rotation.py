@@ -23,7 +23,7 @@ from cloister.deployment.enrolment.documents import write_invite
 from cloister.deployment.enrolment.node_key import create_node_key
 from cloister.deployment.enrolment.succession import certificates, read_succession, write_succession
 from cloister.deployment.site.connectivity import reach
-from cloister.deployment.site.joining import Membership
+from cloister.deployment.site.joining import SiteMembership
 from cloister.deployment.site.open_ledger import begin_ledger
 from cloister.deployment.site.trust import settle, take_succession, trusts
 from cloister.errors import BadFileError, NetworkError, UsageError
@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> ServerFolder:
 
 
 @pytest.fixture
-def site(folder: ServerFolder, tmp_path: Path) -> Membership:
+def site(folder: ServerFolder, tmp_path: Path) -> SiteMembership:
     return joined(folder, tmp_path / "ward.federation")
 
 
@@ -56,8 +56,8 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def joined(folder: ServerFolder, path: Path) -> Membership:
-    made = Membership(path)
+def joined(folder: ServerFolder, path: Path) -> SiteMembership:
+    made = SiteMembership(path)
     create_node_key(made.node_key)
     pem = folder.certificate.read_bytes()
     made.authority.write_bytes(pem)
@@ -76,7 +76,7 @@ def serving(folder: ServerFolder) -> Iterator[None]:
         yield
 
 
-def connects(folder: ServerFolder, site: Membership) -> bool:
+def connects(folder: ServerFolder, site: SiteMembership) -> bool:
     """Whether the site's TLS takes what the endpoint shows; `reach` and a client agree."""
     context = ssl.create_default_context(cafile=str(site.authority))
     url = f"https://{folder.config.address}/v1/fleet/{CALL}"
@@ -90,7 +90,7 @@ def connects(folder: ServerFolder, site: Membership) -> bool:
 
 
 def test_each_site_reaches_the_coordinator_before_during_and_after(
-    folder: ServerFolder, site: Membership, tmp_path: Path
+    folder: ServerFolder, site: SiteMembership, tmp_path: Path
 ) -> None:
     now = _now()
     slow = joined(folder, tmp_path / "slow.federation")  # takes the paper after the switch
@@ -119,7 +119,7 @@ def test_each_site_reaches_the_coordinator_before_during_and_after(
 
 
 def test_the_papers_hold_before_and_after_the_overlap(
-    folder: ServerFolder, site: Membership
+    folder: ServerFolder, site: SiteMembership
 ) -> None:
     now, paper = _now(), announce(folder, _now(), None)
     first = site.invite
@@ -132,7 +132,7 @@ def test_the_papers_hold_before_and_after_the_overlap(
         assert site.invite
 
 
-def test_a_second_rotation_follows_the_first(folder: ServerFolder, site: Membership) -> None:
+def test_a_second_rotation_follows_the_first(folder: ServerFolder, site: SiteMembership) -> None:
     now, place = _now(), folder.path / "succession.json"
     first = announce(folder, now, None)
     take_succession(site.path, place, first.fingerprint, now)
@@ -150,7 +150,7 @@ def test_a_second_rotation_follows_the_first(folder: ServerFolder, site: Members
     assert not settle(site.path, later + OVERLAP)
 
 
-def test_a_rotation_within_another_s_overlap(folder: ServerFolder, site: Membership) -> None:
+def test_a_rotation_within_another_s_overlap(folder: ServerFolder, site: SiteMembership) -> None:
     """As when the new key was read at once; a site that missed a paper takes both in order."""
     now, first_pem = _now(), folder.certificate.read_bytes()
     soon = now + timedelta(minutes=5)
@@ -174,7 +174,7 @@ def test_a_rotation_within_another_s_overlap(folder: ServerFolder, site: Members
 
 
 def test_no_authority_is_trusted_without_the_other_channel(
-    folder: ServerFolder, site: Membership
+    folder: ServerFolder, site: SiteMembership
 ) -> None:
     paper, place = announce(folder, NOW, None), folder.path / "succession.json"
     before = sorted(site.path.iterdir()), site.authority.read_bytes()
@@ -187,7 +187,7 @@ def test_no_authority_is_trusted_without_the_other_channel(
 
 @pytest.mark.parametrize("kind", ["by another", "of another", "by a former one", "no authority"])
 def test_a_paper_that_is_not_the_coordinator_s_is_refused(
-    folder: ServerFolder, site: Membership, tmp_path: Path, kind: str
+    folder: ServerFolder, site: SiteMembership, tmp_path: Path, kind: str
 ) -> None:
     good, path = announce(folder, NOW, None), tmp_path / "paper.json"
     former = folder.authority
@@ -285,7 +285,7 @@ def test_the_documented_commands_rotate(
         words = ["coordinator/succession.json" if w == "succession.json" else w for w in words]
         assert run(words) == 0
         told = capsys.readouterr().out
-    membership = Membership(tmp_path / "st-marys.federation")
+    membership = SiteMembership(tmp_path / "st-marys.federation")
     new = (tmp_path / "coordinator" / "ca.crt").read_bytes()
     assert certificates(membership.authority.read_bytes())[-1] == new
     assert settle(membership.path, _now() + timedelta(days=61))

@@ -11,7 +11,7 @@ import pytest
 
 from cloister.deployment.coordinator import service
 from cloister.deployment.coordinator.folder import ServerConfig, ServerFolder
-from cloister.deployment.coordinator.journal import Run, Standing, change_run, read_run, write_run
+from cloister.deployment.coordinator.journal import Run, RunStatus, change_run, read_run, write_run
 from cloister.deployment.coordinator.members import (
     approved,
     changing,
@@ -19,7 +19,12 @@ from cloister.deployment.coordinator.members import (
     read_members,
     revoked,
 )
-from cloister.deployment.coordinator.service import Service, programs_of, refuse_taken, submit
+from cloister.deployment.coordinator.service import (
+    CoordinatorService,
+    programs_of,
+    refuse_taken,
+    submit,
+)
 from cloister.deployment.enrolment.authority import ENDPOINT_LIFE
 from cloister.deployment.flower.control import Node
 from cloister.errors import BadFileError, NetworkError
@@ -85,8 +90,8 @@ class Process:
         self.pid = pid
 
 
-def running(folder: ServerFolder, pid: int = 100) -> Service:
-    made = Service(folder)
+def running(folder: ServerFolder, pid: int = 100) -> CoordinatorService:
+    made = CoordinatorService(folder)
     made.supervisor.children["superlink"].process = Process(pid)  # type: ignore[assignment]
     return made
 
@@ -219,7 +224,7 @@ class Clock:
         return self.at
 
 
-def begun(folder: ServerFolder, standing: Standing = Standing.INTERRUPTED) -> Run:
+def begun(folder: ServerFolder, standing: RunStatus = RunStatus.INTERRUPTED) -> Run:
     place = folder.run("triage")
     place.mkdir()
     (place / "recipe.toml").write_text("[study]\n")
@@ -233,10 +238,10 @@ def test_a_run_that_starts_at_once_is_not_called_waiting(
 ) -> None:
     """The executor may say that it runs before the SuperLink's answer is here."""
     run, place = begun(folder), folder.run("triage")
-    link.on_start = lambda: change_run(place, standing=Standing.RUNNING) and None
-    assert submit(folder, run).standing is Standing.RUNNING
+    link.on_start = lambda: change_run(place, standing=RunStatus.RUNNING) and None
+    assert submit(folder, run).standing is RunStatus.RUNNING
     now = read_run(place)
-    assert (now.standing, now.flower_run, now.resumed) == (Standing.RUNNING, 42, 4)
+    assert (now.standing, now.flower_run, now.resumed) == (RunStatus.RUNNING, 42, 4)
 
 
 def test_a_run_that_could_not_be_handed_over_stands_as_before(
@@ -257,10 +262,10 @@ def test_interrupted_runs_go_on_by_themselves_and_not_for_ever(
     (folder.runs / "broken").mkdir()
     (folder.runs / "broken" / "run.json").write_text("damaged")
     made._resume()
-    assert read_run(place).standing is Standing.SUBMITTED
-    change_run(place, standing=Standing.INTERRUPTED, resumed=service.MOST_RESUMES)
+    assert read_run(place).standing is RunStatus.SUBMITTED
+    change_run(place, standing=RunStatus.INTERRUPTED, resumed=service.MOST_RESUMES)
     made._resume()
-    assert read_run(place).standing is Standing.FAILED
+    assert read_run(place).standing is RunStatus.FAILED
     assert "interrupted 20 times" in read_run(place).error
 
 

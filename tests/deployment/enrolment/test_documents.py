@@ -14,14 +14,14 @@ from cloister.canonical import canonical
 from cloister.deployment.enrolment.documents import (
     LARGEST,
     VERSIONS,
+    Approval,
     Invite,
-    Request,
-    Welcome,
+    JoinRequest,
     content_of,
     kind_of,
+    read_approval,
     read_invite,
-    read_request,
-    read_welcome,
+    read_join_request,
     write_invite,
     write_request,
     write_welcome,
@@ -32,11 +32,11 @@ from cloister.ledger.signing import public_hex
 from tests.support.papers import DAY, NOW, authority, invite, keys, request
 
 KINDS = ("invite", "request", "welcome")
-Paper = Invite | Request | Welcome
+Paper = Invite | JoinRequest | Approval
 
 
-def welcome() -> Welcome:
-    return Welcome(
+def welcome() -> Approval:
+    return Approval(
         coordinator="hub",
         site="ward",
         request=request().fingerprint,
@@ -59,7 +59,9 @@ def write(folder: Path, kind: str) -> Path:
 def read(path: Path, kind: str) -> Paper:
     if kind == "invite":
         return read_invite(path, NOW)
-    return read_request(path) if kind == "request" else read_welcome(path, authority().pem, NOW)
+    return (
+        read_join_request(path) if kind == "request" else read_approval(path, authority().pem, NOW)
+    )
 
 
 def edited(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
@@ -141,7 +143,7 @@ def test_a_request_is_signed_by_both_of_its_keys(tmp_path: Path) -> None:
     for node, ledger in (("other", "ward"), ("ward", "other")):
         write_request(path, request(), keys(node).node, keys(ledger).ledger)
         with pytest.raises(NetworkError, match="not signed by the keys that it brings"):
-            read_request(path)
+            read_join_request(path)
 
 
 def test_a_paper_of_another_authority_is_refused(tmp_path: Path) -> None:
@@ -151,7 +153,7 @@ def test_a_paper_of_another_authority_is_refused(tmp_path: Path) -> None:
         read_invite(path, NOW)
     write_welcome(path, welcome(), authority("another"))
     with pytest.raises(NetworkError, match="not signed by the coordinator"):
-        read_welcome(path, authority().pem, NOW)
+        read_approval(path, authority().pem, NOW)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -178,7 +180,7 @@ def test_no_signature_on_a_paper_holds_for_the_bare_text(tmp_path: Path) -> None
         }
 
     with pytest.raises(NetworkError):
-        read_request(edited(path, resign))
+        read_join_request(edited(path, resign))
 
 
 @pytest.mark.parametrize("version", [0, VERSIONS["invite"] + 1, "1", None, True, 1.0, [1]])
@@ -312,7 +314,7 @@ def earlier(path: Path) -> Path:
 
 def test_a_welcome_from_before_there_was_a_key_is_read_and_brings_none(tmp_path: Path) -> None:
     path = earlier(tmp_path / "welcome.json")
-    assert read_welcome(path, authority().pem, NOW) == replace(welcome(), coordinator_key="")
+    assert read_approval(path, authority().pem, NOW) == replace(welcome(), coordinator_key="")
 
 
 @pytest.mark.parametrize("version", [1, 3, True, "2"])
@@ -320,15 +322,15 @@ def test_a_welcome_is_of_the_version_that_was_signed(tmp_path: Path, version: ob
     """Nobody takes the key out of one, or puts one in, by calling it another version."""
     path = edited(write(tmp_path, "welcome"), lambda d: d.update(version=version))
     with pytest.raises(BadFileError):
-        read_welcome(path, authority().pem, NOW)
+        read_approval(path, authority().pem, NOW)
     stripped = edited(path, lambda d: (d.update(version=1), d["body"].pop("coordinator_key")))
     with pytest.raises(NetworkError, match="not signed by the coordinator"):
-        read_welcome(stripped, authority().pem, NOW)
+        read_approval(stripped, authority().pem, NOW)
     added = edited(
         earlier(path), lambda d: (d.update(version=2), d["body"].update(coordinator_key="ab" * 32))
     )
     with pytest.raises(NetworkError, match="not signed by the coordinator"):
-        read_welcome(added, authority().pem, NOW)
+        read_approval(added, authority().pem, NOW)
 
 
 @pytest.mark.parametrize("key", ["", "ab", "AB" * 32, "ab" * 33, "zz" * 32])
@@ -336,7 +338,7 @@ def test_a_welcome_with_no_key_that_could_be_is_damaged(tmp_path: Path, key: str
     path = tmp_path / "welcome.json"
     write_welcome(path, replace(welcome(), coordinator_key=key), authority())
     with pytest.raises(BadFileError, match="the welcome is damaged"):
-        read_welcome(path, authority().pem, NOW)
+        read_approval(path, authority().pem, NOW)
 
 
 def test_an_invite_is_void_after_its_time(tmp_path: Path) -> None:
@@ -350,7 +352,7 @@ def test_an_invite_is_void_after_its_time(tmp_path: Path) -> None:
 def test_a_welcome_is_void_after_its_time(tmp_path: Path) -> None:
     path = write(tmp_path, "welcome")
     with pytest.raises(NetworkError, match=r"was valid until .*approve the request anew"):
-        read_welcome(path, authority().pem, NOW + 366 * DAY)
+        read_approval(path, authority().pem, NOW + 366 * DAY)
 
 
 @pytest.mark.parametrize("when", ["", "soon", "2027-03-01", "2027-03-01T12:00:00", "9" * 40])

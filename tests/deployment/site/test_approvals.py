@@ -17,8 +17,8 @@ from cloister.client.policy_file import (
     SitePolicy,
 )
 from cloister.client.site_file import EXAMPLE, RecordsConfig, SiteConfig, SiteFile, read_site
-from cloister.client.terms import Terms, accepted_terms
-from cloister.deployment.site.approvals import State, judge, unmet
+from cloister.client.terms import StudyTerms, accepted_terms
+from cloister.deployment.site.approvals import ApprovalState, judge, unmet
 from cloister.deployment.site.decisions import Decision, Kind
 from cloister.errors import RecipeError, UsageError
 from cloister.ledger.stated import of_plan
@@ -60,11 +60,11 @@ def study(*assignments: str) -> Recipe:
     return parse_recipe("", [f"model.sha256='{BASE}'", f"task.labels={list(LABELS)}", *assignments])
 
 
-def terms(file: SiteFile | None = None, *assignments: str) -> Terms:
+def terms(file: SiteFile | None = None, *assignments: str) -> StudyTerms:
     return accepted_terms(file or site(), study(*assignments))
 
 
-def decided(*rows: tuple[Kind, int], of: Terms, at: datetime = NOW) -> list[Decision]:
+def decided(*rows: tuple[Kind, int], of: StudyTerms, at: datetime = NOW) -> list[Decision]:
     """Decisions about a study on its terms, in order, each by an account."""
     return [
         Decision(
@@ -81,7 +81,7 @@ def decided(*rows: tuple[Kind, int], of: Terms, at: datetime = NOW) -> list[Deci
     ]
 
 
-def state(of: Terms, decisions: Sequence[Decision] = (), now: datetime = NOW) -> State:
+def state(of: StudyTerms, decisions: Sequence[Decision] = (), now: datetime = NOW) -> ApprovalState:
     return judge(of, decisions, now).state
 
 
@@ -91,38 +91,38 @@ FOUR_EYES = site(ApprovalsConfig(needed=2))
 
 def test_nothing_is_let_in_before_somebody_says_so() -> None:
     of = terms()
-    assert state(of) is State.WAITING
-    assert state(of, decided((YES, 1), of=of)) is State.APPROVED
+    assert state(of) is ApprovalState.WAITING
+    assert state(of, decided((YES, 1), of=of)) is ApprovalState.APPROVED
 
 
-SAID: dict[str, tuple[list[tuple[Kind, int]], State]] = {
-    "a rejection after it": ([(YES, 1), (NO, 2)], State.REJECTED),
-    "a rejection by the same": ([(YES, 1), (NO, 1)], State.REJECTED),
-    "approved again": ([(YES, 1), (NO, 2), (YES, 1)], State.APPROVED),
-    "rejected again": ([(NO, 2), (YES, 1), (NO, 2)], State.REJECTED),
-    "rejected alone": ([(NO, 1)], State.REJECTED),
+SAID: dict[str, tuple[list[tuple[Kind, int]], ApprovalState]] = {
+    "a rejection after it": ([(YES, 1), (NO, 2)], ApprovalState.REJECTED),
+    "a rejection by the same": ([(YES, 1), (NO, 1)], ApprovalState.REJECTED),
+    "approved again": ([(YES, 1), (NO, 2), (YES, 1)], ApprovalState.APPROVED),
+    "rejected again": ([(NO, 2), (YES, 1), (NO, 2)], ApprovalState.REJECTED),
+    "rejected alone": ([(NO, 1)], ApprovalState.REJECTED),
 }
 
 
 @pytest.mark.parametrize(("rows", "found"), SAID.values(), ids=SAID.keys())
 def test_a_rejection_is_final_until_it_is_approved_again(
-    rows: list[tuple[Kind, int]], found: State
+    rows: list[tuple[Kind, int]], found: ApprovalState
 ) -> None:
     of = terms()
     assert state(of, decided(*rows, of=of)) is found
 
 
-EYES: dict[str, tuple[list[tuple[Kind, int]], State]] = {
-    "one": ([(YES, 1)], State.WAITING),
-    "one, twice": ([(YES, 1), (YES, 1), (YES, 1)], State.WAITING),
-    "two": ([(YES, 1), (YES, 2)], State.APPROVED),
-    "one before and one after a rejection": ([(YES, 1), (NO, 3), (YES, 2)], State.WAITING),
-    "two after a rejection": ([(YES, 1), (NO, 1), (YES, 2), (YES, 1)], State.APPROVED),
+EYES: dict[str, tuple[list[tuple[Kind, int]], ApprovalState]] = {
+    "one": ([(YES, 1)], ApprovalState.WAITING),
+    "one, twice": ([(YES, 1), (YES, 1), (YES, 1)], ApprovalState.WAITING),
+    "two": ([(YES, 1), (YES, 2)], ApprovalState.APPROVED),
+    "one before and one after a rejection": ([(YES, 1), (NO, 3), (YES, 2)], ApprovalState.WAITING),
+    "two after a rejection": ([(YES, 1), (NO, 1), (YES, 2), (YES, 1)], ApprovalState.APPROVED),
 }
 
 
 @pytest.mark.parametrize(("rows", "found"), EYES.values(), ids=EYES.keys())
-def test_four_eyes_are_two_accounts(rows: list[tuple[Kind, int]], found: State) -> None:
+def test_four_eyes_are_two_accounts(rows: list[tuple[Kind, int]], found: ApprovalState) -> None:
     of = terms(FOUR_EYES)
     decisions = decided(*rows, of=of)
     # Whatever they call themselves.
@@ -132,22 +132,22 @@ def test_four_eyes_are_two_accounts(rows: list[tuple[Kind, int]], found: State) 
 
 def test_only_the_operators_that_are_named_count() -> None:
     of = terms(site(ApprovalsConfig(needed=2, operators=("user 1", "user 2"))))
-    assert state(of, decided((YES, 1), (YES, 3), of=of)) is State.WAITING
-    assert state(of, decided((YES, 1), (YES, 2), of=of)) is State.APPROVED
-    assert state(of, decided((YES, 1), (YES, 2), (NO, 3), of=of)) is State.REJECTED
+    assert state(of, decided((YES, 1), (YES, 3), of=of)) is ApprovalState.WAITING
+    assert state(of, decided((YES, 1), (YES, 2), of=of)) is ApprovalState.APPROVED
+    assert state(of, decided((YES, 1), (YES, 2), (NO, 3), of=of)) is ApprovalState.REJECTED
     with pytest.raises(UsageError, match="could ever be approved"):
         ApprovalsConfig(needed=2, operators=("alice",))
 
 
 def test_an_approval_ends_when_the_site_says_so() -> None:
     of = terms(site(ApprovalsConfig(days=30.0)))
-    for age, found in ((0, State.APPROVED), (29, State.APPROVED), (30, State.WAITING)):
+    for age, found in ((0, ApprovalState.APPROVED), (29, ApprovalState.APPROVED), (30, ApprovalState.WAITING)):
         decisions = decided((YES, 1), of=of, at=NOW - timedelta(days=age))
         assert state(of, decisions) is found, age
     ahead = decided((YES, 1), of=of, at=NOW + timedelta(days=1))  # a clock that was set back
-    assert state(of, ahead) is State.WAITING
+    assert state(of, ahead) is ApprovalState.WAITING
     old = decided((YES, 1), of=of, at=NOW - timedelta(days=3000))
-    assert state(replace(of, file=site()), old) is State.APPROVED
+    assert state(replace(of, file=site()), old) is ApprovalState.APPROVED
 
 
 def test_an_approval_is_of_one_digest() -> None:
@@ -161,7 +161,7 @@ def test_an_approval_is_of_one_digest() -> None:
         "federation.num_rounds=29",
         "privacy.epsilon=7.5",
     ):
-        assert state(terms(site(), change), decisions) is State.WAITING, change
+        assert state(terms(site(), change), decisions) is ApprovalState.WAITING, change
 
 
 def changed(policy: SitePolicy = POLICY, **own: object) -> SiteFile:
@@ -189,9 +189,9 @@ def test_an_approval_is_of_the_terms_that_were_shown(file: SiteFile) -> None:
     decisions = decided((YES, 1), of=of)
     now = terms(file)
     verdict = judge(now, decisions, NOW)
-    assert verdict.state is State.WAITING
+    assert verdict.state is ApprovalState.WAITING
     assert "other terms" in verdict.why
-    assert state(now, [*decisions, *decided((NO, 1), of=of)]) is State.REJECTED
+    assert state(now, [*decisions, *decided((NO, 1), of=of)]) is ApprovalState.REJECTED
 
 
 def test_an_approval_stays_where_a_change_does_not_touch_the_study() -> None:
@@ -199,14 +199,14 @@ def test_an_approval_stays_where_a_change_does_not_touch_the_study() -> None:
     budget = replace(TIGHT.budget, study_epsilon=19.0)
     more = replace(TIGHT.accept, base_sha256=(BASE, OTHER, "ef" * 32))
     file = changed(replace(TIGHT, budget=budget, accept=more), max_round_seconds=60.0)
-    assert state(terms(file), decided((YES, 1), of=of)) is State.APPROVED
+    assert state(terms(file), decided((YES, 1), of=of)) is ApprovalState.APPROVED
 
 
 def test_a_rejection_stands_against_standing_approvals() -> None:
     of = terms(site(ApprovalsConfig(standing=(STANDING,))))
-    assert state(of) is State.APPROVED
-    assert state(of, decided((NO, 1), of=of)) is State.REJECTED
-    assert state(of, decided((NO, 1), (YES, 1), of=of)) is State.APPROVED
+    assert state(of) is ApprovalState.APPROVED
+    assert state(of, decided((NO, 1), of=of)) is ApprovalState.REJECTED
+    assert state(of, decided((NO, 1), (YES, 1), of=of)) is ApprovalState.APPROVED
 
 
 # What breaks one condition of `STANDING`, and the condition.
@@ -226,7 +226,7 @@ def test_every_condition_of_a_standing_approval_must_hold(
     file = site(ApprovalsConfig(standing=(STANDING,)))
     assert unmet(STANDING, terms(file), NOW) == []
     of = terms(file, *changes)
-    assert state(of) is State.WAITING
+    assert state(of) is ApprovalState.WAITING
     (said,) = unmet(STANDING, of, NOW)
     assert said.startswith(f"{condition}:")
 
@@ -234,8 +234,8 @@ def test_every_condition_of_a_standing_approval_must_hold(
 def test_a_standing_approval_ends_with_its_last_day() -> None:
     of = terms(site(ApprovalsConfig(standing=(STANDING,))))
     for now, found in (
-        (datetime(2027, 6, 30, 23, 59, tzinfo=UTC), State.APPROVED),
-        (datetime(2027, 7, 1, 0, 0, tzinfo=UTC), State.WAITING),
+        (datetime(2027, 6, 30, 23, 59, tzinfo=UTC), ApprovalState.APPROVED),
+        (datetime(2027, 7, 1, 0, 0, tzinfo=UTC), ApprovalState.WAITING),
     ):
         assert state(of, now=now) is found
 
@@ -244,9 +244,9 @@ def test_shared_noise_is_let_in_where_the_approval_says_so() -> None:
     of = terms(site(ApprovalsConfig(standing=(STANDING,))))
     sharing = Sharing(sites=4, missing=0, colluding=1, bits=32)
     shared = replace(of, plan=replace(of.plan, sharing=sharing))
-    assert state(shared) is State.WAITING
+    assert state(shared) is ApprovalState.WAITING
     meant = site(ApprovalsConfig(standing=(replace(STANDING, shared_noise=True),)))
-    assert state(replace(shared, file=meant)) is State.APPROVED
+    assert state(replace(shared, file=meant)) is ApprovalState.APPROVED
 
 
 @settings(max_examples=150, deadline=None)
@@ -289,7 +289,7 @@ def test_a_standing_approval_never_lets_in_what_breaks_a_condition(data: st.Data
         site(ApprovalsConfig(standing=(standing,))),
         records=RecordsConfig(task="sequence-classification", labels=declared),
     )
-    of = Terms(file, recipe, plan)
+    of = StudyTerms(file, recipe, plan)
     allowed = declared if standing.labels is None else standing.labels
     holds = (
         base in standing.base_sha256
@@ -300,7 +300,7 @@ def test_a_standing_approval_never_lets_in_what_breaks_a_condition(data: st.Data
         and standing.until >= NOW.date()
         and set(named) <= set(allowed)
     )
-    assert (state(of) is State.APPROVED) == holds
+    assert (state(of) is ApprovalState.APPROVED) == holds
 
 
 ROW = """

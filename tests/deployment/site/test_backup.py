@@ -24,7 +24,7 @@ from cloister.client.site_file import EXAMPLE, SiteFile, read_site
 from cloister.deployment.coordinator.folder import ServerConfig, ServerFolder
 from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.deployment.site.backup import LEFT_OUT, back_up
-from cloister.deployment.site.joining import Membership
+from cloister.deployment.site.joining import SiteMembership
 from cloister.deployment.site.open_ledger import begin_ledger, open_ledger
 from cloister.deployment.site.restore import restore
 from cloister.errors import BadFileError, CloisterError, LedgerError, RefusedError, UsageError
@@ -109,7 +109,7 @@ def test_a_deleted_site_comes_back_and_goes_on(place: Path) -> None:
     file = make_site(place / "ward")
     reserved(open_ledger(file), ROUNDS + 1)  # a crash cut it off
     sent = {number: again(file, number) for number in range(1, ROUNDS + 1)}
-    before, node = tree(place / "ward"), Membership.of(file)
+    before, node = tree(place / "ward"), SiteMembership.of(file)
     made = back_up(file.path, place / "b.tar")
     assert stat.S_IMODE(made.path.stat().st_mode) == 0o600
     shutil.rmtree(place / "ward")
@@ -455,7 +455,7 @@ def test_a_restore_that_is_killed_anywhere_leaves_nothing_or_all(place: Path) ->
             whole = _killed_at(at, root, file if elsewhere else None)
             if (root / "ward").exists():
                 assert again(file, 2) == sent
-                assert Membership.of(file).node_key.exists()
+                assert SiteMembership.of(file).node_key.exists()
             else:
                 assert not whole
                 with pytest.raises(CloisterError):

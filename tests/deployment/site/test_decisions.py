@@ -20,7 +20,7 @@ from cloister.deployment.site import decisions
 from cloister.deployment.site import proposed as asked
 from cloister.deployment.site.decisions import MOST_BYTES, Decision, Decisions, Kind
 from cloister.deployment.site.proposed import KEPT, AskedStudies
-from cloister.deployment.site.service import Service
+from cloister.deployment.site.service import SiteService
 from cloister.errors import BadFileError, RefusedError, UsageError
 from cloister.recipe import parse_recipe, sent_document
 
@@ -176,7 +176,7 @@ def test_an_agent_of_another_account_reads_what_root_decided_and_decides_nothing
         Path(made).chmod(0o755)
         own = SiteConfig(name="ward", data="r.jsonl", public_records=9, ledger="r.ledger")
         file = SiteFile(Path(made) / "site.toml", own, parse_policy(EXAMPLE))
-        Service._share_approvals(cast(Service, SimpleNamespace(_file=file)), nobody.pw_uid)
+        SiteService._share_approvals(cast(SiteService, SimpleNamespace(_file=file)), nobody.pw_uid)
         kept, [(study, text)] = Decisions.of(file), recipes(1)
         old = os.umask(0o077)  # as the unit has it
         try:

@@ -10,21 +10,21 @@ import pytest
 from cloister.client.site_file import EXAMPLE, SiteFile, read_site
 from cloister.deployment.enrolment.coordinator_key import key_fingerprint
 from cloister.deployment.enrolment.documents import (
-    Request,
-    Welcome,
-    read_request,
+    JoinRequest,
+    Approval,
+    read_join_request,
     write_invite,
     write_welcome,
 )
 from cloister.deployment.enrolment.node_key import create_node_key, load_node_key, public_pem
 from cloister.deployment.site import study_text as study_words
-from cloister.deployment.site.joining import Membership, take_invite, take_welcome
+from cloister.deployment.site.joining import SiteMembership, take_invite, take_welcome
 from cloister.deployment.site.open_ledger import begin_ledger
 from cloister.deployment.site.trusted_key import trust, trusted_coordinator
 from cloister.errors import BadFileError, CloisterError, LedgerError, NetworkError, UsageError
 from cloister.ledger.ledger import Ledger
 from cloister.ledger.signing import public_hex
-from cloister.protocol.signed_questions import Coordinator
+from cloister.protocol.signed_questions import TrustedCoordinator
 from tests.support.papers import DAY, NOW, authority, invite, keys
 
 FINGERPRINT = invite().fingerprint
@@ -47,11 +47,11 @@ def invited(folder: Path, **changes: str) -> Path:
     return path
 
 
-def join(site: SiteFile, folder: Path, rotate: bool = False) -> Request:
+def join(site: SiteFile, folder: Path, rotate: bool = False) -> JoinRequest:
     return take_invite(site, invited(folder), FINGERPRINT, NOW, rotate)
 
 
-def welcomed(folder: Path, asked: Request, by: str = "hub", **changes: str) -> Path:
+def welcomed(folder: Path, asked: JoinRequest, by: str = "hub", **changes: str) -> Path:
     fields = {
         "coordinator": "hub",
         "site": "ward",
@@ -60,7 +60,7 @@ def welcomed(folder: Path, asked: Request, by: str = "hub", **changes: str) -> P
         "coordinator_key": KEY,
     }
     path = folder / "ward.welcome.json"
-    write_welcome(path, Welcome(**{**fields, **changes}), authority(by))
+    write_welcome(path, Approval(**{**fields, **changes}), authority(by))
     return path
 
 
@@ -69,15 +69,15 @@ def test_joining_begins_no_ledger(site: SiteFile, tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="no ledger yet; cloister site init"):
         join(other, tmp_path)
     assert not other.ledger.exists()
-    assert not Membership.of(other).path.exists()
+    assert not SiteMembership.of(other).path.exists()
 
 
 def test_a_site_joins(site: SiteFile, tmp_path: Path) -> None:
-    place = Membership.of(site)
+    place = SiteMembership.of(site)
     with pytest.raises(BadFileError, match="joined no federation"):
         assert place.invite
     asked = join(site, tmp_path)
-    assert read_request(place.request) == asked
+    assert read_join_request(place.request) == asked
     assert asked.ledger_key == Ledger(site.ledger).public_key
     assert asked.node_key == public_pem(load_node_key(place.node_key))
     assert (asked.site, asked.public_records) == ("ward", 1200)
@@ -97,14 +97,14 @@ def test_the_welcome_s_key_is_the_one_whose_questions_are_answered(
         trusted_coordinator(site)
     assert "has not taken yet" in study_words._asker(site)["in_words"]
     take_welcome(site, welcomed(tmp_path, asked), NOW)
-    assert trusted_coordinator(site) == Coordinator(KEY, "ward")
+    assert trusted_coordinator(site) == TrustedCoordinator(KEY, "ward")
     assert key_fingerprint(KEY) in study_words._asker(site)["in_words"]
     other = public_hex(keys("another").ledger)
     take_welcome(site, welcomed(tmp_path, asked, coordinator_key=other), NOW)
-    assert trusted_coordinator(site) == Coordinator(other, "ward")
+    assert trusted_coordinator(site) == TrustedCoordinator(other, "ward")
     with pytest.raises(NetworkError, match="not signed by the coord"):
         take_welcome(site, welcomed(tmp_path, asked, by="other", coordinator_key=KEY), NOW)
-    assert trusted_coordinator(site) == Coordinator(other, "ward")
+    assert trusted_coordinator(site) == TrustedCoordinator(other, "ward")
 
 
 def test_an_old_welcome_brings_no_key_back_that_was_renewed_since(
@@ -121,9 +121,9 @@ def test_an_old_welcome_brings_no_key_back_that_was_renewed_since(
     with pytest.raises(NetworkError, match="older than the welcome that was taken last"):
         take_welcome(site, first, NOW + DAY)
     assert trusted_coordinator(site).key == fresh
-    (Membership.of(site).path / "welcome.json").write_text("damaged")
+    (SiteMembership.of(site).path / "welcome.json").write_text("damaged")
     take_welcome(site, welcomed(tmp_path, asked, **renewal), NOW + DAY)
-    Membership.of(site).coordinator.unlink()  # lost: the newest paper still has it
+    SiteMembership.of(site).coordinator.unlink()  # lost: the newest paper still has it
     take_welcome(site, welcomed(tmp_path, asked, **renewal), NOW + DAY)
     assert trusted_coordinator(site).key == fresh
 
@@ -137,7 +137,7 @@ def test_a_key_that_is_damaged_trusts_nobody(
     site: SiteFile, tmp_path: Path, content: bytes
 ) -> None:
     take_welcome(site, welcomed(tmp_path, join(site, tmp_path)), NOW)
-    Membership.of(site).coordinator.write_bytes(content)
+    SiteMembership.of(site).coordinator.write_bytes(content)
     with pytest.raises(BadFileError, match="cloister site trust"):
         trusted_coordinator(site)
 
@@ -145,7 +145,7 @@ def test_a_key_that_is_damaged_trusts_nobody(
 def test_what_a_site_keeps_is_its_own(site: SiteFile, tmp_path: Path) -> None:
     asked = join(site, tmp_path)
     take_welcome(site, welcomed(tmp_path, asked), NOW)
-    place = Membership.of(site)
+    place = SiteMembership.of(site)
     assert stat.S_IMODE(place.path.stat().st_mode) == 0o700
     assert stat.S_IMODE(place.node_key.stat().st_mode) == 0o600
     assert {file.name for file in place.path.iterdir()} == {
@@ -170,7 +170,7 @@ def test_no_paper_is_taken_without_the_other_channel(site: SiteFile, tmp_path: P
             take_invite(site, path, wrong, NOW, False)
     with pytest.raises(UsageError, match="is shortened"):
         take_invite(site, path, FINGERPRINT[:-1], NOW, False)
-    assert not Membership.of(site).path.exists()
+    assert not SiteMembership.of(site).path.exists()
     assert take_invite(site, path, FINGERPRINT.upper(), NOW, False)
 
 
@@ -187,7 +187,7 @@ def test_a_site_has_one_coordinator(site: SiteFile, tmp_path: Path) -> None:
     write_invite(path, other, authority("other"))
     with pytest.raises(NetworkError, match="with another coordinator already"):
         take_invite(site, path, other.fingerprint, NOW, False)
-    assert Membership.of(site).invite == invite()
+    assert SiteMembership.of(site).invite == invite()
 
 
 def test_joining_again_changes_no_key(site: SiteFile, tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_an_invite_is_answered_in_time_and_once_answered_stays(
     with pytest.raises(NetworkError, match="ask the coordinator for another invite"):
         take_invite(site, path, FINGERPRINT, late, False)
     first = take_invite(site, path, FINGERPRINT, NOW, False)
-    kept = Membership.of(site).path / "invite.json"
+    kept = SiteMembership.of(site).path / "invite.json"
     for one in (path, kept):
         assert take_invite(site, one, FINGERPRINT, late, False) == first
 
@@ -211,24 +211,24 @@ def test_a_new_key_is_to_be_approved_anew(site: SiteFile, tmp_path: Path) -> Non
     first = join(site, tmp_path)
     old = welcomed(tmp_path, first)
     take_welcome(site, old, NOW)
-    kept = Membership.of(site).path / "invite.json"
+    kept = SiteMembership.of(site).path / "invite.json"
     second = take_invite(site, kept, FINGERPRINT, NOW + 200 * DAY, True)
     assert second.node_key != first.node_key
     assert (second.ledger_key, second.token) == (first.ledger_key, first.token)
-    assert not Membership.of(site).is_welcome()
+    assert not SiteMembership.of(site).is_welcome()
     with pytest.raises(NetworkError, match="another request than this site's last one"):
         take_welcome(site, old, NOW)
     take_welcome(site, welcomed(tmp_path, second), NOW)
-    assert Membership.of(site).is_welcome()
+    assert SiteMembership.of(site).is_welcome()
 
 
 def test_a_welcome_for_a_key_that_is_gone_is_refused(site: SiteFile, tmp_path: Path) -> None:
     """As after a crash between making a key and asking for it."""
     asked = join(site, tmp_path)
-    create_node_key(Membership.of(site).node_key)
+    create_node_key(SiteMembership.of(site).node_key)
     with pytest.raises(NetworkError, match="asks for another key"):
         take_welcome(site, welcomed(tmp_path, asked), NOW)
-    assert not Membership.of(site).is_welcome()
+    assert not SiteMembership.of(site).is_welcome()
 
 
 def test_a_welcome_that_is_not_this_site_s_is_refused(site: SiteFile, tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_a_welcome_that_is_not_this_site_s_is_refused(site: SiteFile, tmp_path: 
     for path, said in wrong[1:]:
         with pytest.raises(CloisterError, match=said):
             take_welcome(site, path, NOW + DAY)
-        assert not Membership.of(site).is_welcome()
+        assert not SiteMembership.of(site).is_welcome()
     take_welcome(site, wrong[0][0], NOW + DAY)
 
 
@@ -256,7 +256,7 @@ def test_an_invite_that_was_put_into_the_folder_is_not_believed(
 ) -> None:
     """It is signed by its own authority, which nobody compared."""
     join(site, tmp_path)
-    place = Membership.of(site)
+    place = SiteMembership.of(site)
     pem = authority("other").pem.decode()
     write_invite(
         place.path / "invite.json", invite(authority=pem, address="evil:1"), authority("other")
@@ -278,6 +278,6 @@ def test_an_address_that_was_changed_on_the_way_is_found(site: SiteFile, tmp_pat
 
 
 def test_a_folder_that_cannot_be_written_is_named(site: SiteFile, tmp_path: Path) -> None:
-    Membership.of(site).path.write_text("a file in its place")
+    SiteMembership.of(site).path.write_text("a file in its place")
     with pytest.raises(BadFileError, match="cannot be"):
         join(site, tmp_path)

@@ -13,7 +13,7 @@ from cloister.deployment.proxies import LOOPBACK
 from cloister.deployment.site import network, service
 from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.deployment.site.network import in_words, leave, needs_hub
-from cloister.deployment.site.service import Service
+from cloister.deployment.site.service import SiteService
 from tests.support.federation import federation
 
 BASES = {
@@ -55,7 +55,7 @@ def test_a_site_whose_base_is_here_asks_no_hub_and_has_no_network(
     assert ("may be fetched" in leave(file)) is fetches
     assert ("has no network" in in_words(file)) is not fetches
     assert left == ([] if fetches else [1])
-    for program in Service(file).supervisor.programs:
+    for program in SiteService(file).supervisor.programs:
         told = {name: program.environment.get(name) for name in OFFLINE}
         assert told == (dict.fromkeys(OFFLINE) if fetches else OFFLINE), program.name
         assert set(LOOPBACK) <= set(program.environment["NO_PROXY"].split(","))
@@ -69,7 +69,7 @@ def test_a_system_without_filters_says_so(joined: Path, monkeypatch: pytest.Monk
 def test_no_program_of_a_site_is_told_a_port(joined: Path) -> None:
     file = with_base(joined, "")
     folder = AgentFolder.of(file)
-    for program in Service(file).supervisor.programs:
+    for program in SiteService(file).supervisor.programs:
         assert not any(word.startswith("127.0.0.1") for word in program.command)
     assert stat.S_IMODE(folder.socket.parent.stat().st_mode) == 0o700
 
@@ -84,7 +84,7 @@ def test_the_socket_is_the_agent_s_where_it_has_a_user(
     monkeypatch.setattr(service, "_user", lambda name: nobody.pw_uid)
     file = with_base(joined, "")
     folder = AgentFolder.of(file)
-    Service(file)
+    SiteService(file)
     listening(folder.socket).close()
     for place, mode in ((folder.socket.parent, 0o700), (folder.socket, 0o600)):
         assert (place.stat().st_uid, stat.S_IMODE(place.stat().st_mode)) == (nobody.pw_uid, mode)

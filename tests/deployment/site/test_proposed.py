@@ -18,7 +18,7 @@ from cloister.deployment.enrolment.documents import write_invite
 from cloister.deployment.site import agent
 from cloister.deployment.site import opened_site as own
 from cloister.deployment.site.agent import NOTED_STRANGERS
-from cloister.deployment.site.joining import Membership
+from cloister.deployment.site.joining import SiteMembership
 from cloister.deployment.site.refusals import FIRST, LAST
 from cloister.errors import BadFileError, NetworkError, UsageError
 from cloister.ledger.ledger import Ledger
@@ -301,7 +301,7 @@ def test_a_site_without_a_coordinator_s_key_answers_nothing_until_it_is_told(
 ) -> None:
     """As one that joined before there was such a key."""
     asked, file = own_asked, read_site(own_asked.ward.folder / "site.toml")
-    place = Membership.of(file)
+    place = SiteMembership.of(file)
     place.coordinator.unlink()
     document = sent_document(asked.recipe)
     unchanged(asked, document, asked.question(), monkeypatch)
@@ -319,7 +319,7 @@ def taken(asked: Asked, key: Ed25519PrivateKey) -> None:
     from cloister.deployment.site.trusted_key import trust
 
     file = read_site(asked.ward.folder / "site.toml")
-    place = Membership.of(file)
+    place = SiteMembership.of(file)
     if not place.authority.exists():
         write_invite(place.path / "invite.json", invite(), authority())
         place.authority.write_bytes(authority().pem)

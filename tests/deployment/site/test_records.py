@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cloister.client.site_file import RecordsConfig, SiteFile, read_site
-from cloister.client.stamp import Stamp
+from cloister.client.stamp import ContentStamp
 from cloister.data.records import TextRecord
 from cloister.deployment.site.doctor_data import describe
 from cloister.deployment.site.read_apart import read_apart
@@ -140,7 +140,7 @@ def test_what_is_served_changes_at_a_reload_alone(tmp_path: Path) -> None:
     site(tmp_path, GOOD[:2])
     assert source.changed()
     assert source.current is before
-    assert source.reload().stamp == Stamp.of(file.data)
+    assert source.reload().stamp == ContentStamp.of(file.data)
     assert len(source.current.records) == 2
     assert not source.changed()
     assert source.document()["records"] == 2
@@ -179,7 +179,7 @@ def test_what_is_no_file_is_called_what_it_is_and_not_waited_for(
     kind: str, link: bool, tmp_path: Path
 ) -> None:
     file = site(tmp_path, list(GOOD))
-    stamp = Stamp.of(file.data)
+    stamp = ContentStamp.of(file.data)
     file.data.unlink()
     if link:
         odd_path(kind, tmp_path / "odd")

@@ -12,10 +12,10 @@ import pytest
 from cloister.cli.main import run
 from cloister.client.personal import PersonalAdapter
 from cloister.deployment.coordinator.folder import ServerConfig, ServerFolder
-from cloister.deployment.site.checks import Level
+from cloister.deployment.site.checks import CheckLevel
 from cloister.deployment.site.doctor_rights import rights
 from cloister.deployment.site.open_ledger import open_ledger
-from cloister.deployment.site.service import Service
+from cloister.deployment.site.service import SiteService
 from cloister.ledger.ledger import Ledger
 from cloister.ledger.storage import LedgerFile
 from cloister.owner_only import exposed, tighten
@@ -40,7 +40,7 @@ def place() -> Iterator[Path]:
 def test_nothing_of_a_site_is_others_to_read(place: Path) -> None:
     with open_umask():
         file = make_site(place / "ward")
-        Service(file)
+        SiteService(file)
         go_on(file, 3, 3)
     assert set(open_to_others(place / "ward")) == OPERATOR_S
     assert (place / "ward" / "ward.federation" / "node.key").exists()
@@ -63,30 +63,30 @@ def test_what_was_open_is_closed_when_it_is_opened(place: Path) -> None:
     open_ledger(file)
     go_on(file, 3, 3)
     assert PersonalAdapter.beside(file.ledger, "s" * 64).before(2, {"x.lora_B.weight": (2,)})
-    Service(file)
+    SiteService(file)
     assert set(open_to_others(place / "ward")) == {"records.ledger.key"}  # said aloud, not closed
 
 
 @pytest.mark.parametrize(
     ("open_up", "level"),
     [
-        ("records.jsonl 644", Level.WARN),
-        ("records.jsonl 660", Level.FAIL),
-        ("site.toml 646", Level.FAIL),
-        ("records.ledger 640", Level.WARN),
-        ("records.ledger.key 604", Level.WARN),
-        ("records.ledger.head 602", Level.FAIL),
-        ("ward.agent/own 755", Level.WARN),
-        ("ward.federation 777", Level.FAIL),
-        ("records.personal 750", Level.WARN),
-        (". 777", Level.FAIL),
-        (". 755", Level.WARN),
-        (". 1733", Level.PASS),
-        ("site.toml 644", Level.PASS),
-        ("ward.agent 711", Level.PASS),
+        ("records.jsonl 644", CheckLevel.WARN),
+        ("records.jsonl 660", CheckLevel.FAIL),
+        ("site.toml 646", CheckLevel.FAIL),
+        ("records.ledger 640", CheckLevel.WARN),
+        ("records.ledger.key 604", CheckLevel.WARN),
+        ("records.ledger.head 602", CheckLevel.FAIL),
+        ("ward.agent/own 755", CheckLevel.WARN),
+        ("ward.federation 777", CheckLevel.FAIL),
+        ("records.personal 750", CheckLevel.WARN),
+        (". 777", CheckLevel.FAIL),
+        (". 755", CheckLevel.WARN),
+        (". 1733", CheckLevel.PASS),
+        ("site.toml 644", CheckLevel.PASS),
+        ("ward.agent 711", CheckLevel.PASS),
     ],
 )
-def test_the_doctor_says_what_others_may(place: Path, open_up: str, level: Level) -> None:
+def test_the_doctor_says_what_others_may(place: Path, open_up: str, level: CheckLevel) -> None:
     file = make_site(place / "ward")
     for path in (place / "ward").rglob("*"):
         path.chmod(0o700 if path.is_dir() else 0o600)
@@ -97,12 +97,12 @@ def test_the_doctor_says_what_others_may(place: Path, open_up: str, level: Level
     (place / "ward" / name).chmod(int(mode, 8))
     outcome = rights(file)
     assert outcome.level is level
-    if level is not Level.PASS:
+    if level is not CheckLevel.PASS:
         path = place / "ward" / name
         assert str(path) in outcome.detail
         assert f"'{path}'" in outcome.remedy
     place.chmod(0o700)  # nobody gets in, so nothing is others'
-    assert rights(file).level is Level.PASS
+    assert rights(file).level is CheckLevel.PASS
 
 
 def test_the_doctor_looks_before_it_closes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from cloister.client.site_file import EXAMPLE, SiteFile, read_site
 from cloister.deployment.coordinator.folder import ServerConfig, ServerFolder
 from cloister.deployment.site import connectivity
 from cloister.deployment.site.agent_folder import AgentFolder
-from cloister.deployment.site.joining import Membership
+from cloister.deployment.site.joining import SiteMembership
 from cloister.deployment.site.open_ledger import begin_ledger
 from cloister.deployment.site.status import in_the_way
 from tests.support.federation import admit
@@ -49,11 +49,11 @@ def running(file: SiteFile, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_site_is_told_what_it_has_to_do_first(site: SiteFile) -> None:
     assert f"cloister site start {site.path}" in in_the_way(site)
-    folder = Membership.of(site).path
+    folder = SiteMembership.of(site).path
     (folder / "welcome.json").unlink()
     said = in_the_way(site)
     assert "has not let it in yet" in said
-    assert str(Membership.of(site).request) in said
+    assert str(SiteMembership.of(site).request) in said
     (folder / "invite.json").unlink()
     assert "has joined no federation" in in_the_way(site)
 
@@ -93,5 +93,5 @@ def test_an_invite_that_cannot_be_read_is_said(
     site: SiteFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running(site, monkeypatch)
-    (Membership.of(site).path / "invite.json").write_text("damaged")
+    (SiteMembership.of(site).path / "invite.json").write_text("damaged")
     assert "invite.json" in in_the_way(site)

@@ -12,9 +12,9 @@ from cloister.deployment.coordinator.rotation import OVERLAP, announce, switch
 from cloister.deployment.enrolment.succession import certificates
 from cloister.deployment.site import service
 from cloister.deployment.site.agent_folder import AgentFolder
-from cloister.deployment.site.joining import Membership, take_invite
+from cloister.deployment.site.joining import SiteMembership, take_invite
 from cloister.deployment.site.open_ledger import begin_ledger
-from cloister.deployment.site.service import Service
+from cloister.deployment.site.service import SiteService
 from cloister.deployment.site.trust import take_succession
 from tests.support.federation import admit
 
@@ -56,7 +56,7 @@ def test_a_running_site_takes_an_authority_up_between_two_rounds(
     hub: ServerFolder, site: SiteFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, restarted = Clock(monkeypatch), list[str]()
-    made, folder = Service(site), Membership.of(site)
+    made, folder = SiteService(site), SiteMembership.of(site)
     monkeypatch.setattr(made.supervisor, "restart", restarted.append)
     agent = AgentFolder.of(site)
     clock.passes()
@@ -87,18 +87,18 @@ def test_a_running_site_takes_an_authority_up_between_two_rounds(
 def test_a_site_that_starts_after_the_overlap_trusts_the_new_one_alone(
     hub: ServerFolder, site: SiteFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock, folder = Clock(monkeypatch), Membership.of(site)
+    clock, folder = Clock(monkeypatch), SiteMembership.of(site)
     paper = announce(hub, NOW, None)
     take_succession(folder.path, hub.path / "succession.json", paper.fingerprint, NOW)
     assert len(certificates(folder.authority.read_bytes())) == 2
     clock.at += OVERLAP
-    Service(site)
+    SiteService(site)
     assert folder.authority.read_text() == paper.authority
 
 
 def test_a_site_that_joins_again_keeps_what_it_trusts(hub: ServerFolder, site: SiteFile) -> None:
     """With the invite that it took, by the former authority; its own fingerprint is compared."""
-    folder = Membership.of(site)
+    folder = SiteMembership.of(site)
     paper = announce(hub, NOW, None)
     take_succession(folder.path, hub.path / "succession.json", paper.fingerprint, NOW)
     before, invite = folder.authority.read_bytes(), folder.invite

@@ -9,7 +9,7 @@ import pytest
 
 from cloister.client.site_file import read_site
 from cloister.deployment.site import opened_site as own
-from cloister.deployment.site.approvals import State
+from cloister.deployment.site.approvals import ApprovalState
 from cloister.deployment.site.decisions import Decisions, Kind
 from cloister.deployment.site.proposed import AskedStudies
 from cloister.deployment.site.studies import shown, waiting_of
@@ -216,7 +216,7 @@ def test_the_operator_sees_what_waits(ward: Ward, bert: Path) -> None:
     recipe = study(bert)
     prepare(ward, recipe)
     (row,) = waiting_of(file, NOW)
-    assert (row["study"], row["name"], row["state"]) == (recipe.digest(), "small", State.WAITING)
+    assert (row["study"], row["name"], row["state"]) == (recipe.digest(), "small", ApprovalState.WAITING)
     more = study(bert, f'task.labels=["haematology", {", ".join(map(repr, LABELS))}]')
     prepare(ward, more)
     assert len(waiting_of(file, NOW)) == 2
