@@ -584,7 +584,7 @@ def test_a_changed_file_is_named_and_taken_at_a_reload(
     agent.note_records(source.document())
     status = ["site", "status", str(file.path)]
     assert run(status) == 0
-    assert "changed" not in capsys.readouterr().out
+    assert "site reload" not in capsys.readouterr().out
     write_notes(file.data, 20)
     assert run(status) == 0
     assert f"cloister site reload {file.path} takes it" in capsys.readouterr().out
