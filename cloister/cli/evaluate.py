@@ -15,6 +15,10 @@ def evaluate(
         Path, typer.Argument(metavar="RUN_OR_ADAPTER", help="A run or its adapter.")
     ],
     data: Annotated[str, typer.Option(help="Records to score: a file or a hub id.")],
+    plugin: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The task plug-in whose code this adapter may run here."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Score an adapter on records that are yours to look at.
@@ -27,13 +31,15 @@ def evaluate(
     from cloister.cli.terminal import Terminal
     from cloister.data.load import load
     from cloister.data.source import RELEASED
-    from cloister.export.adapter_folder import adapter_folder, load_released
+    from cloister.export.adapter_folder import adapter_folder, load_released, read_released
     from cloister.tasks.chat import CausalChat
+    from cloister.tasks.plugins import check_trusted
     from cloister.training.evaluation import evaluate
     from cloister.training.generation import reply_score
     from cloister.training.machine import MachineConfig
 
     folder = adapter_folder(adapter)
+    check_trusted(read_released(folder).task, plugin, "--plugin")
     about, workspace = load_released(folder)
     columns = dataclasses.replace(about.data, person=None)
     records = load(data, "test", workspace.task.record_kind, columns, asker=RELEASED)

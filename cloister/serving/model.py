@@ -180,7 +180,7 @@ def about_adapter(folder: str | Path) -> ReleaseFacts:
     if about.task.plugin is not None:  # which outputs mean what, the plug-in alone knows
         raise UsageError(
             f"{folder}: its task {about.task.kind} is a plug-in's, and only built-in tasks are "
-            "predicted for; cloister evaluate scores it"
+            "predicted for; cloister evaluate --plugin scores it"
         )
     if about.lora.train == "b-kept":
         raise UsageError(

@@ -127,6 +127,33 @@ def installed_problem(config: TaskConfig) -> str | None:
     )
 
 
+def check_trusted(config: TaskConfig, trusted: str | None, key: str) -> None:
+    """Refuses to run a plug-in that an adapter names and its user did not. Nothing is imported.
+
+    An adapter may be somebody else's, and importing a module runs it.
+
+    Args:
+        config: The adapter's task.
+        trusted: The plug-in that the user named; None: none.
+        key: The option by which it is named, for messages.
+
+    Raises:
+        UsageError: The task is a plug-in that was not named, or not installed in its version.
+    """
+    if config.plugin is None:
+        if trusted is not None:
+            raise UsageError(f"{key}: {shortened(trusted)} given; this adapter's task is built in")
+        return
+    if trusted != config.kind:
+        raise UsageError(
+            f"{key}: {'none' if trusted is None else shortened(trusted)} given; this adapter's "
+            f"task is the plug-in {config.kind}, whose code would run here: give {key} "
+            f"{config.kind} if you trust it"
+        )
+    if config.plugin.distribution and (problem := installed_problem(config)) is not None:
+        raise UsageError(problem)
+
+
 def make_plugin(
     config: TaskConfig, labels: tuple[str, ...], tokenizer: PreTrainedTokenizerBase, pad_id: int
 ) -> Task:

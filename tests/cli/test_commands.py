@@ -104,7 +104,7 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
             "--sample-rate",
             "--steps",
         ],
-        "evaluate": ["--data", "--json"],
+        "evaluate": ["--data", "--json", "--plugin"],
         "predict": ["--base", "--data", "--device", "--json", "--out", "--text"],
         "dashboard": ["--host", "--keys", "--port", "--static", "--token"],
         "bundle": [

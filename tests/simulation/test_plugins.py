@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cloister.cli.main import run
 from cloister.errors import PluginError, PreflightError, UsageError
 from cloister.export.adapter_folder import read_released
 from cloister.server.run_directory import RunDirectory
@@ -80,8 +81,11 @@ def test_a_task_of_a_notebook_is_refused_where_ray_would_need_it(
         simulate(changed, RunDirectory.create(tmp_path / "run", changed), "ray")
 
 
-def test_an_adapter_of_a_plug_in_s_task_predicts_nothing_and_imports_nothing(
-    tmp_path: Path, bert: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_adapter_of_a_plug_in_s_task_runs_no_code_that_its_user_did_not_name(
+    tmp_path: Path,
+    bert: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     class Local(SequenceClassification):
         pass
@@ -94,5 +98,11 @@ def test_an_adapter_of_a_plug_in_s_task_predicts_nothing_and_imports_nothing(
     monkeypatch.setattr("cloister.plugins._HERE", {})  # another process
     stated = read_released(tmp_path / "run" / "adapter").task
     assert (stated.kind, stated.plugin) == (kind, plugin)
-    with pytest.raises(UsageError, match="its task is a plug-in's"):
+    with pytest.raises(UsageError, match="is a plug-in's"):
         load(tmp_path / "run")
+    scored = ["evaluate", str(tmp_path / "run"), "--data", "none.jsonl"]
+    for given in ([], ["--plugin", "another:Task"]):
+        assert run([*scored, *given]) == 2
+        told = capsys.readouterr().err
+        assert f"give --plugin {kind} if you trust it" in " ".join(told.split())
+    assert run([*scored, "--plugin", kind]) != 0  # now the class of the other process is missing
