@@ -28,7 +28,7 @@ from cloister.data.load import load
 from cloister.data.records import TextRecord
 from cloister.recipe import Recipe, read_recipe
 from cloister.server.run_directory import RunDirectory
-from cloister.simulation.result import Result
+from cloister.simulation.result import RunResult
 from cloister.simulation.run import simulate
 from cloister.simulation.twin import plain_twin
 
@@ -57,7 +57,7 @@ def variants(path: Path, plain_only: list[str]) -> dict[str, Variant]:
     return chosen
 
 
-def run(recipe: Recipe) -> tuple[Result, float]:
+def run(recipe: Recipe) -> tuple[RunResult, float]:
     """One run in a folder that is thrown away, and its minutes."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -90,7 +90,7 @@ def vectorizer(texts: list[str]) -> Any:
     return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
 
 
-def row(study: str, name: str, runs: list[tuple[Result, float]]) -> str:
+def row(study: str, name: str, runs: list[tuple[RunResult, float]]) -> str:
     """A table row over the seeds so far."""
     metric = runs[0][0].metric
     scores = [result.test[metric] for result, _ in runs]
@@ -114,7 +114,7 @@ def main() -> None:
     arguments = parser.parse_args()
     base = read_recipe(arguments.recipe, arguments.assignments)
     chosen = variants(arguments.recipe, arguments.plain)
-    results: dict[str, list[tuple[Result, float]]] = {name: [] for name in chosen}
+    results: dict[str, list[tuple[RunResult, float]]] = {name: [] for name in chosen}
     for seed in range(arguments.seeds):
         for name, variant in chosen.items():
             if not arguments.only or name in arguments.only:

@@ -92,3 +92,21 @@ def test_a_worker_of_the_tests_has_one_thread() -> None:
 def test_what_runs_tests_in_parallel_is_pinned(name: str) -> None:
     pins = (ROOT / "constraints.txt").read_text().splitlines()
     assert [pin for pin in pins if pin.startswith(f"{name}==")]
+
+
+def test_no_class_name_has_two_meanings() -> None:
+    """A reader who meets a name knows which class it is."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "cloister").rglob("*.py")):
+        for name in re.findall(r"^class (\w+)", path.read_text(encoding="utf-8"), re.M):
+            found.setdefault(name, []).append(path.name)
+    assert {name: files for name, files in found.items() if len(files) > 1} == {}
+
+
+def test_no_file_is_longer_than_one_concept() -> None:
+    lengths = {
+        path: len(path.read_text(encoding="utf-8").splitlines())
+        for path in (ROOT / "cloister").rglob("*.py")
+    }
+    assert [str(path) for path, length in lengths.items() if length > 400] == []
+    assert sorted(lengths.values())[len(lengths) // 2] < 150

@@ -15,13 +15,13 @@ from typing import Any
 from cloister.data.config import DataConfig
 from cloister.data.records import ChatRecord, Record, RecordKind, TextRecord
 from cloister.data.schema import Reading
-from cloister.data.source import Origin
+from cloister.data.source import DataOrigin
 from cloister.data.values import Number, Row, Unusable, Value
 from cloister.errors import DataError, UsageError
 from cloister.files import bad_file, write_whole
 from cloister.owner_only import private_folder
 
-PYTHON = Origin(
+PYTHON = DataOrigin(
     "{split}=",
     "name the column in Study(..., {key}=...)",
     "name the column in Study(..., person=...)",

@@ -17,7 +17,7 @@ from cloister.server.run_directory import RECORDS, RunDirectory
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cloister.simulation.result import Result as Finished
+    from cloister.simulation.result import RunResult as Finished
 
 
 class Result:

@@ -20,7 +20,7 @@ from cloister.recipe import Recipe
 
 if TYPE_CHECKING:  # they load what a refusal does not need
     from cloister.server.report import RoundReport
-    from cloister.simulation.result import Result
+    from cloister.simulation.result import RunResult
 
 # Closed rounds whose mean time tells how long the rest takes: enough to even out the machine.
 TIMED = 5
@@ -117,7 +117,7 @@ class Display:
         """What stays to be read above the rounds."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def summary(self, result: Result) -> None:
+    def summary(self, result: RunResult) -> None:
         """The end: scores, ε, and where everything is."""
         lines = [(f"test {result.metric}", f"[bold]{result.test[result.metric]:.4f}[/]")]
         if result.personal_test is not None:
@@ -138,7 +138,7 @@ class Display:
         for name, value in lines:
             self._console.print(f"{name:<22}{value}", markup=True, soft_wrap=True)
 
-    def _promise(self, result: Result) -> str:
+    def _promise(self, result: RunResult) -> str:
         worst = max((site.promise for site in result.sites), key=lambda one: one.epsilon)
         if not math.isfinite(worst.epsilon):
             return "none: ε = ∞"

@@ -103,7 +103,7 @@ def doctor(folder: Folder = DEFAULT, as_json: AsJson = False) -> None:
 
     Example: cloister server doctor coordinator
     """
-    from cloister.deployment.coordinator.doctor import Outcome, examine
+    from cloister.deployment.coordinator.doctor import CheckOutcome, examine
     from cloister.deployment.coordinator.folder import ServerFolder
     from cloister.errors import UnhealthyError
 
@@ -120,7 +120,7 @@ def doctor(folder: Folder = DEFAULT, as_json: AsJson = False) -> None:
             typer.echo(f"{found.verdict:<9}{found.name:<20}{found.detail}")
             if found.remedy:
                 typer.echo(f"         → {found.remedy}")
-    failed = [found.name for found in findings if found.verdict is Outcome.FAIL]
+    failed = [found.name for found in findings if found.verdict is CheckOutcome.FAIL]
     if failed:
         raise UnhealthyError(f"{', '.join(failed)}: mend these before the next study")
 

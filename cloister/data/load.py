@@ -14,7 +14,7 @@ from typing import Literal
 from cloister.data.config import FORMATS, SYNTHETIC, DataConfig
 from cloister.data.records import Record, RecordKind
 from cloister.data.schema import Reading
-from cloister.data.source import RECIPE, Origin
+from cloister.data.source import RECIPE, DataOrigin
 from cloister.data.values import Row
 from cloister.errors import DataError
 from cloister.files import why_no_file
@@ -29,7 +29,7 @@ def load(
     columns: DataConfig,
     *,
     sites: bool = False,
-    asker: Origin = RECIPE,
+    asker: DataOrigin = RECIPE,
 ) -> list[Record]:
     """Reads all records of a source.
 
@@ -82,7 +82,7 @@ def first_record(
     columns: DataConfig,
     *,
     sites: bool = False,
-    asker: Origin = RECIPE,
+    asker: DataOrigin = RECIPE,
 ) -> Record | None:
     """Reads the first record of a file, to refuse what is plainly not the task's; see `load`.
 
@@ -127,7 +127,7 @@ def _is_no_folder(path: Path) -> bool:
 
 
 def file_rows(
-    path: Path, split: Split, needed: tuple[str, ...], asker: Origin = RECIPE
+    path: Path, split: Split, needed: tuple[str, ...], asker: DataOrigin = RECIPE
 ) -> Iterator[tuple[int, Row]]:
     """Rows of a file, each with its number as the file's editors count.
 

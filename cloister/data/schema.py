@@ -17,7 +17,7 @@ from cloister.data.records import (
     TextRecord,
     TokenRecord,
 )
-from cloister.data.source import RECIPE, Origin
+from cloister.data.source import RECIPE, DataOrigin
 from cloister.data.values import Number, Row, Value, is_integer, kind_of, shown
 from cloister.errors import DataError, MisfitError
 
@@ -52,7 +52,7 @@ class Reading:
     columns: DataConfig
     persons: bool
     sites: bool
-    asker: Origin = RECIPE
+    asker: DataOrigin = RECIPE
     # By column: what its first value is, and in which row.
     _first: dict[str, tuple[str, int]] = field(default_factory=dict)
 

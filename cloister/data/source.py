@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Origin:
+class DataOrigin:
     """Who has data read, and the words for where it names them.
 
     Attributes:
@@ -32,16 +32,16 @@ class Origin:
         return (self.person if key == "person" else self.column).format(key=key)
 
 
-RECIPE = Origin(
+RECIPE = DataOrigin(
     "data.{split}", "set data.{key} to the column's name", "set data.person to the column's name"
 )
-SITE = Origin(
+SITE = DataOrigin(
     "site.data in site.toml",
     "set site.{key} in site.toml to the column's name",
     "set privacy.person in site.toml to the column's name",
 )
 # The columns come with the adapter.
-RELEASED = Origin(
+RELEASED = DataOrigin(
     "--data",
     "call the file's column so, as the adapter's training did",
     "call the file's column so, as the adapter's training did",

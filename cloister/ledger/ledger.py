@@ -174,16 +174,9 @@ class Ledger:
             LedgerError: It is not sound.
         """
         entries = self._file.entries()
-        evidence = certify(
-            entries,
-            study,
-            site=site,
-            base=base,
-            adapter=adapter,
-            key=self._key,
-            time=str(entries[-1].fields["time"]),
-        )
-        return evidence.certificate
+        names = {"site": site, "base": base, "adapter": adapter}
+        time = str(entries[-1].fields["time"])
+        return certify(entries, study, **names, key=self._key, time=time).certificate
 
     def check_anchor(self, head: Head) -> None:
         """Checks that this ledger goes on from where it was seen to end before.

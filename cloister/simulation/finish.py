@@ -23,7 +23,7 @@ from cloister.server.report import SetScores
 from cloister.server.run_directory import RunDirectory
 from cloister.server.scoring import mean_metrics
 from cloister.simulation.personal import site_models
-from cloister.simulation.result import Result, SiteResult
+from cloister.simulation.result import RunResult, SiteResult
 from cloister.simulation.study import SimulatedStudy
 from cloister.strategies.strategy import ServerState
 from cloister.tasks.chat import CausalChat
@@ -38,7 +38,7 @@ def write_results(
     state: ServerState,
     scores: SetScores,
     seconds: float,
-) -> tuple[Result, str | None]:
+) -> tuple[RunResult, str | None]:
     """Writes a finished run's adapter, card and plots, and each site's own adapter.
 
     Args:
@@ -63,7 +63,7 @@ def write_results(
             write_adapter(workspace.network, model)
             replies.append(reply_score(workspace.network, task, workspace.tokenizer, study.test))
         test["rouge_l"] = sum(replies) / len(replies)
-    result = Result(
+    result = RunResult(
         run_dir=run.path,
         task=task.kind,
         metric=task.primary_metric,
@@ -85,7 +85,7 @@ def write_results(
     return result, warning
 
 
-def ending_of(study: SimulatedStudy, workspace: Workspace, result: Result) -> Ending:
+def ending_of(study: SimulatedStudy, workspace: Workspace, result: RunResult) -> Ending:
     """What card and plot say of a run: what it came to, and what the sites' ledgers state."""
     digest = study.recipe.digest()
     return Ending(
@@ -110,7 +110,7 @@ def _facts(folder: Path, site: str, digest: str) -> SiteFacts | str:
         return "its ledger charged no round of this study, so it sent nothing"
 
 
-def write_result(run: RunDirectory, result: Result) -> None:
+def write_result(run: RunDirectory, result: RunResult) -> None:
     """Writes `result.json`, by which a finished run is known and compared."""
     write_whole(run.result_file, (json.dumps(result.to_json(), indent=1) + "\n").encode())
 

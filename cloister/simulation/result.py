@@ -46,7 +46,7 @@ class SiteResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class RunResult:
     """What a finished run came to.
 
     Attributes:

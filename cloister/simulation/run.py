@@ -31,7 +31,7 @@ from cloister.simulation.engines import Engine, run_local, run_ray
 from cloister.simulation.finish import write_results
 from cloister.simulation.ledgers import begin_ledgers
 from cloister.simulation.personal import site_models
-from cloister.simulation.result import Result
+from cloister.simulation.result import RunResult
 from cloister.simulation.study import (
     SimulatedSites,
     SimulatedStudy,
@@ -70,7 +70,7 @@ class Events:
 
 def simulate(
     recipe: Recipe, run: RunDirectory, engine: Engine = "local", events: Events | None = None
-) -> Result:
+) -> RunResult:
     """Runs a study, or goes on with it after its last closed round.
 
     Args:
@@ -89,7 +89,7 @@ def simulate(
         return _simulate(recipe, run, engine, events or Events())
 
 
-def _simulate(recipe: Recipe, run: RunDirectory, engine: Engine, events: Events) -> Result:
+def _simulate(recipe: Recipe, run: RunDirectory, engine: Engine, events: Events) -> RunResult:
     check_engine(recipe, engine)
     coordinator = open_coordinator(recipe, run, events)
     final: list[ServerState] = []
@@ -236,7 +236,7 @@ class SimulatedCoordinator:
         )
         return self.coordinator.study(participants, self.observer)
 
-    def finish(self, state: ServerState) -> Result:
+    def finish(self, state: ServerState) -> RunResult:
         """Scores the final adapter and writes everything that stays.
 
         Raises:

@@ -9,7 +9,7 @@ from cloister.recipe import Recipe
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.engines import Engine
 from cloister.simulation.finish import ending_of, write_result
-from cloister.simulation.result import Result
+from cloister.simulation.result import RunResult
 from cloister.simulation.run import Events, simulate
 from cloister.simulation.study import prepare, workspace_of
 
@@ -29,7 +29,7 @@ def plain_twin(recipe: Recipe) -> Recipe:
 
 def simulate_with_twin(
     recipe: Recipe, run: RunDirectory, engine: Engine = "local", events: Events | None = None
-) -> Result:
+) -> RunResult:
     """Runs a study, then its plain twin in the run's `twin/`, and says both on the card.
 
     Args:

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cloister.deployment.coordinator.doctor import Outcome, examine
+from cloister.deployment.coordinator.doctor import CheckOutcome, examine
 from cloister.deployment.coordinator.journal import RunStatus
 from cloister.deployment.coordinator.loopback import listening_ports
 from cloister.deployment.flower.control import Control
@@ -137,7 +137,7 @@ def test_another_user_neither_lists_nor_pushes_nor_evicts(open_folder: Path) -> 
                 assert pid
                 ports = set(listening_ports(pid))
                 assert ports == ({made.server.config.place[1]} if name == "gate" else set()), name
-        assert {finding.verdict for finding in examine(made.server)} == {Outcome.PASS}
+        assert {finding.verdict for finding in examine(made.server)} == {CheckOutcome.PASS}
         assert made.wait_ended("triage") is RunStatus.FINISHED
         made.server.superlink.chmod(0o666)
         for folder in (made.server.path, made.server.state):
@@ -146,6 +146,6 @@ def test_another_user_neither_lists_nor_pushes_nor_evicts(open_folder: Path) -> 
         assert told["coordinator"] == "reached"
         assert told["site"] == "refused"
         assert "Node(" in told["list nodes"]
-        assert not all(row.verdict is Outcome.PASS for row in examine(made.server))
+        assert not all(row.verdict is CheckOutcome.PASS for row in examine(made.server))
         made.end_all()
         check_history(made, "triage")

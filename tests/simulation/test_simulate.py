@@ -28,7 +28,7 @@ from cloister.recipe import Recipe, read_recipe
 from cloister.server.report import RoundReport
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.ledgers import begin_ledgers
-from cloister.simulation.result import Result
+from cloister.simulation.result import RunResult
 from cloister.simulation.run import Events, open_coordinator, simulate
 from cloister.simulation.study import SimulatedSites, plan_of, prepare, workspace_of
 from cloister.simulation.twin import simulate_with_twin
@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "study"
 
 
-def run(recipe: Recipe, out: Path, events: Events | None = None) -> Result:
+def run(recipe: Recipe, out: Path, events: Events | None = None) -> RunResult:
     return simulate(recipe, RunDirectory.create(out, recipe), "local", events)
 
 
@@ -343,7 +343,7 @@ def test_a_neighbouring_data_set_changes_nothing_but_the_values_sent(
         assert site.ledger.seq == twin.ledger.seq
     assert other.bytes_per_update == one.bytes_per_update
 
-    def ledger(result: Result) -> list[dict[str, object]]:
+    def ledger(result: RunResult) -> list[dict[str, object]]:
         path = result.run_dir / "ledgers" / "east.ledger"
         own = {"sha256", "prev", "time", "key", "study", "request"}  # of values, keys and paths
         return [

@@ -20,7 +20,7 @@ from cloister.deployment.coordinator.loopback import (
 from cloister.deployment.coordinator.status import read_service
 
 
-class Outcome(StrEnum):
+class CheckOutcome(StrEnum):
     """The outcome of a check."""
 
     PASS = "PASS"
@@ -40,7 +40,7 @@ class CheckResult:
     """
 
     name: str
-    verdict: Outcome
+    verdict: CheckOutcome
     detail: str
     remedy: str = ""
 
@@ -57,16 +57,21 @@ def _modes(folder: ServerFolder) -> CheckResult:
         found = openings(folder)
     except OSError as error:
         return CheckResult(
-            "owners and modes", Outcome.UNKNOWN, str(error), "run this as the user of the service"
+            "owners and modes",
+            CheckOutcome.UNKNOWN,
+            str(error),
+            "run this as the user of the service",
         )
     if found:
         return CheckResult(
             "owners and modes",
-            Outcome.FAIL,
+            CheckOutcome.FAIL,
             "; ".join(found),
             f"chmod -R go= {folder.path}, on a file system that keeps owners and modes",
         )
-    return CheckResult("owners and modes", Outcome.PASS, f"{folder.state} is its owner's alone")
+    return CheckResult(
+        "owners and modes", CheckOutcome.PASS, f"{folder.state} is its owner's alone"
+    )
 
 
 def _ports(folder: ServerFolder) -> Iterator[CheckResult]:
@@ -74,7 +79,7 @@ def _ports(folder: ServerFolder) -> Iterator[CheckResult]:
     if service is None:
         yield CheckResult(
             "ports",
-            Outcome.UNKNOWN,
+            CheckOutcome.UNKNOWN,
             "the service does not run",
             f"cloister server start {folder.path}",
         )
@@ -88,7 +93,7 @@ def _ports(folder: ServerFolder) -> Iterator[CheckResult]:
         except OSError as error:
             yield CheckResult(
                 f"ports of {name}",
-                Outcome.UNKNOWN,
+                CheckOutcome.UNKNOWN,
                 str(error.strerror or error),
                 "run this as the user of the service, on Linux",
             )
@@ -97,13 +102,13 @@ def _ports(folder: ServerFolder) -> Iterator[CheckResult]:
         if more:
             yield CheckResult(
                 f"ports of {name}",
-                Outcome.FAIL,
+                CheckOutcome.FAIL,
                 f"listens at {', '.join(map(str, more))}",
                 "this is a fault of cloister's: report it, and close these ports meanwhile",
             )
         else:
             listed = f"the sites' port {ports[0]} alone" if ports else "listens at none"
-            yield CheckResult(f"ports of {name}", Outcome.PASS, listed)
+            yield CheckResult(f"ports of {name}", CheckOutcome.PASS, listed)
 
 
 def _stranger(folder: ServerFolder) -> CheckResult:
@@ -112,33 +117,35 @@ def _stranger(folder: ServerFolder) -> CheckResult:
     if not path.exists():
         return CheckResult(
             name,
-            Outcome.UNKNOWN,
+            CheckOutcome.UNKNOWN,
             "the SuperLink does not listen",
             f"cloister server start {folder.path}, then try again",
         )
     if not is_root() or other is None:
         return CheckResult(
             name,
-            Outcome.UNKNOWN,
+            CheckOutcome.UNKNOWN,
             "only root can try it as another user",
             f"run this as root, or have root type: {by_hand(path)}; it must print closed",
         )
     try:
         outcome = attempt_as(other, path)
     except OSError as error:
-        return CheckResult(name, Outcome.UNKNOWN, str(error), "try it by hand")
+        return CheckResult(name, CheckOutcome.UNKNOWN, str(error), "try it by hand")
     if outcome == REFUSED:
-        return CheckResult(name, Outcome.PASS, f"{other.pw_name} tried to connect and was refused")
+        return CheckResult(
+            name, CheckOutcome.PASS, f"{other.pw_name} tried to connect and was refused"
+        )
     if outcome == ENTERED:
         return CheckResult(
             name,
-            Outcome.FAIL,
+            CheckOutcome.FAIL,
             f"{other.pw_name} connected to {path}",
             f"chmod 0700 {folder.state}; where that does not help, move the folder to a local disk",
         )
     return CheckResult(
         name,
-        Outcome.UNKNOWN,
+        CheckOutcome.UNKNOWN,
         f"{other.pw_name}'s attempt told nothing ({outcome})",
         "try it by hand",
     )

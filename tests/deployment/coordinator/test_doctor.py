@@ -15,7 +15,7 @@ import pytest
 
 from cloister.cli.main import run
 from cloister.deployment.coordinator import doctor
-from cloister.deployment.coordinator.doctor import CheckResult, Outcome, examine
+from cloister.deployment.coordinator.doctor import CheckOutcome, CheckResult, examine
 from cloister.deployment.coordinator.folder import ServerConfig, ServerFolder
 from cloister.deployment.coordinator.loopback import by_hand, protection
 from tests.support.https import FakeSuperLink, at_socket
@@ -72,49 +72,49 @@ root = pytest.mark.skipif(os.getuid() != 0, reason="only root acts as another us
 @root
 def test_another_user_is_refused_and_is_let_in_where_modes_say_so(folder: ServerFolder) -> None:
     with at_socket(FakeSuperLink(), folder.superlink):
-        assert found(folder)["another user"].verdict is Outcome.PASS
+        assert found(folder)["another user"].verdict is CheckOutcome.PASS
         folder.superlink.chmod(0o666)
-        assert found(folder)["another user"].verdict is Outcome.PASS  # the folder holds it
+        assert found(folder)["another user"].verdict is CheckOutcome.PASS  # the folder holds it
         folder.state.chmod(0o755)
         told = found(folder)["another user"]
-        assert told.verdict is Outcome.FAIL
+        assert told.verdict is CheckOutcome.FAIL
         assert "nobody connected to" in told.detail
         folder.superlink.chmod(0o600)
-        assert found(folder)["another user"].verdict is Outcome.PASS  # and so does the socket
+        assert found(folder)["another user"].verdict is CheckOutcome.PASS  # and so does the socket
 
 
 def test_owners_and_modes_are_looked_at(folder: ServerFolder) -> None:
-    assert found(folder)["owners and modes"].verdict is Outcome.PASS
+    assert found(folder)["owners and modes"].verdict is CheckOutcome.PASS
     for place, mode in ((folder.state, 0o750), (folder.secret, 0o640), (folder.state, 0o701)):
         before = place.stat().st_mode
         place.chmod(mode)
         told = found(folder)["owners and modes"]
-        assert (told.verdict, str(place) in told.detail) == (Outcome.FAIL, True)
+        assert (told.verdict, str(place) in told.detail) == (CheckOutcome.FAIL, True)
         place.chmod(before)
-    assert found(folder)["owners and modes"].verdict is Outcome.PASS
+    assert found(folder)["owners and modes"].verdict is CheckOutcome.PASS
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ports of a process, as Linux lists them")
 def test_a_port_that_is_nobody_s_business_is_found(folder: ServerFolder) -> None:
     port = folder.config.place[1]
     with service(folder, port, "gate"):
-        assert found(folder)["ports of gate"].verdict is Outcome.PASS
+        assert found(folder)["ports of gate"].verdict is CheckOutcome.PASS
     with service(folder, port, "superlink"):
         told = found(folder)["ports of superlink"]
-        assert (told.verdict, str(port) in told.detail) == (Outcome.FAIL, True)
+        assert (told.verdict, str(port) in told.detail) == (CheckOutcome.FAIL, True)
     other = free_port()
     with service(folder, other, "gate"):
-        assert found(folder)["ports of gate"].verdict is Outcome.FAIL
+        assert found(folder)["ports of gate"].verdict is CheckOutcome.FAIL
 
 
 def test_what_cannot_be_tried_is_said_and_how_to_try_it(
     folder: ServerFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert found(folder)["another user"].verdict is Outcome.UNKNOWN  # nobody listens
+    assert found(folder)["another user"].verdict is CheckOutcome.UNKNOWN  # nobody listens
     monkeypatch.setattr(doctor, "is_root", lambda: False)
     with at_socket(FakeSuperLink(), folder.superlink):
         told = found(folder)["another user"]
-        assert told.verdict is Outcome.UNKNOWN
+        assert told.verdict is CheckOutcome.UNKNOWN
         assert by_hand(folder.superlink) in told.remedy
         assert run(["server", "doctor", str(folder.path)]) == 0
         assert "sudo -u nobody test -w" in capsys.readouterr().out
