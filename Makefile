@@ -17,7 +17,7 @@ help: ## What each target does
 demo: $(VENV)/.demo ## Four synthetic hospitals train one model together, at epsilon = 8 (about 5 minutes)
 	$(BIN)/cloister simulate
 
-deploy-demo: $(VENV)/.demo ## A coordinator and three hospitals over TLS on this machine, from invite to certificate (about 5 minutes)
+deploy-demo: $(VENV)/.demo ## A coordinator and three hospitals over TLS on this machine, from invite to certificate (about 10 minutes)
 	$(BIN)/python demos/deploy.py
 
 test: $(VENV)/.dev ## The tests, but for those that only `make nightly` runs
