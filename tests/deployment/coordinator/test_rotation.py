@@ -159,7 +159,7 @@ def test_a_rotation_within_another_s_overlap(folder: ServerFolder, site: SiteMem
     second = announce(folder, soon, None)
     switch(folder, running=False)
     last, earlier = folder.path / "succession.json", folder.path / "succession-1.json"
-    with pytest.raises(NetworkError, match="papers of earlier rotations"):
+    with pytest.raises(NetworkError, match="those of earlier rotations"):
         take_succession(site.path, last, second.fingerprint, soon)
     assert site.authority.read_bytes() == first_pem
     take_succession(site.path, earlier, first.fingerprint, soon)

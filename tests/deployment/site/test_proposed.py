@@ -118,7 +118,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for owner, name in (
         (agent, "parse_document"),
         (agent, "open_ledger"),
-        (agent, "open_own"),
+        (agent, "open_for_study"),
         (own, "open_ledger"),
         (own, "open_workspace"),
         (own, "find_base"),

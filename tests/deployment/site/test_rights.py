@@ -179,5 +179,5 @@ def test_a_simulation_s_ledgers_are_private(place: Path, tmp_path: Path) -> None
         begin_ledgers(study, run_folder)
         (run_folder.path / "ledgers").chmod(0o777)
         begin_ledgers(study, run_folder)  # resumed, from before it was so
-    assert set(open_to_others(place / "run")) == {"recipe.toml"}
+    assert set(open_to_others(place / "run")) == {".begun", "recipe.toml"}  # both say nothing
     assert not {name for name in open_to_others(place) if "ledger" in name}
