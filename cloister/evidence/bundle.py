@@ -25,6 +25,7 @@ from cloister.json_text import read_json
 from cloister.ledger.certificate import MOST_BYTES as MOST_EVIDENCE
 from cloister.ledger.certificate import Evidence, read_evidence
 from cloister.names import NAME
+from cloister.printable import one_line
 
 # What a member may be called: no folders but these, nothing hidden.
 MEMBER = re.compile(rf"(sites/{NAME}\.json|adapter/{NAME}|received\.json)")
@@ -145,5 +146,6 @@ def _received(content: bytes, path: Path) -> list[Received]:
         if kinds - {(int, str, str, str)}:
             raise ValueError("no round, site and hash")
     except (ValueError, TypeError) as error:
-        raise BadFileError(f"{path}: received.json is damaged ({error})") from error
+        said = one_line(str(error), 200)
+        raise BadFileError(f"{path}: received.json is damaged ({said})") from error
     return received

@@ -19,12 +19,15 @@ from cloister.ledger.chain import Entry
 from cloister.ledger.history import request_of
 from cloister.ledger.signing import is_signed
 from cloister.ledger.stated import Basis, Stated, of_budget, of_events, of_plan, of_plan_alone
+from cloister.printable import one_line
 from cloister.privacy.events import GaussianEvent
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
 
 # Its text may hold as many quotes, each of which JSON writes as two bytes, as other characters.
 MOST_BYTES = 2 * MOST_STATED
+# Characters of an error that a message shows: the longest of ours have fewer.
+MOST_SAID = 200
 
 
 def to_bytes(certificate: Entry) -> bytes:
@@ -68,7 +71,9 @@ def check_alone(
     try:
         _check_figures(fields, most_steps)
     except (ValueError, KeyError, TypeError, AttributeError, UsageError, RefusedError) as error:
-        raise LedgerError(f"{site}: the certificate does not hold together ({error})") from error
+        # The error may quote a name that the site chose, of any length and any characters.
+        said = one_line(str(error), MOST_SAID)
+        raise LedgerError(f"{site}: the certificate does not hold together ({said})") from error
     return fields
 
 

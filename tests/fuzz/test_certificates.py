@@ -109,6 +109,14 @@ def test_fields_alone(fields: Any) -> None:
     lone(alone(signed(fields)))
 
 
+def test_a_name_that_a_site_chose_is_shown_short_and_harmless() -> None:
+    """Python's own errors quote an unknown argument's name, whatever it is."""
+    for name in ("\x1b[1m", "a" * 5000, "two\nlines"):
+        fields = dict(evidence(0).fields)
+        fields["events"] = [{**fields["events"][0], name: 1}]
+        assert lone(alone(signed(fields))) is None
+
+
 NUMBERS = [0, -1, 1, 2**62, 10**300, 1e-300, 1e300, True, "1", None, [], 0.5]
 
 
