@@ -74,6 +74,8 @@ def figures(texts: Sequence[str], turns: int) -> Iterator[Figure]:
         texts: JSONL files with `text` and `label`, or `synthetic:hospitals`.
         turns: How often old and new are measured, in turns.
     """
+    # CPU time of several threads counts what they wait for each other, which varies by a fifth.
+    torch.set_num_threads(1)
     for source in texts:
         for setting, (lora, cached) in SETTINGS.items():
             for size, cell in _cells(source, lora, cached, turns):
