@@ -18,6 +18,9 @@ PoolingMode = Literal["auto", "mean", "cls", "pooler", "last", "trained"]
 # The quickstart's base model: small enough for a CPU, and its weights' SHA-256.
 DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
 
+# Ending of a file in llama.cpp's format.
+GGUF = ".gguf"
+
 # Four times the largest rank that LoRA was compared at (256: Biderman et al. 2024,
 # arXiv:2405.09673). What it takes on a base is bounded by the site's `accept.max_message_bytes`.
 MOST_RANK = 1024
@@ -35,11 +38,18 @@ def base_problem(base: str) -> str | None:
     Args:
         base: As the recipe has it.
     """
-    if Path(base).expanduser().is_dir():
+    if Path(base).expanduser().is_dir() or is_gguf(base):
         return None
+    if base.endswith(GGUF):
+        return f"model.base: {base} is no file here"
     if base.count("/") != 1 or base.startswith(("/", ".", "~")):
         return f"model.base: {base} is no folder here and no hub id (owner/name)"
     return None
+
+
+def is_gguf(base: str) -> bool:
+    """Whether `model.base` names a GGUF file of this machine."""
+    return base.endswith(GGUF) and Path(base).expanduser().is_file()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +57,8 @@ class ModelConfig:
     """The frozen base model.
 
     Attributes:
-        base: A local folder or a hub id.
-        sha256: SHA-256 that the base's weights must have; absent: not checked.
+        base: A local folder, a GGUF file or a hub id.
+        sha256: SHA-256 that the base's weights must have, or the GGUF file; absent: not checked.
         dtype: Type of the frozen weights; adapters are float32 always.
         quantization: Frozen weights in 8 or 4 bits (bitsandbytes; needs a CUDA GPU).
         pooling: How a sequence becomes one vector for the head. `auto`: what the base's folder
