@@ -79,7 +79,7 @@ def read_section(
     found = len(problems)
     values: dict[str, Any] = {}
     if is_whole:
-        needed = [key for key in hints if key not in _later(kind)]
+        needed = [key for key in hints if key not in later_fields(kind)]
         problems += [f"{path}.{key}: missing" for key in needed if key not in table]
     for key, value in table.items():
         if key not in hints:
@@ -189,7 +189,7 @@ def whole_table(section: object) -> dict[str, object]:
     have a value."""
     table: dict[str, object] = {}
     kind: type = type(section)
-    later = _later(kind)
+    later = later_fields(kind)
     for key in field_types(kind):
         value = getattr(section, key)
         if value is None and key in later:
@@ -223,7 +223,7 @@ def _keys(kind: type) -> tuple[str, ...]:
     return tuple(field_types(kind))
 
 
-def _later(kind: type) -> frozenset[str]:
+def later_fields(kind: type) -> frozenset[str]:
     """The fields that a table names only where they have a value."""
     return frozenset(f.name for f in dataclasses.fields(kind) if f.metadata.get("later"))
 

@@ -1,8 +1,8 @@
 """Runs that were begun when the digest left absent values and defaults out finish under it."""
 
+import dataclasses
 import hashlib
 import json
-import dataclasses
 import tomllib
 from pathlib import Path
 
