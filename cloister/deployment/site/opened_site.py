@@ -35,6 +35,7 @@ from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
 from cloister.recipe import Recipe
 from cloister.training.machine import on_machine
+from cloister.training.memory import kept_moments
 from cloister.training.units import TRIED, encode_units
 from cloister.training.workspace import Workspace, open_workspace
 
@@ -188,6 +189,9 @@ def open_for_study(
         seed=recipe.study.seed,
         personal=PersonalAdapter.beside(file.ledger, study)
         if workspace.kept or recipe.training.personal
+        else None,
+        optimizer=PersonalAdapter.of_optimizer(file.ledger, study)
+        if kept_moments(recipe.training)
         else None,
         rank=own_rank(file, recipe),
         keys=keys,
