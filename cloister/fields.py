@@ -80,8 +80,8 @@ def read_section(
     found = len(problems)
     values: dict[str, Any] = {}
     if is_whole:
-        needed = [key for key in hints if key not in later_fields(kind)]
-        problems += [f"{path}.{key}: missing" for key in needed if key not in table]
+        later = later_fields(kind)
+        problems += [f"{path}.{key}: missing" for key in hints if key not in {*table, *later}]
     for key, value in table.items():
         if key not in hints:
             problems.append(
@@ -239,7 +239,7 @@ def _keys(kind: type) -> tuple[str, ...]:
 
 
 def later_fields(kind: type) -> frozenset[str]:
-    """The fields that a table names only where they have a value."""
+    """The fields of a section that a table names only where they have a value (`LATER`)."""
     return frozenset(f.name for f in dataclasses.fields(kind) if f.metadata.get("later"))
 
 

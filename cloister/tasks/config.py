@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cloister.bounds import MOST_NAME, Between, Items, Text, shortened
 from cloister.data.records import RecordKind
 from cloister.errors import UsageError
-from cloister.fields import ELSEWHERE, called, check_bounds, whole_table
+from cloister.fields import ELSEWHERE, LATER, called, check_bounds, whole_table
 from cloister.plugins import is_plugin_name
 from cloister.tasks.registry import BUILT_IN
 
@@ -68,9 +68,12 @@ class TaskConfig:
             classification). Empty: taken from the public test and validation sets, which only a
             simulation may do and states in its run's `recipe.toml`; a deployment declares them.
             They are never read off private records, which would leak.
-        max_length: Longest record in tokens; what is longer is cut at its end.
+        max_length: Longest record in tokens; what is longer is cut at its end, or where
+            `truncation_side` says.
         chat_template: Jinja template of a conversation; absent: the tokenizer's own, else a plain
             built-in one.
+        truncation_side: Of a conversation or raw text longer than `max_length`: `right` cuts its
+            end, `left` its beginning, which keeps the last turn. Absent: `right`.
         plugin: Where `kind` is a plug-in's: which code it stands for.
     """
 
@@ -85,6 +88,9 @@ class TaskConfig:
         default=128, metadata=called("max_len max_seq_length max_tokens")
     )
     chat_template: Annotated[str, Text(LONGEST_TEMPLATE, lines=True)] | None = None
+    truncation_side: Literal["right", "left"] | None = field(
+        default=None, metadata={**LATER, **called("truncation truncate_side")}
+    )
     plugin: TaskPlugin | None = field(default=None, metadata=ELSEWHERE)
 
     def __post_init__(self) -> None:
@@ -95,6 +101,12 @@ class TaskConfig:
             raise UsageError(f"kind: {shortened(self.kind)} given; the name of a plug-in needed")
         if len(set(self.labels)) != len(self.labels):
             raise UsageError("labels: each may be named once only")
+
+        if self.truncation_side is not None and self.kind != "causal-lm":
+            raise UsageError(
+                f"truncation_side: given for {shortened(self.kind)}; of causal-lm alone: other "
+                "tasks cut a record at its end"
+            )
 
     @property
     def records(self) -> RecordKind:
