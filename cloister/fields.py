@@ -28,6 +28,9 @@ LONGEST_KEY = 64
 SYNONYMS = "synonyms"
 # Metadata of a field that is set by the machine's own file and is no key of its section.
 ELSEWHERE = {"elsewhere": True}
+# Metadata of a field that came after documents were written without it: a table names it only where
+# it has a value, so that the digest of a study that does not use it stays what it was.
+LATER = {"later": True}
 
 
 def called(synonyms: str) -> dict[str, str]:
@@ -76,7 +79,8 @@ def read_section(
     found = len(problems)
     values: dict[str, Any] = {}
     if is_whole:
-        problems += [f"{path}.{key}: missing" for key in hints if key not in table]
+        later = later_fields(kind)
+        problems += [f"{path}.{key}: missing" for key in hints if key not in {*table, *later}]
     for key, value in table.items():
         if key not in hints:
             problems.append(
@@ -181,10 +185,15 @@ def as_table(section: object) -> dict[str, object]:
 
 
 def whole_table(section: object) -> dict[str, object]:
-    """A section's values as JSON knows them, None for absent ones."""
+    """A section's values as JSON knows them, None for absent ones; of `LATER` fields those that
+    have a value."""
     table: dict[str, object] = {}
-    for key in field_types(type(section)):
+    kind: type = type(section)
+    later = later_fields(kind)
+    for key in field_types(kind):
         value = getattr(section, key)
+        if value is None and key in later:
+            continue
         if isinstance(value, enum.Enum):
             value = value.value
         table[key] = list(value) if isinstance(value, tuple) else value
@@ -212,6 +221,11 @@ def owners(key: str, sections: Mapping[str, type]) -> list[str]:
 def _keys(kind: type) -> tuple[str, ...]:
     """A section's keys."""
     return tuple(field_types(kind))
+
+
+def later_fields(kind: type) -> frozenset[str]:
+    """The fields of a section that a table names only where they have a value (`LATER`)."""
+    return frozenset(f.name for f in dataclasses.fields(kind) if f.metadata.get("later"))
 
 
 @lru_cache(maxsize=64)

@@ -1,7 +1,8 @@
 """A recipe's documents: what is sent to sites and covered by the digest, and a run's `recipe.toml`.
 
 The document is canonical JSON (sorted keys, no spaces, UTF-8): `format`, then every section but
-`machine` and `tracking` with every field; null stands for an absent value. `strategy` has `name`
+`machine` and `tracking` with every field; null stands for an absent value. Fields that came later
+(`cloister.fields.LATER`) are named only where they have a value. `strategy` has `name`
 and the options of that strategy, each with the value in force; of a plug-in also `distribution` and
 `version`, which no built-in strategy has, as `task` has a table `plugin` for plug-ins alone. Its
 SHA-256 is the study's digest.
@@ -9,7 +10,8 @@ What follows from the base alone (`model.pooling = "auto"`, an empty `lora.targe
 written: a site takes the digest before any base is loaded, and `model.sha256` names the base.
 TOML has no null, so `recipe.toml` names absent values in a list `absent = ["data.person", …]`.
 
-A version that adds, takes away or reinterprets a field raises `FORMAT`. Runs begun under an earlier
+A version that takes away or reinterprets a field, or adds one that is no `LATER` field, raises
+`FORMAT`. Runs begun under an earlier
 format finish under it, with what their fields meant then. Format 1 was a TOML file whose digest
 left absent values and defaults in code out. Format 2 had no `model.normalize`, and its
 `model.pooling = "auto"` is today's `trained`.
