@@ -219,6 +219,8 @@ def load_released(folder: Path, base: str | Path | None = None) -> tuple[Release
     """
     about = read_released(folder)
     lora_config = _trained_modules(folder, about.lora)
+    if lora_config.head == "label-words":  # its start is not looked up: the folder has the head
+        lora_config = dataclasses.replace(lora_config, head="linear")
     model = about.model if base is None else dataclasses.replace(about.model, base=str(base))
     workspace = open_workspace(model, lora_config, about.task, about.task.labels, about.seed)
     network = workspace.network

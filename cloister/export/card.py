@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -106,8 +107,16 @@ def render(card: Card) -> str:
 
 def _loading(loading: Loading) -> str:
     lines = ["## Loading\n"]
+    if loading.layers is not None:
+        lines.append(
+            f"The base ends after its first {loading.layers} layers, with its final norm where it "
+            "has one: what lies above was never computed, and the adapter does not fit it.\n"
+        )
     if loading.pooling is not None:
         lines.append(f"A text is one vector by its {loading.pooling}.\n")
+    if loading.around is not None:
+        before, behind = (json.dumps(text, ensure_ascii=False) for text in loading.around)
+        lines.append(f"A text is read between {before} and {behind}, which are never cut.\n")
     lines.append(
         f"Records were cut to {loading.max_length} tokens at their end. Beside the folder "
         "`adapter`:\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,9 +11,11 @@ from cloister.data.records import RecordKind
 from cloister.errors import UsageError
 from cloister.models.base import load_backbone
 from cloister.models.config import LoraConfig, ModelConfig
+from cloister.models.layers import end_after
 from cloister.models.lora import attach, factor, is_residual
 from cloister.models.network import Network, adapter_name, make_head
 from cloister.models.pooling import Pooling, choose_pooling
+from cloister.models.word_rows import word_rows
 
 
 def build_network(
@@ -22,6 +25,7 @@ def build_network(
     records: RecordKind,
     outputs: int,
     seed: int,
+    words: Sequence[Sequence[int]] = (),
 ) -> Network:
     """Loads the base, attaches adapters and a head.
 
@@ -32,6 +36,7 @@ def build_network(
         records: What the task reads; decides the head.
         outputs: C, the head's outputs; ignored for a causal LM.
         seed: The study's seed: adapters and head start from it, the same at every site.
+        words: Of a head that starts at the labels' words, the token ids of each label.
 
     Returns:
         The network on the GPU where there is one, with everything trained that the section says.
@@ -48,11 +53,14 @@ def build_network(
             'leave lora.head out, and train "both" or "b"'
         )
     backbone = load_backbone(folder, model, causal=causal)
+    if model.layers is not None:
+        end_after(backbone, model.layers)
     hidden = int(backbone.config.get_text_config().hidden_size)
     pooling: Pooling | None = None
     if records == "text":
         pooling = choose_pooling(folder, backbone, model.pooling, model.normalize)
-    head = None if causal else make_head(head_kind, hidden, outputs, lora.r, seed)
+    rows = word_rows(folder, backbone, model, words) if head_kind == "label-words" else None
+    head = None if causal else make_head(head_kind, hidden, outputs, lora.r, seed, rows)
     network = Network(attach(backbone, lora, seed), head, pooling)
     if model.quantization == "none":
         network.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -66,7 +74,7 @@ def trainable_names(network: Network, train: str, head: str) -> frozenset[str]:
     Args:
         network: With adapters and head.
         train: Which factors (`both`, `b`, `b-moving`, `b-kept`, `alternate`, `none`).
-        head: `linear`, `lora` or `frozen`.
+        head: `linear`, `lora`, `frozen` or `label-words`.
     """
     factors = {
         "both": {"a", "b", "other"},

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from cloister.errors import UsageError
+from cloister.models.layers import layer_list
 from cloister.tasks.task import BatchShape
 
 TokenIds = tuple[int, ...]
@@ -119,23 +120,13 @@ class FrozenPrefix:
         kept: KeptStates,
         max_gib: float,
     ) -> None:
-        lists = {
-            f"{name}.": module
-            for name, module in backbone.named_modules()
-            if isinstance(module, nn.ModuleList) and len(module) == num_layers
-        }
-        # A layer's own parts may be a list of as many (T5's two).
-        outer = [
-            m
-            for name, m in lists.items()
-            if not any(name != o and name.startswith(o) for o in lists)
-        ]
-        if len(outer) != 1:
+        found = layer_list(backbone, num_layers)
+        if found is None:
             raise UsageError(
                 "machine.frozen_cache_gib: this base's layers are not one list; set it to 0"
             )
         self._backbone = backbone
-        self._layers = outer[0]
+        self._layers = found[1]
         self._others: int | None = None
         self._first = num_layers - top_layers
         self._kept = kept

@@ -23,6 +23,7 @@ from cloister.serving.inputs import Input, Sentence, as_chat, as_plain_text, as_
 from cloister.serving.predictions import Classified, Entity, Prediction, Replied, Tagged
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.cut import most_characters
+from cloister.tasks.sequence import SequenceClassification
 from cloister.tasks.task import Example
 from cloister.tasks.token import TokenClassification, by_word, spans_of
 from cloister.tasks.words import as_text
@@ -81,16 +82,19 @@ class Model:
         if isinstance(task, TokenClassification):
             sentences = [as_sentence(one, number) for number, one in enumerate(given, 1)]
             return self._tag(task, sentences)
-        return self._classify([as_plain_text(one, number) for number, one in enumerate(given, 1)])
+        assert isinstance(task, SequenceClassification)  # `about_adapter` refuses plug-ins
+        texts = [as_plain_text(one, number) for number, one in enumerate(given, 1)]
+        return self._classify(task, texts)
 
-    def _classify(self, texts: Sequence[str]) -> list[Prediction]:
-        labels = self.workspace.task.labels
+    def _classify(self, task: SequenceClassification, texts: Sequence[str]) -> list[Prediction]:
+        labels = task.labels
         records = [TextRecord(text, labels[0]) for text in texts]
         found: list[Prediction] = []
         for text, logits in zip(texts, self._logits(self.workspace.encode(records)), strict=True):
             shares = logits.softmax(dim=0).tolist()
             label = labels[int(logits.argmax())]
-            found.append(Classified(label, dict(zip(labels, shares, strict=True)), self._cut(text)))
+            is_cut = task.is_cut(text)
+            found.append(Classified(label, dict(zip(labels, shares, strict=True)), is_cut))
         return found
 
     def _tag(self, task: TokenClassification, sentences: Sequence[Sentence]) -> list[Prediction]:

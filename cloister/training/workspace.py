@@ -26,6 +26,7 @@ from cloister.models.trial import check_reads
 from cloister.tasks.build import build_task, padding_id
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.fit import Limits, check_fit
+from cloister.tasks.label_words import label_tokens
 from cloister.tasks.task import Example, Task
 from cloister.training.config import TrainingConfig
 
@@ -137,12 +138,16 @@ def open_workspace(
     read_config(folder)  # a wrapper is refused by name, before its tokenizer or weights are read
     tokenizer = load_tokenizer(folder)
     bound = build_task(task, labels, tokenizer)
-    network = build_network(folder, model, lora, bound.record_kind, len(bound.labels), seed)
+    words: list[list[int]] = []
+    if lora.head == "label-words":
+        words = label_tokens(tokenizer, bound.labels, getattr(bound, "prompt", None))
+    outputs = len(bound.labels)
+    network = build_network(folder, model, lora, bound.record_kind, outputs, seed, words)
     limits = limits_of(network.base)
     check_fit(limits, model.base, task.max_length, tokenizer.get_vocab(), padding_id(tokenizer))
     check_reads(network, model.base, padding_id(tokenizer))
     if frozen_cache_gib and lora.top_layers:
-        kept = _kept(sha256, model.dtype, model.quantization, lora.top_layers)
+        kept = _kept(sha256, model.dtype, model.quantization, model.layers, lora.top_layers)
         network.prefix = try_prefix(
             network, bound, limits.vocabulary or 1, lora.top_layers, kept, frozen_cache_gib
         )
@@ -162,6 +167,8 @@ def open_workspace(
 
 
 @lru_cache(maxsize=1)
-def _kept(sha256: str, dtype: str, quantization: str, top_layers: int) -> KeptStates:
+def _kept(
+    sha256: str, dtype: str, quantization: str, layers: int | None, top_layers: int
+) -> KeptStates:
     """The process's frozen states: a twin, or the next seed, starts with what the last one kept."""
     return KeptStates()
