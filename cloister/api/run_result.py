@@ -60,7 +60,8 @@ class Result:
 
     @property
     def rounds(self) -> pd.DataFrame:
-        """A row for each closed round, by its number.
+        """A row for each closed round, by its number; row 0 has the scores of the untrained
+        adapter, and of all else nothing.
 
         Columns: scores as `test_accuracy`; the largest ε that the sites' ledgers then promised
         (`sites` says what it is of); bytes sent by and to all sites; seconds; and how many sites
@@ -68,7 +69,7 @@ class Result:
         """
         import pandas as pd
 
-        rows = [_round(row) for row in RunDirectory(self.folder).metrics()]
+        rows = [_round(row) for row in RunDirectory(self.folder).scored()]
         return pd.DataFrame(rows).set_index("round")
 
     @property
@@ -160,13 +161,13 @@ def _round(row: Mapping[str, Any]) -> dict[str, object]:
         for name in ("test", "validation")
         for metric, value in row.get(name, {}).items()
     }
-    promised = [math.inf if value is None else value for value in row["epsilon"].values()]
+    promised = [math.inf if value is None else value for value in row.get("epsilon", {}).values()]
     return {
         "round": row["round"],
         **scores,
         "epsilon_promised": max(promised, default=math.nan),
-        "bytes_up": row["bytes_up"],
-        "bytes_down": row["bytes_down"],
-        "seconds": row["seconds"],
-        **{name: len(row[name]) for name in ("missing", "retired", "refused")},
+        "bytes_up": row.get("bytes_up", 0),
+        "bytes_down": row.get("bytes_down", 0),
+        "seconds": row.get("seconds", math.nan),
+        **{name: len(row.get(name, ())) for name in ("missing", "retired", "refused")},
     }

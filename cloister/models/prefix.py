@@ -1,8 +1,9 @@
 """The frozen lower layers, computed once for each record.
 
 Where adapters sit in the top layers only, what enters the first of them never changes: the base is
-frozen and no dropout runs. It is kept for each record, and later passes start there. What does not
-fit any more is computed each time. This moves time and memory, never the result.
+frozen and no dropout runs. It is kept for each record, and later passes start there. Where nothing
+but the head trains, what leaves the last layer is kept in the same way. What does not fit any more
+is computed each time. This moves time and memory, never the result.
 
 Rounding is a part of the result under privacy: in a batch of a fixed shape, states are computed in
 a fixed shape too (`training.shapes`), so that they are the record's alone, and kept apart from
@@ -99,12 +100,13 @@ class _ReachedError(Exception):
 
 
 class FrozenPrefix:
-    """Hidden states that enter the first adapted layer, by record.
+    """Hidden states that enter the first adapted layer, by record; what leaves the last layer where
+    none is adapted.
 
     Args:
         backbone: The base with its adapters.
         num_layers: Its layers.
-        top_layers: How many of them are adapted.
+        top_layers: How many of them are adapted; 0: none.
         kept: Where to keep them; networks on one base that adapt equally many layers may share it.
         max_gib: Most memory that is kept, in GiB.
 
@@ -185,8 +187,15 @@ class FrozenPrefix:
         def note_form(_: nn.Module, __: Any, output: Any) -> None:
             self._others = len(output) - 1 if isinstance(output, tuple) else None
 
-        handle = self._layers[self._first].register_forward_pre_hook(stop_here, with_kwargs=True)
+        def end_here(_: nn.Module, __: Any, output: Any) -> None:
+            raise _ReachedError(output[0] if isinstance(output, tuple) else output)
+
         noting = self._layers[0].register_forward_hook(note_form)
+        if self._first < len(self._layers):
+            first = self._layers[self._first]
+            handle = first.register_forward_pre_hook(stop_here, with_kwargs=True)
+        else:
+            handle = self._layers[-1].register_forward_hook(end_here)
         try:
             with torch.no_grad():
                 self._backbone(input_ids=input_ids, attention_mask=attention_mask)
@@ -211,10 +220,11 @@ class FrozenPrefix:
                 return (hidden, *arguments[1:]), keywords
             return arguments, {**keywords, "hidden_states": hidden}
 
-        handle = self._layers[self._first].register_forward_pre_hook(start_here, with_kwargs=True)
+        for index in range(self._first):
+            self._layers[index] = _PassThrough(self._layers[index], self._others)
+        first = self._layers[min(self._first, len(self._layers) - 1)]
+        handle = first.register_forward_pre_hook(start_here, with_kwargs=True)
         try:
-            for index in range(self._first):
-                self._layers[index] = _PassThrough(self._layers[index], self._others)
             yield
         finally:
             handle.remove()

@@ -146,10 +146,12 @@ def open_workspace(
     limits = limits_of(network.base)
     check_fit(limits, model.base, task.max_length, tokenizer.get_vocab(), padding_id(tokenizer))
     check_reads(network, model.base, padding_id(tokenizer))
-    if frozen_cache_gib and lora.top_layers:
-        kept = _kept(sha256, model.dtype, model.quantization, model.layers, lora.top_layers)
+    is_probe = lora.train == "none" and not lora.residual
+    adapted = 0 if is_probe else lora.top_layers
+    if frozen_cache_gib and (is_probe or adapted):
+        kept = _kept(sha256, model.dtype, model.quantization, model.layers, adapted)
         network.prefix = try_prefix(
-            network, bound, limits.vocabulary or 1, lora.top_layers, kept, frozen_cache_gib
+            network, bound, limits.vocabulary or 1, adapted, kept, frozen_cache_gib
         )
     start = read_adapter(network)
     return Workspace(
@@ -168,7 +170,7 @@ def open_workspace(
 
 @lru_cache(maxsize=1)
 def _kept(
-    sha256: str, dtype: str, quantization: str, layers: int | None, top_layers: int
+    sha256: str, dtype: str, quantization: str, layers: int | None, adapted: int
 ) -> KeptStates:
     """The process's frozen states: a twin, or the next seed, starts with what the last one kept."""
     return KeptStates()
