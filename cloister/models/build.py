@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from cloister.data.records import RecordKind
@@ -9,9 +10,11 @@ from cloister.errors import RefusedError, UsageError
 from cloister.models.base import load_backbone
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.device import find_device
+from cloister.models.layers import end_after
 from cloister.models.lora import attach, factor, is_residual
 from cloister.models.network import Network, adapter_name, make_head
 from cloister.models.pooling import Pooling, choose_pooling
+from cloister.models.word_rows import word_rows
 
 
 def build_network(
@@ -21,6 +24,7 @@ def build_network(
     records: RecordKind,
     outputs: int,
     seed: int,
+    words: Sequence[Sequence[int]] = (),
     *,
     device: str | None = None,
     attention: str | None = None,
@@ -34,6 +38,7 @@ def build_network(
         records: What the task reads; decides the head.
         outputs: C, the head's outputs; ignored for a causal LM.
         seed: The study's seed: adapters and head start from it, the same at every site.
+        words: Of a head that starts at the labels' words, the token ids of each label.
         device: `machine.device`, what it computes on; None: the GPU where there is one.
         attention: `machine.attention`, how it is computed; None: as transformers chooses.
 
@@ -61,11 +66,14 @@ def build_network(
     backbone = load_backbone(folder, model, causal=causal)
     if attention is not None:
         backbone.set_attn_implementation(attention)
+    if model.layers is not None:
+        end_after(backbone, model.layers)
     hidden = int(backbone.config.get_text_config().hidden_size)
     pooling: Pooling | None = None
     if records == "text":
         pooling = choose_pooling(folder, backbone, model.pooling, model.normalize)
-    head = None if causal else make_head(head_kind, hidden, outputs, lora.r, seed)
+    rows = word_rows(folder, backbone, model, words) if head_kind == "label-words" else None
+    head = None if causal else make_head(head_kind, hidden, outputs, lora.r, seed, rows)
     network = Network(attach(backbone, lora, seed), head, pooling)
     if model.quantization == "none":
         network.to(place)
@@ -79,7 +87,7 @@ def trainable_names(network: Network, train: str, head: str) -> frozenset[str]:
     Args:
         network: With adapters and head.
         train: Which factors (`both`, `b`, `b-moving`, `b-kept`, `alternate`, `none`).
-        head: `linear`, `lora` or `frozen`.
+        head: `linear`, `lora`, `frozen` or `label-words`.
     """
     factors = {
         "both": {"a", "b", "other"},

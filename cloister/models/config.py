@@ -12,18 +12,23 @@ from cloister.errors import UsageError
 from cloister.fields import LATER, called, check_bounds
 
 Train = Literal["both", "b", "b-moving", "b-kept", "alternate", "none"]
-Head = Literal["linear", "lora", "frozen"]
+Head = Literal["linear", "lora", "frozen", "label-words"]
 VectorMode = Literal["mean", "cls", "pooler", "last"]
 PoolingMode = Literal["auto", "mean", "cls", "pooler", "last", "trained"]
 
 # The quickstart's base model: small enough for a CPU, and its weights' SHA-256.
 DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
 
+# Ending of a file in llama.cpp's format.
+GGUF = ".gguf"
+
 # Four times the largest rank that LoRA was compared at (256: Biderman et al. 2024,
 # arXiv:2405.09673). What it takes on a base is bounded by the site's `accept.max_message_bytes`.
 MOST_RANK = 1024
 # A residual is exact at the modules' full rank; hidden sizes end at 16,384 (Llama 3.1 405B).
 MOST_RESIDUAL = 16_384
+# 126 are the most of a public base (Llama 3.1 405B).
+MOST_LAYERS = 1000
 # Llama 3.1 405B has 126 layers of 7 linear modules: 882, if each is named by its whole path.
 MOST_MODULES = 1000
 
@@ -36,11 +41,18 @@ def base_problem(base: str) -> str | None:
     Args:
         base: As the recipe has it.
     """
-    if Path(base).expanduser().is_dir():
+    if Path(base).expanduser().is_dir() or is_gguf(base):
         return None
+    if base.endswith(GGUF):
+        return f"model.base: {base} is no file here"
     if base.count("/") != 1 or base.startswith(("/", ".", "~")):
         return f"model.base: {base} is no folder here and no hub id (owner/name)"
     return None
+
+
+def is_gguf(base: str) -> bool:
+    """Whether `model.base` names a GGUF file of this machine."""
+    return base.endswith(GGUF) and Path(base).expanduser().is_file()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +60,8 @@ class ModelConfig:
     """The frozen base model.
 
     Attributes:
-        base: A local folder or a hub id.
-        sha256: SHA-256 that the base's weights must have; absent: not checked.
+        base: A local folder, a GGUF file or a hub id.
+        sha256: SHA-256 that the base's weights must have, or the GGUF file; absent: not checked.
         dtype: Type of the frozen weights; adapters are float32 always.
         quantization: Frozen weights in 8 or 4 bits (bitsandbytes; needs a CUDA GPU).
         pooling: How a sequence becomes one vector for the head. `auto`: what the base's folder
@@ -58,6 +70,10 @@ class ModelConfig:
             what `auto` was before format 3 of a recipe, `pooler` or `cls` where it is now `mean`.
         normalize: Whether that vector is scaled to length √H, its width's root; absent: as the
             folder says under `auto` and `trained`, else not.
+        layers: The base ends after its first so many layers: what lies above is never computed and
+            gets no adapters. A final norm of the base's own is applied to what the last of them
+            gives. Absent: all. For classification; a decoder's middle layers often tell classes
+            apart better than its last (`cloister plan --layers`).
     """
 
     base: Annotated[str, Text(MOST_PATH, least=1)] = field(
@@ -68,6 +84,9 @@ class ModelConfig:
     quantization: Literal["none", "8bit", "4bit"] = "none"
     pooling: PoolingMode = "auto"
     normalize: bool | None = None
+    layers: Annotated[int, Between(1, MOST_LAYERS)] | None = field(
+        default=None, metadata={**LATER, **called("num_layers num_hidden_layers layer")}
+    )
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -108,9 +127,12 @@ class LoraConfig:
         residual: Rank of the second pair beside each adapter, for strategies that keep what
             averaging leaves over (`fedex`, `flora`): sent down, never trained, exported with the
             adapter. Exact at the adapted modules' full rank; 0: none.
-        head: `linear` (full rank), `lora` (a low-rank step from a fixed random start) or `frozen`
-            (a fixed random start). Absent: linear for classification, frozen for a causal LM,
-            whose head is the base's own.
+        head: `linear` (full rank, from zero), `lora` (a low-rank step from a fixed random start),
+            `frozen` (a fixed random start) or `label-words` (full rank, from the rows of a
+            decoder's output embedding that stand for each label's words, their mean: with a
+            `task.prompt` that asks for the label, the untrained head answers as the language model
+            would; features are scaled as `model.normalize` says, which scales its logits alike).
+            Absent: linear for classification, frozen for a causal LM, whose head is the base's own.
         use_dora: Weight-decomposed adapters (DoRA); without privacy only, as their per-record
             gradients are not exact.
     """
@@ -129,7 +151,7 @@ class LoraConfig:
     target_modules: Annotated[
         tuple[Annotated[str, Text(MOST_NAME, least=1)], ...], Items(MOST_MODULES)
     ] = ()
-    top_layers: Annotated[int, Between(0, 1000)] = 1  # 126 are the most of a public base
+    top_layers: Annotated[int, Between(0, MOST_LAYERS)] = 1
     train: Train = "b"
     residual: Annotated[int, Between(0, MOST_RESIDUAL)] = 0
     head: Head | None = None

@@ -26,6 +26,7 @@ from cloister.models.trial import check_reads
 from cloister.tasks.build import build_task, padding_id
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.fit import Limits, check_fit
+from cloister.tasks.label_words import label_tokens
 from cloister.tasks.task import Example, Task
 from cloister.training.config import TrainingConfig
 
@@ -142,6 +143,9 @@ def open_workspace(
     read_config(folder)  # a wrapper is refused by name, before its tokenizer or weights are read
     tokenizer = load_tokenizer(folder)
     bound = build_task(task, labels, tokenizer)
+    words: list[list[int]] = []
+    if lora.head == "label-words":
+        words = label_tokens(tokenizer, bound.labels, getattr(bound, "prompt", None))
     network = build_network(
         folder,
         model,
@@ -149,17 +153,20 @@ def open_workspace(
         bound.record_kind,
         len(bound.labels),
         seed,
+        words,
         device=device,
         attention=attention,
     )
     limits = limits_of(network.base)
     check_fit(limits, model.base, task.max_length, tokenizer.get_vocab(), padding_id(tokenizer))
     check_reads(network, model.base, padding_id(tokenizer))
-    if frozen_cache_gib and lora.top_layers:
-        computed = f"{network.device} {attention}"
-        kept = _kept(sha256, model.dtype, model.quantization, lora.top_layers, computed)
+    is_probe = lora.train == "none" and not lora.residual
+    adapted = 0 if is_probe else lora.top_layers
+    if frozen_cache_gib and (is_probe or adapted):
+        computed = f"{model.dtype} {model.quantization} {network.device} {attention}"
+        kept = _kept(sha256, computed, model.layers, adapted)
         network.prefix = try_prefix(
-            network, bound, limits.vocabulary or 1, lora.top_layers, kept, frozen_cache_gib
+            network, bound, limits.vocabulary or 1, adapted, kept, frozen_cache_gib
         )
     start = read_adapter(network)
     return Workspace(
@@ -177,6 +184,6 @@ def open_workspace(
 
 
 @lru_cache(maxsize=1)
-def _kept(sha256: str, dtype: str, quantization: str, top_layers: int, computed: str) -> KeptStates:
+def _kept(sha256: str, computed: str, layers: int | None, adapted: int) -> KeptStates:
     """The process's frozen states: a twin, or the next seed, starts with what the last one kept."""
     return KeptStates()

@@ -1,6 +1,5 @@
 """Runs that were begun when the digest left absent values and defaults out finish under it."""
 
-import dataclasses
 import hashlib
 import json
 import tomllib
@@ -10,7 +9,7 @@ import pytest
 import tomli_w
 
 from cloister.errors import RecipeError
-from cloister.fields import field_types
+from cloister.fields import field_types, later_fields
 from cloister.recipe import (
     Recipe,
     parse_document,
@@ -202,8 +201,7 @@ def test_a_run_s_file_states_every_field(tmp_path: Path) -> None:
     tables = tomllib.loads(Recipe().to_toml())
     absent = set(tables["absent"])
     for name, section in Recipe().resolved().sections().items():
-        later = {f.name for f in dataclasses.fields(section) if f.metadata.get("later")}  # type: ignore[arg-type]
         for key in field_types(type(section)):
-            if name != "strategy" and key not in later:  # named where it has a value
+            if name != "strategy" and key not in later_fields(type(section)):
                 assert (key in tables[name]) != (f"{name}.{key}" in absent), key
     assert tables["privacy"]["epsilon"] == 8.0

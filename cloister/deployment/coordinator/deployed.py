@@ -276,6 +276,7 @@ class DeployedStudy:
             majority=majority(self.coordinator.test),
             sites={site: known.get(site, NO_CERTIFICATE) for site in sorted(self.members)},
             promises={site: facts.promise for site, facts in known.items()},
+            untrained=self.coordinator.run.untrained().get("test", {}),
         )
         run = self.coordinator.run
         warning = ending.write(run, best.adapter)

@@ -59,8 +59,8 @@ def own_base(file: SiteFile, recipe: Recipe) -> Path:
     """
     if file.site.model is None:
         return base_at_hand(recipe.model.base)
-    folder = file.place(file.site.model)
-    return folder if folder.is_dir() else find_base(file.site.model)
+    place = file.place(file.site.model)
+    return find_base(str(place) if place.exists() else file.site.model)
 
 
 def site_workspace(file: SiteFile, recipe: Recipe) -> Workspace:
@@ -71,7 +71,7 @@ def site_workspace(file: SiteFile, recipe: Recipe) -> Workspace:
     """
     if file.site.model is None:
         return _loaded(file, recipe, recipe.model.base)
-    return _loaded(file, recipe, str(file.place(file.site.model)))
+    return _loaded(file, recipe, str(own_base(file, recipe)))
 
 
 def exact_bytes(terms: StudyTerms) -> tuple[int, int]:
