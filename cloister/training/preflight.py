@@ -73,8 +73,14 @@ def refuse_known(network: Network) -> None:
     """Refuses by name what is known not to have exact per-record gradients.
 
     Raises:
-        PreflightError: DoRA, adapters on embeddings, batch normalisation.
+        PreflightError: DoRA, adapters on embeddings, batch normalisation; a device without
+            float64.
     """
+    if network.device.type == "mps":
+        raise PreflightError(
+            "preflight: mps has no float64, in which clipped gradients are summed and noised; set "
+            'machine.device = "cpu", or train without privacy (no Apple GPU was tried)'
+        )
     for name, _ in trained_parameters(network):
         if "lora_magnitude_vector" in name:
             raise PreflightError(
