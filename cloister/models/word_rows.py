@@ -16,8 +16,7 @@ from transformers import PreTrainedModel
 from cloister.errors import UsageError
 from cloister.models.base import load_backbone
 from cloister.models.config import ModelConfig
-from cloister.models.kinds import network_class, read_config
-from cloister.models.pooling import is_decoder
+from cloister.models.kinds import is_decoder, network_class, read_config
 
 
 def word_rows(
