@@ -126,11 +126,11 @@ class Study:
     ) -> None:
         columns = (text, label, tokens, tags, messages, site, person)
         source, dealing = source_of(data)
-        if rounds is not None and "num_rounds" in table_of(federation):
+        if rounds is not None and "num_rounds" in table_of("federation", federation):
             raise UsageError("rounds, federation: num_rounds given by both; give it by one")
         sections: dict[str, object] = {
-            "study": given(name=name or ("study" if data is not None else None), seed=seed),
-            "model": headed("base", model),
+            "study": given(name=_name(name, data), seed=seed),
+            "model": headed("model", "base", model),
             "task": task_table(task),
             "data": given(
                 **dict(zip(COLUMNS, columns, strict=True)),
@@ -140,13 +140,13 @@ class Study:
                 validation=stated(validation, "validation"),
                 public_records=public_records,
             ),
-            "lora": table_of(lora),
-            "training": table_of(training),
-            "privacy": table_of(privacy),
-            "federation": {**given(num_rounds=rounds), **table_of(federation)},
+            "lora": table_of("lora", lora),
+            "training": table_of("training", training),
+            "privacy": table_of("privacy", privacy),
+            "federation": {**given(num_rounds=rounds), **table_of("federation", federation)},
             "strategy": strategy_table(strategy),
-            "machine": table_of(machine),
-            "tracking": table_of(tracking),
+            "machine": table_of("machine", machine),
+            "tracking": table_of("tracking", tracking),
         }
         recipe = read_tables(sections).resolved()
         tables = records_of(recipe, {"train": source, "test": test, "validation": validation})
@@ -166,13 +166,14 @@ class Study:
         """Reads a recipe: a file, or its text.
 
         Args:
-            source: A path, or a text (which has a line break, or names no `.toml` file).
+            source: A path, or a text. A string of one line without `=` and `[` is a path, as is
+                one that ends with `.toml`.
 
         Raises:
             BadFileError: The file is missing, or it is not valid TOML.
             RecipeError: Anything in it is invalid; all problems at once.
         """
-        if not isinstance(source, str) or ("\n" not in source and source.endswith(".toml")):
+        if not isinstance(source, str) or _is_path(source):
             return cls.of(read_recipe(Path(source)))
         try:
             return cls.of(parse_recipe(source))
@@ -265,3 +266,13 @@ class Study:
             f"{recipe.data.sites} sites, {recipe.federation.num_rounds} rounds of "
             f"{recipe.strategy.name}, {promised if privacy.enabled else 'no privacy'})"
         )
+
+
+def _name(name: str | None, data: object) -> str | None:
+    """What a study is called; with data of its own and no name it is not the quickstart."""
+    return "study" if name is None and data is not None else name
+
+
+def _is_path(source: str) -> bool:
+    is_line = "\n" not in source and bool(source.strip())
+    return is_line and (source.endswith(".toml") or not any(sign in source for sign in "=["))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloister.api.epsilon_value import Epsilon
 from cloister.errors import UsageError
-from cloister.files import bad_file
+from cloister.files import bad_file, write_whole
 from cloister.server.run_directory import RECORDS, RunDirectory
 
 if TYPE_CHECKING:
@@ -123,7 +124,13 @@ class Result:
         try:
             if place.exists() and (not place.is_dir() or any(place.iterdir())):
                 raise UsageError(f"{place} exists already; choose a new folder")
+            if place.resolve().is_relative_to(self.folder.resolve()):
+                raise UsageError(f"{place} is in the run's own folder; choose one outside of it")
             shutil.copytree(self.folder, place, ignore=self._records, dirs_exist_ok=True)
+            moved = self.to_json() | {"run_dir": str(place)}
+            write_whole(
+                RunDirectory(place).result_file, (json.dumps(moved, indent=1) + "\n").encode()
+            )
         except (OSError, ValueError) as error:
             raise bad_file(error, "written") from error
         return place

@@ -123,6 +123,12 @@ def _loading(loading: Loading) -> str:
         f"Records were cut to {loading.max_length} tokens at their end. Beside the folder "
         "`adapter`:\n"
     )
+    lines.append(
+        "vLLM loads the folder as it is (`--enable-lora`), llama.cpp what `cloister export --gguf` "
+        "writes of it.\n"
+        if loading.kind == "causal-lm"
+        else "vLLM and llama.cpp have no place for its head (`head.safetensors`); the script has.\n"
+    )
     if loading.kind not in BUILT_IN:
         lines.append(
             f"The task is the plug-in `{loading.kind}`, which says what the outputs mean: of the "

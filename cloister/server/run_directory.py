@@ -39,8 +39,8 @@ RECORDS = "data"
 UNTRAINED = "untrained.json"
 # What is said of a folder that a new run is not written into.
 TAKEN = (
-    "exists already and is not written over; choose another --out, or go on with an unfinished run "
-    "in it by --resume"
+    "exists already and is not written over; choose another folder (--out), or go on with an "
+    "unfinished run in it (--resume; cloister.resume in Python)"
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,11 +65,16 @@ class Model:
                 list of turns (`{"role": …, "content": …}`) or a text, which is a turn of the user.
 
         Raises:
-            UsageError: One text is given in place of a list of them.
+            UsageError: One text, or a table, is given in place of a list of inputs.
             DataError: An input is empty or of another kind than the task reads.
         """
         if isinstance(inputs, str):
             raise UsageError("a single text given; predict takes a list: predict([text])")
+        if not isinstance(inputs, Iterable) or _is_no_list(inputs):
+            raise UsageError(
+                f"{type(inputs).__name__} given; predict takes a list of inputs, as in "
+                'predict(frame["text"])'
+            )
         given = list(inputs)
         task = self.workspace.task
         if isinstance(task, CausalChat):
@@ -192,6 +197,12 @@ def about_adapter(folder: str | Path) -> ReleaseFacts:
             "folder is a start for a new site and predicts nothing by itself"
         )
     return about
+
+
+def _is_no_list(inputs: Iterable[object]) -> bool:
+    """Whether Python would go through something else than inputs: names of columns, or bytes."""
+    is_table = hasattr(inputs, "columns") or hasattr(inputs, "column_names")
+    return is_table or isinstance(inputs, Mapping | bytes)
 
 
 def _device(name: str) -> torch.device:

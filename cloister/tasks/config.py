@@ -72,12 +72,15 @@ class TaskConfig:
             classification). Empty: taken from the public test and validation sets, which only a
             simulation may do and states in its run's `recipe.toml`; a deployment declares them.
             They are never read off private records, which would leak.
-        max_length: Longest record in tokens; what is longer is cut at its end.
+        max_length: Longest record in tokens; what is longer is cut at its end, or where
+            `truncation_side` says.
         chat_template: Jinja template of a conversation; absent: the tokenizer's own, else a plain
             built-in one.
         prompt: Of sequence classification: what is read around a text, with `{text}` once where it
             goes, as in `"Review: {text} Sentiment:"`. Too long a text is cut, never the prompt. A
             decoder's last token then answers a question. Absent: the text alone.
+        truncation_side: Of a conversation or raw text longer than `max_length`: `right` cuts its
+            end, `left` its beginning, which keeps the last turn. Absent: `right`.
         plugin: Where `kind` is a plug-in's: which code it stands for.
     """
 
@@ -94,6 +97,9 @@ class TaskConfig:
     chat_template: Annotated[str, Text(LONGEST_TEMPLATE, lines=True)] | None = None
     prompt: Annotated[str, Text(LONGEST_PROMPT, lines=True)] | None = field(
         default=None, metadata={**LATER, **called("prompt_template instruction")}
+    )
+    truncation_side: Literal["right", "left"] | None = field(
+        default=None, metadata={**LATER, **called("truncation truncate_side")}
     )
     plugin: TaskPlugin | None = field(default=None, metadata=ELSEWHERE)
 
@@ -115,6 +121,11 @@ class TaskConfig:
                 f"prompt: given for {shortened(self.kind)}; of sequence-classification alone: a "
                 "sentence's tags and a conversation's turns have no place in it, and a plug-in "
                 "reads texts in its own way"
+            )
+        if self.truncation_side is not None and self.kind != "causal-lm":
+            raise UsageError(
+                f"truncation_side: given for {shortened(self.kind)}; of causal-lm alone: other "
+                "tasks cut a record at its end"
             )
 
     @property

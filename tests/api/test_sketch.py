@@ -1,5 +1,6 @@
 """The API as a researcher first writes it, run as written on a tiny base."""
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -80,6 +81,9 @@ def test_the_sketch_runs_as_written(
     assert sum(hits) / len(hits) == result.test["accuracy"]
     assert (saved / "adapter" / "adapter_model.safetensors").stat().st_size > 0
     assert not (saved / "data").exists()
+    assert json.loads((saved / "result.json").read_text())["run_dir"] == str(saved)
+    with pytest.raises(cl.CloisterError, match="choose one outside of it"):
+        result.save(temporary / "copy")
     assert (
         Ledger(saved / "ledgers" / "site-0.ledger").promise.epsilon == result.sites.epsilon.iloc[0]
     )
@@ -129,6 +133,8 @@ def test_what_is_no_study_or_engine_is_refused(tmp_path: Path) -> None:
         cl.simulate(cl.Study(), engine="spark")  # type: ignore[arg-type]
     with pytest.raises(cl.CloisterError, match="engine: 'spark' given"):
         cl.resume(tmp_path, engine="spark")  # type: ignore[arg-type]
+    with pytest.raises(cl.CloisterError, match="progress: 3 given; a function is needed"):
+        cl.simulate(cl.Study(), progress=3)  # type: ignore[arg-type]
     with pytest.raises(cl.CloisterError, match="is no run's folder"):
         cl.resume(tmp_path)
 

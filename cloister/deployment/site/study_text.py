@@ -144,7 +144,8 @@ def _trains(terms: StudyTerms) -> str:
         "none": "no adapter",
         "alternate": "one factor of adapters at a time",
     }.get(lora.train, "factor B of adapters")
-    adapters = f"{factors} of rank {lora.r} on {where} in {layers}"
+    others = f" ({', '.join(lora.rank_pattern)})" if lora.rank_pattern else ""
+    adapters = f"{factors} of rank {lora.r}{others} on {where} in {layers}"
     head = lora.head or ("frozen" if terms.recipe.task.records == "messages" else "linear")
     said = "a frozen head" if head == "frozen" else f"a head ({head})"
     what = said if lora.train == "none" else f"{adapters}, and {said}"
