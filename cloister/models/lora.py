@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from cloister.errors import UsageError
 from cloister.models.config import LoraConfig
 from cloister.models.rows import give_rows_their_records
-from cloister.models.targets import target_names
+from cloister.models.targets import matches, target_names
 from cloister.seeds import child_seed
 
 # peft's name of the second pair of factors beside each adapter (`cloister.adapter.pairs`).
@@ -40,7 +40,9 @@ def attach(model: PreTrainedModel, config: LoraConfig, seed: int) -> peft.PeftMo
         return peft.LoraConfig(
             r=rank,
             # peft only divides it by the rank: the residual is scaled as the adapter is.
-            lora_alpha=config.alpha * rank / config.r,  # type: ignore[arg-type]
+            lora_alpha=alpha_at(config, rank),  # type: ignore[arg-type]
+            use_rslora=bool(config.rslora),
+            rank_pattern=config.ranks_by_module(),
             target_modules=list(targets),
             lora_dropout=0.0,
             use_dora=config.use_dora,
@@ -54,6 +56,8 @@ def attach(model: PreTrainedModel, config: LoraConfig, seed: int) -> peft.PeftMo
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
         # peft asks transformers for a property by its old name.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        # Said by `_check_ranks`, as an error.
+        warnings.filterwarnings("ignore", message="The following rank_pattern keys did not match")
         try:
             adapted = peft.get_peft_model(model, of_rank(config.r))
         except ValueError as error:  # peft's word that it cannot adapt one of them
@@ -62,19 +66,38 @@ def attach(model: PreTrainedModel, config: LoraConfig, seed: int) -> peft.PeftMo
                 f"{model.config.model_type} ({str(error).splitlines()[0]}); name others"
             ) from error
         assert isinstance(adapted, peft.PeftModel)
-        full = full_rank(adapted)
-        for name in ("r", "residual"):
-            if full and getattr(config, name) > full:
-                raise UsageError(
-                    f"lora.{name}: {getattr(config, name)} given; the adapted modules have a rank "
-                    f"of at most {full}: set lora.{name} no higher"
-                )
+        _check_ranks(adapted, config)
         if config.residual:
             adapted.add_adapter(RESIDUAL, of_rank(config.residual))
             adapted.base_model.set_adapter(["default", RESIDUAL])  # type: ignore[operator]
     give_rows_their_records(adapted)
     _start_from_seed(adapted, seed)
     return adapted
+
+
+def alpha_at(config: LoraConfig, rank: int) -> float:
+    """The alpha with which adapters of another rank are scaled as those of rank `r` are."""
+    share = rank / config.r
+    return config.alpha * (math.sqrt(share) if config.rslora else share)
+
+
+def _check_ranks(adapted: peft.PeftModel, config: LoraConfig) -> None:
+    full, pattern = full_rank(adapted), config.ranks_by_module()
+    given = {"r": config.r, "residual": config.residual}
+    given["rank_pattern"] = max(pattern.values(), default=0)
+    for name, rank in given.items():
+        if full and rank > full:
+            raise UsageError(
+                f"lora.{name}: {rank} given; the adapted modules have a rank "
+                f"of at most {full}: set lora.{name} no higher"
+            )
+    adapters = [name.partition(".lora_A.")[0] for name, _ in adapted.named_parameters()]
+    unknown = [name for name in pattern if not any(matches(a, name) for a in adapters)]
+    if unknown:
+        raise UsageError(
+            f"lora.rank_pattern: {unknown[0]} is the end of no adapted module's name; name one "
+            "that lora.target_modules and lora.top_layers adapt"
+        )
 
 
 def full_rank(adapted: peft.PeftModel) -> int:

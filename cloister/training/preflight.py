@@ -15,6 +15,7 @@ That companions do not change a record's gradient by one bit is shown by `traini
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,9 +25,12 @@ from torch import Tensor, nn
 from cloister.errors import PreflightError
 from cloister.models.network import Network, adapter_name, trained_parameters
 from cloister.models.prefix_check import TOLERANCE, coarsest, prefix_problem
+from cloister.models.token_head import hidden_states
 from cloister.seeds import child_seed
+from cloister.tasks.chat import CausalChat
 from cloister.tasks.task import Example, Task
 from cloister.training.gradients import per_record_hooks
+from cloister.training.record_losses import record_losses
 
 # B starts at zero, where A's gradient vanishes; the check runs from a start moved by this much,
 # the deviation with which transformers starts weights.
@@ -69,8 +73,14 @@ def refuse_known(network: Network) -> None:
     """Refuses by name what is known not to have exact per-record gradients.
 
     Raises:
-        PreflightError: DoRA, adapters on embeddings, batch normalisation.
+        PreflightError: DoRA, adapters on embeddings, batch normalisation; a device without
+            float64.
     """
+    if network.device.type == "mps":
+        raise PreflightError(
+            "preflight: mps has no float64, in which clipped gradients are summed and noised; set "
+            'machine.device = "cpu", or train without privacy (no Apple GPU was tried)'
+        )
     for name, _ in trained_parameters(network):
         if "lora_magnitude_vector" in name:
             raise PreflightError(
@@ -117,7 +127,12 @@ def _check_calls(network: Network, task: Task, examples: Sequence[Example]) -> N
                 for rows in calls.values():
                     rows.clear()
                 batch = task.collate(group)
-                network(batch.input_ids.to(device), batch.attention_mask.to(device))
+                ids, mask = batch.input_ids.to(device), batch.attention_mask.to(device)
+                if isinstance(task, CausalChat) and network.token_head is not None:
+                    # Logits of two whole records of a long context would not fit.
+                    hidden_states(functools.partial(network, ids, mask), network.token_head)
+                else:
+                    network(ids, mask)
                 for name, rows in calls.items():
                     _refuse_calls(name, rows, (number, batch.input_ids.shape[1]))
     finally:
@@ -160,7 +175,7 @@ def _refuse_calls(name: str, shapes: list[tuple[int, ...]], batch: tuple[int, in
 
 def _losses(network: Network, task: Task, examples: Sequence[Example]) -> Tensor:
     batch = task.collate(examples)
-    return task.record_losses(network.logits(batch), batch)
+    return record_losses(network, task, batch)
 
 
 def _check_prefix(network: Network, task: Task, examples: Sequence[Example]) -> None:

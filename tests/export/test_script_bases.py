@@ -24,6 +24,7 @@ def test_of_a_wrapper_the_script_reads_the_text_network(tmp_path: Path) -> None:
     same(folder, run_scripts([folder])[str(folder)]["logits"], expected)
 
 
+@pytest.mark.filterwarnings("ignore")  # a script run by hand says what it says
 def test_the_script_of_an_unpacked_base_unpacks_it_and_checks_its_hash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
