@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from cloister.errors import UsageError
-from cloister.models.pooling import is_decoder
+from cloister.models.kinds import is_decoder
 
 
 def word_rows(

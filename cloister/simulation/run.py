@@ -15,6 +15,7 @@ from cloister.errors import (
 )
 from cloister.ledger.chain import Head
 from cloister.ledger.ledger import Ledger
+from cloister.models.device import device_words
 from cloister.models.state import write_adapter
 from cloister.protocol.signed_questions import Unsigned
 from cloister.recipe import Recipe
@@ -158,6 +159,7 @@ def open_coordinator(
         for warning in counted.warnings:
             events.on_warning(warning)
     workspace = workspace_of(simulated)
+    events.on_base(f"device: {device_words(workspace.network.device)}")
     if workspace.network.pooling is not None:
         events.on_base(f"pooling: {workspace.network.pooling}")
     if isinstance(workspace.task, CausalChat):

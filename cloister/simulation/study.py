@@ -110,6 +110,8 @@ def _open(recipe: Recipe) -> Workspace:
         recipe.task.labels,
         recipe.study.seed,
         frozen_cache_gib=recipe.machine.frozen_cache_gib,
+        device=recipe.machine.device,
+        attention=recipe.machine.attention,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -166,7 +166,11 @@ class CausalChat:
     def record_losses(self, logits: Tensor, batch: Batch) -> Tensor:
         """Mean next-token cross-entropy over each record's assistant tokens, [B]."""
         target = batch.target[:, 1:].to(logits.device)
-        return mean_within_record(token_losses(logits[:, :-1], target), target)
+        return self.means(token_losses(logits[:, :-1], target), batch)
+
+    def means(self, losses: Tensor, batch: Batch) -> Tensor:
+        """Mean within each record, [B], of losses of next tokens, [B, T - 1]."""
+        return mean_within_record(losses, batch.target[:, 1:].to(losses.device))
 
     def meter(self) -> ChatMeter:
         """Returns a new meter of perplexity and loss."""
@@ -206,19 +210,22 @@ class ChatMeter:
     """Sums losses over tokens and over records."""
 
     task: CausalChat
-    _token_loss: float = 0.0
+    # Of each batch, on its device, so that nothing waits for it: token losses, record losses.
+    _sums: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     _tokens: int = 0
-    _record_loss: float = 0.0
     _records: int = 0
 
     def add(self, logits: Tensor, batch: Batch) -> None:
         """Takes one batch, logits [B, T, V]."""
         target = batch.target[:, 1:].to(logits.device)
-        losses = token_losses(logits[:, :-1], target)
-        self._token_loss += float(losses.sum())
-        self._tokens += int((target != IGNORE).sum())
-        self._record_loss += float(mean_within_record(losses, target).sum())
-        self._records += len(target)
+        self.add_losses(token_losses(logits[:, :-1], target), batch)
+
+    def add_losses(self, losses: Tensor, batch: Batch) -> None:
+        """Takes one batch, losses of next tokens [B, T - 1]."""
+        losses = losses.detach()
+        self._sums.append((losses.sum(), self.task.means(losses, batch).sum()))
+        self._tokens += int((batch.target[:, 1:] != IGNORE).sum())
+        self._records += len(batch.target)
 
     def result(self) -> dict[str, float]:
         """Perplexity over all assistant tokens, and mean loss over records.
@@ -227,9 +234,10 @@ class ChatMeter:
             Perplexity is infinite where there is no assistant token at all, so that nothing
             predicted never passes for everything predicted, and where it is no float any more.
         """
+        tokens, records = (sum(float(one[n]) for one in self._sums) for n in (0, 1))
         return {
-            "perplexity": _perplexity(self._token_loss, self._tokens),
-            "loss": self._record_loss / max(self._records, 1),
+            "perplexity": _perplexity(tokens, self._tokens),
+            "loss": records / max(self._records, 1),
         }
 
     def report(self) -> Mapping[str, Mapping[str, float]]:

@@ -27,6 +27,7 @@ from cloister.tasks.task import IGNORE, Example, Task
 from cloister.training.batches import physical_batches
 from cloister.training.numerics import check_pinned, pinned
 from cloister.training.passes import Pass, Row, fits, passes
+from cloister.training.record_losses import record_losses
 from cloister.training.shapes import BatchShapes
 from cloister.training.units import UnitExamples
 
@@ -198,7 +199,7 @@ def record_gradients(
 ) -> list[Tensor]:
     """Gradients of a pass's records, [B, …] a parameter; rows beyond the records are dummies'."""
     batch = task.collate([row.example for row in group.rows], group.shape)
-    losses = task.record_losses(network.logits(batch), batch)
+    losses = record_losses(network, task, batch)
     # Dummies have weight 0, and their rows are never read.
     counts = (torch.arange(len(losses)) < len(group.rows)).to(losses)
     (losses * counts).sum().backward()
@@ -214,7 +215,7 @@ def plain_gradient_sum(
         parameter.grad = None
     for group in physical_batches(units, max_tokens):
         batch = task.collate([example for unit in group for example in unit])
-        losses = task.record_losses(network.logits(batch), batch)
+        losses = record_losses(network, task, batch)
         shares = torch.tensor([1 / len(unit) for unit in group for _ in unit], device=losses.device)
         (losses * shares).sum().backward()
     sums = tuple(torch.zeros_like(p) if p.grad is None else p.grad for p in parameters)

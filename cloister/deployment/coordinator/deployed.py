@@ -188,6 +188,8 @@ class DeployedStudy:
             recipe.task.labels,
             recipe.study.seed,
             frozen_cache_gib=recipe.machine.frozen_cache_gib,
+            device=recipe.machine.device,
+            attention=recipe.machine.attention,
         )
         if workspace.network.pooling is not None:
             note(run.path, "note", text=f"pooling: {workspace.network.pooling}")

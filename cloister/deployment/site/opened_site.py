@@ -10,7 +10,7 @@ import numpy as np
 
 from cloister.adapter.pairs import cut_shapes
 from cloister.adapter.tensors import Adapter
-from cloister.adapter.wire import encode
+from cloister.adapter.wire import encode, encoded_length
 from cloister.client.acceptance import proposed_plan
 from cloister.client.admission import Admitted, admit
 from cloister.client.delivered import Deliveries
@@ -110,6 +110,8 @@ def _loaded(file: SiteFile, recipe: Recipe, base: str) -> Workspace:
         recipe.task.labels,
         recipe.study.seed,
         frozen_cache_gib=file.machine.frozen_cache_gib,
+        device=file.machine.device,
+        attention=file.machine.attention,
     )
 
 
@@ -134,7 +136,7 @@ def accepted_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
         task=recipe.task.kind,
         base_sha256=workspace.base_sha256,
         target_modules=workspace.network.adapted_modules,
-        message_bytes=4 * workspace.whole.size,
+        message_bytes=encoded_length(workspace.whole.shapes, "float32"),
     )
     return check(asked, file.policy)
 

@@ -24,6 +24,7 @@ from cloister.ledger.history import request_of
 from cloister.ledger.stated import of_plan
 from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import verify
+from cloister.models.config import ALL_LINEAR
 from cloister.names import counted
 from cloister.tasks.config import TaskConfig
 
@@ -145,6 +146,8 @@ def _template(facts: dict[str, Any]) -> str:
 def _trains(terms: StudyTerms) -> str:
     lora, training = terms.recipe.lora, terms.recipe.training
     where = ", ".join(lora.target_modules) or "the attention's query and value projections"
+    if lora.target_modules == (ALL_LINEAR,):
+        where = "all linear modules"
     layers = "all layers" if not lora.top_layers else f"the top {counted(lora.top_layers, 'layer')}"
     factors = {
         "both": "both factors of adapters",
