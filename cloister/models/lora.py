@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from cloister.errors import UsageError
 from cloister.models.config import LoraConfig
 from cloister.models.rows import give_rows_their_records
-from cloister.models.targets import target_names
+from cloister.models.targets import matches, target_names
 from cloister.seeds import child_seed
 
 # peft's name of the second pair of factors beside each adapter (`cloister.adapter.pairs`).
@@ -92,7 +92,7 @@ def _check_ranks(adapted: peft.PeftModel, config: LoraConfig) -> None:
                 f"of at most {full}: set lora.{name} no higher"
             )
     adapters = [name.partition(".lora_A.")[0] for name, _ in adapted.named_parameters()]
-    unknown = [name for name in pattern if not any(_matches(a, name) for a in adapters)]
+    unknown = [name for name in pattern if not any(matches(a, name) for a in adapters)]
     if unknown:
         raise UsageError(
             f"lora.rank_pattern: {unknown[0]} is the end of no adapted module's name; name one "

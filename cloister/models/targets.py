@@ -50,7 +50,7 @@ def target_names(model: PreTrainedModel, config: LoraConfig) -> tuple[str, ...]:
         targets = _all_linear(model)
         return _in_top_layers(model, targets, config.top_layers) if config.top_layers else targets
     targets = config.target_modules or default_targets(model)
-    missing = [t for t in targets if not any(_matches(n, t) for n, _ in model.named_modules())]
+    missing = [t for t in targets if not any(matches(n, t) for n, _ in model.named_modules())]
     if missing:
         raise UsageError(
             f"lora.target_modules: {', '.join(missing)} not in {model.config.model_type}; "
@@ -146,11 +146,7 @@ def _in_top_layers(model: PreTrainedModel, targets: tuple[str, ...], count: int)
     chosen = []
     for name, _ in model.named_modules():
         layer = _layer(name)
-        if (
-            layer is not None
-            and layer >= layers - count
-            and any(_matches(name, t) for t in targets)
-        ):
+        if layer is not None and layer >= layers - count and any(matches(name, t) for t in targets):
             chosen.append(name)
     if not chosen:
         raise UsageError(
@@ -166,7 +162,8 @@ def _layer(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _matches(name: str, target: str) -> bool:
+def matches(name: str, target: str) -> bool:
+    """Whether a target names this module: by its whole name, or by the end of it."""
     return name == target or name.endswith(f".{target}")
 
 
