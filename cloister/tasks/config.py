@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cloister.bounds import MOST_NAME, Between, Items, Text, shortened
+from cloister.bounds import LARGE, MOST_NAME, SMALL, Between, Items, Text, shortened
 from cloister.data.records import RecordKind
 from cloister.errors import UsageError
 from cloister.fields import ELSEWHERE, LATER, called, check_bounds, whole_table
@@ -74,6 +74,10 @@ class TaskConfig:
             built-in one.
         truncation_side: Of a conversation or raw text longer than `max_length`: `right` cuts its
             end, `left` its beginning, which keeps the last turn. Absent: `right`.
+        loss: Of conversations: `dpo` learns from pairs (columns `prompt`, `chosen`, `rejected`)
+            that the chosen reply is preferred, against the base without its adapter (Rafailov et
+            al. 2023, arXiv:2305.18290). Absent: next tokens, of a pair the chosen reply's.
+        dpo_beta: β of `dpo`: how far the adapter may go from the base; absent: 0.1, the paper's.
         plugin: Where `kind` is a plug-in's: which code it stands for.
     """
 
@@ -91,6 +95,10 @@ class TaskConfig:
     truncation_side: Literal["right", "left"] | None = field(
         default=None, metadata={**LATER, **called("truncation truncate_side")}
     )
+    loss: Literal["dpo"] | None = field(default=None, metadata=LATER)
+    dpo_beta: Annotated[float, Between(SMALL, LARGE)] | None = field(
+        default=None, metadata={**LATER, **called("beta")}
+    )
     plugin: TaskPlugin | None = field(default=None, metadata=ELSEWHERE)
 
     def __post_init__(self) -> None:
@@ -102,6 +110,10 @@ class TaskConfig:
         if len(set(self.labels)) != len(self.labels):
             raise UsageError("labels: each may be named once only")
 
+        if self.loss is not None and self.kind != "causal-lm":
+            raise UsageError(f"loss: {self.loss} given; it is of causal-lm alone")
+        if self.dpo_beta is not None and self.loss != "dpo":
+            raise UsageError('dpo_beta: given without loss = "dpo", whose β it is')
         if self.truncation_side is not None and self.kind != "causal-lm":
             raise UsageError(
                 f"truncation_side: given for {shortened(self.kind)}; of causal-lm alone: other "
