@@ -86,7 +86,7 @@ $(VENV)/.demo: $(VENV)/.venv pyproject.toml $(LOCKS)
 
 $(VENV)/.llm: $(VENV)/.venv pyproject.toml $(LOCKS)
 	$(INSTALL) llm
-	touch $@
+	touch $@ $(VENV)/.demo
 
 $(VENV)/.dev: $(VENV)/.venv pyproject.toml $(LOCKS)
 	$(INSTALL) dev

@@ -9,6 +9,7 @@ import dataclasses
 import datetime
 import difflib
 import enum
+import sys
 import tomllib
 import types
 import typing
@@ -89,7 +90,7 @@ def read_section(
             continue
         try:
             absent = value is None and takes_none(hints[key])  # TOML itself has no None
-            values[key] = None if absent else _convert(value, hints[key])
+            values[key] = None if absent else _convert(python_value(value), hints[key])
         except _UnfitError as error:
             problems.append(
                 f"{path}.{key}: {error.given} given{error.place}; {error.needed} needed"
@@ -106,6 +107,8 @@ def read_section(
 def check_bounds(section: object) -> None:
     """Holds a section that was made in Python to the types and bounds of its fields.
 
+    NumPy's numbers in it become Python's, so that a loop over `numpy.linspace` can make sections.
+
     Raises:
         UsageError: A value is out of them; the message opens with the field's name.
     """
@@ -113,12 +116,24 @@ def check_bounds(section: object) -> None:
         value = getattr(section, key)
         if value is None and takes_none(hint):
             continue
+        if (given := python_value(value)) is not value:
+            value = given
+            object.__setattr__(section, key, value)  # sections are frozen
         try:
             _convert(value, hint)
         except _UnfitError as error:
             raise UsageError(
                 f"{key}: {error.given} given{error.place}; {error.needed} needed"
             ) from None
+
+
+def python_value(value: object) -> object:
+    """A number or array of NumPy as Python's own; any other value as it is."""
+    numpy = sys.modules.get("numpy")  # who has such a value has loaded it
+    if numpy is not None and isinstance(value, numpy.generic | numpy.ndarray):
+        found: object = value.tolist()
+        return found
+    return value
 
 
 def field_types(kind: type, *, everywhere: bool = False) -> dict[str, Any]:

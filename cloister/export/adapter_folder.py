@@ -31,7 +31,7 @@ from cloister.export.stack import save_stacked, stacked_config
 from cloister.fields import as_table, read_section
 from cloister.files import open_file
 from cloister.json_text import read_json
-from cloister.models.config import LoraConfig, ModelConfig, VectorMode
+from cloister.models.config import ALL_LINEAR, LoraConfig, ModelConfig, VectorMode
 from cloister.models.network import LowRankHead
 from cloister.models.pooling import Pooling
 from cloister.models.state import write_adapter
@@ -194,7 +194,7 @@ def _trained_modules(folder: Path, lora: LoraConfig) -> LoraConfig:
     Raises:
         BadFileError: The folder's `adapter_config.json` is missing or damaged.
     """
-    if lora.target_modules:
+    if lora.target_modules not in ((), (ALL_LINEAR,)):
         return lora
     try:
         with open_file(folder / "adapter_config.json") as file:
@@ -219,6 +219,8 @@ def load_released(folder: Path, base: str | Path | None = None) -> tuple[Release
     """
     about = read_released(folder)
     lora_config = _trained_modules(folder, about.lora)
+    if lora_config.head == "label-words":  # its start is not looked up: the folder has the head
+        lora_config = dataclasses.replace(lora_config, head="linear")
     model = about.model if base is None else dataclasses.replace(about.model, base=str(base))
     workspace = open_workspace(model, lora_config, about.task, about.task.labels, about.seed)
     network = workspace.network

@@ -189,19 +189,31 @@ def trained_parameters(network: Network) -> Iterator[tuple[str, nn.Parameter]]:
     yield from sorted(named.items())
 
 
-def make_head(kind: str, hidden: int, outputs: int, r: int, seed: int) -> nn.Module:
-    """A head at its start: zero where it trains whole, else seeded.
+def make_head(
+    kind: str, hidden: int, outputs: int, r: int, seed: int, rows: Tensor | None = None
+) -> nn.Module:
+    """A head at its start: zero or the labels' words where it trains whole, else seeded.
 
     A zero start leaves nothing random to unlearn. A frozen or low-rank head needs
     a start that tells the classes apart: normal with deviation 0.02, biases zero.
+
+    Args:
+        kind: `linear`, `lora`, `frozen` or `label-words`.
+        hidden: H.
+        outputs: C.
+        r: Rank of a low-rank step.
+        seed: The study's.
+        rows: Of `label-words`, the weight's start, float32 [C, H].
     """
     head: nn.Module
     head = LowRankHead(hidden, outputs, r) if kind == "lora" else nn.Linear(hidden, outputs)
     generator = torch.Generator().manual_seed(child_seed(seed, "head"))
     with torch.no_grad():
         for name, parameter in sorted(head.named_parameters()):
-            if kind == "linear" or parameter.dim() == 1 or name == "up.weight":
+            if parameter.dim() == 1 or name == "up.weight" or kind == "linear":
                 parameter.zero_()
+            elif rows is not None:
+                parameter.copy_(rows)
             else:
                 parameter.normal_(0.0, HEAD_DEVIATION, generator=generator)
     return head

@@ -26,7 +26,7 @@ from collections.abc import Mapping
 import tomli_w
 
 from cloister.canonical import canonical
-from cloister.fields import as_table, whole_table
+from cloister.fields import as_table, later_fields, whole_table
 from cloister.strategies.config import FIELDS, CarriedStrategy, PluginStrategy, StrategyConfig
 from cloister.tasks.config import TaskConfig
 from cloister.training.machine import MachineConfig
@@ -102,7 +102,12 @@ def as_begun(table: Mapping[str, object]) -> dict[str, object]:
 
 def _tables(sections: Sections, version: int) -> Tables:
     tables = tables_of(sections)
-    return tables if version == FORMAT else as_written(tables)
+    if version == FORMAT:
+        return tables
+    # What those formats had no name for, so that a document that says more is refused.
+    later = {name: later_fields(type(section)) for name, section in sections.items()}
+    known = {n: {k: v for k, v in t.items() if k not in later[n]} for n, t in tables.items()}
+    return as_written(known)
 
 
 def document(sections: Sections, version: int = FORMAT) -> str:

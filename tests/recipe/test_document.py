@@ -173,10 +173,12 @@ def run_file_of_format_2() -> str:
     return text.replace('    "model.normalize",\n', "")
 
 
-@pytest.mark.parametrize("field", ["normalize", "pooling"])
+@pytest.mark.parametrize("field", ["normalize", "pooling", "rslora"])
 def test_a_document_of_format_2_says_no_more_and_no_less(field: str) -> None:
     if field == "normalize":
         text = changed(GOLDEN_2, "model", "normalize", value=True)
+    elif field == "rslora":  # which came later still
+        text = changed(GOLDEN_2, "lora", "rslora", value=True)
     else:  # its name for today's "auto", which it cannot mean
         text = changed(GOLDEN_2, "model", "pooling", value="trained")
     assert "canonical" in problems(text)
@@ -193,7 +195,13 @@ def test_every_field_changes_the_digest(name: str, key: str) -> None:
         recipe = dataclasses.replace(recipe, privacy=privacy)
     if name == "training" and key != "mode":  # which allows more than one value of each
         training = dataclasses.replace(recipe.training, mode="local-steps", proximal=0.5)
+        if key == "second_moment_floor":  # of one optimizer alone
+            training = dataclasses.replace(training, optimizer="adam-bc")
         recipe = dataclasses.replace(recipe, training=training)
+    if key == "rank_pattern":  # whose lines have a form of their own
+        lora = dataclasses.replace(recipe.lora, rank_pattern=("query=2",))
+        assert dataclasses.replace(recipe, lora=lora).digest() != recipe.digest()
+        return
     if name == "task" and key in OF_CHATS:
         loss = "dpo" if key == "dpo_beta" else None
         task = dataclasses.replace(recipe.task, kind="causal-lm", loss=loss)
