@@ -243,6 +243,9 @@ def _delivered(admitted: Admitted, request: RoundRequest) -> RoundReply:
     site = admitted.site
     if site.deliveries is None:
         raise RefusedError("site.keep_adapters: this site takes no adapter of a finished study")
+    rounds = range(1, admitted.plan.num_rounds + 1)
+    if not any(site.ledger.has_charged(site.study, number) for number in rounds):
+        raise RefusedError("this site took no part in the study, so it takes no adapter of it")
     _check_length(site, request)
     claim = Claim.from_bytes(request.body)
     site.deliveries.keep(request.adapter, claim, admitted.workspace)
