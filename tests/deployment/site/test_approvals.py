@@ -27,6 +27,7 @@ from cloister.privacy.plan import Plan
 from cloister.privacy.sharing import Sharing
 from cloister.privacy.units import Unit
 from cloister.recipe import Recipe, parse_recipe
+from tests.support.examples import tries
 
 BASE, OTHER = "ab" * 32, "cd" * 32
 LABELS = ("cardiology", "dermatology")
@@ -259,7 +260,7 @@ def test_shared_noise_is_let_in_where_the_approval_says_so() -> None:
     assert state(replace(shared, file=meant)) is ApprovalState.APPROVED
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=tries(150), deadline=None)
 @given(data=st.data())
 def test_a_standing_approval_never_lets_in_what_breaks_a_condition(data: st.DataObject) -> None:
     """Random studies against random conditions, by an oracle of its own."""
