@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloister.api.memory_tables import places, write_tables
+from cloister.api.memory_tables import is_table, places, records_in, write_tables
 from cloister.api.sections import (
     Section,
     given,
@@ -30,6 +30,7 @@ from cloister.recipe import Recipe, parse_recipe, read_recipe, read_tables
 
 if TYPE_CHECKING:
     from cloister.api.study_plan import StudyPlan
+    from cloister.simulation.layer_choice import LayerTable
     from cloister.strategies.strategy import Strategy
 
 # What a study's columns may be called otherwise, as in `[data]`.
@@ -252,6 +253,34 @@ class Study:
         with tempfile.TemporaryDirectory(prefix="cloister-") as folder:
             found = plan_study(self.written(Path(folder) / "data"))
         return dataclasses.replace(found, recipe=self.recipe.digest())
+
+    def layers(self, public: object) -> LayerTable:
+        """How well a linear probe reads each layer of the base, to choose `model.layers` by.
+
+        Args:
+            public: A file or table of texts with labels. They must be public: what is chosen on
+                private records tells of them, and no ledger charges it.
+
+        Raises:
+            RefusedError: The study's private records are given.
+            UsageError: The task reads no texts with labels, or the base cannot end earlier.
+            DataError: A row lacks what the task needs, or a label has too few records.
+        """
+        from cloister.quiet import keep_quiet
+        from cloister.simulation.layer_choice import choose_layers
+
+        keep_quiet()
+        with tempfile.TemporaryDirectory(prefix="cloister-") as folder:
+            place = Path(folder)
+            source = stated(public, "test")
+            if is_table(public):
+                kind, data = self.recipe.task.records, self.recipe.data
+                rows = records_in(public, "public", kind, data, train=False, sites=False)
+                write_tables({"public": rows}, place / "public", self.recipe.data)
+                source = str(places({"public": rows}, place / "public")["public"])
+            if source is None:
+                raise UsageError("public: none given; a file or table of public records is needed")
+            return choose_layers(self.written(place / "data"), source)
 
     def __repr__(self) -> str:
         recipe, privacy = self.recipe, self.recipe.privacy

@@ -31,7 +31,7 @@ from cloister.export.stack import save_stacked, stacked_config
 from cloister.fields import as_table, read_section
 from cloister.files import open_file
 from cloister.json_text import read_json
-from cloister.models.config import LoraConfig, ModelConfig, VectorMode
+from cloister.models.config import ALL_LINEAR, LoraConfig, ModelConfig, VectorMode
 from cloister.models.network import LowRankHead
 from cloister.models.pooling import Pooling
 from cloister.models.state import write_adapter
@@ -194,7 +194,7 @@ def _trained_modules(folder: Path, lora: LoraConfig) -> LoraConfig:
     Raises:
         BadFileError: The folder's `adapter_config.json` is missing or damaged.
     """
-    if lora.target_modules:
+    if lora.target_modules not in ((), (ALL_LINEAR,)):
         return lora
     try:
         with open_file(folder / "adapter_config.json") as file:

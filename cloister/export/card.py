@@ -12,6 +12,7 @@ from cloister.evidence.site_facts import SiteFacts
 from cloister.export.guessing import is_no_better
 from cloister.export.snippets import Loading, loading_script
 from cloister.ledger.stated import Basis, Stated, shown
+from cloister.names import counted
 from cloister.privacy.central import CentralPlan
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
@@ -111,8 +112,8 @@ def _loading(loading: Loading) -> str:
     lines = ["## Loading\n"]
     if loading.layers is not None:
         lines.append(
-            f"The base ends after its first {loading.layers} layers, with its final norm where it "
-            "has one: what lies above was never computed, and the adapter does not fit it.\n"
+            f"The base ends after its first {counted(loading.layers, 'layer')}, with its final "
+            "norm where it has one: what lies above was never computed, and is not to be.\n"
         )
     if loading.pooling is not None:
         lines.append(f"A text is one vector by its {loading.pooling}.\n")

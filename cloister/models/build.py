@@ -72,7 +72,9 @@ def build_network(
     pooling: Pooling | None = None
     if records == "text":
         pooling = choose_pooling(folder, backbone, model.pooling, model.normalize)
-    rows = word_rows(folder, backbone, model, words) if head_kind == "label-words" else None
+    rows = None
+    if head_kind == "label-words":
+        rows = word_rows(backbone, words, lambda: load_backbone(folder, model, causal=True))
     head = None if causal else make_head(head_kind, hidden, outputs, lora.r, seed, rows)
     network = Network(attach(backbone, lora, seed), head, pooling)
     if model.quantization == "none":

@@ -19,6 +19,8 @@ PoolingMode = Literal["auto", "mean", "cls", "pooler", "last", "trained"]
 # The quickstart's base model: small enough for a CPU, and its weights' SHA-256.
 DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
 
+# The one value of `lora.target_modules` that names every linear module of the adapted layers.
+ALL_LINEAR = "all-linear"
 # Ending of a file in llama.cpp's format.
 GGUF = ".gguf"
 
@@ -114,7 +116,8 @@ class LoraConfig:
             clip and one noise, so under privacy no learning rate stands in for it: it sets how
             much of a clipped gradient is the adapters'.
         target_modules: Names of the linear modules that get one; empty: the attention's query and
-            value projections, by architecture.
+            value projections, by architecture; "all-linear" alone: every linear module of the
+            adapted layers that a text goes through once.
         top_layers: Only the last so many layers get adapters; 0: all. The number of noised
             parameters is the enemy, so the default is the last layer alone.
         train: Which factors train: `both`; `b` alone (A stays at its seeded start; FFA-LoRA, Sun

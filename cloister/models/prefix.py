@@ -171,6 +171,26 @@ class FrozenPrefix:
             whole[row, : len(states)] = states
         return whole
 
+    def each_layer(self, input_ids: Tensor, attention_mask: Tensor) -> list[Tensor]:
+        """What leaves each layer, [B, T, H], before a final norm of the base's; nothing is kept.
+
+        Args:
+            input_ids: [B, T].
+            attention_mask: [B, T].
+        """
+        found: list[Tensor] = []
+
+        def note(_: nn.Module, __: Any, output: Any) -> None:
+            found.append(output[0] if isinstance(output, tuple) else output)
+
+        handles = [layer.register_forward_hook(note) for layer in self._layers]
+        try:
+            self._compute(input_ids, attention_mask)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return found
+
     @contextmanager
     def apart(self) -> Iterator[None]:
         """Within it, nothing that was kept before is used, and nothing is kept beyond it."""

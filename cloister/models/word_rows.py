@@ -5,8 +5,7 @@ Shapes: H hidden units, C labels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,22 +13,21 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from cloister.errors import UsageError
-from cloister.models.base import load_backbone
-from cloister.models.config import ModelConfig
-from cloister.models.kinds import network_class, read_config
-from cloister.models.pooling import is_decoder
+from cloister.models.kinds import is_decoder
 
 
 def word_rows(
-    folder: Path, backbone: PreTrainedModel, model: ModelConfig, words: Sequence[Sequence[int]]
+    backbone: PreTrainedModel,
+    words: Sequence[Sequence[int]],
+    whole: Callable[[], PreTrainedModel],
 ) -> Tensor:
     """The mean of the output embedding's rows of each label's tokens.
 
     Args:
-        folder: The base's, where the output embedding is read from unless it is the input's.
         backbone: The base's network of hidden states.
-        model: The `[model]` section.
         words: Token ids of each label, at least one each.
+        whole: Loads the base with its language-modelling head; called where the output embedding is
+            not the input's.
 
     Returns:
         float32 [C, H].
@@ -44,7 +42,12 @@ def word_rows(
             f"lora.head: label-words given, and a {config.model_type} is no causal language model: "
             f"no row of an output embedding of its own fits its hidden states; {remedy}"
         )
-    rows = _output_rows(folder, backbone, model, is_tied=bool(config.tie_word_embeddings))
+    source: Any = (
+        backbone.get_input_embeddings()
+        if config.tie_word_embeddings
+        else whole().get_output_embeddings()
+    )
+    rows: Tensor = source.weight.detach()
     hidden = int(config.hidden_size)
     if rows.shape[1] != hidden:
         raise UsageError(
@@ -60,15 +63,3 @@ def word_rows(
         )
     means = [rows[list(ids)].to(device="cpu", dtype=torch.float32).mean(dim=0) for ids in words]
     return torch.stack(means)
-
-
-def _output_rows(
-    folder: Path, backbone: PreTrainedModel, model: ModelConfig, *, is_tied: bool
-) -> Tensor:
-    if is_tied:
-        source: Any = backbone.get_input_embeddings()
-    else:
-        network_class(folder, read_config(folder), causal=True)  # refuses what has no such head
-        source = load_backbone(folder, model, causal=True).get_output_embeddings()
-    weight: Tensor = source.weight.detach()
-    return weight

@@ -76,11 +76,11 @@ class TaskConfig:
             `truncation_side` says.
         chat_template: Jinja template of a conversation; absent: the tokenizer's own, else a plain
             built-in one.
-        truncation_side: Of a conversation or raw text longer than `max_length`: `right` cuts its
-            end, `left` its beginning, which keeps the last turn. Absent: `right`.
         prompt: Of sequence classification: what is read around a text, with `{text}` once where it
             goes, as in `"Review: {text} Sentiment:"`. Too long a text is cut, never the prompt. A
             decoder's last token then answers a question. Absent: the text alone.
+        truncation_side: Of a conversation or raw text longer than `max_length`: `right` cuts its
+            end, `left` its beginning, which keeps the last turn. Absent: `right`.
         plugin: Where `kind` is a plug-in's: which code it stands for.
     """
 
@@ -95,11 +95,11 @@ class TaskConfig:
         default=128, metadata=called("max_len max_seq_length max_tokens")
     )
     chat_template: Annotated[str, Text(LONGEST_TEMPLATE, lines=True)] | None = None
-    truncation_side: Literal["right", "left"] | None = field(
-        default=None, metadata={**LATER, **called("truncation truncate_side")}
-    )
     prompt: Annotated[str, Text(LONGEST_PROMPT, lines=True)] | None = field(
         default=None, metadata={**LATER, **called("prompt_template instruction")}
+    )
+    truncation_side: Literal["right", "left"] | None = field(
+        default=None, metadata={**LATER, **called("truncation truncate_side")}
     )
     plugin: TaskPlugin | None = field(default=None, metadata=ELSEWHERE)
 
@@ -122,7 +122,6 @@ class TaskConfig:
                 "sentence's tags and a conversation's turns have no place in it, and a plug-in "
                 "reads texts in its own way"
             )
-
         if self.truncation_side is not None and self.kind != "causal-lm":
             raise UsageError(
                 f"truncation_side: given for {shortened(self.kind)}; of causal-lm alone: other "

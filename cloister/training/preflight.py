@@ -116,7 +116,7 @@ def _check_calls(network: Network, task: Task, examples: Sequence[Example]) -> N
     """
     # Found before the calls are counted: finding it calls the network.
     head = network.token_head if isinstance(task, CausalChat) else None
-    calls: dict[str, list[int]] = {}
+    calls: dict[str, list[tuple[int, ...]]] = {}
     handles, device = [], network.device
     for name, module in network.named_modules():
         if any(p.requires_grad for p in module.parameters(recurse=False)):
@@ -136,32 +136,43 @@ def _check_calls(network: Network, task: Task, examples: Sequence[Example]) -> N
                 else:
                     network(ids, mask)
                 for name, rows in calls.items():
-                    _refuse_calls(name, rows, number)
+                    _refuse_calls(name, rows, (number, batch.input_ids.shape[1]))
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _noting(rows: list[int]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+def _noting(shapes: list[tuple[int, ...]]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
     def note(_: nn.Module, arguments: tuple[Any, ...]) -> None:
         first = arguments[0] if arguments else None
-        rows.append(len(first) if isinstance(first, Tensor) and first.dim() else -1)
+        shapes.append(tuple(first.shape) if isinstance(first, Tensor) else ())
 
     return note
 
 
-def _refuse_calls(name: str, rows: list[int], records: int) -> None:
+def _refuse_calls(name: str, shapes: list[tuple[int, ...]], batch: tuple[int, int]) -> None:
+    """Refuses a module by how it was called for a batch of [records, tokens]."""
     remedy = "choose other lora.target_modules, or another base"
-    if len(rows) != 1:
+    if not shapes:
         raise PreflightError(
-            f"preflight: {name} is called {len(rows)} times in a forward pass, and once is needed "
-            f"for exact per-record gradients; {remedy}"
+            f"preflight: {name} is not called in a forward pass, in which its module's weights are "
+            f"used without it or not at all, so that it would learn nothing; {remedy}"
         )
-    if rows[0] != records:
+    if len(shapes) > 1:
         raise PreflightError(
-            f"preflight: {name} gets an input of {rows[0]} rows for {records} records, so what "
-            f"it learns is not one record's; {remedy}"
+            f"preflight: {name} is called {len(shapes)} times in a forward pass, and once is "
+            f"needed for exact per-record gradients; {remedy}"
         )
+    if shapes[0][:1] == batch[:1]:
+        return
+    if shapes[0][:2] == (batch[1], batch[0]):
+        why = "takes tokens before records, so that its rows are no record's"
+    else:
+        why = "does not take the records as its rows, so that what it learns is not one record's"
+    raise PreflightError(
+        f"preflight: {name} {why} (an input of {shapes[0]} for {batch[0]} records of {batch[1]} "
+        f"tokens); {remedy}"
+    )
 
 
 def _losses(network: Network, task: Task, examples: Sequence[Example]) -> Tensor:

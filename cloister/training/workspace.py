@@ -22,7 +22,7 @@ from cloister.models.network import Network
 from cloister.models.prefix import KeptStates
 from cloister.models.prefix_check import try_prefix
 from cloister.models.state import read_adapter, read_tensors
-from cloister.models.trial import check_reads
+from cloister.models.trial import check_reads, check_reads_backwards
 from cloister.tasks.build import build_task, padding_id
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.fit import Limits, check_fit
@@ -160,6 +160,8 @@ def open_workspace(
     limits = limits_of(network.base)
     check_fit(limits, model.base, task.max_length, tokenizer.get_vocab(), padding_id(tokenizer))
     check_reads(network, model.base, padding_id(tokenizer))
+    if bound.record_kind == "messages":
+        check_reads_backwards(network, model.base)
     is_probe = lora.train == "none" and not lora.residual
     adapted = 0 if is_probe else lora.top_layers
     if frozen_cache_gib and (is_probe or adapted):

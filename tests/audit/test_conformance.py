@@ -58,14 +58,23 @@ def refuted(site: Audited) -> set[str]:
     return {check.name for check in conformance(*site, plan(), CONFIG) if check.refuted}
 
 
-@pytest.mark.parametrize("unit", list(Unit))
+# Every base, every kind of task and every unit is in the quick ones.
+QUICK = {
+    ("bert", "sequence-classification", Unit.PERSON),
+    ("bert", "token-classification", Unit.RECORD),
+    ("gpt2", "causal-lm", Unit.RECORD),
+    ("llama", "causal-lm", Unit.PERSON),
+}
+
+
 @pytest.mark.parametrize(
-    ("base", "kind"),
+    ("base", "kind", "unit"),
     [
-        ("bert", "sequence-classification"),
-        ("bert", "token-classification"),
-        ("gpt2", "causal-lm"),
-        ("llama", "causal-lm"),
+        pytest.param(
+            base, kind, unit, marks=[] if (base, kind, unit) in QUICK else pytest.mark.nightly
+        )
+        for base, kind in dict.fromkeys((base, kind) for base, kind, _ in sorted(QUICK))
+        for unit in Unit
     ],
 )
 def test_a_sound_path_is_not_refuted(

@@ -1,8 +1,7 @@
 """A released adapter gives the same logits in a plain script, and in `cloister evaluate`."""
 
 import json
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from cloister.server.run_directory import RunDirectory
 from cloister.simulation.run import simulate
 from cloister.simulation.study import prepare, workspace_of
 from cloister.tasks.chat import PLAIN_TEMPLATE
+from tests.support.plain_scripts import Run, plain_scripts
 from tests.support.studies import small_recipe
 
 TEXT = "the patient has a severe rash since monday"
@@ -33,6 +33,13 @@ def released(
     with torch.no_grad():
         logits = workspace.network(batch["input_ids"], batch["attention_mask"])
     return run.path, logits
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Runs a script without cloister."""
+    with plain_scripts(tmp_path_factory.mktemp("scripts")) as run:
+        yield run
 
 
 def script_of(card: str) -> str:
@@ -58,21 +65,19 @@ def script_of(card: str) -> str:
         "short residual",
     ],
 )
-def test_the_card_s_script_gives_the_same_logits(tmp_path: Path, assignments: list[str]) -> None:
+def test_the_card_s_script_gives_the_same_logits(
+    tmp_path: Path, plain: Run, assignments: list[str]
+) -> None:
     folder, expected = released(tmp_path, *assignments)
     script = script_of((folder / "adapter" / "README.md").read_text())
     assert "cloister" not in script.replace("cloister.json", "")
     program = script.replace('["…"]', json.dumps([TEXT, "fever"]))
     program += "import sys; assert 'cloister' not in sys.modules; print(logits.tolist())\n"
-    finished = subprocess.run(
-        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert finished.returncode == 0, finished.stderr
-    found = torch.tensor(json.loads(finished.stdout))
+    found = torch.tensor(json.loads(plain(program, folder)))
     assert torch.allclose(found, expected, atol=1e-5)
 
 
-def test_a_tagger_s_script_takes_words(tmp_path: Path) -> None:
+def test_a_tagger_s_script_takes_words(tmp_path: Path, plain: Run) -> None:
     data, test = tmp_path / "tags.jsonl", tmp_path / "test.jsonl"
     rows = [{"tokens": TEXT.split(), "tags": ["O"] * 7 + ["B-D"], "site": s} for s in "ab" * 10]
     for path in (data, test):
@@ -81,16 +86,12 @@ def test_a_tagger_s_script_takes_words(tmp_path: Path) -> None:
     folder, expected = released(tmp_path, kind, f"data.train='{data}'", f"data.test='{test}'")
     script = script_of((folder / "adapter" / "README.md").read_text())
     program = script.replace('["…"]', json.dumps(TEXT.split())) + "print(logits.tolist())\n"
-    finished = subprocess.run(
-        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert finished.returncode == 0, finished.stderr
-    found = torch.tensor(json.loads(finished.stdout))
+    found = torch.tensor(json.loads(plain(program, folder)))
     assert torch.allclose(found, expected[:1], atol=1e-5)
 
 
 def test_a_causal_adapter_loads_in_one_line(
-    tmp_path: Path, llama: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, llama: Path, plain: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "chats.jsonl"
     turns = [{"role": "user", "content": "rash"}, {"role": "assistant", "content": "severe rash"}]
@@ -104,11 +105,7 @@ def test_a_causal_adapter_loads_in_one_line(
     )
     script = script_of((folder / "adapter" / "README.md").read_text())
     program = script.replace('["…"]', json.dumps([TEXT])) + "print(logits.tolist())\n"
-    finished = subprocess.run(
-        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert finished.returncode == 0, finished.stderr
-    found = torch.tensor(json.loads(finished.stdout))
+    found = torch.tensor(json.loads(plain(program, folder)))
     assert torch.allclose(found, expected[:1], atol=1e-5)
     _has_its_tokenizer(folder / "adapter", llama)
     _is_exported(folder, tmp_path / "adapter.gguf", capsys)

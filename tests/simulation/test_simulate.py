@@ -600,7 +600,17 @@ def test_sites_that_keep_b_resume_bit_for_bit_and_end_with_adapters_of_their_own
         )
 
 
-@pytest.mark.parametrize("strategy", ["fedavgm", "fedadam", "median", "geometric-median", *MORE])
+# One with memory, one without, one whose residual and one whose ranks travel.
+QUICK = {"fedadam", "median", "fedex", "flexlora"}
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        pytest.param(name, marks=[] if name in QUICK else pytest.mark.nightly)
+        for name in ("fedavgm", "fedadam", "median", "geometric-median", *MORE)
+    ],
+)
 def test_other_strategies_run_and_resume_bit_for_bit(
     strategy: str, folder: Path, tmp_path: Path
 ) -> None:
