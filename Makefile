@@ -26,8 +26,8 @@ deploy-demo: $(VENV)/.demo ## A coordinator and three hospitals over TLS on this
 test: $(VENV)/.dev ## The tests, but for those that only `make nightly` runs
 	$(PYTEST) -m "not nightly"
 
-nightly: $(VENV)/.dev ## Every test, the slow ones too
-	$(PYTEST)
+nightly: $(VENV)/.dev ## Every test, the slow ones too, and every example of each property
+	HYPOTHESIS_PROFILE=nightly $(PYTEST)
 
 MINUTES ?= 10
 fuzz: $(VENV)/.dev ## Hostile inputs for every parser of what others wrote, for MINUTES=10

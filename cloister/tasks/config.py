@@ -134,6 +134,7 @@ class TaskConfig:
                 "sentence's tags and a conversation's turns have no place in it, and a plug-in "
                 "reads texts in its own way"
             )
+
         if self.truncation_side is not None and self.kind != "causal-lm":
             raise UsageError(
                 f"truncation_side: given for {shortened(self.kind)}; of causal-lm alone: other "

@@ -114,6 +114,8 @@ def _check_calls(network: Network, task: Task, examples: Sequence[Example]) -> N
     Their per-record gradients would mix records, or several uses: DeBERTa puts relative positions,
     which all records share, through its query and key projections.
     """
+    # Found before the calls are counted: finding it calls the network.
+    head = network.token_head if isinstance(task, CausalChat) else None
     calls: dict[str, list[tuple[int, ...]]] = {}
     handles, device = [], network.device
     # Looked for before calls are counted, as looking runs the network.
