@@ -116,6 +116,8 @@ def _check_calls(network: Network, task: Task, examples: Sequence[Example]) -> N
     """
     calls: dict[str, list[tuple[int, ...]]] = {}
     handles, device = [], network.device
+    # Found by trying, which calls modules too: so before calls are counted.
+    token_head = network.token_head if isinstance(task, CausalChat) else None
     for name, module in network.named_modules():
         if any(p.requires_grad for p in module.parameters(recurse=False)):
             rows = calls.setdefault(adapter_name(name), [])
@@ -128,9 +130,9 @@ def _check_calls(network: Network, task: Task, examples: Sequence[Example]) -> N
                     rows.clear()
                 batch = task.collate(group)
                 ids, mask = batch.input_ids.to(device), batch.attention_mask.to(device)
-                if isinstance(task, CausalChat) and network.token_head is not None:
+                if token_head is not None:
                     # Logits of two whole records of a long context would not fit.
-                    hidden_states(functools.partial(network, ids, mask), network.token_head)
+                    hidden_states(functools.partial(network, ids, mask), token_head)
                 else:
                     network(ids, mask)
                 for name, rows in calls.items():
