@@ -27,6 +27,7 @@ from cloister.tasks.task import IGNORE, Example, Task
 from cloister.training.batches import physical_batches
 from cloister.training.numerics import check_pinned, pinned
 from cloister.training.passes import Pass, Row, fits, passes
+from cloister.training.preferences import weighted_units
 from cloister.training.record_losses import record_losses
 from cloister.training.shapes import BatchShapes
 from cloister.training.units import UnitExamples
@@ -90,9 +91,12 @@ def clipped_gradient_sum(
         tuple(e for e in unit if fits(e, shapes.longest, network.vocabulary, outputs))
         for unit in units
     ]
+    ready = weighted_units(network, task, usable, shapes)
+    if ready is not usable:
+        forget(network)
     parameters = [p for _, p in trained_parameters(network)]
     total = empty_sum(parameters, bound, grid)
-    for group in _groups(usable, parameters):
+    for group in _groups(ready, parameters):
         total = total + _group_sum(network, task, group, parameters, bound, shapes, grid)
     return total
 
@@ -213,7 +217,7 @@ def plain_gradient_sum(
     parameters = [p for _, p in trained_parameters(network)]
     for parameter in parameters:
         parameter.grad = None
-    for group in physical_batches(units, max_tokens):
+    for group in physical_batches(weighted_units(network, task, units, max_tokens), max_tokens):
         batch = task.collate([example for unit in group for example in unit])
         losses = record_losses(network, task, batch)
         shares = torch.tensor([1 / len(unit) for unit in group for _ in unit], device=losses.device)

@@ -15,6 +15,7 @@ import cloister as cl
 from cloister.errors import BadFileError, DataError, RecipeError, UsageError
 from cloister.recipe import Recipe, parse_recipe
 from cloister.recipe.schema import SECTIONS
+from tests.support.examples import tries
 
 ROWS = [{"text": "chest pain", "label": "a"}, {"text": "itchy rash", "label": "b"}] * 4
 TEST = [{"text": "no pain", "label": "a"}, {"text": "rash", "label": "b"}]
@@ -47,7 +48,7 @@ ARGUMENTS = st.fixed_dictionaries(
 SECTIONS_OF_THEIR_OWN = [name for name in SECTIONS if name not in ("study", "data")]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=tries(60))
 @given(ARGUMENTS)
 def test_a_study_and_its_toml_are_one_value(arguments: dict[str, object]) -> None:
     study = cl.Study(**arguments)  # type: ignore[arg-type]

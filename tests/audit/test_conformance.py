@@ -11,7 +11,6 @@ import tests.support.mutants.noise
 import tests.support.mutants.path
 import tests.support.mutants.sampler
 import tests.support.mutants.units  # noqa: F401
-from cloister.audit import mechanism_conformance
 from cloister.audit.conformance import conformance, conformance_parts
 from cloister.audit.statistics import LEVEL, MOST_CHECKS
 from cloister.data.synthetic_records import nobody_s_records
@@ -27,6 +26,7 @@ from cloister.training.units import UnitExamples, unit_examples
 from cloister.training.workspace import Workspace, open_workspace
 from tests.support.ledgers import small_plan
 from tests.support.mutants.registry import MUTANTS, broken, of_part
+from tests.support.quick_audit import quick_audit
 from tests.support.tables import hold
 
 Audited = tuple[Workspace, tuple[UnitExamples, ...]]
@@ -49,9 +49,8 @@ def audited(base: Path, kind: TaskKind, unit: Unit = Unit.PERSON) -> Audited:
 
 
 @pytest.fixture(autouse=True)
-def few_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Releases enough to show 16 bits of seed; with production's number a test takes longer."""
-    monkeypatch.setattr(mechanism_conformance, "DRAWS", 2000)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick_audit(monkeypatch)
 
 
 def refuted(site: Audited) -> set[str]:

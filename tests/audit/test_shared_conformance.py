@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cloister.audit import mechanism_conformance
 from cloister.audit.audited_site import AuditedSite, audited_site
 from cloister.audit.conformance import conformance_parts
 from cloister.audit.frozen_step import audit_step
@@ -15,6 +14,7 @@ from cloister.privacy.shared_noise import SharedNoise
 from cloister.recipe import Recipe
 from cloister.training import gradients
 from tests.support.entropy import normals
+from tests.support.quick_audit import quick_audit
 from tests.support.studies import small_recipe
 
 ORDINARY = {
@@ -48,9 +48,8 @@ def site(recipe: Recipe) -> AuditedSite:
 
 
 @pytest.fixture(autouse=True)
-def few_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Releases enough to show 16 bits of seed; with production's number a test takes longer."""
-    monkeypatch.setattr(mechanism_conformance, "DRAWS", 2000)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick_audit(monkeypatch)
 
 
 def refuted(

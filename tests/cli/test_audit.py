@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from cloister.audit import mechanism_conformance
 from cloister.cli.main import run
 from cloister.privacy import mechanism
 from cloister.privacy.noise import add_noise
+from tests.support.quick_audit import quick_audit
 from tests.support.studies import small_assignments
 
 
@@ -21,9 +21,8 @@ def options(tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def few_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Releases enough to show 16 bits of seed; with production's number a test takes longer."""
-    monkeypatch.setattr(mechanism_conformance, "DRAWS", 2000)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick_audit(monkeypatch)
 
 
 def measured_once(patch: pytest.MonkeyPatch, *names: str) -> None:

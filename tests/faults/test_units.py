@@ -161,7 +161,7 @@ def test_a_federation_runs_under_the_units_as_shipped(home: Path, tmp_path: Path
             text = as_here(FOLDER / unit, name, home, command)
             (tmp_path / f"{name}.service").write_text(text)
         with systemd(tmp_path, *(f"{name}.service" for name in units)):
-            wait_for("the study under the units", lambda: _is_over(made), 400)
+            wait_for("the study under the units", lambda: _is_over(made))
             assert made.standing("triage") is RunStatus.FINISHED, _told(made)
             _check_confinement(made)
         check_history(made, "triage")

@@ -92,7 +92,7 @@ max_grad_norm = 1.0
 [federation]
 num_rounds = {rounds}
 absent_timeout = 20.0
-round_timeout = 300.0
+round_timeout = 600.0
 [tracking]
 tensorboard = false
 """
@@ -213,7 +213,14 @@ class Federation:
     def wait_closed(self, name: str, rounds: int) -> None:
         """Until so many rounds are closed."""
         run = RunDirectory(self.server.run(name))
-        wait_for(f"round {rounds} of {name}", lambda: len(run.metrics()) >= rounds)
+
+        def closed() -> bool:
+            ended = self.standing(name) in ENDED
+            enough = len(run.metrics()) >= rounds
+            assert enough or not ended, read_run(self.server.run(name)).error
+            return enough
+
+        wait_for(f"round {rounds} of {name}", closed)
 
     def wait_ended(self, name: str, patience: float = PATIENCE) -> RunStatus:
         wait_for(f"the end of {name}", lambda: self.standing(name) in ENDED, patience)

@@ -6,6 +6,7 @@ is the coordinator's key.
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,11 +16,12 @@ from flwr.serverapp import Grid
 from cloister.adapter.wire import encode
 from cloister.deployment.flower.control import Control
 from cloister.deployment.flower.grid import grid_of
+from cloister.deployment.flower.replies_on_arrival import Arrivals
 from cloister.deployment.flower.tasks import SERVER_TASK, Executor, FlowerTask, Runtime
 from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest
 from cloister.recipe import Recipe
 from cloister.training.workspace import open_workspace
-from tests.support.federation import Federation, wait_for
+from tests.support.federation import PATIENCE, Federation, wait_for
 
 
 @contextmanager
@@ -44,6 +46,7 @@ def intruder(made: Federation, document: str) -> Iterator[Grid]:
         (task,) = claimed
         flower_run, _ = task.run()
         grid = grid_of(runtime, task, flower_run)
+        grid._arrivals = Arrivals(PATIENCE, time.monotonic)  # however slow the sites are here
         yield grid
         task.finish(succeeded=True)
         grid._client.close()

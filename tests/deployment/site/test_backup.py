@@ -32,6 +32,7 @@ from cloister.files import write_whole
 from cloister.ledger.anchor import anchor_of, read_anchor
 from cloister.ledger.charge import Released
 from cloister.ledger.storage import LedgerFile
+from tests.support.examples import tries
 from tests.support.federation import admit
 from tests.support.ledgers import charge, reserved, run_round
 from tests.support.odd_paths import ODD_KINDS, odd_path
@@ -325,7 +326,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "b.tar"
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=tries(80), deadline=None)
 @given(data=st.data())
 def test_every_changed_byte_is_refused_and_nothing_written(
     archive: Path, data: st.DataObject
