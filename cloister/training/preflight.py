@@ -118,8 +118,6 @@ def _check_calls(network: Network, task: Task, examples: Sequence[Example]) -> N
     head = network.token_head if isinstance(task, CausalChat) else None
     calls: dict[str, list[tuple[int, ...]]] = {}
     handles, device = [], network.device
-    # Looked for before calls are counted, as looking runs the network.
-    head = network.token_head if isinstance(task, CausalChat) else None
     for name, module in network.named_modules():
         if any(p.requires_grad for p in module.parameters(recurse=False)):
             rows = calls.setdefault(adapter_name(name), [])
