@@ -114,6 +114,8 @@ def _check_calls(network: Network, task: Task, examples: Sequence[Example]) -> N
     Their per-record gradients would mix records, or several uses: DeBERTa puts relative positions,
     which all records share, through its query and key projections.
     """
+    # Found before the calls are counted: finding it calls the network.
+    head = network.token_head if isinstance(task, CausalChat) else None
     calls: dict[str, list[tuple[int, ...]]] = {}
     handles, device = [], network.device
     for name, module in network.named_modules():
@@ -128,9 +130,9 @@ def _check_calls(network: Network, task: Task, examples: Sequence[Example]) -> N
                     rows.clear()
                 batch = task.collate(group)
                 ids, mask = batch.input_ids.to(device), batch.attention_mask.to(device)
-                if isinstance(task, CausalChat) and network.token_head is not None:
+                if head is not None:
                     # Logits of two whole records of a long context would not fit.
-                    hidden_states(functools.partial(network, ids, mask), network.token_head)
+                    hidden_states(functools.partial(network, ids, mask), head)
                 else:
                     network(ids, mask)
                 for name, rows in calls.items():
