@@ -81,6 +81,10 @@ $(VENV)/.demo: $(VENV)/.venv pyproject.toml $(LOCKS)
 	$(INSTALL) demo
 	touch $@
 
+$(VENV)/.llm: $(VENV)/.venv pyproject.toml $(LOCKS)
+	$(INSTALL) llm
+	touch $@ $(VENV)/.demo
+
 $(VENV)/.dev: $(VENV)/.venv pyproject.toml $(LOCKS)
 	$(INSTALL) dev
 	touch $@ $(VENV)/.demo

@@ -6,7 +6,7 @@ turns, and the median of the turns' ratios counts.
 
 import argparse
 
-from benchmarks import accounting, evidence, federation, isolation, ledger, steps
+from benchmarks import accounting, evidence, federation, isolation, ledger, noise, steps
 
 
 def main() -> None:
@@ -19,6 +19,7 @@ def main() -> None:
         accounting.figures(),
         ledger.figures(texts),
         evidence.figures(),
+        noise.figures(turns),
         steps.figures(texts, turns),
         isolation.figures([texts], turns),
         federation.figures(),

@@ -56,6 +56,8 @@ def audited_site(recipe: Recipe, persons: int, each: int) -> AuditedSite:
         labels,
         recipe.study.seed,
         frozen_cache_gib=recipe.machine.frozen_cache_gib,
+        device=recipe.machine.device,
+        attention=recipe.machine.attention,
     )
     plan, _ = next(plans_by_size(recipe))
     shapes = tuple(sorted(workspace.sent.shapes.items()))

@@ -18,6 +18,7 @@ from cloister.cli import (
     environment,
     epsilon,
     evaluate,
+    export,
     ledger,
     member,
     new,
@@ -51,6 +52,7 @@ app.command("plan")(plan.plan)
 app.command("epsilon")(epsilon.epsilon)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("export")(export.export)
 app.command("dashboard")(dashboard.dashboard)
 app.command("bundle")(offline.bundle)
 app.command("env")(environment.environment)

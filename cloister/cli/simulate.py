@@ -169,6 +169,7 @@ def simulate(
         display.note,
         display.warn,
         on_base=display.note,
+        on_untrained=display.on_untrained,
     )
     try:
         with display:
@@ -200,6 +201,7 @@ def _dry_run(study: Recipe, display: Display, as_json: bool) -> None:
             on_note=display.note,
             on_warning=display.warn,
             on_base=display.note,
+            on_untrained=display.on_untrained,
         ),
     )
     if as_json:

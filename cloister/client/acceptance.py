@@ -17,6 +17,7 @@ from cloister.client.policy import ProposedPlan, check, reasons_but_cost
 from cloister.client.policy_file import AcceptPolicy
 from cloister.client.site_file import RecordsConfig, SiteFile
 from cloister.errors import CloisterError, RefusedError
+from cloister.models.config import ALL_LINEAR
 from cloister.privacy.events import MOST_NOISE
 from cloister.privacy.plan import Plan, make_plan
 from cloister.recipe import Recipe
@@ -74,9 +75,15 @@ def _asked(recipe: Recipe, file: SiteFile) -> ProposedPlan:
         plan=proposed_plan(recipe, file),
         task=recipe.task.kind,
         base_sha256=recipe.model.sha256,
-        target_modules=recipe.lora.target_modules or None,
+        target_modules=_named_modules(recipe),
         message_bytes=0,
     )
+
+
+def _named_modules(recipe: Recipe) -> tuple[str, ...] | None:
+    """The modules that a study names; None where they follow from its base, which is not read."""
+    named = recipe.lora.target_modules
+    return None if named in ((), (ALL_LINEAR,)) else named
 
 
 def _unsolved(recipe: Recipe) -> Recipe:

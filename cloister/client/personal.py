@@ -8,6 +8,8 @@
 Sites whose records differ each read the shared directions in their own way, or end near them.
 What stays comes of the same noised steps as what is sent, so a round costs the same ε: it is
 charged too, and whoever gets it later learns no more of a record than the ledger says.
+
+So it is with the memory of the site's optimizer (`cloister.training.memory`), which lies beside it.
 """
 
 from __future__ import annotations
@@ -29,15 +31,25 @@ class PersonalAdapter:
     Attributes:
         folder: At the site; made when first written to.
         study: Digest of the recipe.
+        ending: Of its files' names.
     """
 
     folder: Path
     study: str
+    ending: str = "adapter"
 
     @classmethod
     def beside(cls, ledger: Path, study: str) -> PersonalAdapter:
         """Where a site keeps it: in a folder beside its ledger."""
         return cls(ledger.with_suffix(".personal"), study)
+
+    @classmethod
+    def of_optimizer(cls, ledger: Path, study: str) -> PersonalAdapter:
+        """Where a site keeps its optimizer's memory: in the same folder, by another name.
+
+        A lost one costs nothing: the optimizer begins anew.
+        """
+        return cls(ledger.with_suffix(".personal"), study, "optimizer")
 
     def before(self, number: int, shapes: Shapes) -> Adapter | None:
         """The factors to start a round from: those after the last round that was trained before.
@@ -68,7 +80,7 @@ class PersonalAdapter:
             old.unlink()
 
     def _files(self) -> list[Path]:
-        return sorted(self.folder.glob(f"{self.study[:16]}-round-*.adapter"))
+        return sorted(self.folder.glob(f"{self.study[:16]}-round-*.{self.ending}"))
 
     def _file(self, number: int) -> Path:
-        return self.folder / f"{self.study[:16]}-round-{number:06d}.adapter"
+        return self.folder / f"{self.study[:16]}-round-{number:06d}.{self.ending}"

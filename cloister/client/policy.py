@@ -258,8 +258,8 @@ def _not_accepted(asked: ProposedPlan, accept: AcceptPolicy) -> list[str]:
     if type(size) is not int or not 0 <= size <= accept.max_message_bytes:
         reasons.append(
             f"accept.max_message_bytes: a message of {size!r} bytes asked; at most "
-            f"{accept.max_message_bytes} leave; ask for a smaller lora.r or fewer modules, or "
-            "raise it in site.toml"
+            f"{accept.max_message_bytes} leave; ask for a smaller lora.r or fewer modules, or set "
+            f"accept.max_message_bytes = {size} in site.toml"
         )
     return reasons
 

@@ -13,6 +13,7 @@ import itertools
 import json
 import logging
 import math
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
@@ -23,6 +24,7 @@ from typing import Any, TypeVar
 
 from cloister.adapter.wire import encode
 from cloister.client.admission import Admitted
+from cloister.client.personal import PersonalAdapter
 from cloister.data.records import ChatRecord, Message, Record, TextRecord, TokenRecord
 from cloister.data.synthetic_records import nobody_s_records
 from cloister.errors import CloisterError, MisfitError, PreflightError
@@ -36,6 +38,7 @@ from cloister.tasks.largest import largest_records
 from cloister.tasks.task import Example
 from cloister.training.config import TrainingConfig
 from cloister.training.local import local_update
+from cloister.training.memory import OptimizerMemory
 from cloister.training.proof import Proof, prove
 from cloister.training.shared import shared_gradient
 from cloister.training.workspace import Workspace
@@ -228,6 +231,7 @@ def _step_seconds(admitted: Admitted, longest: list[Example], count: int) -> flo
             shapes=admitted.shapes,
         )
     else:
+        memory = OptimizerMemory.empty(site.training, workspace.start.shapes)
         local_update(
             workspace.network,
             workspace.task,
@@ -239,7 +243,11 @@ def _step_seconds(admitted: Admitted, longest: list[Example], count: int) -> flo
             entropy=OsEntropy(),
             rank=site.rank,
             shapes=admitted.shapes,
+            memory=memory,
         )
+        if site.optimizer is not None:  # a round writes as many bytes as this
+            with tempfile.TemporaryDirectory() as folder:
+                PersonalAdapter(Path(folder) / "tried", site.study).save(1, memory.state)
     return time.perf_counter() - started
 
 

@@ -31,6 +31,7 @@ from cloister.protocol.exchange import RoundReply, RoundRequest, Status, Step
 from cloister.secagg.query import Query
 from cloister.training.config import TrainingConfig
 from cloister.training.local import local_update
+from cloister.training.memory import OptimizerMemory, memory_shapes
 from cloister.training.shared import shared_gradient
 from cloister.training.workspace import Workspace
 
@@ -111,11 +112,13 @@ class _Begin:
         number: The round.
         start: The global adapter, or the site's own beside it.
         center: What the delta is from.
+        memory: Of the site's optimizer, as it was after the last round before; None: it has none.
     """
 
     number: int
     start: Adapter
     center: Adapter
+    memory: OptimizerMemory | None
 
 
 def _decoded(admitted: Admitted, request: RoundRequest) -> _Begin:
@@ -123,7 +126,8 @@ def _decoded(admitted: Admitted, request: RoundRequest) -> _Begin:
     site, workspace = admitted.site, admitted.workspace
     received = decode(request.adapter, workspace.whole.shapes)
     center = Adapter({**received, **_kept(site, workspace, request.round)})
-    begin = _Begin(request.round, _own(site, center, request.round), center)
+    own = _own(site, center, request.round)
+    begin = _Begin(request.round, own, center, _memory(site, workspace, request.round))
     _check_values(site, begin.start)
     return begin
 
@@ -155,8 +159,11 @@ def _trained(admitted: Admitted, begin: _Begin, entropy: Entropy, on_step: OnSte
         most_value=site.policy.accept.max_adapter_value if admitted.plan.is_private else None,
         rank=site.rank,
         center=filled(cut(center, site.rank), center.shapes),
+        memory=begin.memory,
         on_step=on_step,
     )
+    if site.optimizer is not None and begin.memory is not None:
+        site.optimizer.save(begin.number, begin.memory.state)
     if site.training.personal and site.personal is not None:
         site.personal.save(begin.number, begin.start.replace(center.select(delta) + delta))
     kept = delta.select(delta.keys() & workspace.kept)
@@ -225,6 +232,17 @@ def _kept(site: Site, workspace: Workspace, number: int) -> Adapter:
     start = workspace.start.select(workspace.kept)
     own = site.personal.before(number, start.shapes) if site.personal is not None else None
     return own or start
+
+
+def _memory(site: Site, workspace: Workspace, number: int) -> OptimizerMemory | None:
+    """What the site's optimizer remembers as a round starts; nothing before the first."""
+    if site.optimizer is None:
+        return None
+    trained = workspace.start.shapes
+    kept = site.optimizer.before(number, memory_shapes(site.training, trained))
+    if kept is None:
+        return OptimizerMemory.empty(site.training, trained)
+    return OptimizerMemory(site.training, kept)
 
 
 def _encoded(delta: Adapter, training: TrainingConfig, plan: Plan) -> bytes:

@@ -33,6 +33,7 @@ class Site:
         ledger: Where it charges and notes what leaves.
         seed: The study's seed; of sampling only where nothing is private.
         personal: Where it keeps what never leaves; None where a study has nothing of the kind.
+        optimizer: Where it keeps its optimizer's memory over rounds; None: there is none to keep.
         rank: Of its adapters, in a study of mixed ranks; None: the study's.
         keys: Of its epoch of secure aggregation, where noise is shared; kept over rounds.
         deliveries: Where it keeps the final adapter; None: it takes none.
@@ -48,6 +49,7 @@ class Site:
     ledger: Ledger
     seed: int
     personal: PersonalAdapter | None = None
+    optimizer: PersonalAdapter | None = None
     rank: int | None = None
     keys: EpochKeys | None = None
     deliveries: Deliveries | None = None

@@ -57,6 +57,7 @@ labels = ["cardiology", "dermatology", "orthopaedics"]  # all that may occur; a 
     + APPROVALS_EXAMPLE
     + """
 # [machine]                 # of this computer; no study asks for it, and no result depends on it
+# device = "auto"           # cpu, cuda, cuda:1 or mps; auto: the GPU where torch can use one
 # physical_batch_tokens = 2048  # tokens that go through the network at once
 # frozen_cache_gib = 4.0        # memory for what the frozen layers give
 """
@@ -183,7 +184,7 @@ class SiteFile:
         policy: What it accepts, and the least it demands.
         records: Its `[records]` section; None in a file from before there was one, which can be
             read and shown but takes no part in a study.
-        machine: Its `[machine]` section: memory for training.
+        machine: Its `[machine]` section: device and memory for training.
         approvals: Its `[approvals]` section: who must say yes to a study.
     """
 

@@ -22,6 +22,8 @@ from cloister.data.values import Number, Row, Value, is_integer, kind_of, shown
 from cloister.errors import DataError, MisfitError
 
 _BIO = re.compile(r"O|[BI]-.+")
+# A conversation as CSV would hold it: a list of objects as text.
+_LIST = re.compile(r"\s*\[\s*\{")
 # What else helps where a column is missing.
 _ELSE = {"site": ", choose another data.partition"}
 # Columns of a row that a message lists; more would fill the terminal.
@@ -238,14 +240,30 @@ def _chat(
 ) -> ChatRecord:
     columns = reading.columns
     turns = reading._value(row, columns.messages, "messages", where)
+    if isinstance(turns, str):
+        return ChatRecord((), site, person, _raw_text(turns, columns.messages, where))
     messages = turns_of(turns, columns.messages, where)
     if not any(m.role == "assistant" and m.content.strip() for m in messages):
         raise misfit(where, "no turn of the assistant, so there is nothing to learn")
     return ChatRecord(messages, site, person)
 
 
+def _raw_text(text: str, column: str, where: str) -> str:
+    """A text to be learnt whole, in place of a conversation."""
+    if not text.strip():
+        raise misfit(where, f"{column} is empty; a conversation or a text is needed")
+    if _LIST.match(text):
+        raise misfit(
+            where,
+            f"{column} is a list written as text, which would be learnt as it stands: use JSONL or "
+            "Parquet for conversations",
+        )
+    return whole(text, column, where)
+
+
 def turns_of(turns: Value, column: str, where: str) -> tuple[Message, ...]:
-    """The turns of a conversation: a list of objects with `role` and `content`.
+    """The turns of a conversation: a list of objects with `role` and `content`, a text or parts of
+    text.
 
     Raises:
         MisfitError: It is another value, or empty.
@@ -255,12 +273,26 @@ def turns_of(turns: Value, column: str, where: str) -> tuple[Message, ...]:
     messages = []
     for number, turn in enumerate(turns, 1):
         role = turn.get("role") if isinstance(turn, dict) else None
-        content = turn.get("content") if isinstance(turn, dict) else None
+        content = _joined(turn.get("content")) if isinstance(turn, dict) else None
         if role not in get_args(Role) or not isinstance(content, str):
-            needed = f"needs a role ({', '.join(get_args(Role))}) and a content"
+            needed = f"needs a role ({', '.join(get_args(Role))}) and a content of text"
             raise MisfitError(f"a turn in {column} {needed}", f"{where}: turn {number} {needed}")
         messages.append(Message(cast(Role, role), whole(content, column, where)))
     return tuple(messages)
+
+
+def _joined(content: Value) -> Value:
+    """A turn's content; of one in parts of text (`{"type": "text", "text": …}`), all of them."""
+    if isinstance(content, str) or not isinstance(content, Sequence) or not content:
+        return content
+    texts = []
+    for part in content:
+        is_text = isinstance(part, dict) and part.get("type") == "text"
+        text = part.get("text") if is_text and isinstance(part, dict) else None
+        if not isinstance(text, str):
+            return content
+        texts.append(text)
+    return "".join(texts)
 
 
 def whole(text: str, column: str, where: str) -> str:

@@ -9,23 +9,29 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 
+from transformers import PreTrainedModel
+
 from cloister.export.script_parts import (
     BATCH,
     CAUSAL,
     FEATURES,
+    LAYERS,
     NORMALIZED,
     OPENING,
+    PROMPTED,
     QUANTIZED,
     SEQUENCES,
     TOKENS,
 )
 from cloister.models.config import ModelConfig
 from cloister.models.kinds import network_class, read_config
+from cloister.models.layers import layer_list
 from cloister.models.limits import limits_of
 from cloister.models.pooling import Pooling
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.config import TaskKind
 from cloister.tasks.cut import most_characters
+from cloister.tasks.sequence import SequenceClassification
 from cloister.training.generation import reply_ends, reply_room
 from cloister.training.workspace import Workspace
 
@@ -43,6 +49,9 @@ class Loading:
         pad_id: Token id of padding.
         dtype: Type of the frozen weights.
         quantization: Of the frozen weights.
+        around: What is read before and behind a text; None: nothing.
+        layers: After how many layers the base ends; None: it is whole.
+        blocks: Where in the network the list of its layers is, where it ends earlier.
         frame: Of a chat: whether the tokenizer puts its special tokens around the template's text.
         prompt: Of a chat: most tokens of a prompt.
         new: Of a chat: most tokens of a reply.
@@ -58,6 +67,9 @@ class Loading:
     pad_id: int
     dtype: str = "float32"
     quantization: str = "none"
+    around: tuple[str, str] | None = None
+    layers: int | None = None
+    blocks: str = ""
     frame: bool = False
     prompt: int = 0
     new: int = 0
@@ -84,7 +96,11 @@ def loading_of(model: ModelConfig, workspace: Workspace) -> Loading:
         pad_id=workspace.pad_id,
         dtype=model.dtype,
         quantization=model.quantization,
+        layers=model.layers,
+        blocks=_blocks(network.base) if model.layers is not None else "",
     )
+    if isinstance(task, SequenceClassification) and task.prompt is not None:
+        return replace(plain, around=(task.prompt.before, task.prompt.behind))
     if not isinstance(task, CausalChat):
         return plain
     new, room = reply_room(limits_of(network.base).positions)
@@ -97,6 +113,12 @@ def loading_of(model: ModelConfig, workspace: Workspace) -> Loading:
         ends=ends,
         stop=stop,
     )
+
+
+def _blocks(base: PreTrainedModel) -> str:
+    found = layer_list(base, int(base.config.get_text_config().num_hidden_layers))
+    assert found is not None  # such a base was ended there
+    return found[0]
 
 
 def loading_script(loading: Loading) -> str:
@@ -115,6 +137,9 @@ def loading_script(loading: Loading) -> str:
         network=loading.network,
         dtype=loading.dtype,
         quantized=QUANTIZED[loading.quantization],
+        layers=LAYERS.format(blocks=loading.blocks, layers=loading.layers)
+        if loading.layers is not None
+        else "",
     )
     numbers = {
         "characters": most_characters(loading.max_length),
@@ -134,4 +159,9 @@ def loading_script(loading: Loading) -> str:
     if loading.pooling is None:
         return opening + TOKENS.format(**numbers)
     features = FEATURES[loading.pooling.mode] + (NORMALIZED if loading.pooling.normalize else "")
-    return opening + SEQUENCES.format(batch=BATCH.format(**numbers, special=""), features=features)
+    batch = BATCH.format(**numbers, special="")
+    if loading.around is not None:
+        # JSON's strings are Python's, but for halves of pairs, which no recipe holds.
+        before, behind = (json.dumps(text, ensure_ascii=False) for text in loading.around)
+        batch = PROMPTED.format(**numbers, before=before, behind=behind)
+    return opening + SEQUENCES.format(batch=batch, features=features)

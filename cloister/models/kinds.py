@@ -66,9 +66,22 @@ def network_class(folder: Path, config: Any, *, causal: bool) -> Any:
         ModelFileError: transformers has no such class for the architecture.
     """
     kind: Any = AutoModelForCausalLM if causal else AutoModel
-    has_own_encoder = type(config) in AutoModelForTextEncoding._model_mapping
-    if not causal and config.is_encoder_decoder and has_own_encoder:
+    if config.is_encoder_decoder:
+        if causal or type(config) not in AutoModelForTextEncoding._model_mapping:
+            raise ModelFileError(
+                f"model.base: {folder} is a {config.model_type}, an encoder with a decoder, which "
+                "is not supported"
+                + (" for this task.kind" if causal else "")
+                + "; choose a decoder (Llama, GPT-2, …)"
+                + ("" if causal else " or an encoder (BERT, …)")
+            )
         kind = AutoModelForTextEncoding
+    if causal and type(config) in kind._model_mapping and not is_decoder(config.model_type):
+        raise ModelFileError(
+            f"model.base: {folder} is a {config.model_type}, an encoder, in which every token "
+            "reads the whole text, so that it would learn a reply by reading it; choose a decoder "
+            "(Llama, GPT-2, …) for this task.kind"
+        )
     if type(config) not in kind._model_mapping:
         needed = "language-modelling head" if causal else "network of hidden states"
         raise ModelFileError(
@@ -78,3 +91,17 @@ def network_class(folder: Path, config: Any, *, causal: bool) -> Any:
             + " for this task.kind"
         )
     return kind
+
+
+def is_decoder(model_type: str) -> bool:
+    """Whether transformers knows the architecture as a causal language model and not as a masked
+    one."""
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    return (
+        model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        and model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    )

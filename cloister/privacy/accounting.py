@@ -129,7 +129,7 @@ def prv_epsilon(events: Iterable[GaussianEvent], delta: float) -> float | None:
             found = float(accountant.get_epsilon(delta))
     except (RuntimeError, ValueError, OverflowError, FloatingPointError, MemoryError):
         return None
-    return found if math.isfinite(found) else None
+    return max(found, 0.0) if math.isfinite(found) else None
 
 
 def cross_check(events: Iterable[GaussianEvent], delta: float) -> float:
@@ -251,8 +251,11 @@ def _merged(events: Iterable[GaussianEvent]) -> Composition | None:
         if not (event.noise_multiplier >= 0 and 0 <= event.sample_rate <= 1 and event.steps >= 0):
             raise RefusedError(f"{event}: no such release; nothing is accounted on it")
         if event.steps and event.sample_rate > 0:
-            # `add_noise` refuses σ > MOST_NOISE, so such an event never happened: not private.
-            if not event.is_private or not 0 < event.noise_multiplier <= MOST_NOISE:
+            # `add_noise` refuses σ > MOST_NOISE, so such an event never happened: not private. Nor
+            # is a σ whose square is 0 in floats, which accountants divide by.
+            if not event.is_private or not event.noise_multiplier**2 > 0:
+                return None
+            if event.noise_multiplier > MOST_NOISE:
                 return None
             key = (event.noise_multiplier, event.sample_rate)
             merged[key] = merged.get(key, 0) + event.steps

@@ -24,6 +24,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cloister.privacy.row_blocks import Scales, scaled, scaled_sums, squares_of, sum_in_halves
+
 # Contributions aim this far below C; it covers the clip's own arithmetic, in parts of C. With
 # u = 2⁻²⁴, float32's rounding: a square is off by u; a sum in halves of n squares, all positive, by
 # ⌈log₂ n⌉ · u more, and the sum over P tensors by ⌈log₂ P⌉ · u. For n ≤ 2³¹ and P ≤ 2¹⁵ that is
@@ -121,10 +123,8 @@ def clip_and_sum(per_unit: Sequence[Tensor], bound: float, grid: float | None = 
         gradient is not finite, or whose squared norm overflows, contributes zero, and no other
         unit's contribution changes. Every contribution's norm is at most `bound`.
     """
-    parts = contributions(per_unit, bound, grid)
-    # Integers below 2⁵³: exact in float64, in any order.
-    tensors = tuple(part.sum(dim=0, dtype=torch.float64).to(torch.int64) for part in parts)
-    return ClippedSum(tensors, bound, grid)
+    scales = _scales(per_unit, bound, grid)
+    return ClippedSum(scaled_sums(per_unit, scales), bound, grid)
 
 
 def contributions(
@@ -134,52 +134,24 @@ def contributions(
 
     Arguments, errors and guarantees are those of `clip_and_sum`; no row depends on another.
     """
+    scales = _scales(per_unit, bound, grid)
+    return tuple(scaled(g, scales) for g in per_unit)
+
+
+def _scales(per_unit: Sequence[Tensor], bound: float, grid: float | None) -> Scales:
     if not all(g.is_floating_point() for g in per_unit):
         raise TypeError("gradients of integers cannot be clipped; train floating parameters only")
     if bound < LEAST_BOUND:
         raise ValueError(f"a bound of {bound:g}; at least {LEAST_BOUND:g} can be clipped to")
-    gradients = [g.to(torch.float32) for g in per_unit]
-    norms = _norms(gradients)
-    usable = torch.isfinite(norms)
     step = grid_of(bound) if grid is None else grid
-    lengthening = math.sqrt(sum(g[0].numel() for g in gradients if len(g))) * step / 2
+    lengthening = math.sqrt(sum(g[0].numel() for g in per_unit if len(g))) * step / 2
     if lengthening >= bound:
         raise ValueError(f"a grid of {step:g} is too coarse for a bound of {bound:g}")
+    norms = sum_in_halves(squares_of(per_unit)).sqrt()
+    usable = torch.isfinite(norms)
     target = (bound - lengthening) * (1 - MARGIN)
     factors = (target / norms.clamp_min(1e-30)).clamp_max(1.0) / step
     factors = torch.where(usable, factors, torch.zeros_like(factors))
-    clean = bool(usable.all())
-    return tuple(
-        ((g if clean else _without(g, usable)) * _beside(factors, g)).round_() for g in gradients
-    )
-
-
-def _norms(gradients: Sequence[Tensor]) -> Tensor:
-    """L2 norms over all parameters, [U]."""
-    squares = torch.stack([_sum_in_halves(g.flatten(1).square()) for g in gradients], dim=1)
-    return _sum_in_halves(squares).sqrt()
-
-
-def _sum_in_halves(rows: Tensor) -> Tensor:
-    """Sums rows [U, n] to [U]: the second half is added to the first until one value is left.
-
-    Elementwise, so that a row's sum has the same bits wherever it is computed. Overwrites `rows`.
-    """
-    width = rows.shape[1]
-    if not width:
-        return rows.new_zeros(len(rows))
-    while width > 1:
-        half = (width + 1) // 2
-        rows[:, : width - half].add_(rows[:, half:width])
-        width = half
-    return rows[:, 0]
-
-
-def _without(gradient: Tensor, usable: Tensor) -> Tensor:
-    """Zeroes the unusable units' rows; 0 · NaN would stay NaN."""
-    return torch.where(_beside(usable, gradient), gradient, torch.zeros_like(gradient))
-
-
-def _beside(values: Tensor, gradient: Tensor) -> Tensor:
-    """One value a unit, [U], shaped to multiply its row."""
-    return values.view(-1, *[1] * (gradient.dim() - 1))
+    # Whether all are usable is not asked of a GPU: the host would wait for the answer.
+    clean = not norms.is_cuda and bool(usable.all())
+    return Scales(factors, None if clean else ~usable)

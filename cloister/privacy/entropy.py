@@ -1,21 +1,14 @@
 """Where private randomness comes from.
 
 Math:
-    Uniforms lie on the grid of multiples of 2⁻⁵³ in [0, 1). Normals come from them by the
-    Box-Muller transform in float64 (Box & Muller 1958): radius² = −2 ln U at a uniform angle.
-    U must be fine at both of its ends. Near 0 it gives the tail: with 53 bits normals would end at
-    8.6, which little noise (σ = 0.2) turns into a δ of 10⁻⁴ a step, as one unit moves such a sum by
-    five standard deviations. Near 1 it gives the radii around 0, radius² ≈ 2 (1 − U): there the
-    doubles are 2⁻⁵³ apart, so radii below 10⁻⁸ √k would be a few circles with nothing between, and
-    the grid to which noise is rounded is finer than that. So the distance v to the nearer end is
-    drawn, on multiples of 2⁻¹⁰⁷ in (0, ½], and a bit of its own says which end: the radius is
-    √(−2 ln v) or √(−2 ln(1 − v)), the latter by log1p. Radii reach from 1.1·10⁻¹⁶ to 12.1, each
-    with the 53 bits that a double has.
+    Words are the key stream of AES-256 in counter mode (NIST SP 800-38A), 64 bits each. Uniforms
+    are multiples of 2⁻⁵³ in [0, 1). Gaussian noise is made of words by integers alone
+    (`privacy.gaussian_table`): no floats' spacing leaves holes around zero, and its tails reach 13
+    deviations.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from typing import NoReturn, Protocol
 
@@ -23,11 +16,16 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
+from cloister.privacy.gaussian_table import Integers, Words, table_of
+
 Uniforms = NDArray[np.float64]
-Words = NDArray[np.uint64]
 
 # Uniforms are multiples of one over this: as fine as float64 holds them near 1.
 UNIFORM_GRID = 2.0**53
+# AES' block in words: OpenSSL's buffers have room for one more than is asked for.
+_AES_WORDS = 2
+# What is encrypted at a time, in bytes; it stays in the second cache.
+_ZEROS = memoryview(bytes(2**18))
 
 
 class Entropy(Protocol):
@@ -40,8 +38,28 @@ class Entropy(Protocol):
     def uniform(self, count: int) -> Uniforms:
         """Independent uniforms in [0, 1), float64 [count]."""
 
-    def normal(self, count: int) -> Uniforms:
-        """Independent standard normals, float64 [count]."""
+    def gaussian(self, deviation: float, count: int) -> Integers:
+        """Independent discrete Gaussians, int64 [count]; the deviation is in steps of 1."""
+
+
+class KeyStream:
+    """AES-256 in counter mode under a key of its own, drawn from the operating system.
+
+    Guarantees:
+        Each word is given once. A key gives 2¹²⁸ blocks before its counter begins again.
+    """
+
+    def __init__(self) -> None:
+        self._cipher = Cipher(algorithms.AES256(os.urandom(32)), modes.CTR(bytes(16))).encryptor()
+
+    def words(self, count: int) -> Words:
+        """The next words, uint64 [count]."""
+        taken = np.empty(count + _AES_WORDS, dtype=np.uint64)
+        room = memoryview(taken.data).cast("B")
+        for start in range(0, 8 * count, len(_ZEROS)):
+            zeros = _ZEROS[: 8 * count - start]
+            self._cipher.update_into(zeros, room[start:])
+        return taken[:count]
 
 
 class OsEntropy:
@@ -56,11 +74,17 @@ class OsEntropy:
 
     def uniform(self, count: int) -> Uniforms:
         """Independent uniforms in [0, 1) on the grid of 2⁻⁵³, float64 [count]."""
-        return _unit(_words(count))
+        words = KeyStream().words(count)
+        return (words >> np.uint64(11)).astype(np.float64) / UNIFORM_GRID
 
-    def normal(self, count: int) -> Uniforms:
-        """Independent standard normals, float64 [count]."""
-        return box_muller(_words(3 * ((count + 1) // 2)))[:count]
+    def gaussian(self, deviation: float, count: int) -> Integers:
+        """Independent discrete Gaussians, int64 [count], exact (`privacy.gaussian_table`).
+
+        Args:
+            deviation: In steps of 1; above 0 and below 2⁵².
+            count: How many.
+        """
+        return table_of(deviation).draw(count, KeyStream().words)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("private entropy is never serialised; make a new OsEntropy instead")
@@ -78,42 +102,6 @@ class SeededEntropy:
         """Uniforms in [0, 1), float64 [count]."""
         return self._generator.random(count)
 
-    def normal(self, count: int) -> Uniforms:
-        """Standard normals, float64 [count]."""
-        return self._generator.standard_normal(count)
-
-
-def box_muller(words: Words) -> Uniforms:
-    """Independent standard normals from independent uniform words.
-
-    Args:
-        words: uint64 [3 · pairs]: coarse and fine bits of the radius, then angles; of an angle's
-            word the lowest bit, which the angle itself does not use, says which end of (0, 1) the
-            radius is measured from.
-
-    Returns:
-        Float64 [2 · pairs]; values i and pairs + i share a radius.
-
-    Guarantees:
-        A pair's radius R has P(R < r) = 1 − exp(−r²/2) from r = 10⁻¹⁵ on, both tails included; no
-        radius above it is left out by more than a double's own spacing.
-    """
-    coarse, fine, turn = words.reshape(3, -1)
-    # In (0, 1/2], so that its logarithm is finite; the sum keeps the fine bits where coarse is 0.
-    distance = (_unit(coarse) + (_unit(fine) + 1 / UNIFORM_GRID) / UNIFORM_GRID) / 2
-    from_zero = (turn & np.uint64(1)).astype(np.bool_)
-    logarithm = np.where(from_zero, np.log(distance), np.log1p(-distance))
-    radius = np.sqrt(-2.0 * logarithm)
-    angle = 2.0 * math.pi * _unit(turn)
-    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
-
-
-def _unit(words: Words) -> Uniforms:
-    """The upper 53 bits of each word as a uniform in [0, 1)."""
-    return (words >> np.uint64(11)).astype(np.float64) / UNIFORM_GRID
-
-
-def _words(count: int) -> Words:
-    """Uniform words, uint64 [count], under a key that is used for nothing else."""
-    cipher = Cipher(algorithms.AES256(os.urandom(32)), modes.CTR(bytes(16)))
-    return np.frombuffer(cipher.encryptor().update(bytes(8 * count)), dtype=np.uint64)
+    def gaussian(self, deviation: float, count: int) -> Integers:
+        """Normals of this deviation, rounded to integers, int64 [count]."""
+        return np.rint(self._generator.standard_normal(count) * deviation).astype(np.int64)

@@ -36,8 +36,8 @@ def reply_score(
     records: Sequence[Record],
 ) -> float:
     """Mean ROUGE-L F-measure, in 0…1, of greedy replies to the last assistant turn of the first
-    `GENERATED` records."""
-    chats = [record for record in records if isinstance(record, ChatRecord)][:GENERATED]
+    `GENERATED` conversations; 0 where all records are texts."""
+    chats = [r for r in records if isinstance(r, ChatRecord) and r.messages][:GENERATED]
     replies = [reply_to(network, task, tokenizer, task.prompt(record)) for record in chats]
     return rouge_l(replies, [task.reference_text(record) for record in chats])
 

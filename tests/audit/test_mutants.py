@@ -27,6 +27,7 @@ from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
 from cloister.training.shapes import candidates
 from cloister.training.units import UnitExamples, singles
 from cloister.training.workspace import Workspace
+from tests.support.entropy import FromNormals
 from tests.support.ledgers import small_plan
 from tests.support.studies import NOTES, small_workspace
 
@@ -187,13 +188,8 @@ def test_an_update_carries_the_planned_noise(
     assert carries_the_planned_noise(update(workspace, [], OsEntropy()))
 
 
-class Repeating:
+class Repeating(FromNormals):
     """One seed for every step's noise."""
-
-    is_private = True
-
-    def uniform(self, count: int) -> np.ndarray:
-        return OsEntropy().uniform(count)
 
     def normal(self, count: int) -> np.ndarray:
         return np.random.default_rng(7).standard_normal(count)
@@ -223,12 +219,11 @@ def test_noise_for_each_physical_batch_is_caught(
 ) -> None:
     def noisy(per_unit: Sequence[Tensor], bound: float) -> ClippedSum:
         total = clip_and_sum(per_unit, bound)
-        noise = [
-            np.rint(OsEntropy().normal(t.numel()) * 1e4 * bound / total.grid) for t in total.tensors
-        ]
+        deviation = 1e4 * bound / total.grid
+        noise = [OsEntropy().gaussian(deviation, t.numel()) for t in total.tensors]
         return ClippedSum(
             tuple(
-                t + torch.from_numpy(n.astype(np.int64)).view(t.shape)
+                t + torch.from_numpy(n).view(t.shape)
                 for t, n in zip(total.tensors, noise, strict=True)
             ),
             bound,

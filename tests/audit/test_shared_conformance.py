@@ -13,6 +13,7 @@ from cloister.privacy.entropy import OsEntropy, SeededEntropy
 from cloister.privacy.shared_noise import SharedNoise
 from cloister.recipe import Recipe
 from cloister.training import gradients
+from tests.support.entropy import normals
 from tests.support.quick_audit import quick_audit
 from tests.support.studies import small_recipe
 
@@ -115,7 +116,7 @@ def test_shares_that_are_not_integers_are_refuted(
     monkeypatch.setattr(
         mechanism,
         "discrete_gaussian",
-        lambda deviation, count, entropy: entropy.normal(count) * deviation,
+        lambda deviation, count, entropy: normals(count) * deviation,
     )
     assert {"grid", "integers"} <= refuted(recipe, site, "noise", "shares")
 

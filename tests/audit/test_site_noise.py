@@ -8,9 +8,10 @@ import pytest
 from cloister.audit.audited_site import audited_site
 from cloister.audit.site_noise import COORDINATES, site_noise
 from cloister.client.site import Site
-from cloister.privacy.entropy import Entropy, OsEntropy
+from cloister.privacy.entropy import Entropy
 from cloister.privacy.plan import Plan
 from cloister.recipe import Recipe
+from tests.support.entropy import FromNormals
 from tests.support.studies import small_recipe
 
 NAMES = ("site 1", "site 2", "site 3")
@@ -21,13 +22,8 @@ def recipe(tmp_path: Path) -> Recipe:
     return small_recipe(tmp_path / "study")
 
 
-class Silent:
+class Silent(FromNormals):
     """Claims to be private and adds nothing."""
-
-    is_private = True
-
-    def uniform(self, count: int) -> np.ndarray:
-        return OsEntropy().uniform(count)
 
     def normal(self, count: int) -> np.ndarray:
         return np.zeros(count)

@@ -388,3 +388,4 @@ def test_a_refusal_leaves_at_once_and_an_update_at_its_moment(
     ward.ask(recipe, RoundRequest(recipe.digest(), 1, ward.adapter))
     assert ward.clock.now == pytest.approx(ready + admitted[1].period)
     assert ward.agent._folder.activity()["leaves_every"] == admitted[1].period
+    assert ward.agent._folder.activity()["device"] == str(admitted[1].workspace.network.device)

@@ -120,6 +120,29 @@ def test_a_conversation() -> None:
     )
 
 
+def test_contents_in_parts_and_every_role() -> None:
+    turns = [
+        {"role": "developer", "content": "be brief"},
+        {"role": "user", "content": [PART, {"type": "text", "text": "pain"}]},
+        {"role": "tool", "content": "{}"},
+        REPLY,
+    ]
+    record = parse({"messages": turns}, "messages")
+    assert isinstance(record, ChatRecord)
+    assert [(m.role, m.content) for m in record.messages] == [
+        ("developer", "be brief"),
+        ("user", "chest pain"),
+        ("tool", "{}"),
+        ("assistant", "rest"),
+    ]
+
+
+def test_a_text_in_place_of_turns_is_learnt_whole() -> None:
+    columns = DataConfig(messages="speech")
+    row = {"speech": "[Enter HAMLET] To be", "person": "p"}
+    assert parse(row, "messages", columns) == ChatRecord((), text="[Enter HAMLET] To be")
+
+
 def test_columns_may_have_other_names() -> None:
     columns = DataConfig(text="note", label="icd", site="ward", person="patient")
     row = {"note": "fever", "icd": "J11", "ward": "north", "patient": Number("12"), "text": "other"}
@@ -140,6 +163,8 @@ def test_every_row_needs_a_person_where_persons_are_named(person: str | None) ->
 
 OPENING = {"role": "user", "content": "fever"}
 REPLY = {"role": "assistant", "content": "rest"}
+PART = {"type": "text", "text": "chest "}
+IMAGE = {"type": "image", "text": "x"}
 
 
 @pytest.mark.parametrize(
@@ -176,9 +201,13 @@ REPLY = {"role": "assistant", "content": "rest"}
         ("tokens", {"tokens": ["a"], "tags": ["o"]}, "tag 'o' is not BIO"),
         ("messages", {"text": "x"}, r"no column 'messages' \(found: text\)"),
         ("messages", {"messages": []}, "messages must be a list of turns"),
-        ("messages", {"messages": "fever"}, "messages must be a list of turns"),
+        ("messages", {"messages": " \n"}, "messages is empty; a conversation or a text is needed"),
+        ("messages", {"messages": ' [ {"role": "user"}]'}, "messages is a list written as text"),
         ("messages", {"messages": [OPENING, "rest"]}, "turn 2 needs a role"),
-        ("messages", {"messages": [{"role": "tool", "content": ""}]}, "turn 1 needs a role"),
+        ("messages", {"messages": [{"role": "bot", "content": ""}]}, "turn 1 needs a role"),
+        ("messages", {"messages": [{**OPENING, "content": []}]}, "turn 1 needs a role"),
+        ("messages", {"messages": [{**OPENING, "content": [IMAGE]}]}, "turn 1 needs a role"),
+        ("messages", {"messages": [{**OPENING, "content": [PART, "a"]}]}, "turn 1 needs a role"),
         ("messages", {"messages": [{"role": [], "content": ""}]}, "turn 1 needs a role"),
         ("messages", {"messages": [{"role": "user"}]}, "turn 1 needs a role"),
         ("messages", {"messages": [OPENING]}, "no turn of the assistant"),

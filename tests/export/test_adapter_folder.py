@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
+from cloister.cli.main import run
 from cloister.errors import AdapterFormatError, BadFileError
 from cloister.export.adapter_folder import load_released
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.run import simulate
 from cloister.simulation.study import prepare, workspace_of
+from cloister.tasks.chat import PLAIN_TEMPLATE
 from tests.support.plain_scripts import Run, plain_scripts
 from tests.support.studies import small_recipe
 
@@ -87,7 +90,9 @@ def test_a_tagger_s_script_takes_words(tmp_path: Path, plain: Run) -> None:
     assert torch.allclose(found, expected[:1], atol=1e-5)
 
 
-def test_a_causal_adapter_loads_in_one_line(tmp_path: Path, llama: Path, plain: Run) -> None:
+def test_a_causal_adapter_loads_in_one_line(
+    tmp_path: Path, llama: Path, plain: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = tmp_path / "chats.jsonl"
     turns = [{"role": "user", "content": "rash"}, {"role": "assistant", "content": "severe rash"}]
     data.write_text(
@@ -102,6 +107,24 @@ def test_a_causal_adapter_loads_in_one_line(tmp_path: Path, llama: Path, plain: 
     program = script.replace('["…"]', json.dumps([TEXT])) + "print(logits.tolist())\n"
     found = torch.tensor(json.loads(plain(program, folder)))
     assert torch.allclose(found, expected[:1], atol=1e-5)
+    _has_its_tokenizer(folder / "adapter", llama)
+    _is_exported(folder, tmp_path / "adapter.gguf", capsys)
+
+
+def _has_its_tokenizer(adapter: Path, base: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(adapter)
+    assert tokenizer.chat_template == PLAIN_TEMPLATE
+    assert tokenizer(TEXT)["input_ids"] == AutoTokenizer.from_pretrained(base)(TEXT)["input_ids"]
+    assert str(base) not in (adapter / "tokenizer_config.json").read_text()
+
+
+def _is_exported(folder: Path, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert run(["export", str(folder), "--gguf", str(file), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["gguf"] == {"file": str(file), "modules": 4}
+    assert said["vllm"] == []
+    assert file.read_bytes()[:4] == b"GGUF"
 
 
 @pytest.mark.parametrize(

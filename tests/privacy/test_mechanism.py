@@ -19,6 +19,7 @@ from cloister.privacy.entropy import Entropy, OsEntropy, SeededEntropy
 from cloister.privacy.events import MOST_NOISE
 from cloister.privacy.noise import add_noise
 from cloister.privacy.sampling import poisson_sample
+from tests.support.entropy import normals
 
 # Two-sided level of every test of a law below: one false alarm in a million runs.
 ALPHA = 1e-6
@@ -284,10 +285,10 @@ def test_forked_processes_draw_different_noise() -> None:
     entropy = OsEntropy()
     read, write = os.pipe()
     if (child := os.fork()) == 0:
-        os.write(write, entropy.normal(4).tobytes())
+        os.write(write, entropy.gaussian(1e6, 4).tobytes())
         os._exit(0)
     os.waitpid(child, 0)
-    assert os.read(read, 32) != entropy.normal(4).tobytes()
+    assert os.read(read, 32) != entropy.gaussian(1e6, 4).tobytes()
 
 
 def test_private_entropy_is_not_serialised() -> None:
@@ -317,7 +318,7 @@ def test_no_release_shows_whether_its_sum_was_zero() -> None:
     shifted = ClippedSum((torch.full((50_000,), int(0.3 / zero.grid)),), 1.0)
     for clipped in (zero, shifted):
         assert off_the_grid(add_noise(clipped, 1.0, OsEntropy()).tensors[0], zero.grid) == 0
-    plain = torch.from_numpy(OsEntropy().normal(50_000)).float()
+    plain = torch.from_numpy(normals(50_000)).float()
     assert off_the_grid(plain, zero.grid) > 100  # the float mechanism, caught
 
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import chi2, norm
 
 from cloister.errors import RefusedError
-from cloister.privacy.discrete_noise import SMALLEST, acceptance, discrete_gaussian
+from cloister.privacy.discrete_noise import SMALLEST, discrete_gaussian
 from cloister.privacy.entropy import OsEntropy, SeededEntropy
 from cloister.privacy.shared_noise import (
     MOST_LENGTHENING,
@@ -56,20 +56,6 @@ def test_its_law_is_the_discrete_gaussian(deviation: float) -> None:
             assert statistic(stretched, deviation)[0] > chi2.isf(RARE, cells)
     assert np.std(drawn) == pytest.approx(deviation, rel=0.01)
     assert drawn.mean() == pytest.approx(0, abs=6 * deviation / math.sqrt(len(drawn)))
-
-
-def test_what_is_kept_of_a_rounded_normal_is_exactly_a_discrete_gaussian() -> None:
-    deviation = SMALLEST
-    steps = np.arange(-round(8 * deviation), round(8 * deviation) + 1, dtype=np.float64)
-    upper, lower = np.maximum(-steps, steps) - 0.5, np.maximum(-steps, steps) + 0.5
-    rounded = norm.sf(upper / deviation) - norm.sf(lower / deviation)
-    kept = rounded * acceptance(steps, deviation)
-    wanted = np.exp(-(steps**2) / (2 * deviation**2))
-    ratio = kept / kept.max() / wanted
-    assert np.abs(ratio - 1).max() < 1e-8
-    assert acceptance(steps, deviation).max() <= 1
-    raw = rounded / rounded.max() / wanted
-    assert np.abs(raw - 1).max() > 1e-4  # without the rejection it is not one
 
 
 def test_a_deviation_that_is_too_small_is_refused() -> None:

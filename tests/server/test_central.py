@@ -27,8 +27,8 @@ class Silent(SeededEntropy):
     def __init__(self) -> None:
         super().__init__(np.random.default_rng(0))
 
-    def normal(self, count: int) -> np.ndarray:  # type: ignore[type-arg]
-        return np.zeros(count)
+    def gaussian(self, deviation: float, count: int) -> np.ndarray:  # type: ignore[type-arg]
+        return np.zeros(count, dtype=np.int64)
 
 
 def plan(sites: int = 4, noise: float = 2.0, bound: float = 1.0) -> CentralPlan:

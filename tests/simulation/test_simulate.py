@@ -231,8 +231,16 @@ def crash_after(rounds: int) -> Events:
     return Events(on_round=on_round)
 
 
-def test_a_resumed_plain_run_equals_an_unbroken_one(folder: Path, tmp_path: Path) -> None:
-    recipe = small_recipe(folder, "privacy.enabled=false", "federation.num_rounds=4")
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_resumed_plain_run_equals_an_unbroken_one(
+    folder: Path, tmp_path: Path, optimizer: str
+) -> None:
+    recipe = small_recipe(
+        folder,
+        "privacy.enabled=false",
+        "federation.num_rounds=4",
+        f"training.optimizer={optimizer}",
+    )
     run(recipe, tmp_path / "whole")
     with pytest.raises(CrashError):
         run(recipe, tmp_path / "broken", crash_after(2))

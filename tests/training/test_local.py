@@ -178,9 +178,9 @@ class Counting:
         self.batches += 1
         return np.full(count, 0.999) if self.batches == 1 else np.zeros(count)
 
-    def normal(self, count: int) -> np.ndarray:
+    def gaussian(self, deviation: float, count: int) -> np.ndarray:
         self.noise_draws += 1
-        return np.ones(count)
+        return np.full(count, round(deviation))
 
 
 def test_noise_is_drawn_once_a_step_for_each_tensor_and_empty_batches_too(

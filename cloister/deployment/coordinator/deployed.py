@@ -188,6 +188,8 @@ class DeployedStudy:
             recipe.task.labels,
             recipe.study.seed,
             frozen_cache_gib=recipe.machine.frozen_cache_gib,
+            device=recipe.machine.device,
+            attention=recipe.machine.attention,
         )
         if workspace.network.pooling is not None:
             note(run.path, "note", text=f"pooling: {workspace.network.pooling}")
@@ -274,6 +276,7 @@ class DeployedStudy:
             majority=majority(self.coordinator.test),
             sites={site: known.get(site, NO_CERTIFICATE) for site in sorted(self.members)},
             promises={site: facts.promise for site, facts in known.items()},
+            untrained=self.coordinator.run.untrained().get("test", {}),
         )
         run = self.coordinator.run
         warning = ending.write(run, best.adapter)

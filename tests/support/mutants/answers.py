@@ -15,7 +15,7 @@ from cloister.ledger.ledger import Ledger
 from cloister.privacy.entropy import Entropy
 from cloister.privacy.plan import Plan
 from cloister.protocol.exchange import RoundReply
-from tests.support.mutants.noise import Drawn
+from tests.support.entropy import FromNormals
 from tests.support.mutants.registry import mutant
 
 SOUND_REPLY, SOUND_UPDATE = site_round._released, site_round.local_update
@@ -118,7 +118,7 @@ SOUND_ROUND = site_round.run_round
 @mutant("answers", "noise of answers")
 def two_sites_with_the_same_noise(patch: pytest.MonkeyPatch) -> None:
     def entropy(at: Site, plan: Plan, number: int) -> Entropy:
-        return Drawn(np.random.default_rng(number).standard_normal)
+        return FromNormals(np.random.default_rng(number).standard_normal)
 
     patch.setattr(Site, "entropy", entropy)
 
@@ -128,6 +128,6 @@ def sites_without_records_without_noise(patch: pytest.MonkeyPatch) -> None:
     sound = Site.entropy
 
     def entropy(at: Site, plan: Plan, number: int) -> Entropy:
-        return sound(at, plan, number) if at.units else Drawn(np.zeros)
+        return sound(at, plan, number) if at.units else FromNormals(np.zeros)
 
     patch.setattr(Site, "entropy", entropy)

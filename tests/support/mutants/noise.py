@@ -12,28 +12,10 @@ from cloister.privacy import mechanism
 from cloister.privacy.clipping import ClippedSum
 from cloister.privacy.entropy import Entropy, OsEntropy
 from cloister.privacy.noise import NoisedSum, add_noise
+from tests.support.entropy import FromNormals, normals
 from tests.support.mutants.registry import MakeEntropy, mutant, noise_is
 
 Array = np.ndarray
-
-
-class Drawn:
-    """Production's uniforms, and normals of another law."""
-
-    is_private = True
-
-    def __init__(self, normal: Callable[[int], Array]) -> None:
-        self._normal = normal
-
-    def uniform(self, count: int) -> Array:
-        return OsEntropy().uniform(count)
-
-    def normal(self, count: int) -> Array:
-        return self._normal(count)
-
-
-def fresh(count: int) -> Array:
-    return OsEntropy().normal(count)
 
 
 def tensors_are(patch: pytest.MonkeyPatch, broken: Callable[[list[Array]], list[Array]]) -> None:
@@ -41,7 +23,7 @@ def tensors_are(patch: pytest.MonkeyPatch, broken: Callable[[list[Array]], list[
 
     def noised(clipped: ClippedSum, sigma: float, entropy: Entropy) -> NoisedSum:
         deviation = sigma * clipped.bound / clipped.grid
-        drawn = broken([entropy.normal(t.numel()) for t in clipped.tensors])
+        drawn = broken([normals(t.numel()) for t in clipped.tensors])
         total = [
             t + torch.from_numpy(np.rint(d * deviation).astype(np.int64)).view(t.shape)
             for t, d in zip(clipped.tensors, drawn, strict=True)
@@ -79,7 +61,7 @@ def float_noise(patch: pytest.MonkeyPatch) -> None:
             tuple(
                 (
                     t * clipped.grid
-                    + torch.from_numpy(entropy.normal(t.numel())).view(t.shape) * deviation
+                    + torch.from_numpy(normals(t.numel())).view(t.shape) * deviation
                 ).float()
                 for t in clipped.tensors
             )
@@ -97,7 +79,7 @@ def second_half_of_each_tensor_repeats_the_first(patch: pytest.MonkeyPatch) -> N
 def second_half_is_the_first_scaled_and_mixed(patch: pytest.MonkeyPatch) -> None:
     def mixed(d: Array) -> Array:
         half = len(d) // 2
-        copy = 0.8 * d[:half] + 0.6 * fresh(half)
+        copy = 0.8 * d[:half] + 0.6 * normals(half)
         return np.concatenate([d[:half], -copy, d[2 * half :]])
 
     tensors_are(patch, lambda drawn: [mixed(d) for d in drawn])
@@ -107,7 +89,7 @@ def second_half_is_the_first_scaled_and_mixed(patch: pytest.MonkeyPatch) -> None
 def second_half_is_the_first_with_random_signs(patch: pytest.MonkeyPatch) -> None:
     def signed(d: Array) -> Array:
         half = len(d) // 2
-        return np.concatenate([d[:half], d[:half] * np.sign(fresh(half)), d[2 * half :]])
+        return np.concatenate([d[:half], d[:half] * np.sign(normals(half)), d[2 * half :]])
 
     tensors_are(patch, lambda drawn: [signed(d) for d in drawn])
 
@@ -151,35 +133,35 @@ def one_tensor_s_noise_is_another_s_reversed(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("noise", "noise across values")
 def one_normal_for_each_four_values(patch: pytest.MonkeyPatch) -> MakeEntropy:
-    return lambda: Drawn(lambda count: np.repeat(fresh(-(-count // 4)), 4)[:count])
+    return lambda: FromNormals(lambda count: np.repeat(normals(-(-count // 4)), 4)[:count])
 
 
 @mutant("noise", "noise shape")
 def uniform_noise(patch: pytest.MonkeyPatch) -> MakeEntropy:
-    return lambda: Drawn(lambda count: (ndtr(fresh(count)) - 0.5) * np.sqrt(12))
+    return lambda: FromNormals(lambda count: (ndtr(normals(count)) - 0.5) * np.sqrt(12))
 
 
 @mutant("noise", "noise shape")
 def laplace_noise(patch: pytest.MonkeyPatch) -> MakeEntropy:
     def laplace(count: int) -> Array:
-        u = ndtr(fresh(count)) - 0.5
+        u = ndtr(normals(count)) - 0.5
         return -np.sign(u) * np.log1p(-2 * np.abs(u)) / np.sqrt(2)
 
-    return lambda: Drawn(laplace)
+    return lambda: FromNormals(laplace)
 
 
 @mutant("noise", "noise tails")
 def noise_truncated_at_three_deviations(patch: pytest.MonkeyPatch) -> MakeEntropy:
     inside = ndtr(3.0) - ndtr(-3.0)
     scale = 1 / np.sqrt(1 - 2 * 3 * np.exp(-4.5) / np.sqrt(2 * np.pi) / inside)
-    return lambda: Drawn(
+    return lambda: FromNormals(
         lambda count: scale * ndtri(ndtr(-3.0) + inside * OsEntropy().uniform(count))
     )
 
 
 @mutant("noise", "noise values")
 def noise_on_a_coarse_grid(patch: pytest.MonkeyPatch) -> MakeEntropy:
-    return lambda: Drawn(lambda count: np.rint(fresh(count) * 2**12) / 2**12)
+    return lambda: FromNormals(lambda count: np.rint(normals(count) * 2**12) / 2**12)
 
 
 @mutant("noise", "noise beside sums")
@@ -224,8 +206,7 @@ def noise_scaled_by_the_realised_batch(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("noise", "noise beside batches")
 def coins_and_noise_from_one_stream(patch: pytest.MonkeyPatch) -> MakeEntropy:
-    class OneStream:
-        is_private = True
+    class OneStream(FromNormals):
         last = np.zeros(0)
 
         def uniform(self, count: int) -> Array:
@@ -233,7 +214,7 @@ def coins_and_noise_from_one_stream(patch: pytest.MonkeyPatch) -> MakeEntropy:
             return self.last
 
         def normal(self, count: int) -> Array:
-            noise = fresh(count)
+            noise = normals(count)
             known = ndtri(self.last[:count] + 2.0**-54)
             noise[: len(known)] = known
             self.last = self.last[count:]
@@ -244,7 +225,7 @@ def coins_and_noise_from_one_stream(patch: pytest.MonkeyPatch) -> MakeEntropy:
 
 @mutant("noise", "noise across steps")
 def same_seed_every_step(patch: pytest.MonkeyPatch) -> MakeEntropy:
-    return lambda: Drawn(lambda count: np.random.default_rng(3).standard_normal(count))
+    return lambda: FromNormals(lambda count: np.random.default_rng(3).standard_normal(count))
 
 
 @mutant("noise", "noise across steps")
@@ -268,10 +249,10 @@ def noise_in_few_dimensions(patch: pytest.MonkeyPatch) -> MakeEntropy:
     def spread(count: int) -> Array:
         rank = max(1, count // 2)
         basis = np.random.default_rng(count).standard_normal((rank, count)) / np.sqrt(rank)
-        noise: Array = fresh(rank) @ basis
+        noise: Array = normals(rank) @ basis
         return noise
 
-    return lambda: Drawn(spread)
+    return lambda: FromNormals(spread)
 
 
 @mutant("noise", "noise repeats")
@@ -282,7 +263,7 @@ def noise_from_a_stored_pool(patch: pytest.MonkeyPatch) -> MakeEntropy:
         start = int.from_bytes(os.urandom(4)) % (len(pool) - count)
         return pool[start : start + count]
 
-    return lambda: Drawn(taken)
+    return lambda: FromNormals(taken)
 
 
 @mutant("noise", "noise seeds")
@@ -291,16 +272,14 @@ def noise_seeded_by_16_bits(patch: pytest.MonkeyPatch) -> MakeEntropy:
         seed = int.from_bytes(os.urandom(2))
         return np.random.default_rng(seed).standard_normal(count)
 
-    return lambda: Drawn(seeded)
+    return lambda: FromNormals(seeded)
 
 
 @mutant("noise", "noise seeds")
 def fork_shared_randomness(patch: pytest.MonkeyPatch) -> MakeEntropy:
     """Every process starts from a copy of one generator."""
 
-    class Copied:
-        is_private = True
-
+    class Copied(FromNormals):
         def __init__(self) -> None:
             self._generator = np.random.default_rng(11)
 

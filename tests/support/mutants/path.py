@@ -16,7 +16,7 @@ from cloister.privacy.clipping import ClippedSum, clip_and_sum
 from cloister.privacy.entropy import Entropy, OsEntropy
 from cloister.privacy.noise import NoisedSum, add_noise
 from cloister.training import local
-from tests.support.mutants.noise import Drawn
+from tests.support.entropy import FromNormals, normals
 from tests.support.mutants.registry import clipping_is, labelled, mutant, noise_is
 
 Array = np.ndarray
@@ -33,8 +33,8 @@ def round_is(patch: pytest.MonkeyPatch, change: Callable[[dict[str, Any]], None]
     patch.setattr(observed, "local_update", broken)
 
 
-def quiet(factor: float) -> Drawn:
-    return Drawn(lambda count: factor * OsEntropy().normal(count))
+def quiet(factor: float) -> FromNormals:
+    return FromNormals(lambda count: factor * normals(count))
 
 
 def batches_remembered(patch: pytest.MonkeyPatch) -> list[int]:
@@ -93,7 +93,7 @@ def a_round_run_again_without_noise(patch: pytest.MonkeyPatch) -> None:
 def noise_seeded_by_the_round_s_number(patch: pytest.MonkeyPatch) -> None:
     def change(named: dict[str, Any]) -> None:
         generator = np.random.default_rng(named["round_number"])
-        named["entropy"] = Drawn(generator.standard_normal)
+        named["entropy"] = FromNormals(generator.standard_normal)
 
     round_is(patch, change)
 
@@ -126,10 +126,10 @@ def a_step_left_out_at_an_empty_site(patch: pytest.MonkeyPatch) -> None:
 def noise_for_each_physical_batch(patch: pytest.MonkeyPatch) -> None:
     def noisy(per_unit: Sequence[Tensor], bound: float) -> ClippedSum:
         total = clip_and_sum(per_unit, bound)
-        draws = [OsEntropy().normal(t.numel()) * bound / total.grid for t in total.tensors]
+        draws = [OsEntropy().gaussian(bound / total.grid, t.numel()) for t in total.tensors]
         return ClippedSum(
             tuple(
-                t + torch.from_numpy(np.rint(n).astype(np.int64)).view(t.shape)
+                t + torch.from_numpy(n).view(t.shape)
                 for t, n in zip(total.tensors, draws, strict=True)
             ),
             bound,

@@ -1,0 +1,167 @@
+"""Squares and sums of per-unit gradients, by blocks that stay in a core's cache.
+
+What is computed of a unit's row has the same bits whatever other rows, blocks and threads there
+are: squares are added in halves by elementwise additions, sums over units are of integers.
+
+Shapes: U units; gradients [U, …], read as rows [U, n]; K gradients of one width together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Values of a block: 256 KiB of float32. A block and what is made of it stay in a second cache of
+# 1 MiB; on a GPU it bounds what is used beside the gradients.
+BLOCK = 2**16
+
+
+@dataclass(frozen=True)
+class Scales:
+    """What each unit's row is multiplied by.
+
+    Attributes:
+        factors: In grid steps, float32 [U]; 0 of a unit that contributes nothing.
+        unusable: Whose rows are not finite, bool [U]; None: nobody's.
+    """
+
+    factors: Tensor
+    unusable: Tensor | None
+
+
+class _Room:
+    """Buffers that one call uses again and again; fresh memory costs more than the arithmetic."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._buffers: list[Tensor] = []
+
+    def __call__(self, number: int, *shape: int) -> Tensor:
+        """The buffer of this number, float32, seen in a shape; at most a block, or one column."""
+        count = math.prod(shape)
+        while len(self._buffers) <= number:
+            self._buffers.append(torch.empty(0, dtype=torch.float32, device=self._device))
+        if len(self._buffers[number]) < count:
+            size = max(count, BLOCK)
+            self._buffers[number] = torch.empty(size, dtype=torch.float32, device=self._device)
+        return self._buffers[number][:count].view(shape)
+
+
+def squares_of(gradients: Sequence[Tensor]) -> Tensor:
+    """Squared norms of each unit's part in each gradient, float32 [U, gradients].
+
+    Args:
+        gradients: [U, …], of any floating types; at least one.
+    """
+    units = len(gradients[0])
+    found = torch.empty((units, len(gradients)), dtype=torch.float32, device=gradients[0].device)
+    room = _Room(found.device)
+    for places, width in _alike(gradients):
+        if len(places) * units * width <= BLOCK:
+            block = room(0, len(places), units, width)
+            for row, place in zip(block, places, strict=True):
+                _square(gradients[place].reshape(units, width), row)
+            sums = sum_in_halves(block.view(len(places) * units, width)).view(len(places), units)
+            found[:, places] = sums.t()
+        else:
+            (place,) = places
+            found[:, place] = _long_squares(gradients[place].reshape(units, width), room)
+    return found
+
+
+def _alike(gradients: Sequence[Tensor]) -> Iterator[tuple[list[int], int]]:
+    """Places of gradients of one width, as many as fit into a block; a longer one for itself."""
+    by_width: dict[int, list[int]] = {}
+    for place, gradient in enumerate(gradients):
+        by_width.setdefault(math.prod(gradient.shape[1:]), []).append(place)
+    units = max(len(gradients[0]), 1)
+    for width, places in by_width.items():
+        count = max(BLOCK // max(units * width, 1), 1)
+        for start in range(0, len(places), count):
+            yield places[start : start + count], width
+
+
+def _square(rows: Tensor, room: Tensor) -> None:
+    part = rows.to(torch.float32)
+    torch.mul(part, part, out=room)
+
+
+def _long_squares(rows: Tensor, room: _Room) -> Tensor:
+    """Squared norms of rows [U, n] in float32, [U].
+
+    Math:
+        `sum_in_halves` of the squares, value by value, but made by blocks: what halving leaves of
+        the columns a … b after k turns is what k − 1 turns leave of a … b and, added to it, of the
+        columns one width further on. Blocks are as wide as what the last turn leaves.
+    """
+    units, widths = len(rows), [rows.shape[1]]
+    while units * widths[-1] > BLOCK and widths[-1] > 1:
+        widths.append((widths[-1] + 1) // 2)
+
+    def halved(turns: int, start: int, stop: int, made: Tensor) -> None:
+        if not turns:
+            _square(rows[:, start:stop], made)
+            return
+        halved(turns - 1, start, stop, made)
+        further, end = start + widths[turns], min(stop + widths[turns], widths[turns - 1])
+        if further < end:
+            beside = room(turns - 1, units, end - further)
+            halved(turns - 1, further, end, beside)
+            made[:, : end - further].add_(beside)
+
+    whole = room(len(widths) - 1, units, widths[-1])
+    halved(len(widths) - 1, 0, widths[-1], whole)
+    return sum_in_halves(whole)
+
+
+def sum_in_halves(rows: Tensor) -> Tensor:
+    """Sums rows [U, n] to [U]: the second half is added to the first until one value is left.
+
+    Elementwise, so that a row's sum has the same bits wherever it is computed. Overwrites `rows`.
+    """
+    width = rows.shape[1]
+    if not width:
+        return rows.new_zeros(len(rows))
+    while width > 1:
+        half = (width + 1) // 2
+        rows[:, : width - half].add_(rows[:, half:width])
+        width = half
+    return rows[:, 0]
+
+
+def scaled(gradient: Tensor, scales: Scales, room: Tensor | None = None) -> Tensor:
+    """A gradient [U, …] in grid steps, rounded, float32; written to `room`, if that is given."""
+    shape = (-1, *[1] * (gradient.dim() - 1))
+    steps = torch.mul(gradient.to(torch.float32), scales.factors.view(shape), out=room)
+    if scales.unusable is not None:
+        steps.masked_fill_(scales.unusable.view(shape), 0.0)  # 0 · NaN would stay NaN
+    return steps.round_()
+
+
+def scaled_sums(gradients: Sequence[Tensor], scales: Scales) -> tuple[Tensor, ...]:
+    """Sums over units of what `scaled` makes of each gradient, int64 […].
+
+    Guarantees:
+        Exact: of integers below 2⁵³, added in float64.
+    """
+    units, device = len(gradients[0]), gradients[0].device
+    room = _Room(device)
+    sums: dict[int, Tensor] = {}
+    for places, width in _alike(gradients):
+        whole = torch.empty((len(places), width), dtype=torch.int64, device=device)
+        columns = width
+        if len(places) * units * width > BLOCK:
+            columns = max(BLOCK // units, 1)
+        for start in range(0, width, max(columns, 1)):
+            stop = min(start + columns, width)
+            block = room(0, len(places), units, stop - start)
+            for part, place in zip(block, places, strict=True):
+                scaled(gradients[place].reshape(units, width)[:, start:stop], scales, part)
+            whole[:, start:stop] = block.sum(dim=1, dtype=torch.float64)
+        for row, place in zip(whole, places, strict=True):
+            sums[place] = row.view(gradients[place].shape[1:])
+    return tuple(sums[place] for place in range(len(gradients)))
