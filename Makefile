@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python tools/install.py --lock $(LOCK) --here
 # the federations and runs that they share; some tests start services of their own, hence at most 8.
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo deploy-demo test nightly fuzz check audit bench docs reference format lock image clean
+.PHONY: help demo llm-demo deploy-demo test nightly fuzz check audit bench docs reference format lock image clean
 
 help: ## What each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -17,14 +17,17 @@ help: ## What each target does
 demo: $(VENV)/.demo ## Four synthetic hospitals train one model together, at epsilon = 8 (about 5 minutes)
 	$(BIN)/cloister simulate
 
+llm-demo: $(VENV)/.llm ## Four clinics' desks teach SmolLM2 their protocol, at epsilon = 8: before and after (at most 10 minutes)
+	$(BIN)/python demos/llm.py
+
 deploy-demo: $(VENV)/.demo ## A coordinator and three hospitals over TLS on this machine, from invite to certificate (about 10 minutes)
 	$(BIN)/python demos/deploy.py
 
 test: $(VENV)/.dev ## The tests, but for those that only `make nightly` runs
 	$(PYTEST) -m "not nightly"
 
-nightly: $(VENV)/.dev ## Every test, the slow ones too
-	$(PYTEST)
+nightly: $(VENV)/.dev ## Every test, the slow ones too, and every example of each property
+	HYPOTHESIS_PROFILE=nightly $(PYTEST)
 
 MINUTES ?= 10
 fuzz: $(VENV)/.dev ## Hostile inputs for every parser of what others wrote, for MINUTES=10
@@ -80,6 +83,10 @@ LOCKS := $(wildcard locks/*.txt) constraints.txt tools/install.py
 $(VENV)/.demo: $(VENV)/.venv pyproject.toml $(LOCKS)
 	$(INSTALL) demo
 	touch $@
+
+$(VENV)/.llm: $(VENV)/.venv pyproject.toml $(LOCKS)
+	$(INSTALL) llm
+	touch $@ $(VENV)/.demo
 
 $(VENV)/.dev: $(VENV)/.venv pyproject.toml $(LOCKS)
 	$(INSTALL) dev

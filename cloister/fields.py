@@ -9,6 +9,7 @@ import dataclasses
 import datetime
 import difflib
 import enum
+import sys
 import tomllib
 import types
 import typing
@@ -28,6 +29,9 @@ LONGEST_KEY = 64
 SYNONYMS = "synonyms"
 # Metadata of a field that is set by the machine's own file and is no key of its section.
 ELSEWHERE = {"elsewhere": True}
+# Metadata of a field that came after documents were written without it: a table names it only where
+# it has a value, so that the digest of a study that does not use it stays what it was.
+LATER = {"later": True}
 
 
 def called(synonyms: str) -> dict[str, str]:
@@ -76,7 +80,8 @@ def read_section(
     found = len(problems)
     values: dict[str, Any] = {}
     if is_whole:
-        problems += [f"{path}.{key}: missing" for key in hints if key not in table]
+        later = later_fields(kind)
+        problems += [f"{path}.{key}: missing" for key in hints if key not in {*table, *later}]
     for key, value in table.items():
         if key not in hints:
             problems.append(
@@ -85,7 +90,7 @@ def read_section(
             continue
         try:
             absent = value is None and takes_none(hints[key])  # TOML itself has no None
-            values[key] = None if absent else _convert(value, hints[key])
+            values[key] = None if absent else _convert(python_value(value), hints[key])
         except _UnfitError as error:
             problems.append(
                 f"{path}.{key}: {error.given} given{error.place}; {error.needed} needed"
@@ -102,6 +107,8 @@ def read_section(
 def check_bounds(section: object) -> None:
     """Holds a section that was made in Python to the types and bounds of its fields.
 
+    NumPy's numbers in it become Python's, so that a loop over `numpy.linspace` can make sections.
+
     Raises:
         UsageError: A value is out of them; the message opens with the field's name.
     """
@@ -109,12 +116,24 @@ def check_bounds(section: object) -> None:
         value = getattr(section, key)
         if value is None and takes_none(hint):
             continue
+        if (given := python_value(value)) is not value:
+            value = given
+            object.__setattr__(section, key, value)  # sections are frozen
         try:
             _convert(value, hint)
         except _UnfitError as error:
             raise UsageError(
                 f"{key}: {error.given} given{error.place}; {error.needed} needed"
             ) from None
+
+
+def python_value(value: object) -> object:
+    """A number or array of NumPy as Python's own; any other value as it is."""
+    numpy = sys.modules.get("numpy")  # who has such a value has loaded it
+    if numpy is not None and isinstance(value, numpy.generic | numpy.ndarray):
+        found: object = value.tolist()
+        return found
+    return value
 
 
 def field_types(kind: type, *, everywhere: bool = False) -> dict[str, Any]:
@@ -181,10 +200,15 @@ def as_table(section: object) -> dict[str, object]:
 
 
 def whole_table(section: object) -> dict[str, object]:
-    """A section's values as JSON knows them, None for absent ones."""
+    """A section's values as JSON knows them, None for absent ones; of `LATER` fields those that
+    have a value."""
     table: dict[str, object] = {}
-    for key in field_types(type(section)):
+    kind: type = type(section)
+    later = later_fields(kind)
+    for key in field_types(kind):
         value = getattr(section, key)
+        if value is None and key in later:
+            continue
         if isinstance(value, enum.Enum):
             value = value.value
         table[key] = list(value) if isinstance(value, tuple) else value
@@ -212,6 +236,11 @@ def owners(key: str, sections: Mapping[str, type]) -> list[str]:
 def _keys(kind: type) -> tuple[str, ...]:
     """A section's keys."""
     return tuple(field_types(kind))
+
+
+def later_fields(kind: type) -> frozenset[str]:
+    """The fields of a section that a table names only where they have a value (`LATER`)."""
+    return frozenset(f.name for f in dataclasses.fields(kind) if f.metadata.get("later"))
 
 
 @lru_cache(maxsize=64)

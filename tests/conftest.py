@@ -1,9 +1,17 @@
 """Fixtures for all tests."""
 
+import gc
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+import tests.support.examples  # noqa: F401 - registers the profile
+
+# A million objects of modules stay for good: looking through them while they are loaded, and again
+# in every full collection of the tests, takes a fifth of a worker's time and frees nothing.
+gc.disable()
 
 # Set before torch and flwr are loaded: a test never talks to anybody, and two threads of a tiny
 # model wait for each other longer than they work.
@@ -11,6 +19,8 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["OMP_NUM_THREADS"] = "1"  # whatever the shell says: as many workers as cores run
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+settings.load_profile("tries")
 
 # Begun first, so that no worker is left with one of them when the others have nothing to do.
 LONG = ("tests/faults/", "tests/e2e/", "tests/audit/test_mutants.py", "tests/simulation/")
@@ -24,6 +34,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((i for i, start in enumerate(LONG) if name.startswith(start)), len(LONG))
 
     items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    """Collects garbage from here on, but for what was loaded until now."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

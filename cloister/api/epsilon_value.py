@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
+from cloister.bounds import shortened
 from cloister.canonical import json_number
 from cloister.errors import RefusedError, UsageError
 from cloister.ledger.stated import Stated, shown
@@ -108,15 +110,15 @@ def epsilon(
     from cloister.privacy.accounting import cross_check, prv_epsilon, rdp_epsilon
     from cloister.privacy.events import GaussianEvent
 
-    given = list(events)
+    given = _triples(events)
     single = (noise_multiplier, sample_rate, steps)
     if noise_multiplier is not None and sample_rate is not None and steps is not None:
         given.insert(0, (noise_multiplier, sample_rate, steps))
     elif single != (None, None, None) or not given:
         raise UsageError("noise_multiplier, sample_rate and steps: give all three, or events")
-    if not 0 < delta < 1:
+    if not 0 < _number("delta", delta) < 1:
         raise UsageError(f"delta: {delta} given; a number between 0 and 1 is needed")
-    if unit not in set(Unit):
+    if not isinstance(unit, str) or unit not in set(Unit):
         raise UsageError(f"unit: {unit!r} given; {' or '.join(Unit)} is needed")
     composed = [
         GaussianEvent(noise_multiplier=s, sample_rate=q, steps=t)
@@ -132,12 +134,34 @@ def epsilon(
     return Epsilon(epsilon=found, delta=delta, unit=Unit(unit), accountant=accountant)
 
 
+def _triples(events: object) -> list[Steps]:
+    try:
+        return [(noise, rate, steps) for noise, rate, steps in events]  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"events: {shortened(events)} given; a list of (noise multiplier, sample rate, steps) "
+            "is needed"
+        ) from None
+
+
+def _number(name: str, value: object) -> float:
+    """A finite number of Python's or NumPy's.
+
+    Raises:
+        UsageError: It is something else.
+    """
+    if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    raise UsageError(f"{name}: {shortened(value)} given; a finite number is needed")
+
+
 def _checked(given: Steps) -> Steps:
-    noise, rate, steps = given
-    if not 0 <= noise < math.inf:
+    noise = _number("noise multiplier", given[0])
+    rate, steps = _number("sample rate", given[1]), _number("steps", given[2])
+    if noise < 0:
         raise UsageError(f"noise multiplier: {noise} given; a number from 0 up is needed")
     if not 0 <= rate <= 1:
         raise UsageError(f"sample rate: {rate} given; a probability is needed")
     if steps < 0 or steps != int(steps):
-        raise UsageError(f"steps: {steps} given; 0 or more are needed")
+        raise UsageError(f"steps: {steps:g} given; a whole number from 0 up is needed")
     return noise, rate, int(steps)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from cloister.bounds import shortened
 from cloister.data.config import DataConfig
 from cloister.data.records import ChatRecord, Record, RecordKind, TextRecord
 from cloister.data.schema import Reading
@@ -60,6 +62,11 @@ def records_in(
         UsageError: It is no table.
         DataError: It has no rows, or one lacks what the task needs; with the row's number, from 1.
     """
+    if isinstance(table, str | PathLike):
+        raise UsageError(
+            f"{name}: the file {shortened(str(table))} given for one site; put all sites' rows "
+            "into one file with a column that names their site, or read this one into a table"
+        )
     if not is_table(table):
         raise UsageError(f"{name}: {type(table).__name__} given; {NEEDED}")
     reading = Reading(kind, columns, persons=train, sites=sites, asker=PYTHON)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloister.api.epsilon_value import Epsilon
 from cloister.errors import UsageError
-from cloister.files import bad_file
+from cloister.files import bad_file, write_whole
 from cloister.server.run_directory import RECORDS, RunDirectory
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ class Result:
 
     @property
     def rounds(self) -> pd.DataFrame:
-        """A row for each closed round, by its number.
+        """A row for each closed round, by its number; row 0 has the scores of the untrained
+        adapter, and of all else nothing.
 
         Columns: scores as `test_accuracy`; the largest ε that the sites' ledgers then promised
         (`sites` says what it is of); bytes sent by and to all sites; seconds; and how many sites
@@ -67,7 +69,7 @@ class Result:
         """
         import pandas as pd
 
-        rows = [_round(row) for row in RunDirectory(self.folder).metrics()]
+        rows = [_round(row) for row in RunDirectory(self.folder).scored()]
         return pd.DataFrame(rows).set_index("round")
 
     @property
@@ -122,7 +124,13 @@ class Result:
         try:
             if place.exists() and (not place.is_dir() or any(place.iterdir())):
                 raise UsageError(f"{place} exists already; choose a new folder")
+            if place.resolve().is_relative_to(self.folder.resolve()):
+                raise UsageError(f"{place} is in the run's own folder; choose one outside of it")
             shutil.copytree(self.folder, place, ignore=self._records, dirs_exist_ok=True)
+            moved = self.to_json() | {"run_dir": str(place)}
+            write_whole(
+                RunDirectory(place).result_file, (json.dumps(moved, indent=1) + "\n").encode()
+            )
         except (OSError, ValueError) as error:
             raise bad_file(error, "written") from error
         return place
@@ -153,13 +161,13 @@ def _round(row: Mapping[str, Any]) -> dict[str, object]:
         for name in ("test", "validation")
         for metric, value in row.get(name, {}).items()
     }
-    promised = [math.inf if value is None else value for value in row["epsilon"].values()]
+    promised = [math.inf if value is None else value for value in row.get("epsilon", {}).values()]
     return {
         "round": row["round"],
         **scores,
         "epsilon_promised": max(promised, default=math.nan),
-        "bytes_up": row["bytes_up"],
-        "bytes_down": row["bytes_down"],
-        "seconds": row["seconds"],
-        **{name: len(row[name]) for name in ("missing", "retired", "refused")},
+        "bytes_up": row.get("bytes_up", 0),
+        "bytes_down": row.get("bytes_down", 0),
+        "seconds": row.get("seconds", math.nan),
+        **{name: len(row.get(name, ())) for name in ("missing", "retired", "refused")},
     }

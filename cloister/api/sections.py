@@ -9,6 +9,7 @@ from typing import Any
 
 from cloister.api.dealing import Dealt
 from cloister.api.memory_tables import NEEDED, is_table
+from cloister.bounds import shortened
 from cloister.errors import UsageError
 from cloister.fields import whole_table
 from cloister.strategies.config import PluginStrategy, StrategyConfig
@@ -23,8 +24,16 @@ Section = Mapping[str, object] | Any
 IN_MEMORY = "in-memory/{}.jsonl"
 
 
-def table_of(section: Section | None) -> dict[str, object]:
-    """A section's fields, from a mapping or its dataclass."""
+def table_of(name: str, section: Section | None) -> dict[str, object]:
+    """A section's fields, from a mapping or its dataclass.
+
+    Args:
+        name: The section's, for messages.
+        section: As it was given; None: no field.
+
+    Raises:
+        UsageError: It is neither.
+    """
     if section is None:
         return {}
     if isinstance(section, Mapping):
@@ -33,30 +42,42 @@ def table_of(section: Section | None) -> dict[str, object]:
         return section.table()
     if dataclasses.is_dataclass(section) and not isinstance(section, type):
         return whole_table(section)
+    wanted = {"privacy": "cloister.Privacy(...)"}.get(name, "its configuration")
     raise UsageError(
-        f"{type(section).__name__} given for a section of the recipe; a dict of its fields, or "
-        "what the section is made of, is needed"
+        f"{name}: {shortened(section)} given; a dict of the section's fields, or {wanted}, is "
+        "needed"
     )
 
 
-def headed(key: str, section: object) -> dict[str, object]:
-    """A section that may be given by its first field alone."""
+def headed(name: str, key: str, section: object) -> dict[str, object]:
+    """A section that may be given by its first field alone.
+
+    Args:
+        name: The section's, for messages.
+        key: That field.
+        section: As it was given.
+    """
     if isinstance(section, str | PathLike):
         return {key: str(section)}
-    return table_of(section)
+    return table_of(name, section)
 
 
 def strategy_table(strategy: object) -> dict[str, object]:
     """The section `[strategy]`; a strategy of one's own is named in it, with its options."""
     if strategy is None or isinstance(strategy, str | Mapping | StrategyConfig | PluginStrategy):
-        return headed("name", strategy)
+        return headed("strategy", "name", strategy)
+    if not isinstance(strategy, type) and not hasattr(strategy, "aggregate"):
+        raise UsageError(
+            f"strategy: {shortened(strategy)} given; a strategy's name, a class or object of one's "
+            "own that derives from cloister.Strategy, or a dict of the section's fields, is needed"
+        )
     return named_strategy(strategy).table()  # type: ignore[arg-type]
 
 
 def task_table(task: object) -> dict[str, object]:
     """The section `[task]`; a task of one's own is named in it."""
     if not isinstance(task, type):
-        return headed("kind", task)
+        return headed("task", "kind", task)
     kind, plugin = named_task(task)
     return {"kind": kind, "plugin": plugin.table()}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from cloister.api.definition import Study
+from cloister.bounds import shortened
 from cloister.errors import UsageError
 from cloister.quiet import keep_quiet
 
@@ -61,7 +62,7 @@ def simulate(
             f"study: {type(study).__name__} given; a cloister.Study is needed, which "
             "cloister.Study.from_toml(path) reads from a recipe"
         )
-    _check_engine(engine)
+    _check_options(engine, progress)
     keep_quiet()
     from cloister.server.run_directory import RECORDS, RunDirectory
 
@@ -103,7 +104,7 @@ def resume(
         UsageError: The folder is not a run's.
         CloisterError: Anything that ends the study.
     """
-    _check_engine(engine)
+    _check_options(engine, progress)
     keep_quiet()
     from cloister.server.run_directory import RunDirectory
 
@@ -152,7 +153,18 @@ def run_study(
     return Result(runner(recipe, run, engine, events), tuple(noted))
 
 
-def _check_engine(engine: str) -> None:
+def _check_options(engine: object, progress: object) -> None:
+    """Refuses at once what would end a run after its first round.
+
+    Raises:
+        UsageError: There is no such engine, or `progress` cannot be called.
+    """
     known = get_args(EngineName)
     if engine not in known:
-        raise UsageError(f"engine: {engine!r} given; {' or '.join(known)} is needed")
+        raise UsageError(f"engine: {shortened(engine)} given; {' or '.join(known)} is needed")
+    if progress is None or callable(progress) or hasattr(progress, "on_round"):
+        return
+    raise UsageError(
+        f"progress: {shortened(progress)} given; a function is needed, which gets each closed "
+        "round's row"
+    )

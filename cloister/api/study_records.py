@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from os import PathLike
 
 from cloister.api.memory_tables import records_in
+from cloister.bounds import shortened
 from cloister.data.config import DataConfig
 from cloister.data.records import Record, RecordKind
 from cloister.errors import UsageError
-from cloister.names import is_name
+from cloister.names import LONGEST, is_name
 from cloister.recipe import Recipe
 from cloister.tasks.public_labels import study_labels
 
@@ -53,8 +54,9 @@ def _site_tables(
     unfit = [name for name in sites if not isinstance(name, str) or not is_name(name)]
     if unfit:
         raise UsageError(
-            f"data: {unfit[0]!r} given as a site's name; it names files, so it must be a string "
-            "without / and \\ that begins with no dot"
+            f"data: {shortened(unfit[0])} given as a site's name; it names files, so it must be a "
+            f"string of at most {LONGEST} bytes without / and \\ that begins with no dot, all of "
+            "it visible"
         )
     return tuple(
         dataclasses.replace(record, site=name)
@@ -70,11 +72,13 @@ def _check_public(recipe: Recipe, tables: Mapping[str, tuple[Record, ...]]) -> N
         UsageError: The training data are given as a public set.
         DataError: Training data have labels that the study does not.
     """
+    training = tables.get("train", ())
+    private = [_bare(training), *(_bare(own) for own in _by_site(training))]
     for split in ("test", "validation"):
-        if split in tables and _bare(tables[split]) == _bare(tables.get("train", ())):
+        if split in tables and _bare(tables[split]) in private:
             raise UsageError(
-                f"{split}: the training data given; scores on private records are releases that "
-                "nobody charges: give a public set"
+                f"{split}: the training data, or one site's, given; scores on private records are "
+                "releases that nobody charges: give a public set"
             )
     public = {split: records for split, records in tables.items() if split != "train"}
     is_whole = {"train", "test"} <= tables.keys() and (
@@ -82,6 +86,15 @@ def _check_public(recipe: Recipe, tables: Mapping[str, tuple[Record, ...]]) -> N
     )
     if is_whole:
         study_labels(recipe.task.labels, recipe.task.kind, {"data": tables["train"]}, public)
+
+
+def _by_site(records: tuple[Record, ...]) -> list[tuple[Record, ...]]:
+    """The records of each site, where records name theirs."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        if record.site is not None:
+            found.setdefault(record.site, []).append(record)
+    return [tuple(own) for own in found.values()]
 
 
 def _bare(records: tuple[Record, ...]) -> list[Record]:

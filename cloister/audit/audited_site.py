@@ -56,6 +56,8 @@ def audited_site(recipe: Recipe, persons: int, each: int) -> AuditedSite:
         labels,
         recipe.study.seed,
         frozen_cache_gib=recipe.machine.frozen_cache_gib,
+        device=recipe.machine.device,
+        attention=recipe.machine.attention,
     )
     plan, _ = next(plans_by_size(recipe))
     shapes = tuple(sorted(workspace.sent.shapes.items()))
@@ -67,6 +69,6 @@ def audited_site(recipe: Recipe, persons: int, each: int) -> AuditedSite:
 
 
 def encoded(records: Sequence[Record], task: Task, plan: Plan) -> tuple[UnitExamples, ...]:
-    """Units of records, by the very function that a site calls."""
+    """Encodes records into units by the function that a site calls."""
     most = plan.max_records if plan.unit is Unit.PERSON else 1
     return encode_units(records, task, plan.unit, most).units

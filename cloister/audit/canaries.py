@@ -95,7 +95,7 @@ def audit_run(
     steps = plan.local_steps * plan.num_rounds
     gate = ReleasedSum(replace(plan, local_steps=steps), entropy)
     grid = gate.grid(size)
-    optimizer = make_optimizer(config, parameters)
+    optimizer = make_optimizer(config, parameters, plan)
     scores = np.zeros(count)
     with per_record_hooks(workspace.network):
         for step in range(steps):

@@ -24,6 +24,7 @@ from cloister.privacy.plan import Plan
 from cloister.training.config import TrainingConfig
 from cloister.training.local import local_update
 from cloister.training.proof import proven
+from cloister.training.record_losses import record_losses
 from cloister.training.units import UnitExamples
 from cloister.training.workspace import Workspace
 
@@ -108,7 +109,7 @@ def _losses(
     with torch.no_grad():
         for unit in units:
             batch = workspace.task.collate(list(unit))
-            losses = workspace.task.record_losses(workspace.network.logits(batch), batch)
+            losses = record_losses(workspace.network, workspace.task, batch)
             found.append(float(losses.mean()))
     return np.array(found)
 

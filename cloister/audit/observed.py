@@ -1,8 +1,8 @@
 """A round of training as it runs, watched from outside: batches, releases, steps.
 
-Nothing is replaced: the units are a sequence that notes which of them are taken, and the optimizer
-tells what it is about to step on. So a fault anywhere between the sampler and the optimizer shows,
-wherever in that path it lies.
+No code is replaced: the units are a sequence that notes which of them are taken, and the optimizer
+reports the gradients that it gets. So a fault shows wherever it lies between the sampler and the
+optimizer.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from cloister.privacy.entropy import Entropy
 from cloister.privacy.plan import Plan
 from cloister.training.config import TrainingConfig
 from cloister.training.local import clip_update, local_update
+from cloister.training.memory import OptimizerMemory
 from cloister.training.optimizer import learning_rate_at, make_optimizer
 from cloister.training.shapes import BatchShapes
 from cloister.training.shared import shared_gradient
@@ -179,6 +180,7 @@ def replayed(
     *,
     round_number: int,
     start: Adapter,
+    memory: OptimizerMemory | None = None,
 ) -> Adapter:
     """The update that follows from what the optimizer saw, and from nothing else.
 
@@ -189,11 +191,14 @@ def replayed(
         config: Of training.
         round_number: From 1.
         start: The global adapter.
+        memory: Of the optimizer over rounds, as in `local_update`.
     """
     write_adapter(workspace.network, start)
     named = list(trained_parameters(workspace.network))
     ends = np.cumsum([p.numel() for _, p in named])[:-1]
-    optimizer = make_optimizer(config, [p for _, p in named])
+    optimizer = make_optimizer(config, [p for _, p in named], plan)
+    if memory is not None:
+        memory.give(optimizer, named)
     total, first = plan.num_rounds * plan.local_steps, (round_number - 1) * plan.local_steps
     for step, mean in enumerate(means, first):
         for (_, parameter), piece in zip(named, np.split(mean, ends), strict=True):
@@ -203,6 +208,8 @@ def replayed(
             group["lr"] = learning_rate_at(config, step, total)
         optimizer.step()
         optimizer.zero_grad()
+    if memory is not None:
+        memory.take(optimizer, named)
     delta = read_adapter(workspace.network) - start.select([name for name, _ in named])
     return clip_update(delta, plan.max_update_norm)
 

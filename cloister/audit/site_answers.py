@@ -1,9 +1,9 @@
 """A site's answers, the whole way from a request to signed bytes: a function of public constants
 and of the noised sums, at sites of any number of records.
 
-All sites here have one name, one key and one clock, and differ in their records alone. So whatever
-differs between their answers, and between their ledgers, tells of records; but for the payload,
-which must be what follows from what the optimizer got, byte for byte.
+All sites here have one name, one key and one clock, and differ in their records alone. So every
+difference between their answers, or their ledgers, tells of records. Only the payload may differ;
+it must follow from what the optimizer got, byte for byte.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from cloister.audit.noise_tests import Releases, noise_check
 from cloister.audit.observed import replayed, watched_optimizers
 from cloister.audit.statistics import Check, Floats, exact_check
 from cloister.client.admission import Admitted, admit
+from cloister.client.personal import PersonalAdapter
 from cloister.client.round import run_round
 from cloister.client.site import Site
 from cloister.ledger.ledger import Ledger
@@ -33,6 +34,7 @@ from cloister.privacy.plan import Plan
 from cloister.protocol.exchange import RoundReply, RoundRequest, Status
 from cloister.recipe import Recipe
 from cloister.simulation.policies import simulated_budget, simulated_policy
+from cloister.training.memory import OptimizerMemory, kept_moments
 from cloister.training.units import UnitExamples
 from cloister.training.workspace import Workspace
 
@@ -77,7 +79,8 @@ def answer_checks(recipe: Recipe, audited: AuditedSite) -> list[Check]:
         for count, records in enumerate(sites):
             path = Path(folder) / f"{count}.ledger"
             site = _site(recipe, audited, records, path)
-            given.append([_answered(site, audited.workspace, number) for number in numbers])
+            memory = OptimizerMemory.empty(site.training, audited.workspace.start.shapes)
+            given.append([_answered(site, audited.workspace, n, memory) for n in numbers])
             last = _asked(admit(site, audited.workspace), numbers[-1])
             again += int(last != given[-1][-1].reply)
             ledgers.append([entry.fields for entry in LedgerFile(path, None).entries()])
@@ -122,6 +125,9 @@ def _site(recipe: Recipe, audited: AuditedSite, units: Sequence[UnitExamples], p
         policy=simulated_policy(recipe, plan, budget, audited.workspace),
         ledger=ledger,
         seed=recipe.study.seed,
+        optimizer=PersonalAdapter.of_optimizer(path, STUDY)
+        if kept_moments(recipe.training)
+        else None,
     )
 
 
@@ -130,18 +136,34 @@ def _asked(admitted: Admitted, number: int) -> RoundReply:
     return run_round(admitted, request, lambda: None)
 
 
-def _answered(site: Site, workspace: Workspace, number: int) -> Answered:
+def _answered(site: Site, workspace: Workspace, number: int, memory: OptimizerMemory) -> Answered:
     admitted = admit(site, workspace)  # its proof steps too, before it is watched
     with watched_optimizers() as means:
         reply = _asked(admitted, number)
     wrong = tuple(_wrong(reply, site, number))
     parts = tuple(p.numel() for _, p in trained_parameters(workspace.network))
-    return Answered(reply, _payload(site, workspace, means, number), means, parts, wrong)
+    expected = _payload(site, workspace, means, number, memory)
+    return Answered(reply, expected, means, parts, wrong)
 
 
-def _payload(site: Site, workspace: Workspace, means: Sequence[Floats], number: int) -> bytes:
+def _payload(
+    site: Site,
+    workspace: Workspace,
+    means: Sequence[Floats],
+    number: int,
+    memory: OptimizerMemory,
+) -> bytes:
+    """What follows from the sums of this round and, by the optimizer's memory, of those before."""
     start = Adapter({**workspace.whole, **workspace.start.select(workspace.kept)})
-    delta = replayed(workspace, means, site.plan, site.training, round_number=number, start=start)
+    delta = replayed(
+        workspace,
+        means,
+        site.plan,
+        site.training,
+        round_number=number,
+        start=start,
+        memory=memory,
+    )
     sent = delta.select(delta.keys() - workspace.kept)
     if site.training.update_dtype == "bfloat16":
         return encode(sent.scale(1 - BFLOAT16_ROUNDING), "bfloat16")

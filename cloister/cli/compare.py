@@ -64,12 +64,13 @@ def show(found: Comparison, picture: Path | None) -> None:
         "setting",
         "seeds",
         f"test {found.metric}",
+        "untrained",
         "ε promised",
         "MB sent",
         "seconds",
     )
     for name in columns:
-        table.add_column(name, justify="left" if name in (columns[0], columns[3]) else "right")
+        table.add_column(name, justify="left" if name in (columns[0], columns[4]) else "right")
     for group in found.groups:
         table.add_row(*_cells(group))
     console.print(table)
@@ -89,6 +90,7 @@ def _cells(group: Group) -> tuple[str, ...]:
         group.label,
         str(len(group.runs)),
         f"{group.mean:.4f}{spread}",
+        "–" if group.untrained is None else f"{group.untrained:.4f}",
         epsilon_text(group.promise),
         f"{group.bytes / MEGABYTE:.2f}",
         f"{group.seconds:.0f}",

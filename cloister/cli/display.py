@@ -19,7 +19,7 @@ from cloister.ledger.stated import shown
 from cloister.recipe import Recipe
 
 if TYPE_CHECKING:  # they load what a refusal does not need
-    from cloister.server.report import RoundReport
+    from cloister.server.report import RoundReport, SetScores
     from cloister.simulation.result import RunResult
 
 # Closed rounds whose mean time tells how long the rest takes: enough to even out the machine.
@@ -44,6 +44,7 @@ class Display:
         self._recipe = recipe
         self._steps = recipe.data.sites * recipe.training.local_steps
         self._reports: list[RoundReport] = []
+        self._untrained: SetScores | None = None
         self._stage = ""
         self.closed_rounds = closed_rounds
         self._bar = Progress(
@@ -78,7 +79,7 @@ class Display:
         if text.startswith("the same without privacy") and self._console.is_terminal:
             self._console.print(self._table())
         if text.startswith("the same without privacy"):
-            self._reports, self.closed_rounds = [], 0
+            self._reports, self._untrained, self.closed_rounds = [], None, 0
         self._stage = text
         if self._is_verbose:
             self.note(f"{time.monotonic() - self._started:7.1f} s  {text}")
@@ -93,6 +94,15 @@ class Display:
     def on_step(self) -> None:
         """Moves the bar on by one local step of a site."""
         self._bar.advance(self._task)
+
+    def on_untrained(self, scores: SetScores) -> None:
+        """Prints the row of round 0: what the adapter scores before it is trained."""
+        self._untrained = scores
+        if self._console.is_terminal:
+            self._draw()
+        else:
+            cells = self._untrained_cells(scores)
+            self._console.print("  ".join(cells), highlight=False, soft_wrap=True)
 
     def on_round(self, report: RoundReport) -> None:
         """Prints the row of a closed round."""
@@ -127,6 +137,9 @@ class Display:
             lines.append(("no privacy, untuned", f"{result.plain_test[result.metric]:.4f}"))
         if result.majority is not None:
             lines.append(("most frequent label", f"{result.majority:.4f}"))
+        untrained = result.untrained.get(result.metric)
+        if untrained is not None:
+            lines.append(("before training", f"{untrained:.4f}"))
         lines += [
             ("privacy", self._promise(result)),
             ("each update", f"{result.bytes_per_update:,} bytes"),
@@ -145,7 +158,8 @@ class Display:
         return str(worst)
 
     def _draw(self) -> None:
-        parts: list[object] = [self._table()] if self._reports else []
+        has_rows = self._reports or self._untrained is not None
+        parts: list[object] = [self._table()] if has_rows else []
         parts.append(self._bar if self._stage == "training" else f"… {self._stage}")
         self._live.update(Group(*parts), refresh=True)  # type: ignore[arg-type]
 
@@ -161,26 +175,37 @@ class Display:
         table = Table(box=None, header_style="bold")
         for name in self._columns():
             table.add_column(name, justify="left" if name.startswith("ε") else "right")
+        if self._untrained is not None:
+            table.add_row(*self._untrained_cells(self._untrained))
         if len(self._reports) > SHOWN:
             table.add_row(f"… {len(self._reports) - SHOWN} more", "", "", "", "")
         for report in self._reports[-SHOWN:]:
             table.add_row(*self._cells(report))
         return table
 
+    def _untrained_cells(self, scores: SetScores) -> tuple[str, ...]:
+        rounds = self._recipe.federation.num_rounds
+        return f"0/{rounds}", score_cell(scores), "untrained", "–", "–"
+
     def _cells(self, report: RoundReport) -> tuple[str, ...]:
-        scores = report.metrics.get("test", {})
-        known = (m for m in ("accuracy", "f1", "perplexity", *scores) if m in scores)
-        name = next(known, None)  # of a plug-in's task the first, which is its own
         missing = f", without {', '.join(report.missing)}" if report.missing else ""
         if report.retired:
             missing += f", budget spent at {', '.join(report.retired)}"
         return (
             f"{report.round}/{self._recipe.federation.num_rounds}",
-            f"{name} {scores[name]:.4f}" if name else "–",
+            score_cell(report.metrics),
             epsilon_cell(dict(report.epsilon)) + missing,
             f"{(report.bytes_up + report.bytes_down) / 1e6:.2f} MB",
             f"{report.seconds:.1f}",
         )
+
+
+def score_cell(scores: SetScores) -> str:
+    """The score on the test set that a row shows; a dash where it was not scored."""
+    test = scores.get("test", {})
+    known = (m for m in ("accuracy", "f1", "perplexity", *test) if m in test)
+    name = next(known, None)  # of a plug-in's task the first, which is its own
+    return f"{name} {test[name]:.4f}" if name else "–"
 
 
 def time_left(reports: Sequence[RoundReport], num_rounds: int) -> str:

@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from cloister.api.study_plan import StudyPlan
+    from cloister.recipe import Recipe
 
 
 def plan(
@@ -20,22 +21,50 @@ def plan(
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a field; may be repeated."),
     ] = None,
+    layers: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A PUBLIC file of texts with labels: say instead how well a linear probe reads "
+            "each layer of the base on it, for model.layers. Never private records.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Solve for the noise, and say what is promised to whom.
 
-    Nothing is trained and no ε is spent. All of it follows from the recipe's declared constants.
+    Nothing is trained and no ε is spent. All of it follows from the recipe's declared constants;
+    with --layers, from the base and the public file that it names.
 
     Example: cloister plan simulations/bank_intents.toml --set privacy.epsilon=3
     """
     from cloister.api.study_plan import plan_study
     from cloister.recipe import read_recipe
 
+    if layers is not None:
+        _layers(read_recipe(recipe, assignments or []), layers, as_json)
+        return
     found = plan_study(read_recipe(recipe, assignments or []))
     if as_json:
         typer.echo(json.dumps(found.to_json()))
         return
     _print(found)
+
+
+def _layers(recipe: Recipe, public: Path, as_json: bool) -> None:
+    """Prints the table of layers; a probe takes one pass of the base over the file."""
+    from cloister.cli.terminal import Terminal
+    from cloister.simulation.layer_choice import choose_layers
+
+    table = choose_layers(recipe, str(public))
+    if as_json:
+        typer.echo(json.dumps(table.to_json()))
+        return
+    console = Terminal()
+    for line in table.lines():
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for note in table.warnings:
+        console.print(f"warning: {note}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _print(found: StudyPlan) -> None:

@@ -36,6 +36,8 @@ WORDS = {
     "refused": "refused",
     "retired": "its budget is used up",
 }
+# Events that get a line where there is no live display.
+TOLD = ("untrained", "closed", "ready", "refused", "lost", "late", "retired")
 # Rounds shown of a lane, and closed rounds shown below: the whole is in the run's folder.
 WIDTH, SHOWN = 60, 12
 
@@ -75,13 +77,13 @@ class RunDisplay:
         what, site = str(event["what"]), str(event.get("site", ""))
         if what in MARKS and site in self._lanes:
             self._lanes[site][int(event["round"])] = what
-        elif what == "closed":
-            self._closed.append(_closed(event))
+        elif what in ("closed", "untrained"):
+            self._closed.append(_line(event))
         elif "text" in event:
             self._note = f"{what}: {event['text']}"
         if self._console.is_terminal:
             self._live.update(self._drawn())
-        elif what in ("closed", "ready", "refused", "lost", "late", "retired") or "text" in event:
+        elif what in TOLD or "text" in event:
             self._console.print(_line(event), highlight=False, soft_wrap=True, markup=False)
 
     def _drawn(self) -> Group:
@@ -103,17 +105,14 @@ class RunDisplay:
         return Group(Text(self._name, style="bold"), table, legend, *rows, *note)
 
 
-def _closed(event: Mapping[str, Any]) -> str:
+def _line(event: Mapping[str, Any]) -> str:
     scores = event.get("scores", {}).get("test", {})
     shown = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
-    return (
-        f"round {event['round']:>3}  {event['seconds']:>6.1f} s  {event['bytes']:,} bytes  {shown}"
-    )
-
-
-def _line(event: Mapping[str, Any]) -> str:
+    if event["what"] == "untrained":
+        return f"round   0  untrained  {shown}"
     if event["what"] == "closed":
-        return _closed(event)
+        spent = f"{event['seconds']:>6.1f} s  {event['bytes']:,} bytes"
+        return f"round {event['round']:>3}  {spent}  {shown}"
     about = [f"round {event['round']}" if event.get("round") else "", str(event.get("site", ""))]
     words = " ".join(word for word in about if word)
     return f"{words or 'run'}: {event['what']} {event.get('text', '')}".rstrip()

@@ -138,6 +138,10 @@ def policy_show(site: SiteToml, as_json: AsJson = False) -> None:
 def policy_check(
     site: SiteToml,
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A study to be joined.")],
+    exact: Annotated[
+        bool,
+        typer.Option(help="Load the base too: its modules, and the bytes of the longest message."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say whether a site would join a study, on which plan, and what it would cost.
@@ -158,6 +162,7 @@ def policy_check(
     isolated = file.policy.privacy.isolate_units
     tightened = changes(proposed_plan(study, file), plan, isolate_units=isolated)
     promised = of_plan(plan)
+    needed = _message_bytes(file, study) if exact else None
     if as_json:
         document = {
             "site": file.site.name,
@@ -168,6 +173,7 @@ def policy_check(
             "noise_multiplier": plan.noise_multiplier,
             "sample_rate": plan.sample_rate,
             "max_records": plan.max_records,
+            "message_bytes": needed,
             "tightened": {change.name: [change.asked, change.accepted] for change in tightened},
             "changes": as_rows(tightened),
         }
@@ -177,6 +183,13 @@ def policy_check(
         f"{file.site.name} joins: {promised}.\n"
         f"It is {counted(plan.num_rounds, 'round')} of {counted(plan.local_steps, 'step')}."
     )
+    allowed = file.policy.accept.max_message_bytes
+    typer.echo(
+        f"Its longest message has {needed:,} bytes; accept.max_message_bytes allows {allowed:,}."
+        if needed is not None
+        else f"accept.max_message_bytes allows messages of {allowed:,} bytes; --exact loads the "
+        "base and says how many the study needs."
+    )
     if not begun:
         typer.echo(
             f"The data set's ledger is not begun yet, so nothing was charged so far; cloister site "
@@ -184,6 +197,16 @@ def policy_check(
         )
     for change in tightened:
         typer.echo(f"- {change}")
+
+
+def _message_bytes(file: SiteFile, study: Recipe) -> int:
+    """The longest message of a study whose base is loaded and accepted."""
+    from cloister.adapter.wire import encoded_length
+    from cloister.deployment.site.opened_site import accepted_plan, site_workspace
+
+    workspace = site_workspace(file, study)
+    accepted_plan(file, study, workspace)
+    return encoded_length(workspace.whole.shapes, "float32")
 
 
 @budget.command("show")

@@ -154,6 +154,8 @@ def status(site: SiteToml, as_json: AsJson = False) -> None:
         typer.echo(f"  in the way: {visible(facts['in_the_way'])}")
     if facts["activity"].get("leaves_every"):
         typer.echo(f"  updates leave every {facts['activity']['leaves_every']:g} s, and no sooner")
+    if facts["activity"].get("device"):
+        typer.echo(f"  computes on {visible(facts['activity']['device'])}")
     if facts["activity"].get("strangers"):
         typer.echo(
             f"  {facts['activity']['strangers']} questions that its coordinator did not sign came "

@@ -55,6 +55,7 @@ def sweep(
             display.note,
             display.warn,
             on_base=display.note,
+            on_untrained=display.on_untrained,
         )
         with display:
             simulate(one.recipe, place, engine, events)

@@ -17,6 +17,7 @@ from cloister.client.policy import ProposedPlan, check, reasons_but_cost
 from cloister.client.policy_file import AcceptPolicy
 from cloister.client.site_file import RecordsConfig, SiteFile
 from cloister.errors import CloisterError, RefusedError
+from cloister.models.config import ALL_LINEAR
 from cloister.privacy.events import MOST_NOISE
 from cloister.privacy.plan import Plan, make_plan
 from cloister.recipe import Recipe
@@ -74,13 +75,19 @@ def _asked(recipe: Recipe, file: SiteFile) -> ProposedPlan:
         plan=proposed_plan(recipe, file),
         task=recipe.task.kind,
         base_sha256=recipe.model.sha256,
-        target_modules=recipe.lora.target_modules or None,
+        target_modules=_named_modules(recipe),
         message_bytes=0,
     )
 
 
+def _named_modules(recipe: Recipe) -> tuple[str, ...] | None:
+    """The modules that a study names; None where they follow from its base, which is not read."""
+    named = recipe.lora.target_modules
+    return None if named in ((), (ALL_LINEAR,)) else named
+
+
 def _unsolved(recipe: Recipe) -> Recipe:
-    """The study with the most noise, where it is to be solved for: what is refused even so is."""
+    """The study with the most noise that there is, where noise must still be calibrated."""
     if recipe.privacy.target_epsilon is None:
         return recipe
     most = replace(recipe.privacy, epsilon=None, noise_multiplier=MOST_NOISE)
@@ -142,8 +149,8 @@ def _sizes(task: TaskConfig, accept: AcceptPolicy) -> list[str]:
 def _plugin(task: TaskConfig, accept: AcceptPolicy) -> list[str]:
     """Whether a plug-in that this site's file names is the code that the study states.
 
-    One that it does not name is refused by its name (`policy.check`), and is not even looked up:
-    what else is installed here is nobody's business. Nothing is imported.
+    A plug-in that the file does not name is refused by its name (`policy.check`) and not looked up,
+    so that no refusal tells what else is installed here. Nothing is imported.
     """
     if task.plugin is None or task.kind not in accept.tasks:
         return []

@@ -1,7 +1,7 @@
 """A site's part of one round: decode -> charge -> train -> release.
 
-Where the code stands says what was charged: before `reserve` nothing, and a question ends in
-`refused` or `budget`; after it the round, and whatever goes wrong ends in `spent`.
+The place in the code says what was charged: before `reserve` nothing, and an error ends in
+`refused` or `budget`; after it the whole round, and every error ends in `spent`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from cloister.protocol.exchange import RoundReply, RoundRequest, Status, Step
 from cloister.secagg.query import Query
 from cloister.training.config import TrainingConfig
 from cloister.training.local import local_update
+from cloister.training.memory import OptimizerMemory, memory_shapes
 from cloister.training.shared import shared_gradient
 from cloister.training.workspace import Workspace
 
@@ -110,20 +111,23 @@ class _Begin:
     Attributes:
         number: The round.
         start: The global adapter, or the site's own beside it.
-        center: What the delta is from.
+        center: What the delta is the difference to.
+        memory: The optimizer's moments after the last round before this; None: it keeps none.
     """
 
     number: int
     start: Adapter
     center: Adapter
+    memory: OptimizerMemory | None
 
 
 def _decoded(admitted: Admitted, request: RoundRequest) -> _Begin:
-    """What a question holds, as far as the study and the policy take it."""
+    """Decodes the adapter in a question and holds it to shapes and policy; nothing is charged."""
     site, workspace = admitted.site, admitted.workspace
     received = decode(request.adapter, workspace.whole.shapes)
     center = Adapter({**received, **_kept(site, workspace, request.round)})
-    begin = _Begin(request.round, _own(site, center, request.round), center)
+    own = _own(site, center, request.round)
+    begin = _Begin(request.round, own, center, _memory(site, workspace, request.round))
     _check_values(site, begin.start)
     return begin
 
@@ -139,7 +143,7 @@ def _check_values(site: Site, start: Adapter) -> None:
 
 
 def _trained(admitted: Admitted, begin: _Begin, entropy: Entropy, on_step: OnStep) -> Adapter:
-    """The delta that may leave; what the site keeps of it is saved."""
+    """Trains one round; returns the delta that may leave, and saves what the site keeps."""
     site, workspace, center = admitted.site, admitted.workspace, begin.center
     workspace.train_names(workspace.trained_in_round(site.training, begin.number))
     delta = local_update(
@@ -155,8 +159,11 @@ def _trained(admitted: Admitted, begin: _Begin, entropy: Entropy, on_step: OnSte
         most_value=site.policy.accept.max_adapter_value if admitted.plan.is_private else None,
         rank=site.rank,
         center=filled(cut(center, site.rank), center.shapes),
+        memory=begin.memory,
         on_step=on_step,
     )
+    if site.optimizer is not None and begin.memory is not None:
+        site.optimizer.save(begin.number, begin.memory.state)
     if site.training.personal and site.personal is not None:
         site.personal.save(begin.number, begin.start.replace(center.select(delta) + delta))
     kept = delta.select(delta.keys() & workspace.kept)
@@ -166,7 +173,7 @@ def _trained(admitted: Admitted, begin: _Begin, entropy: Entropy, on_step: OnSte
 
 
 def _answer_secure(admitted: Admitted, request: RoundRequest, on_step: OnStep) -> RoundReply:
-    """One exchange of secure aggregation."""
+    """Answers one message of secure aggregation; only MASK charges and trains."""
     site, workspace, plan = admitted.site, admitted.workspace, admitted.plan
     if site.keys is None or request.step is Step.TRAIN:
         raise RefusedError("the plan's noise is shared: an update leaves under a mask only")
@@ -219,7 +226,7 @@ def _own(site: Site, center: Adapter, number: int) -> Adapter:
 
 
 def _kept(site: Site, workspace: Workspace, number: int) -> Adapter:
-    """What the site keeps, as a round starts from it: its own, or the study's start."""
+    """The tensors that never leave, at a round's start: the site's own, else the study's start."""
     if not workspace.kept:
         return Adapter({})
     start = workspace.start.select(workspace.kept)
@@ -227,8 +234,19 @@ def _kept(site: Site, workspace: Workspace, number: int) -> Adapter:
     return own or start
 
 
+def _memory(site: Site, workspace: Workspace, number: int) -> OptimizerMemory | None:
+    """What the site's optimizer remembers as a round starts; nothing before the first."""
+    if site.optimizer is None:
+        return None
+    trained = workspace.start.shapes
+    kept = site.optimizer.before(number, memory_shapes(site.training, trained))
+    if kept is None:
+        return OptimizerMemory.empty(site.training, trained)
+    return OptimizerMemory(site.training, kept)
+
+
 def _encoded(delta: Adapter, training: TrainingConfig, plan: Plan) -> bytes:
-    """The bytes that leave; what rounding lengthens is made room for under the agreed bound."""
+    """Encodes a delta; rounding may lengthen it, so it is scaled to stay within the bound."""
     if training.update_dtype == "bfloat16":
         return encode(delta.scale(1 - BFLOAT16_ROUNDING), "bfloat16")
     return encode(delta, training.update_dtype, plan.max_update_norm)
@@ -239,10 +257,13 @@ def _ready(site: Site, request: RoundRequest) -> RoundReply:
 
 
 def _delivered(admitted: Admitted, request: RoundRequest) -> RoundReply:
-    """Keeps the study's final adapter; one word is said, and no record or charge is in it."""
+    """Keeps the study's final adapter; the answer is one word, and nothing is charged."""
     site = admitted.site
     if site.deliveries is None:
         raise RefusedError("site.keep_adapters: this site takes no adapter of a finished study")
+    rounds = range(1, admitted.plan.num_rounds + 1)
+    if not any(site.ledger.has_charged(site.study, number) for number in rounds):
+        raise RefusedError("this site took no part in the study, so it takes no adapter of it")
     _check_length(site, request)
     claim = Claim.from_bytes(request.body)
     site.deliveries.keep(request.adapter, claim, admitted.workspace)

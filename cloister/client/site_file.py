@@ -27,7 +27,7 @@ from cloister.training.machine import MachineConfig
 
 # What stands in a new file where only the institution knows the value; it is refused by name.
 FILL_IN = "FILL IN"
-# Seconds: 30 days; whoever waits longer has forgotten the study.
+# 30 days in seconds.
 LONGEST_ROUND = 30 * 86_400.0
 
 Column = Annotated[str, Text(MOST_NAME)]
@@ -57,6 +57,7 @@ labels = ["cardiology", "dermatology", "orthopaedics"]  # all that may occur; a 
     + APPROVALS_EXAMPLE
     + """
 # [machine]                 # of this computer; no study asks for it, and no result depends on it
+# device = "auto"           # cpu, cuda, cuda:1 or mps; auto: the GPU where torch can use one
 # physical_batch_tokens = 2048  # tokens that go through the network at once
 # frozen_cache_gib = 4.0        # memory for what the frozen layers give
 """
@@ -183,7 +184,7 @@ class SiteFile:
         policy: What it accepts, and the least it demands.
         records: Its `[records]` section; None in a file from before there was one, which can be
             read and shown but takes no part in a study.
-        machine: Its `[machine]` section: memory for training.
+        machine: Its `[machine]` section: device and memory for training.
         approvals: Its `[approvals]` section: who must say yes to a study.
     """
 
@@ -245,7 +246,7 @@ def read_site(path: Path) -> SiteFile:
     """Reads and checks a `site.toml`.
 
     Raises:
-        BadFileError: It is missing, unreadable or no TOML.
+        BadFileError: It is missing, unreadable or not valid TOML.
         RecipeError: Anything in it is invalid; all problems at once.
     """
     return site_of(path, site_bytes(path))
@@ -265,7 +266,7 @@ def site_of(path: Path, content: bytes) -> SiteFile:
 
     Args:
         path: Where it lies.
-        content: As read once, where bytes and meaning must belong together.
+        content: Its bytes, read once, so that their hash and their meaning belong together.
     """
     tables = parse_file(path, content, _REMEDY)
     blanks = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 RecordKind = Literal["text", "tokens", "messages"]
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,21 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class ChatRecord:
-    """A conversation with at least one turn of the assistant."""
+    """A conversation with at least one turn of the assistant; or a text, all of which is learnt.
+
+    Attributes:
+        messages: Its turns; empty of a text.
+        site: Which site's it is.
+        person: Whose it is.
+        text: A text in place of turns.
+        rejected: Of a pair, the turns that `messages` are preferred to.
+    """
 
     messages: tuple[Message, ...]
     site: str | None = None
     person: str | None = None
+    text: str | None = None
+    rejected: tuple[Message, ...] | None = None
 
 
 Record = TextRecord | TokenRecord | ChatRecord

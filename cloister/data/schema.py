@@ -22,6 +22,10 @@ from cloister.data.values import Number, Row, Value, is_integer, kind_of, shown
 from cloister.errors import DataError, MisfitError
 
 _BIO = re.compile(r"O|[BI]-.+")
+# Columns of a preference: a prompt, and the better and the worse reply to it.
+PAIR = ("prompt", "chosen", "rejected")
+# A conversation as CSV would hold it: a list of objects as text.
+_LIST = re.compile(r"\s*\[\s*\{")
 # What else helps where a column is missing.
 _ELSE = {"site": ", choose another data.partition"}
 # Columns of a row that a message lists; more would fill the terminal.
@@ -63,7 +67,7 @@ class Reading:
         read = {
             "text": (columns.text, columns.label),
             "tokens": (columns.tokens, columns.tags),
-            "messages": (columns.messages,),
+            "messages": (columns.messages, *PAIR),
         }[self.kind]
         if self.sites:
             read += (columns.site,)
@@ -237,15 +241,51 @@ def _chat(
     reading: Reading, row: Row, where: str, site: str | None, person: str | None
 ) -> ChatRecord:
     columns = reading.columns
+    if row.get(columns.messages) is None and all(row.get(name) is not None for name in PAIR[1:]):
+        chosen, rejected = (_preferred(row, name, where) for name in PAIR[1:])
+        return ChatRecord(chosen, site, person, rejected=rejected)
     turns = reading._value(row, columns.messages, "messages", where)
+    if isinstance(turns, str):
+        return ChatRecord((), site, person, _raw_text(turns, columns.messages, where))
     messages = turns_of(turns, columns.messages, where)
     if not any(m.role == "assistant" and m.content.strip() for m in messages):
         raise misfit(where, "no turn of the assistant, so there is nothing to learn")
     return ChatRecord(messages, site, person)
 
 
+def _preferred(row: Row, name: str, where: str) -> tuple[Message, ...]:
+    """The prompt with one of a pair's replies: each a text, or turns."""
+    asked, reply = row.get(PAIR[0]), row[name]
+    turns: tuple[Message, ...] = ()
+    if isinstance(asked, str):
+        turns = (Message("user", whole(asked, PAIR[0], where)),)
+    elif asked is not None:
+        turns = turns_of(asked, PAIR[0], where)
+    if isinstance(reply, str):
+        turns += (Message("assistant", whole(reply, name, where)),)
+    else:
+        turns += turns_of(reply, name, where)
+    if turns[-1].role != "assistant" or not turns[-1].content.strip():
+        raise misfit(where, f"{name} does not end with a reply of the assistant")
+    return turns
+
+
+def _raw_text(text: str, column: str, where: str) -> str:
+    """A text to be learnt whole, in place of a conversation."""
+    if not text.strip():
+        raise misfit(where, f"{column} is empty; a conversation or a text is needed")
+    if _LIST.match(text):
+        raise misfit(
+            where,
+            f"{column} is a list written as text, which would be learnt as it stands: use JSONL or "
+            "Parquet for conversations",
+        )
+    return whole(text, column, where)
+
+
 def turns_of(turns: Value, column: str, where: str) -> tuple[Message, ...]:
-    """The turns of a conversation: a list of objects with `role` and `content`.
+    """The turns of a conversation: a list of objects with `role` and `content`, a text or parts of
+    text.
 
     Raises:
         MisfitError: It is another value, or empty.
@@ -255,12 +295,26 @@ def turns_of(turns: Value, column: str, where: str) -> tuple[Message, ...]:
     messages = []
     for number, turn in enumerate(turns, 1):
         role = turn.get("role") if isinstance(turn, dict) else None
-        content = turn.get("content") if isinstance(turn, dict) else None
+        content = _joined(turn.get("content")) if isinstance(turn, dict) else None
         if role not in get_args(Role) or not isinstance(content, str):
-            needed = f"needs a role ({', '.join(get_args(Role))}) and a content"
+            needed = f"needs a role ({', '.join(get_args(Role))}) and a content of text"
             raise MisfitError(f"a turn in {column} {needed}", f"{where}: turn {number} {needed}")
         messages.append(Message(cast(Role, role), whole(content, column, where)))
     return tuple(messages)
+
+
+def _joined(content: Value) -> Value:
+    """A turn's content; of one in parts of text (`{"type": "text", "text": …}`), all of them."""
+    if isinstance(content, str) or not isinstance(content, Sequence) or not content:
+        return content
+    texts = []
+    for part in content:
+        is_text = isinstance(part, dict) and part.get("type") == "text"
+        text = part.get("text") if is_text and isinstance(part, dict) else None
+        if not isinstance(text, str):
+            return content
+        texts.append(text)
+    return "".join(texts)
 
 
 def whole(text: str, column: str, where: str) -> str:

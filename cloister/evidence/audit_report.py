@@ -20,6 +20,7 @@ from cloister.evidence.fonts import ABSENT, fonts_for
 from cloister.evidence.report_plots import conformance_plot, empirical_plot, spending_plot
 from cloister.evidence.report_terms import terms
 from cloister.evidence.reported_study import ReportedStudy, facts_table, title_of
+from cloister.evidence.spending_series import series_of
 from cloister.evidence.verification import UNCHECKED
 from cloister.ledger.chain import Entry
 from cloister.ledger.replay import ChargedRound, Forecast, charged_rounds, forecast
@@ -197,12 +198,14 @@ def _spent(sites: Sequence[_Site]) -> Iterator[Block]:
         "they show how far a plan has come. The budget keeps half of its δ for each of two ways to "
         "fit. RDP is a second, looser opinion; a PLD above it would have been refused."
     )
-    lines = [(s.ledger.name, s.rounds, s.ahead, s.ledger.verdict.budget_epsilon) for s in sites]
+    lines = [
+        series_of(s.ledger.name, s.rounds, s.ahead, s.ledger.verdict.budget_epsilon) for s in sites
+    ]
     yield Picture(
         spending_plot(lines),
         "ε spent after each charged round, by PLD. Dotted: the capacity that is left, if rounds of "
         "the plan charged last used all of it. Red: the cap for the data set's life."
-        + (f" {ABSENT}" if fonts_for(line[0] for line in lines).absent else ""),
+        + (f" {ABSENT}" if fonts_for(line.name for line in lines).absent else ""),
     )
     yield Table(
         ("site", "rounds charged", "released", "cut off", "steps", "capacity left, in rounds"),

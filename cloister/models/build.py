@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from cloister.data.records import RecordKind
-from cloister.errors import UsageError
+from cloister.errors import RefusedError, UsageError
 from cloister.models.base import load_backbone
 from cloister.models.config import LoraConfig, ModelConfig
+from cloister.models.device import find_device
+from cloister.models.layers import end_after
 from cloister.models.lora import attach, factor, is_residual
 from cloister.models.network import Network, adapter_name, make_head
 from cloister.models.pooling import Pooling, choose_pooling
+from cloister.models.word_rows import word_rows
 
 
 def build_network(
@@ -22,6 +24,10 @@ def build_network(
     records: RecordKind,
     outputs: int,
     seed: int,
+    words: Sequence[Sequence[int]] = (),
+    *,
+    device: str | None = None,
+    attention: str | None = None,
 ) -> Network:
     """Loads the base, attaches adapters and a head.
 
@@ -32,14 +38,24 @@ def build_network(
         records: What the task reads; decides the head.
         outputs: C, the head's outputs; ignored for a causal LM.
         seed: The study's seed: adapters and head start from it, the same at every site.
+        words: Of a head that starts at the labels' words, the token ids of each label.
+        device: `machine.device`, what it computes on; None: the GPU where there is one.
+        attention: `machine.attention`, how it is computed; None: as transformers chooses.
 
     Returns:
-        The network on the GPU where there is one, with everything trained that the section says.
+        The network on the device, with everything trained that the section says.
 
     Raises:
         ModelFileError: The base does not load.
         UsageError: The section does not fit the base or the task.
+        RefusedError: The device is not here, or a quantized base is to go to another than a GPU.
     """
+    place = find_device(device)
+    if model.quantization != "none" and device is not None and place.type != "cuda":
+        raise RefusedError(
+            f"model.quantization: {model.quantization} needs a CUDA GPU, and machine.device is "
+            f'{device}; set model.quantization = "none", or another device'
+        )
     causal = records == "messages"
     head_kind = lora.head or ("frozen" if causal else "linear")
     if causal and (head_kind != "frozen" or lora.train == "none"):
@@ -48,14 +64,21 @@ def build_network(
             'leave lora.head out, and train "both" or "b"'
         )
     backbone = load_backbone(folder, model, causal=causal)
+    if attention is not None:
+        backbone.set_attn_implementation(attention)
+    if model.layers is not None:
+        end_after(backbone, model.layers)
     hidden = int(backbone.config.get_text_config().hidden_size)
     pooling: Pooling | None = None
     if records == "text":
         pooling = choose_pooling(folder, backbone, model.pooling, model.normalize)
-    head = None if causal else make_head(head_kind, hidden, outputs, lora.r, seed)
+    rows = None
+    if head_kind == "label-words":
+        rows = word_rows(backbone, words, lambda: load_backbone(folder, model, causal=True))
+    head = None if causal else make_head(head_kind, hidden, outputs, lora.r, seed, rows)
     network = Network(attach(backbone, lora, seed), head, pooling)
     if model.quantization == "none":
-        network.to("cuda" if torch.cuda.is_available() else "cpu")
+        network.to(place)
     network.set_trained(trainable_names(network, lora.train, head_kind))
     return network
 
@@ -66,7 +89,7 @@ def trainable_names(network: Network, train: str, head: str) -> frozenset[str]:
     Args:
         network: With adapters and head.
         train: Which factors (`both`, `b`, `b-moving`, `b-kept`, `alternate`, `none`).
-        head: `linear`, `lora` or `frozen`.
+        head: `linear`, `lora`, `frozen` or `label-words`.
     """
     factors = {
         "both": {"a", "b", "other"},

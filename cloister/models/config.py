@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cloister.bounds import LARGE, MOST_NAME, MOST_PATH, MOST_SITES, SMALL, Between, Items, Text
 from cloister.errors import UsageError
-from cloister.fields import called, check_bounds
+from cloister.fields import LATER, called, check_bounds
 
 Train = Literal["both", "b", "b-moving", "b-kept", "alternate", "none"]
-Head = Literal["linear", "lora", "frozen"]
+Head = Literal["linear", "lora", "frozen", "label-words"]
 VectorMode = Literal["mean", "cls", "pooler", "last"]
 PoolingMode = Literal["auto", "mean", "cls", "pooler", "last", "trained"]
 
 # The quickstart's base model: small enough for a CPU, and its weights' SHA-256.
 DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
 
+# The one value of `lora.target_modules` that names every linear module of the adapted layers.
+ALL_LINEAR = "all-linear"
+# Ending of a file in llama.cpp's format.
+GGUF = ".gguf"
+
 # Four times the largest rank that LoRA was compared at (256: Biderman et al. 2024,
 # arXiv:2405.09673). What it takes on a base is bounded by the site's `accept.max_message_bytes`.
 MOST_RANK = 1024
 # A residual is exact at the modules' full rank; hidden sizes end at 16,384 (Llama 3.1 405B).
 MOST_RESIDUAL = 16_384
+# 126 are the most of a public base (Llama 3.1 405B).
+MOST_LAYERS = 1000
 # Llama 3.1 405B has 126 layers of 7 linear modules: 882, if each is named by its whole path.
 MOST_MODULES = 1000
 
@@ -35,11 +43,18 @@ def base_problem(base: str) -> str | None:
     Args:
         base: As the recipe has it.
     """
-    if Path(base).expanduser().is_dir():
+    if Path(base).expanduser().is_dir() or is_gguf(base):
         return None
+    if base.endswith(GGUF):
+        return f"model.base: {base} is no file here"
     if base.count("/") != 1 or base.startswith(("/", ".", "~")):
         return f"model.base: {base} is no folder here and no hub id (owner/name)"
     return None
+
+
+def is_gguf(base: str) -> bool:
+    """Whether `model.base` names a GGUF file of this machine."""
+    return base.endswith(GGUF) and Path(base).expanduser().is_file()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +62,8 @@ class ModelConfig:
     """The frozen base model.
 
     Attributes:
-        base: A local folder or a hub id.
-        sha256: SHA-256 that the base's weights must have; absent: not checked.
+        base: A local folder, a GGUF file or a hub id.
+        sha256: SHA-256 that the base's weights must have, or the GGUF file; absent: not checked.
         dtype: Type of the frozen weights; adapters are float32 always.
         quantization: Frozen weights in 8 or 4 bits (bitsandbytes; needs a CUDA GPU).
         pooling: How a sequence becomes one vector for the head. `auto`: what the base's folder
@@ -57,6 +72,10 @@ class ModelConfig:
             what `auto` was before format 3 of a recipe, `pooler` or `cls` where it is now `mean`.
         normalize: Whether that vector is scaled to length √H, its width's root; absent: as the
             folder says under `auto` and `trained`, else not.
+        layers: The base ends after its first so many layers: what lies above is never computed and
+            gets no adapters. A final norm of the base's own is applied to what the last of them
+            gives. Absent: all. For classification; a decoder's middle layers often tell classes
+            apart better than its last (`cloister plan --layers`).
     """
 
     base: Annotated[str, Text(MOST_PATH, least=1)] = field(
@@ -67,6 +86,9 @@ class ModelConfig:
     quantization: Literal["none", "8bit", "4bit"] = "none"
     pooling: PoolingMode = "auto"
     normalize: bool | None = None
+    layers: Annotated[int, Between(1, MOST_LAYERS)] | None = field(
+        default=None, metadata={**LATER, **called("num_layers num_hidden_layers layer")}
+    )
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -85,11 +107,17 @@ class LoraConfig:
         ranks: One rank for each site, none above `r`, in order of the sites' names, for
             strategies that mix ranks (`flexlora`, `flora`): a site trains and sends the first so
             many columns of B and rows of A, whatever its noise. Empty: all of rank `r`.
+        rank_pattern: Ranks of some modules in place of `r`, each as "name=rank": of all adapted
+            modules whose name is that or ends in it after a dot ("q_proj=16",
+            "layers.0.mlp.down_proj=2"). The first that fits counts, as in peft. Absent: none.
+        rslora: Adapters are scaled by alpha / √r in place of alpha / r (rsLoRA; Kalajdzievski 2023,
+            arXiv:2312.03732), so that a larger rank does not shrink them. Absent: false.
         alpha: Adapters are scaled by alpha / r, whatever a site's rank. Head and adapters share one
             clip and one noise, so under privacy no learning rate stands in for it: it sets how
             much of a clipped gradient is the adapters'.
         target_modules: Names of the linear modules that get one; empty: the attention's query and
-            value projections, by architecture.
+            value projections, by architecture; "all-linear" alone: every linear module of the
+            adapted layers that a text goes through once.
         top_layers: Only the last so many layers get adapters; 0: all. The number of noised
             parameters is the enemy, so the default is the last layer alone.
         train: Which factors train: `both`; `b` alone (A stays at its seeded start; FFA-LoRA, Sun
@@ -102,22 +130,31 @@ class LoraConfig:
         residual: Rank of the second pair beside each adapter, for strategies that keep what
             averaging leaves over (`fedex`, `flora`): sent down, never trained, exported with the
             adapter. Exact at the adapted modules' full rank; 0: none.
-        head: `linear` (full rank), `lora` (a low-rank step from a fixed random start) or `frozen`
-            (a fixed random start). Absent: linear for classification, frozen for a causal LM,
-            whose head is the base's own.
+        head: `linear` (full rank, from zero), `lora` (a low-rank step from a fixed random start),
+            `frozen` (a fixed random start) or `label-words` (full rank, from the rows of a
+            decoder's output embedding that stand for each label's words, their mean: with a
+            `task.prompt` that asks for the label, the untrained head answers as the language model
+            would; features are scaled as `model.normalize` says, which scales its logits alike).
+            Absent: linear for classification, frozen for a causal LM, whose head is the base's own.
         use_dora: Weight-decomposed adapters (DoRA); without privacy only, as their per-record
             gradients are not exact.
     """
 
     r: Rank = field(default=4, metadata=called("rank lora_r lora_rank"))
     ranks: Annotated[tuple[Rank, ...], Items(MOST_SITES)] = ()
+    rank_pattern: (
+        Annotated[tuple[Annotated[str, Text(MOST_NAME, least=1)], ...], Items(MOST_MODULES)] | None
+    ) = field(default=None, metadata=LATER)
+    rslora: bool | None = field(
+        default=None, metadata={**LATER, **called("use_rslora rank_stabilized")}
+    )
     alpha: Annotated[float, Between(SMALL, LARGE)] = field(
         default=8.0, metadata=called("lora_alpha scaling")
     )
     target_modules: Annotated[
         tuple[Annotated[str, Text(MOST_NAME, least=1)], ...], Items(MOST_MODULES)
     ] = ()
-    top_layers: Annotated[int, Between(0, 1000)] = 1  # 126 are the most of a public base
+    top_layers: Annotated[int, Between(0, MOST_LAYERS)] = 1
     train: Train = "b"
     residual: Annotated[int, Between(0, MOST_RESIDUAL)] = 0
     head: Head | None = None
@@ -128,9 +165,41 @@ class LoraConfig:
         odd = [rank for rank in self.ranks if not 1 <= rank <= self.r]
         if odd:
             raise UsageError(f"ranks: {odd[0]} given; from 1 to lora.r = {self.r}, the largest")
+        self._check_pattern()
         if self.residual and self.use_dora:
             raise UsageError(
                 "residual: DoRA's adapters are no sums of products; set use_dora=false"
             )
         if self.train == "none" and self.head == "frozen":
             raise UsageError('train, head: "none" and "frozen" together leave nothing to train')
+
+    def _check_pattern(self) -> None:
+        pattern = self.ranks_by_module()
+        for field_name in ("ranks", "residual"):
+            if pattern and getattr(self, field_name):
+                raise UsageError(
+                    f"rank_pattern: goes with adapters of the study's own ranks alone; leave it "
+                    f"or lora.{field_name} out"
+                )
+
+    def ranks_by_module(self) -> dict[str, int]:
+        """`rank_pattern` as peft has it: rank by the name, or the end of the name, of a module.
+
+        Raises:
+            UsageError: A line is not of the form name=rank.
+        """
+        found: dict[str, int] = {}
+        for line in self.rank_pattern or ():
+            name, _, rank = (part.strip() for part in line.partition("="))
+            if not re.fullmatch(r"\w+(\.\w+)*", name) or not re.fullmatch(r"[1-9]\d{0,3}", rank):
+                raise UsageError(
+                    f"rank_pattern: {line!r} given; a module's name, = and a rank are needed, as "
+                    'in "q_proj=16"'
+                )
+            if int(rank) > MOST_RANK or name in found:
+                raise UsageError(
+                    f"rank_pattern: {line!r} given; ranks go to {MOST_RANK}, and each name may "
+                    "stand once"
+                )
+            found[name] = int(rank)
+        return found

@@ -6,7 +6,7 @@ Shapes: B records, T tokens, H hidden units, C outputs.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,9 @@ from transformers import PreTrainedModel
 
 from cloister.models.pooling import Pooling
 from cloister.models.prefix import FrozenPrefix
+from cloister.models.token_head import TokenHead, find_token_head, hidden_states
 from cloister.seeds import child_seed
+from cloister.tasks.losses import token_losses
 from cloister.tasks.task import Batch
 
 # Standard deviation of a head's start, as transformers starts its classifiers
@@ -73,6 +75,7 @@ class Network(nn.Module):
         self.head = head
         self.pooling = pooling
         self.prefix: FrozenPrefix | None = None
+        self._token_head: TokenHead | Literal[False] | None = False  # not looked for yet
         self.is_float32 = all(p.dtype == torch.float32 for p in backbone.parameters())
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, *, multiple: int = 1) -> Tensor:
@@ -113,6 +116,26 @@ class Network(nn.Module):
         records = [example.input_ids for example in batch.examples]
         with self.prefix.skipping(self.prefix.states(ids, mask, records, batch.shape)):
             return self(ids, mask, multiple=multiple)  # type: ignore[no-any-return]
+
+    def token_losses(self, batch: Batch) -> Tensor:
+        """A causal LM's cross-entropy of each next token in float32, 0 where nothing is learnt.
+
+        Returns:
+            [B, T - 1], on the network's device. Logits are computed where a token is learnt alone,
+            some rows at a time, where the base allows it (`models.token_head`).
+        """
+        target = batch.target.to(self.device)
+        head = self.token_head
+        if head is None:
+            return token_losses(self.logits(batch)[:, :-1], target[:, 1:])
+        return head.losses(hidden_states(lambda: self.logits(batch), head), target)
+
+    @property
+    def token_head(self) -> TokenHead | None:
+        """How a causal LM's losses are computed by rows; None where they cannot be."""
+        if self._token_head is False:
+            self._token_head = find_token_head(self, self.base, self.device)
+        return self._token_head
 
     @property
     def vocabulary(self) -> int:
@@ -166,19 +189,31 @@ def trained_parameters(network: Network) -> Iterator[tuple[str, nn.Parameter]]:
     yield from sorted(named.items())
 
 
-def make_head(kind: str, hidden: int, outputs: int, r: int, seed: int) -> nn.Module:
-    """A head at its start: zero where it trains whole, else seeded.
+def make_head(
+    kind: str, hidden: int, outputs: int, r: int, seed: int, rows: Tensor | None = None
+) -> nn.Module:
+    """A head at its start: zero or the labels' words where it trains whole, else seeded.
 
     A zero start leaves nothing random to unlearn. A frozen or low-rank head needs
     a start that tells the classes apart: normal with deviation 0.02, biases zero.
+
+    Args:
+        kind: `linear`, `lora`, `frozen` or `label-words`.
+        hidden: H.
+        outputs: C.
+        r: Rank of a low-rank step.
+        seed: The study's.
+        rows: Of `label-words`, the weight's start, float32 [C, H].
     """
     head: nn.Module
     head = LowRankHead(hidden, outputs, r) if kind == "lora" else nn.Linear(hidden, outputs)
     generator = torch.Generator().manual_seed(child_seed(seed, "head"))
     with torch.no_grad():
         for name, parameter in sorted(head.named_parameters()):
-            if kind == "linear" or parameter.dim() == 1 or name == "up.weight":
+            if parameter.dim() == 1 or name == "up.weight" or kind == "linear":
                 parameter.zero_()
+            elif rows is not None:
+                parameter.copy_(rows)
             else:
                 parameter.normal_(0.0, HEAD_DEVIATION, generator=generator)
     return head

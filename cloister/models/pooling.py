@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from cloister.errors import ModelFileError
 from cloister.models.base import has_pooler
 from cloister.models.config import PoolingMode, VectorMode
+from cloister.models.kinds import is_decoder
 from cloister.models.sentence_folder import folder_pooling
 
 # Classes whose training put a loss on the pooler's output (BERT's and ALBERT's next-sentence or
@@ -143,17 +144,3 @@ def _as_before(folder: Path, network: PreTrainedModel) -> Chosen:
     if kind in _ONCE_POOLERS and has_pooler(folder):
         return "pooler", False, why
     return ("last" if is_decoder(kind) else "cls"), False, why
-
-
-def is_decoder(model_type: str) -> bool:
-    """Whether transformers knows the architecture as a causal language model and not as a masked
-    one."""
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-    )
-
-    return (
-        model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-        and model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    )

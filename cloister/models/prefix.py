@@ -1,8 +1,9 @@
 """The frozen lower layers, computed once for each record.
 
 Where adapters sit in the top layers only, what enters the first of them never changes: the base is
-frozen and no dropout runs. It is kept for each record, and later passes start there. What does not
-fit any more is computed each time. This moves time and memory, never the result.
+frozen and no dropout runs. It is kept for each record, and later passes start there. Where nothing
+but the head trains, what leaves the last layer is kept in the same way. What does not fit any more
+is computed each time. This moves time and memory, never the result.
 
 Rounding is a part of the result under privacy: in a batch of a fixed shape, states are computed in
 a fixed shape too (`training.shapes`), so that they are the record's alone, and kept apart from
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from cloister.errors import UsageError
+from cloister.models.layers import layer_list
 from cloister.tasks.task import BatchShape
 
 TokenIds = tuple[int, ...]
@@ -98,12 +100,13 @@ class _ReachedError(Exception):
 
 
 class FrozenPrefix:
-    """Hidden states that enter the first adapted layer, by record.
+    """Hidden states that enter the first adapted layer, by record; what leaves the last layer where
+    none is adapted.
 
     Args:
         backbone: The base with its adapters.
         num_layers: Its layers.
-        top_layers: How many of them are adapted.
+        top_layers: How many of them are adapted; 0: none.
         kept: Where to keep them; networks on one base that adapt equally many layers may share it.
         max_gib: Most memory that is kept, in GiB.
 
@@ -119,23 +122,13 @@ class FrozenPrefix:
         kept: KeptStates,
         max_gib: float,
     ) -> None:
-        lists = {
-            f"{name}.": module
-            for name, module in backbone.named_modules()
-            if isinstance(module, nn.ModuleList) and len(module) == num_layers
-        }
-        # A layer's own parts may be a list of as many (T5's two).
-        outer = [
-            m
-            for name, m in lists.items()
-            if not any(name != o and name.startswith(o) for o in lists)
-        ]
-        if len(outer) != 1:
+        found = layer_list(backbone, num_layers)
+        if found is None:
             raise UsageError(
                 "machine.frozen_cache_gib: this base's layers are not one list; set it to 0"
             )
         self._backbone = backbone
-        self._layers = outer[0]
+        self._layers = found[1]
         self._others: int | None = None
         self._first = num_layers - top_layers
         self._kept = kept
@@ -178,6 +171,26 @@ class FrozenPrefix:
             whole[row, : len(states)] = states
         return whole
 
+    def each_layer(self, input_ids: Tensor, attention_mask: Tensor) -> list[Tensor]:
+        """What leaves each layer, [B, T, H], before a final norm of the base's; nothing is kept.
+
+        Args:
+            input_ids: [B, T].
+            attention_mask: [B, T].
+        """
+        found: list[Tensor] = []
+
+        def note(_: nn.Module, __: Any, output: Any) -> None:
+            found.append(output[0] if isinstance(output, tuple) else output)
+
+        handles = [layer.register_forward_hook(note) for layer in self._layers]
+        try:
+            self._compute(input_ids, attention_mask)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return found
+
     @contextmanager
     def apart(self) -> Iterator[None]:
         """Within it, nothing that was kept before is used, and nothing is kept beyond it."""
@@ -194,8 +207,15 @@ class FrozenPrefix:
         def note_form(_: nn.Module, __: Any, output: Any) -> None:
             self._others = len(output) - 1 if isinstance(output, tuple) else None
 
-        handle = self._layers[self._first].register_forward_pre_hook(stop_here, with_kwargs=True)
+        def end_here(_: nn.Module, __: Any, output: Any) -> None:
+            raise _ReachedError(output[0] if isinstance(output, tuple) else output)
+
         noting = self._layers[0].register_forward_hook(note_form)
+        if self._first < len(self._layers):
+            first = self._layers[self._first]
+            handle = first.register_forward_pre_hook(stop_here, with_kwargs=True)
+        else:
+            handle = self._layers[-1].register_forward_hook(end_here)
         try:
             with torch.no_grad():
                 self._backbone(input_ids=input_ids, attention_mask=attention_mask)
@@ -220,10 +240,11 @@ class FrozenPrefix:
                 return (hidden, *arguments[1:]), keywords
             return arguments, {**keywords, "hidden_states": hidden}
 
-        handle = self._layers[self._first].register_forward_pre_hook(start_here, with_kwargs=True)
+        for index in range(self._first):
+            self._layers[index] = _PassThrough(self._layers[index], self._others)
+        first = self._layers[min(self._first, len(self._layers) - 1)]
+        handle = first.register_forward_pre_hook(start_here, with_kwargs=True)
         try:
-            for index in range(self._first):
-                self._layers[index] = _PassThrough(self._layers[index], self._others)
             yield
         finally:
             handle.remove()

@@ -60,12 +60,12 @@ def try_prefix(
         network: Without a prefix; its head is left as it was.
         task: To pad two made-up texts with.
         vocabulary: Token ids that the base has.
-        top_layers: How many of its layers are adapted.
+        top_layers: How many of its layers are adapted; 0: none, as where the head alone trains.
         kept: Where to keep states.
         max_gib: Most memory for them, in GiB.
     """
     layers = int(network.base.config.num_hidden_layers)
-    if not 0 < top_layers < layers:
+    if not 0 <= top_layers < layers:
         return None
     try:
         prefix = FrozenPrefix(network.backbone, layers, top_layers, kept, max_gib)

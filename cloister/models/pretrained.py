@@ -10,9 +10,12 @@ elsewhere: an adapter, which names another base, and an attention kernel from a 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from transformers.utils import logging as hf_logging
 
 from cloister.errors import ModelFileError
 
@@ -52,6 +55,20 @@ def from_folder(kind: Any, folder: Path, **options: Any) -> Any:
             f"never run, and transformers cannot read it without ({_first(error)}); choose a base "
             "of an architecture that transformers has, or convert it to one"
         ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' progress bar and its report of weights that the task has no use for."""
+    level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bars:
+            hf_logging.enable_progress_bar()
 
 
 def own_code(folder: Path) -> tuple[str, ...]:

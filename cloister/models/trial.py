@@ -11,7 +11,10 @@ import torch
 
 from cloister.errors import ModelFileError
 from cloister.models.network import Network
+from cloister.models.prefix_check import TOLERANCE, coarsest
 
+# Tokens of the texts that show whether a first token reads on, short of every base's positions.
+_TOKENS = 8
 # Of a row that is padded and one that is not, as batches have them.
 _MASK = ((1, 1), (1, 0))
 
@@ -44,4 +47,29 @@ def check_reads(network: Network, base: str, pad_id: int) -> None:
         raise ModelFileError(
             f"model.base: {base} gives logits of shape {tuple(logits.shape)} for 2 texts of 2 "
             f"tokens; {needed}"
+        )
+
+
+def check_reads_backwards(network: Network, base: str) -> None:
+    """Refuses a language model whose tokens read what comes after them.
+
+    It would learn each token of a reply by reading it, and could write none. Configurations do not
+    tell all (XLNet's tokens read the whole text unless they are told not to), so it is tried.
+
+    Args:
+        network: Of a causal LM.
+        base: What messages call it.
+
+    Raises:
+        ModelFileError: The first token's logits change with later ones.
+    """
+    ids = torch.zeros((2, _TOKENS), dtype=torch.long, device=network.device)
+    ids[1] = torch.arange(_TOKENS) % network.vocabulary
+    with torch.no_grad():
+        one, other = network(ids, torch.ones_like(ids))[:, 0].float()
+    if not (one - other).norm() <= TOLERANCE[coarsest(network)] * one.norm():
+        kind = network.base.config.model_type
+        raise ModelFileError(
+            f"model.base: in {base} ({kind}) a token reads what comes after it, so that it would "
+            "learn a reply by reading it; choose a decoder (Llama, GPT-2, …) for this task.kind"
         )

@@ -64,9 +64,8 @@ def epsilon(events: Iterable[GaussianEvent], delta: float, grid: float = FINE) -
         grid: Of the privacy loss distributions: FINE, or COARSE, which is quicker and looser.
 
     Returns:
-        ε; 0 for no event, ∞ where an event is not private, its noise is none or more than the
-        mechanism takes, or ε would be above
-        `LARGEST_EPSILON`.
+        ε; 0 for no event; ∞ where an event is not private, has no noise or more than the mechanism
+        takes, or where ε would be above `LARGEST_EPSILON`.
 
     Raises:
         RefusedError: The two accountants contradict each other or give no number, or δ is below
@@ -129,7 +128,7 @@ def prv_epsilon(events: Iterable[GaussianEvent], delta: float) -> float | None:
             found = float(accountant.get_epsilon(delta))
     except (RuntimeError, ValueError, OverflowError, FloatingPointError, MemoryError):
         return None
-    return found if math.isfinite(found) else None
+    return max(found, 0.0) if math.isfinite(found) else None
 
 
 def cross_check(events: Iterable[GaussianEvent], delta: float) -> float:
@@ -152,8 +151,8 @@ def cross_check(events: Iterable[GaussianEvent], delta: float) -> float:
 def true_positive_rate(events: Iterable[GaussianEvent], false_positive_rate: float) -> float:
     """The most that any test for one unit's presence can reach at a false-positive rate.
 
-    What an ε of 8 means for a person is hard to see; this is the same guarantee in the terms of
-    an attack, by the trade-off curve of the mechanism and not of a single (ε, δ).
+    It says what an ε means for a person: the same guarantee in terms of an attack, by the
+    mechanism's whole trade-off curve and not by a single (ε, δ).
 
     Args:
         events: What was released.
@@ -243,16 +242,19 @@ def _merged(events: Iterable[GaussianEvent]) -> Composition | None:
     """Equal mechanisms together, in rising order; None where one of them is not private.
 
     Raises:
-        RefusedError: An event is none that can have happened: NaN would count as nothing released,
-            and steps below 0 would take from the others.
+        RefusedError: An event is impossible: NaN would count as nothing released, and negative
+            steps would lower the sum of the others.
     """
     merged: dict[tuple[float, float], int] = {}
     for event in events:
         if not (event.noise_multiplier >= 0 and 0 <= event.sample_rate <= 1 and event.steps >= 0):
             raise RefusedError(f"{event}: no such release; nothing is accounted on it")
         if event.steps and event.sample_rate > 0:
-            # `add_noise` refuses σ > MOST_NOISE, so such an event never happened: not private.
-            if not event.is_private or not 0 < event.noise_multiplier <= MOST_NOISE:
+            # `add_noise` refuses σ > MOST_NOISE, so such an event never happened: not private. Nor
+            # is a σ whose square is 0 in floats, which accountants divide by.
+            if not event.is_private or not event.noise_multiplier**2 > 0:
+                return None
+            if event.noise_multiplier > MOST_NOISE:
                 return None
             key = (event.noise_multiplier, event.sample_rate)
             merged[key] = merged.get(key, 0) + event.steps

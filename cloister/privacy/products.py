@@ -24,8 +24,11 @@ class Products:
         right: Float32 [U, T, I].
 
     Guarantees:
-        Each unit's part is a product of its own, of shapes that the factors alone set: it has the
-        same bits whenever it is made and whatever the other units are.
+        Each unit's part is a product of its own, of shapes that the factors alone set, so no other
+        unit changes it. It has the same bits each time that it is made: the call, its input's
+        memory, the alignment of its output (64 bytes, torch's own) and the threads are the same,
+        which is what BLAS libraries ask for ("Intel oneMKL: run-to-run reproducibility"). Its norm
+        is therefore that of what is added.
     """
 
     left: Tensor

@@ -1,7 +1,8 @@
 """A recipe's documents: what is sent to sites and covered by the digest, and a run's `recipe.toml`.
 
 The document is canonical JSON (sorted keys, no spaces, UTF-8): `format`, then every section but
-`machine` and `tracking` with every field; null stands for an absent value. `strategy` has `name`
+`machine` and `tracking` with every field; null stands for an absent value. Fields that came later
+(`cloister.fields.LATER`) are named only where they have a value. `strategy` has `name`
 and the options of that strategy, each with the value in force; of a plug-in also `distribution` and
 `version`, which no built-in strategy has, as `task` has a table `plugin` for plug-ins alone. Its
 SHA-256 is the study's digest.
@@ -9,7 +10,8 @@ What follows from the base alone (`model.pooling = "auto"`, an empty `lora.targe
 written: a site takes the digest before any base is loaded, and `model.sha256` names the base.
 TOML has no null, so `recipe.toml` names absent values in a list `absent = ["data.person", …]`.
 
-A version that adds, takes away or reinterprets a field raises `FORMAT`. Runs begun under an earlier
+A version that takes away or reinterprets a field, or adds one that is no `LATER` field, raises
+`FORMAT`. Runs begun under an earlier
 format finish under it, with what their fields meant then. Format 1 was a TOML file whose digest
 left absent values and defaults in code out. Format 2 had no `model.normalize`, and its
 `model.pooling = "auto"` is today's `trained`.
@@ -24,7 +26,7 @@ from collections.abc import Mapping
 import tomli_w
 
 from cloister.canonical import canonical
-from cloister.fields import as_table, whole_table
+from cloister.fields import as_table, later_fields, whole_table
 from cloister.strategies.config import FIELDS, CarriedStrategy, PluginStrategy, StrategyConfig
 from cloister.tasks.config import TaskConfig
 from cloister.training.machine import MachineConfig
@@ -100,7 +102,12 @@ def as_begun(table: Mapping[str, object]) -> dict[str, object]:
 
 def _tables(sections: Sections, version: int) -> Tables:
     tables = tables_of(sections)
-    return tables if version == FORMAT else as_written(tables)
+    if version == FORMAT:
+        return tables
+    # What those formats had no name for, so that a document that says more is refused.
+    later = {name: later_fields(type(section)) for name, section in sections.items()}
+    known = {n: {k: v for k, v in t.items() if k not in later[n]} for n, t in tables.items()}
+    return as_written(known)
 
 
 def document(sections: Sections, version: int = FORMAT) -> str:

@@ -31,6 +31,7 @@ from cloister.strategies.config import FIELDS, PluginStrategy, StrategyConfig
 from cloister.strategies.plugins import carried_plugin, is_plugin, read_plugin
 from cloister.tasks.plugins import read_task
 from cloister.toml_text import parse_toml, read_toml
+from cloister.training.config import TrainingConfig
 from cloister.training.machine import MachineConfig
 
 KINDS: dict[str, type] = {
@@ -38,7 +39,7 @@ KINDS: dict[str, type] = {
     "strategy": StrategyConfig,
 }
 # What was in `[training]` and is in `[machine]`.
-MOVED = tuple(f.name for f in dataclasses.fields(MachineConfig))
+MOVED = tuple(f.name for f in dataclasses.fields(TrainingConfig) if f.metadata.get("elsewhere"))
 # What a recipe's file is told that names no training data.
 STAND_IN = (
     "data.train: none given; the quickstart's synthetic hospitals stand in. Give your own by "

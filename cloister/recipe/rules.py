@@ -136,6 +136,21 @@ def _adapter_rules(recipe: Recipe) -> Rules:
             'set "both" or "b"',
         ),
         (
+            lora.head == "label-words" and recipe.task.kind != "sequence-classification",
+            f'lora.head: "label-words" given for {recipe.task.kind}; it is for '
+            "sequence-classification, whose outputs are labels in words; set another",
+        ),
+        (
+            causal and recipe.model.layers is not None,
+            "model.layers: given for a causal LM, whose words are read off the last layer's "
+            "states: ended earlier it is no language model; leave it out",
+        ),
+        (
+            recipe.model.layers is not None and lora.top_layers > recipe.model.layers,
+            f"lora.top_layers: {lora.top_layers} given; model.layers leaves "
+            f"{recipe.model.layers} layers",
+        ),
+        (
             bool(lora.ranks) and lora.head == "lora",
             'lora.head: "lora" is of the same rank everywhere; with lora.ranks set "linear" or '
             '"frozen"',

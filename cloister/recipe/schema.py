@@ -165,7 +165,10 @@ class Recipe:
         return dataclasses.replace(
             self,
             lora=dataclasses.replace(
-                self.lora, head=self.lora.head or ("frozen" if causal else "linear")
+                self.lora,
+                head=self.lora.head or ("frozen" if causal else "linear"),
+                rslora=self.lora.rslora or None,
+                rank_pattern=self.lora.rank_pattern or None,
             ),
             privacy=dataclasses.replace(self.privacy, epsilon=self.privacy.target_epsilon),
             strategy=strategy,

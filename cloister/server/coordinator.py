@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cloister.adapter.tensors import Adapter
+from cloister.canonical import json_number
 from cloister.data.records import Record, TextRecord
 from cloister.errors import BudgetError
 from cloister.ledger.chain import Head
@@ -53,9 +54,10 @@ class Coordinator:
         workspace: For scoring and export; its network is overwritten with what is scored.
         test: Public.
         validation: Public; empty where the recipe names none.
-        run: Where everything goes.
-        models: What a state is scored by; where sites keep a part of it, their own adapters.
-        heads: Where each ledger ends now, as far as the coordinator sees the ledgers.
+        run: The folder for all outputs.
+        models: Returns the adapters by which a state is scored: its own, or, where sites keep a
+            part, theirs.
+        heads: Returns where each ledger ends; only a simulation can see that.
     """
 
     recipe: Recipe
@@ -89,6 +91,7 @@ class Coordinator:
         strategy = make_strategy(recipe.strategy, names)
         state = run.load(strategy.init(workspace.whole), digest)
         self.heads()
+        self._score_untrained(state, observer)
         return ServerStudy(
             digest=digest,
             participants=participants,
@@ -109,6 +112,23 @@ class Coordinator:
             secure=secure_study(recipe, self.plan),
             central=recipe.privacy.central(len(names), federation.num_rounds),
         )
+
+    def _score_untrained(self, state: ServerState, observer: Observer) -> None:
+        """Scores the adapter before round 1: what training and its noise are compared with.
+
+        With a head that starts at the labels' words this is the base's zero-shot score, with any
+        other that of guessing. A run that has closed a round keeps what it has.
+        """
+        if state.round > 0 or not self.test:
+            return
+        scores = self.scorer.scores(state)
+        self.run.save_untrained(
+            {
+                name: {metric: json_number(value) for metric, value in found.items()}
+                for name, found in scores.items()
+            }
+        )
+        observer.untrained(scores)
 
     def best(self, state: ServerState) -> tuple[ServerState, SetScores]:
         """The state that is released, and its scores on the public sets.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cloister.adapter.tensors import Adapter
 from cloister.evidence.site_facts import SiteFacts
@@ -21,16 +21,18 @@ from cloister.training.workspace import Workspace
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """What a study came to.
+    """The results of a study, from which card and plot are made.
 
     Attributes:
         recipe: Resolved, with labels.
         workspace: Holds base and task.
         rounds: Rounds closed.
         test: Scores of the released adapter on the public test set.
-        majority: What always guessing the test set's most frequent label reaches.
-        sites: By site, what its certificate or ledger states; where there is none, why, in words.
+        majority: Accuracy of always guessing the test set's most frequent label.
+        sites: By site, the facts of its certificate or ledger; where there is none, the reason in
+            words.
         promises: What each site that is known of was promised.
+        untrained: Scores of the adapter before round 1 on it; empty where it was not scored.
         plain_test: Scores of the same run without privacy; None: there was none.
     """
 
@@ -41,6 +43,7 @@ class Ending:
     majority: float | None
     sites: Mapping[str, SiteFacts | str]
     promises: Mapping[str, Stated]
+    untrained: Mapping[str, float | None] = field(default_factory=dict)
     plain_test: Mapping[str, float] | None = None
 
     @property
@@ -62,6 +65,7 @@ class Ending:
             else f"{steps} ({training.optimizer})",
             metric=workspace.task.primary_metric,
             test=self.test,
+            untrained=self.untrained,
             plain_test=self.plain_test,
             majority=self.majority,
             sites=self.sites,
@@ -84,7 +88,7 @@ class Ending:
         export(run.adapter, workspace, adapter, released(recipe, workspace))
         write_card(run.adapter, self.card)
         metric, pooling = workspace.task.primary_metric, workspace.network.pooling
-        plot_run(run.metrics(), metric, recipe.study.name, self.promises, run.path / "metrics.png")
+        plot_run(run.scored(), metric, recipe.study.name, self.promises, run.path / "metrics.png")
         guessed = guessing(recipe.task.kind, self.majority)
         return guess_warning(metric, self.test.get(metric), guessed, pooling)
 

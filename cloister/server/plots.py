@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from cloister.evidence.spending_series import COLOURS
 from cloister.ledger.stated import Stated, shown
+
+if TYPE_CHECKING:
+    from cloister.evidence.fonts import Fonts
 
 
 def plot_run(
@@ -29,6 +33,8 @@ def plot_run(
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
+    from cloister.evidence.fonts import fonts_for, literal
+
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     score, promised = figure.subplots(1, 2)
     for name in ("test", "validation"):
@@ -38,18 +44,24 @@ def plot_run(
             if row.get(name, {}).get(metric) is not None
         ]
         if points:
-            score.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
-    score.set(xlabel="round", ylabel=metric.replace("_", " "), title=f"{title}: {metric}")
+            line = {"marker": "o", "markersize": 3, "color": COLOURS[name == "validation"]}
+            score.plot(*zip(*points, strict=True), label=name, **line)
+    fonts = fonts_for([title, *promises])
+    score.set(xlabel="round", ylabel=metric.replace("_", " "))
+    family = fonts.families(title)
+    score.set_title(literal(fonts, f"{title}: {metric}"), fontfamily=family)
     if score.get_legend_handles_labels()[0]:  # matplotlib warns of a legend of nothing
         score.legend()
     score.xaxis.set_major_locator(MaxNLocator(integer=True))
     score.grid(alpha=0.3)
-    _promises(promised, promises)
+    _promises(promised, promises, fonts)
     figure.savefig(path, dpi=120)
 
 
-def _promises(axes: Any, promises: Mapping[str, Stated]) -> None:
+def _promises(axes: Any, promises: Mapping[str, Stated], fonts: Fonts) -> None:
     """A bar for each site, with all that its ε is of beside it."""
+    from cloister.evidence.fonts import literal
+
     finite = {site: one for site, one in promises.items() if math.isfinite(one.epsilon)}
     axes.set(title="ε promised, not spent so far", xlabel="ε (smaller is better)")
     if not finite:
@@ -57,7 +69,13 @@ def _promises(axes: Any, promises: Mapping[str, Stated]) -> None:
         axes.text(0.5, 0.5, text, ha="center", transform=axes.transAxes)
         return
     names = list(finite)[::-1]
-    axes.barh(names, [finite[name].epsilon for name in names], color="#90a4ae")
+    rows = range(len(names))
+    axes.barh(rows, [finite[name].epsilon for name in names], color=COLOURS[0], alpha=0.35)
+    axes.set_yticks(
+        rows,
+        [literal(fonts, name) for name in names],
+        fontfamily=fonts.families("".join(names)),
+    )
     for row, name in enumerate(names):
         one = finite[name]
         text = f"{shown(one.epsilon, 3)}, δ = {one.delta:g}, one {one.unit}, {one.neighbouring}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from flwr.serverapp import Grid
 
 from cloister.server.dispatch import Nodes, Timeouts
-from cloister.server.report import RoundReport
+from cloister.server.report import RoundReport, SetScores
 from cloister.server.voice import Voice
 
 log = logging.getLogger(__name__)
@@ -56,12 +56,15 @@ class Observer:
     """Who is told what happens in a study. This one logs what is out of the ordinary, no more."""
 
     def note(self, text: str) -> None:
-        """Takes what is out of the ordinary, in words."""
+        """Takes a message about something unusual, such as a round that was skipped."""
         log.warning("%s", text)
 
     def warning(self, text: str) -> None:
-        """Takes what is seldom meant, in words."""
+        """Takes a warning about something allowed that is probably a mistake."""
         log.warning("%s", text)
+
+    def untrained(self, scores: SetScores) -> None:
+        """Takes the scores of the adapter that round 1 starts from, by public set."""
 
     def event(self, what: str, number: int, site: str) -> None:
         """Takes what happened to a site in a round (`server.dispatch`).

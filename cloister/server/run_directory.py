@@ -2,6 +2,7 @@
 
 recipe.toml        the resolved recipe: every field with its value
 metrics.jsonl      one line for each closed round
+untrained.json     scores of the untrained adapter on the public sets: round 0
 result.json        what a finished simulation came to
 checkpoint/        the state after the last closed round
 adapter/           the result in PEFT format, with its card
@@ -34,10 +35,12 @@ from cloister.strategies.strategy import ServerState
 
 # The folder in it that holds records; whoever copies a run to pass it on leaves it out.
 RECORDS = "data"
-# What is said of a folder that a new run is not written into.
+# The file of round 0: what the study's rounds start from.
+UNTRAINED = "untrained.json"
+# The message about a folder that already holds something.
 TAKEN = (
-    "exists already and is not written over; choose another --out, or go on with an unfinished run "
-    "in it by --resume"
+    "exists already and is not written over; choose another folder (--out), or go on with an "
+    "unfinished run in it (--resume; cloister.resume in Python)"
 )
 
 
@@ -60,7 +63,7 @@ class RunDirectory:
     def create(cls, path: Path, recipe: Recipe) -> RunDirectory:
         """Makes a new folder with the recipe in it.
 
-        What a failed first try left there is cleared, as long as nothing was charged in it.
+        The remains of a failed first try are deleted, as long as nothing was charged in them.
 
         Raises:
             UsageError: The folder holds something already.
@@ -144,6 +147,34 @@ class RunDirectory:
         folder.mkdir(exist_ok=True)
         write_whole(folder / f"{site}.certificate.json", content)
 
+    def save_untrained(self, scores: Mapping[str, Mapping[str, float | None]]) -> None:
+        """Keeps the scores of the adapter before round 1, by public set."""
+        write_whole(self.path / UNTRAINED, json.dumps(scores).encode())
+
+    def untrained(self) -> dict[str, dict[str, float | None]]:
+        """The scores of the adapter before round 1, by public set; null where one is no number.
+
+        Returns:
+            Nothing where the run was begun by a version that did not score it.
+
+        Raises:
+            BadFileError: The file is damaged.
+        """
+        file = self.path / UNTRAINED
+        try:
+            found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+            return {name: dict(scores) for name, scores in found.items()}
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise BadFileError(
+                f"{file}: damaged ({error}); remove it, or run the study again"
+            ) from error
+
+    def scored(self) -> list[dict[str, Any]]:
+        """Rounds with their scores, oldest first, as plots draw them: round 0 is the untrained
+        adapter, where it was scored."""
+        untrained = self.untrained()
+        return [*([{"round": 0, **untrained}] if untrained else []), *self.metrics()]
+
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Adds a closed round's line."""
         whole = [json.dumps(earlier) + "\n" for earlier in self.metrics()]
@@ -161,7 +192,7 @@ class RunDirectory:
     def save(
         self, state: ServerState, recipe_digest: str, heads: Mapping[str, Head] | None = None
     ) -> None:
-        """Makes a state durable; a crash at any point leaves this one or the one before.
+        """Writes a state to disk; a crash at any point leaves this state or the one before.
 
         Args:
             state: After a closed round.

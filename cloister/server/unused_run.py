@@ -19,7 +19,7 @@ from cloister.ledger.storage import LedgerFile
 # What a run writes before its first round is charged. Anything else is somebody's, or a round's.
 # `MARK` is written when a run's folder is made: a recipe alone may be one that somebody wrote.
 MARK = ".begun"
-EARLY = frozenset({MARK, "recipe.toml", "ledgers", "tensorboard"})
+EARLY = frozenset({MARK, "recipe.toml", "untrained.json", "ledgers", "tensorboard"})
 # Files beside a simulated site's ledger at that time: its key, its head, its lock, a journal.
 BESIDE_LEDGER = (".ledger", ".key", ".head", ".lock", "-journal")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from cloister.serving.inputs import Input, Sentence, as_chat, as_plain_text, as_
 from cloister.serving.predictions import Classified, Entity, Prediction, Replied, Tagged
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.cut import most_characters
+from cloister.tasks.sequence import SequenceClassification
 from cloister.tasks.task import Example
 from cloister.tasks.token import TokenClassification, by_word, spans_of
 from cloister.tasks.words import as_text
@@ -64,11 +65,16 @@ class Model:
                 list of turns (`{"role": …, "content": …}`) or a text, which is a turn of the user.
 
         Raises:
-            UsageError: One text is given in place of a list of them.
+            UsageError: One text, or a table, is given in place of a list of inputs.
             DataError: An input is empty or of another kind than the task reads.
         """
         if isinstance(inputs, str):
             raise UsageError("a single text given; predict takes a list: predict([text])")
+        if not isinstance(inputs, Iterable) or _is_no_list(inputs):
+            raise UsageError(
+                f"{type(inputs).__name__} given; predict takes a list of inputs, as in "
+                'predict(frame["text"])'
+            )
         given = list(inputs)
         task = self.workspace.task
         if isinstance(task, CausalChat):
@@ -76,16 +82,19 @@ class Model:
         if isinstance(task, TokenClassification):
             sentences = [as_sentence(one, number) for number, one in enumerate(given, 1)]
             return self._tag(task, sentences)
-        return self._classify([as_plain_text(one, number) for number, one in enumerate(given, 1)])
+        assert isinstance(task, SequenceClassification)  # `about_adapter` refuses plug-ins
+        texts = [as_plain_text(one, number) for number, one in enumerate(given, 1)]
+        return self._classify(task, texts)
 
-    def _classify(self, texts: Sequence[str]) -> list[Prediction]:
-        labels = self.workspace.task.labels
+    def _classify(self, task: SequenceClassification, texts: Sequence[str]) -> list[Prediction]:
+        labels = task.labels
         records = [TextRecord(text, labels[0]) for text in texts]
         found: list[Prediction] = []
         for text, logits in zip(texts, self._logits(self.workspace.encode(records)), strict=True):
             shares = logits.softmax(dim=0).tolist()
             label = labels[int(logits.argmax())]
-            found.append(Classified(label, dict(zip(labels, shares, strict=True)), self._cut(text)))
+            is_cut = task.is_cut(text)
+            found.append(Classified(label, dict(zip(labels, shares, strict=True)), is_cut))
         return found
 
     def _tag(self, task: TokenClassification, sentences: Sequence[Sentence]) -> list[Prediction]:
@@ -188,6 +197,12 @@ def about_adapter(folder: str | Path) -> ReleaseFacts:
             "folder is a start for a new site and predicts nothing by itself"
         )
     return about
+
+
+def _is_no_list(inputs: Iterable[object]) -> bool:
+    """Whether Python would go through something else than inputs: names of columns, or bytes."""
+    is_table = hasattr(inputs, "columns") or hasattr(inputs, "column_names")
+    return is_table or isinstance(inputs, Mapping | bytes)
 
 
 def _device(name: str) -> torch.device:

@@ -50,6 +50,12 @@ class Group:
         return statistics.stdev(scores) if len(scores) > 1 else None
 
     @property
+    def untrained(self) -> float | None:
+        """Mean score before round 1; None where a run of the group has none."""
+        scores = [run.untrained for run in self.runs if run.untrained is not None]
+        return statistics.mean(scores) if len(scores) == len(self.runs) else None
+
+    @property
     def bytes(self) -> float:
         """Mean bytes of a run."""
         return statistics.mean(run.bytes for run in self.runs)
@@ -75,6 +81,7 @@ class Group:
             "scores": [json_number(run.score) for run in self.runs],
             "mean": json_number(self.mean),
             "deviation": self.deviation,
+            "untrained": None if self.untrained is None else json_number(self.untrained),
             "promise": self.promise.to_json() if self.promise is not None else None,
             "bytes": self.bytes,
             "seconds": round(self.seconds, 1),

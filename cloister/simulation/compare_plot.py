@@ -92,7 +92,7 @@ def _curves(axes: Any, found: Comparison) -> None:
         scored = [dict(run.curve) for run in group.runs]
         rounds = sorted(set.intersection(*(set(one) for one in scored)))
         means = [sum(one[number] for one in scored) / len(scored) for number in rounds]
-        axes.plot(rounds, means, marker="o", markersize=3, label=group.label)
+        axes.plot(rounds, means, marker="o", markersize=3, label=_literal(group.label))
     left = len(found.groups) - MOST_CURVES
     more = f" (the first {MOST_CURVES} of {len(found.groups)} settings)" if left > 0 else ""
     axes.set(xlabel="round", ylabel=f"test {found.metric}", title=f"over the rounds{more}")
@@ -118,4 +118,11 @@ def _axis_name(field: str, groups: list[Group]) -> str:
 def _two_lines(group: Group) -> str:
     promise = group.promise
     of = f", δ {promise.delta:g}, one {promise.unit}" if promise is not None else ""
-    return f"{group.label}\nε {epsilon_text(promise)}{of}"
+    return f"{_literal(group.label)}\nε {epsilon_text(promise)}{of}"
+
+
+def _literal(label: str) -> str:
+    """A label letter by letter: what a user named is no mathematics."""
+    from cloister.evidence.fonts import fonts_for, literal
+
+    return literal(fonts_for([label]), label)

@@ -75,6 +75,7 @@ def write_results(
         seconds=seconds,
         plans=study.plans,
         census=study.census(),
+        untrained=run.untrained().get("test", {}),
         personal_test=_personal_scores(study, workspace, list(models.values()))
         if recipe.training.personal
         else None,
@@ -96,6 +97,7 @@ def ending_of(study: SimulatedStudy, workspace: Workspace, result: RunResult) ->
         majority=result.majority,
         sites={name: _facts(result.run_dir, name, digest) for name in study.names},
         promises={site.name: site.promise for site in result.sites},
+        untrained=result.untrained,
         plain_test=result.plain_test,
     )
 

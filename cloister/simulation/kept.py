@@ -57,5 +57,5 @@ def _stamps_of(recipe: Recipe) -> tuple[Stamp, ...]:
     data = recipe.data
     named = [Path(source) for source in (data.train, data.test, data.validation) if source]
     base = Path(recipe.model.base).expanduser()
-    inside = sorted(base.iterdir()) if base.is_dir() else []
+    inside = sorted(base.iterdir()) if base.is_dir() else [base]
     return tuple(stamp_of(path) for path in (*named, *inside) if path.is_file())

@@ -42,7 +42,8 @@ class Measured:
             folder has no ledger (a deployed run's lie at the sites).
         bytes: Of all updates and global adapters, over all rounds and sites.
         seconds: Of all closed rounds.
-        curve: Rounds that were scored, and their scores.
+        curve: Rounds that were scored, and their scores; from round 0, the untrained adapter,
+            where the run has it.
         rounds: Rounds closed.
         is_finished: Whether it came to its end.
     """
@@ -59,6 +60,11 @@ class Measured:
     curve: tuple[tuple[int, float], ...]
     rounds: int
     is_finished: bool
+
+    @property
+    def untrained(self) -> float | None:
+        """The score before round 1; None of a run that has none."""
+        return next((score for number, score in self.curve if number == 0), None)
 
 
 def measure(path: Path) -> Measured:
@@ -90,8 +96,8 @@ def measure(path: Path) -> Measured:
             seconds=sum(float(row["seconds"]) for row in rows),
             curve=tuple(
                 (int(row["round"]), float(row["test"][metric]))
-                for row in scored
-                if row["test"].get(metric) is not None
+                for row in run.scored()
+                if row.get("test", {}).get(metric) is not None
             ),
             rounds=len(rows),
             is_finished=is_finished(run),

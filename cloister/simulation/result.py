@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,8 @@ class RunResult:
         seconds: Wall time.
         plans: By site: what its ε is of.
         census: The sites' privacy units, counted; only a simulation may tell.
+        untrained: Scores of the adapter before round 1 on it, null where one is no number; empty of
+            a run that was begun before they were computed.
         plain_test: The same run's scores without privacy, untuned, where a twin was run.
         personal_test: Where sites have adapters of their own beside the shared one, the mean of
             these on the public test set; only a simulation sees them side by side.
@@ -77,6 +79,7 @@ class RunResult:
     seconds: float
     plans: Mapping[str, Plan]
     census: Census
+    untrained: Mapping[str, float | None] = field(default_factory=dict)
     plain_test: Mapping[str, float] | None = None
     personal_test: Mapping[str, float] | None = None
 
@@ -108,6 +111,8 @@ class RunResult:
         }
         if self.majority is not None:
             document["majority"] = self.majority
+        if self.untrained:
+            document["untrained_test"] = dict(self.untrained)
         if self.plain_test is not None:
             plain = {name: json_number(value) for name, value in self.plain_test.items()}
             document["plain_test"] = plain

@@ -15,6 +15,7 @@ from cloister.errors import (
 )
 from cloister.ledger.chain import Head
 from cloister.ledger.ledger import Ledger
+from cloister.models.device import device_words
 from cloister.models.state import write_adapter
 from cloister.protocol.signed_questions import Unsigned
 from cloister.recipe import Recipe
@@ -22,7 +23,7 @@ from cloister.server.app import make_server_app
 from cloister.server.coordinator import Coordinator, RunObserver
 from cloister.server.dispatch import Timeouts
 from cloister.server.ports import Participants
-from cloister.server.report import RoundReport
+from cloister.server.report import RoundReport, SetScores
 from cloister.server.run_directory import RunDirectory
 from cloister.server.study import ServerStudy
 from cloister.server.unused_run import held
@@ -57,6 +58,7 @@ class Events:
         on_round: A round was closed.
         on_note: What stays to be read: how many privacy units there are.
         on_warning: Something that is seldom meant.
+        on_untrained: What the adapter scores before round 1, by public set.
         on_base: How the base's texts become vectors, and why so.
     """
 
@@ -66,6 +68,7 @@ class Events:
     on_note: Callable[[str], None] = lambda text: None
     on_warning: Callable[[str], None] = lambda text: None
     on_base: Callable[[str], None] = lambda text: None
+    on_untrained: Callable[[SetScores], None] = lambda scores: None
 
 
 def simulate(
@@ -156,6 +159,7 @@ def open_coordinator(
         for warning in counted.warnings:
             events.on_warning(warning)
     workspace = workspace_of(simulated)
+    events.on_base(f"device: {device_words(workspace.network.device)}")
     if workspace.network.pooling is not None:
         events.on_base(f"pooling: {workspace.network.pooling}")
     if isinstance(workspace.task, CausalChat):
@@ -194,6 +198,10 @@ class Teller(RunObserver):
     def warning(self, text: str) -> None:
         """Tells what is seldom meant."""
         self._events.on_warning(text)
+
+    def untrained(self, scores: SetScores) -> None:
+        """Tells of round 0."""
+        self._events.on_untrained(scores)
 
     def round_closed(self, report: RoundReport) -> None:
         """Writes the round's figures, and tells of it."""

@@ -36,6 +36,7 @@ from cloister.simulation.plans import plans_of
 from cloister.simulation.policies import simulated_budget, simulated_policy
 from cloister.tasks.public_labels import study_labels
 from cloister.training.machine import on_machine
+from cloister.training.memory import kept_moments
 from cloister.training.units import EncodedUnits, encode_units
 from cloister.training.workspace import Workspace, open_workspace
 
@@ -109,6 +110,8 @@ def _open(recipe: Recipe) -> Workspace:
         recipe.task.labels,
         recipe.study.seed,
         frozen_cache_gib=recipe.machine.frozen_cache_gib,
+        device=recipe.machine.device,
+        attention=recipe.machine.attention,
     )
 
 
@@ -235,6 +238,9 @@ class SimulatedSites:
             seed=self.recipe.study.seed,
             personal=PersonalAdapter.beside(path, digest)
             if workspace.kept or self.recipe.training.personal
+            else None,
+            optimizer=PersonalAdapter.of_optimizer(path, digest)
+            if kept_moments(self.recipe.training)
             else None,
             rank=rank_of(study, name),
             keys=_epoch_keys(ledger.public_key) if plan.sharing is not None else None,

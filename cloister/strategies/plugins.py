@@ -228,4 +228,9 @@ def _traits(name: str, made: Any) -> Traits:
             f"{KEY}: traits of {name}: takes_weights is for linear strategies, whose mean is "
             "weighted for them; give constants as options of its own"
         )
+    if traits.is_linear and hasattr(made, "left_out"):
+        raise UsageError(
+            f"{KEY}: traits of {name}: a linear strategy is given means and cannot leave updates "
+            "out; take is_linear or left_out away"
+        )
     return traits

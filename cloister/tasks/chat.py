@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -13,10 +14,11 @@ from cloister.data.records import ChatRecord, Message, Record, RecordKind
 from cloister.errors import MisfitError
 from cloister.tasks.collate import collate
 from cloister.tasks.config import TaskConfig, TaskKind
-from cloister.tasks.cut import cut_text, cut_turns
+from cloister.tasks.cut import cut_text, cut_turns, last_text, last_turns
 from cloister.tasks.losses import mean_within_record, token_losses
 from cloister.tasks.task import IGNORE, Batch, BatchShape, Example
 from cloister.tasks.template import ChatTemplate
+from cloister.tasks.turns import Rendered, before, rendered
 from cloister.tasks.words import needs_fast
 
 # For tokenizers without a template of their own. Plain words, because a small vocabulary has no
@@ -30,7 +32,9 @@ PLAIN_TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 
-UNFOUND = "the assistant's turns cannot be found in its rendered conversation"
+NO_PAIR = "it is no pair of a chosen and a rejected reply"
+# β of the paper's experiments with dialogues.
+DPO_BETA = 0.1
 TASK = {"kind": "causal-lm", "records": "messages"}
 
 
@@ -39,7 +43,14 @@ def make(
 ) -> CausalChat:
     """Binds the task, which has no labels; see `build_task`."""
     needs_fast(config.kind, tokenizer)
-    return CausalChat(tokenizer, chat_template(config, tokenizer), config.max_length, pad_id)
+    return CausalChat(
+        tokenizer,
+        chat_template(config, tokenizer),
+        config.max_length,
+        pad_id,
+        config.truncation_side or "right",
+        (config.dpo_beta or DPO_BETA) if config.loss == "dpo" else None,
+    )
 
 
 def chat_template(config: TaskConfig, tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
@@ -65,27 +76,47 @@ class CausalChat:
         template: Of a conversation.
         max_length: Longest conversation in tokens.
         pad_id: Token id of padding.
+        truncation_side: What is cut of a longer record: its end (`right`) or its beginning.
+        dpo_beta: β of direct preference optimization; None: next tokens are learnt.
     """
 
     tokenizer: PreTrainedTokenizerBase
     template: ChatTemplate
     max_length: int
     pad_id: int
+    truncation_side: str = "right"
+    dpo_beta: float | None = None
     labels: tuple[str, ...] = ()
     kind: TaskKind = "causal-lm"
     record_kind: RecordKind = "messages"
     primary_metric: str = "perplexity"
 
     def encode(self, record: Record) -> Example:
-        """Tokenizes a conversation once, and marks the tokens of the assistant's turns.
+        """Tokenizes a conversation once, and marks the tokens of the assistant's turns; of a pair
+        in both conversations, where preferences are learnt: what these share cancels.
 
         Raises:
-            MisfitError: The template does not render the conversation, or does not render its
-                beginning as the beginning of the whole, so that the turns cannot be found in it.
+            MisfitError: The template does not render the conversation, or not so that the
+                assistant's turns can be found in it (`cloister.tasks.turns`); or preferences are
+                learnt and it is no pair.
         """
         assert isinstance(record, ChatRecord)
-        text, spans = self._render(cut_turns(record.messages, self.max_length))
-        encoded = self._tokens(cut_text(text, self.max_length), offsets=True)
+        if self.dpo_beta is None:
+            return self._encoded(record)
+        if record.rejected is None:
+            raise MisfitError(
+                NO_PAIR, f'{NO_PAIR}, which task.loss = "dpo" needs; leave it out of the data'
+            )
+        rejected = self._encoded(ChatRecord(record.rejected))
+        return replace(self._encoded(ChatRecord(record.messages)), rejected=rejected)
+
+    def _encoded(self, record: ChatRecord) -> Example:
+        whole = self._whole(record)
+        is_left = self.truncation_side == "left"
+        text = (last_text if is_left else cut_text)(whole.text, self.max_length)
+        ahead = len(whole.text) - len(text) if is_left else 0
+        spans = [(first - ahead, last - ahead) for first, last in whole.spans]
+        encoded = self._tokens(text, offsets=True, frame=self.frames or record.text is not None)
         # Some tokenizers trim spaces off offsets, which leaves a token of spaces alone no width;
         # it is learnt where it stands inside a turn. A frame's own tokens are at (0, 0), in none.
         target = [
@@ -94,9 +125,19 @@ class CausalChat:
                 encoded["input_ids"], encoded["offset_mapping"], strict=True
             )
         ]
-        length = self.max_length
-        ids = tuple(encoded["input_ids"][:length])
-        return Example(ids or (self.pad_id,), tuple(target[:length]) or (IGNORE,))
+        kept = slice(-self.max_length, None) if is_left else slice(self.max_length)
+        ids = tuple(encoded["input_ids"][kept])
+        return Example(ids or (self.pad_id,), tuple(target[kept]) or (IGNORE,))
+
+    def _whole(self, record: ChatRecord) -> Rendered:
+        """A record as text, with what of it is learnt: of a text all, with its end."""
+        is_left = self.truncation_side == "left"
+        if record.text is None:
+            cut = last_turns if is_left else cut_turns
+            return self._render(cut(record.messages, self.max_length))
+        text = (last_text if is_left else cut_text)(record.text, self.max_length)
+        ends = "" if _ends_itself(self.tokenizer) else self.tokenizer.eos_token or ""
+        return Rendered(text + ends, ((0, len(text + ends)),))
 
     @property
     def frames(self) -> bool:
@@ -110,8 +151,8 @@ class CausalChat:
 
     def whole_prompt(self, record: ChatRecord) -> tuple[int, ...]:
         """Token ids up to where the last assistant turn begins, however many."""
-        text = self._before(record.messages, _last_assistant(record))
-        return tuple(self._tokens(text, offsets=False)["input_ids"])
+        text = before(self._apply, record.messages, _last_assistant(record))
+        return tuple(self._tokens(text, offsets=False, frame=self.frames)["input_ids"])
 
     def last_turn(
         self, record: ChatRecord
@@ -125,10 +166,14 @@ class CausalChat:
         Raises:
             MisfitError: As `encode`.
         """
-        text, spans = self._render(record.messages)
-        encoded = self._tokens(text, offsets=True)
+        found = self._render(record.messages)
+        encoded = self._tokens(found.text, offsets=True, frame=self.frames)
         tokens = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
-        return text, spans[-1], [(token, (start, end)) for token, (start, end) in tokens]
+        return (
+            found.text,
+            found.spans[-1],
+            [(token, (start, end)) for token, (start, end) in tokens],
+        )
 
     def reference_text(self, record: ChatRecord) -> str:
         """Returns the last assistant turn, which replies are compared with."""
@@ -141,46 +186,34 @@ class CausalChat:
     def record_losses(self, logits: Tensor, batch: Batch) -> Tensor:
         """Mean next-token cross-entropy over each record's assistant tokens, [B]."""
         target = batch.target[:, 1:].to(logits.device)
-        return mean_within_record(token_losses(logits[:, :-1], target), target)
+        return self.means(token_losses(logits[:, :-1], target), batch)
+
+    def means(self, losses: Tensor, batch: Batch) -> Tensor:
+        """Of each record one loss, [B], of its losses of next tokens, [B, T - 1]: their mean, or of
+        a pair's sequence their weighted sum."""
+        weights = [0.0 if one.weight is None else one.weight for one in batch.examples]
+        if not any(one.weight is not None for one in batch.examples):
+            return mean_within_record(losses, batch.target[:, 1:].to(losses.device))
+        weights += [0.0] * (len(losses) - len(weights))
+        return losses.sum(dim=1) * torch.tensor(weights, device=losses.device)
 
     def meter(self) -> ChatMeter:
         """Returns a new meter of perplexity and loss."""
         return ChatMeter(self)
 
-    def _render(self, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
-        """The whole text, and the character spans of the assistant's turns."""
-        whole = self._apply(messages, generation=False)
-        spans = []
-        for index, message in enumerate(messages):
-            if message.role == "assistant":
-                before = self._before(messages, index)
-                after = self._apply(messages[: index + 1], generation=False)
-                if not (whole.startswith(before) and whole.startswith(after.rstrip("\n"))):
-                    raise MisfitError(
-                        UNFOUND,
-                        "task.chat_template: a conversation's beginning is not rendered as the "
-                        "beginning of the whole, so the assistant's turns cannot be found; set a "
-                        "template that renders turn by turn",
-                    )
-                spans.append((len(before), len(after.rstrip("\n"))))
-        return whole, spans
+    def _render(self, messages: Sequence[Message]) -> Rendered:
+        """The whole text, and the characters of the assistant's turns that are learnt."""
+        marked = self.template.marked(messages, self.tokenizer.special_tokens_map)
+        return rendered(self._apply, messages, marked)
 
-    def _before(self, messages: Sequence[Message], index: int) -> str:
-        """The text up to where a turn of the assistant begins."""
-        if index > 0:
-            return self._apply(messages[:index], generation=True)
-        # An empty conversation cannot be rendered: an opening turn begins where its content does.
-        opening = self._apply(messages[:1], generation=False)
-        return opening[: max(opening.rfind(messages[0].content.strip()), 0)].rstrip(" ")
-
-    def _apply(self, messages: Sequence[Message], *, generation: bool) -> str:
+    def _apply(self, messages: Sequence[Message], generation: bool) -> str:
         special = self.tokenizer.special_tokens_map
         return self.template.render(messages, special, generation=generation)
 
-    def _tokens(self, text: str, *, offsets: bool) -> Mapping[str, list]:  # type: ignore[type-arg]
+    def _tokens(self, text: str, *, offsets: bool, frame: bool) -> Mapping[str, list]:  # type: ignore[type-arg]
         encoded: Mapping[str, list] = self.tokenizer(  # type: ignore[type-arg]
             text,
-            add_special_tokens=self.frames,
+            add_special_tokens=frame,
             return_offsets_mapping=offsets,
             verbose=False,  # no warning of a long text: it is cut afterwards
         )
@@ -202,19 +235,22 @@ class ChatMeter:
     """Sums losses over tokens and over records."""
 
     task: CausalChat
-    _token_loss: float = 0.0
+    # Of each batch, on its device, so that nothing waits for it: token losses, record losses.
+    _sums: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     _tokens: int = 0
-    _record_loss: float = 0.0
     _records: int = 0
 
     def add(self, logits: Tensor, batch: Batch) -> None:
         """Takes one batch, logits [B, T, V]."""
         target = batch.target[:, 1:].to(logits.device)
-        losses = token_losses(logits[:, :-1], target)
-        self._token_loss += float(losses.sum())
-        self._tokens += int((target != IGNORE).sum())
-        self._record_loss += float(mean_within_record(losses, target).sum())
-        self._records += len(target)
+        self.add_losses(token_losses(logits[:, :-1], target), batch)
+
+    def add_losses(self, losses: Tensor, batch: Batch) -> None:
+        """Takes one batch, losses of next tokens [B, T - 1]."""
+        losses = losses.detach()
+        self._sums.append((losses.sum(), self.task.means(losses, batch).sum()))
+        self._tokens += int((batch.target[:, 1:] != IGNORE).sum())
+        self._records += len(batch.target)
 
     def result(self) -> dict[str, float]:
         """Perplexity over all assistant tokens, and mean loss over records.
@@ -223,9 +259,10 @@ class ChatMeter:
             Perplexity is infinite where there is no assistant token at all, so that nothing
             predicted never passes for everything predicted, and where it is no float any more.
         """
+        tokens, records = (sum(float(one[n]) for one in self._sums) for n in (0, 1))
         return {
-            "perplexity": _perplexity(self._token_loss, self._tokens),
-            "loss": self._record_loss / max(self._records, 1),
+            "perplexity": _perplexity(tokens, self._tokens),
+            "loss": records / max(self._records, 1),
         }
 
     def report(self) -> Mapping[str, Mapping[str, float]]:

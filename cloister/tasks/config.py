@@ -6,10 +6,10 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cloister.bounds import MOST_NAME, Between, Items, Text, shortened
+from cloister.bounds import LARGE, MOST_NAME, SMALL, Between, Items, Text, shortened
 from cloister.data.records import RecordKind
 from cloister.errors import UsageError
-from cloister.fields import ELSEWHERE, called, check_bounds, whole_table
+from cloister.fields import ELSEWHERE, LATER, called, check_bounds, whole_table
 from cloister.plugins import is_plugin_name
 from cloister.tasks.registry import BUILT_IN
 
@@ -25,6 +25,10 @@ MOST_LABELS = 5000
 LONGEST_LABEL = 256
 # Three times the longest template that we found on the hub (about 20,000 characters).
 LONGEST_TEMPLATE = 65_536
+# A question with a few examples: a sixteenth of the longest template.
+LONGEST_PROMPT = 4096
+# What stands for the text in `task.prompt`.
+SLOT = "{text}"
 # The context of today's long language models.
 LONGEST_RECORD = 131_072
 # Options of a plug-in: a few numbers and words.
@@ -68,9 +72,19 @@ class TaskConfig:
             classification). Empty: taken from the public test and validation sets, which only a
             simulation may do and states in its run's `recipe.toml`; a deployment declares them.
             They are never read off private records, which would leak.
-        max_length: Longest record in tokens; what is longer is cut at its end.
+        max_length: Longest record in tokens; what is longer is cut at its end, or where
+            `truncation_side` says.
         chat_template: Jinja template of a conversation; absent: the tokenizer's own, else a plain
             built-in one.
+        prompt: Of sequence classification: what is read around a text, with `{text}` once where it
+            goes, as in `"Review: {text} Sentiment:"`. Too long a text is cut, never the prompt. A
+            decoder's last token then answers a question. Absent: the text alone.
+        truncation_side: Of a conversation or raw text longer than `max_length`: `right` cuts its
+            end, `left` its beginning, which keeps the last turn. Absent: `right`.
+        loss: Of conversations: `dpo` learns from pairs (columns `prompt`, `chosen`, `rejected`)
+            that the chosen reply is preferred, against the base without its adapter (Rafailov et
+            al. 2023, arXiv:2305.18290). Absent: next tokens, of a pair the chosen reply's.
+        dpo_beta: β of `dpo`: how far the adapter may go from the base; absent: 0.1, the paper's.
         plugin: Where `kind` is a plug-in's: which code it stands for.
     """
 
@@ -85,6 +99,16 @@ class TaskConfig:
         default=128, metadata=called("max_len max_seq_length max_tokens")
     )
     chat_template: Annotated[str, Text(LONGEST_TEMPLATE, lines=True)] | None = None
+    prompt: Annotated[str, Text(LONGEST_PROMPT, lines=True)] | None = field(
+        default=None, metadata={**LATER, **called("prompt_template instruction")}
+    )
+    truncation_side: Literal["right", "left"] | None = field(
+        default=None, metadata={**LATER, **called("truncation truncate_side")}
+    )
+    loss: Literal["dpo"] | None = field(default=None, metadata=LATER)
+    dpo_beta: Annotated[float, Between(SMALL, LARGE)] | None = field(
+        default=None, metadata={**LATER, **called("beta")}
+    )
     plugin: TaskPlugin | None = field(default=None, metadata=ELSEWHERE)
 
     def __post_init__(self) -> None:
@@ -95,6 +119,27 @@ class TaskConfig:
             raise UsageError(f"kind: {shortened(self.kind)} given; the name of a plug-in needed")
         if len(set(self.labels)) != len(self.labels):
             raise UsageError("labels: each may be named once only")
+        if self.loss is not None and self.kind != "causal-lm":
+            raise UsageError(f"loss: {self.loss} given; it is of causal-lm alone")
+        if self.dpo_beta is not None and self.loss != "dpo":
+            raise UsageError('dpo_beta: given without loss = "dpo", whose β it is')
+        if self.prompt is not None and self.prompt.count(SLOT) != 1:
+            raise UsageError(
+                f"prompt: {self.prompt.count(SLOT)} times {SLOT} in it; it is needed once, where "
+                "the text goes"
+            )
+        if self.prompt is not None and self.kind != "sequence-classification":
+            raise UsageError(
+                f"prompt: given for {shortened(self.kind)}; of sequence-classification alone: a "
+                "sentence's tags and a conversation's turns have no place in it, and a plug-in "
+                "reads texts in its own way"
+            )
+
+        if self.truncation_side is not None and self.kind != "causal-lm":
+            raise UsageError(
+                f"truncation_side: given for {shortened(self.kind)}; of causal-lm alone: other "
+                "tasks cut a record at its end"
+            )
 
     @property
     def records(self) -> RecordKind:

@@ -54,6 +54,16 @@ def cut_text(text: str, max_length: int) -> str:
     return text[: most_characters(max_length)]
 
 
+def last_text(text: str, max_length: int) -> str:
+    """A text from its last so many characters on, for `task.truncation_side = "left"`.
+
+    Args:
+        text: Of a record.
+        max_length: Longest record in tokens.
+    """
+    return text[-most_characters(max_length) :]
+
+
 def cut_words(words: tuple[str, ...], max_length: int) -> tuple[str, ...]:
     """A sentence's first words, up to its most characters; each word counts as one more.
 
@@ -88,4 +98,27 @@ def cut_turns(messages: tuple[Message, ...], max_length: int) -> tuple[Message, 
             break
         kept.append(message)
         left -= len(message.content)
+    return tuple(kept)
+
+
+def last_turns(messages: tuple[Message, ...], max_length: int) -> tuple[Message, ...]:
+    """A conversation's last turns, for `task.truncation_side = "left"`: see `cut_turns`.
+
+    Where turns are left out, the first that stays is no reply to one that is gone.
+
+    Args:
+        messages: Of a record.
+        max_length: Longest record in tokens.
+    """
+    left, kept = most_characters(max_length), []
+    for message in reversed(messages[-most_turns(max_length) :]):
+        if len(message.content) >= left:
+            kept.append(replace(message, content=message.content[-left:]))
+            break
+        kept.append(message)
+        left -= len(message.content)
+    kept.reverse()
+    if len(kept) < len(messages):
+        asked = [place for place, message in enumerate(kept[:-1]) if message.role == "user"]
+        kept = kept[asked[0] :] if asked else kept
     return tuple(kept)

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from operator import index
 from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
 
 from cloister.data.records import Record, RecordKind
-from cloister.errors import CloisterError, PluginError
+from cloister.errors import PluginError
 from cloister.tasks.config import TaskPlugin
 from cloister.tasks.task import Batch, BatchShape, Example, Meter
 
@@ -41,11 +43,25 @@ class GuardedTask:
             self._fail("labels", "none; the network has an output for each")
 
     def encode(self, record: Record) -> Example:
-        """Turns a record into tokens; what is no example counts as a record that cannot be used."""
-        example = self._made.encode(record)
+        """Turns a record into tokens.
+
+        Raises:
+            TypeError: The plug-in returned something else than token ids and a class, or one for
+                each token; or it asked Python to exit. The record counts as one that cannot be
+                used; what else the plug-in raises counts so, too.
+        """
+        try:
+            example = self._made.encode(record)
+        except SystemExit:  # is no Exception: it would end the site's process by one record
+            raise TypeError("SystemExit") from None
         if not isinstance(example, Example) or not 0 < len(example.input_ids) <= self.max_length:
             raise TypeError("no Example of 1 to max_length tokens")
-        return example
+        target = example.target  # NumPy's and torch's integers become Python's
+        return replace(
+            example,
+            input_ids=tuple(map(index, example.input_ids)),
+            target=tuple(map(index, target)) if isinstance(target, tuple) else index(target),
+        )
 
     def collate(self, examples: Sequence[Example], shape: BatchShape | None = None) -> Batch:
         """Pads examples."""
@@ -74,7 +90,7 @@ class GuardedTask:
     def _call(self, what: str, call: Callable[[], Given]) -> Given:
         try:
             return call()
-        except CloisterError:
+        except PluginError:
             raise
         except (Exception, SystemExit) as error:
             self._fail(what, type(error).__name__, error)

@@ -16,7 +16,8 @@ from cloister.data.records import Record, RecordKind, TextRecord
 from cloister.errors import MisfitError, UsageError
 from cloister.tasks.collate import collate
 from cloister.tasks.config import TaskConfig, TaskKind
-from cloister.tasks.cut import cut_text
+from cloister.tasks.cut import cut_text, most_characters
+from cloister.tasks.prompt import Prompt
 from cloister.tasks.task import UNKNOWN_LABEL, Batch, BatchShape, Example
 
 TASK = {"kind": "sequence-classification", "records": "text"}
@@ -28,7 +29,10 @@ def make(
     """Binds the task; see `build_task`."""
     if len(labels) < 2:
         raise UsageError(f"task.labels: {len(labels)} given or found; at least 2 are needed")
-    return SequenceClassification(labels, tokenizer, config.max_length, pad_id)
+    prompt = None if config.prompt is None else Prompt.of(config.prompt)
+    if prompt is not None:
+        prompt.check(tokenizer, config.max_length)
+    return SequenceClassification(labels, tokenizer, config.max_length, pad_id, prompt)
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,14 @@ class SequenceClassification:
         tokenizer: The base's.
         max_length: Longest text in tokens.
         pad_id: Token id of padding.
+        prompt: What is read around a text; None: nothing.
     """
 
     labels: tuple[str, ...]
     tokenizer: PreTrainedTokenizerBase
     max_length: int
     pad_id: int
+    prompt: Prompt | None = None
     kind: TaskKind = "sequence-classification"
     record_kind: RecordKind = "text"
     primary_metric: str = "accuracy"
@@ -60,9 +66,25 @@ class SequenceClassification:
                 f"({listed(self.labels)}); "
                 "correct the file, or name it in task.labels",
             )
-        text = cut_text(record.text, self.max_length)
-        ids = self.tokenizer(text, truncation=True, max_length=self.max_length)["input_ids"]
+        ids = self._tokens(record.text)
         return Example(tuple(ids) or (self.pad_id,), self.labels.index(record.label))
+
+    def _tokens(self, text: str) -> list[int]:
+        if self.prompt is not None:
+            return self.prompt.encode(self.tokenizer, text, self.max_length)
+        looked_at = cut_text(text, self.max_length)
+        ids: list[int] = self.tokenizer(looked_at, truncation=True, max_length=self.max_length)[
+            "input_ids"
+        ]
+        return ids
+
+    def is_cut(self, text: str) -> bool:
+        """Whether a text is longer than what is read of it."""
+        if len(text) > most_characters(self.max_length):
+            return True
+        whole = text if self.prompt is None else self.prompt.around(text)
+        # Without a limit a tokenizer warns of texts beyond the base's positions: they are cut.
+        return len(self.tokenizer(whole, verbose=False)["input_ids"]) > self.max_length
 
     def collate(self, examples: Sequence[Example], shape: BatchShape | None = None) -> Batch:
         """Pads texts into a batch."""

@@ -6,6 +6,7 @@ its owner is told.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -20,16 +21,20 @@ from cloister.printable import one_line
 from cloister.tasks.template_rules import MOST_SAID, UNREADABLE, check_template
 from cloister.tasks.template_sandbox import (
     LONGEST_TEXT,
+    MARKS,
     Names,
     Sandbox,
     bounded_range,
     counted_steps,
     fits,
 )
+from cloister.tasks.turns import Rendered
 
 # A base's own template may print the date. A record's tokens must not change from day to day, so
 # it always gets the day that Llama 3.2's template falls back on.
 TODAY = date(2024, 7, 26)
+
+_GENERATION = re.compile(r"\{%[-+]?\s*generation\b")
 
 UNRENDERED = "its conversation cannot be rendered by the template"
 
@@ -72,9 +77,45 @@ class ChatTemplate:
         Guarantees:
             A function of template, messages and special tokens alone, on every day and machine.
         """
+        return self._render(messages, special_tokens, generation, ("", ""))
+
+    def marked(
+        self, messages: Sequence[Message], special_tokens: Mapping[str, object]
+    ) -> Rendered | None:
+        """Renders a conversation, with what the template's `{% generation %}` blocks mark.
+
+        Returns:
+            None where the template has no such block.
+
+        Raises:
+            MisfitError: As `render`.
+        """
+        if not _GENERATION.search(self.text):
+            return None
+        number = 0
+        while any(f"\ue000{number}" in message.content for message in messages):
+            number += 1
+        marks = f"\ue000{number}\ue001", f"\ue000{number}\ue002"  # of private use: no text's own
+        text = self._render(messages, special_tokens, False, marks)
+        plain, spans = "", []
+        for piece in text.split(marks[0]):
+            inside, found, after = piece.partition(marks[1])
+            if found:
+                spans.append((len(plain), len(plain) + len(inside)))
+            plain += inside + after
+        return Rendered(plain, tuple(spans))
+
+    def _render(
+        self,
+        messages: Sequence[Message],
+        special_tokens: Mapping[str, object],
+        generation: bool,
+        marks: tuple[str, str],
+    ) -> str:
         values = {
             **special_tokens,
-            "messages": [{"role": m.role, "content": m.content} for m in messages],
+            **dict(zip(MARKS, marks, strict=True)),
+            "messages": [{"role": self._role(m), "content": m.content} for m in messages],
             "tools": None,
             "documents": None,
             "add_generation_prompt": generation,
@@ -89,6 +130,11 @@ class ChatTemplate:
                 f"task.chat_template: turns of {roles} cannot be rendered ({why}); set a "
                 "template that takes such conversations, or leave them out of the data",
             ) from error
+
+    def _role(self, message: Message) -> str:
+        """A turn's role; a developer's is the system's where the template knows no developer."""
+        known = message.role != "developer" or "developer" in self.text
+        return message.role if known else "system"
 
 
 def _text(template: Template, values: Mapping[str, object]) -> str:

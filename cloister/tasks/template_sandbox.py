@@ -17,6 +17,7 @@ from typing import Any
 from jinja2 import TemplateError, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
+from jinja2.filters import do_indent
 from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -67,6 +68,7 @@ _KEPT_FILTERS = (
     "d",
     "list",
     "items",
+    "dictsort",
     "reverse",
     "int",
     "float",
@@ -76,6 +78,10 @@ _KEPT_FILTERS = (
     "reject",
     "rejectattr",
 )
+# What Jinja's compiler adds to a call within a loop or a block.
+_SCOPES = ("_loop_vars", "_block_vars")
+# What a template's `{% generation %}` blocks begin and end with: empty, or marks to look for.
+MARKS = ("_generation_begin", "_generation_end")
 # Whole numbers up to here are exact as float64; a template that counts needs no larger ones.
 _LARGEST = 2**53
 
@@ -128,14 +134,18 @@ class Names(Namespace):
 
 
 class _Generation(Extension):
-    """`{% generation %}…{% endgeneration %}` marks assistant tokens; here it renders its body."""
+    """`{% generation %}…{% endgeneration %}` renders its body between two variables, `MARKS`."""
 
     tags = {"generation"}  # noqa: RUF012  as Jinja declares it
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
-        """Parses the block to its body."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        """Parses the block to its body and what is around it."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        begin, end = (
+            nodes.Output([nodes.Name(name, "load", lineno=line)], lineno=line) for name in MARKS
+        )
+        return [begin, *body, end]
 
 
 def bounded_range(*numbers: int) -> range:
@@ -166,6 +176,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.filters = {
             **kept,
             "replace": _replace,
+            "indent": _indent,
             "join": _join,
             "string": str,
             "safe": str,
@@ -203,7 +214,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """Calls an object and counts it as a step."""
         owner = getattr(__obj, "__self__", None)
         if isinstance(owner, str) and __obj.__name__ == "replace":
-            return _replace(owner, *args, **kwargs)
+            own = {name: value for name, value in kwargs.items() if name not in _SCOPES}
+            return _replace(owner, *args, **own)
         fits(_length(owner) + sum(_length(value) for value in (*args, *kwargs.values())))
         return super().call(__context, __obj, *args, **kwargs)
 
@@ -255,6 +267,12 @@ def _replace(text: str, old: str, new: str, count: int = -1) -> str:
     text = str(text)
     fits(len(text) + text.count(old) * len(new))
     return text.replace(old, new, count)
+
+
+def _indent(text: str, width: int = 4, first: bool = False, blank: bool = False) -> str:
+    text = str(text)
+    fits(len(text) + (text.count("\n") + 1) * int(width))
+    return do_indent(text, int(width), first, blank)
 
 
 def _to_json(value: Any, ensure_ascii: bool = False, sort_keys: bool = False) -> str:

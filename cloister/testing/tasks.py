@@ -36,11 +36,15 @@ class Case:
 
     Attributes:
         task: Bound to labels and tokenizer.
-        examples: At least two, of different length.
+        again: The same task, bound afresh.
+        records: At least two, of different length.
+        examples: The records, encoded in order by `task`.
         outputs: C.
     """
 
     task: Task
+    again: Task
+    records: Sequence[Record]
     examples: Sequence[Example]
     outputs: int
 
@@ -106,9 +110,9 @@ def case_of(
         config = TaskConfig(kind=kind, plugin=plugin, max_length=max_length)
     found = tuple(labels or labels_of(records, config.kind))
     tokenizer = tokenizer or word_tokenizer(records)
-    bound = build_task(config, found, tokenizer)
+    bound, again = (build_task(config, found, tokenizer) for _ in range(2))
     examples = [bound.encode(record) for record in records]
-    return Case(bound, examples, len(bound.labels) or len(tokenizer))
+    return Case(bound, again, records, examples, len(bound.labels) or len(tokenizer))
 
 
 def word_tokenizer(records: Sequence[Record]) -> PreTrainedTokenizerFast:
@@ -138,6 +142,27 @@ def _text(record: Record) -> str:
         return " ".join(record.tokens)
     assert isinstance(record, ChatRecord)
     return " ".join(message.content for message in record.messages)
+
+
+def check_encoding(case: Case) -> None:
+    """An example follows from its record alone, whatever was encoded before it."""
+    backwards = [case.again.encode(record) for record in reversed(case.records)]
+    twice = [case.task.encode(record) for record in case.records]
+    assert backwards[::-1] == list(case.examples) == twice, (
+        "a record is encoded otherwise after others; keep nothing on the object or the class that "
+        "encode changes, or one record is part of another's gradient"
+    )
+
+
+def check_memory(case: Case) -> None:
+    """Losses are a function of their batch: none of an earlier batch is remembered."""
+    first = case.losses(case.examples[:1])
+    for group in (case.examples[1:], case.examples):
+        case.losses(group)
+    assert torch.equal(first, case.losses(case.examples[:1])), (
+        "the same batch has another loss after others; keep nothing that record_losses changes, "
+        "as a running mean does"
+    )
 
 
 def check_alone(case: Case) -> None:
@@ -246,6 +271,8 @@ def _score(case: Case, groups: Sequence[Sequence[Example]]) -> dict[str, float]:
 
 
 CHECKS: tuple[Callable[[Case], None], ...] = (
+    check_encoding,
+    check_memory,
     check_alone,
     check_gradients,
     check_padding,

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cloister.bounds import LARGE, MOST_RECORDS, MOST_ROUNDS, MOST_STEPS, Between
 from cloister.errors import UsageError
-from cloister.fields import ELSEWHERE, called, check_bounds
+from cloister.fields import ELSEWHERE, LATER, called, check_bounds
 
 # Smaller steps are lost in float32 beside adapters of size 1.
 Rate = Annotated[float, Between(1e-12, LARGE)]
@@ -35,12 +35,18 @@ class TrainingConfig:
         local_steps: Optimizer steps a site takes in a round.
         learning_rate: Peak learning rate. A recipe of token classification that states none gets
             24 (`cloister.recipe.defaults`).
-        optimizer: Fresh in every round.
+        optimizer: What takes the steps at a site: `sgd`, `adamw`, or `adam-bc`, which is Adam with
+            the known variance of the noise taken off its second moment (DP-AdamBC; Tang et al.
+            2024, arXiv:2312.14334). Each site keeps its moments over the rounds, beside its
+            ledger: 8 bytes a trained parameter for Adam's, 4 for momentum's, of two rounds.
+        second_moment_floor: γ′ of `adam-bc`: the least that its second moment may be once the
+            noise is off. Absent: a tenth of the noise's variance.
         momentum: Of SGD.
         weight_decay: Decoupled in AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101); an L2 term
             in SGD.
         schedule: `constant`, or `warmup-linear`: a linear rise over `warmup_steps`, then a linear
-            fall to 0 at the study's end. Steps are counted over all rounds.
+            fall to 0 at the study's end. `warmup-cosine` falls along half a cosine. Steps are
+            counted over all rounds.
         warmup_steps: Steps of the rise.
         plain_learning_rate: Peak learning rate of the plain twin. Clipping bounds
             every step, so private training stands larger rates than plain training does. It is all
@@ -68,10 +74,13 @@ class TrainingConfig:
     )
     learning_rate: Rate = field(default=1.0, metadata=called("lr rate"))
     plain_learning_rate: Rate = 0.4
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adamw", "adam-bc"] = "sgd"
+    second_moment_floor: Annotated[float, Between(1e-24, LARGE)] | None = field(
+        default=None, metadata=LATER
+    )
     momentum: Annotated[float, Between(0.0, 1.0, below=True)] = 0.0
     weight_decay: Annotated[float, Between(0.0, LARGE)] = 0.0
-    schedule: Literal["constant", "warmup-linear"] = "warmup-linear"
+    schedule: Literal["constant", "warmup-linear", "warmup-cosine"] = "warmup-linear"
     warmup_steps: Annotated[int, Between(0, MOST_STEPS)] = 0
     update_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     proximal: Annotated[float, Between(0.0, LARGE)] = 0.0
@@ -88,6 +97,11 @@ class TrainingConfig:
         check_bounds(self)
         if self.mode == "gradient-rounds":
             self._check_gradient_rounds()
+        if self.second_moment_floor is not None and self.optimizer != "adam-bc":
+            raise UsageError(
+                f"second_moment_floor: {self.second_moment_floor:g} given, and {self.optimizer} "
+                'has none; leave it out, or set optimizer = "adam-bc"'
+            )
         if self.personal and not self.proximal:
             raise UsageError(
                 "personal: true given, and nothing pulls the sites' own adapters to the shared "

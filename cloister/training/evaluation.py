@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from cloister.models.network import Network
+from cloister.tasks.chat import ChatMeter
 from cloister.tasks.task import Example, Task
 from cloister.training.batches import physical_batches
 from cloister.training.units import singles
@@ -46,7 +47,10 @@ def evaluate(
     with torch.no_grad():
         for group in physical_batches(singles(examples), max_tokens):
             batch = task.collate([example for (example,) in group])
-            logits = network.logits(batch)
-            meter.add(logits.to(device="cpu", dtype=torch.float32), batch)
+            if isinstance(meter, ChatMeter):  # a vocabulary's logits stay where they are
+                meter.add_losses(network.token_losses(batch), batch)
+            else:
+                logits = network.logits(batch)
+                meter.add(logits.to(device="cpu", dtype=torch.float32), batch)
             on_batch(len(group))
     return Scores(meter.result(), meter.report())

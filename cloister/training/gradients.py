@@ -20,7 +20,7 @@ import torch
 from opacus.grad_sample import GradSampleHooks
 from torch import Tensor
 
-from cloister.errors import CloisterError
+from cloister.errors import CloisterError, PluginError
 from cloister.models.network import Network, trained_parameters
 from cloister.privacy.clipping import ClippedSum, clip_and_sum, empty_sum
 from cloister.privacy.products import Gradient, of_unit
@@ -29,6 +29,8 @@ from cloister.training.batches import physical_batches
 from cloister.training.linear_gradients import per_record, trained_linears
 from cloister.training.numerics import check_pinned, pinned
 from cloister.training.passes import Pass, Row, fits, passes
+from cloister.training.preferences import weighted_units
+from cloister.training.record_losses import record_losses
 from cloister.training.shapes import BatchShapes
 from cloister.training.units import UnitExamples
 
@@ -101,9 +103,12 @@ def clipped_gradient_sum(
         tuple(e for e in unit if fits(e, shapes.longest, network.vocabulary, outputs))
         for unit in units
     ]
+    ready = weighted_units(network, task, usable, shapes)
+    if ready is not usable:
+        forget(network)
     parameters = [p for _, p in trained_parameters(network)]
     total = empty_sum(parameters, bound, grid)
-    for group in _groups(usable, parameters):
+    for group in _groups(ready, parameters):
         total += _group_sum(network, task, group, parameters, bound, shapes, grid)
     return total
 
@@ -165,9 +170,8 @@ def _rows(
     """
     try:
         gradients = record_gradients(network, task, group, parameters)
-    except CloisterError:
-        raise
-    except Exception:
+    except Exception as error:
+        _check_data(error)
         forget(network)
         units = list(dict.fromkeys(row.unit for row in group.rows))
     else:
@@ -177,14 +181,23 @@ def _rows(
         own = Pass(group.shape, tuple(row for row in group.rows if row.unit == unit))
         try:
             gradients = record_gradients(network, task, own, parameters)
-        except CloisterError:
-            raise
-        except Exception:
+        except Exception as error:
+            _check_data(error)
             forget(network)
             _check_alive(network, task, own, parameters)
             failed.add(unit)
         else:
             yield own.rows, gradients
+
+
+def _check_data(error: Exception) -> None:
+    """Lets an error out that no record can have caused.
+
+    A plug-in's task may raise on a certain record. Were the round cut off by it, the word that the
+    site answers would tell that the record is there.
+    """
+    if isinstance(error, CloisterError) and not isinstance(error, PluginError):
+        raise error
 
 
 def _check_alive(network: Network, task: Task, group: Pass, parameters: Sequence[Tensor]) -> None:
@@ -202,7 +215,7 @@ def record_gradients(
 ) -> list[Gradient]:
     """Gradients of a pass's records, [B, …] a parameter; rows beyond the records are dummies'."""
     batch = task.collate([row.example for row in group.rows], group.shape)
-    losses = task.record_losses(network.logits(batch), batch)
+    losses = record_losses(network, task, batch)
     # Dummies have weight 0, and their rows are never read.
     counts = (torch.arange(len(losses)) < len(group.rows)).to(losses)
     (losses * counts).sum().backward()
@@ -216,9 +229,9 @@ def plain_gradient_sum(
     parameters = [p for _, p in trained_parameters(network)]
     for parameter in parameters:
         parameter.grad = None
-    for group in physical_batches(units, max_tokens):
+    for group in physical_batches(weighted_units(network, task, units, max_tokens), max_tokens):
         batch = task.collate([example for unit in group for example in unit])
-        losses = task.record_losses(network.logits(batch), batch)
+        losses = record_losses(network, task, batch)
         shares = torch.tensor([1 / len(unit) for unit in group for _ in unit], device=losses.device)
         (losses * shares).sum().backward()
     sums = tuple(torch.zeros_like(p) if p.grad is None else p.grad for p in parameters)

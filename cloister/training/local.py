@@ -29,6 +29,7 @@ from cloister.privacy.plan import Plan
 from cloister.tasks.task import Task
 from cloister.training.config import TrainingConfig
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks, plain_gradient_sum
+from cloister.training.memory import OptimizerMemory
 from cloister.training.optimizer import learning_rate_at, make_optimizer
 from cloister.training.shapes import BatchShapes, one_by_one
 from cloister.training.units import UnitExamples
@@ -48,6 +49,7 @@ def local_update(
     center: Adapter | None = None,
     shapes: BatchShapes | None = None,
     most_value: float | None = None,
+    memory: OptimizerMemory | None = None,
     on_step: Callable[[], None] = lambda: None,
 ) -> Adapter:
     """Runs one round's local steps.
@@ -68,6 +70,8 @@ def local_update(
             needs no proof and takes several times as long.
         most_value: The largest value that a parameter may have after a step, of either sign, as far
             as isolation was tried; None: any.
+        memory: Of the optimizer over rounds: what it starts with, and, changed in place, what it
+            ends with; None: it begins anew.
         on_step: Called after each step, for progress at the site only.
 
     Returns:
@@ -75,18 +79,18 @@ def local_update(
 
     Guarantees:
         With privacy on, a function of the noised sums alone: `plan.local_steps` releases of the
-        plan's event, whatever the records are, empty batches included.
+        plan's event, whatever the records are, empty batches included. So is what `memory` holds.
     """
     write_adapter(network, start)
-    names = [name for name, _ in trained_parameters(network)]
-    parameters = [parameter for _, parameter in trained_parameters(network)]
+    named = list(trained_parameters(network))
+    names = [name for name, _ in named]
+    parameters = [parameter for _, parameter in named]
     around = start if center is None else center
-    begun = [
-        torch.tensor(around[name], device=p.device)
-        for name, p in zip(names, parameters, strict=True)
-    ]
-    used = cut_shapes({n: tuple(p.shape) for n, p in trained_parameters(network)}, rank)
-    optimizer = make_optimizer(config, parameters)
+    begun = [torch.tensor(around[name], device=p.device) for name, p in named]
+    used = cut_shapes({n: tuple(p.shape) for n, p in named}, rank)
+    optimizer = make_optimizer(config, parameters, plan)
+    if memory is not None:
+        memory.give(optimizer, named)
     total_steps = plan.num_rounds * plan.local_steps
     first = (round_number - 1) * plan.local_steps
     private = plan.max_grad_norm is not None
@@ -114,6 +118,8 @@ def local_update(
                 _hold_within(parameters, most_value)
             optimizer.zero_grad()
             on_step()
+    if memory is not None:
+        memory.take(optimizer, named)
     delta = read_adapter(network) - around.select(names)
     return clip_update(delta, plan.max_update_norm)
 

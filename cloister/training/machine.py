@@ -6,19 +6,30 @@ coordinator does not send it, and a study's digest does not cover it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Annotated
+import re
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal
 
-from cloister.bounds import Between
-from cloister.fields import check_bounds
+from cloister.bounds import Between, Text, shortened
+from cloister.errors import UsageError
+from cloister.fields import LATER, check_bounds
 from cloister.training.config import MOST_CACHE, MOST_TOKENS, TrainingConfig
+
+# The longest is `cuda:` and the number of one of at most 100 GPUs.
+LONGEST_DEVICE = 7
+_DEVICE = re.compile(r"cpu|mps|cuda(:\d{1,2})?")
 
 
 @dataclass(frozen=True, kw_only=True)
 class MachineConfig:
-    """The `[machine]` section: how much memory training may take.
+    """The `[machine]` section: what computes, and how much memory it may take.
 
     Attributes:
+        device: `cpu`, `cuda`, `cuda:1` and so on, or `mps`; what is not here is refused, and
+            nothing falls back to the CPU. Absent or `auto`: the CUDA GPU where there is one, else
+            the CPU.
+        attention: How transformers computes attention: `sdpa` or `eager`. Absent: as it chooses
+            for the base. Which one, the machine's proof is of.
         physical_batch_tokens: Most padded tokens that go through the network at once.
         frozen_cache_gib: Memory in GiB for what enters the first adapted layer (tokens · hidden
             size · 4 bytes a record in float32); with `lora.top_layers` it saves most of the time.
@@ -30,8 +41,20 @@ class MachineConfig:
     physical_batch_tokens: Annotated[int, Between(1, MOST_TOKENS)] = 2048
     frozen_cache_gib: Annotated[float, Between(0.0, MOST_CACHE)] = 4.0
 
+    device: Annotated[str, Text(LONGEST_DEVICE, least=1)] | None = field(
+        default=None, metadata=LATER
+    )
+    attention: Literal["sdpa", "eager"] | None = field(default=None, metadata=LATER)
+
     def __post_init__(self) -> None:
         check_bounds(self)
+        if self.device == "auto":  # the same machine as one that says nothing
+            object.__setattr__(self, "device", None)
+        if self.device is not None and not _DEVICE.fullmatch(self.device):
+            raise UsageError(
+                f'device: {shortened(self.device)} given; "auto", "cpu", "cuda", "cuda:N" or '
+                '"mps" is needed'
+            )
 
 
 def on_machine(training: TrainingConfig, machine: MachineConfig) -> TrainingConfig:

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
 from torch import nn
 
+from cloister.privacy.plan import Plan
+from cloister.training.adam_bc import AdamBC, noise_variance
 from cloister.training.config import TrainingConfig
 
 
 def make_optimizer(
-    config: TrainingConfig, parameters: Iterable[nn.Parameter]
+    config: TrainingConfig, parameters: Iterable[nn.Parameter], plan: Plan
 ) -> torch.optim.Optimizer:
-    """Makes a new optimizer for one round."""
+    """Makes an optimizer that remembers nothing yet (`cloister.training.memory`).
+
+    Args:
+        config: Which.
+        parameters: What it moves.
+        plan: Whose noise `adam-bc` takes off.
+    """
+    if config.optimizer == "adam-bc":
+        return AdamBC(
+            parameters,
+            config.learning_rate,
+            noise_variance(plan.noise_multiplier, plan.max_grad_norm, plan.expected_batch_size),
+            config.second_moment_floor,
+            config.weight_decay,
+        )
     if config.optimizer == "adamw":
         return torch.optim.AdamW(
             parameters, lr=config.learning_rate, weight_decay=config.weight_decay
@@ -39,4 +56,8 @@ def learning_rate_at(config: TrainingConfig, step: int, total_steps: int) -> flo
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     falling = max(total_steps - config.warmup_steps, 1)
-    return config.learning_rate * (total_steps - step) / falling
+    left = (total_steps - step) / falling
+    if config.schedule == "warmup-cosine":
+        # Loshchilov & Hutter 2017, arXiv:1608.03983, equation 5 without restarts.
+        return config.learning_rate * (1 - math.cos(math.pi * left)) / 2
+    return config.learning_rate * left

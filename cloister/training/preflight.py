@@ -15,6 +15,7 @@ That companions do not change a record's gradient by one bit is shown by `traini
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,10 +25,13 @@ from torch import Tensor, nn
 from cloister.errors import PreflightError
 from cloister.models.network import Network, adapter_name, trained_parameters
 from cloister.models.prefix_check import TOLERANCE, coarsest, prefix_problem
+from cloister.models.token_head import hidden_states
 from cloister.privacy.products import of_unit
 from cloister.seeds import child_seed
+from cloister.tasks.chat import CausalChat
 from cloister.tasks.task import Example, Task
 from cloister.training.gradients import per_record_hooks
+from cloister.training.record_losses import record_losses
 
 # B starts at zero, where A's gradient vanishes; the check runs from a start moved by this much,
 # the deviation with which transformers starts weights.
@@ -70,8 +74,14 @@ def refuse_known(network: Network) -> None:
     """Refuses by name what is known not to have exact per-record gradients.
 
     Raises:
-        PreflightError: DoRA, adapters on embeddings, batch normalisation.
+        PreflightError: DoRA, adapters on embeddings, batch normalisation; a device without
+            float64.
     """
+    if network.device.type == "mps":
+        raise PreflightError(
+            "preflight: mps has no float64, in which clipped gradients are summed and noised; set "
+            'machine.device = "cpu", or train without privacy (no Apple GPU was tried)'
+        )
     for name, _ in trained_parameters(network):
         if "lora_magnitude_vector" in name:
             raise PreflightError(
@@ -105,7 +115,9 @@ def _check_calls(network: Network, task: Task, examples: Sequence[Example]) -> N
     Their per-record gradients would mix records, or several uses: DeBERTa puts relative positions,
     which all records share, through its query and key projections.
     """
-    calls: dict[str, list[int]] = {}
+    # Found before the calls are counted: finding it calls the network.
+    head = network.token_head if isinstance(task, CausalChat) else None
+    calls: dict[str, list[tuple[int, ...]]] = {}
     handles, device = [], network.device
     for name, module in network.named_modules():
         if any(p.requires_grad for p in module.parameters(recurse=False)):
@@ -118,39 +130,55 @@ def _check_calls(network: Network, task: Task, examples: Sequence[Example]) -> N
                 for rows in calls.values():
                     rows.clear()
                 batch = task.collate(group)
-                network(batch.input_ids.to(device), batch.attention_mask.to(device))
+                ids, mask = batch.input_ids.to(device), batch.attention_mask.to(device)
+                if head is not None:
+                    # Logits of two whole records of a long context would not fit.
+                    hidden_states(functools.partial(network, ids, mask), head)
+                else:
+                    network(ids, mask)
                 for name, rows in calls.items():
-                    _refuse_calls(name, rows, number)
+                    _refuse_calls(name, rows, (number, batch.input_ids.shape[1]))
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _noting(rows: list[int]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+def _noting(shapes: list[tuple[int, ...]]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
     def note(_: nn.Module, arguments: tuple[Any, ...]) -> None:
         first = arguments[0] if arguments else None
-        rows.append(len(first) if isinstance(first, Tensor) and first.dim() else -1)
+        shapes.append(tuple(first.shape) if isinstance(first, Tensor) else ())
 
     return note
 
 
-def _refuse_calls(name: str, rows: list[int], records: int) -> None:
+def _refuse_calls(name: str, shapes: list[tuple[int, ...]], batch: tuple[int, int]) -> None:
+    """Refuses a module by how it was called for a batch of [records, tokens]."""
     remedy = "choose other lora.target_modules, or another base"
-    if len(rows) != 1:
+    if not shapes:
         raise PreflightError(
-            f"preflight: {name} is called {len(rows)} times in a forward pass, and once is needed "
-            f"for exact per-record gradients; {remedy}"
+            f"preflight: {name} is not called in a forward pass, in which its module's weights are "
+            f"used without it or not at all, so that it would learn nothing; {remedy}"
         )
-    if rows[0] != records:
+    if len(shapes) > 1:
         raise PreflightError(
-            f"preflight: {name} gets an input of {rows[0]} rows for {records} records, so what "
-            f"it learns is not one record's; {remedy}"
+            f"preflight: {name} is called {len(shapes)} times in a forward pass, and once is "
+            f"needed for exact per-record gradients; {remedy}"
         )
+    if shapes[0][:1] == batch[:1]:
+        return
+    if shapes[0][:2] == (batch[1], batch[0]):
+        why = "takes tokens before records, so that its rows are no record's"
+    else:
+        why = "does not take the records as its rows, so that what it learns is not one record's"
+    raise PreflightError(
+        f"preflight: {name} {why} (an input of {shapes[0]} for {batch[0]} records of {batch[1]} "
+        f"tokens); {remedy}"
+    )
 
 
 def _losses(network: Network, task: Task, examples: Sequence[Example]) -> Tensor:
     batch = task.collate(examples)
-    return task.record_losses(network.logits(batch), batch)
+    return record_losses(network, task, batch)
 
 
 def _check_prefix(network: Network, task: Task, examples: Sequence[Example]) -> None:

@@ -22,10 +22,11 @@ from cloister.models.network import Network
 from cloister.models.prefix import KeptStates
 from cloister.models.prefix_check import try_prefix
 from cloister.models.state import read_adapter, read_tensors
-from cloister.models.trial import check_reads
+from cloister.models.trial import check_reads, check_reads_backwards
 from cloister.tasks.build import build_task, padding_id
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.fit import Limits, check_fit
+from cloister.tasks.label_words import label_tokens
 from cloister.tasks.task import Example, Task
 from cloister.training.config import TrainingConfig
 
@@ -112,6 +113,8 @@ def open_workspace(
     seed: int,
     *,
     frozen_cache_gib: float = 0.0,
+    device: str | None = None,
+    attention: str | None = None,
 ) -> Workspace:
     """Finds, checks and loads the base, and puts adapters and head on it.
 
@@ -126,25 +129,46 @@ def open_workspace(
         seed: The study's seed.
         frozen_cache_gib: Memory for the frozen layers' states of the records that pass, in GiB; a
             base whose states cannot be kept computes them each time.
+        device: `machine.device`; None: the GPU where there is one.
+        attention: `machine.attention`; None: as transformers chooses for the base.
 
     Raises:
         ModelFileError: The base is missing, damaged or not the expected one, or its tokenizer is
             another base's.
         UsageError: The sections do not fit the base.
+        RefusedError: The device is not on this machine.
     """
     folder = find_base(model.base)
     sha256 = check_base(folder, model.sha256)
     read_config(folder)  # a wrapper is refused by name, before its tokenizer or weights are read
     tokenizer = load_tokenizer(folder)
     bound = build_task(task, labels, tokenizer)
-    network = build_network(folder, model, lora, bound.record_kind, len(bound.labels), seed)
+    words: list[list[int]] = []
+    if lora.head == "label-words":
+        words = label_tokens(tokenizer, bound.labels, getattr(bound, "prompt", None))
+    network = build_network(
+        folder,
+        model,
+        lora,
+        bound.record_kind,
+        len(bound.labels),
+        seed,
+        words,
+        device=device,
+        attention=attention,
+    )
     limits = limits_of(network.base)
     check_fit(limits, model.base, task.max_length, tokenizer.get_vocab(), padding_id(tokenizer))
     check_reads(network, model.base, padding_id(tokenizer))
-    if frozen_cache_gib and lora.top_layers:
-        kept = _kept(sha256, model.dtype, model.quantization, lora.top_layers)
+    if bound.record_kind == "messages":
+        check_reads_backwards(network, model.base)
+    is_probe = lora.train == "none" and not lora.residual
+    adapted = 0 if is_probe else lora.top_layers
+    if frozen_cache_gib and (is_probe or adapted):
+        computed = f"{model.dtype} {model.quantization} {network.device} {attention}"
+        kept = _kept(sha256, computed, model.layers, adapted)
         network.prefix = try_prefix(
-            network, bound, limits.vocabulary or 1, lora.top_layers, kept, frozen_cache_gib
+            network, bound, limits.vocabulary or 1, adapted, kept, frozen_cache_gib
         )
     start = read_adapter(network)
     return Workspace(
@@ -162,6 +186,6 @@ def open_workspace(
 
 
 @lru_cache(maxsize=1)
-def _kept(sha256: str, dtype: str, quantization: str, top_layers: int) -> KeptStates:
+def _kept(sha256: str, computed: str, layers: int | None, adapted: int) -> KeptStates:
     """The process's frozen states: a twin, or the next seed, starts with what the last one kept."""
     return KeptStates()

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ import cloister as cl
 from cloister.errors import BadFileError, DataError, RecipeError, UsageError
 from cloister.recipe import Recipe, parse_recipe
 from cloister.recipe.schema import SECTIONS
+from tests.support.examples import tries
 
 ROWS = [{"text": "chest pain", "label": "a"}, {"text": "itchy rash", "label": "b"}] * 4
 TEST = [{"text": "no pain", "label": "a"}, {"text": "rash", "label": "b"}]
@@ -46,7 +48,7 @@ ARGUMENTS = st.fixed_dictionaries(
 SECTIONS_OF_THEIR_OWN = [name for name in SECTIONS if name not in ("study", "data")]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=tries(60))
 @given(ARGUMENTS)
 def test_a_study_and_its_toml_are_one_value(arguments: dict[str, object]) -> None:
     study = cl.Study(**arguments)  # type: ignore[arg-type]
@@ -106,8 +108,11 @@ def test_a_file_is_read_and_written(tmp_path: Path) -> None:
     assert cl.Study.from_toml(file) == cl.Study.from_toml(str(file)) == study
     with pytest.raises(UsageError, match="not written over"):
         study.save(tmp_path / "one")
-    with pytest.raises(BadFileError, match=r"none\.toml: cannot be read"):
-        cl.Study.from_toml("none.toml")
+    for name in ("none.toml", "none", "runs/none"):
+        with pytest.raises(BadFileError, match=rf"{name}: cannot be read"):
+            cl.Study.from_toml(name)
+    assert cl.Study.from_toml("") == cl.Study()
+    assert cl.Study.from_toml("[privacy]") == cl.Study()
     with pytest.raises(BadFileError, match="the text is not valid TOML"):
         cl.Study.from_toml("[data\n")
 
@@ -162,7 +167,14 @@ def test_an_alpha_deals_by_label_and_none_alike() -> None:
         ({"data": 5, "test": TEST}, UsageError, "data: int given; a file, a hub id, or a pandas"),
         ({"test": {"a": TEST}}, UsageError, "test: dict given"),
         ({"data": {"a": ROWS}}, RecipeError, "test: none given"),
-        ({"data": {"a": ROWS}, "test": ROWS}, UsageError, "test: the training data given"),
+        ({"data": {"a": ROWS}, "test": ROWS}, UsageError, "test: the training data, or"),
+        ({"data": {"a": ROWS, "b": ROWS[:3]}, "test": ROWS[:3]}, UsageError, "or one site's, giv"),
+        ({"data": {"a": "a.csv"}, "test": TEST}, UsageError, "a column that names their site"),
+        ({"data": {"x" * 300: ROWS}, "test": TEST}, UsageError, "x… given as a site's name"),
+        ({"name": ""}, RecipeError, "study.name: '' given"),
+        ({"privacy": 8}, UsageError, r"privacy: 8 given; .*cloister\.Privacy"),
+        ({"privacy": cl.Privacy}, UsageError, "privacy: <class"),
+        ({"strategy": 3}, UsageError, "strategy: 3 given"),
         ({"data": {"a/b": ROWS}, "test": TEST}, UsageError, "'a/b' given as a site's name"),
         ({"data": {"a": ROWS}, "test": TEST, "label": "intent"}, DataError, "no column 'intent'"),
         (
@@ -175,7 +187,7 @@ def test_an_alpha_deals_by_label_and_none_alike() -> None:
         ({"lora": {"rank": 4}}, RecipeError, r"lora\.rank: unknown key"),
         ({"lora": {"r": 0}, "rounds": 0}, RecipeError, r"lora\.r: 0(.|\n)*num_rounds: 0 given"),
         ({"rounds": 2, "federation": {"num_rounds": 3}}, UsageError, "num_rounds given by both"),
-        ({"lora": 4}, UsageError, "int given for a section"),
+        ({"lora": 4}, UsageError, "lora: 4 given; a dict of the section's fields"),
         ({"strategy": "fedavgg"}, RecipeError, "strategy.name"),
         ({"task": "poetry"}, RecipeError, "task.kind"),
     ],
@@ -186,6 +198,25 @@ def test_what_cannot_be_meant_is_one_message(
     with pytest.raises(error, match=said) as caught:
         cl.Study(**arguments)  # type: ignore[arg-type]
     assert isinstance(caught.value, cl.CloisterError)
+
+
+def test_numbers_of_numpy_are_those_of_python() -> None:
+    study = cl.Study(
+        rounds=np.int64(3),  # type: ignore[arg-type]
+        privacy=cl.Privacy(epsilon=np.float32(2.5), delta=np.float64(1e-6)),  # type: ignore[arg-type]
+        training={"local_steps": np.int32(2), "mode": "local-steps"},
+        public_records=np.array([1000, 2000, 1000, 900]),  # type: ignore[arg-type]
+    )
+    wanted = cl.Study(
+        rounds=3,
+        privacy=cl.Privacy(epsilon=2.5, delta=1e-6),
+        training={"local_steps": 2, "mode": "local-steps"},
+        public_records=(1000, 2000, 1000, 900),
+    )
+    assert study == wanted
+    assert study.to_toml() == wanted.to_toml()
+    with pytest.raises(RecipeError, match=r"federation\.num_rounds: 2\.0 given"):
+        cl.Study(rounds=np.float64(2))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

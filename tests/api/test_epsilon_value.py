@@ -1,7 +1,9 @@
 """`cloister.epsilon`: one number with all that it is of, held to other accountants' own."""
 
 import json
+import math
 
+import numpy as np
 import pytest
 from dp_accounting import dp_event
 from dp_accounting.pld import pld_privacy_accountant
@@ -41,6 +43,19 @@ def test_steps_of_several_kinds_compose() -> None:
     assert float(twice) == float(cl.epsilon(noise_multiplier=1.1, sample_rate=0.02, steps=2000))
 
 
+def test_numbers_of_numpy_are_taken() -> None:
+    one = cl.epsilon(noise_multiplier=np.float64(1.1), sample_rate=np.float64(0.02), steps=3)
+    assert one == cl.epsilon(noise_multiplier=1.1, sample_rate=0.02, steps=3)
+
+
+def test_noise_that_is_none_in_floats_protects_nobody() -> None:
+    assert cl.epsilon(noise_multiplier=1e-300, sample_rate=0.1, steps=1).epsilon == math.inf
+
+
+def test_a_delta_that_needs_no_epsilon_gives_zero() -> None:
+    assert float(cl.epsilon(noise_multiplier=1.0, sample_rate=0.1, steps=10, delta=0.9)) == 0.0
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -50,6 +65,15 @@ def test_steps_of_several_kinds_compose() -> None:
         ({**STEPS, "sample_rate": 1.5}, "sample rate: 1.5 given"),
         ({**STEPS, "noise_multiplier": -1.0}, "noise multiplier: -1.0 given"),
         ({**STEPS, "steps": 2.5}, "steps: 2.5 given"),
+        ({**STEPS, "steps": math.inf}, "steps: inf given"),
+        ({**STEPS, "steps": math.nan}, "steps: nan given"),
+        ({**STEPS, "noise_multiplier": "1.1"}, "noise multiplier: '1.1' given"),
+        ({**STEPS, "noise_multiplier": math.nan}, "noise multiplier: nan given"),
+        ({**STEPS, "sample_rate": True}, "sample rate: True given"),
+        ({**STEPS, "delta": "1e-5"}, "delta: '1e-5' given"),
+        ({**STEPS, "unit": ["person"]}, "unit: "),
+        ({"events": [(1.1, 0.02)]}, "events: "),
+        ({"events": 3}, "events: 3 given"),
         ({**STEPS, "unit": "site"}, "unit: 'site' given"),
         ({**STEPS, "accountant": "guess"}, "accountant: 'guess' given"),
     ],

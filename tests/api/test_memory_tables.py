@@ -115,7 +115,7 @@ def test_rows_that_do_not_fit_are_named(table: object, said: str) -> None:
         read(table)
 
 
-@pytest.mark.parametrize("table", [5, {"text": ["a"]}, "file.csv", iter(ROWS)])
+@pytest.mark.parametrize("table", [5, {"text": ["a"]}, iter(ROWS)])
 def test_what_is_no_table_is_refused(table: object) -> None:
     with pytest.raises(UsageError, match=r"given; a pandas.DataFrame, pyarrow.Table, datasets"):
         read(table)

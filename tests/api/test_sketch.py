@@ -1,5 +1,6 @@
 """The API as a researcher first writes it, run as written on a tiny base."""
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file
 
 import cloister as cl
 from cloister.ledger.ledger import Ledger
@@ -62,7 +64,7 @@ def test_the_sketch_runs_as_written(
     result = cl.simulate(study, progress=lambda row: seen.append(row["round"]))
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "")
-    assert seen == [1, 2] == list(result.rounds.index)
+    assert [0, *seen] == [0, 1, 2] == list(result.rounds.index)  # row 0: not trained yet
     assert result.rounds.test_accuracy[2] == result.test["accuracy"]
     assert list(result.sites.index) == [f"site-{i}" for i in range(5)]
     assert 7.9 < float(result.epsilon) == result.sites.epsilon.max() <= 8
@@ -80,6 +82,9 @@ def test_the_sketch_runs_as_written(
     assert sum(hits) / len(hits) == result.test["accuracy"]
     assert (saved / "adapter" / "adapter_model.safetensors").stat().st_size > 0
     assert not (saved / "data").exists()
+    assert json.loads((saved / "result.json").read_text())["run_dir"] == str(saved)
+    with pytest.raises(cl.CloisterError, match="choose one outside of it"):
+        result.save(temporary / "copy")
     assert (
         Ledger(saved / "ledgers" / "site-0.ledger").promise.epsilon == result.sites.epsilon.iloc[0]
     )
@@ -109,7 +114,7 @@ def test_sites_by_name_run_in_a_folder_that_is_kept_and_resumed(base: str, tmp_p
         cl.simulate(study, out=out, progress=stop)
     result = cl.resume(out)
     assert list(result.sites.index) == ["general", "st-marys"]
-    assert len(result.rounds) == 2
+    assert list(result.rounds.index) == [0, 1, 2]
     assert math.isinf(float(result.epsilon))
     assert "ε = ∞" in str(result)
     whole = cl.simulate(study, out=tmp_path / "unbroken")
@@ -122,6 +127,27 @@ def test_sites_by_name_run_in_a_folder_that_is_kept_and_resumed(base: str, tmp_p
         cl.simulate(study, out=out)
 
 
+@pytest.mark.nightly
+def test_rows_in_memory_run_on_ray_and_give_the_local_engine_s_adapter(
+    base: str, tmp_path: Path
+) -> None:
+    study = cl.Study(
+        model=base,
+        data={"st-marys": frame_of(60), "general": frame_of(50)},
+        test=frame_of(18),
+        privacy=cl.Privacy(enabled=False),
+        rounds=1,
+    )
+    weights = []
+    for engine in ("local", "ray"):
+        result = cl.simulate(study, out=tmp_path / engine, engine=engine)  # type: ignore[arg-type]
+        assert list(result.sites.index) == ["general", "st-marys"]
+        weights.append(load_file(result.folder / "adapter" / "adapter_model.safetensors"))
+    assert weights[0].keys() == weights[1].keys()
+    # Threads differ between the engines, and with them the order of float32 sums.
+    assert max(float(abs(weights[0][n] - weights[1][n]).max()) for n in weights[0]) < 1e-6
+
+
 def test_what_is_no_study_or_engine_is_refused(tmp_path: Path) -> None:
     with pytest.raises(cl.CloisterError, match=r"study: str given.*from_toml\(path\)"):
         cl.simulate("study.toml")  # type: ignore[arg-type]
@@ -129,6 +155,8 @@ def test_what_is_no_study_or_engine_is_refused(tmp_path: Path) -> None:
         cl.simulate(cl.Study(), engine="spark")  # type: ignore[arg-type]
     with pytest.raises(cl.CloisterError, match="engine: 'spark' given"):
         cl.resume(tmp_path, engine="spark")  # type: ignore[arg-type]
+    with pytest.raises(cl.CloisterError, match="progress: 3 given; a function is needed"):
+        cl.simulate(cl.Study(), progress=3)  # type: ignore[arg-type]
     with pytest.raises(cl.CloisterError, match="is no run's folder"):
         cl.resume(tmp_path)
 

@@ -11,7 +11,6 @@ import tests.support.mutants.noise
 import tests.support.mutants.path
 import tests.support.mutants.sampler
 import tests.support.mutants.units  # noqa: F401
-from cloister.audit import mechanism_conformance
 from cloister.audit.conformance import conformance, conformance_parts
 from cloister.audit.statistics import LEVEL, MOST_CHECKS
 from cloister.data.synthetic_records import nobody_s_records
@@ -27,6 +26,7 @@ from cloister.training.units import UnitExamples, unit_examples
 from cloister.training.workspace import Workspace, open_workspace
 from tests.support.ledgers import small_plan
 from tests.support.mutants.registry import MUTANTS, broken, of_part
+from tests.support.quick_audit import quick_audit
 from tests.support.tables import hold
 
 Audited = tuple[Workspace, tuple[UnitExamples, ...]]
@@ -49,23 +49,31 @@ def audited(base: Path, kind: TaskKind, unit: Unit = Unit.PERSON) -> Audited:
 
 
 @pytest.fixture(autouse=True)
-def few_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Releases enough to show 16 bits of seed; with production's number a test takes longer."""
-    monkeypatch.setattr(mechanism_conformance, "DRAWS", 2000)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick_audit(monkeypatch)
 
 
 def refuted(site: Audited) -> set[str]:
     return {check.name for check in conformance(*site, plan(), CONFIG) if check.refuted}
 
 
-@pytest.mark.parametrize("unit", list(Unit))
+# Every base, every kind of task and every unit is in the quick ones.
+QUICK = {
+    ("bert", "sequence-classification", Unit.PERSON),
+    ("bert", "token-classification", Unit.RECORD),
+    ("gpt2", "causal-lm", Unit.RECORD),
+    ("llama", "causal-lm", Unit.PERSON),
+}
+
+
 @pytest.mark.parametrize(
-    ("base", "kind"),
+    ("base", "kind", "unit"),
     [
-        ("bert", "sequence-classification"),
-        ("bert", "token-classification"),
-        ("gpt2", "causal-lm"),
-        ("llama", "causal-lm"),
+        pytest.param(
+            base, kind, unit, marks=[] if (base, kind, unit) in QUICK else pytest.mark.nightly
+        )
+        for base, kind in dict.fromkeys((base, kind) for base, kind, _ in sorted(QUICK))
+        for unit in Unit
     ],
 )
 def test_a_sound_path_is_not_refuted(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cloister.audit.audited_site import AuditedSite, audited_site
-from cloister.audit.conformance import conformance
+from cloister.audit.conformance import conformance_parts
 from cloister.audit.frozen_step import audit_step
 from cloister.privacy import mechanism, plan
 from cloister.privacy.entropy import OsEntropy, SeededEntropy
@@ -14,6 +14,7 @@ from cloister.privacy.shared_noise import SharedNoise
 from cloister.recipe import Recipe
 from cloister.training import gradients
 from tests.support.entropy import normals
+from tests.support.quick_audit import quick_audit
 from tests.support.studies import small_recipe
 
 ORDINARY = {
@@ -46,9 +47,17 @@ def site(recipe: Recipe) -> AuditedSite:
     return audited_site(recipe, 6, 1)
 
 
-def refuted(recipe: Recipe, site: AuditedSite, entropy: object = OsEntropy) -> set[str]:
-    checks = conformance(site.workspace, site.units, site.plan, recipe.training, entropy)  # type: ignore[arg-type]
-    return {check.name for check in checks if check.refuted}
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick_audit(monkeypatch)
+
+
+def refuted(
+    recipe: Recipe, site: AuditedSite, *names: str, entropy: object = OsEntropy
+) -> set[str]:
+    """Names of the checks that fail, of these parts; of all where none is named."""
+    parts = conformance_parts(site.workspace, site.units, site.plan, recipe.training, entropy)  # type: ignore[arg-type]
+    return {check.name for n in names or parts for check in parts[n]() if check.refuted}
 
 
 def test_a_sound_path_is_not_refuted(recipe: Recipe, site: AuditedSite) -> None:
@@ -65,7 +74,7 @@ def test_too_little_noise_is_refuted(
             0.8 * deviation, count, entropy
         ),
     )
-    assert {"noise scale", "noise in training"} <= refuted(recipe, site)
+    assert {"noise scale", "noise in training"} <= refuted(recipe, site, "noise", "path")
 
 
 def test_a_share_sized_for_sites_that_may_be_missing_is_refuted(
@@ -87,7 +96,7 @@ def test_gradients_that_are_not_clipped_are_refuted(
         return replace(total, bound=bound)
 
     monkeypatch.setattr(gradients, "clip_and_sum", unclipped)
-    assert "influence" in refuted(recipe, site)
+    assert "influence" in refuted(recipe, site, "clipping")
 
 
 def test_a_share_whose_second_half_repeats_the_first_is_refuted(
@@ -98,7 +107,7 @@ def test_a_share_whose_second_half_repeats_the_first_is_refuted(
         return np.concatenate([half, half])[:count]
 
     monkeypatch.setattr(mechanism, "discrete_gaussian", repeated)
-    assert {"noise repeats", "noise beside records"} <= refuted(recipe, site)
+    assert {"noise repeats", "noise beside records"} <= refuted(recipe, site, "noise", "path")
 
 
 def test_shares_that_are_not_integers_are_refuted(
@@ -109,11 +118,14 @@ def test_shares_that_are_not_integers_are_refuted(
         "discrete_gaussian",
         lambda deviation, count, entropy: normals(count) * deviation,
     )
-    assert {"grid", "integers"} <= refuted(recipe, site)
+    assert {"grid", "integers"} <= refuted(recipe, site, "noise", "shares")
 
 
 def test_noise_from_a_seed_is_refuted(recipe: Recipe, site: AuditedSite) -> None:
-    assert "fresh noise" in refuted(recipe, site, lambda: SeededEntropy(np.random.default_rng(1)))
+    def entropy() -> SeededEntropy:
+        return SeededEntropy(np.random.default_rng(1))
+
+    assert "fresh noise" in refuted(recipe, site, "shares", entropy=entropy)
 
 
 def test_an_attack_on_a_sum_refutes_half_the_noise_and_not_the_whole(

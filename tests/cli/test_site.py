@@ -15,6 +15,7 @@ from cloister.client.acceptance import accept
 from cloister.client.site_file import EXAMPLE, FILL_IN, TEMPLATE, SiteConfig, read_site
 from cloister.deployment.site import doctor, doctor_study
 from cloister.deployment.site.agent_folder import AgentFolder
+from cloister.deployment.site.checks import CheckLevel
 from cloister.deployment.site.open_ledger import begin_ledger
 from cloister.deployment.site.records import RecordSource
 from cloister.errors import BudgetError, RecipeError
@@ -619,6 +620,41 @@ def test_a_study_is_priced_and_tightened(folder: Path, capsys: pytest.CaptureFix
     edit(folder, 'tasks = ["sequence-classification"]', 'tasks = ["causal-lm"]')
     assert run(["site", "policy", "check", site, study]) == 4
     assert "accept.tasks" in capsys.readouterr().err
+
+
+def test_a_check_says_how_long_the_longest_message_is(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["site", "policy", "check", str(folder / "site.toml"), str(folder / "study.toml")]
+    assert run(command) == 0
+    assert "--exact loads the base" in capsys.readouterr().out
+    assert run([*command, "--exact", "--json"]) == 0
+    needed = json.loads(capsys.readouterr().out)["message_bytes"]
+    edit(folder, "[accept]", f"[accept]\nmax_message_bytes = {needed - 1}")
+    assert run([*command, "--exact"]) == 4
+    assert f"set accept.max_message_bytes = {needed} in site.toml" in capsys.readouterr().err
+    edit(folder, f"max_message_bytes = {needed - 1}", f"max_message_bytes = {needed}")
+    assert run([*command, "--exact"]) == 0
+    assert f"Its longest message has {needed:,} bytes" in capsys.readouterr().out
+
+
+def test_the_doctor_says_what_the_site_computes_on(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("cloister.models.device.DRIVERS", ())
+    file = read_site(folder / "site.toml")
+    auto = next(row for row in doctor.examine(file, None) if row.name == "device")
+    assert (auto.level, auto.detail) == (CheckLevel.PASS, "cpu, chosen by machine.device = auto")
+    monkeypatch.setattr("cloister.models.device.DRIVERS", (folder,))
+    beside = next(row for row in doctor.examine(file, None) if row.name == "device")
+    assert beside.level is CheckLevel.WARN
+    edit(folder, "[accept]", '[machine]\ndevice = "cuda"\n\n[accept]')
+    asked = read_site(folder / "site.toml")
+    missing = next(row for row in doctor.examine(asked, None) if row.name == "device")
+    assert missing.level is CheckLevel.FAIL
+    assert "can use no CUDA GPU here" in missing.detail
+    assert "nothing is computed on the CPU in its place" in missing.remedy
 
 
 def test_the_policy_is_said_in_words(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from cloister.data.records import TextRecord, TokenRecord
 from cloister.errors import UsageError
 from cloister.strategies.arithmetic import coordinate_medians, stepped, weighted_mean
 from cloister.strategies.strategy import ServerState, Strategy, Traits
-from cloister.tasks.task import Batch
+from cloister.tasks.task import Batch, Example
 from cloister.tasks.text_task import TextTask
 from cloister.testing import check_strategy, check_task
 
@@ -162,6 +162,26 @@ class Infinite(Plain):
         return -chosen[:, 0].log()
 
 
+class Numbering(Plain):
+    """Numbers tokens as they come."""
+
+    def encode(self, record: TextRecord) -> Example:  # type: ignore[override]
+        known = self.__dict__.setdefault("known", {})
+        found = super().encode(record)
+        ids = tuple(known.setdefault(token, len(known)) for token in found.input_ids)
+        return dataclasses.replace(found, input_ids=ids)
+
+
+class Averaging(Plain):
+    """Adds a running mean of the losses so far."""
+
+    def record_losses(self, logits: Tensor, batch: Batch) -> Tensor:
+        found = super().record_losses(logits, batch)
+        before = self.__dict__.get("mean", torch.zeros(()))
+        self.__dict__["mean"] = (before + found.detach().mean()) / 2
+        return found + before
+
+
 class Unscored(Plain):
     primary_metric = "accuracy"
 
@@ -181,6 +201,8 @@ def test_a_sound_task_passes_with_its_options() -> None:
         (Late, "cast them first|losses are"),
         (Dead, "nothing could be learnt"),
         (Infinite, "is not finite"),
+        (Numbering, "encoded otherwise after others"),
+        (Averaging, "another loss after others"),
     ],
 )
 def test_a_broken_task_is_told_the_rule(task: type, word: str) -> None:

@@ -18,10 +18,13 @@ from cloister.data.config import FORMATS, DataConfig
 from cloister.data.load import load
 from cloister.data.records import ChatRecord, Message, TextRecord, TokenRecord
 from cloister.errors import BadFileError
+from tests.support.examples import tries
 
 COLUMNS = DataConfig(person="patient")
 SLOW = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=tries(100),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 # Spellings that readers like to change: numbers, dates, missing values, truths, blanks, quotes.
@@ -254,7 +257,7 @@ def refusal(path: Path) -> str | None:
     return None
 
 
-@settings(SLOW, max_examples=300)
+@settings(SLOW, max_examples=tries(300))
 @given(
     data=st.one_of(
         st.binary(max_size=400),
@@ -302,7 +305,7 @@ def test_any_bytes_are_read_or_refused_as_one_bad_file(
     assert said is None or (f"train{suffix}" in said and said.isprintable())
 
 
-@settings(SLOW, max_examples=300)
+@settings(SLOW, max_examples=tries(300))
 @given(data=st.data())
 def test_a_damaged_parquet_file_is_read_or_refused_as_one_bad_file(
     tmp_path: Path, data: st.DataObject

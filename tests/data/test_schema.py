@@ -120,6 +120,46 @@ def test_a_conversation() -> None:
     )
 
 
+def test_contents_in_parts_and_every_role() -> None:
+    turns = [
+        {"role": "developer", "content": "be brief"},
+        {"role": "user", "content": [PART, {"type": "text", "text": "pain"}]},
+        {"role": "tool", "content": "{}"},
+        REPLY,
+    ]
+    record = parse({"messages": turns}, "messages")
+    assert isinstance(record, ChatRecord)
+    assert [(m.role, m.content) for m in record.messages] == [
+        ("developer", "be brief"),
+        ("user", "chest pain"),
+        ("tool", "{}"),
+        ("assistant", "rest"),
+    ]
+
+
+def test_a_text_in_place_of_turns_is_learnt_whole() -> None:
+    columns = DataConfig(messages="speech")
+    row = {"speech": "[Enter HAMLET] To be", "person": "p"}
+    assert parse(row, "messages", columns) == ChatRecord((), text="[Enter HAMLET] To be")
+
+
+def test_a_preference_is_two_conversations_with_one_beginning() -> None:
+    asked = (Message("user", "fever"),)
+    row = {"prompt": "fever", "chosen": "rest", "rejected": "run", "person": "p"}
+    expected = ChatRecord(
+        (*asked, Message("assistant", "rest")), rejected=(*asked, Message("assistant", "run"))
+    )
+    assert parse(row, "messages") == expected
+    turns = {"prompt": [OPENING], "chosen": [REPLY], "rejected": [{**REPLY, "content": "run"}]}
+    assert parse(turns, "messages") == expected
+    whole = {"chosen": [OPENING, REPLY], "rejected": [OPENING, {**REPLY, "content": "run"}]}
+    assert parse(whole, "messages") == expected
+    # A conversation where the recipe says there is one is taken before it.
+    assert parse({**row, "messages": [REPLY]}, "messages") == ChatRecord(
+        (Message("assistant", "rest"),)
+    )
+
+
 def test_columns_may_have_other_names() -> None:
     columns = DataConfig(text="note", label="icd", site="ward", person="patient")
     row = {"note": "fever", "icd": "J11", "ward": "north", "patient": Number("12"), "text": "other"}
@@ -140,6 +180,8 @@ def test_every_row_needs_a_person_where_persons_are_named(person: str | None) ->
 
 OPENING = {"role": "user", "content": "fever"}
 REPLY = {"role": "assistant", "content": "rest"}
+PART = {"type": "text", "text": "chest "}
+IMAGE = {"type": "image", "text": "x"}
 
 
 @pytest.mark.parametrize(
@@ -175,10 +217,18 @@ REPLY = {"role": "assistant", "content": "rest"}
         ("tokens", {"tokens": ["a"], "tags": ["B-"]}, "tag 'B-' is not BIO"),
         ("tokens", {"tokens": ["a"], "tags": ["o"]}, "tag 'o' is not BIO"),
         ("messages", {"text": "x"}, r"no column 'messages' \(found: text\)"),
+        ("messages", {"chosen": "a", "rejected": None}, "no column 'messages'"),
+        ("messages", {"chosen": "a", "rejected": " "}, "rejected does not end with a reply"),
+        ("messages", {"chosen": [OPENING], "rejected": "b"}, "chosen does not end with a reply"),
+        ("messages", {"chosen": Number("1"), "rejected": "b"}, "chosen must be a list of turns"),
         ("messages", {"messages": []}, "messages must be a list of turns"),
-        ("messages", {"messages": "fever"}, "messages must be a list of turns"),
+        ("messages", {"messages": " \n"}, "messages is empty; a conversation or a text is needed"),
+        ("messages", {"messages": ' [ {"role": "user"}]'}, "messages is a list written as text"),
         ("messages", {"messages": [OPENING, "rest"]}, "turn 2 needs a role"),
-        ("messages", {"messages": [{"role": "tool", "content": ""}]}, "turn 1 needs a role"),
+        ("messages", {"messages": [{"role": "bot", "content": ""}]}, "turn 1 needs a role"),
+        ("messages", {"messages": [{**OPENING, "content": []}]}, "turn 1 needs a role"),
+        ("messages", {"messages": [{**OPENING, "content": [IMAGE]}]}, "turn 1 needs a role"),
+        ("messages", {"messages": [{**OPENING, "content": [PART, "a"]}]}, "turn 1 needs a role"),
         ("messages", {"messages": [{"role": [], "content": ""}]}, "turn 1 needs a role"),
         ("messages", {"messages": [{"role": "user"}]}, "turn 1 needs a role"),
         ("messages", {"messages": [OPENING]}, "no turn of the assistant"),

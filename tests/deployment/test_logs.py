@@ -93,7 +93,11 @@ del thing
 
 def told(code: str) -> tuple[str, int]:
     done = subprocess.run(
-        [sys.executable, "-c", HEAD + code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", HEAD + code],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
     assert done.stdout == ""
     return done.stderr, done.returncode

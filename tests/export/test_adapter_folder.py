@@ -1,18 +1,21 @@
 """A released adapter gives the same logits in a plain script, and in `cloister evaluate`."""
 
 import json
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
+from cloister.cli.main import run
 from cloister.errors import AdapterFormatError, BadFileError
 from cloister.export.adapter_folder import load_released
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.run import simulate
 from cloister.simulation.study import prepare, workspace_of
+from cloister.tasks.chat import PLAIN_TEMPLATE
+from tests.support.plain_scripts import Run, plain_scripts
 from tests.support.studies import small_recipe
 
 TEXT = "the patient has a severe rash since monday"
@@ -30,6 +33,13 @@ def released(
     with torch.no_grad():
         logits = workspace.network(batch["input_ids"], batch["attention_mask"])
     return run.path, logits
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Runs a script without cloister."""
+    with plain_scripts(tmp_path_factory.mktemp("scripts")) as run:
+        yield run
 
 
 def script_of(card: str) -> str:
@@ -55,21 +65,19 @@ def script_of(card: str) -> str:
         "short residual",
     ],
 )
-def test_the_card_s_script_gives_the_same_logits(tmp_path: Path, assignments: list[str]) -> None:
+def test_the_card_s_script_gives_the_same_logits(
+    tmp_path: Path, plain: Run, assignments: list[str]
+) -> None:
     folder, expected = released(tmp_path, *assignments)
     script = script_of((folder / "adapter" / "README.md").read_text())
     assert "cloister" not in script.replace("cloister.json", "")
     program = script.replace('["…"]', json.dumps([TEXT, "fever"]))
     program += "import sys; assert 'cloister' not in sys.modules; print(logits.tolist())\n"
-    finished = subprocess.run(
-        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert finished.returncode == 0, finished.stderr
-    found = torch.tensor(json.loads(finished.stdout))
+    found = torch.tensor(json.loads(plain(program, folder)))
     assert torch.allclose(found, expected, atol=1e-5)
 
 
-def test_a_tagger_s_script_takes_words(tmp_path: Path) -> None:
+def test_a_tagger_s_script_takes_words(tmp_path: Path, plain: Run) -> None:
     data, test = tmp_path / "tags.jsonl", tmp_path / "test.jsonl"
     rows = [{"tokens": TEXT.split(), "tags": ["O"] * 7 + ["B-D"], "site": s} for s in "ab" * 10]
     for path in (data, test):
@@ -78,15 +86,13 @@ def test_a_tagger_s_script_takes_words(tmp_path: Path) -> None:
     folder, expected = released(tmp_path, kind, f"data.train='{data}'", f"data.test='{test}'")
     script = script_of((folder / "adapter" / "README.md").read_text())
     program = script.replace('["…"]', json.dumps(TEXT.split())) + "print(logits.tolist())\n"
-    finished = subprocess.run(
-        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert finished.returncode == 0, finished.stderr
-    found = torch.tensor(json.loads(finished.stdout))
+    found = torch.tensor(json.loads(plain(program, folder)))
     assert torch.allclose(found, expected[:1], atol=1e-5)
 
 
-def test_a_causal_adapter_loads_in_one_line(tmp_path: Path, llama: Path) -> None:
+def test_a_causal_adapter_loads_in_one_line(
+    tmp_path: Path, llama: Path, plain: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = tmp_path / "chats.jsonl"
     turns = [{"role": "user", "content": "rash"}, {"role": "assistant", "content": "severe rash"}]
     data.write_text(
@@ -99,12 +105,26 @@ def test_a_causal_adapter_loads_in_one_line(tmp_path: Path, llama: Path) -> None
     )
     script = script_of((folder / "adapter" / "README.md").read_text())
     program = script.replace('["…"]', json.dumps([TEXT])) + "print(logits.tolist())\n"
-    finished = subprocess.run(
-        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert finished.returncode == 0, finished.stderr
-    found = torch.tensor(json.loads(finished.stdout))
+    found = torch.tensor(json.loads(plain(program, folder)))
     assert torch.allclose(found, expected[:1], atol=1e-5)
+    _has_its_tokenizer(folder / "adapter", llama)
+    _is_exported(folder, tmp_path / "adapter.gguf", capsys)
+
+
+def _has_its_tokenizer(adapter: Path, base: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(adapter)
+    assert tokenizer.chat_template == PLAIN_TEMPLATE
+    assert tokenizer(TEXT)["input_ids"] == AutoTokenizer.from_pretrained(base)(TEXT)["input_ids"]
+    assert str(base) not in (adapter / "tokenizer_config.json").read_text()
+
+
+def _is_exported(folder: Path, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert run(["export", str(folder), "--gguf", str(file), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["gguf"] == {"file": str(file), "modules": 4}
+    assert said["vllm"] == []
+    assert file.read_bytes()[:4] == b"GGUF"
 
 
 @pytest.mark.parametrize(

@@ -220,3 +220,28 @@ def test_scripts_of_chats_give_logits_and_replies_as_cloister_does(tmp_path: Pat
         chat = ChatRecord((Message("user", "rash"), Message("assistant", "fever")))
         own = reply_to(workspace.network, task, workspace.tokenizer, task.prompt(chat))
         assert made[str(folder)]["reply"] == own
+
+
+def test_scripts_end_the_base_and_ask_the_prompt_as_the_study_did(tmp_path: Path) -> None:
+    """A base that ends after its first layer, and a long text between words that are never cut."""
+    workspaces = {}
+    for name in ("llama", "bert", "gpt2", "t5"):
+        folder = tmp_path / name
+        base = tiny(folder / "base", name, tokenizer=word_tokenizer(frame=name not in DECODERS))
+        model = ModelConfig(base=str(base), layers=1)
+        task = TaskConfig(labels=("a", "b"), max_length=LENGTH, prompt="patient {text} has acute")
+        lora = LoraConfig(train="both", top_layers=0)
+        workspace = open_workspace(model, lora, task, task.labels, 0)
+        rng = np.random.default_rng(0)
+        values = {n: 0.3 * rng.normal(size=a.shape) for n, a in workspace.start.items()}
+        about = ReleaseFacts(model, lora, task, DataConfig(), 0)
+        export(folder / "adapter", workspace, Adapter(values), about)
+        write_script(folder, model, workspace, TEXTS)
+        workspaces[folder] = workspace
+    made = run_scripts(list(workspaces))
+    records = [TextRecord(text, "a") for text in TEXTS]
+    for folder, workspace in workspaces.items():
+        expected = own_logits(workspace, records)
+        same(folder, made[str(folder)]["logits"], expected)
+        again = load_released(folder / "adapter")[1]
+        assert torch.equal(own_logits(again, records), expected)

@@ -62,6 +62,19 @@ def test_a_unit_is_exposed_to_little(unit: Path) -> None:
     assert float(score.group(1)) <= MOST_EXPOSED, done.stdout
 
 
+def test_devices_are_closed_in_the_units_and_opened_by_the_drop_in_for_gpus_alone() -> None:
+    for unit in UNITS:
+        found = settings(unit.read_text())
+        assert (found["PrivateDevices"], found["DevicePolicy"]) == (["true"], ["closed"])
+    opened = {part.stem for part in FOLDER.glob("*.conf") if "DeviceAllow" in part.read_text()}
+    assert opened == {"gpu"}
+    found = settings((FOLDER / "gpu.conf").read_text())
+    devices = {line.removesuffix(" rw") for line in found["DeviceAllow"]}
+    assert devices >= {"char-nvidia", "char-nvidiactl", "char-nvidia-uvm", "/dev/kfd"}
+    assert found["PrivateDevices"] == found["PrivateUsers"] == ["false"]
+    assert found["ProcSubset"] == ["all"]
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze: not here")
 @pytest.mark.parametrize("part", sorted(FOLDER.glob("*.conf")), ids=lambda part: part.stem)
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
@@ -148,7 +161,7 @@ def test_a_federation_runs_under_the_units_as_shipped(home: Path, tmp_path: Path
             text = as_here(FOLDER / unit, name, home, command)
             (tmp_path / f"{name}.service").write_text(text)
         with systemd(tmp_path, *(f"{name}.service" for name in units)):
-            wait_for("the study under the units", lambda: _is_over(made), 400)
+            wait_for("the study under the units", lambda: _is_over(made))
             assert made.standing("triage") is RunStatus.FINISHED, _told(made)
             _check_confinement(made)
         check_history(made, "triage")

@@ -24,6 +24,7 @@ from cloister.ledger.budget import (
 from cloister.ledger.history import request_of
 from cloister.privacy.accounting import COARSE, epsilon, rdp_at, rdp_budget
 from cloister.privacy.plan import Plan
+from tests.support.examples import tries
 from tests.support.ledgers import shared_plan, small_plan
 
 BASE = small_plan()
@@ -96,7 +97,7 @@ class Twin:
         return as_one or total <= rdp_budget(limit, half, order) * (1 - 1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=tries(60), deadline=None)
 @given(
     limit=st.sampled_from([2.6, 4.5]),
     asked=st.lists(st.sampled_from([*ALIKE] * 3 + OTHERS), min_size=1, max_size=14),
@@ -169,7 +170,7 @@ def as_it_was(request: PlannedRound, spent: Spending, budget: Budget, order: flo
     return total <= rdp_budget(budget.epsilon, budget.delta / 2, order)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=tries(40), deadline=None)
 @given(
     limit=st.sampled_from([2.6, 4.5]),
     asked=st.lists(st.sampled_from([*ALIKE, *OTHERS]), min_size=1, max_size=12),

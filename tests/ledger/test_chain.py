@@ -14,6 +14,7 @@ from cloister.canonical import canonical
 from cloister.errors import LedgerError
 from cloister.ledger.chain import ORIGIN, Entry, Head, check_anchor, follow, sign
 from cloister.ledger.signing import SMALL_ORDER, is_signed, public_hex
+from tests.support.examples import tries
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 OTHER = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
@@ -42,7 +43,7 @@ objects = st.dictionaries(st.text(), values, max_size=5)
 
 
 @given(objects, st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=tries(200))
 def test_canonical_json_knows_no_order_and_is_its_own_canonical_form(
     fields: dict[str, Any], random: Any
 ) -> None:
@@ -81,7 +82,7 @@ def test_a_whole_chain_is_followed_at_once_or_in_parts() -> None:
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=tries(300))
 def test_no_single_change_is_followed(data: st.DataObject) -> None:
     entries = chain(5)
     spot = data.draw(st.integers(0, 4))

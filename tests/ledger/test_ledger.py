@@ -229,7 +229,7 @@ def test_two_processes_race_for_the_last_of_the_budget(
         ]
         for process in both:
             process.start()
-        assert sorted(results.get(timeout=60) for _ in both) == ["lost", "won"]
+        assert sorted(results.get(timeout=600) for _ in both) == ["lost", "won"]
         for process in both:
             process.join()
         assert Ledger(path).steps == 5

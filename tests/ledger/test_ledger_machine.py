@@ -26,6 +26,7 @@ from cloister.ledger.verify import verify
 from cloister.privacy.accounting import COARSE, epsilon
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
+from tests.support.examples import tries
 from tests.support.ledgers import small_plan
 from tests.support.power_cut import memory_folder
 
@@ -234,7 +235,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 LedgerMachine.TestCase.settings = settings(
-    max_examples=80,
+    max_examples=tries(80),
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cloister.errors import ModelFileError, RefusedError
-from cloister.models import base
+from cloister.models import base, packaged
 from cloister.models.base import (
     check_base,
     find_base,
@@ -43,9 +43,9 @@ def test_a_hub_id_out_of_reach_says_what_to_do() -> None:
 def test_a_packaged_base_that_is_not_installed_names_the_extra(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(base.PACKAGED, "nobody/packaged", ("no_such_package", "model"))
+    monkeypatch.setattr(packaged, "_inside", lambda package, path: None)
     with pytest.raises(ModelFileError, match="extra `demo`"):
-        find_base("nobody/packaged")
+        find_base(DEFAULT_BASE)
 
 
 def test_a_wrong_hash_names_both(bert: Path) -> None:

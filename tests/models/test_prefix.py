@@ -9,6 +9,7 @@ import torch
 from cloister.adapter.tensors import Adapter
 from cloister.errors import PreflightError
 from cloister.models.config import LoraConfig, ModelConfig
+from cloister.models.layers import layer_list
 from cloister.models.network import trained_parameters
 from cloister.models.prefix import KeptStates
 from cloister.models.state import write_adapter
@@ -87,6 +88,35 @@ def test_kept_records_are_not_computed_again(bert: Path) -> None:
     second = opened.network.logits(batch)
     assert len(passes) == 1
     assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("base", ["bert", "gpt2", "llama"])
+def test_where_the_head_alone_trains_no_layer_is_computed_again(
+    base: str, request: pytest.FixtureRequest
+) -> None:
+    folder = request.getfixturevalue(base)
+
+    def probe(cache: float) -> Workspace:
+        model, task = ModelConfig(base=str(folder)), TaskConfig(max_length=32)
+        lora = LoraConfig(train="none")
+        return moved(open_workspace(model, lora, task, ("a", "b"), 0, frozen_cache_gib=cache))
+
+    kept, plain = probe(4.0), probe(0.0)
+    assert kept.network.prefix is not None
+    examples = plain.encode(TEXTS)
+    preflight(kept.network, kept.task, examples)
+    passes = []
+    found = layer_list(kept.network.base, 2)
+    assert found is not None
+    for layer in found[1]:
+        layer.register_forward_hook(lambda *_: passes.append(1))
+    batch = plain.task.collate(examples)
+    with torch.no_grad():
+        with kept.network.prefix.apart():
+            first, second = kept.network.logits(batch), kept.network.logits(batch)
+        assert len(passes) == 2
+        assert torch.equal(first, second)
+        assert torch.allclose(first, plain.network.logits(batch), atol=1e-5)
 
 
 def test_no_more_is_kept_than_there_is_room_for() -> None:

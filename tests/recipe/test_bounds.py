@@ -28,6 +28,7 @@ from cloister.recipe.document import KEPT
 from cloister.recipe.read import KINDS
 from cloister.strategies.config import FIELDS
 from cloister.toml_text import MOST_BYTES
+from tests.support.examples import tries
 
 # What a refusal may take: a second on an idle machine, a few copies of a text of 1 MiB.
 # `lora.r = 2000000` took 6.5 GB, 20,000 dotted parts 20 s.
@@ -351,7 +352,7 @@ SNIPPETS = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=2000)
+@settings(max_examples=tries(300), deadline=2000)
 @given(st.lists(SNIPPETS, max_size=60).map("".join) | st.text(max_size=200))
 @example('"""' + '"' * 5)
 @example("format = 1")
@@ -374,7 +375,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=2000)
+@settings(max_examples=tries(300), deadline=2000)
 @given(st.sampled_from(FIELDS_OF_ALL), VALUES)
 def test_any_value_in_a_document_is_a_study_or_one_clean_error(
     field: tuple[str, str], value: object

@@ -8,11 +8,11 @@ import pytest
 from flwr.app import Context, RecordDict
 
 from cloister.client.site_file import EXAMPLE, read_site
-from cloister.errors import RecipeError
+from cloister.errors import RecipeError, RefusedError
 from cloister.recipe import parse_recipe
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.ledgers import begin_ledgers
-from cloister.simulation.study import SimulatedSites, prepare
+from cloister.simulation.study import SimulatedSites, prepare, workspace_of
 from cloister.training.config import TrainingConfig
 from cloister.training.machine import MachineConfig, on_machine
 from tests.support.studies import small_recipe
@@ -36,6 +36,9 @@ def test_a_site_s_file_has_a_section_of_its_own(tmp_path: Path) -> None:
         ("[machine]\nthreads = 3", "machine.threads: unknown key"),
         ("[machine]\nphysical_batch_tokens = 0", "machine.physical_batch_tokens: 0 given"),
         ("[machine]\nfrozen_cache_gib = nan", "machine.frozen_cache_gib: nan given"),
+        ("[machine]\ndevice = 'gpu'", "machine.device: 'gpu' given"),
+        ("[machine]\ndevice = 'cuda:x'", "machine.device: 'cuda:x' given"),
+        ("[machine]\nattention = 'flash'", "machine.attention: 'flash' given"),
         ("[[machine]]", "a section [machine] is needed"),
     ],
 )
@@ -72,3 +75,26 @@ def test_a_run_s_file_is_a_recipe_to_start_from() -> None:
     assert again.data == person
     assert again.machine == recipe.machine
     assert again.strategy == recipe.resolved().strategy
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:1", "mps"])
+def test_a_device_is_named_where_it_runs_and_is_no_part_of_a_study(
+    tmp_path: Path, device: str
+) -> None:
+    path = tmp_path / "site.toml"
+    path.write_text(f'{EXAMPLE}\n[machine]\ndevice = "{device}"\n', encoding="utf-8")
+    expected = None if device == "auto" else device
+    assert read_site(path).machine.device == expected
+    recipe = parse_recipe("", [f"machine.device={device}"])
+    assert recipe.machine.device == expected
+    assert recipe.digest() == parse_recipe("").digest()
+    assert parse_recipe(recipe.to_toml()).machine == recipe.machine
+
+
+def test_a_simulation_on_a_gpu_that_is_not_there_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    recipe = small_recipe(tmp_path / "study", "machine.device=cuda")
+    with pytest.raises(RefusedError, match="nothing is computed on the CPU"):
+        workspace_of(prepare(recipe))

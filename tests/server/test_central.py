@@ -17,6 +17,7 @@ from cloister.recipe import parse_recipe
 from cloister.server.central import CentralSum
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.run import simulate
+from tests.support.examples import tries
 from tests.support.studies import small_recipe
 
 
@@ -58,7 +59,7 @@ def test_short_updates_are_averaged_over_the_declared_sites() -> None:
         st.tuples(*[st.floats(-1e6, 1e6, allow_nan=False, width=32)] * 3), min_size=2, max_size=6
     )
 )
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=tries(60))
 def test_a_whole_site_moves_the_mean_by_no_more_than_its_share(
     rows: list[tuple[float, ...]],
 ) -> None:

@@ -12,6 +12,7 @@ from cloister.protocol.exchange import RoundRequest
 from cloister.protocol.signed_questions import Unsigned
 from cloister.server.dispatch import POLL, RECONNECTED_POLL, Dispatcher, Nodes, Timeouts
 from tests.support.clock import Answer, Clock, TimedGrid, reply_to
+from tests.support.examples import tries
 
 REQUEST = RoundRequest("d", 1, b"")
 SITES = {2: "a", 3: "b", 4: "c"}
@@ -252,7 +253,7 @@ def test_nobody_is_waited_for_longer_than_a_round() -> None:
 TIMES = st.none() | st.tuples(st.floats(0, 60), st.booleans())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(200), deadline=None)
 @given(
     timetable=st.lists(st.lists(TIMES, min_size=1, max_size=4), min_size=1, max_size=3),
     away=st.lists(st.tuples(st.floats(0, 50), st.floats(0, 50)), min_size=3, max_size=3),

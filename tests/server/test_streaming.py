@@ -20,7 +20,7 @@ from cloister.strategies.median import Median
 from cloister.strategies.strategy import ServerState, Strategy
 from tests.support.server_studies import server_study
 
-SIZE = 200_000  # values of an update
+SIZE = 100_000  # values of an update
 START = Adapter({"w": np.zeros(SIZE, np.float32)})
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -25,6 +26,7 @@ from cloister.training.workspace import open_workspace
 from tests.support.models import WORDS, tiny_bert
 
 LENGTH = 9
+TABLE = pd.DataFrame({"text": ["fever", "chest pain"]})
 
 
 def exported(folder: Path, base: Path, task: TaskConfig) -> Path:
@@ -192,6 +194,13 @@ def test_what_cannot_be_classified_is_named(classifier: Path, given: list[str], 
 def test_a_single_text_is_no_list(classifier: Path) -> None:
     with pytest.raises(UsageError, match=r"predict\(\[text\]\)"):
         load(classifier).predict("fever")
+
+
+@pytest.mark.parametrize("given", [None, 3, b"fever", {"text": "fever"}, TABLE])
+def test_a_table_is_no_list_of_inputs(classifier: Path, given: object) -> None:
+    with pytest.raises(UsageError, match=r'predict\(frame\["text"\]\)'):
+        load(classifier).predict(given)  # type: ignore[arg-type]
+    assert len(load(classifier).predict(TABLE["text"])) == 2
 
 
 @pytest.mark.parametrize("given", [[], [3], [""]])

@@ -231,8 +231,16 @@ def crash_after(rounds: int) -> Events:
     return Events(on_round=on_round)
 
 
-def test_a_resumed_plain_run_equals_an_unbroken_one(folder: Path, tmp_path: Path) -> None:
-    recipe = small_recipe(folder, "privacy.enabled=false", "federation.num_rounds=4")
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_resumed_plain_run_equals_an_unbroken_one(
+    folder: Path, tmp_path: Path, optimizer: str
+) -> None:
+    recipe = small_recipe(
+        folder,
+        "privacy.enabled=false",
+        "federation.num_rounds=4",
+        f"training.optimizer={optimizer}",
+    )
     run(recipe, tmp_path / "whole")
     with pytest.raises(CrashError):
         run(recipe, tmp_path / "broken", crash_after(2))
@@ -592,7 +600,17 @@ def test_sites_that_keep_b_resume_bit_for_bit_and_end_with_adapters_of_their_own
         )
 
 
-@pytest.mark.parametrize("strategy", ["fedavgm", "fedadam", "median", "geometric-median", *MORE])
+# One with memory, one without, one whose residual and one whose ranks travel.
+QUICK = {"fedadam", "median", "fedex", "flexlora"}
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        pytest.param(name, marks=[] if name in QUICK else pytest.mark.nightly)
+        for name in ("fedavgm", "fedadam", "median", "geometric-median", *MORE)
+    ],
+)
 def test_other_strategies_run_and_resume_bit_for_bit(
     strategy: str, folder: Path, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -377,6 +378,18 @@ class Slow(Strategy):
     def aggregate(self, state, updates):  # type: ignore[no-untyped-def]
         mean = updates["a"].scale(self.share)
         return dataclasses.replace(state, adapter=state.adapter + mean)
+
+
+def test_a_linear_plug_in_cannot_leave_updates_out() -> None:
+    class Both(MeanStrategy):
+        def step(self, state: ServerState, mean: Adapter) -> ServerState:
+            return state
+
+        def left_out(self, updates: Mapping[str, Adapter]) -> dict[str, str]:
+            return {}
+
+    with pytest.raises(UsageError, match="cannot leave updates out"):
+        named(Both)
 
 
 def test_an_object_is_named_for_a_recipe_with_its_fields() -> None:

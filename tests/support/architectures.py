@@ -166,13 +166,84 @@ DECODERS: dict[str, tuple[str, dict[str, Any], str]] = {
     "phi3": ("Phi3Config", LLAMA, "Phi3ForCausalLM"),
 }
 ARCHITECTURES = {**ENCODERS, **DECODERS}
+# Further ones, which the matrix of bases and tasks tries (tests/models/test_matrix.py).
+MORE: dict[str, tuple[str, dict[str, Any], str]] = {
+    "phi": ("PhiConfig", BERT, "PhiForCausalLM"),
+    "gemma2": ("Gemma2Config", {**LLAMA, "sliding_window": 8}, "Gemma2ForCausalLM"),
+    "stablelm": ("StableLmConfig", LLAMA, "StableLmForCausalLM"),
+    "smollm3": ("SmolLM3Config", LLAMA, "SmolLM3ForCausalLM"),
+    "olmo2": ("Olmo2Config", LLAMA, "Olmo2ForCausalLM"),
+    "qwen2-moe": (
+        "Qwen2MoeConfig",
+        {
+            **LLAMA,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
+            "shared_expert_intermediate_size": 16,
+        },
+        "Qwen2MoeForCausalLM",
+    ),
+    "mixtral": (
+        "MixtralConfig",
+        {**LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2},
+        "MixtralForCausalLM",
+    ),
+    "mamba2": (
+        "Mamba2Config",
+        {
+            **{k: v for k, v in PLAIN.items() if k != "num_attention_heads"},
+            "state_size": 4,
+            "num_heads": 4,
+            "head_dim": 8,
+            "n_groups": 1,
+            "chunk_size": 4,
+        },
+        "Mamba2ForCausalLM",
+    ),
+    "xlnet": (
+        "XLNetConfig",
+        {
+            "vocab_size": VOCABULARY,
+            "d_model": 16,
+            "n_layer": 2,
+            "n_head": 2,
+            "d_inner": 32,
+            "pad_token_id": 0,
+        },
+        "XLNetLMHeadModel",
+    ),
+}
+# Encoders with decoders, which are refused.
+PAIRS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "bart": (
+        "BartConfig",
+        {
+            "vocab_size": VOCABULARY,
+            "d_model": 16,
+            "encoder_layers": 2,
+            "decoder_layers": 2,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "encoder_ffn_dim": 32,
+            "decoder_ffn_dim": 32,
+            "max_position_embeddings": 64,
+            "pad_token_id": 0,
+            "bos_token_id": 2,
+            "eos_token_id": 3,
+            "decoder_start_token_id": 3,
+        },
+        "BartForConditionalGeneration",
+    ),
+}
+EVERY = {**ARCHITECTURES, **MORE, **PAIRS}
 
 
 def tiny(
     folder: Path, name: str, seed: int = 0, tokenizer: PreTrainedTokenizerFast | None = None
 ) -> Path:
     """A two-layer base of an architecture, by default with the tokenizer of tests' words."""
-    config_name, values, class_name = ARCHITECTURES[name]
+    config_name, values, class_name = EVERY[name]
     if tokenizer is None:
         tokenizer = word_tokenizer(frame=name in ENCODERS)
     config = getattr(transformers, config_name)(**{**values, "vocab_size": len(tokenizer)})

@@ -113,7 +113,7 @@ class Gate:
     def post(self, headers: dict[str, str], call: str = CALL, body: bytes = BODY) -> int:
         url = f"https://localhost:{self.port}/v1/fleet/{call}"
         return httpx.post(
-            url, content=body, headers=headers, verify=self.context, trust_env=False, timeout=30
+            url, content=body, headers=headers, verify=self.context, trust_env=False, timeout=300
         ).status_code
 
     def say(self, said: Any, site: str = "ward") -> int:

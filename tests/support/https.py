@@ -20,7 +20,7 @@ def served(server: uvicorn.Server, sockets: list[socket.socket] | None = None) -
     thread = threading.Thread(target=server.run, args=(sockets,))
     thread.start()
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 600
         while not server.started:
             assert thread.is_alive()
             assert time.monotonic() < deadline
@@ -28,7 +28,7 @@ def served(server: uvicorn.Server, sockets: list[socket.socket] | None = None) -
         yield
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(600)
         assert not thread.is_alive()
 
 

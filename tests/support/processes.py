@@ -38,7 +38,7 @@ def family() -> Iterator[dict[str, str]]:
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.terminate()
-        _, alive = psutil.wait_procs(left, timeout=10)
+        _, alive = psutil.wait_procs(left, timeout=60)
         for process in (*alive, *tagged(tag)):  # and what was started meanwhile
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()

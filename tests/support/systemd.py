@@ -75,11 +75,11 @@ def systemd(units: Path, *names: str) -> Iterator["subprocess.Popen[bytes]"]:
         finally:
             # The first process of a namespace takes all others with it, whatever they are at.
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait(30)
+            process.wait(600)
             _remove(before)
 
 
-def why_it_does_not_start(folder: Path, patience: float = 60.0) -> str | None:
+def why_it_does_not_start(folder: Path, patience: float = 300.0) -> str | None:
     """Why a systemd of its own runs nothing here, in its own words; None where it does."""
     units = folder / "probe"
     units.mkdir()
@@ -97,7 +97,7 @@ def why_it_does_not_start(folder: Path, patience: float = 60.0) -> str | None:
 
 def _remove(before: set[Path]) -> None:
     """Takes away the control groups that it made, once their last process has ended."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 600
     while groups := sorted(_groups() - before, reverse=True):
         for group in groups:
             with contextlib.suppress(OSError):

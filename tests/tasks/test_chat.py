@@ -176,12 +176,38 @@ def test_a_template_that_rewrites_what_it_said_is_refused() -> None:
         task(template).encode(conversation("fever", "rest", "cough", "no"))
 
 
-def test_a_template_that_drops_earlier_replies_is_refused() -> None:
+def test_of_a_template_that_drops_earlier_replies_the_last_is_learnt() -> None:
     template = "{% for m in messages %}{% if loop.last or m.role == 'user' %}{{ m.content }} " + (
         "{% endif %}{% endfor %}"
     )
-    with pytest.raises(MisfitError, match="turn by turn"):
-        task(template).encode(conversation("fever", "rest", "cough", "no"))
+    example = task(template).encode(conversation("fever", "rest", "cough", "no", "knee"))
+    assert list(example.input_ids) == ids("fever cough no")
+    assert list(example.target) == [IGNORE, IGNORE, *ids("no")]
+
+
+def test_a_text_is_learnt_whole_with_its_end() -> None:
+    bound = task()
+    example = bound.encode(ChatRecord((), text="chest pain"))
+    assert list(example.input_ids) == list(example.target) == ids("chest pain [SEP]")  # type: ignore[arg-type]
+    framed = task(frame=True).encode(ChatRecord((), text="chest pain"))
+    assert list(framed.input_ids) == [2, *ids("chest pain [SEP]")]
+    assert list(framed.target) == [IGNORE, *ids("chest pain"), IGNORE]
+
+
+def test_a_left_cut_keeps_the_last_turn() -> None:
+    record = conversation("chest pain at rest", "no", "since monday", "mild")
+    config = TaskConfig(kind="causal-lm", max_length=5, chat_template=BARE, truncation_side="left")
+    bound = build_task(config, (), word_tokenizer(frame=False))
+    example = bound.encode(record)
+    assert list(example.input_ids) == ids("[SEP] since monday mild [SEP]")
+    assert list(example.target) == [END, IGNORE, IGNORE, *ids("mild [SEP]")]
+    long = bound.encode(ChatRecord((), text="a fever " * 200 + "mild"))
+    assert list(long.input_ids) == list(long.target) == ids("fever a fever mild [SEP]")  # type: ignore[arg-type]
+
+
+def test_a_side_to_cut_is_of_conversations_alone() -> None:
+    with pytest.raises(UsageError, match="truncation_side: given for 'sequence-classification'"):
+        TaskConfig(truncation_side="left")
 
 
 def test_a_tokenizers_own_template_is_used_before_the_plain_one() -> None:

@@ -10,7 +10,15 @@ from cloister.data.records import ChatRecord, Message, Record, TextRecord, Token
 from cloister.tasks import chat, sequence, token
 from cloister.tasks.build import build_task, record_kind
 from cloister.tasks.config import TaskConfig, TaskKind
-from cloister.tasks.cut import cut_text, cut_turns, cut_words, most_characters, most_turns
+from cloister.tasks.cut import (
+    cut_text,
+    cut_turns,
+    cut_words,
+    last_text,
+    last_turns,
+    most_characters,
+    most_turns,
+)
 from cloister.tasks.largest import largest_records
 from cloister.tasks.task import Task
 from cloister.tasks.template import ChatTemplate
@@ -83,6 +91,16 @@ def test_a_cut_keeps_a_beginning_and_no_more_than_is_looked_at(max_length: int) 
     many = tuple(Message("user", "a") for _ in range(1000))
     assert cut_turns(many, max_length) == many[: min(most_turns(max_length), most)]
     assert cut_words(("a",) * 3, max_length) == ("a",) * 3
+
+
+def test_the_last_turns_are_kept_from_a_question_on() -> None:
+    turns = tuple(Message(("user", "assistant")[n % 2], f"{n}") for n in range(101))  # type: ignore[arg-type]
+    kept = last_turns(turns, 16)
+    assert kept == turns[-31:]  # 32 at most, and the first of these is a reply
+    assert last_turns(turns[:4], 16) == turns[:4]
+    long = (*turns[:2], Message("user", "a" * 600), turns[1])
+    assert last_turns(long, 16) == (Message("user", "a" * 511), turns[1])  # 32 characters a token
+    assert last_text("ab" * 600, 16) == "ab" * 256
 
 
 @pytest.fixture

@@ -4,8 +4,10 @@ import dataclasses
 import hashlib
 import json
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +17,7 @@ from cloister.client.site_file import SiteFile, read_site
 from cloister.data.records import TextRecord
 from cloister.deployment.site.records import UNDECLARED, read_records
 from cloister.errors import PluginError, RecipeError, RefusedError, UsageError
+from cloister.models.config import LoraConfig, ModelConfig
 from cloister.privacy.units import Unit
 from cloister.recipe import (
     Recipe,
@@ -30,7 +33,10 @@ from cloister.tasks.config import TaskConfig
 from cloister.tasks.plugins import named
 from cloister.tasks.task import Batch
 from cloister.tasks.text_task import TextTask
-from cloister.training.units import UNENCODED, encode_units
+from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
+from cloister.training.shapes import one_by_one
+from cloister.training.units import UNENCODED, UnitExamples, encode_units
+from cloister.training.workspace import open_workspace
 from tests.support.models import word_tokenizer
 from tests.support.plugins import Site, packages
 
@@ -350,6 +356,64 @@ def test_no_record_of_a_site_stops_a_plug_in_nor_is_quoted(
     assert "secret" not in str(found.problems)
     monkeypatch.setattr(Odd, "encode", lambda self, record: "no example")
     assert encode_units(RECORDS, task, Unit.RECORD, 1).left_out[UNENCODED] == 2
+
+
+def test_a_record_that_makes_an_encoder_exit_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def exits(self: Odd, record: TextRecord) -> int:
+        if record.text == "rash":
+            raise SystemExit(record.text)
+        return 0
+
+    task = build_task(bound(monkeypatch, target=exits), ("a", "b"), word_tokenizer())
+    assert encode_units(RECORDS, task, Unit.RECORD, 1).left_out == {UNENCODED: 1}
+
+
+@pytest.mark.parametrize("target", [float("nan"), 0.5, "a", (0.5, 1.0), None])
+def test_a_record_whose_target_is_no_class_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, target: object
+) -> None:
+    task = build_task(
+        bound(monkeypatch, target=lambda self, record: target), ("a", "b"), word_tokenizer()
+    )
+    assert encode_units(RECORDS, task, Unit.RECORD, 1).left_out == {UNENCODED: 2}
+
+
+def test_whole_numbers_of_other_libraries_are_python_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = build_task(
+        bound(monkeypatch, target=lambda self, record: np.int64(1)), ("a", "b"), word_tokenizer()
+    )
+    assert type(task.encode(RECORDS[0]).target) is int
+
+
+@pytest.mark.parametrize("returned", [raising, lambda *a: 3.0])
+def test_a_record_on_which_a_plug_in_s_loss_fails_counts_as_zero_and_cuts_no_round_off(
+    monkeypatch: pytest.MonkeyPatch, bert: Path, returned: Callable[..., object]
+) -> None:
+    usual = Odd.record_losses
+
+    def losses(self: Odd, logits: torch.Tensor, batch: Batch) -> object:
+        is_hit = any(example.target == 1 for example in batch.examples)
+        return returned() if is_hit else usual(self, logits, batch)
+
+    config = bound(monkeypatch, record_losses=losses)
+    lora = LoraConfig(train="both", top_layers=0)
+    work = open_workspace(ModelConfig(base=str(bert)), lora, config, ("a", "b"), 0)
+    units = encode_units([*RECORDS, RECORDS[0]], work.task, Unit.RECORD, 1).units
+    assert [unit[0].target for unit in units] == [0, 1, 0]
+
+    def summed(chosen: Sequence[UnitExamples]) -> tuple[torch.Tensor, ...]:
+        with per_record_hooks(work.network):
+            sums = clipped_gradient_sum(work.network, work.task, chosen, 1.0, one_by_one(16))
+            return sums.tensors
+
+    with_it, without = summed(units), summed([units[0], (), units[2]])
+    assert any(one.any() for one in with_it)
+    assert all(torch.equal(one, other) for one, other in zip(with_it, without, strict=True))
+    monkeypatch.setattr(Odd, "record_losses", raising)  # not by a record: it is told
+    with pytest.raises(PluginError, match="failed in record_losses"):
+        summed(units)
 
 
 def test_a_class_of_a_notebook_works_in_this_process_alone(

@@ -33,6 +33,7 @@ from tests.support.evidence import (
     rechained,
     resigned,
 )
+from tests.support.examples import tries
 from tests.support.ledgers import shared_plan, small_plan
 
 TOOL = Path(__file__).parents[2] / "tools" / "verify_certificate.py"
@@ -248,7 +249,7 @@ def corrupted(draw: st.DrawFn) -> tuple[Bundle, dict[str, str], bool]:
 
 
 many = settings(
-    max_examples=200,
+    max_examples=tries(200),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -29,7 +29,7 @@ from cloister.protocol.delivery import Claim
 from cloister.recipe import Recipe, read_recipe, sent_document, validated
 from cloister.server.certifying import collect_certificates
 from cloister.server.coordinator import Coordinator, majority
-from cloister.server.delivering import deliver
+from cloister.server.delivering import ABSENT, deliver
 from cloister.server.dispatch import Timeouts
 from cloister.server.ending import Ending
 from cloister.server.heads import Heads
@@ -188,6 +188,8 @@ class DeployedStudy:
             recipe.task.labels,
             recipe.study.seed,
             frozen_cache_gib=recipe.machine.frozen_cache_gib,
+            device=recipe.machine.device,
+            attention=recipe.machine.attention,
         )
         if workspace.network.pooling is not None:
             note(run.path, "note", text=f"pooling: {workspace.network.pooling}")
@@ -274,6 +276,7 @@ class DeployedStudy:
             majority=majority(self.coordinator.test),
             sites={site: known.get(site, NO_CERTIFICATE) for site in sorted(self.members)},
             promises={site: facts.promise for site, facts in known.items()},
+            untrained=self.coordinator.run.untrained().get("test", {}),
         )
         run = self.coordinator.run
         warning = ending.write(run, best.adapter)
@@ -295,6 +298,10 @@ class DeployedStudy:
         claim = Claim(metric, score if math.isfinite(score) else None, state.round)
         run = self.coordinator.run
         sites = frozenset(site for row in run.metrics() for site in row["received"])
+        observer.note(
+            f"the adapter is offered to {', '.join(sorted(sites))}; a site that is not connected "
+            f"is waited for, at most {ABSENT:.0f} s"
+        )
         try:
             delivered = deliver(grid, study, sites, run.load_best(state).adapter, claim)
         except CloisterError as error:

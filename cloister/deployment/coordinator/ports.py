@@ -12,7 +12,7 @@ from cloister.deployment.coordinator.journal import change_run, note
 from cloister.deployment.coordinator.members import Member
 from cloister.server.coordinator import RunObserver
 from cloister.server.ports import Participants
-from cloister.server.report import RoundReport
+from cloister.server.report import RoundReport, SetScores
 
 
 class Journal(RunObserver):
@@ -30,6 +30,11 @@ class Journal(RunObserver):
     def warning(self, text: str) -> None:
         """Notes what is seldom meant."""
         note(self.run.path, "note", text=f"warning: {text}")
+
+    def untrained(self, scores: SetScores) -> None:
+        """Notes what the untrained adapter scores."""
+        told = {name: dict(found) for name, found in scores.items()}
+        note(self.run.path, "untrained", round=0, scores=told)
 
     def event(self, what: str, number: int, site: str) -> None:
         """Notes what happened to a site."""

@@ -48,6 +48,7 @@ from cloister.errors import (
     StrangerError,
     UnapprovedError,
 )
+from cloister.models.device import device_words
 from cloister.protocol.exchange import RoundRequest, Step
 from cloister.protocol.signed_questions import TrustedCoordinator
 from cloister.recipe import parse_document
@@ -244,6 +245,7 @@ class Agent:
         prepared = asked is not None and asked.step is Step.PREPARE
         if prepared and admitted is not None and admitted.site.study == self._asked[0]:
             self._activity["leaves_every"] = admitted.period
+            self._activity["device"] = device_words(admitted.workspace.network.device)
             found = changes(
                 admitted.site.plan,
                 admitted.plan,
@@ -330,7 +332,7 @@ class Agent:
         _noted(lambda: self._folder.note_refusal(error, *self._asked))
 
     def _doing(self, what: str, **more: object) -> None:
-        kept = ("answered", "bundles", "strangers", "leaves_every")
+        kept = ("answered", "bundles", "strangers", "leaves_every", "device")
         base = {key: self._activity[key] for key in kept if key in self._activity}
         self._activity = {"doing": what, **base, **more}
         _noted(lambda: self._folder.note_activity(self._activity))

@@ -57,6 +57,7 @@ def examine(file: SiteFile, recipe: Recipe | None) -> Iterator[Outcome]:
         ("python", _python),
         ("packages", _packages),
         ("randomness", _randomness),
+        ("device", lambda: _device(file)),
         ("sqlite", _sqlite),
         ("disk space", lambda: _disk_space(file)),
         ("disk sync", lambda: _disk_sync(file)),
@@ -129,6 +130,19 @@ def _randomness() -> Outcome:
     if os.urandom(32) == os.urandom(32):
         return Outcome("randomness", CheckLevel.FAIL, "the system repeats itself", "replace this system")
     return Outcome("randomness", CheckLevel.PASS, "the operating system's")
+
+
+def _device(file: SiteFile) -> Outcome:
+    """What the site computes on; torch is loaded here, as a study's base is."""
+    from cloister.models.device import device_words, find_device, unused_gpu
+
+    asked = file.machine.device
+    words = device_words(find_device(asked))
+    if asked is None and unused_gpu():
+        found, _, remedy = unused_gpu().partition("; ")
+        return Outcome("device", CheckLevel.WARN, f"{words}: {found}", remedy)
+    chosen = "as machine.device says" if asked else "chosen by machine.device = auto"
+    return Outcome("device", CheckLevel.PASS, f"{words}, {chosen}")
 
 
 def _sqlite() -> Outcome:

@@ -22,6 +22,7 @@ from cloister.deployment.site.opened_site import accepted_plan, site_workspace
 from cloister.deployment.site.records import SiteRecords
 from cloister.errors import RefusedError
 from cloister.ledger.stated import of_plan
+from cloister.models.device import device_words, free_bytes
 from cloister.models.network import trained_parameters
 from cloister.models.state import read_adapter, write_adapter
 from cloister.names import counted
@@ -171,10 +172,10 @@ def _units(found: SiteRecords, encoded: EncodedUnits, plan: Plan, max_length: in
 
 def _memory(workspace: Workspace) -> Outcome:
     base = sum(p.numel() * p.element_size() for p in workspace.network.parameters())
-    if torch.cuda.is_available():
-        free, where = torch.cuda.mem_get_info()[0], torch.cuda.get_device_name()
-    else:
-        free, where = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "CPU"
+    device = workspace.network.device
+    free, where = free_bytes(device), device_words(device)
+    if free is None:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     detail = f"{free / 2**30:.1f} GiB free ({where}), the base takes {base / 2**30:.2f}"
     if free < MEMORY_FACTOR * base:
         return Outcome(

@@ -7,12 +7,12 @@ from cloister.deployment.confinement import leave_the_network
 
 
 def needs_hub(file: SiteFile) -> bool:
-    """Whether `site.model` names a base of the hub instead of a folder here.
+    """Whether `site.model` names a base of the hub instead of a folder or file here.
 
     Without `site.model` a study's base is looked up among what is on this machine, never fetched.
     """
     model = file.site.model
-    return model is not None and not file.place(model).is_dir()
+    return model is not None and not file.place(model).exists()
 
 
 def in_words(file: SiteFile) -> str:

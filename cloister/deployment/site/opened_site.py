@@ -10,7 +10,7 @@ import numpy as np
 
 from cloister.adapter.pairs import cut_shapes
 from cloister.adapter.tensors import Adapter
-from cloister.adapter.wire import encode
+from cloister.adapter.wire import encode, encoded_length
 from cloister.client.acceptance import proposed_plan
 from cloister.client.admission import Admitted, admit
 from cloister.client.delivered import Deliveries
@@ -35,6 +35,7 @@ from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
 from cloister.recipe import Recipe
 from cloister.training.machine import on_machine
+from cloister.training.memory import kept_moments
 from cloister.training.units import TRIED, encode_units
 from cloister.training.workspace import Workspace, open_workspace
 
@@ -58,8 +59,8 @@ def own_base(file: SiteFile, recipe: Recipe) -> Path:
     """
     if file.site.model is None:
         return base_at_hand(recipe.model.base)
-    folder = file.place(file.site.model)
-    return folder if folder.is_dir() else find_base(file.site.model)
+    place = file.place(file.site.model)
+    return find_base(str(place) if place.exists() else file.site.model)
 
 
 def site_workspace(file: SiteFile, recipe: Recipe) -> Workspace:
@@ -70,7 +71,7 @@ def site_workspace(file: SiteFile, recipe: Recipe) -> Workspace:
     """
     if file.site.model is None:
         return _loaded(file, recipe, recipe.model.base)
-    return _loaded(file, recipe, str(file.place(file.site.model)))
+    return _loaded(file, recipe, str(own_base(file, recipe)))
 
 
 def exact_bytes(terms: StudyTerms) -> tuple[int, int]:
@@ -109,6 +110,8 @@ def _loaded(file: SiteFile, recipe: Recipe, base: str) -> Workspace:
         recipe.task.labels,
         recipe.study.seed,
         frozen_cache_gib=file.machine.frozen_cache_gib,
+        device=file.machine.device,
+        attention=file.machine.attention,
     )
 
 
@@ -133,7 +136,7 @@ def accepted_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
         task=recipe.task.kind,
         base_sha256=workspace.base_sha256,
         target_modules=workspace.network.adapted_modules,
-        message_bytes=4 * workspace.whole.size,
+        message_bytes=encoded_length(workspace.whole.shapes, "float32"),
     )
     return check(asked, file.policy)
 
@@ -188,6 +191,9 @@ def open_for_study(
         seed=recipe.study.seed,
         personal=PersonalAdapter.beside(file.ledger, study)
         if workspace.kept or recipe.training.personal
+        else None,
+        optimizer=PersonalAdapter.of_optimizer(file.ledger, study)
+        if kept_moments(recipe.training)
         else None,
         rank=own_rank(file, recipe),
         keys=keys,

@@ -24,6 +24,7 @@ from cloister.ledger.history import request_of
 from cloister.ledger.stated import of_plan
 from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import verify
+from cloister.models.config import ALL_LINEAR
 from cloister.names import counted
 from cloister.tasks.config import TaskConfig
 
@@ -47,10 +48,12 @@ def facts_of(terms: StudyTerms) -> dict[str, Any]:
         "asks": _asker(file),
         "base": recipe.model.base,
         "base_sha256": recipe.model.sha256,
+        "base_layers": recipe.model.layers,
         "task": recipe.task.kind,
         "plugin": _plugin(recipe.task),
         "labels": list(recipe.task.labels),
         "template_sha256": terms.template,
+        "prompt": recipe.task.prompt,
         "trains": _trains(terms),
         "promise": of_plan(plan).to_json(),
         "promise_in_words": str(of_plan(plan)),
@@ -78,10 +81,11 @@ def in_words(facts: dict[str, Any]) -> list[str]:
     lines = [
         f"study      {facts['name']}, {facts['study']}",
         f"asks       {asks['in_words']}",
-        f"base       {facts['base']}, SHA-256 {facts['base_sha256']}",
+        f"base       {facts['base']}, SHA-256 {facts['base_sha256']}{_ended(facts['base_layers'])}",
         f"task       {facts['task']}{_code(facts['plugin'])}",
         f"labels     {_labels(facts['labels'])}",
         f"template   {_template(facts)}",
+        *([f"prompt     {facts['prompt']}"] if facts["prompt"] is not None else []),
         f"trains     {facts['trains']}",
         f"hides      {hidden}",
         f"costs      {facts['promise_in_words']}",
@@ -104,6 +108,10 @@ def in_words(facts: dict[str, Any]) -> list[str]:
 def visible(text: str) -> str:
     """A text whose every character can be seen: others as Python writes them."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _ended(layers: int | None) -> str:
+    return "" if layers is None else f", ended after its first {counted(layers, 'layer')}"
 
 
 def _labels(labels: list[str]) -> str:
@@ -138,13 +146,16 @@ def _template(facts: dict[str, Any]) -> str:
 def _trains(terms: StudyTerms) -> str:
     lora, training = terms.recipe.lora, terms.recipe.training
     where = ", ".join(lora.target_modules) or "the attention's query and value projections"
+    if lora.target_modules == (ALL_LINEAR,):
+        where = "all linear modules"
     layers = "all layers" if not lora.top_layers else f"the top {counted(lora.top_layers, 'layer')}"
     factors = {
         "both": "both factors of adapters",
         "none": "no adapter",
         "alternate": "one factor of adapters at a time",
     }.get(lora.train, "factor B of adapters")
-    adapters = f"{factors} of rank {lora.r} on {where} in {layers}"
+    others = f" ({', '.join(lora.rank_pattern)})" if lora.rank_pattern else ""
+    adapters = f"{factors} of rank {lora.r}{others} on {where} in {layers}"
     head = lora.head or ("frozen" if terms.recipe.task.records == "messages" else "linear")
     said = "a frozen head" if head == "frozen" else f"a head ({head})"
     what = said if lora.train == "none" else f"{adapters}, and {said}"

@@ -39,7 +39,7 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gate, ps
     with (folder.path / "gate.log").open("wb") as log, gates.behind(folder, link):
         started = subprocess.Popen(["/bin/sh", "-c", command], stderr=log)
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 600
             while True:
                 with contextlib.suppress(httpx.ConnectError):
                     assert gate.post(signed("ward")) == 200
@@ -49,7 +49,7 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gate, ps
             yield gate, psutil.Process(started.pid)
         finally:
             started.terminate()
-            started.wait(30)
+            started.wait(600)
 
 
 @pytest.fixture

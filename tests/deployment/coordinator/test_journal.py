@@ -106,7 +106,7 @@ def test_changes_and_events_from_several_processes_lose_nothing(tmp_path: Path) 
     processes = [
         subprocess.Popen([sys.executable, "-c", ADD, str(place), root, site]) for site in "abc"
     ]
-    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    assert [process.wait(600) for process in processes] == [0, 0, 0]
     assert read_run(place).resumed == 75
     told = [event for _, event in events(place)]
     assert len(told) == 75

@@ -29,6 +29,7 @@ from cloister.deployment.enrolment.documents import (
 from cloister.deployment.enrolment.node_key import public_pem, sign_as_node
 from cloister.errors import BadFileError, CloisterError, NetworkError
 from cloister.ledger.signing import public_hex
+from tests.support.examples import tries
 from tests.support.papers import DAY, NOW, authority, invite, keys, request
 
 KINDS = ("invite", "request", "welcome")
@@ -88,7 +89,7 @@ def test_a_paper_is_read_as_it_was_written(tmp_path: Path, kind: str, paper: Pap
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=tries(150), deadline=None)
 @given(data=st.data())
 def test_a_changed_byte_changes_nothing_that_is_believed(
     tmp_path_factory: pytest.TempPathFactory,
@@ -268,7 +269,7 @@ def test_fields_that_cannot_be_meant_are_refused(
         read(path, kind)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=tries(100), deadline=None)
 @given(
     document=st.fixed_dictionaries(
         {

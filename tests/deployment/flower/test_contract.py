@@ -74,7 +74,7 @@ def link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Link]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 600
             while not answers(place):
                 assert process.poll() is None, (folder / "log").read_text()
                 assert time.monotonic() < deadline
@@ -82,7 +82,7 @@ def link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Link]:
             yield Link(process, place, secret)
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(600)
 
 
 def test_nodes_and_runs_are_told_over_the_socket(link: Link) -> None:

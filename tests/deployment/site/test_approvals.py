@@ -18,6 +18,7 @@ from cloister.client.policy_file import (
 )
 from cloister.client.site_file import EXAMPLE, RecordsConfig, SiteConfig, SiteFile, read_site
 from cloister.client.terms import StudyTerms, accepted_terms
+from cloister.deployment.site.study_text import facts_of, in_words
 from cloister.deployment.site.approvals import ApprovalState, judge, unmet
 from cloister.deployment.site.decisions import Decision, Kind
 from cloister.errors import RecipeError, UsageError
@@ -26,6 +27,7 @@ from cloister.privacy.plan import Plan
 from cloister.privacy.sharing import Sharing
 from cloister.privacy.units import Unit
 from cloister.recipe import Recipe, parse_recipe
+from tests.support.examples import tries
 
 BASE, OTHER = "ab" * 32, "cd" * 32
 LABELS = ("cardiology", "dermatology")
@@ -62,6 +64,15 @@ def study(*assignments: str) -> Recipe:
 
 def terms(file: SiteFile | None = None, *assignments: str) -> StudyTerms:
     return accepted_terms(file or site(), study(*assignments))
+
+
+def test_where_the_base_ends_and_what_is_read_around_a_text_is_seen_and_approved() -> None:
+    plain, asked = terms(), terms(None, "model.layers=3", "task.prompt='Note: {text}?'")
+    told = in_words(facts_of(asked))
+    assert any(line.endswith("ended after its first 3 layers") for line in told)
+    assert "prompt     Note: {text}?" in told
+    assert not any("prompt" in line or "ended" in line for line in in_words(facts_of(plain)))
+    assert asked.digest() != plain.digest()
 
 
 def decided(*rows: tuple[Kind, int], of: StudyTerms, at: datetime = NOW) -> list[Decision]:
@@ -249,7 +260,7 @@ def test_shared_noise_is_let_in_where_the_approval_says_so() -> None:
     assert state(replace(shared, file=meant)) is ApprovalState.APPROVED
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=tries(150), deadline=None)
 @given(data=st.data())
 def test_a_standing_approval_never_lets_in_what_breaks_a_condition(data: st.DataObject) -> None:
     """Random studies against random conditions, by an oracle of its own."""

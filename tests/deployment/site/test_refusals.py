@@ -14,6 +14,7 @@ from cloister.deployment.site import refusals
 from cloister.deployment.site.agent_folder import MOST_NOTED, AgentFolder
 from cloister.deployment.site.refusals import FIRST, LAST, MOST_BYTES, MOST_LINE, MOST_WHY, Refusals
 from cloister.errors import RefusedError
+from tests.support.examples import tries
 from tests.deployment.site.test_backup import make_site
 from tests.support.power_cut import memory_folder
 
@@ -94,7 +95,7 @@ def test_a_line_that_a_crash_cut_hides_no_other(tmp_path: Path) -> None:
     assert [row["round"] for row in notes.rows()] == [0, 1, 9]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=tries(60), deadline=None)
 @given(
     content=st.binary(max_size=300)
     | st.lists(

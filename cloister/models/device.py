@@ -1,0 +1,85 @@
+"""Which device a network computes on: as the machine's own file names it, or as it is found here.
+
+Nothing falls back: who asks for a GPU that is not there is refused. With nothing asked it is the
+GPU where torch can use one, else the CPU, and whoever prepares a study is told which
+(`device_words`).
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+
+from cloister.errors import RefusedError
+
+log = logging.getLogger(__name__)
+
+# What NVIDIA's driver and AMD's leave in the file system, whether or not torch can use it.
+DRIVERS = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"), Path("/dev/kfd"))
+
+
+def find_device(asked: str | None) -> torch.device:
+    """The device that a machine's file asks for.
+
+    Args:
+        asked: `machine.device`: `cpu`, `cuda`, `cuda:N` or `mps`; None: whichever is here.
+
+    Raises:
+        RefusedError: It is not here, or torch cannot use it.
+    """
+    if asked is None:
+        found = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if found.type == "cpu" and unused_gpu():
+            log.warning("%s", unused_gpu())
+        return found
+    device = torch.device(asked)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise RefusedError(
+            f"machine.device: {asked} asked, and torch {torch.__version__} can use no CUDA GPU "
+            f"here; {_remedy()} (nothing is computed on the CPU in its place)"
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise RefusedError(
+            f"machine.device: {asked} asked; torch sees {torch.cuda.device_count()} GPU(s) here; "
+            "name one of these, numbered from 0"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise RefusedError(
+            'machine.device: mps asked, and this is no Mac whose GPU torch can use; set "cpu"'
+        )
+    return device
+
+
+def unused_gpu() -> str:
+    """That a GPU's driver is here and torch cannot use it, with what to do; empty where not so."""
+    if torch.cuda.is_available() or not any(path.exists() for path in DRIVERS):
+        return ""
+    return (
+        f"a GPU's driver is here, torch {torch.__version__} can use no GPU, and the CPU computes; "
+        f'{_remedy()}; or set machine.device = "cpu", if that is meant'
+    )
+
+
+def device_words(device: torch.device) -> str:
+    """A device with the name of what it is, as `cuda:0 (NVIDIA H200)`."""
+    if device.type != "cuda":
+        return str(device)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return f"cuda:{index} ({torch.cuda.get_device_name(index)})"
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that is free on a GPU, in bytes; None of other devices."""
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None
+
+
+def _remedy() -> str:
+    """What most likely helps."""
+    if torch.version.cuda is None and torch.version.hip is None:
+        return "this build of torch is for CPUs: install the one of locks/cuda.txt"
+    return (
+        "look at nvidia-smi as the user that trains; under systemd put deploy/systemd/gpu.conf "
+        "beside the unit, which lets it reach the device files"
+    )

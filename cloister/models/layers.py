@@ -1,0 +1,58 @@
+"""A base's layers: the list of its blocks, and a base that ends after some of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from cloister.errors import UsageError
+
+
+def layer_list(network: nn.Module, count: int) -> tuple[str, nn.ModuleList] | None:
+    """The list of a base's layers, with its name in the network.
+
+    Args:
+        network: The base, with or without adapters.
+        count: How many layers it has.
+
+    Returns:
+        None where its layers are not one list of so many modules: they share their weights
+        (ALBERT), or there are two lists (an encoder beside a decoder).
+    """
+    lists = {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == count
+    }
+    # A layer's own parts may be a list of as many (T5's two).
+    outer = [n for n in lists if not any(n != o and n.startswith(f"{o}.") for o in lists)]
+    return (outer[0], lists[outer[0]]) if len(outer) == 1 else None
+
+
+def end_after(model: PreTrainedModel, layers: int) -> None:
+    """Takes away what lies above a base's first layers; a final norm of its own stays.
+
+    Args:
+        model: The base, before it gets adapters; of its layers and configuration the rest goes.
+        layers: How many stay.
+
+    Raises:
+        UsageError: It has fewer, or its layers are not one list.
+    """
+    config: Any = model.config.get_text_config()
+    count = int(config.num_hidden_layers)
+    if layers > count:
+        raise UsageError(f"model.layers: {layers} given; the base has {count} layers")
+    found = layer_list(model, count)
+    if found is None:
+        raise UsageError(
+            f"model.layers: the layers of {config.model_type} are not one list that could end "
+            "earlier; leave model.layers out, or choose another base"
+        )
+    name, blocks = found
+    parent = model.get_submodule(name.rpartition(".")[0])
+    setattr(parent, name.rpartition(".")[2], blocks[:layers])
+    # Forward passes count by it, and so do `lora.top_layers` and what is kept of frozen layers.
+    config.num_hidden_layers = layers

@@ -1,0 +1,75 @@
+"""How a GGUF's tokenizer splits a text before its merges, which the file gives as a name only.
+
+transformers knows some of llama.cpp's names (`tokenizer.ggml.pre`) and takes GPT-2's splitting for
+every other, which gives a base tokens that it was never trained on. What neither transformers nor
+this module knows is refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tokenizers import pre_tokenizers
+
+from cloister.bounds import shortened
+from cloister.errors import ModelFileError
+from cloister.models.gguf_header import GgufHeader
+
+# llama.cpp's names (src/llama-vocab.cpp) of GPT-2's own splitting, which transformers gives.
+_AS_GPT2 = {"gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "exaone4"}
+# Of GPT-2's after each digit was taken alone, as `Digits` does.
+_SINGLE_DIGITS = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
+# A word that is in the vocabulary is taken whole, whatever the merges say (llama.cpp's
+# `ignore_merges`).
+_WHOLE_WORDS = {
+    "llama3",
+    "llama-v3",
+    "llama-bpe",
+    "falcon3",
+    "falcon-h1",
+    "pixtral",
+    "midm-2.0",
+    "lfm2",
+    "jina-v5-nano",
+    "tekken",
+}
+
+
+def check_splitting(file: Path, header: GgufHeader) -> None:
+    """Refuses a byte-level tokenizer whose splitting is not known.
+
+    Raises:
+        ModelFileError: The name is missing or unknown.
+    """
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+
+    name = _name(header)
+    if name is None or name in {*GGUF_PRE_TOKENIZER_SPLITS, *_AS_GPT2, *_SINGLE_DIGITS}:
+        return
+    raise ModelFileError(
+        f"model.base: {file} splits texts in a way (tokenizer.ggml.pre = {shortened(name)}) that "
+        "is not known here, so its tokens would be others than it was trained on; give the base's "
+        "own folder of safetensors"
+    )
+
+
+def mend_splitting(tokenizer: Any, header: GgufHeader) -> None:
+    """Gives a tokenizer that transformers made the splitting that the file names."""
+    name, backend = _name(header), tokenizer.backend_tokenizer
+    if name in _SINGLE_DIGITS:
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Digits(individual_digits=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+            ]
+        )
+    if name in _WHOLE_WORDS:
+        backend.model.ignore_merges = True
+
+
+def _name(header: GgufHeader) -> str | None:
+    """The name; None where the tokenizer splits nothing (SentencePiece's)."""
+    if header.values.get("tokenizer.ggml.model") != "gpt2":
+        return None
+    return str(header.values.get("tokenizer.ggml.pre", ""))

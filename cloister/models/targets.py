@@ -1,0 +1,176 @@
+"""Which modules of a base get adapters where a recipe names none, or names all of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import torch
+from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from cloister.errors import UsageError
+from cloister.models.config import ALL_LINEAR, LoraConfig
+
+# Query and value projections under the names that architectures give them, for those that peft's
+# own table lacks.
+_QUERY_VALUE = (
+    ("q_lin", "v_lin"),
+    ("q_proj", "v_proj"),
+    ("query", "value"),
+    ("q", "v"),
+    ("Wqkv",),
+    ("qkv_proj",),
+    ("query_key_value",),
+    ("in_proj", "x_proj"),  # Mamba has no queries: what enters a mixer, and its selection
+)
+# DeBERTa v2 and v3 put relative positions, which all records share, through the query and key
+# projections too (`share_att_key`), so that no record's gradient can be told apart there.
+_SHARED_QUERY = ("value_proj", "attention.output.dense")
+# Of mixers whose weights a fused kernel reads beside the module (peft refuses to adapt these).
+_MIXERS = {"mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h"}
+_READ_BESIDE = {"out_proj", "conv1d"}
+# Records and tokens of the texts that show which modules a base calls: unequal, so that the one is
+# not taken for the other.
+_RECORDS, _TOKENS = 2, 3
+
+
+def target_names(model: PreTrainedModel, config: LoraConfig) -> tuple[str, ...]:
+    """The modules that get an adapter, as peft is given them.
+
+    Args:
+        model: The frozen base, without adapters.
+        config: The `[lora]` section.
+
+    Raises:
+        UsageError: A module or layer does not exist, or the architecture has no default.
+    """
+    if config.target_modules == (ALL_LINEAR,):
+        targets = _all_linear(model)
+        return _in_top_layers(model, targets, config.top_layers) if config.top_layers else targets
+    targets = config.target_modules or default_targets(model)
+    missing = [t for t in targets if not any(matches(n, t) for n, _ in model.named_modules())]
+    if missing:
+        raise UsageError(
+            f"lora.target_modules: {', '.join(missing)} not in {model.config.model_type}; "
+            f"its linear modules are {', '.join(sorted(set(_linear_names(model))))}"
+        )
+    return _in_top_layers(model, targets, config.top_layers) if config.top_layers else targets
+
+
+def default_targets(model: PreTrainedModel) -> tuple[str, ...]:
+    """Query and value projections of an architecture: peft's table, else known names.
+
+    Where positions share the query's projection, it is the value's and the attention's output.
+
+    Raises:
+        UsageError: Neither knows it.
+    """
+    kind = model.config.model_type
+    if getattr(model.config, "relative_attention", False) and getattr(
+        model.config, "share_att_key", False
+    ):
+        return _SHARED_QUERY
+    if kind == "mamba2":  # whose selection is a part of what enters
+        return ("in_proj",)
+    if kind == "xlnet":
+        raise UsageError(
+            "lora.target_modules: no default for xlnet, whose attention has no linear modules, and "
+            "whose others take tokens before records, so that no adapter's per-record gradient is "
+            'exact; train the head alone (lora.train = "none", lora.target_modules = ["layer_1"]), '
+            "or choose another base"
+        )
+    known = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(kind)
+    if isinstance(known, list):
+        return tuple(known)
+    present = set(_linear_names(model))
+    for names in _QUERY_VALUE:
+        if present.issuperset(names):
+            return names
+    raise UsageError(
+        f"lora.target_modules: no default for {kind}; name some of {', '.join(sorted(present))}"
+    )
+
+
+def _all_linear(model: PreTrainedModel) -> tuple[str, ...]:
+    """Whole names of the linear modules of all layers that a text goes through once.
+
+    What lies outside the layers (a head, a pooler) is left out, and so is what a forward pass does
+    not call: mixers and routers use some weights without the module that owns them, which no
+    adapter would change.
+    """
+    calls: dict[str, int] = {}
+    handles = []
+    for name, module in model.named_modules():
+        if is_linear(module) and _layer(name) is not None:
+            handles.append(module.register_forward_pre_hook(_counting(name, calls)))
+    ids = torch.zeros((_RECORDS, _TOKENS), dtype=torch.long, device=model.device)
+    try:
+        with torch.no_grad():
+            model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    finally:
+        for handle in handles:
+            handle.remove()
+    skipped = _READ_BESIDE if model.config.model_type in _MIXERS else set()
+    found = [n for n, count in calls.items() if count == 1 and n.rsplit(".", 1)[-1] not in skipped]
+    if not found:
+        raise UsageError(
+            f"lora.target_modules: {ALL_LINEAR} given, and {model.config.model_type} has no linear "
+            "module that a text goes through once; name modules, or choose another base"
+        )
+    return tuple(found)
+
+
+def _counting(name: str, calls: dict[str, int]) -> Callable[[nn.Module, tuple[object, ...]], None]:
+    def count(_: nn.Module, arguments: tuple[object, ...]) -> None:
+        first = arguments[0] if arguments else None
+        is_ours = isinstance(first, Tensor) and len(first) in (_RECORDS, _RECORDS * _TOKENS)
+        # What is called otherwise never counts as called once.
+        calls[name] = calls.get(name, 0) + (1 if is_ours else 2)
+
+    return count
+
+
+def _in_top_layers(model: PreTrainedModel, targets: tuple[str, ...], count: int) -> tuple[str, ...]:
+    """Full names of the targets in the last `count` layers."""
+    layers = int(model.config.num_hidden_layers)
+    if getattr(model.config, "num_hidden_groups", layers) < layers:
+        raise UsageError(
+            f"lora.top_layers: the layers of {model.config.model_type} share their weights, so "
+            'none is the top one, and no record\'s gradient is exact; set lora.train = "none" and '
+            "lora.top_layers = 0 (the head alone), or choose another base"
+        )
+    if count > layers:
+        raise UsageError(f"lora.top_layers: {count} given; the base has {layers} layers")
+    chosen = []
+    for name, _ in model.named_modules():
+        layer = _layer(name)
+        if layer is not None and layer >= layers - count and any(matches(name, t) for t in targets):
+            chosen.append(name)
+    if not chosen:
+        raise UsageError(
+            f"lora.target_modules: {', '.join(targets)} are not in the top {count} layers; "
+            "set lora.top_layers = 0 to look in the whole base"
+        )
+    return tuple(chosen)
+
+
+def _layer(name: str) -> int | None:
+    """The number of the layer that a module is part of."""
+    found = re.search(r"(?:^|\.)(\d+)\.", name)
+    return int(found[1]) if found else None
+
+
+def matches(name: str, target: str) -> bool:
+    """Whether a target names this module: by its whole name, or by the end of it."""
+    return name == target or name.endswith(f".{target}")
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module multiplies by a matrix: `nn.Linear` and quantized kinds of it, `Conv1D`."""
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+
+
+def _linear_names(model: nn.Module) -> list[str]:
+    return [name.rsplit(".", 1)[-1] for name, module in model.named_modules() if is_linear(module)]

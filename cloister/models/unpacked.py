@@ -1,0 +1,237 @@
+"""Bases that come as a GGUF file: unpacked once into a folder of the user's cache.
+
+transformers reads the file (`gguf_file`); its weights become float32 safetensors beside its
+configuration and tokenizer, and the folder is then a base like any other. What names such a base is
+the SHA-256 of the GGUF file, from which everything in the folder follows.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from cloister.bounds import shortened
+from cloister.errors import ModelFileError
+from cloister.files import bad_file, stamp_of, write_whole
+from cloister.models.gguf_header import GgufHeader, read_header
+from cloister.models.pretrained import from_folder, quiet
+from cloister.models.splitting import check_splitting, mend_splitting
+from cloister.owner_only import private_folder
+from cloister.printable import one_line
+
+# Written last: of which GGUF a folder was made, and the SHA-256 of every other file in it.
+RECORD = "unpacked.json"
+# Longest message of a library's that is repeated.
+_MOST_SHOWN = 200
+# Numbers that a network holds beside its weights (rotary frequencies, masks), where its weights are
+# few: they follow from sizes that the header bounds, and are checked before they are made.
+_SPARE_NUMBERS = 2**24
+
+
+def cache_folder() -> Path:
+    """Where unpacked bases are kept: `cloister/bases` in the user's cache (XDG_CACHE_HOME)."""
+    said = Path(os.environ.get("XDG_CACHE_HOME") or "")
+    # The XDG base directory specification has relative paths ignored.
+    cache = said if said.is_absolute() else Path.home() / ".cache"
+    return cache / "cloister" / "bases"
+
+
+def unpacked(file: Path) -> Path:
+    """The folder that a GGUF file unpacks to; made at the first call.
+
+    Args:
+        file: The GGUF file.
+
+    Raises:
+        ModelFileError: It is damaged, or of an architecture or tokenizer that cannot be read from a
+            GGUF; or the extra `llm` is missing, or the cache cannot be written.
+
+    Guarantees:
+        A folder is there whole or not at all, and processes that need it wait for the first.
+    """
+    digest = _sha256_of(file)
+    folder = cache_folder() / digest
+    if (folder / RECORD).is_file():
+        return folder
+    header = read_header(_with_reader(file))
+    _refuse(file, header)
+    try:
+        with _alone(folder) as part:
+            if not (folder / RECORD).is_file():
+                _check_room(part.parent, header)
+                _unpack(file, header, part)
+                _finish(file, digest, part, folder)
+    except OSError as error:
+        raise ModelFileError(
+            f"{bad_file(error, 'written')}; set XDG_CACHE_HOME to a folder that can be, or unpack "
+            f"{file} on another machine and give that folder as model.base"
+        ) from error
+    return folder
+
+
+def unpacked_sha256(folder: Path) -> str | None:
+    """SHA-256 of the GGUF that a folder of the cache was made of; None for any other folder.
+
+    Only the user's own cache is believed: a record elsewhere could name any file.
+
+    Raises:
+        ModelFileError: A file in it is not what was unpacked.
+    """
+    record = folder / RECORD
+    if folder.resolve().parent != cache_folder().resolve() or not record.is_file():
+        return None
+    try:
+        said = json.loads(record.read_text(encoding="utf-8"))
+        files = {path.name: stamp_of(path).sha256 for path in folder.iterdir() if path != record}
+        if files == said["files"] and said["gguf"] == folder.name:
+            return folder.name
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise ModelFileError(
+        f"model.base: {folder} was changed after it was unpacked; remove it, and it is made again"
+    )
+
+
+def _with_reader(file: Path) -> Path:
+    """The file, where the package that reads GGUF is installed."""
+    if importlib.util.find_spec("gguf") is None:
+        raise ModelFileError(
+            f"model.base: {file} is a GGUF, and reading one needs the package gguf; "
+            "install cloister with the extra `llm`"
+        )
+    return file
+
+
+def _sha256_of(file: Path) -> str:
+    try:
+        return stamp_of(file).sha256
+    except OSError as error:
+        raise ModelFileError(f"model.base: {bad_file(error, 'read')}") from error
+
+
+def _refuse(file: Path, header: GgufHeader) -> None:
+    """Refuses what would be read, and wrongly."""
+    if "rope_freqs.weight" in header.tensors:
+        raise ModelFileError(
+            f"model.base: {file} scales its rotary embedding by a table (rope_freqs.weight), which "
+            "transformers does not read from a GGUF, so that long texts would be read wrongly; "
+            "give the base's own folder of safetensors"
+        )
+    check_splitting(file, header)
+
+
+def _check_room(folder: Path, header: GgufHeader) -> None:
+    needed, free = 4 * header.elements, shutil.disk_usage(folder).free
+    if needed > free:
+        raise ModelFileError(
+            f"model.base: unpacked it takes {needed / 2**30:.1f} GiB, and {folder} has "
+            f"{free / 2**30:.1f} GiB; make room, or set XDG_CACHE_HOME to another disk"
+        )
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[Path]:
+    """An empty folder beside a place, for one process at a time; the others wait."""
+    private_folder(folder.parent)
+    part = folder.with_name(f".{folder.name}.part")
+    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+        part.mkdir(mode=0o700)
+        try:
+            yield part
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _unpack(file: Path, header: GgufHeader, part: Path) -> None:
+    # Alone in a folder: transformers would also read what lies beside the file.
+    source, made = part / "source", part / "made"
+    source.mkdir()
+    (source / "base.gguf").symlink_to(file.resolve())
+    try:
+        # The reader draws a progress bar, whatever transformers is told.
+        with quiet(), redirect_stderr(io.StringIO()):
+            _make(file, header, source, made)
+    except (ModelFileError, OSError):
+        raise
+    except Exception as error:  # whatever a reader raises that meets what it did not expect
+        why = one_line(str(error).strip() or type(error).__name__, _MOST_SHOWN)
+        raise ModelFileError(
+            f"model.base: {file} cannot be read as a {_shown(header.architecture)} ({why}); "
+            "give the base's own folder of safetensors"
+        ) from error
+
+
+def _make(file: Path, header: GgufHeader, source: Path, made: Path) -> None:
+    from transformers import GgufConfig
+
+    name = "base.gguf"
+    config = from_folder(AutoConfig, source, gguf_file=name)
+    if config.is_encoder_decoder or type(config) not in AutoModelForCausalLM._model_mapping:
+        raise ModelFileError(
+            f"model.base: {file} is a {_shown(header.architecture)}, and a GGUF is read as a "
+            "decoder alone; give the base's own folder of safetensors"
+        )
+    _check_numbers(file, header, config)
+    tokenizer = from_folder(AutoTokenizer, source, gguf_file=name)
+    mend_splitting(tokenizer, header)
+    tokenizer.save_pretrained(made)
+    model, info = from_folder(
+        AutoModelForCausalLM,
+        source,
+        gguf_file=name,
+        config=config,
+        dtype=torch.float32,
+        quantization_config=GgufConfig(dequantize=True),
+        output_loading_info=True,
+    )
+    if info["missing_keys"]:
+        raise ModelFileError(
+            f"model.base: {file} lacks {min(info['missing_keys'])} and "
+            f"{len(info['missing_keys']) - 1} more weights, which would start at random; "
+            "get a complete file"
+        )
+    model.save_pretrained(made)
+
+
+def _check_numbers(file: Path, header: GgufHeader, config: Any) -> None:
+    """Refuses a network that does not have just the numbers that the file holds."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    others = sum(buffer.numel() for buffer in model.buffers())
+    held = sum(map(prod, header.tensors.values()))
+    if weights != held or others > max(weights, _SPARE_NUMBERS):
+        raise ModelFileError(
+            f"model.base: {file} holds {held:,} weights, and the {config.model_type} that it "
+            f"describes has {weights:,}: transformers would leave some out, or start some at "
+            "random; give the base's own folder of safetensors"
+        )
+
+
+def _finish(file: Path, digest: str, part: Path, folder: Path) -> None:
+    if _sha256_of(file) != digest:
+        raise ModelFileError(f"model.base: {file} changed while it was read; run this again")
+    made = part / "made"
+    files = {path.name: stamp_of(path).sha256 for path in sorted(made.iterdir())}
+    record = json.dumps({"gguf": digest, "files": files}, indent=1, sort_keys=True)
+    write_whole(made / RECORD, record.encode())
+    shutil.rmtree(folder, ignore_errors=True)  # without a record: not ours, or not whole
+    made.replace(folder)
+
+
+def _shown(name: str) -> str:
+    return shortened(name).strip("'")

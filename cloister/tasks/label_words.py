@@ -1,0 +1,57 @@
+"""Tokens of the labels' own words, as a language model would write them behind a text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from cloister.bounds import shortened
+from cloister.errors import UsageError
+from cloister.tasks.prompt import Prompt
+
+# What a label follows where there is no prompt.
+_NO_PROMPT = "label:"
+
+
+def label_tokens(
+    tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], prompt: Prompt | None
+) -> list[list[int]]:
+    """Token ids of each label's words where the text or the prompt ends.
+
+    A label is written with blanks for its underscores, and a blank before it unless the prompt ends
+    with white space itself: byte-level tokenizers know ` positive` and `positive` as different
+    tokens.
+
+    Args:
+        tokenizer: The base's.
+        labels: Class names.
+        prompt: What is read around a text.
+
+    Returns:
+        For each label at least one id; special tokens are none of them.
+
+    Raises:
+        UsageError: The tokenizer leaves nothing of a label.
+    """
+    opening = _NO_PROMPT if prompt is None else prompt.behind or _NO_PROMPT
+    blank = "" if opening[-1].isspace() else " "
+    before = _ids(tokenizer, opening)
+    found = []
+    for label in labels:
+        word = blank + label.replace("_", " ").strip()
+        ids = _ids(tokenizer, opening + word)
+        # A tokenizer that joins the opening's end to the word gives the word's own tokens.
+        ids = ids[len(before) :] if ids[: len(before)] == before else _ids(tokenizer, word)
+        if not ids:
+            raise UsageError(
+                f"lora.head: label-words given, and this base's tokenizer leaves no token of the "
+                f'label {shortened(label)}; rename it in the records, or set lora.head = "linear"'
+            )
+        found.append(ids)
+    return found
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids

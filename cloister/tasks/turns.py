@@ -1,0 +1,169 @@
+"""Which characters of a rendered conversation the assistant would write.
+
+What is learnt is exactly what a model has to generate after the template's generation prompt:
+
+1. Where the template has `{% generation %}` marks, what they mark.
+2. Where it renders turn by turn, so that a conversation's beginning is the beginning of the whole:
+   every turn of the assistant, from its generation prompt to its end.
+3. Where it renders an earlier turn differently once others follow (Qwen 3 and gpt-oss leave earlier
+   thinking out): the last turn alone, with the rest as its context, which is rendered as it is when
+   a model is to answer. So a conversation stays one sequence.
+
+A generation prompt may open what the turn, rendered, lacks (DeepSeek-R1's `<think>`): then the turn
+begins by closing it, with the record's own thinking where it has some.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from cloister.data.records import Message
+from cloister.errors import MisfitError
+
+UNFOUND = "the assistant's turns cannot be found in its rendered conversation"
+# Opens thinking, and what closes it: <think>, [THINK], <|START_THINKING|>, <seed:think>.
+_OPENS = re.compile(
+    r"<\|START_(?P<wide>\w*THINK\w*)\|>|<(?P<tag>[\w:]*think\w*)>|\[(?P<square>\w*THINK\w*)\]"
+)
+
+# An empty block of Gemma 4's, opened and closed: <|channel>thought <channel|>.
+_EMPTY = re.compile(r"\s*<\|(\w+)>\s*\w*\s*<\1\|>\s*")
+
+# Renders messages; the flag: up to where the assistant's next turn begins.
+Render = Callable[[Sequence[Message], bool], str]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A conversation as text.
+
+    Attributes:
+        text: All of it.
+        spans: The characters that are learnt, from and to, in order.
+    """
+
+    text: str
+    spans: tuple[tuple[int, int], ...]
+
+
+def rendered(render: Render, messages: Sequence[Message], marked: Rendered | None) -> Rendered:
+    """A conversation, with the assistant's turns found in it.
+
+    Args:
+        render: The template.
+        messages: The turns, as many as are looked at.
+        marked: What the template's own marks say; None or without spans: it has none.
+
+    Raises:
+        MisfitError: The template does not render it, or the turns cannot be found.
+    """
+    if marked is not None and marked.spans:
+        return _without_prompts(render, messages, marked)
+    whole = render(messages, False)
+    places = [n for n, message in enumerate(messages) if message.role == "assistant"]
+    spans = []
+    for place in places:
+        start = before(render, messages, place)
+        after = render(messages[: place + 1], False).rstrip("\n")
+        if not (whole.startswith(start) and whole.startswith(after)):
+            return _last_turn(render, messages[: places[-1] + 1])
+        spans.append((len(start), len(after)))
+    return Rendered(whole, tuple(spans))
+
+
+def _without_prompts(render: Render, messages: Sequence[Message], marked: Rendered) -> Rendered:
+    """Marks less what the generation prompt writes already, where they hold one turn each."""
+    places = [n for n, message in enumerate(messages) if message.role == "assistant"]
+    if len(places) != len(marked.spans):
+        return marked
+    spans = []
+    for place, (first, last) in zip(places, marked.spans, strict=True):
+        start = before(render, messages, place)
+        inside = marked.text.startswith(start) and first < len(start) <= last
+        spans.append((len(start) if inside else first, last))
+    return Rendered(marked.text, tuple(spans))
+
+
+def before(render: Render, messages: Sequence[Message], place: int) -> str:
+    """The text up to where a turn of the assistant begins."""
+    if place > 0:
+        return render(messages[:place], True)
+    # An empty conversation cannot be rendered: an opening turn begins where its content does.
+    opening = render(messages[:1], False)
+    return opening[: max(opening.rfind(messages[0].content.strip()), 0)].rstrip(" ")
+
+
+def _last_turn(render: Render, messages: Sequence[Message]) -> Rendered:
+    """A conversation up to its last turn of the assistant, which alone is learnt."""
+    start = before(render, messages, len(messages) - 1)
+    whole = render(messages, False)
+    if not whole.startswith(start):
+        whole = start + _after_prompt(render, messages, start, whole)
+    return Rendered(whole, ((len(start), len(whole.rstrip("\n"))),))
+
+
+def _after_prompt(render: Render, messages: Sequence[Message], start: str, whole: str) -> str:
+    """The last turn as it goes on from a prompt that opens what the turn, rendered, lacks."""
+    shared = _shared(start, whole)
+    opened, turn = start[shared:], whole[shared:]
+    content = messages[-1].content
+    # What the template writes around a content, seen on one that it has no reason to change.
+    unique = _unlike(messages)
+    probe = render([*messages[:-1], replace(messages[-1], content=unique)], False)
+    lead, found, close = probe[shared:].partition(unique)
+    if not (found and probe.startswith(whole[:shared])):
+        raise _unfound()
+    history = render(messages[:-1], False)
+    prompt = start[len(history) if start.startswith(history) else shared :]
+    tags = list(_OPENS.finditer(prompt))
+    opening, closing = (tags[-1][0], _closing(tags[-1])) if tags else ("", "")
+    is_open = bool(closing) and closing not in prompt[tags[-1].end() :]
+    if is_open and closing in content:
+        # The record's own thinking, which templates leave out: it begins behind the prompt's mark.
+        own = content.lstrip().removeprefix(opening)
+        return (own.lstrip("\n") if opened.endswith("\n") else own).rstrip() + close
+    if not (turn.startswith(lead) and turn.endswith(close) and len(lead + close) <= len(turn)):
+        raise _unfound()
+    body = turn[len(lead) :]
+    if is_open:
+        gap = "\n" if start.endswith("\n") else ""
+        ending = lead if closing in lead else f"{gap}{closing}{2 * gap}{lead}"
+        return ending + body
+    if closing and prompt.rstrip().endswith(closing):
+        return lead.replace(closing, "", 1) + body
+    if not opened.strip() or _EMPTY.fullmatch(opened):
+        return lead + body
+    raise _unfound()
+
+
+def _shared(one: str, two: str) -> int:
+    """How many characters two texts begin with in common, without a tag that is cut in two."""
+    unequal = (place for place, (a, b) in enumerate(zip(one, two, strict=False)) if a != b)
+    place = next(unequal, min(len(one), len(two)))
+    opens = max(one.rfind("<", 0, place), one.rfind("[", 0, place))
+    closes = max(one.rfind(">", 0, place), one.rfind("]", 0, place))
+    return opens if opens > closes else place
+
+
+def _closing(opening: re.Match[str]) -> str:
+    if opening["wide"]:
+        return f"<|END_{opening['wide']}|>"
+    return f"</{opening['tag']}>" if opening["tag"] else f"[/{opening['square']}]"
+
+
+def _unlike(messages: Sequence[Message]) -> str:
+    """A word that no turn holds."""
+    number = 0
+    while any(f"reply{number}" in message.content for message in messages):
+        number += 1
+    return f"reply{number}"
+
+
+def _unfound() -> MisfitError:
+    return MisfitError(
+        UNFOUND,
+        "task.chat_template: a turn of the assistant is not rendered as the continuation of its "
+        "generation prompt, so it cannot be found; set a template that renders turn by turn",
+    )

@@ -1,0 +1,101 @@
+"""What an optimizer remembers over the rounds of a study: its moments, and how many steps it took.
+
+An optimizer that began anew in every round would know one gradient where a round has one step, and
+AdamW's first step is the sign of it: under privacy the sign of the noise. So a site keeps it. It is
+a function of the noised sums alone (`training.local`: noise is added once to each step's sum, and a
+round is charged as so many releases as it has steps), so whoever has it knows no more of a record
+than whoever has those sums: post-processing, at no further ε.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cloister.adapter.formats import Shapes
+from cloister.adapter.tensors import Adapter
+from cloister.training.config import TrainingConfig
+
+# A parameter's count of steps among its moments, by torch's name. Float32 counts to 2²⁴ exactly;
+# a study has at most 10⁵ steps.
+STEP = "step"
+
+
+def kept_moments(config: TrainingConfig) -> tuple[str, ...]:
+    """What an optimizer keeps of each parameter, by torch's names; nothing: it has no memory."""
+    if config.optimizer == "sgd":
+        return ("momentum_buffer",) if config.momentum else ()
+    return ("exp_avg", "exp_avg_sq", STEP)
+
+
+def memory_shapes(config: TrainingConfig, trained: Shapes) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a memory: 8 bytes a parameter for Adam, 4 for momentum.
+
+    Args:
+        config: Which optimizer.
+        trained: Of all that trains in any round.
+    """
+    return {
+        f"{name}:{moment}": (1,) if moment == STEP else shape
+        for name, shape in trained.items()
+        for moment in kept_moments(config)
+    }
+
+
+@dataclass
+class OptimizerMemory:
+    """An optimizer's memory between two rounds.
+
+    Attributes:
+        config: Which optimizer.
+        state: The moments of every parameter that may train, as `memory_shapes` names them; zero
+            where it took no step yet.
+    """
+
+    config: TrainingConfig
+    state: Adapter
+
+    @classmethod
+    def empty(cls, config: TrainingConfig, trained: Shapes) -> OptimizerMemory:
+        """A memory before the first step."""
+        shapes = memory_shapes(config, trained)
+        return cls(config, Adapter({n: np.zeros(s, np.float32) for n, s in shapes.items()}))
+
+    def give(
+        self, optimizer: torch.optim.Optimizer, named: Sequence[tuple[str, nn.Parameter]]
+    ) -> None:
+        """Puts what was remembered into a new optimizer."""
+        for name, parameter in named:
+            kept = {m: self._tensor(f"{name}:{m}", parameter, m) for m in kept_moments(self.config)}
+            if kept and (STEP not in kept or float(kept[STEP]) > 0):
+                optimizer.state[parameter] = kept
+
+    def take(
+        self, optimizer: torch.optim.Optimizer, named: Sequence[tuple[str, nn.Parameter]]
+    ) -> None:
+        """Remembers an optimizer's state; of parameters that rested the former stays.
+
+        A state that is not finite, as of a study that diverged, is forgotten: the next round
+        begins anew.
+        """
+        found = {}
+        for name, parameter in named:
+            state: dict[str, Any] = optimizer.state.get(parameter, {})
+            for moment in kept_moments(self.config):
+                if state.get(moment) is not None:
+                    value = torch.as_tensor(state[moment]).detach()
+                    array = value.to(device="cpu", dtype=torch.float32).numpy()
+                    found[f"{name}:{moment}"] = array.reshape(-1) if moment == STEP else array
+        whole = self.state.replace(Adapter(found))
+        self.state = whole if whole.is_finite() else whole.zeros()
+
+    def _tensor(self, key: str, parameter: nn.Parameter, moment: str) -> Tensor:
+        value = torch.from_numpy(self.state[key].copy())
+        if moment == STEP:
+            return value[0].clone()
+        return value.to(device=parameter.device, dtype=parameter.dtype)

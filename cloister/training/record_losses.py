@@ -1,0 +1,26 @@
+"""One loss a record of a batch, by the cheapest way that its task and base allow."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from cloister.models.network import Network
+from cloister.tasks.chat import CausalChat
+from cloister.tasks.task import Batch, Task
+
+
+def record_losses(network: Network, task: Task, batch: Batch) -> Tensor:
+    """The task's losses of a batch, float32 [B], on the network's device.
+
+    Args:
+        network: Base, adapters and head.
+        task: Of the study.
+        batch: Examples, in a fixed shape or not.
+
+    Guarantees:
+        Those of `task.record_losses(network.logits(batch), batch)` up to rounding; a chat's are
+        computed without the logits of what is not learnt (`cloister.models.token_head`).
+    """
+    if isinstance(task, CausalChat):
+        return task.means(network.token_losses(batch), batch)
+    return task.record_losses(network.logits(batch), batch)

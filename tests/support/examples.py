@@ -1,0 +1,18 @@
+"""How many examples a property is tried on: a quarter in `make test`, all in `make nightly`."""
+
+import os
+
+from hypothesis import settings
+
+ALL = os.environ.get("HYPOTHESIS_PROFILE") in ("nightly", "fuzz")
+# Fewer than this find too little in one run.
+FEWEST = 10
+
+
+def tries(count: int) -> int:
+    """As many examples as are tried in this run, of those that a property is worth."""
+    return count if ALL else max(FEWEST, count // 4)
+
+
+# Where a test names no count: hypothesis' own, 100.
+settings.register_profile("tries", max_examples=tries(100))

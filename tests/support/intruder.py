@@ -1,0 +1,81 @@
+"""Somebody at the coordinator's machine who puts rounds of their own into its SuperLink.
+
+The intruder has all that Flower asks for, the socket and even the executor's secret; what it lacks
+is the coordinator's key.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+
+from cloister.adapter.wire import encode
+from cloister.deployment.flower.control import Control
+from cloister.deployment.flower.grid import grid_of
+from cloister.deployment.flower.replies_on_arrival import Arrivals
+from cloister.deployment.flower.tasks import SERVER_TASK, Executor, FlowerTask, Runtime
+from cloister.protocol.exchange import RECORD, RoundReply, RoundRequest
+from cloister.recipe import Recipe
+from cloister.training.workspace import open_workspace
+from tests.support.federation import PATIENCE, Federation, wait_for
+
+
+@contextmanager
+def intruder(made: Federation, document: str) -> Iterator[Grid]:
+    """A run of somebody's own in the SuperLink; the coordinator's executor does not see it."""
+    executor = made.child("server", "executor")
+    assert executor is not None
+    os.kill(executor, signal.SIGSTOP)
+    try:
+        control = Control(made.server.superlink)
+        control.start({"run": "first", "recipe": document})
+        control.close()
+        runtime = Runtime(made.server.superlink, made.server.secret.read_bytes())
+        claiming, claimed = Executor(runtime, SERVER_TASK), list[FlowerTask]()
+
+        def claim() -> bool:
+            task = claiming.claim()
+            claimed.extend([] if task is None else [task])
+            return bool(claimed)
+
+        wait_for("the intruder's run", claim)
+        (task,) = claimed
+        flower_run, _ = task.run()
+        grid = grid_of(runtime, task, flower_run)
+        grid._arrivals = Arrivals(PATIENCE, time.monotonic)  # however slow the sites are here
+        yield grid
+        task.finish(succeeded=True)
+        grid._client.close()
+        claiming._client.close()
+    finally:
+        os.kill(executor, signal.SIGCONT)
+
+
+def answers(grid: Grid, request: RoundRequest) -> list[RoundReply]:
+    """What the sites say, each asked the same."""
+    nodes = list(grid.get_node_ids())
+    content = RecordDict({RECORD: ConfigRecord(request.fields())})
+    asked = [Message(content, at, MessageType.TRAIN, group_id=str(request.round)) for at in nodes]
+    open_ids, came = set(grid.push_messages(asked)), list[Message]()
+
+    def look() -> bool:
+        for message in grid.pull_messages(open_ids):
+            open_ids.discard(message.metadata.reply_to_message_id)
+            came.append(message)
+        return not open_ids
+
+    wait_for("every answer", look)
+    return [RoundReply.from_fields(dict(message.content[RECORD])) for message in came]
+
+
+def adapter_of(made: Federation) -> bytes:
+    """What a study of this base starts from: anybody with the recipe can make it."""
+    recipe: Recipe = made.recipe(1)
+    workspace = open_workspace(
+        recipe.model, recipe.lora, recipe.task, recipe.task.labels, recipe.study.seed
+    )
+    return encode(workspace.whole)
