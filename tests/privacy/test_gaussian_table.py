@@ -131,6 +131,31 @@ def test_a_uniform_between_two_floats_is_decided_by_its_further_bits() -> None:
     assert Fraction(2**40, 2**245) < Fraction(1, 10**61)
 
 
+@pytest.mark.parametrize("deviation", [40.0, 2.0**30 * 1.3, 2.0**44])
+@pytest.mark.parametrize(("far", "kept"), [(9, True), (11, False), (12.5, False)])
+def test_far_out_a_float64_uniform_is_too_coarse_to_keep_a_proposal(
+    deviation: float, far: float, kept: bool
+) -> None:
+    """There the room is less than the uniform's step: one of 0 is no reason to keep it."""
+    table = DiscreteGaussian(deviation)
+    cell = int(np.flatnonzero(table.cells == int(far * deviation) // table.width)[0])
+    asked: list[int] = []
+
+    def words(count: int) -> Words:
+        if count == 3:  # the further bits: just below the next step
+            asked.append(count)
+            return np.full(3, 2**64 - 1, dtype=np.uint64)
+        # This cell, its first place, a height of 0; then a cell near the middle, which is kept.
+        at = len(table.cells) // 2 + 5 if asked else cell
+        lots = np.zeros((3, count // 3), dtype=np.uint64)
+        lots[0] = int(table._ends[at - 1]) << (64 - table._weight_bits)
+        return lots.reshape(-1)
+
+    found = int(table._rest(1, words)[0])
+    assert (found == table.cells[cell] * table.width) == kept
+    assert bool(asked) == (not kept)
+
+
 def statistic(drawn: np.ndarray, deviation: float, cells: int = 60) -> float:
     """P-value of χ² over cells of about equal probability, of the rounded continuous law."""
     counts, edges = np.histogram(drawn / deviation, bins=np.linspace(-4, 4, cells))
