@@ -20,6 +20,10 @@ from cloister.recipe import Recipe
 if TYPE_CHECKING:
     from cloister.training.layer_probe import LayerScores
 
+# Part of the records that may be among the training data's too: public collections repeat short
+# texts. A file with more of them is private records with others beside them.
+MOST_SHARED = 0.1
+
 # What is said of the records, wherever the table is shown.
 MUST_BE_PUBLIC = (
     "These records must be public: what is chosen on private ones tells of them, and no ledger "
@@ -159,14 +163,16 @@ def _refuse_private_file(recipe: Recipe, place: Path) -> None:
 
 
 def _refuse_private_records(recipe: Recipe, records: list[TextRecord]) -> None:
-    """Refuses records that are all among the training data's, as one site's own would be."""
+    """Refuses records of which more than `MOST_SHARED` are among the training data's: one site's
+    own would be, with or without others beside them."""
     private = _private_file(recipe)
     if private is None:
         return
     data = recipe.data
     known = _texts(load(str(private), "train", "text", data, sites=data.partition == "column"))
     pairs = {(record.text, record.label) for record in known}
-    if all((record.text, record.label) in pairs for record in records):
+    shared = sum((record.text, record.label) in pairs for record in records)
+    if shared > MOST_SHARED * len(records):
         raise _private(Path("these records"), recipe.data.train)
 
 

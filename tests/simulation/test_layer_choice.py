@@ -88,7 +88,9 @@ def test_private_records_are_refused_under_any_name(tmp_path: Path) -> None:
     private.write_text("".join(json.dumps(row) + "\n" for row in rows))
     east.write_text("".join(json.dumps(row) + "\n" for row in rows if row["site"] == "east"))
     shutil.copy(private, copy)
-    for place in (private, link, hard, copy, east):
+    mixed = tmp_path / "mixed.jsonl"  # the east's, and one that is nobody's
+    mixed.write_text(east.read_text() + json.dumps(rows[0] | {"text": "nobody's"}) + "\n")
+    for place in (private, link, hard, copy, east, mixed):
         with pytest.raises(RefusedError, match="the study's private records"):
             choose_layers(recipe, str(place))
 
