@@ -109,6 +109,14 @@ def first_record(
     raise DataError(f"{source}: no records")
 
 
+def is_same_file(one: str, other: str) -> bool:
+    """Whether two sources are one file of this machine, under whatever paths or links."""
+    try:
+        return _path(one).samefile(_path(other))
+    except (OSError, ValueError):  # one is no file here, or no path at all
+        return False
+
+
 def _path(source: str) -> Path:
     try:
         return Path(source).expanduser()

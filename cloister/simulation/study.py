@@ -21,7 +21,7 @@ from cloister.client.personal import PersonalAdapter
 from cloister.client.secure import EpochKeys
 from cloister.client.site import Site
 from cloister.data.census import Census, census
-from cloister.data.load import load
+from cloister.data.load import is_same_file, load
 from cloister.data.records import Record
 from cloister.errors import DataError
 from cloister.ledger.ledger import Ledger, key_file
@@ -85,6 +85,8 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
         CloisterError: The data, the partition or the privacy target cannot be had.
     """
     data, kind = recipe.data, recipe.task.records
+    for name in ("test", "validation"):
+        _refuse_training_file(name, getattr(data, name), data.train)
     train = load(data.train, "train", kind, data, sites=data.partition == "column")
     test = load(data.test or data.train, "test", kind, data)
     validation = load(data.validation, "validation", kind, data) if data.validation else []
@@ -99,6 +101,15 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
         )
     resolved = dataclasses.replace(recipe, task=dataclasses.replace(recipe.task, labels=labels))
     return SimulatedStudy(resolved, sites, test, validation, plans_of(recipe, tuple(sites)))
+
+
+def _refuse_training_file(name: str, public: str | None, train: str) -> None:
+    """Refuses the training file as a public set under any path or link (`DataConfig` by name)."""
+    if public is not None and public != train and is_same_file(public, train):
+        raise DataError(
+            f"data.{name}: {public} is the training file ({train}); scores on private records are "
+            "releases that nobody charges: give a public set"
+        )
 
 
 @by_content(1)

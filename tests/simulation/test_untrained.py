@@ -8,7 +8,7 @@ import pytest
 
 from cloister.api.run_result import Result
 from cloister.cli.display import Display
-from cloister.errors import BadFileError
+from cloister.errors import BadFileError, DataError
 from cloister.export.adapter_folder import load_released
 from cloister.models.state import write_adapter
 from cloister.recipe import Recipe
@@ -105,3 +105,19 @@ def test_a_run_that_goes_on_keeps_it_and_one_of_before_has_none(tmp_path: Path) 
     (run.path / UNTRAINED).write_text("[1]")
     with pytest.raises(BadFileError, match="damaged"):
         compare([run.path])
+
+
+@pytest.mark.parametrize("name", ["test", "validation"])
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to", "path"])
+def test_no_public_set_is_the_training_file_by_another_path(
+    tmp_path: Path, name: str, link: str
+) -> None:
+    """It would be scored before round 1 and after each, and no ledger charges a score."""
+    private = Path(small_recipe(tmp_path / "study").data.train)
+    other = tmp_path / "other.jsonl"
+    if link == "path":
+        other = private.parent / ".." / "study" / private.name
+    else:
+        getattr(other, link)(private)
+    with pytest.raises(DataError, match=f"data.{name}: .* is the training file"):
+        prepare(small_recipe(tmp_path / "study", f"data.{name}={other}"))
