@@ -17,7 +17,7 @@ from cloister.errors import RefusedError
 from cloister.privacy.clipping import MARGIN, ClippedSum, clip_and_sum, empty_sum
 from cloister.privacy.entropy import Entropy, OsEntropy, SeededEntropy
 from cloister.privacy.events import MOST_NOISE
-from cloister.privacy.noise import add_noise
+from cloister.privacy.noise import BLOCK, add_noise
 from cloister.privacy.sampling import poisson_sample
 from tests.support.entropy import normals
 
@@ -279,6 +279,19 @@ def test_coordinates_are_uncorrelated() -> None:
     noise = noise_of(add_noise)
     correlation = float(np.corrcoef(noise[:-1], noise[1:])[0, 1])
     assert within(correlation, 0.0, 1 / math.sqrt(DIMENSION))
+
+
+def test_each_block_of_a_large_tensor_has_noise_of_its_own() -> None:
+    clipped = empty_sum([torch.zeros(2, BLOCK + 3)], 0.5)
+    noise = add_noise(clipped, 2.0, OsEntropy()).tensors[0].double().flatten().numpy()
+    first, second, last = np.split(noise, [BLOCK, 2 * BLOCK])
+    assert follows_the_noise_law(first, 1.0)
+    assert follows_the_noise_law(second, 1.0)
+    assert within(float(np.corrcoef(first, second)[0, 1]), 0.0, 1 / math.sqrt(BLOCK))
+    assert len(last) == 6
+    # A zero, or one value of before in its place, comes once in 2²³ draws or so.
+    assert last.all()
+    assert not np.isin(last, [*first[:6], *first[-6:], *second[:6], *second[-6:]]).any()
 
 
 def test_forked_processes_draw_different_noise() -> None:
