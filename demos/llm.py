@@ -1,6 +1,6 @@
 """Four clinics' desks teach one language model their protocol, at ε = 8 for each message.
 
-    python demos/llm.py [FOLDER] [--base BASE] [--each N] [--rounds N]
+    python demos/llm.py [FOLDER] [--base BASE] [--each N] [--rounds N] [--layers N]
 
 The chats are generated (`demos/clinic_chats.py`). The study runs by `cloister simulate`, with the
 same without privacy beside it; then the untrained base, the private adapter and the plain one
@@ -34,17 +34,18 @@ name = "clinic-desks"
 [model]
 base = {base}
 
-# The last layers' queries and values alone: every noised parameter costs, and the states below
-# them are computed once for each record.
+# Some modules of the last layers alone: every noised parameter costs, and the states below them are
+# computed once for each record.
 [lora]
-r = 4
-alpha = 8.0
+r = 2
+alpha = 4.0
+target_modules = ["v_proj", "up_proj", "down_proj"]
 top_layers = {layers}
 train = "b"
 
 [task]
 kind = "causal-lm"
-max_length = 64
+max_length = 80
 
 [data]
 train = "train.jsonl"
@@ -55,8 +56,8 @@ public_records = {each}
 
 [training]
 expected_batch_size = {batch}
-learning_rate = {rate}
-plain_learning_rate = {plain_rate}
+learning_rate = 10.0
+plain_learning_rate = 4.0
 
 [federation]
 num_rounds = {rounds}
@@ -65,7 +66,7 @@ evaluate_every = {rounds}
 [privacy]
 epsilon = 8.0
 delta = 1e-4
-max_grad_norm = {bound}
+max_grad_norm = 0.5
 
 [machine]
 physical_batch_tokens = 256
@@ -77,8 +78,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", default="llm-demo", help="where everything goes")
     parser.add_argument("--base", default=BASE, help="a hub id or a folder")
-    parser.add_argument("--each", type=int, default=100, help="chats of a clinic")
+    parser.add_argument("--each", type=int, default=200, help="chats of a clinic")
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--layers", type=int, default=4, help="the last layers that are adapted")
     asked = parser.parse_args()
     folder = Path(asked.folder).resolve()
     if folder.exists():
@@ -87,13 +89,13 @@ def main() -> None:
     train, test = list(clinic_chats(asked.each)), list(clinic_chats(TESTED, seed=1))
     write(folder / "train.jsonl", train)
     write(folder / "test.jsonl", test)
-    (folder / "study.toml").write_text(recipe(asked.base, asked.each, asked.rounds))
+    (folder / "study.toml").write_text(recipe(asked.base, asked.each, asked.rounds, asked.layers))
     cloister(folder, "simulate", "study.toml", "--twin", "--out", "run")
     compare(folder / "run", test)
     cloister(folder, "export", "run", "--gguf", "clinic-desks.gguf")
 
 
-def recipe(base: str, each: int, rounds: int) -> str:
+def recipe(base: str, each: int, rounds: int, layers: int) -> str:
     """Returns the study's recipe."""
     named = str(Path(base).resolve()) if Path(base).is_dir() else base
     return RECIPE.format(
@@ -101,10 +103,7 @@ def recipe(base: str, each: int, rounds: int) -> str:
         each=each,
         rounds=rounds,
         batch=max(each // 4, 1),
-        layers=2,
-        rate=1.0,
-        plain_rate=0.4,
-        bound=1.0,
+        layers=layers,
     )
 
 

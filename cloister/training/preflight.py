@@ -114,10 +114,12 @@ def _check_calls(network: Network, task: Task, examples: Sequence[Example]) -> N
     Their per-record gradients would mix records, or several uses: DeBERTa puts relative positions,
     which all records share, through its query and key projections.
     """
+    # Found before the calls are counted: finding it calls the network.
+    head = network.token_head if isinstance(task, CausalChat) else None
     calls: dict[str, list[tuple[int, ...]]] = {}
     handles, device = [], network.device
-    # Found by trying, which calls modules too: so before calls are counted.
-    token_head = network.token_head if isinstance(task, CausalChat) else None
+    # Looked for before calls are counted, as looking runs the network.
+    head = network.token_head if isinstance(task, CausalChat) else None
     for name, module in network.named_modules():
         if any(p.requires_grad for p in module.parameters(recurse=False)):
             rows = calls.setdefault(adapter_name(name), [])
@@ -130,9 +132,9 @@ def _check_calls(network: Network, task: Task, examples: Sequence[Example]) -> N
                     rows.clear()
                 batch = task.collate(group)
                 ids, mask = batch.input_ids.to(device), batch.attention_mask.to(device)
-                if token_head is not None:
+                if head is not None:
                     # Logits of two whole records of a long context would not fit.
-                    hidden_states(functools.partial(network, ids, mask), token_head)
+                    hidden_states(functools.partial(network, ids, mask), head)
                 else:
                     network(ids, mask)
                 for name, rows in calls.items():

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.models import tiny_llama
+
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.nightly  # a minute; what it calls is tested by itself
-def test_the_demonstration_runs_to_its_end(tmp_path: Path, llama: Path) -> None:
-    out = tmp_path / "demo"
+def test_the_demonstration_runs_to_its_end(tmp_path: Path) -> None:
+    out, llama = tmp_path / "demo", tiny_llama(tmp_path / "base", positions=96)
     words = [str(ROOT / "demos" / "llm.py"), str(out), "--base", str(llama)]
     finished = subprocess.run(
-        [sys.executable, *words, "--each", "8", "--rounds", "1"],
+        [sys.executable, *words, "--each", "8", "--rounds", "1", "--layers", "1"],
         cwd=ROOT,
         capture_output=True,
         text=True,
