@@ -9,13 +9,16 @@ INSTALL := $(BIN)/python tools/install.py --lock $(LOCK) --here
 # the federations and runs that they share; some tests start services of their own, hence at most 8.
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo deploy-demo test nightly fuzz check audit bench docs reference format lock image clean
+.PHONY: help demo llm-demo deploy-demo test nightly fuzz check audit bench docs reference format lock image clean
 
 help: ## What each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 demo: $(VENV)/.demo ## Four synthetic hospitals train one model together, at epsilon = 8 (about 5 minutes)
 	$(BIN)/cloister simulate
+
+llm-demo: $(VENV)/.llm ## Four clinics' desks teach SmolLM2 their protocol, at epsilon = 8: before and after (at most 10 minutes)
+	$(BIN)/python demos/llm.py
 
 deploy-demo: $(VENV)/.demo ## A coordinator and three hospitals over TLS on this machine, from invite to certificate (about 10 minutes)
 	$(BIN)/python demos/deploy.py

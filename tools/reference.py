@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-import typer.main
 
 import cloister
-from cloister.cli.main import app
+from cloister.cli.main import command_line
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 MADE = "<!-- made by tools/reference.py; not to be edited -->\n"
@@ -121,7 +120,7 @@ def _listed(lines: list[str]) -> str:
 def commands_page() -> str:
     """Returns the page of the commands."""
     parts = [MADE, "# Commands\n", "Every command, as `--help` has it.\n"]
-    group = typer.main.get_command(app)
+    group = command_line()
     parts += _command("cloister", group, 1)
     return "\n".join(parts)
 

@@ -89,7 +89,7 @@ def attacks(recipe: Recipe, persons: int, each: int, trials: int) -> Attacks:
 def illustration(recipe: Recipe, persons: int) -> Illustration:
     """Guesses who was in the training data, from final adapters alone."""
     site = audited_site(recipe, persons, 1)
-    # A sum's whole noise at one site: what a sum shows of it.
+    # With shared noise only the sum is visible: attack it as one site that adds all of the noise.
     plan = replace(site.plan, sharing=None)
     found = attack_adapters(site.workspace, site.units, plan, recipe.training)
     whole = plan.event(plan.num_rounds * plan.local_steps)

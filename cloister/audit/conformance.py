@@ -1,8 +1,8 @@
-"""Conformance: the path that training takes, put to the laws that its ε rests on.
+"""Conformance: tests the training path against the assumptions that its ε rests on.
 
 The very functions that train (`clipped_gradient_sum`, `Mechanism`, `local_update`, the wire format)
-run on synthetic records, and what they give is tested exactly or at `laws.LEVEL`. A check that
-fails refutes the implementation; checks that hold do not prove it. What a site answers is looked at
+run on synthetic records, and their outputs are tested exactly or at `statistics.LEVEL`. A check
+that fails refutes the implementation; checks that hold do not prove it. A site's answers are tested
 by `audit.site_answers` and `audit.site_noise`.
 """
 
@@ -35,7 +35,7 @@ def conformance(
     config: TrainingConfig,
     make_entropy: MakeEntropy = OsEntropy,
 ) -> list[Check]:
-    """Puts a plan's production path to the test.
+    """Tests a plan's production path.
 
     Args:
         workspace: Base, network and task; the network's parameters are overwritten.

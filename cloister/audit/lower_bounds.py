@@ -51,7 +51,7 @@ class Finding:
 
 
 def judge(absent: Floats, present: Floats, claim: GaussianEvent) -> Finding:
-    """Puts an attack's scores to a claim.
+    """Tests a claim by an attack's scores.
 
     Args:
         absent: Scores of runs without the unit; higher means "present".

@@ -25,7 +25,7 @@ from cloister.audit.statistics import Check, Floats, p_check, smallest, two_side
 # wide.
 COSINES = 12
 # Blocks that are compared with one another, at most, and the fewest values of one: below, a copy
-# is no rarer than 10⁻⁷ among so many pairs, and `repeats` looks for it value by value.
+# is no rarer than 10⁻⁷ among so many pairs, and `repeat_tests` looks for it value by value.
 MOST_BLOCKS, BLOCK_VALUES = 1200, 24
 
 

@@ -1,8 +1,8 @@
 """A round of training as it runs, watched from outside: batches, releases, steps.
 
-Nothing is replaced: the units are a sequence that notes which of them are taken, and the optimizer
-tells what it is about to step on. So a fault anywhere between the sampler and the optimizer shows,
-wherever in that path it lies.
+No code is replaced: the units are a sequence that notes which of them are taken, and the optimizer
+reports the gradients that it gets. So a fault shows wherever it lies between the sampler and the
+optimizer.
 """
 
 from __future__ import annotations

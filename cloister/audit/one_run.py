@@ -1,4 +1,4 @@
-"""A claim put to many canaries of a single run.
+"""Tests a claim by many canaries of a single run.
 
 Each of m canaries is in the data by a fair coin; whoever sees the run's releases guesses which are.
 A claim bounds how many of their guesses can be right (Mahloujifar, Melis, Chaudhuri 2024,
@@ -34,7 +34,7 @@ SHARES = (0.03, 0.1, 0.2, 0.45)
 
 @dataclass(frozen=True, kw_only=True)
 class Guesses:
-    """What the best-scored canaries turned out to be.
+    """How many of the best-scored canaries were in the data.
 
     Attributes:
         canaries: m.
@@ -76,7 +76,7 @@ def refutes(guesses: Guesses, claim: GaussianEvent, level: float = LEVEL) -> boo
 
 
 def one_run_bound(guesses: Guesses, claim: GaussianEvent, delta: float) -> float:
-    """A lower bound on ε at confidence 1 − LEVEL: see `empirical.tightest_epsilon`."""
+    """A lower bound on ε at confidence 1 − LEVEL: see `lower_bounds.tightest_epsilon`."""
     return tightest_epsilon(lambda event: refutes(guesses, event), claim, delta)
 
 

@@ -52,7 +52,7 @@ def path_checks(
     make_entropy: MakeEntropy,
     shapes: BatchShapes,
 ) -> list[Check]:
-    """What `local_update` does at sites of different sizes.
+    """Tests `local_update` at sites of different sizes.
 
     Args:
         workspace: Its trained names already set.
@@ -104,7 +104,7 @@ class _Path:
         )
 
     def _releases(self, means: Sequence[Floats], plan: Plan) -> Releases:
-        """Noised sums, from what the optimizer got."""
+        """Returns the noised sums, computed from what the optimizer got."""
         sums = np.concatenate(means) * plan.expected_batch_size
         return Releases(sums, self._parts, NoiseTerms(plan, sum(self._parts)).deviation)
 
@@ -227,7 +227,7 @@ class _Path:
         return [made[id(unit)] for unit in units]
 
     def _without(self, seen: ObservedRound, contributions: Sequence[Floats], plan: Plan) -> Floats:
-        """What the optimizer got, less the mean of the units drawn."""
+        """What the optimizer got, minus the mean of the units drawn."""
         left = seen.means.copy()
         for row, batch in zip(left, seen.batches, strict=True):
             for index, times in Counter(batch % len(contributions)).items():

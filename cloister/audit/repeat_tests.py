@@ -1,6 +1,6 @@
-"""Noise that was used before: copies at any lag, of any sign, order or place.
+"""Tests whether noise was used twice: copies at any lag, of any sign, order or place.
 
-Three ways to look, each for what the others miss:
+Three tests, each for copies that the others miss:
 
     lags      correlation of the whole sequence with itself at every shift: copies that are scaled,
               negated or mixed with others, and copies with random signs

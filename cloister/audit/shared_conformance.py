@@ -1,7 +1,8 @@
 """Conformance where noise is shared: how large a site's share is, and of what form.
 
-Its law, and that of the batches, are looked at as any other noise is (`mechanism_conformance`,
-`path_conformance`); what all sites' shares come to, masks and all, by `audit.site_noise`.
+The distribution of a share, and of the batches, is tested as for other noise
+(`mechanism_conformance`, `path_conformance`); the sum of all sites' shares, masks included, by
+`audit.site_noise`.
 """
 
 from __future__ import annotations

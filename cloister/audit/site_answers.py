@@ -1,9 +1,9 @@
 """A site's answers, the whole way from a request to signed bytes: a function of public constants
 and of the noised sums, at sites of any number of records.
 
-All sites here have one name, one key and one clock, and differ in their records alone. So whatever
-differs between their answers, and between their ledgers, tells of records; but for the payload,
-which must be what follows from what the optimizer got, byte for byte.
+All sites here have one name, one key and one clock, and differ in their records alone. So every
+difference between their answers, or their ledgers, tells of records. Only the payload may differ;
+it must follow from what the optimizer got, byte for byte.
 """
 
 from __future__ import annotations

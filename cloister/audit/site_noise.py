@@ -1,7 +1,7 @@
 """The noise of each site's answer: the whole way from a request to bytes, at every site.
 
-What one site alone does differently shows neither in the network's gradients nor in the mechanism;
-and noise that two sites, or two rounds, have in common cancels out or adds up in the mean.
+A fault of one site shows neither in the network's gradients nor in the mechanism. Noise that two
+sites, or two rounds, have in common cancels out or adds up in the mean.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ COORDINATES = 100_000
 
 
 def site_noise(recipe: Recipe, audited: AuditedSite, names: tuple[str, ...]) -> list[Check]:
-    """Asks every site for rounds, and puts each update's noise to the plan's.
+    """Asks every site for rounds, and tests each update's noise against the plan's.
 
     Args:
         recipe: The study.
@@ -97,7 +97,7 @@ def site_noise(recipe: Recipe, audited: AuditedSite, names: tuple[str, ...]) -> 
 
 
 def _loudness(rounds: Sequence[Sequence[Floats]]) -> Check:
-    """The noise of every answer, the limits of one look shared among them."""
+    """Tests the size of every answer's noise; all answers share one error level."""
     answers = [answer for of in rounds for answer in of]
     count = min(len(answer) for answer in answers)
     shares = np.array([LEVEL / 2 / len(answers), 1 - LEVEL / 2 / len(answers)])
@@ -202,7 +202,7 @@ def _noise_of_the_sum(recipe: Recipe, audited: AuditedSite, names: tuple[str, ..
 
 
 def _overheard(app: ClientApp, heard: Callable[[RoundReply], None]) -> ClientApp:
-    """The same app; each of its replies is told, too."""
+    """Returns the same app, which also passes on each of its replies."""
 
     def call(message: Message, context: Context) -> Message:
         reply = app(message, context)

@@ -1,8 +1,8 @@
-"""What a check states, and how sure it is.
+"""The result of a statistical check, and its error probability.
 
 A check states a figure and the limits between which it lies with probability 1 − LEVEL where the
-law holds. A figure outside refutes the law; one inside proves nothing. The laws themselves:
-`noise_laws`, `repeats` and `sampler_laws`.
+law holds. A figure outside refutes the law; one inside proves nothing. The tests themselves are in
+`noise_tests`, `repeat_tests` and `sampler_tests`.
 """
 
 from __future__ import annotations

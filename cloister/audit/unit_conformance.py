@@ -1,7 +1,7 @@
-"""Conformance of units: taking away all that is one person's takes away one unit, and no more.
+"""Conformance of units: without one person's records, one unit is missing and no other changes.
 
-What is clipped is a unit, and every other check bounds a unit's influence. It bounds a person's
-only where a person's records, whatever they hold, are one unit, and nobody else's follow from them.
+Clipping bounds the influence of a unit. It bounds that of a person only if all records of a person,
+whatever they hold, are one unit, and no other unit depends on them.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import sys
+from functools import cache
 
 import click
 import typer
@@ -32,6 +33,7 @@ from cloister.cli import (
 from cloister.cli import (
     run as runs,
 )
+from cloister.cli.argument_help import restore
 from cloister.cli.streams import Printing, printing, say_error
 from cloister.errors import BadFileError, CloisterError, NetworkError, UsageError
 from cloister.files import bad_file
@@ -62,6 +64,12 @@ app.add_typer(site.app, name="site")
 app.add_typer(server.app, name="server")
 app.add_typer(member.app, name="member")
 app.add_typer(runs.app, name="run")
+
+
+@cache
+def command_line() -> click.Command:
+    """The whole command line as click has it."""
+    return restore(typer.main.get_command(app))
 
 
 def _print_version(is_asked: bool) -> None:
@@ -109,7 +117,7 @@ def run(arguments: list[str]) -> int:
 
 def _run(arguments: list[str]) -> int:
     try:
-        code = app(args=arguments, prog_name="cloister", standalone_mode=False)
+        code = command_line()(args=arguments, prog_name="cloister", standalone_mode=False)
     except CloisterError as error:
         say_error("\n".join([str(error), *getattr(error, "__notes__", ())]))
         return error.exit_code

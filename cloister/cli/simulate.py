@@ -108,9 +108,11 @@ def simulate(
     if sweeps or seeds is not None:
         if resume or is_dry or twin:
             raise UsageError(
-                "--sweep, --seeds: --resume, --dry-run and --twin are for one run; the same "
-                "command goes on with a sweep, and --sweep privacy.enabled=true,false adds runs "
-                "without privacy"
+                f"--{'resume' if resume else 'dry-run' if is_dry else 'twin'} given with --sweep "
+                "or --seeds; it is for one run. The same command again goes on with an unfinished "
+                "sweep; the twin of a sweep is --sweep privacy.enabled=true,false, whose runs "
+                "without privacy have rows of their own in the comparison (--twin would add one to "
+                "each run, equal for every ε)"
             )
         run_sweep(
             recipe,

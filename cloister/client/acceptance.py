@@ -87,7 +87,7 @@ def _named_modules(recipe: Recipe) -> tuple[str, ...] | None:
 
 
 def _unsolved(recipe: Recipe) -> Recipe:
-    """The study with the most noise, where it is to be solved for: what is refused even so is."""
+    """The study with the most noise that there is, where noise must still be calibrated."""
     if recipe.privacy.target_epsilon is None:
         return recipe
     most = replace(recipe.privacy, epsilon=None, noise_multiplier=MOST_NOISE)
@@ -149,8 +149,8 @@ def _sizes(task: TaskConfig, accept: AcceptPolicy) -> list[str]:
 def _plugin(task: TaskConfig, accept: AcceptPolicy) -> list[str]:
     """Whether a plug-in that this site's file names is the code that the study states.
 
-    One that it does not name is refused by its name (`policy.check`), and is not even looked up:
-    what else is installed here is nobody's business. Nothing is imported.
+    A plug-in that the file does not name is refused by its name (`policy.check`) and not looked up,
+    so that no refusal tells what else is installed here. Nothing is imported.
     """
     if task.plugin is None or task.kind not in accept.tasks:
         return []

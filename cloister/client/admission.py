@@ -24,7 +24,7 @@ from cloister.training.proof import Proof, proven
 from cloister.training.shapes import BatchShapes, one_by_one
 from cloister.training.workspace import Workspace
 
-# Workspace, plan, training and the largest value of an adapter, to what the machine showed of them.
+# From workspace, plan, training and the largest adapter value to the proof of them.
 Prove = Callable[[Workspace, Plan, TrainingConfig, float], Proof]
 
 
@@ -33,11 +33,11 @@ class Admitted:
     """A study in which a site takes part; made by `admit` alone.
 
     Attributes:
-        site: Who.
+        site: The site.
         workspace: Base, network and task; its parameters are overwritten by every round.
         plan: What the site runs: the stricter of study and policy.
-        shapes: That records go through the network in, as proven on this machine; None where
-            nothing is private.
+        shapes: Of private passes through the network, as proven on this machine; None where nothing
+            is private.
         period: Seconds between the moments at which updates leave; 0: at once.
         silent: Records of which nothing is learnt, because `task.max_length` cuts them before it.
             A true number, for the site's operator alone: no message has a place for it.

@@ -56,11 +56,11 @@ def make_client_app(
         on_asked: Given each question that is the coordinator's, before anything is done for it.
 
     Guarantees:
-        A question that is not the coordinator's, put to this site, is answered by a refusal of
-        nobody: before the study's document is parsed, and with neither the site's ledger nor a
-        record nor a base looked at.
-        An error's text stays at the site; the coordinator gets one word of a fixed list. What
-        follows from a round that was charged leaves at a moment of the admission's period.
+        A question that the coordinator did not sign for this site is answered by a refusal without
+        name or signature, before the study's document is parsed and without a look at ledger,
+        records or base. An error's text stays at the site; the coordinator gets one word of a fixed
+        list. What follows from a round that was charged leaves at a moment of the admission's
+        period.
     """
     app = ClientApp()
 
@@ -96,7 +96,7 @@ def make_client_app(
 def as_message(reply: RoundReply, question: Message) -> Message:
     """A reply as Flower carries it, stamped with the second in which this is called.
 
-    Flower would note microseconds; no finer than this is anybody's to know.
+    Flower would stamp microseconds, from which the coordinator could tell how long training took.
     """
     message = Message(RecordDict({RECORD: ConfigRecord(reply.fields())}), reply_to=question)
     message.metadata.created_at = float(int(message.metadata.created_at))
@@ -105,12 +105,12 @@ def as_message(reply: RoundReply, question: Message) -> Message:
 
 
 def left_at(stamp: float, question: Message) -> float:
-    """How long a reply of that time may live, in seconds: as long as its question."""
+    """The reply's time to live in seconds: it expires together with its question."""
     return question.metadata.created_at + question.metadata.ttl - stamp
 
 
 def refused_by_nobody(number: int) -> RoundReply:
-    """What is said where not even the site's name and key can be had."""
+    """A refusal without name or signature, where the site cannot read its own name and key."""
     return RoundReply("", number, Status.REFUSED, b"", 0.0, "")
 
 
@@ -129,8 +129,8 @@ def status_of(error: Exception, step: Step) -> Status:
     """The one word that the coordinator is told of an error.
 
     After a charge every error is a `RoundSpentError`; what is left follows from the question, the
-    site's file, its approvals and its ledger. That a study waits for somebody is told who asks
-    whether the site takes part, and so may ask again; any other question of it is refused.
+    site's file, its approvals and its ledger. Only a PREPARE question is answered by `unapproved`,
+    because the coordinator repeats it; any other question about such a study is refused.
     """
     if isinstance(error, UnapprovedError) and step is Step.PREPARE:
         return Status.UNAPPROVED
@@ -140,7 +140,7 @@ def status_of(error: Exception, step: Step) -> Status:
 
 
 def _log(error: Exception, number: int) -> None:
-    """Names an error; of one that nobody foresaw, also where it arose."""
+    """Logs an error's type, never its text; of an unforeseen error also the places in the code."""
     if isinstance(error, UnapprovedError):  # it is asked again every few seconds
         log.info("round %d: the study waits for somebody to approve it", number)
         return

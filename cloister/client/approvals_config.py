@@ -21,11 +21,11 @@ from cloister.privacy.units import Unit
 from cloister.tasks.config import LONGEST_LABEL, MOST_LABELS, TaskName
 from cloister.tasks.plugins import check_names
 
-# Of one site: nobody keeps more people at it.
+# Most operators of one site; a longer list is a mistake.
 MOST_OPERATORS = 100
-# Days: ten years; whoever means longer leaves the key out.
+# Ten years in days; for approvals that do not end, leave the key out.
 LONGEST_DAYS = 3650.0
-# A policy of more than so many is not read by anybody.
+# Most standing approvals; nobody reviews a longer policy.
 MOST_STANDING = 100
 
 EXAMPLE = """\

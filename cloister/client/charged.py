@@ -10,7 +10,7 @@ from cloister.errors import RoundSpentError
 
 @contextmanager
 def charged(number: int) -> Iterator[None]:
-    """Holds the code that follows a charge.
+    """Turns every error of the code that runs after a charge into a RoundSpentError.
 
     Args:
         number: The round.

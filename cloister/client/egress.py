@@ -71,8 +71,8 @@ def check_outgoing(
         request: What it answers.
         site: Who answers; None where the site could not be opened: then only a word.
         shapes: Names and shapes of what leaves in the round.
-        sign: By the key of the site's ledger, where `site` is None; None: it is not to be had, and
-            then only a refusal of nobody leaves.
+        sign: By the key of the site's ledger, where `site` is None; None: the key cannot be read,
+            and only a refusal without name or signature may leave.
 
     Raises:
         RefusedError: It is not sent.
@@ -153,7 +153,7 @@ def _check_sender(reply: RoundReply, site: Site | None, sign: Sign | None, study
 
 
 def _check_release(reply: RoundReply, site: Site) -> None:
-    """The bytes, the entry and the ε are the ledger's own."""
+    """Checks that bytes, entry and ε are those that the ledger recorded."""
     released = site.ledger.release_of(site.study, reply.round)
     if released is None:
         raise RefusedError("an update that the ledger did not release")
@@ -178,7 +178,7 @@ def _check_update(reply: RoundReply, site: Site, shapes: Mapping[str, tuple[int,
 def _check_secure(
     reply: RoundReply, asked: RoundRequest, site: Site, shapes: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """What secure aggregation sends is uniform, or shares of it: its length is what can be told."""
+    """Checks a message of secure aggregation by its length; its content is uniformly random."""
     terms = site.keys.terms if site.keys is not None else None
     if terms is None:
         raise RefusedError("an answer of secure aggregation without its keys")

@@ -1,7 +1,7 @@
 """When an answer leaves: at moments that are fixed before any record is touched.
 
-How long a round trains depends on the records: on how many are drawn, how long they are, how the
-processor likes them. So what follows from records leaves at
+How long a round trains depends on the records: on how many are drawn, and how long they are. So
+what follows from records leaves at
 
     begun + k · period,   k = 1, 2, …   the first of them at which it is done
 
@@ -20,14 +20,14 @@ from dataclasses import dataclass
 # The shortest period, in seconds. A round of the quickstart's tiny demos takes a tenth of it; the
 # accountant's ε of a ledger and two synced writes, which every round needs, about as much.
 LEAST = 0.5
-# Times measured once are not the longest: a machine that serves others beside is that much slower.
+# A measured time is not the longest one: a machine with other work is that much slower.
 SLACK = 1.5
 
 
 def period_of(seconds: float) -> float:
-    """The period for work that takes so long: the first LEAST · √2ᵏ above it with SLACK.
+    """Returns the smallest LEAST · √2ᵏ that is above SLACK times the work's seconds.
 
-    A few values, so that the period itself tells little of the machine.
+    Few values are possible, so that the period itself says little about the machine.
 
     Args:
         seconds: Measured on synthetic records, or declared.
@@ -72,5 +72,5 @@ class Moments:
         return moment
 
 
-# For simulations, and for a site's own commands: nobody watches its clock.
+# For simulations and a site's own commands, where no coordinator can measure time.
 AT_ONCE = Moments(waits=False)

@@ -5,11 +5,13 @@
     MR-MTL       shared x ← mean of the sites' x_k;  site k: x_k, pulled towards x by λ/2 ‖x_k − x‖²
                  (Liu et al. 2022, arXiv:2206.07902)
 
-Sites whose records differ each read the shared directions in their own way, or end near them.
-What stays comes of the same noised steps as what is sent, so a round costs the same ε: it is
-charged too, and whoever gets it later learns no more of a record than the ledger says.
+Sites with different records use the shared directions differently (FedSA-LoRA), or end near the
+shared adapter (MR-MTL). What stays at the site comes from the same noised steps as what is sent, so
+the same charge covers it: whoever gets it later learns no more about a record than the ledger
+states.
 
-So it is with the memory of the site's optimizer (`cloister.training.memory`), which lies beside it.
+The memory of the site's optimizer (`cloister.training.memory`) lies in the same folder, for the
+same reason.
 """
 
 from __future__ import annotations
@@ -54,8 +56,8 @@ class PersonalAdapter:
     def before(self, number: int, shapes: Shapes) -> Adapter | None:
         """The factors to start a round from: those after the last round that was trained before.
 
-        A round that is asked again thus starts where it started first, and so does the next one
-        after a round that was cut off.
+        So a round that is asked again starts from the same factors as the first time, and so does
+        the next round after one that was cut off.
 
         Args:
             number: The round.
@@ -72,7 +74,7 @@ class PersonalAdapter:
         return decode(earlier[-1].read_bytes(), shapes) if earlier else None
 
     def save(self, number: int, factors: Adapter) -> None:
-        """Keeps the factors after a round, and of earlier rounds the last only."""
+        """Stores the factors after a round; of the rounds before, only the last one's stay."""
         private_folder(self.folder)
         write_whole(self._file(number), encode(factors), mode=0o600)
         earlier = [path for path in self._files() if path.name < self._file(number).name]

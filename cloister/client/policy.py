@@ -48,7 +48,7 @@ class ProposedPlan:
 
 
 def reasons_but_cost(asked: ProposedPlan, policy: SitePolicy) -> list[str]:
-    """Why the site does not take part whatever the study's ε is, one line each; nothing is solved.
+    """Reasons against a study whatever its ε is, one line each; no noise is calibrated.
 
     Args:
         asked: As for `check`.
@@ -85,7 +85,7 @@ def check(asked: ProposedPlan, policy: SitePolicy) -> Plan:
 
 
 def _but_cost(asked: ProposedPlan, policy: SitePolicy) -> tuple[Plan | None, list[str]]:
-    """The effective plan, and what is wrong with all but its ε."""
+    """Returns the effective plan, and the reasons against the study, its ε left out."""
     reasons = _not_accepted(asked, policy.accept)
     effective, problems = _stricter(asked.plan, policy)
     reasons += problems
@@ -162,7 +162,7 @@ def _largest_batch(plan: Plan, max_rate: float) -> int:
 
 
 def _unverifiable(plan: Plan) -> list[str]:
-    """What in a plan no guarantee can be computed from, one line each."""
+    """Fields of a plan from which no guarantee can be computed, one line each."""
     problems = [
         f"plan.{name}: {getattr(plan, name)!r} given; a whole number from 1 to {LARGEST_COUNT} is "
         "needed"
@@ -225,7 +225,7 @@ def _is_number(value: object) -> bool:
 
 
 def _not_accepted(asked: ProposedPlan, accept: AcceptPolicy) -> list[str]:
-    """What the site does not join, one line each."""
+    """Reasons against the study by the `[accept]` section, one line each."""
     reasons = []
     if asked.task not in accept.tasks:
         reasons.append(

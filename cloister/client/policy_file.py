@@ -75,9 +75,9 @@ min_colluding = 1           # of these, how many must be allowed to work with th
 SMALLEST_BOUND, LARGEST_BOUND = SMALL, LARGE
 # Below it a test for presence gains nothing that anybody could measure, as in `PrivacyConfig`.
 SMALLEST_EPSILON = 1e-4
-# gRPC's messages, and protobuf's, end here.
+# The longest message of gRPC and protobuf.
 MOST_MESSAGE_BYTES = 2**31 - 1
-# Names or hashes that somebody here has read one by one.
+# Most entries of a list that a person at the site has to check one by one.
 MOST_NAMED = 1000
 
 Named = Annotated[tuple[str, ...], Items(MOST_NAMED)]
@@ -95,7 +95,8 @@ class BudgetPolicy:
         study_epsilon: ε that one study's whole plan may cost; absent: what the budget covers.
     """
 
-    # Above `LARGEST_EPSILON` every ε counts as ∞: nothing would be protected, unsaid.
+    # Above `LARGEST_EPSILON` every ε counts as ∞: such a budget would protect nothing and not say
+    # so.
     epsilon: Annotated[float, Between(SMALLEST_EPSILON, LARGEST_EPSILON, or_infinite=True)]
     delta: Annotated[float, Between(2 * SMALLEST_DELTA, 1.0, below=True)]
     study_epsilon: Annotated[float, Between(SMALLEST_EPSILON, LARGEST_EPSILON)] | None = None
@@ -210,11 +211,11 @@ class AcceptPolicy:
 class StatusPolicy:
     """The `[status]` section of older files: read, and without effect.
 
-    The words that leave are fixed (`protocol.exchange.WORDS`), and none depends on a record. A word
-    kept back would be told from the others by its absence, and change nothing else.
+    The words that leave are fixed (`protocol.exchange.WORDS`), and none depends on a record. To
+    withhold a word would hide nothing: its absence would say the same.
 
     Attributes:
-        allowed: Once, the words that might leave.
+        allowed: Without effect; in older versions, the words that could leave.
     """
 
     allowed: tuple[Status, ...] = ()
@@ -265,7 +266,7 @@ class SitePolicy:
 
     @property
     def lifetime(self) -> Budget:
-        """What the site's ledger holds every charge against."""
+        """The budget against which the site's ledger checks every charge."""
         return Budget(epsilon=self.budget.epsilon, delta=self.budget.delta)
 
     def to_toml(self) -> str:
@@ -277,7 +278,7 @@ def read_policy(path: Path) -> SitePolicy:
     """Reads a site's policy from its file.
 
     Raises:
-        BadFileError: The file is missing, unreadable or no TOML.
+        BadFileError: The file is missing, unreadable or not valid TOML.
         RecipeError: Anything in it is invalid; all problems at once, each with the file.
     """
     tables = read_toml(path, "without it nothing is trained")
@@ -291,7 +292,7 @@ def parse_policy(text: str) -> SitePolicy:
     """Reads a policy from TOML text; see `read_policy`.
 
     Raises:
-        tomllib.TOMLDecodeError: The text is no TOML.
+        tomllib.TOMLDecodeError: The text is not valid TOML.
         RecipeError: Anything in it is invalid.
     """
     return policy_of(parse_toml(text))
@@ -322,7 +323,7 @@ def policy_of(tables: Mapping[str, object]) -> SitePolicy:
 
 
 def _read(kind: type, table: Mapping[str, object], name: str, problems: list[str]) -> object:
-    """A section, each key read on its own too, so that one wrong key hides no other."""
+    """Reads a section; each key is also read alone, so that one wrong key hides no other."""
     found = len(problems)
     required = [f.name for f in _fields(kind) if _is_required(f)]
     example: Any = parse_toml(EXAMPLE).get(name, {})

@@ -1,9 +1,9 @@
 """A study's gradients and times, proven at the site on synthetic records before it says `ready`.
 
-What passes the policy is not yet sound: adapters on modules that the batch shares give per-record
-gradients that bound nothing (DeBERTa's relative positions: one unit's influence was twice the
-bound). So each site proves its own, on its own machine. The outcome is kept in the agent's folder,
-by everything that it depends on.
+A study that passes the policy can still be unsound: adapters on modules that the batch shares give
+per-record gradients whose clipping bounds nothing (DeBERTa's relative positions: one unit's
+influence was twice the bound). So each site proves its own, on its own machine. The outcome is kept
+in the agent's folder, under a hash of everything that it depends on.
 """
 
 from __future__ import annotations
@@ -47,11 +47,12 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# What is kept, two entries a study; a coordinator that asks for ever must not fill the disk.
+# Most entries that are kept, two a study: a coordinator that proposes studies without end must not
+# fill the disk.
 KEPT = 64
-# Deviations of a batch's size that are made room for: 3·10⁻⁷ of draws lie above.
+# Standard deviations of a batch's size that are allowed for: 3·10⁻⁷ of draws lie above.
 SPREAD = 5.0
-# Units of a first step, of which a few are drawn.
+# Units of the warm-up step, of which a few are drawn.
 WARM = 16
 # Seconds of a round beside its steps: two synced writes of the ledger, the accountant's ε, the
 # message's encoding; measured on the tiny demos, where they are most of a round.
@@ -72,7 +73,7 @@ class Times:
     encoding: float
 
     def of_round(self, plan: Plan) -> float:
-        """Of a round, should each of its batches be as large as draws are.
+        """Seconds of a round whose batches are all as large as Poisson draws get.
 
         Sizes of Poisson batches have a deviation of at most √B around B; SPREAD of them above it
         are drawn less than once in a million steps.
@@ -86,7 +87,7 @@ class KeptProofs:
     """What was shown and measured of studies, kept in a file by all that it depends on.
 
     Attributes:
-        path: Made, and mended where it cannot be read.
+        path: The file; made where it is missing, written anew where it cannot be read.
     """
 
     path: Path
@@ -149,10 +150,10 @@ class KeptProofs:
 
 
 def _of_key(proof: Proof, key: str) -> Proof:
-    """A kept proof, if it is of what its place says.
+    """Returns a kept proof if it is of the key under which it is stored.
 
     Raises:
-        ValueError: It is of something else.
+        ValueError: It is of another key.
     """
     if proof.key != key:
         raise ValueError(f"a proof of {proof.key[:12]} in the place of {key[:12]}")
@@ -178,7 +179,7 @@ def _key(admitted: Admitted, recipe: Recipe) -> str:
 
 
 def _measured(admitted: Admitted, length: int) -> Times:
-    """Measured apart from the frozen layers' kept states: a study finds none and leaves none."""
+    """Measures without the cached states of frozen layers, and leaves none for the study."""
     prefix = admitted.workspace.network.prefix
     with prefix.apart() if prefix is not None else nullcontext():
         return _measured_apart(admitted, length)
@@ -252,7 +253,7 @@ def _step_seconds(admitted: Admitted, longest: list[Example], count: int) -> flo
 
 
 def _encoding_seconds(workspace: Workspace, record: Record) -> float:
-    """Of one record; one that the template does not take needs its time all the same."""
+    """Seconds to encode one record; one that the template rejects takes time, too."""
     started = time.perf_counter()
     with suppress(MisfitError):
         workspace.task.encode(record)

@@ -20,7 +20,7 @@ def check_seen(ledger: Ledger, seen: str) -> None:
         seen: SHA-256 of that entry, in hex; empty where the coordinator never had one.
 
     Raises:
-        LedgerError: It does not, or is not sound; it says how that is mended.
+        LedgerError: It does not, or is not sound; the message says how to repair it.
 
     Guarantees:
         The ledger's file is read as it is now, not as it was when the site was admitted. A ledger

@@ -1,7 +1,7 @@
 """A site's part of one round: decode -> charge -> train -> release.
 
-Where the code stands says what was charged: before `reserve` nothing, and a question ends in
-`refused` or `budget`; after it the round, and whatever goes wrong ends in `spent`.
+The place in the code says what was charged: before `reserve` nothing, and an error ends in
+`refused` or `budget`; after it the whole round, and every error ends in `spent`.
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ class _Begin:
     Attributes:
         number: The round.
         start: The global adapter, or the site's own beside it.
-        center: What the delta is from.
-        memory: Of the site's optimizer, as it was after the last round before; None: it has none.
+        center: What the delta is the difference to.
+        memory: The optimizer's moments after the last round before this; None: it keeps none.
     """
 
     number: int
@@ -122,7 +122,7 @@ class _Begin:
 
 
 def _decoded(admitted: Admitted, request: RoundRequest) -> _Begin:
-    """What a question holds, as far as the study and the policy take it."""
+    """Decodes the adapter in a question and holds it to shapes and policy; nothing is charged."""
     site, workspace = admitted.site, admitted.workspace
     received = decode(request.adapter, workspace.whole.shapes)
     center = Adapter({**received, **_kept(site, workspace, request.round)})
@@ -143,7 +143,7 @@ def _check_values(site: Site, start: Adapter) -> None:
 
 
 def _trained(admitted: Admitted, begin: _Begin, entropy: Entropy, on_step: OnStep) -> Adapter:
-    """The delta that may leave; what the site keeps of it is saved."""
+    """Trains one round; returns the delta that may leave, and saves what the site keeps."""
     site, workspace, center = admitted.site, admitted.workspace, begin.center
     workspace.train_names(workspace.trained_in_round(site.training, begin.number))
     delta = local_update(
@@ -173,7 +173,7 @@ def _trained(admitted: Admitted, begin: _Begin, entropy: Entropy, on_step: OnSte
 
 
 def _answer_secure(admitted: Admitted, request: RoundRequest, on_step: OnStep) -> RoundReply:
-    """One exchange of secure aggregation."""
+    """Answers one message of secure aggregation; only MASK charges and trains."""
     site, workspace, plan = admitted.site, admitted.workspace, admitted.plan
     if site.keys is None or request.step is Step.TRAIN:
         raise RefusedError("the plan's noise is shared: an update leaves under a mask only")
@@ -226,7 +226,7 @@ def _own(site: Site, center: Adapter, number: int) -> Adapter:
 
 
 def _kept(site: Site, workspace: Workspace, number: int) -> Adapter:
-    """What the site keeps, as a round starts from it: its own, or the study's start."""
+    """The tensors that never leave, at a round's start: the site's own, else the study's start."""
     if not workspace.kept:
         return Adapter({})
     start = workspace.start.select(workspace.kept)
@@ -246,7 +246,7 @@ def _memory(site: Site, workspace: Workspace, number: int) -> OptimizerMemory | 
 
 
 def _encoded(delta: Adapter, training: TrainingConfig, plan: Plan) -> bytes:
-    """The bytes that leave; what rounding lengthens is made room for under the agreed bound."""
+    """Encodes a delta; rounding may lengthen it, so it is scaled to stay within the bound."""
     if training.update_dtype == "bfloat16":
         return encode(delta.scale(1 - BFLOAT16_ROUNDING), "bfloat16")
     return encode(delta, training.update_dtype, plan.max_update_norm)
@@ -257,10 +257,13 @@ def _ready(site: Site, request: RoundRequest) -> RoundReply:
 
 
 def _delivered(admitted: Admitted, request: RoundRequest) -> RoundReply:
-    """Keeps the study's final adapter; one word is said, and no record or charge is in it."""
+    """Keeps the study's final adapter; the answer is one word, and nothing is charged."""
     site = admitted.site
     if site.deliveries is None:
         raise RefusedError("site.keep_adapters: this site takes no adapter of a finished study")
+    rounds = range(1, admitted.plan.num_rounds + 1)
+    if not any(site.ledger.has_charged(site.study, number) for number in rounds):
+        raise RefusedError("this site took no part in the study, so it takes no adapter of it")
     _check_length(site, request)
     claim = Claim.from_bytes(request.body)
     site.deliveries.keep(request.adapter, claim, admitted.workspace)

@@ -30,7 +30,7 @@ from cloister.secagg.query import Query, from_hex
 
 @dataclass
 class EpochKeys:
-    """What a site holds of the epoch that it is in; in memory only, so a restart ends it.
+    """A site's keys in the present epoch; in memory only, so that a restart ends it.
 
     Attributes:
         terms: The epoch's; None before the first.
@@ -45,7 +45,7 @@ class EpochKeys:
     member: Participant | None = None
 
     def advertise(self, terms: EpochTerms, site: str, sign: Callable[[bytes], bytes]) -> bytes:
-        """Begins an epoch with a new key, or tells the same one again."""
+        """Returns the epoch's public key, signed; makes it where the epoch is new."""
         if self.terms != terms:
             self.terms, self.private = terms, X25519PrivateKey.generate()
             self.advertisements, self.member = {}, None
@@ -70,7 +70,7 @@ class EpochKeys:
         return self.member
 
     def in_round(self, terms: EpochTerms) -> Participant:
-        """The member, where it has masked.
+        """Returns the member's state, which exists once it has sent its mask.
 
         Raises:
             RefusedError: It is not in this epoch.
@@ -165,7 +165,7 @@ class SecureExchange:
 def agreed_terms(
     study: str, question: Query, plan: Plan, accept: AcceptPolicy, site: str, own_key: str
 ) -> EpochTerms:
-    """An epoch's terms, as far as this site may take part in it.
+    """Builds an epoch's terms from a question and checks them against plan and policy.
 
     Args:
         study: Digest of the recipe.
@@ -177,7 +177,8 @@ def agreed_terms(
 
     Raises:
         RefusedError: The noise is not shared in this plan, the site is no member under its own
-            key, two members have one key, or one is nobody that its policy names.
+            key, two members have one key, or the policy does not name one
+            (`accept.noise_partners`).
     """
     if plan.sharing is None:
         raise RefusedError("secure aggregation was asked for; the plan's noise is the site's own")

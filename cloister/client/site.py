@@ -20,16 +20,16 @@ from cloister.training.units import UnitExamples
 
 @dataclass(frozen=True)
 class Site:
-    """One institution, as its own process sees it.
+    """One institution in one study, as its own process sees it.
 
     Attributes:
         name: Public.
         study: Digest of the recipe that it is asked about.
         plan: The constants that the coordinator proposes.
         policy: The institution's: what it accepts, and the least it demands.
-        training: How it trains.
+        training: The study's `[training]` section, with this machine's limits.
         units: Its encoded records, by unit; private.
-        unit: What they were put together by.
+        unit: What makes a unit: a record, or a person.
         ledger: Where it charges and notes what leaves.
         seed: The study's seed; of sampling only where nothing is private.
         personal: Where it keeps what never leaves; None where a study has nothing of the kind.
@@ -59,7 +59,7 @@ class Site:
         return self.ledger.promise.epsilon
 
     def entropy(self, plan: Plan, round_number: int) -> Entropy:
-        """Unpredictable where something is private; else reproducible from the study's seed."""
+        """Randomness of a round: the operating system's, or without privacy the study's seed's."""
         if plan.is_private:
             return OsEntropy()
         return SeededEntropy(child_generator(self.seed, "site", self.name, "round", round_number))

@@ -27,7 +27,7 @@ from cloister.training.machine import MachineConfig
 
 # What stands in a new file where only the institution knows the value; it is refused by name.
 FILL_IN = "FILL IN"
-# Seconds: 30 days; whoever waits longer has forgotten the study.
+# 30 days in seconds.
 LONGEST_ROUND = 30 * 86_400.0
 
 Column = Annotated[str, Text(MOST_NAME)]
@@ -246,7 +246,7 @@ def read_site(path: Path) -> SiteFile:
     """Reads and checks a `site.toml`.
 
     Raises:
-        BadFileError: It is missing, unreadable or no TOML.
+        BadFileError: It is missing, unreadable or not valid TOML.
         RecipeError: Anything in it is invalid; all problems at once.
     """
     return site_of(path, site_bytes(path))
@@ -266,7 +266,7 @@ def site_of(path: Path, content: bytes) -> SiteFile:
 
     Args:
         path: Where it lies.
-        content: As read once, where bytes and meaning must belong together.
+        content: Its bytes, read once, so that their hash and their meaning belong together.
     """
     tables = parse_file(path, content, _REMEDY)
     blanks = [

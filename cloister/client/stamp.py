@@ -47,7 +47,7 @@ class ContentStamp:
         return cls(found.st_size, found.st_mtime_ns, digest)
 
     def is_current(self, path: Path) -> bool:
-        """Whether the file is still what it was; one that is written again as it was, is."""
+        """Whether the file's content is unchanged; a copy of the same bytes counts as unchanged."""
         try:
             found = path.stat()
             same = (found.st_size, found.st_mtime_ns) == (self.size, self.mtime_ns)

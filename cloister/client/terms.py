@@ -1,4 +1,4 @@
-"""What a study comes to at this site: all that a person sees before they say yes, and its digest.
+"""The terms of a study at this site: what a person sees and approves, and their digest.
 
 An approval is of one study *on these terms*. They hold every constant that the study's ε rests on
 at this site (`Plan`), which records it takes, and whose noise it relies on. So a policy that is
@@ -47,7 +47,7 @@ class StudyTerms:
         shared = self.plan.sharing is not None
         return {
             "study": self.study,
-            # A digest of format 1 leaves out what no version of then had.
+            # Digests of format 1 leave out fields that did not exist then.
             "document": hashlib.sha256(self.recipe.document().encode()).hexdigest(),
             "plan": self.plan.terms(),
             "site": file.site.name,
@@ -78,8 +78,8 @@ class StudyTerms:
     def most_bytes(self) -> tuple[int, int]:
         """Bytes that may leave in a round, and in all rounds, at most.
 
-        What it takes exactly follows from the base, which is not loaded before somebody says yes;
-        a longer message is refused.
+        The exact length follows from the base, which is loaded only after the approval; a longer
+        message is refused.
         """
         a_round = self.file.policy.accept.max_message_bytes
         return a_round, a_round * self.plan.num_rounds
@@ -98,7 +98,7 @@ def accepted_terms(file: SiteFile, recipe: Recipe) -> StudyTerms:
     """Accepts a study from its recipe and `site.toml` alone; nothing is loaded, fetched or opened.
 
     Returns:
-        What it comes to here, for whoever is to approve it.
+        Its terms here, for the person who approves it.
 
     Raises:
         RefusedError: The site does not take part; every reason, one line each.

@@ -31,6 +31,8 @@ class SiteView:
         activity: What its agent does, or did last.
         connection: What stood between it and its coordinator last.
         refusals: Why rounds came to nothing, oldest first.
+        adapters: Final adapters that were delivered, oldest first, as `AgentFolder.delivered` has
+            them.
         policy: A sentence for each limit.
         waiting: Studies that wait for somebody to approve them, the last that asked first.
         coordinator: The address that it connects to; "" where it joined none.
@@ -45,6 +47,7 @@ class SiteView:
     activity: Mapping[str, Any]
     connection: Mapping[str, Any]
     refusals: tuple[Mapping[str, Any], ...]
+    adapters: tuple[Mapping[str, Any], ...]
     policy: tuple[str, ...]
     waiting: tuple[Mapping[str, Any], ...]
     coordinator: str
@@ -78,6 +81,7 @@ def read_site_facts(path: Path, now: datetime) -> SiteView:
         activity=folder.activity(),
         connection=folder.connection(),
         refusals=tuple(folder.refusals()),
+        adapters=tuple(folder.delivered()),
         policy=(*in_words(file.policy), *approvals_in_words(file.approvals)),
         waiting=tuple(waiting_of(file, now)),
         coordinator=address,

@@ -47,12 +47,14 @@ class ChatRecord:
         site: Which site's it is.
         person: Whose it is.
         text: A text in place of turns.
+        rejected: Of a pair, the turns that `messages` are preferred to.
     """
 
     messages: tuple[Message, ...]
     site: str | None = None
     person: str | None = None
     text: str | None = None
+    rejected: tuple[Message, ...] | None = None
 
 
 Record = TextRecord | TokenRecord | ChatRecord

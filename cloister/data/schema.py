@@ -22,6 +22,8 @@ from cloister.data.values import Number, Row, Value, is_integer, kind_of, shown
 from cloister.errors import DataError, MisfitError
 
 _BIO = re.compile(r"O|[BI]-.+")
+# Columns of a preference: a prompt, and the better and the worse reply to it.
+PAIR = ("prompt", "chosen", "rejected")
 # A conversation as CSV would hold it: a list of objects as text.
 _LIST = re.compile(r"\s*\[\s*\{")
 # What else helps where a column is missing.
@@ -65,7 +67,7 @@ class Reading:
         read = {
             "text": (columns.text, columns.label),
             "tokens": (columns.tokens, columns.tags),
-            "messages": (columns.messages,),
+            "messages": (columns.messages, *PAIR),
         }[self.kind]
         if self.sites:
             read += (columns.site,)
@@ -239,6 +241,9 @@ def _chat(
     reading: Reading, row: Row, where: str, site: str | None, person: str | None
 ) -> ChatRecord:
     columns = reading.columns
+    if row.get(columns.messages) is None and all(row.get(name) is not None for name in PAIR[1:]):
+        chosen, rejected = (_preferred(row, name, where) for name in PAIR[1:])
+        return ChatRecord(chosen, site, person, rejected=rejected)
     turns = reading._value(row, columns.messages, "messages", where)
     if isinstance(turns, str):
         return ChatRecord((), site, person, _raw_text(turns, columns.messages, where))
@@ -246,6 +251,23 @@ def _chat(
     if not any(m.role == "assistant" and m.content.strip() for m in messages):
         raise misfit(where, "no turn of the assistant, so there is nothing to learn")
     return ChatRecord(messages, site, person)
+
+
+def _preferred(row: Row, name: str, where: str) -> tuple[Message, ...]:
+    """The prompt with one of a pair's replies: each a text, or turns."""
+    asked, reply = row.get(PAIR[0]), row[name]
+    turns: tuple[Message, ...] = ()
+    if isinstance(asked, str):
+        turns = (Message("user", whole(asked, PAIR[0], where)),)
+    elif asked is not None:
+        turns = turns_of(asked, PAIR[0], where)
+    if isinstance(reply, str):
+        turns += (Message("assistant", whole(reply, name, where)),)
+    else:
+        turns += turns_of(reply, name, where)
+    if turns[-1].role != "assistant" or not turns[-1].content.strip():
+        raise misfit(where, f"{name} does not end with a reply of the assistant")
+    return turns
 
 
 def _raw_text(text: str, column: str, where: str) -> str:

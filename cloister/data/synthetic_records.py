@@ -41,5 +41,6 @@ def nobody_s_records(
                     Message("user", " ".join(text[:half])),
                     Message("assistant", " ".join(text[half:]) or "yes"),
                 )
-                records.append(ChatRecord(turns, person=name))
+                other = (turns[0], Message("assistant", " ".join(text[:half])))
+                records.append(ChatRecord(turns, person=name, rejected=other))
     return records

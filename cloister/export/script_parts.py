@@ -8,10 +8,10 @@ from peft import PeftModel
 {head}from transformers import {classes}
 
 base = {base}
-tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+{before}tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
 tokenizer.truncation_side = "right"
 model = {network}.from_pretrained(
-    base, dtype=torch.{dtype}, trust_remote_code=False{quantized}
+    base, dtype=torch.{dtype}, trust_remote_code=False{part}{quantized}
 )
 {layers}model = PeftModel.from_pretrained(model, "adapter").eval()
 """
@@ -21,6 +21,21 @@ LAYERS = """\
 model.{blocks} = model.{blocks}[:{layers}]  # the study's base ends after so many layers
 model.config.num_hidden_layers = {layers}
 """
+
+# Before a base is read that comes as a GGUF file.
+UNPACKED = """\
+# Unpacked once from the GGUF file with this SHA-256, as the study read it.
+base = str(find_base(base))
+check_base(Path(base), "{sha256}")
+"""
+
+# Before and while the text network of a wrapper of several is read.
+PART_CONFIG = """\
+config = AutoConfig.from_pretrained(base, trust_remote_code=False).get_text_config()
+config.tie_word_embeddings = {tied}
+"""
+PART = """,
+    config=config, key_mapping={names}"""
 
 QUANTIZED = {
     "none": "",

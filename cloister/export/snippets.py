@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from transformers import PreTrainedModel
 
@@ -18,16 +19,20 @@ from cloister.export.script_parts import (
     LAYERS,
     NORMALIZED,
     OPENING,
+    PART,
+    PART_CONFIG,
     PROMPTED,
     QUANTIZED,
     SEQUENCES,
     TOKENS,
+    UNPACKED,
 )
 from cloister.models.config import ModelConfig
-from cloister.models.kinds import network_class, read_config
+from cloister.models.kinds import TEXT_NAMES, network_class, read_config, text_part
 from cloister.models.layers import layer_list
 from cloister.models.limits import limits_of
 from cloister.models.pooling import Pooling
+from cloister.models.unpacked import unpacked_sha256
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.config import TaskKind
 from cloister.tasks.cut import most_characters
@@ -57,6 +62,9 @@ class Loading:
         new: Of a chat: most tokens of a reply.
         ends: Of a chat: token ids that end a reply.
         stop: Of a chat: text that ends a reply; empty where a token does.
+        unpacked: SHA-256 of the GGUF file that the base was unpacked from; empty: it was not.
+        tied: Where the base is the text network of a wrapper: whether its head is its embedding;
+            None: the base is no wrapper.
     """
 
     base: str
@@ -75,6 +83,8 @@ class Loading:
     new: int = 0
     ends: tuple[int, ...] = ()
     stop: str = ""
+    unpacked: str = ""
+    tied: bool | None = None
 
 
 def loading_of(model: ModelConfig, workspace: Workspace) -> Loading:
@@ -96,6 +106,8 @@ def loading_of(model: ModelConfig, workspace: Workspace) -> Loading:
         pad_id=workspace.pad_id,
         dtype=model.dtype,
         quantization=model.quantization,
+        unpacked=unpacked_sha256(workspace.folder) or "",
+        tied=_tied(workspace.folder),
         layers=model.layers,
         blocks=_blocks(network.base) if model.layers is not None else "",
     )
@@ -115,6 +127,11 @@ def loading_of(model: ModelConfig, workspace: Workspace) -> Loading:
     )
 
 
+def _tied(folder: Path) -> bool | None:
+    part = text_part(folder)
+    return bool(part["config"].tie_word_embeddings) if part else None
+
+
 def _blocks(base: PreTrainedModel) -> str:
     found = layer_list(base, int(base.config.get_text_config().num_hidden_layers))
     assert found is not None  # such a base was ended there
@@ -129,7 +146,13 @@ def loading_script(loading: Loading) -> str:
     """
     quantized = loading.quantization != "none"
     classes = ["AutoTokenizer", loading.network, *(["BitsAndBytesConfig"] if quantized else [])]
+    before = UNPACKED.format(sha256=loading.unpacked) if loading.unpacked else ""
+    if loading.tied is not None:
+        classes.append("AutoConfig")
+        before += PART_CONFIG.format(tied=loading.tied)
     opening = OPENING.format(
+        before=before,
+        part="" if loading.tied is None else PART.format(names=TEXT_NAMES),
         json="" if loading.kind == "causal-lm" else "import json\n\n",
         head="" if loading.kind == "causal-lm" else "from safetensors.torch import load_file\n",
         classes=", ".join(sorted(classes)),
@@ -146,6 +169,10 @@ def loading_script(loading: Loading) -> str:
         "length": loading.max_length,
         "pad": loading.pad_id,
     }
+    if loading.unpacked:
+        opening = f"from pathlib import Path\n\n{opening}".replace(
+            "from peft", "from cloister.models.base import check_base, find_base\nfrom peft", 1
+        )
     if loading.kind == "causal-lm":
         return opening + CAUSAL.format(
             batch=BATCH.format(**numbers, special=f", add_special_tokens={loading.frame}"),

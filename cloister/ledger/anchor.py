@@ -1,7 +1,8 @@
 """A ledger's head as a file of its own, signed by the site and by whoever witnessed it.
 
-Who restores an old copy of a ledger restores its head too; only a head that lies elsewhere, at the
-coordinator or the privacy officer, shows that entries are gone. A countersignature says who saw it.
+An old copy of a ledger brings its old head with it. Only a head that is kept elsewhere, by the
+coordinator or the privacy officer, shows that entries are missing. A countersignature says who saw
+the head.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from cloister.json_text import read_json
 from cloister.ledger.chain import Entry, Head
 from cloister.ledger.signing import is_signed, public_hex
 
-# Of a head's file: an entry with a plan of 10,000 tensors, written as JSON once more.
+# Most bytes of a head's file: an entry with a plan of 10,000 tensors, as JSON inside JSON.
 MOST_BYTES = 2**22
 
 

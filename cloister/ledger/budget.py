@@ -54,7 +54,7 @@ from cloister.privacy.units import Neighbouring, Unit
 # A sum of n rounded divergences is at most this factor times n below the exact one (float64).
 ROUNDING_UP = 1 + 2**-50
 
-# An ε that two machines compute may differ by rounding; far below what it is shown to.
+# Two machines may compute an ε that differs by rounding; far below the digits that are shown.
 MACHINES_DIFFER = 1e-6
 
 # Orders that the filter chooses from: dense where subsampled mechanisms of ε = 0.5…20 end (1.5…12).
@@ -94,7 +94,7 @@ MOST_SEARCHED = 100_000
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What all releases from one data set together may cost, over its whole life.
+    """The most that all releases from one data set together may cost, over its whole life.
 
     Attributes:
         epsilon: ε; ∞ where nothing is protected (simulations without privacy).
@@ -115,7 +115,7 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class StepKind:
-    """What every step of a plan is, whatever the number of rounds.
+    """The mechanism of every step of a plan, whatever the number of rounds.
 
     Attributes:
         noise_multiplier: Noise standard deviation over the bound on one unit's contribution.
@@ -238,13 +238,13 @@ class Spending:
 
 
 def rounded_up(budget: Budget) -> Budget:
-    """The budget with room for what another machine's rounding moves: plans and ledgers may end
-    exactly on theirs."""
+    """Returns the budget, raised by the rounding errors of another machine: a plan may use exactly
+    all of it."""
     return replace(budget, epsilon=budget.epsilon + MACHINES_DIFFER)
 
 
 def terms_for(request: PlannedRound, spent: Spending, budget: Budget) -> FirstCharge:
-    """The terms as they were fixed, or, for a first request, as it fixes them."""
+    """Returns the terms that the first charge fixed, or that the first request will fix."""
     if spent.terms is not None:
         return spent.terms
     if math.isinf(budget.epsilon) or not request.kind.is_private:
@@ -293,7 +293,7 @@ def _fits(kind: StepKind, steps: int, budget: Budget, grid: float) -> bool:
 
 
 def _most_by_renyi(kind: StepKind, budget: Budget) -> int:
-    """Steps that fit by Rényi DP, which is quick and never below PLD: where the search begins."""
+    """Steps that fit by Rényi DP, which is fast and never below PLD: the search starts there."""
     below, above = 0, MOST_SEARCHED + 1
     while above - below > 1:
         middle = (below + above) // 2

@@ -34,7 +34,7 @@ MOST_VALUES = 400_000
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a site hands out for a finished study.
+    """A certificate with the ledger that proves it, as a site hands them out.
 
     Attributes:
         certificate: The signed statement.
@@ -75,7 +75,7 @@ def certify(
         study: Digest of the study's recipe; None: the only one that the ledger has.
         site: The site's name in the study.
         base: SHA-256 of the base model's weights.
-        adapter: SHA-256 of the adapter that came of it; empty where the site has not seen it.
+        adapter: SHA-256 of the study's adapter; empty where the site has not seen it.
         key: The site's, which signed the ledger.
         time: Informative.
 
@@ -108,7 +108,7 @@ def certify(
 
 
 def check(evidence: Evidence, public_key: str) -> Verdict:
-    """Puts a certificate to its ledger.
+    """Checks a certificate against its ledger.
 
     Args:
         evidence: Of one site.
@@ -142,7 +142,7 @@ def check(evidence: Evidence, public_key: str) -> Verdict:
 
 
 def read_evidence(content: bytes, name: str) -> Evidence:
-    """Reads a site's file, of which nothing is believed yet.
+    """Parses a site's file; nothing in it is checked yet.
 
     Raises:
         BadFileError: It is not of the form of a certificate of this version.
@@ -172,7 +172,7 @@ def read_evidence(content: bytes, name: str) -> Evidence:
 
 
 def same(stated: Any, given: Any, computed: bool = False) -> bool:
-    """Equal, but for rounding between machines where a number was computed: an ε."""
+    """Whether two values are equal; computed ones (ε) may differ by machines' rounding."""
     if isinstance(given, dict):
         return (
             isinstance(stated, dict)

@@ -26,10 +26,10 @@ from cloister.privacy.events import GaussianEvent
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Neighbouring
 
-# What is written now.
+# The version that is written now.
 VERSION = 3
 
-# What a certificate says beside its `statement`.
+# Fields of a certificate beside its `statement`.
 NAMED = frozenset({"kind", "version", "site", "key", "study", "base", "adapter", "code", "time"})
 # Fields of versions, beside NAMED.
 FIELDS = {
@@ -86,7 +86,7 @@ COMPUTED = frozenset({"epsilon", "epsilon_alone", "epsilon_rdp"})
 
 
 def statement(verdict: Verdict, study: str, version: int = VERSION) -> dict[str, Any]:
-    """What a sound ledger gives on a study.
+    """What a sound ledger states about a study.
 
     Args:
         verdict: On the ledger.

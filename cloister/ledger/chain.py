@@ -1,7 +1,7 @@
 """The chain of a ledger's entries: canonical bytes, hashes and signatures. No disk.
 
 Each entry is one JSON object with sorted keys and no spaces; its hash is the SHA-256 of these
-bytes, which hold the hash of the entry before. So whoever knows the last hash knows them all.
+bytes, which hold the hash of the entry before. So the last hash fixes every entry before it.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class Charge:
 
 @dataclass(frozen=True)
 class Released:
-    """Bytes that may leave: their release is in the ledger, or they tell of no record.
+    """Bytes that may leave: their release is in the ledger, or no record was used for them.
 
     Attributes:
         payload: What leaves.

@@ -1,4 +1,4 @@
-"""What a ledger's entries add up to, entry by entry."""
+"""The state of a ledger after its entries: what was charged, planned and released."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cloister.privacy.events import GaussianEvent
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Neighbouring, Unit
 
-# Characters that a message repeats of why an entry cannot be read.
+# Most characters of the reason that a message repeats when an entry cannot be read.
 MOST_WHY = 200
 
 
@@ -73,7 +73,8 @@ class History:
             What was charged, where the entry is a reservation; `spent` holds it already.
 
         Raises:
-            LedgerError: The entry does not follow the last one, or does not say what it must.
+            LedgerError: The entry does not follow the last one, or lacks a field, or has an invalid
+                one.
         """
         head = follow([entry], self.head if self._begun else None, None)
         assert head is not None
@@ -151,7 +152,7 @@ class History:
         return request
 
     def _terms(self, fields: dict[str, Any]) -> FirstCharge:
-        """What the first charge fixed; later ones state the order again, and no number of steps."""
+        """Reads the terms of the first charge; later charges repeat the order only."""
         order, first = _number(fields, "order"), self.spent.terms
         if first is None:
             stated = _whole(fields, "most_steps") if "most_steps" in fields else None

@@ -1,4 +1,4 @@
-"""A site's ledger: charged before anything is drawn, never refunded, and the only way out.
+"""A site's ledger: charged before anything is drawn, never refunded; every release passes it.
 
     reserve   written and synced before the first batch of a round is drawn; a crash at any later
               point leaves it spent
@@ -6,7 +6,7 @@
               go out and nothing more is charged
 
 One ledger is one data set's for its life, over all studies and coordinators. Entries are chained
-and signed (`chain`), and lie in one SQLite file (`ledger_file`).
+and signed (`chain`), and are stored in one SQLite file (`storage`).
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class Ledger:
             study: Digest of the study's recipe.
             site: The site's name in the study.
             base: SHA-256 of the base model's weights.
-            adapter: SHA-256 of the adapter that came of it; empty where the site has not seen it.
+            adapter: SHA-256 of the study's adapter; empty where the site has not seen it.
 
         Raises:
             UsageError: The ledger has no such study.
@@ -368,7 +368,7 @@ class Ledger:
         self._take(list(transaction.entries(after=self._history.head.seq)))
 
     def _take(self, entries: Sequence[Entry]) -> None:
-        """Goes on with what others wrote, under the same key."""
+        """Reads the entries that other processes wrote since, under the same key."""
         follow(entries, self._history.head, self._history.public_key)
         for entry in entries:
             self._history.add(entry)

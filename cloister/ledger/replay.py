@@ -17,7 +17,7 @@ from cloister.privacy.plan import Plan
 
 @dataclass(frozen=True, kw_only=True)
 class ChargedRound:
-    """One charge, and what left for it.
+    """One charged round, and the release that belongs to it.
 
     Attributes:
         seq: Its entry's number.
@@ -29,7 +29,7 @@ class ChargedRound:
         epsilon_pld: ε of everything charged so far, at that δ, recomputed by PLD: an indication,
             no promise; None where it was left out.
         epsilon_rdp: The same by RDP.
-        release: What left; None: cut off, and spent.
+        release: Its release; None: the round was cut off and stays spent.
     """
 
     seq: int
@@ -67,7 +67,7 @@ def charged_rounds(
 
     Args:
         entries: The whole ledger.
-        history: What they add up to.
+        history: The state after them.
         most: Of longer ledgers, ε is recomputed for about so many rounds, the last among them.
     """
     charges = [f for entry in entries if (f := entry.fields)["kind"] == "reserve"]

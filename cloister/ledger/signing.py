@@ -31,6 +31,27 @@ SMALL_ORDER = frozenset(
 )
 
 
+def pem_of(key: Ed25519PrivateKey) -> bytes:
+    """A private key as its file holds it: PKCS #8 in PEM, without a passphrase."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def read_pem(path: Path) -> Ed25519PrivateKey:
+    """Reads such a file.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It holds no Ed25519 key, or one under a passphrase.
+    """
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except TypeError as error:  # as cryptography says that a passphrase is needed
+        raise ValueError(str(error)) from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ValueError("no Ed25519 key")
+    return key
+
+
 def create_key(path: Path) -> Ed25519PrivateKey:
     """Makes a key and writes it, mode 0600.
 
@@ -38,11 +59,10 @@ def create_key(path: Path) -> Ed25519PrivateKey:
         LedgerError: A file is there already, or it cannot be written.
     """
     key = Ed25519PrivateKey.generate()
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
+            file.write(pem_of(key))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
@@ -57,15 +77,12 @@ def load_key(path: Path) -> Ed25519PrivateKey:
         LedgerError: It is missing or no Ed25519 key.
     """
     try:
-        key = load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError) as error:
+        return read_pem(path)
+    except (OSError, ValueError) as error:
         raise LedgerError(
             f"{path}: the site's key cannot be read ({error}); restore it from its backup: a "
             "ledger is only written under the key that began it"
         ) from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise LedgerError(f"{path}: no Ed25519 key")
-    return key
 
 
 def public_hex(key: Ed25519PrivateKey) -> str:

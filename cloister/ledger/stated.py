@@ -1,4 +1,4 @@
-"""A stated ε: never a bare number, and never an odometer reading sold as a promise.
+"""A stated ε: always with what it is of, and never a sum of spent steps presented as a promise.
 
 Math:
     Three kinds of figures are shown. `WHOLE_PLAN` is the PLD of every step that a plan may take, at
@@ -53,14 +53,14 @@ _ACCOUNTANTS = {Accountant.PLD: "PLD", Accountant.BUDGET_RULE: "the budget's rul
 
 @dataclass(frozen=True, kw_only=True)
 class Stated:
-    """An ε with everything that it is of.
+    """An ε with δ, unit, neighbouring relation, accountant, adversaries and basis.
 
     Attributes:
         epsilon: ε; ∞ where nothing is protected.
         delta: δ.
         unit: Whose presence is hidden.
         neighbouring: Which data sets are neighbours.
-        accountant: By what it was found.
+        accountant: The accountant that computed it.
         adversaries: Against whom it holds, as certificates name them.
         basis: Whether it is a promise, and of what, or only spent so far.
     """
@@ -173,12 +173,12 @@ def of_events(
     unit: Unit,
     grid: float = FINE,
 ) -> Stated:
-    """What steps that were taken come to: an indication."""
+    """ε of the steps that were taken: an indication."""
     return _of(events, delta, plans, unit, Basis.SPENT_SO_FAR, grid)
 
 
 def of_budget(budget: Budget, unit: Unit, plans: Iterable[Plan] = ()) -> Stated:
-    """What a budget promises, whatever runs."""
+    """What a budget promises, whatever studies run."""
     return Stated(
         epsilon=budget.epsilon,
         delta=budget.delta,

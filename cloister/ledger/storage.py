@@ -164,7 +164,7 @@ class LedgerFile:
                 connection.close()
 
     def tighten(self) -> None:
-        """Takes others' rights away from its files, where they are this user's."""
+        """Removes other users' rights on its files, where this user owns them."""
         for ending in ("", ".head", ".lock", "-journal"):
             tighten(self.path.with_name(self.path.name + ending))
 

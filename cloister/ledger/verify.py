@@ -18,7 +18,7 @@ from cloister.ledger.history import History
 from cloister.ledger.stated import Stated
 from cloister.privacy.accounting import COARSE, epsilon, rdp_epsilon
 
-# Of an entry's ε and the recomputed one.
+# Largest difference between an entry's ε and the recomputed one.
 TOLERANCE = MACHINES_DIFFER
 
 

@@ -18,7 +18,7 @@ from transformers import (
 
 from cloister.errors import ModelFileError, RefusedError
 from cloister.models.config import ModelConfig, base_problem, is_gguf
-from cloister.models.kinds import network_class, read_config
+from cloister.models.kinds import network_class, read_config, text_part
 from cloister.models.packaged import PACKAGED, packaged
 from cloister.models.pretrained import from_folder, quiet
 from cloister.models.unpacked import unpacked, unpacked_sha256
@@ -170,7 +170,7 @@ def load_backbone(folder: Path, config: ModelConfig, *, causal: bool) -> PreTrai
         RefusedError: Quantization without a GPU or without bitsandbytes.
     """
     kind = network_class(folder, read_config(folder), causal=causal)
-    options: dict[str, Any] = {"dtype": getattr(torch, config.dtype)}
+    options: dict[str, Any] = {"dtype": getattr(torch, config.dtype), **text_part(folder)}
     if config.quantization != "none":
         options["quantization_config"] = _quantization(config)
     try:

@@ -64,9 +64,8 @@ def epsilon(events: Iterable[GaussianEvent], delta: float, grid: float = FINE) -
         grid: Of the privacy loss distributions: FINE, or COARSE, which is quicker and looser.
 
     Returns:
-        ε; 0 for no event, ∞ where an event is not private, its noise is none or more than the
-        mechanism takes, or ε would be above
-        `LARGEST_EPSILON`.
+        ε; 0 for no event; ∞ where an event is not private, has no noise or more than the mechanism
+        takes, or where ε would be above `LARGEST_EPSILON`.
 
     Raises:
         RefusedError: The two accountants contradict each other or give no number, or δ is below
@@ -152,8 +151,8 @@ def cross_check(events: Iterable[GaussianEvent], delta: float) -> float:
 def true_positive_rate(events: Iterable[GaussianEvent], false_positive_rate: float) -> float:
     """The most that any test for one unit's presence can reach at a false-positive rate.
 
-    What an ε of 8 means for a person is hard to see; this is the same guarantee in the terms of
-    an attack, by the trade-off curve of the mechanism and not of a single (ε, δ).
+    It says what an ε means for a person: the same guarantee in terms of an attack, by the
+    mechanism's whole trade-off curve and not by a single (ε, δ).
 
     Args:
         events: What was released.
@@ -243,8 +242,8 @@ def _merged(events: Iterable[GaussianEvent]) -> Composition | None:
     """Equal mechanisms together, in rising order; None where one of them is not private.
 
     Raises:
-        RefusedError: An event is none that can have happened: NaN would count as nothing released,
-            and steps below 0 would take from the others.
+        RefusedError: An event is impossible: NaN would count as nothing released, and negative
+            steps would lower the sum of the others.
     """
     merged: dict[tuple[float, float], int] = {}
     for event in events:

@@ -1,4 +1,4 @@
-"""Against whom an ε holds, and what holds against all others together.
+"""Against whom an ε holds, and which ε holds against all other sites together.
 
 Where a site adds all of its noise, ε holds against whoever sees what leaves it. Where noise is
 shared it holds against coalitions with at most c other sites, with or without the coordinator. A

@@ -1,4 +1,4 @@
-"""What noise at the coordinator promises a whole site, by public constants."""
+"""The guarantee for a whole site by noise at the coordinator, from public constants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `[privacy]` section of a recipe: what is promised, before anything is solved for."""
+"""The `[privacy]` section of a recipe: the promise, before the noise is calibrated."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Epsilon = Annotated[float, Between(1e-4, LARGEST_EPSILON)]
 # float32 sums and their grid hold these magnitudes with room to spare.
 Norm = Annotated[float, Between(SMALL, LARGE)]
 # A mechanism that publishes each record with probability δ meets δ (Dwork and Roth 2014, section
-# 2.3), so one in ten protects nobody; it would be solved for at length.
+# 2.3), so one in ten protects nobody; the search for its noise would take long.
 LARGEST_DELTA = 0.1
 Delta = Annotated[float, Between(SMALLEST_DELTA, LARGEST_DELTA)]
 # Gradients of a person's records are held together before they are averaged.
@@ -50,9 +50,9 @@ class PrivacyConfig:
             parameters at once. A recipe of token classification that states none gets 1.
         max_update_norm: Bound on the norm of what one site sends in one round; it limits a site's
             influence on the others, and costs no privacy (post-processing).
-        noise: Who adds it. `site`: each site all of its own, so nobody sees an update without.
-            `shared`: the sites of a sum together, under secure aggregation, in gradient rounds;
-            the coordinator sees the sum alone, and √(its honest sites) times less noise.
+        noise: Who adds it. `site`: each site adds all of its own, so that every update that leaves
+            is noised. `shared`: the sites of a sum together, under secure aggregation, in gradient
+            rounds; the coordinator sees the sum alone, and √(its honest sites) times less noise.
         missing_sites: With shared noise, most sites whose update may be missing in a round; below
             their number less this one, a round is aborted and nothing is unmasked.
         colluding_sites: With shared noise, most sites that may work with the coordinator without

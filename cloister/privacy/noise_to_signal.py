@@ -1,4 +1,4 @@
-"""Whether a plan's noise leaves anything to learn from."""
+"""How large a plan's noise is beside the gradients."""
 
 from __future__ import annotations
 

@@ -101,7 +101,8 @@ class Plan:
         )
 
     def alone(self) -> Plan | None:
-        """The plan as who works with all other sites sees it: a site's own share of the noise.
+        """The plan against a coordinator with all other sites, who see a site's own noise share
+        alone.
 
         Returns:
             None where that is less noise than accountants take: ε = ∞.

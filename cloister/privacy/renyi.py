@@ -1,4 +1,5 @@
-"""Rényi differential privacy of what was released: a second opinion, and the filter's currency.
+"""Rényi differential privacy of releases: a second opinion on ε, and the unit of the budget's
+filter.
 
 Mironov 2017, arXiv:1702.07476; of subsampled Gaussians: Mironov, Talwar, Zhang 2019,
 arXiv:1908.10530; converted to (ε, δ) by Canonne, Kamath, Steinke 2020, arXiv:2004.00010, Prop. 12.

@@ -1,7 +1,7 @@
-"""The one boundary in which a site's message is read: whatever goes wrong in it stays in it.
+"""The one place where a site's message is parsed: no error in it can end the run.
 
-Only taking a foreign message apart and checking it belongs inside. What is done with the value that
-was read, aggregation above all, does not: an error there is ours, and must be seen.
+Only parsing and checking a foreign message belongs inside. What is done with the parsed value, such
+as aggregation, does not: an error there is our own and must be seen.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Characters of a reason, which a run's journal and its page keep for every site and round.
+# Most characters of a reason: the run's journal and page keep one for every site and round.
 MOST_WHY = 300
 
 
@@ -27,7 +27,7 @@ class Unreadable:
     """Why a site's message could not be read.
 
     Attributes:
-        why: In words, one line; of an error that nobody foresaw its type alone.
+        why: One line of words; of an unforeseen error, its type alone.
     """
 
     why: str
@@ -38,14 +38,14 @@ def reading(what: str, read: Callable[[], T]) -> T | Unreadable:
 
     Args:
         what: Whose message, for the log.
-        read: Takes it apart and checks it, and does nothing else.
+        read: Parses and checks it, and does nothing else.
 
     Returns:
         What `read` returns, or why there is nothing.
 
     Guarantees:
-        No `Exception` leaves, also none that is a mistake of ours in `read`; its traceback is
-        logged here, at the coordinator, and nowhere else.
+        No `Exception` leaves, not even one by a mistake in `read`; its traceback is logged at the
+        coordinator alone.
     """
     try:
         return read()

@@ -1,4 +1,4 @@
-"""Noise that the coordinator adds to the sum of the sites' updates: who takes part is hidden, too.
+"""Noise that the coordinator adds to the sum of the sites' updates, to hide a whole site.
 
     x ← x + strategy((Σ_k Δ_k + N(0, (z S)²)) / K)
 

@@ -31,7 +31,7 @@ def collect_certificates(
 
     Returns:
         Each certificate that holds, as it came and as it reads, by site. A site that sent none, or
-        one that does not hold, is not in it: nothing is known of what it was promised.
+        an invalid one, is left out: nothing is known of its promise.
     """
     keys, found = study.keys or {}, dict[str, tuple[bytes, Fields]]()
 

@@ -31,13 +31,13 @@ from cloister.training.shared import shared_step
 
 @dataclass(frozen=True)
 class Collected:
-    """What came in a round: the replies, and how they close it.
+    """A round's replies, and the function that closes the round with them.
 
     Attributes:
         replies: As read.
-        close: The state after the round; None: its updates cannot be had.
+        close: Returns the state after the round; None: there is no sum to close it with.
         held: Updates by site, as far as they are kept.
-        why: What became of the round where it cannot be closed, in words.
+        why: Why the round cannot be closed, in words; empty where it can.
     """
 
     replies: Replies
@@ -90,7 +90,7 @@ def collector(study: ServerStudy, asker: Dispatcher) -> Collect:
 
 
 def _taking(study: ServerStudy) -> Accumulator:
-    """Where a round's updates go as they arrive."""
+    """Returns the accumulator for a round's updates."""
     if study.central is not None:
         return NoisedCentrally(cast(MeanStrategy, study.strategy), study.central)
     return accumulator_of(study.strategy, keep=study.error is not None)
@@ -131,6 +131,6 @@ def secure_study(recipe: Recipe, plan: Plan) -> SecureStudy | None:
 
 
 def _shapes_of(study: ServerStudy, shapes: Shapes, site: str) -> list[Shapes]:
-    """What a site's update may be like."""
+    """Names and shapes that a site's update may have: one set, or one for each rank."""
     ranks = study.participants.ranks.get(site)
     return [cut_shapes(shapes, rank) for rank in sorted(ranks)] if ranks else [shapes]

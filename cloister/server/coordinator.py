@@ -54,9 +54,10 @@ class Coordinator:
         workspace: For scoring and export; its network is overwritten with what is scored.
         test: Public.
         validation: Public; empty where the recipe names none.
-        run: Where everything goes.
-        models: What a state is scored by; where sites keep a part of it, their own adapters.
-        heads: Where each ledger ends now, as far as the coordinator sees the ledgers.
+        run: The folder for all outputs.
+        models: Returns the adapters by which a state is scored: its own, or, where sites keep a
+            part, theirs.
+        heads: Returns where each ledger ends; only a simulation can see that.
     """
 
     recipe: Recipe

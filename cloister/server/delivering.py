@@ -23,7 +23,7 @@ ABSENT, LONGEST = 60.0, 600.0
 
 @dataclass(frozen=True)
 class Delivered:
-    """How the offer was taken.
+    """The sites' answers to the offer.
 
     Attributes:
         taken: Sites that have the adapter.
@@ -46,7 +46,7 @@ def deliver(
         study: The study.
         sites: Names of those that took part.
         adapter: The final one, as it travels down in a round.
-        claim: What is said of it.
+        claim: Its score and rounds, as the coordinator states them.
     """
     people = study.participants
     absent = ABSENT if people.patience.absent is None else min(people.patience.absent, ABSENT)

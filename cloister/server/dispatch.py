@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 # Seconds between looks for sites and for their replies: far below a round's seconds.
 POLL = 0.1
-# Seconds between looks whether a node that was asked has connected anew since.
+# Seconds between checks whether a node has connected again since it was asked.
 RECONNECTED_POLL = 1.0
 
 Nodes = Mapping[int, str]  # site by Flower's id of its node; "" where only its reply tells
@@ -78,11 +78,11 @@ class Dispatcher:
     _answered: set[str] = field(default_factory=set)
 
     def connected(self, sites: int, enough: int, started: float) -> Nodes:
-        """The nodes that are there once all sites are, or as many as can be waited for.
+        """Waits until all sites are connected, or until enough are and the waiting time is over.
 
         Args:
-            sites: How many there could be.
-            enough: How many will do.
+            sites: Number of sites in the study.
+            enough: Number that is enough.
             started: When the round began, by the clock.
         """
         absent = self.patience.round if self.patience.absent is None else self.patience.absent
@@ -104,7 +104,7 @@ class Dispatcher:
 
         Args:
             request: The round's.
-            nodes: Whom.
+            nodes: The nodes to ask.
             enough: How many answers will do where other nodes have gone.
             started: When the round began, by the clock.
 
@@ -149,14 +149,14 @@ class Dispatcher:
         yield from asking.failed()
 
     def _pull(self, pending: Mapping[str, int]) -> list[tuple[str, Message]]:
-        """What has come for this round; answers to earlier ones are told and dropped."""
+        """Fetches the answers to this round; answers to earlier rounds are reported and dropped."""
         asked = [*pending, *self._late, *self._answered]
         came = []
         for message in self.grid.pull_messages(asked) if asked else ():
             message_id = reading("some site", partial(_answered, message))
             if isinstance(message_id, Unreadable):
                 continue  # whose it is cannot be told: its site is one that says nothing
-            # Also of what comes too late, or twice: the site released it.
+            # Heads of late or repeated answers count, too: the site released them.
             hear(self.voice, message)
             if message_id in self._answered:
                 self._answered.discard(message_id)  # the same bytes once more
@@ -174,7 +174,7 @@ def _answered(message: Message) -> str:
 
 @dataclass
 class _Asking:
-    """One round's questions: which are open, and who is to be asked again when."""
+    """One round's open questions, and when each site is asked again."""
 
     asker: Dispatcher
     number: int
@@ -221,7 +221,7 @@ class _Asking:
         return addressed(self.asker.voice, self.requests[node], self.nodes[node])
 
     def take(self, message_id: str, message: Message) -> tuple[str, Message] | None:
-        """The answer that a message is; None for one that does not count."""
+        """Returns the answer in a message; None for one that does not count."""
         node = self.pending.pop(message_id, None)
         if node is None:
             log.warning("round %d: an answer that nobody asked for", self.number)
@@ -248,7 +248,7 @@ class _Asking:
         return None
 
     def look_for_reconnected(self) -> None:
-        """Those that connected after they were asked are asked again at once."""
+        """Asks nodes again that connected after they were asked."""
         now = self.asker.clock()
         if not self.pending or now - self.looked <= RECONNECTED_POLL:
             return
@@ -262,7 +262,7 @@ class _Asking:
         self.connected = {**self.connected, **there_since}
 
     def push_due(self) -> None:
-        """Asks again whose time has come, as far as they are connected."""
+        """Asks connected nodes again whose waiting time is over."""
         now = self.asker.clock()
         silent = {
             node
@@ -287,13 +287,13 @@ class _Asking:
         )
 
     def failed(self) -> list[tuple[str, Message]]:
-        """Errors of those of whom nothing else came."""
+        """Yields the errors of nodes that sent nothing else."""
         return [
             (self.nodes[node], self.failures[node]) for node in self.again if node in self.failures
         ]
 
     def _forget(self, node: int) -> set[str]:
-        """Ends a node's open questions; their ids."""
+        """Ends a node's open questions and returns their ids."""
         ids = {message_id for message_id, one in self.pending.items() if one == node}
         for message_id in ids:
             del self.pending[message_id]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-# Metrics of which less is better.
+# Metrics for which smaller is better.
 LOWER_IS_BETTER = frozenset({"loss", "perplexity"})
 
 

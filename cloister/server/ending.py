@@ -21,15 +21,16 @@ from cloister.training.workspace import Workspace
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """What a study came to.
+    """The results of a study, from which card and plot are made.
 
     Attributes:
         recipe: Resolved, with labels.
         workspace: Holds base and task.
         rounds: Rounds closed.
         test: Scores of the released adapter on the public test set.
-        majority: What always guessing the test set's most frequent label reaches.
-        sites: By site, what its certificate or ledger states; where there is none, why, in words.
+        majority: Accuracy of always guessing the test set's most frequent label.
+        sites: By site, the facts of its certificate or ledger; where there is none, the reason in
+            words.
         promises: What each site that is known of was promised.
         untrained: Scores of the adapter before round 1 on it; empty where it was not scored.
         plain_test: Scores of the same run without privacy; None: there was none.

@@ -1,4 +1,4 @@
-"""What the coordinator remembers of the sites' ledgers: the heads that came, across all runs.
+"""The ledger heads that the coordinator received from the sites, across all runs.
 
 `heads/KEY`, one file a ledger, by its public key: a line of 64 hex digits for each release, in the
 order in which they first came. The last one goes into the next question to its site, which refuses
@@ -19,7 +19,7 @@ _HASH = re.compile("[0-9a-f]{64}")
 
 
 class Heads:
-    """Heads by ledger, durable before an answer that brought one counts.
+    """Heads by ledger; each is on disk before the answer that brought it counts.
 
     Args:
         folder: Where; made when the first head comes.
@@ -60,7 +60,7 @@ class Heads:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
             try:
-                # After the whole lines: what a crash left of another is written over.
+                # Write after the last whole line, over what a crash left of another.
                 os.ftruncate(descriptor, LINE * len(known))
                 os.lseek(descriptor, 0, os.SEEK_END)
                 if os.write(descriptor, head.encode() + b"\n") != LINE:

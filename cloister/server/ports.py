@@ -56,11 +56,11 @@ class Observer:
     """Who is told what happens in a study. This one logs what is out of the ordinary, no more."""
 
     def note(self, text: str) -> None:
-        """Takes what is out of the ordinary, in words."""
+        """Takes a message about something unusual, such as a round that was skipped."""
         log.warning("%s", text)
 
     def warning(self, text: str) -> None:
-        """Takes what is seldom meant, in words."""
+        """Takes a warning about something allowed that is probably a mistake."""
         log.warning("%s", text)
 
     def untrained(self, scores: SetScores) -> None:

@@ -2,11 +2,11 @@
 
 A site that is asked to prepare accepts or refuses the study, finds and loads the base, proves its
 per-record gradients, and says one word. It may take as long as a download does, so the question
-has a deadline of its own. Who comes later is asked for its rounds all the same, and prepares then.
-A run that goes on after a crash asks only the sites that had not yet said that they take part: were
-all asked again, crashes in close succession would keep a run from ever closing a round.
-A site where somebody has yet to approve the study says `unapproved`: that is no fault, and it is
-asked again until the deadline.
+has a deadline of its own. A site that connects later is asked for its rounds all the same, and
+prepares then. A run that goes on after a crash asks only the sites that had not yet said that they
+take part: were all asked again, crashes in close succession would keep a run from ever closing a
+round. A site where somebody has yet to approve the study says `unapproved`: that is no fault, and
+it is asked again until the deadline.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Prepared:
     unfit: frozenset[str] = frozenset()
 
     def among(self, nodes: Nodes) -> Nodes:
-        """Those of these nodes that may be asked for a round."""
+        """Returns the nodes that may be asked for a round."""
         return {
             node: site
             for node, site in nodes.items()
@@ -59,14 +59,15 @@ class Prepared:
 def prepare(study: ServerStudy, asker: Dispatcher) -> Prepared:
     """Asks every connected site whether it takes part.
 
-    A site that says nothing is at work, most likely: it is asked again after a tenth of the time.
+    A site that is silent is most likely busy: it is asked again after a tenth of the time.
 
     Args:
         study: The study.
         asker: Asks the sites.
 
     Raises:
-        QuorumError: Too few are connected, or ready, for a round; it says who refused.
+        QuorumError: Too few are connected or ready for a round; the message names those that
+            refused.
     """
     patience, people = asker.patience, study.participants
     silent = None if patience.silent is None else max(patience.silent, people.prepare_timeout / 10)

@@ -33,7 +33,7 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class ReplyTerms:
-    """What a study's replies are held against.
+    """What a study's replies are checked against.
 
     Attributes:
         digest: Of its recipe.
@@ -52,7 +52,7 @@ class Awaited(Generic[T]):
 
     Attributes:
         most_bytes: Of its payload; a longer one is neither hashed nor parsed.
-        read: What its payload stands for; raises CloisterError where nothing.
+        read: Parses its payload; raises CloisterError where that is invalid.
     """
 
     most_bytes: int
@@ -61,16 +61,17 @@ class Awaited(Generic[T]):
 
 @dataclass
 class Replies:
-    """What came back in a round.
+    """The sorted replies of a round.
 
     Attributes:
-        counted: Sites whose reply is what it must be.
+        counted: Sites whose reply is valid and counts.
         epsilon: ε promised, by site, as the sites state it.
         received: SHA-256 of what came, and of the ledger's entry for it, by site.
         bytes: Of all updates.
         retired: Sites whose budget is spent: they take part no more.
         spent: Sites that charged this round before and were cut off: they go on with the next.
-        unfit: Sites whose reply came and cannot count: asked again they might say the same.
+        unfit: Sites whose reply is invalid; they are not asked again, as they might answer the
+            same.
         nodes: Flower's id of the node of each that counts.
         came: Ids of the nodes from which anything came, but for those of spent budgets.
         refused: Why a site's reply does not count, in words, by site; "a site" where it did not
@@ -102,7 +103,7 @@ def read_replies(
     take: Callable[[str, T], None],
     wanted: Status = Status.TRAINED,
 ) -> Replies:
-    """Sorts a round's replies; what is not as it must be is logged and left out.
+    """Sorts a round's replies; invalid ones are logged and left out.
 
     Args:
         answers: As they arrived, each with the site whose node sent it; "" where nothing tells.
@@ -113,8 +114,8 @@ def read_replies(
         wanted: The word of an answer that counts.
 
     Guarantees:
-        No exception of reading a message leaves; one of `awaited` or `take` does. What a node sends
-        speaks for or against its own site alone, in whoever's name it is.
+        No exception of reading a message leaves; one of `awaited` or `take` does. A node's message
+        counts for or against its own site alone, whichever name it carries.
     """
     sorting = _Sorting(terms, number, awaited, take, wanted)
     for sender, message in answers:
@@ -157,11 +158,11 @@ def update_reader(
 
 @dataclass(frozen=True)
 class _Said:
-    """A message, taken apart inside the boundary.
+    """A message that was parsed inside the boundary.
 
     Attributes:
         node: Flower's id of whose it is.
-        reply: What it says; AdapterFormatError's text where that is not of the form of a reply.
+        reply: The reply; where it is malformed, AdapterFormatError's text.
         code: Flower's error in place of a reply.
     """
 
@@ -186,7 +187,7 @@ def _said(message: Message) -> _Said:
 
 @dataclass
 class _Sorting(Generic[T]):
-    """Puts each message of a round where it belongs."""
+    """Sorts each message of a round into `Replies`."""
 
     terms: ReplyTerms
     number: int
@@ -196,7 +197,7 @@ class _Sorting(Generic[T]):
     replies: Replies = field(default_factory=Replies)
 
     def sort(self, said: _Said, sender: str) -> None:
-        """One message that was taken apart."""
+        """Sorts one parsed message."""
         replies, number = self.replies, self.number
         if said.code is not None:
             replies.refuse(sender, number, f"no content, Flower's error {said.code}")
@@ -221,12 +222,13 @@ class _Sorting(Generic[T]):
         self._count(reply, said.node, may)
 
     def leave_out(self, site: str, why: str) -> None:
-        """A message that came and cannot count: asked again, the site might say the same."""
+        """Notes a message that is invalid; its site is not asked again, as it might answer the
+        same."""
         self.replies.refuse(site, self.number, why)
         self.replies.unfit |= {site} & set(self.terms.sites)
 
     def _count(self, reply: RoundReply, node: int, may: Awaited[T]) -> None:
-        """A reply that is of the site that it names."""
+        """Counts a reply whose sender was checked."""
         replies, site = self.replies, reply.site
         if reply.status is Status.BUDGET:
             replies.retired.add(site)

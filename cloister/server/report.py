@@ -1,4 +1,4 @@
-"""What a closed round came to, as the coordinator tells it."""
+"""The figures of a closed round, as the coordinator reports them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SetScores = Mapping[str, Mapping[str, float]]  # by public data set, then by met
 
 @dataclass(frozen=True)
 class RoundReport:
-    """What a closed round came to.
+    """The figures of a closed round.
 
     Attributes:
         round: From 1.

@@ -104,7 +104,7 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
 
 
 def _is_over(study: ServerStudy, retired: Collection[str], closed: int) -> bool:
-    """Whether too few sites have budget for another round; then it is told."""
+    """Whether too few sites have budget for another round; if so, the observer is told."""
     if set(retired).issuperset(study.sites):
         study.observer.note(f"every site's budget is spent: ending after round {closed}")
         return True

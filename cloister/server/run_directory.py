@@ -37,7 +37,7 @@ from cloister.strategies.strategy import ServerState
 RECORDS = "data"
 # The file of round 0: what the study's rounds start from.
 UNTRAINED = "untrained.json"
-# What is said of a folder that a new run is not written into.
+# The message about a folder that already holds something.
 TAKEN = (
     "exists already and is not written over; choose another folder (--out), or go on with an "
     "unfinished run in it (--resume; cloister.resume in Python)"
@@ -63,7 +63,7 @@ class RunDirectory:
     def create(cls, path: Path, recipe: Recipe) -> RunDirectory:
         """Makes a new folder with the recipe in it.
 
-        What a failed first try left there is cleared, as long as nothing was charged in it.
+        The remains of a failed first try are deleted, as long as nothing was charged in them.
 
         Raises:
             UsageError: The folder holds something already.
@@ -192,7 +192,7 @@ class RunDirectory:
     def save(
         self, state: ServerState, recipe_digest: str, heads: Mapping[str, Head] | None = None
     ) -> None:
-        """Makes a state durable; a crash at any point leaves this one or the one before.
+        """Writes a state to disk; a crash at any point leaves this state or the one before.
 
         Args:
             state: After a closed round.

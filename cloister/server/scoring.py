@@ -22,7 +22,7 @@ from cloister.training.workspace import Workspace
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores what the round loop hands it.
+    """Scores the states of the round loop on the public sets.
 
     Attributes:
         recipe: The study.
@@ -94,9 +94,9 @@ def error_of(
 ) -> Callable[[Adapter, Mapping[str, Adapter], Adapter], float | None] | None:
     """How a round's aggregation error is computed, where the method aims at the sites' mean.
 
-    In gradient rounds no site has an adapter of its own: there is nothing to be far from. Where
-    sites keep B, no product is shared. None where there is nothing to compute, or every update of a
-    round at once, which it needs, would take more memory than the recipe gives it.
+    In gradient rounds no site has an adapter of its own, and where sites keep B no product is
+    shared: then there is nothing to compare with. It needs every update of a round at once. None
+    where there is nothing to compute, or where that would take more memory than the recipe allows.
     """
     shared = (
         recipe.training.mode != "gradient-rounds"

@@ -5,8 +5,8 @@
     sign        whose updates are summed, by each of these    fewer than the threshold: no sum
     reveal      shares of what unmasks that one sum           fewer than the threshold: no sum
 
-Sites keep an epoch's keys in memory. Whoever lost them, or comes late, is in the next one, which
-begins with the next round.
+Sites keep an epoch's keys in memory. A site that lost them, or connects late, joins the next epoch,
+which begins with the next round.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class SecureSum:
     Attributes:
         replies: To the question for masked updates, with the bytes of every exchange.
         total: The sum of the integers of `replies.counted` [values]; None: nothing was unmasked.
-        why: Why not, in words.
+        why: Why there is no total, in words.
     """
 
     replies: Replies
@@ -135,12 +135,12 @@ class SecureRounds:
         return SecureSum(replies, total)
 
     def _newcomers(self, nodes: Nodes, epoch: EpochTerms) -> bool:
-        """Whether a site is connected that is in no epoch and could be."""
+        """Whether a connected site could join an epoch and is in none."""
         known = set(nodes.values()) & set(self.keys)
         return bool(known - set(epoch.members) - self.retired)
 
     def _begin(self, number: int, nodes: Nodes) -> EpochTerms:
-        """Begins an epoch among those that advertise a key."""
+        """Begins an epoch among the sites that advertise a key."""
         named = {site for site in nodes.values() if site}
         could = (named or set(self.keys)) - self.retired
         while True:
@@ -205,7 +205,7 @@ class SecureRounds:
         awaited: Callable[[str], Awaited[T]],
         question: Callable[[str], Query],
     ) -> dict[str, T]:
-        """Puts a question of its own to each of these sites."""
+        """Sends each of these sites its own question."""
         found: dict[str, T] = {}
         requests = {
             self._nodes[site]: RoundRequest(
@@ -232,7 +232,7 @@ class SecureRounds:
         return read_replies(answers, self.terms, request.round, awaited, take)
 
     def _of(self, nodes: Nodes, sites: Collection[str]) -> Nodes:
-        """The nodes of these sites, as far as is known whose a node is."""
+        """The nodes of these sites, where it is known which site a node belongs to."""
         known = {node: site for site, node in self._nodes.items()}
         return {
             node: site
@@ -261,7 +261,7 @@ def awaited_signature(
 ) -> Awaited[bytes]:
     """A member's signature on whose updates are summed, and nothing else.
 
-    Other bytes would be handed on to all, and may cost them the sum.
+    Other bytes would be passed on to all members, and could prevent the sum.
 
     Args:
         epoch: Whose members sign.

@@ -23,8 +23,8 @@ class SecureStudy:
 
     Attributes:
         sharing: Among how many sites noise is shared.
-        step: What a total over so many sites moves the adapter by: from the total, the shapes of
-            what trains, the round and the number of sites.
+        step: Returns the adapter's step: from the total, the shapes of what trains, the round, and
+            the number of sites in the total.
     """
 
     sharing: Sharing
@@ -40,7 +40,7 @@ class ServerStudy:
         participants: The sites, and how they are asked.
         observer: Who is told what happens.
         strategy: How updates are aggregated.
-        state: Where to go on: before round 1, or a checkpoint's.
+        state: The state to go on from: before round 1, or a checkpoint's.
         num_rounds: When to end.
         min_sites: Fewest updates that close a round; None: one from every site that has budget.
         trained: Names that travel in a round.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from cloister.data.records import ChatRecord, Message, Record, RecordKind
+from cloister.errors import MisfitError
 from cloister.tasks.collate import collate
 from cloister.tasks.config import TaskConfig, TaskKind
 from cloister.tasks.cut import cut_text, cut_turns, last_text, last_turns
@@ -30,6 +32,9 @@ PLAIN_TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 
+NO_PAIR = "it is no pair of a chosen and a rejected reply"
+# β of the paper's experiments with dialogues.
+DPO_BETA = 0.1
 TASK = {"kind": "causal-lm", "records": "messages"}
 
 
@@ -44,6 +49,7 @@ def make(
         config.max_length,
         pad_id,
         config.truncation_side or "right",
+        (config.dpo_beta or DPO_BETA) if config.loss == "dpo" else None,
     )
 
 
@@ -71,6 +77,7 @@ class CausalChat:
         max_length: Longest conversation in tokens.
         pad_id: Token id of padding.
         truncation_side: What is cut of a longer record: its end (`right`) or its beginning.
+        dpo_beta: β of direct preference optimization; None: next tokens are learnt.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -78,19 +85,32 @@ class CausalChat:
     max_length: int
     pad_id: int
     truncation_side: str = "right"
+    dpo_beta: float | None = None
     labels: tuple[str, ...] = ()
     kind: TaskKind = "causal-lm"
     record_kind: RecordKind = "messages"
     primary_metric: str = "perplexity"
 
     def encode(self, record: Record) -> Example:
-        """Tokenizes a conversation once, and marks the tokens of the assistant's turns.
+        """Tokenizes a conversation once, and marks the tokens of the assistant's turns; of a pair
+        in both conversations, where preferences are learnt: what these share cancels.
 
         Raises:
             MisfitError: The template does not render the conversation, or not so that the
-                assistant's turns can be found in it (`cloister.tasks.turns`).
+                assistant's turns can be found in it (`cloister.tasks.turns`); or preferences are
+                learnt and it is no pair.
         """
         assert isinstance(record, ChatRecord)
+        if self.dpo_beta is None:
+            return self._encoded(record)
+        if record.rejected is None:
+            raise MisfitError(
+                NO_PAIR, f'{NO_PAIR}, which task.loss = "dpo" needs; leave it out of the data'
+            )
+        rejected = self._encoded(ChatRecord(record.rejected))
+        return replace(self._encoded(ChatRecord(record.messages)), rejected=rejected)
+
+    def _encoded(self, record: ChatRecord) -> Example:
         whole = self._whole(record)
         is_left = self.truncation_side == "left"
         text = (last_text if is_left else cut_text)(whole.text, self.max_length)
@@ -169,8 +189,13 @@ class CausalChat:
         return self.means(token_losses(logits[:, :-1], target), batch)
 
     def means(self, losses: Tensor, batch: Batch) -> Tensor:
-        """Mean within each record, [B], of losses of next tokens, [B, T - 1]."""
-        return mean_within_record(losses, batch.target[:, 1:].to(losses.device))
+        """Of each record one loss, [B], of its losses of next tokens, [B, T - 1]: their mean, or of
+        a pair's sequence their weighted sum."""
+        weights = [0.0 if one.weight is None else one.weight for one in batch.examples]
+        if not any(one.weight is not None for one in batch.examples):
+            return mean_within_record(losses, batch.target[:, 1:].to(losses.device))
+        weights += [0.0] * (len(losses) - len(weights))
+        return losses.sum(dim=1) * torch.tensor(weights, device=losses.device)
 
     def meter(self) -> ChatMeter:
         """Returns a new meter of perplexity and loss."""

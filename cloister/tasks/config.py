@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cloister.bounds import MOST_NAME, Between, Items, Text, shortened
+from cloister.bounds import LARGE, MOST_NAME, SMALL, Between, Items, Text, shortened
 from cloister.data.records import RecordKind
 from cloister.errors import UsageError
 from cloister.fields import ELSEWHERE, LATER, called, check_bounds, whole_table
@@ -81,6 +81,10 @@ class TaskConfig:
             decoder's last token then answers a question. Absent: the text alone.
         truncation_side: Of a conversation or raw text longer than `max_length`: `right` cuts its
             end, `left` its beginning, which keeps the last turn. Absent: `right`.
+        loss: Of conversations: `dpo` learns from pairs (columns `prompt`, `chosen`, `rejected`)
+            that the chosen reply is preferred, against the base without its adapter (Rafailov et
+            al. 2023, arXiv:2305.18290). Absent: next tokens, of a pair the chosen reply's.
+        dpo_beta: β of `dpo`: how far the adapter may go from the base; absent: 0.1, the paper's.
         plugin: Where `kind` is a plug-in's: which code it stands for.
     """
 
@@ -101,6 +105,10 @@ class TaskConfig:
     truncation_side: Literal["right", "left"] | None = field(
         default=None, metadata={**LATER, **called("truncation truncate_side")}
     )
+    loss: Literal["dpo"] | None = field(default=None, metadata=LATER)
+    dpo_beta: Annotated[float, Between(SMALL, LARGE)] | None = field(
+        default=None, metadata={**LATER, **called("beta")}
+    )
     plugin: TaskPlugin | None = field(default=None, metadata=ELSEWHERE)
 
     def __post_init__(self) -> None:
@@ -111,6 +119,10 @@ class TaskConfig:
             raise UsageError(f"kind: {shortened(self.kind)} given; the name of a plug-in needed")
         if len(set(self.labels)) != len(self.labels):
             raise UsageError("labels: each may be named once only")
+        if self.loss is not None and self.kind != "causal-lm":
+            raise UsageError(f"loss: {self.loss} given; it is of causal-lm alone")
+        if self.dpo_beta is not None and self.loss != "dpo":
+            raise UsageError('dpo_beta: given without loss = "dpo", whose β it is')
         if self.prompt is not None and self.prompt.count(SLOT) != 1:
             raise UsageError(
                 f"prompt: {self.prompt.count(SLOT)} times {SLOT} in it; it is needed once, where "
@@ -122,6 +134,7 @@ class TaskConfig:
                 "sentence's tags and a conversation's turns have no place in it, and a plug-in "
                 "reads texts in its own way"
             )
+
         if self.truncation_side is not None and self.kind != "causal-lm":
             raise UsageError(
                 f"truncation_side: given for {shortened(self.kind)}; of causal-lm alone: other "

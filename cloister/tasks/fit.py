@@ -56,7 +56,7 @@ def misfit(example: Example, limits: Limits) -> Misfit | None:
     least, most = min(example.input_ids), max(example.input_ids)
     if least < 0 or (limits.vocabulary is not None and most >= limits.vocabulary):
         return "token"
-    return None
+    return None if example.rejected is None else misfit(example.rejected, limits)
 
 
 def check_fit(

@@ -63,6 +63,5 @@ def _conversation(text: str, turns: int, roles: tuple[Role, ...]) -> ChatRecord:
     """A text cut into so many turns, of these roles by turns."""
     each = len(text) // turns
     pieces = [text[each * n : each * (n + 1)] or "a" for n in range(turns)]
-    return ChatRecord(
-        tuple(Message(roles[n % len(roles)], piece) for n, piece in enumerate(pieces))
-    )
+    messages = tuple(Message(roles[n % len(roles)], piece) for n, piece in enumerate(pieces))
+    return ChatRecord(messages, rejected=messages)

@@ -31,12 +31,17 @@ class Example:
         reference: What a meter compares predictions with, where the ids do not say it (the gold
             tags of all words, cut ones included).
         words: Where targets are words' tags, which word each target is of (`IGNORE` left out).
+        rejected: Of a pair, the sequence that the other is preferred to.
+        weight: Of one sequence of a pair in training: what its tokens' losses, summed, are
+            multiplied by (`training.preferences`); None: their mean counts.
     """
 
     input_ids: tuple[int, ...]
     target: int | tuple[int, ...]
     reference: tuple[str, ...] = field(default=())
     words: tuple[int, ...] = field(default=())
+    rejected: Example | None = None
+    weight: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

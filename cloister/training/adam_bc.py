@@ -5,9 +5,9 @@ Shpilevskiy & Lécuyer 2024, arXiv:2312.14334, algorithm 1).
     v ← β₂ v + (1 − β₂) g̃²         v̂ = v / (1 − β₂ᵗ)
     θ ← θ − η m̂ / √max(v̂ − Φ, γ′)          Φ = (σC / B)²
 
-g̃ is the noised mean gradient. Its noise adds Φ to the mean of v̂ in every coordinate, where Φ is
-often a hundred times the gradient's own square: plain Adam then divides all coordinates by one
-number, √Φ, and is SGD with momentum. Φ is a constant of the plan, so nothing is released by it.
+g̃ is the noised mean gradient. Its noise adds Φ to the mean of v̂ in every coordinate. Where Φ is
+far above the gradients' own squares, plain Adam divides all coordinates by one number, √Φ, and is
+SGD with momentum. Φ is a constant of the plan, so nothing is released by taking it off.
 """
 
 from __future__ import annotations

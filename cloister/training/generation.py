@@ -38,7 +38,7 @@ def reply_score(
     """Mean ROUGE-L F-measure, in 0…1, of greedy replies to the last assistant turn of the first
     `GENERATED` conversations; 0 where all records are texts."""
     chats = [r for r in records if isinstance(r, ChatRecord) and r.messages][:GENERATED]
-    replies = [reply_to(network, task, tokenizer, task.prompt(record)) for record in chats]
+    replies = replies_to(network, task, tokenizer, [task.prompt(record) for record in chats])
     return rouge_l(replies, [task.reference_text(record) for record in chats])
 
 
@@ -94,25 +94,57 @@ def reply_to(
         prompt: Token ids; only the latest that leave room for a reply are read.
         most: Longest reply in tokens.
     """
+    return replies_to(network, task, tokenizer, [prompt], most)[0]
+
+
+def replies_to(
+    network: Network,
+    task: CausalChat,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[tuple[int, ...]],
+    most: int = MAX_NEW_TOKENS,
+) -> list[str]:
+    """The replies to several prompts, in their order; see `reply_to`.
+
+    Prompts of equal length are answered together: decoding waits for memory, so several replies
+    take little longer than one, and without padding no architecture is a special case.
+    """
     new, room = reply_room(limits_of(network.base).positions)
-    kept = prompt if room is None else prompt[-room:]
-    ids = torch.tensor([kept or (task.pad_id,)], device=network.device)
+    kept = [(p if room is None else p[-room:]) or (task.pad_id,) for p in prompts]
+    alike: dict[int, list[int]] = {}
+    for place, prompt in enumerate(kept):
+        alike.setdefault(len(prompt), []).append(place)
+    replies = [""] * len(kept)
+    for places in alike.values():
+        ids = torch.tensor([kept[place] for place in places], device=network.device)
+        found = _decoded(network, task, tokenizer, ids, min(new, most))
+        for place, reply in zip(places, found, strict=True):
+            replies[place] = reply
+    return replies
+
+
+def _decoded(
+    network: Network, task: CausalChat, tokenizer: PreTrainedTokenizerBase, ids: Tensor, most: int
+) -> list[str]:
+    """Greedy replies to prompts of one length, [B, T]."""
     ends, stop = reply_ends(network, task)
     stopping = [_AtText(tokenizer, stop, ids.shape[1])] if stop else []
     with torch.inference_mode():
         output = network.backbone.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            max_new_tokens=min(new, most),
+            max_new_tokens=most,
             do_sample=False,
             pad_token_id=task.pad_id,
             eos_token_id=list(ends) or None,
             stopping_criteria=StoppingCriteriaList(stopping),
         )
-    reply = output[0, ids.shape[1] :].tolist()
-    cut = next((place for place, token in enumerate(reply) if token in ends), len(reply))
-    text = str(tokenizer.decode(reply[:cut], skip_special_tokens=True))
-    return text.split(stop)[0] if stop else text
+    texts = []
+    for row in output[:, ids.shape[1] :].tolist():
+        cut = next((place for place, token in enumerate(row) if token in ends), len(row))
+        text = str(tokenizer.decode(row[:cut], skip_special_tokens=True))
+        texts.append(text.split(stop)[0] if stop else text)
+    return texts
 
 
 def reply_room(positions: int | None) -> tuple[int, int | None]:

@@ -65,6 +65,8 @@ def fits(example: Example, longest: int, vocabulary: int, outputs: int) -> bool:
         vocabulary: Token ids that the base has embeddings for.
         outputs: Classes, tags or tokens that can be predicted.
     """
+    if example.rejected is not None and not fits(example.rejected, longest, vocabulary, outputs):
+        return False
     ids, target = example.input_ids, example.target
     if not 1 <= len(ids) <= longest or min(ids) < 0 or max(ids) >= vocabulary:
         return False

@@ -26,6 +26,7 @@ from cloister.errors import PreflightError
 from cloister.models.network import Network, adapter_name, trained_parameters
 from cloister.models.prefix_check import TOLERANCE, coarsest, prefix_problem
 from cloister.models.token_head import hidden_states
+from cloister.privacy.products import of_unit
 from cloister.seeds import child_seed
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.task import Example, Task
@@ -114,6 +115,8 @@ def _check_calls(network: Network, task: Task, examples: Sequence[Example]) -> N
     Their per-record gradients would mix records, or several uses: DeBERTa puts relative positions,
     which all records share, through its query and key projections.
     """
+    # Found before the calls are counted: finding it calls the network.
+    head = network.token_head if isinstance(task, CausalChat) else None
     calls: dict[str, list[tuple[int, ...]]] = {}
     handles, device = [], network.device
     for name, module in network.named_modules():
@@ -128,9 +131,9 @@ def _check_calls(network: Network, task: Task, examples: Sequence[Example]) -> N
                     rows.clear()
                 batch = task.collate(group)
                 ids, mask = batch.input_ids.to(device), batch.attention_mask.to(device)
-                if isinstance(task, CausalChat) and network.token_head is not None:
+                if head is not None:
                     # Logits of two whole records of a long context would not fit.
-                    hidden_states(functools.partial(network, ids, mask), network.token_head)
+                    hidden_states(functools.partial(network, ids, mask), head)
                 else:
                     network(ids, mask)
                 for name, rows in calls.items():
@@ -210,7 +213,7 @@ def _check_gradients(
             found = per_record[name]
             if found is None or expected is None:
                 raise PreflightError(f"preflight: {name} gets no gradient; freeze it or mend it")
-            difference = float((found[index].float() - expected.float()).norm())
+            difference = float((of_unit(found, index).float() - expected.float()).norm())
             if not difference <= TOLERANCE[coarsest(network)] * whole:
                 raise PreflightError(
                     f"preflight: {name}: a record's gradient among others is off by "

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file
 
 import cloister as cl
 from cloister.ledger.ledger import Ledger
@@ -124,6 +125,27 @@ def test_sites_by_name_run_in_a_folder_that_is_kept_and_resumed(base: str, tmp_p
     assert weights[0] == weights[1]
     with pytest.raises(cl.CloisterError, match="exists already and is not written over"):
         cl.simulate(study, out=out)
+
+
+@pytest.mark.nightly
+def test_rows_in_memory_run_on_ray_and_give_the_local_engine_s_adapter(
+    base: str, tmp_path: Path
+) -> None:
+    study = cl.Study(
+        model=base,
+        data={"st-marys": frame_of(60), "general": frame_of(50)},
+        test=frame_of(18),
+        privacy=cl.Privacy(enabled=False),
+        rounds=1,
+    )
+    weights = []
+    for engine in ("local", "ray"):
+        result = cl.simulate(study, out=tmp_path / engine, engine=engine)  # type: ignore[arg-type]
+        assert list(result.sites.index) == ["general", "st-marys"]
+        weights.append(load_file(result.folder / "adapter" / "adapter_model.safetensors"))
+    assert weights[0].keys() == weights[1].keys()
+    # Threads differ between the engines, and with them the order of float32 sums.
+    assert max(float(abs(weights[0][n] - weights[1][n]).max()) for n in weights[0]) < 1e-6
 
 
 def test_what_is_no_study_or_engine_is_refused(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ def refuted(recipe: Recipe) -> list[Check]:
         ["lora.train=b-kept"],
         ["lora.train=alternate", "training.probe_rounds=1"],
         ["training.optimizer=adamw", "training.local_steps=3"],
+        ["training.optimizer=adam-bc", "lora.train=alternate", "training.local_steps=1"],
     ],
 )
 def test_sound_answers_are_not_refuted(tmp_path: Path, assignments: list[str]) -> None:

@@ -1,13 +1,15 @@
 """What commands print, and where."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from cloister import __version__
 from cloister.cli.display import epsilon_cell
-from cloister.cli.main import app, run
+from cloister.cli.main import app, command_line, run
 from tests.support.studies import small_assignments
 
 
@@ -70,6 +72,17 @@ def test_every_verb_of_a_group_has_help_with_an_example(
             assert f"Example: cloister {group.name} {verb.name}" in capsys.readouterr().out
 
 
+def test_every_argument_of_every_command_says_what_it_is() -> None:
+    def silent(name: str, one: click.Command) -> Iterator[str]:
+        for parameter in one.params:
+            if not getattr(parameter, "help", None):
+                yield f"{name}: {parameter.name}"
+        for child, below in one.commands.items() if isinstance(one, click.Group) else ():
+            yield from silent(f"{name} {child}", below)
+
+    assert list(silent("cloister", command_line())) == []
+
+
 def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str]) -> None:
     """A new option is a decision: it is added here, and to the README where users need it."""
     found = {
@@ -94,7 +107,8 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
         ],
         "compare": ["--json", "--out"],
         "new": ["--data", "--out"],
-        "plan": ["--json", "--set"],
+        "plan": ["--json", "--layers", "--set"],
+        "export": ["--base", "--gguf", "--json"],
         "epsilon": [
             "--accountant",
             "--delta",

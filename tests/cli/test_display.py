@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from cloister.cli.display import Display, round_details, time_left
+from cloister.cli.run_display import RunDisplay
 from cloister.recipe import Recipe
 from cloister.server.report import RoundReport
 
@@ -57,3 +58,15 @@ def test_a_row_says_how_long_the_rest_takes(capsys: pytest.CaptureFixture[str]) 
     assert "about 5 min left" in told  # 29 rounds of 10 s
     assert "update norm 0.5" in told
     assert "aggregation error –" in round_details(REPORT)
+
+
+def test_a_deployed_run_s_lines_begin_with_round_0(capsys: pytest.CaptureFixture[str]) -> None:
+    scores = {"test": {"accuracy": 0.5}}
+    with RunDisplay("triage", ["a"]) as display:
+        display.add({"what": "untrained", "round": 0, "scores": scores})
+        display.add({"what": "closed", "round": 1, "scores": scores, "seconds": 2.0, "bytes": 9})
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        "round   0  untrained  accuracy 0.5000",
+        "round   1     2.0 s  9 bytes  accuracy 0.5000",
+    ]

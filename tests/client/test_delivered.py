@@ -113,6 +113,17 @@ def test_an_adapter_is_kept_and_predicts_as_the_coordinator_s_does(
     assert {one.label for one in found} <= set(LABELS)  # type: ignore[union-attr]
 
 
+def test_a_site_that_took_no_part_takes_no_adapter(
+    bert: Path, proofs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ward = Ward.open(tmp_path / "idle", notes(), bert, monkeypatch, proofs=proofs)
+    recipe = study(bert)
+    ward.ask(recipe, RoundRequest(recipe.digest(), 0, b"", Step.PREPARE))
+    assert ward.ask(recipe, question(recipe, final(ward))).said[2] is Status.REFUSED
+    assert "took no part in the study" in why(ward)
+    assert not place_of(ward, recipe).exists()
+
+
 def test_only_its_owner_can_read_it_whatever_the_umask(ward: Ward, bert: Path) -> None:
     recipe, before = study(bert), os.umask(0)
     try:
@@ -251,6 +262,7 @@ def test_what_is_answered_follows_from_no_record(
     other = Ward.open(tmp_path / "other", notes(13), bert, monkeypatch, proofs=ward.proofs)
     recipe, payload, said = study(bert), final(ward), []
     other.ask(recipe, RoundRequest(recipe.digest(), 0, b"", Step.PREPARE))
+    other.ask(recipe, RoundRequest(recipe.digest(), 1, other.adapter))
     for one in (ward, other):
         before = one.clock.now
         seen = one.ask(recipe, question(recipe, payload))

@@ -1,5 +1,6 @@
 """The dashboard's pages, from small folders: what they say, and what they refuse to show."""
 
+import json
 import shutil
 from html import unescape
 from html.parser import HTMLParser
@@ -8,11 +9,14 @@ from pathlib import Path
 import pytest
 
 from cloister.cli.main import run
+from cloister.client.site_file import read_site
 from cloister.deployment.coordinator.journal import RunStatus
+from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.evidence.bundle import write_bundle
 from cloister.ledger import stated
 from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import verify
+from cloister.protocol.delivery import NOTE
 from tests.cli.test_site_studies import make, study
 from tests.support.dashboards import HOSTILE, coordinator_folder, site_folder
 from tests.support.evidence import bundle_of, keys_of
@@ -109,6 +113,28 @@ def test_the_site_s_pages_show_what_left_what_is_left_and_why_not(
     ):
         assert words in page, words
     assert page.count("<tr><td>") == 10 + 2  # charges, refusals
+
+
+def test_a_delivered_adapter_is_on_its_site_s_page(tmp_path: Path) -> None:
+    site = make(tmp_path / "ward")
+    assert "Adapters of finished studies" not in written(site, tmp_path / "none")["site.html"]
+    for digest, claim in (("ab" * 32, {"metric": "accuracy", "score": 0.75}), ("cd" * 32, {})):
+        place = AgentFolder.of(read_site(site)).adapters / digest
+        place.mkdir(parents=True)
+        note = {
+            "study": digest,
+            "name": HOSTILE,
+            "claim": claim,
+            "received": "2027-01-02T03:04:05Z",
+        }
+        (place / NOTE).write_text(json.dumps(note))
+    page = written(site, tmp_path / "out")["site.html"]
+    assert "Adapters of finished studies" in page
+    assert "accuracy 0.7500" in page
+    assert "no score was told" in page
+    assert str(place) in page
+    assert HOSTILE in Seen(page).words
+    assert HOSTILE not in page
 
 
 def test_a_study_that_waits_is_on_its_site_s_page(tmp_path: Path) -> None:

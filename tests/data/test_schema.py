@@ -143,6 +143,23 @@ def test_a_text_in_place_of_turns_is_learnt_whole() -> None:
     assert parse(row, "messages", columns) == ChatRecord((), text="[Enter HAMLET] To be")
 
 
+def test_a_preference_is_two_conversations_with_one_beginning() -> None:
+    asked = (Message("user", "fever"),)
+    row = {"prompt": "fever", "chosen": "rest", "rejected": "run", "person": "p"}
+    expected = ChatRecord(
+        (*asked, Message("assistant", "rest")), rejected=(*asked, Message("assistant", "run"))
+    )
+    assert parse(row, "messages") == expected
+    turns = {"prompt": [OPENING], "chosen": [REPLY], "rejected": [{**REPLY, "content": "run"}]}
+    assert parse(turns, "messages") == expected
+    whole = {"chosen": [OPENING, REPLY], "rejected": [OPENING, {**REPLY, "content": "run"}]}
+    assert parse(whole, "messages") == expected
+    # A conversation where the recipe says there is one is taken before it.
+    assert parse({**row, "messages": [REPLY]}, "messages") == ChatRecord(
+        (Message("assistant", "rest"),)
+    )
+
+
 def test_columns_may_have_other_names() -> None:
     columns = DataConfig(text="note", label="icd", site="ward", person="patient")
     row = {"note": "fever", "icd": "J11", "ward": "north", "patient": Number("12"), "text": "other"}
@@ -200,6 +217,10 @@ IMAGE = {"type": "image", "text": "x"}
         ("tokens", {"tokens": ["a"], "tags": ["B-"]}, "tag 'B-' is not BIO"),
         ("tokens", {"tokens": ["a"], "tags": ["o"]}, "tag 'o' is not BIO"),
         ("messages", {"text": "x"}, r"no column 'messages' \(found: text\)"),
+        ("messages", {"chosen": "a", "rejected": None}, "no column 'messages'"),
+        ("messages", {"chosen": "a", "rejected": " "}, "rejected does not end with a reply"),
+        ("messages", {"chosen": [OPENING], "rejected": "b"}, "chosen does not end with a reply"),
+        ("messages", {"chosen": Number("1"), "rejected": "b"}, "chosen must be a list of turns"),
         ("messages", {"messages": []}, "messages must be a list of turns"),
         ("messages", {"messages": " \n"}, "messages is empty; a conversation or a text is needed"),
         ("messages", {"messages": ' [ {"role": "user"}]'}, "messages is a list written as text"),

@@ -6,15 +6,19 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from cloister.errors import ModelFileError, UsageError
+from cloister.models.base import load_backbone
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.kinds import network_class, read_config
 from cloister.models.trial import check_reads
 from cloister.tasks.config import TaskConfig, TaskKind
+from cloister.training.proof import prove
 from cloister.training.workspace import open_workspace
 from tests.support.architectures import DECODERS, ENCODERS, LLAMA, tiny
+from tests.support.isolation import CONFIG, PLAN
 from tests.support.models import word_tokenizer
 from tests.support.studies import small_workspace
 
@@ -28,54 +32,123 @@ VISION = {
 }
 TEXT = {key: value for key, value in LLAMA.items() if not key.endswith("_token_id")}
 
-# Wrappers of a text network and others, as their public bases ship.
-WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "gemma3": ("Gemma3Config", {"text_config": TEXT, "vision_config": VISION}),
-    "gemma3n": ("Gemma3nConfig", {}),
+# Wrappers whose text network is read: configuration, its values, and the class that saves them.
+WRAPPERS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "gemma3": (
+        "Gemma3Config",
+        {"text_config": TEXT, "vision_config": VISION},
+        "Gemma3ForConditionalGeneration",
+    ),
     "llava": (
         "LlavaConfig",
         {
             "text_config": {"model_type": "llama", **TEXT},
             "vision_config": {"model_type": "clip_vision_model", **VISION},
         },
+        "LlavaForConditionalGeneration",
     ),
-    "qwen2_vl": ("Qwen2VLConfig", {}),
-    "mistral3": ("Mistral3Config", {}),
-    "mllama": ("MllamaConfig", {}),
-    "paligemma": ("PaliGemmaConfig", {}),
-    "qwen2_audio": ("Qwen2AudioConfig", {}),
-    "clip": ("CLIPConfig", {}),
+    "mistral3": (
+        "Mistral3Config",
+        {
+            "text_config": {"model_type": "mistral", **TEXT},
+            "vision_config": {"model_type": "pixtral", **VISION},
+        },
+        "Mistral3ForConditionalGeneration",
+    ),
+    "idefics3": (
+        "Idefics3Config",
+        {
+            "text_config": {"model_type": "llama", **TEXT, "pad_token_id": 0},
+            "vision_config": VISION,
+        },
+        "Idefics3ForConditionalGeneration",
+    ),
+    "qwen2_audio": (
+        "Qwen2AudioConfig",
+        {
+            "text_config": {"model_type": "qwen2", **TEXT},
+            "audio_config": {
+                "d_model": 16,
+                "encoder_layers": 1,
+                "encoder_attention_heads": 2,
+                "encoder_ffn_dim": 32,
+                "num_mel_bins": 8,
+            },
+        },
+        "Qwen2AudioForConditionalGeneration",
+    ),
+}
+# Wrappers without a network that reads text alone, and how the refusal names them.
+REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "mllama": ("MllamaConfig", {}, r"is a mllama, a wrapper of .*reads text alone"),
     "encoder-decoder": (
         "EncoderDecoderConfig",
         {"encoder": {"model_type": "bert"}, "decoder": {"model_type": "bert"}},
+        "is a encoder-decoder, an encoder with a decoder",
     ),
 }
 
 
+def wrapper(folder: Path, name: str) -> Any:
+    """A wrapper on disk, with the tokenizer of tests' words; returns its whole network."""
+    config_name, values, class_name = WRAPPERS[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = getattr(transformers, class_name)(getattr(transformers, config_name)(**values))
+    made.save_pretrained(folder)
+    word_tokenizer(frame=False).save_pretrained(folder)
+    return made.eval()
+
+
 @pytest.mark.parametrize("name", WRAPPERS)
+def test_of_a_wrapper_the_text_network_is_read(tmp_path: Path, name: str) -> None:
+    whole = wrapper(tmp_path, name)
+    ids = torch.tensor([[5, 6, 7, 8, 3]])
+    text = load_backbone(tmp_path, ModelConfig(), causal=True)
+    hidden = load_backbone(tmp_path, ModelConfig(), causal=False)
+    assert text.num_parameters() < whole.num_parameters()
+    with torch.no_grad():
+        assert torch.equal(text(ids).logits, whole(input_ids=ids).logits)
+        assert hidden(ids).last_hidden_state.shape == (1, 5, 16)
+
+
 @pytest.mark.parametrize("kind", ["sequence-classification", "causal-lm"])
-def test_a_wrapper_of_several_networks_is_refused_by_name(
+def test_a_wrapper_s_text_network_trains(tmp_path: Path, kind: TaskKind) -> None:
+    wrapper(tmp_path, "gemma3")
+    workspace = open_workspace(
+        ModelConfig(base=str(tmp_path)),
+        LoraConfig(),
+        TaskConfig(kind=kind, max_length=16),
+        ("a", "b") if kind == "sequence-classification" else (),
+        0,
+    )
+    assert not any("vision" in name for name, _ in workspace.network.named_parameters())
+    assert prove(workspace, PLAN, CONFIG).shapes.longest == 16
+
+
+def test_a_wrapper_that_lacks_a_text_weight_is_refused(tmp_path: Path) -> None:
+    wrapper(tmp_path, "gemma3")
+    weights = load_file(tmp_path / "model.safetensors")
+    removed = next(name for name in sorted(weights) if "q_proj" in name and "language" in name)
+    del weights[removed]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelFileError, match="would start at random"):
+        load_backbone(tmp_path, ModelConfig(), causal=True)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("kind", ["sequence-classification", "causal-lm"])
+def test_a_wrapper_without_such_a_network_is_refused_by_name(
     tmp_path: Path, name: str, kind: TaskKind
 ) -> None:
-    config_name, values = WRAPPERS[name]
-    config = getattr(transformers, config_name)(**values)
-    config.save_pretrained(tmp_path)
+    config_name, values, message = REFUSED[name]
+    getattr(transformers, config_name)(**values).save_pretrained(tmp_path)
     word_tokenizer().save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").touch()
-    with pytest.raises(
-        ModelFileError, match=rf"is a {config.model_type}, a wrapper of .*reads text alone"
-    ):
+    with pytest.raises(ModelFileError, match=message):
         open_workspace(
             ModelConfig(base=str(tmp_path)), LoraConfig(), TaskConfig(kind=kind), ("a", "b"), 0
         )
-
-
-def test_a_wrapper_with_its_weights_is_refused_too(tmp_path: Path) -> None:
-    config = transformers.Gemma3Config(text_config=TEXT, vision_config=VISION)
-    transformers.Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path)
-    word_tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(ModelFileError, match=r"gemma3.*text_config, vision_config"):
-        small_workspace(tmp_path)
 
 
 @pytest.mark.parametrize(

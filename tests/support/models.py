@@ -92,7 +92,7 @@ def tiny_gpt2(folder: Path, seed: int = 0) -> Path:
     return _save(folder, GPT2LMHeadModel, config, seed, frame=False)
 
 
-def tiny_llama(folder: Path, seed: int = 0) -> Path:
+def tiny_llama(folder: Path, seed: int = 0, positions: int = 64) -> Path:
     """A two-layer Llama."""
     config = LlamaConfig(
         vocab_size=VOCABULARY,
@@ -101,7 +101,7 @@ def tiny_llama(folder: Path, seed: int = 0) -> Path:
         num_attention_heads=2,
         num_key_value_heads=1,
         intermediate_size=32,
-        max_position_embeddings=64,
+        max_position_embeddings=positions,
         pad_token_id=0,
         bos_token_id=2,
         eos_token_id=3,

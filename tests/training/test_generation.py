@@ -12,7 +12,13 @@ from cloister.errors import ModelFileError
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.config import TaskConfig
-from cloister.training.generation import GENERATED, check_replies, reply_score
+from cloister.training.generation import (
+    GENERATED,
+    check_replies,
+    replies_to,
+    reply_score,
+    reply_to,
+)
 from cloister.training.workspace import Workspace, open_workspace
 from tests.support.architectures import tiny
 from tests.support.models import word_tokenizer
@@ -37,14 +43,29 @@ def test_a_prompt_leaves_room_for_the_reply(gpt2: Path, monkeypatch: pytest.Monk
 
     def watched(**options: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = generate(**options)
-        seen.append((options["input_ids"].shape[1], output.shape[1]))
+        seen.append((len(output), options["input_ids"].shape[1], output.shape[1]))
         return output
 
     monkeypatch.setattr(network.backbone, "generate", watched)
     records = [chat(1), *[chat(30)] * GENERATED]
     assert 0 <= reply_score(network, opened.task, opened.tokenizer, records) <= 1
-    assert len(seen) == GENERATED
-    assert all(prompt <= 32 and whole <= 64 for prompt, whole in seen)
+    # Prompts of one length are answered together.
+    assert [rows for rows, _, _ in seen] == [1, GENERATED - 1]
+    assert all(prompt <= 32 and whole <= 64 for _, prompt, whole in seen)
+
+
+def test_replies_together_are_those_one_by_one(llama: Path) -> None:
+    opened = open_chat(llama)
+    task, network = opened.task, opened.network
+    assert isinstance(task, CausalChat)
+    said = ["chest pain", "fever", "severe rash", "itchy rash and fever", "mild cough"]
+    prompts = [
+        task.prompt(ChatRecord((Message("user", text), Message("assistant", "no"))))
+        for text in said
+    ]
+    together = replies_to(network, task, opened.tokenizer, prompts)
+    assert together == [reply_to(network, task, opened.tokenizer, p) for p in prompts]
+    assert len(set(map(len, prompts))) < len(prompts)
 
 
 def open_chat(base: Path) -> Workspace:

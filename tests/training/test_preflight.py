@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cloister.data.records import TextRecord
+from cloister.data.records import ChatRecord, Message, TextRecord
 from cloister.errors import PreflightError
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.tasks.config import TaskConfig
@@ -48,6 +48,16 @@ def test_sound_models_pass_and_stay_as_they_were(
     for name, parameter in opened.network.named_parameters():
         assert torch.equal(parameter, before[name])
         assert parameter.grad is None
+
+
+def test_a_chat_just_opened_passes(llama: Path) -> None:
+    """Looking for its token head runs the network, which no count of calls may see."""
+    lora = LoraConfig(train="both", top_layers=0)
+    task = TaskConfig(kind="causal-lm", max_length=32)
+    opened = open_workspace(ModelConfig(base=str(llama)), lora, task, (), 0)
+    turns = (Message("user", "rash"), Message("assistant", "severe rash since monday"))
+    preflight(opened.network, opened.task, opened.encode([ChatRecord(turns)] * 2))
+    assert opened.network.token_head is not None
 
 
 def test_dora_is_refused_by_name(bert: Path) -> None:

@@ -29,7 +29,7 @@ from cloister.protocol.delivery import Claim
 from cloister.recipe import Recipe, read_recipe, sent_document, validated
 from cloister.server.certifying import collect_certificates
 from cloister.server.coordinator import Coordinator, majority
-from cloister.server.delivering import deliver
+from cloister.server.delivering import ABSENT, deliver
 from cloister.server.dispatch import Timeouts
 from cloister.server.ending import Ending
 from cloister.server.heads import Heads
@@ -298,6 +298,10 @@ class DeployedStudy:
         claim = Claim(metric, score if math.isfinite(score) else None, state.round)
         run = self.coordinator.run
         sites = frozenset(site for row in run.metrics() for site in row["received"])
+        observer.note(
+            f"the adapter is offered to {', '.join(sorted(sites))}; a site that is not connected "
+            f"is waited for, at most {ABSENT:.0f} s"
+        )
         try:
             delivered = deliver(grid, study, sites, run.load_best(state).adapter, claim)
         except CloisterError as error:

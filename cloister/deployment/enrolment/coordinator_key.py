@@ -13,17 +13,11 @@ import re
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
 
 from cloister.deployment.enrolment.authority import grouped
 from cloister.errors import BadFileError
 from cloister.files import write_whole
-from cloister.ledger.signing import public_hex
+from cloister.ledger.signing import pem_of, public_hex, read_pem
 
 # 32 bytes in hex.
 _PUBLIC = re.compile("[0-9a-f]{64}")
@@ -38,9 +32,8 @@ def create_coordinator_key(path: Path) -> Ed25519PrivateKey:
         BadFileError: It cannot be written.
     """
     key = Ed25519PrivateKey.generate()
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
-        write_whole(path, pem, mode=0o600)
+        write_whole(path, pem_of(key), mode=0o600)
     except OSError as error:
         raise BadFileError(f"{path}: the coordinator's key cannot be written ({error})") from error
     return key
@@ -53,21 +46,18 @@ def load_coordinator_key(path: Path) -> Ed25519PrivateKey:
         BadFileError: It is missing or no Ed25519 key.
     """
     try:
-        key = load_pem_private_key(path.read_bytes(), password=None)
+        return read_pem(path)
     except FileNotFoundError as error:
         raise BadFileError(
             f"{path}: missing, and no site answers a question that it did not sign; restore it "
             "from the coordinator's backup, or have cloister server start make one, and every site "
             "trust that (cloister site trust)"
         ) from error
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise BadFileError(
             f"{path}: the coordinator's key cannot be read ({error}); restore it from the "
             "coordinator's backup"
         ) from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise BadFileError(f"{path}: no Ed25519 key; restore it from the coordinator's backup")
-    return key
 
 
 def is_public_key(text: str) -> bool:

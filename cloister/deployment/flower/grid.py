@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 class StudyGrid(HttpGrid):
     """Flower's Grid, where a push that breaks off is one that was not taken, and no reply is waited
-    for or ends the run (`arriving`)."""
+    for or ends the run (`Arrivals`)."""
 
     _arrivals: Arrivals | None = None
 

@@ -9,8 +9,9 @@ federation/      node key, papers, the coordinator's pinned authority and key
 agent/           the agent's notes: refusals and proofs
 approvals/       what each account decided on studies, `UID.jsonl`
 
-The records are in none, nor the base, logs, documents of studies that ask again, or what a service
-makes anew at its start.
+Left out are the records, the base, logs, documents of studies that ask again, what a service makes
+anew at its start, and the final adapters of finished studies: they are large, and the coordinator
+has them. Copy the folders that `cloister site status` names, or ask for them again.
 """
 
 from __future__ import annotations

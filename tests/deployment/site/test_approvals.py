@@ -18,6 +18,7 @@ from cloister.client.policy_file import (
 )
 from cloister.client.site_file import EXAMPLE, RecordsConfig, SiteConfig, SiteFile, read_site
 from cloister.client.terms import StudyTerms, accepted_terms
+from cloister.deployment.site.study_text import facts_of, in_words
 from cloister.deployment.site.approvals import ApprovalState, judge, unmet
 from cloister.deployment.site.decisions import Decision, Kind
 from cloister.errors import RecipeError, UsageError
@@ -63,6 +64,15 @@ def study(*assignments: str) -> Recipe:
 
 def terms(file: SiteFile | None = None, *assignments: str) -> StudyTerms:
     return accepted_terms(file or site(), study(*assignments))
+
+
+def test_where_the_base_ends_and_what_is_read_around_a_text_is_seen_and_approved() -> None:
+    plain, asked = terms(), terms(None, "model.layers=3", "task.prompt='Note: {text}?'")
+    told = in_words(facts_of(asked))
+    assert any(line.endswith("ended after its first 3 layers") for line in told)
+    assert "prompt     Note: {text}?" in told
+    assert not any("prompt" in line or "ended" in line for line in in_words(facts_of(plain)))
+    assert asked.digest() != plain.digest()
 
 
 def decided(*rows: tuple[Kind, int], of: StudyTerms, at: datetime = NOW) -> list[Decision]:

@@ -1,0 +1,103 @@
+"""Direct preference optimization with one record's own gradient (Rafailov et al. 2023, 2305.18290).
+
+    L = -log σ(m),    m = β (log π(chosen) / π₀(chosen) - log π(rejected) / π₀(rejected))
+
+π is the adapted network, π₀ the same with its adapters off. A record is a pair. L is not a sum over
+its two sequences, but its gradient is one of theirs, weighted:
+
+    ∇L = β σ(-m) (∇nll(chosen) - ∇nll(rejected))
+
+So margins are computed first, in the shapes that train, and a pair then counts as two rows of its
+unit. m follows from the pair alone, bit for bit, and so does its gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from cloister.models.adapters_off import adapters_off
+from cloister.models.network import Network
+from cloister.tasks.chat import CausalChat
+from cloister.tasks.task import Batch, Example, Task
+from cloister.training.batches import physical_batches
+from cloister.training.passes import passes
+from cloister.training.shapes import BatchShapes
+from cloister.training.units import UnitExamples, singles
+
+
+def weighted_units(
+    network: Network, task: Task, units: Sequence[UnitExamples], cut: BatchShapes | int
+) -> Sequence[UnitExamples]:
+    """Units whose pairs are two weighted sequences; those of other tasks as they are.
+
+    Args:
+        network: As it is about to train.
+        task: Of the study.
+        units: A logical batch; a record that is no pair is left out of its unit.
+        cut: The fixed shapes; or most padded tokens of a batch, where companions may move bits.
+
+    Returns:
+        Units whose gradient, the mean of their rows', is the mean of their pairs'.
+    """
+    if not isinstance(task, CausalChat) or task.dpo_beta is None:
+        return units
+    pairs = [[e for e in unit if e.rejected is not None] for unit in units]
+    rows = [row for unit in pairs for e in unit for row in _rows(e)]
+    found = _log_ratios(network, task, rows, cut)
+    weighted, at = [], 0
+    for unit in pairs:
+        own: list[Example] = []
+        for example in unit:
+            chosen, rejected = _rows(example)
+            # Two rows are averaged where one record counts.
+            weight = 2 * task.dpo_beta * _sigmoid(-task.dpo_beta * (found[at] - found[at + 1]))
+            own += [replace(chosen, weight=weight), replace(rejected, weight=-weight)]
+            at += 2
+        weighted.append(tuple(own))
+    return weighted
+
+
+def _rows(example: Example) -> tuple[Example, Example]:
+    assert example.rejected is not None
+    return replace(example, rejected=None), example.rejected
+
+
+def _sigmoid(value: float) -> float:
+    return float(torch.sigmoid(torch.tensor(value, dtype=torch.float64)))
+
+
+def _log_ratios(
+    network: Network, task: CausalChat, rows: Sequence[Example], cut: BatchShapes | int
+) -> list[float]:
+    """Log-ratios of π to π₀ of each sequence's learnt tokens."""
+    ratios: dict[int, float] = {}
+    for examples, batch in _batches(task, rows, cut):
+        # With gradients on, as in training: without them a device may choose other kernels.
+        own = _log_probabilities(network, batch)
+        with adapters_off(network):
+            base = _log_probabilities(network, batch)
+        values = (own - base).tolist()
+        ratios |= {id(one): value for one, value in zip(examples, values, strict=False)}
+    return [ratios[id(row)] for row in rows]
+
+
+def _log_probabilities(network: Network, batch: Batch) -> Tensor:
+    return -network.token_losses(batch).detach().double().sum(dim=1).cpu()
+
+
+def _batches(
+    task: CausalChat, rows: Sequence[Example], cut: BatchShapes | int
+) -> Iterator[tuple[list[Example], Batch]]:
+    """Batches with their examples; rows beyond them are dummies."""
+    if isinstance(cut, int):
+        for group in physical_batches(singles(rows), cut):
+            examples = [example for (example,) in group]
+            yield examples, task.collate(examples)
+        return
+    for one in passes(singles(rows), cut):
+        examples = [row.example for row in one.rows]
+        yield examples, task.collate(examples, one.shape)

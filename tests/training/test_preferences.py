@@ -1,0 +1,163 @@
+"""A pair's gradient is that of its loss, by a slow twin, and of the pair alone."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cloister.data.records import ChatRecord, Message
+from cloister.errors import MisfitError, UsageError
+from cloister.models.adapters_off import adapters_off
+from cloister.models.config import LoraConfig, ModelConfig
+from cloister.models.network import Network
+from cloister.privacy.entropy import OsEntropy
+from cloister.privacy.noise import add_noise
+from cloister.tasks.chat import CausalChat
+from cloister.tasks.config import TaskConfig
+from cloister.tasks.task import IGNORE, Example
+from cloister.training.gradients import (
+    clipped_gradient_sum,
+    per_record_hooks,
+    plain_gradient_sum,
+)
+from cloister.training.preferences import weighted_units
+from cloister.training.shapes import candidates
+from cloister.training.units import singles
+from cloister.training.workspace import Workspace, open_workspace
+
+BETA = 0.5
+SHAPES = candidates(32, 64)
+PAIRS = [
+    ("chest pain", "severe rash", "no"),
+    ("fever since monday", "no fever", "itchy rash and a severe headache"),
+    ("knee swollen", "rest", "cough cough"),
+    ("a mild cough", "acute pain at rest", "headache"),
+    ("rash", "itchy", "mild fever"),
+]
+
+
+def pair(asked: str, chosen: str, rejected: str) -> ChatRecord:
+    def turns(reply: str) -> tuple[Message, ...]:
+        return (Message("user", asked), Message("assistant", reply))
+
+    return ChatRecord(turns(chosen), rejected=turns(rejected))
+
+
+@pytest.fixture(scope="module")
+def workspace(llama: Path) -> Workspace:
+    task = TaskConfig(kind="causal-lm", max_length=32, loss="dpo", dpo_beta=BETA)
+    lora = LoraConfig(r=2, train="both", top_layers=0)
+    opened = open_workspace(ModelConfig(base=str(llama)), lora, task, (), 0)
+    torch.manual_seed(1)
+    for parameter in opened.network.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return opened
+
+
+def log_probability(network: Network, example: Example) -> torch.Tensor:
+    ids = torch.tensor([example.input_ids])
+    logits = network(ids, torch.ones_like(ids))[0, :-1].log_softmax(1)
+    assert isinstance(example.target, tuple)
+    following = enumerate(example.target[1:])
+    return sum((logits[at, word] for at, word in following if word != IGNORE), torch.zeros(()))
+
+
+def loss(network: Network, example: Example) -> torch.Tensor:
+    """The paper's equation 7, of one pair, as it is written."""
+    assert example.rejected is not None
+    ratios = []
+    for one in (replace(example, rejected=None), example.rejected):
+        own = log_probability(network, one)
+        with adapters_off(network), torch.no_grad():
+            base = log_probability(network, one)
+        ratios.append(own - base)
+    return -F.logsigmoid(BETA * (ratios[0] - ratios[1]))
+
+
+def slow(workspace: Workspace, example: Example) -> list[torch.Tensor]:
+    trained = [p for _, p in sorted(workspace.network.named_parameters()) if p.requires_grad]
+    return list(torch.autograd.grad(loss(workspace.network, example), trained))
+
+
+def summed(workspace: Workspace, units: list[tuple[Example, ...]]) -> list[torch.Tensor]:
+    with per_record_hooks(workspace.network):
+        total = clipped_gradient_sum(workspace.network, workspace.task, units, 1e3, SHAPES)
+    return list(add_noise(total, 0.0, OsEntropy()).tensors)
+
+
+def test_each_pair_s_gradient_is_the_slow_twin_s(workspace: Workspace) -> None:
+    for example in workspace.encode([pair(*texts) for texts in PAIRS]):
+        expected = slow(workspace, example)
+        size = sum(float(g.square().sum()) for g in expected) ** 0.5
+        plain = plain_gradient_sum(workspace.network, workspace.task, [(example,)], 64)
+        for found in (summed(workspace, [(example,)]), plain):
+            for mine, theirs in zip(found, expected, strict=True):
+                assert float((mine - theirs).norm()) <= 1e-4 * size
+
+
+def test_a_batch_is_the_sum_of_its_pairs_to_the_last_bit(workspace: Workspace) -> None:
+    examples = workspace.encode([pair(*texts) for texts in PAIRS])
+    together = summed(workspace, singles(examples))
+    alone = [summed(workspace, [(example,)]) for example in examples]
+    for place, found in enumerate(together):
+        # Sums of whole numbers of one grid are exact.
+        assert torch.equal(found.double(), sum(one[place].double() for one in alone))
+
+
+def test_a_person_s_pairs_are_averaged(workspace: Workspace) -> None:
+    one, two = workspace.encode([pair(*texts) for texts in PAIRS[:2]])
+    both = summed(workspace, [(one, two)])
+    for found, a, b in zip(both, slow(workspace, one), slow(workspace, two), strict=True):
+        assert torch.allclose(found, (a + b) / 2, atol=1e-3)
+
+
+def test_what_both_replies_share_cancels(workspace: Workspace) -> None:
+    (example,) = workspace.encode([pair("fever", "rest", "rest")])
+    assert all(float(g.abs().max()) < 1e-5 for g in summed(workspace, [(example,)]))
+
+
+def test_the_weights_fall_as_the_pair_is_told_apart(workspace: Workspace) -> None:
+    network, task = workspace.network, workspace.task
+    (example,) = workspace.encode([pair(*PAIRS[0])])
+    with adapters_off(network):  # where the network is its own reference, σ(0) = 1/2
+        ((chosen, rejected),) = weighted_units(network, task, [(example,)], SHAPES)
+    assert chosen.weight == pytest.approx(BETA)
+    assert rejected.weight == pytest.approx(-BETA)
+
+
+def test_adapters_off_is_the_base_and_changes_nothing(workspace: Workspace, llama: Path) -> None:
+    network = workspace.network
+    ids = torch.tensor([[5, 6, 7]])
+    trained = {name for name, p in network.named_parameters() if p.requires_grad}
+    before = network(ids, torch.ones_like(ids))
+    with adapters_off(network), network.backbone.disable_adapter():
+        base = network(ids, torch.ones_like(ids))
+    workspace.train_names(frozenset(workspace.start))
+    with adapters_off(network):
+        off = network(ids, torch.ones_like(ids))
+    assert torch.equal(off, base)
+    assert not torch.equal(off, before)
+    assert torch.equal(network(ids, torch.ones_like(ids)), before)
+    assert {name for name, p in network.named_parameters() if p.requires_grad} == trained
+
+
+def test_a_record_without_its_other_reply_is_a_misfit(workspace: Workspace) -> None:
+    with pytest.raises(MisfitError, match="no pair of a chosen and a rejected reply"):
+        workspace.encode([ChatRecord(pair(*PAIRS[0]).messages)])
+
+
+def test_without_the_loss_of_a_pair_the_chosen_reply_is_learnt(workspace: Workspace) -> None:
+    record = pair(*PAIRS[0])
+    assert isinstance(workspace.task, CausalChat)
+    plain = replace(workspace.task, dpo_beta=None)
+    assert plain.encode(record) == plain.encode(ChatRecord(record.messages))
+
+
+def test_fields_that_contradict_are_refused() -> None:
+    with pytest.raises(UsageError, match="loss: dpo given; it is of causal-lm"):
+        TaskConfig(loss="dpo")
+    with pytest.raises(UsageError, match="dpo_beta: given without"):
+        TaskConfig(kind="causal-lm", dpo_beta=0.1)
