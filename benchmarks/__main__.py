@@ -6,7 +6,7 @@ turns, and the median of the turns' ratios counts.
 
 import argparse
 
-from benchmarks import accounting, evidence, federation, isolation, ledger, noise, steps
+from benchmarks import accounting, evidence, federation, isolation, ledger, noise, peft_steps, steps
 
 
 def main() -> None:
@@ -20,6 +20,7 @@ def main() -> None:
         ledger.figures(texts),
         evidence.figures(),
         noise.figures(turns),
+        peft_steps.figures(turns),
         steps.figures(texts, turns),
         isolation.figures([texts], turns),
         federation.figures(),

@@ -79,8 +79,20 @@ def build_network(
     network = Network(attach(backbone, lora, seed), head, pooling)
     if model.quantization == "none":
         network.to(place)
+    else:
+        _follow_base(network)
     network.set_trained(trainable_names(network, lora.train, head_kind))
     return network
+
+
+def _follow_base(network: Network) -> None:
+    """Moves head and adapters to where bitsandbytes put the base, which cannot be moved itself."""
+    device = network.base.device
+    if network.head is not None:
+        network.head.to(device)
+    for name, parameter in network.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.to(device)
 
 
 def trainable_names(network: Network, train: str, head: str) -> frozenset[str]:

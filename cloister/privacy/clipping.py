@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cloister.privacy.products import Gradient
 from cloister.privacy.row_blocks import Scales, scaled, scaled_sums, squares_of, sum_in_halves
 
 # Contributions aim this far below C; it covers the clip's own arithmetic, in parts of C. With
@@ -73,16 +74,20 @@ class ClippedSum:
         Raises:
             ValueError: The bounds or the grids differ.
         """
+        total = ClippedSum(tuple(t.clone() for t in self.tensors), self.bound, self.coarse)
+        total += other
+        return total
+
+    def __iadd__(self, other: ClippedSum) -> ClippedSum:
+        """The same into this sum's own tensors, without memory for a third sum."""
         if (self.bound, self.grid) != (other.bound, other.grid):
             raise ValueError(
                 f"bounds {self.bound} and {other.bound}, or grids {self.grid} and {other.grid}, "
                 "differ"
             )
-        return ClippedSum(
-            tuple(a + b for a, b in zip(self.tensors, other.tensors, strict=True)),
-            self.bound,
-            self.coarse,
-        )
+        for own, added in zip(self.tensors, other.tensors, strict=True):
+            own.add_(added)
+        return self
 
 
 def within(total: ClippedSum, room: int) -> ClippedSum:
@@ -102,11 +107,14 @@ def empty_sum(parameters: Sequence[Tensor], bound: float, grid: float | None = N
     )
 
 
-def clip_and_sum(per_unit: Sequence[Tensor], bound: float, grid: float | None = None) -> ClippedSum:
+def clip_and_sum(
+    per_unit: Sequence[Gradient], bound: float, grid: float | None = None
+) -> ClippedSum:
     """Clips each unit's gradient over all parameters at once, rounds it to the grid, and sums.
 
     Args:
-        per_unit: One tensor [U, …] for each trainable parameter, of any floating type.
+        per_unit: One tensor [U, …] for each trainable parameter, of any floating type; or its
+            factors.
         bound: C, the largest norm that one unit contributes.
         grid: γ, a power of two; None: as fine as `grid_of(bound)`.
 
@@ -128,7 +136,7 @@ def clip_and_sum(per_unit: Sequence[Tensor], bound: float, grid: float | None = 
 
 
 def contributions(
-    per_unit: Sequence[Tensor], bound: float, grid: float | None = None
+    per_unit: Sequence[Gradient], bound: float, grid: float | None = None
 ) -> tuple[Tensor, ...]:
     """What each unit adds to the sum, in grid steps: integers in float32, [U, …] a parameter.
 
@@ -138,13 +146,13 @@ def contributions(
     return tuple(scaled(g, scales) for g in per_unit)
 
 
-def _scales(per_unit: Sequence[Tensor], bound: float, grid: float | None) -> Scales:
+def _scales(per_unit: Sequence[Gradient], bound: float, grid: float | None) -> Scales:
     if not all(g.is_floating_point() for g in per_unit):
         raise TypeError("gradients of integers cannot be clipped; train floating parameters only")
     if bound < LEAST_BOUND:
         raise ValueError(f"a bound of {bound:g}; at least {LEAST_BOUND:g} can be clipped to")
     step = grid_of(bound) if grid is None else grid
-    lengthening = math.sqrt(sum(g[0].numel() for g in per_unit if len(g))) * step / 2
+    lengthening = math.sqrt(sum(math.prod(g.shape[1:]) for g in per_unit if len(g))) * step / 2
     if lengthening >= bound:
         raise ValueError(f"a grid of {step:g} is too coarse for a bound of {bound:g}")
     norms = sum_in_halves(squares_of(per_unit)).sqrt()

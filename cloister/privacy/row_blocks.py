@@ -9,11 +9,14 @@ Shapes: U units; gradients [U, …], read as rows [U, n]; K gradients of one wid
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
+
+from cloister.privacy.products import Gradient, Products, whole
 
 # Values of a block: 256 KiB of float32. A block and what is made of it stay in a second cache of
 # 1 MiB; on a GPU it bounds what is used beside the gradients.
@@ -51,34 +54,44 @@ class _Room:
         return self._buffers[number][:count].view(shape)
 
 
-def squares_of(gradients: Sequence[Tensor]) -> Tensor:
+def squares_of(gradients: Sequence[Gradient]) -> Tensor:
     """Squared norms of each unit's part in each gradient, float32 [U, gradients].
 
     Args:
-        gradients: [U, …], of any floating types; at least one.
+        gradients: [U, …], of any floating types, or as factors; at least one.
     """
     units = len(gradients[0])
     found = torch.empty((units, len(gradients)), dtype=torch.float32, device=gradients[0].device)
     room = _Room(found.device)
-    for places, width in _alike(gradients):
+    present, factors = _kinds(gradients)
+    for place, product in factors.items():
+        found[:, place] = _product_squares(product, room)
+    for places, width in _alike(present):
         if len(places) * units * width <= BLOCK:
             block = room(0, len(places), units, width)
             for row, place in zip(block, places, strict=True):
-                _square(gradients[place].reshape(units, width), row)
+                _square(present[place].reshape(units, width), row)
             sums = sum_in_halves(block.view(len(places) * units, width)).view(len(places), units)
             found[:, places] = sums.t()
         else:
             (place,) = places
-            found[:, place] = _long_squares(gradients[place].reshape(units, width), room)
+            found[:, place] = _long_squares(present[place].reshape(units, width), room)
     return found
 
 
-def _alike(gradients: Sequence[Tensor]) -> Iterator[tuple[list[int], int]]:
+def _kinds(gradients: Sequence[Gradient]) -> tuple[dict[int, Tensor], dict[int, Products]]:
+    """Gradients by place: those that are there, and those that are kept as factors."""
+    places = dict(enumerate(gradients))
+    factors = {place: g for place, g in places.items() if isinstance(g, Products)}
+    return {p: g for p, g in places.items() if not isinstance(g, Products)}, factors
+
+
+def _alike(gradients: Mapping[int, Tensor]) -> Iterator[tuple[list[int], int]]:
     """Places of gradients of one width, as many as fit into a block; a longer one for itself."""
     by_width: dict[int, list[int]] = {}
-    for place, gradient in enumerate(gradients):
+    for place, gradient in gradients.items():
         by_width.setdefault(math.prod(gradient.shape[1:]), []).append(place)
-    units = max(len(gradients[0]), 1)
+    units = max((len(gradient) for gradient in gradients.values()), default=0) or 1
     for width, places in by_width.items():
         count = max(BLOCK // max(units * width, 1), 1)
         for start in range(0, len(places), count):
@@ -113,9 +126,27 @@ def _long_squares(rows: Tensor, room: _Room) -> Tensor:
             halved(turns - 1, further, end, beside)
             made[:, : end - further].add_(beside)
 
-    whole = room(len(widths) - 1, units, widths[-1])
-    halved(len(widths) - 1, 0, widths[-1], whole)
-    return sum_in_halves(whole)
+    left = room(len(widths) - 1, units, widths[-1])
+    halved(len(widths) - 1, 0, widths[-1], left)
+    return sum_in_halves(left)
+
+
+def _product_squares(product: Products, room: _Room) -> Tensor:
+    """Squared norms of each unit's part, [U]: what is made is squared and halved in the cache."""
+    units, *shape = product.shape
+    widths = [math.prod(shape)]
+    while units * widths[-1] > BLOCK and widths[-1] > 1:
+        widths.append((widths[-1] + 1) // 2)
+    halves, made = room(0, units, widths[-1]), room(1, *shape)
+    squares = made.view(-1)
+    steps = [(squares[: wide - half], squares[half:wide]) for wide, half in pairwise(widths)]
+    for row, (left, right) in zip(halves, product.factors(), strict=True):
+        torch.mm(left, right, out=made)
+        torch.mul(squares, squares, out=squares)
+        for first, second in steps:
+            first.add_(second)
+        row.copy_(squares[: widths[-1]])
+    return sum_in_halves(halves)
 
 
 def sum_in_halves(rows: Tensor) -> Tensor:
@@ -133,16 +164,17 @@ def sum_in_halves(rows: Tensor) -> Tensor:
     return rows[:, 0]
 
 
-def scaled(gradient: Tensor, scales: Scales, room: Tensor | None = None) -> Tensor:
+def scaled(gradient: Gradient, scales: Scales, room: Tensor | None = None) -> Tensor:
     """A gradient [U, …] in grid steps, rounded, float32; written to `room`, if that is given."""
-    shape = (-1, *[1] * (gradient.dim() - 1))
-    steps = torch.mul(gradient.to(torch.float32), scales.factors.view(shape), out=room)
+    rows = whole(gradient)
+    shape = (-1, *[1] * (rows.dim() - 1))
+    steps = torch.mul(rows.to(torch.float32), scales.factors.view(shape), out=room)
     if scales.unusable is not None:
         steps.masked_fill_(scales.unusable.view(shape), 0.0)  # 0 · NaN would stay NaN
     return steps.round_()
 
 
-def scaled_sums(gradients: Sequence[Tensor], scales: Scales) -> tuple[Tensor, ...]:
+def scaled_sums(gradients: Sequence[Gradient], scales: Scales) -> tuple[Tensor, ...]:
     """Sums over units of what `scaled` makes of each gradient, int64 […].
 
     Guarantees:
@@ -151,8 +183,11 @@ def scaled_sums(gradients: Sequence[Tensor], scales: Scales) -> tuple[Tensor, ..
     units, device = len(gradients[0]), gradients[0].device
     room = _Room(device)
     sums: dict[int, Tensor] = {}
-    for places, width in _alike(gradients):
-        whole = torch.empty((len(places), width), dtype=torch.int64, device=device)
+    present, factors = _kinds(gradients)
+    for place, product in factors.items():
+        sums[place] = _product_sum(product, scales, room)
+    for places, width in _alike(present):
+        added = torch.empty((len(places), width), dtype=torch.int64, device=device)
         columns = width
         if len(places) * units * width > BLOCK:
             columns = max(BLOCK // units, 1)
@@ -160,8 +195,21 @@ def scaled_sums(gradients: Sequence[Tensor], scales: Scales) -> tuple[Tensor, ..
             stop = min(start + columns, width)
             block = room(0, len(places), units, stop - start)
             for part, place in zip(block, places, strict=True):
-                scaled(gradients[place].reshape(units, width)[:, start:stop], scales, part)
-            whole[:, start:stop] = block.sum(dim=1, dtype=torch.float64)
-        for row, place in zip(whole, places, strict=True):
-            sums[place] = row.view(gradients[place].shape[1:])
+                scaled(present[place].reshape(units, width)[:, start:stop], scales, part)
+            added[:, start:stop] = block.sum(dim=1, dtype=torch.float64)
+        for row, place in zip(added, places, strict=True):
+            sums[place] = row.view(present[place].shape[1:])
     return tuple(sums[place] for place in range(len(gradients)))
+
+
+def _product_sum(product: Products, scales: Scales, room: _Room) -> Tensor:
+    """The same of factors: each unit's part is made, scaled and added while it is in the cache."""
+    _, *shape = product.shape
+    total = torch.zeros(shape, dtype=torch.float64, device=product.device)
+    made = room(0, *shape)
+    left_out = [False] * len(product) if scales.unusable is None else scales.unusable.tolist()
+    units = zip(product.factors(), scales.factors.unbind(), left_out, strict=True)
+    for (left, right), factor, is_left_out in units:
+        if not is_left_out:
+            total.add_(torch.mm(left, right, out=made).mul_(factor).round_())
+    return total.to(torch.int64)

@@ -130,8 +130,14 @@ def choose_layers(
         if is_test
         else []
     )
-    tokens = recipe.machine.physical_batch_tokens
-    found = probe_layers(recipe.model, recipe.task, records, tokens, on_batch)
+    found = probe_layers(
+        recipe.model,
+        recipe.task,
+        records,
+        recipe.machine.physical_batch_tokens,
+        on_batch,
+        device=recipe.machine.device,
+    )
     return LayerTable(
         source=place.name, prompt=recipe.task.prompt, found=found, warnings=tuple(warnings)
     )

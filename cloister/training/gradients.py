@@ -23,8 +23,10 @@ from torch import Tensor
 from cloister.errors import CloisterError, PluginError
 from cloister.models.network import Network, trained_parameters
 from cloister.privacy.clipping import ClippedSum, clip_and_sum, empty_sum
+from cloister.privacy.products import Gradient, of_unit
 from cloister.tasks.task import IGNORE, Example, Task
 from cloister.training.batches import physical_batches
+from cloister.training.linear_gradients import per_record, trained_linears
 from cloister.training.numerics import check_pinned, pinned
 from cloister.training.passes import Pass, Row, fits, passes
 from cloister.training.preferences import weighted_units
@@ -41,19 +43,29 @@ SUMS_BYTES = 2**28
 def per_record_hooks(network: Network) -> Iterator[None]:
     """Lets every backward pass leave `grad_sample` [B, …] on the trained parameters.
 
-    Works by Opacus' hooks (Yousefpour et al. 2021, arXiv:2109.12298) on a loss that is a sum over
-    records. Within it, arithmetic is pinned (`training.numerics`).
+    Where linear layers alone train, `training.linear_gradients` computes them; else Opacus' hooks.
+    The loss is a sum over records. Within it, arithmetic is pinned (`training.numerics`).
     """
+    layers = trained_linears(network)
     with pinned():
-        hooks = GradSampleHooks(network, loss_reduction="sum")
         try:
-            with warnings.catch_warnings():
-                # Nothing below the lowest adapter needs gradients, so its input asks for none.
-                warnings.filterwarnings("ignore", message="Full backward hook is firing")
+            with opacus_hooks(network) if layers is None else per_record(layers):
                 yield
         finally:
-            hooks.remove_hooks()
             forget(network)
+
+
+@contextmanager
+def opacus_hooks(network: Network) -> Iterator[None]:
+    """The same by Opacus' hooks (Yousefpour et al. 2021, arXiv:2109.12298), for any module."""
+    hooks = GradSampleHooks(network, loss_reduction="sum")
+    try:
+        with warnings.catch_warnings():
+            # Nothing below the lowest adapter needs gradients, so its input asks for none.
+            warnings.filterwarnings("ignore", message="Full backward hook is firing")
+            yield
+    finally:
+        hooks.remove_hooks()
 
 
 def clipped_gradient_sum(
@@ -97,7 +109,7 @@ def clipped_gradient_sum(
     parameters = [p for _, p in trained_parameters(network)]
     total = empty_sum(parameters, bound, grid)
     for group in _groups(ready, parameters):
-        total = total + _group_sum(network, task, group, parameters, bound, shapes, grid)
+        total += _group_sum(network, task, group, parameters, bound, shapes, grid)
     return total
 
 
@@ -133,11 +145,11 @@ def _group_sum(
             alone = [at for at, row in enumerate(rows) if row.unit not in place]
             if alone:
                 own = [g[: len(alone)] if len(alone) == len(rows) else g[alone] for g in gradients]
-                total = total + clip_and_sum(own, bound, grid)
+                total += clip_and_sum(own, bound, grid)
             for at, row in enumerate(rows):
                 if row.unit in place:
                     for added, gradient in zip(sums, gradients, strict=True):
-                        added[place[row.unit]].add_(gradient[at])
+                        added[place[row.unit]].add_(of_unit(gradient, at))
     if several:
         for added in sums:
             for number in several:
@@ -145,13 +157,13 @@ def _group_sum(
         lost = [place[number] for number in failed if number in place]
         for added in sums:
             added[lost] = 0.0
-        total = total + clip_and_sum(sums, bound, grid)
+        total += clip_and_sum(sums, bound, grid)
     return total
 
 
 def _rows(
     network: Network, task: Task, group: Pass, parameters: Sequence[Tensor], failed: set[int]
-) -> Iterator[tuple[tuple[Row, ...], list[Tensor]]]:
+) -> Iterator[tuple[tuple[Row, ...], list[Gradient]]]:
     """A pass's records with their gradients, [B, …]; of a pass that fails, unit by unit.
 
     Units that fail alone are added to `failed` and left out.
@@ -200,7 +212,7 @@ def _check_alive(network: Network, task: Task, group: Pass, parameters: Sequence
 
 def record_gradients(
     network: Network, task: Task, group: Pass, parameters: Sequence[Tensor]
-) -> list[Tensor]:
+) -> list[Gradient]:
     """Gradients of a pass's records, [B, …] a parameter; rows beyond the records are dummies'."""
     batch = task.collate([row.example for row in group.rows], group.shape)
     losses = record_losses(network, task, batch)
@@ -246,8 +258,8 @@ def forget(network: Network) -> None:
             torch.cuda.empty_cache()
 
 
-def _taken(parameter: Tensor) -> Tensor:
-    gradient: Tensor = parameter.grad_sample  # type: ignore[attr-defined]
+def _taken(parameter: Tensor) -> Gradient:
+    gradient: Gradient = parameter.grad_sample  # type: ignore[attr-defined]
     parameter.grad_sample = None  # type: ignore[attr-defined]
     parameter.grad = None
     return gradient

@@ -77,6 +77,8 @@ def probe_layers(
     records: Sequence[TextRecord],
     max_tokens: int,
     on_batch: Callable[[int, int], None] = lambda done, of: None,
+    *,
+    device: str | None = None,
 ) -> LayerScores:
     """Scores a linear probe of each layer by cross-validation.
 
@@ -86,6 +88,7 @@ def probe_layers(
         records: Public; of more than `MOST_RECORDS` a random part is read, the same each time.
         max_tokens: Padded tokens of a batch.
         on_batch: Called with how many records were read, and of how many.
+        device: `machine.device`; None: the GPU where there is one.
 
     Raises:
         DataError: A label has fewer than `FOLDS` records.
@@ -110,6 +113,7 @@ def probe_layers(
         labels,
         0,
         frozen_cache_gib=_ROOM_GIB,
+        device=device,
     )
     features = _features(workspace, chosen, max_tokens, on_batch)
     classes = np.array([labels.index(record.label) for record in chosen])

@@ -26,6 +26,7 @@ from cloister.errors import PreflightError
 from cloister.models.network import Network, adapter_name, trained_parameters
 from cloister.models.prefix_check import TOLERANCE, coarsest, prefix_problem
 from cloister.models.token_head import hidden_states
+from cloister.privacy.products import of_unit
 from cloister.seeds import child_seed
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.task import Example, Task
@@ -118,8 +119,6 @@ def _check_calls(network: Network, task: Task, examples: Sequence[Example]) -> N
     head = network.token_head if isinstance(task, CausalChat) else None
     calls: dict[str, list[tuple[int, ...]]] = {}
     handles, device = [], network.device
-    # Looked for before calls are counted, as looking runs the network.
-    head = network.token_head if isinstance(task, CausalChat) else None
     for name, module in network.named_modules():
         if any(p.requires_grad for p in module.parameters(recurse=False)):
             rows = calls.setdefault(adapter_name(name), [])
@@ -214,7 +213,7 @@ def _check_gradients(
             found = per_record[name]
             if found is None or expected is None:
                 raise PreflightError(f"preflight: {name} gets no gradient; freeze it or mend it")
-            difference = float((found[index].float() - expected.float()).norm())
+            difference = float((of_unit(found, index).float() - expected.float()).norm())
             if not difference <= TOLERANCE[coarsest(network)] * whole:
                 raise PreflightError(
                     f"preflight: {name}: a record's gradient among others is off by "

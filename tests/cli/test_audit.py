@@ -84,7 +84,7 @@ def test_what_cannot_be_audited_is_refused(
 def test_an_attack_bounds_epsilon_from_below(
     options: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attack = ["audit", "run", *options, "--level", "empirical", "--trials", "1000"]
+    attack = ["audit", "run", *options, "--level", "empirical", "--trials", "2000"]
     with monkeypatch.context() as patch:
         measured_once(patch, "attacks.attacks", "attacks.illustration")
         assert run(attack) == 0

@@ -107,7 +107,8 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
         ],
         "compare": ["--json", "--out"],
         "new": ["--data", "--out"],
-        "plan": ["--json", "--set"],
+        "plan": ["--json", "--layers", "--set"],
+        "export": ["--base", "--gguf", "--json"],
         "epsilon": [
             "--accountant",
             "--delta",

@@ -1,14 +1,20 @@
 """What trains, where it starts, and how it travels."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from cloister.adapter.pairs import find_pairs
 from cloister.adapter.tensors import Adapter
+from cloister.data.records import RecordKind
 from cloister.errors import UsageError
+from cloister.models import build
+from cloister.models.base import load_backbone
+from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.state import read_adapter, write_adapter
 from tests.support.studies import small_workspace
 
@@ -160,3 +166,19 @@ def test_nothing_random_runs_in_a_forward_pass(bert: Path) -> None:
     workspace = small_workspace(bert)
     ids, mask = torch.tensor([[2, 5, 6, 3]]), torch.ones(1, 4, dtype=torch.long)
     assert torch.equal(workspace.network(ids, mask), workspace.network(ids, mask))
+
+
+@pytest.mark.parametrize("records", ["text", "tokens", "messages"])
+def test_head_and_adapters_are_where_a_quantized_base_is(
+    llama: Path, monkeypatch: pytest.MonkeyPatch, records: RecordKind
+) -> None:
+    """bitsandbytes puts a base on a GPU as it loads it; here it is on a device without memory."""
+
+    def elsewhere(folder: Path, config: ModelConfig, *, causal: bool) -> PreTrainedModel:
+        plain = dataclasses.replace(config, quantization="none")
+        return load_backbone(folder, plain, causal=causal).to("meta")
+
+    monkeypatch.setattr(build, "load_backbone", elsewhere)
+    model = ModelConfig(base=str(llama), quantization="4bit")
+    network = build.build_network(llama, model, LoraConfig(), records, 2, 0)
+    assert {parameter.device.type for parameter in network.parameters()} == {"meta"}

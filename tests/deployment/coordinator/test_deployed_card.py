@@ -257,6 +257,8 @@ def test_the_sites_that_took_part_have_the_adapter_and_predict_as_the_run_does(
         assert f"| accuracy | {said['score']:.4f} |" in deployed.card
         assert said["rounds"] == 2
     notes = [str(event.get("text")) for _, event in events(deployed.run.path)]
+    (offered,) = [text for text in notes if text.startswith("the adapter is offered to east, west")]
+    assert "is waited for, at most 60 s" in offered
     assert "the adapter was delivered to east, west" in notes
     # It took no part, so nothing of it is missing.
     assert not [text for text in notes if text.startswith("north: has not taken")]
