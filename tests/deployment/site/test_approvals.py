@@ -152,7 +152,11 @@ def test_only_the_operators_that_are_named_count() -> None:
 
 def test_an_approval_ends_when_the_site_says_so() -> None:
     of = terms(site(ApprovalsConfig(days=30.0)))
-    for age, found in ((0, ApprovalState.APPROVED), (29, ApprovalState.APPROVED), (30, ApprovalState.WAITING)):
+    for age, found in (
+        (0, ApprovalState.APPROVED),
+        (29, ApprovalState.APPROVED),
+        (30, ApprovalState.WAITING),
+    ):
         decisions = decided((YES, 1), of=of, at=NOW - timedelta(days=age))
         assert state(of, decisions) is found, age
     ahead = decided((YES, 1), of=of, at=NOW + timedelta(days=1))  # a clock that was set back
