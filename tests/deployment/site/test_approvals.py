@@ -18,9 +18,9 @@ from cloister.client.policy_file import (
 )
 from cloister.client.site_file import EXAMPLE, RecordsConfig, SiteConfig, SiteFile, read_site
 from cloister.client.terms import StudyTerms, accepted_terms
-from cloister.deployment.site.study_text import facts_of, in_words
 from cloister.deployment.site.approvals import ApprovalState, judge, unmet
 from cloister.deployment.site.decisions import Decision, Kind
+from cloister.deployment.site.study_text import facts_of, in_words
 from cloister.errors import RecipeError, UsageError
 from cloister.ledger.stated import of_plan
 from cloister.privacy.plan import Plan
