@@ -6,7 +6,17 @@ turns, and the median of the turns' ratios counts.
 
 import argparse
 
-from benchmarks import accounting, evidence, federation, isolation, ledger, noise, peft_steps, steps
+from benchmarks import (
+    accounting,
+    evidence,
+    federation,
+    isolation,
+    ledger,
+    memory,
+    noise,
+    peft_steps,
+    steps,
+)
 
 
 def main() -> None:
@@ -21,6 +31,7 @@ def main() -> None:
         evidence.figures(),
         noise.figures(turns),
         peft_steps.figures(turns),
+        memory.figures(),
         steps.figures(texts, turns),
         isolation.figures([texts], turns),
         federation.figures(),

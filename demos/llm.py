@@ -5,6 +5,14 @@
 The chats are generated (`demos/clinic_chats.py`). The study runs by `cloister simulate`, with the
 same without privacy beside it; then the untrained base, the private adapter and the plain one
 answer the same messages.
+
+How the setting was found (November 2026, on states of frozen layers, 300 chats, noise as for 200
+to 250 chats a clinic; perplexity of answers before: 64): queries and values of the last two layers
+have gradients of norm 0.09, drowned by the noise; of the last layer, `up_proj` (0.33) and
+`down_proj` (0.13) point the same way in most chats, and end at 22 after nine rounds with learning
+rate 40; with 80 they diverge. Values and both of these in the last four layers, with rate 10, are
+at 38 after three rounds and 23 after six. The whole study's time and scores on SmolLM2 were not
+measured yet.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class _PassThrough(nn.Module):
         return hidden if self._others is None else (hidden, *(None,) * self._others)
 
 
-class _ReachedError(Exception):
+class _PrefixEndedError(Exception):
     """Ends a forward pass at the first adapted layer: what lies above is not needed."""
 
     def __init__(self, hidden: Tensor) -> None:
@@ -202,13 +202,13 @@ class FrozenPrefix:
 
     def _compute(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         def stop_here(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-            raise _ReachedError(_hidden(arguments, keywords))
+            raise _PrefixEndedError(_hidden(arguments, keywords))
 
         def note_form(_: nn.Module, __: Any, output: Any) -> None:
             self._others = len(output) - 1 if isinstance(output, tuple) else None
 
         def end_here(_: nn.Module, __: Any, output: Any) -> None:
-            raise _ReachedError(output[0] if isinstance(output, tuple) else output)
+            raise _PrefixEndedError(output[0] if isinstance(output, tuple) else output)
 
         noting = self._layers[0].register_forward_hook(note_form)
         if self._first < len(self._layers):
@@ -219,7 +219,7 @@ class FrozenPrefix:
         try:
             with torch.no_grad():
                 self._backbone(input_ids=input_ids, attention_mask=attention_mask)
-        except _ReachedError as reached:
+        except _PrefixEndedError as reached:
             return reached.hidden
         finally:
             handle.remove()

@@ -92,7 +92,7 @@ class TokenHead:
         return token_losses(self.logits(states)[None], words[None])[0]
 
 
-class _ReachedError(Exception):
+class _HeadReachedError(Exception):
     """Ends a forward pass at the output embedding."""
 
     def __init__(self, hidden: Tensor) -> None:
@@ -110,7 +110,7 @@ def hidden_states(run: Callable[[], object], head: TokenHead) -> Tensor:
     try:
         with _ending_at(head.embedding):
             run()
-    except _ReachedError as reached:
+    except _HeadReachedError as reached:
         return reached.hidden
     raise AssertionError("the output embedding was not called")
 
@@ -118,7 +118,7 @@ def hidden_states(run: Callable[[], object], head: TokenHead) -> Tensor:
 @contextmanager
 def _ending_at(module: nn.Module) -> Iterator[None]:
     def end(_: nn.Module, arguments: tuple[Any, ...]) -> NoReturn:
-        raise _ReachedError(arguments[0])
+        raise _HeadReachedError(arguments[0])
 
     handle = module.register_forward_pre_hook(end)
     try:

@@ -83,10 +83,17 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
         yield made
 
 
-def test_a_study_over_a_network_and_its_papers(live: Federation) -> None:
-    """Three sites, two rounds: the contract with Flower's private parts, end to end."""
+@pytest.fixture(scope="module")
+def first(live: Federation) -> Path:
+    """The folder of a finished study of two rounds."""
     place = live.submit("first", 2)
     assert live.wait_ended("first") is RunStatus.FINISHED, read_run(place).error
+    return place
+
+
+def test_a_study_over_a_network_and_its_papers(live: Federation, first: Path) -> None:
+    """Three sites, two rounds: the contract with Flower's private parts, end to end."""
+    place = first
     rows = RunDirectory(place).metrics()
     assert [row["round"] for row in rows] == [1, 2]
     assert all(set(row["received"]) == set(SITES) for row in rows)
@@ -126,12 +133,12 @@ def test_a_study_over_a_network_and_its_papers(live: Federation) -> None:
 
 
 def test_a_round_that_somebody_pushes_into_the_superlink_is_refused_and_not_charged(
-    live: Federation, request: pytest.FixtureRequest
+    live: Federation, first: Path, request: pytest.FixtureRequest
 ) -> None:
     """With the socket and the executor's secret, but without the coordinator's key."""
     ledgers = [file.ledger for file in live.sites.values()]
     before = [ledger.read_bytes() for ledger in ledgers]
-    recipe, first = live.recipe(3, "study.name=pushed"), live.recipe(2)
+    recipe, known = live.recipe(3, "study.name=pushed"), RunDirectory(first).recipe()
     document, study = sent_document(recipe), recipe.digest()
     stranger = Ed25519PrivateKey.generate()
     train = RoundRequest(study, 1, adapter_of(live))
@@ -143,7 +150,7 @@ def test_a_round_that_somebody_pushes_into_the_superlink_is_refused_and_not_char
             train,
             signed(prepare, stranger, document, to="east", seen=""),
             signed(train, stranger, document, to="east", seen=""),
-            replace(train, study=first.digest(), round=2),
+            replace(train, study=known.digest(), round=2),
         ):
             replies = answers(grid, question)
             assert len(replies) == len(SITES)

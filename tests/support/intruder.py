@@ -64,8 +64,9 @@ def answers(grid: Grid, request: RoundRequest) -> list[RoundReply]:
 
     def look() -> bool:
         for message in grid.pull_messages(open_ids):
-            open_ids.discard(message.metadata.reply_to_message_id)
-            came.append(message)
+            if message.has_content():  # else the question was asked about again too soon
+                open_ids.discard(message.metadata.reply_to_message_id)
+                came.append(message)
         return not open_ids
 
     wait_for("every answer", look)

@@ -30,7 +30,7 @@ from cloister.client.site_file import SiteFile, read_site, site_bytes, site_of
 from cloister.client.terms import accepted_terms
 from cloister.data.values import MOST_ROW_BYTES
 from cloister.deployment.flower.control import empty_bundle
-from cloister.deployment.flower.tasks import CLIENT_TASK, Executor, Runtime, FlowerTask
+from cloister.deployment.flower.tasks import CLIENT_TASK, Executor, FlowerTask, Runtime
 from cloister.deployment.logs import log_json
 from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.deployment.site.approvals import check_approved

@@ -76,10 +76,14 @@ def judge(terms: StudyTerms, decisions: Sequence[Decision], now: datetime) -> Ap
     else:
         for number, one in enumerate(config.standing, 1):
             if not unmet(one, terms, now):
-                return ApprovalVerdict(ApprovalState.APPROVED, f"matches approvals.standing {number}")
+                return ApprovalVerdict(
+                    ApprovalState.APPROVED, f"matches approvals.standing {number}"
+                )
     missing = counted(config.needed - len(by), "person")
     why = f"approved by {people}; {missing} more must" if by else f"{missing} must approve it"
-    return ApprovalVerdict(ApprovalState.WAITING, why.replace("persons", "people") + _ended(since), tuple(by))
+    return ApprovalVerdict(
+        ApprovalState.WAITING, why.replace("persons", "people") + _ended(since), tuple(by)
+    )
 
 
 def _ended(approvals: Sequence[Decision]) -> str:

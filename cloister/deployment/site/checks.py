@@ -41,6 +41,10 @@ def run_check(name: str, check: Callable[[], Outcome]) -> Outcome:
     except CloisterError as error:
         found = [line.partition("; ") for line in str(error).splitlines()]
         details = " · ".join(what for what, _, _ in found)
-        return Outcome(name, CheckLevel.FAIL, details, " · ".join(r or what for what, _, r in found))
+        return Outcome(
+            name, CheckLevel.FAIL, details, " · ".join(r or what for what, _, r in found)
+        )
     except (OSError, RuntimeError, ValueError, MemoryError) as error:
-        return Outcome(name, CheckLevel.FAIL, f"{type(error).__name__}: {error}", "look into this first")
+        return Outcome(
+            name, CheckLevel.FAIL, f"{type(error).__name__}: {error}", "look into this first"
+        )

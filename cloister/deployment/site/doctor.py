@@ -89,22 +89,34 @@ def _ledger_checks(file: SiteFile) -> Iterator[Outcome]:
 def _network(membership: SiteMembership) -> Iterator[Outcome]:
     try:
         for step in reach(membership):
-            level = CheckLevel.PASS if step.fine else CheckLevel.FAIL if step.blocks else CheckLevel.WARN
+            level = (
+                CheckLevel.PASS
+                if step.fine
+                else CheckLevel.FAIL
+                if step.blocks
+                else CheckLevel.WARN
+            )
             yield Outcome(f"way: {step.name}", level, step.detail, step.remedy)
     except CloisterError as error:
-        yield Outcome("way", CheckLevel.FAIL, str(error), "join again with the coordinator's invite")
+        yield Outcome(
+            "way", CheckLevel.FAIL, str(error), "join again with the coordinator's invite"
+        )
 
 
 def _coordinator(file: SiteFile) -> Outcome:
     known = key_fingerprint(trusted_coordinator(file).key)
-    return Outcome("coordinator's key", CheckLevel.PASS, f"answers what {known[:17]}… signed for it")
+    return Outcome(
+        "coordinator's key", CheckLevel.PASS, f"answers what {known[:17]}… signed for it"
+    )
 
 
 def _python() -> Outcome:
     version, needed = platform.python_version(), metadata.metadata("cloister")["Requires-Python"]
     if not SpecifierSet(needed).contains(version, prereleases=True):
         return Outcome("python", CheckLevel.FAIL, version, f"install Python {needed}")
-    return Outcome("python", CheckLevel.PASS, f"{version} on {platform.system()} {platform.machine()}")
+    return Outcome(
+        "python", CheckLevel.PASS, f"{version} on {platform.system()} {platform.machine()}"
+    )
 
 
 def _packages() -> Outcome:
@@ -121,14 +133,21 @@ def _packages() -> Outcome:
             wrong.append(f"{requirement.name} {found or 'missing'} ({requirement.specifier})")
     if wrong:
         return Outcome(
-            "packages", CheckLevel.FAIL, ", ".join(wrong), "install with the project's constraints.txt"
+            "packages",
+            CheckLevel.FAIL,
+            ", ".join(wrong),
+            "install with the project's constraints.txt",
         )
-    return Outcome("packages", CheckLevel.PASS, f"as cloister {metadata.version('cloister')} needs them")
+    return Outcome(
+        "packages", CheckLevel.PASS, f"as cloister {metadata.version('cloister')} needs them"
+    )
 
 
 def _randomness() -> Outcome:
     if os.urandom(32) == os.urandom(32):
-        return Outcome("randomness", CheckLevel.FAIL, "the system repeats itself", "replace this system")
+        return Outcome(
+            "randomness", CheckLevel.FAIL, "the system repeats itself", "replace this system"
+        )
     return Outcome("randomness", CheckLevel.PASS, "the operating system's")
 
 
@@ -169,7 +188,9 @@ def _disk_space(file: SiteFile) -> Outcome:
     free = shutil.disk_usage(_folder(file)).free
     detail = f"{free / 2**30:.1f} GiB free beside the ledger"
     if free < FREE_BYTES:
-        return Outcome("disk space", CheckLevel.FAIL, detail, "free 1 GiB: a full disk stops a round")
+        return Outcome(
+            "disk space", CheckLevel.FAIL, detail, "free 1 GiB: a full disk stops a round"
+        )
     return Outcome("disk space", CheckLevel.PASS, detail)
 
 
@@ -186,7 +207,9 @@ def _disk_sync(file: SiteFile) -> Outcome:
     seconds = time.perf_counter() - started
     detail = f"{seconds * 1e3:.0f} ms to write and sync beside the ledger"
     if seconds > SLOW_SYNC:
-        return Outcome("disk sync", CheckLevel.WARN, detail, "keep the ledger on a faster local disk")
+        return Outcome(
+            "disk sync", CheckLevel.WARN, detail, "keep the ledger on a faster local disk"
+        )
     return Outcome("disk sync", CheckLevel.PASS, detail)
 
 
@@ -197,7 +220,9 @@ def _file_system(file: SiteFile) -> Outcome:
 
 def _ledger(file: SiteFile) -> Outcome:
     if not is_begun(file):
-        return Outcome("ledger", CheckLevel.FAIL, NOT_BEGUN, f"cloister site init {file.path} begins it")
+        return Outcome(
+            "ledger", CheckLevel.FAIL, NOT_BEGUN, f"cloister site init {file.path} begins it"
+        )
     open_ledger(file)
     verdict = verify(LedgerFile(file.ledger).entries(), str(file.ledger))
     return Outcome(
@@ -210,7 +235,9 @@ def _ledger(file: SiteFile) -> Outcome:
 def _key(file: SiteFile) -> Outcome:
     path = key_file(file.ledger)
     if not path.exists():
-        return Outcome("key", CheckLevel.FAIL, f"{path.name} is missing", "restore it from its backup")
+        return Outcome(
+            "key", CheckLevel.FAIL, f"{path.name} is missing", "restore it from its backup"
+        )
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         return Outcome(

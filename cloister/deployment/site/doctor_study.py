@@ -248,4 +248,6 @@ def _reload(workspace: Workspace, examples: list[Example]) -> Outcome:
             "an adapter that is read and written back gives other logits; train nothing with this "
             "installation, and report it"
         )
-    return Outcome("reload", CheckLevel.PASS, "an adapter read and written back gives the same logits")
+    return Outcome(
+        "reload", CheckLevel.PASS, "an adapter read and written back gives the same logits"
+    )

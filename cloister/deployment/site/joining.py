@@ -23,9 +23,9 @@ from cloister.deployment.enrolment.documents import (
     Invite,
     JoinRequest,
     content_of,
+    read_approval,
     read_invite,
     read_join_request,
-    read_approval,
     write_request,
 )
 from cloister.deployment.enrolment.node_key import create_node_key, load_node_key, public_pem

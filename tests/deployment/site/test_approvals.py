@@ -18,9 +18,9 @@ from cloister.client.policy_file import (
 )
 from cloister.client.site_file import EXAMPLE, RecordsConfig, SiteConfig, SiteFile, read_site
 from cloister.client.terms import StudyTerms, accepted_terms
-from cloister.deployment.site.study_text import facts_of, in_words
 from cloister.deployment.site.approvals import ApprovalState, judge, unmet
 from cloister.deployment.site.decisions import Decision, Kind
+from cloister.deployment.site.study_text import facts_of, in_words
 from cloister.errors import RecipeError, UsageError
 from cloister.ledger.stated import of_plan
 from cloister.privacy.plan import Plan
@@ -152,7 +152,11 @@ def test_only_the_operators_that_are_named_count() -> None:
 
 def test_an_approval_ends_when_the_site_says_so() -> None:
     of = terms(site(ApprovalsConfig(days=30.0)))
-    for age, found in ((0, ApprovalState.APPROVED), (29, ApprovalState.APPROVED), (30, ApprovalState.WAITING)):
+    for age, found in (
+        (0, ApprovalState.APPROVED),
+        (29, ApprovalState.APPROVED),
+        (30, ApprovalState.WAITING),
+    ):
         decisions = decided((YES, 1), of=of, at=NOW - timedelta(days=age))
         assert state(of, decisions) is found, age
     ahead = decided((YES, 1), of=of, at=NOW + timedelta(days=1))  # a clock that was set back

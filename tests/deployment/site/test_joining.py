@@ -10,8 +10,8 @@ import pytest
 from cloister.client.site_file import EXAMPLE, SiteFile, read_site
 from cloister.deployment.enrolment.coordinator_key import key_fingerprint
 from cloister.deployment.enrolment.documents import (
-    JoinRequest,
     Approval,
+    JoinRequest,
     read_join_request,
     write_invite,
     write_welcome,

@@ -14,8 +14,8 @@ from cloister.deployment.site import refusals
 from cloister.deployment.site.agent_folder import MOST_NOTED, AgentFolder
 from cloister.deployment.site.refusals import FIRST, LAST, MOST_BYTES, MOST_LINE, MOST_WHY, Refusals
 from cloister.errors import RefusedError
-from tests.support.examples import tries
 from tests.deployment.site.test_backup import make_site
+from tests.support.examples import tries
 from tests.support.power_cut import memory_folder
 
 MOST_ROWS = FIRST + 2 * LAST

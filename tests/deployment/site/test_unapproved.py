@@ -216,7 +216,11 @@ def test_the_operator_sees_what_waits(ward: Ward, bert: Path) -> None:
     recipe = study(bert)
     prepare(ward, recipe)
     (row,) = waiting_of(file, NOW)
-    assert (row["study"], row["name"], row["state"]) == (recipe.digest(), "small", ApprovalState.WAITING)
+    assert (row["study"], row["name"], row["state"]) == (
+        recipe.digest(),
+        "small",
+        ApprovalState.WAITING,
+    )
     more = study(bert, f'task.labels=["haematology", {", ".join(map(repr, LABELS))}]')
     prepare(ward, more)
     assert len(waiting_of(file, NOW)) == 2
