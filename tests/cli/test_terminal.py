@@ -120,10 +120,12 @@ def test_markup_of_ours_still_colours() -> None:
 def test_a_command_that_fails_says_so_in_characters_that_do_not_act(
     text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fails(**options: object) -> None:
+    def fails() -> None:
         raise BadFileError(f"{text}: no such file" + "x" * 10_000)
 
-    monkeypatch.setattr(main, "app", fails)
+    app = typer.Typer()
+    app.command()(fails)
+    monkeypatch.setattr(main, "app", app)
     assert main.run([]) == BadFileError.exit_code
     told = capsys.readouterr().err
     assert told.startswith("cloister: ")
