@@ -71,7 +71,7 @@ def test_a_study_takes_a_class_or_an_object_of_one_s_own(monkeypatch: pytest.Mon
     assert cl.Study.from_toml(study.to_toml()) == study
     again = cl.Study(strategy=study.recipe.strategy, task=study.recipe.task, name="own")
     assert again == study
-    with pytest.raises(cl.CloisterError, match="derives from cloister.Strategy"):
+    with pytest.raises(cl.CloisterError, match=r"derives from cloister\.Strategy"):
         cl.Study(strategy=object())
 
 

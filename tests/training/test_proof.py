@@ -118,7 +118,7 @@ class Flattened(nn.Module):
     ("trap", "words"),
     [
         (Twice, r"head\.inner is called 2 times"),
-        (Flattened, r"head\.inner does not take the records as its rows"),
+        (Flattened, r"head\.inner does not take the records"),
     ],
 )
 def test_modules_that_are_not_called_once_with_the_records_are_refused_by_name(
