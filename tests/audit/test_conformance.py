@@ -103,7 +103,11 @@ def test_each_mutant_is_refuted_by_its_check(
     site: Audited, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_entropy = broken(name, monkeypatch)
-    part = conformance_parts(*site, plan(), CONFIG, make_entropy)[MUTANTS[name].part]
+    # Of six units at a rate of 0.1 every batch of a round is often empty, and nothing is then wrong
+    # in a path that adds gradients without noise: at 0.5 that happens once in 10^5.
+    fuller = dataclasses.replace(plan(), public_records=20)
+    tried = fuller if MUTANTS[name].part == "path" else plan()
+    part = conformance_parts(*site, tried, CONFIG, make_entropy)[MUTANTS[name].part]
     assert MUTANTS[name].check in {check.name for check in part() if check.refuted}
 
 

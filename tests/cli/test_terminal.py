@@ -125,7 +125,7 @@ def test_a_command_that_fails_says_so_in_characters_that_do_not_act(
 
     app = typer.Typer()
     app.command()(fails)
-    monkeypatch.setattr(main, "app", app)
+    monkeypatch.setattr(main, "command_line", lambda: typer.main.get_command(app))
     assert main.run([]) == BadFileError.exit_code
     told = capsys.readouterr().err
     assert told.startswith("cloister: ")
