@@ -11,8 +11,12 @@ to 250 chats a clinic; perplexity of answers before: 64): queries and values of 
 have gradients of norm 0.09, drowned by the noise; of the last layer, `up_proj` (0.33) and
 `down_proj` (0.13) point the same way in most chats, and end at 22 after nine rounds with learning
 rate 40; with 80 they diverge. Values and both of these in the last four layers, with rate 10, are
-at 38 after three rounds and 23 after six. The whole study's time and scores on SmolLM2 were not
-measured yet.
+at 38 after three rounds and 23 after six.
+
+One whole run on SmolLM2, on one core beside other work, took 19 minutes of CPU time: perplexity
+59.4 untrained, 23.7 private, 39.4 plain at rate 4; ROUGE-L 0.044, 0.066, 0.058. So the private
+adapter knows the desks' wording much better than the base, and its replies still do not follow
+their protocol: more rounds or chats are needed for that, and were not tried.
 """
 
 from __future__ import annotations
