@@ -14,8 +14,8 @@ rate 40; with 80 they diverge. Values and both of these in the last four layers,
 at 38 after three rounds and 23 after six.
 
 One whole run on SmolLM2, on one core beside other work, took 19 minutes of CPU time: perplexity
-59.4 untrained, 23.7 private, 39.4 plain at rate 4; ROUGE-L 0.044, 0.066, 0.058. So the private
-adapter knows the desks' wording much better than the base, and its replies still do not follow
+59.4 untrained, 23.7 private, 39.4 plain at rate 4; without privacy at rate 10, a run of its own,
+23.2. ROUGE-L 0.044 untrained, 0.066 private. So the private adapter knows the desks' wording much better than the base, and its replies still do not follow
 their protocol: more rounds or chats are needed for that, and were not tried.
 """
 
@@ -69,7 +69,7 @@ public_records = {each}
 [training]
 expected_batch_size = {batch}
 learning_rate = 10.0
-plain_learning_rate = 4.0
+plain_learning_rate = 10.0
 
 [federation]
 num_rounds = {rounds}
