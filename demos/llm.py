@@ -15,8 +15,9 @@ at 38 after three rounds and 23 after six.
 
 One whole run on SmolLM2, on one core beside other work, took 19 minutes of CPU time: perplexity
 59.4 untrained, 23.7 private, 39.4 plain at rate 4; without privacy at rate 10, a run of its own,
-23.2. ROUGE-L 0.044 untrained, 0.066 private. So the private adapter knows the desks' wording much better than the base, and its replies still do not follow
-their protocol: more rounds or chats are needed for that, and were not tried.
+23.2. ROUGE-L 0.044 untrained, 0.066 private. So the private adapter knows the desks' wording much
+better than the base, and its replies still do not follow their protocol: more rounds or chats are
+needed for that, and were not tried.
 """
 
 from __future__ import annotations
