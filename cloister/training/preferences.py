@@ -13,16 +13,18 @@ unit. m follows from the pair alone, bit for bit, and so does its gradient.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from cloister.errors import CloisterError
 from cloister.models.adapters_off import adapters_off
 from cloister.models.network import Network
 from cloister.tasks.chat import CausalChat
-from cloister.tasks.task import Batch, Example, Task
+from cloister.tasks.task import Batch, BatchShape, Example, Task
 from cloister.training.batches import physical_batches
 from cloister.training.passes import passes
 from cloister.training.shapes import BatchShapes
@@ -75,14 +77,35 @@ def _log_ratios(
 ) -> list[float]:
     """Log-ratios of π to π₀ of each sequence's learnt tokens."""
     ratios: dict[int, float] = {}
-    for examples, batch in _batches(task, rows, cut):
+    for examples, shape in _batches(rows, cut):
+        values = _values(network, task, examples, shape)
+        ratios |= {id(one): value for one, value in zip(examples, values, strict=False)}
+    return [ratios[id(row)] for row in rows]
+
+
+def _values(
+    network: Network, task: CausalChat, examples: Sequence[Example], shape: BatchShape | None
+) -> list[float]:
+    """Log-ratios of a batch; in a fixed shape, NaN of a sequence that fails alone.
+
+    NaN makes its unit contribute zero. Were the round ended instead, the word that the site answers
+    would tell that the record is there.
+    """
+    try:
+        batch = task.collate(examples, shape)
         # With gradients on, as in training: without them a device may choose other kernels.
         own = _log_probabilities(network, batch)
         with adapters_off(network):
             base = _log_probabilities(network, batch)
-        values = (own - base).tolist()
-        ratios |= {id(one): value for one, value in zip(examples, values, strict=False)}
-    return [ratios[id(row)] for row in rows]
+        return list((own - base).tolist())
+    except CloisterError:
+        raise
+    except Exception:
+        if shape is None:  # without privacy
+            raise
+        if len(examples) == 1:
+            return [math.nan]
+        return [_values(network, task, [one], shape)[0] for one in examples]
 
 
 def _log_probabilities(network: Network, batch: Batch) -> Tensor:
@@ -90,14 +113,12 @@ def _log_probabilities(network: Network, batch: Batch) -> Tensor:
 
 
 def _batches(
-    task: CausalChat, rows: Sequence[Example], cut: BatchShapes | int
-) -> Iterator[tuple[list[Example], Batch]]:
-    """Batches with their examples; rows beyond them are dummies."""
+    rows: Sequence[Example], cut: BatchShapes | int
+) -> Iterator[tuple[list[Example], BatchShape | None]]:
+    """Examples that go together, and the fixed shape that dummies fill, if there is one."""
     if isinstance(cut, int):
         for group in physical_batches(singles(rows), cut):
-            examples = [example for (example,) in group]
-            yield examples, task.collate(examples)
+            yield [example for (example,) in group], None
         return
     for one in passes(singles(rows), cut):
-        examples = [row.example for row in one.rows]
-        yield examples, task.collate(examples, one.shape)
+        yield [row.example for row in one.rows], one.shape

@@ -12,11 +12,12 @@ from cloister.errors import MisfitError, UsageError
 from cloister.models.adapters_off import adapters_off
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.network import Network
+from cloister.privacy.clipping import ClippedSum
 from cloister.privacy.entropy import OsEntropy
 from cloister.privacy.noise import add_noise
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.config import TaskConfig
-from cloister.tasks.task import IGNORE, Example
+from cloister.tasks.task import IGNORE, Batch, Example
 from cloister.training.gradients import (
     clipped_gradient_sum,
     per_record_hooks,
@@ -24,7 +25,7 @@ from cloister.training.gradients import (
 )
 from cloister.training.preferences import weighted_units
 from cloister.training.shapes import candidates
-from cloister.training.units import singles
+from cloister.training.units import UnitExamples, singles
 from cloister.training.workspace import Workspace, open_workspace
 
 BETA = 0.5
@@ -161,3 +162,27 @@ def test_fields_that_contradict_are_refused() -> None:
         TaskConfig(loss="dpo")
     with pytest.raises(UsageError, match="dpo_beta: given without"):
         TaskConfig(kind="causal-lm", dpo_beta=0.1)
+
+
+def test_a_pair_whose_margin_cannot_be_computed_contributes_nothing_and_ends_no_round(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = [workspace.task.encode(pair(*words)) for words in PAIRS]
+    units = singles(encoded)
+    poison = encoded[1].input_ids
+    sound = Network.token_losses
+
+    def fails(network: Network, batch: Batch) -> torch.Tensor:
+        if any(tuple(row[: len(poison)].tolist()) == poison for row in batch.input_ids):
+            raise RuntimeError("this record")
+        return sound(network, batch)
+
+    def summed(of: list[UnitExamples]) -> ClippedSum:
+        with per_record_hooks(workspace.network):
+            return clipped_gradient_sum(workspace.network, workspace.task, of, 1.0, SHAPES)
+
+    expected = summed([units[0], *units[2:]])
+    monkeypatch.setattr(Network, "token_losses", fails)
+    found = summed(list(units))
+    for one, other in zip(found.tensors, expected.tensors, strict=True):
+        assert torch.equal(one, other)
