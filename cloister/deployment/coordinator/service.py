@@ -31,6 +31,7 @@ from cloister.deployment.flower.commands import superlink
 from cloister.deployment.flower.control import Control
 from cloister.deployment.flower.environment import quiet_environment
 from cloister.deployment.flower.sockets import make_private
+from cloister.deployment.loading import command_of
 from cloister.deployment.processes import Program, Supervisor
 from cloister.errors import CloisterError, NetworkError, UsageError
 from cloister.files import write_whole
@@ -218,8 +219,8 @@ def programs_of(folder: ServerFolder) -> list[Program]:
         database=folder.state / "superlink.db",
     )
     ours = {
-        name: [sys.executable, "-m", f"cloister.deployment.coordinator.{name}", str(folder.path)]
-        for name in ("gate", "executor")
+        "gate": [sys.executable, "-m", "cloister.deployment.coordinator.gate", str(folder.path)],
+        "executor": command_of("cloister.deployment.coordinator.executor", folder.path),
     }
     return [
         Program(
