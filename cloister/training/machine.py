@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from cloister.bounds import Between, Text, shortened
 from cloister.errors import UsageError
-from cloister.fields import LATER, check_bounds
+from cloister.fields import LATER, called, check_bounds
 from cloister.training.config import MOST_CACHE, MOST_TOKENS, TrainingConfig
 
 # The longest is `cuda:` and the number of one of at most 100 GPUs.
@@ -42,7 +42,7 @@ class MachineConfig:
     frozen_cache_gib: Annotated[float, Between(0.0, MOST_CACHE)] = 4.0
 
     device: Annotated[str, Text(LONGEST_DEVICE, least=1)] | None = field(
-        default=None, metadata=LATER
+        default=None, metadata={**LATER, **called("gpu cuda accelerator device_map")}
     )
     attention: Literal["sdpa", "eager"] | None = field(default=None, metadata=LATER)
 
@@ -58,7 +58,7 @@ class MachineConfig:
 
 
 def on_machine(training: TrainingConfig, machine: MachineConfig) -> TrainingConfig:
-    """What a study says of training, with what this machine spends on it."""
+    """Returns a study's training section with this machine's memory settings in it."""
     return replace(
         training,
         physical_batch_tokens=machine.physical_batch_tokens,
