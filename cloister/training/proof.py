@@ -145,7 +145,7 @@ def depends_on(
         "base": workspace.base_sha256,
         "network": hashlib.sha256(repr(network).encode()).hexdigest(),
         "types": sorted({str(p.dtype) for p in network.parameters()}),
-        "pooling": str(network.pooling and (network.pooling.mode, network.pooling.normalize)),
+        "pooling": _pooling(network),
         "kept layers": network.prefix is not None,
         "attention": str(getattr(network.backbone.config, "_attn_implementation", None)),
         "trained": [sorted(names) for names in _trained_sets(workspace, plan, config)],
@@ -160,6 +160,12 @@ def depends_on(
         "variables": {n: v for n, v in sorted(os.environ.items()) if n.startswith(_KERNELS)},
         "threads": torch.get_num_threads(),
     }
+
+
+def _pooling(network: Network) -> str:
+    """How a text becomes what the head reads, in words that older proofs used too."""
+    told = str(network.pooling and (network.pooling.mode, network.pooling.normalize))
+    return told if network.center is None else f"{told}, centred"
 
 
 def shapes_to_try(workspace: Workspace, config: TrainingConfig) -> BatchShapes:

@@ -14,6 +14,7 @@ from cloister.adapter.tensors import Adapter
 from cloister.data.records import Record
 from cloister.models.base import check_base, find_base, load_tokenizer
 from cloister.models.build import build_network, carried_names
+from cloister.models.center import feature_center
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.kinds import read_config
 from cloister.models.limits import limits_of
@@ -170,6 +171,8 @@ def open_workspace(
         network.prefix = try_prefix(
             network, bound, limits.vocabulary or 1, adapted, kept, frozen_cache_gib
         )
+    if model.center is not None:
+        network.center = feature_center(network, bound, model.center)
     start = read_adapter(network)
     return Workspace(
         folder=folder,
