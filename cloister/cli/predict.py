@@ -37,7 +37,8 @@ def predict(
         typer.Option(help="Write predictions there, one JSON object a line, in the file's order."),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or cuda:N. Absent: the GPU where there is one.")
+        str | None,
+        typer.Option(help="cpu, cuda, cuda:N or mps. Absent: the CUDA GPU where there is one."),
     ] = None,
     base: Annotated[
         str | None,

@@ -80,7 +80,8 @@ class Proof:
 
     Attributes:
         shapes: The padded lengths, and the row counts that give every record equal bits.
-        seconds: Of one pass, by (length, rows): forward, backward and clip.
+        seconds: Of one pass, by (length, rows): forward, backward and clip; for preferences also
+            the two forwards of the log-ratios.
         peak_bytes: Most memory in use while every shape was tried: the device's, or the process's.
         key: SHA-256 of all that it depends on (`Proof.key_of`).
     """
@@ -95,14 +96,17 @@ class Proof:
         """Whether records go through the network one by one, because companions change them."""
         return self.shapes.one_by_one
 
-    def seconds_of(self, records: int) -> float:
-        """Time of a step with so many records if all were of the slowest edge, in seconds."""
+    def seconds_of(self, sequences: int) -> float:
+        """Time of a step with so many sequences if all were of the slowest edge, in seconds.
+
+        A record is one sequence; a pair of preferences is two.
+        """
         least = {
             length: min(s / rows for at, rows, s in self.seconds if at == length)
             for length, _, _ in self.seconds
         }
         single = max(seconds for _, _, seconds in self.seconds)
-        return single + records * max(least.values())
+        return single + sequences * max(least.values())
 
     def to_json(self) -> dict[str, Any]:
         """Returns the proof as JSON values."""
@@ -150,6 +154,7 @@ def depends_on(
         "attention": str(getattr(network.backbone.config, "_attn_implementation", None)),
         "trained": [sorted(names) for names in _trained_sets(workspace, plan, config)],
         "task": [task.kind, len(task.labels), task.max_length, *getattr(task, "origin", ())],
+        **({"log-ratios": True} if getattr(task, "dpo_beta", None) is not None else {}),
         "shapes": shapes_to_try(workspace, config).to_json(),
         "bound": plan.max_grad_norm,
         "grid": None if plan.sharing is None else shared_grid(workspace, plan),
