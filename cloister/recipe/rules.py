@@ -62,7 +62,8 @@ def _size_rules(recipe: Recipe) -> Rules:
         (
             batch > fewest,
             f"training.expected_batch_size: {batch} is above the {fewest} records declared "
-            "in data.public_records: a sample rate above 1; make the batch smaller",
+            "in data.public_records, so a record would be drawn with a probability above 1; set "
+            f"training.expected_batch_size to at most {fewest} (a quarter of it is a good start)",
         ),
         (
             steps > MOST_STEPS,
