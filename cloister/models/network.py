@@ -14,6 +14,8 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from cloister.models.checkpointing import CheckpointedLayers
+from cloister.models.layers import without_cache
 from cloister.models.pooling import Pooling
 from cloister.models.prefix import FrozenPrefix
 from cloister.models.token_head import TokenHead, find_token_head, hidden_states
@@ -61,6 +63,8 @@ class Network(nn.Module):
     Attributes:
         is_float32: Whether all of the base computes in float32: neither shorter floats nor
             quantized.
+        prefix: The states of its frozen layers, where they are kept.
+        checkpoints: Its layers, where their activations are computed again and not kept.
 
     Guarantees:
         Everything stays in evaluation mode but the modules that own trainable parameters (Opacus'
@@ -75,6 +79,7 @@ class Network(nn.Module):
         self.head = head
         self.pooling = pooling
         self.prefix: FrozenPrefix | None = None
+        self.checkpoints: CheckpointedLayers | None = None
         self._token_head: TokenHead | Literal[False] | None = False  # not looked for yet
         self.is_float32 = all(p.dtype == torch.float32 for p in backbone.parameters())
 
@@ -87,7 +92,9 @@ class Network(nn.Module):
             multiple: Of it are the rows that a head of sequences computes; zeros fill them up. Its
                 matrix product has a row a record, and kernels for few rows sum in another order.
         """
-        output = self.backbone(input_ids=input_ids, attention_mask=attention_mask)
+        output = self.backbone(
+            input_ids=input_ids, attention_mask=attention_mask, **without_cache(self.backbone)
+        )
         if self.head is None:
             logits: Tensor = output.logits
             return logits
