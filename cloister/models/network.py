@@ -14,6 +14,8 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from cloister.models.checkpointing import CheckpointedLayers
+from cloister.models.layers import without_cache
 from cloister.models.pooling import Pooling
 from cloister.models.prefix import FrozenPrefix
 from cloister.models.token_head import TokenHead, find_token_head, hidden_states
@@ -62,6 +64,8 @@ class Network(nn.Module):
         is_float32: Whether all of the base computes in float32: neither shorter floats nor
             quantized.
         center: What is taken off a sequence's vector before the head, [H]; None: nothing.
+        prefix: The states of its frozen layers, where they are kept.
+        checkpoints: Its layers, where their activations are computed again and not kept.
 
     Guarantees:
         Everything stays in evaluation mode but the modules that own trainable parameters (Opacus'
@@ -78,6 +82,7 @@ class Network(nn.Module):
         self.center: Tensor | None
         self.register_buffer("center", None, persistent=False)
         self.prefix: FrozenPrefix | None = None
+        self.checkpoints: CheckpointedLayers | None = None
         self._token_head: TokenHead | Literal[False] | None = False  # not looked for yet
         self.is_float32 = all(p.dtype == torch.float32 for p in backbone.parameters())
 
@@ -90,7 +95,9 @@ class Network(nn.Module):
             multiple: Of it are the rows that a head of sequences computes; zeros fill them up. Its
                 matrix product has a row a record, and kernels for few rows sum in another order.
         """
-        output = self.backbone(input_ids=input_ids, attention_mask=attention_mask)
+        output = self.backbone(
+            input_ids=input_ids, attention_mask=attention_mask, **without_cache(self.backbone)
+        )
         if self.head is None:
             logits: Tensor = output.logits
             return logits
@@ -106,7 +113,8 @@ class Network(nn.Module):
     def pooled(self, batch: Batch) -> Tensor:
         """Vectors of sequences as the base gives them, [B, H] in float32, before any centre."""
         ids, mask = batch.input_ids.to(self.device), batch.attention_mask.to(self.device)
-        return self._features(self.backbone(input_ids=ids, attention_mask=mask), mask)
+        plain = without_cache(self.backbone)
+        return self._features(self.backbone(input_ids=ids, attention_mask=mask, **plain), mask)
 
     def _features(self, output: Any, attention_mask: Tensor) -> Tensor:
         """What the head reads: [B, H] of sequences, [B, T, H] of tokens, in float32."""
