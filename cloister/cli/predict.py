@@ -42,7 +42,8 @@ def predict(
         ),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or cuda:N. Absent: the GPU where there is one.")
+        str | None,
+        typer.Option(help="cpu, cuda, cuda:N or mps. Absent: the CUDA GPU where there is one."),
     ] = None,
     base: Annotated[
         str | None,

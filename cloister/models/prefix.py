@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from cloister.errors import UsageError
-from cloister.models.layers import layer_list
+from cloister.models.layers import layer_list, without_cache
 from cloister.tasks.task import BatchShape
 
 TokenIds = tuple[int, ...]
@@ -220,7 +220,11 @@ class FrozenPrefix:
             handle = self._layers[-1].register_forward_hook(end_here)
         try:
             with torch.no_grad():
-                self._backbone(input_ids=input_ids, attention_mask=attention_mask)
+                self._backbone(
+                    input_ids=input_ids,
+                    attention_mask=attention_mask,
+                    **without_cache(self._backbone),
+                )
         except _PrefixEndedError as reached:
             return reached.hidden
         finally:

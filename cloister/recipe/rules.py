@@ -147,6 +147,11 @@ def _adapter_rules(recipe: Recipe) -> Rules:
             "states: ended earlier it is no language model; leave it out",
         ),
         (
+            recipe.model.center is not None and recipe.task.records != "text",
+            f"model.center: given for {recipe.task.kind}; it is taken off the one vector of a "
+            "text, and here there is none; leave it out",
+        ),
+        (
             recipe.model.layers is not None and lora.top_layers > recipe.model.layers,
             f"lora.top_layers: {lora.top_layers} given; model.layers leaves "
             f"{recipe.model.layers} layers",

@@ -14,6 +14,8 @@ from cloister.adapter.tensors import Adapter
 from cloister.data.records import Record
 from cloister.models.base import check_base, find_base, load_tokenizer
 from cloister.models.build import build_network, carried_names
+from cloister.models.center import feature_center
+from cloister.models.checkpointing import CheckpointedLayers
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.kinds import read_config
 from cloister.models.limits import limits_of
@@ -115,6 +117,7 @@ def open_workspace(
     frozen_cache_gib: float = 0.0,
     device: str | None = None,
     attention: str | None = None,
+    gradient_checkpointing: bool = False,
 ) -> Workspace:
     """Finds, checks and loads the base, and puts adapters and head on it.
 
@@ -131,6 +134,7 @@ def open_workspace(
             base whose states cannot be kept computes them each time.
         device: `machine.device`; None: the GPU where there is one.
         attention: `machine.attention`; None: as transformers chooses for the base.
+        gradient_checkpointing: Whether activations are computed again in the backward pass.
 
     Raises:
         ModelFileError: The base is missing, damaged or not the expected one, or its tokenizer is
@@ -170,6 +174,11 @@ def open_workspace(
         network.prefix = try_prefix(
             network, bound, limits.vocabulary or 1, adapted, kept, frozen_cache_gib
         )
+    if model.center is not None:
+        network.center = feature_center(network, bound, model.center)
+    if gradient_checkpointing:
+        layers = int(network.base.config.get_text_config().num_hidden_layers)
+        network.checkpoints = CheckpointedLayers(network.backbone, layers)
     start = read_adapter(network)
     return Workspace(
         folder=folder,
