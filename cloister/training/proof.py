@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import platform
 import re
@@ -46,6 +47,8 @@ from cloister.training.synthetic_batches import SyntheticBatches
 from cloister.training.trials import Machine, refusing, shared_grid
 from cloister.training.workspace import Workspace
 
+log = logging.getLogger(__name__)
+
 # The most that an adapter's values may be unless a site's policy says otherwise
 # (`accept.max_adapter_value`).
 MAX_ADAPTER_VALUE = 100.0
@@ -53,8 +56,14 @@ MAX_ADAPTER_VALUE = 100.0
 # would take longer to prove.
 CPU_TOKENS = 1024
 
+# What is logged where records that stand together do not give equal bits.
+ALONE = (
+    "preflight: on this device records change each other's gradients in the last bits, whatever "
+    "their number; each goes through the network alone, which is sound and several times slower"
+)
+
 _PACKAGES = ("cloister", "torch", "transformers", "peft", "opacus", "tokenizers")
-# Variables by which libraries choose their kernels; cuBLAS' own are pinned (`training.numerics`).
+# Variables by which libraries choose their kernels; cuBLAS' own are fixed (`models.device`).
 _KERNELS = (
     "MKL_",
     "ONEDNN_",
@@ -244,6 +253,8 @@ def prove(
                 parameter.copy_(before[name])
                 parameter.grad = None
         workspace.train_names(trained)
+    if (found is None or found.one_by_one) and not trial_shapes.one_by_one:
+        log.warning("%s", ALONE)
     shapes = replace(found or one_by_one(task.max_length), threads=torch.get_num_threads())
     wanted = {(shape.length, shape.rows) for shape in shapes.all()}
     return Proof(
