@@ -202,12 +202,12 @@ class Network(nn.Module):
 
 
 def adapter_name(parameter_name: str) -> str:
-    """A parameter's name as it travels: without peft's name of the active adapter."""
+    """Returns a parameter's name in messages: without peft's name of the active adapter."""
     return parameter_name.replace(".default.", ".").removesuffix(".default")
 
 
 def trained_parameters(network: Network) -> Iterator[tuple[str, nn.Parameter]]:
-    """Names and parameters that now train, in name order."""
+    """Yields the name and tensor of each parameter that is trained now, in order of names."""
     named = {adapter_name(n): p for n, p in network.named_parameters() if p.requires_grad}
     yield from sorted(named.items())
 
@@ -215,7 +215,7 @@ def trained_parameters(network: Network) -> Iterator[tuple[str, nn.Parameter]]:
 def make_head(
     kind: str, hidden: int, outputs: int, r: int, seed: int, rows: Tensor | None = None
 ) -> nn.Module:
-    """A head at its start: zero or the labels' words where it trains whole, else seeded.
+    """Makes a head: zero or the labels' words where it trains at full rank, else seeded values.
 
     A zero start leaves nothing random to unlearn. A frozen or low-rank head needs
     a start that tells the classes apart: normal with deviation 0.02, biases zero.

@@ -45,7 +45,7 @@ class MachineConfig:
     frozen_cache_gib: Annotated[float, Between(0.0, MOST_CACHE)] = 4.0
 
     device: Annotated[str, Text(LONGEST_DEVICE, least=1)] | None = field(
-        default=None, metadata=LATER
+        default=None, metadata={**LATER, **called("gpu cuda accelerator device_map")}
     )
     attention: Literal["sdpa", "eager"] | None = field(default=None, metadata=LATER)
     gradient_checkpointing: bool | None = field(
@@ -66,7 +66,7 @@ class MachineConfig:
 
 
 def on_machine(training: TrainingConfig, machine: MachineConfig) -> TrainingConfig:
-    """What a study says of training, with what this machine spends on it."""
+    """Returns a study's training section with this machine's memory settings in it."""
     return replace(
         training,
         physical_batch_tokens=machine.physical_batch_tokens,
