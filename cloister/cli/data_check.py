@@ -1,0 +1,44 @@
+"""`cloister data check`: what a file of records holds, and what looks wrong in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cloister.cli.arguments import AsJson
+
+
+def check(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Records: JSONL, JSON, CSV or Parquet.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Show a file's columns and what they hold.
+
+    Example: cloister data check notes.csv
+    """
+    from rich.table import Table
+
+    from cloister.cli.terminal import Terminal
+    from cloister.data.columns import Columns
+    from cloister.data.load import file_rows
+
+    columns = Columns()
+    for number, row in file_rows(file, "train", ()):
+        columns.add(row, f"{file.name}, row {number}")
+    if as_json:
+        typer.echo(json.dumps({"rows": columns.rows, "columns": columns.to_json()}))
+        return
+    table = Table(box=None, header_style="bold")
+    for heading in ("column", "holds", "missing"):
+        table.add_column(heading, justify="right" if heading == "missing" else "left")
+    for column in columns.to_json():
+        held = ", ".join(f"{kind} {count}" for kind, count in column["kinds"].items())
+        table.add_row(column["name"], held, str(column["missing"]))
+    console = Terminal()
+    console.print(f"{columns.rows} rows")
+    console.print(table)
