@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from cloister.cli.arguments import AsJson
+from cloister.cli.data_arguments import DataFile, EncodingName, NoQuotes, Separator
 
 
 def check(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Records: JSONL, JSON, CSV or Parquet.")
-    ],
+    file: DataFile,
+    encoding: EncodingName = None,
+    separator: Separator = None,
+    no_quotes: NoQuotes = False,
     as_json: AsJson = False,
 ) -> None:
     """Show a file's columns and what they hold.
@@ -25,13 +25,18 @@ def check(
 
     from cloister.cli.terminal import Terminal
     from cloister.data.columns import Columns
-    from cloister.data.load import file_rows
+    from cloister.data.detected import detect_form
 
+    found = detect_form(file, encoding, separator, quotes=not no_quotes)
     columns = Columns()
-    for number, row in file_rows(file, "train", ()):
+    for number, row in found.rows():
         columns.add(row, f"{file.name}, row {number}")
     if as_json:
-        typer.echo(json.dumps({"rows": columns.rows, "columns": columns.to_json()}))
+        typer.echo(
+            json.dumps(
+                {"file": found.to_json(), "rows": columns.rows, "columns": columns.to_json()}
+            )
+        )
         return
     table = Table(box=None, header_style="bold")
     for heading in ("column", "holds", "missing"):
@@ -40,5 +45,6 @@ def check(
         held = ", ".join(f"{kind} {count}" for kind, count in column["kinds"].items())
         table.add_row(column["name"], held, str(column["missing"]))
     console = Terminal()
+    console.print(f"{file.name}: {found}", soft_wrap=True)
     console.print(f"{columns.rows} rows")
     console.print(table)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cloister.data.load import file_rows
 from cloister.data.records import RecordKind
+from cloister.data.tag_schemes import KNOWN
 from cloister.data.values import Number, Row, Value
 from cloister.errors import DataError
 
@@ -38,7 +39,6 @@ SPACELESS = (
     range(0x3400, 0xA000),
     range(0x20000, 0x32000),
 )
-_BIO = re.compile(r"O|[BI]-.+")
 _WORDS = re.compile(r"[^\W_]+")
 
 
@@ -70,7 +70,7 @@ def guess(path: Path, wanted: RecordKind | None = None) -> Guess:
     """Guesses what a file's columns are.
 
     Args:
-        path: A JSONL, JSON, CSV or Parquet file.
+        path: The file.
         wanted: The only kind of record to look for; None: any.
 
     Raises:
@@ -174,7 +174,7 @@ def _is_texts(value: Value) -> bool:
 
 def _is_tags(value: Value) -> bool:
     assert isinstance(value, Sequence)
-    return all(isinstance(item, str) and _BIO.fullmatch(item) is not None for item in value)
+    return all(isinstance(item, str) and KNOWN.fullmatch(item) is not None for item in value)
 
 
 def _text(names: Sequence[str], rows: list[Row]) -> str | None:
