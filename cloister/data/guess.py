@@ -112,6 +112,28 @@ def guess(path: Path, wanted: RecordKind | None = None) -> Guess:
     )
 
 
+def guess_columns(
+    names: Sequence[str], rows: list[Row]
+) -> tuple[RecordKind | None, dict[str, str]]:
+    """Guesses which records a file's first rows are, and by which columns.
+
+    Args:
+        names: The columns.
+        rows: The first rows.
+
+    Returns:
+        The kind, None where the columns fit no task; and columns by role. Where no label is found
+        beside a text, or no kind, what was found all the same: a text, a person, a site.
+    """
+    person, site = _person(names, rows), _site(names, rows)
+    kind, columns = _records(names, rows, None, {person, site})
+    if kind is None and (text := _text([n for n in names if n not in (person, site)], rows)):
+        columns = {"text": text}
+    columns |= {"person": person} if person is not None else {}
+    columns |= {"site": site} if site is not None else {}
+    return kind, columns
+
+
 def is_spaceless(texts: Sequence[str]) -> bool:
     """Whether texts are written without blanks between words: whether most of their letters are
     of a script that is."""
