@@ -94,7 +94,7 @@ class SiteConfig:
 
     Attributes:
         name: The site's, in every study.
-        data: Its records: a JSONL, CSV or Parquet file; private.
+        data: Its records: a file of any format that is read; private.
         public_records: Declared, public number of its records, or persons where the unit is a
             person. It sets the sample rate in place of the true number, which is private.
         ledger: The data set's ledger; its key lies beside it.
