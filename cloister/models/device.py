@@ -1,4 +1,4 @@
-"""Which device a network computes on: as the machine's own file names it, or as it is found here.
+"""The device that a network computes on: named in the machine's file, or detected.
 
 Nothing falls back: who asks for a GPU that is not there is refused. With nothing asked it is the
 GPU where torch can use one, else the CPU, and whoever prepares a study is told which
@@ -40,7 +40,7 @@ def fix_cublas() -> None:
 
 
 def find_device(asked: str | None) -> torch.device:
-    """The device that a machine's file asks for.
+    """Returns the device that a machine's file asks for.
 
     Args:
         asked: `machine.device`: `cpu`, `cuda`, `cuda:N` or `mps`; None: whichever is here.
@@ -94,7 +94,7 @@ def check_devices(device: torch.device, processes: int) -> None:
 
 
 def unused_gpu() -> str:
-    """That a GPU's driver is here and torch cannot use it, with what to do; empty where not so."""
+    """Returns a warning that torch cannot use a GPU whose driver is here; empty where it can."""
     if torch.cuda.is_available() or not any(path.exists() for path in DRIVERS):
         return ""
     return (
@@ -104,7 +104,7 @@ def unused_gpu() -> str:
 
 
 def device_words(device: torch.device) -> str:
-    """A device with the name of what it is, as `cuda:0 (NVIDIA H200)`."""
+    """Returns a device with its model's name, as `cuda:0 (NVIDIA H200)`."""
     if device.type != "cuda":
         return str(device)
     index = torch.cuda.current_device() if device.index is None else device.index
@@ -112,12 +112,12 @@ def device_words(device: torch.device) -> str:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that is free on a GPU, in bytes; None of other devices."""
+    """Returns a GPU's free memory in bytes; None for other devices."""
     return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None
 
 
 def _remedy() -> str:
-    """What most likely helps."""
+    """Returns the remedy that most likely helps."""
     if torch.version.cuda is None and torch.version.hip is None:
         return "this build of torch is for CPUs: install the one of locks/cuda.txt"
     return (

@@ -1,4 +1,4 @@
-"""A finished adapter that predicts: base, adapter and head as the study's evaluation reads them."""
+"""A finished adapter that predicts, loaded with base and head as the study evaluated it."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class Model:
         return [found[number] for number in range(len(examples))]
 
     def _cut(self, text: str) -> bool:
-        """Whether a text is longer than what is read of it."""
+        """Whether a text is longer than what the study reads of it."""
         length = self.about.task.max_length
         if len(text) > most_characters(length):
             return True
@@ -200,7 +200,7 @@ def about_adapter(folder: str | Path) -> ReleaseFacts:
 
 
 def _is_no_list(inputs: Iterable[object]) -> bool:
-    """Whether Python would go through something else than inputs: names of columns, or bytes."""
+    """Whether iterating would give something else than inputs: names of columns, or bytes."""
     is_table = hasattr(inputs, "columns") or hasattr(inputs, "column_names")
     return is_table or isinstance(inputs, Mapping | bytes)
 

@@ -124,6 +124,7 @@ def _open(recipe: Recipe) -> Workspace:
         device=recipe.machine.device,
         attention=recipe.machine.attention,
         processes=recipe.machine.processes,
+        gradient_checkpointing=bool(recipe.machine.gradient_checkpointing),
     )
 
 

@@ -25,7 +25,7 @@ Reduced = bool | tuple[bool, bool]
 
 @contextmanager
 def pinned() -> Iterator[None]:
-    """Sets full float32 precision and deterministic kernels; what was set before comes back.
+    """Sets full float32 precision and deterministic kernels; restores the settings at the end.
 
     Raises:
         RefusedError: The process mixes torch's two ways to set precisions, so that what is set

@@ -45,6 +45,7 @@ from cloister.training.preflight import preflight
 from cloister.training.shapes import BatchShapes, candidates, one_by_one
 from cloister.training.synthetic_batches import SyntheticBatches
 from cloister.training.trials import Machine, refusing, shared_grid
+from cloister.training.unchanged import restored
 from cloister.training.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -158,8 +159,9 @@ def depends_on(
         "base": workspace.base_sha256,
         "network": hashlib.sha256(repr(network).encode()).hexdigest(),
         "types": sorted({str(p.dtype) for p in network.parameters()}),
-        "pooling": str(network.pooling and (network.pooling.mode, network.pooling.normalize)),
+        "pooling": _pooling(network),
         "kept layers": network.prefix is not None,
+        "computed again": network.checkpoints is not None,
         "attention": str(getattr(network.backbone.config, "_attn_implementation", None)),
         "trained": [sorted(names) for names in _trained_sets(workspace, plan, config)],
         "task": [task.kind, len(task.labels), task.max_length, *getattr(task, "origin", ())],
@@ -174,6 +176,12 @@ def depends_on(
         "variables": {n: v for n, v in sorted(os.environ.items()) if n.startswith(_KERNELS)},
         "threads": torch.get_num_threads(),
     }
+
+
+def _pooling(network: Network) -> str:
+    """How a text becomes what the head reads, in words that older proofs used too."""
+    told = str(network.pooling and (network.pooling.mode, network.pooling.normalize))
+    return told if network.center is None else f"{told}, centred"
 
 
 def shapes_to_try(workspace: Workspace, config: TrainingConfig) -> BatchShapes:
@@ -229,29 +237,25 @@ def prove(
     if plan.max_grad_norm is None:
         raise RefusedError("a proof of isolation was asked for a plan without a clip bound")
     network, task = workspace.network, workspace.task
-    before = {name: p.detach().clone() for name, p in network.named_parameters()}
     trained = frozenset(name for name, _ in trained_parameters(network))
     trial_shapes = shapes_to_try(workspace, config)
     try:
-        write_adapter(network, workspace.start)
-        workspace.train_names(frozenset(workspace.start))
-        samples = _samples(workspace)
-        prefix = network.prefix
-        kept_apart = prefix.apart() if prefix is not None else nullcontext()
-        with kept_apart, refusing(len(samples), len(samples[0].input_ids)):
-            preflight(network, task, samples)
-        found: BatchShapes | None = trial_shapes
-        seconds: dict[tuple[int, int], float] = {}
-        for names in _trained_sets(workspace, plan, config):
+        with restored(network, frozenset(workspace.start)):
             write_adapter(network, workspace.start)
-            workspace.train_names(names)
-            machine = Machine(workspace, plan, max_adapter_value, seconds)
-            found = machine.agreeing(found) if found is not None else None
+            workspace.train_names(frozenset(workspace.start))
+            samples = _samples(workspace)
+            prefix = network.prefix
+            kept_apart = prefix.apart() if prefix is not None else nullcontext()
+            with kept_apart, refusing(len(samples), len(samples[0].input_ids)):
+                preflight(network, task, samples)
+            found: BatchShapes | None = trial_shapes
+            seconds: dict[tuple[int, int], float] = {}
+            for names in _trained_sets(workspace, plan, config):
+                write_adapter(network, workspace.start)
+                workspace.train_names(names)
+                machine = Machine(workspace, plan, max_adapter_value, seconds)
+                found = machine.agreeing(found) if found is not None else None
     finally:
-        with torch.no_grad():
-            for name, parameter in network.named_parameters():
-                parameter.copy_(before[name])
-                parameter.grad = None
         workspace.train_names(trained)
     if (found is None or found.one_by_one) and not trial_shapes.one_by_one:
         log.warning("%s", ALONE)

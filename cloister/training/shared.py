@@ -1,4 +1,4 @@
-"""What a site computes in a round whose noise is shared: one gradient, and no step.
+"""A site's round where noise is shared: it sends one gradient and takes no step itself.
 
     site         Poisson batch -> clipped gradients on the shared grid -> sum -> share of the noise
     coordinator  total of the sites' integers -> · γ / (sites · expected batch) -> one step
@@ -46,7 +46,7 @@ def shared_gradient(
     summing: Summing = clipped_gradient_sum,
     on_step: Callable[[], None] = lambda: None,
 ) -> NDArray[np.int64]:
-    """One batch's clipped sum with this site's share of the noise.
+    """Computes one batch's clipped sum and adds this site's share of the noise.
 
     Args:
         network: Scratch space, its trained names already set.
@@ -101,7 +101,7 @@ def shared_step(
     round_number: int,
     sites: int,
 ) -> Adapter:
-    """What a round's total moves the adapter by, before the server's optimizer.
+    """Turns a round's total into the step of the adapter, before the server's optimizer.
 
     Args:
         total: Over sites, in steps of the grid [values].

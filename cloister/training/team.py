@@ -58,6 +58,7 @@ class Opening:
     seed: int
     frozen_cache_gib: float
     attention: str | None
+    gradient_checkpointing: bool
     device: str = "cpu"
     threads: int = 1
 

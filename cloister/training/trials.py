@@ -31,7 +31,7 @@ MOVED = 0.3
 
 @contextmanager
 def refusing(records: int, tokens: int) -> Iterator[None]:
-    """Turns whatever a pass raises into a refusal that names its shape."""
+    """Turns any error of a pass into a refusal that names the pass's shape."""
     try:
         yield
     except CloisterError:
@@ -45,7 +45,7 @@ def refusing(records: int, tokens: int) -> Iterator[None]:
 
 
 def shared_grid(workspace: Workspace, plan: Plan) -> float:
-    """The grid of a secure sum of all that trains."""
+    """Returns the grid of a secure sum over all trained tensors."""
     return plan.shared_noise(workspace.start.size).grid
 
 

@@ -62,6 +62,7 @@ def _opened(opening: Opening) -> Workspace:
         frozen_cache_gib=opening.frozen_cache_gib,
         device=opening.device,
         attention=opening.attention,
+        gradient_checkpointing=opening.gradient_checkpointing,
     )
 
 

@@ -14,6 +14,8 @@ from cloister.adapter.tensors import Adapter
 from cloister.data.records import Record
 from cloister.models.base import check_base, find_base, load_tokenizer
 from cloister.models.build import build_network, carried_names
+from cloister.models.center import feature_center
+from cloister.models.checkpointing import CheckpointedLayers
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.device import check_devices
 from cloister.models.kinds import read_config
@@ -126,6 +128,7 @@ def open_workspace(
     device: str | None = None,
     attention: str | None = None,
     processes: int | None = None,
+    gradient_checkpointing: bool = False,
 ) -> Workspace:
     """Finds, checks and loads the base, and puts adapters and head on it.
 
@@ -144,6 +147,7 @@ def open_workspace(
         attention: `machine.attention`; None: as transformers chooses for the base.
         processes: `machine.processes`; what is kept of frozen layers is shared out among them.
             None: one.
+        gradient_checkpointing: Whether activations are computed again in the backward pass.
 
     Raises:
         ModelFileError: The base is missing, damaged or not the expected one, or its tokenizer is
@@ -184,12 +188,19 @@ def open_workspace(
         network.prefix = try_prefix(
             network, bound, limits.vocabulary or 1, adapted, kept, frozen_cache_gib
         )
+    if model.center is not None:
+        network.center = feature_center(network, bound, model.center)
+    if gradient_checkpointing:
+        layers = int(network.base.config.get_text_config().num_hidden_layers)
+        network.checkpoints = CheckpointedLayers(network.backbone, layers)
     start = read_adapter(network)
     carried = read_tensors(network, carried_names(network, lora.train))
     team = None
     if processes is not None and processes > 1:
         check_devices(network.device, processes)
-        opening = Opening(model, lora, task, labels, seed, frozen_cache_gib, attention)
+        opening = Opening(
+            model, lora, task, labels, seed, frozen_cache_gib, attention, gradient_checkpointing
+        )
         team = Team(opening, processes, frozenset(start.keys() | carried.keys()))
     return Workspace(
         folder=folder,

@@ -190,6 +190,7 @@ def test_a_study_s_sum_is_the_same_from_factors(
         assert int((one - other).abs().max()) <= 2**9
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's, about its own functions
 def test_torch_compile_cannot_trace_a_layer_that_leaves_its_records_gradients() -> None:
     """What `machine.compile` is refused for: should this fail, it can be tried again."""
     layer = nn.Linear(3, 2)

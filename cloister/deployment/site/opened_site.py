@@ -113,6 +113,7 @@ def _loaded(file: SiteFile, recipe: Recipe, base: str) -> Workspace:
         device=file.machine.device,
         attention=file.machine.attention,
         processes=file.machine.processes,
+        gradient_checkpointing=bool(file.machine.gradient_checkpointing),
     )
 
 
