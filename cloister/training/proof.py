@@ -41,6 +41,7 @@ from cloister.privacy.plan import Plan
 from cloister.tasks.task import Example
 from cloister.training.config import TrainingConfig
 from cloister.training.preflight import preflight
+from cloister.training.room import CPU_TOKENS, room_for
 from cloister.training.shapes import BatchShapes, candidates, one_by_one
 from cloister.training.synthetic_batches import SyntheticBatches
 from cloister.training.trials import Machine, refusing, shared_grid
@@ -50,9 +51,6 @@ from cloister.training.workspace import Workspace
 # The most that an adapter's values may be unless a site's policy says otherwise
 # (`accept.max_adapter_value`).
 MAX_ADAPTER_VALUE = 100.0
-# On a CPU, larger passes are no faster a token (MiniLM: 0.57 ms at 512 tokens and at 2,048), and
-# would take longer to prove.
-CPU_TOKENS = 1024
 
 _PACKAGES = ("cloister", "torch", "transformers", "peft", "opacus", "tokenizers")
 # Variables by which libraries choose their kernels; cuBLAS' own are pinned (`training.numerics`).
@@ -167,6 +165,9 @@ def depends_on(
 def shapes_to_try(workspace: Workspace, config: TrainingConfig) -> BatchShapes:
     """The candidates of a study on this machine."""
     tokens = config.physical_batch_tokens
+    if tokens is None:
+        room = room_for(workspace, config)
+        return candidates(workspace.task.max_length, room.tokens, room.rows)
     if workspace.network.device.type == "cpu":
         tokens = min(tokens, CPU_TOKENS)
     return candidates(workspace.task.max_length, tokens)

@@ -16,6 +16,7 @@ from cloister.models.base import check_base, find_base, load_tokenizer
 from cloister.models.build import build_network, carried_names
 from cloister.models.checkpointing import CheckpointedLayers
 from cloister.models.config import LoraConfig, ModelConfig
+from cloister.models.device import find_device
 from cloister.models.kinds import read_config
 from cloister.models.limits import limits_of
 from cloister.models.lora import factor
@@ -30,6 +31,7 @@ from cloister.tasks.fit import Limits, check_fit
 from cloister.tasks.label_words import label_tokens
 from cloister.tasks.task import Example, Task
 from cloister.training.config import TrainingConfig
+from cloister.training.free_memory import free_at_start
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ def open_workspace(
         UsageError: The sections do not fit the base.
         RefusedError: The device is not on this machine.
     """
+    free_at_start(find_device(device))  # before anything of a study is there
     folder = find_base(model.base)
     sha256 = check_base(folder, model.sha256)
     read_config(folder)  # a wrapper is refused by name, before its tokenizer or weights are read
