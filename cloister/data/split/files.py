@@ -179,11 +179,11 @@ def _write(
             rows[side] += 1
             if progress is not None and sum(rows.values()) % TOLD_EVERY == 0:
                 progress(sum(rows.values()))
-        for side, (writer, content) in writers.items():
+        for name, (writer, content) in writers.items():
             writer.end()
-            counts = {"side": side, "rows": rows[side]}
+            counts = {"side": name, "rows": rows[name]}
             step = Step("split", plan.to_json(), counts, plan.couples_units)
-            write_step(form, stage / f"{side}{ending}", content, step)
+            write_step(form, stage / f"{name}{ending}", content, step)
     return rows
 
 
