@@ -26,7 +26,10 @@ FEWEST_PER_LABEL = 2
 
 # Words that columns are called by, the surest first. Whole words of a name are compared.
 TEXTS = "text sentence content utterance note notes review body question comment description"
-LABELS = "label labels class category target intent sentiment department diagnosis topic y"
+LABELS = (
+    "label labels class category target intent sentiment department diagnosis topic verdict "
+    "outcome rating grade y"
+)
 PERSONS = "patient person customer client user subject member student employee speaker author mrn"
 SITES = "site hospital clinic institution centre center branch bank ward school office"
 # Code points of scripts that put no blank between words: Thai and Lao; Burmese; Khmer; Japanese
@@ -110,6 +113,28 @@ def guess(path: Path, wanted: RecordKind | None = None) -> Guess:
         sites=len(sites) if site is not None else None,
         is_spaceless=text is not None and is_spaceless([str(row.get(text, "")) for row in first]),
     )
+
+
+def guess_columns(
+    names: Sequence[str], rows: list[Row]
+) -> tuple[RecordKind | None, dict[str, str]]:
+    """Guesses which records a file's first rows are, and by which columns.
+
+    Args:
+        names: The columns.
+        rows: The first rows.
+
+    Returns:
+        The kind, None where the columns fit no task; and columns by role. Where no label is found
+        beside a text, or no kind, what was found all the same: a text, a person, a site.
+    """
+    person, site = _person(names, rows), _site(names, rows)
+    kind, columns = _records(names, rows, None, {person, site})
+    if kind is None and (text := _text([n for n in names if n not in (person, site)], rows)):
+        columns = {"text": text}
+    columns |= {"person": person} if person is not None else {}
+    columns |= {"site": site} if site is not None else {}
+    return kind, columns
 
 
 def is_spaceless(texts: Sequence[str]) -> bool:
