@@ -16,6 +16,7 @@ from cloister.cli import (
     audit,
     compare,
     dashboard,
+    data,
     environment,
     epsilon,
     evaluate,
@@ -58,6 +59,7 @@ app.command("export")(export.export)
 app.command("dashboard")(dashboard.dashboard)
 app.command("bundle")(offline.bundle)
 app.command("env")(environment.environment)
+app.add_typer(data.app, name="data")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(audit.app, name="audit")
 app.add_typer(site.app, name="site")

@@ -27,7 +27,7 @@ def new(
         TaskName | None, typer.Argument(help="What is learnt. Absent: as --data's columns say.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Training records: JSONL, JSON, CSV or Parquet.")
+        Path | None, typer.Option(help="Training records: a data file of any format.")
     ] = None,
     test: Annotated[
         Path | None,

@@ -28,7 +28,7 @@ def predict(
     ],
     data: Annotated[
         Path | None,
-        typer.Option(help="Records to predict for: JSONL, JSON, CSV or Parquet, without labels."),
+        typer.Option(help="Records to predict for: any format of a data file, without labels."),
     ] = None,
     text: Annotated[
         list[str] | None, typer.Option(help="A text to predict for; may be repeated.")

@@ -8,6 +8,7 @@ GPU where torch can use one, else the CPU, and whoever prepares a study is told 
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import torch
@@ -19,6 +20,24 @@ log = logging.getLogger(__name__)
 # What NVIDIA's driver and AMD's leave in the file system, whether or not torch can use it.
 DRIVERS = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"), Path("/dev/kfd"))
 
+# cuBLAS is deterministic with a workspace of a fixed size, one of these (its manual, "Results
+# reproducibility"), read when its first handle is made; torch refuses products with another.
+CUBLAS, CUBLAS_FIXED = "CUBLAS_WORKSPACE_CONFIG", (":4096:8", ":16:8")
+
+
+def fix_cublas() -> None:
+    """Gives cuBLAS a fixed workspace; call it before anything is computed on a GPU.
+
+    Raises:
+        RefusedError: The environment says another, with which results would not repeat.
+    """
+    found = os.environ.setdefault(CUBLAS, CUBLAS_FIXED[0])
+    if found not in CUBLAS_FIXED:
+        raise RefusedError(
+            f"{CUBLAS}: {found!r} in the environment; private training needs results that repeat, "
+            f"which cuBLAS gives with {' or '.join(CUBLAS_FIXED)}: set one of these, or nothing"
+        )
+
 
 def find_device(asked: str | None) -> torch.device:
     """Returns the device that a machine's file asks for.
@@ -27,8 +46,16 @@ def find_device(asked: str | None) -> torch.device:
         asked: `machine.device`: `cpu`, `cuda`, `cuda:N` or `mps`; None: whichever is here.
 
     Raises:
-        RefusedError: It is not here, or torch cannot use it.
+        RefusedError: It is not here, or torch cannot use it; or a CUDA GPU's results would not
+            repeat (`fix_cublas`).
     """
+    device = _found(asked)
+    if device.type == "cuda":
+        fix_cublas()
+    return device
+
+
+def _found(asked: str | None) -> torch.device:
     if asked is None:
         found = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if found.type == "cpu" and unused_gpu():
@@ -50,6 +77,20 @@ def find_device(asked: str | None) -> torch.device:
             'machine.device: mps asked, and this is no Mac whose GPU torch can use; set "cpu"'
         )
     return device
+
+
+def check_devices(device: torch.device, processes: int) -> None:
+    """Refuses more processes than there are GPUs, where each takes one.
+
+    Raises:
+        RefusedError: There are fewer.
+    """
+    there = torch.cuda.device_count() if device.type == "cuda" else processes
+    if there < processes:
+        raise RefusedError(
+            f"machine.processes: {processes} given, each with a GPU of its own; torch sees {there} "
+            f"GPU(s) here: set machine.processes to {there} or fewer"
+        )
 
 
 def unused_gpu() -> str:

@@ -110,6 +110,9 @@ class FrozenPrefix:
         kept: Where to keep them; networks on one base that adapt equally many layers may share it.
         max_gib: Most memory that is kept, in GiB.
 
+    Attributes:
+        is_apart: Whether it runs within `apart`.
+
     Raises:
         UsageError: The base's layers are not one list that can be skipped.
     """
@@ -133,6 +136,7 @@ class FrozenPrefix:
         self._first = num_layers - top_layers
         self._kept = kept
         self._max_bytes = max_gib * GIB
+        self.is_apart = False
 
     def states(
         self,
@@ -196,11 +200,12 @@ class FrozenPrefix:
     @contextmanager
     def apart(self) -> Iterator[None]:
         """Context in which no kept state is used, and at whose end new ones are dropped."""
-        before, self._kept = self._kept, KeptStates()
+        before, self._kept = (self._kept, self.is_apart), KeptStates()
+        self.is_apart = True
         try:
             yield
         finally:
-            self._kept = before
+            self._kept, self.is_apart = before
 
     def _compute(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         def stop_here(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable
+from functools import lru_cache
 
 from cloister.errors import RefusedError
 from cloister.privacy.events import MOST_NOISE, GaussianEvent
@@ -135,6 +136,11 @@ def prv_epsilon(events: Iterable[GaussianEvent], delta: float) -> float | None:
     steps = sum(count for *_, count in composition)
     if looser > PRV_LARGEST_EPSILON or delta < SMALLEST_DELTA or steps > PRV_MOST_STEPS:
         return None
+    return _prv_epsilon(composition, delta)
+
+
+@lru_cache(maxsize=256)
+def _prv_epsilon(composition: Composition, delta: float) -> float | None:
     from opacus.accountants import PRVAccountant
 
     accountant = PRVAccountant()
@@ -222,6 +228,8 @@ def group_epsilon(events: Iterable[GaussianEvent], delta: float, records: int) -
     return group_pld_epsilon(*one, delta, records)
 
 
+# A site solves for the same noise at every question about a study.
+@lru_cache(maxsize=256)
 def calibrate(sample_rate: float, steps: int, target_epsilon: float, delta: float) -> float:
     """Finds the least noise multiplier that meets a target ε, rounded up to four decimals.
 

@@ -21,6 +21,7 @@ from cloister.privacy.pld import Composition
 ROUNDED_UP = 1 + 1e-6
 
 
+@lru_cache(maxsize=4096)
 def rdp_epsilon(composition: Composition, delta: float) -> float:
     """Computes ε at the best of dp-accounting's orders.
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import platform
 import re
@@ -41,21 +42,27 @@ from cloister.privacy.plan import Plan
 from cloister.tasks.task import Example
 from cloister.training.config import TrainingConfig
 from cloister.training.preflight import preflight
+from cloister.training.room import CPU_TOKENS, room_for
 from cloister.training.shapes import BatchShapes, candidates, one_by_one
 from cloister.training.synthetic_batches import SyntheticBatches
 from cloister.training.trials import Machine, refusing, shared_grid
 from cloister.training.unchanged import restored
 from cloister.training.workspace import Workspace
 
+log = logging.getLogger(__name__)
+
 # The most that an adapter's values may be unless a site's policy says otherwise
 # (`accept.max_adapter_value`).
 MAX_ADAPTER_VALUE = 100.0
-# On a CPU, larger passes are no faster a token (MiniLM: 0.57 ms at 512 tokens and at 2,048), and
-# would take longer to prove.
-CPU_TOKENS = 1024
+
+# What is logged where records that stand together do not give equal bits.
+ALONE = (
+    "preflight: on this device records change each other's gradients in the last bits, whatever "
+    "their number; each goes through the network alone, which is sound and several times slower"
+)
 
 _PACKAGES = ("cloister", "torch", "transformers", "peft", "opacus", "tokenizers")
-# Variables by which libraries choose their kernels; cuBLAS' own are pinned (`training.numerics`).
+# Variables by which libraries choose their kernels; cuBLAS' own are fixed (`models.device`).
 _KERNELS = (
     "MKL_",
     "ONEDNN_",
@@ -178,6 +185,9 @@ def _pooling(network: Network) -> str:
 def shapes_to_try(workspace: Workspace, config: TrainingConfig) -> BatchShapes:
     """The candidates of a study on this machine."""
     tokens = config.physical_batch_tokens
+    if tokens is None:
+        room = room_for(workspace, config)
+        return candidates(workspace.task.max_length, room.tokens, room.rows)
     if workspace.network.device.type == "cpu":
         tokens = min(tokens, CPU_TOKENS)
     return candidates(workspace.task.max_length, tokens)
@@ -248,6 +258,8 @@ def prove(
                 found = machine.agreeing(found) if found is not None else None
     finally:
         workspace.train_names(trained)
+    if (found is None or found.one_by_one) and not trial_shapes.one_by_one:
+        log.warning("%s", ALONE)
     shapes = replace(found or one_by_one(task.max_length), threads=torch.get_num_threads())
     wanted = {(shape.length, shape.rows) for shape in shapes.all()}
     return Proof(

@@ -26,7 +26,7 @@ from cloister.privacy.mechanism import Mechanism
 from cloister.privacy.plan import Plan
 from cloister.tasks.task import Task
 from cloister.training.config import TrainingConfig
-from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
+from cloister.training.gradients import Summing, clipped_gradient_sum, per_record_hooks
 from cloister.training.local import clip_update
 from cloister.training.optimizer import learning_rate_at
 from cloister.training.shapes import BatchShapes, one_by_one
@@ -43,6 +43,7 @@ def shared_gradient(
     *,
     entropy: Entropy,
     shapes: BatchShapes | None = None,
+    summing: Summing = clipped_gradient_sum,
     on_step: Callable[[], None] = lambda: None,
 ) -> NDArray[np.int64]:
     """Computes one batch's clipped sum and adds this site's share of the noise.
@@ -55,7 +56,8 @@ def shared_gradient(
         plan: The constants that the guarantee rests on; its noise is shared.
         config: Of training.
         entropy: Of sampling and noise.
-        shapes: As in `local_update`.
+        shapes: As in `local_update`, like the next.
+        summing: Likewise.
         on_step: Called after the batch.
 
     Returns:
@@ -76,7 +78,7 @@ def shared_gradient(
     mechanism = Mechanism(plan, entropy)
     with per_record_hooks(network):
         batch = [units[index] for index in mechanism.draw(len(units))]
-        total = clipped_gradient_sum(
+        total = summing(
             network,
             task,
             batch,
