@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cloister.cli import data_check, data_scrub
+from cloister.cli import data_check, data_scrub, data_split
 
 app = typer.Typer(
     help="Check and prepare a file of records; nothing leaves this machine.", no_args_is_help=True
@@ -12,3 +12,4 @@ app = typer.Typer(
 
 app.command("check")(data_check.check)
 app.command("scrub")(data_scrub.scrub)
+app.command("split")(data_split.split)
