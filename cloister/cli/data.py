@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from cloister.cli import data_check
+from cloister.cli import data_check, data_clean
 
 app = typer.Typer(
     help="Check and prepare a file of records; nothing leaves this machine.", no_args_is_help=True
 )
 
 app.command("check")(data_check.check)
+app.command("clean")(data_clean.clean)
