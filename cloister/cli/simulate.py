@@ -213,8 +213,8 @@ def _dry_run(study: Recipe, display: Display, as_json: bool) -> None:
     for site, promise in checked.promises.items():
         typer.echo(f"{site}: {promise}")
     typer.echo(
-        f"{checked.parameters:,} parameters travel; {checked.test_records:,} test records; "
-        f"{len(checked.labels)} labels; base {checked.base_sha256[:16]}…"
+        f"{checked.parameters:,} parameters are trained and sent; {checked.test_records:,} test "
+        f"records; {len(checked.labels)} labels; base {checked.base_sha256[:16]}…"
     )
     typer.echo("The study can run. Nothing was trained, charged or kept.")
 

@@ -59,16 +59,18 @@ class DataConfig:
             noise's scale alone.
     """
 
-    train: Source = SYNTHETIC
+    train: Source = field(default=SYNTHETIC, metadata=called("file path dataset train_file"))
     test: Source | None = None
     validation: Source | None = None
-    text: Column = "text"
-    label: Column = "label"
+    text: Column = field(default="text", metadata=called("text_column texts"))
+    label: Column = field(default="label", metadata=called("label_column target"))
     tokens: Column = "tokens"
     tags: Column = "tags"
     messages: Column = "messages"
-    site: Column = "site"
-    person: Column | None = None
+    site: Column = field(default="site", metadata=called("institution site_column"))
+    person: Column | None = field(
+        default=None, metadata=called("user user_id patient person_column group")
+    )
     sites: Annotated[int, Between(1, MOST_SITES)] = field(
         default=4, metadata=called("clients num_sites num_clients")
     )

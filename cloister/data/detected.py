@@ -49,16 +49,22 @@ class Detected:
         Raises:
             DataError: The file is damaged, has no row, or was written meanwhile.
         """
-        names: tuple[str, ...] = ()
-        if self.form.kind in ("parquet", "arrow"):
-            names = next(
-                (tuple(row) for _, row in file_rows(self.path, "train", (), COMMAND, self.form)), ()
-            )
+        names = self.names() if self.form.kind in ("parquet", "arrow") else ()
         number = 0
         for number, row in file_rows(self.path, "train", names, COMMAND, self.form):
             yield number, row
         if not number:
             raise DataError(f"{self.path}: no records; give a file with at least one row")
+
+    def names(self) -> tuple[str, ...]:
+        """The columns of the first row, in order.
+
+        Raises:
+            DataError: The file is damaged, or has no row.
+        """
+        for _, row in file_rows(self.path, "train", (), COMMAND, self.form):
+            return tuple(row)
+        raise DataError(f"{self.path}: no records; give a file with at least one row")
 
     def __str__(self) -> str:
         told = [self.form.kind + (", gzip" if self.form.is_gzip else "")]

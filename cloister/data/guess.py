@@ -26,7 +26,10 @@ FEWEST_PER_LABEL = 2
 
 # Words that columns are called by, the surest first. Whole words of a name are compared.
 TEXTS = "text sentence content utterance note notes review body question comment description"
-LABELS = "label labels class category target intent sentiment department diagnosis topic y"
+LABELS = (
+    "label labels class category target intent sentiment department diagnosis topic verdict "
+    "outcome rating grade y"
+)
 PERSONS = "patient person customer client user subject member student employee speaker author mrn"
 SITES = "site hospital clinic institution centre center branch bank ward school office"
 # Code points of scripts that put no blank between words: Thai and Lao; Burmese; Khmer; Japanese

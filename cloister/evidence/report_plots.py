@@ -1,4 +1,4 @@
-"""The plots of an audit's report."""
+"""The plots of an audit report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAMED = 10
 
 
 def spending_plot(sites: Sequence[SpendingSeries]) -> Figure:
-    """ε spent by PLD over charged rounds, with each site's cap and what it still affords."""
+    """Plots ε spent by PLD over charged rounds, with each site's cap and remaining budget."""
     figure = Figure(figsize=(8.27, 4.2), layout="constrained")
     axes = figure.subplots()
     known = [one for one in sites if one.pld]
@@ -71,7 +71,7 @@ def spending_plot(sites: Sequence[SpendingSeries]) -> Figure:
 
 
 def conformance_plot(checks: Sequence[Mapping[str, Any]]) -> Figure:
-    """Where each check's figure lies between its limits."""
+    """Plots where each check's figure lies between its limits."""
     figure = Figure(figsize=(8.27, 0.6 + 0.24 * len(checks)), layout="constrained")
     axes = figure.subplots()
     axes.axvspan(0, 1, color="#e8f0e8")
@@ -91,7 +91,7 @@ def conformance_plot(checks: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def empirical_plot(audits: Sequence[Mapping[str, Any]]) -> Figure:
-    """Lower bounds that attacks gave, beside what is claimed."""
+    """Plots the lower bounds on ε that attacks gave, beside the claimed ε."""
     figure = Figure(figsize=(8.27, 0.9 + 0.5 * len(audits)), layout="constrained")
     axes = figure.subplots()
     for row, audit in enumerate(reversed(audits)):
@@ -106,7 +106,7 @@ def empirical_plot(audits: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _place(check: Mapping[str, Any]) -> float:
-    """0 at the least allowed, 1 at the most; what lies outside, at the plot's margin."""
+    """Returns a figure's place: 0 at its lower limit, 1 at its upper, else at the margin."""
     low, high, figure = check["low"], check["high"], check["figure"]
     if figure is None or math.isnan(figure):
         return 1.2

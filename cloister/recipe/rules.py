@@ -62,7 +62,8 @@ def _size_rules(recipe: Recipe) -> Rules:
         (
             batch > fewest,
             f"training.expected_batch_size: {batch} is above the {fewest} records declared "
-            "in data.public_records: a sample rate above 1; make the batch smaller",
+            "in data.public_records, so a record would be drawn with a probability above 1; set "
+            f"training.expected_batch_size to at most {fewest} (a quarter of it is a good start)",
         ),
         (
             steps > MOST_STEPS,
@@ -144,6 +145,11 @@ def _adapter_rules(recipe: Recipe) -> Rules:
             causal and recipe.model.layers is not None,
             "model.layers: given for a causal LM, whose words are read off the last layer's "
             "states: ended earlier it is no language model; leave it out",
+        ),
+        (
+            recipe.model.center is not None and recipe.task.records != "text",
+            f"model.center: given for {recipe.task.kind}; it is taken off the one vector of a "
+            "text, and here there is none; leave it out",
         ),
         (
             recipe.model.layers is not None and lora.top_layers > recipe.model.layers,

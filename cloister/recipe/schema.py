@@ -48,7 +48,9 @@ class StudyConfig:
             private sampling or noise.
     """
 
-    name: Annotated[str, Text(LONGEST_STUDY_NAME)] = "hospital-triage"
+    name: Annotated[str, Text(LONGEST_STUDY_NAME)] = field(
+        default="hospital-triage", metadata=called("title experiment")
+    )
     seed: Annotated[int, Between(0, LARGEST_INTEGER)] = field(
         default=0, metadata=called("random_seed random_state")
     )
@@ -77,8 +79,10 @@ class FederationConfig:
             `data.validation`, and keep the best adapter; absent: no early stopping.
     """
 
-    num_rounds: Rounds = field(default=30, metadata=called("rounds epochs"))
-    min_sites: Annotated[int, Between(1, MOST_SITES)] | None = None
+    num_rounds: Rounds = field(default=30, metadata=called("rounds num_server_rounds epochs"))
+    min_sites: Annotated[int, Between(1, MOST_SITES)] | None = field(
+        default=None, metadata=called("min_clients min_fit_clients min_available_clients")
+    )
     round_timeout: Seconds = 3600.0  # Flower's own default for one exchange
     absent_timeout: Seconds = 120.0
     evaluate_every: Rounds = 1

@@ -86,8 +86,8 @@ def _adapter_rules(recipe: Recipe, strategy: Own, traits: Traits) -> Rules:
         ),
         (
             lora.train == "b-moving" and "b-moving" not in traits.trains,
-            f'lora.train: "b-moving" sends A down to be moved, which {name} does not do; set "b", '
-            "or strategy.name = 'fedsvd'",
+            f'lora.train: "b-moving" needs a strategy that changes A between rounds, and {name} '
+            'does not; set lora.train = "b" or strategy.name = "fedsvd"',
         ),
         (
             bool(lora.ranks) and not traits.mixes_ranks,

@@ -33,20 +33,23 @@ ROLES = {
 }
 
 
-def new_recipe(task: TaskKind, source: Path | None, found: Guess | None) -> str:
+def new_recipe(
+    task: TaskKind, source: Path | None, found: Guess | None, test: Path | None = None
+) -> str:
     """The text of a recipe.
 
     Args:
         task: What is learnt.
         source: The file of training records; None: the recipe asks for one.
         found: What the file seems to hold; None without a file.
+        test: The file of public test records; None: the recipe asks for one.
 
     Returns:
-        TOML with comments. It is complete but for `data.test`, and for `data.train` without a file.
+        TOML with comments. It is complete but for the files that were not given.
     """
     sections = [_head(source), _study(source, task), _model(task, found), _task(task)]
     sections += [
-        _data(task, source, found),
+        _data(task, source, found, test),
         _training(task, found),
         _privacy(task, found),
         _rounds(),
@@ -114,7 +117,7 @@ kind = {_text(task)}
 """
 
 
-def _data(task: TaskKind, source: Path | None, found: Guess | None) -> str:
+def _data(task: TaskKind, source: Path | None, found: Guess | None, test: Path | None) -> str:
     lines = ["[data]"]
     if source is None:
         lines.append(
@@ -122,10 +125,13 @@ def _data(task: TaskKind, source: Path | None, found: Guess | None) -> str:
         )
     else:
         lines.append(f"train = {_text(str(source))}")
-    lines.append(
-        '# test = "test.jsonl"      # NEEDED: a PUBLIC file with the same columns; scores on it\n'
-        "#                          # are published. Or: --set data.test=test.jsonl"
-    )
+    if test is None:
+        lines.append(
+            '# test = "test.jsonl"      # NEEDED: a PUBLIC file with the same columns; scores on '
+            "it\n#                          # are published. Or: --set data.test=test.jsonl"
+        )
+    else:
+        lines.append(f"test = {_text(str(test))}   # PUBLIC: scores on it are published")
     roles = {
         "text": ("text", "label"),
         "tokens": ("tokens", "tags"),

@@ -46,13 +46,18 @@ def check_engine(recipe: Recipe, engine: Literal["local", "ray"]) -> None:
     """Refuses an engine that cannot run a study.
 
     Raises:
-        UsageError: Sites would run in several processes, and share noise, or need a task that
-            only this process has.
+        UsageError: Sites would run in several processes, and share noise, or have several
+            processes each, or need a task that only this process has.
     """
     if engine == "ray" and recipe.privacy.sharing(recipe.data.sites) is not None:
         raise UsageError(
             "privacy.noise: \"shared\" keeps each site's keys in its process, which Ray's workers "
             "are not; use --engine local"
+        )
+    if engine == "ray" and recipe.machine.processes:
+        raise UsageError(
+            f"machine.processes: {recipe.machine.processes} given with --engine ray, whose workers "
+            "would each start as many; use --engine local"
         )
     if engine == "ray" and is_of_this_process(recipe.task.kind):
         raise UsageError(

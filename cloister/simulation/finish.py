@@ -122,7 +122,7 @@ def _personal_scores(
 ) -> dict[str, float]:
     """Scores of sites' own adapters on the public test set, the mean over sites."""
     examples = workspace.encode(study.test)
-    tokens = study.recipe.machine.physical_batch_tokens
+    tokens = study.recipe.machine.plain_tokens
     rows = []
     for model in models:
         write_adapter(workspace.network, model)

@@ -190,6 +190,7 @@ class DeployedStudy:
             frozen_cache_gib=recipe.machine.frozen_cache_gib,
             device=recipe.machine.device,
             attention=recipe.machine.attention,
+            gradient_checkpointing=bool(recipe.machine.gradient_checkpointing),
         )
         if workspace.network.pooling is not None:
             note(run.path, "note", text=f"pooling: {workspace.network.pooling}")

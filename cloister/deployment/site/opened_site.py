@@ -112,6 +112,8 @@ def _loaded(file: SiteFile, recipe: Recipe, base: str) -> Workspace:
         frozen_cache_gib=file.machine.frozen_cache_gib,
         device=file.machine.device,
         attention=file.machine.attention,
+        processes=file.machine.processes,
+        gradient_checkpointing=bool(file.machine.gradient_checkpointing),
     )
 
 
