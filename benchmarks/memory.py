@@ -3,19 +3,22 @@
 `python -m benchmarks.memory private records` prints one process's peak in bytes.
 """
 
+import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 
 from benchmarks.figure import Figure
 from benchmarks.peft_steps import ATTENTION, LINEAR
+from benchmarks.random_llama import Size, units_of, workspace_of
+from cloister.models.checkpointing import CheckpointedLayers
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.tasks.config import TaskConfig
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks, plain_gradient_sum
-from cloister.training.shapes import candidates
+from cloister.training.shapes import BatchShapes, candidates
 from cloister.training.synthetic_batches import SyntheticBatches
 from cloister.training.units import singles
 from cloister.training.workspace import open_workspace
@@ -25,8 +28,14 @@ WORKS = {
     "records": (ATTENTION, 8, 512, 32, 1.1),
     "parameters": (LINEAR, 128, 64, 16, 2.5),
 }
+# Checkpointing: a Llama of 16 layers of 512 units in one pass, and what it may be of keeping all.
+AGAIN = Size("16 layers of 512 units", 512, 16, 8, 8, 1408, 4096, 4, 256, 8)
+AGAIN_MOST = 0.65
+# glibc keeps freed blocks below this for later ones; without it a peak shows what was ever in use.
+EXACT = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 NAMES = {"records": "512 records, q,v", "parameters": "5.3 million trained, 64 x 16"}
 TOKENS = 1024  # of a pass
+NO_VARIABLES: Mapping[str, str] = {}
 
 
 def figures() -> Iterator[Figure]:
@@ -35,11 +44,18 @@ def figures() -> Iterator[Figure]:
         plain, private = (_peak_of(kind, work) for kind in ("plain", "private"))
         print(f"peak memory, {NAMES[work]}: plain {plain >> 20} MiB, private {private >> 20} MiB")
         yield Figure(f"peak memory over plain, {NAMES[work]}", private / plain, most, "at most")
+    kept, again = (_peak_of(kind, "llama", EXACT) for kind in ("kept", "again"))
+    about = f"{AGAIN.name}, {AGAIN.records} x {AGAIN.tokens}"
+    print(f"peak memory, {about}: kept {kept >> 20} MiB, computed again {again >> 20} MiB")
+    yield Figure(f"peak memory of checkpointing, {about}", again / kept, AGAIN_MOST, "at most")
 
 
-def _peak_of(kind: str, work: str) -> int:
+def _peak_of(kind: str, work: str, variables: Mapping[str, str] = NO_VARIABLES) -> int:
     command = [sys.executable, "-m", "benchmarks.memory", kind, work]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, env={**os.environ, **variables}
+    )
+    return int(done.stdout)
 
 
 def _train(kind: str, work: str) -> None:
@@ -57,6 +73,20 @@ def _train(kind: str, work: str) -> None:
             clipped_gradient_sum(network, task, units, 1.0, candidates(tokens, TOKENS))
 
 
+def _train_llama(kind: str) -> None:
+    torch.set_num_threads(1)
+    workspace = workspace_of(AGAIN, "cpu", torch.float32)
+    network = workspace.network
+    if kind == "again":
+        network.checkpoints = CheckpointedLayers(network.backbone, AGAIN.layers)
+    shapes = BatchShapes(((AGAIN.tokens, (AGAIN.records,)),))
+    with per_record_hooks(network):
+        clipped_gradient_sum(network, workspace.task, units_of(workspace, AGAIN), 1.0, shapes)
+
+
 if __name__ == "__main__":
-    _train(*sys.argv[1:])
+    if sys.argv[2] == "llama":
+        _train_llama(sys.argv[1])
+    else:
+        _train(*sys.argv[1:])
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)

@@ -73,6 +73,8 @@ CONFINED = {
     "prometheus_client": {"dashboard"},
     "markupsafe": {"dashboard"},
     "fastapi": {"dashboard"},
+    "py3langid": {"data"},
+    "datasketch": {"data"},
 }
 # What only training, and what reads its data, may load: half a gigabyte and seconds a process.
 HEAVY = {

@@ -58,6 +58,7 @@ def audited_site(recipe: Recipe, persons: int, each: int) -> AuditedSite:
         frozen_cache_gib=recipe.machine.frozen_cache_gib,
         device=recipe.machine.device,
         attention=recipe.machine.attention,
+        gradient_checkpointing=bool(recipe.machine.gradient_checkpointing),
     )
     plan, _ = next(plans_by_size(recipe))
     shapes = tuple(sorted(workspace.sent.shapes.items()))

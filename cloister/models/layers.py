@@ -1,9 +1,13 @@
-"""A base's layers: the list of its blocks, and a base that ends after some of them."""
+"""A base's layers: the list of its blocks, a base that ends after some of them, and their cache."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
+from inspect import signature
 from typing import Any
 
+from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -32,7 +36,7 @@ def layer_list(network: nn.Module, count: int) -> tuple[str, nn.ModuleList] | No
 
 
 def end_after(model: PreTrainedModel, layers: int) -> None:
-    """Takes away what lies above a base's first layers; a final norm of its own stays.
+    """Removes the layers above a base's first ones; a final norm of its own stays.
 
     Args:
         model: The base, before it gets adapters; of its layers and configuration the rest goes.
@@ -56,3 +60,20 @@ def end_after(model: PreTrainedModel, layers: int) -> None:
     setattr(parent, name.rpartition(".")[2], blocks[:layers])
     # Forward passes count by it, and so do `lora.top_layers` and what is kept of frozen layers.
     config.num_hidden_layers = layers
+
+
+def without_cache(backbone: nn.Module) -> dict[str, bool]:
+    """Keywords of a forward pass that keep a decoder from copying its keys and values for another.
+
+    A layer that is computed again would add its own to that cache twice.
+
+    Args:
+        backbone: The base, with or without adapters.
+    """
+    base = backbone.get_base_model() if isinstance(backbone, PeftModel) else backbone
+    return {"use_cache": False} if _takes_cache(type(base).forward) else {}
+
+
+@lru_cache(maxsize=64)
+def _takes_cache(forward: Callable[..., object]) -> bool:
+    return "use_cache" in signature(forward).parameters

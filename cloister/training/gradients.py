@@ -13,8 +13,8 @@ BatchShapes: B rows of a pass, U units.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 
 import torch
 from opacus.grad_sample import GradSampleHooks
@@ -38,6 +38,11 @@ from cloister.training.units import UnitExamples
 # has passed: 256 MiB hold 200 units of 300,000 parameters. Moves time and memory only.
 SUMS_BYTES = 2**28
 
+# `clipped_gradient_sum`, or what gives the same bits (`training.team`).
+Summing = Callable[
+    [Network, Task, Sequence[UnitExamples], float, BatchShapes, float | None], ClippedSum
+]
+
 
 @contextmanager
 def per_record_hooks(network: Network) -> Iterator[None]:
@@ -60,12 +65,35 @@ def opacus_hooks(network: Network) -> Iterator[None]:
     """The same by Opacus' hooks (Yousefpour et al. 2021, arXiv:2109.12298), for any module."""
     hooks = GradSampleHooks(network, loss_reduction="sum")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), seen_once(network, hooks):
             # Nothing below the lowest adapter needs gradients, so its input asks for none.
             warnings.filterwarnings("ignore", message="Full backward hook is firing")
             yield
     finally:
         hooks.remove_hooks()
+
+
+@contextmanager
+def seen_once(network: Network, hooks: GradSampleHooks) -> Iterator[None]:
+    """Keeps the hooks from noting a layer's inputs a second time where it is computed again."""
+
+    @contextmanager
+    def unseen() -> Iterator[None]:
+        hooks.disable_hooks()
+        try:
+            yield
+        finally:
+            hooks.enable_hooks()
+
+    layers = network.checkpoints
+    if layers is None:
+        yield
+        return
+    layers.while_again = unseen
+    try:
+        yield
+    finally:
+        layers.while_again = nullcontext
 
 
 def clipped_gradient_sum(

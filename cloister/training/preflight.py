@@ -6,9 +6,10 @@ records showed, on the very network that will train:
 
 0. each module that trains is called once for each batch, with the records as its input's rows;
 1. where frozen layers are kept and skipped, the logits stay the same;
-2. each trained parameter's per-record gradient equals that of the record alone, by plain autograd;
-3. frozen parameters get no gradient;
-4. one noiseless step moves every trained tensor, and no other.
+2. where activations are computed again, gradients have the bits of those where they are kept;
+3. each trained parameter's per-record gradient equals that of the record alone, by plain autograd;
+4. frozen parameters get no gradient;
+5. one noiseless step moves every trained tensor, and no other.
 
 That companions do not change a record's gradient by one bit is shown by `training.proof`.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,23 +28,30 @@ from cloister.errors import PreflightError
 from cloister.models.network import Network, adapter_name, trained_parameters
 from cloister.models.prefix_check import TOLERANCE, coarsest, prefix_problem
 from cloister.models.token_head import hidden_states
-from cloister.privacy.products import of_unit
+from cloister.privacy.products import Gradient, of_unit, whole
 from cloister.seeds import child_seed
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.task import Example, Task
 from cloister.training.gradients import per_record_hooks
 from cloister.training.record_losses import record_losses
+from cloister.training.unchanged import checksums, restored
 
 # B starts at zero, where A's gradient vanishes; the check runs from a start moved by this much,
 # the deviation with which transformers starts weights.
 PERTURBATION = 0.02
 
+# Tokens of the records whose activations are kept for comparison: enough for every kernel's inner
+# loops, and little beside a base (2 records of a 7B base in float32: 1 GB).
+KEPT_TOKENS = 64
+
+# What networks raise whose gradients cannot be computed record by record.
+_CANNOT = (RuntimeError, ValueError, NotImplementedError, AttributeError, TypeError)
 # Modules whose output for one record depends on the others or on earlier batches.
 _BATCH_DEPENDENT = (nn.modules.batchnorm._BatchNorm,)
 
 
 def preflight(network: Network, task: Task, examples: Sequence[Example]) -> None:
-    """Checks a network before its first private step; leaves it as it was.
+    """Checks a network before its first private step; one that passes is left as it was.
 
     Args:
         network: With its trained names set.
@@ -56,18 +65,13 @@ def preflight(network: Network, task: Task, examples: Sequence[Example]) -> None
     trained = dict(trained_parameters(network))
     if not trained:
         raise PreflightError("preflight: nothing is trained; check the [lora] section")
-    before = {name: p.detach().clone() for name, p in network.named_parameters()}
-    try:
+    with restored(network):
         _perturb(trained)
         _check_calls(network, task, examples[:2])
         _check_prefix(network, task, examples[:2])
+        _check_again(network, task, examples[:2], trained)
         _check_gradients(network, task, examples[:2], trained)
         _check_step(network, task, examples[:2])
-    finally:
-        with torch.no_grad():
-            for name, parameter in network.named_parameters():
-                parameter.copy_(before[name])
-                parameter.grad = None
 
 
 def refuse_known(network: Network) -> None:
@@ -189,14 +193,61 @@ def _check_prefix(network: Network, task: Task, examples: Sequence[Example]) -> 
         raise PreflightError(f"preflight: {problem}; set machine.frozen_cache_gib = 0")
 
 
+def _check_again(
+    network: Network, task: Task, examples: Sequence[Example], trained: dict[str, nn.Parameter]
+) -> None:
+    """Compares gradients with activations computed again to those with activations kept.
+
+    Of the last tokens of each record, as what is kept of long ones may not fit.
+    """
+    if network.checkpoints is None:
+        return
+    short = [_last(example, KEPT_TOKENS) for example in examples]
+    with network.checkpoints.off():
+        kept = _record_gradients(network, task, short, trained)
+    remedy = "set machine.gradient_checkpointing = false"
+    try:
+        again = _record_gradients(network, task, short, trained)
+    except _CANNOT as error:
+        raise PreflightError(
+            "preflight: this base's activations cannot be computed again "
+            f"({str(error).splitlines()[0]}); {remedy}"
+        ) from error
+    for name, one in again.items():
+        other = kept[name]
+        if one is None or other is None:  # said better below
+            continue
+        if not torch.equal(whole(one), whole(other)):
+            raise PreflightError(
+                f"preflight: {name}: a record's gradient is another where activations are computed "
+                f"again; {remedy}"
+            )
+
+
+def _last(example: Example, tokens: int) -> Example:
+    target = example.target
+    return replace(
+        example,
+        input_ids=example.input_ids[-tokens:],
+        target=target[-tokens:] if isinstance(target, tuple) else target,
+        rejected=None,
+    )
+
+
+def _record_gradients(
+    network: Network, task: Task, examples: Sequence[Example], trained: dict[str, nn.Parameter]
+) -> dict[str, Gradient | None]:
+    with per_record_hooks(network):
+        _losses(network, task, examples).sum().backward()
+        return {name: getattr(p, "grad_sample", None) for name, p in trained.items()}
+
+
 def _check_gradients(
     network: Network, task: Task, examples: Sequence[Example], trained: dict[str, nn.Parameter]
 ) -> None:
     try:
-        with per_record_hooks(network):
-            _losses(network, task, examples).sum().backward()
-            per_record = {n: getattr(p, "grad_sample", None) for n, p in trained.items()}
-    except (RuntimeError, ValueError, NotImplementedError, AttributeError, TypeError) as error:
+        per_record = _record_gradients(network, task, examples, trained)
+    except _CANNOT as error:
         raise PreflightError(
             "preflight: per-record gradients cannot be computed for this model "
             f"({str(error).splitlines()[0]}); choose other lora.target_modules"
@@ -208,28 +259,35 @@ def _check_gradients(
         network.zero_grad(set_to_none=True)
         _losses(network, task, [example]).sum().backward()
         alone = {n: p.grad for n, p in trained.items()}
-        whole = sum(float(g.float().square().sum()) for g in alone.values() if g is not None) ** 0.5
+        length = (
+            sum(float(g.float().square().sum()) for g in alone.values() if g is not None) ** 0.5
+        )
         for name, expected in alone.items():
             found = per_record[name]
             if found is None or expected is None:
                 raise PreflightError(f"preflight: {name} gets no gradient; freeze it or mend it")
             difference = float((of_unit(found, index).float() - expected.float()).norm())
-            if not difference <= TOLERANCE[coarsest(network)] * whole:
+            if not difference <= TOLERANCE[coarsest(network)] * length:
                 raise PreflightError(
                     f"preflight: {name}: a record's gradient among others is off by "
-                    f"{difference:.3g} from its gradient alone (norm {whole:.3g}); this model's "
+                    f"{difference:.3g} from its gradient alone (norm {length:.3g}); this model's "
                     "records are not independent, so its privacy cannot be shown"
                 )
 
 
 def _check_step(network: Network, task: Task, examples: Sequence[Example]) -> None:
-    before = {name: p.detach().clone() for name, p in network.named_parameters()}
     trained = [p for _, p in trained_parameters(network)]
+    before = [p.detach().clone() for p in trained]
+    frozen = checksums(network)
     network.zero_grad(set_to_none=True)
     _losses(network, task, examples).sum().backward()
     torch.optim.SGD(trained, lr=1.0).step()
-    for name, parameter in network.named_parameters():
-        moved = not torch.equal(parameter, before[name])
-        if moved != parameter.requires_grad:
-            is_but = "trained but did not move" if parameter.requires_grad else "frozen but moved"
-            raise PreflightError(f"preflight: {adapter_name(name)} is {is_but} in one step")
+    for (name, parameter), old in zip(trained_parameters(network), before, strict=True):
+        if torch.equal(parameter, old):
+            raise PreflightError(f"preflight: {name} is trained but did not move in one step")
+    for name, found in checksums(network).items():
+        if found != frozen[name]:
+            raise PreflightError(
+                f"preflight: {adapter_name(name)} is frozen but moved in one step: it shares its "
+                "values with what trains; choose other lora.target_modules, or another base"
+            )
