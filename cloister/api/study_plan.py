@@ -55,15 +55,15 @@ class StudyPlan:
             (
                 "Promised",
                 f": whoever sees {_seen(first)} ({first['against']})\nand tests whether any one "
-                f"{first['unit']} was in the site's data: a test that accuses "
-                f"{FALSE_POSITIVES:.0%} of those who were not\nfinds at most {reached:.0%} of "
-                "those who were, whatever else its maker knows.",
+                f"{first['unit']} was in the site's data: a test that wrongly accuses "
+                f"{FALSE_POSITIVES:.0%} of the {first['unit']}s\nthat were not finds at most "
+                f"{reached:.0%} of those that were, whatever else its maker knows.",
             ),
             (
                 "Not promised",
-                ": that nothing is learnt about groups (above), that a fact which holds for many "
-                "stays hidden,\nor anything about who holds records at several sites (their ε add "
-                "up), labels, test data, and this recipe.",
+                ": the same ε for groups of records (above); that facts about many people stay "
+                "hidden; one ε for\na person with records at several sites (their ε add up); or "
+                "anything about labels, test data and this recipe.",
             ),
         ]
 
@@ -84,12 +84,12 @@ def plan_study(recipe: Recipe) -> StudyPlan:
         RefusedError: No noise meets the target.
     """
     from cloister.recipe import warnings
-    from cloister.simulation.planning import plans_by_size, why_uncounted
+    from cloister.simulation.planning import noised_parameters, plans_by_size
 
     if not recipe.privacy.enabled:
         raise UsageError("privacy.enabled: false given; there is nothing to plan without privacy")
-    plans = [_facts(recipe, count, made) for made, count in plans_by_size(recipe)]
-    uncounted = why_uncounted(recipe)
+    parameters, uncounted = noised_parameters(recipe)
+    plans = [_facts(recipe, count, made, parameters) for made, count in plans_by_size(recipe)]
     notes = [
         *warnings(recipe),
         *(note for facts in plans for note in facts.pop("warnings")),
@@ -98,13 +98,12 @@ def plan_study(recipe: Recipe) -> StudyPlan:
     return StudyPlan(recipe.digest(), tuple(plans), tuple(notes))
 
 
-def _facts(study: Recipe, sites: int, made: Plan) -> dict[str, Any]:
+def _facts(study: Recipe, sites: int, made: Plan, parameters: int | None) -> dict[str, Any]:
     from cloister.canonical import json_number
     from cloister.ledger.stated import of_plan
     from cloister.privacy import adversaries
     from cloister.privacy.accounting import cross_check, group_epsilon, true_positive_rate
     from cloister.privacy.noise_to_signal import noise_over_signal
-    from cloister.simulation.planning import trained_parameters
 
     whole = made.event(made.num_rounds * made.local_steps)
     checked = cross_check([whole], made.delta) if made.is_private else made.epsilon_after(1)
@@ -143,7 +142,6 @@ def _facts(study: Recipe, sites: int, made: Plan) -> dict[str, Any]:
         facts["epsilon_of_records"] = {
             k: json_number(group_epsilon([whole], made.delta, k)) for k in GROUPS
         }
-    parameters = trained_parameters(study)
     if parameters is not None:
         ratio = noise_over_signal(made, parameters, study.data.sites)
         facts |= {"parameters": parameters, "noise_over_signal": ratio}
@@ -175,7 +173,7 @@ def _site_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if "epsilon_of_records" in facts:
         groups = facts["epsilon_of_records"].items()
         prices = "  ".join(f"{k}: {shown(e, PLACES)}" for k, e in groups)
-        lines.append(f"ε for a person with so many records at the site: {prices}")
+        lines.append(f"ε for a person, by how many records they have at the site: {prices}")
     if "parameters" in facts:
         lines.append(
             f"{facts['parameters']:,} noised parameters; one step's noise over the longest "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # Bytes of a megabyte, as disks and networks count.
 MEGABYTE = 1e6
+# Swept fields whose settings are kept on one line: two take about 40 of a terminal's 80 columns.
+MOST_WHOLE = 3
 
 
 def compare(
@@ -51,7 +53,7 @@ def draw(found: Comparison, out: Path) -> None:
 
 
 def show(found: Comparison, picture: Path | None) -> None:
-    """Prints the table, and what makes it less than it seems."""
+    """Prints the table, and warnings on what makes runs hard to compare."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -65,12 +67,15 @@ def show(found: Comparison, picture: Path | None) -> None:
         "seeds",
         f"test {found.metric}",
         "untrained",
-        "ε promised",
+        "ε",
         "MB sent",
         "seconds",
     )
     for name in columns:
-        table.add_column(name, justify="left" if name in (columns[0], columns[4]) else "right")
+        # A setting such as `privacy.epsilon 3` is read as one word: other columns give way.
+        is_whole = name == columns[0] and len(found.fields) < MOST_WHOLE
+        justify: Literal["left", "right"] = "left" if name in (columns[0], columns[4]) else "right"
+        table.add_column(name, justify=justify, no_wrap=is_whole, overflow="fold")
     for group in found.groups:
         table.add_row(*_cells(group))
     console.print(table)

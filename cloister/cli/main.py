@@ -16,6 +16,7 @@ from cloister.cli import (
     audit,
     compare,
     dashboard,
+    data,
     environment,
     epsilon,
     evaluate,
@@ -58,6 +59,7 @@ app.command("export")(export.export)
 app.command("dashboard")(dashboard.dashboard)
 app.command("bundle")(offline.bundle)
 app.command("env")(environment.environment)
+app.add_typer(data.app, name="data")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(audit.app, name="audit")
 app.add_typer(site.app, name="site")
@@ -68,7 +70,7 @@ app.add_typer(runs.app, name="run")
 
 @cache
 def command_line() -> click.Command:
-    """The whole command line as click has it."""
+    """Returns the whole command line as a click command."""
     return restore(typer.main.get_command(app))
 
 
@@ -89,7 +91,7 @@ def _root(
         help="Print the version and end.",
     ),
 ) -> None:
-    """Options that stand before any command."""
+    """Options that come before any command."""
 
 
 def main() -> None:
@@ -100,7 +102,7 @@ def main() -> None:
 
 
 def of_system(error: OSError) -> CloisterError:
-    """What the operating system refused, as an error of ours."""
+    """Turns an error of the operating system into one with our exit code."""
     if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
         return NetworkError(f"the connection failed ({error}); see whether the peer is there")
     return bad_file(error)

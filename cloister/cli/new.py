@@ -10,6 +10,9 @@ import typer
 
 from cloister.errors import UsageError
 
+# Columns of a file that a message lists; more would fill the terminal.
+MOST_SHOWN = 12
+
 
 class TaskName(StrEnum):
     """Kinds of task."""
@@ -24,7 +27,14 @@ def new(
         TaskName | None, typer.Argument(help="What is learnt. Absent: as --data's columns say.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Training records: JSONL, JSON, CSV or Parquet.")
+        Path | None, typer.Option(help="Training records: a data file of any format.")
+    ] = None,
+    test: Annotated[
+        Path | None,
+        typer.Option(
+            help="PUBLIC test records, in a file with the same columns; scores on them are "
+            "published. Absent: the recipe asks for one."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The recipe's file, a new one. Absent: DATA.toml.")
@@ -33,10 +43,10 @@ def new(
     """Write a commented recipe to begin with.
 
     Columns of texts, labels, words, tags, conversations, persons and sites are guessed from the
-    file's names and first rows. The recipe says what was guessed; correct it, name a public test
-    file in it, and run it. Nothing is written over.
+    file's names and first rows. The guess is printed and stands in the recipe; correct it there,
+    then run the recipe. An existing file is never overwritten.
 
-    Example: cloister new --data notes.csv --out study.toml
+    Example: cloister new --data notes.csv --test public.csv --out study.toml
     """
     from cloister.data.guess import guess
     from cloister.recipe.template import kind_of_task, new_recipe
@@ -50,7 +60,7 @@ def new(
     )
     kind = task.value if task is not None else kind_of_task(found) if found is not None else None
     if kind is None or (found is not None and found.kind is None):
-        columns = ", ".join(found.names[:12]) if found is not None else ""
+        columns = ", ".join(found.names[:MOST_SHOWN]) if found is not None else ""
         raise UsageError(
             f"{data}: its columns ({columns}) fit no task{f' {kind}' if kind else ''}; a text and "
             "a label, words and tags (lists), or messages (role, content) are needed: rename or "
@@ -59,9 +69,19 @@ def new(
     target = out or Path(f"{data.stem if data is not None else kind}.toml")
     try:
         with target.open("x", encoding="utf-8") as file:
-            file.write(new_recipe(kind, data, found))
+            file.write(new_recipe(kind, data, found, test))
     except FileExistsError:
         raise UsageError(
             f"{target}: exists already and is not written over; give another --out"
         ) from None
-    typer.echo(f"{target} written; name a public test file in it, then: cloister simulate {target}")
+    if found is not None:
+        typer.echo(
+            f"guessed: {', '.join(f'{role} = {name}' for role, name in found.columns.items())} "
+            f"(columns: {', '.join(found.names[:MOST_SHOWN])}); correct [data] in {target} if wrong"
+        )
+    needed = [
+        *([] if data is not None else ["the training file"]),
+        *([] if test is not None else ["a public test file"]),
+    ]
+    first = f"name {' and '.join(needed)} in it, then: " if needed else "now: "
+    typer.echo(f"{target} written; {first}cloister simulate {target}")

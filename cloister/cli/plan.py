@@ -44,7 +44,9 @@ def plan(
     if layers is not None:
         _layers(read_recipe(recipe, assignments or []), layers, as_json)
         return
-    found = plan_study(read_recipe(recipe, assignments or []))
+    study = read_recipe(recipe, assignments or [])
+    typer.echo("… solving for the noise; reading the public data and the base", err=True)
+    found = plan_study(study)
     if as_json:
         typer.echo(json.dumps(found.to_json()))
         return

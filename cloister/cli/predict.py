@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,7 +28,7 @@ def predict(
     ],
     data: Annotated[
         Path | None,
-        typer.Option(help="Records to predict for: JSONL, JSON, CSV or Parquet, without labels."),
+        typer.Option(help="Records to predict for: any format of a data file, without labels."),
     ] = None,
     text: Annotated[
         list[str] | None, typer.Option(help="A text to predict for; may be repeated.")
@@ -34,10 +36,14 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     out: Annotated[
         Path | None,
-        typer.Option(help="Write predictions there, one JSON object a line, in the file's order."),
+        typer.Option(
+            help="Write predictions there, in the file's order: one JSON object a line, or, where "
+            "the name ends in .csv and the task is sequence-classification, a table."
+        ),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or cuda:N. Absent: the GPU where there is one.")
+        str | None,
+        typer.Option(help="cpu, cuda, cuda:N or mps. Absent: the CUDA GPU where there is one."),
     ] = None,
     base: Annotated[
         str | None,
@@ -47,7 +53,8 @@ def predict(
     """Predict labels, entities or replies for records of your own.
 
     The columns are named as the training's were. A text of a token classifier is cut into words at
-    its spaces; a text for a chat is one turn of the user.
+    its spaces; a text for a chat is one turn of the user. `is_cut` says that a text was longer than
+    the study's task.max_length, so that its end was not read.
 
     Example: cloister predict runs/bank --text "my card was stolen" --text "wrong PIN"
     """
@@ -62,11 +69,19 @@ def predict(
     # What can be wrong with the records is said before the base is loaded, which takes longest.
     about = about_adapter(adapter)
     records = about.task.records
+    as_table = out is not None and out.suffix.lower() == ".csv"
+    if as_table and records != "text":
+        raise UsageError(
+            f"--out {out}: predictions of {about.task.kind} do not fit a table; name a .jsonl file"
+        )
     inputs = list(text or []) if data is None else read_unlabelled(data, records, about.data)
+    typer.echo("… loading the base model", err=True)
     model = load(adapter, device, base=base)
+    if data is not None:
+        typer.echo(f"… predicting for {len(inputs):,} records", err=True)
     predictions = model.predict(inputs)
     if out is not None:
-        _write(out, predictions)
+        _write(out, _table(predictions) if as_table else _lines(predictions))
     if as_json:
         document = {
             "adapter": str(adapter_folder(adapter)),
@@ -80,13 +95,31 @@ def predict(
         typer.echo(f"{len(predictions)} predictions: {out}", err=True)
 
 
-def _write(out: Path, predictions: Sequence[Prediction]) -> None:
+def _lines(predictions: Sequence[Prediction]) -> str:
+    return "".join(json.dumps(one.to_json(), ensure_ascii=False) + "\n" for one in predictions)
+
+
+def _table(predictions: Sequence[Prediction]) -> str:
+    """CSV: the label, whether the text was cut, and each label's probability, a row an input."""
+    from cloister.serving.predictions import Classified
+
+    rows = [one for one in predictions if isinstance(one, Classified)]
+    names = list(rows[0].probabilities) if rows else []
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["label", "is_cut", *(f"probability of {name}" for name in names)])
+    for one in rows:
+        shares = [f"{one.probabilities[name]:.6f}" for name in names]
+        writer.writerow([one.label, str(one.is_cut).lower(), *shares])
+    return text.getvalue()
+
+
+def _write(out: Path, text: str) -> None:
     """Writes a file that its owner alone may read: predictions tell of records."""
     from cloister.files import bad_file, write_whole
 
-    lines = (json.dumps(one.to_json(), ensure_ascii=False) + "\n" for one in predictions)
     try:
-        write_whole(out, "".join(lines).encode(), 0o600)
+        write_whole(out, text.encode(), 0o600)
     except (OSError, ValueError) as error:
         raise bad_file(error, "written") from error
 

@@ -192,7 +192,7 @@ def simulate(
 
 
 def _dry_run(study: Recipe, display: Display, as_json: bool) -> None:
-    """Prepares a study, and says what it comes to before its first round."""
+    """Prepares a study and prints its promises and sizes, without a round."""
     from cloister.simulation.dry_run import dry_run
     from cloister.simulation.run import Events
 
@@ -213,14 +213,14 @@ def _dry_run(study: Recipe, display: Display, as_json: bool) -> None:
     for site, promise in checked.promises.items():
         typer.echo(f"{site}: {promise}")
     typer.echo(
-        f"{checked.parameters:,} parameters travel; {checked.test_records:,} test records; "
-        f"{len(checked.labels)} labels; base {checked.base_sha256[:16]}…"
+        f"{checked.parameters:,} parameters are trained and sent; {checked.test_records:,} test "
+        f"records; {len(checked.labels)} labels; base {checked.base_sha256[:16]}…"
     )
     typer.echo("The study can run. Nothing was trained, charged or kept.")
 
 
 def _after_resume(folder: Path, closed_rounds: int) -> str:
-    """What to do about a run that cannot go on as its recipe says."""
+    """Returns the remedy for a run that cannot be resumed as its recipe says."""
     recipe = f"a resumed run keeps its own recipe, {folder / 'recipe.toml'}; "
     if closed_rounds:
         return recipe + (

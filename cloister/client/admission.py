@@ -20,6 +20,7 @@ from cloister.ledger.charge import Charge
 from cloister.privacy.accounting import cross_check
 from cloister.privacy.plan import Plan
 from cloister.training.config import TrainingConfig
+from cloister.training.joining import join
 from cloister.training.proof import Proof, proven
 from cloister.training.shapes import BatchShapes, one_by_one
 from cloister.training.workspace import Workspace
@@ -50,6 +51,16 @@ class Admitted:
     period: float = 0.0
     silent: int = 0
 
+    def gather(self) -> None:
+        """Has every process of `machine.processes` at hand, shown to compute alike; see `join`.
+
+        Raises:
+            RefusedError: One cannot be had.
+        """
+        if self.shapes is not None:
+            limit = self.site.policy.accept.max_adapter_value
+            join(self.workspace, self.plan, self.site.training, self.shapes, limit)
+
     def sent_in(self, number: int) -> Shapes:
         """Names and shapes of what leaves in a round."""
         names = self.workspace.trained_in_round(self.site.training, number) - self.workspace.kept
@@ -75,6 +86,7 @@ def admit(site: Site, workspace: Workspace, prove: Prove = _proven) -> Admitted:
             unit's.
         BudgetError: The budget does not cover one round of it.
         PreflightError: The study's per-record gradients are not exact here.
+        RefusedError: A process of `machine.processes` cannot be had, or computes otherwise.
 
     Guarantees:
         A function of plan, policy, base, ledger and machine. Nothing is charged, and the proof,
@@ -95,7 +107,9 @@ def admit(site: Site, workspace: Workspace, prove: Prove = _proven) -> Admitted:
     site.ledger.check(
         Charge(study=site.study, round=1, plan=plan, request="", is_private=is_private)
     )
-    return Admitted(site, workspace, plan, _shapes(site, workspace, plan, prove))
+    admitted = Admitted(site, workspace, plan, _shapes(site, workspace, plan, prove))
+    admitted.gather()
+    return admitted
 
 
 def _shapes(site: Site, workspace: Workspace, plan: Plan, prove: Prove) -> BatchShapes | None:

@@ -172,6 +172,7 @@ def _key(admitted: Admitted, recipe: Recipe) -> str:
         "task": asdict(recipe.task),
         "largest": [most_characters(recipe.task.max_length), most_turns(recipe.task.max_length)],
         "training": asdict(site.training),
+        **({"processes": workspace.team.processes} if workspace.team is not None else {}),
         "shapes": admitted.shapes.to_json() if admitted.shapes else None,
         "plan": [plan.public_records, plan.expected_batch_size, plan.max_records, plan.unit],
     }
@@ -230,6 +231,7 @@ def _step_seconds(admitted: Admitted, longest: list[Example], count: int) -> flo
             site.training,
             entropy=OsEntropy(),
             shapes=admitted.shapes,
+            summing=workspace.summing,
         )
     else:
         memory = OptimizerMemory.empty(site.training, workspace.start.shapes)
@@ -244,6 +246,7 @@ def _step_seconds(admitted: Admitted, longest: list[Example], count: int) -> flo
             entropy=OsEntropy(),
             rank=site.rank,
             shapes=admitted.shapes,
+            summing=workspace.summing,
             memory=memory,
         )
         if site.optimizer is not None:  # a round writes as many bytes as this

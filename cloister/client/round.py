@@ -53,7 +53,8 @@ def run_round(admitted: Admitted, request: RoundRequest, on_step: OnStep) -> Rou
 
     Raises:
         RefusedError: The question is about another study, a round outside the plan, or holds what
-            the policy does not accept; nothing was charged.
+            the policy does not accept; or a process of `machine.processes` cannot be had; nothing
+            was charged.
         AdapterFormatError: The question is not of the study's shapes; nothing was charged.
         BudgetError: The site's budget does not cover the round; nothing was charged.
         LedgerError: The charge could not be written, and nothing was drawn; or the ledger lacks an
@@ -85,6 +86,7 @@ def run_round(admitted: Admitted, request: RoundRequest, on_step: OnStep) -> Rou
     if request.step is not Step.TRAIN:
         raise RefusedError(f"{request.step} was asked; this plan's noise is the site's own")
     begin = _decoded(admitted, request)
+    _gather(admitted, request)
     entropy = site.entropy(plan, request.round)
     granted = site.ledger.reserve(_charge(admitted, request, entropy, request.adapter))
     if isinstance(granted, Released):
@@ -102,6 +104,12 @@ def _check_length(site: Site, request: RoundRequest) -> None:
             f"accept.max_message_bytes: a message of {len(request.adapter)} bytes; at most {limit} "
             "are taken"
         )
+
+
+def _gather(admitted: Admitted, request: RoundRequest) -> None:
+    """Has all processes at hand for a round that is to be trained; one that was charged is not."""
+    if not admitted.site.ledger.has_charged(admitted.site.study, request.round):
+        admitted.gather()
 
 
 @dataclass(frozen=True)
@@ -157,6 +165,7 @@ def _trained(admitted: Admitted, begin: _Begin, entropy: Entropy, on_step: OnSte
         entropy=entropy,
         shapes=admitted.shapes,
         most_value=site.policy.accept.max_adapter_value if admitted.plan.is_private else None,
+        summing=workspace.summing,
         rank=site.rank,
         center=filled(cut(center, site.rank), center.shapes),
         memory=begin.memory,
@@ -189,6 +198,7 @@ def _answer_secure(admitted: Admitted, request: RoundRequest, on_step: OnStep) -
     if request.step is Step.MASK:
         start = decode(request.adapter, workspace.whole.shapes)
         _check_values(site, start)
+        _gather(admitted, request)
 
     def gradient() -> NDArray[np.int64]:
         workspace.train_names(workspace.trained_in_round(site.training, request.round))
@@ -201,6 +211,7 @@ def _answer_secure(admitted: Admitted, request: RoundRequest, on_step: OnStep) -
             site.training,
             entropy=entropy,
             shapes=admitted.shapes,
+            summing=workspace.summing,
             on_step=on_step,
         )
 

@@ -59,6 +59,7 @@ labels = ["cardiology", "dermatology", "orthopaedics"]  # all that may occur; a 
 # [machine]                 # of this computer; no study asks for it, and no result depends on it
 # device = "auto"           # cpu, cuda, cuda:1 or mps; auto: the GPU where torch can use one
 # frozen_cache_gib = 4.0        # memory for what the frozen layers give
+# processes = 1                 # that train together, each on a CUDA GPU of its own
 # gradient_checkpointing = false  # true: less memory, about a third more time
 """
 )
@@ -93,7 +94,7 @@ class SiteConfig:
 
     Attributes:
         name: The site's, in every study.
-        data: Its records: a JSONL, CSV or Parquet file; private.
+        data: Its records: a file of any format that is read; private.
         public_records: Declared, public number of its records, or persons where the unit is a
             person. It sets the sample rate in place of the true number, which is private.
         ledger: The data set's ledger; its key lies beside it.

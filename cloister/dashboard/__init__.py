@@ -1,1 +1,1 @@
-"""Pages and figures of what runs, for those who answer for it; nothing here changes anything."""
+"""Read-only pages and metrics of runs, for coordinators, operators and auditors."""

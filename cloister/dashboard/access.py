@@ -1,4 +1,4 @@
-"""Who gets in, and what every answer says: GET alone, the token, the names of this machine.
+"""Access to the dashboard: GET requests only, the token, and this machine's host names.
 
 A page of another site that a browser shows could ask a server on this machine under a name of its
 own (DNS rebinding), so without a token only this machine's names are answered.
@@ -72,7 +72,7 @@ class Access:
 
 
 def _shown(authorization: bytes) -> bytes:
-    """The token in a request's header."""
+    """Returns the token in a request's header."""
     kind, _, value = authorization.strip().partition(b" ")
     if kind.lower() == b"bearer":
         return value.strip()

@@ -21,7 +21,7 @@ METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def make_app(source: Source, token: str | None) -> ASGIApp:
-    """The application, behind its door.
+    """Makes the web application, with its access checks.
 
     Args:
         source: What it shows.

@@ -1,4 +1,4 @@
-"""What an auditor's page shows: one or several ledgers, checked anew, and nothing else believed."""
+"""The facts of an auditor's page: ledgers, verified again; nothing else is trusted."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def read_ledgers(name: str, files: Mapping[str, Path], keys: Mapping[str, str]) 
 
 
 def read_bundle_facts(path: Path, keys: Mapping[str, str]) -> AuditFacts:
-    """The ledgers of a bundle; with the sites' keys, all that it claims is checked too.
+    """Reads a bundle's ledgers; with the sites' keys, every claim of it is checked too.
 
     Raises:
         BadFileError: It is no bundle.
@@ -63,7 +63,7 @@ def read_bundle_facts(path: Path, keys: Mapping[str, str]) -> AuditFacts:
 
 @lru_cache(maxsize=4)
 def _bundle(path: Path, keys: tuple[tuple[str, str], ...], stamp: Stamp) -> AuditFacts:
-    """The facts; the stamp is there for the cache alone."""
+    """Computes the facts; the stamp only keeps cached results of older files apart."""
     bundle, known = read_bundle(path), dict(keys)
     findings = examine(bundle, known) if known else None
     return AuditFacts(

@@ -1,4 +1,4 @@
-"""The pictures of a run at the coordinator: its scores and its bytes, round by round."""
+"""Charts of a run at the coordinator: scores and bytes, by round."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_LINES = 3
 
 
 def scores_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
-    """Scores between 0 and 1 on the public test set, by metric: (round, value)."""
+    """Returns the scores between 0 and 1 on the public test set, by metric: (round, value)."""
     found: dict[str, list[tuple[int, float]]] = {}
     for row in rows:
         for metric, value in (row.get("test") or {}).items():
@@ -25,7 +25,7 @@ def scores_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, fl
 
 
 def score_chart(rows: Sequence[Mapping[str, Any]], num_rounds: int) -> Markup:
-    """A line for each score over the rounds."""
+    """Draws a line for each score over the rounds."""
     scores = scores_of(rows)
     if not scores:
         return Markup("")
@@ -48,7 +48,7 @@ def score_chart(rows: Sequence[Mapping[str, Any]], num_rounds: int) -> Markup:
 
 
 def bytes_chart(rows: Sequence[Mapping[str, Any]], num_rounds: int) -> Markup:
-    """Two bars for each round: what the sites sent, what was sent to them."""
+    """Draws two bars for each round: bytes that the sites sent, and bytes sent to them."""
     if not rows:
         return Markup("")
     both = ("bytes_up", "from the sites"), ("bytes_down", "to the sites")
@@ -76,7 +76,7 @@ def _bar(x: float, y: float, width: float, height: float, _class: str) -> Markup
 
 
 def _dot(place: tuple[float, float], index: int) -> Markup:
-    """A mark of its own shape for each line: round, square, diamond."""
+    """Draws a mark; each line has its own shape: round, square, diamond."""
     (x, y), style = place, f"dot s{index}"
     if index == 0:
         return svg.tag("circle", cx=x, cy=y, r=3, _class=style)

@@ -1,4 +1,4 @@
-"""What a coordinator's page shows: service, members, and each run as its folder tells.
+"""The facts of a coordinator's page: service, members, and each run, read from its folder.
 
 Of the sites' ε nothing is here, though their replies state it: it is each site's own to show.
 """
@@ -114,7 +114,7 @@ def _num_rounds(place: RunDirectory) -> int:
 
 
 def next_step(run: Run, folder: Path, is_served: bool) -> str:
-    """The command that goes on from where a run stands."""
+    """Returns the command that continues a run."""
     server, name = shlex.quote(str(folder)), shlex.quote(run.name)
     if run.standing is RunStatus.FINISHED:
         return f"cloister evaluate {shlex.quote(str(folder / 'runs' / run.name))} --data FILE"

@@ -1,4 +1,4 @@
-"""Figures as people read them."""
+"""Formatting of ε, bytes, durations and times for pages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def epsilon_words(value: float | None, digits: int = 2) -> str:
 
 
 def size_words(count: float) -> str:
-    """A number of bytes in decimal units."""
+    """Formats a number of bytes in decimal units."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
@@ -36,7 +36,7 @@ def seconds_words(count: float) -> str:
 
 
 def moment(text: object) -> datetime | None:
-    """An ISO time as a value in UTC; None where it is none."""
+    """Reads an ISO time as a value in UTC; None where the text is not one."""
     try:
         found = datetime.fromisoformat(str(text or ""))
     except ValueError:
@@ -45,13 +45,13 @@ def moment(text: object) -> datetime | None:
 
 
 def when(text: str | None) -> str:
-    """An ISO time, to the minute; what is none stays as it is."""
+    """Formats an ISO time to the minute; other texts are returned unchanged."""
     found = moment(text)
     return f"{found:%d %b %Y, %H:%M} UTC" if found else (text or "–")
 
 
 def ago(text: str | None, now: datetime) -> str:
-    """How long ago an ISO time was, or how far ahead it is."""
+    """Says how long ago an ISO time was, or how far ahead it is."""
     found = moment(text)
     if found is None:
         return "never"

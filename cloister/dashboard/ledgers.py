@@ -1,4 +1,4 @@
-"""A ledger as pages show it: checked anew, every ε recomputed; kept until its file changes."""
+"""A ledger's facts for pages: verified, every ε recomputed, cached until its file changes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class LedgerFacts:
 
     @property
     def studies(self) -> tuple[str, ...]:
-        """Digests of the studies that it charged, oldest first."""
+        """Returns the digests of the studies that it charged, oldest first."""
         return tuple(dict.fromkeys(charged.study for charged in self.rounds))
 
 
@@ -71,7 +71,7 @@ def facts_of(name: str, entries: Sequence[Entry], public_key: str | None = None)
 
 
 def read_ledger(path: Path, name: str, public_key: str | None = None) -> LedgerFacts:
-    """A ledger's facts; computed once for each of its states.
+    """Returns a ledger's facts; computed once for each state of its file.
 
     Raises:
         LedgerError: It is missing or not sound.
@@ -90,5 +90,5 @@ def read_ledger(path: Path, name: str, public_key: str | None = None) -> LedgerF
 def _read(
     path: Path, name: str, public_key: str | None, stamp: tuple[int, int, int]
 ) -> LedgerFacts:
-    """The facts; the stamp is there for the cache alone."""
+    """Computes the facts; the stamp only keeps cached results of older files apart."""
     return facts_of(name, LedgerFile(path).entries(), public_key)

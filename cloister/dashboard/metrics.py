@@ -1,4 +1,4 @@
-"""Prometheus metrics of both sides, read anew at every scrape.
+"""Prometheus metrics of coordinator and site, computed at every scrape.
 
 Exact ε is on a site's own endpoint alone: across sites it is sensitive. Labels are bounded: sites,
 runs, outcomes and reasons; never a record's or a person's.
@@ -54,7 +54,7 @@ Sample = tuple[Mapping[str, str], float]
 
 
 def coordinator_metrics(facts: CoordinatorFacts, now: datetime) -> bytes:
-    """A coordinator's scrape; no ε is in it."""
+    """Returns a coordinator's metrics; no ε is among them."""
     status = facts.status
     seen = [
         ({"site": row["site"]}, at.timestamp())
@@ -88,7 +88,7 @@ def coordinator_metrics(facts: CoordinatorFacts, now: datetime) -> bytes:
 
 
 def failure_metrics(site: str, failures: int) -> bytes:
-    """A site's scrape while its ledger is not sound: that alone."""
+    """Returns a site's metrics while its ledger is damaged: only that it is."""
     return _scrape([_failures({"site": site}, failures)])
 
 
@@ -105,7 +105,7 @@ def _of(figure: Stated) -> dict[str, str]:
 
 
 def site_metrics(facts: SiteView, failures: int = 0) -> bytes:
-    """A site's scrape, for the site's own eyes.
+    """Returns a site's metrics, which only the site itself may see.
 
     Args:
         facts: Of the site.
@@ -265,7 +265,7 @@ def _gauge(name: str, says: str, samples: Sequence[Sample]) -> Metric:
 
 
 def _counter(name: str, says: str, samples: Sequence[Sample]) -> Metric:
-    """A counter; `_total` is added to its name."""
+    """Makes a counter; `_total` is added to its name."""
     family = CounterMetricFamily(f"cloister_{name}", says, labels=_labels(samples))
     for labels, value in samples:
         family.add_metric(list(labels.values()), float(value))

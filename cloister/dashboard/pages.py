@@ -1,4 +1,4 @@
-"""From facts to whole pages: one file each, with its style and pictures, and no link elsewhere."""
+"""Renders facts as self-contained pages, with style and pictures inside and no external link."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WORDS = ("epsilon_words", "size_words", "seconds_words", "when", "short", "count
 
 @dataclass(frozen=True)
 class Link:
-    """A way from one page of a dashboard to another.
+    """A link from one page of a dashboard to another.
 
     Attributes:
         label: Its words.
@@ -55,7 +55,7 @@ def render(
     links: Sequence[Link] = (),
     is_live: bool = False,
 ) -> str:
-    """A whole page; every text of the facts in it is escaped.
+    """Renders a whole page; every text of the facts is escaped.
 
     Args:
         template: Its name, without suffix.
@@ -78,19 +78,19 @@ def render(
 
 @cache
 def style() -> str:
-    """The style sheet, which every page holds."""
+    """Returns the style sheet, which every page contains."""
     return (HERE / "assets" / "style.css").read_text(encoding="utf-8")
 
 
 @cache
 def refresher() -> str:
-    """The only script: it asks for the page anew and puts the answer in its place."""
+    """Returns the only script, which fetches the page again and replaces its content."""
     return (HERE / "assets" / "refresh.js").read_text(encoding="utf-8")
 
 
 @cache
 def content_policy(*, is_live: bool) -> str:
-    """What a browser may load for a page: this style and, where it is live, our script."""
+    """Returns the Content-Security-Policy: this style and, on a live page, our script."""
     digest = base64.b64encode(hashlib.sha256(style().encode()).digest()).decode()
     rules = [
         "default-src 'none'",

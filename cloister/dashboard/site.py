@@ -1,4 +1,4 @@
-"""What a site's page shows: ε against the cap, what left, what was refused, policy and health."""
+"""The facts of a site's page: ε and its cap, releases, refusals, policy and health."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class SiteView:
 
     @property
     def running(self) -> bool:
-        """Whether the site's service runs now."""
+        """Whether the site's service is running now."""
         return bool(self.processes)
 
 
@@ -91,7 +91,7 @@ def read_site_facts(path: Path, now: datetime) -> SiteView:
 
 
 def _membership(membership: SiteMembership, now: datetime) -> tuple[str, str, str]:
-    """The coordinator's address, until when the site may connect, and what is wrong."""
+    """Returns the coordinator's address, when the site's access ends, and any problem."""
     if not (membership.path / "invite.json").exists():
         return "", "", "this site has joined no federation yet (cloister site join)"
     try:

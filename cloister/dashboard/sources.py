@@ -1,4 +1,4 @@
-"""What a dashboard is of: a coordinator, a site, or ledgers; told by what lies at the path."""
+"""The source of a dashboard: a coordinator, a site or ledgers, recognized by the path's content."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Source:
-    """What a dashboard shows: a coordinator, a site, or ledgers.
+    """A coordinator, a site, or ledgers, as a dashboard shows them.
 
     Attributes:
         pages: The first is what one sees first.
@@ -60,13 +60,13 @@ class Source:
         return render(page.name, page.facts(now), now, links=links, is_live=is_live)
 
     def address(self, page: Page) -> str:
-        """Where a live page is, relative to the others."""
+        """Returns a live page's address, relative to the others."""
         return "." if page is self.pages[0] else page.name
 
 
 @dataclass
 class SiteScrapes:
-    """A site's scrapes, one after another.
+    """The metrics of a site, scrape by scrape.
 
     Attributes:
         name: The site's.
@@ -88,7 +88,7 @@ class SiteScrapes:
 
 
 def open_source(path: Path, keys: Mapping[str, str]) -> Source:
-    """Finds out what lies at a path.
+    """Recognizes what a path holds.
 
     Args:
         path: A coordinator's folder, a site's file, a ledger, a bundle, or a folder of ledgers.

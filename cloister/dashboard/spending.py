@@ -1,4 +1,4 @@
-"""The pictures of a ledger: ε against its cap, ε over the rounds, and the bytes that left.
+"""Charts of a ledger: ε and its cap, ε over the rounds, and the bytes released.
 
 All ε here are of what was spent so far: indications, at half of the budget's δ, at which its rule
 compares them with the cap.
@@ -28,12 +28,12 @@ BARS = 40
 
 
 def series(facts: LedgerFacts) -> SpendingSeries:
-    """What a ledger spent, as every picture of it shows it."""
+    """Returns the series of a ledger, which every picture of it shows."""
     return series_of(facts.name, facts.rounds, facts.ahead, facts.verdict.budget_epsilon)
 
 
 def gauge(facts: LedgerFacts) -> Markup:
-    """What is spent, and what the budget still affords, on one bar that ends at the cap."""
+    """Draws ε spent, and what the budget still covers, on one bar that ends at the cap."""
     cap, spent = facts.verdict.budget_epsilon, facts.verdict.used.epsilon
     if not (math.isfinite(cap) and math.isfinite(spent)):
         return Markup("")
@@ -60,7 +60,10 @@ def gauge(facts: LedgerFacts) -> Markup:
 
 
 def curve(facts: LedgerFacts) -> Markup:
-    """ε spent after each charged round by both accountants, coloured by study, with the cap."""
+    """Draws ε spent after each charged round, by both accountants, with the cap.
+
+    Colours tell studies apart.
+    """
     spent = series(facts)
     if not spent.pld:
         return Markup("")
@@ -87,7 +90,7 @@ def curve(facts: LedgerFacts) -> Markup:
 
 
 def _steps(facts: LedgerFacts, spent: SpendingSeries, x: svg.Scale, y: svg.Scale) -> list[Markup]:
-    """The staircase by PLD, each step in its study's colour."""
+    """Draws the steps of ε by PLD, each in its study's colour."""
     marks, before, size = [], (x(0), y(0)), 2.6 if len(spent.pld) <= 12 else 1.7
     for number, value in spent.pld:
         charged = facts.rounds[number - 1]
@@ -102,7 +105,7 @@ def _steps(facts: LedgerFacts, spent: SpendingSeries, x: svg.Scale, y: svg.Scale
 
 
 def releases_chart(facts: LedgerFacts) -> Markup:
-    """A bar for each of the last releases: its bytes."""
+    """Draws the bytes of each of the last releases as a bar."""
     left = [
         (number, one.round, one.release.bytes)
         for number, one in enumerate(facts.rounds, 1)

@@ -18,7 +18,7 @@ LEFT, RIGHT, TOP, BOTTOM = 38.0, 12.0, 14.0, 34.0
 
 @dataclass(frozen=True)
 class Scale:
-    """From values to places, linearly.
+    """A linear scale from values to positions.
 
     Attributes:
         low: Value at `start`.
@@ -39,17 +39,17 @@ class Scale:
 
 
 def across(low: float, high: float) -> Scale:
-    """A scale from the left of a picture's field to its right."""
+    """Makes a scale from the left of a picture's field to its right."""
     return Scale(low, high, LEFT, WIDTH - RIGHT)
 
 
 def upward(high: float) -> Scale:
-    """A scale from 0 at the foot of a picture's field to its top."""
+    """Makes a scale from 0 at the foot of a picture's field to its top."""
     return Scale(0.0, high, HEIGHT - BOTTOM, TOP)
 
 
 def ticks(low: float, high: float, most: int = 5, *, whole: bool = False) -> list[float]:
-    """Round values from `low` to `high`, at most so many steps."""
+    """Returns round values from `low` to `high`, in at most this number of steps."""
     span = high - low
     if span <= 0:
         return [low]
@@ -62,7 +62,7 @@ def ticks(low: float, high: float, most: int = 5, *, whole: bool = False) -> lis
 
 
 def tag(name: str, inner: object = None, **attributes: object) -> Markup:
-    """An element; every value in it is escaped. `_class` is written as `class`, `a_b` as `a-b`."""
+    """Makes an element; every value is escaped. `_class` becomes `class`, `a_b` becomes `a-b`."""
     written = Markup("").join(
         Markup(' {}="{}"').format(key.lstrip("_").replace("_", "-"), value)
         for key, value in attributes.items()
@@ -78,7 +78,7 @@ def text(x: float, y: float, words: str, _class: str = "", anchor: str = "start"
 
 
 def path(points: Iterable[tuple[float, float]], _class: str, *, steps: bool = False) -> Markup:
-    """A line through places; or a staircase, level until the next one."""
+    """Draws a line through positions, or a staircase that is level until the next one."""
     drawn = ""
     for x, y in points:
         way = f"L{x:g} {y:g}" if not steps else f"H{x:g}V{y:g}"
@@ -87,12 +87,12 @@ def path(points: Iterable[tuple[float, float]], _class: str, *, steps: bool = Fa
 
 
 def told(mark: Markup, words: str) -> Markup:
-    """A mark that says what it is when it is pointed at."""
+    """Adds a tooltip to a mark."""
     return tag("g", Markup("{}{}").format(tag("title", words), mark))
 
 
 def axes(x: Scale, y: Scale, x_ticks: Sequence[float], labels: Sequence[str], title: str) -> Markup:
-    """Grid lines with the values of the upright axis, and the level axis with its name.
+    """Draws grid lines with the values of the vertical axis, and the horizontal axis with its name.
 
     Args:
         x: The level scale.

@@ -1,4 +1,4 @@
-"""A lane for each site of a run: what became of each round there, from the run's own journal."""
+"""The timeline of each site in a run: the outcome of each round, from the run's journal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHOWN = 60
 
 
 class CellState(StrEnum):
-    """What became of a round at a site; the value is the word for it."""
+    """The outcome of a round at a site; the value is the word that a page shows."""
 
     WAITING = "waiting"
     TRAINING = "training"
@@ -113,7 +113,7 @@ def timeline_of(
 def _told(
     sites: Sequence[str], events: Iterable[Mapping[str, Any]]
 ) -> tuple[dict[tuple[str, int], Cell], dict[str, int], dict[str, str]]:
-    """Cells as the journal tells them; when a site retired; why one takes no part at all."""
+    """Reads the cells from the journal, when a site retired, and why a site takes no part."""
     cells: dict[tuple[str, int], Cell] = {}
     asked: dict[tuple[str, int], object] = {}
     retired: dict[str, int] = {}
@@ -143,7 +143,7 @@ def _told(
 
 
 def _settled(cell: Cell, site: str, row: Mapping[str, Any] | None, is_going: bool) -> CellState:
-    """A state as it is once its round is closed or its run has ended."""
+    """Returns a cell's final state, once its round is closed or its run has ended."""
     if row is None:
         cut = cell.state is CellState.TRAINING and not is_going
         return CellState.CUT_OFF if cut else cell.state

@@ -1,4 +1,4 @@
-"""The token that readers beyond this machine show, and where it comes from: never an argument.
+"""The token for readers on other machines, from a file or the environment, never an argument.
 
 A command line is seen by everybody on the machine, so the token is read from the environment or
 from a file that its owner alone may read.
@@ -22,7 +22,7 @@ HOW = (
 
 
 def read_token(file: Path | None, environment: Mapping[str, str]) -> str | None:
-    """The token, from the file where one is named, else from the environment; None: there is none.
+    """Reads the token from the named file, else from the environment; None where there is none.
 
     Raises:
         BadFileError: The file cannot be read, or others may read it too.
@@ -44,7 +44,7 @@ def read_token(file: Path | None, environment: Mapping[str, str]) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address.
+    """Whether an address can be reached from this machine only.
 
     Raises:
         UsageError: It is no address.
@@ -58,7 +58,7 @@ def is_loopback(host: str) -> bool:
 
 
 def demand_token(host: str, token: str | None) -> None:
-    """Refuses to be reached from other machines without a token.
+    """Refuses to listen for other machines without a token.
 
     Raises:
         UsageError: It would be.

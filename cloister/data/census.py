@@ -1,4 +1,4 @@
-"""How many privacy units records are of, and whether one identifier holds too many of them.
+"""Counts of privacy units, and a warning where one identifier covers too many records.
 
 Persons are told apart by their identifiers alone. Where those are missing and something stands in
 their place (`NA`, `0`), many persons become one unit: it is hidden as one, and all but the first
@@ -35,7 +35,7 @@ _MISSING = frozenset(
 
 @dataclass(frozen=True)
 class Census:
-    """Sizes of privacy units. True numbers: for whoever holds the records, and nobody else.
+    """True counts of privacy units, which only the records' owner may see.
 
     Attributes:
         unit: Whose presence is hidden, `record` or `person`.
@@ -92,17 +92,31 @@ def census(records: Sequence[Record], unit: str) -> Census:
                 "data.person"
             )
         sizes[record.person] += 1
+    return census_of(sizes)
+
+
+def census_of(sizes: Counter[str]) -> Census:
+    """The census of persons, from the number of records of each.
+
+    Args:
+        sizes: Records by identifier; private.
+    """
     if not sizes:
-        return Census(unit, 0, 0, 0)
+        return Census("person", 0, 0, 0)
     name, largest = sizes.most_common(1)[0]
-    return Census(unit, len(records), len(sizes), largest, name, _warnings(sizes))
+    return Census("person", sizes.total(), len(sizes), largest, name, _warnings(sizes))
+
+
+def is_missing(name: str) -> bool:
+    """Whether an identifier or label looks like what tables write where a value is missing."""
+    return re.sub(r"[\W_]", "", name).casefold().strip("0") in _MISSING
 
 
 def _warnings(sizes: Counter[str]) -> tuple[str, ...]:
     records, usual = sizes.total(), median_low(sizes.values())
     notes = []
     for name, size in sizes.most_common():
-        missing = re.sub(r"[\W_]", "", name).casefold().strip("0") in _MISSING
+        missing = is_missing(name)
         alone = len(sizes) == 1 and size > 1
         large = size >= LARGE_SHARE * records and size > LARGE_RATIO * usual
         if alone or large or (missing and size > usual):

@@ -4,7 +4,6 @@ which."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Literal
 
 from cloister.bounds import (
@@ -18,13 +17,11 @@ from cloister.bounds import (
     Items,
     Text,
 )
+from cloister.data.formats import form_of
 from cloister.errors import UsageError
 from cloister.fields import called, check_bounds
 
 SYNTHETIC = "synthetic:hospitals"
-
-# What a file that ends so holds; a JSON file is lines of objects or one array, as it begins.
-FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
 Partition = Literal["iid", "dirichlet", "quantity", "column", "person"]
 
@@ -38,8 +35,9 @@ class DataConfig:
     """Records and how a simulation deals them to sites.
 
     Attributes:
-        train: A JSON, JSONL, CSV or Parquet file, a hub id (`owner/name` or `owner/name:config`),
-            or `synthetic:hospitals`, the built-in generator.
+        train: A file (JSONL, JSON, CSV, TSV, CoNLL, Parquet, Arrow; text also with `.gz`), a hub
+            id (`owner/name` or `owner/name:config`), or `synthetic:hospitals`, the built-in
+            generator.
         test: The public test set, likewise; absent only where `train` brings its own (hub ids and
             the generator).
         validation: A public validation set, for early stopping; absent: none.
@@ -61,16 +59,18 @@ class DataConfig:
             noise's scale alone.
     """
 
-    train: Source = SYNTHETIC
+    train: Source = field(default=SYNTHETIC, metadata=called("file path dataset train_file"))
     test: Source | None = None
     validation: Source | None = None
-    text: Column = "text"
-    label: Column = "label"
+    text: Column = field(default="text", metadata=called("text_column texts"))
+    label: Column = field(default="label", metadata=called("label_column target"))
     tokens: Column = "tokens"
     tags: Column = "tags"
     messages: Column = "messages"
-    site: Column = "site"
-    person: Column | None = None
+    site: Column = field(default="site", metadata=called("institution site_column"))
+    person: Column | None = field(
+        default=None, metadata=called("user user_id patient person_column group")
+    )
     sites: Annotated[int, Between(1, MOST_SITES)] = field(
         default=4, metadata=called("clients num_sites num_clients")
     )
@@ -83,14 +83,14 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_bounds(self)
-        if self.test is None and Path(self.train).suffix.lower() in FORMATS:
+        if self.test is None and form_of(self.train) is not None:
             # Private records would otherwise be scored on, and the scores are public.
             raise UsageError(
                 f"test: none given, and the file {self.train} brings none; give a public test set"
             )
         for name in ("test", "validation"):
             public = getattr(self, name)
-            if public == self.train and Path(self.train).suffix.lower() in FORMATS:
+            if public == self.train and form_of(self.train) is not None:
                 raise UsageError(
                     f"{name}: the training file {public} given; scores on private records are "
                     "releases that nobody charges: give a public set"

@@ -9,36 +9,48 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cloister.data.formats import FileForm
 from cloister.data.lines import text_lines
 from cloister.data.values import MOST_ROW_BYTES, Row, shown
 from cloister.errors import DataError
 
-# What programs separate cells by besides commas.
-_OTHERS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+# What programs separate cells by.
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+COMMAS = FileForm(kind="csv")
 # The standard library's bound on a field is one for the whole process: it is changed for one row
 # at a time, and by one thread at a time.
 _FIELD_LIMIT = threading.Lock()
 
 
-def csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
+def csv_rows(path: Path, form: FileForm = COMMAS) -> Iterator[tuple[int, Row]]:
     """Yields the rows of a file, each with its number, from 1 for the first below the header.
 
     A blank line is no row. Nothing is inferred: `NA`, `true`, `1e3` and `007` are texts.
 
+    Args:
+        path: The file.
+        form: How it is written.
+
     Raises:
-        DataError: The cells are not separated by commas, the header names a column twice, or a row
-            has more or fewer cells than it, is badly quoted or too large.
+        DataError: The cells are separated by something else, the header names a column twice, or a
+            row has more or fewer cells than it, is badly quoted or too large.
         OSError: The file cannot be read.
     """
-    lines = _Lines(path)
-    reader = csv.reader(lines, strict=True)
+    lines = _Lines(path, form)
+    reader = csv.reader(
+        lines,
+        strict=True,
+        delimiter=form.separator,
+        quoting=csv.QUOTE_MINIMAL if form.quotes else csv.QUOTE_NONE,
+    )
     header = _next(reader, lines, f"{path.name}, header")
     if header is None:
         return
-    if len(header) == 1 and (found := [w for mark, w in _OTHERS.items() if mark in header[0]]):
+    if len(header) == 1 and (found := _other_separators(header[0], form.separator)):
+        used = SEPARATORS.get(form.separator, repr(form.separator))
         raise DataError(
             f"{path}: its header names one column, in which {found[0]} stand; cells are separated "
-            "by commas, as in text,label: save the file with commas"
+            f"by {used} here: save the file so, or have `cloister data clean` write it anew"
         )
     repeated = [name for name, count in Counter(header).items() if count > 1 and name]
     if repeated:
@@ -57,11 +69,16 @@ def csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
         number += 1
 
 
+def _other_separators(header: str, used: str) -> list[str]:
+    """What stands in a header of one column that elsewhere separates cells, in words."""
+    return [word for mark, word in SEPARATORS.items() if mark in header and mark != used]
+
+
 class _Lines:
     """Lines for the parser, counted, so that a quote that is left open does not take the rest."""
 
-    def __init__(self, path: Path) -> None:
-        self._lines = text_lines(path, "line")
+    def __init__(self, path: Path, form: FileForm) -> None:
+        self._lines = text_lines(path, "line", form)
         self.left = MOST_ROW_BYTES
 
     def __iter__(self) -> _Lines:

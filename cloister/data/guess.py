@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cloister.data.load import file_rows
 from cloister.data.records import RecordKind
+from cloister.data.tag_schemes import KNOWN
 from cloister.data.values import Number, Row, Value
 from cloister.errors import DataError
 
@@ -25,7 +26,10 @@ FEWEST_PER_LABEL = 2
 
 # Words that columns are called by, the surest first. Whole words of a name are compared.
 TEXTS = "text sentence content utterance note notes review body question comment description"
-LABELS = "label labels class category target intent sentiment department diagnosis topic y"
+LABELS = (
+    "label labels class category target intent sentiment department diagnosis topic verdict "
+    "outcome rating grade y"
+)
 PERSONS = "patient person customer client user subject member student employee speaker author mrn"
 SITES = "site hospital clinic institution centre center branch bank ward school office"
 # Code points of scripts that put no blank between words: Thai and Lao; Burmese; Khmer; Japanese
@@ -38,7 +42,6 @@ SPACELESS = (
     range(0x3400, 0xA000),
     range(0x20000, 0x32000),
 )
-_BIO = re.compile(r"O|[BI]-.+")
 _WORDS = re.compile(r"[^\W_]+")
 
 
@@ -70,7 +73,7 @@ def guess(path: Path, wanted: RecordKind | None = None) -> Guess:
     """Guesses what a file's columns are.
 
     Args:
-        path: A JSONL, JSON, CSV or Parquet file.
+        path: The file.
         wanted: The only kind of record to look for; None: any.
 
     Raises:
@@ -110,6 +113,28 @@ def guess(path: Path, wanted: RecordKind | None = None) -> Guess:
         sites=len(sites) if site is not None else None,
         is_spaceless=text is not None and is_spaceless([str(row.get(text, "")) for row in first]),
     )
+
+
+def guess_columns(
+    names: Sequence[str], rows: list[Row]
+) -> tuple[RecordKind | None, dict[str, str]]:
+    """Guesses which records a file's first rows are, and by which columns.
+
+    Args:
+        names: The columns.
+        rows: The first rows.
+
+    Returns:
+        The kind, None where the columns fit no task; and columns by role. Where no label is found
+        beside a text, or no kind, what was found all the same: a text, a person, a site.
+    """
+    person, site = _person(names, rows), _site(names, rows)
+    kind, columns = _records(names, rows, None, {person, site})
+    if kind is None and (text := _text([n for n in names if n not in (person, site)], rows)):
+        columns = {"text": text}
+    columns |= {"person": person} if person is not None else {}
+    columns |= {"site": site} if site is not None else {}
+    return kind, columns
 
 
 def is_spaceless(texts: Sequence[str]) -> bool:
@@ -174,7 +199,7 @@ def _is_texts(value: Value) -> bool:
 
 def _is_tags(value: Value) -> bool:
     assert isinstance(value, Sequence)
-    return all(isinstance(item, str) and _BIO.fullmatch(item) is not None for item in value)
+    return all(isinstance(item, str) and KNOWN.fullmatch(item) is not None for item in value)
 
 
 def _text(names: Sequence[str], rows: list[Row]) -> str | None:

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from cloister.data.lines import open_text, text_lines
+from cloister.data.formats import FileForm
+from cloister.data.lines import UTF8, open_text, text_lines
 from cloister.data.values import MOST_ROW_BYTES, Number, Row, Value, shown
 from cloister.errors import DataError
 
@@ -39,24 +40,25 @@ _DECODER = json.JSONDecoder(
 )
 
 
-def json_rows(path: Path) -> Iterator[tuple[int, Row]]:
+def json_rows(path: Path, form: FileForm = UTF8) -> Iterator[tuple[int, Row]]:
     """Yields the rows of a file, each with its number: its line, or its place in the array.
 
     Args:
         path: JSON lines, or one array of objects: whichever it begins as.
+        form: How its text is written.
 
     Raises:
         DataError: A row is no JSON object, has a key twice, or is too large.
         OSError: The file cannot be read.
     """
-    with open_text(path) as file:
+    with open_text(path, form) as file:
         while (first := file.read(1)) and first in _WHITESPACE.encode():
             pass
-    return _elements(path) if first == b"[" else _lines(path)
+    return _elements(path, form) if first == b"[" else _lines(path, form)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, Row]]:
-    for number, line in text_lines(path, "row"):
+def _lines(path: Path, form: FileForm) -> Iterator[tuple[int, Row]]:
+    for number, line in text_lines(path, "row", form):
         start = len(line) - len(line.lstrip(_WHITESPACE))
         if start == len(line):
             continue
@@ -123,8 +125,8 @@ class _Buffer:
                 return ""
 
 
-def _elements(path: Path) -> Iterator[tuple[int, Row]]:
-    with open_text(path) as file:
+def _elements(path: Path, form: FileForm) -> Iterator[tuple[int, Row]]:
+    with open_text(path, form) as file:
         buffer, number = _Buffer(file), 0
         buffer.next()
         separator = "["

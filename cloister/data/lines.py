@@ -1,11 +1,17 @@
-"""Lines of a text file, one at a time: UTF-8 with or without a byte order mark, or one error."""
+"""The text of a file as UTF-8, whatever encoding it is stored in, and its lines one at a time."""
 
 from __future__ import annotations
 
+import codecs
+import gzip
+import io
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
+from cloister.data.formats import FileForm
 from cloister.data.values import MOST_ROW_BYTES
 from cloister.errors import DataError
 from cloister.files import open_file
@@ -13,25 +19,103 @@ from cloister.files import open_file
 BOM = b"\xef\xbb\xbf"
 # Byte order marks of UTF-16 and, since they begin alike, of UTF-32 (little-endian).
 _WIDE = (b"\xff\xfe", b"\xfe\xff")
+_CHUNK = 2**20
+# What a file is read as where nothing else is said.
+UTF8 = FileForm(kind="json")
 
 
-def open_text(path: Path) -> BinaryIO:
-    """Opens a file after its byte order mark.
+@contextmanager
+def open_bytes(path: Path, is_gzip: bool = False) -> Iterator[BinaryIO]:
+    """Opens a file, decompressed.
 
     Raises:
-        DataError: It is UTF-16 or UTF-32.
+        DataError: It is damaged or not compressed, where it must be; also while it is read.
         OSError: It cannot be read.
     """
-    file = open_file(path)
-    start = file.read(len(BOM))
-    if start.startswith(_WIDE):
-        file.close()
-        raise DataError(f"{path}: is UTF-16 or UTF-32; save it as UTF-8")
-    file.seek(len(BOM) if start == BOM else 0)
-    return file
+    with open_file(path) as raw:
+        if not is_gzip:
+            yield raw
+            return
+        try:
+            with gzip.GzipFile(fileobj=raw) as file:
+                yield cast(BinaryIO, io.BufferedReader(file))
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(
+                f"{path}: damaged, or no gzip file ({error}); copy it again, or correct its ending"
+            ) from error
 
 
-def text_lines(path: Path, word: str) -> Iterator[tuple[int, str]]:
+@contextmanager
+def open_text(path: Path, form: FileForm = UTF8) -> Iterator[BinaryIO]:
+    """Opens a file after its byte order mark, as bytes of UTF-8 whatever it is stored in.
+
+    Raises:
+        DataError: It is UTF-16 or UTF-32 where UTF-8 is needed; or, while it is read, bytes are
+            none of the stated encoding.
+        OSError: It cannot be read.
+    """
+    with open_bytes(path, form.is_gzip) as file:
+        if form.encoding != "utf-8":
+            yield cast(BinaryIO, io.BufferedReader(_Recoded(file, path, form.encoding), _CHUNK))
+            return
+        start = file.read(len(BOM))
+        if start.startswith(_WIDE):
+            raise DataError(
+                f"{path}: is UTF-16 or UTF-32; save it as UTF-8, or have `cloister data clean` "
+                "write it so"
+            )
+        file.seek(len(BOM) if start == BOM else 0)
+        yield file
+
+
+class _Recoded(io.RawIOBase):
+    """The bytes of a text in UTF-8, from a file in another encoding."""
+
+    def __init__(self, file: BinaryIO, path: Path, encoding: str) -> None:
+        self._file, self._path, self._encoding = file, path, encoding
+        self._decoder = codecs.getincrementaldecoder(encoding)("strict")
+        self._ready = b""
+        self._lines = 1
+        self._is_start = True
+
+    def readable(self) -> bool:
+        """Returns True."""
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        """Fills a buffer; 0 at the file's end.
+
+        Raises:
+            DataError: Bytes that are none of the encoding.
+        """
+        view = memoryview(cast(bytearray, buffer)).cast("B")
+        while not self._ready:
+            chunk = self._file.read(_CHUNK)
+            self._ready = self._decoded(chunk).encode("utf-8", "surrogatepass")
+            self._lines += self._ready.count(b"\n")
+            if not chunk:
+                break
+        size = min(len(view), len(self._ready))
+        view[:size], self._ready = self._ready[:size], self._ready[size:]
+        return size
+
+    def _decoded(self, chunk: bytes) -> str:
+        try:
+            text = self._decoder.decode(chunk, final=not chunk)
+        except UnicodeError as error:
+            before = error.object[: error.start] if isinstance(error, UnicodeDecodeError) else b""
+            line = self._lines + before.decode(self._encoding, "ignore").count("\n")
+            raise DataError(
+                f"{self._path.name}, line {line}: not {self._encoding}; correct the line, or name "
+                "the file's own encoding"
+            ) from error
+        if text and self._is_start:
+            self._is_start = False
+            text = text.removeprefix("\ufeff")
+        return text
+
+
+def text_lines(path: Path, word: str, form: FileForm = UTF8) -> Iterator[tuple[int, str]]:
     """Yields each line with its number, from 1, and with its line break.
 
     Only a line feed ends a line: the other characters that Python takes for line breaks occur in
@@ -40,12 +124,14 @@ def text_lines(path: Path, word: str) -> Iterator[tuple[int, str]]:
     Args:
         path: The file.
         word: What a message calls a line of it: `row` or `line`.
+        form: How it is written.
 
     Raises:
-        DataError: A line is too long, not UTF-8, or holds a NUL byte; or the file is UTF-16.
+        DataError: A line is too long, not of the encoding, or holds a NUL byte; or the file is
+            UTF-16 where UTF-8 is needed.
         OSError: It cannot be read.
     """
-    with open_text(path) as file:
+    with open_text(path, form) as file:
         number = 0
         while line := file.readline(MOST_ROW_BYTES + 1):
             number += 1

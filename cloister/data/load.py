@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from cloister.data.config import FORMATS, SYNTHETIC, DataConfig
+from cloister.data.config import SYNTHETIC, DataConfig
+from cloister.data.formats import FileForm, form_of, listed_endings
 from cloister.data.records import Record, RecordKind
 from cloister.data.schema import Reading
 from cloister.data.source import RECIPE, DataOrigin
@@ -125,7 +126,7 @@ def _path(source: str) -> Path:
 
 
 def _is_file_name(source: str, path: Path) -> bool:
-    known = path.suffix.lower() in FORMATS
+    known = form_of(path) is not None
     return known or path.is_absolute() or source.startswith(".") or _is_no_folder(path)
 
 
@@ -135,34 +136,65 @@ def _is_no_folder(path: Path) -> bool:
 
 
 def file_rows(
-    path: Path, split: Split, needed: tuple[str, ...], asker: DataOrigin = RECIPE
+    path: Path,
+    split: Split,
+    needed: tuple[str, ...],
+    asker: DataOrigin = RECIPE,
+    form: FileForm | None = None,
 ) -> Iterator[tuple[int, Row]]:
     """Rows of a file, each with its number as the file's editors count.
 
     Args:
-        path: A JSONL, JSON, CSV or Parquet file.
+        path: The file.
         split: What it is, for messages.
         needed: The columns that are looked at.
         asker: Where the file is named, for messages.
+        form: How it is written; absent: as its ending says, its text in UTF-8.
 
     Raises:
-        DataError: There is no such regular file, or it is damaged; also while the rows are taken.
+        DataError: There is no such regular file, it is damaged, or it was written meanwhile; also
+            while the rows are taken.
     """
     if (why := why_no_file(path)) is not None:
         raise DataError(f"{path}: {why}; correct {asker.source(split)}")
-    form = FORMATS.get(path.suffix.lower())
+    form = form or form_of(path)
     if form is None:
-        raise DataError(f"{path}: not one of {', '.join(FORMATS)}; convert it")
+        raise DataError(f"{path}: not one of {listed_endings()}; convert it")
     if path.stat().st_size == 0:
         raise DataError(f"{path}: empty")
-    if form == "csv":
+    return _unchanged(path, _rows(path, needed, form))
+
+
+def _rows(path: Path, needed: tuple[str, ...], form: FileForm) -> Iterator[tuple[int, Row]]:
+    if form.kind == "csv":
         from cloister.data.csv_rows import csv_rows
 
-        return csv_rows(path)
-    if form == "json":
+        return csv_rows(path, form)
+    if form.kind == "json":
         from cloister.data.json_rows import json_rows
 
-        return json_rows(path)
+        return json_rows(path, form)
+    if form.kind == "conll":
+        from cloister.data.conll_rows import conll_rows
+
+        return conll_rows(path, form)
+    if form.kind == "arrow":
+        from cloister.data.arrow_file import arrow_rows  # loads pyarrow
+
+        return arrow_rows(path, needed)
     from cloister.data.parquet_rows import parquet_rows  # loads pyarrow
 
     return parquet_rows(path, needed)
+
+
+def _unchanged(path: Path, rows: Iterator[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
+    """Yields rows; ends with an error where the file was written or replaced meanwhile."""
+    before = _identity(path)
+    yield from rows
+    if _identity(path) != before:
+        raise DataError(f"{path}: was written while it was read; do it again once it is whole")
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -50,23 +50,36 @@ def _rows(path: Path, file: Any, needed: Sequence[str]) -> Iterator[tuple[int, R
         )
     others: Row = {f.name: Unusable(str(f.type)) for f in schema if f.name not in needed}
     columns = [name for name in dict.fromkeys(needed) if name in schema.names]
-    names = class_names(_features(schema.metadata), str(path))
+    names = class_names(described_features(schema.metadata), str(path))
     number = 0
     if not columns and file.metadata.num_rows:  # a message then says which columns there are
         yield 1, others
     for batch in file.iter_batches(BATCH, columns=columns, use_threads=False) if columns else ():
-        large = batch.nbytes > MOST_ROW_BYTES
         for row in rows_of(batch, names):
             number += 1
-            if large and _characters(row) > MOST_ROW_BYTES:
-                raise DataError(
-                    f"{path.name}, row {number}: longer than {MOST_ROW_BYTES >> 20} MiB, the most "
-                    "that a row may hold; correct or split it"
-                )
+            check_size(row, batch.nbytes, f"{path.name}, row {number}")
             yield number, {**others, **row}
 
 
-def _features(metadata: Any) -> object:
+def check_size(row: Row, batch_bytes: int, where: str) -> None:
+    """Refuses a row that is too large.
+
+    Args:
+        row: Values by column.
+        batch_bytes: Of the batch that it is in: no row of a small batch is counted.
+        where: The file and row, for the message.
+
+    Raises:
+        DataError: It holds more than `MOST_ROW_BYTES` characters.
+    """
+    if batch_bytes > MOST_ROW_BYTES and _characters(row) > MOST_ROW_BYTES:
+        raise DataError(
+            f"{where}: longer than {MOST_ROW_BYTES >> 20} MiB, the most that a row may hold; "
+            "correct or split it"
+        )
+
+
+def described_features(metadata: Any) -> object:
     """What `datasets` wrote about the columns, if it wrote the file."""
     try:
         described = json.loads((metadata or {})[b"huggingface"])

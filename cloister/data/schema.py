@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import cast, get_args
+from typing import cast
 
+from cloister.data.cells import misfit, whole
+from cloister.data.chat_rows import OTHERS, PAIR, preferred, raw_text, turns_in, turns_of
 from cloister.data.config import DataConfig
 from cloister.data.records import (
     ChatRecord,
-    Message,
     Record,
     RecordKind,
-    Role,
     TextRecord,
     TokenRecord,
 )
 from cloister.data.source import RECIPE, DataOrigin
+from cloister.data.tag_schemes import BIO, KNOWN, as_bio
 from cloister.data.values import Number, Row, Value, is_integer, kind_of, shown
 from cloister.errors import DataError, MisfitError
 
-_BIO = re.compile(r"O|[BI]-.+")
-# Columns of a preference: a prompt, and the better and the worse reply to it.
-PAIR = ("prompt", "chosen", "rejected")
-# A conversation as CSV would hold it: a list of objects as text.
-_LIST = re.compile(r"\s*\[\s*\{")
 # What else helps where a column is missing.
 _ELSE = {"site": ", choose another data.partition"}
 # Columns of a row that a message lists; more would fill the terminal.
@@ -67,7 +62,7 @@ class Reading:
         read = {
             "text": (columns.text, columns.label),
             "tokens": (columns.tokens, columns.tags),
-            "messages": (columns.messages, *PAIR),
+            "messages": (columns.messages, *PAIR, *OTHERS),
         }[self.kind]
         if self.sites:
             read += (columns.site,)
@@ -195,11 +190,6 @@ def _spelling(value: Value, key: str) -> tuple[str, str] | None:
     return None
 
 
-def misfit(where: str, reason: str) -> MisfitError:
-    """A row that cannot be used, for a reason that quotes nothing of it."""
-    return MisfitError(reason, f"{where}: {reason}")
-
-
 def _tokens(
     reading: Reading, row: Row, where: str, site: str | None, person: str | None
 ) -> TokenRecord:
@@ -211,12 +201,14 @@ def _tokens(
             f"{columns.tokens} and {columns.tags} are not equally many; each word needs its tag",
             f"{where}: {len(tokens)} {columns.tokens} but {len(tags)} {columns.tags}",
         )
-    wrong = [tag for tag in tags if not _BIO.fullmatch(tag)]
+    wrong = [tag for tag in tags if not KNOWN.fullmatch(tag)]
     if wrong:
         raise MisfitError(
-            f"{columns.tags} holds a tag that is not BIO (O, B-type or I-type)",
-            f"{where}: tag {shown(wrong[0])!r} is not BIO (O, B-type or I-type)",
+            f"{columns.tags} holds a tag that is not BIO (O, B-type or I-type) or BIOES",
+            f"{where}: tag {shown(wrong[0])!r} is not BIO (O, B-type or I-type) or BIOES",
         )
+    if not all(BIO.fullmatch(tag) for tag in tags):
+        tags = as_bio(tags)
     return TokenRecord(tokens, tags, site, person)
 
 
@@ -241,90 +233,17 @@ def _chat(
     reading: Reading, row: Row, where: str, site: str | None, person: str | None
 ) -> ChatRecord:
     columns = reading.columns
-    if row.get(columns.messages) is None and all(row.get(name) is not None for name in PAIR[1:]):
-        chosen, rejected = (_preferred(row, name, where) for name in PAIR[1:])
-        return ChatRecord(chosen, site, person, rejected=rejected)
-    turns = reading._value(row, columns.messages, "messages", where)
-    if isinstance(turns, str):
-        return ChatRecord((), site, person, _raw_text(turns, columns.messages, where))
-    messages = turns_of(turns, columns.messages, where)
+    messages = None
+    if row.get(columns.messages) is None:
+        if all(row.get(name) is not None for name in PAIR[1:]):
+            chosen, rejected = (preferred(row, name, where) for name in PAIR[1:])
+            return ChatRecord(chosen, site, person, rejected=rejected)
+        messages = turns_in(row, where)
+    if messages is None:
+        turns = reading._value(row, columns.messages, "messages", where)
+        if isinstance(turns, str):
+            return ChatRecord((), site, person, raw_text(turns, columns.messages, where))
+        messages = turns_of(turns, columns.messages, where)
     if not any(m.role == "assistant" and m.content.strip() for m in messages):
         raise misfit(where, "no turn of the assistant, so there is nothing to learn")
     return ChatRecord(messages, site, person)
-
-
-def _preferred(row: Row, name: str, where: str) -> tuple[Message, ...]:
-    """The prompt with one of a pair's replies: each a text, or turns."""
-    asked, reply = row.get(PAIR[0]), row[name]
-    turns: tuple[Message, ...] = ()
-    if isinstance(asked, str):
-        turns = (Message("user", whole(asked, PAIR[0], where)),)
-    elif asked is not None:
-        turns = turns_of(asked, PAIR[0], where)
-    if isinstance(reply, str):
-        turns += (Message("assistant", whole(reply, name, where)),)
-    else:
-        turns += turns_of(reply, name, where)
-    if turns[-1].role != "assistant" or not turns[-1].content.strip():
-        raise misfit(where, f"{name} does not end with a reply of the assistant")
-    return turns
-
-
-def _raw_text(text: str, column: str, where: str) -> str:
-    """A text to be learnt whole, in place of a conversation."""
-    if not text.strip():
-        raise misfit(where, f"{column} is empty; a conversation or a text is needed")
-    if _LIST.match(text):
-        raise misfit(
-            where,
-            f"{column} is a list written as text, which would be learnt as it stands: use JSONL or "
-            "Parquet for conversations",
-        )
-    return whole(text, column, where)
-
-
-def turns_of(turns: Value, column: str, where: str) -> tuple[Message, ...]:
-    """The turns of a conversation: a list of objects with `role` and `content`, a text or parts of
-    text.
-
-    Raises:
-        MisfitError: It is another value, or empty.
-    """
-    if isinstance(turns, str) or not isinstance(turns, Sequence) or not turns:
-        raise misfit(where, f"{column} must be a list of turns, and not empty")
-    messages = []
-    for number, turn in enumerate(turns, 1):
-        role = turn.get("role") if isinstance(turn, dict) else None
-        content = _joined(turn.get("content")) if isinstance(turn, dict) else None
-        if role not in get_args(Role) or not isinstance(content, str):
-            needed = f"needs a role ({', '.join(get_args(Role))}) and a content of text"
-            raise MisfitError(f"a turn in {column} {needed}", f"{where}: turn {number} {needed}")
-        messages.append(Message(cast(Role, role), whole(content, column, where)))
-    return tuple(messages)
-
-
-def _joined(content: Value) -> Value:
-    """A turn's content; of one in parts of text (`{"type": "text", "text": …}`), all of them."""
-    if isinstance(content, str) or not isinstance(content, Sequence) or not content:
-        return content
-    texts = []
-    for part in content:
-        is_text = isinstance(part, dict) and part.get("type") == "text"
-        text = part.get("text") if is_text and isinstance(part, dict) else None
-        if not isinstance(text, str):
-            return content
-        texts.append(text)
-    return "".join(texts)
-
-
-def whole(text: str, column: str, where: str) -> str:
-    """A text of whole characters, which tokenizers and files can hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise misfit(
-            where,
-            f"{column} has half of a surrogate pair (\\ud800 to \\udfff), which is no character; "
-            "correct the row",
-        ) from error
-    return text

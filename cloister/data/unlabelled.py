@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cloister.data.cells import misfit, whole
+from cloister.data.chat_rows import turns_of
 from cloister.data.config import DataConfig
 from cloister.data.load import file_rows
 from cloister.data.records import Message, RecordKind
-from cloister.data.schema import LISTED, misfit, turns_of, whole, words_of
+from cloister.data.schema import LISTED, words_of
 from cloister.data.source import RELEASED
 from cloister.data.values import Row, kind_of, shown
 from cloister.errors import DataError, MisfitError
@@ -21,7 +23,7 @@ def read_unlabelled(path: Path, kind: RecordKind, columns: DataConfig) -> list[U
     """Reads what a model is to predict for, in the order of the rows; no label is looked at.
 
     Args:
-        path: A JSONL, JSON, CSV or Parquet file.
+        path: The file.
         kind: What the task reads. Where a row has no words or no conversation, its text is taken.
         columns: Column names.
 

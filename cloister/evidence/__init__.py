@@ -1,1 +1,1 @@
-"""What a stranger can check: bundles of certificates, their verification, and reports to file."""
+"""Bundles of certificates, their verification by anybody, and audit reports."""

@@ -1,4 +1,4 @@
-"""What an audit's report says, from ledgers, bundles and audits of the mechanism."""
+"""The audit report, made from ledgers, bundles and audits of the mechanism."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FALSE_POSITIVES = 0.01
 
 @dataclass(frozen=True)
 class AuditedLedger:
-    """One site's part of a report.
+    """The facts of one site in a report.
 
     Attributes:
         name: The site.
@@ -65,7 +65,7 @@ def audit_report(
     checked: Sequence[str] = (),
     made: str,
 ) -> Document:
-    """Writes the report.
+    """Makes the report as a document.
 
     Args:
         study: What is known of the study beside its ledgers.
@@ -167,7 +167,7 @@ def _promised(sites: Sequence[_Site]) -> Iterator[Block]:
 
 
 def _reached(verdict: Verdict) -> float:
-    """The most that a test can find, by the curve of the whole plan or by the budget's (ε, δ)."""
+    """Bounds a test's true-positive rate, by the whole plan's curve or by the budget's (ε, δ)."""
     events = promised_events(verdict.history)
     if events:
         return true_positive_rate(events, FALSE_POSITIVES)
@@ -362,7 +362,7 @@ def _ahead(ahead: Forecast | None) -> str:
 
 
 def _plain(text: str) -> str:
-    """Without the backticks that a terminal's or a page's markup would turn into code."""
+    """Removes backticks, which a terminal's or a page's markup would turn into code."""
     return text.replace("`", "")
 
 

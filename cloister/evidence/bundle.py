@@ -39,7 +39,7 @@ MOST_RECEIVED = 2**27
 
 @dataclass(frozen=True)
 class Received:
-    """An update as the coordinator saw it.
+    """An update as the coordinator received it.
 
     Attributes:
         round: Of the study.
@@ -99,7 +99,7 @@ def write_bundle(path: Path, bundle: Bundle) -> None:
 
 
 def read_bundle(path: Path) -> Bundle:
-    """Reads a bundle, of which nothing is believed yet.
+    """Reads a bundle's files; its claims are not checked yet (`verification.examine`).
 
     Raises:
         BadFileError: It is missing, damaged, or holds what no bundle holds.

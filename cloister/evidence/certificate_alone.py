@@ -1,4 +1,4 @@
-"""A certificate that came without its ledger: what a coordinator can check of it by itself.
+"""Checks of a certificate without its ledger, as a coordinator makes them.
 
 The site signed it, so what it says of the ledger is the site's word; every ε in it is computed anew
 from the plans, events and budget that it names. With the ledger, `certificate.check` checks all.
@@ -31,7 +31,7 @@ MOST_SAID = 200
 
 
 def to_bytes(certificate: Entry) -> bytes:
-    """A certificate for a message or a file."""
+    """Encodes a certificate for a message or a file."""
     return canonical(stored(certificate))
 
 
@@ -78,7 +78,7 @@ def check_alone(
 
 
 def plans_in(fields: Mapping[str, Any]) -> list[Plan]:
-    """The plans that a certificate states.
+    """Returns the plans that a certificate states.
 
     Raises:
         ValueError: One is not what its SHA-256 says.
@@ -122,7 +122,7 @@ def _check_figures(fields: Mapping[str, Any], most_steps: int) -> None:
 def _check_plan_promise(
     fields: Mapping[str, Any], plans: list[Plan], events: list[GaussianEvent], budget: Budget
 ) -> float:
-    """One plan is all that was ever charged, and the budget covers it; its δ."""
+    """Checks that one plan is all that was ever charged and within budget; returns its δ."""
     (plan,) = plans
     is_private = all(event.is_private for event in events)
     whole = request_of(plan, is_private=is_private).planned

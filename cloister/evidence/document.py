@@ -1,4 +1,4 @@
-"""A document as a value: blocks that each renderer knows how to show."""
+"""A document as a value: blocks that HTML and PDF renderers can show."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 @dataclass(frozen=True)
 class Heading:
-    """Begins a section."""
+    """A section's heading."""
 
     text: str
 

@@ -1,4 +1,4 @@
-"""One hash for a whole released adapter: what certificates name."""
+"""The hash of a whole released adapter, which certificates name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNCOVERED = "README.md"
 
 @dataclass(frozen=True)
 class Hashed:
-    """A file that was read for its hash alone.
+    """A file's hash, without its content.
 
     Attributes:
         sha256: In hex.
@@ -29,7 +29,7 @@ class Hashed:
 
 
 def adapter_files(folder: Path) -> dict[str, bytes]:
-    """A released adapter's files by name, but for its card.
+    """Returns a released adapter's files by name, without its card.
 
     Raises:
         BadFileError: The folder holds no adapter of ours, or something that is no file.

@@ -52,7 +52,7 @@ class Fonts:
 
 
 def literal(fonts: Fonts, text: str) -> str:
-    """A text as matplotlib draws it letter by letter; a dollar would begin mathematics."""
+    """Escapes a text for matplotlib, in which a dollar sign would begin mathematics."""
     return fonts.written(text).replace("$", r"\$")
 
 
@@ -82,12 +82,12 @@ def fonts_for(texts: Iterable[str]) -> Fonts:
 
 
 def _preference(entry: FontEntry) -> tuple[bool, bool, str]:
-    """Upright regular faces first, so that a family is named by the face that is drawn."""
+    """Sort key: upright regular faces first, since that face of a family is drawn."""
     return entry.style != "normal", entry.weight not in (400, "normal", "regular"), entry.name
 
 
 def _characters(path: str) -> set[str]:
-    """What a font file has; nothing where it cannot be read."""
+    """Returns the characters of a font file; none where it cannot be read."""
     try:
         return {chr(code) for code in get_font(path).get_charmap()}
     except (OSError, RuntimeError, ValueError):

@@ -1,4 +1,4 @@
-"""A document as one HTML page that holds everything: no script, no link, readable on paper."""
+"""A document as one self-contained HTML page: no script, no link, fit for print."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _table(table: Table) -> str:
 
 
 def _svg(figure: Figure, number: int) -> str:
-    """The figure's element alone; ids of several figures in one page differ by the salt."""
+    """Renders a figure as SVG; the salt keeps the ids of several figures apart."""
     stream = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": f"figure {number}", "svg.fonttype": "path"}):
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))

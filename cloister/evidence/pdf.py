@@ -107,7 +107,7 @@ def to_pdf(document: Document, path: Path) -> None:
 
 
 def _texts(block: Block) -> Iterator[str]:
-    """Every text of a block."""
+    """Yields every text of a block."""
     match block:
         case Heading(text) | Paragraph(text):
             yield text
@@ -121,7 +121,7 @@ def _texts(block: Block) -> Iterator[str]:
 
 
 def _written(block: Block, fonts: Fonts) -> Block:
-    """The block with characters that no font has as code points."""
+    """Returns the block with the code point of each character that no font has."""
     if not fonts.absent:
         return block
     match block:
@@ -138,7 +138,7 @@ def _written(block: Block, fonts: Fonts) -> Block:
 
 
 def _columns(text: str) -> int:
-    """How many places of a fixed-width font a text takes; a wide character takes two."""
+    """Returns a text's width in a fixed-width font; a wide character counts as two."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
@@ -179,7 +179,7 @@ def _table(table: Table) -> Iterator[_Line]:
 
 
 def _wrapped(cells: str, indent: str) -> list[str]:
-    """A row on as many lines as it needs; what is too long continues under its last column."""
+    """Wraps a row of a table; the last column continues on further lines."""
     if len(cells) <= TABLE_WIDTH:
         return [cells]
     head, tail = cells[: len(indent)], cells[len(indent) :]
@@ -189,7 +189,7 @@ def _wrapped(cells: str, indent: str) -> list[str]:
 
 
 def _pages(items: Sequence[_Item], fonts: Fonts) -> Iterator[Figure]:
-    """As many pages as the items need; a heading stays with what follows it."""
+    """Yields pages of items; a heading stays on the page of what follows it."""
     left = list(items)
     while left:
         page, at = Figure(figsize=A4), TOP

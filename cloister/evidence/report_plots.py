@@ -1,4 +1,4 @@
-"""The plots of an audit's report."""
+"""The plots of an audit report."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -25,9 +26,19 @@ NAMED = 10
 
 
 def spending_plot(sites: Sequence[SpendingSeries]) -> Figure:
-    """ε spent by PLD over charged rounds, with each site's cap and what it still affords."""
+    """Plots ε spent by PLD over charged rounds, with each site's cap and remaining budget."""
     figure = Figure(figsize=(8.27, 4.2), layout="constrained")
-    axes = figure.subplots()
+    draw_spending(figure.subplots(), sites)
+    return figure
+
+
+def draw_spending(axes: Axes, sites: Sequence[SpendingSeries]) -> None:
+    """Draws what `spending_plot` shows into a part of a larger figure.
+
+    Args:
+        axes: Where it goes; its title and labels are set.
+        sites: A series for each site; those without a finite ε are left out.
+    """
     known = [one for one in sites if one.pld]
     named, fonts = [], fonts_for(one.name for one in known)
     for index, one in enumerate(known):
@@ -67,11 +78,10 @@ def spending_plot(sites: Sequence[SpendingSeries]) -> Figure:
         axes.legend(handles=named, loc="lower right", prop={"family": fonts.families(shown)})
     if not named:
         axes.text(0.5, 0.5, "no finite ε", ha="center", transform=axes.transAxes)
-    return figure
 
 
 def conformance_plot(checks: Sequence[Mapping[str, Any]]) -> Figure:
-    """Where each check's figure lies between its limits."""
+    """Plots where each check's figure lies between its limits."""
     figure = Figure(figsize=(8.27, 0.6 + 0.24 * len(checks)), layout="constrained")
     axes = figure.subplots()
     axes.axvspan(0, 1, color="#e8f0e8")
@@ -91,7 +101,7 @@ def conformance_plot(checks: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def empirical_plot(audits: Sequence[Mapping[str, Any]]) -> Figure:
-    """Lower bounds that attacks gave, beside what is claimed."""
+    """Plots the lower bounds on ε that attacks gave, beside the claimed ε."""
     figure = Figure(figsize=(8.27, 0.9 + 0.5 * len(audits)), layout="constrained")
     axes = figure.subplots()
     for row, audit in enumerate(reversed(audits)):
@@ -106,7 +116,7 @@ def empirical_plot(audits: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _place(check: Mapping[str, Any]) -> float:
-    """0 at the least allowed, 1 at the most; what lies outside, at the plot's margin."""
+    """Returns a figure's place: 0 at its lower limit, 1 at its upper, else at the margin."""
     low, high, figure = check["low"], check["high"], check["figure"]
     if figure is None or math.isnan(figure):
         return 1.2

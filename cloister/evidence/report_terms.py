@@ -1,4 +1,4 @@
-"""The words of a report, explained on its own page for a reader who is no engineer."""
+"""Explanations of a report's terms, for a reader who is not an engineer."""
 
 from __future__ import annotations
 

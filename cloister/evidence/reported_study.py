@@ -1,4 +1,4 @@
-"""What a report says of its study beside the figures: name, coordinator, model, dates, records.
+"""The facts that a report states of its study: name, coordinator, model, dates, records.
 
 A recipe or an adapter's `cloister.json` gives it. A ledger alone knows a study by its digest, so
 what is not known there is said to be unknown, and nothing is taken from a file's name.
@@ -26,7 +26,7 @@ SIMULATED = "none: simulated on one machine"
 
 @dataclass(frozen=True, kw_only=True)
 class ReportedStudy:
-    """What is known of a study, as text; None: not known.
+    """Facts of a study as text; None: not known.
 
     Attributes:
         name: As its recipe has it.

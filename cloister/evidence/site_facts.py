@@ -1,4 +1,4 @@
-"""What a card says of one site: what its certificate states, never the coordinator's plan."""
+"""The facts of one site on a card, from its certificate and never from the coordinator's plan."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SiteFacts:
 
 
 def site_facts(fields: Mapping[str, Any]) -> SiteFacts:
-    """From a checked certificate's fields, or from a ledger's own statement.
+    """Makes a site's facts from a checked certificate, or from a ledger's statement.
 
     Raises:
         ValueError: They are not of that form.

@@ -1,4 +1,4 @@
-"""ε spent over the rounds that a ledger charged: the numbers, words and colours of its picture.
+"""ε spent over the rounds that a ledger charged: numbers, words and colours of every picture of it.
 
 A report draws it with matplotlib, the dashboard as SVG; both take everything from here, so that the
 same ledger looks the same in both. It is what was spent so far: an indication, at half of the
@@ -49,11 +49,11 @@ class SpendingSeries:
 
     @property
     def last(self) -> int:
-        """The last round that is drawn."""
+        """Returns the last round that is drawn."""
         return max([self.charged, *(number for number, _ in self.ahead)])
 
     def highest(self, *, rdp: bool = False) -> float:
-        """The largest ε that is drawn, the cap left out.
+        """Returns the largest ε that is drawn, without the cap.
 
         Args:
             rdp: Whether the second accountant's is drawn.
@@ -65,7 +65,7 @@ class SpendingSeries:
 def series_of(
     name: str, rounds: Sequence[ChargedRound], ahead: Forecast | None, cap: float
 ) -> SpendingSeries:
-    """The series of a checked ledger.
+    """Makes the series of a checked ledger.
 
     Args:
         name: The site's.
@@ -85,7 +85,7 @@ def series_of(
 
 
 def caps(series: Iterable[SpendingSeries], highest: float) -> tuple[list[float], str]:
-    """The caps of one picture.
+    """Returns the caps of one picture.
 
     Args:
         series: Of the picture.
@@ -101,7 +101,7 @@ def caps(series: Iterable[SpendingSeries], highest: float) -> tuple[list[float],
 
 
 def cap_words(cap: float) -> str:
-    """What a cap's line is labelled with."""
+    """Returns the label of a cap's line."""
     return f"cap {shown(cap, 2)}"
 
 

@@ -1,4 +1,4 @@
-"""A ZIP archive of another party, nothing in it compressed: bounded before `zipfile` reads it.
+"""Uncompressed ZIP archives of other parties, checked for size before `zipfile` reads them.
 
 `zipfile` makes an object of every record of a directory, however long that is, and up to Python
 3.11.7 lets records share their bytes, so that 5 MB unpack to 1.5 GB.
@@ -54,7 +54,7 @@ class StoredZip:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all members, in the archive's order."""
+        """Returns the names of all members, in the archive's order."""
         return tuple(self._members)
 
     def read(self, name: str, most: int) -> bytes:
@@ -72,7 +72,7 @@ class StoredZip:
         return b"".join(self.pieces(name))
 
     def pieces(self, name: str) -> Iterator[bytes]:
-        """A member's content, piece by piece.
+        """Yields a member's content, piece by piece.
 
         Raises:
             BadFileError: It is damaged.
@@ -131,7 +131,7 @@ class StoredZip:
         return members
 
     def _end(self) -> tuple[int, int]:
-        """How many members the archive's last bytes tell of, and where their directory begins."""
+        """Reads from the archive's end how many members it has and where their directory begins."""
         size = self._file.seek(0, 2)
         self._file.seek(max(0, size - _END.size))
         mark, disk, first, here, count, length, start, comment = _END.unpack(self._file.read())
@@ -144,7 +144,7 @@ class StoredZip:
         return count, start
 
     def _check_apart(self, listed: list[zipfile.ZipInfo], start: int) -> None:
-        """No two members share bytes, so all of them together are no larger than the file."""
+        """Refuses members that share bytes: together they could be larger than the file."""
         ordered = sorted(listed, key=lambda member: member.header_offset)
         following = [member.header_offset for member in ordered[1:]] + [start]
         for member, end in zip(ordered, following, strict=False):  # of none there is nothing
@@ -158,5 +158,5 @@ class StoredZip:
 
 
 def _short(error: Exception) -> str:
-    """What an error says, as far as a message takes it; `zipfile` repeats whole names."""
+    """Shortens an error's text: `zipfile` repeats whole names."""
     return str(error)[:200]

@@ -1,4 +1,4 @@
-"""What a bundle shows, claim by claim, to somebody who trusts neither coordinator nor sites."""
+"""Verification of a bundle's claims without trust in the coordinator or the sites."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cloister.ledger.verify import Verdict
 
 @dataclass(frozen=True)
 class SiteClaim:
-    """What one site's certificate says, and its ledger gives.
+    """One site's promise: stated by its certificate, recomputed from its ledger.
 
     Attributes:
         name: The site.
@@ -33,7 +33,7 @@ class SiteClaim:
 
 @dataclass(frozen=True)
 class Findings:
-    """What was checked and held, and what no bundle can show.
+    """The claims that were verified, and those that no bundle can show.
 
     Attributes:
         sites: In order of their names.
@@ -47,7 +47,7 @@ class Findings:
 
 
 def examine(bundle: Bundle, keys: Mapping[str, str]) -> Findings:
-    """Checks every claim of a bundle that can be.
+    """Checks every claim of a bundle that can be checked.
 
     Args:
         bundle: As read.
@@ -119,7 +119,7 @@ def _agree(bundle: Bundle) -> None:
 
 
 def _received(bundle: Bundle, verdicts: Mapping[str, Verdict]) -> None:
-    """Whatever the coordinator received was released, in that round, and is in the ledger."""
+    """Checks that each update the coordinator received is in its site's ledger, in that round."""
     seen = set()
     for update in bundle.received:
         place = (update.site, update.round)

@@ -1,4 +1,4 @@
-"""The result on disk: a PEFT adapter that the rest of the world loads, its head, and its card.
+"""A finished adapter's folder: a PEFT adapter, its head, and Cloister's own facts of it.
 
 adapter_config.json, adapter_model.safetensors   LoRA, for `PeftModel.from_pretrained`
 head.safetensors                                 the head's `weight` [C, H] and `bias` [C]
@@ -31,6 +31,7 @@ from cloister.export.stack import save_stacked, stacked_config
 from cloister.fields import as_table, read_section
 from cloister.files import open_file
 from cloister.json_text import read_json
+from cloister.models.center import uncentred
 from cloister.models.config import ALL_LINEAR, LoraConfig, ModelConfig, VectorMode
 from cloister.models.network import LowRankHead
 from cloister.models.pooling import Pooling
@@ -46,7 +47,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class ReleaseFacts:
-    """What a released adapter says of itself.
+    """The facts that a released adapter states of its study.
 
     Attributes:
         model: The base, with its weights' SHA-256.
@@ -85,7 +86,7 @@ def export(folder: Path, workspace: Workspace, adapter: Adapter, about: ReleaseF
     else:
         network.backbone.save_pretrained(str(folder), save_embedding_layers=False)
     if network.head is not None:
-        save_file(_head_tensors(network.head), folder / "head.safetensors")
+        save_file(_head_tensors(network.head, network.center), folder / "head.safetensors")
     if isinstance(workspace.task, CausalChat):
         _save_tokenizer(folder, workspace.tokenizer, workspace.task.template.text)
     document = {
@@ -109,17 +110,19 @@ def _pooling_table(pooling: Pooling | None) -> dict[str, object] | None:
     return None if pooling is None else {"mode": pooling.mode, "normalize": pooling.normalize}
 
 
-def _head_tensors(head: nn.Module) -> dict[str, torch.Tensor]:
+def _head_tensors(head: nn.Module, center: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    """The head on a base's own vectors: whoever loads it needs no centre."""
     if isinstance(head, LowRankHead):
         weight, bias = head.merged()
     else:
         assert isinstance(head, nn.Linear)
         weight, bias = head.weight, head.bias
+    weight, bias = uncentred(weight.detach(), bias.detach(), center)
     return {"weight": weight.detach().cpu().contiguous(), "bias": bias.detach().cpu().contiguous()}
 
 
 def adapter_folder(place: Path) -> Path:
-    """The adapter's folder, of a finished run's folder or of its own.
+    """Returns the adapter's folder, given a finished run's folder or the adapter's own.
 
     Raises:
         BadFileError: It is the folder of a run that did not finish.
@@ -136,7 +139,7 @@ def adapter_folder(place: Path) -> Path:
 
 
 def read_released(folder: Path) -> ReleaseFacts:
-    """Reads what an adapter says of itself.
+    """Reads the facts that an adapter's folder states.
 
     Raises:
         BadFileError: The folder holds no adapter of ours, or a damaged one.
@@ -221,7 +224,9 @@ def load_released(folder: Path, base: str | Path | None = None) -> tuple[Release
     lora_config = _trained_modules(folder, about.lora)
     if lora_config.head == "label-words":  # its start is not looked up: the folder has the head
         lora_config = dataclasses.replace(lora_config, head="linear")
-    model = about.model if base is None else dataclasses.replace(about.model, base=str(base))
+    model = dataclasses.replace(about.model, center=None)  # within the head that was written
+    if base is not None:
+        model = dataclasses.replace(model, base=str(base))
     workspace = open_workspace(model, lora_config, about.task, about.task.labels, about.seed)
     network = workspace.network
     network.pooling = about.pooling or network.pooling

@@ -76,10 +76,15 @@ class ModelConfig:
             gets no adapters. A final norm of the base's own is applied to what the last of them
             gives. Absent: all. For classification; a decoder's middle layers often tell classes
             apart better than its last (`cloister plan --layers`).
+        center: The mean vector of 48 built-in sentences, English or Chinese, is taken off that
+            vector (`cloister.models.center`): what all texts share says nothing of their class
+            and fills most of a clipped gradient. For a head from zero it changes no score that
+            plain training reaches, and much of what private training does. Absent: nothing is.
     """
 
     base: Annotated[str, Text(MOST_PATH, least=1)] = field(
-        default=DEFAULT_BASE, metadata=called("name model path base_model model_name id")
+        default=DEFAULT_BASE,
+        metadata=called("name model path base_model model_name model_name_or_path checkpoint"),
     )
     sha256: Annotated[str, Text(64)] | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -89,6 +94,7 @@ class ModelConfig:
     layers: Annotated[int, Between(1, MOST_LAYERS)] | None = field(
         default=None, metadata={**LATER, **called("num_layers num_hidden_layers layer")}
     )
+    center: Literal["english", "chinese"] | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -120,13 +126,16 @@ class LoraConfig:
             adapted layers that a text goes through once.
         top_layers: Only the last so many layers get adapters; 0: all. The number of noised
             parameters is the enemy, so the default is the last layer alone.
-        train: Which factors train: `both`; `b` alone (A stays at its seeded start; FFA-LoRA, Sun
-            et al. 2024, arXiv:2403.12313); `b-moving` (B alone, from an A that the coordinator
-            moves between rounds and sends down); `b-kept` (both, of which B never leaves its site:
-            FedSA-LoRA, Guo et al. 2024, arXiv:2410.01463); `alternate` (B in odd rounds, A in even
-            ones, the head in all; RoLoRA, Chen et al. 2024, arXiv:2409.02346); `none` (the head
-            alone: a linear probe). All but `both` send half as much, and where products are
-            shared, their mean is then the product of their means.
+        train: Which parts of the adapters are trained. An adapter adds B·A to a module's weights;
+            A starts from the seed, B at zero. The head is trained in every case, unless `head` is
+            `frozen`. `b`: only B; A keeps its start (FFA-LoRA; Sun et al. 2024, arXiv:2403.12313).
+            `both`: A and B. `alternate`: B in odd rounds, A in even rounds (RoLoRA; Chen et al.
+            2024, arXiv:2409.02346). `b-moving`: only B, while the coordinator changes A between
+            rounds and sends it to the sites; needs a strategy that does so (`fedsvd`). `b-kept`: A
+            and B, of which only A is sent: each site keeps its own B (FedSA-LoRA; Guo et al. 2024,
+            arXiv:2410.01463). `none`: no adapter, the head alone (a linear probe). With `both`, a
+            site sends A and B, about twice as much as otherwise, and the mean of the products B·A
+            is not the product of the means.
         residual: Rank of the second pair beside each adapter, for strategies that keep what
             averaging leaves over (`fedex`, `flora`): sent down, never trained, exported with the
             adapter. Exact at the adapted modules' full rank; 0: none.
@@ -154,8 +163,10 @@ class LoraConfig:
     target_modules: Annotated[
         tuple[Annotated[str, Text(MOST_NAME, least=1)], ...], Items(MOST_MODULES)
     ] = ()
-    top_layers: Annotated[int, Between(0, MOST_LAYERS)] = 1
-    train: Train = "b"
+    top_layers: Annotated[int, Between(0, MOST_LAYERS)] = field(
+        default=1, metadata=called("layers last_layers layers_to_transform")
+    )
+    train: Train = field(default="b", metadata=called("trainable factors trained"))
     residual: Annotated[int, Between(0, MOST_RESIDUAL)] = 0
     head: Head | None = None
     use_dora: bool = False

@@ -1,4 +1,4 @@
-"""Which device a network computes on: as the machine's own file names it, or as it is found here.
+"""The device that a network computes on: named in the machine's file, or detected.
 
 Nothing falls back: who asks for a GPU that is not there is refused. With nothing asked it is the
 GPU where torch can use one, else the CPU, and whoever prepares a study is told which
@@ -8,6 +8,7 @@ GPU where torch can use one, else the CPU, and whoever prepares a study is told 
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import torch
@@ -19,16 +20,42 @@ log = logging.getLogger(__name__)
 # What NVIDIA's driver and AMD's leave in the file system, whether or not torch can use it.
 DRIVERS = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"), Path("/dev/kfd"))
 
+# cuBLAS is deterministic with a workspace of a fixed size, one of these (its manual, "Results
+# reproducibility"), read when its first handle is made; torch refuses products with another.
+CUBLAS, CUBLAS_FIXED = "CUBLAS_WORKSPACE_CONFIG", (":4096:8", ":16:8")
+
+
+def fix_cublas() -> None:
+    """Gives cuBLAS a fixed workspace; call it before anything is computed on a GPU.
+
+    Raises:
+        RefusedError: The environment says another, with which results would not repeat.
+    """
+    found = os.environ.setdefault(CUBLAS, CUBLAS_FIXED[0])
+    if found not in CUBLAS_FIXED:
+        raise RefusedError(
+            f"{CUBLAS}: {found!r} in the environment; private training needs results that repeat, "
+            f"which cuBLAS gives with {' or '.join(CUBLAS_FIXED)}: set one of these, or nothing"
+        )
+
 
 def find_device(asked: str | None) -> torch.device:
-    """The device that a machine's file asks for.
+    """Returns the device that a machine's file asks for.
 
     Args:
         asked: `machine.device`: `cpu`, `cuda`, `cuda:N` or `mps`; None: whichever is here.
 
     Raises:
-        RefusedError: It is not here, or torch cannot use it.
+        RefusedError: It is not here, or torch cannot use it; or a CUDA GPU's results would not
+            repeat (`fix_cublas`).
     """
+    device = _found(asked)
+    if device.type == "cuda":
+        fix_cublas()
+    return device
+
+
+def _found(asked: str | None) -> torch.device:
     if asked is None:
         found = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if found.type == "cpu" and unused_gpu():
@@ -52,8 +79,22 @@ def find_device(asked: str | None) -> torch.device:
     return device
 
 
+def check_devices(device: torch.device, processes: int) -> None:
+    """Refuses more processes than there are GPUs, where each takes one.
+
+    Raises:
+        RefusedError: There are fewer.
+    """
+    there = torch.cuda.device_count() if device.type == "cuda" else processes
+    if there < processes:
+        raise RefusedError(
+            f"machine.processes: {processes} given, each with a GPU of its own; torch sees {there} "
+            f"GPU(s) here: set machine.processes to {there} or fewer"
+        )
+
+
 def unused_gpu() -> str:
-    """That a GPU's driver is here and torch cannot use it, with what to do; empty where not so."""
+    """Returns a warning that torch cannot use a GPU whose driver is here; empty where it can."""
     if torch.cuda.is_available() or not any(path.exists() for path in DRIVERS):
         return ""
     return (
@@ -63,7 +104,7 @@ def unused_gpu() -> str:
 
 
 def device_words(device: torch.device) -> str:
-    """A device with the name of what it is, as `cuda:0 (NVIDIA H200)`."""
+    """Returns a device with its model's name, as `cuda:0 (NVIDIA H200)`."""
     if device.type != "cuda":
         return str(device)
     index = torch.cuda.current_device() if device.index is None else device.index
@@ -71,12 +112,12 @@ def device_words(device: torch.device) -> str:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that is free on a GPU, in bytes; None of other devices."""
+    """Returns a GPU's free memory in bytes; None for other devices."""
     return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None
 
 
 def _remedy() -> str:
-    """What most likely helps."""
+    """Returns the remedy that most likely helps."""
     if torch.version.cuda is None and torch.version.hip is None:
         return "this build of torch is for CPUs: install the one of locks/cuda.txt"
     return (

@@ -60,7 +60,7 @@ _LAYER = re.compile(r"(?:^|\.)blk\.(\d{1,9})\.")
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """What of a GGUF's header decides how it is read.
+    """The fields of a GGUF header that decide how the file is read.
 
     Attributes:
         values: Numbers, truth values and strings, by key; of arrays how many items they have.
@@ -72,12 +72,12 @@ class GgufHeader:
 
     @property
     def architecture(self) -> str:
-        """The architecture, as llama.cpp names it."""
+        """Returns the architecture's name in llama.cpp."""
         return str(self.values["general.architecture"])
 
     @property
     def elements(self) -> int:
-        """Numbers in all tensors together."""
+        """Returns how many numbers all tensors hold together."""
         return sum(map(prod, self.tensors.values()))
 
 
@@ -211,7 +211,7 @@ def _bytes_of(name: str, shape: Sequence[int], kind: int) -> int:
 
 
 def _check_sizes(values: Mapping[str, object], tensors: Mapping[str, tuple[int, ...]]) -> None:
-    """Holds what the network is built from to what the tensors show."""
+    """Refuses a header whose sizes differ from those of the tensors."""
     prefix = f"{values['general.architecture']}."
     for key, value in values.items():
         is_number = isinstance(value, int) and not isinstance(value, bool)

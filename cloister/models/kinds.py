@@ -86,7 +86,7 @@ def _has_head(folder: Path) -> bool:
 
 
 def network_class(folder: Path, config: Any, *, causal: bool) -> Any:
-    """The Auto class that loads a base for a task.
+    """Returns the transformers Auto class that loads a base for a task.
 
     Args:
         folder: Of the base, for messages.

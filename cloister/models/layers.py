@@ -36,7 +36,7 @@ def layer_list(network: nn.Module, count: int) -> tuple[str, nn.ModuleList] | No
 
 
 def end_after(model: PreTrainedModel, layers: int) -> None:
-    """Takes away what lies above a base's first layers; a final norm of its own stays.
+    """Removes the layers above a base's first ones; a final norm of its own stays.
 
     Args:
         model: The base, before it gets adapters; of its layers and configuration the rest goes.

@@ -63,6 +63,7 @@ class Network(nn.Module):
     Attributes:
         is_float32: Whether all of the base computes in float32: neither shorter floats nor
             quantized.
+        center: What is taken off a sequence's vector before the head, [H]; None: nothing.
         prefix: The states of its frozen layers, where they are kept.
         checkpoints: Its layers, where their activations are computed again and not kept.
 
@@ -78,6 +79,8 @@ class Network(nn.Module):
         self.backbone = backbone
         self.head = head
         self.pooling = pooling
+        self.center: Tensor | None
+        self.register_buffer("center", None, persistent=False)
         self.prefix: FrozenPrefix | None = None
         self.checkpoints: CheckpointedLayers | None = None
         self._token_head: TokenHead | Literal[False] | None = False  # not looked for yet
@@ -98,14 +101,27 @@ class Network(nn.Module):
         if self.head is None:
             logits: Tensor = output.logits
             return logits
-        hidden = output.last_hidden_state
-        features = hidden if self.pooling is None else self.pooling(output, attention_mask)
-        features = features.to(torch.float32)
+        features = self._features(output, attention_mask)
+        if self.center is not None:
+            features = features - self.center
         rows = len(features)
         if features.dim() == 2 and rows % multiple:
             features = F.pad(features, (0, 0, 0, multiple - rows % multiple))
         scores: Tensor = self.head(features)
         return scores[:rows]
+
+    def pooled(self, batch: Batch) -> Tensor:
+        """Vectors of sequences as the base gives them, [B, H] in float32, before any centre."""
+        ids, mask = batch.input_ids.to(self.device), batch.attention_mask.to(self.device)
+        plain = without_cache(self.backbone)
+        return self._features(self.backbone(input_ids=ids, attention_mask=mask, **plain), mask)
+
+    def _features(self, output: Any, attention_mask: Tensor) -> Tensor:
+        """What the head reads: [B, H] of sequences, [B, T, H] of tokens, in float32."""
+        hidden: Tensor = output.last_hidden_state
+        if self.pooling is not None:
+            hidden = self.pooling(output, attention_mask)
+        return hidden.to(torch.float32)
 
     def logits(self, batch: Batch) -> Tensor:
         """Logits of a batch on the network's device, past the frozen layers where they are kept.
@@ -186,12 +202,12 @@ class Network(nn.Module):
 
 
 def adapter_name(parameter_name: str) -> str:
-    """A parameter's name as it travels: without peft's name of the active adapter."""
+    """Returns a parameter's name in messages: without peft's name of the active adapter."""
     return parameter_name.replace(".default.", ".").removesuffix(".default")
 
 
 def trained_parameters(network: Network) -> Iterator[tuple[str, nn.Parameter]]:
-    """Names and parameters that now train, in name order."""
+    """Yields the name and tensor of each parameter that is trained now, in order of names."""
     named = {adapter_name(n): p for n, p in network.named_parameters() if p.requires_grad}
     yield from sorted(named.items())
 
@@ -199,7 +215,7 @@ def trained_parameters(network: Network) -> Iterator[tuple[str, nn.Parameter]]:
 def make_head(
     kind: str, hidden: int, outputs: int, r: int, seed: int, rows: Tensor | None = None
 ) -> nn.Module:
-    """A head at its start: zero or the labels' words where it trains whole, else seeded.
+    """Makes a head: zero or the labels' words where it trains at full rank, else seeded values.
 
     A zero start leaves nothing random to unlearn. A frozen or low-rank head needs
     a start that tells the classes apart: normal with deviation 0.02, biases zero.

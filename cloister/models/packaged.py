@@ -24,7 +24,7 @@ GEMMA3 = "google/gemma-3-270m"
 
 @dataclass(frozen=True)
 class Packaged:
-    """Where packages have a model.
+    """The place of a hub model inside an installed package.
 
     Attributes:
         parts: Import name of a package and the path inside it: of a folder, of a GGUF file, or of

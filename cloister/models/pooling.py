@@ -29,7 +29,7 @@ _ONCE_POOLERS = {"bert", "albert"}
 
 @dataclass(frozen=True)
 class Pooling:
-    """A pooling with what follows it.
+    """A pooling, and whether its vector is scaled.
 
     Attributes:
         mode: Which token states are taken.
@@ -68,7 +68,7 @@ class Pooling:
 def choose_pooling(
     folder: Path, network: PreTrainedModel, mode: PoolingMode, normalize: bool | None = None
 ) -> Pooling:
-    """The pooling that was asked for, else what the folder says, else the mean.
+    """Chooses the pooling: the recipe's, else the folder's, else the mean.
 
     A pooler or first token is used only where the folder says that training went through it: a
     folder of `save_pretrained` alone does not tell what its pooler was trained for, and a frozen
@@ -112,7 +112,7 @@ def _has_pooler(folder: Path, network: PreTrainedModel) -> bool:
 
 
 def _said(folder: Path, network: PreTrainedModel) -> Chosen | None:
-    """What the folder itself says, if anything."""
+    """Returns the pooling that the folder states; None where it states none."""
     config, told = network.config, folder_pooling(folder)
     if told is not None:
         return told
@@ -135,7 +135,7 @@ def _usual(config: Any) -> Chosen:
 
 
 def _as_before(folder: Path, network: PreTrainedModel) -> Chosen:
-    """What `auto` was before format 3 of a recipe."""
+    """Returns the pooling that `auto` meant before format 3 of a recipe."""
     why = "as a study of an earlier version pooled it"
     told = folder_pooling(folder)
     if told is not None:

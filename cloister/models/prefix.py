@@ -49,7 +49,7 @@ class KeptStates:
         self._bytes = 0
 
     def get(self, record: TokenIds, fixed: Fixed = ANY_LENGTH) -> Tensor | None:
-        """A record's states, if they are kept.
+        """Returns a record's states; None where they are not kept.
 
         Args:
             record: Its token ids.
@@ -110,6 +110,9 @@ class FrozenPrefix:
         kept: Where to keep them; networks on one base that adapt equally many layers may share it.
         max_gib: Most memory that is kept, in GiB.
 
+    Attributes:
+        is_apart: Whether it runs within `apart`.
+
     Raises:
         UsageError: The base's layers are not one list that can be skipped.
     """
@@ -133,6 +136,7 @@ class FrozenPrefix:
         self._first = num_layers - top_layers
         self._kept = kept
         self._max_bytes = max_gib * GIB
+        self.is_apart = False
 
     def states(
         self,
@@ -141,7 +145,9 @@ class FrozenPrefix:
         records: Sequence[TokenIds],
         shape: BatchShape | None = None,
     ) -> Tensor:
-        """What enters the first adapted layer, [B, T, H], zero at padding; new ones are kept.
+        """Returns the states that enter the first adapted layer, [B, T, H], and keeps new ones.
+
+        They are zero at padding.
 
         Args:
             input_ids: [B, T].
@@ -172,7 +178,7 @@ class FrozenPrefix:
         return whole
 
     def each_layer(self, input_ids: Tensor, attention_mask: Tensor) -> list[Tensor]:
-        """What leaves each layer, [B, T, H], before a final norm of the base's; nothing is kept.
+        """Returns the output of each layer, [B, T, H], before the base's final norm; keeps nothing.
 
         Args:
             input_ids: [B, T].
@@ -193,12 +199,13 @@ class FrozenPrefix:
 
     @contextmanager
     def apart(self) -> Iterator[None]:
-        """Within it, nothing that was kept before is used, and nothing is kept beyond it."""
-        before, self._kept = self._kept, KeptStates()
+        """Context in which no kept state is used, and at whose end new ones are dropped."""
+        before, self._kept = (self._kept, self.is_apart), KeptStates()
+        self.is_apart = True
         try:
             yield
         finally:
-            self._kept = before
+            self._kept, self.is_apart = before
 
     def _compute(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         def stop_here(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
@@ -234,7 +241,7 @@ class FrozenPrefix:
 
     @contextmanager
     def skipping(self, hidden: Tensor) -> Iterator[None]:
-        """Within it, a forward pass starts at the first adapted layer, with `hidden` [B, T, H]."""
+        """Context in which a forward pass starts at the first adapted layer, from `hidden`."""
         skipped = [self._layers[index] for index in range(self._first)]
 
         def start_here(

@@ -23,13 +23,13 @@ _LENGTHS = (7, 4)
 
 
 def coarsest(network: Network) -> torch.dtype:
-    """The type that a network's logits are as exact as."""
+    """Returns the least exact number type that a network's logits pass through."""
     coarse = any(p.dtype != torch.float32 for p in network.backbone.parameters())
     return torch.bfloat16 if coarse else torch.float32
 
 
 def prefix_problem(network: Network, batch: Batch) -> str | None:
-    """What is wrong with a network's frozen prefix on a batch, in words; None where nothing is.
+    """Describes what is wrong with a frozen prefix on a batch; None where nothing is.
 
     Args:
         network: With a prefix.

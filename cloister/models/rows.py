@@ -20,7 +20,7 @@ from cloister.models.targets import is_linear
 
 
 class _Records:
-    """Records and tokens of the batch that goes through the base."""
+    """The numbers of records and tokens in the batch that goes through the base."""
 
     def __init__(self) -> None:
         self.shape: tuple[int, int] | None = None

@@ -1,4 +1,4 @@
-"""Trainable tensors in and out of a network."""
+"""Reading and writing the trained tensors of a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a base reads token ids alone, found out by trying.
+"""A trial pass that shows whether a base needs token ids alone.
 
 Configurations do not tell all: a network may wait for pictures, sound, boxes on a page or a
 decoder's input beside the ids, or lack what its pooling takes. It then fails at the first record,
@@ -20,7 +20,7 @@ _MASK = ((1, 1), (1, 0))
 
 
 def check_reads(network: Network, base: str, pad_id: int) -> None:
-    """Puts two made-up texts through a network.
+    """Checks that a network computes two synthetic texts.
 
     Args:
         network: With adapters, head and pooling.

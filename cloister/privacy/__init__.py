@@ -1,1 +1,1 @@
-"""What makes a release private, and what it costs."""
+"""The mechanism (sampling, clipping, noise), the plan that fixes it, and its accountants."""

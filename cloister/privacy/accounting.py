@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable
+from functools import lru_cache
 
 from cloister.errors import RefusedError
 from cloister.privacy.events import MOST_NOISE, GaussianEvent
@@ -98,13 +99,30 @@ def epsilon(events: Iterable[GaussianEvent], delta: float, grid: float = FINE) -
 
 
 def rdp_epsilon(events: Iterable[GaussianEvent], delta: float) -> float:
-    """ε by Rényi DP: an upper bound too, looser; ∞ where an event is not private."""
+    """Computes ε by Rényi DP: a second upper bound, looser than `epsilon`.
+
+    Args:
+        events: What was released, in any order.
+        delta: δ of the guarantee.
+
+    Returns:
+        ε per unit added or removed; 0 for no event; ∞ where an event is not private.
+
+    Raises:
+        RefusedError: An event is impossible (negative or NaN parameters).
+    """
     composition = _merged(events)
     return math.inf if composition is None else _rdp_epsilon(composition, delta)
 
 
 def prv_epsilon(events: Iterable[GaussianEvent], delta: float) -> float | None:
-    """ε by Opacus' PRV accountant, about 0.011 above PLD.
+    """Computes ε by Opacus' PRV accountant (Gopi et al. 2021, arXiv:2106.02848), for comparison.
+
+    Its upper bound lies about 0.011 above PLD's. No guarantee rests on it: `cross_check` compares.
+
+    Args:
+        events: What was released, in any order.
+        delta: δ of the guarantee.
 
     Returns:
         ε; None where PRV does not converge in reasonable time: large ε, tiny δ, many steps.
@@ -118,6 +136,11 @@ def prv_epsilon(events: Iterable[GaussianEvent], delta: float) -> float | None:
     steps = sum(count for *_, count in composition)
     if looser > PRV_LARGEST_EPSILON or delta < SMALLEST_DELTA or steps > PRV_MOST_STEPS:
         return None
+    return _prv_epsilon(composition, delta)
+
+
+@lru_cache(maxsize=256)
+def _prv_epsilon(composition: Composition, delta: float) -> float | None:
     from opacus.accountants import PRVAccountant
 
     accountant = PRVAccountant()
@@ -132,7 +155,16 @@ def prv_epsilon(events: Iterable[GaussianEvent], delta: float) -> float | None:
 
 
 def cross_check(events: Iterable[GaussianEvent], delta: float) -> float:
-    """`epsilon`, agreed on by all three accountants; for plans and reports, not for every round.
+    """Computes `epsilon` and refuses it unless all three accountants agree.
+
+    PRV takes seconds, so this is for plans and reports and not for every round.
+
+    Args:
+        events: What was released, in any order.
+        delta: δ of the guarantee.
+
+    Returns:
+        ε by PLD, as `epsilon` gives it. Where PRV does not converge, PLD and RDP alone agree on it.
 
     Raises:
         RefusedError: PRV converges and differs from PLD by more than its stated error, or PLD and
@@ -149,7 +181,7 @@ def cross_check(events: Iterable[GaussianEvent], delta: float) -> float:
 
 
 def true_positive_rate(events: Iterable[GaussianEvent], false_positive_rate: float) -> float:
-    """The most that any test for one unit's presence can reach at a false-positive rate.
+    """Bounds the true-positive rate of every test for one unit's presence.
 
     It says what an ε means for a person: the same guarantee in terms of an attack, by the
     mechanism's whole trade-off curve and not by a single (ε, δ).
@@ -172,12 +204,15 @@ def true_positive_rate(events: Iterable[GaussianEvent], false_positive_rate: flo
 
 
 def group_epsilon(events: Iterable[GaussianEvent], delta: float, records: int) -> float:
-    """ε for several records of one person, added or removed together.
+    """Computes ε for several records of one person, added or removed together.
 
     Args:
-        events: Releases of one mechanism.
+        events: Releases of one mechanism: one noise multiplier and one sample rate.
         delta: δ of the guarantee.
-        records: How many, from 1.
+        records: How many records the person has, from 1.
+
+    Returns:
+        An upper bound on ε; ∞ where an event is not private.
 
     Raises:
         RefusedError: The events are of several mechanisms.
@@ -193,8 +228,19 @@ def group_epsilon(events: Iterable[GaussianEvent], delta: float, records: int) -
     return group_pld_epsilon(*one, delta, records)
 
 
+# A site solves for the same noise at every question about a study.
+@lru_cache(maxsize=256)
 def calibrate(sample_rate: float, steps: int, target_epsilon: float, delta: float) -> float:
-    """The least noise multiplier, to four digits and rounded up, that meets a target.
+    """Finds the least noise multiplier that meets a target ε, rounded up to four decimals.
+
+    Args:
+        sample_rate: Probability q with which a unit is in a batch, in (0, 1].
+        steps: Releases in all.
+        target_epsilon: The largest ε allowed, per unit added or removed.
+        delta: δ of the guarantee.
+
+    Returns:
+        Noise deviation over the clip bound, at most a thousandth above the least that would do.
 
     Raises:
         RefusedError: No noise multiplier in the accountants' range meets it.
@@ -239,7 +285,7 @@ def _one(noise_multiplier: float, sample_rate: float, steps: int) -> GaussianEve
 
 
 def _merged(events: Iterable[GaussianEvent]) -> Composition | None:
-    """Equal mechanisms together, in rising order; None where one of them is not private.
+    """Adds up the steps of equal mechanisms, in rising order; None where one is not private.
 
     Raises:
         RefusedError: An event is impossible: NaN would count as nothing released, and negative

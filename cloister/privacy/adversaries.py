@@ -24,13 +24,16 @@ _SOME = re.compile(rf"{Adversary.COORDINATOR}-with-(\d+)-{Adversary.OTHER_SITES}
 
 
 def colluding(plans: Iterable[Plan]) -> int | None:
-    """c: other sites that may work together, or with the coordinator; None: all of them."""
+    """Returns c: how many other sites may collude, with or without the coordinator.
+
+    None: all of them, because each site adds all of its noise. Of several plans the least counts.
+    """
     fewest = [plan.sharing.colluding for plan in plans if plan.sharing is not None]
     return min(fewest, default=None)
 
 
 def names(plans: Iterable[Plan]) -> list[str]:
-    """Against whom ε holds, as a certificate names them."""
+    """Returns the adversaries that ε holds against, by their names in a certificate."""
     most = colluding(plans)
     if most is None:
         return [adversary.value for adversary in Adversary]
@@ -38,12 +41,12 @@ def names(plans: Iterable[Plan]) -> list[str]:
 
 
 def words(plans: Iterable[Plan]) -> str:
-    """Against whom ε holds, to follow "against"."""
+    """Returns the adversaries that ε holds against, in words that follow "against"."""
     return words_of(names(plans))
 
 
 def words_of(named: Sequence[str]) -> str:
-    """The names of a certificate in words, to follow "against"."""
+    """Turns the names that a certificate has for adversaries into words that follow "against"."""
     if tuple(named) == ALL_OTHERS:
         return "the coordinator with all other sites"
     some = [int(found[1]) for name in named if (found := _SOME.fullmatch(name))]
@@ -57,13 +60,16 @@ def words_of(named: Sequence[str]) -> str:
 
 
 def alone(charged: Charged) -> list[GaussianEvent] | None:
-    """What was charged, as the coordinator with all other sites sees it.
+    """Returns the charged events as a coordinator that colludes with all other sites sees them.
+
+    Those sites subtract their own shares of the noise, so each event keeps this site's share alone.
 
     Args:
         charged: Events with the plan of each.
 
     Returns:
-        None where nothing is shared: they see no other events than were stated.
+        Events with less noise, not private where too little is left; None where no noise is
+        shared, so that the stated events hold against them too.
     """
     pairs = list(charged)
     if colluding(plan for plan, _ in pairs) is None:

@@ -1,4 +1,8 @@
-"""The guarantee for a whole site by noise at the coordinator, from public constants."""
+"""Noise that the coordinator adds to the mean, and the ε of a whole site that follows from it.
+
+The client-level mechanism of McMahan et al. 2018, arXiv:1710.06963, without sampling of sites. All
+of it is computed from public constants.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ SENSIBLE_SITES = 100
 
 @dataclass(frozen=True, kw_only=True)
 class CentralPlan:
-    """Constants of the noise at the coordinator.
+    """Public constants of the noise that the coordinator adds.
 
     Attributes:
         sites: K, declared: the divisor, whoever answers.
@@ -31,7 +35,10 @@ class CentralPlan:
     delta: float
 
     def epsilon_after(self, rounds: int) -> float:
-        """ε of a whole site, added or removed, after so many rounds, by PLD."""
+        """Computes ε by PLD for adding or removing one whole site, after this number of rounds.
+
+        It holds against whoever sees the adapters, and not against the coordinator.
+        """
         event = GaussianEvent(
             noise_multiplier=self.noise_multiplier, sample_rate=1.0, steps=rounds, is_private=True
         )
@@ -41,7 +48,14 @@ class CentralPlan:
 def central_plan(
     target: float, delta: float, *, sites: int, rounds: int, max_update_norm: float
 ) -> CentralPlan:
-    """Solves for the noise multiplier that reaches a target ε.
+    """Solves for the noise multiplier that reaches a target ε of a whole site.
+
+    Args:
+        target: The largest ε allowed, over all rounds.
+        delta: δ of the guarantee.
+        sites: K, declared.
+        rounds: In the study.
+        max_update_norm: S, the L2 bound on one site's update.
 
     Raises:
         RefusedError: No amount of noise meets the target.

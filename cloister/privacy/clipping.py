@@ -45,7 +45,14 @@ GRID_BITS = 30
 
 
 def grid_of(bound: float) -> float:
-    """The grid γ of sums with this bound: a power of two in (C/2³¹, C/2³⁰]."""
+    """Returns γ, the grid of sums that are clipped to this bound C.
+
+    Args:
+        bound: C, above 0.
+
+    Returns:
+        A power of two in (C/2³¹, C/2³⁰].
+    """
     return 2.0 ** (math.floor(math.log2(bound)) - GRID_BITS)
 
 

@@ -76,10 +76,12 @@ class PrivacyConfig:
     noise_multiplier: Annotated[float, Between(0.0, MOST_NOISE)] | None = field(
         default=None, metadata=called("sigma")
     )
-    delta: Delta = 1e-5  # the literature's, fit for sites of up to 10,000 records
+    # The literature's, fit for sites of up to 10,000 records.
+    delta: Delta = field(default=1e-5, metadata=called("target_delta"))
     # Of a head on features of norm √384; most records pass unclipped.
     max_grad_norm: Norm = field(
-        default=8.0, metadata=called("clip clip_norm clipping clipping_norm max_norm l2_norm_clip")
+        default=8.0,
+        metadata=called("clip clip_norm clipping clipping_norm max_norm l2_norm_clip l2_clip_norm"),
     )
     max_update_norm: Norm = 50.0
     noise: Literal["site", "shared"] = "site"
@@ -106,7 +108,7 @@ class PrivacyConfig:
             )
 
     def sharing(self, sites: int) -> Sharing | None:
-        """Among whom noise is shared; None where each site adds its own, or there is none.
+        """Returns who shares the noise; None where each site adds all of its own, or none is added.
 
         Raises:
             RefusedError: The sites are too few.
@@ -121,7 +123,7 @@ class PrivacyConfig:
         )
 
     def central(self, sites: int, rounds: int) -> CentralPlan | None:
-        """Noise at the coordinator; None where there is none.
+        """Returns the plan of the noise that the coordinator adds; None where it adds none.
 
         Raises:
             RefusedError: No amount of noise meets the target.

@@ -1,4 +1,4 @@
-"""Where private randomness comes from.
+"""Random numbers for sampling and noise: the operating system's, or seeded ones without privacy.
 
 Math:
     Words are the key stream of AES-256 in counter mode (NIST SP 800-38A), 64 bits each. Uniforms
@@ -33,13 +33,13 @@ class Entropy(Protocol):
 
     @property
     def is_private(self) -> bool:
-        """Whether nobody can predict its numbers; a release drawn otherwise has ε = ∞."""
+        """Whether its numbers cannot be predicted; a release by another source has ε = ∞."""
 
     def uniform(self, count: int) -> Uniforms:
-        """Independent uniforms in [0, 1), float64 [count]."""
+        """Draws independent uniforms in [0, 1), float64 [count]."""
 
     def gaussian(self, deviation: float, count: int) -> Integers:
-        """Independent discrete Gaussians, int64 [count]; the deviation is in steps of 1."""
+        """Draws independent discrete Gaussians, int64 [count]; the deviation is in steps of 1."""
 
 
 class KeyStream:
@@ -53,7 +53,7 @@ class KeyStream:
         self._cipher = Cipher(algorithms.AES256(os.urandom(32)), modes.CTR(bytes(16))).encryptor()
 
     def words(self, count: int) -> Words:
-        """The next words, uint64 [count]."""
+        """Returns the next 64-bit words of the stream, uint64 [count]."""
         taken = np.empty(count + _AES_WORDS, dtype=np.uint64)
         room = memoryview(taken.data).cast("B")
         for start in range(0, 8 * count, len(_ZEROS)):
@@ -73,12 +73,12 @@ class OsEntropy:
     is_private = True
 
     def uniform(self, count: int) -> Uniforms:
-        """Independent uniforms in [0, 1) on the grid of 2⁻⁵³, float64 [count]."""
+        """Draws independent uniforms in [0, 1), multiples of 2⁻⁵³, float64 [count]."""
         words = KeyStream().words(count)
         return (words >> np.uint64(11)).astype(np.float64) / UNIFORM_GRID
 
     def gaussian(self, deviation: float, count: int) -> Integers:
-        """Independent discrete Gaussians, int64 [count], exact (`privacy.gaussian_table`).
+        """Draws independent discrete Gaussians, int64 [count], exactly (`privacy.gaussian_table`).
 
         Args:
             deviation: In steps of 1; above 0 and below 2⁵².
@@ -99,9 +99,9 @@ class SeededEntropy:
         self._generator = generator
 
     def uniform(self, count: int) -> Uniforms:
-        """Uniforms in [0, 1), float64 [count]."""
+        """Draws uniforms in [0, 1), float64 [count]."""
         return self._generator.random(count)
 
     def gaussian(self, deviation: float, count: int) -> Integers:
-        """Normals of this deviation, rounded to integers, int64 [count]."""
+        """Draws normals of this deviation, rounded to integers, int64 [count]."""
         return np.rint(self._generator.standard_normal(count) * deviation).astype(np.int64)

@@ -176,5 +176,5 @@ class DiscreteGaussian:
 
 @lru_cache(maxsize=16)
 def table_of(deviation: float) -> DiscreteGaussian:
-    """The table of a deviation; a plan has one or two, all of them public."""
+    """Returns the table of a deviation, kept for later draws; a plan has one or two deviations."""
     return DiscreteGaussian(deviation)

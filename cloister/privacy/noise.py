@@ -22,8 +22,9 @@ from cloister.privacy.clipping import ClippedSum
 from cloister.privacy.entropy import Entropy
 from cloister.privacy.events import MOST_NOISE
 from cloister.privacy.shared_noise import SMOOTHING
+from cloister.privacy.threads import each_block
 
-# Values that are noised together: their temporaries, 25 bytes each, stay in the caches.
+# Values that are noised together: their temporaries, 25 bytes each, stay in a core's caches.
 BLOCK = 2**17
 
 
@@ -50,7 +51,8 @@ def add_noise(clipped: ClippedSum, noise_multiplier: float, entropy: Entropy) ->
         rounded to float32. An empty batch is noised like any other. With `noise_multiplier` 0
         nothing is drawn and nothing is private. Nothing is claimed of the time that a draw takes:
         one in a hundred values takes longer, and which ones follows from what is drawn. Beside the
-        result a few megabytes are used, however many values there are.
+        result, which is made in the host's memory, a few megabytes a thread are used, however many
+        values there are.
     """
     if not 0 <= noise_multiplier <= MOST_NOISE:
         raise RefusedError(
@@ -59,14 +61,21 @@ def add_noise(clipped: ClippedSum, noise_multiplier: float, entropy: Entropy) ->
         )
     continuous = noise_multiplier * clipped.bound / clipped.grid
     deviation = math.sqrt(continuous**2 + SMOOTHING) if noise_multiplier > 0 else 0.0
-    noised = []
-    for integers in clipped.tensors:
-        released = torch.empty(integers.shape, dtype=torch.float32, device=integers.device)
-        flat, sums = released.view(-1), integers.reshape(-1)
-        for start in range(0, len(flat), BLOCK):
-            total = sums[start : start + BLOCK].cpu().numpy()
-            if deviation:
-                total = np.add(steps := entropy.gaussian(deviation, len(total)), total, out=steps)
-            flat[start : start + BLOCK] = torch.from_numpy(total * clipped.grid)
-        noised.append(released)
-    return NoisedSum(tuple(noised))
+    released = [torch.empty(t.shape, dtype=torch.float32) for t in clipped.tensors]
+    sums = [integers.reshape(-1) for integers in clipped.tensors]
+    arrays = [values.view(-1).numpy() for values in released]
+
+    def noise(block: tuple[int, int]) -> None:
+        tensor, start = block
+        total = sums[tensor][start : start + BLOCK].cpu().numpy()
+        if deviation:
+            total = np.add(steps := entropy.gaussian(deviation, len(total)), total, out=steps)
+        arrays[tensor][start : start + BLOCK] = total * clipped.grid
+
+    each_block(
+        [(at, start) for at, flat in enumerate(sums) for start in range(0, len(flat), BLOCK)],
+        noise,
+        entropy,
+    )
+    pairs = zip(released, clipped.tensors, strict=True)
+    return NoisedSum(tuple(values.to(integers.device) for values, integers in pairs))

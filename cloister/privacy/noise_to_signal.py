@@ -1,4 +1,4 @@
-"""How large a plan's noise is beside the gradients."""
+"""How long one step's noise is, compared with the longest gradient that the step can have."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cloister.privacy.plan import Plan
 
 
 def noise_over_signal(plan: Plan, parameters: int, sites: int) -> float:
-    """Length of one step's noise over the longest gradient that the step could see.
+    """Returns the length of one step's noise over the longest gradient that the step could see.
 
     The mean update of K sites carries noise of length σ·C·√d / (B·√K), and a gradient of at most C,
     reached where every record of the batch pulls the same way at full length. Where h honest sites

@@ -72,7 +72,7 @@ class Plan:
         return self.max_grad_norm is not None and self.noise_multiplier > 0
 
     def event(self, steps: int) -> GaussianEvent:
-        """The event of so many of its steps."""
+        """Returns the event that an accountant gets for this number of the plan's steps."""
         return GaussianEvent(
             noise_multiplier=self.noise_multiplier,
             sample_rate=self.sample_rate,
@@ -81,11 +81,14 @@ class Plan:
         )
 
     def epsilon_after(self, rounds: int) -> float:
-        """ε of one site after so many rounds, per unit added or removed, at the plan's δ."""
+        """Computes ε by PLD after this number of rounds, per unit, at the plan's δ."""
         return epsilon([self.event(rounds * self.local_steps)], self.delta)
 
     def shared_noise(self, values: int) -> SharedNoise:
-        """What each site adds to an update of so many values; for plans with `sharing`.
+        """Returns the noise that each site adds to an update, for plans with `sharing`.
+
+        Args:
+            values: d, the number of values in the update.
 
         Raises:
             RefusedError: The noise is not shared, there is none, or it does not fit its bits.
@@ -101,8 +104,9 @@ class Plan:
         )
 
     def alone(self) -> Plan | None:
-        """The plan against a coordinator with all other sites, who see a site's own noise share
-        alone.
+        """Returns the plan as a coordinator that colludes with all other sites sees it.
+
+        They subtract their own shares, so that one site's share of the noise is left.
 
         Returns:
             None where that is less noise than accountants take: ε = ∞.
@@ -113,7 +117,10 @@ class Plan:
         return replace(self, noise_multiplier=share) if share >= SMALLEST_NOISE else None
 
     def terms(self) -> dict[str, Any]:
-        """Its fields as JSON knows them; `sharing` only where there is one."""
+        """Returns the fields as JSON values; `sharing` is left out where no noise is shared.
+
+        Digests of plans that were written before `sharing` existed rest on that.
+        """
         fields = asdict(self)
         if self.sharing is None:
             del fields["sharing"]
@@ -164,15 +171,15 @@ def make_plan(
     num_rounds: int,
     sites: int,
 ) -> Plan:
-    """Solves for the noise and fixes every constant.
+    """Solves for the noise multiplier and returns the plan, in which every constant is fixed.
 
     Args:
         config: What is promised.
         public_records: The site's declared, public number of units.
         expected_batch_size: Mean units of a batch.
-        local_steps: In a round.
-        num_rounds: In the study.
-        sites: Of the study.
+        local_steps: Steps in a round.
+        num_rounds: Rounds in the study.
+        sites: Sites in the study, among which noise may be shared.
 
     Raises:
         UsageError: The sample rate is above 1.

@@ -30,7 +30,16 @@ Composition = tuple[tuple[float, float, int], ...]
 
 @lru_cache(maxsize=4096)
 def pld_epsilon(composition: Composition, delta: float, grid: float = FINE) -> float:
-    """ε of composed Poisson-subsampled Gaussians; ∞ where the grid cannot hold the loss."""
+    """Computes ε of composed Poisson-subsampled Gaussians by PLD, rounded up.
+
+    Args:
+        composition: (noise multiplier, sample rate, steps) of each mechanism.
+        delta: δ of the guarantee.
+        grid: Width of the privacy loss distributions' grid.
+
+    Returns:
+        An upper bound on ε per unit added or removed; ∞ where the grid cannot hold the loss.
+    """
     try:
         if not composition:
             return 0.0
@@ -41,7 +50,9 @@ def pld_epsilon(composition: Composition, delta: float, grid: float = FINE) -> f
 
 @lru_cache(maxsize=64)
 def pld_true_positive_rate(composition: Composition, false_positive_rate: float) -> float:
-    """The most that any test for one unit can reach: min over ε ≥ 0 of e^ε · FPR + δ(ε).
+    """Bounds the true-positive rate of every test for one unit.
+
+    The bound is the minimum over ε ≥ 0 of e^ε · FPR + δ(ε).
 
     Every (ε, δ(ε)) of the mechanism bounds every test (Kairouz, Oh, Viswanath 2015,
     arXiv:1311.0776, theorem 2.1); the best of them is its trade-off curve, up to where its slope
@@ -58,7 +69,10 @@ def pld_true_positive_rate(composition: Composition, false_positive_rate: float)
 
 @lru_cache(maxsize=64)
 def pld_deltas(composition: Composition, epsilons: tuple[float, ...]) -> tuple[float, ...]:
-    """δ at each ε, in the worse direction; 1 where the grid cannot hold the loss."""
+    """Computes δ at each ε, the larger of adding and removing.
+
+    It is 1 where the grid cannot hold the loss.
+    """
     try:
         found = _total(composition, COARSE).get_delta_for_epsilon(list(epsilons))
     except (MemoryError, OverflowError):
@@ -82,10 +96,10 @@ def _total(composition: Composition, grid: float) -> Any:
 def group_pld_epsilon(
     noise_multiplier: float, sample_rate: float, steps: int, delta: float, records: int
 ) -> float:
-    """ε for `records` records added or removed together.
+    """Computes ε for `records` records that are added or removed together.
 
-    Each is in a batch for itself, so a batch moves by k·C with the probability of k successes in
-    Binomial(records, q): a mixture of Gaussians.
+    Each is drawn into a batch independently, so a batch moves by k·C with the probability of k
+    successes in Binomial(records, q): a mixture of Gaussians.
 
     Guarantees:
         An upper bound, on a grid as wide as `group_grid` says.
@@ -109,7 +123,7 @@ def group_pld_epsilon(
 
 
 def group_grid(steps: int) -> float:
-    """Width of the grid on which the price of groups is computed, rounded up as on every grid."""
+    """Returns the grid's width for groups of records: coarser than for one, which is cheaper."""
     return max(COARSE, min(GROUP_GRID, GROUP_GRID_OVER_STEPS / math.sqrt(steps)))
 
 

@@ -21,8 +21,17 @@ from cloister.privacy.pld import Composition
 ROUNDED_UP = 1 + 1e-6
 
 
+@lru_cache(maxsize=4096)
 def rdp_epsilon(composition: Composition, delta: float) -> float:
-    """ε at the best of dp-accounting's orders; ∞ where none converges."""
+    """Computes ε at the best of dp-accounting's orders.
+
+    Args:
+        composition: (noise multiplier, sample rate, steps) of each mechanism.
+        delta: δ of the guarantee.
+
+    Returns:
+        An upper bound on ε per unit added or removed; ∞ where no order converges.
+    """
     from dp_accounting.rdp.rdp_privacy_accountant import DEFAULT_RDP_ORDERS, compute_epsilon
 
     total = [0.0] * len(DEFAULT_RDP_ORDERS)
@@ -34,7 +43,11 @@ def rdp_epsilon(composition: Composition, delta: float) -> float:
 
 
 def rdp_at(event: GaussianEvent, order: float) -> float:
-    """Rényi divergence of all the event's steps at one order, rounded up.
+    """Computes the Rényi divergence of all the event's steps at one order, rounded up.
+
+    Args:
+        event: The releases.
+        order: α, above 1.
 
     Guarantees:
         Never below the exact divergence under adding or removing one unit; ∞ where the event is
@@ -49,7 +62,10 @@ def rdp_at(event: GaussianEvent, order: float) -> float:
 
 
 def rdp_budget(epsilon: float, delta: float, order: float) -> float:
-    """The largest divergence at one order that converts to at most (ε, δ); may be negative."""
+    """Returns the largest divergence at one order that converts to at most (ε, δ).
+
+    It is negative where no divergence at this order does (Canonne et al. 2020, proposition 12).
+    """
     return epsilon - math.log1p(-1 / order) + (math.log(delta) + math.log(order)) / (order - 1)
 
 
@@ -57,7 +73,7 @@ def rdp_budget(epsilon: float, delta: float, order: float) -> float:
 def _divergences(
     noise_multiplier: float, sample_rate: float, orders: tuple[float, ...]
 ) -> tuple[float, ...]:
-    """Of one step, by order; ∞ at orders whose series does not converge."""
+    """Computes the divergences of one step, by order; ∞ where a series does not converge."""
     from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
     from dp_accounting.rdp import RdpAccountant
 
@@ -74,7 +90,7 @@ def _divergences(
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Without a line for each order at which a series does not converge: it only loosens ε."""
+    """Hides absl's line for each order whose series does not converge: that only loosens ε."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -69,7 +69,7 @@ def shared_noise(
     expected_batch_size: int,
     values: int,
 ) -> SharedNoise:
-    """The finest grid on which a sum fits.
+    """Computes a site's share of the noise, on the finest grid on which the sum of all sites fits.
 
     Args:
         sharing: How many sites, how many honest, how many bits.
@@ -106,7 +106,12 @@ def shared_noise(
 
 
 def sum_excess(share: float, sites: int) -> float:
-    """τ: by how much the logarithm of a sum's probabilities differs from a discrete Gaussian's."""
+    """Returns τ: how far a sum of discrete Gaussians is from one, in the log of a probability.
+
+    Args:
+        share: s, deviation of each term in steps of the grid.
+        sites: How many terms are summed.
+    """
     return 10 * math.fsum(
         math.exp(-2 * math.pi**2 * share**2 * k / (k + 1)) for k in range(1, sites)
     )

@@ -54,10 +54,10 @@ class Sharing:
 
     @property
     def threshold(self) -> int:
-        """T: fewest updates of a round, signatures of their set, and shares of a secret."""
+        """T = K − m: the fewest updates of a round, signatures of their set, shares of a secret."""
         return self.sites - self.missing
 
     @property
     def honest(self) -> int:
-        """h: fewest honest sites whose noise is in a sum that counts."""
+        """The fewest honest sites whose noise is in a sum that counts: h = T − c."""
         return self.threshold - self.colluding

@@ -33,20 +33,23 @@ ROLES = {
 }
 
 
-def new_recipe(task: TaskKind, source: Path | None, found: Guess | None) -> str:
-    """The text of a recipe.
+def new_recipe(
+    task: TaskKind, source: Path | None, found: Guess | None, test: Path | None = None
+) -> str:
+    """Writes the text of a commented recipe.
 
     Args:
         task: What is learnt.
         source: The file of training records; None: the recipe asks for one.
         found: What the file seems to hold; None without a file.
+        test: The file of public test records; None: the recipe asks for one.
 
     Returns:
-        TOML with comments. It is complete but for `data.test`, and for `data.train` without a file.
+        TOML with comments. It is complete but for the files that were not given.
     """
     sections = [_head(source), _study(source, task), _model(task, found), _task(task)]
     sections += [
-        _data(task, source, found),
+        _data(task, source, found, test),
         _training(task, found),
         _privacy(task, found),
         _rounds(),
@@ -55,7 +58,7 @@ def new_recipe(task: TaskKind, source: Path | None, found: Guess | None) -> str:
 
 
 def kind_of_task(found: Guess) -> TaskKind | None:
-    """The task whose records a file seems to hold."""
+    """Returns the task whose records a file seems to hold; None where no task fits."""
     return next((task for task, one in BUILT_IN.items() if one.records == found.kind), None)
 
 
@@ -114,7 +117,7 @@ kind = {_text(task)}
 """
 
 
-def _data(task: TaskKind, source: Path | None, found: Guess | None) -> str:
+def _data(task: TaskKind, source: Path | None, found: Guess | None, test: Path | None) -> str:
     lines = ["[data]"]
     if source is None:
         lines.append(
@@ -122,10 +125,13 @@ def _data(task: TaskKind, source: Path | None, found: Guess | None) -> str:
         )
     else:
         lines.append(f"train = {_text(str(source))}")
-    lines.append(
-        '# test = "test.jsonl"      # NEEDED: a PUBLIC file with the same columns; scores on it\n'
-        "#                          # are published. Or: --set data.test=test.jsonl"
-    )
+    if test is None:
+        lines.append(
+            '# test = "test.jsonl"      # NEEDED: a PUBLIC file with the same columns; scores on '
+            "it\n#                          # are published. Or: --set data.test=test.jsonl"
+        )
+    else:
+        lines.append(f"test = {_text(str(test))}   # PUBLIC: scores on it are published")
     roles = {
         "text": ("text", "label"),
         "tokens": ("tokens", "tags"),
@@ -143,7 +149,7 @@ def _data(task: TaskKind, source: Path | None, found: Guess | None) -> str:
 
 
 def _dealing(found: Guess | None) -> list[str]:
-    """How records are dealt to sites, and how many of them are declared."""
+    """Returns the lines on how records are dealt to sites, and how many a site declares."""
     if found is not None and found.sites is not None:
         how = [
             f"sites = {found.sites}",
@@ -167,7 +173,7 @@ def _dealing(found: Guess | None) -> list[str]:
 
 
 def declared(found: Guess | None) -> int:
-    """A round number of units for each site, no more than the file has on average.
+    """Returns a round number of units for each site, at most the file's average.
 
     Returns:
         The average with all digits but the first set to 0.
@@ -215,5 +221,5 @@ num_rounds = 30
 
 
 def _text(value: str) -> str:
-    """A TOML string; JSON's escapes are TOML's."""
+    """Quotes a TOML string; JSON's escapes are valid in TOML."""
     return json.dumps(value, ensure_ascii=False)

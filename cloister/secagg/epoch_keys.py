@@ -21,13 +21,13 @@ ADVERTISEMENT_BYTES = _KEY + _SIGNATURE
 def advertise(
     terms: EpochTerms, site: str, private: X25519PrivateKey, sign: Callable[[bytes], bytes]
 ) -> bytes:
-    """The advertisement: the public key, and the signature of the site's ledger on it."""
+    """Makes an advertisement: the public key, signed by the key of the site's ledger."""
     body = private.public_key().public_bytes_raw()
     return body + sign(_statement(terms, site, body))
 
 
 def read_advertisement(terms: EpochTerms, site: str, advertisement: bytes) -> bytes:
-    """The public key of a site that its ledger's key signed for this epoch.
+    """Reads a site's public key from its advertisement and checks the signature on it.
 
     Raises:
         AdapterFormatError: It has another length.
@@ -51,7 +51,7 @@ def agree(private: X25519PrivateKey, public_key: bytes) -> bytes:
     try:
         return private.exchange(X25519PublicKey.from_public_bytes(public_key))
     except ValueError as error:
-        raise RefusedError("a public key that agrees with nobody") from error
+        raise RefusedError("a public key with which no secret can be agreed on (X25519)") from error
 
 
 def _statement(terms: EpochTerms, site: str, body: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Who takes part in an epoch of secure aggregation: sites that hold keys of each other."""
+"""The members of an epoch of secure aggregation, which hold keys of each other, and its bounds."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class EpochTerms:
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """Members in the order of their numbers."""
+        """Returns the members' names in the order of their numbers."""
         return tuple(sorted(self.members))
 
     @property
@@ -50,7 +50,7 @@ class EpochTerms:
 
     @property
     def threshold(self) -> int:
-        """Fewest updates of a round, signatures of their set, and shares of a secret."""
+        """The fewest updates of a round, signatures of their set, and shares of a secret (T)."""
         return self.sharing.threshold
 
     def number(self, site: str) -> int:
@@ -64,5 +64,5 @@ class EpochTerms:
         return self.sites.index(site) + 1
 
     def context(self, *what: object) -> bytes:
-        """Bytes that tie a key, a signature or a sealed share to its one use."""
+        """Returns the bytes that bind a key, a signature or a sealed share to its one use."""
         return b"cloister secagg\n" + canonical([self.study, self.epoch, list(self.sites), *what])

@@ -18,17 +18,20 @@ SEED_BYTES = 32
 
 
 def word(bits: int) -> np.dtype[np.unsignedinteger]:
-    """The type of a value modulo 2^bits; little-endian, as it travels."""
+    """Returns the NumPy type of a value modulo 2^bits: unsigned, little-endian as on the wire."""
     return np.dtype(f"<u{bits // 8}")
 
 
 def mask(seed: bytes, count: int, bits: int) -> Words:
-    """The mask of a seed, uniform modulo 2^bits [count].
+    """Expands a seed into a mask.
 
     Args:
-        seed: 32 bytes, of one use: no other mask may come from it.
-        count: Values.
-        bits: Of each.
+        seed: 32 bytes. Each seed makes one mask only: two masks of one seed cancel.
+        count: How many values.
+        bits: Bits of each value, 16 or 32.
+
+    Returns:
+        Values that nobody without the seed can tell from uniform ones modulo 2^bits, [count].
     """
     assert len(seed) == SEED_BYTES
     cipher = Cipher(algorithms.AES256(seed), modes.CTR(bytes(16)))
@@ -37,5 +40,10 @@ def mask(seed: bytes, count: int, bits: int) -> Words:
 
 
 def derived(secret: bytes, context: bytes) -> bytes:
-    """A seed from a key agreement's secret, for one use (HKDF, RFC 5869, with SHA-256)."""
+    """Derives the seed for one use from a shared secret (HKDF, RFC 5869, with SHA-256).
+
+    Args:
+        secret: What two sites agreed on (X25519), or a secret of one site.
+        context: Names the use; other bytes give an independent seed.
+    """
     return HKDF(algorithm=SHA256(), length=SEED_BYTES, salt=None, info=context).derive(secret)

@@ -26,7 +26,7 @@ class MaskedUpdate:
     """What a site sends in a round.
 
     Attributes:
-        values: Uniform modulo 2^bits to who lacks its masks.
+        values: The masked values. Without the masks they look uniform modulo 2^bits.
         boxes: For each other member, by site: shares of the seed of its own mask, and of those
             of its pairwise masks.
     """
@@ -71,7 +71,7 @@ class Revealed:
     pairs: Mapping[tuple[str, str], bytes] = field(repr=False)
 
     def to_bytes(self) -> bytes:
-        """As it travels: shares one after another, by site and by pair."""
+        """Encodes the shares for the wire: one after another, by site, then by pair."""
         return b"".join(
             [self.seeds[site] for site in sorted(self.seeds)]
             + [self.pairs[pair] for pair in sorted(self.pairs)]
@@ -103,5 +103,5 @@ def masked_bytes(terms: EpochTerms, values: int) -> int:
 
 
 def revealed_bytes(terms: EpochTerms, survivors: int) -> int:
-    """Bytes of what is revealed for a sum over so many sites."""
+    """Returns how many bytes a site reveals for a sum over this number of sites."""
     return SHARE_BYTES * survivors * (1 + len(terms.sites) - survivors)

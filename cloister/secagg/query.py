@@ -1,4 +1,4 @@
-"""What a coordinator puts to the members of an epoch, beside the round and the adapter."""
+"""The coordinator's request to an epoch's members: public values beside the round's own request."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Query:
         """Decodes a query, and checks it.
 
         Raises:
-            AdapterFormatError: It is no question.
+            AdapterFormatError: It is not valid JSON, or has other fields than a query.
         """
         try:
             values = read_json(payload, most_bytes=MOST_BYTES)
@@ -82,7 +82,7 @@ def from_hex(values: Mapping[str, str]) -> dict[str, bytes]:
     """Decodes hex values into bytes, by site.
 
     Raises:
-        AdapterFormatError: One is no hex.
+        AdapterFormatError: A value is not hexadecimal.
     """
     try:
         return {site: bytes.fromhex(text) for site, text in values.items()}
@@ -91,5 +91,5 @@ def from_hex(values: Mapping[str, str]) -> dict[str, bytes]:
 
 
 def to_hex(values: Mapping[str, bytes]) -> dict[str, str]:
-    """Bytes by site as they stand in a question."""
+    """Encodes bytes as hex, by site, as a query holds them."""
     return {site: value.hex() for site, value in values.items()}

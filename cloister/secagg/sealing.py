@@ -1,4 +1,4 @@
-"""Shares in transit: sealed by one site for another, bound to one study, epoch, round and adapter.
+"""Encryption of shares from one site to another, bound to one study, epoch, round and adapter.
 
 ChaCha20-Poly1305 (RFC 8439) under a key from the two sites' X25519 secret.
 """
@@ -19,7 +19,7 @@ _NONCE, _TAG = 12, 16
 
 
 def sealed_bytes(shares: int) -> int:
-    """Bytes of so many shares, sealed."""
+    """Returns how many bytes this number of shares takes when sealed."""
     return _NONCE + shares * SHARE_BYTES + _TAG
 
 

@@ -21,13 +21,19 @@ Draw = Callable[[int], bytes]
 
 
 def split(secret: bytes, threshold: int, count: int, draw: Draw) -> list[bytes]:
-    """Shares number 1 to `count`, each of `SHARE_BYTES`.
+    """Splits a secret into shares.
 
     Args:
         secret: 32 bytes.
-        threshold: T, how many shares recover it.
-        count: How many there are.
-        draw: Unpredictable bytes; `os.urandom`.
+        threshold: T, how many shares recover it, from 1 to `count`.
+        count: How many shares are made.
+        draw: Gives that many unpredictable bytes; `os.urandom`.
+
+    Returns:
+        Shares number 1 to `count` in order, each of `SHARE_BYTES`.
+
+    Guarantees:
+        T − 1 shares are independent of the secret, up to 2⁻²⁵⁵ (Shamir 1979, section 2).
     """
     assert len(secret) == SECRET_BYTES
     assert 1 <= threshold <= count
@@ -43,7 +49,13 @@ def split(secret: bytes, threshold: int, count: int, draw: Draw) -> list[bytes]:
 
 
 def combine(shares: Mapping[int, bytes]) -> bytes:
-    """The secret from shares by number; with fewer than were needed, another value.
+    """Recovers a secret from its shares.
+
+    Args:
+        shares: Shares by their number, at least as many as `split` had as its threshold.
+
+    Returns:
+        The 32 bytes of the secret. Fewer shares than the threshold give other bytes, and no error.
 
     Raises:
         AdapterFormatError: They are not shares of one 32-byte secret.

@@ -24,7 +24,7 @@ def unmasked_sum(
     updates: Mapping[str, MaskedUpdate],
     revealed: Mapping[str, Revealed],
 ) -> NDArray[np.int64]:
-    """The sum of the updates that came.
+    """Computes the sum of the updates that arrived.
 
     Args:
         terms: The epoch's.

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cloister.data.cells import whole
+from cloister.data.chat_rows import turns_of
 from cloister.data.records import ChatRecord, Message
-from cloister.data.schema import turns_of, whole, words_of
+from cloister.data.schema import words_of
 from cloister.errors import DataError
 from cloister.tasks.words import as_text
 

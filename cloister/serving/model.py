@@ -1,4 +1,4 @@
-"""A finished adapter that predicts: base, adapter and head as the study's evaluation reads them."""
+"""A finished adapter that predicts, loaded with base and head as the study evaluated it."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class Model:
         return [found[number] for number in range(len(examples))]
 
     def _cut(self, text: str) -> bool:
-        """Whether a text is longer than what is read of it."""
+        """Whether a text is longer than what the study reads of it."""
         length = self.about.task.max_length
         if len(text) > most_characters(length):
             return True
@@ -153,7 +153,7 @@ def load(folder: str | Path, device: str | None = None, *, base: str | Path | No
 
     Args:
         folder: A finished run's folder, or an adapter's (`adapter/` of a run).
-        device: `cpu`, `cuda` or `cuda:N`; absent: the GPU where there is one.
+        device: `cpu`, `cuda`, `cuda:N` or `mps`; absent: the CUDA GPU where there is one.
         base: The base model's folder or hub id on this machine; absent: as the adapter names it.
 
     Returns:
@@ -170,8 +170,8 @@ def load(folder: str | Path, device: str | None = None, *, base: str | Path | No
     about, workspace = load_released(adapter_folder(Path(folder)), base)
     if place is not None and about.model.quantization == "none":
         workspace.network.to(place)
-    elif place is not None and place.type == "cpu":
-        raise UsageError(f"device: {device} given; a quantized base runs on a GPU only")
+    elif place is not None and place.type != "cuda":
+        raise UsageError(f"device: {device} given; a quantized base runs on a CUDA GPU only")
     return Model(about, workspace)
 
 
@@ -200,7 +200,7 @@ def about_adapter(folder: str | Path) -> ReleaseFacts:
 
 
 def _is_no_list(inputs: Iterable[object]) -> bool:
-    """Whether Python would go through something else than inputs: names of columns, or bytes."""
+    """Whether iterating would give something else than inputs: names of columns, or bytes."""
     is_table = hasattr(inputs, "columns") or hasattr(inputs, "column_names")
     return is_table or isinstance(inputs, Mapping | bytes)
 
@@ -209,8 +209,10 @@ def _device(name: str) -> torch.device:
     device: torch.device | None = None
     with suppress(RuntimeError):  # torch's own, of a name that is none
         device = torch.device(name)
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise UsageError(f"device: {name!r} given; cpu, cuda or cuda:N is needed")
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"device: {name!r} given; cpu, cuda, cuda:N or mps is needed")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("device: mps given; this is no Mac whose GPU torch can use: use cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(
             f"device: {name} given; this machine has {torch.cuda.device_count()} GPUs: use cpu"

@@ -1,4 +1,4 @@
-"""What a model says of one input: a label, entities or a reply, by its task.
+"""A model's prediction for one input: a label, entities or a reply, by its task.
 
 No prediction repeats the whole input, which may be a private record: predictions are in the order
 of the inputs. Entities and replies quote or answer what they were given, so files of them belong to
@@ -29,7 +29,7 @@ class Classified:
     is_cut: bool
 
     def to_json(self) -> dict[str, Any]:
-        """As one JSON object."""
+        """Returns the prediction as a JSON object."""
         return {
             "label": self.label,
             "probabilities": dict(self.probabilities),
@@ -61,7 +61,7 @@ class Entity:
     probability: float
 
     def to_json(self) -> dict[str, Any]:
-        """As one JSON object."""
+        """Returns the prediction as a JSON object."""
         return {
             "type": self.type,
             "text": self.text,
@@ -86,7 +86,7 @@ class Tagged:
     is_cut: bool
 
     def to_json(self) -> dict[str, Any]:
-        """As one JSON object."""
+        """Returns the prediction as a JSON object."""
         return {
             "entities": [entity.to_json() for entity in self.entities],
             "tags": list(self.tags),
@@ -108,7 +108,7 @@ class Replied:
     is_cut: bool
 
     def to_json(self) -> dict[str, Any]:
-        """As one JSON object."""
+        """Returns the prediction as a JSON object."""
         return {"reply": self.reply, "is_cut": self.is_cut}
 
 

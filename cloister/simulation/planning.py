@@ -22,28 +22,26 @@ def plans_by_size(recipe: Recipe) -> Iterator[tuple[Plan, int]]:
     yield from Counter(plans_of(recipe, names).values()).items()
 
 
-def trained_parameters(recipe: Recipe) -> int | None:
-    """Noised parameters of the study's largest message; None where they cannot be counted here."""
-    try:
-        return _count(recipe)
-    except CloisterError:
-        return None
+def noised_parameters(recipe: Recipe) -> tuple[int | None, str | None]:
+    """Counts the parameters that noise is added to; reads public data and base, which takes time.
 
-
-def why_uncounted(recipe: Recipe) -> str | None:
-    """Why the noised parameters cannot be counted, as a warning; None where they can be."""
+    Returns:
+        The parameters of the study's largest message, and None; or, where they cannot be counted
+        on this machine, None and the reason as a warning.
+    """
     try:
-        _count(recipe)
+        return _count(recipe), None
     except CloisterError as error:
-        return (
-            f"the noised parameters are not counted, so nothing is said of noise over signal: "
-            f"{error}"
+        return None, (
+            "the plan holds, but it cannot show how large the noise is beside the gradients, which "
+            f"needs the data and the base on this machine: {error}"
         )
-    return None
 
 
 def _count(recipe: Recipe) -> int:
-    """Counts them: labels come from the recipe, else from the public data; shapes from the base.
+    """Counts the noised parameters.
+
+    Labels come from the recipe, else from the public data; shapes come from the base.
 
     Raises:
         CloisterError: Data or base are not here, or the recipe names no data.

@@ -123,6 +123,7 @@ def _open(recipe: Recipe) -> Workspace:
         frozen_cache_gib=recipe.machine.frozen_cache_gib,
         device=recipe.machine.device,
         attention=recipe.machine.attention,
+        processes=recipe.machine.processes,
         gradient_checkpointing=bool(recipe.machine.gradient_checkpointing),
     )
 

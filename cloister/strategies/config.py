@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cloister.bounds import LARGE, MOST_NAME, MOST_SITES, Between, Items, Text
 from cloister.errors import UsageError
-from cloister.fields import check_bounds
+from cloister.fields import called, check_bounds
 from cloister.strategies.registry import BUILT_IN
 
 if TYPE_CHECKING:
@@ -54,9 +54,11 @@ class StrategyConfig:
             guess that leaves room for sites of unlike data.
     """
 
-    name: Name = "fedavg"
+    name: Name = field(default="fedavg", metadata=called("type kind strategy"))
     weights: Annotated[tuple[Weight, ...], Items(MOST_SITES)] = ()
-    learning_rate: Step | None = None
+    learning_rate: Step | None = field(
+        default=None, metadata=called("lr server_lr server_learning_rate eta")
+    )
     momentum: Momentum | None = None
     second_momentum: Momentum | None = None
     adaptivity: Step | None = None

@@ -1,1 +1,1 @@
-"""What a site computes, without a network."""
+"""A site's computations in a round: batches, per-record gradients, steps; no communication."""

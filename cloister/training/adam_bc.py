@@ -30,7 +30,7 @@ FLOOR_SHARE = 0.1
 
 
 class AdamBC(torch.optim.Optimizer):
-    """Adam whose second moment lacks the noise.
+    """Adam with the known variance of the noise subtracted from its second moment.
 
     Args:
         parameters: What it moves.
@@ -57,7 +57,7 @@ class AdamBC(torch.optim.Optimizer):
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Takes one step along the gradients; a parameter without one stays."""
+        """Takes one step; a parameter without a gradient keeps its value."""
         loss = None if closure is None else closure()
         with torch.no_grad():
             for group in self.param_groups:

@@ -72,10 +72,10 @@ class TrainingConfig:
 
     mode: Literal["local-steps", "gradient-rounds"] = "gradient-rounds"
     expected_batch_size: Annotated[int, Between(1, MOST_RECORDS)] = field(
-        default=300, metadata=called("batch batch_size")
+        default=300, metadata=called("batch batch_size per_device_train_batch_size")
     )
     local_steps: Annotated[int, Between(1, MOST_STEPS)] = field(
-        default=1, metadata=called("steps local_epochs epochs")
+        default=1, metadata=called("steps num_steps max_steps local_epochs epochs num_train_epochs")
     )
     learning_rate: Rate = field(default=1.0, metadata=called("lr rate"))
     plain_learning_rate: Rate = 0.4

@@ -1,4 +1,4 @@
-"""Scores of a network on public records."""
+"""Evaluation of a network on public records."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def check_replies(
 
 
 class _AtText(StoppingCriteria):
-    """Stops where the reply's text holds what closes a turn."""
+    """Stops a reply at the text that ends a turn."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, text: str, prompt: int) -> None:
         self._tokenizer, self._text, self._prompt = tokenizer, text, prompt
@@ -85,7 +85,7 @@ def reply_to(
     prompt: tuple[int, ...],
     most: int = MAX_NEW_TOKENS,
 ) -> str:
-    """The reply to one prompt, greedily decoded.
+    """Generates the reply to one prompt by greedy decoding.
 
     Args:
         network: With the adapter in place.
@@ -104,7 +104,7 @@ def replies_to(
     prompts: Sequence[tuple[int, ...]],
     most: int = MAX_NEW_TOKENS,
 ) -> list[str]:
-    """The replies to several prompts, in their order; see `reply_to`.
+    """Generates the replies to several prompts, in their order; see `reply_to`.
 
     Prompts of equal length are answered together: decoding waits for memory, so several replies
     take little longer than one, and without padding no architecture is a special case.
@@ -148,7 +148,7 @@ def _decoded(
 
 
 def reply_room(positions: int | None) -> tuple[int, int | None]:
-    """Most tokens of a reply, and of a prompt before it (None: any number).
+    """Returns the most tokens of a reply, and of the prompt before it (None: no limit).
 
     Args:
         positions: Of the base; None where nothing limits them.
@@ -160,7 +160,7 @@ def reply_room(positions: int | None) -> tuple[int, int | None]:
 
 
 def reply_ends(network: Network, task: CausalChat) -> tuple[tuple[int, ...], str]:
-    """What ends a reply: token ids, the base's own and the one that training taught; and a text."""
+    """Returns what ends a reply: token ids (the base's and the trained one), and a text."""
     end = turn_end(task)
     own = network.base.generation_config.eos_token_id
     ids = own if isinstance(own, list) else [] if own is None else [own]

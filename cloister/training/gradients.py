@@ -13,7 +13,7 @@ BatchShapes: B rows of a pass, U units.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 
 import torch
@@ -38,6 +38,11 @@ from cloister.training.units import UnitExamples
 # Memory for the gradients of units with several records, which are added up until the last of them
 # has passed: 256 MiB hold 200 units of 300,000 parameters. Moves time and memory only.
 SUMS_BYTES = 2**28
+
+# `clipped_gradient_sum`, or what gives the same bits (`training.team`).
+Summing = Callable[
+    [Network, Task, Sequence[UnitExamples], float, BatchShapes, float | None], ClippedSum
+]
 
 
 @contextmanager

@@ -41,7 +41,7 @@ _ROOM_GIB = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class LayerScore:
-    """What a probe of one layer scores.
+    """The score of a probe of one layer.
 
     Attributes:
         layers: After how many layers the base ends.
@@ -56,7 +56,7 @@ class LayerScore:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerScores:
-    """What probes of all layers score.
+    """The scores of the probes of all layers.
 
     Attributes:
         scores: From the first layer to the last.

@@ -28,7 +28,12 @@ from cloister.privacy.mechanism import Mechanism
 from cloister.privacy.plan import Plan
 from cloister.tasks.task import Task
 from cloister.training.config import TrainingConfig
-from cloister.training.gradients import clipped_gradient_sum, per_record_hooks, plain_gradient_sum
+from cloister.training.gradients import (
+    Summing,
+    clipped_gradient_sum,
+    per_record_hooks,
+    plain_gradient_sum,
+)
 from cloister.training.memory import OptimizerMemory
 from cloister.training.optimizer import learning_rate_at, make_optimizer
 from cloister.training.shapes import BatchShapes, one_by_one
@@ -49,6 +54,7 @@ def local_update(
     center: Adapter | None = None,
     shapes: BatchShapes | None = None,
     most_value: float | None = None,
+    summing: Summing = clipped_gradient_sum,
     memory: OptimizerMemory | None = None,
     on_step: Callable[[], None] = lambda: None,
 ) -> Adapter:
@@ -70,6 +76,8 @@ def local_update(
             needs no proof and takes several times as long.
         most_value: The largest value that a parameter may have after a step, of either sign, as far
             as isolation was tried; None: any.
+        summing: How a private batch is summed: here, or on several processes
+            (`Workspace.summing`).
         memory: Of the optimizer over rounds: what it starts with, and, changed in place, what it
             ends with; None: it begins anew.
         on_step: Called after each step, for progress at the site only.
@@ -99,7 +107,7 @@ def local_update(
         for step in range(first, first + plan.local_steps):
             drawn = mechanism.draw(len(units))
             batch = [units[index] for index in drawn]
-            sums = _gradient_sums(network, task, batch, mechanism, config, shapes)
+            sums = _gradient_sums(network, task, batch, mechanism, config, shapes, summing)
             for name, parameter, gradient, at_start in zip(
                 names, parameters, sums, begun, strict=True
             ):
@@ -148,9 +156,10 @@ def _gradient_sums(
     mechanism: Mechanism,
     config: TrainingConfig,
     shapes: BatchShapes | None,
+    summing: Summing,
 ) -> tuple[Tensor, ...]:
     bound = mechanism.plan.max_grad_norm
     if bound is None:
         return plain_gradient_sum(network, task, batch, config.plain_tokens)
     shapes = shapes or one_by_one(task.max_length)
-    return mechanism.release(clipped_gradient_sum(network, task, batch, bound, shapes)).tensors
+    return mechanism.release(summing(network, task, batch, bound, shapes, None)).tensors

@@ -17,6 +17,14 @@ from cloister.training.config import MOST_CACHE, MOST_TOKENS, PLAIN_TOKENS, Trai
 
 # The longest is `cuda:` and the number of one of at most 100 GPUs.
 LONGEST_DEVICE = 7
+# GPUs that the largest single machines have, four times over.
+MOST_PROCESSES = 64
+# Why a network is never compiled; tried with torch 2.13 (`docs/data-and-bases.md`).
+NOT_COMPILED = (
+    "compile: true given; torch.compile cannot trace layers that leave each record's own gradient "
+    "(it refuses their autograd function), and a graph cut around each of them would run partly "
+    "uncompiled without a word; leave machine.compile out"
+)
 _DEVICE = re.compile(r"cpu|mps|cuda(:\d{1,2})?")
 
 
@@ -40,21 +48,33 @@ class MachineConfig:
             size · 4 bytes a record in float32); with `lora.top_layers` it saves most of the time.
             Records that do not fit are computed each time; 0 keeps none. The default holds about
             60,000 records of 45 tokens at 384 units.
+        processes: That compute a private batch together, each its share of the units: one a CUDA
+            GPU, from the first on. On the CPU threads do the same in one base's memory. Noise is
+            added once, and a round's bits are those of one process. They share `frozen_cache_gib`.
+            Absent: one.
+        compile: `true` is refused with the reason (torch.compile).
     """
 
     physical_batch_tokens: Annotated[int, Between(1, MOST_TOKENS)] | None = None
     frozen_cache_gib: Annotated[float, Between(0.0, MOST_CACHE)] = 4.0
 
     device: Annotated[str, Text(LONGEST_DEVICE, least=1)] | None = field(
-        default=None, metadata=LATER
+        default=None, metadata={**LATER, **called("gpu cuda accelerator device_map")}
     )
     attention: Literal["sdpa", "eager"] | None = field(default=None, metadata=LATER)
+    processes: Annotated[int, Between(1, MOST_PROCESSES)] | None = field(
+        default=None, metadata=LATER
+    )
+    compile: bool | None = field(default=None, metadata=LATER)
     gradient_checkpointing: bool | None = field(
         default=None, metadata={**LATER, **called("activation_checkpointing checkpointing")}
     )
 
     def __post_init__(self) -> None:
         check_bounds(self)
+        if self.compile:
+            raise UsageError(NOT_COMPILED)
+        object.__setattr__(self, "compile", None)
         if self.device == "auto":  # the same machine as one that says nothing
             object.__setattr__(self, "device", None)
         if self.gradient_checkpointing is False:  # likewise
@@ -64,6 +84,13 @@ class MachineConfig:
                 f'device: {shortened(self.device)} given; "auto", "cpu", "cuda", "cuda:N" or '
                 '"mps" is needed'
             )
+        if self.processes == 1:  # likewise
+            object.__setattr__(self, "processes", None)
+        if self.processes is not None and self.device not in (None, "cpu", "cuda"):
+            raise UsageError(
+                f"processes: {self.processes} given with device = {self.device!r}; they take the "
+                'CUDA GPUs from 0 on, one each: set device = "cuda", or "cpu"'
+            )
 
     @property
     def plain_tokens(self) -> int:
@@ -72,7 +99,7 @@ class MachineConfig:
 
 
 def on_machine(training: TrainingConfig, machine: MachineConfig) -> TrainingConfig:
-    """What a study says of training, with what this machine spends on it."""
+    """Returns a study's training section with this machine's memory settings in it."""
     return replace(
         training,
         physical_batch_tokens=machine.physical_batch_tokens,

@@ -1,4 +1,4 @@
-"""What an optimizer remembers over the rounds of a study: its moments, and how many steps it took.
+"""An optimizer's state between the rounds of a study: its moments, and how many steps it took.
 
 An optimizer that began anew in every round would know one gradient where a round has one step, and
 AdamW's first step is the sign of it: under privacy the sign of the noise. So a site keeps it. It is
@@ -27,14 +27,14 @@ STEP = "step"
 
 
 def kept_moments(config: TrainingConfig) -> tuple[str, ...]:
-    """What an optimizer keeps of each parameter, by torch's names; nothing: it has no memory."""
+    """Returns the names that torch has for an optimizer's moments; empty where it keeps none."""
     if config.optimizer == "sgd":
         return ("momentum_buffer",) if config.momentum else ()
     return ("exp_avg", "exp_avg_sq", STEP)
 
 
 def memory_shapes(config: TrainingConfig, trained: Shapes) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a memory: 8 bytes a parameter for Adam, 4 for momentum.
+    """Returns names and shapes of a memory: 8 bytes a parameter for Adam, 4 for momentum.
 
     Args:
         config: Which optimizer.
@@ -62,14 +62,14 @@ class OptimizerMemory:
 
     @classmethod
     def empty(cls, config: TrainingConfig, trained: Shapes) -> OptimizerMemory:
-        """A memory before the first step."""
+        """Returns the memory before the first step."""
         shapes = memory_shapes(config, trained)
         return cls(config, Adapter({n: np.zeros(s, np.float32) for n, s in shapes.items()}))
 
     def give(
         self, optimizer: torch.optim.Optimizer, named: Sequence[tuple[str, nn.Parameter]]
     ) -> None:
-        """Puts what was remembered into a new optimizer."""
+        """Writes the remembered moments into a new optimizer."""
         for name, parameter in named:
             kept = {m: self._tensor(f"{name}:{m}", parameter, m) for m in kept_moments(self.config)}
             if kept and (STEP not in kept or float(kept[STEP]) > 0):
@@ -78,7 +78,7 @@ class OptimizerMemory:
     def take(
         self, optimizer: torch.optim.Optimizer, named: Sequence[tuple[str, nn.Parameter]]
     ) -> None:
-        """Remembers an optimizer's state; of parameters that rested the former stays.
+        """Reads an optimizer's state; a parameter that was not trained keeps its former state.
 
         A state that is not finite, as of a study that diverged, is forgotten: the next round
         begins anew.

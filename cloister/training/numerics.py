@@ -1,28 +1,31 @@
 """Arithmetic that must not change under private training, set in one place and checked in another.
 
 A record's gradient is the same whichever records stand beside it only while the same kernels run.
-TF32, autocast, a lower matmul precision, cuDNN's search for the fastest kernel and nondeterministic
-algorithms all choose among kernels; the number of threads decides how a kernel cuts its work.
+TF32, autocast, a lower matmul precision, products whose parts are added in 16 bits (split-K),
+cuDNN's search for the fastest kernel and nondeterministic algorithms all choose among kernels; the
+number of threads decides how a kernel cuts its work.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch.utils import deterministic
 
 from cloister.errors import RefusedError
+from cloister.models.device import fix_cublas
 
-# cuBLAS needs a fixed workspace to be deterministic (its manual, "Results reproducibility").
-_CUBLAS = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+# Whether products of 16-bit floats on a GPU may add parts in 16 bits; in newer versions of torch
+# also whether they may be cut along the sum at all.
+Reduced = bool | tuple[bool, bool]
 
 
 @contextmanager
 def pinned() -> Iterator[None]:
-    """Sets full float32 precision and deterministic kernels; what was set before comes back.
+    """Sets full float32 precision and deterministic kernels; restores the settings at the end.
 
     Raises:
         RefusedError: The process mixes torch's two ways to set precisions, so that what is set
@@ -36,11 +39,12 @@ def pinned() -> Iterator[None]:
             torch.are_deterministic_algorithms_enabled(),
             torch.is_deterministic_algorithms_warn_only_enabled(),
             deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
+            *_reduced(),
         )
     except RuntimeError as error:
         raise RefusedError(_MIXED) from error
-    os.environ.setdefault(*_CUBLAS)
-    _set("highest", False, False, True, False, False)
+    fix_cublas()
+    _set("highest", False, False, True, False, False, *_whole_products())
     try:
         yield
     finally:
@@ -48,7 +52,14 @@ def pinned() -> Iterator[None]:
 
 
 def _set(
-    precision: str, tf32: bool, benchmark: bool, exact: bool, warn_only: bool, fill: bool
+    precision: str,
+    tf32: bool,
+    benchmark: bool,
+    exact: bool,
+    warn_only: bool,
+    fill: bool,
+    reduced_bf16: Reduced,
+    reduced_fp16: Reduced,
 ) -> None:
     torch.set_float32_matmul_precision(precision)
     torch.backends.cudnn.allow_tf32 = tf32
@@ -56,6 +67,22 @@ def _set(
     torch.use_deterministic_algorithms(exact, warn_only=warn_only)
     # Filling new tensors with NaN finds bugs in torch and costs time; nothing here reads them.
     deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+    products: Any = torch.backends.cuda.matmul
+    products.allow_bf16_reduced_precision_reduction = reduced_bf16
+    products.allow_fp16_reduced_precision_reduction = reduced_fp16
+
+
+def _reduced() -> tuple[Reduced, Reduced]:
+    """What products of bf16 and of fp16 may do now on a GPU."""
+    bf16: Any = torch._C._get_cublas_allow_bf16_reduced_precision_reduction()
+    fp16: Any = torch._C._get_cublas_allow_fp16_reduced_precision_reduction()
+    return bf16, fp16
+
+
+def _whole_products() -> tuple[Reduced, Reduced]:
+    """Neither added in 16 bits nor cut along the sum, in the form that this torch has."""
+    bf16, fp16 = ((False, False) if isinstance(one, tuple) else False for one in _reduced())
+    return bf16, fp16
 
 
 _MIXED = (
@@ -84,6 +111,14 @@ def check_pinned(threads: int | None = None) -> None:
                 "ieee",
             ),
             "torch.backends.cuda.matmul.allow_tf32": (torch.backends.cuda.matmul.allow_tf32, False),
+            "torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction": (
+                _reduced()[0],
+                _whole_products()[0],
+            ),
+            "torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction": (
+                _reduced()[1],
+                _whole_products()[1],
+            ),
             "torch.backends.cudnn.allow_tf32": (torch.backends.cudnn.allow_tf32, False),
             "torch.backends.cudnn.benchmark": (torch.backends.cudnn.benchmark, False),
             "torch.are_deterministic_algorithms_enabled()": (

@@ -49,7 +49,7 @@ def weighted_units(
         return units
     pairs = [[e for e in unit if e.rejected is not None] for unit in units]
     rows = [row for unit in pairs for e in unit for row in _rows(e)]
-    found = _log_ratios(network, task, rows, cut)
+    found = _ratios_of_rows(network, task, rows, cut)
     weighted, at = [], 0
     for unit in pairs:
         own: list[Example] = []
@@ -72,7 +72,7 @@ def _sigmoid(value: float) -> float:
     return float(torch.sigmoid(torch.tensor(value, dtype=torch.float64)))
 
 
-def _log_ratios(
+def _ratios_of_rows(
     network: Network, task: CausalChat, rows: Sequence[Example], cut: BatchShapes | int
 ) -> list[float]:
     """Log-ratios of π to π₀ of each sequence's learnt tokens."""
@@ -92,12 +92,7 @@ def _values(
     would tell that the record is there.
     """
     try:
-        batch = task.collate(examples, shape)
-        # With gradients on, as in training: without them a device may choose other kernels.
-        own = _log_probabilities(network, batch)
-        with adapters_off(network):
-            base = _log_probabilities(network, batch)
-        return list((own - base).tolist())
+        return list(log_ratios(network, task, examples, shape).tolist())
     except CloisterError:
         raise
     except Exception:
@@ -106,6 +101,18 @@ def _values(
         if len(examples) == 1:
             return [math.nan]
         return [_values(network, task, [one], shape)[0] for one in examples]
+
+
+def log_ratios(
+    network: Network, task: CausalChat, examples: Sequence[Example], shape: BatchShape | None
+) -> Tensor:
+    """Log-ratios of π to π₀ of each row of a batch, dummies included, float64 [B]."""
+    batch = task.collate(examples, shape)
+    # With gradients on, as in training: without them a device may choose other kernels.
+    own = _log_probabilities(network, batch)
+    with adapters_off(network):
+        base = _log_probabilities(network, batch)
+    return own - base
 
 
 def _log_probabilities(network: Network, batch: Batch) -> Tensor:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import platform
 import re
@@ -48,12 +49,20 @@ from cloister.training.trials import Machine, refusing, shared_grid
 from cloister.training.unchanged import restored
 from cloister.training.workspace import Workspace
 
+log = logging.getLogger(__name__)
+
 # The most that an adapter's values may be unless a site's policy says otherwise
 # (`accept.max_adapter_value`).
 MAX_ADAPTER_VALUE = 100.0
 
+# What is logged where records that stand together do not give equal bits.
+ALONE = (
+    "preflight: on this device records change each other's gradients in the last bits, whatever "
+    "their number; each goes through the network alone, which is sound and several times slower"
+)
+
 _PACKAGES = ("cloister", "torch", "transformers", "peft", "opacus", "tokenizers")
-# Variables by which libraries choose their kernels; cuBLAS' own are pinned (`training.numerics`).
+# Variables by which libraries choose their kernels; cuBLAS' own are fixed (`models.device`).
 _KERNELS = (
     "MKL_",
     "ONEDNN_",
@@ -79,7 +88,8 @@ class Proof:
 
     Attributes:
         shapes: The padded lengths, and the row counts that give every record equal bits.
-        seconds: Of one pass, by (length, rows): forward, backward and clip.
+        seconds: Of one pass, by (length, rows): forward, backward and clip; for preferences also
+            the two forwards of the log-ratios.
         peak_bytes: Most memory in use while every shape was tried: the device's, or the process's.
         key: SHA-256 of all that it depends on (`Proof.key_of`).
     """
@@ -94,14 +104,17 @@ class Proof:
         """Whether records go through the network one by one, because companions change them."""
         return self.shapes.one_by_one
 
-    def seconds_of(self, records: int) -> float:
-        """Time of a step with so many records if all were of the slowest edge, in seconds."""
+    def seconds_of(self, sequences: int) -> float:
+        """Time of a step with so many sequences if all were of the slowest edge, in seconds.
+
+        A record is one sequence; a pair of preferences is two.
+        """
         least = {
             length: min(s / rows for at, rows, s in self.seconds if at == length)
             for length, _, _ in self.seconds
         }
         single = max(seconds for _, _, seconds in self.seconds)
-        return single + records * max(least.values())
+        return single + sequences * max(least.values())
 
     def to_json(self) -> dict[str, Any]:
         """Returns the proof as JSON values."""
@@ -144,12 +157,13 @@ def depends_on(
         "base": workspace.base_sha256,
         "network": hashlib.sha256(repr(network).encode()).hexdigest(),
         "types": sorted({str(p.dtype) for p in network.parameters()}),
-        "pooling": str(network.pooling and (network.pooling.mode, network.pooling.normalize)),
+        "pooling": _pooling(network),
         "kept layers": network.prefix is not None,
         "computed again": network.checkpoints is not None,
         "attention": str(getattr(network.backbone.config, "_attn_implementation", None)),
         "trained": [sorted(names) for names in _trained_sets(workspace, plan, config)],
         "task": [task.kind, len(task.labels), task.max_length, *getattr(task, "origin", ())],
+        **({"log-ratios": True} if getattr(task, "dpo_beta", None) is not None else {}),
         "shapes": shapes_to_try(workspace, config).to_json(),
         "bound": plan.max_grad_norm,
         "grid": None if plan.sharing is None else shared_grid(workspace, plan),
@@ -160,6 +174,12 @@ def depends_on(
         "variables": {n: v for n, v in sorted(os.environ.items()) if n.startswith(_KERNELS)},
         "threads": torch.get_num_threads(),
     }
+
+
+def _pooling(network: Network) -> str:
+    """How a text becomes what the head reads, in words that older proofs used too."""
+    told = str(network.pooling and (network.pooling.mode, network.pooling.normalize))
+    return told if network.center is None else f"{told}, centred"
 
 
 def shapes_to_try(workspace: Workspace, config: TrainingConfig) -> BatchShapes:
@@ -238,6 +258,8 @@ def prove(
                 found = machine.agreeing(found) if found is not None else None
     finally:
         workspace.train_names(trained)
+    if (found is None or found.one_by_one) and not trial_shapes.one_by_one:
+        log.warning("%s", ALONE)
     shapes = replace(found or one_by_one(task.max_length), threads=torch.get_num_threads())
     wanted = {(shape.length, shape.rows) for shape in shapes.all()}
     return Proof(

@@ -10,7 +10,7 @@ from cloister.tasks.task import Batch, Task
 
 
 def record_losses(network: Network, task: Task, batch: Batch) -> Tensor:
-    """The task's losses of a batch, float32 [B], on the network's device.
+    """Computes the task's loss of each record of a batch, float32 [B], on the network's device.
 
     Args:
         network: Base, adapters and head.

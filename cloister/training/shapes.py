@@ -58,16 +58,16 @@ class BatchShapes:
 
     @property
     def longest(self) -> int:
-        """The longest padded length, in tokens."""
+        """Returns the longest padded length, in tokens."""
         return self.counts[-1][0]
 
     @property
     def one_by_one(self) -> bool:
-        """Whether every record goes alone, because others would change it or policy wants so."""
+        """Whether every record has a pass of its own, as proof or policy demand."""
         return all(rows == (1,) for _, rows in self.counts)
 
     def edge(self, tokens: int) -> int:
-        """The padded length of a record: of its own length, and of nothing else.
+        """Returns the padded length of a record, a function of its own length alone.
 
         Raises:
             ValueError: It is longer than the last edge.
@@ -78,7 +78,7 @@ class BatchShapes:
         raise ValueError(f"{tokens} tokens; the longest shape has {self.longest}")
 
     def rows(self, edge: int) -> tuple[int, ...]:
-        """The row counts of an edge, ascending."""
+        """Returns the row counts of a padded length, ascending."""
         return dict(self.counts)[edge]
 
     def all(self) -> tuple[BatchShape, ...]:
@@ -104,7 +104,7 @@ class BatchShapes:
 
 
 def candidates(max_length: int, max_tokens: int, max_rows: int | None = None) -> BatchShapes:
-    """What a proof tries: powers of two rows, as far as they fit.
+    """Returns the row counts that a proof tries: powers of two, as far as they fit.
 
     Args:
         max_length: Longest record in tokens.
@@ -121,7 +121,7 @@ def candidates(max_length: int, max_tokens: int, max_rows: int | None = None) ->
 
 
 def one_by_one(max_length: int) -> BatchShapes:
-    """Every record for itself, which needs no proof: it has no companions."""
+    """Returns shapes of one record each, which need no proof: no other record is in a pass."""
     return BatchShapes(tuple((edge, (1,)) for edge in edges(max_length)))
 
 

@@ -1,4 +1,4 @@
-"""What a site computes in a round whose noise is shared: one gradient, and no step.
+"""A site's round where noise is shared: it sends one gradient and takes no step itself.
 
     site         Poisson batch -> clipped gradients on the shared grid -> sum -> share of the noise
     coordinator  total of the sites' integers -> · γ / (sites · expected batch) -> one step
@@ -26,7 +26,7 @@ from cloister.privacy.mechanism import Mechanism
 from cloister.privacy.plan import Plan
 from cloister.tasks.task import Task
 from cloister.training.config import TrainingConfig
-from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
+from cloister.training.gradients import Summing, clipped_gradient_sum, per_record_hooks
 from cloister.training.local import clip_update
 from cloister.training.optimizer import learning_rate_at
 from cloister.training.shapes import BatchShapes, one_by_one
@@ -43,9 +43,10 @@ def shared_gradient(
     *,
     entropy: Entropy,
     shapes: BatchShapes | None = None,
+    summing: Summing = clipped_gradient_sum,
     on_step: Callable[[], None] = lambda: None,
 ) -> NDArray[np.int64]:
-    """One batch's clipped sum with this site's share of the noise.
+    """Computes one batch's clipped sum and adds this site's share of the noise.
 
     Args:
         network: Scratch space, its trained names already set.
@@ -55,7 +56,8 @@ def shared_gradient(
         plan: The constants that the guarantee rests on; its noise is shared.
         config: Of training.
         entropy: Of sampling and noise.
-        shapes: As in `local_update`.
+        shapes: As in `local_update`, like the next.
+        summing: Likewise.
         on_step: Called after the batch.
 
     Returns:
@@ -76,7 +78,7 @@ def shared_gradient(
     mechanism = Mechanism(plan, entropy)
     with per_record_hooks(network):
         batch = [units[index] for index in mechanism.draw(len(units))]
-        total = clipped_gradient_sum(
+        total = summing(
             network,
             task,
             batch,
@@ -99,7 +101,7 @@ def shared_step(
     round_number: int,
     sites: int,
 ) -> Adapter:
-    """What a round's total moves the adapter by, before the server's optimizer.
+    """Turns a round's total into the step of the adapter, before the server's optimizer.
 
     Args:
         total: Over sites, in steps of the grid [values].

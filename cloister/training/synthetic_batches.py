@@ -1,4 +1,4 @@
-"""Batches that try a shape: probes in several slots, beside random companions and dummies.
+"""Synthetic batches that test a shape: probes in several rows, beside random records and dummies.
 
 Their tokens are drawn from the vocabulary; no record of anybody's is in them.
 """
@@ -40,7 +40,7 @@ class SyntheticBatches:
         self._draw = random.Random(seed)
 
     def example(self, tokens: int) -> Example:
-        """A random record of so many tokens."""
+        """Draws a random record of this number of tokens."""
         ids = tuple(self._draw.randrange(self._vocabulary) for _ in range(tokens))
         labels = len(self._task.labels)
         if self._task.record_kind == "text":
@@ -51,7 +51,7 @@ class SyntheticBatches:
         return Example(ids, (IGNORE,) * learnt + ids[learnt:])
 
     def probes(self, shape: BatchShape, previous: int) -> tuple[Example, ...]:
-        """A record with padding, and one without, of an edge.
+        """Draws two records of a padded length: one with padding, one without.
 
         Args:
             shape: Its length is the edge.
@@ -68,7 +68,7 @@ class SyntheticBatches:
         records: int,
         only: int | None = None,
     ) -> Trial:
-        """A pass of a shape: about half of its records are probes, in random slots.
+        """Draws a pass of a shape; about half of its rows are probes, in random places.
 
         Args:
             shape: To try.

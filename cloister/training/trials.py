@@ -15,8 +15,10 @@ from cloister.models.network import trained_parameters
 from cloister.privacy.clipping import contributions
 from cloister.privacy.plan import Plan
 from cloister.seeds import child_seed
+from cloister.tasks.chat import CausalChat
 from cloister.tasks.task import BatchShape, Example
 from cloister.training.gradients import per_record_hooks, record_gradients
+from cloister.training.preferences import log_ratios
 from cloister.training.shapes import BatchShapes
 from cloister.training.synthetic_batches import SyntheticBatches, Trial
 from cloister.training.workspace import Workspace
@@ -29,7 +31,7 @@ MOVED = 0.3
 
 @contextmanager
 def refusing(records: int, tokens: int) -> Iterator[None]:
-    """Turns whatever a pass raises into a refusal that names its shape."""
+    """Turns any error of a pass into a refusal that names the pass's shape."""
     try:
         yield
     except CloisterError:
@@ -43,7 +45,7 @@ def refusing(records: int, tokens: int) -> Iterator[None]:
 
 
 def shared_grid(workspace: Workspace, plan: Plan) -> float:
-    """The grid of a secure sum of all that trains."""
+    """Returns the grid of a secure sum over all trained tensors."""
     return plan.shared_noise(workspace.start.size).grid
 
 
@@ -155,9 +157,18 @@ class Machine:
         return _seen(parts, trial)
 
     def _contributions(self, trial: Trial) -> tuple[Tensor, ...]:
+        """What each row adds to a sum, and of a pair's sequence the log-ratio that weighs it."""
+        ratios: tuple[Tensor, ...] = ()
+        if isinstance(self._task, CausalChat) and self._task.dpo_beta is not None:
+            examples = [row.example for row in trial.group.rows]
+            found = log_ratios(self._network, self._task, examples, trial.group.shape)
+            # NaN makes a pair contribute zero, and equals nothing: a finite value stands for it.
+            bits = torch.nan_to_num(found, nan=torch.finfo(found.dtype).max).view(torch.int16)
+            # In parts of 16 bits, which float32 holds as the contributions are held: exactly.
+            ratios = (bits.view(len(found), -1).float().to(self._network.device),)
         gradients = record_gradients(self._network, self._task, trial.group, self._parameters)
         rows = len(trial.group.rows)
-        return contributions([g[:rows] for g in gradients], self._bound, self._grid)
+        return ratios + contributions([g[:rows] for g in gradients], self._bound, self._grid)
 
     @contextmanager
     def _moved(self, size: float, *, signs: bool) -> Iterator[None]:

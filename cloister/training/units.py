@@ -1,4 +1,4 @@
-"""From a site's records to its privacy units: what is drawn, averaged and clipped as one."""
+"""Privacy units of a site's records: each is drawn, averaged and clipped as one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ UNLIMITED = Limits(positions=None, vocabulary=None)
 
 @dataclass(frozen=True)
 class EncodedUnits:
-    """A site's units, and what its operator wants to know of them.
+    """A site's encoded units, with counts for its operator.
 
     Attributes:
         units: In the order of their first record; empty ones stay, and are drawn like any other.
@@ -57,7 +57,7 @@ def encode_units(
     most: int,
     limits: Limits = UNLIMITED,
 ) -> EncodedUnits:
-    """Encodes records, together where they are one unit's.
+    """Encodes records and groups those of one privacy unit.
 
     Args:
         records: A site's; private.
@@ -149,5 +149,5 @@ def unit_examples(
 
 
 def singles(examples: Sequence[Example]) -> list[UnitExamples]:
-    """Each example as a unit of its own."""
+    """Makes each example a unit of its own."""
     return [(example,) for example in examples]

@@ -14,9 +14,10 @@ from cloister.adapter.tensors import Adapter
 from cloister.data.records import Record
 from cloister.models.base import check_base, find_base, load_tokenizer
 from cloister.models.build import build_network, carried_names
+from cloister.models.center import feature_center
 from cloister.models.checkpointing import CheckpointedLayers
 from cloister.models.config import LoraConfig, ModelConfig
-from cloister.models.device import find_device
+from cloister.models.device import check_devices, find_device
 from cloister.models.kinds import read_config
 from cloister.models.limits import limits_of
 from cloister.models.lora import factor
@@ -32,6 +33,8 @@ from cloister.tasks.label_words import label_tokens
 from cloister.tasks.task import Example, Task
 from cloister.training.config import TrainingConfig
 from cloister.training.free_memory import free_at_start
+from cloister.training.gradients import Summing, clipped_gradient_sum
+from cloister.training.team import Opening, Team
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Workspace:
         carried: What travels down with it and never trains at a site: residuals, and A where the
             coordinator moves it.
         kept: Names that train and never leave a site.
+        team: The processes that sum private batches with this one; None: it sums them alone.
     """
 
     folder: Path
@@ -62,11 +66,17 @@ class Workspace:
     alternates: bool = False
     carried: Adapter = field(default_factory=lambda: Adapter({}))
     kept: frozenset[str] = frozenset()
+    team: Team | None = None
 
     @property
     def sent(self) -> Adapter:
         """What may leave a site, before round 1."""
         return self.start.select(self.start.keys() - self.kept)
+
+    @property
+    def summing(self) -> Summing:
+        """How private batches are summed; all ways give the same bits."""
+        return clipped_gradient_sum if self.team is None else self.team.clipped_sum
 
     @property
     def pad_id(self) -> int:
@@ -118,6 +128,7 @@ def open_workspace(
     frozen_cache_gib: float = 0.0,
     device: str | None = None,
     attention: str | None = None,
+    processes: int | None = None,
     gradient_checkpointing: bool = False,
 ) -> Workspace:
     """Finds, checks and loads the base, and puts adapters and head on it.
@@ -135,14 +146,17 @@ def open_workspace(
             base whose states cannot be kept computes them each time.
         device: `machine.device`; None: the GPU where there is one.
         attention: `machine.attention`; None: as transformers chooses for the base.
+        processes: `machine.processes`; what is kept of frozen layers is shared out among them.
+            None: one.
         gradient_checkpointing: Whether activations are computed again in the backward pass.
 
     Raises:
         ModelFileError: The base is missing, damaged or not the expected one, or its tokenizer is
             another base's.
         UsageError: The sections do not fit the base.
-        RefusedError: The device is not on this machine.
+        RefusedError: The device is not on this machine, or there are fewer than processes.
     """
+    frozen_cache_gib /= processes or 1
     free_at_start(find_device(device))  # before anything of a study is there
     folder = find_base(model.base)
     sha256 = check_base(folder, model.sha256)
@@ -176,10 +190,20 @@ def open_workspace(
         network.prefix = try_prefix(
             network, bound, limits.vocabulary or 1, adapted, kept, frozen_cache_gib
         )
+    if model.center is not None:
+        network.center = feature_center(network, bound, model.center)
     if gradient_checkpointing:
         layers = int(network.base.config.get_text_config().num_hidden_layers)
         network.checkpoints = CheckpointedLayers(network.backbone, layers)
     start = read_adapter(network)
+    carried = read_tensors(network, carried_names(network, lora.train))
+    team = None
+    if processes is not None and processes > 1:
+        check_devices(network.device, processes)
+        opening = Opening(
+            model, lora, task, labels, seed, frozen_cache_gib, attention, gradient_checkpointing
+        )
+        team = Team(opening, processes, frozenset(start.keys() | carried.keys()))
     return Workspace(
         folder=folder,
         base_sha256=sha256,
@@ -189,8 +213,9 @@ def open_workspace(
         limits=limits,
         start=start,
         alternates=lora.train == "alternate",
-        carried=read_tensors(network, carried_names(network, lora.train)),
+        carried=carried,
         kept=frozenset(name for name in start if lora.train == "b-kept" and factor(name) == "b"),
+        team=team,
     )
 
 

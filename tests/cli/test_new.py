@@ -34,6 +34,24 @@ def test_a_recipe_for_a_file_runs_with_its_test_file(
     assert result["unit"] == "person"
 
 
+def test_a_guess_is_told_and_a_test_file_completes_the_recipe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = tmp_path / "feedback.csv", tmp_path / "study.toml"
+    verdicts = ("good", "bad", "neutral")
+    rows = [f"the parcel came late {n},{verdicts[n % 3]},{'ab'[n % 2]}" for n in range(30)]
+    data.write_text("\n".join(["Comment,Verdict,Channel", *rows]) + "\n", encoding="utf-8")
+    test = tmp_path / "test.csv"
+    assert run(["new", "--data", str(data), "--test", str(test), "--out", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert "guessed: text = Comment, label = Verdict" in told
+    assert "columns: Comment, Verdict, Channel" in told
+    assert f"written; now: cloister simulate {out}" in told
+    recipe = read_recipe(out)
+    assert (recipe.data.train, recipe.data.test) == (str(data), str(test))
+    assert (recipe.data.text, recipe.data.label) == ("Comment", "Verdict")
+
+
 def test_nothing_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "study.toml"
     out.write_text("mine")

@@ -22,10 +22,11 @@ def test_a_plan_says_what_is_promised(tmp_path: Path, capsys: pytest.CaptureFixt
         "for one record of a site, added or removed (PLD)",
         "promised for the whole plan",
         "spent after round, an indication and no promise:",
-        "ε for a person with so many records",
+        "ε for a person, by how many records they have at the site",
         "noised parameters",
         "Promised",
-        "a test that accuses 1% of those who were not finds at most",
+        "a test that wrongly accuses 1% of the records",
+        "that were not finds at most",
         "Not promised",
         "warning: one step's noise",
     ):

@@ -1,5 +1,6 @@
 """`cloister predict`: files and texts in, labels out, and one message for what is wrong."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -63,6 +64,22 @@ def test_predictions_are_written_a_line_each_and_for_their_owner(
     assert out.stat().st_mode & 0o777 == 0o600
     assert run(["predict", str(finished), *texts, "--out", str(out)]) == 2
     assert "not written over" in capsys.readouterr().err
+
+
+def test_predictions_of_labels_are_written_as_a_table_for_a_name_that_ends_in_csv(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.csv"
+    texts = ("--text", "chest pain", "--text", "knee " * 40)
+    assert run(["predict", str(finished), *texts, "--out", str(out)]) == 0
+    assert "loading the base model" in capsys.readouterr().err
+    rows = list(csv.DictReader(out.read_text(encoding="utf-8").splitlines()))
+    expected = predicted(capsys, str(finished), *texts)
+    assert [row["label"] for row in rows] == [one["label"] for one in expected]
+    assert [row["is_cut"] for row in rows] == ["false", "true"]
+    shares = [float(rows[0][name]) for name in rows[0] if name.startswith("probability of ")]
+    assert sum(shares) == pytest.approx(1, abs=1e-5)  # three shares of six digits each
+    assert out.stat().st_mode & 0o777 == 0o600
 
 
 def test_labels_are_shown_with_their_probabilities(

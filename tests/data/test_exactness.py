@@ -14,11 +14,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from cloister.data.config import FORMATS, DataConfig
+from cloister.data.config import DataConfig
 from cloister.data.load import load
 from cloister.data.records import ChatRecord, Message, TextRecord, TokenRecord
 from cloister.errors import BadFileError
 from tests.support.examples import tries
+from tests.support.formats import FORMATS
 
 COLUMNS = DataConfig(person="patient")
 SLOW = settings(

@@ -13,10 +13,11 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Sequence, Value
 from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 
-from cloister.data.config import FORMATS, SYNTHETIC, DataConfig
+from cloister.data.config import SYNTHETIC, DataConfig
 from cloister.data.load import load
 from cloister.data.records import ChatRecord, Message, RecordKind, TextRecord, TokenRecord
 from cloister.errors import DataError, NetworkError
+from tests.support.formats import FORMATS
 
 COLUMNS = DataConfig(person="person")
 

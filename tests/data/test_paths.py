@@ -9,12 +9,13 @@ from typing import Any
 import datasets
 import pytest
 
-from cloister.data.config import FORMATS, DataConfig
+from cloister.data.config import DataConfig
 from cloister.data.load import load
 from cloister.data.records import TextRecord
 from cloister.errors import DataError
 from cloister.files import open_file
 from tests.data.test_exactness import write
+from tests.support.formats import FORMATS
 from tests.support.odd_paths import ODD_KINDS, odd_path
 
 NAMES = (

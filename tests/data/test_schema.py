@@ -213,7 +213,6 @@ IMAGE = {"type": "image", "text": "x"}
         ("tokens", {"tokens": ["a", None], "tags": ["O", "O"]}, "tokens must be a list of words"),
         ("tokens", {"tokens": ["a"], "tags": [Number("0")]}, "tags must be a list of words"),
         ("tokens", {"tokens": ["a", "b"], "tags": ["O"]}, "2 tokens but 1 tags"),
-        ("tokens", {"tokens": ["a"], "tags": ["S-X"]}, "tag 'S-X' is not BIO"),
         ("tokens", {"tokens": ["a"], "tags": ["B-"]}, "tag 'B-' is not BIO"),
         ("tokens", {"tokens": ["a"], "tags": ["o"]}, "tag 'o' is not BIO"),
         ("messages", {"text": "x"}, r"no column 'messages' \(found: text\)"),

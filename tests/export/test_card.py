@@ -12,7 +12,7 @@ from cloister.ledger import stated
 from cloister.ledger.budget import Budget
 from cloister.ledger.stated import of_budget, of_events, of_plan, of_plan_alone
 from cloister.models.pooling import Pooling
-from cloister.privacy.central import central_plan
+from cloister.privacy.central import CentralPlan, central_plan
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
 from tests.support.ledgers import shared_plan, small_plan
@@ -25,7 +25,11 @@ LOADING = Loading(
     max_length=16,
     pad_id=0,
 )
-CENTRAL = central_plan(8.0, 1e-5, sites=100, rounds=3, max_update_norm=1.0)
+
+
+@pytest.fixture(scope="module")
+def central() -> CentralPlan:
+    return central_plan(8.0, 1e-5, sites=100, rounds=3, max_update_norm=1.0)
 
 
 def facts(plan: Plan, **changes: object) -> SiteFacts:
@@ -138,17 +142,19 @@ def test_shared_noise_states_what_all_other_sites_together_are_left_with() -> No
     assert "∞" in row(card(shared_plan(0.3)), "all other sites together")
 
 
-def test_noise_at_the_coordinator_comes_on_top() -> None:
-    text = card(small_plan(), central=CENTRAL)
+def test_noise_at_the_coordinator_comes_on_top(central: CentralPlan) -> None:
+    text = card(small_plan(), central=central)
     assert "the whole plan" in row(text, "east")
-    assert f"ε = {stated.shown(CENTRAL.epsilon_after(3), 3)}" in text
+    assert f"ε = {stated.shown(central.epsilon_after(3), 3)}" in text
     assert "whole **site**" in text
 
 
-def test_noise_at_the_coordinator_alone_protects_against_others_than_the_coordinator() -> None:
-    text = card(open_plan(), central=CENTRAL)
+def test_noise_at_the_coordinator_alone_protects_against_others_than_the_coordinator(
+    central: CentralPlan,
+) -> None:
+    text = card(open_plan(), central=central)
     assert "Against the coordinator: none, ε = ∞" in text
-    assert f"ε = {stated.shown(CENTRAL.epsilon_after(3), 3)}" in text
+    assert f"ε = {stated.shown(central.epsilon_after(3), 3)}" in text
     assert "other sites and the public" in text
 
 

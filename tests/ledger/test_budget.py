@@ -185,6 +185,20 @@ def test_older_ledgers_are_charged_by_their_own_rule(limit: float, asked: list[P
             spent.add(request, terms)
 
 
+@pytest.mark.parametrize("is_older", [False, True])
+def test_a_plan_that_uses_the_whole_budget_ends_with_its_last_round(is_older: bool) -> None:
+    """By every rule its steps are counted: a filter alone would have ended it before."""
+    budget, spent = Budget(epsilon=BASE.epsilon_after(BASE.num_rounds), delta=2e-5), Spending()
+    request = request_of(BASE)
+    terms = terms_for(request, spent, budget)
+    if is_older:
+        terms = FirstCharge(terms.order, None)
+    for _ in range(BASE.num_rounds):
+        assert fits(request, spent, budget, terms)
+        spent.add(request, terms)
+    assert not fits(request, spent, budget, terms)
+
+
 def test_terms_never_change() -> None:
     spent = Spending()
     spent.add(request_of(BASE), FirstCharge(2.0, 20))

@@ -4,6 +4,7 @@ GPUs are stood in for here: what a GPU computes is `benchmarks/gpu.sh`'s to show
 """
 
 import logging
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -91,6 +92,22 @@ def test_auto_on_the_cpu_beside_a_gpu_is_said(
     assert find_device(None) == torch.device("cpu")
     assert "the CPU computes" in caplog.text
     assert device_words(torch.device("cpu")) == "cpu"
+
+
+def test_cublas_gets_a_fixed_workspace_before_a_gpu_is_used(two_gpus: pytest.MonkeyPatch) -> None:
+    two_gpus.delenv(device.CUBLAS, raising=False)
+    find_device("cpu")
+    assert device.CUBLAS not in os.environ
+    two_gpus.setenv(device.CUBLAS, ":4096:8")  # so that it is taken out again
+    two_gpus.delenv(device.CUBLAS)
+    find_device("cuda")
+    assert os.environ[device.CUBLAS] == ":4096:8"
+    two_gpus.setenv(device.CUBLAS, ":16:8")
+    assert find_device(None) == torch.device("cuda")
+    assert os.environ[device.CUBLAS] == ":16:8"
+    two_gpus.setenv(device.CUBLAS, ":0:0")
+    with pytest.raises(RefusedError, match=r":0:0.*needs results that repeat"):
+        find_device("cuda")
 
 
 def test_a_quantized_base_does_not_go_to_the_cpu(bert: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cloister.recipe import Recipe, parse_document, parse_recipe, read_recipe, read_run_recipe
-from cloister.simulation.planning import why_uncounted
+from cloister.simulation.planning import noised_parameters
 
 TOKENS = '[task]\nkind = "token-classification"\nlabels = ["Disease"]\n'
 
@@ -73,10 +73,10 @@ def test_a_file_that_names_no_data_says_that_others_stand_in(tmp_path: Path) -> 
     recipe = read_recipe(path)
     assert recipe.has_stand_in
     assert any("stand in" in note for note in recipe.notes)
-    assert "data.train: none given" in (why_uncounted(recipe) or "")
+    assert "data.train: none given" in (noised_parameters(recipe)[1] or "")
     given = read_recipe(path, ["data.train='a.jsonl'", "data.test='b.jsonl'"])
     assert not given.has_stand_in
     assert given.notes == ()
-    assert "a.jsonl: no such file" in (why_uncounted(given) or "")
+    assert "a.jsonl: no such file" in (noised_parameters(given)[1] or "")
     assert not read_recipe(None).has_stand_in
     assert read_recipe(path) == Recipe(study=recipe.study)

@@ -347,7 +347,7 @@ def test_what_is_not_the_canonical_text_of_a_study_is_refused(text: str) -> None
 
 def test_a_site_holds_a_study_to_the_rules_that_need_no_strategy() -> None:
     text = changed(GOLDEN, "training", "expected_batch_size", value=2000)
-    assert "a sample rate above 1" in problems(text)
+    assert "drawn with a probability above 1" in problems(text)
 
 
 def test_a_study_too_long_for_a_site_is_refused_where_it_is_sent() -> None:

@@ -39,6 +39,9 @@ def test_a_site_s_file_has_a_section_of_its_own(tmp_path: Path) -> None:
         ("[machine]\ndevice = 'gpu'", "machine.device: 'gpu' given"),
         ("[machine]\ndevice = 'cuda:x'", "machine.device: 'cuda:x' given"),
         ("[machine]\nattention = 'flash'", "machine.attention: 'flash' given"),
+        ("[machine]\ncompile = true", "torch.compile cannot trace layers"),
+        ("[machine]\nprocesses = 0", "machine.processes: 0 given"),
+        ("[machine]\nprocesses = 2\ndevice = 'cuda:1'", "set device = "),
         ("[[machine]]", "a section [machine] is needed"),
     ],
 )
@@ -89,6 +92,19 @@ def test_a_device_is_named_where_it_runs_and_is_no_part_of_a_study(
     assert recipe.machine.device == expected
     assert recipe.digest() == parse_recipe("").digest()
     assert parse_recipe(recipe.to_toml()).machine == recipe.machine
+
+
+def test_processes_are_the_machine_s_and_no_part_of_a_study(tmp_path: Path) -> None:
+    path = tmp_path / "site.toml"
+    for given, expected in ((1, None), (4, 4)):
+        path.write_text(f"{EXAMPLE}\n[machine]\nprocesses = {given}\n", encoding="utf-8")
+        assert read_site(path).machine.processes == expected
+        recipe = parse_recipe("", [f"machine.processes={given}"])
+        assert recipe.machine.processes == expected
+        assert recipe.digest() == parse_recipe("").digest()
+        assert parse_recipe(recipe.to_toml()).machine == recipe.machine
+    assert "processes" not in parse_recipe("").to_toml()
+    assert parse_recipe("", ["machine.compile=false"]).machine == parse_recipe("").machine
 
 
 def test_a_simulation_on_a_gpu_that_is_not_there_is_refused(

@@ -141,7 +141,7 @@ def test_a_recipe_that_is_too_long_is_told_truly(tmp_path: Path, size: int) -> N
             ["data.public_records=[1000, 2000]", "data.sites=3"],
             "2 numbers given for data.sites = 3",
         ),
-        (["training.expected_batch_size=2000"], "a sample rate above 1"),
+        (["training.expected_batch_size=2000"], "drawn with a probability above 1"),
         (["strategy.weights=[1.0]"], "strategy.weights: 1 given"),
         (["federation.min_sites=9"], "federation.min_sites: 9 is above"),
         (["federation.patience=2"], "set data.validation"),
@@ -167,7 +167,7 @@ def test_contradictions_are_refused(assignments: list[str], message: str) -> Non
     ("assignments", "message"),
     [
         (["strategy.name=fedsvd", "lora.train=b"], 'lora.train: "b" given; fedsvd needs'),
-        (["lora.train=b-moving"], "A down to be moved, which fedavg does not do"),
+        (["lora.train=b-moving"], "a strategy that changes A between rounds, and fedavg does not"),
         (["strategy.name=fedex", "lora.train=both"], "lora.residual: fedex keeps"),
         (["strategy.name=fedex", "lora.train=b", "lora.residual=4"], 'fedex needs "both"'),
         (["lora.residual=4"], "lora.residual: 4 given, and fedavg keeps none"),
@@ -224,7 +224,7 @@ def test_a_missing_or_malformed_file_is_named(tmp_path: Path) -> None:
         read_recipe(tmp_path / "none.toml")
     broken = tmp_path / "broken.toml"
     broken.write_text("[study\n")
-    with pytest.raises(BadFileError, match=r"broken\.toml: no valid TOML"):
+    with pytest.raises(BadFileError, match=r"broken\.toml: not valid TOML"):
         read_recipe(broken)
 
 
@@ -234,6 +234,21 @@ def test_a_missing_or_malformed_file_is_named(tmp_path: Path) -> None:
         ("lora.rank=8", "lora.rank: unknown key; did you mean r?"),
         ("training.lr=1", "training.lr: unknown key; did you mean learning_rate?"),
         ("privacy.clip=1", "privacy.clip: unknown key; did you mean max_grad_norm?"),
+        ("lora.layers=2", "lora.layers: unknown key; did you mean top_layers?"),
+        ("lora.trainable=b", "lora.trainable: unknown key; did you mean train?"),
+        ("privacy.target_delta=1", "privacy.target_delta: unknown key; did you mean delta?"),
+        ("training.num_steps=1", "training.num_steps: unknown key; did you mean local_steps?"),
+        ("strategy.lr=1", "strategy.lr: unknown key; did you mean learning_rate?"),
+        ("strategy.type=fedavg", "strategy.type: unknown key; did you mean name?"),
+        ("data.institution=a", "data.institution: unknown key; did you mean site?"),
+        ("data.text_column=a", "data.text_column: unknown key; did you mean text?"),
+        ("data.dataset=a", "data.dataset: unknown key; did you mean train?"),
+        (
+            "federation.min_clients=2",
+            "federation.min_clients: unknown key; did you mean min_sites?",
+        ),
+        ("machine.gpu=0", "machine.gpu: unknown key; did you mean device?"),
+        ("study.experiment=a", "study.experiment: unknown key; did you mean name?"),
         ("lora.ramks=[1]", "lora.ramks: unknown key; did you mean ranks?"),
         (
             "training.epsilon=3",

@@ -16,6 +16,7 @@ from cloister.errors import BadFileError, DataError, ModelFileError, UsageError
 from cloister.export.adapter_folder import ReleaseFacts, export
 from cloister.models.base import weights_sha256
 from cloister.models.config import LoraConfig, ModelConfig
+from cloister.models.network import Network
 from cloister.serving.model import Model, load
 from cloister.serving.predictions import Classified, Replied, Tagged
 from cloister.tasks.config import TaskConfig
@@ -234,15 +235,32 @@ def test_the_base_may_lie_elsewhere(classifier: Path, bert: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("device", "said"), [("tpu", "cpu, cuda or cuda:N"), ("cuda:99", "this machine has")]
+    ("device", "said"),
+    [
+        ("tpu", "cpu, cuda, cuda:N or mps"),
+        ("cuda:99", "this machine has"),
+        ("mps", "no Mac whose GPU"),
+    ],
 )
-def test_a_device_that_is_none_is_refused(classifier: Path, device: str, said: str) -> None:
+def test_a_device_that_is_none_is_refused(
+    classifier: Path, device: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(UsageError, match=said):
         load(classifier, device)
 
 
 def test_the_cpu_can_be_chosen(classifier: Path) -> None:
     assert load(classifier, "cpu").workspace.network.device.type == "cpu"
+
+
+def test_an_apple_gpu_can_be_chosen(classifier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No Apple GPU is here: what is moved, and where to, is noted in place of moving it."""
+    moved = []
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(Network, "to", lambda self, place: moved.append(place))
+    load(classifier, "mps")
+    assert moved[-1] == torch.device("mps")
 
 
 def changed(folder: Path, into: Path, **changes: object) -> Path:

@@ -76,6 +76,17 @@ def test_a_table_states_delta_unit_and_spread(
     assert run(["compare", str(swept), "--out", str(tmp_path / "none" / "plot.png")]) == 3
 
 
+def test_a_setting_is_one_word_in_a_terminal_of_80_columns(
+    swept: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    capsys.readouterr()
+    assert run(["compare", str(swept)]) == 0
+    shown = capsys.readouterr().out
+    for group in compare([swept]).groups:
+        assert group.label in shown
+
+
 def test_finished_runs_are_skipped_and_others_go_on(
     swept: Path, sets: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

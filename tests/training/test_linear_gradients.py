@@ -188,3 +188,14 @@ def test_a_study_s_sum_is_the_same_from_factors(
     for one, other in zip(sums[0].tensors, sums[1].tensors, strict=True):
         # Products of other shapes may be summed in another order: 2⁻²³ of the bound of 2³⁰ steps.
         assert int((one - other).abs().max()) <= 2**9
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's, about its own functions
+def test_torch_compile_cannot_trace_a_layer_that_leaves_its_records_gradients() -> None:
+    """What `machine.compile` is refused for: should this fail, it can be tried again."""
+    layer = nn.Linear(3, 2)
+    with per_record([layer]):
+        compiled = torch.compile(layer.forward, backend="aot_eager", fullgraph=True)
+        with pytest.raises(torch._dynamo.exc.Unsupported, match=r"autograd\.Function"):
+            compiled(torch.ones(4, 3))
+    torch._dynamo.reset()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from peft.tuners.lora import LoraLayer
 
 from cloister.data.records import ChatRecord, Message
 from cloister.errors import MisfitError, UsageError
@@ -18,15 +19,19 @@ from cloister.privacy.noise import add_noise
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.task import IGNORE, Batch, Example
+from cloister.training import trials
+from cloister.training.config import TrainingConfig
 from cloister.training.gradients import (
     clipped_gradient_sum,
     per_record_hooks,
     plain_gradient_sum,
 )
 from cloister.training.preferences import weighted_units
+from cloister.training.proof import Proof, prove
 from cloister.training.shapes import candidates
 from cloister.training.units import UnitExamples, singles
 from cloister.training.workspace import Workspace, open_workspace
+from tests.support.isolation import PLAN
 
 BETA = 0.5
 SHAPES = candidates(32, 64)
@@ -186,3 +191,45 @@ def test_a_pair_whose_margin_cannot_be_computed_contributes_nothing_and_ends_no_
     found = summed(list(units))
     for one, other in zip(found.tensors, expected.tensors, strict=True):
         assert torch.equal(one, other)
+
+
+TRAINING = TrainingConfig(physical_batch_tokens=64)
+
+
+def test_a_proof_demands_equal_log_ratios_and_so_runs_the_pass_without_adapters(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not prove(workspace, PLAN, TRAINING).one_by_one
+    sound = Network.token_losses
+
+    def leaking(network: Network, batch: Batch) -> torch.Tensor:
+        """Companions move what the base says by a rounding, and never what its adapters say."""
+        losses = sound(network, batch)
+        layers = [m for m in network.modules() if isinstance(m, LoraLayer)]
+        is_off = any(scale == 0 for layer in layers for scale in layer.scaling.values())
+        return losses * (1 + 1e-6 * losses.mean().detach()) if is_off else losses
+
+    monkeypatch.setattr(Network, "token_losses", leaking)
+    assert prove(workspace, PLAN, TRAINING).one_by_one
+    chat = replace(workspace, task=replace(workspace.task, dpo_beta=None))  # type: ignore[type-var]
+    assert not prove(chat, PLAN, TRAINING).one_by_one
+    keys = {Proof.key_of(one, PLAN, TRAINING) for one in (workspace, chat)}
+    assert len(keys) == 2
+
+
+def test_a_proof_s_times_count_the_forwards_of_the_log_ratios(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that counts forwards: one a pass, and with pairs two more."""
+    forwards = [0]
+    sound = Network.token_losses
+
+    def counted(network: Network, batch: Batch) -> torch.Tensor:
+        forwards[0] += 1
+        return sound(network, batch)
+
+    monkeypatch.setattr(Network, "token_losses", counted)
+    monkeypatch.setattr(trials.time, "perf_counter", lambda: float(forwards[0]))
+    assert {seconds for *_, seconds in prove(workspace, PLAN, TRAINING).seconds} == {3.0}
+    chat = replace(workspace, task=replace(workspace.task, dpo_beta=None))  # type: ignore[type-var]
+    assert {seconds for *_, seconds in prove(chat, PLAN, TRAINING).seconds} == {1.0}

@@ -150,7 +150,9 @@ class Leaking(nn.Module):
         return scores
 
 
-def test_where_companions_matter_records_go_one_by_one(workspace: Workspace) -> None:
+def test_where_companions_matter_records_go_one_by_one(
+    workspace: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
     """So little that a comparison with a tolerance passes it: bits tell."""
     head = workspace.network.head
     assert head is not None
@@ -161,6 +163,7 @@ def test_where_companions_matter_records_go_one_by_one(workspace: Workspace) -> 
     }
     moved = replace(workspace, start=type(workspace.start)(renamed))
     assert prove(moved, PLAN, CONFIG).one_by_one
+    assert proof_file.ALONE in caplog.text
 
 
 class ByRows(nn.Module):
@@ -274,10 +277,21 @@ def test_threads_that_changed_since_the_proof_are_refused(workspace: Workspace) 
         lambda: setattr(torch.backends.cudnn, "allow_tf32", True),
         lambda: setattr(torch.backends.cudnn, "benchmark", True),
         lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True),
+        lambda: setattr(torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", True),
+        lambda: setattr(torch.backends.cuda.matmul, "allow_fp16_reduced_precision_reduction", True),
         lambda: torch.use_deterministic_algorithms(False),
         lambda: torch.set_autocast_enabled("cpu", True),
     ],
-    ids=["precision", "cudnn tf32", "benchmark", "tf32", "deterministic", "autocast"],
+    ids=[
+        "precision",
+        "cudnn tf32",
+        "benchmark",
+        "tf32",
+        "bf16",
+        "fp16",
+        "deterministic",
+        "autocast",
+    ],
 )
 def test_arithmetic_that_changed_since_it_was_pinned_is_refused(
     workspace: Workspace, change: Callable[[], object]
@@ -293,13 +307,21 @@ def test_arithmetic_that_changed_since_it_was_pinned_is_refused(
 
 
 def test_what_was_set_before_comes_back() -> None:
-    before = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
+    def found() -> tuple[object, ...]:
+        return (
+            torch.get_float32_matmul_precision(),
+            torch.are_deterministic_algorithms_enabled(),
+            torch._C._get_cublas_allow_bf16_reduced_precision_reduction(),
+            torch._C._get_cublas_allow_fp16_reduced_precision_reduction(),
+        )
+
+    before = found()
     with pinned():
         check_pinned()
-    assert (
-        torch.get_float32_matmul_precision(),
-        torch.are_deterministic_algorithms_enabled(),
-    ) == before
+        assert not torch.backends.cuda.matmul.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction
+        assert not torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction
+    assert found() == before
 
 
 def test_precision_set_by_the_new_interface_is_refused() -> None:

@@ -31,6 +31,7 @@ from cloister.privacy.units import Unit
 from cloister.recipe import Recipe
 from cloister.tasks.task import Example
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks, plain_gradient_sum
+from cloister.training.joining import join
 from cloister.training.machine import on_machine
 from cloister.training.shapes import one_by_one
 from cloister.training.units import EncodedUnits, encode_units, singles
@@ -191,7 +192,11 @@ def _gradients(file: SiteFile, recipe: Recipe, workspace: Workspace, plan: Plan)
     """What the agent will show before it says `ready`, kept where the agent looks for it."""
     training = on_machine(recipe.training, file.machine)
     kept = KeptProofs(AgentFolder.of(file).proofs)
-    proof = kept.isolation(workspace, plan, training, file.policy.accept.max_adapter_value)
+    limit = file.policy.accept.max_adapter_value
+    proof = kept.isolation(workspace, plan, training, limit)
+    if workspace.team is not None:
+        join(workspace, plan, training, proof.shapes, limit)
+        workspace.team.close()
     exact = "per-record gradients are exact, and no record changes another's"
     if proof.one_by_one:
         return Outcome(

@@ -33,7 +33,7 @@ LABELS = 60
 
 
 def facts_of(terms: StudyTerms) -> dict[str, Any]:
-    """All that `cloister site studies show` says, as JSON.
+    """Returns everything that `cloister site studies show` prints, as JSON.
 
     Raises:
         RefusedError: The study has no plan here.
@@ -49,6 +49,7 @@ def facts_of(terms: StudyTerms) -> dict[str, Any]:
         "base": recipe.model.base,
         "base_sha256": recipe.model.sha256,
         "base_layers": recipe.model.layers,
+        "base_center": recipe.model.center,
         "task": recipe.task.kind,
         "plugin": _plugin(recipe.task),
         "labels": list(recipe.task.labels),
@@ -71,7 +72,7 @@ def facts_of(terms: StudyTerms) -> dict[str, Any]:
 
 
 def in_words(facts: dict[str, Any]) -> list[str]:
-    """The same for a person, one line a fact; nothing in it can move the cursor."""
+    """Formats the facts for a person, a line each, without control characters."""
     asks, budget = facts["asks"], facts["budget"]
     unit = "person" if facts["unit"] == "person" else "record"
     steps = f"{counted(facts['rounds'], 'round')} of {counted(facts['local_steps'], 'step')}"
@@ -81,7 +82,8 @@ def in_words(facts: dict[str, Any]) -> list[str]:
     lines = [
         f"study      {facts['name']}, {facts['study']}",
         f"asks       {asks['in_words']}",
-        f"base       {facts['base']}, SHA-256 {facts['base_sha256']}{_ended(facts['base_layers'])}",
+        f"base       {facts['base']}, SHA-256 {facts['base_sha256']}{_ended(facts['base_layers'])}"
+        + _centred(facts["base_center"]),
         f"task       {facts['task']}{_code(facts['plugin'])}",
         f"labels     {_labels(facts['labels'])}",
         f"template   {_template(facts)}",
@@ -112,6 +114,10 @@ def visible(text: str) -> str:
 
 def _ended(layers: int | None) -> str:
     return "" if layers is None else f", ended after its first {counted(layers, 'layer')}"
+
+
+def _centred(language: str | None) -> str:
+    return "" if language is None else f", centred by {language} sentences"
 
 
 def _labels(labels: list[str]) -> str:
@@ -164,7 +170,7 @@ def _trains(terms: StudyTerms) -> str:
 
 
 def _asker(file: SiteFile) -> dict[str, Any]:
-    """The coordinator, by the papers of joining and the key that signs its questions."""
+    """Describes the coordinator: its enrolment documents, and the key that signs its questions."""
     try:
         invite = SiteMembership.of(file).invite
     except CloisterError:

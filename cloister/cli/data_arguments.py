@@ -1,0 +1,75 @@
+"""Arguments that the commands on a data file share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DataFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        help="Records: JSONL, JSON, CSV, TSV, CoNLL (text also as .gz), Parquet or Arrow.",
+    ),
+]
+EncodingName = Annotated[
+    str | None,
+    typer.Option(
+        "--encoding",
+        help="The file's encoding: utf-8, utf-16, gb18030, latin-1, …. Absent: detected and "
+        "stated, or refused where it cannot be told.",
+    ),
+]
+Separator = Annotated[
+    str | None,
+    typer.Option(
+        "--separator",
+        help="Between cells: comma, semicolon, tab, bar or a character. Absent: detected and "
+        "stated.",
+    ),
+]
+NoQuotes = Annotated[
+    bool, typer.Option("--no-quotes", help='Take " in cells for a plain character.')
+]
+TextColumn = Annotated[
+    str | None,
+    typer.Option("--text", help="Column of texts. Columns not named are guessed, and stated."),
+]
+LabelColumn = Annotated[str | None, typer.Option("--label", help="Column of labels.")]
+TokensColumn = Annotated[str | None, typer.Option("--tokens", help="Column of lists of words.")]
+TagsColumn = Annotated[str | None, typer.Option("--tags", help="Column of lists of tags.")]
+MessagesColumn = Annotated[str | None, typer.Option("--messages", help="Column of conversations.")]
+PersonColumn = Annotated[
+    str | None, typer.Option("--person", help="Column of persons: the privacy units.")
+]
+IdColumn = Annotated[
+    str | None, typer.Option("--id", help="Column of identifiers that are each there once.")
+]
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int], None]]:
+    """Shows on a terminal's stderr how many rows were read.
+
+    Args:
+        what: What is done, in words.
+
+    Yields:
+        Takes the number of rows, now and then.
+    """
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from cloister.cli.terminal import Terminal
+
+    console = Terminal(stderr=True)
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(what)
+        yield lambda rows: progress.update(task, description=f"{what}: {rows:,} rows")

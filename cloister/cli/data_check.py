@@ -1,0 +1,190 @@
+"""`cloister data check`: what a file of records holds, and what looks wrong in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cloister.cli.arguments import AsJson
+from cloister.cli.data_arguments import (
+    DataFile,
+    EncodingName,
+    IdColumn,
+    LabelColumn,
+    MessagesColumn,
+    NoQuotes,
+    PersonColumn,
+    Separator,
+    TagsColumn,
+    TextColumn,
+    TokensColumn,
+    counting,
+)
+
+if TYPE_CHECKING:
+    from cloister.data.check.report import CheckReport
+    from cloister.data.check.tokens import CountTokens
+
+# Labels and languages that the terminal shows; the page and --json have more.
+SHOWN = 12
+
+
+def check(
+    file: DataFile,
+    text: TextColumn = None,
+    label: LabelColumn = None,
+    tokens: TokensColumn = None,
+    tags: TagsColumn = None,
+    messages: MessagesColumn = None,
+    person: PersonColumn = None,
+    id_column: IdColumn = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Column that says train or test: the parts are compared."),
+    ] = None,
+    test: Annotated[
+        Path | None,
+        typer.Option(help="The public test file: texts and persons in both are counted."),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="A base model: tokens a record, and what a maximal length would cut."),
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=1, help="The maximal length, for --base. Absent: several.")
+    ] = None,
+    encoding: EncodingName = None,
+    separator: Separator = None,
+    no_quotes: NoQuotes = False,
+    no_near: Annotated[
+        bool, typer.Option("--no-near", help="Seek no near duplicates, which takes most time.")
+    ] = False,
+    page: Annotated[
+        Path | None,
+        typer.Option(help="Write a page (HTML) with plots, which its owner alone may read."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a file of records holds, and what looks wrong in it.
+
+    Everything that is printed is private: true counts of private records. Finding something ends
+    with exit code 0; a file that cannot be read, with 3.
+
+    Example: cloister data check notes.csv --label diagnosis --person patient_id --page notes.html
+    """
+    from cloister.data.check.page import write_page
+    from cloister.data.check.report import CheckOptions, check_file
+    from cloister.errors import UsageError
+
+    if max_length is not None and base is None:
+        raise UsageError("--max-length: tokens are a base's; give --base too")
+    roles = {
+        "text": text,
+        "label": label,
+        "tokens": tokens,
+        "tags": tags,
+        "messages": messages,
+        "person": person,
+        "id": id_column,
+        "split": split,
+    }
+    with counting(f"reading {file.name}") as on_rows:
+        options = CheckOptions(
+            columns=roles,
+            encoding=encoding,
+            separator=separator,
+            quotes=not no_quotes,
+            test=test,
+            near=not no_near,
+            count_tokens=_token_counter(base) if base is not None else None,
+            max_length=max_length,
+            on_rows=on_rows,
+        )
+        report = check_file(file, options)
+    if page is not None:
+        write_page(report, page)
+    if as_json:
+        typer.echo(json.dumps(report.to_json(), ensure_ascii=False))
+        return
+    _show(report, page)
+
+
+def _token_counter(base: str) -> CountTokens:
+    """Counts a text's tokens under a base, special tokens included."""
+    from cloister.models.base import find_base, load_tokenizer
+
+    tokenizer = load_tokenizer(find_base(base))
+
+    def count(texts: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in tokenizer(list(texts), verbose=False)["input_ids"]]
+
+    return count
+
+
+def _show(report: CheckReport, page: Path | None) -> None:
+    from rich.table import Table
+
+    from cloister.cli.terminal import Terminal
+    from cloister.names import counted
+
+    console, sections = Terminal(), report.sections
+    console.print(f"{report.detected.path.name}: {report.detected}", soft_wrap=True)
+    endings = report.detected.encoding.line_endings if report.detected.encoding else {}
+    told = f"; line endings {_listed(endings)}" if endings else ""
+    console.print(f"{counted(report.rows, 'row')}, read as {report.roles.kind}{told}")
+    roles = [
+        f"{role} = {name}{' (guessed)' if role in report.roles.guessed else ''}"
+        for role, name in report.roles.columns().items()
+    ]
+    console.print(f"columns: {', '.join(roles) or 'of a conversation'}", soft_wrap=True)
+    table = Table(box=None, header_style="bold")
+    for heading in ("column", "holds", "missing"):
+        table.add_column(heading, justify="right" if heading == "missing" else "left")
+    for column in sections["columns"][:SHOWN]:
+        table.add_row(column["name"], _listed(column["kinds"]), str(column["missing"]))
+    console.print(table)
+    for line in _lines(sections):
+        console.print(line, soft_wrap=True)
+    console.print("what looks wrong:" if report.findings else "nothing looks wrong")
+    for finding in report.findings:
+        console.print(f"- [{finding.code}] {finding}", soft_wrap=True)
+    if page is not None:
+        console.print(f"page: {page} (its owner's alone)", soft_wrap=True)
+
+
+def _lines(sections: dict[str, Any]) -> Iterator[str]:
+    """The sections of a report, a line each."""
+    texts = sections["texts"]
+    yield f"characters: {texts['shortest']} to {texts['longest']}, median {texts['median']}"
+    languages = sections["languages"]
+    yield f"languages of {languages['sampled']} texts: {_listed(languages['counts'])}"
+    if "labels" in sections:
+        scheme = sections["labels"].get("scheme")
+        tags = f"; tags in {scheme}" if scheme else ""
+        yield f"labels: {_listed(sections['labels']['counts'])}{tags}"
+    if "units" in sections:
+        units = sections["units"]
+        yield f"persons: {units['units']}; the largest has {units['largest_unit']} records"
+    duplicates = sections["duplicates"]
+    near = f"{duplicates['near']} near" if duplicates["near_sought"] else "near not sought"
+    yield f"copies of an earlier text: {duplicates['exact']} exact, {near}"
+    if "tokens" in sections:
+        tokens = sections["tokens"]
+        yield (
+            f"tokens: median {tokens['median']}, 95% up to {tokens['p95']}, "
+            f"most {tokens['longest']}"
+        )
+        for cut in tokens["cuts"]:
+            yield (
+                f"  max_length {cut['max_length']} cuts {cut['texts_cut']} texts, "
+                f"{cut['share_of_tokens_cut']:.1%} of all tokens"
+            )
+
+
+def _listed(counts: dict[str, int]) -> str:
+    shown = [f"{name} {count}" for name, count in list(counts.items())[:SHOWN]]
+    return ", ".join(shown) + (", …" if len(counts) > SHOWN else "")

@@ -1,0 +1,47 @@
+"""One thing that looks wrong in a file, with the rows in which it was first seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+# Rows that a finding names: enough to look at, too few to fill a page.
+MOST_ROWS = 5
+
+
+@dataclass
+class Finding:
+    """Something that a person should look at.
+
+    Attributes:
+        code: A word that stays the same from version to version, for programs.
+        message: What was found, and what to do about it.
+        count: How often.
+        rows: The first rows in which it was found.
+    """
+
+    code: str
+    message: str
+    count: int = 0
+    rows: list[int] = field(default_factory=list)
+
+    def add(self, row: int) -> None:
+        """Counts one more row."""
+        self.count += 1
+        if len(self.rows) < MOST_ROWS:
+            self.rows.append(row)
+
+    def __str__(self) -> str:
+        rows = ", ".join(map(str, self.rows)) + (", …" if self.count > len(self.rows) else "")
+        if not self.count:
+            return self.message
+        return f"{self.message} ({self.count}{f'; rows {rows}' if self.rows else ''})"
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as JSON values."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "count": self.count,
+            "rows": self.rows,
+        }

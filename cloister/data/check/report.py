@@ -1,0 +1,230 @@
+"""One pass over a file, and over its test file: what they hold, and what looks wrong.
+
+Nothing here keeps records: lengths, counts, 8 bytes and a signature for each text, and a sample of
+texts for their languages. Everything in a report is private: true counts of private records.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cloister.data.census import Census, census_of
+from cloister.data.check.compared import Compared
+from cloister.data.check.findings import Finding
+from cloister.data.check.labels import Labels
+from cloister.data.check.sampled import LanguageSample
+from cloister.data.check.texts import TextLengths
+from cloister.data.check.tokens import CountTokens, Tokens
+from cloister.data.columns import Columns
+from cloister.data.detected import Detected, detect_form
+from cloister.data.roles import Roles, find_roles, text_of, written
+from cloister.data.tag_schemes import scheme_of
+from cloister.data.values import Row
+from cloister.errors import MisfitError, UsageError
+
+VERSION = 1
+# Rows between two calls that tell how far it is.
+STEP = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """What is looked for.
+
+    Attributes:
+        columns: Columns by role (`text`, `label`, `person`, …), as somebody gave them.
+        encoding: The files' encoding; None: detected.
+        separator: Likewise.
+        quotes: Whether `"` encloses cells.
+        test: A test file whose texts and persons must not be in the file.
+        near: Whether near duplicates are sought.
+        count_tokens: Counts tokens under a base; None: not counted.
+        max_length: Whose cut is told.
+        on_rows: Is told how many rows were read, now and then.
+    """
+
+    columns: Mapping[str, str | None] = field(default_factory=dict)
+    encoding: str | None = None
+    separator: str | None = None
+    quotes: bool = True
+    test: Path | None = None
+    near: bool = True
+    count_tokens: CountTokens | None = None
+    max_length: int | None = None
+    on_rows: Callable[[int], None] = lambda _: None
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a file holds; all of it is private.
+
+    Attributes:
+        detected: How it is written.
+        roles: Which columns were looked at.
+        rows: How many rows it has.
+        sections: Everything else, as JSON values by topic.
+        findings: What looks wrong.
+    """
+
+    detected: Detected
+    roles: Roles
+    rows: int
+    sections: dict[str, Any]
+    findings: list[Finding]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the whole report as JSON values."""
+        return {
+            "version": VERSION,
+            "file": self.detected.to_json(),
+            "kind": self.roles.kind,
+            "roles": self.roles.columns(),
+            "guessed": list(self.roles.guessed),
+            "rows": self.rows,
+            **self.sections,
+            "findings": [finding.to_json() for finding in self.findings],
+        }
+
+
+def check_file(path: Path, options: CheckOptions | None = None) -> CheckReport:
+    """Reads a file once from start to end, after its encoding and its first rows.
+
+    Args:
+        path: A data file of any format.
+        options: What is looked for; absent: everything that needs no base.
+
+    Raises:
+        UsageError: A column is not there, or options contradict.
+        DataError: The file is missing, damaged, empty, or was written while it was read.
+    """
+    options = options or CheckOptions()
+    detected = detect_form(path, options.encoding, options.separator, quotes=options.quotes)
+    roles = find_roles(detected.rows(), options.columns)
+    if options.test is not None and roles.split is not None:
+        raise UsageError("--test and --split: give one; both say what is compared with what")
+    compared = Compared(near=options.near)
+    look = _Look(roles, options, compared)
+    look.read(detected, path.name)
+    if options.test is not None:
+        other = detect_form(
+            options.test, options.encoding, options.separator, quotes=options.quotes
+        )
+        name = options.test.name
+        _Look(roles, options, compared).read(other, name if name != path.name else f"test {name}")
+    return look.report(detected)
+
+
+class _Look:
+    """Everything that is counted in one pass."""
+
+    def __init__(self, roles: Roles, options: CheckOptions, compared: Compared) -> None:
+        self._roles, self._options, self._compared = roles, options, compared
+        self._columns, self._texts, self._labels = Columns(), TextLengths(), Labels()
+        self._languages = LanguageSample()
+        self._persons: Counter[str] = Counter()
+        self._letters: set[str] = set()
+        self._misfits = Finding("unusable-row", "rows have no usable text")
+        self._nameless = Finding("no-person", "rows name no person")
+        self._ids: dict[str, int] = {}
+        self._same_id = Finding("same-id", "rows have the identifier of an earlier one")
+        self._tokens: Tokens | None = None
+        if options.count_tokens is not None:
+            self._tokens = Tokens(options.count_tokens, options.max_length)
+
+    def read(self, detected: Detected, name: str) -> None:
+        for number, row in detected.rows():
+            self._add(row, number, name)
+            if self._columns.rows % STEP == 0:
+                self._options.on_rows(self._columns.rows)
+
+    def _add(self, row: Row, number: int, name: str) -> None:
+        roles, where = self._roles, f"{name}, row {number}"
+        self._columns.add(row, where)
+        part = name
+        if roles.split is not None:
+            part = written(row.get(roles.split)) or "(none)"
+        person = self._person(row, number)
+        if roles.id is not None and (own := written(row.get(roles.id))) is not None:
+            if own in self._ids:
+                self._same_id.add(number)
+            self._ids.setdefault(own, number)
+        label = self._label(row, number)
+        try:
+            text = text_of(row, roles, where)
+        except MisfitError:
+            self._misfits.add(number)
+            return
+        self._texts.add(text, number)
+        if not text.strip():
+            return
+        self._compared.add(text, part, label, person)
+        self._languages.add(text)
+        if self._tokens is not None:
+            self._tokens.add(text)
+
+    def _person(self, row: Row, number: int) -> str | None:
+        if self._roles.person is None:
+            return None
+        person = written(row.get(self._roles.person))
+        if person is None:
+            self._nameless.add(number)
+        else:
+            self._persons[person] += 1
+        return person
+
+    def _label(self, row: Row, number: int) -> str | None:
+        roles = self._roles
+        if roles.kind == "tokens" and roles.tags is not None:
+            tags = row.get(roles.tags)
+            for tag in tags if isinstance(tags, list | tuple) else ():
+                letter, _, kind = str(tag).partition("-")
+                if kind:
+                    self._letters.add(letter)
+                    if letter in "BSU":
+                        self._labels.add(kind, number)
+        if roles.kind != "text" or roles.label is None:
+            return None
+        label = written(row.get(roles.label))
+        self._labels.add(label, number)
+        return label
+
+    def report(self, detected: Detected) -> CheckReport:
+        roles = self._roles
+        sections: dict[str, Any] = {
+            "columns": self._columns.to_json(),
+            "texts": self._texts.to_json(),
+            "languages": self._languages.to_json(),
+        }
+        findings = [f for f in (self._misfits, self._nameless, self._same_id) if f.count]
+        findings += self._texts.findings()
+        if roles.label is not None or roles.tags is not None:
+            sections["labels"] = self._labels.to_json()
+            findings += self._labels.findings()
+        if roles.tags is not None:
+            sections["labels"]["scheme"] = scheme_of(self._letters)
+        if roles.person is not None:
+            found = census_of(self._persons)
+            sections["units"] = _units(found, self._persons)
+            findings += [Finding("person", warning, found.largest) for warning in found.warnings]
+        compared, more = self._compared.report()
+        sections |= compared
+        findings += more
+        if self._tokens is not None:
+            sections["tokens"] = self._tokens.to_json()
+        return CheckReport(detected, roles, self._columns.rows, sections, findings)
+
+
+def _units(found: Census, sizes: Counter[str]) -> dict[str, Any]:
+    histogram: Counter[int] = Counter(size.bit_length() for size in sizes.values())
+    return {
+        **found.to_json(),
+        "largest": [{"person": n, "records": size} for n, size in sizes.most_common(5)],
+        "histogram": [
+            {"records": f"{1 << b - 1}–{(1 << b) - 1}", "persons": histogram[b]}
+            for b in sorted(histogram)
+        ],
+    }

@@ -1,0 +1,61 @@
+"""What the columns of a file hold: which kinds of values, in how many rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cloister.data.values import Row, kind_of
+from cloister.errors import DataError
+
+# A JSON file can name other columns in every row; a table of more is a mistake, or hostile.
+MOST_COLUMNS = 10_000
+
+
+@dataclass
+class Columns:
+    """Kinds of values by column, counted row by row.
+
+    Attributes:
+        rows: How many rows were counted.
+        kinds: By column, how many of its values are of which kind (`text`, `an integer`, …).
+    """
+
+    rows: int = 0
+    kinds: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def add(self, row: Row, where: str) -> None:
+        """Counts one row.
+
+        Args:
+            row: Values by column.
+            where: The file and row, for a message.
+
+        Raises:
+            DataError: The file has more than `MOST_COLUMNS` columns.
+        """
+        self.rows += 1
+        for name, value in row.items():
+            if name not in self.kinds:
+                if len(self.kinds) == MOST_COLUMNS:
+                    raise DataError(
+                        f"{where}: more than {MOST_COLUMNS:,} different columns up to here; give "
+                        "every row the same columns"
+                    )
+                self.kinds[name] = Counter()
+            is_empty = isinstance(value, str) and not value.strip()
+            self.kinds[name]["empty text" if is_empty else kind_of(value)] += 1
+
+    def missing(self, name: str) -> int:
+        """How many rows have no such column, or nothing in it."""
+        kinds: Mapping[str, int] = self.kinds.get(name, Counter())
+        return self.rows - sum(kinds.values()) + kinds.get("nothing", 0)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Returns one object a column: its name, its kinds of values, rows without a value."""
+        return [
+            {"name": name, "kinds": dict(kinds.most_common()), "missing": self.missing(name)}
+            for name, kinds in self.kinds.items()
+        ]

@@ -1,0 +1,191 @@
+"""How a data file is written: told from the file, and stated, or as somebody gave it."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cloister.data.csv_rows import SEPARATORS, csv_rows
+from cloister.data.encodings import Encoding, detect, known_encoding
+from cloister.data.formats import TEXTS, FileForm, form_of, listed_endings
+from cloister.data.load import file_rows
+from cloister.data.source import DataOrigin
+from cloister.data.values import Row
+from cloister.errors import DataError, UsageError
+from cloister.files import why_no_file
+
+# Rows that a separator must fit.
+LOOKED_AT = 100
+# How a separator can be called on a command line, beside by itself.
+_CALLED = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|", "\\t": "\t"}
+COMMAND = DataOrigin("FILE", "give --{key} its column's name", "give --person its column's name")
+
+
+@dataclass(frozen=True)
+class Detected:
+    """How a file is written, and how that is known.
+
+    Attributes:
+        path: The file.
+        form: As it is read.
+        size: Bytes.
+        encoding: Of its text; None for Parquet and Arrow.
+        separator_why: How the separator is known; None where there is none.
+    """
+
+    path: Path
+    form: FileForm
+    size: int
+    encoding: Encoding | None
+    separator_why: str | None
+
+    def rows(self) -> Iterator[tuple[int, Row]]:
+        """Yields all rows with all their columns, each with its number.
+
+        Raises:
+            DataError: The file is damaged, has no row, or was written meanwhile.
+        """
+        names = self.names() if self.form.kind in ("parquet", "arrow") else ()
+        number = 0
+        for number, row in file_rows(self.path, "train", names, COMMAND, self.form):
+            yield number, row
+        if not number:
+            raise DataError(f"{self.path}: no records; give a file with at least one row")
+
+    def names(self) -> tuple[str, ...]:
+        """The columns of the first row, in order.
+
+        Raises:
+            DataError: The file is damaged, or has no row.
+        """
+        for _, row in file_rows(self.path, "train", (), COMMAND, self.form):
+            return tuple(row)
+        raise DataError(f"{self.path}: no records; give a file with at least one row")
+
+    def __str__(self) -> str:
+        told = [self.form.kind + (", gzip" if self.form.is_gzip else "")]
+        if self.encoding is not None:
+            told.append(str(self.encoding))
+        if self.separator_why is not None:
+            separator = self.form.separator
+            told.append(f"{SEPARATORS.get(separator, repr(separator))} ({self.separator_why})")
+        return "; ".join(told)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what is known as JSON values."""
+        encoding = self.encoding
+        return {
+            "name": self.path.name,
+            "bytes": self.size,
+            "format": self.form.kind,
+            "gzip": self.form.is_gzip,
+            "encoding": encoding.name if encoding else None,
+            "encoding_because": encoding.why if encoding else None,
+            "line_endings": encoding.line_endings if encoding else None,
+            "separator": self.form.separator if self.separator_why else None,
+            "separator_because": self.separator_why,
+        }
+
+
+def detect_form(
+    path: Path, encoding: str | None = None, separator: str | None = None, *, quotes: bool = True
+) -> Detected:
+    """Tells how a file is written.
+
+    Args:
+        path: The file.
+        encoding: Its encoding, where somebody gives it.
+        separator: Its separator, likewise: one character, or `comma`, `semicolon`, `tab`, `bar`.
+        quotes: Whether `"` encloses cells of a CSV or TSV.
+
+    Raises:
+        UsageError: No such encoding or separator.
+        DataError: The file is missing, empty or damaged, or how it is written cannot be told.
+    """
+    if (why := why_no_file(path)) is not None:
+        raise DataError(f"{path}: {why}; correct the path")
+    form = form_of(path)
+    if form is None:
+        raise DataError(f"{path}: not one of {listed_endings()}; convert it")
+    size = path.stat().st_size
+    if size == 0:
+        raise DataError(f"{path}: empty; give a file with records")
+    if form.kind not in TEXTS:
+        if encoding is not None or separator is not None:
+            raise UsageError(
+                f"{path}: a {form.kind} file has neither encoding nor separator; leave --encoding "
+                "and --separator out"
+            )
+        return Detected(path, form, size, None, None)
+    given = known_encoding(encoding) if encoding is not None else None
+    found = detect(path, form.is_gzip, given)
+    form = dataclasses.replace(form, encoding=found.name, quotes=quotes)
+    if form.kind != "csv":
+        if separator is not None:
+            raise UsageError(f"{path}: no CSV or TSV; leave --separator out")
+        return Detected(path, form, size, found, None)
+    if separator is not None:
+        form = dataclasses.replace(form, separator=_character(separator))
+        return Detected(path, form, size, found, "given")
+    mark, because = _separator(path, form)
+    return Detected(path, dataclasses.replace(form, separator=mark), size, found, because)
+
+
+def _character(separator: str) -> str:
+    found = _CALLED.get(separator, separator)
+    if len(found) != 1 or found in '"\r\n\0':
+        raise UsageError(
+            f"--separator {separator!r}: one character is needed, or one of {', '.join(_CALLED)}"
+        )
+    return found
+
+
+def _separator(path: Path, form: FileForm) -> tuple[str, str]:
+    """What separates cells, and how that is known.
+
+    Raises:
+        DataError: Several fit equally well.
+    """
+    headers, fitting = [], []
+    for mark in SEPARATORS:
+        columns, fits = _fit(path, dataclasses.replace(form, separator=mark))
+        if columns > 1:
+            headers.append(mark)
+            fitting += [mark] * fits
+    if len(fitting) == 1:
+        return fitting[0], "all of the first rows have as many cells as the header"
+    candidates = fitting or headers
+    if not candidates:
+        return form.separator, "as the ending says; the header names one column"
+    if len(candidates) == 1:
+        return candidates[0], "the header has no other"
+    told = " and ".join(SEPARATORS[mark] for mark in candidates)
+    raise DataError(
+        f"{path}: {told} stand in its header, and both could separate cells; say which does "
+        "(--separator)"
+    )
+
+
+def _fit(path: Path, form: FileForm) -> tuple[int, bool]:
+    """How many columns the header names under a separator, and whether the first rows fit it."""
+    columns = 0
+    try:
+        for _, row in itertools.islice(csv_rows(path, form), LOOKED_AT):
+            columns = len(row)
+    except DataError as error:
+        if ", row " not in str(error):  # the header itself
+            return 0, False
+        return columns or _header_width(path, form), False
+    return columns or _header_width(path, form), True
+
+
+def _header_width(path: Path, form: FileForm) -> int:
+    from cloister.data.lines import text_lines
+
+    for _, line in text_lines(path, "line", form):
+        return line.count(form.separator) + 1
+    return 0

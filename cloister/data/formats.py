@@ -1,0 +1,61 @@
+"""Formats of data files: what a file's ending says, and how its text is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Literal
+
+Kind = Literal["json", "csv", "conll", "parquet", "arrow"]
+
+# What a file that ends so holds; a JSON file is lines of objects or one array, as it begins.
+ENDINGS: dict[str, Kind] = {
+    ".jsonl": "json",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".conll": "conll",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+}
+COMPRESSED = ".gz"
+TEXTS = ("json", "csv", "conll")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileForm:
+    """How a data file is written.
+
+    Attributes:
+        kind: Its format.
+        is_gzip: Whether its text is compressed.
+        encoding: Python's name of the encoding of its text; `utf-8` skips a byte order mark.
+        separator: Between the cells of a `csv`.
+        quotes: Whether `"` encloses a cell of a `csv` that holds separators or line breaks.
+    """
+
+    kind: Kind
+    is_gzip: bool = False
+    encoding: str = "utf-8"
+    separator: str = ","
+    quotes: bool = True
+
+
+def form_of(name: str | PurePath) -> FileForm | None:
+    """The form of a file as its ending says, its text in UTF-8; None: no ending of a data file.
+
+    Args:
+        name: The file, which need not be there: `notes.csv`, `notes.tsv.gz`.
+    """
+    path = PurePath(name)
+    is_gzip = path.suffix.lower() == COMPRESSED
+    ending = PurePath(path.stem).suffix.lower() if is_gzip else path.suffix.lower()
+    kind = ENDINGS.get(ending)
+    if kind is None or (is_gzip and kind not in TEXTS):
+        return None
+    return FileForm(kind=kind, is_gzip=is_gzip, separator="\t" if ending == ".tsv" else ",")
+
+
+def listed_endings() -> str:
+    """The endings, for messages and help."""
+    return f"{', '.join(ENDINGS)}, or one of text with {COMPRESSED}"

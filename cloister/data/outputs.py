@@ -1,0 +1,269 @@
+"""Rows written to a new file, whole or not at all, for its owner alone; its ending is the form."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from cloister.data.values import Number, Row, Unusable, Value, is_integer, kind_of, shown
+from cloister.errors import DataError, UsageError
+from cloister.files import sync_folder
+from cloister.owner_only import FILE
+
+ENDINGS = (".jsonl", ".csv", ".parquet")
+# Rows of a Parquet file that are written together; the first so many say each column's type.
+BATCH = 1024
+# Parquet's widest integer.
+_INT64 = 2**63
+
+
+class RowWriter(Protocol):
+    """Takes the rows of one file, one after another."""
+
+    def add(self, row: Row, where: str) -> None:
+        """Takes a row.
+
+        Args:
+            row: Values by column.
+            where: The source's file and row, for messages.
+
+        Raises:
+            DataError: The format cannot hold it.
+        """
+
+    def end(self) -> None:
+        """Writes what is left."""
+
+
+@contextmanager
+def new_file(out: Path) -> Iterator[tuple[RowWriter, Path]]:
+    """A writer for a file that is not there yet; it appears once all of it is written.
+
+    Args:
+        out: Where: a `.jsonl`, `.csv` or `.parquet` file.
+
+    Yields:
+        The writer, and where the content is until the end: `sha256_of` it for a log.
+
+    Raises:
+        UsageError: The ending is unknown, or something is there already.
+        DataError: A row does not fit; nothing is written then.
+        OSError: It cannot be written.
+    """
+    check_new(out)
+    temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
+    # O_EXCL with a random name: never follow a link that somebody put into the folder.
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            writer = _WRITERS[out.suffix.lower()](file)
+            yield _Finishing(writer, file), temporary
+        temporary.replace(out)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(out.parent)
+
+
+def check_new(out: Path) -> None:
+    """Refuses a path at which no new file of rows can be made.
+
+    Raises:
+        UsageError: The ending is unknown, something is there, or its folder is not.
+    """
+    if out.suffix.lower() not in ENDINGS:
+        raise UsageError(f"--out: {out} given; a file that ends in {', '.join(ENDINGS)} is needed")
+    if os.path.lexists(out):
+        raise UsageError(f"--out: {out} is there already; give a new file")
+    if not out.parent.is_dir():
+        raise UsageError(f"--out: the folder {out.parent} is not there; make it first")
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class _Finishing:
+    """A writer whose end also makes the content durable, so that it can be hashed."""
+
+    def __init__(self, writer: RowWriter, file: BinaryIO) -> None:
+        self._writer, self._file = writer, file
+        self.add = writer.add
+
+    def end(self) -> None:
+        self._writer.end()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def json_text(value: Value) -> str:
+    """A value as JSON, its numbers digit for digit as they were read.
+
+    Raises:
+        DataError: It is of a type that JSON cannot hold.
+    """
+    if isinstance(value, Number):
+        return value.written
+    if isinstance(value, Unusable):
+        raise DataError(f"{value.kind} cannot be written; convert the column to text first")
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_quoted(k)}: {json_text(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ", ".join(json_text(v) for v in value) + "]"
+    return _quoted(value)
+
+
+def _quoted(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+class _JsonLines:
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def add(self, row: Row, where: str) -> None:
+        cells = []
+        for name, value in row.items():
+            try:
+                cells.append(f"{_quoted(name)}: {json_text(value)}")
+            except DataError as error:
+                raise DataError(f"{where}: {shown(name)}: {error}") from error
+        self._file.write(_encoded("{" + ", ".join(cells) + "}\n", where))
+
+    def end(self) -> None:
+        """Nothing is left: each row was written."""
+
+
+class _Csv:
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._header: list[str] | None = None
+
+    def add(self, row: Row, where: str) -> None:
+        if self._header is None:
+            self._header = list(row)
+            self._write(self._header, where)
+        if more := [name for name in row if name not in self._header]:
+            raise DataError(
+                f"{where}: has the column {shown(more[0])!r}, which the first row lacks; CSV has "
+                "the same columns in every row: write a .jsonl"
+            )
+        self._write([_cell(row.get(name), name, where) for name in self._header], where)
+
+    def end(self) -> None:
+        """Nothing is left: each row was written."""
+
+    def _write(self, cells: list[str], where: str) -> None:
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow(cells)
+        self._file.write(_encoded(line.getvalue(), where))
+
+
+def _cell(value: Value, name: str, where: str) -> str:
+    match value:
+        case None:
+            return ""
+        case str():
+            return value
+        case bool():
+            return "true" if value else "false"
+        case Number(written):
+            return written
+    raise DataError(
+        f"{where}: {shown(name)} is {kind_of(value)}, which CSV cannot hold: write a .jsonl"
+    )
+
+
+def _encoded(text: str, where: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{where}: has half of a surrogate pair, which is no character; correct the row"
+        ) from error
+
+
+class _Parquet:
+    """Rows in batches; the first batch says each column's type."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._rows: list[dict[str, Any]] = []
+        self._where = ""
+        self._writer: Any = None
+
+    def add(self, row: Row, where: str) -> None:
+        self._rows.append({name: _plain(value, name, where) for name, value in row.items()})
+        self._where = where
+        if len(self._rows) == BATCH:
+            self._flush()
+
+    def end(self) -> None:
+        if self._rows or self._writer is None:
+            self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        names = dict.fromkeys(name for row in self._rows for name in row)
+        columns = {name: [row.get(name) for row in self._rows] for name in names}
+        try:
+            if self._writer is None:
+                arrays = {name: pa.array(values) for name, values in columns.items()}
+                schema = pa.schema(
+                    # A column without a value so far is one of texts.
+                    (name, pa.string() if pa.types.is_null(array.type) else array.type)
+                    for name, array in arrays.items()
+                )
+                self._writer = pq.ParquetWriter(self._file, schema)
+            schema = self._writer.schema
+            if more := [name for name in columns if name not in schema.names]:
+                raise DataError(
+                    f"up to {self._where}: the column {shown(more[0])!r} is new, and Parquet has "
+                    "the same columns in every row: write a .jsonl"
+                )
+            empty: list[Any] = [None] * len(self._rows)
+            cells = [pa.array(columns.get(f.name, empty), type=f.type) for f in schema]
+            self._writer.write_batch(pa.record_batch(cells, schema=schema))
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+            raise DataError(
+                f"up to {self._where}: a column holds values of several types, which Parquet "
+                "cannot hold: write a .jsonl"
+            ) from error
+        self._rows = []
+
+
+def _plain(value: Value, name: str, where: str) -> Any:
+    """A value as pyarrow takes it: an integer as one, any other number as text, digit for digit."""
+    if isinstance(value, Number):
+        whole = is_integer(value.written) and abs(int(value.written)) < _INT64
+        return int(value.written) if whole else value.written
+    if isinstance(value, Unusable):
+        raise DataError(
+            f"{where}: {shown(name)} is {value.kind}, which has no one spelling; convert the "
+            "column to text first"
+        )
+    if isinstance(value, Mapping):
+        return {key: _plain(inner, name, where) for key, inner in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(inner, name, where) for inner in value]
+    return value
+
+
+_WRITERS: dict[str, Callable[[BinaryIO], RowWriter]] = {
+    ".jsonl": _JsonLines,
+    ".csv": _Csv,
+    ".parquet": _Parquet,
+}

@@ -1,0 +1,159 @@
+"""Which column of a file plays which role: given, or guessed from its first rows and stated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import islice
+
+from cloister.bounds import listed
+from cloister.data.cells import misfit
+from cloister.data.chat_rows import OTHERS, PAIR, preferred, turns_in, turns_of
+from cloister.data.guess import LOOKED_AT, guess_columns, is_spaceless
+from cloister.data.records import Message, RecordKind
+from cloister.data.schema import words_of
+from cloister.data.values import Number, Row, Value, is_integer, kind_of
+from cloister.errors import MisfitError, UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roles:
+    """The columns of a file, by what they are for; None: no such column.
+
+    Attributes:
+        kind: Which records the rows are.
+        text: A text.
+        label: Its label.
+        tokens: A sentence's words.
+        tags: Their tags.
+        messages: A conversation; None also where a row holds one in other columns.
+        person: Who the row is about.
+        site: The institution.
+        id: The row's identifier.
+        split: Which part of the data the row belongs to.
+        guessed: The roles that nobody gave.
+    """
+
+    kind: RecordKind
+    text: str | None = None
+    label: str | None = None
+    tokens: str | None = None
+    tags: str | None = None
+    messages: str | None = None
+    person: str | None = None
+    site: str | None = None
+    id: str | None = None
+    split: str | None = None
+    guessed: tuple[str, ...] = ()
+
+    def columns(self) -> dict[str, str]:
+        """Returns columns by role, those that there are."""
+        names = [f.name for f in fields(self) if f.name not in ("kind", "guessed")]
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+def find_roles(
+    rows: Iterable[tuple[int, Row]], given: Mapping[str, str | None], others: Sequence[str] = ()
+) -> Roles:
+    """Finds the roles of a file's columns.
+
+    Args:
+        rows: The file's, of which the first 1,000 are looked at.
+        given: Columns by role, as somebody gave them; None: not given.
+        others: Columns that play no role.
+
+    Raises:
+        UsageError: A given column is not among the first rows', or there is no text to be found.
+        DataError: The file is damaged or has no row.
+    """
+    first = [row for _, row in islice(rows, LOOKED_AT)]
+    names = list(dict.fromkeys(name for row in first for name in row))
+    chosen = {role: name for role, name in given.items() if name is not None}
+    for role, name in chosen.items():
+        if name not in names:
+            raise UsageError(
+                f"--{role} {name}: no such column in the first {len(first)} rows (found: "
+                f"{listed(names)}); give one of these"
+            )
+    kind, found = guess_columns(names, first)
+    if kind is None and not chosen.keys() & {"text", "tokens"} and _is_chat(first):
+        kind, found = "messages", {k: v for k, v in found.items() if k in ("person", "site")}
+    kind = _kind(kind, found, chosen)
+    if kind is None:
+        raise UsageError(
+            f"no column of texts is found (columns: {listed(names)}); name it with --text"
+        )
+    own = {"text": ("text", "label"), "tokens": ("tokens", "tags"), "messages": ("messages",)}[kind]
+    taken = {*chosen.values(), *others}
+    kept = {
+        role: name
+        for role, name in found.items()
+        if role in (*own, "person", "site") and role not in chosen and name not in taken
+    }
+    return Roles(kind=kind, guessed=tuple(kept), **{**kept, **chosen})
+
+
+def _kind(
+    guessed: RecordKind | None, found: Mapping[str, str], chosen: Mapping[str, str]
+) -> RecordKind | None:
+    if "tokens" in chosen:
+        return "tokens"
+    if "messages" in chosen:
+        return "messages"
+    if "text" in chosen or "label" in chosen:
+        return "text"
+    return guessed or ("text" if "text" in found else None)
+
+
+def _is_chat(rows: Sequence[Row]) -> bool:
+    """Whether every row holds a conversation in columns of another form."""
+    try:
+        return all(_turns(row, None, "a row") is not None for row in rows)
+    except MisfitError:
+        return bool(rows) and bool({*OTHERS, *PAIR[1:]} & rows[0].keys())
+
+
+def _turns(row: Row, column: str | None, where: str) -> tuple[Message, ...] | None:
+    if column is not None and row.get(column) is not None:
+        value = row[column]
+        if isinstance(value, str):
+            return (Message("assistant", value),)
+        return turns_of(value, column, where)
+    if all(row.get(name) is not None for name in PAIR[1:]):
+        return tuple(turn for name in PAIR[1:] for turn in preferred(row, name, where))
+    return turns_in(row, where)
+
+
+def text_of(row: Row, roles: Roles, where: str) -> str:
+    """What a row has to read: its text, its words, or its turns, as one text.
+
+    Raises:
+        MisfitError: It has none.
+    """
+    if roles.kind == "tokens":
+        words = words_of(row.get(roles.tokens or ""), roles.tokens or "tokens", where)
+        return ("" if is_spaceless(words) else " ").join(words)
+    if roles.kind == "messages":
+        turns = _turns(row, roles.messages, where)
+        if turns is None:
+            raise misfit(where, "no conversation; a row needs messages, or another form's columns")
+        return "\n".join(turn.content for turn in turns)
+    column = roles.text or "text"
+    value = row.get(column)
+    if value is None:
+        raise misfit(where, f"{column} is missing; every row needs its text")
+    if not isinstance(value, str):
+        raise misfit(where, f"{column} is {kind_of(value)}; text is needed")
+    return value
+
+
+def written(value: Value) -> str | None:
+    """An identifier or a label as the file writes it; None: none, or in no one way."""
+    match value:
+        case str():
+            return value or None
+        case Number(literal) if is_integer(literal):
+            return literal
+        case bool():
+            return "true" if value else "false"
+    return None

@@ -1,0 +1,1 @@
+"""Personal identifiers in texts: found by rules, and replaced by typed placeholders."""

@@ -1,0 +1,160 @@
+"""A file of records scrubbed into a new one, with a report and a log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cloister.data.detected import Detected, detect_form
+from cloister.data.outputs import check_new, new_file
+from cloister.data.scrub.find import Finder, chosen_types, find
+from cloister.data.scrub.marked import Score, read_marked, score
+from cloister.data.scrub.replace import Placeholders, Scrubber
+from cloister.data.scrub.spans import TYPES, Span
+from cloister.data.step_log import Step, check_no_log, write_step
+from cloister.data.values import Number, Value, shown
+from cloister.errors import UsageError
+from cloister.files import bad_file
+
+# Columns that are scrubbed where none is named: all that a task learns texts from.
+TEXT_COLUMNS = ("text", "tokens", "messages", "prompt", "chosen", "rejected")
+# Rows between two words of progress.
+TOLD_EVERY = 500
+
+Progress = Callable[[int], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScrubReport:
+    """What was replaced. True counts of private records, for whoever holds them.
+
+    Attributes:
+        rows: How many were read and written.
+        touched: How many of these were changed.
+        found: Identifiers that were replaced, by type.
+        scrubbed: Columns that were looked through.
+        copied: Columns that were not.
+        marked: Recall and precision by type on marked texts; absent: none were given.
+    """
+
+    rows: int
+    touched: int
+    found: Mapping[str, int]
+    scrubbed: Sequence[str]
+    copied: Sequence[str]
+    marked: Mapping[str, Score] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the report as JSON values."""
+        return {
+            "rows": self.rows,
+            "rows_touched": self.touched,
+            "found": dict(self.found),
+            "columns_scrubbed": list(self.scrubbed),
+            "columns_copied": list(self.copied),
+            "marked": {kind: one.to_json() for kind, one in self.marked.items()},
+        }
+
+
+def scrub_file(
+    source: Path | Detected,
+    out: Path,
+    *,
+    columns: Sequence[str] = (),
+    unit: str | None = None,
+    types: Sequence[str] = (),
+    marked: Path | None = None,
+    names: Finder | None = None,
+    progress: Progress | None = None,
+) -> ScrubReport:
+    """Writes a file's rows with placeholders in place of personal identifiers.
+
+    Args:
+        source: The file, or how it is written (`detect_form`); it stays as it is.
+        out: A new file, its format by its ending; its log is written beside it.
+        columns: What is looked through; none: those of `TEXT_COLUMNS` that the file has. All
+            others are copied as they are.
+        unit: Column that tells persons apart: one identifier has one placeholder in all rows with
+            the same value there. Absent, or nothing in it: in each row for itself.
+        types: Of `TYPES`, what is looked for; none: all.
+        marked: Texts with spans marked by hand, on which recall and precision are counted.
+        names: Finds persons' names (`scrub.names.name_finder`); absent: none are looked for.
+        progress: Told the number of rows so far, now and then.
+
+    Raises:
+        UsageError: `out` is there or has another ending, or a column or type is unknown.
+        DataError: The file is damaged or a row cannot be written; nothing is written then.
+    """
+    chosen = chosen_types(types)
+    check_new(out)
+    check_no_log(out)
+
+    def found_in(text: str) -> list[Span]:
+        return find(text, chosen, names)
+
+    try:
+        scores = score(read_marked(marked), found_in) if marked is not None else {}
+        form = source if isinstance(source, Detected) else detect_form(source)
+        every = form.names()
+        looked_at = _looked_at(every, columns, unit, form.path)
+        scrubber = Scrubber(found_in)
+        units: dict[str, Placeholders] = {}
+        seen = dict.fromkeys(every)
+        rows = touched = 0
+        with new_file(out) as (writer, content):
+            for number, row in form.rows():
+                placeholders = _of_unit(units, row.get(unit) if unit is not None else None)
+                new = {
+                    name: scrubber.value(value, placeholders) if name in looked_at else value
+                    for name, value in row.items()
+                }
+                seen.update(dict.fromkeys(row))
+                rows += 1
+                touched += any(new[name] != row[name] for name in looked_at if name in row)
+                writer.add(new, f"{form.path.name}, row {number}")
+                if progress is not None and rows % TOLD_EVERY == 0:
+                    progress(rows)
+            writer.end()
+            report = ScrubReport(
+                rows=rows,
+                touched=touched,
+                found={t: scrubber.found[t] for t in TYPES if scrubber.found[t]},
+                scrubbed=[name for name in seen if name in looked_at],
+                copied=[name for name in seen if name not in looked_at],
+                marked=scores,
+            )
+            settings = {"unit": unit, "types": chosen, "names": names is not None}
+            write_step(form, out, content, Step("scrub", settings, report.to_json()))
+    except OSError as error:
+        raise bad_file(error) from error
+    return report
+
+
+def _of_unit(units: dict[str, Placeholders], value: Value) -> Placeholders:
+    name = value.written if isinstance(value, Number) else value
+    if not isinstance(name, str) or not name.strip():
+        return Placeholders()
+    return units.setdefault(name, Placeholders())
+
+
+def _looked_at(
+    every: Sequence[str], columns: Sequence[str], unit: str | None, source: Path
+) -> tuple[str, ...]:
+    held = ", ".join(shown(name) for name in every[:12])
+    if unit is not None and unit not in every:
+        raise UsageError(f"--unit: {source} has no column {shown(unit)!r} (found: {held})")
+    for name in columns:
+        if name not in every:
+            raise UsageError(f"--column: {source} has no column {shown(name)!r} (found: {held})")
+    if unit in columns:
+        raise UsageError(f"--column: {shown(unit or '')!r} is --unit too; persons are told by it")
+    # Rows of JSON lines may have columns that the first one lacks: all that are texts' are kept.
+    chosen = tuple(columns) or tuple(name for name in TEXT_COLUMNS if name != unit)
+    if not set(chosen) & set(every):
+        raise UsageError(
+            f"--column: none given, and {source} has no {', '.join(TEXT_COLUMNS)} (found: {held}); "
+            "name the columns of texts"
+        )
+    return chosen

@@ -1,0 +1,113 @@
+"""Identifiers replaced by typed placeholders, the same one by the same within a unit."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cloister.data.scrub.spans import TYPES, Span
+from cloister.data.values import Value
+
+Find = Callable[[str], Sequence[Span]]
+# What an earlier scrubbing left: it is numbered again with the rest, so that no new identifier is
+# given the placeholder of another one.
+_PLACEHOLDER = re.compile(rf"\[({'|'.join(TYPES)})_([0-9]{{1,9}})\]")
+# Keys of an object whose texts are words of a format, and nobody's.
+_FORMAT_KEYS = ("role", "type")
+
+
+@dataclass
+class Placeholders:
+    """Numbers of the identifiers of one unit, in the order in which they were first seen.
+
+    Attributes:
+        seen: How many different ones were seen, by type.
+        numbers: The number of each, by type and value.
+    """
+
+    seen: Counter[str] = field(default_factory=Counter)
+    numbers: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def placeholder(self, kind: str, value: str) -> str:
+        """The placeholder of an identifier: `[PHONE_1]` for the unit's first telephone number."""
+        number = self.numbers.get((kind, value))
+        if number is None:
+            self.seen[kind] += 1
+            number = self.numbers[kind, value] = self.seen[kind]
+        return f"[{kind}_{number}]"
+
+
+@dataclass
+class Scrubber:
+    """Replaces identifiers in the values of rows, and counts them.
+
+    Attributes:
+        find: Finds the identifiers of a text: `find.find`.
+        found: How many were replaced, by type.
+    """
+
+    find: Find
+    found: Counter[str] = field(default_factory=Counter)
+
+    def value(self, value: Value, unit: Placeholders) -> Value:
+        """A value without the identifiers in its texts, lists and objects.
+
+        The words of a list of texts are read as one running text, because an identifier may have
+        several; each word of it is replaced as a whole, so that their number, and with it the place
+        of each word's tag, stays.
+
+        Args:
+            value: A row's.
+            unit: The numbers of the row's unit, which are added to.
+        """
+        if isinstance(value, str):
+            return self.text(value, unit)
+        if isinstance(value, Mapping):
+            return {
+                key: inner if key in _FORMAT_KEYS else self.value(inner, unit)
+                for key, inner in value.items()
+            }
+        if isinstance(value, Sequence):
+            if value and all(isinstance(word, str) for word in value):
+                return self._words([str(word) for word in value], unit)
+            return [self.value(inner, unit) for inner in value]
+        return value
+
+    def text(self, text: str, unit: Placeholders) -> str:
+        """A text without its identifiers."""
+        parts, place = [], 0
+        for start, end, new in self._replacements(text, unit):
+            parts += [text[place:start], new]
+            place = end
+        return "".join([*parts, text[place:]])
+
+    def _words(self, words: list[str], unit: Placeholders) -> list[Value]:
+        changed: list[Value] = list(words)
+        replaced = self._replacements(" ".join(words), unit)
+        start, next_one = 0, 0
+        for place, word in enumerate(words):
+            end = start + len(word)
+            while next_one < len(replaced) and replaced[next_one][1] <= start:
+                next_one += 1
+            if next_one < len(replaced) and replaced[next_one][0] < end:
+                changed[place] = replaced[next_one][2]
+            start = end + 1
+        return changed
+
+    def _replacements(self, text: str, unit: Placeholders) -> list[tuple[int, int, str]]:
+        """Start, end and placeholder of each identifier, and of each placeholder that is there."""
+        there = [
+            Span(m.start(), m.end(), m[1], f"placeholder {m[2]}")
+            for m in _PLACEHOLDER.finditer(text)
+        ]
+        new = self.find(text)
+        if there:  # a rule that reads into a placeholder found none of its own
+            held = {place for span in there for place in range(span.start, span.end)}
+            new = [s for s in new if held.isdisjoint(range(s.start, s.end))]
+        self.found.update(span.type for span in new)
+        return [
+            (span.start, span.end, unit.placeholder(span.type, span.value))
+            for span in sorted([*there, *new], key=lambda s: s.start)
+        ]

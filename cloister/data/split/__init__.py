@@ -1,0 +1,1 @@
+"""A file of records split into training, validation and test files, no unit on two sides."""

@@ -1,0 +1,277 @@
+"""A file of records split into a folder of new files, with a log beside each."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from cloister.data.detected import Detected, detect_form
+from cloister.data.outputs import ENDINGS, RowWriter, json_text, new_file
+from cloister.data.split.sides import (
+    SIDES,
+    Shares,
+    Side,
+    by_site,
+    by_time,
+    furthest,
+    hashed,
+    stratified,
+    usual_label,
+)
+from cloister.data.step_log import Step, write_step
+from cloister.data.values import Number, Row, Value, shown
+from cloister.errors import DataError, UsageError
+from cloister.files import bad_file, sync_folder
+from cloister.owner_only import private_folder
+
+By = Literal["unit", "label", "time", "site"]
+# Rows between two words of progress.
+TOLD_EVERY = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitPlan:
+    """How records are split.
+
+    Attributes:
+        by: `unit`: by a hash of the unit; `label`: stratified by label, which couples units;
+            `time`: from some moments on; `site`: some sites as a whole.
+        unit: Column of persons, none of whom is on two sides; absent: each record is a unit, and
+            records that are equal in every column are one.
+        shares: For `unit` and `label`.
+        column: What `label`, `time` and `site` look at; absent: the column of that name.
+        test_from: For `time`: the first moment of the test side.
+        validation_from: The same of the validation side; absent: there is none.
+        test_sites: For `site`: which ones are held out.
+        validation_sites: Likewise, for validation.
+    """
+
+    by: By = "unit"
+    unit: str | None = None
+    shares: Shares = field(default_factory=Shares)
+    column: str | None = None
+    test_from: str | None = None
+    validation_from: str | None = None
+    test_sites: Sequence[str] = ()
+    validation_sites: Sequence[str] = ()
+
+    @property
+    def couples_units(self) -> bool:
+        """Whether a unit's side may depend on other units."""
+        return self.by == "label"
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what decides on a side as JSON values."""
+        found: dict[str, Any] = {"by": self.by, "unit": self.unit}
+        if self.by in ("unit", "label"):
+            shares = self.shares
+            found |= {"validation": shares.validation, "test": shares.test, "salt": shares.salt}
+        if self.by != "unit":
+            found["column"] = self.column or self.by
+        if self.by == "time":
+            found |= {"test_from": self.test_from, "validation_from": self.validation_from}
+        if self.by == "site":
+            found |= {"test": list(self.test_sites), "validation": list(self.validation_sites)}
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitReport:
+    """What was written. True counts of private records, for whoever holds them.
+
+    Attributes:
+        rows: Of each side.
+        units: Of each side.
+        couples_units: Whether a unit's side may depend on other units.
+    """
+
+    rows: Mapping[str, int]
+    units: Mapping[str, int]
+    couples_units: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the report as JSON values."""
+        return {
+            "rows": dict(self.rows),
+            "units": dict(self.units),
+            "couples_units": self.couples_units,
+        }
+
+
+def split_file(
+    source: Path | Detected,
+    out: Path,
+    plan: SplitPlan,
+    *,
+    ending: str | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> SplitReport:
+    """Writes `train`, `validation` and `test` files into a new folder.
+
+    Args:
+        source: The file, or how it is written (`detect_form`); it stays as it is.
+        out: The folder, which is not there yet.
+        plan: How.
+        ending: Of the files, one of `ENDINGS`; absent: the source's, or `.jsonl`.
+        progress: Told the number of rows so far, now and then; the file is read twice.
+
+    Raises:
+        UsageError: `out` is there, the plan lacks something, or a side would be empty.
+        DataError: The file is damaged, was written meanwhile, or a row lacks what decides on its
+            side; nothing is written then.
+
+    Guarantees:
+        No unit is on two sides, and each row of the source is in one file, in the same order.
+    """
+    if os.path.lexists(out):
+        raise UsageError(f"--out: {out} is there already; give a new folder")
+    if not out.parent.is_dir():
+        raise UsageError(f"--out: the folder {out.parent} is not there; make it first")
+    stage = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
+    try:
+        form = source if isinstance(source, Detected) else detect_form(source)
+        before = _identity(form.path)
+        sides = _sides(form, plan)
+        units: Counter[str] = Counter(sides.values())
+        wanted = _wanted(plan)
+        if empty := [side for side in wanted if not units[side]]:
+            raise UsageError(
+                f"the {empty[0]} side would be empty; give other shares, moments or sites, another "
+                "--salt, or a larger file"
+            )
+        private_folder(stage)
+        rows = _write(form, stage, plan, sides, ending or _own_ending(form), progress)
+        if _identity(form.path) != before:
+            raise DataError(f"{form.path}: was written while it was read; do it again")
+        stage.rename(out)
+        sync_folder(out.parent)
+    except OSError as error:
+        raise bad_file(error) from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+    return SplitReport(rows=rows, units=units, couples_units=plan.couples_units)
+
+
+def _write(
+    form: Detected,
+    stage: Path,
+    plan: SplitPlan,
+    sides: Mapping[str, Side],
+    ending: str,
+    progress: Callable[[int], object] | None,
+) -> dict[str, int]:
+    rows: dict[str, int] = dict.fromkeys(_wanted(plan), 0)
+    with ExitStack() as files:
+        writers: dict[str, tuple[RowWriter, Path]] = {
+            side: files.enter_context(new_file(stage / f"{side}{ending}")) for side in rows
+        }
+        for number, row in form.rows():
+            side = sides[_unit(row, plan.unit)]
+            writers[side][0].add(row, f"{form.path.name}, row {number}")
+            rows[side] += 1
+            if progress is not None and sum(rows.values()) % TOLD_EVERY == 0:
+                progress(sum(rows.values()))
+        for name, (writer, content) in writers.items():
+            writer.end()
+            counts = {"side": name, "rows": rows[name]}
+            step = Step("split", plan.to_json(), counts, plan.couples_units)
+            write_step(form, stage / f"{name}{ending}", content, step)
+    return rows
+
+
+def _wanted(plan: SplitPlan) -> tuple[Side, ...]:
+    """The sides that a plan has."""
+    has_validation = {
+        "unit": plan.shares.validation > 0,
+        "label": plan.shares.validation > 0,
+        "time": plan.validation_from is not None,
+        "site": bool(plan.validation_sites),
+    }[plan.by]
+    has_test = plan.shares.test > 0 or plan.by in ("time", "site")
+    left_out = ([] if has_validation else ["validation"]) + ([] if has_test else ["test"])
+    return tuple(side for side in SIDES if side not in left_out)
+
+
+def _sides(form: Detected, plan: SplitPlan) -> dict[str, Side]:
+    """The side of every unit."""
+    if plan.by == "unit":
+        return {
+            unit: hashed(unit, plan.shares)
+            for unit in {_unit(row, plan.unit): None for _, row in form.rows()}
+        }
+    if plan.by == "label":
+        counts: dict[str, Counter[str]] = {}
+        for number, row in form.rows():
+            label = _cell(row, plan, form, number)
+            counts.setdefault(_unit(row, plan.unit), Counter())[label] += 1
+        labels = {unit: usual_label(found.elements()) for unit, found in counts.items()}
+        return stratified(labels, plan.shares)
+    side_of = _rule(plan)
+    found: dict[str, Side] = {}
+    for number, row in form.rows():
+        unit = _unit(row, plan.unit)
+        try:
+            side = side_of(_cell(row, plan, form, number))
+        except UsageError as error:
+            raise DataError(
+                f"{form.path.name}, row {number}: {plan.column or plan.by}: {error}; correct the "
+                "row"
+            ) from error
+        found[unit] = furthest([found.get(unit, "train"), side])
+    return found
+
+
+def _rule(plan: SplitPlan) -> Callable[[str], Side]:
+    if plan.by == "site":
+        return by_site(plan.test_sites, plan.validation_sites)
+    if plan.test_from is None:
+        raise UsageError("--test-from: none given; --by time needs the test side's first moment")
+    return by_time(plan.test_from, plan.validation_from)
+
+
+def _unit(row: Row, column: str | None) -> str:
+    """What tells a row's unit from others: its person, or all that it holds."""
+    name = _spelled(row.get(column)) if column is not None else None
+    if name:
+        return f"person {name}"
+    whole = json_text(row).encode("utf-8", "surrogatepass")
+    return f"record {hashlib.sha256(whole).hexdigest()}"
+
+
+def _cell(row: Row, plan: SplitPlan, form: Detected, number: int) -> str:
+    column = plan.column or plan.by
+    found = _spelled(row.get(column))
+    if not found:
+        held = ", ".join(shown(name) for name in list(row)[:12])
+        raise DataError(
+            f"{form.path.name}, row {number}: no text or integer in {shown(column)!r}, which "
+            f"--by {plan.by} looks at (found: {held}); name the column by --column, or correct "
+            "the row"
+        )
+    return found
+
+
+def _spelled(value: Value) -> str | None:
+    """A text or number as it is written; None for anything else."""
+    if isinstance(value, Number):
+        return value.written
+    return value.strip() if isinstance(value, str) else None
+
+
+def _own_ending(form: Detected) -> str:
+    own = {"csv": ".csv", "parquet": ".parquet"}.get(form.form.kind, ".jsonl")
+    assert own in ENDINGS
+    return own
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
