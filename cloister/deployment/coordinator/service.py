@@ -210,7 +210,7 @@ def submit(folder: ServerFolder, run: Run) -> Run:
 
 
 def programs_of(folder: ServerFolder) -> list[Program]:
-    """What a coordinator runs."""
+    """Returns the programs that a coordinator runs."""
     environment = quiet_environment(folder.state / "flwr")
     link = superlink(
         socket=folder.superlink,
@@ -230,7 +230,7 @@ def programs_of(folder: ServerFolder) -> list[Program]:
 
 
 def refuse_taken(host: str, port: int) -> None:
-    """Refuses a port at which somebody listens.
+    """Refuses a port that another process listens at.
 
     Raises:
         NetworkError: It is taken, or not this machine's.
