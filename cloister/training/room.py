@@ -74,6 +74,8 @@ def room_for(workspace: Workspace, config: TrainingConfig) -> Room:
     free = free_at_start(network.device)
     if free is None:
         return Room(min(PLAIN_TOKENS, most), None)
+    if is_cpu and workspace.team is not None:  # on GPUs each process has one of its own
+        free //= workspace.team.processes
     held = (
         sum(p.numel() * p.element_size() for p in network.parameters()) + BESIDE * VALUE * trained
     )
