@@ -67,8 +67,10 @@ def join(
     try:
         if not team.is_whole:
             team.start(workspace.network.device)
-        own = depends_on(workspace, plan, config, max_adapter_value)
-        found = team.asked(AskDepends(plan, config, max_adapter_value))
+        # Each process finds other memory free. The shapes are the first's, and are sent with units.
+        stated = replace(config, physical_batch_tokens=config.plain_tokens)
+        own = depends_on(workspace, plan, stated, max_adapter_value)
+        found = team.asked(AskDepends(plan, stated, max_adapter_value))
         for number, other in enumerate(found, 2):
             _check_alike(own, other, f"process {number} of {team.processes}")
         _check_sums(workspace, team, plan, shapes)
