@@ -15,6 +15,7 @@ from benchmarks import (
     memory,
     noise,
     peft_steps,
+    scrubbing,
     steps,
 )
 
@@ -30,6 +31,7 @@ def main() -> None:
         ledger.figures(texts),
         evidence.figures(),
         noise.figures(turns),
+        scrubbing.figures(turns),
         peft_steps.figures(turns),
         memory.figures(),
         steps.figures(texts, turns),

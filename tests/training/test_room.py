@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from cloister.models.config import LoraConfig, ModelConfig
 from cloister.recipe import parse_recipe
+from cloister.tasks.config import TaskConfig
 from cloister.training import free_memory, room
 from cloister.training.free_memory import available, free_at_start
 from cloister.training.proof import prove, shapes_to_try
 from cloister.training.room import CPU_TOKENS, LEAST_TOKENS, kept_values, room_for
 from cloister.training.shapes import candidates
+from cloister.training.team import Opening, Team
 from cloister.training.workspace import Workspace
 from tests.support.isolation import CONFIG, PLAN, random_units, summing, wide_workspace
 
@@ -45,6 +48,18 @@ def test_more_memory_is_more_at_once_within_bounds(
         assert one.tokens.bit_count() == one.rows.bit_count() == 1
     with_free(monkeypatch, None)  # where nothing tells, as much as before
     assert room_for(workspace, ABSENT) == room.Room(CPU_TOKENS, None)
+
+
+def test_processes_on_a_cpu_share_its_memory(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening = Opening(ModelConfig(), LoraConfig(), TaskConfig(), (), 0, 0.0, None, False)
+    three = replace(workspace, team=Team(opening, 3, frozenset()))
+    with_free(monkeypatch, 2**29)
+    alone = room_for(workspace, ABSENT)
+    with_free(monkeypatch, 3 * 2**29)
+    assert room_for(three, ABSENT) == alone
+    assert room_for(workspace, ABSENT) != alone
 
 
 def test_what_was_chosen_fits_what_is_free(
