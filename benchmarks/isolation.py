@@ -37,7 +37,7 @@ from cloister.training.units import UnitExamples, singles
 from cloister.training.workspace import open_workspace
 
 BATCHES = (64, 300)
-TOKENS = TrainingConfig().physical_batch_tokens
+TOKENS = TrainingConfig().plain_tokens
 MAX_LENGTH = 64  # of both recipes
 # What trains: the recipes' own (B of the last layer's value projections, frozen layers kept), the
 # head alone as in their probe rounds, and all layers, where every record passes the whole base.

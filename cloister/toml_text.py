@@ -98,7 +98,7 @@ def parse_file(path: Path, content: bytes, remedy: str) -> dict[str, object]:
     except UnicodeDecodeError as error:
         raise BadFileError(f"{path}: cannot be read ({error}); {remedy}") from error
     except tomllib.TOMLDecodeError as error:
-        raise BadFileError(f"{path}: no valid TOML: {error}; {remedy}") from error
+        raise BadFileError(f"{path}: not valid TOML: {error}; {remedy}") from error
 
 
 def _look_over(text: str) -> None:

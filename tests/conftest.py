@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,17 @@ def pytest_collection_finish() -> None:
     """Collects garbage from here on, but for what was loaded until now."""
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finished run's picture is an empty file: drawing it takes a third of a tiny study's time.
+
+    Tests of pictures draw them; `test_a_run_leaves_everything_behind` does at the end of a run.
+    """
+    ending = sys.modules.get("cloister.server.ending")  # only who has run studies has loaded it
+    if ending is not None:
+        monkeypatch.setattr(ending, "plot_run", lambda *about: about[-1].write_bytes(b""))
 
 
 @pytest.fixture(scope="session")

@@ -171,9 +171,17 @@ def loaded(program: str) -> set[str]:
     return HEAVY & set(finished.stdout.rpartition("loaded:")[2].split())
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
+# Run in one interpreter after another statement, and named where something heavy came with it.
+LOADS = """
+import sys
+def check(what):
+    found = sorted({heavy!r} & set(sys.modules))
+    assert not found, f"{{what}} loads {{found}}"
+"""
+
+
+def test_what_runs_beside_the_training_loads_none_of_it() -> None:
+    modules = [
         "cloister",
         "cloister.cli.main",
         "cloister.deployment.processes",
@@ -185,10 +193,9 @@ def loaded(program: str) -> set[str]:
         "cloister.deployment.site.status",
         "cloister.deployment.flower.commands",
         "cloister.deployment.flower.control",
-    ],
-)
-def test_what_runs_beside_the_training_loads_none_of_it(module: str) -> None:
-    assert loaded(f"import {module}") == set()
+    ]
+    imports = [f"import {module}\ncheck({module!r})\n" for module in modules]
+    assert loaded(LOADS.format(heavy=HEAVY) + "".join(imports)) == set()
 
 
 def test_that_something_heavy_was_loaded_would_be_seen() -> None:
@@ -216,31 +223,32 @@ def papers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "--help",
-        "server status hub",
-        "server start hub",
-        "member invite other --server hub",
-        "member list --server hub",
-        "run list --server hub",
-        "run watch done --server hub",
-        "site status site.toml",
-        "site policy show site.toml",
-        "site studies list site.toml",
-        "site start site.toml",
-        "site stop site.toml",
-    ],
-)
-def test_quick_commands_and_services_load_nothing_heavy(papers: Path, command: str) -> None:
+COMMANDS = [
+    "--help",
+    "server status hub",
+    "server start hub",
+    "member invite other --server hub",
+    "member list --server hub",
+    "run list --server hub",
+    "run watch done --server hub",
+    "site status site.toml",
+    "site policy show site.toml",
+    "site studies list site.toml",
+    "site start site.toml",
+    "site stop site.toml",
+]
+
+
+def test_quick_commands_and_services_load_nothing_heavy(papers: Path) -> None:
     program = f"""
 import os
 os.chdir({str(papers)!r})
 from cloister.cli.main import run
 from cloister.deployment.processes import Supervisor
 Supervisor.run = lambda self: None  # starts nobody
-code = run({command.split()!r})
-assert code == 0, code
+for command in {COMMANDS!r}:
+    code = run(command.split())
+    assert code == 0, (command, code)
+    check(command)
 """
-    assert loaded(program) == set()
+    assert loaded(LOADS.format(heavy=HEAVY) + program) == set()

@@ -53,7 +53,7 @@ def draw(found: Comparison, out: Path) -> None:
 
 
 def show(found: Comparison, picture: Path | None) -> None:
-    """Prints the table, and what makes it less than it seems."""
+    """Prints the table, and warnings on what makes runs hard to compare."""
     from rich.markup import escape
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""What a person watches while a study runs: a row for each round, a bar inside it, a summary."""
+"""Progress of a running study: a row for each round, a bar within it, a summary."""
 
 from __future__ import annotations
 
@@ -120,15 +120,15 @@ class Display:
             self.note(round_details(report))
 
     def warn(self, note: str) -> None:
-        """Something allowed but seldom meant."""
+        """Prints a warning."""
         self._console.print(f"[yellow]warning:[/] {escape(note)}", markup=True, soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """What stays to be read above the rounds."""
+        """Prints a line above the rounds, where it stays visible."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def summary(self, result: RunResult) -> None:
-        """The end: scores, ε, and where everything is."""
+        """Prints the final scores, ε, and the paths of all results."""
         lines = [(f"test {result.metric}", f"[bold]{result.test[result.metric]:.4f}[/]")]
         if result.personal_test is not None:
             own = result.personal_test[result.metric]
@@ -201,7 +201,7 @@ class Display:
 
 
 def score_cell(scores: SetScores) -> str:
-    """The score on the test set that a row shows; a dash where it was not scored."""
+    """Formats the test score of a row; a dash where the round was not scored."""
     test = scores.get("test", {})
     known = (m for m in ("accuracy", "f1", "perplexity", *test) if m in test)
     name = next(known, None)  # of a plug-in's task the first, which is its own
@@ -209,7 +209,7 @@ def score_cell(scores: SetScores) -> str:
 
 
 def time_left(reports: Sequence[RoundReport], num_rounds: int) -> str:
-    """How long the rest of a study takes, in words, from the time of its last closed rounds.
+    """Estimates in words how long the rest takes, from the last closed rounds.
 
     Args:
         reports: Closed rounds of this process, oldest first. The first is left out where others
@@ -232,7 +232,7 @@ def time_left(reports: Sequence[RoundReport], num_rounds: int) -> str:
 
 
 def round_details(report: RoundReport) -> str:
-    """What `--verbose` adds of a closed round, in one line."""
+    """Formats the line that `--verbose` adds for a closed round."""
     norm = "–" if report.update_norm is None else f"{report.update_norm:.4g}"
     error = "–" if report.aggregation_error is None else f"{report.aggregation_error:.3g}"
     return (
@@ -243,7 +243,7 @@ def round_details(report: RoundReport) -> str:
 
 
 def epsilon_cell(epsilon: dict[str, float]) -> str:
-    """ε of each site, sites of equal ε together."""
+    """Formats the ε of the sites; sites of equal ε share an entry."""
     if not epsilon:
         return "–"
     values = sorted({shown(value, 2) for value in epsilon.values()})

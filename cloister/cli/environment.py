@@ -123,7 +123,7 @@ def _packages() -> dict[str, str | None]:
 
 
 def _locks(folder: Path) -> dict[str, Any] | None:
-    """For each lock file how many of its packages are installed as locked; None: there are none."""
+    """Counts, for each lock file, the packages that are installed as locked; None: no lock file."""
     found = {path.stem: _compared(path) for path in sorted(folder.glob("*.txt"))}
     return found or None
 

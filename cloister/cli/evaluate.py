@@ -44,7 +44,7 @@ def evaluate(
     columns = dataclasses.replace(about.data, person=None)
     records = load(data, "test", workspace.task.record_kind, columns, asker=RELEASED)
     examples = workspace.encode(records)
-    tokens = MachineConfig().physical_batch_tokens
+    tokens = MachineConfig().plain_tokens
     scores = evaluate(workspace.network, workspace.task, examples, tokens)
     metrics = dict(scores.metrics)
     if isinstance(workspace.task, CausalChat):

@@ -17,7 +17,7 @@ MOST_WHY = 200
 
 
 def read_keys(file: Path | None, given: list[str]) -> dict[str, str]:
-    """Public keys by site, in hex; `SITE=HEX` on the command line goes before the file.
+    """Reads public keys by site, in hex; `SITE=HEX` on the command line overrides the file.
 
     The file is `{"site": "hex", …}`, or what `cloister member list --json` prints.
 

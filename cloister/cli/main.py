@@ -70,7 +70,7 @@ app.add_typer(runs.app, name="run")
 
 @cache
 def command_line() -> click.Command:
-    """The whole command line as click has it."""
+    """Returns the whole command line as a click command."""
     return restore(typer.main.get_command(app))
 
 
@@ -91,7 +91,7 @@ def _root(
         help="Print the version and end.",
     ),
 ) -> None:
-    """Options that stand before any command."""
+    """Options that come before any command."""
 
 
 def main() -> None:
@@ -102,7 +102,7 @@ def main() -> None:
 
 
 def of_system(error: OSError) -> CloisterError:
-    """What the operating system refused, as an error of ours."""
+    """Turns an error of the operating system into one with our exit code."""
     if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
         return NetworkError(f"the connection failed ({error}); see whether the peer is there")
     return bad_file(error)

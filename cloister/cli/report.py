@@ -90,7 +90,7 @@ def report(
 def _gather(
     source: Path, keys: Mapping[str, str]
 ) -> tuple[ReportedStudy, list[AuditedLedger], Sequence[str]]:
-    """The study, checked ledgers, and what a bundle's verification found to hold."""
+    """Reads the study, its checked ledgers, and the claims that a bundle is verified to hold."""
     import zipfile
 
     from cloister.evidence.reported_study import SIMULATED, ReportedStudy, of_recipe
@@ -117,7 +117,7 @@ def _gather(
 
 
 def _of_recipe(path: Path, ledgers: Sequence[AuditedLedger]) -> ReportedStudy:
-    """What a recipe says, once its digest is that of a study in the ledgers."""
+    """Reads a recipe's facts, if its digest is that of a study in the ledgers."""
     from cloister.evidence.reported_study import of_recipe
     from cloister.recipe import read_run_recipe
 
@@ -161,7 +161,7 @@ def _checked(
 
 
 def _audit(path: Path) -> dict[str, Any]:
-    """What an audit of the mechanism printed."""
+    """Reads the JSON that an audit of the mechanism printed."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         needed = {"level", "refuted", "noise_multiplier", "sample_rate"}

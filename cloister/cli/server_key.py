@@ -54,7 +54,7 @@ def key(
 
 
 def told_of(public: str, folder: Path) -> str:
-    """What a coordinator is told of a key that its sites do not know yet.
+    """Returns the instructions for a key that the sites do not know yet.
 
     Args:
         public: The public key.

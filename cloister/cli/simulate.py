@@ -192,7 +192,7 @@ def simulate(
 
 
 def _dry_run(study: Recipe, display: Display, as_json: bool) -> None:
-    """Prepares a study, and says what it comes to before its first round."""
+    """Prepares a study and prints its promises and sizes, without a round."""
     from cloister.simulation.dry_run import dry_run
     from cloister.simulation.run import Events
 
@@ -220,7 +220,7 @@ def _dry_run(study: Recipe, display: Display, as_json: bool) -> None:
 
 
 def _after_resume(folder: Path, closed_rounds: int) -> str:
-    """What to do about a run that cannot go on as its recipe says."""
+    """Returns the remedy for a run that cannot be resumed as its recipe says."""
     recipe = f"a resumed run keeps its own recipe, {folder / 'recipe.toml'}; "
     if closed_rounds:
         return recipe + (

@@ -85,7 +85,7 @@ def init(
 
 
 def _for_ever(file: SiteFile) -> str:
-    """What cannot be changed once the ledger is begun."""
+    """Returns what cannot be changed once the ledger is begun."""
     budget, unit = file.policy.budget, file.policy.privacy.unit
     return (
         f"{file.ledger}: begins the ledger of these data. From then on, for their whole life, "
@@ -99,7 +99,7 @@ def _for_ever(file: SiteFile) -> str:
 
 
 def _confirm(file: SiteFile) -> None:
-    """Has whoever sits at the terminal type the site's name.
+    """Asks the operator to confirm by typing the site's name.
 
     Raises:
         UsageError: Nobody sits there, or another word is typed.
@@ -200,7 +200,7 @@ def policy_check(
 
 
 def _message_bytes(file: SiteFile, study: Recipe) -> int:
-    """The longest message of a study whose base is loaded and accepted."""
+    """Returns the longest message of a study, in bytes, once its base is loaded and accepted."""
     from cloister.adapter.wire import encoded_length
     from cloister.deployment.site.opened_site import accepted_plan, site_workspace
 

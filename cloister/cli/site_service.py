@@ -216,7 +216,7 @@ def status(site: SiteToml, as_json: AsJson = False) -> None:
 
 
 def _delivered(row: Mapping[str, Any]) -> str:
-    """A line on a delivered adapter; how good it is, the coordinator says."""
+    """Formats the line on a delivered adapter; its score is the coordinator's statement."""
     claim = row.get("claim", {})
     score = claim.get("score")
     good = "no score was told" if score is None else f"{claim.get('metric')} {score:.4f}"

@@ -159,7 +159,7 @@ def _decide(site: Path, digest: str, kind: Kind, name: str, yes: bool) -> None:
 def _confirm(
     file: SiteFile, terms: StudyTerms, digest: str, kind: Kind, login: str, yes: bool
 ) -> None:
-    """Has whoever sits at the terminal type the study's name.
+    """Asks the operator to confirm by typing the study's name.
 
     Raises:
         UsageError: Nobody sits there, or another word is typed.

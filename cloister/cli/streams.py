@@ -1,4 +1,4 @@
-"""What every command prints passes through here: whatever another party wrote, none of it acts.
+"""Output streams that make control characters of other parties' texts visible and harmless.
 
 `printing` lays `printable` over stdout and stderr, so that errors, log lines and whatever else is
 printed pass through it. What has colours goes by `cli.terminal`.
@@ -36,7 +36,7 @@ class Printing(io.TextIOBase):
         return getattr(self.beneath, "encoding", None) or "utf-8"
 
     def write(self, text: str) -> int:
-        """Writes text in which nothing acts."""
+        """Writes text with its control characters made visible."""
         self.beneath.write(printable(text))
         return len(text)
 
@@ -59,7 +59,7 @@ class Printing(io.TextIOBase):
 
 @contextlib.contextmanager
 def printing() -> Iterator[None]:
-    """Lays `Printing` over stdout and stderr."""
+    """Wraps stdout and stderr in `Printing`."""
     with (
         contextlib.redirect_stdout(Printing(sys.stdout)),
         contextlib.redirect_stderr(Printing(sys.stderr)),

@@ -1,4 +1,4 @@
-"""Rich's console for tables and colours: what another party wrote is shown, and none of it acts.
+"""Rich's console for tables and colours, in which other parties' control characters are harmless.
 
 Text and style are told apart in it, so it cleans the text, reads no markup in it unless a call says
 so, and writes past `cli.streams`, which would show colours instead of making them.

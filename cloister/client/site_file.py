@@ -58,7 +58,6 @@ labels = ["cardiology", "dermatology", "orthopaedics"]  # all that may occur; a 
     + """
 # [machine]                 # of this computer; no study asks for it, and no result depends on it
 # device = "auto"           # cpu, cuda, cuda:1 or mps; auto: the GPU where torch can use one
-# physical_batch_tokens = 2048  # tokens that go through the network at once
 # frozen_cache_gib = 4.0        # memory for what the frozen layers give
 # processes = 1                 # that train together, each on a CUDA GPU of its own
 # gradient_checkpointing = false  # true: less memory, about a third more time

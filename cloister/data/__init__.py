@@ -1,1 +1,1 @@
-"""Records: read from disk or a hub, checked, or made up."""
+"""Records: read from files or a hub, checked, or generated."""

@@ -1,4 +1,4 @@
-"""How many privacy units records are of, and whether one identifier holds too many of them.
+"""Counts of privacy units, and a warning where one identifier covers too many records.
 
 Persons are told apart by their identifiers alone. Where those are missing and something stands in
 their place (`NA`, `0`), many persons become one unit: it is hidden as one, and all but the first
@@ -35,7 +35,7 @@ _MISSING = frozenset(
 
 @dataclass(frozen=True)
 class Census:
-    """Sizes of privacy units. True numbers: for whoever holds the records, and nobody else.
+    """True counts of privacy units, which only the records' owner may see.
 
     Attributes:
         unit: Whose presence is hidden, `record` or `person`.

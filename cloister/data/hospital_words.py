@@ -1,4 +1,4 @@
-"""What the notes of the synthetic hospitals are about: complaints, history and remarks.
+"""Vocabulary of the synthetic hospitals' notes: complaints, history and remarks.
 
 All of it is written for this project in everyday clinical English; it describes no real patient
 and is no medical advice. A complaint lists wordings of one thing, parted by ` | `, each a noun

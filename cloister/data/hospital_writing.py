@@ -1,4 +1,4 @@
-"""How each synthetic hospital writes: the same visit, in the words of its own triage desk."""
+"""The writing style of each synthetic hospital, for the same visits."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Part = Literal["opening", "also", "history", "denied", "remark"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Visit:
-    """What happened, before anyone wrote it down.
+    """The facts of one visit, from which a note is written.
 
     Attributes:
         age: In years; 0 for a baby.

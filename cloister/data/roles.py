@@ -52,12 +52,15 @@ class Roles:
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
-def find_roles(rows: Iterable[tuple[int, Row]], given: Mapping[str, str | None]) -> Roles:
+def find_roles(
+    rows: Iterable[tuple[int, Row]], given: Mapping[str, str | None], others: Sequence[str] = ()
+) -> Roles:
     """Finds the roles of a file's columns.
 
     Args:
         rows: The file's, of which the first 1,000 are looked at.
         given: Columns by role, as somebody gave them; None: not given.
+        others: Columns that play no role.
 
     Raises:
         UsageError: A given column is not among the first rows', or there is no text to be found.
@@ -81,7 +84,7 @@ def find_roles(rows: Iterable[tuple[int, Row]], given: Mapping[str, str | None])
             f"no column of texts is found (columns: {listed(names)}); name it with --text"
         )
     own = {"text": ("text", "label"), "tokens": ("tokens", "tags"), "messages": ("messages",)}[kind]
-    taken = set(chosen.values())
+    taken = {*chosen.values(), *others}
     kept = {
         role: name
         for role, name in found.items()

@@ -1,4 +1,4 @@
-"""Taking the network away from a process that reads records, for as long as it lives.
+"""Removal of network access from a process that reads records, for the rest of its life.
 
 A seccomp filter (Linux, linux/seccomp.h) lets this process and all that it starts make unix sockets
 only: no connection to another machine, nor to a port of this one. It needs no right, and nobody can
@@ -57,7 +57,7 @@ def leave_the_network() -> bool:
 
 
 def _program(architecture: int, socket_call: int) -> bytes:
-    """The filter; each row is (what, value, rows to skip where it holds, and where it does not)."""
+    """Makes the filter; a row is (operation, value, rows to skip if true, and if false)."""
     refuse = REFUSE | errno.EAFNOSUPPORT
     rows = [
         (LOAD, ARCHITECTURE, 0, 0),

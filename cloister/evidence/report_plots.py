@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -27,7 +28,17 @@ NAMED = 10
 def spending_plot(sites: Sequence[SpendingSeries]) -> Figure:
     """Plots ε spent by PLD over charged rounds, with each site's cap and remaining budget."""
     figure = Figure(figsize=(8.27, 4.2), layout="constrained")
-    axes = figure.subplots()
+    draw_spending(figure.subplots(), sites)
+    return figure
+
+
+def draw_spending(axes: Axes, sites: Sequence[SpendingSeries]) -> None:
+    """Draws what `spending_plot` shows into a part of a larger figure.
+
+    Args:
+        axes: Where it goes; its title and labels are set.
+        sites: A series for each site; those without a finite ε are left out.
+    """
     known = [one for one in sites if one.pld]
     named, fonts = [], fonts_for(one.name for one in known)
     for index, one in enumerate(known):
@@ -67,7 +78,6 @@ def spending_plot(sites: Sequence[SpendingSeries]) -> Figure:
         axes.legend(handles=named, loc="lower right", prop={"family": fonts.families(shown)})
     if not named:
         axes.text(0.5, 0.5, "no finite ε", ha="center", transform=axes.transAxes)
-    return figure
 
 
 def conformance_plot(checks: Sequence[Mapping[str, Any]]) -> Figure:

@@ -1,4 +1,4 @@
-"""The result on disk: a PEFT adapter that the rest of the world loads, its head, and its card.
+"""A finished adapter's folder: a PEFT adapter, its head, and Cloister's own facts of it.
 
 adapter_config.json, adapter_model.safetensors   LoRA, for `PeftModel.from_pretrained`
 head.safetensors                                 the head's `weight` [C, H] and `bias` [C]
@@ -47,7 +47,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class ReleaseFacts:
-    """What a released adapter says of itself.
+    """The facts that a released adapter states of its study.
 
     Attributes:
         model: The base, with its weights' SHA-256.
@@ -122,7 +122,7 @@ def _head_tensors(head: nn.Module, center: torch.Tensor | None) -> dict[str, tor
 
 
 def adapter_folder(place: Path) -> Path:
-    """The adapter's folder, of a finished run's folder or of its own.
+    """Returns the adapter's folder, given a finished run's folder or the adapter's own.
 
     Raises:
         BadFileError: It is the folder of a run that did not finish.
@@ -139,7 +139,7 @@ def adapter_folder(place: Path) -> Path:
 
 
 def read_released(folder: Path) -> ReleaseFacts:
-    """Reads what an adapter says of itself.
+    """Reads the facts that an adapter's folder states.
 
     Raises:
         BadFileError: The folder holds no adapter of ours, or a damaged one.

@@ -22,7 +22,7 @@ from cloister.tasks.registry import BUILT_IN
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What a card says.
+    """The facts of a model card.
 
     Attributes:
         name: The study.
@@ -66,12 +66,12 @@ class Card:
 
     @property
     def known(self) -> dict[str, SiteFacts]:
-        """Sites of which something is known."""
+        """Returns the sites whose promise is known."""
         return {name: one for name, one in self.sites.items() if isinstance(one, SiteFacts)}
 
     @property
     def unknown(self) -> dict[str, str]:
-        """Why nothing is known of the others."""
+        """Returns, for each other site, the reason why its promise is not known."""
         return {name: why for name, why in self.sites.items() if isinstance(why, str)}
 
 
@@ -90,7 +90,7 @@ def write_card(folder: Path, card: Card) -> None:
 
 
 def render(card: Card) -> str:
-    """The card as Markdown, with the front matter that model hubs read."""
+    """Renders the card as Markdown, with the front matter that model hubs read."""
     sections = [
         f"---\nbase_model: {card.base}\nlibrary_name: peft\ntags: [lora, federated-learning"
         f"{', differential-privacy' if _is_private(card) else ''}]\n---\n",

@@ -30,7 +30,7 @@ PREFIX = "base_model.model."
 
 @dataclass(frozen=True)
 class Architecture:
-    """How llama.cpp calls a family of bases.
+    """The names that llama.cpp has for a family of bases.
 
     Attributes:
         name: In GGUF files (`general.architecture`).
@@ -117,12 +117,12 @@ def write_gguf(folder: Path, base: Any, target: Path) -> int:
 
 
 def known() -> str:
-    """The families of bases whose adapters are written, for messages."""
+    """Returns the families of bases whose adapters can be written, for messages."""
     return ", ".join(ARCHITECTURES)
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[np.float32]]]:
-    """An adapter's settings and tensors.
+    """Reads an adapter's settings and tensors.
 
     Raises:
         UsageError: It is of a kind that GGUF has no place for.
@@ -165,7 +165,7 @@ def turned(rows: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
 
 
 def scale(settings: Mapping[str, Any], module: str, rank: int) -> float:
-    """What PEFT multiplies a module's B A by."""
+    """Returns the factor by which PEFT multiplies a module's product B·A."""
     alpha = float(settings["lora_alpha"])
     for pattern, value in (settings.get("alpha_pattern") or {}).items():
         if module == pattern or module.endswith(f".{pattern}"):

@@ -1,4 +1,4 @@
-"""Whether an adapter scores more than guessing does, and what to say where it does not."""
+"""The comparison of an adapter's score with guessing, and the warning where it is no better."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cloister.tasks.registry import BUILT_IN
 
 
 def guessing(kind: TaskKind, majority: float | None) -> float | None:
-    """What an adapter must score more than; None where guessing has no score.
+    """Returns the score of guessing, which an adapter must exceed; None where it has none.
 
     Args:
         kind: The task.
@@ -23,7 +23,7 @@ def guessing(kind: TaskKind, majority: float | None) -> float | None:
 
 
 def is_no_better(score: float | None, majority: float | None) -> bool:
-    """Whether a score is one that guessing reaches, or no number at all.
+    """Whether guessing reaches a score too, or the score is not a number.
 
     Args:
         score: Of the adapter; None: there is none.
@@ -37,7 +37,7 @@ def is_no_better(score: float | None, majority: float | None) -> bool:
 def guess_warning(
     metric: str, score: float | None, majority: float | None, pooling: Pooling | None
 ) -> str | None:
-    """What to say at the end of a run whose adapter has learnt nothing of use; None where it has.
+    """Returns a warning for an adapter that scores no more than guessing; None for others.
 
     Args:
         metric: What was scored.

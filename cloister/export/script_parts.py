@@ -1,4 +1,4 @@
-"""The parts that the script of an adapter's card is put together from (`export.snippets`)."""
+"""Parts of the script on an adapter's card, which `export.snippets` assembles."""
 
 from __future__ import annotations
 

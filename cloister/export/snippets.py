@@ -43,7 +43,7 @@ from cloister.training.workspace import Workspace
 
 @dataclass(frozen=True, kw_only=True)
 class Loading:
-    """What a reader must know to compute what the study computed.
+    """What a script needs to compute the logits that the study computed.
 
     Attributes:
         base: The base model, as the recipe names it.
@@ -88,7 +88,7 @@ class Loading:
 
 
 def loading_of(model: ModelConfig, workspace: Workspace) -> Loading:
-    """How an adapter of a workspace is loaded.
+    """Returns how a workspace's adapter is loaded.
 
     Args:
         model: The recipe's `[model]` section.
@@ -139,7 +139,7 @@ def _blocks(base: PreTrainedModel) -> str:
 
 
 def loading_script(loading: Loading) -> str:
-    """A script that gives the adapter's logits, labels or tags, or a reply.
+    """Makes a script that prints the adapter's labels, tags or reply.
 
     Args:
         loading: What it must know.

@@ -1,4 +1,4 @@
-"""An adapter and its residual as one: what a reader without residuals loads.
+"""An adapter and its residual as one PEFT adapter, which programs without residuals can load.
 
 B A + B' A' = U Σ Vᵀ        of rank min(r + r', the adapted modules' full rank): nothing is lost
 """
@@ -22,7 +22,7 @@ from cloister.strategies.low_rank import product_of, tensors_of, total
 
 
 def stacked_config(network: Network, lora: LoraConfig) -> LoraConfig:
-    """The adapters' section once the residual is part of them; scaled as before."""
+    """Returns the `[lora]` section of the stacked adapter: a larger rank, the same scale."""
     rank = min(lora.r + lora.residual, full_rank(network.backbone))
     return replace(lora, r=rank, alpha=alpha_at(lora, rank), residual=0)
 

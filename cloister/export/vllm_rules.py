@@ -21,7 +21,7 @@ MOST_RANK = 512
 
 
 def vllm_problems(folder: Path) -> list[str]:
-    """Why vLLM would not load an adapter, one line each; empty where it does.
+    """Returns the reasons why vLLM would not load an adapter; empty where it loads it.
 
     Args:
         folder: Of an adapter.

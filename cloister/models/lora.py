@@ -11,6 +11,8 @@ import warnings
 
 import peft
 import torch
+from peft.tuners.lora import LoraLayer
+from torch import nn
 from transformers import PreTrainedModel
 
 from cloister.errors import UsageError
@@ -112,6 +114,11 @@ def full_rank(adapted: peft.PeftModel) -> int:
         ),
         default=0,
     )
+
+
+def is_adapted(layer: nn.Module) -> bool:
+    """Whether a layer, or a part of it, has an adapter."""
+    return any(isinstance(module, LoraLayer) for module in layer.modules())
 
 
 def is_residual(name: str) -> bool:

@@ -67,7 +67,7 @@ Tables = dict[str, dict[str, object]]
 
 
 def tables_of(sections: Sections) -> Tables:
-    """Every field of every section, None for absent values; of a strategy its own options."""
+    """Returns every field of every section, None for absent values; of a strategy its options."""
     tables = {n: _table(s) for n, s in sections.items() if n != "strategy"}
     return {**tables, "strategy": _strategy_table(sections["strategy"])}
 
@@ -87,7 +87,7 @@ def _strategy_table(strategy: object) -> dict[str, object]:
 
 
 def as_written(tables: Tables) -> Tables:
-    """Today's tables as formats before 3 wrote them."""
+    """Returns today's tables as formats before 3 wrote them."""
     model = {key: value for key, value in tables["model"].items() if key != "normalize"}
     if model["pooling"] == "trained":
         model["pooling"] = "auto"
@@ -111,13 +111,13 @@ def _tables(sections: Sections, version: int) -> Tables:
 
 
 def document(sections: Sections, version: int = FORMAT) -> str:
-    """The document of a resolved study, in the format that it was begun under."""
+    """Returns the document of a resolved study, in the format in which the study began."""
     sent = {n: table for n, table in _tables(sections, version).items() if n not in KEPT}
     return canonical({"format": version, **sent}).decode()
 
 
 def toml(sections: Sections, version: int = FORMAT) -> str:
-    """A resolved study as TOML, with the sections that are not sent."""
+    """Returns a resolved study as TOML, with the sections that are not sent to sites."""
     tables = _tables(sections, version)
     absent = [f"{n}.{k}" for n, table in tables.items() for k, v in table.items() if v is None]
     stated = {n: {k: v for k, v in table.items() if v is not None} for n, table in tables.items()}

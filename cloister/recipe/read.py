@@ -114,7 +114,7 @@ def read_run_recipe(path: Path) -> Recipe:
 
 
 def validated(recipe: Recipe) -> Recipe:
-    """A recipe that was put together in Python, held to the rules that cross sections.
+    """Checks a recipe that was made in Python against the rules that cross sections.
 
     Raises:
         RecipeError: It contradicts itself.
@@ -171,7 +171,7 @@ def _begun(tables: Tables) -> Tables:
 def read_sections(
     tables: Mapping[str, object], problems: list[str], *, is_whole: bool, imports: bool
 ) -> dict[str, Any]:
-    """Every section of a table of sections.
+    """Reads every section of a table of sections.
 
     Args:
         tables: By section.
@@ -210,7 +210,7 @@ def read_sections(
 def _strategy(
     table: Mapping[str, object], problems: list[str], is_whole: bool, imports: bool
 ) -> object:
-    """A strategy is whole with its own options; it has no others.
+    """Reads the strategy, which has its own options and no others.
 
     A plug-in is imported where a recipe names it, and not where a run's own file does: that was
     checked when the run began, and may be read by somebody who does not have it.
@@ -259,7 +259,7 @@ def _take_absent(tables: Tables, problems: list[str]) -> None:
 
 
 def _take_moved(tables: Tables, problems: list[str]) -> tuple[str, ...]:
-    """Takes what is the machine's out of `[training]`; returns a note for each."""
+    """Moves the machine's fields out of `[training]`; returns a note for each."""
     training, machine = tables.get("training"), tables.get("machine", {})
     if not isinstance(training, dict) or not isinstance(machine, dict):
         return ()

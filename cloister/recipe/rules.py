@@ -1,4 +1,4 @@
-"""What contradicts itself across the sections of a recipe, and needs no strategy to tell.
+"""Rules between the sections of a recipe that do not depend on the strategy.
 
 These rules hold at a site too, which reads no strategy; `cloister.recipe.strategy_rules` has the
 coordinator's.
@@ -16,7 +16,7 @@ Rules = list[tuple[bool, str]]  # whether each is broken, and what to say then
 
 
 def study_problems(recipe: Recipe) -> list[str]:
-    """What contradicts itself across sections, one line each."""
+    """Returns a line for each contradiction between sections."""
     rules = [
         *_size_rules(recipe),
         *_training_rules(recipe),
@@ -28,7 +28,7 @@ def study_problems(recipe: Recipe) -> list[str]:
 
 
 def warnings(recipe: Recipe) -> list[str]:
-    """What is allowed but seldom meant, one line each."""
+    """Returns a line for each setting that is allowed but seldom intended."""
     data, records = recipe.data, recipe.data.public_records
     fewest = min(records) if isinstance(records, tuple) else records
     notes = list(recipe.notes)
@@ -47,7 +47,7 @@ def warnings(recipe: Recipe) -> list[str]:
 
 
 def _size_rules(recipe: Recipe) -> Rules:
-    """Numbers of sites, records and steps that do not go together."""
+    """Rules on numbers of sites, records and steps."""
     data, training, federation = recipe.data, recipe.training, recipe.federation
     records = data.public_records
     counted = len(records) if isinstance(records, tuple) else data.sites
@@ -90,7 +90,7 @@ def _size_rules(recipe: Recipe) -> Rules:
 
 
 def _training_rules(recipe: Recipe) -> Rules:
-    """Schedules and stops that do not go with the study."""
+    """Rules on schedules and early stopping."""
     training, federation, lora = recipe.training, recipe.federation, recipe.lora
     steps = training.local_steps * federation.num_rounds
     head_trains = recipe.task.records != "messages" and lora.head != "frozen"
@@ -123,7 +123,7 @@ def _training_rules(recipe: Recipe) -> Rules:
 
 
 def _adapter_rules(recipe: Recipe) -> Rules:
-    """Heads, ranks and parts of adapters that do not go together."""
+    """Rules on heads, ranks and trained parts of adapters."""
     lora, training = recipe.lora, recipe.training
     causal = recipe.task.records == "messages"
     return [
@@ -178,7 +178,7 @@ def _adapter_rules(recipe: Recipe) -> Rules:
 
 
 def _sharing_rules(recipe: Recipe) -> Rules:
-    """What noise that sites share does not go with."""
+    """Rules on noise that sites share."""
     privacy, training, lora = recipe.privacy, recipe.training, recipe.lora
     if privacy.noise == "site" or not privacy.enabled:
         return []
@@ -228,7 +228,7 @@ def _sharing_rules(recipe: Recipe) -> Rules:
 
 
 def _central_rules(recipe: Recipe) -> Rules:
-    """What noise at the coordinator does not go with."""
+    """Rules on noise that the coordinator adds."""
     privacy, sites = recipe.privacy, recipe.data.sites
     if privacy.site_epsilon is None or not privacy.enabled:
         return []

@@ -157,7 +157,7 @@ class Recipe:
         return {name: getattr(self, name) for name in SECTIONS}
 
     def resolved(self) -> Recipe:
-        """The same study with every default stated that depends on another field.
+        """Returns the study with every default filled in that depends on another field.
 
         What stays absent has no value: `federation.min_sites` (all must answer), `data.person`,
         `task.chat_template` (the tokenizer's own) and the like.
@@ -179,13 +179,13 @@ class Recipe:
         )
 
     def document(self) -> str:
-        """The text that a site is sent: see `cloister.recipe.document`."""
+        """Returns the text that sites are sent: see `cloister.recipe.document`."""
         if self.begun is not None:
             return document.old_document(self.sections(), self.begun)
         return document.document(self.resolved().sections(), self.format)
 
     def digest(self) -> str:
-        """SHA-256 of its document: equal studies have equal digests, on every machine.
+        """Returns the SHA-256 of the document, in hex: equal studies have equal digests everywhere.
 
         Guarantees:
             It covers every field that a site reads, with its value, so that two versions with
@@ -196,7 +196,7 @@ class Recipe:
         return hashlib.sha256(self.document().encode()).hexdigest()
 
     def to_toml(self) -> str:
-        """The recipe as a file that reads back equal, every value stated."""
+        """Returns the recipe as TOML with every value, which reads back as an equal recipe."""
         if self.begun is not None:
             return document.old_toml(self.sections(), self.begun)
         return document.toml(self.resolved().sections(), self.format)

@@ -103,7 +103,7 @@ def _load(text: str) -> dict[str, Any]:
 
 
 def _look_over(text: str) -> None:
-    """Refuses text whose structure no document has, in one pass."""
+    """Refuses a text that cannot be a document, by one pass over its structure."""
     depth = brackets = commas = 0
     for match in _TOKEN.finditer(text):
         token = match.group()
@@ -161,7 +161,7 @@ def _sections(fields: dict[str, Any], problems: list[str], *, is_old: bool) -> d
 
 
 def _carried(table: dict[str, Any], problems: list[str]) -> CarriedStrategy | None:
-    """A strategy that is not read: its name, and the rest as it came."""
+    """Keeps a strategy unread: its name, and the other fields as they were sent."""
     options = canonical({k: v for k, v in table.items() if k != "name"}).decode()
     named = {key: value for key, value in table.items() if key == "name"}
     return read_section(

@@ -1,4 +1,4 @@
-"""What a strategy does not go with: the coordinator's rules, by the strategy's declared traits."""
+"""Rules between a recipe and its strategy, by the traits that the strategy declares."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Own = StrategyConfig | PluginStrategy
 
 
 def strategy_problems(recipe: Recipe) -> list[str]:
-    """What contradicts the strategy, one line each.
+    """Returns a line for each field that contradicts the strategy.
 
     Raises:
         UsageError: The recipe was received from a coordinator, and its strategy is not read.
@@ -29,7 +29,7 @@ def strategy_problems(recipe: Recipe) -> list[str]:
 
 
 def _site_rules(recipe: Recipe, strategy: Own, traits: Traits) -> Rules:
-    """Numbers of sites that it does not work with."""
+    """Rules on the number of sites."""
     sites, fewest, min_sites = recipe.data.sites, traits.fewest, recipe.federation.min_sites
     return [
         (
@@ -50,7 +50,7 @@ def _site_rules(recipe: Recipe, strategy: Own, traits: Traits) -> Rules:
 
 
 def _noise_rules(recipe: Recipe, strategy: Own, traits: Traits) -> Rules:
-    """What it does not do under secure aggregation, or with noise at the coordinator."""
+    """Rules on secure aggregation and noise at the coordinator."""
     privacy = recipe.privacy
     is_shared = privacy.enabled and privacy.noise == "shared"
     is_central = privacy.enabled and privacy.site_epsilon is not None
@@ -75,7 +75,7 @@ def _noise_rules(recipe: Recipe, strategy: Own, traits: Traits) -> Rules:
 
 
 def _adapter_rules(recipe: Recipe, strategy: Own, traits: Traits) -> Rules:
-    """Factors and ranks that it does not aggregate."""
+    """Rules on the factors and ranks that the strategy aggregates."""
     name, lora, training = strategy.name, recipe.lora, recipe.training
     allowed = " or ".join(f'"{train}"' for train in traits.trains)
     return [
@@ -107,7 +107,7 @@ def _adapter_rules(recipe: Recipe, strategy: Own, traits: Traits) -> Rules:
 
 
 def _residual_rules(recipe: Recipe, strategy: Own, traits: Traits) -> Rules:
-    """Residuals that it needs, or keeps none of."""
+    """Rules on residuals."""
     name, lora = strategy.name, recipe.lora
     repairs = traits.keeps_residual or traits.mixes_ranks
     return [

@@ -36,7 +36,7 @@ ROLES = {
 def new_recipe(
     task: TaskKind, source: Path | None, found: Guess | None, test: Path | None = None
 ) -> str:
-    """The text of a recipe.
+    """Writes the text of a commented recipe.
 
     Args:
         task: What is learnt.
@@ -58,7 +58,7 @@ def new_recipe(
 
 
 def kind_of_task(found: Guess) -> TaskKind | None:
-    """The task whose records a file seems to hold."""
+    """Returns the task whose records a file seems to hold; None where no task fits."""
     return next((task for task, one in BUILT_IN.items() if one.records == found.kind), None)
 
 
@@ -149,7 +149,7 @@ def _data(task: TaskKind, source: Path | None, found: Guess | None, test: Path |
 
 
 def _dealing(found: Guess | None) -> list[str]:
-    """How records are dealt to sites, and how many of them are declared."""
+    """Returns the lines on how records are dealt to sites, and how many a site declares."""
     if found is not None and found.sites is not None:
         how = [
             f"sites = {found.sites}",
@@ -173,7 +173,7 @@ def _dealing(found: Guess | None) -> list[str]:
 
 
 def declared(found: Guess | None) -> int:
-    """A round number of units for each site, no more than the file has on average.
+    """Returns a round number of units for each site, at most the file's average.
 
     Returns:
         The average with all digits but the first set to 0.
@@ -221,5 +221,5 @@ num_rounds = 30
 
 
 def _text(value: str) -> str:
-    """A TOML string; JSON's escapes are TOML's."""
+    """Quotes a TOML string; JSON's escapes are valid in TOML."""
     return json.dumps(value, ensure_ascii=False)

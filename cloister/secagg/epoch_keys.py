@@ -51,7 +51,7 @@ def agree(private: X25519PrivateKey, public_key: bytes) -> bytes:
     try:
         return private.exchange(X25519PublicKey.from_public_bytes(public_key))
     except ValueError as error:
-        raise RefusedError("a public key that agrees with nobody") from error
+        raise RefusedError("a public key with which no secret can be agreed on (X25519)") from error
 
 
 def _statement(terms: EpochTerms, site: str, body: bytes) -> bytes:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cloister.adapter.tensors import Adapter
 from cloister.evidence.site_facts import SiteFacts
+from cloister.evidence.spending_series import SpendingSeries
 from cloister.export.adapter_folder import ReleaseFacts, export
 from cloister.export.card import Card, write_card
 from cloister.export.guessing import guess_warning, guessing
@@ -34,6 +35,7 @@ class Ending:
         promises: What each site that is known of was promised.
         untrained: Scores of the adapter before round 1 on it; empty where it was not scored.
         plain_test: Scores of the same run without privacy; None: there was none.
+        spending: What each site's ledger spent, by round; empty where the ledgers are not here.
     """
 
     recipe: Recipe
@@ -45,6 +47,7 @@ class Ending:
     promises: Mapping[str, Stated]
     untrained: Mapping[str, float | None] = field(default_factory=dict)
     plain_test: Mapping[str, float] | None = None
+    spending: Sequence[SpendingSeries] = ()
 
     @property
     def card(self) -> Card:
@@ -88,7 +91,8 @@ class Ending:
         export(run.adapter, workspace, adapter, released(recipe, workspace))
         write_card(run.adapter, self.card)
         metric, pooling = workspace.task.primary_metric, workspace.network.pooling
-        plot_run(run.scored(), metric, recipe.study.name, self.promises, run.path / "metrics.png")
+        picture = run.path / "metrics.png"
+        plot_run(run.scored(), metric, recipe.study.name, self.promises, picture, self.spending)
         guessed = guessing(recipe.task.kind, self.majority)
         return guess_warning(metric, self.test.get(metric), guessed, pooling)
 

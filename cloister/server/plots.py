@@ -1,4 +1,4 @@
-"""Pictures of a finished run: its score over the rounds, and what each site was promised."""
+"""Pictures of a finished run: its score and ε over the rounds, and what each site was promised."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloister.evidence.spending_series import COLOURS
+from cloister.evidence.spending_series import COLOURS, SpendingSeries
 from cloister.ledger.stated import Stated, shown
 
 if TYPE_CHECKING:
@@ -20,8 +20,9 @@ def plot_run(
     title: str,
     promises: Mapping[str, Stated],
     path: Path,
+    spending: Sequence[SpendingSeries] = (),
 ) -> None:
-    """Draws the score over rounds, and the sites' promised ε, into one PNG.
+    """Draws the score over rounds, ε spent over rounds, and the sites' promised ε, into one PNG.
 
     Args:
         rows: Lines of metrics.jsonl.
@@ -29,14 +30,22 @@ def plot_run(
         title: The study's name.
         promises: By site; those of which nothing is known are left out.
         path: The PNG.
+        spending: What each site's ledger spent, drawn as reports and dashboard draw it; empty
+            where the ledgers are the sites' own, which leaves that part out.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     from cloister.evidence.fonts import fonts_for, literal
+    from cloister.evidence.report_plots import draw_spending
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    score, promised = figure.subplots(1, 2)
+    drawn = [one for one in spending if one.pld]
+    parts = 3 if drawn else 2
+    figure = Figure(figsize=(4.5 * parts, 3.6), layout="constrained")
+    score, *middle, promised = figure.subplots(1, parts)
+    for axes in middle:
+        draw_spending(axes, drawn)
+        axes.set_title("ε spent so far (indication, at half of δ)")
     for name in ("test", "validation"):
         points = [
             (row["round"], row[name][metric])

@@ -42,7 +42,7 @@ class Scorer:
 
     def scores(self, state: ServerState) -> SetScores:
         """Scores by set and metric, the mean over the models."""
-        tokens = self.recipe.machine.physical_batch_tokens
+        tokens = self.recipe.machine.plain_tokens
         sets = {"test": self.test, "validation": self.validation}
         network, task = self.workspace.network, self.workspace.task
         encoded = {name: self.workspace.encode(found) for name, found in sets.items() if found}

@@ -28,8 +28,8 @@ from cloister.tasks.task import Example
 from cloister.tasks.token import TokenClassification, by_word, spans_of
 from cloister.tasks.words import as_text
 from cloister.training.batches import physical_batches
+from cloister.training.config import PLAIN_TOKENS
 from cloister.training.generation import reply_room, reply_to
-from cloister.training.machine import MachineConfig
 from cloister.training.units import singles
 from cloister.training.workspace import Workspace
 
@@ -46,7 +46,7 @@ class Model:
 
     about: ReleaseFacts
     workspace: Workspace
-    max_tokens: int = MachineConfig().physical_batch_tokens
+    max_tokens: int = PLAIN_TOKENS
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cloister.adapter.tensors import Adapter
 from cloister.errors import UsageError
 from cloister.evidence.site_facts import SiteFacts, site_facts
+from cloister.evidence.spending_series import SpendingSeries, series_of
 from cloister.export.adapter_folder import export
 from cloister.files import write_whole
 from cloister.ledger.certificate_forms import statement
 from cloister.ledger.ledger import Ledger
+from cloister.ledger.replay import charged_rounds
 from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import verify
 from cloister.models.state import write_adapter
@@ -30,6 +32,10 @@ from cloister.tasks.chat import CausalChat
 from cloister.training.evaluation import evaluate
 from cloister.training.generation import reply_score
 from cloister.training.workspace import Workspace
+
+# Sites whose ε over rounds is drawn, and points of each line: every point is a computation of ε by
+# PLD, 25 ms measured, and equal plans share it.
+MOST_DRAWN, POINTS = 10, 20
 
 
 def write_results(
@@ -99,7 +105,20 @@ def ending_of(study: SimulatedStudy, workspace: Workspace, result: RunResult) ->
         promises={site.name: site.promise for site in result.sites},
         untrained=result.untrained,
         plain_test=result.plain_test,
+        spending=_spending(result.run_dir, study.names),
     )
+
+
+def _spending(folder: Path, sites: Sequence[str]) -> list[SpendingSeries]:
+    """Reads what each ledger spent, for the picture; of more sites than it names, of none."""
+    found = []
+    for site in sites if len(sites) <= MOST_DRAWN else ():
+        path = RunDirectory(folder).ledger(site)
+        entries = LedgerFile(path).entries()
+        verdict = verify(entries, str(path))
+        rounds = charged_rounds(entries, verdict.history, most=POINTS)
+        found.append(series_of(site, rounds, None, verdict.budget_epsilon))
+    return found
 
 
 def _facts(folder: Path, site: str, digest: str) -> SiteFacts | str:
@@ -122,7 +141,7 @@ def _personal_scores(
 ) -> dict[str, float]:
     """Scores of sites' own adapters on the public test set, the mean over sites."""
     examples = workspace.encode(study.test)
-    tokens = study.recipe.machine.physical_batch_tokens
+    tokens = study.recipe.machine.plain_tokens
     rows = []
     for model in models:
         write_adapter(workspace.network, model)

@@ -138,7 +138,7 @@ def choose_layers(
         recipe.model,
         recipe.task,
         records,
-        recipe.machine.physical_batch_tokens,
+        recipe.machine.plain_tokens,
         on_batch,
         device=recipe.machine.device,
     )

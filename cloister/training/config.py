@@ -13,6 +13,10 @@ from cloister.fields import ELSEWHERE, LATER, called, check_bounds
 Rate = Annotated[float, Between(1e-12, LARGE)]
 # Padded tokens at once, a thousand times those of a long context (131,072 tokens).
 MOST_TOKENS = 2**27
+# Padded tokens of a pass without privacy, where no machine says it: among the fastest of 512…8192,
+# one noisy run of MiniLM. It is a constant, because such a pass is rounded by what is in it: scores
+# and plain twins are not to depend on the memory that was free.
+PLAIN_TOKENS = 2048
 # GiB; the largest machines have 64 TiB.
 MOST_CACHE = 2.0**16
 
@@ -61,7 +65,8 @@ class TrainingConfig:
             2022, arXiv:2206.07902): it trains its own, which `proximal` pulls towards the shared
             one, and sends how its own differs from it, so the shared one is the mean of all.
         probe_rounds: In the first so many rounds the head trains alone, as a private warm start.
-        physical_batch_tokens: Of the machine (`cloister.training.machine`), not of the recipe.
+        physical_batch_tokens: Of the machine (`cloister.training.machine`), not of the recipe;
+            None: of private passes as `cloister.training.room` finds it, else `plain_tokens`.
         frozen_cache_gib: Likewise.
     """
 
@@ -86,8 +91,8 @@ class TrainingConfig:
     proximal: Annotated[float, Between(0.0, LARGE)] = 0.0
     personal: bool = False
     probe_rounds: Annotated[int, Between(0, MOST_ROUNDS)] = 0
-    physical_batch_tokens: Annotated[int, Between(1, MOST_TOKENS)] = field(
-        default=2048, metadata=ELSEWHERE
+    physical_batch_tokens: Annotated[int, Between(1, MOST_TOKENS)] | None = field(
+        default=None, metadata=ELSEWHERE
     )
     frozen_cache_gib: Annotated[float, Between(0.0, MOST_CACHE)] = field(
         default=4.0, metadata=ELSEWHERE
@@ -107,6 +112,11 @@ class TrainingConfig:
                 "personal: true given, and nothing pulls the sites' own adapters to the shared "
                 "one; set proximal, 0.1 for a start"
             )
+
+    @property
+    def plain_tokens(self) -> int:
+        """Most padded tokens of a pass without privacy."""
+        return self.physical_batch_tokens or PLAIN_TOKENS
 
     def _check_gradient_rounds(self) -> None:
         """A gradient is one batch's: what would make more of it belongs to the server."""

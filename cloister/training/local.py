@@ -160,6 +160,6 @@ def _gradient_sums(
 ) -> tuple[Tensor, ...]:
     bound = mechanism.plan.max_grad_norm
     if bound is None:
-        return plain_gradient_sum(network, task, batch, config.physical_batch_tokens)
+        return plain_gradient_sum(network, task, batch, config.plain_tokens)
     shapes = shapes or one_by_one(task.max_length)
     return mechanism.release(summing(network, task, batch, bound, shapes, None)).tensors

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from cloister.bounds import Between, Text, shortened
 from cloister.errors import UsageError
 from cloister.fields import LATER, called, check_bounds
-from cloister.training.config import MOST_CACHE, MOST_TOKENS, TrainingConfig
+from cloister.training.config import MOST_CACHE, MOST_TOKENS, PLAIN_TOKENS, TrainingConfig
 
 # The longest is `cuda:` and the number of one of at most 100 GPUs.
 LONGEST_DEVICE = 7
@@ -41,7 +41,9 @@ class MachineConfig:
         gradient_checkpointing: Whether a layer's activations are computed again in the backward
             pass, and not kept: memory for about a third more time. Gradients keep their bits,
             which the preflight shows. Absent: false.
-        physical_batch_tokens: Most padded tokens that go through the network at once.
+        physical_batch_tokens: Most padded tokens that go through the network at once. Absent: in
+            private training what the memory that is free has room for, at most 1,024 on a CPU and
+            16,384 on a GPU. Elsewhere 2,048.
         frozen_cache_gib: Memory in GiB for what enters the first adapted layer (tokens · hidden
             size · 4 bytes a record in float32); with `lora.top_layers` it saves most of the time.
             Records that do not fit are computed each time; 0 keeps none. The default holds about
@@ -53,8 +55,7 @@ class MachineConfig:
         compile: `true` is refused with the reason (torch.compile).
     """
 
-    # Among the fastest of 512…8192, one noisy run of MiniLM.
-    physical_batch_tokens: Annotated[int, Between(1, MOST_TOKENS)] = 2048
+    physical_batch_tokens: Annotated[int, Between(1, MOST_TOKENS)] | None = None
     frozen_cache_gib: Annotated[float, Between(0.0, MOST_CACHE)] = 4.0
 
     device: Annotated[str, Text(LONGEST_DEVICE, least=1)] | None = field(
@@ -90,6 +91,11 @@ class MachineConfig:
                 f"processes: {self.processes} given with device = {self.device!r}; they take the "
                 'CUDA GPUs from 0 on, one each: set device = "cuda", or "cpu"'
             )
+
+    @property
+    def plain_tokens(self) -> int:
+        """Most padded tokens of a pass without privacy, as of scores on public records."""
+        return self.physical_batch_tokens or PLAIN_TOKENS
 
 
 def on_machine(training: TrainingConfig, machine: MachineConfig) -> TrainingConfig:

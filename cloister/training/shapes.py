@@ -103,19 +103,21 @@ class BatchShapes:
         )
 
 
-def candidates(max_length: int, max_tokens: int) -> BatchShapes:
+def candidates(max_length: int, max_tokens: int, max_rows: int | None = None) -> BatchShapes:
     """Returns the row counts that a proof tries: powers of two, as far as they fit.
 
     Args:
         max_length: Longest record in tokens.
         max_tokens: Most padded tokens of a batch; a longer record goes alone.
+        max_rows: Most records of a batch; None: as many as the tokens allow.
     """
-    return BatchShapes(
-        tuple(
-            (edge, tuple(2**power for power in range(max(max_tokens // edge, 1).bit_length())))
-            for edge in edges(max_length)
-        )
-    )
+
+    def counts(edge: int) -> tuple[int, ...]:
+        most = max(max_tokens // edge, 1)
+        most = most if max_rows is None else min(most, max_rows)
+        return tuple(2**power for power in range(most.bit_length()))
+
+    return BatchShapes(tuple((edge, counts(edge)) for edge in edges(max_length)))
 
 
 def one_by_one(max_length: int) -> BatchShapes:

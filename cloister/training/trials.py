@@ -40,7 +40,7 @@ def refusing(records: int, tokens: int) -> Iterator[None]:
         raise PreflightError(
             f"preflight: {records} records of {tokens} tokens cannot be computed "
             f"({(str(error) or type(error).__name__).splitlines()[0]}); lower "
-            "training.physical_batch_tokens or task.max_length, or free memory"
+            "machine.physical_batch_tokens or task.max_length, or free memory"
         ) from error
 
 

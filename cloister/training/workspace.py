@@ -17,7 +17,7 @@ from cloister.models.build import build_network, carried_names
 from cloister.models.center import feature_center
 from cloister.models.checkpointing import CheckpointedLayers
 from cloister.models.config import LoraConfig, ModelConfig
-from cloister.models.device import check_devices
+from cloister.models.device import check_devices, find_device
 from cloister.models.kinds import read_config
 from cloister.models.limits import limits_of
 from cloister.models.lora import factor
@@ -32,6 +32,7 @@ from cloister.tasks.fit import Limits, check_fit
 from cloister.tasks.label_words import label_tokens
 from cloister.tasks.task import Example, Task
 from cloister.training.config import TrainingConfig
+from cloister.training.free_memory import free_at_start
 from cloister.training.gradients import Summing, clipped_gradient_sum
 from cloister.training.team import Opening, Team
 
@@ -156,6 +157,7 @@ def open_workspace(
         RefusedError: The device is not on this machine, or there are fewer than processes.
     """
     frozen_cache_gib /= processes or 1
+    free_at_start(find_device(device))  # before anything of a study is there
     folder = find_base(model.base)
     sha256 = check_base(folder, model.sha256)
     read_config(folder)  # a wrapper is refused by name, before its tokenizer or weights are read

@@ -77,7 +77,7 @@ def test_the_bound_lies_below_the_truth_and_not_far() -> None:
     truth = empirical.epsilon([event(1.0)], 1e-5)
     bounds = [
         epsilon_bound(judge(*scores(rng, 1.0, trials=5000), event(1.0)), event(1.0), 1e-5)
-        for _ in range(10)
+        for _ in range(5)
     ]
     assert 0.4 * truth < float(np.median(bounds)) <= max(bounds) < truth
 
@@ -100,8 +100,9 @@ def test_a_threshold_chosen_on_the_tested_runs_would_raise_false_alarms(
             ).refuted
         return best
 
-    repeats = [scores(rng, 1.0, trials=300) for _ in range(60)]
+    count = 30
+    repeats = [scores(rng, 1.0, trials=300) for _ in range(count)]
     split = sum(judge(*pair, event(1.0)).refuted for pair in repeats)
     together = sum(same_runs(*pair) for pair in repeats)
     assert together > split
-    assert together > 60 * 0.2 / 2
+    assert together > count * 0.2 / 2

@@ -51,8 +51,9 @@ def coordinates(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     return int(request.param)
 
 
+# Noise of the sites' own is sound in tests/cli/test_audit.py, too.
 @pytest.mark.usefixtures("coordinates")
-@pytest.mark.parametrize("which", ["recipe", "shared"])
+@pytest.mark.parametrize("which", [pytest.param("recipe", marks=pytest.mark.nightly), "shared"])
 def test_sound_sites_are_not_refuted(which: str, request: pytest.FixtureRequest) -> None:
     study = request.getfixturevalue(which)
     assert [c for c in site_noise(study, audited_site(study, 6, 2), NAMES) if c.refuted] == []

@@ -178,7 +178,7 @@ def test_a_recipe_that_is_no_toml(tmp_path: Path, capsys: pytest.CaptureFixture[
     recipe = tmp_path / "recipe.toml"
     recipe.write_text("[study\n")
     assert run(["simulate", str(recipe)]) == 3
-    assert "no valid TOML" in said(capsys)
+    assert "not valid TOML" in said(capsys)
 
 
 def test_a_damaged_ledger_stops_a_resumed_run(

@@ -486,9 +486,9 @@ def test_a_file_is_read(tmp_path: Path) -> None:
     [
         (None, "cannot be read"),
         (b"\xff\xfe\x00", "cannot be read"),
-        (b"[budget\nepsilon = 8", "no valid TOML"),
-        (b"budget.epsilon = 8\nbudget.epsilon = 9", "no valid TOML"),
-        (b"epsilon = " + b"[" * 100_000, "no valid TOML"),
+        (b"[budget\nepsilon = 8", "not valid TOML"),
+        (b"budget.epsilon = 8\nbudget.epsilon = 9", "not valid TOML"),
+        (b"epsilon = " + b"[" * 100_000, "not valid TOML"),
     ],
     ids=["missing", "not text", "malformed", "a key twice", "nested without end"],
 )

@@ -46,7 +46,9 @@ def noted() -> Iterator[list[str]]:
     def note(frame: FrameType, event: str, _: object) -> None:
         here = room(frame)
         entered = here in ("ledger", "training") and room(frame.f_back) == "client"
-        if event == "call" and (here == "client" or entered):
+        # Comprehensions are functions before Python 3.12 alone; a reader sees no call there.
+        is_named = not frame.f_code.co_name.startswith("<")
+        if event == "call" and is_named and (here == "client" or entered):
             seen.setdefault(frame.f_code.co_qualname)
 
     stops: list[str] = []
@@ -100,7 +102,7 @@ def test_a_private_round_is_a_short_walk_in_the_order_that_the_guarantee_needs(
 ) -> None:
     walk = walks.rounds[0]
     assert all(one == walk for one in walks.rounds)
-    assert len(walk) <= MOST_STOPS, walk
+    assert len(walk) <= MOST_STOPS, " ".join(walk)
     order = ["run_round", "_decoded", "Ledger.reserve", "local_update", "Reservation.release"]
     assert [stop for stop in walk if stop in order] == order
 
@@ -108,7 +110,7 @@ def test_a_private_round_is_a_short_walk_in_the_order_that_the_guarantee_needs(
 def test_an_admission_is_a_short_walk_that_charges_nothing(walks: Walks) -> None:
     walk = max(walks.admissions, key=len)
     assert walk
-    assert len(walk) <= MOST_ADMISSION_STOPS, walk
+    assert len(walk) <= MOST_ADMISSION_STOPS, " ".join(walk)
     order = ["admit", "check", "agreed_epsilon", "Ledger.check", "_proven"]
     assert [stop for stop in walk if stop in order] == order
     assert not {"Ledger.reserve", "Reservation.release", "local_update"} & set(walk)

@@ -198,7 +198,8 @@ def _check_confinement(made: Federation) -> None:
             continue
         if not any(str(made.root).encode() in word for word in words) or b"-m" not in words:
             continue
-        part = words[words.index(b"-m") + 1].decode()
+        modules = [word.decode() for word in words if word.startswith(b"cloister.")]
+        part = modules[-1] if modules else words[words.index(b"-m") + 1].decode()
         seen.add(part)
         assert told["Uid"].split()[0] != "0", part
         assert told["NoNewPrivs"].strip() == "1", part

@@ -224,7 +224,7 @@ def test_a_missing_or_malformed_file_is_named(tmp_path: Path) -> None:
         read_recipe(tmp_path / "none.toml")
     broken = tmp_path / "broken.toml"
     broken.write_text("[study\n")
-    with pytest.raises(BadFileError, match=r"broken\.toml: no valid TOML"):
+    with pytest.raises(BadFileError, match=r"broken\.toml: not valid TOML"):
         read_recipe(broken)
 
 

@@ -21,7 +21,7 @@ DEFAULTS = (
 )
 # One of each way to keep places: relative and disentangled, relative and shared, rotary, by state.
 CLASSIFIERS = ("deberta-v2", "t5", "modernbert", "mamba")
-CHATS = ("bloom", "mamba", "opt")
+CHATS = ("bloom", "opt")
 # Of these a sibling is among the ones above, or a test of another room runs them.
 MORE = [name for name in (*ENCODERS, *DECODERS) if name not in (*CLASSIFIERS, "albert")]
 TURNS = [{"role": "user", "content": "rash"}, {"role": "assistant", "content": "severe rash"}]

@@ -133,7 +133,7 @@ class Federation:
             command = ["cloister", "server", "start", str(self.server.path)]
         elif dying_at:
             path = str(self.sites[who].path)
-            command = ["tests.support.dying_agent", "service", path, *dying_at]
+            command = ["tests.support.dying_agent", "cloister-service", path, *dying_at]
         else:
             command = ["cloister", "site", "start", str(self.sites[who].path)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

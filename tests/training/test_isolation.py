@@ -47,8 +47,20 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize(("family", "kind", "lora"), CASES)
+# Kernels are those of a family and a dtype: half precision is tried once a family.
+ONCE = {("bert", "token-classification"), ("gpt2", "causal-lm"), ("llama", "causal-lm")}
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "lora", "dtype"),
+    [
+        *((*case, "float32") for case in CASES),
+        *(
+            pytest.param(*case, "bfloat16", marks=[] if case[:2] in ONCE else pytest.mark.nightly)
+            for case in CASES
+        ),
+    ],
+)
 def test_companions_slots_and_rows_change_no_bit(
     bases: Callable[[str], Path], family: str, kind: str, lora: dict[str, object], dtype: str
 ) -> None:
@@ -61,9 +73,14 @@ def test_companions_slots_and_rows_change_no_bit(
     assert_isolated(workspace, proof.shapes, seed=0)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    ("family", "kind"), [("bert", "sequence-classification"), ("llama", "causal-lm")]
+    ("family", "kind", "dtype"),
+    [
+        ("bert", "sequence-classification", "float32"),
+        ("llama", "causal-lm", "bfloat16"),
+        pytest.param("bert", "sequence-classification", "bfloat16", marks=pytest.mark.nightly),
+        pytest.param("llama", "causal-lm", "float32", marks=pytest.mark.nightly),
+    ],
 )
 def test_kept_states_of_frozen_layers_change_no_bit(
     bases: Callable[[str], Path], family: str, kind: str, dtype: str
@@ -81,6 +98,8 @@ def test_kept_states_of_frozen_layers_change_no_bit(
     for first in (units[:7], units[::3], units):  # what is kept came beside changing companions
         summed(first)
         assert torch.equal(summed(units), expected)
+    states = kept.network.prefix._kept._states.values()
+    assert {state.dtype for state in states} == {kept.network.base.dtype}  # two bytes in bfloat16
     assert_isolated(kept, shapes, seed=6)
 
 

@@ -30,7 +30,7 @@ from cloister.training.machine import MachineConfig
 from cloister.training.proof import depends_on, prove
 from cloister.training.shapes import BatchShapes
 from cloister.training.shared import shared_gradient
-from cloister.training.team import AskDepends, AskSum, Team, Worker, process_of
+from cloister.training.team import AskDepends, AskSum, Opening, Team, Worker, process_of
 from cloister.training.units import UnitExamples
 from cloister.training.workspace import Workspace, open_workspace
 from tests.support.isolation import random_units
@@ -304,7 +304,7 @@ def test_a_process_of_another_kind_is_refused_by_what_differs(
     pretended: Workspace, shapes: BatchShapes
 ) -> None:
     assert isinstance(pretended.team, Pretended)
-    pretended.team.depends |= {"device": "another GPU"}
+    pretended.team.depends |= {"device": "another GPU", "shapes": "as its memory has room for"}
     with pytest.raises(RefusedError, match="process 2 of 2 differs from the first in device"):
         join(pretended, PLAN, CONFIG, shapes, LIMIT)
     assert pretended.team.agreed == []
@@ -331,3 +331,32 @@ def test_processes_have_a_gpu_each_or_are_refused(monkeypatch: pytest.MonkeyPatc
     for device in ("cuda:1", "mps"):
         with pytest.raises(UsageError, match="one each"):
             MachineConfig(device=device, processes=2)
+
+
+def test_each_worker_is_given_a_gpu_of_its_own_and_as_many_threads(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Opening] = []
+
+    class Noted:
+        is_alive = True
+
+        def __init__(self, number: int, of: int) -> None:
+            assert of == 3
+
+        def ask(self, question: Opening) -> None:
+            asked.append(question)
+
+        def answer(self) -> None: ...
+        def end(self) -> None: ...
+
+    monkeypatch.setattr(team_file, "Worker", Noted)
+    team = Team(team_of(workspace).opening, 3, frozenset())
+    team.start(torch.device("cuda"))
+    assert team.is_whole
+    assert [one.device for one in asked] == ["cuda:1", "cuda:2"]
+    assert {one.threads for one in asked} == {torch.get_num_threads()}
+    team.start(torch.device("cpu"))
+    assert [one.device for one in asked[2:]] == ["cpu", "cpu"]
+    team.close()
+    assert not team.is_whole

@@ -48,8 +48,13 @@ class Labels:
             self._first[label] = row
         self.counts[label] += 1
 
-    def findings(self) -> list[Finding]:
-        """What looks wrong with them."""
+    def findings(self, *, told_apart: bool = True) -> list[Finding]:
+        """What looks wrong with them.
+
+        Args:
+            told_apart: Whether a model is to tell them apart, so that one alone is a mistake; one
+                type of entities is none.
+        """
         found = [f for f in (self._missing, self._more) if f.count]
         found += [*self._variants(), *self._near_names()]
         for label, count in self.counts.items():
@@ -57,7 +62,7 @@ class Labels:
                 found.append(self._about("missing-label", label, "looks like a missing value"))
             elif count == 1 and self.counts.total() > len(self.counts):
                 found.append(self._about("single-label", label, "occurs once"))
-        if len(self.counts) == 1:
+        if told_apart and len(self.counts) == 1:
             found.append(Finding("one-label", "there is one label alone; nothing to tell apart"))
         ordered = [count for _, count in self.counts.most_common()]
         if len(ordered) > 1 and ordered[0] >= IMBALANCED * ordered[-1]:

@@ -75,8 +75,13 @@ class Fingerprints:
         signatures = np.concatenate(blocks)
         distinct = np.flatnonzero(exact == np.arange(len(exact)))
         groups = _Groups(len(exact))
-        for one, other in _pairs(signatures[distinct]):
-            groups.join(int(distinct[one]), int(distinct[other]))
+        joined = True
+        while joined:  # until the firsts alone, compared with each other, show no pair
+            joined = False
+            for one, other in _pairs(signatures[distinct]):
+                joined = True
+                groups.join(int(distinct[one]), int(distinct[other]))
+            distinct = np.array([i for i in distinct if groups.first(int(i)) == i], dtype=np.int64)
         return np.array([groups.first(int(i)) for i in exact], dtype=np.int64)
 
     def _signature(self, text: str) -> Any:

@@ -203,7 +203,7 @@ class _Look:
         findings += self._texts.findings()
         if roles.label is not None or roles.tags is not None:
             sections["labels"] = self._labels.to_json()
-            findings += self._labels.findings()
+            findings += self._labels.findings(told_apart=roles.kind == "text")
         if roles.tags is not None:
             sections["labels"]["scheme"] = scheme_of(self._letters)
         if roles.person is not None:

@@ -10,13 +10,13 @@ from statistics import median_low
 from typing import Any
 
 from cloister.data.check.findings import Finding
+from cloister.data.clean.markup import TAG
 
 # A text of ten times the median length, and no short one, is often a whole document in one row.
 LONG_RATIO, LONG = 10, 2000
 # What a decoder writes where it met bytes that it did not know, and what UTF-8 looks like that was
 # read as Latin-1 or as GBK.
 _LOST = re.compile("\ufffd|锟斤拷|ï»¿|Ã[\x80-\xbf]|â€")
-_TAG = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*(\s[^<>]*)?/?>")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u2060\ufeff]")
 _WIDE = re.compile("[\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\u3000]")
 
@@ -30,7 +30,7 @@ class TextLengths:
         self.empty = Finding("empty-text", "texts are empty; they are left out of training")
         self._signs = (
             (_LOST, Finding("lost-characters", "texts were damaged by a wrong encoding before")),
-            (_TAG, Finding("html", "texts hold HTML tags; data clean removes them")),
+            (TAG, Finding("html", "texts hold HTML tags; data clean removes them")),
             (_CONTROL, Finding("control-characters", "texts hold invisible control characters")),
             (_WIDE, Finding("full-width", "texts hold full-width letters, digits or blanks")),
         )

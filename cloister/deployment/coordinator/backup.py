@@ -26,7 +26,7 @@ MOST_REST = 2**20
 
 
 class _Member(tarfile.TarInfo):
-    """A header; one whose own content would fill the memory is none."""
+    """A header of the archive; one that announces more than memory holds is refused."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> _Member:

@@ -51,7 +51,7 @@ ASK_AGAIN = 5.0
 
 
 def resolved_recipe(path: Path, assignments: list[str], members: Mapping[str, Member]) -> Recipe:
-    """A study's recipe as the sites get it: with labels, base's hash, and its sites as they are.
+    """Returns a study's recipe as the sites get it: with labels, the base's hash and its sites.
 
     Sites accept a base by its hash before they look for it, so the study states it.
 
@@ -108,19 +108,19 @@ def resolved_recipe(path: Path, assignments: list[str], members: Mapping[str, Me
 
 
 def _absolute(source: str) -> str:
-    """A file by its whole path, as the executor looks for it from another folder."""
+    """Makes a file's path absolute: the executor runs in another folder."""
     return str(Path(source).absolute()) if Path(source).exists() else source
 
 
 def _public(recipe: Recipe, name: Literal["test", "validation"]) -> list[Record]:
-    """The public set `test` or `validation`, empty where the recipe names none."""
+    """Loads the public set `test` or `validation`; empty where the recipe names none."""
     source = recipe.data.test if name == "test" else recipe.data.validation
     kind = recipe.task.records
     return load(source, name, kind, recipe.data) if source else []
 
 
 def plans_of(recipe: Recipe, members: Mapping[str, Member]) -> dict[str, Plan]:
-    """The plan that the recipe proposes to each site, from what the sites declared.
+    """Makes the plan that the recipe proposes to each site, from what the sites declared.
 
     Raises:
         RefusedError: No noise meets the target.
@@ -293,7 +293,7 @@ class DeployedStudy:
         scores: SetScores,
         observer: Observer,
     ) -> None:
-        """Offers the adapter to the sites that took part; none of them can keep the run open."""
+        """Offers the adapter to the sites that took part; a failing site does not delay the end."""
         metric = self.coordinator.workspace.task.primary_metric
         score = scores["test"].get(metric, math.inf)
         claim = Claim(metric, score if math.isfinite(score) else None, state.round)

@@ -1,4 +1,4 @@
-"""Whether a coordinator is closed to everybody but its members: every check with its remedy."""
+"""Checks that a coordinator admits its members only, each with its remedy."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _ports(folder: ServerFolder) -> Iterator[CheckResult]:
 
 
 def _stranger(folder: ServerFolder) -> CheckResult:
-    """Another user's own attempt: what modes promise, tried."""
+    """Tries as another user to reach the SuperLink, which file modes should prevent."""
     name, path, other = "another user", folder.superlink, stranger()
     if not path.exists():
         return CheckResult(

@@ -82,19 +82,24 @@ def _execute(folder: ServerFolder, runtime: Runtime, task: FlowerTask) -> None:
     except NetworkError as error:
         asked = read_run(place).standing in (RunStatus.STOPPING, RunStatus.STOPPED)
         standing = RunStatus.STOPPED if asked else RunStatus.INTERRUPTED
+        note(place, standing.value, text=str(error))  # before the end, after which nobody looks
         change_run(place, standing=standing, error=str(error), exit_code=error.exit_code)
-        note(place, standing.value, text=str(error))
     except CloisterError as error:
-        change_run(place, standing=RunStatus.FAILED, error=str(error), exit_code=error.exit_code)
         note(place, "failed", text=str(error))
+        change_run(place, standing=RunStatus.FAILED, error=str(error), exit_code=error.exit_code)
     except Exception as error:
         log.exception("run %s", run.name)
         text = f"{type(error).__name__}: {error}; this is a fault of cloister's, see the log"
-        change_run(place, standing=RunStatus.FAILED, error=text, exit_code=1)
         note(place, "failed", text=text)
+        change_run(place, standing=RunStatus.FAILED, error=text, exit_code=1)
     task.finish(succeeded)
 
 
-if __name__ == "__main__":
+def main(path: Path) -> None:
+    """Executes the runs of a coordinator's folder until it is ended."""
     log_json("executor")
-    serve(ServerFolder.open(Path(sys.argv[1])))
+    serve(ServerFolder.open(path))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

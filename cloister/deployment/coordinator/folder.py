@@ -76,12 +76,12 @@ class ServerConfig:
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """What the endpoint's certificate is for."""
+        """Returns the host names that the endpoint's certificate is for."""
         return (split_address(self.address, "address")[0], *self.also)
 
     @property
     def place(self) -> tuple[str, int]:
-        """Host and port to listen at."""
+        """Returns the host and port to listen at."""
         if self.listen:
             return split_address(self.listen, "listen")
         host, port = split_address(self.address, "address")
@@ -170,7 +170,7 @@ class ServerFolder:
         return folder
 
     def complete(self) -> str | None:
-        """Makes what a folder from before lacks: the key that signs questions.
+        """Adds what the folder of an earlier version lacks: the key that signs questions.
 
         Returns:
             Its public half where it was made now; None where it was there.
@@ -182,17 +182,17 @@ class ServerFolder:
 
     @property
     def key(self) -> Path:
-        """Signs the coordinator's questions."""
+        """Returns the key that signs the coordinator's questions."""
         return self.path / "coordinator.key"
 
     @property
     def heads(self) -> Path:
-        """What each site's ledger was seen to hold, across runs."""
+        """Returns the record of the ledger heads that each site has shown, across runs."""
         return self.path / "heads"
 
     @property
     def authority(self) -> Authority:
-        """The coordinator's, with its key.
+        """Returns the coordinator's authority, with its key.
 
         Raises:
             BadFileError: It is missing or damaged, or its passphrase another one.
@@ -222,7 +222,7 @@ class ServerFolder:
 
     @property
     def state(self) -> Path:
-        """The folder of Flower's own files."""
+        """Returns the folder of Flower's own files."""
         return self.path / "state"
 
     @property
@@ -232,7 +232,7 @@ class ServerFolder:
 
     @property
     def logs(self) -> Path:
-        """The folder of the logs of every process."""
+        """Returns the folder of all processes' logs."""
         return self.path / "logs"
 
     @property
@@ -256,7 +256,7 @@ class ServerFolder:
         return self.runs / name
 
     def renew(self, now: datetime) -> tuple[str, ...]:
-        """Issues certificates anew that are due; the authority's key is opened only then.
+        """Renews certificates that are due; only then is the authority's key opened.
 
         Returns:
             Which: `endpoint`, or none.
@@ -277,7 +277,7 @@ class ServerFolder:
         return ("endpoint",)
 
     def can_serve(self, now: datetime) -> bool:
-        """Whether the endpoint's certificate holds now, due or not.
+        """Whether the endpoint's certificate is valid now, due for renewal or not.
 
         Raises:
             BadFileError: The authority's certificate cannot be read.
@@ -287,7 +287,7 @@ class ServerFolder:
 
 
 def _read_pair(path: Path) -> tuple[bytes, bytes]:
-    """Key and certificate; what is not there is empty.
+    """Reads key and certificate; a missing one is empty.
 
     Raises:
         BadFileError: One of them cannot be read.

@@ -1,4 +1,4 @@
-"""The one door that institutions reach: TLS, members only, and of Flower's interfaces the Fleet's.
+"""The only endpoint that institutions reach: TLS, members only, Flower's Fleet API only.
 
 Flower's SuperLink serves three interfaces at one place; its Control interface belongs to whoever
 reaches it. So it listens at a unix socket of this user's, and this process forwards to it what a
@@ -52,7 +52,7 @@ SEEN_EVERY = 1.0
 
 
 class Seen:
-    """When each site was last heard of, in a file for whoever asks.
+    """A file with the time at which each site was last heard of.
 
     Args:
         path: The file.
@@ -98,12 +98,12 @@ def places_within(files: int) -> Places:
 
 
 def files_needed() -> int:
-    """Open files when every place is taken."""
+    """Returns how many files are open when every place is taken."""
     return STRANGERS + MEMBERS + BACKLOG + MOST_LINKS + SPARE
 
 
 def tls_of(folder: ServerFolder) -> ssl.SSLContext:
-    """TLS behind the endpoint's certificate; keys are agreed on once a connection."""
+    """Makes the TLS settings of the endpoint; each connection agrees on keys once."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
@@ -113,7 +113,7 @@ def tls_of(folder: ServerFolder) -> ssl.SSLContext:
 
 
 def make_server(folder: ServerFolder) -> uvicorn.Server:
-    """The gate of a coordinator's folder, behind its endpoint's certificate."""
+    """Makes the gate of a coordinator's folder, with its endpoint's certificate."""
     places = places_within(raise_open_files(files_needed()))
     gatekeeper = Gatekeeper(places, Rates())
     gate = Gate(

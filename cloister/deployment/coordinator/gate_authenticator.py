@@ -1,4 +1,4 @@
-"""Whom the gate lets in: who shows a member's key in a request's headers, and signed by it."""
+"""Authentication at the gate: a request shows a member's key and is signed by it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_HEADERS, MOST_HEADER_BYTES = 64, 16_384
 
 
 class MemberAuthenticator:
-    """Who may pass, from the members' file as it is now.
+    """Decides who is a member, by the current members' file.
 
     Args:
         members: The file.

@@ -1,4 +1,4 @@
-"""What each member was asked through the gate, and what it announced; outlives the gate.
+"""Questions to each member and its announced replies, stored so that a restart keeps them.
 
 A page a member, in a file named by the fingerprint of its node's key. A question is written down
 before it leaves the gate, so whoever answers one is known to have been asked it, also by a gate
@@ -48,7 +48,7 @@ class PendingQuestion:
 
 @dataclass
 class MemberPage:
-    """What the gate remembers of one member.
+    """The stored questions and replies of one member.
 
     Attributes:
         node: Flower's id of its node; 0 until it is known.
@@ -61,7 +61,7 @@ class MemberPage:
     stored: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def ask(self, question_id: str, question: PendingQuestion, now: float) -> None:
-        """Notes a question; one that is over makes room, then one that was answered, then any."""
+        """Stores a question; to make room, expired ones go first, then answered ones, then any."""
         kept = {key: old for key, old in self.questions.items() if old.ends > now}
         while len(kept) >= MOST_QUESTIONS:
             del kept[next((key for key, old in kept.items() if old.reply), next(iter(kept)))]
@@ -73,7 +73,7 @@ class MemberPage:
     def answer(
         self, question_id: str, reply: str, announced: Mapping[str, tuple[str, ...]]
     ) -> PendingQuestion:
-        """Notes the reply to a question; the question as it was before."""
+        """Stores the reply to a question; returns the question as it was before."""
         before = self.questions[question_id]
         self.questions[question_id] = replace(before, reply=reply, announced=announced)
         return before
@@ -101,7 +101,7 @@ class MemberPage:
 
 
 class Book:
-    """What the gate remembers of all members.
+    """The stored questions and replies of all members.
 
     Args:
         folder: Where they lie; made where it is missing.
@@ -112,7 +112,7 @@ class Book:
         self._pages: dict[str, MemberPage] = {}
 
     def page(self, key: str) -> MemberPage:
-        """The page of a node's key.
+        """Returns the page of a node's key.
 
         Args:
             key: In PEM.
@@ -122,11 +122,11 @@ class Book:
         return self._pages[key]
 
     def is_anothers(self, node: int, key: str) -> bool:
-        """Whether a node id is known to be of another key."""
+        """Whether a node id is known to belong to another key."""
         return any(page.node == node for other, page in self._pages.items() if other != key)
 
     def keep(self, key: str) -> None:
-        """Writes a page; where that fails, as on a full disk, it is kept in memory alone."""
+        """Writes a page; where that fails, as on a full disk, it stays in memory only."""
         page = self._pages[key]
         rows = {
             question_id: asdict(question) | {"objects": sorted(question.objects)}

@@ -1,4 +1,4 @@
-"""What a member may say through the gate: each of Flower's calls, parsed and judged.
+"""The rules on members' calls: each of Flower's calls is parsed, then allowed or refused.
 
 A SuperLink believes a node what its messages say: who sent them, to whom, about which run. So the
 gate reads them first. A member speaks as its own node, to the coordinator alone; it answers what it
@@ -92,14 +92,14 @@ class Caller:
 
 
 def largest_body(call: str, caller: Caller) -> int:
-    """Bytes of the largest request, known before any of it is read."""
+    """Returns the most bytes that a request may have, before any of it is read."""
     if call == "push-object":
         return caller.largest_reply + AROUND_OBJECT
     return ANNOUNCEMENT if call == "push-messages" else SMALL_BODY
 
 
 def parse(call: str, body: bytes) -> Message | None:
-    """A call's request; None where the bytes are none."""
+    """Parses a call's request; None where the bytes are not one."""
     request = REQUESTS[call]()
     try:
         request.ParseFromString(body)

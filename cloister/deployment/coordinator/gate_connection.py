@@ -55,7 +55,7 @@ class Conversation(H11Protocol):
         await self._answer({**scope, "connection": self}, receive, send)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """TLS is up: a request's head is to come."""
+        """Called when TLS is established; a request's head must follow."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(UNSENT)
         self._await_head()
@@ -194,7 +194,7 @@ class Handshake(SSLProtocol):
 
 
 def protocol_of(gatekeeper: Gatekeeper, context: ssl.SSLContext) -> Callable[..., Handshake]:
-    """What uvicorn makes for each connection that it accepts.
+    """Returns the factory by which uvicorn makes a protocol for each accepted connection.
 
     Args:
         gatekeeper: Gives places.

@@ -1,4 +1,4 @@
-"""The gate as an application: who asks and what for, and the SuperLink's answer.
+"""The gate's ASGI application: it checks each request and forwards it to the SuperLink.
 
     headers -> member -> signature -> call -> place and turn -> size -> body -> judged -> SuperLink
 
@@ -147,7 +147,7 @@ class Gate:
         return Visitor(site, base64.b64decode(headers[KEY_HEADER]).decode(), headers)
 
     async def _answer(self, visitor: Visitor, request: Request, connection: Connection) -> Response:
-        """What a member's request comes to."""
+        """Answers a member's request."""
         site, call = visitor.site, str(request.path_params["call"])
         caller = Caller(
             key=visitor.key,
@@ -322,18 +322,18 @@ def _declared(request: Request) -> int:
 
 
 def _told(site: str) -> dict[str, str]:
-    """Headers of every answer to a member."""
+    """Returns the headers of every answer to a member."""
     return {**VERSION, "cloister-member": quote(site, safe=" ")}
 
 
 def _refusal(code: int, why: str, site: str | None = None) -> Response:
-    """Says why, and ends the connection: whoever is refused keeps no place."""
+    """Sends the reason and ends the connection, so that its place is free."""
     headers = {**(VERSION if site is None else _told(site)), "connection": "close"}
     return Response(json.dumps({"detail": why}), code, headers, media_type="application/json")
 
 
 def make_gate(gate: Gate, superlink: Path) -> Starlette:
-    """The gate as an ASGI application.
+    """Makes the gate's ASGI application.
 
     Args:
         gate: Its endpoint.

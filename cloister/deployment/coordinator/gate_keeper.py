@@ -1,4 +1,4 @@
-"""Who is heard at the gate, and when: places for connections, and turns for their handshakes."""
+"""Places for connections at the gate, and the order of their TLS handshakes."""
 
 from __future__ import annotations
 

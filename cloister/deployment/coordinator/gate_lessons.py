@@ -1,4 +1,4 @@
-"""What the gate learns from a member's call and the SuperLink's answer to it, and writes down."""
+"""State that the gate stores from a member's call and the SuperLink's answer to it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Lesson:
             said.ClearField("object_content")  # its bytes travel as they came
 
     def undo(self) -> None:
-        """Takes back a reply that the SuperLink did not take."""
+        """Removes a reply that the SuperLink did not accept."""
         said, page = self.said, self.caller.page
         if self._before is not None and isinstance(said, PushMessagesRequest):
             told = said.messages_list[0].metadata
@@ -64,7 +64,7 @@ class Lesson:
                 self.book.keep(self.caller.key)
 
     def after(self, succeeded: bool, content: bytes | None) -> bool:
-        """Learns from the answer.
+        """Stores what the SuperLink's answer tells.
 
         Args:
             succeeded: Whether the SuperLink took the call.

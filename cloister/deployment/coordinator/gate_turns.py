@@ -1,4 +1,4 @@
-"""How much one member may have the gate do at a time: requests, and large bodies in memory."""
+"""Limits on one member's requests at a time, and on large bodies in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens in a deployed run, as it happens: events for whoever watches, and how it stands.
+"""The events and the status of a deployed run, written as they happen.
 
 events.jsonl   one line an event: `time`, `what`, and `round`, `site` or `text` where they apply
 run.json       how the run stands (`Run`)
@@ -93,7 +93,7 @@ def write_run(folder: Path, run: Run) -> None:
 
 @contextmanager
 def holding(folder: Path) -> Iterator[None]:
-    """Holds a run's folder: nobody else changes how the run stands meanwhile."""
+    """Locks a run's folder, so that nobody else changes its status meanwhile."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -103,7 +103,7 @@ def holding(folder: Path) -> Iterator[None]:
 
 
 def change_run(folder: Path, **changes: Any) -> Run:
-    """Notes what changed in how a run stands.
+    """Changes a run's status.
 
     That somebody wants it stopped is not forgotten: a run that is stopping does not run again, and
     what interrupts it stops it.
@@ -121,7 +121,7 @@ def change_run(folder: Path, **changes: Any) -> Run:
 
 
 def ask_to_stop(folder: Path) -> Run:
-    """Notes that a run is to stop, and returns how it stood before; one that has ended stays so."""
+    """Asks a run to stop and returns its former status; one that has ended stays as it is."""
     with holding(folder):
         run = read_run(folder)
         if run.standing not in ENDED:

@@ -1,4 +1,4 @@
-"""Who on the coordinator's machine reaches the SuperLink: the user of its service, and root.
+"""Access to the SuperLink on the coordinator's machine: the service's user and root only.
 
 The SuperLink listens at a unix socket in `state/`, which its owner alone enters, and at no port.
 What is looked at here is the machine as it is: owner and modes, ports, and another user's attempt.
@@ -38,7 +38,7 @@ REFUSED, ENTERED = 10, 11
 
 
 def protection(folder: ServerFolder) -> str:
-    """What keeps other users from the SuperLink, in words."""
+    """Describes what keeps other users from the SuperLink."""
     owner = _name(folder.path.stat().st_uid)
     return (
         f"the SuperLink listens at no port; its socket is {owner}'s alone "
@@ -47,7 +47,7 @@ def protection(folder: ServerFolder) -> str:
 
 
 def openings(folder: ServerFolder) -> list[str]:
-    """What would let another user in, by owners and modes; empty where nothing does.
+    """Lists owners and modes that would let another user in; empty where there are none.
 
     Raises:
         OSError: The folder cannot be looked at.

@@ -1,4 +1,4 @@
-"""Who may take part: each site's way from invited to approved to revoked, as one frozen value."""
+"""The members of a federation: each site is invited, then approved, perhaps revoked."""
 
 from __future__ import annotations
 

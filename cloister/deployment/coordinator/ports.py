@@ -24,11 +24,11 @@ class Journal(RunObserver):
     """
 
     def note(self, text: str) -> None:
-        """Notes what is out of the ordinary."""
+        """Writes an unusual event."""
         note(self.run.path, "note", text=text)
 
     def warning(self, text: str) -> None:
-        """Notes what is seldom meant."""
+        """Writes a warning."""
         note(self.run.path, "note", text=f"warning: {text}")
 
     def untrained(self, scores: SetScores) -> None:

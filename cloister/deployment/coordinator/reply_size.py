@@ -1,4 +1,4 @@
-"""How large a study's replies can be: the executor writes it down, the gate holds members to it."""
+"""The size limit of a study's replies: the executor computes it, the gate enforces it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Largest:
         self._sizes: dict[int, int] = {}
 
     def __call__(self, run: int) -> int:
-        """Bytes; `WITHOUT_STUDY` for a run that nobody wrote down."""
+        """Returns the limit in bytes; `WITHOUT_STUDY` for a run without one."""
         try:
             state = self._path.stat()
             stamp = (state.st_mtime_ns, state.st_ino, state.st_size)

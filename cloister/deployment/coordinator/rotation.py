@@ -1,4 +1,4 @@
-"""A coordinator's authority is followed by another one, without a site that is locked out.
+"""Replacement of a coordinator's certificate authority without locking out a site.
 
 announced   ca-next.* is made; succession.json names it, signed by the authority in force. Sites
             take the paper and trust both.
@@ -58,7 +58,7 @@ def rotation_of(folder: ServerFolder) -> Rotation | None:
 def announce(
     folder: ServerFolder, now: datetime, passphrase: bytes | None, overlap: timedelta = OVERLAP
 ) -> Succession:
-    """Makes the next authority and the paper that names it; announced before, the same again.
+    """Makes the next authority and the document that names it; a second call returns the same.
 
     Args:
         folder: The coordinator's.
@@ -126,7 +126,7 @@ def switch(folder: ServerFolder, running: bool) -> Succession:
 
 
 def _keep(folder: ServerFolder, paper: Path) -> None:
-    """Puts the last rotation's paper aside, under the next number."""
+    """Archives the last rotation's document, under the next number."""
     count = len(list(folder.path.glob("succession-*.json")))
     try:
         paper.replace(folder.path / f"succession-{count + 1}.json")

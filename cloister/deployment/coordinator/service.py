@@ -31,6 +31,7 @@ from cloister.deployment.flower.commands import superlink
 from cloister.deployment.flower.control import Control
 from cloister.deployment.flower.environment import quiet_environment
 from cloister.deployment.flower.sockets import make_private
+from cloister.deployment.loading import command_of
 from cloister.deployment.processes import Program, Supervisor
 from cloister.errors import CloisterError, NetworkError, UsageError
 from cloister.files import write_whole
@@ -210,7 +211,7 @@ def submit(folder: ServerFolder, run: Run) -> Run:
 
 
 def programs_of(folder: ServerFolder) -> list[Program]:
-    """What a coordinator runs."""
+    """Returns the programs that a coordinator runs."""
     environment = quiet_environment(folder.state / "flwr")
     link = superlink(
         socket=folder.superlink,
@@ -218,8 +219,8 @@ def programs_of(folder: ServerFolder) -> list[Program]:
         database=folder.state / "superlink.db",
     )
     ours = {
-        name: [sys.executable, "-m", f"cloister.deployment.coordinator.{name}", str(folder.path)]
-        for name in ("gate", "executor")
+        "gate": [sys.executable, "-m", "cloister.deployment.coordinator.gate", str(folder.path)],
+        "executor": command_of("cloister.deployment.coordinator.executor", folder.path),
     }
     return [
         Program(
@@ -230,7 +231,7 @@ def programs_of(folder: ServerFolder) -> list[Program]:
 
 
 def refuse_taken(host: str, port: int) -> None:
-    """Refuses a port at which somebody listens.
+    """Refuses a port that another process listens at.
 
     Raises:
         NetworkError: It is taken, or not this machine's.

@@ -1,4 +1,4 @@
-"""What a coordinator wants to see at a glance: its service, its members and its runs."""
+"""The status of a coordinator: its service, its members and its runs."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def status_of(folder: ServerFolder, now: datetime) -> dict[str, Any]:
 
 
 def _authority(folder: ServerFolder) -> dict[str, Any]:
-    """How its key lies here, and which authority follows it."""
+    """Returns whether the authority's key is encrypted here, and which authority follows it."""
     following = rotation_of(folder)
     waits = following is not None and not following.switched
     return {

@@ -1,1 +1,1 @@
-"""How an institution and a coordinator come to trust each other's keys."""
+"""The exchange by which an institution and a coordinator come to trust each other's keys."""

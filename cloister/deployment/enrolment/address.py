@@ -1,4 +1,4 @@
-"""Network addresses as people write them."""
+"""Parsing of network addresses."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def load_certificate(folder: Path) -> x509.Certificate:
 def issue_endpoint(
     authority: Authority, hosts: Sequence[str], now: datetime, life: timedelta = ENDPOINT_LIFE
 ) -> tuple[bytes, bytes]:
-    """A new key and a certificate for the coordinator's endpoint.
+    """Makes a new key and certificate for the coordinator's endpoint.
 
     Args:
         authority: Who signs.
@@ -202,7 +202,7 @@ def issue_endpoint(
 def is_due(
     pair: tuple[bytes, bytes], issuer: x509.Certificate, hosts: Sequence[str], now: datetime
 ) -> bool:
-    """Whether an endpoint's key and certificate are to be made anew.
+    """Whether an endpoint's key and certificate must be renewed.
 
     They are past half their life, or do not serve. Only the authority's certificate is needed to
     tell; its key may be encrypted, or elsewhere.
@@ -217,7 +217,7 @@ def is_due(
 def serves(
     pair: tuple[bytes, bytes], issuer: x509.Certificate, hosts: Sequence[str], now: datetime
 ) -> bool:
-    """Whether sites take an endpoint's key and certificate now.
+    """Whether sites accept an endpoint's key and certificate now.
 
     They do not if these are over, of other hosts or another authority, damaged, or do not belong
     together, as after a crash between writing one and the other.
@@ -238,7 +238,7 @@ def serves(
 
 
 def days_left(pem: bytes, now: datetime) -> int:
-    """Whole days until a certificate is over."""
+    """Returns the whole days until a certificate expires."""
     return (over_at(pem) - now).days
 
 
@@ -248,7 +248,7 @@ def over_at(pem: bytes) -> datetime:
 
 
 def read_certificates(pem: bytes) -> list[x509.Certificate]:
-    """The certificates of a text that another party wrote; one at least.
+    """Reads the certificates, at least one, of a text that another party wrote.
 
     Raises:
         ValueError: One cannot be read, or is of a kind that `cryptography` only still takes (a
@@ -282,7 +282,7 @@ def fingerprint(pem: bytes) -> str:
 
 
 def grouped(digest: str) -> str:
-    """A SHA-256 in hex, in eight groups."""
+    """Formats a SHA-256 in hex as eight groups."""
     return "-".join(digest[at : at + 8] for at in range(0, len(digest), 8))
 
 

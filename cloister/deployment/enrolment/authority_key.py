@@ -1,4 +1,4 @@
-"""How the authority's private key lies in the coordinator's folder, and how that is changed."""
+"""The authority's private key in the coordinator's folder: encrypted, in the clear, or absent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cloister.files import write_whole
 
 
 class KeyState(StrEnum):
-    """How an authority's key lies in its folder."""
+    """Whether an authority's key is in its folder, and encrypted."""
 
     PLAIN = "in the clear"
     SEALED = "encrypted"
@@ -20,7 +20,7 @@ class KeyState(StrEnum):
 
 
 def key_state(folder: Path) -> KeyState:
-    """How the key lies there; it is not opened."""
+    """Returns the state of the key without opening it."""
     try:
         pem = (folder / "ca.key").read_bytes()
     except OSError:
@@ -29,7 +29,7 @@ def key_state(folder: Path) -> KeyState:
 
 
 def rewrite_key(folder: Path, authority: Authority, passphrase: bytes | None) -> None:
-    """Writes an authority's key anew: encrypted under a passphrase, or in the clear (None).
+    """Rewrites an authority's key: encrypted under a passphrase, or in the clear (None).
 
     A key that is a link, to a stick say, is written where the link leads.
 

@@ -26,7 +26,7 @@ LARGEST = 1024
 
 
 def create_coordinator_key(path: Path) -> Ed25519PrivateKey:
-    """Makes a key and writes it, mode 0600; one that is there is written over (renewal).
+    """Makes a key and writes it, mode 0600; an existing one is overwritten (renewal).
 
     Raises:
         BadFileError: It cannot be written.
@@ -66,7 +66,7 @@ def is_public_key(text: str) -> bool:
 
 
 def public_key_of(key: Ed25519PrivateKey) -> str:
-    """The public half as it stands in a welcome: 64 hex digits."""
+    """Returns the public key as a welcome has it: 64 hex digits."""
     return public_hex(key)
 
 

@@ -1,4 +1,4 @@
-"""The three papers by which a site joins: invite, request, welcome. None of them is secret.
+"""The three documents by which a site joins: invite, request, welcome. None is secret.
 
     coordinator  -- invite  -->  site          who invites, where it is reached, its authority
     coordinator  <-- request --  site          the site's two public keys, signed by both
@@ -159,7 +159,7 @@ def write_welcome(path: Path, welcome: Approval, authority: Authority) -> None:
 
 
 def content_of(path: Path) -> bytes:
-    """What a file holds, as far as a paper can be long.
+    """Reads a file, up to the most bytes that an enrolment document can have.
 
     Raises:
         BadFileError: It cannot be read, or is longer than any paper.
@@ -262,7 +262,7 @@ def _write(path: Path, kind: str, said: Mapping[str, Any], signatures: Mapping[s
 
 
 def _statement(kind: str, said: Mapping[str, Any], version: int | None = None) -> bytes:
-    """What is signed: no signature on one paper holds for another, or for a ledger's entry."""
+    """Returns the signed bytes, which no other document and no ledger entry can share."""
     return f"cloister {kind} {version or VERSIONS[kind]}\n".encode() + canonical(said)
 
 

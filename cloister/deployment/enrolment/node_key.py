@@ -24,7 +24,7 @@ from cloister.files import write_whole
 
 
 def create_node_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """Makes a key and writes it, mode 0600; one that is there is written over (rotation).
+    """Makes a key and writes it, mode 0600; an existing one is overwritten (rotation).
 
     Raises:
         BadFileError: It cannot be written.

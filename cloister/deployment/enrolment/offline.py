@@ -53,7 +53,7 @@ def collect(
     lock: str,
     extra: Sequence[str] = (),
 ) -> int:
-    """Collects it, each package held to its hash in the lock; returns the number of packages.
+    """Collects packages and base, checked against the lock's hashes; returns how many packages.
 
     Args:
         out: A new folder.

@@ -1,4 +1,4 @@
-"""The paper by which an authority names the one that follows it, signed by itself.
+"""The document by which an authority names its successor, signed by the authority.
 
 A site that trusts an authority takes its successor beside it, once it compared the successor's
 fingerprint over another channel; the former one it trusts no longer than the paper says.
@@ -56,7 +56,7 @@ class Succession:
         return fingerprint(self.authority.encode())
 
     def is_over(self, now: datetime) -> bool:
-        """Whether the former authority is trusted no more."""
+        """Whether the former authority is no longer trusted."""
         return now >= datetime.fromisoformat(self.former_until)
 
 
@@ -101,7 +101,7 @@ def read_succession(path: Path, trusted: bytes, content: bytes | None = None) ->
 
 
 def _statement(said: dict[str, Any]) -> bytes:
-    """What is signed: no signature on another paper holds for this one."""
+    """Returns the signed bytes, which no other document can share."""
     return f"cloister {KIND} {VERSION}\n".encode() + canonical(said)
 
 

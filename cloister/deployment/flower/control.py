@@ -99,7 +99,7 @@ class Control:
         self._call(lambda: self._client.RegisterNode(RegisterNodeRequest(public_key=key.encode())))
 
     def unregister(self, node: int) -> None:
-        """Lets a node connect no more.
+        """Forbids a node to connect.
 
         Raises:
             NetworkError: The SuperLink does not answer, or refuses.

@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from flwr.app import Context, Message
 
 from cloister.client.admission import Admitted
@@ -52,6 +53,7 @@ from cloister.models.device import device_words
 from cloister.protocol.exchange import RoundRequest, Step
 from cloister.protocol.signed_questions import TrustedCoordinator
 from cloister.recipe import parse_document
+from cloister.training.free_memory import free_at_start
 
 log = logging.getLogger(__name__)
 
@@ -151,6 +153,7 @@ class Agent:
         self._folder = AgentFolder.of(file)
         self._limit = file.site.max_round_seconds
         begun = self.moments.clock()
+        free_at_start(torch.device("cpu"))  # without the records, on which no choice may depend
         records = RecordSource(file)
         self.moments.hold(begun, _reading_period(file))
         self._sites = OwnSites(self.path, records, self.moments)

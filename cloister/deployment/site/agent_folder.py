@@ -1,4 +1,4 @@
-"""What a site's running service leaves for its operator, in `NAME.agent/` beside `site.toml`.
+"""The running service's files for its operator, in `NAME.agent/` beside `site.toml`.
 
 executor.secret   what the agent shows to the site's SuperNode
 service.json      the service: its pid, its children
@@ -36,7 +36,7 @@ MOST_NOTED = 2_000
 
 @dataclass(frozen=True)
 class AgentFolder:
-    """The folder.
+    """The folder of a site's running service.
 
     Attributes:
         path: Absolute.
@@ -46,42 +46,42 @@ class AgentFolder:
 
     @classmethod
     def of(cls, file: SiteFile) -> AgentFolder:
-        """The folder that belongs to a `site.toml`."""
+        """Returns the folder that belongs to a `site.toml`."""
         return cls(file.path.parent / f"{file.site.name}.agent")
 
     @property
     def secret(self) -> Path:
-        """Shared by SuperNode and agent."""
+        """Returns the file of the secret that SuperNode and agent share."""
         return self.path / "executor.secret"
 
     @property
     def service(self) -> Path:
-        """The running service."""
+        """Returns the file that names the running service."""
         return self.path / "service.json"
 
     @property
     def logs(self) -> Path:
-        """Of both processes."""
+        """Returns the folder of both processes' logs."""
         return self.path / "logs"
 
     @property
     def socket(self) -> Path:
-        """Where the SuperNode's Runtime API listens; the folder is the agent's alone."""
+        """Returns the SuperNode's Runtime API socket, in a folder that only the agent reaches."""
         return self.path / "runtime" / "supernode.sock"
 
     @property
     def own(self) -> Path:
-        """What the agent writes."""
+        """Returns the folder of the files that the agent writes."""
         return self.path / "own"
 
     @property
     def proofs(self) -> Path:
-        """What was proven before (`client.proving`)."""
+        """Returns the file of stored proofs (`client.proving`)."""
         return self.own / "proofs.json"
 
     @property
     def adapters(self) -> Path:
-        """The final adapters that were delivered, one a study (`client.delivered`)."""
+        """Returns the folder of delivered adapters, one for each study (`client.delivered`)."""
         return self.own / "adapters"
 
     def delivered(self) -> list[dict[str, Any]]:
@@ -103,7 +103,7 @@ class AgentFolder:
         write_whole(self.own / "agent.json", json.dumps(stamped).encode(), mode=0o600)
 
     def activity(self) -> dict[str, Any]:
-        """What the agent did last; empty before it did anything."""
+        """Returns what the agent did last; empty before it did anything."""
         try:
             found: dict[str, Any] = json.loads((self.own / "agent.json").read_text("utf-8"))
         except (OSError, ValueError):
@@ -111,17 +111,17 @@ class AgentFolder:
         return found
 
     def note_connection(self, trouble: str) -> None:
-        """Notes what stands between the site and its coordinator."""
+        """Writes what keeps the site from its coordinator."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         told = {"time": now, "trouble": cut(trouble, MOST_NOTED)}
         write_whole(self.path / "connection.json", json.dumps(told).encode(), mode=0o600)
 
     def forget_connection(self) -> None:
-        """Drops what was noted by a service that has ended."""
+        """Removes what a service that has ended wrote about its connection."""
         (self.path / "connection.json").unlink(missing_ok=True)
 
     def connection(self) -> dict[str, Any]:
-        """What stood between them last; empty where nothing did."""
+        """Returns what last kept the site from its coordinator; empty where nothing did."""
         try:
             found: dict[str, Any] = json.loads((self.path / "connection.json").read_text("utf-8"))
         except (OSError, ValueError):
@@ -129,15 +129,15 @@ class AgentFolder:
         return found
 
     def note_refusal(self, error: Exception, study: str, number: int) -> None:
-        """Notes why a round came to nothing."""
+        """Writes why a round failed."""
         self._refusals.note(error, study, number)
 
     def refusals(self) -> list[dict[str, Any]]:
-        """Why rounds came to nothing, oldest first."""
+        """Returns why rounds failed, oldest first."""
         return self._refusals.rows()
 
     def refusals_dropped(self) -> Dropped | None:
-        """Of how many it is not kept; None: of none."""
+        """Returns how many refusals were not kept; None: all were kept."""
         return self._refusals.dropped()
 
     @property
@@ -169,7 +169,7 @@ class AgentFolder:
         (self.own / "reload").touch(mode=0o600)
 
     def take_reload(self) -> bool:
-        """Whether the agent was asked to read the records again; it is then asked no more."""
+        """Returns whether the agent was asked to read the records again, and clears the request."""
         try:
             (self.own / "reload").unlink()
         except OSError:
@@ -177,7 +177,7 @@ class AgentFolder:
         return True
 
     def running(self) -> dict[str, Any] | None:
-        """The running service; None where none runs."""
+        """Returns the running service; None where none runs."""
         try:
             document: dict[str, Any] = json.loads(self.service.read_text("utf-8"))
             pid = int(document["pid"])

@@ -26,7 +26,7 @@ from cloister.names import counted
 
 
 class ApprovalState(StrEnum):
-    """How a study stands at a site."""
+    """Whether a study is approved at a site."""
 
     APPROVED = "approved"
     WAITING = "waiting"
@@ -35,7 +35,7 @@ class ApprovalState(StrEnum):
 
 @dataclass(frozen=True)
 class ApprovalVerdict:
-    """How a study stands, and why.
+    """Whether a study is approved, and why.
 
     Attributes:
         state: How.
@@ -87,7 +87,7 @@ def judge(terms: StudyTerms, decisions: Sequence[Decision], now: datetime) -> Ap
 
 
 def _ended(approvals: Sequence[Decision]) -> str:
-    """What is to be said where somebody approved it before, and that does not count."""
+    """Says why an earlier approval no longer counts."""
     if not approvals:
         return ""
     return "; an approval from before does not count: site.toml says other terms now, or it ended"
@@ -96,7 +96,7 @@ def _ended(approvals: Sequence[Decision]) -> str:
 def _counting(
     config: ApprovalsConfig, terms: str, approvals: Sequence[Decision], now: datetime
 ) -> dict[int, Decision]:
-    """The approvals that count, by account."""
+    """Returns the approvals that count, by account."""
     return {
         one.uid: one
         for one in approvals

@@ -60,7 +60,7 @@ class Sound:
 
     @property
     def time(self) -> str:
-        """Of its last entry."""
+        """Returns the time of its last entry."""
         return str(self.entries[-1].fields["time"])
 
 
@@ -88,7 +88,7 @@ def sound_ledger(path: Path, key: Path) -> Sound:
 
 @dataclass(frozen=True, kw_only=True)
 class BackedUp:
-    """What a backup holds.
+    """The contents of a backup.
 
     Attributes:
         path: The file.

@@ -19,7 +19,7 @@ class CheckLevel(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """One check's.
+    """The outcome of one check.
 
     Attributes:
         name: Of the check.
@@ -35,7 +35,7 @@ class Outcome:
 
 
 def run_check(name: str, check: Callable[[], Outcome]) -> Outcome:
-    """Makes a check; what it raises is its verdict."""
+    """Runs a check; an error that it raises becomes its verdict."""
     try:
         return check()
     except CloisterError as error:

@@ -53,7 +53,7 @@ class Attempt:
 
 
 def reach(membership: SiteMembership) -> Iterator[Attempt]:
-    """Takes the steps in turn; ends after one that blocks.
+    """Tries the steps in turn, and ends after the first that blocks.
 
     Args:
         membership: The site's.
@@ -93,7 +93,7 @@ def reach(membership: SiteMembership) -> Iterator[Attempt]:
 
 
 def unreached(membership: SiteMembership, patience: float = GLANCE) -> Attempt | None:
-    """What keeps the site from connecting to its coordinator's address at all; None: nothing.
+    """Describes what prevents any connection to the coordinator's address; None: nothing.
 
     It looks up the name and opens the port, no more: a question that may be asked every minute, and
     costs the coordinator no TLS handshake. Behind a proxy it looks at nothing.
@@ -133,7 +133,7 @@ def _no_port(host: str, port: int, error: OSError) -> Attempt:
 
 
 def _connection(host: str, port: int, context: ssl.SSLContext) -> Iterator[Attempt]:
-    """Name, port and TLS, without a proxy."""
+    """Checks name, port and TLS, without a proxy."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
@@ -170,7 +170,7 @@ def _connection(host: str, port: int, context: ssl.SSLContext) -> Iterator[Attem
 
 
 def _said(answer: httpx.Response) -> Iterator[Attempt]:
-    """What the gate's answer tells of clock, version and membership."""
+    """Reads the gate's answer: clock, version and membership."""
     stamp = answer.headers.get("date")
     if stamp:
         skew = abs((datetime.now(UTC) - parsedate_to_datetime(stamp)).total_seconds())

@@ -1,4 +1,4 @@
-"""Who approved or rejected which study: files that are only ever added to, one for each person.
+"""Approvals and rejections of studies: append-only files, one for each person.
 
 `NAME.approvals/` beside `site.toml`:
 
@@ -86,7 +86,7 @@ class Decision:
 
     @property
     def who(self) -> str:
-        """The person, for whoever reads it."""
+        """Returns the person's name for display."""
         return f"{self.login} ({self.name})" if self.name else self.login
 
 
@@ -106,7 +106,7 @@ class Decisions:
         return cls(file.path.parent / f"{file.site.name}.approvals")
 
     def read(self) -> tuple[Decision, ...]:
-        """Every decision, in the order in which they were made.
+        """Reads every decision, in the order in which they were made.
 
         Raises:
             RefusedError: Anything in the folder is not as this module writes it: a rejection might
@@ -226,7 +226,7 @@ def login_of(uid: int) -> str:
 
 @contextmanager
 def _holding(folder: Path) -> Iterator[None]:
-    """Nobody else adds meanwhile."""
+    """Locks the file, so that nobody else appends meanwhile."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -236,7 +236,7 @@ def _holding(folder: Path) -> Iterator[None]:
 
 
 def _decisions(path: Path, uid: int) -> Sequence[Decision]:
-    """What one account decided.
+    """Reads one account's decisions.
 
     Raises:
         RefusedError: It is not that account's own file, or not as it was written.

@@ -24,7 +24,7 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class DataFinding:
-    """One thing about the records that is seldom meant.
+    """An unusual property of the records.
 
     Attributes:
         note: What was found.
@@ -36,7 +36,7 @@ class DataFinding:
 
 
 def describe(file: SiteFile, found: SiteRecords) -> tuple[str, tuple[DataFinding, ...]]:
-    """What units the records are of, and what about them is seldom meant.
+    """Describes the records' privacy units, and unusual properties of them.
 
     Args:
         file: The site's.

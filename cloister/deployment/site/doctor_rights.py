@@ -1,4 +1,4 @@
-"""What others than its owner may do with what a site has on this machine."""
+"""Access rights of other users to a site's files."""
 
 from __future__ import annotations
 

@@ -60,22 +60,22 @@ class SiteMembership:
 
     @property
     def node_key(self) -> Path:
-        """Of the site's SuperNode."""
+        """Returns the file of the SuperNode's key."""
         return self.path / "node.key"
 
     @property
     def request(self) -> Path:
-        """What the site asked."""
+        """Returns the file of the site's request."""
         return self.path / "request.json"
 
     @property
     def coordinator(self) -> Path:
-        """The public key that signs the coordinator's questions."""
+        """Returns the file of the coordinator's public key, which verifies its questions."""
         return self.path / "coordinator.pub"
 
     @property
     def invite(self) -> Invite:
-        """The invite that the site took.
+        """Returns the file of the invite that the site took.
 
         Raises:
             BadFileError: The site took none.

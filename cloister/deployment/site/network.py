@@ -1,4 +1,4 @@
-"""What network a site's processes have: the SuperNode one connection, the agent none."""
+"""Network access of a site's processes: the SuperNode has one connection, the agent none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def needs_hub(file: SiteFile) -> bool:
 
 
 def in_words(file: SiteFile) -> str:
-    """What the agent will have, for whoever starts it."""
+    """Describes the network access that the agent will have."""
     if needs_hub(file):
         return (
             f"the agent keeps its network, as site.model = {file.site.model!r} may be fetched from "
@@ -26,7 +26,7 @@ def in_words(file: SiteFile) -> str:
 
 
 def leave(file: SiteFile) -> str:
-    """Takes the network from this process where its base is here; says what came of it."""
+    """Removes this process's network access where its base is local; describes the result."""
     if needs_hub(file):
         return in_words(file)
     if leave_the_network():

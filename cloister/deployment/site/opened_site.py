@@ -49,7 +49,7 @@ def _covered(terms: StudyTerms, ledger: Ledger) -> None:
 
 
 def own_base(file: SiteFile, recipe: Recipe) -> Path:
-    """Where the base of an accepted study lies.
+    """Returns the place of an accepted study's base.
 
     `site.toml` says where; without it the study's name is looked up among what is here already,
     and nothing is fetched because a coordinator names it.
@@ -128,7 +128,7 @@ def asked_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
 
 
 def accepted_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
-    """What the site would run of a study.
+    """Returns the plan that the site would run for a study.
 
     Raises:
         RefusedError: Its policy does not accept the study; every reason, one line each.

@@ -13,7 +13,7 @@ from cloister.protocol.exchange import WORDS, Status
 
 
 def approvals_in_words(approvals: ApprovalsConfig) -> list[str]:
-    """Who must say yes to a study, and which need no asking: one sentence each."""
+    """Describes who must approve a study, and which are approved in advance: a sentence each."""
     people = "1 person" if approvals.needed == 1 else f"{approvals.needed} people"
     whose = f" (of {', '.join(approvals.operators)})" if approvals.operators else ""
     accounts = "" if approvals.needed == 1 else ", each from an account of their own"
@@ -32,7 +32,7 @@ def approvals_in_words(approvals: ApprovalsConfig) -> list[str]:
 
 
 def in_words(policy: SitePolicy) -> list[str]:
-    """One sentence for each limit."""
+    """Returns a sentence for each limit of a policy."""
     budget, privacy, accept = policy.budget, policy.privacy, policy.accept
     unit = privacy.unit.value
     life = (

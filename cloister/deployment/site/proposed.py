@@ -49,7 +49,7 @@ class AskedStudies:
         return cls(Decisions.of(file).path / "asked")
 
     def note(self, study: str, document: str) -> None:
-        """Keeps a study's document and that it asked now.
+        """Stores a study's document and the time at which it asked.
 
         Args:
             study: Its digest.
@@ -80,7 +80,7 @@ class AskedStudies:
         return shared
 
     def _make_room(self) -> None:
-        """Takes away what asked longest ago, and what a crash left of a writing."""
+        """Removes the oldest studies, and unfinished files of a crash."""
         kept = []
         for entry in os.scandir(self.path):
             if _FILE.fullmatch(entry.name):

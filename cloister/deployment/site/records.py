@@ -66,7 +66,7 @@ class SiteRecords:
 
     @property
     def reasons(self) -> Mapping[str, int]:
-        """How many rows do not fit, by reason."""
+        """Counts the rows that do not fit, by reason."""
         return Counter(misfit.reason for misfit in self.misfits)
 
     def __str__(self) -> str:
@@ -76,7 +76,7 @@ class SiteRecords:
 
 
 def left_out(count: int) -> str:
-    """That so many rows are in no unit."""
+    """Describes how many rows are in no privacy unit."""
     return f"{counted(count, 'row')} {'is' if count == 1 else 'are'} left out"
 
 
@@ -209,7 +209,7 @@ class RecordSource:
         self.readings = 1
 
     def document(self) -> dict[str, Any]:
-        """Which records are served, for `cloister site status` at home."""
+        """Describes which records are served, for `cloister site status`."""
         return {
             "stamp": self.current.stamp.document(),
             "records": len(self.current.records),
@@ -217,7 +217,7 @@ class RecordSource:
         }
 
     def changed(self) -> bool:
-        """Whether the file is another than the one that is served, or is gone."""
+        """Whether the file has changed since it was read, or is gone."""
         return not self.current.stamp.is_current(self._file.data)
 
     def reload(self, file: SiteFile | None = None) -> SiteRecords:

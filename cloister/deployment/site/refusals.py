@@ -1,4 +1,4 @@
-"""Why rounds came to nothing, for the site's operator: bounded, whatever is asked and how often.
+"""Reasons for failed rounds, for the site's operator, in a file of bounded size.
 
 `refusals.jsonl` has a line for each, oldest first. The first ones stay, as they tell how trouble
 began; of those that follow the latest are kept, and one line between them counts what was dropped.
@@ -92,12 +92,12 @@ class Refusals:
         write_whole(self.path, text.encode(), mode=FILE)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Those that are kept, oldest first: time, study, round, kind of error, and why."""
+        """Returns the kept refusals, oldest first: time, study, round, kind of error and reason."""
         before, _, after = self._parts()
         return [*before, *after]
 
     def dropped(self) -> Dropped | None:
-        """Those that are not; None where all are kept."""
+        """Returns how many refusals were not kept; None where all were."""
         return self._parts()[1]
 
     def _parts(self) -> tuple[list[dict[str, Any]], Dropped | None, list[dict[str, Any]]]:
@@ -144,7 +144,7 @@ class Refusals:
 
 
 def cut(text: str, most: int) -> str:
-    """A text of bounded length, which says how much of it is missing."""
+    """Shortens a text, and says how much of it is missing."""
     more = len(text) - most
     return text if more <= 0 else f"{text[:most]} … and {more:,} more characters"
 

@@ -1,4 +1,4 @@
-"""A site from its backup: all of it or nothing, and never over a site that is there.
+"""Restores a site from its backup: whole or not at all, and never over an existing site.
 
 Everything is checked before anything is written. Then it is written to a folder beside the place,
 `.NAME.restoring`, the ledger is checked there as a whole, and the folder gets its name: one step,
@@ -48,7 +48,7 @@ _ABOUT = {"kind": str, "site": str, "file": str, "made": str, "seq": int, "hash"
 
 @dataclass(frozen=True, kw_only=True)
 class Restored:
-    """What restoring a site from its backup came to.
+    """The result of restoring a site from its backup.
 
     Attributes:
         file: Its `site.toml`.
@@ -125,7 +125,7 @@ def restore(
 
 
 def _about(archive: Archive) -> Mapping[str, Any]:
-    """What the backup says of itself."""
+    """Reads the backup's description of itself."""
     about = archive.about
     sound = all(type(about.get(name)) is kind for name, kind in _ABOUT.items())
     if not sound or about["kind"] != KIND or not all(is_name(about[n]) for n in ("site", "file")):
@@ -134,7 +134,7 @@ def _about(archive: Archive) -> Mapping[str, Any]:
 
 
 def _staged(archive: Archive, file: SiteFile, stage: Path, aside: Path | None) -> dict[str, Path]:
-    """Unpacks an archive as it will lie; names and places.
+    """Unpacks an archive into its final layout; returns names and places.
 
     Args:
         archive: The backup.

@@ -10,7 +10,6 @@ import logging
 import os
 import pwd
 import secrets
-import sys
 import threading
 import time
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from cloister.client.site_file import SiteFile
 from cloister.deployment.flower.commands import supernode
 from cloister.deployment.flower.environment import quiet_environment
 from cloister.deployment.flower.sockets import make_private
+from cloister.deployment.loading import command_of
 from cloister.deployment.processes import Program, Supervisor
 from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.deployment.site.connectivity import reach
@@ -77,7 +77,7 @@ class SiteService:
             socket=self._folder.socket,
             secret=self._folder.secret,
         )
-        agent = [sys.executable, "-m", "cloister.deployment.site.agent", str(file.path)]
+        agent = command_of("cloister.deployment.site.agent", file.path)
         logs = self._folder.logs
         self.supervisor = Supervisor(
             [

@@ -1,4 +1,4 @@
-"""What a site's operator wants to know: what left, what was spent, what was refused and why."""
+"""The status of a site for its operator: releases, ε spent, refusals and their reasons."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cloister.ledger.verify import verify
 
 
 def budget_of(file: SiteFile) -> dict[str, Any]:
-    """What was spent of the data set's budget, recomputed from its ledger, and what is left.
+    """Returns what was spent of the budget, recomputed from the ledger, and what is left.
 
     Raises:
         LedgerError: The ledger is missing or not sound.
@@ -56,7 +56,7 @@ def budget_of(file: SiteFile) -> dict[str, Any]:
 
 
 def releases_of(file: SiteFile) -> list[dict[str, Any]]:
-    """Everything that ever left, oldest first, by the ledger's own entries."""
+    """Returns every release, oldest first, from the ledger's entries."""
     charged: dict[int, dict[str, Any]] = {}
     rows = []
     for entry in LedgerFile(file.ledger).entries():
@@ -79,7 +79,7 @@ def releases_of(file: SiteFile) -> list[dict[str, Any]]:
 
 
 def records_of(file: SiteFile) -> dict[str, Any]:
-    """Which records the agent serves, and whether their file is another one by now.
+    """Returns which records the agent serves, and whether their file has changed since.
 
     Returns:
         Empty before an agent served any. `changed`: whether the file was edited, replaced or is
@@ -96,7 +96,7 @@ def records_of(file: SiteFile) -> dict[str, Any]:
 
 
 def decisions_of(file: SiteFile) -> tuple[list[dict[str, Any]], str]:
-    """What was approved and rejected, oldest first; and why that cannot be read."""
+    """Returns approvals and rejections, oldest first, or why they cannot be read."""
     try:
         return [asdict(one) for one in Decisions.of(file).read()], ""
     except RefusedError as error:
@@ -104,7 +104,7 @@ def decisions_of(file: SiteFile) -> tuple[list[dict[str, Any]], str]:
 
 
 def in_the_way(file: SiteFile) -> str:
-    """What keeps this site from taking part now, with what to do; empty where nothing is known.
+    """Describes what keeps this site from taking part, with remedies; empty where nothing does.
 
     Of a running site it looks whether the coordinator's port answers (`connectivity.unreached`).
     """

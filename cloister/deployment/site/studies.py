@@ -1,4 +1,4 @@
-"""The studies that asked at a site, each with how it stands: what its operator decides about."""
+"""The studies that asked at a site, each with its approval, for the operator's decision."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def waiting_of(file: SiteFile, now: datetime) -> list[dict[str, Any]]:
 
 
 def shown(file: SiteFile, digits: str, now: datetime) -> tuple[StudyTerms, ApprovalVerdict]:
-    """One study that asked, as the policy takes it now, and how it stands.
+    """Returns one study that asked, with the policy's verdict and its approval.
 
     Args:
         file: The site's.

@@ -33,7 +33,7 @@ LABELS = 60
 
 
 def facts_of(terms: StudyTerms) -> dict[str, Any]:
-    """All that `cloister site studies show` says, as JSON.
+    """Returns everything that `cloister site studies show` prints, as JSON.
 
     Raises:
         RefusedError: The study has no plan here.
@@ -72,7 +72,7 @@ def facts_of(terms: StudyTerms) -> dict[str, Any]:
 
 
 def in_words(facts: dict[str, Any]) -> list[str]:
-    """The same for a person, one line a fact; nothing in it can move the cursor."""
+    """Formats the facts for a person, a line each, without control characters."""
     asks, budget = facts["asks"], facts["budget"]
     unit = "person" if facts["unit"] == "person" else "record"
     steps = f"{counted(facts['rounds'], 'round')} of {counted(facts['local_steps'], 'step')}"
@@ -170,7 +170,7 @@ def _trains(terms: StudyTerms) -> str:
 
 
 def _asker(file: SiteFile) -> dict[str, Any]:
-    """The coordinator, by the papers of joining and the key that signs its questions."""
+    """Describes the coordinator: its enrolment documents, and the key that signs its questions."""
     try:
         invite = SiteMembership.of(file).invite
     except CloisterError:

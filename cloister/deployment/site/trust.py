@@ -18,7 +18,7 @@ from cloister.files import write_whole
 
 
 def trusts(folder: Path, authority: bytes) -> bool:
-    """Whether a certificate, or one that papers taken here say followed it, is trusted now.
+    """Whether a certificate, or a successor that accepted documents name, is trusted now.
 
     Args:
         folder: The membership's.
@@ -103,7 +103,7 @@ def take_succession(folder: Path, path: Path, fingerprint: str | None, now: date
 
 
 def _line(folder: Path, first: bytes) -> list[Succession]:
-    """The papers that lead on from an authority, each signed by the one before."""
+    """Returns the documents from an authority to its successors, each signed by the one before."""
     line: list[Succession] = []
     for path in _papers(folder):
         signer = line[-1].authority.encode() if line else first

@@ -156,8 +156,8 @@ def test_what_cannot_be_meant_is_named(change: dict[str, object], said: str) -> 
 
 
 FILES: dict[str, tuple[str, type[CloisterError], str]] = {
-    "no TOML": ("name =", BadFileError, "no valid TOML"),
-    "no text": ("\x00", BadFileError, "no valid TOML"),
+    "no TOML": ("name =", BadFileError, "not valid TOML"),
+    "no text": ("\x00", BadFileError, "not valid TOML"),
     "empty": ("", RecipeError, "address: missing"),
     "an unknown key": ('name = "h"\naddress = "f:1"\nadress = "f"', RecipeError, "did you mean"),
     "another type": ('name = "h"\naddress = 5', RecipeError, "a string needed"),

@@ -282,9 +282,10 @@ def test_a_taken_port_is_named() -> None:
 def test_the_programs_that_are_started_are_there(folder: ServerFolder) -> None:
     """A module that moved would be found missing by a running coordinator only."""
     modules = [
-        command[command.index("-m") + 1]
-        for command in (program.command for program in programs_of(folder))
-        if "-m" in command
+        word
+        for program in programs_of(folder)
+        for word in program.command
+        if word.startswith("cloister.")
     ]
     assert {name.rpartition(".")[2] for name in modules} >= {"gate", "executor"}
     for name in modules:

@@ -1,0 +1,1 @@
+"""A file of records written anew with clean texts, and a log of every change."""

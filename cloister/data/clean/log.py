@@ -1,0 +1,112 @@
+"""The log of a cleaning: which rule changed or left out which rows, and whether units are coupled.
+
+It lies beside the output as `OUTPUT.cleaning.json`, for its owner alone. It names rows and quotes
+nothing of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cloister import __version__
+
+VERSION = 1
+# What stands in a log where a step looked at more than one unit.
+COUPLED = (
+    "a step looked at more than one unit, so epsilon is about the units of this file as it is, "
+    "and not about those of the source: adding or removing one person there can change which "
+    "records of others are here"
+)
+
+
+@dataclass
+class Entry:
+    """What one rule did.
+
+    Attributes:
+        rule: Its name.
+        what: What it does, in words.
+        couples_units: Whether it looked at more than one record.
+        changed: Rows of the source that it changed, as ranges of first and last.
+        dropped: Rows that it left out, likewise.
+    """
+
+    rule: str
+    what: str
+    couples_units: bool = False
+    changed: list[list[int]] = field(default_factory=list)
+    dropped: list[list[int]] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as JSON values."""
+        return {
+            "rule": self.rule,
+            "what": self.what,
+            "couples_units": self.couples_units,
+            "changed": count(self.changed),
+            "dropped": count(self.dropped),
+            "changed_rows": self.changed,
+            "dropped_rows": self.dropped,
+        }
+
+
+def put(ranges: list[list[int]], row: int) -> None:
+    """Adds a row to ranges; rows come in their order."""
+    if ranges and ranges[-1][1] == row - 1:
+        ranges[-1][1] = row
+    elif not ranges or ranges[-1][1] != row:
+        ranges.append([row, row])
+
+
+def count(ranges: list[list[int]]) -> int:
+    """How many rows there are in ranges."""
+    return sum(last - first + 1 for first, last in ranges)
+
+
+@dataclass(frozen=True)
+class CleaningLog:
+    """Everything that a cleaning did.
+
+    Attributes:
+        source: The file that was read: its name, size, SHA-256, rows, and how it is written.
+        output: The file that was written: its name, size, SHA-256 and rows.
+        columns: Columns of the source by role.
+        guessed: The roles that nobody gave.
+        left_out: Columns of the source that are not in the output.
+        entries: What each rule did.
+    """
+
+    source: dict[str, Any]
+    output: dict[str, Any]
+    columns: dict[str, str]
+    guessed: tuple[str, ...]
+    left_out: list[str]
+    entries: list[Entry]
+
+    @property
+    def couples_units(self) -> bool:
+        """Whether a step that was asked for looked at more than one unit."""
+        return any(entry.couples_units for entry in self.entries)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the log as JSON values."""
+        return {
+            "format": "cloister-cleaning",
+            "version": VERSION,
+            "cloister": __version__,
+            "source": self.source,
+            "output": self.output,
+            "columns": self.columns,
+            "guessed": list(self.guessed),
+            "columns_left_out": self.left_out,
+            "couples_units": self.couples_units,
+            **({"epsilon": COUPLED} if self.couples_units else {}),
+            "rules": [entry.to_json() for entry in self.entries],
+        }
+
+
+def log_path(output: Path) -> Path:
+    """Where the log of an output lies."""
+    return output.with_name(f"{output.name}.cleaning.json")

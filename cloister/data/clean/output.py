@@ -1,0 +1,142 @@
+"""A file of records that appears whole and new, for its owner alone."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, cast
+
+from cloister.data.formats import FileForm, form_of
+from cloister.data.values import Number, Value
+from cloister.errors import UsageError
+from cloister.files import sync_folder
+from cloister.owner_only import FILE
+
+
+def output_form(path: Path) -> FileForm:
+    """The form in which a file is written, as its ending says.
+
+    Raises:
+        UsageError: It is no ending that is written.
+    """
+    form = form_of(path)
+    if form is None or form.kind not in ("json", "csv") or ".json" in path.suffixes:
+        raise UsageError(
+            f"--out {path}: cannot be written; give .jsonl, .csv or .tsv, or one with .gz"
+        )
+    return form
+
+
+class NewFile:
+    """A file that is written beside its place, and moved there once it is whole.
+
+    Use it as a context manager; without `publish` nothing is left.
+
+    Args:
+        path: Its place, where nothing may be.
+        columns: The columns of a CSV or TSV, in order.
+
+    Raises:
+        UsageError: Something is there already.
+        OSError: It cannot be written.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self._form, self._path, self._columns = output_form(path), path, columns
+        self.temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        _refuse_existing(path)
+
+    def __enter__(self) -> NewFile:
+        # O_EXCL with a random name: never follow a symlink that somebody planted in the folder.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        self._raw = os.fdopen(os.open(self.temporary, flags, FILE), "wb")
+        inner: IO[bytes] = self._raw
+        if self._form.is_gzip:  # without time and name, so that the same records are the same bytes
+            made = gzip.GzipFile(filename="", mode="wb", fileobj=self._raw, mtime=0)
+            inner = cast(IO[bytes], made)
+        self._text = io.TextIOWrapper(inner, encoding="utf-8", newline="")
+        self._csv = csv.writer(
+            self._text, delimiter=self._form.separator, lineterminator="\n", strict=True
+        )
+        if self._form.kind == "csv":
+            self._csv.writerow(self._columns)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._text.close()
+        self._raw.close()
+        self.temporary.unlink(missing_ok=True)
+
+    def write(self, row: Mapping[str, Value]) -> None:
+        """Writes one row.
+
+        Args:
+            row: Values by column; of a CSV texts, numbers, true and false alone.
+        """
+        if self._form.kind == "csv":
+            self._csv.writerow([_cell(row.get(name)) for name in self._columns])
+        else:
+            self._text.write(f"{_json(row)}\n")
+
+    def close(self) -> None:
+        """Ends the file, and waits until it is on disk; `publish` is the one call left."""
+        self._text.close()  # and what is beneath it, but for the file under a gzip
+        self._raw.close()
+        descriptor = os.open(self.temporary, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def publish(self) -> None:
+        """Moves the file to its place.
+
+        Raises:
+            UsageError: Something is there by now.
+        """
+        _refuse_existing(self._path)
+        self.temporary.replace(self._path)
+        sync_folder(self._path.parent)
+
+
+def _refuse_existing(path: Path) -> None:
+    if os.path.lexists(path):
+        raise UsageError(f"{path}: exists already and is not written over; give another --out")
+
+
+def _cell(value: Value) -> str:
+    match value:
+        case None:
+            return ""
+        case str() if "\0" in value:
+            raise UsageError("a text holds a NUL character, which a CSV cannot hold; skip no rule")
+        case str():
+            return value
+        case bool():
+            return "true" if value else "false"
+        case Number(literal):
+            return literal
+    raise UsageError(
+        "a list or an object cannot be a cell of a CSV; give --out a name that ends in .jsonl"
+    )
+
+
+def _json(value: Value) -> str:
+    """A value as JSON, each number as it was written."""
+    match value:
+        case Number(literal):
+            return literal
+        case Mapping():
+            pairs = (f"{json.dumps(k, ensure_ascii=False)}: {_json(v)}" for k, v in value.items())
+            return f"{{{', '.join(pairs)}}}"
+        case str() | bool() | None:
+            return json.dumps(value, ensure_ascii=False)
+        case Sequence():
+            return f"[{', '.join(map(_json, value))}]"
+    raise TypeError(type(value).__name__)

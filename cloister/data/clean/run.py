@@ -1,0 +1,200 @@
+"""A file cleaned: read row by row, written anew beside a log, never in place and never half."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from cloister.data.check.near import Fingerprints
+from cloister.data.clean.log import CleaningLog, Entry, log_path, put
+from cloister.data.clean.output import NewFile, output_form
+from cloister.data.clean.rows import DROPS, UNIT, RowCleaner, RowOptions
+from cloister.data.clean.rules import RULES
+from cloister.data.detected import Detected, detect_form
+from cloister.data.roles import find_roles, written
+from cloister.data.values import Row
+from cloister.errors import DataError, UsageError
+from cloister.files import stamp_of, write_whole
+from cloister.owner_only import FILE
+
+Duplicates = Literal["keep", "exact", "near"]
+# Rows between two calls that tell how far it is.
+STEP = 1000
+_OTHER_CHANGES = {
+    "label": "labels: the rules on texts, and white space made one blank",
+    "tags": "tags of other schemes made BIO",
+}
+_COUPLING = {
+    "exact": "rows left out whose text an earlier row has",
+    "near": "rows left out whose text is equal or near to an earlier row's",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanOptions:
+    """What is done to a file.
+
+    Attributes:
+        columns: Columns by role (`text`, `label`, `person`, …), as somebody gave them.
+        encoding: The file's encoding; None: detected.
+        separator: Likewise.
+        quotes: Whether `"` encloses cells.
+        rows: The rules on each row.
+        keep: Further columns that are kept.
+        duplicates: Which copies of earlier texts are left out. This couples units: whether a
+            record stays then depends on other persons' records.
+        on_rows: Is told how many rows were read, now and then.
+    """
+
+    columns: Mapping[str, str | None] = field(default_factory=dict)
+    encoding: str | None = None
+    separator: str | None = None
+    quotes: bool = True
+    rows: RowOptions = field(default_factory=RowOptions)
+    keep: tuple[str, ...] = ()
+    duplicates: Duplicates = "keep"
+    on_rows: Callable[[int], None] = lambda _: None
+
+
+def clean_file(path: Path, out: Path, options: CleanOptions | None = None) -> CleaningLog:
+    """Writes a file anew, clean and with standard column names, and a log beside it.
+
+    Args:
+        path: A data file of any format.
+        out: The new file: `.jsonl`, `.csv` or `.tsv`, also with `.gz`; UTF-8.
+        options: What is done; absent: every rule on single rows, and no other.
+
+    Returns:
+        The log, as it was written to `log_path(out)`.
+
+    Raises:
+        UsageError: A column is not there, `out` is there already or cannot hold the records.
+        DataError: The file is missing, damaged or empty, was written meanwhile, has an identifier
+            twice, or nothing of it is left.
+        OSError: `out` cannot be written.
+
+    Guarantees:
+        Unless `duplicates` says otherwise, each row of the output is a function of one row of the
+        file. A clean file, cleaned again in the same way, is the same, byte for byte.
+    """
+    options = options or CleanOptions()
+    log_to = log_path(out)
+    for place in (out, log_to):
+        if place.exists():
+            raise UsageError(f"{place}: exists already and is not written over; give another --out")
+    detected = detect_form(path, options.encoding, options.separator, quotes=options.quotes)
+    roles = find_roles(detected.rows(), options.columns, options.keep)
+    if roles.kind != "text" and output_form(out).kind == "csv":
+        raise UsageError(
+            f"--out {out}: {roles.kind} are lists, which a CSV cannot hold; end it in .jsonl"
+        )
+    stamp = stamp_of(path)
+    cleaner = RowCleaner(roles, options.rows, options.keep)
+    _check_names(cleaner.columns())
+    run = _Run(detected, cleaner, options)
+    copies = run.copies() if options.duplicates != "keep" else frozenset()
+    with NewFile(out, run.columns()) as file:
+        for row in run.rows(copies):
+            file.write(row)
+        file.close()
+        if not run.kept:
+            raise DataError(f"{path}: no row is left of {run.read}; see --skip and the filters")
+        if stamp_of(path).sha256 != stamp.sha256:
+            raise DataError(f"{path}: was written while it was read; do it again once it is whole")
+        new = stamp_of(file.temporary)
+        log = CleaningLog(
+            {**detected.to_json(), "sha256": stamp.sha256, "rows": run.read},
+            {"name": out.name, "bytes": new.size, "sha256": new.sha256, "rows": run.kept},
+            roles.columns(),
+            roles.guessed,
+            run.left_out(),
+            run.entries(),
+        )
+        text = json.dumps(log.to_json(), ensure_ascii=False, indent=1) + "\n"
+        write_whole(log_to, text.encode("utf-8", "backslashreplace"), mode=FILE)
+        try:
+            file.publish()
+        except BaseException:
+            log_to.unlink(missing_ok=True)
+            raise
+    return log
+
+
+def _check_names(columns: list[str]) -> None:
+    repeated = [name for name in columns if columns.count(name) > 1]
+    if repeated:
+        raise UsageError(f"--keep {repeated[0]}: is a standard column already; rename the other")
+
+
+class _Run:
+    """One cleaning: the rows as they go, and what the rules did."""
+
+    def __init__(self, detected: Detected, cleaner: RowCleaner, options: CleanOptions) -> None:
+        self._detected, self._cleaner, self._options = detected, cleaner, options
+        self.read = self.kept = 0
+        self._names: set[str] = set()
+        self._has_unit = False
+        told = {rule.name: rule.what for rule in RULES} | _OTHER_CHANGES | DROPS
+        self._entries = {name: Entry(name, what) for name, what in told.items()}
+        if options.duplicates != "keep":
+            name = f"{options.duplicates}-duplicates"
+            what = _COUPLING[options.duplicates]
+            self._entries[name] = Entry(name, what, couples_units=True)
+
+    def columns(self) -> list[str]:
+        """The columns of a CSV: the reserved one where the source's first row has it."""
+        first = next(row for _, row in self._detected.rows())
+        return [name for name in self._cleaner.columns() if name != UNIT or name in first]
+
+    def copies(self) -> frozenset[int]:
+        """Numbers of the rows whose text is a copy of an earlier one's."""
+        prints, numbers = Fingerprints(near=self._options.duplicates == "near"), []
+        for number, _, text, _ in self._each():
+            if text:
+                prints.add(text)
+                numbers.append(number)
+        first = prints.near()
+        return frozenset(numbers[i] for i, one in enumerate(first.tolist()) if one != i)
+
+    def rows(self, copies: frozenset[int]) -> Iterator[Row]:
+        """Yields the clean rows, and keeps account."""
+        name, ids = self._detected.path.name, dict[str, int]()
+        for number, row, _, rules in self._each():
+            self.read += 1
+            if self.read % STEP == 0:
+                self._options.on_rows(self.read)
+            if row is None:
+                put(self._entries[next(iter(rules))].dropped, number)
+                continue
+            if number in copies:
+                put(self._entries[f"{self._options.duplicates}-duplicates"].dropped, number)
+                continue
+            own = written(row.get("id"))
+            if own is not None and ids.setdefault(own, number) != number:
+                raise DataError(
+                    f"{name}, row {number}: its identifier is that of row {ids[own]} too; correct "
+                    "one, or leave --id out"
+                )
+            for rule in rules:
+                put(self._entries[rule].changed, number)
+            self.kept += 1
+            yield row
+
+    def left_out(self) -> list[str]:
+        """The source's columns that are not in the output."""
+        used = {*self._cleaner.roles.columns().values(), UNIT, *self._options.keep}
+        return sorted(self._names - used)
+
+    def entries(self) -> list[Entry]:
+        """What the rules did, those that were applied."""
+        skipped = self._options.rows.skip
+        return [entry for name, entry in self._entries.items() if name not in skipped]
+
+    def _each(self) -> Iterator[tuple[int, Row | None, str, set[str]]]:
+        name = self._detected.path.name
+        for number, row in self._detected.rows():
+            self._names |= row.keys()
+            yield number, *self._cleaner.clean(row, f"{name}, row {number}", number)
