@@ -23,7 +23,7 @@ from cloister.owner_only import FILE
 FORMAT = "cloister-data-log/1"
 ENDING = ".log.json"
 UNKNOWN = "it cannot be read, or is of another content; what was done is not known"
-# A cleaning's log names the ranges of rows that each rule changed: some megabytes of a million rows.
+# The log of a cleaning names the rows that each rule changed: some megabytes of a million rows.
 MOST_BYTES = 64 * 2**20
 # Values of such a log: two for each range of rows.
 MOST_VALUES = 8_000_000
