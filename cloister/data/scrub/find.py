@@ -15,8 +15,8 @@ RULES: tuple[Rule, ...] = (
     *keyword_rules.RULES,
     *date_rules.RULES,
 )
-# Every rule needs a digit, @, a colon, www. or the sign of a month: no text without is searched.
-_NEEDED = re.compile(r"[0-9@:月]|www\.", re.IGNORECASE)
+# Every rule needs a digit, @, : or /, www. or the sign of a month: no text without is searched.
+_NEEDED = re.compile(r"[0-9@:/月]|www\.", re.IGNORECASE)
 # What finds more than the rules do: spans of a text as it is written.
 Finder = Callable[[str], Iterable[Span]]
 
