@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from cloister.training.machine import MachineConfig
 from cloister.training.proof import depends_on, prove
 from cloister.training.shapes import BatchShapes
 from cloister.training.shared import shared_gradient
-from cloister.training.team import AskDepends, AskSum, Opening, Team, Worker, process_of
+from cloister.training.team import AskDepends, AskSum, Opening, Team, Worker, parted, process_of
 from cloister.training.units import UnitExamples
 from cloister.training.workspace import Workspace, open_workspace
 from tests.support.isolation import random_units
@@ -208,10 +209,26 @@ def test_a_unit_goes_whole_to_one_process_that_follows_from_it_alone(
     with per_record_hooks(joined.network):
         joined.summing(joined.network, joined.task, persons, 0.5, shapes, None)
     assert sorted(map(repr, sent + own)) == sorted(map(repr, persons))
-    assert sent == [unit for unit in persons if process_of(unit, 2) == 1]
+    assert [own, sent] == parted(persons, 2)
     # A fair share: of 40 units with records five deviations from a half are 16.
     assert 4 <= sum(map(bool, sent)) <= 36
     assert {process_of(unit, 5) for unit in persons} == set(range(5))
+
+
+def test_one_unit_more_changes_no_other_s_process_and_equal_ones_are_dealt_out(
+    persons: list[UnitExamples],
+) -> None:
+    """Of 200 equal units all would go to one process, and a step would take twice its time."""
+    equal_ones = [persons[2]] * 200
+    shares = parted(equal_ones, 2)
+    assert min(map(len, shares)) >= 100 - 5 * 50**0.5  # five deviations
+    batch = [*persons, *equal_ones[:3]]
+    before = [Counter(share) for share in parted(batch, 3)]
+    for more in (persons[2], persons[4], (persons[2][0],)):
+        after = [Counter(share) for share in parted([more, *batch], 3)]
+        added = [new - old for new, old in zip(after, before, strict=True)]
+        assert sum(added, Counter()) == Counter([more])
+        assert not any(old - new for new, old in zip(after, before, strict=True))
 
 
 def test_joining_leaves_the_network_as_it_was(joined: Workspace, shapes: BatchShapes) -> None:
