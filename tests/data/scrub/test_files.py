@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from cloister.cli.main import run
+from cloister.data.clean.log import log_path
+from cloister.data.clean.run import clean_file
 from cloister.data.load import file_rows
 from cloister.data.scrub.files import scrub_file
 from cloister.data.scrub.names import name_finder
 from cloister.data.scrub.spans import TYPES
+from cloister.data.split.files import SplitPlan, split_file
 from cloister.errors import BadFileError, DataError, UsageError
 
 ROWS: list[dict[str, Any]] = [
@@ -95,6 +98,27 @@ def test_that_an_earlier_step_coupled_units_is_said_in_every_later_log(tmp_path:
     scrub_file(tmp_path / "s1.jsonl", tmp_path / "last.csv")
     last = json.loads((tmp_path / "last.csv.log.json").read_text())
     assert (last["couples_units"], last["steps"][0]["command"]) == (True, "unknown")
+
+
+def test_a_cleaning_says_that_a_step_before_it_coupled_units(tmp_path: Path) -> None:
+    source, folder = tmp_path / "notes.jsonl", tmp_path / "split"
+    rows = [{"text": f"note {n}", "label": "xy"[n % 2]} for n in range(20)]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    split_file(source, folder, SplitPlan(by="label"))
+    clean, again, last = (tmp_path / name for name in ("c.jsonl", "a.jsonl", "l.jsonl"))
+    logs = [clean_file(folder / "train.jsonl", clean), clean_file(clean, again)]
+    assert [log.couples_units for log in logs] == [True, True]
+    told = json.loads(log_path(again).read_text())
+    assert told["couples_units"] is True
+    assert "about the units of this file" in told["epsilon"]
+    assert [step["command"] for step in told["steps_before"]] == ["split", "clean"]
+    scrub_file(again, last)
+    log = json.loads(last.with_name("l.jsonl.log.json").read_text())
+    assert log["couples_units"] is True
+    assert [step["command"] for step in log["steps"]] == ["split", "clean", "clean", "scrub"]
+    plain = clean_file(source, tmp_path / "plain.jsonl")
+    assert not plain.couples_units
+    assert "steps_before" not in plain.to_json()
 
 
 def test_in_each_row_for_itself_without_a_unit_or_a_person(notes: Path) -> None:
