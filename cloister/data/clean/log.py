@@ -23,7 +23,7 @@ COUPLED = (
 
 
 @dataclass
-class Entry:
+class RuleChanges:
     """What one rule did.
 
     Attributes:
@@ -84,7 +84,7 @@ class CleaningLog:
     columns: dict[str, str]
     guessed: tuple[str, ...]
     left_out: list[str]
-    entries: list[Entry]
+    entries: list[RuleChanges]
 
     @property
     def couples_units(self) -> bool:
