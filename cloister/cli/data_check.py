@@ -71,7 +71,7 @@ def check(
 ) -> None:
     """Say what a file of records holds, and what looks wrong in it.
 
-    Everything that is printed is private: true counts of private records. FileFinding something ends
+    Everything that is printed is private: true counts of private records. Finding something ends
     with exit code 0; a file that cannot be read, with 3.
 
     Example: cloister data check notes.csv --label diagnosis --person patient_id --page notes.html
