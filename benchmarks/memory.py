@@ -16,8 +16,17 @@ from benchmarks.peft_steps import ATTENTION, LINEAR
 from benchmarks.random_llama import Size, units_of, workspace_of
 from cloister.models.checkpointing import CheckpointedLayers
 from cloister.models.config import LoraConfig, ModelConfig
+from cloister.models.network import trained_parameters
+from cloister.privacy.products import Products
 from cloister.tasks.config import TaskConfig
-from cloister.training.gradients import clipped_gradient_sum, per_record_hooks, plain_gradient_sum
+from cloister.tasks.task import BatchShape
+from cloister.training.gradients import (
+    clipped_gradient_sum,
+    per_record_hooks,
+    plain_gradient_sum,
+    record_gradients,
+)
+from cloister.training.passes import passes
 from cloister.training.shapes import BatchShapes, candidates
 from cloister.training.synthetic_batches import SyntheticBatches
 from cloister.training.units import singles
@@ -31,6 +40,12 @@ WORKS = {
 # Checkpointing: a Llama of 16 layers of 512 units in one pass, and what it may be of keeping all.
 AGAIN = Size("16 layers of 512 units", 512, 16, 8, 8, 1408, 4096, 4, 256, 8)
 AGAIN_MOST = 0.65
+# 40.4 million trained parameters: 16 records' gradients, and the most bytes that they may take.
+MANY = {
+    "short": Size("40 million trained, 16 x 16", 512, 8, 8, 8, 1408, 512, 16, 16, 512),
+    "long": Size("40 million trained, 16 x 384", 512, 8, 8, 8, 1408, 512, 16, 384, 512),
+}
+MANY_MOST = 3e9
 # glibc keeps freed blocks below this for later ones; without it a peak shows what was ever in use.
 EXACT = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 NAMES = {"records": "512 records, q,v", "parameters": "5.3 million trained, 64 x 16"}
@@ -48,6 +63,10 @@ def figures() -> Iterator[Figure]:
     about = f"{AGAIN.name}, {AGAIN.records} x {AGAIN.tokens}"
     print(f"peak memory, {about}: kept {kept >> 20} MiB, computed again {again >> 20} MiB")
     yield Figure(f"peak memory of checkpointing, {about}", again / kept, AGAIN_MOST, "at most")
+    for work, size in MANY.items():
+        taken = _peak_of("gradients", work, EXACT)
+        print(f"per-record gradients, {size.name}: {taken / 1e9:.2f} GB")
+        yield Figure(f"bytes of per-record gradients, {size.name}", taken, MANY_MOST, "at most")
 
 
 def _peak_of(kind: str, work: str, variables: Mapping[str, str] = NO_VARIABLES) -> int:
@@ -73,6 +92,23 @@ def _train(kind: str, work: str) -> None:
             clipped_gradient_sum(network, task, units, 1.0, candidates(tokens, TOKENS))
 
 
+def _many(work: str) -> int:
+    """Bytes of one pass's per-record gradients while they are all there."""
+    torch.set_num_threads(1)
+    size = MANY[work]
+    workspace = workspace_of(size, "cpu", torch.float32)
+    network, task = workspace.network, workspace.task
+    parameters = [p for _, p in trained_parameters(network)]
+    assert sum(p.numel() for p in parameters) > 4e7
+    shape = BatchShape(size.records, size.tokens, (size.records,))
+    group = next(iter(passes(units_of(workspace, size), BatchShapes(((size.tokens, (16,)),)))))
+    assert group.shape == shape
+    with per_record_hooks(network):
+        found = record_gradients(network, task, group, parameters)
+    pieces = [t for g in found for t in ((g.left, g.right) if isinstance(g, Products) else (g,))]
+    return sum({s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in pieces)}.values())
+
+
 def _train_llama(kind: str) -> None:
     torch.set_num_threads(1)
     workspace = workspace_of(AGAIN, "cpu", torch.float32)
@@ -85,6 +121,9 @@ def _train_llama(kind: str) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "gradients":
+        print(_many(sys.argv[2]))
+        raise SystemExit
     if sys.argv[2] == "llama":
         _train_llama(sys.argv[1])
     else:

@@ -1,4 +1,4 @@
-"""What finding identifiers costs: in hostile texts twice as long, about twice as much."""
+"""What finding identifiers costs: in a hostile text twice as long, about twice as much."""
 
 import time
 from collections.abc import Iterator

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cloister.data.clean.log import CLEANING, COUPLED, log_path
 from cloister.data.detected import Detected
 from cloister.data.outputs import sha256_of
 from cloister.errors import UsageError
@@ -21,12 +22,15 @@ from cloister.owner_only import FILE
 
 FORMAT = "cloister-data-log/1"
 ENDING = ".log.json"
-# A log of a hundred steps with some hundred counts each.
-MOST_BYTES = 2**20
+UNKNOWN = "it cannot be read, or is of another content; what was done is not known"
+# The log of a cleaning names the rows that each rule changed: some megabytes of a million rows.
+MOST_BYTES = 64 * 2**20
+# Values of such a log: two for each range of rows.
+MOST_VALUES = 8_000_000
 
 
 @dataclass(frozen=True)
-class Step:
+class DataStep:
     """What one command did.
 
     Attributes:
@@ -49,22 +53,43 @@ def log_of(path: Path) -> Path:
 
 
 def steps_of(path: Path, sha256: str) -> list[dict[str, Any]]:
-    """The steps by which a file was made; none where it has no log, or the log is another file's.
+    """The steps by which a file was made; none where it has no log.
+
+    Where a log lies beside the file that cannot be read, or is of another content, what was done
+    is not known: then it is taken for something that couples units.
 
     Args:
         path: The file.
         sha256: Of its content.
     """
+    own = _read(log_of(path))
+    steps = own.get("steps") if own.get("format") == FORMAT else None
+    if isinstance(steps, list) and steps and _made(steps[-1], sha256):
+        return steps
+    # What `cloister data clean` wrote is one step, in the words of its own log.
+    cleaned = _read(log_path(path))
+    if cleaned.get("format") == CLEANING and _made(cleaned, sha256):
+        return [{"command": "clean", **cleaned}]
+    if beside := [log.name for log in (log_of(path), log_path(path)) if log.exists()]:
+        return [{"command": "unknown", "why": f"{beside[0]}: {UNKNOWN}", "couples_units": True}]
+    return []
+
+
+def _read(log: Path) -> dict[str, Any]:
+    """A log; empty where there is none that can be read."""
     try:
-        log = log_of(path)
         if log.stat().st_size > MOST_BYTES:
-            return []
-        found = read_json(log.read_bytes(), most_bytes=MOST_BYTES)
-        steps = found["steps"] if found["format"] == FORMAT else []
-        is_its = bool(steps) and steps[-1]["output"]["sha256"] == sha256
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
-        return []
-    return list(steps) if is_its else []
+            return {}
+        found = read_json(log.read_bytes(), most_bytes=MOST_BYTES, most_values=MOST_VALUES)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _made(step: Any, sha256: str) -> bool:
+    """Whether a step wrote the file of this content."""
+    output = step.get("output") if isinstance(step, dict) else None
+    return isinstance(output, dict) and output.get("sha256") == sha256
 
 
 def check_no_log(out: Path) -> None:
@@ -78,7 +103,7 @@ def check_no_log(out: Path) -> None:
         raise UsageError(f"--out: {log}, its log, is there already; give another file")
 
 
-def write_step(source: Detected, out: Path, content: Path, step: Step) -> None:
+def write_step(source: Detected, out: Path, content: Path, step: DataStep) -> None:
     """Writes the log of a file that was made: the steps before, and the one that made it.
 
     Args:
@@ -100,5 +125,12 @@ def write_step(source: Detected, out: Path, content: Path, step: Step) -> None:
         "couples_units": step.couples_units,
     }
     steps = [*steps_of(source.path, read), last]
-    text = json.dumps({"format": FORMAT, "steps": steps}, ensure_ascii=False, indent=1)
+    coupled = any(bool(one.get("couples_units")) for one in steps)
+    content_of_log = {
+        "format": FORMAT,
+        "couples_units": coupled,
+        **({"epsilon": COUPLED} if coupled else {}),
+        "steps": steps,
+    }
+    text = json.dumps(content_of_log, ensure_ascii=False, indent=1)
     write_whole(log_of(out), text.encode() + b"\n", FILE)

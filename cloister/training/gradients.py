@@ -21,6 +21,7 @@ from opacus.grad_sample import GradSampleHooks
 from torch import Tensor
 
 from cloister.errors import CloisterError, PluginError
+from cloister.models.input_types import inputs_as_they_are
 from cloister.models.network import Network, trained_parameters
 from cloister.privacy.clipping import ClippedSum, clip_and_sum, empty_sum
 from cloister.privacy.products import Gradient, of_unit
@@ -54,8 +55,12 @@ def per_record_hooks(network: Network) -> Iterator[None]:
     layers = trained_linears(network)
     with pinned():
         try:
-            with opacus_hooks(network) if layers is None else per_record(layers):
-                yield
+            if layers is None:
+                with opacus_hooks(network):
+                    yield
+            else:
+                with per_record(layers), inputs_as_they_are(network, layers):
+                    yield
         finally:
             forget(network)
 

@@ -3,7 +3,8 @@
 A proof is of one process. Its outcome follows from what `proof.depends_on` lists: base, kernels'
 builds and variables, types, threads, the kind of device and its driver. Where a worker lists the
 same, the proof holds there for the reason for which a kept one holds after a restart. Beside that
-each worker sums synthetic units of every padded length, and must give this process's integers.
+each worker sums synthetic units of every padded length, in passes of the most rows, which shows
+that it has the memory, and must give this process's integers.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from cloister.training.team import AskDepends, Team
 from cloister.training.trials import MOVED, shared_grid
 from cloister.training.units import UnitExamples
 from cloister.training.workspace import Workspace
+
+# What a process would try by the memory that it has; the shapes that the first kept are sent.
+TRIED = {"shapes"}
 
 
 def join(
@@ -63,8 +67,10 @@ def join(
     try:
         if not team.is_whole:
             team.start(workspace.network.device)
-        own = depends_on(workspace, plan, config, max_adapter_value)
-        found = team.asked(AskDepends(plan, config, max_adapter_value))
+        # Each process finds other memory free. The shapes are the first's, and are sent with units.
+        stated = replace(config, physical_batch_tokens=config.plain_tokens)
+        own = depends_on(workspace, plan, stated, max_adapter_value)
+        found = team.asked(AskDepends(plan, stated, max_adapter_value))
         for number, other in enumerate(found, 2):
             _check_alike(own, other, f"process {number} of {team.processes}")
         _check_sums(workspace, team, plan, shapes)
@@ -75,9 +81,8 @@ def join(
 
 
 def _check_alike(own: Mapping[str, Any], other: Mapping[str, Any], who: str) -> None:
-    differing = sorted(
-        name for name in own.keys() | other.keys() if own.get(name) != other.get(name)
-    )
+    names = sorted((own.keys() | other.keys()) - TRIED)
+    differing = [name for name in names if own.get(name) != other.get(name)]
     if differing:
         raise RefusedError(
             f"machine.processes: {who} differs from the first in {', '.join(differing)}, so the "
@@ -125,7 +130,7 @@ def _check_sums(workspace: Workspace, team: Team, plan: Plan, shapes: BatchShape
 
 
 def _units(workspace: Workspace, shapes: BatchShapes) -> list[UnitExamples]:
-    """Two synthetic units of each padded length; of pairs where the study's records are pairs."""
+    """Synthetic units that fill the largest pass of each padded length; pairs where records are."""
     task = workspace.task
     batches = SyntheticBatches(task, workspace.network.vocabulary)
 
@@ -135,4 +140,9 @@ def _units(workspace: Workspace, shapes: BatchShapes) -> list[UnitExamples]:
             one = replace(one, rejected=batches.example(tokens))
         return (one,)
 
-    return [unit(tokens) for edge, _ in shapes.counts for tokens in (max(edge - 1, 1), edge)]
+    # The last is without padding; a pass needs some in another row (`shapes.cut`).
+    return [
+        unit(edge if row and row == counts[-1] - 1 else max(edge - 1, 1))
+        for edge, counts in shapes.counts
+        for row in range(counts[-1])
+    ]

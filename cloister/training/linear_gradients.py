@@ -58,19 +58,22 @@ def _forward(layer: nn.Linear, inputs: Tensor) -> Tensor:
     weight, bias = layer.weight, layer.bias
     trained = weight.requires_grad or (bias is not None and bias.requires_grad)
     if not trained or not torch.is_grad_enabled():
-        return F.linear(inputs, weight, bias)
+        return F.linear(inputs.to(weight.dtype), weight, bias)
     outputs: Tensor = _Linear.apply(inputs, weight, bias)  # type: ignore[no-untyped-call]
     return outputs
 
 
 class _Linear(torch.autograd.Function):
-    """`F.linear`, whose backward pass keeps each record's gradient and gives none of the batch."""
+    """`F.linear`, whose backward pass keeps each record's gradient and gives none of the batch.
+
+    Inputs of another type than the weight's are kept as they are, and converted when they are used.
+    """
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(inputs, weight)
         ctx.tensors = weight, bias
-        return F.linear(inputs, weight, bias)
+        return F.linear(inputs.to(weight.dtype), weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
@@ -79,10 +82,12 @@ class _Linear(torch.autograd.Function):
         # The parameters themselves: what is saved comes back as other objects.
         own_weight, own_bias = ctx.tensors
         if own_weight.requires_grad:
-            _leave(own_weight, products(gradient, inputs))
+            _leave(own_weight, products(gradient, inputs.to(weight.dtype)))
         if own_bias is not None and own_bias.requires_grad:
             _leave(own_bias, gradient if gradient.dim() == 2 else gradient.flatten(1, -2).sum(1))
-        return gradient @ weight if ctx.needs_input_grad[0] else None, None, None
+        if not ctx.needs_input_grad[0]:
+            return None, None, None
+        return (gradient @ weight).to(inputs.dtype), None, None
 
 
 def products(gradient: Tensor, inputs: Tensor) -> Gradient:

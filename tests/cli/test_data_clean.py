@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from cloister.cli.main import run
+from cloister.data.load import load
+from cloister.data.records import TextRecord
+from cloister.recipe import read_recipe
 
 
 def test_a_table_is_cleaned_and_said_what_was_done(
@@ -25,3 +28,24 @@ def test_a_table_is_cleaned_and_said_what_was_done(
     assert run([*arguments, "--json", "--keep", "x"]) == 0
     assert json.loads(capsys.readouterr().out)["output"]["rows"] == 2
     assert (tmp_path / "other.csv").read_text() == "text,x\nfever,1\nfever,2\n"
+
+
+def test_from_a_messy_chinese_table_to_a_recipe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands that docs/preparing-data.md shows, on a table in GB18030 with semicolons."""
+    monkeypatch.chdir(tmp_path)
+    wards = ("内科", "神经科")
+    rows = [f"病人说这几天头痛得很厉害，第{n}次来。<br>;{wards[n % 2]};{n}" for n in range(9)]
+    table = "\r\n".join(["主诉;科室;病人", *rows, rows[0], ""])
+    (tmp_path / "notes.csv").write_bytes(table.encode("gb18030"))
+    columns = ["--text", "主诉", "--label", "科室", "--person", "病人"]
+    assert run(["data", "check", "notes.csv", *columns, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["duplicates"]["exact"] == 1
+    assert run(["data", "clean", "notes.csv", "--out", "notes.jsonl", *columns]) == 0
+    assert run(["new", "--data", "notes.jsonl", "--out", "study.toml"]) == 0
+    recipe = read_recipe(tmp_path / "study.toml", ["data.test='test.jsonl'"])
+    assert (recipe.data.text, recipe.data.label, recipe.data.person) == ("text", "label", "person")
+    records = load("notes.jsonl", "train", "text", recipe.data)
+    assert len(records) == 10
+    assert records[0] == TextRecord("病人说这几天头痛得很厉害，第0次来。", "内科", None, "0")

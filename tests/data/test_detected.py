@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import json
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,17 @@ def test_a_file_is_read_as_it_was_written(
     assert found.encoding.line_endings == {"CRLF": 2}
     assert [row for _, row in found.rows()] == [{"text": text, "label": "a"}]
     assert found.encoding.why in str(found)
+
+
+@pytest.mark.parametrize("codec", ["utf-8-sig", "utf-16", "utf-16-le", "gb18030"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.jsonl.gz"])
+def test_json_is_read_in_any_encoding(tmp_path: Path, codec: str, name: str) -> None:
+    rows = [{"text": f"{ZH}{n}", "label": "内科"} for n in range(3)]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    text = f"[{','.join(lines)}]" if name == "a.json" else "\n".join(lines)
+    content = text.encode(codec)
+    path = put(tmp_path, gzip.compress(content) if name.endswith(".gz") else content, name)
+    assert [row for _, row in detect_form(path).rows()] == rows
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,8 @@ def test_kept_states_of_frozen_layers_change_no_bit(
     for first in (units[:7], units[::3], units):  # what is kept came beside changing companions
         summed(first)
         assert torch.equal(summed(units), expected)
+    states = kept.network.prefix._kept._states.values()
+    assert {state.dtype for state in states} == {kept.network.base.dtype}  # two bytes in bfloat16
     assert_isolated(kept, shapes, seed=6)
 
 

@@ -7,12 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from cloister.models.config import LoraConfig, ModelConfig
 from cloister.recipe import parse_recipe
-from cloister.training import free_memory, room
+from cloister.tasks.config import TaskConfig
+from cloister.training import free_memory, joining, room
 from cloister.training.free_memory import available, free_at_start
-from cloister.training.proof import prove, shapes_to_try
+from cloister.training.joining import join
+from cloister.training.proof import depends_on, prove, shapes_to_try
 from cloister.training.room import CPU_TOKENS, LEAST_TOKENS, kept_values, room_for
-from cloister.training.shapes import candidates
+from cloister.training.shapes import candidates, one_by_one
+from cloister.training.team import AskDepends, Opening, Team
 from cloister.training.workspace import Workspace
 from tests.support.isolation import CONFIG, PLAN, random_units, summing, wide_workspace
 
@@ -45,6 +49,18 @@ def test_more_memory_is_more_at_once_within_bounds(
         assert one.tokens.bit_count() == one.rows.bit_count() == 1
     with_free(monkeypatch, None)  # where nothing tells, as much as before
     assert room_for(workspace, ABSENT) == room.Room(CPU_TOKENS, None)
+
+
+def test_processes_on_a_cpu_share_its_memory(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening = Opening(ModelConfig(), LoraConfig(), TaskConfig(), (), 0, 0.0, None, False)
+    three = replace(workspace, team=Team(opening, 3, frozenset()))
+    with_free(monkeypatch, 2**29)
+    alone = room_for(workspace, ABSENT)
+    with_free(monkeypatch, 3 * 2**29)
+    assert room_for(three, ABSENT) == alone
+    assert room_for(workspace, ABSENT) != alone
 
 
 def test_what_was_chosen_fits_what_is_free(
@@ -130,6 +146,48 @@ def test_it_is_looked_at_once_so_that_no_record_can_move_it(
     assert free_at_start(torch.device("cuda")) == free_at_start(torch.device("cuda:0")) == 7
     assert free_at_start(torch.device("cuda:1")) == 8
     free_memory._first.cache_clear()
+
+
+class Other:
+    """A second process, where other memory is free."""
+
+    processes, is_whole = 2, True
+
+    def __init__(self, answer: Callable[[AskDepends], object]) -> None:
+        self.agreed: list[object] = []
+        self.answer = answer
+
+    def asked(self, question: AskDepends) -> list[object]:
+        return [self.answer(question)]
+
+    def close(self) -> None:
+        pass
+
+
+def test_processes_agree_whatever_each_of_them_finds_free(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(question: AskDepends) -> object:
+        with_free(monkeypatch, 0)
+        return depends_on(workspace, question.plan, question.config, question.max_adapter_value)
+
+    other = Other(answer)
+    monkeypatch.setattr(joining, "_check_sums", lambda *arguments: None)
+    with_free(monkeypatch, 2**50)
+    shapes = one_by_one(workspace.task.max_length)
+    join(replace(workspace, team=other), PLAN, ABSENT, shapes, 1.0)  # type: ignore[arg-type]
+    assert len(other.agreed) == 1
+
+
+def test_processes_share_what_is_free(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_free(monkeypatch, 2**31)
+    alone = room_for(workspace, ABSENT)
+    shared = room_for(replace(workspace, team=Other(lambda _: None)), ABSENT)  # type: ignore[arg-type]
+    assert alone.rows is not None
+    assert shared.rows is not None
+    assert shared.rows < alone.rows
 
 
 def test_plain_passes_are_cut_by_a_constant() -> None:

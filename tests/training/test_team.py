@@ -304,7 +304,7 @@ def test_a_process_of_another_kind_is_refused_by_what_differs(
     pretended: Workspace, shapes: BatchShapes
 ) -> None:
     assert isinstance(pretended.team, Pretended)
-    pretended.team.depends |= {"device": "another GPU"}
+    pretended.team.depends |= {"device": "another GPU", "shapes": "as its memory has room for"}
     with pytest.raises(RefusedError, match="process 2 of 2 differs from the first in device"):
         join(pretended, PLAN, CONFIG, shapes, LIMIT)
     assert pretended.team.agreed == []

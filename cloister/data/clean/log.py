@@ -12,6 +12,7 @@ from typing import Any
 
 from cloister import __version__
 
+CLEANING = "cloister-cleaning"
 VERSION = 1
 # What stands in a log where a step looked at more than one unit.
 COUPLED = (
@@ -22,7 +23,7 @@ COUPLED = (
 
 
 @dataclass
-class Entry:
+class RuleChanges:
     """What one rule did.
 
     Attributes:
@@ -83,7 +84,7 @@ class CleaningLog:
     columns: dict[str, str]
     guessed: tuple[str, ...]
     left_out: list[str]
-    entries: list[Entry]
+    entries: list[RuleChanges]
 
     @property
     def couples_units(self) -> bool:
@@ -93,7 +94,7 @@ class CleaningLog:
     def to_json(self) -> dict[str, Any]:
         """Returns the log as JSON values."""
         return {
-            "format": "cloister-cleaning",
+            "format": CLEANING,
             "version": VERSION,
             "cloister": __version__,
             "source": self.source,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable
 
 from cloister.data.scrub import date_rules, keyword_rules, number_rules, web_rules
@@ -14,6 +15,8 @@ RULES: tuple[Rule, ...] = (
     *keyword_rules.RULES,
     *date_rules.RULES,
 )
+# Every rule needs a digit, @, : or /, www. or the sign of a month: no text without is searched.
+_NEEDED = re.compile(r"[0-9@:/月]|www\.", re.IGNORECASE)
 # What finds more than the rules do: spans of a text as it is written.
 Finder = Callable[[str], Iterable[Span]]
 
@@ -33,7 +36,8 @@ def find(text: str, types: Collection[str] = TYPES, more: Finder | None = None) 
         A text of n characters costs a number of steps proportional to n, whatever it holds.
     """
     folded = fold(text)
-    found = [span for rule in RULES if rule.type in types for span in rule.spans(folded)]
+    rules = RULES if _NEEDED.search(folded) is not None else ()
+    found = [span for rule in rules if rule.type in types for span in rule.spans(folded)]
     if more is not None:
         found += [span for span in more(text) if span.type in types]
     return merged(found)

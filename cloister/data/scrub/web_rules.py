@@ -66,6 +66,16 @@ RULES = (
         ),
         _url,
     ),
+    Rule(  # without a scheme, as short links are written: t.cn/Ab12
+        "URL",
+        re.compile(
+            r"(?<![\w@.-])(?:[a-z0-9][a-z0-9-]{0,62}\.){1,4}"
+            r"(?:com|cn|net|org|edu|gov|io|me|co|ly|cc|gl|info|uk|de|fr|jp|eu)/"
+            r"[!#$%&'()*+,\-./0-9:;=?@A-Z_a-z~]++",
+            re.IGNORECASE | re.ASCII,
+        ),
+        _url,
+    ),
     Rule(
         "IP",
         re.compile(r"(?<![0-9.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![0-9])(?!\.[0-9])", re.ASCII),

@@ -156,6 +156,7 @@ def test_sentences_and_conversations_are_checked_too(tmp_path: Path) -> None:
     assert report.roles.kind == "tokens"
     assert report.sections["labels"]["counts"] == {"X": 1, "Y": 1}
     assert report.sections["labels"]["scheme"] == "BIOES"
+    assert look(put(tmp_path, rows[:1]), near=False).findings == []
     chats = [
         {"conversations": [{"from": "human", "value": q}, {"from": "gpt", "value": a}]}
         for q, a in zip(EN, ZH, strict=False)

@@ -77,6 +77,26 @@ def test_the_log_tells_both_files_and_every_step_to_its_owner_alone(notes: Path)
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_that_an_earlier_step_coupled_units_is_said_in_every_later_log(tmp_path: Path) -> None:
+    source = tmp_path / "notes.jsonl"
+    source.write_text('{"text": "a b c", "label": "x"}\n' * 2 + '{"text": "d", "label": "y"}\n')
+    logs = []
+    for command in (["clean", "--duplicates", "exact"], ["clean"]):
+        clean, out = tmp_path / f"c{len(logs)}.jsonl", tmp_path / f"s{len(logs)}.jsonl"
+        assert run(["data", *command, str(source), "--out", str(clean)]) == 0
+        scrub_file(clean, out)
+        logs.append(json.loads(out.with_name(out.name + ".log.json").read_text()))
+    assert [log["couples_units"] for log in logs] == [True, False]
+    assert [step["command"] for step in logs[0]["steps"]] == ["clean", "scrub"]
+    assert "about the units of this file" in logs[0]["epsilon"]
+    assert "epsilon" not in logs[1]
+    with (tmp_path / "s1.jsonl").open("a") as file:  # its log is of another content now
+        file.write('{"text": "e", "label": "y"}\n')
+    scrub_file(tmp_path / "s1.jsonl", tmp_path / "last.csv")
+    last = json.loads((tmp_path / "last.csv.log.json").read_text())
+    assert (last["couples_units"], last["steps"][0]["command"]) == (True, "unknown")
+
+
 def test_in_each_row_for_itself_without_a_unit_or_a_person(notes: Path) -> None:
     out = notes.with_name("out.jsonl")
     scrub_file(notes, out)

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloister.data.split.sides import (
@@ -22,6 +22,7 @@ from cloister.errors import UsageError
 SHARES = Shares(validation=0.1, test=0.2, salt="a")
 
 
+@settings(deadline=None)
 @given(st.text(), st.text())
 def test_a_unit_s_side_is_always_the_same_under_a_salt(unit: str, salt: str) -> None:
     assert hashed(unit, Shares(salt=salt)) == hashed(unit, Shares(salt=salt))
@@ -47,6 +48,7 @@ def test_a_salt_and_a_unit_are_told_apart() -> None:
     assert one != other
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(st.text(max_size=3), st.sampled_from("ab"), max_size=60),
     st.floats(0, 0.45),
