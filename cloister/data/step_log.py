@@ -30,7 +30,7 @@ MOST_VALUES = 8_000_000
 
 
 @dataclass(frozen=True)
-class Step:
+class DataStep:
     """What one command did.
 
     Attributes:
@@ -104,7 +104,7 @@ def check_no_log(out: Path) -> None:
         raise UsageError(f"--out: {log}, its log, is there already; give another file")
 
 
-def write_step(source: Detected, out: Path, content: Path, step: Step) -> None:
+def write_step(source: Detected, out: Path, content: Path, step: DataStep) -> None:
     """Writes the log of a file that was made: the steps before, and the one that made it.
 
     Args:

@@ -24,7 +24,7 @@ COUPLED = (
 
 
 @dataclass
-class Entry:
+class RuleChanges:
     """What one rule did.
 
     Attributes:
@@ -86,7 +86,7 @@ class CleaningLog:
     columns: dict[str, str]
     guessed: tuple[str, ...]
     left_out: list[str]
-    entries: list[Entry]
+    entries: list[RuleChanges]
     earlier: Sequence[Mapping[str, Any]] = ()
 
     @property

@@ -13,7 +13,7 @@ from cloister.data.scrub.find import Finder, chosen_types, find
 from cloister.data.scrub.marked import Score, read_marked, score
 from cloister.data.scrub.replace import Placeholders, Scrubber
 from cloister.data.scrub.spans import TYPES, Span
-from cloister.data.step_log import Step, check_no_log, write_step
+from cloister.data.step_log import DataStep, check_no_log, write_step
 from cloister.data.values import Number, Value, shown
 from cloister.errors import UsageError
 from cloister.files import bad_file
@@ -126,7 +126,7 @@ def scrub_file(
                 marked=scores,
             )
             settings = {"unit": unit, "types": chosen, "names": names is not None}
-            write_step(form, out, content, Step("scrub", settings, report.to_json()))
+            write_step(form, out, content, DataStep("scrub", settings, report.to_json()))
     except OSError as error:
         raise bad_file(error) from error
     return report

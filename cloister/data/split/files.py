@@ -26,7 +26,7 @@ from cloister.data.split.sides import (
     stratified,
     usual_label,
 )
-from cloister.data.step_log import Step, write_step
+from cloister.data.step_log import DataStep, write_step
 from cloister.data.values import Number, Row, Value, shown
 from cloister.errors import DataError, UsageError
 from cloister.files import bad_file, sync_folder
@@ -182,7 +182,7 @@ def _write(
         for name, (writer, content) in writers.items():
             writer.end()
             counts = {"side": name, "rows": rows[name]}
-            step = Step("split", plan.to_json(), counts, plan.couples_units)
+            step = DataStep("split", plan.to_json(), counts, plan.couples_units)
             write_step(form, stage / f"{name}{ending}", content, step)
     return rows
 
