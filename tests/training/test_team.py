@@ -22,14 +22,16 @@ from cloister.privacy.plan import Plan
 from cloister.privacy.sharing import Sharing
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.task import Task
+from cloister.training import joining
 from cloister.training import team as team_file
 from cloister.training.config import TrainingConfig
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
 from cloister.training.joining import join
 from cloister.training.local import local_update
 from cloister.training.machine import MachineConfig
+from cloister.training.passes import passes
 from cloister.training.proof import depends_on, prove
-from cloister.training.shapes import BatchShapes
+from cloister.training.shapes import BatchShapes, one_by_one
 from cloister.training.shared import shared_gradient
 from cloister.training.team import AskDepends, AskSum, Opening, Team, Worker, parted, process_of
 from cloister.training.units import UnitExamples
@@ -295,7 +297,7 @@ class Pretended(Team):
     """Workers that answer what a test says, without a process."""
 
     depends: dict[str, object]
-    total: ClippedSum
+    total: ClippedSum | None = None  # None: the first's own
 
     @property
     def is_whole(self) -> bool:
@@ -307,7 +309,8 @@ class Pretended(Team):
     def sums(self, network: Network, task: Task, shares: object, *more: object) -> list[ClippedSum]:
         (own, same) = shares  # type: ignore[misc]
         assert own == same
-        return [clipped_gradient_sum(network, task, own, *more), self.total]  # type: ignore[arg-type]
+        found = clipped_gradient_sum(network, task, own, *more)  # type: ignore[arg-type]
+        return [found, self.total or found]
 
 
 @pytest.fixture
@@ -325,6 +328,46 @@ def test_a_process_of_another_kind_is_refused_by_what_differs(
     with pytest.raises(RefusedError, match="process 2 of 2 differs from the first in device"):
         join(pretended, PLAN, CONFIG, shapes, LIMIT)
     assert pretended.team.agreed == []
+
+
+@pytest.mark.parametrize("name", ["threads", "variables", "build", "base", "what only it lists"])
+def test_every_part_of_a_proof_is_compared(
+    pretended: Workspace, shapes: BatchShapes, name: str
+) -> None:
+    assert isinstance(pretended.team, Pretended)
+    pretended.team.depends |= {name: "another"}
+    with pytest.raises(RefusedError, match=f"differs from the first in {name}"):
+        join(pretended, PLAN, CONFIG, shapes, LIMIT)
+
+
+def test_what_was_compared_for_one_study_is_not_taken_for_another(
+    pretended: Workspace, shapes: BatchShapes
+) -> None:
+    assert isinstance(pretended.team, Pretended)
+    pretended.train_names(frozenset(pretended.start))
+    join(pretended, PLAN, CONFIG, shapes, LIMIT)
+    pretended.team.depends |= {"device": "another GPU"}
+    join(pretended, PLAN, CONFIG, shapes, LIMIT)  # the same study: nothing is asked again
+    others = [
+        (replace(PLAN, max_grad_norm=0.25), CONFIG, shapes, LIMIT),
+        (PLAN, replace(CONFIG, probe_rounds=1), shapes, LIMIT),
+        (PLAN, CONFIG, one_by_one(16), LIMIT),
+        (PLAN, CONFIG, shapes, 2 * LIMIT),
+    ]
+    for other in others:
+        before = list(pretended.team.agreed)
+        with pytest.raises(RefusedError, match=r"differs from the first in .*device"):
+            join(pretended, *other)
+        pretended.team.agreed[:] = before
+
+
+def test_every_padded_length_is_tried_in_its_largest_pass(
+    workspace: Workspace, shapes: BatchShapes
+) -> None:
+    tried = list(passes(joining._units(workspace, shapes), shapes))
+    largest = {(edge, counts[-1]) for edge, counts in shapes.counts}
+    assert len(shapes.counts) > 1
+    assert {(one.shape.length, one.shape.rows) for one in tried} == largest
 
 
 def test_a_process_with_other_bits_is_refused(pretended: Workspace, shapes: BatchShapes) -> None:
