@@ -168,6 +168,19 @@ def test_nothing_is_written_over_and_nothing_half(notes: Path) -> None:
     assert sorted(p.name for p in notes.parent.iterdir()) == ["chats.jsonl", "notes.jsonl"]
 
 
+def test_a_file_that_is_written_meanwhile_is_refused(notes: Path) -> None:
+    """Its log would name the hash, and the earlier steps, of what was not read."""
+    lines = notes.read_text() * 600
+
+    def written(_: int) -> None:
+        notes.write_text(lines + lines)
+
+    notes.write_text(lines)
+    with pytest.raises(DataError, match="was written while it was read"):
+        scrub_file(notes, notes.with_name("out.jsonl"), progress=written)
+    assert [path.name for path in notes.parent.iterdir()] == ["notes.jsonl"]
+
+
 def test_columns_of_other_values_keep_them_or_are_refused(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
