@@ -120,6 +120,20 @@ def test_the_sum_of_two_processes_is_that_of_one_bit_for_bit(
     assert any(tensor.any() for tensor in alone.tensors)
 
 
+def test_what_trains_in_a_round_trains_in_every_process(
+    joined: Workspace, shapes: BatchShapes, persons: list[UnitExamples]
+) -> None:
+    network, every = joined.network, frozenset(joined.start)
+    head = frozenset(name for name in every if name.startswith("head."))
+    for names in (head, every - head, every):
+        joined.train_names(names)
+        with per_record_hooks(network):
+            alone = clipped_gradient_sum(network, joined.task, persons, 0.5, shapes)
+            together = joined.summing(network, joined.task, persons, 0.5, shapes, None)
+        assert len(alone.tensors) == len(names)
+        assert equal(together.tensors, alone.tensors)
+
+
 def rounds(
     workspace: Workspace,
     units: Sequence[UnitExamples],
