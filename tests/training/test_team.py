@@ -15,6 +15,7 @@ from cloister.errors import RefusedError, UsageError
 from cloister.models import device as device_file
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.network import Network, trained_parameters
+from cloister.models.prefix import KeptStates
 from cloister.models.state import read_adapter
 from cloister.privacy.clipping import ClippedSum, empty_sum
 from cloister.privacy.entropy import SeededEntropy
@@ -35,6 +36,7 @@ from cloister.training.shapes import BatchShapes, one_by_one
 from cloister.training.shared import shared_gradient
 from cloister.training.team import AskDepends, AskSum, Opening, Team, Worker, parted, process_of
 from cloister.training.units import UnitExamples
+from cloister.training.worker import _answer
 from cloister.training.workspace import Workspace, open_workspace
 from tests.support.isolation import random_units
 from tests.support.studies import NOTES
@@ -245,6 +247,28 @@ def test_one_unit_more_changes_no_other_s_process_and_equal_ones_are_dealt_out(
         added = [new - old for new, old in zip(after, before, strict=True)]
         assert sum(added, Counter()) == Counter([more])
         assert not any(old - new for new, old in zip(after, before, strict=True))
+
+
+def test_what_is_timed_apart_uses_and_leaves_no_kept_states_in_a_worker(
+    joined: Workspace, shapes: BatchShapes, persons: list[UnitExamples]
+) -> None:
+    """Else the second of two steps on the same synthetic units would be timed without its base."""
+    prefix = joined.network.prefix
+    assert prefix is not None
+    prefix._kept = KeptStates()
+    tensors, names = dict(joined.start), frozenset(joined.start)
+    for apart in (True, False):
+        _answer(joined, AskSum(tensors, names, persons[:9], 0.5, shapes, None, apart))
+        assert bool(prefix._kept._states) is not apart
+    asked: list[bool] = []
+    with pytest.MonkeyPatch.context() as patched, prefix.apart():
+        patched.setattr(Worker, "ask", lambda _, question: asked.append(question.apart))
+        patched.setattr(
+            Worker, "answer", lambda _: [np.zeros(a.shape, np.int64) for a in joined.start.values()]
+        )
+        with per_record_hooks(joined.network):
+            joined.summing(joined.network, joined.task, persons[:1], 0.5, shapes, None)
+    assert asked == [True]
 
 
 def test_joining_leaves_the_network_as_it_was(joined: Workspace, shapes: BatchShapes) -> None:
