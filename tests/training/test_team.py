@@ -331,6 +331,33 @@ def test_it_is_started_again_for_the_next_round_and_ends_when_its_site_does(
     assert not team_of(joined).is_whole
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, RuntimeError])
+def test_however_a_step_is_cut_off_nobody_is_left_to_answer_it(
+    workspace: Workspace,
+    shapes: BatchShapes,
+    error: type[BaseException],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An answer that waits in a pipe would be taken for that to the next batch's question."""
+    ended: list[int] = []
+
+    class Silent:
+        def ask(self, question: object) -> None: ...
+        def end(self) -> None:
+            ended.append(1)
+
+    def cut_off(*_: object) -> ClippedSum:
+        raise error
+
+    team = Team(team_of(workspace).opening, 3, team_of(workspace).names)
+    team._workers += [Silent(), Silent()]  # type: ignore[list-item]
+    team.agreed.append("a study")
+    monkeypatch.setattr(team_file, "clipped_gradient_sum", cut_off)
+    with pytest.raises(error):
+        team.clipped_sum(workspace.network, workspace.task, [], 0.5, shapes)
+    assert (ended, team.workers, team.agreed) == ([1, 1], (), [])
+
+
 class Pretended(Team):
     """Workers that answer what a test says, without a process."""
 
