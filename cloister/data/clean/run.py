@@ -15,6 +15,7 @@ from cloister.data.clean.rows import DROPS, UNIT, RowCleaner, RowOptions
 from cloister.data.clean.rules import RULES
 from cloister.data.detected import Detected, detect_form
 from cloister.data.roles import find_roles, written
+from cloister.data.step_log import steps_of
 from cloister.data.values import Row
 from cloister.errors import DataError, UsageError
 from cloister.files import stamp_of, write_whole
@@ -112,6 +113,7 @@ def clean_file(path: Path, out: Path, options: CleanOptions | None = None) -> Cl
             roles.guessed,
             run.left_out(),
             run.entries(),
+            steps_of(path, stamp.sha256),
         )
         text = json.dumps(log.to_json(), ensure_ascii=False, indent=1) + "\n"
         write_whole(log_to, text.encode("utf-8", "backslashreplace"), mode=FILE)
