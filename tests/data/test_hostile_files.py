@@ -251,3 +251,16 @@ def test_json_of_many_levels_is_refused_by_every_command(
             if code:
                 refused(capsys, "row 1", "deep")
         capsys.readouterr()
+
+
+def test_nul_bytes_that_compress_well_are_refused_at_their_first(
+    notes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gzip
+
+    from cloister.data import encodings
+
+    monkeypatch.setattr(encodings, "_decoded", lambda *_: pytest.fail("all of it is read"))
+    Path("z.csv.gz").write_bytes(gzip.compress(b"text,label\n" + b"\0" * 10_000))
+    assert data("check", "z.csv.gz") == 3
+    refused(capsys, "z.csv.gz, line 2: holds a NUL byte")
