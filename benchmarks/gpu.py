@@ -23,6 +23,7 @@ from benchmarks.random_llama import ONE_B, SEVEN_B, TINY, TRIED, Size, units_of,
 from cloister.deployment.coordinator.journal import RunStatus
 from cloister.deployment.site.agent_folder import AgentFolder
 from cloister.errors import CloisterError
+from cloister.models.checkpointing import CheckpointedLayers
 from cloister.models.device import device_words, find_device
 from cloister.models.network import trained_parameters
 from cloister.privacy.entropy import OsEntropy
@@ -42,6 +43,8 @@ from tests.support.studies import small_recipe
 # Seconds: no part begins after it, so that all of them end within 8 minutes.
 LAST_START = 360.0
 TURNS = 5
+# Added to what a row is called where `machine.gradient_checkpointing` is on.
+CHECKPOINTED = ", checkpointing"
 BOUND = 1.0
 PLAN = Plan(
     public_records=1600,
@@ -141,18 +144,22 @@ def speed(device: str, is_tiny: bool) -> Iterator[Row]:
     rate = matmul_rate(device, 256 if is_tiny else 8192)
     yield Row("rate of matrix products, bf16", f"{rate / 1e12:.3g} · 10¹² operations a second")
     for size in (TINY,) if is_tiny else (ONE_B, SEVEN_B):
-        try:
-            yield from steps(size, device, rate)
-        except torch.OutOfMemoryError:
-            yield Row(f"private ÷ plain step, {size.name}", "does not fit")
-        if device.startswith("cuda"):
-            torch.cuda.empty_cache()
-    yield Row("7B with checkpointing", "not run: training keeps all activations")
+        for again in (False, True):
+            try:
+                yield from steps(size, device, rate, again=again)
+            except torch.OutOfMemoryError:
+                what = f"private ÷ plain step, {size.name}{CHECKPOINTED * again}"
+                yield Row(what, "does not fit")
+            if device.startswith("cuda"):
+                torch.cuda.empty_cache()
 
 
-def steps(size: Size, device: str, rate: float) -> Iterator[Row]:
-    """Of one size."""
+def steps(size: Size, device: str, rate: float, *, again: bool) -> Iterator[Row]:
+    """Of one size, with activations kept or computed again in the backward pass."""
     workspace = workspace_of(size, device, torch.bfloat16)
+    if again:
+        network = workspace.network
+        network.checkpoints = CheckpointedLayers(network.backbone, size.layers)
     units = units_of(workspace, size)
     plain = measured(lambda: plain_step(workspace, size, units), device)
     private = measured(lambda: private_step(workspace, size, units), device)
@@ -162,6 +169,7 @@ def steps(size: Size, device: str, rate: float) -> Iterator[Row]:
     embeddings = workspace.network.base.get_input_embeddings().weight.numel()
     operations = 4 * (numbers - embeddings) * tokens
     about = f"{size.name}, rank {size.rank}, bf16, {size.records} × {size.tokens}"
+    about += CHECKPOINTED * again
     yield Row(f"private ÷ plain step, {about}", f"{private.seconds / plain.seconds:.3f}")
     for kind, one in (("plain", plain), ("private", private)):
         share = f"{operations / one.seconds / rate:.2f} of the matmul rate"

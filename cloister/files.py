@@ -135,6 +135,16 @@ def _sha256(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def identity_of(path: Path) -> tuple[int, ...]:
+    """What changes when a file is replaced or written: device, inode, size and time.
+
+    Raises:
+        OSError: It cannot be looked at.
+    """
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def bad_file(error: OSError | ValueError, what: str = "read or written") -> BadFileError:
     """What an error of the operating system says, for whoever named the file: its path and why.
 

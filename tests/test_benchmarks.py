@@ -28,6 +28,7 @@ def test_its_parts_run_on_a_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert gaps[0] < 1e-5
     assert gaps[1] < 3e-2  # bfloat16 has 8 bits, and sums of 32 tokens of it
     assert float(found["private ÷ plain step, tiny, rank 4, bf16, 4 × 32"]) > 0
+    assert float(found["private ÷ plain step, tiny, rank 4, bf16, 4 × 32, checkpointing"]) > 0
     assert "tokens a second" in found["private step, tiny, rank 4, bf16, 4 × 32"]
 
 

@@ -108,7 +108,8 @@ def admit(site: Site, workspace: Workspace, prove: Prove = _proven) -> Admitted:
         Charge(study=site.study, round=1, plan=plan, request="", is_private=is_private)
     )
     admitted = Admitted(site, workspace, plan, _shapes(site, workspace, plan, prove))
-    admitted.gather()
+    if workspace.team is not None:
+        admitted.gather()
     return admitted
 
 

@@ -72,14 +72,19 @@ class Times:
     step: float
     encoding: float
 
-    def of_round(self, plan: Plan) -> float:
+    def of_round(self, plan: Plan, processes: int = 1) -> float:
         """Seconds of a round whose batches are all as large as Poisson draws get.
 
         Sizes of Poisson batches have a deviation of at most √B around B; SPREAD of them above it
-        are drawn less than once in a million steps.
+        are drawn less than once in a million steps. Of several processes each computes a share,
+        which is B / processes on average, and the slowest is waited for.
+
+        Args:
+            plan: The site's.
+            processes: `machine.processes`.
         """
-        size = plan.expected_batch_size
-        return BESIDE + plan.local_steps * self.step * (1 + SPREAD / math.sqrt(size))
+        share = plan.expected_batch_size / processes
+        return BESIDE + plan.local_steps * self.step * (1 + SPREAD / math.sqrt(share))
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,8 @@ def run_round(admitted: Admitted, request: RoundRequest, on_step: OnStep) -> Rou
     if request.step is not Step.TRAIN:
         raise RefusedError(f"{request.step} was asked; this plan's noise is the site's own")
     begin = _decoded(admitted, request)
-    _gather(admitted, request)
+    if admitted.workspace.team is not None:
+        _gather(admitted, request)
     entropy = site.entropy(plan, request.round)
     granted = site.ledger.reserve(_charge(admitted, request, entropy, request.adapter))
     if isinstance(granted, Released):
@@ -107,7 +108,7 @@ def _check_length(site: Site, request: RoundRequest) -> None:
 
 
 def _gather(admitted: Admitted, request: RoundRequest) -> None:
-    """Has all processes at hand for a round that is to be trained; one that was charged is not."""
+    """Has all processes of the site ready, unless the round was charged and is only sent again."""
     if not admitted.site.ledger.has_charged(admitted.site.study, request.round):
         admitted.gather()
 
@@ -198,7 +199,8 @@ def _answer_secure(admitted: Admitted, request: RoundRequest, on_step: OnStep) -
     if request.step is Step.MASK:
         start = decode(request.adapter, workspace.whole.shapes)
         _check_values(site, start)
-        _gather(admitted, request)
+        if workspace.team is not None:
+            _gather(admitted, request)
 
     def gradient() -> NDArray[np.int64]:
         workspace.train_names(workspace.trained_in_round(site.training, request.round))

@@ -30,7 +30,7 @@ MOST_VALUES = 8_000_000
 
 
 @dataclass(frozen=True)
-class Step:
+class DataStep:
     """What one command did.
 
     Attributes:
@@ -69,7 +69,8 @@ def steps_of(path: Path, sha256: str) -> list[dict[str, Any]]:
     # What `cloister data clean` wrote is one step, in the words of its own log.
     cleaned = _read(log_path(path))
     if cleaned.get("format") == CLEANING and _made(cleaned, sha256):
-        return [{"command": "clean", **cleaned}]
+        before = cleaned.pop("steps_before", [])
+        return [*(before if isinstance(before, list) else []), {"command": "clean", **cleaned}]
     if beside := [log.name for log in (log_of(path), log_path(path)) if log.exists()]:
         return [{"command": "unknown", "why": f"{beside[0]}: {UNKNOWN}", "couples_units": True}]
     return []
@@ -103,7 +104,7 @@ def check_no_log(out: Path) -> None:
         raise UsageError(f"--out: {log}, its log, is there already; give another file")
 
 
-def write_step(source: Detected, out: Path, content: Path, step: Step) -> None:
+def write_step(source: Detected, out: Path, content: Path, step: DataStep) -> None:
     """Writes the log of a file that was made: the steps before, and the one that made it.
 
     Args:

@@ -72,8 +72,6 @@ def room_for(workspace: Workspace, config: TrainingConfig) -> Room:
     is_cpu = network.device.type == "cpu"
     most = CPU_TOKENS if is_cpu else GPU_TOKENS
     free = free_at_start(network.device)
-    if free is not None and is_cpu and workspace.team is not None:
-        free //= workspace.team.processes  # they have one memory
     if free is None:
         return Room(min(PLAIN_TOKENS, most), None)
     if is_cpu and workspace.team is not None:  # on GPUs each process has one of its own

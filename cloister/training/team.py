@@ -5,9 +5,9 @@
 
 A worker holds no ledger, no key and no records but the units that it is sent. Sums are of integers
 on a grid (`privacy.clipping`), so that they are the same bits however units are parted. A unit goes
-to one process whole, and to which follows from the unit alone: its contribution would not depend on
-other units even if two processes computed different bits, and the states of frozen layers that a
-process keeps are those of its own units.
+to one process whole, and to which follows from the unit and from how many equal ones came before it
+(`parted`): one unit more adds one contribution and changes none, even if two processes computed
+different bits.
 
 Messages are Python's pickles on pipes without a name, which this process and its own child hold.
 """
@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import weakref
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -264,9 +265,7 @@ class Team:
             It is the sum over all units or raises: no unit is left out because of a process, and
             after any error every worker is ended.
         """
-        shares: list[list[UnitExamples]] = [[] for _ in range(self.processes)]
-        for unit in units:
-            shares[process_of(unit, self.processes)].append(unit)
+        shares = parted(units, self.processes)
         total, *others = self.sums(network, task, shares, bound, shapes, grid)
         for other in others:
             total += other
@@ -306,9 +305,37 @@ class Team:
         return found
 
 
-def process_of(unit: UnitExamples, processes: int) -> int:
-    """Which process computes a unit, from 0: by a hash of its records, and of nothing else."""
-    found = hashlib.blake2b(repr(unit).encode(), digest_size=8).digest()
+def parted(units: Sequence[UnitExamples], processes: int) -> list[list[UnitExamples]]:
+    """Each process's share of a batch: every unit once, whole.
+
+    Args:
+        units: A batch.
+        processes: How many there are.
+
+    Guarantees:
+        A function of the batch as a bag: with one unit more, one share has that unit more. Equal
+        units are dealt out like different ones: were they to go together, a step at a site with
+        many of them would take longer than it was measured to, and the moment of an answer would
+        tell of them.
+    """
+    shares: list[list[UnitExamples]] = [[] for _ in range(processes)]
+    before: Counter[str] = Counter()
+    for unit in units:
+        spelled = repr(unit)
+        shares[process_of(unit, processes, before[spelled])].append(unit)
+        before[spelled] += 1
+    return shares
+
+
+def process_of(unit: UnitExamples, processes: int, copy: int = 0) -> int:
+    """Which process computes a unit, from 0: by a hash of its records, and of nothing else.
+
+    Args:
+        unit: Its records.
+        processes: How many there are.
+        copy: How many equal units are in the batch before it.
+    """
+    found = hashlib.blake2b(f"{copy} {unit!r}".encode(), digest_size=8).digest()
     return int.from_bytes(found) % processes
 
 

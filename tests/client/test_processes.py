@@ -3,16 +3,20 @@
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from flwr.app import Context, RecordDict
 
+from cloister.adapter.tensors import Adapter
 from cloister.adapter.wire import encode
+from cloister.client import round as round_file
 from cloister.client.round import run_round
 from cloister.errors import RefusedError, RoundSpentError, UsageError
 from cloister.ledger.storage import LedgerFile
 from cloister.privacy.clipping import ClippedSum
-from cloister.protocol.exchange import RoundRequest, Status
+from cloister.protocol.exchange import RoundRequest, Status, Step
 from cloister.server.run_directory import RunDirectory
 from cloister.simulation.early import check_engine
 from cloister.simulation.ledgers import begin_ledgers
@@ -76,6 +80,43 @@ def test_a_round_in_which_a_process_dies_is_spent_and_the_next_one_runs(
     assert reply.status is Status.TRAINED
     assert team.is_whole
     team.close()
+
+
+@pytest.mark.parametrize(
+    ("step", "is_charged", "expected"),
+    [
+        (Step.MASK, False, ["gather", "charge"]),
+        (Step.MASK, True, ["charge"]),  # sent again: nothing is summed
+        (Step.REVEAL, False, ["charge"]),
+    ],
+)
+def test_processes_are_at_hand_before_a_masked_sum_is_charged(
+    step: Step, is_charged: bool, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    exchange = SimpleNamespace(answer=lambda *_: order.append("charge"))
+    known = {
+        "Query": SimpleNamespace(from_bytes=lambda _: None),
+        "SecureExchange": lambda *_: exchange,
+        "decode": lambda *_: Adapter({}),
+        **dict.fromkeys(("agreed_terms", "digest", "_charge", "_released"), lambda *_: None),
+    }
+    for name, value in known.items():
+        monkeypatch.setattr(round_file, name, value)
+    site = SimpleNamespace(
+        keys=True,
+        study="",
+        name="",
+        entropy=lambda *_: None,
+        ledger=SimpleNamespace(public_key="", has_charged=lambda *_: is_charged),
+        policy=SimpleNamespace(accept=SimpleNamespace(max_adapter_value=1.0)),
+    )
+    workspace = SimpleNamespace(team=True, whole=SimpleNamespace(shapes={}))
+    admitted: Any = SimpleNamespace(
+        site=site, workspace=workspace, plan=None, gather=lambda: order.append("gather")
+    )
+    round_file._answer_secure(admitted, RoundRequest("", 1, b"", step), lambda: None)
+    assert order == expected
 
 
 def test_ray_s_workers_start_no_processes_of_their_own(tmp_path: Path) -> None:

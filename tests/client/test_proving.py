@@ -3,14 +3,18 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from transformers import DebertaV2Config, DebertaV2Model
 
 from cloister.client import proving
-from cloister.client.proving import Times
+from cloister.client.moments import period_of
+from cloister.client.proving import SPREAD, Times
 from cloister.client.site_file import read_site
 from cloister.data.records import TextRecord
+from cloister.deployment.site.opened_site import _periods
 from cloister.ledger.ledger import Ledger
 from cloister.protocol.exchange import RoundRequest, Status, Step
 from cloister.recipe import Recipe
@@ -195,3 +199,25 @@ def test_a_round_s_time_makes_room_for_large_draws_and_many_steps(
     one = replace(plan, local_steps=1)
     assert times.of_round(plan) > 4.8 * times.of_round(one)
     assert times.of_round(one) > 1 + 5 / plan.expected_batch_size**0.5
+
+
+def test_of_several_processes_the_slowest_is_waited_for() -> None:
+    """A process's share of a batch varies more, for its size, than the batch does."""
+    from tests.support.ledgers import small_plan
+
+    plan, times = small_plan(), Times(1000.0, 0.0)
+    share = plan.expected_batch_size / 4
+    most = plan.local_steps * 1000 * (1 + SPREAD / share**0.5)
+    assert times.of_round(plan) < most < times.of_round(plan, 4) < most + 1
+
+    def period(team: object) -> float:
+        file: Any = SimpleNamespace(site=SimpleNamespace(max_round_seconds=1e9))
+        workspace = SimpleNamespace(team=team)
+        admitted: Any = SimpleNamespace(plan=plan, workspace=workspace)
+        proofs: Any = SimpleNamespace(times=lambda *_: times)
+        return _periods(file, None, admitted, proofs)[1]  # type: ignore[arg-type]
+
+    assert period(None) == period_of(times.of_round(plan))
+    assert (
+        period(SimpleNamespace(processes=64)) == period_of(times.of_round(plan, 64)) > period(None)
+    )

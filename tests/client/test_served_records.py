@@ -11,6 +11,7 @@ from cloister.client import site_file
 from cloister.client.policy_file import EXAMPLE, SitePolicy, parse_policy
 from cloister.client.site_file import SiteConfig, SiteFile, read_site
 from cloister.data.values import MOST_ROW_BYTES
+from cloister.deployment.site import agent
 from cloister.deployment.site.agent import _reading_period
 from cloister.models.base import weights_sha256
 from cloister.protocol.exchange import RoundRequest, Status, Step
@@ -36,6 +37,23 @@ def test_a_reload_takes_the_records_between_two_rounds(
     ward.agent._reload_if_asked()
     assert len(served.current.records) == 7
     assert "valid JSON" in ward.agent._folder.refusals()[-1]["why"]
+
+
+def test_what_memory_is_free_is_looked_at_before_the_records_are_read(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many records go through at once would follow from how many there are."""
+    order: list[str] = []
+
+    class Noted(agent.RecordSource):
+        def __init__(self, file: SiteFile) -> None:
+            order.append("records")
+            super().__init__(file)
+
+    monkeypatch.setattr(agent, "RecordSource", Noted)
+    monkeypatch.setattr(agent, "free_at_start", lambda device: order.append(device.type))
+    Ward.open(tmp_path / "ward", notes(), bert, monkeypatch)
+    assert order == ["cpu", "records"]
 
 
 @pytest.mark.parametrize("rows", [notes(3), notes(90), [*notes(), RECORDS["a long text"]], ["{"]])

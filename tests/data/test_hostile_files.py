@@ -264,3 +264,10 @@ def test_nul_bytes_that_compress_well_are_refused_at_their_first(
     Path("z.csv.gz").write_bytes(gzip.compress(b"text,label\n" + b"\0" * 10_000))
     assert data("check", "z.csv.gz") == 3
     refused(capsys, "z.csv.gz, line 2: holds a NUL byte")
+
+
+def test_a_damaged_parquet_file_is_named(notes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Arrow raises errors of the system's kind that know no file."""
+    Path("p.parquet").write_bytes(b"PAR1" + bytes(1000) + b"PAR1")
+    assert data("check", "p.parquet") == 3
+    refused(capsys, "p.parquet: cannot be read")

@@ -146,7 +146,7 @@ def crash(report: object) -> None:
 @pytest.mark.parametrize("how", ["in Python", "on the command line"])
 def test_a_run_of_the_version_before_is_resumed_under_its_digest(tmp_path: Path, how: str) -> None:
     recipe = small_recipe(tmp_path / "study", "federation.num_rounds=3")
-    begun = dataclasses.replace(recipe, begun=MachineConfig())
+    begun = dataclasses.replace(recipe, begun=MachineConfig(physical_batch_tokens=2048))
     place = RunDirectory.create(tmp_path / "run", begun)
     with pytest.raises(CrashError):
         simulate(begun, place, events=Events(on_round=crash))
@@ -170,6 +170,8 @@ def old_tables_of(recipe: Recipe) -> dict[str, dict[str, object]]:
     for name, section in recipe.sections().items():
         if name != "machine":
             values = dataclasses.asdict(section)  # type: ignore[call-overload]
+            if name == "training":  # what that version had by default
+                values["physical_batch_tokens"] = 2048
             tables[name] = {k: v for k, v in values.items() if v is not None}
     return tables
 

@@ -250,13 +250,37 @@ class OnSecondUse(nn.Module):
         return found * (1 + 2**-20 * self.uses)
 
 
-@pytest.mark.parametrize("trap", [Dropping, OnSecondUse])
+class InBackward(nn.Module):
+    """A part that gives something else in the backward pass alone: forward passes agree."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *arguments: Tensor) -> Tensor:
+        is_again = torch._C._current_graph_task_id() >= 0
+        found: Tensor = self.inner(*arguments)
+        return found * (1 + 2**-20 * is_again)
+
+
+@pytest.mark.parametrize("trap", [Dropping, OnSecondUse, InBackward])
 def test_what_is_not_the_same_again_is_refused(bert: Path, trap: type[nn.Module]) -> None:
     workspace = opened(bert, "linear")
     layer = workspace.network.base.encoder.layer[0]  # type: ignore[union-attr, index]
     layer.intermediate = trap(layer.intermediate)  # type: ignore[call-arg, union-attr]
     with pytest.raises(PreflightError, match=r"again; set machine\.gradient_checkpointing"):
         preflight(workspace.network, workspace.task, workspace.encode(TEXTS))
+
+
+def test_after_a_preflight_activations_are_computed_again(bert: Path) -> None:
+    workspace = opened(bert, "linear")
+    calls = next(inner_calls(workspace))
+    preflight(workspace.network, workspace.task, workspace.encode(TEXTS))
+    with pytest.raises(RuntimeError), layers_of(workspace).off():
+        raise RuntimeError
+    calls.clear()
+    summed(workspace, TEXTS[:1])
+    assert calls == ["0", "1", "1", "0"]
 
 
 def test_no_dropout_runs_in_a_network_that_trains(bert: Path) -> None:

@@ -179,17 +179,6 @@ def test_processes_agree_whatever_each_of_them_finds_free(
     assert len(other.agreed) == 1
 
 
-def test_processes_share_what_is_free(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with_free(monkeypatch, 2**31)
-    alone = room_for(workspace, ABSENT)
-    shared = room_for(replace(workspace, team=Other(lambda _: None)), ABSENT)  # type: ignore[arg-type]
-    assert alone.rows is not None
-    assert shared.rows is not None
-    assert shared.rows < alone.rows
-
-
 def test_plain_passes_are_cut_by_a_constant() -> None:
     """They are rounded by their companions, so that free memory would show in their scores."""
     recipe = parse_recipe("")

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from cloister.errors import RefusedError, UsageError
 from cloister.models import device as device_file
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.network import Network, trained_parameters
+from cloister.models.prefix import KeptStates
 from cloister.models.state import read_adapter
 from cloister.privacy.clipping import ClippedSum, empty_sum
 from cloister.privacy.entropy import SeededEntropy
@@ -21,17 +23,20 @@ from cloister.privacy.plan import Plan
 from cloister.privacy.sharing import Sharing
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.task import Task
+from cloister.training import joining
 from cloister.training import team as team_file
 from cloister.training.config import TrainingConfig
 from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
 from cloister.training.joining import join
 from cloister.training.local import local_update
 from cloister.training.machine import MachineConfig
+from cloister.training.passes import passes
 from cloister.training.proof import depends_on, prove
-from cloister.training.shapes import BatchShapes
+from cloister.training.shapes import BatchShapes, one_by_one
 from cloister.training.shared import shared_gradient
-from cloister.training.team import AskDepends, AskSum, Opening, Team, Worker, process_of
+from cloister.training.team import AskDepends, AskSum, Opening, Team, Worker, parted, process_of
 from cloister.training.units import UnitExamples
+from cloister.training.worker import _answer
 from cloister.training.workspace import Workspace, open_workspace
 from tests.support.isolation import random_units
 from tests.support.studies import NOTES
@@ -115,6 +120,20 @@ def test_the_sum_of_two_processes_is_that_of_one_bit_for_bit(
     assert equal(together.tensors, alone.tensors)
     assert (together.bound, together.grid) == (alone.bound, alone.grid)
     assert any(tensor.any() for tensor in alone.tensors)
+
+
+def test_what_trains_in_a_round_trains_in_every_process(
+    joined: Workspace, shapes: BatchShapes, persons: list[UnitExamples]
+) -> None:
+    network, every = joined.network, frozenset(joined.start)
+    head = frozenset(name for name in every if name.startswith("head."))
+    for names in (head, every - head, every):
+        joined.train_names(names)
+        with per_record_hooks(network):
+            alone = clipped_gradient_sum(network, joined.task, persons, 0.5, shapes)
+            together = joined.summing(network, joined.task, persons, 0.5, shapes, None)
+        assert len(alone.tensors) == len(names)
+        assert equal(together.tensors, alone.tensors)
 
 
 def rounds(
@@ -208,10 +227,48 @@ def test_a_unit_goes_whole_to_one_process_that_follows_from_it_alone(
     with per_record_hooks(joined.network):
         joined.summing(joined.network, joined.task, persons, 0.5, shapes, None)
     assert sorted(map(repr, sent + own)) == sorted(map(repr, persons))
-    assert sent == [unit for unit in persons if process_of(unit, 2) == 1]
+    assert [own, sent] == parted(persons, 2)
     # A fair share: of 40 units with records five deviations from a half are 16.
     assert 4 <= sum(map(bool, sent)) <= 36
     assert {process_of(unit, 5) for unit in persons} == set(range(5))
+
+
+def test_one_unit_more_changes_no_other_s_process_and_equal_ones_are_dealt_out(
+    persons: list[UnitExamples],
+) -> None:
+    """Of 200 equal units all would go to one process, and a step would take twice its time."""
+    equal_ones = [persons[2]] * 200
+    shares = parted(equal_ones, 2)
+    assert min(map(len, shares)) >= 100 - 5 * 50**0.5  # five deviations
+    batch = [*persons, *equal_ones[:3]]
+    before = [Counter(share) for share in parted(batch, 3)]
+    for more in (persons[2], persons[4], (persons[2][0],)):
+        after = [Counter(share) for share in parted([more, *batch], 3)]
+        added = [new - old for new, old in zip(after, before, strict=True)]
+        assert sum(added, Counter()) == Counter([more])
+        assert not any(old - new for new, old in zip(after, before, strict=True))
+
+
+def test_what_is_timed_apart_uses_and_leaves_no_kept_states_in_a_worker(
+    joined: Workspace, shapes: BatchShapes, persons: list[UnitExamples]
+) -> None:
+    """Else the second of two steps on the same synthetic units would be timed without its base."""
+    prefix = joined.network.prefix
+    assert prefix is not None
+    prefix._kept = KeptStates()
+    tensors, names = dict(joined.start), frozenset(joined.start)
+    for apart in (True, False):
+        _answer(joined, AskSum(tensors, names, persons[:9], 0.5, shapes, None, apart))
+        assert bool(prefix._kept._states) is not apart
+    asked: list[bool] = []
+    with pytest.MonkeyPatch.context() as patched, prefix.apart():
+        patched.setattr(Worker, "ask", lambda _, question: asked.append(question.apart))
+        patched.setattr(
+            Worker, "answer", lambda _: [np.zeros(a.shape, np.int64) for a in joined.start.values()]
+        )
+        with per_record_hooks(joined.network):
+            joined.summing(joined.network, joined.task, persons[:1], 0.5, shapes, None)
+    assert asked == [True]
 
 
 def test_joining_leaves_the_network_as_it_was(joined: Workspace, shapes: BatchShapes) -> None:
@@ -278,7 +335,7 @@ class Pretended(Team):
     """Workers that answer what a test says, without a process."""
 
     depends: dict[str, object]
-    total: ClippedSum
+    total: ClippedSum | None = None  # None: the first's own
 
     @property
     def is_whole(self) -> bool:
@@ -290,7 +347,8 @@ class Pretended(Team):
     def sums(self, network: Network, task: Task, shares: object, *more: object) -> list[ClippedSum]:
         (own, same) = shares  # type: ignore[misc]
         assert own == same
-        return [clipped_gradient_sum(network, task, own, *more), self.total]  # type: ignore[arg-type]
+        found = clipped_gradient_sum(network, task, own, *more)  # type: ignore[arg-type]
+        return [found, self.total or found]
 
 
 @pytest.fixture
@@ -308,6 +366,46 @@ def test_a_process_of_another_kind_is_refused_by_what_differs(
     with pytest.raises(RefusedError, match="process 2 of 2 differs from the first in device"):
         join(pretended, PLAN, CONFIG, shapes, LIMIT)
     assert pretended.team.agreed == []
+
+
+@pytest.mark.parametrize("name", ["threads", "variables", "build", "base", "what only it lists"])
+def test_every_part_of_a_proof_is_compared(
+    pretended: Workspace, shapes: BatchShapes, name: str
+) -> None:
+    assert isinstance(pretended.team, Pretended)
+    pretended.team.depends |= {name: "another"}
+    with pytest.raises(RefusedError, match=f"differs from the first in {name}"):
+        join(pretended, PLAN, CONFIG, shapes, LIMIT)
+
+
+def test_what_was_compared_for_one_study_is_not_taken_for_another(
+    pretended: Workspace, shapes: BatchShapes
+) -> None:
+    assert isinstance(pretended.team, Pretended)
+    pretended.train_names(frozenset(pretended.start))
+    join(pretended, PLAN, CONFIG, shapes, LIMIT)
+    pretended.team.depends |= {"device": "another GPU"}
+    join(pretended, PLAN, CONFIG, shapes, LIMIT)  # the same study: nothing is asked again
+    others = [
+        (replace(PLAN, max_grad_norm=0.25), CONFIG, shapes, LIMIT),
+        (PLAN, replace(CONFIG, probe_rounds=1), shapes, LIMIT),
+        (PLAN, CONFIG, one_by_one(16), LIMIT),
+        (PLAN, CONFIG, shapes, 2 * LIMIT),
+    ]
+    for other in others:
+        before = list(pretended.team.agreed)
+        with pytest.raises(RefusedError, match=r"differs from the first in .*device"):
+            join(pretended, *other)
+        pretended.team.agreed[:] = before
+
+
+def test_every_padded_length_is_tried_in_its_largest_pass(
+    workspace: Workspace, shapes: BatchShapes
+) -> None:
+    tried = list(passes(joining._units(workspace, shapes), shapes))
+    largest = {(edge, counts[-1]) for edge, counts in shapes.counts}
+    assert len(shapes.counts) > 1
+    assert {(one.shape.length, one.shape.rows) for one in tried} == largest
 
 
 def test_a_process_with_other_bits_is_refused(pretended: Workspace, shapes: BatchShapes) -> None:

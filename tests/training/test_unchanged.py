@@ -54,8 +54,8 @@ def test_what_trains_is_put_back_and_has_no_gradient(workspace: Workspace) -> No
     network = workspace.network
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
     names = [name for name, _ in trained_parameters(network)]
+    network.set_trained(frozenset(names[3:]))  # the first three rest, and are named
     with restored(network, frozenset(names[:3])):
-        network.set_trained(frozenset(names[3:]))
         for name, parameter in network.named_parameters():
             if "lora_" in name or name.startswith("head."):
                 parameter.data.add_(1)
@@ -75,6 +75,12 @@ def test_a_checksum_tells_any_value_that_changes(dtype: torch.dtype) -> None:
         other[place] += 1 if dtype in (torch.uint8, torch.float64) else values[place].abs() + 1
         assert checksum(other) != whole
     assert checksum(values.flip(0)) != whole
+
+
+def test_a_checksum_tells_places_of_different_parts() -> None:
+    one, other = torch.zeros(2, 2 * PART)
+    one[3], other[PART + 3] = 1.0, 1.0
+    assert checksum(one) != checksum(other)
 
 
 def test_two_zeros_of_different_sign_differ() -> None:

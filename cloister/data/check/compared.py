@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cloister.data.check.findings import Finding
+from cloister.data.check.findings import FileFinding
 from cloister.data.check.near import Fingerprints, copies, shared
 from cloister.data.values import shown
 from cloister.errors import UsageError
@@ -60,7 +60,7 @@ class Compared:
         if person is not None:
             self._persons_of.setdefault(part, set()).add(person)
 
-    def report(self) -> tuple[dict[str, Any], list[Finding]]:
+    def report(self) -> tuple[dict[str, Any], list[FileFinding]]:
         """Returns the sections of a report, as JSON values, and what looks wrong."""
         exact, near = self._prints.exact(), self._prints.near()
         labels = np.frombuffer(self._label_of, dtype=np.int64)
@@ -70,10 +70,10 @@ class Compared:
             "exact": "texts are the same as an earlier one's",
             "near": "texts are nearly the same as an earlier one's (estimated similarity over 0.8)",
         }
-        findings = [Finding(f"{k}-duplicates", told[k], n) for k, n in found.items() if n]
+        findings = [FileFinding(f"{k}-duplicates", told[k], n) for k, n in found.items() if n]
         if conflicts:
             message = "texts are the same as an earlier one's and have another label"
-            findings.append(Finding("label-conflict", message, conflicts))
+            findings.append(FileFinding("label-conflict", message, conflicts))
         sections: dict[str, Any] = {
             "duplicates": {
                 **found,
@@ -85,7 +85,7 @@ class Compared:
             sections["leakage"] = self._leakage(exact, near, findings)
         return sections, findings
 
-    def _leakage(self, exact: Any, near: Any, findings: list[Finding]) -> list[dict[str, Any]]:
+    def _leakage(self, exact: Any, near: Any, findings: list[FileFinding]) -> list[dict[str, Any]]:
         parts = np.frombuffer(self._part_of, dtype=np.uint8)
         leaks = []
         for (one, other, same), (*_, similar) in zip(
@@ -98,7 +98,7 @@ class Compared:
             about = f"of {shown(other)!r} are also in {shown(one)!r}: scores there say too much"
             counts = {"texts": same, "near texts": similar - same, "persons": persons}
             findings += [
-                Finding("leakage", f"{what} {about}", count)
+                FileFinding("leakage", f"{what} {about}", count)
                 for what, count in counts.items()
                 if count
             ]

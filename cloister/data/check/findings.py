@@ -10,7 +10,7 @@ MOST_ROWS = 5
 
 
 @dataclass
-class Finding:
+class FileFinding:
     """Something that a person should look at.
 
     Attributes:

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from cloister.data.census import is_missing
-from cloister.data.check.findings import Finding
+from cloister.data.check.findings import FileFinding
 from cloister.data.values import shown
 
 # Different labels that are counted; a column of more is no column of labels.
@@ -31,8 +31,8 @@ class Labels:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self._first: dict[str, int] = {}
-        self._missing = Finding("no-label", "rows have no label; they are left out of training")
-        self._more = Finding(
+        self._missing = FileFinding("no-label", "rows have no label; they are left out of training")
+        self._more = FileFinding(
             "many-labels", f"labels beyond the first {MOST_LABELS:,}: is this a column of labels?"
         )
 
@@ -48,7 +48,7 @@ class Labels:
             self._first[label] = row
         self.counts[label] += 1
 
-    def findings(self, *, told_apart: bool = True) -> list[Finding]:
+    def findings(self, *, told_apart: bool = True) -> list[FileFinding]:
         """What looks wrong with them.
 
         Args:
@@ -63,18 +63,20 @@ class Labels:
             elif count == 1 and self.counts.total() > len(self.counts):
                 found.append(self._about("single-label", label, "occurs once"))
         if told_apart and len(self.counts) == 1:
-            found.append(Finding("one-label", "there is one label alone; nothing to tell apart"))
+            found.append(
+                FileFinding("one-label", "there is one label alone; nothing to tell apart")
+            )
         ordered = [count for _, count in self.counts.most_common()]
         if len(ordered) > 1 and ordered[0] >= IMBALANCED * ordered[-1]:
             message = f"the commonest label has {ordered[0] / ordered[-1]:.0f} times the rarest's"
-            found.append(Finding("imbalance", f"{message} records"))
+            found.append(FileFinding("imbalance", f"{message} records"))
         return found
 
-    def _about(self, code: str, label: str, why: str) -> Finding:
+    def _about(self, code: str, label: str, why: str) -> FileFinding:
         count = self.counts[label]
-        return Finding(code, f"the label {shown(label)!r} {why}", count, [self._first[label]])
+        return FileFinding(code, f"the label {shown(label)!r} {why}", count, [self._first[label]])
 
-    def _variants(self) -> list[Finding]:
+    def _variants(self) -> list[FileFinding]:
         """Labels that differ by case, width, blanks or hyphens alone."""
         groups: defaultdict[str, list[str]] = defaultdict(list)
         for label in self.counts:
@@ -85,7 +87,7 @@ class Labels:
             if len(names) > 1
         ]
 
-    def _near_names(self) -> list[Finding]:
+    def _near_names(self) -> list[FileFinding]:
         names = [name for name, _ in self.counts.most_common(MOST_COMPARED)]
         folded = [_folded(name) for name in names]
         found = []
@@ -99,10 +101,10 @@ class Labels:
                     found.append(self._together([names[i], names[j]], "are nearly one name"))
         return found
 
-    def _together(self, names: list[str], why: str) -> Finding:
+    def _together(self, names: list[str], why: str) -> FileFinding:
         told = ", ".join(f"{shown(name)!r} ({self.counts[name]})" for name in names)
         rows = [self._first[name] for name in names]
-        return Finding(
+        return FileFinding(
             "label-variants", f"the labels {told} {why}", sum(self.counts[n] for n in names), rows
         )
 

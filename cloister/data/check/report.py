@@ -14,7 +14,7 @@ from typing import Any
 
 from cloister.data.census import Census, census_of
 from cloister.data.check.compared import Compared
-from cloister.data.check.findings import Finding
+from cloister.data.check.findings import FileFinding
 from cloister.data.check.labels import Labels
 from cloister.data.check.sampled import LanguageSample
 from cloister.data.check.texts import TextLengths
@@ -74,7 +74,7 @@ class CheckReport:
     roles: Roles
     rows: int
     sections: dict[str, Any]
-    findings: list[Finding]
+    findings: list[FileFinding]
 
     def to_json(self) -> dict[str, Any]:
         """Returns the whole report as JSON values."""
@@ -127,10 +127,10 @@ class _Look:
         self._languages = LanguageSample()
         self._persons: Counter[str] = Counter()
         self._letters: set[str] = set()
-        self._misfits = Finding("unusable-row", "rows have no usable text")
-        self._nameless = Finding("no-person", "rows name no person")
+        self._misfits = FileFinding("unusable-row", "rows have no usable text")
+        self._nameless = FileFinding("no-person", "rows name no person")
         self._ids: dict[str, int] = {}
-        self._same_id = Finding("same-id", "rows have the identifier of an earlier one")
+        self._same_id = FileFinding("same-id", "rows have the identifier of an earlier one")
         self._tokens: Tokens | None = None
         if options.count_tokens is not None:
             self._tokens = Tokens(options.count_tokens, options.max_length)
@@ -209,7 +209,9 @@ class _Look:
         if roles.person is not None:
             found = census_of(self._persons)
             sections["units"] = _units(found, self._persons)
-            findings += [Finding("person", warning, found.largest) for warning in found.warnings]
+            findings += [
+                FileFinding("person", warning, found.largest) for warning in found.warnings
+            ]
         compared, more = self._compared.report()
         sections |= compared
         findings += more

@@ -9,7 +9,7 @@ from array import array
 from statistics import median_low
 from typing import Any
 
-from cloister.data.check.findings import Finding
+from cloister.data.check.findings import FileFinding
 from cloister.data.clean.markup import TAG
 
 # A text of ten times the median length, and no short one, is often a whole document in one row.
@@ -27,15 +27,21 @@ class TextLengths:
     def __init__(self) -> None:
         self.lengths = array("L")
         self._rows = array("L")
-        self.empty = Finding("empty-text", "texts are empty; they are left out of training")
+        self.empty = FileFinding("empty-text", "texts are empty; they are left out of training")
         self._signs = (
-            (_LOST, Finding("lost-characters", "texts were damaged by a wrong encoding before")),
-            (TAG, Finding("html", "texts hold HTML tags; data clean removes them")),
-            (_CONTROL, Finding("control-characters", "texts hold invisible control characters")),
-            (_WIDE, Finding("full-width", "texts hold full-width letters, digits or blanks")),
+            (
+                _LOST,
+                FileFinding("lost-characters", "texts were damaged by a wrong encoding before"),
+            ),
+            (TAG, FileFinding("html", "texts hold HTML tags; data clean removes them")),
+            (
+                _CONTROL,
+                FileFinding("control-characters", "texts hold invisible control characters"),
+            ),
+            (_WIDE, FileFinding("full-width", "texts hold full-width letters, digits or blanks")),
         )
-        self._entities = Finding("html-entities", "texts hold HTML entities such as &amp;")
-        self._forms = Finding("not-nfc", "texts are not in Unicode's composed form (NFC)")
+        self._entities = FileFinding("html-entities", "texts hold HTML entities such as &amp;")
+        self._forms = FileFinding("not-nfc", "texts are not in Unicode's composed form (NFC)")
 
     def add(self, text: str, row: int) -> None:
         """Looks at one text."""
@@ -57,10 +63,10 @@ class TextLengths:
         """The median length; 0 of no text."""
         return median_low(self.lengths) if self.lengths else 0
 
-    def findings(self) -> list[Finding]:
+    def findings(self) -> list[FileFinding]:
         """What looks wrong."""
         least = max(LONG, LONG_RATIO * self.median)
-        long = Finding(
+        long = FileFinding(
             "long-text", f"texts have {least:,} characters and more, ten times the median"
         )
         for length, row in zip(self.lengths, self._rows, strict=True):

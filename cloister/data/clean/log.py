@@ -6,6 +6,7 @@ nothing of them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ COUPLED = (
 
 
 @dataclass
-class Entry:
+class RuleChanges:
     """What one rule did.
 
     Attributes:
@@ -77,6 +78,7 @@ class CleaningLog:
         guessed: The roles that nobody gave.
         left_out: Columns of the source that are not in the output.
         entries: What each rule did.
+        earlier: The steps by which the source was made, as their logs tell them.
     """
 
     source: dict[str, Any]
@@ -84,12 +86,14 @@ class CleaningLog:
     columns: dict[str, str]
     guessed: tuple[str, ...]
     left_out: list[str]
-    entries: list[Entry]
+    entries: list[RuleChanges]
+    earlier: Sequence[Mapping[str, Any]] = ()
 
     @property
     def couples_units(self) -> bool:
-        """Whether a step that was asked for looked at more than one unit."""
-        return any(entry.couples_units for entry in self.entries)
+        """Whether a step on the way to the output looked at more than one unit."""
+        before = any(bool(step.get("couples_units")) for step in self.earlier)
+        return before or any(entry.couples_units for entry in self.entries)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the log as JSON values."""
@@ -97,6 +101,7 @@ class CleaningLog:
             "format": CLEANING,
             "version": VERSION,
             "cloister": __version__,
+            **({"steps_before": list(self.earlier)} if self.earlier else {}),
             "source": self.source,
             "output": self.output,
             "columns": self.columns,

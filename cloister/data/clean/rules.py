@@ -55,7 +55,7 @@ _BOILERPLATE = re.compile(
 
 
 @dataclass(frozen=True)
-class Rule:
+class TextRule:
     """One rule on a text.
 
     Attributes:
@@ -95,19 +95,21 @@ def _personal(text: str) -> str:
 
 
 RULES = (
-    Rule("html", "HTML tags removed, entities resolved", without_markup),
-    Rule("control", "invisible control characters removed, line breaks made one kind", _visible),
-    Rule("unicode", "Unicode composed (NFC)", _composed),
-    Rule("width", "full-width letters, digits and blanks made half, half-width kana full", _narrow),
-    Rule("space", "runs of white space made one blank, two line breaks at most", _spaced),
-    Rule("boilerplate", "lines removed that programs write, in Chinese and English", _personal),
+    TextRule("html", "HTML tags removed, entities resolved", without_markup),
+    TextRule("control", "control characters removed, line breaks made one kind", _visible),
+    TextRule("unicode", "Unicode composed (NFC)", _composed),
+    TextRule(
+        "width", "full-width letters, digits, blanks made half, half-width kana full", _narrow
+    ),
+    TextRule("space", "runs of white space made one blank, two line breaks at most", _spaced),
+    TextRule("boilerplate", "lines removed that programs write, in Chinese and English", _personal),
 )
 NAMES = tuple(rule.name for rule in RULES)
 # Those that leave a word of a sentence one word.
 WORD_RULES = tuple(rule for rule in RULES if rule.name in ("control", "unicode", "width"))
 
 
-def cleaned(text: str, rules: Sequence[Rule]) -> tuple[str | None, set[str]]:
+def cleaned(text: str, rules: Sequence[TextRule]) -> tuple[str | None, set[str]]:
     """Applies rules in their order, again and again until none changes the text.
 
     Args:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Literal
 
 from cloister.data.check.near import Fingerprints
-from cloister.data.clean.log import CleaningLog, Entry, log_path, put
+from cloister.data.clean.log import CleaningLog, RuleChanges, log_path, put
 from cloister.data.clean.output import NewFile, output_form
 from cloister.data.clean.rows import DROPS, UNIT, RowCleaner, RowOptions
 from cloister.data.clean.rules import RULES
 from cloister.data.detected import Detected, detect_form
 from cloister.data.outputs import check_place
 from cloister.data.roles import find_roles, written
+from cloister.data.step_log import steps_of
 from cloister.data.values import Row, shown
 from cloister.errors import DataError, UsageError
 from cloister.files import stamp_of, write_whole
@@ -113,6 +114,7 @@ def clean_file(path: Path, out: Path, options: CleanOptions | None = None) -> Cl
             roles.guessed,
             run.left_out(),
             run.entries(),
+            steps_of(path, stamp.sha256),
         )
         text = json.dumps(log.to_json(), ensure_ascii=False, indent=1) + "\n"
         write_whole(log_to, text.encode("utf-8", "backslashreplace"), mode=FILE)
@@ -147,11 +149,11 @@ class _Run:
         self._names: set[str] = set()
         self._has_unit = False
         told = {rule.name: rule.what for rule in RULES} | _OTHER_CHANGES | DROPS
-        self._entries = {name: Entry(name, what) for name, what in told.items()}
+        self._entries = {name: RuleChanges(name, what) for name, what in told.items()}
         if options.duplicates != "keep":
             name = f"{options.duplicates}-duplicates"
             what = _COUPLING[options.duplicates]
-            self._entries[name] = Entry(name, what, couples_units=True)
+            self._entries[name] = RuleChanges(name, what, couples_units=True)
 
     def columns(self) -> list[str]:
         """The columns of a CSV: the reserved one where the source's first row has it."""
@@ -197,7 +199,7 @@ class _Run:
         used = {*self._cleaner.roles.columns().values(), UNIT, *self._options.keep}
         return sorted(self._names - used)
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[RuleChanges]:
         """What the rules did, those that were applied."""
         skipped = self._options.rows.skip
         return [entry for name, entry in self._entries.items() if name not in skipped]

@@ -14,10 +14,10 @@ from cloister.data.scrub.find import Finder, chosen_types, find
 from cloister.data.scrub.marked import Score, read_marked, score
 from cloister.data.scrub.replace import Placeholders, Scrubber
 from cloister.data.scrub.spans import TYPES, Span
-from cloister.data.step_log import Step, check_no_log, log_of, write_step
+from cloister.data.step_log import DataStep, check_no_log, log_of, write_step
 from cloister.data.values import Number, Value, shown
-from cloister.errors import UsageError
-from cloister.files import bad_file
+from cloister.errors import DataError, UsageError
+from cloister.files import bad_file, identity_of
 
 # Columns that are scrubbed where none is named: all that a task learns texts from.
 TEXT_COLUMNS = ("text", "tokens", "messages", "prompt", "chosen", "rejected")
@@ -86,7 +86,8 @@ def scrub_file(
 
     Raises:
         UsageError: `out` is there or has another ending, or a column or type is unknown.
-        DataError: The file is damaged or a row cannot be written; nothing is written then.
+        DataError: The file is damaged, was written meanwhile, or a row cannot be written; nothing
+            is written then.
     """
     chosen = chosen_types(types)
     check_new(out)
@@ -98,6 +99,7 @@ def scrub_file(
     try:
         scores = score(read_marked(marked), found_in) if marked is not None else {}
         form = source if isinstance(source, Detected) else detect_form(source)
+        before = identity_of(form.path)
         every = form.names()
         looked_at = _looked_at(every, columns, unit, form.path)
         scrubber = Scrubber(found_in)
@@ -118,6 +120,8 @@ def scrub_file(
                 if progress is not None and rows % TOLD_EVERY == 0:
                     progress(rows)
             writer.end()
+            if identity_of(form.path) != before:
+                raise DataError(f"{form.path}: was written while it was read; do it again")
             report = ScrubReport(
                 rows=rows,
                 touched=touched,
@@ -127,7 +131,7 @@ def scrub_file(
                 marked=scores,
             )
             settings = {"unit": unit, "types": chosen, "names": names is not None}
-            write_step(form, out, content, Step("scrub", settings, report.to_json()))
+            write_step(form, out, content, DataStep("scrub", settings, report.to_json()))
     except BaseException as error:
         if not os.path.lexists(out):  # a log alone would be one of a file that never was
             log_of(out).unlink(missing_ok=True)

@@ -25,10 +25,10 @@ from cloister.data.split.sides import (
     stratified,
     usual_label,
 )
-from cloister.data.step_log import Step, write_step
+from cloister.data.step_log import DataStep, write_step
 from cloister.data.values import Number, Row, Value, shown
 from cloister.errors import DataError, UsageError
-from cloister.files import bad_file, sync_folder
+from cloister.files import bad_file, identity_of, sync_folder
 from cloister.owner_only import private_folder
 
 By = Literal["unit", "label", "time", "site"]
@@ -135,7 +135,7 @@ def split_file(
     stage = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
     try:
         form = source if isinstance(source, Detected) else detect_form(source)
-        before = _identity(form.path)
+        before = identity_of(form.path)
         _check_unit(form, plan.unit)
         sides = _sides(form, plan)
         units: Counter[str] = Counter(sides.values())
@@ -147,7 +147,7 @@ def split_file(
             )
         private_folder(stage)
         rows = _write(form, stage, plan, sides, ending or _own_ending(form), progress)
-        if _identity(form.path) != before:
+        if identity_of(form.path) != before:
             raise DataError(f"{form.path}: was written while it was read; do it again")
         stage.rename(out)
         sync_folder(out.parent)
@@ -180,7 +180,7 @@ def _write(
         for name, (writer, content) in writers.items():
             writer.end()
             counts = {"side": name, "rows": rows[name]}
-            step = Step("split", plan.to_json(), counts, plan.couples_units)
+            step = DataStep("split", plan.to_json(), counts, plan.couples_units)
             write_step(form, stage / f"{name}{ending}", content, step)
     return rows
 
@@ -278,8 +278,3 @@ def _own_ending(form: Detected) -> str:
     own = {"csv": ".csv", "parquet": ".parquet"}.get(form.form.kind, ".jsonl")
     assert own in ENDINGS
     return own
-
-
-def _identity(path: Path) -> tuple[int, ...]:
-    status = path.stat()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

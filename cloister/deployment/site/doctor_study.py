@@ -183,7 +183,7 @@ def _memory(workspace: Workspace) -> Outcome:
             "memory",
             CheckLevel.WARN,
             detail,
-            "a round may not fit: free memory, or ask for a smaller training.physical_batch_tokens",
+            "a round may not fit: free memory, or ask for a smaller machine.physical_batch_tokens",
         )
     return Outcome("memory", CheckLevel.PASS, detail)
 

@@ -241,7 +241,8 @@ def _periods(
     """
     times = proofs.times(admitted, recipe)
     plan, most = admitted.plan, file.site.max_round_seconds
-    per_round = period_of(times.of_round(plan))
+    team = admitted.workspace.team
+    per_round = period_of(times.of_round(plan, 1 if team is None else team.processes))
     if per_round > most:
         raise RefusedError(
             f"site.max_round_seconds: {most:g}; a round of this study may take {per_round:g} s "

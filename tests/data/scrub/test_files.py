@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from cloister.cli.main import run
+from cloister.data.clean.log import log_path
+from cloister.data.clean.run import clean_file
 from cloister.data.load import file_rows
 from cloister.data.scrub.files import scrub_file
 from cloister.data.scrub.names import name_finder
 from cloister.data.scrub.spans import TYPES
+from cloister.data.split.files import SplitPlan, split_file
 from cloister.errors import BadFileError, DataError, UsageError
 
 ROWS: list[dict[str, Any]] = [
@@ -97,6 +100,27 @@ def test_that_an_earlier_step_coupled_units_is_said_in_every_later_log(tmp_path:
     assert (last["couples_units"], last["steps"][0]["command"]) == (True, "unknown")
 
 
+def test_a_cleaning_says_that_a_step_before_it_coupled_units(tmp_path: Path) -> None:
+    source, folder = tmp_path / "notes.jsonl", tmp_path / "split"
+    rows = [{"text": f"note {n}", "label": "xy"[n % 2]} for n in range(20)]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    split_file(source, folder, SplitPlan(by="label"))
+    clean, again, last = (tmp_path / name for name in ("c.jsonl", "a.jsonl", "l.jsonl"))
+    logs = [clean_file(folder / "train.jsonl", clean), clean_file(clean, again)]
+    assert [log.couples_units for log in logs] == [True, True]
+    told = json.loads(log_path(again).read_text())
+    assert told["couples_units"] is True
+    assert "about the units of this file" in told["epsilon"]
+    assert [step["command"] for step in told["steps_before"]] == ["split", "clean"]
+    scrub_file(again, last)
+    log = json.loads(last.with_name("l.jsonl.log.json").read_text())
+    assert log["couples_units"] is True
+    assert [step["command"] for step in log["steps"]] == ["split", "clean", "clean", "scrub"]
+    plain = clean_file(source, tmp_path / "plain.jsonl")
+    assert not plain.couples_units
+    assert "steps_before" not in plain.to_json()
+
+
 def test_in_each_row_for_itself_without_a_unit_or_a_person(notes: Path) -> None:
     out = notes.with_name("out.jsonl")
     scrub_file(notes, out)
@@ -142,6 +166,19 @@ def test_nothing_is_written_over_and_nothing_half(notes: Path) -> None:
     with pytest.raises(DataError, match="row 1: messages is a list, which CSV cannot hold"):
         scrub_file(chats, out)
     assert sorted(p.name for p in notes.parent.iterdir()) == ["chats.jsonl", "notes.jsonl"]
+
+
+def test_a_file_that_is_written_meanwhile_is_refused(notes: Path) -> None:
+    """Its log would name the hash, and the earlier steps, of what was not read."""
+    lines = notes.read_text() * 600
+
+    def written(_: int) -> None:
+        notes.write_text(lines + lines)
+
+    notes.write_text(lines)
+    with pytest.raises(DataError, match="was written while it was read"):
+        scrub_file(notes, notes.with_name("out.jsonl"), progress=written)
+    assert [path.name for path in notes.parent.iterdir()] == ["notes.jsonl"]
 
 
 def test_columns_of_other_values_keep_them_or_are_refused(tmp_path: Path) -> None:
