@@ -13,6 +13,7 @@ DataFile = Annotated[
     Path,
     typer.Argument(
         metavar="FILE",
+        readable=False,  # the reader says so, with the exit code of a bad file
         help="Records: JSONL, JSON, CSV, TSV, CoNLL (text also as .gz), Parquet or Arrow.",
     ),
 ]

@@ -48,7 +48,9 @@ def check(
     ] = None,
     test: Annotated[
         Path | None,
-        typer.Option(help="The public test file: texts and persons in both are counted."),
+        typer.Option(
+            readable=False, help="The public test file: texts and persons in both are counted."
+        ),
     ] = None,
     base: Annotated[
         str | None,
@@ -78,8 +80,11 @@ def check(
     """
     from cloister.data.check.page import write_page
     from cloister.data.check.report import CheckOptions, check_file
+    from cloister.data.outputs import check_place
     from cloister.errors import UsageError
 
+    if page is not None:
+        check_place(page, "--page")
     if max_length is not None and base is None:
         raise UsageError("--max-length: tokens are a base's; give --base too")
     roles = {
@@ -108,7 +113,7 @@ def check(
     if page is not None:
         write_page(report, page)
     if as_json:
-        typer.echo(json.dumps(report.to_json(), ensure_ascii=False))
+        typer.echo(json.dumps(report.to_json()))
         return
     _show(report, page)
 

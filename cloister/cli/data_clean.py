@@ -122,7 +122,7 @@ def clean(
         )
         log = clean_file(file, out, options)
     if as_json:
-        typer.echo(json.dumps(log.to_json(), ensure_ascii=False))
+        typer.echo(json.dumps(log.to_json()))
         return
     console = Terminal()
     source = log.source

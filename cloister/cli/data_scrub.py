@@ -46,6 +46,7 @@ def scrub(
         Path | None,
         typer.Option(
             metavar="FILE",
+            readable=False,
             help="JSONL of texts in which you marked the identifiers (text, spans with start, end "
             "and type): recall and precision by type are counted on it.",
         ),
@@ -92,7 +93,7 @@ def scrub(
             progress=progress,
         )
     if as_json:
-        typer.echo(json.dumps(report.to_json(), ensure_ascii=False))
+        typer.echo(json.dumps(report.to_json()))
         return
     _print(report, out)
 

@@ -34,7 +34,7 @@ def environment(as_json: AsJson = False) -> None:
     """
     found = describe()
     if as_json:
-        typer.echo(json.dumps(found, ensure_ascii=False))
+        typer.echo(json.dumps(found))
         return
     for section, values in found.items():
         if isinstance(values, dict):

@@ -68,6 +68,10 @@ app.add_typer(member.app, name="member")
 app.add_typer(runs.app, name="run")
 
 
+# What Typer returns for Ctrl-C, without a word and in place of raising it.
+_TYPERS_INTERRUPT = 130
+
+
 @cache
 def command_line() -> click.Command:
     """Returns the whole command line as a click command."""
@@ -139,6 +143,9 @@ def _run(arguments: list[str]) -> int:
         error.show()
         return UsageError.exit_code
     except (KeyboardInterrupt, click.exceptions.Abort):
+        say_error("interrupted")
+        return CloisterError.exit_code
+    if code == _TYPERS_INTERRUPT:
         say_error("interrupted")
         return CloisterError.exit_code
     return code if isinstance(code, int) else 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,23 @@ def csv_rows(path: Path, form: FileForm = COMMAS) -> Iterator[tuple[int, Row]]:
         number += 1
 
 
+def csv_line(cells: Sequence[str], separator: str = ",") -> str:
+    """One line of a CSV file that `csv_rows` reads as these cells, with its line feed.
+
+    Raises:
+        ValueError: A cell holds a NUL character, which a CSV file cannot hold; the message says so.
+    """
+    if any("\0" in cell for cell in cells):
+        raise ValueError(
+            "holds a NUL character, which CSV cannot hold: remove it, or write a .jsonl"
+        )
+    line = io.StringIO()
+    # The writer quotes a cell for the characters of its line ending: with a carriage return among
+    # them it quotes one that stands alone too, which a reader refuses outside quotes.
+    csv.writer(line, delimiter=separator, lineterminator="\r\n").writerow(cells)
+    return line.getvalue().removesuffix("\r\n") + "\n"
+
+
 def _other_separators(header: str, used: str) -> list[str]:
     """What stands in a header of one column that elsewhere separates cells, in words."""
     return [word for mark, word in SEPARATORS.items() if mark in header and mark != used]
@@ -95,16 +113,16 @@ class _Lines:
 def _next(reader: Any, lines: _Lines, where: str) -> list[str] | None:
     """The next row that is not blank; None at the end."""
     cells: list[str] | None = []
-    while cells == []:
-        lines.left = MOST_ROW_BYTES
-        with _FIELD_LIMIT:
-            before = csv.field_size_limit(MOST_ROW_BYTES)
-            try:
+    with _FIELD_LIMIT:
+        before = csv.field_size_limit(MOST_ROW_BYTES)
+        try:
+            while cells == []:
+                lines.left = MOST_ROW_BYTES
                 cells = next(reader, None)
-            except csv.Error as error:
-                raise DataError(f"{where}: {_reason(str(error))}") from error
-            finally:
-                csv.field_size_limit(before)
+        except csv.Error as error:
+            raise DataError(f"{where}: {_reason(str(error))}") from error
+        finally:
+            csv.field_size_limit(before)
     return cells
 
 

@@ -135,6 +135,12 @@ def _detected(path: Path, is_gzip: bool) -> tuple[str, str]:
         return "utf-16", "its byte order mark says so"
     if (wide := _wide(start)) is not None:
         return wide, "every second byte of plain characters is NUL, and there is no mark"
+    if b"\0" in start:  # no row may hold one: a compressed gigabyte of them is not read whole
+        line = start.count(b"\n", 0, start.index(b"\0")) + 1
+        raise DataError(
+            f"{path}, line {line}: holds a NUL byte, so this is no text in UTF-8; save the file as "
+            "UTF-8, or correct the row"
+        )
     if _decoded(path, is_gzip, "utf-8") is not None:
         return "utf-8", "every byte of it is valid"
     common, alone = _shares(path, is_gzip)

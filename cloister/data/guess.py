@@ -7,18 +7,22 @@ reads the columns that its recipe names.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cloister.data.load import file_rows
 from cloister.data.records import RecordKind
 from cloister.data.tag_schemes import KNOWN
-from cloister.data.values import Number, Row, Value
+from cloister.data.values import MOST_ROW_BYTES, Number, Row, Value
 from cloister.errors import DataError
 
 # Rows that are looked at for a guess; all are counted.
 LOOKED_AT = 1000
+# Bytes of rows that are kept for it, about: four of the longest texts.
+MOST_LOOKED_AT = 4 * MOST_ROW_BYTES
+# Bytes that Python takes for an empty list or object, about.
+_CONTAINER = 64
 # More sites than this in one file are more likely persons or dates.
 MOST_SITES_GUESSED = 50
 # A label that fewer than two records have on average is no label.
@@ -80,24 +84,15 @@ def guess(path: Path, wanted: RecordKind | None = None) -> Guess:
         DataError: The file is missing, damaged or empty.
     """
     names = _names(path)
-    first: list[Row] = []
-    person = site = None
-    persons: set[str] = set()
-    sites: set[str] = set()
-    rows = 0
-    for _, row in file_rows(path, "train", names):
+    others = file_rows(path, "train", names)
+    first = first_rows(others)
+    person, site = _person(names, first), _site(names, first)
+    persons, sites = _distinct(first, person), _distinct(first, site)
+    rows = len(first)
+    for _, row in others:
         rows += 1
-        if rows <= LOOKED_AT:
-            first.append(row)
-            continue
-        if rows == LOOKED_AT + 1:
-            person, site = _person(names, first), _site(names, first)
         persons |= _distinct([row], person)
         sites |= _distinct([row], site)
-    if rows <= LOOKED_AT:
-        person, site = _person(names, first), _site(names, first)
-    persons |= _distinct(first, person)
-    sites |= _distinct(first, site)
     kind, columns = _records(names, first, wanted, {person, site})
     text = columns.get("text")
     return Guess(
@@ -113,6 +108,34 @@ def guess(path: Path, wanted: RecordKind | None = None) -> Guess:
         sites=len(sites) if site is not None else None,
         is_spaceless=text is not None and is_spaceless([str(row.get(text, "")) for row in first]),
     )
+
+
+def first_rows(rows: Iterable[tuple[int, Row]]) -> list[Row]:
+    """The rows that a guess looks at: `LOOKED_AT` of them, fewer where they are large.
+
+    Without the second bound, a thousand rows of the largest size would fill the memory.
+    """
+    found: list[Row] = []
+    size = 0
+    for _, row in rows:
+        found.append(row)
+        size += _size(row)
+        if len(found) == LOOKED_AT or size > MOST_LOOKED_AT:
+            break
+    return found
+
+
+def _size(value: Value) -> int:
+    """About how many bytes a value takes: its characters, and what each container takes."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Number):
+        return len(value.written)
+    if isinstance(value, Mapping):
+        return _CONTAINER + sum(len(name) + _size(inner) for name, inner in value.items())
+    if isinstance(value, Sequence):
+        return _CONTAINER + sum(map(_size, value))
+    return 1
 
 
 def guess_columns(

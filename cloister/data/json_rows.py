@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from cloister.data.formats import FileForm
 from cloister.data.lines import UTF8, open_text, text_lines
@@ -20,6 +21,10 @@ from cloister.data.values import MOST_ROW_BYTES, Number, Row, Value, shown
 from cloister.errors import DataError
 
 _WHITESPACE = " \t\n\r"  # RFC 8259, section 2
+_BLANKS = re.compile(f"[{_WHITESPACE}]+")
+# Lists and objects in each other: conversations with parts of text have 5. What looks at a row or
+# writes it calls itself for each level, and Python allows 1,000 calls in each other.
+MOST_DEPTH = 100
 _CHUNK = 2**20  # bytes read at a time of an array: a row is seldom longer
 
 
@@ -52,8 +57,9 @@ def json_rows(path: Path, form: FileForm = UTF8) -> Iterator[tuple[int, Row]]:
         OSError: The file cannot be read.
     """
     with open_text(path, form) as file:
-        while (first := file.read(1)) and first in _WHITESPACE.encode():
-            pass
+        first = b""
+        while not first and (chunk := file.read(_CHUNK)):
+            first = chunk.lstrip(_WHITESPACE.encode())[:1]
     return _elements(path, form) if first == b"[" else _lines(path, form)
 
 
@@ -77,7 +83,7 @@ def _object_at(text: str, start: int, where: str) -> tuple[Row, int]:
     """The object that begins at `start`, and where it ends.
 
     Raises:
-        DataError: It has a key twice, is nested too deep, or is another value.
+        DataError: It has a key twice, is nested deeper than `MOST_DEPTH`, or is another value.
         json.JSONDecodeError: There is none, or only a part of it.
     """
     try:
@@ -90,7 +96,26 @@ def _object_at(text: str, start: int, where: str) -> tuple[Row, int]:
         raise DataError(f"{where}: no valid JSON object (nested too deep)") from error
     if not isinstance(value, dict):
         raise DataError(f"{where}: no valid JSON object (one in braces is needed)")
+    if text.count("[", start, end) + text.count("{", start, end) > MOST_DEPTH and _is_deep(value):
+        raise DataError(
+            f"{where}: lists and objects more than {MOST_DEPTH} deep in each other; flatten them"
+        )
     return value, end
+
+
+def _is_deep(value: Value) -> bool:
+    """Whether lists and objects are more than `MOST_DEPTH` deep in each other."""
+    level: list[Value] = [value]
+    for _ in range(MOST_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else cast(list[Value], outer))
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _reason(error: json.JSONDecodeError) -> str:
@@ -117,8 +142,8 @@ class _Buffer:
     def next(self) -> str:
         """The next character that is no whitespace, which stays; empty at the end."""
         while True:
-            while self.place < len(self.text) and self.text[self.place] in _WHITESPACE:
-                self.place += 1
+            match = _BLANKS.match(self.text, self.place)
+            self.place = match.end() if match else self.place
             if self.place < len(self.text):
                 return self.text[self.place]
             if not self.more() and not self.text:

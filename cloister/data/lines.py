@@ -135,18 +135,19 @@ def text_lines(path: Path, word: str, form: FileForm = UTF8) -> Iterator[tuple[i
         number = 0
         while line := file.readline(MOST_ROW_BYTES + 1):
             number += 1
-            where = f"{path.name}, {word} {number}"
             if len(line) > MOST_ROW_BYTES:
                 raise DataError(
-                    f"{where}: longer than {MOST_ROW_BYTES >> 20} MiB, the most that a row may "
-                    "hold; correct or split it"
+                    f"{path.name}, {word} {number}: longer than {MOST_ROW_BYTES >> 20} MiB, the "
+                    "most that a row may hold; correct or split it"
                 )
             if b"\0" in line:
                 raise DataError(
-                    f"{where}: holds a NUL byte, so this is no text in UTF-8; save the file as "
-                    "UTF-8, or correct the row"
+                    f"{path.name}, {word} {number}: holds a NUL byte, so this is no text in UTF-8; "
+                    "save the file as UTF-8, or correct the row"
                 )
             try:
                 yield number, line.decode("utf-8")
             except UnicodeDecodeError as error:
-                raise DataError(f"{where}: not UTF-8; save the file as UTF-8") from error
+                raise DataError(
+                    f"{path.name}, {word} {number}: not UTF-8; save the file as UTF-8"
+                ) from error

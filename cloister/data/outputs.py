@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import os
 import secrets
@@ -13,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from cloister.data.csv_rows import csv_line
 from cloister.data.values import Number, Row, Unusable, Value, is_integer, kind_of, shown
 from cloister.errors import DataError, UsageError
 from cloister.files import sync_folder
@@ -21,6 +20,7 @@ from cloister.owner_only import FILE
 ENDINGS = (".jsonl", ".csv", ".parquet")
 # Rows of a Parquet file that are written together; the first so many say each column's type.
 BATCH = 1024
+_HALF = "has half of a surrogate pair, which is no character; correct the row"
 # Parquet's widest integer.
 _INT64 = 2**63
 
@@ -67,8 +67,10 @@ def new_file(out: Path) -> Iterator[tuple[RowWriter, Path]]:
             writer = _WRITERS[out.suffix.lower()](file)
             yield _Finishing(writer, file), temporary
         temporary.replace(out)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk's names none
+            error.filename = str(out)
         raise
     sync_folder(out.parent)
 
@@ -79,12 +81,28 @@ def check_new(out: Path) -> None:
     Raises:
         UsageError: The ending is unknown, something is there, or its folder is not.
     """
+    check_place(out)
     if out.suffix.lower() not in ENDINGS:
         raise UsageError(f"--out: {out} given; a file that ends in {', '.join(ENDINGS)} is needed")
-    if os.path.lexists(out):
-        raise UsageError(f"--out: {out} is there already; give a new file")
-    if not out.parent.is_dir():
-        raise UsageError(f"--out: the folder {out.parent} is not there; make it first")
+
+
+def check_place(path: Path, option: str = "--out", what: str = "file") -> None:
+    """Refuses a place for something new before anything is read for it.
+
+    Args:
+        path: The place.
+        option: Which option named it.
+        what: What is to be made there.
+
+    Raises:
+        UsageError: Something is there, be it a broken link, or its folder is not.
+    """
+    if os.path.lexists(path):
+        raise UsageError(
+            f"{option}: {path} is there already and is not written over; give a new {what}"
+        )
+    if not path.parent.is_dir():
+        raise UsageError(f"{option}: the folder {path.parent} is not there; make it first")
 
 
 def sha256_of(path: Path) -> str:
@@ -164,9 +182,11 @@ class _Csv:
         """Nothing is left: each row was written."""
 
     def _write(self, cells: list[str], where: str) -> None:
-        line = io.StringIO()
-        csv.writer(line, lineterminator="\n").writerow(cells)
-        self._file.write(_encoded(line.getvalue(), where))
+        try:
+            line = csv_line(cells)
+        except ValueError as error:
+            raise DataError(f"{where}: {error}") from error
+        self._file.write(_encoded(line, where))
 
 
 def _cell(value: Value, name: str, where: str) -> str:
@@ -188,9 +208,7 @@ def _encoded(text: str, where: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise DataError(
-            f"{where}: has half of a surrogate pair, which is no character; correct the row"
-        ) from error
+        raise DataError(f"{where}: {_HALF}") from error
 
 
 class _Parquet:
@@ -237,6 +255,8 @@ class _Parquet:
             empty: list[Any] = [None] * len(self._rows)
             cells = [pa.array(columns.get(f.name, empty), type=f.type) for f in schema]
             self._writer.write_batch(pa.record_batch(cells, schema=schema))
+        except UnicodeEncodeError as error:
+            raise DataError(f"up to {self._where}: {_HALF}") from error
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             raise DataError(
                 f"up to {self._where}: a column holds values of several types, which Parquet "

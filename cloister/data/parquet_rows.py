@@ -34,7 +34,16 @@ def parquet_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Row]]
     try:
         with open_file(path) as stream, pq.ParquetFile(stream) as file:
             yield from _rows(path, file, needed)
-    except (pa.ArrowException, OverflowError, RecursionError, ValueError, TypeError) as error:
+    except (
+        pa.ArrowException,
+        OverflowError,
+        RecursionError,
+        ValueError,
+        TypeError,
+        OSError,
+    ) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, not Arrow's
+            raise
         # Arrow raises Python's own errors too; its messages name types and sizes, not values.
         reason = str(error).strip() or type(error).__name__
         raise DataError(f"{path}: cannot be read ({reason.splitlines()[0]})") from error

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from itertools import islice
 
 from cloister.bounds import listed
 from cloister.data.cells import misfit
 from cloister.data.chat_rows import OTHERS, PAIR, preferred, turns_in, turns_of
-from cloister.data.guess import LOOKED_AT, guess_columns, is_spaceless
+from cloister.data.guess import first_rows, guess_columns, is_spaceless
 from cloister.data.records import Message, RecordKind
 from cloister.data.schema import words_of
 from cloister.data.values import Number, Row, Value, is_integer, kind_of
@@ -58,7 +57,7 @@ def find_roles(
     """Finds the roles of a file's columns.
 
     Args:
-        rows: The file's, of which the first 1,000 are looked at.
+        rows: The file's, of which the first 1,000 are looked at, fewer where they are large.
         given: Columns by role, as somebody gave them; None: not given.
         others: Columns that play no role.
 
@@ -66,7 +65,7 @@ def find_roles(
         UsageError: A given column is not among the first rows', or there is no text to be found.
         DataError: The file is damaged or has no row.
     """
-    first = [row for _, row in islice(rows, LOOKED_AT)]
+    first = first_rows(rows)
     names = list(dict.fromkeys(name for row in first for name in row))
     chosen = {role: name for role, name in given.items() if name is not None}
     for role, name in chosen.items():

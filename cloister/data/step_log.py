@@ -134,4 +134,5 @@ def write_step(source: Detected, out: Path, content: Path, step: DataStep) -> No
         "steps": steps,
     }
     text = json.dumps(content_of_log, ensure_ascii=False, indent=1)
-    write_whole(log_of(out), text.encode() + b"\n", FILE)
+    # The name of a file may hold bytes that are no characters; they are written as `?`.
+    write_whole(log_of(out), text.encode("utf-8", "replace") + b"\n", FILE)

@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 
 from cloister.data.check.report import CheckReport
-from cloister.errors import UsageError
+from cloister.data.outputs import check_place
 from cloister.files import write_whole
 from cloister.owner_only import FILE
 from cloister.printable import one_line
@@ -31,11 +31,10 @@ def write_page(report: CheckReport, path: Path) -> None:
     """Writes the page of a report, which its owner alone may read.
 
     Raises:
-        UsageError: The path is there already.
+        UsageError: The path is there already, or its folder is not.
         OSError: It cannot be written.
     """
-    if path.exists():
-        raise UsageError(f"{path}: exists already and is not written over; give another --page")
+    check_place(path, "--page")
     write_whole(path, page(report).encode("utf-8", "replace"), mode=FILE)
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
 import json
 import os
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, cast
 
+from cloister.data.csv_rows import csv_line
 from cloister.data.formats import FileForm, form_of
+from cloister.data.outputs import check_place
 from cloister.data.values import Number, Value
 from cloister.errors import UsageError
 from cloister.files import sync_folder
@@ -50,7 +52,7 @@ class NewFile:
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         self._form, self._path, self._columns = output_form(path), path, columns
         self.temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        _refuse_existing(path)
+        check_place(path)
 
     def __enter__(self) -> NewFile:
         # O_EXCL with a random name: never follow a symlink that somebody planted in the folder.
@@ -61,17 +63,30 @@ class NewFile:
             made = gzip.GzipFile(filename="", mode="wb", fileobj=self._raw, mtime=0)
             inner = cast(IO[bytes], made)
         self._text = io.TextIOWrapper(inner, encoding="utf-8", newline="")
-        self._csv = csv.writer(
-            self._text, delimiter=self._form.separator, lineterminator="\n", strict=True
-        )
         if self._form.kind == "csv":
-            self._csv.writerow(self._columns)
+            try:
+                self._write_cells(self._columns)
+            except BaseException:
+                self.__exit__()
+                raise
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._text.close()
-        self._raw.close()
+    def __exit__(self, _: object = None, error: object = None, __: object = None) -> None:
+        if isinstance(error, OSError) and error.filename is None:  # a full disk's names none
+            error.filename = str(self._path)
+        # On a full disk closing fails again; the file that goes needs none of what is left.
+        with suppress(OSError):
+            self._text.close()
+        with suppress(OSError):
+            self._raw.close()
         self.temporary.unlink(missing_ok=True)
+
+    def _write_cells(self, cells: Sequence[str]) -> None:
+        try:
+            line = csv_line(cells, self._form.separator)
+        except ValueError as error:
+            raise UsageError(f"a row {error}") from error
+        self._text.write(line)
 
     def write(self, row: Mapping[str, Value]) -> None:
         """Writes one row.
@@ -80,7 +95,7 @@ class NewFile:
             row: Values by column; of a CSV texts, numbers, true and false alone.
         """
         if self._form.kind == "csv":
-            self._csv.writerow([_cell(row.get(name)) for name in self._columns])
+            self._write_cells([_cell(row.get(name)) for name in self._columns])
         else:
             self._text.write(f"{_json(row)}\n")
 
@@ -100,22 +115,15 @@ class NewFile:
         Raises:
             UsageError: Something is there by now.
         """
-        _refuse_existing(self._path)
+        check_place(self._path)
         self.temporary.replace(self._path)
         sync_folder(self._path.parent)
-
-
-def _refuse_existing(path: Path) -> None:
-    if os.path.lexists(path):
-        raise UsageError(f"{path}: exists already and is not written over; give another --out")
 
 
 def _cell(value: Value) -> str:
     match value:
         case None:
             return ""
-        case str() if "\0" in value:
-            raise UsageError("a text holds a NUL character, which a CSV cannot hold; skip no rule")
         case str():
             return value
         case bool():

@@ -14,9 +14,10 @@ from cloister.data.clean.output import NewFile, output_form
 from cloister.data.clean.rows import DROPS, UNIT, RowCleaner, RowOptions
 from cloister.data.clean.rules import RULES
 from cloister.data.detected import Detected, detect_form
+from cloister.data.outputs import check_place
 from cloister.data.roles import find_roles, written
 from cloister.data.step_log import steps_of
-from cloister.data.values import Row
+from cloister.data.values import Row, shown
 from cloister.errors import DataError, UsageError
 from cloister.files import stamp_of, write_whole
 from cloister.owner_only import FILE
@@ -82,10 +83,10 @@ def clean_file(path: Path, out: Path, options: CleanOptions | None = None) -> Cl
         file. A clean file, cleaned again in the same way, is the same, byte for byte.
     """
     options = options or CleanOptions()
+    check_place(out)
+    output_form(out)
     log_to = log_path(out)
-    for place in (out, log_to):
-        if place.exists():
-            raise UsageError(f"{place}: exists already and is not written over; give another --out")
+    check_place(log_to)
     detected = detect_form(path, options.encoding, options.separator, quotes=options.quotes)
     roles = find_roles(detected.rows(), options.columns, options.keep)
     if roles.kind != "text" and output_form(out).kind == "csv":
@@ -129,6 +130,14 @@ def _check_names(columns: list[str]) -> None:
     repeated = [name for name in columns if columns.count(name) > 1]
     if repeated:
         raise UsageError(f"--keep {repeated[0]}: is a standard column already; rename the other")
+    for name in columns:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"--keep {shown(name)!r}: its name has half of a surrogate pair, which is no "
+                "character; rename the column"
+            ) from error
 
 
 class _Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from cloister.data.scrub.find import Finder, chosen_types, find
 from cloister.data.scrub.marked import Score, read_marked, score
 from cloister.data.scrub.replace import Placeholders, Scrubber
 from cloister.data.scrub.spans import TYPES, Span
-from cloister.data.step_log import DataStep, check_no_log, write_step
+from cloister.data.step_log import DataStep, check_no_log, log_of, write_step
 from cloister.data.values import Number, Value, shown
 from cloister.errors import DataError, UsageError
 from cloister.files import bad_file, identity_of
@@ -131,8 +132,12 @@ def scrub_file(
             )
             settings = {"unit": unit, "types": chosen, "names": names is not None}
             write_step(form, out, content, DataStep("scrub", settings, report.to_json()))
-    except OSError as error:
-        raise bad_file(error) from error
+    except BaseException as error:
+        if not os.path.lexists(out):  # a log alone would be one of a file that never was
+            log_of(out).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise bad_file(error) from error
+        raise
     return report
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 import shutil
 from collections import Counter
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cloister.data.detected import Detected, detect_form
-from cloister.data.outputs import ENDINGS, RowWriter, json_text, new_file
+from cloister.data.outputs import ENDINGS, RowWriter, check_place, json_text, new_file
 from cloister.data.split.sides import (
     SIDES,
     Shares,
@@ -124,21 +123,20 @@ def split_file(
         progress: Told the number of rows so far, now and then; the file is read twice.
 
     Raises:
-        UsageError: `out` is there, the plan lacks something, or a side would be empty.
+        UsageError: `out` is there, the plan lacks something or names a unit's column that is not
+            there, or a side would be empty.
         DataError: The file is damaged, was written meanwhile, or a row lacks what decides on its
             side; nothing is written then.
 
     Guarantees:
         No unit is on two sides, and each row of the source is in one file, in the same order.
     """
-    if os.path.lexists(out):
-        raise UsageError(f"--out: {out} is there already; give a new folder")
-    if not out.parent.is_dir():
-        raise UsageError(f"--out: the folder {out.parent} is not there; make it first")
+    check_place(out, what="folder")
     stage = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
     try:
         form = source if isinstance(source, Detected) else detect_form(source)
         before = identity_of(form.path)
+        _check_unit(form, plan.unit)
         sides = _sides(form, plan)
         units: Counter[str] = Counter(sides.values())
         wanted = _wanted(plan)
@@ -198,6 +196,16 @@ def _wanted(plan: SplitPlan) -> tuple[Side, ...]:
     has_test = plan.shares.test > 0 or plan.by in ("time", "site")
     left_out = ([] if has_validation else ["validation"]) + ([] if has_test else ["test"])
     return tuple(side for side in SIDES if side not in left_out)
+
+
+def _check_unit(form: Detected, column: str | None) -> None:
+    """Refuses a column of persons that no row has: each record would be a unit, unnoticed."""
+    if column is not None and not any(column in row for _, row in form.rows()):
+        held = ", ".join(shown(name) for name in form.names()[:12])
+        raise UsageError(
+            f"--unit: {form.path} has no column {shown(column)!r} (found: {held}); name the column "
+            "of persons"
+        )
 
 
 def _sides(form: Detected, plan: SplitPlan) -> dict[str, Side]:

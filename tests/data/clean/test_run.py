@@ -201,7 +201,7 @@ def test_reserved_and_kept_columns_stay(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "out", "options", "error", "message"),
     [
-        ([{"text": "x"}], "notes.jsonl", {}, UsageError, "exists already"),
+        ([{"text": "x"}], "notes.jsonl", {}, UsageError, "is there already"),
         ([{"text": "x"}], "out.json", {}, UsageError, "cannot be written"),
         ([{"text": "x"}], "out.parquet", {}, UsageError, "cannot be written"),
         ([{"text": " "}], "out.jsonl", {}, DataError, "no row is left of 1"),
