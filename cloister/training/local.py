@@ -54,7 +54,7 @@ def local_update(
     center: Adapter | None = None,
     shapes: BatchShapes | None = None,
     most_value: float | None = None,
-    summing: Summing = clipped_gradient_sum,
+    summing: Summing | None = None,
     memory: OptimizerMemory | None = None,
     on_step: Callable[[], None] = lambda: None,
 ) -> Adapter:
@@ -76,8 +76,8 @@ def local_update(
             needs no proof and takes several times as long.
         most_value: The largest value that a parameter may have after a step, of either sign, as far
             as isolation was tried; None: any.
-        summing: How a private batch is summed: here, or on several processes
-            (`Workspace.summing`).
+        summing: How a private batch is summed over several processes (`Workspace.summing`); None:
+            in this one.
         memory: Of the optimizer over rounds: what it starts with, and, changed in place, what it
             ends with; None: it begins anew.
         on_step: Called after each step, for progress at the site only.
@@ -156,10 +156,11 @@ def _gradient_sums(
     mechanism: Mechanism,
     config: TrainingConfig,
     shapes: BatchShapes | None,
-    summing: Summing,
+    summing: Summing | None,
 ) -> tuple[Tensor, ...]:
     bound = mechanism.plan.max_grad_norm
     if bound is None:
         return plain_gradient_sum(network, task, batch, config.plain_tokens)
     shapes = shapes or one_by_one(task.max_length)
-    return mechanism.release(summing(network, task, batch, bound, shapes, None)).tensors
+    sums = clipped_gradient_sum if summing is None else summing
+    return mechanism.release(sums(network, task, batch, bound, shapes, None)).tensors

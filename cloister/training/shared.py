@@ -43,7 +43,7 @@ def shared_gradient(
     *,
     entropy: Entropy,
     shapes: BatchShapes | None = None,
-    summing: Summing = clipped_gradient_sum,
+    summing: Summing | None = None,
     on_step: Callable[[], None] = lambda: None,
 ) -> NDArray[np.int64]:
     """Computes one batch's clipped sum and adds this site's share of the noise.
@@ -78,7 +78,7 @@ def shared_gradient(
     mechanism = Mechanism(plan, entropy)
     with per_record_hooks(network):
         batch = [units[index] for index in mechanism.draw(len(units))]
-        total = summing(
+        total = (clipped_gradient_sum if summing is None else summing)(
             network,
             task,
             batch,

@@ -33,7 +33,7 @@ from cloister.tasks.label_words import label_tokens
 from cloister.tasks.task import Example, Task
 from cloister.training.config import TrainingConfig
 from cloister.training.free_memory import free_at_start
-from cloister.training.gradients import Summing, clipped_gradient_sum
+from cloister.training.gradients import Summing
 from cloister.training.team import Opening, Team
 
 
@@ -74,9 +74,10 @@ class Workspace:
         return self.start.select(self.start.keys() - self.kept)
 
     @property
-    def summing(self) -> Summing:
-        """How private batches are summed; all ways give the same bits."""
-        return clipped_gradient_sum if self.team is None else self.team.clipped_sum
+    def summing(self) -> Summing | None:
+        """How private batches are summed over several processes, to the bits of one; None: in this
+        process alone."""
+        return None if self.team is None else self.team.clipped_sum
 
     @property
     def pad_id(self) -> int:

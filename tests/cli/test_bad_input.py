@@ -126,7 +126,7 @@ def test_epsilon_and_noise_multiplier_both(study: Path, capsys: pytest.CaptureFi
 
 def test_a_sample_rate_above_one(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert simulate(study, "training.expected_batch_size=41") == 2
-    assert "a sample rate above 1" in said(capsys)
+    assert "a probability above 1" in said(capsys)
 
 
 def test_an_unknown_key(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
