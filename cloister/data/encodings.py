@@ -46,6 +46,8 @@ _COMMON = frozenset(
 _ALONE = re.compile(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])")
 _BEYOND = re.compile(rb"[\x80-\xff]")
 _BEYOND_TEXT = re.compile("[^\x00-\x7f]+")
+# Python's codecs for parts of a text: names of hosts, and escapes in source code.
+_NO_FILES = ("idna", "punycode", "unicode-escape", "unicode_escape", "raw-unicode-escape")
 # What is told of an encoding, by Python's name for it.
 NAMES = {
     "utf-8": "UTF-8",
@@ -85,6 +87,8 @@ def known_encoding(name: str) -> str:
     try:
         found = codecs.lookup(name)
         "text".encode(found.name)  # base64 and the like encode no text
+        if found.name in _NO_FILES:
+            raise ValueError
     except (LookupError, ValueError) as error:
         raise UsageError(
             f"--encoding {name}: no such encoding; give utf-8, utf-16, gb18030, latin-1 or another "
@@ -233,7 +237,9 @@ def _first_bad_line(file: BinaryIO, name: str) -> int:
         chunk = file.read(_CHUNK)
         try:
             line += decoder.decode(chunk, final=not chunk).count("\n")
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:
+            if not isinstance(error, UnicodeDecodeError):  # UTF-16 without its mark
+                return line
             return line + error.object[: error.start].decode(name, "ignore").count("\n")
         if not chunk:
             return line

@@ -271,3 +271,13 @@ def test_a_damaged_parquet_file_is_named(notes: Path, capsys: pytest.CaptureFixt
     Path("p.parquet").write_bytes(b"PAR1" + bytes(1000) + b"PAR1")
     assert data("check", "p.parquet") == 3
     refused(capsys, "p.parquet: cannot be read")
+
+
+def test_encodings_that_no_file_has_and_one_that_this_file_lacks(
+    notes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("punycode", "idna", "unicode_escape", "base64"):
+        assert data("check", notes.name, "--encoding", name) == 2
+        refused(capsys, "no such encoding")
+    assert data("check", notes.name, "--encoding", "utf-16") == 3
+    refused(capsys, "not UTF-16", "line 1")
