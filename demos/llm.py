@@ -90,9 +90,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", default="llm-demo", help="where everything goes")
     parser.add_argument("--base", default=BASE, help="a hub id or a folder")
-    parser.add_argument("--each", type=int, default=200, help="chats of a clinic")
-    parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--layers", type=int, default=1, help="the last layers that are adapted")
+    parser.add_argument("--each", type=int, default=300, help="chats of a clinic")
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--layers", type=int, default=2, help="the last layers that are adapted")
     asked = parser.parse_args()
     folder = Path(asked.folder).resolve()
     if folder.exists():
@@ -114,7 +114,7 @@ def recipe(base: str, each: int, rounds: int, layers: int) -> str:
         base=json.dumps(named),
         each=each,
         rounds=rounds,
-        batch=max(each * 3 // 50, 1),
+        batch=max(each // 25, 1),
         layers=layers,
     )
 
