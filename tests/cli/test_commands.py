@@ -106,7 +106,7 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
             "--verbose",
         ],
         "compare": ["--json", "--out"],
-        "new": ["--data", "--out"],
+        "new": ["--data", "--out", "--test"],
         "plan": ["--json", "--layers", "--set"],
         "export": ["--base", "--gguf", "--json"],
         "epsilon": [

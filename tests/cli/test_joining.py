@@ -172,7 +172,11 @@ def test_nothing_private_is_in_any_paper(table: Table) -> None:
     welcome = table.approve(table.join(invite, fingerprint))
     keys = [*table.server.glob("*.key"), *table.site.parent.rglob("*key")]
     assert len(keys) == 5
-    secrets = [line for key in keys for line in key.read_text().splitlines() if "KEY" not in line]
+    secrets: list[str] = []
+    for key in keys:
+        lines = [line for line in key.read_text().splitlines() if "KEY" not in line]
+        # The last line of several holds a part of the public point alone, which papers do hold.
+        secrets += lines[:-1] or lines
     for paper in (invite, table.request, welcome):
         text = paper.read_text()
         assert not [line for line in secrets if len(line) > 30 and line in text]
