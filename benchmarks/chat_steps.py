@@ -8,22 +8,19 @@ learnt, so that both sides compute the same logits. CPU time of one thread, in t
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable, Iterator
 
 import torch
 
 from benchmarks.figure import Figure
+from benchmarks.peft_steps import cpu_seconds, private_step
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.network import trained_parameters
 from cloister.models.packaged import SMOLLM2
-from cloister.privacy.clipping import clip_and_sum
-from cloister.privacy.entropy import OsEntropy
-from cloister.privacy.noise import add_noise
 from cloister.recipe import parse_recipe
 from cloister.simulation.planning import plans_by_size
 from cloister.tasks.task import IGNORE, BatchShape, Example
-from cloister.training.gradients import clipped_gradient_sum, per_record_hooks, record_gradients
+from cloister.training.gradients import clipped_gradient_sum, per_record_hooks
 from cloister.training.passes import Pass, Row
 from cloister.training.proof import prove
 from cloister.training.shapes import one_by_one
@@ -63,7 +60,7 @@ def _ratio(below: Callable[[], object], above: Callable[[], object], turns: int)
     """The median of `above`'s CPU time over `below`'s."""
     ratios = []
     for turn in range(turns + 1):  # the first warms up
-        first, second = _cpu_seconds(below), _cpu_seconds(above)
+        first, second = cpu_seconds(below), cpu_seconds(above)
         if turn:
             ratios.append(second / first)
     return statistics.median(ratios)
@@ -79,23 +76,13 @@ def _chat() -> tuple[Callable[[], object], Callable[[], object]]:
     group = Pass(shape, tuple(Row(i, example) for i, example in enumerate(records)))
     ids = torch.tensor([example.input_ids for example in records])
     optimizer = torch.optim.SGD(parameters, lr=1e-3)
-    entropy = OsEntropy()
 
     def stock() -> None:
         network.backbone(input_ids=ids, labels=ids, use_cache=False).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    def private() -> None:
-        with per_record_hooks(network):
-            total = clip_and_sum(record_gradients(network, task, group, parameters), 1.0)
-        noised = add_noise(total, 1.0, entropy).tensors
-        for parameter, tensor in zip(parameters, noised, strict=True):
-            parameter.grad = tensor / len(records)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return stock, private
+    return stock, private_step(network, task, group, optimizer)
 
 
 def _batched(tokens: int) -> tuple[Callable[[], object], Callable[[], object]]:
@@ -130,12 +117,6 @@ def _records(workspace: Workspace, count: int, tokens: int) -> list[Example]:
     draws = SyntheticBatches(workspace.task, workspace.network.vocabulary)
     drawn = [draws.example(tokens).input_ids for _ in range(count)]
     return [Example(ids, (IGNORE, *ids[1:])) for ids in drawn]
-
-
-def _cpu_seconds(step: Callable[[], object]) -> float:
-    started = time.process_time()
-    step()
-    return time.process_time() - started
 
 
 if __name__ == "__main__":

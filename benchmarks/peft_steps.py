@@ -14,12 +14,12 @@ import torch
 
 from benchmarks.figure import Figure
 from cloister.models.config import LoraConfig, ModelConfig
-from cloister.models.network import trained_parameters
+from cloister.models.network import Network, trained_parameters
 from cloister.privacy.clipping import clip_and_sum
 from cloister.privacy.entropy import OsEntropy
 from cloister.privacy.noise import add_noise
 from cloister.tasks.config import TaskConfig
-from cloister.tasks.task import BatchShape
+from cloister.tasks.task import BatchShape, Task
 from cloister.training.gradients import per_record_hooks, record_gradients
 from cloister.training.passes import Pass, Row
 from cloister.training.synthetic_batches import SyntheticBatches
@@ -71,7 +71,7 @@ def figures(turns: int) -> Iterator[Figure]:
         stock, private, clip = _steps(work)
         times = []
         for _ in range(turns + 1):  # the first warms up
-            times.append(tuple(map(_cpu_seconds, (stock, private, clip))))
+            times.append(tuple(map(cpu_seconds, (stock, private, clip))))
         ratios = [(b / a, c / a) for a, b, c in times[1:]]
         print(
             f"{work.name} {work.rows} x {work.tokens}: stock step "
@@ -99,21 +99,11 @@ def _steps(work: Work) -> tuple[Callable[[], None], Callable[[], None], Callable
     shape = BatchShape(work.rows, work.tokens, (work.rows,))
     group = Pass(shape, tuple(Row(i, example) for i, example in enumerate(records)))
     optimizer = torch.optim.SGD(parameters, lr=1e-3)
-    entropy = OsEntropy()
 
     def stock() -> None:
         batch = task.collate(records, shape)
         logits = network(batch.input_ids, batch.attention_mask, multiple=8)
         task.record_losses(logits, batch).mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    def private() -> None:
-        with per_record_hooks(network):
-            total = clip_and_sum(record_gradients(network, task, group, parameters), 1.0)
-        noised = add_noise(total, 1.0, entropy).tensors
-        for parameter, tensor in zip(parameters, noised, strict=True):
-            parameter.grad = tensor / work.rows
         optimizer.step()
         optimizer.zero_grad()
 
@@ -123,10 +113,29 @@ def _steps(work: Work) -> tuple[Callable[[], None], Callable[[], None], Callable
     def clip() -> None:
         clip_and_sum(kept, 1.0)
 
-    return stock, private, clip
+    return stock, private_step(network, task, group, optimizer), clip
 
 
-def _cpu_seconds(step: Callable[[], None]) -> float:
+def private_step(
+    network: Network, task: Task, group: Pass, optimizer: torch.optim.Optimizer
+) -> Callable[[], None]:
+    """A step on one pass: each record's gradient, clipped, summed and noised."""
+    parameters = [p for _, p in trained_parameters(network)]
+    entropy = OsEntropy()
+
+    def private() -> None:
+        with per_record_hooks(network):
+            total = clip_and_sum(record_gradients(network, task, group, parameters), 1.0)
+        noised = add_noise(total, 1.0, entropy).tensors
+        for parameter, tensor in zip(parameters, noised, strict=True):
+            parameter.grad = tensor / len(group.rows)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return private
+
+
+def cpu_seconds(step: Callable[[], object]) -> float:
     started = time.process_time()
     step()
     return time.process_time() - started

@@ -54,7 +54,7 @@ def new_file(out: Path) -> Iterator[tuple[RowWriter, Path]]:
         The writer, and where the content is until the end: `sha256_of` it for a log.
 
     Raises:
-        UsageError: The ending is unknown, or something is there already.
+        UsageError: The ending is unknown, or something is there, at the start or by the end.
         DataError: A row does not fit; nothing is written then.
         OSError: It cannot be written.
     """
@@ -66,6 +66,7 @@ def new_file(out: Path) -> Iterator[tuple[RowWriter, Path]]:
         with os.fdopen(descriptor, "wb") as file:
             writer = _WRITERS[out.suffix.lower()](file)
             yield _Finishing(writer, file), temporary
+        check_place(out)  # somebody may have put a file there meanwhile
         temporary.replace(out)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
