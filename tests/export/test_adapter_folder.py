@@ -79,6 +79,16 @@ def test_the_card_s_script_gives_the_same_logits(
     assert torch.allclose(found, expected, atol=1e-5)
 
 
+def test_a_centred_head_is_loaded_without_a_second_centre(tmp_path: Path) -> None:
+    folder, expected = released(tmp_path, "model.pooling=mean", "model.center=english")
+    _, workspace = load_released(folder / "adapter")
+    assert workspace.network.center is None
+    batch = workspace.tokenizer([TEXT, "fever"], return_tensors="pt", padding=True)
+    with torch.no_grad():
+        found = workspace.network(batch["input_ids"], batch["attention_mask"])
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
 def test_a_tagger_s_script_takes_words(tmp_path: Path, plain: Run) -> None:
     data, test = tmp_path / "tags.jsonl", tmp_path / "test.jsonl"
     rows = [{"tokens": TEXT.split(), "tags": ["O"] * 7 + ["B-D"], "site": s} for s in "ab" * 10]
