@@ -114,7 +114,26 @@ class Items:
         return f"of at most {self.most:,} values"
 
 
-Bound = Between | Text | Items
+@dataclass(frozen=True)
+class ByName:
+    """The bounds on a table of values by name, kept as pairs in order of the names.
+
+    Attributes:
+        most: Names.
+    """
+
+    most: int
+
+    def __call__(self, value: object) -> bool:
+        """Whether a table is allowed, whatever its values are."""
+        assert isinstance(value, dict | tuple)
+        return len(value) <= self.most
+
+    def __str__(self) -> str:
+        return f"for at most {self.most:,} names"
+
+
+Bound = Between | Text | Items | ByName
 
 
 def shortened(value: object, *, inside: bool = False) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeVar
 
-from cloister.bounds import Bound, Items, shortened
+from cloister.bounds import Bound, ByName, Items, shortened
 from cloister.errors import UsageError
 from cloister.toml_text import parse_toml
 
@@ -48,7 +48,7 @@ class _UnfitError(Exception):
     """A value that a field cannot take: where in it, what was given, what is needed."""
 
     def __init__(self, value: object, needed: str, place: str = "") -> None:
-        self.given, self.needed, self.place = shortened(value), needed, place
+        self.value, self.given, self.needed, self.place = value, shortened(value), needed, place
         super().__init__(needed)
 
 
@@ -120,11 +120,13 @@ def check_bounds(section: object) -> None:
             value = given
             object.__setattr__(section, key, value)  # sections are frozen
         try:
-            _convert(value, hint)
+            converted = _convert(value, hint)
         except _UnfitError as error:
             raise UsageError(
                 f"{key}: {error.given} given{error.place}; {error.needed} needed"
             ) from None
+        if isinstance(value, dict):  # sections are hashable values
+            object.__setattr__(section, key, converted)
 
 
 def python_value(value: object) -> object:
@@ -218,6 +220,8 @@ def whole_table(section: object) -> dict[str, object]:
             continue
         if isinstance(value, enum.Enum):
             value = value.value
+        if value is not None and _is_by_name(field_types(kind)[key]):
+            value = dict(value)
         table[key] = list(value) if isinstance(value, tuple) else value
     return table
 
@@ -316,6 +320,8 @@ def _convert(value: object, hint: Any) -> object:
 
 def _bounded(value: object, hint: Any, arguments: tuple[Any, ...]) -> object:
     kind, bounds = arguments[0], [bound for bound in arguments[1:] if isinstance(bound, Bound)]
+    if any(isinstance(bound, ByName) for bound in bounds):
+        return _by_name(value, hint)
     for bound in bounds:  # before a long list is converted
         if isinstance(bound, Items) and isinstance(value, list | tuple) and not bound(value):
             raise _UnfitError(value, type_words(hint))
@@ -328,6 +334,30 @@ def _bounded(value: object, hint: Any, arguments: tuple[Any, ...]) -> object:
     if not all(bound(converted) for bound in bounds):
         raise _UnfitError(value, type_words(hint))
     return converted
+
+
+def _is_by_name(hint: Any) -> bool:
+    """Whether a field is a table of values by name; it may be absent."""
+    hints = [hint, *typing.get_args(hint)]
+    return any(isinstance(part, ByName) for one in hints for part in typing.get_args(one))
+
+
+def _by_name(value: object, hint: Any) -> tuple[tuple[object, object], ...]:
+    """A table of values by name, as pairs in order of the names."""
+    kind, *bounds = typing.get_args(hint)
+    if isinstance(value, tuple):  # a section's own
+        value = dict(value)
+    if not isinstance(value, dict) or not all(bound(value) for bound in bounds):
+        raise _UnfitError(value, type_words(hint))
+    name_hint, value_hint = typing.get_args(typing.get_args(kind)[0])
+    found = []
+    for name, one in value.items():
+        try:
+            found.append((_convert(name, name_hint), _convert(one, value_hint)))
+        except _UnfitError as error:
+            where = f" for {shortened(name, inside=True)}"
+            raise _UnfitError(error.value, error.needed, where) from None
+    return tuple(sorted(found, key=lambda pair: str(pair[0])))
 
 
 def _item(value: object, hint: Any, number: int) -> object:
@@ -352,6 +382,9 @@ def _convert_union(value: object, members: list[Any]) -> object:
 def type_words(hint: Any) -> str:
     """A field's type with its bounds, in words: for messages and the reference of recipes."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated and _is_by_name(hint):
+        inner = typing.get_args(typing.get_args(arguments[0])[0])[1]
+        return f"a table of {type_words(inner)} {arguments[1]}"
     if origin is Annotated:
         return " ".join([type_words(arguments[0]), *(str(bound) for bound in arguments[1:])])
     if origin is Literal:

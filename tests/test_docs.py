@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from cloister.cli.main import app, run
-from cloister.recipe import Recipe, read_recipe
+from cloister.recipe import Recipe, parse_recipe, read_recipe
+from cloister.tasks.registry import BUILT_IN
 from tests.test_import_order import ROOMS
 
 ROOT = Path(__file__).parents[1]
@@ -92,6 +93,15 @@ def test_every_page_has_its_place_in_the_navigation() -> None:
     assert sorted(listed) == sorted(present)
     for part in ("Tutorials", "How-to", "Explanation", "Reference"):
         assert f"- {part}:" in config
+
+
+def test_every_recipe_on_the_page_of_tasks_is_valid_and_each_kind_is_told() -> None:
+    text = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    recipes = re.findall(r"```toml\n(.*?)```", text, re.S)
+    kinds = [parse_recipe(recipe).task.kind for recipe in recipes]
+    assert len(kinds) == 4
+    assert {*kinds, "causal-lm"} == set(BUILT_IN)
+    assert all(f"| `{kind}` |" in text for kind in BUILT_IN)
 
 
 def test_the_readme_s_recipe_is_valid(tmp_path: Path) -> None:

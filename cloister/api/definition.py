@@ -33,8 +33,19 @@ if TYPE_CHECKING:
     from cloister.simulation.layer_choice import LayerTable
     from cloister.strategies.strategy import Strategy
 
-# What a study's columns may be called otherwise, as in `[data]`.
-COLUMNS = ("text", "label", "tokens", "tags", "messages", "site", "person")
+# What a study's columns may be called otherwise, and what parts labels in one, as in `[data]`.
+COLUMNS = (
+    "text",
+    "label",
+    "tokens",
+    "tags",
+    "messages",
+    "site",
+    "person",
+    "labels",
+    "label_separator",
+    "score",
+)
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -72,11 +83,15 @@ class Study:
         seed: Root of everything that may be reproducible.
         public_records: The declared number of records of a site, or one for each site in order of
             their names. Never taken from the data: the sample rate follows from it.
-        text: Column of a text; likewise `label`, `tokens`, `tags`, `messages`, `site`, `person`.
+        text: Column of a text; likewise `label`, `tokens`, `tags`, `messages`, `labels`,
+            `score`, `site`, `person`.
         label: Column of its label.
         tokens: Column of a sentence's words.
         tags: Column of their tags.
         messages: Column of a conversation.
+        labels: Column of a text's labels, a list of them.
+        label_separator: What parts several labels in one cell of text; absent: a list is needed.
+        score: Column of a text's score.
         site: Column that names the site, where rows name theirs.
         person: Column that names the person.
         lora: The section `[lora]`; likewise `training`, `federation`, `machine`, `tracking`.
@@ -117,6 +132,9 @@ class Study:
         tokens: str | None = None,
         tags: str | None = None,
         messages: str | None = None,
+        labels: str | None = None,
+        label_separator: str | None = None,
+        score: str | None = None,
         site: str | None = None,
         person: str | None = None,
         lora: Section | None = None,
@@ -125,7 +143,10 @@ class Study:
         machine: Section | None = None,
         tracking: Section | None = None,
     ) -> None:
-        columns = (text, label, tokens, tags, messages, site, person)
+        columns = (
+            *(text, label, tokens, tags, messages, site, person),
+            *(labels, label_separator, score),
+        )
         source, dealing = source_of(data)
         if rounds is not None and "num_rounds" in table_of("federation", federation):
             raise UsageError("rounds, federation: num_rounds given by both; give it by one")

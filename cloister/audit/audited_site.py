@@ -12,6 +12,7 @@ from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
 from cloister.recipe import Recipe
 from cloister.simulation.planning import plans_by_size
+from cloister.tasks.bare_text import score_ends
 from cloister.tasks.task import Task
 from cloister.training.units import UnitExamples, encode_units
 from cloister.training.workspace import Workspace, open_workspace
@@ -62,7 +63,8 @@ def audited_site(recipe: Recipe, persons: int, each: int) -> AuditedSite:
     )
     plan, _ = next(plans_by_size(recipe))
     shapes = tuple(sorted(workspace.sent.shapes.items()))
-    records = nobody_s_records(kind, workspace.task.labels, persons, each)
+    ends = score_ends(workspace.task)
+    records = nobody_s_records(kind, workspace.task.labels, persons, each, ends)
     units = encoded(records, workspace.task, plan)
     if not all(units):
         raise DataError("a synthetic record cannot be encoded by this task; name it and report it")

@@ -41,6 +41,14 @@ TextColumn = Annotated[
     typer.Option("--text", help="Column of texts. Columns not named are guessed, and stated."),
 ]
 LabelColumn = Annotated[str | None, typer.Option("--label", help="Column of labels.")]
+LabelsColumn = Annotated[
+    str | None, typer.Option("--labels", help="Column of lists of labels, of texts with several.")
+]
+LabelSeparator = Annotated[
+    str | None,
+    typer.Option(help="What parts several labels in a cell of text, as ';' in a CSV file."),
+]
+ScoreColumn = Annotated[str | None, typer.Option("--score", help="Column of scores.")]
 TokensColumn = Annotated[str | None, typer.Option("--tokens", help="Column of lists of words.")]
 TagsColumn = Annotated[str | None, typer.Option("--tags", help="Column of lists of tags.")]
 MessagesColumn = Annotated[str | None, typer.Option("--messages", help="Column of conversations.")]

@@ -15,9 +15,12 @@ from cloister.cli.data_arguments import (
     EncodingName,
     IdColumn,
     LabelColumn,
+    LabelsColumn,
+    LabelSeparator,
     MessagesColumn,
     NoQuotes,
     PersonColumn,
+    ScoreColumn,
     Separator,
     TagsColumn,
     TextColumn,
@@ -37,6 +40,9 @@ def check(
     file: DataFile,
     text: TextColumn = None,
     label: LabelColumn = None,
+    labels: LabelsColumn = None,
+    label_separator: LabelSeparator = None,
+    score: ScoreColumn = None,
     tokens: TokensColumn = None,
     tags: TagsColumn = None,
     messages: MessagesColumn = None,
@@ -90,6 +96,8 @@ def check(
     roles = {
         "text": text,
         "label": label,
+        "labels": labels,
+        "score": score,
         "tokens": tokens,
         "tags": tags,
         "messages": messages,
@@ -108,6 +116,7 @@ def check(
             count_tokens=_token_counter(base) if base is not None else None,
             max_length=max_length,
             on_rows=on_rows,
+            label_separator=label_separator,
         )
         report = check_file(file, options)
     if page is not None:
@@ -170,7 +179,12 @@ def _lines(sections: dict[str, Any]) -> Iterator[str]:
     if "labels" in sections:
         scheme = sections["labels"].get("scheme")
         tags = f"; tags in {scheme}" if scheme else ""
-        yield f"labels: {_listed(sections['labels']['counts'])}{tags}"
+        without = sections["labels"].get("texts_without")
+        bare = "" if without is None else f"; {without} texts without one"
+        yield f"labels: {_listed(sections['labels']['counts'])}{tags}{bare}"
+    if "scores" in sections and sections["scores"]["count"]:
+        scores = sections["scores"]
+        yield f"scores: {scores['lowest']:g} to {scores['highest']:g}, mean {scores['mean']:.3g}"
     if "units" in sections:
         units = sections["units"]
         yield f"persons: {units['units']}; the largest has {units['largest_unit']} records"

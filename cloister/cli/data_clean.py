@@ -15,9 +15,12 @@ from cloister.cli.data_arguments import (
     EncodingName,
     IdColumn,
     LabelColumn,
+    LabelsColumn,
+    LabelSeparator,
     MessagesColumn,
     NoQuotes,
     PersonColumn,
+    ScoreColumn,
     Separator,
     TagsColumn,
     TextColumn,
@@ -41,6 +44,9 @@ def clean(
     ],
     text: TextColumn = None,
     label: LabelColumn = None,
+    labels: LabelsColumn = None,
+    label_separator: LabelSeparator = None,
+    score: ScoreColumn = None,
     tokens: TokensColumn = None,
     tags: TagsColumn = None,
     messages: MessagesColumn = None,
@@ -99,6 +105,8 @@ def clean(
             columns={
                 "text": text,
                 "label": label,
+                "labels": labels,
+                "score": score,
                 "tokens": tokens,
                 "tags": tags,
                 "messages": messages,
@@ -119,6 +127,7 @@ def clean(
             keep=tuple(keep or ()),
             duplicates=duplicates.value,
             on_rows=on_rows,
+            label_separator=label_separator,
         )
         log = clean_file(file, out, options)
     if as_json:

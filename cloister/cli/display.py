@@ -136,7 +136,9 @@ class Display:
         if result.plain_test is not None:
             lines.append(("no privacy, untuned", f"{result.plain_test[result.metric]:.4f}"))
         if result.majority is not None:
-            lines.append(("most frequent label", f"{result.majority:.4f}"))
+            several = result.task == "multi-label-classification"
+            said = "same labels always" if several else "most frequent label"
+            lines.append((said, f"{result.majority:.4f}"))
         untrained = result.untrained.get(result.metric)
         if untrained is not None:
             lines.append(("before training", f"{untrained:.4f}"))

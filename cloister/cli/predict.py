@@ -38,7 +38,7 @@ def predict(
         Path | None,
         typer.Option(
             help="Write predictions there, in the file's order: one JSON object a line, or, where "
-            "the name ends in .csv and the task is sequence-classification, a table."
+            "the name ends in .csv and the task is of whole texts (labels, scores), a table."
         ),
     ] = None,
     device: Annotated[
@@ -50,7 +50,7 @@ def predict(
         typer.Option(help="The base model's folder here. Absent: as the adapter names it."),
     ] = None,
 ) -> None:
-    """Predict labels, entities or replies for records of your own.
+    """Predict labels, scores, entities or replies for records of your own.
 
     The columns are named as the training's were. A text of a token classifier is cut into words at
     its spaces; a text for a chat is one turn of the user. `is_cut` says that a text was longer than
@@ -62,6 +62,7 @@ def predict(
         raise UsageError("give either --data FILE or --text TEXT (which may be repeated)")
     if out is not None and out.exists():
         raise UsageError(f"{out} exists already and is not written over; choose another --out")
+    from cloister.data.records import ONE_TEXT
     from cloister.data.unlabelled import read_unlabelled
     from cloister.export.adapter_folder import adapter_folder
     from cloister.serving.model import about_adapter, load
@@ -70,7 +71,7 @@ def predict(
     about = about_adapter(adapter)
     records = about.task.records
     as_table = out is not None and out.suffix.lower() == ".csv"
-    if as_table and records != "text":
+    if as_table and records not in ONE_TEXT:
         raise UsageError(
             f"--out {out}: predictions of {about.task.kind} do not fit a table; name a .jsonl file"
         )
@@ -81,7 +82,7 @@ def predict(
         typer.echo(f"… predicting for {len(inputs):,} records", err=True)
     predictions = model.predict(inputs)
     if out is not None:
-        _write(out, _table(predictions) if as_table else _lines(predictions))
+        _write(out, _table(predictions, about.task.labels) if as_table else _lines(predictions))
     if as_json:
         document = {
             "adapter": str(adapter_folder(adapter)),
@@ -99,18 +100,29 @@ def _lines(predictions: Sequence[Prediction]) -> str:
     return "".join(json.dumps(one.to_json(), ensure_ascii=False) + "\n" for one in predictions)
 
 
-def _table(predictions: Sequence[Prediction]) -> str:
-    """CSV: the label, whether the text was cut, and each label's probability, a row an input."""
-    from cloister.serving.predictions import Classified
+def _table(predictions: Sequence[Prediction], names: Sequence[str]) -> str:
+    """CSV, a row an input: the label with each label's probability, the labels as a JSON list with
+    theirs, or score and grade; and whether the text was cut."""
+    from cloister.serving.predictions import Classified, Labelled, Scored
 
-    rows = [one for one in predictions if isinstance(one, Classified)]
-    names = list(rows[0].probabilities) if rows else []
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["label", "is_cut", *(f"probability of {name}" for name in names)])
-    for one in rows:
-        shares = [f"{one.probabilities[name]:.6f}" for name in names]
-        writer.writerow([one.label, str(one.is_cut).lower(), *shares])
+    for number, one in enumerate(predictions):
+        row: dict[str, object] = {}
+        if isinstance(one, Classified):
+            row = {"label": one.label, "is_cut": str(one.is_cut).lower()}
+        elif isinstance(one, Labelled):
+            listed = json.dumps(one.labels, ensure_ascii=False)
+            row = {"labels": listed, "is_cut": str(one.is_cut).lower()}
+        elif isinstance(one, Scored):
+            grade = "" if one.grade is None else f"{one.grade:g}"
+            cut = str(one.is_cut).lower()
+            row = {"score": f"{one.score:.6g}", "grade": grade, "is_cut": cut}
+        if isinstance(one, Classified | Labelled):
+            row |= {f"probability of {name}": f"{one.probabilities[name]:.6f}" for name in names}
+        if number == 0:
+            writer.writerow(row)
+        writer.writerow(row.values())
     return text.getvalue()
 
 
@@ -141,13 +153,19 @@ def _show(model: Model, predictions: Sequence[Prediction]) -> None:
 
 
 def _line(prediction: Prediction) -> str:
-    from cloister.serving.predictions import Classified, Tagged
+    from cloister.serving.predictions import Classified, Labelled, Scored, Tagged
 
     if isinstance(prediction, Classified):
         ranked = sorted(prediction.probabilities.items(), key=lambda pair: -pair[1])
         rest = ", ".join(f"{name} {share:.3f}" for name, share in ranked[1:SHOWN_LABELS])
         first = f"{prediction.label} {prediction.probabilities[prediction.label]:.3f}"
         return f"{first}  ({rest})" if rest else first
+    if isinstance(prediction, Labelled):
+        named = (f"{name} {prediction.probabilities[name]:.3f}" for name in prediction.labels)
+        return ", ".join(named) or "no label"
+    if isinstance(prediction, Scored):
+        grade = "" if prediction.grade is None else f"  (grade {prediction.grade:g})"
+        return f"{prediction.score:.3f}{grade}"
     if isinstance(prediction, Tagged):
         found = [
             f"{one.type}: {one.text} ({one.start}-{one.end}, {one.probability:.3f})"

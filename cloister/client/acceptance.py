@@ -23,6 +23,7 @@ from cloister.privacy.plan import Plan, make_plan
 from cloister.recipe import Recipe
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.plugins import installed_problem
+from cloister.tasks.score_scale import ScoreScale
 from cloister.tasks.template_rules import template_problems, template_sha256
 
 
@@ -121,6 +122,8 @@ def _records(task: TaskConfig, declared: RecordsConfig) -> list[str]:
         ]
     if task.records == "messages":
         return []
+    if task.records == "score":
+        return _scale(task, declared)
     if not task.labels:
         return [
             "task.labels: the study names none; a site takes no part in a study whose labels it "
@@ -133,6 +136,23 @@ def _records(task: TaskConfig, declared: RecordsConfig) -> list[str]:
         f"task.labels: the study lacks {listed(missing)}, which this site declares; whether it "
         "could take part would show whether a record has it: ask the coordinator to name every "
         "label of the code book"
+    ]
+
+
+def _scale(task: TaskConfig, declared: RecordsConfig) -> list[str]:
+    """Whether scores are on one scale: were the study's narrower, whether a record fits would be
+    found out by it."""
+    if (task.score_range, task.score_step) == (declared.score_range, declared.score_step):
+        return []
+    scales = [
+        ScoreScale.of(one.score_range, one.score_step)
+        for one in (task, declared)
+        if one.score_range is not None
+    ]
+    return [
+        f"task.score_range: the study's scores go from {scales[0]}, this site declares "
+        f"{scales[-1]} in records.score_range and records.score_step; ask the coordinator to state "
+        "the code book's scale, or correct site.toml"
     ]
 
 

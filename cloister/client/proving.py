@@ -25,7 +25,15 @@ from typing import Any, TypeVar
 from cloister.adapter.wire import encode
 from cloister.client.admission import Admitted
 from cloister.client.personal import PersonalAdapter
-from cloister.data.records import ChatRecord, Message, Record, TextRecord, TokenRecord
+from cloister.data.records import (
+    ChatRecord,
+    LabelsRecord,
+    Message,
+    Record,
+    ScoreRecord,
+    TextRecord,
+    TokenRecord,
+)
 from cloister.data.synthetic_records import nobody_s_records
 from cloister.errors import CloisterError, MisfitError, PreflightError
 from cloister.files import write_whole
@@ -33,6 +41,7 @@ from cloister.models.state import write_adapter
 from cloister.privacy.entropy import OsEntropy
 from cloister.privacy.plan import Plan
 from cloister.recipe import Recipe
+from cloister.tasks.bare_text import score_ends
 from cloister.tasks.cut import most_characters, most_turns
 from cloister.tasks.largest import largest_records
 from cloister.tasks.task import Example
@@ -193,17 +202,21 @@ def _measured(admitted: Admitted, length: int) -> Times:
 
 def _measured_apart(admitted: Admitted, length: int) -> Times:
     workspace, plan = admitted.workspace, admitted.plan
+    ends = score_ends(workspace.task)
     records = nobody_s_records(
         workspace.task.record_kind,
         workspace.task.labels,
         max(2, min(plan.public_records, 2 * plan.expected_batch_size)),
         1,
+        ends,
     )
     try:
         longest = [workspace.task.encode(_long(record, length)) for record in records]
         encoding = max(
             _encoding_seconds(workspace, record)
-            for record in largest_records(workspace.task.record_kind, workspace.task.labels, length)
+            for record in largest_records(
+                workspace.task.record_kind, workspace.task.labels, length, ends[1]
+            )
         )
         write_adapter(workspace.network, workspace.start)
         workspace.train_names(frozenset(workspace.start))
@@ -270,7 +283,7 @@ def _encoding_seconds(workspace: Workspace, record: Record) -> float:
 
 def _long(record: Record, length: int) -> Record:
     """A record of at least so many words, and so of as many tokens."""
-    if isinstance(record, TextRecord):
+    if isinstance(record, TextRecord | LabelsRecord | ScoreRecord):
         return replace(record, text=_repeated(record.text, length))
     if isinstance(record, TokenRecord):
         times = -(-length // len(record.tokens))

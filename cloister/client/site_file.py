@@ -13,15 +13,16 @@ from cloister.client.approvals_config import EXAMPLE as APPROVALS_EXAMPLE
 from cloister.client.approvals_config import ApprovalsConfig, approvals_of
 from cloister.client.policy_file import EXAMPLE as POLICY_EXAMPLE
 from cloister.client.policy_file import SitePolicy, policy_of
-from cloister.data.config import DataConfig
+from cloister.data.config import DataConfig, Separator
 from cloister.errors import RecipeError, UsageError
 from cloister.fields import check_bounds, read_section
 from cloister.models.config import Rank
 from cloister.names import is_name
 from cloister.plugins import is_installed
-from cloister.tasks.config import TaskName, known_kinds
+from cloister.tasks.config import TaskConfig, TaskName, known_kinds
 from cloister.tasks.plugins import GROUP
 from cloister.tasks.registry import BUILT_IN
+from cloister.tasks.score_scale import ScoreScale
 from cloister.toml_text import parse_file, read_file
 from cloister.training.machine import MachineConfig
 
@@ -111,6 +112,10 @@ class SiteConfig:
         max_round_seconds: After so long in one round the agent is ended and started again; the
             round stays spent. The default is four of Flower's own hours for one exchange.
         keep_adapters: Whether it takes the final adapter of a study that it took part in.
+        labels: Column of a text's labels, a list of them.
+        label_separator: What parts several labels in one cell of text, as in a CSV file (`";"`);
+            absent: a list is needed.
+        score: Column of a text's score.
     """
 
     name: str
@@ -127,6 +132,9 @@ class SiteConfig:
     agent_user: str | None = None
     max_round_seconds: Annotated[float, Between(1e-3, LONGEST_ROUND)] = 4 * 3600.0
     keep_adapters: bool = True
+    labels: Column = "labels"
+    label_separator: Separator | None = None
+    score: Column = "score"
 
     def __post_init__(self) -> None:
         for name in ("name", "data", "ledger"):
@@ -151,19 +159,30 @@ class RecordsConfig:
     Attributes:
         task: What they are labelled for: a built-in kind of task, or a plug-in's name.
         labels: Class names, or entity types without their B-/I- prefix, from a public code book;
-            none for conversations.
+            none for conversations and scores.
+        score_range: Of scoring: the lowest and the highest score that there may be.
+        score_step: Of scoring: what parts two grades; absent: every number in the range is a score.
     """
 
     task: TaskName
     labels: tuple[str, ...] = ()
+    score_range: tuple[float, ...] | None = None
+    score_step: float | None = None
 
     def __post_init__(self) -> None:
         check_bounds(self)
         if self.task not in BUILT_IN and not is_installed(self.task, GROUP):
             raise UsageError(f"task: {shortened(self.task)} given; {known_kinds()} needed")
+        if self.task != "scoring" and (self.score_range, self.score_step) != (None, None):
+            raise UsageError(f"score_range: given for {self.task}; it is of scoring alone")
         if self.task == "causal-lm":
             if self.labels:
                 raise UsageError("labels: conversations have none; leave the key out")
+            return
+        if self.task == "scoring":
+            if self.labels:
+                raise UsageError("labels: scored texts have none; leave the key out")
+            TaskConfig(kind="scoring", score_range=self.score_range, score_step=self.score_step)
             return
         fewest = 2 if self.task == "sequence-classification" else 1
         if len(self.labels) < fewest:
@@ -213,6 +232,18 @@ class SiteFile:
         return self.records
 
     @property
+    def scale(self) -> ScoreScale | None:
+        """The scale of scores that the site declares; None where its records have none.
+
+        Raises:
+            RecipeError: Nothing is declared.
+        """
+        declared = self.declared
+        if declared.score_range is None:
+            return None
+        return ScoreScale.of(declared.score_range, declared.score_step)
+
+    @property
     def data(self) -> Path:
         """Returns the path of the file that holds the records."""
         return self.place(self.site.data)
@@ -237,6 +268,9 @@ class SiteFile:
             tags=site.tags,
             messages=site.messages,
             person=self.policy.privacy.person,
+            labels=site.labels,
+            label_separator=site.label_separator,
+            score=site.score,
         )
 
 

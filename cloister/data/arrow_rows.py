@@ -2,7 +2,8 @@
 
 Integers of any width and decimals become their digits, categories the values that they stand for,
 and class ids the names that the data set's own features give them. What has no one spelling (a
-float, a timestamp, bytes) is kept as unusable: only a column that is read can be refused for it.
+timestamp, bytes) is kept as unusable: only a column that is read can be refused for it. A float is
+so too, but for scores, which are numbers and not names.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cloister.data.values import Number, Row, Unusable, Value, shown
+from cloister.data.values import Number, Real, Row, Unusable, Value, shown
 from cloister.errors import DataError
 
 # Lists of objects of texts are as deep as a conversation's column goes; deeper is not read.
@@ -86,6 +87,9 @@ def _values(array: Any, names: tuple[str, ...] | None, depth: int) -> list[Value
         return [_name(n, names) if names is not None else _integer(n) for n in numbers]
     if types.is_decimal(kind):
         return [None if d is None else Number(format(d, "f")) for d in array.to_pylist()]
+    if types.is_floating(kind):
+        reals = array.to_pylist()
+        return [None if n is None else Real(str(kind), float(n)) for n in reals]
     nested = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
     if depth and nested:
         return _lists(array, names, depth)

@@ -18,15 +18,24 @@ from cloister.bounds import (
     Text,
 )
 from cloister.data.formats import form_of
+from cloister.data.records import RecordKind
 from cloister.errors import UsageError
-from cloister.fields import called, check_bounds
+from cloister.fields import LATER, called, check_bounds
 
 SYNTHETIC = "synthetic:hospitals"
+# The built-in generators, by what their records are.
+GENERATED: dict[RecordKind, str] = {
+    "text": SYNTHETIC,
+    "labels": "synthetic:referrals",
+    "score": "synthetic:answers",
+}
 
 Partition = Literal["iid", "dirichlet", "quantity", "column", "person"]
 
 Source = Annotated[str, Text(MOST_PATH, least=1)]
 Column = Annotated[str, Text(MOST_NAME, least=1)]
+# Of labels in one cell: one mark, or a mark with blanks around it.
+Separator = Annotated[str, Text(4, least=1)]
 Records = Annotated[int, Between(1, MOST_RECORDS)]
 
 
@@ -36,10 +45,11 @@ class DataConfig:
 
     Attributes:
         train: A file (JSONL, JSON, CSV, TSV, CoNLL, Parquet, Arrow; text also with `.gz`), a hub
-            id (`owner/name` or `owner/name:config`), or `synthetic:hospitals`, the built-in
-            generator.
+            id (`owner/name` or `owner/name:config`), or a built-in generator: `synthetic:hospitals`
+            (one label), `synthetic:referrals` (several), `synthetic:answers` (scores). Absent: the
+            generator of the task's records.
         test: The public test set, likewise; absent only where `train` brings its own (hub ids and
-            the generator).
+            the generators).
         validation: A public validation set, for early stopping; absent: none.
         text: Column of a text.
         label: Column of its label.
@@ -57,6 +67,10 @@ class DataConfig:
             of their names. It sets the sample rate and the steps instead of the true number,
             which is private: a rate that follows it tells neighbouring data sets apart by the
             noise's scale alone.
+        labels: Column of a text's labels, a list of them; absent: `labels`.
+        label_separator: What parts several labels that stand in one cell of text, as in a CSV file
+            (`";"`); absent: a list is needed.
+        score: Column of a text's score; absent: `score`.
     """
 
     train: Source = field(default=SYNTHETIC, metadata=called("file path dataset train_file"))
@@ -80,6 +94,15 @@ class DataConfig:
     public_records: Records | Annotated[tuple[Records, ...], Items(MOST_SITES)] = field(
         default=1200, metadata=called("records num_records records_per_site")
     )
+    labels: Column | None = field(
+        default=None, metadata={**LATER, **called("labels_column targets multi_label")}
+    )
+    label_separator: Separator | None = field(
+        default=None, metadata={**LATER, **called("labels_separator label_delimiter")}
+    )
+    score: Column | None = field(
+        default=None, metadata={**LATER, **called("score_column grade mark")}
+    )
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -97,3 +120,13 @@ class DataConfig:
                 )
         if self.public_records == ():
             raise UsageError("public_records: an empty list given; one number a site is needed")
+
+    @property
+    def labels_column(self) -> str:
+        """The column of a text's labels."""
+        return self.labels or "labels"
+
+    @property
+    def score_column(self) -> str:
+        """The column of a text's score."""
+        return self.score or "score"

@@ -14,8 +14,9 @@ from pathlib import Path
 from cloister.data.load import file_rows
 from cloister.data.records import RecordKind
 from cloister.data.tag_schemes import KNOWN
+from cloister.data.targets import score_of_cell
 from cloister.data.values import MOST_ROW_BYTES, Number, Row, Value
-from cloister.errors import DataError
+from cloister.errors import DataError, MisfitError
 
 # Rows that are looked at for a guess; all are counted.
 LOOKED_AT = 1000
@@ -34,6 +35,8 @@ LABELS = (
     "label labels class category target intent sentiment department diagnosis topic verdict "
     "outcome rating grade y"
 )
+SEVERAL = "labels tags topics categories classes genres codes keywords"
+SCORES = "score scores grade mark marks points rating"
 PERSONS = "patient person customer client user subject member student employee speaker author mrn"
 SITES = "site hospital clinic institution centre center branch bank ward school office"
 # Code points of scripts that put no blank between words: Thai and Lao; Burmese; Khmer; Japanese
@@ -55,8 +58,8 @@ class Guess:
 
     Attributes:
         kind: Which records; None where the columns fit no task.
-        columns: The file's columns, by role: `text` and `label`, `tokens` and `tags`, or
-            `messages`; also `person` and `site` where there is one.
+        columns: The file's columns, by role: `text` and `label`, `labels` or `score`, `tokens`
+            and `tags`, or `messages`; also `person` and `site` where there is one.
         names: All columns.
         rows: How many rows the file has.
         persons: How many different persons it names; None without such a column.
@@ -189,8 +192,17 @@ def _records(
         tokens = [name for name in lists if name not in tags]
         if tags and tokens:
             return "tokens", {"tokens": tokens[0], "tags": tags[0]}
+    free = [name for name in names if name not in taken]
+    if wanted in (None, "labels") and (text := _text(free, rows)) is not None:
+        several = _several([name for name in free if name != text], rows, wanted == "labels")
+        if several is not None:
+            return "labels", {"text": text, "labels": several}
+    if wanted == "score" and (text := _text(free, rows)) is not None:
+        scores = [n for n in free if n != text and _all(rows, n, _is_score)]
+        score = _named(scores, SCORES) or next(iter(scores), None)
+        if score is not None:
+            return "score", {"text": text, "score": score}
     if wanted in (None, "text"):
-        free = [name for name in names if name not in taken]
         text = _text(free, rows)
         label = _label([name for name in free if name != text], rows)
         if text is not None and label is not None:
@@ -223,6 +235,24 @@ def _is_texts(value: Value) -> bool:
 def _is_tags(value: Value) -> bool:
     assert isinstance(value, Sequence)
     return all(isinstance(item, str) and KNOWN.fullmatch(item) is not None for item in value)
+
+
+def _several(names: Sequence[str], rows: list[Row], wanted: bool) -> str | None:
+    """The column of lists of labels, by its name; where it is wanted, any list of texts, or a
+    column of texts with such a name. None where nobody asked and another column names one label."""
+    lists = [name for name in names if _all(rows, name, _is_texts)]
+    plain = [name for name in names if _all(rows, name, _is_plain)]
+    if not wanted:
+        return _named(lists, SEVERAL) if _named(plain, LABELS) is None else None
+    return _named(lists, SEVERAL) or next(iter(lists), None) or _named(plain, SEVERAL)
+
+
+def _is_score(value: Value) -> bool:
+    try:
+        score_of_cell(value, "", "")
+    except MisfitError:
+        return False
+    return True
 
 
 def _text(names: Sequence[str], rows: list[Row]) -> str | None:

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from cloister.data.config import SYNTHETIC, DataConfig
+from cloister.data.config import GENERATED, DataConfig
 from cloister.data.formats import FileForm, form_of, listed_endings
+from cloister.data.generated import check_generated, generated
 from cloister.data.records import Record, RecordKind
 from cloister.data.schema import Reading
 from cloister.data.source import RECIPE, DataOrigin
@@ -47,13 +48,8 @@ def load(
         DataError: The source is missing, damaged, empty, or a row lacks what the task needs.
         NetworkError: The hub cannot be reached.
     """
-    if source == SYNTHETIC:
-        if kind != "text":
-            raise DataError(f"{SYNTHETIC} holds texts with labels; another task needs other data")
-        from cloister.data.synthetic import hospital_notes
-
-        notes = hospital_notes()
-        return list(notes[0] if split == "train" else notes[1])
+    if source in GENERATED.values():
+        return generated(source, kind, train=split == "train")
     training = split == "train"
     reading = Reading(kind, columns, persons=training, sites=training and sites, asker=asker)
     path = _path(source)
@@ -94,9 +90,8 @@ def first_record(
         DataError: The file is missing, damaged or empty, or its first row lacks what the task
             needs.
     """
-    if source == SYNTHETIC:
-        if kind != "text":
-            raise DataError(f"{SYNTHETIC} holds texts with labels; another task needs other data")
+    if source in GENERATED.values():
+        check_generated(source, kind)
         return None
     path, training = _path(source), split == "train"
     if not _is_file_name(source, path):

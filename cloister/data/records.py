@@ -1,4 +1,4 @@
-"""What one row of a data set is, once read: the three kinds of record that tasks train on."""
+"""What one row of a data set is, once read: the kinds of record that tasks train on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-RecordKind = Literal["text", "tokens", "messages"]
+RecordKind = Literal["text", "tokens", "messages", "labels", "score"]
+# Kinds whose record is one text, to which the network answers with one row of outputs.
+ONE_TEXT: frozenset[RecordKind] = frozenset({"text", "labels", "score"})
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 
@@ -57,5 +59,25 @@ class ChatRecord:
     rejected: tuple[Message, ...] | None = None
 
 
-Record = TextRecord | TokenRecord | ChatRecord
+@dataclass(frozen=True, slots=True)
+class LabelsRecord:
+    """A text with any number of labels, none included; each is named once."""
+
+    text: str
+    labels: tuple[str, ...]
+    site: str | None = None
+    person: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRecord:
+    """A text with a finite number."""
+
+    text: str
+    score: float
+    site: str | None = None
+    person: str | None = None
+
+
+Record = TextRecord | TokenRecord | ChatRecord | LabelsRecord | ScoreRecord
 Records = Sequence[Record]

@@ -14,6 +14,15 @@ from cloister.data.schema import words_of
 from cloister.data.values import Number, Row, Value, is_integer, kind_of
 from cloister.errors import MisfitError, UsageError
 
+# What a row of each kind holds.
+OWN: dict[RecordKind, tuple[str, ...]] = {
+    "text": ("text", "label"),
+    "tokens": ("tokens", "tags"),
+    "messages": ("messages",),
+    "labels": ("text", "labels"),
+    "score": ("text", "score"),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Roles:
@@ -30,6 +39,9 @@ class Roles:
         site: The institution.
         id: The row's identifier.
         split: Which part of the data the row belongs to.
+        labels: A text's labels, several or none.
+        label_separator: What parts labels in a cell of text; None: they are a list.
+        score: A text's score.
         guessed: The roles that nobody gave.
     """
 
@@ -43,16 +55,23 @@ class Roles:
     site: str | None = None
     id: str | None = None
     split: str | None = None
+    labels: str | None = None
+    label_separator: str | None = None
+    score: str | None = None
     guessed: tuple[str, ...] = ()
 
     def columns(self) -> dict[str, str]:
         """Returns columns by role, those that there are."""
-        names = [f.name for f in fields(self) if f.name not in ("kind", "guessed")]
+        others = ("kind", "guessed", "label_separator")
+        names = [f.name for f in fields(self) if f.name not in others]
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 def find_roles(
-    rows: Iterable[tuple[int, Row]], given: Mapping[str, str | None], others: Sequence[str] = ()
+    rows: Iterable[tuple[int, Row]],
+    given: Mapping[str, str | None],
+    others: Sequence[str] = (),
+    label_separator: str | None = None,
 ) -> Roles:
     """Finds the roles of a file's columns.
 
@@ -60,6 +79,7 @@ def find_roles(
         rows: The file's, of which the first 1,000 are looked at, fewer where they are large.
         given: Columns by role, as somebody gave them; None: not given.
         others: Columns that play no role.
+        label_separator: What parts labels in a cell of text; None: nothing does.
 
     Raises:
         UsageError: A given column is not among the first rows', or there is no text to be found.
@@ -77,28 +97,37 @@ def find_roles(
     kind, found = guess_columns(names, first)
     if kind is None and not chosen.keys() & {"text", "tokens"} and _is_chat(first):
         kind, found = "messages", {k: v for k, v in found.items() if k in ("person", "site")}
-    kind = _kind(kind, found, chosen)
+    kind = _kind(kind, found, chosen, label_separator)
     if kind is None:
         raise UsageError(
             f"no column of texts is found (columns: {listed(names)}); name it with --text"
         )
-    own = {"text": ("text", "label"), "tokens": ("tokens", "tags"), "messages": ("messages",)}[kind]
+    own = OWN[kind]
     taken = {*chosen.values(), *others}
     kept = {
         role: name
         for role, name in found.items()
         if role in (*own, "person", "site") and role not in chosen and name not in taken
     }
-    return Roles(kind=kind, guessed=tuple(kept), **{**kept, **chosen})
+    return Roles(
+        kind=kind, guessed=tuple(kept), label_separator=label_separator, **{**kept, **chosen}
+    )
 
 
 def _kind(
-    guessed: RecordKind | None, found: Mapping[str, str], chosen: Mapping[str, str]
+    guessed: RecordKind | None,
+    found: Mapping[str, str],
+    chosen: Mapping[str, str],
+    label_separator: str | None,
 ) -> RecordKind | None:
     if "tokens" in chosen:
         return "tokens"
     if "messages" in chosen:
         return "messages"
+    if "labels" in chosen or label_separator is not None:
+        return "labels"
+    if "score" in chosen:
+        return "score"
     if "text" in chosen or "label" in chosen:
         return "text"
     return guessed or ("text" if "text" in found else None)

@@ -11,13 +11,16 @@ from cloister.data.chat_rows import OTHERS, PAIR, preferred, raw_text, turns_in,
 from cloister.data.config import DataConfig
 from cloister.data.records import (
     ChatRecord,
+    LabelsRecord,
     Record,
     RecordKind,
+    ScoreRecord,
     TextRecord,
     TokenRecord,
 )
 from cloister.data.source import RECIPE, DataOrigin
 from cloister.data.tag_schemes import BIO, KNOWN, as_bio
+from cloister.data.targets import labels_in_cell, labels_of_cell, score_of_cell
 from cloister.data.values import Number, Row, Value, is_integer, kind_of, shown
 from cloister.errors import DataError, MisfitError
 
@@ -63,6 +66,8 @@ class Reading:
             "text": (columns.text, columns.label),
             "tokens": (columns.tokens, columns.tags),
             "messages": (columns.messages, *PAIR, *OTHERS),
+            "labels": (columns.text, columns.labels_column),
+            "score": (columns.text, columns.score_column),
         }[self.kind]
         if self.sites:
             read += (columns.site,)
@@ -122,8 +127,16 @@ class Reading:
             raise misfit(where, f"{columns.text} is {kind_of(text)}; text is needed")
         if not text.strip():
             raise misfit(where, f"{columns.text} is empty; a text is needed")
+        text = whole(text, columns.text, where)
+        if self.kind == "labels":
+            cell = self._value(row, columns.labels_column, "labels", where)
+            found = labels_of_cell(cell, columns.labels_column, columns.label_separator, where)
+            return LabelsRecord(text, found, site, person)
+        if self.kind == "score":
+            cell = self._value(row, columns.score_column, "score", where)
+            return ScoreRecord(text, score_of_cell(cell, columns.score_column, where), site, person)
         label = self._written(row, columns.label, "label", where)
-        return TextRecord(whole(text, columns.text, where), label, site, person)
+        return TextRecord(text, label, site, person)
 
     def _compare_kinds(self, row: Row, where: str, number: int) -> None:
         """Holds every column of identifiers or labels to one kind, in rows that do not fit too."""
@@ -132,8 +145,11 @@ class Reading:
         keys += [(columns.label, "label")] * (self.kind == "text")
         if self.persons and columns.person is not None:
             keys.append((columns.person, "person"))
-        for column, key in keys:
-            found = _spelling(row.get(column), key)
+        values = [(column, row.get(column), key) for column, key in keys]
+        if self.kind == "labels":
+            values += self._each_label(row, where)
+        for column, value, key in values:
+            found = _spelling(value, key)
             if found is None or not found[0]:
                 continue
             first, first_row = self._first.setdefault(column, (found[1], number))
@@ -142,6 +158,16 @@ class Reading:
                     f"{where}: {column} is {found[1]} here and {first} in row {first_row}; whether "
                     "values of both kinds are the same cannot be known: write all as text"
                 )
+
+    def _each_label(self, row: Row, where: str) -> list[tuple[str, Value, str]]:
+        """A row's labels one by one, to be held to one kind; none where the cell is no list."""
+        columns = self.columns
+        column, separator = columns.labels_column, columns.label_separator
+        try:
+            found = labels_in_cell(row.get(column), column, separator, where)
+        except MisfitError:  # which making the record says
+            return []
+        return [(column, label, "labels") for label in found]
 
     def _written(self, row: Row, column: str, key: str, where: str) -> str:
         """An identifier or a label as it is written in the file."""

@@ -150,24 +150,24 @@ def _department(hospital: _Hospital, person: _Person, rng: random.Random) -> str
 def _visit(
     person: _Person, department: str, first_complaints: dict[str, str], rng: random.Random
 ) -> Visit:
-    complaint = _finding(department, _SHARED_LEAD, rng)
+    complaint = finding(department, _SHARED_LEAD, rng)
     first = first_complaints.setdefault(department, complaint)
     if rng.random() < _SAME_AGAIN:
         complaint = first
-    also = _finding(department, _SHARED_ALSO, rng)
-    denied = _finding(rng.choice(_OF_ADULTS), _SHARED_DENIED, rng)
+    also = finding(department, _SHARED_ALSO, rng)
+    denied = finding(rng.choice(_OF_ADULTS), _SHARED_DENIED, rng)
     history = rng.sample(person.conditions, min(len(person.conditions), 2))
     units: tuple[Unit, ...] = ("hours", "days", "days", "weeks", "months")
     return Visit(
         age=person.age,
         female=person.female,
-        complaint=_said(complaint, rng),
-        also=_said(also, rng) if rng.random() < _ALSO and also != complaint else None,
+        complaint=said(complaint, rng),
+        also=said(also, rng) if rng.random() < _ALSO and also != complaint else None,
         count=rng.randrange(2, 10),
         unit=rng.choice(units),
         history=tuple(history) if rng.random() < _HISTORY else (),
         denied=(
-            _said(denied, rng)
+            said(denied, rng)
             if rng.random() < _DENIED and denied not in (complaint, also)
             else None
         ),
@@ -175,12 +175,13 @@ def _visit(
     )
 
 
-def _finding(department: str, shared: float, rng: random.Random) -> str:
+def finding(department: str, shared: float, rng: random.Random) -> str:
     """A complaint of a department, with chance `shared` one that other departments see too."""
     if rng.random() < shared:
         return rng.choice([entry for entry, seen_by in SHARED if department in seen_by])
     return rng.choice(COMPLAINTS[department])
 
 
-def _said(entry: str, rng: random.Random) -> str:
+def said(entry: str, rng: random.Random) -> str:
+    """One of an entry's wordings."""
     return rng.choice(wordings(entry)).format(side=rng.choice(("left", "right")))

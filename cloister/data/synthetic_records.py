@@ -5,7 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from cloister.data.records import ChatRecord, Message, Record, RecordKind, TextRecord, TokenRecord
+from cloister.data.records import (
+    ChatRecord,
+    LabelsRecord,
+    Message,
+    Record,
+    RecordKind,
+    ScoreRecord,
+    TextRecord,
+    TokenRecord,
+)
 from cloister.data.synthetic import hospital_notes
 
 # Words of a record: short, usual and long, so that batches are ragged.
@@ -13,7 +22,11 @@ LENGTHS = (3, 12, 40)
 
 
 def nobody_s_records(
-    kind: RecordKind, labels: Sequence[str], persons: int, each: int
+    kind: RecordKind,
+    labels: Sequence[str],
+    persons: int,
+    each: int,
+    scores: tuple[float, float] = (0.0, 1.0),
 ) -> list[Record]:
     """Makes records of so many persons.
 
@@ -22,6 +35,7 @@ def nobody_s_records(
         labels: Class names or tags; none for conversations.
         persons: How many.
         each: Most records of one person; they have 1, 2, … of them in turn.
+        scores: The lowest and the highest score, which the records have.
     """
     draw = random.Random(0)
     words = " ".join(note.text for note in hospital_notes()[0][:50]).split()
@@ -32,6 +46,11 @@ def nobody_s_records(
             name = f"person {person}"
             if kind == "text":
                 records.append(TextRecord(" ".join(text), draw.choice(labels), person=name))
+            elif kind == "labels":
+                several = tuple(label for label in labels if draw.random() < 0.5)
+                records.append(LabelsRecord(" ".join(text), several, person=name))
+            elif kind == "score":
+                records.append(ScoreRecord(" ".join(text), draw.choice(scores), person=name))
             elif kind == "tokens":
                 tags = tuple(draw.choice(labels) for _ in text)
                 records.append(TokenRecord(tuple(text), tags, person=name))

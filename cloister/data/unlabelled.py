@@ -30,7 +30,7 @@ def read_unlabelled(path: Path, kind: RecordKind, columns: DataConfig) -> list[U
     Raises:
         DataError: The file is missing, damaged or empty, or a row lacks what is needed.
     """
-    own = {"text": columns.text, "tokens": columns.tokens, "messages": columns.messages}[kind]
+    own = {"tokens": columns.tokens, "messages": columns.messages}.get(kind, columns.text)
     needed = tuple(dict.fromkeys((own, columns.text)))
     try:
         found = [

@@ -35,6 +35,17 @@ class Unusable:
     kind: str
 
 
+@dataclass(frozen=True, slots=True)
+class Real(Unusable):
+    """A number that its file holds in binary: it has no one spelling, and can be a score alone.
+
+    Attributes:
+        value: The number; it may be infinite, or none at all (NaN).
+    """
+
+    value: float
+
+
 # A file's value: text, a number, true or false, nothing, or several of these.
 Value = str | Number | bool | None | Unusable | Sequence["Value"] | Mapping[str, "Value"]
 Row = Mapping[str, Value]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cloister.evidence.site_facts import SiteFacts
-from cloister.export.guessing import is_no_better
+from cloister.export.guessing import guess_words, guessing, is_no_better
 from cloister.export.snippets import Loading, loading_script
 from cloister.ledger.stated import Basis, Stated, shown
 from cloister.names import counted
@@ -38,11 +38,12 @@ class Card:
         test: Scores on the public test set.
         untrained: Scores before round 1, of those that were computed.
         plain_test: The plain twin's scores; None: no twin was run.
-        majority: What always guessing the most frequent label reaches.
+        majority: What saying the same of every test record reaches; None without labels.
         sites: By site, what its certificate or ledger states; where there is none, why, in words.
         recipe_digest: Of the study's recipe.
         is_personal: Whether each site kept a part of its adapter.
         central: Noise that the coordinator added besides.
+        label_counts: How many records of the public test set have each label; empty: unknown.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Card:
     is_personal: bool = False
     central: CentralPlan | None = None
     untrained: Mapping[str, float | None] = field(default_factory=dict)
+    label_counts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def known(self) -> dict[str, SiteFacts]:
@@ -163,12 +165,26 @@ def _scores(card: Card) -> str:
             "for itself it may score higher, so privacy cost at least the difference."
         )
     if card.majority is not None:
-        lines.append(f"\nAlways guessing the most frequent label scores {card.majority:.4f}.")
-    if is_no_better(card.test.get(card.metric), card.majority):
+        lines.append(f"\n{guess_words(card.kind).capitalize()} scores {card.majority:.4f}.")
+    if card.label_counts:
+        lines.append(f"\n{_balance(card)}")
+    if is_no_better(card.test.get(card.metric), guessing(card.kind, card.majority)):
         lines.append("\n**This adapter scores no more: it has learnt nothing of use.**")
     if not plain and _is_private(card):
         lines.append("\nNo plain twin was run, so what privacy cost is not stated.")
     return "\n".join(lines) + "\n"
+
+
+def _balance(card: Card) -> str:
+    """How unequal the test set's classes are: of the study's labels, absent ones too."""
+    counts = {**dict.fromkeys(card.labels, 0), **card.label_counts}
+    most = max(counts, key=lambda label: counts[label])
+    least = min(counts, key=lambda label: counts[label])
+    told = f"Of the test set's labels `{most}` is the commonest ({counts[most]:,} records) and "
+    told += f"`{least}` the rarest ({counts[least]:,})"
+    if counts[least] == 0:
+        return f"{told}: nothing here says how well that one is told."
+    return f"{told}, a ratio of {counts[most] / counts[least]:.1f}."
 
 
 def _is_private(card: Card) -> bool:

@@ -14,12 +14,22 @@ def guessing(kind: TaskKind, majority: float | None) -> float | None:
 
     Args:
         kind: The task.
-        majority: Share of the test set's most frequent label; None where there are no labels.
+        majority: What saying the same of every test record reaches; None where there are no labels.
     """
     if kind not in BUILT_IN:  # what a plug-in's metric is for guesses, only it could say
         return None
-    # Tags are scored by F1 of entities, which is 0 for whoever finds none.
-    return 0.0 if kind == "token-classification" else majority
+    # Tags are scored by F1 of entities, which is 0 for whoever finds none; scores by kappa or by
+    # correlation, which are 0 for whoever gives one score to all.
+    return 0.0 if kind in ("token-classification", "scoring") else majority
+
+
+def guess_words(kind: TaskKind) -> str:
+    """What guessing is, in words."""
+    return {
+        "token-classification": "finding nothing",
+        "scoring": "always giving one score",
+        "multi-label-classification": "always giving the same labels",
+    }.get(kind, "always guessing the most frequent label")
 
 
 def is_no_better(score: float | None, majority: float | None) -> bool:
@@ -35,11 +45,16 @@ def is_no_better(score: float | None, majority: float | None) -> bool:
 
 
 def guess_warning(
-    metric: str, score: float | None, majority: float | None, pooling: Pooling | None
+    kind: TaskKind,
+    metric: str,
+    score: float | None,
+    majority: float | None,
+    pooling: Pooling | None,
 ) -> str | None:
     """Returns a warning for an adapter that scores no more than guessing; None for others.
 
     Args:
+        kind: The task.
         metric: What was scored.
         score: Of the adapter.
         majority: What guessing reaches (`guessing`).
@@ -48,7 +63,7 @@ def guess_warning(
     if not is_no_better(score, majority):
         return None
     told = (
-        f"test {metric} {score:.4f} is not above always guessing the most frequent label "
+        f"test {metric} {score:.4f} is not above {guess_words(kind)} "
         f"({majority:.4f}): the adapter has learnt nothing of use"
     )
     if pooling is not None:

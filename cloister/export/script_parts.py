@@ -83,14 +83,26 @@ PROMPTED = PROMPTED_ROWS + PADDED
 
 SEQUENCES = """\
 head = load_file("adapter/head.safetensors")
-labels = json.load(open("adapter/cloister.json", encoding="utf-8"))["task"]["labels"]
+task = json.load(open("adapter/cloister.json", encoding="utf-8"))["task"]
 
 {batch}with torch.no_grad():
     output = model(**batch)
 {features}
     logits = features.float().cpu() @ head["weight"].T + head["bias"]
-predicted = [labels[index] for index in logits.argmax(1).tolist()]
+{predicted}
 """
+# What logits [B, C] say, by task.
+PREDICTED = {
+    "multi-label-classification": """\
+predicted = [
+    [label for label, share in zip(task["labels"], row) if share > 0.5]
+    for row in logits.sigmoid().tolist()
+]""",
+    "scoring": """\
+low, high = task["score_range"]
+predicted = (low + (high - low) * logits[:, 0].double().sigmoid()).tolist()""",
+}
+ONE_LABEL = 'predicted = [task["labels"][index] for index in logits.argmax(1).tolist()]'
 
 FEATURES = {
     "mean": """\

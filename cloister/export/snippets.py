@@ -18,9 +18,11 @@ from cloister.export.script_parts import (
     FEATURES,
     LAYERS,
     NORMALIZED,
+    ONE_LABEL,
     OPENING,
     PART,
     PART_CONFIG,
+    PREDICTED,
     PROMPTED,
     QUANTIZED,
     SEQUENCES,
@@ -139,7 +141,7 @@ def _blocks(base: PreTrainedModel) -> str:
 
 
 def loading_script(loading: Loading) -> str:
-    """Makes a script that prints the adapter's labels, tags or reply.
+    """Makes a script that prints the adapter's labels, scores, tags or reply.
 
     Args:
         loading: What it must know.
@@ -191,4 +193,6 @@ def loading_script(loading: Loading) -> str:
         # JSON's strings are Python's, but for halves of pairs, which no recipe holds.
         before, behind = (json.dumps(text, ensure_ascii=False) for text in loading.around)
         batch = PROMPTED.format(**numbers, before=before, behind=behind)
-    return opening + SEQUENCES.format(batch=batch, features=features)
+    return opening + SEQUENCES.format(
+        batch=batch, features=features, predicted=PREDICTED.get(loading.kind, ONE_LABEL)
+    )

@@ -20,9 +20,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cloister.data.records import TextRecord
 from cloister.models.center_texts import CHINESE, ENGLISH
 from cloister.models.network import Network
+from cloister.tasks.bare_text import encode_bare
 from cloister.tasks.task import Task
 
 Language = Literal["english", "chinese"]
@@ -48,8 +48,7 @@ def feature_center(network: Network, task: Task, language: Language) -> Tensor:
     total: Tensor | None = None
     with torch.no_grad():
         for text in TEXTS[language]:
-            example = task.encode(TextRecord(text=text, label=task.labels[0]))
-            vector = network.pooled(task.collate([example]))[0].double()
+            vector = network.pooled(task.collate([encode_bare(task, text)]))[0].double()
             total = vector if total is None else total + vector
     assert total is not None
     mean = total / len(TEXTS[language])

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cloister.data.config import GENERATED, SYNTHETIC
+from cloister.data.synthetic_answers import HIGHEST
+from cloister.tasks.registry import BUILT_IN
+
 # Most words are no entity, so a record's gradient is short: a bound of 1 clips few of them and
 # takes an eighth of the noise, and the rate makes up for both. Searched for on the validation set
 # of ncbi_disease (simulations/disease_entities.toml): F1 0.05 at rates near 1, 0.31 at this.
@@ -29,14 +33,34 @@ def with_task_defaults(tables: Mapping[str, object]) -> dict[str, object]:
         The sections; a value that the user stated is kept. Without privacy nothing is filled in:
         the defaults are for clipped and noised steps.
     """
+    tables = _with_generator(tables)
     privacy = tables.get("privacy")
     if isinstance(privacy, dict) and privacy.get("enabled") is False:
         return dict(tables)
-    task = tables.get("task")
-    kind = task.get("kind") if isinstance(task, dict) else None
     found = dict(tables)
-    for section, fields in (TASK_DEFAULTS.get(kind, {}) if isinstance(kind, str) else {}).items():
+    for section, fields in TASK_DEFAULTS.get(_kind(tables), {}).items():
         given = found.get(section, {})
         if isinstance(given, dict):  # whatever else it is, the reader says that it is no section
             found[section] = {**fields, **given}
     return found
+
+
+def _kind(tables: Mapping[str, object]) -> str:
+    """The task's kind; empty where none is given."""
+    task = tables.get("task")
+    kind = task.get("kind") if isinstance(task, dict) else None
+    return kind if isinstance(kind, str) else ""
+
+
+def _with_generator(tables: Mapping[str, object]) -> Mapping[str, object]:
+    """The sections with the generator of the task's records where no training data are named, and
+    of scores with the generator's scale."""
+    task, data = tables.get("task", {}), tables.get("data", {})
+    kind = _kind(tables)
+    if not isinstance(task, dict) or not isinstance(data, dict) or kind not in BUILT_IN:
+        return tables
+    source = GENERATED.get(BUILT_IN[kind].records, SYNTHETIC)
+    if source == SYNTHETIC or data.get("train", source) != source:
+        return tables
+    scale = {"score_range": [0.0, float(HIGHEST)], "score_step": 1.0} if kind == "scoring" else {}
+    return {**tables, "data": {**data, "train": source}, "task": {**scale, **task}}

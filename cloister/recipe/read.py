@@ -42,7 +42,7 @@ KINDS: dict[str, type] = {
 MOVED = tuple(f.name for f in dataclasses.fields(TrainingConfig) if f.metadata.get("elsewhere"))
 # What a recipe's file is told that names no training data.
 STAND_IN = (
-    "data.train: none given; the quickstart's synthetic hospitals stand in. Give your own by "
+    "data.train: none given; built-in synthetic records stand in. Give your own by "
     "--set data.train=… and --set data.test=…"
 )
 

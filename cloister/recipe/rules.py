@@ -7,6 +7,7 @@ coordinator's.
 from __future__ import annotations
 
 from cloister.bounds import MOST_STEPS
+from cloister.data.records import ONE_TEXT
 from cloister.errors import RefusedError
 from cloister.privacy.central import SENSIBLE_SITES
 from cloister.privacy.units import Unit
@@ -147,7 +148,7 @@ def _adapter_rules(recipe: Recipe) -> Rules:
             "states: ended earlier it is no language model; leave it out",
         ),
         (
-            recipe.model.center is not None and recipe.task.records != "text",
+            recipe.model.center is not None and recipe.task.records not in ONE_TEXT,
             f"model.center: given for {recipe.task.kind}; it is taken off the one vector of a "
             "text, and here there is none; leave it out",
         ),

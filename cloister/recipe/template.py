@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 from cloister.data.guess import Guess
+from cloister.data.records import ONE_TEXT
+from cloister.data.roles import OWN
 from cloister.tasks.config import TaskKind
 from cloister.tasks.registry import BUILT_IN
 
@@ -25,6 +27,8 @@ UNTELLING = frozenset({"train", "training", "data", "records"})
 ROLES = {
     "text": "the column of texts",
     "label": "the column of their classes",
+    "labels": "the column of their labels, a list (in CSV: set label_separator)",
+    "score": "the column of their scores",
     "tokens": "the column of a sentence's words",
     "tags": "the column of their tags (O, B-…, I-…)",
     "messages": "the column of a conversation's turns (role, content)",
@@ -106,6 +110,11 @@ def _task(task: str) -> str:
         ""
         if task == "causal-lm"
         else """\
+score_range = [0, 6]     # DECLARED: the lowest and the highest score; others are left out
+score_step = 1           # between two grades; without it every number in the range is a score
+"""
+        if task == "scoring"
+        else """\
 # labels = ["…", "…"]    # absent: those of the public test set, never of the private records
 """
     )
@@ -132,11 +141,7 @@ def _data(task: TaskKind, source: Path | None, found: Guess | None, test: Path |
         )
     else:
         lines.append(f"test = {_text(str(test))}   # PUBLIC: scores on it are published")
-    roles = {
-        "text": ("text", "label"),
-        "tokens": ("tokens", "tags"),
-        "messages": ("messages",),
-    }[BUILT_IN[task].records]
+    roles = OWN[BUILT_IN[task].records]
     columns = found.columns if found is not None else {}
     for role in (*roles, "site", "person"):
         name = columns.get(role, role)
@@ -188,7 +193,7 @@ def declared(found: Guess | None) -> int:
 
 def _training(task: str, found: Guess | None) -> str:
     batch = max(1, min(BATCH, declared(found) // RATE))
-    rate = {"token-classification": 24.0, "causal-lm": 1.0, "sequence-classification": 1.0}[task]
+    rate = 24.0 if task == "token-classification" else 1.0
     return f"""\
 [training]
 expected_batch_size = {batch}    # over public_records: the sample rate. Larger averages more noise
@@ -196,14 +201,14 @@ learning_rate = {rate}      # clipping bounds every step, so private training st
 """
 
 
-def _privacy(task: str, found: Guess | None) -> str:
+def _privacy(task: TaskKind, found: Guess | None) -> str:
     has_persons = found is not None and found.persons is not None
     unit = (
         'unit = "person"          # hides a person with all records; "record" hides one record'
         if has_persons
         else 'unit = "record"          # "person" hides a person with all records (data.person)'
     )
-    clip = 8.0 if task == "sequence-classification" else 1.0
+    clip = 8.0 if BUILT_IN[task].records in ONE_TEXT else 1.0
     return f"""\
 [privacy]
 epsilon = 8.0            # of each site, over all rounds; smaller is more private

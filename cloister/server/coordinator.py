@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cloister.adapter.tensors import Adapter
 from cloister.canonical import json_number
-from cloister.data.records import Record, TextRecord
+from cloister.data.records import LabelsRecord, Record, TextRecord
 from cloister.errors import BudgetError
 from cloister.ledger.chain import Head
 from cloister.privacy.plan import Plan
@@ -149,6 +149,33 @@ class Coordinator:
 
 
 def majority(test: Sequence[Record]) -> float | None:
-    """Share of a set's most frequent label, which guessing reaches; None where it has none."""
-    labels = Counter(record.label for record in test if isinstance(record, TextRecord))
-    return max(labels.values()) / len(test) if labels else None
+    """What saying the same of every record reaches; None where records have no labels.
+
+    Args:
+        test: Public records.
+
+    Returns:
+        Of texts with one label the share of the most frequent. Of texts with several the largest
+        micro F1 of any set of labels: it is of the k most frequent, for some k.
+    """
+    labels = label_counts(test)
+    if not labels:
+        return None
+    if isinstance(test[0], TextRecord):
+        return max(labels.values()) / len(test)
+    found, right = [], 0
+    for given, (_, count) in enumerate(labels.most_common(), 1):
+        right += count
+        found.append(2 * right / (given * len(test) + labels.total()))
+    return max(found)
+
+
+def label_counts(test: Sequence[Record]) -> Counter[str]:
+    """How many public records have each label; none of those without labels."""
+    return Counter(label for record in test for label in _labels(record))
+
+
+def _labels(record: Record) -> tuple[str, ...]:
+    if isinstance(record, LabelsRecord):
+        return record.labels
+    return (record.label,) if isinstance(record, TextRecord) else ()

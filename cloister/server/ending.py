@@ -29,12 +29,13 @@ class Ending:
         workspace: Holds base and task.
         rounds: Rounds closed.
         test: Scores of the released adapter on the public test set.
-        majority: Accuracy of always guessing the test set's most frequent label.
+        majority: What saying the same of every test record reaches.
         sites: By site, the facts of its certificate or ledger; where there is none, the reason in
             words.
         promises: What each site that is known of was promised.
         untrained: Scores of the adapter before round 1 on it; empty where it was not scored.
         plain_test: Scores of the same run without privacy; None: there was none.
+        label_counts: How many records of the test set have each label.
         spending: What each site's ledger spent, by round; empty where the ledgers are not here.
     """
 
@@ -48,6 +49,7 @@ class Ending:
     untrained: Mapping[str, float | None] = field(default_factory=dict)
     plain_test: Mapping[str, float] | None = None
     spending: Sequence[SpendingSeries] = ()
+    label_counts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def card(self) -> Card:
@@ -71,6 +73,7 @@ class Ending:
             untrained=self.untrained,
             plain_test=self.plain_test,
             majority=self.majority,
+            label_counts=self.label_counts,
             sites=self.sites,
             recipe_digest=recipe.digest(),
             is_personal=bool(workspace.kept),
@@ -94,7 +97,7 @@ class Ending:
         picture = run.path / "metrics.png"
         plot_run(run.scored(), metric, recipe.study.name, self.promises, picture, self.spending)
         guessed = guessing(recipe.task.kind, self.majority)
-        return guess_warning(metric, self.test.get(metric), guessed, pooling)
+        return guess_warning(recipe.task.kind, metric, self.test.get(metric), guessed, pooling)
 
 
 def released(recipe: Recipe, workspace: Workspace) -> ReleaseFacts:

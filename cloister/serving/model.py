@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cloister.data.records import TextRecord, TokenRecord
+from cloister.data.records import TokenRecord
 from cloister.errors import MisfitError, UsageError
 from cloister.export.adapter_folder import (
     ReleaseFacts,
@@ -20,9 +20,20 @@ from cloister.export.adapter_folder import (
 )
 from cloister.models.limits import limits_of
 from cloister.serving.inputs import Input, Sentence, as_chat, as_plain_text, as_sentence
-from cloister.serving.predictions import Classified, Entity, Prediction, Replied, Tagged
+from cloister.serving.predictions import (
+    Classified,
+    Entity,
+    Labelled,
+    Prediction,
+    Replied,
+    Scored,
+    Tagged,
+)
+from cloister.tasks.bare_text import encode_bare
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.cut import most_characters
+from cloister.tasks.multilabel import THRESHOLD, MultiLabelClassification
+from cloister.tasks.scoring import Scoring
 from cloister.tasks.sequence import SequenceClassification
 from cloister.tasks.task import Example
 from cloister.tasks.token import TokenClassification, by_word, spans_of
@@ -50,7 +61,7 @@ class Model:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Class names or entity types; empty for a chat."""
+        """Class names or entity types; empty for a chat and for scores."""
         return self.about.task.labels
 
     def predict(self, inputs: Iterable[Input]) -> list[Prediction]:
@@ -60,9 +71,10 @@ class Model:
         the same predictions as its scores are of.
 
         Args:
-            inputs: For sequence classification texts; for token classification sentences, each a
-                list of words or a text that is cut at its spaces; for a chat conversations, each a
-                list of turns (`{"role": …, "content": …}`) or a text, which is a turn of the user.
+            inputs: For classification and scoring of texts, texts; for token classification
+                sentences, each a list of words or a text that is cut at its spaces; for a chat
+                conversations, each a list of turns (`{"role": …, "content": …}`) or a text, which
+                is a turn of the user.
 
         Raises:
             UsageError: One text, or a table, is given in place of a list of inputs.
@@ -82,20 +94,14 @@ class Model:
         if isinstance(task, TokenClassification):
             sentences = [as_sentence(one, number) for number, one in enumerate(given, 1)]
             return self._tag(task, sentences)
-        assert isinstance(task, SequenceClassification)  # `about_adapter` refuses plug-ins
+        # `about_adapter` refuses plug-ins
+        assert isinstance(task, SequenceClassification | MultiLabelClassification | Scoring)
         texts = [as_plain_text(one, number) for number, one in enumerate(given, 1)]
-        return self._classify(task, texts)
-
-    def _classify(self, task: SequenceClassification, texts: Sequence[str]) -> list[Prediction]:
-        labels = task.labels
-        records = [TextRecord(text, labels[0]) for text in texts]
-        found: list[Prediction] = []
-        for text, logits in zip(texts, self._logits(self.workspace.encode(records)), strict=True):
-            shares = logits.softmax(dim=0).tolist()
-            label = labels[int(logits.argmax())]
-            is_cut = task.is_cut(text)
-            found.append(Classified(label, dict(zip(labels, shares, strict=True)), is_cut))
-        return found
+        rows = self._logits([encode_bare(task, text) for text in texts])
+        return [
+            _of_text(task, logits, task.is_cut(text))
+            for text, logits in zip(texts, rows, strict=True)
+        ]
 
     def _tag(self, task: TokenClassification, sentences: Sequence[Sentence]) -> list[Prediction]:
         records = [TokenRecord(one.words, ("O",) * len(one.words)) for one in sentences]
@@ -197,6 +203,24 @@ def about_adapter(folder: str | Path) -> ReleaseFacts:
             "folder is a start for a new site and predicts nothing by itself"
         )
     return about
+
+
+def _of_text(
+    task: SequenceClassification | MultiLabelClassification | Scoring, logits: Tensor, is_cut: bool
+) -> Prediction:
+    """What a text's logits, [C], say."""
+    if isinstance(task, Scoring):
+        score = task.scale.score(float(logits.double().sigmoid()[0]))
+        stepped = task.scale.step is not None
+        return Scored(
+            score, task.scale.of_grade(task.scale.grade(score)) if stepped else None, is_cut
+        )
+    if isinstance(task, MultiLabelClassification):
+        shares = dict(zip(task.labels, logits.sigmoid().tolist(), strict=True))
+        chosen = tuple(label for label, share in shares.items() if share > THRESHOLD)
+        return Labelled(chosen, shares, is_cut)
+    shares = dict(zip(task.labels, logits.softmax(dim=0).tolist(), strict=True))
+    return Classified(task.labels[int(logits.argmax())], shares, is_cut)
 
 
 def _is_no_list(inputs: Iterable[object]) -> bool:

@@ -1,4 +1,5 @@
-"""A model's prediction for one input: a label, entities or a reply, by its task.
+"""A model's prediction for one input: a label, labels, a score, entities or a reply, by its
+task.
 
 No prediction repeats the whole input, which may be a private record: predictions are in the order
 of the inputs. Entities and replies quote or answer what they were given, so files of them belong to
@@ -35,6 +36,49 @@ class Classified:
             "probabilities": dict(self.probabilities),
             "is_cut": self.is_cut,
         }
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The labels of a text, of which there may be none.
+
+    Attributes:
+        labels: Those whose probability is above 0.5, in the study's order.
+        probabilities: By label, each by itself in 0…1. They are the network's sigmoid and were not
+            calibrated.
+        is_cut: Whether the text was longer than the study's `task.max_length`.
+    """
+
+    labels: tuple[str, ...]
+    probabilities: Mapping[str, float]
+    is_cut: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the prediction as a JSON object."""
+        return {
+            "labels": list(self.labels),
+            "probabilities": dict(self.probabilities),
+            "is_cut": self.is_cut,
+        }
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The score of a text.
+
+    Attributes:
+        score: Within the study's `task.score_range`.
+        grade: The nearest grade, where the study's scale has steps; else None.
+        is_cut: Whether the text was longer than the study's `task.max_length`.
+    """
+
+    score: float
+    grade: float | None
+    is_cut: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the prediction as a JSON object."""
+        return {"score": self.score, "grade": self.grade, "is_cut": self.is_cut}
 
 
 @dataclass(frozen=True)
@@ -112,4 +156,4 @@ class Replied:
         return {"reply": self.reply, "is_cut": self.is_cut}
 
 
-Prediction = Classified | Tagged | Replied
+Prediction = Classified | Labelled | Scored | Tagged | Replied

@@ -19,7 +19,7 @@ from cloister.ledger.replay import charged_rounds
 from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import verify
 from cloister.models.state import write_adapter
-from cloister.server.coordinator import Coordinator, majority
+from cloister.server.coordinator import Coordinator, label_counts, majority
 from cloister.server.ending import Ending, released
 from cloister.server.report import SetScores
 from cloister.server.run_directory import RunDirectory
@@ -101,6 +101,7 @@ def ending_of(study: SimulatedStudy, workspace: Workspace, result: RunResult) ->
         rounds=result.rounds,
         test=result.test,
         majority=result.majority,
+        label_counts=label_counts(study.test),
         sites={name: _facts(result.run_dir, name, digest) for name in study.names},
         promises={site.name: site.promise for site in result.sites},
         untrained=result.untrained,

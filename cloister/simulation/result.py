@@ -55,7 +55,7 @@ class RunResult:
         metric: The name of its primary metric.
         rounds: Rounds closed.
         test: Scores on the public test set.
-        majority: Share of the test set's most frequent label; None where there are no labels.
+        majority: What saying the same of every test record reaches; None where there are no labels.
         sites: One for each site, in order of their names.
         bytes_per_update: Bytes of the largest update that a site sent.
         seconds: Wall time.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -32,6 +33,28 @@ def collate(examples: Sequence[Example], pad_id: int, shape: BatchShape | None =
         examples=tuple(examples),
         shape=shape,
     )
+
+
+def collate_wanted(
+    examples: Sequence[Example], outputs: int, pad_id: int, shape: BatchShape | None = None
+) -> Batch:
+    """Pads examples that have a number for each output; see `collate`.
+
+    Args:
+        examples: At least one; see `Example.wanted`.
+        outputs: C.
+        pad_id: Token id of padding.
+        shape: Its further rows are dummies, of which every output wants 0.
+
+    Returns:
+        The batch, its target float32 [B, C].
+    """
+    batch = collate(examples, pad_id, shape)
+    target = torch.zeros(len(batch.target), outputs)
+    for row, example in enumerate(examples):
+        for output, value in example.wanted:
+            target[row, output] = value
+    return replace(batch, target=target)
 
 
 def _targets(examples: Sequence[Example], longest: int) -> Tensor:

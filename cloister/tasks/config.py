@@ -6,12 +6,23 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cloister.bounds import LARGE, MOST_NAME, SMALL, Between, Items, Text, shortened
+from cloister.bounds import (
+    LARGE,
+    MOST_NAME,
+    SMALL,
+    Between,
+    ByName,
+    Items,
+    Text,
+    listed,
+    shortened,
+)
 from cloister.data.records import RecordKind
 from cloister.errors import UsageError
 from cloister.fields import ELSEWHERE, LATER, called, check_bounds, whole_table
 from cloister.plugins import is_plugin_name
 from cloister.tasks.registry import BUILT_IN
+from cloister.tasks.score_scale import ScoreScale
 
 if TYPE_CHECKING:
     TaskKind = str
@@ -31,6 +42,15 @@ LONGEST_PROMPT = 4096
 SLOT = "{text}"
 # The context of today's long language models.
 LONGEST_RECORD = 131_072
+# A class a thousand times rarer than another is the most that weights can make up for: beyond it a
+# record's gradient is clipped whatever its weight.
+LEAST_WEIGHT, MOST_WEIGHT = 1e-3, 1e3
+WEIGHTED = ("sequence-classification", "token-classification", "multi-label-classification")
+ClassWeight = tuple[
+    Annotated[str, Text(LONGEST_LABEL, lines=True, least=1)],
+    Annotated[float, Between(LEAST_WEIGHT, MOST_WEIGHT)],
+]
+Score = Annotated[float, Between(-LARGE, LARGE)]
 # Options of a plug-in: a few numbers and words.
 MOST_OPTIONS = 2**16
 
@@ -86,6 +106,14 @@ class TaskConfig:
             al. 2023, arXiv:2305.18290). Absent: next tokens, of a pair the chosen reply's.
         dpo_beta: β of `dpo`: how far the adapter may go from the base; absent: 0.1, the paper's.
         plugin: Where `kind` is a plug-in's: which code it stands for.
+        class_weights: What a record's loss is multiplied by, by label or entity type, as in
+            `{ cardiology = 2.0 }`; 1 for what is not named. Of a text with several labels each
+            label's part of the loss, of a sentence each word's. They are declared, never counted on
+            private records; each record's gradient is clipped after it, so ε is unchanged. Absent:
+            all weigh alike.
+        score_range: Of scoring, needed: the lowest and the highest score, `[low, high]`.
+        score_step: Of scoring: what parts two grades, as 1 for whole marks; absent: every number in
+            the range is a score.
     """
 
     kind: TaskKind | TaskName = field(
@@ -110,6 +138,15 @@ class TaskConfig:
         default=None, metadata={**LATER, **called("beta")}
     )
     plugin: TaskPlugin | None = field(default=None, metadata=ELSEWHERE)
+    class_weights: Annotated[tuple[ClassWeight, ...], ByName(MOST_LABELS)] | None = field(
+        default=None, metadata={**LATER, **called("class_weight weights label_weights")}
+    )
+    score_range: Annotated[tuple[Score, ...], Items(2)] | None = field(
+        default=None, metadata={**LATER, **called("range marks min_max")}
+    )
+    score_step: Annotated[float, Between(SMALL, LARGE)] | None = field(
+        default=None, metadata={**LATER, **called("step")}
+    )
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -140,6 +177,42 @@ class TaskConfig:
                 f"truncation_side: given for {shortened(self.kind)}; of causal-lm alone: other "
                 "tasks cut a record at its end"
             )
+        self._check_weights()
+        self._check_scale()
+
+    def _check_weights(self) -> None:
+        if self.class_weights is None:
+            return
+        if self.kind not in WEIGHTED:
+            raise UsageError(
+                f"class_weights: given for {shortened(self.kind)}; of {', '.join(WEIGHTED)} alone, "
+                "which have classes"
+            )
+        if not self.class_weights:
+            raise UsageError("class_weights: an empty table given; leave it out")
+        unknown = sorted(dict(self.class_weights).keys() - set(self.labels))
+        if self.labels and unknown:
+            raise UsageError(
+                f"class_weights: {listed(unknown)} given; labels has {listed(self.labels)}"
+            )
+
+    def _check_scale(self) -> None:
+        if self.kind != "scoring":
+            for name in ("score_range", "score_step"):
+                if getattr(self, name) is not None:
+                    raise UsageError(
+                        f"{name}: given for {shortened(self.kind)}; it is of scoring alone"
+                    )
+            return
+        if self.labels:
+            raise UsageError("labels: given for scoring, whose texts have a score; leave them out")
+        if self.score_range is None or len(self.score_range) != 2:
+            raise UsageError(
+                f"score_range: {'none' if self.score_range is None else len(self.score_range)} "
+                "given; scoring needs two numbers, [lowest, highest]"
+            )
+        if (fault := ScoreScale.of(self.score_range, self.score_step).fault()) is not None:
+            raise UsageError(fault)
 
     @property
     def records(self) -> RecordKind:

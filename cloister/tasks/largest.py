@@ -12,23 +12,29 @@ from string import ascii_lowercase
 
 from cloister.data.records import (
     ChatRecord,
+    LabelsRecord,
     Message,
     Record,
     RecordKind,
     Role,
+    ScoreRecord,
     TextRecord,
     TokenRecord,
 )
 from cloister.tasks.cut import most_characters, most_turns
 
 
-def largest_records(kind: RecordKind, labels: Sequence[str], max_length: int) -> list[Record]:
+def largest_records(
+    kind: RecordKind, labels: Sequence[str], max_length: int, score: float = 0.0
+) -> list[Record]:
     """Makes records of as many characters, words and turns as are looked at.
 
     Args:
         kind: What the task reads.
-        labels: Class names or tags; the last of them stands everywhere, as it is found last.
+        labels: Class names or tags; the last of them stands everywhere, as it is found last, and
+            all of them where a text may have several.
         max_length: Longest record in tokens.
+        score: Of each record, where the task reads scores.
     """
     draw, size = random.Random(0), most_characters(max_length)
     texts = [
@@ -40,6 +46,10 @@ def largest_records(kind: RecordKind, labels: Sequence[str], max_length: int) ->
     ]
     if kind == "text":
         return [TextRecord(text, labels[-1]) for text in texts]
+    if kind == "labels":
+        return [LabelsRecord(text, tuple(labels)) for text in texts]
+    if kind == "score":
+        return [ScoreRecord(text, score) for text in texts]
     if kind == "tokens":
         sentences = [tuple(text.split()) for text in texts]
         return [TokenRecord(words, (labels[-1],) * len(words)) for words in sentences]

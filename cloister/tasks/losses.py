@@ -9,17 +9,43 @@ from torch import Tensor
 from cloister.tasks.task import IGNORE
 
 
-def token_losses(logits: Tensor, target: Tensor) -> Tensor:
+def token_losses(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     """Cross-entropy of each token in float32, 0 where nothing is learnt, [B, T].
 
     Args:
         logits: [B, T, C], of any floating type.
         target: int64 [B, T], `IGNORE` where no loss is taken.
+        weights: By which a token's loss is multiplied, by its target, float32 [C]; None: 1.
     """
     flat = F.cross_entropy(
-        logits.float().flatten(0, 1), target.flatten(), ignore_index=IGNORE, reduction="none"
+        logits.float().flatten(0, 1),
+        target.flatten(),
+        weight=None if weights is None else weights.to(logits.device),
+        ignore_index=IGNORE,
+        reduction="none",
     )
     return flat.view(target.shape)
+
+
+def output_losses(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean binary cross-entropy of each record's own outputs in float32, [B].
+
+    −(1/C) Σ wᶜ·(yᶜ·log σ(zᶜ) + (1 − yᶜ)·log(1 − σ(zᶜ))), computed from z without a logarithm of 0.
+
+    Args:
+        logits: z, [B, C], of any floating type.
+        target: y from 0 to 1, float32 [B, C].
+        weights: w, float32 [C]; None: 1.
+
+    Guarantees:
+        Depends on the record's own row only.
+    """
+    losses = F.binary_cross_entropy_with_logits(
+        logits.float(), target.to(logits.device), reduction="none"
+    )
+    if weights is not None:
+        losses = losses * weights.to(losses.device)
+    return losses.mean(dim=1)
 
 
 def mean_within_record(losses: Tensor, target: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloister.bounds import shortened
 from cloister.canonical import canonical
-from cloister.data.records import Record, RecordKind, TextRecord, TokenRecord
+from cloister.data.records import LabelsRecord, Record, RecordKind, TextRecord, TokenRecord
 from cloister.errors import PluginError, UsageError
 from cloister.fields import read_section
 from cloister.plugins import Origin, is_installed, load, origin, path_of, said, source_version
@@ -219,6 +219,8 @@ def _labels_in(record: Record) -> Iterable[str]:
         return (record.label,)
     if isinstance(record, TokenRecord):
         return {tag[2:] for tag in record.tags if tag != "O"}
+    if isinstance(record, LabelsRecord):
+        return record.labels
     return ()
 
 

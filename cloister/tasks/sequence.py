@@ -14,9 +14,12 @@ from transformers import PreTrainedTokenizerBase
 from cloister.bounds import listed, shortened
 from cloister.data.records import Record, RecordKind, TextRecord
 from cloister.errors import MisfitError, UsageError
+from cloister.tasks.calibration import expected_calibration_error
+from cloister.tasks.class_weights import as_tensor, weights_of
 from cloister.tasks.collate import collate
 from cloister.tasks.config import TaskConfig, TaskKind
-from cloister.tasks.cut import cut_text, most_characters
+from cloister.tasks.cut import most_characters
+from cloister.tasks.one_text import is_text_cut, text_ids
 from cloister.tasks.prompt import Prompt
 from cloister.tasks.task import UNKNOWN_LABEL, Batch, BatchShape, Example
 
@@ -32,7 +35,8 @@ def make(
     prompt = None if config.prompt is None else Prompt.of(config.prompt)
     if prompt is not None:
         prompt.check(tokenizer, config.max_length)
-    return SequenceClassification(labels, tokenizer, config.max_length, pad_id, prompt)
+    weights = weights_of(config.class_weights, labels)
+    return SequenceClassification(labels, tokenizer, config.max_length, pad_id, prompt, weights)
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class SequenceClassification:
         max_length: Longest text in tokens.
         pad_id: Token id of padding.
         prompt: What is read around a text; None: nothing.
+        weights: Of each label, declared in public (`task.class_weights`); None: 1.
     """
 
     labels: tuple[str, ...]
@@ -52,6 +57,7 @@ class SequenceClassification:
     max_length: int
     pad_id: int
     prompt: Prompt | None = None
+    weights: tuple[float, ...] | None = None
     kind: TaskKind = "sequence-classification"
     record_kind: RecordKind = "text"
     primary_metric: str = "accuracy"
@@ -66,24 +72,21 @@ class SequenceClassification:
                 f"({listed(self.labels)}); "
                 "correct the file, or name it in task.labels",
             )
-        ids = self._tokens(record.text)
-        return Example(tuple(ids) or (self.pad_id,), self.labels.index(record.label))
+        return Example(self._tokens(record.text), self.labels.index(record.label))
 
-    def _tokens(self, text: str) -> list[int]:
+    def _tokens(self, text: str) -> tuple[int, ...]:
         if self.prompt is not None:
-            return self.prompt.encode(self.tokenizer, text, self.max_length)
-        looked_at = cut_text(text, self.max_length)
-        ids: list[int] = self.tokenizer(looked_at, truncation=True, max_length=self.max_length)[
-            "input_ids"
-        ]
-        return ids
+            ids = self.prompt.encode(self.tokenizer, text, self.max_length)
+            return tuple(ids) or (self.pad_id,)
+        return text_ids(self.tokenizer, text, self.max_length, self.pad_id)
 
     def is_cut(self, text: str) -> bool:
         """Whether a text is longer than what is read of it."""
+        if self.prompt is None:
+            return is_text_cut(self.tokenizer, text, self.max_length)
         if len(text) > most_characters(self.max_length):
             return True
-        whole = text if self.prompt is None else self.prompt.around(text)
-        # Without a limit a tokenizer warns of texts beyond the base's positions: they are cut.
+        whole = self.prompt.around(text)
         return len(self.tokenizer(whole, verbose=False)["input_ids"]) > self.max_length
 
     def collate(self, examples: Sequence[Example], shape: BatchShape | None = None) -> Batch:
@@ -91,11 +94,17 @@ class SequenceClassification:
         return collate(examples, self.pad_id, shape)
 
     def record_losses(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy of each text, [B]."""
-        return F.cross_entropy(logits.float(), batch.target.to(logits.device), reduction="none")
+        """Cross-entropy of each text, times its label's weight, [B]."""
+        weights = as_tensor(self.weights)
+        return F.cross_entropy(
+            logits.float(),
+            batch.target.to(logits.device),
+            weight=None if weights is None else weights.to(logits.device),
+            reduction="none",
+        )
 
     def meter(self) -> SequenceMeter:
-        """Returns a new meter of accuracy, macro-F1 and loss."""
+        """Returns a new meter of accuracy, macro-F1, calibration and loss."""
         return SequenceMeter(self)
 
 
@@ -106,16 +115,19 @@ class SequenceMeter:
     task: SequenceClassification
     _predicted: list[int] = field(default_factory=list)
     _true: list[int] = field(default_factory=list)
+    _confidence: list[float] = field(default_factory=list)
     _loss: float = 0.0
 
     def add(self, logits: Tensor, batch: Batch) -> None:
         """Takes one batch, logits [B, C]."""
         self._predicted += logits.argmax(dim=1).tolist()
         self._true += batch.target.tolist()
+        self._confidence += logits.double().softmax(dim=1).amax(dim=1).tolist()
         self._loss += float(self.task.record_losses(logits, batch).sum())
 
     def result(self) -> dict[str, float]:
-        """Accuracy, macro-F1 over the classes that occur or were predicted, mean loss."""
+        """Accuracy, macro-F1 over the classes that occur or were predicted, mean loss, and the
+        calibration error of the softmax (`ece`)."""
         predicted, true = torch.tensor(self._predicted), torch.tensor(self._true)
         count = max(len(true), 1)
         occurring = sorted({*self._predicted, *self._true})
@@ -124,6 +136,7 @@ class SequenceMeter:
             "accuracy": float((predicted == true).sum()) / count,
             "macro_f1": float(sum(f1)) / max(len(f1), 1),
             "loss": self._loss / count,
+            "ece": expected_calibration_error(self._confidence, (predicted == true).tolist()),
         }
 
     def report(self) -> Mapping[str, Mapping[str, float]]:

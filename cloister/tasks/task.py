@@ -34,6 +34,8 @@ class Example:
         rejected: Of a pair, the sequence that the other is preferred to.
         weight: Of one sequence of a pair in training: what its tokens' losses, summed, are
             multiplied by (`training.preferences`); None: their mean counts.
+        wanted: Where a record has a number for each of C outputs: those that are not 0, as pairs
+            of an output and a number from 0 to 1; `target` is 0 then.
     """
 
     input_ids: tuple[int, ...]
@@ -42,6 +44,7 @@ class Example:
     words: tuple[int, ...] = field(default=())
     rejected: Example | None = None
     weight: float | None = None
+    wanted: tuple[tuple[int, float], ...] = field(default=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ class Batch:
     Attributes:
         input_ids: Token ids, int64 [B, T].
         attention_mask: 1 at tokens, 0 at padding, int64 [B, T].
-        target: int64 [B] or [B, T] (`IGNORE` at padding).
+        target: int64 [B] or [B, T] (`IGNORE` at padding), or float32 [B, C] of what is wanted.
         examples: What was padded, in order; rows beyond are dummies.
         shape: The fixed shape, where it has one.
     """

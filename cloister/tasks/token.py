@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from cloister.bounds import listed
 from cloister.data.records import Record, RecordKind, TokenRecord
 from cloister.errors import MisfitError, UsageError
+from cloister.tasks.class_weights import as_tensor, weights_of
 from cloister.tasks.collate import collate
 from cloister.tasks.config import TaskConfig, TaskKind
 from cloister.tasks.cut import cut_words
@@ -32,7 +33,10 @@ def make(
     if not labels:
         raise UsageError("task.labels: no entity type given or found in the training set")
     check_offsets(tokenizer)
-    return TokenClassification(bio_tags(labels), tokenizer, config.max_length, pad_id)
+    weights = weights_of(config.class_weights, labels)
+    if weights is not None:  # B- and I- of each type weigh alike, and O weighs 1
+        weights = (1.0, *(weight for weight in weights for _ in "BI"))
+    return TokenClassification(bio_tags(labels), tokenizer, config.max_length, pad_id, weights)
 
 
 Value = TypeVar("Value")
@@ -74,12 +78,14 @@ class TokenClassification:
         tokenizer: The base's; a fast one.
         max_length: Longest sentence in tokens; words beyond it count as predicted O.
         pad_id: Token id of padding.
+        weights: Of each tag, its type's, declared in public (`task.class_weights`); None: 1.
     """
 
     labels: tuple[str, ...]
     tokenizer: PreTrainedTokenizerBase
     max_length: int
     pad_id: int
+    weights: tuple[float, ...] | None = None
     kind: TaskKind = "token-classification"
     record_kind: RecordKind = "tokens"
     primary_metric: str = "f1"
@@ -108,9 +114,10 @@ class TokenClassification:
         return collate(examples, self.pad_id, shape)
 
     def record_losses(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Mean cross-entropy of each sentence's words, [B]."""
+        """Mean cross-entropy of each sentence's words, each times its tag's weight, [B]."""
         target = batch.target.to(logits.device)
-        return mean_within_record(token_losses(logits, target), target)
+        losses = token_losses(logits, target, as_tensor(self.weights))
+        return mean_within_record(losses, target)
 
     def meter(self) -> TokenMeter:
         """Entity-level precision, recall and F1, and loss."""

@@ -15,7 +15,15 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from cloister.data.records import ChatRecord, Record, TextRecord, TokenRecord
+from cloister.data.records import (
+    ONE_TEXT,
+    ChatRecord,
+    LabelsRecord,
+    Record,
+    ScoreRecord,
+    TextRecord,
+    TokenRecord,
+)
 from cloister.errors import UsageError
 from cloister.tasks.build import build_task, labels_of
 from cloister.tasks.config import TaskConfig
@@ -53,7 +61,7 @@ class Case:
         generator = torch.Generator().manual_seed(seed)
         size = max(int(batch.input_ids.max()) + 1, 1000)
         logits = torch.randn(size, self.outputs, generator=generator)[batch.input_ids]
-        if self.task.record_kind != "text":
+        if self.task.record_kind not in ONE_TEXT:
             return logits
         return (logits * batch.attention_mask[..., None]).sum(dim=1)
 
@@ -80,7 +88,7 @@ def check_task(
         labels: The study's; absent: those of the records.
         max_length: `task.max_length`.
         tokenizer: A base's; absent: one whose tokens are the records' words.
-        options: The task's own, for its dataclass fields.
+        options: The task's own, for its dataclass fields; of a built-in task, fields of `[task]`.
 
     Raises:
         AssertionError: It breaks a rule; the message says which.
@@ -104,7 +112,7 @@ def case_of(
         raise UsageError(f"{len(records)} records given; at least 2 are needed")
     config = TaskConfig(max_length=max_length)
     if isinstance(task, str):
-        config = TaskConfig(kind=task, max_length=max_length)
+        config = TaskConfig(kind=task, max_length=max_length, **options)  # type: ignore[arg-type]
     else:
         kind, plugin = named(task, **options)
         config = TaskConfig(kind=kind, plugin=plugin, max_length=max_length)
@@ -136,7 +144,7 @@ def word_tokenizer(records: Sequence[Record]) -> PreTrainedTokenizerFast:
 
 
 def _text(record: Record) -> str:
-    if isinstance(record, TextRecord):
+    if isinstance(record, TextRecord | LabelsRecord | ScoreRecord):
         return record.text
     if isinstance(record, TokenRecord):
         return " ".join(record.tokens)

@@ -70,6 +70,8 @@ def fits(example: Example, longest: int, vocabulary: int, outputs: int) -> bool:
     ids, target = example.input_ids, example.target
     if not 1 <= len(ids) <= longest or min(ids) < 0 or max(ids) >= vocabulary:
         return False
+    if not all(0 <= output < outputs for output, _ in example.wanted):
+        return False
     if isinstance(target, int):
         return 0 <= target < outputs
     return len(target) == len(ids) and all(t == IGNORE or 0 <= t < outputs for t in target)

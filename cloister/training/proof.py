@@ -163,6 +163,7 @@ def depends_on(
         "attention": str(getattr(network.backbone.config, "_attn_implementation", None)),
         "trained": [sorted(names) for names in _trained_sets(workspace, plan, config)],
         "task": [task.kind, len(task.labels), task.max_length, *getattr(task, "origin", ())],
+        **({"weights": weights} if (weights := getattr(task, "weights", None)) else {}),
         **({"log-ratios": True} if getattr(task, "dpo_beta", None) is not None else {}),
         "shapes": shapes_to_try(workspace, config).to_json(),
         "bound": plan.max_grad_norm,

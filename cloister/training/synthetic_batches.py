@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from cloister.data.records import ONE_TEXT
 from cloister.tasks.task import IGNORE, BatchShape, Example, Task
 from cloister.training.passes import Pass, Row
 
@@ -45,6 +46,9 @@ class SyntheticBatches:
         labels = len(self._task.labels)
         if self._task.record_kind == "text":
             return Example(ids, self._draw.randrange(labels))
+        if self._task.record_kind in ONE_TEXT:
+            wanted = tuple((output, self._draw.random()) for output in range(labels))
+            return Example(ids, 0, wanted=wanted)
         if self._task.record_kind == "tokens":
             return Example(ids, tuple(self._draw.randrange(labels) for _ in ids))
         learnt = self._draw.randrange(max(tokens - 1, 1))

@@ -18,6 +18,7 @@ from cloister.errors import UsageError
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
+from cloister.tasks.bare_text import score_ends
 from cloister.tasks.build import record_kind
 from cloister.tasks.config import TaskConfig, TaskKind
 from cloister.training.config import TrainingConfig
@@ -40,11 +41,13 @@ def plan() -> Plan:
 
 
 def audited(base: Path, kind: TaskKind, unit: Unit = Unit.PERSON) -> Audited:
-    labels = () if kind == "causal-lm" else ("a", "b", "c")
+    labels = () if kind in ("causal-lm", "scoring") else ("a", "b", "c")
     lora = LoraConfig(train="both", top_layers=0)
-    task = TaskConfig(kind=kind, max_length=32)
+    scale = {"score_range": (0.0, 5.0), "score_step": 1.0} if kind == "scoring" else {}
+    task = TaskConfig(kind=kind, max_length=32, **scale)  # type: ignore[arg-type]
     workspace = open_workspace(ModelConfig(base=str(base)), lora, task, labels, 0)
-    records = nobody_s_records(record_kind(kind), workspace.task.labels, 6, 3)
+    ends = score_ends(workspace.task)
+    records = nobody_s_records(record_kind(kind), workspace.task.labels, 6, 3, ends)
     return workspace, unit_examples(records, workspace.task.encode, unit, 2)
 
 
@@ -59,6 +62,8 @@ def refuted(site: Audited) -> set[str]:
 
 # Every base, every kind of task and every unit is in the quick ones, or in the last tests here.
 QUICK = {
+    ("bert", "multi-label-classification", Unit.RECORD),
+    ("bert", "scoring", Unit.PERSON),
     ("bert", "token-classification", Unit.RECORD),
     ("gpt2", "causal-lm", Unit.RECORD),
     ("llama", "causal-lm", Unit.PERSON),

@@ -9,7 +9,7 @@ import pytest
 from cloister.client.acceptance import accept, proposed_plan
 from cloister.client.policy_file import parse_policy
 from cloister.client.site_file import RecordsConfig, SiteConfig, SiteFile
-from cloister.errors import RecipeError, RefusedError
+from cloister.errors import RecipeError, RefusedError, UsageError
 from cloister.recipe import Recipe, parse_recipe
 from cloister.tasks.template_rules import template_sha256
 from tests.tasks.test_template import CHATML, FORBIDDEN
@@ -217,3 +217,46 @@ def test_a_template_that_asks_is_refused_even_by_a_hash_that_is_listed(name: str
     digest = template_sha256(FORBIDDEN[name])
     file = chat_site(f'templates = ["{digest}"]')
     assert "task.chat_template: " in refused(chat(FORBIDDEN[name]), file)
+
+
+SCALE = ["task.kind=scoring", "task.labels=[]", "task.score_range=[0, 6]", "task.score_step=1"]
+
+
+def marks(**scale: object) -> SiteFile:
+    file = site(task="scoring", labels=(), **scale)
+    accept_scoring = replace(file.policy.accept, tasks=("scoring",))
+    return replace(file, policy=replace(file.policy, accept=accept_scoring))
+
+
+def test_a_study_of_scores_is_accepted_on_the_scale_that_the_site_declares() -> None:
+    declared = marks(score_range=(0.0, 6.0), score_step=1.0)
+    assert accept(recipe(*SCALE), declared).public_records == 1200
+    assert declared.scale is not None
+    assert str(declared.scale) == "0 to 6 in steps of 1"
+
+
+@pytest.mark.parametrize(
+    "asked", [("task.score_range=[0, 5]",), ("task.score_step=0.5",), ("task.score_range=[0, 12]",)]
+)
+def test_another_scale_is_refused_because_it_would_tell_which_scores_there_are(
+    asked: tuple[str, ...],
+) -> None:
+    said = refused(recipe(*SCALE, *asked), marks(score_range=(0.0, 6.0), score_step=1.0))
+    assert "this site declares 0 to 6 in steps of 1" in said
+
+
+@pytest.mark.parametrize(
+    ("records", "said"),
+    [
+        ({"task": "scoring"}, "score_range: none given"),
+        ({"task": "scoring", "score_range": (0.0, 6.0), "labels": LABELS}, "leave the key out"),
+        ({"task": "scoring", "score_range": (6.0, 0.0)}, "lower end"),
+        ({"task": "causal-lm", "score_range": (0.0, 6.0)}, "of scoring alone"),
+        ({"task": "multi-label-classification"}, "at least 1"),
+    ],
+)
+def test_a_declaration_that_makes_no_scale_or_labels_is_refused(
+    records: dict[str, object], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        RecordsConfig(**records)  # type: ignore[arg-type]

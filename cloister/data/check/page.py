@@ -54,6 +54,8 @@ def page(report: CheckReport) -> str:
     ]
     if "labels" in sections:
         parts.append(_bars("Labels", sections["labels"]["counts"].items()))
+    if "scores" in sections and sections["scores"]["counts"]:
+        parts.append(_bars("Scores", sections["scores"]["counts"].items()))
     if "units" in sections:
         parts.append(_bars("Persons by number of records", _pairs(sections["units"]["histogram"])))
         largest = ((p["person"], p["records"]) for p in sections["units"]["largest"])

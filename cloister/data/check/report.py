@@ -17,12 +17,14 @@ from cloister.data.check.compared import Compared
 from cloister.data.check.findings import FileFinding
 from cloister.data.check.labels import Labels
 from cloister.data.check.sampled import LanguageSample
+from cloister.data.check.scores import Scores
 from cloister.data.check.texts import TextLengths
 from cloister.data.check.tokens import CountTokens, Tokens
 from cloister.data.columns import Columns
 from cloister.data.detected import Detected, detect_form
 from cloister.data.roles import Roles, find_roles, text_of, written
 from cloister.data.tag_schemes import scheme_of
+from cloister.data.targets import labels_of_cell, score_of_cell
 from cloister.data.values import Row
 from cloister.errors import MisfitError, UsageError
 
@@ -45,6 +47,7 @@ class CheckOptions:
         count_tokens: Counts tokens under a base; None: not counted.
         max_length: Whose cut is told.
         on_rows: Is told how many rows were read, now and then.
+        label_separator: What parts several labels in a cell of text; None: nothing does.
     """
 
     columns: Mapping[str, str | None] = field(default_factory=dict)
@@ -56,6 +59,7 @@ class CheckOptions:
     count_tokens: CountTokens | None = None
     max_length: int | None = None
     on_rows: Callable[[int], None] = lambda _: None
+    label_separator: str | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ def check_file(path: Path, options: CheckOptions | None = None) -> CheckReport:
     """
     options = options or CheckOptions()
     detected = detect_form(path, options.encoding, options.separator, quotes=options.quotes)
-    roles = find_roles(detected.rows(), options.columns)
+    roles = find_roles(detected.rows(), options.columns, label_separator=options.label_separator)
     if options.test is not None and roles.split is not None:
         raise UsageError("--test and --split: give one; both say what is compared with what")
     compared = Compared(near=options.near)
@@ -125,6 +129,8 @@ class _Look:
         self._roles, self._options, self._compared = roles, options, compared
         self._columns, self._texts, self._labels = Columns(), TextLengths(), Labels()
         self._languages = LanguageSample()
+        self._scores = Scores()
+        self._unlabelled = 0
         self._persons: Counter[str] = Counter()
         self._letters: set[str] = set()
         self._misfits = FileFinding("unusable-row", "rows have no usable text")
@@ -153,6 +159,8 @@ class _Look:
                 self._same_id.add(number)
             self._ids.setdefault(own, number)
         label = self._label(row, number)
+        if roles.kind == "score" and roles.score is not None:
+            self._scores.add(_score(row, roles.score, where), number)
         try:
             text = text_of(row, roles, where)
         except MisfitError:
@@ -186,11 +194,25 @@ class _Look:
                     self._letters.add(letter)
                     if letter in "BSU":
                         self._labels.add(kind, number)
+        if roles.kind == "labels" and roles.labels is not None:
+            return self._several(row, roles.labels, number)
         if roles.kind != "text" or roles.label is None:
             return None
         label = written(row.get(roles.label))
         self._labels.add(label, number)
         return label
+
+    def _several(self, row: Row, column: str, number: int) -> str | None:
+        """Counts a text's labels; as one, they tell whether copies of it agree."""
+        try:
+            found = labels_of_cell(row.get(column), column, self._roles.label_separator, "")
+        except MisfitError:
+            self._labels.add(None, number)
+            return None
+        for label in found:
+            self._labels.add(label, number)
+        self._unlabelled += not found
+        return ", ".join(sorted(found))
 
     def report(self, detected: Detected) -> CheckReport:
         roles = self._roles
@@ -201,9 +223,14 @@ class _Look:
         }
         findings = [f for f in (self._misfits, self._nameless, self._same_id) if f.count]
         findings += self._texts.findings()
-        if roles.label is not None or roles.tags is not None:
+        if roles.kind == "score" and roles.score is not None:
+            sections["scores"] = self._scores.to_json()
+            findings += self._scores.findings()
+        if roles.label is not None or roles.tags is not None or roles.labels is not None:
             sections["labels"] = self._labels.to_json()
             findings += self._labels.findings(told_apart=roles.kind == "text")
+        if roles.kind == "labels":
+            sections["labels"]["texts_without"] = self._unlabelled
         if roles.tags is not None:
             sections["labels"]["scheme"] = scheme_of(self._letters)
         if roles.person is not None:
@@ -230,3 +257,11 @@ def _units(found: Census, sizes: Counter[str]) -> dict[str, Any]:
             for b in sorted(histogram)
         ],
     }
+
+
+def _score(row: Row, column: str, where: str) -> float | None:
+    """A row's score; None where it has none that can be read."""
+    try:
+        return score_of_cell(row.get(column), column, where)
+    except MisfitError:
+        return None

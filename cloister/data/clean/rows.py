@@ -11,8 +11,8 @@ from cloister.data.clean.rules import NAMES, RULES, WORD_RULES, cleaned
 from cloister.data.config import DataConfig
 from cloister.data.detected import COMMAND
 from cloister.data.languages import check_languages, language_of
-from cloister.data.records import ChatRecord, Message, TokenRecord
-from cloister.data.roles import Roles, written
+from cloister.data.records import ChatRecord, LabelsRecord, Message, ScoreRecord, TokenRecord
+from cloister.data.roles import OWN, Roles, written
 from cloister.data.schema import Reading
 from cloister.data.values import Number, Row, Value, kind_of
 from cloister.errors import DataError, MisfitError, UsageError
@@ -81,13 +81,17 @@ class RowCleaner:
             tokens=roles.tokens or "tokens",
             tags=roles.tags or "tags",
             messages=roles.messages or "messages",
+            text=roles.text or "text",
+            labels=roles.labels,
+            label_separator=roles.label_separator,
+            score=roles.score,
         )
         self._reading = Reading(roles.kind, columns, persons=False, sites=False, asker=COMMAND)
 
     def columns(self) -> list[str]:
         """The columns of the output, in order."""
         roles = self.roles
-        own = {"text": ["text"], "tokens": ["tokens", "tags"], "messages": ["messages"]}[roles.kind]
+        own = ["text"] if roles.kind == "text" else list(OWN[roles.kind])
         others = [r for r in ("label", "person", "site", "id", "split") if getattr(roles, r)]
         return [*own, *others, UNIT, *self.keep]
 
@@ -135,6 +139,13 @@ class RowCleaner:
             if list(record.tags) != list(cast(Sequence[str], row.get(self._reading.columns.tags))):
                 changed.add("tags")
             return {"tokens": tokens, "tags": list(record.tags)}, " ".join(tokens)
+        if isinstance(record, LabelsRecord):
+            text = self._text(record.text, changed)
+            return {"text": text, "labels": self._several(record.labels, changed)}, text
+        if isinstance(record, ScoreRecord):
+            text, score = self._text(record.text, changed), record.score
+            exact = int(score) if score.is_integer() else score
+            return {"text": text, "score": Number(repr(exact))}, text
         assert isinstance(record, ChatRecord)
         if record.text is not None:
             text = self._text(record.text, changed)
@@ -187,6 +198,17 @@ class RowCleaner:
             raise _LeftOutError("no-label")
         self._compare_kind(column, value, where, number)
         return whole(value, column, where) if isinstance(value, str) else value
+
+    def _several(self, labels: Sequence[str], changed: set[str]) -> list[Value]:
+        found: list[Value] = []
+        for label in labels:
+            new, _ = cleaned(label, self._rules)
+            new = " ".join((new or "").split())
+            if new != label:
+                changed.add("label")
+            if new and new not in found:
+                found.append(whole(new, "labels", ""))
+        return found
 
     def _others(self, row: Row, where: str, number: int) -> dict[str, Value]:
         """Identifiers as they are written, and the columns that are kept."""

@@ -49,6 +49,7 @@ class CleanOptions:
         duplicates: Which copies of earlier texts are left out. This couples units: whether a
             record stays then depends on other persons' records.
         on_rows: Is told how many rows were read, now and then.
+        label_separator: What parts several labels in a cell of text; None: nothing does.
     """
 
     columns: Mapping[str, str | None] = field(default_factory=dict)
@@ -59,6 +60,7 @@ class CleanOptions:
     keep: tuple[str, ...] = ()
     duplicates: Duplicates = "keep"
     on_rows: Callable[[int], None] = lambda _: None
+    label_separator: str | None = None
 
 
 def clean_file(path: Path, out: Path, options: CleanOptions | None = None) -> CleaningLog:
@@ -88,8 +90,8 @@ def clean_file(path: Path, out: Path, options: CleanOptions | None = None) -> Cl
     log_to = log_path(out)
     check_place(log_to)
     detected = detect_form(path, options.encoding, options.separator, quotes=options.quotes)
-    roles = find_roles(detected.rows(), options.columns, options.keep)
-    if roles.kind != "text" and output_form(out).kind == "csv":
+    roles = find_roles(detected.rows(), options.columns, options.keep, options.label_separator)
+    if roles.kind not in ("text", "score") and output_form(out).kind == "csv":
         raise UsageError(
             f"--out {out}: {roles.kind} are lists, which a CSV cannot hold; end it in .jsonl"
         )

@@ -28,7 +28,7 @@ from cloister.privacy.plan import Plan, make_plan
 from cloister.protocol.delivery import Claim
 from cloister.recipe import Recipe, read_recipe, sent_document, validated
 from cloister.server.certifying import collect_certificates
-from cloister.server.coordinator import Coordinator, majority
+from cloister.server.coordinator import Coordinator, label_counts, majority
 from cloister.server.delivering import ABSENT, deliver
 from cloister.server.dispatch import Timeouts
 from cloister.server.ending import Ending
@@ -275,6 +275,7 @@ class DeployedStudy:
             rounds=state.round,
             test=scores["test"],
             majority=majority(self.coordinator.test),
+            label_counts=label_counts(self.coordinator.test),
             sites={site: known.get(site, NO_CERTIFICATE) for site in sorted(self.members)},
             promises={site: facts.promise for site, facts in known.items()},
             untrained=self.coordinator.run.untrained().get("test", {}),

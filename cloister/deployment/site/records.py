@@ -16,7 +16,7 @@ from typing import Any
 from cloister.client.site_file import RecordsConfig, SiteFile
 from cloister.client.stamp import ContentStamp
 from cloister.data.load import file_rows
-from cloister.data.records import Record
+from cloister.data.records import Record, ScoreRecord
 from cloister.data.schema import Reading
 from cloister.data.source import SITE
 from cloister.data.values import shown
@@ -25,6 +25,7 @@ from cloister.names import counted
 from cloister.privacy.units import Unit
 from cloister.tasks.build import record_kind
 from cloister.tasks.plugins import labels_in
+from cloister.tasks.score_scale import ScoreScale
 
 UNDECLARED = "its label is not among records.labels"
 
@@ -115,6 +116,8 @@ def read_records(file: SiteFile) -> SiteRecords:
     for row, found, unnamed in _each(file):
         if isinstance(found, MisfitError):
             misfits.append(Misfit(row, found.reason, str(found)))
+        elif (off := _off_scale(found, file.scale)) is not None:
+            misfits.append(Misfit(row, off, off))
         elif undeclared := _undeclared(found, declared, find):
             problem = f"{shown(undeclared)!r} is not among records.labels"
             misfits.append(Misfit(row, UNDECLARED, problem))
@@ -172,6 +175,13 @@ def _each(file: SiteFile) -> Iterator[tuple[int, Record | MisfitError, MisfitErr
             yield number, record, unnamed
         except MisfitError as error:
             yield number, error, None
+
+
+def _off_scale(record: Record, scale: ScoreScale | None) -> str | None:
+    """Why a record's score is none of the declared scale; None where it is, or has no score."""
+    if scale is None or not isinstance(record, ScoreRecord):
+        return None
+    return scale.problem(record.score)
 
 
 def _undeclared(

@@ -27,6 +27,7 @@ from cloister.ledger.verify import verify
 from cloister.models.config import ALL_LINEAR
 from cloister.names import counted
 from cloister.tasks.config import TaskConfig
+from cloister.tasks.score_scale import ScoreScale
 
 # Labels that are listed in words; `--json` has all.
 LABELS = 60
@@ -53,6 +54,8 @@ def facts_of(terms: StudyTerms) -> dict[str, Any]:
         "task": recipe.task.kind,
         "plugin": _plugin(recipe.task),
         "labels": list(recipe.task.labels),
+        "class_weights": dict(recipe.task.class_weights or ()),
+        "scores": _scale(recipe.task),
         "template_sha256": terms.template,
         "prompt": recipe.task.prompt,
         "trains": _trains(terms),
@@ -85,7 +88,9 @@ def in_words(facts: dict[str, Any]) -> list[str]:
         f"base       {facts['base']}, SHA-256 {facts['base_sha256']}{_ended(facts['base_layers'])}"
         + _centred(facts["base_center"]),
         f"task       {facts['task']}{_code(facts['plugin'])}",
-        f"labels     {_labels(facts['labels'])}",
+        *([f"labels     {_labels(facts['labels'])}"] if facts["scores"] is None else []),
+        *([f"scores     {facts['scores']}"] if facts["scores"] is not None else []),
+        *([f"weights    {_weights(facts['class_weights'])}"] if facts["class_weights"] else []),
         f"template   {_template(facts)}",
         *([f"prompt     {facts['prompt']}"] if facts["prompt"] is not None else []),
         f"trains     {facts['trains']}",
@@ -118,6 +123,19 @@ def _ended(layers: int | None) -> str:
 
 def _centred(language: str | None) -> str:
     return "" if language is None else f", centred by {language} sentences"
+
+
+def _scale(task: TaskConfig) -> str | None:
+    """The scale of scores, in words; None where there are none."""
+    if task.score_range is None:
+        return None
+    return str(ScoreScale.of(task.score_range, task.score_step))
+
+
+def _weights(weights: dict[str, float]) -> str:
+    shown = ", ".join(f"{name} {weight:g}" for name, weight in list(weights.items())[:LABELS])
+    more = f" and {len(weights) - LABELS} more (--json lists all)" if len(weights) > LABELS else ""
+    return f"{shown}{more}; others 1"
 
 
 def _labels(labels: list[str]) -> str:

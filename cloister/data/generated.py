@@ -1,0 +1,55 @@
+"""The built-in generators by name: records of made-up people, for studies that name no data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cloister.data.config import GENERATED
+from cloister.data.records import Record, RecordKind
+from cloister.errors import DataError
+
+_WORDS = {
+    "text": "texts with one label",
+    "labels": "texts with several labels",
+    "score": "texts with a score",
+}
+
+
+def check_generated(source: str, kind: RecordKind) -> None:
+    """Refuses a generator whose records the task does not read.
+
+    Raises:
+        DataError: Its records are of another kind.
+    """
+    holds = next(one for one, name in GENERATED.items() if name == source)
+    if holds != kind:
+        own = f"; {GENERATED[kind]} has records for it" if kind in GENERATED else ""
+        raise DataError(f"{source} holds {_WORDS[holds]}; another task needs other data{own}")
+
+
+def generated(source: str, kind: RecordKind, *, train: bool) -> list[Record]:
+    """The records of a generator, with seed 0.
+
+    Args:
+        source: Its name in `data.train`.
+        kind: What the task reads.
+        train: Whether the training set is wanted; else the test set.
+
+    Raises:
+        DataError: Its records are of another kind.
+    """
+    check_generated(source, kind)
+    halves: tuple[Sequence[Record], Sequence[Record]]
+    if kind == "labels":
+        from cloister.data.synthetic_referrals import referral_letters
+
+        halves = referral_letters()
+    elif kind == "score":
+        from cloister.data.synthetic_answers import marked_answers
+
+        halves = marked_answers()
+    else:
+        from cloister.data.synthetic import hospital_notes
+
+        halves = hospital_notes()
+    return list(halves[0] if train else halves[1])
