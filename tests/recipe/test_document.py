@@ -80,6 +80,12 @@ GOLDEN_2_DIGEST = "0d33d2e4b52b226c24a734367ae024c41c49b36c3cc1fb35f0e02f468acfa
 
 # Fields of `[task]` that conversations alone have.
 OF_CHATS = ("truncation_side", "loss", "dpo_beta")
+SCORES: dict[str, Any] = {"kind": "scoring", "score_range": (0.0, 6.0)}
+OF_LABELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "class_weights": ({}, {"class_weights": {"a": 2.0}}),
+    "score_range": (SCORES, {**SCORES, "score_range": (0.0, 12.0)}),
+    "score_step": (SCORES, {**SCORES, "score_step": 1.0}),
+}
 # Sections that a site reads.
 SENT = [name for name in KINDS if name not in KEPT]
 
@@ -201,6 +207,10 @@ def test_every_field_changes_the_digest(name: str, key: str) -> None:
     if key == "rank_pattern":  # whose lines have a form of their own
         lora = dataclasses.replace(recipe.lora, rank_pattern=("query=2",))
         assert dataclasses.replace(recipe, lora=lora).digest() != recipe.digest()
+        return
+    if name == "task" and key in OF_LABELS:  # values with rules of their own
+        tasks = [dataclasses.replace(recipe.task, **fields) for fields in OF_LABELS[key]]
+        assert len({dataclasses.replace(recipe, task=task).digest() for task in tasks}) == 2
         return
     if name == "task" and key in OF_CHATS:
         loss = "dpo" if key == "dpo_beta" else None
