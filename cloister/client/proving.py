@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,7 +38,7 @@ from cloister.tasks.task import Example
 from cloister.training.config import TrainingConfig
 from cloister.training.local import local_update
 from cloister.training.memory import OptimizerMemory
-from cloister.training.proof import Proof, prove
+from cloister.training.proof import Proof, prove, version
 from cloister.training.shared import shared_gradient
 from cloister.training.workspace import Workspace
 
@@ -172,7 +171,7 @@ def _key(admitted: Admitted, recipe: Recipe) -> str:
         "isolation": Proof.key_of(
             workspace, plan, site.training, max_adapter_value=site.policy.accept.max_adapter_value
         ),
-        "versions": {name: metadata.version(name) for name in ("cloister", "tokenizers")},
+        "versions": {name: version(name) for name in ("cloister", "tokenizers")},
         "start": hashlib.sha256(encode(workspace.whole)).hexdigest(),
         "task": asdict(recipe.task),
         "largest": [most_characters(recipe.task.max_length), most_turns(recipe.task.max_length)],

@@ -29,7 +29,8 @@ import resource
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,12 @@ _KERNELS = (
 _PROCESSOR = re.compile(
     r"^(vendor_id|cpu family|model|model name|stepping|flags|CPU \w+|Features)\s*:"
 )
+
+
+@cache
+def version(name: str) -> str:
+    """Returns a package's version; once for a process, as it loads the package once."""
+    return metadata.version(name)
 
 
 @dataclass(frozen=True)
