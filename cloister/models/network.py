@@ -184,6 +184,30 @@ class Network(nn.Module):
         """The device that holds the parameters."""
         return next(self.parameters()).device
 
+    def named_modules(
+        self,
+        memo: set[nn.Module] | None = None,
+        prefix: str = "",
+        remove_duplicate: bool = True,
+    ) -> Iterator[tuple[str, nn.Module]]:
+        """Yields what torch's own yields, in its order, without a generator for each level.
+
+        Every step of training asks for the parameters, which costs a base of few layers more than
+        its gradients.
+        """
+        seen = set() if memo is None else memo
+        waiting: list[tuple[str, nn.Module]] = [(prefix, self)]
+        while waiting:
+            name, module = waiting.pop()
+            if remove_duplicate:
+                if module in seen:
+                    continue
+                seen.add(module)
+            yield name, module
+            start = name and f"{name}."
+            below = [(start + own, m) for own, m in module._modules.items() if m is not None]
+            waiting += reversed(below)
+
     def set_trained(self, names: frozenset[str]) -> None:
         """Trains exactly these parameters (names as in `adapter_parameters`).
 
