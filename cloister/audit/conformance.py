@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from cloister.audit.clipping_conformance import clipping_checks
 from cloister.audit.mechanism_conformance import mechanism_noise, mechanism_sampler
-from cloister.audit.path_conformance import path_checks
+from cloister.audit.path_conformance import path_parts
 from cloister.audit.shared_conformance import share_checks
 from cloister.audit.statistics import Check
 from cloister.errors import UsageError
@@ -74,7 +74,7 @@ def conformance_parts(
         "clipping": clipping,
         "noise": lambda: mechanism_noise(parameters, plan, make_entropy),
         "sampler": lambda: mechanism_sampler(plan, make_entropy),
-        "path": lambda: path_checks(workspace, units, plan, config, make_entropy, shapes),
+        **path_parts(workspace, units, plan, config, make_entropy, shapes),
     }
     if plan.sharing is not None:
         parts["shares"] = lambda: share_checks(workspace, units, plan, config, make_entropy, shapes)

@@ -44,15 +44,15 @@ QUIET = 1e-3
 FEWEST_REAL, MOST_REAL, CROWDED_STEPS, MOST_TOKENS = 5, 40, 1, 60_000
 
 
-def path_checks(
+def path_parts(
     workspace: Workspace,
     units: Sequence[UnitExamples],
     plan: Plan,
     config: TrainingConfig,
     make_entropy: MakeEntropy,
     shapes: BatchShapes,
-) -> list[Check]:
-    """Tests `local_update` at sites of different sizes.
+) -> dict[str, Callable[[], list[Check]]]:
+    """Tests `local_update` at sites of different sizes, in parts that each run alone.
 
     Args:
         workspace: Its trained names already set.
@@ -63,14 +63,14 @@ def path_checks(
         shapes: Of passes, as proven.
     """
     path = _Path(workspace, plan, plain_steps(config), make_entropy, shapes)
-    empty, steps = path.empty_site()
-    return [
-        empty,
-        steps,
-        *path.few_records(units),
-        *path.real_batches(units),
-        *(() if plan.sharing else _updates(workspace, units, plan, config, make_entropy, shapes)),
-    ]
+    parts = {
+        "empty site": path.empty_site,
+        "few records": lambda: path.few_records(units),
+        "real batches": lambda: path.real_batches(units),
+    }
+    if plan.sharing is None:
+        parts["updates"] = lambda: _updates(workspace, units, plan, config, make_entropy, shapes)
+    return parts
 
 
 class _Path:
@@ -108,7 +108,7 @@ class _Path:
         sums = np.concatenate(means) * plan.expected_batch_size
         return Releases(sums, self._parts, NoiseTerms(plan, sum(self._parts)).deviation)
 
-    def empty_site(self) -> tuple[Check, Check]:
+    def empty_site(self) -> list[Check]:
         """The plan's own rounds without a record."""
         plan = self._plan
         wanted = releases_wanted(sum(self._parts)) // 2
@@ -123,7 +123,7 @@ class _Path:
             "records, over the plan's steps and rounds, some of them twice",
             self._releases(means, plan),
         )
-        return noise, exact_check("steps taken", "rounds of other than the plan's steps", odd)
+        return [noise, exact_check("steps taken", "rounds of other than the plan's steps", odd)]
 
     def few_records(self, units: Sequence[UnitExamples]) -> list[Check]:
         """Sites of all the units and of one, half of them in each batch, at the plan's noise."""

@@ -9,6 +9,8 @@ import math
 from functools import lru_cache
 from typing import Any
 
+from cloister.privacy.one_step import one_step
+
 # Width of the distributions' grid. FINE is dp-accounting's own default; COARSE is ten times as
 # fast, an upper bound too, and looser: by 0.0003 after 600 steps, 0.013 after 10,000 (L1, A1 of
 # the tests' table).
@@ -135,12 +137,4 @@ def _composed(noise_multiplier: float, sample_rate: float, steps: int, grid: flo
 @lru_cache(maxsize=64)
 def _one_step(noise_multiplier: float, sample_rate: float, grid: float) -> Any:
     """The distribution of one step; making it costs more than composing it."""
-    from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
-
-    return from_gaussian_mechanism(
-        noise_multiplier,
-        sampling_prob=sample_rate,
-        pessimistic_estimate=True,
-        value_discretization_interval=grid,
-        use_connect_dots=True,
-    )
+    return one_step(noise_multiplier, sample_rate, grid)
