@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cloister.cli import data_check, data_clean, data_scrub, data_split
+from cloister.cli import data_check, data_clean, data_fhir, data_scrub, data_split, data_sql
 
 app = typer.Typer(
     help="Check and prepare a file of records; nothing leaves this machine.", no_args_is_help=True
@@ -12,5 +12,7 @@ app = typer.Typer(
 
 app.command("check")(data_check.check)
 app.command("clean")(data_clean.clean)
+app.command("fhir")(data_fhir.fhir)
 app.command("scrub")(data_scrub.scrub)
 app.command("split")(data_split.split)
+app.command("sql")(data_sql.sql)

@@ -7,16 +7,18 @@ records, so it is its owner's alone, like the file.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cloister.data.clean.log import CLEANING, COUPLED, log_path
 from cloister.data.detected import Detected
-from cloister.data.outputs import sha256_of
+from cloister.data.outputs import RowWriter, check_new, new_file, sha256_of
 from cloister.errors import UsageError
-from cloister.files import write_whole
+from cloister.files import bad_file, write_whole
 from cloister.json_text import read_json
 from cloister.owner_only import FILE
 
@@ -105,7 +107,7 @@ def check_no_log(out: Path) -> None:
 
 
 def write_step(source: Detected, out: Path, content: Path, step: DataStep) -> None:
-    """Writes the log of a file that was made: the steps before, and the one that made it.
+    """Writes the log of a file that was made of another: the steps before, and the last one.
 
     Args:
         source: What it was made from.
@@ -117,15 +119,38 @@ def write_step(source: Detected, out: Path, content: Path, step: DataStep) -> No
         OSError: A file cannot be read or written.
     """
     read = sha256_of(source.path)
+    origin = {**source.to_json(), "sha256": read}
+    write_first_step(origin, out, content, step, steps_of(source.path, read))
+
+
+def write_first_step(
+    origin: Mapping[str, Any],
+    out: Path,
+    content: Path,
+    step: DataStep,
+    before: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Writes the log of a file that was made of something else than a file of records.
+
+    Args:
+        origin: What it was made from, in a form for JSON.
+        out: The new file.
+        content: Where its content lies, as long as `out` is not there.
+        step: What was done.
+        before: The steps by which its origin was made.
+
+    Raises:
+        OSError: The log cannot be written.
+    """
     last = {
         "command": step.command,
-        "source": {**source.to_json(), "sha256": read},
+        "source": dict(origin),
         "output": {"name": out.name, "sha256": sha256_of(content)},
         "settings": dict(step.settings),
         "counts": dict(step.counts),
         "couples_units": step.couples_units,
     }
-    steps = [*steps_of(source.path, read), last]
+    steps = [*before, last]
     coupled = any(bool(one.get("couples_units")) for one in steps)
     content_of_log = {
         "format": FORMAT,
@@ -136,3 +161,24 @@ def write_step(source: Detected, out: Path, content: Path, step: DataStep) -> No
     text = json.dumps(content_of_log, ensure_ascii=False, indent=1)
     # The name of a file may hold bytes that are no characters; they are written as `?`.
     write_whole(log_of(out), text.encode("utf-8", "replace") + b"\n", FILE)
+
+
+@contextmanager
+def new_logged_file(out: Path) -> Iterator[tuple[RowWriter, Path]]:
+    """A writer for a new file whose log is written beside it; see `outputs.new_file`.
+
+    Raises:
+        UsageError: Something is there already, or at the log's place.
+        BadFileError: It cannot be written; no log is left then.
+    """
+    check_new(out)
+    check_no_log(out)
+    try:
+        with new_file(out) as made:
+            yield made
+    except BaseException as error:
+        if not os.path.lexists(out):  # a log alone would be one of a file that never was
+            log_of(out).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise bad_file(error) from error
+        raise
