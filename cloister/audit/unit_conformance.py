@@ -1,7 +1,7 @@
-"""Conformance of units: without one person's records, one unit is missing and no other changes.
+"""Conformance of units: removing one person's records removes one unit and changes no other.
 
-Clipping bounds the influence of a unit. It bounds that of a person only if all records of a person,
-whatever they hold, are one unit, and no other unit depends on them.
+Clipping bounds the influence of a unit. It bounds a person's influence only if all records of the
+person form one unit, and no other unit depends on them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from cloister.privacy.units import Unit
 
 
 def unit_check(site: AuditedSite) -> Check:
-    """Takes away each person of a site in turn, or each record where records are the units.
+    """Removes each person of a site in turn, or each record if records are the units.
 
-    The last person also has a copy of the first one's first record.
+    The last person also has a copy of the first person's first record.
 
     Args:
-        site: What is audited.
+        site: The audited site.
     """
     by_person = site.plan.unit is Unit.PERSON
     records = [*site.records, replace(site.records[0], person=site.records[-1].person)]
@@ -34,7 +34,7 @@ def unit_check(site: AuditedSite) -> Check:
     wrong = sum(without(owner) not in one_less for owner in dict.fromkeys(owners))
     return exact_check(
         "units",
-        f"{'persons' if by_person else 'records'} that make another number of units than "
-        "one, or change another unit",
+        f"{'persons' if by_person else 'records'} whose removal does not remove exactly one "
+        "unit, or changes another unit",
         wrong,
     )

@@ -1,9 +1,8 @@
-"""What a certificate states, version by version; old ones keep their meaning for ever.
+"""What a certificate states in each version; old versions keep their meaning for ever.
 
-1, 2    `epsilon`: of the steps that were taken, at the plan's δ. An odometer reading: no
-        promise where the number of steps followed from what was released.
-3       `promise`: of the whole plan, or of the data set's budget; `spent`: of the steps that
-        were taken, and said to be an indication (`ledger.stated`).
+1, 2    `epsilon`: of the steps that were taken, at the plan's δ. An odometer reading: not a promise
+if the number of steps depended on what was released. 3       `promise`: of the whole plan, or of
+the data set's budget; `spent`: of the steps that were taken, an indication (`ledger.stated`).
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ from cloister.privacy.units import Neighbouring
 # The version that is written now.
 VERSION = 3
 
-# Fields of a certificate beside its `statement`.
+# Fields of a certificate besides its `statement`.
 NAMED = frozenset({"kind", "version", "site", "key", "study", "base", "adapter", "code", "time"})
-# Fields of versions, beside NAMED.
+# Fields of each version, besides NAMED.
 FIELDS = {
     1: frozenset(
         {
@@ -86,12 +85,12 @@ COMPUTED = frozenset({"epsilon", "epsilon_alone", "epsilon_rdp"})
 
 
 def statement(verdict: Verdict, study: str, version: int = VERSION) -> dict[str, Any]:
-    """What a sound ledger states about a study.
+    """The statement of a verified ledger about a study.
 
     Args:
-        verdict: On the ledger.
+        verdict: The verdict on the ledger.
         study: Digest of the study's recipe.
-        version: Of the certificate.
+        version: Version of the certificate.
 
     Raises:
         UsageError: The ledger has no such study.
@@ -122,7 +121,7 @@ def statement(verdict: Verdict, study: str, version: int = VERSION) -> dict[str,
 
 
 def merged(events: Sequence[GaussianEvent]) -> list[GaussianEvent]:
-    """Equal mechanisms together, in the order of their first release."""
+    """Joins equal mechanisms, in the order of their first release."""
     steps: dict[tuple[float, float, bool], int] = {}
     for event in events:
         key = (event.noise_multiplier, event.sample_rate, event.is_private)
@@ -152,7 +151,7 @@ def _figures(history: History, study: str, budget: dict[str, Any]) -> dict[str, 
 
 
 def with_rdp(figure: Stated, events: Sequence[GaussianEvent]) -> dict[str, Any]:
-    """A figure by PLD, with the second opinion beside it; a budget's has none."""
+    """A figure by PLD with the RDP value beside it; a budget's figure has none."""
     if figure.basis is Basis.LIFETIME_BUDGET:
         return figure.to_json()
     rdp = rdp_epsilon(events, figure.delta)
@@ -202,6 +201,6 @@ def _both(events: Sequence[GaussianEvent], delta: float) -> dict[str, float | No
 
 
 def _alone(charged: adversaries.Charged, delta: float) -> dict[str, float | None] | None:
-    """ε against the coordinator with all other sites, where it is another one."""
+    """ε against the coordinator together with all other sites; None if it is the same ε."""
     events = adversaries.alone(charged)
     return None if events is None else _both(merged(events), delta)

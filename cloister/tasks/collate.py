@@ -1,4 +1,4 @@
-"""Padding: examples of different length to one rectangle, tokens first."""
+"""Pads examples of different lengths into one batch."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def collate(examples: Sequence[Example], pad_id: int, shape: BatchShape | None =
         examples: At least one; all with a class id, or all with one id a token. With a fixed shape
             at most its rows, none longer than its length.
         pad_id: Token id of padding.
-        shape: Its further rows are dummies: one token of padding that is attended to, so that no
-            row is without any, and class 0 or nothing to learn.
+        shape: Rows beyond the examples are dummies: one padding token that is attended to, so that
+            no row is fully masked, and class 0 or nothing to learn.
     """
     length = max(len(e.input_ids) for e in examples) if shape is None else shape.length
     dummies = 0 if shape is None else shape.rows - len(examples)

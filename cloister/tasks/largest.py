@@ -1,7 +1,7 @@
-"""Synthetic records as large as any that is looked at, to measure what one record can cost.
+"""Synthetic records as large as any that is read, to measure the most that one record can cost.
 
 Which text takes a tokenizer longest depends on the tokenizer, so there are several kinds: usual
-words, words that are all different, letters one by one, and one word without end.
+words, words that are all different, letters one by one, and a single endless word.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from cloister.tasks.cut import most_characters, most_turns
 
 
 def largest_records(kind: RecordKind, labels: Sequence[str], max_length: int) -> list[Record]:
-    """Makes records of as many characters, words and turns as are looked at.
+    """Makes records of as many characters, words and turns as are read.
 
     Args:
         kind: What the task reads.
-        labels: Class names or tags; the last of them stands everywhere, as it is found last.
+        labels: Class names or tags; the last is used everywhere, because a search finds it last.
         max_length: Longest record in tokens.
     """
     draw, size = random.Random(0), most_characters(max_length)
@@ -60,7 +60,7 @@ def _filled(size: int, word: Callable[[], str]) -> str:
 
 
 def _conversation(text: str, turns: int, roles: tuple[Role, ...]) -> ChatRecord:
-    """A text cut into so many turns, of these roles by turns."""
+    """A text cut into `turns` turns, whose roles alternate."""
     each = len(text) // turns
     pieces = [text[each * n : each * (n + 1)] or "a" for n in range(turns)]
     messages = tuple(Message(roles[n % len(roles)], piece) for n, piece in enumerate(pieces))

@@ -79,11 +79,11 @@ class SequenceClassification:
         return ids
 
     def is_cut(self, text: str) -> bool:
-        """Whether a text is longer than what is read of it."""
+        """Whether a text has more tokens than are read."""
         if len(text) > most_characters(self.max_length):
             return True
         whole = text if self.prompt is None else self.prompt.around(text)
-        # Without a limit a tokenizer warns of texts beyond the base's positions: they are cut.
+        # verbose=False: without it the tokenizer warns of long texts, which are cut elsewhere.
         return len(self.tokenizer(whole, verbose=False)["input_ids"]) > self.max_length
 
     def collate(self, examples: Sequence[Example], shape: BatchShape | None = None) -> Batch:

@@ -30,7 +30,10 @@ def make(
     """Binds the task; see `build_task`."""
     needs_fast(config.kind, tokenizer)
     if not labels:
-        raise UsageError("task.labels: no entity type given or found in the training set")
+        raise UsageError(
+            "task.labels: none given, and the public sets have no entity type; name the types in "
+            "task.labels"
+        )
     check_offsets(tokenizer)
     return TokenClassification(bio_tags(labels), tokenizer, config.max_length, pad_id)
 
@@ -44,15 +47,15 @@ def bio_tags(types: Sequence[str]) -> tuple[str, ...]:
 
 
 def by_word(row: Sequence[Value], example: Example) -> dict[int, Value]:
-    """What was computed for each word, by its place in the sentence.
+    """The value of each word, by the word's place in the sentence.
 
     Args:
-        row: One value a token of the padded example.
+        row: One value per token of the padded example.
         example: The encoded sentence.
 
     Returns:
-        The value of each word's first token. A word that was cut, or of which the tokenizer leaves
-        no piece, is not in it.
+        The value of each word's first token. A word that was cut, or for which the tokenizer gives
+        no token, is left out.
     """
     assert isinstance(example.target, tuple)
     values = [v for v, t in zip(row, example.target, strict=False) if t != IGNORE]
@@ -60,8 +63,7 @@ def by_word(row: Sequence[Value], example: Example) -> dict[int, Value]:
 
 
 def spans_of(tags: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Entities in a sentence's tags, as the scores count them: type, first word, and the one after
-    the last."""
+    """Entities in a sentence's tags, as the scores count them: type, first word, last word + 1."""
     return [(kind, first, last + 1) for kind, first, last in get_entities(list(tags))]
 
 
@@ -130,7 +132,7 @@ class TokenMeter:
         """Takes one batch, logits [B, T, C]."""
         best = logits.argmax(dim=2)
         for row, example in zip(best.tolist(), batch.examples, strict=True):
-            # Words that were cut, or of which the tokenizer leaves no piece, stay at O.
+            # Words that were cut, or for which the tokenizer gives no token, stay at O.
             tags = ["O"] * len(example.reference)
             for word, output in by_word(row, example).items():
                 tags[word] = self.task.labels[output]

@@ -114,7 +114,7 @@ def test_it_is_read_back_and_checked(evidence: Evidence) -> None:
         ({"unit": "person"}, "another unit"),
         ({"promise": {"adversaries": ["public"]}}, "another promise"),
         ({"promise_alone": {"epsilon": 1.0}}, "another promise_alone"),
-        ({"study": "none"}, "its ledger has not"),
+        ({"study": "none"}, "its ledger lacks"),
         ({"ledger": {"seq": 1, "hash": "00"}}, "another ledger"),
     ],
 )
@@ -146,7 +146,7 @@ def test_shared_noise_is_certified_against_coalitions_of_its_size() -> None:
     assert check(made, KEY).charges == 2
     everybody = {**fields["promise"], "adversaries": ["coordinator", "other-sites", "public"]}
     for lie in ({"promise": everybody}, {"promise_alone": None}):
-        with pytest.raises(LedgerError, match="states another"):
+        with pytest.raises(LedgerError, match="differs from its ledger's"):
             check(resigned(made, key_of(0), **lie), KEY)
 
 

@@ -154,7 +154,7 @@ def test_another_process_says_what_fits(tmp_path: Path) -> None:
 def test_without_declarations_nothing_is_read(tmp_path: Path) -> None:
     file = site(tmp_path, list(GOOD))
     old = SiteFile(file.path, file.site, file.policy)
-    with pytest.raises(RecipeError, match="records: missing; declare what the records hold"):
+    with pytest.raises(RecipeError, match="records: missing; add a section"):
         read_records(old)
 
 
@@ -164,7 +164,7 @@ def test_without_declarations_nothing_is_read(tmp_path: Path) -> None:
         ("sequence-classification", ("a",), "at least 2 are needed"),
         ("token-classification", (), "at least 1 are needed"),
         ("sequence-classification", ("a", "a"), "once only"),
-        ("sequence-classification", ("a", " "), "none may be empty"),
+        ("sequence-classification", ("a", " "), "one is empty or given twice"),
         ("causal-lm", ("a",), "conversations have none"),
     ],
 )
