@@ -100,7 +100,8 @@ class SiteConfig:
         ledger: The data set's ledger; its key lies beside it.
         model: Folder of the base model; absent: as the study names it.
         rank: Of the adapters that it trains in studies of mixed ranks; absent: the study's largest.
-        text: Column of a text.
+        text: Column of a text; of a pair, of the first.
+        text_b: Column of a pair's second text; absent: `text_b`.
         label: Column of its label.
         tokens: Column of a sentence's words.
         tags: Column of their tags.
@@ -120,6 +121,7 @@ class SiteConfig:
     model: Annotated[str, Text(MOST_PATH)] | None = None
     rank: Rank | None = None
     text: Column = "text"
+    text_b: Column | None = None
     label: Column = "label"
     tokens: Column = "tokens"
     tags: Column = "tags"
@@ -165,7 +167,7 @@ class RecordsConfig:
             if self.labels:
                 raise UsageError("labels: conversations have none; leave the key out")
             return
-        fewest = 2 if self.task == "sequence-classification" else 1
+        fewest = 2 if self.task in ("sequence-classification", "text-pairs") else 1
         if len(self.labels) < fewest:
             raise UsageError(
                 f"labels: {len(self.labels)} given; at least {fewest} are needed: all that the "
@@ -232,6 +234,7 @@ class SiteFile:
         site = self.site
         return DataConfig(
             text=site.text,
+            text_b=site.text_b,
             label=site.label,
             tokens=site.tokens,
             tags=site.tags,
