@@ -15,7 +15,7 @@ from typing import Any
 
 from cloister.bounds import shortened
 from cloister.data.config import DataConfig
-from cloister.data.records import ChatRecord, Record, RecordKind, TextRecord
+from cloister.data.records import ChatRecord, PairRecord, Record, RecordKind, TextRecord
 from cloister.data.schema import Reading
 from cloister.data.source import DataOrigin
 from cloister.data.values import Number, Row, Unusable, Value
@@ -109,6 +109,8 @@ def _row_of(record: Record, columns: DataConfig) -> dict[str, object]:
     row: dict[str, object]
     if isinstance(record, TextRecord):
         row = {columns.text: record.text, columns.label: record.label}
+        if isinstance(record, PairRecord):
+            row[columns.second] = record.text_b
     elif isinstance(record, ChatRecord):
         turns = [{"role": turn.role, "content": turn.content} for turn in record.messages]
         row = {columns.messages: turns}

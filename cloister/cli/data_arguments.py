@@ -40,6 +40,9 @@ TextColumn = Annotated[
     str | None,
     typer.Option("--text", help="Column of texts. Columns not named are guessed, and stated."),
 ]
+SecondColumn = Annotated[
+    str | None, typer.Option("--text-b", help="Column of the second text, of pairs of texts.")
+]
 LabelColumn = Annotated[str | None, typer.Option("--label", help="Column of labels.")]
 TokensColumn = Annotated[str | None, typer.Option("--tokens", help="Column of lists of words.")]
 TagsColumn = Annotated[str | None, typer.Option("--tags", help="Column of lists of tags.")]

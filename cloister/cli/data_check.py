@@ -18,6 +18,7 @@ from cloister.cli.data_arguments import (
     MessagesColumn,
     NoQuotes,
     PersonColumn,
+    SecondColumn,
     Separator,
     TagsColumn,
     TextColumn,
@@ -36,6 +37,7 @@ SHOWN = 12
 def check(
     file: DataFile,
     text: TextColumn = None,
+    text_b: SecondColumn = None,
     label: LabelColumn = None,
     tokens: TokensColumn = None,
     tags: TagsColumn = None,
@@ -89,6 +91,7 @@ def check(
         raise UsageError("--max-length: tokens are a base's; give --base too")
     roles = {
         "text": text,
+        "text_b": text_b,
         "label": label,
         "tokens": tokens,
         "tags": tags,

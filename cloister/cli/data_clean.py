@@ -18,6 +18,7 @@ from cloister.cli.data_arguments import (
     MessagesColumn,
     NoQuotes,
     PersonColumn,
+    SecondColumn,
     Separator,
     TagsColumn,
     TextColumn,
@@ -40,6 +41,7 @@ def clean(
         Path, typer.Option(help="The new file: .jsonl, .csv or .tsv, also with .gz; UTF-8.")
     ],
     text: TextColumn = None,
+    text_b: SecondColumn = None,
     label: LabelColumn = None,
     tokens: TokensColumn = None,
     tags: TagsColumn = None,
@@ -98,6 +100,7 @@ def clean(
         options = CleanOptions(
             columns={
                 "text": text,
+                "text_b": text_b,
                 "label": label,
                 "tokens": tokens,
                 "tags": tags,

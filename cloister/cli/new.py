@@ -19,6 +19,7 @@ class TaskName(StrEnum):
 
     SEQUENCE = "sequence-classification"
     TOKEN = "token-classification"
+    PAIRS = "text-pairs"
     CAUSAL = "causal-lm"
 
 
@@ -42,9 +43,9 @@ def new(
 ) -> None:
     """Write a commented recipe to begin with.
 
-    Columns of texts, labels, words, tags, conversations, persons and sites are guessed from the
-    file's names and first rows. The guess is printed and stands in the recipe; correct it there,
-    then run the recipe. An existing file is never overwritten.
+    Columns of texts, pairs, labels, words, tags, conversations, persons and sites are guessed from
+    the file's names and first rows. The guess is printed and stands in the recipe; correct it
+    there, then run the recipe. An existing file is never overwritten.
 
     Example: cloister new --data notes.csv --test public.csv --out study.toml
     """
@@ -63,8 +64,8 @@ def new(
         columns = ", ".join(found.names[:MOST_SHOWN]) if found is not None else ""
         raise UsageError(
             f"{data}: its columns ({columns}) fit no task{f' {kind}' if kind else ''}; a text and "
-            "a label, words and tags (lists), or messages (role, content) are needed: rename or "
-            "convert them, or give the task alone and fill the recipe in"
+            "a label, two texts and a label, words and tags (lists), or messages (role, content) "
+            "are needed: rename or convert them, or give the task alone and fill the recipe in"
         )
     target = out or Path(f"{data.stem if data is not None else kind}.toml")
     try:

@@ -15,6 +15,7 @@ from cloister.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cloister.serving.inputs import Input
     from cloister.serving.model import Model
     from cloister.serving.predictions import Prediction
 
@@ -33,12 +34,16 @@ def predict(
     text: Annotated[
         list[str] | None, typer.Option(help="A text to predict for; may be repeated.")
     ] = None,
+    text_b: Annotated[
+        list[str] | None,
+        typer.Option("--text-b", help="Of text pairs: the second text, one for each --text."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     out: Annotated[
         Path | None,
         typer.Option(
             help="Write predictions there, in the file's order: one JSON object a line, or, where "
-            "the name ends in .csv and the task is sequence-classification, a table."
+            "the name ends in .csv and the task gives labels to whole records, a table."
         ),
     ] = None,
     device: Annotated[
@@ -60,8 +65,11 @@ def predict(
     """
     if (data is None) == (not text):
         raise UsageError("give either --data FILE or --text TEXT (which may be repeated)")
+    if data is not None and text_b:
+        raise UsageError("--text-b goes with --text; a file has both in its columns")
     if out is not None and out.exists():
         raise UsageError(f"{out} exists already and is not written over; choose another --out")
+    from cloister.data.records import POOLED
     from cloister.data.unlabelled import read_unlabelled
     from cloister.export.adapter_folder import adapter_folder
     from cloister.serving.model import about_adapter, load
@@ -70,11 +78,15 @@ def predict(
     about = about_adapter(adapter)
     records = about.task.records
     as_table = out is not None and out.suffix.lower() == ".csv"
-    if as_table and records != "text":
+    if as_table and records not in POOLED:
         raise UsageError(
             f"--out {out}: predictions of {about.task.kind} do not fit a table; name a .jsonl file"
         )
-    inputs = list(text or []) if data is None else read_unlabelled(data, records, about.data)
+    inputs: Sequence[Input]
+    if data is not None:
+        inputs = read_unlabelled(data, records, about.data)
+    else:
+        inputs = _texts(text or [], text_b or [], is_pair=records == "pairs")
     typer.echo("… loading the base model", err=True)
     model = load(adapter, device, base=base)
     if data is not None:
@@ -93,6 +105,20 @@ def predict(
         _show(model, predictions)
     else:
         typer.echo(f"{len(predictions)} predictions: {out}", err=True)
+
+
+def _texts(first: Sequence[str], second: Sequence[str], *, is_pair: bool) -> Sequence[Input]:
+    """The texts of the command line, two by two where the task reads pairs."""
+    if not is_pair:
+        if second:
+            raise UsageError("--text-b given; this adapter's task reads single texts")
+        return first
+    if len(first) != len(second):
+        raise UsageError(
+            f"--text given {len(first)} times and --text-b {len(second)}; this adapter's task "
+            "reads pairs: give one --text-b for each --text"
+        )
+    return list(zip(first, second, strict=True))
 
 
 def _lines(predictions: Sequence[Prediction]) -> str:

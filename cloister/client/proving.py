@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from cloister.adapter.wire import encode
 from cloister.client.admission import Admitted
 from cloister.client.personal import PersonalAdapter
-from cloister.data.records import ChatRecord, Message, Record, TextRecord, TokenRecord
+from cloister.data.records import ChatRecord, Message, PairRecord, Record, TextRecord, TokenRecord
 from cloister.data.synthetic_records import nobody_s_records
 from cloister.errors import CloisterError, MisfitError, PreflightError
 from cloister.files import write_whole
@@ -271,6 +271,9 @@ def _encoding_seconds(workspace: Workspace, record: Record) -> float:
 
 def _long(record: Record, length: int) -> Record:
     """A record of at least `length` words, and so of at least as many tokens."""
+    if isinstance(record, PairRecord):
+        second = _repeated(record.text_b, length)
+        return replace(record, text=_repeated(record.text, length), text_b=second)
     if isinstance(record, TextRecord):
         return replace(record, text=_repeated(record.text, length))
     if isinstance(record, TokenRecord):

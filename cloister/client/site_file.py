@@ -101,7 +101,8 @@ class SiteConfig:
         ledger: The data set's ledger; its key lies beside it.
         model: Folder of the base model; absent: the study's `model.base`.
         rank: Rank of its adapters in studies of mixed ranks; absent: the study's largest.
-        text: Column of a text.
+        text: Column of a text; of a pair, of the first.
+        text_b: Column of a pair's second text; absent: `text_b`.
         label: Column of its label.
         tokens: Column of a sentence's words.
         tags: Column of their tags.
@@ -121,6 +122,7 @@ class SiteConfig:
     model: Annotated[str, Text(MOST_PATH)] | None = None
     rank: Rank | None = None
     text: Column = "text"
+    text_b: Column | None = None
     label: Column = "label"
     tokens: Column = "tokens"
     tags: Column = "tags"
@@ -167,7 +169,7 @@ class RecordsConfig:
             if self.labels:
                 raise UsageError("labels: conversations have none; leave the key out")
             return
-        fewest = 2 if self.task == "sequence-classification" else 1
+        fewest = 2 if self.task in ("sequence-classification", "text-pairs") else 1
         if len(self.labels) < fewest:
             raise UsageError(
                 f"labels: {len(self.labels)} given; at least {fewest} are needed: list every "
@@ -234,6 +236,7 @@ class SiteFile:
         site = self.site
         return DataConfig(
             text=site.text,
+            text_b=site.text_b,
             label=site.label,
             tokens=site.tokens,
             tags=site.tags,

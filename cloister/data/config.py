@@ -19,9 +19,11 @@ from cloister.bounds import (
 )
 from cloister.data.formats import form_of
 from cloister.errors import UsageError
-from cloister.fields import called, check_bounds
+from cloister.fields import LATER, called, check_bounds
 
 SYNTHETIC = "synthetic:hospitals"
+# The column of a pair's second text, where none is named.
+SECOND = "text_b"
 
 Partition = Literal["iid", "dirichlet", "quantity", "column", "person"]
 
@@ -37,11 +39,12 @@ class DataConfig:
     Attributes:
         train: A file (JSONL, JSON, CSV, TSV, CoNLL, Parquet, Arrow; text also with `.gz`), a hub
             id (`owner/name` or `owner/name:config`), or `synthetic:hospitals`, the built-in
-            generator.
+            generator: of texts with a label, and of pairs where the task reads pairs.
         test: The public test set, likewise; absent only where `train` brings its own (hub ids and
             the generator).
         validation: A public validation set, for early stopping; absent: none.
-        text: Column of a text.
+        text: Column of a text; of a pair, of the first.
+        text_b: Column of a pair's second text; absent: `text_b`.
         label: Column of its label.
         tokens: Column of a sentence's words.
         tags: Column of their tags.
@@ -63,6 +66,9 @@ class DataConfig:
     test: Source | None = None
     validation: Source | None = None
     text: Column = field(default="text", metadata=called("text_column texts"))
+    text_b: Column | None = field(
+        default=None, metadata={**LATER, **called("text2 sentence2 hypothesis answer text_pair")}
+    )
     label: Column = field(default="label", metadata=called("label_column target"))
     tokens: Column = "tokens"
     tags: Column = "tags"
@@ -80,6 +86,11 @@ class DataConfig:
     public_records: Records | Annotated[tuple[Records, ...], Items(MOST_SITES)] = field(
         default=1200, metadata=called("records num_records records_per_site")
     )
+
+    @property
+    def second(self) -> str:
+        """The column of a pair's second text."""
+        return self.text_b or SECOND
 
     def __post_init__(self) -> None:
         check_bounds(self)

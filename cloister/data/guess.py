@@ -30,6 +30,17 @@ FEWEST_PER_LABEL = 2
 
 # Words that columns are called by, the surest first. Whole words of a name are compared.
 TEXTS = "text sentence content utterance note notes review body question comment description"
+# Pairs of columns that hold two texts of one record, the first first; whole names are compared.
+PAIRS = (
+    ("text", "text_b"),
+    ("premise", "hypothesis"),
+    ("question", "answer"),
+    ("question", "sentence"),
+    ("sentence1", "sentence2"),
+    ("question1", "question2"),
+    ("text1", "text2"),
+    ("query", "passage"),
+)
 LABELS = (
     "label labels class category target intent sentiment department diagnosis topic verdict "
     "outcome rating grade y"
@@ -55,8 +66,8 @@ class Guess:
 
     Attributes:
         kind: Which records; None where the columns fit no task.
-        columns: The file's columns, by role: `text` and `label`, `tokens` and `tags`, or
-            `messages`; also `person` and `site` where there is one.
+        columns: The file's columns, by role: `text` and `label`, with `text_b` of pairs,
+            `tokens` and `tags`, or `messages`; also `person` and `site` where there is one.
         names: All columns.
         rows: How many rows the file has.
         persons: How many different persons it names; None without such a column.
@@ -189,6 +200,12 @@ def _records(
         tokens = [name for name in lists if name not in tags]
         if tags and tokens:
             return "tokens", {"tokens": tokens[0], "tags": tags[0]}
+    if wanted in (None, "pairs"):
+        texts = [name for name in names if name not in taken and _all(rows, name, _is_text)]
+        two = _pair(texts, named=wanted is None)
+        label = _label([n for n in names if n not in (*taken, *(two or ()))], rows)
+        if two is not None and label is not None:
+            return "pairs", {"text": two[0], "text_b": two[1], "label": label}
     if wanted in (None, "text"):
         free = [name for name in names if name not in taken]
         text = _text(free, rows)
@@ -223,6 +240,20 @@ def _is_texts(value: Value) -> bool:
 def _is_tags(value: Value) -> bool:
     assert isinstance(value, Sequence)
     return all(isinstance(item, str) and KNOWN.fullmatch(item) is not None for item in value)
+
+
+def _is_text(value: Value) -> bool:
+    return isinstance(value, str)
+
+
+def _pair(texts: Sequence[str], *, named: bool) -> tuple[str, str] | None:
+    """Two columns of texts: by their names, else the first two where `named` does not ask for
+    names."""
+    lower = {name.lower(): name for name in texts}
+    for one, other in PAIRS:
+        if one in lower and other in lower:
+            return lower[one], lower[other]
+    return (texts[0], texts[1]) if len(texts) > 1 and not named else None
 
 
 def _text(names: Sequence[str], rows: list[Row]) -> str | None:

@@ -7,13 +7,13 @@ private. No type is inferred, and a path is one file, never a pattern.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 from cloister.data.config import SYNTHETIC, DataConfig
 from cloister.data.formats import FileForm, form_of, listed_endings
-from cloister.data.records import Record, RecordKind
+from cloister.data.records import POOLED, Record, RecordKind
 from cloister.data.schema import Reading
 from cloister.data.source import RECIPE, DataOrigin
 from cloister.data.values import Row
@@ -48,12 +48,8 @@ def load(
         NetworkError: The hub cannot be reached.
     """
     if source == SYNTHETIC:
-        if kind != "text":
-            raise DataError(f"{SYNTHETIC} holds texts with labels; another task needs other data")
-        from cloister.data.synthetic import hospital_notes
-
-        notes = hospital_notes()
-        return list(notes[0] if split == "train" else notes[1])
+        train, test = _synthetic(kind)
+        return list(train if split == "train" else test)
     training = split == "train"
     reading = Reading(kind, columns, persons=training, sites=training and sites, asker=asker)
     path = _path(source)
@@ -76,6 +72,31 @@ def load(
     return records
 
 
+def check_synthetic(kind: RecordKind) -> None:
+    """Refuses the built-in generator for a task whose records it does not make.
+
+    Raises:
+        DataError: It makes no such records.
+    """
+    if kind not in POOLED:
+        raise DataError(
+            f"{SYNTHETIC} holds texts with labels, and pairs of texts; another task needs other "
+            "data"
+        )
+
+
+def _synthetic(kind: RecordKind) -> tuple[Sequence[Record], Sequence[Record]]:
+    """Training and test records of the built-in generator."""
+    check_synthetic(kind)
+    if kind == "pairs":
+        from cloister.data.synthetic_pairs import hospital_claims
+
+        return hospital_claims()
+    from cloister.data.synthetic import hospital_notes
+
+    return hospital_notes()
+
+
 def first_record(
     source: str,
     split: Split,
@@ -95,8 +116,7 @@ def first_record(
             needs.
     """
     if source == SYNTHETIC:
-        if kind != "text":
-            raise DataError(f"{SYNTHETIC} holds texts with labels; another task needs other data")
+        check_synthetic(kind)
         return None
     path, training = _path(source), split == "train"
     if not _is_file_name(source, path):

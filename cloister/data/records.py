@@ -1,12 +1,14 @@
-"""What one row of a data set is, once read: the three kinds of record that tasks train on."""
+"""What one row of a data set is, once read: the kinds of record that tasks train on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-RecordKind = Literal["text", "tokens", "messages"]
+RecordKind = Literal["text", "pairs", "tokens", "messages"]
+# Records that the network makes one vector of, which a head reads.
+POOLED: frozenset[RecordKind] = frozenset({"text", "pairs"})
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 
@@ -18,6 +20,17 @@ class TextRecord:
     label: str
     site: str | None = None
     person: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PairRecord(TextRecord):
+    """Two texts, in their order, with one label: whether the first entails or answers the second.
+
+    Attributes:
+        text_b: The second text.
+    """
+
+    text_b: str = field(kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

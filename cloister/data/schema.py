@@ -10,7 +10,9 @@ from cloister.data.cells import misfit, whole
 from cloister.data.chat_rows import OTHERS, PAIR, preferred, raw_text, turns_in, turns_of
 from cloister.data.config import DataConfig
 from cloister.data.records import (
+    POOLED,
     ChatRecord,
+    PairRecord,
     Record,
     RecordKind,
     TextRecord,
@@ -61,6 +63,7 @@ class Reading:
         columns = self.columns
         read = {
             "text": (columns.text, columns.label),
+            "pairs": (columns.text, columns.second, columns.label),
             "tokens": (columns.tokens, columns.tags),
             "messages": (columns.messages, *PAIR, *OTHERS),
         }[self.kind]
@@ -117,19 +120,26 @@ class Reading:
             return _tokens(self, row, where, site, person)
         if self.kind == "messages":
             return _chat(self, row, where, site, person)
-        text = self._value(row, columns.text, "text", where)
+        text = self._text(row, columns.text, "text", where)
+        if self.kind == "pairs":
+            second = self._text(row, columns.second, "text_b", where)
+            label = self._written(row, columns.label, "label", where)
+            return PairRecord(text, label, site, person, text_b=second)
+        return TextRecord(text, self._written(row, columns.label, "label", where), site, person)
+
+    def _text(self, row: Row, column: str, key: str, where: str) -> str:
+        text = self._value(row, column, key, where)
         if not isinstance(text, str):
-            raise misfit(where, f"{columns.text} is {kind_of(text)}; text is needed")
+            raise misfit(where, f"{column} is {kind_of(text)}; text is needed")
         if not text.strip():
-            raise misfit(where, f"{columns.text} is empty; a text is needed")
-        label = self._written(row, columns.label, "label", where)
-        return TextRecord(whole(text, columns.text, where), label, site, person)
+            raise misfit(where, f"{column} is empty; a text is needed")
+        return whole(text, column, where)
 
     def _compare_kinds(self, row: Row, where: str, number: int) -> None:
         """Holds every column of identifiers or labels to one kind, in rows that do not fit too."""
         columns = self.columns
         keys = [(columns.site, "site")] * self.sites
-        keys += [(columns.label, "label")] * (self.kind == "text")
+        keys += [(columns.label, "label")] * (self.kind in POOLED)
         if self.persons and columns.person is not None:
             keys.append((columns.person, "person"))
         for column, key in keys:

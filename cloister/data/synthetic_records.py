@@ -5,7 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from cloister.data.records import ChatRecord, Message, Record, RecordKind, TextRecord, TokenRecord
+from cloister.data.records import (
+    ChatRecord,
+    Message,
+    PairRecord,
+    Record,
+    RecordKind,
+    TextRecord,
+    TokenRecord,
+)
 from cloister.data.synthetic import hospital_notes
 
 # Words of a record: short, usual and long, so that batches are ragged.
@@ -32,6 +40,11 @@ def nobody_s_records(
             name = f"person {person}"
             if kind == "text":
                 records.append(TextRecord(" ".join(text), draw.choice(labels), person=name))
+            elif kind == "pairs":
+                half = len(text) // 2 or 1
+                parts = " ".join(text[:half]), " ".join(text[half:])
+                label = draw.choice(labels)
+                records.append(PairRecord(parts[0], label, person=name, text_b=parts[1]))
             elif kind == "tokens":
                 tags = tuple(draw.choice(labels) for _ in text)
                 records.append(TokenRecord(tuple(text), tags, person=name))

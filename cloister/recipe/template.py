@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from cloister.data.guess import Guess
+from cloister.data.records import POOLED
 from cloister.tasks.config import TaskKind
 from cloister.tasks.registry import BUILT_IN
 
@@ -24,6 +25,7 @@ UNTELLING = frozenset({"train", "training", "data", "records"})
 
 ROLES = {
     "text": "the column of texts",
+    "text_b": "the column of the second text of each pair",
     "label": "the column of their classes",
     "tokens": "the column of a sentence's words",
     "tags": "the column of their tags (O, B-…, I-…)",
@@ -134,6 +136,7 @@ def _data(task: TaskKind, source: Path | None, found: Guess | None, test: Path |
         lines.append(f"test = {_text(str(test))}   # PUBLIC: scores on it are published")
     roles = {
         "text": ("text", "label"),
+        "pairs": ("text", "text_b", "label"),
         "tokens": ("tokens", "tags"),
         "messages": ("messages",),
     }[BUILT_IN[task].records]
@@ -188,7 +191,7 @@ def declared(found: Guess | None) -> int:
 
 def _training(task: str, found: Guess | None) -> str:
     batch = max(1, min(BATCH, declared(found) // RATE))
-    rate = {"token-classification": 24.0, "causal-lm": 1.0, "sequence-classification": 1.0}[task]
+    rate = 24.0 if task == "token-classification" else 1.0
     return f"""\
 [training]
 expected_batch_size = {batch}    # over public_records: the sample rate. Larger averages more noise
@@ -203,7 +206,7 @@ def _privacy(task: str, found: Guess | None) -> str:
         if has_persons
         else 'unit = "record"          # "person" hides a person with all records (data.person)'
     )
-    clip = 8.0 if task == "sequence-classification" else 1.0
+    clip = 8.0 if BUILT_IN[task].records in POOLED else 1.0
     return f"""\
 [privacy]
 epsilon = 8.0            # of each site, over all rounds; smaller is more private

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cloister.data.records import TextRecord, TokenRecord
+from cloister.data.records import PairRecord, Record, TextRecord, TokenRecord
 from cloister.errors import MisfitError, UsageError
 from cloister.export.adapter_folder import (
     ReleaseFacts,
@@ -19,10 +19,11 @@ from cloister.export.adapter_folder import (
     read_released,
 )
 from cloister.models.limits import limits_of
-from cloister.serving.inputs import Input, Sentence, as_chat, as_plain_text, as_sentence
+from cloister.serving.inputs import Input, Sentence, as_chat, as_pair, as_plain_text, as_sentence
 from cloister.serving.predictions import Classified, Entity, Prediction, Replied, Tagged
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.cut import most_characters
+from cloister.tasks.pairs import TextPairs
 from cloister.tasks.sequence import SequenceClassification
 from cloister.tasks.task import Example
 from cloister.tasks.token import TokenClassification, by_word, spans_of
@@ -60,9 +61,10 @@ class Model:
         the same predictions as its scores are of.
 
         Args:
-            inputs: For sequence classification texts; for token classification sentences, each a
-                list of words or a text that is cut at its spaces; for a chat conversations, each a
-                list of turns (`{"role": …, "content": …}`) or a text, which is a turn of the user.
+            inputs: For sequence classification texts; for text pairs two texts each,
+                `(text, text_b)`; for token classification sentences, each a list of words or a text
+                that is cut at its spaces; for a chat conversations, each a list of
+                turns (`{"role": …, "content": …}`) or a text, which is a turn of the user.
 
         Raises:
             UsageError: One text, or a table, is given in place of a list of inputs.
@@ -82,18 +84,26 @@ class Model:
         if isinstance(task, TokenClassification):
             sentences = [as_sentence(one, number) for number, one in enumerate(given, 1)]
             return self._tag(task, sentences)
+        if isinstance(task, TextPairs):
+            pairs = [as_pair(one, number) for number, one in enumerate(given, 1)]
+            first = task.labels[0]
+            return self._classify(
+                [PairRecord(text, first, text_b=text_b) for text, text_b in pairs],
+                [task.is_cut(*pair) for pair in pairs],
+            )
         assert isinstance(task, SequenceClassification)  # `about_adapter` refuses plug-ins
         texts = [as_plain_text(one, number) for number, one in enumerate(given, 1)]
-        return self._classify(task, texts)
+        return self._classify(
+            [TextRecord(text, task.labels[0]) for text in texts], list(map(task.is_cut, texts))
+        )
 
-    def _classify(self, task: SequenceClassification, texts: Sequence[str]) -> list[Prediction]:
-        labels = task.labels
-        records = [TextRecord(text, labels[0]) for text in texts]
+    def _classify(self, records: Sequence[Record], cut: Sequence[bool]) -> list[Prediction]:
+        labels = self.workspace.task.labels
         found: list[Prediction] = []
-        for text, logits in zip(texts, self._logits(self.workspace.encode(records)), strict=True):
+        rows = zip(self._logits(self.workspace.encode(records)), cut, strict=True)
+        for logits, is_cut in rows:
             shares = logits.softmax(dim=0).tolist()
             label = labels[int(logits.argmax())]
-            is_cut = task.is_cut(text)
             found.append(Classified(label, dict(zip(labels, shares, strict=True)), is_cut))
         return found
 

@@ -31,6 +31,7 @@ def collate(examples: Sequence[Example], pad_id: int, shape: BatchShape | None =
         target=_targets(rows, length),
         examples=tuple(examples),
         shape=shape,
+        segments=_segments(rows, length),
     )
 
 
@@ -39,6 +40,13 @@ def _targets(examples: Sequence[Example], longest: int) -> Tensor:
     if rows:
         return _pad(rows, longest, IGNORE)
     return torch.tensor([example.target for example in examples])
+
+
+def _segments(examples: Sequence[Example], longest: int) -> Tensor | None:
+    """0 and 1 of every row; None where no example has two texts."""
+    if not any(example.segments for example in examples):
+        return None
+    return _pad([e.segments or (0,) * len(e.input_ids) for e in examples], longest, 0)
 
 
 def _pad(rows: Sequence[Sequence[int]], longest: int, value: int) -> Tensor:

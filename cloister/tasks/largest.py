@@ -13,6 +13,7 @@ from string import ascii_lowercase
 from cloister.data.records import (
     ChatRecord,
     Message,
+    PairRecord,
     Record,
     RecordKind,
     Role,
@@ -40,6 +41,8 @@ def largest_records(kind: RecordKind, labels: Sequence[str], max_length: int) ->
     ]
     if kind == "text":
         return [TextRecord(text, labels[-1]) for text in texts]
+    if kind == "pairs":  # each text is cut by itself
+        return [PairRecord(text, labels[-1], text_b=text) for text in texts]
     if kind == "tokens":
         sentences = [tuple(text.split()) for text in texts]
         return [TokenRecord(words, (labels[-1],) * len(words)) for words in sentences]

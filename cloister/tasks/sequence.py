@@ -18,7 +18,7 @@ from cloister.tasks.collate import collate
 from cloister.tasks.config import TaskConfig, TaskKind
 from cloister.tasks.cut import cut_text, most_characters
 from cloister.tasks.prompt import Prompt
-from cloister.tasks.task import UNKNOWN_LABEL, Batch, BatchShape, Example
+from cloister.tasks.task import UNKNOWN_LABEL, Batch, BatchShape, Example, Task
 
 TASK = {"kind": "sequence-classification", "records": "text"}
 
@@ -101,9 +101,9 @@ class SequenceClassification:
 
 @dataclass
 class SequenceMeter:
-    """Collects predicted and true classes."""
+    """Collects predicted and true classes of a task with one label a record."""
 
-    task: SequenceClassification
+    task: Task
     _predicted: list[int] = field(default_factory=list)
     _true: list[int] = field(default_factory=list)
     _loss: float = 0.0

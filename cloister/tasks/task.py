@@ -32,6 +32,8 @@ class Example:
             tags of all words, cut ones included).
         words: Where targets are words' tags, which word each target is of (`IGNORE` left out).
         rejected: Of a pair: the sequence that is not preferred.
+        segments: Of two texts read together, 0 at tokens of the first and 1 at tokens of the
+            second, where the tokenizer tells them apart; else empty.
         weight: Of a pair's sequence in training: the factor of the sum of its token losses
             (`training.preferences`); None: the mean of the token losses is taken.
     """
@@ -41,6 +43,7 @@ class Example:
     reference: tuple[str, ...] = field(default=())
     words: tuple[int, ...] = field(default=())
     rejected: Example | None = None
+    segments: tuple[int, ...] = field(default=())
     weight: float | None = None
 
 
@@ -69,6 +72,7 @@ class Batch:
         target: int64 [B] or [B, T] (`IGNORE` at padding).
         examples: The examples in the order of their rows; further rows are dummies.
         shape: The fixed shape, where it has one.
+        segments: Which text each token is of, int64 [B, T], 0 at padding; None: all of one.
     """
 
     input_ids: Tensor
@@ -76,6 +80,7 @@ class Batch:
     target: Tensor
     examples: tuple[Example, ...]
     shape: BatchShape | None = None
+    segments: Tensor | None = None
 
 
 class Meter(Protocol):

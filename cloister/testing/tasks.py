@@ -15,7 +15,14 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from cloister.data.records import ChatRecord, Record, TextRecord, TokenRecord
+from cloister.data.records import (
+    POOLED,
+    ChatRecord,
+    PairRecord,
+    Record,
+    TextRecord,
+    TokenRecord,
+)
 from cloister.errors import UsageError
 from cloister.tasks.build import build_task, labels_of
 from cloister.tasks.config import TaskConfig
@@ -53,7 +60,7 @@ class Case:
         generator = torch.Generator().manual_seed(seed)
         size = max(int(batch.input_ids.max()) + 1, 1000)
         logits = torch.randn(size, self.outputs, generator=generator)[batch.input_ids]
-        if self.task.record_kind != "text":
+        if self.task.record_kind not in POOLED:
             return logits
         return (logits * batch.attention_mask[..., None]).sum(dim=1)
 
@@ -123,7 +130,9 @@ def word_tokenizer(records: Sequence[Record]) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -136,6 +145,8 @@ def word_tokenizer(records: Sequence[Record]) -> PreTrainedTokenizerFast:
 
 
 def _text(record: Record) -> str:
+    if isinstance(record, PairRecord):
+        return f"{record.text} {record.text_b}"
     if isinstance(record, TextRecord):
         return record.text
     if isinstance(record, TokenRecord):

@@ -145,13 +145,13 @@ def _features(
     with torch.no_grad():
         for group in physical_batches(singles(examples), max_tokens):
             batch = workspace.task.collate([example for (example,) in group])
-            ids = batch.input_ids.to(network.device)
-            mask = batch.attention_mask.to(network.device)
-            states = prefix.each_layer(ids, mask)
+            inputs = network.inputs(batch)
+            states = prefix.each_layer(inputs)
             found = found or [[None] * len(examples) for _ in states]
             for layer, hidden in enumerate(states):
                 with prefix.skipping(hidden):
-                    output = network.backbone(input_ids=ids, attention_mask=mask)
+                    output = network.backbone(**inputs)
+                mask = inputs["attention_mask"]
                 pooled = F.normalize(network.pooling(output, mask).float(), dim=1)
                 scaled = (pooled * pooled.shape[1] ** 0.5).cpu().numpy()
                 for (example,), row in zip(group, scaled, strict=True):

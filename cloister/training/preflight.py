@@ -122,7 +122,7 @@ def _check_calls(network: Network, task: Task, examples: Sequence[Example]) -> N
     # Found before the calls are counted: finding it calls the network.
     head = network.token_head if isinstance(task, CausalChat) else None
     calls: dict[str, list[tuple[int, ...]]] = {}
-    handles, device = [], network.device
+    handles = []
     for name, module in network.named_modules():
         if any(p.requires_grad for p in module.parameters(recurse=False)):
             rows = calls.setdefault(adapter_name(name), [])
@@ -134,12 +134,12 @@ def _check_calls(network: Network, task: Task, examples: Sequence[Example]) -> N
                 for rows in calls.values():
                     rows.clear()
                 batch = task.collate(group)
-                ids, mask = batch.input_ids.to(device), batch.attention_mask.to(device)
+                inputs = network.inputs(batch)
                 if head is not None:
                     # Logits of two whole records of a long context would not fit.
-                    hidden_states(functools.partial(network, ids, mask), head)
+                    hidden_states(functools.partial(network, **inputs), head)
                 else:
-                    network(ids, mask)
+                    network(**inputs)
                 for name, rows in calls.items():
                     _refuse_calls(name, rows, (number, batch.input_ids.shape[1]))
     finally:
@@ -230,6 +230,7 @@ def _last(example: Example, tokens: int) -> Example:
         example,
         input_ids=example.input_ids[-tokens:],
         target=target[-tokens:] if isinstance(target, tuple) else target,
+        segments=example.segments[-tokens:],
         rejected=None,
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from cloister.data.records import POOLED
 from cloister.tasks.task import IGNORE, BatchShape, Example, Task
 from cloister.training.passes import Pass, Row
 
@@ -43,7 +44,7 @@ class SyntheticBatches:
         """Draws a random record of this number of tokens."""
         ids = tuple(self._draw.randrange(self._vocabulary) for _ in range(tokens))
         labels = len(self._task.labels)
-        if self._task.record_kind == "text":
+        if self._task.record_kind in POOLED:
             return Example(ids, self._draw.randrange(labels))
         if self._task.record_kind == "tokens":
             return Example(ids, tuple(self._draw.randrange(labels) for _ in ids))

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, BertForTokenClassification, LlamaForCausalLM
 
-from cloister.data.records import ChatRecord, Message, Record, TextRecord, TokenRecord
+from cloister.data.records import (
+    ChatRecord,
+    Message,
+    PairRecord,
+    Record,
+    TextRecord,
+    TokenRecord,
+)
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.network import trained_parameters
 from cloister.tasks.config import TaskConfig, TaskKind
@@ -26,6 +33,12 @@ TEXTS = [
     TextRecord("chest pain at rest since monday", "b"),
     TextRecord("the patient has a severe headache and a mild cough and no fever " * 4, "a"),
     TextRecord("rash itchy", "b"),
+]
+PAIRS = [
+    PairRecord("fever", "a", text_b="no fever"),
+    PairRecord("chest pain at rest", "b", text_b="the patient has chest pain since monday"),
+    PairRecord("the patient has a severe headache " * 5, "a", text_b="no rash and a cough " * 5),
+    PairRecord("rash itchy and mild and acute", "b", text_b="rash"),
 ]
 SENTENCES = [
     TokenRecord(("fever",), ("B-X",)),
@@ -58,6 +71,7 @@ class Case:
 
 CASES = [
     Case("sequence-classification", tiny_bert, ("a", "b"), TEXTS),
+    Case("text-pairs", tiny_bert, ("a", "b"), PAIRS),
     Case("token-classification", tiny_bert, ("X",), SENTENCES),
     Case("causal-lm", tiny_llama, (), CHATS),
 ]
@@ -93,9 +107,7 @@ Opened = tuple[Workspace, list[Example]]
 
 
 def losses(workspace: Workspace, batch: Batch) -> Tensor:
-    return workspace.task.record_losses(
-        workspace.network(batch.input_ids, batch.attention_mask), batch
-    )
+    return workspace.task.record_losses(workspace.network(**workspace.network.inputs(batch)), batch)
 
 
 def gradient(workspace: Workspace, group: Sequence[Example], index: int) -> Tensor:
@@ -168,7 +180,7 @@ def share(model: torch.nn.Module, batch: Batch) -> Tensor:
 
 @pytest.mark.parametrize(
     ("opened", "kind"),
-    [(CASES[1], BertForTokenClassification), (CASES[2], LlamaForCausalLM)],
+    [(CASES[2], BertForTokenClassification), (CASES[3], LlamaForCausalLM)],
     ids=["token-classification", "causal-lm"],
     indirect=["opened"],
 )
@@ -188,7 +200,7 @@ def test_the_loss_that_transformers_computes_does_change_with_companions(
 
 
 # With one target a record, a mean over targets is one over records: no trap for sequences.
-@pytest.mark.parametrize("opened", CASES[1:], ids=lambda case: case.kind, indirect=True)
+@pytest.mark.parametrize("opened", CASES[2:], ids=lambda case: case.kind, indirect=True)
 def test_a_batch_mean_would_fail_the_companion_test(opened: Opened) -> None:
     workspace, examples = opened
     batch = workspace.task.collate(examples)

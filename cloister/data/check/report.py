@@ -21,6 +21,7 @@ from cloister.data.check.texts import TextLengths
 from cloister.data.check.tokens import CountTokens, Tokens
 from cloister.data.columns import Columns
 from cloister.data.detected import Detected, detect_form
+from cloister.data.records import POOLED
 from cloister.data.roles import Roles, find_roles, text_of, written
 from cloister.data.tag_schemes import scheme_of
 from cloister.data.values import Row
@@ -186,7 +187,7 @@ class _Look:
                     self._letters.add(letter)
                     if letter in "BSU":
                         self._labels.add(kind, number)
-        if roles.kind != "text" or roles.label is None:
+        if roles.kind not in POOLED or roles.label is None:
             return None
         label = written(row.get(roles.label))
         self._labels.add(label, number)
@@ -203,7 +204,7 @@ class _Look:
         findings += self._texts.findings()
         if roles.label is not None or roles.tags is not None:
             sections["labels"] = self._labels.to_json()
-            findings += self._labels.findings(told_apart=roles.kind == "text")
+            findings += self._labels.findings(told_apart=roles.kind in POOLED)
         if roles.tags is not None:
             sections["labels"]["scheme"] = scheme_of(self._letters)
         if roles.person is not None:

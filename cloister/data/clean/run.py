@@ -15,6 +15,7 @@ from cloister.data.clean.rows import DROPS, UNIT, RowCleaner, RowOptions
 from cloister.data.clean.rules import RULES
 from cloister.data.detected import Detected, detect_form
 from cloister.data.outputs import check_place
+from cloister.data.records import POOLED
 from cloister.data.roles import find_roles, written
 from cloister.data.step_log import steps_of
 from cloister.data.values import Row, shown
@@ -89,7 +90,7 @@ def clean_file(path: Path, out: Path, options: CleanOptions | None = None) -> Cl
     check_place(log_to)
     detected = detect_form(path, options.encoding, options.separator, quotes=options.quotes)
     roles = find_roles(detected.rows(), options.columns, options.keep)
-    if roles.kind != "text" and output_form(out).kind == "csv":
+    if roles.kind not in POOLED and output_form(out).kind == "csv":
         raise UsageError(
             f"--out {out}: {roles.kind} are lists, which a CSV cannot hold; end it in .jsonl"
         )

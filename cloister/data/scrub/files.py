@@ -18,7 +18,7 @@ from cloister.errors import DataError, UsageError
 from cloister.files import identity_of
 
 # Columns that are scrubbed where none is named: all that a task learns texts from.
-TEXT_COLUMNS = ("text", "tokens", "messages", "prompt", "chosen", "rejected")
+TEXT_COLUMNS = ("text", "text_b", "tokens", "messages", "prompt", "chosen", "rejected")
 # Rows between two words of progress.
 TOLD_EVERY = 500
 
