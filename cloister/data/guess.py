@@ -14,6 +14,7 @@ from pathlib import Path
 from cloister.data.load import file_rows
 from cloister.data.records import RecordKind
 from cloister.data.tag_schemes import KNOWN
+from cloister.data.unit_column import UNIT
 from cloister.data.values import MOST_ROW_BYTES, Number, Row, Value
 from cloister.errors import DataError
 
@@ -93,7 +94,7 @@ def guess(path: Path, wanted: RecordKind | None = None) -> Guess:
         rows += 1
         persons |= _distinct([row], person)
         sites |= _distinct([row], site)
-    kind, columns = _records(names, first, wanted, {person, site})
+    kind, columns = _records(names, first, wanted, {person, site, UNIT})
     text = columns.get("text")
     return Guess(
         kind=kind,
@@ -152,8 +153,9 @@ def guess_columns(
         beside a text, or no kind, what was found all the same: a text, a person, a site.
     """
     person, site = _person(names, rows), _site(names, rows)
-    kind, columns = _records(names, rows, None, {person, site})
-    if kind is None and (text := _text([n for n in names if n not in (person, site)], rows)):
+    kind, columns = _records(names, rows, None, {person, site, UNIT})
+    taken = (person, site, UNIT)
+    if kind is None and (text := _text([n for n in names if n not in taken], rows)):
         columns = {"text": text}
     columns |= {"person": person} if person is not None else {}
     columns |= {"site": site} if site is not None else {}

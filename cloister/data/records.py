@@ -18,6 +18,7 @@ class TextRecord:
     label: str
     site: str | None = None
     person: str | None = None
+    unit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class TokenRecord:
     tags: tuple[str, ...]
     site: str | None = None
     person: str | None = None
+    unit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class ChatRecord:
         person: Whose it is.
         text: A text in place of turns.
         rejected: Of a pair, the turns that `messages` are preferred to.
+        unit: What it shares with the other rows of one record (`cloister.data.unit_column`).
     """
 
     messages: tuple[Message, ...]
@@ -55,6 +58,7 @@ class ChatRecord:
     person: str | None = None
     text: str | None = None
     rejected: tuple[Message, ...] | None = None
+    unit: str | None = None
 
 
 Record = TextRecord | TokenRecord | ChatRecord
