@@ -18,6 +18,7 @@ from cloister.data.config import DataConfig
 from cloister.data.records import ChatRecord, PairRecord, Record, RecordKind, TextRecord
 from cloister.data.schema import Reading
 from cloister.data.source import DataOrigin
+from cloister.data.unit_column import UNIT
 from cloister.data.values import Number, Row, Unusable, Value
 from cloister.errors import DataError, UsageError
 from cloister.files import bad_file, write_whole
@@ -120,6 +121,8 @@ def _row_of(record: Record, columns: DataConfig) -> dict[str, object]:
         row[columns.site] = record.site
     if record.person is not None and columns.person is not None:
         row[columns.person] = record.person
+    if record.unit is not None:
+        row[UNIT] = record.unit
     return row
 
 

@@ -9,7 +9,6 @@ from cloister.data.records import Record
 from cloister.data.synthetic_records import nobody_s_records
 from cloister.errors import DataError, UsageError
 from cloister.privacy.plan import Plan
-from cloister.privacy.units import Unit
 from cloister.recipe import Recipe
 from cloister.simulation.planning import plans_by_size
 from cloister.tasks.task import Task
@@ -71,5 +70,4 @@ def audited_site(recipe: Recipe, persons: int, each: int) -> AuditedSite:
 
 def encoded(records: Sequence[Record], task: Task, plan: Plan) -> tuple[UnitExamples, ...]:
     """Encodes records into units with the function that a site uses."""
-    most = plan.max_records if plan.unit is Unit.PERSON else 1
-    return encode_units(records, task, plan.unit, most).units
+    return encode_units(records, task, plan.unit, plan.max_records).units

@@ -16,14 +16,20 @@ from cloister.privacy.units import Unit
 def unit_check(site: AuditedSite) -> Check:
     """Removes each person of a site in turn, or each record if records are the units.
 
-    The last person also has a copy of the first person's first record.
+    The last person also has a copy of the first person's first record. Where records are the units,
+    the first record has a copy at the end (`Record.unit`), which goes with it.
 
     Args:
         site: The audited site.
     """
     by_person = site.plan.unit is Unit.PERSON
     records = [*site.records, replace(site.records[0], person=site.records[-1].person)]
-    owners = [record.person if by_person else place for place, record in enumerate(records)]
+    if not by_person:
+        records[0] = replace(records[0], unit="one")
+        records.append(records[0])
+    owners = [
+        record.person if by_person else record.unit or place for place, record in enumerate(records)
+    ]
 
     def without(owner: object) -> tuple[object, ...]:
         left = [record for one, record in zip(owners, records, strict=True) if one != owner]

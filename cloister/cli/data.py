@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import typer
 
-from cloister.cli import data_check, data_clean, data_fhir, data_scrub, data_split, data_sql
+from cloister.cli import (
+    data_augment,
+    data_check,
+    data_clean,
+    data_fhir,
+    data_scrub,
+    data_split,
+    data_sql,
+)
 
 app = typer.Typer(
     help="Check and prepare a file of records; nothing leaves this machine.", no_args_is_help=True
@@ -16,3 +24,4 @@ app.command("fhir")(data_fhir.fhir)
 app.command("scrub")(data_scrub.scrub)
 app.command("split")(data_split.split)
 app.command("sql")(data_sql.sql)
+app.command("augment")(data_augment.augment)

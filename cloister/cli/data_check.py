@@ -174,6 +174,12 @@ def _lines(sections: dict[str, Any]) -> Iterator[str]:
         scheme = sections["labels"].get("scheme")
         tags = f"; tags in {scheme}" if scheme else ""
         yield f"labels: {_listed(sections['labels']['counts'])}{tags}"
+    if "copies" in sections:
+        made = sections["copies"]
+        yield (
+            f"copies: {made['rows']} rows of {made['records']} records (cloister_unit), at most "
+            f"{made['most_rows_of_a_record']} of one"
+        )
     if "units" in sections:
         units = sections["units"]
         yield f"persons: {units['units']}; the largest has {units['largest_unit']} records"

@@ -7,6 +7,7 @@ reads the columns that its recipe names.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 from cloister.data.load import file_rows
 from cloister.data.records import RecordKind
 from cloister.data.tag_schemes import KNOWN
+from cloister.data.unit_column import UNIT
 from cloister.data.values import MOST_ROW_BYTES, Number, Row, Value
 from cloister.errors import DataError
 
@@ -70,6 +72,8 @@ class Guess:
             `tokens` and `tags`, or `messages`; also `person` and `site` where there is one.
         names: All columns.
         rows: How many rows the file has.
+        records: How many records they are of: rows of one `UNIT` are one record and its copies.
+        most_rows: Rows of the record with the most.
         persons: How many different persons it names; None without such a column.
         sites: How many different sites it names; None without such a column.
         is_spaceless: Whether its texts are written without blanks between words, as Chinese is.
@@ -79,6 +83,8 @@ class Guess:
     columns: Mapping[str, str]
     names: tuple[str, ...]
     rows: int
+    records: int
+    most_rows: int
     persons: int | None
     sites: int | None
     is_spaceless: bool
@@ -100,11 +106,13 @@ def guess(path: Path, wanted: RecordKind | None = None) -> Guess:
     person, site = _person(names, first), _site(names, first)
     persons, sites = _distinct(first, person), _distinct(first, site)
     rows = len(first)
+    made = Counter(_values(first, UNIT))
     for _, row in others:
         rows += 1
+        made.update(_values([row], UNIT))
         persons |= _distinct([row], person)
         sites |= _distinct([row], site)
-    kind, columns = _records(names, first, wanted, {person, site})
+    kind, columns = _records(names, first, wanted, {person, site, UNIT})
     text = columns.get("text")
     return Guess(
         kind=kind,
@@ -115,6 +123,8 @@ def guess(path: Path, wanted: RecordKind | None = None) -> Guess:
         },
         names=names,
         rows=rows,
+        records=rows - made.total() + len(made),
+        most_rows=max(made.values(), default=1),
         persons=len(persons) if person is not None else None,
         sites=len(sites) if site is not None else None,
         is_spaceless=text is not None and is_spaceless([str(row.get(text, "")) for row in first]),
@@ -163,8 +173,9 @@ def guess_columns(
         beside a text, or no kind, what was found all the same: a text, a person, a site.
     """
     person, site = _person(names, rows), _site(names, rows)
-    kind, columns = _records(names, rows, None, {person, site})
-    if kind is None and (text := _text([n for n in names if n not in (person, site)], rows)):
+    kind, columns = _records(names, rows, None, {person, site, UNIT})
+    taken = (person, site, UNIT)
+    if kind is None and (text := _text([n for n in names if n not in taken], rows)):
         columns = {"text": text}
     columns |= {"person": person} if person is not None else {}
     columns |= {"site": site} if site is not None else {}
@@ -306,7 +317,9 @@ def _named(names: Sequence[str], words: str) -> str | None:
 
 
 def _distinct(rows: Sequence[Row], name: str | None) -> set[str]:
-    if name is None:
-        return set()
+    return set() if name is None else set(_values(rows, name))
+
+
+def _values(rows: Sequence[Row], name: str) -> list[str]:
     values = (row.get(name) for row in rows)
-    return {v.written if isinstance(v, Number) else str(v) for v in values if v is not None}
+    return [v.written if isinstance(v, Number) else str(v) for v in values if v is not None]

@@ -20,6 +20,7 @@ class TextRecord:
     label: str
     site: str | None = None
     person: str | None = None
+    unit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class TokenRecord:
     tags: tuple[str, ...]
     site: str | None = None
     person: str | None = None
+    unit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class ChatRecord:
         person: Whose it is.
         text: A text in place of turns.
         rejected: Of a pair, the turns that `messages` are preferred to.
+        unit: What it shares with the other rows of one record (`cloister.data.unit_column`).
     """
 
     messages: tuple[Message, ...]
@@ -68,6 +71,7 @@ class ChatRecord:
     person: str | None = None
     text: str | None = None
     rejected: tuple[Message, ...] | None = None
+    unit: str | None = None
 
 
 Record = TextRecord | TokenRecord | ChatRecord

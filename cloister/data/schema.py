@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from cloister.data.cells import misfit, whole
@@ -20,6 +20,7 @@ from cloister.data.records import (
 )
 from cloister.data.source import RECIPE, DataOrigin
 from cloister.data.tag_schemes import BIO, KNOWN, as_bio
+from cloister.data.unit_column import UNIT
 from cloister.data.values import Number, Row, Value, is_integer, kind_of, shown
 from cloister.errors import DataError, MisfitError
 
@@ -44,9 +45,11 @@ class Reading:
     Attributes:
         kind: What the task reads.
         columns: Column names.
-        persons: Whether each row must name its person, where `columns` names a column for it.
+        persons: Whether whose a row is matters, as it does of training data: each must name its
+            person, where `columns` names a column for it, and its unit, where it has `UNIT`.
         sites: Whether each row must name its site.
         asker: Where the columns are named, for messages.
+        augmented: Whether the file has copies of records, so that each row needs its unit.
     """
 
     kind: RecordKind
@@ -54,6 +57,7 @@ class Reading:
     persons: bool
     sites: bool
     asker: DataOrigin = RECIPE
+    augmented: bool = False
     # By column: what its first value is, and in which row.
     _first: dict[str, tuple[str, int]] = field(default_factory=dict)
 
@@ -69,8 +73,8 @@ class Reading:
         }[self.kind]
         if self.sites:
             read += (columns.site,)
-        if self.persons and columns.person is not None:
-            read += (columns.person,)
+        if self.persons:
+            read += (UNIT,) if columns.person is None else (columns.person, UNIT)
         return read
 
     def record(self, row: Row, name: str, number: int) -> Record:
@@ -112,7 +116,24 @@ class Reading:
                 person = self._written(row, columns.person, "person", where)
             except MisfitError as error:
                 nameless = error
-        return self._record(row, where, site, person), nameless
+        record = self._record(row, where, site, person)
+        unit = self._unit(row, where) if self.persons else None
+        return (record if unit is None else replace(record, unit=unit)), nameless
+
+    def _unit(self, row: Row, where: str) -> str | None:
+        """What a row shares with the other rows of its record; None: nothing, it is the only one.
+
+        Were a copy without it taken for a record, its source would count twice.
+        """
+        if UNIT in row:
+            return self._written(row, UNIT, "unit", where)
+        if not self.augmented:
+            return None
+        raise misfit(
+            where,
+            f"no {UNIT}, and the log beside the file says that copies of records are in it: take "
+            "the file as cloister data augment wrote it, or augment its source again",
+        )
 
     def _record(self, row: Row, where: str, site: str | None, person: str | None) -> Record:
         columns = self.columns
@@ -140,6 +161,8 @@ class Reading:
         columns = self.columns
         keys = [(columns.site, "site")] * self.sites
         keys += [(columns.label, "label")] * (self.kind in POOLED)
+        if self.persons:
+            keys.append((UNIT, "unit"))
         if self.persons and columns.person is not None:
             keys.append((columns.person, "person"))
         for column, key in keys:

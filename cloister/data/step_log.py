@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cloister.data.clean.log import CLEANING, COUPLED, log_path
 from cloister.data.detected import Detected
@@ -21,6 +21,9 @@ from cloister.errors import UsageError
 from cloister.files import bad_file, write_whole
 from cloister.json_text import read_json
 from cloister.owner_only import FILE
+
+if TYPE_CHECKING:
+    from cloister.data.detected import Detected
 
 FORMAT = "cloister-data-log/1"
 ENDING = ".log.json"
@@ -76,6 +79,12 @@ def steps_of(path: Path, sha256: str) -> list[dict[str, Any]]:
     if beside := [log.name for log in (log_of(path), log_path(path)) if log.exists()]:
         return [{"command": "unknown", "why": f"{beside[0]}: {UNKNOWN}", "couples_units": True}]
     return []
+
+
+def steps_beside(path: Path) -> list[Any]:
+    """The steps that each log beside a file names, of whatever content; nothing is checked."""
+    own, cleaned = _read(log_of(path)), _read(log_path(path))
+    return [own.get("steps"), cleaned.get("steps_before")]
 
 
 def _read(log: Path) -> dict[str, Any]:

@@ -243,7 +243,9 @@ _OF = {
 
 def _unit(plan: Plan) -> str:
     if plan.unit is Unit.RECORD:
-        return "record"
+        if plan.max_records == 1:
+            return "record"
+        return f"record, with at most {plan.max_records} rows made of it, copies among them"
     return f"person, with at most {plan.max_records} of its records"
 
 

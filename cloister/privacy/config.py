@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cloister.bounds import LARGE, MOST_SITES, SMALL, Between, Items
 from cloister.errors import UsageError
-from cloister.fields import called, check_bounds
+from cloister.fields import LATER, called, check_bounds
 from cloister.privacy.accounting import LARGEST_EPSILON, SMALLEST_DELTA, SMALLEST_NOISE
 from cloister.privacy.central import CentralPlan, central_plan
 from cloister.privacy.events import MOST_NOISE
@@ -41,6 +41,9 @@ class PrivacyConfig:
             which `data.person` names the column.
         max_records_per_person: Where the unit is a person, how many records of one count; their
             gradients are averaged before they are clipped.
+        max_rows_per_record: Where the unit is a record, how many rows of one count: itself and the
+            copies that `cloister data augment` made of it. Their gradients are averaged before they
+            are clipped, so ε stays. Absent: 1, so that no copy is used.
         epsilon: Target ε of each site over all rounds; the noise multiplier is solved for.
             Absent together with `noise_multiplier`: 8.
         noise_multiplier: Noise standard deviation over `max_grad_norm`; states the noise instead
@@ -72,6 +75,9 @@ class PrivacyConfig:
     unit: Unit = Unit.RECORD
     # Bounds memory; an average of 8 has most of what more bring.
     max_records_per_person: Annotated[int, Between(1, MOST_OF_A_PERSON)] = 8
+    max_rows_per_record: Annotated[int, Between(1, MOST_OF_A_PERSON)] | None = field(
+        default=None, metadata=LATER
+    )
     epsilon: Epsilon | None = field(default=None, metadata=called("eps target_epsilon"))
     noise_multiplier: Annotated[float, Between(0.0, MOST_NOISE)] | None = field(
         default=None, metadata=called("sigma")
@@ -99,6 +105,11 @@ class PrivacyConfig:
             raise UsageError(
                 "epsilon, noise_multiplier: both given; give the target epsilon (the noise is "
                 "solved for) or the noise multiplier (epsilon follows), not both"
+            )
+        if self.unit is Unit.PERSON and self.max_rows_per_record is not None:
+            raise UsageError(
+                f"max_rows_per_record: {self.max_rows_per_record} given, and the unit is a person; "
+                "set max_records_per_person, which counts copies too"
             )
         noise = self.noise_multiplier
         if noise is not None and not (noise == 0 or SMALLEST_NOISE <= noise <= MOST_NOISE):
@@ -137,6 +148,13 @@ class PrivacyConfig:
             rounds=rounds,
             max_update_norm=self.max_update_norm,
         )
+
+    @property
+    def max_records(self) -> int:
+        """Rows of one unit that count: of a person, or made of one record."""
+        if self.unit is Unit.PERSON:
+            return self.max_records_per_person
+        return self.max_rows_per_record or 1
 
     @property
     def target_epsilon(self) -> float | None:

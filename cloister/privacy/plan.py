@@ -40,7 +40,7 @@ class Plan:
         max_update_norm: Bound on what is sent in a round; None without privacy.
         delta: δ of the guarantee.
         unit: Whose presence is hidden.
-        max_records: Records of one unit that count.
+        max_records: Rows of one unit that count: records of a person, or copies of a record.
         neighbouring: Which data sets are neighbours.
         message: Names and shapes of all that may leave; empty before the base is known.
         sharing: Among whom the noise is shared, under secure aggregation; None: each site adds
@@ -210,6 +210,6 @@ def make_plan(
         max_update_norm=config.max_update_norm if config.enabled else None,
         delta=config.delta,
         unit=config.unit,
-        max_records=1 if config.unit is Unit.RECORD else config.max_records_per_person,
+        max_records=config.max_records,
         sharing=config.sharing(sites),
     )

@@ -183,7 +183,7 @@ def declared(found: Guess | None) -> int:
     """
     if found is None:
         return RECORDS_DECLARED
-    units = found.persons if found.persons is not None else found.rows
+    units = found.persons if found.persons is not None else found.records
     average = max(1, units // (found.sites or SITES))
     digit = int("1" + "0" * (len(str(average)) - 1))
     return average // digit * digit
@@ -206,6 +206,8 @@ def _privacy(task: str, found: Guess | None) -> str:
         if has_persons
         else 'unit = "record"          # "person" hides a person with all records (data.person)'
     )
+    if found is not None and not has_persons and found.most_rows > 1:
+        unit += f"\nmax_rows_per_record = {found.most_rows}  # a record and its copies; ε stays"
     clip = 8.0 if BUILT_IN[task].records in POOLED else 1.0
     return f"""\
 [privacy]

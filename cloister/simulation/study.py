@@ -28,6 +28,7 @@ from cloister.ledger.ledger import Ledger, key_file
 from cloister.ledger.signing import load_key, public_hex
 from cloister.names import is_name
 from cloister.privacy.plan import Plan
+from cloister.privacy.units import Unit
 from cloister.recipe import Recipe
 from cloister.recipe.schema import StudyConfig
 from cloister.simulation.kept import by_content
@@ -174,13 +175,20 @@ def check_records(study: SimulatedStudy) -> list[str]:
             record = study.sites[name][place - 1]
             raise DataError(f"{recipe.data.train}, record {_place(recipe, record)}: {problem}")
     silent = sum(site.nothing_to_learn for site in encoded.values())
+    unused = sum(site.unused for site in encoded.values())
     records = sum(len(records) for records in study.sites.values())
-    if not silent:
-        return []
-    return [
-        f"{silent} of {records} records teach nothing: their first token to learn lies beyond "
-        f"task.max_length = {recipe.task.max_length}; raise it, or leave them out"
-    ]
+    notes = []
+    if silent:
+        notes.append(
+            f"{silent} of {records} records teach nothing: their first token to learn lies beyond "
+            f"task.max_length = {recipe.task.max_length}; raise it, or leave them out"
+        )
+    if unused and recipe.privacy.unit is Unit.RECORD:
+        notes.append(
+            f"{unused} of {records} rows are never used: they are copies, and of one record "
+            f"privacy.max_rows_per_record = {recipe.privacy.max_records} count; raise it, ε stays"
+        )
+    return notes
 
 
 def _place(recipe: Recipe, record: Record) -> int:

@@ -19,6 +19,7 @@ from cloister.privacy.central import CentralPlan
 from cloister.privacy.entropy import OsEntropy
 from cloister.privacy.plan import Plan
 from cloister.privacy.sharing import Sharing
+from cloister.privacy.units import Unit
 from cloister.server.central import CentralSum
 from cloister.strategies.fedavg import FedAvg
 from cloister.strategies.strategy import ServerState
@@ -26,7 +27,7 @@ from cloister.tasks.task import Example
 from cloister.training.config import TrainingConfig
 from cloister.training.local import local_update
 from cloister.training.shared import shared_gradient
-from cloister.training.units import singles
+from cloister.training.units import encode_units, singles
 from cloister.training.workspace import Workspace
 from tests.support.studies import NOTES, small_workspace
 
@@ -91,6 +92,70 @@ def test_one_unit_moves_a_site_s_update_by_its_bound_over_the_declared_batch(
     apart = (update(bert, units) - update(bert, units - 1)).norm()
     # What is noised moves by the bound; 10⁻⁵ is the float32 of a step that sums 300 units.
     assert 0.5 * RATE * BOUND / BATCH < apart <= RATE * BOUND / BATCH * (1 + 1e-5)
+
+
+COPIES = 3
+
+
+def with_copies(count: int, changed: int | None = None) -> list[TextRecord]:
+    """Records with copies, those of a record apart; the last one has other words and another label.
+
+    Args:
+        count: How many records.
+        changed: One that is another record, with all its rows.
+    """
+    notes = [(text, label) for label in ("cardiology", "dermatology") for text in NOTES[label]]
+    rows = []
+    for number in range(COPIES + 1):
+        for place in range(count):
+            text, label = notes[(place * place + (3 if place == changed else 0)) % len(notes)]
+            rows.append(TextRecord(f"{text} " * (1 + number), label, unit=f"u{place}"))
+    return rows
+
+
+def update_of(bert: Path, records: list[TextRecord]) -> Adapter:
+    """What a site with these records sends, by the code that it runs from records to release."""
+    workspace, _ = prepared(bert)
+    units = encode_units(records, workspace.task, Unit.RECORD, COPIES + 1).units
+    plan = replace(PLAN, max_records=COPIES + 1)
+    return local_update(
+        workspace.network,
+        workspace.task,
+        units,
+        workspace.start,
+        plan,
+        CONFIG,
+        round_number=1,
+        entropy=OsEntropy(),
+    )
+
+
+def test_a_record_with_its_copies_moves_the_sum_as_far_as_a_record_alone(bert: Path) -> None:
+    """C where it is added, removed or zeroed; 2 C where another record takes its place.
+
+    No gradient here is below the bound: what is measured is the bound's, and not the data's.
+    """
+    count, limit = 5, RATE * BOUND / BATCH
+    whole = update_of(bert, with_copies(count))
+    gone = [row for row in with_copies(count) if row.unit != "u1"]
+    removed = (whole - update_of(bert, gone)).norm()
+    assert 0.5 * limit < removed <= limit * (1 + 1e-5)
+    zeroed = [
+        replace(row, label="none of these") if row.unit == "u1" else row
+        for row in with_copies(count)
+    ]
+    assert (whole - update_of(bert, zeroed)).norm() == pytest.approx(removed, rel=1e-5)
+    replaced = (whole - update_of(bert, with_copies(count, changed=1))).norm()
+    assert limit < replaced <= 2 * limit * (1 + 1e-5)
+
+
+def test_copies_as_units_of_their_own_move_it_further(bert: Path) -> None:
+    """So that the test above can fail: what reads no `cloister_unit` charges too little."""
+    count, limit = 5, RATE * BOUND / BATCH
+    rows = [replace(row, unit=None) for row in with_copies(count)]
+    left = [row for place, row in enumerate(rows) if place % count != 1]
+    apart = (update_of(bert, rows) - update_of(bert, left)).norm()
+    assert apart > 2 * limit
 
 
 @pytest.mark.parametrize("units", SIZES)

@@ -24,6 +24,7 @@ from cloister.data.detected import Detected, detect_form
 from cloister.data.records import POOLED
 from cloister.data.roles import Roles, find_roles, text_of, written
 from cloister.data.tag_schemes import scheme_of
+from cloister.data.unit_column import UNIT
 from cloister.data.values import Row
 from cloister.errors import MisfitError, UsageError
 
@@ -127,6 +128,7 @@ class _Look:
         self._columns, self._texts, self._labels = Columns(), TextLengths(), Labels()
         self._languages = LanguageSample()
         self._persons: Counter[str] = Counter()
+        self._made: Counter[str] = Counter()  # rows by `UNIT`
         self._letters: set[str] = set()
         self._misfits = FileFinding("unusable-row", "rows have no usable text")
         self._nameless = FileFinding("no-person", "rows name no person")
@@ -149,6 +151,8 @@ class _Look:
         if roles.split is not None:
             part = written(row.get(roles.split)) or "(none)"
         person = self._person(row, number)
+        if (unit := written(row.get(UNIT))) is not None:
+            self._made[unit] += 1
         if roles.id is not None and (own := written(row.get(roles.id))) is not None:
             if own in self._ids:
                 self._same_id.add(number)
@@ -207,6 +211,12 @@ class _Look:
             findings += self._labels.findings(told_apart=roles.kind in POOLED)
         if roles.tags is not None:
             sections["labels"]["scheme"] = scheme_of(self._letters)
+        if self._made:
+            sections["copies"] = {
+                "records": len(self._made),
+                "rows": self._made.total(),
+                "most_rows_of_a_record": max(self._made.values()),
+            }
         if roles.person is not None:
             found = census_of(self._persons)
             sections["units"] = _units(found, self._persons)

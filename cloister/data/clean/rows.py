@@ -14,11 +14,10 @@ from cloister.data.languages import check_languages, language_of
 from cloister.data.records import POOLED, ChatRecord, Message, TokenRecord
 from cloister.data.roles import OWN, Roles, written
 from cloister.data.schema import Reading
+from cloister.data.unit_column import UNIT
 from cloister.data.values import Number, Row, Value, kind_of
 from cloister.errors import DataError, MisfitError, UsageError
 
-# A column that says of which source's unit a row is; kept wherever it is.
-UNIT = "cloister_unit"
 # Rules that leave rows out, and what for.
 DROPS = {
     "unusable": "rows left out that hold no record of this kind",

@@ -11,13 +11,14 @@ from typing import Literal
 from cloister.data.check.near import Fingerprints
 from cloister.data.clean.log import CleaningLog, RuleChanges, log_path, put
 from cloister.data.clean.output import NewFile, output_form
-from cloister.data.clean.rows import DROPS, UNIT, RowCleaner, RowOptions
+from cloister.data.clean.rows import DROPS, RowCleaner, RowOptions
 from cloister.data.clean.rules import RULES
 from cloister.data.detected import Detected, detect_form
 from cloister.data.outputs import check_place
 from cloister.data.records import POOLED
 from cloister.data.roles import find_roles, written
 from cloister.data.step_log import steps_of
+from cloister.data.unit_column import UNIT
 from cloister.data.values import Row, shown
 from cloister.errors import DataError, UsageError
 from cloister.files import stamp_of, write_whole

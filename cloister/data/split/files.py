@@ -26,6 +26,7 @@ from cloister.data.split.sides import (
     usual_label,
 )
 from cloister.data.step_log import DataStep, write_step
+from cloister.data.unit_column import UNIT
 from cloister.data.values import Number, Row, Value, shown
 from cloister.errors import DataError, UsageError
 from cloister.files import bad_file, identity_of, sync_folder
@@ -43,8 +44,8 @@ class SplitPlan:
     Attributes:
         by: `unit`: by a hash of the unit; `label`: stratified by label, which couples units;
             `time`: from some moments on; `site`: some sites as a whole.
-        unit: Column of persons, none of whom is on two sides; absent: each record is a unit, and
-            records that are equal in every column are one.
+        unit: Column of persons, none of whom is on two sides; absent: each record is a unit, with
+            its copies (`cloister_unit`), and records that are equal in every column are one.
         shares: For `unit` and `label`.
         column: What `label`, `time` and `site` look at; absent: the column of that name.
         test_from: For `time`: the first moment of the test side.
@@ -246,10 +247,12 @@ def _rule(plan: SplitPlan) -> Callable[[str], Side]:
 
 
 def _unit(row: Row, column: str | None) -> str:
-    """What tells a row's unit from others: its person, or all that it holds."""
+    """What tells a row's unit from others: its person, its `UNIT`, or all that it holds."""
     name = _spelled(row.get(column)) if column is not None else None
     if name:
         return f"person {name}"
+    if made := _spelled(row.get(UNIT)):  # copies are on their source's side
+        return f"unit {made}"
     whole = json_text(row).encode("utf-8", "surrogatepass")
     return f"record {hashlib.sha256(whole).hexdigest()}"
 

@@ -75,10 +75,8 @@ def study_checks(file: SiteFile, recipe: Recipe, found: SiteRecords) -> Iterator
 
     def units() -> Outcome:
         plan, workspace = plans[0], workspaces[0]
-        most = plan.max_records if plan.unit is Unit.PERSON else 1
-        encodings.append(
-            encode_units(found.records, workspace.task, plan.unit, most, workspace.limits)
-        )
+        task, most = workspace.task, plan.max_records
+        encodings.append(encode_units(found.records, task, plan.unit, most, workspace.limits))
         return _units(found, encodings[0], plan, recipe.task.max_length)
 
     yield run_check("policy", policy)
@@ -149,9 +147,13 @@ def _units(found: SiteRecords, encoded: EncodedUnits, plan: Plan, max_length: in
     if encoded.unused:
         notes.append(
             f"{encoded.unused} of {len(found.records)} records can never be used (max_records = "
-            f"{plan.max_records} of a person)"
+            f"{plan.max_records} of a {plan.unit})"
         )
-        remedies.append('ask the coordinator for privacy.unit = "person", or more of a person')
+        remedies.append(
+            'ask the coordinator for privacy.unit = "person", or more of a person'
+            if plan.unit is Unit.PERSON
+            else "ask the coordinator for a larger privacy.max_rows_per_record"
+        )
     for reason, count in encoded.left_out.items():
         notes.append(f"{count} left out: {reason}")
     if encoded.problems:

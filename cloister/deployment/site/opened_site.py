@@ -32,11 +32,10 @@ from cloister.ledger.charge import Charge
 from cloister.ledger.ledger import Ledger
 from cloister.models.base import base_at_hand, find_base
 from cloister.privacy.plan import Plan
-from cloister.privacy.units import Unit
 from cloister.recipe import Recipe
 from cloister.training.machine import on_machine
 from cloister.training.memory import kept_moments
-from cloister.training.units import TRIED, encode_units
+from cloister.training.units import encode_units, rows_tried
 from cloister.training.workspace import Workspace, open_workspace
 
 
@@ -205,8 +204,9 @@ def open_for_study(
     admitted = admit(site, workspace, proofs.isolation)
     periods = _periods(file, recipe, admitted, proofs) if plan.is_private else (0.0, 0.0)
     begun = moments.clock()
-    most = plan.max_records if plan.unit is Unit.PERSON else 1
-    encoded = encode_units(records.records, workspace.task, plan.unit, most, workspace.limits)
+    encoded = encode_units(
+        records.records, workspace.task, plan.unit, plan.max_records, workspace.limits
+    )
     moments.hold(begun, periods[0])
     return replace(
         admitted,
@@ -248,5 +248,5 @@ def _periods(
             f"site.max_round_seconds: {most:g}; a round of this study may take {per_round:g} s "
             f"here: set it to {math.ceil(per_round)} or more, or ask for less"
         )
-    tried = TRIED * plan.max_records if plan.unit is Unit.PERSON else 1
+    tried = rows_tried(plan.unit, plan.max_records)
     return period_of(times.encoding * plan.public_records * tried), per_round

@@ -19,6 +19,7 @@ from cloister.data.load import file_rows
 from cloister.data.records import Record
 from cloister.data.schema import Reading
 from cloister.data.source import SITE
+from cloister.data.unit_column import is_augmented
 from cloister.data.values import shown
 from cloister.errors import DataError, MisfitError, PluginError
 from cloister.names import counted
@@ -103,7 +104,7 @@ def read_records(file: SiteFile) -> SiteRecords:
             make not one unit of the declared kind.
 
     Guarantees:
-        Whether a row fits follows from that row and `site.toml` alone.
+        Whether a row fits follows from that row, `site.toml` and the log beside the file alone.
     """
     declared, path = file.declared, file.data
     before = ContentStamp.of(path)
@@ -165,7 +166,14 @@ def _each(file: SiteFile) -> Iterator[tuple[int, Record | MisfitError, MisfitErr
         MixedColumnError: A column mixes texts and integers.
     """
     kind, columns = record_kind(file.declared.task), file.columns
-    reading = Reading(kind, columns, persons=True, sites=False, asker=SITE)
+    reading = Reading(
+        kind,
+        columns,
+        persons=True,
+        sites=False,
+        asker=SITE,
+        augmented=is_augmented(file.data),
+    )
     for number, row in file_rows(file.data, "train", reading.columns_read, SITE):
         try:
             record, unnamed = reading.record_and_person(row, file.data.name, number)

@@ -76,9 +76,12 @@ def in_words(facts: dict[str, Any]) -> list[str]:
     asks, budget = facts["asks"], facts["budget"]
     unit = "person" if facts["unit"] == "person" else "record"
     steps = f"{counted(facts['rounds'], 'round')} of {counted(facts['local_steps'], 'step')}"
-    hidden = f"one {unit}" + (
-        f", of whom {counted(facts['max_records'], 'record')} may count" * (unit == "person")
-    )
+    most = facts["max_records"]
+    hidden = f"one {unit}"
+    if unit == "person":
+        hidden += f", of whom {counted(most, 'record')} may count"
+    elif most > 1:
+        hidden += f", of which {most} rows may count: itself and copies made of it"
     lines = [
         f"study      {facts['name']}, {facts['study']}",
         f"asks       {asks['in_words']}",
