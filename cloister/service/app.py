@@ -201,7 +201,7 @@ class Conversation:
     def _reply(self, version: Version) -> Reply:
         """Decodes, in the computing thread."""
         self._version = version
-        prompt = prompt_of(version.model, self._chat, self._how.most_tokens)
+        prompt = prompt_of(version.model, self._chat)
         reply = decode(version.model, prompt, self._how, self._give, self._left.is_set)
         self._service.figures.reply(reply.prompt_tokens, reply.reply_tokens)
         return reply

@@ -19,8 +19,6 @@ from cloister.serving.inputs import Input
 MOST_BYTES = 2**20
 # Inputs of one request: a batch's, at a few dozen tokens each.
 MOST_INPUTS = 256
-# Tokens of a reply that names no length: two or three paragraphs.
-REPLY_TOKENS = 256
 # OpenAI's bounds of temperature, and of texts that stop a reply.
 MOST_TEMPERATURE, MOST_STOPS = 2.0, 4
 _USED = {
@@ -148,7 +146,7 @@ def _decoding(body: Mapping[str, Any]) -> Decoding:
     if not is_texts or len(stops) > MOST_STOPS:
         raise BodyError(400, f"stop: at most {MOST_STOPS} texts are needed, none of them empty")
     return Decoding(
-        most_tokens=REPLY_TOKENS if most is None else _whole(most, "max_tokens", 1, 2**20),
+        most_tokens=None if most is None else _whole(most, "max_tokens", 1, 2**20),
         temperature=_number(body.get("temperature"), "temperature", MOST_TEMPERATURE, 0.0),
         top_p=_number(body.get("top_p"), "top_p", 1.0, 1.0),
         seed=None if body.get("seed") is None else _whole(body["seed"], "seed", 0, 2**63 - 1),

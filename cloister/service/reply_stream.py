@@ -16,6 +16,8 @@ from cloister.serving.model import Model
 from cloister.tasks.chat import CausalChat
 from cloister.training.generation import reply_ends
 
+# Tokens of a reply of which the caller states no length: two or three paragraphs.
+REPLY_TOKENS = 256
 # What a tokenizer decodes part of a character to.
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
@@ -25,14 +27,14 @@ class Decoding:
     """How a reply is chosen.
 
     Attributes:
-        most_tokens: Longest reply.
+        most_tokens: Longest reply; None: `REPLY_TOKENS`, or what the conversation leaves room for.
         temperature: 0: the most probable token each time; else what logits are divided by.
         top_p: Share of the probability that is drawn from, the likeliest tokens first.
         seed: Of the draw; None: from the operating system.
         stops: Texts before which the reply ends.
     """
 
-    most_tokens: int
+    most_tokens: int | None = None
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
@@ -60,23 +62,35 @@ class TooLongError(Exception):
     """The conversation leaves no room for a reply; the message says how long both may be."""
 
 
-def prompt_of(model: Model, chat: ChatRecord, most_tokens: int) -> tuple[int, ...]:
+def prompt_of(model: Model, chat: ChatRecord) -> tuple[int, ...]:
     """The whole prompt of a conversation, which is never cut: a reply to half of it would mislead.
 
     Raises:
         MisfitError: The base's template cannot render the conversation.
+    """
+    task = model.workspace.task
+    assert isinstance(task, CausalChat)
+    return task.whole_prompt(chat) or (task.pad_id,)
+
+
+def room_for(model: Model, prompt: tuple[int, ...], how: Decoding) -> int:
+    """The most tokens of a reply.
+
+    Raises:
         TooLongError: Prompt and reply do not fit the base's positions.
     """
-    task, network = model.workspace.task, model.workspace.network
-    assert isinstance(task, CausalChat)
-    prompt = task.whole_prompt(chat) or (task.pad_id,)
-    positions = limits_of(network.base).positions
-    if positions is not None and len(prompt) + most_tokens > positions:
+    positions = limits_of(model.workspace.network.base).positions
+    wanted = how.most_tokens
+    if positions is None:
+        return REPLY_TOKENS if wanted is None else wanted
+    room = positions - len(prompt)
+    if room < 1 or (wanted is not None and wanted > room):
+        asked = "" if wanted is None else f" and the reply may have {wanted}"
         raise TooLongError(
-            f"the conversation has {len(prompt)} tokens and the reply may have {most_tokens}; the "
-            f"model reads {positions} in all: shorten the conversation, or lower max_tokens"
+            f"the conversation has {len(prompt)} tokens{asked}; the model reads {positions} in "
+            "all: shorten the conversation, or lower max_tokens"
         )
-    return prompt
+    return min(REPLY_TOKENS, room) if wanted is None else wanted
 
 
 def decode(
@@ -95,7 +109,11 @@ def decode(
         give: Takes each piece of text; together they are the reply. A piece is held back while it
             may be part of a character or of what ends the reply.
         is_left: Whether nobody waits any more: decoding ends with the next token.
+
+    Raises:
+        TooLongError: Prompt and reply do not fit the base's positions.
     """
+    most = room_for(model, prompt, how)
     network, task = model.workspace.network, model.workspace.task
     assert isinstance(task, CausalChat)
     ends, end_text = reply_ends(network, task)
@@ -112,7 +130,7 @@ def decode(
         output = network.backbone.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            max_new_tokens=how.most_tokens,
+            max_new_tokens=most,
             pad_token_id=task.pad_id,
             eos_token_id=list(ends) or None,
             stopping_criteria=StoppingCriteriaList([following]),

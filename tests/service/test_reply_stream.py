@@ -3,7 +3,15 @@
 import pytest
 
 from cloister.data.records import ChatRecord, Message
-from cloister.service.reply_stream import Decoding, TooLongError, decode, prompt_of
+from cloister.models.limits import limits_of
+from cloister.service.reply_stream import (
+    REPLY_TOKENS,
+    Decoding,
+    TooLongError,
+    decode,
+    prompt_of,
+    room_for,
+)
 from cloister.service.reply_stream import _held_back as held_back
 from cloister.service.versions import Version
 from cloister.tasks.chat import CausalChat
@@ -14,10 +22,10 @@ CHAT = ChatRecord((Message("user", "the patient has chest pain"), Message("assis
 
 def pieces(version: Version, how: Decoding, most_pieces: int = 10**6) -> tuple[list[str], str, str]:
     found: list[str] = []
-    prompt = prompt_of(version.model, CHAT, how.most_tokens)
+    prompt = prompt_of(version.model, CHAT)
     reply = decode(version.model, prompt, how, found.append, lambda: len(found) >= most_pieces)
     assert reply.prompt_tokens == len(prompt)
-    assert reply.reply_tokens <= how.most_tokens
+    assert reply.reply_tokens <= (how.most_tokens or REPLY_TOKENS)
     return found, reply.text, reply.reason
 
 
@@ -25,7 +33,7 @@ def test_the_pieces_are_the_reply_that_is_scored(chat: Version) -> None:
     found, text, _ = pieces(chat, Decoding(12))
     workspace = chat.model.workspace
     assert isinstance(workspace.task, CausalChat)
-    prompt = prompt_of(chat.model, CHAT, 12)
+    prompt = prompt_of(chat.model, CHAT)
     known = replies_to(workspace.network, workspace.task, workspace.tokenizer, [prompt], 12)
     assert "".join(found) == text == known[0]
     assert len(found) > 3
@@ -58,7 +66,16 @@ def test_a_seed_draws_the_same_reply_and_others_differ(chat: Version) -> None:
 
 def test_a_conversation_without_room_for_a_reply_is_refused(chat: Version) -> None:
     with pytest.raises(TooLongError, match="shorten the conversation"):
-        prompt_of(chat.model, CHAT, 10**6)
+        pieces(chat, Decoding(10**6))
+
+
+def test_a_reply_of_no_stated_length_fits_what_the_base_reads(chat: Version) -> None:
+    positions = limits_of(chat.model.workspace.network.base).positions
+    prompt = prompt_of(chat.model, CHAT)
+    assert positions is not None
+    assert room_for(chat.model, prompt, Decoding()) == min(REPLY_TOKENS, positions - len(prompt))
+    with pytest.raises(TooLongError, match="shorten the conversation"):
+        room_for(chat.model, prompt * 99, Decoding())
 
 
 def test_what_may_be_a_stop_or_half_a_character_waits() -> None:
