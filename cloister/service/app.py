@@ -21,9 +21,9 @@ from cloister.data.records import ChatRecord
 from cloister.errors import CloisterError, DataError, MisfitError
 from cloister.service.batching import Batcher, ClosedError, QueueFullError, Rows, Talk
 from cloister.service.bodies import BodyError, chat_of, inputs_of, read_body
-from cloister.service.callers import Callers, Rates
+from cloister.service.callers import CallerRates, Callers
 from cloister.service.figures import Figures
-from cloister.service.gate import Gate
+from cloister.service.gate import RequestGate
 from cloister.service.openai_form import Completion, failure
 from cloister.service.reply_stream import Decoding, Reply, TooLongError, decode, prompt_of
 from cloister.service.sizes import size_of
@@ -60,7 +60,7 @@ class Service:
     seconds: float
 
 
-def make_app(service: Service, callers: Callers, rates: Rates) -> Gate:
+def make_app(service: Service, callers: Callers, rates: CallerRates) -> RequestGate:
     """Makes the web application, with its gate."""
     routes = [
         Route("/v1/predict", _answering(service, predict), methods=["POST"]),
@@ -70,7 +70,7 @@ def make_app(service: Service, callers: Callers, rates: Rates) -> Gate:
         Route("/metrics", _answering(service, metrics), methods=["GET"]),
         *(Route(place, _page, methods=["GET"]) for place in FILES),
     ]
-    return Gate(Starlette(routes=routes), callers, rates, service.figures)
+    return RequestGate(Starlette(routes=routes), callers, rates, service.figures)
 
 
 def _answering(
@@ -123,7 +123,7 @@ async def complete(service: Service, request: Request) -> Response:
     chat, how, is_streamed, with_usage = chat_of(await read_body(request))
     if not isinstance(service.served.current.model.workspace.task, CausalChat):
         raise BodyError(400, "this model does not chat; POST /v1/predict asks it")
-    talk = Conversation(service, chat, how)
+    talk = ReplyPieces(service, chat, how)
     service.batcher.put(talk.waiting)
     try:
         first = await talk.next()
@@ -143,7 +143,7 @@ async def complete(service: Service, request: Request) -> Response:
 
 
 async def _events(
-    talk: Conversation, head: Completion, first: str | Reply, *, with_usage: bool
+    talk: ReplyPieces, head: Completion, first: str | Reply, *, with_usage: bool
 ) -> AsyncIterator[bytes]:
     """A reply as server-sent events; the caller's leaving ends the decoding."""
     try:
@@ -157,7 +157,7 @@ async def _events(
         talk.leave()
 
 
-class Conversation:
+class ReplyPieces:
     """A reply on its way from the computing thread to the request that waits for it.
 
     Args:

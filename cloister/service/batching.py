@@ -31,7 +31,7 @@ class ClosedError(Exception):
 
 
 @dataclass(frozen=True)
-class Answered:
+class Predicted:
     """Predictions of one request's inputs.
 
     Attributes:
@@ -55,7 +55,7 @@ class Rows:
 
     inputs: Sequence[Input]
     tokens: int
-    answer: Future[Answered] = field(default_factory=Future)
+    answer: Future[Predicted] = field(default_factory=Future)
 
 
 @dataclass(frozen=True)
@@ -165,12 +165,12 @@ class Batcher:
             return
         for rows in asked:
             own, found = found[: len(rows.inputs)], found[len(rows.inputs) :]
-            rows.answer.set_result(Answered(own, version))
+            rows.answer.set_result(Predicted(own, version))
 
 
-def _alone(version: Version, rows: Rows) -> Answered:
+def _alone(version: Version, rows: Rows) -> Predicted:
     model: Model = version.model
-    return Answered(model.predict(rows.inputs), version)
+    return Predicted(model.predict(rows.inputs), version)
 
 
 def _finish(answer: Future[Result], compute: Callable[[], Result]) -> None:

@@ -112,7 +112,7 @@ def _hash(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-class Rates:
+class CallerRates:
     """A token bucket for each caller: so many requests a minute, saved up for one minute.
 
     Args:

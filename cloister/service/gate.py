@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cloister.dashboard.access import OWN_NAMES
-from cloister.service.callers import Callers, Rates
+from cloister.service.callers import CallerRates, Callers
 from cloister.service.figures import Figures
 from cloister.service.openai_form import failure
 
@@ -30,7 +30,7 @@ HEADERS = {
 UNREAD_SECONDS = 60.0
 
 
-class Gate:
+class RequestGate:
     """Lets requests through to an application, or answers them itself.
 
     A page of another site that a browser shows could ask a service on this machine: by a name of
@@ -47,7 +47,9 @@ class Gate:
         answered: Requests that were answered so far.
     """
 
-    def __init__(self, app: ASGIApp, callers: Callers, rates: Rates, figures: Figures) -> None:
+    def __init__(
+        self, app: ASGIApp, callers: Callers, rates: CallerRates, figures: Figures
+    ) -> None:
         self._app, self._callers, self._rates = app, callers, rates
         self._figures = figures
         self.answered = 0

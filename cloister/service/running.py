@@ -17,7 +17,7 @@ import uvicorn
 from cloister.errors import CloisterError
 from cloister.service.app import Service, make_app
 from cloister.service.batching import Batcher
-from cloister.service.callers import Callers, Rates
+from cloister.service.callers import CallerRates, Callers
 from cloister.service.figures import Figures
 from cloister.service.versions import Served
 
@@ -48,7 +48,7 @@ class Settings:
     key: Path | None = None
 
 
-class _Server(uvicorn.Server):
+class _DrainingServer(uvicorn.Server):
     """Leaves signals to us: uvicorn's own handler ends the process by the signal, not with 0."""
 
     @contextlib.contextmanager
@@ -83,7 +83,7 @@ async def _run(
     figures = Figures(lambda: batcher.waiting)
     batcher = Batcher(served, settings.most_tokens, settings.most_waiting, figures.batch)
     service = Service(served, batcher, figures, settings.seconds)
-    rates = Rates(settings.a_minute, time.monotonic)
+    rates = CallerRates(settings.a_minute, time.monotonic)
     app = make_app(service, callers, rates)
     config = uvicorn.Config(
         app,
@@ -97,7 +97,7 @@ async def _run(
         lifespan="off",
         ws="none",
     )
-    server = _Server(config)
+    server = _DrainingServer(config)
 
     def end() -> None:
         say("… ends when the requests that were taken are answered")

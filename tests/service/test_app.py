@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from cloister.service.app import Service, make_app
 from cloister.service.batching import Batcher
 from cloister.service.bodies import MOST_BYTES
-from cloister.service.callers import Callers, Rates, add_caller, read_callers
+from cloister.service.callers import CallerRates, Callers, add_caller, read_callers
 from cloister.service.figures import Figures
 from cloister.service.versions import Served, Version
 from tests.support.web import on_a_port
@@ -41,7 +41,7 @@ class Desk:
         batcher = Batcher(served, 1000, most_waiting, figures.batch)
         self._ends.callback(batcher.close)
         service = Service(served, batcher, figures, seconds)
-        app = make_app(service, callers or Callers(), Rates(a_minute, lambda: 0.0))
+        app = make_app(service, callers or Callers(), CallerRates(a_minute, lambda: 0.0))
         address = self._ends.enter_context(on_a_port(app))
         named = {} if host is None else {"host": host}
         client = httpx.Client(base_url=address, headers=named, timeout=60, trust_env=False)

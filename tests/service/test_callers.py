@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloister.errors import BadFileError, UsageError
-from cloister.service.callers import ANYONE, Callers, Rates, add_caller, read_callers
+from cloister.service.callers import ANYONE, CallerRates, Callers, add_caller, read_callers
 from tests.support.examples import tries
 
 
@@ -70,7 +70,7 @@ def test_a_file_that_others_may_write_is_refused(tmp_path: Path) -> None:
 def test_no_caller_has_more_than_its_rate(a_minute: int, asked: list[tuple[float, str]]) -> None:
     """In any span of s seconds: at most what was saved up and what s seconds add."""
     now = 0.0
-    rates = Rates(a_minute, lambda: now)
+    rates = CallerRates(a_minute, lambda: now)
     taken: dict[str, list[float]] = {"a": [], "b": []}
     for pause, caller in asked:
         now += pause
@@ -87,7 +87,7 @@ def test_no_caller_has_more_than_its_rate(a_minute: int, asked: list[tuple[float
 
 
 def test_one_caller_does_not_use_up_anothers() -> None:
-    rates = Rates(1, lambda: 0.0)
+    rates = CallerRates(1, lambda: 0.0)
     assert rates.wait("a") == 0
     assert rates.wait("a") == pytest.approx(60)
     assert rates.wait("b") == 0
