@@ -8,14 +8,9 @@ import pandas as pd
 import pytest
 import torch
 
-from cloister.adapter.tensors import Adapter
 from cloister.cli.main import run
-from cloister.data.config import DataConfig
 from cloister.data.records import ChatRecord, Message, Record, TextRecord, TokenRecord
 from cloister.errors import BadFileError, DataError, ModelFileError, UsageError
-from cloister.export.adapter_folder import ReleaseFacts, export
-from cloister.models.base import weights_sha256
-from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.network import Network
 from cloister.serving.model import Model, load
 from cloister.serving.predictions import Classified, Replied, Tagged
@@ -23,7 +18,6 @@ from cloister.tasks.config import TaskConfig
 from cloister.tasks.rouge import rouge_l
 from cloister.training.evaluation import evaluate
 from cloister.training.generation import reply_score
-from cloister.training.workspace import open_workspace
 from tests.support.models import WORDS, tiny_bert
 from tests.support.released import exported
 
