@@ -56,7 +56,7 @@ def dashboard(
         return
     secret = read_token(token, os.environ)
     demand_token(host, secret)
-    with _listen(host, port) as place:
+    with listen(host, port) as place:
         shown.pages[0].facts(datetime.now(UTC))  # what cannot be shown is said at once
         _serve(shown, secret, place, host, port)
 
@@ -76,7 +76,12 @@ def _write(source: Source, folder: Path) -> None:
         raise BadFileError(f"{folder}: cannot be written ({error}); name another") from error
 
 
-def _listen(host: str, port: int) -> socket:
+def listen(host: str, port: int) -> socket:
+    """Listens at an address of this machine.
+
+    Raises:
+        NetworkError: Somebody else does, or it is no address of this machine.
+    """
     import socket
 
     from cloister.errors import NetworkError

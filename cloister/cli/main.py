@@ -27,6 +27,7 @@ from cloister.cli import (
     offline,
     plan,
     predict,
+    serve,
     server,
     simulate,
     site,
@@ -55,6 +56,8 @@ app.command("plan")(plan.plan)
 app.command("epsilon")(epsilon.epsilon)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("serve")(serve.serve)
+app.command("serve-token")(serve.serve_token)
 app.command("export")(export.export)
 app.command("dashboard")(dashboard.dashboard)
 app.command("bundle")(offline.bundle)

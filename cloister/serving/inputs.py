@@ -110,7 +110,6 @@ def as_chat(given: Input, number: int) -> ChatRecord:
             for turn in _listed(given)
         ]
         turns = turns_of(rows, "messages", f"input {number}")
-        turns = turns_of(rows, "messages", f"input {number}")
     if turns[-1].role != "assistant":
         turns = (*turns, Message("assistant", "…"))
     return ChatRecord(turns)
