@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloister.data.clean.log import CLEANING, COUPLED, log_path
-from cloister.data.detected import Detected
 from cloister.data.outputs import RowWriter, check_new, new_file, sha256_of
 from cloister.errors import UsageError
 from cloister.files import bad_file, write_whole
