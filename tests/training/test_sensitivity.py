@@ -26,6 +26,8 @@ from cloister.strategies.strategy import ServerState
 from cloister.tasks.task import Example
 from cloister.training.config import TrainingConfig
 from cloister.training.local import local_update
+from cloister.training.proof import prove
+from cloister.training.shapes import BatchShapes
 from cloister.training.shared import shared_gradient
 from cloister.training.units import encode_units, singles
 from cloister.training.workspace import Workspace
@@ -49,12 +51,13 @@ CONFIG = TrainingConfig(
 
 
 @cache
-def prepared(bert: Path) -> tuple[Workspace, tuple[Example, ...]]:
+def prepared(bert: Path) -> tuple[Workspace, tuple[Example, ...], BatchShapes]:
+    """A workspace, its records, and the shapes that this machine proves: hundreds go together."""
     workspace = small_workspace(bert)
     # Of two labels, unevenly, so that gradients do not cancel.
     notes = [(text, label) for label in ("cardiology", "dermatology") for text in NOTES[label]]
     records = [TextRecord(*notes[(index * index) % 5]) for index in range(max(SIZES))]
-    return workspace, tuple(workspace.encode(records))
+    return workspace, tuple(workspace.encode(records)), prove(workspace, PLAN, CONFIG).shapes
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +75,7 @@ def all_drawn_and_no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def update(bert: Path, units: int, plan: Plan = PLAN) -> Adapter:
     """What a site with so many units sends."""
-    workspace, examples = prepared(bert)
+    workspace, examples, shapes = prepared(bert)
     return local_update(
         workspace.network,
         workspace.task,
@@ -82,6 +85,7 @@ def update(bert: Path, units: int, plan: Plan = PLAN) -> Adapter:
         CONFIG,
         round_number=1,
         entropy=OsEntropy(),
+        shapes=shapes,
     )
 
 
@@ -164,7 +168,7 @@ def test_one_unit_moves_a_masked_sum_by_its_bound_in_steps_of_the_grid(
     bert: Path, units: int, bits: int
 ) -> None:
     """Three hundred gradients where seven are expected do not fit: what is cut moves no further."""
-    workspace, examples = prepared(bert)
+    workspace, examples, shapes = prepared(bert)
     plan = replace(PLAN, sharing=Sharing(sites=3, missing=0, colluding=1, bits=bits))
 
     def total(count: int) -> np.ndarray:  # type: ignore[type-arg]
@@ -176,6 +180,7 @@ def test_one_unit_moves_a_masked_sum_by_its_bound_in_steps_of_the_grid(
             plan,
             CONFIG,
             entropy=OsEntropy(),
+            shapes=shapes,
         )
 
     noise = plan.shared_noise(workspace.start.size)
@@ -193,7 +198,7 @@ def test_one_unit_moves_the_mean_of_all_sites_alike_wherever_it_is(bert: Path) -
 
     def moved(counts: Mapping[str, int]) -> Adapter:
         came = {site: update(bert, count) for site, count in counts.items()}
-        workspace, _ = prepared(bert)
+        workspace, *_ = prepared(bert)
         return FedAvg({}).aggregate(ServerState(workspace.start), came).adapter
 
     whole = moved(sizes)
@@ -234,7 +239,7 @@ def test_a_mean_weighed_by_size_breaks_it(bert: Path) -> None:
     """So that the tests above can fail: what libraries weigh updates by is private."""
     sizes = dict(zip(("a", "b", "c"), SIZES, strict=True))
     came = {site: update(bert, units) for site, units in sizes.items()}
-    workspace, _ = prepared(bert)
+    workspace, *_ = prepared(bert)
     start = ServerState(workspace.start)
     without = {**came, "b": update(bert, sizes["b"] - 1)}
 
