@@ -87,6 +87,7 @@ def declarations(file: SiteFile) -> str:
         RecipeError: The file declares nothing.
     """
     told = [str(file.data), asdict(file.declared), asdict(file.columns), file.policy.privacy.unit]
+    told += [file.site.encoding, file.site.separator]
     return json.dumps(told, sort_keys=True)
 
 
@@ -166,7 +167,7 @@ def _each(file: SiteFile) -> Iterator[tuple[int, Record | MisfitError, MisfitErr
     """
     kind, columns = record_kind(file.declared.task), file.columns
     reading = Reading(kind, columns, persons=True, sites=False, asker=SITE)
-    for number, row in file_rows(file.data, "train", reading.columns_read, SITE):
+    for number, row in file_rows(file.data, "train", reading.columns_read, SITE, file.form):
         try:
             record, unnamed = reading.record_and_person(row, file.data.name, number)
             yield number, record, unnamed
