@@ -13,9 +13,16 @@ from cloister.client.approvals_config import EXAMPLE as APPROVALS_EXAMPLE
 from cloister.client.approvals_config import ApprovalsConfig, approvals_of
 from cloister.client.policy_file import EXAMPLE as POLICY_EXAMPLE
 from cloister.client.policy_file import SitePolicy, policy_of
-from cloister.data.config import DataConfig
+from cloister.data.config import (
+    DataConfig,
+    EncodingName,
+    SeparatorName,
+    check_form,
+    declared_form,
+)
+from cloister.data.formats import FileForm
 from cloister.errors import RecipeError, UsageError
-from cloister.fields import check_bounds, read_section
+from cloister.fields import LATER, check_bounds, read_section
 from cloister.models.config import Rank
 from cloister.names import is_name
 from cloister.plugins import is_installed
@@ -44,6 +51,8 @@ ledger = "records.ledger"   # of this data set, for its lifetime
 # model = "/models/MiniLM"  # folder of the base model; absent: as the study names it
 # rank = 4                  # rank of its adapters in studies of mixed ranks
 # text = "note"             # column of the text, if it has another name
+# encoding = "gb18030"      # of the records' text; absent: UTF-8
+# separator = "semicolon"   # of a CSV or TSV; absent: comma or tab, as the ending says
 # agent_user = "cloister"   # user of the agent, if root starts the service
 # max_round_seconds = 14400 # a round that takes longer is ended
 # keep_adapters = false     # take no adapter of a finished study; absent: take it
@@ -107,6 +116,9 @@ class SiteConfig:
         tokens: Column of a sentence's words.
         tags: Column of their tags.
         messages: Column of a conversation.
+        encoding: Of the text of `data`: `gb18030`, `latin-1`, …; absent: UTF-8.
+        separator: Between the cells of a CSV or TSV: `comma`, `semicolon`, `tab`, `bar` or a
+            character; absent: as the ending says.
         agent_user: Operating-system user of the agent, if root starts the service. It must be able
             to read the data and write the ledger, but not to read the node's key. Absent: the
             service's own user.
@@ -127,6 +139,8 @@ class SiteConfig:
     tokens: Column = "tokens"
     tags: Column = "tags"
     messages: Column = "messages"
+    encoding: EncodingName | None = field(default=None, metadata=LATER)
+    separator: SeparatorName | None = field(default=None, metadata=LATER)
     agent_user: str | None = None
     max_round_seconds: Annotated[float, Between(1e-3, LONGEST_ROUND)] = 4 * 3600.0
     keep_adapters: bool = True
@@ -142,6 +156,8 @@ class SiteConfig:
                 "no / or \\ and not begin with a dot"
             )
         check_bounds(self)
+        check_form(self.encoding, self.separator)
+        declared_form(self.data, self.data, self.encoding, self.separator)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +245,12 @@ class SiteFile:
     def ledger(self) -> Path:
         """Returns the path of the ledger of the site's data set."""
         return self.place(self.site.ledger)
+
+    @property
+    def form(self) -> FileForm | None:
+        """How that file is written, as its ending and the section say; None: no known ending."""
+        site = self.site
+        return declared_form(site.data, site.data, site.encoding, site.separator)
 
     @property
     def columns(self) -> DataConfig:

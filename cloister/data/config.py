@@ -3,7 +3,9 @@ which."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 from cloister.bounds import (
@@ -17,7 +19,15 @@ from cloister.bounds import (
     Items,
     Text,
 )
-from cloister.data.formats import form_of
+from cloister.data.encodings import known_encoding
+from cloister.data.formats import (
+    COMPRESSED,
+    SEPARATOR_NAMES,
+    TEXTS,
+    FileForm,
+    form_of,
+    separator_of,
+)
 from cloister.errors import UsageError
 from cloister.fields import LATER, called, check_bounds
 
@@ -30,6 +40,8 @@ Partition = Literal["iid", "dirichlet", "quantity", "column", "person"]
 Source = Annotated[str, Text(MOST_PATH, least=1)]
 Column = Annotated[str, Text(MOST_NAME, least=1)]
 Records = Annotated[int, Between(1, MOST_RECORDS)]
+EncodingName = Annotated[str, Text(MOST_NAME, least=1)]
+SeparatorName = Annotated[str, Text(MOST_NAME, least=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +72,10 @@ class DataConfig:
             of their names. It sets the sample rate and the steps instead of the true number,
             which is private: a rate that follows it tells neighbouring data sets apart by the
             noise's scale alone.
+        encoding: Of the text of `train`, and of public sets with the same ending: `gb18030`,
+            `latin-1`, `utf-16`, …; absent: UTF-8, as of public sets with another ending.
+        separator: Between the cells of a CSV or TSV, likewise: `comma`, `semicolon`, `tab`, `bar`
+            or a character; absent: as the ending says.
     """
 
     train: Source = field(default=SYNTHETIC, metadata=called("file path dataset train_file"))
@@ -86,6 +102,10 @@ class DataConfig:
     public_records: Records | Annotated[tuple[Records, ...], Items(MOST_SITES)] = field(
         default=1200, metadata=called("records num_records records_per_site")
     )
+    encoding: EncodingName | None = field(default=None, metadata={**LATER, **called("charset")})
+    separator: SeparatorName | None = field(
+        default=None, metadata={**LATER, **called("sep delimiter")}
+    )
 
     @property
     def second(self) -> str:
@@ -94,6 +114,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_bounds(self)
+        check_form(self.encoding, self.separator)
+        self.form(self.train)
         if self.test is None and form_of(self.train) is not None:
             # Private records would otherwise be scored on, and the scores are public.
             raise UsageError(
@@ -108,3 +130,78 @@ class DataConfig:
                 )
         if self.public_records == ():
             raise UsageError("public_records: an empty list given; one number a site is needed")
+
+    def form(self, source: str) -> FileForm | None:
+        """How the file of a source is written, as its ending and this section say.
+
+        Args:
+            source: `train`, or a public set.
+
+        Returns:
+            The form; None of what is no file by its ending.
+
+        Raises:
+            UsageError: `train` is no text, or no CSV, and an encoding or separator is declared.
+        """
+        return declared_form(source, self.train, self.encoding, self.separator)
+
+
+def check_form(encoding: str | None, separator: str | None) -> None:
+    """Refuses an encoding or separator that there is not.
+
+    Raises:
+        UsageError: The message opens with the field's name.
+    """
+    if encoding is not None:
+        known_encoding(encoding, "encoding:")
+    if separator is not None and separator_of(separator) is None:
+        raise UsageError(
+            f"separator: {separator!r} given; one character is needed, or one of "
+            f"{', '.join(SEPARATOR_NAMES)}"
+        )
+
+
+def declared_form(
+    source: str, train: str, encoding: str | None, separator: str | None
+) -> FileForm | None:
+    """The form of a file whose encoding and separator somebody declared.
+
+    Args:
+        source: The file.
+        train: The file that the declaration is about; others with its ending are written alike.
+        encoding: Declared for it; None: UTF-8.
+        separator: Likewise; None: as the ending says.
+
+    Raises:
+        UsageError: The file that the declaration is about has no encoding or separator, or is none.
+    """
+    form = form_of(source)
+    if encoding is None and separator is None:
+        return form
+    if form is None:
+        if source == train:
+            what = "encoding" if encoding is not None else "separator"
+            raise UsageError(f"{what}: given, and {train} is no file of text; leave it out")
+        return None
+    if _ending(source) != _ending(train):
+        return form
+    if encoding is not None:
+        if form.kind not in TEXTS:
+            raise UsageError(
+                f"encoding: {encoding} given, and {train} is {form.kind}; leave it out"
+            )
+        form = dataclasses.replace(form, encoding=known_encoding(encoding, "encoding:"))
+    if separator is not None:
+        if form.kind != "csv":
+            raise UsageError(
+                f"separator: {separator!r} given, and {train} is no CSV or TSV; leave it out"
+            )
+        form = dataclasses.replace(form, separator=separator_of(separator) or form.separator)
+    return form
+
+
+def _ending(source: str) -> str:
+    """The ending of a file without that of its compression."""
+    return (
+        "".join(PurePath(source.lower()).suffixes[-2:]).removesuffix(COMPRESSED).rpartition(".")[2]
+    )

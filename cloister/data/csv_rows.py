@@ -51,7 +51,8 @@ def csv_rows(path: Path, form: FileForm = COMMAS) -> Iterator[tuple[int, Row]]:
         used = SEPARATORS.get(form.separator, repr(form.separator))
         raise DataError(
             f"{path}: its header names one column, in which {found[0]} stand; cells are separated "
-            f"by {used} here: save the file so, or have `cloister data clean` write it anew"
+            f"by {used} here: name the separator (`separator` beside the file), or have `cloister "
+            "data clean` write it anew"
         )
     repeated = [name for name, count in Counter(header).items() if count > 1 and name]
     if repeated:

@@ -55,7 +55,8 @@ def load(
     reading = _reading(path, split, kind, columns, sites, asker)
     try:
         if _is_file_name(source, path):
-            rows = file_rows(path, split, reading.columns_read, asker)
+            form = columns.form(source)
+            rows = file_rows(path, split, reading.columns_read, asker, form)
             name = path.name
         else:
             from cloister.data.hub import hub_rows  # `datasets` takes a second to load
@@ -123,7 +124,8 @@ def first_record(
         return None
     reading = _reading(path, split, kind, columns, sites, asker)
     try:
-        for number, row in file_rows(path, split, reading.columns_read, asker):
+        form = columns.form(source)
+        for number, row in file_rows(path, split, reading.columns_read, asker, form):
             return reading.record(row, path.name, number)
     except OSError as error:
         raise DataError(f"{source}: cannot be read ({error.strerror or error})") from error

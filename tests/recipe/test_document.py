@@ -202,6 +202,15 @@ def test_every_field_changes_the_digest(name: str, key: str) -> None:
         lora = dataclasses.replace(recipe.lora, rank_pattern=("query=2",))
         assert dataclasses.replace(recipe, lora=lora).digest() != recipe.digest()
         return
+    if name == "data" and key in ("encoding", "separator"):  # of a file alone, and of a kind
+        table = dataclasses.replace(recipe.data, train="a.csv", test="b.csv")
+        said = {"encoding": "gb18030", "separator": "semicolon"}[key]
+        digests = {
+            dataclasses.replace(recipe, data=data).digest()
+            for data in (table, dataclasses.replace(table, **{key: said}))
+        }
+        assert len(digests) == 2
+        return
     if name == "task" and key in OF_CHATS:
         loss = "dpo" if key == "dpo_beta" else None
         task = dataclasses.replace(recipe.task, kind="causal-lm", loss=loss)

@@ -88,6 +88,7 @@ def declarations(file: SiteFile) -> str:
         RecipeError: The file declares nothing.
     """
     told = [str(file.data), asdict(file.declared), asdict(file.columns), file.policy.privacy.unit]
+    told += [file.site.encoding, file.site.separator]
     return json.dumps(told, sort_keys=True)
 
 
@@ -174,7 +175,7 @@ def _each(file: SiteFile) -> Iterator[tuple[int, Record | MisfitError, MisfitErr
         asker=SITE,
         augmented=is_augmented(file.data),
     )
-    for number, row in file_rows(file.data, "train", reading.columns_read, SITE):
+    for number, row in file_rows(file.data, "train", reading.columns_read, SITE, file.form):
         try:
             record, unnamed = reading.record_and_person(row, file.data.name, number)
             yield number, record, unnamed
