@@ -212,7 +212,7 @@ def _records(
         if tags and tokens:
             return "tokens", {"tokens": tokens[0], "tags": tags[0]}
     if wanted in (None, "pairs"):
-        texts = [name for name in names if name not in taken and _all(rows, name, _is_text)]
+        texts = [name for name in names if name not in taken and _has_texts(rows, name)]
         two = _pair(texts, named=wanted is None)
         label = _label([n for n in names if n not in (*taken, *(two or ()))], rows)
         if two is not None and label is not None:
@@ -253,8 +253,10 @@ def _is_tags(value: Value) -> bool:
     return all(isinstance(item, str) and KNOWN.fullmatch(item) is not None for item in value)
 
 
-def _is_text(value: Value) -> bool:
-    return isinstance(value, str)
+def _has_texts(rows: list[Row], name: str) -> bool:
+    """Whether a column has texts alone, where it has something: a row may lack one."""
+    held = [row[name] for row in rows if row.get(name) is not None]
+    return bool(held) and all(isinstance(value, str) for value in held)
 
 
 def _pair(texts: Sequence[str], *, named: bool) -> tuple[str, str] | None:
