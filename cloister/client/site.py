@@ -37,6 +37,7 @@ class Site:
         rank: Of its adapters, in a study of mixed ranks; None: the study's.
         keys: Of its epoch of secure aggregation, where noise is shared; kept over rounds.
         deliveries: Where it keeps the final adapter; None: it takes none.
+        couples_units: Whether a step that made its file looked at more than one unit.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Site:
     rank: int | None = None
     keys: EpochKeys | None = None
     deliveries: Deliveries | None = None
+    couples_units: bool = False
 
     def stated_epsilon(self) -> float:
         """ε that a reply states: what is promised, a function of plan and budget alone."""

@@ -46,6 +46,7 @@ ledger = "records.ledger"   # of this data set, for its whole life
 # agent_user = "cloister"   # whom the agent runs as, where root starts the service
 # max_round_seconds = 14400 # a round that takes longer is ended
 # keep_adapters = false     # take no adapter of a finished study; absent: take it
+# couples_units = true      # where the log beside the data says so: ε is of the file as written
 
 [records]                   # what they hold, typed from a public code book, never read off them
 task = "sequence-classification"
@@ -111,6 +112,9 @@ class SiteConfig:
         max_round_seconds: After so long in one round the agent is ended and started again; the
             round stays spent. The default is four of Flower's own hours for one exchange.
         keep_adapters: Whether it takes the final adapter of a study that it took part in.
+        couples_units: Whether a step that made its file looked at more than one unit, as the log
+            beside the file says: ε is then about the units of the file as it was written, and the
+            ledger, certificates and cards say so.
     """
 
     name: str
@@ -127,6 +131,7 @@ class SiteConfig:
     agent_user: str | None = None
     max_round_seconds: Annotated[float, Between(1e-3, LONGEST_ROUND)] = 4 * 3600.0
     keep_adapters: bool = True
+    couples_units: bool = False
 
     def __post_init__(self) -> None:
         for name in ("name", "data", "ledger"):

@@ -17,6 +17,8 @@ class Charge:
         plan: What will run.
         request: SHA-256 of what the coordinator sent; the same round with another is refused.
         is_private: Whether its randomness is unpredictable; otherwise it is charged as ε = ∞.
+        couples_units: Whether a step that made the data's file looked at more than one unit, so
+            that ε is about the units of the file as it was written. No rule of the budget reads it.
     """
 
     study: str
@@ -24,6 +26,7 @@ class Charge:
     plan: Plan
     request: str
     is_private: bool = True
+    couples_units: bool = False
 
 
 @dataclass(frozen=True)
