@@ -198,7 +198,7 @@ def _tell(path: Path, findings: Findings) -> None:
     from rich.table import Table
 
     from cloister.cli.terminal import Terminal
-    from cloister.ledger.stated import shown
+    from cloister.ledger.stated import COUPLED, shown
 
     console = Terminal()
     first = findings.sites[0].fields
@@ -229,6 +229,8 @@ def _tell(path: Path, findings: Findings) -> None:
         for figure in (claim.verdict.promise, claim.verdict.promise_alone):
             if figure is not None:
                 console.print(f"{claim.name}: {figure}", highlight=False, soft_wrap=True)
+        if claim.verdict.history.couples_units:
+            console.print(f"{claim.name}: {COUPLED}", highlight=False, soft_wrap=True)
     console.print("What is spent so far is an indication, not a promise.", highlight=False)
     old = [claim.name for claim in findings.sites if claim.fields["version"] < 3]
     if old:

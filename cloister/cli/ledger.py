@@ -85,7 +85,7 @@ def verify(
     """
     from cloister.errors import LedgerError
     from cloister.ledger.anchor import read_anchor
-    from cloister.ledger.stated import shown
+    from cloister.ledger.stated import COUPLED, shown
     from cloister.ledger.verify import verify
     from cloister.names import counted
 
@@ -104,7 +104,10 @@ def verify(
         f"{ledger}: sound. {counted(verdict.charges, 'round')} charged "
         f"({counted(verdict.steps, 'step')}), "
         f"{verdict.releases} released.\n"
-        f"{verdict.promise}.\n" + (f"{alone}.\n" if alone else "") + f"{verdict.of_budget}.\n"
+        f"{verdict.promise}.\n"
+        + (f"{alone}.\n" if alone else "")
+        + (f"{COUPLED[0].upper()}{COUPLED[1:]}.\n" if verdict.history.couples_units else "")
+        + f"{verdict.of_budget}.\n"
         f"The charges give ε = {shown(verdict.epsilon_pld)} by PLD and "
         f"{shown(verdict.epsilon_rdp)} by RDP at δ = {verdict.delta:g}, as they state.\n"
         f"Every entry is signed by {verdict.public_key}"
@@ -176,6 +179,7 @@ def _verdict_json(ledger: Path, verdict: Any) -> dict[str, object]:
         "steps": verdict.steps,
         "promise": verdict.promise.to_json(),
         "promise_alone": alone and alone.to_json(),
+        "couples_units": verdict.history.couples_units,
         "spent": verdict.spent.to_json(),
         "used": verdict.used.to_json(),
         "budget": {"epsilon": json_number(verdict.budget_epsilon), "delta": verdict.budget_delta},

@@ -231,6 +231,7 @@ def _charge(admitted: Admitted, request: RoundRequest, entropy: Entropy, asked: 
         plan=admitted.plan,
         request=digest(asked),
         is_private=entropy.is_private,
+        couples_units=admitted.site.couples_units,
     )
 
 

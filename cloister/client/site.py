@@ -37,6 +37,7 @@ class Site:
         rank: Rank of its adapters in a study of mixed ranks; None: the study's rank.
         keys: Keys of its epoch of secure aggregation, with shared noise; kept over rounds.
         deliveries: Stores the final adapter; None: the site takes none.
+        couples_units: Whether a step that made its file looked at more than one unit.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Site:
     rank: int | None = None
     keys: EpochKeys | None = None
     deliveries: Deliveries | None = None
+    couples_units: bool = False
 
     def stated_epsilon(self) -> float:
         """ε that a reply states: the promised one, a function of plan and budget alone."""

@@ -56,6 +56,7 @@ ledger = "records.ledger"   # of this data set, for its lifetime
 # agent_user = "cloister"   # user of the agent, if root starts the service
 # max_round_seconds = 14400 # a round that takes longer is ended
 # keep_adapters = false     # take no adapter of a finished study; absent: take it
+# couples_units = true      # where the log beside the data says so: ε is of the file as written
 
 [records]                   # what the records hold: from a public code book, never from the records
 task = "sequence-classification"
@@ -125,6 +126,9 @@ class SiteConfig:
         max_round_seconds: After this time in one round the agent is ended and started again; the
             round stays spent. The default is four times Flower's hour for one exchange.
         keep_adapters: Whether the site takes the final adapter of a study in which it took part.
+        couples_units: Whether a step that made its file looked at more than one unit, as the log
+            beside the file says: ε is then about the units of the file as it was written, and the
+            ledger, certificates and cards say so.
     """
 
     name: str
@@ -144,6 +148,7 @@ class SiteConfig:
     agent_user: str | None = None
     max_round_seconds: Annotated[float, Between(1e-3, LONGEST_ROUND)] = 4 * 3600.0
     keep_adapters: bool = True
+    couples_units: bool = False
 
     def __post_init__(self) -> None:
         for name in ("name", "data", "ledger"):
@@ -152,8 +157,7 @@ class SiteConfig:
         if not is_name(self.name):
             raise UsageError(
                 f"name: {shortened(self.name)} given; certificate files are named after it, so it "
-                "must have "
-                "no / or \\ and not begin with a dot"
+                "must have no / or \\ and not begin with a dot"
             )
         check_bounds(self)
         check_form(self.encoding, self.separator)

@@ -80,6 +80,17 @@ def steps_of(path: Path, sha256: str) -> list[dict[str, Any]]:
     return []
 
 
+def couples_units(path: Path) -> bool:
+    """Whether a step that made a file looked at more than one unit; False where it has no log.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    if not any(log.exists() for log in (log_of(path), log_path(path))):
+        return False
+    return any(bool(step.get("couples_units")) for step in steps_of(path, sha256_of(path)))
+
+
 def steps_beside(path: Path) -> list[Any]:
     """The steps that each log beside a file names, of whatever content; nothing is checked."""
     own, cleaned = _read(log_of(path)), _read(log_path(path))

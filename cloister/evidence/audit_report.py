@@ -24,7 +24,7 @@ from cloister.evidence.spending_series import series_of
 from cloister.evidence.verification import UNCHECKED
 from cloister.ledger.chain import Entry
 from cloister.ledger.replay import ChargedRound, Forecast, charged_rounds, forecast
-from cloister.ledger.stated import promised_events, shown
+from cloister.ledger.stated import COUPLED, promised_events, shown
 from cloister.ledger.verify import Verdict
 from cloister.names import counted
 from cloister.privacy.accounting import rdp_epsilon, true_positive_rate
@@ -159,6 +159,8 @@ def _promised(sites: Sequence[_Site]) -> Iterator[Block]:
     for site in sites:
         if (alone := site.ledger.verdict.promise_alone) is not None:
             yield Paragraph(f"The noise of {site.ledger.name} is shared with other sites. {alone}.")
+        if site.ledger.verdict.history.couples_units:
+            yield Paragraph(f"{site.ledger.name}: {COUPLED}.", is_loud=True)
     yield Paragraph(
         "A promise was fixed before anything was sent: it is of all rounds of one plan, or, where "
         "a data set took part in more than one, of its lifetime budget. Stopping earlier does not "

@@ -14,7 +14,7 @@ from cloister.errors import LedgerError, RefusedError, UsageError
 from cloister.json_text import read_json
 from cloister.ledger.budget import Budget, fits_whole, rounded_up
 from cloister.ledger.certificate import MOST_STATED, entry_of, same, stored
-from cloister.ledger.certificate_forms import FIELDS, NAMED, VERSION, merged, with_rdp
+from cloister.ledger.certificate_forms import FIELDS, NAMED, UNCOUPLED, VERSION, merged, with_rdp
 from cloister.ledger.chain import Entry
 from cloister.ledger.history import request_of
 from cloister.ledger.signing import is_signed
@@ -26,6 +26,8 @@ from cloister.privacy.units import Unit
 
 # Its text may hold as many quotes, each of which JSON writes as two bytes, as other characters.
 MOST_BYTES = 2 * MOST_STATED
+_WRITTEN = (UNCOUPLED, VERSION)
+_WRITTEN_NOW = " or ".join(map(str, _WRITTEN))
 # Characters of an error that a message shows: the longest of ours have fewer.
 MOST_SAID = 200
 
@@ -64,8 +66,11 @@ def check_alone(
         raise LedgerError(f"{site}: not of the form of a certificate") from error
     if not is_signed(certificate.body, certificate.signature, key):
         raise LedgerError(f"{site}: the certificate is not signed by the site's key")
-    if not whole or fields.get("version") != VERSION or set(fields) != NAMED | FIELDS[VERSION]:
-        raise LedgerError(f"{site}: not of the form of a certificate of version {VERSION}")
+    version = fields.get("version")
+    if not whole or version not in _WRITTEN or set(fields) != NAMED | FIELDS[version]:
+        raise LedgerError(f"{site}: not of the form of a certificate of version {_WRITTEN_NOW}")
+    if fields.get("couples_units", True) is not True:
+        raise LedgerError(f"{site}: couples_units is there where it is true alone")
     if (fields["site"], fields["study"], fields["key"]) != (site, study, key):
         raise LedgerError(f"{site}: the certificate is of another site or study")
     try:

@@ -22,6 +22,7 @@ class SiteFacts:
         plans: That the site ran, after its own policy.
         rounds: Charged.
         ended: Where its ledger ended, in words.
+        couples_units: Whether ε is about the units of its file as it was written.
     """
 
     promise: Stated
@@ -30,6 +31,7 @@ class SiteFacts:
     plans: tuple[Plan, ...]
     rounds: int
     ended: str
+    couples_units: bool = False
 
 
 def site_facts(fields: Mapping[str, Any]) -> SiteFacts:
@@ -46,4 +48,5 @@ def site_facts(fields: Mapping[str, Any]) -> SiteFacts:
         plans=tuple(plans_in(fields)),
         rounds=fields["rounds"],
         ended=f"entry {head['seq']}, SHA-256 `{head['hash']}`",
+        couples_units="couples_units" in fields,
     )

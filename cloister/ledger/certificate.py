@@ -17,7 +17,14 @@ from cloister.bounds import shortened
 from cloister.canonical import canonical
 from cloister.errors import BadFileError, LedgerError, UsageError
 from cloister.json_text import read_json
-from cloister.ledger.certificate_forms import COMPUTED, FIELDS, NAMED, VERSION, statement
+from cloister.ledger.certificate_forms import (
+    COMPUTED,
+    FIELDS,
+    NAMED,
+    VERSION,
+    statement,
+    version_of,
+)
 from cloister.ledger.chain import Entry
 from cloister.ledger.signing import is_signed, public_hex
 from cloister.ledger.verify import TOLERANCE, Verdict, verify
@@ -93,7 +100,7 @@ def certify(
     chosen = study or studies[0]
     fields = {
         "kind": "certificate",
-        "version": VERSION,
+        "version": version_of(verdict.history),
         "site": site,
         "key": public_hex(key),
         "study": chosen,
@@ -129,6 +136,11 @@ def check(evidence: Evidence, public_key: str) -> Verdict:
         )
     stated = certificate.fields
     verdict = verify(evidence.ledger, "its ledger", public_key=public_key)
+    if verdict.history.couples_units and "couples_units" not in stated:
+        raise LedgerError(
+            "the certificate does not say that ε is about the units of the file as it was written, "
+            "and its ledger does"
+        )
     try:
         given = statement(verdict, str(stated["study"]), stated["version"])
     except UsageError as error:

@@ -1,8 +1,11 @@
 """What a certificate states in each version; old versions keep their meaning for ever.
 
-1, 2    `epsilon`: of the steps that were taken, at the plan's δ. An odometer reading: not a promise
-if the number of steps depended on what was released. 3       `promise`: of the whole plan, or of
-the data set's budget; `spent`: of the steps that were taken, an indication (`ledger.stated`).
+1, 2    `epsilon`: of the steps that were taken, at the plan's δ. An odometer reading: no
+        promise where the number of steps followed from what was released.
+3       `promise`: of the whole plan, or of the data set's budget; `spent`: of the steps that
+        were taken, and said to be an indication (`ledger.stated`).
+4       3, and `couples_units`: ε is about the units of the data's file as it was written, because
+        a step that made it looked at more than one. Written of such data alone.
 """
 
 from __future__ import annotations
@@ -25,8 +28,9 @@ from cloister.privacy.events import GaussianEvent
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Neighbouring
 
-# The version that is written now.
-VERSION = 3
+# The versions that are written now: of data whose units were coupled, and of any other.
+VERSION = 4
+UNCOUPLED = 3
 
 # Fields of a certificate besides its `statement`.
 NAMED = frozenset({"kind", "version", "site", "key", "study", "base", "adapter", "code", "time"})
@@ -80,29 +84,36 @@ FIELDS = {
         }
     ),
 }
+FIELDS[4] = FIELDS[3] | {"couples_units"}
 # Fields that machines may round differently.
 COMPUTED = frozenset({"epsilon", "epsilon_alone", "epsilon_rdp"})
 
 
-def statement(verdict: Verdict, study: str, version: int = VERSION) -> dict[str, Any]:
+def version_of(history: History) -> int:
+    """The version of a certificate that is written now of a ledger."""
+    return VERSION if history.couples_units else UNCOUPLED
+
+
+def statement(verdict: Verdict, study: str, version: int | None = None) -> dict[str, Any]:
     """The statement of a verified ledger about a study.
 
     Args:
         verdict: The verdict on the ledger.
         study: Digest of the study's recipe.
-        version: Version of the certificate.
+        version: Version of the certificate; None: that which is written now.
 
     Raises:
         UsageError: The ledger has no such study.
     """
     history = verdict.history
+    version = version_of(history) if version is None else version
     rounds = [charged for (name, _), charged in history.rounds.items() if name == study]
     if not rounds:
         raise UsageError(f"study {one_line(study, 12)}: no round of it was charged in this ledger")
     plans = [history.plans[digest] for digest in dict.fromkeys(c.plan for c in rounds)]
     figures = (
         _figures(history, study, _budget(verdict))
-        if version == VERSION
+        if version >= UNCOUPLED
         else _old_figures(verdict, study, rounds, plans, version)
     )
     return {
@@ -117,6 +128,7 @@ def statement(verdict: Verdict, study: str, version: int = VERSION) -> dict[str,
         "neighbouring": Neighbouring.ADD_REMOVE.value,
         "ledger": asdict(verdict.head),
         **figures,
+        **({"couples_units": history.couples_units} if version == VERSION else {}),
     }
 
 

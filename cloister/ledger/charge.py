@@ -18,6 +18,8 @@ class Charge:
         request: SHA-256 of the coordinator's request; the same round with another request is
             refused.
         is_private: Whether its randomness is unpredictable; otherwise it is charged as ε = ∞.
+        couples_units: Whether a step that made the data's file looked at more than one unit, so
+            that ε is about the units of the file as it was written. No rule of the budget reads it.
     """
 
     study: str
@@ -25,6 +27,7 @@ class Charge:
     plan: Plan
     request: str
     is_private: bool = True
+    couples_units: bool = False
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ class History:
         unit: From the first entry.
         person: Column that tells persons apart, from the first entry; None where it does not say.
         public_key: From the first entry, in hex.
+        couples_units: Whether any charge says that units of the file as it was written are meant.
         spent: The sum of all charges.
         plans: Plans that were charged, by digest.
         rounds: Reservations by (study, round).
@@ -61,6 +62,7 @@ class History:
 
     def __init__(self) -> None:
         self._begun = False
+        self.couples_units = False
         self.rounds: dict[tuple[str, int], Reserved] = {}
         self.released: dict[int, ReleasedEntry] = {}
         self.plans: dict[str, Plan] = {}
@@ -134,6 +136,8 @@ class History:
         place = (_text(fields, "study"), _whole(fields, "round"))
         if place in self.rounds:
             raise ValueError("a round charged twice")
+        if fields.get("couples_units", True) is not True:
+            raise ValueError("couples_units is there where it is true alone")
         digest = _text(fields, "plan")
         if type(fields["epsilon"]) is not dict:
             raise TypeError("epsilon: by accountant is needed")
@@ -147,6 +151,7 @@ class History:
             raise ValueError("a delta above the budget's")
         self.rounds[place] = Reserved(head.seq, digest, _text(fields, "request"), event)
         self._reservations.add(head.seq)
+        self.couples_units = self.couples_units or "couples_units" in fields
         self.spent.add(request, self._terms(fields))
         return request
 

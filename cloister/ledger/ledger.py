@@ -280,6 +280,8 @@ class Ledger:
             terms: dict[str, Any] = {} if known else {"terms": charge.plan.terms()}
             if before.terms is None and fixed.most_steps is not None:
                 terms["most_steps"] = fixed.most_steps
+            if charge.couples_units:
+                terms["couples_units"] = True
             entry = self._append(
                 transaction,
                 kind="reserve",

@@ -23,9 +23,11 @@ from cloister.client.site import Site
 from cloister.data.census import Census, census
 from cloister.data.load import is_same_file, load
 from cloister.data.records import Record
+from cloister.data.step_log import couples_units
 from cloister.errors import DataError
 from cloister.ledger.ledger import Ledger, key_file
 from cloister.ledger.signing import load_key, public_hex
+from cloister.ledger.stated import COUPLED
 from cloister.names import is_name
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
@@ -52,6 +54,7 @@ class SimulatedStudy:
         test: Public.
         validation: Public; empty where the recipe names none.
         plans: By site.
+        couples_units: Whether a step that made the training file looked at more than one unit.
         encoded: Units by site, once they were asked for (`units_of`).
     """
 
@@ -60,6 +63,7 @@ class SimulatedStudy:
     test: list[Record]
     validation: list[Record]
     plans: Mapping[str, Plan]
+    couples_units: bool = False
     encoded: dict[str, EncodedUnits] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -101,7 +105,9 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
             "it, so it holds neither / nor \\ and begins with no dot; rename it in the records"
         )
     resolved = dataclasses.replace(recipe, task=dataclasses.replace(recipe.task, labels=labels))
-    return SimulatedStudy(resolved, sites, test, validation, plans_of(recipe, tuple(sites)))
+    coupled = couples_units(Path(data.train).expanduser())
+    plans = plans_of(recipe, tuple(sites))
+    return SimulatedStudy(resolved, sites, test, validation, plans, coupled)
 
 
 def _refuse_training_file(name: str, public: str | None, train: str) -> None:
@@ -177,7 +183,7 @@ def check_records(study: SimulatedStudy) -> list[str]:
     silent = sum(site.nothing_to_learn for site in encoded.values())
     unused = sum(site.unused for site in encoded.values())
     records = sum(len(records) for records in study.sites.values())
-    notes = []
+    notes = [f"data.train: {COUPLED}"] if study.couples_units else []
     if silent:
         notes.append(
             f"{silent} of {records} records teach nothing: their first token to learn lies beyond "
@@ -265,6 +271,7 @@ class SimulatedSites:
             else None,
             rank=rank_of(study, name),
             keys=_epoch_keys(ledger.public_key) if plan.sharing is not None else None,
+            couples_units=study.couples_units,
         )
         return site, workspace
 

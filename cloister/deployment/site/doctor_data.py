@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from cloister.client.site_file import SiteFile
 from cloister.data.census import census
+from cloister.data.unit_column import UNIT
 from cloister.deployment.site.checks import CheckLevel, Outcome
 from cloister.deployment.site.records import Misfit, SiteRecords, left_out, read_records
 from cloister.names import counted
@@ -53,7 +54,23 @@ def describe(file: SiteFile, found: SiteRecords) -> tuple[str, tuple[DataFinding
     if unit is Unit.PERSON:
         findings += _nameless(found)
     findings += _misfits(found)
+    findings += _of_several(found)
     return str(counts), tuple(findings)
+
+
+def _of_several(found: SiteRecords) -> Iterator[DataFinding]:
+    """Records whose copies name other persons: each hides its own, and not what it was made of."""
+    persons: dict[str, set[str | None]] = {}
+    for record in found.records:
+        if record.unit is not None:
+            persons.setdefault(record.unit, set()).add(record.person)
+    crossed = sum(len(names) > 1 for names in persons.values())
+    if crossed:
+        yield DataFinding(
+            f"the rows of {counted(crossed, 'record')} ({UNIT}) name several persons",
+            "give a record's copies its person: what was made of one person's record is that "
+            "person's",
+        )
 
 
 def _declared(file: SiteFile, units: int) -> Iterator[DataFinding]:

@@ -199,6 +199,7 @@ def open_for_study(
         rank=own_rank(file, recipe),
         keys=keys,
         deliveries=_deliveries(file, recipe, workspace) if file.site.keep_adapters else None,
+        couples_units=file.site.couples_units,
     )
     proofs = KeptProofs(AgentFolder.of(file).proofs)
     admitted = admit(site, workspace, proofs.isolation)

@@ -19,6 +19,7 @@ from cloister.data.load import file_rows
 from cloister.data.records import Record
 from cloister.data.schema import Reading
 from cloister.data.source import SITE
+from cloister.data.step_log import steps_of
 from cloister.data.unit_column import is_augmented
 from cloister.data.values import shown
 from cloister.errors import DataError, MisfitError, PluginError
@@ -89,6 +90,7 @@ def declarations(file: SiteFile) -> str:
     """
     told = [str(file.data), asdict(file.declared), asdict(file.columns), file.policy.privacy.unit]
     told += [file.site.encoding, file.site.separator]
+    told += ["couples_units"] if file.site.couples_units else []
     return json.dumps(told, sort_keys=True)
 
 
@@ -109,6 +111,7 @@ def read_records(file: SiteFile) -> SiteRecords:
     """
     declared, path = file.declared, file.data
     before = ContentStamp.of(path)
+    _check_coupling(file, before.sha256)
     records: list[Record] = []
     rows: list[int] = []
     misfits: list[Misfit] = []
@@ -138,6 +141,22 @@ def read_records(file: SiteFile) -> SiteRecords:
     return SiteRecords(
         tuple(records), tuple(rows), tuple(misfits), tuple(nameless), before, declarations(file)
     )
+
+
+def _check_coupling(file: SiteFile, sha256: str) -> None:
+    """Refuses a file whose steps coupled units where `site.toml` does not say so.
+
+    What is charged and certified follows from `site.toml` and not from what lies beside the file,
+    so that no answer tells whether somebody edited a record after its log was written.
+    """
+    coupled = [step for step in steps_of(file.data, sha256) if step.get("couples_units")]
+    if coupled and not file.site.couples_units:
+        why = coupled[0].get("why", f"{coupled[0].get('command')} looked at more than one unit")
+        raise DataError(
+            f"{file.data}: {why}, so ε is about the units of this file and not of those before it; "
+            f"set site.couples_units = true in {file.path.name} (ledger, certificates and cards "
+            "then say so), or make the file without that step"
+        )
 
 
 def _none_fits(file: SiteFile, misfits: Sequence[Misfit]) -> str:
