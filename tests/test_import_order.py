@@ -38,6 +38,7 @@ ROOMS = {
     "data": 2,
     "ledger": 3,
     "strategies": 3,
+    "labelling": 3,
     "tasks": 3,
     "secagg": 4,
     "models": 4,

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from cloister.cli import data_check, data_clean, data_scrub, data_split
+from cloister.cli import (
+    data_agreement,
+    data_check,
+    data_clean,
+    data_label,
+    data_scrub,
+    data_split,
+)
 
 app = typer.Typer(
     help="Check and prepare a file of records; nothing leaves this machine.", no_args_is_help=True
@@ -14,3 +21,5 @@ app.command("check")(data_check.check)
 app.command("clean")(data_clean.clean)
 app.command("scrub")(data_scrub.scrub)
 app.command("split")(data_split.split)
+app.command("label")(data_label.label)
+app.command("agreement")(data_agreement.agreement)

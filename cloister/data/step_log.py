@@ -76,6 +76,13 @@ def steps_of(path: Path, sha256: str) -> list[dict[str, Any]]:
     return []
 
 
+def last_step(path: Path) -> dict[str, Any]:
+    """The step that the log beside a file names last, whatever the file holds by now; or {}."""
+    own = _read(log_of(path))
+    steps = own.get("steps") if own.get("format") == FORMAT else None
+    return steps[-1] if isinstance(steps, list) and steps and isinstance(steps[-1], dict) else {}
+
+
 def _read(log: Path) -> dict[str, Any]:
     """A log; empty where there is none that can be read."""
     try:
