@@ -39,6 +39,7 @@ ROOMS = {
     "data": 2,
     "ledger": 3,
     "strategies": 3,
+    "labelling": 3,
     "tasks": 3,
     "secagg": 4,
     "models": 4,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import typer
 
 from cloister.cli import (
+    data_agreement,
     data_augment,
     data_check,
     data_clean,
     data_fhir,
+    data_label,
     data_scrub,
     data_split,
     data_sql,
@@ -25,3 +27,5 @@ app.command("scrub")(data_scrub.scrub)
 app.command("split")(data_split.split)
 app.command("sql")(data_sql.sql)
 app.command("augment")(data_augment.augment)
+app.command("label")(data_label.label)
+app.command("agreement")(data_agreement.agreement)

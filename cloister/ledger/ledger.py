@@ -1,9 +1,9 @@
-"""A site's ledger: it charges a round before anything is drawn, never refunds, and records
-releases.
+"""A site's ledger: it charges a round before anything is drawn, and never refunds.
 
     reserve   written and synced before the first batch of a round is drawn; after a crash at any
-    later point the round stays spent release   written and synced, with the bytes, before they are
-    sent; if they are asked for again, the same bytes are sent and nothing more is charged
+              later point the round stays spent
+    release   written and synced, with the bytes, before they are sent; asked for again, the same
+              bytes are sent and nothing more is charged
 
 A data set has one ledger for its lifetime, over all studies and coordinators. Entries are chained
 and signed (`chain`), and are stored in one SQLite file (`storage`).
@@ -91,10 +91,8 @@ class Ledger:
         first, *later = self._file.entries()
         self._history.add(first)
         if self._history.public_key != public_hex(self._key):
-            raise LedgerError(
-                f"{path}: was made with another key than {key or key_file(path)}; restore the "
-                "site's own key"
-            )
+            other = f"was made with another key than {key or key_file(path)}"
+            raise LedgerError(f"{path}: {other}; restore the site's own key")
         follow([first], None, self._history.public_key)
         self._take(later)
 
@@ -157,8 +155,7 @@ class Ledger:
         return self._history.public_key
 
     def sign(self, statement: bytes) -> bytes:
-        """Signs a statement outside of the ledger. It must not begin with `{`, so that it can never
-        pass for an entry, which is JSON."""
+        """Signs a statement; not one that begins with `{`, as entries of the ledger do."""
         if statement.startswith(b"{"):
             raise ValueError("a statement must not look like an entry")
         return self._key.sign(statement)
@@ -222,8 +219,7 @@ class Ledger:
         return (study, number) in self._history.rounds
 
     def release_of(self, study: str, number: int) -> ReleasedEntry | None:
-        """A round's release, by the entries that this object has read; None: it was not
-        released."""
+        """A round's release, by the entries that this object has read; None: there is none."""
         reserved = self._history.rounds.get((study, number))
         return None if reserved is None else self._history.released.get(reserved.seq)
 
@@ -257,8 +253,7 @@ class Ledger:
             The right to release; or the same bytes again if this round was released before.
 
         Raises:
-            RoundSpentError: The round was charged but interrupted before its release; it stays
-                spent.
+            RoundSpentError: The round was charged, and cut off before its release.
             RefusedError: The round was asked before with another plan or request, the plan's unit
                 differs from the ledger's, or its δ is above the budget's.
             BudgetError: The budget does not cover the round; nothing is charged.
@@ -280,8 +275,7 @@ class Ledger:
             terms: dict[str, Any] = {} if known else {"terms": charge.plan.terms()}
             if before.terms is None and fixed.most_steps is not None:
                 terms["most_steps"] = fixed.most_steps
-            if charge.couples_units:
-                terms["couples_units"] = True
+            terms |= {"couples_units": True} if charge.couples_units else {}
             entry = self._append(
                 transaction,
                 kind="reserve",

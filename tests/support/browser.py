@@ -25,7 +25,14 @@ QUIET = [
     "--disable-sync",
 ]
 # Keys that are no letters, as the protocol names them.
-_CODES = {"Enter": 13, "Backspace": 8, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39}
+_CODES = {
+    "Enter": 13,
+    "Backspace": 8,
+    "ArrowLeft": 37,
+    "ArrowUp": 38,
+    "ArrowRight": 39,
+    "ArrowDown": 40,
+}
 SHIFT = 8
 
 

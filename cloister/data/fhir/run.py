@@ -14,7 +14,7 @@ from cloister.data.fhir.patients import LeftOutError, Patients
 from cloister.data.fhir.resources import Found, resources, text
 from cloister.data.fhir.texts import KINDS, text_of, time_of
 from cloister.data.outputs import sha256_of
-from cloister.data.step_log import DataStep, new_logged_file, write_first_step
+from cloister.data.step_writing import DataStep, new_logged_file, write_first_step
 from cloister.data.values import Row, Value
 from cloister.errors import DataError, UsageError
 from cloister.files import identity_of
@@ -122,7 +122,7 @@ def fhir_file(paths: Sequence[Path], out: Path, options: FhirOptions | None = No
     if len({path.absolute() for path in paths}) < len(paths):
         raise UsageError("FILE: one file is named twice; name each once")
     with new_logged_file(out) as (writer, content):
-        run = _Run(options)
+        run = _Conversion(options)
         before = _identities(paths)
         for found in _each(paths):
             if found.kind == "Patient":
@@ -171,7 +171,7 @@ def _why(report: FhirReport) -> str:
     return f"found: {kinds or 'no resource'}"
 
 
-class _Run:
+class _Conversion:
     """The second reading: resources as rows, and what became of each."""
 
     def __init__(self, options: FhirOptions) -> None:

@@ -28,7 +28,7 @@ _TITLE, _TITLE_END = (
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class ResourceText:
     """A resource's text, and how it was written.
 
     Attributes:
@@ -42,7 +42,7 @@ class Text:
     encoding: str = ""
 
 
-def text_of(resource: Element, *, with_code: bool = True) -> Text:
+def text_of(resource: Element, *, with_code: bool = True) -> ResourceText:
     """The text of a resource.
 
     Args:
@@ -84,7 +84,7 @@ def concept_words(concept: Element) -> str:
     return ""
 
 
-def _observed(resource: Element, *, with_code: bool) -> Text:
+def _observed(resource: Element, *, with_code: bool) -> ResourceText:
     said = [text(resource.get("valueString")).strip()]
     said += [text(note.get("text")).strip() for note in elements(resource.get("note"))]
     for part in elements(resource.get("component")):
@@ -94,10 +94,10 @@ def _observed(resource: Element, *, with_code: bool) -> Text:
     if not any(said):  # a number with a unit is no text to learn from
         raise LeftOutError("no-text")
     begun = [concept_words(element(resource.get("code")))] if with_code else []
-    return Text("\n".join(line for line in (*begun, *said) if line))
+    return ResourceText("\n".join(line for line in (*begun, *said) if line))
 
 
-def _document(resource: Element) -> Text:
+def _document(resource: Element) -> ResourceText:
     """The first plain text among a document's attachments, else the first page of HTML.
 
     They are forms of one document, so that one of them is enough.
@@ -124,7 +124,7 @@ def _document(resource: Element) -> Text:
         words, encoding = read
         words = (words if of_type[number] == _PLAIN else _of_page(words)).strip()
         if words:
-            return Text(words, of_type[number], encoding)
+            return ResourceText(words, of_type[number], encoding)
         reason = "no-text"
     raise LeftOutError(reason)
 

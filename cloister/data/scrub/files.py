@@ -12,7 +12,7 @@ from cloister.data.scrub.find import Finder, chosen_types, find
 from cloister.data.scrub.marked import Score, read_marked, score
 from cloister.data.scrub.replace import Placeholders, Scrubber
 from cloister.data.scrub.spans import TYPES, Span
-from cloister.data.step_log import DataStep, new_logged_file, write_step
+from cloister.data.step_writing import DataStep, new_logged_file, write_step
 from cloister.data.values import Number, Value, shown
 from cloister.errors import DataError, UsageError
 from cloister.files import identity_of

@@ -25,7 +25,7 @@ from cloister.data.split.sides import (
     stratified,
     usual_label,
 )
-from cloister.data.step_log import DataStep, write_step
+from cloister.data.step_writing import DataStep, write_step
 from cloister.data.unit_column import UNIT
 from cloister.data.values import Number, Row, Value, shown
 from cloister.errors import DataError, UsageError

@@ -15,7 +15,7 @@ from typing import Any
 from cloister.data.json_buffer import MOST_DEPTH
 from cloister.data.sql.connection import database, described, password, reading
 from cloister.data.sql.statement import check_reading
-from cloister.data.step_log import DataStep, new_logged_file, write_first_step
+from cloister.data.step_writing import DataStep, new_logged_file, write_first_step
 from cloister.data.values import MOST_ROW_BYTES, Number, Row, Value, shown
 from cloister.errors import DataError, UsageError
 

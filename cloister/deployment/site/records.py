@@ -88,8 +88,8 @@ def declarations(file: SiteFile) -> str:
     Raises:
         RecipeError: The file declares nothing.
     """
-    told = [str(file.data), asdict(file.declared), asdict(file.columns), file.policy.privacy.unit]
-    told += [file.site.encoding, file.site.separator]
+    told: list[object] = [str(file.data), asdict(file.declared), asdict(file.columns)]
+    told += [file.policy.privacy.unit, file.site.encoding, file.site.separator]
     told += ["couples_units"] if file.site.couples_units else []
     return json.dumps(told, sort_keys=True)
 
