@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from openai import AuthenticationError, BadRequestError, OpenAI, RateLimitError
