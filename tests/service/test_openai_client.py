@@ -63,6 +63,14 @@ def test_it_knows_our_refusals(client: OpenAI, chat: Version) -> None:
     stranger = client.with_options(api_key="another")
     with pytest.raises(AuthenticationError, match="a token is needed"):
         stranger.models.list()
-    with pytest.raises(RateLimitError, match="try again later"):
+
+
+def test_it_knows_that_its_rate_is_used_up(client: OpenAI, chat: Version) -> None:
+
+    def ask() -> None:
+        asked = [{"role": "user", "content": "fever"}]
         for _ in range(A_MINUTE + 1):
             client.chat.completions.create(model=chat.name, messages=asked, max_tokens=1)
+
+    with pytest.raises(RateLimitError, match="try again later"):
+        ask()
