@@ -27,7 +27,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 settings.load_profile("tries")
 
 # Begun first, so that no worker is left with one of them when the others have nothing to do.
-LONG = ("tests/faults/", "tests/e2e/", "tests/audit/test_mutants.py", "tests/simulation/")
+LONG = ("tests/faults/", "tests/e2e/", "tests/audit/", "tests/training/", "tests/simulation/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
