@@ -72,4 +72,4 @@ def audited_site(recipe: Recipe, persons: int, each: int) -> AuditedSite:
 def encoded(records: Sequence[Record], task: Task, plan: Plan) -> tuple[UnitExamples, ...]:
     """Encodes records into units by the function that a site calls."""
     most = plan.max_records if plan.unit is Unit.PERSON else 1
-    return encode_units(records, task, plan.unit, most).units
+    return tuple(encode_units(records, task, plan.unit, most).units)

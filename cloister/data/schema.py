@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
@@ -122,7 +123,8 @@ class Reading:
             raise misfit(where, f"{columns.text} is {kind_of(text)}; text is needed")
         if not text.strip():
             raise misfit(where, f"{columns.text} is empty; a text is needed")
-        label = self._written(row, columns.label, "label", where)
+        # One object a label: of a million rows each would be one of its own.
+        label = sys.intern(self._written(row, columns.label, "label", where))
         return TextRecord(whole(text, columns.text, where), label, site, person)
 
     def _compare_kinds(self, row: Row, where: str, number: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cloister.data.records import Record
@@ -11,10 +11,8 @@ from cloister.errors import DataError, MisfitError
 from cloister.privacy.units import Unit
 from cloister.tasks.fit import Limits, Misfit, misfit
 from cloister.tasks.task import IGNORE, Example, Task
-
-# All records of one unit that count. None: a unit whose records cannot be used; it is drawn like
-# any other and contributes zero.
-UnitExamples = tuple[Example, ...]
+from cloister.training.packed import PackedUnits
+from cloister.training.packed import UnitExamples as UnitExamples
 
 # Why a record is left out of its unit, beside what its task says (`MisfitError.reason`).
 NO_PERSON = "it names no person, where persons are the units"
@@ -43,7 +41,7 @@ class EncodedUnits:
         unused: Records beyond the most that count of a person; likewise.
     """
 
-    units: tuple[UnitExamples, ...]
+    units: Sequence[UnitExamples]
     left_out: Mapping[str, int]
     problems: tuple[tuple[int, str], ...]
     nothing_to_learn: int
@@ -76,14 +74,10 @@ def encode_units(
         whose other records are known, so it makes an empty unit of its own: as a person's it would
         hide less than a person.
     """
-    groups: dict[object, list[int]] = {}
-    for place, record in enumerate(records):
-        alone = unit is Unit.RECORD or record.person is None
-        groups.setdefault(("record", place) if alone else record.person, []).append(place)
-    units: list[UnitExamples] = []
+    units = PackedUnits()
     problems: list[tuple[int, str, str]] = []
-    unused = 0
-    for places in groups.values():
+    unused = silent = 0
+    for places in _groups(records, unit):
         examples: list[Example] = []
         tried = 0
         for place in places[: TRIED * most]:
@@ -100,15 +94,27 @@ def encode_units(
             except Exception as error:  # a tokenizer may raise whatever Python does
                 problems.append((place + 1, UNENCODED, f"{UNENCODED} ({type(error).__name__})"))
         unused += len(places) - tried
-        units.append(tuple(examples))
+        silent += sum(not _teaches(example, task) for example in examples)
+        units.add(tuple(examples))
     problems.sort()
     return EncodedUnits(
-        units=tuple(units),
+        units=units,
         left_out=Counter(reason for _, reason, _ in problems),
         problems=tuple((place, problem) for place, _, problem in problems),
-        nothing_to_learn=sum(not _teaches(e, task) for examples in units for e in examples),
+        nothing_to_learn=silent,
         unused=unused,
     )
+
+
+def _groups(records: Sequence[Record], unit: Unit) -> Iterable[Sequence[int]]:
+    """Places of each unit's records, units in the order of their first record."""
+    if unit is Unit.RECORD:
+        return ((place,) for place in range(len(records)))
+    groups: dict[object, list[int]] = {}
+    for place, record in enumerate(records):
+        # A place is an integer and a person a text, so that no two of them are one.
+        groups.setdefault(place if record.person is None else record.person, []).append(place)
+    return groups.values()
 
 
 def _encode(record: Record, task: Task, limits: Limits) -> Example:

@@ -86,9 +86,9 @@ def declarations(file: SiteFile) -> str:
     Raises:
         RecipeError: The file declares nothing.
     """
+    how = [file.site.encoding, file.site.separator]
     told = [str(file.data), asdict(file.declared), asdict(file.columns), file.policy.privacy.unit]
-    told += [file.site.encoding, file.site.separator]
-    return json.dumps(told, sort_keys=True)
+    return json.dumps([*told, *how], sort_keys=True)
 
 
 def read_records(file: SiteFile) -> SiteRecords:
