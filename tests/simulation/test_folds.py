@@ -142,6 +142,6 @@ def test_a_deployment_takes_no_folds(tmp_path: Path) -> None:
 
     path = tmp_path / "recipe.toml"
     path.write_text('[data]\nfold = "1/5"\n')
-    members = {"east": SimpleNamespace(public_records=100)}
+    members = {"east": SimpleNamespace(public_records=10_000)}
     with pytest.raises(RecipeError, match=r"data\.fold: given"):
         resolved_recipe(path, [], members)  # type: ignore[arg-type]
