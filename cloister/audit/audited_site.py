@@ -70,4 +70,4 @@ def audited_site(recipe: Recipe, persons: int, each: int) -> AuditedSite:
 
 def encoded(records: Sequence[Record], task: Task, plan: Plan) -> tuple[UnitExamples, ...]:
     """Encodes records into units with the function that a site uses."""
-    return encode_units(records, task, plan.unit, plan.max_records).units
+    return tuple(encode_units(records, task, plan.unit, plan.max_records).units)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cloister.cli.sweep import sweep as run_sweep
+from cloister.data.config import FEWEST_FOLDS, MOST_FOLDS
 from cloister.errors import BadFileError, CloisterError, RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ Examples:
     cloister simulate simulations/bank_intents.toml --dry-run
 
     cloister simulate --resume --out runs/bank
+
+    cloister simulate study.toml --folds 5 --out runs/folds
 
     cloister simulate study.toml --seeds 3 --sweep privacy.epsilon=1,3,8 --out runs/sweep
 """
@@ -88,6 +91,15 @@ def simulate(
             help="Run each value, into one folder; repeated: each combination.",
         ),
     ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=FEWEST_FOLDS,
+            max=MOST_FOLDS,
+            help="Cross-validation: so many runs into one folder, each with another part of "
+            "data.train held out as its test set. Their ε together is printed.",
+        ),
+    ] = None,
     is_dry: Annotated[
         bool,
         typer.Option(
@@ -105,14 +117,18 @@ def simulate(
     """Run a federated study on this machine."""
     from cloister.recipe import read_recipe, read_run_recipe, warnings
 
-    if sweeps or seeds is not None:
+    if folds is not None:
+        from cloister.simulation.folds import check_folds
+
+        check_folds(folds, seeds, sweeps or [])
+    if sweeps or seeds is not None or folds is not None:
         if resume or is_dry or twin:
             raise UsageError(
-                f"--{'resume' if resume else 'dry-run' if is_dry else 'twin'} given with --sweep "
-                "or --seeds; it is for one run. The same command again goes on with an unfinished "
-                "sweep; the twin of a sweep is --sweep privacy.enabled=true,false, whose runs "
-                "without privacy have rows of their own in the comparison (--twin would add one to "
-                "each run, equal for every ε)"
+                f"--{'resume' if resume else 'dry-run' if is_dry else 'twin'} given with --sweep, "
+                "--seeds or --folds; it is for one run. The same command again goes on with an "
+                "unfinished sweep; the twin of a sweep is --sweep privacy.enabled=true,false, "
+                "whose runs without privacy have rows of their own in the comparison (--twin would "
+                "add one to each run, equal for every ε)"
             )
         run_sweep(
             recipe,
@@ -121,6 +137,7 @@ def simulate(
             seeds or 1,
             engine=engine.value,
             out=out,
+            folds=folds,
             is_verbose=is_verbose,
             as_json=as_json,
         )

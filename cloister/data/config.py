@@ -35,6 +35,9 @@ SYNTHETIC = "synthetic:hospitals"
 # The column of a pair's second text, where none is named.
 SECOND = "text_b"
 
+# Parts of a cross-validation: ε grows with their number, and 5 or 10 are usual (Kohavi 1995).
+FEWEST_FOLDS, MOST_FOLDS = 2, 20
+
 Partition = Literal["iid", "dirichlet", "quantity", "column", "person"]
 
 Source = Annotated[str, Text(MOST_PATH, least=1)]
@@ -74,6 +77,8 @@ class DataConfig:
             noise's scale alone.
         encoding: Of the text of `train`, and of public sets with the same ending: `gb18030`,
             `latin-1`, `utf-16`, …; absent: UTF-8, as of public sets with another ending.
+        fold: Of a simulation, `2/5`: the second of five parts of `train` is held out as the test
+            set, and `test` is not read. A part is drawn by unit, from the study's seed.
         separator: Between the cells of a CSV or TSV, likewise: `comma`, `semicolon`, `tab`, `bar`
             or a character; absent: as the ending says.
     """
@@ -106,6 +111,7 @@ class DataConfig:
     separator: SeparatorName | None = field(
         default=None, metadata={**LATER, **called("sep delimiter")}
     )
+    fold: Annotated[str, Text(MOST_NAME, least=1)] | None = field(default=None, metadata=LATER)
 
     @property
     def second(self) -> str:
@@ -116,7 +122,12 @@ class DataConfig:
         check_bounds(self)
         check_form(self.encoding, self.separator)
         self.form(self.train)
-        if self.test is None and form_of(self.train) is not None:
+        if self.fold is not None and fold_of(self.fold) is None:
+            raise UsageError(
+                f"fold: {self.fold!r} given; a part and how many there are, 1/{FEWEST_FOLDS} to "
+                f"{MOST_FOLDS}/{MOST_FOLDS}, is needed"
+            )
+        if self.test is None and self.fold is None and form_of(self.train) is not None:
             # Private records would otherwise be scored on, and the scores are public.
             raise UsageError(
                 f"test: none given, and the file {self.train} brings none; give a public test set"
@@ -144,6 +155,17 @@ class DataConfig:
             UsageError: `train` is no text, or no CSV, and an encoding or separator is declared.
         """
         return declared_form(source, self.train, self.encoding, self.separator)
+
+
+def fold_of(written: str) -> tuple[int, int] | None:
+    """Which part of how many, from 1; None: the text is no such thing."""
+    part, _, parts = written.partition("/")
+    if not all(
+        number.isascii() and number.isdigit() and len(number) < 4 for number in (part, parts)
+    ):
+        return None
+    fits = FEWEST_FOLDS <= int(parts) <= MOST_FOLDS and 1 <= int(part) <= int(parts)
+    return (int(part), int(parts)) if fits else None
 
 
 def check_form(encoding: str | None, separator: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -144,9 +145,12 @@ class Reading:
         text = self._text(row, columns.text, "text", where)
         if self.kind == "pairs":
             second = self._text(row, columns.second, "text_b", where)
-            label = self._written(row, columns.label, "label", where)
-            return PairRecord(text, label, site, person, text_b=second)
-        return TextRecord(text, self._written(row, columns.label, "label", where), site, person)
+            return PairRecord(text, self._label(row, where), site, person, text_b=second)
+        return TextRecord(text, self._label(row, where), site, person)
+
+    def _label(self, row: Row, where: str) -> str:
+        """The label, one object for all rows that have it: a million rows would have as many."""
+        return sys.intern(self._written(row, self.columns.label, "label", where))
 
     def _text(self, row: Row, column: str, key: str, where: str) -> str:
         text = self._value(row, column, key, where)

@@ -33,6 +33,7 @@ from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
 from cloister.recipe import Recipe
 from cloister.recipe.schema import StudyConfig
+from cloister.simulation.folds import held_out
 from cloister.simulation.kept import by_content
 from cloister.simulation.partition import partition
 from cloister.simulation.plans import plans_of
@@ -92,11 +93,14 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
     data, kind = recipe.data, recipe.task.records
     for name in ("test", "validation"):
         _refuse_training_file(name, getattr(data, name), data.train)
-    train = load(data.train, "train", kind, data, sites=data.partition == "column")
-    test = load(data.test or data.train, "test", kind, data)
+    whole = load(data.train, "train", kind, data, sites=data.partition == "column")
+    if data.fold is None:
+        train, test = whole, load(data.test or data.train, "test", kind, data)
+    else:
+        train, test = held_out(whole, data.fold, recipe.privacy.unit, recipe.study.seed)
     validation = load(data.validation, "validation", kind, data) if data.validation else []
     public = {data.test or data.train: [*test, *validation]}
-    labels = study_labels(recipe.task.labels, recipe.task.kind, {data.train: train}, public)
+    labels = study_labels(recipe.task.labels, recipe.task.kind, {data.train: whole}, public)
     sites = partition(train, data, recipe.study.seed)
     odd = [name for name in sites if not is_name(name)]
     if odd:

@@ -6,7 +6,7 @@ A unit is a person with all records, or a record with all rows that were made of
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cloister.data.records import Record
@@ -14,10 +14,8 @@ from cloister.errors import DataError, MisfitError
 from cloister.privacy.units import Unit
 from cloister.tasks.fit import Limits, Misfit, misfit
 from cloister.tasks.task import IGNORE, Example, Task
-
-# All records of one unit that count. None: a unit whose records cannot be used; it is drawn like
-# any other and contributes zero.
-UnitExamples = tuple[Example, ...]
+from cloister.training.packed import PackedUnits
+from cloister.training.packed import UnitExamples as UnitExamples
 
 # Why a record is left out of its unit, beside what its task says (`MisfitError.reason`).
 NO_PERSON = "it names no person, where persons are the units"
@@ -46,7 +44,7 @@ class EncodedUnits:
         unused: Rows beyond the most that count of a unit; likewise.
     """
 
-    units: tuple[UnitExamples, ...]
+    units: Sequence[UnitExamples]
     left_out: Mapping[str, int]
     problems: tuple[tuple[int, str], ...]
     nothing_to_learn: int
@@ -90,13 +88,10 @@ def encode_units(
         by one, r moves the sum by up to |A(r)|·C, and ε is wrong. Where persons are the units, the
         argument is the same with all rows of a person for A(r).
     """
-    groups: dict[object, list[int]] = {}
-    for place, record in enumerate(records):
-        groups.setdefault(_owner(record, place, unit), []).append(place)
-    units: list[UnitExamples] = []
+    units = PackedUnits()
     problems: list[tuple[int, str, str]] = []
-    unused = 0
-    for places in groups.values():
+    unused = silent = 0
+    for places in _groups(records, unit):
         examples: list[Example] = []
         tried = 0
         for place in _sources_first(places, records)[: rows_tried(unit, most)]:
@@ -113,13 +108,14 @@ def encode_units(
             except Exception as error:  # a tokenizer may raise whatever Python does
                 problems.append((place + 1, UNENCODED, f"{UNENCODED} ({type(error).__name__})"))
         unused += len(places) - tried
-        units.append(tuple(examples))
+        silent += sum(not _teaches(example, task) for example in examples)
+        units.add(tuple(examples))
     problems.sort()
     return EncodedUnits(
-        units=tuple(units),
+        units=units,
         left_out=Counter(reason for _, reason, _ in problems),
         problems=tuple((place, problem) for place, _, problem in problems),
-        nothing_to_learn=sum(not _teaches(e, task) for examples in units for e in examples),
+        nothing_to_learn=silent,
         unused=unused,
     )
 
@@ -152,6 +148,16 @@ def rows_tried(unit: Unit, most: int) -> int:
         most: Rows of one that count.
     """
     return 1 if unit is Unit.RECORD and most == 1 else TRIED * most
+
+
+def _groups(records: Sequence[Record], unit: Unit) -> Iterable[Sequence[int]]:
+    """Places of each unit's rows, units in the order of their first row."""
+    if unit is Unit.RECORD and all(record.unit is None for record in records):
+        return ((place,) for place in range(len(records)))
+    groups: dict[object, list[int]] = {}
+    for place, record in enumerate(records):
+        groups.setdefault(_owner(record, place, unit), []).append(place)
+    return groups.values()
 
 
 def _encode(record: Record, task: Task, limits: Limits) -> Example:

@@ -202,9 +202,9 @@ def test_every_field_changes_the_digest(name: str, key: str) -> None:
         lora = dataclasses.replace(recipe.lora, rank_pattern=("query=2",))
         assert dataclasses.replace(recipe, lora=lora).digest() != recipe.digest()
         return
-    if name == "data" and key in ("encoding", "separator"):  # of a file alone, and of a kind
+    if name == "data" and key in ("encoding", "separator", "fold"):  # of a form, or of a file
         table = dataclasses.replace(recipe.data, train="a.csv", test="b.csv")
-        said = {"encoding": "gb18030", "separator": "semicolon"}[key]
+        said = {"encoding": "gb18030", "separator": "semicolon", "fold": "2/5"}[key]
         digests = {
             dataclasses.replace(recipe, data=data).digest()
             for data in (table, dataclasses.replace(table, **{key: said}))

@@ -158,11 +158,11 @@ def test_nothing_but_the_person_says_which_records_are_one_unit(kind: TaskKind) 
     others = [replace(record, person=name) for name in "qr" for record in own]
     mixed = [record for same in zip(own, *[iter(others)] * 2, strict=True) for record in same]
     assert encode_units(mixed, task, Unit.PERSON, 1000, Limits(None, VOCABULARY)).units == (
-        found.units * 3
+        tuple(found.units) * 3
     )
     for without in (own, *([r for r in mixed if r.person != name] for name in "pqr")):
         units = encode_units(without, task, Unit.PERSON, 1000, Limits(None, VOCABULARY)).units
-        assert units == found.units * (1 if without is own else 2)
+        assert units == tuple(found.units) * (1 if without is own else 2)
 
 
 def test_synthetic_records_must_all_be_usable() -> None:

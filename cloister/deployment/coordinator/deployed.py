@@ -73,6 +73,13 @@ def resolved_recipe(path: Path, assignments: list[str], members: Mapping[str, Me
     declared = [members[name].public_records for name in sorted(members)]
     sites = [f"data.sites={len(declared)}", f"data.public_records={declared}"]
     recipe = read_recipe(path, [*assignments, *sites])
+    if recipe.data.fold is not None:
+        raise RecipeError(
+            [
+                "data.fold: given; records that are held out at a site are never scored there, so "
+                "that folds are a simulation's alone: leave it out"
+            ]
+        )
     if not recipe.data.test:
         raise RecipeError(
             ["data.test: missing; a coordinator scores each round on a public test set of its own"]
