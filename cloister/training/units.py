@@ -61,7 +61,7 @@ def encode_units(
 
     Args:
         records: A site's; private.
-        task: Of the study.
+        task: The study's task.
         unit: Whose presence is hidden.
         most: Records of one person that count: the first so many that can be used, of the first
             TRIED times as many. It bounds a person's cost in time and memory; its influence is
