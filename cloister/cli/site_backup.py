@@ -112,7 +112,7 @@ def _told(made: Restored) -> str:
             "is approved)\n"
             for path, uid in made.strangers.items()
         )
-        + "Never run this site and the one that it replaces together: both would spend one budget.\n"
+        + "Never run this site beside the one that it replaces: both would spend one budget.\n"
         f"next: cloister site doctor {file.path}"
     )
 
