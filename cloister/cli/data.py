@@ -1,4 +1,4 @@
-"""`cloister data`: a file of records looked at and made ready, at the institution."""
+"""`cloister data`: checks and prepares a file of records, at the institution."""
 
 from __future__ import annotations
 

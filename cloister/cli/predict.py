@@ -1,4 +1,4 @@
-"""`cloister predict`: what a finished adapter says of texts that carry no label."""
+"""`cloister predict`: a finished adapter's predictions for texts without labels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cloister.serving.model import Model
     from cloister.serving.predictions import Prediction
 
-# Predictions that are shown without --json or --out, and labels of each; more fill the terminal.
+# Most predictions shown without --json or --out, and most labels of each.
 SHOWN, SHOWN_LABELS = 50, 3
 
 
@@ -42,24 +42,24 @@ def predict(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Write predictions there, in the file's order: one JSON object a line, or, where "
-            "the name ends in .csv and the task gives labels to whole records, a table."
+            help="Write predictions to this file, in the input's order: one JSON object per line, or "
+            "a table if its name ends in .csv and the task gives labels to whole records."
         ),
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="cpu, cuda, cuda:N or mps. Absent: the CUDA GPU where there is one."),
+        typer.Option(help="cpu, cuda, cuda:N or mps. Absent: the CUDA GPU if there is one."),
     ] = None,
     base: Annotated[
         str | None,
         typer.Option(help="The base model's folder here. Absent: as the adapter names it."),
     ] = None,
 ) -> None:
-    """Predict labels, entities or replies for records of your own.
+    """Predict labels, entities or replies for your own records.
 
-    The columns are named as the training's were. A text of a token classifier is cut into words at
-    its spaces; a text for a chat is one turn of the user. `is_cut` says that a text was longer than
-    the study's task.max_length, so that its end was not read.
+    The columns have the same names as in training. A token classifier splits a text into words at
+    spaces; for a chat a text is one turn of the user. `is_cut` means that a text was longer than
+    the study's task.max_length, so its end was not read.
 
     Example: cloister predict runs/bank --text "my card was stolen" --text "wrong PIN"
     """
@@ -68,13 +68,13 @@ def predict(
     if data is not None and text_b:
         raise UsageError("--text-b goes with --text; a file has both in its columns")
     if out is not None and out.exists():
-        raise UsageError(f"{out} exists already and is not written over; choose another --out")
+        raise UsageError(f"{out} exists already and is not overwritten; choose another --out")
     from cloister.data.records import POOLED
     from cloister.data.unlabelled import read_unlabelled
     from cloister.export.adapter_folder import adapter_folder
     from cloister.serving.model import about_adapter, load
 
-    # What can be wrong with the records is said before the base is loaded, which takes longest.
+    # Check the records before the base is loaded, which takes longest.
     about = about_adapter(adapter)
     records = about.task.records
     as_table = out is not None and out.suffix.lower() == ".csv"
@@ -126,7 +126,8 @@ def _lines(predictions: Sequence[Prediction]) -> str:
 
 
 def _table(predictions: Sequence[Prediction]) -> str:
-    """CSV: the label, whether the text was cut, and each label's probability, a row an input."""
+    """CSV with one row per input: the label, whether the text was cut, and each label's
+    probability."""
     from cloister.serving.predictions import Classified
 
     rows = [one for one in predictions if isinstance(one, Classified)]
@@ -141,7 +142,7 @@ def _table(predictions: Sequence[Prediction]) -> str:
 
 
 def _write(out: Path, text: str) -> None:
-    """Writes a file that its owner alone may read: predictions tell of records."""
+    """Writes a file that only its owner may read, since predictions reveal records."""
     from cloister.files import bad_file, write_whole
 
     try:

@@ -1,4 +1,4 @@
-"""`cloister simulate`: a whole federated study on this machine."""
+"""`cloister simulate`: runs a whole federated study on this machine."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 EXAMPLE = """
 Runs a federated study on this machine: every site's training, noise and accounting as they would
-run at an institution. Without a recipe: four synthetic hospitals at ε = 8, and the same without
-privacy beside it.
+run at an institution. Without a recipe: four synthetic hospitals at ε = 8, and the same study
+without privacy.
 
 Examples:
 
@@ -70,7 +70,7 @@ def simulate(
         bool | None,
         typer.Option(
             "--twin/--no-twin",
-            help="Also run the same without privacy, untuned. Absent: only without a recipe.",
+            help="Also run the same study without privacy, untuned. Absent: only without a recipe.",
         ),
     ] = None,
     seeds: Annotated[
@@ -78,9 +78,8 @@ def simulate(
         typer.Option(
             min=1,
             max=100,
-            help="Repeat with so many seeds, into one folder. Seeds change the adapter's start and "
-            "the partition only; private noise and sampling are fresh in every run, by the "
-            "operating system.",
+            help="Repeat with this number of seeds, into one folder. Seeds change only the adapter's "
+            "start and the partition; private noise and sampling always come from the operating system.",
         ),
     ] = None,
     sweeps: Annotated[
@@ -143,7 +142,9 @@ def simulate(
         )
         return
     if resume and is_dry:
-        raise UsageError("--dry-run: checks a study before it begins; leave --resume out")
+        raise UsageError(
+            "--dry-run: given with --resume; it checks a study before it begins: leave --resume out"
+        )
     if resume and (out is None or recipe is not None or assignments):
         raise UsageError(
             "--resume: give the run's folder as --out, and nothing else; its own recipe.toml is "
@@ -151,7 +152,7 @@ def simulate(
         )
     if resume and out is not None:
         if not (out / "recipe.toml").is_file():
-            raise UsageError(f"--resume: {out} is no run's folder: it has no recipe.toml")
+            raise UsageError(f"--resume: {out} is not a run's folder: it has no recipe.toml")
         study = read_run_recipe(out / "recipe.toml")
     else:
         study = read_recipe(recipe, assignments or [])
@@ -164,7 +165,7 @@ def simulate(
 
     if is_verbose:
         logging.getLogger("cloister").setLevel(logging.INFO)
-    if not resume:  # a resumed run says besides what to do about its recipe
+    if not resume:  # a resumed run also explains what to do about its recipe
         refuse_early(study, engine.value)
     if is_dry:
         display = Display(study, is_verbose=is_verbose)
@@ -237,16 +238,16 @@ def _dry_run(study: Recipe, display: Display, as_json: bool) -> None:
 
 
 def _after_resume(folder: Path, closed_rounds: int) -> str:
-    """Returns the remedy for a run that cannot be resumed as its recipe says."""
+    """Returns the remedy for a run that cannot be resumed with its recipe."""
     recipe = f"a resumed run keeps its own recipe, {folder / 'recipe.toml'}; "
     if closed_rounds:
         return recipe + (
-            "if that recipe is at fault, correct yours and start a new run with another --out; the "
+            "if that recipe is wrong, correct yours and start a new run with another --out; the "
             f"{closed_rounds} closed rounds stay charged in {folder / 'ledgers'}"
         )
     return recipe + (
-        "if that recipe is at fault, correct yours and run `cloister simulate RECIPE --out "
-        f"{folder}` without --resume: where nothing was charged yet, the folder is used again"
+        "if that recipe is wrong, correct yours and run `cloister simulate RECIPE --out "
+        f"{folder}` without --resume: if nothing was charged yet, the folder is used again"
     )
 
 

@@ -1,4 +1,5 @@
-"""`cloister simulate --sweep` and `--seeds`: many runs in one folder, then their comparison."""
+"""`cloister simulate --sweep` and `--seeds`: runs many settings into one folder and compares
+them."""
 
 from __future__ import annotations
 

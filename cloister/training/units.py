@@ -62,7 +62,7 @@ def encode_units(
 
     Args:
         records: A site's; private.
-        task: Of the study.
+        task: The study's task.
         unit: Whose presence is hidden.
         most: Rows of one unit that count: the first so many that can be used, of the first
             `rows_tried`. It bounds a unit's cost in time and memory; its influence is bounded by
