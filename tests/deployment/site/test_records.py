@@ -78,7 +78,7 @@ def test_copies_are_counted_with_their_record_and_must_be_its_person_s(tmp_path:
     rows = [{**row, UNIT: f"u{n // 2}"} for n, row in enumerate(GOOD)]
     same = [{**row, "person": "p"} for row in rows]
     counts, findings = describe(site(tmp_path, same), read_records(site(tmp_path, same)))
-    assert counts.startswith("4 records of 1 person")
+    assert counts.startswith("2 records (privacy units) in 4 rows, copies among them")
     assert not [finding for finding in findings if UNIT in finding.note]
     _, findings = describe(site(tmp_path, rows), read_records(site(tmp_path, rows)))
     (crossed,) = [finding for finding in findings if UNIT in finding.note]
