@@ -65,7 +65,8 @@ def csv_rows(path: Path, form: FileForm = COMMAS) -> Iterator[tuple[int, Row]]:
         if len(cells) != len(header):
             raise DataError(
                 f"{path.name}, row {number}: {len(cells)} cells, but the header names "
-                f"{len(header)} columns; put a text that holds a comma or a line break into quotes"
+                f"{len(header)} columns; put a text that holds a {form.separator!r} or a line "
+                "break into quotes"
             )
         yield number, dict(zip(header, cells, strict=True))
         number += 1

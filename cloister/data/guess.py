@@ -31,7 +31,10 @@ MOST_SITES_GUESSED = 50
 FEWEST_PER_LABEL = 2
 
 # Words that columns are called by, the surest first. Whole words of a name are compared.
-TEXTS = "text sentence content utterance note notes review body question comment description"
+TEXTS = (
+    "text sentence content utterance note notes review body question comment description "
+    "主诉 文本 正文 内容 评论 评价 问题 描述 记录"
+)
 # Pairs of columns that hold two texts of one record, the first first; whole names are compared.
 PAIRS = (
     ("text", "text_b"),
@@ -45,10 +48,19 @@ PAIRS = (
 )
 LABELS = (
     "label labels class category target intent sentiment department diagnosis topic verdict "
-    "outcome rating grade y"
+    "outcome rating grade y "
+    "标签 类别 分类 意图 情感 科室 诊断 主题 等级"
 )
-PERSONS = "patient person customer client user subject member student employee speaker author mrn"
-SITES = "site hospital clinic institution centre center branch bank ward school office"
+PERSONS = (
+    "patient person customer client user subject member student employee speaker author mrn "
+    "病人 患者 客户 用户 学生 会员 员工 病历"
+)
+SITES = (
+    "site hospital clinic institution centre center branch bank ward school office "
+    "医院 院区 机构 中心 支行 分行 学校 门店"
+)
+# What follows such a word in Chinese, which has no blanks: a number, a name.
+_SUFFIX = "(?:编号|号码|号|名称|名|代码|id)?"
 # Code points of scripts that put no blank between words: Thai and Lao; Burmese; Khmer; Japanese
 # syllables; Chinese characters with their extensions. Korean has blanks.
 SPACELESS = (
@@ -309,11 +321,16 @@ def _is_plain(value: Value) -> bool:
 
 
 def _named(names: Sequence[str], words: str) -> str | None:
-    """The first name that has the first of some words in it as a whole word."""
+    """The first name that has the first of some words in it as a whole word.
+
+    A Chinese word is one at the name's end, or before a suffix such as that of a number: `就诊科室`
+    is about a ward and `病人编号` about a person, and `病人主诉` is not.
+    """
     split = {name: {word.lower() for word in _WORDS.findall(name)} for name in names}
     for word in words.split():
         for name, parts in split.items():
-            if word in parts:
+            is_last = not word.isascii() and re.search(f"{word}{_SUFFIX}$", name.lower())
+            if word in parts or is_last:
                 return name
     return None
 
