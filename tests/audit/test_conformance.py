@@ -60,6 +60,7 @@ def refuted(site: Audited) -> set[str]:
 # Every base, every kind of task and every unit is in the quick ones, or in the last tests here.
 QUICK = {
     ("bert", "token-classification", Unit.RECORD),
+    ("bert", "text-pairs", Unit.PERSON),
     ("gpt2", "causal-lm", Unit.RECORD),
     ("llama", "causal-lm", Unit.PERSON),
 }
