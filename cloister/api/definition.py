@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from cloister.strategies.strategy import Strategy
 
 # What a study's columns may be called otherwise, as in `[data]`.
-COLUMNS = ("text", "label", "tokens", "tags", "messages", "site", "person")
+COLUMNS = ("text", "text_b", "label", "tokens", "tags", "messages", "site", "person")
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -72,7 +72,9 @@ class Study:
         seed: Root of everything that may be reproducible.
         public_records: The declared number of records of a site, or one for each site in order of
             their names. Never taken from the data: the sample rate follows from it.
-        text: Column of a text; likewise `label`, `tokens`, `tags`, `messages`, `site`, `person`.
+        text: Column of a text; likewise `text_b`, `label`, `tokens`, `tags`, `messages`, `site`,
+            `person`.
+        text_b: Column of a pair's second text.
         label: Column of its label.
         tokens: Column of a sentence's words.
         tags: Column of their tags.
@@ -113,6 +115,7 @@ class Study:
         seed: int | None = None,
         public_records: int | Sequence[int] | None = None,
         text: str | None = None,
+        text_b: str | None = None,
         label: str | None = None,
         tokens: str | None = None,
         tags: str | None = None,
@@ -125,7 +128,7 @@ class Study:
         machine: Section | None = None,
         tracking: Section | None = None,
     ) -> None:
-        columns = (text, label, tokens, tags, messages, site, person)
+        columns = (text, text_b, label, tokens, tags, messages, site, person)
         source, dealing = source_of(data)
         if rounds is not None and "num_rounds" in table_of("federation", federation):
             raise UsageError("rounds, federation: num_rounds given by both; give it by one")

@@ -61,6 +61,7 @@ def refuted(site: Audited) -> set[str]:
 # persons are in the last tests here.
 QUICK = {
     ("gpt2", "token-classification", Unit.RECORD),
+    ("bert", "text-pairs", Unit.PERSON),
     ("llama", "causal-lm", Unit.PERSON),
 }
 

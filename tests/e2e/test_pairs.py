@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cloister.api.memory_tables import records_in, write_tables
+from cloister.api.definition import Study
+from cloister.api.memory_tables import write_tables
 from cloister.cli.main import run as cli
 from cloister.data.config import DataConfig
 from cloister.data.load import load
@@ -145,9 +146,18 @@ def test_a_site_trains_on_pairs_and_leaves_out_what_is_none(
 
 
 def test_tables_in_memory_are_written_and_read_back_equal(tmp_path: Path) -> None:
-    columns = DataConfig(text="premise", text_b="hypothesis", person="person")
-    records = records_in(rows(9, 3), "data", "pairs", columns, train=True, sites=True)
+    study = Study(
+        task="text-pairs",
+        data={"east": rows(9, 3), "west": rows(9, 5)},
+        test=rows(24, 1),
+        text="premise",
+        text_b="hypothesis",
+        person="person",
+    )
+    records = study.tables["train"]
     assert all(isinstance(record, PairRecord) for record in records)
+    assert study.recipe.data.second == "hypothesis"
+    columns = study.recipe.data
     write_tables({"train": records}, tmp_path, columns)
     read = load(str(tmp_path / "train.jsonl"), "train", "pairs", columns, sites=True)
     assert tuple(read) == records

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from cloister.models.base import load_tokenizer
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.tasks.build import build_task
 from cloister.tasks.config import TaskConfig
+from cloister.tasks.cut import most_characters
 from cloister.tasks.pairs import BREAK, TextPairs, separator
 from cloister.tasks.task import BatchShape
 from cloister.testing.tasks import word_tokenizer
@@ -72,6 +74,22 @@ def test_a_text_without_end_is_cut_before_it_is_read(tokenizer: PreTrainedTokeni
         record = PairRecord(pair[0], "yes", text_b=pair[1])
         assert len(made.encode(record).input_ids) == made.max_length
         assert made.is_cut(*pair)
+
+
+def test_what_a_tokenizer_is_given_is_bounded_and_parted(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """How long it takes must not tell of one record: each text is cut before it is read."""
+    given: list[tuple[str, str]] = []
+
+    def noting(first: str, second: str, **options: Any) -> Any:
+        given.append((first, second))
+        return tokenizer(first, second, **options)
+
+    made = TextPairs(("no", "yes"), noting, 11, 0, BREAK)  # type: ignore[arg-type]
+    made.encode(PairRecord("a" * 10**6, "yes", text_b="b" * 10**6))
+    most = most_characters(11)
+    assert given == [("a" * most, "\n" + "b" * most)]
 
 
 def test_segments_say_which_text_a_token_is_of(tokenizer: PreTrainedTokenizerBase) -> None:
