@@ -240,8 +240,7 @@ def _tell(path: Path, findings: Findings) -> None:
     if old:
         console.print(
             f"{', '.join(old)}: the certificate has an older form, whose ε is that of the rounds "
-            "that "
-            "ran and not a promise; the promise was computed here from the ledger.",
+            "that ran and not a promise; the promise was computed here from the ledger.",
             soft_wrap=True,
         )
     if any(math.isinf(claim.verdict.promise.epsilon) for claim in findings.sites):

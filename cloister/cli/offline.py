@@ -59,8 +59,7 @@ def bundle(
     elif not (signer / "ca.crt").exists():
         raise UsageError(
             f"--signer: {signer} has no key to sign with; name the coordinator's folder, or make "
-            "your "
-            "own key there with --new-signer"
+            "your own key there with --new-signer"
         )
     else:
         key = load_authority(signer, partial(unlock, ca_passphrase_file))

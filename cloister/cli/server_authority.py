@@ -70,8 +70,7 @@ def lock_ca(folder: Folder = DEFAULT, ca_passphrase_file: PassphraseFile = None)
     typer.echo(
         f"{opened.path}: the authority's key is encrypted. Earlier backups have unencrypted "
         "copies: write a new backup and destroy those. Keep the passphrase in another place; "
-        "without "
-        "it the key is lost"
+        "without it the key is lost"
     )
 
 

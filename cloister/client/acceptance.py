@@ -133,9 +133,8 @@ def _records(task: TaskConfig, declared: RecordsConfig) -> list[str]:
         return []
     return [
         f"task.labels: the study lacks {listed(missing)}, which this site declares; if it joined "
-        "only where no record has that label, joining would reveal it: ask the coordinator to "
-        "name every "
-        "label of the code book"
+        "only where no record has that label, joining would reveal it: ask the coordinator to name "
+        "every label of the code book"
     ]
 
 

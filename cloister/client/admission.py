@@ -160,6 +160,5 @@ def _check_promise(site: Site, plan: Plan) -> None:
         raise RefusedError(
             f"budget: the policy allows epsilon {allowed.epsilon:g} (delta {allowed.delta:g}) for "
             f"the data set's lifetime; its ledger was made with {kept.epsilon:g} ({kept.delta:g}); "
-            "a "
-            "ledger's budget never changes: set the policy's budget to it, or stop here"
+            "a ledger's budget never changes: set the policy's budget to it, or stop here"
         )

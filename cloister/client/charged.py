@@ -26,6 +26,5 @@ def charged(number: int) -> Iterator[None]:
     except Exception as error:
         raise RoundSpentError(
             f"round {number} was charged and then interrupted ({type(error).__name__}: {error}); "
-            "it stays "
-            "spent: go on with the next one"
+            "it stays spent: go on with the next one"
         ) from error

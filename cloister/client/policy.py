@@ -296,8 +296,7 @@ def _not_shared(plan: Plan, effective: Plan, accept: AcceptPolicy) -> list[str]:
         reasons.append(
             f"accept.min_colluding: the study's ε holds while at most {sharing.colluding} sites "
             f"collude with the coordinator; at least {accept.min_colluding} is needed here: ask "
-            "for a "
-            "larger privacy.colluding_sites"
+            "for a larger privacy.colluding_sites"
         )
     if plan.local_steps != 1 or plan.max_grad_norm is None or plan.noise_multiplier <= 0:
         reasons.append("plan.sharing: shared noise needs one step per round, a bound and noise")

@@ -148,9 +148,9 @@ def _check_values(site: Site, start: Adapter) -> None:
     limit = site.policy.accept.max_adapter_value
     if start.largest() > limit:
         raise RefusedError(
-            f"accept.max_adapter_value: the adapter to start from has a value of "
-            f"{start.largest():.3g}; "
-            f"at most {limit:g} is accepted, since isolation was tested up to it"
+            "accept.max_adapter_value: the adapter to start from has a value of "
+            f"{start.largest():.3g}; at most {limit:g} is accepted, since isolation was tested up "
+            "to it"
         )
 
 

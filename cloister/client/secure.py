@@ -61,8 +61,7 @@ class EpochKeys:
         if self.terms != terms:
             raise RefusedError(
                 f"epoch {terms.epoch}: this site has no keys of it, for example after a restart; "
-                "it joins "
-                "the next one"
+                "it joins the next one"
             )
         if self.member is None:
             self.member = join(terms, site, self.private, advertisements)
@@ -148,8 +147,7 @@ class SecureExchange:
         if self.number < member.masked:
             raise RefusedError(
                 f"round {self.number} was asked after round {member.masked}: rounds must be masked "
-                "in "
-                "order; nothing was charged"
+                "in order; nothing was charged"
             )
         is_masked = member.masked == self.number
         if self.ledger.has_charged(charge.study, self.number) and not is_masked:

@@ -48,8 +48,7 @@ PAIRS = (
 )
 LABELS = (
     "label labels class category target intent sentiment department diagnosis topic verdict "
-    "outcome rating grade y "
-    "标签 类别 分类 意图 情感 科室 诊断 主题 等级"
+    "outcome rating grade y 标签 类别 分类 意图 情感 科室 诊断 主题 等级"
 )
 PERSONS = (
     "patient person customer client user subject member student employee speaker author mrn "

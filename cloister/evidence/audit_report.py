@@ -104,8 +104,7 @@ def _summary(
     if refuted:
         yield Paragraph(
             f"REFUTED: {', '.join(refuted)}. The implementation lacks a property that its ε "
-            "depends on; "
-            "do not rely on the figures below.",
+            "depends on; do not rely on the figures below.",
             is_loud=True,
         )
     if any(math.isinf(site.ledger.verdict.promise.epsilon) for site in sites):
@@ -163,9 +162,8 @@ def _promised(sites: Sequence[_Site]) -> Iterator[Block]:
         if site.ledger.verdict.history.couples_units:
             yield Paragraph(f"{site.ledger.name}: {COUPLED}.", is_loud=True)
     yield Paragraph(
-        "A promise was fixed before anything was sent. It covers all rounds of one plan or, if "
-        "a data set took part in more than one plan, its lifetime budget. Stopping earlier does "
-        "not "
+        "A promise was fixed before anything was sent. It covers all rounds of one plan or, if a "
+        "data set took part in more than one plan, its lifetime budget. Stopping earlier does not "
         "change it."
     )
 

@@ -20,8 +20,7 @@ TERMS = (
     "within a round. ε grows with the number of steps.",
     "Rate: the probability with which each record is drawn into a batch. A smaller one costs less.",
     "Noise: the noise multiplier, the standard deviation of the random noise divided by the "
-    "largest "
-    "contribution of one record. A larger one costs less.",
+    "largest contribution of one record. A larger one costs less.",
     "Entry: the number of a line in the site's ledger, which is signed and chained to the line "
     "before it, so that nobody can change or remove one unnoticed.",
     "Cut off: a round that was charged and then interrupted. Nothing left the site for it; its "

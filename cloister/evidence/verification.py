@@ -158,8 +158,7 @@ def _held(bundle: Bundle, sites: tuple[SiteClaim, ...]) -> tuple[str, ...]:
         f"All {entries} ledger entries are chained and signed, and each ledger ends where its "
         "certificate says.",
         "Every charge is the one that its plan states, and was within the data set's budget when "
-        "it "
-        "was made.",
+        "it was made.",
         "Every stated ε follows from the charged events, recomputed by PLD and by RDP; PLD is the "
         "smaller.",
         "The adapter's files are those that every site certified, and name the base model that it "

@@ -79,8 +79,7 @@ def check_anchor(entries: Sequence[Entry], head: Head, name: str) -> None:
     if not 0 <= head.seq < len(entries) or entries[head.seq].hash != head.hash:
         raise LedgerError(
             f"{name}: entry {head.seq} was seen before and is missing or different now: the ledger "
-            "was "
-            "truncated, rolled back or replaced, and what was spent is unknown; restore the "
+            "was truncated, rolled back or replaced, and what was spent is unknown; restore the "
             "latest one"
         )
 

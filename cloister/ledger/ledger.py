@@ -353,8 +353,7 @@ class Ledger:
             )  # ε is ∞ already, and the same seed gives the same bytes
         raise RoundSpentError(
             f"round {charge.round} was charged and interrupted before its release; it stays spent: "
-            "go "
-            "on with the next one"
+            "go on with the next one"
         )
 
     def _append(

@@ -52,6 +52,5 @@ def refuse_network_file_system(path: Path, mounts: str | None = None) -> None:
     if kind in _NETWORK or kind.startswith("fuse."):
         raise LedgerError(
             f"{path}: on a network file system ({kind}), where locks and syncs are not reliable; "
-            "keep "
-            "the ledger on a local disk"
+            "keep the ledger on a local disk"
         )

@@ -38,8 +38,7 @@ def discrete_gaussian(deviation: float, count: int, entropy: Entropy) -> NDArray
     if not SMALLEST <= deviation < LARGEST:
         raise RefusedError(
             f"discrete noise of deviation {deviation:.3g} steps; from {SMALLEST:g} to 2^52 is "
-            "needed: use "
-            "more bits per value"
+            "needed: use more bits per value"
         )
     drawn = np.empty(count, dtype=np.int64)
 

@@ -58,8 +58,7 @@ def add_noise(clipped: ClippedSum, noise_multiplier: float, entropy: Entropy) ->
     if not 0 <= noise_multiplier <= MOST_NOISE:
         raise RefusedError(
             f"noise_multiplier {noise_multiplier}: from 0 to {MOST_NOISE:g} is needed, which the "
-            "integers "
-            "of a release can hold; nothing is released"
+            "integers of a release can hold; nothing is released"
         )
     continuous = noise_multiplier * clipped.bound / clipped.grid
     deviation = math.sqrt(continuous**2 + SMOOTHING) if noise_multiplier > 0 else 0.0

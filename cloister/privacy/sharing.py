@@ -49,8 +49,7 @@ class Sharing:
             raise RefusedError(
                 f"secure aggregation among {self.sites} sites of which {self.missing} may be "
                 f"missing and {self.colluding} may collude: at least {FEWEST} sites are needed, "
-                "and "
-                f"more than 2 · missing + colluding = {needed}"
+                f"and more than 2 · missing + colluding = {needed}"
             )
 
     @property

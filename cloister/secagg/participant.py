@@ -245,8 +245,7 @@ def _check_adapter(member: Participant, adapter: str) -> None:
     if adapter != member.adapter:
         raise RefusedError(
             f"round {member.masked}: the sum is of updates from the adapter {adapter[:12]}; this "
-            "site "
-            f"got {member.adapter[:12]}, and takes part in no other sum"
+            f"site got {member.adapter[:12]}, and takes part in no other sum"
         )
 
 

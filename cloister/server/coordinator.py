@@ -142,8 +142,7 @@ class Coordinator:
         if state.round == 0:
             raise BudgetError(
                 "no round was closed, because no site's budget covers one: raise the sites' "
-                "budgets, or "
-                "plan less noise cost per round (more noise, smaller batches)"
+                "budgets, or plan less noise cost per round (more noise, smaller batches)"
             )
         best = self.run.load_best(state)
         return best, self.scorer.scores(best)

@@ -25,11 +25,9 @@ from cloister.tasks.words import needs_fast
 # tokens for markers; an assistant's turn ends with the end token, which is learnt too. A prompt
 # ends before the space: many tokenizers join the space to the word that follows it.
 PLAIN_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ message['role'].capitalize() + ': ' + message['content'] }}"
-    "{{ eos_token if message['role'] == 'assistant' else '' }}{{ '\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+    "{% for message in messages %}{{ message['role'].capitalize() + ': ' + message['content'] }}{{ "
+    "eos_token if message['role'] == 'assistant' else '' }}{{ '\n' }}{% endfor %}{% if "
+    "add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 
 NO_PAIR = "it is not a pair of a chosen and a rejected reply"

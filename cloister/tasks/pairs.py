@@ -93,8 +93,7 @@ class TextPairs:
             raise MisfitError(
                 UNKNOWN_LABEL,
                 f"label {shortened(record.label)} is not among the study's {len(self.labels)} "
-                f"({listed(self.labels)}); "
-                "correct the file, or name it in task.labels",
+                f"({listed(self.labels)}); correct the file, or name it in task.labels",
             )
         first, second = (cut_text(text, self.max_length) for text in (record.text, record.text_b))
         encoded: Mapping[str, Any] = self.tokenizer(

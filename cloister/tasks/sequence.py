@@ -63,8 +63,7 @@ class SequenceClassification:
             raise MisfitError(
                 UNKNOWN_LABEL,
                 f"label {shortened(record.label)} is not among the study's {len(self.labels)} "
-                f"({listed(self.labels)}); "
-                "correct the file, or name it in task.labels",
+                f"({listed(self.labels)}); correct the file, or name it in task.labels",
             )
         ids = self._tokens(record.text)
         return Example(tuple(ids) or (self.pad_id,), self.labels.index(record.label))

@@ -95,8 +95,7 @@ class TokenClassification:
             raise MisfitError(
                 UNKNOWN_LABEL,
                 f"tag {listed(unknown[:1])} is not among the study's {len(self.labels)} "
-                f"({listed(self.labels)}); "
-                "correct the file, or name its type in task.labels",
+                f"({listed(self.labels)}); correct the file, or name its type in task.labels",
             )
         ids, firsts = encode_words(self.tokenizer, kept, self.max_length)
         words = tuple(word for word in firsts if word is not None)

@@ -22,9 +22,8 @@ MOST_PROCESSES = 64
 # Why a network is never compiled; tried with torch 2.13 (`docs/data-and-bases.md`).
 NOT_COMPILED = (
     "compile: true given; torch.compile cannot trace layers that compute each record's own "
-    "gradient "
-    "(it refuses their autograd function), and a graph with breaks at each of them would run "
-    "partly uncompiled without a message; leave machine.compile out"
+    "gradient (it refuses their autograd function), and a graph with breaks at each of them would "
+    "run partly uncompiled without a message; leave machine.compile out"
 )
 _DEVICE = re.compile(r"cpu|mps|cuda(:\d{1,2})?")
 

@@ -162,8 +162,7 @@ def _refuse_calls(name: str, shapes: list[tuple[int, ...]], batch: tuple[int, in
     if not shapes:
         raise PreflightError(
             f"preflight: {name} is not called in a forward pass, so its weights are used in "
-            "another "
-            f"way or not at all, and it would learn nothing; {remedy}"
+            f"another way or not at all, and it would learn nothing; {remedy}"
         )
     if len(shapes) > 1:
         raise PreflightError(
