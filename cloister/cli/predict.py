@@ -42,8 +42,8 @@ def predict(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Write predictions to this file, in the input's order: one JSON object per line, or "
-            "a table if its name ends in .csv and the task gives labels to whole records."
+            help="Write predictions to this file, in the input's order: one JSON object per line, "
+            "or a table if its name ends in .csv and the task gives labels to whole records."
         ),
     ] = None,
     device: Annotated[
