@@ -262,13 +262,9 @@ def calibrate(sample_rate: float, steps: int, target_epsilon: float, delta: floa
         f"epsilon {target_epsilon} with delta {delta} cannot be met in {steps} steps at sample "
         f"rate {sample_rate}: use fewer steps, a smaller batch or a larger epsilon"
     )
-    # RDP is fast, and its ε is not below PLD's: noise that meets the target by RDP is an upper
-    # bound.
-    high = SMALLEST_NOISE
-    while _rdp_epsilon(((high, sample_rate, steps),), delta) > target_epsilon:
-        high *= 1.25
-        if high > MOST_NOISE:
-            raise RefusedError(unmet)
+    high = _met_by_rdp(sample_rate, steps, target_epsilon, delta)
+    if high is None:
+        raise RefusedError(unmet)
     low = max(high / 1.25, SMALLEST_NOISE)
     while low > SMALLEST_NOISE and excess(low) <= 0:
         low, high = max(low / 1.25, SMALLEST_NOISE), low
@@ -284,6 +280,28 @@ def calibrate(sample_rate: float, steps: int, target_epsilon: float, delta: floa
     while epsilon([_one(noise, sample_rate, steps)], delta) > target_epsilon:
         noise = math.ceil(noise * (1 + CALIBRATION_PRECISION / 4) * 1e4) / 1e4
     return noise
+
+
+def _met_by_rdp(sample_rate: float, steps: int, target: float, delta: float) -> float | None:
+    """Finds noise with which RDP meets a target ε: the least of a ladder; None where none does.
+
+    RDP is never below PLD, so this bounds a search by PLD from above.
+    """
+
+    def is_met(noise: float, *, whole: bool = False) -> bool:
+        return _rdp_epsilon(((noise, sample_rate, steps),), delta, whole=whole) <= target
+
+    ladder = [SMALLEST_NOISE]
+    while not is_met(ladder[-1], whole=True):
+        if ladder[-1] * 1.25 > MOST_NOISE:
+            if not is_met(ladder[-1]):
+                return None
+            break
+        ladder.append(ladder[-1] * 1.25)
+    # With the orders between, which take ten times as long, a rung or two less may do.
+    while len(ladder) > 1 and is_met(ladder[-2]):
+        ladder.pop()
+    return ladder[-1]
 
 
 def _one(noise_multiplier: float, sample_rate: float, steps: int) -> GaussianEvent:

@@ -21,23 +21,25 @@ ROUNDED_UP = 1 + 1e-6
 
 
 @lru_cache(maxsize=4096)
-def rdp_epsilon(composition: Composition, delta: float) -> float:
+def rdp_epsilon(composition: Composition, delta: float, *, whole: bool = False) -> float:
     """Computes ε at the best of dp-accounting's orders.
 
     Args:
         composition: (noise multiplier, sample rate, steps) of each mechanism.
         delta: δ of the guarantee.
+        whole: Whether only orders that are whole numbers are tried: looser, and quicker.
 
     Returns:
         An upper bound on ε per unit added or removed; ∞ if no order converges.
     """
     from dp_accounting.rdp.rdp_privacy_accountant import DEFAULT_RDP_ORDERS, compute_epsilon
 
-    total = [0.0] * len(DEFAULT_RDP_ORDERS)
+    orders = [order for order in DEFAULT_RDP_ORDERS if not whole or order == int(order)]
+    total = [0.0] * len(orders)
     for noise_multiplier, sample_rate, steps in composition:
-        one = _divergences(noise_multiplier, sample_rate, tuple(DEFAULT_RDP_ORDERS))
+        one = _divergences(noise_multiplier, sample_rate, tuple(orders))
         total = [so_far + steps * more for so_far, more in zip(total, one, strict=True)]
-    found, _ = compute_epsilon(DEFAULT_RDP_ORDERS, total, delta)
+    found, _ = compute_epsilon(orders, total, delta)
     return float(found)
 
 

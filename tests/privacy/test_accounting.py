@@ -289,6 +289,20 @@ def test_calibrated_noise_meets_its_target_and_wastes_little(
     assert epsilon([event(sigma * 0.99, q, steps)], 1e-5) > target
 
 
+@pytest.mark.parametrize(("q", "steps", "rungs"), [(0.25, 4, 5), (0.02, 3, 2), (1.0, 30, 9)])
+def test_the_search_begins_with_the_least_noise_that_rdp_allows(
+    q: float, steps: int, rungs: int
+) -> None:
+    """Though orders between whole numbers, which it tries last, are what allow it."""
+    noises = [accounting.SMALLEST_NOISE]
+    for _ in range(rungs):
+        noises.append(noises[-1] * 1.25)
+    *more, target = [rdp_epsilon([event(noise, q, steps)], 1e-5) for noise in noises]
+    assert min(more) > target
+    assert accounting._met_by_rdp(q, steps, target, 1e-5) == noises[-1]
+    assert accounting._met_by_rdp(1.0, 10**9, 1e-3, 1e-5) is None
+
+
 def test_a_target_out_of_reach_says_what_to_do() -> None:
     with pytest.raises(RefusedError, match="use fewer steps"):
         calibrate(1.0, 10**9, 0.001, 1e-5)

@@ -21,8 +21,8 @@ def probabilities(distribution: object, side: str) -> tuple[int, list[float], fl
     [
         *((noise, rate, COARSE) for noise in (0.3, 1.0, 3.7, 50.0) for rate in (1e-4, 0.25, 1.0)),
         (1.0, 0.9, COARSE),
-        # A point of the grid lies where the loss ends.
-        *((1.0, 1 - math.exp(-end), COARSE) for end in (0.25, 0.5, 1.0, 0.003)),
+        # A point of the grid lies where the loss ends, and right before.
+        *((1.0, 1 - math.exp(-end), COARSE) for end in (0.5, 0.5 * (1 + 5e-10), 1 + 5e-10)),
         (0.8, 1e-12, COARSE),
         (4.0, 0.02, FINE),
     ],

@@ -14,7 +14,7 @@ from cloister.data.records import TextRecord
 from cloister.data.step_log import log_of
 from cloister.data.unit_column import UNIT
 from cloister.deployment.site.doctor_data import describe
-from cloister.deployment.site.read_apart import read_apart
+from cloister.deployment.site.read_apart import main, read_apart
 from cloister.deployment.site.records import UNDECLARED, RecordSource, read_records
 from cloister.errors import DataError, RecipeError, UsageError
 from cloister.privacy.units import Unit
@@ -162,7 +162,9 @@ def test_a_record_without_a_person_is_kept_and_counts_where_records_are_units(
     ],
     ids=["missing", "empty", "cut", "garbage", "nothing fits"],
 )
-def test_a_file_that_cannot_be_used_at_all_is_refused_at_home(spoil, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_file_that_cannot_be_used_at_all_is_refused_at_home(  # type: ignore[no-untyped-def]
+    spoil, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = site(tmp_path, list(GOOD))
     source = RecordSource(file)
     spoil(file.data)
@@ -173,6 +175,13 @@ def test_a_file_that_cannot_be_used_at_all_is_refused_at_home(spoil, tmp_path: P
     with pytest.raises(DataError):
         source.reload()
     assert len(source.current.records) == len(GOOD)
+    assert main(file.path) == DataError.exit_code  # as the process of its own ends, below
+    assert "records.jsonl" in capsys.readouterr().err
+
+
+def test_another_process_refuses_a_file_that_cannot_be_used(tmp_path: Path) -> None:
+    file = site(tmp_path, list(GOOD))
+    file.data.write_text("")
     with pytest.raises(DataError, match=r"records\.jsonl"):
         read_apart(file)
 
