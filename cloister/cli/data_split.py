@@ -66,6 +66,13 @@ def split(
     validation_site: Annotated[
         list[str] | None, typer.Option(help="A site for validation; may be repeated.")
     ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            help="For cross-validation: K files, fold-1 to fold-K, each unit in one by its hash.",
+        ),
+    ] = None,
     form: Annotated[
         Written | None,
         typer.Option("--format", help="Format of the new files. Absent: FILE's, or jsonl."),
@@ -97,6 +104,7 @@ def split(
         validation_from=validation_from,
         test_sites=test_site or (),
         validation_sites=validation_site or (),
+        folds=folds,
     )
     source = detect_form(file, encoding, separator, quotes=not no_quotes)
     with row_progress("split") as progress:

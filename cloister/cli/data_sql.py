@@ -47,8 +47,7 @@ def sql(
     written beside the new file, with the query and without the password. Nothing but the query
     leaves this machine.
 
-    Example: cloister data sql --dsn sqlite:///clinic.db --query "SELECT note AS text, ward AS
-    label, patient_id AS person FROM notes" --out notes.jsonl
+    Example: cloister data sql --dsn sqlite:///clinic.db --query @notes.sql --out notes.jsonl
     """
     from cloister.cli.row_progress import row_progress
     from cloister.data.sql.run import sql_file

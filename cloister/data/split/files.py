@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from cloister.data.config import FEWEST_FOLDS, MOST_FOLDS
 from cloister.data.detected import Detected, detect_form
 from cloister.data.outputs import ENDINGS, RowWriter, check_place, json_text, new_file
 from cloister.data.split.sides import (
@@ -20,6 +21,7 @@ from cloister.data.split.sides import (
     Side,
     by_site,
     by_time,
+    folded,
     furthest,
     hashed,
     stratified,
@@ -52,6 +54,10 @@ class SplitPlan:
         validation_from: The same of the validation side; absent: there is none.
         test_sites: For `site`: which ones are held out.
         validation_sites: Likewise, for validation.
+        folds: For `unit`: so many equal parts in place of the three sides; None: the sides.
+
+    Raises:
+        UsageError: Folds are asked for otherwise than by unit, or too few or many.
     """
 
     by: By = "unit"
@@ -62,6 +68,19 @@ class SplitPlan:
     validation_from: str | None = None
     test_sites: Sequence[str] = ()
     validation_sites: Sequence[str] = ()
+    folds: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.folds is None:
+            return
+        if self.by != "unit":
+            raise UsageError(
+                f"--folds: given with --by {self.by}; folds are by unit: leave --by out"
+            )
+        if not FEWEST_FOLDS <= self.folds <= MOST_FOLDS:
+            raise UsageError(
+                f"--folds: {self.folds} given; {FEWEST_FOLDS} to {MOST_FOLDS} are needed"
+            )
 
     @property
     def couples_units(self) -> bool:
@@ -71,6 +90,8 @@ class SplitPlan:
     def to_json(self) -> dict[str, Any]:
         """Returns what decides on a side as JSON values."""
         found: dict[str, Any] = {"by": self.by, "unit": self.unit}
+        if self.folds is not None:
+            return found | {"folds": self.folds, "salt": self.shares.salt}
         if self.by in ("unit", "label"):
             shares = self.shares
             found |= {"validation": shares.validation, "test": shares.test, "salt": shares.salt}
@@ -163,7 +184,7 @@ def _write(
     form: Detected,
     stage: Path,
     plan: SplitPlan,
-    sides: Mapping[str, Side],
+    sides: Mapping[str, str],
     ending: str,
     progress: Callable[[int], object] | None,
 ) -> dict[str, int]:
@@ -186,8 +207,10 @@ def _write(
     return rows
 
 
-def _wanted(plan: SplitPlan) -> tuple[Side, ...]:
-    """The sides that a plan has."""
+def _wanted(plan: SplitPlan) -> tuple[str, ...]:
+    """The sides, or folds, that a plan has."""
+    if plan.folds is not None:
+        return tuple(f"fold-{number}" for number in range(1, plan.folds + 1))
     has_validation = {
         "unit": plan.shares.validation > 0,
         "label": plan.shares.validation > 0,
@@ -209,8 +232,13 @@ def _check_unit(form: Detected, column: str | None) -> None:
         )
 
 
-def _sides(form: Detected, plan: SplitPlan) -> dict[str, Side]:
-    """The side of every unit."""
+def _sides(form: Detected, plan: SplitPlan) -> Mapping[str, str]:
+    """The side, or fold, of every unit."""
+    if plan.folds is not None:
+        return {
+            unit: folded(unit, plan.folds, plan.shares.salt)
+            for unit in {_unit(row, plan.unit): None for _, row in form.rows()}
+        }
     if plan.by == "unit":
         return {
             unit: hashed(unit, plan.shares)
