@@ -119,7 +119,7 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
             "--steps",
         ],
         "evaluate": ["--data", "--json", "--plugin"],
-        "predict": ["--base", "--data", "--device", "--json", "--out", "--text"],
+        "predict": ["--base", "--data", "--device", "--json", "--out", "--text", "--text-b"],
         "dashboard": ["--host", "--keys", "--port", "--static", "--token"],
         "bundle": [
             "--ca-passphrase-file",
