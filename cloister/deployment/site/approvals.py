@@ -39,7 +39,7 @@ class ApprovalVerdict:
     """Whether a study is approved, and why.
 
     Attributes:
-        state: How.
+        state: The state.
         why: The reason in one line, for the site's operator.
         by: Accounts whose approvals count.
     """

@@ -42,7 +42,7 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class Kind(StrEnum):
-    """What was decided."""
+    """The kinds of a decision."""
 
     APPROVE = "approve"
     REJECT = "reject"
@@ -54,7 +54,7 @@ class Decision:
 
     Attributes:
         seq: Its number among all of the site's.
-        kind: What was decided.
+        kind: What the person decided.
         study: Digest of the study: of the sent document, exactly.
         terms: Digest of the study's terms at the site, as shown (`client.terms`).
         uid: Number of the account.
