@@ -89,7 +89,6 @@ def admit(site: Site, workspace: Workspace, prove: Prove = _proven) -> Admitted:
             unit; a process of `machine.processes` cannot be started, or computes differently.
         BudgetError: The budget does not cover one round of it.
         PreflightError: The study's per-record gradients are not exact here.
-        RefusedError: A process of `machine.processes` cannot be had, or computes otherwise.
 
     Guarantees:
         A function of plan, policy, base, ledger and machine. Nothing is charged, and the proof,

@@ -1,7 +1,7 @@
-"""A study in plain words, for whoever is to approve it: what it is, what it costs, who asks.
+"""A study in plain words, for the person who approves it: what it is, what it costs, who asks.
 
-Everything here comes from the study's document, `site.toml`, the ledger and the papers of joining.
-The base is not looked for, and no record is read.
+Everything here comes from the study's document, `site.toml`, the ledger and the enrolment
+documents. The base is not looked for, and no record is read.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cloister.models.config import ALL_LINEAR
 from cloister.names import counted
 from cloister.tasks.config import TaskConfig
 
-# Labels that are listed in words; `--json` has all.
+# Most labels listed in words; `--json` has all.
 LABELS = 60
 
 
@@ -111,7 +111,7 @@ def in_words(facts: dict[str, Any]) -> list[str]:
 
 
 def visible(text: str) -> str:
-    """A text whose every character can be seen: others as Python writes them."""
+    """A text in which control characters are shown as Python's escapes."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -132,7 +132,7 @@ def _labels(labels: list[str]) -> str:
 
 
 def _plugin(task: TaskConfig) -> dict[str, str] | None:
-    """Whose code a plug-in's task is; None of a built-in one."""
+    """The package of a plug-in's code; None for a built-in task."""
     if task.plugin is None:
         return None
     return {"distribution": task.plugin.distribution, "version": task.plugin.version}
@@ -202,7 +202,7 @@ def _asker(file: SiteFile) -> dict[str, Any]:
 
 
 def _budget(terms: StudyTerms) -> dict[str, Any]:
-    """What is left of the data set's lifetime budget, and how far it takes this study."""
+    """What is left of the data set's lifetime budget, and how much of this study fits."""
     file, plan = terms.file, terms.plan
     try:
         ledger = open_ledger(file)
