@@ -10,25 +10,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cloister.data.clean.log import CLEANING, COUPLED, log_path
+from cloister.data.clean.log import COUPLED
+from cloister.data.detected import Detected
 from cloister.data.outputs import sha256_of
+from cloister.data.steps import FORMAT, log_of, steps_of
 from cloister.errors import UsageError
 from cloister.files import write_whole
-from cloister.json_text import read_json
 from cloister.owner_only import FILE
-
-if TYPE_CHECKING:
-    from cloister.data.detected import Detected
-
-FORMAT = "cloister-data-log/1"
-ENDING = ".log.json"
-UNKNOWN = "it cannot be read, or is of another content; what was done is not known"
-# The log of a cleaning names the rows that each rule changed: some megabytes of a million rows.
-MOST_BYTES = 64 * 2**20
-# Values of such a log: two for each range of rows.
-MOST_VALUES = 8_000_000
 
 
 @dataclass(frozen=True)
@@ -47,69 +37,6 @@ class DataStep:
     settings: Mapping[str, Any]
     counts: Mapping[str, Any]
     couples_units: bool = False
-
-
-def log_of(path: Path) -> Path:
-    """Where the log of a file is."""
-    return path.with_name(path.name + ENDING)
-
-
-def steps_of(path: Path, sha256: str) -> list[dict[str, Any]]:
-    """The steps by which a file was made; none where it has no log.
-
-    Where a log lies beside the file that cannot be read, or is of another content, what was done
-    is not known: then it is taken for something that couples units.
-
-    Args:
-        path: The file.
-        sha256: Of its content.
-    """
-    own = _read(log_of(path))
-    steps = own.get("steps") if own.get("format") == FORMAT else None
-    if isinstance(steps, list) and steps and _made(steps[-1], sha256):
-        return steps
-    # What `cloister data clean` wrote is one step, in the words of its own log.
-    cleaned = _read(log_path(path))
-    if cleaned.get("format") == CLEANING and _made(cleaned, sha256):
-        before = cleaned.pop("steps_before", [])
-        return [*(before if isinstance(before, list) else []), {"command": "clean", **cleaned}]
-    if beside := [log.name for log in (log_of(path), log_path(path)) if log.exists()]:
-        return [{"command": "unknown", "why": f"{beside[0]}: {UNKNOWN}", "couples_units": True}]
-    return []
-
-
-def couples_units(path: Path) -> bool:
-    """Whether a step that made a file looked at more than one unit; False where it has no log.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
-    if not any(log.exists() for log in (log_of(path), log_path(path))):
-        return False
-    return any(bool(step.get("couples_units")) for step in steps_of(path, sha256_of(path)))
-
-
-def steps_beside(path: Path) -> list[Any]:
-    """The steps that each log beside a file names, of whatever content; nothing is checked."""
-    own, cleaned = _read(log_of(path)), _read(log_path(path))
-    return [own.get("steps"), cleaned.get("steps_before")]
-
-
-def _read(log: Path) -> dict[str, Any]:
-    """A log; empty where there is none that can be read."""
-    try:
-        if log.stat().st_size > MOST_BYTES:
-            return {}
-        found = read_json(log.read_bytes(), most_bytes=MOST_BYTES, most_values=MOST_VALUES)
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _made(step: Any, sha256: str) -> bool:
-    """Whether a step wrote the file of this content."""
-    output = step.get("output") if isinstance(step, dict) else None
-    return isinstance(output, dict) and output.get("sha256") == sha256
 
 
 def check_no_log(out: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cloister.data.step_log import steps_beside
+from cloister.data.steps import steps_beside
 
 UNIT = "cloister_unit"
 # The command in whose output every row has it.

@@ -23,7 +23,7 @@ from cloister.client.site import Site
 from cloister.data.census import Census, census
 from cloister.data.load import is_same_file, load
 from cloister.data.records import Record
-from cloister.data.step_log import couples_units
+from cloister.data.steps import couples_units
 from cloister.errors import DataError
 from cloister.ledger.ledger import Ledger, key_file
 from cloister.ledger.signing import load_key, public_hex

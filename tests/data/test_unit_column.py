@@ -25,7 +25,7 @@ from cloister.data.schema import MixedColumnError, Reading
 from cloister.data.scrub.files import scrub_file
 from cloister.data.split.files import SplitPlan, split_file
 from cloister.data.split.sides import Shares
-from cloister.data.step_log import log_of
+from cloister.data.steps import log_of
 from cloister.data.unit_column import UNIT
 from cloister.errors import DataError, MisfitError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cloister.data.augment.files import AugmentOptions, augment_file
-from cloister.data.step_log import log_of
+from cloister.data.steps import log_of
 from cloister.ledger.stated import COUPLED
 from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import verify

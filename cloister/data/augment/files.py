@@ -15,7 +15,8 @@ from cloister.data.augment.synonyms import Synonyms
 from cloister.data.detected import Detected, detect_form
 from cloister.data.outputs import check_new, json_text, new_file
 from cloister.data.roles import Roles, find_roles
-from cloister.data.step_log import DataStep, check_no_log, log_of, write_step
+from cloister.data.step_log import DataStep, check_no_log, write_step
+from cloister.data.steps import log_of
 from cloister.data.unit_column import AUGMENT, UNIT, is_augmented
 from cloister.errors import DataError, UsageError
 from cloister.files import bad_file, identity_of

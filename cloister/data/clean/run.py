@@ -16,7 +16,7 @@ from cloister.data.clean.rules import RULES
 from cloister.data.detected import Detected, detect_form
 from cloister.data.outputs import check_place
 from cloister.data.roles import find_roles, written
-from cloister.data.step_log import steps_of
+from cloister.data.steps import steps_of
 from cloister.data.unit_column import UNIT
 from cloister.data.values import Row, shown
 from cloister.errors import DataError, UsageError

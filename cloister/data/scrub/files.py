@@ -14,7 +14,8 @@ from cloister.data.scrub.find import Finder, chosen_types, find
 from cloister.data.scrub.marked import Score, read_marked, score
 from cloister.data.scrub.replace import Placeholders, Scrubber
 from cloister.data.scrub.spans import TYPES, Span
-from cloister.data.step_log import DataStep, check_no_log, log_of, write_step
+from cloister.data.step_log import DataStep, check_no_log, write_step
+from cloister.data.steps import log_of
 from cloister.data.values import Number, Value, shown
 from cloister.errors import DataError, UsageError
 from cloister.files import bad_file, identity_of

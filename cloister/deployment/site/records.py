@@ -19,7 +19,7 @@ from cloister.data.load import file_rows
 from cloister.data.records import Record
 from cloister.data.schema import Reading
 from cloister.data.source import SITE
-from cloister.data.step_log import steps_of
+from cloister.data.steps import steps_of
 from cloister.data.unit_column import is_augmented
 from cloister.data.values import shown
 from cloister.errors import DataError, MisfitError, PluginError

@@ -13,7 +13,7 @@ from cloister.data.augment.synonyms import read_synonyms
 from cloister.data.config import DataConfig
 from cloister.data.load import file_rows, load
 from cloister.data.records import RecordKind
-from cloister.data.step_log import log_of
+from cloister.data.steps import log_of
 from cloister.data.unit_column import UNIT
 from cloister.errors import DataError, UsageError
 

@@ -11,7 +11,7 @@ import pytest
 from cloister.client.site_file import RecordsConfig, SiteFile, read_site
 from cloister.client.stamp import ContentStamp
 from cloister.data.records import TextRecord
-from cloister.data.step_log import log_of
+from cloister.data.steps import log_of
 from cloister.data.unit_column import UNIT
 from cloister.deployment.site.doctor_data import describe
 from cloister.deployment.site.read_apart import read_apart
