@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from cloister.data.columnar import Columns, as_data_errors
+from cloister.data.columnar import ArrowColumns, as_data_errors
 from cloister.data.values import Row
 from cloister.files import open_file
 
@@ -37,7 +37,7 @@ def arrow_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Row]]:
         else:
             reader = pa.ipc.open_stream(stream)
             batches = iter(reader)
-        columns = Columns(path, reader.schema, needed)
+        columns = ArrowColumns(path, reader.schema, needed)
         for batch in batches:
             batch.validate(full=True)  # offsets in the file are not trusted to lie within it
             if columns.read:

@@ -40,7 +40,7 @@ def as_data_errors(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: cannot be read ({reason.splitlines()[0]})") from error
 
 
-class Columns:
+class ArrowColumns:
     """The columns of a file that are read, and what is known of the others.
 
     Args:

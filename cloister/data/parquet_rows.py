@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from cloister.data.columnar import Columns, as_data_errors
+from cloister.data.columnar import ArrowColumns, as_data_errors
 from cloister.data.values import Row
 from cloister.files import open_file
 
@@ -28,7 +28,7 @@ def parquet_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Row]]
         OSError: It cannot be read.
     """
     with as_data_errors(path), open_file(path) as stream, pq.ParquetFile(stream) as file:
-        columns = Columns(path, file.schema_arrow, needed)
+        columns = ArrowColumns(path, file.schema_arrow, needed)
         if not columns.read:
             if file.metadata.num_rows:  # a message then says which columns there are
                 yield 1, columns.others

@@ -95,6 +95,7 @@ def test_the_options_are_these_and_no_others(capsys: pytest.CaptureFixture[str])
         "simulate": [
             "--dry-run",
             "--engine",
+            "--folds",
             "--json",
             "--no-twin",
             "--out",
