@@ -5,8 +5,8 @@ Three tests; each finds copies that the others miss:
     lags      correlation of the whole sequence with itself at every shift: copies that are scaled,
               negated or mixed with others, and copies with random signs
     runs      a few neighbouring values that repeat, forwards or backwards: exact copies of any
-    part, however short, and pools of stored noise values    values that repeat more often than the
-    grid explains: permuted copies
+              part, however short, and pools of stored noise
+    values    values that repeat more often than the grid explains: permuted copies
 
 Math:
     Σ x_i x_{i+l} over n values that form chains of lengths m at lag l has log E exp(t Σ) =

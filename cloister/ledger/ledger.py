@@ -1,9 +1,9 @@
-"""A site's ledger: it charges a round before anything is drawn, never refunds, and records
-releases.
+"""A site's ledger: charges rounds before anything is drawn, never refunds, records releases.
 
     reserve   written and synced before the first batch of a round is drawn; after a crash at any
-    later point the round stays spent release   written and synced, with the bytes, before they are
-    sent; if they are asked for again, the same bytes are sent and nothing more is charged
+              later point the round stays spent
+    release   written and synced, with the bytes, before they are sent; if they are asked for
+              again, the same bytes are sent and nothing more is charged
 
 A data set has one ledger for its lifetime, over all studies and coordinators. Entries are chained
 and signed (`chain`), and are stored in one SQLite file (`storage`).
@@ -222,8 +222,7 @@ class Ledger:
         return (study, number) in self._history.rounds
 
     def release_of(self, study: str, number: int) -> ReleasedEntry | None:
-        """A round's release, by the entries that this object has read; None: it was not
-        released."""
+        """A round's release, by the entries that this object has read; None: there is none."""
         reserved = self._history.rounds.get((study, number))
         return None if reserved is None else self._history.released.get(reserved.seq)
 
@@ -322,9 +321,7 @@ class Ledger:
             if not self._history.is_reserved(seq):
                 raise LedgerError(f"no reservation {seq} is in this ledger; nothing is released")
             if seq in self._history.released:
-                raise LedgerError(
-                    f"reservation {seq} was released already; it is released once only"
-                )
+                raise LedgerError(f"reservation {seq} was released already; this happens once only")
             entry = self._append(
                 transaction,
                 payload,
@@ -352,13 +349,10 @@ class Ledger:
                 raise LedgerError(f"{self._file.path}: the bytes of release {release.seq} changed")
             return Released(payload, release.hash)
         if not before.event.is_private:
-            return Reservation(
-                self, before.seq
-            )  # ε is ∞ already, and the same seed gives the same bytes
+            return Reservation(self, before.seq)  # ε is ∞ already; the same seed, the same bytes
         raise RoundSpentError(
             f"round {charge.round} was charged and interrupted before its release; it stays spent: "
-            "go "
-            "on with the next one"
+            "go on with the next one"
         )
 
     def _append(
