@@ -37,8 +37,8 @@ def predict(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Write predictions to this file, in the input's order: one JSON object per line, or "
-            "a table if its name ends in .csv and the task is sequence-classification."
+            help="Write predictions to this file, in the input's order: one JSON object per line, "
+            "or a table if its name ends in .csv and the task is sequence-classification."
         ),
     ] = None,
     device: Annotated[

@@ -75,8 +75,9 @@ def simulate(
         typer.Option(
             min=1,
             max=100,
-            help="Repeat with this number of seeds, into one folder. Seeds change only the adapter's "
-            "start and the partition; private noise and sampling always come from the operating system.",
+            help="Repeat with this number of seeds, into one folder. Seeds change only the "
+            "adapter's start and the partition; private noise and sampling always come from the "
+            "operating system.",
         ),
     ] = None,
     sweeps: Annotated[
