@@ -1,9 +1,9 @@
-"""A site's ledger: it charges a round before anything is drawn, and never refunds.
+"""A site's ledger: charges rounds before anything is drawn, never refunds, records releases.
 
     reserve   written and synced before the first batch of a round is drawn; after a crash at any
               later point the round stays spent
-    release   written and synced, with the bytes, before they are sent; asked for again, the same
-              bytes are sent and nothing more is charged
+    release   written and synced, with the bytes, before they are sent; if they are asked for
+              again, the same bytes are sent and nothing more is charged
 
 A data set has one ledger for its lifetime, over all studies and coordinators. Entries are chained
 and signed (`chain`), and are stored in one SQLite file (`storage`).
@@ -318,9 +318,7 @@ class Ledger:
             if not self._history.is_reserved(seq):
                 raise LedgerError(f"no reservation {seq} is in this ledger; nothing is released")
             if seq in self._history.released:
-                raise LedgerError(
-                    f"reservation {seq} was released already; it is released once only"
-                )
+                raise LedgerError(f"reservation {seq} was released already; this happens once only")
             entry = self._append(
                 transaction,
                 payload,
@@ -348,9 +346,7 @@ class Ledger:
                 raise LedgerError(f"{self._file.path}: the bytes of release {release.seq} changed")
             return Released(payload, release.hash)
         if not before.event.is_private:
-            return Reservation(
-                self, before.seq
-            )  # ε is ∞ already, and the same seed gives the same bytes
+            return Reservation(self, before.seq)  # ε is ∞ already; the same seed, the same bytes
         raise RoundSpentError(
             f"round {charge.round} was charged and interrupted before its release; it stays spent: "
             "go on with the next one"

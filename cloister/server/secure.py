@@ -1,9 +1,9 @@
 """A round under secure aggregation: the coordinator gets the sum of the sites' updates, or nothing.
 
     advertise   once an epoch: every member's public key
-    mask        every member's masked update                  fewer than the threshold: no sum
-    sign        the set that is summed, by each of them       fewer than the threshold: no sum
-    reveal      shares that unmask that one sum               fewer than the threshold: no sum
+    mask        every member's masked update                     fewer than the threshold: no sum
+    sign        each summed site's signature of the set of them  fewer than the threshold: no sum
+    reveal      shares that unmask that one sum                  fewer than the threshold: no sum
 
 Sites keep an epoch's keys in memory. A site that lost them, or connects late, joins the next epoch,
 which begins with the next round.

@@ -2,15 +2,20 @@
 
 server.toml        name, address, ports
 ca.key, ca.crt     the certificate authority; back it up, as every site pins it; the key may be
-encrypted ca-next.*          the next authority, once it is announced (rotation.py) ca-former.crt
-the former authority; succession.json names its successor (with a number: an earlier rotation)
+                   encrypted
+ca-next.*          the next authority, once it is announced (rotation.py)
+ca-former.crt      the former authority; succession.json names its successor (with a number: an
+                   earlier rotation)
 coordinator.key    signs every question that a site is asked; each site trusts its public half
 endpoint.*         key and certificate of the endpoint for sites; renewed automatically
-executor.secret    the secret that an executor shows to the SuperLink members.json       the sites:
-invited, approved, revoked heads/             the last entries that came from each site's ledger
-state/             Flower's files, the gate's, and the SuperLink's socket; disposable, for the owner
-only logs/              logs of every process runs/              one folder a run service.json
-the running service: its pid, its children
+executor.secret    the secret that an executor shows to the SuperLink
+members.json       the sites: invited, approved, revoked
+heads/             the last entries that came from each site's ledger
+state/             Flower's files, the gate's, and the SuperLink's socket; disposable, for the
+                   owner only
+logs/              logs of every process
+runs/              one folder a run
+service.json       the running service: its pid, its children
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Replacement of a coordinator's certificate authority without locking out a site.
 
-announced   ca-next.* is made; succession.json names it, signed by the present authority. Sites load
-that document and trust both. switched    ca-next.* becomes ca.*; the gate uses a certificate of the
-new one. A site that has not loaded the document cannot connect until it does. over        from the
-time in the document on, sites trust only the new authority.
+announced   ca-next.* is made; succession.json names it, signed by the present authority. Sites
+            load that document and trust both.
+switched    ca-next.* becomes ca.*; the gate uses a certificate of the new one. A site that has
+            not loaded the document cannot connect until it does.
+over        from the time in the document on, sites trust only the new authority.
 
 The gate shows one certificate at a time, so every site has to trust both before the switch.
 """

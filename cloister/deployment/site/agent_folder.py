@@ -11,9 +11,8 @@ own/              files of the agent, which may run as another user; the rest is
   proofs.json     proofs and times of studies, on synthetic records
   records.json    which records it serves: a stamp of their file
   study.json      the last admitted study, with the policy's changes
-  adapters/       the final adapters of finished studies, each in a folder named by the study's
-  digest reload          written by `cloister site reload`: read the records again, between two
-  rounds
+  adapters/       the final adapters of finished studies, each in a folder named by its digest
+  reload          written by `cloister site reload`: read the records again, between two rounds
 """
 
 from __future__ import annotations
