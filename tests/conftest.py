@@ -20,12 +20,14 @@ gc.disable()
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["OMP_NUM_THREADS"] = "1"  # whatever the shell says: as many workers as cores run
+# Where a test takes two threads, one that waits leaves its core to the other workers.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 settings.load_profile("tries")
 
 # Begun first, so that no worker is left with one of them when the others have nothing to do.
-LONG = ("tests/faults/", "tests/e2e/", "tests/audit/test_mutants.py", "tests/simulation/")
+LONG = ("tests/faults/", "tests/e2e/", "tests/audit/", "tests/training/", "tests/simulation/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

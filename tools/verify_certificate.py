@@ -101,6 +101,8 @@ CERTIFICATE = {
     2: ALWAYS | {"epsilon", "delta", "adversaries", "epsilon_alone"},
     3: ALWAYS | {"promise", "promise_alone", "spent", "spent_alone"},
 }
+# 4: of data that a step made which looked at more than one unit.
+CERTIFICATE[4] = CERTIFICATE[3] | {"couples_units"}
 # A first charge fixes at most so many steps, or its own plan's.
 MOST_SEARCHED = 100_000
 PLAN = {
@@ -285,6 +287,7 @@ def walk(rows, key):
             need(fine and not (kinds is int and value < 0), f"entry {seq}: {name} is {value!r}")
         need((kind == "begin") == (seq == 0), f"entry {seq}: a beginning in the wrong place")
         need(type(entry["time"]) is str, f"entry {seq}: a time that is no text")
+        need(entry.get("couples_units", True) is True, f"entry {seq}: couples_units is not true")
         if kind == "begin":
             need(entry["key"] == key, "begun under another key")
             need(
@@ -507,7 +510,10 @@ def check_site(name, file, key, adapter, base):
     need(
         lived["budget"] == {"epsilon": begin["epsilon"], "delta": begin["delta"]}, "another budget"
     )
-    if version == 3:
+    coupled = any(json.loads(row["body"]).get("couples_units") for row in file["ledger"])
+    need(coupled == (version == 4), "it hides, or invents, that units were coupled")
+    need(stated.get("couples_units", True) is True, "couples_units that is not true")
+    if version >= 3:
         check_figures(stated, begin, plans, charges, mine)
     else:
         check_old_figures(stated, plans, charges, mine)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 # What a study's columns may be called otherwise, and what parts labels in one, as in `[data]`.
 COLUMNS = (
     "text",
+    "text_b",
     "label",
     "tokens",
     "tags",
@@ -83,8 +84,9 @@ class Study:
         seed: Root of everything that may be reproducible.
         public_records: The declared number of records of a site, or one for each site in order of
             their names. Never taken from the data: the sample rate follows from it.
-        text: Column of a text; likewise `label`, `tokens`, `tags`, `messages`, `labels`,
+        text: Column of a text; likewise `text_b`, `label`, `tokens`, `tags`, `messages`, `labels`,
             `score`, `site`, `person`.
+        text_b: Column of a pair's second text.
         label: Column of its label.
         tokens: Column of a sentence's words.
         tags: Column of their tags.
@@ -128,6 +130,7 @@ class Study:
         seed: int | None = None,
         public_records: int | Sequence[int] | None = None,
         text: str | None = None,
+        text_b: str | None = None,
         label: str | None = None,
         tokens: str | None = None,
         tags: str | None = None,
@@ -144,7 +147,7 @@ class Study:
         tracking: Section | None = None,
     ) -> None:
         columns = (
-            *(text, label, tokens, tags, messages, site, person),
+            *(text, text_b, label, tokens, tags, messages, site, person),
             *(labels, label_separator, score),
         )
         source, dealing = source_of(data)

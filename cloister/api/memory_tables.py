@@ -18,6 +18,7 @@ from cloister.data.config import DataConfig
 from cloister.data.records import (
     ChatRecord,
     LabelsRecord,
+    PairRecord,
     Record,
     RecordKind,
     ScoreRecord,
@@ -25,6 +26,7 @@ from cloister.data.records import (
 )
 from cloister.data.schema import Reading
 from cloister.data.source import DataOrigin
+from cloister.data.unit_column import UNIT
 from cloister.data.values import Number, Row, Unusable, Value
 from cloister.errors import DataError, UsageError
 from cloister.files import bad_file, write_whole
@@ -116,6 +118,8 @@ def _row_of(record: Record, columns: DataConfig) -> dict[str, object]:
     row: dict[str, object]
     if isinstance(record, TextRecord):
         row = {columns.text: record.text, columns.label: record.label}
+        if isinstance(record, PairRecord):
+            row[columns.second] = record.text_b
     elif isinstance(record, LabelsRecord):
         row = {columns.text: record.text, columns.labels_column: list(record.labels)}
     elif isinstance(record, ScoreRecord):
@@ -129,6 +133,8 @@ def _row_of(record: Record, columns: DataConfig) -> dict[str, object]:
         row[columns.site] = record.site
     if record.person is not None and columns.person is not None:
         row[columns.person] = record.person
+    if record.unit is not None:
+        row[UNIT] = record.unit
     return row
 
 

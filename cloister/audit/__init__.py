@@ -1,1 +1,1 @@
-"""Whether the code does what it claims: conformance of each mechanism, attacks, lower bounds."""
+"""Tests whether the code does what it claims: conformance checks, attacks, lower bounds on ε."""

@@ -22,12 +22,12 @@ class Attack:
     """The result of one attack on one plan.
 
     Attributes:
-        name: Of the attack.
-        refuted: Whether it does better than the claim allows.
-        trials: Runs, or canaries.
+        name: The attack's name.
+        refuted: Whether it does better than the claim allows, which refutes the claim.
+        trials: Number of runs, or of canaries.
         bound: Lower bound on ε.
-        claimed: ε that is claimed of what was attacked.
-        detail: In words.
+        claimed: The claimed ε of the attacked step or run.
+        detail: The result in words.
     """
 
     name: str
@@ -70,16 +70,16 @@ class Illustration:
 
 
 def attacks(recipe: Recipe, persons: int, each: int, trials: int) -> Attacks:
-    """Attacks one step, one whole run, and one of canaries alone.
+    """Attacks one step, one whole run, and one run of canaries alone.
 
     Args:
         recipe: The study.
-        persons: Persons in the site that is attacked.
-        each: Most records of one.
-        trials: Of the attacked step.
+        persons: Number of persons at the attacked site.
+        each: Most records of one person.
+        trials: Trials of the attacked step, with and without the canary.
 
     Raises:
-        CloisterError: The base or the plan cannot be had.
+        CloisterError: The base cannot be loaded, or no plan can be made.
     """
     site = audited_site(recipe, persons, each)
     made = (_one_step(site, trials), _one_run(site, recipe), _canaries_alone(site, recipe))
@@ -87,7 +87,7 @@ def attacks(recipe: Recipe, persons: int, each: int, trials: int) -> Attacks:
 
 
 def illustration(recipe: Recipe, persons: int) -> Illustration:
-    """Guesses who was in the training data, from final adapters alone."""
+    """Guesses from final adapters alone which records were in the training data."""
     site = audited_site(recipe, persons, 1)
     # With shared noise only the sum is visible: attack it as one site that adds all of the noise.
     plan = replace(site.plan, sharing=None)

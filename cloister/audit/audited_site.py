@@ -1,4 +1,4 @@
-"""The site that an audit looks at: a recipe's own path, with synthetic records."""
+"""The site that an audit tests: a recipe's own training path with synthetic records."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from cloister.data.records import Record
 from cloister.data.synthetic_records import nobody_s_records
 from cloister.errors import DataError, UsageError
 from cloister.privacy.plan import Plan
-from cloister.privacy.units import Unit
 from cloister.recipe import Recipe
 from cloister.simulation.planning import plans_by_size
 from cloister.tasks.bare_text import score_ends
@@ -24,9 +23,9 @@ class AuditedSite:
 
     Attributes:
         workspace: The recipe's base, adapters and task.
-        plan: The recipe's.
-        records: Made up; persons have several, of different labels and lengths.
-        units: The same, as a site encodes them by the plan's unit.
+        plan: The recipe's plan.
+        records: Synthetic; a person has several, of different labels and lengths.
+        units: The same records, encoded by the plan's unit.
     """
 
     workspace: Workspace
@@ -40,11 +39,11 @@ def audited_site(recipe: Recipe, persons: int, each: int) -> AuditedSite:
 
     Args:
         recipe: The study.
-        persons: Persons in the site.
-        each: Most records of one.
+        persons: Number of persons at the site.
+        each: Most records of one person.
 
     Raises:
-        CloisterError: The base or the plan cannot be had.
+        CloisterError: The base cannot be loaded, or no plan can be made.
     """
     if not recipe.privacy.enabled:
         raise UsageError("privacy.enabled: a plan with noise is needed; there is nothing to audit")
@@ -72,6 +71,5 @@ def audited_site(recipe: Recipe, persons: int, each: int) -> AuditedSite:
 
 
 def encoded(records: Sequence[Record], task: Task, plan: Plan) -> tuple[UnitExamples, ...]:
-    """Encodes records into units by the function that a site calls."""
-    most = plan.max_records if plan.unit is Unit.PERSON else 1
-    return encode_units(records, task, plan.unit, most).units
+    """Encodes records into units with the function that a site uses."""
+    return tuple(encode_units(records, task, plan.unit, plan.max_records).units)

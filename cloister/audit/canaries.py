@@ -1,15 +1,15 @@
-"""One training run with many gradient canaries.
+"""Audits one training run with many gradient canaries.
 
 Canary j contributes exactly C along coordinate j of its own: canaries are orthogonal, and none
-moves another's score. Each is in the data by a fair coin; whatever is in is drawn, clipped, summed,
-noised and stepped on as training does it, beside synthetic records. The attack sees every
-noised sum, which is what the claim is of, and scores a canary by the log-likelihood ratio of its
+changes another's score. A fair coin decides whether a canary is in the data; those that are in are
+drawn, clipped, summed and noised together with synthetic records, as in training. The attack sees
+every noised sum, which the claim is about, and scores a canary by the log-likelihood ratio of its
 coordinate over all steps (gradient canaries: Andrew et al. 2024, arXiv:2302.03098; Nasr et al.
 2023, arXiv:2302.07956).
 
-`audit.one_run` judges a run whatever its canaries have in common. Where nothing but canaries is
-in the data, a sound mechanism gives each its own draws and its own noise: their scores are
-independent, and `audit.lower_bounds` judges them as so many runs, which shows more.
+`audit.one_run` judges a run even if its canaries depend on one another. If the data are canaries
+only, a sound mechanism gives each its own draws and its own noise. Then the scores are independent,
+and `audit.lower_bounds` judges them as separate runs, which gives a tighter bound.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ class CanaryRun:
     """The result of one training run with canaries.
 
     Attributes:
-        scores: Of each canary; higher means "in".
-        is_in: Whether it was.
+        scores: Score of each canary; higher means "in".
+        is_in: Whether each canary was in the data.
     """
 
     scores: NDArray[np.float64]
     is_in: NDArray[np.bool_]
 
 
-# Most canaries, where the message has coordinates enough: the gain flattens there (the bound on
+# Most canaries, if the message has enough coordinates: more gain little (the bound on
 # ε = 8 grows from 3.2 at 1,000 to 4.7 at 5,000, and no further at 20,000).
 MOST_CANARIES = 5000
 
@@ -70,12 +70,13 @@ def audit_run(
     Args:
         workspace: Base, network and task; the network's parameters are overwritten.
         units: Synthetic records, by unit; none: canaries alone.
-        plan: A private plan; all its steps are run.
-        config: Of training.
-        make_entropy: Where randomness comes from; production's unless the auditor tests itself.
+        plan: A private plan; all of its steps are run.
+        config: The `[training]` section.
+        make_entropy: Makes the source of randomness; another one than the default tests the
+            auditor.
 
     Raises:
-        UsageError: The plan is not private, or the message too small for canaries.
+        UsageError: The plan is not private, or the message is too small for canaries.
     """
     if not plan.is_private or plan.max_grad_norm is None:
         raise UsageError("privacy.enabled: a plan with noise is needed; there is nothing to audit")
@@ -120,7 +121,7 @@ def audit_run(
 def _canaries(
     chosen: NDArray[np.int64], parameters: Sequence[Tensor], bound: float, grid: float | None
 ) -> ClippedSum:
-    """The sum of canaries on their coordinates: each what clipping leaves of ten bounds' length."""
+    """The sum of canaries on their coordinates; each is clipped from ten times the bound."""
     total = empty_sum(parameters, bound, grid)
     ends = np.cumsum([parameter.numel() for parameter in parameters])
     if not len(chosen):

@@ -1,7 +1,7 @@
-"""Conformance of clipping: how far one unit moves a sum, alone and among others.
+"""Conformance of clipping: how much one unit changes a sum, alone and among others.
 
-The path is linear in the bound, so a bound below every gradient's norm tests it at its worst; and
-the plan's own bound is tested with losses so steep that every gradient exceeds it.
+The path is linear in the bound, so a bound below every gradient's norm is the worst case. The
+plan's own bound is tested with losses so steep that every gradient exceeds it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from cloister.training.shapes import BatchShapes, one_by_one
 from cloister.training.units import UnitExamples
 from cloister.training.workspace import Workspace
 
-# A record alone runs other kernels than one in a proven shape: float32 rounding inside the network
-# moves its gradient by so much of it.
+# A record alone runs other kernels than in a proven shape: float32 rounding inside the network
+# changes its gradient by this fraction.
 ROUNDING = 1e-4
-# A bound that every gradient exceeds, and what a loss is multiplied by to exceed any other.
+# A bound that every gradient exceeds, and a factor of losses that makes gradients exceed any bound.
 LOW_BOUND, STEEP = 1e-3, 1e6
-# A clipped unit is this close to the bound at least (`clipping.MARGIN` takes 0.001 of it); where
-# noise is shared, a coarse grid may take a quarter (`shared_noise.MOST_LENGTHENING`).
+# Least norm of a clipped unit over the bound (`clipping.MARGIN` takes 0.001 of it); with shared
+# noise a coarse grid may take a quarter (`shared_noise.MOST_LENGTHENING`).
 FULL, FULL_IF_SHARED = 0.99, 0.74
 
 
@@ -47,7 +47,7 @@ class SteepTask:
         return getattr(self.task, name)
 
     def record_losses(self, *given: Any) -> Tensor:
-        """The task's own, times the factor."""
+        """The task's losses times the factor."""
         losses: Tensor = self.task.record_losses(*given) * self.factor
         return losses
 
@@ -55,13 +55,13 @@ class SteepTask:
 def clipping_checks(
     workspace: Workspace, units: Sequence[UnitExamples], plan: Plan, shapes: BatchShapes
 ) -> list[Check]:
-    """Influence of each unit, and what it depends on.
+    """Checks each unit's influence on a sum, and that it does not depend on other units.
 
     Args:
-        workspace: Its trained names already set.
+        workspace: The study's, with its trained names set.
         units: Synthetic records, by unit, of different lengths; at least three.
         plan: A private plan.
-        shapes: Of passes, as proven.
+        shapes: The proven shapes of passes.
     """
     bound = min(plan.max_grad_norm or 1.0, LOW_BOUND)
     sums = _Sums(workspace, workspace.task, plan, bound)
@@ -82,7 +82,7 @@ def clipping_checks(
     return [
         Check(
             name="influence",
-            law="most that one unit moves a clipped sum, over the bound",
+            law="largest change of a clipped sum by one unit, over the bound",
             figure=influence,
             low=full,
             high=1.0,
@@ -106,7 +106,7 @@ def clipping_checks(
         ),
         exact_check(
             "companions",
-            "how far a unit's part depends on others, over the bound",
+            "how much a unit's part depends on others, over the bound",
             max(companions, float(parts)) / bound,
         ),
         exact_check(
@@ -117,7 +117,7 @@ def clipping_checks(
         ),
         exact_check(
             "clipped rows",
-            "how far sums of drawn-up gradients are from those of their "
+            "distance of sums of made gradients from the sums of their "
             "rows, each at most the bound",
             _rows(workspace, plan),
         ),
@@ -168,8 +168,9 @@ def _rows(workspace: Workspace, plan: Plan) -> float:
     """Rows of lengths from a thousandth to a thousand bounds, in the study's shapes.
 
     Returns:
-        The largest distance, in bounds, of a row's contribution from what clipping alone leaves of
-        it, or of a sum from the sum of its rows'. NaN or more than 1 where one exceeds the bound.
+        The largest distance, in bounds, of a row's contribution from its exactly clipped value, or
+        of a sum from the sum of its rows' contributions. NaN or more than 1 if a row exceeds the
+        bound.
     """
     bound = plan.max_grad_norm or 1.0
     values = workspace.start.size
@@ -207,7 +208,8 @@ def _rows(workspace: Workspace, plan: Plan) -> float:
 
 
 def _poison() -> float:
-    """A record that is no number, one beyond all numbers, and one of length 0.5 among them."""
+    """Sums three poisoned rows (NaN, infinite, overflowing) and one of length 0.5, which must be
+    left."""
     poison = [[math.nan, 1.0], [0.5, 0.0], [math.inf, 0.0], [-1e38, 1e38]]
     clean = flat(clipping.clip_and_sum([torch.tensor(poison)], 1.0))
     return float(np.linalg.norm(clean - [0.5, 0.0]))

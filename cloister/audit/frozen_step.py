@@ -1,10 +1,10 @@
 """The frozen-step audit: one step of the production path, many times, with and without a canary.
 
 The canary contributes exactly C along one direction, the most that a unit may. The path draws the
-batch, sums, adds noise; the attack knows everything but the noise and the draw, and scores a
+batch, sums and adds noise. The attack knows everything except the noise and the draw, and scores a
 release by its log-likelihood ratio. Trials are independent by construction, so the confidence
-bounds are exact (Nasr et al. 2023, arXiv:2302.07956, audit such a step; here it is the claim's own
-curve that is tested).
+bounds are exact (Nasr et al. 2023, arXiv:2302.07956, audit such a step; here the claim's own
+trade-off curve is tested).
 """
 
 from __future__ import annotations
@@ -31,15 +31,16 @@ def audit_step(
     """Attacks one step of a plan.
 
     Args:
-        plan: A private plan; what is judged is one of its steps.
+        plan: A private plan; one of its steps is judged.
         coordinates: Trained parameters of the message.
-        trials: Runs with the canary, and as many without.
-        make_entropy: Where randomness comes from; production's unless the auditor tests itself.
+        trials: Number of runs with the canary, and of runs without it.
+        make_entropy: Makes the source of randomness; another one than the default tests the
+            auditor.
     """
     assert plan.max_grad_norm is not None
     bound = plan.max_grad_norm
     direction = torch.zeros(coordinates)
-    direction[: min(coordinates, 64)] = 1.0  # over several coordinates, as gradients lie
+    direction[: min(coordinates, 64)] = 1.0  # over several coordinates, like a gradient
     direction /= direction.norm()
     gate = ReleasedSum(replace(plan, local_steps=2 * trials), make_entropy())
     grid = gate.grid(coordinates)
@@ -58,7 +59,7 @@ def audit_step(
 
 
 def likelihood_ratio(outcomes: NDArray[np.float64], plan: Plan) -> NDArray[np.float64]:
-    """log(1 − q + q·exp((2x − 1)/2σ²)) of releases x along the canary, in bounds."""
+    """log(1 − q + q·exp((2x − 1)/2σ²)) for releases x along the canary, in units of the bound."""
     exponent = (2 * outcomes - 1) / (2 * plan.noise_multiplier**2)
     rate = plan.sample_rate
     ratio: NDArray[np.float64] = np.log1p(rate * np.expm1(exponent))

@@ -1,4 +1,4 @@
-"""Lower bounds on ε from samples: does an attack do better than the claim allows?
+"""Lower bounds on ε from samples: tests whether an attack does better than the claim allows.
 
 An attack scores outcomes of runs with and without one unit. At a threshold chosen on one half of
 the runs, the other half gives its false-positive and false-negative rates with exact confidence
@@ -24,20 +24,20 @@ Floats = NDArray[np.float64]
 
 # Chance that a sound mechanism is refuted by one audit.
 LEVEL = 1e-3
-# ε at which a claim's curve is evaluated; between them it is bounded from below by their lines.
+# Values of ε at which a claim's curve is evaluated; their lines bound it from below in between.
 EPSILONS = tuple(step * 0.02 for step in range(1000))
-# Thresholds that the first half chooses from, as quantiles of all its scores.
+# Number of candidate thresholds: quantiles of all scores of the first half.
 CANDIDATES = 199
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """The result of an attack: the lower bound on ε that it supports.
+    """The result of an attack: confidence bounds on its error rates.
 
     Attributes:
         false_positives: Upper confidence bound on the false-positive rate.
         false_negatives: Upper confidence bound on the false-negative rate.
-        least: The least false-negative rate that the claim allows at that false-positive rate.
+        least: The lowest false-negative rate that the claim allows at that false-positive rate.
     """
 
     false_positives: float
@@ -56,7 +56,7 @@ def judge(absent: Floats, present: Floats, claim: GaussianEvent) -> Finding:
     Args:
         absent: Scores of runs without the unit; higher means "present".
         present: Scores of independent runs with it.
-        claim: What one run is claimed to be.
+        claim: The claimed mechanism of one run.
     """
     half = min(len(absent), len(present)) // 2
     threshold = _threshold(absent[:half], present[:half])
@@ -76,12 +76,12 @@ def epsilon_bound(finding: Finding, claim: GaussianEvent, delta: float) -> float
 
     Args:
         finding: An attack's rates.
-        claim: What one run is claimed to be.
+        claim: The claimed mechanism of one run.
         delta: δ at which ε is stated.
 
     Returns:
         ε of the most private mechanism of the claim's family (same rate and steps, other noise)
-        that the rates do not refute; 0 where they refute none.
+        that the rates do not refute; 0 if they refute none.
     """
 
     def refutes(event: GaussianEvent) -> bool:
@@ -96,7 +96,8 @@ def tightest_epsilon(
     """ε of the most private mechanism of the claim's family that an attack does not refute.
 
     Args:
-        refutes: Whether the attack refutes a claim; true of every claim with more noise if of one.
+        refutes: Whether the attack refutes a claim. If it refutes one, it refutes every claim with
+            more noise.
         claim: Gives the family: same rate and steps, other noise.
         delta: δ at which ε is stated.
     """
@@ -111,8 +112,9 @@ def tightest_epsilon(
 
 
 def least_false_negatives(claim: GaussianEvent, false_positives: float) -> float:
-    """The claim's trade-off curve, from below: the least false-negative rate at a false-positive
-    rate, by the lines that each (ε, δ(ε)) draws (Dong, Roth, Su 2022, proposition 2.12)."""
+    """A lower bound on the claim's trade-off curve: the lowest false-negative rate at a
+    false-positive rate, from the lines of each (ε, δ(ε)) (Dong, Roth, Su 2022, proposition
+    2.12)."""
     composition: Composition = ((claim.noise_multiplier, claim.sample_rate, claim.steps),)
     deltas = pld_deltas(composition, EPSILONS)
     pairs = list(zip(EPSILONS, deltas, strict=True))
@@ -122,7 +124,7 @@ def least_false_negatives(claim: GaussianEvent, false_positives: float) -> float
 
 
 def _threshold(absent: Floats, present: Floats) -> float:
-    """The candidate at which the attack's rates convert to the largest ε, on this half alone."""
+    """The candidate threshold with the largest ε on this half of the runs."""
     pooled = np.concatenate([absent, present])
     candidates = np.quantile(pooled, np.linspace(0.005, 0.995, CANDIDATES))
     positives = np.array([_upper(int((absent > t).sum()), len(absent)) for t in candidates])

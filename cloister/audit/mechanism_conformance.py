@@ -1,8 +1,8 @@
-"""Conformance of the mechanism itself: its noise, its sampler, and each beside the other.
+"""Conformance of the mechanism itself: its noise, its sampler, and their independence.
 
-`Mechanism` is what every batch and every release of a study go through, with shared noise too. It
-is looked at on the plan's own noise, bound, rate and number of steps, on the shapes of the study's
-parameters, and on sites of one unit, of few, of as many as are declared, and of more.
+Every batch and every release of a study go through `Mechanism`, also with shared noise. It is
+tested with the plan's own noise, bound, rate and number of steps, with the shapes of the study's
+parameters, and at sites of one unit, of few, of the declared number, and of more.
 """
 
 from __future__ import annotations
@@ -33,32 +33,33 @@ from cloister.privacy.plan import Plan
 
 MakeEntropy = Callable[[], Entropy]
 
-# Values of noise that are looked at, and bounds on the number of releases they make up. At 600,000
-# the scale is known to 0.5 % (χ² at 2·10⁻⁷), so noise at 0.97 of what it should be is refuted
-# almost surely from 100,000 on; 16 releases tell a tensor of two values without noise.
+# Number of noise values that are tested, and bounds on the number of their releases. At 600,000
+# the scale is known to 0.5 % (χ² at 2·10⁻⁷), so noise at 0.97 of the right size is refuted almost
+# surely from 100,000 values on; 16 releases show that a tensor of two values has no noise.
 VALUES = 600_000
 FEWEST, MOST = 16, 256
-# Releases whose equality is looked for: of 2^k possible ones, 20,000 draws show two equal with
-# probability 1 − exp(−2·10⁸ / 2^k): surely for 16 bits of seed, at 99.999 % for 24.
+# Number of releases among which equal ones are searched, and their values. If 2^k releases are
+# possible, two of 20,000 are equal with probability 1 − exp(−2·10⁸ / 2^k): almost surely for 16
+# bits of seed, at 99.999 % for 24.
 DRAWS, SMALL = 20_000, 8
-# Units of a small site, and the batches that are drawn from it: as many as show a unit that is
-# never drawn (60 times the expected wait for it).
+# Units of a small site, and how many times the expected wait for a unit is drawn from it, so that a
+# unit that is never drawn is noticed.
 FEW_UNITS, WAITS = 40, 60
 FEWEST_BATCHES, MOST_BATCHES = 2000, 20_000
-# Coins thrown at sites of the declared size, and its largest that is drawn from.
+# Number of coins at sites of the declared size, and the largest such size that is tested.
 COINS, MOST_UNITS = 600_000, 50_000
 # Batches of sites that hold ten and a hundred times what they declare, and of one beyond 2²⁰ units,
-# where a fault begins that waits for a size: two of them show coins that are one of a few.
+# to find faults that begin at some size; two batches show coins that repeat among a few.
 FAR_BATCHES, FAR_UNITS = 2, 2**20 + 7
 
 
 @dataclass(frozen=True)
 class NoiseTerms:
-    """What a plan promises of the noise of one release of so many values.
+    """The promised noise of one release of a plan.
 
     Attributes:
-        plan: Private; its noise may be shared.
-        values: Of a release.
+        plan: A private plan; its noise may be shared.
+        values: Number of values of a release.
     """
 
     plan: Plan
@@ -66,21 +67,21 @@ class NoiseTerms:
 
     @property
     def grid(self) -> float | None:
-        """Grid of the sums; None: their bound's own."""
+        """Grid of the sums; None: the bound's default."""
         if self.plan.sharing is None:
             return None
         return self.plan.shared_noise(self.values).grid
 
     @property
     def deviation(self) -> float:
-        """Of each value's noise; where noise is shared, of one site's share."""
+        """Standard deviation of each value's noise; with shared noise, of one site's share."""
         if self.plan.sharing is None:
             return self.plan.noise_multiplier * (self.plan.max_grad_norm or 0.0)
         noise = self.plan.shared_noise(self.values)
         return noise.share * noise.grid
 
     def release(self, mechanism: Mechanism, clipped: ClippedSum) -> Floats:
-        """What leaves, or what leaves under a mask, [values]."""
+        """The released values, or with shared noise the values before the mask, [values]."""
         if self.plan.sharing is None:
             tensors = mechanism.release(clipped).tensors
             joined: Floats = torch.cat([t.flatten() for t in tensors]).double().cpu().numpy()
@@ -91,12 +92,12 @@ class NoiseTerms:
 def mechanism_noise(
     parameters: Sequence[Tensor], plan: Plan, make_entropy: MakeEntropy
 ) -> list[Check]:
-    """The noise of a plan's mechanism.
+    """Checks the noise of a plan's mechanism.
 
     Args:
-        parameters: What trains.
+        parameters: The trained parameters.
         plan: A private plan.
-        make_entropy: Where randomness comes from.
+        make_entropy: Makes the source of randomness.
     """
     return [
         *_noise(parameters, plan, make_entropy),
@@ -106,12 +107,13 @@ def mechanism_noise(
 
 
 def releases_wanted(values: int) -> int:
-    """How many releases of so many values are looked at."""
+    """How many releases of this number of values are tested."""
     return int(np.clip(VALUES // values, FEWEST, MOST))
 
 
 def _mechanisms(plan: Plan, steps: int, make_entropy: MakeEntropy) -> list[Mechanism]:
-    """One for each of so many steps: half of them of one long round, half of rounds of the plan."""
+    """A mechanism for each of `steps` steps: half of them in one long round, half in rounds of the
+    plan."""
     long = Mechanism(replace(plan, local_steps=steps), make_entropy())
     made = [long] * (steps // 2)
     while len(made) < steps:
@@ -144,7 +146,7 @@ def _noise(parameters: Sequence[Tensor], plan: Plan, make_entropy: MakeEntropy) 
 
 
 def _beside_sums(parameters: Sequence[Tensor], plan: Plan, make_entropy: MakeEntropy) -> Check:
-    """Noise of releases of sums of one unit, of few and of many, none of them known to the law."""
+    """Checks the noise beside sums of one unit with a sparse gradient, of one unit, and of many."""
     parts = tuple(parameter.numel() for parameter in parameters)
     terms = NoiseTerms(plan, sum(parts))
     bound = plan.max_grad_norm or 0.0
@@ -180,7 +182,7 @@ def _on(clipped: ClippedSum, parameters: Sequence[Tensor]) -> ClippedSum:
 
 
 def _seeds(plan: Plan, make_entropy: MakeEntropy) -> Check:
-    """Equal releases among many short ones, each of a round of its own, as a few seeds give."""
+    """Counts equal releases among many short rounds; a generator with few seeds repeats itself."""
     terms = NoiseTerms(plan, SMALL)
     nothing = empty_sum([torch.zeros(SMALL)], plan.max_grad_norm or 0.0, terms.grid)
     seen = set()
@@ -190,7 +192,7 @@ def _seeds(plan: Plan, make_entropy: MakeEntropy) -> Check:
         seen.add(terms.release(mechanism, nothing).tobytes())
     return exact_check(
         "noise seeds",
-        f"releases that come again among {DRAWS} of rounds that have nothing in common",
+        f"releases that repeat among {DRAWS} of independent rounds",
         DRAWS - len(seen),
     )
 
@@ -202,7 +204,7 @@ def _draws(
 
 
 def mechanism_sampler(plan: Plan, make_entropy: MakeEntropy) -> list[Check]:
-    """The sampler of a plan's mechanism, and how often a round may draw.
+    """Checks the sampler of a plan's mechanism, and how often a round may draw.
 
     Args:
         plan: A private plan.
@@ -234,7 +236,7 @@ def mechanism_sampler(plan: Plan, make_entropy: MakeEntropy) -> list[Check]:
 
 
 def far_p(plan: Plan, make_entropy: MakeEntropy) -> list[float]:
-    """Of sites far larger than declared: a plan's rate holds there, and its coins are as free."""
+    """p-values at sites far larger than declared, where the rate and independence must hold too."""
     rate, found = plan.sample_rate, list[float]()
     for units in (10 * plan.public_records, 100 * plan.public_records, FAR_UNITS):
         units = min(units, FAR_UNITS)
@@ -248,7 +250,7 @@ def far_p(plan: Plan, make_entropy: MakeEntropy) -> list[float]:
 
 
 def _further(plan: Plan, make_entropy: MakeEntropy) -> int:
-    """How many of three draws too many a round gives; at a site without units, too."""
+    """Counts how many of three draws beyond the plan's steps succeed; 0 is right."""
     further = 0
     for units in (0, 1, FEW_UNITS):
         mechanism = Mechanism(plan, make_entropy())

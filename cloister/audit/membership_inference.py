@@ -1,11 +1,11 @@
-"""Membership inference on final adapters, as an illustration: the weakest of the audits.
+"""Membership inference on final adapters: the weakest audit, as an illustration.
 
 Likelihood-ratio attack on losses (LiRA; Carlini et al. 2022, arXiv:2112.03570, online with a common
-variance): several adapters are trained on random halves of the same made-up records; each in turn
-is the target, the others tell how a record's loss is distributed where it was in and where it was
-not. An attack that sees the final adapter only finds a small part of what the claim allows: a wrong
-factor of two in the noise is invisible here (arXiv:2412.01756 finds 4.9 of ε = 10 on MNIST). So it
-refutes nothing.
+variance): several adapters are trained on random halves of the same synthetic records. Each in turn
+is the target; the others show how a record's loss is distributed with and without the record. An
+attack on the final adapter alone finds only a small part of what the claim allows: a wrong factor
+of two in the noise is invisible here (arXiv:2412.01756 finds 4.9 of ε = 10 on MNIST). So it refutes
+nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from cloister.training.record_losses import record_losses
 from cloister.training.units import UnitExamples
 from cloister.training.workspace import Workspace
 
-# False-positive rate at which the attack is stated: a few hundred guesses resolve no smaller one.
+# False-positive rate at which the result is stated: a few hundred guesses cannot resolve a smaller
+# one.
 FALSE_POSITIVES = 0.1
 
 
@@ -37,9 +38,9 @@ class InferenceResult:
     """The result of a membership inference attack.
 
     Attributes:
-        guesses: Records times adapters.
-        auc: Area under its curve; 0.5 is guessing.
-        true_positives: Share of members that it finds at `FALSE_POSITIVES`.
+        guesses: Number of records times adapters.
+        auc: Area under the attack's ROC curve; 0.5 is guessing.
+        true_positives: Share of members found at the rate `FALSE_POSITIVES`.
     """
 
     guesses: int
@@ -54,17 +55,18 @@ def attack_adapters(
     config: TrainingConfig,
     adapters: int = 8,
 ) -> InferenceResult:
-    """Trains adapters on random halves and tells members by their loss.
+    """Trains adapters on random halves and guesses members by their loss.
 
     Args:
         workspace: Base, network and task; the network's parameters are overwritten.
         units: Synthetic records, by unit.
-        plan: What each adapter is trained on.
-        config: Of training.
-        adapters: How many; each is the target once.
+        plan: The plan of each adapter's training.
+        config: The `[training]` section.
+        adapters: Number of adapters; each is the target once.
     """
     draws = OsEntropy().uniform(adapters * len(units)).reshape(adapters, len(units))
-    # Of each pair of adapters exactly one has a record, so that both kinds are known of each.
+    # In each pair of adapters exactly one has a given record, so every record has losses of both
+    # kinds.
     is_in = np.concatenate([draws[::2] < 0.5, draws[::2] >= 0.5])[:adapters]
     losses = np.array(
         [_losses(workspace, units, _trained(workspace, units, row, plan, config)) for row in is_in]
@@ -117,7 +119,7 @@ def _losses(
 def _scores(
     losses: NDArray[np.float64], is_in: NDArray[np.bool_], target: int
 ) -> NDArray[np.float64]:
-    """Log N(loss; in) − log N(loss; out), means by record, one variance for all."""
+    """Log N(loss; in) − log N(loss; out), with a mean per record and one variance for all."""
     others = np.arange(len(losses)) != target
     known, member = losses[others], is_in[others]
     inside = np.nanmean(np.where(member, known, np.nan), axis=0)

@@ -1,8 +1,8 @@
-"""The law of noise: independent N(0, deviation²) in every coordinate of every release.
+"""Tests that noise is independent N(0, deviation²) in every coordinate of every release.
 
-Each function gives p-values that are exact, or bounds that a sound mechanism's p-values never
-exceed in law: from the distribution itself (χ², the angle of two Gaussian vectors), or by Chernoff
-bounds. None is a normal approximation, so levels of 10⁻⁷ mean what they say.
+Each function `…_p` returns p-values that are exact, or upper bounds on them: from the distribution
+itself (χ², the angle of two Gaussian vectors), or by Chernoff bounds. None is a normal
+approximation, so levels of 10⁻⁷ are valid.
 
 Math:
     A Gaussian x becomes a uniform u = Φ(x). For v = cos(π j u), E exp(t v) = I₀(t) ≤ exp(t²/4): a
@@ -21,11 +21,11 @@ import numpy as np
 from cloister.audit.repeat_tests import lag_p, repeat_checks
 from cloister.audit.statistics import Check, Floats, p_check, smallest, two_sided
 
-# Cosines that a tensor's shape is looked at with: the 12th still sees bumps a tenth of the range
-# wide.
+# Number of cosines that test a tensor's distribution: the 12th still shows bumps a tenth of the
+# range wide.
 COSINES = 12
-# Blocks that are compared with one another, at most, and the fewest values of one: below, a copy
-# is no rarer than 10⁻⁷ among so many pairs, and `repeat_tests` looks for it value by value.
+# Most blocks that are compared in pairs, and fewest values of a block. In shorter blocks a chance
+# match among so many pairs is not rarer than 10⁻⁷; `repeat_tests` covers them value by value.
 MOST_BLOCKS, BLOCK_VALUES = 1200, 24
 
 
@@ -34,10 +34,10 @@ class Releases:
     """Releases of nothing but noise.
 
     Attributes:
-        values: One row a release, [T, d].
+        values: One row per release, [T, d].
         parts: Values of each tensor, in order; they sum to d.
-        deviation: What each value's standard deviation must be.
-        grid: What the values are integer multiples of; None: no grid is promised.
+        deviation: The right standard deviation of each value.
+        grid: The values must be integer multiples of it; None: no grid is promised.
         is_float32: Whether they were rounded to float32; else they are exact multiples.
     """
 
@@ -60,7 +60,7 @@ class Releases:
 
 
 def noise_checks(releases: Releases) -> list[Check]:
-    """All laws of noise, each for itself."""
+    """All tests of noise, as one check each."""
     rows, tensors = releases.standard, releases.tensors()
     return [
         _scale(rows),
@@ -103,7 +103,7 @@ def noise_checks(releases: Releases) -> list[Check]:
 
 
 def noise_check(name: str, law: str, releases: Releases) -> Check:
-    """The laws of noise that need no grid, in one check."""
+    """All tests of noise that need no grid, in one check."""
     rows, tensors = releases.standard, releases.tensors()
     groups = [
         tensor_p([rows]),
@@ -119,7 +119,7 @@ def noise_check(name: str, law: str, releases: Releases) -> Check:
 
 
 def _scale(rows: Floats) -> Check:
-    """The figure that people look for first: how large the noise is, over what it must be."""
+    """Checks the noise's size over the right one, the figure that people look for first."""
     from scipy import stats
 
     from cloister.audit.statistics import LEVEL
@@ -135,14 +135,14 @@ def _scale(rows: Floats) -> Check:
 
 
 def chi2_p(energies: Floats | float, values: float) -> Floats:
-    """Two-sided p-values of sums of squares of so many values each."""
+    """Two-sided p-values of sums of squares of `values` values each."""
     from scipy import stats
 
     return two_sided(stats.chi2.cdf(energies, values), stats.chi2.sf(energies, values))
 
 
 def tensor_p(tensors: Sequence[Floats]) -> list[float]:
-    """Of each tensor's mean square, over all steps and in each."""
+    """p-values of each tensor's mean square, over all steps and in each step."""
     squares = [np.square(tensor).sum(axis=1) for tensor in tensors]
     sizes = [tensor.shape[1] for tensor in tensors]
     whole = [float(chi2_p(s.sum(), len(s) * d)) for s, d in zip(squares, sizes, strict=True)]
@@ -151,9 +151,9 @@ def tensor_p(tensors: Sequence[Floats]) -> list[float]:
 
 
 def value_p(rows: Floats) -> list[float]:
-    """Of each column's mean square, and of how these spread over all columns.
+    """p-values of each column's mean square, and of the spread of these over all columns.
 
-    The second sees columns of which half are a little too loud and half too quiet.
+    The second shows if half of the columns are a little too loud and half too quiet.
     """
     from scipy import stats
 
@@ -165,7 +165,7 @@ def value_p(rows: Floats) -> list[float]:
 
 
 def shape_p(rows: Floats, tensors: Sequence[Floats]) -> list[float]:
-    """Of the distribution: of all values together, and of each tensor's."""
+    """p-values of the distribution of all values together, and of each tensor's values."""
     from scipy import stats
     from scipy.special import ndtr
 
@@ -179,9 +179,10 @@ def shape_p(rows: Floats, tensors: Sequence[Floats]) -> list[float]:
 
 
 def tail_p(rows: Floats, tensors: Sequence[Floats]) -> list[float]:
-    """Of each tensor's largest value either way, and of the fourth moment of all.
+    """p-values of each tensor's largest absolute value, and of the fourth moment of all values.
 
-    The moment is left out below 50,000 values, where its own law has heavier tails than a normal.
+    The moment is left out below 50,000 values, where its distribution has heavier tails than a
+    normal.
     """
     from scipy import stats
     from scipy.special import log_ndtr
@@ -201,9 +202,9 @@ def tail_p(rows: Floats, tensors: Sequence[Floats]) -> list[float]:
 
 
 def angle_p(rows: Floats) -> list[float]:
-    """Of the angles between all pairs of rows: the smallest, and their spread.
+    """p-values of the angles between all pairs of rows: of the smallest one, and of their spread.
 
-    The second sees noise of fewer dimensions than it has values: d·cos² has mean 1 and variance
+    The second shows noise with fewer dimensions than values: d·cos² has mean 1 and variance
     2(d − 1)/(d + 2), and any two of them are independent.
     """
     steps, values = rows.shape
@@ -217,7 +218,8 @@ def angle_p(rows: Floats) -> list[float]:
 
 
 def block_p(tensors: Sequence[Floats]) -> list[float]:
-    """Of the angles between tensors of one size, in all steps: copies, also reversed."""
+    """p-values of the angles between tensors of one size in all steps; they find copies, also
+    reversed."""
     found = []
     for size in {tensor.shape[1] for tensor in tensors if tensor.shape[1] >= BLOCK_VALUES}:
         blocks = np.concatenate([t for t in tensors if t.shape[1] == size])
@@ -226,7 +228,7 @@ def block_p(tensors: Sequence[Floats]) -> list[float]:
         pairs = np.triu_indices(len(blocks), 1)
         ordered = np.square(_cosines(blocks, blocks)[pairs])
         found.append(cosine_p(ordered, size))
-        # A block against its own reverse is no pair of independent ones.
+        # Leave out a block against its own reverse, which depend on each other.
         back = np.square(_cosines(blocks, blocks[:, ::-1])[pairs])
         found.append(cosine_p(back, size))
     return found
@@ -244,7 +246,7 @@ def cosine_p(squares: Floats, values: int) -> float:
 
 
 def _cosines(one: Floats, other: Floats) -> Floats:
-    """Of all pairs of rows; NaN, which refutes, where a row is zero."""
+    """Cosines of all pairs of rows; NaN, which refutes, if a row is zero."""
     with np.errstate(invalid="ignore"):
         left = one / np.linalg.norm(one, axis=1, keepdims=True)
         right = other / np.linalg.norm(other, axis=1, keepdims=True)

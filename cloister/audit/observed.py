@@ -1,8 +1,8 @@
-"""A round of training as it runs, watched from outside: batches, releases, steps.
+"""Observes a training round from outside: its batches, releases and steps.
 
-No code is replaced: the units are a sequence that notes which of them are taken, and the optimizer
-reports the gradients that it gets. So a fault shows wherever it lies between the sampler and the
-optimizer.
+No code is replaced: the units are a sequence that records which of them are taken, and a hook
+records the gradients that the optimizer gets. So a fault anywhere between sampler and optimizer
+shows.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from cloister.training.workspace import Workspace
 
 
 class WatchedUnits(Sequence[UnitExamples]):
-    """Units that note, step by step, which of them are taken by index.
+    """Units that record, step by step, which of them are taken by index.
 
     Args:
-        units: What is looked at.
+        units: The units to watch.
     """
 
     def __init__(self, units: Sequence[UnitExamples]) -> None:
@@ -58,7 +58,7 @@ class WatchedUnits(Sequence[UnitExamples]):
         return self._units[index]
 
     def __iter__(self) -> Iterator[UnitExamples]:
-        return iter(self._units)  # a look at all of them is no draw
+        return iter(self._units)  # iterating over all units is not a draw
 
     def step(self) -> None:
         """Begins to record the next step."""
@@ -72,12 +72,12 @@ class WatchedUnits(Sequence[UnitExamples]):
 
 @dataclass(frozen=True)
 class ObservedRound:
-    """What one training round was observed to do.
+    """The observations of one training round.
 
     Attributes:
-        batches: Units of each step, by index.
-        means: What the optimizer stepped on in each step, float64 [steps, values].
-        delta: What the round gave; nothing where noise is shared.
+        batches: Indices of the units of each step.
+        means: The gradient that the optimizer got in each step, float64 [steps, values].
+        delta: The round's update; empty with shared noise.
     """
 
     batches: list[NDArray[np.int64]]
@@ -101,14 +101,15 @@ def observe_round(
 
     Args:
         workspace: Base, network and task, its trained names already set.
-        units: The site's.
-        plan: The site's.
-        config: Of training.
-        entropy: Of sampling and noise.
+        units: The site's units.
+        plan: The site's plan.
+        config: The `[training]` section.
+        entropy: The source of sampling and noise.
         round_number: From 1.
         start: The global adapter; None: the workspace's.
         shapes: As in `local_update`.
-        moves: Whether steps move the parameters; if not, every step's gradients are of `start`.
+        moves: Whether steps change the parameters; if not, every step's gradients are taken at
+            `start`.
     """
     watched = WatchedUnits(units)
     if plan.sharing is not None:
@@ -144,10 +145,10 @@ def observe_round(
 
 @contextmanager
 def watched_optimizers(moves: bool = True) -> Iterator[list[Floats]]:
-    """Notes the gradients of every optimizer step meanwhile, each as one vector [values].
+    """Records the gradients of every optimizer step, each as one vector [values].
 
     Args:
-        moves: Whether steps move the parameters; if not, their rate is set to 0.
+        moves: Whether steps change the parameters; if not, the learning rate is set to 0.
     """
     means: list[Floats] = []
 
@@ -182,16 +183,16 @@ def replayed(
     start: Adapter,
     memory: OptimizerMemory | None = None,
 ) -> Adapter:
-    """The update that follows from what the optimizer saw, and from nothing else.
+    """Computes the update from the gradients that the optimizer got, and from nothing else.
 
     Args:
         workspace: Its trained names as in the round.
         means: `ObservedRound.means`.
-        plan: The site's.
-        config: Of training.
+        plan: The site's plan.
+        config: The `[training]` section.
         round_number: From 1.
         start: The global adapter.
-        memory: Of the optimizer over rounds, as in `local_update`.
+        memory: The optimizer's memory over rounds, as in `local_update`.
     """
     write_adapter(workspace.network, start)
     named = list(trained_parameters(workspace.network))
@@ -215,7 +216,7 @@ def replayed(
 
 
 def plain_steps(config: TrainingConfig) -> TrainingConfig:
-    """The same way of training with nothing between a release and what the optimizer gets."""
+    """The same training as plain SGD, so that the optimizer gets exactly the release."""
     return replace(
         config,
         mode="local-steps",

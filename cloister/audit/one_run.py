@@ -1,15 +1,15 @@
-"""Tests a claim by many canaries of a single run.
+"""Tests a claim with many canaries in a single run.
 
-Each of m canaries is in the data by a fair coin; whoever sees the run's releases guesses which are.
-A claim bounds how many of their guesses can be right (Mahloujifar, Melis, Chaudhuri 2024,
-arXiv:2410.22235, algorithm 3; the earlier bound is of Steinke, Nasr, Jagielski 2023,
-arXiv:2305.08846, which finds halved noise in no more than one run of twenty).
+A fair coin decides for each of m canaries whether it is in the data; an attack guesses from the
+run's releases which ones are. A claim bounds how many of their guesses can be right (Mahloujifar,
+Melis, Chaudhuri 2024, arXiv:2410.22235, algorithm 3; the earlier bound is of Steinke, Nasr,
+Jagielski 2023, arXiv:2305.08846, which finds halved noise in no more than one run of twenty).
 
 Math:
     Of c guesses, c₁ are right. r_c₁ = τ·c₁/m and h_c₁ = τ·(c − c₁)/m; for i = c₁ − 1 … 0,
     h_i = max(h_{i+1}, f̄⁻¹(r_{i+1})), r_i = r_{i+1} + i/(c − i) · (h_i − h_{i+1}). The claim is
-    refuted at level τ where r₀ + h₀ > c/m. f̄ = 1 − f is the most that an event of probability x
-    without a unit can have with it.
+    refuted at level τ where r₀ + h₀ > c/m. f̄ = 1 − f: an event of probability x without a unit has
+    at most f̄(x) with it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from cloister.privacy.pld import pld_deltas
 
 Floats = NDArray[np.float64]
 
-# Shares of the canaries that are guessed to be in, fixed in advance: the level is divided by their
-# number and nothing else. On sound runs a tenth shows most; where all guesses are right, most of
-# them do. Even then 1,500 canaries show no more than ε = 6, and 5,000 no more than 7.
+# Shares of the canaries that are guessed to be in, fixed in advance; only their number divides the
+# level. A share of 0.1 gives the best bound on sound runs, a large share if all guesses are right.
+# Even then 1,500 canaries show at most ε = 6, and 5,000 at most 7.
 SHARES = (0.03, 0.1, 0.2, 0.45)
 
 
@@ -37,7 +37,7 @@ class Guesses:
     """How many of the best-scored canaries were in the data.
 
     Attributes:
-        canaries: m.
+        canaries: m, the number of canaries.
         counts: (guesses, right ones) for each of `SHARES`.
     """
 
@@ -46,11 +46,11 @@ class Guesses:
 
 
 def guess(scores: Floats, included: NDArray[np.bool_]) -> Guesses:
-    """Guesses that the canaries of the highest scores are in.
+    """Guesses that the canaries with the highest scores are in.
 
     Args:
-        scores: Of each canary; higher means "in".
-        included: Whether it was.
+        scores: Score of each canary; higher means "in".
+        included: Whether each canary was in.
     """
     best_first = np.argsort(-scores, kind="stable")
     counts = []
@@ -64,9 +64,9 @@ def refutes(guesses: Guesses, claim: GaussianEvent, level: float = LEVEL) -> boo
     """Whether more guesses are right than the claim allows.
 
     Args:
-        guesses: Of one run.
-        claim: What the whole run is claimed to be.
-        level: Chance that a sound mechanism is refuted.
+        guesses: The guesses of one run.
+        claim: The claimed mechanism of the whole run.
+        level: Probability that a sound mechanism is refuted.
     """
     needed = blow_up_inverse(claim)
     return any(
@@ -83,12 +83,12 @@ def one_run_bound(guesses: Guesses, claim: GaussianEvent, delta: float) -> float
 def too_many_right(
     canaries: int, made: int, right: int, needed: Callable[[float], float], level: float
 ) -> bool:
-    """The test of one number of guesses.
+    """Tests one number of guesses.
 
     Args:
-        canaries: m.
-        made: c.
-        right: c₁.
+        canaries: m, the number of canaries.
+        made: c, the guesses.
+        right: c₁, the right ones.
         needed: f̄⁻¹ of the claim.
         level: τ.
     """
@@ -96,13 +96,13 @@ def too_many_right(
     for i in range(right - 1, -1, -1):
         higher = max(h, needed(r))
         if higher == h:
-            break  # neither changes any more
+            break  # neither changes from here on
         r, h = min(1.0, r + i / (made - i) * (higher - h)), higher
     return r + h > made / canaries
 
 
 def blow_up_inverse(claim: GaussianEvent) -> Callable[[float], float]:
-    """f̄⁻¹ of a claim, from below, by the lines of its (ε, δ(ε)).
+    """A lower bound on f̄⁻¹ of a claim, from the lines of its (ε, δ(ε)).
 
     f ≥ 1 − δ − e^ε·x and f ≥ e^−ε·(1 − δ − x), so f(x) ≤ 1 − r needs x ≥ e^−ε·(r − δ) and
     x ≥ 1 − δ − e^ε·(1 − r).

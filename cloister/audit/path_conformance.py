@@ -1,9 +1,9 @@
-"""Conformance of a site's training: what its optimizer gets, and what follows from it.
+"""Conformance of a site's training: the gradients that its optimizer gets, and the update.
 
-`observed` watches `local_update`, the production path, in every step. What the optimizer gets,
-times the plan's divisor, must be the sum of exactly the units that were drawn, each clipped, and
-noise of the plan's own size: at a site without records, at one of few, and at one of as many as are
-declared and more, over the plan's own steps and rounds. The update must follow from that alone.
+`observed` watches `local_update`, the production path, in every step. The optimizer's gradient,
+times the plan's divisor, must be the sum of exactly the drawn units, each clipped, plus noise of
+the plan's size: at a site without records, at one with few, and at one with the declared number and
+more, over the plan's own steps and rounds. The update must follow from these gradients alone.
 """
 
 from __future__ import annotations
@@ -34,47 +34,48 @@ from cloister.training.workspace import Workspace
 
 MakeEntropy = Callable[[], Entropy]
 
-# Steps with few records in a batch; half of the units are drawn, so that one which always, or
-# never, takes part is seen with certainty 1 − 2⁻⁴⁸.
+# Steps with few records. Half of the units are drawn, so a unit that always or never takes part is
+# found with probability 1 − 2⁻⁴⁸.
 FEW_STEPS = 48
-# Noise beside which a missing or doubled unit, of norm C, is a thousand times as large.
+# A noise multiplier so small that a missing or doubled unit, of norm C, is a thousand times larger.
 QUIET = 1e-3
-# Steps at sites of the declared size, and of three times as many; padded tokens that these steps
-# may cost together, for bases on a CPU: fewer steps are taken, then sites are made smaller to fit.
+# Steps at sites of the declared size, and of three times that size; and the most padded tokens of
+# these steps together, for bases on a CPU: first fewer steps are taken, then the sites are made
+# smaller.
 FEWEST_REAL, MOST_REAL, CROWDED_STEPS, MOST_TOKENS = 5, 40, 1, 60_000
 
 
-def path_checks(
+def path_parts(
     workspace: Workspace,
     units: Sequence[UnitExamples],
     plan: Plan,
     config: TrainingConfig,
     make_entropy: MakeEntropy,
     shapes: BatchShapes,
-) -> list[Check]:
-    """Tests `local_update` at sites of different sizes.
+) -> dict[str, Callable[[], list[Check]]]:
+    """Tests `local_update` at sites of different sizes, in parts that each run alone.
 
     Args:
-        workspace: Its trained names already set.
+        workspace: The study's, with its trained names set.
         units: Synthetic records, by unit.
         plan: A private plan.
         config: Of training.
-        make_entropy: Where randomness comes from.
-        shapes: Of passes, as proven.
+        make_entropy: Makes the source of randomness.
+        shapes: The proven shapes of passes.
     """
     path = _Path(workspace, plan, plain_steps(config), make_entropy, shapes)
-    empty, steps = path.empty_site()
-    return [
-        empty,
-        steps,
-        *path.few_records(units),
-        *path.real_batches(units),
-        *(() if plan.sharing else _updates(workspace, units, plan, config, make_entropy, shapes)),
-    ]
+    parts = {
+        "empty site": path.empty_site,
+        "few records": lambda: path.few_records(units),
+        "real batches": lambda: path.real_batches(units),
+    }
+    if plan.sharing is None:
+        parts["updates"] = lambda: _updates(workspace, units, plan, config, make_entropy, shapes)
+    return parts
 
 
 class _Path:
-    """Rounds of a plan under a way of training that never moves the parameters."""
+    """Runs rounds of a plan without changing the parameters."""
 
     def __init__(
         self,
@@ -104,12 +105,12 @@ class _Path:
         )
 
     def _releases(self, means: Sequence[Floats], plan: Plan) -> Releases:
-        """Returns the noised sums, computed from what the optimizer got."""
+        """Returns the noised sums, computed from the optimizer's gradients."""
         sums = np.concatenate(means) * plan.expected_batch_size
         return Releases(sums, self._parts, NoiseTerms(plan, sum(self._parts)).deviation)
 
-    def empty_site(self) -> tuple[Check, Check]:
-        """The plan's own rounds without a record."""
+    def empty_site(self) -> list[Check]:
+        """Checks the plan's own rounds at a site without records."""
         plan = self._plan
         wanted = releases_wanted(sum(self._parts)) // 2
         means, odd = [], 0
@@ -123,10 +124,11 @@ class _Path:
             "records, over the plan's steps and rounds, some of them twice",
             self._releases(means, plan),
         )
-        return noise, exact_check("steps taken", "rounds of other than the plan's steps", odd)
+        return [noise, exact_check("steps taken", "rounds of other than the plan's steps", odd)]
 
     def few_records(self, units: Sequence[UnitExamples]) -> list[Check]:
-        """Sites of all the units and of one, half of them in each batch, at the plan's noise."""
+        """Checks sites of all units and of one unit, with half of them in a batch, at the plan's
+        noise."""
         count = len(units)
         plan = replace(self._plan, public_records=2 * count, expected_batch_size=count)
         contributions = self._alone(units, plan, self._workspace.start)
@@ -161,7 +163,7 @@ class _Path:
         ]
 
     def real_batches(self, units: Sequence[UnitExamples]) -> list[Check]:
-        """Sites of the declared size, and of three times as many, with hardly any noise."""
+        """Checks sites of the declared size and of three times that, with almost no noise."""
         plan = replace(
             self._plan,
             noise_multiplier=QUIET,
@@ -194,7 +196,7 @@ class _Path:
         return [
             noise_check(
                 "sums of real batches",
-                f"that nothing but noise is beside the sum of the units "
+                f"that only noise is added to the sum of the units "
                 f"drawn, at sites of {size} and {3 * size + 7} units, σ = {QUIET:g}",
                 self._releases(means, plan),
             ),
@@ -206,7 +208,7 @@ class _Path:
         ]
 
     def _alone(self, units: Sequence[UnitExamples], plan: Plan, start: Adapter) -> list[Floats]:
-        """What each unit adds to a sum, from an adapter."""
+        """Each unit's contribution to a sum, at an adapter."""
         workspace = self._workspace
         write_adapter(workspace.network, start)
         grid = NoiseTerms(plan, sum(self._parts)).grid
@@ -227,7 +229,7 @@ class _Path:
         return [made[id(unit)] for unit in units]
 
     def _without(self, seen: ObservedRound, contributions: Sequence[Floats], plan: Plan) -> Floats:
-        """What the optimizer got, minus the mean of the units drawn."""
+        """The optimizer's gradients minus the mean of the drawn units."""
         left = seen.means.copy()
         for row, batch in zip(left, seen.batches, strict=True):
             for index, times in Counter(batch % len(contributions)).items():
@@ -247,7 +249,8 @@ class _Path:
 
 
 def _rounds(plan: Plan, steps: int) -> Iterator[int]:
-    """Rounds of so many steps at least: the first, the last, those between; the first twice."""
+    """Yields rounds with at least `steps` steps in all: round 1 twice, then first and last
+    rounds."""
     count = max(2, -(-steps // plan.local_steps))
     first = min(plan.num_rounds, max(1, count // 2))
     numbers = [*range(1, first + 1), *range(plan.num_rounds, first, -1)]
@@ -258,7 +261,7 @@ def _rounds(plan: Plan, steps: int) -> Iterator[int]:
 
 
 def _length_p(units: Sequence[UnitExamples], drawn: Bools, rate: float) -> list[float]:
-    """Of the batches of long units together, and of short ones."""
+    """p-values of how often long units were drawn, and short ones."""
     tokens = np.array([_tokens(unit) for unit in units])
     middle = (tokens.min() + tokens.max()) / 2
     groups = [drawn[:, tokens > middle], drawn[:, tokens <= middle]]
@@ -270,7 +273,8 @@ def _tokens(unit: UnitExamples) -> int:
 
 
 def _affordable(cycle: Sequence[UnitExamples], plan: Plan) -> tuple[int, int]:
-    """The declared number of units, and of steps; fewer where they cost too many tokens."""
+    """The declared number of units and the number of steps, or fewer if they cost too many
+    tokens."""
     mean = float(np.mean([_tokens(unit) for unit in cycle]))
     steps = MOST_TOKENS / (mean * plan.expected_batch_size) - 3 * CROWDED_STEPS
     batch = MOST_TOKENS / mean / (FEWEST_REAL + 3 * CROWDED_STEPS)
@@ -286,7 +290,8 @@ def _updates(
     make_entropy: MakeEntropy,
     shapes: BatchShapes,
 ) -> list[Check]:
-    """Updates under the study's own way of training, of a full, a small and an empty site."""
+    """Checks updates of a full, a small and an empty site under the study's own training
+    settings."""
     start, last = workspace.start, plan.num_rounds
     forms, updates, apart, longest = set(), [], 0.0, 0.0
     for site, number in ((units, 1), (units, 1), (units, last), (units[:1], last), ([], last)):
@@ -305,14 +310,14 @@ def _updates(
         encoded = encode(seen.delta)
         forms.add((tuple(seen.delta.shapes.items()), len(encoded)))
         updates.append(encoded)
-    # The least that keeps a division from failing where a broken path sends nothing.
+    # Not 0, so that a broken path that sends nothing does not fail by a division.
     short = replace(plan, max_update_norm=max(longest / 10, 1e-9))
     seen = observe_round(workspace, units, short, config, entropy=make_entropy(), shapes=shapes)
     same = len(forms) == 1 and dict(next(iter(forms))[0]) == dict(start.shapes)
     return [
         exact_check(
             "update from releases",
-            "how far an update is from what follows from the noised sums alone",
+            "distance of an update from the one computed from the noised sums alone",
             apart,
         ),
         exact_check(

@@ -1,7 +1,8 @@
-"""What the coordinator sees of one site's step: its release, or the sum of the fewest honest sites.
+"""The coordinator's view of one site's step: its release, or the sum over the honest sites.
 
-An audit attacks what leaves under the plan's promise. Where noise is shared that is a sum in which
-one site holds the records that are attacked, and the other honest ones hold none.
+An audit attacks the release that the plan's promise covers. With shared noise that is a sum in
+which one site holds the attacked records, and the other honest sites (the fewest allowed) hold
+none.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from cloister.privacy.plan import Plan
 
 
 class ReleasedSum:
-    """Steps of a plan, as its adversary sees them.
+    """The steps of a plan, as its adversary sees them.
 
     Args:
-        plan: Its steps are `local_steps`.
-        entropy: Of sampling and noise.
+        plan: The plan; it gives `local_steps` steps.
+        entropy: The source of sampling and noise.
     """
 
     def __init__(self, plan: Plan, entropy: Entropy) -> None:
@@ -33,18 +34,18 @@ class ReleasedSum:
         self._gates = [Mechanism(plan, entropy) for _ in range(honest)]
 
     def grid(self, values: int) -> float | None:
-        """Of the sums that it takes; None: their bound's own."""
+        """Grid of the sums that `release` takes; None: the bound's default."""
         return self._plan.shared_noise(values).grid if self._plan.sharing is not None else None
 
     def draw(self, count: int) -> NDArray[np.int64]:
-        """Draws the next batch, of so many units at the one site that has any."""
+        """Draws the next batch of `count` units at the one site that has records."""
         first, *others = self._gates
         for gate in others:
             gate.draw(0)
         return first.draw(count)
 
     def release(self, clipped: ClippedSum) -> Sequence[Tensor]:
-        """The batch's sum with all of its noise, float32, one tensor a parameter."""
+        """The batch's sum with all of its noise, one float32 tensor per parameter."""
         if self._plan.sharing is None:
             return self._gates[0].release(clipped).tensors
         first, *others = self._gates

@@ -1,12 +1,12 @@
-"""Tests whether noise was used twice: copies at any lag, of any sign, order or place.
+"""Tests whether noise was used twice: finds copies at any lag, of any sign, order or place.
 
-Three tests, each for copies that the others miss:
+Three tests; each finds copies that the others miss:
 
     lags      correlation of the whole sequence with itself at every shift: copies that are scaled,
               negated or mixed with others, and copies with random signs
-    runs      a few neighbouring values that come again, forwards or backwards: exact copies of any
+    runs      a few neighbouring values that repeat, forwards or backwards: exact copies of any
               part, however short, and pools of stored noise
-    values    values that come again more often than a grid lets them: permuted copies
+    values    values that repeat more often than the grid explains: permuted copies
 
 Math:
     Σ x_i x_{i+l} over n values that form chains of lengths m at lag l has log E exp(t Σ) =
@@ -24,17 +24,18 @@ from numpy.typing import NDArray
 
 from cloister.audit.statistics import Check, Floats, exact_check, p_check, smallest
 
-# Values whose lags are all looked at: a window of more is taken from a longer sequence.
+# Most values whose lags are tested; a longer sequence is cut to a random window of this length.
 MOST_VALUES = 2**22
-# Lags, of the most extreme ones, whose bound is computed: the others' is no smaller.
+# Number of most extreme lags whose bound is computed; the others' bounds are not smaller.
 CANDIDATES = 200
-# Chance that a pair of values is equal, above which longer runs are needed to tell a copy.
+# If two values are equal with a higher probability than this, longer runs are needed to find
+# copies.
 RARE = 2.0**-22
 SHORT_RUN, LONG_RUN = 3, 25
 
 
 def lag_p(rows: Floats) -> list[float]:
-    """Of the correlations of all values, in order, at every lag; and of their sizes'."""
+    """p-values of the correlations at every lag, of the values in order and of their sizes."""
     from scipy.special import ndtr
 
     flat = np.ascontiguousarray(rows).ravel()
@@ -71,7 +72,7 @@ def _signed(flat: Floats) -> float:
 
 
 def _chain_bounds(count: int, lags: NDArray[np.int64], totals: Floats) -> Floats:
-    """Bounds on P(|Σ x_i x_{i+lag}| ≥ total) for so many values."""
+    """Bounds on P(|Σ x_i x_{i+lag}| ≥ total) for `count` values."""
     tilts = np.geomspace(1e-5, 0.499, 160)
     root = np.sqrt(1 - 4 * tilts**2)
     upper, ratio = (1 + root) / 2, (1 - root) / (1 + root)
@@ -100,30 +101,30 @@ def repeat_checks(
     """Checks that no noise value was used twice among the releases.
 
     Args:
-        values: As released, float32 or integers in float64, [T, d].
-        deviation: Of a value.
-        grid: What the values are multiples of; None: only float32's own.
-        is_float32: Whether they are float32's, too.
+        values: The released values, float32 or integers in float64, [T, d].
+        deviation: Standard deviation of a value.
+        grid: The values are multiples of it; None: only of float32's spacing.
+        is_float32: Whether the values were rounded to float32, too.
     """
     flat = np.ascontiguousarray(np.abs(values), dtype=np.float64).ravel()
     twice, thrice = equal_chances(deviation, grid, is_float32)
     length = SHORT_RUN if twice < RARE else LONG_RUN
     runs = exact_check(
         "noise repeats",
-        "runs of values that come again, forwards or backwards",
+        "runs of values that repeat, forwards or backwards",
         repeated_runs(flat, length),
     )
     p = [equal_p(flat, twice, thrice)]
     if grid is not None:
         p += low_bits_p(values, deviation, grid)
-    law = "values that come again, and fairness of the lowest bits of the grid"
+    law = "values that repeat, and fairness of the lowest bits of the grid"
     return [runs, p_check("noise values", law, p)]
 
 
 def repeated_runs(flat: Floats, length: int) -> int:
-    """How many runs of so many neighbours (an odd number) are there a second time.
+    """How many runs of `length` neighbours (an odd number) repeat.
 
-    Accidents need half of a run to match by chance (a run that overlaps its own reverse).
+    A chance match needs half of a run to match (a run that overlaps its own reverse).
     """
     if len(flat) < length:
         return 0
@@ -143,7 +144,7 @@ def repeated_runs(flat: Floats, length: int) -> int:
 
 
 def _mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Words hashed, so that sums of neighbouring floats' bits do not collide (splitmix64)."""
+    """Hashes words, so that sums of neighbouring floats' bits do not collide (splitmix64)."""
     mixed = words + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -153,10 +154,10 @@ def _mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def equal_chances(
     deviation: float, grid: float | None, is_float32: bool = True
 ) -> tuple[float, float]:
-    """Chance that the sizes of two, and of three, independent values are equal.
+    """Probability that the sizes of two, and of three, independent values are equal.
 
-    A value of float32 in [2^e, 2^(e+1)) is a multiple of 2^(e−23), or of the grid where that is
-    coarser: Σ p² = spacing · ∫ (2φ)², Σ p³ = spacing² · ∫ (2φ)³.
+    A float32 value in [2^e, 2^(e+1)) is a multiple of 2^(e−23), or of the grid if that is coarser:
+    Σ p² = spacing · ∫ (2φ)², Σ p³ = spacing² · ∫ (2φ)³.
     """
     from scipy.special import ndtr
 
@@ -175,7 +176,7 @@ def equal_chances(
 
 
 def equal_p(flat: Floats, twice: float, thrice: float) -> float:
-    """Of the number of pairs of equal sizes, where more than expected refute."""
+    """p-value of the number of pairs of equal sizes; more than expected refute."""
     from scipy import stats
 
     count = len(flat)
@@ -190,7 +191,8 @@ def equal_p(flat: Floats, twice: float, thrice: float) -> float:
 
 
 def low_bits_p(values: Floats, deviation: float, grid: float) -> list[float]:
-    """Of each of the lowest bits, at most eight, where a float32 still holds them: fair coins.
+    """p-values of the lowest bits (at most eight) as fair coins, for values that float32 holds
+    exactly.
 
     From a deviation of 2³ steps of a bit on, its law differs from a fair coin's by less than
     exp(−2π² 2⁴) = 10⁻¹³⁷.

@@ -1,8 +1,9 @@
-"""The law of the sampler: each unit is in each batch by a coin of its own, of the plan's rate.
+"""Tests that each unit is in each batch by an independent coin of the plan's rate.
 
-Counts are put to the binomial law itself; sums of products (two units' coins, two batches' coins)
-to Bernstein's bound, which holds for independent terms of any law: with c = coin − q, v = q(1 − q),
-n products reach s with probability at most 2 exp(−s² / 2(n v² + max(q, 1 − q)² s / 3)).
+Counts are tested with the binomial distribution itself; sums of products (two units' coins, two
+batches' coins) with Bernstein's bound, which holds for independent terms of any distribution: with
+c = coin − q, v = q(1 − q), n products reach s with probability at most 2 exp(−s² / 2(n v² + max(q,
+1 − q)² s / 3)).
 """
 
 from __future__ import annotations
@@ -22,22 +23,23 @@ from cloister.audit.statistics import (
     two_sided,
 )
 
-# Units whose pairs are all looked at; of more, the first and the last half as many.
+# Most units of which all pairs are tested; of more units, the first and the last half of this
+# number.
 MOST_PAIRED = 1500
-# Longest distance between two batches that is looked at summed over all batches; every two batches
-# are compared one by one at any distance.
+# Longest distance between batches at which products are summed over all batches; single pairs of
+# batches are compared at any distance.
 MOST_LAGS = 1000
 
 
 def inclusion(batches: Sequence[NDArray[np.int64]], units: int) -> tuple[Bools, int]:
-    """Which unit is in which batch, and how many batches are no sets of units.
+    """Which unit is in which batch, and how many batches are not sets of units.
 
     Args:
-        batches: Indices, as drawn.
-        units: How many there are to draw from.
+        batches: The drawn indices.
+        units: Number of units at the site.
 
     Returns:
-        [T, U], and how many batches have an index twice, or one that is no unit's.
+        Booleans [T, U], and how many batches have an index twice, or an index without a unit.
     """
     drawn = np.zeros((len(batches), units), dtype=bool)
     malformed = 0
@@ -54,7 +56,7 @@ def sampler_checks(batches: Sequence[NDArray[np.int64]], units: int, rate: float
 
     Args:
         batches: Indices, in the order they were drawn.
-        units: How many there were to draw from.
+        units: Number of units at the site.
         rate: The plan's.
     """
     drawn, malformed = inclusion(batches, units)
@@ -89,7 +91,7 @@ def sampler_checks(batches: Sequence[NDArray[np.int64]], units: int, rate: float
 
 
 def sampler_p(drawn: Bools, rate: float) -> list[float]:
-    """All of the laws in one list, of one draw of batches."""
+    """The smallest p-value of each group of tests, for one series of batches."""
     groups = (unit_p(drawn, rate), [pair_p(drawn, rate)], size_p(drawn, rate), batch_p(drawn, rate))
     return [smallest(np.array(group)) for group in groups]
 
@@ -105,7 +107,8 @@ def binomial_p(counts: NDArray[np.int64], trials: int, rate: float) -> Floats:
 
 
 def unit_p(drawn: Bools, rate: float) -> list[float]:
-    """Of every unit's count, of all counts together, of the units of low and of high index."""
+    """p-values of every unit's count, of all counts together, and of units of low and of high
+    index."""
     batches, units = drawn.shape
     counts = drawn.sum(axis=0, dtype=np.int64)
     found = [smallest(binomial_p(counts, batches, rate))]
@@ -116,7 +119,7 @@ def unit_p(drawn: Bools, rate: float) -> list[float]:
 
 
 def pair_p(drawn: Bools, rate: float) -> float:
-    """Of the products of every two units' coins."""
+    """p-value of the products of every two units' coins."""
     units = drawn.shape[1]
     if units > MOST_PAIRED:
         half = MOST_PAIRED // 2
@@ -127,7 +130,7 @@ def pair_p(drawn: Bools, rate: float) -> float:
 
 
 def size_p(drawn: Bools, rate: float) -> list[float]:
-    """Of the sizes' distribution, their spread, the largest and the smallest."""
+    """p-values of the sizes' distribution and spread, and of the largest and smallest size."""
     from scipy import stats
 
     batches, units = drawn.shape
@@ -150,7 +153,7 @@ def size_p(drawn: Bools, rate: float) -> list[float]:
 
 
 def _spread_p(squares: Floats, variance: float, rate: float) -> float:
-    """Of the sum of squared sizes: a multiple of χ² with the same mean and variance."""
+    """p-value of the sum of squared sizes, as a multiple of χ² with the same mean and variance."""
     from scipy import stats
 
     spread = 2 + (1 - 6 * rate * (1 - rate)) / variance  # the fourth moment of a binomial
@@ -161,13 +164,13 @@ def _spread_p(squares: Floats, variance: float, rate: float) -> float:
 
 
 def distance_p(batches: Sequence[NDArray[np.int64]], units: int, rate: float) -> list[float]:
-    """Of the products of two units' coins, summed at each distance that is a power of two.
+    """p-values of the products of two units' coins, summed at each distance that is a power of two.
 
-    A generator that runs out, or counts in too few bits, repeats itself at such a distance.
+    A generator that runs out, or that counts in too few bits, repeats itself at such a distance.
 
     Args:
-        batches: Indices; of sites so large that every two units cannot be looked at.
-        units: How many there were to draw from.
+        batches: The drawn indices of a site that is too large to test every pair of units.
+        units: Number of units at the site.
         rate: The plan's, below 1.
     """
     sums = np.zeros((max(units - 1, 0).bit_length(), 2))
@@ -178,7 +181,8 @@ def distance_p(batches: Sequence[NDArray[np.int64]], units: int, rate: float) ->
         for power in range(len(sums)):
             lag = 1 << power
             products = coins[:-lag] * coins[lag:]
-            # Each coin is in one product of those that begin in even blocks, and of the others.
+            # A coin is in at most one product of those that begin in even blocks, and in one of the
+            # others.
             whole = len(products) // (2 * lag) * (2 * lag)
             blocks = products[:whole].reshape(-1, 2, lag).sum(axis=(0, 2))
             rest = products[whole:]
@@ -189,13 +193,13 @@ def distance_p(batches: Sequence[NDArray[np.int64]], units: int, rate: float) ->
 
 
 def total_p(sizes: NDArray[np.int64], units: int, rate: float) -> list[float]:
-    """Of each of a few batches' sizes, and of all together: binomial."""
+    """Binomial p-values of each batch's size, and of all sizes together."""
     together = binomial_p(sizes.sum(keepdims=True), len(sizes) * units, rate)
     return [smallest(binomial_p(sizes, units, rate)), float(together[0])]
 
 
 def batch_p(drawn: Bools, rate: float) -> list[float]:
-    """Of the products of two batches' coins: every two, and summed at each distance."""
+    """p-values of the products of two batches' coins: of every two, and summed at each distance."""
     batches, units = drawn.shape
     coins = drawn.astype(np.float32) - np.float32(rate)
     products = (coins @ coins.T).astype(np.float64)
@@ -214,7 +218,7 @@ def batch_p(drawn: Bools, rate: float) -> list[float]:
 
 
 def bernstein(sums: Floats, terms: int, rate: float) -> Floats:
-    """Bounds on the two-sided p-values of sums of so many products of two centred coins."""
+    """Bounds on the two-sided p-values of sums of `terms` products of two centred coins."""
     variance = terms * (rate * (1 - rate)) ** 2
     reach = max(rate, 1 - rate) ** 2
     exponent = np.square(sums) / (2 * (variance + reach * np.abs(sums) / 3))
@@ -222,7 +226,7 @@ def bernstein(sums: Floats, terms: int, rate: float) -> Floats:
 
 
 def independence_p(drawn: Bools, standard: Floats) -> list[float]:
-    """Of the noise beside the batches that it was released with.
+    """p-values of the independence of noise and the batches that it was released with.
 
     Args:
         drawn: Which unit was in which batch, [T, U].

@@ -1,6 +1,6 @@
-"""Conformance where noise is shared: how large a site's share is, and of what form.
+"""Conformance of shared noise: the size and the form of a site's share.
 
-The distribution of a share, and of the batches, is tested as for other noise
+The distribution of a share, and of the batches, is tested like other noise
 (`mechanism_conformance`, `path_conformance`); the sum of all sites' shares, masks included, by
 `audit.site_noise`.
 """
@@ -32,15 +32,16 @@ def share_checks(
     make_entropy: MakeEntropy,
     shapes: BatchShapes,
 ) -> list[Check]:
-    """Shares of a full and an empty site: of the plan's size, of one form, never repeated.
+    """Checks that shares of a full and an empty site have the plan's size and one form, and never
+    repeat.
 
     Args:
-        workspace: Its trained names already set.
+        workspace: The study's, with its trained names set.
         units: Synthetic records, by unit.
-        plan: Its noise is shared.
+        plan: A plan with shared noise.
         config: Of training.
-        make_entropy: Where randomness comes from.
-        shapes: Of passes, as proven.
+        make_entropy: Makes the source of randomness.
+        shapes: The proven shapes of passes.
     """
     assert plan.sharing is not None
 

@@ -1,9 +1,9 @@
-"""A site's answers, the whole way from a request to signed bytes: a function of public constants
-and of the noised sums, at sites of any number of records.
+"""Checks a site's answers from the request to the signed bytes: they may depend on public constants
+and noised sums only, for any number of records.
 
-All sites here have one name, one key and one clock, and differ in their records alone. So every
-difference between their answers, or their ledgers, tells of records. Only the payload may differ;
-it must follow from what the optimizer got, byte for byte.
+All sites here have the same name, key and clock, and differ only in their records. So every
+difference between their answers or ledgers is caused by records. Only the payload may differ; it
+must follow byte for byte from the gradients that the optimizer got.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ from cloister.training.units import UnitExamples
 from cloister.training.workspace import Workspace
 
 NAME, STUDY, TIME = "site", "audit", "2000-01-01T00:00:00+00:00"
-# What may differ between two sites' answers: the payload, and what is computed from it.
+# Fields that may differ between two sites' answers: the payload, and those computed from it.
 FROM_PAYLOAD = frozenset({"delta", "head", "signature"})
 
 
 @dataclass(frozen=True)
 class Answered:
-    """One answer of a simulated site, and what it was asked.
+    """One answer of a simulated site, and the answer that was expected.
 
     Attributes:
-        reply: As it leaves.
-        expected: The payload that follows from what the optimizer got.
-        means: What the optimizer got, one vector a step.
-        parts: Values of each tensor in it.
-        wrong: Fields that are not what plan and ledger give.
+        reply: The answer.
+        expected: The payload computed from the optimizer's gradients.
+        means: The optimizer's gradients, one vector per step.
+        parts: Number of values of each tensor in it.
+        wrong: Fields that differ from plan and ledger.
     """
 
     reply: RoundReply
@@ -63,11 +63,11 @@ class Answered:
 
 
 def answer_checks(recipe: Recipe, audited: AuditedSite) -> list[Check]:
-    """Answers of sites without records, with one unit, with few and with many.
+    """Checks answers of sites without records, with one unit, with few and with many.
 
     Args:
         recipe: The study; its noise is not shared.
-        audited: Its path, with synthetic records.
+        audited: Its site, with synthetic records.
     """
     units = audited.units
     sites: list[Sequence[UnitExamples]] = [(), (), units[:1], units, (units * 5)[::-1][:-3]]
@@ -89,13 +89,13 @@ def answer_checks(recipe: Recipe, audited: AuditedSite) -> list[Check]:
     return [
         exact_check(
             "answer fields",
-            "fields of an answer that differ between sites, or from what "
-            f"plan and ledger give: {', '.join(sorted(wrong)) or 'none'}",
+            "fields of an answer that differ between sites, or from "
+            f"plan and ledger: {', '.join(sorted(wrong)) or 'none'}",
             len(wrong),
         ),
         exact_check(
             "answer bytes",
-            "payloads that are not what follows from the noised sums, or of another length",
+            "payloads that differ from the one computed from the noised sums, or in length",
             sum(one.reply.delta != one.expected for one in every)
             + len({(one.reply.round, len(one.reply.delta)) for one in every})
             - len(numbers),
@@ -137,7 +137,7 @@ def _asked(admitted: Admitted, number: int) -> RoundReply:
 
 
 def _answered(site: Site, workspace: Workspace, number: int, memory: OptimizerMemory) -> Answered:
-    admitted = admit(site, workspace)  # its proof steps too, before it is watched
+    admitted = admit(site, workspace)  # outside of the watch, since its proof also takes steps
     with watched_optimizers() as means:
         reply = _asked(admitted, number)
     wrong = tuple(_wrong(reply, site, number))
@@ -153,7 +153,7 @@ def _payload(
     number: int,
     memory: OptimizerMemory,
 ) -> bytes:
-    """What follows from the sums of this round and, by the optimizer's memory, of those before."""
+    """The payload computed from this round's sums and the optimizer's memory of earlier rounds."""
     start = Adapter({**workspace.whole, **workspace.start.select(workspace.kept)})
     delta = replayed(
         workspace,
@@ -171,7 +171,7 @@ def _payload(
 
 
 def _wrong(reply: RoundReply, site: Site, number: int) -> list[str]:
-    """Fields that are not what plan and ledger give."""
+    """Fields that differ from plan and ledger."""
     sound = {
         "site": reply.site == NAME,
         "round": reply.round == number,
@@ -185,7 +185,7 @@ def _wrong(reply: RoundReply, site: Site, number: int) -> list[str]:
 
 
 def _differing(given: Sequence[Sequence[Answered]]) -> set[str]:
-    """Fields that are not the same at all sites, in the same round."""
+    """Fields that differ between sites in the same round."""
     names = {field.name for field in fields(RoundReply)} - FROM_PAYLOAD
     rounds = [[one.reply for one in same] for same in zip(*given, strict=True)]
     return {
@@ -209,7 +209,7 @@ def _entries_apart(ledgers: Sequence[Sequence[dict[str, Any]]]) -> int:
 
 
 def _noise(plan: Plan, answers: Sequence[Answered]) -> Check:
-    """Of what the optimizers of two sites without records got."""
+    """Checks the noise in the optimizers' gradients at two sites without records."""
     parts = answers[0].parts
     rows = [mean for one in answers if one.parts == parts for mean in one.means]
     deviation = plan.noise_multiplier * (plan.max_grad_norm or 0.0)

@@ -1,7 +1,7 @@
-"""The noise of each site's answer: the whole way from a request to bytes, at every site.
+"""Checks the noise in each site's answer, from the request to the bytes.
 
-A fault of one site shows neither in the network's gradients nor in the mechanism. Noise that two
-sites, or two rounds, have in common cancels out or adds up in the mean.
+A fault of a single site shows neither in the network's gradients nor in the mechanism. Noise that
+two sites or two rounds have in common adds up in the mean, or cancels.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from cloister.simulation.local_grid import LocalGrid
 from cloister.simulation.policies import simulated_budget, simulated_policy
 from cloister.training.config import TrainingConfig
 
-# Noise so large beside the clip bound that no record shows in an update, and rounds of it.
+# A noise multiplier so large that records do not show in an update, the clip bound, and the rounds.
 LOUD, BOUND, ROUNDS = 1e4, 1e-3, 2
-# Of a sum's noise, so that one share of thirty that is missing is seen.
+# Values of a sum's noise, enough to notice one missing share of thirty.
 COORDINATES = 100_000
 
 
@@ -48,8 +48,8 @@ def site_noise(recipe: Recipe, audited: AuditedSite, names: tuple[str, ...]) -> 
 
     Args:
         recipe: The study.
-        audited: Its path, with synthetic records.
-        names: Of the sites.
+        audited: Its site, with synthetic records.
+        names: The sites' names.
     """
     if audited.plan.sharing is not None:
         return _noise_of_the_sum(recipe, audited, names)
@@ -113,7 +113,8 @@ def _loudness(rounds: Sequence[Sequence[Floats]]) -> Check:
 
 
 def _apart(rounds: Sequence[Sequence[Floats]]) -> Check:
-    """Noise that answers have in common, between sites and, where one length, between rounds."""
+    """Checks that answers have no noise in common, between sites and between rounds of equal
+    length."""
     lengths = {len(answer) for of in rounds for answer in of}
     groups = [
         np.array([answer for of in rounds for answer in of if len(answer) == length])
@@ -127,9 +128,9 @@ def _apart(rounds: Sequence[Sequence[Floats]]) -> Check:
 
 
 def _noise_of_the_sum(recipe: Recipe, audited: AuditedSite, names: tuple[str, ...]) -> list[Check]:
-    """Asks all sites for secure sums and puts their noise to what all shares come to (χ²).
+    """Asks all sites for secure sums and tests the sums' noise against that of all shares (χ²).
 
-    The first site has no records: every answer but its masked bytes must be the others'.
+    The first site has no records: except for its masked bytes, its answers must equal the others'.
     """
     units, workspace = audited.units, audited.workspace
     plan = replace(
@@ -184,7 +185,7 @@ def _noise_of_the_sum(recipe: Recipe, audited: AuditedSite, names: tuple[str, ..
     low, high = np.sqrt(stats.chi2.ppf([LEVEL / 2, 1 - LEVEL / 2], len(every)) / len(every))
     noise = Check(
         name="noise of the sum",
-        law="noise of an unmasked sum over what all sites' shares come to (χ²)",
+        law="noise of an unmasked sum over that of all sites' shares (χ²)",
         figure=float(np.sqrt(np.square(every).mean())),
         low=float(low),
         high=float(high),
@@ -213,7 +214,7 @@ def _overheard(app: ClientApp, heard: Callable[[RoundReply], None]) -> ClientApp
 
 
 def _differing(replies: Sequence[RoundReply], sites: int) -> set[str]:
-    """Fields that are not the same at all sites, exchange by exchange; lengths of payloads too."""
+    """Fields that differ between sites in the same exchange; also payloads of different length."""
     apart = set()
     for start in range(0, len(replies), sites):
         exchange = replies[start : start + sites]

@@ -1,8 +1,8 @@
 """The result of a statistical check, and its error probability.
 
-A check states a figure and the limits between which it lies with probability 1 − LEVEL where the
-law holds. A figure outside refutes the law; one inside proves nothing. The tests themselves are in
-`noise_tests`, `repeat_tests` and `sampler_tests`.
+A check states a figure and limits; if the law holds, the figure lies between them with probability
+1 − LEVEL. A figure outside refutes the law; a figure inside proves nothing. The tests themselves
+are in `noise_tests`, `repeat_tests` and `sampler_tests`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-# Chance that one check of a sound mechanism fails. At most MOST_CHECKS of a run are statistics
-# (the others are exact), so a sound mechanism is refuted by at most one run in 100,000: the sum of
-# the levels (Bonferroni), whatever the checks have in common.
+# Probability that one check of a sound mechanism fails. At most MOST_CHECKS checks of a run are
+# statistical (the others are exact), so at most one run in 100,000 refutes a sound mechanism: the
+# sum of the levels (Bonferroni), for any dependence between checks.
 LEVEL = 2e-7
 MOST_CHECKS = 50
 
@@ -28,11 +28,11 @@ class Check:
     """The result of one statistical test of a mechanism.
 
     Attributes:
-        name: Of the check.
-        law: What must hold, in words.
-        figure: What was measured.
-        low: The least that the law allows.
-        high: The most.
+        name: The check's name.
+        law: The tested property, in words.
+        figure: The measured value.
+        low: The lowest allowed figure.
+        high: The highest allowed figure.
         is_exact: Whether a sound mechanism never fails it.
     """
 
@@ -45,17 +45,17 @@ class Check:
 
     @property
     def refuted(self) -> bool:
-        """Whether the figure lies outside; a figure that is not a number does."""
+        """Whether the figure is outside of the limits, or NaN."""
         return not self.low <= self.figure <= self.high
 
 
 def p_check(name: str, law: str, p_values: Iterable[float]) -> Check:
-    """A check of several statistics by the smallest of their p-values.
+    """A check of several statistics by the smallest p-value.
 
     Args:
-        name: Of the check.
-        law: What must hold.
-        p_values: One a statistic; NaN refutes.
+        name: The check's name.
+        law: The tested property, in words.
+        p_values: One per statistic; NaN refutes.
 
     Returns:
         A check whose figure is the smallest p-value times their number (Bonferroni), at most 1.
@@ -74,12 +74,12 @@ def p_check(name: str, law: str, p_values: Iterable[float]) -> Check:
 
 
 def exact_check(name: str, law: str, figure: float, most: float = 0.0) -> Check:
-    """A check without chance: a sound mechanism's figure is from 0 to `most`."""
+    """A check without chance: the figure of a sound mechanism is from 0 to `most`."""
     return Check(name=name, law=law, figure=float(figure), low=0.0, high=most, is_exact=True)
 
 
 def two_sided(below: Floats | float, above: Floats | float) -> Floats:
-    """Two-sided p-values from the chances to be at most, and at least, what was seen."""
+    """Two-sided p-values from the probabilities of at most, and of at least, the observed value."""
     return np.asarray(np.minimum(1.0, 2 * np.minimum(below, above)), dtype=np.float64)
 
 

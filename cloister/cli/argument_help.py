@@ -1,7 +1,7 @@
-"""Help of a command's arguments, which one pair of versions loses.
+"""Restores the help of a command's arguments, which typer loses with click 8.5 and later.
 
-typer sets the help of an argument before it calls click's constructor; click sets it too from 8.5
-on, to none. Without this, `cloister simulate --help` says nothing of RECIPE.
+typer sets the help of an argument before it calls click's constructor, and click 8.5 and later
+resets it to none. Without this, `cloister simulate --help` does not explain RECIPE.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typer.models import ArgumentInfo
 
 
 def restore(command: click.Command) -> click.Command:
-    """Sets the help of every argument, of the command and all below it, as it was declared.
+    """Sets the declared help of every argument of a command and of all commands below it.
 
     Args:
-        command: As `typer.main.get_command` gives it.
+        command: From `typer.main.get_command`.
 
     Returns:
         The same command.

@@ -1,4 +1,4 @@
-"""`cloister audit`: evidence that a stranger can check."""
+"""`cloister audit`: tests of the mechanism, and evidence that anybody can check."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from cloister.privacy.plan import Plan
     from cloister.recipe import Recipe
 
-app = typer.Typer(help="Put what the mechanism claims to the test.", no_args_is_help=True)
+app = typer.Typer(
+    help="Test what the mechanism claims, and make evidence that others can check.",
+    no_args_is_help=True,
+)
 
-# Persons in the site that is audited, and most records of one: enough to be ragged, few enough to
-# leave each out in turn.
+# Persons at the audited site, and most records of one: few enough to leave each person out in turn.
 PERSONS, EACH = 12, 3
 # Persons whose membership is guessed.
 GUESSED = 64
@@ -50,7 +52,7 @@ def run(
     level: Annotated[
         Level,
         typer.Option(
-            help="conformance: exact tests of the path that trains; empirical: attacks on it."
+            help="conformance: exact tests of the training path; empirical: attacks on it."
         ),
     ] = Level.CONFORMANCE,
     trials: Annotated[
@@ -58,7 +60,7 @@ def run(
     ] = 5000,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Test the path that a recipe trains on, with synthetic records.
+    """Test a recipe's training path with synthetic records.
 
     Example: cloister audit run simulations/bank_intents.toml --level conformance
     """
@@ -102,7 +104,7 @@ def _attack(study: Recipe, trials: int, as_json: bool) -> None:
 
 
 def _audited(plan: Plan) -> dict[str, object]:
-    """What was audited, for a report to tell whether it is what was charged."""
+    """The audited plan's values, so that a report can compare them with the charged plans."""
     return {
         "plan": plan.digest(),
         "noise_multiplier": plan.noise_multiplier,
@@ -151,8 +153,8 @@ def _conform(study: Recipe, as_json: bool) -> None:
         _tell(checks, len(refuted))
     if refuted:
         raise CloisterError(
-            f"REFUTED: {', '.join(refuted)}; the implementation does not do what its epsilon "
-            "rests on: train nothing with it, and report this"
+            f"REFUTED: {', '.join(refuted)}; the implementation lacks a property that its epsilon "
+            "depends on: train nothing with it, and report this"
         )
 
 
@@ -172,6 +174,6 @@ def _tell(checks: list[Any], refuted: int) -> None:
         console.print(f"    [dim]{escape(check.law)}[/]", markup=True)
     console.print(
         f"{len(checks) - refuted} of {len(checks)} checks not refuted. A sound mechanism "
-        "passes all of them but once in 100,000 runs; passing proves nothing.",
+        "fails one of them once in 100,000 runs; passing proves nothing.",
         highlight=False,
     )

@@ -1,4 +1,4 @@
-"""`cloister audit certificate|bundle|verify`: what a study cost, signed, checked by strangers."""
+"""`cloister audit certificate|bundle|verify`: signs a study's cost, so that others can check it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ def certificate(
         typer.Argument(metavar="RUN|LEDGER", help="A finished simulation, or a site's ledger."),
     ],
     adapter: Annotated[
-        Path | None, typer.Option(help="LEDGER: the folder of the adapter that came of the study.")
+        Path | None, typer.Option(help="LEDGER: the folder of the study's adapter.")
     ] = None,
     site: Annotated[str | None, typer.Option(help="LEDGER: the site's name in the study.")] = None,
     study: Annotated[
-        str | None, typer.Option(help="LEDGER: the study's digest, where it has several.")
+        str | None,
+        typer.Option(help="LEDGER: the study's digest, if the ledger has several studies."),
     ] = None,
     key: Annotated[
         Path | None, typer.Option(help="LEDGER: the site's key; absent: beside the ledger.")
@@ -43,14 +44,14 @@ def certificate(
     Example: cloister audit certificate site.ledger --adapter adapter/ --site st-marys
     """
     if not source.exists():
-        raise BadFileError(f"{source}: nothing is here; give a run's folder or a ledger's file")
+        raise BadFileError(f"{source}: not found; give a run's folder or a ledger's file")
     if source.is_dir():
         written = _of_run(source)
     else:
         if adapter is None or site is None:
             raise UsageError(
-                "--adapter and --site are needed with a ledger: a certificate names the adapter "
-                "that came of the study, and the site's name in it"
+                "--adapter and --site are needed with a ledger: a certificate names the study's "
+                "adapter and the site's name in the study"
             )
         written = {site: _of_ledger(source, adapter, site, study, key, out or Path(f"{site}.json"))}
     if as_json:
@@ -62,12 +63,13 @@ def certificate(
 
 def bundle(
     certificates: Annotated[
-        list[Path], typer.Argument(metavar="CERTIFICATE…", help="Every site's file.")
+        list[Path], typer.Argument(metavar="CERTIFICATE…", help="The certificate of every site.")
     ],
     adapter: Annotated[Path, typer.Option(help="The adapter's folder.")],
     out: Annotated[Path, typer.Option(help="Where to write.")] = Path("bundle.zip"),
     run: Annotated[
-        Path | None, typer.Option(help="The coordinator's run, for what it received.")
+        Path | None,
+        typer.Option(help="The coordinator's run, for the list of updates that it received."),
     ] = None,
 ) -> None:
     """Put an adapter and its sites' certificates into one file for others to verify.
@@ -83,7 +85,7 @@ def bundle(
     read = [read_evidence(_content(path), str(path)) for path in certificates]
     sites = {str(evidence.fields["site"]): evidence for evidence in read}
     if len(sites) != len(read):
-        raise UsageError("two certificates of one site were given; one each is needed")
+        raise UsageError("two certificates of one site given; give one per site")
     received = received_in(RunDirectory.reopen(run)) if run else []
     write_bundle(out, Bundle(sites, adapter_files(adapter), received))
     typer.echo(f"{out}: {len(sites)} certificates; cloister audit verify checks it")
@@ -141,7 +143,9 @@ def _of_ledger(
     from cloister.names import is_name
 
     if not is_name(site):
-        raise UsageError(f"--site {site!r}: a name without / and \\, begun with no dot, is needed")
+        raise UsageError(
+            f"--site {site!r}: a name without / and \\ that does not begin with a dot is needed"
+        )
     files = adapter_files(adapter)
     evidence = certify(
         LedgerFile(ledger).entries(),
@@ -198,7 +202,7 @@ def _tell(path: Path, findings: Findings) -> None:
     from rich.table import Table
 
     from cloister.cli.terminal import Terminal
-    from cloister.ledger.stated import shown
+    from cloister.ledger.stated import COUPLED, shown
 
     console = Terminal()
     first = findings.sites[0].fields
@@ -229,12 +233,14 @@ def _tell(path: Path, findings: Findings) -> None:
         for figure in (claim.verdict.promise, claim.verdict.promise_alone):
             if figure is not None:
                 console.print(f"{claim.name}: {figure}", highlight=False, soft_wrap=True)
+        if claim.verdict.history.couples_units:
+            console.print(f"{claim.name}: {COUPLED}", highlight=False, soft_wrap=True)
     console.print("What is spent so far is an indication, not a promise.", highlight=False)
     old = [claim.name for claim in findings.sites if claim.fields["version"] < 3]
     if old:
         console.print(
-            f"{', '.join(old)}: the certificate is of an older form, whose ε is of the rounds that "
-            "ran and no promise; what is promised was computed here from the ledger.",
+            f"{', '.join(old)}: the certificate has an older form, whose ε is that of the rounds "
+            "that ran and not a promise; the promise was computed here from the ledger.",
             soft_wrap=True,
         )
     if any(math.isinf(claim.verdict.promise.epsilon) for claim in findings.sites):

@@ -11,9 +11,9 @@ import typer
 if TYPE_CHECKING:
     from cloister.simulation.compare import Comparison, Group
 
-# Bytes of a megabyte, as disks and networks count.
+# Bytes of a megabyte, in decimal units.
 MEGABYTE = 1e6
-# Swept fields whose settings are kept on one line: two take about 40 of a terminal's 80 columns.
+# With fewer swept fields than this a setting stays on one line: two take about 40 of 80 columns.
 MOST_WHOLE = 3
 
 
@@ -29,8 +29,8 @@ def compare(
 ) -> None:
     """Compare runs: score, ε, bytes and seconds; mean ± s.d. over seeds.
 
-    Runs that differ in their seed alone are one row. ε is the largest that a site was promised,
-    from the ledgers, which are checked. Runs that differ in more than the sweep are named.
+    Runs that differ only in their seed form one row. ε is the largest promise to a site, from the
+    checked ledgers. Runs that differ in more than the swept fields are named.
 
     Example: cloister compare runs/sweep --out compare.png
     """
@@ -53,7 +53,7 @@ def draw(found: Comparison, out: Path) -> None:
 
 
 def show(found: Comparison, picture: Path | None) -> None:
-    """Prints the table, and warnings on what makes runs hard to compare."""
+    """Prints the table, and warnings about differences that make runs hard to compare."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -72,7 +72,7 @@ def show(found: Comparison, picture: Path | None) -> None:
         "seconds",
     )
     for name in columns:
-        # A setting such as `privacy.epsilon 3` is read as one word: other columns give way.
+        # A setting such as `privacy.epsilon 3` is not wrapped; other columns are.
         is_whole = name == columns[0] and len(found.fields) < MOST_WHOLE
         justify: Literal["left", "right"] = "left" if name in (columns[0], columns[4]) else "right"
         table.add_column(name, justify=justify, no_wrap=is_whole, overflow="fold")

@@ -30,8 +30,8 @@ def dashboard(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A file (mode 600) with what every reader must show; needed beyond this machine. "
-            "Absent: CLOISTER_DASHBOARD_TOKEN in the environment.",
+            help="A file (mode 600) with the token that every reader must give; needed if "
+            "--host is not this machine. Absent: CLOISTER_DASHBOARD_TOKEN in the environment.",
         ),
     ] = None,
     static: Annotated[
@@ -42,7 +42,7 @@ def dashboard(
         Path | None, typer.Option(help='The sites\' public keys: JSON, {"site": "hex", …}.')
     ] = None,
 ) -> None:
-    """Show what runs, what left and what was spent; read-only, nothing fetched from elsewhere.
+    """Show what runs, what left and what was spent; read-only, loads nothing from other servers.
 
     Example: cloister dashboard coordinator
     """
@@ -56,8 +56,8 @@ def dashboard(
         return
     secret = read_token(token, os.environ)
     demand_token(host, secret)
-    with _listen(host, port) as place:
-        shown.pages[0].facts(datetime.now(UTC))  # what cannot be shown is said at once
+    with listen(host, port) as place:
+        shown.pages[0].facts(datetime.now(UTC))  # fail now if the page cannot be shown
         _serve(shown, secret, place, host, port)
 
 
@@ -76,7 +76,12 @@ def _write(source: Source, folder: Path) -> None:
         raise BadFileError(f"{folder}: cannot be written ({error}); name another") from error
 
 
-def _listen(host: str, port: int) -> socket:
+def listen(host: str, port: int) -> socket:
+    """Listens at an address of this machine.
+
+    Raises:
+        NetworkError: Somebody else does, or it is no address of this machine.
+    """
     import socket
 
     from cloister.errors import NetworkError
@@ -86,7 +91,7 @@ def _listen(host: str, port: int) -> socket:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         raise NetworkError(
-            f"{host}:{port}: cannot be listened at ({error.strerror}); choose another by --port"
+            f"{host}:{port}: cannot listen there ({error.strerror}); choose another by --port"
         ) from error
 
 
@@ -97,9 +102,9 @@ def _serve(source: Source, token: str | None, place: socket, host: str, port: in
     from cloister.dashboard.token import is_loopback
 
     at = f"[{host}]" if ":" in host else host
-    typer.echo(f"http://{at}:{port}/ (Ctrl-C ends it)", err=True)
+    typer.echo(f"http://{at}:{port}/ (Ctrl-C ends the dashboard)", err=True)
     if not is_loopback(host):
-        typer.echo("not encrypted: put TLS before it, or reach it by ssh -L", err=True)
+        typer.echo("not encrypted: put a TLS proxy in front of it, or reach it by ssh -L", err=True)
     config = uvicorn.Config(
         make_app(source, token),
         access_log=False,

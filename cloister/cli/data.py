@@ -1,10 +1,20 @@
-"""`cloister data`: a file of records looked at and made ready, at the institution."""
+"""`cloister data`: checks and prepares a file of records, at the institution."""
 
 from __future__ import annotations
 
 import typer
 
-from cloister.cli import data_check, data_clean, data_scrub, data_split
+from cloister.cli import (
+    data_agreement,
+    data_augment,
+    data_check,
+    data_clean,
+    data_fhir,
+    data_label,
+    data_scrub,
+    data_split,
+    data_sql,
+)
 
 app = typer.Typer(
     help="Check and prepare a file of records; nothing leaves this machine.", no_args_is_help=True
@@ -12,5 +22,10 @@ app = typer.Typer(
 
 app.command("check")(data_check.check)
 app.command("clean")(data_clean.clean)
+app.command("fhir")(data_fhir.fhir)
 app.command("scrub")(data_scrub.scrub)
 app.command("split")(data_split.split)
+app.command("sql")(data_sql.sql)
+app.command("augment")(data_augment.augment)
+app.command("label")(data_label.label)
+app.command("agreement")(data_agreement.agreement)

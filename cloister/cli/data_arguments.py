@@ -13,7 +13,7 @@ DataFile = Annotated[
     Path,
     typer.Argument(
         metavar="FILE",
-        readable=False,  # the reader says so, with the exit code of a bad file
+        readable=False,  # the reader checks it, with the exit code of a bad file
         help="Records: JSONL, JSON, CSV, TSV, CoNLL (text also as .gz), Parquet or Arrow.",
     ),
 ]
@@ -22,7 +22,7 @@ EncodingName = Annotated[
     typer.Option(
         "--encoding",
         help="The file's encoding: utf-8, utf-16, gb18030, latin-1, …. Absent: detected and "
-        "stated, or refused where it cannot be told.",
+        "stated; an error if it is ambiguous.",
     ),
 ]
 Separator = Annotated[
@@ -34,11 +34,17 @@ Separator = Annotated[
     ),
 ]
 NoQuotes = Annotated[
-    bool, typer.Option("--no-quotes", help='Take " in cells for a plain character.')
+    bool, typer.Option("--no-quotes", help='Read " in cells as a plain character.')
 ]
 TextColumn = Annotated[
     str | None,
-    typer.Option("--text", help="Column of texts. Columns not named are guessed, and stated."),
+    typer.Option(
+        "--text",
+        help="Column of texts. Columns that you do not name are guessed, and the guess is printed.",
+    ),
+]
+SecondColumn = Annotated[
+    str | None, typer.Option("--text-b", help="Column of the second text, of pairs of texts.")
 ]
 LabelColumn = Annotated[str | None, typer.Option("--label", help="Column of labels.")]
 LabelsColumn = Annotated[
@@ -55,20 +61,18 @@ MessagesColumn = Annotated[str | None, typer.Option("--messages", help="Column o
 PersonColumn = Annotated[
     str | None, typer.Option("--person", help="Column of persons: the privacy units.")
 ]
-IdColumn = Annotated[
-    str | None, typer.Option("--id", help="Column of identifiers that are each there once.")
-]
+IdColumn = Annotated[str | None, typer.Option("--id", help="Column of unique identifiers.")]
 
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int], None]]:
-    """Shows on a terminal's stderr how many rows were read.
+    """Shows the number of rows read so far on stderr, if that is a terminal.
 
     Args:
-        what: What is done, in words.
+        what: The work, in words.
 
     Yields:
-        Takes the number of rows, now and then.
+        A function to call with the number of rows.
     """
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

@@ -1,4 +1,4 @@
-"""`cloister data check`: what a file of records holds, and what looks wrong in it."""
+"""`cloister data check`: shows what a file of records has, and what looks wrong."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from cloister.cli.data_arguments import (
     NoQuotes,
     PersonColumn,
     ScoreColumn,
+    SecondColumn,
     Separator,
     TagsColumn,
     TextColumn,
@@ -39,6 +40,7 @@ SHOWN = 12
 def check(
     file: DataFile,
     text: TextColumn = None,
+    text_b: SecondColumn = None,
     label: LabelColumn = None,
     labels: LabelsColumn = None,
     label_separator: LabelSeparator = None,
@@ -60,7 +62,9 @@ def check(
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option(help="A base model: tokens a record, and what a maximal length would cut."),
+        typer.Option(
+            help="A base model: count tokens per record, and what a maximal length would cut."
+        ),
     ] = None,
     max_length: Annotated[
         int | None, typer.Option(min=1, help="The maximal length, for --base. Absent: several.")
@@ -69,18 +73,21 @@ def check(
     separator: Separator = None,
     no_quotes: NoQuotes = False,
     no_near: Annotated[
-        bool, typer.Option("--no-near", help="Seek no near duplicates, which takes most time.")
+        bool,
+        typer.Option(
+            "--no-near", help="Do not search near duplicates, which takes most of the time."
+        ),
     ] = False,
     page: Annotated[
         Path | None,
-        typer.Option(help="Write a page (HTML) with plots, which its owner alone may read."),
+        typer.Option(help="Write a page (HTML) with plots, readable by you only."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a file of records holds, and what looks wrong in it.
+    """Show what a file of records has, and what looks wrong in it.
 
-    Everything that is printed is private: true counts of private records. Finding something ends
-    with exit code 0; a file that cannot be read, with 3.
+    The output is private: it has true counts of private records. The exit code is 0 even with
+    findings, and 3 if the file cannot be read.
 
     Example: cloister data check notes.csv --label diagnosis --person patient_id --page notes.html
     """
@@ -92,9 +99,10 @@ def check(
     if page is not None:
         check_place(page, "--page")
     if max_length is not None and base is None:
-        raise UsageError("--max-length: tokens are a base's; give --base too")
+        raise UsageError("--max-length: tokens depend on a base model; give --base too")
     roles = {
         "text": text,
+        "text_b": text_b,
         "label": label,
         "labels": labels,
         "score": score,
@@ -167,11 +175,11 @@ def _show(report: CheckReport, page: Path | None) -> None:
     for finding in report.findings:
         console.print(f"- [{finding.code}] {finding}", soft_wrap=True)
     if page is not None:
-        console.print(f"page: {page} (its owner's alone)", soft_wrap=True)
+        console.print(f"page: {page} (readable by you only)", soft_wrap=True)
 
 
 def _lines(sections: dict[str, Any]) -> Iterator[str]:
-    """The sections of a report, a line each."""
+    """Yields a line for each section of a report."""
     texts = sections["texts"]
     yield f"characters: {texts['shortest']} to {texts['longest']}, median {texts['median']}"
     languages = sections["languages"]
@@ -185,6 +193,12 @@ def _lines(sections: dict[str, Any]) -> Iterator[str]:
     if "scores" in sections and sections["scores"]["count"]:
         scores = sections["scores"]
         yield f"scores: {scores['lowest']:g} to {scores['highest']:g}, mean {scores['mean']:.3g}"
+    if "copies" in sections:
+        made = sections["copies"]
+        yield (
+            f"copies: {made['rows']} rows of {made['records']} records (cloister_unit), at most "
+            f"{made['most_rows_of_a_record']} of one"
+        )
     if "units" in sections:
         units = sections["units"]
         yield f"persons: {units['units']}; the largest has {units['largest_unit']} records"

@@ -1,4 +1,4 @@
-"""`cloister data clean`: a file of records written anew, clean, with a log of every change."""
+"""`cloister data clean`: writes a cleaned copy of a file of records, with a log of every change."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from cloister.cli.data_arguments import (
     NoQuotes,
     PersonColumn,
     ScoreColumn,
+    SecondColumn,
     Separator,
     TagsColumn,
     TextColumn,
@@ -43,6 +44,7 @@ def clean(
         Path, typer.Option(help="The new file: .jsonl, .csv or .tsv, also with .gz; UTF-8.")
     ],
     text: TextColumn = None,
+    text_b: SecondColumn = None,
     label: LabelColumn = None,
     labels: LabelsColumn = None,
     label_separator: LabelSeparator = None,
@@ -62,7 +64,7 @@ def clean(
         list[str] | None,
         typer.Option(
             metavar="RULE",
-            help="Apply all rules but this: html, control, unicode, width, space, boilerplate; "
+            help="Do not apply this rule: html, control, unicode, width, space, boilerplate; "
             "may be repeated.",
         ),
     ] = None,
@@ -73,7 +75,7 @@ def clean(
     language: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="CODE", help="Keep texts in this language alone (zh, en, …); may be repeated."
+            metavar="CODE", help="Keep only texts in this language (zh, en, …); may be repeated."
         ),
     ] = None,
     duplicates: Annotated[
@@ -88,10 +90,11 @@ def clean(
     no_quotes: NoQuotes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a file anew: clean texts, UTF-8, the standard column names.
+    """Write a clean copy of a file: clean texts, UTF-8, the standard column names.
 
-    Every rule but --duplicates looks at one record alone. The log OUT.cleaning.json says which rule
-    changed or left out which rows. Both files are their owner's alone. Nothing is written over.
+    Every rule except --duplicates looks at one record alone. The log OUT.cleaning.json lists which
+    rule changed or left out which rows. Both files are readable by you only. Nothing is
+    overwritten.
 
     Example: cloister data clean notes.csv --out notes.jsonl --label diagnosis --person patient_id
     """
@@ -104,6 +107,7 @@ def clean(
         options = CleanOptions(
             columns={
                 "text": text,
+                "text_b": text_b,
                 "label": label,
                 "labels": labels,
                 "score": score,

@@ -1,4 +1,4 @@
-"""`cloister data scrub`: personal identifiers replaced by placeholders, in a new file."""
+"""`cloister data scrub`: replaces personal identifiers by placeholders, in a new file."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def scrub(
         str | None,
         typer.Option(
             metavar="COLUMN",
-            help="Column of persons: an identifier has one placeholder in all of a person's rows. "
-            "Absent: in each row for itself.",
+            help="Column of persons: an identifier gets the same placeholder in all of a person's "
+            "rows. Absent: placeholders are numbered in each row.",
         ),
     ] = None,
     kind: Annotated[
         list[str] | None,
         typer.Option(
             "--type",
-            help="What is replaced, such as PHONE; may be repeated. Absent: every type.",
+            help="Type to replace, such as PHONE; may be repeated. Absent: every type.",
         ),
     ] = None,
     marked: Annotated[
@@ -48,14 +48,14 @@ def scrub(
             metavar="FILE",
             readable=False,
             help="JSONL of texts in which you marked the identifiers (text, spans with start, end "
-            "and type): recall and precision by type are counted on it.",
+            "and type); recall and precision by type are measured on it.",
         ),
     ] = None,
     names: Annotated[
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="Find persons' names too, by this spaCy model of this machine (extra: names).",
+            help="Find persons' names too, with this installed spaCy model (extra: names).",
         ),
     ] = None,
     encoding: EncodingName = None,
@@ -67,8 +67,8 @@ def scrub(
 
     Found by rules and check digits: payment cards, IBANs, Chinese resident ids, US social security
     numbers, telephone numbers, mail, web and network addresses, dates, and numbers after words such
-    as MRN or 病历号. It is no guarantee: what no rule knows stays. A log is written beside the new
-    file. Nothing leaves this machine.
+    as MRN or 病历号. This is not a guarantee: identifiers without a rule stay. A log is written
+    beside the new file. Nothing leaves this machine.
 
     Example: cloister data scrub notes.csv --out scrubbed.csv --unit patient_id
     """
@@ -120,4 +120,6 @@ def _print(report: ScrubReport, out: Path) -> None:
             cells += [str(one["marked"]), *shares]
         table.add_row(*cells)
     console.print(table)
-    console.print("What no rule knows stays in the texts; differential privacy covers that too.")
+    console.print(
+        "Identifiers without a rule stay in the texts; differential privacy covers them too."
+    )

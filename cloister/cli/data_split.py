@@ -1,4 +1,4 @@
-"""`cloister data split`: a file split into training, validation and test files."""
+"""`cloister data split`: splits a file into training, validation and test files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cloister.cli.data_arguments import DataFile, EncodingName, NoQuotes, Separa
 
 
 class SplitBy(StrEnum):
-    """What decides on a unit's side."""
+    """What decides the side of a unit."""
 
     UNIT = "unit"
     LABEL = "label"
@@ -23,7 +23,7 @@ class SplitBy(StrEnum):
 
 
 class Written(StrEnum):
-    """The form of the files that are written."""
+    """The format of the written files."""
 
     JSONL = "jsonl"
     CSV = "csv"
@@ -37,19 +37,19 @@ def split(
         SplitBy,
         typer.Option(
             help="unit: by a hash of each unit. label: stratified, which couples units. time: from "
-            "--test-from on. site: --test-site as a whole."
+            "--test-from on. site: the whole of --test-site."
         ),
     ] = SplitBy.UNIT,
     unit: Annotated[
         str | None,
         typer.Option(
             metavar="COLUMN",
-            help="Column of persons: none is on two sides. Absent: each record is a unit.",
+            help="Column of persons: no person is on two sides. Absent: each record is a unit.",
         ),
     ] = None,
     test: Annotated[float, typer.Option(help="Share of units for test.")] = 0.2,
     validation: Annotated[float, typer.Option(help="Share of units for validation.")] = 0.0,
-    salt: Annotated[str, typer.Option(help="Another one deals the units anew.")] = "",
+    salt: Annotated[str, typer.Option(help="Another salt gives another split.")] = "",
     column: Annotated[
         str | None,
         typer.Option(help="Column of labels, times or sites. Absent: label, time or site."),
@@ -66,9 +66,16 @@ def split(
     validation_site: Annotated[
         list[str] | None, typer.Option(help="A site for validation; may be repeated.")
     ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            help="For cross-validation: K files, fold-1 to fold-K, each unit in one by its hash.",
+        ),
+    ] = None,
     form: Annotated[
         Written | None,
-        typer.Option("--format", help="Of the new files. Absent: FILE's, or jsonl."),
+        typer.Option("--format", help="Format of the new files. Absent: FILE's, or jsonl."),
     ] = None,
     encoding: EncodingName = None,
     separator: Separator = None,
@@ -77,9 +84,9 @@ def split(
 ) -> None:
     """Split a file into train, validation and test files, with no unit on two sides.
 
-    A unit's side follows from the unit alone, but for --by label: there it may depend on the labels
-    of others, the log says couples_units, and ε is about the units of the written files. A log is
-    written beside each file. Nothing leaves this machine.
+    A unit's side depends on the unit alone, except with --by label: then it may depend on the
+    labels of others, the log states couples_units, and ε is about the units of the written files. A
+    log is written beside each file. Nothing leaves this machine.
 
     Example: cloister data split notes.csv --out parts --unit patient_id --validation 0.1
     """
@@ -97,6 +104,7 @@ def split(
         validation_from=validation_from,
         test_sites=test_site or (),
         validation_sites=validation_site or (),
+        folds=folds,
     )
     source = detect_form(file, encoding, separator, quotes=not no_quotes)
     with row_progress("split") as progress:

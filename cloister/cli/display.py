@@ -22,19 +22,19 @@ if TYPE_CHECKING:  # they load what a refusal does not need
     from cloister.server.report import RoundReport, SetScores
     from cloister.simulation.result import RunResult
 
-# Closed rounds whose mean time tells how long the rest takes: enough to even out the machine.
+# Number of closed rounds for the mean time, from which the remaining time is estimated.
 TIMED = 5
-# Rows shown of a long study; the whole is in metrics.jsonl.
+# Most rows shown; metrics.jsonl has all.
 SHOWN = 15
 
 
 class Display:
-    """Draws a running study on stderr: live on a terminal, else a line for each round.
+    """Shows a running study on stderr: live on a terminal, else a line for each round.
 
     Args:
         recipe: The study.
-        closed_rounds: How many an earlier process closed.
-        is_verbose: Whether each stage's time and each round's norms are shown too.
+        closed_rounds: Number of rounds that an earlier process closed.
+        is_verbose: Whether to show each stage's time and each round's norms too.
     """
 
     def __init__(self, recipe: Recipe, closed_rounds: int = 0, *, is_verbose: bool = False) -> None:
@@ -167,8 +167,8 @@ class Display:
 
     def _columns(self) -> tuple[str, ...]:
         privacy = self._recipe.privacy
-        # A simulated budget's δ is twice its plan's, and is what a site whose budget is below its
-        # plan's cost is promised at.
+        # A simulated budget's δ is twice its plan's; it is the promise's δ if a site's budget is
+        # below the plan's cost.
         delta = f"≤ {2 * privacy.delta:g}" if privacy.site_budgets else f"= {privacy.delta:g}"
         promised = f"ε promised, by site (one {privacy.unit}, add/remove, δ {delta})"
         return "round", "test", promised, "sent", "seconds"
@@ -203,23 +203,23 @@ class Display:
 
 
 def score_cell(scores: SetScores) -> str:
-    """Formats the test score of a row; a dash where the round was not scored."""
+    """Formats the test score of a row; a dash if the round was not scored."""
     test = scores.get("test", {})
     known = (m for m in ("accuracy", "f1", "perplexity", *test) if m in test)
-    name = next(known, None)  # of a plug-in's task the first, which is its own
+    name = next(known, None)  # a plug-in's task: its first metric
     return f"{name} {test[name]:.4f}" if name else "–"
 
 
 def time_left(reports: Sequence[RoundReport], num_rounds: int) -> str:
-    """Estimates in words how long the rest takes, from the last closed rounds.
+    """Estimates the remaining time in words, from the last closed rounds.
 
     Args:
-        reports: Closed rounds of this process, oldest first. The first is left out where others
-            are there: it fills caches that the rest use.
+        reports: Closed rounds of this process, oldest first. The first is ignored if there are
+            others, because it fills caches.
         num_rounds: Rounds of the study.
 
     Returns:
-        Empty where nothing is left, or no round was closed yet.
+        Empty if no round is left, or none was closed yet.
     """
     timed = (reports[1:] or reports)[-TIMED:]
     if not timed or reports[-1].round >= num_rounds:

@@ -21,14 +21,14 @@ from packaging.requirements import Requirement
 from cloister import __version__
 from cloister.cli.arguments import AsJson
 
-# Beside the package in a source checkout; an installed wheel has none.
+# The lock files of a source checkout; an installed wheel has none.
 LOCKS = Path(__file__).parents[2] / "locks"
-# One package of a lock file: `name==version`, and the machines that it is for.
+# A package in a lock file: `name==version`, and its environment marker.
 LOCKED = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>[^\s;]+)(?: ; (?P<marker>[^\\\n]+))?", re.M)
 
 
 def environment(as_json: AsJson = False) -> None:
-    """Print versions and hardware for a bug report; nothing private is in it.
+    """Print versions and hardware for a bug report, without anything private.
 
     Example: cloister env
     """
@@ -49,7 +49,7 @@ def describe(locks: Path = LOCKS) -> dict[str, Any]:
     """Returns what `cloister env` prints, as JSON values.
 
     Args:
-        locks: The folder of lock files; where it is missing, the report says so.
+        locks: The folder of lock files; if it is missing, the report states that.
     """
     return {
         "cloister": __version__,
@@ -62,7 +62,8 @@ def describe(locks: Path = LOCKS) -> dict[str, Any]:
 
 
 def _system() -> dict[str, Any]:
-    """The operating system; of the kernel its numbers alone: builders put host names after them."""
+    """The operating system; of the kernel only its version numbers, as a host name may follow
+    them."""
     release = re.match(r"[\d.]*\d", platform.release())
     try:
         distribution = platform.freedesktop_os_release()
@@ -83,7 +84,7 @@ def _hardware() -> dict[str, Any]:
     found: dict[str, Any] = {"cpu": _cpu(), "cores": os.cpu_count(), "memory_gib": _memory_gib()}
     try:
         import torch
-    except Exception as error:  # a broken installation is what a report may be about
+    except Exception as error:  # the report may be about a broken installation
         return {**found, "gpus": None, "torch": f"cannot be imported ({type(error).__name__})"}
     gpus = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     return {
@@ -111,7 +112,7 @@ def _memory_gib() -> float | None:
 
 
 def _packages() -> dict[str, str | None]:
-    """Versions of what Cloister asks for; None: not installed. Absent extras are left out."""
+    """Versions of Cloister's requirements; None: not installed. Missing extras are left out."""
     found: dict[str, str | None] = {}
     for line in metadata.requires("cloister") or ():
         asked = Requirement(line)

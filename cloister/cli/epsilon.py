@@ -33,7 +33,8 @@ def epsilon(
         typer.Option(metavar="S,Q,T", help="Further steps to compose; may be repeated."),
     ] = None,
     accountant: Annotated[
-        AccountantName, typer.Option(help="pld is the reported value.")
+        AccountantName,
+        typer.Option(help="pld: the value that Cloister reports; rdp and prv: for comparison."),
     ] = AccountantName.PLD,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""`cloister evaluate`: scores of a finished run's adapter on any file."""
+"""`cloister evaluate`: scores a finished run's adapter on any file."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ def evaluate(
     data: Annotated[str, typer.Option(help="Records to score: a file or a hub id.")],
     plugin: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The task plug-in whose code this adapter may run here."),
+        typer.Option(
+            metavar="NAME", help="Allow this adapter's task plug-in to run its code here."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Score an adapter on records that are yours to look at.
+    """Score an adapter on records that you may look at.
 
     Example: cloister evaluate runs/bank --data test.jsonl
     """

@@ -1,4 +1,4 @@
-"""`cloister export`: an adapter for other runtimes than transformers."""
+"""`cloister export`: writes an adapter for runtimes other than transformers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def export(
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option(help="The base's folder or hub id here; absent: as the adapter names it."),
+        typer.Option(help="Folder or hub id of the base model; absent: as the adapter names it."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Write an adapter for llama.cpp, and say whether vLLM loads it as it is.
+    """Write an adapter for llama.cpp, and check whether vLLM can load the adapter.
 
     Example: cloister export runs/clinics --gguf clinics.gguf
     """

@@ -1,4 +1,4 @@
-"""Sites' public keys as a command line gives them."""
+"""Reads sites' public keys from a file and the command line."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from cloister.files import open_file
 from cloister.json_text import read_json
 from cloister.printable import one_line
 
-# Of a file of keys: 10,000 members as `cloister member list --json` prints them, of 1.5 kB each.
+# Most bytes of a file of keys: 10,000 members of 1.5 kB each, from `cloister member list --json`.
 MOST_BYTES = 2**24
-# Characters of why a file holds none.
+# Most characters of the reason in an error.
 MOST_WHY = 200
 
 
 def read_keys(file: Path | None, given: list[str]) -> dict[str, str]:
     """Reads public keys by site, in hex; `SITE=HEX` on the command line overrides the file.
 
-    The file is `{"site": "hex", …}`, or what `cloister member list --json` prints.
+    The file is `{"site": "hex", …}`, or the output of `cloister member list --json`.
 
     Raises:
-        BadFileError: The file cannot be read, or a key is none.
-        UsageError: An assignment is none.
+        BadFileError: The file cannot be read, or a key is invalid.
+        UsageError: An assignment is not of the form SITE=HEX.
     """
     keys: dict[str, str] = {}
     if file is not None:

@@ -1,4 +1,4 @@
-"""`cloister ledger`: what a site's ledger says, whether it is sound, and its head for others."""
+"""`cloister ledger`: shows and checks a site's ledger, and exports its head."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 @app.command("show")
 def show(ledger: LedgerPath, as_json: AsJson = False) -> None:
-    """Show every charge and release, and what is left.
+    """Show every charge and release, and the promised and spent ε.
 
     Example: cloister ledger show runs/bank/ledgers/site-1.ledger
     """
@@ -60,7 +60,7 @@ def show(ledger: LedgerPath, as_json: AsJson = False) -> None:
     console.print(table)
     console.print(
         "Spent so far is an indication by PLD, not a promise. Cut off: charged, then interrupted; "
-        "nothing left, and the cost stays.",
+        "nothing was sent, and the cost stays.",
         highlight=False,
     )
 
@@ -71,11 +71,11 @@ def verify(
     anchor: Annotated[
         list[Path] | None,
         typer.Option(
-            help="An earlier head: a last entry's number and hash (export --head). Repeatable."
+            help="A file with an earlier head of this ledger (export --head); may be repeated."
         ),
     ] = None,
     key: Annotated[
-        str | None, typer.Option(help="The site's public key in hex, known from elsewhere.")
+        str | None, typer.Option(help="The site's public key in hex, from another source.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -85,7 +85,7 @@ def verify(
     """
     from cloister.errors import LedgerError
     from cloister.ledger.anchor import read_anchor
-    from cloister.ledger.stated import shown
+    from cloister.ledger.stated import COUPLED, shown
     from cloister.ledger.verify import verify
     from cloister.names import counted
 
@@ -94,7 +94,7 @@ def verify(
         _entries(ledger), str(ledger), public_key=key, anchors=[a.head for a in anchors]
     )
     if any(a.key != verdict.public_key for a in anchors):
-        raise LedgerError(f"{ledger}: an anchor is of another site's ledger")
+        raise LedgerError(f"{ledger}: an anchor belongs to another site's ledger")
     alone = verdict.promise_alone
     if as_json:
         document = _verdict_json(ledger, verdict) | {"anchors": len(anchors)}
@@ -104,7 +104,10 @@ def verify(
         f"{ledger}: sound. {counted(verdict.charges, 'round')} charged "
         f"({counted(verdict.steps, 'step')}), "
         f"{verdict.releases} released.\n"
-        f"{verdict.promise}.\n" + (f"{alone}.\n" if alone else "") + f"{verdict.of_budget}.\n"
+        f"{verdict.promise}.\n"
+        + (f"{alone}.\n" if alone else "")
+        + (f"{COUPLED[0].upper()}{COUPLED[1:]}.\n" if verdict.history.couples_units else "")
+        + f"{verdict.of_budget}.\n"
         f"The charges give ε = {shown(verdict.epsilon_pld)} by PLD and "
         f"{shown(verdict.epsilon_rdp)} by RDP at δ = {verdict.delta:g}, as they state.\n"
         f"Every entry is signed by {verdict.public_key}"
@@ -124,7 +127,7 @@ def export(
         bool,
         typer.Option(
             "--head",
-            help="Only the head: the last entry's number and hash, signed, for others to keep.",
+            help="Only the signed head: the last entry's number and hash, for others to keep.",
         ),
     ] = False,
     countersign: Annotated[
@@ -176,6 +179,7 @@ def _verdict_json(ledger: Path, verdict: Any) -> dict[str, object]:
         "steps": verdict.steps,
         "promise": verdict.promise.to_json(),
         "promise_alone": alone and alone.to_json(),
+        "couples_units": verdict.history.couples_units,
         "spent": verdict.spent.to_json(),
         "used": verdict.used.to_json(),
         "budget": {"epsilon": json_number(verdict.budget_epsilon), "delta": verdict.budget_delta},

@@ -1,4 +1,5 @@
-"""The command line: verbs from their own files, errors as one message and an exit code."""
+"""The whole command line: collects the commands, and prints errors as one message with an exit
+code."""
 
 from __future__ import annotations
 
@@ -27,6 +28,7 @@ from cloister.cli import (
     offline,
     plan,
     predict,
+    serve,
     server,
     simulate,
     site,
@@ -42,7 +44,7 @@ from cloister.quiet import keep_quiet
 
 app = typer.Typer(
     name="cloister",
-    help="Fine-tune a language model together, under differential privacy; no record leaves.",
+    help="Fine-tune a language model together, under differential privacy; records never leave.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -55,6 +57,8 @@ app.command("plan")(plan.plan)
 app.command("epsilon")(epsilon.epsilon)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("serve")(serve.serve)
+app.command("serve-token")(serve.serve_token)
 app.command("export")(export.export)
 app.command("dashboard")(dashboard.dashboard)
 app.command("bundle")(offline.bundle)
@@ -68,7 +72,7 @@ app.add_typer(member.app, name="member")
 app.add_typer(runs.app, name="run")
 
 
-# What Typer returns for Ctrl-C, without a word and in place of raising it.
+# Typer's return value for Ctrl-C, which it does not raise.
 _TYPERS_INTERRUPT = 130
 
 
@@ -79,7 +83,7 @@ def command_line() -> click.Command:
 
 
 def _print_version(is_asked: bool) -> None:
-    """Prints the version and ends, before a missing command is an error."""
+    """Prints the version and exits before a missing command gives an error."""
     if is_asked:
         typer.echo(__version__)
         raise typer.Exit
@@ -99,7 +103,7 @@ def _root(
 
 
 def main() -> None:
-    """The `cloister` command."""
+    """Runs the `cloister` command and exits."""
     keep_quiet()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=Printing(sys.stderr))
     sys.exit(run(sys.argv[1:]))
@@ -108,14 +112,14 @@ def main() -> None:
 def of_system(error: OSError) -> CloisterError:
     """Turns an error of the operating system into one with our exit code."""
     if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
-        return NetworkError(f"the connection failed ({error}); see whether the peer is there")
+        return NetworkError(f"the connection failed ({error}); check that the other side runs")
     return bad_file(error)
 
 
 def run(arguments: list[str]) -> int:
-    """Runs one command and returns its exit code; never lets a traceback through for bad input.
+    """Runs one command and returns its exit code; bad input never gives a traceback.
 
-    Nothing that is printed meanwhile acts on a terminal, whoever wrote it (`cli.streams`).
+    Control characters in any printed text are made harmless (`cli.streams`).
     """
     with printing():
         return _run(arguments)
@@ -127,10 +131,12 @@ def _run(arguments: list[str]) -> int:
     except CloisterError as error:
         say_error("\n".join([str(error), *getattr(error, "__notes__", ())]))
         return error.exit_code
-    except BrokenPipeError:  # whoever read the output ended
+    except BrokenPipeError:  # the reader of the output has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CloisterError.exit_code
-    except OSError as error:  # ConnectionError and timeouts are of the network, the rest of files
+    except (
+        OSError
+    ) as error:  # ConnectionError and timeouts are network errors, all others file errors
         told = of_system(error)
         say_error(str(told))
         return told.exit_code

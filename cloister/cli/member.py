@@ -1,4 +1,4 @@
-"""`cloister member`: who may take part in a coordinator's federation."""
+"""`cloister member`: manages the sites of a coordinator's federation."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ Site = Annotated[str, typer.Argument(metavar="SITE", help="The site's name.")]
 def invite(
     site: Site,
     server: Server = DEFAULT,
-    out: Annotated[Path | None, typer.Option(help="Where. Absent: SITE.invite.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write. Absent: SITE.invite.json.")
+    ] = None,
     ca_passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Write an invite for a site; it holds nothing secret.
+    """Write an invite for a site; it has nothing secret.
 
     Example: cloister member invite st-marys --server coordinator
     """
@@ -59,8 +61,8 @@ def invite(
     following = rotation_of(folder)
     if following is not None and not following.switched:
         typer.echo(
-            f"Another authority is announced: send {folder.path / PAPER} along, for cloister site "
-            f"trust-ca, and tell its fingerprint too:\n{following.paper.fingerprint}"
+            f"A new authority is announced: also send {folder.path / PAPER}, for cloister site "
+            f"trust-ca, and tell its fingerprint:\n{following.paper.fingerprint}"
         )
 
 
@@ -69,12 +71,15 @@ def approve(
     request: Annotated[Path, typer.Argument(metavar="REQUEST", help="The site's request.json.")],
     server: Server = DEFAULT,
     fingerprint: Annotated[
-        str | None, typer.Option(help="The request's, as the site told it over another channel.")
+        str | None,
+        typer.Option(help="The request's fingerprint, as the site told it over another channel."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where. Absent: SITE.welcome.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write. Absent: SITE.welcome.json.")
+    ] = None,
     ca_passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Let a site connect; writes its welcome.
+    """Approve a site's request to join; writes its welcome document.
 
     Example: cloister member approve request.json --fingerprint 1a2b3c4d-…
     """
@@ -90,14 +95,14 @@ def approve(
     asked = read_join_request(request)
     if fingerprint is None:
         raise UsageError(
-            f"--fingerprint: missing; ask {asked.site} for its request's over another channel "
-            f"(telephone) and compare: this one's is {asked.fingerprint}"
+            f"--fingerprint: missing; ask {asked.site} over another channel (telephone) for the "
+            f"fingerprint of its request and compare: this one's is {asked.fingerprint}"
         )
     compare_fingerprints(
         fingerprint,
         asked.fingerprint,
         f"{request}: its fingerprint is {asked.fingerprint}, {fingerprint} was given; it was "
-        "changed on its way, or is another site's: do not approve it",
+        "changed on its way, or belongs to another site: do not approve it",
     )
     path, authority = out or Path(f"{asked.site}.welcome.json"), folder.authority
     with changing(folder.members) as write:
@@ -116,7 +121,7 @@ def approve(
 
 @app.command("revoke")
 def revoke(site: Site, server: Server = DEFAULT) -> None:
-    """Refuse a site from now on, at once.
+    """Revoke a site: it is refused at once and from now on.
 
     Example: cloister member revoke st-marys --server coordinator
     """
@@ -134,7 +139,7 @@ def listed(
     server: Server = DEFAULT,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """List the sites and how far each has come.
+    """List the sites and the state of each.
 
     Example: cloister member list --server coordinator
     """
@@ -160,4 +165,4 @@ def listed(
         declared = f"{member.public_records:,} declared" if member.public_records else ""
         typer.echo(f"{site:<24}{member.standing:<10}until {member.expires[:10]}  {declared}")
     if not members:
-        typer.echo("nobody yet; cloister member invite SITE invites one")
+        typer.echo("no member yet; cloister member invite SITE invites one")

@@ -1,4 +1,4 @@
-"""`cloister new`: a commented recipe, from the columns of a file."""
+"""`cloister new`: writes a commented recipe from the columns of a file."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class TaskName(StrEnum):
 
     SEQUENCE = "sequence-classification"
     TOKEN = "token-classification"
+    PAIRS = "text-pairs"
     CAUSAL = "causal-lm"
     MULTI = "multi-label-classification"
     SCORING = "scoring"
@@ -26,7 +27,8 @@ class TaskName(StrEnum):
 
 def new(
     task: Annotated[
-        TaskName | None, typer.Argument(help="What is learnt. Absent: as --data's columns say.")
+        TaskName | None,
+        typer.Argument(help="The kind of task. Absent: guessed from --data's columns."),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Training records: a data file of any format.")
@@ -44,9 +46,9 @@ def new(
 ) -> None:
     """Write a commented recipe to begin with.
 
-    Columns of texts, labels, scores, words, tags, conversations, persons and sites are guessed from
-    the file's names and first rows. The guess is printed and stands in the recipe; correct it
-    there, then run the recipe. An existing file is never overwritten.
+    Columns of texts, pairs, labels, scores, words, tags, conversations, persons and sites are
+    guessed from the file's names and first rows. The guess is printed and written to the recipe;
+    correct it there, then run the recipe. An existing file is never overwritten.
 
     Example: cloister new --data notes.csv --test public.csv --out study.toml
     """
@@ -65,9 +67,9 @@ def new(
         columns = ", ".join(found.names[:MOST_SHOWN]) if found is not None else ""
         raise UsageError(
             f"{data}: its columns ({columns}) fit no task{f' {kind}' if kind else ''}; a text and "
-            "a label, labels (a list) or a score, words and tags (lists), or messages (role, "
-            "content) are needed: rename or convert them, or give the task alone and fill the "
-            "recipe in"
+            "a label, labels (a list) or a score, two texts and a label, words and tags (lists), "
+            "or messages (role, content) are needed: rename or convert them, or give only the task "
+            "and fill in the recipe"
         )
     target = out or Path(f"{data.stem if data is not None else kind}.toml")
     try:
@@ -75,7 +77,7 @@ def new(
             file.write(new_recipe(kind, data, found, test))
     except FileExistsError:
         raise UsageError(
-            f"{target}: exists already and is not written over; give another --out"
+            f"{target}: exists already and is not overwritten; give another --out"
         ) from None
     if found is not None:
         typer.echo(

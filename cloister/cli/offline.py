@@ -1,4 +1,4 @@
-"""`cloister bundle`: what a machine without internet needs."""
+"""`cloister bundle`: collects what a machine without internet needs."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ def bundle(
     model: Annotated[Path | None, typer.Option(help="Folder of the base model.")] = None,
     signer: Annotated[
         Path,
-        typer.Option(help="Folder with the key that signs: the coordinator's, or one of your own."),
+        typer.Option(help="Folder with the signing key: the coordinator's, or your own."),
     ] = DEFAULT,
     new_signer: Annotated[
-        bool, typer.Option("--new-signer", help="Make a key of your own in that folder first.")
+        bool, typer.Option("--new-signer", help="First make your own key in that folder.")
     ] = False,
     source: Annotated[Path, typer.Option(help="Cloister's own sources.")] = Path(),
     lock: Annotated[
-        str | None, typer.Option(help="cpu or cuda, of locks/. Absent: as torch is installed here.")
+        str | None,
+        typer.Option(help="Lock file: cpu or cuda. Absent: that of the torch installed here."),
     ] = None,
     index_url: Annotated[
-        str | None, typer.Option(help="Where pip looks. Absent: as pip is set up.")
+        str | None, typer.Option(help="pip's package index. Absent: pip's own setting.")
     ] = None,
     ca_passphrase_file: PassphraseFile = None,
 ) -> None:
@@ -57,8 +58,8 @@ def bundle(
         key = create_authority(signer, f"{signer.absolute().name} bundles", now, passphrase)
     elif not (signer / "ca.crt").exists():
         raise UsageError(
-            f"--signer: {signer} has no key to sign with; name the coordinator's folder, or make a "
-            "key of your own there with --new-signer"
+            f"--signer: {signer} has no key to sign with; name the coordinator's folder, or make "
+            "your own key there with --new-signer"
         )
     else:
         key = load_authority(signer, partial(unlock, ca_passphrase_file))

@@ -1,4 +1,4 @@
-"""`cloister plan`: what a recipe promises, before anything is trained."""
+"""`cloister plan`: shows what a recipe promises, before anything is trained."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def plan(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A PUBLIC file of texts with labels: say instead how well a linear probe reads "
-            "each layer of the base on it, for model.layers. Never private records.",
+            help="A PUBLIC file of texts with labels: show instead how well a linear probe scores "
+            "on each layer of the base, for model.layers. Never private records.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Solve for the noise, and say what is promised to whom.
+    """Solve for the noise, and show what is promised to whom.
 
-    Nothing is trained and no ε is spent. All of it follows from the recipe's declared constants;
-    with --layers, from the base and the public file that it names.
+    Nothing is trained and no ε is spent. The result depends on the recipe's declared constants
+    only; with --layers, on the base and the named public file.
 
     Example: cloister plan simulations/bank_intents.toml --set privacy.epsilon=3
     """

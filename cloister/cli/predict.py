@@ -1,4 +1,4 @@
-"""`cloister predict`: what a finished adapter says of texts that carry no label."""
+"""`cloister predict`: a finished adapter's predictions for texts without labels."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from cloister.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cloister.serving.inputs import Input
     from cloister.serving.model import Model
     from cloister.serving.predictions import Prediction
 
-# Predictions that are shown without --json or --out, and labels of each; more fill the terminal.
+# Most predictions shown without --json or --out, and most labels of each.
 SHOWN, SHOWN_LABELS = 50, 3
 
 
@@ -33,49 +34,59 @@ def predict(
     text: Annotated[
         list[str] | None, typer.Option(help="A text to predict for; may be repeated.")
     ] = None,
+    text_b: Annotated[
+        list[str] | None,
+        typer.Option("--text-b", help="Of text pairs: the second text, one for each --text."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Write predictions there, in the file's order: one JSON object a line, or, where "
-            "the name ends in .csv and the task is of whole texts (labels, scores), a table."
+            help="Write predictions to this file, in the input's order: one JSON object per line, "
+            "or a table if its name ends in .csv and the task is of whole records (labels, scores)."
         ),
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="cpu, cuda, cuda:N or mps. Absent: the CUDA GPU where there is one."),
+        typer.Option(help="cpu, cuda, cuda:N or mps. Absent: the CUDA GPU if there is one."),
     ] = None,
     base: Annotated[
         str | None,
         typer.Option(help="The base model's folder here. Absent: as the adapter names it."),
     ] = None,
 ) -> None:
-    """Predict labels, scores, entities or replies for records of your own.
+    """Predict labels, scores, entities or replies for your own records.
 
-    The columns are named as the training's were. A text of a token classifier is cut into words at
-    its spaces; a text for a chat is one turn of the user. `is_cut` says that a text was longer than
-    the study's task.max_length, so that its end was not read.
+    The columns have the same names as in training. A token classifier splits a text into words at
+    spaces; for a chat a text is one turn of the user. `is_cut` means that a text was longer than
+    the study's task.max_length, so its end was not read.
 
     Example: cloister predict runs/bank --text "my card was stolen" --text "wrong PIN"
     """
     if (data is None) == (not text):
         raise UsageError("give either --data FILE or --text TEXT (which may be repeated)")
+    if data is not None and text_b:
+        raise UsageError("--text-b goes with --text; a file has both in its columns")
     if out is not None and out.exists():
-        raise UsageError(f"{out} exists already and is not written over; choose another --out")
-    from cloister.data.records import ONE_TEXT
+        raise UsageError(f"{out} exists already and is not overwritten; choose another --out")
+    from cloister.data.records import POOLED
     from cloister.data.unlabelled import read_unlabelled
     from cloister.export.adapter_folder import adapter_folder
     from cloister.serving.model import about_adapter, load
 
-    # What can be wrong with the records is said before the base is loaded, which takes longest.
+    # Check the records before the base is loaded, which takes longest.
     about = about_adapter(adapter)
     records = about.task.records
     as_table = out is not None and out.suffix.lower() == ".csv"
-    if as_table and records not in ONE_TEXT:
+    if as_table and records not in POOLED:
         raise UsageError(
             f"--out {out}: predictions of {about.task.kind} do not fit a table; name a .jsonl file"
         )
-    inputs = list(text or []) if data is None else read_unlabelled(data, records, about.data)
+    inputs: Sequence[Input]
+    if data is not None:
+        inputs = read_unlabelled(data, records, about.data)
+    else:
+        inputs = _texts(text or [], text_b or [], is_pair=records == "pairs")
     typer.echo("… loading the base model", err=True)
     model = load(adapter, device, base=base)
     if data is not None:
@@ -96,13 +107,27 @@ def predict(
         typer.echo(f"{len(predictions)} predictions: {out}", err=True)
 
 
+def _texts(first: Sequence[str], second: Sequence[str], *, is_pair: bool) -> Sequence[Input]:
+    """The texts of the command line, two by two where the task reads pairs."""
+    if not is_pair:
+        if second:
+            raise UsageError("--text-b given; this adapter's task reads single texts")
+        return first
+    if len(first) != len(second):
+        raise UsageError(
+            f"--text given {len(first)} times and --text-b {len(second)}; this adapter's task "
+            "reads pairs: give one --text-b for each --text"
+        )
+    return list(zip(first, second, strict=True))
+
+
 def _lines(predictions: Sequence[Prediction]) -> str:
     return "".join(json.dumps(one.to_json(), ensure_ascii=False) + "\n" for one in predictions)
 
 
 def _table(predictions: Sequence[Prediction], names: Sequence[str]) -> str:
-    """CSV, a row an input: the label with each label's probability, the labels as a JSON list with
-    theirs, or score and grade; and whether the text was cut."""
+    """CSV with one row per input: the label with each label's probability, the labels as a JSON
+    list with theirs, or score and grade; and whether the text was cut."""
     from cloister.serving.predictions import Classified, Labelled, Scored
 
     text = io.StringIO()
@@ -127,7 +152,7 @@ def _table(predictions: Sequence[Prediction], names: Sequence[str]) -> str:
 
 
 def _write(out: Path, text: str) -> None:
-    """Writes a file that its owner alone may read: predictions tell of records."""
+    """Writes a file that only its owner may read, since predictions reveal records."""
     from cloister.files import bad_file, write_whole
 
     try:

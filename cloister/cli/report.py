@@ -1,4 +1,4 @@
-"""`cloister audit report`: one page on what was promised, spent and checked, to be filed."""
+"""`cloister audit report`: writes one page about what was promised, spent and checked."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def report(
     pdf: Annotated[bool, typer.Option("--pdf", help="Write a PDF.")] = False,
     out: Annotated[
         Path | None,
-        typer.Option(help="Where, without its suffix; absent: report, beside RUN's files or here."),
+        typer.Option(help="File name without suffix. Absent: report, in RUN's folder or here."),
     ] = None,
     audit: Annotated[
         list[Path] | None,
-        typer.Option(help="What `cloister audit run --json` printed; may be repeated."),
+        typer.Option(help="File with the output of `cloister audit run --json`; may be repeated."),
     ] = None,
     keys: Annotated[
         Path | None, typer.Option(help='The sites\' public keys: JSON, {"site": "hex", …}.')
@@ -42,7 +42,9 @@ def report(
     ] = None,
     recipe: Annotated[
         Path | None,
-        typer.Option(help="The study's recipe.toml, of a bundle or ledger; its digest is checked."),
+        typer.Option(
+            help="The study's recipe.toml, for a bundle or ledger; its digest is checked."
+        ),
     ] = None,
     coordinator: Annotated[
         str | None, typer.Option(help="Who ran the study, in your words, for the first page.")
@@ -51,7 +53,7 @@ def report(
         str | None, typer.Option(help="What the study is for, in your words, for the first page.")
     ] = None,
 ) -> None:
-    """Write what was promised, spent and checked as one page that needs nothing else.
+    """Write what was promised, spent and checked as one self-contained page.
 
     Example: cloister audit report runs/bank --html --pdf --audit audit.json
     """
@@ -98,12 +100,12 @@ def _gather(
     from cloister.server.run_directory import RunDirectory
 
     if not source.exists():
-        raise BadFileError(f"{source}: nothing is here; give a run, a ledger or a bundle")
+        raise BadFileError(f"{source}: not found; give a run, a ledger or a bundle")
     if source.is_dir():
         run = RunDirectory.reopen(source)
         files = run.ledgers()
         if not files:
-            raise BadFileError(f"{source}: this run has no ledgers: nothing of it can be reported")
+            raise BadFileError(f"{source}: this run has no ledgers, so there is nothing to report")
         study = replace(of_recipe(run.recipe()), coordinator=SIMULATED)
         ledgers = [
             _checked(name, LedgerFile(path).entries(), keys, run.heads().get(name))
@@ -125,7 +127,7 @@ def _of_recipe(path: Path, ledgers: Sequence[AuditedLedger]) -> ReportedStudy:
     charged = {study for one in ledgers for study, _ in one.verdict.history.rounds}
     if recipe.digest() not in charged:
         raise UsageError(
-            f"{path}: the recipe of study {recipe.digest()[:12]}, which these ledgers have not; "
+            f"{path}: the recipe of study {recipe.digest()[:12]}, which these ledgers lack; "
             "give the recipe.toml of the run's folder"
         )
     return of_recipe(recipe)
@@ -169,6 +171,6 @@ def _audit(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise BadFileError(f"{path}: cannot be read as an audit ({error})") from error
     if not sound or not document.keys() & {"checks", "attacks"}:
-        raise UsageError(f"{path}: no audit: give what `cloister audit run --json` printed")
+        raise UsageError(f"{path}: not an audit: give the output of `cloister audit run --json`")
     found: dict[str, Any] = document
     return found

@@ -1,4 +1,4 @@
-"""Progress of a command that goes through the rows of a file, whose number nobody knows yet."""
+"""Progress of a command over a file's rows, whose number is not known yet."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from cloister.cli.terminal import Terminal
 
 @contextmanager
 def row_progress(verb: str) -> Iterator[Callable[[int], None] | None]:
-    """Shows on stderr how many rows were gone through; nothing where that is no terminal.
+    """Shows the number of processed rows on stderr; nothing if that is not a terminal.
 
     Args:
-        verb: What is done with them: `scrubbed`.
+        verb: The work as a participle, such as `scrubbed`.
 
     Yields:
-        What to tell the number of rows so far; None where nothing is shown.
+        A function to call with the number of rows so far; None if nothing is shown.
     """
     console = Terminal(stderr=True)
     if not console.is_terminal:

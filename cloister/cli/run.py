@@ -1,4 +1,4 @@
-"""`cloister run`: studies over a network, from the coordinator's side."""
+"""`cloister run`: starts and controls studies over a network, at the coordinator."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Start, watch, stop and resume studies.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="RUN", help="The run's name.")]
-Watch = Annotated[bool, typer.Option("--watch", help="Watch it to its end.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Watch the run to its end.")]
 
 
 @app.command("start")
@@ -55,7 +55,8 @@ def start(
     unknown = sorted(set(site or ()) - set(members))
     if unknown:
         raise UsageError(
-            f"--site: {', '.join(unknown)}: no approved member; cloister member list shows them"
+            f"--site: {', '.join(unknown)}: not an approved member; cloister member list shows the "
+            "members"
         )
     chosen = {one: members[one] for one in sorted(site or members)}
     study = resolved_recipe(recipe, assignments or [], chosen)
@@ -64,7 +65,7 @@ def start(
     place = folder.run(called)
     if place.exists():
         raise UsageError(
-            f"{called}: there is a run of this name in {place}; choose another --name, or go on "
+            f"{called}: a run of this name exists in {place}; choose another --name, or go on "
             f"with it: cloister run resume {called} --server {server}"
         )
     run = RunDirectory.create(place, study)
@@ -80,7 +81,7 @@ def start(
     for one, plan in plans.items():
         if plan.is_private:
             typer.echo(
-                f"{one}: {of_plan(plan)}; if its policy asks for nothing stricter",
+                f"{one}: {of_plan(plan)}; if its policy is not stricter",
                 err=True,
             )
     typer.echo(f"{called}: started with {', '.join(chosen)}")
@@ -92,7 +93,7 @@ def start(
 
 @app.command("watch")
 def watch(name: Name, server: Server = DEFAULT) -> None:
-    """Watch a run to its end: a lane for each site. Ctrl-C leaves the run running.
+    """Watch a run to its end, with a line for each site. Ctrl-C does not stop the run.
 
     Example: cloister run watch triage-1 --server coordinator
     """
@@ -114,7 +115,7 @@ def stop(name: Name, server: Server = DEFAULT) -> None:
 
     folder = ServerFolder.open(server)
     place = folder.run(name)
-    read_run(place)  # says so where there is none
+    read_run(place)  # raises if there is no such run
     run = ask_to_stop(place)
     if run.standing in ENDED:
         raise UsageError(f"{name}: has ended already ({run.standing})")
@@ -129,7 +130,7 @@ def stop(name: Name, server: Server = DEFAULT) -> None:
 
 @app.command("resume")
 def resume(name: Name, server: Server = DEFAULT, watch: Watch = False) -> None:
-    """Go on with a run after its last closed round; nothing is paid twice.
+    """Go on with a run after its last closed round; nothing is charged twice.
 
     Example: cloister run resume triage-1 --server coordinator --watch
     """
@@ -159,7 +160,7 @@ def listed(
     server: Server = DEFAULT,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """List the runs and how each stands.
+    """List the runs and the state of each.
 
     Example: cloister run list --server coordinator
     """

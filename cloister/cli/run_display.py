@@ -1,4 +1,4 @@
-"""A running study on a terminal: a lane for each site, a line for each closed round."""
+"""Shows a running study on a terminal: a lane for each site, a line for each closed round."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.text import Text
 
 from cloister.cli.terminal import Terminal
 
-# What an event makes of a site's lane: the letter of its round, and its colour.
+# The mark and colour of each event in a site's lane.
 MARKS = {
     "preparing": ("·", "dim"),
     "waiting": ("?", "yellow"),
@@ -36,18 +36,18 @@ WORDS = {
     "refused": "refused",
     "retired": "its budget is used up",
 }
-# Events that get a line where there is no live display.
+# Events that get a line without a live display.
 TOLD = ("untrained", "closed", "ready", "refused", "lost", "late", "retired")
-# Rounds shown of a lane, and closed rounds shown below: the whole is in the run's folder.
+# Most rounds shown in a lane, and most closed rounds below; the run's folder has all.
 WIDTH, SHOWN = 60, 12
 
 
 class RunDisplay:
-    """Draws a run's events on stderr: live on a terminal, else a line an event.
+    """Shows a run's events on stderr: live on a terminal, else one line per event.
 
     Args:
         name: The run's.
-        sites: Who takes part.
+        sites: The sites that take part.
     """
 
     def __init__(self, name: str, sites: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""`cloister server`: the coordinator's service."""
+"""`cloister server`: makes, runs and shows a coordinator."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from cloister.cli import server_authority, server_key
 from cloister.cli.server_authority import DEFAULT, Folder, PassphraseFile
 
-app = typer.Typer(help="Run a coordinator: make it, start it, look at it.", no_args_is_help=True)
+app = typer.Typer(help="Make, start and look at a coordinator.", no_args_is_help=True)
 app.command("renew")(server_authority.renew)
 app.command("lock-ca")(server_authority.lock_ca)
 app.command("unlock-ca")(server_authority.unlock_ca)
@@ -26,19 +26,24 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 def init(
     folder: Folder = DEFAULT,
     address: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Under which sites reach the coordinator.")
+        str, typer.Option(metavar="HOST:PORT", help="Address at which sites reach the coordinator.")
     ] = "",
-    name: Annotated[str, typer.Option(help="The coordinator's, as sites see it.")] = "coordinator",
+    name: Annotated[
+        str, typer.Option(help="The coordinator's name, as sites see it.")
+    ] = "coordinator",
     listen: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Where to listen. Absent: all addresses.")
+        str, typer.Option(metavar="HOST:PORT", help="Address to listen at. Absent: all addresses.")
     ] = "",
     encrypt_ca: Annotated[
         bool,
-        typer.Option("--encrypt-ca", help="Encrypt the authority's key; asks for a passphrase."),
+        typer.Option(
+            "--encrypt-ca",
+            help="Encrypt the key of the certificate authority; asks for a passphrase.",
+        ),
     ] = False,
     ca_passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Make a coordinator: its authority, its certificate, its folder.
+    """Make a coordinator: its certificate authority (CA), its certificate and its folder.
 
     --encrypt-ca, or a named file with a passphrase, encrypts the authority's key.
 
@@ -50,7 +55,9 @@ def init(
     from cloister.errors import UsageError
 
     if not address:
-        raise UsageError("--address: missing; host:port under which sites reach this coordinator")
+        raise UsageError(
+            "--address: missing; give the host:port at which sites reach this coordinator"
+        )
     config = ServerConfig(name=name, address=address, listen=listen)
     encrypted = encrypt_ca or passphrase_file(ca_passphrase_file) is not None
     passphrase = new_passphrase(ca_passphrase_file) if encrypted else None
@@ -58,11 +65,11 @@ def init(
     typer.echo(
         f"{made.path}: a coordinator named {name}, reached at {address}.\n"
         f"fingerprint of its authority: {fingerprint(made.certificate.read_bytes())}\n"
-        "Read it to every site over another channel than the invite's; back up ca.key"
+        "Tell it to every site over another channel than the invite; back up ca.key"
         + (
-            ", and its passphrase apart.\n"
+            ", and its passphrase in another place.\n"
             if encrypted
-            else f".\nca.key lies in the clear: cloister server lock-ca {folder} encrypts it.\n"
+            else f".\nca.key is not encrypted: cloister server lock-ca {folder} encrypts it.\n"
         )
         + f"next: cloister server start {folder}"
     )
@@ -72,8 +79,8 @@ def init(
 def start(folder: Folder = DEFAULT, ca_passphrase_file: PassphraseFile = None) -> None:
     """Run the coordinator until it is ended (Ctrl-C, SIGTERM).
 
-    An encrypted authority is opened only to renew certificates, by a file with its passphrase or a
-    systemd credential; without either, `cloister server renew` does it by hand, once a quarter.
+    An encrypted authority is opened only to renew certificates, with a passphrase file or a systemd
+    credential. Without these, run `cloister server renew` by hand once a quarter.
 
     Example: cloister server start coordinator
     """
@@ -99,7 +106,7 @@ def start(folder: Folder = DEFAULT, ca_passphrase_file: PassphraseFile = None) -
 
 @app.command("doctor")
 def doctor(folder: Folder = DEFAULT, as_json: AsJson = False) -> None:
-    """Check that nobody but the service's user reaches the SuperLink; best run by root.
+    """Check that only the service's user reaches the SuperLink; best run as root.
 
     Example: cloister server doctor coordinator
     """
@@ -122,13 +129,13 @@ def doctor(folder: Folder = DEFAULT, as_json: AsJson = False) -> None:
                 typer.echo(f"         → {found.remedy}")
     failed = [found.name for found in findings if found.verdict is CheckOutcome.FAIL]
     if failed:
-        raise UnhealthyError(f"{', '.join(failed)}: mend these before the next study")
+        raise UnhealthyError(f"{', '.join(failed)}: correct these before the next study")
 
 
 @app.command("backup")
 def backup(
     folder: Folder = DEFAULT,
-    out: Annotated[Path, typer.Option(help="Where to write; keep it as you keep keys.")] = Path(
+    out: Annotated[Path, typer.Option(help="File to write; keep it as safe as keys.")] = Path(
         "coordinator.tar.gz"
     ),
 ) -> None:
@@ -145,10 +152,10 @@ def backup(
 
 @app.command("restore")
 def restore(
-    backup: Annotated[Path, typer.Argument(metavar="BACKUP", help="What `backup` wrote.")],
+    backup: Annotated[Path, typer.Argument(metavar="BACKUP", help="The file that `backup` wrote.")],
     folder: Folder = DEFAULT,
 ) -> None:
-    """Make a coordinator's folder from its backup; sites notice nothing.
+    """Make a coordinator's folder from its backup; sites need no change.
 
     Example: cloister server restore coordinator.tar.gz coordinator
     """

@@ -1,4 +1,4 @@
-"""`cloister server renew|lock-ca|unlock-ca|rotate-ca`: the coordinator's authority and its key."""
+"""`cloister server renew|lock-ca|unlock-ca|rotate-ca`: the coordinator's certificate authority."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from typing import Annotated
 import typer
 
 Folder = Annotated[
-    Path, typer.Argument(metavar="FOLDER", envvar="CLOISTER_SERVER", help="The coordinator's.")
+    Path,
+    typer.Argument(metavar="FOLDER", envvar="CLOISTER_SERVER", help="The coordinator's folder."),
 ]
 PassphraseFile = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Holds the passphrase of the authority's key. Absent: $CLOISTER_CA_PASSPHRASE_FILE, "
-        "a systemd credential, or the terminal.",
+        help="File with the passphrase of the authority's key. Absent: "
+        "$CLOISTER_CA_PASSPHRASE_FILE, a systemd credential, or the terminal.",
     ),
 ]
 DEFAULT = Path("coordinator")
-# What `status` says beside how the key lies there.
+# Notes of `status` on the state of the key.
 NOTES = {
     "in the clear": "; cloister server lock-ca encrypts it",
     "encrypted": "",
-    "not here": "; bring it, or its backup, to sign",
+    "not here": "; bring back the key or its backup to sign",
 }
 
 
 def renew(folder: Folder = DEFAULT, ca_passphrase_file: PassphraseFile = None) -> None:
-    """Renew the endpoint's certificate where it is due; a running service takes it by itself.
+    """Renew the endpoint's certificate if it is due; a running service loads it by itself.
 
     Example: cloister server renew coordinator
     """
@@ -49,7 +50,7 @@ def renew(folder: Folder = DEFAULT, ca_passphrase_file: PassphraseFile = None) -
 
 
 def lock_ca(folder: Folder = DEFAULT, ca_passphrase_file: PassphraseFile = None) -> None:
-    """Encrypt the authority's key, which lies in the clear, under a passphrase.
+    """Encrypt the authority's unencrypted key with a passphrase.
 
     Example: cloister server lock-ca coordinator
     """
@@ -67,14 +68,14 @@ def lock_ca(folder: Folder = DEFAULT, ca_passphrase_file: PassphraseFile = None)
     authority = opened.authority
     rewrite_key(opened.path, authority, new_passphrase(ca_passphrase_file))
     typer.echo(
-        f"{opened.path}: the authority's key is encrypted. Copies in the clear are in earlier "
-        "backups: write a new one and destroy those. Keep the passphrase apart from them; without "
-        "it the key is lost"
+        f"{opened.path}: the authority's key is encrypted. Earlier backups have unencrypted "
+        "copies: write a new backup and destroy those. Keep the passphrase in another place; "
+        "without it the key is lost"
     )
 
 
 def unlock_ca(folder: Folder = DEFAULT, ca_passphrase_file: PassphraseFile = None) -> None:
-    """Write the authority's key in the clear again.
+    """Decrypt the authority's key again.
 
     Example: cloister server unlock-ca coordinator
     """
@@ -93,16 +94,16 @@ def unlock_ca(folder: Folder = DEFAULT, ca_passphrase_file: PassphraseFile = Non
 def rotate_ca(
     folder: Folder = DEFAULT,
     switch: Annotated[
-        bool, typer.Option("--switch", help="Put the announced authority in force.")
+        bool, typer.Option("--switch", help="Start to use the announced authority.")
     ] = False,
     overlap_days: Annotated[
         int, typer.Option(min=1, max=365, help="How long sites trust both authorities.")
     ] = 60,
     ca_passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Make and announce the authority that follows; with --switch, put it in force.
+    """Make and announce a new authority; with --switch, start to use it.
 
-    Between the two every site takes the paper: cloister site trust-ca.
+    Between the two steps every site loads the succession document: cloister site trust-ca.
 
     Example: cloister server rotate-ca coordinator
     """
@@ -116,7 +117,7 @@ def rotate_ca(
     now = datetime.now(UTC)
     opened = ServerFolder.open(folder, partial(unlock, ca_passphrase_file))
     passphrase = opened.passphrase() if key_state(opened.path) is KeyState.SEALED else None
-    if passphrase is not None:  # typed once, for both keys
+    if passphrase is not None:  # asked once, for both keys
         opened = ServerFolder.open(folder, lambda: passphrase)
     if switch:
         paper = rotation.switch(opened, running=read_service(opened) is not None)

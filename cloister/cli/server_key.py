@@ -12,13 +12,15 @@ import typer
 def key(
     folder: Annotated[
         Path,
-        typer.Argument(metavar="FOLDER", envvar="CLOISTER_SERVER", help="The coordinator's."),
+        typer.Argument(
+            metavar="FOLDER", envvar="CLOISTER_SERVER", help="The coordinator's folder."
+        ),
     ] = Path("coordinator"),
     out: Annotated[
         Path | None, typer.Option(help="Write the public key into this file, for the sites.")
     ] = None,
     renew: Annotated[
-        bool, typer.Option("--renew", help="Make another key; every site has to trust it anew.")
+        bool, typer.Option("--renew", help="Make a new key; every site has to trust it again.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -54,11 +56,11 @@ def key(
 
 
 def told_of(public: str, folder: Path) -> str:
-    """Returns the instructions for a key that the sites do not know yet.
+    """Returns the instructions for a key that sites do not know yet.
 
     Args:
         public: The public key.
-        folder: The coordinator's, as it was given.
+        folder: The coordinator's folder, as given.
     """
     from cloister.deployment.enrolment.coordinator_key import key_fingerprint
 
@@ -66,7 +68,7 @@ def told_of(public: str, folder: Path) -> str:
         f"a key that signs this coordinator's questions was made: {public}\n"
         f"fingerprint: {key_fingerprint(public)}\n"
         "Back it up. A site that joined before answers nothing until it trusts this key: send it, "
-        "read the fingerprint over another channel, and have each of them type\n"
+        "tell the fingerprint over another channel, and let each site type\n"
         f"cloister site trust site.toml KEY --fingerprint …   (cloister server key {folder} shows "
         "both again; a welcome that is written from now on brings the key along)"
     )

@@ -1,4 +1,4 @@
-"""`cloister simulate`: a whole federated study on this machine."""
+"""`cloister simulate`: runs a whole federated study on this machine."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cloister.cli.sweep import sweep as run_sweep
+from cloister.data.config import FEWEST_FOLDS, MOST_FOLDS
 from cloister.errors import BadFileError, CloisterError, RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 EXAMPLE = """
 Runs a federated study on this machine: every site's training, noise and accounting as they would
-run at an institution. Without a recipe: four synthetic hospitals at ε = 8, and the same without
-privacy beside it.
+run at an institution. Without a recipe: four synthetic hospitals at ε = 8, and the same study
+without privacy.
 
 Examples:
 
@@ -34,6 +35,8 @@ Examples:
     cloister simulate simulations/bank_intents.toml --dry-run
 
     cloister simulate --resume --out runs/bank
+
+    cloister simulate study.toml --folds 5 --out runs/folds
 
     cloister simulate study.toml --seeds 3 --sweep privacy.epsilon=1,3,8 --out runs/sweep
 """
@@ -67,7 +70,7 @@ def simulate(
         bool | None,
         typer.Option(
             "--twin/--no-twin",
-            help="Also run the same without privacy, untuned. Absent: only without a recipe.",
+            help="Also run the same study without privacy, untuned. Absent: only without a recipe.",
         ),
     ] = None,
     seeds: Annotated[
@@ -75,8 +78,8 @@ def simulate(
         typer.Option(
             min=1,
             max=100,
-            help="Repeat with so many seeds, into one folder. Seeds change the adapter's start and "
-            "the partition only; private noise and sampling are fresh in every run, by the "
+            help="Repeat with this number of seeds, into one folder. Seeds change only the "
+            "adapter's start and the partition; private noise and sampling always come from the "
             "operating system.",
         ),
     ] = None,
@@ -86,6 +89,15 @@ def simulate(
             "--sweep",
             metavar="SECTION.KEY=A,B,…",
             help="Run each value, into one folder; repeated: each combination.",
+        ),
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=FEWEST_FOLDS,
+            max=MOST_FOLDS,
+            help="Cross-validation: so many runs into one folder, each with another part of "
+            "data.train held out as its test set. Their ε together is printed.",
         ),
     ] = None,
     is_dry: Annotated[
@@ -105,14 +117,18 @@ def simulate(
     """Run a federated study on this machine."""
     from cloister.recipe import read_recipe, read_run_recipe, warnings
 
-    if sweeps or seeds is not None:
+    if folds is not None:
+        from cloister.simulation.folds import check_folds
+
+        check_folds(folds, seeds, sweeps or [])
+    if sweeps or seeds is not None or folds is not None:
         if resume or is_dry or twin:
             raise UsageError(
-                f"--{'resume' if resume else 'dry-run' if is_dry else 'twin'} given with --sweep "
-                "or --seeds; it is for one run. The same command again goes on with an unfinished "
-                "sweep; the twin of a sweep is --sweep privacy.enabled=true,false, whose runs "
-                "without privacy have rows of their own in the comparison (--twin would add one to "
-                "each run, equal for every ε)"
+                f"--{'resume' if resume else 'dry-run' if is_dry else 'twin'} given with --sweep, "
+                "--seeds or --folds; it is for one run. The same command again goes on with an "
+                "unfinished sweep; the twin of a sweep is --sweep privacy.enabled=true,false, "
+                "whose runs without privacy have rows of their own in the comparison (--twin would "
+                "add one to each run, equal for every ε)"
             )
         run_sweep(
             recipe,
@@ -121,12 +137,15 @@ def simulate(
             seeds or 1,
             engine=engine.value,
             out=out,
+            folds=folds,
             is_verbose=is_verbose,
             as_json=as_json,
         )
         return
     if resume and is_dry:
-        raise UsageError("--dry-run: checks a study before it begins; leave --resume out")
+        raise UsageError(
+            "--dry-run: given with --resume; it checks a study before it begins: leave --resume out"
+        )
     if resume and (out is None or recipe is not None or assignments):
         raise UsageError(
             "--resume: give the run's folder as --out, and nothing else; its own recipe.toml is "
@@ -134,7 +153,7 @@ def simulate(
         )
     if resume and out is not None:
         if not (out / "recipe.toml").is_file():
-            raise UsageError(f"--resume: {out} is no run's folder: it has no recipe.toml")
+            raise UsageError(f"--resume: {out} is not a run's folder: it has no recipe.toml")
         study = read_run_recipe(out / "recipe.toml")
     else:
         study = read_recipe(recipe, assignments or [])
@@ -147,7 +166,7 @@ def simulate(
 
     if is_verbose:
         logging.getLogger("cloister").setLevel(logging.INFO)
-    if not resume:  # a resumed run says besides what to do about its recipe
+    if not resume:  # a resumed run also explains what to do about its recipe
         refuse_early(study, engine.value)
     if is_dry:
         display = Display(study, is_verbose=is_verbose)
@@ -220,16 +239,16 @@ def _dry_run(study: Recipe, display: Display, as_json: bool) -> None:
 
 
 def _after_resume(folder: Path, closed_rounds: int) -> str:
-    """Returns the remedy for a run that cannot be resumed as its recipe says."""
+    """Returns the remedy for a run that cannot be resumed with its recipe."""
     recipe = f"a resumed run keeps its own recipe, {folder / 'recipe.toml'}; "
     if closed_rounds:
         return recipe + (
-            "if that recipe is at fault, correct yours and start a new run with another --out; the "
+            "if that recipe is wrong, correct yours and start a new run with another --out; the "
             f"{closed_rounds} closed rounds stay charged in {folder / 'ledgers'}"
         )
     return recipe + (
-        "if that recipe is at fault, correct yours and run `cloister simulate RECIPE --out "
-        f"{folder}` without --resume: where nothing was charged yet, the folder is used again"
+        "if that recipe is wrong, correct yours and run `cloister simulate RECIPE --out "
+        f"{folder}` without --resume: if nothing was charged yet, the folder is used again"
     )
 
 

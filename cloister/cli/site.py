@@ -1,4 +1,4 @@
-"""`cloister site`: an institution's own side: its file, its policy, its budget, its health."""
+"""`cloister site`: an institution's side: its file, policy, budget and checks."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from cloister.recipe import Recipe
 
 app = typer.Typer(
-    help="Govern an institution's side: policy, budget, health.", no_args_is_help=True
+    help="Manage an institution's side: policy, budget, checks.", no_args_is_help=True
 )
 policy = typer.Typer(help="What the site accepts.", no_args_is_help=True)
-budget = typer.Typer(help="What the data set's life has left.", no_args_is_help=True)
+budget = typer.Typer(help="What is left of the data set's lifetime budget.", no_args_is_help=True)
 app.add_typer(policy, name="policy")
 app.add_typer(budget, name="budget")
 app.add_typer(site_studies.app, name="studies")
@@ -42,10 +42,10 @@ Study = Annotated[Path | None, typer.Argument(metavar="RECIPE", help="A study to
 def init(
     site: SiteToml = Path("site.toml"),
     yes: Annotated[
-        bool, typer.Option("--yes", help="Begin the ledger without asking; for scripts.")
+        bool, typer.Option("--yes", help="Make the ledger without asking; for scripts.")
     ] = False,
 ) -> None:
-    """Write a site's file to fill in; run again, read the records and begin their ledger.
+    """Write a site's file to fill in; on the second run, read the records and make their ledger.
 
     Example: cloister site init site.toml
     """
@@ -59,7 +59,7 @@ def init(
             write_whole(site, TEMPLATE.encode())
         except OSError as error:
             raise BadFileError(f"{site}: cannot be written ({error}); name another") from error
-        typer.echo(f"{site}: written. Fill it in, then run this again to begin the ledger.")
+        typer.echo(f"{site}: written. Fill it in, then run this again to make the ledger.")
         return
     file = read_site(site)
     begun = is_begun(file)
@@ -85,14 +85,14 @@ def init(
 
 
 def _for_ever(file: SiteFile) -> str:
-    """Returns what cannot be changed once the ledger is begun."""
+    """Returns a text about what cannot be changed once the ledger exists."""
     budget, unit = file.policy.budget, file.policy.privacy.unit
     return (
-        f"{file.ledger}: begins the ledger of these data. From then on, for their whole life, "
-        "nothing changes:\n"
+        f"{file.ledger}: this makes the ledger of these data. From then on, for their lifetime, "
+        "these stay as they are:\n"
         f"- the budget of all studies together: ε = {budget.epsilon:g} at δ = {budget.delta:g};\n"
-        f"- whose presence is hidden: one {unit}"
-        + (f", told apart by the column {file.policy.privacy.person}" * (unit == "person"))
+        f"- the unit whose presence is hidden: one {unit}"
+        + (f", identified by the column {file.policy.privacy.person}" * (unit == "person"))
         + ";\n- the place of the ledger, and its key: a second ledger for the same data would "
         "spend the budget twice."
     )
@@ -102,22 +102,22 @@ def _confirm(file: SiteFile) -> None:
     """Asks the operator to confirm by typing the site's name.
 
     Raises:
-        UsageError: Nobody sits there, or another word is typed.
+        UsageError: There is no terminal, or another word is typed.
     """
     from cloister.errors import UsageError
 
     if not sys.stdin.isatty():
         raise UsageError(
-            "there is no terminal to ask at; nothing was begun: read what is printed above, then "
+            "there is no terminal for the question, so nothing was made: read the text above, then "
             "run this again with --yes"
         )
-    if typer.prompt("Type the site's name to begin it").strip() != file.site.name:
-        raise UsageError(f"not confirmed ({file.site.name} is the name); nothing was begun")
+    if typer.prompt("Type the site's name to make the ledger").strip() != file.site.name:
+        raise UsageError(f"not confirmed ({file.site.name} is the name); nothing was made")
 
 
 @policy.command("show")
 def policy_show(site: SiteToml, as_json: AsJson = False) -> None:
-    """Say in words what a site accepts.
+    """Show in words what a site accepts.
 
     Example: cloister site policy show site.toml
     """
@@ -140,11 +140,13 @@ def policy_check(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A study to be joined.")],
     exact: Annotated[
         bool,
-        typer.Option(help="Load the base too: its modules, and the bytes of the longest message."),
+        typer.Option(
+            help="Load the base too, to check its modules and the bytes of the longest message."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether a site would join a study, on which plan, and what it would cost.
+    """Show whether a site would join a study, with which plan, and what it would cost.
 
     Example: cloister site policy check site.toml study.toml
     """
@@ -236,7 +238,7 @@ def budget_show(site: SiteToml, as_json: AsJson = False) -> None:
 
 @budget.command("forecast")
 def budget_forecast(site: SiteToml, as_json: AsJson = False) -> None:
-    """Say how many more rounds of the last plan the budget affords.
+    """Show how many more rounds of the last plan fit into the budget.
 
     Example: cloister site budget forecast site.toml
     """
@@ -300,4 +302,4 @@ def doctor(site: SiteToml, recipe: Study = None, as_json: AsJson = False) -> Non
         typer.echo(json.dumps({"site": file.site.name, "checks": rows}))
     failed = [outcome.name for outcome in outcomes if outcome.level is CheckLevel.FAIL]
     if failed:
-        raise UnhealthyError(f"{', '.join(failed)}: mend these before the site takes part")
+        raise UnhealthyError(f"{', '.join(failed)}: correct these before the site takes part")

@@ -1,4 +1,5 @@
-"""`cloister site backup|restore`: everything that a site owns in one file, and back."""
+"""`cloister site backup|restore`: writes everything that a site owns into one file, and restores
+it."""
 
 from __future__ import annotations
 
@@ -20,11 +21,11 @@ def backup(
         Path, typer.Argument(metavar="SITE.TOML|FOLDER", help="The site's file, or its folder.")
     ] = Path("site.toml"),
     out: Annotated[
-        Path | None, typer.Option(help="Where to write. Absent: NAME.backup.tar here.")
+        Path | None, typer.Option(help="File to write. Absent: NAME.backup.tar here.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write ledger, keys, membership and notes into one file; the site may run meanwhile.
+    """Write ledger, keys, membership and notes into one file; the site may keep running.
 
     The records are not in it.
 
@@ -57,22 +58,24 @@ def backup(
 
 
 def restore(
-    file: Annotated[Path, typer.Argument(metavar="BACKUP", help="What `backup` wrote.")],
+    file: Annotated[Path, typer.Argument(metavar="BACKUP", help="The file that `backup` wrote.")],
     folder: Annotated[
         Path | None,
-        typer.Argument(metavar="FOLDER", help="New or empty. Absent: the site's name, here."),
+        typer.Argument(
+            metavar="FOLDER", help="A new or empty folder. Absent: the site's name, here."
+        ),
     ] = None,
     ledger: Annotated[
         Path | None,
-        typer.Option(help="The ledger's place, where site.toml keeps it outside of the folder."),
+        typer.Option(help="The ledger's path, if site.toml keeps it outside of the folder."),
     ] = None,
     head: Annotated[
         Path | None,
-        typer.Option(help="The ledger's last head that somebody else kept (ledger export --head)."),
+        typer.Option(help="The ledger's last head, kept by somebody else (ledger export --head)."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a site from its backup, all of it or nothing; never over a site that is there.
+    """Restore a site from its backup, completely or not at all; never over an existing site.
 
     Example: cloister site restore st-marys.backup.tar st-marys --head head.json
     """
@@ -114,7 +117,7 @@ def _told(made: Restored) -> str:
     )
 
 
-# What a backup cannot tell of itself: whether the site released anything after it was made.
+# The warning that a backup may be older than the site's last release.
 OLDER = (
     "Whatever was charged after that is not in this ledger. If the coordinator has received "
     "anything since, its next question names an entry that this ledger lacks, and the site refuses "

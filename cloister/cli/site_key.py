@@ -1,4 +1,4 @@
-"""`cloister site trust`: whose questions a site answers."""
+"""`cloister site trust`: sets the coordinator's key whose questions a site answers."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ def trust(
     ],
     fingerprint: Annotated[
         str | None,
-        typer.Option(help="The key's, as the coordinator told it over another channel."),
+        typer.Option(
+            help="The key's fingerprint, as the coordinator told it over another channel."
+        ),
     ] = None,
 ) -> None:
-    """Take the coordinator's key: from now on the site answers questions of this key alone.
+    """Trust a coordinator's key: from now on the site answers only questions signed with it.
 
-    Needed once at a site that joined before welcomes brought the key, and whenever the coordinator
-    makes another. A running site takes it with the next question.
+    Needed once at a site that joined before welcome documents had the key, and whenever the
+    coordinator makes a new key. A running site uses it from the next question on.
 
     Example: cloister site trust site.toml coordinator.pub --fingerprint 1a2b3c4d-…
     """

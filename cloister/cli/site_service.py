@@ -1,4 +1,4 @@
-"""`cloister site join|start|reload|status|stop`: a site's part in a federation."""
+"""`cloister site join|start|reload|status|stop`: a site in a federation."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def join(
     fingerprint: Annotated[
         str | None,
         typer.Option(
-            help="Of the coordinator's authority (its CA), whole, as read to you by telephone."
+            help="The whole fingerprint of the coordinator's authority (CA), as told by telephone."
         ),
     ] = None,
     rotate: Annotated[
-        bool, typer.Option("--rotate", help="Make a new node key; it is to be approved anew.")
+        bool, typer.Option("--rotate", help="Make a new node key, which must be approved again.")
     ] = False,
 ) -> None:
     """Answer a coordinator's invite, then take its welcome (its approval).
@@ -59,7 +59,7 @@ def join(
 
 
 def start(site: SiteToml) -> None:
-    """Take part until it is ended (Ctrl-C, SIGTERM): one outbound connection, nothing listens.
+    """Run the site until it is ended (Ctrl-C, SIGTERM): one outbound connection, no open port.
 
     Example: cloister site start site.toml
     """
@@ -84,7 +84,7 @@ def start(site: SiteToml) -> None:
 
 
 def reload(site: SiteToml) -> None:
-    """Read the records again; the running site takes them between two rounds.
+    """Read the records again; the running site uses them from the next round on.
 
     Example: cloister site reload site.toml
     """
@@ -110,7 +110,7 @@ def reload(site: SiteToml) -> None:
 
 
 def stop(site: SiteToml) -> None:
-    """End a site's service; a round at hand is ended with it and stays spent.
+    """Stop a site's service; a running round is ended and stays spent.
 
     Example: cloister site stop site.toml
     """
@@ -129,12 +129,12 @@ def stop(site: SiteToml) -> None:
     while service.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     if service.exists():
-        raise CloisterError(f"{file.site.name}: does not end; look into its logs")
+        raise CloisterError(f"{file.site.name}: does not stop; look into its logs")
     typer.echo(f"{file.site.name}: ended")
 
 
 def status(site: SiteToml, as_json: AsJson = False) -> None:
-    """Show what stands in the way, what left, what was spent, and what was refused and why.
+    """Show what blocks the site, what left, what was spent, and what was refused and why.
 
     Example: cloister site status site.toml
     """

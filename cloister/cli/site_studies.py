@@ -1,4 +1,4 @@
-"""`cloister site studies list|show|approve|reject`: studies that asked, and who lets them in."""
+"""`cloister site studies list|show|approve|reject`: studies that asked, and their approval."""
 
 from __future__ import annotations
 
@@ -18,20 +18,18 @@ if TYPE_CHECKING:
     from cloister.deployment.site.approvals import ApprovalVerdict
     from cloister.deployment.site.decisions import Kind
 
-app = typer.Typer(help="The studies that asked here, and who lets them in.", no_args_is_help=True)
+app = typer.Typer(help="The studies that asked here, and their approval.", no_args_is_help=True)
 
 Digest = Annotated[
     str, typer.Argument(metavar="DIGEST", help="The study's digest, or its first 8 digits or more.")
 ]
-Name = Annotated[
-    str, typer.Option("--name", help="What you call yourself, beside your account's name.")
-]
+Name = Annotated[str, typer.Option("--name", help="Your name, in addition to your account's name.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; for scripts, with the whole digest.")]
 
 
 @app.command("list")
 def list_(site: SiteToml, as_json: AsJson = False) -> None:
-    """List the studies that asked here: which wait, and for whom.
+    """List the studies that asked here, and which wait for an approval.
 
     Example: cloister site studies list site.toml
     """
@@ -58,11 +56,12 @@ def show(
     site: SiteToml,
     digest: Digest,
     exact: Annotated[
-        bool, typer.Option("--exact", help="Load the base, if it is here, and say its bytes.")
+        bool,
+        typer.Option("--exact", help="Load the base, if it is here, and show the exact bytes."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say in plain words what a study is, what it costs here, and who asks.
+    """Show in plain words what a study is, what it costs here, and who asks.
 
     Example: cloister site studies show site.toml 1a2b3c4d
     """
@@ -93,7 +92,7 @@ def show(
 
 @app.command("approve")
 def approve(site: SiteToml, digest: Digest, name: Name = "", yes: Yes = False) -> None:
-    """Let a study in, on the terms that are shown; it is asked for at the terminal.
+    """Approve a study on the shown terms; asks for a confirmation at the terminal.
 
     Example: cloister site studies approve site.toml 1a2b3c4d
     """
@@ -104,7 +103,7 @@ def approve(site: SiteToml, digest: Digest, name: Name = "", yes: Yes = False) -
 
 @app.command("reject")
 def reject(site: SiteToml, digest: Digest, name: Name = "", yes: Yes = False) -> None:
-    """Keep a study out, also where it was approved or a standing approval would let it in.
+    """Reject a study, even if it was approved or a standing approval covers it.
 
     Example: cloister site studies reject site.toml 1a2b3c4d
     """
@@ -121,7 +120,7 @@ def approve_here(
     name: Name = "",
     yes: Yes = False,
 ) -> None:
-    """Let a study in: `cloister site studies approve`, for the site.toml of this folder.
+    """Approve a study: `cloister site studies approve`, for the site.toml of this folder.
 
     Example: cloister site approve 1a2b3c4d
     """
@@ -162,21 +161,21 @@ def _confirm(
     """Asks the operator to confirm by typing the study's name.
 
     Raises:
-        UsageError: Nobody sits there, or another word is typed.
+        UsageError: There is no terminal, or another word is typed.
     """
     from cloister.errors import UsageError
 
     if yes:
         if digest != terms.study:
             raise UsageError(
-                f"--yes: the first digits given ({digest}); where nobody is asked, the whole "
+                f"--yes: the first digits given ({digest}); without a question the whole "
                 f"digest of the study is needed: {terms.study}"
             )
         return
     if not sys.stdin.isatty():
         raise UsageError(
-            "there is no terminal to ask at; nothing was decided: read what is printed above, then "
-            "run this again with the whole digest and --yes"
+            "there is no terminal for the question, so nothing was decided: read the text above, "
+            "then run this again with the whole digest and --yes"
         )
     asked = f"Type the study's name to {kind.value} it at {file.site.name} as {login}"
     if typer.prompt(asked).strip() != terms.recipe.study.name:

@@ -1,4 +1,4 @@
-"""`cloister site trust-ca`: the authority that follows the coordinator's."""
+"""`cloister site trust-ca`: trusts the coordinator's next certificate authority."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ def trust_ca(
     ],
     fingerprint: Annotated[
         str | None,
-        typer.Option(help="Of the new authority (CA), whole, as read to you by telephone."),
+        typer.Option(help="The whole fingerprint of the new authority (CA), as told by telephone."),
     ] = None,
 ) -> None:
-    """Trust the authority that follows the coordinator's, beside it until their overlap is over.
+    """Trust the coordinator's next authority, in addition to the present one until their overlap
+    ends.
 
     Example: cloister site trust-ca site.toml succession.json --fingerprint 1a2b3c4d-…
     """

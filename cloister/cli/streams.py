@@ -1,7 +1,7 @@
 """Output streams that make control characters of other parties' texts visible and harmless.
 
-`printing` lays `printable` over stdout and stderr, so that errors, log lines and whatever else is
-printed pass through it. What has colours goes by `cli.terminal`.
+`printing` applies `printable` to stdout and stderr, so that errors, log lines and all other output
+pass through it. Coloured output uses `cli.terminal`.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from typing import TextIO
 
 from cloister.printable import printable
 
-# Characters of one error's message: a recipe's 20 problems, of two lines each.
+# Most characters of an error message: a recipe's 20 problems, of two lines each.
 MOST_SHOWN = 4000
 
 
 class Printing(io.TextIOBase):
     """A stream whose text is made printable.
 
-    It is no terminal to whoever asks, so no library sends escape sequences, which it would show.
+    It reports that it is not a terminal, so no library sends escape sequences, which would be
+    shown.
 
     Args:
-        beneath: Where the text goes.
+        beneath: The stream that gets the text.
     """
 
     def __init__(self, beneath: TextIO) -> None:

@@ -1,4 +1,5 @@
-"""`cloister simulate --sweep` and `--seeds`: many runs in one folder, then their comparison."""
+"""`cloister simulate --sweep` and `--seeds`: runs many settings into one folder and compares
+them."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ def sweep(
     *,
     engine: Literal["local", "ray"],
     out: Path | None,
+    folds: int | None = None,
     is_verbose: bool,
     as_json: bool,
 ) -> None:
@@ -31,15 +33,33 @@ def sweep(
     from cloister.server.run_directory import RunDirectory
     from cloister.simulation.compare import compare
     from cloister.simulation.early import refuse_early
-    from cloister.simulation.sweep import Planned, open_sweep, plan_sweep, run_sweep
+    from cloister.simulation.folds import told
+    from cloister.simulation.sweep import (
+        Planned,
+        open_sweep,
+        plan_folds,
+        plan_sweep,
+        run_sweep,
+    )
 
-    planned = plan_sweep(recipe, assignments, sweeps, seeds)
+    if folds is None:
+        planned = plan_sweep(recipe, assignments, sweeps, seeds)
+    else:
+        planned = plan_folds(recipe, assignments, folds)
     for one in planned.runs:
         refuse_early(one.recipe, engine)
     name = planned.runs[0].recipe.study.name
-    folder = out or Path("runs") / f"{name}-sweep-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = (
+        out
+        or Path("runs")
+        / f"{name}-{'sweep' if folds is None else 'folds'}-{time.strftime('%Y%m%d-%H%M%S')}"
+    )
     opened = open_sweep(folder, planned)
     first = Display(planned.runs[0].recipe)
+    if folds is not None:
+        if planned.runs[0].recipe.data.test is not None:
+            first.note("--folds: data.test is not read; each part of data.train is held out once")
+        first.note(told(planned.runs[0].recipe, folds))
     for note in warnings(planned.runs[0].recipe):
         first.warn(note)
 

@@ -1,7 +1,7 @@
 """Rich's console for tables and colours, in which other parties' control characters are harmless.
 
-Text and style are told apart in it, so it cleans the text, reads no markup in it unless a call says
-so, and writes past `cli.streams`, which would show colours instead of making them.
+Rich separates text and style, so this console cleans the text, reads markup only if a call asks for
+it, and bypasses `cli.streams`, which would show colours as text.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from cloister.printable import printable
 
 
 class Terminal(Console):
-    """Rich's console; strings are text, and markup only where a call says so.
+    """Rich's console; strings are plain text, and markup only if a call asks for it.
 
     Args:
-        stderr: Whether it writes there.
+        stderr: Whether it writes to stderr.
     """
 
     def __init__(self, *, stderr: bool = False) -> None:
@@ -28,7 +28,7 @@ class Terminal(Console):
 
     @property
     def file(self) -> IO[str]:
-        """The stream beneath `Printing`, which would show colours instead of making them."""
+        """The stream beneath `Printing`, which would show colours as text."""
         found = super().file
         return found.beneath if isinstance(found, Printing) else found
 

@@ -1,1 +1,1 @@
-"""The site's side of a study."""
+"""The site's side of a study: acceptance, admission, rounds and what may leave."""

@@ -1,11 +1,11 @@
-"""Whether a site joins a study, from the study's recipe and `site.toml` alone.
+"""Decides whether a site joins a study, from the study's recipe and `site.toml` alone.
 
     recipe ──▶ records declared? ──▶ sizes ──▶ template ──▶ policy ──▶ noise, cost ──▶ its plan here
 
-It comes before everything else: no base is looked for, no record is read, nothing is built. So a
-refusal is a function of two files, one of which the coordinator wrote itself. What only the base
-can tell (names of its modules where the recipe gives none, sizes of messages) is checked once the
-base, whose hash is accepted here, is loaded.
+This comes first: no base is looked for, no record is read, nothing is built. So a refusal is a
+function of two files, one of which the coordinator wrote itself. What depends on the base (module
+names that the recipe leaves out, sizes of messages) is checked once the base is loaded; its hash is
+accepted here.
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ def accept(recipe: Recipe, file: SiteFile) -> Plan:
 
     Returns:
         The effective plan: the stricter of study and policy in every field, without the shapes of
-        messages, which the base decides.
+        messages, which depend on the base.
 
     Raises:
-        RefusedError: The site does not join; every reason with its remedy, one line each. What the
-            study costs is told only where nothing else is wrong: solving for the noise takes long.
+        RefusedError: The site does not join. The message has every reason with its remedy, one per
+            line; the study's cost is a reason only if there is no other, because it takes long to
+            compute.
 
     Guarantees:
         A function of the two values: no record, no base, no network, no clock. A study that is
@@ -59,7 +60,7 @@ def accept(recipe: Recipe, file: SiteFile) -> Plan:
     reasons += _template(recipe.task, file.policy.accept)
     try:
         reasons += reasons_but_cost(_asked(_unsolved(recipe), file), file.policy)
-    except CloisterError as error:  # no plan at all
+    except CloisterError as error:  # no plan can be made
         reasons += str(error).splitlines()
     if reasons:
         raise RefusedError("\n".join(reasons))
@@ -82,13 +83,14 @@ def _asked(recipe: Recipe, file: SiteFile) -> ProposedPlan:
 
 
 def _named_modules(recipe: Recipe) -> tuple[str, ...] | None:
-    """The modules that a study names; None where they follow from its base, which is not read."""
+    """The modules that a study names; None where they depend on its base, which is not read
+    here."""
     named = recipe.lora.target_modules
     return None if named in ((), (ALL_LINEAR,)) else named
 
 
 def _unsolved(recipe: Recipe) -> Recipe:
-    """The study with the most noise that there is, where noise must still be calibrated."""
+    """The study with the largest possible noise, if its noise must still be calibrated."""
     if recipe.privacy.target_epsilon is None:
         return recipe
     most = replace(recipe.privacy, epsilon=None, noise_multiplier=MOST_NOISE)
@@ -114,7 +116,7 @@ def proposed_plan(recipe: Recipe, file: SiteFile) -> Plan:
 
 
 def _records(task: TaskConfig, declared: RecordsConfig) -> list[str]:
-    """Whether the study is about what the site's records hold, one line a problem."""
+    """Reasons why the study does not fit the site's declared records, one per line."""
     if task.kind != declared.task:
         return [
             f"records.task: this site's records are for {declared.task}, the study is "
@@ -126,16 +128,16 @@ def _records(task: TaskConfig, declared: RecordsConfig) -> list[str]:
         return _scale(task, declared)
     if not task.labels:
         return [
-            "task.labels: the study names none; a site takes no part in a study whose labels it "
-            "would have to tell: ask the coordinator to name them"
+            "task.labels: the study names none, and a site must not reveal which labels "
+            "it has: ask the coordinator to name them"
         ]
     missing = [label for label in declared.labels if label not in task.labels]
     if not missing:
         return []
     return [
-        f"task.labels: the study lacks {listed(missing)}, which this site declares; whether it "
-        "could take part would show whether a record has it: ask the coordinator to name every "
-        "label of the code book"
+        f"task.labels: the study lacks {listed(missing)}, which this site declares; if it joined "
+        "only where no record has that label, joining would reveal it: ask the coordinator to name "
+        "every label of the code book"
     ]
 
 
@@ -167,10 +169,10 @@ def _sizes(task: TaskConfig, accept: AcceptPolicy) -> list[str]:
 
 
 def _plugin(task: TaskConfig, accept: AcceptPolicy) -> list[str]:
-    """Whether a plug-in that this site's file names is the code that the study states.
+    """Why a plug-in that this site's file names is not the code that the study states; else empty.
 
-    A plug-in that the file does not name is refused by its name (`policy.check`) and not looked up,
-    so that no refusal tells what else is installed here. Nothing is imported.
+    A plug-in that the file does not name is refused by its name (`policy.check`) without a look-up,
+    so that no refusal reveals what else is installed here. Nothing is imported.
     """
     if task.plugin is None or task.kind not in accept.tasks:
         return []
@@ -179,7 +181,7 @@ def _plugin(task: TaskConfig, accept: AcceptPolicy) -> list[str]:
 
 
 def _template(task: TaskConfig, accept: AcceptPolicy) -> list[str]:
-    """Whether the recipe's template may run over the site's records, one line a problem."""
+    """Reasons why the recipe's template may not run over the site's records, one per line."""
     text = task.chat_template
     if text is None or task.records != "messages":
         return []

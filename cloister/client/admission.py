@@ -1,7 +1,7 @@
-"""Whether a site takes part in a study whose base is loaded, and what it then holds to.
+"""Admits a site to a study whose base is loaded, or refuses; nothing is charged here.
 
-Nothing here looks at a record and nothing is charged: `ready` and `refused` follow from the
-recipe, the site's own file and its ledger.
+No record is looked at, so `ready` and `refused` depend on the recipe, the site's own file and its
+ledger only.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cloister.training.proof import Proof, proven
 from cloister.training.shapes import BatchShapes, one_by_one
 from cloister.training.workspace import Workspace
 
-# From workspace, plan, training and the largest adapter value to the proof of them.
+# Takes workspace, plan, training and the largest adapter value; returns their proof.
 Prove = Callable[[Workspace, Plan, TrainingConfig, float], Proof]
 
 
@@ -37,11 +37,12 @@ class Admitted:
         site: The site.
         workspace: Base, network and task; its parameters are overwritten by every round.
         plan: What the site runs: the stricter of study and policy.
-        shapes: Of private passes through the network, as proven on this machine; None where nothing
-            is private.
+        shapes: The shapes of private passes through the network, proven on this machine; None
+            without privacy.
         period: Seconds between the moments at which updates leave; 0: at once.
-        silent: Records of which nothing is learnt, because `task.max_length` cuts them before it.
-            A true number, for the site's operator alone: no message has a place for it.
+        silent: Number of records of which nothing is learnt, because `task.max_length` cuts what
+            would be. It depends on records, so it is for the site's operator alone: no message has
+            a field for it.
     """
 
     site: Site
@@ -52,17 +53,18 @@ class Admitted:
     silent: int = 0
 
     def gather(self) -> None:
-        """Has every process of `machine.processes` at hand, shown to compute alike; see `join`.
+        """Starts the processes of `machine.processes` and checks that they compute alike; see
+        `join`.
 
         Raises:
-            RefusedError: One cannot be had.
+            RefusedError: A process cannot be started, or computes differently.
         """
         if self.shapes is not None:
             limit = self.site.policy.accept.max_adapter_value
             join(self.workspace, self.plan, self.site.training, self.shapes, limit)
 
     def sent_in(self, number: int) -> Shapes:
-        """Names and shapes of what leaves in a round."""
+        """Names and shapes of the tensors that leave in a round."""
         names = self.workspace.trained_in_round(self.site.training, number) - self.workspace.kept
         return cut_shapes(self.workspace.start.select(names).shapes, self.site.rank)
 
@@ -75,18 +77,18 @@ def admit(site: Site, workspace: Workspace, prove: Prove = _proven) -> Admitted:
     """Takes a site into a study, or refuses.
 
     Args:
-        site: With what the coordinator proposes.
-        workspace: The study's, loaded.
-        prove: Shows, on synthetic records, that records do not touch each other on this machine.
+        site: The site, with the plan that the coordinator proposes.
+        workspace: The study's loaded base, network and task.
+        prove: Proves on synthetic records that no record changes another's gradient on this
+            machine.
 
     Raises:
-        RefusedError: The policy does not accept the study, every reason; the accountants disagree
-            on its plan; messages are of other shapes than the plan lets out; records are grouped
-            by another unit than is promised; the ledger allows more than the policy, or is another
-            unit's.
+        RefusedError: The policy does not accept the study (every reason is given); the accountants
+            disagree on its plan; messages have other shapes than the plan; records are grouped by
+            another unit than the plan's; the ledger allows more than the policy, or has another
+            unit; a process of `machine.processes` cannot be started, or computes differently.
         BudgetError: The budget does not cover one round of it.
         PreflightError: The study's per-record gradients are not exact here.
-        RefusedError: A process of `machine.processes` cannot be had, or computes otherwise.
 
     Guarantees:
         A function of plan, policy, base, ledger and machine. Nothing is charged, and the proof,
@@ -114,7 +116,8 @@ def admit(site: Site, workspace: Workspace, prove: Prove = _proven) -> Admitted:
 
 
 def _shapes(site: Site, workspace: Workspace, plan: Plan, prove: Prove) -> BatchShapes | None:
-    """How private passes are cut: as the machine's proof says; with isolation, one by one."""
+    """The shapes of private passes: those of the machine's proof, or with isolation one record at a
+    time."""
     if plan.max_grad_norm is None:
         return None
     shapes = prove(workspace, plan, site.training, site.policy.accept.max_adapter_value).shapes
@@ -128,30 +131,33 @@ def agreed_epsilon(plan: Plan) -> float:
     """ε of a whole plan by PLD, where RDP and PRV agree; ∞ without privacy.
 
     Raises:
-        RefusedError: They do not; nothing is released on such a figure.
+        RefusedError: The accountants disagree; nothing is released on such a figure.
     """
     return cross_check([plan.event(plan.num_rounds * plan.local_steps)], plan.delta)
 
 
 def _check_shapes(site: Site, workspace: Workspace, plan: Plan) -> None:
-    """What trains must be what the plan lets out, before anything is charged for it."""
+    """Checks, before anything is charged, that the trained tensors are those that the plan
+    releases."""
     planned = dict(plan.message)
     leaves = cut_shapes(workspace.sent.shapes, site.rank)
     if any(planned.get(name) != shape for name, shape in leaves.items()):
-        raise RefusedError("what trains is not of the names and shapes that the plan lets out")
+        raise RefusedError(
+            "the trained tensors do not have the names and shapes that the plan releases"
+        )
 
 
 def _check_promise(site: Site, plan: Plan) -> None:
-    """Refuses what would make the plan's promise untrue at this site."""
+    """Refuses a unit or ledger under which the plan's promise would be false at this site."""
     if site.unit is not plan.unit:
         raise RefusedError(
-            f"the plan promises for one {plan.unit}, the records are grouped by {site.unit}; load "
+            f"the plan protects one {plan.unit}; the records are grouped by {site.unit}: group "
             "them by the plan's unit"
         )
     allowed, kept = site.policy.lifetime, site.ledger.budget
     if kept.epsilon > allowed.epsilon or kept.delta > allowed.delta:
         raise RefusedError(
             f"budget: the policy allows epsilon {allowed.epsilon:g} (delta {allowed.delta:g}) for "
-            f"the data set's life, its ledger was begun with {kept.epsilon:g} ({kept.delta:g}); a "
-            "ledger's budget never changes: raise the policy's again, or stop here"
+            f"the data set's lifetime; its ledger was made with {kept.epsilon:g} ({kept.delta:g}); "
+            "a ledger's budget never changes: set the policy's budget to it, or stop here"
         )

@@ -23,11 +23,11 @@ OpenSite = Callable[[Context], Admitted]
 
 @dataclass(frozen=True)
 class Identity:
-    """The site in whose name a status is sent, and how it signs.
+    """The site that sends a status, and how it signs.
 
     Attributes:
         name: The site's.
-        sign: By the key of its ledger.
+        sign: Signs with the key of its ledger.
     """
 
     name: str
@@ -48,19 +48,18 @@ def make_client_app(
     Args:
         open_site: Admits the site to the study of a context; called for every message, so it keeps
             what it loaded. Where it touches records, it returns at a public moment.
-        trusted: Whose questions are answered.
+        trusted: The coordinator whose questions are answered.
         on_step: Called after each local step, for progress where the site runs.
-        on_error: Given what went wrong, where the site runs.
-        identify: Who answers where `open_site` fails; None where that is not known either.
+        on_error: Called with each error, at the site only.
+        identify: The identity that answers if `open_site` fails; None if it is not known either.
         moments: When updates leave; the reply's own time stamp is set after it.
-        on_asked: Given each question that is the coordinator's, before anything is done for it.
+        on_asked: Called with each signed question, before anything is done for it.
 
     Guarantees:
-        A question that the coordinator did not sign for this site is answered by a refusal without
-        name or signature, before the study's document is parsed and without a look at ledger,
-        records or base. An error's text stays at the site; the coordinator gets one word of a fixed
-        list. What follows from a round that was charged leaves at a moment of the admission's
-        period.
+        A question that the coordinator did not sign for this site gets a refusal without name or
+        signature, before the study's document is parsed and without a look at ledger, records or
+        base. An error's text stays at the site; the coordinator gets one word of a fixed list.
+        After a charge, every answer leaves at a moment of the admission's period.
     """
     app = ClientApp()
 
@@ -94,7 +93,7 @@ def make_client_app(
 
 
 def as_message(reply: RoundReply, question: Message) -> Message:
-    """A reply as Flower carries it, stamped with the second in which this is called.
+    """A reply as a Flower message, with a time stamp in whole seconds.
 
     Flower would stamp microseconds, from which the coordinator could tell how long training took.
     """
@@ -126,11 +125,12 @@ def _told(status: Status, request: RoundRequest, who: Identity | None) -> RoundR
 
 
 def status_of(error: Exception, step: Step) -> Status:
-    """The one word that the coordinator is told of an error.
+    """The word that the coordinator gets for an error.
 
-    After a charge every error is a `RoundSpentError`; what is left follows from the question, the
-    site's file, its approvals and its ledger. Only a PREPARE question is answered by `unapproved`,
-    because the coordinator repeats it; any other question about such a study is refused.
+    After a charge every error is a `RoundSpentError`; any other error depends on the question, the
+    site's file, its approvals and its ledger only. Only a PREPARE question is answered by
+    `unapproved`, because the coordinator repeats it; any other question about such a study is
+    refused.
     """
     if isinstance(error, UnapprovedError) and step is Step.PREPARE:
         return Status.UNAPPROVED
@@ -140,9 +140,9 @@ def status_of(error: Exception, step: Step) -> Status:
 
 
 def _log(error: Exception, number: int) -> None:
-    """Logs an error's type, never its text; of an unforeseen error also the places in the code."""
-    if isinstance(error, UnapprovedError):  # it is asked again every few seconds
-        log.info("round %d: the study waits for somebody to approve it", number)
+    """Logs an error's type, never its text; for an unexpected error also the stack."""
+    if isinstance(error, UnapprovedError):  # the question comes again every few seconds
+        log.info("round %d: the study waits for an approval", number)
         return
     cause = error.__cause__ if isinstance(error, RoundSpentError) else None
     source = cause if isinstance(cause, Exception) else error

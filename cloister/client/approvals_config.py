@@ -1,8 +1,9 @@
-"""The `[approvals]` section of `site.toml`: who must say yes to a study, and which need no asking.
+"""The `[approvals]` section of `site.toml`: who must approve a study, and which studies need
+nobody.
 
 Without the section every study waits for one person. A study that matches one
-`[[approvals.standing]]` in every condition is admitted without asking; conditions have no defaults
-that let more through.
+`[[approvals.standing]]` in every condition is admitted without a person. No condition has a default
+that would admit more studies.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ EXAMPLE = """\
 # operators = ["alice"]     # whose approvals count; absent: whoever may write NAME.approvals/
 # days = 90                 # an approval ends after so many days; absent: it does not end
 #
-# [[approvals.standing]]    # studies that match all of it are admitted without asking
-# base_sha256 = ["FILL IN"] # of the bases meant
+# [[approvals.standing]]    # studies that meet every condition need no person
+# base_sha256 = ["FILL IN"] # hashes of the base models
 # tasks = ["FILL IN"]       # such as "sequence-classification"
 # unit = "FILL IN"          # "record" or "person": whose presence the site's plan hides
 # max_epsilon = "FILL IN"   # such as 2.0: of the whole study, at its δ (at most privacy.max_delta)
@@ -48,17 +49,17 @@ EXAMPLE = """\
 
 @dataclass(frozen=True, kw_only=True)
 class StandingApproval:
-    """One `[[approvals.standing]]`: studies that need no asking, while the site's budget lasts.
+    """One `[[approvals.standing]]`: studies that are approved in advance, while the budget lasts.
 
     Attributes:
-        base_sha256: Of the base models' weights that are meant.
+        base_sha256: SHA-256 of the accepted base models' weights.
         tasks: Kinds of task.
         unit: Whose presence is hidden by the plan as this site runs it.
         max_epsilon: ε of the whole plan as this site runs it, at the plan's own δ; `inf`, which
             must be stated, for trials that protect nothing.
-        max_rounds: Of the study, as the site runs it.
-        until: Last day, by UTC.
-        shared_noise: Whether studies match in which sites share the noise, whose ε relies on
+        max_rounds: Most rounds of the study, as the site runs it.
+        until: Last day, in UTC.
+        shared_noise: Whether studies with shared noise match; their ε relies on
             `accept.noise_partners`.
         labels: A study may name these and no others; absent: exactly what `[records]` declares.
     """
@@ -96,12 +97,12 @@ class ApprovalsConfig:
     """The `[approvals]` section.
 
     Attributes:
-        needed: Different people who must approve a study. Who a person is, the operating system
-            says: two approvals by one account are one.
+        needed: How many different people must approve a study. A person is an account of the
+            operating system: two approvals by one account count once.
         operators: Accounts of this machine whose approvals count; empty: whoever may write the
             folder of approvals. What any account rejects is rejected.
         days: After so many days an approval ends; absent: it does not.
-        standing: Studies that need no asking.
+        standing: Studies that are approved in advance.
     """
 
     needed: Annotated[int, Between(1, MOST_OPERATORS)] = 1
@@ -113,7 +114,7 @@ class ApprovalsConfig:
 
     def __post_init__(self) -> None:
         if len(set(self.operators)) != len(self.operators):
-            raise UsageError("operators: each may be named once only")
+            raise UsageError("operators: a name is given twice; give each once")
         if self.operators and len(self.operators) < self.needed:
             raise UsageError(
                 f"needed: {self.needed} given, and operators names {len(self.operators)}; no study "

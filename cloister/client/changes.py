@@ -1,4 +1,4 @@
-"""What a site's policy changes in a study's plan, and what comes of it."""
+"""Lists what a site's policy changes in a study's plan, with the consequences."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
 
-# What a stricter value brings, for each field that a policy may tighten. A field that is missing
-# here is listed all the same, without such a sentence.
+# The consequence of a stricter value, for each field that a policy may tighten. A field that is
+# missing here is still listed, without a consequence.
 _CONSEQUENCES = {
-    "expected_batch_size": "fewer are in a batch, so each step learns from less",
+    "expected_batch_size": "batches are smaller, so each step learns from fewer records",
     "local_steps": "a round ends earlier, so the study learns less in all",
     "num_rounds": "the site takes no part in later rounds",
-    "noise_multiplier": "more noise: ε falls, and what is learnt is less exact",
-    "sample_rate": "each unit is in fewer batches: ε falls, and a round learns from fewer",
-    "max_grad_norm": "more is clipped; noise falls with it, and ε stays",
+    "noise_multiplier": "more noise: ε falls, and the model learns less exactly",
+    "sample_rate": "each unit is in fewer batches: ε falls, and a round learns from fewer units",
+    "max_grad_norm": "more is clipped; the noise shrinks as well, and ε stays",
     "delta": "ε is stated at the smaller δ, where it is larger",
 }
 
 _ISOLATED = (
-    "every record is computed for itself, so a round takes several times longer; ε and what is "
-    "learnt stay"
+    "every record is computed alone, so a round takes several times longer; ε and the result "
+    "stay the same"
 )
 
 
@@ -32,9 +32,9 @@ class Change:
 
     Attributes:
         name: The field's.
-        asked: As the study has it.
-        accepted: As the site runs it.
-        consequence: What comes of it, in words; empty where there is nothing to say.
+        asked: Its value in the study.
+        accepted: Its value at the site.
+        consequence: The consequence in words; may be empty.
     """
 
     name: str
@@ -60,7 +60,7 @@ def changes(asked: Plan, accepted: Plan, *, isolate_units: bool = False) -> tupl
     Args:
         asked: The study's.
         accepted: The site's.
-        isolate_units: Whether the site computes every record for itself, which no plan asks.
+        isolate_units: Whether the site computes every record alone; no plan asks for that.
     """
     names = [field.name for field in fields(Plan) if field.name != "message"]
     found = [

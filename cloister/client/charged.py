@@ -1,4 +1,4 @@
-"""What runs after a round was charged: whatever goes wrong there spends the round, and says so."""
+"""Turns every error after a charge into `RoundSpentError`: the round stays spent."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def charged(number: int) -> Iterator[None]:
         number: The round.
 
     Raises:
-        RoundSpentError: In place of any other error, which is its cause. So the word that leaves
-            is `spent` whatever the error was about.
+        RoundSpentError: In place of any other error, which becomes its cause. So the site answers
+            `spent` whatever the error was.
     """
     try:
         yield
@@ -25,6 +25,6 @@ def charged(number: int) -> Iterator[None]:
         raise
     except Exception as error:
         raise RoundSpentError(
-            f"round {number} was charged and cut off ({type(error).__name__}: {error}); it stays "
-            "spent: go on with the next one"
+            f"round {number} was charged and then interrupted ({type(error).__name__}: {error}); "
+            "it stays spent: go on with the next one"
         ) from error

@@ -1,8 +1,8 @@
-"""The final adapters that a site was given, each in a folder of its own.
+"""Stores the final adapters that a site receives, each in a folder of its own.
 
-Of what the coordinator sends only numbers are used: tensors of the study's own names and shapes,
-read by the wire format. Every file is written here, from the study that the site accepted and from
-its own base; no name, path, configuration or program of another party is taken.
+Only numbers are taken from the coordinator: tensors with the study's names and shapes, in the wire
+format. The site writes every file itself, from the study that it accepted and from its own base; it
+takes no name, path, configuration or program of another party.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from cloister.training.workspace import Workspace
 
 @dataclass(frozen=True)
 class Deliveries:
-    """Where a site keeps the final adapter of one study.
+    """Stores the final adapter of one study at a site.
 
     Attributes:
-        folder: Of the study's adapter; made when it comes.
+        folder: Folder of the study's adapter; made when the adapter comes.
         study: The study's digest.
-        name: What the study is called.
-        about: What the adapter says of itself, for whoever loads it at this site.
+        name: The study's name.
+        about: The facts that are stored with the adapter, for whoever loads it at this site.
     """
 
     folder: Path
@@ -40,16 +40,16 @@ class Deliveries:
     about: ReleaseFacts
 
     def keep(self, payload: bytes, claim: Claim, workspace: Workspace) -> None:
-        """Stores an adapter, whole or not at all; the same one again changes nothing.
+        """Stores an adapter whole or not at all; storing the same adapter again changes nothing.
 
         Args:
-            payload: In wire format.
-            claim: What the coordinator says of it.
+            payload: The adapter in wire format.
+            claim: The coordinator's statement about it.
             workspace: The study's; its parameters are overwritten.
 
         Raises:
-            AdapterFormatError: It is not an adapter of the study's names and shapes.
-            RefusedError: Another adapter of the study is here already.
+            AdapterFormatError: The payload is not an adapter with the study's names and shapes.
+            RefusedError: Another adapter of the study is stored already.
             BadFileError: It cannot be written.
         """
         found = digest(payload)
@@ -57,15 +57,15 @@ class Deliveries:
             if self._kept() == found:
                 return
             raise RefusedError(
-                f"{self.folder}: another adapter of this study is here already, and is not "
-                "written over; move it away to take the new one"
+                f"{self.folder}: another adapter of this study is stored here and is not "
+                "overwritten; move it away to take the new one"
             )
         adapter = decode(payload, workspace.whole.shapes)
         private_folder(self.folder.parent)
         with private_umask(), staging(self.folder, "kept") as stage:
             inside = stage / "adapter"
             export(inside, workspace, adapter, self.about)
-            (inside / "README.md").unlink(missing_ok=True)  # peft's own, which says nothing
+            (inside / "README.md").unlink(missing_ok=True)  # peft's empty model card
             note = {
                 "study": self.study,
                 "name": self.name,
@@ -79,7 +79,7 @@ class Deliveries:
             sync_folder(self.folder.parent)
 
     def _kept(self) -> str | None:
-        """The SHA-256 of the adapter that is here, as it came."""
+        """The SHA-256 of the stored adapter as it was received; None if it cannot be read."""
         try:
             return str(json.loads((self.folder / NOTE).read_text("utf-8"))["sha256"])
         except (OSError, ValueError, KeyError, TypeError):

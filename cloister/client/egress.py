@@ -1,19 +1,19 @@
-"""The last look at a message before it leaves a site: nothing but what the plan lets out.
+"""Checks each message before it leaves a site: only what the plan releases may leave.
 
-Every field is recomputed from what the site knows, none is taken from the reply:
+Every field is recomputed from what the site knows; none is trusted:
 
     site       the site file's name
     round      the question's
     status     one of the words for this step (`exchange.WORDS`)
     delta      the bytes whose hash the ledger noted as this round's release, and no others
-    epsilon    `Site.stated_epsilon`: promised, of plan and budget alone
+    epsilon    `Site.stated_epsilon`: the promised ε, from plan and budget alone
     head       the hash of that release's entry
-    signature  Ed25519 on all of it, made anew: it has one value for each message
+    signature  Ed25519 over all fields, computed again: it has one value for each message
 
-and of what Flower puts around it, every field:
+and every field of Flower's envelope:
 
-    created_at  a whole second, of just now
-    ttl         what is left of the question's own, from then on
+    created_at  the present time, in whole seconds
+    ttl         the rest of the question's, from then on
     the rest    the question's
 """
 
@@ -51,8 +51,8 @@ Sign = Callable[[bytes], bytes]
 
 # Relative error of a norm whose values were rounded to float32 (2⁻²⁴ each) and summed.
 ROUNDING = 1e-6
-# Seconds between the stamp on a reply and this look at it: a reading of the ledger, on a busy
-# machine. A reply that was held up longer is asked for again, and the same bytes leave.
+# Most seconds between a reply's stamp and this check: one reading of the ledger on a busy machine.
+# A later reply is refused; the coordinator asks again, and the same bytes leave.
 STAMPED = 30
 _SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -64,37 +64,37 @@ def check_outgoing(
     shapes: Mapping[str, tuple[int, ...]],
     sign: Sign | None = None,
 ) -> None:
-    """Refuses a reply that holds anything else than the plan lets out.
+    """Refuses a reply that holds anything but what the plan releases.
 
     Args:
         message: The reply.
-        request: What it answers.
-        site: Who answers; None where the site could not be opened: then only a word.
-        shapes: Names and shapes of what leaves in the round.
-        sign: By the key of the site's ledger, where `site` is None; None: the key cannot be read,
-            and only a refusal without name or signature may leave.
+        request: The question that it answers.
+        site: The site; None if it could not be opened: then only a status word may leave.
+        shapes: Names and shapes of the tensors that leave in the round.
+        sign: Signs with the key of the site's ledger, where `site` is None. None: the key cannot be
+            read, and only a refusal without name or signature may leave.
 
     Raises:
-        RefusedError: It is not sent.
+        RefusedError: The reply must not be sent.
     """
     if not message.has_content() or set(message.content) != {RECORD}:
-        raise RefusedError("a reply of other records than agreed")
+        raise RefusedError("the reply has other records than the protocol's one")
     record = message.content[RECORD]
     if not isinstance(record, ConfigRecord):
-        raise RefusedError("a reply of another kind of record than agreed")
+        raise RefusedError("the reply's record is not a ConfigRecord")
     _check_envelope(message, request)
     asked = _asked(request)
     try:
         reply = RoundReply.from_fields(dict(record))
         if reply.round != asked.round:
-            raise RefusedError("a reply to another round")
+            raise RefusedError("the reply is to another round")
         if reply.status not in WORDS[asked.step]:
             raise RefusedError(f"{asked.step}: {reply.status} is no answer to it")
         if reply.status is not Status.TRAINED:
             _check_word(reply, asked, site, sign)
             return
         if site is None:
-            raise RefusedError("an update of a site that could not be opened")
+            raise RefusedError("the reply has an update, but the site could not be opened")
         _check_sender(reply, site, site.ledger.sign, site.study)
         if asked.step is Step.CERTIFY:
             _check_certificate(reply, site)
@@ -105,31 +105,32 @@ def check_outgoing(
         _check_release(reply, site)
         _check_update(reply, site, shapes)
     except AdapterFormatError as error:
-        raise RefusedError(f"a reply that the coordinator could not read: {error}") from error
+        raise RefusedError(f"the coordinator could not read the reply: {error}") from error
 
 
 def _check_envelope(message: Message, request: Message) -> None:
-    """What Flower puts around a reply: the question's own values, and the second of leaving."""
+    """Checks Flower's envelope: the question's own values, and the present time in whole
+    seconds."""
     said, asked = message.metadata, request.metadata
     if said.reply_to_message_id != asked.message_id:
-        raise RefusedError("a reply to another message")
+        raise RefusedError("the reply's envelope answers another message")
     if said.dst_node_id != asked.src_node_id:
-        raise RefusedError("a reply to somebody else than who asked")
+        raise RefusedError("the reply's envelope goes to another node than the one that asked")
     stamp = said.created_at
     if stamp != int(stamp) or not 0 <= time.time() - stamp <= STAMPED:
-        raise RefusedError("a reply whose envelope has another time than now, in whole seconds")
-    # Flower's own, with every field that it has in this release.
+        raise RefusedError("the reply's envelope does not have the present time in whole seconds")
+    # A fresh envelope has every field of the installed release of Flower.
     fresh = vars(Message(RecordDict(), reply_to=request).metadata)
     expected = {**fresh, "_created_at": stamp, "_ttl": left_at(stamp, request)}
     if vars(said) != expected:
-        raise RefusedError("a reply whose envelope is not the question's")
+        raise RefusedError("the reply's envelope has other fields than the question's")
 
 
 def _asked(request: Message) -> RoundRequest:
     """What was asked for; round 0 where the request cannot be read."""
     try:
         return RoundRequest.from_fields(dict(request.content[RECORD]))
-    except (AdapterFormatError, KeyError, ValueError, TypeError):  # or without any content
+    except (AdapterFormatError, KeyError, ValueError, TypeError):  # KeyError also: no content
         return RoundRequest("", 0, b"")
 
 
@@ -137,34 +138,35 @@ def _check_word(
     reply: RoundReply, asked: RoundRequest, site: Site | None, sign: Sign | None
 ) -> None:
     if (reply.delta, reply.epsilon, reply.head) != (b"", 0.0, ""):
-        raise RefusedError("a word with more than itself")
+        raise RefusedError("the reply has a status word and further content")
     if reply.site == "":
         if (reply.status, reply.signature) != (Status.REFUSED, b""):
-            raise RefusedError("a word of nobody that says more than a refusal")
+            raise RefusedError("a reply without a name may only be an unsigned refusal")
         return
     _check_sender(reply, site, sign if site is None else site.ledger.sign, asked.study)
 
 
 def _check_sender(reply: RoundReply, site: Site | None, sign: Sign | None, study: str) -> None:
     if site is not None and reply.site != site.name:
-        raise RefusedError("a reply in another's name")
+        raise RefusedError("the reply has another site's name")
     if sign is None or reply.signature != sign(reply.statement(study)):
-        raise RefusedError("a reply that its own ledger did not sign")
+        raise RefusedError("the reply is not signed by the site's ledger")
 
 
 def _check_release(reply: RoundReply, site: Site) -> None:
-    """Checks that bytes, entry and ε are those that the ledger recorded."""
+    """Checks that bytes, entry and ε are those in the ledger."""
     released = site.ledger.release_of(site.study, reply.round)
     if released is None:
-        raise RefusedError("an update that the ledger did not release")
+        raise RefusedError("the ledger has no release of this round")
     if (hashlib.sha256(reply.delta).hexdigest(), reply.head) != (released.sha256, released.hash):
-        raise RefusedError("an update that is not the one which the ledger released")
+        raise RefusedError("the update is not the one that the ledger released")
     if reply.epsilon != site.stated_epsilon():
-        raise RefusedError("an epsilon that is not the ledger's")
+        raise RefusedError("the reply's epsilon is not the ledger's")
     limit = site.policy.accept.max_message_bytes
     if len(reply.delta) > limit:
         raise RefusedError(
-            f"accept.max_message_bytes: an update of {len(reply.delta)} bytes, {limit} are allowed"
+            f"accept.max_message_bytes: the update has {len(reply.delta)} bytes; at most {limit} "
+            "may leave"
         )
 
 
@@ -172,7 +174,7 @@ def _check_update(reply: RoundReply, site: Site, shapes: Mapping[str, tuple[int,
     bound = site.plan.max_update_norm
     norm = decode(reply.delta, shapes).norm()
     if bound is not None and norm > bound * (1 + ROUNDING):
-        raise RefusedError(f"an update of norm {norm:.4g}, {bound:g} is the bound")
+        raise RefusedError(f"the update has norm {norm:.4g}; at most {bound:g} may leave")
 
 
 def _check_secure(
@@ -181,7 +183,7 @@ def _check_secure(
     """Checks a message of secure aggregation by its length; its content is uniformly random."""
     terms = site.keys.terms if site.keys is not None else None
     if terms is None:
-        raise RefusedError("an answer of secure aggregation without its keys")
+        raise RefusedError("the reply is of secure aggregation, but the site has no keys of it")
     if asked.step is Step.MASK:
         needed = masked_bytes(terms, sum(math.prod(shape) for shape in shapes.values()))
     elif asked.step is Step.REVEAL:
@@ -189,23 +191,25 @@ def _check_secure(
     else:
         needed = SIGNATURE_BYTES if asked.step is Step.SIGN else ADVERTISEMENT_BYTES
     if len(reply.delta) != needed:
-        raise RefusedError(f"{asked.step}: {len(reply.delta)} bytes; {needed} are what it takes")
+        raise RefusedError(f"{asked.step}: {len(reply.delta)} bytes; {needed} are needed")
     if asked.step is Step.MASK:
         _check_release(reply, site)
     elif (reply.head, reply.epsilon) != ("", 0.0):
-        raise RefusedError(f"{asked.step}: an answer that tells of a release")
+        raise RefusedError(f"{asked.step}: the reply states a release, and this step has none")
 
 
 def _check_certificate(reply: RoundReply, site: Site) -> None:
-    """A certificate is what the ledger gives, byte for byte: made again, and compared."""
+    """Makes the certificate again from the ledger and compares the bytes."""
     if (reply.head, reply.epsilon) != ("", 0.0):
-        raise RefusedError("a certificate with more than itself")
+        raise RefusedError("the reply has a certificate and further content")
     if len(reply.delta) > MOST_BYTES:
-        raise RefusedError(f"a certificate of {len(reply.delta)} bytes; {MOST_BYTES} at most")
+        raise RefusedError(
+            f"the certificate has {len(reply.delta)} bytes; at most {MOST_BYTES} may leave"
+        )
     try:
         base = str(entry_of(json.loads(reply.delta)).fields["base"])
         again = site.ledger.certificate(site.study, site=site.name, base=base)
     except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
-        raise RefusedError("a certificate that the ledger does not give") from error
+        raise RefusedError("the certificate is not the ledger's") from error
     if not _SHA256.fullmatch(base) or to_bytes(again) != reply.delta:
-        raise RefusedError("a certificate that the ledger does not give")
+        raise RefusedError("the certificate is not the ledger's")

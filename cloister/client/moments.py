@@ -1,13 +1,13 @@
-"""When an answer leaves: at moments that are fixed before any record is touched.
+"""Holds answers back until moments that are fixed before any record is touched.
 
-How long a round trains depends on the records: on how many are drawn, and how long they are. So
-what follows from records leaves at
+The time of a round depends on its records: how many are drawn, and how long they are. So answers
+that depend on records leave at
 
-    begun + k · period,   k = 1, 2, …   the first of them at which it is done
+    begun + k · period,   k = 1, 2, …   the first of these after the work is done
 
-where `begun` is when the question was taken up and the period is a function of the plan and of
-times measured on synthetic records. What follows from question, site file and ledger alone (a
-refusal, a spent budget, bytes sent again) leaves at once.
+where `begun` is when the work on the question began, and the period is a function of the plan and
+of times measured on synthetic records. Answers that depend on question, site file and ledger alone
+(a refusal, a spent budget, bytes sent again) leave at once.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# The shortest period, in seconds. A round of the quickstart's tiny demos takes a tenth of it; the
-# accountant's ε of a ledger and two synced writes, which every round needs, about as much.
+# The shortest period, in seconds. A round of the quickstart's tiny demos takes a tenth of it; so do
+# the accountant's ε and two synced writes, which every round needs.
 LEAST = 0.5
-# A measured time is not the longest one: a machine with other work is that much slower.
+# A round may take this many times the measured time, if the machine has other work.
 SLACK = 1.5
 
 
 def period_of(seconds: float) -> float:
     """Returns the smallest LEAST · √2ᵏ that is above SLACK times the work's seconds.
 
-    Few values are possible, so that the period itself says little about the machine.
+    Only few values are possible, so that the period reveals little about the machine.
 
     Args:
         seconds: Measured on synthetic records, or declared.
@@ -38,12 +38,12 @@ def period_of(seconds: float) -> float:
 
 @dataclass(frozen=True)
 class Moments:
-    """A clock and a way to wait, which tests replace.
+    """A clock and a wait function; tests replace them.
 
     Attributes:
-        clock: Seconds that only grow.
+        clock: Returns seconds of a monotonic clock.
         wait: Waits some seconds.
-        waits: Whether moments are kept at all; if not, everything leaves at once.
+        waits: Whether to wait for moments; if not, everything leaves at once.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -54,15 +54,15 @@ class Moments:
         """Waits for the next moment of a period.
 
         Args:
-            begun: When the work began, by the clock; a moment that is public.
+            begun: When the work began, by the clock; a public moment.
             period: Seconds between moments; 0: at once.
 
         Returns:
             The moment, as public as `begun` is.
 
         Guarantees:
-            Work that took less than one period ends at one moment, whatever it did. What took
-            longer tells in how many periods it was done, and nothing finer.
+            All work that takes less than one period ends at the same moment. Longer work reveals
+            only the number of its periods.
         """
         if not period or not self.waits:
             return begun

@@ -1,4 +1,4 @@
-"""What a site keeps of its adapter, and never sends.
+"""Stores the part of the adapter that a site keeps and never sends.
 
     FedSA-LoRA   shared A ← A + mean of the sites' ΔA;  site k: B_k ← B_k + ΔB_k
                  (Guo et al. 2024, arXiv:2410.01463)
@@ -6,12 +6,12 @@
                  (Liu et al. 2022, arXiv:2206.07902)
 
 Sites with different records use the shared directions differently (FedSA-LoRA), or end near the
-shared adapter (MR-MTL). What stays at the site comes from the same noised steps as what is sent, so
-the same charge covers it: whoever gets it later learns no more about a record than the ledger
+shared adapter (MR-MTL). The part that stays comes from the same noised steps as the part that is
+sent, so the same charge covers it: if it becomes known later, it reveals no more than the ledger
 states.
 
-The memory of the site's optimizer (`cloister.training.memory`) lies in the same folder, for the
-same reason.
+The memory of the site's optimizer (`cloister.training.memory`) is in the same folder and covered in
+the same way.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from cloister.owner_only import private_folder, tighten_all
 
 @dataclass(frozen=True)
 class PersonalAdapter:
-    """A site's own factors in one study, as they were after its rounds.
+    """A site's own factors in one study, after each of its rounds.
 
     Attributes:
-        folder: At the site; made when first written to.
+        folder: A folder at the site; made at the first write.
         study: Digest of the recipe.
-        ending: Of its files' names.
+        ending: The suffix of its files' names.
     """
 
     folder: Path
@@ -42,29 +42,29 @@ class PersonalAdapter:
 
     @classmethod
     def beside(cls, ledger: Path, study: str) -> PersonalAdapter:
-        """Where a site keeps it: in a folder beside its ledger."""
+        """The site's own factors: in a folder beside its ledger."""
         return cls(ledger.with_suffix(".personal"), study)
 
     @classmethod
     def of_optimizer(cls, ledger: Path, study: str) -> PersonalAdapter:
-        """Where a site keeps its optimizer's memory: in the same folder, by another name.
+        """The site's optimizer memory: in the same folder, with another suffix.
 
-        A lost one costs nothing: the optimizer begins anew.
+        If it is lost, the optimizer starts again from zero.
         """
         return cls(ledger.with_suffix(".personal"), study, "optimizer")
 
     def before(self, number: int, shapes: Shapes) -> Adapter | None:
-        """The factors to start a round from: those after the last round that was trained before.
+        """The factors to start a round from: those after the last trained round before it.
 
-        So a round that is asked again starts from the same factors as the first time, and so does
-        the next round after one that was cut off.
+        So a repeated round starts from the same factors as the first time, and so does the round
+        after one that was interrupted.
 
         Args:
             number: The round.
             shapes: Names and shapes of the factors.
 
         Returns:
-            None before the first.
+            None if there is no earlier round.
 
         Raises:
             AdapterFormatError: The file is damaged, or of another study's shapes.
@@ -74,7 +74,7 @@ class PersonalAdapter:
         return decode(earlier[-1].read_bytes(), shapes) if earlier else None
 
     def save(self, number: int, factors: Adapter) -> None:
-        """Stores the factors after a round; of the rounds before, only the last one's stay."""
+        """Stores the factors after a round, and keeps those of one earlier round."""
         private_folder(self.folder)
         write_whole(self._file(number), encode(factors), mode=0o600)
         earlier = [path for path in self._files() if path.name < self._file(number).name]

@@ -1,11 +1,11 @@
-"""What a site makes of a coordinator's plan: the stricter of both, or a refusal.
+"""Tightens a coordinator's plan to the site's policy, or refuses it.
 
     asked plan ──▶ can each field be verified? ──▶ stricter of plan and policy ──▶ its whole cost
                         │ no                            │ cannot be made              │ too high
                         └───────────────────────────────┴── RefusedError, all reasons ┘
 
-Nothing here looks at a record: what is decided follows from public constants and `site.toml`, so a
-refusal tells nothing about the data.
+Nothing here looks at a record: the decision depends on public constants and `site.toml` only, so a
+refusal reveals nothing about the data.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ LARGEST_COUNT = 2**53
 
 @dataclass(frozen=True, kw_only=True)
 class ProposedPlan:
-    """The public facts of what a coordinator asks.
+    """The public facts of a study that a coordinator proposes.
 
     Attributes:
         plan: The constants that it proposes.
         task: Kind of task, as a recipe names it.
-        base_sha256: SHA-256 of the base's weights that the study states; None: not stated. That
-            the weights loaded have it is for whoever loads them to check.
+        base_sha256: SHA-256 of the base's weights that the study states; None: not stated. Whoever
+            loads the weights checks them against it.
         target_modules: Modules that get an adapter, as resolved for the base; empty: not named;
-            None: they follow from a base that is not loaded yet.
-        message_bytes: Length of the longest message, in wire format; 0 where it is not known yet.
+            None: they depend on a base that is not loaded yet.
+        message_bytes: Bytes of the longest message, in wire format; 0 where they are not known yet.
     """
 
     plan: Plan
@@ -48,7 +48,7 @@ class ProposedPlan:
 
 
 def reasons_but_cost(asked: ProposedPlan, policy: SitePolicy) -> list[str]:
-    """Reasons against a study whatever its ε is, one line each; no noise is calibrated.
+    """Reasons against a study apart from its ε, one per line; no noise is calibrated.
 
     Args:
         asked: As for `check`.
@@ -68,16 +68,16 @@ def check(asked: ProposedPlan, policy: SitePolicy) -> Plan:
         The effective plan: see `effective_plan`.
 
     Raises:
-        RefusedError: The site does not take part; every reason with its remedy, one line each.
+        RefusedError: The site does not take part; every reason with its remedy, one per line.
 
     Guarantees:
         A plan comes back only if every field of the asked one could be verified, it is private
         wherever the budget is finite, and the whole effective plan costs at most
-        `budget.study_epsilon` per unit added or removed, at its own δ. What the data set's life
-        has left is the ledger's to check, round by round.
+        `budget.study_epsilon` per unit added or removed, at its own δ. The ledger checks the data
+        set's remaining budget, round by round.
     """
     effective, reasons = _but_cost(asked, policy)
-    if effective is not None and not reasons:  # what it costs takes longest to tell
+    if effective is not None and not reasons:  # the cost takes longest to compute
         reasons = _too_costly(effective, policy)
     if reasons or effective is None:
         raise RefusedError("\n".join(reasons))
@@ -85,7 +85,7 @@ def check(asked: ProposedPlan, policy: SitePolicy) -> Plan:
 
 
 def _but_cost(asked: ProposedPlan, policy: SitePolicy) -> tuple[Plan | None, list[str]]:
-    """Returns the effective plan, and the reasons against the study, its ε left out."""
+    """Returns the effective plan, and the reasons against the study apart from its ε."""
     reasons = _not_accepted(asked, policy.accept)
     effective, problems = _stricter(asked.plan, policy)
     reasons += problems
@@ -98,9 +98,9 @@ def _but_cost(asked: ProposedPlan, policy: SitePolicy) -> tuple[Plan | None, lis
 def effective_plan(asked: ProposedPlan, policy: SitePolicy) -> Plan:
     """The stricter of coordinator and site in every field.
 
-    The sample rate is lowered by a smaller expected batch, the declared size of the site staying
-    as it is. A plan for records that the policy makes one for persons keeps its `max_records`, so
-    one record of a person counts; ask the coordinator for a plan for persons to use more.
+    A smaller expected batch lowers the sample rate; the site's declared size stays. If the policy
+    turns a plan for records into one for persons, `max_records` stays, so one record of a person
+    counts; ask the coordinator for a plan for persons to use more.
 
     Raises:
         RefusedError: A field cannot be verified, or no plan is strict enough; all reasons.
@@ -108,8 +108,8 @@ def effective_plan(asked: ProposedPlan, policy: SitePolicy) -> Plan:
     Guarantees:
         Noise multiplier at least, clipping bound, sample rate, δ, rounds and local steps at most
         what either side says, and δ at most the budget's; a unit at least as strong as either's.
-        The noise multiplier is a ratio, so a lowered bound lowers the noise with it and moves no ε.
-        The same plan asked again comes back unchanged.
+        The noise multiplier is a ratio, so a lower bound also lowers the noise and leaves ε as it
+        is. An effective plan comes back unchanged if it is asked again.
     """
     effective, problems = _stricter(asked.plan, policy)
     if effective is None:
@@ -118,7 +118,7 @@ def effective_plan(asked: ProposedPlan, policy: SitePolicy) -> Plan:
 
 
 def _stricter(plan: Plan, policy: SitePolicy) -> tuple[Plan | None, list[str]]:
-    """The effective plan, or None and why there is none."""
+    """The effective plan, or None with the reasons."""
     problems = _unverifiable(plan)
     if problems:
         return None, problems
@@ -127,8 +127,8 @@ def _stricter(plan: Plan, policy: SitePolicy) -> tuple[Plan | None, list[str]]:
     if batch < 1:
         problems.append(
             f"privacy.max_sample_rate: {privacy.max_sample_rate} of the declared "
-            f"{plan.public_records} {plan.unit}s is less than one in a batch; raise it in "
-            "site.toml, or have the site's declared size corrected"
+            f"{plan.public_records} {plan.unit}s is less than one per batch; raise it in "
+            "site.toml, or correct site.public_records"
         )
     if plan.unit is Unit.PERSON and privacy.person is None:
         problems.append(
@@ -209,7 +209,7 @@ def _unverifiable(plan: Plan) -> list[str]:
             f"plan.neighbouring: unknown relation {plan.neighbouring!r}; add-remove is needed"
         )
     return [
-        f"{problem}; a plan that cannot be verified is not trained, ask the coordinator for "
+        f"{problem}; a plan that cannot be verified is refused: ask the coordinator for "
         "one that can"
         for problem in problems
     ]
@@ -220,12 +220,12 @@ def _is_count(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    """Whether it is a number that compares; NaN compares false with every range."""
+    """Whether it is a number; NaN is one, and fails every range check."""
     return type(value) in (int, float)
 
 
 def _not_accepted(asked: ProposedPlan, accept: AcceptPolicy) -> list[str]:
-    """Reasons against the study by the `[accept]` section, one line each."""
+    """Reasons against the study from the `[accept]` section, one per line."""
     reasons = []
     if asked.task not in accept.tasks:
         reasons.append(
@@ -265,7 +265,7 @@ def _not_accepted(asked: ProposedPlan, accept: AcceptPolicy) -> list[str]:
 
 
 def _is_named(module: str, accepted: tuple[str, ...]) -> bool:
-    """Whether a module is accepted by its whole path or by how it ends, as peft finds modules."""
+    """Whether a module is accepted by its whole path or its ending, as peft matches modules."""
     return any(module == name or module.endswith(f".{name}") for name in accepted)
 
 
@@ -281,7 +281,7 @@ def _without_privacy(plan: Plan, effective: Plan, policy: SitePolicy) -> list[st
 
 
 def _not_shared(plan: Plan, effective: Plan, accept: AcceptPolicy) -> list[str]:
-    """What keeps the site from a study whose noise is shared, one line each."""
+    """Reasons against a study with shared noise, one per line."""
     sharing = plan.sharing
     if sharing is None:
         return []
@@ -289,17 +289,17 @@ def _not_shared(plan: Plan, effective: Plan, accept: AcceptPolicy) -> list[str]:
     if not accept.noise_partners:
         reasons.append(
             "accept.noise_partners: the study's noise is shared, so its ε holds only while others "
-            "add theirs; name the ledgers' public keys of those that this site relies on in "
+            "add theirs; name the public keys of the partners' ledgers in "
             'site.toml, or ask for a study with privacy.noise = "site"'
         )
     if sharing.colluding < accept.min_colluding:
         reasons.append(
             f"accept.min_colluding: the study's ε holds while at most {sharing.colluding} sites "
-            f"work with the coordinator; {accept.min_colluding} is the least here; ask for a "
-            "larger privacy.colluding_sites"
+            f"collude with the coordinator; at least {accept.min_colluding} is needed here: ask "
+            "for a larger privacy.colluding_sites"
         )
     if plan.local_steps != 1 or plan.max_grad_norm is None or plan.noise_multiplier <= 0:
-        reasons.append("plan.sharing: shared noise goes with one step a round, a bound and noise")
+        reasons.append("plan.sharing: shared noise needs one step per round, a bound and noise")
     tightened = [
         name
         for name in ("noise_multiplier", "max_grad_norm", "expected_batch_size")

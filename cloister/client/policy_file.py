@@ -1,8 +1,8 @@
-"""What `site.toml` says: the limits that an institution sets, one frozen value a section.
+"""The policy sections of `site.toml`: the limits that an institution sets, one frozen value each.
 
 The institution owns the file. It is read as a whole or refused as a whole: a missing file, an
-unknown key or an invalid value trains nothing. `EXAMPLE` is such a file. A section more
-is one field more of `SitePolicy`.
+unknown key or an invalid value trains nothing. `EXAMPLE` is such a file. Each section is a field of
+`SitePolicy`.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ from cloister.toml_text import parse_toml, read_toml
 
 # Every key without a default is here; the hash is the quickstart's base model.
 EXAMPLE = """\
-[budget]                    # of the data set, over its whole life and all studies
+[budget]                    # of the data set, over its lifetime and all studies
 epsilon = 8.0
 delta = 1e-5
-study_epsilon = 4.0         # at most so much of it for one study
+study_epsilon = 4.0         # most of it that one study may use
 
-[privacy]                   # what a plan is tightened to
+[privacy]                   # plans are tightened to these limits
 unit = "person"
 person = "patient_id"       # the column that names persons
 min_noise_multiplier = 0.8
 max_grad_norm = 1.0
 max_sample_rate = 0.25
 max_delta = 1e-6
-isolate_units = false       # true: every record computed for itself, several times slower
+isolate_units = false       # true: every record computed alone, several times slower
 
 [accept]
 tasks = ["sequence-classification", "token-classification"]
@@ -66,14 +66,14 @@ max_local_steps = 4
 max_message_bytes = 200_000_000 # rank 16 on all linear modules of 8 billion parameters takes 168 MB
 max_adapter_value = 100.0
 max_length = 512            # tokens of a record
-templates = []              # SHA-256 of chat templates in recipes: none but the base's own
-noise_partners = []         # ledgers' keys of those whose share of the noise is relied on: none
-min_colluding = 1           # of these, how many must be allowed to work with the coordinator
+templates = []              # SHA-256 of accepted chat templates in recipes; empty: none
+noise_partners = []         # keys of the ledgers whose share of the noise is relied on
+min_colluding = 1           # how many of them may collude with the coordinator, at least
 """
 
 # float32 sums and their grid hold clipping bounds of this size, as in `PrivacyConfig`.
 SMALLEST_BOUND, LARGEST_BOUND = SMALL, LARGE
-# Below it a test for presence gains nothing that anybody could measure, as in `PrivacyConfig`.
+# Below it no test for presence gains a measurable advantage, as in `PrivacyConfig`.
 SMALLEST_EPSILON = 1e-4
 # The longest message of gRPC and protobuf.
 MOST_MESSAGE_BYTES = 2**31 - 1
@@ -88,15 +88,16 @@ class BudgetPolicy:
     """The `[budget]` section.
 
     Attributes:
-        epsilon: ε that all releases from the data set may cost over its whole life, per unit added
-            or removed; `inf`, which must be stated, for simulations that protect nothing. No
-            default: only the institution knows what its data may cost.
-        delta: δ of the same; no default: it should stay below 1/(10 n), and n is the institution's.
+        epsilon: ε that all releases from the data set may cost over its lifetime, per unit added or
+            removed; `inf`, which must be stated, for simulations that protect nothing. No default:
+            only the institution can decide it.
+        delta: δ of the same; no default: it should be below 1/(10 n), and only the institution
+            knows n.
         study_epsilon: ε that one study's whole plan may cost; absent: what the budget covers.
     """
 
-    # Above `LARGEST_EPSILON` every ε counts as ∞: such a budget would protect nothing and not say
-    # so.
+    # Above `LARGEST_EPSILON` every ε counts as ∞: such a budget would protect nothing without
+    # saying so.
     epsilon: Annotated[float, Between(SMALLEST_EPSILON, LARGEST_EPSILON, or_infinite=True)]
     delta: Annotated[float, Between(2 * SMALLEST_DELTA, 1.0, below=True)]
     study_epsilon: Annotated[float, Between(SMALLEST_EPSILON, LARGEST_EPSILON)] | None = None
@@ -110,21 +111,21 @@ class PrivacyPolicy:
     """The `[privacy]` section: a plan is tightened to it, never loosened.
 
     Attributes:
-        unit: The least whose presence must be hidden. `record` is the default because it needs no
-            column; state `person` wherever one person may have several records.
+        unit: The smallest unit whose presence must be hidden. `record` is the default because it
+            needs no column; state `person` wherever one person may have several records.
         person: Column that names the person; needed where the unit is a person.
-        min_noise_multiplier: Least noise standard deviation over the clipping bound. The default
-            keeps one step at ε = 8 (δ = 1e-5) also against who knows the batch, 8 being the
-            loosest value that published DP fine-tuning is compared at.
-        max_grad_norm: Largest bound on one unit's gradient. It moves utility, not ε, as the noise
+        min_noise_multiplier: Least noise standard deviation over the clipping bound. With the
+            default one step has ε = 8 (δ = 1e-5) even against somebody who knows the batch; 8 is
+            the largest ε at which published DP fine-tuning is compared.
+        max_grad_norm: Largest bound on one unit's gradient. It affects utility, not ε, as the noise
             is a multiple of it. The default is the recipe's; `inf` is for simulations alone.
         max_sample_rate: Largest probability with which a unit is in a batch. The default is twice
-            the quickstart's 1/4; most of a data set in every batch leaves sampling little to hide.
+            the quickstart's 1/4; at rates near 1 sampling hides little.
         max_delta: Largest δ that a study may state. The default is the recipe's, fit for sites of
             up to 10,000 records.
-        isolate_units: Compute every record's gradient for itself, several times slower. Beside
-            others it has the same bits, which a proof on this machine tests and does not prove of
-            its kernels (`cloister.training.proof`); this does without that assumption.
+        isolate_units: Compute every record's gradient alone, several times slower. Otherwise
+            records share a batch, and `cloister.training.proof` only tests on this machine that
+            this changes no bit.
     """
 
     unit: Unit = Unit.RECORD
@@ -154,29 +155,28 @@ class AcceptPolicy:
         tasks: Kinds of task; no default. A plug-in by its name: its code then runs over the
             records, in the version that the study states, which must be the one installed here.
         base_sha256: SHA-256 of the base models' weights; no default: the records go through it.
-        target_modules: Modules that may get an adapter, by their whole path or how it ends
-            (`value` is every `….value`); empty: any, as they move utility and the message's size,
-            not ε.
+        target_modules: Modules that may get an adapter, by their whole path or its ending (`value`
+            is every `….value`); empty: any, as they affect utility and the message's size, not ε.
         max_rounds: Most rounds; a longer plan is cut. The default is over three times the
             quickstart's 30, and above every recipe's in `simulations/`.
         max_local_steps: Most optimizer steps in a round; a longer round is cut. The default is ten
             times the quickstart's, a bound on time; the budget bounds ε.
         max_message_bytes: Longest message; the default holds rank 8 on queries and values of a
             model of 7 billion parameters (4.2 million float32 values, 17 MB).
-        max_adapter_value: Largest value in a global adapter. Beyond all that training gives (the
-            quickstart's end below 0.3); isolation is tried up to this value
+        max_adapter_value: Largest value in a global adapter. The default is far above what training
+            gives (the quickstart ends below 0.3); isolation is tested up to this value
             (`cloister.training.proof`).
         max_length: Longest record in tokens that a study may ask for; a bound on time and memory.
             The default is the context that Llama 2 was trained with.
-        templates: SHA-256 of the chat templates that a recipe may bring, each read by somebody
-            here: such a template runs over every record. Empty: none but the base tokenizer's own
-            and the plain one.
-        noise_partners: Public keys of the ledgers (hex) of the institutions whose share of the
-            noise this site relies on, in studies in which noise is shared under secure
-            aggregation; as each told it, not as the coordinator says. Empty: it joins no such
+        templates: SHA-256 of the chat templates that a recipe may bring. Read each before you add
+            it: a template runs over every record. Empty: none but the base tokenizer's own and the
+            plain one.
+        noise_partners: Public keys (hex) of the ledgers of the institutions whose share of the
+            noise this site relies on, in studies with shared noise under secure aggregation. Get
+            each key from its institution, not from the coordinator. Empty: the site joins no such
             study.
-        min_colluding: In such a study, how many of these must be allowed to work with the
-            coordinator without this site's ε rising, at least.
+        min_colluding: In such a study, how many of these at least may collude with the coordinator
+            without raising this site's ε.
     """
 
     tasks: Annotated[tuple[TaskName, ...], Items(MOST_NAMED)]
@@ -209,10 +209,10 @@ class AcceptPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class StatusPolicy:
-    """The `[status]` section of older files: read, and without effect.
+    """The `[status]` section of older files: read, but without effect.
 
-    The words that leave are fixed (`protocol.exchange.WORDS`), and none depends on a record. To
-    withhold a word would hide nothing: its absence would say the same.
+    The words that leave are fixed (`protocol.exchange.WORDS`), and none depends on a record.
+    Withholding one would hide nothing: its absence would say the same.
 
     Attributes:
         allowed: Without effect; in older versions, the words that could leave.
@@ -226,7 +226,7 @@ class SitePolicy:
     """An institution's whole policy.
 
     Raises:
-        RecipeError: Sections contradict each other, one line each.
+        RecipeError: Sections contradict each other; every contradiction, one per line.
     """
 
     budget: BudgetPolicy
@@ -247,7 +247,7 @@ class SitePolicy:
             (
                 cap is not None and cap > budget.epsilon,
                 f"budget.study_epsilon: {cap} is above budget.epsilon = {budget.epsilon}; one "
-                "study cannot cost more than all together",
+                "study cannot cost more than all studies",
             ),
             (
                 is_bounded and noise < SMALLEST_NOISE,
@@ -266,11 +266,11 @@ class SitePolicy:
 
     @property
     def lifetime(self) -> Budget:
-        """The budget against which the site's ledger checks every charge."""
+        """The lifetime budget, against which the site's ledger checks every charge."""
         return Budget(epsilon=self.budget.epsilon, delta=self.budget.delta)
 
     def to_toml(self) -> str:
-        """The policy as a file that reads back equal, defaults spelt out."""
+        """The policy as TOML that reads back equal, with every default."""
         return tomli_w.dumps({f.name: as_table(getattr(self, f.name)) for f in _fields(SitePolicy)})
 
 
@@ -279,7 +279,7 @@ def read_policy(path: Path) -> SitePolicy:
 
     Raises:
         BadFileError: The file is missing, unreadable or not valid TOML.
-        RecipeError: Anything in it is invalid; all problems at once, each with the file.
+        RecipeError: The file is invalid; all problems at once, each with the file's path.
     """
     tables = read_toml(path, "without it nothing is trained")
     try:
@@ -293,7 +293,7 @@ def parse_policy(text: str) -> SitePolicy:
 
     Raises:
         tomllib.TOMLDecodeError: The text is not valid TOML.
-        RecipeError: Anything in it is invalid.
+        RecipeError: The policy is invalid; all problems at once.
     """
     return policy_of(parse_toml(text))
 
@@ -302,7 +302,7 @@ def policy_of(tables: Mapping[str, object]) -> SitePolicy:
     """Builds a policy from the sections of its file.
 
     Raises:
-        RecipeError: Anything in them is invalid.
+        RecipeError: The policy is invalid; all problems at once.
     """
     kinds = typing.get_type_hints(SitePolicy)
     problems = [
@@ -323,7 +323,7 @@ def policy_of(tables: Mapping[str, object]) -> SitePolicy:
 
 
 def _read(kind: type, table: Mapping[str, object], name: str, problems: list[str]) -> object:
-    """Reads a section; each key is also read alone, so that one wrong key hides no other."""
+    """Reads a section; each key is also read alone, so that one invalid key hides no other."""
     found = len(problems)
     required = [f.name for f in _fields(kind) if _is_required(f)]
     example: Any = parse_toml(EXAMPLE).get(name, {})

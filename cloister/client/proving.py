@@ -1,9 +1,9 @@
-"""A study's gradients and times, proven at the site on synthetic records before it says `ready`.
+"""Proves a study's gradients and measures its times on synthetic records, before `ready`.
 
 A study that passes the policy can still be unsound: adapters on modules that the batch shares give
 per-record gradients whose clipping bounds nothing (DeBERTa's relative positions: one unit's
-influence was twice the bound). So each site proves its own, on its own machine. The outcome is kept
-in the agent's folder, under a hash of everything that it depends on.
+influence was twice the bound). So each site proves the gradients on its own machine. The result is
+kept in the agent's folder, under a hash of everything that it depends on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +28,7 @@ from cloister.data.records import (
     ChatRecord,
     LabelsRecord,
     Message,
+    PairRecord,
     Record,
     ScoreRecord,
     TextRecord,
@@ -48,7 +48,7 @@ from cloister.tasks.task import Example
 from cloister.training.config import TrainingConfig
 from cloister.training.local import local_update
 from cloister.training.memory import OptimizerMemory
-from cloister.training.proof import Proof, prove
+from cloister.training.proof import Proof, prove, version
 from cloister.training.shared import shared_gradient
 from cloister.training.workspace import Workspace
 
@@ -56,37 +56,37 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Most entries that are kept, two a study: a coordinator that proposes studies without end must not
+# Most entries that are kept, two per study: a coordinator that proposes endless studies must not
 # fill the disk.
 KEPT = 64
-# Standard deviations of a batch's size that are allowed for: 3·10⁻⁷ of draws lie above.
+# Standard deviations of a batch's size that a period allows for: 3·10⁻⁷ of draws lie above.
 SPREAD = 5.0
-# Units of the warm-up step, of which a few are drawn.
+# Units of the warm-up step; a few of them are drawn.
 WARM = 16
-# Seconds of a round beside its steps: two synced writes of the ledger, the accountant's ε, the
+# Seconds of a round besides its steps: two synced writes of the ledger, the accountant's ε, the
 # message's encoding; measured on the tiny demos, where they are most of a round.
 BESIDE = 0.1
 
 
 @dataclass(frozen=True)
 class Times:
-    """What a study's parts took on synthetic records, in seconds.
+    """Measured times of a study on synthetic records, in seconds.
 
     Attributes:
         step: One local step on the expected batch, every record of greatest length.
-        encoding: Encoding one record as large as any that is looked at (`tasks.cut`): the slowest
-            of several kinds.
+        encoding: Encoding one record of the largest size that is read (`tasks.cut`): the slowest of
+            several kinds.
     """
 
     step: float
     encoding: float
 
     def of_round(self, plan: Plan, processes: int = 1) -> float:
-        """Seconds of a round whose batches are all as large as Poisson draws get.
+        """Seconds of a round if all its batches are as large as Poisson batches get.
 
-        Sizes of Poisson batches have a deviation of at most √B around B; SPREAD of them above it
-        are drawn less than once in a million steps. Of several processes each computes a share,
-        which is B / processes on average, and the slowest is waited for.
+        The size of a Poisson batch has a standard deviation of at most √B around B, and exceeds B
+        by SPREAD of them less than once in a million steps. Each of several processes computes a
+        share, on average B / processes, and the round waits for the slowest.
 
         Args:
             plan: The site's.
@@ -98,10 +98,10 @@ class Times:
 
 @dataclass(frozen=True)
 class KeptProofs:
-    """What was shown and measured of studies, kept in a file by all that it depends on.
+    """Proofs and measured times of studies, kept in a file under a hash of what they depend on.
 
     Attributes:
-        path: The file; made where it is missing, written anew where it cannot be read.
+        path: The file; made if it is missing, overwritten if it cannot be read.
     """
 
     path: Path
@@ -109,10 +109,10 @@ class KeptProofs:
     def isolation(
         self, workspace: Workspace, plan: Plan, training: TrainingConfig, limit: float
     ) -> Proof:
-        """Shows that records do not touch each other here; see `training.proof.prove`.
+        """Proves that no record changes another's gradient here; see `training.proof.prove`.
 
         Raises:
-            PreflightError: What is wrong, by name.
+            PreflightError: A check failed; the message names it.
         """
         key = Proof.key_of(workspace, plan, training, max_adapter_value=limit)
         return self._kept(
@@ -150,12 +150,12 @@ class KeptProofs:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self.path, json.dumps(document, indent=2).encode(), mode=0o600)
-        except OSError as error:  # as on a full disk: it is proven again next time
+        except OSError as error:  # a full disk, for example: it is proven again next time
             log.warning("a proof could not be kept: %s", error.strerror)
         return found
 
     def _read(self) -> dict[str, Any]:
-        """Earlier proofs; a file that cannot be read holds none, and is written anew."""
+        """Earlier proofs; a file that cannot be read counts as empty and is overwritten."""
         try:
             found = json.loads(self.path.read_text("utf-8"))
         except (OSError, ValueError):
@@ -164,10 +164,10 @@ class KeptProofs:
 
 
 def _of_key(proof: Proof, key: str) -> Proof:
-    """Returns a kept proof if it is of the key under which it is stored.
+    """Returns a kept proof if it belongs to the key under which it is stored.
 
     Raises:
-        ValueError: It is of another key.
+        ValueError: It belongs to another key.
     """
     if proof.key != key:
         raise ValueError(f"a proof of {proof.key[:12]} in the place of {key[:12]}")
@@ -181,7 +181,7 @@ def _key(admitted: Admitted, recipe: Recipe) -> str:
         "isolation": Proof.key_of(
             workspace, plan, site.training, max_adapter_value=site.policy.accept.max_adapter_value
         ),
-        "versions": {name: metadata.version(name) for name in ("cloister", "tokenizers")},
+        "versions": {name: version(name) for name in ("cloister", "tokenizers")},
         "start": hashlib.sha256(encode(workspace.whole)).hexdigest(),
         "task": asdict(recipe.task),
         "largest": [most_characters(recipe.task.max_length), most_turns(recipe.task.max_length)],
@@ -194,7 +194,7 @@ def _key(admitted: Admitted, recipe: Recipe) -> str:
 
 
 def _measured(admitted: Admitted, length: int) -> Times:
-    """Measures without the cached states of frozen layers, and leaves none for the study."""
+    """Measures without cached states of frozen layers, and leaves none behind."""
     prefix = admitted.workspace.network.prefix
     with prefix.apart() if prefix is not None else nullcontext():
         return _measured_apart(admitted, length)
@@ -220,7 +220,9 @@ def _measured_apart(admitted: Admitted, length: int) -> Times:
         )
         write_adapter(workspace.network, workspace.start)
         workspace.train_names(frozenset(workspace.start))
-        _step_seconds(admitted, longest, WARM)  # what loads at its first use is no part of a step
+        _step_seconds(
+            admitted, longest, WARM
+        )  # first use also loads kernels, which is not part of a step
         return Times(_step_seconds(admitted, longest, plan.public_records), encoding)
     except PreflightError:
         raise
@@ -233,7 +235,7 @@ def _measured_apart(admitted: Admitted, length: int) -> Times:
 
 
 def _step_seconds(admitted: Admitted, longest: list[Example], count: int) -> float:
-    """One step of the study as it will run, on so many synthetic units."""
+    """Seconds of one step of the study, on `count` synthetic units."""
     workspace, site = admitted.workspace, admitted.site
     plan = replace(admitted.plan, local_steps=1)
     found = itertools.cycle(longest)
@@ -267,14 +269,14 @@ def _step_seconds(admitted: Admitted, longest: list[Example], count: int) -> flo
             summing=workspace.summing,
             memory=memory,
         )
-        if site.optimizer is not None:  # a round writes as many bytes as this
+        if site.optimizer is not None:  # a round writes the same number of bytes
             with tempfile.TemporaryDirectory() as folder:
                 PersonalAdapter(Path(folder) / "tried", site.study).save(1, memory.state)
     return time.perf_counter() - started
 
 
 def _encoding_seconds(workspace: Workspace, record: Record) -> float:
-    """Seconds to encode one record; one that the template rejects takes time, too."""
+    """Seconds to encode one record, also one that the template rejects."""
     started = time.perf_counter()
     with suppress(MisfitError):
         workspace.task.encode(record)
@@ -282,7 +284,10 @@ def _encoding_seconds(workspace: Workspace, record: Record) -> float:
 
 
 def _long(record: Record, length: int) -> Record:
-    """A record of at least so many words, and so of as many tokens."""
+    """A record of at least `length` words, and so of at least as many tokens."""
+    if isinstance(record, PairRecord):
+        second = _repeated(record.text_b, length)
+        return replace(record, text=_repeated(record.text, length), text_b=second)
     if isinstance(record, TextRecord | LabelsRecord | ScoreRecord):
         return replace(record, text=_repeated(record.text, length))
     if isinstance(record, TokenRecord):

@@ -1,7 +1,7 @@
 """A site's part of one round: decode -> charge -> train -> release.
 
-The place in the code says what was charged: before `reserve` nothing, and an error ends in
-`refused` or `budget`; after it the whole round, and every error ends in `spent`.
+Before `reserve` nothing is charged, and an error becomes `refused` or `budget`. After it the whole
+round is charged, and every error becomes `spent`.
 """
 
 from __future__ import annotations
@@ -52,19 +52,20 @@ def run_round(admitted: Admitted, request: RoundRequest, on_step: OnStep) -> Rou
         on_step: Called after each local step.
 
     Raises:
-        RefusedError: The question is about another study, a round outside the plan, or holds what
-            the policy does not accept; or a process of `machine.processes` cannot be had; nothing
-            was charged.
-        AdapterFormatError: The question is not of the study's shapes; nothing was charged.
+        RefusedError: The question is about another study or a round outside the plan, or holds
+            something that the policy does not accept; or a process of `machine.processes` cannot be
+            started; nothing was charged.
+        AdapterFormatError: The question's adapter has other shapes than the study's; nothing was
+            charged.
         BudgetError: The site's budget does not cover the round; nothing was charged.
         LedgerError: The charge could not be written, and nothing was drawn; or the ledger lacks an
             entry that the coordinator had from it (it was rolled back), and nothing was charged.
-        RoundSpentError: The round was charged and cut off, now or before; by what, its cause says.
+        RoundSpentError: The round was charged and interrupted, now or before; `__cause__` says why.
 
     Guarantees:
         The round is charged, and the charge synced, before the first batch is drawn. Before the
-        charge no record is looked at, so that which error it is follows from question and ledger.
-        The message holds the clipped, noised delta as the ledger released it, plan constants and
+        charge no record is looked at, so the kind of error depends on question and ledger only. The
+        message holds the clipped, noised delta as the ledger released it, plan constants and
         nothing else. Asked again for a released round, the site sends the same bytes and draws
         nothing. Where the plan's noise is shared, an update leaves under a mask only.
     """
@@ -108,7 +109,8 @@ def _check_length(site: Site, request: RoundRequest) -> None:
 
 
 def _gather(admitted: Admitted, request: RoundRequest) -> None:
-    """Has all processes of the site ready, unless the round was charged and is only sent again."""
+    """Starts all processes of the site, unless the round was charged before and is only sent
+    again."""
     if not admitted.site.ledger.has_charged(admitted.site.study, request.round):
         admitted.gather()
 
@@ -119,9 +121,9 @@ class _Begin:
 
     Attributes:
         number: The round.
-        start: The global adapter, or the site's own beside it.
-        center: What the delta is the difference to.
-        memory: The optimizer's moments after the last round before this; None: it keeps none.
+        start: The adapter that training starts from: the global one, or the site's own.
+        center: The adapter from which the delta is counted.
+        memory: The optimizer's moments after the last earlier round; None: it keeps none.
     """
 
     number: int
@@ -131,7 +133,8 @@ class _Begin:
 
 
 def _decoded(admitted: Admitted, request: RoundRequest) -> _Begin:
-    """Decodes the adapter in a question and holds it to shapes and policy; nothing is charged."""
+    """Decodes the adapter in a question and checks it against shapes and policy; nothing is
+    charged."""
     site, workspace = admitted.site, admitted.workspace
     received = decode(request.adapter, workspace.whole.shapes)
     center = Adapter({**received, **_kept(site, workspace, request.round)})
@@ -145,14 +148,14 @@ def _check_values(site: Site, start: Adapter) -> None:
     limit = site.policy.accept.max_adapter_value
     if start.largest() > limit:
         raise RefusedError(
-            f"accept.max_adapter_value: the adapter to start from has a value of "
-            f"{start.largest():.3g}; "
-            f"at most {limit:g} is taken: up to it isolation was tried"
+            "accept.max_adapter_value: the adapter to start from has a value of "
+            f"{start.largest():.3g}; at most {limit:g} is accepted, since isolation was tested up "
+            "to it"
         )
 
 
 def _trained(admitted: Admitted, begin: _Begin, entropy: Entropy, on_step: OnStep) -> Adapter:
-    """Trains one round; returns the delta that may leave, and saves what the site keeps."""
+    """Trains one round, saves what the site keeps, and returns the delta that may leave."""
     site, workspace, center = admitted.site, admitted.workspace, begin.center
     workspace.train_names(workspace.trained_in_round(site.training, begin.number))
     delta = local_update(
@@ -186,7 +189,7 @@ def _answer_secure(admitted: Admitted, request: RoundRequest, on_step: OnStep) -
     """Answers one message of secure aggregation; only MASK charges and trains."""
     site, workspace, plan = admitted.site, admitted.workspace, admitted.plan
     if site.keys is None or request.step is Step.TRAIN:
-        raise RefusedError("the plan's noise is shared: an update leaves under a mask only")
+        raise RefusedError("the plan's noise is shared, so an update leaves only under a mask")
     question = Query.from_bytes(request.body)
     terms = agreed_terms(
         site.study, question, plan, site.policy.accept, site.name, site.ledger.public_key
@@ -228,18 +231,20 @@ def _charge(admitted: Admitted, request: RoundRequest, entropy: Entropy, asked: 
         plan=admitted.plan,
         request=digest(asked),
         is_private=entropy.is_private,
+        couples_units=admitted.site.couples_units,
     )
 
 
 def _own(site: Site, center: Adapter, number: int) -> Adapter:
-    """Where a round starts: from the shared adapter, or from the site's own beside it."""
+    """The adapter that a round starts from: the shared one, or the site's own."""
     if not site.training.personal or site.personal is None:
         return center
     return site.personal.before(number, center.shapes) or center
 
 
 def _kept(site: Site, workspace: Workspace, number: int) -> Adapter:
-    """The tensors that never leave, at a round's start: the site's own, else the study's start."""
+    """The tensors that never leave, as a round starts: the site's own, else the study's first
+    ones."""
     if not workspace.kept:
         return Adapter({})
     start = workspace.start.select(workspace.kept)
@@ -248,7 +253,7 @@ def _kept(site: Site, workspace: Workspace, number: int) -> Adapter:
 
 
 def _memory(site: Site, workspace: Workspace, number: int) -> OptimizerMemory | None:
-    """What the site's optimizer remembers as a round starts; nothing before the first."""
+    """The optimizer's memory as a round starts; empty before the first round."""
     if site.optimizer is None:
         return None
     trained = workspace.start.shapes
@@ -259,7 +264,7 @@ def _memory(site: Site, workspace: Workspace, number: int) -> OptimizerMemory | 
 
 
 def _encoded(delta: Adapter, training: TrainingConfig, plan: Plan) -> bytes:
-    """Encodes a delta; rounding may lengthen it, so it is scaled to stay within the bound."""
+    """Encodes a delta; rounding may lengthen it, so it is scaled to keep the bound."""
     if training.update_dtype == "bfloat16":
         return encode(delta.scale(1 - BFLOAT16_ROUNDING), "bfloat16")
     return encode(delta, training.update_dtype, plan.max_update_norm)
@@ -273,7 +278,9 @@ def _delivered(admitted: Admitted, request: RoundRequest) -> RoundReply:
     """Keeps the study's final adapter; the answer is one word, and nothing is charged."""
     site = admitted.site
     if site.deliveries is None:
-        raise RefusedError("site.keep_adapters: this site takes no adapter of a finished study")
+        raise RefusedError(
+            "site.keep_adapters: false at this site, so it takes no adapter of a finished study"
+        )
     rounds = range(1, admitted.plan.num_rounds + 1)
     if not any(site.ledger.has_charged(site.study, number) for number in rounds):
         raise RefusedError("this site took no part in the study, so it takes no adapter of it")

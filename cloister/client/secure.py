@@ -1,9 +1,9 @@
-"""A site's side of a round whose noise is shared: advertise, mask, sign, reveal.
+"""A site's side of a round with shared noise: advertise, mask, sign, reveal.
 
 advertise   a public key of an epoch, signed by the ledger
 mask        charge the round, one gradient, a share of the noise, a mask: released by the ledger
-sign        one set of sites a round whose updates are summed
-reveal      shares of what unmasks that sum, once enough members signed it
+sign        the set of sites whose updates are summed; one set per round
+reveal      shares that unmask the sum of that set, once enough members signed it
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class EpochKeys:
     """A site's keys in the present epoch; in memory only, so that a restart ends it.
 
     Attributes:
-        terms: The epoch's; None before the first.
+        terms: The epoch's terms; None before the first epoch.
         private: Its key pair in it.
-        advertisements: Of all members, as it joined.
-        member: What it became by joining.
+        advertisements: The advertisements of all members when the site joined.
+        member: Its state of secure aggregation after joining.
     """
 
     terms: EpochTerms | None = None
@@ -45,7 +45,7 @@ class EpochKeys:
     member: Participant | None = None
 
     def advertise(self, terms: EpochTerms, site: str, sign: Callable[[bytes], bytes]) -> bytes:
-        """Returns the epoch's public key, signed; makes it where the epoch is new."""
+        """Returns the epoch's signed public key; makes new keys if the epoch is new."""
         if self.terms != terms:
             self.terms, self.private = terms, X25519PrivateKey.generate()
             self.advertisements, self.member = {}, None
@@ -55,12 +55,13 @@ class EpochKeys:
         """Returns this site's secure aggregation state for the epoch, joining it first.
 
         Raises:
-            RefusedError: It has no keys of this epoch, or joined it with other keys of the others.
+            RefusedError: The site has no keys of this epoch, or joined it with other keys of its
+                members.
         """
         if self.terms != terms:
             raise RefusedError(
-                f"epoch {terms.epoch}: this site has no keys of it, as after a restart; it joins "
-                "the next one"
+                f"epoch {terms.epoch}: this site has no keys of it, for example after a restart; "
+                "it joins the next one"
             )
         if self.member is None:
             self.member = join(terms, site, self.private, advertisements)
@@ -73,7 +74,7 @@ class EpochKeys:
         """Returns the member's state, which exists once it has sent its mask.
 
         Raises:
-            RefusedError: It is not in this epoch.
+            RefusedError: The site is not in this epoch.
         """
         if self.terms != terms or self.member is None:
             raise RefusedError(f"epoch {terms.epoch} was not joined here")
@@ -87,9 +88,9 @@ class SecureExchange:
     Attributes:
         site: Its name.
         ledger: Where it charges, and whose key signs.
-        keys: Of its epoch.
-        terms: The epoch's, as checked against plan and policy.
-        question: What is asked.
+        keys: Its keys of the epoch.
+        terms: The epoch's terms, checked against plan and policy.
+        question: The coordinator's question.
         number: The round.
         adapter: SHA-256 of the global adapter in the question, in hex.
     """
@@ -105,22 +106,22 @@ class SecureExchange:
     def answer(
         self, step: Step, charge: Charge, gradient: Callable[[], NDArray[np.int64]]
     ) -> Released:
-        """What the site sends; a head only where the ledger released it.
+        """Returns what the site sends; it has a head only if the ledger released it.
 
         Args:
-            step: Which exchange.
-            charge: What masking costs.
+            step: The step of the protocol.
+            charge: What the MASK step charges.
             gradient: One batch's clipped sum with this site's share of the noise.
 
         Raises:
-            RefusedError: What is asked is not for this site, epoch or round.
-            RoundSpentError: The round was charged before, under other keys or cut off.
+            RefusedError: The question is not for this site, epoch or round.
+            RoundSpentError: The round was charged before under other keys, or was interrupted.
             BudgetError: The site's budget does not cover the round.
             LedgerError: The charge could not be written; nothing was drawn.
 
         Guarantees:
             The round is charged before its batch is drawn; a masked update is released once, under
-            one epoch's keys, and sent again byte for byte.
+            one epoch's keys, and repeated byte for byte.
         """
         keys, terms = self.keys, self.terms
         if step is Step.ADVERTISE:
@@ -145,13 +146,13 @@ class SecureExchange:
         member = self.keys.joined(self.terms, self.site, from_hex(self.question.advertisements))
         if self.number < member.masked:
             raise RefusedError(
-                f"round {self.number} was asked after round {member.masked}: rounds are masked in "
-                "their order, and nothing was charged"
+                f"round {self.number} was asked after round {member.masked}: rounds must be masked "
+                "in order; nothing was charged"
             )
         is_masked = member.masked == self.number
         if self.ledger.has_charged(charge.study, self.number) and not is_masked:
             raise RoundSpentError(
-                f"round {self.number} was charged before, under keys that are gone; it stays "
+                f"round {self.number} was charged before, under keys that are lost; it stays "
                 "spent: go on with the next one"
             )
         granted = self.ledger.reserve(charge)
@@ -169,24 +170,23 @@ def agreed_terms(
 
     Args:
         study: Digest of the recipe.
-        question: Who the members are.
-        plan: What the site accepted.
+        question: Names the members.
+        plan: The plan that the site accepted.
         accept: Its policy.
         site: Its name.
         own_key: Public key of its ledger.
 
     Raises:
-        RefusedError: The noise is not shared in this plan, the site is no member under its own
-            key, two members have one key, or the policy does not name one
-            (`accept.noise_partners`).
+        RefusedError: The plan's noise is not shared, the site is not a member under its own key,
+            two members have the same key, or `accept.noise_partners` lacks a member's key.
     """
     if plan.sharing is None:
         raise RefusedError("secure aggregation was asked for; the plan's noise is the site's own")
     members = question.members
     if members.get(site) != own_key:
-        raise RefusedError("an epoch in which this site is no member under its ledger's key")
+        raise RefusedError("the epoch does not list this site under its ledger's key")
     if len(set(members.values())) < len(members):
-        raise RefusedError("an epoch in which two members have one key")
+        raise RefusedError("two members of the epoch have the same key")
     unknown = sorted(
         name for name, key in members.items() if name != site and key not in accept.noise_partners
     )

@@ -1,4 +1,4 @@
-"""A site: its records, its ledger, its policy, and the plan that a coordinator proposes to it."""
+"""A site in a study: records, ledger, policy and the proposed plan as one value."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ class Site:
     """One institution in one study, as its own process sees it.
 
     Attributes:
-        name: Public.
+        name: The site's public name.
         study: Digest of the recipe that it is asked about.
         plan: The constants that the coordinator proposes.
-        policy: The institution's: what it accepts, and the least it demands.
+        policy: The institution's policy: what it accepts, and the least that it demands.
         training: The study's `[training]` section, with this machine's limits.
         units: Its encoded records, by unit; private.
         unit: What makes a unit: a record, or a person.
-        ledger: Where it charges and notes what leaves.
-        seed: The study's seed; of sampling only where nothing is private.
-        personal: Where it keeps what never leaves; None where a study has nothing of the kind.
-        optimizer: Where it keeps its optimizer's memory over rounds; None: there is none to keep.
-        rank: Of its adapters, in a study of mixed ranks; None: the study's.
-        keys: Of its epoch of secure aggregation, where noise is shared; kept over rounds.
-        deliveries: Where it keeps the final adapter; None: it takes none.
+        ledger: The ledger of its data set.
+        seed: The study's seed; it seeds the sampling only where nothing is private.
+        personal: Stores the factors that never leave; None if the study has none.
+        optimizer: Stores the optimizer's memory over rounds; None if the optimizer has none.
+        rank: Rank of its adapters in a study of mixed ranks; None: the study's rank.
+        keys: Keys of its epoch of secure aggregation, with shared noise; kept over rounds.
+        deliveries: Stores the final adapter; None: the site takes none.
+        couples_units: Whether a step that made its file looked at more than one unit.
     """
 
     name: str
@@ -53,13 +54,15 @@ class Site:
     rank: int | None = None
     keys: EpochKeys | None = None
     deliveries: Deliveries | None = None
+    couples_units: bool = False
 
     def stated_epsilon(self) -> float:
-        """ε that a reply states: what is promised, a function of plan and budget alone."""
+        """ε that a reply states: the promised one, a function of plan and budget alone."""
         return self.ledger.promise.epsilon
 
     def entropy(self, plan: Plan, round_number: int) -> Entropy:
-        """Randomness of a round: the operating system's, or without privacy the study's seed's."""
+        """Randomness of a round: from the operating system, or without privacy from the study's
+        seed."""
         if plan.is_private:
             return OsEntropy()
         return SeededEntropy(child_generator(self.seed, "site", self.name, "round", round_number))

@@ -1,4 +1,4 @@
-"""`site.toml` as a whole: where an institution's data, base and ledger are, and its policy."""
+"""Reads `site.toml` as a whole: the places of data, base and ledger, and the policy."""
 
 from __future__ import annotations
 
@@ -13,9 +13,17 @@ from cloister.client.approvals_config import EXAMPLE as APPROVALS_EXAMPLE
 from cloister.client.approvals_config import ApprovalsConfig, approvals_of
 from cloister.client.policy_file import EXAMPLE as POLICY_EXAMPLE
 from cloister.client.policy_file import SitePolicy, policy_of
-from cloister.data.config import DataConfig, Separator
+from cloister.data.config import (
+    DataConfig,
+    EncodingName,
+    Separator,
+    SeparatorName,
+    check_form,
+    declared_form,
+)
+from cloister.data.formats import FileForm
 from cloister.errors import RecipeError, UsageError
-from cloister.fields import check_bounds, read_section
+from cloister.fields import LATER, check_bounds, read_section
 from cloister.models.config import Rank
 from cloister.names import is_name
 from cloister.plugins import is_installed
@@ -26,7 +34,8 @@ from cloister.tasks.score_scale import ScoreScale
 from cloister.toml_text import parse_file, read_file
 from cloister.training.machine import MachineConfig
 
-# What stands in a new file where only the institution knows the value; it is refused by name.
+# The value in a new file for what only the institution knows; reading it gives an error with the
+# key.
 FILL_IN = "FILL IN"
 # 30 days in seconds.
 LONGEST_ROUND = 30 * 86_400.0
@@ -39,28 +48,31 @@ EXAMPLE = (
 [site]
 name = "st-marys"           # in every study
 data = "records.jsonl"      # private; never leaves
-public_records = 1200       # declared number of them, or of persons: may be told, need not be exact
-ledger = "records.ledger"   # of this data set, for its whole life
-# model = "/models/MiniLM"  # where the base lies; absent: as the study names it
-# rank = 4                  # of its adapters, in studies of mixed ranks
-# text = "note"             # columns, where they are not called as studies call them
-# agent_user = "cloister"   # whom the agent runs as, where root starts the service
+public_records = 1200       # declared number of records or persons: public, need not be exact
+ledger = "records.ledger"   # of this data set, for its lifetime
+# model = "/models/MiniLM"  # folder of the base model; absent: as the study names it
+# rank = 4                  # rank of its adapters in studies of mixed ranks
+# text = "note"             # column of the text, if it has another name
+# encoding = "gb18030"      # of the records' text; absent: UTF-8
+# separator = "semicolon"   # of a CSV or TSV; absent: comma or tab, as the ending says
+# agent_user = "cloister"   # user of the agent, if root starts the service
 # max_round_seconds = 14400 # a round that takes longer is ended
 # keep_adapters = false     # take no adapter of a finished study; absent: take it
+# couples_units = true      # where the log beside the data says so: ε is of the file as written
 
-[records]                   # what they hold, typed from a public code book, never read off them
+[records]                   # what the records hold: from a public code book, never from the records
 task = "sequence-classification"
-labels = ["cardiology", "dermatology", "orthopaedics"]  # all that may occur; a study names them all
+labels = ["cardiology", "dermatology", "orthopaedics"]  # all labels that may occur
 
 """
     + POLICY_EXAMPLE
     + "\n"
     + APPROVALS_EXAMPLE
     + """
-# [machine]                 # of this computer; no study asks for it, and no result depends on it
-# device = "auto"           # cpu, cuda, cuda:1 or mps; auto: the GPU where torch can use one
-# frozen_cache_gib = 4.0        # memory for what the frozen layers give
-# processes = 1                 # that train together, each on a CUDA GPU of its own
+# [machine]                 # of this computer; no result depends on it
+# device = "auto"           # cpu, cuda, cuda:1 or mps; auto: a GPU if torch can use one
+# frozen_cache_gib = 4.0        # memory for outputs of frozen layers
+# processes = 1                 # training processes, each on its own CUDA GPU
 # gradient_checkpointing = false  # true: less memory, about a third more time
 """
 )
@@ -94,24 +106,31 @@ class SiteConfig:
     """The `[site]` section.
 
     Attributes:
-        name: The site's, in every study.
-        data: Its records: a file of any format that is read; private.
+        name: The site's name in every study.
+        data: File of its private records, in any supported format.
         public_records: Declared, public number of its records, or persons where the unit is a
             person. It sets the sample rate in place of the true number, which is private.
         ledger: The data set's ledger; its key lies beside it.
-        model: Folder of the base model; absent: as the study names it.
-        rank: Of the adapters that it trains in studies of mixed ranks; absent: the study's largest.
-        text: Column of a text.
+        model: Folder of the base model; absent: the study's `model.base`.
+        rank: Rank of its adapters in studies of mixed ranks; absent: the study's largest.
+        text: Column of a text; of a pair, of the first.
+        text_b: Column of a pair's second text; absent: `text_b`.
         label: Column of its label.
         tokens: Column of a sentence's words.
         tags: Column of their tags.
         messages: Column of a conversation.
-        agent_user: Operating-system user whom the agent runs as, where the service is started by
-            root: one that may read the data and write the ledger, and not the node's key. Absent:
-            the service's own.
-        max_round_seconds: After so long in one round the agent is ended and started again; the
-            round stays spent. The default is four of Flower's own hours for one exchange.
-        keep_adapters: Whether it takes the final adapter of a study that it took part in.
+        encoding: Of the text of `data`: `gb18030`, `latin-1`, …; absent: UTF-8.
+        separator: Between the cells of a CSV or TSV: `comma`, `semicolon`, `tab`, `bar` or a
+            character; absent: as the ending says.
+        agent_user: Operating-system user of the agent, if root starts the service. It must be able
+            to read the data and write the ledger, but not to read the node's key. Absent: the
+            service's own user.
+        max_round_seconds: After this time in one round the agent is ended and started again; the
+            round stays spent. The default is four times Flower's hour for one exchange.
+        keep_adapters: Whether the site takes the final adapter of a study in which it took part.
+        couples_units: Whether a step that made its file looked at more than one unit, as the log
+            beside the file says: ε is then about the units of the file as it was written, and the
+            ledger, certificates and cards say so.
         labels: Column of a text's labels, a list of them.
         label_separator: What parts several labels in one cell of text, as in a CSV file (`";"`);
             absent: a list is needed.
@@ -125,16 +144,20 @@ class SiteConfig:
     model: Annotated[str, Text(MOST_PATH)] | None = None
     rank: Rank | None = None
     text: Column = "text"
+    text_b: Column | None = None
     label: Column = "label"
     tokens: Column = "tokens"
     tags: Column = "tags"
     messages: Column = "messages"
+    encoding: EncodingName | None = field(default=None, metadata=LATER)
+    separator: SeparatorName | None = field(default=None, metadata=LATER)
     agent_user: str | None = None
     max_round_seconds: Annotated[float, Between(1e-3, LONGEST_ROUND)] = 4 * 3600.0
     keep_adapters: bool = True
     labels: Column = "labels"
     label_separator: Separator | None = None
     score: Column = "score"
+    couples_units: bool = False
 
     def __post_init__(self) -> None:
         for name in ("name", "data", "ledger"):
@@ -142,22 +165,24 @@ class SiteConfig:
                 raise UsageError(f"{name}: empty; it must be given")
         if not is_name(self.name):
             raise UsageError(
-                f"name: {shortened(self.name)} given; certificates are called by it, so it holds "
-                "neither / nor \\ and begins with no dot"
+                f"name: {shortened(self.name)} given; certificate files are named after it, so it "
+                "must have no / or \\ and not begin with a dot"
             )
         check_bounds(self)
+        check_form(self.encoding, self.separator)
+        declared_form(self.data, self.data, self.encoding, self.separator)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecordsConfig:
-    """The `[records]` section: what the site's records hold, declared in public.
+    """The `[records]` section: a public declaration of what the site's records hold.
 
-    The records are read and checked against it before any study arrives, so that nothing that a
-    study asks can show in how that goes. A study that the site joins names every label here: were
-    one missing, whether the site answers would follow from whether a record has it.
+    The records are read and checked against it before any study arrives, so that the check depends
+    on no study. A study that the site joins names every label here: if one were missing, the site's
+    answer would depend on whether a record has that label.
 
     Attributes:
-        task: What they are labelled for: a built-in kind of task, or a plug-in's name.
+        task: The task that they are labelled for: a built-in kind, or a plug-in's name.
         labels: Class names, or entity types without their B-/I- prefix, from a public code book;
             none for conversations and scores.
         score_range: Of scoring: the lowest and the highest score that there may be.
@@ -184,14 +209,14 @@ class RecordsConfig:
                 raise UsageError("labels: scored texts have none; leave the key out")
             TaskConfig(kind="scoring", score_range=self.score_range, score_step=self.score_step)
             return
-        fewest = 2 if self.task == "sequence-classification" else 1
+        fewest = 2 if self.task in ("sequence-classification", "text-pairs") else 1
         if len(self.labels) < fewest:
             raise UsageError(
-                f"labels: {len(self.labels)} given; at least {fewest} are needed: all that the "
-                "public code book has, whether or not they occur"
+                f"labels: {len(self.labels)} given; at least {fewest} are needed: list every "
+                "label of the public code book, whether or not it occurs"
             )
         if len(set(self.labels)) != len(self.labels) or not all(map(str.strip, self.labels)):
-            raise UsageError("labels: each may be named once only, and none may be empty")
+            raise UsageError("labels: one is empty or given twice; give each once")
 
 
 @dataclass(frozen=True)
@@ -199,13 +224,13 @@ class SiteFile:
     """A whole `site.toml`.
 
     Attributes:
-        path: Where it lies; its relative paths start there.
+        path: The file's path; relative paths in it start at its folder.
         site: Its `[site]` section.
-        policy: What it accepts, and the least it demands.
-        records: Its `[records]` section; None in a file from before there was one, which can be
-            read and shown but takes no part in a study.
+        policy: Its policy sections.
+        records: Its `[records]` section; None in an older file without one, with which a site
+            cannot join a study.
         machine: Its `[machine]` section: device and memory for training.
-        approvals: Its `[approvals]` section: who must say yes to a study.
+        approvals: Its `[approvals]` section: who must approve a study.
     """
 
     path: Path
@@ -220,13 +245,13 @@ class SiteFile:
         """Returns what the site declares about its records.
 
         Raises:
-            RecipeError: It is not declared.
+            RecipeError: The file has no `[records]`.
         """
         if self.records is None:
             raise RecipeError(
                 [
-                    f"{self.path}: records: missing; declare what the records hold in a section "
-                    "[records]: task, and labels as a public code book lists them"
+                    f"{self.path}: records: missing; add a section "
+                    "[records] with task, and labels as a public code book lists them"
                 ]
             )
         return self.records
@@ -249,7 +274,7 @@ class SiteFile:
         return self.place(self.site.data)
 
     def place(self, name: str) -> Path:
-        """A file that the site names, relative to `site.toml`."""
+        """The path of a file that the site names, relative to `site.toml`."""
         return self.path.parent / Path(name).expanduser()
 
     @property
@@ -258,11 +283,18 @@ class SiteFile:
         return self.place(self.site.ledger)
 
     @property
+    def form(self) -> FileForm | None:
+        """How that file is written, as its ending and the section say; None: no known ending."""
+        site = self.site
+        return declared_form(site.data, site.data, site.encoding, site.separator)
+
+    @property
     def columns(self) -> DataConfig:
-        """The columns of its records, as loading knows them."""
+        """The columns of its records, for loading."""
         site = self.site
         return DataConfig(
             text=site.text,
+            text_b=site.text_b,
             label=site.label,
             tokens=site.tokens,
             tags=site.tags,
@@ -282,13 +314,13 @@ def read_site(path: Path) -> SiteFile:
 
     Raises:
         BadFileError: It is missing, unreadable or not valid TOML.
-        RecipeError: Anything in it is invalid; all problems at once.
+        RecipeError: The file is invalid; all problems at once.
     """
     return site_of(path, site_bytes(path))
 
 
 def site_bytes(path: Path) -> bytes:
-    """Returns the bytes of a `site.toml`, bounded in number.
+    """Returns the bytes of a `site.toml`, up to a limit.
 
     Raises:
         BadFileError: It cannot be read.
@@ -297,15 +329,15 @@ def site_bytes(path: Path) -> bytes:
 
 
 def site_of(path: Path, content: bytes) -> SiteFile:
-    """What the bytes of a `site.toml` say; see `read_site`.
+    """Parses the bytes of a `site.toml`; see `read_site`.
 
     Args:
-        path: Where it lies.
+        path: Its path, for messages.
         content: Its bytes, read once, so that their hash and their meaning belong together.
     """
     tables = parse_file(path, content, _REMEDY)
     blanks = [
-        f"{path}: {key}: not filled in yet; the comment beside it says what it is"
+        f"{path}: {key}: not filled in yet; see the comment beside it"
         for section, table in tables.items()
         if isinstance(table, Mapping)
         for key in _blanks(section, table)

@@ -1,4 +1,4 @@
-"""What a file was when it was read: enough to tell later whether it changed."""
+"""A file's size, time and hash when it was read, to see later whether it changed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from cloister.files import open_file
 
 @dataclass(frozen=True)
 class ContentStamp:
-    """What identified a file at one moment: inode, size and time of change.
+    """What identifies a file's content at one moment: size, time of change and hash.
 
     Attributes:
         size: In bytes.
         mtime_ns: When it was last written, in nanoseconds.
-        sha256: Of its content, in hex. Of private records it is private too: who guesses a whole
-            file could check the guess.
+        sha256: SHA-256 of its content, in hex. For private records it is private too, because it
+            would confirm a guess of the whole file.
     """
 
     size: int
@@ -33,7 +33,7 @@ class ContentStamp:
         """Takes the stamp of a file as it is now.
 
         Raises:
-            DataError: It is no regular file, or cannot be read.
+            DataError: The path is not a regular file, or cannot be read.
         """
         try:
             with open_file(path) as stream:
@@ -64,9 +64,9 @@ class ContentStamp:
         """Builds a stamp from JSON values.
 
         Raises:
-            ValueError: It is no stamp.
+            ValueError: The document is not a stamp.
         """
         try:
             return cls(int(document["size"]), int(document["mtime_ns"]), str(document["sha256"]))
         except (KeyError, TypeError) as error:
-            raise ValueError("no stamp of a file") from error
+            raise ValueError("this is not a stamp of a file") from error

@@ -1,9 +1,9 @@
-"""The terms of a study at this site: what a person sees and approves, and their digest.
+"""The terms of a study at this site, which a person sees and approves, and their digest.
 
-An approval is of one study *on these terms*. They hold every constant that the study's ε rests on
-at this site (`Plan`), which records it takes, and whose noise it relies on. So a policy that is
-loosened later, or a site that points to other records, needs a new approval; a change of
-`site.toml` that does not touch the study needs none.
+An approval covers one study *on these terms*. They have every constant on which the study's ε
+depends at this site (`Plan`), which records are used, and whose noise is relied on. So a policy
+that is loosened later, or a site that points to other records, needs a new approval; other changes
+of `site.toml` need none.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class StudyTerms:
     """A study that the site's policy accepts, as it would run here.
 
     Attributes:
-        file: The site's.
+        file: The site's file.
         recipe: The study's.
-        plan: What the site would run, without the shapes of messages, which the base decides.
+        plan: What the site would run, without the shapes of messages, which depend on the base.
     """
 
     file: SiteFile
@@ -42,7 +42,7 @@ class StudyTerms:
         return self.recipe.digest()
 
     def facts(self) -> dict[str, Any]:
-        """What an approval is bound to, as JSON."""
+        """The facts that an approval covers, as JSON values."""
         file, accept = self.file, self.file.policy.accept
         shared = self.plan.sharing is not None
         return {
@@ -76,16 +76,16 @@ class StudyTerms:
 
     @property
     def most_bytes(self) -> tuple[int, int]:
-        """Bytes that may leave in a round, and in all rounds, at most.
+        """Most bytes that may leave in a round, and in all rounds.
 
-        The exact length follows from the base, which is loaded only after the approval; a longer
+        The exact length depends on the base, which is loaded only after the approval; a longer
         message is refused.
         """
         a_round = self.file.policy.accept.max_message_bytes
         return a_round, a_round * self.plan.num_rounds
 
     def tightened(self, asked: Plan) -> tuple[Change, ...]:
-        """What the site's policy changes.
+        """The changes that the site's policy makes to the plan.
 
         Args:
             asked: The study's own plan at a site of this size.
@@ -98,10 +98,10 @@ def accepted_terms(file: SiteFile, recipe: Recipe) -> StudyTerms:
     """Accepts a study from its recipe and `site.toml` alone; nothing is loaded, fetched or opened.
 
     Returns:
-        Its terms here, for the person who approves it.
+        The study's terms here, for the person who approves it.
 
     Raises:
-        RefusedError: The site does not take part; every reason, one line each.
+        RefusedError: The site does not take part; every reason, one per line.
     """
     plan = accept(recipe, file)
     own_rank(file, recipe)

@@ -39,10 +39,10 @@ class Census:
 
     Attributes:
         unit: Whose presence is hidden, `record` or `person`.
-        records: How many.
+        records: How many rows.
         units: How many.
-        largest: Records of the largest unit.
-        name: The largest unit's identifier; None where each record is a unit.
+        largest: Rows of the largest unit.
+        name: The largest person's identifier; None where records are the units.
         warnings: What the identifiers look like that is seldom meant, one line each.
     """
 
@@ -54,8 +54,14 @@ class Census:
     warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        if self.unit != "person":
+        if self.unit != "person" and self.units == self.records:
             return f"{counted(self.records, 'record')}, each a privacy unit"
+        if self.unit != "person":
+            each = self.records / self.units
+            return (
+                f"{counted(self.units, 'record')} (privacy units) in {counted(self.records, 'row')}"
+                f", copies among them: {each:.3g} a record, at most {self.largest}"
+            )
         told = (
             f"{counted(self.records, 'record')} of {counted(self.units, 'person')} (privacy units)"
         )
@@ -83,7 +89,10 @@ def census(records: Sequence[Record], unit: str) -> Census:
         DataError: A record names no person where persons are the units.
     """
     if unit != "person":
-        return Census(unit, len(records), len(records), min(len(records), 1))
+        rows = Counter(record.unit for record in records if record.unit is not None)
+        alone = len(records) - rows.total()
+        largest = max([*rows.values(), min(alone, 1)])
+        return Census(unit, len(records), len(rows) + alone, largest)
     sizes: Counter[str] = Counter()
     for number, record in enumerate(records, 1):
         if record.person is None:

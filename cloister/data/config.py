@@ -3,7 +3,9 @@ which."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 from cloister.bounds import (
@@ -17,7 +19,15 @@ from cloister.bounds import (
     Items,
     Text,
 )
-from cloister.data.formats import form_of
+from cloister.data.encodings import known_encoding
+from cloister.data.formats import (
+    COMPRESSED,
+    SEPARATOR_NAMES,
+    TEXTS,
+    FileForm,
+    form_of,
+    separator_of,
+)
 from cloister.data.records import RecordKind
 from cloister.errors import UsageError
 from cloister.fields import LATER, called, check_bounds
@@ -26,9 +36,15 @@ SYNTHETIC = "synthetic:hospitals"
 # The built-in generators, by what their records are.
 GENERATED: dict[RecordKind, str] = {
     "text": SYNTHETIC,
+    "pairs": SYNTHETIC,
     "labels": "synthetic:referrals",
     "score": "synthetic:answers",
 }
+# The column of a pair's second text, where none is named.
+SECOND = "text_b"
+
+# Parts of a cross-validation: ε grows with their number, and 5 or 10 are usual (Kohavi 1995).
+FEWEST_FOLDS, MOST_FOLDS = 2, 20
 
 Partition = Literal["iid", "dirichlet", "quantity", "column", "person"]
 
@@ -37,6 +53,8 @@ Column = Annotated[str, Text(MOST_NAME, least=1)]
 # Of labels in one cell: one mark, or a mark with blanks around it.
 Separator = Annotated[str, Text(4, least=1)]
 Records = Annotated[int, Between(1, MOST_RECORDS)]
+EncodingName = Annotated[str, Text(MOST_NAME, least=1)]
+SeparatorName = Annotated[str, Text(MOST_NAME, least=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +64,13 @@ class DataConfig:
     Attributes:
         train: A file (JSONL, JSON, CSV, TSV, CoNLL, Parquet, Arrow; text also with `.gz`), a hub
             id (`owner/name` or `owner/name:config`), or a built-in generator: `synthetic:hospitals`
-            (one label), `synthetic:referrals` (several), `synthetic:answers` (scores). Absent: the
-            generator of the task's records.
+            (one label, also of pairs where the task reads pairs), `synthetic:referrals` (several),
+            `synthetic:answers` (scores). Absent: the generator of the task's records.
         test: The public test set, likewise; absent only where `train` brings its own (hub ids and
             the generators).
         validation: A public validation set, for early stopping; absent: none.
-        text: Column of a text.
+        text: Column of a text; of a pair, of the first.
+        text_b: Column of a pair's second text; absent: `text_b`.
         label: Column of its label.
         tokens: Column of a sentence's words.
         tags: Column of their tags.
@@ -71,12 +90,21 @@ class DataConfig:
         label_separator: What parts several labels that stand in one cell of text, as in a CSV file
             (`";"`); absent: a list is needed.
         score: Column of a text's score; absent: `score`.
+        encoding: Of the text of `train`, and of public sets with the same ending: `gb18030`,
+            `latin-1`, `utf-16`, …; absent: UTF-8, as of public sets with another ending.
+        fold: Of a simulation, `2/5`: the second of five parts of `train` is held out as the test
+            set, and `test` is not read. A part is drawn by unit, from the study's seed.
+        separator: Between the cells of a CSV or TSV, likewise: `comma`, `semicolon`, `tab`, `bar`
+            or a character; absent: as the ending says.
     """
 
     train: Source = field(default=SYNTHETIC, metadata=called("file path dataset train_file"))
     test: Source | None = None
     validation: Source | None = None
     text: Column = field(default="text", metadata=called("text_column texts"))
+    text_b: Column | None = field(
+        default=None, metadata={**LATER, **called("text2 sentence2 hypothesis answer text_pair")}
+    )
     label: Column = field(default="label", metadata=called("label_column target"))
     tokens: Column = "tokens"
     tags: Column = "tags"
@@ -103,10 +131,27 @@ class DataConfig:
     score: Column | None = field(
         default=None, metadata={**LATER, **called("score_column grade mark")}
     )
+    encoding: EncodingName | None = field(default=None, metadata={**LATER, **called("charset")})
+    separator: SeparatorName | None = field(
+        default=None, metadata={**LATER, **called("sep delimiter")}
+    )
+    fold: Annotated[str, Text(MOST_NAME, least=1)] | None = field(default=None, metadata=LATER)
+
+    @property
+    def second(self) -> str:
+        """The column of a pair's second text."""
+        return self.text_b or SECOND
 
     def __post_init__(self) -> None:
         check_bounds(self)
-        if self.test is None and form_of(self.train) is not None:
+        check_form(self.encoding, self.separator)
+        self.form(self.train)
+        if self.fold is not None and fold_of(self.fold) is None:
+            raise UsageError(
+                f"fold: {self.fold!r} given; a part and how many there are, 1/{FEWEST_FOLDS} to "
+                f"{MOST_FOLDS}/{MOST_FOLDS}, is needed"
+            )
+        if self.test is None and self.fold is None and form_of(self.train) is not None:
             # Private records would otherwise be scored on, and the scores are public.
             raise UsageError(
                 f"test: none given, and the file {self.train} brings none; give a public test set"
@@ -130,3 +175,89 @@ class DataConfig:
     def score_column(self) -> str:
         """The column of a text's score."""
         return self.score or "score"
+
+    def form(self, source: str) -> FileForm | None:
+        """How the file of a source is written, as its ending and this section say.
+
+        Args:
+            source: `train`, or a public set.
+
+        Returns:
+            The form; None of what is no file by its ending.
+
+        Raises:
+            UsageError: `train` is no text, or no CSV, and an encoding or separator is declared.
+        """
+        return declared_form(source, self.train, self.encoding, self.separator)
+
+
+def fold_of(written: str) -> tuple[int, int] | None:
+    """Which part of how many, from 1; None: the text is no such thing."""
+    part, _, parts = written.partition("/")
+    if not all(
+        number.isascii() and number.isdigit() and len(number) < 4 for number in (part, parts)
+    ):
+        return None
+    fits = FEWEST_FOLDS <= int(parts) <= MOST_FOLDS and 1 <= int(part) <= int(parts)
+    return (int(part), int(parts)) if fits else None
+
+
+def check_form(encoding: str | None, separator: str | None) -> None:
+    """Refuses an encoding or separator that there is not.
+
+    Raises:
+        UsageError: The message opens with the field's name.
+    """
+    if encoding is not None:
+        known_encoding(encoding, "encoding:")
+    if separator is not None and separator_of(separator) is None:
+        raise UsageError(
+            f"separator: {separator!r} given; one character is needed, or one of "
+            f"{', '.join(SEPARATOR_NAMES)}"
+        )
+
+
+def declared_form(
+    source: str, train: str, encoding: str | None, separator: str | None
+) -> FileForm | None:
+    """The form of a file whose encoding and separator somebody declared.
+
+    Args:
+        source: The file.
+        train: The file that the declaration is about; others with its ending are written alike.
+        encoding: Declared for it; None: UTF-8.
+        separator: Likewise; None: as the ending says.
+
+    Raises:
+        UsageError: The file that the declaration is about has no encoding or separator, or is none.
+    """
+    form = form_of(source)
+    if encoding is None and separator is None:
+        return form
+    if form is None:
+        if source == train:
+            what = "encoding" if encoding is not None else "separator"
+            raise UsageError(f"{what}: given, and {train} is no file of text; leave it out")
+        return None
+    if _ending(source) != _ending(train):
+        return form
+    if encoding is not None:
+        if form.kind not in TEXTS:
+            raise UsageError(
+                f"encoding: {encoding} given, and {train} is {form.kind}; leave it out"
+            )
+        form = dataclasses.replace(form, encoding=known_encoding(encoding, "encoding:"))
+    if separator is not None:
+        if form.kind != "csv":
+            raise UsageError(
+                f"separator: {separator!r} given, and {train} is no CSV or TSV; leave it out"
+            )
+        form = dataclasses.replace(form, separator=separator_of(separator) or form.separator)
+    return form
+
+
+def _ending(source: str) -> str:
+    """The ending of a file without that of its compression."""
+    return (
+        "".join(PurePath(source.lower()).suffixes[-2:]).removesuffix(COMPRESSED).rpartition(".")[2]
+    )

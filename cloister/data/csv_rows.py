@@ -51,7 +51,8 @@ def csv_rows(path: Path, form: FileForm = COMMAS) -> Iterator[tuple[int, Row]]:
         used = SEPARATORS.get(form.separator, repr(form.separator))
         raise DataError(
             f"{path}: its header names one column, in which {found[0]} stand; cells are separated "
-            f"by {used} here: save the file so, or have `cloister data clean` write it anew"
+            f"by {used} here: name the separator (`separator` beside the file), or have `cloister "
+            "data clean` write it anew"
         )
     repeated = [name for name, count in Counter(header).items() if count > 1 and name]
     if repeated:
@@ -64,7 +65,8 @@ def csv_rows(path: Path, form: FileForm = COMMAS) -> Iterator[tuple[int, Row]]:
         if len(cells) != len(header):
             raise DataError(
                 f"{path.name}, row {number}: {len(cells)} cells, but the header names "
-                f"{len(header)} columns; put a text that holds a comma or a line break into quotes"
+                f"{len(header)} columns; put a text that holds a {form.separator!r} or a line "
+                "break into quotes"
             )
         yield number, dict(zip(header, cells, strict=True))
         number += 1

@@ -11,7 +11,14 @@ from typing import Any
 
 from cloister.data.csv_rows import SEPARATORS, csv_rows
 from cloister.data.encodings import Encoding, detect, known_encoding
-from cloister.data.formats import TEXTS, FileForm, form_of, listed_endings
+from cloister.data.formats import (
+    SEPARATOR_NAMES,
+    TEXTS,
+    FileForm,
+    form_of,
+    listed_endings,
+    separator_of,
+)
 from cloister.data.load import file_rows
 from cloister.data.source import DataOrigin
 from cloister.data.values import Row
@@ -20,8 +27,6 @@ from cloister.files import why_no_file
 
 # Rows that a separator must fit.
 LOOKED_AT = 100
-# How a separator can be called on a command line, beside by itself.
-_CALLED = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|", "\\t": "\t"}
 COMMAND = DataOrigin("FILE", "give --{key} its column's name", "give --person its column's name")
 
 
@@ -136,10 +141,11 @@ def detect_form(
 
 
 def _character(separator: str) -> str:
-    found = _CALLED.get(separator, separator)
-    if len(found) != 1 or found in '"\r\n\0':
+    found = separator_of(separator)
+    if found is None:
         raise UsageError(
-            f"--separator {separator!r}: one character is needed, or one of {', '.join(_CALLED)}"
+            f"--separator {separator!r}: one character is needed, or one of "
+            f"{', '.join(SEPARATOR_NAMES)}"
         )
     return found
 

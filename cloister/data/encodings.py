@@ -78,8 +78,12 @@ class Encoding:
         return f"{NAMES.get(self.name, self.name)} ({self.why})"
 
 
-def known_encoding(name: str) -> str:
+def known_encoding(name: str, asker: str = "--encoding") -> str:
     """Python's name of an encoding that somebody gave.
+
+    Args:
+        name: As it was given.
+        asker: What asked for it, for messages.
 
     Raises:
         UsageError: There is no such encoding of text.
@@ -91,7 +95,7 @@ def known_encoding(name: str) -> str:
             raise ValueError
     except (LookupError, ValueError) as error:
         raise UsageError(
-            f"--encoding {name}: no such encoding; give utf-8, utf-16, gb18030, latin-1 or another "
+            f"{asker} {name}: no such encoding; give utf-8, utf-16, gb18030, latin-1 or another "
             "that Python knows"
         ) from error
     return {"iso8859-1": "latin-1", "utf-8-sig": "utf-8"}.get(found.name, found.name)

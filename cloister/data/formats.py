@@ -20,6 +20,8 @@ ENDINGS: dict[str, Kind] = {
 }
 COMPRESSED = ".gz"
 TEXTS = ("json", "csv", "conll")
+# What a separator can be called, beside by itself.
+SEPARATOR_NAMES = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|", "\\t": "\t"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,12 @@ def form_of(name: str | PurePath) -> FileForm | None:
     if kind is None or (is_gzip and kind not in TEXTS):
         return None
     return FileForm(kind=kind, is_gzip=is_gzip, separator="\t" if ending == ".tsv" else ",")
+
+
+def separator_of(name: str) -> str | None:
+    """The character that a separator's name means, or that was given; None: it is no separator."""
+    found = SEPARATOR_NAMES.get(name, name)
+    return found if len(found) == 1 and found not in '"\r\n\0' else None
 
 
 def listed_endings() -> str:

@@ -10,6 +10,7 @@ from cloister.errors import DataError
 
 _WORDS = {
     "text": "texts with one label",
+    "pairs": "pairs of texts",
     "labels": "texts with several labels",
     "score": "texts with a score",
 }
@@ -21,10 +22,11 @@ def check_generated(source: str, kind: RecordKind) -> None:
     Raises:
         DataError: Its records are of another kind.
     """
-    holds = next(one for one, name in GENERATED.items() if name == source)
-    if holds != kind:
+    holds = [one for one, name in GENERATED.items() if name == source]
+    if kind not in holds:
         own = f"; {GENERATED[kind]} has records for it" if kind in GENERATED else ""
-        raise DataError(f"{source} holds {_WORDS[holds]}; another task needs other data{own}")
+        held = " and ".join(_WORDS[one] for one in holds)
+        raise DataError(f"{source} holds {held}; another task needs other data{own}")
 
 
 def generated(source: str, kind: RecordKind, *, train: bool) -> list[Record]:
@@ -48,6 +50,10 @@ def generated(source: str, kind: RecordKind, *, train: bool) -> list[Record]:
         from cloister.data.synthetic_answers import marked_answers
 
         halves = marked_answers()
+    elif kind == "pairs":
+        from cloister.data.synthetic_pairs import hospital_claims
+
+        halves = hospital_claims()
     else:
         from cloister.data.synthetic import hospital_notes
 

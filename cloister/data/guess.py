@@ -7,6 +7,7 @@ reads the columns that its recipe names.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from cloister.data.load import file_rows
 from cloister.data.records import RecordKind
 from cloister.data.tag_schemes import KNOWN
 from cloister.data.targets import score_of_cell
+from cloister.data.unit_column import UNIT
 from cloister.data.values import MOST_ROW_BYTES, Number, Row, Value
 from cloister.errors import DataError, MisfitError
 
@@ -30,15 +32,37 @@ MOST_SITES_GUESSED = 50
 FEWEST_PER_LABEL = 2
 
 # Words that columns are called by, the surest first. Whole words of a name are compared.
-TEXTS = "text sentence content utterance note notes review body question comment description"
+TEXTS = (
+    "text sentence content utterance note notes review body question comment description "
+    "主诉 文本 正文 内容 评论 评价 问题 描述 记录"
+)
+# Pairs of columns that hold two texts of one record, the first first; whole names are compared.
+PAIRS = (
+    ("text", "text_b"),
+    ("premise", "hypothesis"),
+    ("question", "answer"),
+    ("question", "sentence"),
+    ("sentence1", "sentence2"),
+    ("question1", "question2"),
+    ("text1", "text2"),
+    ("query", "passage"),
+)
 LABELS = (
     "label labels class category target intent sentiment department diagnosis topic verdict "
-    "outcome rating grade y"
+    "outcome rating grade y 标签 类别 分类 意图 情感 科室 诊断 主题 等级"
 )
 SEVERAL = "labels tags topics categories classes genres codes keywords"
 SCORES = "score scores grade mark marks points rating"
-PERSONS = "patient person customer client user subject member student employee speaker author mrn"
-SITES = "site hospital clinic institution centre center branch bank ward school office"
+PERSONS = (
+    "patient person customer client user subject member student employee speaker author mrn "
+    "病人 患者 客户 用户 学生 会员 员工 病历"
+)
+SITES = (
+    "site hospital clinic institution centre center branch bank ward school office "
+    "医院 院区 机构 中心 支行 分行 学校 门店"
+)
+# What follows such a word in Chinese, which has no blanks: a number, a name.
+_SUFFIX = "(?:编号|号码|号|名称|名|代码|id)?"
 # Code points of scripts that put no blank between words: Thai and Lao; Burmese; Khmer; Japanese
 # syllables; Chinese characters with their extensions. Korean has blanks.
 SPACELESS = (
@@ -58,10 +82,13 @@ class Guess:
 
     Attributes:
         kind: Which records; None where the columns fit no task.
-        columns: The file's columns, by role: `text` and `label`, `labels` or `score`, `tokens`
-            and `tags`, or `messages`; also `person` and `site` where there is one.
+        columns: The file's columns, by role: `text` and `label`, with `text_b` of pairs, `labels`
+            or `score`, `tokens` and `tags`, or `messages`; also `person` and `site` where there is
+            one.
         names: All columns.
         rows: How many rows the file has.
+        records: How many records they are of: rows of one `UNIT` are one record and its copies.
+        most_rows: Rows of the record with the most.
         persons: How many different persons it names; None without such a column.
         sites: How many different sites it names; None without such a column.
         is_spaceless: Whether its texts are written without blanks between words, as Chinese is.
@@ -71,6 +98,8 @@ class Guess:
     columns: Mapping[str, str]
     names: tuple[str, ...]
     rows: int
+    records: int
+    most_rows: int
     persons: int | None
     sites: int | None
     is_spaceless: bool
@@ -92,11 +121,13 @@ def guess(path: Path, wanted: RecordKind | None = None) -> Guess:
     person, site = _person(names, first), _site(names, first)
     persons, sites = _distinct(first, person), _distinct(first, site)
     rows = len(first)
+    made = Counter(_values(first, UNIT))
     for _, row in others:
         rows += 1
+        made.update(_values([row], UNIT))
         persons |= _distinct([row], person)
         sites |= _distinct([row], site)
-    kind, columns = _records(names, first, wanted, {person, site})
+    kind, columns = _records(names, first, wanted, {person, site, UNIT})
     text = columns.get("text")
     return Guess(
         kind=kind,
@@ -107,6 +138,8 @@ def guess(path: Path, wanted: RecordKind | None = None) -> Guess:
         },
         names=names,
         rows=rows,
+        records=rows - made.total() + len(made),
+        most_rows=max(made.values(), default=1),
         persons=len(persons) if person is not None else None,
         sites=len(sites) if site is not None else None,
         is_spaceless=text is not None and is_spaceless([str(row.get(text, "")) for row in first]),
@@ -155,8 +188,9 @@ def guess_columns(
         beside a text, or no kind, what was found all the same: a text, a person, a site.
     """
     person, site = _person(names, rows), _site(names, rows)
-    kind, columns = _records(names, rows, None, {person, site})
-    if kind is None and (text := _text([n for n in names if n not in (person, site)], rows)):
+    kind, columns = _records(names, rows, None, {person, site, UNIT})
+    taken = (person, site, UNIT)
+    if kind is None and (text := _text([n for n in names if n not in taken], rows)):
         columns = {"text": text}
     columns |= {"person": person} if person is not None else {}
     columns |= {"site": site} if site is not None else {}
@@ -193,6 +227,12 @@ def _records(
         if tags and tokens:
             return "tokens", {"tokens": tokens[0], "tags": tags[0]}
     free = [name for name in names if name not in taken]
+    if wanted in (None, "pairs"):
+        texts = [name for name in names if name not in taken and _has_texts(rows, name)]
+        two = _pair(texts, named=wanted is None)
+        label = _label([n for n in names if n not in (*taken, *(two or ()))], rows)
+        if two is not None and label is not None:
+            return "pairs", {"text": two[0], "text_b": two[1], "label": label}
     if wanted in (None, "labels") and (text := _text(free, rows)) is not None:
         several = _several([name for name in free if name != text], rows, wanted == "labels")
         if several is not None:
@@ -255,6 +295,22 @@ def _is_score(value: Value) -> bool:
     return True
 
 
+def _has_texts(rows: list[Row], name: str) -> bool:
+    """Whether a column has texts alone, where it has something: a row may lack one."""
+    held = [row[name] for row in rows if row.get(name) is not None]
+    return bool(held) and all(isinstance(value, str) for value in held)
+
+
+def _pair(texts: Sequence[str], *, named: bool) -> tuple[str, str] | None:
+    """Two columns of texts: by their names, else the first two where `named` does not ask for
+    names."""
+    lower = {name.lower(): name for name in texts}
+    for one, other in PAIRS:
+        if one in lower and other in lower:
+            return lower[one], lower[other]
+    return (texts[0], texts[1]) if len(texts) > 1 and not named else None
+
+
 def _text(names: Sequence[str], rows: list[Row]) -> str | None:
     """The column of texts: by its name, else the one with the longest values."""
     texts = [name for name in names if _all(rows, name, lambda value: isinstance(value, str))]
@@ -295,17 +351,24 @@ def _is_plain(value: Value) -> bool:
 
 
 def _named(names: Sequence[str], words: str) -> str | None:
-    """The first name that has the first of some words in it as a whole word."""
+    """The first name that has the first of some words in it as a whole word.
+
+    A Chinese word is one at the name's end, or before a suffix such as that of a number: `就诊科室`
+    is about a ward and `病人编号` about a person, and `病人主诉` is not.
+    """
     split = {name: {word.lower() for word in _WORDS.findall(name)} for name in names}
     for word in words.split():
         for name, parts in split.items():
-            if word in parts:
+            is_last = not word.isascii() and re.search(f"{word}{_SUFFIX}$", name.lower())
+            if word in parts or is_last:
                 return name
     return None
 
 
 def _distinct(rows: Sequence[Row], name: str | None) -> set[str]:
-    if name is None:
-        return set()
+    return set() if name is None else set(_values(rows, name))
+
+
+def _values(rows: Sequence[Row], name: str) -> list[str]:
     values = (row.get(name) for row in rows)
-    return {v.written if isinstance(v, Number) else str(v) for v in values if v is not None}
+    return [v.written if isinstance(v, Number) else str(v) for v in values if v is not None]

@@ -61,8 +61,8 @@ def open_text(path: Path, form: FileForm = UTF8) -> Iterator[BinaryIO]:
         start = file.read(len(BOM))
         if start.startswith(_WIDE):
             raise DataError(
-                f"{path}: is UTF-16 or UTF-32; save it as UTF-8, or have `cloister data clean` "
-                "write it so"
+                f"{path}: is UTF-16 or UTF-32; save it as UTF-8, name its encoding (`encoding` "
+                "beside the file), or have `cloister data clean` write it anew"
             )
         file.seek(len(BOM) if start == BOM else 0)
         yield file

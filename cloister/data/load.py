@@ -17,6 +17,7 @@ from cloister.data.generated import check_generated, generated
 from cloister.data.records import Record, RecordKind
 from cloister.data.schema import Reading
 from cloister.data.source import RECIPE, DataOrigin
+from cloister.data.unit_column import is_augmented
 from cloister.data.values import Row
 from cloister.errors import DataError
 from cloister.files import why_no_file
@@ -50,12 +51,12 @@ def load(
     """
     if source in GENERATED.values():
         return generated(source, kind, train=split == "train")
-    training = split == "train"
-    reading = Reading(kind, columns, persons=training, sites=training and sites, asker=asker)
     path = _path(source)
+    reading = _reading(path, split, kind, columns, sites, asker)
     try:
         if _is_file_name(source, path):
-            rows = file_rows(path, split, reading.columns_read, asker)
+            form = columns.form(source)
+            rows = file_rows(path, split, reading.columns_read, asker, form)
             name = path.name
         else:
             from cloister.data.hub import hub_rows  # `datasets` takes a second to load
@@ -93,16 +94,31 @@ def first_record(
     if source in GENERATED.values():
         check_generated(source, kind)
         return None
-    path, training = _path(source), split == "train"
+    path = _path(source)
     if not _is_file_name(source, path):
         return None
-    reading = Reading(kind, columns, persons=training, sites=training and sites, asker=asker)
+    reading = _reading(path, split, kind, columns, sites, asker)
     try:
-        for number, row in file_rows(path, split, reading.columns_read, asker):
+        form = columns.form(source)
+        for number, row in file_rows(path, split, reading.columns_read, asker, form):
             return reading.record(row, path.name, number)
     except OSError as error:
         raise DataError(f"{source}: cannot be read ({error.strerror or error})") from error
     raise DataError(f"{source}: no records")
+
+
+def _reading(
+    path: Path, split: Split, kind: RecordKind, columns: DataConfig, sites: bool, asker: DataOrigin
+) -> Reading:
+    training = split == "train"
+    return Reading(
+        kind,
+        columns,
+        persons=training,
+        sites=training and sites,
+        asker=asker,
+        augmented=training and is_augmented(path),
+    )
 
 
 def is_same_file(one: str, other: str) -> bool:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-RecordKind = Literal["text", "tokens", "messages", "labels", "score"]
-# Kinds whose record is one text, to which the network answers with one row of outputs.
+RecordKind = Literal["text", "pairs", "tokens", "messages", "labels", "score"]
+# Records with one label.
+ONE_LABEL: frozenset[RecordKind] = frozenset({"text", "pairs"})
+# Records of one text.
 ONE_TEXT: frozenset[RecordKind] = frozenset({"text", "labels", "score"})
+# Records that the network makes one vector of, which a head reads: one row of outputs.
+POOLED: frozenset[RecordKind] = ONE_LABEL | ONE_TEXT
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 
@@ -20,6 +24,18 @@ class TextRecord:
     label: str
     site: str | None = None
     person: str | None = None
+    unit: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PairRecord(TextRecord):
+    """Two texts, in their order, with one label: whether the first entails or answers the second.
+
+    Attributes:
+        text_b: The second text.
+    """
+
+    text_b: str = field(kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +46,7 @@ class TokenRecord:
     tags: tuple[str, ...]
     site: str | None = None
     person: str | None = None
+    unit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +67,7 @@ class ChatRecord:
         person: Whose it is.
         text: A text in place of turns.
         rejected: Of a pair, the turns that `messages` are preferred to.
+        unit: What it shares with the other rows of one record (`cloister.data.unit_column`).
     """
 
     messages: tuple[Message, ...]
@@ -57,6 +75,7 @@ class ChatRecord:
     person: str | None = None
     text: str | None = None
     rejected: tuple[Message, ...] | None = None
+    unit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +86,7 @@ class LabelsRecord:
     labels: tuple[str, ...]
     site: str | None = None
     person: str | None = None
+    unit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +97,7 @@ class ScoreRecord:
     score: float
     site: str | None = None
     person: str | None = None
+    unit: str | None = None
 
 
 Record = TextRecord | TokenRecord | ChatRecord | LabelsRecord | ScoreRecord

@@ -14,9 +14,10 @@ from cloister.data.schema import words_of
 from cloister.data.values import Number, Row, Value, is_integer, kind_of
 from cloister.errors import MisfitError, UsageError
 
-# What a row of each kind holds.
-OWN: dict[RecordKind, tuple[str, ...]] = {
+# The columns that a kind of record is made of.
+OWN: Mapping[RecordKind, tuple[str, ...]] = {
     "text": ("text", "label"),
+    "pairs": ("text", "text_b", "label"),
     "tokens": ("tokens", "tags"),
     "messages": ("messages",),
     "labels": ("text", "labels"),
@@ -31,6 +32,7 @@ class Roles:
     Attributes:
         kind: Which records the rows are.
         text: A text.
+        text_b: The second text of a pair.
         label: Its label.
         tokens: A sentence's words.
         tags: Their tags.
@@ -47,6 +49,7 @@ class Roles:
 
     kind: RecordKind
     text: str | None = None
+    text_b: str | None = None
     label: str | None = None
     tokens: str | None = None
     tags: str | None = None
@@ -128,6 +131,8 @@ def _kind(
         return "labels"
     if "score" in chosen:
         return "score"
+    if "text_b" in chosen or (guessed == "pairs" and not chosen.keys() & {"text", "label"}):
+        return "pairs"
     if "text" in chosen or "label" in chosen:
         return "text"
     return guessed or ("text" if "text" in found else None)
@@ -153,7 +158,7 @@ def _turns(row: Row, column: str | None, where: str) -> tuple[Message, ...] | No
 
 
 def text_of(row: Row, roles: Roles, where: str) -> str:
-    """What a row has to read: its text, its words, or its turns, as one text.
+    """What a row has to read: its text or both, its words, or its turns, as one text.
 
     Raises:
         MisfitError: It has none.
@@ -166,7 +171,11 @@ def text_of(row: Row, roles: Roles, where: str) -> str:
         if turns is None:
             raise misfit(where, "no conversation; a row needs messages, or another form's columns")
         return "\n".join(turn.content for turn in turns)
-    column = roles.text or "text"
+    text = _text(row, roles.text or "text", where)
+    return f"{text}\n{_text(row, roles.text_b, where)}" if roles.text_b is not None else text
+
+
+def _text(row: Row, column: str, where: str) -> str:
     value = row.get(column)
     if value is None:
         raise misfit(where, f"{column} is missing; every row needs its text")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from cloister.data.cells import misfit, whole
 from cloister.data.chat_rows import OTHERS, PAIR, preferred, raw_text, turns_in, turns_of
 from cloister.data.config import DataConfig
 from cloister.data.records import (
+    ONE_LABEL,
     ChatRecord,
     LabelsRecord,
+    PairRecord,
     Record,
     RecordKind,
     ScoreRecord,
@@ -21,6 +24,7 @@ from cloister.data.records import (
 from cloister.data.source import RECIPE, DataOrigin
 from cloister.data.tag_schemes import BIO, KNOWN, as_bio
 from cloister.data.targets import labels_in_cell, labels_of_cell, score_of_cell
+from cloister.data.unit_column import UNIT
 from cloister.data.values import Number, Row, Value, is_integer, kind_of, shown
 from cloister.errors import DataError, MisfitError
 
@@ -45,9 +49,11 @@ class Reading:
     Attributes:
         kind: What the task reads.
         columns: Column names.
-        persons: Whether each row must name its person, where `columns` names a column for it.
+        persons: Whether whose a row is matters, as it does of training data: each must name its
+            person, where `columns` names a column for it, and its unit, where it has `UNIT`.
         sites: Whether each row must name its site.
         asker: Where the columns are named, for messages.
+        augmented: Whether the file has copies of records, so that each row needs its unit.
     """
 
     kind: RecordKind
@@ -55,6 +61,7 @@ class Reading:
     persons: bool
     sites: bool
     asker: DataOrigin = RECIPE
+    augmented: bool = False
     # By column: what its first value is, and in which row.
     _first: dict[str, tuple[str, int]] = field(default_factory=dict)
 
@@ -64,6 +71,7 @@ class Reading:
         columns = self.columns
         read = {
             "text": (columns.text, columns.label),
+            "pairs": (columns.text, columns.second, columns.label),
             "tokens": (columns.tokens, columns.tags),
             "messages": (columns.messages, *PAIR, *OTHERS),
             "labels": (columns.text, columns.labels_column),
@@ -71,8 +79,8 @@ class Reading:
         }[self.kind]
         if self.sites:
             read += (columns.site,)
-        if self.persons and columns.person is not None:
-            read += (columns.person,)
+        if self.persons:
+            read += (UNIT,) if columns.person is None else (columns.person, UNIT)
         return read
 
     def record(self, row: Row, name: str, number: int) -> Record:
@@ -114,7 +122,24 @@ class Reading:
                 person = self._written(row, columns.person, "person", where)
             except MisfitError as error:
                 nameless = error
-        return self._record(row, where, site, person), nameless
+        record = self._record(row, where, site, person)
+        unit = self._unit(row, where) if self.persons else None
+        return (record if unit is None else replace(record, unit=unit)), nameless
+
+    def _unit(self, row: Row, where: str) -> str | None:
+        """What a row shares with the other rows of its record; None: nothing, it is the only one.
+
+        Were a copy without it taken for a record, its source would count twice.
+        """
+        if UNIT in row:
+            return self._written(row, UNIT, "unit", where)
+        if not self.augmented:
+            return None
+        raise misfit(
+            where,
+            f"no {UNIT}, and the log beside the file says that copies of records are in it: take "
+            "the file as cloister data augment wrote it, or augment its source again",
+        )
 
     def _record(self, row: Row, where: str, site: str | None, person: str | None) -> Record:
         columns = self.columns
@@ -122,12 +147,10 @@ class Reading:
             return _tokens(self, row, where, site, person)
         if self.kind == "messages":
             return _chat(self, row, where, site, person)
-        text = self._value(row, columns.text, "text", where)
-        if not isinstance(text, str):
-            raise misfit(where, f"{columns.text} is {kind_of(text)}; text is needed")
-        if not text.strip():
-            raise misfit(where, f"{columns.text} is empty; a text is needed")
-        text = whole(text, columns.text, where)
+        text = self._text(row, columns.text, "text", where)
+        if self.kind == "pairs":
+            second = self._text(row, columns.second, "text_b", where)
+            return PairRecord(text, self._label(row, where), site, person, text_b=second)
         if self.kind == "labels":
             cell = self._value(row, columns.labels_column, "labels", where)
             found = labels_of_cell(cell, columns.labels_column, columns.label_separator, where)
@@ -135,14 +158,27 @@ class Reading:
         if self.kind == "score":
             cell = self._value(row, columns.score_column, "score", where)
             return ScoreRecord(text, score_of_cell(cell, columns.score_column, where), site, person)
-        label = self._written(row, columns.label, "label", where)
-        return TextRecord(text, label, site, person)
+        return TextRecord(text, self._label(row, where), site, person)
+
+    def _label(self, row: Row, where: str) -> str:
+        """The label, one object for all rows that have it: a million rows would have as many."""
+        return sys.intern(self._written(row, self.columns.label, "label", where))
+
+    def _text(self, row: Row, column: str, key: str, where: str) -> str:
+        text = self._value(row, column, key, where)
+        if not isinstance(text, str):
+            raise misfit(where, f"{column} is {kind_of(text)}; text is needed")
+        if not text.strip():
+            raise misfit(where, f"{column} is empty; a text is needed")
+        return whole(text, column, where)
 
     def _compare_kinds(self, row: Row, where: str, number: int) -> None:
         """Holds every column of identifiers or labels to one kind, in rows that do not fit too."""
         columns = self.columns
         keys = [(columns.site, "site")] * self.sites
-        keys += [(columns.label, "label")] * (self.kind == "text")
+        keys += [(columns.label, "label")] * (self.kind in ONE_LABEL)
+        if self.persons:
+            keys.append((UNIT, "unit"))
         if self.persons and columns.person is not None:
             keys.append((columns.person, "person"))
         values = [(column, row.get(column), key) for column, key in keys]

@@ -9,6 +9,7 @@ from cloister.data.records import (
     ChatRecord,
     LabelsRecord,
     Message,
+    PairRecord,
     Record,
     RecordKind,
     ScoreRecord,
@@ -51,6 +52,11 @@ def nobody_s_records(
                 records.append(LabelsRecord(" ".join(text), several, person=name))
             elif kind == "score":
                 records.append(ScoreRecord(" ".join(text), draw.choice(scores), person=name))
+            elif kind == "pairs":
+                half = len(text) // 2 or 1
+                parts = " ".join(text[:half]), " ".join(text[half:])
+                label = draw.choice(labels)
+                records.append(PairRecord(parts[0], label, person=name, text_b=parts[1]))
             elif kind == "tokens":
                 tags = tuple(draw.choice(labels) for _ in text)
                 records.append(TokenRecord(tuple(text), tags, person=name))

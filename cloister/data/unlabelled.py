@@ -1,4 +1,4 @@
-"""Rows without labels, for predictions: a text, a sentence's words, or a conversation."""
+"""Rows without labels, for predictions: a text, two texts, a sentence's words, a conversation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cloister.data.values import Row, kind_of, shown
 from cloister.errors import DataError, MisfitError
 from cloister.files import bad_file
 
-# What is predicted for: a text, a sentence as its words, or the turns of a conversation.
+# What is predicted for: a text, two texts, a sentence as its words, or a conversation's turns.
 Unlabelled = str | tuple[str, ...] | tuple[Message, ...]
 
 
@@ -30,13 +30,17 @@ def read_unlabelled(path: Path, kind: RecordKind, columns: DataConfig) -> list[U
     Raises:
         DataError: The file is missing, damaged or empty, or a row lacks what is needed.
     """
+    pair = (columns.text, columns.second)
     own = {"tokens": columns.tokens, "messages": columns.messages}.get(kind, columns.text)
-    needed = tuple(dict.fromkeys((own, columns.text)))
+    needed = pair if kind == "pairs" else tuple(dict.fromkeys((own, columns.text)))
     try:
-        found = [
-            _unlabelled(row, kind, needed, f"{path.name}, row {number}")
-            for number, row in file_rows(path, "test", needed, RELEASED)
-        ]
+        found: list[Unlabelled] = []
+        for number, row in file_rows(path, "test", needed, RELEASED):
+            where = f"{path.name}, row {number}"
+            if kind == "pairs":
+                found.append((_text(row, pair[:1], where), _text(row, pair[1:], where)))
+            else:
+                found.append(_unlabelled(row, kind, needed, where))
     except OSError as error:
         raise bad_file(error, "read") from error
     if not found:
@@ -53,6 +57,15 @@ def _unlabelled(row: Row, kind: RecordKind, needed: tuple[str, ...], where: str)
         return words_of(value, column, where)
     if kind == "messages" and column == needed[0] and not isinstance(value, str):
         return turns_of(value, column, where)
+    return _text(row, (column,), where)
+
+
+def _text(row: Row, columns: tuple[str, ...], where: str) -> str:
+    """The text in the first of some columns that has a value."""
+    column = next((name for name in columns if row.get(name) is not None), None)
+    if column is None:
+        raise _missing(row, columns, where)
+    value = row[column]
     if not isinstance(value, str):
         raise misfit(where, f"{column} is {kind_of(value)}; text is needed")
     if not value.strip():

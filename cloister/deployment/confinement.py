@@ -1,12 +1,12 @@
-"""Removal of network access from a process that reads records, for the rest of its life.
+"""Removes network access from a process that reads records, for the rest of its life.
 
-A seccomp filter (Linux, linux/seccomp.h) lets this process and all that it starts make unix sockets
-only: no connection to another machine, nor to a port of this one. It needs no right, and nobody can
-take it off again. io_uring, which could make sockets around it, is refused whole.
+A seccomp filter (Linux, linux/seccomp.h) lets this process and its children make unix sockets only:
+no connection to another machine, nor to a port of this one. It needs no privilege and cannot be
+removed. io_uring, which could bypass it, is refused.
 
-Guarantees: of what this process and its children do themselves. Another process of the same user
-can be written to by other ways (files, unix sockets); that takes a user of its own
-(`site.agent_user`) or a unit of its own.
+Guarantees: They cover this process and its children. They could still reach another process of the
+    same user by files or unix sockets; a user of its own (`site.agent_user`) or its own unit
+    prevents that.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import sys
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
 LOAD, EQUALS, AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
 ALLOW, REFUSE = 0x7FFF0000, 0x00050000
-# Where struct seccomp_data keeps the call's number, the architecture and the first argument.
+# Offsets in struct seccomp_data of the call's number, the architecture and the first argument.
 NUMBER, ARCHITECTURE, FIRST = 0, 4, 16
 # Audit's name of each architecture (linux/audit.h) and its number of `socket` (asm/unistd.h).
 MACHINES = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}
@@ -32,10 +32,10 @@ X32 = 0x40000000
 
 
 def leave_the_network() -> bool:
-    """Takes every network but unix sockets away from this process and its children, for good.
+    """Removes all network access except unix sockets from this process and its children, for good.
 
     Returns:
-        Whether it was done; False on systems that have no such filter.
+        Whether it was done; False on systems without such a filter.
 
     Guarantees:
         After True no socket of another family can be made here; `socket` fails with EAFNOSUPPORT,

@@ -2,9 +2,9 @@
 
 python -m cloister.deployment.loading MODULE PATH
 
-The objects of torch's and transformers' modules stay for good. Looking through them again and again
-while they load frees nothing, and takes a quarter of the agent's start: 7.5 s of processor time
-with it, 5.5 s without.
+The objects of torch's and transformers' modules stay for ever. Scanning them repeatedly while they
+load frees nothing and takes a quarter of the agent's start: 7.5 s of processor time with it, 5.5 s
+without.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ def command_of(module: str, path: Path) -> list[str]:
 def start(module: str, path: Path) -> None:
     """Loads a module and runs its `main` on a path.
 
-    What was loaded is never looked through again; what the process makes afterwards is collected
-    as usual.
+    Loaded objects are never scanned again; objects made afterwards are collected as usual.
     """
     gc.disable()
     main = importlib.import_module(module).main

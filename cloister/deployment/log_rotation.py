@@ -1,8 +1,8 @@
-"""A log that never grows beyond a bound, and the thread that writes a child's output into one.
+"""A log of bounded size, and a thread that writes a child's output into it.
 
-The child writes into a pipe, so that its log can change files while it runs: a child that held the
-file itself would go on writing into the one that was put aside. Whatever becomes of the disk, the
-pipe is emptied: a child must never wait for its log.
+The child writes into a pipe, so that its log can be rotated while it runs: a child with the file
+itself would go on writing into the old file. The pipe is always emptied, even if the disk is full,
+because a child must never wait for its log.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import threading
 from pathlib import Path
 from typing import IO
 
-# A log's file is put aside when it is full, and so many older ones are kept: 60 MB a process. A
-# SuperLink writes about 1 MB a day, so that is two months.
+# Size at which a file is rotated, and number of older files: 60 MB per process. A SuperLink writes
+# about 1 MB per day, so this covers two months.
 LARGEST, KEPT = 10_000_000, 5
 # What a Linux pipe holds (pipe(7)).
 _CHUNK = 65_536
@@ -24,16 +24,16 @@ class RotatingLog:
     """A file and its predecessors: `name`, `name.1` (the latest), … `name.5`.
 
     Args:
-        path: Of the file that is written to; no link is followed.
-        largest: Bytes a file; None: `LARGEST`.
-        kept: Predecessors that are kept; None: `KEPT`.
+        path: The file to write; links are not followed.
+        largest: Most bytes per file; None: `LARGEST`.
+        kept: Number of older files; None: `KEPT`.
 
     Raises:
         OSError: It cannot be written.
 
     Guarantees:
-        No file exceeds `largest`. All files together hold the end of what was written, in order and
-        without a gap; what a full disk did not take is counted, and the count is written instead.
+        No file exceeds `largest`. All files together have the end of the output, in order and
+        without gaps; bytes lost on a full disk are counted, and the count is written instead.
     """
 
     def __init__(self, path: Path, largest: int | None = None, kept: int | None = None) -> None:
@@ -45,7 +45,7 @@ class RotatingLog:
         self._open()
 
     def write(self, content: bytes) -> None:
-        """Writes; never raises for a disk that is full or gone."""
+        """Writes; never raises if the disk is full or missing."""
         missing = f"{self._lost} bytes are missing here: the disk was full\n" if self._lost else ""
         left = missing.encode() + content
         try:
@@ -63,7 +63,7 @@ class RotatingLog:
             os.close(self._file)
 
     def _put(self, content: bytes) -> int:
-        """Writes a first part of it, cut behind a line where it does not fit; returns its bytes."""
+        """Writes the first part that fits, cut after a line; returns its bytes."""
         room = self._largest - self._size
         if len(content) > room:
             whole = content.rfind(b"\n", 0, max(0, room)) + 1
@@ -93,7 +93,7 @@ class RotatingLog:
 
 
 class Pump:
-    """Writes what comes out of a pipe into a log until every writer has closed it.
+    """Copies a pipe into a log until every writer has closed the pipe.
 
     Args:
         pipe: To read from, unbuffered; closed at the end.
@@ -109,7 +109,8 @@ class Pump:
         """Waits until all of it is written.
 
         Args:
-            patience: Seconds at most: a process that the child has left may hold the pipe for ever.
+            patience: Most seconds; a process that the child left behind may keep the pipe open for
+                ever.
         """
         self._thread.join(patience)
 

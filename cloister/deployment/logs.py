@@ -1,7 +1,7 @@
-"""Logs of long-lived processes: one JSON object a line, with nothing of a record in it.
+"""Logs of long-lived processes: one JSON object per line, without anything from a record.
 
-An unforeseen error's text may quote a record, so only its type and where it arose are written. Why
-a site refused is for its operator's eyes (`cloister site status`), not for logs that are collected.
+An unexpected error's text may quote a record, so only its type and place are written. Reasons of
+refusals are for the site's operator (`cloister site status`), not for logs that may be collected.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def log_json(part: str) -> None:
     """Sets this process's logs up, on stderr.
 
     Args:
-        part: Which of a deployment's processes this is.
+        part: Name of this process in a deployment.
     """
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
@@ -59,7 +59,7 @@ def _log_uncaught(kind: type[BaseException], error: BaseException | None, place:
 def without_error_text(
     logger: Any, name: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Replaces an exception by its type and the places that it passed."""
+    """Replaces an exception by its type and stack."""
     found = event.pop("exc_info", None)
     error = found[1] if isinstance(found, tuple) else found
     if isinstance(error, BaseException):

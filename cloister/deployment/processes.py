@@ -1,4 +1,4 @@
-"""Long-lived child processes: started, watched, started again, and ended in time."""
+"""Starts, watches, restarts and ends long-lived child processes."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from cloister.deployment.log_rotation import Pump, RotatingLog
 
 log = logging.getLogger(__name__)
 
-# A child that dies is started again after so many seconds, doubling up to the second; one that
-# lived for the third begins anew.
+# Seconds before a dead child is restarted, doubling up to the second value; a child that lived for
+# the third starts again with the first.
 FIRST_DELAY, LONGEST_DELAY, STEADY = 0.5, 10.0, 60.0
 # Children are asked to end and get this long before they are killed; the whole stays below the 10 s
 # that a service is given.
 GRACE = 7.0
 POLL = 0.1
-# What an ended child has left in its pipe (64 KiB at most) is written in less than this.
+# Seconds for writing what an ended child left in its pipe (64 KiB at most).
 DRAIN = 2.0
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """What is to run.
+    """A program to run.
 
     Attributes:
         name: Shown in status and logs.
         command: Its arguments.
-        environment: All of it.
-        log: File for what it prints, rotated while it runs.
-        takes_down: Programs that are started anew when this one dies unasked.
+        environment: Its whole environment.
+        log: File for its output, rotated while it runs.
+        takes_down: Programs that are restarted when this one dies unasked.
         user: Numeric user to run as; None: this process's.
     """
 
@@ -58,10 +58,10 @@ class Child:
     """A program and the process that runs it.
 
     Attributes:
-        program: What runs.
+        program: The program.
         process: None between two starts.
         starts: How often it was started.
-        exit_code: Of the last process that ended.
+        exit_code: Exit code of the last process that ended.
     """
 
     program: Program
@@ -75,7 +75,7 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """Of the running process."""
+        """Id of the running process; None if none runs."""
         return self.process.pid if self.process else None
 
     def start(self) -> None:
@@ -109,11 +109,11 @@ class Child:
             self.pump = Pump(self.process.stdout, output)
 
     def has_ended(self) -> bool:
-        """Whether the process ended since the last look; when it is due again follows from it."""
+        """Whether the process ended since the last check; sets the time of its restart."""
         if self.process is None or self.process.poll() is None:
             return False
         self.exit_code = self.process.returncode
-        self.kill()  # what it may have left behind
+        self.kill()  # processes that it may have left behind
         self.process = None
         self._wait_longer()
         return True
@@ -130,7 +130,7 @@ class Child:
             self.process.terminate()
 
     def kill(self) -> None:
-        """Ends it without asking, with everything that it started."""
+        """Kills it with all processes that it started."""
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -146,7 +146,7 @@ class Supervisor:
 
     Attributes:
         programs: In the order in which they start; they end in the opposite one.
-        on_tick: Called between looks, ten times a second.
+        on_tick: Called between checks, ten times per second.
         on_change: Called after a child was started or ended.
         stop: Set it to end.
     """
@@ -208,7 +208,7 @@ class Supervisor:
 
 
 def _try(call: Callable[[], None]) -> None:
-    """Calls; a full disk at which nothing can be noted is no reason to end what runs."""
+    """Calls and ignores errors of a full disk, which must not end running processes."""
     try:
         call()
     except OSError as error:
@@ -216,7 +216,7 @@ def _try(call: Callable[[], None]) -> None:
 
 
 def _groups_of(user: int | None) -> tuple[int | None, list[int] | None]:
-    """A user's own group and further ones: a child that is given away keeps none of its parent's.
+    """A user's own group and further groups; a child of another user keeps none of its parent's.
 
     Raises:
         OSError: The machine does not know the user.
@@ -231,7 +231,7 @@ def _groups_of(user: int | None) -> tuple[int | None, list[int] | None]:
 
 
 def _end_with_parent() -> Callable[[], None]:
-    """What a child calls first: the kernel then ends it when its parent dies, however it dies."""
+    """Returns the child's first call: the kernel then ends it when its parent dies."""
     library, parent = ctypes.CDLL(None), os.getpid()
 
     def bind() -> None:
@@ -243,7 +243,7 @@ def _end_with_parent() -> Callable[[], None]:
 
 
 def is_cloister(pid: int) -> bool:
-    """Whether a process is there and cloister's, not another one that got its number."""
+    """Whether a process exists and is cloister's, and not another one with the same number."""
     if pid <= 1:
         return False
     try:

@@ -1,8 +1,8 @@
-"""Proxies of the environment are for other machines: loopback is always reached directly.
+"""Keeps calls to loopback away from the environment's proxies.
 
 httpx, requests and urllib read `HTTP_PROXY`, `HTTPS_PROXY` and `ALL_PROXY` in either case, and send
-calls to 127.0.0.1 to them as well unless `NO_PROXY` names it. A call on loopback carries tokens and
-secrets that no proxy is to see, and no proxy can reach this machine's loopback anyway.
+calls to 127.0.0.1 to them too unless `NO_PROXY` names it. A call on loopback has tokens and secrets
+that no proxy may see, and no proxy can reach this machine's loopback anyway.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import ipaddress
 from collections.abc import Mapping
 from urllib.request import getproxies, proxy_bypass
 
-# What httpx, requests and urllib compare a URL's host with; none of the three knows 127.0.0.0/8.
+# Names that httpx, requests and urllib compare with a URL's host; none of them knows 127.0.0.0/8.
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def sparing_loopback(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment whose proxies are not asked for loopback; what it exempts itself, stays.
+    """An environment whose proxies are not used for loopback; its own exceptions stay.
 
-    Both spellings of `NO_PROXY` come to the same: of two, libraries take one or the other.
+    Both spellings of `NO_PROXY` get the same value, because libraries use either one.
     """
     given = [environment.get(name, "") for name in ("no_proxy", "NO_PROXY")]
     names = [name.strip() for text in given for name in text.split(",")]
@@ -27,7 +27,7 @@ def sparing_loopback(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or address is this machine's loopback; other names are not looked up."""
+    """Whether a name or address is this machine's loopback; names are not looked up."""
     if host.rstrip(".").lower() == "localhost":
         return True
     try:

@@ -24,12 +24,12 @@ from cloister.evidence.spending_series import series_of
 from cloister.evidence.verification import UNCHECKED
 from cloister.ledger.chain import Entry
 from cloister.ledger.replay import ChargedRound, Forecast, charged_rounds, forecast
-from cloister.ledger.stated import promised_events, shown
+from cloister.ledger.stated import COUPLED, promised_events, shown
 from cloister.ledger.verify import Verdict
 from cloister.names import counted
 from cloister.privacy.accounting import rdp_epsilon, true_positive_rate
 
-# Of the test that says in plain words what an ε means.
+# False-positive rate of the test that explains an ε in plain words.
 FALSE_POSITIVES = 0.01
 
 
@@ -40,8 +40,8 @@ class AuditedLedger:
     Attributes:
         name: The site.
         entries: Its whole ledger, checked.
-        verdict: What the check said.
-        key_known: Whether its key was had from elsewhere than the ledger.
+        verdict: The result of that check.
+        key_known: Whether its key came from another source than the ledger.
     """
 
     name: str
@@ -68,11 +68,11 @@ def audit_report(
     """Makes the report as a document.
 
     Args:
-        study: What is known of the study beside its ledgers.
+        study: What is known about the study besides its ledgers.
         ledgers: At least one.
-        audits: What `cloister audit run --json` printed.
-        checked: What a bundle's verification found to hold.
-        made: When, as text.
+        audits: The output of `cloister audit run --json`.
+        checked: The claims that a bundle's verification confirmed.
+        made: The time of the report, as text.
     """
     sites = [
         _Site(
@@ -103,8 +103,8 @@ def _summary(
     refuted = [audit["level"] for audit in audits if audit["refuted"]]
     if refuted:
         yield Paragraph(
-            f"REFUTED: {', '.join(refuted)}. The implementation does not do what its ε rests on; "
-            "the figures below are not to be relied on.",
+            f"REFUTED: {', '.join(refuted)}. The implementation lacks a property that its ε "
+            "depends on; do not rely on the figures below.",
             is_loud=True,
         )
     if any(math.isinf(site.ledger.verdict.promise.epsilon) for site in sites):
@@ -113,11 +113,11 @@ def _summary(
     yield Paragraph(
         f"Made {made} from {counted(len(sites), 'ledger')} with "
         f"{counted(rounds, 'charged round')}. Chain, signatures, every charge against its "
-        "plan and its budget, and ε by two accountants were checked anew; "
+        "plan and its budget, and ε by two accountants were checked again; "
         + (
             "nothing was refuted. "
             if not refuted
-            else "the ledgers themselves are sound, the mechanism is not. "
+            else "the ledgers themselves are valid, the mechanism is not. "
         )
         + "“Not refuted” is all that a check can say: it is no proof of privacy."
     )
@@ -159,9 +159,11 @@ def _promised(sites: Sequence[_Site]) -> Iterator[Block]:
     for site in sites:
         if (alone := site.ledger.verdict.promise_alone) is not None:
             yield Paragraph(f"The noise of {site.ledger.name} is shared with other sites. {alone}.")
+        if site.ledger.verdict.history.couples_units:
+            yield Paragraph(f"{site.ledger.name}: {COUPLED}.", is_loud=True)
     yield Paragraph(
-        "A promise was fixed before anything was sent: it is of all rounds of one plan, or, where "
-        "a data set took part in more than one, of its lifetime budget. Stopping earlier does not "
+        "A promise was fixed before anything was sent. It covers all rounds of one plan or, if a "
+        "data set took part in more than one plan, its lifetime budget. Stopping earlier does not "
         "change it."
     )
 
@@ -194,9 +196,9 @@ def _spent(sites: Sequence[_Site]) -> Iterator[Block]:
         "Against the lifetime budget, at the δ at which its rule compares both",
     )
     yield Paragraph(
-        "Where the number of rounds followed from what was released, these figures bound nothing: "
-        "they show how far a plan has come. The budget keeps half of its δ for each of two ways to "
-        "fit. RDP is a second, looser opinion; a PLD above it would have been refused."
+        "If the number of rounds depended on what was released, these figures bound nothing: "
+        "they show how far a plan has come. The budget keeps half of its δ for each of two ways in "
+        "which a charge may fit. RDP is a second, looser bound; a PLD above it would be refused."
     )
     lines = [
         series_of(s.ledger.name, s.rounds, s.ahead, s.ledger.verdict.budget_epsilon) for s in sites
@@ -204,7 +206,7 @@ def _spent(sites: Sequence[_Site]) -> Iterator[Block]:
     yield Picture(
         spending_plot(lines),
         "ε spent after each charged round, by PLD. Dotted: the capacity that is left, if rounds of "
-        "the plan charged last used all of it. Red: the cap for the data set's life."
+        "the plan charged last used all of it. Red: the lifetime cap of the data set."
         + (f" {ABSENT}" if fonts_for(line.name for line in lines).absent else ""),
     )
     yield Table(
@@ -252,7 +254,7 @@ def _mechanism(sites: Sequence[_Site], audits: Sequence[Mapping[str, Any]]) -> I
         yield Picture(
             empirical_plot(attacks),
             "How much privacy loss attacks could show. A bound below the claim does not refute it; "
-            "a bound far below is usual, and no reason to think that the truth is as low.",
+            "a bound far below is usual, and does not show that the true ε is as low.",
         )
         yield Table(
             ("attack", "runs", "ε lower bound", "claimed", "verdict"),
@@ -280,8 +282,8 @@ def _conformance(audit: Mapping[str, Any]) -> Iterator[Block]:
     checks = audit["checks"]
     yield Picture(
         conformance_plot(checks),
-        "The path that trains, on synthetic records. A sound mechanism stays within each "
-        "pair of limits but once in a million times.",
+        "The training path on synthetic records. A sound mechanism stays within each "
+        "pair of limits, except once in a million times.",
     )
     yield Table(
         ("check", "figure", "least", "most", "verdict", "law"),
@@ -303,7 +305,7 @@ def _releases(sites: Sequence[_Site]) -> Iterator[Block]:
     yield Heading("Every release")
     yield Paragraph(
         "What left each site, in the order of its ledger. Bytes and SHA-256 are of the message as "
-        "it left. A round that was cut off left nothing and stays spent."
+        "it left. A round that was cut off sent nothing and stays spent."
     )
     for site in sites:
         yield Table(
@@ -347,7 +349,7 @@ def _limits(checked: Sequence[str]) -> Iterator[Block]:
     if checked:
         yield Paragraph("Checked, and holds:")
         yield Bullets(checked)
-    yield Paragraph("Not checked, because nothing here could show it:")
+    yield Paragraph("Not checked, because no evidence here can show it:")
     yield Bullets(UNCHECKED)
 
 
@@ -362,7 +364,7 @@ def _ahead(ahead: Forecast | None) -> str:
 
 
 def _plain(text: str) -> str:
-    """Removes backticks, which a terminal's or a page's markup would turn into code."""
+    """Removes backticks, which the report would show as they are."""
     return text.replace("`", "")
 
 

@@ -3,7 +3,7 @@
 A ZIP archive, nothing in it compressed:
 
     sites/NAME.json    a site's certificate and ledger (`ledger.certificate`)
-    adapter/FILE       the adapter's files, but for its card
+    adapter/FILE       the adapter's files, without its card
     received.json      [[round, site, SHA-256, head], …]: what the coordinator received
 """
 
@@ -27,13 +27,14 @@ from cloister.ledger.certificate import Evidence, read_evidence
 from cloister.names import NAME
 from cloister.printable import one_line
 
-# What a member may be called: no folders but these, nothing hidden.
+# Allowed names of members: only these folders, and nothing hidden.
 MEMBER = re.compile(rf"(sites/{NAME}\.json|adapter/{NAME}|received\.json)")
-# Of every member, so that equal contents give equal bytes; the earliest that ZIP can hold.
+# The time of every member, so that equal contents give equal bytes; the earliest that ZIP can hold.
 STAMP = (1980, 1, 1, 0, 0, 0)
-# A row of received.json has 5 values in about 150 bytes; half as many bytes a value.
+# Fewest bytes per JSON value in received.json: half of the usual, as a row has 5 values in 150
+# bytes.
 _BYTES_A_VALUE = 15
-# Of received.json: 900,000 rows, as of 1,000 sites in 900 rounds.
+# Most bytes of received.json: 900,000 rows, for example 1,000 sites in 900 rounds.
 MOST_RECEIVED = 2**27
 
 
@@ -42,10 +43,10 @@ class Received:
     """An update as the coordinator received it.
 
     Attributes:
-        round: Of the study.
-        site: Who sent it.
-        sha256: Of its bytes.
-        head: SHA-256 of the ledger's entry for it, as the site told it then.
+        round: Round of the study.
+        site: The site that sent it.
+        sha256: SHA-256 of its bytes.
+        head: SHA-256 of the ledger's entry for it, as the site stated it then.
     """
 
     round: int
@@ -60,9 +61,9 @@ class Bundle:
 
     Attributes:
         sites: Evidence by site.
-        adapter: Contents by file name; of a bundle that was read, all but `cloister.json` as their
-            hashes.
-        received: What the coordinator says it received.
+        adapter: Contents by file name; in a bundle that was read, hashes instead, except for
+            `cloister.json`.
+        received: The updates that the coordinator says it received.
     """
 
     sites: Mapping[str, Evidence]
@@ -74,7 +75,7 @@ def write_bundle(path: Path, bundle: Bundle) -> None:
     """Writes a bundle.
 
     Raises:
-        UsageError: A name in it is none that an archive may hold.
+        UsageError: A name in it is not allowed in an archive.
         BadFileError: It cannot be written.
     """
     members: dict[str, bytes | Hashed] = {
@@ -86,7 +87,7 @@ def write_bundle(path: Path, bundle: Bundle) -> None:
     unfit = [name for name in members if not MEMBER.fullmatch(name)]
     if unfit:
         raise UsageError(
-            f"{shortened(unfit[0])}: no name for a file: it may hold neither / nor \\, nor begin "
+            f"{shortened(unfit[0])}: not a valid file name: it must have no / or \\ and not begin "
             "with a dot"
         )
     try:
@@ -102,11 +103,11 @@ def read_bundle(path: Path) -> Bundle:
     """Reads a bundle's files; its claims are not checked yet (`verification.examine`).
 
     Raises:
-        BadFileError: It is missing, damaged, or holds what no bundle holds.
+        BadFileError: It is missing or damaged, or has a member that a bundle cannot have.
 
     Guarantees:
-        Memory is bounded by a few times the file's size, and of the adapter's files, which may be
-        large, only one piece is held at a time.
+        Memory is bounded by a few times the file's size. The adapter's files may be large; they are
+        read piece by piece.
     """
     sites: dict[str, Evidence] = {}
     adapter: dict[str, bytes | Hashed] = {}

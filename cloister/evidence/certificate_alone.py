@@ -1,6 +1,6 @@
-"""Checks of a certificate without its ledger, as a coordinator makes them.
+"""Checks a certificate without its ledger, as a coordinator does.
 
-The site signed it, so what it says of the ledger is the site's word; every ε in it is computed anew
+What it states about the ledger is only claimed by the site, which signed it; every ε is recomputed.
 from the plans, events and budget that it names. With the ledger, `certificate.check` checks all.
 """
 
@@ -14,7 +14,7 @@ from cloister.errors import LedgerError, RefusedError, UsageError
 from cloister.json_text import read_json
 from cloister.ledger.budget import Budget, fits_whole, rounded_up
 from cloister.ledger.certificate import MOST_STATED, entry_of, same, stored
-from cloister.ledger.certificate_forms import FIELDS, NAMED, VERSION, merged, with_rdp
+from cloister.ledger.certificate_forms import FIELDS, NAMED, UNCOUPLED, VERSION, merged, with_rdp
 from cloister.ledger.chain import Entry
 from cloister.ledger.history import request_of
 from cloister.ledger.signing import is_signed
@@ -24,9 +24,11 @@ from cloister.privacy.events import GaussianEvent
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Unit
 
-# Its text may hold as many quotes, each of which JSON writes as two bytes, as other characters.
+# Twice the text, because JSON may write every character (a quote) as two bytes.
 MOST_BYTES = 2 * MOST_STATED
-# Characters of an error that a message shows: the longest of ours have fewer.
+_WRITTEN = (UNCOUPLED, VERSION)
+_WRITTEN_NOW = " or ".join(map(str, _WRITTEN))
+# Most characters of an error in a message; our own errors are shorter.
 MOST_SAID = 200
 
 
@@ -41,39 +43,47 @@ def check_alone(
     """Reads and checks a certificate.
 
     Args:
-        content: As `to_bytes` made it; nothing in it is believed yet.
-        site: Whose it must be.
-        study: Digest of the study that it must be of.
-        key: The site's public key in hex, known from elsewhere.
-        most_steps: That a plan of the study may have.
+        content: The bytes of `to_bytes`, not trusted yet.
+        site: The site that it must belong to.
+        study: Digest of the study that it must belong to.
+        key: The site's public key in hex, from another source.
+        most_steps: Most steps that a plan of the study may have.
 
     Returns:
         Its fields.
 
     Raises:
-        LedgerError: It is too long, not of the form of a certificate, not signed by the key,
-            another's, or states an ε that its own plans, events and budget do not give.
+        LedgerError: It is too long, does not have the form of a certificate, is not signed by the
+            key, belongs to another site or study, or states an ε that does not follow from its own
+            plans, events and budget.
     """
     if len(content) > MOST_BYTES:
-        raise LedgerError(f"{site}: a certificate of {len(content)} bytes; {MOST_BYTES} at most")
+        raise LedgerError(
+            f"{site}: the certificate has {len(content)} bytes; at most {MOST_BYTES} are read"
+        )
     try:
         certificate = entry_of(read_json(content, most_bytes=MOST_BYTES))
         fields: dict[str, Any] = read_json(certificate.body, most_bytes=MOST_STATED)
         whole = canonical(fields) == certificate.body and fields["kind"] == "certificate"
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LedgerError(f"{site}: not of the form of a certificate") from error
+        raise LedgerError(f"{site}: this does not have the form of a certificate") from error
     if not is_signed(certificate.body, certificate.signature, key):
         raise LedgerError(f"{site}: the certificate is not signed by the site's key")
-    if not whole or fields.get("version") != VERSION or set(fields) != NAMED | FIELDS[VERSION]:
-        raise LedgerError(f"{site}: not of the form of a certificate of version {VERSION}")
+    version = fields.get("version")
+    if not whole or version not in _WRITTEN or set(fields) != NAMED | FIELDS[version]:
+        raise LedgerError(
+            f"{site}: this does not have the form of a certificate of version {_WRITTEN_NOW}"
+        )
+    if fields.get("couples_units", True) is not True:
+        raise LedgerError(f"{site}: couples_units may only be true; without it, leave it out")
     if (fields["site"], fields["study"], fields["key"]) != (site, study, key):
-        raise LedgerError(f"{site}: the certificate is of another site or study")
+        raise LedgerError(f"{site}: the certificate belongs to another site or study")
     try:
         _check_figures(fields, most_steps)
     except (ValueError, KeyError, TypeError, AttributeError, UsageError, RefusedError) as error:
         # The error may quote a name that the site chose, of any length and any characters.
         said = one_line(str(error), MOST_SAID)
-        raise LedgerError(f"{site}: the certificate does not hold together ({said})") from error
+        raise LedgerError(f"{site}: the certificate contradicts itself ({said})") from error
     return fields
 
 
@@ -81,11 +91,11 @@ def plans_in(fields: Mapping[str, Any]) -> list[Plan]:
     """Returns the plans that a certificate states.
 
     Raises:
-        ValueError: One is not what its SHA-256 says.
+        ValueError: A plan does not match its SHA-256.
     """
     plans = [Plan.from_terms(row["terms"]) for row in fields["plans"]]
     if not plans or [plan.digest() for plan in plans] != [row["sha256"] for row in fields["plans"]]:
-        raise ValueError("plans that are not what their SHA-256 says")
+        raise ValueError("a plan does not match its SHA-256")
     return plans
 
 
@@ -96,19 +106,19 @@ def _check_figures(fields: Mapping[str, Any], most_steps: int) -> None:
         raise ValueError("plans of another unit, or no event")
     kinds = {(plan.noise_multiplier, plan.sample_rate) for plan in plans}
     if any((event.noise_multiplier, event.sample_rate) not in kinds for event in events):
-        raise ValueError("events that are not of its plans")
+        raise ValueError("an event that is not of its plans")
     planned = sum(plan.local_steps * plan.num_rounds for plan in plans)
     if planned > most_steps * len(plans) or sum(event.steps for event in events) > planned:
         raise ValueError(f"more than the {most_steps} steps that a plan of the study has")
     if type(fields["rounds"]) is not int or type(fields["released"]) is not int:
-        raise ValueError("rounds that are no number")
+        raise ValueError("rounds that are not a number")
     limit = life["budget"]["epsilon"]
     budget = Budget(epsilon=float("inf") if limit is None else limit, delta=life["budget"]["delta"])
     if fields["promise"]["basis"] == Basis.WHOLE_PLAN:
         delta = _check_plan_promise(fields, plans, events, budget)
     else:
         promised = of_budget(budget, unit, plans)
-        # Other studies' plans, which are not in it, may have named fewer adversaries.
+        # Other studies' plans, which the certificate lacks, may have fewer adversaries.
         _need(
             fields["promise"],
             promised.to_json() | {"adversaries": fields["promise"]["adversaries"]},
@@ -122,14 +132,14 @@ def _check_figures(fields: Mapping[str, Any], most_steps: int) -> None:
 def _check_plan_promise(
     fields: Mapping[str, Any], plans: list[Plan], events: list[GaussianEvent], budget: Budget
 ) -> float:
-    """Checks that one plan is all that was ever charged and within budget; returns its δ."""
+    """Checks that only one plan was ever charged and that the budget covers it; returns its δ."""
     (plan,) = plans
     is_private = all(event.is_private for event in events)
     whole = request_of(plan, is_private=is_private).planned
     life = merged([GaussianEvent(**row) for row in fields["life"]["events"]])
     steps = sum(event.steps for event in events)
     if life != events or steps > whole.steps or not fits_whole(whole, rounded_up(budget)):
-        raise ValueError("a whole plan's promise, where more than the plan was charged")
+        raise ValueError("a whole plan's promise, but more than the plan was charged")
     promised: Stated = of_plan(plan, is_private=is_private)
     alone = of_plan_alone(plan, is_private=is_private)
     _need(fields["promise"], with_rdp(promised, [whole]), "promise")
@@ -139,4 +149,4 @@ def _check_plan_promise(
 
 def _need(found: object, given: object, name: str) -> None:
     if not same(found, given):
-        raise ValueError(f"another {name} than its plans, events and budget give")
+        raise ValueError(f"{name} does not follow from its plans, events and budget")

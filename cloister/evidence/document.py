@@ -20,7 +20,7 @@ class Paragraph:
     """A paragraph of text.
 
     Attributes:
-        text: Plain.
+        text: Plain text.
         is_loud: Whether it must not be overlooked.
     """
 
@@ -40,9 +40,9 @@ class Table:
     """A table: columns with their headings, and rows.
 
     Attributes:
-        columns: Their names.
+        columns: Names of the columns.
         rows: Cells as text.
-        title: What it is of; None: what the section says.
+        title: The table's title; None: the section's heading is enough.
     """
 
     columns: Sequence[str]
@@ -55,8 +55,8 @@ class Picture:
     """A plot, as PNG and with its caption.
 
     Attributes:
-        figure: Drawn.
-        caption: What it shows, in words that stand for it.
+        figure: The drawn figure.
+        caption: What it shows, in words that can replace it.
     """
 
     figure: Figure
@@ -71,8 +71,8 @@ class Document:
     """A whole document.
 
     Attributes:
-        title: Its name.
-        blocks: In order.
+        title: Its title.
+        blocks: Its blocks in order.
     """
 
     title: str

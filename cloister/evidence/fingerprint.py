@@ -11,9 +11,9 @@ from cloister.canonical import canonical
 from cloister.errors import BadFileError
 from cloister.json_text import read_json
 
-# Of cloister.json: 5,000 labels of a hundred bytes each, and as much again.
+# Most bytes of cloister.json: 5,000 labels of a hundred bytes each, and the same again.
 MOST_TOLD = 2**20
-# The card is for readers and may be edited; no certificate speaks of it.
+# The card is for readers and may be edited; no certificate covers it.
 UNCOVERED = "README.md"
 
 
@@ -32,7 +32,7 @@ def adapter_files(folder: Path) -> dict[str, bytes]:
     """Returns a released adapter's files by name, without its card.
 
     Raises:
-        BadFileError: The folder holds no adapter of ours, or something that is no file.
+        BadFileError: The folder has no adapter of ours, or has something that is not a file.
     """
     if not (folder / "cloister.json").is_file():
         raise BadFileError(
@@ -58,10 +58,10 @@ def adapter_sha256(files: Mapping[str, bytes | Hashed]) -> str:
 
 
 def base_sha256(files: Mapping[str, bytes | Hashed]) -> str:
-    """SHA-256 of the weights of the base that an adapter says it was trained on.
+    """SHA-256 of the base's weights, as the adapter's files state it.
 
     Raises:
-        BadFileError: It does not say.
+        BadFileError: The files do not state it.
     """
     try:
         told = files["cloister.json"]

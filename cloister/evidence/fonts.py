@@ -1,8 +1,8 @@
-"""Which installed fonts can show a text, so that no name becomes a row of boxes.
+"""Finds installed fonts that can show a text, so that no name becomes a row of boxes.
 
-Matplotlib's own font, DejaVu, has no Chinese, Japanese or Korean characters. Where a text needs
-more than it has, the fonts of this machine are searched. A character that none of them has is
-written by its code point, as in `U+4E2D`, and the page says so.
+Matplotlib's own font, DejaVu, has no Chinese, Japanese or Korean characters. If a text needs them,
+the fonts of this machine are searched. A character that no font has is written as its code point,
+like `U+4E2D`, and the page says so.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from matplotlib.font_manager import FontEntry, fontManager, get_font
 
 SANS, MONO = "DejaVu Sans", "DejaVu Sans Mono"
-# Comes with matplotlib and claims every character; it draws a box for each.
+# A font of matplotlib that claims every character and draws a box for each.
 NO_FONT = "Last Resort"
-# What a page says where no font of the machine has some characters.
+# The note on a page with characters that no font of the machine has.
 ABSENT = (
     "Some names are written by code points, as in U+4E2D, because no font of the machine that made "
     "this page has their characters. With a font that has them (Debian: fonts-noto-cjk) the page "
@@ -27,11 +27,11 @@ ABSENT = (
 
 @dataclass(frozen=True)
 class Fonts:
-    """Fonts that together show some texts.
+    """Fonts that together can show some texts.
 
     Attributes:
         more: Families to use after DejaVu, in turn.
-        foreign: Characters that these have and DejaVu has not.
+        foreign: Characters that these fonts have and DejaVu lacks.
         absent: Characters that no installed font has.
     """
 
@@ -40,7 +40,7 @@ class Fonts:
     absent: frozenset[str] = frozenset()
 
     def families(self, text: str, first: str = SANS) -> list[str]:
-        """Returns what matplotlib takes as `family` of a text; one font where it has all of it."""
+        """Returns matplotlib's `family` for a text; one font if it has every character."""
         return [first, *self.more] if self.foreign & set(text) else [first]
 
     def written(self, text: str) -> str:
@@ -52,7 +52,7 @@ class Fonts:
 
 
 def literal(fonts: Fonts, text: str) -> str:
-    """Escapes a text for matplotlib, in which a dollar sign would begin mathematics."""
+    """Escapes a text for matplotlib, where a dollar sign would begin a formula."""
     return fonts.written(text).replace("$", r"\$")
 
 
@@ -60,7 +60,7 @@ def fonts_for(texts: Iterable[str]) -> Fonts:
     """Looks for fonts that have every character of some texts.
 
     Args:
-        texts: All that will be shown.
+        texts: All texts that will be shown.
     """
     wanted = {c for text in texts for c in text if not c.isspace()}
     missing = wanted - _characters(fontManager.findfont(MONO))
@@ -76,7 +76,7 @@ def fonts_for(texts: Iterable[str]) -> Fonts:
             missing -= found
         if not missing:
             break
-    if chosen:  # which weight stands in for one that a family lacks is nothing to warn of
+    if chosen:  # no warnings about weights that a family lacks
         logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     return Fonts(tuple(chosen), foreign - missing, frozenset(missing))
 
@@ -87,7 +87,7 @@ def _preference(entry: FontEntry) -> tuple[bool, bool, str]:
 
 
 def _characters(path: str) -> set[str]:
-    """Returns the characters of a font file; none where it cannot be read."""
+    """Returns the characters of a font file; empty if it cannot be read."""
     try:
         return {chr(code) for code in get_font(path).get_charmap()}
     except (OSError, RuntimeError, ValueError):

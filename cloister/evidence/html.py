@@ -1,4 +1,4 @@
-"""A document as one self-contained HTML page: no script, no link, fit for print."""
+"""A document as one self-contained HTML page: no script, no link, ready for print."""
 
 from __future__ import annotations
 

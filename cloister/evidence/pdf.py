@@ -55,7 +55,8 @@ class _Line:
             )
 
     def _parts(self) -> list[tuple[int, str]]:
-        """Cells of a row by their column where another font's characters would shift them."""
+        """A row's cells with their columns, drawn one by one if wide characters would shift
+        them."""
         if not self.is_table or _columns(self.text) == len(self.text):
             return [(0, self.text)]
         return [
@@ -189,7 +190,7 @@ def _wrapped(cells: str, indent: str) -> list[str]:
 
 
 def _pages(items: Sequence[_Item], fonts: Fonts) -> Iterator[Figure]:
-    """Yields pages of items; a heading stays on the page of what follows it."""
+    """Yields pages of items; a heading stays on the page of the item after it."""
     left = list(items)
     while left:
         page, at = Figure(figsize=A4), TOP
@@ -201,7 +202,7 @@ def _pages(items: Sequence[_Item], fonts: Fonts) -> Iterator[Figure]:
 
 
 def _together(items: Sequence[_Item]) -> float:
-    """Height of the first item and all that must not be parted from it."""
+    """Height of the first item with all items that must stay on its page."""
     height = 0.0
     for item in items:
         height += item.height

@@ -21,7 +21,7 @@ from cloister.evidence.spending_series import (
     caps,
 )
 
-# Sites that a legend names; of more, the lines alone are shown.
+# Most sites that a legend names; with more, there is no legend.
 NAMED = 10
 
 
@@ -33,10 +33,10 @@ def spending_plot(sites: Sequence[SpendingSeries]) -> Figure:
 
 
 def draw_spending(axes: Axes, sites: Sequence[SpendingSeries]) -> None:
-    """Draws what `spending_plot` shows into a part of a larger figure.
+    """Draws the plot of `spending_plot` into a part of a larger figure.
 
     Args:
-        axes: Where it goes; its title and labels are set.
+        axes: The axes to draw into; their title and labels are set.
         sites: A series for each site; those without a finite ε are left out.
     """
     known = [one for one in sites if one.pld]
@@ -47,7 +47,7 @@ def draw_spending(axes: Axes, sites: Sequence[SpendingSeries]) -> None:
         style = (4 * index, (4, 4 * (len(known) - 1))) if len(known) > 1 else "solid"
         numbers, spent = zip((0, 0.0), *one.pld, strict=True)
         axes.step(numbers, spent, where="post", color=colour, linestyle=style, linewidth=2)
-        # Solid: a dash's phase may leave nothing of it in a legend.
+        # Solid, because a legend may show nothing of a dashed line.
         named.append(Line2D([], [], color=colour, linewidth=2, label=literal(fonts, one.name)))
         if one.ahead:
             axes.plot(*zip(*one.ahead, strict=True), linestyle=":", color=colour)

@@ -1,7 +1,7 @@
-"""The facts that a report states of its study: name, coordinator, model, dates, records.
+"""The facts that a report states about its study: name, coordinator, model, dates, records.
 
-A recipe or an adapter's `cloister.json` gives it. A ledger alone knows a study by its digest, so
-what is not known there is said to be unknown, and nothing is taken from a file's name.
+They come from a recipe or an adapter's `cloister.json`. A ledger alone knows only a study's digest;
+then the report says that the facts are unknown, and takes nothing from a file's name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cloister.names import counted
 from cloister.printable import one_line
 from cloister.recipe import Recipe
 
-# Characters of a text of another party that a report shows; longer names are cut.
+# Most characters that a report shows of another party's text; longer names are cut.
 LONGEST_SHOWN = 120
 UNKNOWN = "not known from this evidence"
 SIMULATED = "none: simulated on one machine"
@@ -29,11 +29,11 @@ class ReportedStudy:
     """Facts of a study as text; None: not known.
 
     Attributes:
-        name: As its recipe has it.
-        coordinator: Who ran it, as whoever files the report says.
+        name: The name in its recipe.
+        coordinator: Who ran it, as stated by the person who makes the report.
         model: The frozen base that was fine-tuned, with its SHA-256.
-        task: What was learnt.
-        purpose: What for, in the words of whoever files the report.
+        task: The kind of task.
+        purpose: Its purpose, as stated by the person who makes the report.
         records_per_person: How many records of one person count.
     """
 
@@ -46,7 +46,7 @@ class ReportedStudy:
 
 
 def of_recipe(recipe: Recipe) -> ReportedStudy:
-    """Returns what a run's recipe says."""
+    """Returns the facts in a run's recipe."""
     privacy = recipe.privacy
     return ReportedStudy(
         name=recipe.study.name,
@@ -63,7 +63,8 @@ def of_recipe(recipe: Recipe) -> ReportedStudy:
 
 
 def of_adapter(content: bytes | Hashed | None) -> ReportedStudy:
-    """Returns what the `cloister.json` of a bundle's adapter says; nothing where it is missing."""
+    """Returns the facts in the `cloister.json` of a bundle's adapter; empty if it is missing or
+    damaged."""
     try:
         document: Any = (
             read_json(content, most_bytes=MOST_TOLD) if isinstance(content, bytes) else {}
@@ -79,7 +80,7 @@ def of_adapter(content: bytes | Hashed | None) -> ReportedStudy:
 
 
 def title_of(study: ReportedStudy, rounds: Iterable[ChargedRound]) -> str:
-    """Returns a report's title: the study's name, or what its ledgers call it."""
+    """Returns a report's title: the study's name, or its digest from the ledgers."""
     if study.name is not None:
         return f"Privacy report: {study.name}"
     digests = sorted({charged.study for charged in rounds})
@@ -92,7 +93,7 @@ def facts_table(study: ReportedStudy, sites: Mapping[str, Iterable[ChargedRound]
     """Returns the table that opens a report.
 
     Args:
-        study: What is known.
+        study: The known facts.
         sites: Charged rounds of each site.
     """
     rounds = [charged for every in sites.values() for charged in every]

@@ -1,4 +1,4 @@
-"""The facts of one site on a card, from its certificate and never from the coordinator's plan."""
+"""The facts of one site on a card, taken from its certificate, not from the coordinator's plan."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from cloister.privacy.plan import Plan
 
 @dataclass(frozen=True, kw_only=True)
 class SiteFacts:
-    """What a site was promised, by its own ledger.
+    """The promise to a site, and what it spent, by its own ledger.
 
     Attributes:
-        promise: Of its whole plan, or of its data set's budget.
-        promise_alone: The same against all other sites together; None: as `promise`.
-        spent: What the study's rounds come to so far; an indication.
-        plans: That the site ran, after its own policy.
-        rounds: Charged.
-        ended: Where its ledger ended, in words.
+        promise: The ε of its whole plan, or of its data set's budget.
+        promise_alone: The same against all other sites together; None: the same as `promise`.
+        spent: ε of the study's rounds so far; an indication.
+        plans: The plans that the site ran, tightened by its own policy.
+        rounds: Number of charged rounds.
+        ended: The head of its ledger, in words.
+        couples_units: Whether ε is about the units of its file as it was written.
     """
 
     promise: Stated
@@ -30,13 +31,14 @@ class SiteFacts:
     plans: tuple[Plan, ...]
     rounds: int
     ended: str
+    couples_units: bool = False
 
 
 def site_facts(fields: Mapping[str, Any]) -> SiteFacts:
     """Makes a site's facts from a checked certificate, or from a ledger's statement.
 
     Raises:
-        ValueError: They are not of that form.
+        ValueError: The fields do not have that form.
     """
     alone, head = fields["promise_alone"], fields["ledger"]
     return SiteFacts(
@@ -46,4 +48,5 @@ def site_facts(fields: Mapping[str, Any]) -> SiteFacts:
         plans=tuple(plans_in(fields)),
         rounds=fields["rounds"],
         ended=f"entry {head['seq']}, SHA-256 `{head['hash']}`",
+        couples_units="couples_units" in fields,
     )

@@ -1,7 +1,7 @@
-"""ε spent over the rounds that a ledger charged: numbers, words and colours of every picture of it.
+"""ε spent over a ledger's charged rounds: numbers, words and colours for every plot of it.
 
-A report draws it with matplotlib, the dashboard as SVG; both take everything from here, so that the
-same ledger looks the same in both. It is what was spent so far: an indication, at half of the
+A report draws it with matplotlib, the dashboard as SVG; both take everything from here, so that a
+ledger looks the same in both. The ε is what was spent so far: an indication, at half of the
 budget's δ, at which the budget's rule compares it with the cap.
 """
 
@@ -18,24 +18,25 @@ from cloister.ledger.stated import shown
 # the same ones for a light page.
 COLOURS = ("#0a5c99", "#9a5200", "#6b4aa5", "#0b7355")
 CAP, SECOND = "#b3261e", "#5a616b"
-# A cap so many times above all that is drawn is written and not drawn: it would flatten the curve.
+# A cap this many times above everything drawn is stated in words, since its line would flatten the
+# curve.
 FAR = 4.0
-# The upright axis ends so far above the highest that is drawn, which leaves room for a cap's label.
+# The vertical axis ends at this many times the highest value, to leave room for a cap's label.
 HEADROOM = 1.12
 
-# Rounds charged in all, and ε.
+# Number of charged rounds, and ε.
 Point = tuple[int, float]
 
 
 @dataclass(frozen=True)
 class SpendingSeries:
-    """What one ledger spent; every ε in it is finite.
+    """The spending of one ledger; every ε in it is finite.
 
     Attributes:
         name: The site's.
-        charged: How many rounds it charged; of long ledgers, ε is known for some of them.
+        charged: Number of charged rounds; in long ledgers ε is known for some of them only.
         pld: ε by PLD after a round.
-        rdp: The same by RDP, a second and looser opinion.
+        rdp: The same by RDP, a second and looser bound.
         ahead: ε by PLD if the budget's rest were used by rounds of the plan charged last.
         cap: ε that the budget allows; ∞ where it has no limit.
     """
@@ -69,8 +70,8 @@ def series_of(
 
     Args:
         name: The site's.
-        rounds: Every charge, as `ledger.replay` recomputes it.
-        ahead: What the budget still affords; None where nothing was charged.
+        rounds: Every charge, recomputed by `ledger.replay`.
+        ahead: How much the budget still allows; None if nothing was charged.
         cap: ε of the budget.
     """
     coming = ahead.curve if ahead is not None and ahead.rounds else ()
@@ -88,12 +89,12 @@ def caps(series: Iterable[SpendingSeries], highest: float) -> tuple[list[float],
     """Returns the caps of one picture.
 
     Args:
-        series: Of the picture.
+        series: The plot's series.
         highest: The largest ε drawn in it.
 
     Returns:
-        Those that are drawn as lines, in rising order; and words on those that lie far above, empty
-        where none does.
+        The caps that are drawn as lines, in rising order; and a text about caps far above, empty if
+        there are none.
     """
     found = sorted({one.cap for one in series if math.isfinite(one.cap)})
     far = [f"{cap_words(cap)}, far above" for cap in found if cap >= FAR * highest]

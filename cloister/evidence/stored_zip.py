@@ -1,7 +1,7 @@
 """Uncompressed ZIP archives of other parties, checked for size before `zipfile` reads them.
 
-`zipfile` makes an object of every record of a directory, however long that is, and up to Python
-3.11.7 lets records share their bytes, so that 5 MB unpack to 1.5 GB.
+`zipfile` makes an object for every record of a directory of any length, and until Python 3.11.7
+lets records share their bytes, so that 5 MB unpack to 1.5 GB.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from cloister.bounds import MOST_SITES, shortened
 from cloister.errors import BadFileError
 from cloister.files import open_file
 
-# A file for each of as many sites as there can be, and as much as a tenth more for the adapter.
+# Most members: a file for each of the most sites, and a tenth more for the adapter.
 MOST_MEMBERS = MOST_SITES + MOST_SITES // 10
-# Of a member's record in the directory: 46 bytes, and its name of at most 255 and a folder's.
+# Most bytes of a member's record in the directory: 46, a name of at most 255, and a folder's name.
 MOST_RECORD = 400
-# Of a member's own header, without its name (APPNOTE 4.3.7), and of an archive's end (4.3.16).
+# Bytes of a member's own header, without its name (APPNOTE 4.3.7), and an archive's end (4.3.16).
 _LOCAL, _END = 30, struct.Struct("<4s4H2LH")
-# Bytes that are held of a member that is read in pieces.
+# Bytes of a piece, for members that are read in pieces.
 PIECE = 2**20
 
 
@@ -33,11 +33,12 @@ class StoredZip:
 
     Args:
         path: Its file.
-        names: What members may be called.
+        names: The allowed names of members.
 
     Raises:
-        BadFileError: It is missing, no such archive, or a member is compressed, encrypted, a link
-            or device, of another name, there twice, or shares its bytes with another.
+        BadFileError: It is missing or not such an archive, or a member is compressed, encrypted, a
+            link or device, has a name that is not allowed or a duplicate one, or shares its bytes
+            with another.
     """
 
     def __init__(self, path: Path, names: re.Pattern[str]) -> None:
@@ -61,8 +62,8 @@ class StoredZip:
         """Reads one member's content, and checks its length and checksum.
 
         Args:
-            name: Of the member.
-            most: Bytes.
+            name: The member's name.
+            most: Most bytes.
 
         Raises:
             BadFileError: It is damaged or longer.
@@ -111,7 +112,7 @@ class StoredZip:
         ) as error:
             raise self._unfit(_short(error)) from error
         if len(listed) != count:
-            raise self._unfit("its directory has another number of members than it says")
+            raise self._unfit("its directory lacks members or has more than it states")
         for member in listed:
             kind = stat.S_IFMT(member.external_attr >> 16)
             plain = member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & 1
@@ -122,11 +123,11 @@ class StoredZip:
                 or not names.fullmatch(member.filename)
             ):
                 raise BadFileError(
-                    f"{self._path}: {shortened(member.filename)} is nothing that a bundle holds"
+                    f"{self._path}: {shortened(member.filename)} is not allowed in a bundle"
                 )
         members = {member.filename: member for member in listed}
         if len(members) != len(listed):
-            raise BadFileError(f"{self._path}: a name in it is there twice")
+            raise BadFileError(f"{self._path}: duplicate name in it")
         self._check_apart(listed, start)
         return members
 
@@ -136,25 +137,27 @@ class StoredZip:
         self._file.seek(max(0, size - _END.size))
         mark, disk, first, here, count, length, start, comment = _END.unpack(self._file.read())
         if mark != b"PK\x05\x06" or (disk, first, comment) != (0, 0, 0) or here != count:
-            raise ValueError("it does not end as one")
+            raise ValueError("it does not end like a ZIP archive")
         if count > MOST_MEMBERS or length > count * MOST_RECORD:
             raise ValueError(f"over {MOST_MEMBERS} members, or a longer directory than they need")
         if start + length + _END.size != size:
-            raise ValueError("something before it or in it belongs to no member")
+            raise ValueError("it has bytes that belong to no member")
         return count, start
 
     def _check_apart(self, listed: list[zipfile.ZipInfo], start: int) -> None:
         """Refuses members that share bytes: together they could be larger than the file."""
         ordered = sorted(listed, key=lambda member: member.header_offset)
         following = [member.header_offset for member in ordered[1:]] + [start]
-        for member, end in zip(ordered, following, strict=False):  # of none there is nothing
+        for member, end in zip(
+            ordered, following, strict=False
+        ):  # zip stops at once if there are no members
             if member.header_offset + _LOCAL + member.file_size > end:
                 raise BadFileError(
                     f"{self._path}: {shortened(member.filename)} shares its bytes with another"
                 )
 
     def _unfit(self, why: str) -> BadFileError:
-        return BadFileError(f"{self._path}: no bundle, cut off, or damaged ({why})")
+        return BadFileError(f"{self._path}: not a bundle, incomplete, or damaged ({why})")
 
 
 def _short(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Verification of a bundle's claims without trust in the coordinator or the sites."""
+"""Verifies a bundle's claims without trust in the coordinator or the sites."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class SiteClaim:
 
     Attributes:
         name: The site.
-        fields: The certificate's.
-        verdict: On the ledger.
-        received: Updates of it that the coordinator says it received.
+        fields: The certificate's fields.
+        verdict: The verdict on its ledger.
+        received: How many of its updates the coordinator says it received.
     """
 
     name: str
@@ -50,18 +50,18 @@ def examine(bundle: Bundle, keys: Mapping[str, str]) -> Findings:
     """Checks every claim of a bundle that can be checked.
 
     Args:
-        bundle: As read.
-        keys: Each site's public key in hex, had from the site itself.
+        bundle: From `read_bundle`.
+        keys: Each site's public key in hex, from the site itself.
 
     Raises:
         UsageError: A site's key is not given.
-        LedgerError: A claim does not hold; the message names it.
+        LedgerError: A claim is false; the message names it.
     """
     missing = sorted(bundle.sites.keys() - keys.keys())
     if missing:
         raise UsageError(
             f"no public key was given for {', '.join(missing)}: without it nothing in its "
-            "certificate is known to be its own; ask the institution for it (--keys, --key)"
+            "certificate can be trusted; ask the institution for it (--keys, --key)"
         )
     absent = sorted(keys.keys() - bundle.sites.keys())
     if absent:
@@ -69,7 +69,10 @@ def examine(bundle: Bundle, keys: Mapping[str, str]) -> Findings:
             f"{', '.join(absent)}: a key was given, but the bundle has no certificate"
         )
     if len(set(keys.values())) != len(keys):
-        raise LedgerError("two sites under one key: one of them is not who it says")
+        raise LedgerError(
+            "two sites have the same key, so one of them is not what it claims; ask both for "
+            "their keys"
+        )
     verdicts = {name: _checked(bundle, name, keys[name]) for name in sorted(bundle.sites)}
     _agree(bundle)
     _received(bundle, verdicts)
@@ -101,12 +104,14 @@ def _checked(bundle: Bundle, name: str, key: str) -> Verdict:
     stated = evidence.fields
     try:
         if stated["site"] != name or stated["key"] != key:
-            raise LedgerError("the certificate is another site's, or under another key")
+            raise LedgerError("the certificate belongs to another site or another key")
         verdict = check(evidence, key)
     except LedgerError as error:
         raise LedgerError(f"{name}: {error}") from error
     if stated["adapter"] != adapter_sha256(bundle.adapter):
-        raise LedgerError(f"{name}: its certificate is for another adapter than the bundle's")
+        raise LedgerError(
+            f"{name}: its certificate is for another adapter than the bundle's adapter"
+        )
     return verdict
 
 
@@ -115,7 +120,7 @@ def _agree(bundle: Bundle) -> None:
         if len({str(evidence.fields[claim]) for evidence in bundle.sites.values()}) != 1:
             raise LedgerError(f"the sites' certificates name different values for {claim}")
     if next(iter(bundle.sites.values())).fields["base"] != base_sha256(bundle.adapter):
-        raise LedgerError("the certificates name another base model than the adapter does")
+        raise LedgerError("the certificates name another base model than the adapter")
 
 
 def _received(bundle: Bundle, verdicts: Mapping[str, Verdict]) -> None:
@@ -124,7 +129,7 @@ def _received(bundle: Bundle, verdicts: Mapping[str, Verdict]) -> None:
     for update in bundle.received:
         place = (update.site, update.round)
         if update.site not in verdicts:
-            raise LedgerError(f"an update of {update.site} was received; it has no certificate")
+            raise LedgerError(f"an update of {update.site} was received, but it has no certificate")
         if place in seen:
             raise LedgerError(f"{update.site}: two updates were received in round {update.round}")
         seen.add(place)
@@ -140,7 +145,7 @@ def _received(bundle: Bundle, verdicts: Mapping[str, Verdict]) -> None:
         if released.hash != update.head:
             raise LedgerError(
                 f"{update.site}: its ledger was rewritten since round {update.round}: the "
-                "coordinator was told another hash of it then"
+                "coordinator received another hash of it then"
             )
 
 
@@ -152,9 +157,9 @@ def _held(bundle: Bundle, sites: tuple[SiteClaim, ...]) -> tuple[str, ...]:
         else f"Each of {len(sites)} certificates is signed by the key that was given for its site.",
         f"All {entries} ledger entries are chained and signed, and each ledger ends where its "
         "certificate says.",
-        "Every charge is the one its plan states, and was within the data set's budget when it "
-        "was made.",
-        "Every stated ε is what the charged events give, recomputed by PLD and by RDP; PLD is the "
+        "Every charge is the one that its plan states, and was within the data set's budget when "
+        "it was made.",
+        "Every stated ε follows from the charged events, recomputed by PLD and by RDP; PLD is the "
         "smaller.",
         "The adapter's files are those that every site certified, and name the base model that it "
         "certified.",
@@ -162,11 +167,11 @@ def _held(bundle: Bundle, sites: tuple[SiteClaim, ...]) -> tuple[str, ...]:
 
 
 UNCHECKED = (
-    "That each site's records are what it says, and that one person's are not at several sites.",
+    "That each site's records are what it says, and that no person has records at several sites.",
     "That each site ran this code unchanged: its operator could run another. Conformance "
     "(cloister audit run) tests code, not operators.",
     "That the coordinator's list of received updates is complete, and that no site took part "
-    "beside those whose keys were given.",
+    "besides those whose keys were given.",
     "That the adapter is the aggregate of the released updates; the bundle does not hold them.",
     "That hyper-parameters, labels and the base model were chosen without looking at the records.",
     "The adapter's card (README.md), which no certificate covers.",

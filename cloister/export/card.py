@@ -11,7 +11,7 @@ from pathlib import Path
 from cloister.evidence.site_facts import SiteFacts
 from cloister.export.guessing import guess_words, guessing, is_no_better
 from cloister.export.snippets import Loading, loading_script
-from cloister.ledger.stated import Basis, Stated, shown
+from cloister.ledger.stated import COUPLED, Basis, Stated, shown
 from cloister.names import counted
 from cloister.privacy.central import CentralPlan
 from cloister.privacy.plan import Plan
@@ -199,7 +199,7 @@ def _privacy(card: Card) -> str:
     missing = [f"- **{name}: {why}.**" for name, why in card.unknown.items()]
     lines = ["## Privacy\n"]
     if card.known:
-        lines += [*_table(card.known), *_origin(card.known)]
+        lines += [*_table(card.known), *_coupled(card.known), *_origin(card.known)]
     if missing:
         lines += ["Of these sites nothing is promised here:\n", *missing, ""]
     lines += [
@@ -259,12 +259,20 @@ _OF = {
 
 def _unit(plan: Plan) -> str:
     if plan.unit is Unit.RECORD:
-        return "record"
+        if plan.max_records == 1:
+            return "record"
+        return f"record, with at most {plan.max_records} rows made of it, copies among them"
     return f"person, with at most {plan.max_records} of its records"
 
 
 def _clip(plan: Plan) -> str:
     return "none" if plan.max_grad_norm is None else f"{plan.max_grad_norm:g}"
+
+
+def _coupled(known: Mapping[str, SiteFacts]) -> list[str]:
+    """At which sites ε is about the units of a file that came of steps which coupled them."""
+    sites = [site for site, one in known.items() if one.couples_units]
+    return [f"\n{', '.join(sites)}: {COUPLED}."] if sites else []
 
 
 def _origin(known: Mapping[str, SiteFacts]) -> list[str]:

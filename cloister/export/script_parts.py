@@ -69,6 +69,20 @@ for text in texts:
         ids = ids[: max({length} - tail, 0)] + ids[len(ids) - min(tail, {length}) :]
     rows.append(ids or [{pad}])
 """
+# Two texts read together; of a long pair the longer text is cut first.
+PAIRS = """\
+pairs, rows, segments = [("…", "…")], [], []
+for first, second in pairs:
+    first, second = first[:{characters}], second[:{characters}]
+    encoded = tokenizer(first, {second}, truncation="longest_first", max_length={length})
+    rows.append(encoded["input_ids"] or [{pad}])
+    segments.append(encoded.get("token_type_ids") or [0] * len(rows[-1]))
+"""
+# Which text each token is of, where the base reads that.
+SEGMENTS = """\
+padded = [row + [0] * (longest - len(row)) for row in segments]
+batch["token_type_ids"] = torch.tensor(padded).to(model.device)
+"""
 # Texts to a batch that is padded on the right, whatever the tokenizer has for padding.
 PADDED = """\
 longest = max(len(row) for row in rows)

@@ -20,11 +20,14 @@ from cloister.export.script_parts import (
     NORMALIZED,
     ONE_LABEL,
     OPENING,
+    PADDED,
+    PAIRS,
     PART,
     PART_CONFIG,
     PREDICTED,
     PROMPTED,
     QUANTIZED,
+    SEGMENTS,
     SEQUENCES,
     TOKENS,
     UNPACKED,
@@ -38,6 +41,7 @@ from cloister.models.unpacked import unpacked_sha256
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.config import TaskKind
 from cloister.tasks.cut import most_characters
+from cloister.tasks.pairs import TextPairs
 from cloister.tasks.sequence import SequenceClassification
 from cloister.training.generation import reply_ends, reply_room
 from cloister.training.workspace import Workspace
@@ -62,6 +66,8 @@ class Loading:
         frame: Of a chat: whether the tokenizer puts its special tokens around the template's text.
         prompt: Of a chat: most tokens of a prompt.
         new: Of a chat: most tokens of a reply.
+        between: Of pairs: what is written before the second text.
+        segments: Of pairs: whether the base reads which text each token is of.
         ends: Of a chat: token ids that end a reply.
         stop: Of a chat: text that ends a reply; empty where a token does.
         unpacked: SHA-256 of the GGUF file that the base was unpacked from; empty: it was not.
@@ -83,6 +89,8 @@ class Loading:
     frame: bool = False
     prompt: int = 0
     new: int = 0
+    between: str = ""
+    segments: bool = False
     ends: tuple[int, ...] = ()
     stop: str = ""
     unpacked: str = ""
@@ -115,6 +123,8 @@ def loading_of(model: ModelConfig, workspace: Workspace) -> Loading:
     )
     if isinstance(task, SequenceClassification) and task.prompt is not None:
         return replace(plain, around=(task.prompt.before, task.prompt.behind))
+    if isinstance(task, TextPairs):
+        return replace(plain, between=task.before, segments=network.tells_segments)
     if not isinstance(task, CausalChat):
         return plain
     new, room = reply_room(limits_of(network.base).positions)
@@ -193,6 +203,10 @@ def loading_script(loading: Loading) -> str:
         # JSON's strings are Python's, but for halves of pairs, which no recipe holds.
         before, behind = (json.dumps(text, ensure_ascii=False) for text in loading.around)
         batch = PROMPTED.format(**numbers, before=before, behind=behind)
+    if loading.kind == "text-pairs":
+        second = f"{json.dumps(loading.between)} + second" if loading.between else "second"
+        batch = PAIRS.format(**numbers, second=second) + PADDED.format(**numbers)
+        batch += SEGMENTS if loading.segments else ""
     return opening + SEQUENCES.format(
         batch=batch, features=features, predicted=PREDICTED.get(loading.kind, ONE_LABEL)
     )

@@ -1,1 +1,1 @@
-"""A site's ledger: what its records were charged, signed entry by entry, and what it adds up to."""
+"""A site's ledger: signed entries of what was charged to its records, and their total cost."""

@@ -1,7 +1,7 @@
-"""A ledger's head as a file of its own, signed by the site and by whoever witnessed it.
+"""A ledger's head in a separate file, signed by the site and by witnesses.
 
-An old copy of a ledger brings its old head with it. Only a head that is kept elsewhere, by the
-coordinator or the privacy officer, shows that entries are missing. A countersignature says who saw
+An old copy of a ledger comes with its old head. Only a head that is kept elsewhere, by the
+coordinator or the privacy officer, shows that entries are missing. A countersignature shows who saw
 the head.
 """
 
@@ -29,10 +29,10 @@ class Anchor:
     """A ledger's head, signed by its site and by witnesses.
 
     Attributes:
-        head: Where the ledger ended.
+        head: The ledger's head.
         key: The site's public key, in hex.
-        entry: The last entry's body, which hashes to the head, as text.
-        signature: The site's on it, in hex.
+        entry: The last entry's body as text; its hash is the head's.
+        signature: The site's signature of that body, in hex.
         witnesses: Countersignatures of the head, by public key, both in hex.
     """
 
@@ -76,8 +76,8 @@ def read_anchor(path: Path) -> Anchor:
     """Reads an anchor and checks its signatures.
 
     Raises:
-        BadFileError: It is no anchor.
-        LedgerError: A signature on it does not hold.
+        BadFileError: The file is not an anchor.
+        LedgerError: A signature on it is invalid.
     """
     try:
         with open_file(path) as file:
@@ -94,13 +94,17 @@ def read_anchor(path: Path) -> Anchor:
         entry = Entry(anchor.entry.encode(), bytes.fromhex(anchor.signature))
         witnessed = [(key, bytes.fromhex(signature)) for key, signature in anchor.witnesses]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadFileError(f"{path}: no ledger head (cloister ledger export --head)") from error
+        raise BadFileError(
+            f"{path}: not a ledger head; cloister ledger export --head makes one"
+        ) from error
     sound = is_signed(entry.body, entry.signature, anchor.key) and entry.hash == anchor.head.hash
     sound = sound and all(
         is_signed(_witnessed(anchor), signature, key) for key, signature in witnessed
     )
     if not sound:
-        raise LedgerError(f"{path}: a signature on this head does not hold; it was changed")
+        raise LedgerError(
+            f"{path}: a signature on this head is invalid: the file was changed; get it again"
+        )
     return anchor
 
 

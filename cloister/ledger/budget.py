@@ -1,34 +1,34 @@
-"""A data set's lifetime budget, and the rule by which a release fits into it. No disk.
+"""A data set's lifetime budget, and the rule that decides whether a release fits. No disk access.
 
 Math:
-    A budget (ε, δ) is split in two halves of δ, one for each way to fit:
+    The budget's δ is split into two halves, one for each way in which a charge may fit:
 
-    1. The first charge fixes, before anything is released, what every step is (σ, q, unit, sharing:
-       a `StepKind`) and T, the most steps of that kind whose PLD is within (ε, δ/2). While nothing
-       else was ever charged, up to T steps fit.
+    1. The first charge fixes, before anything is released, the kind of every step (σ, q, unit,
+       sharing: a `StepKind`) and T, the most steps of that kind whose PLD is within (ε, δ/2). As
+       long as no other kind is charged, up to T steps fit.
     2. Everything else goes through a Rényi filter (Feldman & Zrnic 2021, arXiv:2008.11193, theorem
-       4.5): divergences at one order, fixed at the first charge, may add up to what converts to
-       (ε, δ/2). The order is the one at which the budget affords most rounds like the first.
+       4.5): divergences at one order, fixed at the first charge, may add up to the value that
+       converts to (ε, δ/2). The order is the one at which the budget allows the most rounds like
+       the first.
 
-    Together they hold whatever is chosen adaptively. Let A be the transcripts in which every charge
-    fitted by way 1, B all others, and S any set of transcripts. (A) Whatever was released before,
-    each step of one kind has one dominating pair (P, Q), so T steps are dominated by its T-fold
-    product, also where clip bounds, adapters and the number of rounds of each plan follow from
-    earlier releases (Zhu, Dong & Wang 2022, arXiv:2106.08567, theorem 10). Who stops earlier, for
-    whatever reason, shows a part of what T steps would have shown: post-processing. So
-    P(S ∩ A) ≤ e^ε P′(S ∩ A) + δ/2. (B) Ways 1 and 2 are monotone: once a charge did not fit by way
-    1 none does again, and the filter's sum only grows; so the last charge of B put all charges to
-    the filter, the first ones too, and the filter's theorem gives P(S ∩ B) ≤ e^ε P′(S ∩ B) + δ/2.
-    A and B are disjoint: add both.
+    Together they hold for any adaptive choice. Let A be the transcripts in which every charge fits
+    by way 1, B all others, and S any set of transcripts. (A) Whatever was released before, each
+    step of one kind has one dominating pair (P, Q), so T steps are dominated by its T-fold product,
+    also where clip bounds, adapters and the number of rounds of each plan follow from earlier
+    releases (Zhu, Dong & Wang 2022, arXiv:2106.08567, theorem 10). A run that stops earlier, for
+    any reason, reveals a part of what T steps reveal: post-processing. So P(S ∩ A) ≤ e^ε P′(S ∩ A)
+    + δ/2. (B) Ways 1 and 2 are monotone: once a charge does not fit by way 1, no later one does,
+    and the filter's sum only grows. So at the last charge of B the filter covers all charges, also
+    the first ones, and the filter's theorem gives P(S ∩ B) ≤ e^ε P′(S ∩ B) + δ/2. A and B are
+    disjoint: add both.
 
-    What does *not* hold is the PLD of the steps that happened to be taken, at the plan's δ, where
-    the number of steps followed from what was released: an odometer reading. Its true δ is more
-    than 5 times the stated one in three settings (tests/ledger/test_odometer.py). So what is
-    promised is a whole plan or the budget (`ledger.stated`), and what was spent so far is an
-    indication.
+    The PLD of the steps that were taken, at the plan's δ, is *not* a guarantee if the number of
+    steps depended on what was released (an odometer reading). Its true δ is more than 5 times the
+    stated one in three settings (tests/ledger/test_odometer.py). So the promise is that of a whole
+    plan or of the budget (`ledger.stated`), and the ε spent so far is an indication.
 
-    Ledgers whose first charge states no T are older; there one plan alone may run, in so far as
-    the PLD of the whole plan is within (ε, δ/2), and everything else goes through the filter.
+    In older ledgers the first charge states no T. There one plan alone may run if the PLD of the
+    whole plan is within (ε, δ/2); everything else goes through the filter.
 """
 
 from __future__ import annotations
@@ -87,17 +87,17 @@ ORDERS = (
     128.0,
 )
 
-# T is searched for up to so many steps, ten times what studies take: PLDs of more take seconds.
-# A whole plan that is longer and fits still runs.
+# T is searched up to this many steps, ten times what studies take: PLDs of more steps take seconds.
+# A longer whole plan that fits still runs.
 MOST_SEARCHED = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """The most that all releases from one data set together may cost, over its whole life.
+    """The most that all releases from one data set together may cost, over its lifetime.
 
     Attributes:
-        epsilon: ε; ∞ where nothing is protected (simulations without privacy).
+        epsilon: ε; ∞ without protection (simulations without privacy).
         delta: δ.
     """
 
@@ -107,7 +107,7 @@ class Budget:
     def __post_init__(self) -> None:
         if not self.epsilon > 0:
             raise UsageError(f"budget.epsilon: {self.epsilon} given; more than 0 is needed")
-        if not 2 * SMALLEST_DELTA <= self.delta < 1:  # half of it is for each way to fit
+        if not 2 * SMALLEST_DELTA <= self.delta < 1:  # each way to fit gets half of it
             raise UsageError(
                 f"budget.delta: {self.delta} given; from {2 * SMALLEST_DELTA:g} to 1 is needed"
             )
@@ -120,11 +120,11 @@ class StepKind:
     Attributes:
         noise_multiplier: Noise standard deviation over the bound on one unit's contribution.
         sample_rate: Probability with which each unit is in a batch.
-        is_private: False where the randomness could be predicted.
-        unit: Whose presence is hidden.
+        is_private: Whether the randomness is unpredictable.
+        unit: The unit whose presence is hidden.
         max_records: Records of one unit that count.
         neighbouring: Which data sets are neighbours.
-        sharing: Among whom the noise is shared.
+        sharing: How the noise is shared; None: not shared.
     """
 
     noise_multiplier: float
@@ -136,7 +136,7 @@ class StepKind:
     sharing: Sharing | None
 
     def event(self, steps: int) -> GaussianEvent:
-        """The event of so many such steps."""
+        """The event of this number of such steps."""
         return GaussianEvent(
             noise_multiplier=self.noise_multiplier,
             sample_rate=self.sample_rate,
@@ -151,9 +151,9 @@ class PlannedRound:
 
     Attributes:
         plan: Digest of its plan.
-        kind: What each of its steps is.
-        steps: Of the round.
-        planned_steps: Of the whole plan.
+        kind: The kind of each of its steps.
+        steps: Steps of the round.
+        planned_steps: Steps of the whole plan.
     """
 
     plan: str
@@ -163,21 +163,21 @@ class PlannedRound:
 
     @property
     def event(self) -> GaussianEvent:
-        """What the round releases, as an accountant takes it."""
+        """The round's release as an accountant's event."""
         return self.kind.event(self.steps)
 
     @property
     def planned(self) -> GaussianEvent:
-        """What the plan's rounds release together."""
+        """The release of all of the plan's rounds as one event."""
         return self.kind.event(self.planned_steps)
 
 
 @dataclass(frozen=True)
 class FirstCharge:
-    """What the first charge fixes for the data set's life.
+    """The terms that the first charge fixes for the data set's lifetime.
 
     Attributes:
-        order: The Rényi filter's.
+        order: The order of the Rényi filter.
         most_steps: T: steps of the first charge's kind that fit while nothing else is charged;
             None: an older ledger's rule holds, or the budget has no limit.
     """
@@ -188,14 +188,14 @@ class FirstCharge:
 
 @dataclass
 class Spending:
-    """What was charged so far; grows only.
+    """The sum of all charges so far; it only grows.
 
     Attributes:
-        terms: Fixed by the first charge; None before.
+        terms: The terms of the first charge; None before it.
         divergence: Sum of divergences at the filter's order, never below the exact sum.
         steps: Steps by (noise multiplier, sample rate, is private).
         plans: Steps by plan.
-        kinds: Kinds of steps that were charged.
+        kinds: The kinds of all charged steps.
     """
 
     terms: FirstCharge | None = None
@@ -205,13 +205,13 @@ class Spending:
     kinds: frozenset[StepKind] = frozenset()
 
     def add(self, request: PlannedRound, terms: FirstCharge) -> None:
-        """Returns the budget's state after one more round is charged.
+        """Adds a charged round.
 
         Raises:
-            ValueError: The terms are others than at the first charge, or none.
+            ValueError: The terms differ from the first charge's, or are invalid.
         """
         if terms.order not in ORDERS:
-            raise ValueError(f"{terms.order} is no order of the filter")
+            raise ValueError(f"{terms.order} is not an order of the filter")
         if terms.most_steps is not None and terms.most_steps < 0:
             raise ValueError(f"{terms.most_steps} steps: from 0 up is needed")
         if self.terms not in (None, terms):
@@ -230,7 +230,7 @@ class Spending:
 
     @property
     def events(self) -> tuple[GaussianEvent, ...]:
-        """Everything charged, equal mechanisms together."""
+        """All charged events; equal mechanisms are joined into one."""
         return tuple(
             GaussianEvent(noise_multiplier=s, sample_rate=q, steps=t, is_private=p)
             for (s, q, p), t in self.steps.items()
@@ -238,7 +238,7 @@ class Spending:
 
 
 def rounded_up(budget: Budget) -> Budget:
-    """Returns the budget, raised by the rounding errors of another machine: a plan may use exactly
+    """Returns the budget, raised by another machine's rounding error, since a plan may use exactly
     all of it."""
     return replace(budget, epsilon=budget.epsilon + MACHINES_DIFFER)
 
@@ -248,7 +248,7 @@ def terms_for(request: PlannedRound, spent: Spending, budget: Budget) -> FirstCh
     if spent.terms is not None:
         return spent.terms
     if math.isinf(budget.epsilon) or not request.kind.is_private:
-        return FirstCharge(ORDERS[0], None)  # no rule runs
+        return FirstCharge(ORDERS[0], None)  # the rule is not used
 
     def affordable(order: float) -> float:
         limit = rdp_budget(budget.epsilon, budget.delta / 2, order)
@@ -259,20 +259,21 @@ def terms_for(request: PlannedRound, spent: Spending, budget: Budget) -> FirstCh
 
 @lru_cache(maxsize=256)
 def most_steps(request: PlannedRound, budget: Budget) -> int:
-    """T: the most steps of a request's kind whose PLD is within the budget's ε at half of its δ.
+    """Returns T: the most steps of a request's kind whose PLD is within the budget's ε at half its
+    δ.
 
     Returns:
-        The whole plan's steps where they fit, or more where more fit on the coarse grid, an upper
-        bound on ε too, up to `MOST_SEARCHED`; 0 where not one step fits.
+        The whole plan's steps if they fit; more, up to `MOST_SEARCHED`, if more fit on the coarse
+        grid, which also bounds ε from above; 0 if no step fits.
     """
     kind = request.kind
     below = request.planned_steps if fits_whole(request.planned, budget) else 0
     if below >= MOST_SEARCHED or not _fits(kind, below + 1, budget, COARSE):
         return below
     below = max(below + 1, _most_by_renyi(kind, budget))
-    if not _fits(kind, below, budget, COARSE):  # a grid on which PLD is above RDP
+    if not _fits(kind, below, budget, COARSE):  # the grid is so coarse that PLD is above RDP
         return request.planned_steps if fits_whole(request.planned, budget) else 1
-    step = max(below // 8, 1)  # PLD affords a tenth to a third more than RDP on most plans
+    step = max(below // 8, 1)  # on most plans PLD allows a tenth to a third more steps than RDP
     while below < MOST_SEARCHED and _fits(kind, min(below + step, MOST_SEARCHED), budget, COARSE):
         below, step = min(below + step, MOST_SEARCHED), 2 * step
     above = min(below + step, MOST_SEARCHED + 1)
@@ -289,11 +290,12 @@ def _fits(kind: StepKind, steps: int, budget: Budget, grid: float) -> bool:
     try:
         return epsilon([kind.event(steps)], budget.delta / 2, grid) <= budget.epsilon
     except RefusedError:
-        return False  # accountants that disagree show nothing
+        return False  # no guarantee if accountants disagree
 
 
 def _most_by_renyi(kind: StepKind, budget: Budget) -> int:
-    """Steps that fit by Rényi DP, which is fast and never below PLD: the search starts there."""
+    """Steps that fit by Rényi DP; it is fast, and its ε is not below PLD's, so the search starts
+    there."""
     below, above = 0, MOST_SEARCHED + 1
     while above - below > 1:
         middle = (below + above) // 2
@@ -305,16 +307,16 @@ def _most_by_renyi(kind: StepKind, budget: Budget) -> int:
 
 
 def fits_whole(planned: GaussianEvent, budget: Budget) -> bool:
-    """Whether a plan fits, from its first to its last step, in a budget that nothing else uses."""
+    """Whether a whole plan fits into a budget that nothing else uses."""
     return epsilon([planned], budget.delta / 2) <= budget.epsilon
 
 
 def is_within(first: PlannedRound, terms: FirstCharge, budget: Budget) -> bool:
-    """Whether the terms that a ledger's first charge states give no more than the budget does."""
+    """Whether the terms that a ledger's first charge states are within the budget."""
     if terms.most_steps is None or math.isinf(budget.epsilon):
         return True
     if terms.most_steps > max(MOST_SEARCHED, first.planned_steps):
-        return False  # no first charge fixes more; PLDs of more take for ever
+        return False  # no valid first charge fixes more, and their PLDs take too long
     return any(_fits(first.kind, terms.most_steps, budget, grid) for grid in (COARSE, FINE))
 
 
@@ -324,13 +326,13 @@ def fits(request: PlannedRound, spent: Spending, budget: Budget, terms: FirstCha
     Args:
         request: The round.
         spent: What was charged before.
-        budget: Of the data set's life.
-        terms: `terms_for` the request, or what the ledger's first charge states.
+        budget: The data set's lifetime budget.
+        terms: From `terms_for`, or as the ledger's first charge states them.
 
     Guarantees:
         If every charge passed this rule under terms that are `is_within` the budget, all releases
-        together are (ε, δ)-differentially private with the budget's ε and δ, also where each plan
-        and each request depends on every release before it.
+        together are (ε, δ)-differentially private with the budget's ε and δ, even if each plan and
+        request depends on all releases before it.
     """
     if math.isinf(budget.epsilon):
         return True
@@ -345,7 +347,7 @@ def fits(request: PlannedRound, spent: Spending, budget: Budget, terms: FirstCha
 def _fits_as_one(
     request: PlannedRound, spent: Spending, budget: Budget, terms: FirstCharge
 ) -> bool:
-    """Way 1: nothing but steps of one kind, as many as were fixed at the first charge."""
+    """Way 1: all steps are of one kind, and at most as many as the first charge fixed."""
     if terms.most_steps is not None:
         alike = spent.kinds <= {request.kind}
         return alike and spent.total_steps + request.steps <= terms.most_steps
@@ -355,7 +357,7 @@ def _fits_as_one(
 
 
 def steps_left(request: PlannedRound, spent: Spending, budget: Budget) -> int | None:
-    """How many more steps of a request's kind fit; None where the budget has no limit.
+    """How many more steps of a request's kind fit; None if the budget has no limit.
 
     Under an older ledger's terms way 1 ends with the request's own plan.
     """

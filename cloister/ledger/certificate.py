@@ -1,7 +1,7 @@
-"""A site's certificate: what a study cost its records, signed, beside the ledger that shows it.
+"""A site's certificate: a signed statement of what a study cost, with the ledger that proves it.
 
-A certificate states nothing that the ledger does not give: `statement` makes it from the entries,
-and `check` makes it again from them, in the form of its version (`certificate_forms`).
+Everything in a certificate follows from the ledger: `statement` computes it from the entries, and
+`check` computes it again, in the form of its version (`certificate_forms`).
 """
 
 from __future__ import annotations
@@ -17,24 +17,31 @@ from cloister.bounds import shortened
 from cloister.canonical import canonical
 from cloister.errors import BadFileError, LedgerError, UsageError
 from cloister.json_text import read_json
-from cloister.ledger.certificate_forms import COMPUTED, FIELDS, NAMED, VERSION, statement
+from cloister.ledger.certificate_forms import (
+    COMPUTED,
+    FIELDS,
+    NAMED,
+    VERSION,
+    statement,
+    version_of,
+)
 from cloister.ledger.chain import Entry
 from cloister.ledger.signing import is_signed, public_hex
 from cloister.ledger.verify import TOLERANCE, Verdict, verify
 
-# Of a certificate alone. A message of 10,000 tensors, a hundred bytes each for name and shape, and
-# as much again for the rest: more than any adapter that a site's policy takes has.
+# Most bytes of a certificate alone: a message of 10,000 tensors, a hundred bytes each for name and
+# shape, and the same again for the rest; no adapter that a site's policy accepts has more.
 MOST_STATED = 2**21
-# Of a certificate and its ledger: a round takes two entries of about a kilobyte each, and a study
-# has at most 10,000 (`bounds.MOST_ROUNDS`); three such.
+# Most bytes of a certificate and its ledger: a round takes two entries of about a kilobyte each,
+# and a study has at most 10,000 rounds (`bounds.MOST_ROUNDS`); this is enough for three such.
 MOST_BYTES = 2**26
-# An entry has two values in a table: a hundred thousand of them.
+# Most JSON values: an entry has about four, so a hundred thousand entries.
 MOST_VALUES = 400_000
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """A certificate with the ledger that proves it, as a site hands them out.
+    """A certificate with the ledger that proves it, as a site gives them to others.
 
     Attributes:
         certificate: The signed statement.
@@ -72,16 +79,16 @@ def certify(
 
     Args:
         entries: The site's whole ledger.
-        study: Digest of the study's recipe; None: the only one that the ledger has.
+        study: Digest of the study's recipe; None: the ledger's only study.
         site: The site's name in the study.
         base: SHA-256 of the base model's weights.
         adapter: SHA-256 of the study's adapter; empty where the site has not seen it.
-        key: The site's, which signed the ledger.
-        time: Informative.
+        key: The site's private key, which signed the ledger.
+        time: The time to state; informative only.
 
     Raises:
-        LedgerError: The ledger is not sound, or of another key.
-        UsageError: The ledger has no such study, or several and none is named.
+        LedgerError: The ledger is invalid, or belongs to another key.
+        UsageError: The ledger lacks the study, or has several and `study` names none.
     """
     verdict = verify(entries, f"the ledger of {site}", public_key=public_hex(key))
     studies = list(dict.fromkeys(name for name, _ in verdict.history.rounds))
@@ -93,7 +100,7 @@ def certify(
     chosen = study or studies[0]
     fields = {
         "kind": "certificate",
-        "version": VERSION,
+        "version": version_of(verdict.history),
         "site": site,
         "key": public_hex(key),
         "study": chosen,
@@ -111,41 +118,46 @@ def check(evidence: Evidence, public_key: str) -> Verdict:
     """Checks a certificate against its ledger.
 
     Args:
-        evidence: Of one site.
-        public_key: The site's, known from elsewhere, in hex.
+        evidence: One site's evidence.
+        public_key: The site's public key in hex, from another source.
 
     Returns:
-        What the ledger says, all of it checked.
+        The verdict on the checked ledger.
 
     Raises:
-        LedgerError: A signature does not hold, the ledger is not sound, or the certificate states
-            what the ledger does not give.
+        LedgerError: A signature is invalid, the ledger is invalid, or the certificate states
+            something that does not follow from the ledger.
     """
     certificate = evidence.certificate
     if not is_signed(certificate.body, certificate.signature, public_key):
         raise LedgerError(
             f"the certificate is not signed by the key {public_key[:12]}… that was given for its "
-            "site: it was changed, or is another's"
+            "site: it was changed, or belongs to another site"
         )
     stated = certificate.fields
     verdict = verify(evidence.ledger, "its ledger", public_key=public_key)
+    if verdict.history.couples_units and "couples_units" not in stated:
+        raise LedgerError(
+            "the certificate does not say that ε is about the units of the file as it was written, "
+            "and its ledger does"
+        )
     try:
         given = statement(verdict, str(stated["study"]), stated["version"])
     except UsageError as error:
-        raise LedgerError(f"the certificate is of a study that its ledger has not: {error}") from (
+        raise LedgerError(f"the certificate is of a study that its ledger lacks: {error}") from (
             error
         )
     for name, value in given.items():
         if not same(stated[name], value, name in COMPUTED):
-            raise LedgerError(f"the certificate states another {name} than its ledger gives")
+            raise LedgerError(f"the certificate's {name} differs from its ledger's")
     return verdict
 
 
 def read_evidence(content: bytes, name: str) -> Evidence:
-    """Parses a site's file; nothing in it is checked yet.
+    """Parses a site's file, without checking signatures or figures.
 
     Raises:
-        BadFileError: It is not of the form of a certificate of this version.
+        BadFileError: It does not have the form of a certificate of a known version.
     """
     try:
         document = read_json(content, most_bytes=MOST_BYTES, most_values=MOST_VALUES)
@@ -159,20 +171,22 @@ def read_evidence(content: bytes, name: str) -> Evidence:
         whole = whole and fields["kind"] == "certificate"
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadFileError(
-            f"{name}: no certificate, or damaged (cloister audit certificate makes one)"
+            f"{name}: not a certificate, or damaged; cloister audit certificate makes one"
         ) from error
     if type(version) is not int or version not in FIELDS:
         raise BadFileError(
-            f"{name}: a certificate of version {shortened(version)}; {VERSION} and earlier ones "
-            "are understood; use the version of cloister that made it"
+            f"{name}: a certificate of version {shortened(version)}; versions up to {VERSION} "
+            "can be read: use the version of cloister that made it"
         )
     if not whole or set(fields) != NAMED | FIELDS[version]:
-        raise BadFileError(f"{name}: not of the form of a certificate; it was changed or damaged")
+        raise BadFileError(
+            f"{name}: does not have the form of a certificate; it was changed or damaged"
+        )
     return evidence
 
 
 def same(stated: Any, given: Any, computed: bool = False) -> bool:
-    """Whether two values are equal; computed ones (ε) may differ by machines' rounding."""
+    """Whether two values are equal; computed values (ε) may differ by rounding."""
     if isinstance(given, dict):
         return (
             isinstance(stated, dict)
@@ -193,8 +207,8 @@ def entry_of(row: Mapping[str, str]) -> Entry:
     """Builds a signed entry from its JSON row.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The row is not an entry.
     """
     if not isinstance(row, dict) or set(row) != {"body", "signature"}:
-        raise ValueError("no entry")
+        raise ValueError("not an entry")
     return Entry(row["body"].encode(), bytes.fromhex(row["signature"]))

@@ -1,9 +1,11 @@
-"""What a certificate states, version by version; old ones keep their meaning for ever.
+"""What a certificate states in each version; old versions keep their meaning for ever.
 
 1, 2    `epsilon`: of the steps that were taken, at the plan's δ. An odometer reading: no
         promise where the number of steps followed from what was released.
 3       `promise`: of the whole plan, or of the data set's budget; `spent`: of the steps that
         were taken, and said to be an indication (`ledger.stated`).
+4       3, and `couples_units`: ε is about the units of the data's file as it was written, because
+        a step that made it looked at more than one. Written of such data alone.
 """
 
 from __future__ import annotations
@@ -26,12 +28,13 @@ from cloister.privacy.events import GaussianEvent
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Neighbouring
 
-# The version that is written now.
-VERSION = 3
+# The versions that are written now: of data whose units were coupled, and of any other.
+VERSION = 4
+UNCOUPLED = 3
 
-# Fields of a certificate beside its `statement`.
+# Fields of a certificate besides its `statement`.
 NAMED = frozenset({"kind", "version", "site", "key", "study", "base", "adapter", "code", "time"})
-# Fields of versions, beside NAMED.
+# Fields of each version, besides NAMED.
 FIELDS = {
     1: frozenset(
         {
@@ -81,29 +84,36 @@ FIELDS = {
         }
     ),
 }
+FIELDS[4] = FIELDS[3] | {"couples_units"}
 # Fields that machines may round differently.
 COMPUTED = frozenset({"epsilon", "epsilon_alone", "epsilon_rdp"})
 
 
-def statement(verdict: Verdict, study: str, version: int = VERSION) -> dict[str, Any]:
-    """What a sound ledger states about a study.
+def version_of(history: History) -> int:
+    """The version of a certificate that is written now of a ledger."""
+    return VERSION if history.couples_units else UNCOUPLED
+
+
+def statement(verdict: Verdict, study: str, version: int | None = None) -> dict[str, Any]:
+    """The statement of a verified ledger about a study.
 
     Args:
-        verdict: On the ledger.
+        verdict: The verdict on the ledger.
         study: Digest of the study's recipe.
-        version: Of the certificate.
+        version: Version of the certificate; None: that which is written now.
 
     Raises:
         UsageError: The ledger has no such study.
     """
     history = verdict.history
+    version = version_of(history) if version is None else version
     rounds = [charged for (name, _), charged in history.rounds.items() if name == study]
     if not rounds:
         raise UsageError(f"study {one_line(study, 12)}: no round of it was charged in this ledger")
     plans = [history.plans[digest] for digest in dict.fromkeys(c.plan for c in rounds)]
     figures = (
         _figures(history, study, _budget(verdict))
-        if version == VERSION
+        if version >= UNCOUPLED
         else _old_figures(verdict, study, rounds, plans, version)
     )
     return {
@@ -118,11 +128,12 @@ def statement(verdict: Verdict, study: str, version: int = VERSION) -> dict[str,
         "neighbouring": Neighbouring.ADD_REMOVE.value,
         "ledger": asdict(verdict.head),
         **figures,
+        **({"couples_units": history.couples_units} if version == VERSION else {}),
     }
 
 
 def merged(events: Sequence[GaussianEvent]) -> list[GaussianEvent]:
-    """Equal mechanisms together, in the order of their first release."""
+    """Joins equal mechanisms, in the order of their first release."""
     steps: dict[tuple[float, float, bool], int] = {}
     for event in events:
         key = (event.noise_multiplier, event.sample_rate, event.is_private)
@@ -152,7 +163,7 @@ def _figures(history: History, study: str, budget: dict[str, Any]) -> dict[str, 
 
 
 def with_rdp(figure: Stated, events: Sequence[GaussianEvent]) -> dict[str, Any]:
-    """A figure by PLD, with the second opinion beside it; a budget's has none."""
+    """A figure by PLD with the RDP value beside it; a budget's figure has none."""
     if figure.basis is Basis.LIFETIME_BUDGET:
         return figure.to_json()
     rdp = rdp_epsilon(events, figure.delta)
@@ -202,6 +213,6 @@ def _both(events: Sequence[GaussianEvent], delta: float) -> dict[str, float | No
 
 
 def _alone(charged: adversaries.Charged, delta: float) -> dict[str, float | None] | None:
-    """ε against the coordinator with all other sites, where it is another one."""
+    """ε against the coordinator together with all other sites; None if it is the same ε."""
     events = adversaries.alone(charged)
     return None if events is None else _both(merged(events), delta)

@@ -1,7 +1,7 @@
-"""The chain of a ledger's entries: canonical bytes, hashes and signatures. No disk.
+"""The chain of a ledger's entries: canonical bytes, hashes and signatures. No disk access.
 
 Each entry is one JSON object with sorted keys and no spaces; its hash is the SHA-256 of these
-bytes, which hold the hash of the entry before. So the last hash fixes every entry before it.
+bytes, which include the previous entry's hash. So the last hash fixes every entry before it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from cloister.canonical import canonical
 from cloister.errors import LedgerError
 from cloister.ledger.signing import is_signed
 
-ORIGIN = "0" * 64  # what the first entry names as the hash before it
+ORIGIN = "0" * 64  # the previous hash in the first entry
 
 
 @dataclass(frozen=True)
 class Head:
-    """The end of a chain: who holds it can tell later whether the chain was cut or replaced.
+    """The end of a chain; a kept head shows later whether the chain was truncated or replaced.
 
     Attributes:
         seq: Number of the last entry, from 0.
@@ -59,27 +59,28 @@ class Entry:
 
 
 def sign(fields: Mapping[str, Any], head: Head | None, key: Ed25519PrivateKey) -> Entry:
-    """The entry that follows `head`, or a chain's first."""
+    """Signs the entry that follows `head`, or a chain's first entry."""
     place = {"seq": 0, "prev": ORIGIN} if head is None else {"seq": head.seq + 1, "prev": head.hash}
     body = canonical({**fields, **place})
     return Entry(body, key.sign(body))
 
 
 def check_anchor(entries: Sequence[Entry], head: Head, name: str) -> None:
-    """Checks that a chain goes on from where it was seen to end before.
+    """Checks that a chain still has an entry that was its head before.
 
     Args:
         entries: The whole chain.
-        head: Where it ended.
-        name: Of the ledger, for the message.
+        head: Its earlier head.
+        name: The ledger's name, for the message.
 
     Raises:
-        LedgerError: It was cut, rolled back or replaced since.
+        LedgerError: It was truncated, rolled back or replaced since.
     """
     if not 0 <= head.seq < len(entries) or entries[head.seq].hash != head.hash:
         raise LedgerError(
-            f"{name}: entry {head.seq} was seen before and is gone or another now: the ledger was "
-            "cut, rolled back or replaced, and what was spent is unknown; restore the latest one"
+            f"{name}: entry {head.seq} was seen before and is missing or different now: the ledger "
+            "was truncated, rolled back or replaced, and what was spent is unknown; restore the "
+            "latest one"
         )
 
 
@@ -88,8 +89,8 @@ def follow(entries: Iterable[Entry], after: Head | None, public_key: str | None)
 
     Args:
         entries: In order.
-        after: Where they begin; None: at a chain's first entry.
-        public_key: Whose signatures they carry, in hex; None leaves signatures unchecked.
+        after: The head that they follow; None: they begin with a chain's first entry.
+        public_key: The key that signed them, in hex; None: signatures are not checked.
 
     Returns:
         The last entry's head; `after` if there is none.

@@ -1,4 +1,4 @@
-"""A round that a ledger is asked to charge, and the bytes that may leave for it."""
+"""A round to charge, and the bytes that may leave after the charge."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ class Charge:
     Attributes:
         study: Digest of the study's recipe.
         round: From 1.
-        plan: What will run.
-        request: SHA-256 of what the coordinator sent; the same round with another is refused.
+        plan: The plan that runs.
+        request: SHA-256 of the coordinator's request; the same round with another request is
+            refused.
         is_private: Whether its randomness is unpredictable; otherwise it is charged as ε = ∞.
+        couples_units: Whether a step that made the data's file looked at more than one unit, so
+            that ε is about the units of the file as it was written. No rule of the budget reads it.
     """
 
     study: str
@@ -24,15 +27,16 @@ class Charge:
     plan: Plan
     request: str
     is_private: bool = True
+    couples_units: bool = False
 
 
 @dataclass(frozen=True)
 class Released:
-    """Bytes that may leave: their release is in the ledger, or no record was used for them.
+    """Bytes that may leave: the ledger has their release, or no record was used for them.
 
     Attributes:
-        payload: What leaves.
-        head: SHA-256 of the release's entry; empty where no record was looked at.
+        payload: The bytes.
+        head: SHA-256 of the release's entry; empty if no record was used.
     """
 
     payload: bytes

@@ -13,7 +13,7 @@ from cloister.privacy.events import GaussianEvent
 from cloister.privacy.plan import Plan
 from cloister.privacy.units import Neighbouring, Unit
 
-# Most characters of the reason that a message repeats when an entry cannot be read.
+# Most characters of the reason in the message about an unreadable entry.
 MOST_WHY = 200
 
 
@@ -41,15 +41,16 @@ class History:
     """A ledger's state after the entries so far.
 
     Attributes:
-        head: Of the last entry.
+        head: The head after the last entry.
         budget: From the first entry.
         unit: From the first entry.
         person: Column that tells persons apart, from the first entry; None where it does not say.
         public_key: From the first entry, in hex.
-        spent: What was charged.
+        couples_units: Whether any charge says that units of the file as it was written are meant.
+        spent: The sum of all charges.
         plans: Plans that were charged, by digest.
         rounds: Reservations by (study, round).
-        released: Releases by their reservation's number.
+        released: Releases by the number of their charge's entry.
     """
 
     head: Head
@@ -61,6 +62,7 @@ class History:
 
     def __init__(self) -> None:
         self._begun = False
+        self.couples_units = False
         self.rounds: dict[tuple[str, int], Reserved] = {}
         self.released: dict[int, ReleasedEntry] = {}
         self.plans: dict[str, Plan] = {}
@@ -70,11 +72,10 @@ class History:
         """Adds the next entry to the history.
 
         Returns:
-            What was charged, where the entry is a reservation; `spent` holds it already.
+            The charged round if the entry is a charge, already added to `spent`; else None.
 
         Raises:
-            LedgerError: The entry does not follow the last one, or lacks a field, or has an invalid
-                one.
+            LedgerError: The entry does not follow the last one, or a field is missing or invalid.
         """
         head = follow([entry], self.head if self._begun else None, None)
         assert head is not None
@@ -87,7 +88,7 @@ class History:
         return request
 
     def charged(self, study: str | None = None) -> list[tuple[Plan, GaussianEvent]]:
-        """Events with their plans, in the order of their charges; of one study, or of all."""
+        """Events with their plans, in the order of their charges, of one study or of all."""
         return [
             (self.plans[reserved.plan], reserved.event)
             for (name, _), reserved in self.rounds.items()
@@ -100,9 +101,9 @@ class History:
 
     def _take(self, fields: dict[str, Any], head: Head) -> PlannedRound | None:
         kind = fields["kind"]
-        _text(fields, "time")  # no rule reads it, reports show it
+        _text(fields, "time")  # only reports use it
         if (kind == "begin") is not (head.seq == 0):
-            raise ValueError("the beginning is not at the beginning")
+            raise ValueError("only the first entry may be, and must be, of kind begin")
         if kind == "begin":
             limit = None if fields["epsilon"] is None else _number(fields, "epsilon")
             self.budget = Budget(
@@ -121,7 +122,7 @@ class History:
         if kind == "release":
             reservation = _whole(fields, "reservation")
             if reservation not in self._reservations or reservation in self.released:
-                raise ValueError("a release without its own reservation")
+                raise ValueError("a release without a charge of its own")
             self.released[reservation] = ReleasedEntry(
                 head.seq, head.hash, _text(fields, "sha256"), _whole(fields, "bytes")
             )
@@ -131,10 +132,12 @@ class History:
     def _reserve(self, fields: dict[str, Any], head: Head) -> PlannedRound:
         event = GaussianEvent(**fields["event"])
         if type(event.is_private) is not bool or type(event.steps) is not int:
-            raise TypeError("an event of other kinds")
+            raise TypeError("an event whose steps or is_private have another type")
         place = (_text(fields, "study"), _whole(fields, "round"))
         if place in self.rounds:
             raise ValueError("a round charged twice")
+        if fields.get("couples_units", True) is not True:
+            raise ValueError("couples_units is there where it is true alone")
         digest = _text(fields, "plan")
         if type(fields["epsilon"]) is not dict:
             raise TypeError("epsilon: by accountant is needed")
@@ -143,11 +146,12 @@ class History:
         planned = _whole(fields, "planned_steps")
         stated = (event, planned, fields["delta"])
         if stated != (request.event, request.planned_steps, plan.delta):
-            raise ValueError("a charge that is not its plan's")
+            raise ValueError("a charge that differs from its plan")
         if plan.delta > self.budget.delta:
             raise ValueError("a delta above the budget's")
         self.rounds[place] = Reserved(head.seq, digest, _text(fields, "request"), event)
         self._reservations.add(head.seq)
+        self.couples_units = self.couples_units or "couples_units" in fields
         self.spent.add(request, self._terms(fields))
         return request
 
@@ -158,15 +162,15 @@ class History:
             stated = _whole(fields, "most_steps") if "most_steps" in fields else None
             return FirstCharge(order, stated)
         if "most_steps" in fields:
-            raise ValueError("the most steps are fixed by the first charge alone")
+            raise ValueError("most_steps: only the first charge states it")
         return FirstCharge(order, first.most_steps)
 
     def _plan(self, digest: str, fields: dict[str, Any]) -> Plan:
-        """A charge's plan: its first charge holds its terms."""
+        """The plan of a charge; the first charge of a plan states its terms."""
         if digest not in self.plans:
             plan = Plan.from_terms(fields["terms"])
             if plan.digest() != digest or plan.unit is not self.unit:
-                raise ValueError("terms that are not the plan's")
+                raise ValueError("the terms differ from the plan's digest or unit")
             self.plans[digest] = plan
         return self.plans[digest]
 
@@ -175,7 +179,7 @@ def request_of(plan: Plan, *, is_private: bool = True) -> PlannedRound:
     """A round of a plan, as the budget's rule sees it.
 
     Args:
-        plan: The round's.
+        plan: The round's plan.
         is_private: Whether its randomness is unpredictable; rounds of one plan may differ in that.
     """
     return PlannedRound(

@@ -1,11 +1,11 @@
-"""A site's ledger: charged before anything is drawn, never refunded; every release passes it.
+"""A site's ledger: charges rounds before anything is drawn, never refunds, records releases.
 
-    reserve   written and synced before the first batch of a round is drawn; a crash at any later
-              point leaves it spent
-    release   written and synced, with the bytes, before they are sent; asked again, the same bytes
-              go out and nothing more is charged
+    reserve   written and synced before the first batch of a round is drawn; after a crash at any
+              later point the round stays spent
+    release   written and synced, with the bytes, before they are sent; if they are asked for
+              again, the same bytes are sent and nothing more is charged
 
-One ledger is one data set's for its life, over all studies and coordinators. Entries are chained
+A data set has one ledger for its lifetime, over all studies and coordinators. Entries are chained
 and signed (`chain`), and are stored in one SQLite file (`storage`).
 """
 
@@ -38,8 +38,8 @@ from cloister.privacy.units import Neighbouring, Unit
 class Reservation:
     """The right to release one round's bytes, once.
 
-    Its entry in the ledger carries the time of the charge: how long the round took follows from
-    the records, and ledgers are shown to others.
+    The release's entry has the time of the charge, because the time that the round took depends on
+    the records, and others see the ledger.
     """
 
     def __init__(self, ledger: Ledger, seq: int, time: str | None = None) -> None:
@@ -58,7 +58,7 @@ class Reservation:
 
 
 def now() -> str:
-    """The time for an entry; informative only, no rule reads it."""
+    """The present time for an entry; informative only, no rule uses it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -66,13 +66,13 @@ class Ledger:
     """A site's ledger, opened for charging.
 
     Args:
-        path: Its SQLite file; the site's key lies beside it with the suffix `.key` unless given.
+        path: Its SQLite file.
         key: The key's file.
         clock: The time of an entry.
         vfs: SQLite's file layer, for tests; None: the operating system's.
 
     Raises:
-        LedgerError: The ledger or its key is missing or damaged, or the key is another.
+        LedgerError: The ledger or its key is missing or damaged, or the key does not belong to it.
     """
 
     def __init__(
@@ -91,7 +91,8 @@ class Ledger:
         first, *later = self._file.entries()
         self._history.add(first)
         if self._history.public_key != public_hex(self._key):
-            raise LedgerError(f"{path}: begun under another key than {key or key_file(path)}")
+            other = f"was made with another key than {key or key_file(path)}"
+            raise LedgerError(f"{path}: {other}; restore the site's own key")
         follow([first], None, self._history.public_key)
         self._take(later)
 
@@ -107,24 +108,24 @@ class Ledger:
         clock: Callable[[], str] = now,
         vfs: str | None = None,
     ) -> Ledger:
-        """Begins a data set's ledger, and its key where there is none yet.
+        """Makes a data set's ledger, and its key if there is none yet.
 
         Args:
-            path: Where.
-            budget: For the data set's whole life.
-            unit: Whose presence is hidden in every release.
-            person: The column that tells persons apart, where they are the units; None: not
-                recorded, as in ledgers from before it was.
+            path: Where to make it.
+            budget: For the data set's lifetime.
+            unit: The unit whose presence every release hides.
+            person: The column that identifies persons, if they are the units; None: not recorded,
+                as in older ledgers.
             key: The key's file; absent: beside the ledger.
             clock: The time of an entry.
             vfs: SQLite's file layer.
 
         Raises:
-            LedgerError: A ledger is there already, or it cannot be written.
+            LedgerError: A ledger exists already, or it cannot be written.
         """
         key = key or key_file(path)
         try:
-            if not path.parent.is_dir():  # one that is there is its maker's to close
+            if not path.parent.is_dir():  # the rights of an existing folder are left alone
                 private_folder(path.parent)
         except OSError as error:
             raise LedgerError(f"{path}: cannot be written ({error}); name another place") from error
@@ -150,18 +151,17 @@ class Ledger:
 
     @property
     def public_key(self) -> str:
-        """The site's, in hex: what it signs holds under this key."""
+        """The site's public key in hex, for checking its signatures."""
         return self._history.public_key
 
     def sign(self, statement: bytes) -> bytes:
-        """Signs what the site says outside its ledger; an entry's bytes are JSON, so a statement
-        that opens otherwise is never taken for one."""
+        """Signs a statement; not one that begins with `{`, as entries of the ledger do."""
         if statement.startswith(b"{"):
             raise ValueError("a statement must not look like an entry")
         return self._key.sign(statement)
 
     def certificate(self, study: str, *, site: str, base: str, adapter: str = "") -> Entry:
-        """Signs what a study cost; the same bytes whenever the ledger is the same.
+        """Signs a study's cost; the bytes are the same as long as the ledger is.
 
         Args:
             study: Digest of the study's recipe.
@@ -171,7 +171,7 @@ class Ledger:
 
         Raises:
             UsageError: The ledger has no such study.
-            LedgerError: It is not sound.
+            LedgerError: The ledger is invalid.
         """
         entries = self._file.entries()
         names = {"site": site, "base": base, "adapter": adapter}
@@ -179,34 +179,34 @@ class Ledger:
         return certify(entries, study, **names, key=self._key, time=time).certificate
 
     def check_anchor(self, head: Head) -> None:
-        """Checks that this ledger goes on from where it was seen to end before.
+        """Checks that this ledger still has an entry that was its head before.
 
         Raises:
-            LedgerError: It was cut, rolled back or replaced since.
+            LedgerError: It was truncated, rolled back or replaced since.
         """
         check_anchor(self._file.entries(), head, str(self._file.path))
 
     def holds(self, digest: str) -> bool:
-        """Whether an entry of this SHA-256 is in the ledger's file as it is now.
+        """Whether the ledger's file has an entry with this SHA-256; reads the file again.
 
         Raises:
-            LedgerError: The file is not sound.
+            LedgerError: The file is invalid.
         """
         return any(entry.hash == digest for entry in reversed(self._file.entries()))
 
     @property
     def budget(self) -> Budget:
-        """The budget of the data set's whole life."""
+        """The data set's lifetime budget."""
         return self._history.budget
 
     @property
     def unit(self) -> Unit:
-        """Whose presence every release hides."""
+        """The unit whose presence every release hides."""
         return self._history.unit
 
     @property
     def person(self) -> str | None:
-        """The column that tells persons apart; None where the beginning does not say."""
+        """The column that identifies persons; None if the first entry does not state it."""
         return self._history.person
 
     @property
@@ -215,49 +215,48 @@ class Ledger:
         return self._history.spent.total_steps
 
     def has_charged(self, study: str, number: int) -> bool:
-        """Whether a round of a study was charged, as far as this object has seen."""
+        """Whether a round of a study was charged, by the entries that this object has read."""
         return (study, number) in self._history.rounds
 
     def release_of(self, study: str, number: int) -> ReleasedEntry | None:
-        """A round's release, as far as this object has seen; None: nothing of it was released."""
+        """A round's release, by the entries that this object has read; None: there is none."""
         reserved = self._history.rounds.get((study, number))
         return None if reserved is None else self._history.released.get(reserved.seq)
 
     def check(self, charge: Charge) -> None:
-        """Whether a study's first round could be charged; nothing is.
+        """Checks whether a study's first round could be charged; charges nothing.
 
-        A study of which a round was charged before passes: what it released can be sent again
-        whatever is left.
+        A study with a charged round passes, because its releases can be sent again without budget.
 
         Raises:
-            RefusedError: The plan's unit is not the ledger's, or its δ above the budget's.
-            BudgetError: The budget does not cover it.
+            RefusedError: The plan's unit differs from the ledger's, or its δ is above the budget's.
+            BudgetError: The budget does not cover the round.
         """
         if not any(study == charge.study for study, _ in self._history.rounds):
             self._terms(charge, request_of(charge.plan, is_private=charge.is_private))
 
     @property
     def promise(self) -> Stated:
-        """What it promises: the whole plan, where that is all that was ever charged, or the
-        budget; as far as this object has seen."""
+        """The promised ε: that of the whole plan if nothing else was ever charged, else the
+        budget's; by the entries that this object has read."""
         return promise(self._history)
 
     @property
     def spent(self) -> Stated:
-        """What was spent so far, at the δ that belongs beside `promise`: an indication."""
+        """What was spent so far, at the δ that compares with `promise`: an indication."""
         return spent(self._history)
 
     def reserve(self, charge: Charge) -> Reservation | Released:
         """Charges one round in full, before anything is drawn.
 
         Returns:
-            The right to release; or, where this very round was released before, its bytes again.
+            The right to release; or the same bytes again if this round was released before.
 
         Raises:
-            RoundSpentError: The round was charged but cut off before its release; it is spent.
-            RefusedError: The round was asked before with anything changed, the plan's unit is not
-                the ledger's, or its δ above the budget's.
-            BudgetError: The budget does not cover it; nothing is charged.
+            RoundSpentError: The round was charged, and cut off before its release.
+            RefusedError: The round was asked before with another plan or request, the plan's unit
+                differs from the ledger's, or its δ is above the budget's.
+            BudgetError: The budget does not cover the round; nothing is charged.
             LedgerError: The charge could not be written and synced; then nothing may be drawn.
 
         Guarantees:
@@ -276,6 +275,7 @@ class Ledger:
             terms: dict[str, Any] = {} if known else {"terms": charge.plan.terms()}
             if before.terms is None and fixed.most_steps is not None:
                 terms["most_steps"] = fixed.most_steps
+            terms |= {"couples_units": True} if charge.couples_units else {}
             entry = self._append(
                 transaction,
                 kind="reserve",
@@ -294,16 +294,16 @@ class Ledger:
         return Reservation(self, self.head.seq, str(entry.fields["time"]))
 
     def _terms(self, charge: Charge, request: PlannedRound) -> FirstCharge:
-        """What the first charge fixes, or fixed, for a charge that may be made."""
+        """Refuses a charge that may not be made; returns the terms of the first charge."""
         if charge.plan.unit is not self._history.unit:
             raise RefusedError(
                 f"the plan's unit is {charge.plan.unit}, the ledger's {self._history.unit}: "
-                "what is promised for one cannot be counted in the other"
+                "ask for a plan with the ledger's unit"
             )
         if charge.plan.delta > self._history.budget.delta:
             raise RefusedError(
                 f"the plan states delta {charge.plan.delta:g}, the data set's budget is at "
-                f"{self._history.budget.delta:g}: ask for a plan with a smaller one"
+                f"{self._history.budget.delta:g}: ask for a plan with a smaller delta"
             )
         before, budget = self._history.spent, self._history.budget
         fixed = terms_for(request, before, budget)
@@ -318,7 +318,7 @@ class Ledger:
             if not self._history.is_reserved(seq):
                 raise LedgerError(f"no reservation {seq} is in this ledger; nothing is released")
             if seq in self._history.released:
-                raise LedgerError(f"reservation {seq} was released already; nothing leaves twice")
+                raise LedgerError(f"reservation {seq} was released already; this happens once only")
             entry = self._append(
                 transaction,
                 payload,
@@ -346,10 +346,10 @@ class Ledger:
                 raise LedgerError(f"{self._file.path}: the bytes of release {release.seq} changed")
             return Released(payload, release.hash)
         if not before.event.is_private:
-            return Reservation(self, before.seq)  # costs ∞ already; the same seed gives the same
+            return Reservation(self, before.seq)  # ε is ∞ already; the same seed, the same bytes
         raise RoundSpentError(
-            f"round {charge.round} was charged and cut off before its release; it stays spent: go "
-            "on with the next one"
+            f"round {charge.round} was charged and interrupted before its release; it stays spent: "
+            "go on with the next one"
         )
 
     def _append(
@@ -368,7 +368,7 @@ class Ledger:
         self._take(list(transaction.entries(after=self._history.head.seq)))
 
     def _take(self, entries: Sequence[Entry]) -> None:
-        """Reads the entries that other processes wrote since, under the same key."""
+        """Adds the entries that other processes have written, under the same key."""
         follow(entries, self._history.head, self._history.public_key)
         for entry in entries:
             self._history.add(entry)
@@ -383,13 +383,13 @@ class Ledger:
     def _exhausted(self, charge: Charge) -> str:
         so_far, budget = used(self._history, COARSE), self._history.budget
         return (
-            f"{self._file.path}: the budget of the data set's life is epsilon {budget.epsilon:g} "
-            f"at delta {budget.delta:g}, half of it for each way to fit; at delta "
+            f"{self._file.path}: the lifetime budget is epsilon {budget.epsilon:g} at delta "
+            f"{budget.delta:g} (each way to fit gets half of delta); at delta "
             f"{so_far.delta:g}, {shown(so_far.epsilon)} of {budget.epsilon:g} is spent and another "
-            f"{charge.plan.local_steps} steps do not fit: this site takes part no more"
+            f"{charge.plan.local_steps} steps do not fit: this site no longer takes part"
         )
 
 
 def key_file(path: Path) -> Path:
-    """Where a ledger's key lies unless another place is named."""
+    """The default place of a ledger's key."""
     return path.with_name(path.name + ".key")

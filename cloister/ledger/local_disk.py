@@ -1,4 +1,4 @@
-"""Where a ledger may lie: on a disk of this machine, whose locks and syncs hold."""
+"""Refuses a ledger on a network file system, where locks and syncs are not reliable."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cloister.errors import LedgerError
 
-# As /proc/self/mountinfo names them; fuse.* covers sshfs and its kin.
+# Names as in /proc/self/mountinfo; fuse.* covers sshfs and similar ones.
 _NETWORK = {
     "nfs",
     "nfs4",
@@ -26,15 +26,15 @@ _NETWORK = {
 
 
 def refuse_network_file_system(path: Path, mounts: str | None = None) -> None:
-    """Refuses a place whose locks and syncs do not hold.
+    """Refuses a place on a network file system.
 
     Args:
-        path: Where the ledger is or will be.
-        mounts: Text of /proc/self/mountinfo; None: this machine's. Elsewhere than on Linux nothing
-            is known and nothing is refused.
+        path: The ledger's path; the file need not exist.
+        mounts: Text of /proc/self/mountinfo; None: this machine's. On systems without it nothing is
+            refused.
 
     Raises:
-        LedgerError: The file system is a network's.
+        LedgerError: The path is on a network file system.
     """
     if mounts is None:
         try:
@@ -51,6 +51,6 @@ def refuse_network_file_system(path: Path, mounts: str | None = None) -> None:
             best, kind = point, right.split()[0]
     if kind in _NETWORK or kind.startswith("fuse."):
         raise LedgerError(
-            f"{path}: on a network file system ({kind}), where locks and syncs do not hold; keep "
-            "the ledger on a local disk"
+            f"{path}: on a network file system ({kind}), where locks and syncs are not reliable; "
+            "keep the ledger on a local disk"
         )

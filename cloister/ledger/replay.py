@@ -1,4 +1,4 @@
-"""Every round that a ledger charged, with ε recomputed after it; and how many more it affords."""
+"""Lists every charged round with ε recomputed after it, and forecasts how many more rounds fit."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ class ChargedRound:
     """One charged round, and the release that belongs to it.
 
     Attributes:
-        seq: Its entry's number.
+        seq: Number of its entry.
         study: Digest of the study.
-        round: Of the study.
-        time: As the site stated it; informative.
-        event: What was charged.
-        delta: δ of both ε: half of the budget's, at which its rule compares them with its ε.
+        round: Round of the study.
+        time: The time that the site stated; informative.
+        event: The charged event.
+        delta: δ of both ε: half of the budget's, at which the budget's rule compares them with its
+            ε.
         epsilon_pld: ε of everything charged so far, at that δ, recomputed by PLD: an indication,
-            no promise; None where it was left out.
+            not a promise; None if it was left out.
         epsilon_rdp: The same by RDP.
-        release: Its release; None: the round was cut off and stays spent.
+        release: Its release; None: the round was interrupted and stays spent.
     """
 
     seq: int
@@ -45,13 +46,13 @@ class ChargedRound:
 
 @dataclass(frozen=True)
 class Forecast:
-    """How many more rounds of a plan the budget affords.
+    """How many more rounds of a plan the budget allows.
 
     Attributes:
-        plan: The plan charged last.
+        plan: The plan of the last charge.
         rounds: Rounds of it that still fit; None: no limit.
         curve: (further rounds, ε by PLD of all at `delta`), up to the last that fits.
-        delta: Half of the budget's, at which its rule compares ε with its own.
+        delta: Half of the budget's δ, at which the budget's rule compares ε.
     """
 
     plan: Plan
@@ -68,7 +69,7 @@ def charged_rounds(
     Args:
         entries: The whole ledger.
         history: The state after them.
-        most: Of longer ledgers, ε is recomputed for about so many rounds, the last among them.
+        most: In longer ledgers ε is recomputed for about this many rounds, including the last.
     """
     charges = [f for entry in entries if (f := entry.fields)["kind"] == "reserve"]
     every = max(1, math.ceil(len(charges) / most))
@@ -99,11 +100,11 @@ def charged_rounds(
 
 
 def forecast(history: History, points: int = 12) -> Forecast | None:
-    """What the budget affords of the plan charged last; None where nothing was charged.
+    """How many more rounds of the last charge's plan fit; None if nothing was charged.
 
     Args:
-        history: Of a checked ledger.
-        points: Of the curve.
+        history: The history of a checked ledger.
+        points: Number of points of the curve.
     """
     if not history.rounds:
         return None

@@ -1,4 +1,4 @@
-"""A site's signing key: made at the site, readable by its owner alone, never sent."""
+"""A site's signing key: made at the site, readable by its owner only, never sent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cloister.errors import LedgerError
 
 # y-coordinates of the points of order 1, 2, 4 and 8, in every encoding (the tests compute them):
-# under such a "public key" one signature holds for any text, and nobody needs a private key for it.
+# under such a "public key" one signature is valid for any text, without a private key.
 SMALL_ORDER = frozenset(
     {
         "00" * 32,
@@ -32,23 +32,23 @@ SMALL_ORDER = frozenset(
 
 
 def pem_of(key: Ed25519PrivateKey) -> bytes:
-    """A private key as its file holds it: PKCS #8 in PEM, without a passphrase."""
+    """A private key as the bytes of its file: PKCS #8 in PEM, without a passphrase."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def read_pem(path: Path) -> Ed25519PrivateKey:
-    """Reads such a file.
+    """Reads a private key from its file.
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It holds no Ed25519 key, or one under a passphrase.
+        ValueError: The file has no Ed25519 key, or one with a passphrase.
     """
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
-    except TypeError as error:  # as cryptography says that a passphrase is needed
+    except TypeError as error:  # cryptography raises it for a key with a passphrase
         raise ValueError(str(error)) from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise ValueError("no Ed25519 key")
+        raise ValueError("not an Ed25519 key")
     return key
 
 
@@ -56,7 +56,7 @@ def create_key(path: Path) -> Ed25519PrivateKey:
     """Makes a key and writes it, mode 0600.
 
     Raises:
-        LedgerError: A file is there already, or it cannot be written.
+        LedgerError: The file exists already, or cannot be written.
     """
     key = Ed25519PrivateKey.generate()
     try:
@@ -74,14 +74,14 @@ def load_key(path: Path) -> Ed25519PrivateKey:
     """Reads a site's signing key.
 
     Raises:
-        LedgerError: It is missing or no Ed25519 key.
+        LedgerError: The file is missing, or is not an Ed25519 key.
     """
     try:
         return read_pem(path)
     except (OSError, ValueError) as error:
         raise LedgerError(
             f"{path}: the site's key cannot be read ({error}); restore it from its backup: a "
-            "ledger is only written under the key that began it"
+            "ledger can only be written with its own key"
         ) from error
 
 
@@ -91,7 +91,7 @@ def public_hex(key: Ed25519PrivateKey) -> str:
 
 
 def is_signed(body: bytes, signature: bytes, public_key: str) -> bool:
-    """Whether a signature is the key's on these bytes; under a key of small order none is."""
+    """Whether a signature of these bytes is the key's; always false for a key of small order."""
     try:
         point = bytes.fromhex(public_key)
         without_sign = point[:-1] + bytes([point[-1] & 0x7F]) if point else point

@@ -1,12 +1,12 @@
-"""A stated ε: always with what it is of, and never a sum of spent steps presented as a promise.
+"""A stated ε: always with unit, δ and basis, and never spent steps presented as a promise.
 
 Math:
     Three kinds of figures are shown. `WHOLE_PLAN` is the PLD of every step that a plan may take, at
-    the plan's δ: fixed before the first release, it holds however early and for whatever reason the
-    plan stops. `LIFETIME_BUDGET` is the budget's (ε, δ), which holds for everything that a data set
-    ever releases, whatever was chosen in between (`ledger.budget`). `SPENT_SO_FAR` is the PLD of
-    the steps that happened to be taken. Where their number followed from what was released it is
-    no (ε, δ) guarantee: it indicates how far a plan has come, and no more.
+    the plan's δ: it is fixed before the first release, and holds however early and for any reason
+    the plan stops. `LIFETIME_BUDGET` is the budget's (ε, δ), which holds for everything that a data
+    set ever releases, for any choice in between (`ledger.budget`). `SPENT_SO_FAR` is the PLD of the
+    steps that were taken. If their number depended on what was released it is not an (ε, δ)
+    guarantee; it only shows how far a plan has come.
 """
 
 from __future__ import annotations
@@ -48,6 +48,11 @@ _IN_WORDS = {
     Basis.LIFETIME_BUDGET: "promised for everything that this data set ever releases",
     Basis.SPENT_SO_FAR: "spent so far: an indication, not a promise",
 }
+# Of a ledger of which a charge says `couples_units`.
+COUPLED = (
+    "a step that made the data's file looked at more than one unit, so ε is about the units of the "
+    "file as it was written, and not of what it was made from"
+)
 _ACCOUNTANTS = {Accountant.PLD: "PLD", Accountant.BUDGET_RULE: "the budget's rule"}
 
 
@@ -56,13 +61,13 @@ class Stated:
     """An ε with δ, unit, neighbouring relation, accountant, adversaries and basis.
 
     Attributes:
-        epsilon: ε; ∞ where nothing is protected.
+        epsilon: ε; ∞ without protection.
         delta: δ.
-        unit: Whose presence is hidden.
+        unit: The unit whose presence is hidden.
         neighbouring: Which data sets are neighbours.
         accountant: The accountant that computed it.
-        adversaries: Against whom it holds, as certificates name them.
-        basis: Whether it is a promise, and of what, or only spent so far.
+        adversaries: The adversaries against whom it holds, by their names in certificates.
+        basis: What it covers: a whole plan, a budget, or what is spent so far.
     """
 
     epsilon: float
@@ -93,11 +98,11 @@ class Stated:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Stated:
-        """A figure as `to_json` wrote it, further fields beside it left aside.
+        """Reads a figure from the JSON of `to_json`; ignores further fields.
 
         Raises:
             KeyError: A field is missing.
-            ValueError: One is not what it must be.
+            ValueError: A field is invalid.
         """
         value = document["epsilon"]
         return cls(
@@ -118,12 +123,12 @@ class Stated:
 
     @property
     def short(self) -> str:
-        """ε and δ; for where the rest stands beside it."""
+        """ε and δ alone, for a place that shows the rest."""
         return f"ε = {shown(self.epsilon)} at δ = {self.delta:g}"
 
     @property
     def against(self) -> str:
-        """Against whom it holds, in words."""
+        """The adversaries against whom it holds, in words."""
         return adversaries.words_of(self.adversaries)
 
     @property
@@ -133,11 +138,11 @@ class Stated:
 
 
 def shown(value: float | None, digits: int = 4) -> str:
-    """Formats an ε as text, rounded up: what is read is never less than what holds.
+    """Formats an ε as text, rounded up, so that the text never states less than the value.
 
     Args:
-        value: ε; None, as JSON has it, and infinity are ∞.
-        digits: After the decimal point.
+        value: ε; None (from JSON) and infinity are shown as ∞.
+        digits: Digits after the decimal point.
     """
     if value is None or math.isinf(value):
         return "∞"
@@ -146,7 +151,7 @@ def shown(value: float | None, digits: int = 4) -> str:
 
 
 def of_plan(plan: Plan, *, is_private: bool = True) -> Stated:
-    """What a whole plan promises, if it is all that ever runs.
+    """The promised ε of a whole plan, if nothing else ever runs.
 
     Args:
         plan: The plan.
@@ -157,7 +162,7 @@ def of_plan(plan: Plan, *, is_private: bool = True) -> Stated:
 
 
 def of_plan_alone(plan: Plan, *, is_private: bool = True) -> Stated | None:
-    """The same against the coordinator with all other sites; None where no noise is shared."""
+    """`of_plan` against the coordinator with all other sites; None if no noise is shared."""
     every = request_of(plan, is_private=is_private).planned
     seen = adversaries.alone([(plan, every)])
     if seen is None:
@@ -178,7 +183,7 @@ def of_events(
 
 
 def of_budget(budget: Budget, unit: Unit, plans: Iterable[Plan] = ()) -> Stated:
-    """What a budget promises, whatever studies run."""
+    """The promised ε of a budget, for any studies."""
     return Stated(
         epsilon=budget.epsilon,
         delta=budget.delta,
@@ -191,11 +196,11 @@ def of_budget(budget: Budget, unit: Unit, plans: Iterable[Plan] = ()) -> Stated:
 
 
 def promise(history: History) -> Stated:
-    """What a ledger promises: the whole plan, where one plan of one study is all that was ever
-    charged and the budget covers it to its end; else the budget.
+    """The promised ε of a ledger: that of the whole plan if only one plan of one study was ever
+    charged and the budget covers all of it; else the budget's.
 
     Guarantees:
-        A function of plans and budget alone: how far a plan has come does not change it.
+        A function of plans and budget alone; it does not change while a plan runs.
     """
     plan = _only_plan(history)
     if plan is None:
@@ -204,11 +209,11 @@ def promise(history: History) -> Stated:
 
 
 def promise_alone(history: History) -> Stated | None:
-    """What is promised against the coordinator with all other sites, where noise is shared.
+    """The promised ε against the coordinator with all other sites, if noise is shared.
 
     Returns:
-        None where nothing is shared: `promise` holds against them, too. ε = ∞ where the budget is
-        the promise: it counts shared noise whole, so it promises nothing against them.
+        None if no noise is shared: then `promise` holds against them, too. ε = ∞ if the promise is
+        the budget's, which counts all of the shared noise and so promises nothing against them.
     """
     if adversaries.colluding(history.plans.values()) is None:
         return None
@@ -219,12 +224,12 @@ def promise_alone(history: History) -> Stated | None:
 
 
 def spent(history: History, study: str | None = None, grid: float = FINE) -> Stated:
-    """What the steps that were taken come to, at the δ that belongs beside `promise`.
+    """ε of the steps that were taken, at the δ that compares with `promise`.
 
     Args:
-        history: Of a ledger.
-        study: Of one study's steps alone; None: of all.
-        grid: Of the privacy loss distributions.
+        history: The ledger's history.
+        study: The study whose steps count; None: all.
+        grid: Grid of the privacy loss distributions.
     """
     charged = history.charged(study)
     events, plans = [event for _, event in charged], [plan for plan, _ in charged]
@@ -232,7 +237,7 @@ def spent(history: History, study: str | None = None, grid: float = FINE) -> Sta
 
 
 def spent_alone(history: History, study: str | None = None) -> Stated | None:
-    """The same as the coordinator with all other sites sees it; None where nothing is shared."""
+    """`spent` against the coordinator with all other sites; None if no noise is shared."""
     seen = adversaries.alone(history.charged(study))
     if seen is None:
         return None
@@ -242,39 +247,38 @@ def spent_alone(history: History, study: str | None = None) -> Stated | None:
 
 
 def used(history: History, grid: float = FINE) -> Stated:
-    """What was spent of the budget, at half of its δ: where the budget's rule compares it with the
-    budget's ε."""
+    """ε spent of the budget, at half of its δ, where the budget's rule compares it with its ε."""
     delta, plans = history.budget.delta / 2, history.plans.values()
     return of_events(history.spent.events, delta, plans, history.unit, grid)
 
 
 def of_budget_used(found: Stated, budget: Budget) -> str:
-    """What was spent of a budget, at one δ for both, in words."""
+    """ε spent of a budget, in words, with one δ for both."""
     if math.isinf(budget.epsilon):
         return f"ε = {shown(found.epsilon)} at δ = {found.delta:g} ({found.of_what}); no limit"
     return (
         f"ε = {shown(found.epsilon)} of the budget's {budget.epsilon:g}, both at δ = "
-        f"{found.delta:g}, the half of the budget's δ at which its rule compares them "
+        f"{found.delta:g}, half of the budget's δ, at which its rule compares them "
         f"({found.of_what})"
     )
 
 
 def promised_events(history: History) -> tuple[GaussianEvent, ...]:
-    """All steps of the one plan, where that is the promise; none where the budget is."""
+    """All steps of the one plan if that is the promise; empty if the budget is."""
     plan = _only_plan(history)
     return () if plan is None else (request_of(plan, is_private=_is_private(history)).planned,)
 
 
 def beside(promised: Stated, history: History) -> float:
-    """The δ at which what was spent compares with a promise: the plan's, or half of the budget's,
-    which is what the budget keeps for each way to fit."""
+    """The δ at which spent ε compares with a promise: the plan's, or half of the budget's, which is
+    the part for each way to fit."""
     if promised.basis is Basis.LIFETIME_BUDGET:
         return history.budget.delta / 2
     return promised.delta
 
 
 def _only_plan(history: History) -> Plan | None:
-    """The plan, where it is all that was ever charged, in one study, and the budget covers it."""
+    """The plan if only it was ever charged, in one study, and the budget covers it; else None."""
     studies = {study for study, _ in history.rounds}
     if len(history.plans) != 1 or len(studies) != 1:
         return None

@@ -1,10 +1,10 @@
-"""One ledger on disk: an SQLite file, a lock beside it, and the head of its chain beside that.
+"""One ledger on disk: an SQLite file, with a lock file and the head of its chain beside it.
 
 Durability, measured under simulated power cuts (tests/faults/test_power_cuts.py): a rollback
 journal (`journal_mode=DELETE`) with `synchronous=EXTRA` loses no acknowledged entry; FULL loses
 some, because the journal's removal is not synced. No WAL (SQLite before 3.51.3 can corrupt one that
 two connections reset), no memory mapping, one writer at a time under a lock, never on a network
-file system, whose locks and syncs do not hold.
+file system, whose locks and syncs are not reliable.
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ class LedgerFile:
         """Makes the file with its first entry.
 
         Raises:
-            LedgerError: Something is there already, the file system is a network's, or it cannot
+            LedgerError: A file exists already, the file system is a network's, or the file cannot
                 be written.
         """
-        if not self.path.parent.is_dir():  # one that is there is its maker's to close
+        if not self.path.parent.is_dir():  # the rights of an existing folder are left alone
             private_folder(self.path.parent)
         refuse_network_file_system(self.path)
         with self._locked(), self._guarded():
             if self._head_file.exists() or (self.path.exists() and not self._is_empty()):
                 raise LedgerError(
-                    f"{self.path}: a ledger is there already; a data set has one for its life"
+                    f"{self.path}: a ledger exists already; a data set has one for its lifetime"
                 )
-            if self._vfs is None:  # SQLite would make it as the umask says, and its journals alike
+            if self._vfs is None:  # SQLite would use the umask, also for its journals
                 os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT, FILE))
             connection = self._connect(_READ_WRITE | apsw.SQLITE_OPEN_CREATE)
             try:
@@ -82,11 +82,11 @@ class LedgerFile:
 
     @contextmanager
     def writing(self) -> Iterator[Transaction]:
-        """One read-check-append under the lock.
+        """Reads, checks and appends under the lock.
 
         Raises:
             LedgerError: The file is missing, damaged, behind its head, or cannot be written; then
-                nothing that was appended counts.
+                the appended entries do not count.
         """
         refuse_network_file_system(self.path)
         with self._locked(), self._guarded():
@@ -95,12 +95,12 @@ class LedgerFile:
                 connection.execute("BEGIN IMMEDIATE")
                 transaction = Transaction(connection)
                 self._check_head(transaction)
-                if not self._head_file.exists():  # a crash cut the beginning off before its head
+                if not self._head_file.exists():  # a crash came before the first head was written
                     self._write_head(transaction.head())
                 yield transaction
                 connection.execute("COMMIT" if transaction.appended else "ROLLBACK")
             finally:
-                connection.close()  # rolls back what was not committed
+                connection.close()  # rolls back anything uncommitted
             if transaction.appended:
                 self._write_head(transaction.appended)
 
@@ -112,7 +112,7 @@ class LedgerFile:
         """
         with self._guarded(reading=True):
             if self.path.is_dir():  # before a lock is left beside it
-                raise LedgerError(f"{self.path}: a folder, and no ledger; name the file in it")
+                raise LedgerError(f"{self.path}: a folder, not a ledger; name the file in it")
         with self._locked(reading=True), self._guarded(reading=True):
             connection = self._connect(self._reading_flags())
             try:
@@ -124,17 +124,17 @@ class LedgerFile:
                 connection.close()
 
     def snapshot(self, to: Path) -> Head:
-        """Copies the ledger with all payloads as it is between two entries, and its head beside it.
+        """Copies the ledger with all payloads, between two entries, with its head beside it.
 
         Args:
-            to: Where; readable by its owner alone. Whoever charges meanwhile waits.
+            to: The copy's path; readable by its owner only. Charges wait until it is done.
 
         Returns:
             The copy's last entry.
 
         Raises:
             LedgerError: The ledger is missing, damaged or behind its head.
-            BadFileError: The copy cannot be written, or something is there.
+            BadFileError: The copy cannot be written, or `to` exists.
         """
         with self._locked(reading=True), self._guarded(reading=True):
             connection = self._connect(self._reading_flags())
@@ -150,7 +150,7 @@ class LedgerFile:
         return head
 
     def payloads(self) -> Iterator[tuple[int, bytes]]:
-        """The bytes of every release, by the release's number, one at a time.
+        """Yields the number and the bytes of every release.
 
         Raises:
             LedgerError: The file is missing or damaged.
@@ -164,20 +164,21 @@ class LedgerFile:
                 connection.close()
 
     def tighten(self) -> None:
-        """Removes other users' rights on its files, where this user owns them."""
+        """Removes other users' rights on its files, if this user owns them."""
         for ending in ("", ".head", ".lock", "-journal"):
             tighten(self.path.with_name(self.path.name + ending))
 
     @property
     def is_begun(self) -> bool:
-        """Whether a ledger is here; what a crash left before its first entry is none."""
+        """Whether a ledger exists; a file that a crash left before its first entry does not
+        count."""
         if self._head_file.exists():
             return True
         with self._locked(reading=True), self._guarded():
             return self.path.exists() and not self._is_empty()
 
     def _is_empty(self) -> bool:
-        """Whether the file has no page yet; a journal that a crash left is rolled back."""
+        """Whether the file has no page yet; rolls back a journal that a crash left."""
         connection = apsw.Connection(str(self.path), flags=_READ_WRITE, vfs=self._vfs)
         try:
             return int(connection.execute("PRAGMA page_count").get) == 0
@@ -196,10 +197,10 @@ class LedgerFile:
         if not flags & apsw.SQLITE_OPEN_CREATE and not self.path.exists():
             raise LedgerError(
                 f"{self.path}: no ledger here; what was spent is unknown, so nothing is released: "
-                "restore it from its backup (cloister site restore)"
+                "restore the ledger from its backup (cloister site restore)"
             )
         connection = apsw.Connection(str(self.path), flags=flags, vfs=self._vfs)
-        # Writers wait for our lock; these are readers that cannot take it: a backup, an auditor.
+        # Writers wait for our lock; this is for readers that cannot take it: a backup, an auditor.
         connection.set_busy_timeout(_BUSY_MILLISECONDS)
         if not flags & apsw.SQLITE_OPEN_READONLY:
             mode = connection.execute("PRAGMA journal_mode=DELETE").get
@@ -214,7 +215,7 @@ class LedgerFile:
             )
             if found != (APPLICATION_ID, VERSION):
                 connection.close()
-                raise LedgerError(f"{self.path}: no ledger of this version of cloister")
+                raise LedgerError(f"{self.path}: not a ledger of this version of cloister")
             schema = [sql for (sql,) in connection.execute("SELECT sql FROM sqlite_schema")]
             if schema != _SCHEMA:  # a trigger could drop what is inserted
                 connection.close()
@@ -224,7 +225,7 @@ class LedgerFile:
     @contextmanager
     def _locked(self, *, reading: bool = False) -> Iterator[None]:
         lock = self.path.with_name(self.path.name + ".lock")
-        if reading and not self.path.exists():  # nothing to hold, and nothing is left behind
+        if reading and not self.path.exists():  # nothing to lock, and no lock file is left behind
             yield
             return
         try:
@@ -232,7 +233,7 @@ class LedgerFile:
         except OSError as error:
             if not reading:
                 raise _unwritable(self.path, error) from error
-            yield  # who may not lock it, or finds no folder, may still look
+            yield  # reading goes on without a lock
             return
         try:
             try:
@@ -270,8 +271,9 @@ class LedgerFile:
             not 0 <= head.seq <= last.seq or transaction.entry(head.seq).hash != head.hash
         ):
             raise LedgerError(
-                f"{self.path}: entry {head.seq} was there and is gone or another now: the file was "
-                "cut, rolled back or replaced; restore the latest one"
+                f"{self.path}: entry {head.seq} existed and is missing or different now: the file "
+                "was "
+                "truncated, rolled back or replaced; restore the latest one"
             )
 
     def _write_head(self, head: Head) -> None:
@@ -285,7 +287,7 @@ class LedgerFile:
 
 
 class Transaction:
-    """A view of a ledger's file that may append to it."""
+    """An open transaction on a ledger's file, which may append to it."""
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
@@ -299,14 +301,14 @@ class Transaction:
         """
         row = self._connection.execute("SELECT max(seq) FROM entries").get
         if row is None:
-            raise LedgerError("the ledger has no entry: its beginning is missing")
+            raise LedgerError("the ledger has no entry: its first one is missing")
         return Head(int(row), self.entry(int(row)).hash)
 
     def entry(self, seq: int) -> Entry:
         """Reads one entry by its number.
 
         Raises:
-            LedgerError: It is not there.
+            LedgerError: The entry is missing.
         """
         row = self._connection.execute(
             "SELECT body, signature FROM entries WHERE seq = ?", (seq,)
@@ -323,10 +325,10 @@ class Transaction:
             yield Entry(_blob(body), _blob(signature))
 
     def payload(self, seq: int) -> bytes:
-        """The bytes that a release's entry is about.
+        """The bytes of a release.
 
         Raises:
-            LedgerError: They are not there.
+            LedgerError: The bytes are missing.
         """
         row = self._connection.execute("SELECT bytes FROM payloads WHERE seq = ?", (seq,)).get
         if row is None:
@@ -361,8 +363,8 @@ def _copy(source: apsw.Connection, to: Path) -> None:
 
 
 def _blob(value: object) -> bytes:
-    if not isinstance(value, bytes):  # SQLite checks the types of what it writes alone
-        raise LedgerError(f"damaged: {type(value).__name__} where bytes belong; restore it")
+    if not isinstance(value, bytes):  # SQLite checks types only when it writes
+        raise LedgerError(f"damaged: {type(value).__name__} instead of bytes; restore the ledger")
     return value
 
 
@@ -371,13 +373,11 @@ def _insert(connection: apsw.Connection, entry: Entry, seq: int) -> None:
 
 
 def _unreadable(path: Path, error: Exception) -> LedgerError:
-    return LedgerError(
-        f"{path}: cannot be read ({error}); name a ledger's file, and see that you may read it"
-    )
+    return LedgerError(f"{path}: cannot be read ({error}); name a ledger's file that you may read")
 
 
 def _unwritable(path: Path, error: Exception) -> LedgerError:
     return LedgerError(
         f"{path}: cannot be written ({error}); nothing is drawn or sent without its ledger entry: "
-        "free space or mend the permissions, then start again"
+        "free space or correct the permissions, then start again"
     )

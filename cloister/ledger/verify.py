@@ -1,7 +1,7 @@
-"""Checks a ledger from its entries alone: chain, signatures, budget, and every ε anew.
+"""Checks a ledger from its entries alone: chain, signatures and budget, and recomputes ε.
 
-ε is recomputed from the events by two accountants, and each charge is put to the budget's rule
-again. Of the ε that charges state on the way, the last is compared; nothing reads the others.
+ε is recomputed from the events by two accountants, and the budget's rule is applied to each charge
+again. The ε that the last charge states is compared; no rule uses the others.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ TOLERANCE = MACHINES_DIFFER
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What a ledger states, once it was verified.
+    """The result of verifying a ledger.
 
     Attributes:
-        head: Where it ends.
-        public_key: Whose signatures it carries, in hex.
+        head: Its head.
+        public_key: The key that signed it, in hex.
         charges: Rounds charged.
         releases: Rounds released.
         steps: Steps charged.
         epsilon_pld: ε of all steps so far, per unit added or removed, by PLD: an indication.
         epsilon_rdp: The same by RDP.
         delta: δ of both: the smallest that a charge stated.
-        budget_epsilon: ε of the data set's life.
-        budget_delta: δ of the data set's life.
-        unit: Whose presence is hidden.
-        history: What its entries add up to.
+        budget_epsilon: ε of the lifetime budget.
+        budget_delta: δ of the lifetime budget.
+        unit: The unit whose presence is hidden.
+        history: The state after its entries.
     """
 
     head: Head
@@ -56,17 +56,17 @@ class Verdict:
 
     @property
     def promise(self) -> Stated:
-        """What the ledger promises: its whole plan, or the budget."""
+        """The promised ε: its whole plan's, or the budget's."""
         return stated.promise(self.history)
 
     @property
     def promise_alone(self) -> Stated | None:
-        """The same against the coordinator with all other sites; None: as `promise`."""
+        """`promise` against the coordinator with all other sites; None: the same as `promise`."""
         return stated.promise_alone(self.history)
 
     @property
     def spent(self) -> Stated:
-        """What was spent so far, at the δ that belongs beside `promise`; an indication."""
+        """What was spent so far, at the δ that compares with `promise`; an indication."""
         return stated.spent(self.history)
 
     @property
@@ -90,15 +90,15 @@ def verify(
     """Verifies a whole ledger: chain, signatures, budget and every ε.
 
     Args:
-        entries: All of it, oldest first.
-        name: For messages.
-        public_key: The site's key in hex, known from elsewhere; None: the one that the ledger
-            names, which shows only that one key signed all of it.
-        anchors: Where the ledger was seen to end before.
+        entries: All entries, oldest first.
+        name: The ledger's name, for messages.
+        public_key: The site's key in hex, from another source. None: the one that the ledger names,
+            which only shows that one key signed all entries.
+        anchors: Earlier heads of the ledger.
 
     Raises:
-        LedgerError: An entry is damaged, out of order, badly signed, beyond the budget, or states
-            an ε that its events do not give; or an anchor is not in the chain.
+        LedgerError: An entry is damaged, out of order, badly signed or beyond the budget, or the
+            last charge's ε does not follow from the events; or an anchor is not in the chain.
     """
     if not entries:
         raise LedgerError(f"{name}: no entry")
@@ -108,7 +108,9 @@ def verify(
             before = None if number == 0 else _copy(history.spent)
             request = history.add(entry)
             if number == 0 and public_key not in (None, history.public_key):
-                raise LedgerError(f"begun under the key {history.public_key[:12]}…, not the given")
+                raise LedgerError(
+                    f"made with the key {history.public_key[:12]}…, not the given one"
+                )
             if request and before:
                 budget, terms = rounded_up(history.budget), history.spent.terms
                 assert terms is not None  # the charge was added
@@ -143,7 +145,7 @@ def _copy(spent: Spending) -> Spending:
 
 
 def _recomputed(entries: Sequence[Entry], history: History) -> tuple[float, float, float]:
-    """ε by two accountants of everything; the last charge must state the same."""
+    """ε of everything by two accountants; the last charge must state the same."""
     charges = [fields for entry in entries if (fields := entry.fields)["kind"] == "reserve"]
     delta = min((float(charge["delta"]) for charge in charges), default=history.budget.delta)
     events = history.spent.events
@@ -155,7 +157,7 @@ def _recomputed(entries: Sequence[Entry], history: History) -> tuple[float, floa
             found, given = json_number(value), last["epsilon"].get(accountant)
             if type(given) is not type(found) or abs((found or 0) - (given or 0)) > TOLERANCE:
                 raise LedgerError(
-                    f"its last charge states an epsilon of {given} by {accountant.upper()}, its "
+                    f"its last charge states an epsilon of {given} by {accountant.upper()}; its "
                     f"events give {found}"
                 )
     return epsilon(events, delta), rdp_epsilon(events, delta), delta

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cloister.data.records import ONE_TEXT, RecordKind
+from cloister.data.records import POOLED, RecordKind
 from cloister.errors import RefusedError, UsageError
 from cloister.models.base import load_backbone
 from cloister.models.config import LoraConfig, ModelConfig
@@ -70,7 +70,7 @@ def build_network(
         end_after(backbone, model.layers)
     hidden = int(backbone.config.get_text_config().hidden_size)
     pooling: Pooling | None = None
-    if records in ONE_TEXT:
+    if records in POOLED:
         pooling = choose_pooling(folder, backbone, model.pooling, model.normalize)
     rows = None
     if head_kind == "label-words":

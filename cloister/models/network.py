@@ -5,6 +5,7 @@ Shapes: B records, T tokens, H hidden units, C outputs.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -86,17 +87,28 @@ class Network(nn.Module):
         self._token_head: TokenHead | Literal[False] | None = False  # not looked for yet
         self.is_float32 = all(p.dtype == torch.float32 for p in backbone.parameters())
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, *, multiple: int = 1) -> Tensor:
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        *,
+        multiple: int = 1,
+    ) -> Tensor:
         """Logits [B, C] of sequences, or [B, T, C] of tokens.
 
         Args:
             input_ids: [B, T].
             attention_mask: [B, T].
+            token_type_ids: [B, T], which of two texts each token is of; None: all of one.
             multiple: Of it are the rows that a head of sequences computes; zeros fill them up. Its
                 matrix product has a row a record, and kernels for few rows sum in another order.
         """
         output = self.backbone(
-            input_ids=input_ids, attention_mask=attention_mask, **without_cache(self.backbone)
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            **({} if token_type_ids is None else {"token_type_ids": token_type_ids}),
+            **without_cache(self.backbone),
         )
         if self.head is None:
             logits: Tensor = output.logits
@@ -110,11 +122,21 @@ class Network(nn.Module):
         scores: Tensor = self.head(features)
         return scores[:rows]
 
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """What the base reads of a batch, on the network's device, by the names of `forward`.
+
+        Which text a token is of is left out where the base has no embedding for it.
+        """
+        read = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+        if batch.segments is not None and self.tells_segments:
+            read["token_type_ids"] = batch.segments
+        return {name: tensor.to(self.device) for name, tensor in read.items()}
+
     def pooled(self, batch: Batch) -> Tensor:
         """Vectors of sequences as the base gives them, [B, H] in float32, before any centre."""
-        ids, mask = batch.input_ids.to(self.device), batch.attention_mask.to(self.device)
-        plain = without_cache(self.backbone)
-        return self._features(self.backbone(input_ids=ids, attention_mask=mask, **plain), mask)
+        inputs = self.inputs(batch)
+        output = self.backbone(**inputs, **without_cache(self.backbone))
+        return self._features(output, inputs["attention_mask"])
 
     def _features(self, output: Any, attention_mask: Tensor) -> Tensor:
         """What the head reads: [B, H] of sequences, [B, T, H] of tokens, in float32."""
@@ -130,15 +152,14 @@ class Network(nn.Module):
             In a fixed shape, kept states are those that the same shape computes: nothing shows
             whether they were kept.
         """
-        ids, mask = batch.input_ids.to(self.device), batch.attention_mask.to(self.device)
+        inputs = self.inputs(batch)
         multiple = 1 if batch.shape is None else HEAD_ROWS
         # Below float32 a state depends visibly on the batch that computed it, so that scores would
         # change with what was scored before; in a fixed shape it does not.
         if self.prefix is None or not (self.is_float32 or batch.shape is not None):
-            return self(ids, mask, multiple=multiple)  # type: ignore[no-any-return]
-        records = [example.input_ids for example in batch.examples]
-        with self.prefix.skipping(self.prefix.states(ids, mask, records, batch.shape)):
-            return self(ids, mask, multiple=multiple)  # type: ignore[no-any-return]
+            return self(**inputs, multiple=multiple)  # type: ignore[no-any-return]
+        with self.prefix.skipping(self.prefix.states(inputs, batch.examples, batch.shape)):
+            return self(**inputs, multiple=multiple)  # type: ignore[no-any-return]
 
     def token_losses(self, batch: Batch) -> Tensor:
         """A causal LM's cross-entropy of each next token in float32, 0 where nothing is learnt.
@@ -159,6 +180,12 @@ class Network(nn.Module):
         if self._token_head is False:
             self._token_head = find_token_head(self, self.base, self.device)
         return self._token_head
+
+    @property
+    def tells_segments(self) -> bool:
+        """Whether the base has an embedding for each of two texts that are read together."""
+        kinds = int(getattr(self.base.config, "type_vocab_size", 0) or 0)
+        return kinds > 1 and "token_type_ids" in inspect.signature(self.base.forward).parameters
 
     @property
     def vocabulary(self) -> int:
@@ -183,6 +210,30 @@ class Network(nn.Module):
     def device(self) -> torch.device:
         """The device that holds the parameters."""
         return next(self.parameters()).device
+
+    def named_modules(
+        self,
+        memo: set[nn.Module] | None = None,
+        prefix: str = "",
+        remove_duplicate: bool = True,
+    ) -> Iterator[tuple[str, nn.Module]]:
+        """Yields what torch's own yields, in its order, without a generator for each level.
+
+        Every step of training asks for the parameters, which costs a base of few layers more than
+        its gradients.
+        """
+        seen = set() if memo is None else memo
+        waiting: list[tuple[str, nn.Module]] = [(prefix, self)]
+        while waiting:
+            name, module = waiting.pop()
+            if remove_duplicate:
+                if module in seen:
+                    continue
+                seen.add(module)
+            yield name, module
+            start = name and f"{name}."
+            below = [(start + own, m) for own, m in module._modules.items() if m is not None]
+            waiting += reversed(below)
 
     def set_trained(self, names: frozenset[str]) -> None:
         """Trains exactly these parameters (names as in `adapter_parameters`).

@@ -14,7 +14,7 @@ Shapes: B records, T tokens of the longest, t tokens of one record, H hidden uni
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from cloister.errors import UsageError
 from cloister.models.layers import layer_list, without_cache
-from cloister.tasks.task import BatchShape
+from cloister.tasks.task import BatchShape, Example
 
-TokenIds = tuple[int, ...]
+# A record's token ids, and which of two texts each is of where it has two.
+Read = tuple[tuple[int, ...], tuple[int, ...]]
 
 GIB = 2**30
 
@@ -45,20 +46,20 @@ class KeptStates:
     """
 
     def __init__(self) -> None:
-        self._states: dict[tuple[TokenIds, Fixed], Tensor] = {}
+        self._states: dict[tuple[Read, Fixed], Tensor] = {}
         self._bytes = 0
 
-    def get(self, record: TokenIds, fixed: Fixed = ANY_LENGTH) -> Tensor | None:
+    def get(self, record: Read, fixed: Fixed = ANY_LENGTH) -> Tensor | None:
         """Returns a record's states; None where they are not kept.
 
         Args:
-            record: Its token ids.
+            record: What the base reads of it.
             fixed: In what they were computed; `ANY_LENGTH`: beside any others.
         """
         return self._states.get((record, fixed))
 
     def add(
-        self, record: TokenIds, states: Tensor, max_bytes: float, fixed: Fixed = ANY_LENGTH
+        self, record: Read, states: Tensor, max_bytes: float, fixed: Fixed = ANY_LENGTH
     ) -> None:
         """Keeps a copy of a record's states if all kept then come to at most `max_bytes`."""
         size = states.numel() * states.element_size()
@@ -140,9 +141,8 @@ class FrozenPrefix:
 
     def states(
         self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        records: Sequence[TokenIds],
+        inputs: Mapping[str, Tensor],
+        examples: Sequence[Example],
         shape: BatchShape | None = None,
     ) -> Tensor:
         """Returns the states that enter the first adapted layer, [B, T, H], and keeps new ones.
@@ -150,9 +150,8 @@ class FrozenPrefix:
         They are zero at padding.
 
         Args:
-            input_ids: [B, T].
-            attention_mask: [B, T].
-            records: The records' own token ids, without padding; rows beyond them are dummies.
+            inputs: What the base reads, each [B, T] (`Network.inputs`).
+            examples: The records; rows beyond them are dummies.
             shape: The batch's fixed shape, where it has one.
 
         Guarantees:
@@ -160,13 +159,14 @@ class FrozenPrefix:
             whether they were kept or not.
         """
         fixed = ANY_LENGTH if shape is None else (shape.length, shape.counts)
+        records = [(example.input_ids, example.segments) for example in examples]
         found = [self._kept.get(record, fixed) for record in records]
         missing = [row for row, states in enumerate(found) if states is None]
         if missing:
-            rows = missing if shape is None else _filled(missing, attention_mask, shape)
-            computed = self._compute(input_ids[rows], attention_mask[rows])
+            rows = missing if shape is None else _filled(missing, inputs["attention_mask"], shape)
+            computed = self._compute({name: tensor[rows] for name, tensor in inputs.items()})
             for row, hidden in zip(missing, computed, strict=False):
-                states = hidden[: len(records[row])]
+                states = hidden[: len(examples[row].input_ids)]
                 self._kept.add(records[row], states, self._max_bytes, fixed)
                 found[row] = states
         present = [states for states in found if states is not None]
@@ -177,12 +177,11 @@ class FrozenPrefix:
             whole[row, : len(states)] = states
         return whole
 
-    def each_layer(self, input_ids: Tensor, attention_mask: Tensor) -> list[Tensor]:
+    def each_layer(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         """Returns the output of each layer, [B, T, H], before the base's final norm; keeps nothing.
 
         Args:
-            input_ids: [B, T].
-            attention_mask: [B, T].
+            inputs: What the base reads, each [B, T] (`Network.inputs`).
         """
         found: list[Tensor] = []
 
@@ -191,7 +190,7 @@ class FrozenPrefix:
 
         handles = [layer.register_forward_hook(note) for layer in self._layers]
         try:
-            self._compute(input_ids, attention_mask)
+            self._compute(inputs)
         finally:
             for handle in handles:
                 handle.remove()
@@ -207,7 +206,7 @@ class FrozenPrefix:
         finally:
             self._kept, self.is_apart = before
 
-    def _compute(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def _compute(self, inputs: Mapping[str, Tensor]) -> Tensor:
         def stop_here(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
             raise _PrefixEndedError(_hidden(arguments, keywords))
 
@@ -225,11 +224,7 @@ class FrozenPrefix:
             handle = self._layers[-1].register_forward_hook(end_here)
         try:
             with torch.no_grad():
-                self._backbone(
-                    input_ids=input_ids,
-                    attention_mask=attention_mask,
-                    **without_cache(self._backbone),
-                )
+                self._backbone(**inputs, **without_cache(self._backbone))
         except _PrefixEndedError as reached:
             return reached.hidden
         finally:

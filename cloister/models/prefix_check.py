@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from cloister.data.records import ONE_TEXT
+from cloister.data.records import POOLED
 from cloister.errors import UsageError
 from cloister.models.network import Network
 from cloister.models.prefix import FrozenPrefix, KeptStates
@@ -38,7 +38,7 @@ def prefix_problem(network: Network, batch: Batch) -> str | None:
     """
     device = network.device
     with torch.no_grad():
-        whole = network(batch.input_ids.to(device), batch.attention_mask.to(device))
+        whole = network(**network.inputs(batch))
         try:
             short = network.logits(batch)
         except (AttributeError, TypeError, ValueError, RuntimeError, IndexError, KeyError) as error:
@@ -73,7 +73,7 @@ def try_prefix(
     except UsageError:
         return None
     ids = [tuple(7 * place % vocabulary for place in range(length)) for length in _LENGTHS]
-    is_text = task.record_kind in ONE_TEXT
+    is_text = task.record_kind in POOLED
     examples = [Example(one, 0 if is_text else one) for one in ids]
     network.prefix = prefix
     head = network.head

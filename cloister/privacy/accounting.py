@@ -1,4 +1,4 @@
-"""ε from events, on demand: by privacy loss distributions, cross-checked by two other accountants.
+"""Computes ε from events by privacy loss distributions, cross-checked by two other accountants.
 
 Every ε here is for adding or removing one unit, against an adversary who sees every release. The
 reported value is the pessimistic PLD. RDP is looser and must never be smaller; Opacus' PRV (Gopi et
@@ -41,7 +41,8 @@ __all__ = [
 
 # Both accountants carry numerical error of this order (measured against closed forms: 2·10⁻⁴).
 NUMERICAL_SLACK = 1e-3
-# An ε above this protects nobody, and its distributions' grids fill the memory: it counts as ∞.
+# An ε above this protects nobody, and the grids of its distributions fill the memory; it counts as
+# ∞.
 LARGEST_EPSILON = 500.0
 # PRV's upper bound lies 0.010…0.012 above PLD where both converge (measured on 24 settings): its
 # own error term is 0.01.
@@ -52,7 +53,7 @@ PRV_LARGEST_EPSILON, PRV_MOST_STEPS = 30.0, 100_000
 CALIBRATION_PRECISION = 1e-3
 # Below it PLD grids grow without bound.
 SMALLEST_NOISE = 0.2
-# Below it the convolutions' own error in δ would count (`pld.FFT_ERROR` is 1 % of it).
+# Below it the convolutions' error in δ would matter (`pld.FFT_ERROR` is 1 % of it).
 SMALLEST_DELTA = 1e-9
 
 
@@ -60,24 +61,25 @@ def epsilon(events: Iterable[GaussianEvent], delta: float, grid: float = FINE) -
     """ε of a sequence of releases, per unit added or removed.
 
     Args:
-        events: What was released, in any order.
+        events: The releases, in any order.
         delta: δ of the guarantee.
-        grid: Of the privacy loss distributions: FINE, or COARSE, which is quicker and looser.
+        grid: Grid of the privacy loss distributions: FINE, or COARSE, which is quicker and looser.
 
     Returns:
-        ε; 0 for no event; ∞ where an event is not private, has no noise or more than the mechanism
-        takes, or where ε would be above `LARGEST_EPSILON`.
+        ε; 0 for no event; ∞ if an event is not private, has no noise or more noise than the
+        mechanism allows, or if ε would be above `LARGEST_EPSILON`.
 
     Raises:
-        RefusedError: The two accountants contradict each other or give no number, or δ is below
+        RefusedError: PLD and RDP contradict each other or give NaN, or δ is below
             `SMALLEST_DELTA`.
 
     Guarantees:
-        An upper bound under add/remove neighbouring, on either grid. NaN never passes.
+        An upper bound under add/remove neighbouring, on either grid; never NaN.
     """
     if not SMALLEST_DELTA <= delta < 1:
         raise RefusedError(
-            f"delta {delta}: the accountants are exact to {SMALLEST_DELTA:g} only; use a larger one"
+            f"delta {delta}: the accountants are exact down to {SMALLEST_DELTA:g} only; use a "
+            "larger delta"
         )
     composition = _merged(events)
     if composition is None:
@@ -118,14 +120,15 @@ def rdp_epsilon(events: Iterable[GaussianEvent], delta: float) -> float:
 def prv_epsilon(events: Iterable[GaussianEvent], delta: float) -> float | None:
     """Computes ε by Opacus' PRV accountant (Gopi et al. 2021, arXiv:2106.02848), for comparison.
 
-    Its upper bound lies about 0.011 above PLD's. No guarantee rests on it: `cross_check` compares.
+    Its upper bound lies about 0.011 above PLD's. No guarantee depends on it; `cross_check` compares
+    it.
 
     Args:
         events: What was released, in any order.
         delta: δ of the guarantee.
 
     Returns:
-        ε; None where PRV does not converge in reasonable time: large ε, tiny δ, many steps.
+        ε; None if PRV would not converge in reasonable time (large ε, tiny δ, many steps).
     """
     composition = _merged(events)
     if composition is None:
@@ -157,14 +160,14 @@ def _prv_epsilon(composition: Composition, delta: float) -> float | None:
 def cross_check(events: Iterable[GaussianEvent], delta: float) -> float:
     """Computes `epsilon` and refuses it unless all three accountants agree.
 
-    PRV takes seconds, so this is for plans and reports and not for every round.
+    PRV takes seconds, so this is for plans and reports, not for every round.
 
     Args:
         events: What was released, in any order.
         delta: δ of the guarantee.
 
     Returns:
-        ε by PLD, as `epsilon` gives it. Where PRV does not converge, PLD and RDP alone agree on it.
+        ε by PLD, as from `epsilon`. If PRV does not converge, only PLD and RDP are compared.
 
     Raises:
         RefusedError: PRV converges and differs from PLD by more than its stated error, or PLD and
@@ -183,15 +186,15 @@ def cross_check(events: Iterable[GaussianEvent], delta: float) -> float:
 def true_positive_rate(events: Iterable[GaussianEvent], false_positive_rate: float) -> float:
     """Bounds the true-positive rate of every test for one unit's presence.
 
-    It says what an ε means for a person: the same guarantee in terms of an attack, by the
-    mechanism's whole trade-off curve and not by a single (ε, δ).
+    It shows what an ε means for a person: the same guarantee in terms of an attack, from the
+    mechanism's whole trade-off curve and not from a single (ε, δ).
 
     Args:
-        events: What was released.
-        false_positive_rate: How often the test accuses a unit that was not there.
+        events: The releases.
+        false_positive_rate: How often the test reports a unit that is absent.
 
     Returns:
-        An upper bound on how often it finds one that was; 1 where nothing is private.
+        An upper bound on how often it reports a unit that is present; 1 if an event is not private.
     """
     composition = _merged(events)
     if composition is None:
@@ -215,32 +218,34 @@ def group_epsilon(events: Iterable[GaussianEvent], delta: float, records: int) -
         An upper bound on ε; ∞ where an event is not private.
 
     Raises:
-        RefusedError: The events are of several mechanisms.
+        RefusedError: The events have several mechanisms.
     """
     composition = _merged(events)
     if composition is None:
         return math.inf
     if len(composition) > 1:
-        raise RefusedError("the price of groups is known for one mechanism at a time")
+        raise RefusedError(
+            "a group's epsilon can be computed for one mechanism only; give events of one"
+        )
     if not composition:
         return 0.0
     (one,) = composition
     return group_pld_epsilon(*one, delta, records)
 
 
-# A site solves for the same noise at every question about a study.
+# Cached because a site solves for the same noise at every question about a study.
 @lru_cache(maxsize=256)
 def calibrate(sample_rate: float, steps: int, target_epsilon: float, delta: float) -> float:
     """Finds the least noise multiplier that meets a target ε, rounded up to four decimals.
 
     Args:
         sample_rate: Probability q with which a unit is in a batch, in (0, 1].
-        steps: Releases in all.
+        steps: Number of releases.
         target_epsilon: The largest ε allowed, per unit added or removed.
         delta: δ of the guarantee.
 
     Returns:
-        Noise deviation over the clip bound, at most a thousandth above the least that would do.
+        Noise deviation over the clip bound, at most a thousandth above the smallest sufficient one.
 
     Raises:
         RefusedError: No noise multiplier in the accountants' range meets it.
@@ -257,16 +262,13 @@ def calibrate(sample_rate: float, steps: int, target_epsilon: float, delta: floa
         f"epsilon {target_epsilon} with delta {delta} cannot be met in {steps} steps at sample "
         f"rate {sample_rate}: use fewer steps, a smaller batch or a larger epsilon"
     )
-    # RDP is fast and never below PLD: what meets the target by RDP bounds the search from above.
-    high = SMALLEST_NOISE
-    while _rdp_epsilon(((high, sample_rate, steps),), delta) > target_epsilon:
-        high *= 1.25
-        if high > MOST_NOISE:
-            raise RefusedError(unmet)
+    high = _met_by_rdp(sample_rate, steps, target_epsilon, delta)
+    if high is None:
+        raise RefusedError(unmet)
     low = max(high / 1.25, SMALLEST_NOISE)
     while low > SMALLEST_NOISE and excess(low) <= 0:
         low, high = max(low / 1.25, SMALLEST_NOISE), low
-    # Over very many steps the coarse grid may lie above RDP, from which the search began.
+    # For very many steps the coarse grid's ε may be above RDP's, where the search began.
     if not excess(high) <= 0:
         if not excess(MOST_NOISE) <= 0:
             raise RefusedError(unmet)
@@ -280,21 +282,43 @@ def calibrate(sample_rate: float, steps: int, target_epsilon: float, delta: floa
     return noise
 
 
+def _met_by_rdp(sample_rate: float, steps: int, target: float, delta: float) -> float | None:
+    """Finds noise with which RDP meets a target ε: the least of a ladder; None where none does.
+
+    RDP is never below PLD, so this bounds a search by PLD from above.
+    """
+
+    def is_met(noise: float, *, whole: bool = False) -> bool:
+        return _rdp_epsilon(((noise, sample_rate, steps),), delta, whole=whole) <= target
+
+    ladder = [SMALLEST_NOISE]
+    while not is_met(ladder[-1], whole=True):
+        if ladder[-1] * 1.25 > MOST_NOISE:
+            if not is_met(ladder[-1]):
+                return None
+            break
+        ladder.append(ladder[-1] * 1.25)
+    # With the orders between, which take ten times as long, a rung or two less may do.
+    while len(ladder) > 1 and is_met(ladder[-2]):
+        ladder.pop()
+    return ladder[-1]
+
+
 def _one(noise_multiplier: float, sample_rate: float, steps: int) -> GaussianEvent:
     return GaussianEvent(noise_multiplier=noise_multiplier, sample_rate=sample_rate, steps=steps)
 
 
 def _merged(events: Iterable[GaussianEvent]) -> Composition | None:
-    """Adds up the steps of equal mechanisms, in rising order; None where one is not private.
+    """Adds up the steps of equal mechanisms, in rising order; None if one is not private.
 
     Raises:
-        RefusedError: An event is impossible: NaN would count as nothing released, and negative
-            steps would lower the sum of the others.
+        RefusedError: An event is impossible: NaN would count as no release, and negative steps
+            would lower the others' sum.
     """
     merged: dict[tuple[float, float], int] = {}
     for event in events:
         if not (event.noise_multiplier >= 0 and 0 <= event.sample_rate <= 1 and event.steps >= 0):
-            raise RefusedError(f"{event}: no such release; nothing is accounted on it")
+            raise RefusedError(f"{event}: this release is impossible; nothing is accounted for it")
         if event.steps and event.sample_rate > 0:
             # `add_noise` refuses σ > MOST_NOISE, so such an event never happened: not private. Nor
             # is a σ whose square is 0 in floats, which accountants divide by.

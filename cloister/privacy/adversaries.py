@@ -1,9 +1,9 @@
-"""Against whom an ε holds, and which ε holds against all other sites together.
+"""Names the adversaries against whom an ε holds, and gives the events that all other sites see.
 
-Where a site adds all of its noise, ε holds against whoever sees what leaves it. Where noise is
-shared it holds against coalitions with at most c other sites, with or without the coordinator. A
-coalition that knows more than c shares can subtract them. It needs only the adapters for that,
-since each step is a function of the noisy sum.
+If a site adds all of its noise, ε holds against anybody who sees its releases. If noise is shared,
+ε holds against coalitions with at most c other sites, with or without the coordinator. A coalition
+that knows more than c shares can subtract them. It needs only the adapters for that, since each
+step is a function of the noisy sum.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _SOME = re.compile(rf"{Adversary.COORDINATOR}-with-(\d+)-{Adversary.OTHER_SITES}
 def colluding(plans: Iterable[Plan]) -> int | None:
     """Returns c: how many other sites may collude, with or without the coordinator.
 
-    None: all of them, because each site adds all of its noise. Of several plans the least counts.
+    None: all of them, because each site adds all of its noise. With several plans the smallest c
+        counts.
     """
     fewest = [plan.sharing.colluding for plan in plans if plan.sharing is not None]
     return min(fewest, default=None)
@@ -62,14 +63,14 @@ def words_of(named: Sequence[str]) -> str:
 def alone(charged: Charged) -> list[GaussianEvent] | None:
     """Returns the charged events as a coordinator that colludes with all other sites sees them.
 
-    Those sites subtract their own shares of the noise, so each event keeps this site's share alone.
+    Those sites subtract their own shares of the noise, so each event has only this site's share.
 
     Args:
         charged: Events with the plan of each.
 
     Returns:
-        Events with less noise, not private where too little is left; None where no noise is
-        shared, so that the stated events hold against them too.
+        Events with less noise, not private if too little is left. None if no noise is shared: then
+        the stated events hold against them too.
     """
     pairs = list(charged)
     if colluding(plan for plan, _ in pairs) is None:

@@ -1,7 +1,7 @@
-"""Noise that the coordinator adds to the mean, and the ε of a whole site that follows from it.
+"""The noise that the coordinator adds to the mean, and the ε of a whole site.
 
-The client-level mechanism of McMahan et al. 2018, arXiv:1710.06963, without sampling of sites. All
-of it is computed from public constants.
+The client-level mechanism of McMahan et al. 2018, arXiv:1710.06963, without sampling of sites.
+Everything is computed from public constants.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from cloister.privacy.accounting import calibrate, epsilon
 from cloister.privacy.events import GaussianEvent
 
-# Below so many sites the noise drowns the mean: with 20 it is 73 times as long as any update at
-# ε = 8, with 1,000 one and a half times (295,000 parameters, 20 rounds).
+# With fewer sites the noise is much larger than the mean: at ε = 8 it is 73 times as long as any
+# update with 20 sites, and 1.5 times with 1,000 (295,000 parameters, 20 rounds).
 SENSIBLE_SITES = 100
 
 
@@ -21,8 +21,8 @@ class CentralPlan:
     """Public constants of the noise that the coordinator adds.
 
     Attributes:
-        sites: K, declared: the divisor, whoever answers.
-        rounds: In the study; every site counts as taking part in each.
+        sites: K, the declared number of sites: the divisor, however many answer.
+        rounds: Rounds of the study; every site counts as taking part in each.
         max_update_norm: S, the bound on one site's update: the sensitivity.
         noise_multiplier: z, noise deviation over S.
         delta: δ of the guarantee.
@@ -37,7 +37,7 @@ class CentralPlan:
     def epsilon_after(self, rounds: int) -> float:
         """Computes ε by PLD for adding or removing one whole site, after this number of rounds.
 
-        It holds against whoever sees the adapters, and not against the coordinator.
+        It holds against anybody who sees only the adapters, not against the coordinator.
         """
         event = GaussianEvent(
             noise_multiplier=self.noise_multiplier, sample_rate=1.0, steps=rounds, is_private=True
@@ -53,8 +53,8 @@ def central_plan(
     Args:
         target: The largest ε allowed, over all rounds.
         delta: δ of the guarantee.
-        sites: K, declared.
-        rounds: In the study.
+        sites: K, the declared number of sites.
+        rounds: Rounds of the study.
         max_update_norm: S, the L2 bound on one site's update.
 
     Raises:

@@ -10,9 +10,9 @@ Math:
     sum is of integers: exact, in any order (Mironov 2012, "On significance of the least
     significant bits for differential privacy").
 
-    What a unit contributes is a function of its own row, bit for bit, whatever U, the other rows,
-    the threads or the device are: norms are sums in halves, by elementwise additions alone, whose
-    results IEEE 754 fixes. (torch's own sums choose their order by shape and threads.)
+    A unit's contribution is a function of its own row, bit for bit, for any U, other rows, threads
+    or device: norms are sums in halves, by elementwise additions alone, whose results IEEE 754
+    fixes. (torch's own sums choose their order by shape and threads.)
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from torch import Tensor
 from cloister.privacy.products import Gradient
 from cloister.privacy.row_blocks import Scales, scaled, scaled_sums, squares_of, sum_in_halves
 
-# Contributions aim this far below C; it covers the clip's own arithmetic, in parts of C. With
-# u = 2⁻²⁴, float32's rounding: a square is off by u; a sum in halves of n squares, all positive, by
-# ⌈log₂ n⌉ · u more, and the sum over P tensors by ⌈log₂ P⌉ · u. For n ≤ 2³¹ and P ≤ 2¹⁵ that is
-# 47u; the root halves it and adds u. C′ as float32, the division by the norm and the product with
-# the gradient add u each; dividing by the grid, a power of two, adds nothing. Squares below 2⁻¹²⁶
-# may vanish, at most 2³¹ · 2⁻¹²⁶ in sum: a vector longer than 2⁻³⁵ loses u/4 by it, a shorter one
-# is not clipped (`LEAST_BOUND`). Together 27.75u = 1.7·10⁻⁶; about twice that is kept.
+# Contributions are clipped to C less this fraction, which covers the rounding of clipping itself.
+# With u = 2⁻²⁴, float32's rounding: a square is off by u; a sum in halves of n squares, all
+# positive, by ⌈log₂ n⌉ · u more, and the sum over P tensors by ⌈log₂ P⌉ · u. For n ≤ 2³¹ and P ≤
+# 2¹⁵ that is 47u; the root halves it and adds u. C′ as float32, the division by the norm and the
+# product with the gradient add u each; dividing by the grid, a power of two, adds nothing. Squares
+# below 2⁻¹²⁶ may vanish, at most 2³¹ · 2⁻¹²⁶ in sum: a vector longer than 2⁻³⁵ loses u/4 by it, a
+# shorter one is not clipped (`LEAST_BOUND`). Together 27.75u = 1.7·10⁻⁶; about twice that is kept.
 MARGIN = 4e-6
 
 # Smallest bound that `MARGIN` was derived for: vectors shorter than 2⁻³⁵ must lie below it.
@@ -63,7 +63,7 @@ class ClippedSum:
     Attributes:
         tensors: int64, in units of `grid`, one for each trainable parameter.
         bound: The L2 sensitivity under adding or removing one unit.
-        coarse: The grid, where it is not the bound's own.
+        coarse: The grid, if it is not the default one of the bound.
     """
 
     tensors: tuple[Tensor, ...]
@@ -72,11 +72,11 @@ class ClippedSum:
 
     @property
     def grid(self) -> float:
-        """What one unit of the integers stands for."""
+        """The value of one grid step."""
         return grid_of(self.bound) if self.coarse is None else self.coarse
 
     def __add__(self, other: ClippedSum) -> ClippedSum:
-        """Sums over disjoint sets of units: the sensitivity stays.
+        """Adds sums over disjoint sets of units; the sensitivity stays the same.
 
         Raises:
             ValueError: The bounds or the grids differ.
@@ -86,7 +86,7 @@ class ClippedSum:
         return total
 
     def __iadd__(self, other: ClippedSum) -> ClippedSum:
-        """The same into this sum's own tensors, without memory for a third sum."""
+        """Adds into this sum's own tensors, without memory for a third sum."""
         if (self.bound, self.grid) != (other.bound, other.grid):
             raise ValueError(
                 f"bounds {self.bound} and {other.bound}, or grids {self.grid} and {other.grid}, "
@@ -98,17 +98,18 @@ class ClippedSum:
 
 
 def within(total: ClippedSum, room: int) -> ClippedSum:
-    """The sum with every coordinate cut to at most `room` grid steps either way.
+    """The sum with every coordinate cut to ±`room` grid steps.
 
     Guarantees:
-        The bound stays the sensitivity: cutting coordinates brings no two sums further apart.
+        The bound stays the sensitivity: cutting coordinates never increases the distance of two
+        sums.
     """
     cut = tuple(tensor.clamp(-room, room) for tensor in total.tensors)
     return ClippedSum(cut, total.bound, total.coarse)
 
 
 def empty_sum(parameters: Sequence[Tensor], bound: float, grid: float | None = None) -> ClippedSum:
-    """The sum over no unit: zeros shaped as the parameters."""
+    """The sum over no unit: zeros with the parameters' shapes."""
     return ClippedSum(
         tuple(torch.zeros_like(p, dtype=torch.int64) for p in parameters), bound, grid
     )
@@ -123,7 +124,7 @@ def clip_and_sum(
         per_unit: One tensor [U, …] for each trainable parameter, of any floating type; or its
             factors.
         bound: C, the largest norm that one unit contributes.
-        grid: γ, a power of two; None: as fine as `grid_of(bound)`.
+        grid: γ, a power of two; None: `grid_of(bound)`.
 
     Returns:
         The sum with its sensitivity.
@@ -145,7 +146,7 @@ def clip_and_sum(
 def contributions(
     per_unit: Sequence[Gradient], bound: float, grid: float | None = None
 ) -> tuple[Tensor, ...]:
-    """What each unit adds to the sum, in grid steps: integers in float32, [U, …] a parameter.
+    """Each unit's contribution in grid steps: integers in float32, [U, …] for each parameter.
 
     Arguments, errors and guarantees are those of `clip_and_sum`; no row depends on another.
     """
@@ -157,7 +158,7 @@ def _scales(per_unit: Sequence[Gradient], bound: float, grid: float | None) -> S
     if not all(g.is_floating_point() for g in per_unit):
         raise TypeError("gradients of integers cannot be clipped; train floating parameters only")
     if bound < LEAST_BOUND:
-        raise ValueError(f"a bound of {bound:g}; at least {LEAST_BOUND:g} can be clipped to")
+        raise ValueError(f"a bound of {bound:g} was given; at least {LEAST_BOUND:g} is needed")
     step = grid_of(bound) if grid is None else grid
     lengthening = math.sqrt(sum(math.prod(g.shape[1:]) for g in per_unit if len(g))) * step / 2
     if lengthening >= bound:
@@ -167,6 +168,6 @@ def _scales(per_unit: Sequence[Gradient], bound: float, grid: float | None) -> S
     target = (bound - lengthening) * (1 - MARGIN)
     factors = (target / norms.clamp_min(1e-30)).clamp_max(1.0) / step
     factors = torch.where(usable, factors, torch.zeros_like(factors))
-    # Whether all are usable is not asked of a GPU: the host would wait for the answer.
+    # Do not ask a GPU whether all rows are usable: the host would wait for the answer.
     clean = not norms.is_cuda and bool(usable.all())
     return Scales(factors, None if clean else ~usable)

@@ -1,4 +1,4 @@
-"""The `[privacy]` section of a recipe: the promise, before the noise is calibrated."""
+"""The `[privacy]` section of a recipe: the promised privacy, before the noise is calibrated."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cloister.bounds import LARGE, MOST_SITES, SMALL, Between, Items
 from cloister.errors import UsageError
-from cloister.fields import called, check_bounds
+from cloister.fields import LATER, called, check_bounds
 from cloister.privacy.accounting import LARGEST_EPSILON, SMALLEST_DELTA, SMALLEST_NOISE
 from cloister.privacy.central import CentralPlan, central_plan
 from cloister.privacy.events import MOST_NOISE
@@ -18,13 +18,13 @@ from cloister.privacy.units import Unit
 # arXiv:2110.06500; Li et al. 2022, arXiv:2110.05679).
 DEFAULT_EPSILON = 8.0
 
-# Below it a test for presence gains nothing that anybody could measure; above the accountants' own
-# end ε counts as ∞.
+# Below it no test for presence gains a measurable advantage; above the accountants' limit ε counts
+# as ∞.
 Epsilon = Annotated[float, Between(1e-4, LARGEST_EPSILON)]
 # float32 sums and their grid hold these magnitudes with room to spare.
 Norm = Annotated[float, Between(SMALL, LARGE)]
 # A mechanism that publishes each record with probability δ meets δ (Dwork and Roth 2014, section
-# 2.3), so one in ten protects nobody; the search for its noise would take long.
+# 2.3), so a δ of one in ten protects nobody; the search for its noise would also take long.
 LARGEST_DELTA = 0.1
 Delta = Annotated[float, Between(SMALLEST_DELTA, LARGEST_DELTA)]
 # Gradients of a person's records are held together before they are averaged.
@@ -36,11 +36,14 @@ class PrivacyConfig:
     """What every site is promised for the whole study.
 
     Attributes:
-        enabled: Off gives the plain twin: the same loop without clip and noise, ε = ∞.
-        unit: Whose presence is hidden: of one `record`, or of one `person` with all records, for
-            which `data.person` names the column.
+        enabled: `false` runs the same loop without clipping and noise, ε = ∞, for comparison.
+        unit: The unit whose presence is hidden: one `record`, or one `person` with all records;
+            `data.person` names the column.
         max_records_per_person: Where the unit is a person, how many records of one count; their
             gradients are averaged before they are clipped.
+        max_rows_per_record: Where the unit is a record, how many rows of one count: itself and the
+            copies that `cloister data augment` made of it. Their gradients are averaged before they
+            are clipped, so ε stays. Absent: 1, so that no copy is used.
         epsilon: Target ε of each site over all rounds; the noise multiplier is solved for.
             Absent together with `noise_multiplier`: 8.
         noise_multiplier: Noise standard deviation over `max_grad_norm`; states the noise instead
@@ -50,35 +53,40 @@ class PrivacyConfig:
             parameters at once. A recipe of token classification that states none gets 1.
         max_update_norm: Bound on the norm of what one site sends in one round; it limits a site's
             influence on the others, and costs no privacy (post-processing).
-        noise: Who adds it. `site`: each site adds all of its own, so that every update that leaves
-            is noised. `shared`: the sites of a sum together, under secure aggregation, in gradient
-            rounds; the coordinator sees the sum alone, and √(its honest sites) times less noise.
-        missing_sites: With shared noise, most sites whose update may be missing in a round; below
-            their number less this one, a round is aborted and nothing is unmasked.
-        colluding_sites: With shared noise, most sites that may work with the coordinator without
-            the others' ε rising.
-        secure_bits: Of a value on the wire with shared noise; 16 halves the bytes, and takes
+        noise: Who adds the noise. `site`: each site adds all of it, so that every update that
+            leaves is noised. `shared`: the sites of a sum add it together, under secure
+            aggregation, in gradient rounds; the coordinator sees only the sum, with √(number of
+            honest sites) times less noise.
+        missing_sites: With shared noise, most sites whose update may be missing in a round; if more
+            are missing, the round is aborted and nothing is unmasked.
+        colluding_sites: With shared noise, most sites that may collude with the coordinator without
+            raising the others' ε.
+        secure_bits: Bits of a value in a message with shared noise; 16 halves the bytes, but needs
             small batches and few parameters.
-        site_epsilon: Noise at the coordinator besides: ε of a whole site with all its records,
-            over all rounds, against who sees the adapters; for many sites. Absent: none.
-        site_delta: δ of the same.
-        site_noise_forced: Add it though the sites are so few that it drowns what they learn.
-        site_budgets: In simulations, ε that each site's data set may cost in its whole life, in
-            the sites' order; a site whose budget is spent takes part no more. Absent: what the
-            study costs.
+        site_epsilon: Target ε of a whole site with all its records, over all rounds, against
+            anybody who sees the adapters: the coordinator adds noise for it. Useful with many
+            sites. Absent: no such noise.
+        site_delta: δ of `site_epsilon`.
+        site_noise_forced: Add that noise even with so few sites that it hides what they learn.
+        site_budgets: In simulations, the lifetime budget ε of each site's data set, in the order of
+            the sites; a site whose budget is spent no longer takes part. Absent: the study's own
+            cost.
     """
 
     enabled: bool = True
     unit: Unit = Unit.RECORD
-    # Bounds memory; an average of 8 has most of what more bring.
+    # Bounds memory; an average of 8 has most of the benefit of more.
     max_records_per_person: Annotated[int, Between(1, MOST_OF_A_PERSON)] = 8
+    max_rows_per_record: Annotated[int, Between(1, MOST_OF_A_PERSON)] | None = field(
+        default=None, metadata=LATER
+    )
     epsilon: Epsilon | None = field(default=None, metadata=called("eps target_epsilon"))
     noise_multiplier: Annotated[float, Between(0.0, MOST_NOISE)] | None = field(
         default=None, metadata=called("sigma")
     )
     # The literature's, fit for sites of up to 10,000 records.
     delta: Delta = field(default=1e-5, metadata=called("target_delta"))
-    # Of a head on features of norm √384; most records pass unclipped.
+    # For a head on features of norm √384; most records stay unclipped.
     max_grad_norm: Norm = field(
         default=8.0,
         metadata=called("clip clip_norm clipping clipping_norm max_norm l2_norm_clip l2_clip_norm"),
@@ -100,6 +108,11 @@ class PrivacyConfig:
                 "epsilon, noise_multiplier: both given; give the target epsilon (the noise is "
                 "solved for) or the noise multiplier (epsilon follows), not both"
             )
+        if self.unit is Unit.PERSON and self.max_rows_per_record is not None:
+            raise UsageError(
+                f"max_rows_per_record: {self.max_rows_per_record} given, and the unit is a person; "
+                "set max_records_per_person, which counts copies too"
+            )
         noise = self.noise_multiplier
         if noise is not None and not (noise == 0 or SMALLEST_NOISE <= noise <= MOST_NOISE):
             raise UsageError(
@@ -108,7 +121,7 @@ class PrivacyConfig:
             )
 
     def sharing(self, sites: int) -> Sharing | None:
-        """Returns who shares the noise; None where each site adds all of its own, or none is added.
+        """Returns how the noise is shared; None if each site adds all of its own, or none is added.
 
         Raises:
             RefusedError: The sites are too few.
@@ -137,6 +150,13 @@ class PrivacyConfig:
             rounds=rounds,
             max_update_norm=self.max_update_norm,
         )
+
+    @property
+    def max_records(self) -> int:
+        """Rows of one unit that count: of a person, or made of one record."""
+        if self.unit is Unit.PERSON:
+            return self.max_records_per_person
+        return self.max_rows_per_record or 1
 
     @property
     def target_epsilon(self) -> float | None:

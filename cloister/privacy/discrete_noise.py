@@ -1,4 +1,4 @@
-"""Discrete Gaussian noise, so that what is accounted is what is drawn, integers and all.
+"""Discrete Gaussian noise for shared sums: exactly the integer noise that is accounted.
 
     P(k) ∝ exp(−k² / 2 s²)        k integer, s in steps of the grid
 
@@ -18,7 +18,7 @@ from cloister.privacy.entropy import Entropy
 from cloister.privacy.gaussian_table import LARGEST
 from cloister.privacy.threads import each_block
 
-# The smallest share of a sum's noise: the theorems on sums hold with nothing left over.
+# The smallest deviation of a share; from here on the error term of a sum is negligible.
 SMALLEST = 32.0
 # Values that one thread draws at a time; their temporaries stay in a core's caches.
 BLOCK = 2**17
@@ -29,16 +29,16 @@ def discrete_gaussian(deviation: float, count: int, entropy: Entropy) -> NDArray
 
     Args:
         deviation: s, in steps of the grid.
-        count: How many.
+        count: Number of values.
         entropy: Source of randomness.
 
     Raises:
-        RefusedError: The deviation is too small for the law of sums; use a finer grid.
+        RefusedError: The deviation is too small for the theorem on sums; use a finer grid.
     """
     if not SMALLEST <= deviation < LARGEST:
         raise RefusedError(
-            f"discrete noise of deviation {deviation:.3g} steps; from {SMALLEST:g} to 2^52: use "
-            "more bits a value"
+            f"discrete noise of deviation {deviation:.3g} steps; from {SMALLEST:g} to 2^52 is "
+            "needed: use more bits per value"
         )
     drawn = np.empty(count, dtype=np.int64)
 

@@ -1,4 +1,4 @@
-"""Random numbers for sampling and noise: the operating system's, or seeded ones without privacy.
+"""Random numbers for sampling and noise: from the operating system, or seeded without privacy.
 
 Math:
     Words are the key stream of AES-256 in counter mode (NIST SP 800-38A), 64 bits each. Uniforms
@@ -22,9 +22,9 @@ Uniforms = NDArray[np.float64]
 
 # Uniforms are multiples of one over this: as fine as float64 holds them near 1.
 UNIFORM_GRID = 2.0**53
-# AES' block in words: OpenSSL's buffers have room for one more than is asked for.
+# AES' block in words: OpenSSL needs buffers with room for one block more.
 _AES_WORDS = 2
-# What is encrypted at a time, in bytes; it stays in the second cache.
+# Bytes that are encrypted at a time; they stay in the second-level cache.
 _ZEROS = memoryview(bytes(2**18))
 
 
@@ -46,7 +46,7 @@ class KeyStream:
     """AES-256 in counter mode under a key of its own, drawn from the operating system.
 
     Guarantees:
-        Each word is given once. A key gives 2¹²⁸ blocks before its counter begins again.
+        Each word is given once. A key gives 2¹²⁸ blocks before its counter repeats.
     """
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class OsEntropy:
         """Draws independent discrete Gaussians, int64 [count], exactly (`privacy.gaussian_table`).
 
         Args:
-            deviation: In steps of 1; above 0 and below 2⁵².
+            deviation: Standard deviation in steps of 1; above 0 and below 2⁵².
             count: How many.
         """
         return table_of(deviation).draw(count, KeyStream().words)

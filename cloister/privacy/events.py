@@ -1,4 +1,4 @@
-"""Privacy loss as data: what was released, in the terms that an accountant needs."""
+"""A release as data, with the parameters that an accountant needs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class GaussianEvent:
     Attributes:
         noise_multiplier: Noise standard deviation over the bound on one unit's contribution.
         sample_rate: Probability with which each unit is in a batch.
-        steps: How often it was run.
-        is_private: False where the randomness could be predicted (seeded): ε = ∞.
+        steps: Number of releases.
+        is_private: Whether the randomness is unpredictable; with a seed it is not, and ε = ∞.
     """
 
     noise_multiplier: float

@@ -2,15 +2,15 @@
 
     P(k) ∝ exp(−k² / 2 s²)        k integer, s in steps of the grid
 
-They are drawn from a table, and from what the table leaves over (Marsaglia 1963, "Generating
+They are drawn from a table, and from the rest that it leaves (Marsaglia 1963, "Generating
 discrete random variables in a computer", here with cells of integers). The integers are cut into
-cells of H, a power of two, at most s / 64. Of 2¹⁶ equally likely entries cell j has c_j, the most
-with which none of its integers gets more than its own probability:
+cells of H, a power of two, at most s / 64. Of 2¹⁶ equally likely entries cell j has c_j, the
+largest number with which no integer of the cell gets more than its probability:
 
     c_j / 2¹⁶ H ≤ P(k) for every k of the cell.
 
-One word of 64 bits gives an entry and a place in its cell. The entries that are left, about 1 %,
-stand for P(k) − c_j / 2¹⁶ H. That is drawn by rejection under a constant a cell, W_j / 2³² H.
+One word of 64 bits gives an entry and a place in its cell. The remaining entries, about 1 %, stand
+for P(k) − c_j / 2¹⁶ H. That is drawn by rejection under a constant a cell, W_j / 2³² H.
 
 Math:
     Entries, weights and places are integers, drawn without error. Whether a proposal is kept is
@@ -42,14 +42,15 @@ ENTRY_BITS = 16
 WEIGHT_BITS = 32
 # Cells in a deviation, at least: what the table leaves over is 0.4 of a cell, and rounding.
 CELLS = 64
-# How far draws go, in deviations. A unit moves a sum by at most 5 deviations at the smallest noise
+# The largest draw, in deviations. A unit moves a sum by at most 5 deviations at the smallest noise
 # multiplier allowed (0.2); beyond the other 8 lies 6·10⁻¹⁶.
 REACH = 13.0
 # At this deviation a place in a cell has 47 of a word's 48 bits.
 LARGEST = 2.0**52
-# Closer than this, in parts of both sides, float64 does not decide: twice its error, see above.
+# Relative distance of the two sides below which float64 does not decide: twice its error, see
+# above.
 CLOSE = 2.0**-43
-# Bits that decide then, beside the 53 of a float64 uniform.
+# Further bits that decide then, in addition to the 53 of a float64 uniform.
 MORE_BITS = 192
 # From this deviation on Σ exp(−k²/2s²) is s √2π up to 10⁻¹³⁶ (Poisson's summation formula); below
 # it these terms are all that there is, up to 10⁻¹³².
@@ -62,7 +63,7 @@ BLOCK = 2**15
 
 
 class DiscreteGaussian:
-    """The law of one deviation, as a table.
+    """The distribution of one deviation, as a table.
 
     Args:
         deviation: s, in steps of the grid; above 0 and below `LARGEST`.
@@ -105,7 +106,8 @@ class DiscreteGaussian:
         self._kept = self.left_over * 2.0 ** (WEIGHT_BITS - self._weight_bits)
 
     def heights(self, values: Integers) -> NDArray[np.float64]:
-        """2³² H P(k) of each value: what its cell would weigh if all of it were as likely."""
+        """2³² H P(k) of each value: the weight of its cell if all of its values were equally
+        likely."""
         heights: NDArray[np.float64] = self._scale * np.exp(-((values / self.deviation) ** 2) / 2)
         return heights
 
@@ -119,8 +121,8 @@ class DiscreteGaussian:
 
         Args:
             count: How many.
-            words: Gives so many independent uniform words, which nothing else uses; they are
-                overwritten.
+            words: Returns this number of independent uniform words, which nothing else uses; they
+                are overwritten.
         """
         drawn = np.empty(count, dtype=np.int64)
         rest: list[Integers] = []
@@ -139,11 +141,11 @@ class DiscreteGaussian:
         return drawn
 
     def _rest(self, count: int, words: Callable[[int], Words]) -> Integers:
-        """Draws of what the table leaves over, by rejection, int64 [count]."""
+        """Draws from the rest that the table leaves, by rejection, int64 [count]."""
         kept = [np.zeros(0, dtype=np.int64)]
         missing = count
         while missing:
-            # A tenth more than are needed on average, and some: one turn is mostly enough.
+            # A tenth more than the average need, plus 64: one turn is usually enough.
             tries = math.ceil(1.1 * missing / self._kept) + 64
             which, place, height = words(3 * tries).reshape(3, -1)
             which >>= np.uint64(64 - self._weight_bits)

@@ -1,9 +1,9 @@
-"""One object for sampler, clip bound, noise and number of steps, so that what is accounted runs.
+"""Binds sampler, clip bound, noise and number of steps, so that exactly the accounted event runs.
 
     draw      a Poisson batch at the plan's rate
     release   the batch's clipped sum with the plan's noise; or with this site's share of it
 
-in turns, as often as the plan says a round has steps, and no further.
+in turns, at most as often as a round of the plan has steps.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Mechanism:
     """One round of a plan's subsampled Gaussian mechanism.
 
     Args:
-        plan: Its constants.
-        entropy: Of sampling and noise.
+        plan: The plan with all constants.
+        entropy: The source of sampling and noise.
 
     Guarantees:
         At most `plan.local_steps` batches are drawn; each is released at most once, and only as a
@@ -60,7 +60,7 @@ class Mechanism:
         """Adds the plan's noise to the batch drawn last.
 
         Raises:
-            RefusedError: Its bound is not the plan's, or the batch was released already.
+            RefusedError: The sum's bound is not the plan's, or the batch was released already.
         """
         if clipped.bound != self.plan.max_grad_norm:
             raise RefusedError(
@@ -68,18 +68,21 @@ class Mechanism:
                 f"{self.plan.max_grad_norm}"
             )
         if self.plan.sharing is not None:
-            raise RefusedError("the plan's noise is shared: a sum leaves as a share, under a mask")
+            raise RefusedError(
+                "the plan's noise is shared, so a sum leaves only as a share under a mask; use "
+                "release_share"
+            )
         self._release_once()
         return add_noise(clipped, self.plan.noise_multiplier, self._entropy)
 
     def release_share(self, clipped: ClippedSum) -> NDArray[np.int64]:
         """Adds this site's share of the plan's noise to the batch drawn last.
 
-        What does not fit the site's part of the grid is cut off first, so that a sum never wraps.
+        Coordinates beyond the site's part of the grid are cut first, so that a sum never wraps.
 
         Returns:
-            Integers in steps of the shared grid [values], the sum's tensors one after another. By
-            themselves they have too little noise: they leave a site under a mask only.
+            Integers in steps of the shared grid [values], the sum's tensors one after another.
+            Alone they have too little noise, so they leave a site only under a mask.
 
         Raises:
             RefusedError: The noise is not shared, or bound or grid are not the plan's; or the

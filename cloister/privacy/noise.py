@@ -1,11 +1,11 @@
-"""The Gaussian mechanism: the only way from a clipped sum to a value that may leave a site.
+"""The Gaussian mechanism: the only function that turns a clipped sum into a releasable value.
 
 Math:
     release = γ · (S + Z) for a sum S of integers, Z discrete Gaussians of variance (σC/γ)² + 4.
-    Such noise is what post-processing makes of the continuous Gaussian mechanism (Dwork & Roth
-    2014, appendix A) of variance (σC)², up to a factor exp(±10⁻³³): Peikert 2010, in the words of
-    `privacy.shared_noise`. Every release is a multiple of γ whatever S is, so no bit of a
-    float tells a zero sum from another (Mironov 2012; Haney et al. 2022, arXiv:2207.13793).
+    Such noise is post-processing of the continuous Gaussian mechanism (Dwork & Roth 2014, appendix
+    A) of variance (σC)², up to a factor exp(±10⁻³³) (Peikert 2010, as in `privacy.shared_noise`).
+    Every release is a multiple of γ for any S, so no bit of a float distinguishes a zero sum from
+    another (Mironov 2012; Haney et al. 2022, arXiv:2207.13793).
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from cloister.privacy.events import MOST_NOISE
 from cloister.privacy.shared_noise import SMOOTHING
 from cloister.privacy.threads import each_block
 
-# Values that are noised together: their temporaries, 25 bytes each, stay in a core's caches.
+# Number of values that are noised together: their temporaries, 25 bytes each, stay in a core's
+# caches.
 BLOCK = 2**17
 
 
@@ -39,25 +40,25 @@ def add_noise(clipped: ClippedSum, noise_multiplier: float, entropy: Entropy) ->
     """Adds N(0, (noise_multiplier · bound)²) to every coordinate, once for a logical batch.
 
     Args:
-        clipped: The sum, carrying its sensitivity: nothing un-clipped can be noised.
+        clipped: The sum with its sensitivity, so that only clipped values can be noised.
         noise_multiplier: Noise standard deviation over the sensitivity, from the plan.
         entropy: Source of randomness.
 
     Raises:
-        RefusedError: The noise is none that the grid can hold: below 0, NaN, or above `MOST_NOISE`.
+        RefusedError: The grid cannot hold the noise: the multiplier is below 0, NaN, or above
+            `MOST_NOISE`.
 
     Guarantees:
         Noise is drawn in integers on the sum's grid and added to its integers; the result is then
         rounded to float32. An empty batch is noised like any other. With `noise_multiplier` 0
-        nothing is drawn and nothing is private. Nothing is claimed of the time that a draw takes:
-        one in a hundred values takes longer, and which ones follows from what is drawn. Beside the
-        result, which is made in the host's memory, a few megabytes a thread are used, however many
-        values there are.
+        nothing is drawn and nothing is private. The time of a draw is not constant: one in a
+        hundred values takes longer, depending on the drawn values. Besides the result, which is in
+        the host's memory, each thread uses a few megabytes, for any number of values.
     """
     if not 0 <= noise_multiplier <= MOST_NOISE:
         raise RefusedError(
-            f"noise_multiplier {noise_multiplier}: from 0 to {MOST_NOISE:g} is what the integers "
-            "of a release hold; nothing is released with another"
+            f"noise_multiplier {noise_multiplier}: from 0 to {MOST_NOISE:g} is needed, which the "
+            "integers of a release can hold; nothing is released"
         )
     continuous = noise_multiplier * clipped.bound / clipped.grid
     deviation = math.sqrt(continuous**2 + SMOOTHING) if noise_multiplier > 0 else 0.0

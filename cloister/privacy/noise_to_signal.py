@@ -1,4 +1,4 @@
-"""How long one step's noise is, compared with the longest gradient that the step can have."""
+"""The length of one step's noise over the longest gradient that the step can have."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from cloister.privacy.plan import Plan
 
 
 def noise_over_signal(plan: Plan, parameters: int, sites: int) -> float:
-    """Returns the length of one step's noise over the longest gradient that the step could see.
+    """Returns the length of one step's noise over the longest possible gradient of the step.
 
     The mean update of K sites carries noise of length σ·C·√d / (B·√K), and a gradient of at most C,
-    reached where every record of the batch pulls the same way at full length. Where h honest sites
-    share σ among them, each adds σ/√h, and so much less is in the mean.
+    reached if every record's gradient has the same direction and full length. If h honest sites
+    share σ, each adds σ/√h, and the mean has less noise by that factor.
 
     Args:
-        plan: A site's.
-        parameters: d, coordinates that are noised.
-        sites: K, sites that are averaged.
+        plan: A site's plan.
+        parameters: d, the number of noised coordinates.
+        sites: K, the number of averaged sites.
 
     Returns:
         σ·√d / (B·√K), or σ·√d / (B·√(K h)); above 1 the noise is longer than any gradient can be.

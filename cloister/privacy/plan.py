@@ -1,4 +1,4 @@
-"""The privacy plan: every constant that a site's guarantee rests on, in one frozen value.
+"""The privacy plan: every constant on which a site's guarantee depends, in one frozen value.
 
 Sampling rate, number of steps and divisor come from declared public constants, never from the
 size of a data set: on n and n ± 1 records the plan is the same, so nothing that depends on the
@@ -27,24 +27,24 @@ Message = tuple[tuple[str, tuple[int, ...]], ...]  # names and shapes, in name o
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One object for sampler, clip, noise and accountant, so that what is accounted is what runs.
+    """All constants of sampler, clip, noise and accountant, so that the accounted mechanism is what
+    runs.
 
     Attributes:
         public_records: The site's declared, public number of units: records, or persons.
         expected_batch_size: Mean units of a Poisson batch at a site of that size; the divisor.
         local_steps: Optimizer steps in a round.
         num_rounds: Rounds in the study.
-        noise_multiplier: Noise standard deviation over `max_grad_norm`; 0 without privacy. Where
-            noise is shared, of what the fewest honest sites of a sum add together.
+        noise_multiplier: Noise standard deviation over `max_grad_norm`; 0 without privacy. With
+            shared noise it is the total noise of the fewest honest sites of a sum.
         max_grad_norm: Bound on one unit's gradient; None without privacy: no clipping.
         max_update_norm: Bound on what is sent in a round; None without privacy.
         delta: δ of the guarantee.
-        unit: Whose presence is hidden.
-        max_records: Records of one unit that count.
+        unit: The unit whose presence is hidden.
+        max_records: Rows of one unit that count: records of a person, or copies of a record.
         neighbouring: Which data sets are neighbours.
-        message: Names and shapes of all that may leave; empty before the base is known.
-        sharing: Among whom the noise is shared, under secure aggregation; None: each site adds
-            all of it.
+        message: Names and shapes of all tensors that may leave; empty before the base is known.
+        sharing: How the noise is shared under secure aggregation; None: each site adds all of it.
     """
 
     public_records: int
@@ -94,7 +94,7 @@ class Plan:
             RefusedError: The noise is not shared, there is none, or it does not fit its bits.
         """
         if self.sharing is None or self.max_grad_norm is None or not self.noise_multiplier:
-            raise RefusedError("a plan whose noise is not shared")
+            raise RefusedError("the plan's noise is not shared")
         return shared_noise(
             self.sharing,
             bound=self.max_grad_norm,
@@ -106,10 +106,10 @@ class Plan:
     def alone(self) -> Plan | None:
         """Returns the plan as a coordinator that colludes with all other sites sees it.
 
-        They subtract their own shares, so that one site's share of the noise is left.
+        They subtract their own shares, so only one site's share of the noise is left.
 
         Returns:
-            None where that is less noise than accountants take: ε = ∞.
+            The plan with that noise; None if it is less than accountants can handle: ε = ∞.
         """
         if self.sharing is None:
             return self
@@ -117,9 +117,9 @@ class Plan:
         return replace(self, noise_multiplier=share) if share >= SMALLEST_NOISE else None
 
     def terms(self) -> dict[str, Any]:
-        """Returns the fields as JSON values; `sharing` is left out where no noise is shared.
+        """Returns the fields as JSON values; `sharing` is left out if no noise is shared.
 
-        Digests of plans that were written before `sharing` existed rest on that.
+        So the digests of plans from before `sharing` existed stay the same.
         """
         fields = asdict(self)
         if self.sharing is None:
@@ -135,17 +135,17 @@ class Plan:
         """Builds a plan from its JSON values.
 
         Raises:
-            ValueError: A term is missing, unknown or of another kind.
+            ValueError: A term is missing, unknown or has another type.
         """
         if set(terms) | {"sharing"} != {field.name for field in fields(cls)}:
-            raise ValueError("terms that are not a plan's")
+            raise ValueError("the terms are not a plan's")
         sharing = terms.get("sharing")
         try:
             shared = None if sharing is None else Sharing(**sharing)
             if sharing is not None and any(type(number) is not int for number in sharing.values()):
-                raise ValueError("terms that are not a plan's")
+                raise ValueError("the terms are not a plan's")
         except (TypeError, RefusedError) as error:
-            raise ValueError("terms that are not a plan's") from error
+            raise ValueError("the terms are not a plan's") from error
         plan = cls(
             **{
                 **terms,
@@ -158,7 +158,7 @@ class Plan:
         numbers = (plan.public_records, plan.expected_batch_size, plan.local_steps, plan.num_rounds)
         exact = canonical(plan.terms()) == canonical(terms)
         if not exact or any(type(number) is not int or number < 1 for number in numbers):
-            raise ValueError("terms that are not a plan's")
+            raise ValueError("the terms are not a plan's")
         return plan
 
 
@@ -171,10 +171,10 @@ def make_plan(
     num_rounds: int,
     sites: int,
 ) -> Plan:
-    """Solves for the noise multiplier and returns the plan, in which every constant is fixed.
+    """Solves for the noise multiplier and returns the complete plan.
 
     Args:
-        config: What is promised.
+        config: The `[privacy]` section.
         public_records: The site's declared, public number of units.
         expected_batch_size: Mean units of a batch.
         local_steps: Steps in a round.
@@ -210,6 +210,6 @@ def make_plan(
         max_update_norm=config.max_update_norm if config.enabled else None,
         delta=config.delta,
         unit=config.unit,
-        max_records=1 if config.unit is Unit.RECORD else config.max_records_per_person,
+        max_records=config.max_records,
         sharing=config.sharing(sites),
     )

@@ -1,6 +1,6 @@
-"""ε by privacy loss distributions: dp-accounting's, pessimistic (connect-the-dots).
+"""Computes ε by dp-accounting's privacy loss distributions, pessimistic (connect-the-dots).
 
-Doroshenko et al. 2022, arXiv:2207.04380. Adding and removing are both covered: the larger counts.
+Doroshenko et al. 2022, arXiv:2207.04380. Both adding and removing are covered: the larger ε counts.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ import math
 from functools import lru_cache
 from typing import Any
 
+from cloister.privacy.one_step import one_step
+
 # Width of the distributions' grid. FINE is dp-accounting's own default; COARSE is ten times as
 # fast, an upper bound too, and looser: by 0.0003 after 600 steps, 0.013 after 10,000 (L1, A1 of
 # the tests' table).
 FINE, COARSE = 1e-4, 1e-3
 
-# Of groups of records, whose every point is found by bisection, at 20 times the cost. What the grid
-# adds to ε grows with steps · width²: divided by √steps, it stays below 0.015 (measured against
+# Grid for groups of records, where bisection finds each point at 20 times the cost. The grid's
+# error in ε grows with steps · width²: divided by √steps, it stays below 0.015 (measured against
 # COARSE for 30 to 10,000 steps; a group's ε is 10 and more).
 GROUP_GRID, GROUP_GRID_OVER_STEPS = 2e-2, 0.2
 
@@ -38,7 +40,7 @@ def pld_epsilon(composition: Composition, delta: float, grid: float = FINE) -> f
         grid: Width of the privacy loss distributions' grid.
 
     Returns:
-        An upper bound on ε per unit added or removed; ∞ where the grid cannot hold the loss.
+        An upper bound on ε per unit added or removed; ∞ if the grid cannot hold the loss.
     """
     try:
         if not composition:
@@ -69,9 +71,9 @@ def pld_true_positive_rate(composition: Composition, false_positive_rate: float)
 
 @lru_cache(maxsize=64)
 def pld_deltas(composition: Composition, epsilons: tuple[float, ...]) -> tuple[float, ...]:
-    """Computes δ at each ε, the larger of adding and removing.
+    """Computes δ at each ε, the larger one of adding and removing.
 
-    It is 1 where the grid cannot hold the loss.
+    It is 1 if the grid cannot hold the loss.
     """
     try:
         found = _total(composition, COARSE).get_delta_for_epsilon(list(epsilons))
@@ -102,7 +104,7 @@ def group_pld_epsilon(
     successes in Binomial(records, q): a mixture of Gaussians.
 
     Guarantees:
-        An upper bound, on a grid as wide as `group_grid` says.
+        An upper bound, on a grid of width `group_grid(steps)`.
     """
     from dp_accounting.pld.privacy_loss_distribution import from_mixture_gaussian_mechanism
     from scipy.stats import binom
@@ -123,7 +125,8 @@ def group_pld_epsilon(
 
 
 def group_grid(steps: int) -> float:
-    """Returns the grid's width for groups of records: coarser than for one, which is cheaper."""
+    """Returns the grid's width for groups of records: wider than for one record, which is
+    cheaper."""
     return max(COARSE, min(GROUP_GRID, GROUP_GRID_OVER_STEPS / math.sqrt(steps)))
 
 
@@ -134,13 +137,5 @@ def _composed(noise_multiplier: float, sample_rate: float, steps: int, grid: flo
 
 @lru_cache(maxsize=64)
 def _one_step(noise_multiplier: float, sample_rate: float, grid: float) -> Any:
-    """The distribution of one step; making it costs more than composing it."""
-    from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
-
-    return from_gaussian_mechanism(
-        noise_multiplier,
-        sampling_prob=sample_rate,
-        pessimistic_estimate=True,
-        value_discretization_interval=grid,
-        use_connect_dots=True,
-    )
+    """The distribution of one step, cached because making it costs more than composing it."""
+    return one_step(noise_multiplier, sample_rate, grid)

@@ -1,7 +1,7 @@
-"""Per-unit gradients that are kept as the factors of a product, and made a unit at a time.
+"""Per-unit gradients kept as factors of a product; each unit's part is computed when needed.
 
-A gradient of 5 million values is 1.4 GB for 64 units, its factors 0.1 GB; and memory costs more
-time than making a unit's part twice, once for its norm and once for the sum.
+A gradient of 5 million values takes 1.4 GB for 64 units, its factors 0.1 GB. Memory costs more time
+than computing a unit's part twice, for its norm and for the sum.
 
 Shapes: U units, T tokens, I inputs and O outputs of a linear layer.
 """
@@ -24,11 +24,11 @@ class Products:
         right: Float32 [U, T, I].
 
     Guarantees:
-        Each unit's part is a product of its own, of shapes that the factors alone set, so no other
-        unit changes it. It has the same bits each time that it is made: the call, its input's
-        memory, the alignment of its output (64 bytes, torch's own) and the threads are the same,
-        which is what BLAS libraries ask for ("Intel oneMKL: run-to-run reproducibility"). Its norm
-        is therefore that of what is added.
+        Each unit's part is a separate product, whose shapes depend on the factors alone, so no
+        other unit changes it. It has the same bits each time: the call, the input's memory, the
+        output's alignment (64 bytes, torch's default) and the threads are the same, as BLAS
+        libraries require ("Intel oneMKL: run-to-run reproducibility"). So the norm is that of the
+        part that is added.
     """
 
     left: Tensor
@@ -36,12 +36,12 @@ class Products:
 
     @property
     def shape(self) -> torch.Size:
-        """Of the gradient, [U, O, I]."""
+        """Shape of the gradient, [U, O, I]."""
         return torch.Size((len(self.left), self.left.shape[2], self.right.shape[2]))
 
     @property
     def device(self) -> torch.device:
-        """Where the factors are."""
+        """Device of the factors."""
         return self.left.device
 
     def __len__(self) -> int:
@@ -52,7 +52,7 @@ class Products:
         return Products(self.left[units], self.right[units])
 
     def is_floating_point(self) -> bool:
-        """As a tensor says it."""
+        """Whether the factors have a floating type, like `Tensor.is_floating_point`."""
         return self.left.is_floating_point()
 
     def factors(self) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,5 +1,4 @@
-"""Rényi differential privacy of releases: a second opinion on ε, and the unit of the budget's
-filter.
+"""Rényi differential privacy of releases: cross-checks ε, and is what the budget's filter adds up.
 
 Mironov 2017, arXiv:1702.07476; of subsampled Gaussians: Mironov, Talwar, Zhang 2019,
 arXiv:1908.10530; converted to (ε, δ) by Canonne, Kamath, Steinke 2020, arXiv:2004.00010, Prop. 12.
@@ -22,23 +21,25 @@ ROUNDED_UP = 1 + 1e-6
 
 
 @lru_cache(maxsize=4096)
-def rdp_epsilon(composition: Composition, delta: float) -> float:
+def rdp_epsilon(composition: Composition, delta: float, *, whole: bool = False) -> float:
     """Computes ε at the best of dp-accounting's orders.
 
     Args:
         composition: (noise multiplier, sample rate, steps) of each mechanism.
         delta: δ of the guarantee.
+        whole: Whether only orders that are whole numbers are tried: looser, and quicker.
 
     Returns:
-        An upper bound on ε per unit added or removed; ∞ where no order converges.
+        An upper bound on ε per unit added or removed; ∞ if no order converges.
     """
     from dp_accounting.rdp.rdp_privacy_accountant import DEFAULT_RDP_ORDERS, compute_epsilon
 
-    total = [0.0] * len(DEFAULT_RDP_ORDERS)
+    orders = [order for order in DEFAULT_RDP_ORDERS if not whole or order == int(order)]
+    total = [0.0] * len(orders)
     for noise_multiplier, sample_rate, steps in composition:
-        one = _divergences(noise_multiplier, sample_rate, tuple(DEFAULT_RDP_ORDERS))
+        one = _divergences(noise_multiplier, sample_rate, tuple(orders))
         total = [so_far + steps * more for so_far, more in zip(total, one, strict=True)]
-    found, _ = compute_epsilon(DEFAULT_RDP_ORDERS, total, delta)
+    found, _ = compute_epsilon(orders, total, delta)
     return float(found)
 
 
@@ -50,8 +51,8 @@ def rdp_at(event: GaussianEvent, order: float) -> float:
         order: α, above 1.
 
     Guarantees:
-        Never below the exact divergence under adding or removing one unit; ∞ where the event is
-        not private or its series does not converge.
+        Never below the exact divergence under adding or removing one unit; ∞ if the event is not
+        private or its series does not converge.
     """
     if event.steps == 0 or event.sample_rate == 0:
         return 0.0
@@ -64,7 +65,7 @@ def rdp_at(event: GaussianEvent, order: float) -> float:
 def rdp_budget(epsilon: float, delta: float, order: float) -> float:
     """Returns the largest divergence at one order that converts to at most (ε, δ).
 
-    It is negative where no divergence at this order does (Canonne et al. 2020, proposition 12).
+    It is negative if no divergence at this order does (Canonne et al. 2020, proposition 12).
     """
     return epsilon - math.log1p(-1 / order) + (math.log(delta) + math.log(order)) / (order - 1)
 
@@ -84,13 +85,13 @@ def _divergences(
             accountant.compose(event)
         except OverflowError:
             return (math.inf,) * len(orders)
-    found = [float(value) for value in accountant._rdp]  # its only public form is a whole ε
+    found = [float(value) for value in accountant._rdp]  # the public API gives only ε
     return tuple(math.inf if math.isnan(value) or value < 0 else value for value in found)
 
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Hides absl's line for each order whose series does not converge: that only loosens ε."""
+    """Hides absl's warnings about orders whose series does not converge, which only loosens ε."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
-"""Squares and sums of per-unit gradients, by blocks that stay in a core's cache.
+"""Squares and sums per-unit gradients in blocks that stay in a core's cache.
 
-What is computed of a unit's row has the same bits whatever other rows, blocks and threads there
-are: squares are added in halves by elementwise additions, sums over units are of integers.
+The results for a unit's row have the same bits for any other rows, blocks and threads: squares are
+added in halves by elementwise additions, and sums over units are of integers.
 
 Shapes: U units; gradients [U, …], read as rows [U, n]; K gradients of one width together.
 """
@@ -18,18 +18,18 @@ from torch import Tensor
 
 from cloister.privacy.products import Gradient, Products, whole
 
-# Values of a block: 256 KiB of float32. A block and what is made of it stay in a second cache of
-# 1 MiB; on a GPU it bounds what is used beside the gradients.
+# Values of a block: 256 KiB of float32. A block and its results stay in a second-level cache of 1
+# MiB; on a GPU it bounds the memory besides the gradients.
 BLOCK = 2**16
 
 
 @dataclass(frozen=True)
 class Scales:
-    """What each unit's row is multiplied by.
+    """The factor of each unit's row.
 
     Attributes:
-        factors: In grid steps, float32 [U]; 0 of a unit that contributes nothing.
-        unusable: Whose rows are not finite, bool [U]; None: nobody's.
+        factors: In grid steps, float32 [U]; 0 for a unit that contributes nothing.
+        unusable: Which rows are not finite, bool [U]; None: no row.
     """
 
     factors: Tensor
@@ -37,14 +37,15 @@ class Scales:
 
 
 class _Room:
-    """Buffers that one call uses again and again; fresh memory costs more than the arithmetic."""
+    """Buffers that a call reuses, since new memory costs more than the arithmetic."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._buffers: list[Tensor] = []
 
     def __call__(self, number: int, *shape: int) -> Tensor:
-        """The buffer of this number, float32, seen in a shape; at most a block, or one column."""
+        """The float32 buffer of this number, viewed with a shape; at most a block, or one
+        column."""
         count = math.prod(shape)
         while len(self._buffers) <= number:
             self._buffers.append(torch.empty(0, dtype=torch.float32, device=self._device))
@@ -80,14 +81,14 @@ def squares_of(gradients: Sequence[Gradient]) -> Tensor:
 
 
 def _kinds(gradients: Sequence[Gradient]) -> tuple[dict[int, Tensor], dict[int, Products]]:
-    """Gradients by place: those that are there, and those that are kept as factors."""
+    """Gradients by place: whole ones, and those that are kept as factors."""
     places = dict(enumerate(gradients))
     factors = {place: g for place, g in places.items() if isinstance(g, Products)}
     return {p: g for p, g in places.items() if not isinstance(g, Products)}, factors
 
 
 def _alike(gradients: Mapping[int, Tensor]) -> Iterator[tuple[list[int], int]]:
-    """Places of gradients of one width, as many as fit into a block; a longer one for itself."""
+    """Places of gradients of one width, as many as fit into a block; a longer one alone."""
     by_width: dict[int, list[int]] = {}
     for place, gradient in gradients.items():
         by_width.setdefault(math.prod(gradient.shape[1:]), []).append(place)
@@ -132,7 +133,8 @@ def _long_squares(rows: Tensor, room: _Room) -> Tensor:
 
 
 def _product_squares(product: Products, room: _Room) -> Tensor:
-    """Squared norms of each unit's part, [U]: what is made is squared and halved in the cache."""
+    """Squared norms of each unit's part, [U]; a part is computed, squared and halved in the
+    cache."""
     units, *shape = product.shape
     widths = [math.prod(shape)]
     while units * widths[-1] > BLOCK and widths[-1] > 1:
@@ -178,7 +180,7 @@ def scaled_sums(gradients: Sequence[Gradient], scales: Scales) -> tuple[Tensor, 
     """Sums over units of what `scaled` makes of each gradient, int64 […].
 
     Guarantees:
-        Exact: of integers below 2⁵³, added in float64.
+        The sums are exact: integers below 2⁵³, added in float64.
     """
     units, device = len(gradients[0]), gradients[0].device
     room = _Room(device)
@@ -203,7 +205,8 @@ def scaled_sums(gradients: Sequence[Gradient], scales: Scales) -> tuple[Tensor, 
 
 
 def _product_sum(product: Products, scales: Scales, room: _Room) -> Tensor:
-    """The same of factors: each unit's part is made, scaled and added while it is in the cache."""
+    """`scaled_sums` of factors: each unit's part is computed, scaled and added while it is in the
+    cache."""
     _, *shape = product.shape
     total = torch.zeros(shape, dtype=torch.float64, device=product.device)
     made = room(0, *shape)

@@ -2,7 +2,7 @@
 
 The amplification that the accountant claims (Mironov, Talwar, Zhang 2019, arXiv:1908.10530; Zhu,
 Dong, Wang 2022, arXiv:2106.08567) holds for this sampler only. Shuffled batches leak up to four
-times more than it claims for them (Chua et al. 2024, arXiv:2411.10614).
+times more than the accountant would claim (Chua et al. 2024, arXiv:2411.10614).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def poisson_sample(count: int, sample_rate: float, entropy: Entropy) -> NDArray[
 
     Guarantees:
         Independent between units and between calls. The uniforms have 53 bits, and the rate is
-        rounded down to their grid: what is realised is at most what is accounted, and within 2⁻⁵³
-        of it (float32 uniforms would turn 10⁻⁹ into 6·10⁻⁸).
+        rounded down to their grid: the actual rate is at most the accounted one, and within 2⁻⁵³ of
+        it (float32 uniforms would turn 10⁻⁹ into 6·10⁻⁸).
     """
     realised = math.floor(sample_rate * UNIFORM_GRID) / UNIFORM_GRID
     return np.flatnonzero(entropy.uniform(count) < realised)

@@ -1,4 +1,4 @@
-"""Noise that the sites of a secure sum share: its size, its grid, and why it costs what it costs.
+"""The noise that the sites of a secure sum share: its size, its grid, and the proof of its cost.
 
 Math:
     Each site adds a discrete Gaussian of deviation s, in steps of the grid γ, to its sum of units'
@@ -7,7 +7,7 @@ Math:
     exp(−2π² s² k / (k + 1)) (Kairouz, Liu, Steinke 2021, arXiv:2102.06387, theorem 3): τ < 10⁻⁴⁰⁰⁰
     from s = 32 on.
 
-    That discrete Gaussian is what post-processing makes of a continuous one. Let x be a point of
+    That discrete Gaussian is post-processing of a continuous one. Let x be a point of
     the grid, Y = x + N(0, v₁), and let Z | Y have P(z) ∝ exp(−(z − Y)² / 2 v₂) on the grid: how Z
     is drawn depends on Y alone. Its normaliser is √(2π v₂) (1 ± 2 Σ_{k≥1} exp(−2π² v₂ k²)) whatever
     Y is, by Poisson's summation; so Z has the probabilities of the discrete Gaussian of variance
@@ -33,10 +33,11 @@ SMOOTHING = 4.0
 SHARE_LEFT = 1 - SMOOTHING / SMALLEST**2
 # Deviations of the whole noise that fit beside the signal: a normal is beyond 8 once in 10¹⁵.
 NOISE_ROOM = 8.0
-# How much of K · expected batch · C a coordinate of the sum may reach, by bits; a site's sum is cut
-# to a K-th of it, so that nothing wraps. At 32 bits four times it: batches four times as large as
-# expected, every gradient along one axis. At 16 a sixty-fourth, enough where gradients have many
-# values and do not lie along one axis: a head's bias is cut where one label prevails.
+# The most that a coordinate of the sum may reach, as a fraction of K · expected batch · C, by bits;
+# a site's sum is cut to a K-th of it, so that nothing wraps. With 32 bits it is 4: batches four
+# times as large as expected, with every gradient along one axis. With 16 bits it is 1/64, enough if
+# gradients have many values and do not lie along one axis; a head's bias is cut if one label
+# prevails.
 SIGNAL_ROOM = {32: 4.0, 16: 1 / 64}
 # Rounding to the grid lowers the norm to which units are clipped by √d γ / 2: at most this part.
 MOST_LENGTHENING = 0.25
@@ -44,13 +45,13 @@ MOST_LENGTHENING = 0.25
 
 @dataclass(frozen=True)
 class SharedNoise:
-    """A round's noise, from public constants alone.
+    """A round's noise, computed from public constants alone.
 
     Attributes:
         bound: C, the norm of one unit's gradient.
         noise_multiplier: σ, of the sum of the fewest honest sites over C, as accounted.
         share: s, each site's deviation in steps of the grid.
-        grid: γ, what one step stands for; a power of two.
+        grid: γ, the value of one step; a power of two.
         room: Steps that a coordinate of a site's sum is cut to, either way, before noise.
     """
 
@@ -72,19 +73,19 @@ def shared_noise(
     """Computes a site's share of the noise, on the finest grid on which the sum of all sites fits.
 
     Args:
-        sharing: How many sites, how many honest, how many bits.
+        sharing: Number of sites, of honest sites, and of bits.
         bound: C.
         noise_multiplier: σ that the sum must have.
-        expected_batch_size: Of a site.
-        values: d, of an update.
+        expected_batch_size: Expected batch of a site.
+        values: d, the values of an update.
 
     Raises:
         RefusedError: So few bits leave no room: rounding would take more than a quarter of the
             bound, or the noise is too coarse to be drawn.
 
     Guarantees:
-        The sum over at least `sharing.honest` honest sites costs a unit at most what the Gaussian
-        mechanism of `noise_multiplier` does, whatever the other sites send.
+        For each unit the sum over at least `sharing.honest` honest sites costs at most as much as
+        the Gaussian mechanism of `noise_multiplier`, for any values that the other sites send.
     """
     signal = SIGNAL_ROOM[sharing.bits] * sharing.sites * expected_batch_size
     noise = NOISE_ROOM * noise_multiplier * math.sqrt(sharing.sites / sharing.honest)
@@ -106,7 +107,8 @@ def shared_noise(
 
 
 def sum_excess(share: float, sites: int) -> float:
-    """Returns τ: how far a sum of discrete Gaussians is from one, in the log of a probability.
+    """Returns τ: the largest difference of a sum of discrete Gaussians from one discrete Gaussian,
+    in log probability.
 
     Args:
         share: s, deviation of each term in steps of the grid.

@@ -1,4 +1,4 @@
-"""Among how many sites a sum's noise is shared, and how many of them may fail or collude.
+"""How many sites share a sum's noise, and how many of them may fail or collude.
 
 Math:
     Of K sites, m may be missing in a round and c may work with the coordinator. A round counts
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from cloister.errors import RefusedError
 
-# Below three a site finds the other's update by taking its own from the sum.
+# With two sites each finds the other's update by subtracting its own from the sum.
 FEWEST = 3
 
 
@@ -27,10 +27,10 @@ class Sharing:
         sites: K, sites of the study.
         missing: m, most sites whose update may be missing in a round.
         colluding: c, most sites that may work with the coordinator.
-        bits: Of a value on the wire: 16 or 32; sums are modulo 2^bits.
+        bits: Bits of a value in a message, 16 or 32; sums are modulo 2^bits.
 
     Raises:
-        RefusedError: Too few sites for so many that may fail or collude.
+        RefusedError: There are too few sites for this number of missing and colluding ones.
     """
 
     sites: int
@@ -48,8 +48,8 @@ class Sharing:
         if self.sites < FEWEST or self.sites <= needed:
             raise RefusedError(
                 f"secure aggregation among {self.sites} sites of which {self.missing} may be "
-                f"missing and {self.colluding} may collude: it takes at least {FEWEST} sites, and "
-                f"more than 2 · missing + colluding = {needed}"
+                f"missing and {self.colluding} may collude: at least {FEWEST} sites are needed, "
+                f"and more than 2 · missing + colluding = {needed}"
             )
 
     @property
@@ -59,5 +59,5 @@ class Sharing:
 
     @property
     def honest(self) -> int:
-        """The fewest honest sites whose noise is in a sum that counts: h = T − c."""
+        """The fewest honest sites whose noise is in a valid sum: h = T − c."""
         return self.threshold - self.colluding

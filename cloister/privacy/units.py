@@ -1,4 +1,4 @@
-"""What an ε is about: whose data, which neighbours, against whom. No ε is shown without these."""
+"""The unit, neighbours and adversary of an ε; no ε is shown without these."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from enum import StrEnum
 
 
 class Unit(StrEnum):
-    """Whose presence is hidden."""
+    """The unit whose presence is hidden."""
 
     RECORD = "record"
     PERSON = "person"
 
 
 class Neighbouring(StrEnum):
-    """Which data sets must be hard to tell apart."""
+    """Which data sets are neighbours, so that they must be hard to distinguish."""
 
     ADD_REMOVE = "add-remove"
 
 
 class Adversary(StrEnum):
-    """Who looks at what leaves a site."""
+    """Who sees the releases of a site."""
 
     COORDINATOR = "coordinator"
     OTHER_SITES = "other-sites"

@@ -149,8 +149,9 @@ def _adapter_rules(recipe: Recipe) -> Rules:
         ),
         (
             recipe.model.center is not None and recipe.task.records not in ONE_TEXT,
-            f"model.center: given for {recipe.task.kind}; it is taken off the one vector of a "
-            "text, and here there is none; leave it out",
+            f"model.center: given for {recipe.task.kind}; it is the mean vector of single texts, "
+            "which is taken off that of a text; a pair's is another, and words and turns have no "
+            "vector of their own: leave it out",
         ),
         (
             recipe.model.layers is not None and lora.top_layers > recipe.model.layers,

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from cloister.data.guess import Guess
-from cloister.data.records import ONE_TEXT
+from cloister.data.records import POOLED
 from cloister.data.roles import OWN
 from cloister.tasks.config import TaskKind
 from cloister.tasks.registry import BUILT_IN
@@ -26,6 +26,7 @@ UNTELLING = frozenset({"train", "training", "data", "records"})
 
 ROLES = {
     "text": "the column of texts",
+    "text_b": "the column of the second text of each pair",
     "label": "the column of their classes",
     "labels": "the column of their labels, a list (in CSV: set label_separator)",
     "score": "the column of their scores",
@@ -185,7 +186,7 @@ def declared(found: Guess | None) -> int:
     """
     if found is None:
         return RECORDS_DECLARED
-    units = found.persons if found.persons is not None else found.rows
+    units = found.persons if found.persons is not None else found.records
     average = max(1, units // (found.sites or SITES))
     digit = int("1" + "0" * (len(str(average)) - 1))
     return average // digit * digit
@@ -208,7 +209,9 @@ def _privacy(task: TaskKind, found: Guess | None) -> str:
         if has_persons
         else 'unit = "record"          # "person" hides a person with all records (data.person)'
     )
-    clip = 8.0 if BUILT_IN[task].records in ONE_TEXT else 1.0
+    if found is not None and not has_persons and found.most_rows > 1:
+        unit += f"\nmax_rows_per_record = {found.most_rows}  # a record and its copies; ε stays"
+    clip = 8.0 if BUILT_IN[task].records in POOLED else 1.0
     return f"""\
 [privacy]
 epsilon = 8.0            # of each site, over all rounds; smaller is more private

@@ -1,1 +1,1 @@
-"""Secure aggregation: a coordinator learns the sum of what sites send, and nothing else of it."""
+"""Secure aggregation: the coordinator learns only the sum of the sites' updates."""

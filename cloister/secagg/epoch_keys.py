@@ -1,7 +1,7 @@
 """A site's key pair of an epoch, and the signed advertisement of its public half.
 
-X25519 (RFC 7748). The private half never leaves the process that made it: masks of a missing site
-are taken out by the seeds of one round, and never by a key, which would open all earlier rounds.
+X25519 (RFC 7748). The private half never leaves the process that made it. A missing site's masks
+are removed with the seeds of one round, never with a key, which would open all earlier rounds.
 """
 
 from __future__ import annotations
@@ -31,14 +31,17 @@ def read_advertisement(terms: EpochTerms, site: str, advertisement: bytes) -> by
 
     Raises:
         AdapterFormatError: It has another length.
-        RefusedError: The signature is not the member's, or the site no member.
+        RefusedError: The signature is not the member's, or the site is not a member.
     """
     terms.number(site)
     if len(advertisement) != ADVERTISEMENT_BYTES:
-        raise AdapterFormatError(f"{site}: an advertisement of {len(advertisement)} bytes")
+        raise AdapterFormatError(
+            f"{site}: the advertisement has {len(advertisement)} bytes; {ADVERTISEMENT_BYTES} are "
+            "needed"
+        )
     body, signature = advertisement[:_KEY], advertisement[_KEY:]
     if not is_signed(_statement(terms, site, body), signature, terms.members[site]):
-        raise RefusedError(f"{site}: an advertisement that its ledger's key did not sign")
+        raise RefusedError(f"{site}: the advertisement is not signed by the key of its ledger")
     return body
 
 
@@ -46,12 +49,12 @@ def agree(private: X25519PrivateKey, public_key: bytes) -> bytes:
     """Returns the shared secret of two sites (X25519).
 
     Raises:
-        RefusedError: The public key is of small order: the secret would be known to all.
+        RefusedError: The public key has a small order, so everybody would know the secret.
     """
     try:
         return private.exchange(X25519PublicKey.from_public_bytes(public_key))
     except ValueError as error:
-        raise RefusedError("a public key with which no secret can be agreed on (X25519)") from error
+        raise RefusedError("the public key gives no secret (X25519)") from error
 
 
 def _statement(terms: EpochTerms, site: str, body: bytes) -> bytes:

@@ -1,4 +1,5 @@
-"""The members of an epoch of secure aggregation, which hold keys of each other, and its bounds."""
+"""The members and limits of an epoch of secure aggregation, in which members have each other's
+keys."""
 
 from __future__ import annotations
 
@@ -12,17 +13,17 @@ from cloister.privacy.sharing import Sharing
 
 @dataclass(frozen=True, kw_only=True)
 class EpochTerms:
-    """What all members of an epoch agree on; public.
+    """The public facts on which all members of an epoch agree.
 
     Attributes:
         study: Digest of the recipe.
-        epoch: From 1; a new one begins when a member has lost its keys, in a restart.
-        members: Public key of each member's ledger, by site, hex; all of the study's sites, or
-            what is left of them, which lowers how many more may be missing, and no threshold.
-        sharing: The study's.
+        epoch: From 1; a new epoch begins when a member has lost its keys, for example in a restart.
+        members: Public key of each member's ledger, by site, hex. They may be fewer than the
+            study's sites; then fewer may be missing, and the threshold stays the same.
+        sharing: How the study's noise is shared.
 
     Raises:
-        RefusedError: They are fewer than close a round, or more than the study has.
+        RefusedError: There are fewer members than a round needs, or more than the study has.
     """
 
     study: str
@@ -34,7 +35,7 @@ class EpochTerms:
         size, sharing = len(self.members), self.sharing
         if not sharing.threshold <= size <= sharing.sites:
             raise RefusedError(
-                f"secure aggregation: an epoch of {size} sites; from {sharing.threshold} to "
+                f"secure aggregation: the epoch has {size} sites; from {sharing.threshold} to "
                 f"{sharing.sites} are needed"
             )
 
@@ -57,10 +58,10 @@ class EpochTerms:
         """Returns a member's number in the epoch, from 1.
 
         Raises:
-            RefusedError: It is no member.
+            RefusedError: The site is not a member.
         """
         if site not in self.members:
-            raise RefusedError(f"{site!r} is not of this epoch")
+            raise RefusedError(f"{site!r} is not a member of this epoch")
         return self.sites.index(site) + 1
 
     def context(self, *what: object) -> bytes:

@@ -1,7 +1,7 @@
 """Masks from 256-bit seeds: AES-256 in counter mode, so every bit of the seed matters.
 
-Flower's SecAgg+ folds a seed to 32 bits for a Mersenne twister; 2³² tries are half a month on one
-core.
+Flower's SecAgg+ reduces a seed to 32 bits for a Mersenne twister; one core tries 2³² in half a
+month.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def mask(seed: bytes, count: int, bits: int) -> Words:
 
     Args:
         seed: 32 bytes. Each seed makes one mask only: two masks of one seed cancel.
-        count: How many values.
+        count: Number of values.
         bits: Bits of each value, 16 or 32.
 
     Returns:
-        Values that nobody without the seed can tell from uniform ones modulo 2^bits, [count].
+        Values [count] that are indistinguishable from uniform ones modulo 2^bits without the seed.
     """
     assert len(seed) == SEED_BYTES
     cipher = Cipher(algorithms.AES256(seed), modes.CTR(bytes(16)))
@@ -43,7 +43,7 @@ def derived(secret: bytes, context: bytes) -> bytes:
     """Derives the seed for one use from a shared secret (HKDF, RFC 5869, with SHA-256).
 
     Args:
-        secret: What two sites agreed on (X25519), or a secret of one site.
-        context: Names the use; other bytes give an independent seed.
+        secret: The shared secret of two sites (X25519), or a secret of one site.
+        context: Names the use; different bytes give independent seeds.
     """
     return HKDF(algorithm=SHA256(), length=SEED_BYTES, salt=None, info=context).derive(secret)

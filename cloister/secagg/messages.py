@@ -1,9 +1,9 @@
-"""What travels in a round: a masked update with sealed shares, and revealed shares.
+"""The messages of a round: a masked update with sealed shares, and revealed shares.
 
 A masked update is laid out as one box of sealed shares for each other member, in order of numbers,
 and the values, little-endian. With K members a box has 28 + 33 K bytes: all of them 3.2 kB for 10
-members, so a value takes 4.2 bytes from 20,000 values on with 32 bits, and 2.2 with 16, with what
-signing and revealing take.
+members, so from 20,000 values on a value takes 4.2 bytes with 32 bits and 2.2 with 16, including
+signing and revealing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cloister.secagg.shamir import SHARE_BYTES
 
 @dataclass(frozen=True)
 class MaskedUpdate:
-    """What a site sends in a round.
+    """The update that a site sends in a round.
 
     Attributes:
         values: The masked values. Without the masks they look uniform modulo 2^bits.
@@ -63,8 +63,9 @@ class Revealed:
     """Shares that a site reveals so that a sum can be unmasked.
 
     Attributes:
-        seeds: Of the own masks of those whose update is in the sum, by site.
-        pairs: Of the masks between one of these and a missing member, by both.
+        seeds: Shares of the own mask's seed of each site in the sum, by site.
+        pairs: Shares of the seed of each mask between a site in the sum and a missing member, by
+            both.
     """
 
     seeds: Mapping[str, bytes] = field(repr=False)
@@ -79,7 +80,7 @@ class Revealed:
 
     @classmethod
     def from_bytes(cls, terms: EpochTerms, survivors: Collection[str], payload: bytes) -> Self:
-        """Reads what was revealed for a sum over these sites.
+        """Reads the shares that were revealed for a sum over these sites.
 
         Raises:
             AdapterFormatError: It has another length.

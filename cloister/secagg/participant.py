@@ -1,21 +1,20 @@
-"""A site's side: mask an update a round, sign whose updates are summed, reveal what unmasks it.
+"""A site's side: it masks one update per round, signs the set of summed sites, and reveals shares.
 
     y_i = x_i + PRG(b_i) + Σ_{j > i} PRG(s_ij) − Σ_{j < i} PRG(s_ij)   mod 2^bits
 
 Bonawitz et al. 2017, doi:10.1145/3133956.3133982, with a fresh b_i each round and an s_ij that is
 derived for each round from the epoch's X25519 keys. In the sum of all members the s_ij cancel. A
 site shares its b_i and its s_ij of the round, and never a key: so a site that is missing in one
-round is there again in the next, and what is recovered opens no other round.
+round can take part in the next, and recovered seeds open no other round.
 
 Guarantees:
-    A site masks once a round, with a seed that it draws then. It signs one set of sites a round,
-    of at least the threshold's size, with itself in it. It reveals shares for a set that the
-    threshold's number of members signed, and of each member one kind: of its own mask, or of the
-    masks that others have with it.
-    The hash of the global adapter that a round starts from is in what masks two sites share, in the
-    seal of what they send each other, and in what they sign. So a coordinator that gave one site
-    another adapter than the rest gets no sum with that site's update in it: the others cannot open
-    its shares and reveal nothing, and the masks between them would not cancel.
+    A site masks once per round, with a new seed. It signs one set of sites per round, which has at
+    least the threshold's size and includes the site. It reveals shares only for a set that at least
+    the threshold's number of members signed, and for each member only one kind: of its own mask, or
+    of its masks with others. The hash of the round's global adapter is part of the pairwise masks,
+    of the seal of the shares, and of the signed statement. So a coordinator that gives one site
+    another adapter gets no sum with that site's update: the others cannot open its shares and
+    reveal nothing, and the masks between them would not cancel.
 """
 
 from __future__ import annotations
@@ -40,12 +39,12 @@ from cloister.secagg.shamir import Draw, split
 
 @dataclass(frozen=True)
 class Participant:
-    """A site in an epoch; in memory only.
+    """A site's state in an epoch; in memory only.
 
     Attributes:
         terms: The epoch's.
         site: Its name.
-        secrets: Agreed with each other member, by site.
+        secrets: The secret shared with each other member, by site.
         masked: The last round that it masked; 0 before the first.
         own_box: Its own shares of that round's seeds.
         signed: The set of sites that it signed in that round.
@@ -64,23 +63,24 @@ class Participant:
 def join(
     terms: EpochTerms, site: str, private: X25519PrivateKey, advertisements: Mapping[str, bytes]
 ) -> Participant:
-    """Checks everybody's advertisement and agrees on secrets.
+    """Checks all advertisements and agrees on secrets.
 
     Args:
         terms: The epoch's.
         site: Its name.
         private: The key whose public half it advertised.
-        advertisements: Of all members, by site.
+        advertisements: The advertisements of all members, by site.
 
     Raises:
-        RefusedError: One is missing or not signed, its own was replaced, or two are the same.
-        AdapterFormatError: One has another length.
+        RefusedError: An advertisement is missing or not signed, the site's own was replaced, or two
+            have the same key.
+        AdapterFormatError: An advertisement has another length.
     """
     if set(advertisements) != set(terms.members):
         raise RefusedError("the advertisements are not those of the epoch's members")
     keys = {s: read_advertisement(terms, s, advertisements[s]) for s in terms.sites}
     if keys[site] != private.public_key().public_bytes_raw():
-        raise RefusedError(f"{site}: its own advertisement is not what it sent")
+        raise RefusedError(f"{site}: its own advertisement was replaced")
     if len(set(keys.values())) < len(keys):
         raise RefusedError("two advertisements hold the same key")
     secrets = {peer: agree(private, key) for peer, key in keys.items() if peer != site}
@@ -97,11 +97,11 @@ def mask_update(
     """Masks a round's update.
 
     Args:
-        member: Before.
-        number: The round, from 1; above any that it masked.
+        member: The state before.
+        number: The round, from 1; above every round that it masked.
         adapter: SHA-256 of the global adapter that the update starts from, in hex.
         values: The noised update on the grid [n]; taken modulo 2^bits.
-        draw: Unpredictable bytes.
+        draw: Returns unpredictable bytes.
 
     Raises:
         RefusedError: The round was masked before.
@@ -132,7 +132,7 @@ def mask_update(
 
 
 def pair_mask(site: str, peer: str, seed: bytes, count: int, bits: int) -> Words:
-    """What a site adds for a peer: the negative of what the peer adds for it."""
+    """The mask that a site adds for a peer; the peer adds its negative."""
     stream = mask(seed, count, bits)
     return stream if site < peer else np.negative(stream)
 
@@ -144,30 +144,31 @@ def sign_set(
     survivors: Iterable[str],
     sign: Callable[[bytes], bytes],
 ) -> tuple[Participant, bytes]:
-    """Signs whose updates are summed in a round, by the key of the site's ledger.
+    """Signs the set of sites whose updates are summed in a round.
 
     Args:
-        member: After it masked.
+        member: The state after masking.
         number: The round.
-        adapter: SHA-256 of the global adapter that the coordinator says all of them started from.
-        survivors: Whose updates.
-        sign: By the key of the site's ledger.
+        adapter: SHA-256 of the round's global adapter, as the coordinator states it.
+        survivors: The sites whose updates are summed.
+        sign: Signs with the key of the site's ledger.
 
     Raises:
-        RefusedError: It masked another round last, or from another adapter; signed another set, is
-            not in this one, or the set is too small.
+        RefusedError: The site masked another round last, or started from another adapter; it signed
+            another set, is not in this one, or the set is too small.
     """
     terms, there = member.terms, frozenset(survivors)
     if number != member.masked:
-        raise RefusedError(f"round {number} is not the one that was masked last")
+        raise RefusedError(f"round {number} is not the round that was masked last")
     _check_adapter(member, adapter)
     if member.signed not in (None, there):
         raise RefusedError(f"round {number}: another set of sites was signed")
     if not there <= set(terms.members) or member.site not in there:
-        raise RefusedError("a sum of which this site is no part")
+        raise RefusedError("the sum does not include this site")
     if len(there) < terms.threshold:
         raise RefusedError(
-            f"a sum over {len(there)} sites; {terms.threshold} is the fewest: nothing is revealed"
+            f"a sum over {len(there)} sites; at least {terms.threshold} are needed: nothing is "
+            "revealed"
         )
     return replace(member, signed=there), sign(_statement(terms, number, adapter, there))
 
@@ -180,15 +181,15 @@ def has_signed(
     site: str,
     signature: bytes,
 ) -> bool:
-    """Whether a signature is a member's on whose updates are summed in a round.
+    """Whether a signature is a member's, on the set of sites that are summed in a round.
 
     Args:
-        terms: Of the epoch.
+        terms: The epoch's terms.
         number: The round.
-        adapter: SHA-256 of the global adapter that all of them start from.
-        survivors: Whose updates.
+        adapter: SHA-256 of the round's global adapter.
+        survivors: The sites whose updates are summed.
         site: The member.
-        signature: What it sent.
+        signature: The signature that it sent.
     """
     text = _statement(terms, number, adapter, frozenset(survivors))
     return is_signed(text, signature, terms.members[site])
@@ -204,15 +205,15 @@ def reveal(
     """Reveals this site's shares for the set that it signed.
 
     Args:
-        member: After it signed.
+        member: The state after signing.
         number: The round.
-        adapter: SHA-256 of the global adapter that the coordinator says all of them started from.
-        signatures: Of members on the same set, by site.
-        boxes: The others' sealed shares for this site, by who is in the set.
+        adapter: SHA-256 of the round's global adapter, as the coordinator states it.
+        signatures: Signatures of members on the same set, by site.
+        boxes: The sealed shares for this site from each other site in the set.
 
     Raises:
-        RefusedError: It signed no set; it, or one of the set, started from another adapter; too few
-            others signed the same; or the boxes are not those that were sealed for it.
+        RefusedError: The site signed no set; it, or another site of the set, started from another
+            adapter; too few others signed the same set; or the boxes were not sealed for it.
     """
     terms, there = member.terms, member.signed
     if there is None or number != member.masked:
@@ -226,7 +227,7 @@ def reveal(
             "nothing is revealed"
         )
     if set(boxes) != there - {member.site}:
-        raise RefusedError("shares of other sites than this sum takes")
+        raise RefusedError("the shares are not those of the sites in this sum")
     opened: dict[str, list[bytes]] = {member.site: list(member.own_box)}
     for sender, sealed in boxes.items():
         opened[sender] = unseal(
@@ -243,11 +244,12 @@ def reveal(
 def _check_adapter(member: Participant, adapter: str) -> None:
     if adapter != member.adapter:
         raise RefusedError(
-            f"round {member.masked}: a sum of updates from the adapter {adapter[:12]}; this site "
-            f"was given {member.adapter[:12]}, and takes part in no other sum"
+            f"round {member.masked}: the sum is of updates from the adapter {adapter[:12]}; this "
+            f"site got {member.adapter[:12]}, and takes part in no other sum"
         )
 
 
 def _statement(terms: EpochTerms, number: int, adapter: str, survivors: frozenset[str]) -> bytes:
-    """What the members of a sum sign: the round, what it starts from, and whose updates."""
+    """The statement that the members of a sum sign: the round, its adapter, and the set of
+    sites."""
     return terms.context("sum", number, adapter, sorted(survivors))

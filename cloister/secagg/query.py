@@ -1,4 +1,4 @@
-"""The coordinator's request to an epoch's members: public values beside the round's own request."""
+"""The coordinator's public values for an epoch's members, sent with the round's request."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from cloister.errors import AdapterFormatError
 from cloister.json_text import read_json
 from cloister.names import is_name
 
-# Of a question: of 1,400 members one is handed a box by each other one, of 28 + 33 · 1,400 bytes
-# (`messages`), each byte as two digits.
+# Most bytes of a question: with 1,400 members each gets a box of 28 + 33 · 1,400 bytes from every
+# other one (`messages`), as two digits per byte.
 MOST_BYTES = 2**27
 
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """Public values of an exchange; those that it does not need are empty.
+    """Public values of a step; those that it does not need are empty.
 
     Attributes:
         epoch: From 1.
         members: Public key of each member's ledger, by site, hex.
-        advertisements: Of every member, by site, hex: to mask.
-        survivors: Sites whose update is in the sum: to sign.
-        signatures: On them, by site, hex: to reveal.
-        boxes: Shares sealed for the site that is asked, by who sealed them, hex: to reveal.
-        adapter: SHA-256 of the global adapter that the round started from, hex: to sign and to
-            reveal.
+        advertisements: Advertisement of every member, by site, hex: for masking.
+        survivors: Sites whose update is in the sum: for signing.
+        signatures: Signatures on that set, by site, hex: for revealing.
+        boxes: Shares sealed for the addressed site, by their sender, hex: for revealing.
+        adapter: SHA-256 of the global adapter that the round started from, hex: for signing and
+            revealing.
     """
 
     epoch: int
@@ -70,7 +70,9 @@ class Query:
             or not all(is_name(site) for name in maps for site in values[name])
             or not all(is_name(site) for site in values["survivors"])
         ):
-            raise AdapterFormatError("secure aggregation: a question of other fields than agreed")
+            raise AdapterFormatError(
+                "secure aggregation: the question has unknown, missing or invalid fields"
+            )
         return cls(**{**values, "survivors": tuple(values["survivors"])})
 
 
@@ -87,7 +89,7 @@ def from_hex(values: Mapping[str, str]) -> dict[str, bytes]:
     try:
         return {site: bytes.fromhex(text) for site, text in values.items()}
     except ValueError as error:
-        raise AdapterFormatError("secure aggregation: bytes that are no hex") from error
+        raise AdapterFormatError("secure aggregation: a value is not hexadecimal") from error
 
 
 def to_hex(values: Mapping[str, bytes]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Encryption of shares from one site to another, bound to one study, epoch, round and adapter.
+"""Encrypts shares from one site to another, bound to one study, epoch, round and adapter.
 
 ChaCha20-Poly1305 (RFC 8439) under a key from the two sites' X25519 secret.
 """
@@ -36,14 +36,14 @@ def seal(
     """Encrypts shares for one member.
 
     Args:
-        terms: The epoch's.
-        shares: In clear.
-        secret: Of the two sites.
-        sender: Site.
-        receiver: Site.
+        terms: The epoch's terms.
+        shares: The shares in clear.
+        secret: The two sites' secret.
+        sender: The sending site.
+        receiver: The receiving site.
         number: The round.
         adapter: SHA-256 of the global adapter that the sender's update starts from, in hex.
-        draw: Unpredictable bytes.
+        draw: Returns unpredictable bytes.
     """
     context = terms.context("shares", number, adapter, sender, receiver)
     nonce = draw(_NONCE)
@@ -63,7 +63,7 @@ def unseal(
     """Decrypts shares that were sealed for this member, round and adapter.
 
     Raises:
-        RefusedError: They were not, or were changed on the way.
+        RefusedError: They were sealed for another use, or were changed on the way.
     """
     context = terms.context("shares", number, adapter, sender, receiver)
     box = ChaCha20Poly1305(derived(secret, context))
@@ -71,7 +71,7 @@ def unseal(
         clear = box.decrypt(sealed[:_NONCE], sealed[_NONCE:], context)
     except (InvalidTag, ValueError) as error:
         raise RefusedError(
-            f"{receiver}: shares of {sender} that were not sealed for this round and adapter, or "
+            f"{receiver}: shares of {sender} were not sealed for this round and adapter, or "
             "were changed on the way"
         ) from error
     return [clear[at : at + SHARE_BYTES] for at in range(0, len(clear), SHARE_BYTES)]

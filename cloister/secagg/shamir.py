@@ -14,7 +14,7 @@ from cloister.errors import AdapterFormatError
 # The least prime above 2²⁵⁶.
 PRIME = 2**256 + 297
 SECRET_BYTES, SHARE_BYTES = 32, 33
-# Bytes for a coefficient: modulo p they are uniform up to 2⁻²⁵⁵.
+# Random bytes for a coefficient: modulo p they are uniform up to 2⁻²⁵⁵.
 _WIDE = 64
 
 Draw = Callable[[int], bytes]
@@ -27,7 +27,7 @@ def split(secret: bytes, threshold: int, count: int, draw: Draw) -> list[bytes]:
         secret: 32 bytes.
         threshold: T, how many shares recover it, from 1 to `count`.
         count: How many shares are made.
-        draw: Gives that many unpredictable bytes; `os.urandom`.
+        draw: Returns this number of unpredictable bytes, as `os.urandom`.
 
     Returns:
         Shares number 1 to `count` in order, each of `SHARE_BYTES`.
@@ -63,7 +63,7 @@ def combine(shares: Mapping[int, bytes]) -> bytes:
     total = 0
     for number, share in shares.items():
         if len(share) != SHARE_BYTES:
-            raise AdapterFormatError(f"a share of {len(share)} bytes; {SHARE_BYTES} is its size")
+            raise AdapterFormatError(f"a share has {len(share)} bytes; {SHARE_BYTES} are needed")
         above = below = 1
         for other in shares:
             if other != number:
@@ -71,5 +71,5 @@ def combine(shares: Mapping[int, bytes]) -> bytes:
                 below = below * (other - number) % PRIME
         total = (total + int.from_bytes(share, "big") * above * pow(below, -1, PRIME)) % PRIME
     if total >> (8 * SECRET_BYTES):
-        raise AdapterFormatError("shares that do not belong to one secret")
+        raise AdapterFormatError("the shares do not belong to one secret")
     return total.to_bytes(SECRET_BYTES, "big")

@@ -30,14 +30,15 @@ def unmasked_sum(
         terms: The epoch's.
         number: The round.
         updates: By site; at least the threshold.
-        revealed: What members revealed for exactly these updates, by site; at least the threshold.
+        revealed: The members' revealed shares for exactly these updates, by site; at least the
+            threshold.
 
     Returns:
-        The sum as signed integers, from −2^(bits−1) on [n]; exact where it fits. A site that lies
-        in its shares spoils the sum, as it can by its update.
+        The sum as signed integers [n], from −2^(bits−1) on; exact if it fits. A site that sends
+        false shares spoils the sum, as it also can with its update.
 
     Raises:
-        QuorumError: Too few updates, or too few revealed: nothing is unmasked.
+        QuorumError: There are too few updates, or too few members revealed: nothing is unmasked.
         AdapterFormatError: Updates of different lengths, or shares that do not fit.
     """
     for what, came in (("sent an update", updates), ("revealed their shares", revealed)):

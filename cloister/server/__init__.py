@@ -1,1 +1,1 @@
-"""The coordinator's side of a study."""
+"""The coordinator's side of a study: questions, rounds, aggregation and the study's end."""

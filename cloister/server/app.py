@@ -20,7 +20,7 @@ def make_server_app(
 
     Args:
         open_study: Makes or resumes the study.
-        on_end: Given the final state.
+        on_end: Called with the final state.
     """
     app = ServerApp()
 

@@ -1,7 +1,7 @@
-"""The one place where a site's message is parsed: no error in it can end the run.
+"""Parses what a site sent; an error in it cannot end the run.
 
-Only parsing and checking a foreign message belongs inside. What is done with the parsed value, such
-as aggregation, does not: an error there is our own and must be seen.
+Only parsing and checking a site's message belongs inside `reading`. Work on the parsed value, such
+as aggregation, stays outside: an error there is a bug of ours and must be seen.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Unreadable:
     """Why a site's message could not be read.
 
     Attributes:
-        why: One line of words; of an unforeseen error, its type alone.
+        why: One line of text; for an unexpected error its type alone.
     """
 
     why: str
@@ -37,15 +37,15 @@ def reading(what: str, read: Callable[[], T]) -> T | Unreadable:
     """Reads something that another party wrote.
 
     Args:
-        what: Whose message, for the log.
+        what: Whose message it is, for the log.
         read: Parses and checks it, and does nothing else.
 
     Returns:
-        What `read` returns, or why there is nothing.
+        What `read` returns, or the reason why it failed.
 
     Guarantees:
-        No `Exception` leaves, not even one by a mistake in `read`; its traceback is logged at the
-        coordinator alone.
+        No `Exception` passes, not even one from a bug in `read`; its traceback is logged at the
+        coordinator only.
     """
     try:
         return read()
@@ -53,4 +53,4 @@ def reading(what: str, read: Callable[[], T]) -> T | Unreadable:
         return Unreadable(one_line(str(error), MOST_WHY))
     except Exception as error:
         log.warning("a message of %s cannot be read", what or "a site", exc_info=True)
-        return Unreadable(f"a message that cannot be read ({type(error).__name__})")
+        return Unreadable(f"the message cannot be read ({type(error).__name__})")

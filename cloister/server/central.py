@@ -3,9 +3,10 @@
     x ← x + strategy((Σ_k Δ_k + N(0, (z S)²)) / K)
 
 The unit is a whole site with all its records: each update has norm at most S, and the divisor is
-the declared number of sites, whoever answered (McMahan et al. 2018, arXiv:1710.06963, without
+the declared number of sites, however many answered (McMahan et al. 2018, arXiv:1710.06963, without
 sampling of sites: no amplification, as the coordinator knows who takes part). It protects against
-who sees the adapters: the coordinator itself sees the updates, with the noise of each site.
+anybody who sees only the adapters; the coordinator itself sees each site's update, with that site's
+noise.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class CentralSum:
     """A round's updates, clipped and summed as they arrive; none is kept.
 
     Attributes:
-        plan: Its constants.
+        plan: The constants of the noise.
     """
 
     plan: CentralPlan

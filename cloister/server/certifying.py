@@ -1,4 +1,4 @@
-"""The end of a study: every site is asked for its certificate, once, and each is checked."""
+"""Asks every site once for its certificate when a study ends, and checks each."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ Fields = Mapping[str, Any]
 def collect_certificates(
     grid: Grid, study: ServerStudy, number: int, most_steps: int
 ) -> dict[str, tuple[bytes, Fields]]:
-    """Asks every site that can be reached.
+    """Asks every site that is connected.
 
     Args:
         grid: Flower's.
         study: The study; its keys are those of its members' ledgers.
         number: The last closed round.
-        most_steps: Of a plan of the study.
+        most_steps: The most steps that a plan of the study has.
 
     Returns:
-        Each certificate that holds, as it came and as it reads, by site. A site that sent none, or
-        an invalid one, is left out: nothing is known of its promise.
+        Each valid certificate by site, as bytes and as fields. A site that sent none, or an invalid
+        one, is left out: its promise is unknown.
     """
     keys, found = study.keys or {}, dict[str, tuple[bytes, Fields]]()
 

@@ -1,4 +1,4 @@
-"""How a round's updates are gathered: each in clear, or their sum under secure aggregation."""
+"""Gathers a round's updates: each in clear, or their sum under secure aggregation."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Collected:
     """A round's replies, and the function that closes the round with them.
 
     Attributes:
-        replies: As read.
+        replies: The sorted replies.
         close: Returns the state after the round; None: there is no sum to close it with.
-        held: Updates by site, as far as they are kept.
+        held: The updates that are kept, by site.
         why: Why the round cannot be closed, in words; empty where it can.
     """
 
@@ -50,7 +50,7 @@ Collect = Callable[[ServerState, int, bytes, Nodes, float], Collected]
 
 
 def collector(study: ServerStudy, asker: Dispatcher) -> Collect:
-    """How a study's updates are gathered: each in clear, or their sum."""
+    """Returns the function that gathers a study's updates: each in clear, or their sum."""
     terms = ReplyTerms(study.digest, study.sites, study.keys)
 
     def in_clear(
@@ -110,7 +110,7 @@ class NoisedCentrally:
         self._sum.add(site, update)
 
     def close(self, state: ServerState) -> ServerState:
-        """The strategy's step over the noised mean; new noise each time."""
+        """Runs the strategy's step on the noised mean, with new noise each time."""
         return self._strategy.step(state, self._sum.mean(OsEntropy()))
 
 
@@ -119,7 +119,7 @@ def secure_study(recipe: Recipe, plan: Plan) -> SecureStudy | None:
 
     Args:
         recipe: The study's.
-        plan: Every site's.
+        plan: The plan, which all sites share.
     """
     if plan.sharing is None:
         return None

@@ -1,4 +1,4 @@
-"""A study at its coordinator, in a simulation as over a network: its rounds, and its end."""
+"""A study at its coordinator, in a simulation or over a network: its rounds and its end."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ class RunObserver(Observer):
 
 @dataclass(frozen=True)
 class Coordinator:
-    """What a coordinator holds of a study; of the sites' records it knows nothing.
+    """What a coordinator has of a study; it has no records of the sites.
 
     Attributes:
-        recipe: Resolved, with labels.
-        plan: The plan of one of the sites; what all plans share is read from it.
+        recipe: The resolved recipe, with labels.
+        plan: The plan of one site; only fields that all plans share are read from it.
         workspace: For scoring and export; its network is overwritten with what is scored.
-        test: Public.
-        validation: Public; empty where the recipe names none.
+        test: The public test set.
+        validation: The public validation set; empty where the recipe names none.
         run: The folder for all outputs.
-        models: Returns the adapters by which a state is scored: its own, or, where sites keep a
-            part, theirs.
-        heads: Returns where each ledger ends; only a simulation can see that.
+        models: Returns the adapters that a state is scored with: its own, or the sites' where they
+            keep a part.
+        heads: Returns each ledger's head; only a simulation can see them.
     """
 
     recipe: Recipe
@@ -81,10 +81,10 @@ class Coordinator:
 
         Args:
             participants: The sites, and how they are asked.
-            observer: Who is told what happens.
+            observer: Gets the events of the study.
 
         Raises:
-            CloisterError: The run's folder is damaged, or is another study's.
+            CloisterError: The run's folder is damaged, or belongs to another study.
         """
         recipe, run, names, workspace = self.recipe, self.run, participants.names, self.workspace
         digest, federation, scorer = recipe.digest(), recipe.federation, self.scorer
@@ -114,10 +114,10 @@ class Coordinator:
         )
 
     def _score_untrained(self, state: ServerState, observer: Observer) -> None:
-        """Scores the adapter before round 1: what training and its noise are compared with.
+        """Scores the adapter before round 1, for comparison with what training gives.
 
         With a head that starts at the labels' words this is the base's zero-shot score, with any
-        other that of guessing. A run that has closed a round keeps what it has.
+        other that of guessing. A run that has closed a round keeps its scores.
         """
         if state.round > 0 or not self.test:
             return
@@ -141,8 +141,8 @@ class Coordinator:
         """
         if state.round == 0:
             raise BudgetError(
-                "no round was closed: no site's budget covers one; raise the sites' budgets, or "
-                "ask for less"
+                "no round was closed, because no site's budget covers one: raise the sites' "
+                "budgets, or plan less noise cost per round (more noise, smaller batches)"
             )
         best = self.run.load_best(state)
         return best, self.scorer.scores(best)

@@ -1,4 +1,4 @@
-"""After the last round: the final adapter is offered to every site that took part, once."""
+"""Offers the final adapter once to every site that took part, after the last round."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from cloister.server.dispatch import Dispatcher, Nodes
 from cloister.server.replies import Awaited, ReplyTerms, read_replies
 from cloister.server.study import ServerStudy
 
-# Seconds that the end of a run waits for sites that are not connected, and for all of it. The
-# adapter is as long as a round's question, which connected sites have fetched every round.
+# Most seconds that the end of a run waits for sites that are not connected, and for all answers.
+# The adapter is as long as a round's question, which connected sites fetch every round.
 ABSENT, LONGEST = 60.0, 600.0
 
 
@@ -27,7 +27,7 @@ class Delivered:
 
     Attributes:
         taken: Sites that have the adapter.
-        refused: Why others have not, in words, as far as they answered.
+        refused: Why each other site that answered does not have it.
     """
 
     taken: frozenset[str]
@@ -37,7 +37,7 @@ class Delivered:
 def deliver(
     grid: Grid, study: ServerStudy, sites: frozenset[str], adapter: Adapter, claim: Claim
 ) -> Delivered:
-    """Offers an adapter to sites; a site that is gone, or refuses, goes without.
+    """Offers an adapter to sites; a site that is gone or refuses does not get it.
 
     A site of an older version does not know the question and refuses it.
 
@@ -45,7 +45,7 @@ def deliver(
         grid: Flower's.
         study: The study.
         sites: Names of those that took part.
-        adapter: The final one, as it travels down in a round.
+        adapter: The final adapter, as a round sends it.
         claim: Its score and rounds, as the coordinator states them.
     """
     people = study.participants

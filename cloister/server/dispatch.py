@@ -1,4 +1,4 @@
-"""Asking every connected site for one round, and waiting for the answers no longer than agreed."""
+"""Asks every connected site for one round, and waits for the answers up to a deadline."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from cloister.server.voice import Voice, addressed, hear
 
 log = logging.getLogger(__name__)
 
-# Seconds between looks for sites and for their replies: far below a round's seconds.
-POLL = 0.1
+# Seconds between looks for sites and for their replies: far below the 3 s after which a SuperNode
+# looks for its next question. Each look costs the SuperLink a search of its database.
+POLL = 0.25
 # Seconds between checks whether a node has connected again since it was asked.
 RECONNECTED_POLL = 1.0
 
-Nodes = Mapping[int, str]  # site by Flower's id of its node; "" where only its reply tells
+Nodes = Mapping[int, str]  # site by Flower's node id; "" where only the reply names the site
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,12 @@ class Timeouts:
     """How long a round waits, in seconds.
 
     Attributes:
-        round: For everything, from the round's start.
-        absent: For sites that are not connected, once the others are enough; None: as for the
-            round.
+        round: For all answers, from the round's start.
+        absent: For sites that are not connected, once enough others are; None: as long as `round`.
         again: Before a site whose answer was lost on the way is asked again; None: never.
-        silent: Before a site that is connected and says nothing is asked again, doubled each time:
-            Flower counts a question as delivered once a node has fetched it, even where the
-            connection broke on the way. A site asked twice sends the same bytes. None: never.
+        silent: Before a connected site that does not answer is asked again, doubled each time.
+            Flower counts a question as delivered once a node has fetched it, even if the connection
+            broke on the way. A site that is asked twice sends the same bytes. None: never.
         waiting: Before a site is asked again whose answer says that it cannot answer yet.
     """
 
@@ -44,7 +44,9 @@ class Timeouts:
     absent: float | None = None
     again: float | None = None
     silent: float | None = None
-    waiting: float = 10.0  # a person decides; ten seconds are nothing to them, and no load
+    waiting: float = (
+        10.0  # a person decides, so ten seconds are short enough, and they cause no load
+    )
 
 
 @dataclass
@@ -53,14 +55,14 @@ class Dispatcher:
 
     Attributes:
         grid: Flower's.
-        nodes: Which connected nodes there are.
+        nodes: Returns the connected nodes.
         patience: How long to wait.
-        voice: How questions are signed, and what is kept of the answers' heads.
-        on_event: Told of what happens to a site in a round: `asked`, `answered`, `lost`, `late`,
-            `waiting`.
-        since: When each connected node connected, as Flower tells; one that did so after it was
-            asked has lost the question. Flower itself notices that after a minute.
-        clock: Seconds that only grow.
+        voice: Signs the questions and keeps the heads of the answers.
+        on_event: Called with what happens to a site in a round: `asked`, `answered`, `lost`,
+            `late`, `waiting`.
+        since: Returns when each node connected, from Flower. A node that connected after it was
+            asked has lost the question; Flower itself notices that only after a minute.
+        clock: Returns seconds of a monotonic clock.
         wait: Waits some seconds.
         is_waiting: Whether an answer says that the site cannot answer yet, and is asked again.
     """
@@ -78,7 +80,7 @@ class Dispatcher:
     _answered: set[str] = field(default_factory=set)
 
     def connected(self, sites: int, enough: int, started: float) -> Nodes:
-        """Waits until all sites are connected, or until enough are and the waiting time is over.
+        """Waits until all sites are connected, or enough of them when `patience.absent` is over.
 
         Args:
             sites: Number of sites in the study.
@@ -109,8 +111,7 @@ class Dispatcher:
             started: When the round began, by the clock.
 
         Yields:
-            Answers with the site whose node sent each, one for each node; what comes after the
-            deadline is dropped when it comes.
+            Each answer with the site whose node sent it, one per node; a later answer is dropped.
         """
         yield from self.ask_each(
             request.round, dict.fromkeys(nodes, request), nodes, enough, started
@@ -155,8 +156,8 @@ class Dispatcher:
         for message in self.grid.pull_messages(asked) if asked else ():
             message_id = reading("some site", partial(_answered, message))
             if isinstance(message_id, Unreadable):
-                continue  # whose it is cannot be told: its site is one that says nothing
-            # Heads of late or repeated answers count, too: the site released them.
+                continue  # its sender is unknown, so its site counts as silent
+            # Keep the heads of late and repeated answers, too: the site released them.
             hear(self.voice, message)
             if message_id in self._answered:
                 self._answered.discard(message_id)  # the same bytes once more
@@ -195,7 +196,8 @@ class _Asking:
         return bool(self.pending or self.again)
 
     def push(self, to: list[int]) -> None:
-        """Sends the request; a node for which Flower did not take it is tried again later."""
+        """Sends the request; if Flower did not accept it for a node, that node is tried again
+        later."""
         messages = [
             Message(
                 RecordDict({RECORD: ConfigRecord(self._to(node).fields())}),
@@ -217,7 +219,7 @@ class _Asking:
                 self.silent[node] = (now + waited, waited)
 
     def _to(self, node: int) -> RoundRequest:
-        """A node's question, addressed and signed as of now: a head may have come since."""
+        """A node's question, addressed and signed now, because a newer head may have come."""
         return addressed(self.asker.voice, self.requests[node], self.nodes[node])
 
     def take(self, message_id: str, message: Message) -> tuple[str, Message] | None:
@@ -278,7 +280,7 @@ class _Asking:
             self.push(sorted(due))
 
     def only_absent_are_left(self) -> bool:
-        """Whether all that could still answer have been gone for too long."""
+        """Whether every node that could still answer has been absent for too long."""
         absent, now = self.asker.patience.absent, self.asker.clock()
         return (
             not self.pending
@@ -287,7 +289,7 @@ class _Asking:
         )
 
     def failed(self) -> list[tuple[str, Message]]:
-        """Yields the errors of nodes that sent nothing else."""
+        """Returns the errors of nodes that sent nothing else."""
         return [
             (self.nodes[node], self.failures[node]) for node in self.again if node in self.failures
         ]

@@ -1,4 +1,4 @@
-"""When to stop: the score on a public validation set has not improved for a while."""
+"""Stops a study when the score on a public validation set no longer improves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def is_best(scores: Sequence[float], metric: str) -> bool:
 
 
 def should_stop(scores: Sequence[float], metric: str, patience: int) -> bool:
-    """Whether `patience` scores in a row brought nothing better than the best before them."""
+    """Whether none of the last `patience` scores is better than the best before them."""
     sign = -1 if metric in LOWER_IS_BETTER else 1
     if len(scores) <= patience:
         return False

@@ -1,4 +1,4 @@
-"""The end of a study: adapter, card and plot, the same for a simulation and over a network."""
+"""Writes adapter, card and plot at a study's end, in a simulation and over a network."""
 
 from __future__ import annotations
 
@@ -29,10 +29,9 @@ class Ending:
         workspace: Holds base and task.
         rounds: Rounds closed.
         test: Scores of the released adapter on the public test set.
-        majority: What saying the same of every test record reaches.
-        sites: By site, the facts of its certificate or ledger; where there is none, the reason in
-            words.
-        promises: What each site that is known of was promised.
+        majority: What always giving the same answer reaches on the test set.
+        sites: By site, the facts of its certificate or ledger, or the reason why there is none.
+        promises: The promised ε of each site for which it is known.
         untrained: Scores of the adapter before round 1 on it; empty where it was not scored.
         plain_test: Scores of the same run without privacy; None: there was none.
         label_counts: How many records of the test set have each label.
@@ -85,10 +84,10 @@ class Ending:
 
         Args:
             run: The run's.
-            adapter: What is released, whole.
+            adapter: The released adapter, with all its tensors.
 
         Returns:
-            A warning where the adapter scores no more than guessing does.
+            A warning if the adapter scores no better than guessing; else None.
         """
         recipe, workspace = self.recipe, self.workspace
         export(run.adapter, workspace, adapter, released(recipe, workspace))
@@ -101,7 +100,7 @@ class Ending:
 
 
 def released(recipe: Recipe, workspace: Workspace) -> ReleaseFacts:
-    """What an exported adapter says of its study."""
+    """The facts about a study that are stored with its exported adapter."""
     return ReleaseFacts(
         model=dataclasses.replace(recipe.model, sha256=workspace.base_sha256),
         lora=recipe.lora,

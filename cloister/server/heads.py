@@ -1,8 +1,8 @@
 """The ledger heads that the coordinator received from the sites, across all runs.
 
-`heads/KEY`, one file a ledger, by its public key: a line of 64 hex digits for each release, in the
-order in which they first came. The last one goes into the next question to its site, which refuses
-where its ledger does not hold it (`client.rollback`).
+`heads/KEY` is one file per ledger, named by its public key: a line of 64 hex digits for each
+release, in the order of first arrival. The last head goes into the next question to the site, which
+refuses if its ledger lacks that entry (`client.rollback`).
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ _HASH = re.compile("[0-9a-f]{64}")
 
 
 class Heads:
-    """Heads by ledger; each is on disk before the answer that brought it counts.
+    """Heads by ledger; each is on disk before its answer counts.
 
     Args:
-        folder: Where; made when the first head comes.
+        folder: The folder; made when the first head comes.
 
     Guarantees:
-        `last` never goes back: a release that is sent again, as in a run that is resumed after
-        another, is known already. A line that a crash cut off counts as never written: its answer
-        did not count either, and is asked for again.
+        `last` never goes back: a release that is sent again is known already. A line that a crash
+        cut off counts as not written: its answer did not count either, and the site is asked again.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -35,7 +34,7 @@ class Heads:
         self._known: dict[str, list[str]] = {}
 
     def last(self, ledger: str) -> str:
-        """The newest head of a ledger; empty where none ever came.
+        """The newest head of a ledger; empty if none came yet.
 
         Args:
             ledger: Its public key in hex.
@@ -47,7 +46,7 @@ class Heads:
         return known[-1] if known else ""
 
     def add(self, ledger: str, head: str) -> None:
-        """Notes a head that came; it is on disk when this returns.
+        """Stores a head; it is on disk when this returns.
 
         Raises:
             BadFileError: It cannot be written; then its answer must not count.
@@ -60,7 +59,7 @@ class Heads:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
             try:
-                # Write after the last whole line, over what a crash left of another.
+                # Write after the last whole line, over a part that a crash left.
                 os.ftruncate(descriptor, LINE * len(known))
                 os.lseek(descriptor, 0, os.SEEK_END)
                 if os.write(descriptor, head.encode() + b"\n") != LINE:
@@ -72,7 +71,7 @@ class Heads:
                 _sync(self._folder)
         except OSError as error:
             raise BadFileError(
-                f"{path}: cannot be written ({error}); free space or mend the permissions, then "
+                f"{path}: cannot be written ({error}); free space or correct the permissions, then "
                 "resume the run"
             ) from error
         known.append(head)
@@ -84,20 +83,22 @@ class Heads:
 
     def _read(self, ledger: str) -> list[str]:
         if not _HASH.fullmatch(ledger):
-            raise BadFileError(f"{ledger[:64]!r}: no ledger's public key; approve the site anew")
+            raise BadFileError(
+                f"{ledger[:64]!r}: not a ledger's public key; approve the site again"
+            )
         path = self._folder / ledger
         try:
             content = path.read_bytes()
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise BadFileError(f"{path}: cannot be read ({error}); mend that first") from error
+            raise BadFileError(f"{path}: cannot be read ({error}); correct that first") from error
         whole = content[: len(content) // LINE * LINE]
         lines = whole.decode("ascii", "replace").splitlines()
         if len(lines) * LINE != len(whole) or not all(_HASH.fullmatch(line) for line in lines):
             raise BadFileError(
                 f"{path}: damaged; restore it from the coordinator's backup (cloister server "
-                "restore), or take it away: a rollback from before is then not noticed at that site"
+                "restore), or remove it: an earlier rollback at that site is then not noticed"
             )
         return lines
 

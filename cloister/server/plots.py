@@ -1,4 +1,4 @@
-"""Pictures of a finished run: its score and ε over the rounds, and what each site was promised."""
+"""Plots of a finished run: score and ε over the rounds, and each site's promised ε."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def plot_run(
         rows: Lines of metrics.jsonl.
         metric: The score shown.
         title: The study's name.
-        promises: By site; those of which nothing is known are left out.
+        promises: By site; sites whose promise is unknown are left out.
         path: The PNG.
-        spending: What each site's ledger spent, drawn as reports and dashboard draw it; empty
-            where the ledgers are the sites' own, which leaves that part out.
+        spending: What each site's ledger spent. Empty in a deployment, where the sites have the
+            ledgers; then this part is left out.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -59,7 +59,7 @@ def plot_run(
     score.set(xlabel="round", ylabel=metric.replace("_", " "))
     family = fonts.families(title)
     score.set_title(literal(fonts, f"{title}: {metric}"), fontfamily=family)
-    if score.get_legend_handles_labels()[0]:  # matplotlib warns of a legend of nothing
+    if score.get_legend_handles_labels()[0]:  # matplotlib warns of an empty legend
         score.legend()
     score.xaxis.set_major_locator(MaxNLocator(integer=True))
     score.grid(alpha=0.3)
@@ -68,7 +68,7 @@ def plot_run(
 
 
 def _promises(axes: Any, promises: Mapping[str, Stated], fonts: Fonts) -> None:
-    """A bar for each site, with all that its ε is of beside it."""
+    """A bar for each site, with the ε, δ, unit, neighbours and basis beside it."""
     from cloister.evidence.fonts import literal
 
     finite = {site: one for site, one in promises.items() if math.isfinite(one.epsilon)}

@@ -1,4 +1,4 @@
-"""The two ports of a coordinator: who takes part and how they are asked, and who is told."""
+"""The two ports of a coordinator: the participants of a study, and the observer of its events."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from cloister.server.voice import Voice
 
 log = logging.getLogger(__name__)
 
-# Seconds in which connected sites must say whether they take part: as for a round (Flower's own
-# default for one exchange), in which a site on a line of 50 Mbit/s fetches a base of 20 GB. Who
-# takes longer comes in with the round at hand.
+# Seconds in which connected sites must say whether they take part: Flower's default for one
+# exchange, in which a site with 50 Mbit/s downloads a base of 20 GB. A slower site joins in a later
+# round.
 PREPARE_TIMEOUT = 3600.0
 
 
@@ -25,14 +25,14 @@ class Participants:
     """The sites of a study, and how they are asked.
 
     Attributes:
-        names: Of all sites, in order.
+        names: Names of all sites, in order.
         patience: How long a round waits for them.
-        voice: How questions are signed; a simulation says that they are not.
+        voice: Signs the questions; a simulation's are unsigned.
         prepare_timeout: How long, in seconds, sites may take to say whether they take part.
-        ready: Sites that said, before the run was interrupted, that they take part: they are not
-            asked again, and prepare for their next round where they have been started anew.
+        ready: Sites that said before an interruption that they take part. They are not asked again;
+            a restarted site prepares itself when it gets its next round.
         keys: Public keys of the sites' ledgers, which sign what they send; None: not checked.
-        ranks: Those that a site's adapters may have, where they differ.
+        ranks: The ranks that a site's adapters may have, in a study of mixed ranks.
     """
 
     names: tuple[str, ...]
@@ -44,16 +44,16 @@ class Participants:
     ranks: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
     def nodes(self, grid: Grid) -> Nodes:
-        """The connected nodes, with their sites where the node's key tells which they are."""
+        """The connected nodes, with their sites where the node's key identifies them."""
         return dict.fromkeys(sorted(grid.get_node_ids()), "")
 
     def since(self, grid: Grid) -> Mapping[int, str]:
-        """When each node connected, where that can be told (`server.dispatch`)."""
+        """When each node connected, where that is known (`server.dispatch`)."""
         return {}
 
 
 class Observer:
-    """Who is told what happens in a study. This one logs what is out of the ordinary, no more."""
+    """Receives the events of a study. This base class only logs unusual ones."""
 
     def note(self, text: str) -> None:
         """Takes a message about something unusual, such as a round that was skipped."""
@@ -69,14 +69,14 @@ class Observer:
     def event(self, what: str, number: int, site: str) -> None:
         """Takes what happened to a site in a round (`server.dispatch`).
 
-        In round 0 the site prepares, or its operator has yet to approve the study.
+        In round 0 the site prepares, or its operator has not approved the study yet.
         """
 
     def site_ready(self, site: str) -> None:
-        """Takes the name of a site that takes part, as it says so."""
+        """Takes the name of a site when it says that it takes part."""
 
     def site_refused(self, site: str, why: str) -> None:
-        """Takes, before the first round, who takes no part, and why."""
+        """Takes, before the first round, the name of a site that does not take part, and why."""
 
     def round_closed(self, report: RoundReport) -> None:
         """Takes the report of a round whose state is saved."""

@@ -1,12 +1,11 @@
-"""Which sites take part in a study: each is asked until it says so, before the rounds begin.
+"""Asks each site before the first round whether it takes part in a study.
 
 A site that is asked to prepare accepts or refuses the study, finds and loads the base, proves its
-per-record gradients, and says one word. It may take as long as a download does, so the question
-has a deadline of its own. A site that connects later is asked for its rounds all the same, and
-prepares then. A run that goes on after a crash asks only the sites that had not yet said that they
-take part: were all asked again, crashes in close succession would keep a run from ever closing a
-round. A site where somebody has yet to approve the study says `unapproved`: that is no fault, and
-it is asked again until the deadline.
+per-record gradients, and answers one word. A download may take long, so the question has a deadline
+of its own. A site that connects later is still asked for rounds, and prepares then. A run that goes
+on after a crash asks only the sites that had not said yet that they take part; otherwise frequent
+crashes could keep a run from ever closing a round. A site where nobody has approved the study yet
+says `unapproved`, which is not an error; it is asked again until the deadline.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ class Prepared:
 
     Attributes:
         ready: Sites that take part.
-        retired: Sites whose budget covers no round.
-        refused: Sites that take no part, with what is known of why: their word.
-        nodes: Flower's ids of the nodes that answered and take no part.
-        waiting: Sites where nobody had approved the study by the deadline: they take no part until
-            the run is resumed.
-        unfit: Of the refused, sites whose answer could not be read: no round waits for them.
+        retired: Sites whose budget does not cover a round.
+        refused: Sites that do not take part, with the word that they answered.
+        nodes: Flower's ids of the nodes that answered but do not take part.
+        waiting: Sites where nobody had approved the study by the deadline; they do not take part
+            until the run is resumed.
+        unfit: Refused sites whose answer could not be read; no round waits for them.
     """
 
     ready: frozenset[str]
@@ -59,7 +58,7 @@ class Prepared:
 def prepare(study: ServerStudy, asker: Dispatcher) -> Prepared:
     """Asks every connected site whether it takes part.
 
-    A site that is silent is most likely busy: it is asked again after a tenth of the time.
+    A silent site is probably busy: it is asked again after a tenth of the time.
 
     Args:
         study: The study.
@@ -128,26 +127,26 @@ def _check_enough(study: ServerStudy, prepared: Prepared, replies: Replies) -> N
     said += [f"{site} (no answer)" for site in sorted(silent - prepared.waiting)]
     raise QuorumError(
         f"{len(prepared.ready)} of {len(study.sites)} sites take part in the study, {needed} are "
-        f"needed: {', '.join(said)}; why, `cloister site status` says at each site and to nobody "
-        "else; settle it with them, then resume the run or start another"
+        f"needed: {', '.join(said)}; `cloister site status` shows the reason, at that site only; "
+        "settle it with them, then resume the run or start another"
     )
 
 
 def _is_unapproved(message: Message) -> bool:
-    """Whether an answer says that the study waits for the site's operator; it may be anything."""
+    """Whether an answer says `unapproved`; the answer may be any message."""
     try:
         return bool(message.content[RECORD]["status"] == Status.UNAPPROVED)
-    except Exception:  # no such answer: whoever reads the replies says what it is
+    except Exception:  # not such an answer: `read_replies` reports what it is
         return False
 
 
 @dataclass
 class _Events:
-    """Events of this question under names of their own: it is no round.
+    """Renames the events of this question, which is not a round.
 
     Attributes:
-        study: Whose observers are told.
-        waiting: Sites whose operator has yet to approve the study; told of once.
+        study: The study whose observer gets the events.
+        waiting: Sites whose operator has not approved the study yet; reported once each.
     """
 
     study: ServerStudy
@@ -161,6 +160,6 @@ class _Events:
         if what == "waiting":
             self.waiting.add(site)
             self.study.observer.note(
-                f"waiting for the operator of {site or 'a site'}: the study is to be approved "
+                f"waiting for the operator of {site or 'a site'}: approve the study "
                 "there (cloister site studies list)"
             )

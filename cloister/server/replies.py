@@ -1,7 +1,7 @@
-"""The replies of one round: which count, and what the others mean.
+"""Sorts the replies of one round: which count, and what the others mean.
 
-A site's message is taken apart in `server.boundary`: whatever is wrong with it costs that site its
-place in the round, and no other. What is done with a value that was read (`take`) lies outside.
+A site's message is parsed in `server.boundary`: an error in it excludes that site from the round,
+and no other site. What happens to a parsed value (`take`) is outside of that boundary.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class ReplyTerms:
-    """What a study's replies are checked against.
+    """The facts that a study's replies are checked against.
 
     Attributes:
-        digest: Of its recipe.
+        digest: Digest of its recipe.
         sites: Names of all sites.
         keys: Public keys of the sites' ledgers; None: signatures are not checked.
     """
@@ -51,7 +51,7 @@ class Awaited(Generic[T]):
     """What a site may answer to a question.
 
     Attributes:
-        most_bytes: Of its payload; a longer one is neither hashed nor parsed.
+        most_bytes: Longest payload; a longer one is neither hashed nor parsed.
         read: Parses its payload; raises CloisterError where that is invalid.
     """
 
@@ -65,15 +65,15 @@ class Replies:
 
     Attributes:
         counted: Sites whose reply is valid and counts.
-        epsilon: ε promised, by site, as the sites state it.
-        received: SHA-256 of what came, and of the ledger's entry for it, by site.
-        bytes: Of all updates.
-        retired: Sites whose budget is spent: they take part no more.
-        spent: Sites that charged this round before and were cut off: they go on with the next.
-        unfit: Sites whose reply is invalid; they are not asked again, as they might answer the
-            same.
-        nodes: Flower's id of the node of each that counts.
-        came: Ids of the nodes from which anything came, but for those of spent budgets.
+        epsilon: Promised ε by site, as the sites state it.
+        received: SHA-256 of the payload and of the ledger's entry for it, by site.
+        bytes: Bytes of all updates.
+        retired: Sites whose budget is spent; they no longer take part.
+        spent: Sites that charged this round and were interrupted; they go on with the next.
+        unfit: Sites whose reply is invalid; they would probably send it again, so they are not
+            asked again.
+        nodes: Flower's node id of each site that counts.
+        came: Ids of the nodes that answered, except those whose budget is spent.
         refused: Why a site's reply does not count, in words, by site; "a site" where it did not
             say which.
     """
@@ -107,15 +107,15 @@ def read_replies(
 
     Args:
         answers: As they arrived, each with the site whose node sent it; "" where nothing tells.
-        terms: What every reply is held against.
+        terms: What every reply is checked against.
         number: The round.
-        awaited: What each site of the study may answer.
-        take: Given each answer that counts, as it arrives.
+        awaited: Returns what a site of the study may answer.
+        take: Called with each answer that counts, as it arrives.
         wanted: The word of an answer that counts.
 
     Guarantees:
-        No exception of reading a message leaves; one of `awaited` or `take` does. A node's message
-        counts for or against its own site alone, whichever name it carries.
+        An exception while reading a message does not pass; one of `awaited` or `take` does. A
+        node's message counts for or against its own site only, whatever name is in it.
     """
     sorting = _Sorting(terms, number, awaited, take, wanted)
     for sender, message in answers:
@@ -135,8 +135,8 @@ def update_reader(
     """Returns a reader of updates that are sent in clear.
 
     Args:
-        bound: Norm that every site agreed to clip what it sends to; None: no bound.
-        dtype: What they travel as.
+        bound: Norm to which every site clips its update; None: no bound.
+        dtype: Type of the values in a message.
         shapes: Names and shapes that a site's update may have, one or more.
     """
 
@@ -147,7 +147,7 @@ def update_reader(
             update = decode(payload, *kinds, dtype=dtype)
             if bound is not None and update.norm() > bound * (1 + ROUNDING):
                 raise AdapterFormatError(
-                    f"an update of norm {update.norm():.4g}, {bound:g} is the bound"
+                    f"the update has norm {update.norm():.4g}; at most {bound:g} is allowed"
                 )
             return update
 
@@ -161,9 +161,9 @@ class _Said:
     """A message that was parsed inside the boundary.
 
     Attributes:
-        node: Flower's id of whose it is.
-        reply: The reply; where it is malformed, AdapterFormatError's text.
-        code: Flower's error in place of a reply.
+        node: Flower's id of the sender's node.
+        reply: The reply, or why it cannot be read.
+        code: Flower's error code in place of a reply.
     """
 
     node: int
@@ -179,7 +179,7 @@ def _said(message: Message) -> _Said:
     def read() -> RoundReply:
         record = message.content.get(RECORD)
         if not isinstance(record, ConfigRecord):
-            raise AdapterFormatError("a message without the record that was agreed")
+            raise AdapterFormatError("the message lacks the protocol's record")
         return RoundReply.from_fields(dict(record))
 
     return _Said(node, reading(f"node {node}", read))
@@ -222,8 +222,8 @@ class _Sorting(Generic[T]):
         self._count(reply, said.node, may)
 
     def leave_out(self, site: str, why: str) -> None:
-        """Notes a message that is invalid; its site is not asked again, as it might answer the
-        same."""
+        """Notes an invalid message; its site is not asked again, as it would probably send it
+        again."""
         self.replies.refuse(site, self.number, why)
         self.replies.unfit |= {site} & set(self.terms.sites)
 
@@ -255,14 +255,14 @@ def _check_sender(
 ) -> None:
     """Raises AdapterFormatError unless the reply is this round's, of the site that sent it."""
     if reply.site not in terms.sites:
-        raise AdapterFormatError("a site that is not of this study")
+        raise AdapterFormatError("the site is not in this study")
     if sender and reply.site != sender:
         raise AdapterFormatError(f"the node of {sender} answers in the name of {reply.site}")
     if len(reply.delta) > most_bytes:  # before the signature, which covers the payload's hash
-        raise AdapterFormatError(f"{len(reply.delta)} bytes; {most_bytes} at most are awaited")
+        raise AdapterFormatError(f"{len(reply.delta)} bytes; at most {most_bytes} are expected")
     if terms.keys is not None and not is_signed(
         reply.statement(terms.digest), reply.signature, terms.keys.get(reply.site, "")
     ):
         raise AdapterFormatError(f"not signed by the ledger's key of {reply.site}")
     if reply.round != number:
-        raise AdapterFormatError(f"an answer to round {reply.round}")
+        raise AdapterFormatError(f"the answer is to round {reply.round}")

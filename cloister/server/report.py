@@ -22,11 +22,11 @@ class RoundReport:
         bytes_up: Bytes of all updates received.
         bytes_down: Bytes of the global adapter, times sites.
         seconds: From the first message to the saved state.
-        seconds_scoring: Of these, evaluation.
-        missing: Sites that did not answer with an update, but for the retired.
+        seconds_scoring: The part of `seconds` for evaluation.
+        missing: Sites that sent no update, except retired ones.
         retired: Sites whose budget is spent.
         refused: Why a reply does not count, by site.
-        update_norm: Norm of what the global adapter moved.
+        update_norm: Norm of the global adapter's change.
         aggregation_error: Relative distance of the global product from the mean of the sites'
             products; None where the method does not aim at the mean, or no product moved.
     """

@@ -1,8 +1,8 @@
-"""One study at the coordinator: our own loop over Flower's Grid, so that a run can be resumed.
+"""Runs a study's rounds at the coordinator, in a loop over Flower's Grid that can be resumed.
 
-First the sites are asked whether they take part. Each round: send the global adapter to every one
-that does, wait for the updates until the deadline, check them, aggregate, save, score, tell the
-observers.
+First it asks the sites whether they take part. Each round it sends the global adapter to those that
+do, waits for updates until the deadline, checks, aggregates, saves and scores them, and tells the
+observer.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def run_study(grid: Grid, study: ServerStudy) -> ServerState:
         The final state.
 
     Raises:
-        QuorumError: Too few sites take part, or answered in a round; the state of the last closed
-            one is saved.
+        QuorumError: Too few sites take part, or answered in a round; the last closed round is
+            saved.
     """
     state = study.state
     if state.round >= study.num_rounds:
@@ -110,7 +110,7 @@ def _is_over(study: ServerStudy, retired: Collection[str], closed: int) -> bool:
         return True
     if len(study.sites) - len(retired) < study.fewest:
         study.observer.note(
-            f"fewer sites have budget than the {study.fewest} that this way to aggregate "
+            f"fewer than {study.fewest} sites have budget, which this strategy "
             f"needs: ending after round {closed}"
         )
         return True
@@ -120,15 +120,15 @@ def _is_over(study: ServerStudy, retired: Collection[str], closed: int) -> bool:
 def _counts(replies: Replies, study: ServerStudy, number: int, unfit: Collection[str] = ()) -> bool:
     """Whether a round's updates are aggregated.
 
-    Sites whose budget is spent, and those that sent what cannot count, are not waited for unless
-    the study says how many it needs. A round that was cut off at so many sites that too few are
-    left is skipped: asked again, these sites would say the same.
+    Sites whose budget is spent or whose reply was invalid are not needed, unless the study states
+    how many it needs. A round that was interrupted at too many sites is skipped, because these
+    sites would answer `spent` again.
 
     Args:
-        replies: The round's.
+        replies: The round's replies.
         study: The study.
         number: The round.
-        unfit: Sites that sent what cannot count when they were asked to prepare.
+        unfit: Sites whose answer to the prepare question was invalid.
 
     Raises:
         QuorumError: Too few sites answered, and others still could.

@@ -1,9 +1,9 @@
-"""A run's folder: everything that a run made, each file whole or absent.
+"""A run's folder: all files of a run, each complete or absent.
 
 recipe.toml        the resolved recipe: every field with its value
 metrics.jsonl      one line for each closed round
 untrained.json     scores of the untrained adapter on the public sets: round 0
-result.json        what a finished simulation came to
+result.json        the results of a finished simulation
 checkpoint/        the state after the last closed round
 adapter/           the result in PEFT format, with its card
 ledgers/           the sites' ledgers, and what sites keep beside them (simulations)
@@ -11,9 +11,8 @@ personal/          the sites' own adapters, where they keep a part (simulations)
 certificates/      the sites' certificates: of a deployment SITE.certificate.json, as each site sent
                    its own; of a simulation also bundle.zip and keys.json, with whole ledgers
                    (`cloister audit certificate`)
-data/              records of a study whose data were in memory, for resuming; its owner's alone
-.begun             says that a run made this folder, and nobody else
-tensorboard/       for those who asked
+data/              records of a study whose data were in memory, for resuming; readable by the owner
+only .begun             marks a folder that a run made tensorboard/       if the recipe asks for it
 *.png              plots
 """
 
@@ -33,19 +32,19 @@ from cloister.recipe import Recipe, read_run_recipe
 from cloister.server.unused_run import MARK, clear_unused
 from cloister.strategies.strategy import ServerState
 
-# The folder in it that holds records; whoever copies a run to pass it on leaves it out.
+# The folder with records; leave it out of a copy that you pass on.
 RECORDS = "data"
 # The file of round 0: what the study's rounds start from.
 UNTRAINED = "untrained.json"
-# The message about a folder that already holds something.
+# The message about a folder that is not empty.
 TAKEN = (
-    "exists already and is not written over; choose another folder (--out), or go on with an "
+    "exists already and is not overwritten; choose another folder (--out), or go on with an "
     "unfinished run in it (--resume; cloister.resume in Python)"
 )
 
 
 def is_taken(path: Path) -> bool:
-    """Whether something is at a path that a new run would write over."""
+    """Whether a path has something that a new run would overwrite."""
     return path.exists() and (not path.is_dir() or any(path.iterdir()))
 
 
@@ -63,7 +62,7 @@ class RunDirectory:
     def create(cls, path: Path, recipe: Recipe) -> RunDirectory:
         """Makes a new folder with the recipe in it.
 
-        The remains of a failed first try are deleted, as long as nothing was charged in them.
+        The rest of a failed first try is deleted if nothing was charged in it.
 
         Raises:
             UsageError: The folder holds something already.
@@ -81,7 +80,8 @@ class RunDirectory:
         return cls(path)
 
     def state_recipe(self, recipe: Recipe) -> None:
-        """States in `recipe.toml` what the digest covers, once the data told the labels.
+        """Writes the resolved recipe, which the digest covers, once the labels are known from the
+        data.
 
         A run that an earlier version began keeps its file: its digest is computed from that.
 
@@ -106,7 +106,7 @@ class RunDirectory:
         """
         path = path.absolute()
         if not (path / "recipe.toml").is_file():
-            raise UsageError(f"{path} is no run's folder: it has no recipe.toml")
+            raise UsageError(f"{path} is not a run's folder: it has no recipe.toml")
         return cls(path)
 
     @property
@@ -115,7 +115,7 @@ class RunDirectory:
         return self.path / "recipe.toml"
 
     def recipe(self) -> Recipe:
-        """The resolved recipe; of a run that an earlier version began, with that one's digest.
+        """The resolved recipe; a run that an earlier version began keeps that version's digest.
 
         Raises:
             BadFileError: It is missing or damaged.
@@ -125,7 +125,7 @@ class RunDirectory:
 
     @property
     def result_file(self) -> Path:
-        """What a finished run came to, as `simulate --json` prints it."""
+        """The file with a finished run's results, as `simulate --json` prints them."""
         return self.path / "result.json"
 
     @property
@@ -152,10 +152,11 @@ class RunDirectory:
         write_whole(self.path / UNTRAINED, json.dumps(scores).encode())
 
     def untrained(self) -> dict[str, dict[str, float | None]]:
-        """The scores of the adapter before round 1, by public set; null where one is no number.
+        """The scores of the adapter before round 1, by public set; null for a score that is not
+        finite.
 
         Returns:
-            Nothing where the run was begun by a version that did not score it.
+            Empty if the version that began the run did not score it.
 
         Raises:
             BadFileError: The file is damaged.
@@ -170,8 +171,8 @@ class RunDirectory:
             ) from error
 
     def scored(self) -> list[dict[str, Any]]:
-        """Rounds with their scores, oldest first, as plots draw them: round 0 is the untrained
-        adapter, where it was scored."""
+        """Rounds with their scores, oldest first, for plots; round 0 is the untrained adapter, if
+        it was scored."""
         untrained = self.untrained()
         return [*([{"round": 0, **untrained}] if untrained else []), *self.metrics()]
 
@@ -196,8 +197,9 @@ class RunDirectory:
 
         Args:
             state: After a closed round.
-            recipe_digest: Of the study.
-            heads: Where each simulated site's ledger ends, to notice one that is cut or replaced.
+            recipe_digest: Digest of the study's recipe.
+            heads: The head of each simulated site's ledger, to notice one that is truncated or
+                replaced.
         """
         folder = self.path / "checkpoint"
         folder.mkdir(exist_ok=True)
@@ -243,14 +245,17 @@ class RunDirectory:
         except (OSError, ValueError, KeyError) as error:
             raise BadFileError(f"{latest.parent}: the checkpoint cannot be read") from error
         if damaged:
-            raise BadFileError(f"{latest.parent / damaged[0]}: damaged; its SHA-256 is another")
+            raise BadFileError(
+                f"{latest.parent / damaged[0]}: damaged (its SHA-256 differs); restore it, or "
+                "start a new run"
+            )
         if entry["recipe"] != recipe_digest or payloads.keys() != {"adapter", *start.memory}:
             raise UsageError(f"{self.path}: its checkpoint is of another recipe; start a new run")
         values = {part: decode(content, start.adapter.shapes) for part, content in payloads.items()}
         return ServerState(values.pop("adapter"), int(entry["round"]), values)
 
     def heads(self) -> dict[str, Head]:
-        """Where each simulated site's ledger ended when the last round was closed."""
+        """The head of each simulated site's ledger when the last round was closed."""
         latest = self.path / "checkpoint" / "latest.json"
         if not latest.exists():
             return {}
@@ -264,7 +269,7 @@ class RunDirectory:
         write_whole(folder / "best.adapter", encode(state.adapter))
 
     def load_best(self, last: ServerState) -> ServerState:
-        """The best validated adapter in place of the last, where one was kept."""
+        """The adapter with the best validation score if one was kept, else the last."""
         file = self.path / "checkpoint" / "best.adapter"
         if not file.exists():
             return last

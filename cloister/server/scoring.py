@@ -1,4 +1,4 @@
-"""Scores of a study's adapters on public data, and whether they end it."""
+"""Scores a study's adapters on public data, and decides whether the study stops early."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ class Scorer:
 
     Attributes:
         recipe: The study.
-        workspace: Its network is overwritten with what is scored.
-        test: Public.
-        validation: Public; empty: none.
+        workspace: The study's; its network is overwritten by the scored adapter.
+        test: The public test set.
+        validation: The public validation set; may be empty.
         run: Holds the scores so far, and the best adapter.
-        models: What a state is scored by; where sites keep a part of it, their own adapters.
+        models: Returns the adapters that a state is scored with; the sites' own where they keep a
+            part.
     """
 
     recipe: Recipe
@@ -54,13 +55,13 @@ class Scorer:
         return {name: mean_metrics(scores) for name, scores in rows.items()}
 
     def when_due(self, state: ServerState) -> SetScores:
-        """Scores in the rounds that the recipe names, else none."""
+        """The scores if the recipe scores this round, else empty."""
         federation = self.recipe.federation
         due = state.round % federation.evaluate_every == 0 or state.round == federation.num_rounds
         return self.scores(state) if due else {}
 
     def stop_early(self, state: ServerState, metrics: SetScores) -> bool:
-        """Keeps the best adapter so far; whether the study ends."""
+        """Keeps the best adapter so far, and returns whether the study stops."""
         if self.recipe.federation.patience is None:
             return False
         if is_best(self._validated(), self.workspace.task.primary_metric):
@@ -68,7 +69,7 @@ class Scorer:
         return self.has_stopped()
 
     def has_stopped(self) -> bool:
-        """Whether the validation scores so far end the study."""
+        """Whether the study stops, by the validation scores so far."""
         patience = self.recipe.federation.patience
         metric = self.workspace.task.primary_metric
         return patience is not None and should_stop(self._validated(), metric, patience)
@@ -92,11 +93,11 @@ def mean_metrics(scores: Iterable[Mapping[str, float]]) -> dict[str, float]:
 def error_of(
     recipe: Recipe, traits: Traits, names: tuple[str, ...], workspace: Workspace
 ) -> Callable[[Adapter, Mapping[str, Adapter], Adapter], float | None] | None:
-    """How a round's aggregation error is computed, where the method aims at the sites' mean.
+    """Returns the function for a round's aggregation error, if the method aims at the sites' mean.
 
-    In gradient rounds no site has an adapter of its own, and where sites keep B no product is
-    shared: then there is nothing to compare with. It needs every update of a round at once. None
-    where there is nothing to compute, or where that would take more memory than the recipe allows.
+    In gradient rounds no site has its own adapter, and if sites keep B no product is shared, so
+    there is no error to compute. The function needs every update of a round at once. Returns None
+    if there is nothing to compute, or if that would take more memory than the recipe allows.
     """
     shared = (
         recipe.training.mode != "gradient-rounds"

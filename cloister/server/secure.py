@@ -1,9 +1,9 @@
 """A round under secure aggregation: the coordinator gets the sum of the sites' updates, or nothing.
 
     advertise   once an epoch: every member's public key
-    mask        every member's masked update                  fewer than the threshold: no sum
-    sign        whose updates are summed, by each of these    fewer than the threshold: no sum
-    reveal      shares of what unmasks that one sum           fewer than the threshold: no sum
+    mask        every member's masked update                     fewer than the threshold: no sum
+    sign        each summed site's signature of the set of them  fewer than the threshold: no sum
+    reveal      shares that unmask that one sum                  fewer than the threshold: no sum
 
 Sites keep an epoch's keys in memory. A site that lost them, or connects late, joins the next epoch,
 which begins with the next round.
@@ -40,7 +40,7 @@ class SecureSum:
     """The result of a round under secure aggregation.
 
     Attributes:
-        replies: To the question for masked updates, with the bytes of every exchange.
+        replies: The replies to the MASK question, with the bytes of all exchanges.
         total: The sum of the integers of `replies.counted` [values]; None: nothing was unmasked.
         why: Why there is no total, in words.
     """
@@ -56,9 +56,9 @@ class SecureRounds:
 
     Attributes:
         asker: Asks the sites.
-        terms: What every reply is held against.
+        terms: What every reply is checked against.
         keys: Public keys of the sites' ledgers.
-        sharing: The study's.
+        sharing: How the study's noise is shared.
         retired: Sites whose budget is spent.
     """
 
@@ -79,11 +79,11 @@ class SecureRounds:
         Args:
             number: The round.
             payload: The global adapter in wire format.
-            values: Of an update.
-            nodes: Who is connected.
+            values: Number of values of an update.
+            nodes: The connected nodes.
 
         Raises:
-            QuorumError: Too few sites are there to begin an epoch.
+            QuorumError: Too few sites are connected to begin an epoch.
         """
         epoch = self._epoch
         if epoch is None or self._newcomers(nodes, epoch):
@@ -109,7 +109,7 @@ class SecureRounds:
                     epoch=epoch.epoch, members=epoch.members, survivors=there, adapter=start
                 ),
             )
-            self._enough(signed, "signed whose updates are summed")
+            self._enough(signed, "signed the set of summed sites")
             revealed = self._ask(
                 Step.REVEAL,
                 epoch,
@@ -135,7 +135,7 @@ class SecureRounds:
         return SecureSum(replies, total)
 
     def _newcomers(self, nodes: Nodes, epoch: EpochTerms) -> bool:
-        """Whether a connected site could join an epoch and is in none."""
+        """Whether a connected site is outside of the epoch and could join one."""
         known = set(nodes.values()) & set(self.keys)
         return bool(known - set(epoch.members) - self.retired)
 
@@ -259,21 +259,23 @@ def _advertisement(epoch: EpochTerms, site: str) -> Awaited[bytes]:
 def awaited_signature(
     epoch: EpochTerms, number: int, adapter: str, survivors: Collection[str], site: str
 ) -> Awaited[bytes]:
-    """A member's signature on whose updates are summed, and nothing else.
+    """Accepts only a member's signature on the set of summed sites.
 
-    Other bytes would be passed on to all members, and could prevent the sum.
+    Other bytes would go to all members and could prevent the sum.
 
     Args:
-        epoch: Whose members sign.
+        epoch: The epoch whose members sign.
         number: The round.
         adapter: SHA-256 of the global adapter that it starts from.
-        survivors: Whose updates are summed.
+        survivors: The sites whose updates are summed.
         site: The member.
     """
 
     def read(payload: bytes) -> bytes:
         if not has_signed(epoch, number, adapter, survivors, site, payload):
-            raise AdapterFormatError("a signature that is not its own on whose updates are summed")
+            raise AdapterFormatError(
+                "the signature is not the site's own on the set of summed sites"
+            )
         return payload
 
     return Awaited(SIGNATURE_BYTES, read)

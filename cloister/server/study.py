@@ -1,4 +1,4 @@
-"""What the coordinator knows of a study."""
+"""A study as the round loop needs it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from cloister.strategies.strategy import ServerState, Strategy
 
 @dataclass(frozen=True)
 class SecureStudy:
-    """What a study under secure aggregation adds.
+    """What secure aggregation adds to a study.
 
     Attributes:
-        sharing: Among how many sites noise is shared.
-        step: Returns the adapter's step: from the total, the shapes of what trains, the round, and
-            the number of sites in the total.
+        sharing: How noise is shared among the sites.
+        step: Returns the adapter's step from the total, the shapes of the trained tensors, the
+            round, and the number of sites in the total.
     """
 
     sharing: Sharing
@@ -33,28 +33,27 @@ class SecureStudy:
 
 @dataclass(frozen=True)
 class ServerStudy:
-    """What the round loop needs of a study.
+    """Everything that the round loop needs of a study.
 
     Attributes:
-        digest: Of its recipe.
+        digest: Digest of its recipe.
         participants: The sites, and how they are asked.
-        observer: Who is told what happens.
+        observer: Gets the events of the study.
         strategy: How updates are aggregated.
         state: The state to go on from: before round 1, or a checkpoint's.
-        num_rounds: When to end.
+        num_rounds: Number of the last round.
         min_sites: Fewest updates that close a round; None: one from every site that has budget.
-        trained: Names that travel in a round.
-        max_update_norm: Bound that every site agreed to clip what it sends to; None: no bound.
-        score: Scores an adapter on public data, or returns nothing where the round is not scored.
+        trained: Returns the names of the tensors that travel in a round.
+        max_update_norm: Norm to which every site clips its update; None: no bound.
+        score: Scores a state on public data; empty if the round is not scored.
         save: Makes a state durable before the next round starts.
-        stop_early: Whether the scores so far end the study.
-        error: The aggregation error, from the adapter before a round, its updates that count by
-            site, and the adapter after it; absent where there is none to speak of: then a linear
-            strategy's updates are summed as they arrive, and none is kept.
-        dtype: What updates travel as.
-        secure: Where noise is shared, under secure aggregation; then `participants.keys` are
-            needed.
-        central: Noise that the coordinator adds to the sum of updates, where it does.
+        stop_early: Returns whether the study stops, by its scores so far.
+        error: Computes the aggregation error from the adapter before a round, its updates by site,
+            and the adapter after it. None: not computed; then a linear strategy's updates are
+            summed as they arrive, and none is kept.
+        dtype: Type of the values in an update's message.
+        secure: Secure aggregation, if noise is shared; it needs `participants.keys`.
+        central: The noise that the coordinator adds to the sum of updates; None: none.
     """
 
     digest: str
@@ -86,14 +85,14 @@ class ServerStudy:
 
     @property
     def enough(self) -> int:
-        """Fewest sites with which a round is begun."""
+        """The fewest sites with which a round begins."""
         if self.secure is not None:
             return self.secure.sharing.threshold
         return self.min_sites or len(self.sites)
 
     @property
     def fewest(self) -> int:
-        """Fewest sites that the way to aggregate is defined for."""
+        """The fewest sites that the strategy, or secure aggregation, needs."""
         if self.secure is not None:
             return self.secure.sharing.threshold
         return self.strategy.traits.fewest

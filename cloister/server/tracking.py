@@ -1,4 +1,4 @@
-"""Where a run's figures go while it runs: metrics.jsonl and TensorBoard."""
+"""Writes a run's figures to metrics.jsonl and TensorBoard while it runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cloister.server.run_directory import RunDirectory
 
 
 def metrics_row(report: RoundReport) -> dict[str, Any]:
-    """A closed round as a line of metrics.jsonl; ∞ is null, which JSON has no word for."""
+    """A closed round as a line of metrics.jsonl; ∞ becomes null, because JSON cannot express it."""
     return {
         "round": report.round,
         **{name: _finite(scores) for name, scores in report.metrics.items()},

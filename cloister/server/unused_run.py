@@ -1,7 +1,7 @@
-"""Run folders in which nothing was charged yet, and the lock by which a process keeps one.
+"""Clears run folders in which nothing was charged, and locks a folder for one process.
 
 A first try that fails before its first round leaves a recipe and ledgers without a charge. Such a
-folder is cleared when a new run is begun in it. A folder with any charge is kept, always.
+folder is cleared when a new run begins in it. A folder with any charge is always kept.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from cloister.errors import LedgerError, UsageError
 from cloister.ledger.storage import LedgerFile
 
-# What a run writes before its first round is charged. Anything else is somebody's, or a round's.
-# `MARK` is written when a run's folder is made: a recipe alone may be one that somebody wrote.
+# What a run writes before its first round is charged. Anything else belongs to the user or to a
+# round. `MARK` is written when a run's folder is made; a recipe alone may be the user's.
 MARK = ".begun"
 EARLY = frozenset({MARK, "recipe.toml", "untrained.json", "ledgers", "tensorboard"})
 # Files beside a simulated site's ledger at that time: its key, its head, its lock, a journal.
@@ -26,7 +26,7 @@ BESIDE_LEDGER = (".ledger", ".key", ".head", ".lock", "-journal")
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Keeps a run's folder for this process, so that no other clears it or runs in it.
+    """Locks a run's folder, so that no other process clears it or runs in it.
 
     Args:
         folder: The run's.
@@ -42,7 +42,7 @@ def held(folder: Path) -> Iterator[None]:
             raise UsageError(
                 f"{folder}: another process runs in it; wait for its end, or choose another --out"
             ) from None
-        except OSError:  # a file system without locks: as before there were any
+        except OSError:  # a file system without locks: go on without one
             pass
         yield
     finally:
@@ -53,13 +53,13 @@ def clear_unused(folder: Path, records: str | None = None) -> bool:
     """Empties a run's folder in which no round was closed and nothing was charged.
 
     Args:
-        folder: Any folder that is there.
-        records: The folder in it where a run from Python keeps data that were in memory; it is
-            cleared too where the run's recipe names every file of it.
+        folder: Any existing folder.
+        records: Name of the folder in it where a run from Python keeps data that were in memory; it
+            is cleared too if the run's recipe names every file in it.
 
     Returns:
-        Whether it was emptied. In doubt it is left as it is: where a ledger cannot be read, a file
-        is there that no run writes so early, or another process runs in it.
+        Whether it was emptied. In doubt it stays as it is: if a ledger cannot be read, a file is
+        there that no run writes so early, or another process runs in it.
     """
     if not (folder / MARK).is_file() or not (folder / "recipe.toml").is_file():
         return False
@@ -78,7 +78,7 @@ def clear_unused(folder: Path, records: str | None = None) -> bool:
 
 
 def _is_unused(folder: Path, records: str | None) -> bool:
-    """Whether all that is there was written before a first charge."""
+    """Whether every file in it was written before a first charge."""
     present = [path for path in folder.iterdir() if not _is_own_records(path, records)]
     if any(path.name not in EARLY or path.is_symlink() for path in present):
         return False
@@ -88,9 +88,9 @@ def _is_unused(folder: Path, records: str | None) -> bool:
         return False
     heads = [path.name for path in beside if path.name.endswith(".head")]
     if not {name.removesuffix(".head") for name in heads} <= {path.name for path in beside}:
-        return False  # a ledger was taken away, and nobody knows what it had charged
+        return False  # a ledger was removed, so its charges are unknown
     try:
-        # A ledger's first entry begins it; every further one is a charge or its release.
+        # A ledger's first entry opens it; every further one is a charge or a release.
         return all(len(LedgerFile(path).entries()) == 1 for path in ledgers.glob("*.ledger"))
     except LedgerError:
         return False

@@ -1,6 +1,6 @@
-"""In whose voice sites are asked: each question signed for its site, or, in simulations, by nobody.
+"""Signs each question for its site; in simulations questions are unsigned.
 
-A signed question names the last head that came from its site; what answers bring of heads is kept.
+A signed question names the last ledger head that came from its site. Heads in answers are kept.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Signed:
     """A coordinator's voice in one study.
 
     Attributes:
-        key: The coordinator's.
+        key: The coordinator's private key.
         study: Digest of the recipe.
-        document: The study as sites are sent it.
+        document: The study's document, as sites get it.
         ledgers: Public keys of the sites' ledgers, by site.
-        heads: What came from them before.
+        heads: The heads that came from these ledgers.
     """
 
     key: Ed25519PrivateKey = field(repr=False)
@@ -43,12 +43,12 @@ Voice = Signed | Unsigned
 
 
 def addressed(voice: Voice, request: RoundRequest, site: str) -> RoundRequest:
-    """A question as one site gets it.
+    """Returns a question addressed to one site, and signed where the voice signs.
 
     Args:
         voice: The coordinator's.
-        request: What is asked.
-        site: Whom; a deployed coordinator knows it by the node's key.
+        request: The question.
+        site: The addressed site; a deployed coordinator knows it by the node's key.
 
     Raises:
         BadFileError: The heads cannot be read.
@@ -60,13 +60,13 @@ def addressed(voice: Voice, request: RoundRequest, site: str) -> RoundRequest:
 
 
 def hear(voice: Voice, message: Message) -> None:
-    """Keeps the head that an answer brings, where its site's ledger signed it.
+    """Keeps the head in an answer, if the site's ledger signed it.
 
-    It counts for that alone: an answer that is late, of another norm or sent twice tells as well
-    which entry its ledger holds.
+    Late, repeated and otherwise invalid answers count here too: their signature shows which entry
+    the ledger has.
 
     Raises:
-        BadFileError: It cannot be kept.
+        BadFileError: The head cannot be written.
     """
     if isinstance(voice, Unsigned):
         return
@@ -76,7 +76,7 @@ def hear(voice: Voice, message: Message) -> None:
 
 
 def _head_in(voice: Signed, message: Message) -> tuple[str, str] | None:
-    """The ledger and its head; None where there is none to believe, whatever was sent."""
+    """The ledger and its head; None if the message has no validly signed head."""
     try:
         if not message.has_content():
             return None
@@ -87,6 +87,6 @@ def _head_in(voice: Signed, message: Message) -> tuple[str, str] | None:
         if not is_signed(reply.statement(voice.study), reply.signature, ledger):
             return None
         return ledger, reply.head
-    except Exception as error:  # what a site sent, however it is made, ends no study
-        log.warning("an answer without a head to keep: %s", type(error).__name__)
+    except Exception as error:  # no message of a site may end a study
+        log.warning("an answer's head cannot be read: %s", type(error).__name__)
         return None

@@ -14,7 +14,7 @@ from cloister.data.schema import words_of
 from cloister.errors import DataError
 from cloister.tasks.words import as_text
 
-# A text; a sentence as its words; or a conversation as its turns.
+# A text; two texts; a sentence as its words; or a conversation as its turns.
 Input = str | Sequence[str] | Sequence[Message] | Sequence[Mapping[str, str]]
 
 _WORD = re.compile(r"\S+")
@@ -51,6 +51,23 @@ def as_plain_text(given: Input, number: int) -> str:
     if not given.strip():
         raise DataError(f"{where}: empty; a text is needed")
     return whole(given, "text", where)
+
+
+def as_pair(given: Input, number: int) -> tuple[str, str]:
+    """Two texts to read together.
+
+    Args:
+        given: What the caller gave.
+        number: Its number, from 1, for messages.
+
+    Raises:
+        DataError: It is no sequence of two texts, or one is empty.
+    """
+    texts = _listed(given)
+    if isinstance(given, str) or len(texts) != 2:
+        held = type(given).__name__ if isinstance(given, str) else f"{len(texts)} values"
+        raise DataError(f"input {number}: {held} given; a pair of texts is needed: (text, text_b)")
+    return as_plain_text(texts[0], number), as_plain_text(texts[1], number)
 
 
 def as_sentence(given: Input, number: int) -> Sentence:
@@ -92,7 +109,6 @@ def as_chat(given: Input, number: int) -> ChatRecord:
             {"role": turn.role, "content": turn.content} if isinstance(turn, Message) else turn
             for turn in _listed(given)
         ]
-        turns = turns_of(rows, "messages", f"input {number}")
         turns = turns_of(rows, "messages", f"input {number}")
     if turns[-1].role != "assistant":
         turns = (*turns, Message("assistant", "…"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cloister.data.records import TokenRecord
+from cloister.data.records import PairRecord, TokenRecord
 from cloister.errors import MisfitError, UsageError
 from cloister.export.adapter_folder import (
     ReleaseFacts,
@@ -19,7 +19,7 @@ from cloister.export.adapter_folder import (
     read_released,
 )
 from cloister.models.limits import limits_of
-from cloister.serving.inputs import Input, Sentence, as_chat, as_plain_text, as_sentence
+from cloister.serving.inputs import Input, Sentence, as_chat, as_pair, as_plain_text, as_sentence
 from cloister.serving.predictions import (
     Classified,
     Entity,
@@ -33,6 +33,7 @@ from cloister.tasks.bare_text import encode_bare
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.cut import most_characters
 from cloister.tasks.multilabel import THRESHOLD, MultiLabelClassification
+from cloister.tasks.pairs import TextPairs
 from cloister.tasks.scoring import Scoring
 from cloister.tasks.sequence import SequenceClassification
 from cloister.tasks.task import Example
@@ -71,10 +72,10 @@ class Model:
         the same predictions as its scores are of.
 
         Args:
-            inputs: For classification and scoring of texts, texts; for token classification
-                sentences, each a list of words or a text that is cut at its spaces; for a chat
-                conversations, each a list of turns (`{"role": …, "content": …}`) or a text, which
-                is a turn of the user.
+            inputs: For classification and scoring of texts, texts; for text pairs two texts each,
+                `(text, text_b)`; for token classification sentences, each a list of words or a text
+                that is cut at its spaces; for a chat conversations, each a list of turns
+                (`{"role": …, "content": …}`) or a text, which is a turn of the user.
 
         Raises:
             UsageError: One text, or a table, is given in place of a list of inputs.
@@ -94,6 +95,14 @@ class Model:
         if isinstance(task, TokenClassification):
             sentences = [as_sentence(one, number) for number, one in enumerate(given, 1)]
             return self._tag(task, sentences)
+        if isinstance(task, TextPairs):
+            pairs = [as_pair(one, number) for number, one in enumerate(given, 1)]
+            records = [PairRecord(text, task.labels[0], text_b=text_b) for text, text_b in pairs]
+            rows = self._logits(self.workspace.encode(records))
+            return [
+                _of_labels(task.labels, logits, task.is_cut(*pair))
+                for pair, logits in zip(pairs, rows, strict=True)
+            ]
         # `about_adapter` refuses plug-ins
         assert isinstance(task, SequenceClassification | MultiLabelClassification | Scoring)
         texts = [as_plain_text(one, number) for number, one in enumerate(given, 1)]
@@ -219,8 +228,13 @@ def _of_text(
         shares = dict(zip(task.labels, logits.sigmoid().tolist(), strict=True))
         chosen = tuple(label for label, share in shares.items() if share > THRESHOLD)
         return Labelled(chosen, shares, is_cut)
-    shares = dict(zip(task.labels, logits.softmax(dim=0).tolist(), strict=True))
-    return Classified(task.labels[int(logits.argmax())], shares, is_cut)
+    return _of_labels(task.labels, logits, is_cut)
+
+
+def _of_labels(labels: Sequence[str], logits: Tensor, is_cut: bool) -> Classified:
+    """What the logits of one label each, [C], say."""
+    shares = dict(zip(labels, logits.softmax(dim=0).tolist(), strict=True))
+    return Classified(labels[int(logits.argmax())], shares, is_cut)
 
 
 def _is_no_list(inputs: Iterable[object]) -> bool:

@@ -12,6 +12,8 @@ from typing import Any
 from cloister.canonical import json_number
 from cloister.errors import UsageError
 from cloister.ledger.stated import Stated
+from cloister.server.run_directory import RunDirectory
+from cloister.simulation.folds import told
 from cloister.simulation.measured import Measured, Settings, measure
 from cloister.simulation.sweep_file import SWEEP_FILE, read_sweep
 
@@ -127,6 +129,7 @@ def compare(paths: Sequence[Path]) -> Comparison:
         LedgerError: A ledger is.
     """
     folders, swept = _expand(paths)
+    folded = [note for path in paths for note in _fold_notes(path)]
     begun = [measure(folder) for folder in folders]
     runs = [run for run in begun if run.is_finished]
     if not runs:
@@ -145,6 +148,7 @@ def compare(paths: Sequence[Path]) -> Comparison:
         *(f"{run.name} is left out: it has closed {run.rounds} rounds" for run in open_runs),
         *_field_notes(fields, swept),
         *_promise_notes(groups),
+        *folded,
     ]
     return Comparison(metric=metrics[0], fields=fields, groups=groups, notes=tuple(notes))
 
@@ -167,6 +171,17 @@ def _expand(paths: Sequence[Path]) -> tuple[list[Path], tuple[str, ...] | None]:
             inside = [*planned, *(p for p in inside if p not in planned)]
         folders += inside
     return list(dict.fromkeys(folders)), swept
+
+
+def _fold_notes(path: Path) -> list[str]:
+    """What a cross-validation's folds come to together: a row's ε is of one of them."""
+    if not (path / SWEEP_FILE).is_file():
+        return []
+    sweep = read_sweep(path)
+    recipes = [path / name for name in sweep.runs if (path / name / "recipe.toml").is_file()]
+    if sweep.folds is None or not recipes:
+        return []
+    return [told(RunDirectory.reopen(recipes[0]).recipe(), sweep.folds)]
 
 
 def _differing(runs: Sequence[Measured], swept: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -43,7 +43,8 @@ def refuse_early(recipe: Recipe, engine: Literal["local", "ray"] = "local") -> N
         raise ModelFileError(problem)
     data, kind = recipe.data, recipe.task.records
     _check_rows(data.train, "train", kind, data, sites=data.partition == "column")
-    _check_rows(data.test or data.train, "test", kind, data)
+    if data.fold is None:
+        _check_rows(data.test or data.train, "test", kind, data)
     if data.validation is not None:
         _check_rows(data.validation, "validation", kind, data)
     plans_of(recipe, tuple(f"site {number}" for number in range(data.sites)))

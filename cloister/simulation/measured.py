@@ -21,7 +21,7 @@ from cloister.server.run_directory import RunDirectory
 METRICS = ("accuracy", "f1", "perplexity")
 SMALLER_IS_BETTER = frozenset({"perplexity"})
 # Fields of a recipe that say which repetition a run is, and not what it tries.
-REPETITION = frozenset({"study.seed", "study.name"})
+REPETITION = frozenset({"study.seed", "study.name", "data.fold"})
 
 Settings = Mapping[str, object]
 

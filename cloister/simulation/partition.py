@@ -15,6 +15,8 @@ from flwr_datasets.partitioner import (
 
 from cloister.data.config import DataConfig
 from cloister.data.records import Record, TextRecord
+from cloister.data.unit_column import UNIT
+from cloister.data.values import shown
 from cloister.errors import DataError, UsageError
 from cloister.seeds import child_generator, child_seed
 
@@ -32,8 +34,33 @@ def partition(records: Sequence[Record], config: DataConfig, seed: int) -> dict[
 
     Raises:
         UsageError: The partition does not fit the records.
-        DataError: A site would be empty.
+        DataError: A site would be empty, or a record's copies name another site or person.
+
+    Guarantees:
+        Records of one `unit` are dealt together. Were copies dealt for themselves, several sites
+        would each protect a part of one record, and their ε would add up.
     """
+    rows: dict[str, list[Record]] = {}
+    firsts: list[Record] = []
+    for record in records:
+        if record.unit is None or record.unit not in rows:
+            firsts.append(record)
+        if record.unit is not None:
+            rows.setdefault(record.unit, []).append(record)
+    for unit, made in rows.items():
+        if any((row.site, row.person) != (made[0].site, made[0].person) for row in made):
+            raise DataError(
+                f"{UNIT} {shown(unit)!r}: its rows name several sites or persons, and are made of "
+                "one record; correct them"
+            )
+    sites = _dealt(firsts, config, seed)
+    return {
+        name: [row for first in dealt for row in (rows[first.unit] if first.unit else [first])]
+        for name, dealt in sites.items()
+    }
+
+
+def _dealt(records: Sequence[Record], config: DataConfig, seed: int) -> dict[str, list[Record]]:
     order = child_generator(seed, "partition", "order").permutation(len(records))
     shuffled = [records[index] for index in order]
     if config.partition == "column":

@@ -23,13 +23,17 @@ from cloister.client.site import Site
 from cloister.data.census import Census, census
 from cloister.data.load import is_same_file, load
 from cloister.data.records import Record
+from cloister.data.step_log import couples_units
 from cloister.errors import DataError
 from cloister.ledger.ledger import Ledger, key_file
 from cloister.ledger.signing import load_key, public_hex
+from cloister.ledger.stated import COUPLED
 from cloister.names import is_name
 from cloister.privacy.plan import Plan
+from cloister.privacy.units import Unit
 from cloister.recipe import Recipe
 from cloister.recipe.schema import StudyConfig
+from cloister.simulation.folds import held_out
 from cloister.simulation.kept import by_content
 from cloister.simulation.partition import partition
 from cloister.simulation.plans import plans_of
@@ -51,6 +55,7 @@ class SimulatedStudy:
         test: Public.
         validation: Public; empty where the recipe names none.
         plans: By site.
+        couples_units: Whether a step that made the training file looked at more than one unit.
         encoded: Units by site, once they were asked for (`units_of`).
     """
 
@@ -59,6 +64,7 @@ class SimulatedStudy:
     test: list[Record]
     validation: list[Record]
     plans: Mapping[str, Plan]
+    couples_units: bool = False
     encoded: dict[str, EncodedUnits] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -87,11 +93,14 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
     data, kind = recipe.data, recipe.task.records
     for name in ("test", "validation"):
         _refuse_training_file(name, getattr(data, name), data.train)
-    train = load(data.train, "train", kind, data, sites=data.partition == "column")
-    test = load(data.test or data.train, "test", kind, data)
+    whole = load(data.train, "train", kind, data, sites=data.partition == "column")
+    if data.fold is None:
+        train, test = whole, load(data.test or data.train, "test", kind, data)
+    else:
+        train, test = held_out(whole, data.fold, recipe.privacy.unit, recipe.study.seed)
     validation = load(data.validation, "validation", kind, data) if data.validation else []
     public = {data.test or data.train: [*test, *validation]}
-    labels = study_labels(recipe.task.labels, recipe.task.kind, {data.train: train}, public)
+    labels = study_labels(recipe.task.labels, recipe.task.kind, {data.train: whole}, public)
     sites = partition(train, data, recipe.study.seed)
     odd = [name for name in sites if not is_name(name)]
     if odd:
@@ -100,7 +109,9 @@ def prepare(recipe: Recipe) -> SimulatedStudy:
             "it, so it holds neither / nor \\ and begins with no dot; rename it in the records"
         )
     resolved = dataclasses.replace(recipe, task=dataclasses.replace(recipe.task, labels=labels))
-    return SimulatedStudy(resolved, sites, test, validation, plans_of(recipe, tuple(sites)))
+    coupled = couples_units(Path(data.train).expanduser())
+    plans = plans_of(recipe, tuple(sites))
+    return SimulatedStudy(resolved, sites, test, validation, plans, coupled)
 
 
 def _refuse_training_file(name: str, public: str | None, train: str) -> None:
@@ -174,13 +185,20 @@ def check_records(study: SimulatedStudy) -> list[str]:
             record = study.sites[name][place - 1]
             raise DataError(f"{recipe.data.train}, record {_place(recipe, record)}: {problem}")
     silent = sum(site.nothing_to_learn for site in encoded.values())
+    unused = sum(site.unused for site in encoded.values())
     records = sum(len(records) for records in study.sites.values())
-    if not silent:
-        return []
-    return [
-        f"{silent} of {records} records teach nothing: their first token to learn lies beyond "
-        f"task.max_length = {recipe.task.max_length}; raise it, or leave them out"
-    ]
+    notes = [f"data.train: {COUPLED}"] if study.couples_units else []
+    if silent:
+        notes.append(
+            f"{silent} of {records} records teach nothing: their first token to learn lies beyond "
+            f"task.max_length = {recipe.task.max_length}; raise it, or leave them out"
+        )
+    if unused and recipe.privacy.unit is Unit.RECORD:
+        notes.append(
+            f"{unused} of {records} rows are never used: they are copies, and of one record "
+            f"privacy.max_rows_per_record = {recipe.privacy.max_records} count; raise it, ε stays"
+        )
+    return notes
 
 
 def _place(recipe: Recipe, record: Record) -> int:
@@ -257,6 +275,7 @@ class SimulatedSites:
             else None,
             rank=rank_of(study, name),
             keys=_epoch_keys(ledger.public_key) if plan.sharing is not None else None,
+            couples_units=study.couples_units,
         )
         return site, workspace
 

@@ -17,6 +17,7 @@ from cloister.recipe import Recipe, read_recipe
 from cloister.recipe.read import KINDS
 from cloister.server.run_directory import RunDirectory, is_taken
 from cloister.server.unused_run import clear_unused
+from cloister.simulation.folds import fold_settings
 from cloister.simulation.measured import is_finished
 from cloister.simulation.sweep_file import SWEEP_FILE, SweepFile, read_sweep, write_sweep
 from cloister.toml_text import parse_toml
@@ -44,12 +45,14 @@ class Sweep:
 
     Attributes:
         swept: The fields that are swept.
+        folds: Of a cross-validation, how many; None: it is none.
         runs: In the order in which they run: all settings of one seed, then of the next, so that
             runs of one start share what is made of the base.
     """
 
     swept: tuple[str, ...]
     runs: tuple[Planned, ...]
+    folds: int | None = None
 
 
 def plan_sweep(
@@ -88,6 +91,25 @@ def plan_sweep(
     if len({run.name for run in runs}) < len(runs):
         raise UsageError("--sweep: one value given twice; give each value once")
     return Sweep(swept, tuple(runs))
+
+
+def plan_folds(recipe: Path | None, assignments: Sequence[str], folds: int) -> Sweep:
+    """Lays out a cross-validation's runs: in each another part of the records is held out.
+
+    Args:
+        recipe: The recipe's file; None: the defaults.
+        assignments: `section.key=value` each, of all runs.
+        folds: How many parts.
+
+    Raises:
+        RecipeError: A recipe is invalid.
+    """
+    first = read_recipe(recipe, [*assignments, f"data.fold=1/{folds}"])
+    runs = []
+    for part, settings in enumerate(fold_settings(first, folds), 1):
+        made = read_recipe(recipe, [*assignments, *settings])
+        runs.append(Planned(f"fold={part}", made))
+    return Sweep((), tuple(runs), folds)
 
 
 def _axis(text: str) -> tuple[str, list[str]]:
@@ -156,7 +178,7 @@ def open_sweep(folder: Path, sweep: Sweep) -> dict[str, RunDirectory | None]:
             names = _joined(folder, read_sweep(folder), sweep)
         elif any(folder.iterdir()):
             raise UsageError(f"{folder}: exists already and is no sweep's; give another --out")
-        write_sweep(folder, sweep.swept, names)
+        write_sweep(folder, sweep.swept, names, sweep.folds)
     except (OSError, ValueError) as error:
         raise bad_file(error, "written") from error
     return {run.name: _opened(folder / run.name, run.recipe) for run in sweep.runs}
@@ -171,7 +193,7 @@ def _joined(folder: Path, before: SweepFile, sweep: Sweep) -> list[str]:
         UsageError: The folder holds runs of another sweep.
     """
     names = [run.name for run in sweep.runs]
-    if set(before.swept) == set(sweep.swept):
+    if set(before.swept) == set(sweep.swept) and before.folds == sweep.folds:
         return list(dict.fromkeys([*before.runs, *names]))
     begun = [folder / name for name in before.runs if (folder / name).exists()]
     if not all(clear_unused(path) or not is_taken(path) for path in begun):

@@ -1,1 +1,1 @@
-"""How updates become the next global adapter; one method a file."""
+"""Strategies: how updates become the next global adapter; one method per file."""

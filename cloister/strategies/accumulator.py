@@ -1,4 +1,4 @@
-"""A round's updates as they arrive: held until it closes, or summed and let go."""
+"""Takes a round's updates as they arrive: keeps them until it closes, or adds them to a sum."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Accumulator(Protocol):
 
     @property
     def held(self) -> Mapping[str, Adapter]:
-        """Updates by site, as far as they are kept."""
+        """The updates that are kept, by site."""
 
     def add(self, site: str, update: Adapter) -> None:
         """Takes a site's update; each site once."""
@@ -40,7 +40,7 @@ class Buffered:
         self.held[site] = update
 
     def close(self, state: ServerState) -> ServerState:
-        """The strategy's step over all of them."""
+        """Runs the strategy on all updates of the round."""
         return self._strategy.aggregate(state, self.held)
 
 
@@ -62,7 +62,7 @@ class Streaming:
         self._mean.add(site, update)
 
     def close(self, state: ServerState) -> ServerState:
-        """The strategy's step over their mean."""
+        """Runs the strategy's step on the mean."""
         return self._strategy.step(state, self._mean.mean())
 
 
@@ -70,8 +70,8 @@ def accumulator_of(strategy: Strategy, *, keep: bool) -> Accumulator:
     """Returns what takes a round's updates as they arrive: a buffer or a sum.
 
     Args:
-        strategy: It says whether the mean is all that it needs.
-        keep: Whether something else needs each update.
+        strategy: Its traits say whether it needs no more than the mean.
+        keep: Whether another part (figures, an audit) needs each update.
     """
     if keep or not strategy.traits.is_linear:
         return Buffered(strategy)

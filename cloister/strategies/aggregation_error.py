@@ -1,4 +1,4 @@
-"""How far a round's model is from the mean of the sites' models, of which only products differ.
+"""The distance of a round's model from the mean of the sites' models.
 
     ‖Σ w_k B_k A_k + R₀ − B A − R‖ / ‖Σ w_k B_k A_k + R₀‖      Frobenius, over all adapted modules
 

@@ -28,7 +28,7 @@ def weighted_mean(updates: Mapping[str, Adapter], weights: Mapping[str, float]) 
 def mean_beside_pairs(
     before: Adapter, updates: Mapping[str, Adapter], weights: Mapping[str, float]
 ) -> Adapter:
-    """What travelled and is no factor of a product, after the sites' mean step: the head."""
+    """The tensors that are no factor of a product (the head), moved by the sites' mean update."""
     first = next(iter(updates.values()))
     factors = {name for pair in find_pairs(first) for name in pair}
     names = sorted(first.keys() - factors)
@@ -37,7 +37,8 @@ def mean_beside_pairs(
 
 
 def across_sites(updates: Mapping[str, Adapter], rule: Callable[[Array], Array]) -> Adapter:
-    """A rule put to each tensor of all sites, stacked [K, …] in name order."""
+    """Applies a rule to each tensor of all sites, stacked [K, …] in the order of the sites'
+    names."""
     sites = sorted(updates)
     first = updates[sites[0]]
     for site in sites[1:]:
@@ -46,12 +47,12 @@ def across_sites(updates: Mapping[str, Adapter], rule: Callable[[Array], Array])
 
 
 def coordinate_medians(updates: Mapping[str, Adapter]) -> Adapter:
-    """The median of each coordinate over sites; of an even number, the middle two's mean."""
+    """The median of each coordinate over sites; of an even number, the mean of the middle two."""
     return across_sites(updates, lambda stack: np.median(stack, axis=0))
 
 
 def each(rule: Callable[..., Array], *adapters: Adapter) -> Adapter:
-    """A rule put to the tensors of equal names, element by element."""
+    """Applies a rule to the tensors of equal names, element by element."""
     return Adapter({name: rule(*(adapter[name] for adapter in adapters)) for name in adapters[0]})
 
 
@@ -68,9 +69,9 @@ def enough(updates: Mapping[str, Adapter], fewest: int) -> None:
     """Refuses fewer updates than a method is defined for.
 
     Raises:
-        ValueError: There are fewer.
+        ValueError: There are fewer, or none.
     """
     if not updates:
         raise ValueError("no update to aggregate")
     if len(updates) < fewest:
-        raise ValueError(f"{len(updates)} updates came, this strategy needs {fewest}")
+        raise ValueError(f"{len(updates)} updates given; this strategy needs at least {fewest}")

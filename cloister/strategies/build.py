@@ -1,4 +1,4 @@
-"""From a recipe's `[strategy]` to a strategy."""
+"""Builds a strategy from a recipe's `[strategy]` section."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from cloister.strategies.plugins import make_plugin
 from cloister.strategies.registry import BUILT_IN
 from cloister.strategies.strategy import Strategy
 
-# What an option is where the recipe leaves it out and its method says nothing else. Reddi et al.
-# 2021, arXiv:2003.00295: momentum 0.9, second momentum 0.99 and adaptivity 1e-3; their learning
-# rates of 10^-1.5 to 10^0 have 0.1 inside. 3 is a guess that leaves room for sites of unlike data;
-# a guard against one site is the least.
+# Defaults of options that neither the recipe nor the method states. Reddi et al. 2021,
+# arXiv:2003.00295: momentum 0.9, second momentum 0.99 and adaptivity 1e-3; 0.1 lies within their
+# best learning rates, 10^-1.5 to 10^0. 3 is a guess that leaves room for sites with different data;
+# 1 is the fewest sites that a robust method can guard against.
 DEFAULTS: dict[str, Any] = {
     "learning_rate": 0.1,
     "momentum": 0.9,
@@ -52,8 +52,8 @@ def make_strategy(config: Strategies, sites: Sequence[str]) -> Strategy:
         sites: All sites' names, in order; weights are given along them.
 
     Raises:
-        UsageError: The section was received from a coordinator, and is not read; or it names a
-            plug-in that is not installed here, or of another version.
+        UsageError: The section was received from a coordinator, which a site does not read; or its
+            plug-in is not installed here in the recipe's version.
     """
     config = own_strategy(config)
     weights = dict(zip(sites, config.weights, strict=False))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 else:
     Name = Literal[tuple(name for name, method in BUILT_IN.items() if method.fields is not None)]
 
-# Weights further apart than this leave nothing of the lighter site in float32's 24 bits.
+# With a larger ratio of weights the lighter site is lost in float32's 24 bits.
 MOST_WEIGHT = 1e6
 
 # Which of the fields beside `name` each method has.
@@ -24,8 +24,7 @@ FIELDS: dict[Name, frozenset[str]] = {
     name: method.fields for name, method in BUILT_IN.items() if method.fields is not None
 }
 
-# Of a strategy that is carried unread: a number for each of 10,000 sites, 20 bytes each, and little
-# else.
+# Bytes of options that a site carries unread: 20 for each of 10,000 sites, and a little more.
 MOST_OPTIONS = 2**18
 # Smaller steps are lost in float32 beside adapters of size 1.
 SMALLEST_STEP = 1e-12
@@ -79,17 +78,19 @@ class StrategyConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PluginStrategy:
-    """A strategy that is no part of this package, and its options; plain data, nothing imported.
+    """A strategy of another package, with its options; plain data, nothing is imported.
 
     `cloister.strategies.plugins` makes one from a recipe's table or a Python object, and a strategy
     from it. All of it is covered by the study's digest.
 
     Attributes:
-        name: Of its entry point, or `module:Class`.
-        distribution: The installed package that it is part of; empty: of none.
-        version: That package's; of a module that is part of none, `sha256:` and its file's hash.
-        options: Canonical JSON of every option with the value in force.
-        weights: One declared constant for each site, as in `StrategyConfig`; of linear ones alone.
+        name: The name of its entry point, or `module:Class`.
+        distribution: The installed package that contains it; empty: none.
+        version: That package's version; without a package, `sha256:` and the hash of the module's
+            file.
+        options: Canonical JSON of every option and its value.
+        weights: One declared constant for each site, as in `StrategyConfig`; only a linear strategy
+            has them.
     """
 
     name: Annotated[str, Text(MOST_NAME, least=1)]
@@ -102,7 +103,7 @@ class PluginStrategy:
         check_bounds(self)
 
     def table(self) -> dict[str, object]:
-        """As it stands in a recipe, every value stated."""
+        """The table as a recipe states it, with every value."""
         stated = {"name": self.name, "distribution": self.distribution, "version": self.version}
         weights = {"weights": list(self.weights)} if self.weights else {}
         return {**stated, **weights, **json.loads(self.options)}
@@ -110,7 +111,7 @@ class PluginStrategy:
 
 @dataclass(frozen=True, kw_only=True)
 class CarriedStrategy:
-    """A strategy as a site received it: part of the study's digest, and not read.
+    """A strategy as a site received it: part of the study's digest, but not interpreted.
 
     Which strategy the coordinator runs changes nothing that a site computes, so a site joins
     studies whose strategy its version does not know.
@@ -131,7 +132,7 @@ Strategies = StrategyConfig | PluginStrategy | CarriedStrategy
 
 
 def own_strategy(strategy: Strategies) -> StrategyConfig | PluginStrategy:
-    """A coordinator's strategy.
+    """Refuses a strategy that is only carried.
 
     Raises:
         UsageError: The recipe was received from a coordinator, whose strategy is not read.

@@ -1,11 +1,11 @@
-"""Weighted means of updates as they arrive: one running sum, whatever the number of sites.
+"""Weighted means of updates as they arrive, in one running sum for any number of sites.
 
     Σ w_k Δ_k / Σ w_k
 
-Sums of floats depend on their order, and sites answer in any. So each w_k Δ_k, rounded once to
-float64, is cut into whole multiples of 2^(32 j), and the multiples are added as 64-bit integers:
-exact, and so the same in every order (long accumulators: Kulisch 2013, "Computer Arithmetic and
-Validity", section 8.4). Updates of like size need two or three j.
+A sum of floats depends on the order, and sites answer in any order. So each w_k Δ_k, rounded once
+to float64, is cut into whole multiples of 2^(32 j), and the multiples are added as 64-bit integers:
+this is exact, so every order gives the same bits (long accumulators: Kulisch 2013, "Computer
+Arithmetic and Validity", section 8.4). Updates of like size need two or three j.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from cloister.adapter.tensors import Adapter
 
 # Bits of a piece. With 63 bits for a sum, 2³¹ sites fit before it could overflow.
 BITS = 32
-# What is below 2^(32 · -31) counts as zero: float64's normal numbers end at 2^-1022, those of an
-# update, in float32, at 2^-149.
+# Values below 2^(32 · -31) count as zero: the smallest normal float64 is 2^-1022, and the smallest
+# value of an update, in float32, is 2^-149.
 LOWEST = -31
 
 
 class ExactSum:
-    """The sum of arrays of one shape, exactly."""
+    """The exact sum of arrays of one shape."""
 
     def __init__(self) -> None:
         self._pieces: dict[int, NDArray[np.int64]] = {}
@@ -34,10 +34,10 @@ class ExactSum:
         """Adds an array of finite values.
 
         Raises:
-            ValueError: One is not finite.
+            ValueError: A value is not finite.
         """
         if not np.isfinite(array).all():
-            raise ValueError("a sum of what is not finite")
+            raise ValueError("values to add must be finite")
         rest = array
         while largest := float(np.abs(rest).max(initial=0.0)):
             level = int(np.frexp(largest)[1] - 1) // BITS
@@ -51,7 +51,7 @@ class ExactSum:
             self._pieces[level] = whole if kept is None else kept + whole
 
     def value(self) -> NDArray[np.float64] | float:
-        """The sum, rounded to float64 from its largest pieces on; 0.0 where nothing was added."""
+        """The sum in float64, added from the largest pieces down; 0.0 if nothing was added."""
         levels = sorted(self._pieces, reverse=True)
         return sum((np.ldexp(self._pieces[j].astype(np.float64), BITS * j) for j in levels), 0.0)
 
@@ -63,8 +63,8 @@ class RunningMean:
         weights: By site; a site without one weighs 1.
 
     Guarantees:
-        Any order of sites gives the same bits, and so does any moment at which it is read. Memory
-        does not grow with the number of sites.
+        Any order of sites gives the same bits. Reading the mean does not change later results.
+        Memory does not grow with the number of sites.
     """
 
     def __init__(self, weights: Mapping[str, float]) -> None:
@@ -92,7 +92,7 @@ class RunningMean:
         """Returns the weighted mean of the updates added so far.
 
         Raises:
-            ValueError: Nothing came.
+            ValueError: No update was added.
         """
         if self._like is None:
             raise ValueError("no update to aggregate")

@@ -1,13 +1,13 @@
-"""FedEx-LoRA: what averaging the factors leaves over is kept beside them (Singhal et al. 2024,
+"""FedEx-LoRA: keeps the error of averaged factors as a residual beside them (Singhal et al. 2024,
 arXiv:2410.09432).
 
     B ← B̄,  A ← Ā,  R ← R + Σ_k w_k B_k A_k − B̄ Ā
 
 The paper adds R to the frozen base. Here it is a second pair of factors beside each adapter, of
-rank `lora.residual`: it travels down with the adapter, works on quantized bases and is exported
-with it. At the full rank of the adapted modules the round ends exactly at the mean of the sites'
-models; below, with the nearest residual of that rank, and each round's distance is in
-`aggregation_error`.
+rank `lora.residual`: it travels to the sites with the adapter, works on quantized bases and is
+exported with the adapter. At the full rank of the adapted modules a round ends exactly at the mean
+of the sites' models; at a lower rank the residual is the nearest of that rank, and
+`aggregation_error` gives the distance.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cloister.strategies.strategy import ServerState, Traits
 
 @dataclass(frozen=True)
 class FedEx:
-    """Factors averaged, and the residual.
+    """Averages the factors and keeps the residual.
 
     Attributes:
         weights: By site; a site without one weighs 1.
@@ -49,7 +49,7 @@ class FedEx:
         return ServerState(adapter)
 
     def aggregate(self, state: ServerState, updates: Mapping[str, Adapter]) -> ServerState:
-        """Adds the mean delta, and to the residual what is missing from the mean product."""
+        """Adds the mean delta, and adds to the residual what the mean product still lacks."""
         moved = stepped(state, weighted_mean(updates, self.weights))
         adapter = moved.adapter
         for pair in find_pairs(next(iter(updates.values()))):

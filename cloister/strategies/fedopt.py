@@ -7,8 +7,8 @@ algorithm 2).
         v − (1 − β₂) Δ̄² sign(v − Δ̄²)           Yogi
     x ← x + η m / (√v + τ)
 
-Under privacy the mean carries noise of every coordinate alike, and so does v: with much noise these
-are close to momentum with a smaller step.
+Under privacy every coordinate of the mean has the same noise, and so has v: with much noise these
+rules come close to momentum with a smaller step.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cloister.strategies.method import SERVER, Method, Options, Weights
 from cloister.strategies.strategy import ServerState, Traits
 
 Rule = Literal["fedadagrad", "fedadam", "fedyogi"]
-# Adagrad sums second moments: it has no β₂.
+# A placeholder: Adagrad sums second moments and has no β₂.
 UNUSED = 0.99
 
 
@@ -34,7 +34,7 @@ class FedOpt:
     """An adaptive optimizer over mean deltas.
 
     Attributes:
-        rule: How second moments move.
+        rule: How second moments are updated.
         weights: By site; a site without one weighs 1.
         learning_rate: η, of the server.
         momentum: β₁.
@@ -51,7 +51,7 @@ class FedOpt:
 
     @property
     def traits(self) -> Traits:
-        """It needs the mean alone."""
+        """Linear: it needs the mean alone."""
         return Traits(is_linear=True, takes_weights=True)
 
     def init(self, adapter: Adapter) -> ServerState:

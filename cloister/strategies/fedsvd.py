@@ -1,10 +1,10 @@
-"""FedSVD: A turned to orthonormal rows after every round (Lee et al. 2025, arXiv:2505.12805).
+"""FedSVD: makes the rows of A orthonormal after every round (Lee et al. 2025, arXiv:2505.12805).
 
     x ← x + Δ̄;  B A = U Σ Vᵀ;  B ← U Σ,  A ← Vᵀ        rank r, so no product changes
 
-What a site's B then learns through has rows of length 1, wherever A was. The server looks at
-noised means alone, so this is post-processing and costs no ε. Sites train B (`lora.train =
-"b-moving"`: A travels down only), or both factors.
+So each site's B learns through rows of length 1, whatever A was before. The server sees noised
+means alone, so this is post-processing and costs no ε. Sites train B (`lora.train = "b-moving"`: A
+travels down only), or both factors.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cloister.strategies.strategy import ServerState, Traits
 
 @dataclass(frozen=True)
 class FedSvd:
-    """FedAvg, then another basis of the same products.
+    """FedAvg, followed by a change of basis that keeps the products.
 
     Attributes:
         weights: By site; a site without one weighs 1.
@@ -42,11 +42,12 @@ class FedSvd:
         return ServerState(adapter)
 
     def aggregate(self, state: ServerState, updates: Mapping[str, Adapter]) -> ServerState:
-        """Adds the mean delta and turns the factors."""
+        """Adds the mean delta and makes A's rows orthonormal."""
         return self.step(state, weighted_mean(updates, self.weights))
 
     def step(self, state: ServerState, mean: Adapter) -> ServerState:
-        """Adds the mean, then turns every pair that a factor of travelled and that is held whole.
+        """Adds the mean, then changes the basis of each pair with a moved factor, if both factors
+        are here.
 
         Guarantees:
             Products change by float32's rounding alone.

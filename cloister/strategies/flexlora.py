@@ -1,10 +1,10 @@
-"""FlexLoRA: sites train adapters of different ranks; products are averaged and cut anew (Bai et al.
-2024, arXiv:2402.11505).
+"""FlexLoRA: sites train adapters of different ranks; products are averaged and cut again (Bai et
+al. 2024, arXiv:2402.11505).
 
     Σ_k w_k B_k A_k = U Σ Vᵀ;  B ← U√Σ,  A ← √Σ Vᵀ, the r largest
 
-Site k starts from the first r_k columns of B and rows of A: of all products of its rank the nearest
-(Eckart & Young 1936). What lies beyond r is lost every round: `aggregation_error` says how much.
+Site k starts from the first r_k columns of B and rows of A: the nearest product of its rank (Eckart
+& Young 1936). The part beyond rank r is lost in every round; `aggregation_error` gives its size.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cloister.strategies.strategy import ServerState, Traits
 
 @dataclass(frozen=True)
 class FlexLora:
-    """Mean products, at the study's rank.
+    """Averages products and cuts them to the study's rank.
 
     Attributes:
         weights: By site; a site without one weighs 1.
@@ -46,12 +46,12 @@ class FlexLora:
         return ServerState(adapter)
 
     def aggregate(self, state: ServerState, updates: Mapping[str, Adapter]) -> ServerState:
-        """Averages products, cut to the study's rank, and what is no product: the head."""
+        """Averages the products, cut to the study's rank, and the head."""
         enough(updates, 1)
         adapter = state.adapter.replace(mean_beside_pairs(state.adapter, updates, self.weights))
         for pair in find_pairs(next(iter(updates.values()))):
             mean = mean_product(pair, state.adapter, updates, self.weights)
-            if mean.norm() > 0:  # of zero, both factors would be, and none could learn again
+            if mean.norm() > 0:  # else both factors would be zero and could not learn again
                 rank = len(state.adapter[pair.right])
                 adapter = adapter.replace(tensors_of(pair, mean.truncated(rank)))
         return replace(state, adapter=adapter, round=state.round + 1)

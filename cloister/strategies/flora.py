@@ -1,12 +1,12 @@
-"""FLoRA: the sites' adapters stacked, and a fresh start every round (Wang et al. 2024,
+"""FLoRA: stacks the sites' adapters and starts afresh every round (Wang et al. 2024,
 arXiv:2409.05976).
 
     R ← R + [w_1 B_1 … w_K B_K] [A_1; …; A_K],  B ← 0,  A ← its start
 
-The paper merges the stack into the base and so changes it at every site. Here it is added to a
-second pair of factors beside each adapter, of rank `lora.residual`: exactly at the full rank of the
-adapted modules, below it as near as that rank comes, with each round's distance in
-`aggregation_error`. Stacks take factors of any rank, so sites may train different ones.
+The paper merges the stack into the base at every site. Here the stack is added to a second pair of
+factors beside each adapter, of rank `lora.residual`: exactly at the full rank of the adapted
+modules, else to the nearest product of that rank, whose distance `aggregation_error` gives. A stack
+takes factors of any rank, so sites may train different ones.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cloister.strategies.strategy import ServerState, Traits
 
 @dataclass(frozen=True)
 class Flora:
-    """Products stacked.
+    """Stacks the sites' products into the residual.
 
     Attributes:
         weights: By site; a site without one weighs 1.
@@ -49,7 +49,7 @@ class Flora:
         return ServerState(adapter, memory={"start": adapter})
 
     def aggregate(self, state: ServerState, updates: Mapping[str, Adapter]) -> ServerState:
-        """Stacks the products, and averages what is no product: the head."""
+        """Stacks the products and averages the head."""
         enough(updates, 1)
         adapter = state.adapter.replace(mean_beside_pairs(state.adapter, updates, self.weights))
         start = state.memory["start"]

@@ -3,8 +3,8 @@
     x ← x + argmin_z Σ_k w_k ‖z − Δ_k‖₂        by smoothed Weiszfeld steps
     z ← Σ β_k Δ_k / Σ β_k,  β_k = w_k / max(ν, ‖z − Δ_k‖₂)
 
-In full precision from the coordinates' medians on, which fewer than half of the sites cannot carry
-away as they can the mean; ν keeps a site that z falls on from weighing without bound.
+The steps start at the coordinates' medians, which fewer than half of the sites cannot move far,
+unlike the mean. ν bounds the weight of a site whose update z meets.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from cloister.strategies.arithmetic import coordinate_medians, enough, stepped, 
 from cloister.strategies.method import Method
 from cloister.strategies.strategy import ServerState, Traits
 
-# Steps and smoothing of the paper's experiments were 3 and 1e-6; more steps cost nothing beside a
-# round of training and end nearer to the median when sites differ by orders of magnitude.
+# Steps and smoothing of the paper's experiments were 3 and 1e-6; more steps cost little beside a
+# round of training, and come nearer to the median when sites differ by orders of magnitude.
 STEPS, SMOOTHING = 100, 1e-6
 
 

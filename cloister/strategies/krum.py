@@ -17,7 +17,7 @@ from cloister.strategies.strategy import ServerState, Traits
 
 @dataclass(frozen=True)
 class Krum:
-    """The updates that lie among their neighbours.
+    """Takes the updates that are nearest to their neighbours.
 
     Attributes:
         byzantine: f, sites that may send anything.

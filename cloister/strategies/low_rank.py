@@ -1,6 +1,6 @@
 """Arithmetic of products that are never multiplied out.
 
-A product is held by its factors, left [m, k] and right [k, n]; all of it in float64. A sum of
+A product is kept as its factors, left [m, k] and right [k, n], in float64. A sum of
 products is one product of stacked factors: Σ B_i A_i = [B_1 … B_K] [A_1; …; A_K].
 """
 
@@ -36,14 +36,14 @@ class Product(NamedTuple):
     def norm(self) -> float:
         """Returns the Frobenius norm of the product.
 
-        With left = Q₁T₁ and rightᵀ = Q₂T₂ it is ‖T₁T₂ᵀ‖: of a difference that cancels, what is
-        left is exact to about 1e-16 of its terms, where sums of squares would give 1e-8.
+        With left = Q₁T₁ and rightᵀ = Q₂T₂ it is ‖T₁T₂ᵀ‖. After a cancellation its error is about
+        1e-16 of the terms; a sum of squares would give 1e-8.
         """
         left, right = np.linalg.qr(self.left)[1], np.linalg.qr(self.right.T)[1]
         return float(np.linalg.norm(left @ right.T))
 
     def truncated(self, rank: int) -> Product:
-        """The nearest product of a rank (Eckart & Young 1936), zero-padded to it.
+        """The nearest product of a rank (Eckart & Young 1936), zero-padded to that rank.
 
         Returns:
             U√Σ [m, rank] and √ΣVᵀ [rank, n], largest singular values first.
@@ -67,7 +67,7 @@ class Product(NamedTuple):
 
 
 def total(products: Iterable[Product]) -> Product:
-    """The sum of products, as one of stacked factors."""
+    """The sum of products, as one product of stacked factors."""
     parts = list(products)
     return Product(
         np.concatenate([part.left for part in parts], axis=1),
@@ -76,10 +76,10 @@ def total(products: Iterable[Product]) -> Product:
 
 
 def product_of(pair: Pair, *tensors: Mapping[str, Array]) -> Product:
-    """A pair's product; of a factor in several mappings, the last counts.
+    """A pair's product; if several mappings have a factor, the last one counts.
 
     Raises:
-        KeyError: A factor is in none.
+        KeyError: No mapping has the factor.
     """
     known = {name: part[name] for part in tensors for name in pair if name in part}
     return Product(*(known[name].astype(np.float64) for name in pair))
@@ -96,13 +96,13 @@ def mean_product(
     updates: Mapping[str, Adapter],
     weights: Mapping[str, float],
 ) -> Product:
-    """Σ w_k B_k A_k / Σ w_k of what sites hold after their updates, of rank K·r.
+    """Σ w_k B_k A_k / Σ w_k over the sites' factors after their updates, of rank K·r.
 
     Args:
         pair: B and A.
         before: What the sites started from, all factors included.
-        updates: By site; a factor that did not travel stayed as it was. One of a lower rank is of
-            a site that took the first columns of B and rows of A.
+        updates: By site; a factor that did not travel is unchanged. A factor of lower rank comes
+            from a site that took the first columns of B and rows of A.
         weights: By site; a site without one weighs 1.
     """
     whole = sum(weights.get(site, 1.0) for site in updates)

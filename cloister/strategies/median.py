@@ -1,6 +1,6 @@
 """Coordinate-wise median (Yin et al. 2018, arXiv:1803.01498).
 
-x ← x + median_k Δ_k        of each coordinate; of an even number, the middle two's mean
+x ← x + median_k Δ_k        of each coordinate; of an even number, the mean of the middle two
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a built-in strategy tells the recipe its name, its options, and how it is made."""
+"""A registry entry: a built-in strategy's name, its options and how to make it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Method:
 
     Attributes:
         name: `strategy.name` in a recipe.
-        make: From declared weights by site, and the options in force, to the strategy. Where
+        make: Makes the strategy from declared weights by site and the options' values. Where
             `fields` is None it is the strategy's class, a frozen dataclass.
         fields: Which of the fields of `StrategyConfig` it takes as options. None: its options are
             the fields of its own class, read as a plug-in's are.
@@ -31,6 +31,6 @@ class Method:
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
-# What several methods take: fields of `StrategyConfig`.
+# Fields of `StrategyConfig` that several methods take.
 WEIGHTS = frozenset({"weights"})
 SERVER = WEIGHTS | {"learning_rate", "momentum"}

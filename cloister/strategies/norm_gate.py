@@ -3,8 +3,9 @@ arXiv:1911.07963, where the threshold is a constant).
 
     x ← x + mean of the Δ_k with ‖Δ_k‖ ≤ c · median_j ‖Δ_j‖
 
-Fewer than half of the sites cannot move the median norm beyond the others' norms, so what they can
-add is bounded by c of these. It costs honest sites nothing: where all norms are alike it is FedAvg.
+Fewer than half of the sites cannot move the median norm beyond the others' norms, so each of their
+updates is at most c times such a norm. If all norms are alike, no site is left out and the method
+equals FedAvg.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from cloister.strategies.strategy import ServerState, Traits
 
 @dataclass(frozen=True)
 class NormGate:
-    """The mean of what is not too long.
+    """Averages the updates that are not too long.
 
     Attributes:
-        multiple: c, from 1: then at least half of the updates count.
+        multiple: c, at least 1, so that at least half of the updates count.
     """
 
     multiple: float

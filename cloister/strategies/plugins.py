@@ -1,7 +1,7 @@
-"""Strategies of other packages: from a recipe's table, or a Python object, to a strategy.
+"""Makes strategies of other packages, from a recipe's table or a Python object.
 
-A strategy sees released payloads alone and returns the next adapter: post-processing, which costs
-no ε. It runs at the coordinator; sites carry its name, version and options unread.
+A strategy gets released payloads alone and returns the next adapter. That is post-processing and
+costs no ε. It runs at the coordinator; sites carry its name, version and options unread.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RESERVED = frozenset({"name", "distribution", "version", "weights"})
 
 
 def is_plugin(name: object) -> bool:
-    """Whether `strategy.name` is one that is read as a plug-in's; nothing is imported."""
+    """Whether `strategy.name` is read as a plug-in's name; nothing is imported."""
     if not isinstance(name, str):
         return False
     if name in BUILT_IN:
@@ -38,7 +38,7 @@ def carried_plugin(table: Mapping[str, object], problems: list[str]) -> PluginSt
     """A plug-in's section as a run's `recipe.toml` states it; nothing is imported.
 
     Args:
-        table: Of `[strategy]`, every value stated.
+        table: The `[strategy]` table with every value.
         problems: Gets one line for each thing wrong.
     """
     missing = [key for key in ("distribution", "version") if key not in table]
@@ -48,17 +48,20 @@ def carried_plugin(table: Mapping[str, object], problems: list[str]) -> PluginSt
     try:
         options = canonical({k: v for k, v in table.items() if k not in RESERVED}).decode()
     except (TypeError, ValueError):
-        problems.append("strategy: an option is of a kind that no option has; give numbers or text")
+        problems.append(
+            "strategy: an option has an unknown type; give numbers, text or lists of them"
+        )
         return None
     stated = {key: table[key] for key in RESERVED if key in table}
     return read_section(PluginStrategy, {**stated, "options": options}, "strategy", problems)
 
 
 def read_plugin(table: Mapping[str, object], problems: list[str]) -> PluginStrategy | None:
-    """A plug-in's section from a recipe of one's own: imports it, checks and states its options.
+    """A plug-in's section from a user's own recipe: imports the plug-in, checks and completes its
+    options.
 
     Args:
-        table: Of `[strategy]`.
+        table: The `[strategy]` table.
         problems: Gets one line for each thing wrong.
     """
     try:
@@ -77,22 +80,22 @@ def read_plugin(table: Mapping[str, object], problems: list[str]) -> PluginStrat
 
 
 def named(strategy: Strategy | type[Strategy]) -> PluginStrategy:
-    """The section of a recipe that stands for a strategy that was made in Python.
+    """The recipe section for a strategy that was made in Python.
 
     Args:
         strategy: A class, or an object of one. The fields of a dataclass are its options. A class
-            of a script or notebook gets a name that this process alone can use.
+            of a script or notebook gets a name that only this process can use.
 
     Raises:
-        UsageError: It has state that no recipe could state, or is no strategy.
+        UsageError: It has state that a recipe cannot hold, or it is not a strategy.
     """
     kind = strategy if isinstance(strategy, type) else type(strategy)
     path = path_of(kind, KEY)
     made = _construct(path, kind, {}) if isinstance(strategy, type) else strategy
     if not dataclasses.is_dataclass(kind) and getattr(made, "__dict__", None):
         raise UsageError(
-            f"{KEY}: {path} has attributes that are no dataclass fields, so that no recipe could "
-            "state them; make the class a dataclass"
+            f"{KEY}: {path} has attributes that are not dataclass fields, so a recipe cannot "
+            "hold them; make the class a dataclass"
         )
     section = _stated(path, _find(path), kind)
     section = dataclasses.replace(section, options=_options(path, made))
@@ -101,14 +104,14 @@ def named(strategy: Strategy | type[Strategy]) -> PluginStrategy:
 
 
 def make_plugin(section: PluginStrategy, weights: Mapping[str, float]) -> Strategy:
-    """The strategy of a section, guarded: what it raises or returns wrongly is one clear error.
+    """Makes the strategy of a section, with every call checked (`strategies.guard`).
 
     Args:
-        section: As read.
+        section: From `read_plugin` or `carried_plugin`.
         weights: Declared weights by site.
 
     Raises:
-        UsageError: It is not installed here in the version that the recipe states, or is no
+        UsageError: It is not installed here in the version that the recipe states, or is not a
             strategy.
     """
     found = _find(section.name)
@@ -121,7 +124,7 @@ def make_plugin(section: PluginStrategy, weights: Mapping[str, float]) -> Strate
         raise UsageError("\n".join(problems))
     traits = _traits(section.name, made)
     if section.weights and not traits.takes_weights:
-        raise UsageError(f"strategy.weights: {section.name} takes none; leave it out")
+        raise UsageError(f"strategy.weights: {section.name} takes no weights; leave them out")
     return guarded(section.name, made, traits, weights)
 
 
@@ -133,7 +136,7 @@ def _find(name: str) -> Origin:
 
 
 def _stated(name: str, found: Origin, kind: type) -> PluginStrategy:
-    """Its name, package and version; of a built-in one the recipe's own format is the version."""
+    """Name, package and version; a built-in strategy has no version but the recipe's format."""
     version = found.version if found.distribution or name in BUILT_IN else source_version(kind)
     return PluginStrategy(name=name, distribution=found.distribution, version=version)
 
@@ -152,7 +155,7 @@ def _same_version(here: PluginStrategy, table: Mapping[str, object]) -> None:
 def _with_options(
     stated: PluginStrategy, kind: type, table: Mapping[str, object], problems: list[str]
 ) -> PluginStrategy | None:
-    """The section with every option in force."""
+    """The section with each option's value."""
     given = {key: value for key, value in table.items() if key not in RESERVED}
     made = _made(stated.name, kind, given, problems)
     if problems:
@@ -190,7 +193,7 @@ def _options(name: str, made: object) -> str:
     """Canonical JSON of an object's options; absent ones are left out, as TOML has no null.
 
     Raises:
-        UsageError: One is no number, text, truth value or list of these.
+        UsageError: An option is not a number, text, truth value or list of these.
     """
     if not dataclasses.is_dataclass(made):
         return "{}"
@@ -198,18 +201,18 @@ def _options(name: str, made: object) -> str:
     absent = [f.name for f in dataclasses.fields(made) if values.get(f.name, 0) is None]
     if any(f.name in absent and f.default is not None for f in dataclasses.fields(made)):
         raise UsageError(
-            f"strategy.{absent[0]}: None given; only a field whose default is None may"
+            f"strategy.{absent[0]}: None given; only a field whose default is None may be None"
         )
     try:
         return canonical({k: v for k, v in values.items() if v is not None}).decode()
     except (TypeError, ValueError) as error:
         raise UsageError(
-            f"{KEY}: an option of {name} is no number, text or list: {error}"
+            f"{KEY}: an option of {name} is not a number, text or list: {error}"
         ) from error
 
 
 def _traits(name: str, made: Any) -> Traits:
-    """What it declares, checked."""
+    """The declared traits, checked."""
     for needed in ("init", "aggregate"):
         if not callable(getattr(made, needed, None)):
             raise UsageError(

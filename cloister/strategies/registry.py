@@ -19,7 +19,7 @@ def find_methods() -> dict[str, Method]:
     """Methods by name, in order of their modules' names.
 
     Raises:
-        ValueError: Two modules give one name.
+        ValueError: Two modules declare the same name.
     """
     found: dict[str, Method] = {}
     for module in sorted(m.name for m in pkgutil.iter_modules(strategies.__path__)):

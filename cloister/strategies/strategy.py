@@ -1,4 +1,4 @@
-"""What a strategy is: two pure functions over a frozen state."""
+"""The protocol of a strategy: two pure functions over a frozen state."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class ServerState:
     Attributes:
         adapter: The global adapter.
         round: Rounds closed so far.
-        memory: What a strategy remembers over rounds, by its own names; each of the adapter's
-            shapes.
+        memory: What a strategy remembers over rounds, by names that it chooses; each entry has the
+            adapter's names and shapes.
     """
 
     adapter: Adapter
@@ -29,20 +29,20 @@ class ServerState:
 
 @dataclass(frozen=True, kw_only=True)
 class Traits:
-    """Declared properties that a recipe is checked against, so that what does not fit is refused.
+    """Declared properties that a recipe is checked against; a study that does not fit is refused.
 
-    The defaults claim nothing: a strategy that names no trait gets every update of a round by
-    itself, and no study that needs more than that.
+    The defaults claim nothing: a strategy without traits gets each update of a round, and a study
+    that needs a trait refuses it.
 
     Attributes:
-        is_linear: Whether it needs no more than the updates' weighted sum: then it goes with
-            secure aggregation, and noise of many sites averages out.
+        is_linear: Whether it needs only the updates' weighted sum. Then it works with secure
+            aggregation, and the noise of many sites averages out.
         takes_weights: Whether sites may have declared weights.
-        fewest: Fewest updates that it is defined for.
-        survives: Most sites of `fewest` that may send anything at all without deciding the result.
-        averages: Whether a round is to end at the mean of the sites' models, so that its distance
-            from there is an error.
-        trains: The values of `lora.train` that it goes with; empty: all.
+        fewest: The fewest updates that it can aggregate.
+        survives: How many of `fewest` sites may send anything without controlling the result.
+        averages: Whether a round should end at the mean of the sites' models, so that its distance
+            from that mean is an error.
+        trains: The values of `lora.train` that it works with; empty: all.
         keeps_residual: Whether it needs a residual pair beside each adapter (`lora.residual`).
         mixes_ranks: Whether sites may train adapters of different ranks (`lora.ranks`).
     """
@@ -58,23 +58,23 @@ class Traits:
 
 
 class Strategy(Protocol):
-    """State in, state out: resuming is loading the state, nothing else.
+    """Takes a state and returns the next one, so that loading a state is enough to resume.
 
-    A class of one's own derives from it and writes `aggregate`; a strategy that remembers something
-    writes `init` too. It is a pure function: nothing is kept on the object, no clock, and no draw
-    that does not follow from the state.
+    Derive your class from it and write `aggregate`; a strategy that remembers something writes
+    `init` too. Both are pure functions: they keep nothing on the object, read no clock, and draw
+    random numbers only from the state.
 
-    At its defaults a strategy takes equal updates as one update: n sites that all send Δ move the
-    adapter by Δ. So a server learning rate is 1 by default. An update is a step that the site took
-    at its own rate, already clipped and noised; a factor that a user did not ask for would change
-    the study's learning rate and the size of its noise, and make strategies at equal ε
-    incomparable. Adaptive strategies, whose steps follow signs, are the exception.
-    `cloister.testing.check_strategy` holds a strategy to this.
+    With its default options a strategy treats equal updates as one update: n sites that all send Δ
+    move the adapter by Δ. So a server learning rate is 1 by default. An update is a step that the
+    site took at its own rate, already clipped and noised. Another factor would change the study's
+    learning rate and the size of its noise, and strategies could not be compared at equal ε.
+    Adaptive strategies, whose steps follow signs, are the exception.
+    `cloister.testing.check_strategy` checks this.
     """
 
     @property
     def traits(self) -> Traits:
-        """Declared properties; by default it claims none."""
+        """Declared properties; by default none."""
         return Traits()
 
     def init(self, adapter: Adapter) -> ServerState:
@@ -95,9 +95,9 @@ class Strategy(Protocol):
 
 
 class MeanStrategy(Strategy, Protocol):
-    """A strategy that needs the weighted mean alone: from a stream, or a secure sum.
+    """A strategy that needs the weighted mean alone, which may come from a stream or a secure sum.
 
-    A class of one's own derives from it and writes `step`.
+    Derive your class from it and write `step`.
     """
 
     @property
@@ -119,12 +119,12 @@ class MeanStrategy(Strategy, Protocol):
 
     @abstractmethod
     def step(self, state: ServerState, mean: Adapter) -> ServerState:
-        """Closes a round whose updates have this weighted mean."""
+        """Closes a round, given the weighted mean of its updates."""
 
 
 @runtime_checkable
 class UpdateFilter(Protocol):
-    """A strategy that leaves some updates out, and says which and why."""
+    """A strategy that leaves some updates out and says which and why."""
 
     def left_out(self, updates: Mapping[str, Adapter]) -> Mapping[str, str]:
         """Reasons by site, for each update that does not count."""

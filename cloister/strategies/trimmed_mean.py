@@ -1,6 +1,6 @@
 """Coordinate-wise trimmed mean (Yin et al. 2018, arXiv:1803.01498).
 
-x ← x + mean of what is left of each coordinate without its f largest and f smallest
+x ← x + the mean of each coordinate without its f largest and f smallest values
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cloister.strategies.strategy import ServerState, Traits
 
 @dataclass(frozen=True)
 class TrimmedMean:
-    """The mean without the outermost.
+    """Averages each coordinate without its outermost values.
 
     Attributes:
         byzantine: f, sites that may send anything.

@@ -1,1 +1,1 @@
-"""What is learnt from a record."""
+"""Tasks: how a record becomes tokens, what its loss is and how a model is scored."""

@@ -1,4 +1,4 @@
-"""From a recipe's `[task]` to a task."""
+"""Builds a task from a recipe's `[task]` section."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def labels_of(records: Iterable[Record], kind: str) -> tuple[str, ...]:
 
 
 def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Token id of padding: the tokenizer's own, else that of its end of text, else 0."""
+    """Token id for padding: the tokenizer's padding token, else its end-of-text token, else 0."""
     padding = tokenizer.pad_token_id
     return int(padding if padding is not None else tokenizer.eos_token_id or 0)
 
@@ -52,8 +52,9 @@ def build_task(
         tokenizer: The base's.
 
     Raises:
-        UsageError: There are too few labels, the tokenizer cannot serve the task, the template says
-            what it must not, or a plug-in is not installed in the version that the recipe states.
+        UsageError: There are too few labels, the tokenizer cannot serve the task, the template
+            breaks a rule of `template_rules`, or a plug-in is not installed in the version that the
+            recipe states.
     """
     pad_id = padding_id(tokenizer)
     if config.plugin is not None:

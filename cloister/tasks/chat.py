@@ -25,14 +25,12 @@ from cloister.tasks.words import needs_fast
 # tokens for markers; an assistant's turn ends with the end token, which is learnt too. A prompt
 # ends before the space: many tokenizers join the space to the word that follows it.
 PLAIN_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ message['role'].capitalize() + ': ' + message['content'] }}"
-    "{{ eos_token if message['role'] == 'assistant' else '' }}{{ '\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+    "{% for message in messages %}{{ message['role'].capitalize() + ': ' + message['content'] }}{{ "
+    "eos_token if message['role'] == 'assistant' else '' }}{{ '\n' }}{% endfor %}{% if "
+    "add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 
-NO_PAIR = "it is no pair of a chosen and a rejected reply"
+NO_PAIR = "it is not a pair of a chosen and a rejected reply"
 # β of the paper's experiments with dialogues.
 DPO_BETA = 0.1
 TASK = {"kind": "causal-lm", "records": "messages"}
@@ -57,7 +55,7 @@ def chat_template(config: TaskConfig, tokenizer: PreTrainedTokenizerBase) -> Cha
     """The recipe's template, else the tokenizer's own, else the plain one.
 
     Raises:
-        UsageError: It cannot be used.
+        UsageError: The template is not valid Jinja, or breaks a rule of `template_rules`.
     """
     own = tokenizer.chat_template
     if isinstance(own, dict):  # several by name, for tools or retrieval
@@ -73,10 +71,11 @@ class CausalChat:
 
     Attributes:
         tokenizer: The base's; a fast one, whose offsets say which characters a token covers.
-        template: Of a conversation.
+        template: Renders a conversation.
         max_length: Longest conversation in tokens.
         pad_id: Token id of padding.
-        truncation_side: What is cut of a longer record: its end (`right`) or its beginning.
+        truncation_side: Which end of a longer record is cut: its end (`right`) or its beginning
+            (`left`).
         dpo_beta: β of direct preference optimization; None: next tokens are learnt.
     """
 
@@ -92,8 +91,10 @@ class CausalChat:
     primary_metric: str = "perplexity"
 
     def encode(self, record: Record) -> Example:
-        """Tokenizes a conversation once, and marks the tokens of the assistant's turns; of a pair
-        in both conversations, where preferences are learnt: what these share cancels.
+        """Tokenizes a conversation and marks the tokens of the assistant's turns.
+
+        Where preferences are learnt, both conversations of a pair are encoded whole: the turns that
+        they share cancel in the loss.
 
         Raises:
             MisfitError: The template does not render the conversation, or not so that the
@@ -117,8 +118,8 @@ class CausalChat:
         ahead = len(whole.text) - len(text) if is_left else 0
         spans = [(first - ahead, last - ahead) for first, last in whole.spans]
         encoded = self._tokens(text, offsets=True, frame=self.frames or record.text is not None)
-        # Some tokenizers trim spaces off offsets, which leaves a token of spaces alone no width;
-        # it is learnt where it stands inside a turn. A frame's own tokens are at (0, 0), in none.
+        # Some tokenizers trim spaces off offsets, so a token of spaces has no width; it is learnt
+        # if it lies inside a turn. Special tokens have the offsets (0, 0), which lie in no turn.
         target = [
             token if any(a < end and start < b for a, b in spans) else IGNORE
             for token, (start, end) in zip(
@@ -130,7 +131,8 @@ class CausalChat:
         return Example(ids or (self.pad_id,), tuple(target[kept]) or (IGNORE,))
 
     def _whole(self, record: ChatRecord) -> Rendered:
-        """A record as text, with what of it is learnt: of a text all, with its end."""
+        """A record as text, with the characters that are learnt; raw text is learnt whole, with its
+        end."""
         is_left = self.truncation_side == "left"
         if record.text is None:
             cut = last_turns if is_left else cut_turns
@@ -141,8 +143,8 @@ class CausalChat:
 
     @property
     def frames(self) -> bool:
-        """Whether the tokenizer adds its special tokens: a template writes those that it wants, the
-        plain one leaves the first to the tokenizer."""
+        """Whether the tokenizer adds its special tokens. A template writes its own; only the plain
+        one leaves the first token to the tokenizer."""
         return self.template.text == PLAIN_TEMPLATE and not _ends_itself(self.tokenizer)
 
     def prompt(self, record: ChatRecord) -> tuple[int, ...]:
@@ -157,7 +159,7 @@ class CausalChat:
     def last_turn(
         self, record: ChatRecord
     ) -> tuple[str, tuple[int, int], list[tuple[int, tuple[int, int]]]]:
-        """A rendered conversation, whole.
+        """Renders a conversation without a cut and finds its last assistant turn.
 
         Returns:
             Its text, the characters of its last assistant turn with what closes it, and its tokens
@@ -189,8 +191,8 @@ class CausalChat:
         return self.means(token_losses(logits[:, :-1], target), batch)
 
     def means(self, losses: Tensor, batch: Batch) -> Tensor:
-        """Of each record one loss, [B], of its losses of next tokens, [B, T - 1]: their mean, or of
-        a pair's sequence their weighted sum."""
+        """One loss per record, [B], from its next-token losses, [B, T - 1]: their mean, or for a
+        sequence of a pair their weighted sum."""
         weights = [0.0 if one.weight is None else one.weight for one in batch.examples]
         if not any(one.weight is not None for one in batch.examples):
             return mean_within_record(losses, batch.target[:, 1:].to(losses.device))
@@ -202,7 +204,7 @@ class CausalChat:
         return ChatMeter(self)
 
     def _render(self, messages: Sequence[Message]) -> Rendered:
-        """The whole text, and the characters of the assistant's turns that are learnt."""
+        """The rendered text, and which characters of the assistant's turns are learnt."""
         marked = self.template.marked(messages, self.tokenizer.special_tokens_map)
         return rendered(self._apply, messages, marked)
 
@@ -235,7 +237,8 @@ class ChatMeter:
     """Sums losses over tokens and over records."""
 
     task: CausalChat
-    # Of each batch, on its device, so that nothing waits for it: token losses, record losses.
+    # Per batch: sum of token losses, sum of record losses. They stay on the device, so that `add`
+    # does not wait for it.
     _sums: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     _tokens: int = 0
     _records: int = 0
@@ -256,8 +259,8 @@ class ChatMeter:
         """Perplexity over all assistant tokens, and mean loss over records.
 
         Guarantees:
-            Perplexity is infinite where there is no assistant token at all, so that nothing
-            predicted never passes for everything predicted, and where it is no float any more.
+            Perplexity is infinite if no assistant token was scored, so that an empty set never
+            looks perfect, and if it exceeds the largest float.
         """
         tokens, records = (sum(float(one[n]) for one in self._sums) for n in (0, 1))
         return {

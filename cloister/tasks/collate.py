@@ -1,4 +1,4 @@
-"""Padding: examples of different length to one rectangle, tokens first."""
+"""Pads examples of different lengths into one batch."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def collate(examples: Sequence[Example], pad_id: int, shape: BatchShape | None =
         examples: At least one; all with a class id, or all with one id a token. With a fixed shape
             at most its rows, none longer than its length.
         pad_id: Token id of padding.
-        shape: Its further rows are dummies: one token of padding that is attended to, so that no
-            row is without any, and class 0 or nothing to learn.
+        shape: Rows beyond the examples are dummies: one padding token that is attended to, so that
+            no row is fully masked, and class 0 or nothing to learn.
     """
     length = max(len(e.input_ids) for e in examples) if shape is None else shape.length
     dummies = 0 if shape is None else shape.rows - len(examples)
@@ -32,6 +32,7 @@ def collate(examples: Sequence[Example], pad_id: int, shape: BatchShape | None =
         target=_targets(rows, length),
         examples=tuple(examples),
         shape=shape,
+        segments=_segments(rows, length),
     )
 
 
@@ -62,6 +63,13 @@ def _targets(examples: Sequence[Example], longest: int) -> Tensor:
     if rows:
         return _pad(rows, longest, IGNORE)
     return torch.tensor([example.target for example in examples])
+
+
+def _segments(examples: Sequence[Example], longest: int) -> Tensor | None:
+    """0 and 1 of every row; None where no example has two texts."""
+    if not any(example.segments for example in examples):
+        return None
+    return _pad([e.segments or (0,) * len(e.input_ids) for e in examples], longest, 0)
 
 
 def _pad(rows: Sequence[Sequence[int]], longest: int, value: int) -> Tensor:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     TaskKind = str
 else:
     TaskKind = Literal[tuple(BUILT_IN)]
-# A built-in kind, or the name of a plug-in: where it is one of these is said by whoever reads it.
+# A built-in kind or a plug-in's name; `TaskConfig` checks that it is one of the two.
 TaskName = Annotated[str, Text(MOST_NAME, least=1)]
 
 # The 2,000 three-character categories of ICD-10, twice over; a head has one row for each.
@@ -38,7 +38,7 @@ LONGEST_LABEL = 256
 LONGEST_TEMPLATE = 65_536
 # A question with a few examples: a sixteenth of the longest template.
 LONGEST_PROMPT = 4096
-# What stands for the text in `task.prompt`.
+# The place of the text in `task.prompt`.
 SLOT = "{text}"
 # The context of today's long language models.
 LONGEST_RECORD = 131_072
@@ -63,8 +63,10 @@ class TaskPlugin:
     covered by the study's digest.
 
     Attributes:
-        distribution: The installed package that it is part of; empty: of none, which no site takes.
-        version: That package's; of a module that is part of none, `sha256:` and its file's hash.
+        distribution: The installed package that contains it; empty: none, and then no site accepts
+            it.
+        version: That package's version; without a package, `sha256:` and the hash of the module's
+            file.
         records: Which records it reads.
         options: Canonical JSON of its own options with the values in force.
     """
@@ -78,7 +80,7 @@ class TaskPlugin:
         check_bounds(self)
 
     def table(self) -> dict[str, object]:
-        """As it stands in a document."""
+        """The table as a document states it."""
         return {**whole_table(self), "options": json.loads(self.options)}
 
 
@@ -220,7 +222,7 @@ class TaskConfig:
         return self.plugin.records if self.plugin is not None else BUILT_IN[self.kind].records
 
     def table(self) -> dict[str, object]:
-        """As it stands in a document: every field, and `plugin` for plug-ins alone."""
+        """The table as a document states it: every field, and `plugin` for plug-ins alone."""
         stated = whole_table(self)
         return stated if self.plugin is None else {**stated, "plugin": self.plugin.table()}
 

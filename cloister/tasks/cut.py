@@ -1,8 +1,9 @@
 """How much of a record is looked at: public bounds that follow from `task.max_length` alone.
 
 A tokenizer reads a whole text before it cuts, and the turns of a conversation are found by
-rendering the beginning of each, which grows with their square. A row may have 16 MiB, so how long
-encoding takes would tell of one record. What lies beyond these bounds is cut before anything else.
+rendering the beginning of each, which grows with their square. A row may have 16 MiB, so without
+bounds the time that encoding takes would reveal one long record. What lies beyond these bounds is
+cut before anything else happens.
 """
 
 from __future__ import annotations
@@ -11,19 +12,19 @@ from dataclasses import replace
 
 from cloister.data.records import Message
 
-# Most characters for each token that a record may have. Tokenizers make one token of 4 to 5
-# characters of English, and at least one of a word; only words of over 31 characters, one like the
-# other, can need more. The longest record of 131,072 tokens then has 2²² characters, which is the
-# most that a rendering may have.
+# Most characters read for each token of `max_length`. An English token has 4 to 5 characters, and a
+# word has at least one token; only a text whose words all exceed 31 characters can need more. The
+# longest record of 131,072 tokens then has 2²² characters, which is the most that a rendering may
+# have.
 CHARACTERS_A_TOKEN = 32
-# Turns of a conversation: at least so many, one for every so many tokens (the role's mark alone
-# takes three), and never more than the last. With the plain template 32 turns of the assistant take
-# 0.02 s, 256 turns 1.2 s.
+# Turns of a conversation that are read: one for every TOKENS_A_TURN tokens (the role's mark alone
+# takes three), but at least LEAST_TURNS and at most MOST_TURNS. With the plain template 32 turns of
+# the assistant take 0.02 s, 256 turns 1.2 s.
 LEAST_TURNS, TOKENS_A_TURN, MOST_TURNS = 32, 16, 256
 
 
 def most_characters(max_length: int) -> int:
-    """Characters of a record that are looked at.
+    """How many characters of a record are read.
 
     Args:
         max_length: Longest record in tokens.
@@ -32,7 +33,7 @@ def most_characters(max_length: int) -> int:
 
 
 def most_turns(max_length: int) -> int:
-    """Turns of a conversation that are looked at.
+    """How many turns of a conversation are read.
 
     Args:
         max_length: Longest record in tokens.
@@ -41,21 +42,21 @@ def most_turns(max_length: int) -> int:
 
 
 def cut_text(text: str, max_length: int) -> str:
-    """A text up to its most characters.
+    """The first characters of a text, as many as are read.
 
     Args:
         text: Of a record.
         max_length: Longest record in tokens.
 
     Guarantees:
-        Where the first `max_length` words, with what stands between them, end within the bound,
-        no token that is kept changes.
+        If the first `max_length` words, with the space between them, end within the bound, the cut
+        changes no token that is kept.
     """
     return text[: most_characters(max_length)]
 
 
 def last_text(text: str, max_length: int) -> str:
-    """A text from its last so many characters on, for `task.truncation_side = "left"`.
+    """The last characters of a text, as many as are read, for `task.truncation_side = "left"`.
 
     Args:
         text: Of a record.
@@ -65,7 +66,7 @@ def last_text(text: str, max_length: int) -> str:
 
 
 def cut_words(words: tuple[str, ...], max_length: int) -> tuple[str, ...]:
-    """A sentence's first words, up to its most characters; each word counts as one more.
+    """A sentence's first words, up to `most_characters`; each word counts one more, for its space.
 
     Args:
         words: Of a record.
@@ -83,7 +84,7 @@ def cut_words(words: tuple[str, ...], max_length: int) -> tuple[str, ...]:
 
 
 def cut_turns(messages: tuple[Message, ...], max_length: int) -> tuple[Message, ...]:
-    """A conversation's first turns: as many as are looked at, up to its most characters.
+    """A conversation's first turns: at most `most_turns`, with at most `most_characters`.
 
     The turn that reaches the bound is cut there, as its tokens would be, and the rest is left out.
 
@@ -104,7 +105,8 @@ def cut_turns(messages: tuple[Message, ...], max_length: int) -> tuple[Message, 
 def last_turns(messages: tuple[Message, ...], max_length: int) -> tuple[Message, ...]:
     """A conversation's last turns, for `task.truncation_side = "left"`: see `cut_turns`.
 
-    Where turns are left out, the first that stays is no reply to one that is gone.
+    If turns are left out, the rest begins with a user's turn where it has one, so that it does not
+    begin with a reply to a turn that is gone.
 
     Args:
         messages: Of a record.

@@ -1,14 +1,14 @@
-"""What a base can take: how many tokens in a row, and which ids. What is beyond it is never tried.
+"""Which lengths and token ids a base can take; what is beyond them never reaches the base.
 
-An id or a position that a base has no row for is an error on a CPU and the end of the whole process
-on a GPU. Where a record caused it, that end would tell of the record (docs/pitfalls.md): so a task
-and a tokenizer that do not fit their base are refused when the base is opened, and a record that
-does not fit is told apart before anything of it reaches a device.
+An id or a position that a base has no row for raises an error on a CPU and ends the whole process
+on a GPU. If a record caused that end, it would reveal the record (docs/pitfalls.md). So a task and
+a tokenizer that do not fit their base are refused when the base is opened, and a record that does
+not fit is sorted out before any part of it reaches a device.
 
 Here:
     Limits: what a base can take, as a value (`cloister.models.limits.limits_of` reads it off one).
-    misfit: whether one encoded record is beyond it.
-    check_fit: refuses a task or tokenizer that is.
+    misfit: why one encoded record does not fit.
+    check_fit: refuses a task or tokenizer that does not fit.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def check_fit(
 
     Args:
         limits: What the base can take.
-        base: What messages call it.
+        base: The base's name in messages.
         max_length: `task.max_length`.
         vocabulary: The tokenizer's tokens and their ids.
         pad_id: Token id of padding.

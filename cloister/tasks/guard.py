@@ -1,6 +1,6 @@
-"""A plug-in's task behind checks: what it raises or returns wrongly ends by its name.
+"""Checks a plug-in's task: an exception or a wrong result becomes an error that names it.
 
-No error quotes what the plug-in says: it may say a record.
+No error quotes the plug-in's own message, which may contain a record.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Given = TypeVar("Given")
 
 
 class GuardedTask:
-    """A plug-in's task.
+    """A plug-in's task with every call checked.
 
     Attributes:
         kind: The plug-in's name.
@@ -40,19 +40,19 @@ class GuardedTask:
         self.max_length = self._call("max_length", lambda: int(made.max_length))
         self.primary_metric = self._call("primary_metric", lambda: str(made.primary_metric))
         if not self.labels:
-            self._fail("labels", "none; the network has an output for each")
+            self._fail("labels", "none given; at least one is needed")
 
     def encode(self, record: Record) -> Example:
         """Turns a record into tokens.
 
         Raises:
-            TypeError: The plug-in returned something else than token ids and a class, or one for
-                each token; or it asked Python to exit. The record counts as one that cannot be
-                used; what else the plug-in raises counts so, too.
+            TypeError: The plug-in did not return token ids and a class (or a class per token), or
+                it asked Python to exit. The record then counts as unusable, as after any other
+                exception of the plug-in.
         """
         try:
             example = self._made.encode(record)
-        except SystemExit:  # is no Exception: it would end the site's process by one record
+        except SystemExit:  # not an Exception: one record could end the site's process
             raise TypeError("SystemExit") from None
         if not isinstance(example, Example) or not 0 < len(example.input_ids) <= self.max_length:
             raise TypeError("no Example of 1 to max_length tokens")
@@ -74,7 +74,7 @@ class GuardedTask:
         return batch
 
     def record_losses(self, logits: Tensor, batch: Batch) -> Tensor:
-        """One float32 loss a row, [B]."""
+        """One float32 loss per row, [B]."""
         losses = self._call("record_losses", lambda: self._made.record_losses(logits, batch))
         if not isinstance(losses, Tensor) or losses.shape != (len(logits),):
             shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__

@@ -10,14 +10,14 @@ from cloister.bounds import shortened
 from cloister.errors import UsageError
 from cloister.tasks.prompt import Prompt
 
-# What a label follows where there is no prompt.
+# The text before a label where there is no prompt.
 _NO_PROMPT = "label:"
 
 
 def label_tokens(
     tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], prompt: Prompt | None
 ) -> list[list[int]]:
-    """Token ids of each label's words where the text or the prompt ends.
+    """Token ids of each label's words, as they would follow the prompt or the text.
 
     A label is written with blanks for its underscores, and a blank before it unless the prompt ends
     with white space itself: byte-level tokenizers know ` positive` and `positive` as different
@@ -29,10 +29,10 @@ def label_tokens(
         prompt: What is read around a text.
 
     Returns:
-        For each label at least one id; special tokens are none of them.
+        At least one id per label, without special tokens.
 
     Raises:
-        UsageError: The tokenizer leaves nothing of a label.
+        UsageError: The tokenizer gives no token for a label.
     """
     opening = _NO_PROMPT if prompt is None else prompt.behind or _NO_PROMPT
     blank = "" if opening[-1].isspace() else " "

@@ -1,7 +1,7 @@
-"""Synthetic records as large as any that is looked at, to measure what one record can cost.
+"""Synthetic records as large as any that is read, to measure the most that one record can cost.
 
 Which text takes a tokenizer longest depends on the tokenizer, so there are several kinds: usual
-words, words that are all different, letters one by one, and one word without end.
+words, words that are all different, letters one by one, and a single endless word.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from cloister.data.records import (
     ChatRecord,
     LabelsRecord,
     Message,
+    PairRecord,
     Record,
     RecordKind,
     Role,
@@ -27,12 +28,12 @@ from cloister.tasks.cut import most_characters, most_turns
 def largest_records(
     kind: RecordKind, labels: Sequence[str], max_length: int, score: float = 0.0
 ) -> list[Record]:
-    """Makes records of as many characters, words and turns as are looked at.
+    """Makes records of as many characters, words and turns as are read.
 
     Args:
         kind: What the task reads.
-        labels: Class names or tags; the last of them stands everywhere, as it is found last, and
-            all of them where a text may have several.
+        labels: Class names or tags; the last is used everywhere, because a search finds it last,
+            and all of them where a text may have several.
         max_length: Longest record in tokens.
         score: Of each record, where the task reads scores.
     """
@@ -50,6 +51,8 @@ def largest_records(
         return [LabelsRecord(text, tuple(labels)) for text in texts]
     if kind == "score":
         return [ScoreRecord(text, score) for text in texts]
+    if kind == "pairs":  # each text is cut by itself
+        return [PairRecord(text, labels[-1], text_b=text) for text in texts]
     if kind == "tokens":
         sentences = [tuple(text.split()) for text in texts]
         return [TokenRecord(words, (labels[-1],) * len(words)) for words in sentences]
@@ -70,7 +73,7 @@ def _filled(size: int, word: Callable[[], str]) -> str:
 
 
 def _conversation(text: str, turns: int, roles: tuple[Role, ...]) -> ChatRecord:
-    """A text cut into so many turns, of these roles by turns."""
+    """A text cut into `turns` turns, whose roles alternate."""
     each = len(text) // turns
     pieces = [text[each * n : each * (n + 1)] or "a" for n in range(turns)]
     messages = tuple(Message(roles[n % len(roles)], piece) for n, piece in enumerate(pieces))

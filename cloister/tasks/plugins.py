@@ -33,10 +33,10 @@ BOUND = ("labels", "tokenizer", "max_length", "pad_id")
 
 
 def check_names(key: str, names: Iterable[str]) -> None:
-    """Refuses what is neither a built-in kind nor a plug-in's name; nothing is imported.
+    """Refuses names that are neither a built-in kind nor an installed plug-in's; imports nothing.
 
     Raises:
-        UsageError: One is neither.
+        UsageError: A name is neither.
     """
     for number, name in enumerate(names, 1):
         if name not in BUILT_IN and not is_installed(name, GROUP):
@@ -51,12 +51,13 @@ def read_task(
     """The `[task]` section.
 
     Args:
-        table: Its table; of a plug-in with a table `plugin`, of which a recipe of one's own need
-            give no more than `options`.
+        table: Its table. For a plug-in it holds a table `plugin`; a user's own recipe need state
+            only its `options`.
         problems: Gets one line for each thing wrong.
         is_whole: Whether every field must be there.
-        imports: Whether a plug-in may be imported, to check and state its options: of a recipe of
-            one's own. What came from elsewhere, or a run stated when it began, is read as it is.
+        imports: Whether a plug-in may be imported, to check and complete its options. True for a
+            user's own recipe; a recipe from elsewhere, or of a run that has begun, is read as it
+            is.
     """
     kind, plugin = table.get("kind"), table.get("plugin")
     rest = {key: value for key, value in table.items() if key != "plugin"}
@@ -86,11 +87,11 @@ def named(kind: type, **options: object) -> tuple[str, TaskPlugin]:
     """`task.kind` and its plug-in's facts for a class that was made in Python.
 
     Args:
-        kind: The class. One of a script or notebook gets a name that this process alone can use.
+        kind: The class. A class of a script or notebook gets a name that only this process can use.
         options: Its own options.
 
     Raises:
-        UsageError: It is no task, or an option is invalid.
+        UsageError: The class is not a task, or an option is invalid.
     """
     problems: list[str] = []
     name = path_of(kind, KEY)
@@ -111,8 +112,8 @@ def installed_problem(config: TaskConfig) -> str | None:
         return None
     if not plugin.distribution:
         return (
-            f"task.plugin: {config.kind} is part of no package, so that this site cannot tell "
-            "which code it is; ask the coordinator to publish one"
+            f"task.plugin: {config.kind} is in no package, so this site cannot tell which code it "
+            "is; ask the coordinator to publish it as one"
         )
     try:
         found = _find(config.kind)
@@ -128,9 +129,9 @@ def installed_problem(config: TaskConfig) -> str | None:
 
 
 def check_trusted(config: TaskConfig, trusted: str | None, key: str) -> None:
-    """Refuses to run a plug-in that an adapter names and its user did not. Nothing is imported.
+    """Refuses an adapter's plug-in that its user did not name. Nothing is imported.
 
-    An adapter may be somebody else's, and importing a module runs it.
+    The adapter may come from somebody else, and importing a module runs its code.
 
     Args:
         config: The adapter's task.
@@ -157,10 +158,11 @@ def check_trusted(config: TaskConfig, trusted: str | None, key: str) -> None:
 def make_plugin(
     config: TaskConfig, labels: tuple[str, ...], tokenizer: PreTrainedTokenizerBase, pad_id: int
 ) -> Task:
-    """Binds a plug-in's task, guarded: what it raises or returns wrongly is one clear error.
+    """Binds a plug-in's task in a `GuardedTask`.
 
     Raises:
-        UsageError: It is not installed here in the version that the recipe states, or is no task.
+        UsageError: It is not installed here in the version that the recipe states, or is not a
+            task.
     """
     from cloister.tasks.guard import GuardedTask
 
@@ -192,7 +194,8 @@ def plugin_records(kind: str) -> RecordKind:
 
 
 def labels_in(kind: str) -> Callable[[Record], Iterable[str]]:
-    """How the labels of a record are found; a plug-in whose class has `labels_in` says it itself.
+    """Returns the function that lists a record's labels: a plug-in's own `labels_in`, else the
+    default.
 
     Args:
         kind: The task's kind, or which records a built-in one reads.
@@ -206,7 +209,7 @@ def labels_in(kind: str) -> Callable[[Record], Iterable[str]]:
     def find(record: Record) -> list[str]:
         try:
             return [str(label) for label in own(record)]
-        except (Exception, SystemExit) as error:  # no text of it: it may quote the record
+        except (Exception, SystemExit) as error:  # without its text, which may quote the record
             raise PluginError(
                 f"{KEY}: {kind} failed in labels_in: {type(error).__name__}"
             ) from None
@@ -229,7 +232,7 @@ def _find(name: str) -> Origin:
 
 
 def _carried(kind: str, table: Mapping[str, object], problems: list[str]) -> TaskPlugin | None:
-    """The facts as a document states them."""
+    """A plug-in's facts as a document states them."""
     options = table.get("options")
     if not isinstance(options, dict):
         problems.append("task.plugin.options: missing; a table is needed")
@@ -239,7 +242,7 @@ def _carried(kind: str, table: Mapping[str, object], problems: list[str]) -> Tas
 
 
 def _imported(kind: str, table: Mapping[str, object], problems: list[str]) -> TaskPlugin | None:
-    """The facts of what is installed here, which those that are given must be."""
+    """The facts of the installed plug-in; facts that are given must equal them."""
     try:
         found = _find(kind)
         here = _stated(found, load(found.path, KEY), table.get("options", {}), problems)
@@ -266,7 +269,7 @@ def _same(kind: str, here: TaskPlugin, table: Mapping[str, object]) -> None:
 
 
 def _stated(found: Origin, kind: type, options: object, problems: list[str]) -> TaskPlugin | None:
-    """The facts of a class, with every option in force; None where an option is invalid."""
+    """The facts of a class, with each option's value; None where an option is invalid."""
     records = _records(found.path, kind)
     values = _own_options(kind, options, problems)
     if problems:
@@ -274,7 +277,9 @@ def _stated(found: Origin, kind: type, options: object, problems: list[str]) -> 
     try:
         text = canonical(values).decode()
     except (TypeError, ValueError) as error:
-        problems.append(f"task.plugin.options: no number, text or list: {said(error)}")
+        problems.append(
+            f"task.plugin.options: a value is not a number, text or list: {said(error)}"
+        )
         return None
     return TaskPlugin(
         distribution=found.distribution,
@@ -311,7 +316,7 @@ def _records(name: str, kind: type) -> RecordKind:
     """Which records a class reads; it must be a task.
 
     Raises:
-        UsageError: It is none.
+        UsageError: It is not a task.
     """
     needed = ("encode", "collate", "record_losses", "meter")
     missing = [method for method in needed if not callable(getattr(kind, method, None))]

@@ -16,13 +16,13 @@ from cloister.errors import UsageError
 from cloister.tasks.config import SLOT
 from cloister.tasks.cut import cut_text
 
-# Stands for what a prompt leaves open, where its own tokens are counted.
+# Fills the slot when the prompt's own tokens are counted.
 _PROBE = "fever"
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt of one slot.
+    """A prompt with one slot for the text.
 
     Attributes:
         before: What stands before the text.
@@ -72,8 +72,8 @@ class Prompt:
             max_length: `task.max_length`.
 
         Raises:
-            UsageError: It takes `task.max_length` tokens or more by itself, or the tokenizer does
-                not say where its tokens are.
+            UsageError: The prompt takes `task.max_length` tokens or more, or the tokenizer gives no
+                offsets.
         """
         if not tokenizer.is_fast:
             raise UsageError(
@@ -89,7 +89,7 @@ class Prompt:
 
 
 def _tail(offsets: list[tuple[int, int]], end: int) -> int:
-    """How many of the last tokens are the prompt's: those that reach beyond the text's end, and
+    """How many of the last tokens belong to the prompt: those that reach beyond the text's end, and
     special tokens, which have no width."""
     count = 0
     for start, stop in reversed(offsets):

@@ -37,7 +37,7 @@ def find_tasks(folder: Path = Path(__file__).parent) -> dict[str, BuiltIn]:
     """Tasks by kind, in order of their modules' names.
 
     Raises:
-        ValueError: Two modules give one kind.
+        ValueError: Two modules declare the same kind.
     """
     found: dict[str, BuiltIn] = {}
     for file in sorted(folder.glob("*.py")):

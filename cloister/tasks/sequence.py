@@ -21,7 +21,7 @@ from cloister.tasks.config import TaskConfig, TaskKind
 from cloister.tasks.cut import most_characters
 from cloister.tasks.one_text import is_text_cut, text_ids
 from cloister.tasks.prompt import Prompt
-from cloister.tasks.task import UNKNOWN_LABEL, Batch, BatchShape, Example
+from cloister.tasks.task import UNKNOWN_LABEL, Batch, BatchShape, Example, Task
 
 TASK = {"kind": "sequence-classification", "records": "text"}
 
@@ -69,8 +69,7 @@ class SequenceClassification:
             raise MisfitError(
                 UNKNOWN_LABEL,
                 f"label {shortened(record.label)} is not among the study's {len(self.labels)} "
-                f"({listed(self.labels)}); "
-                "correct the file, or name it in task.labels",
+                f"({listed(self.labels)}); correct the file, or name it in task.labels",
             )
         return Example(self._tokens(record.text), self.labels.index(record.label))
 
@@ -81,12 +80,13 @@ class SequenceClassification:
         return text_ids(self.tokenizer, text, self.max_length, self.pad_id)
 
     def is_cut(self, text: str) -> bool:
-        """Whether a text is longer than what is read of it."""
+        """Whether a text has more tokens than are read."""
         if self.prompt is None:
             return is_text_cut(self.tokenizer, text, self.max_length)
         if len(text) > most_characters(self.max_length):
             return True
         whole = self.prompt.around(text)
+        # verbose=False: without it the tokenizer warns of long texts, which are cut elsewhere.
         return len(self.tokenizer(whole, verbose=False)["input_ids"]) > self.max_length
 
     def collate(self, examples: Sequence[Example], shape: BatchShape | None = None) -> Batch:
@@ -110,9 +110,9 @@ class SequenceClassification:
 
 @dataclass
 class SequenceMeter:
-    """Collects predicted and true classes."""
+    """Collects predicted and true classes of a task with one label a record."""
 
-    task: SequenceClassification
+    task: Task
     _predicted: list[int] = field(default_factory=list)
     _true: list[int] = field(default_factory=list)
     _confidence: list[float] = field(default_factory=list)

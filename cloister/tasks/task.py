@@ -15,7 +15,7 @@ from cloister.data.records import Record, RecordKind
 from cloister.tasks.config import TaskConfig as TaskConfig
 from cloister.tasks.config import TaskKind
 
-# The index that a loss passes over, as torch.nn.functional.cross_entropy's default has it.
+# The target that a loss skips: the default of torch.nn.functional.cross_entropy.
 IGNORE = -100
 UNKNOWN_LABEL = "its label is not among the study's"
 
@@ -26,14 +26,16 @@ class Example:
 
     Attributes:
         input_ids: Token ids, at most `max_length`.
-        target: A class id, or one id for each token (`IGNORE` where no loss is taken; for a
-            causal LM already aligned with its token, the shift is `record_losses`' own).
-        reference: What a meter compares predictions with, where the ids do not say it (the gold
+        target: A class id, or one id for each token (`IGNORE` where no loss is taken; for a causal
+            LM the id of the same token, which `record_losses` shifts).
+        reference: What a meter compares predictions with, where `target` is not enough (the gold
             tags of all words, cut ones included).
         words: Where targets are words' tags, which word each target is of (`IGNORE` left out).
-        rejected: Of a pair, the sequence that the other is preferred to.
-        weight: Of one sequence of a pair in training: what its tokens' losses, summed, are
-            multiplied by (`training.preferences`); None: their mean counts.
+        rejected: Of a pair: the sequence that is not preferred.
+        segments: Of two texts read together, 0 at tokens of the first and 1 at tokens of the
+            second, where the tokenizer tells them apart; else empty.
+        weight: Of a pair's sequence in training: the factor of the sum of its token losses
+            (`training.preferences`); None: the mean of the token losses is taken.
         wanted: Where a record has a number for each of C outputs: those that are not 0, as pairs
             of an output and a number from 0 to 1; `target` is 0 then.
     """
@@ -43,6 +45,7 @@ class Example:
     reference: tuple[str, ...] = field(default=())
     words: tuple[int, ...] = field(default=())
     rejected: Example | None = None
+    segments: tuple[int, ...] = field(default=())
     weight: float | None = None
     wanted: tuple[tuple[int, float], ...] = field(default=())
 
@@ -52,7 +55,7 @@ class BatchShape:
     """A shape that does not depend on the examples in it (`training.shapes`).
 
     Attributes:
-        rows: Of the batch; those beyond its examples are dummies.
+        rows: Rows of the batch; those beyond its examples are dummies.
         length: Padded tokens of a row.
         counts: All row counts with which a row of this length has equal bits, ascending.
     """
@@ -70,8 +73,9 @@ class Batch:
         input_ids: Token ids, int64 [B, T].
         attention_mask: 1 at tokens, 0 at padding, int64 [B, T].
         target: int64 [B] or [B, T] (`IGNORE` at padding), or float32 [B, C] of what is wanted.
-        examples: What was padded, in order; rows beyond are dummies.
+        examples: The examples in the order of their rows; further rows are dummies.
         shape: The fixed shape, where it has one.
+        segments: Which text each token is of, int64 [B, T], 0 at padding; None: all of one.
     """
 
     input_ids: Tensor
@@ -79,6 +83,7 @@ class Batch:
     target: Tensor
     examples: tuple[Example, ...]
     shape: BatchShape | None = None
+    segments: Tensor | None = None
 
 
 class Meter(Protocol):
@@ -126,8 +131,7 @@ class Task(Protocol):
     def encode(self, record: Record) -> Example:
         """Turns a record into tokens.
 
-        At most so much of it is looked at as `cloister.tasks.cut` says, which bounds the time that
-        one record takes, whatever it holds.
+        Reads a record only up to the bounds of `cloister.tasks.cut`, so that no record takes long.
 
         Raises:
             MisfitError: The record's label or tags are not among `labels`, or its conversation
@@ -138,7 +142,7 @@ class Task(Protocol):
         """Pads examples to the longest of them, or to a fixed shape with dummy rows."""
 
     def record_losses(self, logits: Tensor, batch: Batch) -> Tensor:
-        """One float32 loss a row, [B]; 0 for a record in which nothing is to be learnt."""
+        """One float32 loss per row, [B]; 0 for a record in which nothing is to be learnt."""
 
     def meter(self) -> Meter:
         """A new, empty meter."""

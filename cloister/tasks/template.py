@@ -1,7 +1,7 @@
-"""A chat template: the messages in, bounded text out, nothing else reachable.
+"""Renders a chat template: it gets the messages, returns bounded text and reaches nothing else.
 
-What cannot be rendered raises `MisfitError`: the record is left out of its unit, which nobody but
-its owner is told.
+A conversation that cannot be rendered raises `MisfitError`: the record is left out of its unit, and
+only the site itself is told.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class ChatTemplate:
             (`cloister.tasks.template_rules`).
 
     Raises:
-        UsageError: It is not Jinja, or a recipe's that says what it must not.
+        UsageError: It is not valid Jinja, or it is a recipe's and breaks a rule.
     """
 
     text: str
@@ -72,7 +72,7 @@ class ChatTemplate:
             generation: Whether the text is to end where the assistant's next turn begins.
 
         Raises:
-            MisfitError: It cannot be rendered, or takes more than `MOST_STEPS` or `LONGEST_TEXT`.
+            MisfitError: It cannot be rendered, or exceeds `MOST_STEPS` or `LONGEST_TEXT`.
 
         Guarantees:
             A function of template, messages and special tokens alone, on every day and machine.
@@ -95,7 +95,10 @@ class ChatTemplate:
         number = 0
         while any(f"\ue000{number}" in message.content for message in messages):
             number += 1
-        marks = f"\ue000{number}\ue001", f"\ue000{number}\ue002"  # of private use: no text's own
+        marks = (
+            f"\ue000{number}\ue001",
+            f"\ue000{number}\ue002",
+        )  # private-use characters that no message has
         text = self._render(messages, special_tokens, False, marks)
         plain, spans = "", []
         for piece in text.split(marks[0]):
@@ -123,7 +126,7 @@ class ChatTemplate:
         try:
             with counted_steps():
                 return _text(_compiled(self.text, self.is_own), values)
-        except Exception as error:  # a template may raise whatever Python does
+        except Exception as error:  # a template may raise any exception
             roles, why = listed([m.role for m in messages]), one_line(str(error), MOST_SAID)
             raise MisfitError(
                 UNRENDERED,
@@ -146,7 +149,7 @@ def _text(template: Template, values: Mapping[str, object]) -> str:
     return "".join(pieces)
 
 
-@lru_cache(maxsize=8)  # a function of the text alone: two studies have two or three
+@lru_cache(maxsize=8)  # depends on the text alone; two studies have two or three templates
 def _compiled(text: str, is_own: bool) -> Template:
     names: dict[str, object] = {"range": bounded_range}
     if is_own:
@@ -156,7 +159,7 @@ def _compiled(text: str, is_own: bool) -> Template:
     except (TemplateError, RecursionError, *UNREADABLE) as error:
         why = one_line(str(error), MOST_SAID)
         raise UsageError(
-            f"task.chat_template: it is no template that can be used ({why}); correct it, or "
+            f"task.chat_template: it cannot be used as a template ({why}); correct it, or "
             "leave it out for the base's own"
         ) from error
 

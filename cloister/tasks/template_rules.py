@@ -1,9 +1,9 @@
-"""What a chat template that came with a recipe may say: a small part of Jinja, checked before use.
+"""Rules for a recipe's chat template: it may use a small part of Jinja; checked before use.
 
 Such a template is text that somebody else wrote and that runs over private records. It is accepted
 by its SHA-256 (`accept.templates` in `site.toml`), and only where it stays within these rules: it
 reads the messages and the special tokens, goes over the messages or a short range once at a time,
-and builds text from them. What it cannot say, it cannot use to ask about a record.
+and builds text from them. What these rules exclude cannot be used to test a record for something.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ LONGEST = 16_384
 # Longest `range` of a loop.
 LONGEST_RANGE = 64
 
-# Characters of what Jinja says of a template, which may repeat any of it.
+# Most characters quoted of a Jinja error, which may repeat any part of the template.
 MOST_SAID = 200
-# What Jinja and Python raise of a text beside errors of templates: of a number of 5,000 digits, a
-# character without bytes, blocks that are too many for Python's compiler.
+# What Jinja and Python raise for a text besides TemplateError: for a number of 5,000 digits, a lone
+# surrogate, or more nested blocks than Python's compiler takes.
 UNREADABLE = (ValueError, ArithmeticError, MemoryError, SyntaxError)
 
-# Everything below grows no text and reads nothing but its operand.
+# None of the following lengthens text, and each reads its operand alone.
 METHODS = frozenset(
     {
         "strip",
@@ -117,14 +117,14 @@ def template_sha256(text: str) -> str:
 
 
 def template_problems(text: str) -> list[str]:
-    """What a recipe's template says that it must not, one line each; empty where it may be used.
+    """The rules that a recipe's template breaks, one line each; empty if it may be used.
 
     Args:
         text: The template. Nothing of it is run.
 
     Guarantees:
         A template without problems reads nothing but the messages and the special tokens, has no
-        loop within a loop, and goes over the messages or at most `LONGEST_RANGE` numbers in each.
+        loop within a loop, and each loop takes the messages or at most `LONGEST_RANGE` numbers.
     """
     if len(text) > LONGEST:
         return [f"{len(text)} characters; at most {LONGEST} are taken"]
@@ -147,7 +147,7 @@ def template_problems(text: str) -> list[str]:
 
 
 def check_template(text: str) -> None:
-    """Refuses a recipe's template that says what it must not.
+    """Refuses a recipe's template that breaks a rule.
 
     Raises:
         UsageError: Every problem, one line each.
@@ -184,13 +184,13 @@ def _problems(node: nodes.Node, own: set[str], loops: int) -> Iterator[tuple[nod
 
 
 def _problem(node: nodes.Node, own: set[str], loops: int) -> str | None:
-    """What a node itself says that it must not."""
+    """The rule that a node itself breaks, or None."""
     match node:
         case nodes.For():
             return _loop(node, loops)
         case nodes.Name():
             if node.ctx == "store" and node.name in NAMES | {"range"}:
-                return f"the name {shortened(node.name)} is set anew"
+                return f"the name {shortened(node.name)} may not be set"
             known = node.name in NAMES | own
             return None if known else f"the name {shortened(node.name)} is not known here"
         case nodes.Getattr():
@@ -255,7 +255,7 @@ def _item(arg: nodes.Expr) -> str | None:
 
 
 def _strings(node: nodes.Node) -> bool:
-    """Whether a node is or holds text that stands in the template."""
+    """Whether a node is, or contains, a text constant."""
     held = [node, *node.find_all(nodes.Const)]
     return any(isinstance(c, nodes.Const) and isinstance(c.value, str) for c in held)
 

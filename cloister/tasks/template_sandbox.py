@@ -1,8 +1,8 @@
 """The sandbox that chat templates run in: Jinja, with its work and the size of its text counted.
 
-The environment is the one that transformers renders with (`apply_chat_template`), less everything
-that looks outside, and with what grows text measured before it is made, so that a template can
-neither run for ever nor fill the memory.
+The environment is that of transformers' `apply_chat_template` without anything that reaches
+outside. The size of a text is checked before the text is made, so that a template can neither run
+for ever nor fill the memory.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ _left: ContextVar[list[int]] = ContextVar("steps left of a rendering")
 
 
 class _TooMuchError(TemplateError):
-    """A rendering that does more than its share."""
+    """A rendering takes too many steps or too much text."""
 
 
 def _spend(steps: int) -> None:
@@ -101,7 +101,7 @@ def _spend(steps: int) -> None:
 
 @contextmanager
 def counted_steps() -> Iterator[None]:
-    """Gives one rendering its steps."""
+    """Allows one rendering `MOST_STEPS` steps."""
     token = _left.set([MOST_STEPS])
     try:
         yield
@@ -113,7 +113,7 @@ def fits(length: int) -> None:
     """Refuses text that is too long, and takes the steps that it costs.
 
     Raises:
-        TemplateError: It is too much.
+        TemplateError: The text is too long, or no steps are left.
     """
     if length > LONGEST_TEXT:
         raise _TooMuchError(f"more than {LONGEST_TEXT} characters")
@@ -125,7 +125,7 @@ def _length(value: object) -> int:
 
 
 class Names(Namespace):
-    """Jinja's namespace, without names that open with an underscore."""
+    """Jinja's namespace, which refuses names that begin with an underscore."""
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name.startswith("_"):
@@ -149,7 +149,7 @@ class _Generation(Extension):
 
 
 def bounded_range(*numbers: int) -> range:
-    """Python's, at the cost of a step a number."""
+    """Python's `range`; each number costs a step."""
     found = range(*numbers)
     _spend(len(found))
     return found
@@ -159,7 +159,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     """Jinja's sandbox with bounded loops, calls, operators and filters.
 
     Args:
-        names: Everything that a template finds beside its variables.
+        names: Functions and classes that a template may use.
     """
 
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
@@ -194,7 +194,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return tree
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Computes what is measured before it is made."""
+        """Checks the size of an operator's result before it is computed."""
         numbers = [abs(v) for v in (left, right) if type(v) in (int, float, bool)]
         if operator == "+" and not numbers:
             fits(_length(left) + _length(right))
@@ -205,7 +205,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Text has the listed methods alone."""
+        """Allows text the methods in `_TEXT` only."""
         if isinstance(obj, str | bytes) and attr not in _TEXT:
             return False
         return super().is_safe_attribute(obj, attr, value)
@@ -225,7 +225,7 @@ def _filter(value: Any, name: str) -> nodes.Expr:
 
 
 def _measure_joins(node: nodes.Node) -> None:
-    """Has `~` join by a filter that measures; Jinja itself joins without asking."""
+    """Replaces each `~` by a filter that checks the size, which Jinja's own `~` does not."""
     for field, value in list(node.iter_fields()):
         if isinstance(value, list):
             setattr(node, field, [_measured(item) for item in value])

@@ -1,4 +1,4 @@
-"""A base for tasks of one's own: a text with a label, and one row of outputs for it."""
+"""Base class for your own task: a text with labels, and one row of outputs for it."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class TextTask(ABC):
 
     Guarantees (yours to keep; `cloister.testing.check_task` and each site's proof try them):
         `record_losses(logits, batch)[i]` depends on row i of logits and target alone, is float32,
-        and raises for no target from 0 to C - 1 and for none that `target` gives: what a site
-        answers must not depend on what a record holds.
+        and never raises for a target from 0 to C - 1 or for one that `target` returns. Otherwise a
+        site's answer would depend on what a record contains.
     """
 
     labels: tuple[str, ...]
@@ -56,7 +56,7 @@ class TextTask(ABC):
 
     @abstractmethod
     def record_losses(self, logits: Tensor, batch: Batch) -> Tensor:
-        """One loss a row, float32 [B], of logits [B, C] and `batch.target`, int64 [B]."""
+        """One loss per row, float32 [B], from logits [B, C] and `batch.target`, int64 [B]."""
 
     def scores(self, logits: Tensor, batch: Batch) -> Mapping[str, Tensor]:
         """Scores of each record by name, each [B]; their means over all records are shown."""

@@ -31,7 +31,10 @@ def make(
     """Binds the task; see `build_task`."""
     needs_fast(config.kind, tokenizer)
     if not labels:
-        raise UsageError("task.labels: no entity type given or found in the training set")
+        raise UsageError(
+            "task.labels: none given, and the public sets have no entity type; name the types in "
+            "task.labels"
+        )
     check_offsets(tokenizer)
     weights = weights_of(config.class_weights, labels)
     if weights is not None:  # B- and I- of each type weigh alike, and O weighs 1
@@ -48,15 +51,15 @@ def bio_tags(types: Sequence[str]) -> tuple[str, ...]:
 
 
 def by_word(row: Sequence[Value], example: Example) -> dict[int, Value]:
-    """What was computed for each word, by its place in the sentence.
+    """The value of each word, by the word's place in the sentence.
 
     Args:
-        row: One value a token of the padded example.
+        row: One value per token of the padded example.
         example: The encoded sentence.
 
     Returns:
-        The value of each word's first token. A word that was cut, or of which the tokenizer leaves
-        no piece, is not in it.
+        The value of each word's first token. A word that was cut, or for which the tokenizer gives
+        no token, is left out.
     """
     assert isinstance(example.target, tuple)
     values = [v for v, t in zip(row, example.target, strict=False) if t != IGNORE]
@@ -64,8 +67,7 @@ def by_word(row: Sequence[Value], example: Example) -> dict[int, Value]:
 
 
 def spans_of(tags: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Entities in a sentence's tags, as the scores count them: type, first word, and the one after
-    the last."""
+    """Entities in a sentence's tags, as the scores count them: type, first word, last word + 1."""
     return [(kind, first, last + 1) for kind, first, last in get_entities(list(tags))]
 
 
@@ -99,8 +101,7 @@ class TokenClassification:
             raise MisfitError(
                 UNKNOWN_LABEL,
                 f"tag {listed(unknown[:1])} is not among the study's {len(self.labels)} "
-                f"({listed(self.labels)}); "
-                "correct the file, or name its type in task.labels",
+                f"({listed(self.labels)}); correct the file, or name its type in task.labels",
             )
         ids, firsts = encode_words(self.tokenizer, kept, self.max_length)
         words = tuple(word for word in firsts if word is not None)
@@ -137,7 +138,7 @@ class TokenMeter:
         """Takes one batch, logits [B, T, C]."""
         best = logits.argmax(dim=2)
         for row, example in zip(best.tolist(), batch.examples, strict=True):
-            # Words that were cut, or of which the tokenizer leaves no piece, stay at O.
+            # Words that were cut, or for which the tokenizer gives no token, stay at O.
             tags = ["O"] * len(example.reference)
             for word, output in by_word(row, example).items():
                 tags[word] = self.task.labels[output]

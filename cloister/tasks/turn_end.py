@@ -1,4 +1,4 @@
-"""What closes the assistant's turn in the template that training rendered.
+"""Finds which tokens end a reply in the template that training used.
 
 Training teaches the tokens behind a turn's content too (`<|im_end|>`, `<end_of_turn>`, `###`, …); a
 base's `generation_config.json` often names its end of text alone, which a trained reply never
@@ -13,7 +13,7 @@ from cloister.data.records import ChatRecord, Message
 from cloister.errors import MisfitError
 from cloister.tasks.chat import CausalChat
 
-# A turn in words that no template writes by itself.
+# A turn's words, which no template writes by itself.
 _CONTENT = "fever since monday"
 
 

@@ -1,4 +1,4 @@
-"""Which characters of a rendered conversation the assistant would write.
+"""Finds the characters of a rendered conversation that the assistant would write.
 
 What is learnt is exactly what a model has to generate after the template's generation prompt:
 
@@ -9,8 +9,8 @@ What is learnt is exactly what a model has to generate after the template's gene
    thinking out): the last turn alone, with the rest as its context, which is rendered as it is when
    a model is to answer. So a conversation stays one sequence.
 
-A generation prompt may open what the turn, rendered, lacks (DeepSeek-R1's `<think>`): then the turn
-begins by closing it, with the record's own thinking where it has some.
+A generation prompt may open a block that the rendered turn lacks (DeepSeek-R1's `<think>`). Then
+the learnt turn begins by closing it, after the record's own thinking where it has some.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from cloister.data.records import Message
 from cloister.errors import MisfitError
 
 UNFOUND = "the assistant's turns cannot be found in its rendered conversation"
-# Opens thinking, and what closes it: <think>, [THINK], <|START_THINKING|>, <seed:think>.
+# Marks that open thinking: <think>, [THINK], <|START_THINKING|>, <seed:think>.
 _OPENS = re.compile(
     r"<\|START_(?P<wide>\w*THINK\w*)\|>|<(?P<tag>[\w:]*think\w*)>|\[(?P<square>\w*THINK\w*)\]"
 )
 
-# An empty block of Gemma 4's, opened and closed: <|channel>thought <channel|>.
+# An empty block of Gemma 4, opened and closed: <|channel>thought <channel|>.
 _EMPTY = re.compile(r"\s*<\|(\w+)>\s*\w*\s*<\1\|>\s*")
 
 # Renders messages; the flag: up to where the assistant's next turn begins.
@@ -54,10 +54,10 @@ def rendered(render: Render, messages: Sequence[Message], marked: Rendered | Non
     Args:
         render: The template.
         messages: The turns, as many as are looked at.
-        marked: What the template's own marks say; None or without spans: it has none.
+        marked: The spans that the template itself marks; None or empty: it marks none.
 
     Raises:
-        MisfitError: The template does not render it, or the turns cannot be found.
+        MisfitError: The template does not render the conversation, or its turns cannot be found.
     """
     if marked is not None and marked.spans:
         return _without_prompts(render, messages, marked)
@@ -74,7 +74,8 @@ def rendered(render: Render, messages: Sequence[Message], marked: Rendered | Non
 
 
 def _without_prompts(render: Render, messages: Sequence[Message], marked: Rendered) -> Rendered:
-    """Marks less what the generation prompt writes already, where they hold one turn each."""
+    """The marked spans without what the generation prompt writes, where each span holds one
+    turn."""
     places = [n for n, message in enumerate(messages) if message.role == "assistant"]
     if len(places) != len(marked.spans):
         return marked
@@ -96,7 +97,7 @@ def before(render: Render, messages: Sequence[Message], place: int) -> str:
 
 
 def _last_turn(render: Render, messages: Sequence[Message]) -> Rendered:
-    """A conversation up to its last turn of the assistant, which alone is learnt."""
+    """A conversation up to its last assistant turn; only that turn is learnt."""
     start = before(render, messages, len(messages) - 1)
     whole = render(messages, False)
     if not whole.startswith(start):
@@ -105,11 +106,11 @@ def _last_turn(render: Render, messages: Sequence[Message]) -> Rendered:
 
 
 def _after_prompt(render: Render, messages: Sequence[Message], start: str, whole: str) -> str:
-    """The last turn as it goes on from a prompt that opens what the turn, rendered, lacks."""
+    """The last turn as it continues a prompt that opens a block which the rendered turn lacks."""
     shared = _shared(start, whole)
     opened, turn = start[shared:], whole[shared:]
     content = messages[-1].content
-    # What the template writes around a content, seen on one that it has no reason to change.
+    # Learn what the template writes around the content from a word that it has no reason to change.
     unique = _unlike(messages)
     probe = render([*messages[:-1], replace(messages[-1], content=unique)], False)
     lead, found, close = probe[shared:].partition(unique)
@@ -121,7 +122,7 @@ def _after_prompt(render: Render, messages: Sequence[Message], start: str, whole
     opening, closing = (tags[-1][0], _closing(tags[-1])) if tags else ("", "")
     is_open = bool(closing) and closing not in prompt[tags[-1].end() :]
     if is_open and closing in content:
-        # The record's own thinking, which templates leave out: it begins behind the prompt's mark.
+        # The record's own thinking, which templates leave out: it begins after the prompt's mark.
         own = content.lstrip().removeprefix(opening)
         return (own.lstrip("\n") if opened.endswith("\n") else own).rstrip() + close
     if not (turn.startswith(lead) and turn.endswith(close) and len(lead + close) <= len(turn)):
@@ -139,7 +140,7 @@ def _after_prompt(render: Render, messages: Sequence[Message], start: str, whole
 
 
 def _shared(one: str, two: str) -> int:
-    """How many characters two texts begin with in common, without a tag that is cut in two."""
+    """Length of two texts' common beginning; it never ends within a tag."""
     unequal = (place for place, (a, b) in enumerate(zip(one, two, strict=False)) if a != b)
     place = next(unequal, min(len(one), len(two)))
     opens = max(one.rfind("<", 0, place), one.rfind("[", 0, place))

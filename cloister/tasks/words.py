@@ -1,4 +1,4 @@
-"""Words as running text, and which token is whose first.
+"""Joins words into running text and finds each word's first token.
 
 Tokenizers are trained on running text, where most words follow a space: byte-level ones (GPT-2,
 Llama 3, ModernBERT, Falcon) and those that mark spaces (SentencePiece: Gemma, T5, XLM-R) know
@@ -17,12 +17,12 @@ from transformers import PreTrainedTokenizerBase
 
 from cloister.errors import UsageError
 
-# Words that any text tokenizer leaves something of, to see that its offsets tell them apart.
+# Words that every text tokenizer keeps; they show whether its offsets tell words apart.
 _PROBE = ("the", "patient", "has", "fever")
 
 
 def as_text(words: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
-    """Words as one text, and where in it each lies: from its first character to behind its last."""
+    """Words as one text, and each word's place in it: first character, last character + 1."""
     spans, place = [], 0
     for word in words:
         spans.append((place, place + len(word)))
@@ -42,8 +42,8 @@ def encode_words(
 
     Returns:
         Token ids, those of the text; and for each token the word that it is the first of, else
-        None. A token that several words share is the first of the earliest that has none yet. A
-        word of which the tokenizer leaves nothing, or that was cut, has no token.
+        None. A token that several words share belongs to the earliest word without a token. A word
+        that was cut, or for which the tokenizer gives no token, has none.
     """
     text, spans = as_text(words)
     encoded: Mapping[str, Any] = tokenizer(
@@ -62,7 +62,7 @@ def _firsts(
         if word < len(spans) and start < end and spans[word][0] < end:
             following = word + 1
             yield word
-        else:  # a frame's token, a space alone, or a further piece
+        else:  # a special token, a space, or a further piece of a word
             yield None
 
 

@@ -16,9 +16,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from cloister.data.records import (
-    ONE_TEXT,
+    POOLED,
     ChatRecord,
     LabelsRecord,
+    PairRecord,
     Record,
     ScoreRecord,
     TextRecord,
@@ -61,7 +62,7 @@ class Case:
         generator = torch.Generator().manual_seed(seed)
         size = max(int(batch.input_ids.max()) + 1, 1000)
         logits = torch.randn(size, self.outputs, generator=generator)[batch.input_ids]
-        if self.task.record_kind not in ONE_TEXT:
+        if self.task.record_kind not in POOLED:
             return logits
         return (logits * batch.attention_mask[..., None]).sum(dim=1)
 
@@ -131,7 +132,9 @@ def word_tokenizer(records: Sequence[Record]) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -144,6 +147,8 @@ def word_tokenizer(records: Sequence[Record]) -> PreTrainedTokenizerFast:
 
 
 def _text(record: Record) -> str:
+    if isinstance(record, PairRecord):
+        return f"{record.text} {record.text_b}"
     if isinstance(record, TextRecord | LabelsRecord | ScoreRecord):
         return record.text
     if isinstance(record, TokenRecord):

@@ -1,1 +1,2 @@
-"""A site's computations in a round: batches, per-record gradients, steps; no communication."""
+"""What a site computes in a round: batches, per-record gradients and steps, without
+communication."""

@@ -1,13 +1,13 @@
-"""DP-AdamBC: Adam with the known variance of the noise taken off its second moment (Tang,
+"""DP-AdamBC: Adam with the known noise variance subtracted from its second moment (Tang,
 Shpilevskiy & Lécuyer 2024, arXiv:2312.14334, algorithm 1).
 
     m ← β₁ m + (1 − β₁) g̃          m̂ = m / (1 − β₁ᵗ)
     v ← β₂ v + (1 − β₂) g̃²         v̂ = v / (1 − β₂ᵗ)
     θ ← θ − η m̂ / √max(v̂ − Φ, γ′)          Φ = (σC / B)²
 
-g̃ is the noised mean gradient. Its noise adds Φ to the mean of v̂ in every coordinate. Where Φ is
-far above the gradients' own squares, plain Adam divides all coordinates by one number, √Φ, and is
-SGD with momentum. Φ is a constant of the plan, so nothing is released by taking it off.
+g̃ is the noised mean gradient. Its noise adds Φ to the mean of v̂ in every coordinate. If Φ is far
+above the squared gradients, plain Adam divides all coordinates by the same number, √Φ, and becomes
+SGD with momentum. Φ is a constant of the plan, so subtracting it releases nothing.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from torch import nn
 
 # Adam's own (Kingma & Ba 2015, arXiv:1412.6980, section 2), as torch has them.
 BETAS = (0.9, 0.999)
-# γ′ without a noise, where Φ is 0: the square of torch's ε of Adam, 1e-8.
+# γ′ without noise, where Φ is 0: the square of the ε in torch's Adam, 1e-8.
 LEAST_FLOOR = 1e-16
-# γ′ over Φ where the recipe states none. v̂ scatters by √(2 (1 − β₂) / (1 + β₂)) = 0.032 Φ around Φ
-# where there is nothing but noise; three deviations above it such a coordinate still takes the
-# floor, and no step is longer than 1/√0.1 = 3.2 times plain Adam's.
+# γ′ over Φ if the recipe states none. In a coordinate with only noise, v̂ has mean Φ and deviation
+# √(2 (1 − β₂) / (1 + β₂)) Φ = 0.032 Φ, so it stays at the floor even three deviations above; and no
+# step is longer than 1/√0.1 = 3.2 times plain Adam's.
 FLOOR_SHARE = 0.1
 
 
@@ -33,11 +33,11 @@ class AdamBC(torch.optim.Optimizer):
     """Adam with the known variance of the noise subtracted from its second moment.
 
     Args:
-        parameters: What it moves.
+        parameters: The parameters to train.
         lr: η; read from `param_groups` at each step, so that a schedule can set it.
-        noise_variance: Φ, of every coordinate of the mean gradient.
+        noise_variance: Φ, the noise variance of each coordinate of the mean gradient.
         floor: γ′; None: `FLOOR_SHARE` of Φ, at least `LEAST_FLOOR`.
-        weight_decay: Decoupled, as in AdamW: θ ← θ − η · decay · θ first. The paper has none.
+        weight_decay: Decoupled, as in AdamW: first θ ← θ − η · decay · θ. The paper has none.
     """
 
     def __init__(
@@ -85,7 +85,8 @@ class AdamBC(torch.optim.Optimizer):
 
 
 def noise_variance(noise_multiplier: float, bound: float | None, expected_batch_size: int) -> float:
-    """Φ = (σC / B)², of each coordinate of a noised mean gradient; 0 without privacy."""
+    """Φ = (σC / B)²: the noise variance of each coordinate of a mean gradient; 0 without
+    privacy."""
     if bound is None:
         return 0.0
     return math.pow(noise_multiplier * bound / expected_batch_size, 2)

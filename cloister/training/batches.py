@@ -1,8 +1,8 @@
-"""Physical batches without privacy: cut by token count, units of similar length together.
+"""Cuts physical batches without privacy: by token count, with units of similar length together.
 
-The order of the units of a logical batch is free, because their gradients are summed, so sorting
-them by length saves padding. Each unit's padding then depends on its companions, which couples them
-by rounding: private training cuts otherwise (`training.shapes`).
+Gradients are summed, so units may be in any order, and sorting them by length saves padding. But
+then a unit's padding depends on the other units, and so does its rounding. Private training
+therefore cuts differently (`training.shapes`).
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ def physical_batches(
     """Cuts units into batches of at most `max_tokens` padded tokens.
 
     Args:
-        units: Any number, also none; a unit's records stay together, empty ones are left out.
+        units: Any number, including none; a unit's records stay together, empty units are left out.
         max_tokens: Most tokens of a batch, padding included; a larger unit goes alone.
 
     Yields:
-        Every unit with records once, longest record first, so that what needs most memory comes
-        early.
+        Every unit with records once, longest record first, so that a lack of memory shows early.
     """
     batch: list[UnitExamples] = []
     records, longest = 0, 0

@@ -11,11 +11,11 @@ from cloister.fields import ELSEWHERE, LATER, called, check_bounds
 
 # Smaller steps are lost in float32 beside adapters of size 1.
 Rate = Annotated[float, Between(1e-12, LARGE)]
-# Padded tokens at once, a thousand times those of a long context (131,072 tokens).
+# Most padded tokens of a pass: a thousand times a long context (131,072 tokens).
 MOST_TOKENS = 2**27
-# Padded tokens of a pass without privacy, where no machine says it: among the fastest of 512…8192,
-# one noisy run of MiniLM. It is a constant, because such a pass is rounded by what is in it: scores
-# and plain twins are not to depend on the memory that was free.
+# Padded tokens of a pass without privacy, if the machine states none: among the fastest of 512…8192
+# in one noisy run of MiniLM. It is a constant because the rounding of such a pass depends on its
+# contents, and scores must not depend on free memory.
 PLAIN_TOKENS = 2048
 # GiB; the largest machines have 64 TiB.
 MOST_CACHE = 2.0**16
@@ -29,45 +29,44 @@ class TrainingConfig:
     steps, because the noise of all sites is averaged at every step.
 
     Attributes:
-        mode: `gradient-rounds`: one Poisson batch a round and no optimizer at the site (DP-FedSGD;
-            McMahan et al. 2017, arXiv:1602.05629, §2): what is sent is the noised mean gradient
-            times the learning rate, the server's `[strategy]` is the optimizer, and K sites are
-            one site with all records. `local-steps`: `local_steps` private steps a round, then the
-            clipped delta is sent; fewer bytes for as many steps.
+        mode: `gradient-rounds`: one Poisson batch per round and no optimizer at the site
+            (DP-FedSGD; McMahan et al. 2017, arXiv:1602.05629, §2): what is sent is the noised mean
+            gradient times the learning rate, the server's `[strategy]` is the optimizer, and K
+            sites behave like one site with all records. `local-steps`: `local_steps` private steps
+            per round, then the clipped delta is sent; fewer bytes for the same number of steps.
         expected_batch_size: Mean size of a Poisson batch; over `data.public_records` it is the
             sample rate. Also the constant that gradients are divided by.
         local_steps: Optimizer steps a site takes in a round.
         learning_rate: Peak learning rate. A recipe of token classification that states none gets
             24 (`cloister.recipe.defaults`).
-        optimizer: What takes the steps at a site: `sgd`, `adamw`, or `adam-bc`, which is Adam with
-            the known variance of the noise taken off its second moment (DP-AdamBC; Tang et al.
-            2024, arXiv:2312.14334). Each site keeps its moments over the rounds, beside its
-            ledger: 8 bytes a trained parameter for Adam's, 4 for momentum's, of two rounds.
-        second_moment_floor: γ′ of `adam-bc`: the least that its second moment may be once the
-            noise is off. Absent: a tenth of the noise's variance.
-        momentum: Of SGD.
+        optimizer: The optimizer at a site: `sgd`, `adamw`, or `adam-bc`, which is Adam with the
+            known noise variance subtracted from its second moment (DP-AdamBC; Tang et al. 2024,
+            arXiv:2312.14334). Each site keeps its moments over the rounds, beside its ledger: 8
+            bytes per trained parameter for Adam's, 4 for momentum's, for two rounds.
+        second_moment_floor: γ′ of `adam-bc`: the smallest second moment after the noise is
+            subtracted. Absent: a tenth of the noise variance.
+        momentum: Momentum of SGD.
         weight_decay: Decoupled in AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101); an L2 term
             in SGD.
         schedule: `constant`, or `warmup-linear`: a linear rise over `warmup_steps`, then a linear
             fall to 0 at the study's end. `warmup-cosine` falls along half a cosine. Steps are
             counted over all rounds.
-        warmup_steps: Steps of the rise.
-        plain_learning_rate: Peak learning rate of the plain twin. Clipping bounds
-            every step, so private training stands larger rates than plain training does. It is all
-            that a twin has of its own: tables and cards call it untuned.
-        update_dtype: What a site's update travels as. `bfloat16` halves its bytes, `int8` takes a
-            quarter, rounding at random. Both round what was noised already, which costs no
-            privacy.
+        warmup_steps: Number of steps of the rise.
+        plain_learning_rate: Peak learning rate of the comparison run without privacy. Clipping
+            bounds every step, so private training allows larger rates than plain training. It is
+            the only setting that such a run has for itself; tables and cards call the run untuned.
+        update_dtype: Type of the values in a site's message. `bfloat16` halves its bytes; `int8`
+            takes a quarter, with random rounding. Both round noised values, which costs no privacy.
         proximal: μ of FedProx (Li et al. 2020, arXiv:1812.06127): each step also pulls towards
             the round's global adapter, by the gradient of μ/2 ‖x − x₀‖². It depends on no record,
             so it costs no privacy; with one local step it changes nothing.
         personal: Each site keeps an adapter of its own beside the shared one (MR-MTL; Liu et al.
             2022, arXiv:2206.07902): it trains its own, which `proximal` pulls towards the shared
-            one, and sends how its own differs from it, so the shared one is the mean of all.
-        probe_rounds: In the first so many rounds the head trains alone, as a private warm start.
-        physical_batch_tokens: Of the machine (`cloister.training.machine`), not of the recipe;
-            None: of private passes as `cloister.training.room` finds it, else `plain_tokens`.
-        frozen_cache_gib: Likewise.
+            one, and sends the difference, so the shared adapter is the mean of all sites'.
+        probe_rounds: Number of first rounds in which only the head trains, as a private warm start.
+        physical_batch_tokens: A setting of the machine (`cloister.training.machine`), not of the
+            recipe. None: for private passes from `cloister.training.room`, else `plain_tokens`.
+        frozen_cache_gib: A setting of the machine, too.
     """
 
     mode: Literal["local-steps", "gradient-rounds"] = "gradient-rounds"
@@ -104,13 +103,13 @@ class TrainingConfig:
             self._check_gradient_rounds()
         if self.second_moment_floor is not None and self.optimizer != "adam-bc":
             raise UsageError(
-                f"second_moment_floor: {self.second_moment_floor:g} given, and {self.optimizer} "
+                f"second_moment_floor: {self.second_moment_floor:g} given, but {self.optimizer} "
                 'has none; leave it out, or set optimizer = "adam-bc"'
             )
         if self.personal and not self.proximal:
             raise UsageError(
-                "personal: true given, and nothing pulls the sites' own adapters to the shared "
-                "one; set proximal, 0.1 for a start"
+                "personal: true given, but nothing pulls the sites' own adapters to the shared "
+                "one; set proximal, for example 0.1"
             )
 
     @property
@@ -119,7 +118,7 @@ class TrainingConfig:
         return self.physical_batch_tokens or PLAIN_TOKENS
 
     def _check_gradient_rounds(self) -> None:
-        """A gradient is one batch's: what would make more of it belongs to the server."""
+        """Refuses settings of local steps: in gradient rounds the server has the optimizer."""
         needed = {
             "local_steps": 1,
             "optimizer": "sgd",

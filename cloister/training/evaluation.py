@@ -37,8 +37,8 @@ def evaluate(
     """Computes the scores of a network on encoded examples.
 
     Args:
-        network: Its present parameters.
-        task: Its meter.
+        network: The network; its present parameters are scored.
+        task: The study's task.
         examples: Encoded records, public: scores of private records are releases.
         max_tokens: Padded tokens of a physical batch.
         on_batch: Called with the number of records after each batch, for progress.
@@ -47,7 +47,7 @@ def evaluate(
     with torch.no_grad():
         for group in physical_batches(singles(examples), max_tokens):
             batch = task.collate([example for (example,) in group])
-            if isinstance(meter, ChatMeter):  # a vocabulary's logits stay where they are
+            if isinstance(meter, ChatMeter):  # a vocabulary's logits are too large to move
                 meter.add_losses(network.token_losses(batch), batch)
             else:
                 logits = network.logits(batch)

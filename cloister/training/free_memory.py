@@ -1,8 +1,8 @@
-"""Memory that is free on this machine, as the system tells it; looked at once in a process.
+"""Free memory on this machine, as the system reports it; read once per process.
 
-How many records go through the network together follows from it where a machine's file does not
-say (`training.room`). It is looked at before any record is read, so that nothing that a site
-answers, not even when, follows from how many records there are.
+It decides how many records go through the network together if a machine's file does not state it
+(`training.room`). It is read before any record is, so that neither a site's answers nor their times
+depend on the number of records.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import torch
 from cloister.models.device import free_bytes
 
 _KIB = 1024
-# A cgroup of version 1 without a limit says a number near 2⁶³.
+# A cgroup of version 1 without a limit reports a number near 2⁶³.
 _UNLIMITED = 2**60
 
 
 def free_at_start(device: torch.device) -> int | None:
-    """What was free on a device when this process first asked for it, in bytes.
+    """Free bytes of a device when this process first asked.
 
     Args:
-        device: Of the CPU, the machine's memory.
+        device: For the CPU it is the machine's memory.
 
     Returns:
-        None where nothing tells it.
+        None if the system does not report it.
     """
     return _first(device.type, device.index or 0)
 
@@ -37,14 +37,14 @@ def _first(kind: str, index: int) -> int | None:
 
 
 def available(root: Path = Path("/")) -> int | None:
-    """What may be taken without anything being written to disk, in bytes.
+    """Bytes of memory that may be used without swapping.
 
     Args:
-        root: Of the file system.
+        root: Root of the file system.
 
     Returns:
-        The least of what the kernel says and of what the process's control groups leave; None on
-        systems that have no `/proc/meminfo`.
+        The smallest of the kernel's figure and of the rest in the process's control groups; None on
+        systems without `/proc/meminfo`.
     """
     told = _number(root / "proc" / "meminfo", "MemAvailable:")
     if told is None:
@@ -53,7 +53,7 @@ def available(root: Path = Path("/")) -> int | None:
 
 
 def _groups(root: Path) -> list[int]:
-    """What each limited control group of this process leaves; groups lie in one another."""
+    """The free bytes in each limited control group of this process, from inner to outer."""
     found = []
     for line in _lines(root / "proc" / "self" / "cgroup"):
         _, _, rest = line.partition(":")
@@ -67,14 +67,15 @@ def _groups(root: Path) -> list[int]:
         while place.is_relative_to(top):
             limit, taken = _number(place / most), _number(place / used)
             if limit is not None and taken is not None and limit < _UNLIMITED:
-                # The kernel takes back files that nobody reads before it refuses memory.
+                # The kernel drops unused cached files before it refuses memory.
                 found.append(limit - taken + (_number(place / "memory.stat", idle) or 0))
             place = place.parent
     return found
 
 
 def _number(path: Path, name: str = "") -> int | None:
-    """The number after a name in a file of lines, or its only one; None where there is none."""
+    """The number after a name in a file of lines, or the file's only number; None if there is
+    none."""
     for line in _lines(path):
         words = line.split()
         if not name and words and words[0].isdigit():

@@ -1,6 +1,6 @@
-"""Replies of a chat model, greedily decoded, and their ROUGE-L against the records' own.
+"""Generates a chat model's replies by greedy decoding, and scores them by ROUGE-L.
 
-A reply ends where training taught a turn to end (`cloister.tasks.turn_end`), at the base's own end
+A reply ends at the end of a turn as in training (`cloister.tasks.turn_end`), at the base's own end
 of text, or after `MAX_NEW_TOKENS`.
 """
 
@@ -35,8 +35,8 @@ def reply_score(
     tokenizer: PreTrainedTokenizerBase,
     records: Sequence[Record],
 ) -> float:
-    """Mean ROUGE-L F-measure, in 0…1, of greedy replies to the last assistant turn of the first
-    `GENERATED` conversations; 0 where all records are texts."""
+    """Mean ROUGE-L F-measure, in 0…1, of greedy replies in place of the last assistant turn of the
+    first `GENERATED` conversations; 0 if all records are texts."""
     chats = [r for r in records if isinstance(r, ChatRecord) and r.messages][:GENERATED]
     replies = replies_to(network, task, tokenizer, [task.prompt(record) for record in chats])
     return rouge_l(replies, [task.reference_text(record) for record in chats])
@@ -45,20 +45,20 @@ def reply_score(
 def check_replies(
     network: Network, task: CausalChat, tokenizer: PreTrainedTokenizerBase, base: str
 ) -> None:
-    """Has a base answer once before anything is trained, as it will after the last round.
+    """Lets a base generate once before training, as after the last round.
 
     Args:
-        network: As it was opened.
-        task: Of the study.
+        network: The opened network.
+        task: The study's task.
         tokenizer: The base's.
-        base: What messages call it.
+        base: The base's name in messages.
 
     Raises:
         ModelFileError: It cannot generate.
     """
     try:
         reply_to(network, task, tokenizer, (task.pad_id,) * 2, most=2)
-    except Exception as error:  # a network that cannot generate may raise whatever Python does
+    except Exception as error:  # a network that cannot generate may raise any exception
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelFileError(
             f"model.base: {base} ({network.base.config.model_type}) cannot generate replies "
@@ -88,10 +88,10 @@ def reply_to(
     """Generates the reply to one prompt by greedy decoding.
 
     Args:
-        network: With the adapter in place.
-        task: Of the study.
+        network: The network with the adapter in place.
+        task: The study's task.
         tokenizer: The base's.
-        prompt: Token ids; only the latest that leave room for a reply are read.
+        prompt: Token ids; if they leave no room for a reply, only the last ones are read.
         most: Longest reply in tokens.
     """
     return replies_to(network, task, tokenizer, [prompt], most)[0]
@@ -106,8 +106,8 @@ def replies_to(
 ) -> list[str]:
     """Generates the replies to several prompts, in their order; see `reply_to`.
 
-    Prompts of equal length are answered together: decoding waits for memory, so several replies
-    take little longer than one, and without padding no architecture is a special case.
+    Prompts of equal length are answered together: decoding is bound by memory, so several replies
+    take little longer than one; without padding, no architecture needs special treatment.
     """
     new, room = reply_room(limits_of(network.base).positions)
     kept = [(p if room is None else p[-room:]) or (task.pad_id,) for p in prompts]
@@ -151,7 +151,7 @@ def reply_room(positions: int | None) -> tuple[int, int | None]:
     """Returns the most tokens of a reply, and of the prompt before it (None: no limit).
 
     Args:
-        positions: Of the base; None where nothing limits them.
+        positions: Positions of the base; None if there is no limit.
     """
     if positions is None:
         return MAX_NEW_TOKENS, None
@@ -160,7 +160,8 @@ def reply_room(positions: int | None) -> tuple[int, int | None]:
 
 
 def reply_ends(network: Network, task: CausalChat) -> tuple[tuple[int, ...], str]:
-    """Returns what ends a reply: token ids (the base's and the trained one), and a text."""
+    """Returns the token ids that end a reply (the base's and the trained one), and an ending
+    text."""
     end = turn_end(task)
     own = network.base.generation_config.eos_token_id
     ids = own if isinstance(own, list) else [] if own is None else [own]

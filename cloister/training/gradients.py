@@ -4,8 +4,8 @@ Math:
     A unit's gradient is the mean of its records' gradients; a batch's is the sum of its units'.
 
 A record's gradient is a function of that record alone, bit for bit (`training.shapes`), and so is
-what its unit contributes to the sum: a unit's records are added one after another, in the unit's
-own order, and clipped by arithmetic in which no row depends on another (`privacy.clipping`).
+its unit's contribution to the sum: a unit's records are added one after another, in the unit's own
+order, and clipped by arithmetic in which no row depends on another (`privacy.clipping`).
 
 BatchShapes: B rows of a pass, U units.
 """
@@ -35,11 +35,11 @@ from cloister.training.record_losses import record_losses
 from cloister.training.shapes import BatchShapes
 from cloister.training.units import UnitExamples
 
-# Memory for the gradients of units with several records, which are added up until the last of them
-# has passed: 256 MiB hold 200 units of 300,000 parameters. Moves time and memory only.
+# Memory for the gradients of units with several records, which are kept until the last record has
+# passed: 256 MiB hold 200 units of 300,000 parameters. It affects time and memory only.
 SUMS_BYTES = 2**28
 
-# `clipped_gradient_sum`, or what gives the same bits (`training.team`).
+# `clipped_gradient_sum`, or a function with the same bits (`training.team`).
 Summing = Callable[
     [Network, Task, Sequence[UnitExamples], float, BatchShapes, float | None], ClippedSum
 ]
@@ -49,8 +49,8 @@ Summing = Callable[
 def per_record_hooks(network: Network) -> Iterator[None]:
     """Lets every backward pass leave `grad_sample` [B, …] on the trained parameters.
 
-    Where linear layers alone train, `training.linear_gradients` computes them; else Opacus' hooks.
-    The loss is a sum over records. Within it, arithmetic is pinned (`training.numerics`).
+    If only linear layers train, `training.linear_gradients` computes them, else Opacus' hooks. The
+    loss must be a sum over records. Within the context arithmetic is pinned (`training.numerics`).
     """
     layers = trained_linears(network)
     with pinned():
@@ -67,7 +67,8 @@ def per_record_hooks(network: Network) -> Iterator[None]:
 
 @contextmanager
 def opacus_hooks(network: Network) -> Iterator[None]:
-    """The same by Opacus' hooks (Yousefpour et al. 2021, arXiv:2109.12298), for any module."""
+    """Does the same with Opacus' hooks (Yousefpour et al. 2021, arXiv:2109.12298), for any
+    module."""
     hooks = GradSampleHooks(network, loss_reduction="sum")
     try:
         with warnings.catch_warnings(), seen_once(network, hooks):
@@ -80,7 +81,7 @@ def opacus_hooks(network: Network) -> Iterator[None]:
 
 @contextmanager
 def seen_once(network: Network, hooks: GradSampleHooks) -> Iterator[None]:
-    """Keeps the hooks from noting a layer's inputs a second time where it is computed again."""
+    """Keeps the hooks from recording a layer's inputs twice when the layer is computed again."""
 
     @contextmanager
     def unseen() -> Iterator[None]:
@@ -116,19 +117,18 @@ def clipped_gradient_sum(
         task: Its per-record loss.
         units: The logical batch; may be empty, and so may a unit.
         bound: Norm to which each unit's gradient is clipped, over all trained parameters.
-        shapes: What records are padded to, and how many go together: as the machine's proof found
-            them, or one by one.
-        grid: Of the sum's integers; None: the bound's own.
+        shapes: Padded lengths and row counts from the machine's proof, or one record at a time.
+        grid: Grid of the sum's integers; None: the bound's default.
 
     Raises:
-        RefusedError: Something changed the arithmetic or the threads since they were pinned.
-        RuntimeError: The device or the process cannot compute any more, whatever the records.
+        RefusedError: The arithmetic or the threads were changed since they were pinned.
+        RuntimeError: The device or the process can no longer compute, for any records.
 
     Guarantees:
-        With proven shapes, what a unit contributes does not depend on the other units, by one bit.
-        A record that does not fit the network (`passes.fits`) is left out of its unit. A unit whose
-        gradient cannot be computed, is not finite, or that has no record left contributes zero; no
-        other unit's contribution changes by it.
+        With proven shapes, no bit of a unit's contribution depends on the other units.
+        A record that does not fit the network (`passes.fits`) is left out of its unit. A unit
+        without records, or whose gradient cannot be computed or is not finite, contributes zero;
+        other units' contributions stay the same.
     """
     check_pinned(shapes.threads)
     outputs = len(task.labels) or network.vocabulary
@@ -149,7 +149,8 @@ def clipped_gradient_sum(
 def _groups(
     units: Sequence[UnitExamples], parameters: Sequence[Tensor]
 ) -> Iterator[list[UnitExamples]]:
-    """Units that are summed together: as many of several records as memory is set aside for."""
+    """Groups of units that are summed together; units with several records are limited by
+    `SUMS_BYTES`."""
     size = 4 * sum(parameter.numel() for parameter in parameters)
     most = max(SUMS_BYTES // max(size, 1), 1)
     several = [unit for unit in units if len(unit) > 1]
@@ -197,7 +198,7 @@ def _group_sum(
 def _rows(
     network: Network, task: Task, group: Pass, parameters: Sequence[Tensor], failed: set[int]
 ) -> Iterator[tuple[tuple[Row, ...], list[Gradient]]]:
-    """A pass's records with their gradients, [B, …]; of a pass that fails, unit by unit.
+    """A pass's records with their gradients, [B, …]; if the pass fails, unit by unit.
 
     Units that fail alone are added to `failed` and left out.
     """
@@ -224,19 +225,19 @@ def _rows(
 
 
 def _check_data(error: Exception) -> None:
-    """Lets an error out that no record can have caused.
+    """Raises an error again if no record can have caused it.
 
-    A plug-in's task may raise on a certain record. Were the round cut off by it, the word that the
-    site answers would tell that the record is there.
+    A plug-in's task may raise on a certain record. If that ended the round, the site's answer would
+    reveal that the record is there.
     """
     if isinstance(error, CloisterError) and not isinstance(error, PluginError):
         raise error
 
 
 def _check_alive(network: Network, task: Task, group: Pass, parameters: Sequence[Tensor]) -> None:
-    """Lets an error out if a pass of nothing but a dummy record fails too: then it is no record's.
+    """Raises the error of a pass with only a dummy record: then no record caused the failure.
 
-    What would count as zero from here on would be everybody's contribution.
+    Otherwise every unit's contribution would count as zero from here on.
     """
     per_token = isinstance(group.rows[0].example.target, tuple)
     dummy = Example((0,), (IGNORE,) if per_token else 0)
@@ -246,7 +247,7 @@ def _check_alive(network: Network, task: Task, group: Pass, parameters: Sequence
 def record_gradients(
     network: Network, task: Task, group: Pass, parameters: Sequence[Tensor]
 ) -> list[Gradient]:
-    """Gradients of a pass's records, [B, …] a parameter; rows beyond the records are dummies'."""
+    """Gradients of a pass's records, [B, …] per parameter; rows beyond the records are dummies."""
     batch = task.collate([row.example for row in group.rows], group.shape)
     losses = record_losses(network, task, batch)
     # Dummies have weight 0, and their rows are never read.
@@ -258,7 +259,7 @@ def record_gradients(
 def plain_gradient_sum(
     network: Network, task: Task, units: Sequence[UnitExamples], max_tokens: int
 ) -> tuple[Tensor, ...]:
-    """Sums the units' gradients without clipping, in the cheapest cut."""
+    """Sums the units' gradients without clipping, in the cheapest physical batches."""
     parameters = [p for _, p in trained_parameters(network)]
     for parameter in parameters:
         parameter.grad = None
@@ -274,7 +275,7 @@ def plain_gradient_sum(
 
 
 def forget(network: Network) -> None:
-    """Removes what a pass left behind, whole or cut off: gradients, and the hooks' own notes."""
+    """Removes what a complete or failed pass left behind: gradients, and the hooks' own data."""
     for module in network.modules():
         for name in ("activations", "max_batch_len"):
             if name in vars(module):

@@ -1,10 +1,10 @@
-"""Before a round is charged: every process of the site runs, and computes what this one computes.
+"""Checks before a charge that every process of the site runs and computes the same as this one.
 
-A proof is of one process. Its outcome follows from what `proof.depends_on` lists: base, kernels'
-builds and variables, types, threads, the kind of device and its driver. Where a worker lists the
-same, the proof holds there for the reason for which a kept one holds after a restart. Beside that
-each worker sums synthetic units of every padded length, in passes of the most rows, which shows
-that it has the memory, and must give this process's integers.
+A proof is made in one process. Its outcome depends on what `proof.depends_on` lists: base, kernels'
+builds and variables, types, threads, the kind of device and its driver. If a worker lists the same
+values, the proof holds there, just as a kept proof holds after a restart. In addition each worker
+sums synthetic units of every padded length in the largest passes, which shows that it has enough
+memory; it must give the same integers as this process.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from cloister.training.trials import MOVED, shared_grid
 from cloister.training.units import UnitExamples
 from cloister.training.workspace import Workspace
 
-# What a process would try by the memory that it has; the shapes that the first kept are sent.
+# Left out of the comparison: it depends on each process's memory, and the first one's shapes are
+# sent.
 TRIED = {"shapes"}
 
 
@@ -42,21 +43,22 @@ def join(
     shapes: BatchShapes,
     max_adapter_value: float,
 ) -> None:
-    """Starts a workspace's workers where they do not run, and compares them with this process.
+    """Starts a workspace's workers if they do not run, and compares them with this process.
 
     Args:
-        workspace: One without workers needs nothing.
+        workspace: Without workers nothing is done.
         plan: A private plan.
         config: Of training.
-        shapes: As proven in this process.
+        shapes: The shapes proven in this process.
         max_adapter_value: The largest value that an adapter may have at the site.
 
     Raises:
-        RefusedError: A worker cannot start, is of another kind, or gives other integers. Nothing is
-            charged yet, and nothing is computed on fewer processes.
+        RefusedError: A worker cannot start, has another kind of device or software, or gives other
+            integers. Nothing is charged, and the work is not done by fewer processes instead.
 
     Guarantees:
-        Looks at no record. Workers that run and were compared for the same study are asked nothing.
+        Looks at no record. Running workers that were compared for the same study are not asked
+        again.
     """
     team = workspace.team
     if team is None:
@@ -67,7 +69,8 @@ def join(
     try:
         if not team.is_whole:
             team.start(workspace.network.device)
-        # Each process finds other memory free. The shapes are the first's, and are sent with units.
+        # Each process has other free memory, so the first one's shapes are used and sent with the
+        # units.
         stated = replace(config, physical_batch_tokens=config.plain_tokens)
         own = depends_on(workspace, plan, stated, max_adapter_value)
         found = team.asked(AskDepends(plan, stated, max_adapter_value))
@@ -92,7 +95,7 @@ def _check_alike(own: Mapping[str, Any], other: Mapping[str, Any], who: str) -> 
 
 
 def _check_sums(workspace: Workspace, team: Team, plan: Plan, shapes: BatchShapes) -> None:
-    """Every process sums the same units, at an adapter that is moved from its start."""
+    """Lets every process sum the same units, at an adapter that differs from its start."""
     network = workspace.network
     trained = frozenset(name for name, _ in trained_parameters(network))
     before = read_tensors(network, team.names)
@@ -124,13 +127,13 @@ def _check_sums(workspace: Workspace, team: Team, plan: Plan, shapes: BatchShape
         if not all(torch.equal(one, two) for one, two in pairs):
             raise RefusedError(
                 f"machine.processes: process {number} of {team.processes} gives another sum of the "
-                "same synthetic records than the first; set machine.processes = 1, and look at the "
+                "same synthetic records than the first; set machine.processes = 1, and check the "
                 "hardware"
             )
 
 
 def _units(workspace: Workspace, shapes: BatchShapes) -> list[UnitExamples]:
-    """Synthetic units that fill the largest pass of each padded length; pairs where records are."""
+    """Synthetic units that fill the largest pass of each padded length; pairs for preferences."""
     task = workspace.task
     batches = SyntheticBatches(task, workspace.network.vocabulary)
 
@@ -140,7 +143,7 @@ def _units(workspace: Workspace, shapes: BatchShapes) -> list[UnitExamples]:
             one = replace(one, rejected=batches.example(tokens))
         return (one,)
 
-    # The last is without padding; a pass needs some in another row (`shapes.cut`).
+    # The last row has no padding; a pass needs padding in another row (`shapes.cut`).
     return [
         unit(edge if row and row == counts[-1] - 1 else max(edge - 1, 1))
         for edge, counts in shapes.counts

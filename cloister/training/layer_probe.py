@@ -1,7 +1,7 @@
-"""How well a classifier reads each layer of a base, on public records.
+"""Scores a classifier on each layer of a base, on public records.
 
-Each layer's vector is what a study with `model.layers` at that layer would train its head on: the
-base's final norm, the study's pooling, the study's prompt. All layers come from one pass.
+Each layer's vector is the head's input in a study with `model.layers` at that layer: with the
+base's final norm, the study's pooling and the study's prompt. One pass gives all layers.
 
 Shapes: B records, T tokens, H hidden units.
 """
@@ -29,13 +29,13 @@ from cloister.training.batches import physical_batches
 from cloister.training.units import singles
 from cloister.training.workspace import Workspace, open_workspace
 
-# Records that are read: a probe's accuracy on them is known to about one point (its standard error
-# at 0.8 is √(0.8 · 0.2 / 2000) = 0.009).
+# Most records that are read: a probe's accuracy is then known to about one point (its standard
+# error at 0.8 is √(0.8 · 0.2 / 2000) = 0.009).
 MOST_RECORDS = 2000
 FOLDS = 5
-# Penalties that each fold chooses from by leaving one out, per feature of length near 1.
+# Ridge penalties, per feature of length near 1; each fold chooses one by leave-one-out.
 PENALTIES = tuple(10.0**power for power in range(0, 6))
-# Memory for what is tried when a base is opened, in GiB; nothing is kept afterwards.
+# GiB for the trial when a base is opened; nothing is kept afterwards.
 _ROOM_GIB = 0.1
 
 
@@ -44,7 +44,7 @@ class LayerScore:
     """The score of a probe of one layer.
 
     Attributes:
-        layers: After how many layers the base ends.
+        layers: Number of layers after which the base ends.
         accuracy: Mean over the folds.
         deviation: Sample standard deviation over the folds.
     """
@@ -60,9 +60,9 @@ class LayerScores:
 
     Attributes:
         scores: From the first layer to the last.
-        records: How many were read.
-        pooling: How a text becomes one vector, in words.
-        majority: What guessing the most frequent label scores on them.
+        records: Number of records that were read.
+        pooling: Description of how a text becomes one vector.
+        majority: Accuracy of guessing the most frequent label.
     """
 
     scores: tuple[LayerScore, ...]
@@ -83,17 +83,18 @@ def probe_layers(
     """Scores a linear probe of each layer by cross-validation.
 
     Args:
-        model: The `[model]` section; its `layers` is left out of account.
+        model: The `[model]` section; its `layers` is ignored.
         task: The `[task]` section; its labels are those of the records.
-        records: Public; of more than `MOST_RECORDS` a random part is read, the same each time.
+        records: Public records; of more than `MOST_RECORDS` a random part is read, the same each
+            time.
         max_tokens: Padded tokens of a batch.
-        on_batch: Called with how many records were read, and of how many.
-        device: `machine.device`; None: the GPU where there is one.
+        on_batch: Called with the number of records read so far, and of all.
+        device: `machine.device`; None: the GPU if there is one.
 
     Raises:
         DataError: A label has fewer than `FOLDS` records.
         UsageError: The base's layers are not one list that can end earlier.
-        ModelFileError: The base cannot be had.
+        ModelFileError: The base cannot be found or loaded.
     """
     chosen = list(records)
     if len(chosen) > MOST_RECORDS:
@@ -145,13 +146,13 @@ def _features(
     with torch.no_grad():
         for group in physical_batches(singles(examples), max_tokens):
             batch = workspace.task.collate([example for (example,) in group])
-            ids = batch.input_ids.to(network.device)
-            mask = batch.attention_mask.to(network.device)
-            states = prefix.each_layer(ids, mask)
+            inputs = network.inputs(batch)
+            states = prefix.each_layer(inputs)
             found = found or [[None] * len(examples) for _ in states]
             for layer, hidden in enumerate(states):
                 with prefix.skipping(hidden):
-                    output = network.backbone(input_ids=ids, attention_mask=mask)
+                    output = network.backbone(**inputs)
+                mask = inputs["attention_mask"]
                 pooled = F.normalize(network.pooling(output, mask).float(), dim=1)
                 scaled = (pooled * pooled.shape[1] ** 0.5).cpu().numpy()
                 for (example,), row in zip(group, scaled, strict=True):

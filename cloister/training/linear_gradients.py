@@ -1,10 +1,10 @@
-"""Each record's gradient of linear layers, by one batched product a layer.
+"""Computes each record's gradient of linear layers, by one batched product per layer.
 
-    G_i = Σ_t g_it x_itᵀ        of record i, over its tokens t: outputs' gradients beside inputs
+    G_i = Σ_t g_it x_itᵀ        for record i, over its tokens t: output gradients times inputs
 
-Adapters and heads are linear layers, so this is all of LoRA. It replaces Opacus' hooks where every
-trained tensor is a linear layer's: no gradient of the whole batch is computed beside the records',
-inputs that several layers read are kept once, and nothing waits for a GPU.
+Adapters and heads are linear layers, so this covers LoRA. It replaces Opacus' hooks if every
+trained tensor belongs to a linear layer: it computes no gradient of the whole batch in addition,
+keeps an input that several layers read only once, and never waits for a GPU.
 
 Shapes: B records, T tokens, I inputs and O outputs of a layer.
 """
@@ -23,13 +23,14 @@ from torch import Tensor, nn
 from cloister.models.network import Network
 from cloister.privacy.products import Gradient, Products, whole
 
-# Values of a record's part from which it is kept as factors: below, a product a record costs more
-# than one of all of them (MKL on one core: 3 microseconds a call, 20 for 2 million products).
+# Fewest values of a record's part that is kept as factors. For smaller parts a product per record
+# costs more than one batched product (MKL on one core: 3 microseconds per call, 20 for 2 million
+# products).
 LEAST_PART = 2**15
 
 
 def trained_linears(network: Network) -> list[nn.Linear] | None:
-    """The linear layers that own trained tensors; None where something else trains too."""
+    """The linear layers that own trained tensors; None if another kind of module trains too."""
     found = []
     for module in network.modules():
         if any(p.requires_grad for p in module.parameters(recurse=False)):
@@ -43,7 +44,7 @@ def trained_linears(network: Network) -> list[nn.Linear] | None:
 def per_record(layers: list[nn.Linear]) -> Iterator[None]:
     """Lets every backward pass leave `grad_sample` [B, …] on these layers' trained tensors.
 
-    The loss must be a sum over records, and the records the inputs' rows. No `.grad` is left.
+    The loss must be a sum over records, and records must be the rows of inputs. No `.grad` is left.
     """
     for layer in layers:
         layer.forward = partial(_forward, layer)  # type: ignore[method-assign]
@@ -64,7 +65,7 @@ def _forward(layer: nn.Linear, inputs: Tensor) -> Tensor:
 
 
 class _Linear(torch.autograd.Function):
-    """`F.linear`, whose backward pass keeps each record's gradient and gives none of the batch.
+    """`F.linear` whose backward pass keeps each record's gradient and computes none of the batch.
 
     Inputs of another type than the weight's are kept as they are, and converted when they are used.
     """
@@ -79,7 +80,7 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
         (gradient,) = gradients
         inputs, weight = ctx.saved_tensors
-        # The parameters themselves: what is saved comes back as other objects.
+        # The parameters themselves, since saved tensors come back as other objects.
         own_weight, own_bias = ctx.tensors
         if own_weight.requires_grad:
             _leave(own_weight, products(gradient, inputs.to(weight.dtype)))
@@ -91,10 +92,10 @@ class _Linear(torch.autograd.Function):
 
 
 def products(gradient: Tensor, inputs: Tensor) -> Gradient:
-    """Each record's gradient of a weight, [B, O, I], of [B, …, O] and [B, …, I].
+    """Each record's gradient of a weight, [B, O, I], from [B, …, O] and [B, …, I].
 
-    Kept as its factors where those are the smaller and a record's part is large: on CPUs, whose
-    caches hold a part. Which it is follows from the shapes.
+    It is kept as factors if these are smaller and a record's part is large; on CPUs only, whose
+    caches hold a part. The choice depends on shapes alone.
     """
     if gradient.dim() == 2:
         return gradient.unsqueeze(2) * inputs.unsqueeze(1)
@@ -111,7 +112,7 @@ def products(gradient: Tensor, inputs: Tensor) -> Gradient:
 
 
 def _leave(parameter: Tensor, gradient: Gradient) -> None:
-    """Puts a gradient beside its parameter; a layer that a pass calls twice adds its second."""
+    """Stores a gradient on its parameter; a layer that a pass calls twice adds the second one."""
     before: Gradient | None = getattr(parameter, "grad_sample", None)
     if before is not None:
         gradient = whole(before) + whole(gradient)

@@ -1,4 +1,4 @@
-"""What a site computes in one round: local steps from the global adapter, and their delta.
+"""One round at a site: local steps from the global adapter, and their delta.
 
     for each of the plan's local steps:
         draw a Poisson batch at the plan's rate           (privacy.sampling)
@@ -65,29 +65,30 @@ def local_update(
         task: The task.
         units: The site's encoded records by unit; private, of any number.
         start: The global adapter: a value for every trained parameter, and possibly others.
-        plan: The constants that the guarantee rests on.
+        plan: The constants on which the guarantee depends.
         config: Optimizer, schedule and physical batch.
         round_number: From 1.
-        entropy: Of sampling and noise.
-        rank: Of the adapters that this site trains; None: the network's. The rest of `start`'s
-            pairs must be zero: then its gradients are, and the noise on it is left out.
-        center: What the proximal term pulls to, and the delta is from; None: `start`.
-        shapes: Of private passes, from the machine's proof; None: every record for itself, which
-            needs no proof and takes several times as long.
-        most_value: The largest value that a parameter may have after a step, of either sign, as far
-            as isolation was tried; None: any.
-        summing: How a private batch is summed over several processes (`Workspace.summing`); None:
-            in this one.
-        memory: Of the optimizer over rounds: what it starts with, and, changed in place, what it
-            ends with; None: it begins anew.
+        entropy: The source of sampling and noise.
+        rank: Rank of the adapters that this site trains; None: the network's. The rest of `start`'s
+            pairs must be zero: then its gradients are zero, and its noise is left out.
+        center: The adapter to which the proximal term pulls, and from which the delta is counted;
+            None: `start`.
+        shapes: Shapes of private passes, from the machine's proof; None: one record at a time,
+            which needs no proof and takes several times as long.
+        most_value: The largest absolute value of a parameter after a step, up to which isolation
+            was tested; None: no limit.
+        summing: Sums a private batch over several processes (`Workspace.summing`); None: in this
+            process.
+        memory: The optimizer's memory at the start; it is changed in place to that at the end.
+            None: the optimizer starts without memory.
         on_step: Called after each step, for progress at the site only.
 
     Returns:
-        The delta of what is trained in this round, of norm at most `plan.max_update_norm`.
+        The delta of the tensors trained in this round, of norm at most `plan.max_update_norm`.
 
     Guarantees:
         With privacy on, a function of the noised sums alone: `plan.local_steps` releases of the
-        plan's event, whatever the records are, empty batches included. So is what `memory` holds.
+        plan's event, for any records, including empty batches. The same holds for `memory`.
     """
     write_adapter(network, start)
     named = list(trained_parameters(network))
@@ -133,7 +134,7 @@ def local_update(
 
 
 def _hold_within(parameters: Sequence[Tensor], most_value: float) -> None:
-    """Clamps what trains; of noised sums alone, so it costs nothing."""
+    """Clamps the trained parameters; they depend on noised sums alone, so this costs no privacy."""
     with torch.no_grad():
         for parameter in parameters:
             parameter.clamp_(-most_value, most_value)

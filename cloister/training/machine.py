@@ -1,6 +1,6 @@
-"""The `[machine]` section: what one machine spends on training, and nothing that moves a result.
+"""The `[machine]` section: a machine's settings for training, which change no result.
 
-It is in a simulation's recipe file and in a site's `site.toml`. It is no part of the study: the
+It is in a simulation's recipe file and in a site's `site.toml`. It is not part of the study: the
 coordinator does not send it, and a study's digest does not cover it.
 """
 
@@ -17,13 +17,13 @@ from cloister.training.config import MOST_CACHE, MOST_TOKENS, PLAIN_TOKENS, Trai
 
 # The longest is `cuda:` and the number of one of at most 100 GPUs.
 LONGEST_DEVICE = 7
-# GPUs that the largest single machines have, four times over.
+# Four times the GPUs of the largest single machines.
 MOST_PROCESSES = 64
 # Why a network is never compiled; tried with torch 2.13 (`docs/data-and-bases.md`).
 NOT_COMPILED = (
-    "compile: true given; torch.compile cannot trace layers that leave each record's own gradient "
-    "(it refuses their autograd function), and a graph cut around each of them would run partly "
-    "uncompiled without a word; leave machine.compile out"
+    "compile: true given; torch.compile cannot trace layers that compute each record's own "
+    "gradient (it refuses their autograd function), and a graph with breaks at each of them would "
+    "run partly uncompiled without a message; leave machine.compile out"
 )
 _DEVICE = re.compile(r"cpu|mps|cuda(:\d{1,2})?")
 
@@ -33,25 +33,25 @@ class MachineConfig:
     """The `[machine]` section: what computes, and how much memory it may take.
 
     Attributes:
-        device: `cpu`, `cuda`, `cuda:1` and so on, or `mps`; what is not here is refused, and
-            nothing falls back to the CPU. Absent or `auto`: the CUDA GPU where there is one, else
-            the CPU.
-        attention: How transformers computes attention: `sdpa` or `eager`. Absent: as it chooses
-            for the base. Which one, the machine's proof is of.
+        device: `cpu`, `cuda`, `cuda:1` and so on, or `mps`. A device that does not exist is
+            refused, without a fallback to the CPU. Absent or `auto`: the CUDA GPU if there is one,
+            else the CPU.
+        attention: How transformers computes attention: `sdpa` or `eager`. Absent: transformers'
+            choice for the base. The machine's proof covers only the chosen one.
         gradient_checkpointing: Whether a layer's activations are computed again in the backward
-            pass, and not kept: memory for about a third more time. Gradients keep their bits,
-            which the preflight shows. Absent: false.
+            pass instead of kept: this saves memory and takes about a third more time. Gradients
+            keep their bits, which the preflight checks. Absent: false.
         physical_batch_tokens: Most padded tokens that go through the network at once. Absent: in
-            private training what the memory that is free has room for, at most 1,024 on a CPU and
-            16,384 on a GPU. Elsewhere 2,048.
-        frozen_cache_gib: Memory in GiB for what enters the first adapted layer (tokens · hidden
-            size · 4 bytes a record in float32); with `lora.top_layers` it saves most of the time.
+            private training as many as fit into free memory, at most 1,024 on a CPU and 16,384 on a
+            GPU; elsewhere 2,048.
+        frozen_cache_gib: Memory in GiB for the inputs of the first adapted layer (tokens · hidden
+            size · 4 bytes per record in float32); with `lora.top_layers` it saves most of the time.
             Records that do not fit are computed each time; 0 keeps none. The default holds about
             60,000 records of 45 tokens at 384 units.
-        processes: That compute a private batch together, each its share of the units: one a CUDA
-            GPU, from the first on. On the CPU threads do the same in one base's memory. Noise is
-            added once, and a round's bits are those of one process. They share `frozen_cache_gib`.
-            Absent: one.
+        processes: Number of processes that compute a private batch together, each a share of the
+            units: one per CUDA GPU, from the first GPU on. On the CPU, threads do the same with the
+            memory of one base. Noise is added once, and a round's bits are those of one process.
+            They share `frozen_cache_gib`. Absent: one.
         compile: `true` is refused with the reason (torch.compile).
     """
 
@@ -75,7 +75,7 @@ class MachineConfig:
         if self.compile:
             raise UsageError(NOT_COMPILED)
         object.__setattr__(self, "compile", None)
-        if self.device == "auto":  # the same machine as one that says nothing
+        if self.device == "auto":  # the same as an absent key
             object.__setattr__(self, "device", None)
         if self.gradient_checkpointing is False:  # likewise
             object.__setattr__(self, "gradient_checkpointing", None)
@@ -94,7 +94,8 @@ class MachineConfig:
 
     @property
     def plain_tokens(self) -> int:
-        """Most padded tokens of a pass without privacy, as of scores on public records."""
+        """Most padded tokens of a pass without privacy, for example for scores on public
+        records."""
         return self.physical_batch_tokens or PLAIN_TOKENS
 
 

@@ -1,10 +1,10 @@
-"""An optimizer's state between the rounds of a study: its moments, and how many steps it took.
+"""Keeps an optimizer's state between the rounds of a study: its moments and its number of steps.
 
-An optimizer that began anew in every round would know one gradient where a round has one step, and
-AdamW's first step is the sign of it: under privacy the sign of the noise. So a site keeps it. It is
-a function of the noised sums alone (`training.local`: noise is added once to each step's sum, and a
-round is charged as so many releases as it has steps), so whoever has it knows no more of a record
-than whoever has those sums: post-processing, at no further ε.
+If the optimizer started again in every round of one step, it would know one gradient only, and
+AdamW's first step is the sign of it: under privacy the sign of the noise. So a site keeps the
+state. It is a function of the noised sums alone (`training.local`: noise is added once to each
+step's sum, and a round is charged as one release per step). So it reveals no more about a record
+than those sums: it is post-processing and costs no further ε.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from cloister.adapter.formats import Shapes
 from cloister.adapter.tensors import Adapter
 from cloister.training.config import TrainingConfig
 
-# A parameter's count of steps among its moments, by torch's name. Float32 counts to 2²⁴ exactly;
-# a study has at most 10⁵ steps.
+# torch's name of a parameter's step count. Float32 counts exactly up to 2²⁴; a study has at most
+# 10⁵ steps.
 STEP = "step"
 
 
 def kept_moments(config: TrainingConfig) -> tuple[str, ...]:
-    """Returns the names that torch has for an optimizer's moments; empty where it keeps none."""
+    """Returns torch's names of an optimizer's moments; empty if it has none."""
     if config.optimizer == "sgd":
         return ("momentum_buffer",) if config.momentum else ()
     return ("exp_avg", "exp_avg_sq", STEP)
 
 
 def memory_shapes(config: TrainingConfig, trained: Shapes) -> dict[str, tuple[int, ...]]:
-    """Returns names and shapes of a memory: 8 bytes a parameter for Adam, 4 for momentum.
+    """Returns names and shapes of a memory: 8 bytes per parameter for Adam, 4 for momentum.
 
     Args:
-        config: Which optimizer.
-        trained: Of all that trains in any round.
+        config: Names the optimizer.
+        trained: Shapes of all tensors that train in any round.
     """
     return {
         f"{name}:{moment}": (1,) if moment == STEP else shape
@@ -52,9 +52,9 @@ class OptimizerMemory:
     """An optimizer's memory between two rounds.
 
     Attributes:
-        config: Which optimizer.
-        state: The moments of every parameter that may train, as `memory_shapes` names them; zero
-            where it took no step yet.
+        config: Names the optimizer.
+        state: The moments of every parameter that may train, named as in `memory_shapes`; zero
+            before its first step.
     """
 
     config: TrainingConfig
@@ -80,8 +80,8 @@ class OptimizerMemory:
     ) -> None:
         """Reads an optimizer's state; a parameter that was not trained keeps its former state.
 
-        A state that is not finite, as of a study that diverged, is forgotten: the next round
-        begins anew.
+        A state that is not finite, as after divergence, is dropped: the next round starts without
+        memory.
         """
         found = {}
         for name, parameter in named:

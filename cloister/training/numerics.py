@@ -1,9 +1,9 @@
-"""Arithmetic that must not change under private training, set in one place and checked in another.
+"""Sets the arithmetic of private training, and checks that nothing has changed it.
 
-A record's gradient is the same whichever records stand beside it only while the same kernels run.
-TF32, autocast, a lower matmul precision, products whose parts are added in 16 bits (split-K),
-cuDNN's search for the fastest kernel and nondeterministic algorithms all choose among kernels; the
-number of threads decides how a kernel cuts its work.
+A record's gradient is independent of other records only as long as the same kernels run. TF32,
+autocast, a lower matmul precision, products whose parts are added in 16 bits (split-K), cuDNN's
+search for the fastest kernel and nondeterministic algorithms all change the kernel; the number of
+threads changes how a kernel divides its work.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def pinned() -> Iterator[None]:
     """Sets full float32 precision and deterministic kernels; restores the settings at the end.
 
     Raises:
-        RefusedError: The process mixes torch's two ways to set precisions, so that what is set
-            cannot be read.
+        RefusedError: The process mixes torch's two ways to set precisions, so the settings cannot
+            be read.
     """
     try:
         before = (
@@ -73,14 +73,14 @@ def _set(
 
 
 def _reduced() -> tuple[Reduced, Reduced]:
-    """What products of bf16 and of fp16 may do now on a GPU."""
+    """The present settings for products of bf16 and of fp16 on a GPU."""
     bf16: Any = torch._C._get_cublas_allow_bf16_reduced_precision_reduction()
     fp16: Any = torch._C._get_cublas_allow_fp16_reduced_precision_reduction()
     return bf16, fp16
 
 
 def _whole_products() -> tuple[Reduced, Reduced]:
-    """Neither added in 16 bits nor cut along the sum, in the form that this torch has."""
+    """The settings that forbid 16-bit sums and split-K, in the form of this torch version."""
     bf16, fp16 = ((False, False) if isinstance(one, tuple) else False for one in _reduced())
     return bf16, fp16
 
@@ -95,10 +95,10 @@ def check_pinned(threads: int | None = None) -> None:
     """Checks that the numeric settings are still as `pinned` set them.
 
     Args:
-        threads: How many the machine's proof was made with; None: any number.
+        threads: Number of threads of the machine's proof; None: any number.
 
     Raises:
-        RefusedError: Something in this process changed it since.
+        RefusedError: Something in this process changed a setting.
     """
     try:
         found = {
@@ -136,5 +136,6 @@ def check_pinned(threads: int | None = None) -> None:
         if value != needed:
             raise RefusedError(
                 f"{name} is {value} and was {needed} when private training was set up: another "
-                "kernel may let one record change another's gradient; leave it alone, or begin anew"
+                "kernel may let one record change another's gradient; do not change it, or start "
+                "again"
             )

@@ -16,12 +16,12 @@ from cloister.training.config import TrainingConfig
 def make_optimizer(
     config: TrainingConfig, parameters: Iterable[nn.Parameter], plan: Plan
 ) -> torch.optim.Optimizer:
-    """Makes an optimizer that remembers nothing yet (`cloister.training.memory`).
+    """Makes an optimizer without memory (`cloister.training.memory` restores one).
 
     Args:
-        config: Which.
-        parameters: What it moves.
-        plan: Whose noise `adam-bc` takes off.
+        config: Names the optimizer and its settings.
+        parameters: The parameters to train.
+        plan: The plan whose noise variance `adam-bc` subtracts.
     """
     if config.optimizer == "adam-bc":
         return AdamBC(

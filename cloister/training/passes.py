@@ -1,4 +1,4 @@
-"""From a logical batch to passes through the network: which records go together in which shape."""
+"""Cuts a logical batch into passes through the network: which records share which shape."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Row:
     """One record of a forward and backward pass.
 
     Attributes:
-        unit: Which of the logical batch's units it is of.
-        example: Itself.
+        unit: Index of its unit in the logical batch.
+        example: The encoded record.
     """
 
     unit: int
@@ -40,8 +40,8 @@ def passes(units: Sequence[UnitExamples], shapes: BatchShapes) -> Iterator[Pass]
     """Cuts units into passes of one edge each, longest first.
 
     Guarantees:
-        The records of a unit come in an order that follows from the unit alone: by edge, then as
-        the unit has them. What needs most memory comes early.
+        The order of a unit's records depends on the unit alone: by edge, then in the unit's order.
+        The longest records come first, so that a lack of memory shows early.
     """
     by_edge: dict[int, list[Row]] = {}
     for number, unit in enumerate(units):
@@ -57,13 +57,13 @@ def passes(units: Sequence[UnitExamples], shapes: BatchShapes) -> Iterator[Pass]
 
 
 def fits(example: Example, longest: int, vocabulary: int, outputs: int) -> bool:
-    """Whether a record can go through the network at all; looked at before it reaches a device.
+    """Whether a record can go through the network; checked before it reaches a device.
 
     Args:
         example: The record.
-        longest: Last edge, in tokens.
+        longest: The longest padded length, in tokens.
         vocabulary: Token ids that the base has embeddings for.
-        outputs: Classes, tags or tokens that can be predicted.
+        outputs: Number of classes, tags or tokens that can be predicted.
     """
     if example.rejected is not None and not fits(example.rejected, longest, vocabulary, outputs):
         return False

@@ -1,4 +1,4 @@
-"""Direct preference optimization with one record's own gradient (Rafailov et al. 2023, 2305.18290).
+"""Direct preference optimization with per-record gradients (Rafailov et al. 2023, 2305.18290).
 
     L = -log σ(m),    m = β (log π(chosen) / π₀(chosen) - log π(rejected) / π₀(rejected))
 
@@ -34,16 +34,17 @@ from cloister.training.units import UnitExamples, singles
 def weighted_units(
     network: Network, task: Task, units: Sequence[UnitExamples], cut: BatchShapes | int
 ) -> Sequence[UnitExamples]:
-    """Units whose pairs are two weighted sequences; those of other tasks as they are.
+    """Replaces each pair in units by two weighted sequences; units of other tasks stay as they are.
 
     Args:
-        network: As it is about to train.
-        task: Of the study.
-        units: A logical batch; a record that is no pair is left out of its unit.
-        cut: The fixed shapes; or most padded tokens of a batch, where companions may move bits.
+        network: The network before the step.
+        task: The study's task.
+        units: A logical batch; a record that is not a pair is left out of its unit.
+        cut: The fixed shapes; or the most padded tokens of a batch, if other records may change
+            bits.
 
     Returns:
-        Units whose gradient, the mean of their rows', is the mean of their pairs'.
+        Units for which the mean of the rows' gradients is the mean of the pairs' gradients.
     """
     if not isinstance(task, CausalChat) or task.dpo_beta is None:
         return units
@@ -55,7 +56,7 @@ def weighted_units(
         own: list[Example] = []
         for example in unit:
             chosen, rejected = _rows(example)
-            # Two rows are averaged where one record counts.
+            # Factor 2, because the mean is over two rows for one record.
             weight = 2 * task.dpo_beta * _sigmoid(-task.dpo_beta * (found[at] - found[at + 1]))
             own += [replace(chosen, weight=weight), replace(rejected, weight=-weight)]
             at += 2
@@ -86,10 +87,10 @@ def _ratios_of_rows(
 def _values(
     network: Network, task: CausalChat, examples: Sequence[Example], shape: BatchShape | None
 ) -> list[float]:
-    """Log-ratios of a batch; in a fixed shape, NaN of a sequence that fails alone.
+    """Log-ratios of a batch; in a fixed shape NaN for a sequence that fails alone.
 
-    NaN makes its unit contribute zero. Were the round ended instead, the word that the site answers
-    would tell that the record is there.
+    NaN makes its unit contribute zero. If the round ended instead, the site's answer would reveal
+    that the record is there.
     """
     try:
         return list(log_ratios(network, task, examples, shape).tolist())
@@ -108,7 +109,7 @@ def log_ratios(
 ) -> Tensor:
     """Log-ratios of π to π₀ of each row of a batch, dummies included, float64 [B]."""
     batch = task.collate(examples, shape)
-    # With gradients on, as in training: without them a device may choose other kernels.
+    # With gradients on, as in training; without them a device may choose other kernels.
     own = _log_probabilities(network, batch)
     with adapters_off(network):
         base = _log_probabilities(network, batch)

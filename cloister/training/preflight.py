@@ -1,17 +1,17 @@
-"""Before training: every record's gradient is exact, or the model is refused by name.
+"""Checks before training that every record's gradient is exact, else refuses the model by name.
 
-Private training rests on per-record gradients. Where a module computes them wrongly, or one record
-changes another's, the clip bounds nothing and the claimed ε is false. So a study starts only after
-records showed, on the very network that will train:
+Private training depends on per-record gradients. If a module computes them wrongly, or one record
+changes another's, clipping bounds nothing and the claimed ε is false. So a study starts only after
+these checks on the network that will train:
 
-0. each module that trains is called once for each batch, with the records as its input's rows;
-1. where frozen layers are kept and skipped, the logits stay the same;
-2. where activations are computed again, gradients have the bits of those where they are kept;
+0. each trained module is called once for each batch, with the records as its input's rows;
+1. if frozen layers are cached and skipped, the logits stay the same;
+2. if activations are computed again, gradients have the same bits as with kept activations;
 3. each trained parameter's per-record gradient equals that of the record alone, by plain autograd;
 4. frozen parameters get no gradient;
 5. one noiseless step moves every trained tensor, and no other.
 
-That companions do not change a record's gradient by one bit is shown by `training.proof`.
+`training.proof` shows that other records do not change any bit of a record's gradient.
 """
 
 from __future__ import annotations
@@ -44,22 +44,23 @@ PERTURBATION = 0.02
 # loops, and little beside a base (2 records of a 7B base in float32: 1 GB).
 KEPT_TOKENS = 64
 
-# What networks raise whose gradients cannot be computed record by record.
+# Exceptions of networks whose per-record gradients cannot be computed.
 _CANNOT = (RuntimeError, ValueError, NotImplementedError, AttributeError, TypeError)
 # Modules whose output for one record depends on the others or on earlier batches.
 _BATCH_DEPENDENT = (nn.modules.batchnorm._BatchNorm,)
 
 
 def preflight(network: Network, task: Task, examples: Sequence[Example]) -> None:
-    """Checks a network before its first private step; one that passes is left as it was.
+    """Checks a network before its first private step, and leaves it unchanged.
 
     Args:
-        network: With its trained names set.
-        task: Its per-record loss.
+        network: The network, with its trained names set.
+        task: The study's task.
         examples: At least two records of different length, where possible.
 
     Raises:
-        PreflightError: What is wrong, with the parameter's or module's name and the remedy.
+        PreflightError: A check failed; the message has the parameter's or module's name and the
+            remedy.
     """
     refuse_known(network)
     trained = dict(trained_parameters(network))
@@ -75,7 +76,7 @@ def preflight(network: Network, task: Task, examples: Sequence[Example]) -> None
 
 
 def refuse_known(network: Network) -> None:
-    """Refuses by name what is known not to have exact per-record gradients.
+    """Refuses by name modules that are known not to have exact per-record gradients.
 
     Raises:
         PreflightError: DoRA, adapters on embeddings, batch normalisation; a device without
@@ -83,8 +84,8 @@ def refuse_known(network: Network) -> None:
     """
     if network.device.type == "mps":
         raise PreflightError(
-            "preflight: mps has no float64, in which clipped gradients are summed and noised; set "
-            'machine.device = "cpu", or train without privacy (no Apple GPU was tried)'
+            "preflight: mps has no float64, which the sums of clipped gradients need; set "
+            'machine.device = "cpu", or train without privacy (Apple GPUs are untested)'
         )
     for name, _ in trained_parameters(network):
         if "lora_magnitude_vector" in name:
@@ -116,30 +117,30 @@ def _perturb(trained: dict[str, nn.Parameter]) -> None:
 def _check_calls(network: Network, task: Task, examples: Sequence[Example]) -> None:
     """Refuses modules that a forward pass calls twice, or with rows that are not the records.
 
-    Their per-record gradients would mix records, or several uses: DeBERTa puts relative positions,
+    Their per-record gradients would mix records or several calls: DeBERTa puts relative positions,
     which all records share, through its query and key projections.
     """
     # Found before the calls are counted: finding it calls the network.
     head = network.token_head if isinstance(task, CausalChat) else None
     calls: dict[str, list[tuple[int, ...]]] = {}
-    handles, device = [], network.device
+    handles = []
     for name, module in network.named_modules():
         if any(p.requires_grad for p in module.parameters(recurse=False)):
             rows = calls.setdefault(adapter_name(name), [])
             handles.append(module.register_forward_pre_hook(_noting(rows)))
     try:
         with torch.no_grad():
-            for number in (2, 3):  # so that no other dimension is taken for the records
+            for number in (2, 3):  # two sizes, so that no other dimension passes for the records
                 group = [examples[index % len(examples)] for index in range(number)]
                 for rows in calls.values():
                     rows.clear()
                 batch = task.collate(group)
-                ids, mask = batch.input_ids.to(device), batch.attention_mask.to(device)
+                inputs = network.inputs(batch)
                 if head is not None:
                     # Logits of two whole records of a long context would not fit.
-                    hidden_states(functools.partial(network, ids, mask), head)
+                    hidden_states(functools.partial(network, **inputs), head)
                 else:
-                    network(ids, mask)
+                    network(**inputs)
                 for name, rows in calls.items():
                     _refuse_calls(name, rows, (number, batch.input_ids.shape[1]))
     finally:
@@ -160,20 +161,20 @@ def _refuse_calls(name: str, shapes: list[tuple[int, ...]], batch: tuple[int, in
     remedy = "choose other lora.target_modules, or another base"
     if not shapes:
         raise PreflightError(
-            f"preflight: {name} is not called in a forward pass, in which its module's weights are "
-            f"used without it or not at all, so that it would learn nothing; {remedy}"
+            f"preflight: {name} is not called in a forward pass, so its weights are used in "
+            f"another way or not at all, and it would learn nothing; {remedy}"
         )
     if len(shapes) > 1:
         raise PreflightError(
-            f"preflight: {name} is called {len(shapes)} times in a forward pass, and once is "
+            f"preflight: {name} is called {len(shapes)} times in a forward pass; one call is "
             f"needed for exact per-record gradients; {remedy}"
         )
     if shapes[0][:1] == batch[:1]:
         return
     if shapes[0][:2] == (batch[1], batch[0]):
-        why = "takes tokens before records, so that its rows are no record's"
+        why = "takes tokens before records, so its rows are not records"
     else:
-        why = "does not take the records as its rows, so that what it learns is not one record's"
+        why = "does not take the records as its rows, so its gradients are not per record"
     raise PreflightError(
         f"preflight: {name} {why} (an input of {shapes[0]} for {batch[0]} records of {batch[1]} "
         f"tokens); {remedy}"
@@ -198,7 +199,7 @@ def _check_again(
 ) -> None:
     """Compares gradients with activations computed again to those with activations kept.
 
-    Of the last tokens of each record, as what is kept of long ones may not fit.
+    Only the last tokens of each record are used, as kept activations of long ones may not fit.
     """
     if network.checkpoints is None:
         return
@@ -215,11 +216,11 @@ def _check_again(
         ) from error
     for name, one in again.items():
         other = kept[name]
-        if one is None or other is None:  # said better below
+        if one is None or other is None:  # `_check_gradients` reports it
             continue
         if not torch.equal(whole(one), whole(other)):
             raise PreflightError(
-                f"preflight: {name}: a record's gradient is another where activations are computed "
+                f"preflight: {name}: a record's gradient changes if activations are computed "
                 f"again; {remedy}"
             )
 
@@ -230,6 +231,7 @@ def _last(example: Example, tokens: int) -> Example:
         example,
         input_ids=example.input_ids[-tokens:],
         target=target[-tokens:] if isinstance(target, tuple) else target,
+        segments=example.segments[-tokens:],
         rejected=None,
     )
 
@@ -265,7 +267,9 @@ def _check_gradients(
         for name, expected in alone.items():
             found = per_record[name]
             if found is None or expected is None:
-                raise PreflightError(f"preflight: {name} gets no gradient; freeze it or mend it")
+                raise PreflightError(
+                    f"preflight: {name} gets no gradient; choose other lora.target_modules"
+                )
             difference = float((of_unit(found, index).float() - expected.float()).norm())
             if not difference <= TOLERANCE[coarsest(network)] * length:
                 raise PreflightError(
@@ -289,5 +293,5 @@ def _check_step(network: Network, task: Task, examples: Sequence[Example]) -> No
         if found != frozen[name]:
             raise PreflightError(
                 f"preflight: {adapter_name(name)} is frozen but moved in one step: it shares its "
-                "values with what trains; choose other lora.target_modules, or another base"
+                "values with a trained tensor; choose other lora.target_modules, or another base"
             )

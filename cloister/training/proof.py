@@ -1,20 +1,20 @@
-"""Before private training: proof, on this machine, that records do not touch each other.
+"""Proves on this machine, before private training, that no record changes another's gradient.
 
 `prove` runs every shape of a study (`training.shapes`) on synthetic batches, with the kernels,
-types and threads that will train, and keeps the row counts with which a record contributes the same
-integers wherever it is and whatever is beside it. It also shows that per-record gradients are exact
-(`training.preflight`), that every shape fits into memory, and how long each takes. No record of
-anybody's is in it, so its outcome may be told.
+types and threads of training, and keeps the row counts with which a record contributes the same
+integers in any row and beside any other records. It also shows that per-record gradients are exact
+(`training.preflight`), that every shape fits into memory, and how long each takes. It uses no real
+record, so its outcome may be public.
 
-Cover: each shape is run once in full production (states of frozen layers, forward, per-record
+Coverage: each shape is run once in full production (states of frozen layers, forward, per-record
 backward, clip) for each set of tensors that trains in some round. A pass holds copies of two
 probes, with and without padding, in random slots (several copies of each from 8 rows on), random
-companions of every length, and a quarter of dummies. All copies must agree, in a pass and over the
-passes of an edge, whose companions, slots and dummies all differ. Further passes for each edge:
-with two records and dummies, with each probe beside companions alone, with states of frozen layers
-computed in another shape, and with adapter values of both signs as large as the site takes.
-Companions are a sample: what is shown of the kernels is that their order of summation follows from
-shapes, which no sample of values would change.
+companions of every length, and a quarter of dummies. All copies must agree, within a pass and over
+the passes of an edge, which all have other companions, slots and dummies. Further passes for each
+edge: with two records and dummies, with each probe beside companions alone, with states of frozen
+layers computed in another shape, and with adapter values of both signs, as large as the site
+accepts. Companions are a sample. What is tested is that the kernels' order of summation depends on
+shapes only, not on values.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ import resource
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +52,14 @@ from cloister.training.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-# The most that an adapter's values may be unless a site's policy says otherwise
+# Largest absolute value of an adapter, unless a site's policy sets another
 # (`accept.max_adapter_value`).
 MAX_ADAPTER_VALUE = 100.0
 
-# What is logged where records that stand together do not give equal bits.
+# Logged if records in one pass do not give equal bits.
 ALONE = (
-    "preflight: on this device records change each other's gradients in the last bits, whatever "
-    "their number; each goes through the network alone, which is sound and several times slower"
+    "preflight: on this device records in one pass change each other's gradients in the last bits; "
+    "each goes through the network alone, which is safe and several times slower"
 )
 
 _PACKAGES = ("cloister", "torch", "transformers", "peft", "opacus", "tokenizers")
@@ -76,22 +77,28 @@ _KERNELS = (
     "NVIDIA_",
     "PYTORCH_",
 )
-# What tells one kind of processor from another, as Linux lists it.
+# Lines of /proc/cpuinfo that identify the kind of processor.
 _PROCESSOR = re.compile(
     r"^(vendor_id|cpu family|model|model name|stepping|flags|CPU \w+|Features)\s*:"
 )
 
 
+@cache
+def version(name: str) -> str:
+    """Returns a package's version; once for a process, as it loads the package once."""
+    return metadata.version(name)
+
+
 @dataclass(frozen=True)
 class Proof:
-    """What a machine showed of a study.
+    """A machine's proof for a study.
 
     Attributes:
         shapes: The padded lengths, and the row counts that give every record equal bits.
-        seconds: Of one pass, by (length, rows): forward, backward and clip; for preferences also
-            the two forwards of the log-ratios.
-        peak_bytes: Most memory in use while every shape was tried: the device's, or the process's.
-        key: SHA-256 of all that it depends on (`Proof.key_of`).
+        seconds: Seconds of one pass, by (length, rows): forward, backward and clip; for preferences
+            also the two forwards of the log-ratios.
+        peak_bytes: Peak memory while the shapes were tried: the device's, or the process's.
+        key: SHA-256 of everything that it depends on (`Proof.key_of`).
     """
 
     shapes: BatchShapes
@@ -101,11 +108,12 @@ class Proof:
 
     @property
     def one_by_one(self) -> bool:
-        """Whether records go through the network one by one, because companions change them."""
+        """Whether records go through the network one by one, because other records change their
+        bits."""
         return self.shapes.one_by_one
 
     def seconds_of(self, sequences: int) -> float:
-        """Time of a step with so many sequences if all were of the slowest edge, in seconds.
+        """Seconds of a step with this number of sequences, if all had the slowest padded length.
 
         A record is one sequence; a pair of preferences is two.
         """
@@ -143,7 +151,7 @@ class Proof:
         *,
         max_adapter_value: float = MAX_ADAPTER_VALUE,
     ) -> str:
-        """SHA-256 of what a proof depends on; with an equal key an old proof still holds."""
+        """SHA-256 of what a proof depends on; an old proof with an equal key is still valid."""
         text = json.dumps(depends_on(workspace, plan, config, max_adapter_value), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -151,7 +159,7 @@ class Proof:
 def depends_on(
     workspace: Workspace, plan: Plan, config: TrainingConfig, max_adapter_value: float
 ) -> dict[str, Any]:
-    """All that the outcome of `prove` follows from, by name."""
+    """Everything that the outcome of `prove` depends on, by name."""
     network, task = workspace.network, workspace.task
     return {
         "base": workspace.base_sha256,
@@ -178,13 +186,13 @@ def depends_on(
 
 
 def _pooling(network: Network) -> str:
-    """How a text becomes what the head reads, in words that older proofs used too."""
+    """The pooling as text, in the words of older proofs, so that their keys stay equal."""
     told = str(network.pooling and (network.pooling.mode, network.pooling.normalize))
     return told if network.center is None else f"{told}, centred"
 
 
 def shapes_to_try(workspace: Workspace, config: TrainingConfig) -> BatchShapes:
-    """The candidates of a study on this machine."""
+    """The candidate shapes of a study on this machine."""
     tokens = config.physical_batch_tokens
     if tokens is None:
         room = room_for(workspace, config)
@@ -204,7 +212,7 @@ def proven(
     *,
     max_adapter_value: float = MAX_ADAPTER_VALUE,
 ) -> Proof:
-    """`prove`, or what this process proved before for an equal key."""
+    """Returns this process's earlier proof with an equal key, else calls `prove`."""
     key = Proof.key_of(workspace, plan, config, max_adapter_value=max_adapter_value)
     if key not in _proofs:
         _proofs[key] = prove(workspace, plan, config, max_adapter_value=max_adapter_value)
@@ -221,20 +229,22 @@ def prove(
     """Tries every shape of a private study.
 
     Args:
-        workspace: Base, task and network; left as it was, but for what trains and its gradients.
-        plan: A private plan: its bound and grid are the clip's.
-        config: Of training: which tensors train in which round, and a pass's most tokens.
+        workspace: Base, task and network; restored afterwards, except for the values and gradients
+            of trained tensors.
+        plan: A private plan; its bound and grid are those of clipping.
+        config: The `[training]` section: which tensors train in which round, and a pass's most
+            tokens.
         max_adapter_value: The largest value that an adapter may have at the site.
 
     Raises:
-        PreflightError: Per-record gradients are not exact, or a shape cannot be computed; with the
-            name and the remedy.
+        PreflightError: Per-record gradients are not exact, or a shape cannot be computed; the
+            message has the name and the remedy.
         RefusedError: The plan has no clip bound.
 
     Guarantees:
-        With the shapes that it returns, the records tried contribute equal integers over slots,
-        companions, dummies and row counts. Where row counts disagree, those that agree with most
-        others are left, down to one; where companions matter, every record goes alone.
+        With the returned shapes the tested records contribute equal integers for all slots,
+        companions, dummies and row counts. If row counts disagree, the largest group that agrees is
+        kept, down to one; if companions matter, every record goes alone.
     """
     if plan.max_grad_norm is None:
         raise RefusedError("a proof of isolation was asked for a plan without a clip bound")
@@ -280,14 +290,16 @@ def _trained_sets(workspace: Workspace, plan: Plan, config: TrainingConfig) -> l
 
 
 def _samples(workspace: Workspace) -> list[Example]:
-    """A synthetic record of the greatest length and one of half of it; both have much to learn."""
+    """A synthetic record of the greatest length and one of half of it; both have many learnt
+    tokens."""
     task = workspace.task
     batches = SyntheticBatches(task, workspace.network.vocabulary)
     return [batches.example(tokens) for tokens in (task.max_length, max(task.max_length // 2, 2))]
 
 
 def _device(network: Network) -> str:
-    """What computes: a proof made on another processor or driver is of other kernels."""
+    """The device and its driver: another one runs other kernels, for which a proof does not
+    hold."""
     if network.device.type == "cuda":
         name = torch.cuda.get_device_name(network.device)
         capability = torch.cuda.get_device_capability(network.device)
@@ -298,7 +310,7 @@ def _device(network: Network) -> str:
 
 
 def _processor() -> str:
-    """A hash of the processors' kind, as far as the system tells it."""
+    """A hash of the processors' kind, as far as the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError):

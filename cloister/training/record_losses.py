@@ -1,4 +1,4 @@
-"""One loss a record of a batch, by the cheapest way that its task and base allow."""
+"""Computes one loss per record, in the cheapest way that task and base allow."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def record_losses(network: Network, task: Task, batch: Batch) -> Tensor:
 
     Args:
         network: Base, adapters and head.
-        task: Of the study.
+        task: The study's task.
         batch: Examples, in a fixed shape or not.
 
     Guarantees:
-        Those of `task.record_losses(network.logits(batch), batch)` up to rounding; a chat's are
-        computed without the logits of what is not learnt (`cloister.models.token_head`).
+        Equals `task.record_losses(network.logits(batch), batch)` up to rounding; for chats it
+        computes no logits of tokens that are not learnt (`cloister.models.token_head`).
     """
     if isinstance(task, CausalChat):
         return task.means(network.token_losses(batch), batch)

@@ -1,21 +1,21 @@
-"""How much goes through the network at once where `machine.physical_batch_tokens` is absent.
+"""Chooses the size of a pass if `machine.physical_batch_tokens` is absent.
 
-A choice of time and memory: every row count that the proof keeps gives a record the same bits
-(`training.shapes`, `training.proof`), which records are in a batch is drawn before, and no record
-is looked at. So no promise follows from it, and it is no part of a study or of its digest. (Row
-counts of another machine or choice may be other kernels, and differ by a rounding.)
+The choice affects time and memory only: every row count that the proof keeps gives a record the
+same bits (`training.shapes`, `training.proof`), the batch is drawn before, and no record is looked
+at. So no promise depends on it, and it is not part of a study or its digest. (Another machine or
+choice may use other kernels and differ by rounding.)
 
 Math:
-    Half of what is free is taken, as the passes are not all that a process does, and of that half
-    for activations, half for per-record gradients:
+    Half of the free memory is used, since a process does more than passes; of it one half is for
+    activations and one for per-record gradients:
 
         tokens = free / 4 / (4 bytes · values that a token's backward pass keeps)
         rows   = free / 4 / (4 bytes · trained parameters)
 
-    each down to a power of two. A layer keeps what enters and leaves its linear modules and norms:
-    of a Llama of 512 units and 1,408 inner ones 12,600 values with adapters on all modules, where
-    10,100 were measured (`benchmarks/memory.py`). Attention that is written out keeps three values
-    for each head and pair of tokens beside.
+    each rounded down to a power of two. A layer keeps the inputs and outputs of its linear modules
+    and norms: for a Llama of 512 units and 1,408 inner ones with adapters on all modules 12,600
+    values, where 10,100 were measured (`benchmarks/memory.py`). Eager attention keeps three more
+    values for each head and pair of tokens.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ from cloister.training.config import PLAIN_TOKENS, TrainingConfig
 from cloister.training.free_memory import free_at_start
 from cloister.training.workspace import Workspace
 
-# Bounds of the choice. On a CPU, larger passes are no faster a token (MiniLM: 0.57 ms at 512
-# tokens and at 2,048), and would take longer to prove; a GPU of 4·10¹⁴ operations a second works
-# for a second on 16,384 tokens of a base of 8 billion parameters, beside which a launch is nothing.
+# Bounds of the choice. On a CPU larger passes are not faster per token (MiniLM: 0.57 ms at 512
+# tokens and at 2,048) and take longer to prove. A GPU of 4·10¹⁴ operations per second needs a
+# second for 16,384 tokens of a base of 8 billion parameters, so the time of a launch is negligible.
 LEAST_TOKENS = 64
 CPU_TOKENS = 1024
 GPU_TOKENS = 16_384
 # Bytes of a value: float32, which norms and adapters compute in whatever the base's type is.
 VALUE = 4
-# The share of what is free that activations may take, and likewise per-record gradients.
+# Activations may use 1/SHARE of the free memory, and so may per-record gradients.
 SHARE = 4
-# Values beside each trained parameter: a step's sums, noise and optimizer, of 8 bytes at most.
+# Further values per trained parameter: a step's sums, noise and optimizer, of 8 bytes at most.
 BESIDE = 8
 
 
 @dataclass(frozen=True)
 class Room:
-    """What goes through at once.
+    """The size of a pass.
 
     Attributes:
         tokens: Most padded tokens; a longer record goes alone.
@@ -62,11 +62,11 @@ class Room:
 
 
 def room_for(workspace: Workspace, config: TrainingConfig) -> Room:
-    """What the free memory has room for, on this machine and for this study.
+    """The size of a pass that fits into this machine's free memory, for this study.
 
     Args:
-        workspace: Its network is already where it computes.
-        config: With what the machine keeps of frozen layers.
+        workspace: The study's; its network is already on its device.
+        config: The `[training]` section, with the machine's cache size.
     """
     network, trained = workspace.network, workspace.start.size
     is_cpu = network.device.type == "cpu"
@@ -90,11 +90,11 @@ def room_for(workspace: Workspace, config: TrainingConfig) -> Room:
 
 
 def kept_values(network: Network, longest: int) -> int:
-    """Values that the backward pass of one token keeps, or a few more.
+    """An upper estimate of the values that the backward pass keeps for one token.
 
     Args:
         network: Base, adapters and head.
-        longest: Tokens of a record, which one token's attention is of.
+        longest: Most tokens of a record, to which a token attends.
     """
     config: Any = network.base.config.get_text_config()
     hidden = int(config.hidden_size)
@@ -112,7 +112,7 @@ def kept_values(network: Network, longest: int) -> int:
 
 
 def _of_module(module: nn.Module) -> int:
-    """What enters and leaves a module of its own weights, for one token."""
+    """The number of inputs and outputs of a module's own weights, for one token."""
     if isinstance(module, nn.Linear):  # a quantized one's weights are packed
         return module.in_features + module.out_features
     return sum(_of_weight(parameter) for parameter in module.parameters(recurse=False))
@@ -124,5 +124,5 @@ def _of_weight(weight: nn.Parameter) -> int:
 
 
 def _power(number: int) -> int:
-    """The largest power of two that is not above a number; 1 below 2."""
+    """The largest power of two up to a number; 1 for numbers below 2."""
     return 1 << (max(number, 1).bit_length() - 1)

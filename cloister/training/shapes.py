@@ -1,9 +1,9 @@
-"""The shapes that records go through the network in: a finite list, known before any record is.
+"""The shapes of passes through the network: a finite list, fixed before any record is read.
 
-A record is padded to the smallest *edge* that holds it, whatever the records beside it, and a batch
-holds records of one edge only. How many rows a batch has may depend on what was drawn: every row
-count of an edge gives a record the same gradient, bit for bit, which the machine's proof shows
-(`training.proof`) before the counts are used. Rows that no record fills are dummies.
+A record is padded to the smallest *edge* that holds it, for any other records, and a batch holds
+records of one edge only. The number of rows may depend on the drawn batch: every row count of an
+edge gives a record the same gradient, bit for bit, which the machine's proof (`training.proof`)
+shows before the counts are used. Rows without a record are dummies.
 
 Math:
     In a matrix product a row of the result depends on its own row alone, as long as the kernel and
@@ -22,8 +22,8 @@ from cloister.tasks.task import BatchShape
 # Edges are multiples of 8, so that a batch's tokens fill whole vectors (16 float32 in AVX-512 for
 # two rows, 8 bfloat16 on tensor cores).
 STEP = 8
-# What a pass costs beside its tokens, in tokens: on one core MiniLM takes 20 ms a pass and 0.6 ms a
-# token forward and backward (`benchmarks/isolation.py`). Moves time only.
+# Fixed cost of a pass, in tokens: on one core MiniLM takes 20 ms per pass and 0.6 ms per token,
+# forward and backward (`benchmarks/isolation.py`). It affects time only.
 PASS_TOKENS = 32
 
 
@@ -50,7 +50,7 @@ class BatchShapes:
 
     Attributes:
         counts: By edge, ascending: the row counts that give a record equal bits.
-        threads: How many the proof was made with; None: not proven on any machine.
+        threads: Number of threads of the proof; None: not proven on any machine.
     """
 
     counts: tuple[tuple[int, tuple[int, ...]], ...]
@@ -63,7 +63,7 @@ class BatchShapes:
 
     @property
     def one_by_one(self) -> bool:
-        """Whether every record has a pass of its own, as proof or policy demand."""
+        """Whether every record has its own pass, because of the proof or the policy."""
         return all(rows == (1,) for _, rows in self.counts)
 
     def edge(self, tokens: int) -> int:
@@ -104,7 +104,7 @@ class BatchShapes:
 
 
 def candidates(max_length: int, max_tokens: int, max_rows: int | None = None) -> BatchShapes:
-    """Returns the row counts that a proof tries: powers of two, as far as they fit.
+    """Returns the row counts that a proof tries: all powers of two that fit.
 
     Args:
         max_length: Longest record in tokens.
@@ -129,7 +129,7 @@ def cut(full: Sequence[bool], counts: tuple[int, ...], edge: int) -> list[tuple[
     """Cuts the records of one edge into passes.
 
     Args:
-        full: Of each record, whether it has no padding at this edge.
+        full: For each record, whether it has no padding at this edge.
         counts: The row counts to choose from, ascending.
         edge: Padded tokens of a record.
 
@@ -138,8 +138,8 @@ def cut(full: Sequence[bool], counts: tuple[int, ...], edge: int) -> list[tuple[
 
     Guarantees:
         A pass with a full record has padding in another row, unless every record goes alone:
-        attention without any padding in a batch is another kernel (transformers leaves the mask
-        out), so whether there is some must not depend on companions.
+        without any padding in a batch transformers leaves the mask out and another attention kernel
+        runs, so the presence of padding must not depend on other records.
     """
     passes: list[tuple[int, int]] = []
     at = 0
@@ -155,7 +155,7 @@ def cut(full: Sequence[bool], counts: tuple[int, ...], edge: int) -> list[tuple[
 
 
 def _next_rows(records: int, counts: tuple[int, ...], edge: int) -> int:
-    """The row count of the next pass in the cheapest cut of so many records."""
+    """The row count of the next pass in the cheapest cut of `records` records."""
     return counts[-1] if records >= counts[-1] else _table(counts, edge)[records]
 
 

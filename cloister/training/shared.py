@@ -1,4 +1,4 @@
-"""A site's round where noise is shared: it sends one gradient and takes no step itself.
+"""A site's round with shared noise: it sends one gradient and takes no step itself.
 
     site         Poisson batch -> clipped gradients on the shared grid -> sum -> share of the noise
     coordinator  total of the sites' integers -> · γ / (sites · expected batch) -> one step
@@ -53,11 +53,11 @@ def shared_gradient(
         task: The task.
         units: The site's encoded records by unit; private, of any number.
         start: The global adapter.
-        plan: The constants that the guarantee rests on; its noise is shared.
-        config: Of training.
-        entropy: Of sampling and noise.
-        shapes: As in `local_update`, like the next.
-        summing: Likewise.
+        plan: The constants on which the guarantee depends; its noise is shared.
+        config: The `[training]` section.
+        entropy: The source of sampling and noise.
+        shapes: As in `local_update`.
+        summing: As in `local_update`.
         on_step: Called after the batch.
 
     Returns:
@@ -67,11 +67,11 @@ def shared_gradient(
         RefusedError: The plan's noise is not shared, or has more than one step a round.
 
     Guarantees:
-        A draw of the plan's sampler and a share of its noise, whatever the records are. The share
-        alone is too little: what is returned must be masked before it leaves.
+        One draw of the plan's sampler and one share of its noise, for any records. The share alone
+        is too little noise: the result must be masked before it leaves.
     """
     if plan.local_steps != 1 or plan.max_grad_norm is None:
-        raise RefusedError("shared noise goes with one step a round, and a bound")
+        raise RefusedError("shared noise needs one step per round and a clip bound")
     write_adapter(network, start)
     named = list(trained_parameters(network))
     noise = plan.shared_noise(sum(parameter.numel() for _, parameter in named))
@@ -104,12 +104,12 @@ def shared_step(
     """Turns a round's total into the step of the adapter, before the server's optimizer.
 
     Args:
-        total: Over sites, in steps of the grid [values].
-        shapes: Of what trains in the round.
-        plan: Every site's.
+        total: The sum over sites, in steps of the grid [values].
+        shapes: Shapes of the tensors that train in the round.
+        plan: The plan of every site.
         config: Learning rate and schedule.
         round_number: From 1.
-        sites: How many are in the total.
+        sites: Number of sites in the total.
 
     Returns:
         −rate times the mean gradient, of norm at most `plan.max_update_norm`: post-processing.

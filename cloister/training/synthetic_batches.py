@@ -1,6 +1,6 @@
 """Synthetic batches that test a shape: probes in several rows, beside random records and dummies.
 
-Their tokens are drawn from the vocabulary; no record of anybody's is in them.
+Their tokens are drawn from the vocabulary; they have no real record.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from cloister.data.records import ONE_TEXT
+from cloister.data.records import ONE_LABEL, POOLED
 from cloister.tasks.task import IGNORE, BatchShape, Example, Task
 from cloister.training.passes import Pass, Row
 
@@ -30,9 +30,9 @@ class SyntheticBatches:
     """Draws trials for a task.
 
     Args:
-        task: Whose examples.
-        vocabulary: Token ids of the base.
-        seed: Of the draws.
+        task: The task whose examples are drawn.
+        vocabulary: Number of token ids of the base.
+        seed: Seed of the draws.
     """
 
     def __init__(self, task: Task, vocabulary: int, seed: int = 0) -> None:
@@ -44,9 +44,9 @@ class SyntheticBatches:
         """Draws a random record of this number of tokens."""
         ids = tuple(self._draw.randrange(self._vocabulary) for _ in range(tokens))
         labels = len(self._task.labels)
-        if self._task.record_kind == "text":
+        if self._task.record_kind in ONE_LABEL:
             return Example(ids, self._draw.randrange(labels))
-        if self._task.record_kind in ONE_TEXT:
+        if self._task.record_kind in POOLED:
             wanted = tuple((output, self._draw.random()) for output in range(labels))
             return Example(ids, 0, wanted=wanted)
         if self._task.record_kind == "tokens":
@@ -75,10 +75,10 @@ class SyntheticBatches:
         """Draws a pass of a shape; about half of its rows are probes, in random places.
 
         Args:
-            shape: To try.
-            probes: With padding, and without; one record alone is the first of them.
-            records: How many there are; dummies fill the rest.
-            only: A probe that is there once, beside random companions alone, all with padding.
+            shape: The shape to try.
+            probes: The two probes, with padding and without; a single record is the first.
+            records: Number of records; dummies fill the rest.
+            only: Index of a probe that is used once, with random companions only, all with padding.
         """
         count = min(max(records, 1), shape.rows)
         own: list[int | None] = [None] * count

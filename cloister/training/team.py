@@ -1,15 +1,14 @@
-"""Several processes at one site, each of which computes the clipped sum of its share of a batch.
+"""Runs several processes at one site; each computes the clipped sum of its share of a batch.
 
-    the site's process   draws the batch, parts its units, adds the sums, adds noise once, steps
-    a worker             from an adapter and units to their clipped sum (`training.worker`)
+    the site's process   draws the batch, divides its units, adds the sums, adds noise once, steps
+    a worker             computes the clipped sum of units at an adapter (`training.worker`)
 
-A worker holds no ledger, no key and no records but the units that it is sent. Sums are of integers
-on a grid (`privacy.clipping`), so that they are the same bits however units are parted. A unit goes
-to one process whole, and to which follows from the unit and from how many equal ones came before it
-(`parted`): one unit more adds one contribution and changes none, even if two processes computed
-different bits.
+A worker has no ledger, no key and no records but the units that it gets. Sums are of integers on a
+grid (`privacy.clipping`), so any division of the units gives the same bits. A unit goes whole to
+one process, which depends on the unit and on how many equal units came before it (`parted`). So one
+more unit adds one contribution and changes no other, even if two processes computed different bits.
 
-Messages are Python's pickles on pipes without a name, which this process and its own child hold.
+Messages are Python's pickles on anonymous pipes, which only this process and its child have.
 """
 
 from __future__ import annotations
@@ -44,13 +43,13 @@ from cloister.training.gradients import clipped_gradient_sum
 from cloister.training.shapes import BatchShapes
 from cloister.training.units import UnitExamples
 
-# Seconds that a process may take to be gone once its pipe is closed.
+# Seconds that a process may take to end after its pipe is closed.
 _GONE = 10.0
 
 
 @dataclass(frozen=True)
 class Opening:
-    """What a worker opens its own workspace from; as `open_workspace` takes it."""
+    """The values from which a worker opens its own workspace; see `open_workspace`."""
 
     model: ModelConfig
     lora: LoraConfig
@@ -66,7 +65,7 @@ class Opening:
 
 @dataclass(frozen=True)
 class AskDepends:
-    """Asks for all that the machine's proof would follow from in the worker."""
+    """Asks a worker for everything that the machine's proof depends on there."""
 
     plan: Plan
     config: TrainingConfig
@@ -78,13 +77,13 @@ class AskSum:
     """Asks for the clipped sum of units at an adapter.
 
     Attributes:
-        tensors: All values that may differ from the study's start.
-        trained: Names of what trains.
-        units: Of a batch, this worker's share.
-        bound: As `clipped_gradient_sum` takes it, like the next two.
-        shapes: Likewise.
-        grid: Likewise.
-        apart: Whether states of frozen layers are neither used nor kept.
+        tensors: All tensors that may differ from the study's start.
+        trained: Names of the trained tensors.
+        units: This worker's share of a batch.
+        bound: As in `clipped_gradient_sum`.
+        shapes: As in `clipped_gradient_sum`.
+        grid: As in `clipped_gradient_sum`.
+        apart: Whether the cache of frozen layers' states is neither used nor filled.
     """
 
     tensors: dict[str, NDArray[Any]]
@@ -98,17 +97,17 @@ class AskSum:
 
 @dataclass(frozen=True)
 class Failed:
-    """In place of an answer: what went wrong, in words."""
+    """The answer of a worker that failed, with the reason in words."""
 
     said: str
 
 
 class Worker:
-    """A process that computes, as its site holds it.
+    """A worker process, seen from the site's process.
 
     Args:
         number: From 2; the site's own process is the first.
-        of: How many processes there are.
+        of: Number of processes.
     """
 
     def __init__(self, number: int, of: int) -> None:
@@ -123,14 +122,14 @@ class Worker:
             stdin=subprocess.PIPE,  # never written: it closes when this process ends
             stdout=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": path},
-            start_new_session=True,  # a Ctrl-C is the site's alone
+            start_new_session=True,  # Ctrl-C reaches the site's process only
         )
         asked.close()
         given.close()
 
     @property
     def is_alive(self) -> bool:
-        """Whether it runs."""
+        """Whether the process runs."""
         return self.process.poll() is None
 
     def ask(self, question: Opening | AskDepends | AskSum) -> None:
@@ -145,10 +144,10 @@ class Worker:
             raise self._ended() from error
 
     def answer(self) -> Any:
-        """Waits for the answer to the first question that was not answered yet.
+        """Waits for the answer to the oldest unanswered question.
 
         Raises:
-            RefusedError: The process ended, or could not do what it was asked.
+            RefusedError: The process ended, or failed at the question.
         """
         try:
             found = self._answers.recv()
@@ -159,7 +158,7 @@ class Worker:
         return found
 
     def end(self) -> None:
-        """Ends the process, whatever it does."""
+        """Kills the process."""
         self.process.kill()
         self.process.wait()
         for held in (self._ask, self._answers, self.process.stdin):
@@ -193,10 +192,11 @@ class Team:
     """The site's process and its workers; they are started when they are first needed.
 
     Attributes:
-        opening: What a worker opens.
+        opening: The values from which a worker opens its workspace.
         processes: How many there are, the site's own included.
-        names: Of the tensors that a question carries.
-        agreed: What they were shown to compute alike (`training.joining`), since they started.
+        names: Names of the tensors in a question.
+        agreed: The studies for which the workers were compared (`training.joining`) since they
+            started.
     """
 
     opening: Opening
@@ -210,7 +210,7 @@ class Team:
 
     @property
     def workers(self) -> tuple[Worker, ...]:
-        """Those that were started; none before the first need, and after a failure."""
+        """The started workers; empty before the first need and after a failure."""
         return tuple(self._workers)
 
     @property
@@ -219,13 +219,13 @@ class Team:
         return len(self._workers) == self.processes - 1 and all(w.is_alive for w in self._workers)
 
     def start(self, device: torch.device) -> None:
-        """Starts all workers, anew where some run; on GPUs each has one, by its number.
+        """Starts all workers, and restarts running ones; worker n uses GPU n.
 
         Args:
-            device: Of the site's own process.
+            device: The device of the site's own process.
 
         Raises:
-            RefusedError: One cannot open the study's base.
+            RefusedError: A worker cannot open the study's base.
         """
         self.close()
         for number in range(1, self.processes):
@@ -242,7 +242,7 @@ class Team:
         self.agreed.clear()
 
     def asked(self, question: AskDepends) -> list[Any]:
-        """What each worker answers to a question."""
+        """Asks each worker and returns the answers."""
         for worker in self._workers:
             worker.ask(question)
         return [worker.answer() for worker in self._workers]
@@ -262,8 +262,8 @@ class Team:
             RefusedError: A worker ended or failed; or as `clipped_gradient_sum` raises it.
 
         Guarantees:
-            It is the sum over all units or raises: no unit is left out because of a process, and
-            after any error every worker is ended.
+            Returns the sum over all units or raises: no unit is lost with a process. After any
+            error every worker is ended.
         """
         shares = parted(units, self.processes)
         total, *others = self.sums(network, task, shares, bound, shapes, grid)
@@ -300,23 +300,23 @@ class Team:
                 ]
                 found.append(ClippedSum(tuple(placed), bound, grid))
         except BaseException:
-            self.close()  # an answer may be on its way: nobody must take it for the next one's
+            self.close()  # a late answer must not be taken for the next one
             raise
         return found
 
 
 def parted(units: Sequence[UnitExamples], processes: int) -> list[list[UnitExamples]]:
-    """Each process's share of a batch: every unit once, whole.
+    """Divides a batch among processes: every unit once, undivided.
 
     Args:
         units: A batch.
-        processes: How many there are.
+        processes: Number of processes.
 
     Guarantees:
-        A function of the batch as a bag: with one unit more, one share has that unit more. Equal
-        units are dealt out like different ones: were they to go together, a step at a site with
-        many of them would take longer than it was measured to, and the moment of an answer would
-        tell of them.
+        A function of the batch as a multiset: with one more unit, one share has that unit more.
+        Equal units are spread like different ones. If they went to one process, a step at a site
+        with many of them would take longer than measured, and the time of an answer would reveal
+        them.
     """
     shares: list[list[UnitExamples]] = [[] for _ in range(processes)]
     before: Counter[str] = Counter()
@@ -328,12 +328,12 @@ def parted(units: Sequence[UnitExamples], processes: int) -> list[list[UnitExamp
 
 
 def process_of(unit: UnitExamples, processes: int, copy: int = 0) -> int:
-    """Which process computes a unit, from 0: by a hash of its records, and of nothing else.
+    """The number of the process, from 0, that computes a unit: by a hash of its records and `copy`.
 
     Args:
         unit: Its records.
-        processes: How many there are.
-        copy: How many equal units are in the batch before it.
+        processes: Number of processes.
+        copy: Number of equal units before it in the batch.
     """
     found = hashlib.blake2b(f"{copy} {unit!r}".encode(), digest_size=8).digest()
     return int.from_bytes(found) % processes

@@ -25,7 +25,7 @@ from cloister.training.workspace import Workspace
 
 # Tokens of a pass with extreme values: enough for several copies in several slots.
 FEW_TOKENS = 256
-# How far adapters are moved from their start, where they train little: half of B's pairs are zero.
+# Deviation of the adapters' values in trials: at their start B is zero, which hides errors.
 MOVED = 0.3
 
 
@@ -69,7 +69,7 @@ class Machine:
         self._seconds = seconds
 
     def agreeing(self, shapes: BatchShapes) -> BatchShapes | None:
-        """The row counts of each edge that agree; None where companions matter at some edge."""
+        """The agreeing row counts of each edge; None if companions matter at some edge."""
         kept = []
         previous = 0
         with per_record_hooks(self._network):
@@ -117,7 +117,7 @@ class Machine:
         return groups
 
     def _holds(self, group: _Group, edge: int, probes: tuple[Example, ...]) -> bool:
-        """Whether contributions stay with other companions, and with states that were kept."""
+        """Whether contributions stay the same with other companions and with cached states."""
         counts = tuple(group.counts)
         if counts == (1,):
             return True
@@ -144,7 +144,7 @@ class Machine:
         *,
         apart: bool = True,
     ) -> _Seen | None:
-        """One pass; None where copies of a probe in it disagree."""
+        """Runs one pass; None if copies of a probe in it disagree."""
         trial = self._batches.trial(shape, probes, records, only)
         prefix = self._network.prefix
         kept_apart = prefix.apart() if prefix is not None and apart else nullcontext()
@@ -157,14 +157,16 @@ class Machine:
         return _seen(parts, trial)
 
     def _contributions(self, trial: Trial) -> tuple[Tensor, ...]:
-        """What each row adds to a sum, and of a pair's sequence the log-ratio that weighs it."""
+        """Each row's contribution to a sum, and for a pair's sequence the log-ratio of its
+        weight."""
         ratios: tuple[Tensor, ...] = ()
         if isinstance(self._task, CausalChat) and self._task.dpo_beta is not None:
             examples = [row.example for row in trial.group.rows]
             found = log_ratios(self._network, self._task, examples, trial.group.shape)
-            # NaN makes a pair contribute zero, and equals nothing: a finite value stands for it.
+            # NaN makes a pair contribute zero but never compares equal, so a finite value replaces
+            # it.
             bits = torch.nan_to_num(found, nan=torch.finfo(found.dtype).max).view(torch.int16)
-            # In parts of 16 bits, which float32 holds as the contributions are held: exactly.
+            # Split into 16-bit parts, which float32 holds exactly, like the contributions.
             ratios = (bits.view(len(found), -1).float().to(self._network.device),)
         gradients = record_gradients(self._network, self._task, trial.group, self._parameters)
         rows = len(trial.group.rows)
@@ -172,7 +174,8 @@ class Machine:
 
     @contextmanager
     def _moved(self, size: float, *, signs: bool) -> Iterator[None]:
-        """Trained tensors moved by normal values, or of the given size and random signs."""
+        """Moves the trained tensors by normal values, or sets them to the given size with random
+        signs."""
         before = [p.detach().clone() for p in self._parameters]
         try:
             with torch.no_grad():
@@ -192,7 +195,7 @@ class Machine:
 
 @dataclass
 class _Seen:
-    """What each probe contributed: one flat tensor a probe, None where it was not in the pass."""
+    """Each probe's contribution as a flat tensor; None if it was not in the pass."""
 
     probes: tuple[Tensor | None, ...]
 
@@ -212,7 +215,7 @@ class _Group:
     seen: _Seen
 
     def add(self, rows: int, seen: _Seen) -> None:
-        """Takes a smaller row count, and what of it was not seen before."""
+        """Adds a smaller row count, and its contributions of probes that were not seen before."""
         self.counts.insert(0, rows)
         both = zip(self.seen.probes, seen.probes, strict=True)
         self.seen = _Seen(tuple(one if one is not None else two for one, two in both))

@@ -1,12 +1,12 @@
-"""A network that is left as it was, without a copy of its base.
+"""Restores a network after trials, without a copy of its base.
 
-What trains is small and is copied; of what is frozen a checksum is taken, so that a proof of a base
-of 28 GB does not need 28 GB more.
+Trained tensors are small and are copied. Frozen ones only get a checksum, so that a proof with a
+base of 28 GB does not need 28 GB more.
 
 Math:
     The checksum of a tensor is Σ_i bits_i · (2i + 1) mod 2⁶⁴ over its values' bits. The factors are
-    odd, so no single value can change without it; it is for what a mistake changes (tied weights,
-    an optimizer that has too many), not for what somebody hides.
+    odd, so no single value can change unnoticed. It finds mistakes (tied weights, an optimizer with
+    too many parameters), not attacks.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from torch import Tensor, nn
 
 from cloister.models.network import Network, adapter_name, trained_parameters
 
-# Values of a part of a checksum: three times 8 MiB of integers beside the tensor.
+# Values per part of a checksum; the parts need three times 8 MiB besides the tensor.
 PART = 2**20
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @contextmanager
 def restored(network: Network, names: frozenset[str] = frozenset()) -> Iterator[None]:
-    """Puts back the values of what trains, on entry or under these names, and takes gradients away.
+    """Restores the values of trained tensors and of `names`, and removes gradients.
 
     Args:
-        network: Any.
-        names: Of parameters, as they travel, that may be changed within it though they do not
-            train now.
+        network: Any network.
+        names: Further parameters, by their names in messages, that may be changed although they do
+            not train now.
     """
     trained = names | {name for name, _ in trained_parameters(network)}
     before = {
@@ -50,7 +50,7 @@ def restored(network: Network, names: frozenset[str] = frozenset()) -> Iterator[
 
 
 def checksums(network: nn.Module) -> dict[str, int]:
-    """Of each frozen parameter, by its own name."""
+    """The checksum of each frozen parameter, by its own name."""
     return {
         name: checksum(parameter.detach())
         for name, parameter in network.named_parameters()
@@ -59,7 +59,7 @@ def checksums(network: nn.Module) -> dict[str, int]:
 
 
 def checksum(tensor: Tensor) -> int:
-    """Of a tensor's values, bit for bit; it takes memory for `PART` of them."""
+    """The checksum of a tensor's bits; it needs memory for `PART` values at a time."""
     flat = tensor.reshape(-1)
     total = torch.zeros((), dtype=torch.int64, device=tensor.device)
     for start in range(0, len(flat), PART):

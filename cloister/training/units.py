@@ -1,9 +1,12 @@
-"""Privacy units of a site's records: each is drawn, averaged and clipped as one."""
+"""Privacy units of a site's records: each is drawn, averaged and clipped as one.
+
+A unit is a person with all records, or a record with all rows that were made of it.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cloister.data.records import Record
@@ -11,10 +14,8 @@ from cloister.errors import DataError, MisfitError
 from cloister.privacy.units import Unit
 from cloister.tasks.fit import Limits, Misfit, misfit
 from cloister.tasks.task import IGNORE, Example, Task
-
-# All records of one unit that count. None: a unit whose records cannot be used; it is drawn like
-# any other and contributes zero.
-UnitExamples = tuple[Example, ...]
+from cloister.training.packed import PackedUnits
+from cloister.training.packed import UnitExamples as UnitExamples
 
 # Why a record is left out of its unit, beside what its task says (`MisfitError.reason`).
 NO_PERSON = "it names no person, where persons are the units"
@@ -24,8 +25,8 @@ UNFIT: Mapping[Misfit, str] = {
     "length": "it is longer than the base has positions",
     "token": "a token of it is beyond the base's vocabulary",
 }
-# Records of a person that are tried for each one that may count, so that some may be unusable and
-# one person's cost is still bounded.
+# Rows of a unit that are tried for each one that may count, so that some may be unusable and one
+# unit's cost is still bounded.
 TRIED = 2
 UNLIMITED = Limits(positions=None, vocabulary=None)
 
@@ -40,10 +41,10 @@ class EncodedUnits:
         problems: Of these, the place among the records (from 1) and what is wrong; likewise.
         nothing_to_learn: Records in a unit of which no token is learnt, because they were cut
             before the first; likewise.
-        unused: Records beyond the most that count of a person; likewise.
+        unused: Rows beyond the most that count of a unit; likewise.
     """
 
-    units: tuple[UnitExamples, ...]
+    units: Sequence[UnitExamples]
     left_out: Mapping[str, int]
     problems: tuple[tuple[int, str], ...]
     nothing_to_learn: int
@@ -61,11 +62,11 @@ def encode_units(
 
     Args:
         records: A site's; private.
-        task: Of the study.
+        task: The study's task.
         unit: Whose presence is hidden.
-        most: Records of one person that count: the first so many that can be used, of the first
-            TRIED times as many. It bounds a person's cost in time and memory; its influence is
-            bounded by the clip whatever it is.
+        most: Rows of one unit that count: the first so many that can be used, of the first
+            `rows_tried`. It bounds a unit's cost in time and memory; its influence is bounded by
+            the clip whatever it is.
         limits: What the base can take.
 
     Guarantees:
@@ -75,18 +76,25 @@ def encode_units(
         so what is left out of one changes no other. A record without a person belongs to nobody
         whose other records are known, so it makes an empty unit of its own: as a person's it would
         hide less than a person.
+
+        Copies cost nothing. Let records be the units, r a record and A(r) the rows made of it, r
+        among them, all of one `Record.unit` and each a function of r and of public randomness. Here
+        A(r) is one unit: it is drawn as one, with the plan's q, and what is summed of it is
+        clip(mean of the rows' gradients, C), a vector of norm at most C that depends on r alone. A
+        file with r and one without it therefore give lists of units that differ in that one, and
+        sums that differ by at most C, as without copies (by 2C where r is another record instead).
+        Sampler, sensitivity and noise are those that the accountant has, so ε and δ are the same
+        for every number of copies. Where copies are units of their own, or summed and clipped one
+        by one, r moves the sum by up to |A(r)|·C, and ε is wrong. Where persons are the units, the
+        argument is the same with all rows of a person for A(r).
     """
-    groups: dict[object, list[int]] = {}
-    for place, record in enumerate(records):
-        alone = unit is Unit.RECORD or record.person is None
-        groups.setdefault(("record", place) if alone else record.person, []).append(place)
-    units: list[UnitExamples] = []
+    units = PackedUnits()
     problems: list[tuple[int, str, str]] = []
-    unused = 0
-    for places in groups.values():
+    unused = silent = 0
+    for places in _groups(records, unit):
         examples: list[Example] = []
         tried = 0
-        for place in places[: TRIED * most]:
+        for place in _sources_first(places, records)[: rows_tried(unit, most)]:
             if len(examples) == most:
                 break
             tried += 1
@@ -100,15 +108,56 @@ def encode_units(
             except Exception as error:  # a tokenizer may raise whatever Python does
                 problems.append((place + 1, UNENCODED, f"{UNENCODED} ({type(error).__name__})"))
         unused += len(places) - tried
-        units.append(tuple(examples))
+        silent += sum(not _teaches(example, task) for example in examples)
+        units.add(tuple(examples))
     problems.sort()
     return EncodedUnits(
-        units=tuple(units),
+        units=units,
         left_out=Counter(reason for _, reason, _ in problems),
         problems=tuple((place, problem) for place, _, problem in problems),
-        nothing_to_learn=sum(not _teaches(e, task) for examples in units for e in examples),
+        nothing_to_learn=silent,
         unused=unused,
     )
+
+
+def _owner(record: Record, place: int, unit: Unit) -> object:
+    """What the rows of one unit have in common, and no other row has."""
+    name = record.unit if unit is Unit.RECORD else record.person
+    return ("alone", place) if name is None else ("named", name)
+
+
+def _sources_first(places: Sequence[int], records: Sequence[Record]) -> list[int]:
+    """A unit's rows: the first of each record, then the second of each, and so on.
+
+    Of a person with copies, so, other records count before the copies of one.
+    """
+    rows: Counter[str] = Counter()
+    turns = []
+    for place in places:
+        name = records[place].unit
+        turns.append((0 if name is None else rows[name], place))
+        rows.update([name] if name is not None else [])
+    return [place for _, place in sorted(turns)]
+
+
+def rows_tried(unit: Unit, most: int) -> int:
+    """Most rows of one unit that are encoded.
+
+    Args:
+        unit: Whose presence is hidden.
+        most: Rows of one that count.
+    """
+    return 1 if unit is Unit.RECORD and most == 1 else TRIED * most
+
+
+def _groups(records: Sequence[Record], unit: Unit) -> Iterable[Sequence[int]]:
+    """Places of each unit's rows, units in the order of their first row."""
+    if unit is Unit.RECORD and all(record.unit is None for record in records):
+        return ((place,) for place in range(len(records)))
+    groups: dict[object, list[int]] = {}
+    for place, record in enumerate(records):
+        groups.setdefault(_owner(record, place, unit), []).append(place)
+    return groups.values()
 
 
 def _encode(record: Record, task: Task, limits: Limits) -> Example:
@@ -135,17 +184,15 @@ def unit_examples(
     Raises:
         DataError: A record cannot be encoded, or names no person where persons are the units.
     """
-    if unit is Unit.RECORD:
-        return tuple((encode(record),) for record in records)
-    persons: dict[str, list[Record]] = {}
-    for number, record in enumerate(records, 1):
-        if record.person is None:
+    groups: dict[object, list[Record]] = {}
+    for place, record in enumerate(records):
+        if unit is Unit.PERSON and record.person is None:
             raise DataError(
-                f"record {number} names no person, and privacy.unit is person: name the column as "
-                "data.person"
+                f"record {place + 1} names no person, and privacy.unit is person: name the column "
+                "as data.person"
             )
-        persons.setdefault(record.person, []).append(record)
-    return tuple(tuple(encode(record) for record in person[:most]) for person in persons.values())
+        groups.setdefault(_owner(record, place, unit), []).append(record)
+    return tuple(tuple(encode(record) for record in group[:most]) for group in groups.values())
 
 
 def singles(examples: Sequence[Example]) -> list[UnitExamples]:

@@ -74,7 +74,7 @@ def test_too_little_noise_is_refuted(
             0.8 * deviation, count, entropy
         ),
     )
-    assert {"noise scale", "noise in training"} <= refuted(recipe, site, "noise", "path")
+    assert {"noise scale", "noise in training"} <= refuted(recipe, site, "noise", "empty site")
 
 
 def test_a_share_sized_for_sites_that_may_be_missing_is_refuted(
@@ -85,7 +85,7 @@ def test_a_share_sized_for_sites_that_may_be_missing_is_refuted(
         return replace(sound, share=sound.share * np.sqrt(3 / 4))
 
     monkeypatch.setattr(plan, "shared_noise", too_small)
-    assert refuted(recipe, site) == {"share"}
+    assert refuted(recipe, site, "shares") == {"share"}
 
 
 def test_gradients_that_are_not_clipped_are_refuted(
@@ -107,7 +107,9 @@ def test_a_share_whose_second_half_repeats_the_first_is_refuted(
         return np.concatenate([half, half])[:count]
 
     monkeypatch.setattr(mechanism, "discrete_gaussian", repeated)
-    assert {"noise repeats", "noise beside records"} <= refuted(recipe, site, "noise", "path")
+    assert {"noise repeats", "noise beside records"} <= refuted(
+        recipe, site, "noise", "few records"
+    )
 
 
 def test_shares_that_are_not_integers_are_refuted(

@@ -25,13 +25,18 @@ def refuted(recipe: Recipe) -> list[Check]:
 @pytest.mark.parametrize(
     "assignments",
     [
-        [],
-        ["training.update_dtype=bfloat16"],
         ["training.update_dtype=int8", "training.momentum=0.9", "training.proximal=0.1"],
-        ["lora.train=b-kept"],
-        ["lora.train=alternate", "training.probe_rounds=1"],
-        ["training.optimizer=adamw", "training.local_steps=3"],
         ["training.optimizer=adam-bc", "lora.train=alternate", "training.local_steps=1"],
+        *(
+            pytest.param(of, marks=pytest.mark.nightly)
+            for of in (
+                [],  # as in `make test` by tests/cli/test_audit.py
+                ["training.update_dtype=bfloat16"],
+                ["lora.train=b-kept"],
+                ["lora.train=alternate", "training.probe_rounds=1"],
+                ["training.optimizer=adamw", "training.local_steps=3"],
+            )
+        ),
     ],
 )
 def test_sound_answers_are_not_refuted(tmp_path: Path, assignments: list[str]) -> None:

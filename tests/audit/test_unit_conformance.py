@@ -8,6 +8,7 @@ import tests.support.mutants.units  # noqa: F401
 from cloister.audit.audited_site import AuditedSite, audited_site
 from cloister.audit.unit_conformance import unit_check
 from cloister.privacy.units import Unit
+from cloister.training import units
 from tests.support.mutants.registry import MUTANTS, broken, of_part
 from tests.support.studies import small_recipe
 
@@ -31,6 +32,14 @@ def test_a_person_is_one_unit(site: AuditedSite, tmp_path: Path) -> None:
     by_record = audited_site(small_recipe(tmp_path), 8, 3)
     assert len(by_record.units) == len(by_record.records)
     assert not unit_check(by_record).refuted
+
+
+def test_copies_that_are_units_of_their_own_are_refuted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = audited_site(small_recipe(tmp_path), 8, 3)
+    monkeypatch.setattr(units, "_owner", lambda record, place, unit: place)
+    assert unit_check(site).refuted
 
 
 @pytest.mark.parametrize("name", of_part("units"))

@@ -66,6 +66,7 @@ def test_a_broken_path_is_refuted_loudly(
 ) -> None:
     for name in ("site_noise.site_noise", "site_answers.answer_checks"):  # whose tests are theirs
         monkeypatch.setattr(f"cloister.audit.{name}", lambda *_: [])
+    monkeypatch.setattr("cloister.audit.conformance.path_parts", lambda *_: {})
     monkeypatch.setattr(mechanism, "add_noise", lambda c, s, e: add_noise(c, s / 2, e))
     assert run(["audit", "run", *options]) == 1
     captured = capsys.readouterr()

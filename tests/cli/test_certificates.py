@@ -155,7 +155,7 @@ def test_what_is_no_bundle_is_said_to_be_none(
 ) -> None:
     (study / "certificates" / "bundle.zip").write_bytes(content)
     assert run(verifying(study)) == 3
-    assert "no bundle" in capsys.readouterr().err
+    assert "not a bundle" in capsys.readouterr().err
 
 
 def test_a_ledger_that_lost_entries_is_not_certified(

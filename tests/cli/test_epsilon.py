@@ -93,7 +93,7 @@ def test_prv_that_does_not_converge_is_refused(capsys: pytest.CaptureFixture[str
 
 def test_a_delta_beyond_the_accountants_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["epsilon", "--event", "4,0.00033,10000", "--delta", "1e-12"]) == 4
-    assert "use a larger one" in capsys.readouterr().err
+    assert "use a larger delta" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("wrong", [0.1, 99.0])

@@ -46,7 +46,7 @@ def test_a_folder_is_read_as_no_ledger_and_gets_no_lock(
     (tmp_path / "ledgers").mkdir()
     assert run(["ledger", "show", str(tmp_path / "ledgers")]) == 6
     told = capsys.readouterr().err
-    assert "a folder, and no ledger; name the file in it" in told
+    assert "a folder, not a ledger; name the file in it" in told
     assert "free space" not in told
     assert [path.name for path in tmp_path.iterdir()] == ["ledgers"]
 
@@ -89,7 +89,7 @@ def test_a_head_is_exported_countersigned_and_checked(
         ledger.with_name(ledger.name + end).unlink()
     new_ledger(ledger)
     assert run(anchored) == 6
-    assert "cut, rolled back or replaced" in capsys.readouterr().err
+    assert "truncated, rolled back or replaced" in capsys.readouterr().err
 
 
 def test_export_prints_what_an_auditor_needs(

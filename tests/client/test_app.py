@@ -193,7 +193,7 @@ def test_isolated_units_are_computed_one_by_one(
     east, workspace = opened(recipe, tmp_path)
     privacy = dataclasses.replace(east.policy.privacy, isolate_units=True)
     alone = dataclasses.replace(
-        east, policy=dataclasses.replace(east.policy, privacy=privacy), units=east.units * 4
+        east, policy=dataclasses.replace(east.policy, privacy=privacy), units=tuple(east.units) * 4
     )
     sizes: list[int] = []
     real = gradients.record_gradients

@@ -143,7 +143,7 @@ def test_the_same_again_changes_nothing_and_another_is_refused(ward: Ward, bert:
     before = contents(place)
     assert ward.ask(recipe, question(recipe, payload)).said[2] is Status.READY
     assert ward.ask(recipe, question(recipe, final(ward, seed=1))).said[2] is Status.REFUSED
-    assert "another adapter of this study is here already" in why(ward)
+    assert "another adapter of this study is stored here" in why(ward)
     assert contents(place) == before
 
 

@@ -395,7 +395,7 @@ def test_a_plan_that_cannot_be_verified_is_refused(name: str, value: object) -> 
     proposed = plan(**{name: value})
     reason = only_reason(asked(proposed), own)
     assert reason.startswith(f"plan.{name}: ")
-    assert "a plan that cannot be verified is not trained" in reason
+    assert "a plan that cannot be verified is refused" in reason
     with pytest.raises(RefusedError, match=rf"plan\.{name}"):
         effective_plan(asked(proposed), own)
 

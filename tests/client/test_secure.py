@@ -50,10 +50,10 @@ def test_an_epoch_of_those_it_names_is_joined() -> None:
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (question(own="1f" * 32), "no member under its"),
-        (Query(epoch=1, members=KEYS), "no member under its"),
-        (question(west=KEYS["east"]), "two members have one key"),
-        (question(west=OWN), "two members have one key"),
+        (question(own="1f" * 32), "does not list this site under its"),
+        (Query(epoch=1, members=KEYS), "does not list this site under its"),
+        (question(west=KEYS["east"]), "have the same key"),
+        (question(west=OWN), "have the same key"),
         (question(west="2f" * 32), "noise_partners: west"),
     ],
 )
@@ -166,6 +166,6 @@ def test_a_restarted_site_joins_the_next_epoch(tmp_path: Path) -> None:
     member.keys = fresh
     own = member.ask(0, Step.ADVERTISE).payload
     member.adverts = {"own": own, **member.others()}
-    with pytest.raises(RoundSpentError, match="keys that are gone"):
+    with pytest.raises(RoundSpentError, match="keys that are lost"):
         member.ask(1)
     assert member.ledger.steps == 1

@@ -146,6 +146,15 @@ class Centred(Plain):
         return super().record_losses(logits - logits.mean(dim=0), batch)
 
 
+class Contrasting(Plain):
+    """Takes the other records of a batch for wrong answers, as retrieval models are trained."""
+
+    def record_losses(self, logits: Tensor, batch: Batch) -> Tensor:
+        vectors = F.normalize(logits.float(), dim=1)
+        own = torch.arange(len(vectors))
+        return F.cross_entropy(vectors @ vectors.T.detach(), own, reduction="none")
+
+
 class Late(Plain):
     def record_losses(self, logits: Tensor, batch: Batch) -> Tensor:
         return F.cross_entropy(logits, batch.target, reduction="none").float()
@@ -198,6 +207,7 @@ def test_a_sound_task_passes_with_its_options() -> None:
     [
         (Shared, "changes with its companions"),
         (Centred, "changes with its companions"),
+        (Contrasting, "changes with its companions"),
         (Late, "cast them first|losses are"),
         (Dead, "nothing could be learnt"),
         (Infinite, "is not finite"),

@@ -51,7 +51,7 @@ def test_one_site_is_a_round_where_one_is_enough(name: str) -> None:
     method, before = strategy(name), start(name)
     delta = updates(np.random.default_rng(14))["a"]
     if name in ROBUST:
-        with pytest.raises(ValueError, match="1 updates came"):
+        with pytest.raises(ValueError, match="1 updates given"):
             method.aggregate(method.init(before), {"a": delta})
         return
     assert method.traits.fewest == 1

@@ -10,10 +10,11 @@ from torch import Tensor
 from transformers import AutoConfig, BertForTokenClassification, LlamaForCausalLM
 
 from cloister.data.records import (
-    ONE_TEXT,
+    POOLED,
     ChatRecord,
     LabelsRecord,
     Message,
+    PairRecord,
     Record,
     ScoreRecord,
     TextRecord,
@@ -35,6 +36,12 @@ TEXTS = [
     TextRecord("chest pain at rest since monday", "b"),
     TextRecord("the patient has a severe headache and a mild cough and no fever " * 4, "a"),
     TextRecord("rash itchy", "b"),
+]
+PAIRS = [
+    PairRecord("fever", "a", text_b="no fever"),
+    PairRecord("chest pain at rest", "b", text_b="the patient has chest pain since monday"),
+    PairRecord("the patient has a severe headache " * 5, "a", text_b="no rash and a cough " * 5),
+    PairRecord("rash itchy and mild and acute", "b", text_b="rash"),
 ]
 SENTENCES = [
     TokenRecord(("fever",), ("B-X",)),
@@ -82,6 +89,7 @@ class Case:
 
 CASES = [
     Case("sequence-classification", tiny_bert, ("a", "b"), TEXTS),
+    Case("text-pairs", tiny_bert, ("a", "b"), PAIRS),
     Case("token-classification", tiny_bert, ("X",), SENTENCES),
     Case("causal-lm", tiny_llama, (), CHATS),
     Case("multi-label-classification", tiny_bert, ("a", "b"), SEVERAL),
@@ -89,9 +97,9 @@ CASES = [
 ]
 WEIGHED = [
     replace(CASES[0], options={"class_weights": {"a": 3.0}}),
-    replace(CASES[1], options={"class_weights": {"X": 0.2}}),
-    replace(CASES[3], options={"class_weights": {"b": 5.0}}),
-    replace(CASES[4], options={"score_range": (-1.5, 7.0)}),
+    replace(CASES[2], options={"class_weights": {"X": 0.2}}),
+    replace(CASES[4], options={"class_weights": {"b": 5.0}}),
+    replace(CASES[5], options={"score_range": (-1.5, 7.0)}),
 ]
 
 
@@ -125,9 +133,7 @@ Opened = tuple[Workspace, list[Example]]
 
 
 def losses(workspace: Workspace, batch: Batch) -> Tensor:
-    return workspace.task.record_losses(
-        workspace.network(batch.input_ids, batch.attention_mask), batch
-    )
+    return workspace.task.record_losses(workspace.network(**workspace.network.inputs(batch)), batch)
 
 
 def gradient(workspace: Workspace, group: Sequence[Example], index: int) -> Tensor:
@@ -166,7 +172,7 @@ def test_a_records_gradient_is_the_same_with_any_companions(
 def test_padding_changes_no_loss(opened: Opened) -> None:
     workspace, examples = opened
     batch = workspace.task.collate(examples[:2])
-    one_a_record = workspace.task.record_kind in ONE_TEXT
+    one_a_record = workspace.task.record_kind in POOLED
     wider = Batch(
         torch.nn.functional.pad(batch.input_ids, (0, 7), value=workspace.tokenizer.pad_token_id),
         torch.nn.functional.pad(batch.attention_mask, (0, 7)),
@@ -182,7 +188,7 @@ def test_padded_positions_carry_no_token_and_no_target(opened: Opened) -> None:
     assert batch.attention_mask.sum(dim=1).tolist() == [len(e.input_ids) for e in examples]
     padding = batch.attention_mask == 0
     assert (batch.input_ids[padding] == workspace.tokenizer.pad_token_id).all()
-    if workspace.task.record_kind not in ONE_TEXT:
+    if workspace.task.record_kind not in POOLED:
         assert (batch.target[padding] == -100).all()
 
 
@@ -200,7 +206,7 @@ def share(model: torch.nn.Module, batch: Batch) -> Tensor:
 
 @pytest.mark.parametrize(
     ("opened", "kind"),
-    [(CASES[1], BertForTokenClassification), (CASES[2], LlamaForCausalLM)],
+    [(CASES[2], BertForTokenClassification), (CASES[3], LlamaForCausalLM)],
     ids=["token-classification", "causal-lm"],
     indirect=["opened"],
 )
@@ -220,7 +226,7 @@ def test_the_loss_that_transformers_computes_does_change_with_companions(
 
 
 # With one target a record, a mean over targets is one over records: no trap for sequences.
-@pytest.mark.parametrize("opened", CASES[1:3], ids=lambda case: case.kind, indirect=True)
+@pytest.mark.parametrize("opened", CASES[2:4], ids=lambda case: case.kind, indirect=True)
 def test_a_batch_mean_would_fail_the_companion_test(opened: Opened) -> None:
     workspace, examples = opened
     batch = workspace.task.collate(examples)

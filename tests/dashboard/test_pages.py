@@ -75,7 +75,7 @@ def test_the_coordinator_s_page_shows_lanes_members_and_what_to_type_next(
         "invited",
         f"cloister run resume triage-2 --server {desk}",
         f"cloister evaluate {desk / 'runs' / 'pilot'} --data FILE",
-        "an update of norm 71.2, 50 is the bound",
+        "the update has norm 71.2; at most 50 is allowed",
     ):
         assert words in page, words
     assert page.count('class="lanes"') == 2

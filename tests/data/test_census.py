@@ -21,6 +21,15 @@ def test_each_record_is_a_unit_where_no_person_is_meant() -> None:
     assert str(found) == "5 records, each a privacy unit"
 
 
+def test_copies_are_counted_with_the_record_that_they_are_made_of() -> None:
+    rows = [TextRecord("x", "a", unit=unit) for unit in ["u1", "u2", None, "u1", "u1", None]]
+    found = census(rows, "record")
+    assert found == Census("record", 6, 4, 3)
+    told = "4 records (privacy units) in 6 rows, copies among them: 1.5 a record, at most 3"
+    assert str(found) == told
+    assert found.to_json()["largest_unit"] == 3
+
+
 def test_persons_are_counted_with_the_largest() -> None:
     found = census(people({"a": 2, "b": 3, "c": 1}), "person")
     assert (found.records, found.units, found.largest, found.name) == (6, 3, 3, "b")

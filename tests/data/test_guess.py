@@ -90,3 +90,22 @@ def test_what_fits_no_task_is_said_to(tmp_path: Path) -> None:
 )
 def test_writing_without_blanks_is_told(texts: list[str], is_so: bool) -> None:
     assert is_spaceless(texts) is is_so
+
+
+def test_chinese_names_of_columns_are_found(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {
+            "编号": f"{number}",
+            "就诊医院": "东西"[number % 2] + "院",
+            "病人编号": f"P{number // 2}",
+            "病人主诉": f"头痛第{number}天",
+            "科室名称": ("内科", "骨科", "儿科")[number % 3],
+        }
+        for number in range(12)
+    ]
+    assert guess(jsonl(tmp_path / "notes.jsonl", rows)).columns == {
+        "text": "病人主诉",
+        "label": "科室名称",
+        "person": "病人编号",
+        "site": "就诊医院",
+    }

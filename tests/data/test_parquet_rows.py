@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cloister.data import parquet_rows
+from cloister.data import columnar, parquet_rows
 from cloister.data.arrow_rows import class_names
 from cloister.data.config import DataConfig
 from cloister.data.load import load
@@ -217,7 +217,7 @@ def test_rows_are_counted_over_groups_and_batches(path: Path) -> None:
 def test_a_row_larger_than_the_bound_is_refused(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parquet_rows, "MOST_ROW_BYTES", 2**20)
+    monkeypatch.setattr(columnar, "MOST_ROW_BYTES", 2**20)
     put(path, text=["x", "y" * 2**20], label=["a", "b"])
     with pytest.raises(DataError, match="row 2: longer than 1 MiB"):
         read(path, DataConfig())

@@ -318,7 +318,7 @@ def test_a_recipe_is_taken_for_a_bundle_if_its_digest_is_the_study_s(
 ) -> None:
     recipe = RunDirectory.create(tmp_path / "other", Recipe()).recipe_file
     assert run(["audit", "report", str(ledger), "--recipe", str(recipe)]) == 2
-    assert "which these ledgers have not" in capsys.readouterr().err
+    assert "which these ledgers lack" in capsys.readouterr().err
 
 
 def test_a_bundle_s_adapter_tells_its_model() -> None:

@@ -63,7 +63,7 @@ def a_smaller_epsilon_by_the_keys_holder(folder: Path) -> None:
     verify(rechained(bundle_of().sites[SITE].ledger, key_of(0), smaller), "it")
 
 
-@forgery("`ledger verify`", LedgerError, "not its plan's")
+@forgery("`ledger verify`", LedgerError, "a charge that differs from its plan")
 def fewer_steps_by_the_keys_holder(folder: Path) -> None:
     def fewer(number: int, fields: dict[str, object]) -> None:
         if fields["kind"] == "reserve":
@@ -72,7 +72,7 @@ def fewer_steps_by_the_keys_holder(folder: Path) -> None:
     verify(rechained(bundle_of().sites[SITE].ledger, key_of(0), fewer), "it")
 
 
-@forgery("`ledger verify --anchor`", LedgerError, "cut, rolled back or replaced")
+@forgery("`ledger verify --anchor`", LedgerError, "truncated, rolled back or replaced")
 def a_ledger_cut_at_its_end(folder: Path) -> None:
     entries = bundle_of().sites[SITE].ledger
     verify(entries[:-2], "it", anchors=[Head(len(entries) - 1, entries[-1].hash)])
@@ -113,7 +113,7 @@ def an_edited_certificate(folder: Path) -> None:
     examine(changed(bundle, Evidence(edited, evidence.ledger)), keys_of())
 
 
-@forgery("`audit verify`", LedgerError, "another promise than its ledger gives")
+@forgery("`audit verify`", LedgerError, "promise differs from its ledger's")
 def a_certificate_that_understates(folder: Path) -> None:
     bundle = bundle_of()
     promise = {**bundle.sites[SITE].fields["promise"], "epsilon": 0.1}
@@ -121,7 +121,7 @@ def a_certificate_that_understates(folder: Path) -> None:
     examine(changed(bundle, told), keys_of())
 
 
-@forgery("`audit verify`", LedgerError, "another promise than its ledger gives")
+@forgery("`audit verify`", LedgerError, "promise differs from its ledger's")
 def what_is_spent_so_far_sold_as_the_promise(folder: Path) -> None:
     bundle = bundle_of(rounds=1)
     fields = bundle.sites[SITE].fields

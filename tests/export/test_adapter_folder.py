@@ -1,7 +1,6 @@
 """A released adapter gives the same logits in a plain script, and in `cloister evaluate`."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from cloister.server.run_directory import RunDirectory
 from cloister.simulation.run import simulate
 from cloister.simulation.study import prepare, workspace_of
 from cloister.tasks.chat import PLAIN_TEMPLATE
-from tests.support.plain_scripts import Run, plain_scripts
+from tests.support.plain_scripts import Run
 from tests.support.studies import small_recipe
 
 TEXT = "the patient has a severe rash since monday"
@@ -33,13 +32,6 @@ def released(
     with torch.no_grad():
         logits = workspace.network(batch["input_ids"], batch["attention_mask"])
     return run.path, logits
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """Runs a script without cloister."""
-    with plain_scripts(tmp_path_factory.mktemp("scripts")) as run:
-        yield run
 
 
 def script_of(card: str) -> str:

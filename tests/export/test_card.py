@@ -10,7 +10,7 @@ from cloister.export.card import NO_CERTIFICATE, Card, render
 from cloister.export.snippets import Loading
 from cloister.ledger import stated
 from cloister.ledger.budget import Budget
-from cloister.ledger.stated import of_budget, of_events, of_plan, of_plan_alone
+from cloister.ledger.stated import COUPLED, of_budget, of_events, of_plan, of_plan_alone
 from cloister.models.pooling import Pooling
 from cloister.privacy.central import CentralPlan, central_plan
 from cloister.privacy.plan import Plan
@@ -110,6 +110,14 @@ def test_each_site_has_its_own_unit_delta_and_clip_on_the_card() -> None:
     assert "| 1e-06 |" in row(text, "west")
     assert "| 0.5 |" in row(text, "west")
     assert "| record |" in row(text, "east")
+
+
+def test_copies_and_coupled_units_are_said_of_the_sites_that_have_them() -> None:
+    copied = facts(replace(small_plan(), max_records=5))
+    text = card({"east": facts(small_plan()), "west": replace(copied, couples_units=True)})
+    assert "record, with at most 5 rows made of it, copies among them" in row(text, "west")
+    assert f"west: {COUPLED}." in text
+    assert COUPLED not in card({"east": facts(small_plan()), "west": copied})
 
 
 def test_a_data_set_of_several_plans_is_promised_its_budget() -> None:

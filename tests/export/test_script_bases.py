@@ -12,16 +12,17 @@ from cloister.tasks.config import TaskConfig
 from tests.export.test_scripts import TEXTS, opened, own_logits, run_scripts, same, write_script
 from tests.models.test_kinds import wrapper
 from tests.support.gguf_files import write_llama
+from tests.support.plain_scripts import Run
 
 
-def test_of_a_wrapper_the_script_reads_the_text_network(tmp_path: Path) -> None:
+def test_of_a_wrapper_the_script_reads_the_text_network(tmp_path: Path, plain: Run) -> None:
     folder = tmp_path / "gemma3"
     wrapper(folder / "base", "gemma3")
     model = ModelConfig(base=str(folder / "base"))
     workspace = opened(folder / "base", model, TaskConfig(max_length=9), ("a", "b", "c"))
     write_script(folder, model, workspace, TEXTS)
     expected = own_logits(workspace, [TextRecord(text, "a") for text in TEXTS])
-    same(folder, run_scripts([folder])[str(folder)]["logits"], expected)
+    same(folder, run_scripts(plain, [folder])[str(folder)]["logits"], expected)
 
 
 @pytest.mark.filterwarnings("ignore")  # a script run by hand says what it says

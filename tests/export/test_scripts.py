@@ -4,8 +4,6 @@ All scripts of a task run in one process, each in its own released folder.
 """
 
 import json
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from cloister.training.generation import reply_to
 from cloister.training.workspace import Workspace, open_workspace
 from tests.support.architectures import ARCHITECTURES, DECODERS, tiny
 from tests.support.models import word_tokenizer
+from tests.support.plain_scripts import Run
 from tests.support.tokenizers import TOKENIZERS
 
 # Longer than what is looked at of them, and of unequal lengths, so that cuts and padding show.
@@ -39,9 +38,10 @@ TEXTS = [
 LENGTH = 9
 # Runs scripts, each in its folder, and prints what they made.
 DRIVER = """\
-import json, os, sys
+import json, os, sys, warnings
+warnings.simplefilter("ignore")  # a script run by hand says what it says
 made = {}
-for folder in json.loads(sys.argv[1]):
+for folder in FOLDERS:
     os.chdir(folder)
     space = {}
     exec(compile(open("script.py", encoding="utf-8").read(), folder, "exec"), space)
@@ -86,17 +86,10 @@ def write_script(folder: Path, model: ModelConfig, workspace: Workspace, texts: 
     (folder / "script.py").write_text(script, encoding="utf-8")
 
 
-def run_scripts(folders: Sequence[Path]) -> Mapping[str, Any]:
+def run_scripts(plain: Run, folders: Sequence[Path]) -> Mapping[str, Any]:
     names = json.dumps([str(folder) for folder in folders])
-    finished = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", DRIVER, names],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    made: dict[str, Any] = json.loads(finished.stdout.split("MADE")[1])
+    told = plain(DRIVER.replace("FOLDERS", names), folders[0])
+    made: dict[str, Any] = json.loads(told.split("MADE")[1])
     return made
 
 
@@ -111,7 +104,7 @@ def same(folder: Path, made: object, expected: torch.Tensor) -> None:
     assert apart <= 1e-5, (folder.name, apart)
 
 
-def test_scripts_classify_as_cloister_does(tmp_path: Path) -> None:
+def test_scripts_classify_as_cloister_does(tmp_path: Path, plain: Run) -> None:
     """Every architecture; every way of pooling on one."""
     cases: dict[str, tuple[str, ModelConfig]] = {
         name: (name, ModelConfig()) for name in ARCHITECTURES if name != "albert"
@@ -129,7 +122,7 @@ def test_scripts_classify_as_cloister_does(tmp_path: Path) -> None:
         task = TaskConfig(max_length=LENGTH)
         workspaces[folder] = opened(base, model, task, ("a", "b", "c"))
         write_script(folder, model, workspaces[folder], TEXTS)
-    made = run_scripts(list(workspaces))
+    made = run_scripts(plain, list(workspaces))
     for folder, workspace in workspaces.items():
         expected = own_logits(workspace, [TextRecord(text, "a") for text in TEXTS])
         found = made[str(folder)]
@@ -157,7 +150,7 @@ TAGGERS = {
 
 
 @pytest.mark.parametrize("length", [60, 8])
-def test_scripts_tag_words_as_cloister_does(tmp_path: Path, length: int) -> None:
+def test_scripts_tag_words_as_cloister_does(tmp_path: Path, plain: Run, length: int) -> None:
     workspaces = {}
     for name, kind in TAGGERS.items():
         folder = tmp_path / name
@@ -166,7 +159,7 @@ def test_scripts_tag_words_as_cloister_does(tmp_path: Path, length: int) -> None
         task = TaskConfig(kind="token-classification", max_length=length)
         workspaces[folder] = opened(base, model, task, ("X", "Y"))
         write_script(folder, model, workspaces[folder], list(WORDS))
-    made = run_scripts(list(workspaces))
+    made = run_scripts(plain, list(workspaces))
     for folder, workspace in workspaces.items():
         record = TokenRecord(WORDS, ("O",) * len(WORDS))
         expected = own_logits(workspace, [record])
@@ -194,7 +187,9 @@ def chat_tokenizer(closing: str = "<|im_end|>") -> PreTrainedTokenizerFast:
     return made
 
 
-def test_scripts_of_chats_give_logits_and_replies_as_cloister_does(tmp_path: Path) -> None:
+def test_scripts_of_chats_give_logits_and_replies_as_cloister_does(
+    tmp_path: Path, plain: Run
+) -> None:
     workspaces = {}
     # A turn ends with a special token; of one base with ordinary words.
     cases = {name: (name, chat_tokenizer()) for name in DECODERS}
@@ -206,7 +201,7 @@ def test_scripts_of_chats_give_logits_and_replies_as_cloister_does(tmp_path: Pat
         task = TaskConfig(kind="causal-lm", max_length=24)
         workspaces[folder] = opened(base, model, task, ())
         write_script(folder, model, workspaces[folder], TEXTS)
-    made = run_scripts(list(workspaces))
+    made = run_scripts(plain, list(workspaces))
     for folder, workspace in workspaces.items():
         task = workspace.task
         assert isinstance(task, CausalChat)
@@ -222,7 +217,9 @@ def test_scripts_of_chats_give_logits_and_replies_as_cloister_does(tmp_path: Pat
         assert made[str(folder)]["reply"] == own
 
 
-def test_scripts_end_the_base_and_ask_the_prompt_as_the_study_did(tmp_path: Path) -> None:
+def test_scripts_end_the_base_and_ask_the_prompt_as_the_study_did(
+    tmp_path: Path, plain: Run
+) -> None:
     """A base that ends after its first layer, and a long text between words that are never cut."""
     workspaces = {}
     for name in ("llama", "bert", "gpt2", "t5"):
@@ -238,7 +235,7 @@ def test_scripts_end_the_base_and_ask_the_prompt_as_the_study_did(tmp_path: Path
         export(folder / "adapter", workspace, Adapter(values), about)
         write_script(folder, model, workspace, TEXTS)
         workspaces[folder] = workspace
-    made = run_scripts(list(workspaces))
+    made = run_scripts(plain, list(workspaces))
     records = [TextRecord(text, "a") for text in TEXTS]
     for folder, workspace in workspaces.items():
         expected = own_logits(workspace, records)

@@ -246,10 +246,10 @@ def test_masked_sums_go_on_in_a_new_epoch_after_an_agent_died_between_charge_and
     """The agent comes back with new keys: the round that it missed is summed without it."""
     before = check_history(live)
     marker_of(live.root / "west", "charged").unlink()
-    place = live.submit("shared", 3, *SHARED, "study.name=shared")
+    place = live.submit("shared", 2, *SHARED, "study.name=shared")
     assert live.wait_ended("shared") is RunStatus.FINISHED, read_run(place).error
     rows = RunDirectory(place).metrics()
-    assert [row["round"] for row in rows] == [1, 2, 3]
+    assert [row["round"] for row in rows] == [1, 2]
     assert set(rows[0]["received"]) == {"east", "north"}
     assert all(len(row["received"]) >= 2 for row in rows)
     assert all(row["update_norm"] > 0 for row in rows)
@@ -273,7 +273,7 @@ def test_a_run_goes_on_whose_superlink_and_executor_are_killed_and_a_site_revoke
     """A round that is asked again is answered with the same bytes: `check_history` compares."""
     place = live.submit(
         "killed",
-        5,
+        4,
         "strategy.name=fedadam",
         "federation.min_sites=1",
         "federation.absent_timeout=2.0",
@@ -283,13 +283,12 @@ def test_a_run_goes_on_whose_superlink_and_executor_are_killed_and_a_site_revoke
     assert live.kill("server", "superlink")
     live.wait_closed("killed", 2)
     assert live.kill("server", "executor")
-    live.wait_closed("killed", 3)
     live.revoke("west")  # the round under way may hold its answer, the last does not
     assert live.wait_ended("killed") is RunStatus.FINISHED, read_run(place).error
     rows = RunDirectory(place).metrics()
-    assert [row["round"] for row in rows] == [1, 2, 3, 4, 5]
+    assert [row["round"] for row in rows] == [1, 2, 3, 4]
     assert "resumed" in [event["what"] for _, event in events(place)]
-    assert check_history(live, "killed")["counted"] >= 5
+    assert check_history(live, "killed")["counted"] >= 4
     assert "west" not in rows[-1]["received"]
     assert "east" in rows[-1]["received"]
     folder = AgentFolder.of(live.sites["west"])

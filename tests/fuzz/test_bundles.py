@@ -3,6 +3,7 @@
 import io
 import struct
 import zipfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -49,6 +50,11 @@ def sound() -> bytes:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles")
     (folder / "keys.json").write_bytes(canonical(keys_of(1)))
+    # Both keep what they computed of the sound one; while memory is traced that takes ten times as
+    # long, and its memory is the accountants', whatever the bundle is.
+    (folder / "sound.zip").write_bytes(sound())
+    examine(read_bundle(folder / "sound.zip"), keys_of(1))
+    assert independent()([str(folder / "sound.zip"), str(folder / "keys.json")]) == 0
     return folder
 
 
@@ -68,14 +74,14 @@ def test_a_sound_one_is_taken(place: Path) -> None:
 
 
 @fuzz_slow
-@given(hostile_bytes(sound()))
+@given(st.deferred(lambda: hostile_bytes(sound())))
 def test_bytes(place: Path, content: bytes) -> None:
     verified(place, content)
 
 
 @fuzz_slow
 @given(
-    st.sampled_from(sorted(members())).flatmap(
+    st.deferred(lambda: st.sampled_from(sorted(members()))).flatmap(
         lambda name: st.tuples(st.just(name), hostile_bytes(members()[name]) | odd.map(as_json))
     )
 )
@@ -108,29 +114,33 @@ def with_attributes(mode: int) -> bytes:
     return packed([*members().items(), (info, b"/etc/passwd")])
 
 
-NOT_SOUND: dict[str, bytes] = {
-    "members that share their bytes": overlapping(1500),
-    "more members than a bundle has": packed([(f"adapter/{n}", b"") for n in range(12_000)]),
-    "compressed": packed(list(members().items()), zipfile.ZIP_DEFLATED),
-    "a bomb": packed([*members().items(), ("adapter/b", b"\0" * 10_000_000)], zipfile.ZIP_DEFLATED),
-    "a link": with_attributes(0o120777),
-    "a device": with_attributes(0o020666),
-    "an absolute path": packed([*members().items(), ("/etc/passwd", b"x")]),
-    "a way out": packed([*members().items(), ("adapter/../../x", b"x")]),
-    "a folder": packed([*members().items(), ("adapter/", b"")]),
-    "a hidden file": packed([*members().items(), ("adapter/.x", b"x")]),
-    "a name with an escape": packed([*members().items(), ("adapter/\x1b[2J", b"x")]),
-    "something before it": b"#!/bin/sh\n" + packed(list(members().items())),
-    "something after it": packed(list(members().items())) + b"x",
-    "an empty archive": packed([]),
-    "nothing": b"",
+NOT_SOUND: dict[str, Callable[[], bytes]] = {
+    "members that share their bytes": lambda: overlapping(1500),
+    "more members than a bundle has": lambda: packed(
+        [(f"adapter/{n}", b"") for n in range(12_000)]
+    ),
+    "compressed": lambda: packed(list(members().items()), zipfile.ZIP_DEFLATED),
+    "a bomb": lambda: packed(
+        [*members().items(), ("adapter/b", b"\0" * 10_000_000)], zipfile.ZIP_DEFLATED
+    ),
+    "a link": lambda: with_attributes(0o120777),
+    "a device": lambda: with_attributes(0o020666),
+    "an absolute path": lambda: packed([*members().items(), ("/etc/passwd", b"x")]),
+    "a way out": lambda: packed([*members().items(), ("adapter/../../x", b"x")]),
+    "a folder": lambda: packed([*members().items(), ("adapter/", b"")]),
+    "a hidden file": lambda: packed([*members().items(), ("adapter/.x", b"x")]),
+    "a name with an escape": lambda: packed([*members().items(), ("adapter/\x1b[2J", b"x")]),
+    "something before it": lambda: b"#!/bin/sh\n" + packed(list(members().items())),
+    "something after it": lambda: packed(list(members().items())) + b"x",
+    "an empty archive": lambda: packed([]),
+    "nothing": lambda: b"",
 }
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-@pytest.mark.parametrize("content", NOT_SOUND.values(), ids=NOT_SOUND.keys())
-def test_archives_that_no_bundle_is(place: Path, content: bytes) -> None:
-    assert verified(place, content) == (False, False)
+@pytest.mark.parametrize("made", NOT_SOUND.values(), ids=NOT_SOUND.keys())
+def test_archives_that_no_bundle_is(place: Path, made: Callable[[], bytes]) -> None:
+    assert verified(place, made()) == (False, False)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")

@@ -47,7 +47,7 @@ def test_a_ledger_is_begun_once_and_under_one_key(path: Path) -> None:
     with pytest.raises(LedgerError, match="is there already"):
         new_ledger(path)
     new_ledger(path.parent / "other")
-    with pytest.raises(LedgerError, match="begun under another key"):
+    with pytest.raises(LedgerError, match="was made with another key"):
         Ledger(path, key=path.parent / "other.key")
     path.with_name(path.name + ".key").unlink()
     with pytest.raises(LedgerError, match="key cannot be read"):
@@ -118,7 +118,7 @@ def test_a_release_does_not_tell_how_long_its_round_took(tmp_path: Path) -> None
 def test_a_reservation_releases_once(path: Path) -> None:
     reservation = reserved(new_ledger(path), 1)
     reservation.release(b"one")
-    with pytest.raises(LedgerError, match="nothing leaves twice"):
+    with pytest.raises(LedgerError, match="it is released once only"):
         reservation.release(b"two")
 
 

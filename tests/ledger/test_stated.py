@@ -1,6 +1,7 @@
 """No ε without all that it is of; one way to show it as text, one to write it as JSON."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,13 +31,13 @@ from tests.support.ledgers import charge, new_ledger, run_round, shared_plan, sm
 
 PLAN = small_plan()
 BUDGET = Budget(epsilon=8.0, delta=2e-5)
-FIGURES = {
-    "a plan": of_plan(PLAN),
-    "a shared plan": of_plan(shared_plan()),
-    "a plan against all others": of_plan_alone(shared_plan()),
-    "a budget": of_budget(BUDGET, Unit.PERSON, [PLAN]),
-    "what ran": of_events([PLAN.event(5)], 1e-5, [PLAN], Unit.RECORD),
-    "nothing private": of_plan(PLAN, is_private=False),
+FIGURES: dict[str, Callable[[], Stated]] = {
+    "a plan": lambda: of_plan(PLAN),
+    "a shared plan": lambda: of_plan(shared_plan()),
+    "a plan against all others": lambda: of_plan_alone(shared_plan()),
+    "a budget": lambda: of_budget(BUDGET, Unit.PERSON, [PLAN]),
+    "what ran": lambda: of_events([PLAN.event(5)], 1e-5, [PLAN], Unit.RECORD),
+    "nothing private": lambda: of_plan(PLAN, is_private=False),
 }
 
 
@@ -58,8 +59,9 @@ def test_an_epsilon_that_fits_is_shown_as_it_is() -> None:
     assert shown(None) == shown(math.inf) == "∞"
 
 
-@pytest.mark.parametrize("figure", FIGURES.values(), ids=FIGURES.keys())
-def test_a_text_says_all_of_it_and_json_is_read_back(figure: Stated) -> None:
+@pytest.mark.parametrize("made", FIGURES.values(), ids=FIGURES.keys())
+def test_a_text_says_all_of_it_and_json_is_read_back(made: Callable[[], Stated]) -> None:
+    figure = made()
     text = str(figure)
     for part in (
         f"δ = {figure.delta:g}",

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from cloister.adapter.pairs import find_pairs
@@ -160,6 +161,17 @@ def test_an_adapter_of_other_names_or_shapes_is_refused(bert: Path) -> None:
         write_adapter(network, Adapter({"nope": np.zeros(1)}))
     with pytest.raises(ValueError, match="shape"):
         write_adapter(network, Adapter({"head.bias": np.zeros(7)}))
+
+
+def test_modules_are_listed_as_torch_lists_them(bert: Path) -> None:
+    network = small_workspace(bert).network
+    network.register_module("again", network.backbone)
+    for more in ({}, {"prefix": "outer"}, {"remove_duplicate": False}):
+        own = list(network.named_modules(**more))  # type: ignore[arg-type]
+        assert own == list(nn.Module.named_modules(network, **more))  # type: ignore[arg-type]
+    assert [n for n, _ in network.named_parameters()] == [
+        n for n, _ in nn.Module.named_parameters(network)
+    ]
 
 
 def test_nothing_random_runs_in_a_forward_pass(bert: Path) -> None:

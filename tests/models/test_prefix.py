@@ -121,9 +121,10 @@ def test_where_the_head_alone_trains_no_layer_is_computed_again(
 
 def test_no_more_is_kept_than_there_is_room_for() -> None:
     kept = KeptStates()
-    for record in ((1,), (2,), (3,), (1,)):
+    records = [((number,), ()) for number in (1, 2, 3)]
+    for record in (*records, records[0]):
         kept.add(record, torch.ones(1, 4), max_bytes=32.0)
-    assert [kept.get(record) is not None for record in ((1,), (2,), (3,))] == [True, True, False]
+    assert [kept.get(record) is not None for record in records] == [True, True, False]
 
 
 def test_states_are_used_with_the_row_counts_that_they_were_computed_with_alone(

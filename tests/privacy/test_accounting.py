@@ -118,7 +118,7 @@ def test_convolutions_never_give_less_than_the_truth(
 
 def test_a_delta_that_the_convolutions_cannot_resolve_is_refused() -> None:
     for delta in (SMALLEST_DELTA / 2, 0.0, -1.0, 1.0, math.nan):
-        with pytest.raises(RefusedError, match="use a larger one"):
+        with pytest.raises(RefusedError, match="use a larger delta"):
             epsilon([event(1, 0.1, 1)], delta)
 
 
@@ -164,7 +164,7 @@ def test_groups_in_full_batches_are_as_far_apart_as_they_are_many() -> None:
     assert group_epsilon([event(4, 1.0, 2)], 1e-5, 2) == pytest.approx(
         gaussian_epsilon(2, 2, 1e-5), abs=5e-3
     )
-    with pytest.raises(RefusedError, match="one mechanism at a time"):
+    with pytest.raises(RefusedError, match="for one mechanism only"):
         group_epsilon([event(1, 0.1, 1), event(2, 0.1, 1)], 1e-5, 2)
 
 
@@ -287,6 +287,20 @@ def test_calibrated_noise_meets_its_target_and_wastes_little(
     assert epsilon([event(sigma, q, steps)], 1e-5) <= target
     # One per cent less noise would miss it: calibration is to a tenth of that.
     assert epsilon([event(sigma * 0.99, q, steps)], 1e-5) > target
+
+
+@pytest.mark.parametrize(("q", "steps", "rungs"), [(0.25, 4, 5), (0.02, 3, 2), (1.0, 30, 9)])
+def test_the_search_begins_with_the_least_noise_that_rdp_allows(
+    q: float, steps: int, rungs: int
+) -> None:
+    """Though orders between whole numbers, which it tries last, are what allow it."""
+    noises = [accounting.SMALLEST_NOISE]
+    for _ in range(rungs):
+        noises.append(noises[-1] * 1.25)
+    *more, target = [rdp_epsilon([event(noise, q, steps)], 1e-5) for noise in noises]
+    assert min(more) > target
+    assert accounting._met_by_rdp(q, steps, target, 1e-5) == noises[-1]
+    assert accounting._met_by_rdp(1.0, 10**9, 1e-3, 1e-5) is None
 
 
 def test_a_target_out_of_reach_says_what_to_do() -> None:

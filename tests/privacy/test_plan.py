@@ -9,6 +9,7 @@ import pytest
 from cloister.errors import UsageError
 from cloister.privacy.config import PrivacyConfig
 from cloister.privacy.plan import Plan, make_plan
+from cloister.privacy.units import Unit
 
 
 def plan(records: int = 100, **privacy: object) -> Plan:
@@ -61,6 +62,16 @@ def test_without_privacy_nothing_is_clipped_and_epsilon_is_infinite() -> None:
     assert plain.max_grad_norm is None
     assert plain.epsilon_after(1) == math.inf
     assert plan(noise_multiplier=0.0).epsilon_after(1) == math.inf
+
+
+def test_rows_of_a_record_change_the_plan_and_no_epsilon() -> None:
+    alone, copied = plan(epsilon=2.0), plan(epsilon=2.0, max_rows_per_record=5)
+    assert (alone.max_records, copied.max_records) == (1, 5)
+    assert alone.epsilon_after(4) == copied.epsilon_after(4)
+    assert alone.digest() != copied.digest()
+    assert plan(epsilon=2.0, max_rows_per_record=1) == alone
+    with pytest.raises(UsageError, match="max_rows_per_record: 5 given, and the unit is a person"):
+        PrivacyConfig(unit=Unit.PERSON, max_rows_per_record=5)
 
 
 def test_the_digest_covers_every_constant() -> None:

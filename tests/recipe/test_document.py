@@ -212,6 +212,15 @@ def test_every_field_changes_the_digest(name: str, key: str) -> None:
         tasks = [dataclasses.replace(recipe.task, **fields) for fields in OF_LABELS[key]]
         assert len({dataclasses.replace(recipe, task=task).digest() for task in tasks}) == 2
         return
+    if name == "data" and key in ("encoding", "separator", "fold"):  # of a form, or of a file
+        table = dataclasses.replace(recipe.data, train="a.csv", test="b.csv")
+        said = {"encoding": "gb18030", "separator": "semicolon", "fold": "2/5"}[key]
+        digests = {
+            dataclasses.replace(recipe, data=data).digest()
+            for data in (table, dataclasses.replace(table, **{key: said}))
+        }
+        assert len(digests) == 2
+        return
     if name == "task" and key in OF_CHATS:
         loss = "dpo" if key == "dpo_beta" else None
         task = dataclasses.replace(recipe.task, kind="causal-lm", loss=loss)

@@ -388,7 +388,7 @@ def test_advertisements_are_signed_by_the_members_ledgers() -> None:
         (forged, "did not sign"),
         (replayed, "did not sign"),
         (copied, "same key"),
-        (flat, "no secret can be agreed on"),
+        (flat, "the public key gives no secret"),
     ):
         with pytest.raises(RefusedError, match=why):
             join(terms, site, private, {**made.adverts, "s01": advert})

@@ -71,7 +71,7 @@ def test_what_is_no_hash_is_not_kept(tmp_path: Path, head: str) -> None:
 
 @pytest.mark.parametrize("ledger", ["", "../east", "AB" * 32])
 def test_what_is_no_ledger_s_key_names_no_file(tmp_path: Path, ledger: str) -> None:
-    with pytest.raises(BadFileError, match="no ledger's public key"):
+    with pytest.raises(BadFileError, match="not a ledger's public key"):
         Heads(tmp_path).last(ledger)
 
 

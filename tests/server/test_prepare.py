@@ -70,8 +70,8 @@ SAYS: dict[str, tuple[dict[str, object], str]] = {
     "refused": ({"status": "refused"}, "it says: refused"),
     "failed, as older sites do": ({"status": "failed"}, "it says: failed"),
     "an update": ({"status": "trained"}, "it says: trained"),
-    "ready, and more": ({"delta": b"21"}, "awaited"),
-    "ready for another question": ({"round": 1}, "an answer to round 1"),
+    "ready, and more": ({"delta": b"21"}, "are expected"),
+    "ready for another question": ({"round": 1}, "the answer is to round 1"),
     "a word of its own": ({"status": "perhaps"}, "unknown status"),
 }
 

@@ -95,7 +95,7 @@ def test_what_it_did_not_sign_does_not(forged: RoundReply) -> None:
 def test_a_replay_of_another_round_is_refused() -> None:
     found = read(("a", signed(reply(number=2))))
     assert found.counted == []
-    assert found.refused == {"a": "an answer to round 2"}
+    assert found.refused == {"a": "the answer is to round 2"}
 
 
 def test_an_authenticated_node_cannot_speak_in_another_s_name() -> None:
@@ -111,7 +111,7 @@ def test_an_authenticated_node_cannot_speak_in_another_s_name() -> None:
 
 def test_a_stranger_is_refused() -> None:
     found = read(("", signed(reply("stranger"))))
-    assert found.refused == {"a site": "a site that is not of this study"}
+    assert found.refused == {"a site": "the site is not in this study"}
 
 
 def test_a_site_without_a_known_key_is_refused() -> None:

@@ -175,7 +175,7 @@ def test_a_method_left_with_too_few_sites_that_have_budget_ends_with_what_it_has
     final = run_study(grid(answer), study(strategy=strategy, min_sites=None, on_note=notes.append))
     assert final.round == 1
     assert notes == [
-        "fewer sites have budget than the 3 that this way to aggregate needs: ending after round 1"
+        "fewer than 3 sites have budget, which this strategy needs: ending after round 1"
     ]
 
 

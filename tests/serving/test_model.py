@@ -8,14 +8,9 @@ import pandas as pd
 import pytest
 import torch
 
-from cloister.adapter.tensors import Adapter
 from cloister.cli.main import run
-from cloister.data.config import DataConfig
 from cloister.data.records import ChatRecord, Message, Record, TextRecord, TokenRecord
 from cloister.errors import BadFileError, DataError, ModelFileError, UsageError
-from cloister.export.adapter_folder import ReleaseFacts, export
-from cloister.models.base import weights_sha256
-from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.network import Network
 from cloister.serving.model import Model, load
 from cloister.serving.predictions import Classified, Replied, Tagged
@@ -23,22 +18,11 @@ from cloister.tasks.config import TaskConfig
 from cloister.tasks.rouge import rouge_l
 from cloister.training.evaluation import evaluate
 from cloister.training.generation import reply_score
-from cloister.training.workspace import open_workspace
 from tests.support.models import WORDS, tiny_bert
+from tests.support.released import exported
 
 LENGTH = 9
 TABLE = pd.DataFrame({"text": ["fever", "chest pain"]})
-
-
-def exported(folder: Path, base: Path, task: TaskConfig) -> Path:
-    """An adapter's folder whose values are drawn, so that predictions differ."""
-    lora, data = LoraConfig(train="both", top_layers=0), DataConfig()
-    model = ModelConfig(base=str(base), sha256=weights_sha256(base))
-    workspace = open_workspace(model, lora, task, task.labels, 0)
-    rng = np.random.default_rng(0)
-    values = {n: 0.5 * rng.normal(size=a.shape) for n, a in workspace.start.items()}
-    export(folder, workspace, Adapter(values), ReleaseFacts(model, lora, task, data, 0))
-    return folder
 
 
 @pytest.fixture(scope="module")

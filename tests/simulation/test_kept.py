@@ -122,9 +122,13 @@ def found_by_path(source: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=str)
-def test_no_function_keeps_what_a_path_named(path: Path) -> None:
-    assert found_by_path(path.read_text(encoding="utf-8")) == []
+def test_no_function_keeps_what_a_path_named() -> None:
+    sources = {path: path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
+    # Parsing what has no such decorator would find nothing in it.
+    with_cache = {path: text for path, text in sources.items() if "cache" in text}
+    assert len(with_cache) > 10
+    found = [(path, name) for path, text in with_cache.items() for name in found_by_path(text)]
+    assert found == []
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """How records are dealt: every record to exactly one site, as the seed says."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -52,6 +53,38 @@ def test_every_record_is_in_exactly_one_site(
     assert len(dealt) == sites
     assert list(dealt) == sorted(dealt)
     assert all(dealt.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@few
+@given(copies=st.lists(st.integers(1, 4), min_size=15, max_size=40), seed=st.integers(0, 2**32))
+def test_a_record_and_its_copies_are_at_one_site(
+    kind: Partition, copies: list[int], seed: int
+) -> None:
+    firsts = made(len(copies))
+    rows = [
+        replace(first, text=f"{first.text}.{number}", unit=f"u{first.text}")
+        for number in range(max(copies))  # a record's rows are apart from each other
+        for first, count in zip(firsts, copies, strict=True)
+        if number < count
+    ]
+    dealt = partition(rows, config(kind, 3, alpha=50.0), seed)
+    assert Counter(row for site in dealt.values() for row in site) == Counter(rows)
+    homes = Counter(unit for site in dealt.values() for unit in {row.unit for row in site})
+    assert set(homes.values()) == {1}
+    # Dealt like records without copies: sizes are of records, whatever rows they have.
+    plain = partition(firsts, config(kind, 3, alpha=50.0), seed)
+    assert {
+        name: list(dict.fromkeys(row.unit for row in site)) for name, site in dealt.items()
+    } == {name: [f"u{row.text}" for row in site] for name, site in plain.items()}
+
+
+def test_copies_that_name_another_person_or_site_are_refused() -> None:
+    for other in ({"person": "p9"}, {"site": "ward-9"}):
+        rows = [replace(row, unit="u1") for row in made(1)] * 2
+        rows[1] = replace(rows[1], **other)
+        with pytest.raises(DataError, match="'u1': its rows name several sites or persons"):
+            partition(rows, config("iid", 1), 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

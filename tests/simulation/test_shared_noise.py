@@ -243,7 +243,7 @@ def test_a_site_lets_no_update_out_in_clear(folder: Path, tmp_path: Path) -> Non
     context = Context(0, 0, {"partition-id": 0}, RecordDict(), {})
     site, workspace = SimulatedSites(recipe, place.path / "ledgers")(context)
     request = RoundRequest(site.study, 1, encode(workspace.whole))
-    with pytest.raises(RefusedError, match="under a mask only"):
+    with pytest.raises(RefusedError, match="only under a mask"):
         answer(site, workspace, request, lambda: None)
     for body in (b"", b"[]", b"{}", json.dumps({"epoch": 1}).encode()):
         with pytest.raises(AdapterFormatError, match="question"):

@@ -109,7 +109,9 @@ def write_journal(
         clock += timedelta(seconds=130)
         if is_open:
             break
-        refused = {s: "an update of norm 71.2, 50 is the bound" for s in odd if odd[s] == "refused"}
+        refused = {
+            s: "the update has norm 71.2; at most 50 is allowed" for s in odd if odd[s] == "refused"
+        }
         for site, why in refused.items():
             note("refused", 0, round=number, site=site, text=why)
         retired += [s for s in odd if odd[s] == "retired" and s not in retired]

@@ -14,5 +14,6 @@ def tries(count: int) -> int:
     return count if ALL else max(FEWEST, count // 4)
 
 
-# Where a test names no count: hypothesis' own, 100.
-settings.register_profile("tries", max_examples=tries(100))
+# Where a test names no count: hypothesis' own, 100. No example has a deadline: beside busy
+# processes any of them may take a second.
+settings.register_profile("tries", max_examples=tries(100), deadline=None)

@@ -265,7 +265,11 @@ def _charge_time(clock: Clock, patch: pytest.MonkeyPatch) -> None:
         return sum(TURN + CHARACTER * len(message.content) for message in messages)
 
     timed(records, "read_records", lambda f: READ * f.place(f.site.data).stat().st_size)
-    timed(PreTrainedTokenizerBase, "__call__", lambda _, text: CHARACTER * characters(text))
+    timed(
+        PreTrainedTokenizerBase,
+        "__call__",
+        lambda _, *texts: CHARACTER * sum(map(characters, texts)),
+    )
     timed(ChatTemplate, "render", rendering)
     # What is measured on synthetic records costs likewise; but it is kept, and so shared by wards.
     elapsed = SimpleNamespace(perf_counter=lambda: time.perf_counter() + clock.now)

@@ -147,7 +147,7 @@ def test_a_run_goes_on_with_the_version_that_began_it_alone(packages: Site, tmp_
         (f'kind = "{KIND}"\nplugin = {{options = 3}}', "task.plugin.options: 3 given"),
         (f'kind = "{KIND}"\nplugin = {{options = {{thresh = 1}}}}', "did you mean threshold?"),
         (f'kind = "{KIND}"\nplugin = {{options = {{threshold = "x"}}}}', "a number needed"),
-        (f'kind = "{KIND}"\nplugin = {{options = {{threshold = nan}}}}', "no number"),
+        (f'kind = "{KIND}"\nplugin = {{options = {{threshold = nan}}}}', "is not a number"),
         (f'kind = "{KIND}"\nplugin = {{code = "x"}}', "task.plugin.code: unknown key"),
         (f'kind = "{KIND}"\nplugin = {{version = "9"}}', "task.plugin.version: "),
         ('kind = "causal-lm"\nplugin = {options = {}}', "task.plugin"),
@@ -208,7 +208,7 @@ def test_a_module_that_is_part_of_no_package_is_no_site_s_task(
     packages.module("multi", SOURCE)
     text = sent_document(recipe())
     sys.modules.pop("multi")
-    assert "is part of no package" in refused(text, site(tmp_path))
+    assert "is in no package" in refused(text, site(tmp_path))
 
 
 def test_a_study_of_other_records_is_refused(packages: Site, tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ def independent() -> Callable[[list[str]], int]:
 @cache
 def sound(which: int) -> Bundle:
     """Bundles of different kinds: usual, cut off, of several studies, seeded, of shared noise; of
-    older ledgers and certificates; of two lengths of one plan on a budget that covers them so."""
+    older ledgers and certificates; of two lengths of one plan on a budget that covers them so; of
+    data whose units were coupled."""
     plan, other = small_plan(), small_plan(2.0)
     if which == 0:
         return bundle_of(SITES)
@@ -87,16 +88,24 @@ def sound(which: int) -> Bundle:
         6: {"is_old": True},
         8: {"cap": TIGHT, "order": 8.0},
     }.get(which, {})
-    version = {5: 1, 6: 2, 7: 2}.get(which, 3)
-    evidence = {
-        f"site-{n}": certified_as(version, chain(key_of(n), rounds, **options), n)
-        for n in range(SITES)
-    }
+    version = {5: 1, 6: 2, 7: 2, 9: 4}.get(which, 3)
+    evidence = {}
+    for n in range(SITES):
+        entries = chain(key_of(n), rounds, **options)
+        if which == 9:
+            entries = rechained(entries, key_of(n), mark)
+        evidence[f"site-{n}"] = certified_as(version, entries, n)
     received = [received_of(one, 1) for one in evidence.values()]
     return Bundle(evidence, ADAPTER, received)
 
 
-KINDS = 9
+def mark(_: int, fields: dict[str, Any]) -> None:
+    """Has a charge say that units were coupled."""
+    if fields["kind"] == "reserve":
+        fields["couples_units"] = True
+
+
+KINDS = 10
 # Of 35 steps of `small_plan` by PLD, which no Rényi filter affords.
 TIGHT = epsilon([small_plan().event(35)], 1e-5) + 1e-3
 
@@ -115,6 +124,24 @@ def verdicts(path: Path, keys: Any) -> tuple[bool, bool]:
 
 def replaced(bundle: Bundle, site: str, evidence: Evidence) -> Bundle:
     return Bundle({**bundle.sites, site: evidence}, bundle.adapter, bundle.received)
+
+
+@pytest.mark.parametrize(("which", "version"), [(9, 3), (0, 4)])
+def test_both_refute_that_coupled_units_are_hidden_or_invented(
+    which: int, version: int, tmp_path: Path
+) -> None:
+    bundle, path = sound(which), tmp_path / "bundle.zip"
+    one = bundle.sites["site-0"]
+    claims = {k: v for k, v in one.fields.items() if k != "couples_units"} | {"version": version}
+    if version == 4:
+        claims["couples_units"] = True
+    body = canonical(claims)
+    false = Evidence(Entry(body, key_of(0).sign(body)), one.ledger)
+    write_bundle(path, bundle)
+    assert verdicts(path, keys_of(SITES)) == (True, True)
+    other = tmp_path / "false.zip"
+    write_bundle(other, replaced(bundle, "site-0", false))
+    assert verdicts(other, keys_of(SITES)) == (False, False)
 
 
 VALUES = st.sampled_from(

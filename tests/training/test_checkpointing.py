@@ -160,7 +160,7 @@ def test_factors_have_the_same_bits(bert: Path, monkeypatch: pytest.MonkeyPatch)
     assert made
 
 
-@pytest.mark.parametrize("kind", ["linear", "chat"])
+@pytest.mark.parametrize("kind", [pytest.param("linear", marks=pytest.mark.nightly), "chat"])
 def test_a_record_contributes_the_same_alone_and_among_others(llama: Path, kind: str) -> None:
     """Also over a person's several records, and with every cut into passes: nothing is left out."""
     workspace = opened(llama, kind)

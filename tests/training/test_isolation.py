@@ -47,18 +47,22 @@ CASES = [
 ]
 
 
-# Kernels are those of a family and a dtype: half precision is tried once a family.
+# Kernels are those of a family and a dtype: half precision is tried once a family, single precision
+# with every head that BERT can have too.
 ONCE = {("bert", "token-classification"), ("gpt2", "causal-lm"), ("llama", "causal-lm")}
+
+
+def every_night(family: str, kind: str, dtype: str) -> list[pytest.MarkDecorator]:
+    is_quick = (family, kind) in ONCE or (family == "bert" and dtype == "float32")
+    return [] if is_quick else [pytest.mark.nightly]
 
 
 @pytest.mark.parametrize(
     ("family", "kind", "lora", "dtype"),
     [
-        *((*case, "float32") for case in CASES),
-        *(
-            pytest.param(*case, "bfloat16", marks=[] if case[:2] in ONCE else pytest.mark.nightly)
-            for case in CASES
-        ),
+        pytest.param(*case, dtype, marks=every_night(case[0], case[1], dtype))
+        for dtype in ("float32", "bfloat16")
+        for case in CASES
     ],
 )
 def test_companions_slots_and_rows_change_no_bit(
@@ -116,7 +120,7 @@ def test_two_threads_change_no_bit(bases: Callable[[str], Path]) -> None:
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("size", [1.0, 100.0])
+@pytest.mark.parametrize("size", [pytest.param(1.0, marks=pytest.mark.nightly), 100.0])
 def test_large_adapters_change_no_bit(bases: Callable[[str], Path], size: float) -> None:
     """Values up to what a site takes, where rounding moved others by 10⁻³ of the bound before."""
     workspace = wide_workspace(bases("bert"), "sequence-classification")

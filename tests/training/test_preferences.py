@@ -151,7 +151,7 @@ def test_adapters_off_is_the_base_and_changes_nothing(workspace: Workspace, llam
 
 
 def test_a_record_without_its_other_reply_is_a_misfit(workspace: Workspace) -> None:
-    with pytest.raises(MisfitError, match="no pair of a chosen and a rejected reply"):
+    with pytest.raises(MisfitError, match="not a pair of a chosen and a rejected reply"):
         workspace.encode([ChatRecord(pair(*PAIRS[0]).messages)])
 
 

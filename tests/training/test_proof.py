@@ -182,6 +182,7 @@ def test_where_row_counts_differ_those_that_agree_are_left(workspace: Workspace)
     """Heads of up to 8 rows are padded to 8, and a mean has no kernel that depends on rows."""
     head = workspace.network.head
     assert head is not None
+    usual = prove(workspace, PLAN, CONFIG).shapes.rows(8)  # of this machine's own kernels
     workspace.network.head = ByRows(head)
     renamed = {
         n.replace("head.", "head.inner.") if n.startswith("head.") else n: v
@@ -189,7 +190,8 @@ def test_where_row_counts_differ_those_that_agree_are_left(workspace: Workspace)
     }
     moved = replace(workspace, start=type(workspace.start)(renamed))
     found = prove(moved, PLAN, CONFIG).shapes
-    assert found.rows(8) == (1, 2, 4, 8)
+    assert found.rows(8) == tuple(rows for rows in usual if rows <= 8)
+    assert len(found.rows(8)) > 1
     assert not found.one_by_one
 
 

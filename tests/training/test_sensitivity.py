@@ -19,14 +19,17 @@ from cloister.privacy.central import CentralPlan
 from cloister.privacy.entropy import OsEntropy
 from cloister.privacy.plan import Plan
 from cloister.privacy.sharing import Sharing
+from cloister.privacy.units import Unit
 from cloister.server.central import CentralSum
 from cloister.strategies.fedavg import FedAvg
 from cloister.strategies.strategy import ServerState
 from cloister.tasks.task import Example
 from cloister.training.config import TrainingConfig
 from cloister.training.local import local_update
+from cloister.training.proof import prove
+from cloister.training.shapes import BatchShapes
 from cloister.training.shared import shared_gradient
-from cloister.training.units import singles
+from cloister.training.units import encode_units, singles
 from cloister.training.workspace import Workspace
 from tests.support.studies import NOTES, small_workspace
 
@@ -48,12 +51,13 @@ CONFIG = TrainingConfig(
 
 
 @cache
-def prepared(bert: Path) -> tuple[Workspace, tuple[Example, ...]]:
+def prepared(bert: Path) -> tuple[Workspace, tuple[Example, ...], BatchShapes]:
+    """A workspace, its records, and the shapes that this machine proves: hundreds go together."""
     workspace = small_workspace(bert)
     # Of two labels, unevenly, so that gradients do not cancel.
     notes = [(text, label) for label in ("cardiology", "dermatology") for text in NOTES[label]]
     records = [TextRecord(*notes[(index * index) % 5]) for index in range(max(SIZES))]
-    return workspace, tuple(workspace.encode(records))
+    return workspace, tuple(workspace.encode(records)), prove(workspace, PLAN, CONFIG).shapes
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +75,7 @@ def all_drawn_and_no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def update(bert: Path, units: int, plan: Plan = PLAN) -> Adapter:
     """What a site with so many units sends."""
-    workspace, examples = prepared(bert)
+    workspace, examples, shapes = prepared(bert)
     return local_update(
         workspace.network,
         workspace.task,
@@ -81,6 +85,7 @@ def update(bert: Path, units: int, plan: Plan = PLAN) -> Adapter:
         CONFIG,
         round_number=1,
         entropy=OsEntropy(),
+        shapes=shapes,
     )
 
 
@@ -93,13 +98,77 @@ def test_one_unit_moves_a_site_s_update_by_its_bound_over_the_declared_batch(
     assert 0.5 * RATE * BOUND / BATCH < apart <= RATE * BOUND / BATCH * (1 + 1e-5)
 
 
+COPIES = 3
+
+
+def with_copies(count: int, changed: int | None = None) -> list[TextRecord]:
+    """Records with copies, those of a record apart; the last one has other words and another label.
+
+    Args:
+        count: How many records.
+        changed: One that is another record, with all its rows.
+    """
+    notes = [(text, label) for label in ("cardiology", "dermatology") for text in NOTES[label]]
+    rows = []
+    for number in range(COPIES + 1):
+        for place in range(count):
+            text, label = notes[(place * place + (3 if place == changed else 0)) % len(notes)]
+            rows.append(TextRecord(f"{text} " * (1 + number), label, unit=f"u{place}"))
+    return rows
+
+
+def update_of(bert: Path, records: list[TextRecord]) -> Adapter:
+    """What a site with these records sends, by the code that it runs from records to release."""
+    workspace, _ = prepared(bert)
+    units = encode_units(records, workspace.task, Unit.RECORD, COPIES + 1).units
+    plan = replace(PLAN, max_records=COPIES + 1)
+    return local_update(
+        workspace.network,
+        workspace.task,
+        units,
+        workspace.start,
+        plan,
+        CONFIG,
+        round_number=1,
+        entropy=OsEntropy(),
+    )
+
+
+def test_a_record_with_its_copies_moves_the_sum_as_far_as_a_record_alone(bert: Path) -> None:
+    """C where it is added, removed or zeroed; 2 C where another record takes its place.
+
+    No gradient here is below the bound: what is measured is the bound's, and not the data's.
+    """
+    count, limit = 5, RATE * BOUND / BATCH
+    whole = update_of(bert, with_copies(count))
+    gone = [row for row in with_copies(count) if row.unit != "u1"]
+    removed = (whole - update_of(bert, gone)).norm()
+    assert 0.5 * limit < removed <= limit * (1 + 1e-5)
+    zeroed = [
+        replace(row, label="none of these") if row.unit == "u1" else row
+        for row in with_copies(count)
+    ]
+    assert (whole - update_of(bert, zeroed)).norm() == pytest.approx(removed, rel=1e-5)
+    replaced = (whole - update_of(bert, with_copies(count, changed=1))).norm()
+    assert limit < replaced <= 2 * limit * (1 + 1e-5)
+
+
+def test_copies_as_units_of_their_own_move_it_further(bert: Path) -> None:
+    """So that the test above can fail: what reads no `cloister_unit` charges too little."""
+    count, limit = 5, RATE * BOUND / BATCH
+    rows = [replace(row, unit=None) for row in with_copies(count)]
+    left = [row for place, row in enumerate(rows) if place % count != 1]
+    apart = (update_of(bert, rows) - update_of(bert, left)).norm()
+    assert apart > 2 * limit
+
+
 @pytest.mark.parametrize("units", SIZES)
 @pytest.mark.parametrize("bits", [16, 32])
 def test_one_unit_moves_a_masked_sum_by_its_bound_in_steps_of_the_grid(
     bert: Path, units: int, bits: int
 ) -> None:
     """Three hundred gradients where seven are expected do not fit: what is cut moves no further."""
-    workspace, examples = prepared(bert)
+    workspace, examples, shapes = prepared(bert)
     plan = replace(PLAN, sharing=Sharing(sites=3, missing=0, colluding=1, bits=bits))
 
     def total(count: int) -> np.ndarray:  # type: ignore[type-arg]
@@ -111,6 +180,7 @@ def test_one_unit_moves_a_masked_sum_by_its_bound_in_steps_of_the_grid(
             plan,
             CONFIG,
             entropy=OsEntropy(),
+            shapes=shapes,
         )
 
     noise = plan.shared_noise(workspace.start.size)
@@ -128,7 +198,7 @@ def test_one_unit_moves_the_mean_of_all_sites_alike_wherever_it_is(bert: Path) -
 
     def moved(counts: Mapping[str, int]) -> Adapter:
         came = {site: update(bert, count) for site, count in counts.items()}
-        workspace, _ = prepared(bert)
+        workspace, *_ = prepared(bert)
         return FedAvg({}).aggregate(ServerState(workspace.start), came).adapter
 
     whole = moved(sizes)
@@ -169,7 +239,7 @@ def test_a_mean_weighed_by_size_breaks_it(bert: Path) -> None:
     """So that the tests above can fail: what libraries weigh updates by is private."""
     sizes = dict(zip(("a", "b", "c"), SIZES, strict=True))
     came = {site: update(bert, units) for site, units in sizes.items()}
-    workspace, _ = prepared(bert)
+    workspace, *_ = prepared(bert)
     start = ServerState(workspace.start)
     without = {**came, "b": update(bert, sizes["b"] - 1)}
 

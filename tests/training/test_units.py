@@ -18,6 +18,7 @@ from cloister.training.units import (
     UNFIT,
     UnitExamples,
     encode_units,
+    rows_tried,
     unit_examples,
 )
 from tests.support.models import VOCABULARY, word_tokenizer
@@ -66,6 +67,58 @@ def test_a_person_s_records_are_one_unit_of_at_most_so_many() -> None:
     assert encode_units(RECORDS, Letters(), Unit.PERSON, 2).unused == 1  # type: ignore[arg-type]
 
 
+# Copies of `a` and of `c`, apart from each other; p has all of both, and b is q's alone.
+MADE = [
+    TextRecord("a", "x", person="p", unit="u1"),
+    TextRecord("b", "x", person="q"),
+    TextRecord("A", "x", person="p", unit="u1"),
+    TextRecord("c", "x", person="p", unit="u2"),
+    TextRecord("C", "x", person="p", unit="u2"),
+    TextRecord("a", "x", person="p", unit="u1"),
+]
+
+
+def made(unit: Unit, most: int, broken: Callable[[str], None] = lambda text: None) -> list[str]:
+    return spelt(encode_units(MADE, Letters(broken), unit, most).units)  # type: ignore[arg-type]
+
+
+def test_a_record_and_its_copies_are_one_unit_of_at_most_so_many_rows() -> None:
+    assert made(Unit.RECORD, 8) == ["aAa", "b", "cC"]
+    assert made(Unit.RECORD, 2) == ["aA", "b", "cC"]
+    found = encode_units(MADE, Letters(), Unit.RECORD, 1)  # type: ignore[arg-type]
+    assert (spelt(found.units), found.unused) == (["a", "b", "c"], 3)
+
+
+def test_a_person_s_copies_stay_the_person_s_and_other_records_come_first() -> None:
+    assert made(Unit.PERSON, 8) == ["acACa", "b"]
+    assert made(Unit.PERSON, 2) == ["ac", "b"]
+
+
+def test_a_copy_takes_the_place_of_a_row_that_cannot_be_used() -> None:
+    def broken(text: str) -> None:
+        if text == "a":
+            raise MisfitError("a reason", "a")
+
+    assert made(Unit.RECORD, 2, broken) == ["A", "b", "cC"]
+    assert made(Unit.RECORD, 1, broken) == ["", "b", "c"]  # one row is tried where one counts
+
+
+@pytest.mark.parametrize(
+    ("unit", "most", "tried"), [(Unit.RECORD, 1, 1), (Unit.RECORD, 3, 6), (Unit.PERSON, 1, 2)]
+)
+def test_what_is_encoded_of_a_unit_is_bounded(unit: Unit, most: int, tried: int) -> None:
+    tries: list[str] = []
+
+    def broken(text: str) -> None:
+        tries.append(text)
+        raise MisfitError("a reason", "x")
+
+    rows = [TextRecord("x", "x", person="p", unit="u")] * 20
+    found = encode_units(rows, Letters(broken), unit, most)  # type: ignore[arg-type]
+    assert (len(tries), len(found.units)) == (tried, 1)
+    assert rows_tried(unit, most) == tried
+
+
 def of_one_person(kind: TaskKind) -> list[Record]:
     """Records that differ in all that a record can differ in, but for whose they are."""
     if kind == "sequence-classification":
@@ -105,11 +158,11 @@ def test_nothing_but_the_person_says_which_records_are_one_unit(kind: TaskKind) 
     others = [replace(record, person=name) for name in "qr" for record in own]
     mixed = [record for same in zip(own, *[iter(others)] * 2, strict=True) for record in same]
     assert encode_units(mixed, task, Unit.PERSON, 1000, Limits(None, VOCABULARY)).units == (
-        found.units * 3
+        tuple(found.units) * 3
     )
     for without in (own, *([r for r in mixed if r.person != name] for name in "pqr")):
         units = encode_units(without, task, Unit.PERSON, 1000, Limits(None, VOCABULARY)).units
-        assert units == found.units * (1 if without is own else 2)
+        assert units == tuple(found.units) * (1 if without is own else 2)
 
 
 def test_synthetic_records_must_all_be_usable() -> None:

@@ -22,9 +22,11 @@ from cloister.data.check.texts import TextLengths
 from cloister.data.check.tokens import CountTokens, Tokens
 from cloister.data.columns import Columns
 from cloister.data.detected import Detected, detect_form
+from cloister.data.records import ONE_LABEL
 from cloister.data.roles import Roles, find_roles, text_of, written
 from cloister.data.tag_schemes import scheme_of
 from cloister.data.targets import labels_of_cell, score_of_cell
+from cloister.data.unit_column import UNIT
 from cloister.data.values import Row
 from cloister.errors import MisfitError, UsageError
 
@@ -132,6 +134,7 @@ class _Look:
         self._scores = Scores()
         self._unlabelled = 0
         self._persons: Counter[str] = Counter()
+        self._made: Counter[str] = Counter()  # rows by `UNIT`
         self._letters: set[str] = set()
         self._misfits = FileFinding("unusable-row", "rows have no usable text")
         self._nameless = FileFinding("no-person", "rows name no person")
@@ -154,6 +157,8 @@ class _Look:
         if roles.split is not None:
             part = written(row.get(roles.split)) or "(none)"
         person = self._person(row, number)
+        if (unit := written(row.get(UNIT))) is not None:
+            self._made[unit] += 1
         if roles.id is not None and (own := written(row.get(roles.id))) is not None:
             if own in self._ids:
                 self._same_id.add(number)
@@ -196,7 +201,7 @@ class _Look:
                         self._labels.add(kind, number)
         if roles.kind == "labels" and roles.labels is not None:
             return self._several(row, roles.labels, number)
-        if roles.kind != "text" or roles.label is None:
+        if roles.kind not in ONE_LABEL or roles.label is None:
             return None
         label = written(row.get(roles.label))
         self._labels.add(label, number)
@@ -228,11 +233,17 @@ class _Look:
             findings += self._scores.findings()
         if roles.label is not None or roles.tags is not None or roles.labels is not None:
             sections["labels"] = self._labels.to_json()
-            findings += self._labels.findings(told_apart=roles.kind == "text")
+            findings += self._labels.findings(told_apart=roles.kind in ONE_LABEL)
         if roles.kind == "labels":
             sections["labels"]["texts_without"] = self._unlabelled
         if roles.tags is not None:
             sections["labels"]["scheme"] = scheme_of(self._letters)
+        if self._made:
+            sections["copies"] = {
+                "records": len(self._made),
+                "rows": self._made.total(),
+                "most_rows_of_a_record": max(self._made.values()),
+            }
         if roles.person is not None:
             found = census_of(self._persons)
             sections["units"] = _units(found, self._persons)

@@ -11,14 +11,19 @@ from cloister.data.clean.rules import NAMES, RULES, WORD_RULES, cleaned
 from cloister.data.config import DataConfig
 from cloister.data.detected import COMMAND
 from cloister.data.languages import check_languages, language_of
-from cloister.data.records import ChatRecord, LabelsRecord, Message, ScoreRecord, TokenRecord
+from cloister.data.records import (
+    ChatRecord,
+    LabelsRecord,
+    Message,
+    ScoreRecord,
+    TokenRecord,
+)
 from cloister.data.roles import OWN, Roles, written
 from cloister.data.schema import Reading
+from cloister.data.unit_column import UNIT
 from cloister.data.values import Number, Row, Value, kind_of
 from cloister.errors import DataError, MisfitError, UsageError
 
-# A column that says of which source's unit a row is; kept wherever it is.
-UNIT = "cloister_unit"
 # Rules that leave rows out, and what for.
 DROPS = {
     "unusable": "rows left out that hold no record of this kind",
@@ -91,7 +96,7 @@ class RowCleaner:
     def columns(self) -> list[str]:
         """The columns of the output, in order."""
         roles = self.roles
-        own = ["text"] if roles.kind == "text" else list(OWN[roles.kind])
+        own = [name for name in OWN[roles.kind] if name != "label"]
         others = [r for r in ("label", "person", "site", "id", "split") if getattr(roles, r)]
         return [*own, *others, UNIT, *self.keep]
 
@@ -126,13 +131,17 @@ class RowCleaner:
         self, row: Row, where: str, number: int, changed: set[str]
     ) -> tuple[dict[str, Value], str]:
         """The columns that are the record's own, and its text."""
-        if self.roles.kind == "text":
-            value = row.get(self.roles.text or "text")
-            if not isinstance(value, str):
+        if self.roles.kind in ONE_LABEL:
+            columns = {"text": self.roles.text or "text"}
+            if self.roles.kind == "pairs":
+                columns["text_b"] = self.roles.text_b or "text_b"
+            values = {name: row.get(column) for name, column in columns.items()}
+            if not all(isinstance(value, str) for value in values.values()):
                 raise MisfitError("no text", where)
-            text = self._text(value, changed)
+            texts = {name: self._text(str(value), changed) for name, value in values.items()}
             label = self._label(row, where, number, changed)
-            return {"text": text, **({} if label is None else {"label": label})}, text
+            own = {} if label is None else {"label": label}
+            return {**texts, **own}, "\n".join(texts.values())
         record = self._reading.record(row, where, number)
         if isinstance(record, TokenRecord):
             tokens = [self._word(word, changed) for word in record.tokens]

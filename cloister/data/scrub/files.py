@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cloister.data.detected import Detected, detect_form
-from cloister.data.outputs import check_new, new_file
 from cloister.data.scrub.find import Finder, chosen_types, find
 from cloister.data.scrub.marked import Score, read_marked, score
 from cloister.data.scrub.replace import Placeholders, Scrubber
 from cloister.data.scrub.spans import TYPES, Span
-from cloister.data.step_log import DataStep, check_no_log, log_of, write_step
+from cloister.data.step_writing import DataStep, new_logged_file, write_step
 from cloister.data.values import Number, Value, shown
 from cloister.errors import DataError, UsageError
-from cloister.files import bad_file, identity_of
+from cloister.files import identity_of
 
 # Columns that are scrubbed where none is named: all that a task learns texts from.
-TEXT_COLUMNS = ("text", "tokens", "messages", "prompt", "chosen", "rejected")
+TEXT_COLUMNS = ("text", "text_b", "tokens", "messages", "prompt", "chosen", "rejected")
 # Rows between two words of progress.
 TOLD_EVERY = 500
 
@@ -90,13 +88,11 @@ def scrub_file(
             is written then.
     """
     chosen = chosen_types(types)
-    check_new(out)
-    check_no_log(out)
 
     def found_in(text: str) -> list[Span]:
         return find(text, chosen, names)
 
-    try:
+    with new_logged_file(out) as (writer, content):
         scores = score(read_marked(marked), found_in) if marked is not None else {}
         form = source if isinstance(source, Detected) else detect_form(source)
         before = identity_of(form.path)
@@ -106,38 +102,31 @@ def scrub_file(
         units: dict[str, Placeholders] = {}
         seen = dict.fromkeys(every)
         rows = touched = 0
-        with new_file(out) as (writer, content):
-            for number, row in form.rows():
-                placeholders = _of_unit(units, row.get(unit) if unit is not None else None)
-                new = {
-                    name: scrubber.value(value, placeholders) if name in looked_at else value
-                    for name, value in row.items()
-                }
-                seen.update(dict.fromkeys(row))
-                rows += 1
-                touched += any(new[name] != row[name] for name in looked_at if name in row)
-                writer.add(new, f"{form.path.name}, row {number}")
-                if progress is not None and rows % TOLD_EVERY == 0:
-                    progress(rows)
-            writer.end()
-            if identity_of(form.path) != before:
-                raise DataError(f"{form.path}: was written while it was read; do it again")
-            report = ScrubReport(
-                rows=rows,
-                touched=touched,
-                found={t: scrubber.found[t] for t in TYPES if scrubber.found[t]},
-                scrubbed=[name for name in seen if name in looked_at],
-                copied=[name for name in seen if name not in looked_at],
-                marked=scores,
-            )
-            settings = {"unit": unit, "types": chosen, "names": names is not None}
-            write_step(form, out, content, DataStep("scrub", settings, report.to_json()))
-    except BaseException as error:
-        if not os.path.lexists(out):  # a log alone would be one of a file that never was
-            log_of(out).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise bad_file(error) from error
-        raise
+        for number, row in form.rows():
+            placeholders = _of_unit(units, row.get(unit) if unit is not None else None)
+            new = {
+                name: scrubber.value(value, placeholders) if name in looked_at else value
+                for name, value in row.items()
+            }
+            seen.update(dict.fromkeys(row))
+            rows += 1
+            touched += any(new[name] != row[name] for name in looked_at if name in row)
+            writer.add(new, f"{form.path.name}, row {number}")
+            if progress is not None and rows % TOLD_EVERY == 0:
+                progress(rows)
+        writer.end()
+        if identity_of(form.path) != before:
+            raise DataError(f"{form.path}: was written while it was read; do it again")
+        report = ScrubReport(
+            rows=rows,
+            touched=touched,
+            found={t: scrubber.found[t] for t in TYPES if scrubber.found[t]},
+            scrubbed=[name for name in seen if name in looked_at],
+            copied=[name for name in seen if name not in looked_at],
+            marked=scores,
+        )
+        settings = {"unit": unit, "types": chosen, "names": names is not None}
+        write_step(form, out, content, DataStep("scrub", settings, report.to_json()))
     return report
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from cloister.data.config import FEWEST_FOLDS, MOST_FOLDS
 from cloister.data.detected import Detected, detect_form
 from cloister.data.outputs import ENDINGS, RowWriter, check_place, json_text, new_file
 from cloister.data.split.sides import (
@@ -20,12 +21,14 @@ from cloister.data.split.sides import (
     Side,
     by_site,
     by_time,
+    folded,
     furthest,
     hashed,
     stratified,
     usual_label,
 )
-from cloister.data.step_log import DataStep, write_step
+from cloister.data.step_writing import DataStep, write_step
+from cloister.data.unit_column import UNIT
 from cloister.data.values import Number, Row, Value, shown
 from cloister.errors import DataError, UsageError
 from cloister.files import bad_file, identity_of, sync_folder
@@ -43,14 +46,18 @@ class SplitPlan:
     Attributes:
         by: `unit`: by a hash of the unit; `label`: stratified by label, which couples units;
             `time`: from some moments on; `site`: some sites as a whole.
-        unit: Column of persons, none of whom is on two sides; absent: each record is a unit, and
-            records that are equal in every column are one.
+        unit: Column of persons, none of whom is on two sides; absent: each record is a unit, with
+            its copies (`cloister_unit`), and records that are equal in every column are one.
         shares: For `unit` and `label`.
         column: What `label`, `time` and `site` look at; absent: the column of that name.
         test_from: For `time`: the first moment of the test side.
         validation_from: The same of the validation side; absent: there is none.
         test_sites: For `site`: which ones are held out.
         validation_sites: Likewise, for validation.
+        folds: For `unit`: so many equal parts in place of the three sides; None: the sides.
+
+    Raises:
+        UsageError: Folds are asked for otherwise than by unit, or too few or many.
     """
 
     by: By = "unit"
@@ -61,6 +68,19 @@ class SplitPlan:
     validation_from: str | None = None
     test_sites: Sequence[str] = ()
     validation_sites: Sequence[str] = ()
+    folds: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.folds is None:
+            return
+        if self.by != "unit":
+            raise UsageError(
+                f"--folds: given with --by {self.by}; folds are by unit: leave --by out"
+            )
+        if not FEWEST_FOLDS <= self.folds <= MOST_FOLDS:
+            raise UsageError(
+                f"--folds: {self.folds} given; {FEWEST_FOLDS} to {MOST_FOLDS} are needed"
+            )
 
     @property
     def couples_units(self) -> bool:
@@ -70,6 +90,8 @@ class SplitPlan:
     def to_json(self) -> dict[str, Any]:
         """Returns what decides on a side as JSON values."""
         found: dict[str, Any] = {"by": self.by, "unit": self.unit}
+        if self.folds is not None:
+            return found | {"folds": self.folds, "salt": self.shares.salt}
         if self.by in ("unit", "label"):
             shares = self.shares
             found |= {"validation": shares.validation, "test": shares.test, "salt": shares.salt}
@@ -162,7 +184,7 @@ def _write(
     form: Detected,
     stage: Path,
     plan: SplitPlan,
-    sides: Mapping[str, Side],
+    sides: Mapping[str, str],
     ending: str,
     progress: Callable[[int], object] | None,
 ) -> dict[str, int]:
@@ -185,8 +207,10 @@ def _write(
     return rows
 
 
-def _wanted(plan: SplitPlan) -> tuple[Side, ...]:
-    """The sides that a plan has."""
+def _wanted(plan: SplitPlan) -> tuple[str, ...]:
+    """The sides, or folds, that a plan has."""
+    if plan.folds is not None:
+        return tuple(f"fold-{number}" for number in range(1, plan.folds + 1))
     has_validation = {
         "unit": plan.shares.validation > 0,
         "label": plan.shares.validation > 0,
@@ -208,8 +232,13 @@ def _check_unit(form: Detected, column: str | None) -> None:
         )
 
 
-def _sides(form: Detected, plan: SplitPlan) -> dict[str, Side]:
-    """The side of every unit."""
+def _sides(form: Detected, plan: SplitPlan) -> Mapping[str, str]:
+    """The side, or fold, of every unit."""
+    if plan.folds is not None:
+        return {
+            unit: folded(unit, plan.folds, plan.shares.salt)
+            for unit in {_unit(row, plan.unit): None for _, row in form.rows()}
+        }
     if plan.by == "unit":
         return {
             unit: hashed(unit, plan.shares)
@@ -246,10 +275,12 @@ def _rule(plan: SplitPlan) -> Callable[[str], Side]:
 
 
 def _unit(row: Row, column: str | None) -> str:
-    """What tells a row's unit from others: its person, or all that it holds."""
+    """What tells a row's unit from others: its person, its `UNIT`, or all that it holds."""
     name = _spelled(row.get(column)) if column is not None else None
     if name:
         return f"person {name}"
+    if made := _spelled(row.get(UNIT)):  # copies are on their source's side
+        return f"unit {made}"
     whole = json_text(row).encode("utf-8", "surrogatepass")
     return f"record {hashlib.sha256(whole).hexdigest()}"
 

@@ -65,6 +65,11 @@ def hashed(unit: str, shares: Shares) -> Side:
     return shares.side(_draw(unit, shares.salt))
 
 
+def folded(unit: str, folds: int, salt: str) -> str:
+    """The fold of a unit by a hash of its identifier: `fold-1` to `fold-` and their number."""
+    return f"fold-{int(_draw(unit, salt) * folds) + 1}"
+
+
 def _draw(unit: str, salt: str) -> float:
     """A number from 0 to below 1, uniform over units under a salt.
 

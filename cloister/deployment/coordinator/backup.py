@@ -1,4 +1,4 @@
-"""A coordinator's folder in one file, and back: authority, members, runs; not Flower's state."""
+"""Backs up a coordinator's folder into one file and restores it: authority, members and runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cloister.files import sync_folder
 from cloister.owner_only import private_folder
 from cloister.staging import staging
 
-# Made anew by the service; a SuperLink that starts empty is told who may connect.
+# Left out: the service makes it again, and tells an empty SuperLink who may connect.
 LEFT_OUT = ("state", "logs", "service.json", "members.lock")
 # Bytes of a header's own content: a long name of Linux, many times.
 MOST_HEADER = 2**16
@@ -26,7 +26,7 @@ MOST_REST = 2**20
 
 
 class _Member(tarfile.TarInfo):
-    """A header of the archive; one that announces more than memory holds is refused."""
+    """A header of the archive; a header of too many bytes is refused."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> _Member:
@@ -42,11 +42,11 @@ def back_up(folder: ServerFolder, out: Path) -> int:
     It is readable by its owner alone.
 
     Raises:
-        UsageError: The file is there already.
+        UsageError: The file exists already.
         BadFileError: It cannot be written.
     """
     if out.exists() or out.is_symlink():
-        raise UsageError(f"{out}: is there already and is not written over; name another file")
+        raise UsageError(f"{out}: exists already and is not overwritten; name another file")
     count = 0
     temporary = out.with_name(f".backup.{secrets.token_hex(4)}")
     try:
@@ -54,7 +54,8 @@ def back_up(folder: ServerFolder, out: Path) -> int:
         with tarfile.open(temporary, "w:gz") as archive:
             for path in sorted(folder.path.rglob("*")):
                 inner = path.relative_to(folder.path)
-                # A key that is a link lies elsewhere, on a stick say, and is backed up there.
+                # A key that is a link is stored elsewhere, for example on a stick, and backed up
+                # there.
                 if inner.parts[0] not in LEFT_OUT and path.is_file() and not path.is_symlink():
                     archive.add(path, str(inner))
                     count += 1
@@ -68,11 +69,11 @@ def back_up(folder: ServerFolder, out: Path) -> int:
 
 
 def restore(backup: Path, path: Path) -> ServerFolder:
-    """Makes a coordinator's folder from its backup, all of it or nothing.
+    """Makes a coordinator's folder from its backup, completely or not at all.
 
     Raises:
-        UsageError: The folder holds something already.
-        BadFileError: The backup is damaged, or none, or there is no room for it.
+        UsageError: The folder is not empty.
+        BadFileError: The file is damaged or not a backup, or there is not enough disk space.
     """
     path = path.absolute()
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -95,10 +96,10 @@ def restore(backup: Path, path: Path) -> ServerFolder:
 
 
 def _unpack(backup: Path, place: Path) -> None:
-    """Writes regular files of plain relative names, once each, and no more than there is room for.
+    """Writes regular files with plain relative names, each once, up to the free disk space.
 
     Raises:
-        BadFileError: Something else is in it, or it is damaged.
+        BadFileError: It has something else, or is damaged.
     """
     room = shutil.disk_usage(place).free
     try:

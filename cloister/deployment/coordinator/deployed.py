@@ -1,6 +1,6 @@
 """A deployed study at the coordinator: public data, the members' keys, and its end.
 
-The coordinator knows of the sites what they declared and signed; of their records it knows nothing.
+The coordinator knows only what the sites declared and signed; it has none of their records.
 """
 
 from __future__ import annotations
@@ -45,26 +45,26 @@ from cloister.training.machine import on_machine
 from cloister.training.proof import proven
 from cloister.training.workspace import open_workspace
 
-# A site whose answer was lost is asked again after so many seconds: its agent is started again in
-# less, and has the answer by then.
+# Seconds after which a site whose answer was lost is asked again; its agent restarts faster than
+# that and then has the answer.
 ASK_AGAIN = 5.0
 
 
 def resolved_recipe(path: Path, assignments: list[str], members: Mapping[str, Member]) -> Recipe:
-    """Returns a study's recipe as the sites get it: with labels, the base's hash and its sites.
+    """Returns a study's recipe as sites get it: with labels, the base's hash and the sites.
 
     Sites accept a base by its hash before they look for it, so the study states it.
 
     Args:
-        path: The recipe's file; its public test set lies where it says.
+        path: The recipe's file, which names its public test set.
         assignments: Changes from the command line.
-        members: Who takes part, by name.
+        members: The sites that take part, by name.
 
     Raises:
-        UsageError: Nobody takes part.
+        UsageError: No site takes part.
         RecipeError: The recipe does not fit the sites, or names no public test set.
         DataError: The test set cannot be read.
-        ModelFileError: The base cannot be had, or is not the one that the recipe names.
+        ModelFileError: The base cannot be found or loaded, or is not the one that the recipe names.
     """
     if not members:
         raise UsageError(
@@ -73,6 +73,13 @@ def resolved_recipe(path: Path, assignments: list[str], members: Mapping[str, Me
     declared = [members[name].public_records for name in sorted(members)]
     sites = [f"data.sites={len(declared)}", f"data.public_records={declared}"]
     recipe = read_recipe(path, [*assignments, *sites])
+    if recipe.data.fold is not None:
+        raise RecipeError(
+            [
+                "data.fold: given; records that are held out at a site are never scored there, so "
+                "that folds are a simulation's alone: leave it out"
+            ]
+        )
     if not recipe.data.test:
         raise RecipeError(
             ["data.test: missing; a coordinator scores each round on a public test set of its own"]
@@ -108,19 +115,19 @@ def resolved_recipe(path: Path, assignments: list[str], members: Mapping[str, Me
 
 
 def _absolute(source: str) -> str:
-    """Makes a file's path absolute: the executor runs in another folder."""
+    """Makes a file's path absolute, because the executor runs in another folder."""
     return str(Path(source).absolute()) if Path(source).exists() else source
 
 
 def _public(recipe: Recipe, name: Literal["test", "validation"]) -> list[Record]:
-    """Loads the public set `test` or `validation`; empty where the recipe names none."""
+    """Loads the public set `test` or `validation`; empty if the recipe names none."""
     source = recipe.data.test if name == "test" else recipe.data.validation
     kind = recipe.task.records
     return load(source, name, kind, recipe.data) if source else []
 
 
 def plans_of(recipe: Recipe, members: Mapping[str, Member]) -> dict[str, Plan]:
-    """Makes the plan that the recipe proposes to each site, from what the sites declared.
+    """Makes the plan that the recipe proposes to each site, from the sites' declarations.
 
     Raises:
         RefusedError: No noise meets the target.
@@ -145,9 +152,9 @@ class DeployedStudy:
     Attributes:
         coordinator: The study at the coordinator.
         members: The sites that take part, by name.
-        allowed: The members as they are now.
-        key: The coordinator's; signs every question.
-        heads: Folder of the last heads that came from each ledger (`server.heads`).
+        allowed: Returns the present members.
+        key: The coordinator's private key, which signs every question.
+        heads: Folder of the last heads of each ledger (`server.heads`).
     """
 
     coordinator: Coordinator
@@ -165,17 +172,17 @@ class DeployedStudy:
         key: Ed25519PrivateKey,
         heads: Path,
     ) -> DeployedStudy:
-        """Loads base and public data, and proves the per-record gradients exact.
+        """Loads base and public data, and checks that per-record gradients are exact.
 
         Args:
             run: Its folder.
             members: The sites that take part.
-            allowed: The members as they are when it is called.
+            allowed: Returns the present members.
             key: The coordinator's.
-            heads: Where the sites' last heads are kept.
+            heads: Folder of the sites' last heads.
 
         Raises:
-            CloisterError: Anything that makes the study impossible, before any site is asked.
+            CloisterError: The study is impossible; raised before any site is asked.
         """
         recipe = run.recipe()
         test, validation = _public(recipe, "test"), _public(recipe, "validation")
@@ -226,10 +233,10 @@ class DeployedStudy:
         )
 
     def execute(self, grid: Grid) -> None:
-        """Runs every round that is left, asks the sites for their certificates, and ends the study.
+        """Runs the remaining rounds, asks the sites for their certificates, and ends the study.
 
         Raises:
-            CloisterError: It cannot go on, or no round could be afforded.
+            CloisterError: The study cannot go on, or no site's budget covers a round.
         """
         run, recipe = self.coordinator.run, self.coordinator.recipe
         observer = Journal(recipe, run)
@@ -258,14 +265,15 @@ class DeployedStudy:
 
         Args:
             state: The final state.
-            certificates: Fields of each site's, checked; the card says nothing of other sites.
-            observer: Who is told of warnings.
+            certificates: Fields of each site's checked certificate; the card states nothing about
+                other sites.
+            observer: Gets the warnings.
 
         Returns:
             The adapter's scores on the public sets.
 
         Raises:
-            BudgetError: No round could be afforded.
+            BudgetError: No site's budget covers a round.
         """
         best, scores = self.coordinator.best(state)
         known = {site: site_facts(fields) for site, fields in certificates.items()}

@@ -1,4 +1,4 @@
-"""Checks that a coordinator admits its members only, each with its remedy."""
+"""Checks that only members and the service's user reach a coordinator; each check has a remedy."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class CheckResult:
     """One check, its outcome and what to do about it.
 
     Attributes:
-        name: Of the check.
-        verdict: What it came to.
+        name: The check's name.
+        verdict: The outcome.
         detail: What was found.
-        remedy: What to do; empty where it passed.
+        remedy: What to do; empty if it passed.
     """
 
     name: str
@@ -46,7 +46,7 @@ class CheckResult:
 
 
 def examine(folder: ServerFolder) -> Iterator[CheckResult]:
-    """Looks at a coordinator's folder and at its running service."""
+    """Checks a coordinator's folder and its running service."""
     yield _modes(folder)
     yield from _ports(folder)
     yield _stranger(folder)

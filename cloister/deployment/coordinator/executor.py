@@ -1,7 +1,7 @@
 """The coordinator's executor: claims the SuperLink's runs, one at a time, and executes studies.
 
-It plays `flower-superexec` and `flwr-serverapp` in one warm process that runs what is installed
-here; the bundle that a run came with is dropped unread.
+It replaces `flower-superexec` and `flwr-serverapp` by one process that runs only the installed
+code; the bundle of a run is dropped unread.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ def _execute(folder: ServerFolder, runtime: Runtime, task: FlowerTask) -> None:
     except NetworkError as error:
         asked = read_run(place).standing in (RunStatus.STOPPING, RunStatus.STOPPED)
         standing = RunStatus.STOPPED if asked else RunStatus.INTERRUPTED
-        note(place, standing.value, text=str(error))  # before the end, after which nobody looks
+        note(
+            place, standing.value, text=str(error)
+        )  # before the end, as watchers stop reading then
         change_run(place, standing=standing, error=str(error), exit_code=error.exit_code)
     except CloisterError as error:
         note(place, "failed", text=str(error))

@@ -1,18 +1,19 @@
-"""The coordinator's folder: who it is, its authority, its members and its runs.
+"""The coordinator's folder: configuration, authority, members and runs.
 
 server.toml        name, address, ports
-ca.key, ca.crt     the authority; back them up, every site pins them; the key may be encrypted
-ca-next.*          the authority that follows, once it was announced (rotation.py)
-ca-former.crt      the one before; and succession.json, which says who followed it (with a
-                   number: of an earlier rotation)
+ca.key, ca.crt     the certificate authority; back it up, as every site pins it; the key may be
+                   encrypted
+ca-next.*          the next authority, once it is announced (rotation.py)
+ca-former.crt      the former authority; succession.json names its successor (with a number: an
+                   earlier rotation)
 coordinator.key    signs every question that a site is asked; each site trusts its public half
-endpoint.*         key and certificate of the sites' endpoint, renewed by themselves
-executor.secret    what an executor shows to the SuperLink
+endpoint.*         key and certificate of the endpoint for sites; renewed automatically
+executor.secret    the secret that an executor shows to the SuperLink
 members.json       the sites: invited, approved, revoked
 heads/             the last entries that came from each site's ledger
-state/             Flower's, what the gate remembers, and the SuperLink's socket; disposable, its
-                   owner's alone
-logs/              of every process
+state/             Flower's files, the gate's, and the SuperLink's socket; disposable, for the
+                   owner only
+logs/              logs of every process
 runs/              one folder a run
 service.json       the running service: its pid, its children
 """
@@ -53,10 +54,10 @@ class ServerConfig:
     """The settings in `server.toml`.
 
     Attributes:
-        name: The coordinator's, as sites see it.
-        address: `host:port` under which sites reach it.
+        name: The coordinator's name, as sites see it.
+        address: `host:port` at which sites reach it.
         listen: `host:port` to listen at; absent: all addresses, at the port of `address`.
-        also: More names or addresses of the same endpoint, for its certificate.
+        also: Further names or addresses of the endpoint, for its certificate.
     """
 
     name: str
@@ -95,8 +96,8 @@ class ServerFolder:
     Attributes:
         path: Absolute.
         config: `server.toml`.
-        passphrase: Asked for the passphrase of the authority's key, where that is encrypted and
-            something is to be signed.
+        passphrase: Returns the passphrase of the authority's key; called only if the key is
+            encrypted and needed for a signature.
     """
 
     path: Path
@@ -110,13 +111,13 @@ class ServerFolder:
         """Makes a coordinator: its authority, its endpoint's certificate, its secret.
 
         Args:
-            path: Where.
-            config: What `server.toml` is to say.
+            path: The new folder.
+            config: The settings for `server.toml`.
             now: The present time, with its zone.
-            passphrase: What the authority's key is encrypted under; None: it lies in the clear.
+            passphrase: Encrypts the authority's key; None: the key is not encrypted.
 
         Raises:
-            UsageError: There is one already.
+            UsageError: The folder has a coordinator already.
             BadFileError: It cannot be written.
         """
         path = path.absolute()
@@ -144,11 +145,12 @@ class ServerFolder:
         """Opens a coordinator's folder.
 
         Args:
-            path: Where it is.
-            passphrase: Asked where the authority's key is encrypted and needed.
+            path: The folder.
+            passphrase: Returns the passphrase of the authority's key, if it is encrypted and
+                needed.
 
         Raises:
-            BadFileError: There is none, or its `server.toml` is damaged.
+            BadFileError: There is no coordinator, or its `server.toml` is damaged.
         """
         path = path.absolute()
         if not (path / "server.toml").is_file():
@@ -157,7 +159,7 @@ class ServerFolder:
                 "another folder"
             )
         table = read_toml(path / "server.toml", "restore it from the coordinator's backup")
-        table.pop("superlink_port", None)  # of versions whose SuperLink listened at a port
+        table.pop("superlink_port", None)  # from versions whose SuperLink listened at a port
         problems: list[str] = []
         missing = [key for key in ("name", "address") if key not in table]
         problems += [f"server.toml: {key}: missing" for key in missing]
@@ -170,10 +172,10 @@ class ServerFolder:
         return folder
 
     def complete(self) -> str | None:
-        """Adds what the folder of an earlier version lacks: the key that signs questions.
+        """Adds the key that signs questions to a folder of an earlier version.
 
         Returns:
-            Its public half where it was made now; None where it was there.
+            Its public key if it was made now; None if it existed.
 
         Raises:
             BadFileError: It cannot be written.
@@ -195,8 +197,8 @@ class ServerFolder:
         """Returns the coordinator's authority, with its key.
 
         Raises:
-            BadFileError: It is missing or damaged, or its passphrase another one.
-            UsageError: Its key is encrypted, and nothing tells the passphrase.
+            BadFileError: It is missing or damaged, or the passphrase is wrong.
+            UsageError: Its key is encrypted, and there is no passphrase.
         """
         return load_authority(self.path, self.passphrase)
 
@@ -217,7 +219,7 @@ class ServerFolder:
 
     @property
     def service(self) -> Path:
-        """The file that says which process runs the service."""
+        """The file with the id of the service's process."""
         return self.path / "service.json"
 
     @property
@@ -227,7 +229,7 @@ class ServerFolder:
 
     @property
     def largest(self) -> Path:
-        """How large the replies of each run can be."""
+        """The file with the size limit of each run's replies."""
         return self.state / "largest.json"
 
     @property
@@ -242,28 +244,28 @@ class ServerFolder:
 
     @property
     def superlink(self) -> Path:
-        """The SuperLink's socket, which the owner of this folder alone reaches."""
+        """The SuperLink's socket, which only this folder's owner can reach."""
         return self.state / "superlink.sock"
 
     def run(self, name: str) -> Path:
         """Returns the folder of a run.
 
         Raises:
-            UsageError: That is no name of a run.
+            UsageError: The name is not a run's.
         """
         if not is_name(name):
             raise UsageError(f"{name!r}: no run's name; cloister run list shows them")
         return self.runs / name
 
     def renew(self, now: datetime) -> tuple[str, ...]:
-        """Renews certificates that are due; only then is the authority's key opened.
+        """Renews certificates that are due; opens the authority's key only for that.
 
         Returns:
-            Which: `endpoint`, or none.
+            The renewed ones: `endpoint`, or nothing.
 
         Raises:
-            BadFileError: The authority cannot be read, or the folder not be written.
-            UsageError: The authority's key is encrypted, and nothing tells the passphrase.
+            BadFileError: The authority cannot be read, or the folder cannot be written.
+            UsageError: The authority's key is encrypted, and there is no passphrase.
         """
         issuer = load_certificate(self.path)
         place, hosts = self.path / "endpoint", self.config.hosts
@@ -277,7 +279,7 @@ class ServerFolder:
         return ("endpoint",)
 
     def can_serve(self, now: datetime) -> bool:
-        """Whether the endpoint's certificate is valid now, due for renewal or not.
+        """Whether the endpoint's certificate is valid now, even if renewal is due.
 
         Raises:
             BadFileError: The authority's certificate cannot be read.

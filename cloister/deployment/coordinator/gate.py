@@ -1,12 +1,12 @@
 """The only endpoint that institutions reach: TLS, members only, Flower's Fleet API only.
 
-Flower's SuperLink serves three interfaces at one place; its Control interface belongs to whoever
-reaches it. So it listens at a unix socket of this user's, and this process forwards to it what a
-member's SuperNode may say. Who a member is, it reads anew for every request: a revoked site is
-refused at once. That a request comes from the holder of a member's key, it checks before it reads
-the body; the SuperLink checks it again, with the signature's time. What a request says is judged
-before the SuperLink sees it (`gate_calls`), and every connection has its place and its time
-(`gate_connection`).
+Flower's SuperLink serves three interfaces at one place; its Control interface has no
+authentication. So the SuperLink listens at a unix socket of this user, and the gate forwards only
+the calls that a member's SuperNode may make. It reads the members' file for every request, so a
+revoked site is refused at once. Before it reads a body it checks that the request is signed by a
+member's key; the SuperLink checks that again, with the signature's time. A request's content is
+checked before the SuperLink sees it (`gate_calls`), and every connection has limits of number and
+time (`gate_connection`).
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ from cloister.files import write_whole
 
 log = logging.getLogger(__name__)
 
-# Places: strangers hold one for a handshake and a request's head, well below a second, so that 256
-# are several hundred newcomers a second; 64 of them may come from one address, behind which there
-# may be many members. A SuperNode has four connections, and 64 members 16 each.
+# Places for connections: a stranger holds one for a handshake and a request's head, far below a
+# second, so 256 places serve several hundred newcomers per second; 64 of them may come from one
+# address, as many members may share it. A SuperNode has four connections, and 64 members 16 each.
 STRANGERS, PER_NETWORK, MEMBERS, PER_MEMBER = 256, 64, 1024, 16
-# Connections that asyncio accepts before it looks whether there is a place.
+# Connections that asyncio accepts before the gate checks for a place.
 BACKLOG = 256
-# Open files beside connections: libraries, logs, the members' file, and those just being closed.
+# Open files besides connections: libraries, logs, the members' file, and files being closed.
 SPARE = 256
-# TLS 1.3 has its own; of TLS 1.2 only what is authenticated and keeps old traffic secret.
+# Ciphers for TLS 1.2: authenticated, with forward secrecy; TLS 1.3 has its own list.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
-# Seconds between writes of who was seen.
+# Seconds between writes of the times at which sites were seen.
 SEEN_EVERY = 1.0
 
 
 class Seen:
-    """A file with the time at which each site was last heard of.
+    """A file with the time of each site's last request.
 
     Args:
         path: The file.
@@ -77,11 +77,11 @@ class Seen:
 
 
 def places_within(files: int) -> Places:
-    """The places that a limit of open files leaves; members lose theirs first where it is low, as
-    without strangers' places no member could come in.
+    """The numbers of places for a limit of open files. If it is low, members' places are reduced
+    first, because a member needs a stranger's place to come in.
 
     Args:
-        files: That this process may have open.
+        files: Files that this process may have open.
     """
     left = files - STRANGERS - BACKLOG - MOST_LINKS - SPARE
     members = max(PER_MEMBER, min(MEMBERS, left))
@@ -103,7 +103,7 @@ def files_needed() -> int:
 
 
 def tls_of(folder: ServerFolder) -> ssl.SSLContext:
-    """Makes the TLS settings of the endpoint; each connection agrees on keys once."""
+    """Makes the TLS settings of the endpoint, without renegotiation."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION

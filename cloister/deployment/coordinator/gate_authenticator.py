@@ -1,4 +1,4 @@
-"""Authentication at the gate: a request shows a member's key and is signed by it."""
+"""Authenticates requests at the gate: each shows a member's key and is signed by it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ log = logging.getLogger(__name__)
 
 KEY_HEADER, SIGNATURE_HEADER, TIME_HEADER = "flwr-public-key", "flwr-signature", "flwr-timestamp"
 PASSED_ON = (b"content-type", b"accept")
-# Headers of a request and their bytes: a SuperNode sends about ten, in 1 kB.
+# Most headers of a request, and most bytes: a SuperNode sends about ten, in 1 kB.
 MOST_HEADERS, MOST_HEADER_BYTES = 64, 16_384
 
 
 class MemberAuthenticator:
-    """Decides who is a member, by the current members' file.
+    """Finds the member of a request, by the current members' file.
 
     Args:
         members: The file.
@@ -35,7 +35,7 @@ class MemberAuthenticator:
         self._until: datetime | None = None
 
     def site_of(self, header: str) -> str | None:
-        """Returns the member whose key a request shows; None where it is no member's."""
+        """Returns the member whose key a request shows; None if the key is no member's."""
         try:
             key = base64.b64decode(header, validate=True).decode()
         except ValueError:
@@ -60,8 +60,8 @@ class MemberAuthenticator:
 
 
 def passed_on(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str] | None:
-    """The headers that the SuperLink gets; None where one of them is not ASCII, or sent twice: gate
-    and SuperLink might each look at another."""
+    """The headers for the SuperLink; None if one is not ASCII or duplicated, as gate and SuperLink
+    might then use different ones."""
     try:
         pairs = [
             (name.decode("ascii"), value.decode("ascii"))
@@ -74,7 +74,7 @@ def passed_on(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str] | None:
 
 
 def are_too_many(headers: Sequence[tuple[bytes, bytes]]) -> bool:
-    """Whether a request's headers are more than any node sends."""
+    """Whether a request has more headers than any node sends."""
     size = sum(len(name) + len(value) for name, value in headers)
     return len(headers) > MOST_HEADERS or size > MOST_HEADER_BYTES
 

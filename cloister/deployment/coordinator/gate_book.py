@@ -1,9 +1,8 @@
-"""Questions to each member and its announced replies, stored so that a restart keeps them.
+"""Stores the questions to each member and its announced replies, across restarts.
 
-A page a member, in a file named by the fingerprint of its node's key. A question is written down
-before it leaves the gate, so whoever answers one is known to have been asked it, also by a gate
-that was started anew in between. Where a page is lost, the site is asked again, as for any lost
-answer.
+Each member has a page, in a file named by the fingerprint of its node's key. A question is stored
+before it leaves the gate, so the gate can check that an answer belongs to a question, also after a
+restart. If a page is lost, the site is asked again, as for any lost answer.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from cloister.files import write_whole
 
 log = logging.getLogger(__name__)
 
-# Questions of a member that are remembered. It is asked one at a time; the same again where it says
-# nothing, at waits that double, so that 16 are more than a round's deadline holds.
+# Most stored questions of a member. It gets one at a time; a silent member gets the same again
+# after waits that double, so 16 are more than fit into a round.
 MOST_QUESTIONS = 16
 
 
@@ -31,11 +30,11 @@ class PendingQuestion:
 
     Attributes:
         run: Flower's id of the run.
-        kind: Flower's type of the message; a reply has the same.
-        objects: Ids of what the question consists of.
+        kind: Flower's type of the message; the reply must have the same.
+        objects: Ids of the question's objects.
         ends: Seconds since 1970 until which it may be answered.
         reply: Id of the one message that answers it; "" until there is one.
-        announced: What the reply consists of: ids of each object's parts, by its own.
+        announced: The reply's objects: ids of each object's parts, by the object's id.
     """
 
     run: int
@@ -51,9 +50,9 @@ class MemberPage:
     """The stored questions and replies of one member.
 
     Attributes:
-        node: Flower's id of its node; 0 until it is known.
+        node: Flower's id of its node; 0 while unknown.
         questions: By Flower's id of the message, oldest first.
-        stored: Bytes of each object that was pushed since the gate was started, by question.
+        stored: Bytes of each object that was pushed since the gate started, by question.
     """
 
     node: int = 0
@@ -65,7 +64,7 @@ class MemberPage:
         kept = {key: old for key, old in self.questions.items() if old.ends > now}
         while len(kept) >= MOST_QUESTIONS:
             del kept[next((key for key, old in kept.items() if old.reply), next(iter(kept)))]
-        known = kept.get(question_id)  # delivered twice: what was announced stays
+        known = kept.get(question_id)  # delivered twice: the announcement stays
         kept[question_id] = question if known is None else known
         self.questions = kept
         self.stored = {key: sizes for key, sizes in self.stored.items() if key in kept}
@@ -73,13 +72,13 @@ class MemberPage:
     def answer(
         self, question_id: str, reply: str, announced: Mapping[str, tuple[str, ...]]
     ) -> PendingQuestion:
-        """Stores the reply to a question; returns the question as it was before."""
+        """Stores the reply to a question; returns the question without it."""
         before = self.questions[question_id]
         self.questions[question_id] = replace(before, reply=reply, announced=announced)
         return before
 
     def announcing(self, run: int, object_id: str) -> str | None:
-        """The question whose reply announced an object in a run."""
+        """The question of a run whose reply announced an object; None: no question."""
         return next(
             (
                 key
@@ -90,7 +89,8 @@ class MemberPage:
         )
 
     def size_with(self, question_id: str, object_id: str, size: int) -> int:
-        """Bytes of a reply once an object of that size is pushed; one pushed twice counts once."""
+        """A reply's bytes with a further object of that size; an object that is pushed twice counts
+        once."""
         sizes = self.stored.get(question_id, {})
         return sum(sizes.values()) - sizes.get(object_id, 0) + max(size, sizes.get(object_id, 0))
 
@@ -104,7 +104,7 @@ class Book:
     """The stored questions and replies of all members.
 
     Args:
-        folder: Where they lie; made where it is missing.
+        folder: Their folder; made if it is missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -126,7 +126,7 @@ class Book:
         return any(page.node == node for other, page in self._pages.items() if other != key)
 
     def keep(self, key: str) -> None:
-        """Writes a page; where that fails, as on a full disk, it stays in memory only."""
+        """Writes a page; if that fails, for example on a full disk, it stays in memory only."""
         page = self._pages[key]
         rows = {
             question_id: asdict(question) | {"objects": sorted(question.objects)}

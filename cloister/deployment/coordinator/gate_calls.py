@@ -1,8 +1,8 @@
 """The rules on members' calls: each of Flower's calls is parsed, then allowed or refused.
 
-A SuperLink believes a node what its messages say: who sent them, to whom, about which run. So the
-gate reads them first. A member speaks as its own node, to the coordinator alone; it answers what it
-was asked, once; and it pushes and fetches what belongs to that and nothing else.
+A SuperLink trusts what a node's messages state: sender, receiver and run. So the gate reads them
+first. A member may act only as its own node and write only to the coordinator; it answers each
+question once; and it pushes and fetches only the objects that belong to it.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ from google.protobuf.message import DecodeError, Message
 from cloister.deployment.coordinator.gate_book import MemberPage
 from cloister.deployment.coordinator.gate_objects import MOST_OBJECTS, parts_of, why_unfit
 
-# What a SuperNode with a registered key asks for; registering and unregistering are the
-# coordinator's own.
+# The calls of a SuperNode with a registered key; only the coordinator registers and unregisters.
 REQUESTS: Mapping[str, type[Message]] = {
     "activate-node": ActivateNodeRequest,
     "deactivate-node": DeactivateNodeRequest,
@@ -47,19 +46,19 @@ REQUESTS: Mapping[str, type[Message]] = {
     "confirm-message-received": ConfirmMessageReceivedRequest,
 }
 CALLS = tuple(REQUESTS)
-# Bytes of a request: ids and a key; an announcement of the most objects, 64 hex digits each, with
-# an error's text; and what a push has around its object, ids and a session.
+# Most bytes of a request: of ids and a key; of an announcement of the most objects, 64 hex digits
+# each, with an error's text; and of a push besides its object, ids and a session.
 SMALL_BODY, ANNOUNCEMENT, AROUND_OBJECT = 16_384, 65_536, 4_096
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a member's call is not passed on.
+    """Why a member's call is not forwarded.
 
     Attributes:
-        code: Of HTTP. 403 where the call is not this member's to make: its SuperNode logs that,
-            drops the message and goes on; at 401 it would end, and at 503 it would try for ever.
-        why: In words.
+        code: HTTP status. 403 if this member may not make the call: its SuperNode logs that, drops
+            the message and goes on. At 401 it would end, and at 503 it would retry for ever.
+        why: The reason in words.
     """
 
     code: int
@@ -68,13 +67,13 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Caller:
-    """Who makes a call.
+    """The member that makes a call.
 
     Attributes:
         key: Its node's key in PEM, as the request's headers show it.
-        page: What is known of it.
-        is_anothers: Whether a node id is another member's.
-        largest: Bytes of the largest reply in a run.
+        page: Its questions and replies.
+        is_anothers: Returns whether a node id belongs to another member.
+        largest: Returns the bytes of the largest reply in a run.
         now: Seconds since 1970.
     """
 
@@ -86,7 +85,7 @@ class Caller:
 
     @property
     def largest_reply(self) -> int:
-        """Bytes of the largest reply that it may owe."""
+        """Bytes of the largest reply to its open questions."""
         runs = {question.run for question in self.page.questions.values()}
         return max((self.largest(run) for run in runs), default=0)
 
@@ -99,7 +98,7 @@ def largest_body(call: str, caller: Caller) -> int:
 
 
 def parse(call: str, body: bytes) -> Message | None:
-    """Parses a call's request; None where the bytes are not one."""
+    """Parses a call's request; None if the bytes are not a valid one."""
     request = REQUESTS[call]()
     try:
         request.ParseFromString(body)
@@ -109,7 +108,7 @@ def parse(call: str, body: bytes) -> Message | None:
 
 
 def judge(request: Message, caller: Caller) -> Refusal | None:
-    """Whether a member may make a call; None where it may."""
+    """Why a member may not make a call; None if it may."""
     if isinstance(request, ActivateNodeRequest):
         own = request.public_key == caller.key.encode()
         return None if own else Refusal(403, "another node's key")
@@ -138,7 +137,7 @@ def judge(request: Message, caller: Caller) -> Refusal | None:
 
 
 def node_of(request: Message) -> int:
-    """The node in whose name a request is made; 0 where there is none, or it needs none."""
+    """The node id that a request states; 0 if it has or needs none."""
     if isinstance(request, ActivateNodeRequest):
         return 0
     named: Any = request
@@ -146,7 +145,7 @@ def node_of(request: Message) -> int:
 
 
 def _judge_reply(request: PushMessagesRequest, caller: Caller) -> Refusal | None:
-    """Whether a message is this member's reply to a question that it was asked."""
+    """Why a message is not this member's reply to one of its questions; None if it is."""
     if len(request.messages_list) != 1 or len(request.message_object_trees) != 1:
         return Refusal(400, "not one message with its tree of objects")
     message, tree = request.messages_list[0], request.message_object_trees[0]
@@ -179,7 +178,8 @@ def _judge_reply(request: PushMessagesRequest, caller: Caller) -> Refusal | None
 
 
 def _judge_object(request: PushObjectRequest, caller: Caller) -> Refusal | None:
-    """Whether an object belongs to a reply, and all of the reply is no larger than it may be."""
+    """Why an object may not be pushed: it must belong to a reply within the size limit; None if it
+    may."""
     key = caller.page.announcing(request.run_id, request.object_id)
     if key is None:
         return Refusal(403, "not announced by a reply of this member in this run")

@@ -1,8 +1,8 @@
 """A connection to the gate: its place, its TLS handshake and its requests, each within bounds.
 
-uvicorn speaks HTTP (h11) and asyncio speaks TLS; what stands here decides when either is cut off.
-A connection that does not do in time what comes next is aborted: a polite close would wait for the
-other side once more.
+uvicorn implements HTTP (h11) and asyncio TLS; this module decides when a connection is cut off. A
+connection that misses the time limit of its next step is aborted, because a regular close would
+wait for the other side again.
 
     TCP --place--> TLS handshake --10 s--> request's head --15 s, 16 kB--> body --> answer --> idle
 """
@@ -23,13 +23,13 @@ from cloister.deployment.coordinator.gate_keeper import Gatekeeper
 
 log = logging.getLogger(__name__)
 
-# Seconds for a TLS handshake, two round trips; for a request's head, of 1 kB; to read the end of an
-# answer that is followed by a close; and of silence between a member's requests.
+# Seconds for a TLS handshake (two round trips), for a request's head (1 kB), for reading the end of
+# an answer before a close, and of silence between a member's requests.
 HANDSHAKE, HEAD, FAREWELL, IDLE = 10, 15.0, 5, 75
-# Bytes of a request's head, or of a chunk's or trailer's, that h11 keeps while it is not whole.
+# Most bytes of an incomplete head, chunk or trailer that h11 keeps.
 HEAD_BYTES = 16_384
-# Bytes that are read, and kept unsent, at a time; asyncio's own 256 kB and 512 kB would be 0.8 MB a
-# connection.
+# Bytes that are read, and kept unsent, at a time; asyncio's defaults of 256 kB and 512 kB would use
+# 0.8 MB per connection.
 READ_AT_ONCE, UNSENT = 65_536, 65_536
 
 
@@ -37,8 +37,8 @@ class Conversation(H11Protocol):
     """One connection's HTTP requests and answers, each bounded.
 
     Attributes:
-        site: The member that speaks on it; "" for a stranger.
-        most: Bytes of a request's body that will be read.
+        site: The member that uses the connection; "" for a stranger.
+        most: Most bytes of a request's body that will be read.
     """
 
     def __init__(self, gatekeeper: Gatekeeper, **of_uvicorn: Any) -> None:
@@ -51,7 +51,7 @@ class Conversation(H11Protocol):
         self._head: asyncio.TimerHandle | None = None
 
     async def _introduced(self, scope: Any, receive: Any, send: Any) -> None:
-        """The application, which is told on which connection a request came."""
+        """Calls the application with the connection of the request."""
         await self._answer({**scope, "connection": self}, receive, send)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -70,13 +70,13 @@ class Conversation(H11Protocol):
             self._await_head()
         try:
             super().data_received(data)
-        except Exception as error:  # whatever a stranger sent, it ends his connection alone
+        except Exception as error:  # what a stranger sends may end only its own connection
             self.abort(f"{type(error).__name__} at what it sent")
             return
         self._look_for_head()
 
     def on_response_complete(self) -> None:
-        """An answer is on its way: a member's next request may come; a stranger's may not."""
+        """After an answer: waits for a member's next request, or ends a stranger's connection."""
         self._received = 0
         if not self.site:
             self.transport.close()
@@ -91,18 +91,18 @@ class Conversation(H11Protocol):
         self._unset_keepalive_if_required()
 
     def timeout_keep_alive_handler(self) -> None:
-        """A member said nothing for long, or did not read what it was sent."""
+        """Ends the connection of a member that is silent or does not read its answer."""
         self.abort("silent")
 
     def belongs_to(self, site: str) -> bool:
-        """Notes that a member speaks here; whether it may have one more connection."""
+        """Notes that a member uses this connection; returns whether it may have one more."""
         if self._gatekeeper.belongs(self, site):
             self.site = site
             return True
         return False
 
     def is_strangers(self) -> None:
-        """Notes that whoever speaks here is no member, or is none any more."""
+        """Notes that the other side is not a member, or no longer one."""
         self.site = ""
 
     def abort(self, why: str) -> None:
@@ -112,7 +112,8 @@ class Conversation(H11Protocol):
             self.transport.abort()
 
     def _look_for_head(self) -> None:
-        """Waits for the rest of a head that has begun; for none where a request is under way."""
+        """Sets the time limit for the rest of a head; no limit while a request is being
+        answered."""
         if self.conn.their_state is not h11.IDLE:
             self._head_came()
         elif self._head is None and self.conn.trailing_data[0]:
@@ -130,8 +131,8 @@ class Conversation(H11Protocol):
 class Handshake(SSLProtocol):
     """TLS on one connection, from the moment that it is accepted.
 
-    asyncio's own protocol, which `create_server` would make; made here, so that a connection has a
-    place before it has a handshake.
+    It is asyncio's own protocol, which `create_server` would make; it is made here so that a
+    connection gets a place before its handshake.
     """
 
     max_size = READ_AT_ONCE
@@ -159,14 +160,14 @@ class Handshake(SSLProtocol):
         super().buffer_updated(nbytes)
 
     def connection_made(self, transport: Any) -> None:
-        """A connection is accepted; it is not read before its turn."""
+        """Accepts a connection; it is not read before its turn."""
         self._plain = transport
         transport.pause_reading()
         self._turn = asyncio.get_running_loop().call_later(HANDSHAKE, self.abort)
         peer = transport.get_extra_info("peername")
         if peer:
             self._gatekeeper.admit(self._conversation, str(peer[0]), self.start, self.abort)
-        else:  # it is gone already
+        else:  # it is closed already
             transport.abort()
 
     def start(self) -> None:
@@ -188,7 +189,7 @@ class Handshake(SSLProtocol):
             self._turn = None
 
     def abort(self) -> None:
-        """Cuts the connection off, whatever it is about."""
+        """Cuts the connection off."""
         if self._plain is not None:
             self._plain.abort()
 

@@ -2,8 +2,8 @@
 
     headers -> member -> signature -> call -> place and turn -> size -> body -> judged -> SuperLink
 
-Each step needs the one before it, and the first that fails answers; of a stranger nothing is read
-beyond the headers.
+Each step needs the one before it, and the first that fails answers. Of a stranger's request only
+the headers are read.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from cloister.deployment.coordinator.gate_turns import Turns
 from cloister.deployment.flower.sockets import BASE_URL, AsyncSocketTransport
 
 # Seconds for the SuperLink to answer, which writes to a local disk; and for a site to send a
-# request's body or take an answer's, with as much again for each `SLOWEST` bytes: 16 MB a minute
-# are 2 Mbit/s. In between it may be still for `STALL`: a SuperNode gives up after as long.
+# request's body or read an answer's, with the same again for each `SLOWEST` bytes: 16 MB per minute
+# are 2 Mbit/s. A site may pause for `STALL` seconds, after which a SuperNode gives up too.
 PATIENCE, SLOWEST, STALL = 60.0, 16_000_000, 30.0
-# Seconds and bytes in which the rest of a body that is too large is thrown away, so that its sender
-# reads the refusal; whoever goes on sending sees the connection end.
+# Seconds and bytes for which the rest of a too large body is read and dropped, so that its sender
+# reads the refusal; after that the connection is cut off.
 THROWN_SECONDS, THROWN_BYTES = 5.0, 16_000_000
-# Bytes of an answer that is read whole: one question's names and times.
+# Most bytes of an answer that the gate reads: one question's names and times.
 LARGEST_WHOLE = 4_000_000
 # Connections to the SuperLink.
 MOST_LINKS = 256
@@ -55,16 +55,16 @@ VERSION = {"cloister-version": __version__}
 
 
 class Connection(Protocol):
-    """What a request's connection is told (`gate_connection.Conversation`)."""
+    """The connection of a request, as the application sees it (`gate_connection.Conversation`)."""
 
     most: int
 
     def belongs_to(self, site: str) -> bool:
-        """A member speaks here; whether it may have this connection."""
+        """Notes the connection's member; returns whether the member may have it."""
         ...
 
     def is_strangers(self) -> None:
-        """Whether no member has identified itself on the connection."""
+        """Notes that the connection is not a member's."""
         ...
 
     def abort(self, why: str) -> None:
@@ -79,7 +79,7 @@ class Visitor:
     Attributes:
         site: Its name.
         key: Its node's key in PEM.
-        headers: Those that are passed on.
+        headers: The headers to forward.
     """
 
     site: str
@@ -92,12 +92,12 @@ class Gate:
     """The gate as an ASGI application: the coordinator's only endpoint.
 
     Attributes:
-        door: Who may pass.
-        book: What each member was asked.
-        largest: Bytes of the largest reply in a run.
-        seen: Told of each member's request and its bytes.
-        turns: Each member's work under way.
-        client: To the SuperLink; set while the application runs.
+        door: Authenticates members.
+        book: The questions to each member.
+        largest: Returns the bytes of the largest reply in a run.
+        seen: Called with each member's request and its bytes.
+        turns: Limits each member's requests at a time.
+        client: HTTP client of the SuperLink; set while the application runs.
     """
 
     door: MemberAuthenticator
@@ -130,7 +130,7 @@ class Gate:
                 await _deliver(answer, scope, receive, send, connection)
 
     def _visitor(self, request: Request) -> Visitor | Response:
-        """Who makes a request, by its headers."""
+        """The member that makes a request, by its headers; else a refusal."""
         raw = request.headers.raw
         if are_too_many(raw):
             return _refusal(431, "more headers than a node sends")
@@ -180,7 +180,7 @@ class Gate:
     async def _ask(
         self, visitor: Visitor, call: str, body: bytes, said: Message, caller: Caller
     ) -> Response:
-        """The SuperLink's answer to a request that may be made, and what follows from it."""
+        """Forwards an allowed request to the SuperLink, and stores the results of its answer."""
         assert self.client is not None
         lesson = Lesson(self.book, caller, said)
         lesson.before()
@@ -200,7 +200,7 @@ class Gate:
                 content = await _whole(answer)
             if not lesson.after(answer.is_success, content):
                 return _refusal(502, WRONG_ANSWER, visitor.site)
-        except httpx.HTTPError:  # it may have taken the call: the node makes the same one again
+        except httpx.HTTPError:  # it may have processed the call: the node repeats it
             return _refusal(
                 503, "the coordinator's SuperLink is away; it is started again", visitor.site
             )
@@ -216,24 +216,24 @@ class Gate:
 
 
 class Passing(Response):
-    """An answer that is passed on as it comes: an object of a question may be large.
+    """An answer that is forwarded piece by piece, because an object of a question may be large.
 
     Args:
-        answer: The SuperLink's, open.
-        headers: Those that the member gets.
+        answer: The SuperLink's open answer.
+        headers: The headers for the member.
     """
 
     def __init__(self, answer: httpx.Response, headers: Mapping[str, str]) -> None:
         self._from = answer
         self.status_code = answer.status_code
         self.background = None
-        self.init_headers(headers)  # without a body of its own: its length is the SuperLink's word
+        self.init_headers(headers)  # the length is the one that the SuperLink states
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Forwards a member's request to the SuperLink and returns its answer.
 
         Raises:
-            TimeoutError: The member takes it too slowly.
+            TimeoutError: The member reads it too slowly.
             httpx.HTTPError: The SuperLink broke off.
         """
         loop, length = asyncio.get_running_loop(), 0
@@ -259,7 +259,7 @@ class Passing(Response):
 async def _deliver(
     answer: Response, scope: Any, receive: Any, send: Any, connection: Connection
 ) -> None:
-    """Sends an answer; whoever does not take it in time is cut off."""
+    """Sends an answer; a member that does not read it in time is cut off."""
     try:
         if isinstance(answer, Passing):
             await answer(scope, receive, send)
@@ -268,12 +268,12 @@ async def _deliver(
             await answer(scope, receive, send)
     except TimeoutError:
         connection.abort("it does not read its answer")
-    except httpx.HTTPError as error:  # part of the answer is out: only an end can say so
+    except httpx.HTTPError as error:  # part of the answer is sent: only a cut-off shows the error
         connection.abort(f"the SuperLink broke off: {type(error).__name__}")
 
 
 async def _body_of(request: Request) -> bytes:
-    """A request's body, of the length that it declared: h11 takes no more and no less.
+    """Reads a request's body; h11 checks that it has the declared length.
 
     Raises:
         TimeoutError: It comes too slowly.
@@ -288,7 +288,7 @@ async def _body_of(request: Request) -> bytes:
 
 
 def _deadline(began: float, moved: int) -> float:
-    """When more has to have come, by the loop's clock, of what began then and has moved so far."""
+    """The time, by the loop's clock, by which more bytes must have come."""
     now = asyncio.get_running_loop().time()
     return min(began + PATIENCE * (1 + moved / SLOWEST), now + STALL)
 
@@ -304,7 +304,7 @@ async def _throw_away(request: Request) -> None:
 
 
 async def _whole(answer: httpx.Response) -> bytes | None:
-    """An answer's bytes; None where they are too many."""
+    """An answer's bytes; None if there are too many."""
     content = bytearray()
     try:
         async for part in answer.aiter_raw():
@@ -317,7 +317,7 @@ async def _whole(answer: httpx.Response) -> bytes | None:
 
 
 def _declared(request: Request) -> int:
-    """Bytes of a request's body; h11 has checked that it is a number, and reads none without."""
+    """The declared length of a request's body; h11 has checked that it is a number."""
     return int(request.headers.get("content-length", 0))
 
 
@@ -327,7 +327,7 @@ def _told(site: str) -> dict[str, str]:
 
 
 def _refusal(code: int, why: str, site: str | None = None) -> Response:
-    """Sends the reason and ends the connection, so that its place is free."""
+    """A refusal with its reason; it ends the connection, so that the place is free."""
     headers = {**(VERSION if site is None else _told(site)), "connection": "close"}
     return Response(json.dumps({"detail": why}), code, headers, media_type="application/json")
 

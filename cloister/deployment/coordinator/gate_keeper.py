@@ -1,4 +1,4 @@
-"""Places for connections at the gate, and the order of their TLS handshakes."""
+"""Assigns places to connections at the gate, and orders their TLS handshakes."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class _Caller:
 
 @dataclass
 class Gatekeeper:
-    """Gives connections their places and turns, and takes them back.
+    """Assigns places and turns to connections, and frees them.
 
-    A connection is any value that tells it from others. Where a network has cost more handshakes
-    than it may, its connections wait, and the newest has the next turn: a member that comes behind
-    a thousand strangers of its network is heard first.
+    A connection is identified by any hashable value. If a network has used up its handshakes, its
+    connections wait, and the newest has the next turn: so a member that comes after a thousand
+    strangers of its network is served first.
 
     Attributes:
-        places: Of connections.
-        rates: Of strangers' handshakes.
-        clock: Seconds that only grow.
+        places: The places for connections.
+        rates: The rates of strangers' handshakes.
+        clock: Returns seconds of a monotonic clock.
     """
 
     places: Places
@@ -44,12 +44,13 @@ class Gatekeeper:
     def admit(
         self, key: Hashable, address: str, start: Callable[[], None], cut: Callable[[], None]
     ) -> None:
-        """Gives a connection that was accepted its place; the one that loses its own is cut off.
+        """Assigns a place to an accepted connection; the connection that loses its place is cut
+        off.
 
         Args:
             key: The connection.
-            address: Where it comes from.
-            start: Begins its handshake, once, when it is its turn.
+            address: Its remote address.
+            start: Begins its handshake; called once, at its turn.
             cut: Cuts it off.
         """
         network = network_of(address)
@@ -63,18 +64,18 @@ class Gatekeeper:
             self._callers[loser].cut()
 
     def belongs(self, key: Hashable, site: str) -> bool:
-        """A member spoke on a connection; whether it has a place for it."""
+        """Moves a connection to its member's places; returns whether the member has a free one."""
         if not self.places.belongs(key, site):
             return False
         self.rates.trust(self._callers[key].network, self.clock())
         return True
 
     def left(self, key: Hashable, spoke: bool) -> None:
-        """Takes note that a connection was closed.
+        """Notes that a connection was closed.
 
         Args:
             key: The connection.
-            spoke: Whether it sent anything; where not, it has cost nothing.
+            spoke: Whether it sent anything; if not, its handshake is not counted.
         """
         self.places.leave(key)
         caller = self._callers.pop(key, None)
@@ -85,7 +86,7 @@ class Gatekeeper:
             self.rates.refund(caller.network, self.clock())
 
     def _next_turns(self, network: str) -> None:
-        """Starts handshakes, the newest first, as far as they may be started now."""
+        """Starts as many handshakes as allowed now, the newest first."""
         waiting = self._waiting[network]
         while waiting and self.rates.allows(network, self.clock()):
             key, _ = waiting.popitem()

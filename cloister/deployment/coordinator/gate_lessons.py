@@ -1,4 +1,4 @@
-"""State that the gate stores from a member's call and the SuperLink's answer to it."""
+"""Updates the gate's stored state from a member's call and the SuperLink's answer."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from cloister.deployment.coordinator.gate_objects import parts_of
 
 # Calls whose answers the gate reads before the member gets them.
 READ_WHOLE = ("activate-node", "pull-messages", "push-messages")
-# Objects of a question, which is the coordinator's own: a bound against a tree that never ends.
+# Most objects of a question: a bound against an endless tree.
 MOST_IN_QUESTION = 100_000
 WRONG_ANSWER = "the SuperLink's answer cannot be read"
 
 
 @dataclass
 class Lesson:
-    """What the gate learns from one call and its answer.
+    """The state changes that one call and its answer cause.
 
     Attributes:
         book: What each member was asked.
-        caller: Who calls.
-        said: The call, which may be made.
+        caller: The member that calls.
+        said: The allowed call.
     """
 
     book: Book
@@ -41,7 +41,7 @@ class Lesson:
     _before: PendingQuestion | None = None
 
     def before(self) -> None:
-        """Notes what the call claims: a reply's id and objects, an object's size."""
+        """Stores what the call states: a reply's id and objects, or an object's size."""
         page, said = self.caller.page, self.said
         if isinstance(said, PushMessagesRequest):
             told, tree = said.messages_list[0].metadata, said.message_object_trees[0]
@@ -52,7 +52,7 @@ class Lesson:
             question = page.announcing(said.run_id, said.object_id)
             if question is not None:
                 page.store(question, said.object_id, len(said.object_content))
-            said.ClearField("object_content")  # its bytes travel as they came
+            said.ClearField("object_content")  # the object's bytes are forwarded unchanged
 
     def undo(self) -> None:
         """Removes a reply that the SuperLink did not accept."""
@@ -64,14 +64,14 @@ class Lesson:
                 self.book.keep(self.caller.key)
 
     def after(self, succeeded: bool, content: bytes | None) -> bool:
-        """Stores what the SuperLink's answer tells.
+        """Stores the facts in the SuperLink's answer.
 
         Args:
-            succeeded: Whether the SuperLink took the call.
-            content: Its answer, where that is read whole.
+            succeeded: Whether the SuperLink accepted the call.
+            content: Its answer, if the gate reads it.
 
         Returns:
-            Whether the answer can be passed on.
+            Whether the answer may be forwarded.
         """
         if not succeeded:
             self.undo()

@@ -1,10 +1,10 @@
-"""What a member's objects have to be: the parts of its reply as announced, and no other message.
+"""Checks a member's objects: they must be the announced parts of its reply, and no other message.
 
-Flower sends a message as a tree of objects, each with the ids of its parts in its head, and whoever
-puts them together again believes what the objects say: who sent the message, which question it
-answers, what its parts are. So the gate reads every object's head, and all of a message's own.
+Flower sends a message as a tree of objects, each with the ids of its parts in its head. The
+receiver trusts what the objects state: sender, question and parts. So the gate reads every object's
+head, and the whole object of a message.
 
-    object = type, a blank, ids of its parts by commas, a blank, bytes of its body, NUL, body
+    object = type, space, ids of its parts with commas, space, length of its body, NUL, body
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from google.protobuf.message import DecodeError
 
 from cloister.deployment.coordinator.gate_book import PendingQuestion
 
-# Objects of one message. A reply of ours has three: message, dictionary, and one record.
+# Most objects of one message. A reply of ours has three: message, dictionary, and one record.
 MOST_OBJECTS = 256
 # Flower names objects and messages by SHA-256 in hex, and prints it in lower case.
 ID_LENGTH, ID_DIGITS = 64, frozenset("0123456789abcdef")
-# Bytes of a head: the ids of the most parts, and a type and a number.
+# Most bytes of a head: the ids of the most parts, a type and a number.
 LONGEST_HEAD = MOST_OBJECTS * (ID_LENGTH + 1) + 100
-# What a reply is put together from (`inflatable_class_registry` in Flower's `inflatable_utils`).
+# The types of objects in a reply (`inflatable_class_registry` in Flower's `inflatable_utils`).
 MESSAGE = "Message"
 KINDS = frozenset(
     {MESSAGE, "RecordDict", "ConfigRecord", "MetricRecord", "ArrayRecord", "Array", "ArrayChunk"}
@@ -37,8 +37,8 @@ def parts_of(tree: ObjectTree, most: int = MOST_OBJECTS) -> Parts | None:
     """A message's objects with their parts.
 
     Returns:
-        None where they are more than `most`, where one's id is none, or where one occurs twice with
-        other parts.
+        None if there are more than `most`, an id is invalid, or an object occurs twice with
+        different parts.
     """
     found: dict[str, tuple[str, ...]] = {}
     left, count = [tree], 0
@@ -57,20 +57,20 @@ def parts_of(tree: ObjectTree, most: int = MOST_OBJECTS) -> Parts | None:
 def why_unfit(
     content: bytes, object_id: str, question_id: str, question: PendingQuestion, node: int
 ) -> str | None:
-    """Why an object is not the part of a reply that was announced; None where it is.
+    """Why an object is not the announced part of a reply; None if it is.
 
     Args:
-        content: The object. That its id is its SHA-256, the SuperLink checks.
+        content: The object. The SuperLink checks that its id is its SHA-256.
         object_id: Its id, which the question's reply announced.
-        question_id: Of the question.
-        question: With its reply.
-        node: The member's.
+        question_id: Id of the question.
+        question: The question with its reply.
+        node: The member's node id.
     """
     end = content.find(b"\0", 0, LONGEST_HEAD)
     try:
         kind, listed, length = content[: max(end, 0)].decode("ascii").split(" ")
         body_length = int(length)
-    except ValueError:  # no head, not ASCII, or no number
+    except ValueError:  # no head, not ASCII, or not a number
         return "not an object"
     if kind not in KINDS or body_length != len(content) - end - 1:
         return "not an object"
@@ -84,7 +84,7 @@ def why_unfit(
 
 
 def _why_another(body: bytes, question_id: str, question: PendingQuestion, node: int) -> str | None:
-    """Why a message's own object says other than its announcement; None where it does not."""
+    """Why a message's own object contradicts its announcement; None if it does not."""
     message = ProtoMessage()
     try:
         message.ParseFromString(body)

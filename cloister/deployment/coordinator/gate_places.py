@@ -1,8 +1,8 @@
-"""Who may hold a connection to the gate: strangers, few from a network, and members.
+"""Limits the connections to the gate: of strangers, of one network, and of members.
 
-Whoever has not shown a member's signature is a stranger. Strangers never wait for a place: the
-newcomer gets one, and it is taken from the network that holds most. So however many connections
-are opened from one address, a member's gets through; and no stranger ever has a member's place.
+A connection without a member's signature is a stranger's. Strangers never wait for a place: a
+newcomer gets the place of a connection of the network that holds most. So a member gets through
+even if one address opens many connections, and a stranger never has a member's place.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from collections import Counter, OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-# Bits of an IPv6 address that one customer is given at least (RFC 6177 names /64 as the smallest);
-# of IPv4 it is the whole address.
+# Prefix length of an IPv6 network: the smallest that one customer gets is /64 (RFC 6177); for IPv4
+# the whole address counts.
 IPV6_PREFIX = 64
 
 
 def network_of(address: str) -> str:
-    """What counts as one address: an IPv4 address, or an IPv6 address's /64.
+    """The network of an address: an IPv4 address itself, or an IPv6 address's /64.
 
-    An IPv4 address that is written as IPv6, as a socket on `::` sees it, is the IPv4 address.
+    An IPv4 address in IPv6 form, as a socket on `::` sees it, counts as the IPv4 address.
     """
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
@@ -35,13 +35,13 @@ def network_of(address: str) -> str:
 
 @dataclass
 class Places:
-    """How many connections may be open, by address and in all.
+    """The open connections, with limits by network and in total.
 
     Attributes:
-        strangers: Of all connections on which no member has spoken.
-        per_network: Of those, from one network.
-        members: Of all members' connections.
-        per_member: Of one member's.
+        strangers: Most connections of strangers.
+        per_network: Most connections of strangers from one network.
+        members: Most connections of all members.
+        per_member: Most connections of one member.
     """
 
     strangers: int
@@ -57,12 +57,13 @@ class Places:
         """Gives a new connection a stranger's place.
 
         Args:
-            key: The connection's.
-            network: Where it comes from (`network_of`).
+            key: Identifies the connection.
+            network: Its network (`network_of`).
 
         Returns:
-            The connection that loses its place: the oldest of the network, where that has as many
-            as it may; else, where all places are taken, the oldest of a network that has most.
+            The connection that loses its place: the oldest of the same network if that has its
+            most; else, if all places are taken, the oldest of the network with most. None: no
+            connection.
         """
         self._waiting[key] = network
         own = self._networks.setdefault(network, OrderedDict())
@@ -76,10 +77,10 @@ class Places:
         return None
 
     def belongs(self, key: Hashable, site: str) -> bool:
-        """Gives a connection on which a member has spoken a member's place.
+        """Moves a connection to a member's place.
 
         Returns:
-            Whether it has one: not where the member, or all of them, have as many as they may.
+            Whether there was one: not if the member, or all members, have their most.
         """
         if self._sites.get(key) == site:
             return True
@@ -92,7 +93,7 @@ class Places:
         return True
 
     def leave(self, key: Hashable) -> None:
-        """Takes a connection's place back; one that has none has lost it before."""
+        """Frees a connection's place, if it still has one."""
         if key in self._waiting:
             self._lose(key)
         site = self._sites.pop(key, None)
@@ -100,7 +101,7 @@ class Places:
             self._held[site] -= 1
 
     def taken(self) -> tuple[int, int]:
-        """How many places strangers and members hold."""
+        """Number of places that strangers and members hold."""
         return len(self._waiting), len(self._sites)
 
     def _lose(self, key: Hashable) -> Hashable:

@@ -1,8 +1,8 @@
-"""How many TLS handshakes a network may cost that no member's request followed.
+"""Limits the TLS handshakes of a network without a member's request.
 
-A handshake costs the gate a signature, about a millisecond; a bare connection costs nothing, and is
-bounded by its place alone. A token bucket for each network: it fills with time, each stranger's
-handshake takes one token, and while it is empty the network's connections wait.
+A handshake costs the gate a signature, about a millisecond; a bare connection costs nothing and is
+limited by its place. Each network has a token bucket, which fills with time: each stranger's
+handshake takes one token, and while the bucket is empty the network's connections wait.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-# Handshakes at once, and a second from then on: many members that start at once behind one address
-# stay below; 20 a second are about 4 % of a core.
+# Handshakes at once, and per second afterwards. Many members behind one address that start together
+# stay below; 20 per second use about 4 % of a core.
 BURST, PER_SECOND = 200.0, 20.0
-# Seconds in which a network from which a member spoke is not held back: members behind the same
+# Seconds without a limit for a network after a member's request, so that members behind the same
 # address as a stranger get through.
 TRUSTED = 3600.0
-# Networks that are remembered; whoever has more of them is not held off by this (a distributed
-# flood), and 4096 are below 1 MB.
+# Most networks that are remembered; 4096 use less than 1 MB. This does not stop a distributed
+# flood.
 MOST_NETWORKS = 4096
 
 
@@ -26,8 +26,8 @@ class Rates:
     """Handshakes of strangers, by network.
 
     Attributes:
-        burst: At once.
-        per_second: From then on.
+        burst: Handshakes at once.
+        per_second: Handshakes per second afterwards.
     """
 
     burst: float = BURST
@@ -36,11 +36,11 @@ class Rates:
     _trusted: OrderedDict[str, float] = field(default_factory=OrderedDict)
 
     def allows(self, network: str, now: float) -> bool:
-        """Whether a network's next connection is heard now.
+        """Whether a network's next connection may do its handshake now.
 
         Args:
-            network: Where it comes from.
-            now: Seconds that only grow.
+            network: The network.
+            now: Seconds of a monotonic clock.
         """
         return self._trusted.get(network, now) > now or self._left(network, now) >= 1
 
@@ -52,17 +52,17 @@ class Rates:
             self._tokens.popitem(last=False)
 
     def refund(self, network: str, now: float) -> None:
-        """Takes a count back: the connection was closed before it said anything."""
+        """Returns a token for a connection that was closed before it sent anything."""
         if network in self._tokens:
             self._tokens[network] = (min(self.burst, self._left(network, now) + 1), now)
 
     @property
     def interval(self) -> float:
-        """Seconds until there is one token more."""
+        """Seconds until there is one more token."""
         return 1 / max(self.per_second, 1e-3)
 
     def trust(self, network: str, now: float) -> None:
-        """Notes that a member spoke from a network."""
+        """Notes a member's request from a network."""
         self._tokens.pop(network, None)
         self._trusted[network] = now + TRUSTED
         self._trusted.move_to_end(network)

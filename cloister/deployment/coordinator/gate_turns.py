@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
-# Requests of one member in work; a SuperNode has a poll, a heartbeat and two objects under way.
+# Most requests of one member at a time; a SuperNode has a poll, a heartbeat and two objects.
 MOST_REQUESTS = 8
-# Bodies of one member in memory that are larger than this; Flower's SuperNode pushes two objects
-# at a time.
+# Most large bodies of one member in memory, and the size from which a body is large; Flower's
+# SuperNode pushes two objects at a time.
 LARGE, MOST_LARGE = 1_000_000, 2
 
 
@@ -21,7 +21,7 @@ class _Turns:
 
 
 class Turns:
-    """How many requests of each member are being answered."""
+    """Counts the requests of each member that are being answered."""
 
     def __init__(self) -> None:
         self._sites: dict[str, _Turns] = {}
@@ -31,7 +31,7 @@ class Turns:
         """Holds one of a member's turns while its request is answered.
 
         Yields:
-            Whether it is taken up; not where the member has as many in work as it may.
+            Whether the request may be answered: not if the member has its most.
         """
         turns = self._sites.setdefault(site, _Turns())
         if turns.requests >= MOST_REQUESTS:
@@ -47,11 +47,11 @@ class Turns:
 
     @asynccontextmanager
     async def body(self, site: str, size: int) -> AsyncIterator[None]:
-        """A body of a member's request that was taken up; large ones wait for their turn.
+        """Holds the memory of a request's body; large ones wait for their turn.
 
         Args:
             site: The member.
-            size: Bytes, as declared.
+            size: Declared bytes.
         """
         if size <= LARGE:
             yield

@@ -1,7 +1,7 @@
 """The events and the status of a deployed run, written as they happen.
 
-events.jsonl   one line an event: `time`, `what`, and `round`, `site` or `text` where they apply
-run.json       how the run stands (`Run`)
+events.jsonl   one line per event: `time`, `what`, and `round`, `site` or `text` if they apply
+run.json       the run's status (`Run`)
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ class RunStatus(StrEnum):
     FAILED = "failed"
     STOPPING = "stopping"
     STOPPED = "stopped"
-    INTERRUPTED = "interrupted"  # by a crash: goes on by itself
+    INTERRUPTED = "interrupted"  # by a crash: it resumes automatically
 
 
-# Events that a site can bring about again and again, by going away and coming back.
+# Events that a site can cause again and again, by disconnecting and connecting.
 REPEATED = frozenset({"preparing", "asked", "answered", "lost", "late"})
-# Bytes from which on they are left out: 300,000 of them, a thousand rounds of 30 sites five times.
+# Bytes of the file from which on they are left out: about 300,000 events, more than five per site
+# and round in a thousand rounds of 30 sites.
 MOST_BYTES = 2**25
-# Characters of an event's text: as many as a site keeps of a refusal's reason.
+# Most characters of an event's text: as many as a site keeps of a refusal's reason.
 MOST_TEXT = 4_000
 
 ENDED = (RunStatus.FINISHED, RunStatus.FAILED, RunStatus.STOPPED)
@@ -46,16 +47,16 @@ ENDED = (RunStatus.FINISHED, RunStatus.FAILED, RunStatus.STOPPED)
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """The status of a run, as its folder keeps it.
+    """The status of a run, as stored in its folder.
 
     Attributes:
-        name: Of its folder.
-        standing: How far it has come.
-        flower_run: Flower's id of it; another one after every crash.
-        sites: Who takes part.
-        resumed: How often it went on after a crash since it last closed a round.
-        error: Why it failed, for the coordinator's eyes.
-        exit_code: Of the command that watches it.
+        name: Name of its folder.
+        standing: Its status.
+        flower_run: Its id in Flower; a new one after every crash.
+        sites: The sites that take part.
+        resumed: Number of restarts after a crash since it last closed a round.
+        error: Why it failed; for the coordinator only.
+        exit_code: Exit code of the command that watches it.
     """
 
     name: str
@@ -71,7 +72,7 @@ def read_run(folder: Path) -> Run:
     """Reads the status of a run.
 
     Raises:
-        BadFileError: The folder holds no deployed run, or its file is damaged.
+        BadFileError: The folder has no deployed run, or its file is damaged.
     """
     try:
         fields = json.loads((folder / "run.json").read_text(encoding="utf-8"))
@@ -93,7 +94,7 @@ def write_run(folder: Path, run: Run) -> None:
 
 @contextmanager
 def holding(folder: Path) -> Iterator[None]:
-    """Locks a run's folder, so that nobody else changes its status meanwhile."""
+    """Locks a run's folder, so that no other process changes its status."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -105,8 +106,8 @@ def holding(folder: Path) -> Iterator[None]:
 def change_run(folder: Path, **changes: Any) -> Run:
     """Changes a run's status.
 
-    That somebody wants it stopped is not forgotten: a run that is stopping does not run again, and
-    what interrupts it stops it.
+    A request to stop is kept: a run that is stopping does not run again, and an interruption stops
+    it.
     """
     with holding(folder):
         run = read_run(folder)
@@ -121,7 +122,7 @@ def change_run(folder: Path, **changes: Any) -> Run:
 
 
 def ask_to_stop(folder: Path) -> Run:
-    """Asks a run to stop and returns its former status; one that has ended stays as it is."""
+    """Asks a run to stop and returns its former status; an ended run stays as it is."""
     with holding(folder):
         run = read_run(folder)
         if run.standing not in ENDED:
@@ -132,7 +133,7 @@ def ask_to_stop(folder: Path) -> Run:
 
 
 def all_runs(runs: Path) -> list[Run]:
-    """Every run of a coordinator, by name; one whose file is damaged has failed by that."""
+    """Every run of a coordinator, by name; a run with a damaged file counts as failed."""
     found = []
     for path in sorted(runs.glob("*/run.json")):
         try:
@@ -151,10 +152,10 @@ def all_runs(runs: Path) -> list[Run]:
 
 
 def note(folder: Path, what: str, **fields: Any) -> None:
-    """Adds an event; a line is written at once or not at all.
+    """Adds an event; its line is written completely or not at all.
 
-    What comes of what sites send is bounded: a text is cut, and once the file is long, events of
-    `REPEATED` kinds are left out, of which the last line that is kept tells.
+    Sites cannot fill the disk: texts are cut, and when the file is long, events of `REPEATED` kinds
+    are left out; the last kept line says so.
     """
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     said = {key: _cut(value) for key, value in fields.items()}
@@ -179,11 +180,11 @@ def _cut(value: Any) -> Any:
 
 
 def events(folder: Path, after: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
-    """A run's events, oldest first, each with the place after it.
+    """A run's events, oldest first, each with the position after it.
 
     Args:
         folder: The run's.
-        after: Where to begin: the place after the last event that was read.
+        after: Position to begin at: that after the last event that was read.
     """
     path = folder / "events.jsonl"
     if not path.exists():
@@ -201,7 +202,7 @@ def events(folder: Path, after: int = 0) -> Iterator[tuple[int, dict[str, Any]]]
 
 
 def ready_sites(folder: Path) -> frozenset[str]:
-    """The sites of a run that last said that they take part, and nothing to the contrary since."""
+    """The sites of a run whose last word was that they take part."""
     said: dict[str, str] = {}
     for _, event in events(folder):
         if event.get("what") in ("ready", "refused", "retired"):

@@ -1,7 +1,7 @@
 """Access to the SuperLink on the coordinator's machine: the service's user and root only.
 
-The SuperLink listens at a unix socket in `state/`, which its owner alone enters, and at no port.
-What is looked at here is the machine as it is: owner and modes, ports, and another user's attempt.
+The SuperLink listens at a unix socket in `state/`, which only its owner can enter, and at no port.
+This module checks the actual machine: owner and modes, ports, and another user's attempt.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from cloister.deployment.flower.sockets import why_open
 
 # Seconds for another user's attempt: a Python that starts and one call.
 PATIENCE = 30.0
-# Becomes another user and tries to connect; what comes of it is the exit code. Started by root, as
-# the other user may not even read this Python.
+# Becomes another user and tries to connect; the exit code is the result. Root starts it, as the
+# other user may not be able to read this Python.
 ATTEMPT = """\
 import os, socket, sys
 folder, name = os.path.split(sys.argv[1])
@@ -38,7 +38,7 @@ REFUSED, ENTERED = 10, 11
 
 
 def protection(folder: ServerFolder) -> str:
-    """Describes what keeps other users from the SuperLink."""
+    """Describes in words how other users are kept from the SuperLink."""
     owner = _name(folder.path.stat().st_uid)
     return (
         f"the SuperLink listens at no port; its socket is {owner}'s alone "
@@ -47,10 +47,10 @@ def protection(folder: ServerFolder) -> str:
 
 
 def openings(folder: ServerFolder) -> list[str]:
-    """Lists owners and modes that would let another user in; empty where there are none.
+    """Lists owners and modes that would let another user in; empty if there are none.
 
     Raises:
-        OSError: The folder cannot be looked at.
+        OSError: The folder cannot be read.
     """
     owner = folder.path.stat().st_uid
     found = []
@@ -68,7 +68,7 @@ def listening_ports(pid: int) -> list[int]:
     """TCP ports at which a process listens, as Linux lists them.
 
     Raises:
-        OSError: This is no Linux, or the process is another user's or has ended.
+        OSError: The system is not Linux, or the process is another user's or has ended.
     """
     inodes = set()
     for handle in Path(f"/proc/{pid}/fd").iterdir():
@@ -88,10 +88,10 @@ def listening_ports(pid: int) -> list[int]:
 
 
 def attempt_as(user: pwd.struct_passwd, path: Path) -> int:
-    """What comes of another user's attempt to connect to a socket; only root can try.
+    """Tries to connect to a socket as another user; only root can do that.
 
     Returns:
-        `REFUSED`, `ENTERED`, or another number where nothing could be learned.
+        `REFUSED`, `ENTERED`, or another number if the attempt failed.
 
     Raises:
         OSError: The attempt could not be made.
@@ -110,12 +110,12 @@ def attempt_as(user: pwd.struct_passwd, path: Path) -> int:
 
 
 def by_hand(path: Path, user: str = "nobody") -> str:
-    """The command line by which root tries it for another user."""
+    """The command with which root tests it for another user."""
     return f"sudo -u {user} test -w {shlex.quote(str(path))} && echo open || echo closed"
 
 
 def stranger() -> pwd.struct_passwd | None:
-    """A user of this machine who has no rights: `nobody`, or None where there is none."""
+    """A user of this machine without rights: `nobody`, or None if there is none."""
     try:
         return pwd.getpwnam("nobody")
     except KeyError:

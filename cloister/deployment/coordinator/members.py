@@ -21,7 +21,8 @@ from cloister.files import write_whole
 from cloister.names import is_name
 from cloister.owner_only import FILE
 
-# An invite that nobody answered in a month is asked for anew; a membership is reviewed every year.
+# Days of an invite, which must be renewed after a month, and of a membership, which is reviewed
+# every year.
 INVITE_LIFE = timedelta(days=30)
 MEMBERSHIP_LIFE = timedelta(days=365)
 
@@ -39,14 +40,14 @@ class Member:
     """A site, as the coordinator knows it.
 
     Attributes:
-        standing: How far it has come.
-        token: Of its invite.
-        expires: ISO time until which the invite, or the membership, holds.
+        standing: Its status.
+        token: Token of its invite.
+        expires: ISO time until which the invite, or the membership, is valid.
         node_key: Its SuperNode's public key in PEM; empty while invited.
         ledger_key: Its ledger's public key in hex; empty while invited for the first time.
         public_records: The number that it declares; 0 while invited.
         request: Fingerprint of the request that was approved.
-        former_keys: Its node keys that were revoked or replaced; none of them is taken again.
+        former_keys: Its revoked or replaced node keys, which are never accepted again.
     """
 
     standing: MemberStatus
@@ -59,7 +60,7 @@ class Member:
     former_keys: tuple[str, ...] = ()
 
     def may_connect(self, now: datetime) -> bool:
-        """Whether it is approved and its membership is not over."""
+        """Whether it is approved and its membership has not expired."""
         return self.standing is MemberStatus.APPROVED and now < datetime.fromisoformat(self.expires)
 
 
@@ -67,10 +68,10 @@ Members = Mapping[str, Member]
 
 
 def invited(members: Members, site: str, now: datetime) -> dict[str, Member]:
-    """Adds an invitation; a site's earlier one is void with it.
+    """Adds an invitation; it voids a site's earlier one.
 
     Raises:
-        UsageError: That is no name, or the site is a member already.
+        UsageError: The name is invalid, or the site is a member already.
     """
     if not is_name(site):
         raise UsageError(f"{site!r}: no name for a site; it holds neither / nor \\, no dot first")
@@ -84,7 +85,7 @@ def invited(members: Members, site: str, now: datetime) -> dict[str, Member]:
         standing=MemberStatus.INVITED,
         token=secrets.token_hex(16),
         expires=(now + INVITE_LIFE).isoformat(),
-        # Only who was revoked may come back with another ledger.
+        # Only a revoked site may come back with another ledger.
         ledger_key=""
         if known is None or known.standing is MemberStatus.REVOKED
         else known.ledger_key,
@@ -94,11 +95,11 @@ def invited(members: Members, site: str, now: datetime) -> dict[str, Member]:
 
 
 def approved(members: Members, request: JoinRequest, now: datetime) -> dict[str, Member]:
-    """Takes a site's request: its first one, or a renewal with other keys.
+    """Accepts a site's request: its first one, or a renewal with other keys.
 
     Raises:
-        NetworkError: No invite of this coordinator goes with it, or the invite is void; or the
-            keys are another member's, or the node's key was replaced or revoked.
+        NetworkError: The request answers no valid invite of this coordinator, its keys belong to
+            another member, or its node key was replaced or revoked.
     """
     known = members.get(request.site)
     if known is None or known.token != request.token:
@@ -173,7 +174,7 @@ def connecting(members: Members, now: datetime) -> dict[str, Member]:
 
 
 def read_members(path: Path) -> dict[str, Member]:
-    """Reads the members' file; one that is not there holds nobody.
+    """Reads the members' file; a missing file counts as empty.
 
     Raises:
         BadFileError: It is damaged.
@@ -204,10 +205,10 @@ def _member(fields: dict[str, Any]) -> Member:
 
 @contextmanager
 def changing(path: Path) -> Iterator[Callable[[Members], None]]:
-    """Holds the members' file for a change that nobody else interrupts.
+    """Locks the members' file for a change.
 
     Yields:
-        What writes the new members.
+        A function that writes the new members.
 
     Raises:
         BadFileError: It cannot be written.

@@ -1,4 +1,4 @@
-"""How many files and connections this process may have open."""
+"""Raises the limit of files and connections that this process may have open."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import resource
 
 
 def raise_open_files(needed: int) -> int:
-    """Raises this process's limit of open files to what is needed, as far as the machine allows.
+    """Raises this process's limit of open files to `needed`, up to the hard limit.
 
     Args:
         needed: Files and connections.
 
     Returns:
-        The limit that holds now; below `needed` where the hard limit (`ulimit -Hn`, a service's
+        The limit now; it is below `needed` if the hard limit (`ulimit -Hn`, a service's
         `LimitNOFILE`) is.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

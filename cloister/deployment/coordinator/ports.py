@@ -16,7 +16,7 @@ from cloister.server.report import RoundReport, SetScores
 
 
 class Journal(RunObserver):
-    """Writes what happens into the run's folder, for whoever watches.
+    """Writes the events into the run's folder.
 
     Args:
         recipe: The study.
@@ -49,7 +49,7 @@ class Journal(RunObserver):
         note(self.run.path, "refused", round=0, site=site, text=why)
 
     def round_closed(self, report: RoundReport) -> None:
-        """Writes the round's figures, and that the run has come further."""
+        """Writes the round's figures, and resets the count of restarts."""
         super().round_closed(report)
         path, number = self.run.path, report.round
         change_run(path, resumed=0)
@@ -68,7 +68,7 @@ class Connected(Participants):
 
     Attributes:
         members: Those that take part, by name.
-        allowed: The members as they are now; one that was revoked since is asked no more.
+        allowed: Returns the present members; a site that was revoked since is not asked again.
     """
 
     members: Mapping[str, Member]

@@ -12,15 +12,15 @@ from cloister.files import write_whole
 
 log = logging.getLogger(__name__)
 
-# Bytes beside an update: a certificate, or shares and keys of secure aggregation, sealed for each
+# Bytes besides an update: a certificate, or shares and keys of secure aggregation, sealed for each
 # site (a few hundred bytes each), and the reply's other fields.
 BESIDE = 4_000_000
-# Where no study says how large: PREPARE and CERTIFY are answered in far less.
+# The limit without a study: answers to PREPARE and CERTIFY are far smaller.
 WITHOUT_STUDY = 16_000_000
-# Larger than the largest study's: SQLite keeps no value above 10⁹ bytes, and the SuperLink holds a
-# reply in memory a few times.
+# The largest limit: SQLite keeps no value above 10⁹ bytes, and the SuperLink holds a reply in
+# memory several times.
 LARGEST = 500_000_000
-# Runs that are remembered; the coordinator executes one at a time.
+# Most runs that are remembered; the coordinator executes one at a time.
 MOST_RUNS = 32
 
 
@@ -28,14 +28,14 @@ def largest_reply(adapter: Adapter) -> int:
     """Bytes of the largest reply in a study.
 
     Args:
-        adapter: Names and shapes of what is trained at most. An update takes 4 bytes a value, or
-            fewer; masked, too.
+        adapter: Names and shapes of all tensors that may train. An update takes at most 4 bytes per
+            value, also masked.
     """
     return min(len(encode(adapter)) + BESIDE, LARGEST)
 
 
 def note_largest(path: Path, run: int, size: int) -> None:
-    """Writes down how large a run's replies can be; where that fails, `WITHOUT_STUDY` holds.
+    """Writes the size limit of a run's replies; if that fails, `WITHOUT_STUDY` applies.
 
     Args:
         path: The file, which the gate reads.
@@ -57,7 +57,7 @@ def note_largest(path: Path, run: int, size: int) -> None:
 
 
 class Largest:
-    """How large a run's replies can be, as the file is now.
+    """Reads the size limit of a run's replies from the present file.
 
     Args:
         path: The file.

@@ -1,10 +1,10 @@
 """Replacement of a coordinator's certificate authority without locking out a site.
 
-announced   ca-next.* is made; succession.json names it, signed by the authority in force. Sites
-            take the paper and trust both.
-switched    ca-next.* becomes ca.*; the gate shows a certificate of the new one. A site that has
-            not taken the paper cannot connect until it does.
-over        sites trust the new one alone, from the time that the paper names.
+announced   ca-next.* is made; succession.json names it, signed by the present authority. Sites
+            load that document and trust both.
+switched    ca-next.* becomes ca.*; the gate uses a certificate of the new one. A site that has
+            not loaded the document cannot connect until it does.
+over        from the time in the document on, sites trust only the new authority.
 
 The gate shows one certificate at a time, so every site has to trust both before the switch.
 """
@@ -21,18 +21,18 @@ from cloister.deployment.enrolment.succession import Succession, read_succession
 from cloister.errors import BadFileError, UsageError
 from cloister.files import write_whole
 
-# A site whose operator is away for a month has another one to take the paper in.
+# A site whose operator is away for a month has another month to load the document.
 OVERLAP = timedelta(days=60)
 PAPER, NEXT = "succession.json", "ca-next"
 
 
 @dataclass(frozen=True)
 class Rotation:
-    """How far a rotation has come.
+    """The state of a rotation.
 
     Attributes:
-        paper: The last one that was written.
-        switched: Whether its authority is in force.
+        paper: The last written succession document.
+        switched: Whether its authority is in use.
     """
 
     paper: Succession
@@ -40,10 +40,10 @@ class Rotation:
 
 
 def rotation_of(folder: ServerFolder) -> Rotation | None:
-    """How far the last rotation has come; None: there was none.
+    """The state of the last rotation; None: there was none.
 
     Raises:
-        BadFileError: The paper is damaged.
+        BadFileError: The document is damaged.
         NetworkError: It is not signed by this coordinator's authority.
     """
     place = folder.path / PAPER
@@ -61,13 +61,13 @@ def announce(
     """Makes the next authority and the document that names it; a second call returns the same.
 
     Args:
-        folder: The coordinator's.
+        folder: The coordinator's folder.
         now: The present time.
-        passphrase: What the next authority's key is encrypted under; None: it lies in the clear.
+        passphrase: Encrypts the next authority's key; None: the key is not encrypted.
         overlap: How long sites trust both.
 
     Raises:
-        UsageError: The key in force is encrypted, and nothing tells its passphrase.
+        UsageError: The present key is encrypted, and there is no passphrase.
         BadFileError: The authority cannot be read, or something cannot be written.
     """
     last = rotation_of(folder)
@@ -75,9 +75,9 @@ def announce(
     if last is not None and not last.switched:
         return last.paper
     former = folder.authority
-    if last is not None:  # a site that missed it takes both, in their order
+    if last is not None:  # a site that missed it loads both documents, in order
         _keep(folder, place)
-    if not (folder.path / f"{NEXT}.key").exists():  # an announcement that was cut off goes on
+    if not (folder.path / f"{NEXT}.key").exists():  # an interrupted announcement continues
         (folder.path / f"{NEXT}.crt").unlink(missing_ok=True)
         create_authority(folder.path, folder.config.name, now, passphrase, NEXT)
     paper = Succession(
@@ -90,14 +90,15 @@ def announce(
 
 
 def switch(folder: ServerFolder, running: bool) -> Succession:
-    """Puts the announced authority in force, and removes the former one's key; cut off, it goes on.
+    """Puts the announced authority in use and removes the former one's key; continues after a
+    crash.
 
     Args:
         folder: The coordinator's.
         running: Whether its service runs.
 
     Raises:
-        UsageError: None was announced, or the coordinator's service runs.
+        UsageError: No authority was announced, or the coordinator's service runs.
         BadFileError: Something cannot be read or written.
     """
     found = rotation_of(folder)

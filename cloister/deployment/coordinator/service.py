@@ -1,4 +1,5 @@
-"""The coordinator's service: SuperLink, gate and executor, kept running; members and runs in step.
+"""The coordinator's service: keeps SuperLink, gate and executor running, and members and runs in
+sync.
 
 sites --TLS--> gate --unix socket--> SuperLink <--unix socket-- executor
 """
@@ -41,9 +42,9 @@ from cloister.server.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
 
-# Seconds between looks at members and runs, and at the endpoint's certificate.
+# Seconds between checks of members and runs, and of the endpoint's certificate.
 TICK, RENEW_TICK = 1.0, 3600.0
-# A run that was interrupted so often without closing a round is left to the coordinator.
+# A run that is interrupted this often without closing a round is not resumed automatically.
 MOST_RESUMES = 20
 
 
@@ -58,17 +59,17 @@ class CoordinatorService:
         self._folder = folder
         self._synced: tuple[int, int | None] | None = None
         self._ticked = self._renewed = 0.0
-        self._shown: int | None = None  # which endpoint certificate the gate has
+        self._shown: int | None = None  # the endpoint certificate that the gate uses
         self.supervisor = Supervisor(programs_of(folder), self._tick, self._note)
 
     def run(self) -> None:
-        """Runs until SIGTERM or SIGINT; its processes write for their own user alone.
+        """Runs until SIGTERM or SIGINT; its processes' files are readable by their own user only.
 
         Raises:
             UsageError: It runs already.
             NetworkError: The port that it needs is taken.
             BadFileError: Other users would reach the SuperLink.
-            CloisterError: A certificate is to be renewed, holds no longer, and cannot be.
+            CloisterError: A certificate has expired and cannot be renewed.
         """
         running = read_service(self._folder)
         if running is not None:
@@ -80,7 +81,7 @@ class CoordinatorService:
         self._renew(starting=True)
         self._shown = self._certificate()
         for run in all_runs(self._folder.runs):
-            if run.standing is RunStatus.STOPPING:  # and nobody is left who could stop it
+            if run.standing is RunStatus.STOPPING:  # nothing is left that could stop it
                 change_run(self._folder.run(run.name), standing=RunStatus.STOPPED)
         self.supervisor.end_on_signals()
         with private_umask():
@@ -108,13 +109,13 @@ class CoordinatorService:
             self._sync()
             self._resume()
         except NetworkError:
-            return  # the SuperLink is on its way; the next tick looks again
+            return  # the SuperLink is starting; the next tick tries again
         except CloisterError as error:
             log.error("%s", error)
 
     def _renew(self, starting: bool = False) -> None:
-        """Renews what is due. Where it cannot, as the authority's key is encrypted or elsewhere,
-        what is there serves until its end."""
+        """Renews certificates that are due. If it cannot, because the authority's key is encrypted
+        or elsewhere, the present certificate is used until it expires."""
         now = datetime.now(UTC)
         try:
             self._folder.renew(now)
@@ -124,7 +125,7 @@ class CoordinatorService:
             log.error("%s; or renew by hand: cloister server renew %s", error, self._folder.path)
 
     def _show(self) -> None:
-        """Has the gate take another certificate of the endpoint, whoever renewed it."""
+        """Restarts the gate if the endpoint's certificate was renewed, by any process."""
         found = self._certificate()
         if found is not None and found != self._shown:
             self._shown = found
@@ -138,10 +139,10 @@ class CoordinatorService:
             return None
 
     def _sync(self) -> None:
-        """Tells the SuperLink who may connect, where that or the SuperLink changed.
+        """Tells the SuperLink who may connect, if that or the SuperLink changed.
 
-        A node whose membership is over stays registered, as Flower never takes a key a second time;
-        the gate lets it through no more.
+        A node whose membership ended stays registered, because Flower never accepts a key twice;
+        the gate no longer lets it through.
         """
         members, link = self._folder.members, self.supervisor.children["superlink"]
         state = (members.stat().st_mtime_ns if members.exists() else 0, link.pid)
@@ -165,7 +166,7 @@ class CoordinatorService:
         for run in all_runs(self._folder.runs):
             if run.standing is not RunStatus.INTERRUPTED:
                 continue
-            if run.resumed >= MOST_RESUMES:  # whoever watches it waits for an end
+            if run.resumed >= MOST_RESUMES:  # watchers wait for an end
                 change_run(
                     self._folder.run(run.name),
                     standing=RunStatus.FAILED,
@@ -178,7 +179,7 @@ class CoordinatorService:
 
 
 def _failed(call: Callable[[], None]) -> bool:
-    """Whether a call about one node failed; those about the others are made all the same."""
+    """Whether a call about one node failed; the calls about other nodes are still made."""
     try:
         call()
     except NetworkError as error:
@@ -188,11 +189,11 @@ def _failed(call: Callable[[], None]) -> bool:
 
 
 def submit(folder: ServerFolder, run: Run) -> Run:
-    """Hands a run to the SuperLink, as a new one of Flower's.
+    """Starts a run at the SuperLink, as a new Flower run.
 
     Raises:
         NetworkError: The SuperLink does not answer.
-        RecipeError: The run's recipe is not whole, or too long for a site.
+        RecipeError: The run's recipe is incomplete, or too long for a site.
     """
     place = folder.run(run.name)
     recipe = sent_document(RunDirectory.reopen(place).recipe())
@@ -234,7 +235,7 @@ def refuse_taken(host: str, port: int) -> None:
     """Refuses a port that another process listens at.
 
     Raises:
-        NetworkError: It is taken, or not this machine's.
+        NetworkError: The port is taken, or the address is not this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:

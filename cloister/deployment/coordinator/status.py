@@ -17,7 +17,7 @@ from cloister.server.run_directory import RunDirectory
 
 
 def read_service(folder: ServerFolder) -> dict[str, Any] | None:
-    """The running service; None where none runs."""
+    """The running service; None if none runs."""
     try:
         document: dict[str, Any] = json.loads(folder.service.read_text(encoding="utf-8"))
         pid = int(document["pid"])
@@ -27,7 +27,7 @@ def read_service(folder: ServerFolder) -> dict[str, Any] | None:
 
 
 def runs_of(folder: ServerFolder) -> list[dict[str, Any]]:
-    """Every run, how it stands and how far it is."""
+    """Every run with its status and last round."""
     rows = []
     for run in all_runs(folder.runs):
         metrics = RunDirectory(folder.run(run.name)).metrics()

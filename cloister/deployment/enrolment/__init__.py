@@ -1,1 +1,1 @@
-"""The exchange by which an institution and a coordinator come to trust each other's keys."""
+"""Enrolment: an institution and a coordinator exchange documents and trust each other's keys."""

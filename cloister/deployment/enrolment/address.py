@@ -17,10 +17,10 @@ PORT = re.compile("[0-9]{1,5}")
 
 
 def split_address(address: str, name: str) -> tuple[str, int]:
-    """Host and port of `host:port`; an IPv6 address stands in brackets.
+    """Host and port of `host:port`; an IPv6 address must be in brackets.
 
     Raises:
-        UsageError: It is of another form.
+        UsageError: The address has another form.
     """
     host, colon, port = address.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
@@ -44,4 +44,4 @@ def is_host(text: str) -> bool:
         ipaddress.ip_address(text)
     except ValueError:
         return len(text) <= LONGEST_HOST and HOST.fullmatch(text) is not None
-    return "%" not in text  # no zone: it is another one on every machine
+    return "%" not in text  # without a zone, which differs between machines

@@ -1,8 +1,8 @@
 """The coordinator's certificate authority, and the certificates that it issues for its endpoint.
 
-Sites pin the authority by its fingerprint; another one follows it only by a paper that it signed
-(succession.py). What it issues is short-lived and renewed by itself. Its key may be encrypted, or
-kept elsewhere: it is opened only to sign.
+Sites pin the authority by its fingerprint; only a document that it signed can name its successor
+(succession.py). Its certificates are short-lived and renewed automatically. Its key may be
+encrypted or kept elsewhere; it is opened only to sign.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from cloister.deployment.enrolment.passphrase import Unlock, unlock
 from cloister.errors import BadFileError, NetworkError, UsageError
 from cloister.files import write_whole
 
-# An authority outlives the studies of a consortium; sites would have to pin another one.
+# Days of an authority: longer than a consortium's studies, since sites would have to pin a new one.
 AUTHORITY_LIFE = timedelta(days=3650)
-# What an endpoint's certificate lives for: 90 days is what public authorities settled on; renewed
-# from half of it on, it can be unreachable for six weeks and still be renewed in time.
+# Life of an endpoint's certificate: 90 days as at public authorities. It is renewed after half of
+# it, so renewal may fail for six weeks without harm.
 ENDPOINT_LIFE = timedelta(days=90)
-# Bytes of a common name (X.520: 64), with room for a word; clients compare SANs, not this.
+# Most bytes of a common name (X.520: 64), less room for a word; clients compare SANs, not this.
 LONGEST_CN = 54
-# What `cryptography` raises for a certificate or key that is damaged, of another kind, or no
-# certificate at all; not all of these are ValueErrors.
+# Exceptions of `cryptography` for a certificate or key that is damaged or of another kind; not all
+# are ValueErrors.
 UNREADABLE = (
     ValueError,
     TypeError,
@@ -50,7 +50,7 @@ UNREADABLE = (
     x509.ExtensionNotFound,
     x509.UnsupportedGeneralNameType,
 )
-# Clocks differ: what is issued now must hold on a machine whose clock is late.
+# Clocks differ: a new certificate must be valid on a machine whose clock is late.
 CLOCK_ALLOWANCE = timedelta(hours=1)
 
 
@@ -59,8 +59,8 @@ class Authority:
     """A certificate authority.
 
     Attributes:
-        certificate: Its own, self-signed; public.
-        key: Of the authority; never leaves the coordinator.
+        certificate: Its self-signed certificate; public.
+        key: Its private key, which never leaves the coordinator.
     """
 
     certificate: x509.Certificate
@@ -68,7 +68,7 @@ class Authority:
 
     @property
     def pem(self) -> bytes:
-        """Its certificate, as sites keep it."""
+        """Its certificate in PEM, as sites keep it."""
         return self.certificate.public_bytes(Encoding.PEM)
 
     def sign(self, body: bytes) -> bytes:
@@ -82,14 +82,14 @@ def create_authority(
     """Makes an authority and writes `ca.key` (0600) and `ca.crt`.
 
     Args:
-        folder: Where.
-        name: Of the coordinator.
+        folder: The folder for the files.
+        name: Name of the coordinator.
         now: The present time, with its zone.
-        passphrase: What its key is encrypted under; None: it lies in the clear.
-        stem: The files' name without its end.
+        passphrase: Encrypts the key; None: the key is not encrypted.
+        stem: The files' name without suffix.
 
     Raises:
-        BadFileError: There is one already, or it cannot be written.
+        BadFileError: An authority exists already, or it cannot be written.
         UsageError: The passphrase is too short or too long.
     """
     place, public = folder / f"{stem}.key", folder / f"{stem}.crt"
@@ -129,12 +129,12 @@ def load_authority(folder: Path, passphrase: Unlock = unlock) -> Authority:
 
     Args:
         folder: The coordinator's.
-        passphrase: Asked for the passphrase where the key is encrypted.
+        passphrase: Returns the passphrase; called only if the key is encrypted.
 
     Raises:
-        BadFileError: It is missing, damaged, or key and certificate do not belong together; or the
-            passphrase is another one.
-        UsageError: The key is encrypted, and nothing tells the passphrase.
+        BadFileError: It is missing or damaged, key and certificate do not belong together, or the
+            passphrase is wrong.
+        UsageError: The key is encrypted, and there is no passphrase.
     """
     certificate = load_certificate(folder)
     try:
@@ -152,7 +152,7 @@ def load_authority(folder: Path, passphrase: Unlock = unlock) -> Authority:
 
 
 def load_certificate(folder: Path) -> x509.Certificate:
-    """Reads an authority's certificate; its key may be encrypted, or elsewhere.
+    """Reads an authority's certificate, without its key.
 
     Raises:
         BadFileError: It is missing or damaged.
@@ -169,10 +169,10 @@ def issue_endpoint(
     """Makes a new key and certificate for the coordinator's endpoint.
 
     Args:
-        authority: Who signs.
-        hosts: DNS names and IP addresses under which it is reached; all of them become SANs.
+        authority: The signing authority.
+        hosts: DNS names and IP addresses of the endpoint; all of them become SANs.
         now: The present time, with its zone.
-        life: How long it holds; no longer than the authority.
+        life: How long it is valid; at most as long as the authority.
 
     Returns:
         Key and certificate in PEM.
@@ -204,8 +204,8 @@ def is_due(
 ) -> bool:
     """Whether an endpoint's key and certificate must be renewed.
 
-    They are past half their life, or do not serve. Only the authority's certificate is needed to
-    tell; its key may be encrypted, or elsewhere.
+    They must if they are past half their life or not usable. Only the authority's certificate is
+    needed, not its key.
     """
     if not serves(pair, issuer, hosts, now):
         return True
@@ -219,8 +219,8 @@ def serves(
 ) -> bool:
     """Whether sites accept an endpoint's key and certificate now.
 
-    They do not if these are over, of other hosts or another authority, damaged, or do not belong
-    together, as after a crash between writing one and the other.
+    They do not if these have expired, have other hosts or another authority, are damaged, or do not
+    belong together, as after a crash between two writes.
     """
     try:
         key = load_pem_private_key(pair[0], password=None)
@@ -248,11 +248,11 @@ def over_at(pem: bytes) -> datetime:
 
 
 def read_certificates(pem: bytes) -> list[x509.Certificate]:
-    """Reads the certificates, at least one, of a text that another party wrote.
+    """Reads the certificates (at least one) in a text from another party.
 
     Raises:
-        ValueError: One cannot be read, or is of a kind that `cryptography` only still takes (a
-            serial number below 1).
+        ValueError: One cannot be read, or has a serial number below 1, which `cryptography`
+            deprecates.
     """
     try:
         with warnings.catch_warnings():
@@ -263,14 +263,14 @@ def read_certificates(pem: bytes) -> list[x509.Certificate]:
 
 
 def fingerprint(pem: bytes) -> str:
-    """SHA-256 of a certificate, in groups that two people can compare over a telephone.
+    """SHA-256 of a certificate, in groups that two people can compare by telephone.
 
     Raises:
-        NetworkError: It is no certificate.
+        NetworkError: The text is not one certificate.
     """
     try:
         certificate = read_certificates(pem)[0]
-        # One certificate and nothing beside it: the site will trust the whole text.
+        # Exactly one certificate, because the site will trust the whole text.
         if pem.strip() != certificate.public_bytes(Encoding.PEM).strip():
             raise ValueError("more than one certificate")
         digest = certificate.fingerprint(hashes.SHA256()).hex()
@@ -287,22 +287,22 @@ def grouped(digest: str) -> str:
 
 
 def same_fingerprint(one: str, other: str) -> bool:
-    """Whether two people read the same fingerprint, however they group or capitalise it."""
+    """Whether two fingerprints are equal, ignoring groups and case."""
     return _digits(one) == _digits(other) != ""
 
 
 def compare_fingerprints(given: str, own: str, changed: str) -> None:
-    """Refuses a fingerprint that is not the whole one of what is at hand.
+    """Refuses a fingerprint that is not the complete expected one.
 
     Args:
-        given: As a person typed it.
-        own: Of what is at hand.
-        changed: What to say where it is another's.
+        given: The fingerprint that a person typed.
+        own: The expected fingerprint.
+        changed: The message if it differs.
 
     Raises:
-        UsageError: It is a part of the right one. That tells of no change, but a part is quickly
-            imitated by whoever makes keys until one fits, so the whole is asked for.
-        NetworkError: It is another's.
+        UsageError: It is only a part of the right one. That shows no change, but an attacker can
+            make a key that fits a part, so the whole is needed.
+        NetworkError: It differs.
     """
     if same_fingerprint(given, own):
         return
@@ -322,7 +322,7 @@ def _digits(text: str) -> str:
 
 
 def is_signed_by(pem: bytes, body: bytes, signature: bytes) -> bool:
-    """Whether the key of a certificate, or of one of several in one text, signed some bytes."""
+    """Whether the key of one of the certificates in a text signed some bytes."""
     try:
         keys = [found.public_key() for found in read_certificates(pem)]
     except UNREADABLE:

@@ -1,4 +1,4 @@
-"""The authority's private key in the coordinator's folder: encrypted, in the clear, or absent."""
+"""The authority's private key in the coordinator's folder: encrypted, unencrypted, or absent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cloister.files import write_whole
 
 
 class KeyState(StrEnum):
-    """Whether an authority's key is in its folder, and encrypted."""
+    """Whether an authority's key is in its folder, and whether it is encrypted."""
 
     PLAIN = "in the clear"
     SEALED = "encrypted"
@@ -29,9 +29,9 @@ def key_state(folder: Path) -> KeyState:
 
 
 def rewrite_key(folder: Path, authority: Authority, passphrase: bytes | None) -> None:
-    """Rewrites an authority's key: encrypted under a passphrase, or in the clear (None).
+    """Rewrites an authority's key: encrypted with a passphrase, or unencrypted (None).
 
-    A key that is a link, to a stick say, is written where the link leads.
+    If the key is a link, for example to a stick, the target is written.
 
     Raises:
         BadFileError: It cannot be written; the key is as before.

@@ -1,8 +1,8 @@
-"""The coordinator's key: signs every question that a site is asked. Its public half is a text.
+"""The coordinator's key, which signs every question to a site. Its public half is a text.
 
-Ed25519 (RFC 8032). It lies in the coordinator's folder, readable by its owner alone, and signs
-without anybody at hand; the authority's key, which every site pins, is not needed for a round. Its
-public half travels in the welcome, signed by the authority, or by any means with its fingerprint
+Ed25519 (RFC 8032). It is in the coordinator's folder, readable by its owner only, and signs
+automatically; the authority's key, which every site pins, is not needed for a round. The public
+half comes in the welcome document, signed by the authority, or by any means with its fingerprint
 told over another channel.
 """
 
@@ -43,7 +43,7 @@ def load_coordinator_key(path: Path) -> Ed25519PrivateKey:
     """Reads the coordinator's signing key.
 
     Raises:
-        BadFileError: It is missing or no Ed25519 key.
+        BadFileError: The file is missing, or is not an Ed25519 key.
     """
     try:
         return read_pem(path)
@@ -66,7 +66,7 @@ def is_public_key(text: str) -> bool:
 
 
 def public_key_of(key: Ed25519PrivateKey) -> str:
-    """Returns the public key as a welcome has it: 64 hex digits."""
+    """Returns the public key as 64 hex digits."""
     return public_hex(key)
 
 
@@ -76,10 +76,10 @@ def key_fingerprint(public_key: str) -> str:
 
 
 def read_public_key(given: str) -> str:
-    """A public key as a command line gives it: itself, or a file that holds nothing else.
+    """Reads a public key from the command line: the key itself, or a file with nothing else.
 
     Raises:
-        BadFileError: It is neither.
+        BadFileError: It is neither a key nor such a file.
     """
     if is_public_key(given):
         return given

@@ -1,12 +1,12 @@
-"""The three documents by which a site joins: invite, request, welcome. None is secret.
+"""The three documents with which a site joins: invite, request, welcome. None is secret.
 
-    coordinator  -- invite  -->  site          who invites, where it is reached, its authority
+    coordinator  -- invite  -->  site          the coordinator's name, address and authority
     coordinator  <-- request --  site          the site's two public keys, signed by both
     coordinator  -- welcome -->  site          the request was approved, and the key that will sign
                                                the coordinator's questions; signed by the authority
 
-They travel by any means. What makes them safe is that each side reads the other's fingerprint over
-another channel: an invite's is its authority's, a request's the hash of what it says.
+They may be sent by any means. They are safe because each side compares the other's fingerprint over
+another channel: an invite's is its authority's, a request's is the hash of its content.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from cloister.json_text import read_json
 from cloister.ledger.signing import is_signed
 from cloister.names import is_name
 
-# Of each paper as it is written now; a paper of an earlier version is read as it was meant. The
-# second welcome brings the key that signs the coordinator's questions.
+# Present version of each document; earlier versions can be read. Version 2 of the welcome adds the
+# key that signs the coordinator's questions.
 VERSIONS = {"invite": 1, "request": 1, "welcome": 2}
-# Larger than any paper; a file of another kind is not read to its end.
+# Larger than any document; a larger file is not read to its end.
 LARGEST = 65_536
 # Who signs what.
 SIGNERS = {"invite": {"authority"}, "request": {"node", "ledger"}, "welcome": {"authority"}}
-# Fields that a paper has from a version on; in an earlier one they are empty.
+# Fields that a document has from a version on; in an earlier one they are empty.
 SINCE = {"coordinator_key": 2}
 # Above any hospital's; a number of thousands of digits would be legal JSON.
 MOST_RECORDS = 10**12
@@ -54,7 +54,7 @@ class Invite:
     """An invitation to a site to join a federation.
 
     Attributes:
-        coordinator: Who invites.
+        coordinator: Name of the inviting coordinator.
         site: Whom.
         address: `host:port` of the coordinator's endpoint, as the site reaches it.
         authority: The coordinator's certificate authority in PEM.
@@ -71,7 +71,7 @@ class Invite:
 
     @property
     def fingerprint(self) -> str:
-        """The authority's, to be compared over another channel."""
+        """The authority's fingerprint, to be compared over another channel."""
         return fingerprint(self.authority.encode())
 
 
@@ -81,7 +81,7 @@ class JoinRequest:
 
     Attributes:
         site: Its name.
-        token: Of the invite.
+        token: Token of the invite.
         node_key: Its SuperNode's public key in PEM.
         ledger_key: The public key of its ledger in hex: signs its releases and certificates.
         public_records: The declared, public number of its records or persons.
@@ -95,7 +95,7 @@ class JoinRequest:
 
     @property
     def fingerprint(self) -> str:
-        """Of all that it says, to be compared over another channel."""
+        """Fingerprint of the whole content, to be compared over another channel."""
         return grouped(hashlib.sha256(canonical(asdict(self))).hexdigest())
 
 
@@ -104,12 +104,12 @@ class Approval:
     """The coordinator's answer to a request.
 
     Attributes:
-        coordinator: Who approved.
+        coordinator: Name of the approving coordinator.
         site: Whom.
-        request: Fingerprint of what was approved.
+        request: Fingerprint of the approved request.
         expires: ISO time until which the site may connect.
         coordinator_key: Public half of the key that signs the coordinator's questions, in hex;
-            empty in a welcome from before there was one.
+            empty in a welcome of version 1.
     """
 
     coordinator: str
@@ -135,7 +135,7 @@ def write_request(
     node_key: ec.EllipticCurvePrivateKey,
     ledger_key: Ed25519PrivateKey,
 ) -> None:
-    """Writes a request, signed by both of the site's keys: it has them.
+    """Writes a request, signed by both of the site's keys, which proves that it has them.
 
     Raises:
         BadFileError: It cannot be written.
@@ -162,7 +162,7 @@ def content_of(path: Path) -> bytes:
     """Reads a file, up to the most bytes that an enrolment document can have.
 
     Raises:
-        BadFileError: It cannot be read, or is longer than any paper.
+        BadFileError: It cannot be read, or is longer than any document.
     """
     try:
         with path.open("rb") as file:
@@ -178,7 +178,7 @@ def kind_of(path: Path) -> str:
     """Returns which enrolment document a file holds.
 
     Raises:
-        BadFileError: It is none.
+        BadFileError: It is not an enrolment document.
     """
     return str(_document(path, content_of(path))["cloister"])
 
@@ -188,13 +188,13 @@ def read_invite(path: Path, now: datetime | None, content: bytes | None = None) 
 
     Args:
         path: Its file.
-        now: The present time; None: it was answered, and may be over.
-        content: What the file holds, where it was read already: what is kept is then what was
-            checked.
+        now: The present time; None: it was answered before and may have expired.
+        content: The file's content if it was read already, so that exactly the checked bytes are
+            kept.
 
     Raises:
-        BadFileError: It is damaged or no invite.
-        NetworkError: Its signature does not hold, or it is void by now.
+        BadFileError: It is damaged or not an invite.
+        NetworkError: Its signature is invalid, or it has expired.
     """
     invite, body, signatures = _read(path, "invite", Invite, content)
     if not is_signed_by(invite.authority.encode(), body, signatures["authority"]):
@@ -212,8 +212,8 @@ def read_join_request(path: Path) -> JoinRequest:
     """Reads and checks a site's request to join.
 
     Raises:
-        BadFileError: It is damaged or no request.
-        NetworkError: It is not signed by the keys that it brings.
+        BadFileError: It is damaged or not a request.
+        NetworkError: It is not signed by the keys in it.
     """
     request, body, signatures = _read(path, "request", JoinRequest, None)
     if not (
@@ -235,12 +235,12 @@ def read_approval(
     Args:
         path: Its file.
         authority: The certificate of the coordinator's authority that the site pinned.
-        now: The present time; None: it was taken, and may be over.
-        content: What the file holds, where it was read already.
+        now: The present time; None: it was accepted before and may have expired.
+        content: The file's content if it was read already.
 
     Raises:
-        BadFileError: It is damaged or no welcome.
-        NetworkError: It is not that authority's, or over.
+        BadFileError: It is damaged or not a welcome.
+        NetworkError: It is not signed by that authority, or has expired.
     """
     welcome, body, signatures = _read(path, "welcome", Approval, content)
     if not is_signed_by(authority, body, signatures["authority"]):

@@ -1,6 +1,6 @@
-"""The key by which a site's SuperNode proves who it is: made at the site, never sent.
+"""The key with which a site's SuperNode identifies itself: made at the site, never sent.
 
-Flower wants an elliptic curve key of NIST's in OpenSSH's format (P-384 is its default).
+Flower needs a NIST elliptic curve key in OpenSSH's format (P-384 is its default).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def load_node_key(path: Path) -> ec.EllipticCurvePrivateKey:
     """Reads the key of a site's node.
 
     Raises:
-        BadFileError: It is missing or no key of that kind.
+        BadFileError: The file is missing, or is not a key of that kind.
     """
     try:
         key = load_ssh_private_key(path.read_bytes(), None)
@@ -71,7 +71,7 @@ def sign_as_node(key: ec.EllipticCurvePrivateKey, body: bytes) -> bytes:
 def is_node_signed(body: bytes, signature: bytes, pem: str) -> bool:
     """Whether a node's key signed some bytes.
 
-    Only keys on P-384 are taken, and each in one writing: keys are compared as texts.
+    Only keys on P-384 are accepted, in one text form, because keys are compared as texts.
     """
     try:
         key = load_pem_public_key(pem.encode())

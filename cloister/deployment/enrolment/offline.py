@@ -1,10 +1,10 @@
-"""Everything that a machine without internet needs: packages with their hashes, and a base model.
+"""Collects what a machine without internet needs: packages with their hashes, and a base model.
 
 wheels/            every package, as pip downloads it for this kind of machine
 requirements.txt   their names, versions and SHA-256
 model/             the base model
 install.sh         checks all of this, then makes a virtual environment from it alone
-signer.crt         certificate of who made it: the coordinator's authority, or a key of its own
+signer.crt         certificate of the signer: the coordinator's authority, or a separate key
 SHA256SUMS         of every file here, in sha256sum's format
 SHA256SUMS.sig     their signature (ECDSA, SHA-256), as `openssl dgst -verify` takes it
 
@@ -31,16 +31,16 @@ from cloister.errors import BadFileError, NetworkError, UsageError
 from cloister.files import write_whole
 
 WHEEL = re.compile(r"(?P<name>[A-Za-z0-9._]+)-(?P<version>[^-]+)(-[^-]+){3,4}\.whl")
-# The first line keeps this apart from all else that an authority signs; sha256sum skips it.
+# The first line separates this from everything else that an authority signs; sha256sum skips it.
 FORMAT = "# cloister bundle 1, made {now} by cloister {version}\n"
 UNLISTED = ("SHA256SUMS", "SHA256SUMS.sig")
-# What sha256sum would write in another way, and a terminal would obey.
+# Characters that sha256sum escapes, or that act on a terminal.
 UNFIT = re.compile(r"[\\\x00-\x1f\x7f]")
 BUILDERS = ("hatchling", "setuptools", "wheel")
 
 
 def locked_build() -> str:
-    """The lock for the build of torch that is installed here: `cpu` or `cuda`."""
+    """The lock file for the installed build of torch: `cpu` or `cuda`."""
     return "cpu" if metadata.version("torch").endswith("+cpu") else "cuda"
 
 
@@ -59,16 +59,16 @@ def collect(
         out: A new folder.
         source: Cloister's own sources, with `locks/`.
         model: The base model's folder; None: without one.
-        signer: Who signs.
+        signer: The signing authority.
         now: The present time, with its zone.
-        lock: Which of `locks/`.
+        lock: Name of a lock file in `locks/`.
         extra: More options for pip (an index, a platform).
 
     Raises:
-        UsageError: The folder is there already, the sources are not, or what builds packages is not
+        UsageError: The folder exists already, the sources are missing, or a build tool is not
             installed.
-        BadFileError: The model is no folder, or something cannot be written.
-        NetworkError: pip could not get a package, or one with another hash.
+        BadFileError: The model is not a folder, or a file cannot be written.
+        NetworkError: pip could not get a package, or got one with another hash.
     """
     if out.exists():
         raise UsageError(f"{out}: is there already; name another folder")
@@ -95,11 +95,11 @@ def collect(
 
 
 def seal(out: Path, signer: Authority, now: datetime) -> int:
-    """Writes the installer, and the signed hashes of what was collected; returns how many packages.
+    """Writes the installer and the signed hashes of all files; returns the number of packages.
 
     Raises:
-        BadFileError: A file among the packages is no wheel, or a name or file cannot be listed; or
-            something cannot be written.
+        BadFileError: A package is not a wheel, a name or file cannot be listed, or a file cannot be
+            written.
     """
     lines = []
     for wheel in sorted((out / "wheels").iterdir()):
@@ -122,7 +122,7 @@ def seal(out: Path, signer: Authority, now: datetime) -> int:
 
 
 def _listed(out: Path) -> list[Path]:
-    """Every file but the list and its signature."""
+    """Every file except the list and its signature."""
     found = []
     for path in sorted(out.rglob("*")):
         name = str(path.relative_to(out))

@@ -1,7 +1,7 @@
-"""Where the passphrase of the authority's key comes from; never from the command line.
+"""Finds the passphrase of the authority's key; never on the command line.
 
-A file that is named, by --ca-passphrase-file or $CLOISTER_CA_PASSPHRASE_FILE; a credential that
-systemd hands to the service (LoadCredential=ca-passphrase:FILE); or whoever sits at the terminal.
+It comes from a file (--ca-passphrase-file or $CLOISTER_CA_PASSPHRASE_FILE), a systemd credential of
+the service (LoadCredential=ca-passphrase:FILE), or the terminal.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WAYS = (
 
 
 def passphrase_file(named: Path | None = None) -> Path | None:
-    """The file that holds the passphrase; None: none is named."""
+    """The file with the passphrase; None: no file is named."""
     if named is not None:
         return named
     if os.environ.get(VARIABLE):
@@ -37,14 +37,14 @@ def passphrase_file(named: Path | None = None) -> Path | None:
 
 
 def unlock(named: Path | None = None, ask: bool = True) -> bytes:
-    """The passphrase of a key that is there.
+    """Returns the passphrase of an existing key.
 
     Args:
         named: A file that holds it.
-        ask: Whether whoever sits at the terminal may be asked.
+        ask: Whether to ask at the terminal.
 
     Raises:
-        UsageError: Nothing tells it.
+        UsageError: There is no passphrase.
         BadFileError: The file cannot be read, or everybody can read it.
     """
     path = passphrase_file(named)
@@ -58,10 +58,10 @@ def unlock(named: Path | None = None, ask: bool = True) -> bytes:
 
 
 def new_passphrase(named: Path | None = None) -> bytes:
-    """The passphrase for a key that is about to be encrypted; typed twice.
+    """Returns a new passphrase for a key to encrypt; at the terminal it is typed twice.
 
     Raises:
-        UsageError: Nothing tells it, or the two differ.
+        UsageError: There is no passphrase, or the two differ.
         BadFileError: The file cannot be read, or everybody can read it.
     """
     path = passphrase_file(named)

@@ -1,8 +1,8 @@
-"""An authority's private key, encrypted at rest under a passphrase or the content of a key file.
+"""Encrypts an authority's private key with a passphrase or the content of a key file.
 
 PKCS #8 with AES-256-CBC, as `cryptography` writes it. Its own derivation (PBKDF2, 2,048 rounds of
-SHA-256) takes a third of a millisecond, which is nothing to whoever guesses passphrases. So the
-passphrase first goes through scrypt, and what comes out is the passphrase of PKCS #8.
+SHA-256) takes a third of a millisecond, too little against guessing. So the passphrase first goes
+through scrypt, whose output is the passphrase of PKCS #8.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from cloister.errors import BadFileError, UsageError
 # OWASP's first choice for scrypt (Password Storage Cheat Sheet): 128 MiB and about half a second
 # for one guess.
 COST, BLOCK, LANES = 2**17, 8, 1
-MEMORY = 2 * 128 * COST * BLOCK  # what OpenSSL may take: twice what scrypt needs
-# Fewer characters are guessed within days even so (8 lower-case letters: 2·10¹¹ guesses); more than
-# OpenSSL takes are refused rather than cut.
+MEMORY = 2 * 128 * COST * BLOCK  # OpenSSL's memory limit: twice what scrypt needs
+# Shorter passphrases can be guessed within days even so (8 lower-case letters: 2·10¹¹ guesses);
+# longer ones than OpenSSL accepts are refused, not cut.
 SHORTEST, LONGEST = 12, 1023
 SEALED = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
 
@@ -39,7 +39,7 @@ def seal(key: ec.EllipticCurvePrivateKey, passphrase: bytes, salt: bytes) -> byt
     Args:
         key: The key.
         passphrase: From a person, or a key file's content.
-        salt: Another one for every authority: its certificate's SHA-256.
+        salt: Different for every authority: its certificate's SHA-256.
 
     Raises:
         UsageError: The passphrase is too short or too long.
@@ -56,7 +56,7 @@ def plain(key: ec.EllipticCurvePrivateKey) -> bytes:
 def in_pem(
     key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate, passphrase: bytes | None
 ) -> bytes:
-    """An authority's key in PEM: encrypted under a passphrase, or in the clear (None).
+    """An authority's key in PEM: encrypted with a passphrase, or unencrypted (None).
 
     Raises:
         UsageError: The passphrase is too short or too long.
@@ -78,8 +78,8 @@ def open_sealed(pem: bytes, passphrase: bytes, salt: bytes) -> ec.EllipticCurveP
     """Decrypts a key that `seal` encrypted.
 
     Raises:
-        BadFileError: It is another passphrase, or the file is damaged: the two look alike.
-        UsageError: No key can have this passphrase.
+        BadFileError: The passphrase is wrong or the file is damaged, which cannot be distinguished.
+        UsageError: The passphrase is too short or too long.
     """
     try:
         key = load_pem_private_key(pem, _stretched(checked(passphrase), salt))
@@ -109,6 +109,6 @@ def checked(passphrase: bytes) -> bytes:
 
 
 def _stretched(passphrase: bytes, salt: bytes) -> bytes:
-    """Hex, as OpenSSL cuts a passphrase at a zero byte in places."""
+    """In hex, because OpenSSL may cut a passphrase at a zero byte."""
     made = hashlib.scrypt(passphrase, salt=salt, n=COST, r=BLOCK, p=LANES, maxmem=MEMORY, dklen=32)
     return made.hex().encode()

@@ -1,7 +1,7 @@
-"""The document by which an authority names its successor, signed by the authority.
+"""The document in which an authority names its successor, signed by the authority.
 
-A site that trusts an authority takes its successor beside it, once it compared the successor's
-fingerprint over another channel; the former one it trusts no longer than the paper says.
+A site that trusts an authority also trusts its successor after comparing the successor's
+fingerprint over another channel. It trusts the former one only until the time in the document.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from cloister.names import is_name
 from cloister.printable import one_line
 
 KIND, VERSION = "succession", 1
-# A certificate of ours has 700 characters in PEM; another authority's name makes it no longer.
+# Most characters of a certificate in PEM; ours have about 700.
 LONGEST_PEM = 4096
 
 
@@ -41,9 +41,9 @@ class Succession:
     """Names an authority's successor.
 
     Attributes:
-        coordinator: Whose.
+        coordinator: The coordinator's name.
         authority: The successor's certificate in PEM.
-        former_until: ISO time with a zone from which the former one is trusted no more.
+        former_until: ISO time with a zone until which the former authority is trusted.
     """
 
     coordinator: str
@@ -52,7 +52,7 @@ class Succession:
 
     @property
     def fingerprint(self) -> str:
-        """The successor's, to be compared over another channel."""
+        """The successor's fingerprint, to be compared over another channel."""
         return fingerprint(self.authority.encode())
 
     def is_over(self, now: datetime) -> bool:
@@ -61,7 +61,7 @@ class Succession:
 
 
 def write_succession(path: Path, paper: Succession, former: Authority) -> None:
-    """Writes a succession, signed by the authority that ends.
+    """Writes a succession, signed by the former authority.
 
     Raises:
         BadFileError: It cannot be written.
@@ -83,11 +83,11 @@ def read_succession(path: Path, trusted: bytes, content: bytes | None = None) ->
 
     Args:
         path: Its file.
-        trusted: Certificates in PEM, of which one has to have signed it.
-        content: What the file holds, where it was read already.
+        trusted: Certificates in PEM; one of them must have signed it.
+        content: The file's content if it was read already.
 
     Raises:
-        BadFileError: It is damaged or no succession.
+        BadFileError: It is damaged or not a succession.
         NetworkError: None of these authorities signed it.
     """
     paper, signature = _parsed(path, content_of(path) if content is None else content)
@@ -136,7 +136,7 @@ def _parsed(path: Path, content: bytes) -> tuple[Succession, bytes]:
 
 
 def _is_authority(pem: bytes) -> bool:
-    """Whether it is one certificate, self-signed, that may sign others, of our kind."""
+    """Whether the text is one self-signed certificate of our kind that may sign others."""
     fingerprint(pem)
     certificate = read_certificates(pem)[0]
     try:
@@ -149,7 +149,7 @@ def _is_authority(pem: bytes) -> bool:
 
 
 def certificates(pem: bytes) -> list[bytes]:
-    """The certificates of a text, each in PEM; none where it cannot be read."""
+    """The certificates in a text, each in PEM; empty if it cannot be read."""
     try:
         found = read_certificates(pem)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The command lines of Flower's two long-lived processes, closed as far as they can be."""
+"""The command lines of Flower's two long-lived processes."""
 
 from __future__ import annotations
 

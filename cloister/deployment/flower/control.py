@@ -1,4 +1,4 @@
-"""The SuperLink's Control API, on a unix socket: which nodes may connect, which runs there are."""
+"""The SuperLink's Control API on a unix socket: registers nodes, starts and stops runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from cloister.errors import NetworkError
 
 Answer = TypeVar("Answer")
 
-# What Flower wants of an app. Ours holds no code: coordinator and sites run what is installed.
+# The app that Flower requires. Ours has no code: coordinator and sites run what is installed.
 BUNDLE = b"""\
 [project]
 name = "cloister-study"
@@ -51,7 +51,7 @@ run = ""
 
 
 def empty_bundle() -> bytes:
-    """The bundle of every study of ours, as `flwr build` makes it: a description, no code."""
+    """The bundle of all our studies, in the form of `flwr build`: a description without code."""
     listed = f"pyproject.toml,{hashlib.sha256(BUNDLE).hexdigest()},{8 * len(BUNDLE)}"
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as bundle:
@@ -120,7 +120,7 @@ class Control:
         ]
 
     def start(self, config: Mapping[str, str]) -> int:
-        """Starts a run; whoever executes it finds `config` with it.
+        """Starts a run; its executor gets `config`.
 
         Returns:
             Flower's id of the run.
@@ -139,7 +139,7 @@ class Control:
         return int(response.run_id)
 
     def stop(self, run: int) -> bool:
-        """Stops a run; whether there was anything to stop.
+        """Stops a run; returns whether there was one to stop.
 
         Raises:
             NetworkError: The SuperLink does not answer.

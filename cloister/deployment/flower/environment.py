@@ -20,19 +20,19 @@ QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
-# What Hugging Face's libraries take for "ask nobody".
+# Variables that keep Hugging Face's libraries offline.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
 def quiet_environment(home: Path, *, offline: bool = False) -> Mapping[str, str]:
-    """This process's environment for a Flower process whose own files lie in `home`.
+    """This process's environment, adapted for a Flower process with its files in `home`.
 
     Args:
         home: Flower's own folder.
-        offline: Whether models and data are on this machine: the hub is then never asked.
+        offline: Whether models and data are on this machine; then the hub is never contacted.
 
     Guarantees:
-        Proxies of the environment are not asked for this machine's loopback.
+        Calls to this machine's loopback never go through a proxy.
     """
     own = {"FLWR_HOME": str(home), "PYTHONUNBUFFERED": "1", **(OFFLINE if offline else {})}
     return sparing_loopback({**os.environ, **QUIET, **own})

@@ -1,4 +1,4 @@
-"""Flower's Grid over the SuperLink's Runtime API, for a task that this process claimed."""
+"""Flower's Grid over the SuperLink's Runtime API, for a task that this process has claimed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class StudyGrid(HttpGrid):
     _arrivals: Arrivals | None = None
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        """Pushes messages; an empty id for each that the SuperLink did not take.
+        """Pushes messages; returns an empty id for each that the SuperLink did not accept.
 
         Raises:
             NetworkError: The messages are larger than the SuperLink takes.
@@ -47,7 +47,7 @@ class StudyGrid(HttpGrid):
         pushed = list(messages)
         try:
             ids = [message_id or "" for message_id in super().push_messages(pushed)]
-        except ObjectPushError:  # a SuperLink that was started anew does not know the session
+        except ObjectPushError:  # a restarted SuperLink does not know the session
             log.warning("the SuperLink did not take %d messages", len(pushed))
             return [""] * len(pushed)
         if len(ids) != len(pushed):
@@ -55,7 +55,7 @@ class StudyGrid(HttpGrid):
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """The replies that are here by now; each once, and whatever it is.
+        """Returns the replies that have arrived, each once, valid or not.
 
         Raises:
             NetworkError: The SuperLink no longer knows the run.

@@ -1,7 +1,7 @@
-"""What a member pushed, made a message: by Flower's classes, but for what it says of itself.
+"""Builds a message from a member's objects, without trusting what they state about themselves.
 
-Flower inflates whatever object lies under a message's id, and takes sender and question from inside
-it, where a member writes them. The SuperLink knows both: it holds a node to its own questions.
+Flower reads sender and question from the object itself, which a member writes. Here they come from
+the SuperLink, which ties a node to its own questions.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ log = logging.getLogger(__name__)
 
 
 def read_pulled(metadata: Metadata, contents: Mapping[str, bytes]) -> Message:
-    """The message that lies in a member's objects.
+    """Builds the message in a member's objects.
 
     Args:
-        metadata: As the SuperLink has it: who sent it, and what it answers.
+        metadata: The SuperLink's record of sender and question.
         contents: Every object of it, by id.
 
     Returns:
-        Whatever the objects are, a message of this sender to this question; one without records
-        where they are no message or cannot be read, which counts nowhere.
+        A message of this sender to this question, for any objects; without records, so that it does
+        not count, if they are not a message or cannot be read.
     """
     own = metadata_from_proto(metadata)
     try:
@@ -40,7 +40,7 @@ def read_pulled(metadata: Metadata, contents: Mapping[str, bytes]) -> Message:
                 raise TypeError("a message of other content than records")
             return make_message(metadata=own, content=found.content)
         return make_message(metadata=own, error=found.error)
-    except Exception:  # of a foreign message: it must not cost the others theirs
+    except Exception:  # an error in one message must not affect the others
         log.warning("what node %d sent is no message", own.src_node_id, exc_info=True)
         return make_message(metadata=own, content=RecordDict())
 

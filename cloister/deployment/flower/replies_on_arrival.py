@@ -1,8 +1,7 @@
-"""Replies on their way from the SuperLink: put together without waiting, and whatever they are.
+"""Collects replies from the SuperLink without waiting for missing objects.
 
-Flower's Grid waits for each reply's objects in turn, and lets an object that cannot be read end the
-whole run. Here a reply whose objects are not all there is looked at again later; what the objects
-are, `pulling` says.
+Flower's Grid waits for each reply's objects in turn, and an unreadable object ends the whole run.
+Here an incomplete reply is tried again later, and `pulling` builds the message from its objects.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ Pull = Callable[[str], PullObjectResponse]
 
 @dataclass
 class ArrivingReply:
-    """A reply of which not all is here.
+    """A reply that may be incomplete.
 
     Attributes:
-        told: What the SuperLink has noted of it.
+        told: The SuperLink's record of it.
         tree: Its objects.
-        since: When something of it last came, by the clock.
-        contents: Objects that are here, by id.
-        gone: Whether the SuperLink no longer has one of them.
+        since: When its last object came, by the clock.
+        contents: Objects that have come, by id.
+        gone: Whether the SuperLink has lost one of them.
     """
 
     told: ProtoMessage
@@ -39,7 +38,7 @@ class ArrivingReply:
     gone: bool = False
 
     def pull(self, pull: Pull, now: float) -> bool:
-        """Fetches what is there by now; whether that is all."""
+        """Fetches available objects; returns whether the reply is complete."""
         for node in iterate_object_tree(self.tree):
             if node.object_id in self.contents:
                 continue
@@ -52,7 +51,7 @@ class ArrivingReply:
         return True
 
     def message(self) -> Message:
-        """The reply that the objects are; one without content where they are none."""
+        """The reply built from the objects; without content if they are not one."""
         return read_pulled(self.told.metadata, self.contents)
 
     def lost(self) -> Message:
@@ -62,11 +61,11 @@ class ArrivingReply:
 
 @dataclass
 class Arrivals:
-    """All replies on their way.
+    """All incomplete replies.
 
     Attributes:
         patience: Seconds without any object of a reply after which it is lost.
-        clock: Seconds that only grow.
+        clock: Returns seconds of a monotonic clock.
     """
 
     patience: float
@@ -79,7 +78,7 @@ class Arrivals:
             self._arriving[message.metadata.message_id] = ArrivingReply(message, tree, self.clock())
 
     def take(self, pull: Pull) -> list[tuple[str, Message]]:
-        """Those that are here now, or lost, with their ids; each once."""
+        """Returns complete and lost replies with their ids, each once."""
         taken = []
         for message_id, arriving in list(self._arriving.items()):
             if arriving.pull(pull, self.clock()):

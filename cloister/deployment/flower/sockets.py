@@ -1,8 +1,8 @@
 """Flower's interfaces on unix sockets: the kernel decides who connects.
 
-A port on loopback is open to every user of a machine: another one could push rounds, evict a site,
-hold all connections, or listen in Flower's place while it is away. A socket in a folder of mode
-0700 is its owner's alone, and no proxy of the environment comes in between.
+A port on loopback is open to every user of a machine: another user could push rounds, evict a site,
+hold all connections, or listen in Flower's place while it is down. A socket in a folder of mode
+0700 is reachable by its owner only, and no proxy can be in between.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from cloister.errors import BadFileError, NetworkError
 
 # Bytes of a socket's path: sun_path holds 108 on Linux and 104 on macOS, with a zero at the end.
 LONGEST_PATH = 100
-# Seconds for a call, as Flower's own clients have them.
+# Seconds for a call, as in Flower's own clients.
 PATIENCE = 30.0
-# A URL needs a host; the connection is the socket's, whatever it says.
+# A URL needs a host; the connection always goes to the socket.
 BASE_URL = "http://localhost"
 
 
@@ -33,11 +33,11 @@ def make_private(folder: Path, user: int | None = None) -> None:
     """Makes a folder that only its owner enters, for sockets.
 
     Args:
-        folder: It may be there already.
+        folder: The folder, which may exist already.
         user: Numeric user to give it to; None: this process's.
 
     Raises:
-        BadFileError: It cannot be made, or its file system lets others in all the same.
+        BadFileError: It cannot be made, or its file system ignores owners and modes.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,10 +53,10 @@ def make_private(folder: Path, user: int | None = None) -> None:
 
 
 def why_open(folder: Path, user: int) -> str | None:
-    """Why a folder is not one user's alone; None where it is.
+    """Why other users can enter a folder; None if they cannot.
 
     Raises:
-        OSError: It cannot be looked at.
+        OSError: The folder cannot be read.
     """
     found = folder.stat()
     if found.st_uid != user:
@@ -67,7 +67,7 @@ def why_open(folder: Path, user: int) -> str | None:
 
 
 def listening(path: Path) -> socket.socket:
-    """Listens at a path whose folder is private; what listened there before is gone.
+    """Listens at a path in a private folder, and replaces an earlier socket there.
 
     Raises:
         NetworkError: Others may enter the folder, or nothing can listen there.
@@ -92,13 +92,13 @@ def listening(path: Path) -> socket.socket:
 
 
 class Place:
-    """A socket's path in a form that is short enough for the kernel, however deep it lies.
+    """A name of a socket that is short enough for the kernel, for a path of any depth.
 
     Args:
         path: Absolute.
 
     Attributes:
-        name: Good while this object lives.
+        name: The short name, valid as long as this object exists.
     """
 
     def __init__(self, path: Path) -> None:
@@ -107,13 +107,14 @@ class Place:
             try:
                 folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             except OSError:
-                return  # nobody listens there: whoever connects hears that
+                return  # nobody listens there; connecting gives that error
             weakref.finalize(self, os.close, folder)
             self.name = f"/proc/self/fd/{folder}/{path.name}"
 
 
 def read_secret(path: Path) -> bytes:
-    """The secret that executors show; Flower asks for none where it is given none.
+    """Reads the secret of executors; an empty one is refused, because Flower would then require
+    none.
 
     Raises:
         BadFileError: It cannot be read, or is empty.
@@ -144,7 +145,7 @@ class AsyncSocketTransport(httpx.AsyncHTTPTransport):
 
     Args:
         path: The socket's.
-        limits: On connections at a time; a client of a transport passes none on.
+        limits: Limits of concurrent connections, since a client does not pass its own on.
     """
 
     def __init__(self, path: Path, limits: httpx.Limits) -> None:
@@ -153,12 +154,12 @@ class AsyncSocketTransport(httpx.AsyncHTTPTransport):
 
 
 class SocketClient(ProtobufClient):
-    """A client of Flower's over a unix socket; to be put before one of its client classes.
+    """A Flower client over a unix socket; a mixin to put before one of Flower's client classes.
 
     Args:
         path: The socket's.
         interceptors: Flower's, in their order.
-        retry_invoker: Tries calls again; None: each is made once.
+        retry_invoker: Retries calls; None: each call is made once.
 
     Guarantees:
         No proxy of the environment sees a call, and no redirect is followed.
@@ -170,7 +171,7 @@ class SocketClient(ProtobufClient):
         interceptors: Sequence[ProtobufClientInterceptor],
         retry_invoker: RetryInvoker | None = None,
     ) -> None:
-        # Flower's own constructor makes a client that asks the environment for proxies.
+        # Flower's own constructor makes a client that uses the environment's proxies.
         self._base_url = BASE_URL
         self._interceptors = tuple(interceptors)
         self._retry_invoker = retry_invoker
@@ -180,5 +181,5 @@ class SocketClient(ProtobufClient):
 
 
 def _nobody() -> ssl.SSLContext:
-    """Trusts nobody: these transports speak no TLS; the web's authorities need not be loaded."""
+    """An empty TLS context: these transports use no TLS, so no authorities need to be loaded."""
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -4,7 +4,7 @@
 
 It makes Flower's own application with the settings of `flower-superlink --enable-supernode-auth
 --isolation process`, and serves it at a socket. Nodes sign each request and executors show a secret
-as ever; the Control interface, which asks for nothing, belongs to whoever reaches the socket.
+as usual; the Control interface has no authentication, so anybody who reaches the socket can use it.
 Tested against Flower 1.41 (`tests/deployment/flower/test_contract.py`).
 """
 
@@ -25,7 +25,8 @@ from cloister.deployment.flower.sockets import listening, read_secret
 
 
 def settings(secret: Path, database: Path) -> SuperLinkLifespanConfig:
-    """Nodes sign in, executors show a secret, nothing is installed, no port is opened.
+    """Settings: nodes authenticate, executors show a secret, nothing is installed, no port is
+    opened.
 
     Raises:
         BadFileError: The secret cannot be read.
@@ -57,7 +58,7 @@ def settings(secret: Path, database: Path) -> SuperLinkLifespanConfig:
 
 
 def make_server(secret: Path, database: Path) -> uvicorn.Server:
-    """The SuperLink; whoever runs it gives it its socket."""
+    """Makes the SuperLink's server; the caller provides its socket."""
     app = create_app(settings(secret, database), SuperLinkLifespan)
     return uvicorn.Server(
         uvicorn.Config(app, ws="none", log_config=get_uvicorn_log_config(console_handler.level))

@@ -1,11 +1,11 @@
-"""Flower's SuperNode, whose Runtime API `flower-supernode` has on a port, on a unix socket.
+"""Flower's SuperNode with its Runtime API on a unix socket instead of a port.
 
     python -m cloister.deployment.flower.supernode --superlink HOST:PORT --authority FILE --key FILE
         --socket PATH --secret FILE
 
-To the coordinator it opens one connection over TLS, through the environment's proxy where there is
-one. Our agent alone reaches the socket.
-Tested against Flower 1.41 (`tests/deployment/flower/test_contract.py`).
+It opens one TLS connection to the coordinator, through the environment's proxy if there is one.
+Only our agent reaches the socket. Tested against Flower 1.41
+(`tests/deployment/flower/test_contract.py`).
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from flwr.supernode.start_client_internal import start_client_internal
 
 from cloister.deployment.flower.sockets import listening, read_secret
 
-# Seconds for the Runtime API to answer what it was asked when the SuperNode ends; as Flower's own.
+# Seconds for the Runtime API to finish its answers when the SuperNode ends; as in Flower.
 ENDING = 5.0
 
 
 def make_server(states: NodeStateFactory, secret: bytes) -> uvicorn.Server:
-    """The Runtime API; whoever runs it gives it its socket."""
+    """Makes the Runtime API's server; the caller provides its socket."""
     app = create_app(state_factory=states, superexec_auth_secret=secret)
     return uvicorn.Server(uvicorn.Config(app, ws="none", access_log=False))
 
 
 def main() -> None:
-    """Serves until SIGTERM, or until the coordinator does not let this node in."""
+    """Serves until SIGTERM, or until the coordinator refuses this node."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--superlink", required=True)
     for name in ("authority", "key", "socket", "secret"):

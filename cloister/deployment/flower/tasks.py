@@ -1,8 +1,8 @@
-"""Flower's tasks, claimed by a process of ours in place of `flower-superexec`.
+"""Claims Flower's tasks in our own process, in place of `flower-superexec`.
 
-A SuperNode or SuperLink in process isolation offers tasks on its Runtime API. Whoever shows the
-executor's secret claims one and holds it by heartbeats. The app's bundle that comes with a task is
-dropped unread: only what is installed runs.
+A SuperNode or SuperLink in process isolation offers tasks on its Runtime API. A process with the
+executor's secret claims one and keeps it by heartbeats. The app bundle of a task is dropped unread:
+only installed code runs.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ log = logging.getLogger(__name__)
 
 # A SuperNode makes a task before it has stored the task's message: seconds between looks for it.
 POLL = 0.1
-# How long a message may stand still before it is given up. A SuperNode makes a task for a run that
-# has ended meanwhile, too, whose message never comes; and a piece of one (5 MB) takes 40 s over a
-# line of 1 Mbit/s. At the coordinator pieces are there once a SuperNode has sent them.
+# How long a message may make no progress before it is given up. A SuperNode makes a task for a run
+# that has ended meanwhile, too, whose message never comes; and a piece of one (5 MB) takes 40 s
+# over a line of 1 Mbit/s. At the coordinator pieces are there once a SuperNode has sent them.
 SITE_PATIENCE, SERVER_PATIENCE = 60.0, 15.0
 # How long a call may be tried again before its task is given up: Flower takes a task away after
 # 60 s without heartbeat.
@@ -60,11 +60,11 @@ _GONE = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
 
 @dataclass(frozen=True)
 class Runtime:
-    """The socket and secret of the Runtime API, which offers tasks.
+    """Socket and secret of the Runtime API, which offers tasks.
 
     Attributes:
         socket: Path of the unix socket at which the Runtime API listens.
-        secret: The executor's, byte for byte as in its file.
+        secret: The executor's secret, byte for byte as in its file.
     """
 
     socket: Path
@@ -76,7 +76,7 @@ class RuntimeClient(SocketClient, RuntimeHttpClient):
 
 
 class PatientClient(RuntimeClient):
-    """Waits for a message and its objects; Flower's own client takes their absence for good.
+    """Waits for a message and its objects; Flower's own client gives up at once.
 
     Attributes:
         patience: Seconds without any object arriving after which the message is given up.
@@ -98,7 +98,7 @@ class PatientClient(RuntimeClient):
         """Pulls an object; waits until it is there.
 
         Raises:
-            ObjectPullError: It does not come.
+            ObjectPullError: The object does not come.
         """
         while True:
             response = super().PullObject(request)
@@ -122,9 +122,9 @@ class FlowerTask:
     """A claimed task, kept by heartbeats until it is finished.
 
     Attributes:
-        token: What every call about it shows.
-        client: For those calls.
-        lost: Set when Flower gave the task up: what comes of it will not be taken.
+        token: Authenticates every call about the task.
+        client: The client for those calls.
+        lost: Set when Flower gave the task up: its result will not be accepted.
     """
 
     token: str
@@ -136,10 +136,10 @@ class FlowerTask:
         self._heartbeat.start()
 
     def message(self) -> tuple[Message, Context, bytes]:
-        """The message of a client's task, and the bundle that came along, for its hash alone.
+        """The message of a client's task, and its bundle, which is only hashed.
 
         Raises:
-            NetworkError: The message does not come: its run has ended, most likely.
+            NetworkError: The message does not come, probably because its run has ended.
         """
         try:
             message, context, _, bundle = pull_task_input(self.client)
@@ -161,7 +161,7 @@ class FlowerTask:
         push_message(self.client, message, context)
 
     def finish(self, succeeded: bool) -> None:
-        """Ends the task; no text of an error goes with it."""
+        """Ends the task, without an error's text."""
         status = SubStatus.COMPLETED if succeeded else SubStatus.FAILED
         try:
             self.client.PushTaskOutput(PushTaskOutputRequest(sub_status=status, details=""))
@@ -171,7 +171,7 @@ class FlowerTask:
             self.close()
 
     def close(self) -> None:
-        """Lets the task go without a word."""
+        """Gives the task up without a message."""
         if self._heartbeat.is_running:
             self._heartbeat.stop()
         self.client.close()
@@ -192,7 +192,7 @@ class Executor:
     """Claims tasks of one kind, one at a time.
 
     Args:
-        runtime: Where.
+        runtime: The Runtime API.
         kind: A site's tasks or the coordinator's.
     """
 
@@ -211,10 +211,10 @@ class Executor:
         )
 
     def claim(self) -> FlowerTask | None:
-        """Claims a task where one waits.
+        """Claims a waiting task; None if there is none.
 
         Raises:
-            NetworkError: The secret is not the Runtime's.
+            NetworkError: The Runtime API refuses the secret.
         """
         request = AcquireTaskRequest(supported_task_types=[self._kind])
         try:
@@ -247,9 +247,9 @@ def connect(runtime: Runtime, token: str) -> PatientClient:
 
 
 def patient_invoker() -> RetryInvoker:
-    """Tries a call again while the other side is away; Flower's own would end this process.
+    """Retries a call while the other side is down; Flower's own invoker would end this process.
 
-    Calls raise NetworkError where the other side no longer knows the task.
+    Calls raise NetworkError if the other side no longer knows the task.
     """
 
     def give_up(error: Exception) -> bool:

@@ -1,9 +1,9 @@
-"""The site's agent: one warm process that answers rounds, in place of Flower's executor.
+"""The site's agent: a process that answers rounds, in place of Flower's executor.
 
-It claims the SuperNode's tasks, answers what its coordinator signed and nothing else, checks each
-question against the site's policy, approvals and ledger, and runs the trainer that is installed,
-with the base model in memory. The bundle that a run came with is never unpacked; an error's text
-never leaves; every reply is checked once more before it goes.
+It claims the SuperNode's tasks, answers only questions that its coordinator signed, checks each
+question against the site's policy, approvals and ledger, and runs the installed trainer, with the
+base model in memory. A run's bundle is never unpacked; an error's text never leaves; every reply is
+checked again before it is sent.
 """
 
 from __future__ import annotations
@@ -57,37 +57,38 @@ from cloister.training.free_memory import free_at_start
 
 log = logging.getLogger(__name__)
 
-# Seconds between looks for a task; 2 % of a core.
-POLL = 0.1
-# Seconds to read one record when the agent starts, for the moment at which it begins to serve: ten
-# times what a JSONL's line takes; and one row of the most bytes, of which CPython's scanner reads
-# about 50 MB/s, whoever's it is.
+# Seconds between checks for a task, of which a SuperNode fetches one every 3 s at most; each check
+# costs the agent and its SuperNode 2 ms of processor time.
+POLL = 0.25
+# Seconds to read one record, for the moment at which a started agent begins to serve: ten times a
+# JSONL line; and bytes per second for one row of the largest size, which CPython's scanner reads at
+# about 50 MB/s.
 READ_SECONDS = 1e-4
 READ_BYTE_SECONDS = 2e-8
-# Questions of strangers that are noted in full while an agent runs, a fifth of the refusals that
-# stay for good (`refusals.FIRST`): whoever puts them must not crowd out why the coordinator's own
-# came to nothing. The others are counted.
+# Most questions of strangers that an agent notes in full, a fifth of the refusals that are kept for
+# good (`refusals.FIRST`): they must not crowd out reasons about the coordinator's own questions.
+# The others are only counted.
 NOTED_STRANGERS = 20
-# How a watchdog ends the process: EX_SOFTWARE, sysexits.h.
+# Exit code of the watchdog: EX_SOFTWARE, sysexits.h.
 HUNG = 70
 
 
-# What an admission follows from: the bytes of `site.toml`, the study's document, and which reading
-# of the records is served.
+# The sources of an admission: the bytes of `site.toml`, the study's document, and the number of the
+# reading of the records.
 Source = tuple[bytes, str, int]
 
 
 @dataclass
 class OwnSites:
-    """The site in the study that is asked about; kept until one of its sources changes.
+    """Opens the site in the study of a question, and keeps it until one of its sources changes.
 
     Attributes:
         path: `site.toml`.
-        records: As they were read when the agent started, or told to read them again.
-        moments: When it may be seen that their encoding is done.
-        admitted: The site in its study, with what it was admitted from.
-        unsound: What a study's proof failed on, with the same: asked again, it is not tried again.
-        keys: Of the site's epoch of secure aggregation.
+        records: The records, read when the agent started or was told to read them again.
+        moments: The moments at which the end of their encoding may show.
+        admitted: The site in its study, with the sources of its admission.
+        unsound: The error of a failed proof, with its sources; the proof is not tried again.
+        keys: Keys of the site's epoch of secure aggregation.
     """
 
     path: Path
@@ -98,20 +99,19 @@ class OwnSites:
     keys: EpochKeys = field(default_factory=EpochKeys)
 
     def __call__(self, context: Context) -> Admitted:
-        """The site in the study whose document is in a run's configuration.
+        """Returns the site in the study whose document is in a run's configuration.
 
-        Whether the policy accepts it and somebody approved it is looked up for every question, so
-        that what is rejected, or ends, ends at the next one. Until another study is approved, the
-        one at hand stays loaded. A site that was asked for a round and holds no admission, as after
-        a restart, admits itself as it would when asked to prepare; the proof that it kept makes it
-        short.
+        Policy and approval are checked for every question, so a rejection or an expiry takes effect
+        at the next one. The loaded study stays until another one is approved. A site without an
+        admission that is asked for a round, as after a restart, admits itself first; its kept proof
+        makes that fast.
 
         Raises:
-            UnapprovedError: The study waits for somebody at the site.
+            UnapprovedError: The study waits for an approval at the site.
             CloisterError: The site does not take part.
         """
         text = str(context.run_config.get("recipe", ""))
-        content = site_bytes(self.path)  # once: an admission belongs to what it was made from
+        content = site_bytes(self.path)  # read once, so that an admission belongs to its sources
         file = site_of(self.path, content)
         records = self.records.current
         source = (content, text, self.records.readings)
@@ -139,8 +139,8 @@ class Agent:
     Attributes:
         path: `site.toml`.
         runtime: The SuperNode's Runtime API.
-        moments: When answers leave.
-        stop: Ends the agent after the task at hand.
+        moments: The moments at which answers leave.
+        stop: Ends the agent after the present task.
     """
 
     path: Path
@@ -149,7 +149,9 @@ class Agent:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
-        self._file = file = read_site(self.path)  # its name holds while the agent runs
+        self._file = file = read_site(
+            self.path
+        )  # the socket's short name is valid while the agent runs
         self._folder = AgentFolder.of(file)
         self._limit = file.site.max_round_seconds
         begun = self.moments.clock()
@@ -180,7 +182,7 @@ class Agent:
         """Answers until it is told to stop.
 
         Raises:
-            NetworkError: The SuperNode does not take the agent's secret.
+            NetworkError: The SuperNode refuses the agent's secret.
         """
         executor = Executor(self.runtime, CLIENT_TASK)
         self._doing("waiting")
@@ -193,8 +195,8 @@ class Agent:
                 self._handle(task)
 
     def _handle(self, task: FlowerTask) -> None:
-        # A file that is being written cannot be read: the question is refused as one that finds it
-        # so, and meanwhile the limit from before holds.
+        # While the file is being written it cannot be read: the question will be refused for that,
+        # and until then the earlier limit applies.
         with suppress(CloisterError):
             self._limit = read_site(self.path).site.max_round_seconds
         watchdog = threading.Timer(self._limit, _end_hung)
@@ -204,7 +206,7 @@ class Agent:
             try:
                 message, context, bundle = task.message()
             except NetworkError as error:
-                # A SuperNode whose task was given up fetches no other for the same run.
+                # A SuperNode whose task was given up fetches no other task of the same run.
                 log.warning("%s; the agent and its SuperNode start again", error)
                 task.finish(succeeded=False)
                 self.stop.set()
@@ -233,7 +235,7 @@ class Agent:
             self._wrong(error)
             reply = as_message(refused_by_nobody(0), message)
         asked: RoundRequest | None = self._question
-        # Of a question that is not the coordinator's nothing is known here, and nobody answers.
+        # A question that the coordinator did not sign is answered without a name.
         admitted = self._sites.admitted[1] if asked and self._sites.admitted else None
         try:
             site, shapes = (
@@ -266,7 +268,7 @@ class Agent:
         return trusted_coordinator(self._file)
 
     def _is_asked(self, request: RoundRequest) -> None:
-        """Notes what the coordinator asks for, once it is known to be the coordinator."""
+        """Notes a question after its signature was checked."""
         self._question, self._asked = request, (request.study, request.round)
         doing = {Step.PREPARE: "preparing", Step.DELIVER: "taking the adapter"}.get(
             request.step, "training"
@@ -274,9 +276,10 @@ class Agent:
         self._doing(doing, study=request.study, round=request.round)
 
     def _reload_if_asked(self) -> None:
-        """Reads the records again where the operator asks for it; those from before stay if not.
+        """Reads the records again if the operator asked for it; after an error the earlier ones
+        stay.
 
-        Whether it goes well or not, the agent goes on at a moment, as at its start.
+        In both cases the agent continues at a moment, as at its start.
         """
         if not self._folder.take_reload():
             return
@@ -316,10 +319,10 @@ class Agent:
             return None
 
     def _wrong(self, error: Exception) -> None:
-        """Notes what went wrong with a question; of strangers' ones, the first."""
+        """Notes the error of a question; of strangers' questions only the first ones."""
         own = isinstance(error, CloisterError) and not isinstance(
             error, StrangerError | AdapterFormatError
-        )  # such as a key that cannot be read
+        )  # for example a key that cannot be read
         is_known = self._question is not None or own
         if is_known or self._count("strangers") <= NOTED_STRANGERS:
             self._refused(error)
@@ -330,7 +333,7 @@ class Agent:
         return count
 
     def _refused(self, error: Exception) -> None:
-        if isinstance(error, UnapprovedError):  # it is among the studies that asked
+        if isinstance(error, UnapprovedError):  # it is listed among the studies that asked
             return
         _noted(lambda: self._folder.note_refusal(error, *self._asked))
 
@@ -342,13 +345,14 @@ class Agent:
 
 
 def _reading_period(file: SiteFile) -> float:
-    """Of reading the records, from declared and public numbers: one may be as large as any is."""
+    """Period of reading the records, from declared and public numbers, with one row of the largest
+    size."""
     rows = file.site.public_records * READ_SECONDS
     return period_of(rows + MOST_ROW_BYTES * READ_BYTE_SECONDS)
 
 
 def _noted(note: Callable[[], None]) -> None:
-    """Writes a note for the operator; a disk that is full must not keep the site from answering."""
+    """Writes a note for the operator; a full disk must not keep the site from answering."""
     try:
         note()
     except OSError as error:

@@ -1,17 +1,17 @@
-"""The running service's files for its operator, in `NAME.agent/` beside `site.toml`.
+"""The files of a running service for its operator, in `NAME.agent/` beside `site.toml`.
 
-executor.secret   what the agent shows to the site's SuperNode
+executor.secret   the secret that the agent shows to the site's SuperNode
 service.json      the service: its pid, its children
-connection.json   why the SuperNode did not get through, when it last did not
-logs/             of agent and SuperNode
+connection.json   the last reason why the SuperNode could not connect
+logs/             logs of agent and SuperNode
 runtime/          the socket at which the SuperNode serves the agent
-own/              the agent's own, where it runs as another user; the rest is the service's
-  agent.json      what the agent does now, and what it did
-  refusals.jsonl  why rounds came to nothing; for the operator's eyes (`deployment.site.refusals`)
-  proofs.json     what was proven of studies' gradients and times, on synthetic records
+own/              files of the agent, which may run as another user; the rest is the service's
+  agent.json      the agent's present activity
+  refusals.jsonl  why rounds failed; for the operator only (`deployment.site.refusals`)
+  proofs.json     proofs and times of studies, on synthetic records
   records.json    which records it serves: a stamp of their file
-  study.json      the study that it admitted last, and what the policy tightened in it
-  adapters/       the final adapters of finished studies, one in a folder called by its digest
+  study.json      the last admitted study, with the policy's changes
+  adapters/       the final adapters of finished studies, each in a folder named by its digest
   reload          written by `cloister site reload`: read the records again, between two rounds
 """
 
@@ -30,7 +30,7 @@ from cloister.deployment.site.refusals import Dropped, Refusals, cut
 from cloister.files import write_whole
 from cloister.protocol.delivery import NOTE
 
-# Characters of a note's field: a question names its study, and a certificate its issuer.
+# Most characters of a note's field, since another party may choose its text.
 MOST_NOTED = 2_000
 
 
@@ -85,7 +85,8 @@ class AgentFolder:
         return self.own / "adapters"
 
     def delivered(self) -> list[dict[str, Any]]:
-        """The adapters that are here, oldest first: their folders, and what was said of them."""
+        """The delivered adapters, oldest first, with their folders and the coordinator's
+        statements."""
         try:
             found = sorted(path for path in self.adapters.iterdir() if path.name[0] != ".")
         except OSError:
@@ -121,7 +122,7 @@ class AgentFolder:
         (self.path / "connection.json").unlink(missing_ok=True)
 
     def connection(self) -> dict[str, Any]:
-        """Returns what last kept the site from its coordinator; empty where nothing did."""
+        """Returns what last kept the site from its coordinator; empty if nothing did."""
         try:
             found: dict[str, Any] = json.loads((self.path / "connection.json").read_text("utf-8"))
         except (OSError, ValueError):
@@ -177,7 +178,7 @@ class AgentFolder:
         return True
 
     def running(self) -> dict[str, Any] | None:
-        """Returns the running service; None where none runs."""
+        """Returns the running service; None if none runs."""
         try:
             document: dict[str, Any] = json.loads(self.service.read_text("utf-8"))
             pid = int(document["pid"])

@@ -1,12 +1,13 @@
-"""Whether a study is approved at a site: by a standing approval, or by people, or not.
+"""Decides whether a study is approved at a site, by a standing approval or by people.
 
     study, site.toml ──▶ rejected? ──▶ a standing approval matches? ──▶ enough people approved?
                           │ refused        │ approved                     │ yes: approved
                                                                           └ no: waits
 
 A function of the study's document, `site.toml`, the decisions and the day: no record, no ledger.
-It comes after the site's own policy and before everything else: no base is looked for, nothing is
-read and nothing charged for a study that waits. So `unapproved` takes as long as these files take.
+It comes after the site's policy and before everything else: for a waiting study no base is looked
+for, nothing is read and nothing charged. So the time of the answer `unapproved` depends on these
+files only.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class ApprovalVerdict:
     """Whether a study is approved, and why.
 
     Attributes:
-        state: How.
-        why: In one line, for the site's operator.
+        state: The state.
+        why: The reason in one line, for the site's operator.
         by: Accounts whose approvals count.
     """
 
@@ -49,17 +50,17 @@ class ApprovalVerdict:
 
 
 def judge(terms: StudyTerms, decisions: Sequence[Decision], now: datetime) -> ApprovalVerdict:
-    """Whether a study that the policy accepts may begin, or go on.
+    """Decides whether a study that the policy accepts may begin or go on.
 
     Args:
         terms: The study at the site.
-        decisions: All of the site's, in their order.
+        decisions: All decisions of the site, in order.
         now: The present time, with its zone.
 
     Guarantees:
-        A rejection ends every approval before it, of whomever, and stands against standing
-        approvals too. What is approved is one digest of a study on one digest of terms. As many
-        accounts have approved since as `approvals.needed` says; one account counts once.
+        A rejection by any account ends all earlier approvals and overrides standing approvals. An
+        approval covers one digest of a study with one digest of terms. At least `approvals.needed`
+        accounts must have approved since; an account counts once.
     """
     config = terms.file.approvals
     about = [one for one in decisions if one.study == terms.study]
@@ -87,7 +88,7 @@ def judge(terms: StudyTerms, decisions: Sequence[Decision], now: datetime) -> Ap
 
 
 def _ended(approvals: Sequence[Decision]) -> str:
-    """Says why an earlier approval no longer counts."""
+    """Explains why an earlier approval no longer counts."""
     if not approvals:
         return ""
     return "; an approval from before does not count: site.toml says other terms now, or it ended"
@@ -114,7 +115,8 @@ def _lasts(config: ApprovalsConfig, one: Decision, now: datetime) -> bool:
 
 
 def unmet(standing: StandingApproval, terms: StudyTerms, now: datetime) -> list[str]:
-    """The conditions of a standing approval that a study does not meet, in words; none: it matches.
+    """The conditions of a standing approval that a study does not meet, in words; empty if it
+    matches.
 
     Args:
         standing: The approval.
@@ -146,10 +148,10 @@ def unmet(standing: StandingApproval, terms: StudyTerms, now: datetime) -> list[
 
 
 def check_approved(terms: StudyTerms) -> ApprovalVerdict:
-    """Lets a study pass that is approved at its site, now.
+    """Returns the verdict on a study that is approved now; raises for any other.
 
     Raises:
-        UnapprovedError: It waits for somebody there.
+        UnapprovedError: It waits for an approval.
         RefusedError: It was rejected, or the decisions cannot be read.
     """
     verdict = judge(terms, Decisions.of(terms.file).read(), datetime.now(UTC))

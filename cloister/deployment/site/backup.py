@@ -1,17 +1,17 @@
-"""Everything that a site owns in one file: its `site.toml`, ledger, keys, membership and notes.
+"""Backs up a site into one file: its `site.toml`, ledger, keys, membership and notes.
 
 site.toml        as it is
-ledger           with the bytes of every release, so that each is sent again as it was
-ledger.head      where it ends
+ledger           with the bytes of every release, so that each can be sent again unchanged
+ledger.head      the ledger's head
 ledger.key       the site's signing key
-personal/        what the site keeps of its adapters (`client.personal`)
-federation/      node key, papers, the coordinator's pinned authority and key
+personal/        the part of adapters that the site keeps (`client.personal`)
+federation/      node key, enrolment documents, the coordinator's pinned authority and key
 agent/           the agent's notes: refusals and proofs
-approvals/       what each account decided on studies, `UID.jsonl`
+approvals/       each account's decisions on studies, `UID.jsonl`
 
-Left out are the records, the base, logs, documents of studies that ask again, what a service makes
-anew at its start, and the final adapters of finished studies: they are large, and the coordinator
-has them. Copy the folders that `cloister site status` names, or ask for them again.
+Left out are the records, the base, logs, documents of studies that ask again, files that a service
+makes at its start, and the final adapters of finished studies, which are large and which the
+coordinator has. Copy the folders that `cloister site status` names, or ask for them again.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ from cloister.ledger.storage import LedgerFile
 from cloister.ledger.verify import Verdict, verify
 
 KIND = "site"
-# The agent's notes of what it does now, and of which records; it writes them anew.
+# The agent's notes of its activity and its records, which it writes again.
 LEFT_OUT = frozenset({"agent.json", "records.json", "study.json", "reload"})
-# A file of approvals counts only where the account of that number owns it.
+# A file of approvals counts only if the account of that number owns it.
 _OF_ACCOUNT = re.compile(r"(\d{1,10})\.jsonl")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sound:
-    """A ledger that was checked from its first entry to the bytes of its last release.
+    """A checked ledger, from its first entry to the bytes of its last release.
 
     Attributes:
-        verdict: What it says.
-        entries: All of it, oldest first.
+        verdict: The verdict on it.
+        entries: All entries, oldest first.
     """
 
     verdict: Verdict
@@ -72,8 +72,8 @@ def sound_ledger(path: Path, key: Path) -> Sound:
         key: The site's signing key.
 
     Raises:
-        LedgerError: Chain, signatures, budget or head do not hold, the key is another, or the bytes
-            of a release are not those that its entry names.
+        LedgerError: Chain, signatures, budget or head are invalid, the key does not belong to it,
+            or the bytes of a release do not match its entry.
     """
     file = LedgerFile(path)
     entries = file.entries()
@@ -93,9 +93,9 @@ class BackedUp:
     Attributes:
         path: The file.
         site: The site's name.
-        names: Of what is in it.
+        names: Names of its contents.
         ledger: The ledger's state.
-        exposed: Whether others may read the file all the same, on a file system without rights.
+        exposed: Whether others may read the file, because its file system has no access rights.
     """
 
     path: Path
@@ -106,20 +106,20 @@ class BackedUp:
 
 
 def back_up(site: Path, out: Path | None = None) -> BackedUp:
-    """Writes a site's backup, whole or not at all, readable by its owner alone.
+    """Writes a site's backup completely or not at all, readable by its owner only.
 
     Args:
-        site: `site.toml`, or the folder in which it lies.
+        site: `site.toml`, or its folder.
         out: The backup's file; None: NAME.backup.tar in the present folder.
 
     Raises:
-        UsageError: The file is there already.
-        BadFileError: `site.toml` cannot be read, or the backup not be written.
-        LedgerError: The ledger was not begun, or is not sound.
+        UsageError: The file exists already.
+        BadFileError: `site.toml` cannot be read, or the backup cannot be written.
+        LedgerError: There is no ledger, or it is invalid.
 
     Guarantees:
-        The site may run meanwhile. The ledger is copied between two entries; whatever else is
-        copied was there before, so no kept adapter is of a round that the copy did not charge.
+        The site may keep running. The ledger is copied between two entries, after everything else,
+        so no kept adapter belongs to a round that the copied ledger did not charge.
     """
     path = site / "site.toml" if site.is_dir() else site
     content = site_bytes(path)
@@ -156,7 +156,7 @@ def back_up(site: Path, out: Path | None = None) -> BackedUp:
 
 
 def _staged(file: SiteFile, content: bytes, stage: Path) -> Iterator[tuple[str, Path]]:
-    """Copies all but the ledger, each as it was at one moment; names and copies."""
+    """Copies everything except the ledger, each file at one moment; yields names and copies."""
     found = {"site.toml": content, "ledger.key": _bytes(key_file(file.ledger))}
     for name, folder in folders(file).items():
         for path in _inside(folder):
@@ -169,7 +169,7 @@ def _staged(file: SiteFile, content: bytes, stage: Path) -> Iterator[tuple[str, 
 
 
 def folders(file: SiteFile) -> dict[str, Path]:
-    """Where the folders of a backup lie at a site."""
+    """The places of a backup's folders at a site."""
     return {
         "personal": PersonalAdapter.beside(file.ledger, "").folder,
         "federation": SiteMembership.of(file).path,
@@ -179,14 +179,14 @@ def folders(file: SiteFile) -> dict[str, Path]:
 
 
 def account_of(name: str) -> int | None:
-    """Number of the account whose decisions something of a backup holds; None for anything else."""
+    """Number of the account whose decisions a backup's member has; None for other members."""
     part, _, inner = name.partition("/")
     found = _OF_ACCOUNT.fullmatch(inner) if part == "approvals" else None
     return int(found[1]) if found else None
 
 
 def _inside(folder: Path) -> list[Path]:
-    """A folder's files; what is being written has a name that begins with a dot."""
+    """A folder's files, without unfinished ones, whose names begin with a dot."""
     if not folder.is_dir():
         return []
     files = [path for path in sorted(folder.iterdir()) if path.is_file()]
@@ -194,7 +194,7 @@ def _inside(folder: Path) -> list[Path]:
 
 
 def _still_there(name: str, path: Path) -> dict[str, bytes]:
-    """A file's content; none where it went since it was listed, as an older adapter does."""
+    """A file's content; empty if it was removed since it was listed, like an older adapter."""
     try:
         return {name: _bytes(path)}
     except FileNotFoundError:
@@ -207,10 +207,10 @@ def _bytes(path: Path) -> bytes:
 
 
 def place_of(name: str, file: SiteFile) -> Path:
-    """Where something of a backup belongs at a site.
+    """The place of a backup's member at a site.
 
     Raises:
-        BadFileError: Nothing of that name is a site's.
+        BadFileError: A site has no member of that name.
     """
     whole = {
         "site.toml": file.path,

@@ -1,4 +1,4 @@
-"""One check of `cloister site doctor`: a verdict and, where it fails, the remedy."""
+"""One check of `cloister site doctor`: a verdict and, if it fails, the remedy."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Outcome:
     """The outcome of one check.
 
     Attributes:
-        name: Of the check.
+        name: The check's name.
         level: Its verdict.
         detail: What was found.
-        remedy: What to do; empty where it passed.
+        remedy: What to do; empty if it passed.
     """
 
     name: str

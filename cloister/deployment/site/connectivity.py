@@ -1,7 +1,7 @@
-"""Whether a site reaches its coordinator, step by step.
+"""Checks step by step whether a site reaches its coordinator.
 
 Name, port, TLS, clock, version, membership; or a proxy in place of the first three. Each step needs
-the one before it; the first that fails says what stands in the way.
+the one before it; the first that fails shows the cause.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from cloister.deployment.site.joining import SiteMembership
 
 # Seconds for one step; a connection that takes longer will not carry a round's messages.
 PATIENCE = 10.0
-# Seconds for a look at the port alone, while somebody waits for an answer.
+# Seconds for a check of the port alone, while a person waits.
 GLANCE = 3.0
-# Flower refuses a node's signature whose time is further off (300 s), and one minute is what the
-# coordinator's and a site's records may differ by without confusing who reads them.
+# Flower refuses a node's signature if its time is off by more than 300 s; differences up to one
+# minute do not confuse readers of logs.
 MOST_SKEW, FLOWERS_SKEW = 60.0, 300.0
 
 
@@ -38,10 +38,10 @@ class Attempt:
     """One step's outcome.
 
     Attributes:
-        name: Of the step.
-        fine: Whether it holds.
+        name: The step's name.
+        fine: Whether it succeeded.
         detail: What was found.
-        remedy: What to do; empty where it holds.
+        remedy: What to do; empty if it succeeded.
         blocks: Whether a site cannot take part without it.
     """
 
@@ -95,8 +95,8 @@ def reach(membership: SiteMembership) -> Iterator[Attempt]:
 def unreached(membership: SiteMembership, patience: float = GLANCE) -> Attempt | None:
     """Describes what prevents any connection to the coordinator's address; None: nothing.
 
-    It looks up the name and opens the port, no more: a question that may be asked every minute, and
-    costs the coordinator no TLS handshake. Behind a proxy it looks at nothing.
+    It only looks up the name and opens the port, so it may run every minute and costs the
+    coordinator no TLS handshake. Behind a proxy it checks nothing.
 
     Args:
         membership: The site's.

@@ -2,12 +2,12 @@
 
 `NAME.approvals/` beside `site.toml`:
 
-    UID.jsonl   what the account of that number decided; its own file, which others cannot write
+    UID.jsonl   the decisions of the account with that number; others cannot write the file
     asked/      documents of studies that asked (`deployment.site.proposed`)
 
-Who decided is not what a line says but whose file it stands in, which the kernel keeps: a file that
-another account owns, or that others may write, is refused. Lines are numbered over all files, so
-which came last does not follow from a clock.
+The owner of a file is the person who decided, which the kernel enforces: a file that another
+account owns, or that others may write, is refused. Lines are numbered over all files, so their
+order does not depend on a clock.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from cloister.errors import BadFileError, CloisterError, RefusedError, UsageErro
 from cloister.fields import check_bounds, read_section
 from cloister.files import sync_folder
 
-# Of one account's file: over 2,000 decisions, a life's work.
+# Most bytes of one account's file: over 2,000 decisions.
 MOST_BYTES = 2**20
 # The largest user number of Linux.
 MOST_UID = 2**32 - 2
@@ -42,7 +42,7 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class Kind(StrEnum):
-    """What was decided."""
+    """The kinds of a decision."""
 
     APPROVE = "approve"
     REJECT = "reject"
@@ -54,13 +54,13 @@ class Decision:
 
     Attributes:
         seq: Its number among all of the site's.
-        kind: What was decided.
+        kind: What the person decided.
         study: Digest of the study: of the sent document, exactly.
-        terms: Digest of what the study comes to at the site, as it was shown (`client.terms`).
+        terms: Digest of the study's terms at the site, as shown (`client.terms`).
         uid: Number of the account.
         login: Its name.
-        name: What the person calls themselves besides; "" for nothing.
-        time: When, ISO with its zone; it decides nothing but when an approval ends.
+        name: The name that the person gives in addition; may be empty.
+        time: ISO time with zone; used only for the end of an approval.
     """
 
     seq: Annotated[int, Between(1, LARGEST_INTEGER)]
@@ -95,7 +95,7 @@ class Decisions:
     """A site's folder of decisions.
 
     Attributes:
-        path: Absolute; it need not be there yet.
+        path: Absolute path; the folder need not exist yet.
     """
 
     path: Path
@@ -109,8 +109,8 @@ class Decisions:
         """Reads every decision, in the order in which they were made.
 
         Raises:
-            RefusedError: Anything in the folder is not as this module writes it: a rejection might
-                be lost with it, so nothing counts as approved.
+            RefusedError: Something in the folder differs from what this module writes. A rejection
+                might be lost, so nothing counts as approved.
         """
         try:
             return self._read()
@@ -129,7 +129,7 @@ class Decisions:
         if len(files) > MOST_OPERATORS:
             raise RefusedError(f"{self.path}: {len(files)} files; {MOST_OPERATORS} at most")
         found = [one for uid, name in sorted(files) for one in _decisions(self.path / name, uid)]
-        # Of two with one number, which only a file written by hand has, the rejection counts last.
+        # Of two lines with one number, which only an edited file has, the rejection counts last.
         return tuple(sorted(found, key=lambda one: (one.seq, one.kind is Kind.REJECT)))
 
     def _check_folder(self) -> None:
@@ -152,16 +152,16 @@ class Decisions:
         Args:
             kind: What is decided.
             study: Digest of the study.
-            terms: Digest of what was shown of it.
+            terms: Digest of the shown terms.
             name: What the person calls themselves.
 
         Returns:
-            What was written; it is on disk.
+            The written decision; it is on disk.
 
         Raises:
-            RefusedError: The folder is not sound.
+            RefusedError: The folder is damaged or has wrong rights.
             BadFileError: It cannot be written, or the account's file is full.
-            UsageError: The name cannot be kept.
+            UsageError: The name is invalid.
         """
         try:
             self.path.mkdir(mode=0o700, exist_ok=True)
@@ -187,7 +187,7 @@ class Decisions:
         return decision
 
     def _append(self, decision: Decision) -> None:
-        """Writes one line and syncs it; what a crash left of another is cut off first."""
+        """Writes one line and syncs it; removes the rest of an interrupted line first."""
         path, folder = self.path / f"{decision.uid}.jsonl", self.path.stat()
         # The agent reads it: by its group, where the folder is shared with one or another's.
         is_own = folder.st_uid == decision.uid and not folder.st_mode & stat.S_IRGRP
@@ -217,7 +217,7 @@ _MEND = "nothing is approved before that is mended: restore it from a backup, or
 
 
 def login_of(uid: int) -> str:
-    """An account's name; its number where the machine knows none."""
+    """An account's name; its number if the machine knows no name."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -226,7 +226,7 @@ def login_of(uid: int) -> str:
 
 @contextmanager
 def _holding(folder: Path) -> Iterator[None]:
-    """Locks the file, so that nobody else appends meanwhile."""
+    """Locks the folder, so that no other process appends."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -239,7 +239,7 @@ def _decisions(path: Path, uid: int) -> Sequence[Decision]:
     """Reads one account's decisions.
 
     Raises:
-        RefusedError: It is not that account's own file, or not as it was written.
+        RefusedError: The file is not that account's own, or is damaged.
     """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags), "rb") as file:
@@ -255,7 +255,7 @@ def _decisions(path: Path, uid: int) -> Sequence[Decision]:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise RefusedError(f"{path}: over {MOST_BYTES} bytes; {_MEND}")
-    # What follows the last line's end was cut off by a crash: nobody was told that it is written.
+    # Text after the last line's end is an interrupted write, which was not reported as written.
     lines = content[: content.rfind(b"\n") + 1].decode("utf-8").split("\n")[:-1]
     return [_decision(path, number, line, uid) for number, line in enumerate(lines, 1)]
 

@@ -1,7 +1,7 @@
-"""Whether a site can take part: every check with its verdict and, where it fails, the remedy.
+"""Checks whether a site can take part; each check has a verdict and, if it fails, a remedy.
 
-Here are the checks of the machine and of what lies beside `site.toml`; those of the records and of
-a study have files of their own.
+This file has the checks of the machine and of the files beside `site.toml`; the checks of the
+records and of a study are in their own files.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from cloister.recipe import Recipe
 
 # Room for a ledger's messages and a checkpoint; a message is at most 20 MB by default.
 FREE_BYTES = 2**30
-# A ledger syncs twice a round; beyond this a round waits for the disk and not for the training.
+# A ledger syncs twice per round; above this a round waits for the disk, not for training.
 SLOW_SYNC = 1.0
 # SQLite before it may corrupt a file when two connections reset its log.
 SQLITE = (3, 51, 3)
@@ -47,11 +47,11 @@ NOT_BEGUN = "not begun yet, so it has neither key nor times"
 
 
 def examine(file: SiteFile, recipe: Recipe | None) -> Iterator[Outcome]:
-    """Makes every check, those of a study only where one is given.
+    """Makes every check; the checks of a study only if one is given.
 
     Args:
         file: The site's.
-        recipe: A study's that the site is to join.
+        recipe: Recipe of a study to join; None: no study.
     """
     checks: list[tuple[str, Callable[[], Outcome]]] = [
         ("python", _python),
@@ -78,7 +78,7 @@ def examine(file: SiteFile, recipe: Recipe | None) -> Iterator[Outcome]:
 
 
 def _ledger_checks(file: SiteFile) -> Iterator[Outcome]:
-    """The ledger's; its key and times only once it is begun, as there are none before."""
+    """Checks the ledger; its key and times only if the ledger exists."""
     ledger = run_check("ledger", lambda: _ledger(file))
     yield ledger
     if ledger.detail != NOT_BEGUN:
@@ -152,7 +152,7 @@ def _randomness() -> Outcome:
 
 
 def _device(file: SiteFile) -> Outcome:
-    """What the site computes on; torch is loaded here, as a study's base is."""
+    """Checks the device that the site computes on; this loads torch."""
     from cloister.models.device import device_words, find_device, unused_gpu
 
     asked = file.machine.device

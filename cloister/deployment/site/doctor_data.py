@@ -1,4 +1,4 @@
-"""Whether a site's records can be read, what units they are of, and which rows do not fit."""
+"""Checks whether a site's records can be read, which units they form, and which rows do not fit."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from dataclasses import dataclass
 
 from cloister.client.site_file import SiteFile
 from cloister.data.census import census
+from cloister.data.unit_column import UNIT
 from cloister.deployment.site.checks import CheckLevel, Outcome
 from cloister.deployment.site.records import Misfit, SiteRecords, left_out, read_records
 from cloister.names import counted
 from cloister.privacy.units import Unit
 
-# A declared size so far from the true one makes ε or the batches another than meant.
+# Ratio of declared and true size from which ε or the batches differ much from the intention.
 DECLARED_FACTOR = 2.0
 # δ must stay well below one over the number of units: at 1/n, a mechanism that publishes one
 # unit at random still meets it. A tenth of that is the usual rule (Dwork and Roth 2014, §2.3).
 DELTA_SHARE = 0.1
-# Rows that a message names; the operator finds the rest once these are mended.
+# Most rows that a message names.
 NAMED = 5
 
 
@@ -43,7 +44,7 @@ def describe(file: SiteFile, found: SiteRecords) -> tuple[str, tuple[DataFinding
         found: Its records.
 
     Returns:
-        Two things in true numbers, for the operator alone: one line, and the findings.
+        One line and the findings, with true numbers, for the operator only.
     """
     unit = file.policy.privacy.unit
     named = [r for r in found.records if unit is Unit.RECORD or r.person is not None]
@@ -53,7 +54,23 @@ def describe(file: SiteFile, found: SiteRecords) -> tuple[str, tuple[DataFinding
     if unit is Unit.PERSON:
         findings += _nameless(found)
     findings += _misfits(found)
+    findings += _of_several(found)
     return str(counts), tuple(findings)
+
+
+def _of_several(found: SiteRecords) -> Iterator[DataFinding]:
+    """Records whose copies name other persons: each hides its own, and not what it was made of."""
+    persons: dict[str, set[str | None]] = {}
+    for record in found.records:
+        if record.unit is not None:
+            persons.setdefault(record.unit, set()).add(record.person)
+    crossed = sum(len(names) > 1 for names in persons.values())
+    if crossed:
+        yield DataFinding(
+            f"the rows of {counted(crossed, 'record')} ({UNIT}) name several persons",
+            "give a record's copies its person: what was made of one person's record is that "
+            "person's",
+        )
 
 
 def _declared(file: SiteFile, units: int) -> Iterator[DataFinding]:
@@ -104,13 +121,13 @@ def _rows(misfits: Sequence[Misfit]) -> str:
 
 
 class DataCheck:
-    """Reads the records; what it found is kept for the checks of a study.
+    """Reads the records, and keeps them for the checks of a study.
 
     Args:
         file: The site's.
 
     Attributes:
-        found: The records; None before they were read, and where they cannot be.
+        found: The records; None before they are read, and if they cannot be read.
     """
 
     def __init__(self, file: SiteFile) -> None:
@@ -121,7 +138,7 @@ class DataCheck:
         """Makes the check.
 
         Raises:
-            CloisterError: The records cannot be read, or make not one unit.
+            CloisterError: The records cannot be read, or form no unit.
         """
         self.found = read_records(self._file)
         counts, findings = describe(self._file, self.found)

@@ -16,10 +16,10 @@ NAME = "rights"
 
 
 def rights(file: SiteFile) -> Outcome:
-    """Looks for rights of others; an agent's user passes through its folder, which is none.
+    """Checks that other users have no rights; the agent's user may pass through its folder.
 
-    What Cloister made itself it closes when it opens it; records, `site.toml` and the folder of the
-    ledger are the operator's, and so is what another user owns.
+    Cloister closes its own files when it opens them. Records, `site.toml` and the ledger's folder
+    are the operator's responsibility, and so are files of other users.
     """
     writable = [*_with(file, "write")]
     readable = [*_with(file, "read")]
@@ -37,13 +37,13 @@ def rights(file: SiteFile) -> Outcome:
 
 
 def _with(file: SiteFile, right: str) -> Iterator[Path]:
-    """What others may read or write that they must not."""
+    """Files that others may wrongly read or write."""
     for path in _private(file):
         if right in exposed(path):
             yield path
     folder = file.ledger.parent
     if right in exposed(folder) and not (right == "write" and _is_sticky(folder)):
-        yield folder  # who writes to it can put another ledger in the place of this one
+        yield folder  # with write access this ledger could be replaced by another
     if right == "write" and right in exposed(file.path):
         yield file.path
 
@@ -57,7 +57,7 @@ def _private(file: SiteFile) -> Iterator[Path]:
     agent = AgentFolder.of(file)
     membership = SiteMembership.of(file)
     yield membership.path
-    yield membership.node_key  # what else is there is public
+    yield membership.node_key  # the other files are public
     for folder in (personal, agent.path, agent.own, agent.logs):
         yield folder
         if folder.is_dir() and folder != agent.path and "enter" in exposed(folder):
@@ -65,5 +65,5 @@ def _private(file: SiteFile) -> Iterator[Path]:
 
 
 def _is_sticky(path: Path) -> bool:
-    """Whether each may remove only what is theirs, as in /tmp."""
+    """Whether users may remove only their own files, as in /tmp."""
     return bool(path.stat().st_mode & 0o1000)

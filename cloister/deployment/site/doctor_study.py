@@ -1,4 +1,4 @@
-"""Whether a site can run a study: accepted first, then its base, its units, its gradients."""
+"""Checks whether a site can run a study: acceptance, base, units and gradients."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ from cloister.training.shapes import one_by_one
 from cloister.training.units import EncodedUnits, encode_units, singles
 from cloister.training.workspace import Workspace
 
-# Memory for the base, its activations and per-record gradients, over the base's own.
+# Memory for the base, activations and per-record gradients, as a multiple of the base's.
 MEMORY_FACTOR = 3.0
-# float32 rounding between two ways to the same sum.
+# Tolerance for float32 rounding between two ways of computing the same sum.
 PARITY = 1e-4
-# Rows that a message names; the operator finds the rest once these are mended.
+# Most rows that a message names.
 NAMED = 5
 
 
 def study_checks(file: SiteFile, recipe: Recipe, found: SiteRecords) -> Iterator[Outcome]:
-    """Makes every check of a study, in the order in which a site comes to it.
+    """Makes every check of a study, in the order of a site's own checks.
 
     Args:
         file: The site's.
@@ -75,10 +75,8 @@ def study_checks(file: SiteFile, recipe: Recipe, found: SiteRecords) -> Iterator
 
     def units() -> Outcome:
         plan, workspace = plans[0], workspaces[0]
-        most = plan.max_records if plan.unit is Unit.PERSON else 1
-        encodings.append(
-            encode_units(found.records, workspace.task, plan.unit, most, workspace.limits)
-        )
+        task, most = workspace.task, plan.max_records
+        encodings.append(encode_units(found.records, task, plan.unit, most, workspace.limits))
         return _units(found, encodings[0], plan, recipe.task.max_length)
 
     yield run_check("policy", policy)
@@ -113,7 +111,8 @@ def _policy(plan: Plan, tightened: tuple[Change, ...]) -> Outcome:
 
 
 def _approval(terms: StudyTerms) -> Outcome:
-    """Whether the study would be let in; a study's digest is of what its coordinator sends."""
+    """Checks whether the study would be approved; its digest is that of the coordinator's
+    document."""
     now, near = datetime.now(UTC), ""
     verdict = judge(terms, Decisions.of(terms.file).read(), now)
     if verdict.state is ApprovalState.APPROVED:
@@ -137,7 +136,7 @@ def _approval(terms: StudyTerms) -> Outcome:
 
 
 def _units(found: SiteRecords, encoded: EncodedUnits, plan: Plan, max_length: int) -> Outcome:
-    """What of the records the study learns from, in true numbers: for the operator alone."""
+    """Checks which records the study learns from, with true numbers, for the operator only."""
     usable = sum(1 for unit in encoded.units if unit)
     batch = plan.sample_rate * usable
     detail = (
@@ -149,9 +148,13 @@ def _units(found: SiteRecords, encoded: EncodedUnits, plan: Plan, max_length: in
     if encoded.unused:
         notes.append(
             f"{encoded.unused} of {len(found.records)} records can never be used (max_records = "
-            f"{plan.max_records} of a person)"
+            f"{plan.max_records} of a {plan.unit})"
         )
-        remedies.append('ask the coordinator for privacy.unit = "person", or more of a person')
+        remedies.append(
+            'ask the coordinator for privacy.unit = "person", or more of a person'
+            if plan.unit is Unit.PERSON
+            else "ask the coordinator for a larger privacy.max_rows_per_record"
+        )
     for reason, count in encoded.left_out.items():
         notes.append(f"{count} left out: {reason}")
     if encoded.problems:
@@ -189,7 +192,8 @@ def _memory(workspace: Workspace) -> Outcome:
 
 
 def _gradients(file: SiteFile, recipe: Recipe, workspace: Workspace, plan: Plan) -> Outcome:
-    """What the agent will show before it says `ready`, kept where the agent looks for it."""
+    """Makes the proof that the agent needs before `ready`, and stores it where the agent finds
+    it."""
     training = on_machine(recipe.training, file.machine)
     kept = KeptProofs(AgentFolder.of(file).proofs)
     limit = file.policy.accept.max_adapter_value
@@ -209,7 +213,8 @@ def _gradients(file: SiteFile, recipe: Recipe, workspace: Workspace, plan: Plan)
 
 
 def _parity(workspace: Workspace, examples: list[Example]) -> Outcome:
-    """Without noise, and with a bound that nothing reaches, private training is plain training."""
+    """Checks that private training without noise, with a bound that nothing reaches, equals plain
+    training."""
     write_adapter(workspace.network, workspace.start)
     workspace.train_names(frozenset(workspace.start))
     units, bound = singles(examples), 1e6

@@ -1,12 +1,12 @@
-"""A site's membership of a coordinator's federation: its folder, and how it comes to be.
+"""A site's membership in a coordinator's federation: its folder, and joining.
 
 `NAME.federation/` beside `site.toml`:
 
-invite.json     as the coordinator sent it
+invite.json     the invite from the coordinator
 authority.crt   the coordinator's authority, pinned; two while one follows another (trust.py)
-succession-N    the papers by which one authority followed another
-node.key        the SuperNode's; made here, never sent
-request.json    what was sent to the coordinator
+succession-N    the documents in which one authority names the next
+node.key        the SuperNode's key; made here, never sent
+request.json    the request to the coordinator
 welcome.json    the coordinator's answer: the site may connect
 coordinator.pub the key whose questions the site answers: from the welcome, or `cloister site trust`
 """
@@ -55,7 +55,7 @@ class SiteMembership:
 
     @property
     def authority(self) -> Path:
-        """Certificates of the coordinator's authority: what is trusted now, see trust.py."""
+        """The file of the trusted certificates of the coordinator's authority; see trust.py."""
         return self.path / "authority.crt"
 
     @property
@@ -75,11 +75,11 @@ class SiteMembership:
 
     @property
     def invite(self) -> Invite:
-        """Returns the file of the invite that the site took.
+        """Reads the invite that the site accepted.
 
         Raises:
-            BadFileError: The site took none.
-            NetworkError: It is not of the authority that was pinned.
+            BadFileError: The site accepted no invite.
+            NetworkError: It is not from a trusted authority.
         """
         path = self.path / "invite.json"
         if not path.exists():
@@ -96,7 +96,8 @@ class SiteMembership:
         return invite
 
     def close(self) -> None:
-        """Makes the folder and the node's key their owner's alone; all else in it is public.
+        """Makes the folder and the node's key readable by their owner only; the other files are
+        public.
 
         Raises:
             OSError: The folder cannot be made.
@@ -105,19 +106,19 @@ class SiteMembership:
         tighten(self.node_key)
 
     def pins(self, invite: Invite) -> bool:
-        """Whether an invite is of the coordinator that this site is with.
+        """Whether an invite is from the coordinator that this site has joined.
 
-        It is of an authority that is trusted, or that one followed.
+        Its authority is a trusted one, or a predecessor of one.
         """
         return trusts(self.path, invite.authority.encode())
 
     def has_taken(self, path: Path) -> bool:
-        """Whether a file is the invite that the site took, which may be over by now."""
+        """Whether a file is the invite that the site accepted, which may have expired."""
         kept = self.path / "invite.json"
         return kept.exists() and content_of(kept) == content_of(path)
 
     def is_welcome(self) -> bool:
-        """Whether the coordinator's welcome was taken."""
+        """Whether the site has the coordinator's welcome."""
         return (self.path / "welcome.json").exists()
 
 
@@ -129,16 +130,16 @@ def take_invite(
     Args:
         file: The site's.
         path: The invite.
-        fingerprint: The authority's as the coordinator told it over another channel.
+        fingerprint: The authority's fingerprint, as the coordinator told it over another channel.
         now: The present time.
-        rotate: Make another key where there is one. The invite that was taken will do, even when
-            it is over.
+        rotate: Make a new key if there is one. The accepted invite may be used again, even if it
+            has expired.
 
     Raises:
         UsageError: No fingerprint was given.
-        NetworkError: It is another's, or the invite is void.
-        BadFileError: The invite is damaged, or another site's; or the folder cannot be written.
-        LedgerError: The site's ledger was not begun, or is not sound.
+        NetworkError: The fingerprint differs, or the invite has expired.
+        BadFileError: The invite is damaged or for another site, or the folder cannot be written.
+        LedgerError: The site has no ledger, or it is invalid.
     """
     place, content = SiteMembership.of(file), content_of(path)
     invite = read_invite(path, None if place.has_taken(path) else now, content)
@@ -165,7 +166,7 @@ def take_invite(
     fresh = rotate or not place.node_key.exists()
     try:
         place.close()
-        if fresh:  # before the key that it was for
+        if fresh:  # before the key that it belonged to
             (place.path / "welcome.json").unlink(missing_ok=True)
         key = create_node_key(place.node_key) if fresh else load_node_key(place.node_key)
         write_whole(place.authority, invite.authority.encode())
@@ -186,15 +187,16 @@ def take_invite(
 
 
 def take_welcome(file: SiteFile, path: Path, now: datetime) -> str:
-    """Takes the coordinator's answer; returns until when the site may connect.
+    """Accepts the coordinator's answer; returns the time until which the site may connect.
 
-    The key in it becomes the one whose questions the site answers. A welcome from before there was
-    such a key changes none, and neither does the one that was taken last, taken again: the key may
-    have been renewed since.
+    The site then answers the questions of the key in it. An old welcome without a key changes
+    nothing, and neither does accepting the last welcome again, because the key may have been
+    renewed since.
 
     Raises:
-        BadFileError: The site asked for nothing, or the file is damaged or another site's.
-        NetworkError: It is not the coordinator's, of another request, or older than the last one.
+        BadFileError: The site sent no request, or the file is damaged or for another site.
+        NetworkError: It is not from the coordinator, answers another request, or is older than the
+            last one.
     """
     place = SiteMembership.of(file)
     if not place.request.exists():
@@ -226,16 +228,16 @@ def take_welcome(file: SiteFile, path: Path, now: datetime) -> str:
 
 
 def _follows(place: SiteMembership, path: Path, content: bytes, expires: str) -> bool:
-    """Whether a welcome is the one that was taken last.
+    """Whether a welcome is the last accepted one.
 
     Raises:
-        NetworkError: It is older: the key in it may be one that the coordinator took back.
+        NetworkError: It is older, so the coordinator may have withdrawn its key.
     """
     kept = place.path / "welcome.json"
     try:
         last = content_of(kept)
         until = read_approval(kept, place.authority.read_bytes(), None, last).expires
-    except (BadFileError, NetworkError):  # none was taken, or it is none any more
+    except (BadFileError, NetworkError):  # there is none, or it is no longer valid
         return False
     if datetime.fromisoformat(expires) < datetime.fromisoformat(until):
         raise NetworkError(

@@ -1,4 +1,4 @@
-"""What may not be restored: over a site that is there, or a ledger older than one that was seen."""
+"""Refuses to restore over an existing site, or a ledger that is older than a seen one."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from cloister.ledger.storage import LedgerFile
 
 
 def refuse_living(target: Path, about: Mapping[str, Any]) -> None:
-    """Refuses a folder in which anything is; says how a site that is there stands to the backup.
+    """Refuses a folder that is not empty; compares a site in it with the backup.
 
     Args:
         target: The folder.
-        about: What the backup says of itself.
+        about: The backup's description of itself.
 
     Raises:
-        UsageError: Something is there.
+        UsageError: The folder is not empty.
     """
     if not os.path.lexists(target):
         return
@@ -60,23 +60,23 @@ def _compared(there: SiteFile, about: Mapping[str, Any]) -> str:
 
 
 def is_inside(file: SiteFile) -> bool:
-    """Whether the ledger lies in the folder of `site.toml`."""
+    """Whether the ledger is in the folder of `site.toml`."""
     return real(file.ledger).is_relative_to(file.path.parent)
 
 
 def real(path: Path) -> Path:
-    """Where a file will be once its folders are there: links of folders that are there followed.
+    """The real path that a file will have once its folders exist, with existing links followed.
 
-    `ward/../x` cannot be looked at while there is no `ward`.
+    The system cannot resolve `ward/../x` while there is no `ward`.
     """
     return Path(os.path.realpath(path.parent)) / path.name
 
 
 def check_place(file: SiteFile, named: Path | None) -> None:
-    """Checks that the ledger's place is in the folder, or that whoever restores named it.
+    """Checks that the ledger's place is in the folder, or was named on the command line.
 
     Raises:
-        UsageError: It is not.
+        UsageError: It is neither.
         LedgerError: It is on a network file system.
     """
     place = real(file.ledger)
@@ -91,10 +91,10 @@ def check_place(file: SiteFile, named: Path | None) -> None:
 
 
 def has_living_ledger(file: SiteFile, about: Mapping[str, Any]) -> bool:
-    """Whether a ledger outside of the folder is there that goes on from the backup's.
+    """Whether a ledger outside of the folder continues the backup's ledger.
 
     Raises:
-        LedgerError: One is there that does not, or is not sound.
+        LedgerError: The ledger there does not continue it, or is invalid.
     """
     place = real(file.ledger)
     if is_inside(file) or not os.path.lexists(place):
@@ -113,7 +113,7 @@ def check_own_head(sound: Sound, about: Mapping[str, Any], backup: Path) -> None
     """Checks that a backup's ledger ends where the backup says.
 
     Raises:
-        LedgerError: It does not, or is another site's.
+        LedgerError: It does not, or belongs to another site.
     """
     verdict = sound.verdict
     if (verdict.head, verdict.public_key) != (Head(about["seq"], about["hash"]), about["key"]):
@@ -121,15 +121,15 @@ def check_own_head(sound: Sound, about: Mapping[str, Any], backup: Path) -> None
 
 
 def check_seen(sound: Sound, seen: Anchor, backup: Path) -> None:
-    """Checks that a ledger holds what others saw of it.
+    """Checks that a ledger has the head that others saw.
 
     Args:
-        sound: The ledger that the site would have.
-        seen: Its head as somebody else kept it.
-        backup: For messages.
+        sound: The ledger to restore.
+        seen: A head that somebody else kept.
+        backup: The backup's path, for messages.
 
     Raises:
-        LedgerError: It was seen further on, or otherwise, or is another site's.
+        LedgerError: The seen head is later or different, or belongs to another site.
     """
     head = sound.verdict.head
     if seen.key != sound.verdict.public_key:

@@ -7,9 +7,9 @@ from cloister.deployment.confinement import leave_the_network
 
 
 def needs_hub(file: SiteFile) -> bool:
-    """Whether `site.model` names a base of the hub instead of a folder or file here.
+    """Whether `site.model` names a base on the hub instead of a local folder or file.
 
-    Without `site.model` a study's base is looked up among what is on this machine, never fetched.
+    Without `site.model` a study's base is looked up on this machine and never downloaded.
     """
     model = file.site.model
     return model is not None and not file.place(model).exists()
@@ -26,7 +26,7 @@ def in_words(file: SiteFile) -> str:
 
 
 def leave(file: SiteFile) -> str:
-    """Removes this process's network access where its base is local; describes the result."""
+    """Removes this process's network access if its base is local; describes the result."""
     if needs_hub(file):
         return in_words(file)
     if leave_the_network():

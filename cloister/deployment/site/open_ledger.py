@@ -1,4 +1,4 @@
-"""The ledger of a site's data set, at the place that `site.toml` names: begun once, then opened."""
+"""Makes and opens the ledger of a site's data set, at the place in `site.toml`."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from cloister.privacy.units import Unit
 
 
 def is_begun(file: SiteFile) -> bool:
-    """Whether the data set's ledger is there."""
+    """Whether the data set's ledger exists."""
     return LedgerFile(file.ledger).is_begun
 
 
 def begin_ledger(file: SiteFile) -> Ledger:
-    """Begins the data set's ledger under the policy's budget, or opens the one that is there.
+    """Makes the data set's ledger with the policy's budget, or opens an existing one.
 
-    What it begins with holds for the data set's life: `cloister site init` first reads the records
-    and has the operator confirm.
+    Its first values stay for the data set's lifetime, so `cloister site init` first reads the
+    records and asks the operator to confirm.
 
     Raises:
-        LedgerError: It cannot be begun, or is not sound.
-        BadFileError: The one that is there was begun with other values.
+        LedgerError: It cannot be made, or is invalid.
+        BadFileError: The existing ledger has other values.
     """
     if is_begun(file):
         return open_ledger(file)
@@ -37,7 +37,7 @@ def begin_ledger(file: SiteFile) -> Ledger:
 
 
 def _person(file: SiteFile) -> str | None:
-    """The column that makes the units; None where records are the units."""
+    """The column of persons; None if records are the units."""
     privacy = file.policy.privacy
     return privacy.person if privacy.unit is Unit.PERSON else None
 
@@ -46,12 +46,11 @@ def open_ledger(file: SiteFile) -> Ledger:
     """Opens the data set's ledger.
 
     Raises:
-        LedgerError: It was not begun, or is not sound.
-        BadFileError: `site.toml` says another budget, unit or column of persons than it was begun
-            with.
+        LedgerError: There is no ledger, or it is invalid.
+        BadFileError: `site.toml` has another budget, unit or column of persons than the ledger.
 
     Guarantees:
-        Whoever shows or charges anything by file and ledger does it by one set of values.
+        File and ledger have the same values, whichever one a caller uses.
     """
     if not is_begun(file):
         raise LedgerError(f"{file.ledger}: no ledger yet; cloister site init {file.path} begins it")
@@ -64,20 +63,20 @@ def open_ledger(file: SiteFile) -> Ledger:
 
 
 def check_covered(file: SiteFile, study: str, plan: Plan) -> bool:
-    """Whether the data set's ledger, where it is begun, covers a study's first round.
+    """Checks that the data set's ledger, if it exists, covers a study's first round.
 
     Args:
         file: The site's.
         study: Digest of the study's recipe.
-        plan: What the site would run of it.
+        plan: The plan that the site would run.
 
     Returns:
-        Whether it is begun; nothing is charged.
+        Whether the ledger exists; nothing is charged.
 
     Raises:
-        LedgerError: It is not sound.
+        LedgerError: It is invalid.
         BadFileError: `site.toml` contradicts it.
-        RefusedError: The plan is of another unit, or of a larger δ.
+        RefusedError: The plan has another unit, or a larger δ.
         BudgetError: The budget does not cover it.
     """
     if not is_begun(file):
@@ -89,7 +88,7 @@ def check_covered(file: SiteFile, study: str, plan: Plan) -> bool:
 
 
 def contradictions(file: SiteFile, ledger: Ledger) -> list[str]:
-    """Where `site.toml` says another value than the ledger was begun with, one line each."""
+    """The values in which `site.toml` contradicts the ledger, one line each."""
     pairs: dict[str, tuple[object, object]] = {
         "budget.epsilon": (file.policy.budget.epsilon, ledger.budget.epsilon),
         "budget.delta": (file.policy.budget.delta, ledger.budget.delta),

@@ -1,4 +1,5 @@
-"""A site from its own `site.toml` and a study's recipe: accepted, approved, loaded, proven."""
+"""Opens a site in a study, from `site.toml` and recipe: accepts, checks approval, loads and
+proves."""
 
 from __future__ import annotations
 
@@ -32,16 +33,15 @@ from cloister.ledger.charge import Charge
 from cloister.ledger.ledger import Ledger
 from cloister.models.base import base_at_hand, find_base
 from cloister.privacy.plan import Plan
-from cloister.privacy.units import Unit
 from cloister.recipe import Recipe
 from cloister.training.machine import on_machine
 from cloister.training.memory import kept_moments
-from cloister.training.units import TRIED, encode_units
+from cloister.training.units import encode_units, rows_tried
 from cloister.training.workspace import Workspace, open_workspace
 
 
 def _covered(terms: StudyTerms, ledger: Ledger) -> None:
-    """Raises BudgetError where the ledger does not cover one round."""
+    """Raises BudgetError if the ledger does not cover one round."""
     plan = terms.plan
     ledger.check(
         Charge(study=terms.study, round=1, plan=plan, request="", is_private=plan.is_private)
@@ -51,11 +51,11 @@ def _covered(terms: StudyTerms, ledger: Ledger) -> None:
 def own_base(file: SiteFile, recipe: Recipe) -> Path:
     """Returns the place of an accepted study's base.
 
-    `site.toml` says where; without it the study's name is looked up among what is here already,
-    and nothing is fetched because a coordinator names it.
+    `site.toml` names it; otherwise the study's name is looked up on this machine. Nothing is
+    downloaded because a coordinator names it.
 
     Raises:
-        ModelFileError: It is not to be had.
+        ModelFileError: The base is not here.
     """
     if file.site.model is None:
         return base_at_hand(recipe.model.base)
@@ -64,7 +64,7 @@ def own_base(file: SiteFile, recipe: Recipe) -> Path:
 
 
 def site_workspace(file: SiteFile, recipe: Recipe) -> Workspace:
-    """Loads the base as its operator's commands do: from where the site or the recipe names it.
+    """Loads the base for the operator's commands, from the place that site or recipe names.
 
     Raises:
         ModelFileError: It is missing, damaged or not the one that the study names.
@@ -75,13 +75,13 @@ def site_workspace(file: SiteFile, recipe: Recipe) -> Workspace:
 
 
 def exact_bytes(terms: StudyTerms) -> tuple[int, int]:
-    """What of updates leaves in the longest round and in all, for who asks before they approve.
+    """Bytes of the updates in the longest round and in all rounds, for a person who approves.
 
-    The base is loaded from where it is at hand, as for an approved study; nothing is fetched.
+    The base is loaded from this machine, as for an approved study; nothing is downloaded.
 
     Raises:
-        UsageError: Sites share the noise: a message is longer then, by who takes part.
-        CloisterError: The base cannot be had, or is not the study's.
+        UsageError: Sites share the noise: then a message's length depends on the participants.
+        CloisterError: The base cannot be loaded, or is not the study's.
     """
     file, recipe, plan = terms.file, terms.recipe, terms.plan
     if plan.sharing is not None:
@@ -131,7 +131,7 @@ def accepted_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
     """Returns the plan that the site would run for a study.
 
     Raises:
-        RefusedError: Its policy does not accept the study; every reason, one line each.
+        RefusedError: Its policy does not accept the study; every reason, one per line.
     """
     asked = ProposedPlan(
         plan=asked_plan(file, recipe, workspace),
@@ -150,25 +150,25 @@ def open_for_study(
     moments: Moments = AT_ONCE,
     keys: EpochKeys | None = None,
 ) -> Admitted:
-    """Takes a site into a study: accepted, approved, loaded, proven, its records encoded.
+    """Admits a site to a study: accepts, checks approval, loads, proves, and encodes its records.
 
     Args:
         file: The site's.
         recipe: The study's.
-        records: As read when the site's agent started.
-        moments: When it may be seen that encoding is done.
-        keys: Of an epoch of secure aggregation.
+        records: The records that the agent serves.
+        moments: The moments at which the end of encoding may show.
+        keys: Keys of an epoch of secure aggregation.
 
     Raises:
-        UnapprovedError: It waits for somebody at the site to approve it.
-        CloisterError: Policy, ledger, base or proof do not allow it, or the records were read by
-            other declarations than the file now has. None of these looks at a record.
+        UnapprovedError: The study waits for an approval at the site.
+        CloisterError: Policy, ledger, base or proof refuse it, or the records were read with other
+            declarations than the file has now. None of these checks looks at a record.
 
     Guarantees:
-        No ledger is opened for a study that the policy does not accept or that nobody approved;
-        nothing is looked for, fetched or loaded for one that the ledger does not cover.
-        Nothing is charged. Records are touched last, by a function that cannot fail, and this
-        returns at a moment of a period that follows from declared and synthetic numbers.
+        No ledger is opened for a study that the policy refuses or that nobody approved; no base is
+        looked for or loaded for one that the ledger does not cover. Nothing is charged. Records are
+        touched last, by a function that cannot fail, and this returns at a moment of a period that
+        follows from declared and synthetic numbers.
     """
     terms = accepted_terms(file, recipe)
     check_approved(terms)
@@ -200,13 +200,15 @@ def open_for_study(
         rank=own_rank(file, recipe),
         keys=keys,
         deliveries=_deliveries(file, recipe, workspace) if file.site.keep_adapters else None,
+        couples_units=file.site.couples_units,
     )
     proofs = KeptProofs(AgentFolder.of(file).proofs)
     admitted = admit(site, workspace, proofs.isolation)
     periods = _periods(file, recipe, admitted, proofs) if plan.is_private else (0.0, 0.0)
     begun = moments.clock()
-    most = plan.max_records if plan.unit is Unit.PERSON else 1
-    encoded = encode_units(records.records, workspace.task, plan.unit, most, workspace.limits)
+    encoded = encode_units(
+        records.records, workspace.task, plan.unit, plan.max_records, workspace.limits
+    )
     moments.hold(begun, periods[0])
     return replace(
         admitted,
@@ -217,7 +219,7 @@ def open_for_study(
 
 
 def _deliveries(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Deliveries:
-    """Where the study's final adapter goes, with the base and columns as this site has them."""
+    """Where the study's final adapter is stored, with this site's base and columns."""
     base = recipe.model.base if file.site.model is None else str(own_base(file, recipe))
     about = ReleaseFacts(
         model=replace(recipe.model, base=base, sha256=workspace.base_sha256),
@@ -233,11 +235,11 @@ def _deliveries(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Deliver
 def _periods(
     file: SiteFile, recipe: Recipe, admitted: Admitted, proofs: KeptProofs
 ) -> tuple[float, float]:
-    """Of encoding the records and of a round, in seconds: of synthetic and declared numbers.
+    """The periods of encoding and of a round, in seconds, from synthetic and declared numbers.
 
     Raises:
         PreflightError: A step on synthetic records fails.
-        RefusedError: A round would be ended before it is done.
+        RefusedError: A round would take longer than `site.max_round_seconds`.
     """
     times = proofs.times(admitted, recipe)
     plan, most = admitted.plan, file.site.max_round_seconds
@@ -248,5 +250,5 @@ def _periods(
             f"site.max_round_seconds: {most:g}; a round of this study may take {per_round:g} s "
             f"here: set it to {math.ceil(per_round)} or more, or ask for less"
         )
-    tried = TRIED * plan.max_records if plan.unit is Unit.PERSON else 1
+    tried = rows_tried(plan.unit, plan.max_records)
     return period_of(times.encoding * plan.public_records * tried), per_round

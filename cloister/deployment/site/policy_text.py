@@ -1,4 +1,4 @@
-"""A site's policy in plain words, for whoever answers for it."""
+"""A site's policy in plain words, for the person who is responsible for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cloister.protocol.exchange import WORDS, Status
 
 
 def approvals_in_words(approvals: ApprovalsConfig) -> list[str]:
-    """Describes who must approve a study, and which are approved in advance: a sentence each."""
+    """Sentences about who must approve a study, and which studies are approved in advance."""
     people = "1 person" if approvals.needed == 1 else f"{approvals.needed} people"
     whose = f" (of {', '.join(approvals.operators)})" if approvals.operators else ""
     accounts = "" if approvals.needed == 1 else ", each from an account of their own"

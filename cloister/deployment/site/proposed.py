@@ -1,8 +1,8 @@
-"""Studies that asked at a site: their documents, for whoever is to approve them.
+"""The documents of studies that asked at a site, for the people who approve them.
 
-`NAME.approvals/asked/DIGEST.json`, each the text that the coordinator sent. The agent writes it
-once the site's policy accepts the study; when it was written last is when the study asked last.
-A coordinator that asks for ever must not fill the disk, so those that asked longest ago go.
+`NAME.approvals/asked/DIGEST.json`, is the text that the coordinator sent. The agent writes it when
+the site's policy accepts the study; the file's time is that of the last question. A coordinator
+with endless studies must not fill the disk, so the oldest documents are removed.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from cloister.files import open_file, write_whole
 from cloister.recipe import Recipe, parse_document
 from cloister.toml_text import MOST_BYTES
 
-# Documents that are kept: more studies than a site weighs at once. Each has at most a MiB.
+# Most documents: more than the studies that a site considers at once. Each has at most 1 MiB.
 KEPT = 32
-# Seconds between two notes of one study's asking.
+# Seconds between two notes of the same study's questions.
 NOTED = 60.0
-# Digits of a digest by which a command finds a study: of 32, two agree by chance in 5·10⁻¹⁰. Who
-# wants two studies to agree can have it so; then the command asks for more digits.
+# Fewest digits with which a command finds a study: for 32 studies a chance match has probability
+# 10⁻⁷. An attacker can make two studies agree; then the command asks for more digits.
 FEWEST_DIGITS = 8
 _FILE = re.compile(r"([0-9a-f]{64})\.json")
 
@@ -38,7 +38,7 @@ class AskedStudies:
     """The folder of studies that the coordinator proposed.
 
     Attributes:
-        path: Absolute; it need not be there yet.
+        path: Absolute path; the folder need not exist yet.
     """
 
     path: Path
@@ -49,11 +49,11 @@ class AskedStudies:
         return cls(Decisions.of(file).path / "asked")
 
     def note(self, study: str, document: str) -> None:
-        """Stores a study's document and the time at which it asked.
+        """Stores a study's document and the time of its question.
 
         Args:
             study: Its digest.
-            document: As it was sent, accepted by the site's policy.
+            document: The text that was sent and that the policy accepts.
 
         Raises:
             OSError: It cannot be written.
@@ -71,7 +71,8 @@ class AskedStudies:
                 path.chmod(0o640)
 
     def _make(self) -> int:
-        """Makes the folders, readable as far as the outer one is; returns the group's share."""
+        """Makes the folders with the outer folder's group rights; returns the mode bits for the
+        group."""
         self.path.parent.mkdir(mode=0o700, exist_ok=True)
         shared = stat.S_IMODE(self.path.parent.stat().st_mode) & stat.S_IRGRP
         if not self.path.exists():
@@ -91,7 +92,7 @@ class AskedStudies:
             Path(place).unlink()
 
     def asked(self) -> Iterator[tuple[str, datetime]]:
-        """Digests of the studies that asked, the last one first, each with when it did.
+        """Digests of the studies that asked, with the time of their last question, newest first.
 
         Raises:
             BadFileError: The folder cannot be read.
@@ -110,7 +111,7 @@ class AskedStudies:
             yield study, datetime.fromtimestamp(at, UTC)
 
     def recipe(self, study: str) -> Recipe:
-        """A study that asked, read as the agent reads it.
+        """Reads the recipe of a study that asked, as the agent reads it.
 
         Raises:
             BadFileError: Its document cannot be read, or is not of that digest.
@@ -129,7 +130,7 @@ class AskedStudies:
         return recipe
 
     def find(self, digits: str) -> str:
-        """The digest of the study that was asked for, from its first digits.
+        """Finds a study's digest from its first digits.
 
         Raises:
             UsageError: No study has these, or more than one.

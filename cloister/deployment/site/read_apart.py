@@ -1,6 +1,6 @@
-"""Reading a site's records in a process of its own, for a service that only asks whether it works.
+"""Reads a site's records in a separate process, for a service that only needs to know if it works.
 
-What reads tables takes half a gigabyte, which a service would keep for ever.
+The libraries that read tables take half a gigabyte, which a service would keep for ever.
 
     python -m cloister.deployment.site.read_apart site.toml
 """
@@ -19,10 +19,10 @@ def read_apart(file: SiteFile) -> str:
     """Reads and checks a site's records as `read_records` does, in another process.
 
     Returns:
-        What fits, in words: true numbers, for the operator alone.
+        The result in words, with true numbers, for the operator only.
 
     Raises:
-        CloisterError: They cannot be read; of the kind and with the text that `read_records` has.
+        CloisterError: They cannot be read; with the type and text of the error in `read_records`.
     """
     done = subprocess.run(
         [sys.executable, "-m", "cloister.deployment.site.read_apart", str(file.path)],
@@ -38,7 +38,7 @@ def read_apart(file: SiteFile) -> str:
 
 
 def main(path: Path) -> int:
-    """Reads the records of a `site.toml` and says on stdout what fits; returns an exit code."""
+    """Reads the records of a `site.toml` and prints the result; returns an exit code."""
     from cloister.deployment.site.records import read_records
 
     try:

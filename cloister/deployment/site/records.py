@@ -1,8 +1,8 @@
-"""A site's records, read and checked under its own command, before any study arrives.
+"""Reads and checks a site's records before any study arrives.
 
-`cloister site doctor`, `start` and `reload` read them against what `site.toml` declares. What is
-wrong shows to the operator, at home and at once; a study later finds them as they are, so nothing
-that it asks can show in how reading goes.
+`cloister site doctor`, `start` and `reload` check them against the declarations in `site.toml`.
+Errors are shown to the operator only and at once. A later study gets the records as they are, so it
+cannot influence or observe the reading.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from cloister.data.load import file_rows
 from cloister.data.records import Record, ScoreRecord
 from cloister.data.schema import Reading
 from cloister.data.source import SITE
+from cloister.data.step_log import steps_of
+from cloister.data.unit_column import is_augmented
 from cloister.data.values import shown
 from cloister.errors import DataError, MisfitError, PluginError
 from cloister.names import counted
@@ -32,12 +34,12 @@ UNDECLARED = "its label is not among records.labels"
 
 @dataclass(frozen=True)
 class Misfit:
-    """A row that is in no unit, or in none of persons.
+    """A row that is in no unit.
 
     Attributes:
-        row: Its number in the file, as editors count.
-        reason: Which column and why, in words that quote nothing of the row; or `UNDECLARED`.
-        problem: What is wrong with it; for whoever owns it.
+        row: Its number in the file, counted as in editors.
+        reason: The column and the reason, in words without a quote of the row; or `UNDECLARED`.
+        problem: The problem in detail, for the owner of the records.
     """
 
     row: int
@@ -47,15 +49,15 @@ class Misfit:
 
 @dataclass(frozen=True)
 class SiteRecords:
-    """What a site has to learn from. All of it is private, the counts too.
+    """A site's records. Everything in it is private, also the counts.
 
     Attributes:
-        records: Those that fit what is declared, in the file's order.
-        rows: Their numbers in the file, as editors count.
-        misfits: The rows that do not.
-        nameless: The rows that fit and name no person, where a column of persons is declared.
-        stamp: The file as it was read.
-        declared: By what of `site.toml` it was read (`declarations`).
+        records: The records that fit the declarations, in the file's order.
+        rows: Their numbers in the file.
+        misfits: The rows that do not fit.
+        nameless: The rows that fit but name no person, if a column of persons is declared.
+        stamp: The stamp of the file that was read.
+        declared: The declarations with which it was read (`declarations`).
     """
 
     records: tuple[Record, ...]
@@ -82,32 +84,35 @@ def left_out(count: int) -> str:
 
 
 def declarations(file: SiteFile) -> str:
-    """All of a `site.toml` that says how its records are read, as one text.
+    """Everything in a `site.toml` that decides how its records are read, as one text.
 
     Raises:
         RecipeError: The file declares nothing.
     """
-    told = [str(file.data), asdict(file.declared), asdict(file.columns), file.policy.privacy.unit]
+    told: list[object] = [str(file.data), asdict(file.declared), asdict(file.columns)]
+    told += [file.policy.privacy.unit, file.site.encoding, file.site.separator]
+    told += ["couples_units"] if file.site.couples_units else []
     return json.dumps(told, sort_keys=True)
 
 
 def read_records(file: SiteFile) -> SiteRecords:
-    """Reads a site's records against what its `site.toml` declares.
+    """Reads a site's records and checks them against the declarations in its `site.toml`.
 
     Args:
         file: The site's.
 
     Raises:
         RecipeError: The file declares nothing.
-        DataError: The data file is missing, no regular file, damaged, was written meanwhile, mixes
-            texts and integers in a column of identifiers or labels, none of its rows fits, or they
-            make not one unit of the declared kind.
+        DataError: The data file is missing, not a regular file, damaged, or changed while it was
+            read; it mixes texts and integers in a column of identifiers or labels; or no row fits,
+            or the rows form no unit of the declared kind.
 
     Guarantees:
-        Whether a row fits follows from that row and `site.toml` alone.
+        Whether a row fits follows from that row, `site.toml` and the log beside the file alone.
     """
     declared, path = file.declared, file.data
     before = ContentStamp.of(path)
+    _check_coupling(file, before.sha256)
     records: list[Record] = []
     rows: list[int] = []
     misfits: list[Misfit] = []
@@ -141,6 +146,22 @@ def read_records(file: SiteFile) -> SiteRecords:
     )
 
 
+def _check_coupling(file: SiteFile, sha256: str) -> None:
+    """Refuses a file whose steps coupled units where `site.toml` does not say so.
+
+    What is charged and certified follows from `site.toml` and not from what lies beside the file,
+    so that no answer tells whether somebody edited a record after its log was written.
+    """
+    coupled = [step for step in steps_of(file.data, sha256) if step.get("couples_units")]
+    if coupled and not file.site.couples_units:
+        why = coupled[0].get("why", f"{coupled[0].get('command')} looked at more than one unit")
+        raise DataError(
+            f"{file.data}: {why}, so ε is about the units of this file and not of those before it; "
+            f"set site.couples_units = true in {file.path.name} (ledger, certificates and cards "
+            "then say so), or make the file without that step"
+        )
+
+
 def _none_fits(file: SiteFile, misfits: Sequence[Misfit]) -> str:
     if not misfits:
         return f"{file.data}: has no row; correct site.data in site.toml, or fill the file"
@@ -152,15 +173,15 @@ def _none_fits(file: SiteFile, misfits: Sequence[Misfit]) -> str:
 
 
 def _first(misfits: Sequence[Misfit]) -> str:
-    """The first of some rows; services log it, so what may quote the row is left out."""
+    """Describes the first of some rows; services log it, so it quotes nothing of the row."""
     return f"row {misfits[0].row}: {misfits[0].reason}"
 
 
 def _each(file: SiteFile) -> Iterator[tuple[int, Record | MisfitError, MisfitError | None]]:
-    """Every row's number, with its record or what is wrong with it, and why it names no person.
+    """Yields each row's number, its record or its problem, and why it names no person.
 
-    A row without a person stays: where records are the units it needs none. A column that mixes
-    texts and integers is no misfit of a row: which of the two kinds fits would depend on the other
+    A row without a person stays, because units of records need none. A column that mixes texts and
+    integers is an error of the file, not of a row, because which kind fits would depend on other
     rows.
 
     Raises:
@@ -168,8 +189,15 @@ def _each(file: SiteFile) -> Iterator[tuple[int, Record | MisfitError, MisfitErr
         MixedColumnError: A column mixes texts and integers.
     """
     kind, columns = record_kind(file.declared.task), file.columns
-    reading = Reading(kind, columns, persons=True, sites=False, asker=SITE)
-    for number, row in file_rows(file.data, "train", reading.columns_read, SITE):
+    reading = Reading(
+        kind,
+        columns,
+        persons=True,
+        sites=False,
+        asker=SITE,
+        augmented=is_augmented(file.data),
+    )
+    for number, row in file_rows(file.data, "train", reading.columns_read, SITE, file.form):
         try:
             record, unnamed = reading.record_and_person(row, file.data.name, number)
             yield number, record, unnamed
@@ -187,7 +215,8 @@ def _off_scale(record: Record, scale: ScoreScale | None) -> str | None:
 def _undeclared(
     record: Record, declared: RecordsConfig, find: Callable[[Record], Iterable[str]]
 ) -> str | None:
-    """A label of a record that is not declared, or that a plug-in cannot read it."""
+    """The problem if a record has an undeclared label, or if a plug-in cannot read it; else
+    None."""
     try:
         return next((label for label in find(record) if label not in declared.labels), None)
     except PluginError:
@@ -195,22 +224,22 @@ def _undeclared(
 
 
 class RecordSource:
-    """The records that a site serves: those that were read last, until it is told to read again.
+    """The records that a site serves, until it is told to read them again.
 
     Args:
         file: The site's.
 
     Attributes:
-        current: What is served.
-        readings: How many times they were read; another number, other records.
+        current: The served records.
+        readings: Number of readings; it identifies the served records.
 
     Raises:
         RecipeError: The file declares nothing.
         DataError: The records cannot be read.
 
     Guarantees:
-        `current` changes in `reload` alone, so that a file which is edited during a study changes
-        nothing before the operator says so, and nothing during a round.
+        Only `reload` changes `current`, so an edited file has no effect before the operator asks
+        for it, and none during a round.
     """
 
     def __init__(self, file: SiteFile) -> None:
@@ -234,11 +263,11 @@ class RecordSource:
         """Reads the records again.
 
         Args:
-            file: The site's, where it changed; else as before.
+            file: The site's file if it changed; None: as before.
 
         Raises:
             RecipeError: The file declares nothing.
-            DataError: They cannot be read; those from before stay.
+            DataError: They cannot be read; the earlier ones stay.
         """
         file = file or self._file
         self.current = read_records(file)

@@ -1,7 +1,8 @@
-"""Reasons for failed rounds, for the site's operator, in a file of bounded size.
+"""Stores the reasons for failed rounds, for the site's operator, in a file of bounded size.
 
-`refusals.jsonl` has a line for each, oldest first. The first ones stay, as they tell how trouble
-began; of those that follow the latest are kept, and one line between them counts what was dropped.
+`refusals.jsonl` has a line for each, oldest first. The first ones are kept for good, because they
+show how a problem began; of the later ones the newest are kept, and one line between them counts
+the dropped ones.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ from cloister.bounds import LARGEST_INTEGER
 from cloister.files import open_file, write_whole
 from cloister.owner_only import FILE
 
-# Lines that stay for good, and of the latest those that are left when twice as many have come.
+# Number of first lines that are kept for good, and of newest lines that stay when twice as many
+# have come.
 FIRST, LAST = 100, 100
 # Characters of a reason: twenty problems of a recipe, as many as one error lists, with remedies.
 MOST_WHY = 4_000
-# Of a study's name: a SHA-256 in hex; and of a kind of error.
+# Most characters of a study's name (a SHA-256 in hex) and of an error's type.
 MOST_STUDY, MOST_KIND = 64, 64
-# Bytes of a line: every character escaped as JSON's longest, `\\ud83d\\ude00`, beside its fields.
+# Most bytes of a line: every character with JSON's longest escape, `\\ud83d\\ude00`, and its
+# fields.
 MOST_LINE = 12 * (MOST_WHY + MOST_STUDY + MOST_KIND) + 512
-# Bytes of the file, whatever happens: 14 MB at the very most, 60 KB for reasons of usual length.
+# Most bytes of the file: 14 MB in the worst case, 60 kB for reasons of usual length.
 MOST_BYTES = (FIRST + 2 * LAST + 1) * MOST_LINE
 
 _KEYS = {"time": str, "study": str, "round": int, "kind": str, "why": str}
@@ -37,7 +40,7 @@ class Dropped:
     """How many refusals were not kept, and since when.
 
     Attributes:
-        count: How many.
+        count: Number of dropped refusals.
         first: Time of the first one.
         last: Time of the last one.
     """
@@ -52,7 +55,7 @@ class Refusals:
     """The file of refusals, for the site's operator.
 
     Attributes:
-        path: Made when the first one is noted; remove it to begin anew.
+        path: The file; made with the first refusal. Remove it to start again.
     """
 
     path: Path
@@ -61,9 +64,9 @@ class Refusals:
         """Adds a refusal to the file.
 
         Args:
-            error: Why.
-            study: The study that was asked about, as the question named it.
-            number: The round likewise.
+            error: The reason.
+            study: The study that the question named.
+            number: The round that the question named.
 
         Raises:
             OSError: It cannot be written.
@@ -97,13 +100,13 @@ class Refusals:
         return [*before, *after]
 
     def dropped(self) -> Dropped | None:
-        """Returns how many refusals were not kept; None where all were."""
+        """Returns how many refusals were not kept; None if all were."""
         return self._parts()[1]
 
     def _parts(self) -> tuple[list[dict[str, Any]], Dropped | None, list[dict[str, Any]]]:
         """Rows before the line that counts, that line, and rows after it.
 
-        A line that cannot be read, as a crash leaves one, hides no other.
+        An unreadable line, as after a crash, hides no other line.
         """
         before: list[dict[str, Any]] = []
         after: list[dict[str, Any]] = []

@@ -1,11 +1,11 @@
 """Restores a site from its backup: whole or not at all, and never over an existing site.
 
-Everything is checked before anything is written. Then it is written to a folder beside the place,
-`.NAME.restoring`, the ledger is checked there as a whole, and the folder gets its name: one step,
-before which there is no site and after which there is all of it.
+Everything is checked before anything is written. Then it is written to `.NAME.restoring` beside the
+target, the ledger is checked there, and the folder gets its name in one step: before it there is no
+site, after it a complete one.
 
-A ledger that `site.toml` keeps elsewhere is put there first, its head before itself, so that a
-crash in between leaves what every command refuses and the next restore takes up.
+A ledger that `site.toml` keeps elsewhere is moved there first, its head before itself. After a
+crash in between every command refuses the rest, and the next restore continues with it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from cloister.owner_only import private_folder
 from cloister.staging import staging
 from cloister.toml_text import MOST_BYTES
 
-# Bytes left free beside what is restored: names, and the ledger's next entries.
+# Bytes to leave free besides the restored files: for names, and the ledger's next entries.
 SPARE = 2**24
 _ABOUT = {"kind": str, "site": str, "file": str, "made": str, "seq": int, "hash": str, "key": str}
 
@@ -52,10 +52,10 @@ class Restored:
 
     Attributes:
         file: Its `site.toml`.
-        made: When the backup was made, by its own account.
+        made: The time at which the backup says it was made.
         ledger: Its ledger's state.
-        kept: Whether a ledger was there that goes on from the backup's, and was kept.
-        strangers: Files of approvals that belong to another account than restored them: by number.
+        kept: Whether an existing ledger that continues the backup's was kept.
+        strangers: Files of approvals whose account differs from the restoring one, with its number.
     """
 
     file: SiteFile
@@ -75,20 +75,20 @@ def restore(
     """Restores a site's files from its backup.
 
     Args:
-        backup: What `back_up` wrote.
-        folder: Where; it must not be there, or be empty. None: the site's name, in the present one.
-        ledger: Where `site.toml` keeps the ledger, where that is outside of the folder: whoever
-            restores names it, so that no file alone says what is written elsewhere.
-        seen: The ledger's head as somebody else kept it: a backup that lacks it is too old.
+        backup: The file that `back_up` wrote.
+        folder: The target, new or empty. None: the site's name, in the present folder.
+        ledger: The ledger's path if `site.toml` keeps it outside of the folder. The caller names
+            it, so that a file alone cannot decide what is written elsewhere.
+        seen: A head of the ledger that somebody else kept; a backup without it is too old.
 
     Raises:
-        UsageError: Something is there, or the ledger's place was not named.
+        UsageError: The target is not empty, or the ledger's place was not named.
         BadFileError: The backup is damaged, or the site cannot be written.
-        LedgerError: The backup's ledger is not sound, older than `seen`, or another is there.
+        LedgerError: The backup's ledger is invalid or older than `seen`, or another ledger exists.
 
     Guarantees:
-        Nothing is written before every byte of the backup was checked, nothing over what is there,
-        and no ledger in the place of a longer one of the same key.
+        Nothing is written before every byte of the backup was checked, nothing is overwritten, and
+        no ledger replaces a longer one of the same key.
     """
     with opened_archive(backup) as archive:
         about = _about(archive)
@@ -139,8 +139,8 @@ def _staged(archive: Archive, file: SiteFile, stage: Path, aside: Path | None) -
     Args:
         archive: The backup.
         file: The site's, as it will be.
-        stage: For the site's folder, as `site` in it.
-        aside: For the ledger and what lies beside it, where that is elsewhere.
+        stage: Folder in which `site` becomes the site's folder.
+        aside: Folder for the ledger and the files beside it, if they are elsewhere.
     """
     places = {}
     for member in archive.members:
@@ -180,13 +180,13 @@ def _staged(archive: Archive, file: SiteFile, stage: Path, aside: Path | None) -
 def _give_away(
     file: SiteFile, staged: Mapping[str, Path], *stages: Path | None
 ) -> Mapping[Path, int]:
-    """Gives files to whose they are, as root can: to the agent's user, and decisions to accounts.
+    """Gives files to their owners, as root can: to the agent's user, and decisions to accounts.
 
-    The agent gets neither the node's key and papers nor what people decided, which it only reads.
+    The agent does not get the node's key and documents, or the decisions, which it only reads.
 
     Returns:
-        Files of decisions that could not be given to their account, and its number. They do not
-        count before they are: a site with such a file approves nothing.
+        Files of decisions that could not be given to their account, with its number. Until they
+        are, the site approves nothing.
 
     Raises:
         UsageError: This machine has no such user.
@@ -216,7 +216,7 @@ def _give_away(
 
 
 def _agent(file: SiteFile) -> pwd.struct_passwd | None:
-    """Whom the agent runs as, where that is somebody of its own and root restores."""
+    """The agent's user, if the agent has its own and root restores; else None."""
     if file.site.agent_user is None or os.geteuid() != 0:
         return None
     try:
@@ -231,14 +231,14 @@ def _put_ledger(file: SiteFile, staged: Mapping[str, Path]) -> None:
     """Moves the ledger to where `site.toml` keeps it: the head first, the ledger last.
 
     Raises:
-        LedgerError: Something else is there already.
+        LedgerError: Something else exists there already.
     """
     names = sorted(name for name in staged if name.startswith("personal/"))
     for name in ("ledger.head", "ledger.key", *names, "ledger"):
         final, source = real(place_of(name, file)), staged[name]
         if os.path.lexists(final):
             if final.is_file() and filecmp.cmp(source, final, shallow=False):
-                continue  # put there by a restore that was killed
+                continue  # from a restore that was killed
             raise LedgerError(
                 f"{final}: is there already and another; it is not written over: find out whose "
                 "it is, and move it away"

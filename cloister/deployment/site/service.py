@@ -1,4 +1,4 @@
-"""The site's service: Flower's SuperNode and our agent, kept running.
+"""The site's service: keeps Flower's SuperNode and our agent running.
 
 coordinator's gate <--TLS, outbound-- SuperNode <--unix socket, secret-- agent: data, ledger
 """
@@ -35,9 +35,9 @@ from cloister.owner_only import private_folder, private_umask, tighten_all
 
 log = logging.getLogger(__name__)
 
-# Seconds between looks at which authorities are trusted: a few small files and signatures.
+# Seconds between checks of the trusted authorities: a few small files and signatures.
 TRUST_TICK = 10.0
-# What the agent does when its SuperNode is not to be started anew.
+# Activities of the agent during which its SuperNode must not be restarted.
 BUSY = ("preparing", "training")
 
 
@@ -105,14 +105,16 @@ class SiteService:
         self._roots = self._trusted(membership)
 
     def run(self) -> None:
-        """Runs until SIGTERM or SIGINT; its processes write for their own user alone."""
+        """Runs until SIGTERM or SIGINT; its processes' files are readable by their own user
+        only."""
         self.supervisor.end_on_signals()
         with private_umask():
             self.supervisor.run()
         self._folder.service.unlink(missing_ok=True)
 
     def _tick(self) -> None:
-        """Has the SuperNode trust what is trusted now, between two rounds: it reads that once."""
+        """Restarts the SuperNode between two rounds if the trusted authorities changed, as it reads
+        them once."""
         if time.monotonic() - self._ticked < TRUST_TICK:
             return
         self._ticked, membership = time.monotonic(), SiteMembership.of(self._file)
@@ -142,7 +144,7 @@ class SiteService:
         write_whole(self._folder.service, json.dumps(document).encode(), mode=0o600)
 
     def _explain(self) -> None:
-        """Finds out why the SuperNode ended; it says nothing itself."""
+        """Finds out why the SuperNode ended, since it does not report it."""
         for step in reach(SiteMembership.of(self._file)):
             if not step.fine:
                 trouble = f"{step.name}: {step.detail}; {step.remedy}"
@@ -163,7 +165,7 @@ class SiteService:
             SiteMembership.of(self._file).close()
             place.forget_connection()
             write_whole(place.secret, secrets.token_hex(32).encode(), mode=0o600)
-            if user is not None:  # it passes through the folder, and owns of it what it must
+            if user is not None:  # the agent passes through the folder and owns its own files
                 place.path.chmod(0o711)
                 # In there the agent reads the coordinator's public key, and nothing else.
                 SiteMembership.of(self._file).path.chmod(0o711)
@@ -175,7 +177,7 @@ class SiteService:
         make_private(place.socket.parent, user)
 
     def _share_approvals(self, user: int) -> None:
-        """Lets the agent read what is decided, and keep what asked; it decides nothing itself."""
+        """Lets the agent read decisions and store documents of studies; it cannot decide."""
         decisions, asked = Decisions.of(self._file).path, AskedStudies.of(self._file).path
         if decisions.exists():  # as its operators share it
             return
@@ -201,7 +203,8 @@ def _user(name: str | None) -> int | None:
 
 
 def stop_service(folder: AgentFolder) -> Path | None:
-    """Asks the running service to end; its file, gone when it has; None where none runs."""
+    """Asks the running service to end; returns its file, which disappears at its end; None if none
+    runs."""
     running = folder.running()
     if running is None:
         return None

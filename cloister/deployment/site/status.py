@@ -26,7 +26,7 @@ def budget_of(file: SiteFile) -> dict[str, Any]:
     """Returns what was spent of the budget, recomputed from the ledger, and what is left.
 
     Raises:
-        LedgerError: The ledger is missing or not sound.
+        LedgerError: The ledger is missing or invalid.
         BadFileError: `site.toml` says another budget or unit than it was begun with.
     """
     open_ledger(file)
@@ -137,7 +137,7 @@ def site_status(file: SiteFile) -> dict[str, Any]:
     """Returns everything that `cloister site status` shows, but for `in_the_way`.
 
     Raises:
-        LedgerError: The ledger is missing or not sound.
+        LedgerError: The ledger is missing or invalid.
         BadFileError: `site.toml` says another budget or unit than it was begun with.
     """
     folder = AgentFolder.of(file)

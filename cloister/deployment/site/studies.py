@@ -17,14 +17,14 @@ from cloister.errors import CloisterError, RefusedError
 
 @dataclass(frozen=True)
 class Listed:
-    """A proposed study with what the operator decides by.
+    """A proposed study with the facts for the operator's decision.
 
     Attributes:
         study: Its digest.
-        name: As it calls itself; "" where its document cannot be read.
-        asked: When it asked last.
-        state: How it stands; "refused" where the policy takes it no more.
-        why: In one line.
+        name: Its name; "" if its document cannot be read.
+        asked: The time of its last question.
+        state: Its state; "refused" if the policy no longer accepts it.
+        why: The reason in one line.
     """
 
     study: str
@@ -45,7 +45,7 @@ class Listed:
 
 
 def studies_of(file: SiteFile, now: datetime) -> list[Listed]:
-    """Every study that asked and whose document is kept, the last one first.
+    """Every study that asked and whose document is kept, newest first.
 
     Raises:
         BadFileError: The folder of documents cannot be read.
@@ -75,7 +75,8 @@ def _listed(
 
 
 def waiting_of(file: SiteFile, now: datetime) -> list[dict[str, Any]]:
-    """The studies that wait for somebody, for a page or a status; none where it cannot be told."""
+    """The studies that wait for an approval, for a page or a status; empty if they cannot be
+    read."""
     try:
         found = studies_of(file, now)
     except CloisterError:
@@ -88,12 +89,12 @@ def shown(file: SiteFile, digits: str, now: datetime) -> tuple[StudyTerms, Appro
 
     Args:
         file: The site's.
-        digits: The first of its digest.
+        digits: The first digits of its digest.
         now: The present time, with its zone.
 
     Raises:
         UsageError: No study has these digits, or more than one.
-        RefusedError: The policy takes it no more; every reason.
+        RefusedError: The policy no longer accepts it; every reason.
     """
     asked = AskedStudies.of(file)
     terms = accepted_terms(file, asked.recipe(asked.find(digits)))
@@ -106,14 +107,14 @@ def decide(
     """Approves or rejects a study in the name of the account that runs this.
 
     Args:
-        terms: What was shown.
-        kind: What is decided.
-        name: What the person calls themselves.
+        terms: The shown terms.
+        kind: Approval or rejection.
+        name: The name that the person gives.
         now: The present time, with its zone.
-        login: The account's name, which `approvals.operators` holds where it names any.
+        login: The account's name, which must be in `approvals.operators` if that is not empty.
 
     Returns:
-        What was written, and how the study stands then.
+        The written decision, and the study's state after it.
 
     Raises:
         RefusedError: The account's approval would not count.

@@ -1,7 +1,7 @@
-"""A study in plain words, for whoever is to approve it: what it is, what it costs, who asks.
+"""A study in plain words, for the person who approves it: what it is, what it costs, who asks.
 
-Everything here comes from the study's document, `site.toml`, the ledger and the papers of joining.
-The base is not looked for, and no record is read.
+Everything here comes from the study's document, `site.toml`, the ledger and the enrolment
+documents. The base is not looked for, and no record is read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cloister.names import counted
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.score_scale import ScoreScale
 
-# Labels that are listed in words; `--json` has all.
+# Most labels listed in words; `--json` has all.
 LABELS = 60
 
 
@@ -79,9 +79,12 @@ def in_words(facts: dict[str, Any]) -> list[str]:
     asks, budget = facts["asks"], facts["budget"]
     unit = "person" if facts["unit"] == "person" else "record"
     steps = f"{counted(facts['rounds'], 'round')} of {counted(facts['local_steps'], 'step')}"
-    hidden = f"one {unit}" + (
-        f", of whom {counted(facts['max_records'], 'record')} may count" * (unit == "person")
-    )
+    most = facts["max_records"]
+    hidden = f"one {unit}"
+    if unit == "person":
+        hidden += f", of whom {counted(most, 'record')} may count"
+    elif most > 1:
+        hidden += f", of which {most} rows may count: itself and copies made of it"
     lines = [
         f"study      {facts['name']}, {facts['study']}",
         f"asks       {asks['in_words']}",
@@ -113,7 +116,7 @@ def in_words(facts: dict[str, Any]) -> list[str]:
 
 
 def visible(text: str) -> str:
-    """A text whose every character can be seen: others as Python writes them."""
+    """A text in which control characters are shown as Python's escapes."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -147,7 +150,7 @@ def _labels(labels: list[str]) -> str:
 
 
 def _plugin(task: TaskConfig) -> dict[str, str] | None:
-    """Whose code a plug-in's task is; None of a built-in one."""
+    """The package of a plug-in's code; None for a built-in task."""
     if task.plugin is None:
         return None
     return {"distribution": task.plugin.distribution, "version": task.plugin.version}
@@ -217,7 +220,7 @@ def _asker(file: SiteFile) -> dict[str, Any]:
 
 
 def _budget(terms: StudyTerms) -> dict[str, Any]:
-    """What is left of the data set's lifetime budget, and how far it takes this study."""
+    """What is left of the data set's lifetime budget, and how much of this study fits."""
     file, plan = terms.file, terms.plan
     try:
         ledger = open_ledger(file)

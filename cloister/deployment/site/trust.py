@@ -1,8 +1,8 @@
-"""Which authorities of its coordinator a site trusts: the invite's, and those that followed it.
+"""Decides which authorities of its coordinator a site trusts: the invite's and its successors.
 
-Beside the invite, `succession-N.json` are the papers that were taken, in their order, and
-`authority.crt` has every certificate that is trusted now: two during an overlap, one before and
-after. It follows from invite, papers and clock alone, so that it can be made anew.
+Beside the invite, `succession-N.json` are the accepted documents in order, and `authority.crt` has
+every trusted certificate: two during an overlap, else one. It depends on invite, documents and
+clock only, so it can be made again.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from cloister.files import write_whole
 
 
 def trusts(folder: Path, authority: bytes) -> bool:
-    """Whether a certificate, or a successor that accepted documents name, is trusted now.
+    """Whether a certificate, or a successor of it by the accepted documents, is trusted now.
 
     Args:
-        folder: The membership's.
+        folder: The membership's folder.
         authority: The certificate in PEM.
     """
     pinned = _pinned(folder)
@@ -30,11 +30,11 @@ def trusts(folder: Path, authority: bytes) -> bool:
 
 
 def settle(folder: Path, now: datetime) -> bool:
-    """Drops an authority whose overlap is over; returns whether what is trusted changed.
+    """Removes an authority whose overlap has ended; returns whether the trusted ones changed.
 
     Raises:
         BadFileError: The invite is damaged, or the folder cannot be written.
-        NetworkError: The invite is not of an authority that is trusted.
+        NetworkError: The invite is not from a trusted authority.
     """
     first = read_invite(folder / "invite.json", None).authority.encode()
     if not trusts(folder, first):
@@ -54,19 +54,21 @@ def settle(folder: Path, now: datetime) -> bool:
 
 
 def take_succession(folder: Path, path: Path, fingerprint: str | None, now: datetime) -> Succession:
-    """Trusts the authority that follows the coordinator's, beside it until the overlap is over.
+    """Trusts the coordinator's next authority, in addition to the present one until the overlap
+    ends.
 
     Args:
         folder: The membership's.
-        path: The paper.
-        fingerprint: The new authority's, as the coordinator told it over another channel.
+        path: The succession document.
+        fingerprint: The new authority's fingerprint, as the coordinator told it over another
+            channel.
         now: The present time.
 
     Raises:
         UsageError: No fingerprint was given.
-        NetworkError: It is another's; or the paper is not signed by what the site trusts.
-        BadFileError: The site has joined no federation, the paper is damaged, or the folder cannot
-            be written.
+        NetworkError: The fingerprint differs, or no trusted authority signed the document.
+        BadFileError: The site has joined no federation, the document is damaged, or the folder
+            cannot be written.
     """
     if not (folder / "invite.json").exists():
         raise BadFileError(
@@ -109,7 +111,7 @@ def _line(folder: Path, first: bytes) -> list[Succession]:
         signer = line[-1].authority.encode() if line else first
         try:
             line.append(read_succession(path, signer))
-        except CloisterError:  # of an earlier line, or damaged: nothing is trusted for it
+        except CloisterError:  # from an earlier line, or damaged: it gives no trust
             continue
     return line
 

@@ -1,4 +1,4 @@
-"""The one key whose questions a site answers: where it lies, and how its operator changes it."""
+"""The coordinator's key whose questions a site answers, and how its operator changes it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from cloister.protocol.signed_questions import TrustedCoordinator
 
 
 def trusted_coordinator(file: SiteFile) -> TrustedCoordinator:
-    """Whose questions this site answers, as its folder says now.
+    """The coordinator whose questions this site answers, read from its folder.
 
     Raises:
-        BadFileError: No key is there, or none that can be read; then no question is answered.
+        BadFileError: There is no readable key; then no question is answered.
     """
     place = SiteMembership.of(file).coordinator
     try:
@@ -45,23 +45,24 @@ def trusted_coordinator(file: SiteFile) -> TrustedCoordinator:
 
 
 def trust(file: SiteFile, given: str, fingerprint: str | None) -> str:
-    """Takes a coordinator's key as the one whose questions this site answers.
+    """Sets the coordinator's key whose questions this site answers.
 
     Args:
         file: The site's.
         given: The public key, or a file that holds it.
-        fingerprint: The key's as the coordinator told it over another channel.
+        fingerprint: The key's fingerprint, as the coordinator told it over another channel.
 
     Returns:
-        The key; it holds from the next question on, and any key before it no longer.
+        The key; it is used from the next question on, and earlier keys no longer.
 
     Raises:
-        BadFileError: It is no key, the site has joined no federation, or it cannot be written.
+        BadFileError: It is not a key, the site has joined no federation, or the file cannot be
+            written.
         UsageError: No fingerprint was given.
-        NetworkError: It is another's.
+        NetworkError: The fingerprint differs.
     """
     place = SiteMembership.of(file)
-    assert place.invite  # raises where the site joined no federation
+    assert place.invite  # raises if the site joined no federation
     key = read_public_key(given)
     told = key_fingerprint(key)
     if fingerprint is None:

@@ -76,6 +76,31 @@ def test_every_row_is_on_one_side_and_every_unit_with_all_its_rows(
     assert stat.S_IMODE(out.stat().st_mode) == 0o700
 
 
+def test_folds_part_the_units_and_one_that_leaves_moves_no_other(tmp_path: Path) -> None:
+    plan = SplitPlan(unit="p", folds=3)
+    split_file(write(tmp_path / "all.jsonl", notes()), tmp_path / "parts", plan)
+    folds = read(tmp_path / "parts")
+    assert folds.keys() == {"fold-1", "fold-2", "fold-3"}
+    persons = [{str(row["p"]) for row in rows} for rows in folds.values()]
+    assert sum(map(len, persons)) == len(set().union(*persons)) == 36
+    gone = notes()[0]["p"]
+    fewer = [row for row in notes() if row["p"] != gone]
+    split_file(write(tmp_path / "fewer.jsonl", fewer), tmp_path / "less", plan)
+    kept = {row["text"] for row in fewer}
+    left = {name: [r for r in rows if r["text"] in kept] for name, rows in folds.items()}
+    assert [[r["text"] for r in rows] for _, rows in sorted(read(tmp_path / "less").items())] == [
+        [r["text"] for r in rows] for _, rows in sorted(left.items())
+    ]
+    step = json.loads((tmp_path / "parts" / "fold-1.jsonl.log.json").read_text())["steps"][-1]
+    assert step["settings"] == {"by": "unit", "unit": "p", "folds": 3, "salt": ""}
+
+
+@pytest.mark.parametrize("given", [{"folds": 1}, {"folds": 21}, {"folds": 3, "by": "label"}])
+def test_folds_that_there_are_not_are_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="--folds"):
+        SplitPlan(**given)
+
+
 def test_what_is_held_out_is_what_was_asked_for(tmp_path: Path) -> None:
     source = write(tmp_path / "notes.jsonl", notes(persons=108))
     split_file(source, tmp_path / "time", SplitPlan(by="time", test_from="2024-11-01"))

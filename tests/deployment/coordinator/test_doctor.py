@@ -123,7 +123,7 @@ def test_what_cannot_be_tried_is_said_and_how_to_try_it(
         assert {row["check"] for row in told_rows} >= {"another user", "owners and modes", "ports"}
     folder.secret.chmod(0o644)  # `state` is closed as the folder is opened
     assert run(["server", "doctor", str(folder.path)]) == 9
-    assert "mend these" in capsys.readouterr().err
+    assert "correct these" in capsys.readouterr().err
 
 
 def test_the_protection_is_said_at_the_start(folder: ServerFolder) -> None:

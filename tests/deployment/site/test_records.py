@@ -1,5 +1,6 @@
 """A site's records are what was read under its own command, row by row, by what it declares."""
 
+import hashlib
 import json
 import os
 import re
@@ -10,8 +11,10 @@ import pytest
 from cloister.client.site_file import RecordsConfig, SiteFile, read_site
 from cloister.client.stamp import ContentStamp
 from cloister.data.records import TextRecord
+from cloister.data.step_log import log_of
+from cloister.data.unit_column import UNIT
 from cloister.deployment.site.doctor_data import describe
-from cloister.deployment.site.read_apart import read_apart
+from cloister.deployment.site.read_apart import main, read_apart
 from cloister.deployment.site.records import UNDECLARED, RecordSource, read_records
 from cloister.errors import DataError, RecipeError, UsageError
 from cloister.privacy.units import Unit
@@ -49,6 +52,50 @@ def site(folder: Path, rows: list[object], task: str = "sequence-classification"
     text = "".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows)
     (folder / "records.jsonl").write_text(text)
     return read_site(path)
+
+
+def test_a_file_whose_units_were_coupled_is_read_once_site_toml_says_so(tmp_path: Path) -> None:
+    """What is charged as coupled follows from the declaration alone, never from a record."""
+    file = site(tmp_path, GOOD)
+    log = log_of(file.data)
+    digest = hashlib.sha256(file.data.read_bytes()).hexdigest()
+    step = {"command": "split", "output": {"sha256": digest}}
+    for couples, sha256 in ((True, digest), (False, "0" * 64)):  # coupled; of another content
+        last = step | {"couples_units": couples, "output": {"sha256": sha256}}
+        log.write_text(json.dumps({"format": "cloister-data-log/1", "steps": [last]}))
+        with pytest.raises(DataError, match=r"set site\.couples_units = true in site\.toml"):
+            read_records(file)
+        declared = tmp_path / "declared.toml"
+        declared.write_text(
+            file.path.read_text().replace("[records]", "couples_units = true\n[records]")
+        )
+        assert len(read_records(read_site(declared)).records) == len(GOOD)
+    log.write_text(json.dumps({"format": "cloister-data-log/1", "steps": [step]}))
+    assert len(read_records(file).records) == len(GOOD)
+
+
+def test_copies_are_counted_with_their_record_and_must_be_its_person_s(tmp_path: Path) -> None:
+    rows = [{**row, UNIT: f"u{n // 2}"} for n, row in enumerate(GOOD)]
+    same = [{**row, "person": "p"} for row in rows]
+    counts, findings = describe(site(tmp_path, same), read_records(site(tmp_path, same)))
+    assert counts.startswith("2 records (privacy units) in 4 rows, copies among them")
+    assert not [finding for finding in findings if UNIT in finding.note]
+    _, findings = describe(site(tmp_path, rows), read_records(site(tmp_path, rows)))
+    (crossed,) = [finding for finding in findings if UNIT in finding.note]
+    assert crossed.note == f"the rows of 2 records ({UNIT}) name several persons"
+
+
+def test_a_row_of_a_file_with_copies_that_lost_its_unit_does_not_fit(tmp_path: Path) -> None:
+    file = site(tmp_path, [{**GOOD[0], UNIT: "u1"}, {**GOOD[0], UNIT: ""}, GOOD[1]])
+    assert [misfit.row for misfit in read_records(file).misfits] == [2]
+    steps = [{"command": "augment"}, {"command": "scrub", "output": {"sha256": "0" * 64}}]
+    log = log_of(file.data)
+    log.write_text(json.dumps({"format": "cloister-data-log/1", "steps": steps}))
+    declared = tmp_path / "declared.toml"
+    declared.write_text(
+        file.path.read_text().replace("[records]", "couples_units = true\n[records]")
+    )
+    assert [misfit.row for misfit in read_records(read_site(declared)).misfits] == [2, 3]
 
 
 # One row that is not like the others; whether the site still serves must not follow from it.
@@ -115,7 +162,9 @@ def test_a_record_without_a_person_is_kept_and_counts_where_records_are_units(
     ],
     ids=["missing", "empty", "cut", "garbage", "nothing fits"],
 )
-def test_a_file_that_cannot_be_used_at_all_is_refused_at_home(spoil, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_file_that_cannot_be_used_at_all_is_refused_at_home(  # type: ignore[no-untyped-def]
+    spoil, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = site(tmp_path, list(GOOD))
     source = RecordSource(file)
     spoil(file.data)
@@ -126,6 +175,13 @@ def test_a_file_that_cannot_be_used_at_all_is_refused_at_home(spoil, tmp_path: P
     with pytest.raises(DataError):
         source.reload()
     assert len(source.current.records) == len(GOOD)
+    assert main(file.path) == DataError.exit_code  # as the process of its own ends, below
+    assert "records.jsonl" in capsys.readouterr().err
+
+
+def test_another_process_refuses_a_file_that_cannot_be_used(tmp_path: Path) -> None:
+    file = site(tmp_path, list(GOOD))
+    file.data.write_text("")
     with pytest.raises(DataError, match=r"records\.jsonl"):
         read_apart(file)
 
@@ -154,7 +210,7 @@ def test_another_process_says_what_fits(tmp_path: Path) -> None:
 def test_without_declarations_nothing_is_read(tmp_path: Path) -> None:
     file = site(tmp_path, list(GOOD))
     old = SiteFile(file.path, file.site, file.policy)
-    with pytest.raises(RecipeError, match="records: missing; declare what the records hold"):
+    with pytest.raises(RecipeError, match="records: missing; add a section"):
         read_records(old)
 
 
@@ -164,7 +220,7 @@ def test_without_declarations_nothing_is_read(tmp_path: Path) -> None:
         ("sequence-classification", ("a",), "at least 2 are needed"),
         ("token-classification", (), "at least 1 are needed"),
         ("sequence-classification", ("a", "a"), "once only"),
-        ("sequence-classification", ("a", " "), "none may be empty"),
+        ("sequence-classification", ("a", " "), "one is empty or given twice"),
         ("causal-lm", ("a",), "conversations have none"),
     ],
 )

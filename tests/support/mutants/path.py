@@ -51,7 +51,7 @@ def batches_remembered(patch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-@mutant("path", "noise in training")
+@mutant("empty site", "noise in training")
 def empty_batches_without_noise(patch: pytest.MonkeyPatch) -> None:
     sizes = batches_remembered(patch)
     noise_is(patch, lambda c, s, e: add_noise(c, s if sizes[-1] else 0.0, e))
@@ -67,17 +67,17 @@ def weak_step(patch: pytest.MonkeyPatch, is_weak: Callable[[mechanism.Mechanism]
     patch.setattr(mechanism.Mechanism, "release", broken)
 
 
-@mutant("path", "noise in training")
+@mutant("empty site", "noise in training")
 def first_step_without_noise(patch: pytest.MonkeyPatch) -> None:
     weak_step(patch, lambda gate: gate._released == 1)
 
 
-@mutant("path", "noise in training")
+@mutant("empty site", "noise in training")
 def last_step_without_noise(patch: pytest.MonkeyPatch) -> None:
     weak_step(patch, lambda gate: gate._released == gate.plan.local_steps)
 
 
-@mutant("path", "noise in training")
+@mutant("empty site", "noise in training")
 def a_round_run_again_without_noise(patch: pytest.MonkeyPatch) -> None:
     seen: set[int] = set()
 
@@ -89,7 +89,7 @@ def a_round_run_again_without_noise(patch: pytest.MonkeyPatch) -> None:
     round_is(patch, change)
 
 
-@mutant("path", "noise in training")
+@mutant("empty site", "noise in training")
 def noise_seeded_by_the_round_s_number(patch: pytest.MonkeyPatch) -> None:
     def change(named: dict[str, Any]) -> None:
         generator = np.random.default_rng(named["round_number"])
@@ -98,7 +98,7 @@ def noise_seeded_by_the_round_s_number(patch: pytest.MonkeyPatch) -> None:
     round_is(patch, change)
 
 
-@mutant("path", "noise in training")
+@mutant("empty site", "noise in training")
 def less_noise_in_later_rounds(patch: pytest.MonkeyPatch) -> None:
     def change(named: dict[str, Any]) -> None:
         if named["round_number"] > 2:
@@ -107,7 +107,7 @@ def less_noise_in_later_rounds(patch: pytest.MonkeyPatch) -> None:
     round_is(patch, change)
 
 
-@mutant("path", "steps taken")
+@mutant("empty site", "steps taken")
 def a_step_left_out_at_an_empty_site(patch: pytest.MonkeyPatch) -> None:
     """The site without records tells that it has none."""
     sound = local.local_update
@@ -122,7 +122,7 @@ def a_step_left_out_at_an_empty_site(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(observed, "local_update", broken)
 
 
-@mutant("path", "noise beside records")
+@mutant("few records", "noise beside records")
 def noise_for_each_physical_batch(patch: pytest.MonkeyPatch) -> None:
     def noisy(per_unit: Sequence[Tensor], bound: float) -> ClippedSum:
         total = clip_and_sum(per_unit, bound)
@@ -138,7 +138,7 @@ def noise_for_each_physical_batch(patch: pytest.MonkeyPatch) -> None:
     clipping_is(patch, noisy)
 
 
-@mutant("path", "noise beside records")
+@mutant("few records", "noise beside records")
 def divisor_of_the_realised_batch(patch: pytest.MonkeyPatch) -> None:
     sizes = batches_remembered(patch)
 
@@ -149,7 +149,7 @@ def divisor_of_the_realised_batch(patch: pytest.MonkeyPatch) -> None:
     noise_is(patch, divided)
 
 
-@mutant("path", "batches in training")
+@mutant("few records", "batches in training")
 def batches_cut_in_training(patch: pytest.MonkeyPatch) -> None:
     """At most so many units as a machine has memory for."""
     sound = local.Mechanism
@@ -161,7 +161,7 @@ def batches_cut_in_training(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(local, "Mechanism", Cut)
 
 
-@mutant("path", "real batches")
+@mutant("real batches", "real batches")
 def long_units_at_three_times_the_rate(patch: pytest.MonkeyPatch) -> None:
     sound, draw = local.local_update, mechanism.Mechanism.draw
     lengths: list[Array] = [np.zeros(0)]
@@ -182,7 +182,7 @@ def long_units_at_three_times_the_rate(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(mechanism.Mechanism, "draw", drawn)
 
 
-@mutant("path", "sums of real batches")
+@mutant("real batches", "sums of real batches")
 def large_batches_clipped_at_twice_the_bound(patch: pytest.MonkeyPatch) -> None:
     sound = local.clipped_gradient_sum
 
@@ -196,7 +196,7 @@ def large_batches_clipped_at_twice_the_bound(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(local, "clipped_gradient_sum", broken)
 
 
-@mutant("path", "update from releases")
+@mutant("updates", "update from releases")
 def momentum_of_gradients_without_noise(patch: pytest.MonkeyPatch) -> None:
     clean: list[ClippedSum] = []
     sound = local.clipped_gradient_sum
@@ -221,7 +221,7 @@ def momentum_of_gradients_without_noise(patch: pytest.MonkeyPatch) -> None:
 SOUND_CLIP = local.clip_update
 
 
-@mutant("path", "update from releases")
+@mutant("updates", "update from releases")
 def delta_computed_before_the_noise(patch: pytest.MonkeyPatch) -> None:
     """The optimizer steps on noise, and what is sent is the mean of clipped gradients."""
     clean: list[ClippedSum] = []
@@ -246,6 +246,6 @@ def delta_computed_before_the_noise(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(local, "clip_update", replaced)
 
 
-@mutant("path", "update bound")
+@mutant("updates", "update bound")
 def update_not_clipped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(local, "clip_update", lambda delta, bound: delta)

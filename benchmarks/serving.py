@@ -1,0 +1,158 @@
+"""A service that batches what waits, against the same one that answers requests one by one.
+
+    python -m benchmarks.serving [--clients 32] [--requests 60] [--texts FILE.jsonl]
+
+Two `cloister serve` processes of one MiniLM classifier take turns; 32 callers of another process
+each send their next text as soon as the last is answered. The figure is CPU time of the service a
+request, one by one ÷ batched, which other processes on the machine change least; requests a second
+and the slowest of a hundred stand beside it. Nothing may be lost, also when the service is told to
+end in the middle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+
+import httpx
+import psutil
+
+from benchmarks.figure import Figure
+from cloister.adapter.tensors import Adapter
+from cloister.data.config import DataConfig
+from cloister.data.load import load
+from cloister.data.records import TextRecord
+from cloister.export.adapter_folder import ReleaseFacts, export
+from cloister.models.config import LoraConfig, ModelConfig
+from cloister.tasks.config import TaskConfig
+from cloister.training.workspace import open_workspace
+
+BASE = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+@dataclass(frozen=True)
+class Load:
+    """One turn of one service.
+
+    Attributes:
+        cpu: CPU seconds of the service a request.
+        rate: Requests a second of wall time.
+        p50: Seconds until half of the requests were answered.
+        p99: Seconds until 99 of 100 were.
+        lost: Requests without an answer of status 200.
+    """
+
+    cpu: float
+    rate: float
+    p50: float
+    p99: float
+    lost: int
+
+
+def figures(
+    turns: int, texts: str = "synthetic:hospitals", clients: int = 32, requests: int = 60
+) -> Iterator[Figure]:
+    """The ratio, and what was lost."""
+    found: dict[str, list[Load]] = {"one by one": [], "batched": []}
+    options = {"one by one": ("--batch-tokens", "1"), "batched": ()}
+    asked = [
+        r.text for r in load(texts, "train", "text", DataConfig()) if isinstance(r, TextRecord)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        _classifier(Path(folder))
+        for _ in range(turns):
+            for name, more in options.items():
+                with _service(Path(folder), *more) as (process, address):
+                    found[name].append(_load(process, address, asked, clients, requests))
+    for name, loads in found.items():
+        print(
+            f"{name}: {median(one.rate for one in loads):.0f} requests a second, "
+            f"half within {1000 * median(one.p50 for one in loads):.0f} ms, 99 of 100 within "
+            f"{1000 * median(one.p99 for one in loads):.0f} ms, CPU a request "
+            f"{1000 * median(one.cpu for one in loads):.1f} ms"
+        )
+    pairs = list(zip(found["one by one"], found["batched"], strict=True))
+    name = f"CPU a request, one by one ÷ batched, {clients} clients"
+    yield Figure(name, median(a.cpu / b.cpu for a, b in pairs), 4, "at least")
+    name = f"requests a second, batched ÷ one by one, {clients} clients"
+    yield Figure(name, median(b.rate / a.rate for a, b in pairs), 4, "at least")
+    lost = sum(one.lost for loads in found.values() for one in loads)
+    yield Figure("requests lost", float(lost), 0, "at most")
+
+
+def _classifier(folder: Path) -> None:
+    """An untrained classifier, which computes as much as a trained one."""
+    labels = tuple(f"label {number}" for number in range(10))
+    model, lora = ModelConfig(base=BASE), LoraConfig(top_layers=0)
+    task = TaskConfig(labels=labels, max_length=128)
+    workspace = open_workspace(model, lora, task, labels, 0)
+    about = ReleaseFacts(
+        ModelConfig(base=BASE, sha256=workspace.base_sha256), lora, task, DataConfig(), 0
+    )
+    export(folder, workspace, Adapter(workspace.start), about)
+
+
+@contextmanager
+def _service(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    command = [sys.executable, "-m", "cloister", "serve", str(folder), "--port", "0", *options]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        address = next(line for line in process.stderr if line.startswith("http"))
+        yield process, address.split("/ (")[0]
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+    finally:
+        process.kill()
+
+
+def _load(
+    process: subprocess.Popen[str], address: str, texts: Sequence[str], clients: int, requests: int
+) -> Load:
+    counter = psutil.Process(process.pid)
+    asyncio.run(_ask(address, texts, clients, 2))  # what is loaded at first use
+    before, began = counter.cpu_times(), time.monotonic()
+    seconds = asyncio.run(_ask(address, texts, clients, requests))
+    wall, after = time.monotonic() - began, counter.cpu_times()
+    cpu = after.user + after.system - before.user - before.system
+    cuts = quantiles(seconds, n=100)
+    total = clients * requests
+    return Load(cpu / total, len(seconds) / wall, cuts[49], cuts[98], total - len(seconds))
+
+
+async def _ask(address: str, texts: Sequence[str], clients: int, requests: int) -> list[float]:
+    """Seconds of each request that was answered."""
+    found: list[float] = []
+
+    async def call(first: int) -> None:
+        async with httpx.AsyncClient(base_url=address, timeout=120, trust_env=False) as client:
+            for number in range(requests):
+                text = texts[(first * requests + number) % len(texts)]
+                began = time.monotonic()
+                answer = await client.post("/v1/predict", json={"inputs": [text]})
+                if answer.status_code == 200:
+                    found.append(time.monotonic() - began)
+
+    await asyncio.gather(*(call(number) for number in range(clients)))
+    return found
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--texts", default="synthetic:hospitals", help="records with text, label")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--requests", type=int, default=60)
+    arguments = parser.parse_args()
+    for figure in figures(arguments.turns, arguments.texts, arguments.clients, arguments.requests):
+        print(figure, flush=True)

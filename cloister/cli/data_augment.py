@@ -1,0 +1,128 @@
+"""`cloister data augment`: copies of records that stay in their record's privacy unit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from cloister.cli.arguments import AsJson
+from cloister.cli.data_arguments import (
+    DataFile,
+    EncodingName,
+    LabelColumn,
+    MessagesColumn,
+    NoQuotes,
+    Separator,
+    TagsColumn,
+    TextColumn,
+    TokensColumn,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cloister.data.augment.copies import Method
+    from cloister.data.augment.files import AugmentReport
+
+
+def augment(
+    file: DataFile,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="A new file: .jsonl, .csv or .parquet.")
+    ],
+    copies: Annotated[int, typer.Option(help="Copies of each record, at most.")] = 4,
+    how: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METHODS",
+            help="Parted by commas: drop, swap, typos, synonyms, paraphrase. Absent: the first "
+            "three, and those for which an option is given.",
+        ),
+    ] = None,
+    synonyms: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            readable=False,
+            help="Words that may stand for each other, a group a line, parted by commas.",
+        ),
+    ] = None,
+    paraphrase: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            readable=False,
+            help="A causal language model of this machine that says texts in other words. It must "
+            "not have been trained on these records.",
+        ),
+    ] = None,
+    share: Annotated[float, typer.Option(help="Share of words that a method changes.")] = 0.1,
+    seed: Annotated[str, typer.Option(help="Another one makes other copies.")] = "",
+    text: TextColumn = None,
+    label: LabelColumn = None,
+    tokens: TokensColumn = None,
+    tags: TagsColumn = None,
+    messages: MessagesColumn = None,
+    encoding: EncodingName = None,
+    separator: Separator = None,
+    no_quotes: NoQuotes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Add copies of each record in other words, in a new file of training records.
+
+    All rows that are made of a record have one value in the column cloister_unit: they are one
+    privacy unit, averaged before they are clipped, so ε stays what it is without copies. Labels and
+    tags stay. In a recipe, privacy.max_rows_per_record says how many rows of a record count. A log
+    is written beside the new file. Nothing leaves this machine.
+
+    Example: cloister data augment train.csv --out more.jsonl --copies 4 --synonyms words.txt
+    """
+    from cloister.cli.row_progress import row_progress
+    from cloister.data.augment.files import AugmentOptions, augment_file
+    from cloister.data.augment.synonyms import read_synonyms
+    from cloister.data.detected import detect_form
+
+    methods = [] if how is None else [name.strip() for name in how.split(",")]
+    given = {"text": text, "label": label, "tokens": tokens, "tags": tags, "messages": messages}
+    found = None
+    if paraphrase is not None:
+        from cloister.models.paraphrase import Paraphraser
+
+        found = Paraphraser.of(paraphrase)
+    options = AugmentOptions(
+        copies=copies,
+        how=cast("Sequence[Method]", methods),
+        share=share,
+        seed=seed,
+        columns=given,
+        synonyms=None if synonyms is None else read_synonyms(synonyms),
+        paraphrase=found,
+        model=None if found is None else found.sha256,
+    )
+    source = detect_form(file, encoding, separator, quotes=not no_quotes)
+    with row_progress("read") as progress:
+        report = augment_file(source, out, options, progress=progress)
+    if as_json:
+        typer.echo(json.dumps(report.to_json()))
+        return
+    _print(report, out)
+
+
+def _print(report: AugmentReport, out: Path) -> None:
+    from cloister.cli.terminal import Terminal
+
+    console = Terminal()
+    console.print(f"{report.records} records, {report.rows} rows with copies; written to {out}")
+    told = ", ".join(f"{count} by {method}" for method, count in report.methods.items())
+    console.print(f"copies: {told}")
+    columns = (f"{role} = {column}" for role, column in report.roles.items())
+    console.print(f"columns: {', '.join(columns)} (guessed: {', '.join(report.guessed) or 'none'})")
+    if report.short:
+        console.print(f"{report.short} records have fewer copies: their texts have no more")
+    console.print(
+        f"to use them: privacy.max_rows_per_record = {report.largest} in the recipe (ε stays), or "
+        "persons as the units"
+    )

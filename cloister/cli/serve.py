@@ -1,0 +1,141 @@
+"""`cloister serve`: a finished adapter behind HTTP; and tokens for those who may ask it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from socket import socket
+
+# Four passes of `cloister predict` without a GPU (training.config.PLAIN_TOKENS) wait well under a
+# second on two cores.
+BATCH_TOKENS = 8192
+# Two seconds of short texts on two cores, by benchmarks/serving.py.
+WAITING = 256
+
+
+def serve(
+    adapter: Annotated[
+        Path,
+        typer.Argument(metavar="RUN_OR_ADAPTER", help="A run or its adapter; a link may be moved."),
+    ],
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0: a free one.")] = 8000,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Callers' tokens, as `cloister serve-token` makes them; needed beyond this "
+            "machine.",
+        ),
+    ] = None,
+    rate: Annotated[
+        int | None, typer.Option(min=1, help="Requests a minute of each caller. Absent: any.")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds until an answer must have begun.")
+    ] = 30.0,
+    batch_tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens that are gathered for one pass of the network.")
+    ] = BATCH_TOKENS,
+    queue: Annotated[
+        int, typer.Option(min=1, help="Requests that may wait; the next gets status 429.")
+    ] = WAITING,
+    certificate: Annotated[
+        Path | None, typer.Option(metavar="PEM", help="TLS certificate chain; needs --key.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(metavar="PEM", help="Its private key.")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="cpu, cuda, cuda:N or mps. Absent: the CUDA GPU where there is one."),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="The base model's folder here. Absent: as the adapter names it."),
+    ] = None,
+) -> None:
+    """Serve a finished adapter: predictions, chat in OpenAI's form, metrics, and a page to try it.
+
+    SIGTERM answers what was taken, and ends with 0. SIGHUP loads what stands at RUN_OR_ADAPTER now
+    and serves it from then on; no request is lost.
+
+    Example: cloister serve runs/bank
+    """
+    from cloister.dashboard.token import is_loopback
+    from cloister.errors import UsageError
+    from cloister.service.callers import Callers, read_callers
+
+    callers = Callers() if tokens is None else read_callers(tokens)
+    if tokens is None and not is_loopback(host):
+        raise UsageError(
+            f"--host {host}: other machines reach it, so callers need tokens: "
+            "cloister serve-token NAME --tokens FILE makes one; pass --tokens FILE here"
+        )
+    if (certificate is None) != (key is None):
+        raise UsageError("--certificate and --key belong together; give both or none")
+    _check_tls(certificate, key)
+    from cloister.cli.dashboard import listen
+
+    with listen(host, port) as place:
+        from functools import partial
+
+        from cloister.service.running import Settings, run_service
+        from cloister.service.versions import Served, open_version
+
+        typer.echo("… loading the base model", err=True)
+        served = Served(partial(open_version, adapter, device, base))
+        settings = Settings(batch_tokens, queue, timeout, rate, certificate, key)
+        _announce(place, host, is_secure=certificate is not None)
+        run_service(served, callers, settings, place, lambda text: typer.echo(text, err=True))
+
+
+def serve_token(
+    name: Annotated[str, typer.Argument(help="The caller, in your own words: letters and digits.")],
+    tokens: Annotated[
+        Path, typer.Option(metavar="FILE", help="The token file; made if it is not there.")
+    ],
+) -> None:
+    """Make a token for a caller of `cloister serve`, and print it once.
+
+    The file keeps its SHA-256 alone. A service reads the file when it starts. Deleting a caller's
+    line takes the token back.
+
+    Example: cloister serve-token reception --tokens callers.json
+    """
+    from cloister.service.callers import add_caller
+
+    typer.echo(add_caller(tokens, name))
+
+
+def _check_tls(certificate: Path | None, key: Path | None) -> None:
+    """Reads certificate and key, so that what is wrong is said before the base is loaded.
+
+    Raises:
+        BadFileError: One cannot be read, or they do not belong together.
+    """
+    if certificate is None or key is None:
+        return
+    import ssl
+
+    from cloister.errors import BadFileError
+
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
+    except OSError as error:  # ssl.SSLError among them
+        raise BadFileError(
+            f"{certificate}, {key}: no certificate with its key can be read ({error}); both are "
+            "needed in PEM, the key without a password"
+        ) from error
+
+
+def _announce(place: socket, host: str, *, is_secure: bool) -> None:
+    from cloister.dashboard.token import is_loopback
+
+    at = f"[{host}]" if ":" in host else host
+    scheme = "https" if is_secure else "http"
+    typer.echo(f"{scheme}://{at}:{place.getsockname()[1]}/ (Ctrl-C ends it)", err=True)
+    if not is_secure and not is_loopback(host):
+        typer.echo("not encrypted: give --certificate and --key, or put TLS before it", err=True)

@@ -1,0 +1,206 @@
+"""The copies of one row: what of it is varied, by which method, so that its label still holds."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Literal, get_args
+
+from cloister.data.augment.methods import dropped, mistyped, swapped
+from cloister.data.augment.synonyms import Synonyms
+from cloister.data.augment.words import Words
+from cloister.data.outputs import json_text
+from cloister.data.roles import Roles
+from cloister.data.values import Row, Value
+
+Method = Literal["drop", "swap", "typos", "synonyms", "paraphrase"]
+METHODS: tuple[Method, ...] = get_args(Method)
+# Says a text in other words, with a seed; None: it cannot.
+Paraphrase = Callable[[str, int], str | None]
+# Draws before a row is said to have no further copy: a short text has few that differ.
+TRIES = 4
+# Columns of a conversation's forms in which a person asks; replies are learnt, and stay.
+_ASKED = ("prompt", "instruction")
+_TURNS = ("conversations", "prompt")
+# Who asks, and under which keys a turn says so (`chat_rows`).
+_ASKERS = ("user", "human")
+_TURN_KEYS = (("role", "content"), ("from", "value"))
+# A tag of no entity.
+_OUTSIDE = "O"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variation:
+    """How copies are made.
+
+    Attributes:
+        how: By which methods; each copy is made by one.
+        share: Share of a text's words that a method changes.
+        seed: Of all draws: any text. Equal rows and an equal seed give equal copies.
+        synonyms: For `synonyms`.
+        paraphrase: For `paraphrase`.
+    """
+
+    how: Sequence[Method]
+    share: float
+    seed: str
+    synonyms: Synonyms | None = None
+    paraphrase: Paraphrase | None = None
+
+    def unit_of(self, row: Row, same_before: int) -> str:
+        """What the rows that are made of a row share, and no others do.
+
+        It follows from the row and how many equal ones came before, not from its place: a row more
+        or less elsewhere in the file changes no other's unit. Whoever lacks the seed cannot compute
+        it from the row.
+
+        Args:
+            row: Values by column.
+            same_before: Rows before it that are equal to it in every column.
+        """
+        return f"u{self._keyed('unit', row, same_before).hexdigest()[:32]}"
+
+    def copies(self, row: Row, roles: Roles, count: int) -> list[tuple[Method, Row]]:
+        """Copies of a row, each different, with the methods that made them.
+
+        Args:
+            row: Values by column.
+            roles: Which column is what.
+            count: How many; fewer come back where the row has no more.
+
+        Guarantees:
+            They follow from the row alone, beside what is chosen for all rows, so adding or
+            removing another row changes none of them.
+        """
+        seed = int.from_bytes(self._keyed("copies", row, 0).digest(), "big")
+        random = Random(seed)
+        seen, found = {json_text(row)}, []
+        methods = random.sample(list(self.how), len(self.how))
+        for number in range(count):
+            first = number % len(methods)  # so that each has its turn
+            for method in [*methods[first:], *methods[:first]] * TRIES:
+                new = self._varied(method, row, roles, random)
+                text = None if new is None else json_text(new)
+                if new is not None and text is not None and text not in seen:
+                    seen.add(text)
+                    found.append((method, new))
+                    break
+            else:
+                break
+        return found
+
+    def _keyed(self, purpose: str, row: Row, number: int) -> hmac.HMAC:
+        content = f"{purpose}\x1f{number}\x1f{json_text(row)}"
+        # Halves of surrogate pairs, which damaged files have, are hashed as they are.
+        parts = [text.encode("utf-8", "surrogatepass") for text in (self.seed, content)]
+        return hmac.new(parts[0], parts[1], hashlib.sha256)
+
+    def _varied(self, method: Method, row: Row, roles: Roles, random: Random) -> Row | None:
+        """A row with other words; None where the method changes nothing of it."""
+        if roles.kind == "tokens":
+            return self._sentence(method, row, roles, random)
+        if roles.kind == "text":
+            column = roles.text or "text"
+            text = self._text(method, row.get(column), random)
+            return None if text is None else {**row, column: text}
+        return self._conversation(method, row, roles, random)
+
+    def _text(self, method: Method, value: Value, random: Random) -> str | None:
+        if not isinstance(value, str) or not value.strip():
+            return None
+        if method == "paraphrase":
+            assert self.paraphrase is not None
+            return self.paraphrase(value, random.getrandbits(63))
+        text = Words.of(value)
+        words, joined = text.words, [text.joined(place) for place in range(len(text.words))]
+        if method == "drop":
+            gone = dropped(words, [True] * len(words), self.share, random)
+            return None if gone is None else str(text.without(gone)).strip() or None
+        if method == "synonyms":
+            assert self.synonyms is not None
+            replaced = self.synonyms.replaced(words, joined, self.share, random)
+            return None if replaced is None else _with(text, replaced)
+        new = (
+            swapped(words, joined, self.share, random)
+            if method == "swap"
+            else mistyped(words, self.share, random)
+        )
+        return None if new is None else str(Words(tuple(new), text.gaps))
+
+    def _sentence(self, method: Method, row: Row, roles: Roles, random: Random) -> Row | None:
+        """A sentence of which each word keeps its tag.
+
+        Only words between words outside of entities go or move, so that no entity loses a word and
+        no two become one.
+        """
+        columns = (roles.tokens or "tokens", roles.tags or "tags")
+        words, tags = (_texts(row.get(column)) for column in columns)
+        if not words or len(words) != len(tags):
+            return None
+        outside = [tag == _OUTSIDE for tag in tags]
+        if method == "drop":
+            edged = [True, *outside, True]
+            inner = [all(edged[place : place + 3]) for place in range(len(words))]
+            gone = dropped(words, inner, self.share, random)
+            kept = [place for place in range(len(words)) if gone and place not in gone]
+            new, tags = [words[place] for place in kept], [tags[place] for place in kept]
+        elif method == "swap":
+            free = [a and b for a, b in itertools.pairwise(outside)]
+            new = swapped(words, free, self.share, random) or []
+        elif method == "typos":
+            new = mistyped(words, self.share, random) or []
+        elif method == "synonyms":
+            assert self.synonyms is not None
+            new = list(words)
+            joined = [True] * len(words)
+            pairs = self.synonyms.replaced(words, joined, self.share, random, single=True)
+            for place, _, word in pairs or []:
+                new[place] = word
+        else:
+            return None  # other words have other tags
+        return {**row, columns[0]: list(new), columns[1]: list(tags)} if new else None
+
+    def _conversation(self, method: Method, row: Row, roles: Roles, random: Random) -> Row | None:
+        """A conversation in which somebody asks in other words; replies, which are learnt, stay."""
+        new = dict(row)
+        turns = _TURNS if roles.messages is None else (roles.messages, *_TURNS)
+        for column in dict.fromkeys((*turns, *_ASKED)):
+            value = row.get(column)
+            if isinstance(value, str) and column in _ASKED:
+                new[column] = self._text(method, value, random) or value
+            elif isinstance(value, Sequence) and not isinstance(value, str) and column in turns:
+                new[column] = [self._turn(method, turn, random) for turn in value]
+        return new if new != row else None
+
+    def _turn(self, method: Method, turn: Value, random: Random) -> Value:
+        if not isinstance(turn, Mapping):
+            return turn
+        for speaker, said in _TURN_KEYS:
+            if turn.get(speaker) in _ASKERS and isinstance(turn.get(said), str):
+                return {**turn, said: self._text(method, turn[said], random) or turn[said]}
+        return turn
+
+
+def _with(text: Words, replaced: Sequence[tuple[int, int, str]]) -> str:
+    """A text with other words at some places."""
+    parts, place = [], 0
+    for start, end, new in replaced:
+        for kept in range(place, start):
+            parts += [text.gaps[kept], text.words[kept]]
+        parts += [text.gaps[start], new]
+        place = end
+    for kept in range(place, len(text.words)):
+        parts += [text.gaps[kept], text.words[kept]]
+    return "".join([*parts, text.gaps[-1]])
+
+
+def _texts(value: Value) -> list[str]:
+    """A list of words; empty where a value is none."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return []
+    words = [word for word in value if isinstance(word, str)]
+    return words if len(words) == len(value) else []

@@ -1,0 +1,90 @@
+"""A text as words with what stands between them; of Chinese and Japanese each character is one.
+
+Methods work on words, so that they are the same for texts and for sentences that come as words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# Japanese syllables; Chinese characters with their extensions (of `guess.SPACELESS`, those scripts
+# whose characters stand for themselves: Thai and its kin have marks that belong to a letter).
+_ALONE = "\u3040-\u30ff\u3400-\u9fff\U00020000-\U00031fff"
+_LETTER = rf"(?:(?![{_ALONE}])[^\W_])"
+_WORD = re.compile(rf"[{_ALONE}]|{_LETTER}+(?:['’]{_LETTER}+)*")
+_IS_ALONE = re.compile(rf"[{_ALONE}]")
+
+# Words that turn a text's meaning, and often its label: no method touches them.
+NEGATIONS = frozenset(
+    (
+        *("no", "not", "nor", "never", "none", "nobody", "nothing", "neither", "without", "cannot"),
+        *("hardly", *"不没沒无無非未别別勿莫否"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Words:
+    """A text in words.
+
+    Attributes:
+        words: In their order.
+        gaps: What stands before each word, and after the last one.
+    """
+
+    words: tuple[str, ...]
+    gaps: tuple[str, ...]
+
+    @classmethod
+    def of(cls, text: str) -> Words:
+        """Cuts a text; `str` of the result is the text again."""
+        found = list(_WORD.finditer(text))
+        edges = [0, *(place for match in found for place in match.span()), len(text)]
+        gaps = tuple(text[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True))
+        return cls(tuple(match[0] for match in found), gaps)
+
+    def __str__(self) -> str:
+        pairs = zip(self.gaps, self.words, strict=False)
+        return "".join(gap + word for gap, word in pairs) + self.gaps[-1]
+
+    def without(self, dropped: Sequence[int]) -> Words:
+        """The text without some words, and without the blanks that stood before them."""
+        words: list[str] = []
+        gaps: list[str] = [""]
+        for place, word in enumerate(self.words):
+            gap = self.gaps[place]
+            if place in dropped:
+                gaps[-1] += "" if gap.isspace() else gap
+                continue
+            joined = gaps[-1] + gap
+            gaps[-1] = joined.lstrip() if not words else joined
+            words.append(word)
+            gaps.append("")
+        gaps[-1] += self.gaps[-1]
+        return Words(tuple(words), tuple(gaps))
+
+    def joined(self, place: int) -> bool:
+        """Whether nothing but blanks is between a word and the next."""
+        gap = self.gaps[place + 1]
+        return place + 1 < len(self.words) and (not gap or gap.isspace())
+
+
+def is_character(word: str) -> bool:
+    """Whether a word is a character that stands for itself, as in Chinese."""
+    return len(word) == 1 and _IS_ALONE.match(word) is not None
+
+
+def may_change(words: Sequence[str], place: int) -> bool:
+    """Whether a word can go, move or err without turning what the text says.
+
+    A negation cannot, nor what stands next to it on its right, nor a number.
+    """
+    near = words[max(0, place - 1) : place + 1]
+    return not any(map(_is_negation, near)) and not any(map(str.isdigit, words[place]))
+
+
+def _is_negation(word: str) -> bool:
+    small = word.casefold().replace("’", "'")
+    return small in NEGATIONS or small.endswith("n't")

@@ -1,0 +1,1 @@
+"""FHIR resources (R4 and R5, JSON) read as records: texts of documents and observations."""

@@ -1,0 +1,152 @@
+"""JSON read from a file piece by piece, with every literal as it is written.
+
+The standard library's scanner is told to keep numbers as they are spelled (`parse_int` and its
+kin), so that no identifier of twenty digits becomes a float, and to give each object as its list
+of pairs, so that a key that is given twice is seen.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections import Counter
+from typing import BinaryIO, cast
+
+from cloister.data.values import MOST_ROW_BYTES, Number, Row, Value, shown
+from cloister.errors import DataError
+
+WHITESPACE = " \t\n\r"  # RFC 8259, section 2
+_BLANKS = re.compile(f"[{WHITESPACE}]+")
+# Lists and objects in each other: conversations with parts of text have 5. What looks at a row or
+# writes it calls itself for each level, and Python allows 1,000 calls in each other.
+MOST_DEPTH = 100
+CHUNK = 2**20  # bytes read at a time: a row is seldom longer
+
+
+class _RepeatedKeyError(Exception):
+    """One object that has one key twice."""
+
+
+def _object(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
+    row = dict(pairs)
+    if len(row) != len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        raise _RepeatedKeyError(next(key for key, count in counts.items() if count > 1))
+    return row
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=Number, parse_float=Number, parse_constant=Number
+)
+
+
+def object_at(text: str, start: int, where: str) -> tuple[Row, int]:
+    """The object that begins at `start`, and where it ends.
+
+    Raises:
+        DataError: It has a key twice, is nested deeper than `MOST_DEPTH`, or is another value.
+        json.JSONDecodeError: There is none, or only a part of it.
+    """
+    value, end = value_at(text, start, where)
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: no valid JSON object (one in braces is needed)")
+    return value, end
+
+
+def value_at(text: str, start: int, where: str) -> tuple[Value, int]:
+    """The value that begins at `start`, and where it ends; see `object_at`."""
+    try:
+        value, end = _DECODER.raw_decode(text, start)
+    except _RepeatedKeyError as error:
+        raise DataError(
+            f"{where}: the key {shown(str(error))!r} is given twice; which one is meant? Remove one"
+        ) from error
+    except RecursionError as error:
+        raise DataError(f"{where}: no valid JSON object (nested too deep)") from error
+    if text.count("[", start, end) + text.count("{", start, end) > MOST_DEPTH and _is_deep(value):
+        raise DataError(
+            f"{where}: lists and objects more than {MOST_DEPTH} deep in each other; flatten them"
+        )
+    return value, end
+
+
+def _is_deep(value: Value) -> bool:
+    """Whether lists and objects are more than `MOST_DEPTH` deep in each other."""
+    level: list[Value] = [value]
+    for _ in range(MOST_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else cast(list[Value], outer))
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def reason_of(error: json.JSONDecodeError) -> str:
+    """What the parser looked for; it never says what it found."""
+    return error.msg.strip().removesuffix(" at").rstrip(":")
+
+
+class JsonBuffer:
+    """Text of a file that is read in chunks, from the first character that is still needed."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        # What is not UTF-8 stays visible as half of a surrogate pair, so that its row is known.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self.text, self.place = "", 0
+        self.taken = 0  # characters of the values that were taken
+
+    def more(self) -> bool:
+        """Reads a chunk; false at the file's end."""
+        chunk = self._file.read(CHUNK)
+        decoded = self._decoder.decode(chunk, final=not chunk)
+        self.text, self.place = self.text[self.place :] + decoded, 0
+        return bool(chunk)
+
+    def next(self) -> str:
+        """The next character that is no whitespace, which stays; empty at the end."""
+        while True:
+            match = _BLANKS.match(self.text, self.place)
+            self.place = match.end() if match else self.place
+            if self.place < len(self.text):
+                return self.text[self.place]
+            if not self.more() and not self.text:
+                return ""
+
+    def value(self, where: str) -> Value:
+        """The value that begins here, after white space; goes on behind it.
+
+        Args:
+            where: The file and row, for messages.
+
+        Raises:
+            DataError: There is none within `MOST_ROW_BYTES`, or it is not UTF-8; see `object_at`.
+        """
+        self.next()
+        while True:
+            try:
+                value, end = value_at(self.text, self.place, where)
+                # A number that ends where the chunk does may go on in the next one.
+                if end == len(self.text) and isinstance(value, Number) and self.more():
+                    continue
+            except json.JSONDecodeError as error:
+                if len(self.text) - self.place > MOST_ROW_BYTES:
+                    raise DataError(
+                        f"{where}: no valid JSON object within {MOST_ROW_BYTES >> 20} MiB, the "
+                        "most that a row may hold"
+                    ) from error
+                if self.more():
+                    continue
+                raise DataError(f"{where}: no valid JSON object ({reason_of(error)})") from error
+            try:
+                self.text[self.place : end].encode()
+            except UnicodeEncodeError as error:
+                raise DataError(f"{where}: not UTF-8; save the file as UTF-8") from error
+            self.taken += end - self.place
+            self.place = end
+            return value

@@ -1,0 +1,137 @@
+"""Several annotators' files, put beside each other record by record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloister.data.detected import detect_form
+from cloister.data.outputs import json_text
+from cloister.data.values import Row, shown
+from cloister.errors import DataError, UsageError
+from cloister.files import bad_file
+from cloister.labelling.items import ANNOTATOR, ANSWERS, ROW, number_of
+from cloister.labelling.log import settings_of
+from cloister.labelling.scheme import COLUMNS, Answer, Kind, answer_of
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """Answers of several annotators to the same records.
+
+    Attributes:
+        kind: Of answers.
+        column: Where they are in a row.
+        annotators: Their names, in the order of the files.
+        labels: Every label that somebody gave, or entity type.
+        answers: By record, one an annotator; None: none.
+        rows: By record, all but the answer, as the first file that has it says it.
+    """
+
+    kind: Kind
+    column: str
+    annotators: tuple[str, ...]
+    labels: tuple[str, ...]
+    answers: Mapping[int, Sequence[Answer | None]]
+    rows: Mapping[int, Row]
+
+
+def read_annotated(files: Sequence[Path], column: str | None = None) -> Annotated:
+    """Reads annotators' files.
+
+    Args:
+        files: One an annotator, as the page writes them; or any file with a column of numbers of
+            records (`cloister_row`).
+        column: Of answers; absent: as the first file's log says, or by its columns.
+
+    Raises:
+        UsageError: A file is given twice, or holds no such column.
+        DataError: A file is damaged, its rows have no number, or one record differs between two.
+    """
+    for at, file in enumerate(files):
+        if any(file.exists() and other.exists() and file.samefile(other) for other in files[:at]):
+            raise UsageError(f"{file} is given twice; one file an annotator is needed")
+    kind, column = _answer_column(files[0], column)
+    answers: dict[int, list[Answer | None]] = {}
+    rows: dict[int, Row] = {}
+    names: list[str] = []
+    for at, file in enumerate(files):
+        name = file.stem
+        for number, answer, row in _rows(file, kind, column):
+            where = f"{file.name}, record {number}"
+            mine = answers.setdefault(number, [None] * len(files))
+            if mine[at] is not None:
+                raise DataError(f"{where}: is there twice; one row a record is needed")
+            mine[at] = answer
+            name = str(row.get(ANNOTATOR) or name)
+            rest = {k: v for k, v in row.items() if k not in (column, ANNOTATOR, ANSWERS)}
+            first = rows.setdefault(number, rest)
+            if json_text(first) != json_text(rest):
+                raise DataError(
+                    f"{where}: its text is another than in the files before; annotators label one "
+                    "file"
+                )
+            _compare_lengths(mine, kind, where)
+        names.append(name)
+    if len(set(names)) < len(names):
+        names = [f"{name} ({file.name})" for name, file in zip(names, files, strict=True)]
+    ordered = dict(sorted(answers.items()))
+    labels = _labels(ordered, kind)
+    return Annotated(kind, column, tuple(names), labels, ordered, rows)
+
+
+def _answer_column(file: Path, column: str | None) -> tuple[Kind, str]:
+    """The kind and the column of a file's answers."""
+    form = detect_form(file)
+    if (known := settings_of(file)) is not None and column in (None, known[0].column):
+        return known[0].scheme.kind, known[0].column
+    names = form.names()
+    kinds = {kind: column or usual for kind, usual in COLUMNS.items()}
+    for _, row in form.rows():
+        for kind, name in kinds.items():
+            if name in row and answer_of(row[name], kind) is not None:
+                return kind, name
+        break
+    held = ", ".join(shown(name) for name in names[:12])
+    raise UsageError(
+        f"{file}: no answers in {column or 'label, labels, score or tags'} (found: {held}); name "
+        "their column by --column"
+    )
+
+
+def _rows(file: Path, kind: Kind, column: str) -> list[tuple[int, Answer, Row]]:
+    found = []
+    try:
+        for line, row in detect_form(file).rows():
+            where = f"{file.name}, row {line}"
+            answer = answer_of(row.get(column), kind)
+            if answer is None:
+                raise DataError(f"{where}: no answer in {shown(column)!r}; correct the row")
+            number = number_of(row, -1)
+            if number < 0:
+                raise DataError(
+                    f"{where}: no {ROW}, by which records are told in every file; label with "
+                    "cloister data label"
+                )
+            found.append((number, answer, row))
+    except OSError as error:
+        raise bad_file(error, "read") from error
+    return found
+
+
+def _compare_lengths(answers: Sequence[Answer | None], kind: Kind, where: str) -> None:
+    lengths = {len(a) for a in answers if isinstance(a, tuple)}
+    if kind == "entities" and len(lengths) > 1:
+        raise DataError(f"{where}: {' and '.join(map(str, lengths))} tags; one a word is needed")
+
+
+def _labels(answers: Mapping[int, Sequence[Answer | None]], kind: Kind) -> tuple[str, ...]:
+    given: set[str] = set()
+    for one in (answer for several in answers.values() for answer in several):
+        if isinstance(one, str):
+            given.add(one)
+        elif isinstance(one, tuple):
+            names = (tag[2:] for tag in one if tag != "O") if kind == "entities" else one
+            given.update(names)
+    return tuple(sorted(given))

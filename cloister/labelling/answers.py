@@ -1,0 +1,170 @@
+"""One annotator's file: each answer is a row in it before the page says that it is saved.
+
+A new answer is appended and synced; one that changes or is taken back writes the file anew, whole
+or not at all. So the file can be trained on at any moment, and a kill loses nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from cloister.data.formats import FileForm
+from cloister.data.json_rows import json_rows
+from cloister.data.outputs import json_text
+from cloister.data.values import MOST_ROW_BYTES, Number, Row, Value
+from cloister.errors import DataError, UsageError
+from cloister.files import open_file, sync_folder, write_whole
+from cloister.labelling.items import ANNOTATOR, ANSWERS, ROW, LabelItem, number_of
+from cloister.labelling.scheme import Answer, LabelScheme, answer_of, as_value
+from cloister.owner_only import FILE
+
+
+class AnswerFile:
+    """The answers of one annotator, on disk; use it as a context manager.
+
+    Args:
+        path: A `.jsonl` file, there already or not.
+        scheme: What may be answered.
+        column: The column of answers.
+        annotator: Who answers.
+        items: What is asked about, by number.
+
+    Raises:
+        UsageError: Another page writes it at this moment.
+        DataError: It holds what no page of this scheme wrote.
+        OSError: It cannot be read or written.
+
+    Attributes:
+        answers: So far, by number, the one given last at the end.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        scheme: LabelScheme,
+        column: str,
+        annotator: str,
+        items: Mapping[int, LabelItem],
+    ) -> None:
+        self.path = path
+        self._scheme, self._column, self._annotator = scheme, column, annotator
+        self._items = items
+        self._lock = _locked(path)
+        try:
+            _drop_torn_line(path)
+            self.answers = self._read()
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def __enter__(self) -> AnswerFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._lock)
+
+    def put(self, number: int, answer: Answer) -> None:
+        """Saves an answer; it is durable on return.
+
+        Raises:
+            OSError: It could not be written; what was saved before is still there.
+        """
+        changed = {k: v for k, v in self.answers.items() if k != number} | {number: answer}
+        if number in self.answers:
+            self._write(changed)
+        else:
+            self._append(self._line(number, answer))
+        self.answers = changed
+
+    def take_back(self, number: int) -> None:
+        """Removes an answer; it is gone from the disk on return.
+
+        Raises:
+            OSError: It could not be written.
+        """
+        kept = {k: v for k, v in self.answers.items() if k != number}
+        self._write(kept)
+        self.answers = kept
+
+    def _line(self, number: int, answer: Answer) -> bytes:
+        item = self._items[number]
+        row: dict[str, Value] = {k: v for k, v in item.row.items() if k != ANSWERS}
+        if item.words:
+            row["tokens"] = list(item.words)
+        row[self._column] = as_value(answer)
+        row[ROW] = Number(str(number))
+        row[ANNOTATOR] = self._annotator
+        line = json_text(row).encode()
+        if len(line) > MOST_ROW_BYTES:
+            raise DataError(f"record {number}: its row has more than {MOST_ROW_BYTES} bytes")
+        return line + b"\n"
+
+    def _append(self, line: bytes) -> None:
+        before = self.path.stat().st_size
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:  # a full disk: half of a row would be no row
+            os.truncate(self.path, before)
+            raise
+
+    def _write(self, answers: Mapping[int, Answer]) -> None:
+        write_whole(self.path, b"".join(self._line(k, v) for k, v in answers.items()), FILE)
+
+    def _read(self) -> dict[int, Answer]:
+        found: dict[int, Answer] = {}
+        if self.path.stat().st_size == 0:
+            return found
+        for line, row in json_rows(self.path, FileForm(kind="json")):
+            number, answer = self._known(row, f"{self.path}, row {line}")
+            if number in found:
+                raise DataError(f"{self.path}, row {line}: record {number} is there twice")
+            found[number] = answer
+        return found
+
+    def _known(self, row: Row, where: str) -> tuple[int, Answer]:
+        number = number_of(row, -1)
+        answer = answer_of(row.get(self._column), self._scheme.kind)
+        if number not in self._items or answer is None:
+            raise DataError(
+                f"{where}: not written by this page (no record of it, or no {self._column}); give "
+                "another --out"
+            )
+        listed = list(answer) if isinstance(answer, tuple) else answer
+        return number, self._scheme.checked(listed, self._items[number].words)
+
+
+def _locked(path: Path) -> int:
+    """Opens the lock that one page holds, beside the file, which is replaced now and then."""
+    lock = path.with_name(f".{path.name}.lock")
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise UsageError(
+            f"--out: {path} is written by another page at this moment; end that, or give another"
+        ) from error
+    return descriptor
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cuts off a row that was not written to its end: the page had not said that it is saved."""
+    with open_file(path) as file:
+        content = file.read()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)
+        sync_folder(path.parent)

@@ -1,0 +1,255 @@
+"""The service as a web application: predictions, chat completions, health, metrics and a page."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from cloister.data.records import ChatRecord
+from cloister.errors import CloisterError, DataError, MisfitError
+from cloister.service.batching import Batcher, ClosedError, QueueFullError, Rows, Talk
+from cloister.service.bodies import BodyError, chat_of, inputs_of, read_body
+from cloister.service.callers import CallerRates, Callers
+from cloister.service.figures import Figures
+from cloister.service.gate import RequestGate
+from cloister.service.openai_form import Completion, failure
+from cloister.service.reply_stream import Decoding, Reply, TooLongError, decode, prompt_of
+from cloister.service.sizes import size_of
+from cloister.service.versions import Served, Version
+from cloister.tasks.chat import CausalChat
+
+HERE = Path(__file__).parent
+METRICS = "text/plain; version=0.0.4; charset=utf-8"
+FILES = {
+    "/": ("page.html", "text/html"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/page.css": ("page.css", "text/css"),
+}
+# A caller who is told that the queue is full comes again after a second, as a batch takes less.
+RETRY = {"retry-after": "1"}
+
+Answer = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class Service:
+    """What requests are answered from.
+
+    Attributes:
+        served: The version of the model.
+        batcher: The queue before it.
+        figures: What is counted.
+        seconds: Longest that a request may take until its answer begins.
+    """
+
+    served: Served
+    batcher: Batcher
+    figures: Figures
+    seconds: float
+
+
+def make_app(service: Service, callers: Callers, rates: CallerRates) -> RequestGate:
+    """Makes the web application, with its gate."""
+    routes = [
+        Route("/v1/predict", _answering(service, predict), methods=["POST"]),
+        Route("/v1/chat/completions", _answering(service, complete), methods=["POST"]),
+        Route("/v1/models", _answering(service, models), methods=["GET"]),
+        Route("/healthz", _answering(service, health), methods=["GET"]),
+        Route("/metrics", _answering(service, metrics), methods=["GET"]),
+        *(Route(place, _page, methods=["GET"]) for place in FILES),
+    ]
+    return RequestGate(Starlette(routes=routes), callers, rates, service.figures)
+
+
+def _answering(
+    service: Service, answer: Callable[[Service, Request], Awaitable[Response]]
+) -> Answer:
+    """Turns what can go wrong with a request into HTTP's statuses."""
+
+    async def answered(request: Request) -> Response:
+        try:
+            async with asyncio.timeout(service.seconds):
+                return await answer(service, request)
+        except TimeoutError:
+            return _failed(
+                504, f"no answer within {service.seconds:g} seconds; send less at a time"
+            )
+        except BodyError as error:
+            return _failed(error.status, str(error))
+        except (TooLongError, DataError, MisfitError) as error:
+            return _failed(400, str(error))
+        except QueueFullError:
+            return _failed(429, "as many requests wait as are taken; try again later", RETRY)
+        except ClosedError:
+            return _failed(503, "the service ends", RETRY)
+        except ClientDisconnect:
+            return Response(status_code=499)  # nobody reads it; nginx' number, for the metrics
+        except CloisterError as error:
+            return _failed(500, str(error))
+
+    return answered
+
+
+async def predict(service: Service, request: Request) -> Response:
+    """Answers `POST /v1/predict`."""
+    inputs = inputs_of(await read_body(request))
+    task = service.served.current.model.workspace.task
+    rows = Rows(inputs, size_of(task.record_kind, inputs, task.max_length))
+    service.batcher.put(rows)
+    answered = await asyncio.wrap_future(rows.answer)
+    return JSONResponse(
+        {
+            **_named(answered.version),
+            "task": task.kind,
+            "predictions": [one.to_json() for one in answered.predictions],
+        }
+    )
+
+
+async def complete(service: Service, request: Request) -> Response:
+    """Answers `POST /v1/chat/completions`, whole or as a stream."""
+    chat, how, is_streamed, with_usage = chat_of(await read_body(request))
+    if not isinstance(service.served.current.model.workspace.task, CausalChat):
+        raise BodyError(400, "this model does not chat; POST /v1/predict asks it")
+    talk = ReplyPieces(service, chat, how)
+    service.batcher.put(talk.waiting)
+    try:
+        first = await talk.next()
+    except BaseException:
+        talk.leave()
+        raise
+    head = talk.head()
+    if is_streamed:
+        events = _events(talk, head, first, with_usage=with_usage)
+        return StreamingResponse(events, media_type="text/event-stream")
+    try:
+        while not isinstance(first, Reply):
+            first = await talk.next()
+    finally:
+        talk.leave()
+    return JSONResponse(head.whole(first))
+
+
+async def _events(
+    talk: ReplyPieces, head: Completion, first: str | Reply, *, with_usage: bool
+) -> AsyncIterator[bytes]:
+    """A reply as server-sent events; the caller's leaving ends the decoding."""
+    try:
+        yield head.piece("", is_first=True)
+        found = first
+        while not isinstance(found, Reply):
+            yield head.piece(found, is_first=False)
+            found = await talk.next()
+        yield head.end(found, with_usage=with_usage)
+    finally:
+        talk.leave()
+
+
+class ReplyPieces:
+    """A reply on its way from the computing thread to the request that waits for it.
+
+    Args:
+        service: Computes it.
+        chat: The conversation.
+        how: How it is decoded.
+    """
+
+    def __init__(self, service: Service, chat: ChatRecord, how: Decoding) -> None:
+        self._service, self._chat, self._how = service, chat, how
+        self._loop = asyncio.get_running_loop()
+        self._pieces: asyncio.Queue[str | Reply | BaseException] = asyncio.Queue()
+        self._left = threading.Event()
+        self._version: Version | None = None
+        self.waiting = Talk(self._reply)
+        self.waiting.answer.add_done_callback(self._end)
+
+    async def next(self) -> str | Reply:
+        """The next piece of text, or the whole reply after the last.
+
+        Raises:
+            Exception: What went wrong while it was computed.
+        """
+        found = await self._pieces.get()
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def head(self) -> Completion:
+        """Names the answer, once its first piece is there."""
+        assert self._version is not None
+        version = self._version
+        identifier = f"chatcmpl-{secrets.token_hex(12)}"
+        return Completion(identifier, int(time.time()), version.name, version.digest)
+
+    def leave(self) -> None:
+        """Says that nobody waits any more: decoding ends, or does not begin."""
+        self._left.set()
+        self.waiting.answer.cancel()
+
+    def _reply(self, version: Version) -> Reply:
+        """Decodes, in the computing thread."""
+        self._version = version
+        prompt = prompt_of(version.model, self._chat)
+        reply = decode(version.model, prompt, self._how, self._give, self._left.is_set)
+        self._service.figures.reply(reply.prompt_tokens, reply.reply_tokens)
+        return reply
+
+    def _end(self, answer: Future[object]) -> None:
+        if answer.cancelled():
+            return
+        error = answer.exception()
+        found = answer.result() if error is None else error
+        assert isinstance(found, Reply | BaseException)
+        self._give(found)
+
+    def _give(self, piece: str | Reply | BaseException) -> None:
+        self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
+
+
+async def models(service: Service, request: Request) -> Response:
+    """Answers `GET /v1/models`."""
+    version = service.served.current
+    row = {"id": version.name, "object": "model", "created": 0, "owned_by": "cloister"}
+    return JSONResponse({"object": "list", "data": [row]})
+
+
+async def health(service: Service, request: Request) -> Response:
+    """Answers `GET /healthz`."""
+    version = service.served.current
+    task = version.model.workspace.task
+    return JSONResponse({"status": "ok", **_named(version), "task": task.kind})
+
+
+async def metrics(service: Service, request: Request) -> Response:
+    """Answers `GET /metrics`."""
+    return Response(service.figures.text(), media_type=METRICS)
+
+
+async def _page(request: Request) -> Response:
+    name, kind = FILES[request.url.path]
+    return Response(_file(name), media_type=kind)
+
+
+@cache
+def _file(name: str) -> str:
+    return (HERE / "page" / name).read_text(encoding="utf-8")
+
+
+def _named(version: Version) -> dict[str, str]:
+    return {"model": version.name, "version": version.digest}
+
+
+def _failed(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(failure(status, message), status, headers)

@@ -1,0 +1,79 @@
+"""Answers in the form of OpenAI's API for chat completions, whole or as server-sent events."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from cloister.service.reply_stream import Reply
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the parts of one answer have in common.
+
+    Attributes:
+        identifier: Of the answer.
+        created: Seconds since 1970.
+        model: Name of the model.
+        digest: Which version of it answered.
+    """
+
+    identifier: str
+    created: int
+    model: str
+    digest: str
+
+    def whole(self, reply: Reply) -> dict[str, Any]:
+        """The answer in one piece."""
+        message = {"role": "assistant", "content": reply.text, "refusal": None}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reply.reason}
+        return {**self._head("chat.completion"), "choices": [choice], "usage": usage(reply)}
+
+    def piece(self, text: str, *, is_first: bool) -> bytes:
+        """One event of a stream: a part of the reply."""
+        delta = {"role": "assistant", "content": text} if is_first else {"content": text}
+        return self._event([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}])
+
+    def end(self, reply: Reply, *, with_usage: bool) -> bytes:
+        """The events that end a stream."""
+        last = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": reply.reason}
+        events = self._event([last])
+        if with_usage:
+            events += self._event([], usage=usage(reply))
+        return events + b"data: [DONE]\n\n"
+
+    def _event(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
+        return event({**self._head("chat.completion.chunk"), "choices": choices, **more})
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {
+            "id": self.identifier,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": self.digest,
+        }
+
+
+def usage(reply: Reply) -> dict[str, int]:
+    """The numbers of tokens."""
+    total = reply.prompt_tokens + reply.reply_tokens
+    return {
+        "prompt_tokens": reply.prompt_tokens,
+        "completion_tokens": reply.reply_tokens,
+        "total_tokens": total,
+    }
+
+
+def event(document: dict[str, Any]) -> bytes:
+    """One server-sent event."""
+    return b"data: " + json.dumps(document, ensure_ascii=False).encode() + b"\n\n"
+
+
+def failure(status: int, message: str) -> dict[str, Any]:
+    """An error as OpenAI's clients read it."""
+    kinds = {401: "authentication_error", 429: "rate_limit_error"}
+    kind = kinds.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return {"error": {"message": message, "type": kind, "param": None, "code": None}}

@@ -1,0 +1,215 @@
+"use strict";
+
+const TEXTS = {
+  en: {
+    language: "Language", title: "Try the model", token: "Token", text: "Text",
+    message: "Message", send: "Ask", fresh: "New conversation", hint: "Ctrl + Enter asks",
+    note: "Probabilities are the network's own and were not calibrated. What you type goes to " +
+      "this service only, and it keeps nothing.",
+    none: "No entity was found.", cut: "The text is longer than what the model reads; its end was cut.",
+    you: "You", model: "Model", waiting: "…", denied: "A token is needed, or this one is not known.",
+    busy: "Too many requests at this moment. Ask again in a few seconds.",
+    gone: "The service does not answer. See whether it runs.",
+    tasks: { "sequence-classification": "labels for texts", "token-classification": "entities in texts",
+             "causal-lm": "a chat" },
+  },
+  zh: {
+    language: "语言", title: "试用模型", token: "令牌", text: "文本",
+    message: "消息", send: "提问", fresh: "新对话", hint: "按 Ctrl + Enter 提问",
+    note: "概率直接来自网络,未经校准。您输入的内容只发送给本服务,服务不会保存。",
+    none: "没有找到实体。", cut: "文本超过模型能读取的长度,末尾已被截断。",
+    you: "您", model: "模型", waiting: "……", denied: "需要令牌,或该令牌无效。",
+    busy: "目前请求过多,请几秒后再试。",
+    gone: "服务没有响应,请检查它是否在运行。",
+    tasks: { "sequence-classification": "文本分类", "token-classification": "实体识别", "causal-lm": "对话" },
+  },
+};
+// Labels that are shown; a study may have thousands.
+const MOST_SHOWN = 8;
+
+const at = (id) => document.getElementById(id);
+let words = TEXTS.en;
+let about = null;
+let turns = [];
+let last = null;
+
+function made(tag, text = "", kind = "") {
+  const node = document.createElement(tag);
+  node.textContent = text;
+  if (kind) node.className = kind;
+  return node;
+}
+
+function translate(language) {
+  words = TEXTS[language];
+  document.documentElement.lang = language;
+  for (const node of document.querySelectorAll("[data-text]")) {
+    node.textContent = words[node.dataset.text];
+  }
+  describe();
+  if (last) last();
+}
+
+function describe() {
+  if (!about) return;
+  const chats = about.task === "causal-lm";
+  at("prompt").textContent = chats ? words.message : words.text;
+  at("fresh").hidden = !chats;
+  const task = words.tasks[about.task] || about.task;
+  at("about").textContent = `${about.model} · ${task} · ${about.version}`;
+}
+
+function show(...nodes) {
+  const card = made("div", "", "card");
+  card.append(...nodes);
+  at("answer").replaceChildren(card);
+}
+
+function trouble(text) {
+  show(made("p", text));
+  at("answer").firstChild.classList.add("trouble");
+  at("answer").firstChild.setAttribute("role", "alert");
+}
+
+function classified(found) {
+  const nodes = [made("p", found.label, "label")];
+  const ranked = Object.entries(found.probabilities).sort((a, b) => b[1] - a[1]);
+  ranked.slice(0, MOST_SHOWN).forEach(([label, share], place) => {
+    const row = made("div", "", place ? "share" : "share first");
+    const meter = made("meter");
+    meter.value = share;
+    meter.setAttribute("aria-label", label);
+    row.append(made("b", label), meter, made("span", `${(100 * share).toFixed(1)} %`));
+    nodes.push(row);
+  });
+  return nodes;
+}
+
+function tagged(found, text) {
+  if (!found.entities.length) return [made("p", words.none)];
+  const sentence = made("p", "", "sentence");
+  // The service counts code points, JavaScript halves of them.
+  const points = Array.from(text);
+  let end = 0;
+  for (const entity of found.entities) {
+    const [first, after] = entity.characters;
+    sentence.append(points.slice(end, first).join(""));
+    const mark = made("mark", points.slice(first, after).join(""));
+    mark.append(made("small", `${entity.type} ${(100 * entity.probability).toFixed(0)} %`));
+    sentence.append(mark);
+    end = after;
+  }
+  sentence.append(points.slice(end).join(""));
+  return [sentence];
+}
+
+function talked() {
+  show(...turns.map((turn) => {
+    const own = turn.role === "user";
+    const node = made("div", "", own ? "turn own" : "turn model");
+    node.append(made("b", own ? words.you : words.model), turn.content || words.waiting);
+    return node;
+  }));
+}
+
+function headers() {
+  const token = at("token").value.trim();
+  const named = { "content-type": "application/json" };
+  if (token) named.authorization = `Bearer ${token}`;
+  return named;
+}
+
+async function post(path, body) {
+  const answer = await fetch(path, { method: "POST", headers: headers(), body: JSON.stringify(body) });
+  if (answer.ok) return answer;
+  if (answer.status === 401) at("token-row").hidden = false;
+  const known = { 401: words.denied, 429: words.busy }[answer.status];
+  const said = known || (await answer.json()).error.message;
+  throw Object.assign(new Error(said), { isSaid: true });
+}
+
+async function predict(text) {
+  const document_ = await (await post("/v1/predict", { inputs: [text] })).json();
+  const found = document_.predictions[0];
+  last = () => {
+    const nodes = found.entities ? tagged(found, text)
+      : found.probabilities ? classified(found) : [made("p", JSON.stringify(found))];
+    if (found.is_cut) nodes.push(made("p", words.cut, "cut"));
+    show(...nodes);
+  };
+  last();
+}
+
+async function chat(text) {
+  turns.push({ role: "user", content: text });
+  const sent = turns.slice();
+  const reply = { role: "assistant", content: "" };
+  turns.push(reply);
+  last = talked;
+  talked();
+  try {
+    const answer = await post("/v1/chat/completions", { messages: sent, stream: true });
+    await followed(answer.body, (piece) => { reply.content += piece; talked(); });
+    at("text").value = "";
+  } catch (error) {
+    turns = turns.slice(0, -2);
+    throw error;
+  }
+}
+
+async function followed(body, take) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const events = (rest + value).split("\n\n");
+    rest = events.pop();
+    for (const event of events) {
+      const data = event.replace(/^data: /, "");
+      if (data === "[DONE]") continue;
+      const choice = JSON.parse(data).choices[0];
+      if (choice && choice.delta.content) take(choice.delta.content);
+    }
+  }
+}
+
+async function ask(event) {
+  event.preventDefault();
+  const text = at("text").value;
+  if (!text.trim() || at("send").disabled) return;
+  at("send").disabled = true;
+  at("answer").setAttribute("aria-busy", "true");
+  try {
+    if (!about) await learn();
+    await (about.task === "causal-lm" ? chat(text) : predict(text));
+  } catch (error) {
+    last = null;
+    trouble(error.isSaid ? error.message : words.gone);
+  } finally {
+    at("send").disabled = false;
+    at("answer").setAttribute("aria-busy", "false");
+  }
+}
+
+async function learn() {
+  about = await (await fetch("/healthz")).json();
+  describe();
+}
+
+at("ask").addEventListener("submit", ask);
+at("text").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) at("ask").requestSubmit();
+});
+at("fresh").addEventListener("click", () => {
+  turns = [];
+  last = null;
+  at("answer").replaceChildren();
+  at("text").focus();
+});
+at("language").addEventListener("change", (event) => translate(event.target.value));
+const own = navigator.language.startsWith("zh") ? "zh" : "en";
+at("language").value = own;
+translate(own);
+learn().catch(() => trouble(words.gone));
+at("text").focus();

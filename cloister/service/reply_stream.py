@@ -1,0 +1,195 @@
+"""A reply of a chat model, given piece by piece as it is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+from cloister.data.records import ChatRecord
+from cloister.models.limits import limits_of
+from cloister.serving.model import Model
+from cloister.tasks.chat import CausalChat
+from cloister.training.generation import reply_ends
+
+# Tokens of a reply of which the caller states no length: two or three paragraphs.
+REPLY_TOKENS = 256
+# What a tokenizer decodes part of a character to.
+_UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a reply is chosen.
+
+    Attributes:
+        most_tokens: Longest reply; None: `REPLY_TOKENS`, or what the conversation leaves room for.
+        temperature: 0: the most probable token each time; else what logits are divided by.
+        top_p: Share of the probability that is drawn from, the likeliest tokens first.
+        seed: Of the draw; None: from the operating system.
+        stops: Texts before which the reply ends.
+    """
+
+    most_tokens: int | None = None
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stops: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A whole reply.
+
+    Attributes:
+        text: Its text.
+        reason: `stop`: it ended; `length`: it was cut at its longest, or by the caller's leaving.
+        prompt_tokens: Tokens that were read.
+        reply_tokens: Tokens that were decoded.
+    """
+
+    text: str
+    reason: Literal["stop", "length"]
+    prompt_tokens: int
+    reply_tokens: int
+
+
+class TooLongError(Exception):
+    """The conversation leaves no room for a reply; the message says how long both may be."""
+
+
+def prompt_of(model: Model, chat: ChatRecord) -> tuple[int, ...]:
+    """The whole prompt of a conversation, which is never cut: a reply to half of it would mislead.
+
+    Raises:
+        MisfitError: The base's template cannot render the conversation.
+    """
+    task = model.workspace.task
+    assert isinstance(task, CausalChat)
+    return task.whole_prompt(chat) or (task.pad_id,)
+
+
+def room_for(model: Model, prompt: tuple[int, ...], how: Decoding) -> int:
+    """The most tokens of a reply.
+
+    Raises:
+        TooLongError: Prompt and reply do not fit the base's positions.
+    """
+    positions = limits_of(model.workspace.network.base).positions
+    wanted = how.most_tokens
+    if positions is None:
+        return REPLY_TOKENS if wanted is None else wanted
+    room = positions - len(prompt)
+    if room < 1 or (wanted is not None and wanted > room):
+        asked = "" if wanted is None else f" and the reply may have {wanted}"
+        raise TooLongError(
+            f"the conversation has {len(prompt)} tokens{asked}; the model reads {positions} in "
+            "all: shorten the conversation, or lower max_tokens"
+        )
+    return min(REPLY_TOKENS, room) if wanted is None else wanted
+
+
+def decode(
+    model: Model,
+    prompt: tuple[int, ...],
+    how: Decoding,
+    give: Callable[[str], None],
+    is_left: Callable[[], bool],
+) -> Reply:
+    """Decodes one reply.
+
+    Args:
+        model: Of a chat.
+        prompt: Token ids, as from `prompt_of`.
+        how: How tokens are chosen.
+        give: Takes each piece of text; together they are the reply. A piece is held back while it
+            may be part of a character or of what ends the reply.
+        is_left: Whether nobody waits any more: decoding ends with the next token.
+
+    Raises:
+        TooLongError: Prompt and reply do not fit the base's positions.
+    """
+    most = room_for(model, prompt, how)
+    network, task = model.workspace.network, model.workspace.task
+    assert isinstance(task, CausalChat)
+    ends, end_text = reply_ends(network, task)
+    stops = tuple(stop for stop in (*how.stops, end_text) if stop)
+    following = _Following(model, len(prompt), ends, stops, give, is_left)
+    ids = torch.tensor([prompt], device=network.device)
+    chosen: dict[str, Any] = {"do_sample": False}
+    if how.temperature > 0:
+        chosen = {"do_sample": True, "temperature": how.temperature, "top_p": how.top_p, "top_k": 0}
+    # Drawing changes torch's own generators; this one thread computes, and they are put back.
+    devices = [network.device] if network.device.type == "cuda" else []
+    with torch.inference_mode(), torch.random.fork_rng(devices):
+        torch.manual_seed(how.seed) if how.seed is not None else torch.seed()
+        output = network.backbone.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=most,
+            pad_token_id=task.pad_id,
+            eos_token_id=list(ends) or None,
+            stopping_criteria=StoppingCriteriaList([following]),
+            **chosen,
+        )
+    decoded = output[0, len(prompt) :].tolist()
+    is_ended = following.is_ended or any(token in ends for token in decoded)
+    text = following.finish(decoded)
+    return Reply(text, "stop" if is_ended else "length", len(prompt), len(decoded))
+
+
+class _Following(StoppingCriteria):
+    """Follows the decoding: gives out text, and stops it at a text or when nobody waits."""
+
+    def __init__(
+        self,
+        model: Model,
+        prompt: int,
+        ends: tuple[int, ...],
+        stops: tuple[str, ...],
+        give: Callable[[str], None],
+        is_left: Callable[[], bool],
+    ) -> None:
+        self._tokenizer, self._prompt, self._ends = model.workspace.tokenizer, prompt, ends
+        self._stops, self._give, self._is_left = stops, give, is_left
+        self._given = 0
+        self.is_ended = False
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
+        """Whether the reply is done, [1]."""
+        text = self._text(input_ids[0, self._prompt :].tolist())
+        self._pass(text[: len(text) - _held_back(text, self._stops)])
+        done = self.is_ended or self._is_left()
+        return torch.tensor([done], device=input_ids.device)
+
+    def finish(self, decoded: list[int]) -> str:
+        """Gives out what was held back, and returns the whole text."""
+        text = self._text(decoded)
+        self._pass(text)
+        return text
+
+    def _text(self, decoded: list[int]) -> str:
+        """The reply so far, up to what ends it."""
+        cut = next((n for n, token in enumerate(decoded) if token in self._ends), len(decoded))
+        text = str(self._tokenizer.decode(decoded[:cut], skip_special_tokens=True))
+        places = [place for stop in self._stops if (place := text.find(stop)) >= 0]
+        self.is_ended = self.is_ended or bool(places)
+        return text[: min(places, default=len(text))]
+
+    def _pass(self, text: str) -> None:
+        if len(text) > self._given:
+            self._give(text[self._given :])
+            self._given = len(text)
+
+
+def _held_back(text: str, stops: tuple[str, ...]) -> int:
+    """Characters at the end that may be part of a character, or the beginning of a stop."""
+    longest = max((len(stop) for stop in stops), default=1) - 1
+    tails = range(min(longest, len(text)), 0, -1)
+    begun = next((n for n in tails if any(s.startswith(text[-n:]) for s in stops)), 0)
+    unfinished = len(text) - len(text.rstrip(_UNFINISHED))
+    return max(begun, unfinished)

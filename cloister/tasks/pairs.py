@@ -1,0 +1,126 @@
+"""One label for two texts that are read together: entailment, or whether an answer fits a question.
+
+A cross-encoder: both texts are one sequence, as the tokenizer writes a pair, so that every token of
+one can attend to the other, and a head reads the one vector of it (Devlin et al. 2019,
+arXiv:1810.04805, section 3). The loss of a pair is its own; one that took the other pairs of a
+batch for negatives would couple records, so that no clip bounds what one of them adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from cloister.bounds import listed, shortened
+from cloister.data.records import PairRecord, Record, RecordKind
+from cloister.errors import MisfitError, UsageError
+from cloister.tasks.collate import collate
+from cloister.tasks.config import TaskConfig, TaskKind
+from cloister.tasks.cut import cut_text, most_characters
+from cloister.tasks.sequence import SequenceMeter
+from cloister.tasks.task import UNKNOWN_LABEL, Batch, BatchShape, Example
+
+TASK = {"kind": "text-pairs", "records": "pairs"}
+
+# Before the second text, where the tokenizer itself puts nothing between two.
+BREAK = "\n"
+# A word of each text, where a tokenizer is asked what it puts around and between them.
+_PROBE = "fever"
+
+
+def make(
+    config: TaskConfig, labels: tuple[str, ...], tokenizer: PreTrainedTokenizerBase, pad_id: int
+) -> TextPairs:
+    """Binds the task; see `build_task`."""
+    if len(labels) < 2:
+        raise UsageError(f"task.labels: {len(labels)} given or found; at least 2 are needed")
+    task = TextPairs(labels, tokenizer, config.max_length, pad_id, separator(tokenizer))
+    word = len(tokenizer(_PROBE, add_special_tokens=False)["input_ids"])
+    own = len(tokenizer(_PROBE, task.before + _PROBE)["input_ids"]) - 2 * word
+    if config.max_length < own + 2:
+        raise UsageError(
+            f"task.max_length: {config.max_length} given; a pair takes {own} tokens of this base "
+            f"beside its texts: set at least {own + 2}"
+        )
+    return task
+
+
+def separator(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What is written before a second text: nothing where the tokenizer parts two texts itself.
+
+    BERT's puts `[SEP]` between them; those of most decoders put nothing, so that it could not be
+    told where the first ends.
+    """
+    mask = tokenizer(_PROBE, _PROBE, return_special_tokens_mask=True)["special_tokens_mask"]
+    inner = "".join(map(str, mask)).strip("1")
+    return "" if "1" in inner else BREAK
+
+
+@dataclass(frozen=True)
+class TextPairs:
+    """The task of giving two texts, in their order, one of the study's labels.
+
+    Attributes:
+        labels: Class names in the order of the outputs.
+        tokenizer: The base's.
+        max_length: Longest pair in tokens. Of a longer one the longer text is cut at its end, until
+            both are equally long; then both.
+        pad_id: Token id of padding.
+        before: What is written before the second text (`separator`).
+
+    Guarantees:
+        A pair's example and loss are functions of the pair alone.
+    """
+
+    labels: tuple[str, ...]
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    pad_id: int
+    before: str = ""
+    kind: TaskKind = "text-pairs"
+    record_kind: RecordKind = "pairs"
+    primary_metric: str = "accuracy"
+
+    def encode(self, record: Record) -> Example:
+        """Tokenizes a pair; see `Task.encode`."""
+        assert isinstance(record, PairRecord)
+        if record.label not in self.labels:
+            raise MisfitError(
+                UNKNOWN_LABEL,
+                f"label {shortened(record.label)} is not among the study's {len(self.labels)} "
+                f"({listed(self.labels)}); correct the file, or name it in task.labels",
+            )
+        first, second = (cut_text(text, self.max_length) for text in (record.text, record.text_b))
+        encoded: Mapping[str, Any] = self.tokenizer(
+            first, self.before + second, truncation="longest_first", max_length=self.max_length
+        )
+        segments = encoded.get("token_type_ids", ())
+        return Example(
+            tuple(encoded["input_ids"]) or (self.pad_id,),
+            self.labels.index(record.label),
+            segments=tuple(segments) if any(segments) else (),
+        )
+
+    def is_cut(self, first: str, second: str) -> bool:
+        """Whether a pair is longer than what is read of it."""
+        if max(len(first), len(second)) > most_characters(self.max_length):
+            return True
+        whole = self.tokenizer(first, self.before + second, verbose=False)["input_ids"]
+        return len(whole) > self.max_length
+
+    def collate(self, examples: Sequence[Example], shape: BatchShape | None = None) -> Batch:
+        """Pads pairs into a batch."""
+        return collate(examples, self.pad_id, shape)
+
+    def record_losses(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy of each pair, [B]."""
+        return F.cross_entropy(logits.float(), batch.target.to(logits.device), reduction="none")
+
+    def meter(self) -> SequenceMeter:
+        """Returns a new meter of accuracy, macro-F1 and loss."""
+        return SequenceMeter(self)

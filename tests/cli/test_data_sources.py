@@ -1,0 +1,54 @@
+"""`cloister data fhir` and `cloister data sql` on the command line."""
+
+import json
+import sqlite3
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from cloister.cli.main import app
+
+
+def test_fhir_says_what_was_read_and_left_out(tmp_path: Path) -> None:
+    bundle = {
+        "resourceType": "Bundle",
+        "entry": [
+            {"resource": {"resourceType": "Condition", "id": "c"}},
+            {
+                "resource": {
+                    "resourceType": "Observation",
+                    "id": "o",
+                    "subject": {"reference": "Patient/1"},
+                    "valueString": "mild",
+                }
+            },
+            {"resource": {"resourceType": "Observation", "id": "p", "valueString": "mild"}},
+        ],
+    }
+    file, out = tmp_path / "b.json", tmp_path / "out.jsonl"
+    file.write_text(json.dumps(bundle))
+    result = CliRunner().invoke(app, ["data", "fhir", str(file), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    for told in (
+        "1 record of 1 person",
+        "it names no patient: 1",
+        "not read: Condition 1",
+        "known by reference alone",
+    ):
+        assert told in " ".join(result.output.split())
+    assert json.loads(out.read_text())["text"] == "mild"
+
+
+def test_sql_reads_its_query_from_a_file(tmp_path: Path) -> None:
+    database, query, out = tmp_path / "c.db", tmp_path / "q.sql", tmp_path / "out.csv"
+    made = sqlite3.connect(database)
+    made.execute("CREATE TABLE notes (note TEXT)")
+    made.execute("INSERT INTO notes VALUES ('chest pain')")
+    made.commit()
+    made.close()
+    query.write_text("SELECT note AS text FROM notes;\n")
+    words = ["data", "sql", "--dsn", f"sqlite:///{database}", "--query", f"@{query}"]
+    result = CliRunner().invoke(app, [*words, "--out", str(out), "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.output) == {"rows": 1, "columns": ["text"]}
+    assert out.read_text() == "text\nchest pain\n"

@@ -1,0 +1,29 @@
+"""Loaded versions of tiny models, one of each task."""
+
+from pathlib import Path
+
+import pytest
+
+from cloister.service.versions import Version, open_version
+from cloister.tasks.config import TaskConfig
+from tests.support.released import exported
+
+LENGTH = 12
+
+
+@pytest.fixture(scope="session")
+def classifier(tmp_path_factory: pytest.TempPathFactory, bert: Path) -> Version:
+    task = TaskConfig(labels=("x", "y", "z"), max_length=LENGTH)
+    return open_version(exported(tmp_path_factory.mktemp("labels"), bert, task), None, None)
+
+
+@pytest.fixture(scope="session")
+def tagger(tmp_path_factory: pytest.TempPathFactory, bert: Path) -> Version:
+    task = TaskConfig(kind="token-classification", labels=("BODY", "SIGN"), max_length=LENGTH)
+    return open_version(exported(tmp_path_factory.mktemp("tags"), bert, task), None, None)
+
+
+@pytest.fixture(scope="session")
+def chat(tmp_path_factory: pytest.TempPathFactory, llama: Path) -> Version:
+    task = TaskConfig(kind="causal-lm", max_length=24)
+    return open_version(exported(tmp_path_factory.mktemp("chat"), llama, task), None, None)

@@ -1,0 +1,197 @@
+"""What a caller gets for what it sends: predictions, replies, and a status for what is wrong."""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from cloister.service.app import Service, make_app
+from cloister.service.batching import Batcher
+from cloister.service.bodies import MOST_BYTES
+from cloister.service.callers import CallerRates, Callers, add_caller, read_callers
+from cloister.service.figures import Figures
+from cloister.service.versions import Served, Version
+from tests.support.web import on_a_port
+
+HELLO = [{"role": "user", "content": "the patient has chest pain"}]
+
+
+class Desk:
+    """Services of these tests, each ended at its test's end."""
+
+    def __init__(self) -> None:
+        self._ends = ExitStack()
+
+    def client(
+        self,
+        version: Version,
+        callers: Callers | None = None,
+        *,
+        a_minute: int | None = None,
+        most_waiting: int = 10,
+        seconds: float = 60,
+        host: str | None = None,
+    ) -> httpx.Client:
+        served = Served(lambda: version)
+        figures = Figures(lambda: batcher.waiting)
+        batcher = Batcher(served, 1000, most_waiting, figures.batch)
+        self._ends.callback(batcher.close)
+        service = Service(served, batcher, figures, seconds)
+        app = make_app(service, callers or Callers(), CallerRates(a_minute, lambda: 0.0))
+        address = self._ends.enter_context(on_a_port(app))
+        named = {} if host is None else {"host": host}
+        client = httpx.Client(base_url=address, headers=named, timeout=60, trust_env=False)
+        return self._ends.enter_context(client)
+
+    def close(self) -> None:
+        self._ends.close()
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    desk = Desk()
+    yield desk
+    desk.close()
+
+
+def test_predictions_are_the_models_own(desk: Desk, classifier: Version, tagger: Version) -> None:
+    texts = ["chest pain", "no fever", "the patient has a severe rash and a mild cough since"]
+    for version in (classifier, tagger):
+        answer = desk.client(version).post("/v1/predict", json={"inputs": texts})
+        assert answer.status_code == 200
+        told = answer.json()
+        known = [one.to_json() for one in version.model.predict(texts)]
+        for one, own in zip(told["predictions"], known, strict=True):
+            assert one.keys() == own.keys()
+            assert one.get("label") == own.get("label")
+            assert one.get("probabilities", {}) == pytest.approx(own.get("probabilities", {}))
+            assert one.get("tags") == own.get("tags")
+            assert one["is_cut"] == own["is_cut"]
+        assert (told["model"], told["version"]) == (version.name, version.digest)
+
+
+def test_a_conversation_is_answered_whole_and_in_pieces(desk: Desk, chat: Version) -> None:
+    client = desk.client(chat)
+    body = {"model": chat.name, "messages": HELLO, "max_tokens": 10}
+    whole = client.post("/v1/chat/completions", json=body).json()
+    assert whole["object"] == "chat.completion"
+    text = whole["choices"][0]["message"]["content"]
+    assert whole["usage"]["completion_tokens"] <= 10
+    streamed = {**body, "stream": True, "stream_options": {"include_usage": True}}
+    answer = client.post("/v1/chat/completions", json=streamed)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    events = [line.removeprefix("data: ") for line in answer.text.split("\n\n") if line]
+    assert events[-1] == "[DONE]"
+    parts = [json.loads(event) for event in events[:-1]]
+    assert "".join(c["delta"].get("content", "") for p in parts for c in p["choices"]) == text
+    assert parts[-1]["usage"] == whole["usage"]
+    assert parts[-2]["choices"][0]["finish_reason"] == whole["choices"][0]["finish_reason"]
+    assert len({part["id"] for part in parts}) == 1
+
+
+def test_a_stream_that_cannot_begin_has_a_status(desk: Desk, chat: Version) -> None:
+    body = {"messages": HELLO, "max_tokens": 10**6, "stream": True}
+    answer = desk.client(chat).post("/v1/chat/completions", json=body)
+    assert answer.status_code == 400
+    assert "shorten the conversation" in answer.json()["error"]["message"]
+
+
+def test_what_cannot_be_answered_has_one_message(desk: Desk, classifier: Version) -> None:
+    client = desk.client(classifier)
+    cases = [
+        (b"", 400, "JSON"),
+        (b"{", 400, "JSON"),
+        (b"\xff\xfe", 400, "JSON"),
+        (b'{"inputs": [NaN]}', 400, "JSON"),
+        (b"[" * 5000, 400, "JSON"),
+        (b'{"inputs": ["  "]}', 400, "input 1: empty"),
+        (b'{"inputs": ["a", 3]}', 400, "input 2: int given"),
+        (b'{"inputs": ["' + b"x" * MOST_BYTES + b'"]}', 413, "bytes"),
+    ]
+    for content, status, told in cases:
+        answer = client.post(
+            "/v1/predict", content=content, headers={"content-type": "application/json"}
+        )
+        assert answer.status_code == status
+        assert told in answer.json()["error"]["message"]
+        assert "Traceback" not in answer.text
+    assert client.post("/v1/chat/completions", json={"messages": HELLO}).status_code == 400
+    assert client.get("/v1/predict").status_code == 405
+    assert client.get("/v2").status_code == 404
+    assert client.post("/v1/predict", json={"inputs": ["fever"]}).status_code == 200
+
+
+def test_a_form_of_another_sites_page_asks_nothing(desk: Desk, classifier: Version) -> None:
+    client = desk.client(classifier)
+    body = b'{"inputs": ["fever"]}'
+    for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+        answer = client.post("/v1/predict", content=body, headers={"content-type": kind})
+        assert answer.status_code == 415
+    elsewhere = desk.client(classifier, host="rebound.example")
+    assert elsewhere.post("/v1/predict", json={"inputs": ["fever"]}).status_code == 421
+    assert elsewhere.get("/").status_code == 421
+
+
+def test_tokens_open_what_is_closed(desk: Desk, classifier: Version, tmp_path: Path) -> None:
+    file = tmp_path / "callers.json"
+    token = add_caller(file, "desk")
+    client = desk.client(classifier, read_callers(file), host="models.example")
+    bearer = {"authorization": f"Bearer {token}"}
+    for path in ("/v1/models", "/metrics"):
+        assert client.get(path).status_code == 401
+        assert client.get(path, headers={"authorization": "Bearer x"}).status_code == 401
+        assert client.get(path, headers=bearer).status_code == 200
+    body = {"inputs": ["fever"]}
+    assert client.post("/v1/predict", json=body).status_code == 401
+    assert client.post("/v1/predict", json=body, headers=bearer).status_code == 200
+    for path in ("/healthz", "/", "/page.js", "/page.css"):
+        assert client.get(path).status_code == 200
+
+
+def test_a_caller_beyond_its_rate_is_told_when(desk: Desk, classifier: Version) -> None:
+    client = desk.client(classifier, a_minute=2)
+    body = {"inputs": ["fever"]}
+    statuses = [client.post("/v1/predict", json=body).status_code for _ in range(3)]
+    assert statuses == [200, 200, 429]
+    assert client.post("/v1/predict", json=body).headers["retry-after"] == "30"
+    assert client.get("/v1/models").status_code == 200
+
+
+def test_metrics_are_read_by_prometheus_and_name_no_caller(
+    desk: Desk, classifier: Version, tmp_path: Path
+) -> None:
+    client = desk.client(classifier)
+    client.post("/v1/predict", json={"inputs": ["fever"]})
+    client.post("/v1/predict", json={"inputs": []})
+    client.get("/anything/else")
+    answer = client.get("/metrics")
+    samples = [s for family in text_string_to_metric_families(answer.text) for s in family.samples]
+    counted = {
+        (s.labels["route"], s.labels["status"]): s.value
+        for s in samples
+        if s.name == "cloister_requests_total"
+    }
+    assert counted == {
+        ("/v1/predict", "200"): 1,
+        ("/v1/predict", "400"): 1,
+        ("other", "404"): 1,
+    }
+    assert any(s.name == "cloister_batch_requests_count" and s.value == 1 for s in samples)
+    assert "fever" not in answer.text
+
+
+def test_headers_keep_a_browser_from_guessing(desk: Desk, classifier: Version) -> None:
+    answer = desk.client(classifier).get("/")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_no_answer_in_time_is_a_status(desk: Desk, classifier: Version) -> None:
+    answer = desk.client(classifier, seconds=0.0).post("/v1/predict", json={"inputs": ["fever"]})
+    assert answer.status_code == 504
+    assert "send less" in answer.json()["error"]["message"]

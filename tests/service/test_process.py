@@ -1,0 +1,110 @@
+"""The service as a process: it changes its model and ends without losing a request."""
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cloister.cli.main import run
+from cloister.tasks.config import TaskConfig
+from tests.support.released import exported
+
+SECONDS = 120
+
+
+@contextmanager
+def serving(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process and its address, once it answers; what it says goes on in its stderr."""
+    command = [sys.executable, "-m", "cloister", "serve", str(folder), "--port", "0", *options]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            if line.startswith("http"):
+                yield process, line.split("/ (")[0]
+                break
+        else:
+            raise AssertionError("the service ended before it listened")
+    finally:
+        process.kill()
+        process.wait(SECONDS)
+        process.stderr.close()
+
+
+def said(process: subprocess.Popen[str], text: str) -> str:
+    """Reads what the service says until a line that says this, and returns that."""
+    assert process.stderr is not None
+    return next(line for line in process.stderr if text in line)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGHUP")
+def test_no_request_is_lost_when_the_model_is_exchanged_or_the_service_ends(
+    tmp_path: Path, bert: Path
+) -> None:
+    task = TaskConfig(labels=("x", "y"), max_length=12)
+    for name, seed in (("one", 1), ("two", 2)):
+        exported(tmp_path / name, bert, task, seed)
+    link = tmp_path / "current"
+    link.symlink_to("one")
+    found: list[tuple[int, str]] = []
+    stop, ends = threading.Event(), threading.Event()
+
+    def ask(address: str) -> None:
+        with httpx.Client(base_url=address, timeout=SECONDS, trust_env=False) as client:
+            while not stop.is_set():
+                try:
+                    answer = client.post("/v1/predict", json={"inputs": ["chest pain"] * 3})
+                except httpx.TransportError:  # at the end: what the service took is counted below
+                    assert ends.is_set()
+                    return
+                found.append((answer.status_code, answer.json()["version"]))
+
+    with serving(link) as (process, address):
+        callers = [threading.Thread(target=ask, args=(address,)) for _ in range(4)]
+        for caller in callers:
+            caller.start()
+        first = httpx.get(f"{address}/healthz", trust_env=False).json()["version"]
+        link.unlink()
+        link.symlink_to("two")
+        process.send_signal(signal.SIGHUP)
+        said(process, "serves version")
+        second = httpx.get(f"{address}/healthz", trust_env=False).json()["version"]
+        link.unlink()
+        process.send_signal(signal.SIGHUP)
+        said(process, "not exchanged")
+        assert httpx.get(f"{address}/healthz", trust_env=False).json()["version"] == second
+        ends.set()
+        process.send_signal(signal.SIGTERM)
+        answered = int(said(process, "requests were answered").split()[0])
+        assert process.wait(SECONDS) == 0
+        stop.set()
+        for caller in callers:
+            caller.join(SECONDS)
+    assert answered == len(found) + 3  # and how it is, three times
+    assert first != second
+    assert {status for status, _ in found} == {200}
+    assert {version for _, version in found} == {first, second}
+
+
+def test_what_cannot_be_served_is_said_before_the_base_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cert.pem").write_text("no certificate")
+    cases = [
+        (["--host", "0.0.0.0"], 2, "serve-token"),
+        (["--certificate", str(tmp_path / "cert.pem")], 2, "belong together"),
+        (["--certificate", str(tmp_path / "cert.pem"), "--key", str(tmp_path / "no")], 3, "PEM"),
+        (["--tokens", str(tmp_path / "no")], 3, "no"),
+        ([], 3, "adapter"),
+    ]
+    for options, code, told in cases:
+        assert run(["serve", str(tmp_path / "run"), "--port", "0", *options]) == code
+        error = capsys.readouterr().err
+        assert told in error
+        assert "Traceback" not in error

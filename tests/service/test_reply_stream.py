@@ -1,0 +1,85 @@
+"""A streamed reply is the reply, in pieces."""
+
+import pytest
+
+from cloister.data.records import ChatRecord, Message
+from cloister.models.limits import limits_of
+from cloister.service.reply_stream import (
+    REPLY_TOKENS,
+    Decoding,
+    TooLongError,
+    decode,
+    prompt_of,
+    room_for,
+)
+from cloister.service.reply_stream import _held_back as held_back
+from cloister.service.versions import Version
+from cloister.tasks.chat import CausalChat
+from cloister.training.generation import replies_to
+
+CHAT = ChatRecord((Message("user", "the patient has chest pain"), Message("assistant", "…")))
+
+
+def pieces(version: Version, how: Decoding, most_pieces: int = 10**6) -> tuple[list[str], str, str]:
+    found: list[str] = []
+    prompt = prompt_of(version.model, CHAT)
+    reply = decode(version.model, prompt, how, found.append, lambda: len(found) >= most_pieces)
+    assert reply.prompt_tokens == len(prompt)
+    assert reply.reply_tokens <= (how.most_tokens or REPLY_TOKENS)
+    return found, reply.text, reply.reason
+
+
+def test_the_pieces_are_the_reply_that_is_scored(chat: Version) -> None:
+    found, text, _ = pieces(chat, Decoding(12))
+    workspace = chat.model.workspace
+    assert isinstance(workspace.task, CausalChat)
+    prompt = prompt_of(chat.model, CHAT)
+    known = replies_to(workspace.network, workspace.task, workspace.tokenizer, [prompt], 12)
+    assert "".join(found) == text == known[0]
+    assert len(found) > 3
+
+
+def test_a_reply_ends_before_a_stop_and_no_piece_shows_a_part_of_it(chat: Version) -> None:
+    _, whole, _ = pieces(chat, Decoding(12))
+    words = whole.split(" ")
+    stop = f" {words[1]} {words[2]}"
+    found, text, reason = pieces(chat, Decoding(12, stops=(stop,)))
+    assert text == "".join(found) == whole[: whole.index(stop)]
+    assert reason == "stop"
+
+
+def test_a_reply_that_is_cut_says_so(chat: Version) -> None:
+    assert pieces(chat, Decoding(3))[2] == "length"
+
+
+def test_decoding_ends_where_nobody_waits(chat: Version) -> None:
+    found, text, _ = pieces(chat, Decoding(12), most_pieces=2)
+    assert len(found) == 2
+    assert len(text) < len(pieces(chat, Decoding(12))[1])
+
+
+def test_a_seed_draws_the_same_reply_and_others_differ(chat: Version) -> None:
+    drawn = [pieces(chat, Decoding(12, 1.5, seed=seed))[1] for seed in (1, 1, 2, 3)]
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn)) > 1
+
+
+def test_a_conversation_without_room_for_a_reply_is_refused(chat: Version) -> None:
+    with pytest.raises(TooLongError, match="shorten the conversation"):
+        pieces(chat, Decoding(10**6))
+
+
+def test_a_reply_of_no_stated_length_fits_what_the_base_reads(chat: Version) -> None:
+    positions = limits_of(chat.model.workspace.network.base).positions
+    prompt = prompt_of(chat.model, CHAT)
+    assert positions is not None
+    assert room_for(chat.model, prompt, Decoding()) == min(REPLY_TOKENS, positions - len(prompt))
+    with pytest.raises(TooLongError, match="shorten the conversation"):
+        room_for(chat.model, prompt * 99, Decoding())
+
+
+def test_what_may_be_a_stop_or_half_a_character_waits() -> None:
+    assert held_back("so END", ("ENDE",)) == 3
+    assert held_back("so EN", ("END", "N!")) == 2
+    assert held_back("so", ("END",)) == 0
+    assert held_back("so\ufffd\ufffd", ()) == 2
