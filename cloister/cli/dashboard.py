@@ -30,8 +30,8 @@ def dashboard(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A file (mode 600) with the token that every reader must give; needed if --host is "
-            "not this machine. Absent: CLOISTER_DASHBOARD_TOKEN in the environment.",
+            help="A file (mode 600) with the token that every reader must give; needed if --host "
+            "is not this machine. Absent: CLOISTER_DASHBOARD_TOKEN in the environment.",
         ),
     ] = None,
     static: Annotated[
