@@ -44,7 +44,7 @@ def test_what_is_charged_is_read_back(path: Path) -> None:
 
 def test_a_ledger_is_begun_once_and_under_one_key(path: Path) -> None:
     new_ledger(path)
-    with pytest.raises(LedgerError, match="is there already"):
+    with pytest.raises(LedgerError, match="exists already"):
         new_ledger(path)
     new_ledger(path.parent / "other")
     with pytest.raises(LedgerError, match="was made with another key"):
@@ -62,7 +62,7 @@ def test_what_a_crash_left_before_the_first_entry_is_begun_anew(path: Path) -> N
     assert LedgerFile(path).is_begun
     path.with_name(path.name + ".head").unlink()
     assert LedgerFile(path).is_begun
-    with pytest.raises(LedgerError, match="is there already"):
+    with pytest.raises(LedgerError, match="exists already"):
         new_ledger(path)
 
 
@@ -71,7 +71,7 @@ def test_a_missing_ledger_is_not_a_new_one(path: Path) -> None:
     path.unlink()
     with pytest.raises(LedgerError, match="no ledger here; what was spent is unknown"):
         Ledger(path)
-    with pytest.raises(LedgerError, match="is there already"):  # its head remembers
+    with pytest.raises(LedgerError, match="exists already"):  # its head remembers
         new_ledger(path)
 
 
