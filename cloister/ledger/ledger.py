@@ -318,7 +318,7 @@ class Ledger:
             if not self._history.is_reserved(seq):
                 raise LedgerError(f"no reservation {seq} is in this ledger; nothing is released")
             if seq in self._history.released:
-                raise LedgerError(f"reservation {seq} was released already; this happens once only")
+                raise LedgerError(f"reservation {seq} was released; it is released once only")
             entry = self._append(
                 transaction,
                 payload,

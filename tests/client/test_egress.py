@@ -331,7 +331,7 @@ def test_an_answer_of_secure_aggregation_has_one_length(step: Step) -> None:
     for other in (length - 1, length + 1, length + 4):
         with pytest.raises(RefusedError, match="are needed"):
             check(trained(b"x" * other, **told), where, for_step(step))
-    with pytest.raises(RefusedError, match="did not sign"):
+    with pytest.raises(RefusedError, match="is not signed by"):
         check(trained(b"x" * length, by="clinic", **told), where, for_step(step))
 
 

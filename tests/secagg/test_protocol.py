@@ -385,8 +385,8 @@ def test_advertisements_are_signed_by_the_members_ledgers() -> None:
         terms.context("advertisement", "s01", bytes(32).hex())
     )
     for advert, why in (
-        (forged, "did not sign"),
-        (replayed, "did not sign"),
+        (forged, "is not signed by"),
+        (replayed, "is not signed by"),
         (copied, "same key"),
         (flat, "the public key gives no secret"),
     ):

@@ -12,6 +12,7 @@ from cloister.data.config import DataConfig
 from cloister.data.detected import COMMAND
 from cloister.data.languages import check_languages, language_of
 from cloister.data.records import (
+    ONE_LABEL,
     ChatRecord,
     LabelsRecord,
     Message,
