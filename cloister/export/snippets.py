@@ -17,6 +17,7 @@ from cloister.export.script_parts import (
     CAUSAL,
     FEATURES,
     LAYERS,
+    LEADING,
     NORMALIZED,
     OPENING,
     PART,
@@ -27,7 +28,7 @@ from cloister.export.script_parts import (
     TOKENS,
     UNPACKED,
 )
-from cloister.models.config import ModelConfig
+from cloister.models.config import Method, ModelConfig
 from cloister.models.kinds import TEXT_NAMES, network_class, read_config, text_part
 from cloister.models.layers import layer_list
 from cloister.models.limits import limits_of
@@ -65,6 +66,8 @@ class Loading:
         unpacked: SHA-256 of the GGUF file that the base was unpacked from; empty: it was not.
         tied: Where the base is the text network of a wrapper: whether its head is its embedding;
             None: the base is no wrapper.
+        method: Kind of adapter.
+        leading: States before a text's own, of a prompt's vectors.
     """
 
     base: str
@@ -85,6 +88,8 @@ class Loading:
     stop: str = ""
     unpacked: str = ""
     tied: bool | None = None
+    method: Method = "lora"
+    leading: int = 0
 
 
 def loading_of(model: ModelConfig, workspace: Workspace) -> Loading:
@@ -110,12 +115,14 @@ def loading_of(model: ModelConfig, workspace: Workspace) -> Loading:
         tied=_tied(workspace.folder),
         layers=model.layers,
         blocks=_blocks(network.base) if model.layers is not None else "",
+        method=workspace.method,
+        leading=network.leading,
     )
     if isinstance(task, SequenceClassification) and task.prompt is not None:
         return replace(plain, around=(task.prompt.before, task.prompt.behind))
     if not isinstance(task, CausalChat):
         return plain
-    new, room = reply_room(limits_of(network.base).positions)
+    new, room = reply_room(limits_of(network.base, network.virtual_tokens).positions)
     ends, stop = reply_ends(network, task)
     return replace(
         plain,
@@ -181,14 +188,16 @@ def loading_script(loading: Loading) -> str:
             new=loading.new,
             pad=loading.pad_id,
             ends=list(loading.ends) or None,
+            leading=f"[:, {loading.leading}:]" if loading.leading else "",
             cut=f".split({loading.stop!r})[0]" if loading.stop else "",
         )
+    leading = LEADING.format(leading=loading.leading) if loading.leading else ""
     if loading.pooling is None:
-        return opening + TOKENS.format(**numbers)
+        return opening + TOKENS.format(**numbers, leading=leading)
     features = FEATURES[loading.pooling.mode] + (NORMALIZED if loading.pooling.normalize else "")
     batch = BATCH.format(**numbers, special="")
     if loading.around is not None:
         # JSON's strings are Python's, but for halves of pairs, which no recipe holds.
         before, behind = (json.dumps(text, ensure_ascii=False) for text in loading.around)
         batch = PROMPTED.format(**numbers, before=before, behind=behind)
-    return opening + SEQUENCES.format(batch=batch, features=features)
+    return opening + SEQUENCES.format(batch=batch, leading=leading, features=features)

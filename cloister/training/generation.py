@@ -109,7 +109,7 @@ def replies_to(
     Prompts of equal length are answered together: decoding waits for memory, so several replies
     take little longer than one, and without padding no architecture is a special case.
     """
-    new, room = reply_room(limits_of(network.base).positions)
+    new, room = reply_room(limits_of(network.base, network.virtual_tokens).positions)
     kept = [(p if room is None else p[-room:]) or (task.pad_id,) for p in prompts]
     alike: dict[int, list[int]] = {}
     for place, prompt in enumerate(kept):
