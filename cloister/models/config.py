@@ -214,14 +214,6 @@ class LoraConfig:
         """How many vectors stand before a text."""
         return (self.tokens or TOKENS) if self.is_prompt else 0
 
-    @property
-    def averages_exactly(self) -> bool:
-        """Whether the mean of sites' adapters stands for the mean of what they add to the base.
-
-        It does where that is linear in what trains: biases, or one factor of a product.
-        """
-        return self.train not in ("both", "b-moving") if self.is_lora else True
-
     def __post_init__(self) -> None:
         check_bounds(self)
         self._check_method()

@@ -206,6 +206,31 @@ def test_a_method_is_exact_on_a_base_or_says_why_not(
         proven()
 
 
+@pytest.mark.filterwarnings("ignore:Position ids are not supported")
+@pytest.mark.parametrize("method", ["ia3", "prompt", "prefix"])
+def test_a_reply_is_what_whole_passes_would_say(gpt2: Path, method: Method) -> None:
+    """Generation keeps keys and values, and puts a prompt before the first token alone."""
+    network = opened(gpt2, method, "causal-lm").network
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for _, parameter in trained_parameters(network):
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.5)
+        asked = torch.tensor([[5, 6, 7, 8, 9]])
+        reply = network.backbone.generate(
+            input_ids=asked,
+            attention_mask=torch.ones_like(asked),
+            max_new_tokens=4,
+            do_sample=False,
+            pad_token_id=0,
+            eos_token_id=None,
+        )
+        said = asked
+        for _ in range(4):
+            following = network(said, torch.ones_like(said))[:, -1:].argmax(-1)
+            said = torch.cat([said, following], 1)
+    assert torch.equal(reply, said)
+
+
 def test_keys_get_no_bias_as_it_would_have_no_gradient(bert: Path) -> None:
     modules = small_workspace(bert, method="bitfit").network.adapted_modules
     assert any(name.endswith(".query") for name in modules)
