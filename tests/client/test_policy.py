@@ -681,7 +681,7 @@ def test_a_policy_made_in_code_holds_the_same_rules() -> None:
 
 
 def test_a_kind_of_adapter_that_the_site_does_not_name_is_refused() -> None:
-    own = policy('methods = ["lora", "bitfit"]\n')
+    own = policy('accept.methods = ["lora", "bitfit"]\n')
     assert check(asked(method="bitfit"), own).num_rounds > 0
     reason = only_reason(asked(method="ia3"), own)
     assert reason.startswith("accept.methods: 'ia3' asked; this site trains lora, bitfit")
