@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from cloister.models.attach import attach
 from cloister.models.config import LoraConfig
 from cloister.models.limits import limits_of
-from cloister.models.lora import attach
 from cloister.models.network import Network
 from cloister.models.state import read_adapter
 from cloister.tasks.build import build_task

@@ -79,6 +79,7 @@ def _asked(recipe: Recipe, file: SiteFile) -> ProposedPlan:
         base_sha256=recipe.model.sha256,
         target_modules=_named_modules(recipe),
         message_bytes=0,
+        method=recipe.lora.method or "lora",
     )
 
 

@@ -99,6 +99,7 @@ def admit(site: Site, workspace: Workspace, prove: Prove = _proven) -> Admitted:
         task=workspace.task.kind,
         base_sha256=workspace.base_sha256,
         target_modules=workspace.network.adapted_modules,
+        method=workspace.method,
         message_bytes=len(encode(workspace.whole)),
     )
     plan = check(asked, site.policy)

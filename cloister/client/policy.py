@@ -17,6 +17,7 @@ from cloister.bounds import listed
 from cloister.client.policy_file import LARGEST_BOUND, SMALLEST_BOUND, AcceptPolicy, SitePolicy
 from cloister.errors import RefusedError
 from cloister.ledger.stated import shown
+from cloister.models.config import Method
 from cloister.privacy.accounting import SMALLEST_DELTA
 from cloister.privacy.events import MOST_NOISE
 from cloister.privacy.plan import Plan
@@ -36,8 +37,9 @@ class ProposedPlan:
         base_sha256: SHA-256 of the base's weights that the study states; None: not stated. Whoever
             loads the weights checks them against it.
         target_modules: Modules that get an adapter, as resolved for the base; empty: not named;
-            None: they depend on a base that is not loaded yet.
+            None: they depend on a base that is not loaded yet, or there are none (prompts).
         message_bytes: Bytes of the longest message, in wire format; 0 where they are not known yet.
+        method: Kind of adapter, as a recipe names it.
     """
 
     plan: Plan
@@ -45,6 +47,7 @@ class ProposedPlan:
     base_sha256: str | None
     target_modules: tuple[str, ...] | None
     message_bytes: int
+    method: Method
 
 
 def reasons_but_cost(asked: ProposedPlan, policy: SitePolicy) -> list[str]:
@@ -241,6 +244,11 @@ def _not_accepted(asked: ProposedPlan, accept: AcceptPolicy) -> list[str]:
         reasons.append(
             f"accept.base_sha256: base model {asked.base_sha256} asked, which this site does not "
             "know; to trust it, add the hash in site.toml"
+        )
+    if accept.methods and asked.method not in accept.methods:
+        reasons.append(
+            f"accept.methods: {asked.method!r} asked; this site trains "
+            f"{listed(accept.methods)}; to join, add it in site.toml"
         )
     modules = asked.target_modules
     others = [name for name in modules or () if not _is_named(name, accept.target_modules)]

@@ -33,6 +33,7 @@ from cloister.bounds import (
 from cloister.errors import RecipeError, UsageError
 from cloister.fields import as_table, check_bounds, read_section
 from cloister.ledger.budget import Budget
+from cloister.models.config import Method
 from cloister.privacy.accounting import LARGEST_EPSILON, SMALLEST_DELTA, SMALLEST_NOISE
 from cloister.privacy.events import MOST_NOISE
 from cloister.privacy.units import Unit
@@ -61,6 +62,7 @@ isolate_units = false       # true: every record computed alone, several times s
 tasks = ["sequence-classification", "token-classification"]
 base_sha256 = ["53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"]
 target_modules = ["query", "value"]
+methods = []                # kinds of adapter (lora.method): any
 max_rounds = 50
 max_local_steps = 4
 max_message_bytes = 200_000_000 # rank 16 on all linear modules of 8 billion parameters takes 168 MB
@@ -157,6 +159,7 @@ class AcceptPolicy:
         base_sha256: SHA-256 of the base models' weights; no default: the records go through it.
         target_modules: Modules that may get an adapter, by their whole path or its ending (`value`
             is every `….value`); empty: any, as they affect utility and the message's size, not ε.
+        methods: Kinds of adapter (`lora.method`); empty: any, for the same reason.
         max_rounds: Most rounds; a longer plan is cut. The default is over three times the
             quickstart's 30, and above every recipe's in `simulations/`.
         max_local_steps: Most optimizer steps in a round; a longer round is cut. The default is ten
@@ -182,6 +185,7 @@ class AcceptPolicy:
     tasks: Annotated[tuple[TaskName, ...], Items(MOST_NAMED)]
     base_sha256: Named
     target_modules: Annotated[tuple[Annotated[str, Text(MOST_NAME)], ...], Items(MOST_NAMED)] = ()
+    methods: Annotated[tuple[Method, ...], Items(MOST_NAMED)] = ()
     max_rounds: Annotated[int, Between(1, MOST_ROUNDS)] = 100
     max_local_steps: Annotated[int, Between(1, MOST_STEPS)] = 10
     max_message_bytes: Annotated[int, Between(1, MOST_MESSAGE_BYTES)] = 20_000_000

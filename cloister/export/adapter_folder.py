@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -43,6 +44,8 @@ from cloister.training.workspace import Workspace, open_workspace
 
 # The form of cloister.json.
 VERSION = 1
+# What peft calls a prompt's or prefix's vectors in a file, and where they are in a network.
+_PROMPTS = {"prompt_embeddings": "prompt_encoder.embedding.weight"}
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,10 @@ def export(folder: Path, workspace: Workspace, adapter: Adapter, about: ReleaseF
         about = dataclasses.replace(about, lora=stacked_config(network, about.lora))
         save_stacked(folder, network, adapter, about.lora)
     else:
-        network.backbone.save_pretrained(str(folder), save_embedding_layers=False)
+        with warnings.catch_warnings():
+            # peft takes a bias beside B (BitFit) for a part of a matrix; it is whole.
+            warnings.filterwarnings("ignore", message=".*LoRA tensor.s. have invalid shape: .*bias")
+            network.backbone.save_pretrained(str(folder), save_embedding_layers=False)
     if network.head is not None:
         save_file(_head_tensors(network.head, network.center), folder / "head.safetensors")
     if isinstance(workspace.task, CausalChat):
@@ -197,7 +203,7 @@ def _trained_modules(folder: Path, lora: LoraConfig) -> LoraConfig:
     Raises:
         BadFileError: The folder's `adapter_config.json` is missing or damaged.
     """
-    if lora.target_modules not in ((), (ALL_LINEAR,)):
+    if lora.target_modules not in ((), (ALL_LINEAR,)) or lora.is_prompt:
         return lora
     try:
         with open_file(folder / "adapter_config.json") as file:
@@ -232,7 +238,10 @@ def load_released(folder: Path, base: str | Path | None = None) -> tuple[Release
     network.pooling = about.pooling or network.pooling
     try:
         lora = load_file(folder / "adapter_model.safetensors")
-        values = {f"backbone.{name}": tensor.float().numpy() for name, tensor in lora.items()}
+        values = {
+            f"backbone.{_PROMPTS.get(name, name)}": tensor.float().numpy()
+            for name, tensor in lora.items()
+        }
         write_adapter(network, Adapter(values))
         if network.head is not None:
             head = load_file(folder / "head.safetensors")

@@ -12,6 +12,7 @@ from cloister.evidence.site_facts import SiteFacts
 from cloister.export.guessing import guess_words, guessing, is_no_better
 from cloister.export.snippets import Loading, loading_script
 from cloister.ledger.stated import COUPLED, Basis, Stated, shown
+from cloister.models.config import Method
 from cloister.names import counted
 from cloister.privacy.central import CentralPlan
 from cloister.privacy.plan import Plan
@@ -80,6 +81,15 @@ class Card:
 # Why a deployed site is not in a card's table.
 NO_CERTIFICATE = "no certificate: nothing is known of what it was promised"
 
+# What a card calls an adapter, by method.
+_KINDS: dict[Method, str] = {
+    "lora": "A LoRA adapter",
+    "bitfit": "A BitFit adapter (biases)",
+    "ia3": "An IA³ adapter",
+    "prompt": "A prompt (prompt tuning)",
+    "prefix": "A prefix (prefix tuning)",
+}
+
 _PERSONAL = (
     "Each site kept its own B. This folder holds what they share, with B at zero: a start for a "
     "new site, and no model by itself. The scores are the mean over the sites' own adapters.\n"
@@ -94,12 +104,13 @@ def write_card(folder: Path, card: Card) -> None:
 def render(card: Card) -> str:
     """Renders the card as Markdown, with the front matter that model hubs read."""
     sections = [
-        f"---\nbase_model: {card.base}\nlibrary_name: peft\ntags: [lora, federated-learning"
+        f"---\nbase_model: {card.base}\nlibrary_name: peft\ntags: [{card.loading.method}, "
+        f"federated-learning"
         f"{', differential-privacy' if _is_private(card) else ''}]\n---\n",
         f"# {card.name}\n",
-        f"A LoRA adapter for `{card.base}` ({card.kind}), trained by {len(card.sites)} sites that "
-        f"kept their records: {card.rounds} rounds, {card.mode}, {card.parameters:,} trained "
-        "parameters.\n",
+        f"{_KINDS[card.loading.method]} for `{card.base}` ({card.kind}), trained by "
+        f"{len(card.sites)} sites that kept their records: {card.rounds} rounds, {card.mode}, "
+        f"{card.parameters:,} trained parameters.\n",
         *([_PERSONAL] if card.is_personal else []),
         _scores(card),
         _privacy(card),
@@ -129,6 +140,8 @@ def _loading(loading: Loading) -> str:
     lines.append(
         "vLLM loads the folder as it is (`--enable-lora`), llama.cpp what `cloister export --gguf` "
         "writes of it.\n"
+        if loading.kind == "causal-lm" and loading.method == "lora"
+        else "vLLM and llama.cpp load LoRA alone; peft has this kind, as the script shows.\n"
         if loading.kind == "causal-lm"
         else "vLLM and llama.cpp have no place for its head (`head.safetensors`); the script has.\n"
     )

@@ -132,6 +132,12 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[np.floa
         with open_file(folder / "adapter_config.json") as file:
             settings = read_json(file.read(MOST_CONFIG + 1), most_bytes=MOST_CONFIG)
         tensors = load_file(folder / "adapter_model.safetensors")
+        kind = str(settings.get("peft_type", "LORA"))
+        if kind != "LORA" or settings.get("lora_bias"):
+            raise UsageError(
+                f"{folder}: {kind if kind != 'LORA' else 'biases (BitFit)'} given; llama.cpp loads "
+                "LoRA's factors alone: answer with cloister predict or the card's script"
+            )
         float(settings["lora_alpha"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise BadFileError(f"{folder}: its PEFT files are missing or damaged ({error})") from error

@@ -101,7 +101,7 @@ task = json.load(open("adapter/cloister.json", encoding="utf-8"))["task"]
 
 {batch}with torch.no_grad():
     output = model(**batch)
-{features}
+{leading}{features}
     logits = features.float().cpu() @ head["weight"].T + head["bias"]
 {predicted}
 """
@@ -117,6 +117,9 @@ low, high = task["score_range"]
 predicted = (low + (high - low) * logits[:, 0].double().sigmoid()).tolist()""",
 }
 ONE_LABEL = 'predicted = [task["labels"][index] for index in logits.argmax(1).tolist()]'
+
+# Of a prompt, whose vectors have states before a text's own.
+LEADING = "    output.last_hidden_state = output.last_hidden_state[:, {leading}:]\n"
 
 FEATURES = {
     "mean": """\
@@ -142,7 +145,7 @@ encoded = tokenizer(text, truncation=True, max_length={length}, return_offsets_m
 ids = torch.tensor([encoded["input_ids"] or [{pad}]]).to(model.device)
 with torch.no_grad():
     output = model(input_ids=ids, attention_mask=torch.ones_like(ids))
-    logits = output.last_hidden_state.float().cpu() @ head["weight"].T + head["bias"]
+{leading}    logits = output.last_hidden_state.float().cpu() @ head["weight"].T + head["bias"]
 # A word's tag is that of its first token; a word that was cut has none.
 best, places = logits[0].argmax(1).tolist(), encoded["offset_mapping"]
 tags, start, following = [], 0, 0
@@ -158,7 +161,7 @@ CAUSAL = """\
 
 # Logits of whole texts, as the template writes them.
 {batch}with torch.no_grad():
-    logits = model(**batch).logits
+    logits = model(**batch).logits{leading}
 
 # A reply: to the study's template, on the date that it was trained with, up to the end of the turn.
 from datetime import date

@@ -17,6 +17,7 @@ from cloister.export.script_parts import (
     CAUSAL,
     FEATURES,
     LAYERS,
+    LEADING,
     NORMALIZED,
     ONE_LABEL,
     OPENING,
@@ -32,7 +33,7 @@ from cloister.export.script_parts import (
     TOKENS,
     UNPACKED,
 )
-from cloister.models.config import ModelConfig
+from cloister.models.config import Method, ModelConfig
 from cloister.models.kinds import TEXT_NAMES, network_class, read_config, text_part
 from cloister.models.layers import layer_list
 from cloister.models.limits import limits_of
@@ -73,6 +74,8 @@ class Loading:
         unpacked: SHA-256 of the GGUF file that the base was unpacked from; empty: it was not.
         tied: Where the base is the text network of a wrapper: whether its head is its embedding;
             None: the base is no wrapper.
+        method: Kind of adapter.
+        leading: States before a text's own, of a prompt's vectors.
     """
 
     base: str
@@ -95,6 +98,8 @@ class Loading:
     stop: str = ""
     unpacked: str = ""
     tied: bool | None = None
+    method: Method = "lora"
+    leading: int = 0
 
 
 def loading_of(model: ModelConfig, workspace: Workspace) -> Loading:
@@ -120,6 +125,8 @@ def loading_of(model: ModelConfig, workspace: Workspace) -> Loading:
         tied=_tied(workspace.folder),
         layers=model.layers,
         blocks=_blocks(network.base) if model.layers is not None else "",
+        method=workspace.method,
+        leading=network.leading,
     )
     if isinstance(task, SequenceClassification) and task.prompt is not None:
         return replace(plain, around=(task.prompt.before, task.prompt.behind))
@@ -127,7 +134,7 @@ def loading_of(model: ModelConfig, workspace: Workspace) -> Loading:
         return replace(plain, between=task.before, segments=network.tells_segments)
     if not isinstance(task, CausalChat):
         return plain
-    new, room = reply_room(limits_of(network.base).positions)
+    new, room = reply_room(limits_of(network.base, network.virtual_tokens).positions)
     ends, stop = reply_ends(network, task)
     return replace(
         plain,
@@ -193,10 +200,12 @@ def loading_script(loading: Loading) -> str:
             new=loading.new,
             pad=loading.pad_id,
             ends=list(loading.ends) or None,
+            leading=f"[:, {loading.leading}:]" if loading.leading else "",
             cut=f".split({loading.stop!r})[0]" if loading.stop else "",
         )
+    leading = LEADING.format(leading=loading.leading) if loading.leading else ""
     if loading.pooling is None:
-        return opening + TOKENS.format(**numbers)
+        return opening + TOKENS.format(**numbers, leading=leading)
     features = FEATURES[loading.pooling.mode] + (NORMALIZED if loading.pooling.normalize else "")
     batch = BATCH.format(**numbers, special="")
     if loading.around is not None:
@@ -208,5 +217,8 @@ def loading_script(loading: Loading) -> str:
         batch = PAIRS.format(**numbers, second=second) + PADDED.format(**numbers)
         batch += SEGMENTS if loading.segments else ""
     return opening + SEQUENCES.format(
-        batch=batch, features=features, predicted=PREDICTED.get(loading.kind, ONE_LABEL)
+        batch=batch,
+        leading=leading,
+        features=features,
+        predicted=PREDICTED.get(loading.kind, ONE_LABEL),
     )

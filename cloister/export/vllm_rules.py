@@ -34,6 +34,8 @@ def vllm_problems(folder: Path) -> list[str]:
             settings = read_json(file.read(MOST_CONFIG + 1), most_bytes=MOST_CONFIG)
         with safe_open(folder / "adapter_model.safetensors", "np") as tensors:
             names = list(tensors.keys())
+        if (kind := settings.get("peft_type", "LORA")) != "LORA":
+            return [f"peft_type: {kind}; LoRA alone is taken"]
         ranks = [int(settings["r"]), *map(int, (settings.get("rank_pattern") or {}).values())]
         targets, base = settings["target_modules"], settings["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:

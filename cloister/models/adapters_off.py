@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+from peft.tuners.ia3 import IA3Layer
 from peft.tuners.lora import LoraLayer
 
 from cloister.models.network import Network
@@ -12,16 +14,37 @@ from cloister.models.network import Network
 
 @contextmanager
 def adapters_off(network: Network) -> Iterator[None]:
-    """Within it, the network computes what its base does: adapters are scaled by zero.
+    """Within it, the network computes what its base does: products and biases are scaled by zero,
+    IA³'s vectors are one, and a prompt is left out.
 
     peft's own `disable_adapter` would decide anew which parameters train.
     """
     layers = [module for module in network.modules() if isinstance(module, LoraLayer)]
     before = [dict(layer.scaling) for layer in layers]
+    vectors = [
+        vector
+        for module in network.modules()
+        if isinstance(module, IA3Layer)
+        for vector in module.ia3_l.values()
+    ]
+    values = [vector.detach().clone() for vector in vectors]
+    leading = network.leading
     try:
+        if network.is_prompted:  # which is before the base, and has no part in it
+            network.backbone.forward = network.base.forward  # type: ignore[method-assign]
+            network.leading = 0
         for layer in layers:
             layer.scaling.update(dict.fromkeys(layer.scaling, 0.0))
+        with torch.no_grad():
+            for vector in vectors:
+                vector.fill_(1.0)
         yield
     finally:
+        if network.is_prompted:
+            del network.backbone.forward
+            network.leading = leading
         for layer, scaling in zip(layers, before, strict=True):
             layer.scaling.update(scaling)
+        with torch.no_grad():
+            for vector, value in zip(vectors, values, strict=True):
+                vector.copy_(value)

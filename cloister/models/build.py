@@ -7,11 +7,13 @@ from pathlib import Path
 
 from cloister.data.records import POOLED, RecordKind
 from cloister.errors import RefusedError, UsageError
+from cloister.models.attach import adapter_trains, attach
 from cloister.models.base import load_backbone
 from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.device import find_device
+from cloister.models.freezing import frozen_names
 from cloister.models.layers import end_after
-from cloister.models.lora import attach, factor, is_residual
+from cloister.models.lora import factor, is_residual
 from cloister.models.network import Network, adapter_name, make_head
 from cloister.models.pooling import Pooling, choose_pooling
 from cloister.models.word_rows import word_rows
@@ -76,12 +78,17 @@ def build_network(
     if head_kind == "label-words":
         rows = word_rows(backbone, words, lambda: load_backbone(folder, model, causal=True))
     head = None if causal else make_head(head_kind, hidden, outputs, lora.r, seed, rows)
+    if lora.method == "prompt" and pooling is not None and pooling.mode == "pooler":
+        raise UsageError(
+            "model.pooling: pooler reads the first state, which is a prompt's own; set "
+            'model.pooling to "mean" or "cls", or lora.method to another'
+        )
     network = Network(attach(backbone, lora, seed), head, pooling)
     if model.quantization == "none":
         network.to(place)
     else:
         _follow_base(network)
-    network.set_trained(trainable_names(network, lora.train, head_kind))
+    network.set_trained(trainable_names(network, lora, head_kind))
     return network
 
 
@@ -95,31 +102,27 @@ def _follow_base(network: Network) -> None:
             parameter.data = parameter.data.to(device)
 
 
-def trainable_names(network: Network, train: str, head: str) -> frozenset[str]:
+def trainable_names(network: Network, lora: LoraConfig, head: str) -> frozenset[str]:
     """Names of everything that a study may ever train.
 
     Args:
         network: With adapters and head.
-        train: Which factors (`both`, `b`, `b-moving`, `b-kept`, `alternate`, `none`).
+        lora: The `[lora]` section.
         head: `linear`, `lora`, `frozen` or `label-words`.
+
+    Raises:
+        UsageError: A pattern of `lora.freeze` fits nothing that would train, or all of it.
     """
-    factors = {
-        "both": {"a", "b", "other"},
-        "alternate": {"a", "b"},
-        "b": {"b"},
-        "b-moving": {"b"},
-        "b-kept": {"a", "b"},
-        "none": set(),
-    }[train]
+    trains = adapter_trains(lora)
     names = set()
     for parameter_name, _ in network.named_parameters():
         name = adapter_name(parameter_name)
         if name.startswith("head."):
             if head != "frozen" and not name.startswith("head.start."):
                 names.add(name)
-        elif factor(name) in factors:
+        elif trains(name):
             names.add(name)
-    return frozenset(names)
+    return frozenset(names - frozen_names(names, lora.freeze or ()))
 
 
 def carried_names(network: Network, train: str) -> frozenset[str]:

@@ -13,6 +13,7 @@ from cloister.fields import LATER, called, check_bounds
 
 Train = Literal["both", "b", "b-moving", "b-kept", "alternate", "none"]
 Head = Literal["linear", "lora", "frozen", "label-words"]
+Method = Literal["lora", "bitfit", "ia3", "prompt", "prefix", "adalora"]
 VectorMode = Literal["mean", "cls", "pooler", "last"]
 PoolingMode = Literal["auto", "mean", "cls", "pooler", "last", "trained"]
 
@@ -33,6 +34,10 @@ MOST_RESIDUAL = 16_384
 MOST_LAYERS = 1000
 # Llama 3.1 405B has 126 layers of 7 linear modules: 882, if each is named by its whole path.
 MOST_MODULES = 1000
+# Ten times the longest prompt that Lester et al. tried (150), and more than Li & Liang (300).
+MOST_TOKENS = 1500
+# Vectors of a prompt or prefix where a recipe names no number.
+TOKENS = 20
 
 Rank = Annotated[int, Between(1, MOST_RANK)]
 
@@ -147,6 +152,20 @@ class LoraConfig:
             Absent: linear for classification, frozen for a causal LM, whose head is the base's own.
         use_dora: Weight-decomposed adapters (DoRA); without privacy only, as their per-record
             gradients are not exact.
+        method: What an adapter is; absent: `lora`, all that is said above. `bitfit`: a bias vector
+            added to what each of the modules gives, from zero, scaled by alpha / r (BitFit; Ben
+            Zaken et al. 2022, arXiv:2106.10199; norms' biases stay). `ia3`: a vector, from one,
+            that scales what keys and values give and feed-forwards take (IA³; Liu et al. 2022,
+            arXiv:2205.05638). `prompt`: vectors before the embeddings of a text (prompt tuning;
+            Lester et al. 2021, arXiv:2104.08691), `prefix`: keys and values before those of each
+            layer (prefix tuning; Li & Liang 2021, arXiv:2101.00190); both reach all layers,
+            whatever `top_layers` says. Of others than `lora`, `b` and `both` train the whole
+            adapter. `adalora` is refused, with the reason.
+        tokens: Of `prompt` and `prefix`, how many vectors; a record has as many tokens less to
+            itself. Absent: 20, beyond which Lester et al. found little gain (section 3.2).
+        freeze: Tensors that stay at their start and never travel, by patterns of their names as
+            they are in the base (`*` for any text): "encoder.layer.0.*", "*.query.*", "head.bias".
+            Absent: none.
     """
 
     r: Rank = field(default=4, metadata=called("rank lora_r lora_rank"))
@@ -170,9 +189,34 @@ class LoraConfig:
     residual: Annotated[int, Between(0, MOST_RESIDUAL)] = 0
     head: Head | None = None
     use_dora: bool = False
+    method: Method | None = field(
+        default=None, metadata={**LATER, **called("peft peft_type adapter kind")}
+    )
+    tokens: Annotated[int, Between(1, MOST_TOKENS)] | None = field(
+        default=None, metadata={**LATER, **called("num_virtual_tokens virtual_tokens")}
+    )
+    freeze: (
+        Annotated[tuple[Annotated[str, Text(MOST_NAME, least=1)], ...], Items(MOST_MODULES)] | None
+    ) = field(default=None, metadata={**LATER, **called("frozen exclude exclude_modules")})
+
+    @property
+    def is_lora(self) -> bool:
+        """Whether adapters are products of two factors."""
+        return self.method in (None, "lora")
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether vectors stand before a text, and no module is adapted."""
+        return self.method in ("prompt", "prefix")
+
+    @property
+    def virtual_tokens(self) -> int:
+        """How many vectors stand before a text."""
+        return (self.tokens or TOKENS) if self.is_prompt else 0
 
     def __post_init__(self) -> None:
         check_bounds(self)
+        self._check_method()
         odd = [rank for rank in self.ranks if not 1 <= rank <= self.r]
         if odd:
             raise UsageError(f"ranks: {odd[0]} given; from 1 to lora.r = {self.r}, the largest")
@@ -183,6 +227,34 @@ class LoraConfig:
             )
         if self.train == "none" and self.head == "frozen":
             raise UsageError('train, head: "none" and "frozen" together leave nothing to train')
+
+    def _check_method(self) -> None:
+        """Refuses what only products of two factors have, beside a method that has none."""
+        if self.tokens and not self.is_prompt:
+            raise UsageError('tokens: of method "prompt" or "prefix" alone; leave it out')
+        if self.is_prompt and self.target_modules:
+            raise UsageError(
+                f"target_modules: given for {self.method}, which adapts no module; leave it out"
+            )
+        if self.is_lora:
+            return
+        if self.method == "adalora":
+            raise UsageError(
+                'method: "adalora" given; it takes rank from some modules and gives it to others '
+                "by what un-noised gradients say, which nobody would be charged for, and each site "
+                "would choose other ranks, which have no mean; leave it out, and set ranks by name "
+                "with rank_pattern"
+            )
+        if self.train not in ("b", "both"):
+            raise UsageError(
+                f'train: "{self.train}" given; it names factors of LoRA, which {self.method} has '
+                'not: set "both", or leave method out'
+            )
+        for name in ("ranks", "rank_pattern", "rslora", "residual", "use_dora"):
+            if getattr(self, name):
+                raise UsageError(
+                    f"{name}: given for {self.method}; it is LoRA's: leave it or method out"
+                )
 
     def _check_pattern(self) -> None:
         pattern = self.ranks_by_module()

@@ -19,7 +19,7 @@ DECLARED = ("max_position_embeddings", "max_seq_len")
 TABLE = re.compile(r"position|(^|\.)wpe(\.|$)")
 
 
-def limits_of(model: PreTrainedModel) -> Limits:
+def limits_of(model: PreTrainedModel, taken: int = 0) -> Limits:
     """Returns the largest token and length that a base can take.
 
     Positions are the least of what its configuration declares and what its tables have rows for. A
@@ -31,8 +31,10 @@ def limits_of(model: PreTrainedModel) -> Limits:
 
     Args:
         model: The base, with or without adapters.
+        taken: Positions that vectors before a text take.
     """
-    return Limits(_positions(model), _vocabulary(model))
+    positions = _positions(model)
+    return Limits(None if positions is None else positions - taken, _vocabulary(model))
 
 
 def _positions(model: PreTrainedModel) -> int | None:

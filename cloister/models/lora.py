@@ -11,32 +11,33 @@ import warnings
 
 import peft
 import torch
-from peft.tuners.lora import LoraLayer
-from torch import nn
 from transformers import PreTrainedModel
 
 from cloister.errors import UsageError
 from cloister.models.config import LoraConfig
-from cloister.models.rows import give_rows_their_records
-from cloister.models.targets import matches, target_names
+from cloister.models.targets import matches
 from cloister.seeds import child_seed
 
 # peft's name of the second pair of factors beside each adapter (`cloister.adapter.pairs`).
 RESIDUAL = "residual"
 
 
-def attach(model: PreTrainedModel, config: LoraConfig, seed: int) -> peft.PeftModel:
-    """Puts adapters on a base.
+def attach_lora(
+    model: PreTrainedModel, config: LoraConfig, targets: tuple[str, ...], task: str, seed: int
+) -> peft.PeftModel:
+    """Puts products of two factors on a base.
 
     Args:
         model: The frozen base.
         config: Which adapters.
+        targets: The modules, as peft is given them.
+        task: peft's word for what the base computes.
         seed: The study's seed, for A's start.
 
     Raises:
-        UsageError: A target module or layer does not exist, or a rank is beyond all of them.
+        UsageError: A rank is beyond all of the modules.
+        ValueError: peft cannot adapt one of them.
     """
-    targets = target_names(model, config)
 
     def of_rank(rank: int) -> peft.LoraConfig:
         return peft.LoraConfig(
@@ -48,31 +49,18 @@ def attach(model: PreTrainedModel, config: LoraConfig, seed: int) -> peft.PeftMo
             target_modules=list(targets),
             lora_dropout=0.0,
             use_dora=config.use_dora,
-            task_type="CAUSAL_LM"
-            if model.get_output_embeddings() is not None
-            else "FEATURE_EXTRACTION",
+            task_type=task,
         )
 
     with warnings.catch_warnings():
-        # peft says that it sets fan_in_fan_out itself for GPT-2's Conv1D, which is what is wanted.
-        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
-        # peft asks transformers for a property by its old name.
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
         # Said by `_check_ranks`, as an error.
         warnings.filterwarnings("ignore", message="The following rank_pattern keys did not match")
-        try:
-            adapted = peft.get_peft_model(model, of_rank(config.r))
-        except ValueError as error:  # peft's word that it cannot adapt one of them
-            raise UsageError(
-                f"lora.target_modules: {', '.join(targets)} cannot be adapted in "
-                f"{model.config.model_type} ({str(error).splitlines()[0]}); name others"
-            ) from error
+        adapted = peft.get_peft_model(model, of_rank(config.r))
         assert isinstance(adapted, peft.PeftModel)
         _check_ranks(adapted, config)
         if config.residual:
             adapted.add_adapter(RESIDUAL, of_rank(config.residual))
             adapted.base_model.set_adapter(["default", RESIDUAL])  # type: ignore[operator]
-    give_rows_their_records(adapted)
     _start_from_seed(adapted, seed)
     return adapted
 
@@ -114,11 +102,6 @@ def full_rank(adapted: peft.PeftModel) -> int:
         ),
         default=0,
     )
-
-
-def is_adapted(layer: nn.Module) -> bool:
-    """Whether a layer, or a part of it, has an adapter."""
-    return any(isinstance(module, LoraLayer) for module in layer.modules())
 
 
 def is_residual(name: str) -> bool:

@@ -67,6 +67,9 @@ class Network(nn.Module):
         center: What is taken off a sequence's vector before the head, [H]; None: nothing.
         prefix: The states of its frozen layers, where they are kept.
         checkpoints: Its layers, where their activations are computed again and not kept.
+        is_prompted: Whether vectors stand before each text, so that all layers are adapted.
+        virtual_tokens: How many they are; each takes one of the base's positions.
+        leading: How many states the base gives before a text's own.
 
     Guarantees:
         Everything stays in evaluation mode but the modules that own trainable parameters (Opacus'
@@ -85,6 +88,11 @@ class Network(nn.Module):
         self.prefix: FrozenPrefix | None = None
         self.checkpoints: CheckpointedLayers | None = None
         self._token_head: TokenHead | Literal[False] | None = False  # not looked for yet
+        config: Any = backbone.peft_config["default"]
+        self.is_prompted = bool(config.is_prompt_learning)
+        self.virtual_tokens = int(config.num_virtual_tokens) if self.is_prompted else 0
+        # A prefix is in the layers' attention, and no state of its own comes out.
+        self.leading = 0 if config.peft_type == "PREFIX_TUNING" else self.virtual_tokens
         self.is_float32 = all(p.dtype == torch.float32 for p in backbone.parameters())
 
     def forward(
@@ -112,7 +120,7 @@ class Network(nn.Module):
         )
         if self.head is None:
             logits: Tensor = output.logits
-            return logits
+            return logits[:, self.leading :]
         features = self._features(output, attention_mask)
         if self.center is not None:
             features = features - self.center
@@ -141,6 +149,8 @@ class Network(nn.Module):
     def _features(self, output: Any, attention_mask: Tensor) -> Tensor:
         """What the head reads: [B, H] of sequences, [B, T, H] of tokens, in float32."""
         hidden: Tensor = output.last_hidden_state
+        if self.leading:
+            hidden = output.last_hidden_state = hidden[:, self.leading :]
         if self.pooling is not None:
             hidden = self.pooling(output, attention_mask)
         return hidden.to(torch.float32)
@@ -172,13 +182,14 @@ class Network(nn.Module):
         head = self.token_head
         if head is None:
             return token_losses(self.logits(batch)[:, :-1], target[:, 1:])
-        return head.losses(hidden_states(lambda: self.logits(batch), head), target)
+        states = hidden_states(lambda: self.logits(batch), head)
+        return head.losses(states[:, self.leading :], target)
 
     @property
     def token_head(self) -> TokenHead | None:
         """How a causal LM's losses are computed by rows; None where they cannot be."""
         if self._token_head is False:
-            self._token_head = find_token_head(self, self.base, self.device)
+            self._token_head = find_token_head(self, self.base, self.device, self.leading)
         return self._token_head
 
     @property
@@ -201,9 +212,11 @@ class Network(nn.Module):
         return model
 
     @property
-    def adapted_modules(self) -> tuple[str, ...]:
-        """Names of the modules that get adapters, as peft was given them."""
+    def adapted_modules(self) -> tuple[str, ...] | None:
+        """Names of the modules that get adapters, as peft was given them; None where none does."""
         config: Any = self.backbone.peft_config["default"]
+        if self.is_prompted:
+            return None
         return tuple(sorted(config.target_modules))
 
     @property

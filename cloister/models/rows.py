@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from cloister.models.targets import is_linear
@@ -45,7 +45,7 @@ def give_rows_their_records(adapted: PeftModel) -> None:
     adapted.get_base_model().register_forward_pre_hook(records.note, with_kwargs=True)
     for name, module in adapted.named_modules():
         # Of a router, which gives a tuple, the weights are adapted and not the module.
-        if isinstance(module, LoraLayer) and is_linear(module.get_base_layer()):
+        if isinstance(module, BaseTunerLayer) and is_linear(module.get_base_layer()):
             assert isinstance(module, nn.Module)
             matrix = _Matrix(name, records)
             module.register_forward_pre_hook(matrix.before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
@@ -36,20 +37,25 @@ _READ_BESIDE = {"out_proj", "conv1d"}
 _RECORDS, _TOKENS = 2, 3
 
 
-def target_names(model: PreTrainedModel, config: LoraConfig) -> tuple[str, ...]:
+def target_names(
+    model: PreTrainedModel,
+    config: LoraConfig,
+    default: Callable[[PreTrainedModel], tuple[str, ...]],
+) -> tuple[str, ...]:
     """The modules that get an adapter, as peft is given them.
 
     Args:
         model: The frozen base, without adapters.
         config: The `[lora]` section.
+        default: The modules of a base, where the section names none.
 
     Raises:
         UsageError: A module or layer does not exist, or the architecture has no default.
     """
     if config.target_modules == (ALL_LINEAR,):
-        targets = _all_linear(model)
+        targets = all_linear(model)
         return _in_top_layers(model, targets, config.top_layers) if config.top_layers else targets
-    targets = config.target_modules or default_targets(model)
+    targets = config.target_modules or default(model)
     missing = [t for t in targets if not any(matches(n, t) for n, _ in model.named_modules())]
     if missing:
         raise UsageError(
@@ -68,9 +74,7 @@ def default_targets(model: PreTrainedModel) -> tuple[str, ...]:
         UsageError: Neither knows it.
     """
     kind = model.config.model_type
-    if getattr(model.config, "relative_attention", False) and getattr(
-        model.config, "share_att_key", False
-    ):
+    if has_shared_query(model):
         return _SHARED_QUERY
     if kind == "mamba2":  # whose selection is a part of what enters
         return ("in_proj",)
@@ -93,7 +97,15 @@ def default_targets(model: PreTrainedModel) -> tuple[str, ...]:
     )
 
 
-def _all_linear(model: PreTrainedModel) -> tuple[str, ...]:
+def has_shared_query(model: PreTrainedModel) -> bool:
+    """Whether relative positions go through the query and key projections too."""
+    config: Any = model.config
+    return bool(
+        getattr(config, "relative_attention", False) and getattr(config, "share_att_key", False)
+    )
+
+
+def all_linear(model: PreTrainedModel) -> tuple[str, ...]:
     """Whole names of the linear modules of all layers that a text goes through once.
 
     What lies outside the layers (a head, a pooler) is left out, and so is what a forward pass does

@@ -128,7 +128,7 @@ def _ending_at(module: nn.Module) -> Iterator[None]:
 
 
 def find_token_head(
-    network: nn.Module, base: PreTrainedModel, device: torch.device
+    network: nn.Module, base: PreTrainedModel, device: torch.device, leading: int = 0
 ) -> TokenHead | None:
     """A base's head where its losses can be computed by rows; None where they cannot.
 
@@ -139,6 +139,7 @@ def find_token_head(
         network: With adapters; called with ids and mask.
         base: The base in it.
         device: Where its parameters are.
+        leading: States before a text's own.
     """
     embedding = base.get_output_embeddings()
     if type(embedding) is not nn.Linear or any(p.requires_grad for p in embedding.parameters()):
@@ -153,7 +154,7 @@ def find_token_head(
                 states = hidden_states(lambda: network(ids, mask), head)
             except AssertionError:
                 return None
-            logits = head.logits(states[0]).float()[None]
+            logits = head.logits(states[0, leading:]).float()[None]
             close = CLOSE * float(whole.abs().max())
             if logits.shape == whole.shape and float((logits - whole).abs().max()) <= close:
                 return head

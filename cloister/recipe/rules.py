@@ -176,6 +176,11 @@ def _adapter_rules(recipe: Recipe) -> Rules:
             lora.train == "b-kept" and lora.use_dora,
             'lora.use_dora: lora.train = "b-kept" shares A alone, and DoRA has a third part',
         ),
+        (
+            lora.method == "ia3" and training.weight_decay > 0,
+            "training.weight_decay: draws vectors to 0, and IA³'s leave the base as it is at 1; "
+            "leave it out",
+        ),
     ]
 
 

@@ -80,7 +80,18 @@ def _adapter_rules(recipe: Recipe, strategy: Own, traits: Traits) -> Rules:
     allowed = " or ".join(f'"{train}"' for train in traits.trains)
     return [
         (
-            bool(traits.trains) and lora.train not in traits.trains,
+            traits.factors and not lora.is_lora,
+            f"strategy.name: {name} works on LoRA's two factors, and lora.method = "
+            f'"{lora.method}" has none: its vectors average exactly as they are; set '
+            'strategy.name = "fedavg"',
+        ),
+        (
+            traits.factors and bool(lora.freeze),
+            f"lora.freeze: {name} works on both factors of each product, and one might stay; "
+            'leave it out, or set strategy.name = "fedavg"',
+        ),
+        (
+            lora.is_lora and bool(traits.trains) and lora.train not in traits.trains,
             f'lora.train: "{lora.train}" given; {name} needs {allowed}: it moves both factors of '
             "a product, and elsewhere averaging is exact as it is",
         ),

@@ -136,7 +136,7 @@ class Model:
         except MisfitError as error:
             raise MisfitError(error.reason, f"input {number}: {error}") from error
         network, tokenizer = self.workspace.network, self.workspace.tokenizer
-        room = reply_room(limits_of(network.base).positions)[1]
+        room = reply_room(limits_of(network.base, network.virtual_tokens).positions)[1]
         most = task.max_length if room is None else min(task.max_length, room)
         reply = reply_to(network, task, tokenizer, prompt[-task.max_length :])
         return Replied(reply, is_cut=len(prompt) > most)

@@ -58,7 +58,7 @@ def simulated_policy(
         accept=AcceptPolicy(
             tasks=(recipe.task.kind,),
             base_sha256=(workspace.base_sha256,),
-            target_modules=workspace.network.adapted_modules,
+            target_modules=workspace.network.adapted_modules or (),
             max_rounds=plan.num_rounds,
             max_local_steps=plan.local_steps,
             noise_partners=partners,

@@ -41,6 +41,7 @@ class FedEx:
             takes_weights=True,
             averages=True,
             trains=("both",),
+            factors=True,
             keeps_residual=True,
         )
 

@@ -34,7 +34,11 @@ class FedSvd:
     def traits(self) -> Traits:
         """Linear: it needs the mean alone."""
         return Traits(
-            is_linear=True, takes_weights=True, averages=True, trains=("b-moving", "both")
+            is_linear=True,
+            takes_weights=True,
+            averages=True,
+            trains=("b-moving", "both"),
+            factors=True,
         )
 
     def init(self, adapter: Adapter) -> ServerState:

@@ -38,6 +38,7 @@ class FlexLora:
             takes_weights=True,
             averages=True,
             trains=("both",),
+            factors=True,
             mixes_ranks=True,
         )
 

@@ -40,6 +40,7 @@ class Flora:
             takes_weights=True,
             averages=True,
             trains=("both",),
+            factors=True,
             keeps_residual=True,
             mixes_ranks=True,
         )

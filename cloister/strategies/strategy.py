@@ -45,6 +45,8 @@ class Traits:
         trains: The values of `lora.train` that it works with; empty: all.
         keeps_residual: Whether it needs a residual pair beside each adapter (`lora.residual`).
         mixes_ranks: Whether sites may train adapters of different ranks (`lora.ranks`).
+        factors: Whether it works on the two factors of LoRA's products: other adapters
+            (`lora.method`), whose vectors average exactly, have nothing for it to do.
     """
 
     is_linear: bool = False
@@ -55,6 +57,7 @@ class Traits:
     trains: tuple[str, ...] = ()
     keeps_residual: bool = False
     mixes_ranks: bool = False
+    factors: bool = False
 
 
 class Strategy(Protocol):

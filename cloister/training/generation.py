@@ -6,6 +6,7 @@ of text, or after `MAX_NEW_TOKENS`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -109,7 +110,7 @@ def replies_to(
     Prompts of equal length are answered together: decoding is bound by memory, so several replies
     take little longer than one; without padding, no architecture needs special treatment.
     """
-    new, room = reply_room(limits_of(network.base).positions)
+    new, room = reply_room(limits_of(network.base, network.virtual_tokens).positions)
     kept = [(p if room is None else p[-room:]) or (task.pad_id,) for p in prompts]
     alike: dict[int, list[int]] = {}
     for place, prompt in enumerate(kept):
@@ -129,7 +130,9 @@ def _decoded(
     """Greedy replies to prompts of one length, [B, T]."""
     ends, stop = reply_ends(network, task)
     stopping = [_AtText(tokenizer, stop, ids.shape[1])] if stop else []
-    with torch.inference_mode():
+    with torch.inference_mode(), warnings.catch_warnings():
+        # With a prompt peft lets the base count positions, which is what a whole pass does too.
+        warnings.filterwarnings("ignore", message="Position ids are not supported")
         output = network.backbone.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),

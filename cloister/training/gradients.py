@@ -21,13 +21,12 @@ from opacus.grad_sample import GradSampleHooks
 from torch import Tensor
 
 from cloister.errors import CloisterError, PluginError
-from cloister.models.input_types import inputs_as_they_are
 from cloister.models.network import Network, trained_parameters
 from cloister.privacy.clipping import ClippedSum, clip_and_sum, empty_sum
 from cloister.privacy.products import Gradient, of_unit
 from cloister.tasks.task import IGNORE, Example, Task
 from cloister.training.batches import physical_batches
-from cloister.training.linear_gradients import per_record, trained_linears
+from cloister.training.layer_gradients import known_layers, per_record_layers
 from cloister.training.numerics import check_pinned, pinned
 from cloister.training.passes import Pass, Row, fits, passes
 from cloister.training.preferences import weighted_units
@@ -49,17 +48,18 @@ Summing = Callable[
 def per_record_hooks(network: Network) -> Iterator[None]:
     """Lets every backward pass leave `grad_sample` [B, …] on the trained parameters.
 
-    If only linear layers train, `training.linear_gradients` computes them, else Opacus' hooks. The
-    loss must be a sum over records. Within the context arithmetic is pinned (`training.numerics`).
+    If only layers train that `training.layer_gradients` knows, it computes them; else Opacus' hooks
+    do. The loss must be a sum over records. Within the context arithmetic is pinned
+    (`training.numerics`).
     """
-    layers = trained_linears(network)
+    layers = known_layers(network)
     with pinned():
         try:
             if layers is None:
                 with opacus_hooks(network):
                     yield
             else:
-                with per_record(layers), inputs_as_they_are(network, layers):
+                with per_record_layers(network, layers):
                     yield
         finally:
             forget(network)

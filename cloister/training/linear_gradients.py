@@ -20,24 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cloister.models.network import Network
 from cloister.privacy.products import Gradient, Products, whole
 
 # Fewest values of a record's part that is kept as factors. For smaller parts a product per record
 # costs more than one batched product (MKL on one core: 3 microseconds per call, 20 for 2 million
 # products).
 LEAST_PART = 2**15
-
-
-def trained_linears(network: Network) -> list[nn.Linear] | None:
-    """The linear layers that own trained tensors; None if another kind of module trains too."""
-    found = []
-    for module in network.modules():
-        if any(p.requires_grad for p in module.parameters(recurse=False)):
-            if type(module) is not nn.Linear:
-                return None
-            found.append(module)
-    return found
 
 
 @contextmanager
@@ -83,9 +71,9 @@ class _Linear(torch.autograd.Function):
         # The parameters themselves, since saved tensors come back as other objects.
         own_weight, own_bias = ctx.tensors
         if own_weight.requires_grad:
-            _leave(own_weight, products(gradient, inputs.to(weight.dtype)))
+            leave(own_weight, products(gradient, inputs.to(weight.dtype)))
         if own_bias is not None and own_bias.requires_grad:
-            _leave(own_bias, gradient if gradient.dim() == 2 else gradient.flatten(1, -2).sum(1))
+            leave(own_bias, gradient if gradient.dim() == 2 else gradient.flatten(1, -2).sum(1))
         if not ctx.needs_input_grad[0]:
             return None, None, None
         return (gradient @ weight).to(inputs.dtype), None, None
@@ -111,7 +99,7 @@ def products(gradient: Tensor, inputs: Tensor) -> Gradient:
     return torch.bmm(left.transpose(1, 2), right)
 
 
-def _leave(parameter: Tensor, gradient: Gradient) -> None:
+def leave(parameter: Tensor, gradient: Gradient) -> None:
     """Stores a gradient on its parameter; a layer that a pass calls twice adds the second one."""
     before: Gradient | None = getattr(parameter, "grad_sample", None)
     if before is not None:

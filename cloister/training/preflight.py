@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from cloister.errors import PreflightError
 from cloister.models.network import Network, adapter_name, trained_parameters
+from cloister.models.owners import trained_owners
 from cloister.models.prefix_check import TOLERANCE, coarsest, prefix_problem
 from cloister.models.token_head import hidden_states
 from cloister.privacy.products import Gradient, of_unit, whole
@@ -90,8 +91,9 @@ def refuse_known(network: Network) -> None:
     for name, _ in trained_parameters(network):
         if "lora_magnitude_vector" in name:
             raise PreflightError(
-                f"preflight: {name} is a DoRA magnitude, whose per-record gradient is not exact; "
-                "set lora.use_dora = false, or train without privacy"
+                f"preflight: {name} is a DoRA magnitude, whose per-record gradient is not exact: "
+                "it divides by the length of W + B·A, which no layer computes from a record; set "
+                "lora.use_dora = false, or train without privacy"
             )
         if "lora_embedding" in name:
             raise PreflightError(
@@ -124,10 +126,9 @@ def _check_calls(network: Network, task: Task, examples: Sequence[Example]) -> N
     head = network.token_head if isinstance(task, CausalChat) else None
     calls: dict[str, list[tuple[int, ...]]] = {}
     handles = []
-    for name, module in network.named_modules():
-        if any(p.requires_grad for p in module.parameters(recurse=False)):
-            rows = calls.setdefault(adapter_name(name), [])
-            handles.append(module.register_forward_pre_hook(_noting(rows)))
+    for name, module in trained_owners(network):
+        rows = calls.setdefault(adapter_name(name), [])
+        handles.append(module.register_forward_pre_hook(_noting(rows)))
     try:
         with torch.no_grad():
             for number in (2, 3):  # two sizes, so that no other dimension passes for the records

@@ -25,8 +25,8 @@ from typing import Any
 
 from torch import nn
 
+from cloister.models.attach import is_adapted
 from cloister.models.layers import layer_list
-from cloister.models.lora import is_adapted
 from cloister.models.network import Network
 from cloister.models.prefix import GIB
 from cloister.models.token_head import KEPT_BYTES
@@ -100,7 +100,8 @@ def kept_values(network: Network, longest: int) -> int:
     hidden = int(config.hidden_size)
     found = layer_list(network.backbone, int(config.num_hidden_layers))
     layers = list(found[1]) if found is not None else [network.base]
-    first = next((n for n, layer in enumerate(layers) if is_adapted(layer)), len(layers))
+    adapted = [n for n, layer in enumerate(layers) if network.is_prompted or is_adapted(layer)]
+    first = min(adapted, default=len(layers))
     of_each = [sum(_of_module(module) for module in layer.modules()) for layer in layers[first:]]
     if getattr(config, "_attn_implementation", None) != "sdpa":
         heads = int(getattr(config, "num_attention_heads", 1))

@@ -16,7 +16,7 @@ from cloister.models.base import check_base, find_base, load_tokenizer
 from cloister.models.build import build_network, carried_names
 from cloister.models.center import feature_center
 from cloister.models.checkpointing import CheckpointedLayers
-from cloister.models.config import LoraConfig, ModelConfig
+from cloister.models.config import LoraConfig, Method, ModelConfig
 from cloister.models.device import check_devices, find_device
 from cloister.models.kinds import read_config
 from cloister.models.limits import limits_of
@@ -54,6 +54,7 @@ class Workspace:
             coordinator moves it.
         kept: Names that train and never leave a site.
         team: The processes that sum private batches with this one; None: it sums them alone.
+        method: Kind of adapter.
     """
 
     folder: Path
@@ -67,6 +68,7 @@ class Workspace:
     carried: Adapter = field(default_factory=lambda: Adapter({}))
     kept: frozenset[str] = frozenset()
     team: Team | None = None
+    method: Method = "lora"
 
     @property
     def sent(self) -> Adapter:
@@ -178,13 +180,13 @@ def open_workspace(
         device=device,
         attention=attention,
     )
-    limits = limits_of(network.base)
+    limits = limits_of(network.base, network.virtual_tokens)
     check_fit(limits, model.base, task.max_length, tokenizer.get_vocab(), padding_id(tokenizer))
     check_reads(network, model.base, padding_id(tokenizer))
     if bound.record_kind == "messages":
         check_reads_backwards(network, model.base)
     is_probe = lora.train == "none" and not lora.residual
-    adapted = 0 if is_probe else lora.top_layers
+    adapted = 0 if is_probe or lora.is_prompt else lora.top_layers
     if frozen_cache_gib and (is_probe or adapted):
         computed = f"{model.dtype} {model.quantization} {network.device} {attention}"
         kept = _kept(sha256, computed, model.layers, adapted)
@@ -217,6 +219,7 @@ def open_workspace(
         carried=carried,
         kept=frozenset(name for name in start if lora.train == "b-kept" and factor(name) == "b"),
         team=team,
+        method=lora.method or "lora",
     )
 
 

@@ -61,6 +61,7 @@ def asked(proposed: Plan | None = None, **changes: object) -> ProposedPlan:
         base_sha256=BASE,
         target_modules=("q_proj",),
         message_bytes=50_000,
+        method="lora",
     )
     return replace(usual, **changes)  # type: ignore[arg-type]
 
@@ -677,3 +678,11 @@ def test_a_policy_made_in_code_holds_the_same_rules() -> None:
         replace(policy(), privacy=PrivacyPolicy(unit=Unit.PERSON))
     with pytest.raises(dataclasses.FrozenInstanceError):
         policy().status = StatusPolicy()  # type: ignore[misc]
+
+
+def test_a_kind_of_adapter_that_the_site_does_not_name_is_refused() -> None:
+    own = policy('accept.methods = ["lora", "bitfit"]\n')
+    assert check(asked(method="bitfit"), own).num_rounds > 0
+    reason = only_reason(asked(method="ia3"), own)
+    assert reason.startswith("accept.methods: 'ia3' asked; this site trains lora, bitfit")
+    assert check(asked(method="ia3"), policy()).num_rounds > 0

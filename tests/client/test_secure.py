@@ -80,7 +80,12 @@ def reasons(plan: Plan, accept: AcceptPolicy = ACCEPT, **privacy: float) -> str:
         accept=accept,
     )
     asked = ProposedPlan(
-        plan=plan, task="causal-lm", base_sha256=BASE, target_modules=("q_proj",), message_bytes=100
+        plan=plan,
+        task="causal-lm",
+        base_sha256=BASE,
+        target_modules=("q_proj",),
+        message_bytes=100,
+        method="lora",
     )
     try:
         check(asked, policy)

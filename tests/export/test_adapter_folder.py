@@ -48,6 +48,7 @@ def script_of(card: str) -> str:
         ["lora.train=b-moving", "strategy.name=fedsvd"],
         ["strategy.name=fedex", "lora.residual=16"],
         ["strategy.name=flora", "lora.residual=5"],
+        ["lora.method=prompt", "lora.tokens=3"],
     ],
     ids=[
         "pooler",
@@ -57,6 +58,7 @@ def script_of(card: str) -> str:
         "moved A",
         "full residual",
         "short residual",
+        "a prompt",
     ],
 )
 def test_the_card_s_script_gives_the_same_logits(

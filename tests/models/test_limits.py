@@ -13,9 +13,9 @@ from transformers import (
     PreTrainedModel,
 )
 
+from cloister.models.attach import attach
 from cloister.models.config import LoraConfig
 from cloister.models.limits import limits_of
-from cloister.models.lora import attach
 from cloister.tasks.fit import Limits
 
 ROWS = 50

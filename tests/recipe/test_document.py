@@ -221,6 +221,9 @@ def test_every_field_changes_the_digest(name: str, key: str) -> None:
         }
         assert len(digests) == 2
         return
+    if (name, key) == ("lora", "tokens"):  # of a prompt alone
+        lora = dataclasses.replace(recipe.lora, method="prompt")
+        recipe = dataclasses.replace(recipe, lora=lora).resolved()
     if name == "task" and key in OF_CHATS:
         loss = "dpo" if key == "dpo_beta" else None
         task = dataclasses.replace(recipe.task, kind="causal-lm", loss=loss)

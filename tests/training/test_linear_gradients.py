@@ -19,7 +19,8 @@ from cloister.training.gradients import (
     per_record_hooks,
     record_gradients,
 )
-from cloister.training.linear_gradients import per_record, products, trained_linears
+from cloister.training.layer_gradients import known_layers
+from cloister.training.linear_gradients import per_record, products
 from cloister.training.passes import passes
 from cloister.training.shapes import candidates
 from cloister.training.units import singles
@@ -62,7 +63,7 @@ def test_products_are_opacus_gradients_bit_for_bit(
     request: pytest.FixtureRequest, family: str, head: str
 ) -> None:
     workspace = opened(request.getfixturevalue(family), head)
-    assert trained_linears(workspace.network) is not None
+    assert known_layers(workspace.network) is not None
     mine = gradients_of(workspace, by_opacus=False)
     others = gradients_of(workspace, by_opacus=True)
     for one, other in zip(mine, others, strict=True):
@@ -73,7 +74,7 @@ def test_what_is_no_linear_layer_goes_through_opacus(bert: Path) -> None:
     network = opened(bert).network
     norm = next(m for m in network.modules() if isinstance(m, nn.LayerNorm))
     norm.weight.requires_grad_(True)
-    assert trained_linears(network) is None
+    assert known_layers(network) is None
 
 
 def test_layers_are_as_they_were_afterwards() -> None:

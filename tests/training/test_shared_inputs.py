@@ -12,9 +12,9 @@ from cloister.models.config import LoraConfig, ModelConfig
 from cloister.models.input_types import inputs_as_they_are
 from cloister.models.network import Network
 from cloister.tasks.config import TaskConfig
-from cloister.training import gradients as gradients_file
+from cloister.training import layer_gradients as layers_file
 from cloister.training.gradients import per_record_hooks
-from cloister.training.linear_gradients import trained_linears
+from cloister.training.layer_gradients import known_layers
 from cloister.training.shapes import candidates
 from cloister.training.workspace import Workspace, open_workspace
 from tests.support.isolation import move, random_units, summing
@@ -54,7 +54,7 @@ def test_gradients_have_the_bits_of_inputs_that_peft_converts(
     workspace = opened(llama, dtype, train=train)
     units = random_units(workspace, 6, seed=1, most=2)
     found = summing(workspace, SHAPES)(units)
-    monkeypatch.setattr(gradients_file, "inputs_as_they_are", converted)
+    monkeypatch.setattr(layers_file, "inputs_as_they_are", converted)
     assert torch.equal(summing(workspace, SHAPES)(units), found)
     assert found.any()
 
@@ -90,7 +90,7 @@ def test_one_tensor_is_kept_for_three_projections(
     workspace = opened(llama, str(dtype).removeprefix("torch."))
     (only,) = kept(workspace)
     assert only.dtype == dtype
-    monkeypatch.setattr(gradients_file, "inputs_as_they_are", converted)
+    monkeypatch.setattr(layers_file, "inputs_as_they_are", converted)
     assert len(kept(workspace)) == (3 if dtype == torch.bfloat16 else 1)
 
 
@@ -98,7 +98,7 @@ def test_afterwards_and_where_the_first_factor_rests_peft_converts(llama: Path) 
     workspace = opened(llama, "bfloat16")
     adapted = [m for m in workspace.network.modules() if hasattr(m, "cast_input_dtype_enabled")]
     assert len(adapted) == 6
-    layers = trained_linears(workspace.network)
+    layers = known_layers(workspace.network)
     assert layers is not None
     with inputs_as_they_are(workspace.network, layers):
         assert not any(module.cast_input_dtype_enabled for module in adapted)

@@ -138,6 +138,7 @@ def accepted_plan(file: SiteFile, recipe: Recipe, workspace: Workspace) -> Plan:
         task=recipe.task.kind,
         base_sha256=workspace.base_sha256,
         target_modules=workspace.network.adapted_modules,
+        method=workspace.method,
         message_bytes=encoded_length(workspace.whole.shapes, "float32"),
     )
     return check(asked, file.policy)

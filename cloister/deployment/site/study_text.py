@@ -183,6 +183,11 @@ def _trains(terms: StudyTerms) -> str:
     }.get(lora.train, "factor B of adapters")
     others = f" ({', '.join(lora.rank_pattern)})" if lora.rank_pattern else ""
     adapters = f"{factors} of rank {lora.r}{others} on {where} in {layers}"
+    if not lora.is_lora:
+        named = f"on {where}" if lora.target_modules else "on the method's usual modules"
+        adapters = f"adapters ({lora.method}) {named} in {layers}"
+    if lora.freeze:
+        adapters += f", but for {', '.join(lora.freeze)}"
     head = lora.head or ("frozen" if terms.recipe.task.records == "messages" else "linear")
     said = "a frozen head" if head == "frozen" else f"a head ({head})"
     what = said if lora.train == "none" else f"{adapters}, and {said}"

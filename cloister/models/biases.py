@@ -1,0 +1,73 @@
+"""BitFit: bias vectors beside a base's linear modules (Ben Zaken et al. 2022, arXiv:2106.10199).
+
+    y = W x + b + s β        s = alpha / r; β starts at zero and is all that trains
+
+peft saves β as the bias of a LoRA adapter's B (`lora_bias`), whose two factors are zero here. So
+any version of peft that has that field loads it, on bases without biases of their own too. Norms'
+biases, which the paper trains besides, stay: no adapter of peft has a place for them.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import peft
+import torch
+from transformers import PreTrainedModel
+
+from cloister.models.config import LoraConfig
+from cloister.models.targets import all_linear, matches
+
+# A bias of keys adds one number to all scores of a query, which the softmax takes away again: where
+# positions do not turn the keys, it has no gradient at all.
+_KEYS = ("key", "k_proj", "k_lin", "k", "key_proj")
+_END = ".lora_B.default.bias"
+
+
+def biased_modules(model: PreTrainedModel) -> tuple[str, ...]:
+    """Whole names of the modules that get one: all linear ones of the layers but keys.
+
+    Raises:
+        UsageError: The base has no linear module that a text goes through once.
+    """
+    return tuple(name for name in all_linear(model) if not any(matches(name, key) for key in _KEYS))
+
+
+def attach_biases(
+    model: PreTrainedModel, config: LoraConfig, targets: tuple[str, ...], task: str
+) -> peft.PeftModel:
+    """Puts a bias, zero, beside each of the modules.
+
+    Args:
+        model: The frozen base.
+        config: The `[lora]` section.
+        targets: The modules, as peft is given them.
+        task: peft's word for what the base computes.
+
+    Raises:
+        ValueError: peft cannot adapt one of them.
+    """
+    with warnings.catch_warnings():
+        # peft says that it could not merge the bias into a module without one; it is not merged.
+        warnings.filterwarnings("ignore", message="`lora_bias=True` was passed")
+        adapted = peft.get_peft_model(
+            model,
+            peft.LoraConfig(
+                r=1,
+                lora_alpha=config.alpha / config.r,  # type: ignore[arg-type]  # peft multiplies by it
+                target_modules=list(targets),
+                lora_bias=True,
+                task_type=task,
+            ),
+        )
+    assert isinstance(adapted, peft.PeftModel)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_" in name:
+                parameter.zero_()
+    return adapted
+
+
+def is_bias(name: str) -> bool:
+    """Whether a parameter is one of the biases."""
+    return name.endswith((_END, _END.replace(".default", "")))
