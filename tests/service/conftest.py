@@ -18,6 +18,24 @@ def classifier(tmp_path_factory: pytest.TempPathFactory, bert: Path) -> Version:
 
 
 @pytest.fixture(scope="session")
+def several(tmp_path_factory: pytest.TempPathFactory, bert: Path) -> Version:
+    task = TaskConfig(kind="multi-label-classification", labels=("x", "y", "z"), max_length=LENGTH)
+    return open_version(exported(tmp_path_factory.mktemp("several"), bert, task), None, None)
+
+
+@pytest.fixture(scope="session")
+def scorer(tmp_path_factory: pytest.TempPathFactory, bert: Path) -> Version:
+    task = TaskConfig(kind="scoring", score_range=(0.0, 3.0), score_step=1.0, max_length=LENGTH)
+    return open_version(exported(tmp_path_factory.mktemp("scores"), bert, task), None, None)
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory: pytest.TempPathFactory, bert: Path) -> Version:
+    task = TaskConfig(kind="text-pairs", labels=("yes", "no"), max_length=LENGTH)
+    return open_version(exported(tmp_path_factory.mktemp("pairs"), bert, task), None, None)
+
+
+@pytest.fixture(scope="session")
 def tagger(tmp_path_factory: pytest.TempPathFactory, bert: Path) -> Version:
     task = TaskConfig(kind="token-classification", labels=("BODY", "SIGN"), max_length=LENGTH)
     return open_version(exported(tmp_path_factory.mktemp("tags"), bert, task), None, None)

@@ -58,9 +58,17 @@ def desk() -> Iterator[Desk]:
     desk.close()
 
 
-def test_predictions_are_the_models_own(desk: Desk, classifier: Version, tagger: Version) -> None:
-    texts = ["chest pain", "no fever", "the patient has a severe rash and a mild cough since"]
-    for version in (classifier, tagger):
+def test_predictions_are_the_models_own(
+    desk: Desk,
+    classifier: Version,
+    several: Version,
+    scorer: Version,
+    pairs: Version,
+    tagger: Version,
+) -> None:
+    long = ["chest pain", "no fever", "the patient has a severe rash and a mild cough since"]
+    for version in (classifier, several, scorer, pairs, tagger):
+        texts = [[text, "fever"] for text in long] if version is pairs else long
         answer = desk.client(version).post("/v1/predict", json={"inputs": texts})
         assert answer.status_code == 200
         told = answer.json()
@@ -70,6 +78,8 @@ def test_predictions_are_the_models_own(desk: Desk, classifier: Version, tagger:
             assert one.get("label") == own.get("label")
             assert one.get("probabilities", {}) == pytest.approx(own.get("probabilities", {}))
             assert one.get("tags") == own.get("tags")
+            assert one.get("labels") == own.get("labels")
+            assert one.get("score") == pytest.approx(own.get("score"))
             assert one["is_cut"] == own["is_cut"]
         assert (told["model"], told["version"]) == (version.name, version.digest)
 
@@ -110,6 +120,7 @@ def test_what_cannot_be_answered_has_one_message(desk: Desk, classifier: Version
         (b"[" * 5000, 400, "JSON"),
         (b'{"inputs": ["  "]}', 400, "input 1: empty"),
         (b'{"inputs": ["a", 3]}', 400, "input 2: int given"),
+        (b'{"inputs": ["a", ["b", "c"]]}', 400, "input 2: list given"),
         (b'{"inputs": ["' + b"x" * MOST_BYTES + b'"]}', 413, "bytes"),
     ]
     for content, status, told in cases:

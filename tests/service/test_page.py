@@ -72,6 +72,30 @@ def test_a_person_sees_labels_in_both_languages(tab: Tab, classifier: Version) -
     assert tab.complaints == []
 
 
+def test_a_person_sees_several_labels_a_score_and_asks_about_two_texts(
+    tab: Tab, several: Version, scorer: Version, pairs: Version
+) -> None:
+    with page(several) as address:
+        tab.open(f"{address}/")
+        tab.wait("document.activeElement.id === 'text' && about")
+        (known,) = several.model.predict(["chest pain"])
+        first = ask(tab, "chest pain").split("\n")[0]
+        assert first == (" · ".join(known.to_json()["labels"]) or "No label applies.")
+    with page(scorer) as address:
+        tab.open(f"{address}/")
+        tab.wait("document.activeElement.id === 'text' && about")
+        (known,) = scorer.model.predict(["chest pain"])
+        told = known.to_json()
+        assert ask(tab, "chest pain") == f"{told['score']:.2f} (grade {told['grade']:g})"
+    with page(pairs) as address:
+        tab.open(f"{address}/")
+        tab.wait("document.activeElement.id === 'text' && about")
+        tab.value("document.getElementById('second').value = 'no fever'")
+        (known,) = pairs.model.predict([("chest pain", "no fever")])
+        assert ask(tab, "chest pain").split("\n")[0] == known.to_json()["label"]
+    assert tab.complaints == []
+
+
 def test_markup_in_a_text_is_shown_as_text(tab: Tab, tagger: Version) -> None:
     with page(tagger) as address:
         tab.open(f"{address}/")

@@ -3,6 +3,7 @@
 const TEXTS = {
   en: {
     language: "Language", title: "Try the model", token: "Token", text: "Text",
+    first: "First text", second: "Second text", nothing: "No label applies.", grade: "grade",
     message: "Message", send: "Ask", fresh: "New conversation", hint: "Ctrl + Enter asks",
     note: "Probabilities are the network's own and were not calibrated. What you type goes to " +
       "this service only, and it keeps nothing.",
@@ -11,17 +12,20 @@ const TEXTS = {
     busy: "Too many requests at this moment. Ask again in a few seconds.",
     gone: "The service does not answer. See whether it runs.",
     tasks: { "sequence-classification": "labels for texts", "token-classification": "entities in texts",
-             "causal-lm": "a chat" },
+             "causal-lm": "a chat", "text-pairs": "labels for pairs of texts",
+             "multi-label-classification": "several labels for texts", scoring: "scores of texts" },
   },
   zh: {
     language: "语言", title: "试用模型", token: "令牌", text: "文本",
+    first: "第一段文本", second: "第二段文本", nothing: "没有适用的标签。", grade: "等级",
     message: "消息", send: "提问", fresh: "新对话", hint: "按 Ctrl + Enter 提问",
     note: "概率直接来自网络,未经校准。您输入的内容只发送给本服务,服务不会保存。",
     none: "没有找到实体。", cut: "文本超过模型能读取的长度,末尾已被截断。",
     you: "您", model: "模型", waiting: "……", denied: "需要令牌,或该令牌无效。",
     busy: "目前请求过多,请几秒后再试。",
     gone: "服务没有响应,请检查它是否在运行。",
-    tasks: { "sequence-classification": "文本分类", "token-classification": "实体识别", "causal-lm": "对话" },
+    tasks: { "sequence-classification": "文本分类", "token-classification": "实体识别", "causal-lm": "对话",
+             "text-pairs": "文本对分类", "multi-label-classification": "多标签分类", scoring: "评分" },
   },
 };
 // Labels that are shown; a study may have thousands.
@@ -53,7 +57,10 @@ function translate(language) {
 function describe() {
   if (!about) return;
   const chats = about.task === "causal-lm";
-  at("prompt").textContent = chats ? words.message : words.text;
+  const pairs = about.task === "text-pairs";
+  at("prompt").textContent = chats ? words.message : pairs ? words.first : words.text;
+  at("second-row").hidden = !pairs;
+  at("second").required = pairs;
   at("fresh").hidden = !chats;
   const task = words.tasks[about.task] || about.task;
   at("about").textContent = `${about.model} · ${task} · ${about.version}`;
@@ -72,10 +79,12 @@ function trouble(text) {
 }
 
 function classified(found) {
-  const nodes = [made("p", found.label, "label")];
+  // One label, or all that apply.
+  const chosen = found.labels || [found.label];
+  const nodes = [made("p", chosen.join(" · ") || words.nothing, "label")];
   const ranked = Object.entries(found.probabilities).sort((a, b) => b[1] - a[1]);
-  ranked.slice(0, MOST_SHOWN).forEach(([label, share], place) => {
-    const row = made("div", "", place ? "share" : "share first");
+  ranked.slice(0, MOST_SHOWN).forEach(([label, share]) => {
+    const row = made("div", "", chosen.includes(label) ? "share first" : "share");
     const meter = made("meter");
     meter.value = share;
     meter.setAttribute("aria-label", label);
@@ -83,6 +92,11 @@ function classified(found) {
     nodes.push(row);
   });
   return nodes;
+}
+
+function scored(found) {
+  const grade = found.grade === null ? "" : ` (${words.grade} ${found.grade})`;
+  return [made("p", `${found.score.toFixed(2)}${grade}`, "label")];
 }
 
 function tagged(found, text) {
@@ -129,11 +143,12 @@ async function post(path, body) {
 }
 
 async function predict(text) {
-  const document_ = await (await post("/v1/predict", { inputs: [text] })).json();
+  const input = about.task === "text-pairs" ? [text, at("second").value] : text;
+  const document_ = await (await post("/v1/predict", { inputs: [input] })).json();
   const found = document_.predictions[0];
   last = () => {
     const nodes = found.entities ? tagged(found, text)
-      : found.probabilities ? classified(found) : [made("p", JSON.stringify(found))];
+      : found.probabilities ? classified(found) : scored(found);
     if (found.is_cut) nodes.push(made("p", words.cut, "cut"));
     show(...nodes);
   };
@@ -198,7 +213,7 @@ async function learn() {
 }
 
 at("ask").addEventListener("submit", ask);
-at("text").addEventListener("keydown", (event) => {
+at("ask").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) at("ask").requestSubmit();
 });
 at("fresh").addEventListener("click", () => {
