@@ -363,7 +363,7 @@ def test_a_kill_as_a_ledger_begins_leaves_none_or_a_new_one() -> None:
             try:
                 ledger = Ledger(path)
             except LedgerError as error:
-                assert "no ledger" in str(error)  # noqa: PT017
+                assert "not a ledger" in str(error)  # noqa: PT017
                 assert told == []
             else:
                 assert ledger.steps == 0

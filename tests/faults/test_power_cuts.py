@@ -307,7 +307,7 @@ def test_a_disk_that_fails_as_a_ledger_begins_leaves_none_or_a_new_one(key: Path
             try:
                 assert site.open().steps == 0
             except LedgerError as error:
-                assert "no ledger" in str(error)  # noqa: PT017
+                assert "not a ledger" in str(error)  # noqa: PT017
 
 
 def test_a_file_that_may_only_be_read_is_read_and_grants_nothing(
