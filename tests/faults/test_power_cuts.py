@@ -5,6 +5,7 @@ The same cuts lose entries with every weaker setting of SQLite's `synchronous`: 
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -307,7 +308,7 @@ def test_a_disk_that_fails_as_a_ledger_begins_leaves_none_or_a_new_one(key: Path
             try:
                 assert site.open().steps == 0
             except LedgerError as error:
-                assert "not a ledger" in str(error)  # noqa: PT017
+                assert re.search("no ledger here|not a ledger", str(error))  # noqa: PT017
 
 
 def test_a_file_that_may_only_be_read_is_read_and_grants_nothing(
