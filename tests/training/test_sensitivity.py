@@ -119,7 +119,7 @@ def with_copies(count: int, changed: int | None = None) -> list[TextRecord]:
 
 def update_of(bert: Path, records: list[TextRecord]) -> Adapter:
     """What a site with these records sends, by the code that it runs from records to release."""
-    workspace, _ = prepared(bert)
+    workspace, _, shapes = prepared(bert)
     units = encode_units(records, workspace.task, Unit.RECORD, COPIES + 1).units
     plan = replace(PLAN, max_records=COPIES + 1)
     return local_update(
@@ -131,6 +131,7 @@ def update_of(bert: Path, records: list[TextRecord]) -> Adapter:
         CONFIG,
         round_number=1,
         entropy=OsEntropy(),
+        shapes=shapes,
     )
 
 
