@@ -53,6 +53,7 @@ ledger = "records.ledger"   # of this data set, for its lifetime
 # model = "/models/MiniLM"  # folder of the base model; absent: as the study names it
 # rank = 4                  # rank of its adapters in studies of mixed ranks
 # text = "note"             # column of the text, if it has another name
+# label_separator = ";"     # what parts several labels in one cell of text, as in a CSV
 # encoding = "gb18030"      # of the records' text; absent: UTF-8
 # separator = "semicolon"   # of a CSV or TSV; absent: comma or tab, as the ending says
 # agent_user = "cloister"   # user of the agent, if root starts the service

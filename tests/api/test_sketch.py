@@ -123,7 +123,7 @@ def test_sites_by_name_run_in_a_folder_that_is_kept_and_resumed(base: str, tmp_p
         for run in (result, whole)
     ]
     assert weights[0] == weights[1]
-    with pytest.raises(cl.CloisterError, match="exists already and is not written over"):
+    with pytest.raises(cl.CloisterError, match="exists already and is not overwritten"):
         cl.simulate(study, out=out)
 
 
@@ -157,7 +157,7 @@ def test_what_is_no_study_or_engine_is_refused(tmp_path: Path) -> None:
         cl.resume(tmp_path, engine="spark")  # type: ignore[arg-type]
     with pytest.raises(cl.CloisterError, match="progress: 3 given; a function is needed"):
         cl.simulate(cl.Study(), progress=3)  # type: ignore[arg-type]
-    with pytest.raises(cl.CloisterError, match="is no run's folder"):
+    with pytest.raises(cl.CloisterError, match="is not a run's folder"):
         cl.resume(tmp_path)
 
 

@@ -148,7 +148,7 @@ def test_a_run_directory_that_exists(study: Path, capsys: pytest.CaptureFixture[
     before = (study.parent / "run" / "metrics.jsonl").read_bytes()
     capsys.readouterr()
     assert simulate(study) == 2
-    assert "exists already and is not written over; choose another folder" in said(capsys)
+    assert "exists already and is not overwritten; choose another folder" in said(capsys)
     assert (study.parent / "run" / "metrics.jsonl").read_bytes() == before
 
 

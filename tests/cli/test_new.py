@@ -56,7 +56,7 @@ def test_nothing_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[s
     out = tmp_path / "study.toml"
     out.write_text("mine")
     assert run(["new", "causal-lm", "--out", str(out)]) == 2
-    assert "not written over" in capsys.readouterr().err
+    assert "not overwritten" in capsys.readouterr().err
     assert out.read_text() == "mine"
 
 

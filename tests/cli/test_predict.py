@@ -63,7 +63,7 @@ def test_predictions_are_written_a_line_each_and_for_their_owner(
     assert [row["is_cut"] for row in rows] == [False, True]
     assert out.stat().st_mode & 0o777 == 0o600
     assert run(["predict", str(finished), *texts, "--out", str(out)]) == 2
-    assert "not written over" in capsys.readouterr().err
+    assert "not overwritten" in capsys.readouterr().err
 
 
 def test_predictions_of_labels_are_written_as_a_table_for_a_name_that_ends_in_csv(
