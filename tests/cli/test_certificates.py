@@ -84,7 +84,7 @@ def test_keys_must_be_given_and_be_the_sites_own(
     assert "no certificate" in capsys.readouterr().err
     site = next(iter(keys))
     assert run(verifying(study, *given, "--key", f"{site}={'ab' * 32}")) == 6
-    assert f"{site}: the certificate is another site's" in capsys.readouterr().err
+    assert f"{site}: the certificate belongs to another site" in capsys.readouterr().err
     assert run(verifying(study, "--key", "east")) == 2
     assert run(verifying(study, "--key", "east=short")) == 3
     (tmp_path / "keys.json").write_text("[]")
