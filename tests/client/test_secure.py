@@ -64,7 +64,7 @@ def test_a_coordinator_cannot_make_up_members(asked: Query, said: str) -> None:
 
 def test_more_members_than_the_plan_has_sites_are_refused() -> None:
     more = replace(ACCEPT, noise_partners=(*KEYS.values(), "3f" * 32))
-    with pytest.raises(RefusedError, match="an epoch of 4 sites"):
+    with pytest.raises(RefusedError, match="the epoch has 4 sites"):
         agreed(question(north="3f" * 32), accept=more)
 
 

@@ -319,7 +319,7 @@ def test_an_empty_hub_data_set_is_refused(hub: Hub) -> None:
 
 
 def test_the_generator_holds_texts_only() -> None:
-    with pytest.raises(DataError, match="holds texts with labels"):
+    with pytest.raises(DataError, match="holds texts with one label and pairs of texts"):
         load(SYNTHETIC, "train", "tokens", DataConfig())
 
 

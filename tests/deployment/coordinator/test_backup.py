@@ -55,7 +55,7 @@ def test_what_was_backed_up_comes_back(folder: ServerFolder, tmp_path: Path) -> 
 def test_nothing_is_written_over(folder: ServerFolder, tmp_path: Path) -> None:
     file = tmp_path / "backup.tar.gz"
     back_up(folder, file)
-    with pytest.raises(UsageError, match="not written over"):
+    with pytest.raises(UsageError, match="not overwritten"):
         back_up(folder, file)
     with pytest.raises(UsageError, match="empty folder"):
         restore(file, folder.path)
