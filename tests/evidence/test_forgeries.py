@@ -155,7 +155,7 @@ def a_site_left_out(folder: Path) -> None:
     examine(replace(bundle, sites={SITE: bundle.sites[SITE]}), keys_of())
 
 
-@forgery("`audit verify`", LedgerError, "another site's")
+@forgery("`audit verify`", LedgerError, "another site or another key")
 def a_certificate_under_another_name(folder: Path) -> None:
     bundle = bundle_of()
     swapped = {SITE: bundle.sites["site-1"], "site-1": bundle.sites[SITE]}

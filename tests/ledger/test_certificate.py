@@ -192,7 +192,7 @@ def test_an_unknown_version_and_other_forms_are_refused(evidence: Evidence) -> N
     with pytest.raises(BadFileError, match="form"):
         read_evidence(spaced.to_json(), "it")
     for content in (b"", b"[]", b"{}", canonical({"certificate": 1, "ledger": []})):
-        with pytest.raises(BadFileError, match="no certificate"):
+        with pytest.raises(BadFileError, match="not a certificate"):
             read_evidence(content, "it")
 
 

@@ -73,7 +73,7 @@ def test_a_certificate_that_hides_it_is_refused(coupled: Evidence, version: int)
 
 def test_a_certificate_that_invents_it_is_refused(plain: Evidence) -> None:
     inventing = resigned(plain, key_of(0), version=4, couples_units=True)
-    with pytest.raises(LedgerError, match="another couples_units than its ledger gives"):
+    with pytest.raises(LedgerError, match="couples_units differs from its ledger"):
         check(inventing, KEY)
 
 

@@ -219,7 +219,7 @@ def test_without_declarations_nothing_is_read(tmp_path: Path) -> None:
     [
         ("sequence-classification", ("a",), "at least 2 are needed"),
         ("token-classification", (), "at least 1 are needed"),
-        ("sequence-classification", ("a", "a"), "once only"),
+        ("sequence-classification", ("a", "a"), "given twice"),
         ("sequence-classification", ("a", " "), "one is empty or given twice"),
         ("causal-lm", ("a",), "conversations have none"),
     ],
