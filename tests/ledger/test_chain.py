@@ -158,7 +158,9 @@ def test_an_anchor_holds_in_every_longer_chain_and_in_no_other() -> None:
             if length > number:
                 check_anchor(entries[:length], head, "it")
             else:
-                with pytest.raises(LedgerError, match=r"it: entry . was seen before and is missing or different"):
+                with pytest.raises(
+                    LedgerError, match=r"it: entry . was seen before and is missing or different"
+                ):
                     check_anchor(entries[:length], head, "it")
         with pytest.raises(LedgerError):
             check_anchor(chain(5, OTHER)[:number], head, "it")
