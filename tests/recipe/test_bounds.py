@@ -101,8 +101,7 @@ def beyond(hint: Any) -> Iterator[object]:
             yield [1] * (bound.most + 1)
             yield from ([10**30], [math.nan], [[1]], [{}], ["x" * 900_000], [None])
         elif isinstance(bound, ByName):
-            yield {f"n{number}": 1.0 for number in range(bound.most + 1)}
-            yield from ({"a": 10**30}, {"a": math.nan}, {"a": "x"}, {"a": [1]}, {"x" * 5000: 1.0})
+            yield from ({"a": 10**30}, {"a": math.nan}, {"a": "x"}, {"a": [1]})
     yield from ({"a": 1}, [[[1]]], "no such word")
 
 

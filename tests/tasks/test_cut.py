@@ -7,7 +7,7 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from cloister.data.records import ChatRecord, Message, Record, TextRecord, TokenRecord
-from cloister.tasks import chat, sequence, token
+from cloister.tasks import chat, one_text, token
 from cloister.tasks.build import build_task, record_kind
 from cloister.tasks.config import TaskConfig, TaskKind
 from cloister.tasks.cut import (
@@ -68,7 +68,7 @@ def test_no_token_changes_where_the_words_that_are_kept_end_within_the_bound(
     words = [word() for _ in range(draw.choice((1, max_length, 3 * max_length, 1000)))]
     record = record_of(kind, words, draw.choice((2, 4, 20)))
     cut = task_of(kind, max_length).encode(record)
-    monkeypatch.setattr(sequence, "cut_text", lambda text, length: text)
+    monkeypatch.setattr(one_text, "cut_text", lambda text, length: text)
     monkeypatch.setattr(chat, "cut_text", lambda text, length: text)
     monkeypatch.setattr(token, "cut_words", lambda words, length: words)
     monkeypatch.setattr(chat, "cut_turns", lambda messages, length: messages)

@@ -125,6 +125,15 @@ def test_an_unknown_label_and_too_few_are_refused(tokenizer: PreTrainedTokenizer
         build_task(TaskConfig(kind="text-pairs"), ("no",), tokenizer)
 
 
+def calibration_error(logits: np.ndarray, true: np.ndarray) -> float:  # type: ignore[type-arg]
+    """Of 15 bins of the largest probability: how far its mean is from how often it is right."""
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    sure, right = shares.max(axis=1), shares.argmax(axis=1) == true
+    bins = np.ceil(sure * 15)
+    gaps = [abs(sure[bins == b].sum() - right[bins == b].sum()) for b in np.unique(bins)]
+    return float(np.sum(gaps)) / len(true)
+
+
 def test_losses_and_scores_are_those_of_a_slow_twin(tokenizer: PreTrainedTokenizerBase) -> None:
     made = task(tokenizer)
     batch = made.collate([made.encode(record) for record in RECORDS])
@@ -143,6 +152,7 @@ def test_losses_and_scores_are_those_of_a_slow_twin(tokenizer: PreTrainedTokeniz
         "accuracy": accuracy_score(true, predicted),
         "macro_f1": pytest.approx(f1_score(true, predicted, average="macro")),
         "loss": pytest.approx(np.mean(losses), rel=1e-6),
+        "ece": pytest.approx(calibration_error(logits, np.array(true)), rel=1e-5),
     }
 
 

@@ -17,7 +17,7 @@ from cloister.data.check.compared import Compared
 from cloister.data.check.findings import FileFinding
 from cloister.data.check.labels import Labels
 from cloister.data.check.sampled import LanguageSample
-from cloister.data.check.scores import Scores
+from cloister.data.check.scores import ScoreSpread
 from cloister.data.check.texts import TextLengths
 from cloister.data.check.tokens import CountTokens, Tokens
 from cloister.data.columns import Columns
@@ -131,7 +131,7 @@ class _Look:
         self._roles, self._options, self._compared = roles, options, compared
         self._columns, self._texts, self._labels = Columns(), TextLengths(), Labels()
         self._languages = LanguageSample()
-        self._scores = Scores()
+        self._scores = ScoreSpread()
         self._unlabelled = 0
         self._persons: Counter[str] = Counter()
         self._made: Counter[str] = Counter()  # rows by `UNIT`

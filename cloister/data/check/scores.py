@@ -12,7 +12,7 @@ from cloister.data.check.findings import FileFinding
 MOST_GRADES = 101
 
 
-class Scores:
+class ScoreSpread:
     """Scores counted, without keeping each."""
 
     def __init__(self) -> None:
