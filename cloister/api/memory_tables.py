@@ -18,6 +18,7 @@ from cloister.data.config import DataConfig
 from cloister.data.records import (
     ChatRecord,
     LabelsRecord,
+    Message,
     PairRecord,
     Record,
     RecordKind,
@@ -125,8 +126,7 @@ def _row_of(record: Record, columns: DataConfig) -> dict[str, object]:
     elif isinstance(record, ScoreRecord):
         row = {columns.text: record.text, columns.score_column: record.score}
     elif isinstance(record, ChatRecord):
-        turns = [{"role": turn.role, "content": turn.content} for turn in record.messages]
-        row = {columns.messages: turns}
+        row = _chat_row(record, columns)
     else:
         row = {columns.tokens: record.tokens, columns.tags: record.tags}
     if record.site is not None:
@@ -136,6 +136,19 @@ def _row_of(record: Record, columns: DataConfig) -> dict[str, object]:
     if record.unit is not None:
         row[UNIT] = record.unit
     return row
+
+
+def _chat_row(record: ChatRecord, columns: DataConfig) -> dict[str, object]:
+    """A text that is learnt whole, a preference's two conversations, or one conversation."""
+    if record.text is not None:
+        return {columns.messages: record.text}
+    if record.rejected is not None:
+        return {"chosen": _turns(record.messages), "rejected": _turns(record.rejected)}
+    return {columns.messages: _turns(record.messages)}
+
+
+def _turns(messages: Sequence[Message]) -> list[dict[str, str]]:
+    return [{"role": turn.role, "content": turn.content} for turn in messages]
 
 
 def _is_a(value: object, library: str, *names: str) -> bool:

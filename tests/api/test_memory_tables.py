@@ -68,7 +68,9 @@ def test_words_and_conversations_are_read_from_frames_too() -> None:
         assert chat.messages[1].content == "hello"  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("kind", ["text", "tokens", "messages"])
+@pytest.mark.parametrize(
+    "kind", ["text", "pairs", "labels", "score", "tokens", "messages", "a text", "a preference"]
+)
 def test_records_written_as_files_read_back_equal(kind: str, tmp_path: Path) -> None:
     columns = DataConfig(test="t.jsonl", train="x.jsonl", person="patient")
     turns = [{"role": "assistant", "content": "hello – \u2028 ja"}]
@@ -78,9 +80,17 @@ def test_records_written_as_files_read_back_equal(kind: str, tmp_path: Path) -> 
         "tokens": ["in", "Rome"],
         "tags": ["O", "B-city"],
         "messages": turns,
+        "text_b": "c\n",
+        "labels": ["x", "y"],
+        "score": 2.5,
         "patient": 2**70,
         "site": "st-marys",
     }
+    if kind == "a text":
+        row["messages"] = "all of it is learnt"
+    if kind == "a preference":
+        row |= {"messages": None, "prompt": "hi", "chosen": "hello", "rejected": "go away"}
+    kind = "messages" if kind.startswith("a ") else kind
     records = records_in([row], "data", kind, columns, train=True, sites=True)  # type: ignore[arg-type]
     write_tables({"train": records}, tmp_path / "data", columns)
     file = tmp_path / "data" / "train.jsonl"

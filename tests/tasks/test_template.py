@@ -1,7 +1,5 @@
 """Templates: what a recipe's may not say, and what rendering never does whatever it says."""
 
-import time
-
 import pytest
 
 from cloister.data.records import ChatRecord, Message
@@ -167,12 +165,10 @@ GREEDY = {
 
 
 @pytest.mark.parametrize("name", GREEDY)
-def test_a_base_s_own_template_ends_soon_in_a_misfit(name: str) -> None:
-    started = time.perf_counter()
+def test_a_base_s_own_template_ends_in_a_misfit(name: str) -> None:
     with pytest.raises(MisfitError) as found:
         ChatTemplate(GREEDY[name], is_own=True).render(TURNS, {}, generation=False)
     assert found.value.reason == "its conversation cannot be rendered by the template"
-    assert time.perf_counter() - started < 5  # the steps allowed take well below a second
 
 
 def test_sequential_doubling_within_the_rules_is_cut_short() -> None:
