@@ -151,3 +151,25 @@ def test_a_person_s_records_are_averaged_and_clipped_together(
     norm = sum(float(m.square().sum()) for m in mean) ** 0.5
     for found, expected in zip(pair, mean, strict=True):
         assert torch.allclose(found, expected * (bound * (1 - MARGIN) / norm), atol=1e-4 * bound)
+
+
+def test_rows_of_a_unit_are_averaged_and_not_summed(case: tuple[Workspace, list[Record]]) -> None:
+    """Under a bound that nothing reaches, where a sum would be so many times as long."""
+    workspace, records = case
+    one, other, *_ = workspace.encode(records)
+    bound = 1e3
+
+    def private(unit: UnitExamples) -> tuple[torch.Tensor, ...]:
+        with per_record_hooks(workspace.network):
+            total = clipped_gradient_sum(workspace.network, workspace.task, [unit], bound, SHAPES)
+        return values(total)
+
+    def plain(unit: UnitExamples) -> tuple[torch.Tensor, ...]:
+        return plain_gradient_sum(workspace.network, workspace.task, [unit], 64)
+
+    mean = [(a + b) / 2 for a, b in zip(plain((one,)), plain((other,)), strict=True)]
+    # The grid of so large a bound is a millionth; the rest is float32 of another order.
+    for found in (private((one, other)), plain((one, other)), private((one, other) * 3)):
+        for tensor, expected in zip(found, mean, strict=True):
+            assert torch.allclose(tensor, expected, rtol=1e-3, atol=1e-5)
+    assert max(float(tensor.abs().max()) for tensor in mean) > 1e-3
