@@ -62,6 +62,7 @@ def agreement(
     Example: cloister data agreement ann.jsonl bo.jsonl --out merged.jsonl --disputed disputed.jsonl
     """
     from cloister.data.outputs import check_new
+    from cloister.data.step_log import log_of
     from cloister.errors import UsageError
     from cloister.labelling.agreement import agreement as computed
     from cloister.labelling.annotated import read_annotated
@@ -80,7 +81,13 @@ def agreement(
     if out is not None:
         written[str(out)] = write_merged(annotated, merged, out, files)
     if disputed is not None:
-        written[str(disputed)] = write_disputed(annotated, merged, disputed)
+        try:
+            written[str(disputed)] = write_disputed(annotated, merged, disputed)
+        except BaseException:  # both files, or none
+            if out is not None:
+                for made in (out, log_of(out)):
+                    made.unlink(missing_ok=True)
+            raise
     if as_json:
         typer.echo(json.dumps({**report.to_json(), "written": written}))
         return

@@ -65,9 +65,11 @@ def _query(given: str) -> str:
     """A query as it was given, or the text of the file that was named."""
     if not given.startswith("@"):
         return given
+    from cloister.data.sql.statement import MOST_CHARACTERS
     from cloister.errors import BadFileError
 
     try:
-        return Path(given[1:]).read_text(encoding="utf-8")
+        with Path(given[1:]).open(encoding="utf-8") as file:
+            return file.read(MOST_CHARACTERS + 1)  # one more, so that a longer one is refused
     except (OSError, ValueError) as error:
         raise BadFileError(f"--query {given[:200]}: cannot be read as UTF-8; correct it") from error

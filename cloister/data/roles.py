@@ -85,7 +85,8 @@ def find_roles(
         label_separator: What parts labels in a cell of text; None: nothing does.
 
     Raises:
-        UsageError: A given column is not among the first rows', or there is no text to be found.
+        UsageError: A given column is not among the first rows', or there is no text to be found,
+            or no column whose labels the separator parts.
         DataError: The file is damaged or has no row.
     """
     first = first_rows(rows)
@@ -94,8 +95,8 @@ def find_roles(
     for role, name in chosen.items():
         if name not in names:
             raise UsageError(
-                f"--{role} {name}: no such column in the first {len(first)} rows (found: "
-                f"{listed(names)}); give one of these"
+                f"--{role.replace('_', '-')} {name}: no such column in the first {len(first)} rows "
+                f"(found: {listed(names)}); give one of these"
             )
     kind, found = guess_columns(names, first)
     if kind is None and not chosen.keys() & {"text", "tokens"} and _is_chat(first):
@@ -112,6 +113,11 @@ def find_roles(
         for role, name in found.items()
         if role in (*own, "person", "site") and role not in chosen and name not in taken
     }
+    if kind == "labels" and "labels" not in {**kept, **chosen}:
+        raise UsageError(
+            f"--label-separator: no column of several labels is found (columns: {listed(names)}); "
+            "name it with --labels"
+        )
     return Roles(
         kind=kind, guessed=tuple(kept), label_separator=label_separator, **{**kept, **chosen}
     )

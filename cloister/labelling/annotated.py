@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cloister.data.detected import detect_form
 from cloister.data.outputs import json_text
+from cloister.data.roles import written
 from cloister.data.values import Row, shown
 from cloister.errors import DataError, UsageError
 from cloister.files import bad_file
@@ -64,7 +65,7 @@ def read_annotated(files: Sequence[Path], column: str | None = None) -> Annotate
             if mine[at] is not None:
                 raise DataError(f"{where}: is there twice; one row a record is needed")
             mine[at] = answer
-            name = str(row.get(ANNOTATOR) or name)
+            name = written(row.get(ANNOTATOR)) or name
             rest = {k: v for k, v in row.items() if k not in (column, ANNOTATOR, ANSWERS)}
             first = rows.setdefault(number, rest)
             if json_text(first) != json_text(rest):

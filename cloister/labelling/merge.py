@@ -20,7 +20,7 @@ from cloister.data.values import Row, Value
 from cloister.errors import UsageError
 from cloister.files import bad_file
 from cloister.labelling.annotated import Annotated, read_annotated
-from cloister.labelling.items import ANSWERS, ROW
+from cloister.labelling.items import ANSWERS, number_of
 from cloister.labelling.scheme import Answer, Kind, as_value
 
 
@@ -158,8 +158,8 @@ def write_disputed(annotated: Annotated, merged: Merged, out: Path) -> int:
 def _write(rows: Sequence[Row], out: Path, log: tuple[Detected, DataStep] | None) -> None:
     try:
         with new_file(out) as (writer, content):
-            for row in rows:
-                writer.add(row, f"record {row[ROW]}")
+            for at, row in enumerate(rows, start=1):
+                writer.add(row, f"record {number_of(row, at)}")
             writer.end()
             if log is not None:
                 write_step(log[0], out, content, log[1])

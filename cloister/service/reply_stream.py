@@ -18,6 +18,9 @@ from cloister.training.generation import reply_ends
 
 # Tokens of a reply of which the caller states no length: two or three paragraphs.
 REPLY_TOKENS = 256
+# Logits are float32, whose largest number is 3.4e38. Divided by less than this they could pass it;
+# and already far above, the likeliest token is all that is drawn.
+LEAST_TEMPERATURE = 1e-30
 # What a tokenizer decodes part of a character to.
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
@@ -28,7 +31,8 @@ class Decoding:
 
     Attributes:
         most_tokens: Longest reply; None: `REPLY_TOKENS`, or what the conversation leaves room for.
-        temperature: 0: the most probable token each time; else what logits are divided by.
+        temperature: Below `LEAST_TEMPERATURE`, as 0: the most probable token each time; else what
+            logits are divided by.
         top_p: Share of the probability that is drawn from, the likeliest tokens first.
         seed: Of the draw; None: from the operating system.
         stops: Texts before which the reply ends.
@@ -121,7 +125,7 @@ def decode(
     following = _Following(model, len(prompt), ends, stops, give, is_left)
     ids = torch.tensor([prompt], device=network.device)
     chosen: dict[str, Any] = {"do_sample": False}
-    if how.temperature > 0:
+    if how.temperature >= LEAST_TEMPERATURE:
         chosen = {"do_sample": True, "temperature": how.temperature, "top_p": how.top_p, "top_k": 0}
     # Drawing changes torch's own generators; this one thread computes, and they are put back.
     devices = [network.device] if network.device.type == "cuda" else []

@@ -127,3 +127,22 @@ def test_agreement_of_files_that_are_none_ends_in_one_message(
         assert run(["data", "agreement", *map(str, files), "--out", out]) == code
         assert "Traceback" not in capsys.readouterr().err
     assert not Path(out).exists()
+
+
+def test_where_the_disputed_cannot_be_written_nothing_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"cloister_row": n, "text": f"text {n}", "cloister_annotator": 7.5} for n in (0, 1)]
+    files = []
+    for name, answer in (("a", "yes"), ("b", "\ud800")):  # half of a surrogate pair
+        files.append(tmp_path / f"{name}.jsonl")
+        answered = [
+            {**row, "label": label} for row, label in zip(rows, ("yes", answer), strict=True)
+        ]
+        files[-1].write_text("".join(json.dumps(row) + "\n" for row in answered))
+    words = ["data", "agreement", *map(str, files), "--out", str(tmp_path / "merged.jsonl")]
+    assert run([*words, "--disputed", str(tmp_path / "disputed.jsonl")]) == 3
+    assert "record 1: has half of a surrogate pair" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == files
+    assert run(words) == 0
+    assert "annotators: a, b\n" in capsys.readouterr().out  # 7.5 is nobody's name

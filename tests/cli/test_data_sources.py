@@ -7,6 +7,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from cloister.cli.main import app
+from cloister.errors import UsageError
 
 
 def test_fhir_says_what_was_read_and_left_out(tmp_path: Path) -> None:
@@ -52,3 +53,10 @@ def test_sql_reads_its_query_from_a_file(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert json.loads(result.output) == {"rows": 1, "columns": ["text"]}
     assert out.read_text() == "text\nchest pain\n"
+
+
+def test_of_a_query_file_no_more_is_read_than_a_query_may_have() -> None:
+    words = ["data", "sql", "--dsn", "sqlite:///c.db", "--query", "@/dev/zero"]  # it never ends
+    result = CliRunner().invoke(app, [*words, "--out", "out.csv"])
+    assert isinstance(result.exception, UsageError)
+    assert "at most 100,000 are taken" in str(result.exception)

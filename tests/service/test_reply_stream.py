@@ -5,6 +5,7 @@ import pytest
 from cloister.data.records import ChatRecord, Message
 from cloister.models.limits import limits_of
 from cloister.service.reply_stream import (
+    LEAST_TEMPERATURE,
     REPLY_TOKENS,
     Decoding,
     TooLongError,
@@ -62,6 +63,13 @@ def test_a_seed_draws_the_same_reply_and_others_differ(chat: Version) -> None:
     drawn = [pieces(chat, Decoding(12, 1.5, seed=seed))[1] for seed in (1, 1, 2, 3)]
     assert drawn[0] == drawn[1]
     assert len(set(drawn)) > 1
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-39, LEAST_TEMPERATURE])
+def test_a_temperature_of_almost_nothing_draws_the_likeliest(
+    chat: Version, temperature: float
+) -> None:
+    assert pieces(chat, Decoding(12, temperature, seed=1)) == pieces(chat, Decoding(12))
 
 
 def test_a_conversation_without_room_for_a_reply_is_refused(chat: Version) -> None:

@@ -157,7 +157,7 @@ def reading(url: URL, secret: str | None) -> Iterator[Connection]:
         with engine.connect() as connection:
             _hold(connection)
             yield connection
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, UnicodeError) as error:  # drivers let what they cannot encode through
         raise DataError(f"--dsn: {_said(error, secret)}") from None
     finally:
         engine.dispose()

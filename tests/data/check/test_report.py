@@ -172,6 +172,7 @@ def test_sentences_and_conversations_are_checked_too(tmp_path: Path) -> None:
     ("rows", "columns", "error", "message"),
     [
         ([{"text": "x"}], {"text": "txt"}, UsageError, "--text txt: no such column"),
+        ([{"text": "x"}], {"text_b": "b"}, UsageError, "--text-b b: no such column"),
         ([{"n": 5}], {}, UsageError, "no column of texts is found"),
         ([], {}, DataError, "empty"),
     ],
@@ -181,6 +182,11 @@ def test_what_cannot_be_checked_is_one_message(
 ) -> None:
     with pytest.raises(error, match=message):
         look(put(tmp_path, rows), columns=columns)
+
+
+def test_a_separator_of_labels_without_a_column_of_them_is_one_message(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="name it with --labels"):
+        look(put(tmp_path, [{"text": "x", "label": "a;b"}]), label_separator=";")
 
 
 def test_nothing_of_a_hostile_file_acts_in_the_page(tmp_path: Path) -> None:

@@ -95,6 +95,7 @@ def test_what_writes_is_refused_by_the_connection_itself(
         ("SELECT photo AS text FROM notes", DataError, "row 2 of the query: text is a bytes"),
         ("SELECT 1e999 AS text", DataError, "is a float"),
         ("SELECT ? AS text", DataError, "--dsn"),
+        ("SELECT '\udcff' AS text", DataError, "surrogates not allowed"),  # a byte of a terminal
     ],
 )
 def test_a_query_that_gives_no_records_ends_in_one_message(
@@ -123,6 +124,7 @@ def test_a_row_may_hold_as_much_as_a_row_of_a_file(
         ("postgresql://me:s3cret@host/db", "holds a password"),
         ("postgresql://me@host/db?password=s3cret", "holds a password"),
         ("postgresql://me@host:s3cret/db", "cannot be read"),
+        ("postgresql://me@host..s3/db", "idna"),  # no name of a machine has an empty part
     ],
 )
 def test_an_address_that_is_refused_is_not_repeated_with_its_password(
