@@ -65,6 +65,18 @@ def test_a_unit_is_held_out_once_and_wherever_others_are(
     assert set(times.values()) == {1}
 
 
+def test_copies_of_a_record_are_held_out_with_it() -> None:
+    # Else it were in as many trainings as there are folds, and k - 1 plans were too few.
+    found = [
+        TextRecord(f"note {n}{copy}", "x", unit=f"unit {n}")
+        for n in range(30)
+        for copy in ("", " anew", " again")
+    ]
+    for part in range(1, 6):
+        train, test = held_out(found, f"{part}/5", Unit.RECORD, 0)
+        assert not {record.unit for record in train} & {record.unit for record in test}
+
+
 def test_another_seed_draws_other_parts() -> None:
     found = [TextRecord(f"note {n}", "x") for n in range(100)]
     parts = {tuple(map(str, held_out(found, "1/2", Unit.RECORD, seed)[1])) for seed in range(3)}
