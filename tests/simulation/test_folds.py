@@ -103,6 +103,15 @@ def test_the_folds_together_cost_all_but_one_of_their_plans() -> None:
     # Four Gaussian releases of one size are one with half the noise: ε between √4 and 4 times.
     assert math.sqrt(4) * one.epsilon * 0.9 < five.epsilon < 4 * one.epsilon
     assert "in 4; no ε covers the scores" in told(recipe, 5)
+    unequal = ["data.sites=2", "data.public_records=[2000, 20000]", "privacy.epsilon=2"]
+    of_sites = composed(parse_recipe("", unequal), 5)
+    small = composed(parse_recipe("", [*unequal, "data.public_records=2000"]), 5)
+    large = composed(parse_recipe("", [*unequal, "data.public_records=20000"]), 5)
+    assert of_sites is not None
+    assert small is not None
+    assert large is not None
+    assert small.epsilon != large.epsilon
+    assert of_sites.epsilon == max(small.epsilon, large.epsilon)
     assert composed(parse_recipe("", ["privacy.enabled=false"]), 5) is None
 
 
