@@ -31,7 +31,8 @@ def held_out(
     Args:
         records: All of them.
         fold: `2/5`: the second of five parts is held out.
-        unit: All records of a unit are in one part; equal records are, too.
+        unit: All records of a unit are in one part, copies of a record too; equal records without
+            copies are, too.
         seed: The study's; another one draws other parts.
 
     Raises:
@@ -56,13 +57,15 @@ def held_out(
 
 def _part(record: Record, unit: Unit, parts: int, seed: int) -> int:
     """The part of a record's unit, from 1."""
-    # A record without its site and person: who has the same text is in the same part, so that no
-    # held-out text was trained on.
-    own = (
-        record.person
-        if unit is Unit.PERSON
-        else repr(dataclasses.replace(record, site=None, person=None))
-    )
+    if unit is Unit.PERSON:
+        own = record.person
+    elif record.unit is not None:
+        # Copies of a record are one unit with it: in several parts, it would be in k trainings.
+        own = record.unit
+    else:
+        # A record without its site and person: who has the same text is in the same part, so that
+        # no held-out text was trained on.
+        own = repr(dataclasses.replace(record, site=None, person=None))
     digest = hashlib.sha256(f"fold {seed} {own}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") % parts + 1
 

@@ -72,6 +72,11 @@ def fits(example: Example, longest: int, vocabulary: int, outputs: int) -> bool:
         return False
     if not all(0 <= output < outputs for output, _ in example.wanted):
         return False
+    if example.segments and not (
+        len(example.segments) == len(ids)
+        and 0 <= min(example.segments) <= max(example.segments) < 2
+    ):
+        return False
     if isinstance(target, int):
         return 0 <= target < outputs
     return len(target) == len(ids) and all(t == IGNORE or 0 <= t < outputs for t in target)

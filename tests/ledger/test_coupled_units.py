@@ -49,6 +49,11 @@ def plain() -> Evidence:
     return certified(chain(key_of(0), ROUNDS), 0)
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_charge_marks_the_ledger_whatever_comes_after(number: int) -> None:
+    assert certified(marked(True, number), 0).fields["couples_units"] is True
+
+
 def test_one_charge_marks_the_certificate_and_the_card_s_facts(
     coupled: Evidence, plain: Evidence
 ) -> None:

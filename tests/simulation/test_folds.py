@@ -65,6 +65,18 @@ def test_a_unit_is_held_out_once_and_wherever_others_are(
     assert set(times.values()) == {1}
 
 
+def test_copies_of_a_record_are_held_out_with_it() -> None:
+    # Else it were in as many trainings as there are folds, and k - 1 plans were too few.
+    found = [
+        TextRecord(f"note {n}{copy}", "x", unit=f"unit {n}")
+        for n in range(30)
+        for copy in ("", " anew", " again")
+    ]
+    for part in range(1, 6):
+        train, test = held_out(found, f"{part}/5", Unit.RECORD, 0)
+        assert not {record.unit for record in train} & {record.unit for record in test}
+
+
 def test_another_seed_draws_other_parts() -> None:
     found = [TextRecord(f"note {n}", "x") for n in range(100)]
     parts = {tuple(map(str, held_out(found, "1/2", Unit.RECORD, seed)[1])) for seed in range(3)}
@@ -91,6 +103,15 @@ def test_the_folds_together_cost_all_but_one_of_their_plans() -> None:
     # Four Gaussian releases of one size are one with half the noise: ε between √4 and 4 times.
     assert math.sqrt(4) * one.epsilon * 0.9 < five.epsilon < 4 * one.epsilon
     assert "in 4; no ε covers the scores" in told(recipe, 5)
+    unequal = ["data.sites=2", "data.public_records=[2000, 20000]", "privacy.epsilon=2"]
+    of_sites = composed(parse_recipe("", unequal), 5)
+    small = composed(parse_recipe("", [*unequal, "data.public_records=2000"]), 5)
+    large = composed(parse_recipe("", [*unequal, "data.public_records=20000"]), 5)
+    assert of_sites is not None
+    assert small is not None
+    assert large is not None
+    assert small.epsilon != large.epsilon
+    assert of_sites.epsilon == max(small.epsilon, large.epsilon)
     assert composed(parse_recipe("", ["privacy.enabled=false"]), 5) is None
 
 

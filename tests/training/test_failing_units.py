@@ -95,6 +95,9 @@ def test_a_unit_that_fails_contributes_zero_and_changes_no_other(
         Example((2, 5, 3), 99),
         Example((2, 5, 3), -1),
         Example((), 0),
+        Example((2, 5, 3), 0, segments=(0, 1, 7)),
+        Example((2, 5, 3), 0, segments=(0, -1, 1)),
+        Example((2, 5, 3), 0, segments=(0, 1)),
     ],
 )
 def test_a_record_that_does_not_fit_is_left_out_before_any_device(
