@@ -19,6 +19,7 @@ from cloister.service.app import Service, make_app
 from cloister.service.batching import Batcher
 from cloister.service.callers import CallerRates, Callers
 from cloister.service.figures import Figures
+from cloister.service.timed_connection import TimedConnection
 from cloister.service.versions import Served
 
 # Seconds that requests have to end after SIGTERM; systemd kills after 90.
@@ -87,6 +88,7 @@ async def _run(
     app = make_app(service, callers, rates)
     config = uvicorn.Config(
         app,
+        http=TimedConnection,
         access_log=False,
         server_header=False,
         log_level="warning",

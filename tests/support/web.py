@@ -7,13 +7,14 @@ from contextlib import contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 @contextmanager
-def on_a_port(app: ASGIApp) -> Iterator[str]:
+def on_a_port(app: ASGIApp, http: type[H11Protocol] = H11Protocol) -> Iterator[str]:
     """Serves until its block ends; connections wait in the socket while the server starts."""
     place = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="error", ws="none", lifespan="off")
+    config = uvicorn.Config(app, http=http, log_level="error", ws="none", lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [place]})
     thread.start()
