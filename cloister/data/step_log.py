@@ -39,16 +39,21 @@ def steps_of(path: Path, sha256: str) -> list[dict[str, Any]]:
     """
     own = _read(log_of(path))
     steps = own.get("steps") if own.get("format") == FORMAT else None
-    if isinstance(steps, list) and steps and _made(steps[-1], sha256):
+    if isinstance(steps, list) and steps and _made(steps[-1], sha256) and _are_tables(steps):
         return steps
     # What `cloister data clean` wrote is one step, in the words of its own log.
     cleaned = _read(log_path(path))
     if cleaned.get("format") == CLEANING and _made(cleaned, sha256):
         before = cleaned.pop("steps_before", [])
-        return [*(before if isinstance(before, list) else []), {"command": "clean", **cleaned}]
+        if isinstance(before, list) and _are_tables(before):
+            return [*before, {"command": "clean", **cleaned}]
     if beside := [log.name for log in (log_of(path), log_path(path)) if log.exists()]:
         return [{"command": "unknown", "why": f"{beside[0]}: {UNKNOWN}", "couples_units": True}]
     return []
+
+
+def _are_tables(steps: list[Any]) -> bool:
+    return all(isinstance(step, dict) for step in steps)
 
 
 def couples_units(path: Path) -> bool:

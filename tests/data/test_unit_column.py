@@ -1,6 +1,7 @@
 """`cloister_unit` is read by every reader, and a file with copies that lost it is refused."""
 
 import gzip
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ from cloister.data.schema import MixedColumnError, Reading
 from cloister.data.scrub.files import scrub_file
 from cloister.data.split.files import SplitPlan, split_file
 from cloister.data.split.sides import Shares
-from cloister.data.step_log import log_of
+from cloister.data.step_log import log_of, steps_of
 from cloister.data.unit_column import UNIT
 from cloister.errors import DataError, MisfitError
 
@@ -211,3 +212,13 @@ def test_rows_that_name_none_are_records_of_their_own(tmp_path: Path) -> None:
     path.write_text(csv([*TEXTS, {"text": "plain", "label": "a", UNIT: ""}]))
     with pytest.raises(DataError, match=f"row 4: {UNIT} is empty"):
         load(str(path), "train", "text", COLUMNS)
+
+
+def test_a_log_whose_steps_are_no_tables_couples_units(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text("{}\n")
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    steps = ["augment", {"output": {"sha256": sha256}}]
+    log_of(file).write_text(json.dumps({"format": "cloister-data-log/1", "steps": steps}))
+    (step,) = steps_of(file, sha256)
+    assert step["couples_units"]
