@@ -110,3 +110,12 @@ def test_no_file_is_longer_than_one_concept() -> None:
     }
     assert [str(path) for path, length in lengths.items() if length > 400] == []
     assert sorted(lengths.values())[len(lengths) // 2] < 150
+
+
+def test_the_top_of_the_project_holds_what_is_meant_for_it() -> None:
+    """A note that somebody left there would be part of the project."""
+    files = {path.name for path in ROOT.iterdir() if path.is_file() or path.is_symlink()}
+    known = {".gitignore", ".pre-commit-config.yaml", "CHANGELOG.md", "CITATION.cff", "LICENSE"}
+    known |= {"CONTRIBUTING.md", "README.md", "SECURITY.md", "Makefile", "constraints.txt"}
+    assert {name for name in files if name.endswith((".md", ".txt"))} <= known
+    assert known <= files

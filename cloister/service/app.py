@@ -13,10 +13,12 @@ from functools import cache
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from cloister.bounds import shortened
 from cloister.data.records import ChatRecord
 from cloister.errors import CloisterError, DataError, MisfitError
 from cloister.service.batching import Batcher, ClosedError, QueueFullError, Rows, Talk
@@ -70,7 +72,19 @@ def make_app(service: Service, callers: Callers, rates: CallerRates) -> RequestG
         Route("/metrics", _answering(service, metrics), methods=["GET"]),
         *(Route(place, _page, methods=["GET"]) for place in FILES),
     ]
-    return RequestGate(Starlette(routes=routes), callers, rates, service.figures)
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _no_such_route})
+    return RequestGate(app, callers, rates, service.figures)
+
+
+async def _no_such_route(request: Request, error: Exception) -> Response:
+    """Answers what no route does: another address, or another method than it has."""
+    assert isinstance(error, HTTPException)
+    told = {
+        404: f"there is no {shortened(request.url.path)} here; POST /v1/predict asks the model",
+        405: f"{shortened(request.method)} is not taken here",
+    }
+    headers = dict(error.headers or {})
+    return _failed(error.status_code, told.get(error.status_code, error.detail), headers)
 
 
 def _answering(

@@ -131,8 +131,16 @@ def test_what_cannot_be_answered_has_one_message(desk: Desk, classifier: Version
         assert told in answer.json()["error"]["message"]
         assert "Traceback" not in answer.text
     assert client.post("/v1/chat/completions", json={"messages": HELLO}).status_code == 400
-    assert client.get("/v1/predict").status_code == 405
-    assert client.get("/v2").status_code == 404
+    for method, path, status, told in (
+        ("GET", "/v1/predict", 405, "'GET' is not taken"),
+        ("PUT", "/healthz", 405, "'PUT' is not taken"),
+        ("GET", "/v2", 404, "there is no '/v2'"),
+        ("POST", "/" + "x" * 5000, 404, "there is no '/xxx"),
+    ):
+        answer = client.request(method, path, headers={"content-type": "application/json"})
+        assert answer.status_code == status
+        assert told in answer.json()["error"]["message"]
+        assert len(answer.text) < 500
     assert client.post("/v1/predict", json={"inputs": ["fever"]}).status_code == 200
 
 

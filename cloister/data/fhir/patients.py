@@ -101,10 +101,11 @@ class Patients:
         name = _canonical(reference)
         if name in self._parent:
             return self._name(self._root(name)), True
-        if name.startswith("Patient/") and self._system is None:
+        is_patient = _PATIENT.fullmatch(name) is not None
+        if is_patient and self._system is None:
             return name, False
         # A bundle's own URN means nothing outside of it, so that it is no person's name.
-        missing = name.startswith(("Patient/", "urn:"))
+        missing = is_patient or name.startswith("urn:")
         raise LeftOutError("patient-missing" if missing else "not-a-patient")
 
     def _contained(self, resource: Element, identity: str) -> tuple[str, bool]:

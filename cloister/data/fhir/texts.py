@@ -153,7 +153,9 @@ def _decoded(data: str, charset: str) -> tuple[str, str] | None:
         encoding = known_encoding(charset)
         # FHIR's base64Binary may hold white space, and no other character.
         raw = base64.b64decode("".join(data.split()), validate=True)
-        return raw.decode(encoding).removeprefix("\ufeff"), encoding
+        found = raw.decode(encoding).removeprefix("\ufeff")
+        found.encode("utf-8")  # UTF-7 gives halves of pairs, which no file of records may hold
+        return found, encoding
     except (UsageError, binascii.Error, ValueError):
         return None
 
