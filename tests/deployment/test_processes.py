@@ -58,7 +58,10 @@ def running(supervisor: Supervisor) -> Iterator[Supervisor]:
 
 def is_up(folder: Path, name: str, times: int = 1) -> bool:
     log = folder / f"{name}.log"
-    return log.exists() and log.read_text().count("up") >= times
+    try:
+        return log.read_text().count("up") >= times
+    except FileNotFoundError:  # not begun, or just being rotated
+        return False
 
 
 def is_gone(pid: int) -> bool:

@@ -285,10 +285,11 @@ def _charge_time(clock: Clock, patch: pytest.MonkeyPatch) -> None:
 
     measuring.untimed = measured  # type: ignore[attr-defined]
     patch.setattr(proving, "_measured", measuring)
-    timed(
-        site_round,
-        "local_update",
-        lambda network, task, units, *_: (
-            TRAIN * sum(len(example.input_ids) for unit in units for example in unit) / 10
-        ),
-    )
+    for trains in (site_round, proving):  # a round, and the step that its period is measured on
+        timed(
+            trains,
+            "local_update",
+            lambda network, task, units, *_: (
+                TRAIN * sum(len(example.input_ids) for unit in units for example in unit) / 10
+            ),
+        )
