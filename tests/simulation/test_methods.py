@@ -118,7 +118,7 @@ def test_peft_loads_what_is_released_and_computes_the_same(
         found = plain.eval()(input_ids=ids, attention_mask=mask)
     assert torch.equal(found.last_hidden_state, expected.last_hidden_state)
     assert vllm_problems(run.adapter)
-    with pytest.raises((UsageError, BadFileError), match=r"llama\.cpp loads LoRA's factors alone"):
+    with pytest.raises((UsageError, BadFileError), match=r"llama\.cpp loads LoRA only"):
         read_folder(run.adapter)
 
 
