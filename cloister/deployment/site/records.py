@@ -132,7 +132,9 @@ def read_records(file: SiteFile) -> SiteRecords:
             if unnamed is not None:
                 nameless.append(Misfit(row, unnamed.reason, str(unnamed)))
     if ContentStamp.of(path).sha256 != before.sha256:
-        raise DataError(f"{path}: was written while it was read; do it again once it is whole")
+        raise DataError(
+            f"{path}: changed while it was read; run the command again once it is complete"
+        )
     if not records:
         raise DataError(_none_fits(file, misfits))
     if file.policy.privacy.unit is Unit.PERSON and len(nameless) == len(records):
