@@ -266,7 +266,7 @@ def test_names_are_found_without_the_network(
     spacy = pytest.importorskip("spacy")
     monkeypatch.setattr("socket.getaddrinfo", None)  # a look-up would fail
     monkeypatch.setattr("socket.socket.connect", None)
-    with pytest.raises(BadFileError, match="no spaCy model on this machine"):
+    with pytest.raises(BadFileError, match="not a spaCy model on this machine"):
         name_finder(str(tmp_path / "none"))
     model = spacy.blank("en")
     model.add_pipe("entity_ruler").add_patterns([{"label": "PERSON", "pattern": "Ann Lee"}])
