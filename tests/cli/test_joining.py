@@ -155,7 +155,7 @@ def test_a_site_that_joined_before_takes_the_coordinator_s_key_by_a_command(
     monkeypatch.setattr(
         "cloister.deployment.coordinator.status.read_service", lambda folder: {"pid": 1}
     )
-    assert "end the service first" in table.fails(2, "server", "key", table.server, "--renew")
+    assert "the service first" in table.fails(2, "server", "key", table.server, "--renew")
 
 
 def test_a_key_is_of_no_use_to_who_joined_nobody(table: Table) -> None:
@@ -326,7 +326,7 @@ def test_a_site_does_not_start_before_it_is_approved(table: Table) -> None:
     said = table.fails(2, "site", "start", table.site)
     assert "has not approved this site yet" in said
     assert "cloister site join" in said
-    assert "does not run" in table.does("site", "stop", table.site)
+    assert "is not running" in table.does("site", "stop", table.site)
 
 
 def test_a_key_is_rotated_and_the_old_one_never_comes_back(table: Table) -> None:
