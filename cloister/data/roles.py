@@ -85,8 +85,8 @@ def find_roles(
         label_separator: What parts labels in a cell of text; None: nothing does.
 
     Raises:
-        UsageError: A given column is not among the first rows', or there is no text to be found,
-            or no column whose labels the separator parts.
+        UsageError: A given column is not among the first rows' or is given for two roles, or there
+            is no text to be found, or no column whose labels the separator parts.
         DataError: The file is damaged or has no row.
     """
     first = first_rows(rows)
@@ -98,6 +98,7 @@ def find_roles(
                 f"--{role.replace('_', '-')} {name}: no such column in the first {len(first)} rows "
                 f"(found: {listed(names)}); give one of these"
             )
+    _check_one_role(chosen)
     kind, found = guess_columns(names, first)
     if kind is None and not chosen.keys() & {"text", "tokens"} and _is_chat(first):
         kind, found = "messages", {k: v for k, v in found.items() if k in ("person", "site")}
@@ -121,6 +122,15 @@ def find_roles(
     return Roles(
         kind=kind, guessed=tuple(kept), label_separator=label_separator, **{**kept, **chosen}
     )
+
+
+def _check_one_role(chosen: Mapping[str, str]) -> None:
+    """Refuses one column for two roles; a record's id may be its person's."""
+    by_column: dict[str, str] = {}
+    for role, name in chosen.items():
+        if role != "id" and (other := by_column.setdefault(name, role)) != role:
+            first, second = (f"--{one.replace('_', '-')}" for one in (other, role))
+            raise UsageError(f"{first}, {second}: {name} given for both; name two columns")
 
 
 def _kind(
