@@ -78,8 +78,8 @@ def plan_sweep(
         raise UsageError("--sweep study.seed: seeds are no setting; give --seeds N")
     if "data.fold" in swept:
         raise UsageError(
-            "--sweep data.fold: the folds together cost more than each alone; give --folds K, which "
-            "states their ε"
+            "--sweep data.fold: the folds together cost more than each alone; give --folds K, "
+            "which states the ε of all of them"
         )
     count = seeds
     for _, values in axes:
