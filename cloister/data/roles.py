@@ -22,6 +22,7 @@ OWN: Mapping[RecordKind, tuple[str, ...]] = {
     "messages": ("messages",),
     "labels": ("text", "labels"),
     "score": ("text", "score"),
+    "items": ("items",),
 }
 
 

@@ -13,6 +13,7 @@ from cloister.data.config import DataConfig
 from cloister.data.records import (
     ONE_LABEL,
     ChatRecord,
+    ItemsRecord,
     LabelsRecord,
     PairRecord,
     Record,
@@ -21,6 +22,7 @@ from cloister.data.records import (
     TextRecord,
     TokenRecord,
 )
+from cloister.data.sequences import items_of_cell
 from cloister.data.source import RECIPE, DataOrigin
 from cloister.data.tag_schemes import BIO, KNOWN, as_bio
 from cloister.data.targets import labels_in_cell, labels_of_cell, score_of_cell
@@ -76,6 +78,7 @@ class Reading:
             "messages": (columns.messages, *PAIR, *OTHERS),
             "labels": (columns.text, columns.labels_column),
             "score": (columns.text, columns.score_column),
+            "items": (columns.items_column,),
         }[self.kind]
         if self.sites:
             read += (columns.site,)
@@ -147,6 +150,9 @@ class Reading:
             return _tokens(self, row, where, site, person)
         if self.kind == "messages":
             return _chat(self, row, where, site, person)
+        if self.kind == "items":
+            cell = self._value(row, columns.items_column, "items", where)
+            return ItemsRecord(items_of_cell(cell, columns.items_column, where), site, person)
         text = self._text(row, columns.text, "text", where)
         if self.kind == "pairs":
             second = self._text(row, columns.second, "text_b", where)
@@ -184,6 +190,8 @@ class Reading:
         values = [(column, row.get(column), key) for column, key in keys]
         if self.kind == "labels":
             values += self._each_label(row, where)
+        if self.kind == "items":
+            values += self._each_item(row)
         for column, value, key in values:
             found = _spelling(value, key)
             if found is None or not found[0]:
@@ -204,6 +212,13 @@ class Reading:
         except MisfitError:  # which making the record says
             return []
         return [(column, label, "labels") for label in found]
+
+    def _each_item(self, row: Row) -> list[tuple[str, Value, str]]:
+        """A row's items one by one, likewise; a text of ids is text."""
+        column = self.columns.items_column
+        cell = row.get(column)
+        found = [cell] if isinstance(cell, str) or not isinstance(cell, Sequence) else cell
+        return [(column, item, "items") for item in found]
 
     def _written(self, row: Row, column: str, key: str, where: str) -> str:
         """An identifier or a label as it is written in the file."""

@@ -4,6 +4,8 @@ adapter_config.json, adapter_model.safetensors   LoRA, for `PeftModel.from_pretr
 head.safetensors                                 the head's `weight` [C, H] and `bias` [C]
 tokenizer.json, tokenizer_config.json            of a chat: the base's tokenizer
 chat_template.jinja                              of a chat: the template that training rendered
+items.jsonl, items.safetensors                   of recommendation: the public items, as their
+                                                 file was, and their vectors [C, H] as `vectors`
 cloister.json                                    what `cloister evaluate` needs to know
 README.md                                        model and privacy card
 """
@@ -28,6 +30,7 @@ from cloister.adapter.tensors import Adapter
 from cloister.data.config import DataConfig
 from cloister.errors import MOST_PROBLEMS, AdapterFormatError, BadFileError
 from cloister.evidence.fingerprint import MOST_TOLD
+from cloister.export.items import load_items, placed_items, save_items
 from cloister.export.stack import save_stacked, stacked_config
 from cloister.fields import as_table, read_section
 from cloister.files import open_file
@@ -40,6 +43,7 @@ from cloister.models.state import write_adapter
 from cloister.tasks.chat import CausalChat
 from cloister.tasks.config import TaskConfig
 from cloister.tasks.plugins import read_task
+from cloister.tasks.recommendation import Recommendation
 from cloister.training.workspace import Workspace, open_workspace
 
 # The form of cloister.json.
@@ -93,6 +97,8 @@ def export(folder: Path, workspace: Workspace, adapter: Adapter, about: ReleaseF
             network.backbone.save_pretrained(str(folder), save_embedding_layers=False)
     if network.head is not None:
         save_file(_head_tensors(network.head, network.center), folder / "head.safetensors")
+    if isinstance(workspace.task, Recommendation):
+        about = dataclasses.replace(about, task=save_items(folder, workspace, about.task))
     if isinstance(workspace.task, CausalChat):
         _save_tokenizer(folder, workspace.tokenizer, workspace.task.template.text)
     document = {
@@ -233,7 +239,15 @@ def load_released(folder: Path, base: str | Path | None = None) -> tuple[Release
     model = dataclasses.replace(about.model, center=None)  # within the head that was written
     if base is not None:
         model = dataclasses.replace(model, base=str(base))
-    workspace = open_workspace(model, lora_config, about.task, about.task.labels, about.seed)
+    about = dataclasses.replace(about, task=placed_items(folder, about.task))
+    workspace = open_workspace(
+        model,
+        lora_config,
+        about.task,
+        about.task.labels,
+        about.seed,
+        items=load_items(folder, about.task),
+    )
     network = workspace.network
     network.pooling = about.pooling or network.pooling
     try:
@@ -246,8 +260,9 @@ def load_released(folder: Path, base: str | Path | None = None) -> tuple[Release
         if network.head is not None:
             head = load_file(folder / "head.safetensors")
             rows, columns = head["weight"].shape
-            if rows != len(workspace.task.labels):
-                raise ValueError(f"a head of {rows} outputs for {len(workspace.task.labels)}")
+            outputs = len(workspace.task.labels) if network.items is None else columns
+            if rows != outputs:
+                raise ValueError(f"a head of {rows} outputs for {outputs}")
             network.head = nn.Linear(columns, rows).to(network.device)
             network.head.load_state_dict(head)
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:

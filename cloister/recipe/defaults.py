@@ -23,6 +23,13 @@ TASK_DEFAULTS: Mapping[str, Mapping[str, Mapping[str, object]]] = {
 }
 
 
+# What a generator's records need of their task.
+_OF_GENERATOR: Mapping[str, Mapping[str, object]] = {
+    "scoring": {"score_range": [0.0, float(HIGHEST)], "score_step": 1.0},
+    "recommendation": {"items": GENERATED["items"]},
+}
+
+
 def with_task_defaults(tables: Mapping[str, object]) -> dict[str, object]:
     """A user's sections with the defaults of their task where they state no value.
 
@@ -54,7 +61,7 @@ def _kind(tables: Mapping[str, object]) -> str:
 
 def _with_generator(tables: Mapping[str, object]) -> Mapping[str, object]:
     """The sections with the generator of the task's records where no training data are named, and
-    of scores with the generator's scale."""
+    of scores with the generator's scale, of people's items with its catalogue."""
     task, data = tables.get("task", {}), tables.get("data", {})
     kind = _kind(tables)
     if not isinstance(task, dict) or not isinstance(data, dict) or kind not in BUILT_IN:
@@ -62,5 +69,8 @@ def _with_generator(tables: Mapping[str, object]) -> Mapping[str, object]:
     source = GENERATED.get(BUILT_IN[kind].records, SYNTHETIC)
     if source == SYNTHETIC or data.get("train", source) != source:
         return tables
-    scale = {"score_range": [0.0, float(HIGHEST)], "score_step": 1.0} if kind == "scoring" else {}
-    return {**tables, "data": {**data, "train": source}, "task": {**scale, **task}}
+    return {
+        **tables,
+        "data": {**data, "train": source},
+        "task": {**_OF_GENERATOR.get(kind, {}), **task},
+    }

@@ -42,7 +42,7 @@ def by_content(most: int) -> Callable[[Callable[[Recipe], Made]], Callable[[Reci
 
 
 def stamps_of(recipe: Recipe) -> tuple[Stamp, ...]:
-    """Stamps of the files on this machine that a recipe names: its records and its base.
+    """Stamps of the files on this machine that a recipe names: its records, its items and its base.
 
     Raises:
         BadFileError: A file is there and cannot be read, or has a name that none can have.
@@ -55,7 +55,8 @@ def stamps_of(recipe: Recipe) -> tuple[Stamp, ...]:
 
 def _stamps_of(recipe: Recipe) -> tuple[Stamp, ...]:
     data = recipe.data
-    named = [Path(source) for source in (data.train, data.test, data.validation) if source]
+    sources = (data.train, data.test, data.validation, recipe.task.items)
+    named = [Path(source).expanduser() for source in sources if source]
     base = Path(recipe.model.base).expanduser()
     inside = sorted(base.iterdir()) if base.is_dir() else [base]
     return tuple(stamp_of(path) for path in (*named, *inside) if path.is_file())

@@ -1,0 +1,69 @@
+"""The public items of a recommender in its adapter's folder: their file, and their vectors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from cloister.errors import BadFileError
+from cloister.models.item_vectors import ItemVectors
+from cloister.tasks.config import TaskConfig
+from cloister.tasks.recommendation import Recommendation
+from cloister.training.workspace import Workspace
+
+VECTORS = "items.safetensors"
+
+
+def save_items(folder: Path, workspace: Workspace, task: TaskConfig) -> TaskConfig:
+    """Writes items and vectors.
+
+    Args:
+        folder: The adapter's.
+        workspace: Of a recommender.
+        task: As the study names its items.
+
+    Returns:
+        The task with the name of the copy in the folder, and its hash.
+
+    Raises:
+        DataError: The items' file was changed since it was read.
+    """
+    bound, vectors = workspace.task, workspace.network.items
+    assert isinstance(bound, Recommendation)
+    assert vectors is not None
+    catalogue = bound.catalogue
+    (folder / catalogue.file_name()).write_bytes(catalogue.content())
+    save_file({"vectors": vectors.detach().cpu().contiguous()}, folder / VECTORS)
+    return replace(task, items=catalogue.file_name(), items_sha256=catalogue.sha256)
+
+
+def placed_items(folder: Path, task: TaskConfig) -> TaskConfig:
+    """The task with the path of the folder's own items, which `save_items` wrote.
+
+    Raises:
+        BadFileError: The task names a file elsewhere.
+    """
+    if task.items is None:
+        return task
+    if Path(task.items).name != task.items:
+        raise BadFileError(
+            f"{folder}: cloister.json: task.items: {task.items} is no name of a file"
+        )
+    return replace(task, items=str(folder / task.items))
+
+
+def load_items(folder: Path, task: TaskConfig) -> ItemVectors | None:
+    """The vectors that `save_items` wrote; None of another task. The head holds the centre.
+
+    Raises:
+        BadFileError: They are missing or damaged.
+    """
+    if task.items is None:
+        return None
+    try:
+        return ItemVectors(load_file(folder / VECTORS)["vectors"], None)
+    except (OSError, KeyError, SafetensorError) as error:
+        raise BadFileError(f"{folder}: {VECTORS} is missing or damaged: {error}") from error
