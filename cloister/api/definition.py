@@ -46,6 +46,7 @@ COLUMNS = (
     "labels",
     "label_separator",
     "score",
+    "items",
 )
 
 
@@ -85,7 +86,7 @@ class Study:
         public_records: The declared number of records of a site, or one for each site in order of
             their names. Never taken from the data: the sample rate follows from it.
         text: Column of a text; likewise `text_b`, `label`, `tokens`, `tags`, `messages`, `labels`,
-            `score`, `site`, `person`.
+            `score`, `items`, `site`, `person`.
         text_b: Column of a pair's second text.
         label: Column of its label.
         tokens: Column of a sentence's words.
@@ -94,6 +95,7 @@ class Study:
         labels: Column of a text's labels, a list of them.
         label_separator: What parts several labels in one cell of text; absent: a list is needed.
         score: Column of a text's score.
+        items: Column of what a person had, oldest first.
         site: Column that names the site, where rows name theirs.
         person: Column that names the person.
         lora: The section `[lora]`; likewise `training`, `federation`, `machine`, `tracking`.
@@ -138,6 +140,7 @@ class Study:
         labels: str | None = None,
         label_separator: str | None = None,
         score: str | None = None,
+        items: str | None = None,
         site: str | None = None,
         person: str | None = None,
         lora: Section | None = None,
@@ -148,7 +151,7 @@ class Study:
     ) -> None:
         columns = (
             *(text, text_b, label, tokens, tags, messages, site, person),
-            *(labels, label_separator, score),
+            *(labels, label_separator, score, items),
         )
         source, dealing = source_of(data)
         if rounds is not None and "num_rounds" in table_of("federation", federation):

@@ -32,40 +32,16 @@ class Catalogue:
     Attributes:
         ids: What people's sequences call them.
         texts: What a base reads of them.
-        source: The file, or the generator's name.
         sha256: Of the file's bytes, in hex; of generated items of the lines that `to_jsonl` gives.
     """
 
     ids: tuple[str, ...]
     texts: tuple[str, ...]
-    source: str
     sha256: str
 
     def to_jsonl(self) -> str:
         """The items as an items file."""
         return "".join(catalogue_lines(zip(self.ids, self.texts, strict=True)))
-
-    def file_name(self) -> str:
-        """What a copy of the file is called."""
-        if self.source == GENERATED["items"]:
-            return "items.jsonl"
-        return "items" + "".join(Path(self.source).suffixes[-2:]).lower()
-
-    def content(self) -> bytes:
-        """The bytes of the file, of which `sha256` is.
-
-        Raises:
-            DataError: It was changed since it was read.
-            BadFileError: It cannot be read.
-        """
-        if self.source == GENERATED["items"]:
-            return self.to_jsonl().encode()
-        path = Path(self.source)
-        check_sha256(file_sha256(path, KEY), self.sha256, self.source, KEY)
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise bad_file(error, "read") from error
 
 
 def catalogue_lines(items: Iterable[tuple[str, str]]) -> Iterator[str]:
@@ -113,7 +89,7 @@ def read_catalogue(
         raise bad_file(error, "read") from error
     if len(texts) < 2:
         raise DataError(f"{key}: {source} has {len(texts)} items; at least 2 are needed")
-    return Catalogue(tuple(texts), tuple(texts.values()), str(path), sha256)
+    return Catalogue(tuple(texts), tuple(texts.values()), sha256)
 
 
 def catalogue_sha256(source: str, key: str = KEY) -> str:
@@ -125,7 +101,7 @@ def catalogue_sha256(source: str, key: str = KEY) -> str:
 
 def _made(items: Iterable[tuple[str, str]]) -> Catalogue:
     ids, texts = zip(*items, strict=True)
-    made = Catalogue(ids, texts, GENERATED["items"], "")
+    made = Catalogue(ids, texts, "")
     return replace(made, sha256=hashlib.sha256(made.to_jsonl().encode()).hexdigest())
 
 

@@ -11,6 +11,7 @@ from cloister.data.chat_rows import OTHERS, PAIR, preferred, turns_in, turns_of
 from cloister.data.guess import first_rows, guess_columns, is_spaceless
 from cloister.data.records import Message, RecordKind
 from cloister.data.schema import words_of
+from cloister.data.sequences import items_of_cell
 from cloister.data.values import Number, Row, Value, is_integer, kind_of
 from cloister.errors import MisfitError, UsageError
 
@@ -45,6 +46,7 @@ class Roles:
         labels: A text's labels, several or none.
         label_separator: What parts labels in a cell of text; None: they are a list.
         score: A text's score.
+        items: What a person had.
         guessed: The roles that nobody gave.
     """
 
@@ -62,6 +64,7 @@ class Roles:
     labels: str | None = None
     label_separator: str | None = None
     score: str | None = None
+    items: str | None = None
     guessed: tuple[str, ...] = ()
 
     def columns(self) -> dict[str, str]:
@@ -138,6 +141,8 @@ def _kind(
         return "labels"
     if "score" in chosen:
         return "score"
+    if "items" in chosen:
+        return "items"
     if "text_b" in chosen or (guessed == "pairs" and not chosen.keys() & {"text", "label"}):
         return "pairs"
     if "text" in chosen or "label" in chosen:
@@ -164,8 +169,22 @@ def _turns(row: Row, column: str | None, where: str) -> tuple[Message, ...] | No
     return turns_in(row, where)
 
 
+def refuse_items(roles: Roles, command: str) -> None:
+    """Refuses people's items where a command needs their texts.
+
+    Raises:
+        UsageError: The rows are people's items.
+    """
+    if roles.kind == "items":
+        raise UsageError(
+            f"{command}: the rows are people's items (column {roles.items}), ids without a text; "
+            "run it on the public file of items"
+        )
+
+
 def text_of(row: Row, roles: Roles, where: str) -> str:
-    """What a row has to read: its text or both, its words, or its turns, as one text.
+    """What a row has to read: its text or both, its words, its items' ids, or its turns, as one
+    text.
 
     Raises:
         MisfitError: It has none.
@@ -178,6 +197,9 @@ def text_of(row: Row, roles: Roles, where: str) -> str:
         if turns is None:
             raise misfit(where, "no conversation; a row needs messages, or another form's columns")
         return "\n".join(turn.content for turn in turns)
+    if roles.kind == "items":
+        column = roles.items or "items"
+        return " ".join(items_of_cell(row.get(column), column, where))
     text = _text(row, roles.text or "text", where)
     return f"{text}\n{_text(row, roles.text_b, where)}" if roles.text_b is not None else text
 

@@ -190,8 +190,6 @@ class Reading:
         values = [(column, row.get(column), key) for column, key in keys]
         if self.kind == "labels":
             values += self._each_label(row, where)
-        if self.kind == "items":
-            values += self._each_item(row)
         for column, value, key in values:
             found = _spelling(value, key)
             if found is None or not found[0]:
@@ -212,13 +210,6 @@ class Reading:
         except MisfitError:  # which making the record says
             return []
         return [(column, label, "labels") for label in found]
-
-    def _each_item(self, row: Row) -> list[tuple[str, Value, str]]:
-        """A row's items one by one, likewise; a text of ids is text."""
-        column = self.columns.items_column
-        cell = row.get(column)
-        found = [cell] if isinstance(cell, str) or not isinstance(cell, Sequence) else cell
-        return [(column, item, "items") for item in found]
 
     def _written(self, row: Row, column: str, key: str, where: str) -> str:
         """An identifier or a label as it is written in the file."""

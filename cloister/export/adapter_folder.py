@@ -4,8 +4,8 @@ adapter_config.json, adapter_model.safetensors   LoRA, for `PeftModel.from_pretr
 head.safetensors                                 the head's `weight` [C, H] and `bias` [C]
 tokenizer.json, tokenizer_config.json            of a chat: the base's tokenizer
 chat_template.jinja                              of a chat: the template that training rendered
-items.jsonl, items.safetensors                   of recommendation: the public items, as their
-                                                 file was, and their vectors [C, H] as `vectors`
+items.jsonl, items.safetensors                   of recommendation: the public items, and their
+                                                 `vectors` [C, H]
 cloister.json                                    what `cloister evaluate` needs to know
 README.md                                        model and privacy card
 """

@@ -1,7 +1,12 @@
-"""The public items of a recommender in its adapter's folder: their file, and their vectors."""
+"""The public items of a recommender in its adapter's folder: ids and texts, and their vectors.
+
+The copy is JSONL whatever the study's file was, so that a script reads it; its hash is its own, and
+the study's is in the run's `recipe.toml`.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +19,7 @@ from cloister.tasks.config import TaskConfig
 from cloister.tasks.recommendation import Recommendation
 from cloister.training.workspace import Workspace
 
-VECTORS = "items.safetensors"
+ITEMS, VECTORS = "items.jsonl", "items.safetensors"
 
 
 def save_items(folder: Path, workspace: Workspace, task: TaskConfig) -> TaskConfig:
@@ -27,17 +32,14 @@ def save_items(folder: Path, workspace: Workspace, task: TaskConfig) -> TaskConf
 
     Returns:
         The task with the name of the copy in the folder, and its hash.
-
-    Raises:
-        DataError: The items' file was changed since it was read.
     """
     bound, vectors = workspace.task, workspace.network.items
     assert isinstance(bound, Recommendation)
     assert vectors is not None
-    catalogue = bound.catalogue
-    (folder / catalogue.file_name()).write_bytes(catalogue.content())
+    lines = bound.catalogue.to_jsonl().encode()
+    (folder / ITEMS).write_bytes(lines)
     save_file({"vectors": vectors.detach().cpu().contiguous()}, folder / VECTORS)
-    return replace(task, items=catalogue.file_name(), items_sha256=catalogue.sha256)
+    return replace(task, items=ITEMS, items_sha256=hashlib.sha256(lines).hexdigest())
 
 
 def placed_items(folder: Path, task: TaskConfig) -> TaskConfig:

@@ -26,6 +26,7 @@ from cloister.data.records import ItemsRecord, Record, RecordKind
 from cloister.errors import MisfitError, UsageError
 from cloister.tasks.collate import collate
 from cloister.tasks.config import LAST_ITEMS, TaskConfig, TaskKind
+from cloister.tasks.cut import MOST_ITEMS
 from cloister.tasks.one_text import is_text_cut, text_ids
 from cloister.tasks.ranking import SHOWN, rank_scores, ranks_of, without_seen
 from cloister.tasks.task import Batch, BatchShape, Example
@@ -34,8 +35,6 @@ TASK = {"kind": "recommendation", "records": "items"}
 
 UNKNOWN_ITEM = "an item is not in task.items"
 TOO_FEW = "fewer than two different items, so nothing came next"
-# Items of a person that are looked at, from the last one back, so that no record takes long.
-MOST_READ = 2000
 # Between the texts of two items.
 BETWEEN = "; "
 
@@ -107,13 +106,13 @@ class Recommendation:
         return Example(self.text_ids(places), 0, seen=tuple(places))
 
     def known(self, items: Sequence[str]) -> list[int]:
-        """Places of different items in order of their first time, of the last `MOST_READ`.
+        """Places of different items in order of their first time, of the last `MOST_ITEMS`.
 
         Raises:
             MisfitError: One is not in the catalogue.
         """
         try:
-            return list(dict.fromkeys(self.places[item] for item in items[-MOST_READ:]))
+            return list(dict.fromkeys(self.places[item] for item in items[-MOST_ITEMS:]))
         except KeyError:
             raise MisfitError(
                 UNKNOWN_ITEM, f"{UNKNOWN_ITEM}; add it to the public file, or leave the row out"
@@ -127,6 +126,11 @@ class Recommendation:
         """An item's own text, of which the base makes its vector; there is nothing to learn."""
         text = self.catalogue.texts[place]
         return Example(text_ids(self.tokenizer, text, self.max_length, self.pad_id), 0)
+
+    def by_length(self) -> tuple[str, ...]:
+        """Ids in order of the length of their texts, the longest last."""
+        texts = self.catalogue.texts
+        return tuple(sorted(self.catalogue.ids, key=lambda item: len(texts[self.places[item]])))
 
     def is_cut(self, items: Sequence[str]) -> bool:
         """Whether the texts of a person's last items have more tokens than are read."""

@@ -13,9 +13,10 @@ from cloister.data.records import ItemsRecord
 from cloister.errors import DataError, MisfitError, UsageError
 from cloister.tasks.build import build_task, labels_of
 from cloister.tasks.config import TaskConfig
+from cloister.tasks.cut import MOST_ITEMS
 from cloister.tasks.items_hash import with_items_sha256
 from cloister.tasks.ranking import rank_scores, ranks_of, without_seen
-from cloister.tasks.recommendation import MOST_READ, Recommendation
+from cloister.tasks.recommendation import Recommendation
 from tests.support.examples import tries
 from tests.support.models import WORDS, word_tokenizer
 
@@ -70,7 +71,7 @@ def test_a_record_without_a_next_item_or_with_an_unknown_one_does_not_fit(
 
 def test_of_a_long_life_the_end_is_read(task: Recommendation) -> None:
     end = ("i2", "i3")
-    assert task.encode(ItemsRecord(("i1", *end * MOST_READ))) == task.encode(ItemsRecord(end))
+    assert task.encode(ItemsRecord(("i1", *end * MOST_ITEMS))) == task.encode(ItemsRecord(end))
 
 
 @settings(max_examples=tries(30), deadline=None)
